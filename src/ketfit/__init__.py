@@ -1,0 +1,46 @@
+"""KetFit: fine-tune sentence transformers with quantum classification heads.
+
+The public names are loaded when they are first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ketfit.circuit.circuit import Circuit as Circuit
+    from ketfit.errors import KetFitError as KetFitError
+    from ketfit.learn.classifier import QuantumHeadClassifier as QuantumHeadClassifier
+    from ketfit.learn.classifier import TextClassifier as TextClassifier
+    from ketfit.model.config import HeadConfig as HeadConfig
+    from ketfit.model.config import TrainConfig as TrainConfig
+    from ketfit.model.head import QuantumHead as QuantumHead
+    from ketfit.simulate.statevector import expectation as expectation
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Circuit": "ketfit.circuit.circuit",
+    "HeadConfig": "ketfit.model.config",
+    "KetFitError": "ketfit.errors",
+    "QuantumHead": "ketfit.model.head",
+    "QuantumHeadClassifier": "ketfit.learn.classifier",
+    "TextClassifier": "ketfit.learn.classifier",
+    "TrainConfig": "ketfit.model.config",
+    "expectation": "ketfit.simulate.statevector",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ketfit' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

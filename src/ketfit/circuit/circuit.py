@@ -1,0 +1,190 @@
+"""The one description of a circuit that the simulator, the drawings, the exports and the counts all read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from ketfit.errors import CircuitError
+
+
+@dataclass(frozen=True, slots=True)
+class Angle:
+    """The angle of a rotation, in radians: entry `index` of the weights or of the inputs.
+
+    Weights are trained and shared by a batch; inputs differ from sample to sample.
+    """
+
+    source: Literal["weight", "input"]
+    index: int
+
+    def __post_init__(self) -> None:
+        if self.source not in ("weight", "input"):
+            raise CircuitError(f"an angle comes from 'weight' or 'input', not from {self.source!r}")
+        if self.index < 0:
+            raise CircuitError(f"the index of an angle starts at 0, got {self.index}")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """RY(angle) on `target`, or CNOT from `control` to `target`. Build one with `ry` or `cx`.
+
+    RY(t) = [[cos t/2, -sin t/2], [sin t/2, cos t/2]].
+    """
+
+    name: Literal["ry", "cx"]
+    target: int
+    control: int | None = None
+    angle: Angle | None = None
+
+    def __post_init__(self) -> None:
+        if self.name == "ry":
+            if self.angle is None or self.control is not None:
+                raise CircuitError("an 'ry' gate has an angle and no control; build it with ry(qubit, angle)")
+        elif self.name == "cx":
+            if self.control is None or self.angle is not None:
+                raise CircuitError("a 'cx' gate has a control and no angle; build it with cx(control, target)")
+            if self.control == self.target:
+                raise CircuitError(f"a 'cx' gate needs two different qubits, got {self.target} twice")
+        else:
+            raise CircuitError(f"unknown gate {self.name!r}; known are 'ry' and 'cx'")
+
+    @property
+    def qubits(self) -> tuple[int, ...]:
+        """The qubits it acts on, the control first."""
+        return (self.target,) if self.control is None else (self.control, self.target)
+
+
+def ry(qubit: int, angle: Angle) -> Gate:
+    """A rotation about Y by `angle` on `qubit`."""
+    return Gate("ry", qubit, angle=angle)
+
+
+def cx(control: int, target: int) -> Gate:
+    """A controlled NOT."""
+    return Gate("cx", target, control=control)
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A sequence of gates on `n_qubits` qubits, with places for `n_weights` weights and `n_inputs` inputs.
+
+    Qubit 0 is the most significant bit of the basis index: on two qubits, amplitude 1 is |01>, qubit 1 excited.
+    A circuit is a value: frozen, hashable, equal to any other with the same content. `from_gates` counts the
+    weights and inputs for you and refuses gaps; the plain constructor admits weights that no gate uses, as
+    `light_cone` leaves them.
+
+    Raises:
+        CircuitError: a qubit or an angle is out of range.
+    """
+
+    n_qubits: int
+    gates: tuple[Gate, ...]
+    n_weights: int
+    n_inputs: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "gates", tuple(self.gates))
+        if self.n_qubits < 1:
+            raise CircuitError(f"a circuit needs at least one qubit, got n_qubits={self.n_qubits}")
+        sizes = {"weight": self.n_weights, "input": self.n_inputs}
+        for place, gate in enumerate(self.gates):
+            for qubit in gate.qubits:
+                if not 0 <= qubit < self.n_qubits:
+                    raise CircuitError(
+                        f"gate {place} ({gate.name}) acts on qubit {qubit}; the circuit has qubits 0 to {self.n_qubits - 1}"
+                    )
+            if gate.angle is not None and gate.angle.index >= sizes[gate.angle.source]:
+                raise CircuitError(
+                    f"gate {place} ({gate.name}) reads {gate.angle.source} {gate.angle.index}; "
+                    f"the circuit has n_{gate.angle.source}s={sizes[gate.angle.source]}"
+                )
+
+    @classmethod
+    def from_gates(cls, n_qubits: int, gates: Iterable[Gate]) -> Circuit:
+        """A circuit with as many weights and inputs as its gates use.
+
+        Raises:
+            CircuitError: a weight or input below the highest one is used by no gate.
+        """
+        gates = tuple(gates)
+        used: dict[str, set[int]] = {"weight": set(), "input": set()}
+        for gate in gates:
+            if gate.angle is not None:
+                used[gate.angle.source].add(gate.angle.index)
+        for source, indices in used.items():
+            unused = sorted(set(range(max(indices, default=-1) + 1)) - indices)
+            if unused:
+                raise CircuitError(f"no gate uses {source} {unused[0]}; number the {source}s from 0 without gaps")
+        return cls(n_qubits, gates, len(used["weight"]), len(used["input"]))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # walking hundreds of gates at every look-up in a cache would cost more than the cache saves
+        return hash((self.n_qubits, self.gates, self.n_weights, self.n_inputs))
+
+    def __reduce__(self) -> tuple[type[Circuit], tuple[int, tuple[Gate, ...], int, int]]:
+        # The cached hash depends on this process's string hashing, so it must not travel with a pickle.
+        return Circuit, (self.n_qubits, self.gates, self.n_weights, self.n_inputs)
+
+    def gate_counts(self) -> dict[str, int]:
+        """How many gates of each name: ``{"ry": ..., "cx": ...}``."""
+        counts = Counter(gate.name for gate in self.gates)
+        return {"ry": counts["ry"], "cx": counts["cx"]}
+
+    def depth(self) -> int:
+        """The length of the longest chain of gates that must follow one another."""
+        layers = [0] * self.n_qubits
+        for gate in self.gates:
+            layer = 1 + max(layers[qubit] for qubit in gate.qubits)
+            for qubit in gate.qubits:
+                layers[qubit] = layer
+        return max(layers)
+
+    def light_cone(self, qubits: Iterable[int]) -> Circuit:
+        """This circuit without the gates that cannot change <Z> of `qubits`, whatever the state before them.
+
+        Walks back from the measurement with the observable's support (Heisenberg picture). A rotation outside the
+        support drops out, and so does a CNOT whose target is outside it as long as the observable is diagonal on
+        the control. Weights and inputs keep their numbers, so the same arrays fit both circuits.
+
+        Raises:
+            CircuitError: a qubit is out of range.
+        """
+        support = set(self.check_qubits(qubits))
+        not_diagonal: set[int] = set()
+        kept: list[Gate] = []
+        for gate in reversed(self.gates):
+            if gate.control is None:
+                reaches = gate.target in support
+                if reaches:
+                    not_diagonal.add(gate.target)
+            else:
+                reaches = gate.target in support or gate.control in not_diagonal
+                if gate.control in not_diagonal:
+                    not_diagonal.add(gate.target)
+            if reaches:
+                support.update(gate.qubits)
+                kept.append(gate)
+        return Circuit(self.n_qubits, tuple(reversed(kept)), self.n_weights, self.n_inputs)
+
+    def check_qubits(self, qubits: Iterable[int]) -> tuple[int, ...]:
+        """`qubits` as a tuple, if each is one of this circuit's and none comes twice.
+
+        Raises:
+            CircuitError: otherwise.
+        """
+        qubits = tuple(qubits)
+        if not qubits:
+            raise CircuitError("name at least one qubit to measure")
+        for qubit in qubits:
+            if not 0 <= qubit < self.n_qubits:
+                raise CircuitError(f"qubit {qubit} cannot be measured; the circuit has qubits 0 to {self.n_qubits - 1}")
+        if len(set(qubits)) < len(qubits):
+            raise CircuitError(f"a qubit is measured twice in {qubits}; name each once")
+        return qubits
