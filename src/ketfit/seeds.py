@@ -13,22 +13,24 @@ if TYPE_CHECKING:
 Stream = Literal["split", "validation", "init", "batches"]
 
 
-def numpy_stream(seed: int, stream: Stream) -> np.random.Generator:
+def numpy_stream(seed: int, stream: Stream, *counters: int) -> np.random.Generator:
     """A NumPy generator for one use of chance, independent of every other stream of the same seed.
 
     Args:
         seed: The user's seed, a non-negative integer.
         stream: What the numbers are for.
+        counters: Further numbers, such as the epoch, that each name a stream of their own.
     """
-    return np.random.default_rng(_sequence(seed, stream))
+    return np.random.default_rng(_sequence(seed, stream, counters))
 
 
-def torch_stream(seed: int, stream: Stream) -> torch.Generator:
+def torch_stream(seed: int, stream: Stream, *counters: int) -> torch.Generator:
     """A CPU torch generator for one use of chance; see `numpy_stream`."""
     import torch
 
-    return torch.Generator().manual_seed(int(_sequence(seed, stream).generate_state(1, np.uint64)[0] >> 1))
+    state = int(_sequence(seed, stream, counters).generate_state(1, np.uint64)[0])
+    return torch.Generator().manual_seed(state >> 1)  # torch takes signed seeds
 
 
-def _sequence(seed: int, stream: Stream) -> np.random.SeedSequence:
-    return np.random.SeedSequence([seed, zlib.crc32(stream.encode())])
+def _sequence(seed: int, stream: Stream, counters: tuple[int, ...]) -> np.random.SeedSequence:
+    return np.random.SeedSequence([seed, zlib.crc32(stream.encode()), *counters])

@@ -95,7 +95,7 @@ class Circuit:
             for qubit in gate.qubits:
                 if not 0 <= qubit < self.n_qubits:
                     raise CircuitError(
-                        f"gate {place} ({gate.name}) acts on qubit {qubit}; the circuit has qubits 0 to {self.n_qubits - 1}"
+                        f"gate {place} ({gate.name}) acts on qubit {qubit}; the qubits are 0 to {self.n_qubits - 1}"
                     )
             if gate.angle is not None and gate.angle.index >= sizes[gate.angle.source]:
                 raise CircuitError(
@@ -125,7 +125,9 @@ class Circuit:
         return self._hash
 
     @cached_property
-    def _hash(self) -> int:  # walking hundreds of gates at every look-up in a cache would cost more than the cache saves
+    def _hash(
+        self,
+    ) -> int:  # walking hundreds of gates at every look-up in a cache would cost more than the cache saves
         return hash((self.n_qubits, self.gates, self.n_weights, self.n_inputs))
 
     def __reduce__(self) -> tuple[type[Circuit], tuple[int, tuple[Gate, ...], int, int]]:

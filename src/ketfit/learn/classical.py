@@ -1,0 +1,142 @@
+"""The classical heads that a quantum head must stand beside, behind the same interface.
+
+Each has ``fit(X, y, sample_weight=None, *, validation=None)``, ``predict``, ``predict_proba``, ``score`` and
+``n_parameters_``, the number of numbers that it needs to predict.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+from typing_extensions import Self
+
+from ketfit.errors import ConfigError
+from ketfit.learn.estimator import ClassWeight, TorchHeadClassifier
+from ketfit.model.config import TrainConfig
+
+PAPER_HIDDEN_SIZES = (0, 48, 96, 144, 192)
+"""Hidden units of the paper's classical heads: at 768 dimensions and two classes, 1,538 to 148,034 parameters."""
+
+
+class LogisticRegressionHead(LogisticRegression):  # type: ignore[misc]
+    """scikit-learn's logistic regression; `validation` is accepted and not used, as there is no epoch to choose."""
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
+    ) -> Self:
+        """Fit on `X` and `y`."""
+        super().fit(X, y, sample_weight)
+        return self
+
+    @property
+    def n_parameters_(self) -> int:
+        """Coefficients and intercepts: embedding_dim + 1 for two classes, k (embedding_dim + 1) for k."""
+        check_is_fitted(self)
+        return int(self.coef_.size + self.intercept_.size)
+
+
+class SVCHead(SVC):  # type: ignore[misc]
+    """scikit-learn's support vector machine with an RBF kernel.
+
+    `predict_proba` is calibrated on the validation samples that `fit` was given (Platt scaling), and not there without.
+    """
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
+    ) -> Self:
+        """Fit on `X` and `y`; calibrate probabilities on `validation`."""
+        super().fit(X, y, sample_weight)
+        self.calibrated_ = None
+        if validation is not None:
+            self.calibrated_ = CalibratedClassifierCV(FrozenEstimator(self), cv=2, ensemble=False).fit(*validation)
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Calibrated probabilities, shape (n, n_classes).
+
+        Raises:
+            ConfigError: `fit` had no validation samples to calibrate on.
+        """
+        check_is_fitted(self)
+        if self.calibrated_ is None:
+            raise ConfigError("a support vector machine has no probabilities of its own; give fit validation=(X, y)")
+        probabilities: NDArray[np.float64] = self.calibrated_.predict_proba(X)
+        return probabilities
+
+    @property
+    def n_parameters_(self) -> int:
+        """Support vectors, their coefficients, and intercepts."""
+        check_is_fitted(self)
+        return int(self.support_vectors_.size + self.dual_coef_.size + self.intercept_.size)
+
+
+class MLPHead(TorchHeadClassifier):
+    """A perceptron with one hidden layer of GELU units, trained by the same loop as the quantum head.
+
+    Args:
+        hidden: Hidden units; 0 is a single linear layer.
+        match_parameters: In place of `hidden`: take as many hidden units, at least one, as come closest to so many
+            parameters in total.
+        train, seed, validation_fraction, class_weight, device: As in `QuantumHeadClassifier`.
+
+    Attributes after `fit`: those of `TorchHeadClassifier`, and ``hidden_``.
+    """
+
+    def __init__(
+        self,
+        hidden: int = 48,
+        match_parameters: int | None = None,
+        train: TrainConfig | None = None,
+        seed: int = 0,
+        validation_fraction: float = 0.15,
+        class_weight: ClassWeight = None,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(train, seed, validation_fraction, class_weight, device)
+        self.hidden = hidden
+        self.match_parameters = match_parameters
+
+    def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator) -> nn.Module:
+        if self.match_parameters is None:
+            self.hidden_ = self.hidden
+        else:
+            self.hidden_ = matching_hidden_units(self.match_parameters, embedding_dim, n_classes)
+        if self.hidden_ < 0:
+            raise ConfigError(f"hidden={self.hidden_}: it cannot be negative; 0 is a single linear layer")
+        if self.hidden_ == 0:
+            return _linear(embedding_dim, n_classes, generator)
+        first = _linear(embedding_dim, self.hidden_, generator)
+        return nn.Sequential(first, nn.GELU(), _linear(self.hidden_, n_classes, generator))
+
+
+def matching_hidden_units(n_parameters: int, embedding_dim: int, n_classes: int) -> int:
+    """Hidden units, at least one, with which a perceptron comes closest to `n_parameters` in total.
+
+    It has hidden (embedding_dim + 1) + (hidden + 1) n_classes of them.
+    """
+    return max(1, round((n_parameters - n_classes) / (embedding_dim + 1 + n_classes)))
+
+
+def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    bound = inputs**-0.5
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, -bound, bound, generator=generator)
+    return layer

@@ -1,0 +1,81 @@
+"""Heads side by side on one split: the same training, validation and test samples for each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from ketfit.learn.classical import LogisticRegressionHead, MLPHead, SVCHead
+from ketfit.learn.classifier import QuantumHeadClassifier
+from ketfit.learn.data import Split
+from ketfit.model.config import HeadConfig, TrainConfig
+
+Head = QuantumHeadClassifier | LogisticRegressionHead | SVCHead | MLPHead
+
+
+@dataclass(frozen=True)
+class HeadResult:
+    """One row of a comparison: accuracies as fractions, the interval at 95 %, the time of `fit` in seconds."""
+
+    name: str
+    parameters: int
+    test_accuracy: float
+    interval: tuple[float, float]
+    fit_seconds: float
+
+
+def standard_heads(
+    embedding_dim: int, n_classes: int, *, train: TrainConfig | None = None, seed: int = 0
+) -> dict[str, Head]:
+    """The recommended quantum head and its classical counterparts, untrained, by name.
+
+    The perceptron has the number of hidden units that comes closest to the quantum head's parameters.
+    """
+    quantum = HeadConfig.recommended(embedding_dim, n_classes)
+    size = count_parameters(quantum, embedding_dim, n_classes)
+    return {
+        "quantum head": QuantumHeadClassifier(quantum, train, seed),
+        "logistic regression": LogisticRegressionHead(),
+        "SVC (RBF)": SVCHead(),
+        "MLP, matched": MLPHead(match_parameters=size, train=train, seed=seed),
+    }
+
+
+def count_parameters(config: HeadConfig, embedding_dim: int, n_classes: int) -> int:
+    """Trainable parameters of the quantum head that `config` describes."""
+    from ketfit.model.head import QuantumHead
+
+    return QuantumHead(config, embedding_dim, n_classes).parameter_counts()["total"]
+
+
+def compare_heads(
+    heads: Mapping[str, Head], embeddings: NDArray[Any], labels: NDArray[Any], split: Split
+) -> Iterator[HeadResult]:
+    """Fit each head on the training samples, let it choose on the validation samples, and score it on the test samples.
+
+    Args:
+        heads: Untrained heads by name; they are fitted in place, one at each step of the iterator.
+        embeddings: Shape (n, embedding_dim).
+        labels: Shape (n,).
+        split: Positions of the three parts.
+    """
+    parts = {name: (embeddings[rows], labels[rows]) for name, rows in vars(split).items()}
+    X_test, y_test = parts["test"]
+    for name, head in heads.items():
+        start = time.perf_counter()
+        head.fit(*parts["train"], validation=parts["validation"])
+        seconds = time.perf_counter() - start
+        correct = int((head.predict(X_test) == y_test).sum())
+        accuracy, interval = accuracy_interval(correct, len(y_test))
+        yield HeadResult(name, head.n_parameters_, accuracy, interval, seconds)
+
+
+def accuracy_interval(correct: int, total: int) -> tuple[float, tuple[float, float]]:
+    """Accuracy and its 95 % Wilson interval: the chance of the test sentences alone, not that of training."""
+    interval = binomtest(correct, total).proportion_ci(method="wilson")
+    return correct / total, (float(interval.low), float(interval.high))

@@ -1,0 +1,205 @@
+"""A torch head on embeddings as a scikit-learn estimator."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from ketfit.errors import ConfigError, DataError
+from ketfit.learn.data import holdout_split
+from ketfit.learn.train import Samples, predict_logits, train
+from ketfit.model.config import Config, TrainConfig
+from ketfit.seeds import torch_stream
+
+ClassWeight = Mapping[Any, float] | Literal["balanced"] | None
+FLOATS = [np.float64, np.float32]
+
+
+class ConfiguredEstimator(BaseEstimator):  # type: ignore[misc]
+    """An estimator some of whose parameters are `Config` values: their settings are parameters, too.
+
+    ``head__n_qubits`` in a grid search names the setting ``n_qubits`` of the parameter ``head``.
+    """
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The parameters by name and, if `deep`, each setting of a `Config` among them as ``name__setting``."""
+        params: dict[str, Any] = super().get_params(deep=False)
+        if deep:
+            configs = {name: value for name, value in params.items() if isinstance(value, Config)}
+            params |= {f"{name}__{key}": setting for name, config in configs.items() for key, setting in config}
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name; ``name__setting`` replaces one setting of the `Config` there.
+
+        Raises:
+            ConfigError: the setting does not exist or does not fit, or there is no `Config` to change.
+            ValueError: the parameter does not exist.
+        """
+        nested: dict[str, dict[str, Any]] = defaultdict(dict)
+        for key in [key for key in params if "__" in key]:
+            name, _, setting = key.partition("__")
+            nested[name][setting] = params.pop(key)
+        super().set_params(**params)
+        for name, settings in nested.items():
+            config = getattr(self, name, None)
+            if not isinstance(config, Config):
+                key = next(iter(settings))
+                raise ConfigError(
+                    f"{name}__{key} has no configuration to change; pass {name}=... to the estimator first"
+                )
+            setattr(self, name, config.updated(**settings))
+        return self
+
+
+class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore[misc]
+    """A torch module on embeddings behind scikit-learn's interface. Subclasses say which module.
+
+    Attributes after `fit`: ``classes_``, ``module_``, ``history_`` (rows, see `Epoch`), ``best_epoch_``,
+    ``n_parameters_``, ``train_size_``, ``validation_size_``, ``n_features_in_``.
+    """
+
+    def __init__(
+        self,
+        train: TrainConfig | None = None,
+        seed: int = 0,
+        validation_fraction: float = 0.15,
+        class_weight: ClassWeight = None,
+        device: str = "cpu",
+    ) -> None:
+        self.train = train
+        self.seed = seed
+        self.validation_fraction = validation_fraction
+        self.class_weight = class_weight
+        self.device = device
+
+    @abstractmethod
+    def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator) -> nn.Module:
+        """A fresh module with `n_classes` logits."""
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        groups: ArrayLike | None = None,
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        checkpoint: str | Path | None = None,
+        progress: bool = False,
+    ) -> Self:
+        """Train the head.
+
+        A stratified share of the samples (`validation_fraction`) is kept for choosing the best epoch; every class
+        keeps at least one sample in training. With ``validation_fraction=0``, or too few samples to spare one, the
+        last epoch stands. Samples of weight zero are left out.
+
+        Args:
+            X: Embeddings, shape (n, embedding_dim). The head computes in float32 if they are float32, else in float64.
+            y: Labels, strings or integers, shape (n,).
+            sample_weight: Weights of the samples, shape (n,), not negative.
+            groups: Samples of one group, such as copies of one sentence, stay on one side of the split; shape (n,).
+            validation: Embeddings and labels to validate on, in place of a share of `X`.
+            checkpoint: A file written after every epoch; the same call resumes from it.
+            progress: Show a bar on stderr.
+
+        Raises:
+            InputError: an embedding is zero.
+            DataError: there is only one class, or the validation labels hold one that `y` does not.
+            ConfigError: the settings do not fit the data.
+            ValueError: an array that scikit-learn would refuse.
+        """
+        if not 0 <= self.validation_fraction < 1:
+            raise ConfigError(f"validation_fraction={self.validation_fraction!r}: it goes from 0 to below 1")
+        x, labels = self._checked(X, y, reset=True)
+        check_classification_targets(labels)
+        weight = self._weights(x, labels, sample_weight)
+        counts = weight > 0
+        x, labels, weight = x[counts], labels[counts], weight[counts]
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise DataError(f"a classifier needs two classes or more; these labels hold 1 class: {labels[0]!r}")
+        module = self._build(x.shape[1], len(self.classes_), torch_stream(self.seed, "init"))
+        module.to(device=self.device, dtype=torch.from_numpy(x[:0]).dtype)
+        if validation is None:
+            groups = None if groups is None else np.asarray(groups)[counts]
+            kept, held_out = holdout_split(codes, self.validation_fraction, self.seed, groups)
+            samples, held = (_samples(module, x[i], codes[i], weight[i]) for i in (kept, held_out))
+        else:
+            samples, held = _samples(module, x, codes, weight), self._validation(module, *validation)
+        config = self.train or TrainConfig()
+        file = None if checkpoint is None else Path(checkpoint)
+        result = train(
+            module, samples, held if len(held) else None, config, seed=self.seed, checkpoint=file, progress=progress
+        )
+        self.module_, self.train_config_ = module, config
+        self.history_, self.best_epoch_ = result.history, result.best_epoch
+        self.train_size_, self.validation_size_ = len(samples), len(held)
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Probability of each of `classes_`, shape (n, n_classes), rows that sum to one."""
+        check_is_fitted(self, "module_")
+        x = validate_data(self, X, dtype=FLOATS, reset=False)
+        logits = predict_logits(self.module_, _like(self.module_, x), self.train_config_.batch_size)
+        probabilities: NDArray[np.float64] = logits.double().softmax(dim=1).cpu().numpy()
+        return probabilities
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """The most probable of `classes_` for each embedding, shape (n,)."""
+        best = self.predict_proba(X).argmax(axis=1)
+        labels: NDArray[Any] = self.classes_[best]
+        return labels
+
+    @property
+    def n_parameters_(self) -> int:
+        """How many numbers were trained."""
+        check_is_fitted(self, "module_")
+        return sum(parameter.numel() for parameter in self.module_.parameters() if parameter.requires_grad)
+
+    def _checked(self, X: ArrayLike, y: ArrayLike, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Embeddings in one of `FLOATS` and labels, as scikit-learn would take them; `reset` learns the width."""
+        x, labels = validate_data(self, X, y, dtype=FLOATS, reset=reset)
+        return x, labels
+
+    def _weights(self, x: NDArray[Any], labels: NDArray[Any], sample_weight: ArrayLike | None) -> NDArray[Any]:
+        """The weight of each sample times that of its class."""
+        weight: NDArray[Any] = _check_sample_weight(sample_weight, x, dtype=x.dtype, ensure_non_negative=True)
+        if not weight.any():
+            raise DataError("every sample has weight zero; give some of each class a positive weight")
+        counts = weight > 0
+        weight = weight.copy()
+        weight[counts] *= compute_sample_weight(self.class_weight, labels[counts])
+        return weight
+
+    def _validation(self, module: nn.Module, X: ArrayLike, y: ArrayLike) -> Samples:
+        x, labels = self._checked(X, y, reset=False)
+        unknown = sorted(set(labels.tolist()) - set(self.classes_.tolist()))
+        if unknown:
+            raise DataError(f"the validation labels hold {unknown[0]!r}, which the training labels do not")
+        weight = compute_sample_weight(self.class_weight, labels)
+        return _samples(module, x, np.searchsorted(self.classes_, labels), weight)
+
+
+def _samples(module: nn.Module, X: NDArray[Any], codes: NDArray[Any], weight: NDArray[Any]) -> Samples:
+    x = _like(module, X)
+    return Samples(x, torch.as_tensor(codes, dtype=torch.int64, device=x.device), _like(module, weight))
+
+
+def _like(module: nn.Module, array: NDArray[Any]) -> Tensor:
+    """An array as a tensor on the module's device and of its dtype."""
+    parameter = next(module.parameters())
+    return torch.as_tensor(np.ascontiguousarray(array), dtype=parameter.dtype, device=parameter.device)

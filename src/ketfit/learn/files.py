@@ -1,0 +1,295 @@
+"""What KetFit writes to disk: whole files and whole folders, put in place at once or not at all.
+
+A saved model is a folder of three files, numbers and JSON only: ``model.safetensors`` (the head's tensors),
+``config.json`` (everything else, as a `ModelRecord`) and ``README.md`` (the model card).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import Field
+from torch import Tensor
+
+from ketfit.errors import ConfigError, ModelFileError, StorageError
+from ketfit.model.config import Config, HeadConfig, TrainConfig
+from ketfit.model.head import QuantumHead
+
+SCHEMA_VERSION = 1
+WEIGHTS, RECORD, CARD = "model.safetensors", "config.json", "README.md"
+LARGEST_RECORD = 2**20  # bytes; a record of a thousand classes has some ten thousand
+
+
+class BodyRecord(Config):
+    """Which sentence transformer made the embeddings that a model was trained on."""
+
+    name: str
+    source: Literal["bundled", "local", "hub"]
+    revision: str | None
+    fingerprint: Annotated[str, Field(description="SHA-256 over the body's files")]
+    dimension: Annotated[int, Field(ge=1)]
+
+
+class ModelRecord(Config):
+    """The content of ``config.json``: all of a saved model but its tensors."""
+
+    schema_version: Literal[1] = 1
+    ketfit_version: str
+    head: HeadConfig
+    train: TrainConfig
+    seed: int
+    validation_fraction: float
+    class_weight: Literal["balanced"] | list[float] | None
+    classes: list[int] | list[str]
+    embedding_dim: Annotated[int, Field(ge=1)]
+    dtype: Literal["float32", "float64"]
+    train_size: int
+    validation_size: int
+    best_epoch: int
+    body: BodyRecord | None
+    data: str | None
+    metrics: dict[str, float]
+    weights_sha256: str
+
+
+def save_model(folder: str | Path, head: QuantumHead, facts: Mapping[str, Any]) -> ModelRecord:
+    """Write a model folder: the head's tensors, its record, and a card filled from the record.
+
+    A model that stands there already is replaced as a whole. Nothing else in a folder is ever removed.
+
+    Args:
+        folder: Where to; made if it is missing.
+        head: The trained head.
+        facts: The fields of `ModelRecord` that the head itself does not know.
+
+    Raises:
+        StorageError: the folder holds other files, or cannot be written.
+    """
+    weights = safetensors.torch.save({name: tensor.cpu() for name, tensor in head.state_dict().items()})
+    record = ModelRecord(
+        head=head.config,
+        embedding_dim=head.embedding_dim,
+        dtype="float64" if head.weights.dtype == torch.float64 else "float32",
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+        **facts,
+    )
+    files = {
+        WEIGHTS: weights,
+        RECORD: (record.model_dump_json(indent=2) + "\n").encode(),
+        CARD: _card(record, head).encode(),
+    }
+    write_folder(Path(folder), files)
+    return record
+
+
+def load_model(folder: str | Path) -> tuple[QuantumHead, ModelRecord]:
+    """The head and the record of a model folder, if every byte of it is as it was saved.
+
+    Raises:
+        ModelFileError: a file is missing, damaged, of another version, or does not fit the others.
+    """
+    folder = Path(folder)
+    record = _read_record(folder / RECORD)
+    path = folder / WEIGHTS
+    tensors, _ = read_tensors(path, sha256=record.weights_sha256)
+    try:
+        head = QuantumHead(record.head, record.embedding_dim, len(record.classes)).to(getattr(torch, record.dtype))
+    except ConfigError as error:
+        raise ModelFileError(f"{folder / RECORD} describes a head that cannot be: {error}") from error
+    expected = head.state_dict()
+    if tensors.keys() != expected.keys():
+        raise ModelFileError(f"{path} holds the tensors {sorted(tensors)}; this head has {sorted(expected)}")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
+            raise ModelFileError(
+                f"{path}: {name} is {tensor.dtype} of shape {tuple(tensor.shape)}; "
+                f"this head needs {expected[name].dtype} of shape {tuple(expected[name].shape)}"
+            )
+        if not torch.isfinite(tensor).all():
+            raise ModelFileError(f"{path}: {name} holds a number that is not finite")
+    head.load_state_dict(tensors)
+    return head, record
+
+
+def read_tensors(path: Path, sha256: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file.
+
+    Raises:
+        ModelFileError: the file is missing, is not a whole safetensors file, or does not have the hash it should.
+    """
+    content = _read(path)
+    try:
+        tensors = safetensors.torch.load(content)
+        metadata = _metadata(content)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise ModelFileError(f"{path} is damaged, or not a safetensors file: {error}") from error
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise ModelFileError(f"{path} is not the file that {RECORD} was written with; save or download the model again")
+    return tensors, metadata
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file at once or not at all.
+
+    Raises:
+        StorageError: it cannot be written; an older file of that name is untouched.
+    """
+    content = safetensors.torch.save(
+        {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, dict(metadata)
+    )
+    write_file(path, content)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file so that a reader finds the old one or the new one, whole, whatever happens meanwhile.
+
+    Raises:
+        StorageError: it cannot be written; an older file of that name is untouched.
+    """
+    staged = _beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_through(staged, content)
+        staged.replace(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            staged.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a folder of files so that a reader finds all of the old ones or all of the new ones.
+
+    A folder that stands there must hold nothing but files of these names: it is replaced. Killed between the two
+    renames of a replacement, the old folder stands whole beside its place as ``.NAME.<random>.old``.
+
+    Raises:
+        StorageError: the folder holds other files, or cannot be written.
+    """
+    folder = folder.resolve()
+    staged = _beside(folder)
+    retired = staged.with_name(f"{staged.name}.old")
+    try:
+        replaces = folder.exists()
+        strangers = sorted({entry.name for entry in folder.iterdir()} - files.keys()) if replaces else []
+        if strangers:
+            raise StorageError(f"{folder} holds {strangers[0]!r}, which is not part of a model; choose another folder")
+        staged.mkdir(parents=True)
+        for name, content in files.items():
+            _write_through(staged / name, content)
+        _flush_folder(staged)
+        if replaces:
+            folder.rename(retired)
+        staged.rename(folder)
+        _flush_folder(folder.parent)
+        shutil.rmtree(retired, ignore_errors=True)
+    except StorageError:
+        raise
+    except OSError as error:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise StorageError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def parse_json(text: str) -> Any:
+    """JSON as the standard has it: no repeated key, no NaN and no infinity.
+
+    Raises:
+        ValueError: the text is anything else.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) < len(pairs):
+            raise ValueError("a key stands twice in one object")
+        return table
+
+    def refuse(number: str) -> None:
+        raise ValueError(f"{number} is not a JSON number")
+
+    return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+
+
+def _read_record(path: Path) -> ModelRecord:
+    content = _read(path, at_most=LARGEST_RECORD)
+    try:
+        settings = parse_json(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path} is damaged, or not JSON: {error}") from error
+    if not isinstance(settings, dict):
+        raise ModelFileError(f"{path} is not a JSON object")
+    version = settings.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise ModelFileError(
+            f"{path} has schema_version={version!r} and this KetFit reads {SCHEMA_VERSION}; "
+            "read it with the KetFit that wrote it, or upgrade"
+        )
+    try:
+        for name, nested in (("head", HeadConfig), ("train", TrainConfig), ("body", BodyRecord)):
+            if isinstance(settings.get(name), dict):
+                settings[name] = nested.from_mapping(settings[name], where=name)
+        record = ModelRecord.from_mapping(settings, where=str(path))
+    except ConfigError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    if len(set(record.classes)) < len(record.classes) or len(record.classes) < 2:
+        raise ModelFileError(f"{path}: classes must be at least two different labels, got {record.classes}")
+    return record
+
+
+def _read(path: Path, at_most: int | None = None) -> bytes:
+    try:
+        size = path.stat().st_size
+        if at_most is not None and size > at_most:
+            raise ModelFileError(f"{path} has {size} bytes; a file written by KetFit has at most {at_most}")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The free text of a safetensors file, from its header: eight bytes of length, then JSON."""
+    size = int.from_bytes(content[:8], "little")
+    metadata: dict[str, str] = parse_json(content[8 : 8 + size].decode("utf-8")).get("__metadata__", {})
+    return metadata
+
+
+def _card(record: ModelRecord, head: QuantumHead) -> str:
+    environment = Environment(loader=PackageLoader("ketfit.learn", "."), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("model_card.md.j2").render(
+        record=record,
+        counts=head.parameter_counts(),
+        gates=head.circuit.gate_counts(),
+        depth=head.circuit.depth(),
+    )
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+
+
+def _write_through(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,258 @@
+"""One training loop for every torch head, quantum or classical."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from ketfit.errors import TrainingError
+from ketfit.learn.files import read_tensors, write_tensors
+from ketfit.model.config import TrainConfig
+from ketfit.seeds import torch_stream
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a head learns from: `x` (n, embedding_dim), `y` (n,) class numbers, `weight` (n,) positive."""
+
+    x: Tensor
+    y: Tensor
+    weight: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of the history. The validation figures are None if there is no validation share."""
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The history, and the epoch whose weights the head now has."""
+
+    history: tuple[Epoch, ...]
+    best_epoch: int
+
+
+def train(
+    module: nn.Module,
+    samples: Samples,
+    validation: Samples | None,
+    config: TrainConfig,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    progress: bool = False,
+) -> TrainResult:
+    """Train `module` in place by AdamW on weighted cross-entropy, and leave it with the weights of the best epoch.
+
+    The best epoch is chosen on the validation samples by `config.selection`, the first of equals; without validation
+    samples it is the last one. The same arguments give the same result, and so does a run that was interrupted and
+    is called again with its checkpoint.
+
+    Args:
+        module: Maps (batch, embedding_dim) to logits (batch, n_classes).
+        samples: The training samples, on the module's device and of its dtype.
+        validation: The validation samples, or None.
+        config: How to train.
+        seed: Source of the order of the batches.
+        checkpoint: A file to write after every epoch, and to resume from if it is there.
+        progress: Show a bar on stderr.
+
+    Raises:
+        TrainingError: the loss is not finite, or the checkpoint belongs to another run.
+        StorageError: the checkpoint cannot be written.
+    """
+    run = _Run(module, config, fingerprint=_fingerprint(module, samples, validation, config, seed))
+    if checkpoint is not None and checkpoint.exists():
+        run.load(checkpoint)
+    with _bar(config.epochs, progress) as bar:
+        while not run.finished():
+            epoch = len(run.history)
+            rate = learning_rate(config, epoch)
+            train_loss = run.train_epoch(_batches(samples, config.batch_size, seed, epoch), rate)
+            loss, accuracy = (None, None) if validation is None else evaluate(module, validation, config.batch_size)
+            run.record(Epoch(epoch, rate, train_loss, loss, accuracy))
+            if checkpoint is not None:
+                run.save(checkpoint)
+            shown = train_loss if loss is None else loss
+            bar.update(
+                bar.task_ids[0],
+                completed=epoch + 1,
+                loss=f"{'training' if loss is None else 'validation'} loss {shown:.4f}",
+            )
+    module.load_state_dict(run.best)
+    return TrainResult(tuple(run.history), run.best_epoch)
+
+
+def evaluate(module: nn.Module, samples: Samples, batch_size: int) -> tuple[float, float]:
+    """Weighted mean cross-entropy and weighted accuracy of `module` on `samples`."""
+    logits = predict_logits(module, samples.x, batch_size)
+    share = samples.weight / samples.weight.sum()
+    loss = (share * nn.functional.cross_entropy(logits, samples.y, reduction="none")).sum()
+    return loss.item(), (share * (logits.argmax(dim=1) == samples.y)).sum().item()
+
+
+@torch.no_grad()
+def predict_logits(module: nn.Module, x: Tensor, batch_size: int) -> Tensor:
+    """Logits of shape (n, n_classes), computed `batch_size` rows at a time."""
+    return torch.cat([module(rows) for rows in torch.split(x, batch_size)])
+
+
+def learning_rate(config: TrainConfig, epoch: int) -> float:
+    """The learning rate of an epoch, counted from 0."""
+    if config.schedule == "constant":
+        return config.learning_rate
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / config.epochs))
+
+
+class _Run:
+    """All that changes while training: the module, the optimiser, the history and the best weights so far."""
+
+    def __init__(self, module: nn.Module, config: TrainConfig, fingerprint: dict[str, str]) -> None:
+        self.module = module
+        self.config = config
+        self.fingerprint = fingerprint
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.history: list[Epoch] = []
+        self.best = _copy(module)
+        self.best_epoch = -1
+
+    def finished(self) -> bool:
+        done = len(self.history)
+        patience = self.config.patience
+        waited = done - 1 - self.best_epoch
+        return done >= self.config.epochs or (patience is not None and done > 0 and waited >= patience)
+
+    def train_epoch(self, batches: Iterator[Samples], rate: float) -> float:
+        """One pass over the batches; the weighted mean of the loss before each step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        total, weights = 0.0, 0.0
+        for batch in batches:
+            losses = nn.functional.cross_entropy(self.module(batch.x), batch.y, reduction="none")
+            weight = batch.weight.sum()
+            loss = (batch.weight * losses).sum() / weight
+            if not torch.isfinite(loss):
+                raise TrainingError(f"the loss of epoch {len(self.history)} is {loss.item()}; lower the learning rate")
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            total += loss.item() * weight.item()
+            weights += weight.item()
+        return total / weights
+
+    def record(self, row: Epoch) -> None:
+        self.history.append(row)
+        if self.best_epoch < 0 or _is_better(row, self.history[self.best_epoch], self.config.selection):
+            self.best, self.best_epoch = _copy(self.module), row.epoch
+
+    def save(self, path: Path) -> None:
+        tensors = {f"module.{name}": tensor for name, tensor in self.module.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
+        for place, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{place}.{name}": tensor for name, tensor in state.items()}
+        facts = {
+            "run": self.fingerprint,
+            "best_epoch": self.best_epoch,
+            "history": [asdict(row) for row in self.history],
+        }
+        write_tensors(path, tensors, {"checkpoint": json.dumps(facts)})
+
+    def load(self, path: Path) -> None:
+        tensors, metadata = read_tensors(path)
+        if "checkpoint" not in metadata:
+            raise TrainingError(f"{path} is not a checkpoint of KetFit; name another file or remove it")
+        facts = json.loads(metadata["checkpoint"])
+        changed = [name for name, value in self.fingerprint.items() if facts["run"].get(name) != value]
+        if changed:
+            raise TrainingError(
+                f"{path} belongs to another run (its {' and '.join(changed)} differ); "
+                "use the same arguments, or remove it to start again"
+            )
+        parts: dict[str, dict[str, Any]] = {"module": {}, "best": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts["optimizer"].items():
+            place, _, rest = name.partition(".")
+            states.setdefault(int(place), {})[rest] = tensor
+        self.module.load_state_dict(parts["module"])
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
+        self.best, self.best_epoch = parts["best"], facts["best_epoch"]
+        self.history = [Epoch(**row) for row in facts["history"]]
+
+
+def _is_better(row: Epoch, best: Epoch, selection: str) -> bool:
+    if row.validation_loss is None or best.validation_loss is None:
+        return True
+    if selection == "loss":
+        return row.validation_loss < best.validation_loss
+    assert row.validation_accuracy is not None and best.validation_accuracy is not None
+    return row.validation_accuracy > best.validation_accuracy
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def _batches(samples: Samples, batch_size: int, seed: int, epoch: int) -> Iterator[Samples]:
+    # The order depends on the seed and the epoch alone, so that a resumed run needs no state of a generator.
+    order = torch.randperm(len(samples), generator=torch_stream(seed, "batches", epoch)).to(samples.y.device)
+    for rows in torch.split(order, batch_size):
+        yield Samples(samples.x[rows], samples.y[rows], samples.weight[rows])
+
+
+def _fingerprint(
+    module: nn.Module, samples: Samples, validation: Samples | None, config: TrainConfig, seed: int
+) -> dict[str, str]:
+    """What decides the result of a run, by part, each as a hash or as plain text."""
+    data = hashlib.sha256()
+    for part in (samples, validation):
+        for tensor in () if part is None else (part.x, part.y, part.weight):
+            data.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
+            data.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        data.update(b"|")
+    start = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        start.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        start.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return {
+        "training settings": config.model_dump_json(),
+        "seed": str(seed),
+        "head": start.hexdigest(),
+        "data": data.hexdigest(),
+    }
+
+
+def _bar(epochs: int, shown: bool) -> Progress:
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
+    )
+    bar = Progress(*columns, console=Console(stderr=True), disable=not shown)
+    bar.add_task("training", total=epochs, loss="")
+    return bar

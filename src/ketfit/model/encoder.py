@@ -1,0 +1,117 @@
+"""The first module: embeddings become amplitudes, E circuits turn them, every qubit is read out exactly."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ketfit.errors import ConfigError, InputError
+from ketfit.model.config import HeadConfig
+from ketfit.simulate.statevector import expectation
+
+
+class Encoder(nn.Module):
+    """E parallel encoders and their merge (paper, Figure 1).
+
+    Args:
+        config: The head's shape.
+        embedding_dim: Width of the embedding.
+        generator: Source of the initial angles.
+
+    Raises:
+        ConfigError: the embedding is wider than the amplitudes of an encoder.
+    """
+
+    def __init__(self, config: HeadConfig, embedding_dim: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        self.circuit = config.encoder_circuit()
+        self.widths = _slice_widths(config, embedding_dim)
+        self.weights = nn.Parameter(initial_angles(config.n_encoders, self.circuit.n_weights, generator=generator))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """<Z> of every qubit, shape (batch, qpu_qubits), from embeddings of shape (batch, embedding_dim)."""
+        config = self.config
+        if config.encoder_input == "slices":
+            parts = torch.split(embeddings, self.widths, dim=1)
+            amplitudes = [load_amplitudes(part, config.n_qubits, config.reference_amplitude) for part in parts]
+        else:
+            whole = load_amplitudes(embeddings, config.n_qubits, config.reference_amplitude)
+            amplitudes = [whole] * config.n_encoders
+        readouts = [
+            expectation(self.circuit, weights, initial=initial, qubits=range(config.n_qubits))
+            for weights, initial in zip(self.weights, amplitudes, strict=True)
+        ]
+        return torch.cat(readouts, dim=1) if config.merge == "concat" else torch.stack(readouts).mean(dim=0)
+
+
+def load_amplitudes(embeddings: Tensor, n_qubits: int, reference_amplitude: float = 0.0) -> Tensor:
+    """Normalised amplitudes (x, c |x|, 0, ..., 0) of each embedding x, with c = `reference_amplitude`.
+
+    With c = 0 this is the paper's amplitude encoding with zero padding; <Z> is then a quadratic form, even in x. With
+    c > 0 one spare amplitude holds a constant, which gives the form linear and constant terms.
+
+    Args:
+        embeddings: Shape (batch, width).
+        n_qubits: Q; the result has 2**Q columns.
+        reference_amplitude: c, in units of each embedding's norm.
+
+    Returns:
+        Shape (batch, 2**n_qubits), rows of norm 1, differentiable.
+
+    Raises:
+        ConfigError: the embedding (with its reference amplitude) is wider than 2**n_qubits.
+        InputError: an embedding is zero or not finite.
+    """
+    check_width(embeddings.shape[1], n_qubits, reference_amplitude)
+    if not torch.isfinite(embeddings).all():
+        row = int((~torch.isfinite(embeddings).all(dim=1)).nonzero()[0])
+        raise InputError(f"embedding {row} holds a number that is not finite (NaN or infinity)")
+    # Dividing by the largest entry first keeps the squares of tiny and huge embeddings within range.
+    largest = embeddings.detach().abs().amax(dim=1, keepdim=True)
+    if (largest == 0).any():
+        row = int((largest[:, 0] == 0).nonzero()[0])
+        raise InputError(f"embedding {row} is all zeros, and a zero vector has no direction to load into amplitudes")
+    scaled = embeddings / largest
+    direction = scaled / scaled.norm(dim=1, keepdim=True)
+    amplitudes = embeddings.new_zeros(len(embeddings), 2**n_qubits)
+    scale = (1 + reference_amplitude**2) ** -0.5
+    amplitudes[:, : embeddings.shape[1]] = scale * direction
+    if reference_amplitude:
+        amplitudes[:, embeddings.shape[1]] = scale * reference_amplitude
+    return amplitudes
+
+
+def check_width(width: int, n_qubits: int, reference_amplitude: float) -> None:
+    """Refuse an embedding that does not fit the amplitudes of an encoder.
+
+    Raises:
+        ConfigError: with the number of qubits it takes.
+    """
+    needed = width + (reference_amplitude > 0)
+    if needed > 2**n_qubits:
+        extra = " and its reference amplitude" if reference_amplitude else ""
+        raise ConfigError(
+            f"an embedding of width {width}{extra} needs n_qubits={(needed - 1).bit_length()}; "
+            f"n_qubits={n_qubits} holds {2**n_qubits} amplitudes"
+        )
+
+
+def initial_angles(*shape: int, generator: torch.Generator) -> Tensor:
+    """Small random angles, normal with a spread of 0.1 rad: close to the identity but for the CNOTs."""
+    return 0.1 * torch.randn(*shape, generator=generator)
+
+
+def _slice_widths(config: HeadConfig, embedding_dim: int) -> list[int]:
+    """How many entries of the embedding each encoder sees; slices differ by one entry at most."""
+    if config.encoder_input == "whole":
+        widths = [embedding_dim] * config.n_encoders
+    else:
+        share, rest = divmod(embedding_dim, config.n_encoders)
+        widths = [share + (encoder < rest) for encoder in range(config.n_encoders)]
+        if not share:
+            raise ConfigError(
+                f"n_encoders={config.n_encoders}: an embedding of width {embedding_dim} has too few slices"
+            )
+    check_width(max(widths), config.n_qubits, config.reference_amplitude)
+    return widths

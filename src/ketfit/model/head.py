@@ -1,0 +1,96 @@
+"""The quantum head: embeddings in, logits out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ketfit.errors import ConfigError, InputError
+from ketfit.model.config import HeadConfig
+from ketfit.model.encoder import Encoder, initial_angles
+from ketfit.simulate.statevector import expectation
+
+
+class QuantumHead(nn.Module):
+    """Encoders, the QPU circuit and one linear layer, trained together (arXiv 2504.08732, Figure 1).
+
+    ::
+
+        x -> encoders -> z = <Z> of every encoder qubit -> RY(s z), PQC1, ..., PQC2 -> m = <Z> of Q_m qubits -> linear
+
+    Args:
+        config: The head's shape.
+        embedding_dim: Width of the embeddings.
+        n_classes: Number of logits, at least 2.
+        generator: Source of the initial parameters; None is seed 0.
+
+    Raises:
+        ConfigError: the embedding does not fit the encoders, or there are fewer than two classes.
+    """
+
+    def __init__(
+        self, config: HeadConfig, embedding_dim: int, n_classes: int, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        if n_classes < 2:
+            raise ConfigError(f"n_classes={n_classes}: a classifier needs at least two")
+        generator = generator or torch.Generator().manual_seed(0)
+        self.config = config
+        self.embedding_dim = embedding_dim
+        self.n_classes = n_classes
+        self.circuit = config.qpu_circuit()
+        self.encoder = Encoder(config, embedding_dim, generator)
+        self.weights = nn.Parameter(initial_angles(self.circuit.n_weights, generator=generator))
+        self.angle_scale = nn.Parameter(torch.tensor(config.angle_scale), requires_grad=config.train_angle_scale)
+        features = config.n_measured + (config.qpu_qubits if config.skip_connection else 0)
+        self.linear = nn.Linear(features, n_classes)
+        bound = features**-0.5
+        for parameter in self.linear.parameters():
+            nn.init.uniform_(parameter, -bound, bound, generator=generator)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Logits of shape (batch, n_classes) from embeddings of shape (batch, embedding_dim).
+
+        Raises:
+            InputError: wrong shape or dtype, or an embedding that is zero or not finite.
+        """
+        self._check(embeddings)
+        z = self.encoder(embeddings)
+        m = expectation(self.circuit, self.weights, self.angle_scale * z, qubits=range(self.config.n_measured))
+        features = torch.cat([m, z], dim=1) if self.config.skip_connection else m
+        logits: Tensor = self.linear(features)
+        return logits
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Trainable parameters by part, and their total."""
+        counts = {
+            "encoder angles": self.encoder.weights.numel(),
+            "QPU angles": self.weights.numel(),
+            "angle scale": self.angle_scale.numel() if self.angle_scale.requires_grad else 0,
+            "linear": sum(parameter.numel() for parameter in self.linear.parameters()),
+        }
+        return {**counts, "total": sum(counts.values())}
+
+    def unreachable_angles(self) -> int:
+        """How many QPU angles lie outside the light cone of the measured qubits, so that training cannot move them."""
+        cone = self.circuit.light_cone(range(self.config.n_measured))
+        reached = {gate.angle.index for gate in cone.gates if gate.angle is not None and gate.angle.source == "weight"}
+        return self.circuit.n_weights - len(reached)
+
+    def __repr__(self) -> str:
+        counts = self.parameter_counts()
+        parts = ", ".join(f"{count} {part}" for part, count in counts.items() if count and part != "total")
+        config = self.config
+        return (
+            f"QuantumHead({self.embedding_dim} -> {config.n_encoders} x {config.n_qubits} qubits -> "
+            f"{config.qpu_qubits} qubits, {config.n_measured} measured -> {self.n_classes} classes; "
+            f"{counts['total']} parameters: {parts})"
+        )
+
+    def _check(self, embeddings: Tensor) -> None:
+        if embeddings.dim() != 2 or embeddings.shape[1] != self.embedding_dim:
+            raise InputError(
+                f"embeddings have shape {tuple(embeddings.shape)}; this head needs (batch, {self.embedding_dim})"
+            )
+        if embeddings.dtype != self.weights.dtype:
+            raise InputError(f"embeddings are {embeddings.dtype}; this head computes in {self.weights.dtype}")

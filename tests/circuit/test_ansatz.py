@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+import pytest
+
+from ketfit.circuit import Angle, Circuit, Gate, cx, encoder_circuit, reuploading_circuit, ring_layers, ry
+from ketfit.errors import CircuitError
+
+# Q=4, L=3, C=2, read off the figure: CXab has control a and target b, RYb(tk) is RY(theta_k) on b.
+FIGURE_3 = """
+CX01 RY1(t0)   CX12 RY2(t1)   CX23 RY3(t2)   CX30 RY0(t3)
+CX02 RY2(t4)   CX13 RY3(t5)   CX20 RY0(t6)   CX31 RY1(t7)
+RY0(t8)        RY1(t9)        RY2(t10)       RY3(t11)
+CX01 RY1(t12)  CX12 RY2(t13)  CX23 RY3(t14)  CX30 RY0(t15)
+CX02 RY2(t16)  CX13 RY3(t17)  CX20 RY0(t18)  CX31 RY1(t19)
+CX01 RY1(t20)  CX12 RY2(t21)  CX23 RY3(t22)  CX30 RY0(t23)
+CX02 RY2(t24)  CX13 RY3(t25)  CX20 RY0(t26)  CX31 RY1(t27)
+"""
+# Q=5, C=2, the ten blocks of one layer as (control, target).
+FIGURE_2 = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 0), (0, 2), (1, 3), (2, 4), (3, 0), (4, 1)]
+
+
+def test_figure_3_gate_by_gate():
+    gates = [_read(word) for word in FIGURE_3.split()]
+    assert len(gates) == 24 + 28
+    assert ring_layers(4, 3, 2) == Circuit(4, tuple(gates), n_weights=28, n_inputs=0)
+
+
+def test_figure_3_without_the_wall_has_24_weights():
+    with_wall, without = ring_layers(4, 3, 2), ring_layers(4, 3, 2, rotation_wall=False)
+    assert without.n_weights == 24
+    assert _shape(without.gates) == _shape(with_wall.gates[:16] + with_wall.gates[20:])
+    assert _weights(without) == list(range(24))
+
+
+def test_figure_2_block_by_block():
+    gates = [gate for k, (a, b) in enumerate(FIGURE_2) for gate in (cx(a, b), ry(b, Angle("weight", k)))]
+    assert ring_layers(5, 1, 2, rotation_wall=False).gates == tuple(gates)
+    wall = tuple(ry(qubit, Angle("weight", 10 + qubit)) for qubit in range(5))
+    assert ring_layers(5, 1, 2).gates == (*gates, *wall)
+
+
+@pytest.mark.parametrize("n_qubits", [2, 3, 4, 7])
+@pytest.mark.parametrize("layers", [1, 2, 5])
+def test_weight_and_gate_counts(n_qubits, layers):
+    for connectivity in range(1, n_qubits):
+        circuit = ring_layers(n_qubits, layers, connectivity)
+        assert circuit.n_weights == n_qubits * (connectivity * layers + 1)
+        assert circuit.gate_counts() == {"ry": circuit.n_weights, "cx": n_qubits * connectivity * layers}
+        assert circuit.n_inputs == 0
+        assert _weights(circuit) == list(range(circuit.n_weights))
+        bare = ring_layers(n_qubits, layers, connectivity, rotation_wall=False)
+        assert bare.n_weights == n_qubits * connectivity * layers
+
+
+def test_zero_layers_are_an_empty_circuit():
+    assert ring_layers(3, 0, 2) == Circuit(3, (), 0, 0)
+    uploads = (ry(0, Angle("input", 0)), ry(1, Angle("input", 1)))
+    assert reuploading_circuit(2, 2, 0, 0, 1) == Circuit(2, uploads * 2, 0, 2)
+    main_only = reuploading_circuit(2, 1, 0, 1, 1)
+    assert main_only.gates == uploads + ring_layers(2, 1, 1).gates
+
+
+def test_the_encoder_is_the_ring_ansatz():
+    assert encoder_circuit(4, 2, 3) == ring_layers(4, 2, 3)
+    assert encoder_circuit(4, 2, 3, rotation_wall=False) == ring_layers(4, 2, 3, rotation_wall=False)
+
+
+@pytest.mark.parametrize("wall", [True, False])
+def test_tied_reuploads_share_their_weights(wall):
+    circuit = reuploading_circuit(3, 2, 1, 2, 1, rotation_wall=wall)
+    block, main = ring_layers(3, 1, 1, wall), ring_layers(3, 2, 1, wall)
+    uploads = tuple(ry(qubit, Angle("input", qubit)) for qubit in range(3))
+    expected = uploads + block.gates + uploads + block.gates + _shifted(main, block.n_weights)
+    assert circuit == Circuit(3, expected, n_weights=block.n_weights + main.n_weights, n_inputs=3)
+
+
+@pytest.mark.parametrize("wall", [True, False])
+def test_untied_reuploads_number_their_weights_in_gate_order(wall):
+    circuit = reuploading_circuit(3, 3, 1, 2, 1, tie_reuploads=False, rotation_wall=wall)
+    block, main = ring_layers(3, 1, 1, wall), ring_layers(3, 2, 1, wall)
+    assert circuit.n_weights == 3 * block.n_weights + main.n_weights
+    assert _weights(circuit) == list(range(circuit.n_weights))
+    assert _shape(circuit.gates) == _shape(reuploading_circuit(3, 3, 1, 2, 1, rotation_wall=wall).gates)
+
+
+def test_tying_means_nothing_for_one_upload():
+    assert reuploading_circuit(4, 1, 2, 3, 2, tie_reuploads=True) == reuploading_circuit(
+        4, 1, 2, 3, 2, tie_reuploads=False
+    )
+
+
+def test_more_layers_only_add_gates_at_the_end():
+    for shorter, longer in pairwise(ring_layers(4, layers, 2) for layers in range(5)):
+        assert longer.gates[: len(shorter.gates)] == shorter.gates
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ring_layers(1, 1, 1), "n_qubits=1: a ring needs at least two"),
+        (lambda: ring_layers(4, 1, 0), "connectivity=0: with 4 qubits it goes from 1 to 3"),
+        (lambda: ring_layers(4, 1, 4), "connectivity=4: with 4 qubits it goes from 1 to 3"),
+        (lambda: ring_layers(4, -1, 1), "layers=-1: it cannot be negative"),
+        (lambda: encoder_circuit(4, -2, 1), "layers=-2: it cannot be negative"),
+        (lambda: reuploading_circuit(1, 1, 1, 1, 1), "n_qubits=1"),
+        (lambda: reuploading_circuit(3, 1, 1, 1, 3), "connectivity=3"),
+        (lambda: reuploading_circuit(3, 1, -1, 1, 1), "reupload_layers=-1: it cannot be negative"),
+        (lambda: reuploading_circuit(3, 1, 1, -1, 1), "main_layers=-1: it cannot be negative"),
+        (lambda: reuploading_circuit(3, 0, 1, 1, 1), "n_reuploads=0: the inputs must be loaded at least once"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_name(build, message):
+    with pytest.raises(CircuitError, match=message):
+        build()
+
+
+def _read(word: str) -> Gate:
+    if match := re.fullmatch(r"CX(\d)(\d)", word):
+        return cx(int(match[1]), int(match[2]))
+    match = re.fullmatch(r"RY(\d)\(t(\d+)\)", word)
+    assert match, word
+    return ry(int(match[1]), Angle("weight", int(match[2])))
+
+
+def _weights(circuit: Circuit) -> list[int]:
+    angles = [gate.angle for gate in circuit.gates if gate.angle is not None]
+    return [angle.index for angle in angles if angle.source == "weight"]
+
+
+def _shape(gates: tuple[Gate, ...]) -> list[tuple[str, tuple[int, ...]]]:
+    return [(gate.name, gate.qubits) for gate in gates]
+
+
+def _shifted(circuit: Circuit, by: int) -> tuple[Gate, ...]:
+    return tuple(
+        gate if gate.angle is None else ry(gate.target, Angle("weight", gate.angle.index + by))
+        for gate in circuit.gates
+    )
