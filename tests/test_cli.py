@@ -1,0 +1,318 @@
+"""The command line, run in process on a tiny body, and once as the installed program."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ketfit import HeadConfig, QuantumHead, TextClassifier
+from ketfit.cli import main
+
+GOOD = ["a warm and funny film", "bright and tender", "a joy from start to end", "funny and wise", "great fun"]
+BAD = ["a cold and empty film", "dull and long", "a bore from start to end", "slow and stale", "no fun"]
+SENTENCES = [f"{text} {number}" for number in range(8) for text in (*GOOD, *BAD)]
+LABELS = ["good" if text.rsplit(" ", 1)[0] in GOOD else "bad" for text in SENTENCES]
+SMALL = ["--set", "head.n_qubits=6", "--set", "head.main_layers=1", "--set", "train.epochs=3"]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "reviews.tsv"
+    rows = [f"{text}\t{label}" for text, label in zip(SENTENCES, LABELS, strict=True)]
+    path.write_text("\n".join(["text\tlabel", *rows, ""]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def model(tmp_path: Path, data: Path, tiny_body_folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    path = tmp_path / "model"
+    main(["fit", str(data), "-o", str(path), "--body", str(tiny_body_folder), *SMALL])
+    capsys.readouterr()
+    return path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of one command."""
+    code = 0
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: object) -> Any:
+    """The one JSON object that a command prints with --json."""
+    code, out, err = run(capsys, *arguments, "--json")
+    assert code == 0, err
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+def test_fit_reports_and_saves(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    output = tmp_path / "model"
+    report = run_json(capsys, "fit", data, "-o", output, "--body", tiny_body_folder, *SMALL)
+    assert report["train_size"] + report["validation_size"] == len(SENTENCES)
+    assert report["model"] == str(output)
+    assert sorted(path.name for path in output.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    classifier = TextClassifier.from_pretrained(output)
+    assert classifier.classifier_.head_config_.n_qubits == 6
+    assert classifier.classifier_.n_parameters_ == report["parameters"]
+
+
+def test_fit_few_shot_tests_on_the_rest(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    report = run_json(capsys, "fit", data, "-o", tmp_path / "m", "--body", tiny_body_folder, "--few-shot", 10, *SMALL)
+    assert (report["train_size"], report["validation_size"], report["test_size"]) == (17, 3, len(SENTENCES) - 20)
+    low, high = report["interval"]
+    assert low <= report["test_accuracy"] <= high
+
+
+def test_fit_resumes_from_its_checkpoint(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    command = ["fit", data, "--body", tiny_body_folder, *SMALL]
+    checkpoint = tmp_path / "run.checkpoint"
+    run_json(capsys, *command, "-o", tmp_path / "whole")
+    run_json(capsys, *command, "-o", tmp_path / "first", "--checkpoint", checkpoint)
+    assert checkpoint.exists()
+    run_json(capsys, *command, "-o", tmp_path / "again", "--checkpoint", checkpoint)
+    weights = {(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "first", "again")}
+    assert len(weights) == 1
+
+
+def test_settings_come_from_a_file_then_from_set(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    config = tmp_path / "fit.toml"
+    config.write_text(
+        f'body = "{tiny_body_folder}"\nseed = 3\n[head]\nn_qubits = 7\nmain_layers = 1\n[train]\nepochs = 2\n'
+    )
+    run_json(capsys, "fit", data, "-o", tmp_path / "m", "--config", config, "--set", "head.n_qubits=6")
+    inspected = run_json(capsys, "inspect", tmp_path / "m")
+    assert (inspected["seed"], inspected["train"]["epochs"], inspected["head"]["n_qubits"]) == (3, 2, 6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "head.n_qbits=3"], "did you mean 'n_qubits'"),
+        (["--set", "head.n_qubits"], "write it as name=value"),
+        (["--set", "seed.x=1", "--set", "seed=1"], "seed"),
+        (["--set", "head.shots=100"], "shots is not in this version"),
+        (["--tune", "full"], "--tune full is not in this version"),
+        (["--set", "head.n_qubits=2"], "connectivity=2 needs more than 2 qubits"),
+        (["--set", "head.n_qubits=3"], "needs n_qubits="),
+    ],
+)
+def test_wrong_settings_are_wrong_usage(
+    capsys: pytest.CaptureFixture[str],
+    data: Path,
+    tmp_path: Path,
+    tiny_body_folder: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    code, out, err = run(capsys, "fit", data, "-o", tmp_path / "m", "--body", tiny_body_folder, *arguments)
+    assert code == 2
+    assert message in " ".join(err.split())
+    assert out == ""
+    assert not (tmp_path / "m").exists()
+
+
+def test_failures_end_with_one_line_and_code_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, err = run(capsys, "fit", tmp_path / "missing.csv", "-o", tmp_path / "m", "--json")
+    assert code == 1
+    assert out == ""
+    assert err.startswith("error: ")
+    assert "missing.csv" in "".join(err.split())
+
+
+def test_wrong_usage_has_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "fit")[0] == 2
+    assert run(capsys, "nonsense")[0] == 2
+
+
+def test_evaluate_counts_what_predict_gets_right(capsys: pytest.CaptureFixture[str], model: Path, data: Path) -> None:
+    report = run_json(capsys, "evaluate", model, data)
+    predictions = run_json(capsys, "predict", model, *SENTENCES)["predictions"]
+    right = sum(row["label"] == label for row, label in zip(predictions, LABELS, strict=True))
+    assert report["accuracy"] == right / len(SENTENCES)
+    assert report["interval"][0] <= report["accuracy"] <= report["interval"][1]
+    assert report["size"] == len(SENTENCES)
+
+
+def test_evaluate_refuses_a_label_that_training_did_not_see(
+    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("text,label\nfine,good\nodd,strange\n")
+    code, _, err = run(capsys, "evaluate", model, other)
+    assert code == 1
+    assert "'strange'" in err
+    assert "'bad', 'good'" in err
+
+
+def test_evaluate_takes_other_columns(capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("review,verdict\ngreat fun,good\nno fun,bad\n")
+    report = run_json(capsys, "evaluate", model, other, "--text-column", "review", "--label-column", "verdict")
+    assert report["size"] == 2
+
+
+def test_predict_from_a_file_equals_predict_from_arguments(
+    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_text("\n".join(GOOD) + "\n", encoding="utf-8")
+    one = run_json(capsys, "predict", model, *GOOD)["predictions"]
+    other = run_json(capsys, "predict", model, "--input", lines)["predictions"]
+    assert one == other
+    assert all(abs(sum(row["probabilities"].values()) - 1) < 1e-9 for row in one)
+
+
+def test_predict_shows_square_brackets_as_they_are(capsys: pytest.CaptureFixture[str], model: Path) -> None:
+    code, out, _ = run(capsys, "predict", model, "[bold]loud[/bold] :smile:")
+    assert code == 0
+    assert "[bold]loud[/bold] :smile:" in out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "no sentence"), (b"caf\xe9\n", "not UTF-8 at byte 3"), (b"one\n\nthree\n", "texts[1] is blank")],
+)
+def test_predict_refuses_bad_files(
+    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path, content: bytes, message: str
+) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_bytes(content)
+    code, _, err = run(capsys, "predict", model, "--input", lines)
+    assert code == 1
+    assert message in " ".join(err.split())
+
+
+def test_predict_wants_sentences_or_a_file(capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path) -> None:
+    assert run(capsys, "predict", model)[0] == 2
+    assert run(capsys, "predict", model, "one", "--input", tmp_path / "x")[0] == 2
+    code, _, err = run(capsys, "predict", model, "--input", tmp_path / "x")
+    assert code == 1
+    assert "cannot read" in err
+
+
+def test_inspect_counts_what_the_head_has(capsys: pytest.CaptureFixture[str], model: Path) -> None:
+    report = run_json(capsys, "inspect", model)
+    head = TextClassifier.from_pretrained(model).classifier_.module_
+    assert report["parameters"] == head.parameter_counts()
+    assert report["circuits"]["qpu"]["ry"] == head.circuit.gate_counts()["ry"]
+    assert report["circuits"]["encoder"]["depth"] == head.encoder.circuit.depth()
+    assert report["body"]["fingerprint"]
+    code, out, _ = run(capsys, "inspect", model)
+    assert code == 0
+    assert "parameters.total" in out
+
+
+def test_draw_as_text_and_as_pictures(capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path) -> None:
+    trained = run_json(capsys, "draw", model)["drawing"]
+    untrained = run_json(capsys, "draw")["drawing"]
+    assert "RY(w" in untrained
+    assert "RY(w" not in trained  # its angles are numbers
+    assert "RY(x0)" in trained
+    encoder = run_json(capsys, "draw", model, "--module", "encoder")["drawing"]
+    assert "q5:" in encoder
+    assert "RY(x0)" not in encoder
+    for suffix, start in ((".svg", b"<?xml"), (".png", b"\x89PNG"), (".pdf", b"%PDF")):
+        picture = tmp_path / f"circuit{suffix}"
+        assert run_json(capsys, "draw", "-o", picture)["drawing"] == str(picture)
+        assert picture.read_bytes().startswith(start)
+    code, _, err = run(capsys, "draw", "-o", tmp_path / "circuit.bmp")
+    assert code == 2
+    assert ".svg, .png or .pdf" in " ".join(err.split())
+
+
+def test_draw_takes_a_model_or_a_config_not_both(
+    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "head.toml"
+    config.write_text("[head]\nn_qubits = 3\nmain_layers = 1\n")
+    drawing = run_json(capsys, "draw", "--config", config)["drawing"]
+    assert "q2:" in drawing
+    assert "q3:" not in drawing
+    assert run(capsys, "draw", model, "--config", config)[0] == 2
+
+
+def test_doctor_names_the_engine_and_the_extras(capsys: pytest.CaptureFixture[str]) -> None:
+    report = run_json(capsys, "doctor")
+    assert report["engine"] == "torch"
+    assert set(report["extras"]) >= {"bundled", "bundled-mpnet", "datasets", "draw", "hardware"}
+    assert report["extras"]["bundled"] == "installed"
+
+
+def test_demo_compares_on_one_split_and_saves(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    output = tmp_path / "demo"
+    options = ["--data", data, "--body", tiny_body_folder, "--per-label", 10, "-o", output]
+    report = run_json(capsys, "demo", *options)
+    assert list(report) == ["data", "body", "train_size", "test_size", "heads", "model"]
+    assert [row["name"] for row in report["heads"]] == [
+        "quantum head",
+        "logistic regression",
+        "SVC (RBF)",
+        "MLP, matched",
+    ]
+    for row in report["heads"]:
+        assert list(row) == ["name", "parameters", "test_accuracy", "interval", "fit_seconds"]
+        assert row["interval"][0] <= row["test_accuracy"] <= row["interval"][1]
+    accuracy = report["heads"][0]["test_accuracy"]
+    loaded = TextClassifier.from_pretrained(output)
+    head = QuantumHead(HeadConfig.recommended(loaded.body_.dimension), loaded.body_.dimension, 2)
+    assert report["heads"][0]["parameters"] == head.parameter_counts()["total"]
+    inspected = run_json(capsys, "inspect", output)
+    assert inspected["metrics"]["test_accuracy"] == accuracy
+    code, out, err = run(capsys, "demo", *options)
+    assert code == 0
+    assert "quantum head" in out
+    assert "saved in" in err
+
+
+def test_the_installed_program_keeps_stdout_clean(data: Path, tmp_path: Path, tiny_body_folder: Path) -> None:
+    program = Path(sys.executable).parent / "ketfit"
+    command = [program, "fit", data, "-o", tmp_path / "m", "--body", tiny_body_folder, *SMALL, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["model"] == str(tmp_path / "m")
+    assert "training" in done.stderr
+
+
+def test_an_interrupted_fit_goes_on_where_it_stopped(data: Path, tmp_path: Path, tiny_body_folder: Path) -> None:
+    program = Path(sys.executable).parent / "ketfit"
+    checkpoint = tmp_path / "run.checkpoint"
+    settings = [*SMALL[:-2], "--set", "train.epochs=60"]
+    command = [str(part) for part in (program, "fit", data, "--body", tiny_body_folder, *settings, "--json")]
+    process = subprocess.Popen(
+        [*command, "-o", str(tmp_path / "cut"), "--checkpoint", str(checkpoint)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 90
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) != 0
+    assert not (tmp_path / "cut").exists()
+    for name, extra in (("resumed", ["--checkpoint", str(checkpoint)]), ("whole", [])):
+        subprocess.run([*command, "-o", str(tmp_path / name), *extra], check=True, capture_output=True, timeout=120)
+    resumed, whole = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("resumed", "whole"))
+    assert resumed == whole
