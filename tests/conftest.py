@@ -13,6 +13,8 @@ import pytest
 # Read when huggingface_hub is imported, which the collection of the tests already does.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Tests run side by side, and threads that wait for a core that another test has are slower than none.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session", autouse=True)

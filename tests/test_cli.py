@@ -34,8 +34,7 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def model(tmp_path: Path, data: Path, tiny_body_folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     path = tmp_path / "model"
-    main(["fit", str(data), "-o", str(path), "--body", str(tiny_body_folder), *SMALL])
-    capsys.readouterr()
+    assert run(capsys, "fit", data, "-o", path, "--body", tiny_body_folder, *SMALL)[0] == 0
     return path
 
 
@@ -110,7 +109,7 @@ def test_settings_come_from_a_file_then_from_set(
     [
         (["--set", "head.n_qbits=3"], "did you mean 'n_qubits'"),
         (["--set", "head.n_qubits"], "write it as name=value"),
-        (["--set", "seed.x=1", "--set", "seed=1"], "seed"),
+        (["--set", "seed=1", "--set", "seed.x=1"], "seed is a setting, not a table"),
         (["--set", "head.shots=100"], "shots is not in this version"),
         (["--tune", "full"], "--tune full is not in this version"),
         (["--set", "head.n_qubits=2"], "connectivity=2 needs more than 2 qubits"),
@@ -263,7 +262,7 @@ def test_demo_compares_on_one_split_and_saves(
     capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
 ) -> None:
     output = tmp_path / "demo"
-    options = ["--data", data, "--body", tiny_body_folder, "--per-label", 10, "-o", output]
+    options = ["--data", data, "--body", tiny_body_folder, "--per-label", 4, "-o", output]
     report = run_json(capsys, "demo", *options)
     assert list(report) == ["data", "body", "train_size", "test_size", "heads", "model"]
     assert [row["name"] for row in report["heads"]] == [

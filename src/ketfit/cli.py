@@ -79,7 +79,6 @@ def demo(
         "data": dataset.name,
         "body": loaded.name,
         "train_size": len(split.train),
-        "validation_size": len(split.validation),
         "test_size": len(split.test),
         "heads": [asdict(row) for row in rows],
         "model": str(output),
@@ -219,10 +218,9 @@ def predict(
 @app.command()
 def inspect(model: Model, as_json: AsJson = False) -> None:
     """What a saved model is: its body, circuits, parameters and training. The body is not loaded."""
-    from ketfit.learn.files import load_model
-    from ketfit.learn.hub import fetch_model
+    from ketfit.learn.files import find_model, load_model
 
-    head, record = load_model(fetch_model(model, None))
+    head, record = load_model(find_model(model))
     circuits = {"encoder": head.encoder.circuit, "qpu": head.circuit}
     report: dict[str, Any] = {
         **record.model_dump(),
@@ -309,11 +307,10 @@ def _circuit_of(
     model: str | None, config: Path | None, module: str
 ) -> tuple[Circuit, Sequence[float] | None, Sequence[int]]:
     """The circuit to draw, its trained angles if there are any, and the qubits that are read out."""
-    from ketfit.learn.files import load_model
-    from ketfit.learn.hub import fetch_model
+    from ketfit.learn.files import find_model, load_model
     from ketfit.model.config import HeadConfig
 
-    head = None if model is None else load_model(fetch_model(model, None))[0]
+    head = None if model is None else load_model(find_model(model))[0]
     shape = head.config if head is not None else _fit_config(config, [], None).head or HeadConfig.paper()
     if module == "encoder":
         weights = None if head is None else head.encoder.weights[0].tolist()

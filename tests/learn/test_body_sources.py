@@ -28,6 +28,7 @@ from huggingface_hub import constants
 
 from ketfit.errors import BodyError, StorageError
 from ketfit.learn import body_sources
+from ketfit.learn import hub as hub_seam
 from ketfit.learn.body import Body, load_body
 from ketfit.learn.body_sources import MPNET, find_body
 
@@ -304,7 +305,7 @@ def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(body_sources, "_HUB_SECONDS", 0.5)
+    monkeypatch.setattr(hub_seam, "SECONDS", 0.5)
     yield go
     huggingface_hub.close_session()
 
@@ -442,7 +443,7 @@ def test_a_refused_connection_is_told(listening: socket.socket, online: Callable
     online(url)
     refuse_soon(
         "someone/tiny",
-        rf"'someone/tiny' was not found\. Tried: the local folder .* the Hub at {url} \(ConnectError: .*"
+        rf"'someone/tiny' was not found here, and the Hub at {url} does not answer \(ConnectError: .*"
         r"no whole copy of someone/tiny at 'main'. Connect once so that it is downloaded, or pass a local folder",
     )
 
@@ -518,6 +519,6 @@ def test_a_process_of_its_own_gives_up_in_time(listening: socket.socket, tmp_pat
     command = [sys.executable, "-c", UNREACHABLE]
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
     message, seconds = answer.stdout.splitlines()
-    assert f"the Hub at {url_of(listening)} (ReadTimeout: timed out)" in message
+    assert f"the Hub at {url_of(listening)} does not answer (ReadTimeout: timed out)" in message
     assert int(seconds) < 20
     assert answer.stderr == ""

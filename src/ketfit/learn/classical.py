@@ -6,6 +6,8 @@ Each has ``fit(X, y, sample_weight=None, *, validation=None)``, ``predict``, ``p
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -50,7 +52,8 @@ class LogisticRegressionHead(LogisticRegression):  # type: ignore[misc]
 class SVCHead(SVC):  # type: ignore[misc]
     """scikit-learn's support vector machine with an RBF kernel.
 
-    `predict_proba` is calibrated on the validation samples that `fit` was given (Platt scaling), and not there without.
+    `predict_proba` is calibrated on the validation samples that `fit` was given (Platt scaling); it needs two of each
+    class.
     """
 
     def fit(
@@ -64,7 +67,7 @@ class SVCHead(SVC):  # type: ignore[misc]
         """Fit on `X` and `y`; calibrate probabilities on `validation`."""
         super().fit(X, y, sample_weight)
         self.calibrated_ = None
-        if validation is not None:
+        if validation is not None and _two_of_each(validation[1], self.classes_):
             self.calibrated_ = CalibratedClassifierCV(FrozenEstimator(self), cv=2, ensemble=False).fit(*validation)
         return self
 
@@ -72,11 +75,13 @@ class SVCHead(SVC):  # type: ignore[misc]
         """Calibrated probabilities, shape (n, n_classes).
 
         Raises:
-            ConfigError: `fit` had no validation samples to calibrate on.
+            ConfigError: `fit` had too few validation samples to calibrate on.
         """
         check_is_fitted(self)
         if self.calibrated_ is None:
-            raise ConfigError("a support vector machine has no probabilities of its own; give fit validation=(X, y)")
+            raise ConfigError(
+                "a support vector machine has no probabilities of its own; give fit validation samples, two of a class"
+            )
         probabilities: NDArray[np.float64] = self.calibrated_.predict_proba(X)
         return probabilities
 
@@ -124,6 +129,11 @@ class MLPHead(TorchHeadClassifier):
             return _linear(embedding_dim, n_classes, generator)
         first = _linear(embedding_dim, self.hidden_, generator)
         return nn.Sequential(first, nn.GELU(), _linear(self.hidden_, n_classes, generator))
+
+
+def _two_of_each(labels: ArrayLike, classes: NDArray[Any]) -> bool:
+    labels = np.asarray(labels)
+    return all((labels == label).sum() >= 2 for label in classes)
 
 
 def matching_hidden_units(n_parameters: int, embedding_dim: int, n_classes: int) -> int:

@@ -17,11 +17,11 @@ from typing_extensions import Self
 
 import ketfit
 from ketfit.errors import BodyError, ConfigError, DataError, ModelFileError
+from ketfit.learn import hub
 from ketfit.learn.body import Body, load_body
 from ketfit.learn.data import duplicate_groups
 from ketfit.learn.estimator import ClassWeight, ConfiguredEstimator, TorchHeadClassifier
-from ketfit.learn.files import BodyRecord, ModelRecord, load_model, save_model
-from ketfit.learn.hub import fetch_model, push_folder
+from ketfit.learn.files import BodyRecord, ModelRecord, find_model, load_model, save_model
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
 
@@ -63,7 +63,7 @@ class Pushed:
         with tempfile.TemporaryDirectory() as folder:
             model = Path(folder) / "model"
             self.save_pretrained(model, data=data, metrics=metrics)
-            return push_folder(model, repo_id, private=private, token=token, commit_message=commit_message)
+            return hub.push(model, repo_id, private=private, token=token, commit_message=commit_message)
 
 
 class QuantumHeadClassifier(Pushed, TorchHeadClassifier):
@@ -127,7 +127,7 @@ class QuantumHeadClassifier(Pushed, TorchHeadClassifier):
         Raises:
             ModelFileError: there is no such model, or it is not as it was saved.
         """
-        return cls._from_record(*load_model(fetch_model(name, revision)), device=device)
+        return cls._from_record(*load_model(find_model(name, revision)), device=device)
 
     @classmethod
     def _from_record(cls, head: QuantumHead, record: ModelRecord, device: str) -> Self:
@@ -302,7 +302,7 @@ class TextClassifier(Pushed, ClassifierMixin, ConfiguredEstimator):  # type: ign
             ModelFileError: there is no such model, it is not as it was saved, or it has no body.
             BodyError: the body cannot be had, or is another one.
         """
-        head, record = load_model(fetch_model(name, revision))
+        head, record = load_model(find_model(name, revision))
         if record.body is None:
             raise ModelFileError(f"{name} takes embeddings, not sentences; load it with QuantumHeadClassifier")
         body_revision = record.body.revision if body is None else None

@@ -24,6 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ketfit.errors import ConfigError, ModelFileError, StorageError
+from ketfit.learn import hub
 from ketfit.model.config import Config, HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
 
@@ -92,6 +93,30 @@ def save_model(folder: str | Path, head: QuantumHead, facts: Mapping[str, Any]) 
     }
     write_folder(Path(folder), files)
     return record
+
+
+def find_model(name: str | Path, revision: str | None = None) -> Path:
+    """The folder of a model: `name` if it is one, else a download of ``user/name`` at `revision` from the Hub.
+
+    Raises:
+        ModelFileError: there is no such folder, and the Hub does not have it or does not answer.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        if revision is not None:
+            raise ModelFileError(f"{folder} is a local folder and has no revision {revision!r}; leave the revision out")
+        return folder
+    asked = hub.Request(
+        name=str(name),
+        repository=str(name),
+        revision=revision,
+        kind="model",
+        required=RECORD,
+        wanted=lambda path: str(path) in (WEIGHTS, RECORD, CARD),
+        failure=ModelFileError,
+        otherwise="Connect once so that it is downloaded, or pass a local folder.",
+    )
+    return hub.fetch(asked).folder
 
 
 def load_model(folder: str | Path) -> tuple[QuantumHead, ModelRecord]:

@@ -1,28 +1,94 @@
-"""Models on the Hugging Face Hub: fetched at one commit, pushed as one commit."""
+"""The one seam to the Hugging Face Hub: folders fetched at one commit, pushed as one commit, and never a hang.
+
+The Hub is asked once which commit a name means, with a limit on the whole answer. Then the files of that commit are
+downloaded, or found in the Hub's own cache. A Hub that does not answer is what being offline is: then the cache holds
+good. A Hub that answers no is believed.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import errno
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Unanswered  # another class than the built-in one before Python 3.11
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
-from ketfit.errors import ModelFileError, StorageError
+from ketfit.errors import KetFitError, StorageError
+
+T = TypeVar("T")
+
+SECONDS = 5.0  # for each connection to the Hub, and twice that for the whole answer to the first question
 
 
-def fetch_model(name: str | Path, revision: str | None) -> Path:
-    """The folder of a model: `name` if it is one, else a download of ``user/name`` from the Hub.
+@dataclass(frozen=True)
+class Request:
+    """What is asked of the Hub, and how a refusal is told.
+
+    Attributes:
+        name: What the user asked for.
+        repository: ``user/name``.
+        revision: Branch, tag or commit; None is the main branch.
+        kind: What it is, for messages.
+        required: The file without which it is no such thing.
+        wanted: Which files to download.
+        failure: The exception for what cannot be had.
+        otherwise: What to do if the Hub does not answer.
+    """
+
+    name: str
+    repository: str
+    revision: str | None
+    kind: str
+    required: str
+    wanted: Callable[[PurePosixPath], bool]
+    failure: type[KetFitError]
+    otherwise: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A folder with the files of one commit."""
+
+    folder: Path
+    commit: str
+
+
+def fetch(asked: Request) -> Snapshot:
+    """The files of a repository at one commit, from the Hub or, if it does not answer, from its local cache.
 
     Raises:
-        ModelFileError: there is no such folder, and the Hub does not have it or does not answer.
+        KetFitError: ``asked.failure``: the Hub does not have it or refuses it, or it is neither there nor here.
+        StorageError: the download cannot be stored.
     """
-    folder = Path(name)
-    if folder.is_dir():
-        if revision is not None:
-            raise ModelFileError(f"{folder} is a local folder and has no revision {revision!r}; leave the revision out")
-        return folder
-    raise ModelFileError(f"no {name}")
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError
+
+    def ask() -> tuple[str | None, list[str]]:
+        info = HfApi().model_info(asked.repository, revision=asked.revision, timeout=SECONDS)
+        return info.sha, [sibling.rfilename for sibling in info.siblings or []]
+
+    try:
+        commit, files = _within(2 * SECONDS, ask)
+        if commit is None:
+            raise ConnectionError("its answer names no commit")
+    except HFValidationError as error:
+        raise asked.failure(
+            f"There is no folder {asked.name!r}, and it cannot be a name on the Hub: {error}."
+        ) from error
+    except Exception as error:  # requests, httpx or httpx2, by the version of huggingface_hub
+        _raise_if_refused(error, asked)
+        return _from_cache(asked, error)
+    return _download(asked, commit, files)
 
 
-def push_folder(folder: Path, repo_id: str, *, private: bool, token: str | None, commit_message: str) -> str:
-    """Upload a folder as one commit, and return the commit's hash.
+def push(folder: Path, repository: str, *, private: bool, token: str | None, commit_message: str) -> str:
+    """Upload a folder as one commit, to a repository that is made if it does not exist.
+
+    Returns:
+        The commit's hash.
 
     Raises:
         StorageError: the Hub did not take it.
@@ -31,8 +97,88 @@ def push_folder(folder: Path, repo_id: str, *, private: bool, token: str | None,
 
     api = HfApi(token=token)
     try:
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
-    except Exception as error:  # the Hub's client raises those of its HTTP library, too
-        raise StorageError(f"the Hub did not take {repo_id}: {error}") from error
+        api.create_repo(repository, private=private, exist_ok=True)
+        commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message=commit_message)
+    except Exception as error:  # as in fetch
+        raise StorageError(f"the Hub did not take {repository!r}: {_reason(error)}") from error
     return str(commit.oid)
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    """``call()``, or TimeoutError: a time-out of a socket bounds neither a name server nor an answer that trickles."""
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return answer.result(timeout=seconds)
+    except Unanswered as error:
+        raise TimeoutError(str(error) or f"no answer within {seconds:g} s") from error
+
+
+def _download(asked: Request, commit: str, files: list[str]) -> Snapshot:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    paths = [PurePosixPath(file) for file in files]
+    wanted = [path for path in paths if asked.wanted(path) and not path.is_absolute() and ".." not in path.parts]
+    if asked.required not in files:
+        raise asked.failure(f"{asked.repository} on the Hub has no {asked.required}: it is not a {asked.kind}.")
+    # Weights last: a download that broke off lacks them, and is never taken for a whole one later.
+    wanted.sort(key=lambda path: (path.suffix == ".safetensors", path))
+    try:
+        for path in wanted:
+            file = hf_hub_download(asked.repository, str(path), revision=commit, etag_timeout=SECONDS)
+        # Asked for by its branch or tag, so that the Hub's cache knows which commit that was when it is offline.
+        hf_hub_download(asked.repository, asked.required, revision=asked.revision, etag_timeout=SECONDS)
+    except Exception as failure:
+        # The client wraps what really happened in a word about its cache.
+        wrapped = failure.__cause__ if isinstance(failure, LocalEntryNotFoundError) else None
+        error = wrapped if isinstance(wrapped, Exception) else failure
+        _raise_if_refused(error, asked)
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
+            raise StorageError(
+                f"The {asked.kind} {asked.name!r} cannot be stored in the Hub's cache: {error}. Make room."
+            ) from error
+        raise asked.failure(
+            f"The download of {asked.name!r} at commit {commit} broke off: {_reason(error)}. Run it again; "
+            "the files that arrived are kept."
+        ) from error
+    return Snapshot(Path(file).parents[len(wanted[-1].parts) - 1], commit)
+
+
+def _from_cache(asked: Request, error: Exception) -> Snapshot:
+    """The copy of an earlier download, which is what being offline calls for."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(asked.repository, revision=asked.revision, local_files_only=True))
+    except LocalEntryNotFoundError as missing:
+        raise asked.failure(
+            f"The {asked.kind} {asked.name!r} was not found here, and the Hub at {constants.ENDPOINT} does not answer "
+            f"({_reason(error)}); its cache {constants.HF_HUB_CACHE} has no whole copy of {asked.repository} at "
+            f"{asked.revision or 'main'!r}. {asked.otherwise}"
+        ) from missing
+    return Snapshot(folder, folder.name)
+
+
+def _raise_if_refused(error: Exception, asked: Request) -> None:
+    """Raise if the Hub did answer, and its answer is no; 408 and 429 and everything from 500 mean 'not now'."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(status, int) and 400 <= status < 500 and status not in (408, 429):
+        at = "" if asked.revision is None else f" at revision {asked.revision!r}"
+        raise asked.failure(
+            f"There is no folder {asked.name!r}, and the Hub does not know that name{at}, or does not let you read it "
+            f"(status {status}). Check the spelling; for a private or gated {asked.kind} log in with: hf auth login"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

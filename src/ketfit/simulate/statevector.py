@@ -1,15 +1,18 @@
 """Expectations of real circuits, differentiable by the adjoint method.
 
 Every gate and every loaded amplitude is real, so a state is a real array of shape (2**Q, batch): amplitudes by rows,
-samples side by side. The gradient walks the circuit backwards with two states, the state itself and the adjoint (the
-derivative of the loss with respect to the state), and undoes one gate at a time; no intermediate state is kept
-(Jones and Gacon, arXiv 2009.02823). With psi behind a rotation RY(t) and lambda the adjoint there,
-d loss / dt = 1/2 * sum(lambda_1 psi_0 - lambda_0 psi_1), where 0 and 1 are the halves of the target qubit.
+samples side by side. With J psi the state whose halves along the target qubit are (-psi_1, psi_0), a rotation is
+RY(t) psi = cos(t/2) psi + sin(t/2) J psi, and a CNOT swaps rows.
+
+The gradient walks the circuit backwards with two states, the state itself and the adjoint (the derivative of the loss
+with respect to the state), and undoes one gate at a time; no intermediate state is kept (Jones and Gacon,
+arXiv 2009.02823). With psi behind the rotation and lambda the adjoint there, d loss / dt = 1/2 sum(lambda * J psi).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -66,120 +69,134 @@ def expectation(
     if engine not in ("auto", "torch"):
         raise ConfigError(f"unknown engine {engine!r}; known are 'auto' and 'torch'")
     batch = _check_tensors(circuit, weights, inputs, initial)
-    kept, signs = _plan(circuit, circuit.check_qubits(qubits))
+    plan = _plan(circuit, circuit.check_qubits(qubits), weights.dtype, weights.device)
     if inputs is None:
         inputs = weights.new_zeros(batch, 0)
     if initial is None:
         initial = weights.new_zeros(batch, 2**circuit.n_qubits)
         initial[:, 0] = 1
-    result: Tensor = _Expectation.apply(kept, signs.to(weights), weights, inputs, initial)  # type: ignore[no-untyped-call]
+    with torch.autocast(weights.device.type, enabled=False):  # which would read the state out in half precision
+        result: Tensor = _Expectation.apply(plan, weights, inputs, initial)  # type: ignore[no-untyped-call]
     return result
 
 
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What a circuit does to the rows of a state, as tables.
+
+    Attributes:
+        circuit: The gates that can reach the measured qubits.
+        observables: Eigenvalue of each measured Z in each row: (len(qubits), 2**Q).
+        partner: For each qubit, the row that differs from a row in that qubit: (Q, 2**Q).
+        sign: For each qubit, -1 in the rows where it is 0 and 1 where it is 1: (Q, 2**Q, 1).
+        swapped: For each CNOT, the row that it moves to a row: (2**Q,).
+    """
+
+    circuit: Circuit
+    observables: Tensor
+    partner: Tensor
+    sign: Tensor
+    swapped: dict[tuple[int, ...], Tensor]
+
+
 @lru_cache(maxsize=64)
-def _plan(circuit: Circuit, qubits: tuple[int, ...]) -> tuple[Circuit, Tensor]:
-    """The gates that matter, and the eigenvalue of each measured Z for each basis state: (len(qubits), 2**Q)."""
-    basis = torch.arange(2**circuit.n_qubits)
-    shifts = torch.tensor([circuit.n_qubits - 1 - qubit for qubit in qubits])
-    return circuit.light_cone(qubits), 1 - 2 * (basis >> shifts[:, None] & 1)
+def _plan(circuit: Circuit, qubits: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> _Plan:
+    circuit = circuit.light_cone(qubits)
+    rows = torch.arange(2**circuit.n_qubits, device=device)
+    masks = torch.tensor([1 << place for place in reversed(range(circuit.n_qubits))], device=device)
+    partner = rows ^ masks[:, None]
+    excited = rows & masks[:, None] != 0
+    sign = torch.where(excited, 1.0, -1.0).to(dtype)
+    pairs = {gate.qubits for gate in circuit.gates if gate.name == "cx"}
+    swapped = {pair: torch.where(excited[pair[0]], partner[pair[1]], rows) for pair in pairs}
+    return _Plan(circuit, -sign[list(qubits)], partner, sign[:, :, None], swapped)
+
+
+class _State:
+    """A state of shape (2**Q, batch) that gates change in place, with a second array of that shape to work in."""
+
+    def __init__(self, plan: _Plan, amplitudes: Tensor) -> None:
+        self.plan = plan
+        self.amplitudes = amplitudes
+        self.spare = torch.empty_like(amplitudes)
+
+    def swap(self, gate: Gate) -> None:
+        """A CNOT, which is its own inverse."""
+        torch.index_select(self.amplitudes, 0, self.plan.swapped[gate.qubits], out=self.spare)
+        self.amplitudes, self.spare = self.spare, self.amplitudes
+
+    def turn(self, gate: Gate) -> Tensor:
+        """J psi along the target of `gate`, valid until the next change."""
+        torch.index_select(self.amplitudes, 0, self.plan.partner[gate.target], out=self.spare)
+        return self.spare.mul_(self.plan.sign[gate.target])
+
+    def rotate(self, turned: Tensor, cos: Any, sin: Any) -> None:
+        """cos * psi + sin * J psi."""
+        self.amplitudes.mul_(cos)
+        if isinstance(sin, Tensor):
+            self.amplitudes.addcmul_(turned, sin)
+        else:
+            self.amplitudes.add_(turned, alpha=sin)
 
 
 class _Expectation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, circuit: Circuit, signs: Tensor, weights: Tensor, inputs: Tensor, initial: Tensor) -> Tensor:
-        # A copy, because the gates work in place; samples last, so that a gate reads long contiguous rows.
-        state = initial.t().clone(memory_format=torch.contiguous_format)
-        for gate, rotation in zip(circuit.gates, _rotations(circuit, weights, inputs), strict=True):
-            _apply(gate, rotation, state)
-        ctx.circuit = circuit
-        ctx.save_for_backward(signs, weights, inputs, state)
-        return (signs @ state.square()).t().contiguous()
+    def forward(ctx: Any, plan: _Plan, weights: Tensor, inputs: Tensor, initial: Tensor) -> Tensor:
+        # A copy, because gates change it; samples last, so that a gate moves whole rows.
+        state = _State(plan, initial.t().clone(memory_format=torch.contiguous_format))
+        for gate, rotation in zip(plan.circuit.gates, _rotations(plan.circuit, weights, inputs), strict=True):
+            if rotation is None:
+                state.swap(gate)
+            else:
+                state.rotate(state.turn(gate), *rotation)
+        ctx.plan = plan
+        ctx.save_for_backward(weights, inputs, state.amplitudes)
+        return (plan.observables @ state.amplitudes.square()).t().contiguous()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor | None, Tensor | None, Tensor | None]:
-        signs, weights, inputs, final = ctx.saved_tensors
-        circuit: Circuit = ctx.circuit
-        wants = dict(zip(("weight", "input", "initial"), ctx.needs_input_grad[2:], strict=True))
-        state = final.clone()
-        adjoint = 2 * state * (signs.t() @ grad.t())
-        grads = {"weight": torch.zeros_like(weights), "input": torch.zeros_like(inputs).t()}
-        rotations = _rotations(circuit, weights, inputs)
-        for gate, rotation in zip(reversed(circuit.gates), reversed(rotations), strict=True):
-            if gate.angle is not None and wants[gate.angle.source]:
-                slope = _slope(gate.target, state, adjoint)
-                grads[gate.angle.source][gate.angle.index] += slope.sum() if gate.angle.source == "weight" else slope
-            _undo(gate, rotation, state)
-            _undo(gate, rotation, adjoint)
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None, Tensor | None]:
+        weights, inputs, final = ctx.saved_tensors
+        plan: _Plan = ctx.plan
+        wants = dict(zip(("weight", "input", "initial"), ctx.needs_input_grad[1:], strict=True))
+        state = _State(plan, final.clone())
+        adjoint = _State(plan, (plan.observables.t() @ grad.t()).mul_(final).mul_(2))
+        grads = {"weight": torch.zeros_like(weights), "input": torch.zeros_like(inputs)}
+        rotations = _rotations(plan.circuit, weights, inputs)
+        for gate, rotation in zip(reversed(plan.circuit.gates), reversed(rotations), strict=True):
+            if rotation is None:
+                state.swap(gate)
+                adjoint.swap(gate)
+                continue
+            assert gate.angle is not None
+            cos, sin = rotation
+            turned = state.turn(gate)
+            if wants[gate.angle.source]:
+                slope = torch.mul(adjoint.amplitudes, turned, out=adjoint.spare)
+                where = grads[gate.angle.source][..., gate.angle.index]
+                where += 0.5 * (slope.sum() if gate.angle.source == "weight" else slope.sum(dim=0))
+            state.rotate(turned, cos, -sin)
+            adjoint.rotate(adjoint.turn(gate), cos, -sin)
         return (
             None,
-            None,
             grads["weight"] if wants["weight"] else None,
-            grads["input"].t() if wants["input"] else None,
-            adjoint.t() if wants["initial"] else None,
+            grads["input"] if wants["input"] else None,
+            adjoint.amplitudes.t() if wants["initial"] else None,
         )
 
 
-_Rotation = tuple[Tensor, Tensor]
+_Rotation = tuple[Any, Any]  # cosine and sine of half the angle: numbers, or one per sample
 
 
 def _rotations(circuit: Circuit, weights: Tensor, inputs: Tensor) -> list[_Rotation | None]:
-    """Cosine and sine of half the angle of each gate: numbers for weights, shape (batch,) for inputs; None for CNOT."""
-    columns = {"weight": weights, "input": inputs.t().contiguous()}
-    tables = {source: (torch.cos(half / 2).unbind(), torch.sin(half / 2).unbind()) for source, half in columns.items()}
+    """The rotation of each gate; None for a CNOT."""
+    cosines = {"weight": (weights / 2).cos().tolist(), "input": (inputs / 2).cos().unbind(dim=1)}
+    sines = {"weight": (weights / 2).sin().tolist(), "input": (inputs / 2).sin().unbind(dim=1)}
+    angles = [gate.angle for gate in circuit.gates]
     return [
-        None
-        if gate.angle is None
-        else (tables[gate.angle.source][0][gate.angle.index], tables[gate.angle.source][1][gate.angle.index])
-        for gate in circuit.gates
+        None if angle is None else (cosines[angle.source][angle.index], sines[angle.source][angle.index])
+        for angle in angles
     ]
-
-
-def _halves(qubit: int, state: Tensor) -> tuple[Tensor, Tensor]:
-    """The parts of a (2**Q, batch) state where `qubit` is 0 and 1: views of shape (2**qubit, 2**(Q-1-qubit), batch)."""
-    halves = state.view(2**qubit, 2, -1, state.shape[1])
-    return halves[:, 0], halves[:, 1]
-
-
-def _apply(gate: Gate, rotation: _Rotation | None, state: Tensor) -> None:
-    if rotation is None:
-        _flip(gate, state)
-    else:
-        _rotate(gate.target, *rotation, state)
-
-
-def _undo(gate: Gate, rotation: _Rotation | None, state: Tensor) -> None:
-    if rotation is None:
-        _flip(gate, state)
-    else:
-        _rotate(gate.target, rotation[0], -rotation[1], state)
-
-
-def _rotate(qubit: int, cos: Tensor, sin: Tensor, state: Tensor) -> None:
-    zero, one = _halves(qubit, state)
-    new_zero = (cos * zero).addcmul_(sin, one, value=-1)
-    one.mul_(cos).addcmul_(sin, zero)
-    zero.copy_(new_zero)
-
-
-def _flip(gate: Gate, state: Tensor) -> None:
-    assert gate.control is not None
-    low, high = sorted(gate.qubits)
-    parts = state.view(2**low, 2, 2 ** (high - low - 1), 2, -1)
-    if gate.control == low:
-        zero, one = parts[:, 1, :, 0], parts[:, 1, :, 1]
-    else:
-        zero, one = parts[:, 0, :, 1], parts[:, 1, :, 1]
-    old_zero = zero.clone()
-    zero.copy_(one)
-    one.copy_(old_zero)
-
-
-def _slope(qubit: int, state: Tensor, adjoint: Tensor) -> Tensor:
-    """Derivative of the loss with respect to the angle of a rotation that has just been applied, shape (batch,)."""
-    zero, one = _halves(qubit, state)
-    adjoint_zero, adjoint_one = _halves(qubit, adjoint)
-    return (adjoint_one * zero).addcmul_(adjoint_zero, one, value=-1).sum(dim=(0, 1)) / 2
 
 
 def _check_tensors(circuit: Circuit, weights: Tensor, inputs: Tensor | None, initial: Tensor | None) -> int:
