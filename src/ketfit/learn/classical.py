@@ -22,6 +22,7 @@ from typing_extensions import Self
 from ketfit.errors import ConfigError
 from ketfit.learn.estimator import ClassWeight, TorchHeadClassifier
 from ketfit.model.config import TrainConfig
+from ketfit.model.head import seeded_linear
 
 PAPER_HIDDEN_SIZES = (0, 48, 96, 144, 192)
 """Hidden units of the paper's classical heads: at 768 dimensions and two classes, 1,538 to 148,034 parameters."""
@@ -126,9 +127,9 @@ class MLPHead(TorchHeadClassifier):
         if self.hidden_ < 0:
             raise ConfigError(f"hidden={self.hidden_}: it cannot be negative; 0 is a single linear layer")
         if self.hidden_ == 0:
-            return _linear(embedding_dim, n_classes, generator)
-        first = _linear(embedding_dim, self.hidden_, generator)
-        return nn.Sequential(first, nn.GELU(), _linear(self.hidden_, n_classes, generator))
+            return seeded_linear(embedding_dim, n_classes, generator)
+        first = seeded_linear(embedding_dim, self.hidden_, generator)
+        return nn.Sequential(first, nn.GELU(), seeded_linear(self.hidden_, n_classes, generator))
 
 
 def _two_of_each(labels: ArrayLike, classes: NDArray[Any]) -> bool:
@@ -142,11 +143,3 @@ def matching_hidden_units(n_parameters: int, embedding_dim: int, n_classes: int)
     It has hidden (embedding_dim + 1) + (hidden + 1) n_classes of them.
     """
     return max(1, round((n_parameters - n_classes) / (embedding_dim + 1 + n_classes)))
-
-
-def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)
-    bound = inputs**-0.5
-    for parameter in layer.parameters():
-        nn.init.uniform_(parameter, -bound, bound, generator=generator)
-    return layer

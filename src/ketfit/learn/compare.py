@@ -14,6 +14,7 @@ from ketfit.learn.classical import LogisticRegressionHead, MLPHead, SVCHead
 from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.learn.data import Split
 from ketfit.model.config import HeadConfig, TrainConfig
+from ketfit.model.head import QuantumHead
 
 Head = QuantumHeadClassifier | LogisticRegressionHead | SVCHead | MLPHead
 
@@ -48,8 +49,6 @@ def standard_heads(
 
 def count_parameters(config: HeadConfig, embedding_dim: int, n_classes: int) -> int:
     """Trainable parameters of the quantum head that `config` describes."""
-    from ketfit.model.head import QuantumHead
-
     return QuantumHead(config, embedding_dim, n_classes).parameter_counts()["total"]
 
 

@@ -31,7 +31,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, revalidate_instances="never")
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, /, **settings: Any) -> None:
         # A grid over np.arange hands in NumPy's scalars, which strict validation would refuse.
         plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
         try:
@@ -39,7 +39,7 @@ class Config(BaseModel):
         except ValidationError as error:
             raise ConfigError(_explain(type(self), error)) from None
 
-    def updated(self, **settings: Any) -> Self:
+    def updated(self, /, **settings: Any) -> Self:
         """A copy with some settings changed, checked like a new one."""
         return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **settings})
 
@@ -68,9 +68,10 @@ class Config(BaseModel):
 def parse_toml_value(text: str) -> Any:
     """One value as TOML writes it; a bare word, which TOML does not have, is a string."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        document = tomllib.loads(f"value = {text}")
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
+    return document["value"] if len(document) == 1 else text
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not TOML in UTF-8: {error}") from error
 
 
@@ -208,7 +209,7 @@ class TrainConfig(Config):
     ] = "loss"
     patience: Annotated[
         Positive | None, Field(description="Stop after so many epochs without a new best; None never stops early")
-    ] = None
+    ] = 30
 
 
 class FitConfig(Config):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -63,6 +65,10 @@ def load_amplitudes(embeddings: Tensor, n_qubits: int, reference_amplitude: floa
         ConfigError: the embedding (with its reference amplitude) is wider than 2**n_qubits.
         InputError: an embedding is zero or not finite.
     """
+    if embeddings.dim() != 2 or not embeddings.shape[1] or not embeddings.is_floating_point():
+        raise InputError(
+            f"embeddings are {embeddings.dtype} of shape {tuple(embeddings.shape)}; make them float and 2-d"
+        )
     check_width(embeddings.shape[1], n_qubits, reference_amplitude)
     if not torch.isfinite(embeddings).all():
         row = int((~torch.isfinite(embeddings).all(dim=1)).nonzero()[0])
@@ -75,7 +81,7 @@ def load_amplitudes(embeddings: Tensor, n_qubits: int, reference_amplitude: floa
     scaled = embeddings / largest
     direction = scaled / scaled.norm(dim=1, keepdim=True)
     amplitudes = embeddings.new_zeros(len(embeddings), 2**n_qubits)
-    scale = (1 + reference_amplitude**2) ** -0.5
+    scale = 1 / math.hypot(1, reference_amplitude)
     amplitudes[:, : embeddings.shape[1]] = scale * direction
     if reference_amplitude:
         amplitudes[:, embeddings.shape[1]] = scale * reference_amplitude

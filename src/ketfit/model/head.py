@@ -34,6 +34,8 @@ class QuantumHead(nn.Module):
         super().__init__()
         if n_classes < 2:
             raise ConfigError(f"n_classes={n_classes}: a classifier needs at least two")
+        if embedding_dim < 1:
+            raise ConfigError(f"embedding_dim={embedding_dim}: an embedding has at least one entry")
         generator = generator or torch.Generator().manual_seed(0)
         self.config = config
         self.embedding_dim = embedding_dim
@@ -43,10 +45,7 @@ class QuantumHead(nn.Module):
         self.weights = nn.Parameter(initial_angles(self.circuit.n_weights, generator=generator))
         self.angle_scale = nn.Parameter(torch.tensor(config.angle_scale), requires_grad=config.train_angle_scale)
         features = config.n_measured + (config.qpu_qubits if config.skip_connection else 0)
-        self.linear = nn.Linear(features, n_classes)
-        bound = features**-0.5
-        for parameter in self.linear.parameters():
-            nn.init.uniform_(parameter, -bound, bound, generator=generator)
+        self.linear = seeded_linear(features, n_classes, generator)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Logits of shape (batch, n_classes) from embeddings of shape (batch, embedding_dim).
@@ -94,3 +93,11 @@ class QuantumHead(nn.Module):
             )
         if embeddings.dtype != self.weights.dtype:
             raise InputError(f"embeddings are {embeddings.dtype}; this head computes in {self.weights.dtype}")
+
+
+def seeded_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    """A linear layer with torch's usual spread of initial numbers, drawn from `generator` and from nothing else."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5, generator=generator)
+    return layer

@@ -12,13 +12,11 @@ arXiv 2009.02823). With psi behind the rotation and lambda the adjoint there, d 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ketfit.circuit.circuit import Circuit, Gate
 from ketfit.errors import ConfigError, InputError
@@ -69,66 +67,65 @@ def expectation(
     if engine not in ("auto", "torch"):
         raise ConfigError(f"unknown engine {engine!r}; known are 'auto' and 'torch'")
     batch = _check_tensors(circuit, weights, inputs, initial)
-    plan = _plan(circuit, circuit.check_qubits(qubits), weights.dtype, weights.device)
+    measured = circuit.check_qubits(qubits)
     if inputs is None:
         inputs = weights.new_zeros(batch, 0)
     if initial is None:
         initial = weights.new_zeros(batch, 2**circuit.n_qubits)
         initial[:, 0] = 1
-    with torch.autocast(weights.device.type, enabled=False):  # which would read the state out in half precision
-        result: Tensor = _Expectation.apply(plan, weights, inputs, initial)  # type: ignore[no-untyped-call]
+    result: Tensor = _Expectation.apply(  # type: ignore[no-untyped-call]
+        _light_cone(circuit, measured), measured, weights, inputs, initial
+    )
     return result
 
 
-@dataclass(frozen=True, eq=False)
-class _Plan:
-    """What a circuit does to the rows of a state, as tables.
-
-    Attributes:
-        circuit: The gates that can reach the measured qubits.
-        observables: Eigenvalue of each measured Z in each row: (len(qubits), 2**Q).
-        partner: For each qubit, the row that differs from a row in that qubit: (Q, 2**Q).
-        sign: For each qubit, -1 in the rows where it is 0 and 1 where it is 1: (Q, 2**Q, 1).
-        swapped: For each CNOT, the row that it moves to a row: (2**Q,).
-    """
-
-    circuit: Circuit
-    observables: Tensor
-    partner: Tensor
-    sign: Tensor
-    swapped: dict[tuple[int, ...], Tensor]
-
-
-@lru_cache(maxsize=64)
-def _plan(circuit: Circuit, qubits: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> _Plan:
-    circuit = circuit.light_cone(qubits)
-    rows = torch.arange(2**circuit.n_qubits, device=device)
-    masks = torch.tensor([1 << place for place in reversed(range(circuit.n_qubits))], device=device)
-    partner = rows ^ masks[:, None]
-    excited = rows & masks[:, None] != 0
-    sign = torch.where(excited, 1.0, -1.0).to(dtype)
-    pairs = {gate.qubits for gate in circuit.gates if gate.name == "cx"}
-    swapped = {pair: torch.where(excited[pair[0]], partner[pair[1]], rows) for pair in pairs}
-    return _Plan(circuit, -sign[list(qubits)], partner, sign[:, :, None], swapped)
+@lru_cache(maxsize=256)
+def _light_cone(circuit: Circuit, qubits: tuple[int, ...]) -> Circuit:
+    return circuit.light_cone(qubits)
 
 
 class _State:
-    """A state of shape (2**Q, batch) that gates change in place, with a second array of that shape to work in."""
+    """A state of shape (2**Q, batch) that gates change in place, with a second array of that shape to work in.
 
-    def __init__(self, plan: _Plan, amplitudes: Tensor) -> None:
-        self.plan = plan
+    The views of both arrays that gates need are made once: making them costs as much as a gate on a small state.
+    """
+
+    def __init__(self, amplitudes: Tensor) -> None:
         self.amplitudes = amplitudes
         self.spare = torch.empty_like(amplitudes)
+        self._views: dict[tuple[int, ...], tuple[Tensor, ...]] = {}
+
+    def halves(self, qubit: int) -> tuple[Tensor, ...]:
+        """Where `qubit` is 0 and where it is 1, of the amplitudes and then of the spare array."""
+        if (qubit,) not in self._views:
+            rows, batch = self.amplitudes.shape
+            shape = (2**qubit, 2, rows >> (qubit + 1), batch)
+            whole = (self.amplitudes.view(shape), self.spare.view(shape))
+            self._views[qubit,] = tuple(array[:, bit] for array in whole for bit in (0, 1))
+        return self._views[qubit,]
 
     def swap(self, gate: Gate) -> None:
         """A CNOT, which is its own inverse."""
-        torch.index_select(self.amplitudes, 0, self.plan.swapped[gate.qubits], out=self.spare)
-        self.amplitudes, self.spare = self.spare, self.amplitudes
+        if gate.qubits not in self._views:
+            low, high = sorted(gate.qubits)
+            rows, batch = self.amplitudes.shape
+            shape = (2**low, 2, 2 ** (high - low - 1), 2, rows >> (high + 1), batch)
+            whole = (self.amplitudes.view(shape), self.amplitudes.view(shape), self.spare.view(shape))
+            bits = ((1, 0), (1, 1), (1, 0)) if gate.control == low else ((0, 1), (1, 1), (0, 1))
+            self._views[gate.qubits] = tuple(
+                array[:, first, :, second] for array, (first, second) in zip(whole, bits, strict=True)
+            )
+        zero, one, spare = self._views[gate.qubits]
+        spare.copy_(zero)
+        zero.copy_(one)
+        one.copy_(spare)
 
-    def turn(self, gate: Gate) -> Tensor:
-        """J psi along the target of `gate`, valid until the next change."""
-        torch.index_select(self.amplitudes, 0, self.plan.partner[gate.target], out=self.spare)
-        return self.spare.mul_(self.plan.sign[gate.target])
+    def turn(self, qubit: int) -> Tensor:
+        """J psi along `qubit`, in the spare array."""
+        zero, one, spare_zero, spare_one = self.halves(qubit)
+        torch.neg(one, out=spare_zero)
+        spare_one.copy_(zero)
+        return self.spare
 
     def rotate(self, turned: Tensor, cos: Any, sin: Any) -> None:
         """cos * psi + sin * J psi."""
@@ -141,43 +138,53 @@ class _State:
 
 class _Expectation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, plan: _Plan, weights: Tensor, inputs: Tensor, initial: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, circuit: Circuit, qubits: tuple[int, ...], weights: Tensor, inputs: Tensor, initial: Tensor
+    ) -> Tensor:
         # A copy, because gates change it; samples last, so that a gate moves whole rows.
-        state = _State(plan, initial.t().clone(memory_format=torch.contiguous_format))
-        for gate, rotation in zip(plan.circuit.gates, _rotations(plan.circuit, weights, inputs), strict=True):
+        state = _State(initial.t().clone(memory_format=torch.contiguous_format))
+        for gate, rotation in zip(circuit.gates, _rotations(circuit, weights, inputs), strict=True):
             if rotation is None:
                 state.swap(gate)
             else:
-                state.rotate(state.turn(gate), *rotation)
-        ctx.plan = plan
+                state.rotate(state.turn(gate.target), *rotation)
+        ctx.circuit, ctx.qubits = circuit, qubits
         ctx.save_for_backward(weights, inputs, state.amplitudes)
-        return (plan.observables @ state.amplitudes.square()).t().contiguous()
+        torch.square(state.amplitudes, out=state.spare)
+        halves = [state.halves(qubit)[2:] for qubit in qubits]
+        return torch.stack([zero.sum(dim=(0, 1)) - one.sum(dim=(0, 1)) for zero, one in halves], dim=1)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor | None, Tensor | None, Tensor | None]:
+        if torch.is_grad_enabled():
+            raise InputError("expectation is differentiable once; leave create_graph=True out")
         weights, inputs, final = ctx.saved_tensors
-        plan: _Plan = ctx.plan
-        wants = dict(zip(("weight", "input", "initial"), ctx.needs_input_grad[1:], strict=True))
-        state = _State(plan, final.clone())
-        adjoint = _State(plan, (plan.observables.t() @ grad.t()).mul_(final).mul_(2))
+        circuit: Circuit = ctx.circuit
+        wants = dict(zip(("weight", "input", "initial"), ctx.needs_input_grad[2:], strict=True))
+        state, adjoint = _State(final.clone()), _State(torch.zeros_like(final))
+        for qubit, column in zip(ctx.qubits, 2 * grad.t(), strict=True):
+            zero, one, *_ = adjoint.halves(qubit)
+            zero.add_(column)
+            one.sub_(column)
+        adjoint.amplitudes.mul_(final)
         grads = {"weight": torch.zeros_like(weights), "input": torch.zeros_like(inputs)}
-        rotations = _rotations(plan.circuit, weights, inputs)
-        for gate, rotation in zip(reversed(plan.circuit.gates), reversed(rotations), strict=True):
+        rotations = _rotations(circuit, weights, inputs)
+        for gate, rotation in zip(reversed(circuit.gates), reversed(rotations), strict=True):
             if rotation is None:
                 state.swap(gate)
                 adjoint.swap(gate)
                 continue
             assert gate.angle is not None
             cos, sin = rotation
-            turned = state.turn(gate)
+            turned = state.turn(gate.target)
             if wants[gate.angle.source]:
                 slope = torch.mul(adjoint.amplitudes, turned, out=adjoint.spare)
                 where = grads[gate.angle.source][..., gate.angle.index]
                 where += 0.5 * (slope.sum() if gate.angle.source == "weight" else slope.sum(dim=0))
             state.rotate(turned, cos, -sin)
-            adjoint.rotate(adjoint.turn(gate), cos, -sin)
+            adjoint.rotate(adjoint.turn(gate.target), cos, -sin)
         return (
+            None,
             None,
             grads["weight"] if wants["weight"] else None,
             grads["input"] if wants["input"] else None,
@@ -213,10 +220,10 @@ def _check_tensors(circuit: Circuit, weights: Tensor, inputs: Tensor | None, ini
         shape = f"({width},)" if name == "weights" else f"(batch, {width})"
         if tensor.dim() != (1 if name == "weights" else 2) or tensor.shape[-1] != width:
             raise InputError(f"{name} has shape {tuple(tensor.shape)}; this circuit needs {shape}")
-        if tensor.dtype not in (torch.float32, torch.float64) or tensor.dtype != weights.dtype:
-            raise InputError(
-                f"{name} is {tensor.dtype} and weights are {weights.dtype}; make both float32 or both float64"
-            )
+        if tensor.dtype not in (torch.float32, torch.float64):
+            raise InputError(f"{name} is {tensor.dtype}; convert it with .float() or .double()")
+        if tensor.dtype != weights.dtype:
+            raise InputError(f"{name} is {tensor.dtype} and weights are {weights.dtype}; make them the same")
         if tensor.device != weights.device:
             raise InputError(f"{name} is on {tensor.device} and weights are on {weights.device}; move them together")
         if not torch.isfinite(tensor).all():

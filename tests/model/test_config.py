@@ -1,0 +1,428 @@
+from __future__ import annotations
+
+import json
+import math
+import re
+from datetime import date
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from ketfit.circuit import encoder_circuit, reuploading_circuit
+from ketfit.errors import ConfigError, KetFitError
+from ketfit.model.config import Config, FitConfig, HeadConfig, TrainConfig, parse_toml_value, read_toml
+from ketfit.model.encoder import check_width
+from ketfit.model.head import QuantumHead
+
+HEAD_FIELDS = """
+n_qubits n_encoders encoder_layers connectivity n_reuploads reupload_layers main_layers n_measured merge encoder_input
+angle_scale train_angle_scale tie_reuploads rotation_wall reference_amplitude skip_connection shots gradient noise
+"""
+UNUSUAL_HEAD = {
+    "n_qubits": 5,
+    "n_encoders": 3,
+    "encoder_layers": 0,
+    "connectivity": 4,
+    "n_reuploads": 2,
+    "reupload_layers": 0,
+    "main_layers": 1,
+    "n_measured": 4,
+    "merge": "mean",
+    "encoder_input": "slices",
+    "angle_scale": 0.1 + 0.2,
+    "train_angle_scale": True,
+    "tie_reuploads": False,
+    "rotation_wall": False,
+    "reference_amplitude": 1 / 3,
+    "skip_connection": True,
+}
+UNUSUAL_TRAIN = {
+    "epochs": 3,
+    "batch_size": 7,
+    "learning_rate": 1e-5,
+    "weight_decay": 0.01,
+    "schedule": "cosine",
+    "selection": "accuracy",
+    "patience": 4,
+}
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "message"),
+    [
+        (HeadConfig, {"n_qubit": 4}, "^HeadConfig has no setting 'n_qubit'; did you mean 'n_qubits'[?]$"),
+        (HeadConfig, {"Merge": "mean"}, "HeadConfig has no setting 'Merge'; did you mean 'merge'[?]"),
+        (TrainConfig, {"lr": 0.1}, "TrainConfig has no setting 'lr'; known are epochs, batch_size, learning_rate,"),
+        (TrainConfig, {"learning_rates": 0.1}, "no setting 'learning_rates'; did you mean 'learning_rate'[?]"),
+        (FitConfig, {"haed": None}, "FitConfig has no setting 'haed'; did you mean 'head'[?]"),
+        (HeadConfig, {"n_qubits": "4"}, "^n_qubits='4': input should be a valid integer$"),
+        (HeadConfig, {"n_qubits": 4.0}, "^n_qubits=4.0: input should be a valid integer$"),
+        (HeadConfig, {"n_qubits": np.float64(4)}, "n_qubits=4.0: input should be a valid integer"),
+        (HeadConfig, {"n_qubits": True}, "n_qubits=True: input should be a valid integer"),
+        (HeadConfig, {"n_qubits": None}, "n_qubits=None: input should be a valid integer"),
+        (HeadConfig, {"n_qubits": np.array([4])}, r"n_qubits=array\(\[4\]\): input should be a valid integer"),
+        (HeadConfig, {"angle_scale": "pi"}, "angle_scale='pi': input should be a valid number"),
+        (HeadConfig, {"angle_scale": True}, "angle_scale=True: input should be a valid number"),
+        (HeadConfig, {"tie_reuploads": 1}, "tie_reuploads=1: input should be a valid boolean"),
+        (HeadConfig, {"rotation_wall": "yes"}, "rotation_wall='yes': input should be a valid boolean"),
+        (HeadConfig, {"merge": "sum"}, "merge='sum': input should be 'concat' or 'mean'"),
+        (HeadConfig, {"encoder_input": "part"}, "encoder_input='part': input should be 'whole' or 'slices'"),
+        (TrainConfig, {"schedule": "linear"}, "schedule='linear': input should be 'constant' or 'cosine'"),
+        (TrainConfig, {"patience": "never"}, "patience='never': input should be a valid integer"),
+        (FitConfig, {"body": 3}, "body=3: input should be a valid string"),
+        (FitConfig, {"class_weight": "equal"}, "class_weight='equal': input should be 'balanced'"),
+        (FitConfig, {"train": None}, "train=None: input should be a valid dictionary or instance of TrainConfig"),
+        (HeadConfig, {"angle_scale": math.nan}, "^angle_scale=nan: input should be a finite number$"),
+        (HeadConfig, {"angle_scale": math.inf}, "angle_scale=inf: input should be a finite number"),
+        (HeadConfig, {"angle_scale": np.float32("nan")}, "angle_scale=nan: input should be a finite number"),
+        (HeadConfig, {"reference_amplitude": math.nan}, "reference_amplitude=nan: input should be a finite number"),
+        (TrainConfig, {"learning_rate": math.nan}, "learning_rate=nan: input should be a finite number"),
+        (TrainConfig, {"weight_decay": math.inf}, "weight_decay=inf: input should be a finite number"),
+        (FitConfig, {"validation_fraction": math.nan}, "validation_fraction=nan: input should be less than 1"),
+        (HeadConfig, {"n_qubits": 1, "connectivity": 1}, "n_qubits=1: input should be greater than or equal to 2"),
+        (HeadConfig, {"n_encoders": 0}, "n_encoders=0: input should be greater than or equal to 1"),
+        (HeadConfig, {"encoder_layers": -1}, "encoder_layers=-1: input should be greater than or equal to 0"),
+        (HeadConfig, {"connectivity": 0}, "connectivity=0: input should be greater than or equal to 1"),
+        (HeadConfig, {"n_reuploads": 0}, "n_reuploads=0: input should be greater than or equal to 1"),
+        (HeadConfig, {"reupload_layers": -1}, "reupload_layers=-1: input should be greater than or equal to 0"),
+        (HeadConfig, {"main_layers": -1}, "main_layers=-1: input should be greater than or equal to 0"),
+        (HeadConfig, {"n_measured": 0}, "n_measured=0: input should be greater than or equal to 1"),
+        (HeadConfig, {"angle_scale": 0.0}, "angle_scale=0.0: input should be greater than 0"),
+        (HeadConfig, {"reference_amplitude": -0.5}, "reference_amplitude=-0.5: input should be greater than or equal"),
+        (TrainConfig, {"epochs": 0}, "epochs=0: input should be greater than or equal to 1"),
+        (TrainConfig, {"batch_size": 0}, "batch_size=0: input should be greater than or equal to 1"),
+        (TrainConfig, {"learning_rate": 0}, "learning_rate=0: input should be greater than 0"),
+        (TrainConfig, {"weight_decay": -1e-9}, "weight_decay=-1e-09: input should be greater than or equal to 0"),
+        (TrainConfig, {"patience": 0}, "patience=0: input should be greater than or equal to 1"),
+        (FitConfig, {"seed": -1}, "seed=-1: input should be greater than or equal to 0"),
+        (FitConfig, {"validation_fraction": 1.0}, "validation_fraction=1.0: input should be less than 1"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_named(config, settings, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        config(**settings)
+    assert "\n" not in str(caught.value)
+    assert caught.value.__suppress_context__, "pydantic's own report would bury the message"
+
+
+def test_every_fault_is_reported_at_once():
+    with pytest.raises(ConfigError, match=r"^n_qubits=1: .*; connectivity=0: .*; HeadConfig has no setting 'zzz'"):
+        HeadConfig(n_qubits=1, connectivity=0, zzz=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"n_qubits": 3, "connectivity": 3},
+            "connectivity=3 needs more than 3 qubits; with n_qubits=3 it goes up to 2",
+        ),
+        ({"n_qubits": 2}, "connectivity=2 needs more than 2 qubits; with n_qubits=2 it goes up to 1"),
+        ({"n_measured": 11}, "n_measured=11 is more than the 10 qubits of the QPU circuit; lower it"),
+        ({"n_encoders": 3, "n_measured": 31}, "n_measured=31 is more than the 30 qubits"),
+        ({"n_encoders": 3, "n_measured": 11, "merge": "mean"}, "n_measured=11 is more than the 10 qubits"),
+        ({"encoder_input": "slices"}, "encoder_input='slices' needs n_encoders of 2 or more"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        HeadConfig(**settings)
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        HeadConfig().updated(**settings)
+
+
+def test_the_largest_settings_that_fit_together_do():
+    assert HeadConfig(n_qubits=3, connectivity=2, n_measured=3).qpu_qubits == 3
+    assert HeadConfig(n_encoders=3, n_measured=30).qpu_qubits == 30
+    assert HeadConfig(n_encoders=3, n_measured=10, merge="mean").qpu_qubits == 10
+
+
+@pytest.mark.parametrize("name", ["shots", "gradient", "noise"])
+@pytest.mark.parametrize("value", [1000, 0, "parameter-shift", {}, False])
+def test_shots_gradient_and_noise_are_refused(name, value):
+    with pytest.raises(ConfigError, match=f"^{name} is not in this version of KetFit; leave it out$"):
+        HeadConfig(**{name: value})
+    assert getattr(HeadConfig(**{name: None}), name) is None
+
+
+@pytest.mark.parametrize("config", [HeadConfig(), TrainConfig(), FitConfig()])
+def test_a_config_is_frozen(config):
+    name = next(iter(type(config).model_fields))
+    with pytest.raises(ValidationError, match="Instance is frozen"):
+        setattr(config, name, getattr(config, name))
+
+
+# --- what is accepted --------------------------------------------------------------------------------------------
+
+
+def test_the_fields_of_a_head_are_those_of_the_design():
+    assert list(HeadConfig.model_fields) == HEAD_FIELDS.split()
+
+
+@pytest.mark.parametrize("config", [HeadConfig, TrainConfig, FitConfig])
+def test_every_setting_has_a_description_and_a_default(config):
+    for name, field in config.model_fields.items():
+        assert field.description, name
+        assert len(field.description) > 5, name
+        assert not field.is_required(), name
+
+
+def test_numpys_scalars_are_taken_as_the_numbers_they_are():
+    config = HeadConfig(
+        n_qubits=np.int64(4),
+        n_encoders=np.uint8(2),
+        merge=np.str_("mean"),
+        angle_scale=np.float32(0.5),
+        reference_amplitude=np.int32(2),
+        skip_connection=np.bool_(True),
+    )
+    assert config == HeadConfig(
+        n_qubits=4, n_encoders=2, merge="mean", angle_scale=0.5, reference_amplitude=2.0, skip_connection=True
+    )
+    assert not [name for name in HeadConfig.model_fields if isinstance(getattr(config, name), np.generic)]
+    assert type(config.n_qubits) is int
+    assert type(config.merge) is str
+    assert [TrainConfig(epochs=n).epochs for n in np.arange(1, 4)] == [1, 2, 3]
+
+
+def test_a_whole_number_may_stand_for_a_real_one():
+    assert HeadConfig(angle_scale=3) == HeadConfig(angle_scale=3.0)
+    assert type(HeadConfig(angle_scale=3).angle_scale) is float
+
+
+def test_updated_is_a_checked_copy():
+    config = HeadConfig(n_qubits=6, n_measured=2)
+    changed = config.updated(n_encoders=2, angle_scale=np.float64(1.5))
+    assert changed == HeadConfig(n_qubits=6, n_measured=2, n_encoders=2, angle_scale=1.5)
+    assert config == HeadConfig(n_qubits=6, n_measured=2)
+    assert config.updated() == config
+    with pytest.raises(ConfigError, match="no setting 'qubits'; did you mean 'n_qubits'"):
+        config.updated(qubits=3)
+    with pytest.raises(ConfigError, match="n_measured=7 is more than the 6 qubits"):
+        config.updated(n_measured=7)
+    fit = FitConfig(head=config).updated(seed=3)
+    assert (fit.seed, fit.head) == (3, config)
+
+
+def test_equal_settings_are_equal_and_hash_alike():
+    for first, second, other in [
+        (HeadConfig(n_qubits=4), HeadConfig(n_qubits=4), HeadConfig(n_qubits=5)),
+        (TrainConfig(epochs=4), TrainConfig(epochs=4), TrainConfig()),
+        (FitConfig(head=HeadConfig()), FitConfig(head=HeadConfig()), FitConfig()),
+    ]:
+        assert first == second
+        assert first is not second
+        assert hash(first) == hash(second)
+        assert len({first, second, other}) == 2
+
+
+@pytest.mark.parametrize("changed", UNUSUAL_HEAD)
+def test_heads_differ_by_any_field(changed):
+    whole = {**UNUSUAL_HEAD, "n_encoders": 3}
+    default = 2 if changed == "n_encoders" else HeadConfig.model_fields[changed].default
+    if changed == "n_qubits":
+        default = 6
+    assert default != whole[changed], "this test would compare equals"
+    assert HeadConfig(**whole) != HeadConfig(**{**whole, changed: default})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        HeadConfig(),
+        HeadConfig(**UNUSUAL_HEAD),
+        TrainConfig(),
+        TrainConfig(**UNUSUAL_TRAIN),
+        FitConfig(),
+        FitConfig(
+            body="b",
+            revision="v1",
+            seed=2**40,
+            validation_fraction=0.3,
+            class_weight="balanced",
+            head=HeadConfig(**UNUSUAL_HEAD),
+            train=TrainConfig(**UNUSUAL_TRAIN),
+        ),
+    ],
+)
+def test_json_gives_back_the_same_settings(config):
+    assert type(config).from_mapping(json.loads(config.model_dump_json())) == config
+    assert type(config).from_mapping(json.loads(json.dumps(config.model_dump()))) == config
+    assert set(config.model_dump()) == set(type(config).model_fields)
+
+
+def test_nothing_in_the_unusual_settings_is_a_default():
+    assert [name for name in UNUSUAL_HEAD if UNUSUAL_HEAD[name] == HeadConfig.model_fields[name].default] == []
+    assert [name for name in UNUSUAL_TRAIN if UNUSUAL_TRAIN[name] == TrainConfig.model_fields[name].default] == []
+    assert set(UNUSUAL_HEAD) == set(HeadConfig.model_fields) - {"shots", "gradient", "noise"}
+    assert set(UNUSUAL_TRAIN) == set(TrainConfig.model_fields)
+
+
+# --- heads with a name -------------------------------------------------------------------------------------------
+
+
+def test_the_papers_head_has_174_parameters():
+    config = HeadConfig.paper()
+    assert config == HeadConfig()
+    assert QuantumHead(config, 768, 2).parameter_counts() == {
+        "encoder angles": 50,
+        "QPU angles": 120,
+        "angle scale": 0,
+        "linear": 4,
+        "total": 174,
+    }
+    assert (config.angle_scale, config.reference_amplitude, config.n_measured) == (math.pi, 0, 1)
+    wide = HeadConfig.paper(n_encoders=2, n_qubits=7)
+    assert (wide.qpu_qubits, wide.encoder_layers, wide.main_layers, wide.n_reuploads, wide.connectivity) == (
+        14,
+        2,
+        4,
+        1,
+        2,
+    )
+    with pytest.raises(ConfigError, match="no setting 'qubits'"):
+        HeadConfig.paper(qubits=3)
+
+
+def test_the_recommended_head_of_768_has_934_parameters():
+    config = HeadConfig.recommended(768)
+    counts = QuantumHead(config, 768, 2).parameter_counts()
+    assert (counts["total"], counts["encoder angles"], counts["linear"]) == (934, 730, 4)
+    assert (config.n_qubits, config.connectivity, config.encoder_layers) == (10, 9, 8)
+    assert (config.n_reuploads, config.main_layers) == (1, 1)
+    assert (config.angle_scale, config.reference_amplitude, config.n_measured) == (math.pi / 2, 1.0, 1)
+    assert HeadConfig.recommended(384).n_qubits == 9
+
+
+def test_the_recommended_head_fits_every_width_with_no_qubit_to_spare():
+    for width in range(1, 1101):
+        config = HeadConfig.recommended(width)
+        check_width(width, config.n_qubits, config.reference_amplitude)
+        assert config.n_qubits == 2 or 2 ** (config.n_qubits - 1) < width + 1, width
+
+
+@pytest.mark.parametrize(("n_classes", "n_measured"), [(2, 1), (3, 3), (4, 4), (7, 7), (8, 7), (100, 7)])
+def test_the_recommended_head_measures_a_qubit_for_each_of_several_classes(n_classes, n_measured):
+    assert HeadConfig.recommended(100, n_classes).n_measured == n_measured
+
+
+def test_the_circuits_are_those_of_the_settings():
+    config = HeadConfig(**UNUSUAL_HEAD)
+    assert config.encoder_circuit() == encoder_circuit(5, 0, 4, rotation_wall=False)
+    assert config.qpu_circuit() == reuploading_circuit(5, 2, 0, 1, 4, tie_reuploads=False, rotation_wall=False)
+    concat = config.updated(merge="concat", encoder_layers=2, reupload_layers=3, tie_reuploads=True, rotation_wall=True)
+    assert concat.encoder_circuit() == encoder_circuit(5, 2, 4)
+    assert concat.qpu_circuit() == reuploading_circuit(15, 2, 3, 1, 4)
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+def test_a_head_from_toml(tmp_path):
+    path = tmp_path / "head.toml"
+    path.write_text('n_qubits = 6\nangle_scale = 2\nmerge = "mean"\ntie_reuploads = false\n', encoding="utf-8")
+    expected = HeadConfig(n_qubits=6, angle_scale=2.0, merge="mean", tie_reuploads=False)
+    assert HeadConfig.from_toml(path) == expected
+    assert HeadConfig.from_toml(str(path)) == expected
+    path.write_text("", encoding="utf-8")
+    assert HeadConfig.from_toml(path) == HeadConfig()
+
+
+def test_a_fit_from_toml_with_its_tables(tmp_path):
+    path = tmp_path / "fit.toml"
+    path.write_text(
+        'body = "søren/modell"\nseed = 7\n[head]\nn_qubits = 4\nconnectivity = 3\n[train]\nepochs = 2\n',
+        encoding="utf-8",
+    )
+    assert FitConfig.from_toml(path) == FitConfig(
+        body="søren/modell", seed=7, head=HeadConfig(n_qubits=4, connectivity=3), train=TrainConfig(epochs=2)
+    )
+    assert FitConfig().head is None
+    assert FitConfig().train == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("config", "content", "message"),
+    [
+        (HeadConfig, b"n_qbits = 4", "PATH: HeadConfig has no setting 'n_qbits'; did you mean 'n_qubits'[?]"),
+        (HeadConfig, b'n_qubits = "4"', "PATH: n_qubits='4': input should be a valid integer"),
+        (HeadConfig, b"angle_scale = nan", "PATH: angle_scale=nan: input should be a finite number"),
+        (HeadConfig, b"[merge]\na = 1", r"PATH: merge=\{'a': 1\}: input should be 'concat' or 'mean'"),
+        (HeadConfig, b"self = 1", "PATH: HeadConfig has no setting 'self'"),
+        (FitConfig, b"[head]\nn_qbits = 4", "PATH, table head: HeadConfig has no setting 'n_qbits'; did you mean"),
+        (FitConfig, b"[train]\nepochs = 0", "PATH, table train: epochs=0: input should be greater"),
+        (FitConfig, b"head = 3", "PATH: head=3: input should be a valid dictionary or instance of HeadConfig"),
+        (FitConfig, b"n_qubits = 3", "PATH: FitConfig has no setting 'n_qubits'; known are body, revision, seed"),
+        (FitConfig, b"[heads]\nn_qubits = 3", "PATH: FitConfig has no setting 'heads'; did you mean 'head'[?]"),
+        (HeadConfig, b"n_qubits: 4", "PATH is not TOML in UTF-8: Expected '=' after a key"),
+        (HeadConfig, b"n_qubits = 4\nn_qubits = 5", "PATH is not TOML in UTF-8: Cannot overwrite a value"),
+        (HeadConfig, b'merge = "m\xe9an"', "PATH is not TOML in UTF-8: 'utf-8' codec can't decode"),
+        (HeadConfig, b"\x00\x01\x02", "PATH is not TOML in UTF-8: "),
+        (HeadConfig, b"x = " + b"[" * 5000, "PATH is not TOML"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(config, content, message, tmp_path):
+    path = tmp_path / "some.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="^" + message.replace("PATH", re.escape(str(path)))):
+        config.from_toml(path)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=f"^cannot read {re.escape(str(tmp_path / 'none.toml'))}: No such file"):
+        FitConfig.from_toml(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match=f"^cannot read {re.escape(str(tmp_path))}: Is a directory"):
+        read_toml(tmp_path)
+
+
+def test_a_mapping_names_where_it_stands():
+    with pytest.raises(ConfigError, match=r"^the configuration: epochs=0"):
+        TrainConfig.from_mapping({"epochs": 0})
+    with pytest.raises(ConfigError, match=r"^config\.json: epochs=0"):
+        TrainConfig.from_mapping({"epochs": 0}, where="config.json")
+    head = {"n_qubits": 3}
+    fit = FitConfig.from_mapping({"head": head, "train": TrainConfig(epochs=1)})
+    assert (fit.head, fit.train) == (HeadConfig(n_qubits=3), TrainConfig(epochs=1))
+    assert head == {"n_qubits": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("-3", -3),
+        ("3.5", 3.5),
+        ("1e-3", 0.001),
+        ("true", True),
+        ("false", False),
+        ('"3"', "3"),
+        ("'mean'", "mean"),
+        ("mean", "mean"),
+        ("all-MiniLM-L6-v2", "all-MiniLM-L6-v2"),
+        ("None", "None"),
+        ("True", "True"),
+        ("", ""),
+        ("[1, 2]", [1, 2]),
+        ("{a = 1}", {"a": 1}),
+        ("2024-01-02", date(2024, 1, 2)),
+        ("a = 3", "a = 3"),
+        ("[1, 2", "[1, 2"),
+        ("1\nother = 2", "1\nother = 2"),
+        ("inf", math.inf),
+    ],
+)
+def test_a_value_is_read_as_toml_or_else_as_text(text, value):
+    read = parse_toml_value(text)
+    assert read == value
+    assert type(read) is type(value)
+
+
+def test_a_config_error_is_a_value_error():
+    with pytest.raises(ValueError, match="epochs") as caught:
+        TrainConfig(epochs=0)
+    assert isinstance(caught.value, KetFitError)
+    assert all(issubclass(config, Config) for config in (HeadConfig, TrainConfig, FitConfig))

@@ -1,0 +1,389 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ketfit.errors import ConfigError, InputError
+from ketfit.model.config import HeadConfig
+from ketfit.model.head import QuantumHead
+from tests.circuits import reference_expectation, reference_state
+
+SMALL = HeadConfig(n_qubits=3, main_layers=1)
+
+
+def embeddings(rows: int, width: int, seed: int = 0) -> torch.Tensor:
+    return torch.tensor(np.random.default_rng(seed).normal(size=(rows, width)))
+
+
+def head(config: HeadConfig, width: int, n_classes: int = 2, seed: int = 0) -> QuantumHead:
+    """A head in float64 with angles of all sizes."""
+    module = QuantumHead(config, width, n_classes, torch.Generator().manual_seed(seed)).double()
+    with torch.no_grad():
+        module.weights *= 10
+        module.encoder.weights *= 10
+    return module
+
+
+# --- the forward pass by hand ------------------------------------------------------------------------------------
+
+
+def amplitudes(part: np.ndarray, config: HeadConfig) -> np.ndarray:
+    loaded = np.zeros(2**config.n_qubits)
+    loaded[: len(part)] = part / np.linalg.norm(part)
+    if config.reference_amplitude:
+        loaded[len(part)] = config.reference_amplitude
+    return loaded / np.linalg.norm(loaded)
+
+
+def ring_gates(n: int, layers: int, connectivity: int, wall: bool) -> list[tuple[int | None, int]]:
+    """(control, target) of each block of Figure 3 of the paper; no control in the wall."""
+    ring = [(q, (q + d) % n) for d in range(1, connectivity + 1) for q in range(n)]
+    column = [(None, q) for q in range(n)] if wall else []
+    return [*ring, *column, *ring * (layers - 1)] if layers else []
+
+
+def run(state: np.ndarray, blocks: list[tuple[int | None, int]], angles: list[float]) -> np.ndarray:
+    """CNOT and RY of each block on `state` of shape (2,) * n, written out without the library's circuits."""
+    for (control, target), angle in zip(blocks, angles, strict=True):
+        if control is not None:
+            moved = np.moveaxis(state, (control, target), (0, 1)).copy()
+            moved[1] = moved[1, ::-1].copy()
+            state = np.moveaxis(moved, (0, 1), (control, target))
+        zero, one = np.moveaxis(state, target, 0)
+        cos, sin = math.cos(angle / 2), math.sin(angle / 2)
+        state = np.moveaxis(np.stack([cos * zero - sin * one, sin * zero + cos * one]), 0, target)
+    return state
+
+
+def by_hand(module: QuantumHead, rows: np.ndarray) -> np.ndarray:
+    """The logits from the definition of the model in the paper, one sample and one gate at a time."""
+    config, state_dict = module.config, {name: t.detach().numpy() for name, t in module.state_dict().items()}
+    n, n_encoders = config.n_qubits, config.n_encoders
+    logits = []
+    for row in rows:
+        parts = np.array_split(row, n_encoders) if config.encoder_input == "slices" else [row] * n_encoders
+        blocks = ring_gates(n, config.encoder_layers, config.connectivity, config.rotation_wall)
+        readouts = []
+        for weights, part in zip(state_dict["encoder.weights"], parts, strict=True):
+            state = run(amplitudes(part, config).reshape([2] * n), blocks, weights)
+            readouts.append(reference_expectation(state.reshape(-1), range(n)))
+        z = np.concatenate(readouts) if config.merge == "concat" else np.mean(readouts, axis=0)
+
+        width = len(z)
+        state = np.eye(1, 2**width).reshape([2] * width)
+        loading = [(None, q) for q in range(width)]
+        block = ring_gates(width, config.reupload_layers, config.connectivity, config.rotation_wall)
+        first = list(state_dict["weights"])
+        for repeat in range(config.n_reuploads):
+            state = run(state, loading, state_dict["angle_scale"] * z)
+            if repeat == 0 or not config.tie_reuploads:
+                angles, first = first[: len(block)], first[len(block) :]
+            state = run(state, block, angles)
+        state = run(state, ring_gates(width, config.main_layers, config.connectivity, config.rotation_wall), first)
+        features = reference_expectation(state.reshape(-1), range(config.n_measured))
+        if config.skip_connection:
+            features = np.concatenate([features, z])
+        logits.append(state_dict["linear.weight"] @ features + state_dict["linear.bias"])
+    return np.array(logits)
+
+
+@pytest.mark.parametrize(
+    ("settings", "n_classes"),
+    [
+        ({}, 2),
+        ({"rotation_wall": False}, 2),
+        ({"connectivity": 1, "encoder_layers": 3}, 2),
+        ({"n_reuploads": 3}, 2),
+        ({"n_reuploads": 3, "tie_reuploads": False}, 2),
+        ({"n_reuploads": 2, "tie_reuploads": False, "rotation_wall": False, "reupload_layers": 2}, 2),
+        ({"reupload_layers": 0, "main_layers": 2}, 2),
+        ({"encoder_layers": 0}, 2),
+        ({"n_measured": 3}, 3),
+        ({"n_measured": 2, "skip_connection": True}, 4),
+        ({"skip_connection": True}, 2),
+        ({"reference_amplitude": 0.8, "angle_scale": 1.3}, 2),
+        ({"train_angle_scale": True, "angle_scale": 0.4}, 2),
+        ({"n_encoders": 2}, 2),
+        ({"n_encoders": 2, "merge": "mean"}, 2),
+        ({"n_encoders": 2, "encoder_input": "slices"}, 2),
+        ({"n_encoders": 2, "encoder_input": "slices", "merge": "mean", "reference_amplitude": 1.0}, 2),
+        ({"n_encoders": 2, "n_measured": 5, "skip_connection": True, "n_reuploads": 2, "tie_reuploads": False}, 3),
+        ({"n_encoders": 2, "n_measured": 3, "merge": "mean", "skip_connection": True, "rotation_wall": False}, 3),
+    ],
+)
+def test_the_logits_are_those_of_the_papers_definition(settings, n_classes):
+    config = SMALL.updated(**settings)
+    module, rows = head(config, 7, n_classes), embeddings(3, 7)
+    logits = module(rows)
+    assert logits.shape == (3, n_classes)
+    np.testing.assert_allclose(logits.detach(), by_hand(module, rows.numpy()), rtol=0, atol=1e-12)
+    assert logits.std(dim=0).min() > 1e-6, "equal rows would hide a wrong sample"
+
+
+def test_the_hand_made_gates_are_the_circuits_gates():
+    module = head(SMALL.updated(n_encoders=2), 7)
+    assert ring_gates(3, 2, 2, True) == [
+        (0, 1), (1, 2), (2, 0), (0, 2), (1, 0), (2, 1),
+        (None, 0), (None, 1), (None, 2),
+        (0, 1), (1, 2), (2, 0), (0, 2), (1, 0), (2, 1),
+    ]  # fmt: skip
+    weights = module.encoder.weights[1].detach().numpy()
+    initial = amplitudes(np.arange(1.0, 8.0), SMALL)
+    by_circuit = reference_state(module.encoder.circuit, weights, [], initial)
+    state = run(initial.reshape(2, 2, 2), ring_gates(3, 2, 2, True), weights)
+    np.testing.assert_allclose(state.reshape(-1), by_circuit, rtol=0, atol=1e-13)
+
+
+def test_a_batch_is_a_loop_and_training_mode_changes_nothing():
+    module, rows = head(SMALL.updated(n_encoders=2), 6), embeddings(5, 6)
+    together = module(rows)
+    np.testing.assert_allclose(together.detach(), torch.cat([module(row[None]) for row in rows]).detach(), atol=1e-13)
+    assert torch.equal(module.eval()(rows), module.train()(rows))
+
+
+def test_no_embeddings_give_no_logits():
+    module = head(SMALL, 8, n_classes=3)
+    logits = module(torch.zeros(0, 8, dtype=torch.float64))
+    assert logits.shape == (0, 3)
+    logits.sum().backward()
+    assert torch.equal(module.weights.grad, torch.zeros_like(module.weights))
+
+
+# --- gradients ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"train_angle_scale": True},
+        {"n_encoders": 2, "merge": "mean", "reference_amplitude": 0.5, "n_reuploads": 2, "train_angle_scale": True},
+        {"n_encoders": 2, "encoder_input": "slices", "n_measured": 2, "skip_connection": True, "tie_reuploads": False},
+    ],
+)
+def test_gradients_of_the_whole_head_are_those_of_finite_differences(settings):
+    config = HeadConfig(n_qubits=2, connectivity=1, encoder_layers=1, main_layers=1).updated(**settings)
+    module = head(config, 3 if config.encoder_input == "whole" else 6)
+    names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+    values = [module.get_parameter(name).detach().clone().requires_grad_() for name in names]
+    rows = embeddings(2, module.embedding_dim).requires_grad_()
+
+    def logits(rows, *values):
+        return torch.func.functional_call(module, dict(zip(names, values, strict=True)), (rows,))
+
+    assert torch.autograd.gradcheck(logits, (rows, *values))
+    logits(rows, *values).square().sum().backward()
+    for name, tensor in zip(["embeddings", *names], [rows, *values], strict=True):
+        assert tensor.grad.abs().max() > 1e-6, name
+
+
+def test_the_angle_scale_learns_only_if_it_may():
+    rows = embeddings(2, 8)
+    for trained in (False, True):
+        module = head(SMALL.updated(train_angle_scale=trained), 8)
+        module(rows).sum().backward()
+        assert module.angle_scale.requires_grad is trained
+        assert (module.angle_scale.grad is not None) is trained
+    assert module.angle_scale.grad.item() != 0
+    assert module.angle_scale.item() == pytest.approx(math.pi, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"n_encoders": 2},
+        {"connectivity": 1, "main_layers": 0},
+        {"main_layers": 0, "n_reuploads": 2, "tie_reuploads": False},
+        {"rotation_wall": False, "main_layers": 2},
+        {"n_encoders": 2, "n_measured": 6},
+        {"n_encoders": 2, "merge": "mean", "n_measured": 2},
+    ],
+)
+def test_unreachable_angles_are_those_that_training_cannot_move(settings):
+    module = head(SMALL.updated(**settings), 8)
+    largest = torch.zeros_like(module.weights)
+    for seed in range(3):  # a reachable angle may have a vanishing gradient by chance, but not three times
+        gradient = torch.autograd.grad(module(embeddings(4, 8, seed))[:, 0].sum(), module.weights)[0]
+        largest = torch.maximum(largest, gradient.abs())
+    assert module.unreachable_angles() == (largest == 0).sum().item()
+    assert largest[largest != 0].min() > 1e-9
+
+
+def test_reading_one_qubit_leaves_angles_out_of_reach_and_reading_all_leaves_none():
+    assert head(SMALL.updated(n_encoders=2), 8).unreachable_angles() > 0
+    assert head(SMALL.updated(n_encoders=2, n_measured=6), 8).unreachable_angles() == 0
+
+
+# --- what the model can tell apart -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [{}, {"n_encoders": 2, "encoder_input": "slices", "skip_connection": True}])
+def test_without_a_reference_amplitude_the_head_cannot_tell_x_from_minus_x(settings):
+    rows = embeddings(4, 7)
+    even = head(SMALL.updated(**settings), 7)
+    np.testing.assert_allclose(even(rows).detach(), even(-rows).detach(), rtol=0, atol=1e-13)
+    other = head(SMALL.updated(reference_amplitude=1.0, **settings), 7)
+    assert (other(rows) - other(-rows)).abs().min() > 1e-5
+
+
+@pytest.mark.parametrize("reference", [0.0, 1.0])
+def test_the_length_of_an_embedding_does_not_matter(reference):
+    module, rows = head(SMALL.updated(reference_amplitude=reference), 7), embeddings(4, 7)
+    np.testing.assert_allclose(module(1e5 * rows).detach(), module(rows).detach(), rtol=0, atol=1e-12)
+
+
+# --- parameters --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n_encoders", "merge", "tied", "wall", "train_scale", "skip", "n_measured"),
+    [
+        case
+        for place, case in enumerate(
+            itertools.product((1, 3), ("concat", "mean"), *[(True, False)] * 4, (1, 3))  # every third of 128 cases
+        )
+        if place % 3 == 0
+    ],
+)
+def test_counts_are_those_of_the_trainable_parameters(n_encoders, merge, tied, wall, train_scale, skip, n_measured):
+    config = HeadConfig(
+        n_qubits=3,
+        n_encoders=n_encoders,
+        merge=merge,
+        n_reuploads=2,
+        tie_reuploads=tied,
+        rotation_wall=wall,
+        train_angle_scale=train_scale,
+        skip_connection=skip,
+        n_measured=n_measured,
+    )
+    module = QuantumHead(config, 8, 3)
+    sizes = {name: p.numel() if p.requires_grad else 0 for name, p in module.named_parameters()}
+    width = 3 * n_encoders if merge == "concat" else 3
+    pqc1, pqc2 = width * (2 + wall), width * (8 + wall)
+    counts = {
+        "encoder angles": n_encoders * 3 * (4 + wall),
+        "QPU angles": (1 if tied else 2) * pqc1 + pqc2,
+        "angle scale": int(train_scale),
+        "linear": (n_measured + (width if skip else 0) + 1) * 3,
+    }
+    assert module.parameter_counts() == {**counts, "total": sum(counts.values())}
+    assert counts == {
+        "encoder angles": sizes["encoder.weights"],
+        "QPU angles": sizes["weights"],
+        "angle scale": sizes["angle_scale"],
+        "linear": sizes["linear.weight"] + sizes["linear.bias"],
+    }
+    shown = repr(module)
+    assert shown.startswith(
+        f"QuantumHead(8 -> {n_encoders} x 3 qubits -> {width} qubits, {n_measured} measured -> 3 classes; "
+    )
+    parts = [f"{count} {part}" for part, count in counts.items() if count]
+    assert shown.endswith(f"{sum(counts.values())} parameters: {', '.join(parts)})")
+    assert ("angle scale" in shown) is train_scale
+
+
+def test_the_state_has_five_names():
+    module = QuantumHead(SMALL.updated(n_encoders=2, skip_connection=True), 8, 3)
+    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    assert shapes == {
+        "weights": (module.circuit.n_weights,),
+        "angle_scale": (),
+        "encoder.weights": (2, 15),
+        "linear.weight": (3, 7),
+        "linear.bias": (3,),
+    }
+
+
+def test_a_state_gives_back_the_head():
+    first, second = head(SMALL, 8, seed=1), head(SMALL, 8, seed=2)
+    rows = embeddings(3, 8)
+    assert not torch.equal(first(rows), second(rows))
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first(rows), second(rows))
+
+
+def test_equal_seeds_give_equal_heads_and_others_do_not():
+    def state(seed: int | None) -> dict[str, torch.Tensor]:
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        return QuantumHead(SMALL.updated(n_encoders=2), 8, 2, generator).state_dict()
+
+    first = state(0)
+    torch.manual_seed(987)  # torch's own generator has no say
+    again, default, other = state(0), state(None), state(1)
+    for name, tensor in first.items():
+        assert torch.equal(tensor, again[name]), name
+        assert torch.equal(tensor, default[name]), name
+        assert torch.equal(tensor, other[name]) is (name == "angle_scale"), name
+    assert not torch.equal(first["encoder.weights"][0], first["encoder.weights"][1])
+
+
+def test_building_a_head_leaves_torchs_own_generator_alone():
+    before = torch.get_rng_state()
+    QuantumHead(SMALL, 8, 2, torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_initial_parameters_are_small_angles_and_a_bounded_linear_layer():
+    module = QuantumHead(HeadConfig(n_qubits=8, encoder_layers=8, n_measured=4), 200, 5)
+    for angles in (module.weights, module.encoder.weights):
+        assert angles.std().item() == pytest.approx(0.1, rel=5 / math.sqrt(2 * angles.numel()))
+    for parameter in module.linear.parameters():
+        assert 0 < parameter.abs().max().item() <= 0.5
+
+
+def test_a_head_is_float32_until_it_is_doubled():
+    module = QuantumHead(SMALL, 8, 2)
+    rows = embeddings(3, 8)
+    single = module(rows.float())
+    assert single.dtype == torch.float32
+    double = module.double()(rows)
+    assert double.dtype == torch.float64
+    np.testing.assert_allclose(single.detach(), double.detach(), rtol=0, atol=1e-5)
+    assert {tensor.dtype for tensor in module.state_dict().values()} == {torch.float64}
+
+
+# --- errors ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (torch.ones(8), r"embeddings have shape \(8,\); this head needs \(batch, 8\)"),
+        (torch.ones(2, 7), r"embeddings have shape \(2, 7\); this head needs \(batch, 8\)"),
+        (torch.ones(2, 9), r"embeddings have shape \(2, 9\); this head needs \(batch, 8\)"),
+        (torch.ones(1, 2, 8), r"embeddings have shape \(1, 2, 8\); this head needs \(batch, 8\)"),
+        (torch.ones(2, 8).double(), "embeddings are torch.float64; this head computes in torch.float32"),
+        (torch.ones(2, 8).half(), "embeddings are torch.float16; this head computes in torch.float32"),
+        (torch.ones(2, 8).long(), "embeddings are torch.int64; this head computes in torch.float32"),
+        (torch.tensor([[1.0] * 8, [0.0] * 8]), "embedding 1 is all zeros"),
+        (torch.tensor([[1.0] * 8, [math.nan] * 8]), "embedding 1 holds a number that is not finite"),
+        (torch.tensor([[1.0] * 7 + [math.inf]]), "embedding 0 holds a number that is not finite"),
+    ],
+)
+def test_embeddings_that_do_not_fit_are_refused(rows, message):
+    with pytest.raises(InputError, match=message):
+        QuantumHead(SMALL, 8, 2)(rows)
+
+
+@pytest.mark.parametrize("n_classes", [1, 0, -3])
+def test_a_classifier_of_fewer_than_two_classes_is_refused(n_classes):
+    with pytest.raises(ConfigError, match=f"n_classes={n_classes}: a classifier needs at least two"):
+        QuantumHead(SMALL, 8, n_classes)
+
+
+def test_an_embedding_wider_than_the_encoders_is_refused():
+    with pytest.raises(ConfigError, match="an embedding of width 768 needs n_qubits=10; n_qubits=3 holds 8"):
+        QuantumHead(SMALL, 768, 2)
+
+
+def test_parameters_that_are_not_finite_are_refused():
+    module = QuantumHead(SMALL, 8, 2)
+    with torch.no_grad():
+        module.weights[0] = math.nan
+    with pytest.raises(InputError, match="weights holds a number that is not finite"):
+        module(torch.ones(1, 8))
