@@ -144,7 +144,8 @@ def test_every_dtype_without_a_zero_row(dtype: Any) -> None:
 
 @pytest.mark.parametrize("scaler", [StandardScaler, Normalizer])
 def test_in_a_pipeline(scaler: Any) -> None:
-    pipeline = make_pipeline(scaler(), quantum(train=LONG)).fit(*clouds(40))
+    head = HEAD.updated(encoder_layers=3, connectivity=2, angle_scale=1.5)  # centred clouds ask for more than HEAD
+    pipeline = make_pipeline(scaler(), quantum(head=head, train=LONG)).fit(*clouds(40))
     assert pipeline.score(*clouds(40, seed=5)) >= 0.9
 
 
@@ -345,8 +346,9 @@ def test_the_recommended_head_is_the_default() -> None:
 
 def test_default_training_settings() -> None:
     fitted = QuantumHeadClassifier(head=HEAD).fit(*clouds(8))
+    assert fitted.train is None
     assert fitted.train_config_ == TrainConfig()
-    assert len(fitted.history_) == 150
+    assert fitted.history_[0].learning_rate == TrainConfig().learning_rate
 
 
 def test_parameters_that_are_not_trained_are_not_counted() -> None:
@@ -418,7 +420,8 @@ class TestWeights:
         assert means[1] > 0.6
 
     def test_all_weights_zero(self) -> None:
-        with pytest.raises(DataError, match="every sample has weight zero"):
+        # From scikit-learn 1.9 on, the words are its own.
+        with pytest.raises(ValueError, match=r"every sample has weight zero|at least one non-zero number"):
             quantum().fit(*clouds(), np.zeros(30))
 
     def test_negative_weight(self) -> None:
@@ -561,7 +564,7 @@ class TestValidation:
             quantum(validation_fraction=fraction).fit(*clouds())
 
     def test_groups_of_another_length(self) -> None:
-        with pytest.raises(ValueError, match=r"groups|boolean index"):
+        with pytest.raises(ValueError, match="groups"):
             quantum().fit(*clouds(), groups=np.arange(29))
 
 
