@@ -369,7 +369,7 @@ def _console() -> Console:
 
 
 def _say(message: str) -> None:
-    Console(stderr=True).print(message, markup=False, highlight=False)
+    Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def _fail(error: KetFitError, code: int) -> NoReturn:

@@ -120,16 +120,22 @@ class MLPHead(TorchHeadClassifier):
         self.match_parameters = match_parameters
 
     def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator) -> nn.Module:
-        if self.match_parameters is None:
-            self.hidden_ = self.hidden
-        else:
-            self.hidden_ = matching_hidden_units(self.match_parameters, embedding_dim, n_classes)
-        if self.hidden_ < 0:
-            raise ConfigError(f"hidden={self.hidden_}: it cannot be negative; 0 is a single linear layer")
-        if self.hidden_ == 0:
+        hidden = self.hidden
+        if self.match_parameters is not None:
+            hidden = matching_hidden_units(self.match_parameters, embedding_dim, n_classes)
+        if hidden < 0:
+            raise ConfigError(f"hidden={hidden}: it cannot be negative; 0 is a single linear layer")
+        if hidden == 0:
             return seeded_linear(embedding_dim, n_classes, generator)
-        first = seeded_linear(embedding_dim, self.hidden_, generator)
-        return nn.Sequential(first, nn.GELU(), seeded_linear(self.hidden_, n_classes, generator))
+        first = seeded_linear(embedding_dim, hidden, generator)
+        return nn.Sequential(first, nn.GELU(), seeded_linear(hidden, n_classes, generator))
+
+    @property
+    def hidden_(self) -> int:
+        """Hidden units of the fitted perceptron."""
+        check_is_fitted(self, "module_")
+        layers = [layer for layer in self.module_.modules() if isinstance(layer, nn.Linear)]
+        return layers[0].out_features if len(layers) == 2 else 0
 
 
 def _two_of_each(labels: ArrayLike, classes: NDArray[Any]) -> bool:

@@ -95,8 +95,14 @@ class QuantumHeadClassifier(Pushed, TorchHeadClassifier):
         self.head = head
 
     def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator) -> QuantumHead:
-        self.head_config_ = self.head or HeadConfig.recommended(embedding_dim, n_classes)
-        return QuantumHead(self.head_config_, embedding_dim, n_classes, generator)
+        config = self.head or HeadConfig.recommended(embedding_dim, n_classes)
+        return QuantumHead(config, embedding_dim, n_classes, generator)
+
+    @property
+    def head_config_(self) -> HeadConfig:
+        """The shape of the fitted head."""
+        check_is_fitted(self, "module_")
+        return self.module_.config
 
     def save_pretrained(
         self, folder: str | Path, *, data: str | None = None, metrics: Mapping[str, float] | None = None
@@ -143,7 +149,7 @@ class QuantumHeadClassifier(Pushed, TorchHeadClassifier):
         classifier.classes_ = np.array(record.classes)
         classifier.n_features_in_ = record.embedding_dim
         classifier.module_ = head.to(device)
-        classifier.head_config_, classifier.train_config_ = record.head, record.train
+        classifier.train_config_ = record.train
         classifier.train_size_, classifier.validation_size_ = record.train_size, record.validation_size
         classifier.best_epoch_ = record.best_epoch
         return classifier

@@ -129,23 +129,23 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         weight = self._weights(x, labels, sample_weight)
         counts = weight > 0
         x, labels, weight = x[counts], labels[counts], weight[counts]
-        self.classes_, codes = np.unique(labels, return_inverse=True)
-        if len(self.classes_) < 2:
+        classes, codes = np.unique(labels, return_inverse=True)
+        if len(classes) < 2:
             raise DataError(f"a classifier needs two classes or more; these labels hold 1 class: {labels[0]!r}")
-        module = self._build(x.shape[1], len(self.classes_), torch_stream(self.seed, "init"))
+        module = self._build(x.shape[1], len(classes), torch_stream(self.seed, "init"))
         module.to(device=self.device, dtype=torch.from_numpy(x[:0]).dtype)
         if validation is None:
             groups = None if groups is None else np.asarray(groups)[counts]
             kept, held_out = holdout_split(codes, self.validation_fraction, self.seed, groups)
             samples, held = (_samples(module, x[i], codes[i], weight[i]) for i in (kept, held_out))
         else:
-            samples, held = _samples(module, x, codes, weight), self._validation(module, *validation)
+            samples, held = _samples(module, x, codes, weight), self._validation(module, classes, *validation)
         config = self.train or TrainConfig()
         file = None if checkpoint is None else Path(checkpoint)
         result = train(
             module, samples, held if len(held) else None, config, seed=self.seed, checkpoint=file, progress=progress
         )
-        self.module_, self.train_config_ = module, config
+        self.classes_, self.module_, self.train_config_ = classes, module, config
         self.history_, self.best_epoch_ = result.history, result.best_epoch
         self.train_size_, self.validation_size_ = len(samples), len(held)
         return self
@@ -185,13 +185,13 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         weight[counts] *= compute_sample_weight(self.class_weight, labels[counts])
         return weight
 
-    def _validation(self, module: nn.Module, X: ArrayLike, y: ArrayLike) -> Samples:
+    def _validation(self, module: nn.Module, classes: NDArray[Any], X: ArrayLike, y: ArrayLike) -> Samples:
         x, labels = self._checked(X, y, reset=False)
-        unknown = sorted(set(labels.tolist()) - set(self.classes_.tolist()))
+        unknown = sorted(set(labels.tolist()) - set(classes.tolist()))
         if unknown:
             raise DataError(f"the validation labels hold {unknown[0]!r}, which the training labels do not")
         weight = compute_sample_weight(self.class_weight, labels)
-        return _samples(module, x, np.searchsorted(self.classes_, labels), weight)
+        return _samples(module, x, np.searchsorted(classes, labels), weight)
 
 
 def _samples(module: nn.Module, X: NDArray[Any], codes: NDArray[Any], weight: NDArray[Any]) -> Samples:

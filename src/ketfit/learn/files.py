@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import secrets
 import shutil
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from ketfit.errors import ConfigError, ModelFileError, StorageError
 from ketfit.learn import hub
+from ketfit.learn.sources import parse_json
 from ketfit.model.config import Config, HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
 
@@ -226,25 +226,6 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     except OSError as error:
         shutil.rmtree(staged, ignore_errors=True)
         raise StorageError(f"cannot write {folder}: {error.strerror or error}") from error
-
-
-def parse_json(text: str) -> Any:
-    """JSON as the standard has it: no repeated key, no NaN and no infinity.
-
-    Raises:
-        ValueError: the text is anything else.
-    """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        table = dict(pairs)
-        if len(table) < len(pairs):
-            raise ValueError("a key stands twice in one object")
-        return table
-
-    def refuse(number: str) -> None:
-        raise ValueError(f"{number} is not a JSON number")
-
-    return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
 
 
 def _read_record(path: Path) -> ModelRecord:

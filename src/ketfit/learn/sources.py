@@ -143,24 +143,12 @@ def _json_record(where: str, line: str) -> dict[str, Any]:
     if not line.strip():
         raise DataError(f"{where} is blank; remove it")
     try:
-        record = json.loads(line, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        record = parse_json(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: malformed JSON: {error}") from error
     if not isinstance(record, dict):
         raise DataError(f'{where}: not a JSON object; write {{"text": ..., "label": ...}} on every line')
     return record
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        key, count = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the key {key!r} appears {count} times; remove all but one")
-    return record
-
-
-def _no_constant(token: str) -> None:
-    raise ValueError(f"{token} is not JSON; write null or a number")
 
 
 def _read_parquet(path: Path, columns: Columns) -> Content:
@@ -221,3 +209,24 @@ def _reach_hub(name: str, revision: str | None) -> None:
             f"there is no file {name!r}, and the Hub cannot be reached ({error}); use a CSV, TSV, JSONL or Parquet "
             "file, or set HF_HUB_OFFLINE=1 to use what is in the cache"
         ) from error
+
+
+def parse_json(text: str) -> Any:
+    """JSON as the standard has it: no repeated key, no NaN and no infinity.
+
+    Raises:
+        ValueError: the text is anything else.
+        RecursionError: it is nested too deeply.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) < len(pairs):
+            key, count = Counter(key for key, _ in pairs).most_common(1)[0]
+            raise ValueError(f"the key {key!r} appears {count} times; remove all but one")
+        return table
+
+    def refuse(token: str) -> None:
+        raise ValueError(f"{token} is not JSON; write null or a number")
+
+    return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
