@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -124,6 +123,19 @@ def learning_rate(config: TrainConfig, epoch: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / config.epochs))
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """What a checkpoint says beside its tensors."""
+
+    run: dict[str, str]
+    best_epoch: int
+    history: list[Epoch]
+
+
+_FACTS = TypeAdapter(_Facts)
+_ADAM = ("step", "exp_avg", "exp_avg_sq")
+
+
 class _Run:
     """All that changes while training: the module, the optimiser, the history and the best weights so far."""
 
@@ -162,6 +174,11 @@ class _Run:
         return total / weights
 
     def record(self, row: Epoch) -> None:
+        if row.validation_loss is not None and not math.isfinite(row.validation_loss):
+            # No epoch would be better than this one, nor this one better than another.
+            raise TrainingError(
+                f"the validation loss of epoch {row.epoch} is {row.validation_loss}; lower the learning rate"
+            )
         self.history.append(row)
         if self.best_epoch < 0 or _is_better(row, self.history[self.best_epoch], self.config.selection):
             self.best, self.best_epoch = _copy(self.module), row.epoch
@@ -171,36 +188,39 @@ class _Run:
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         for place, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{place}.{name}": tensor for name, tensor in state.items()}
-        facts = {
-            "run": self.fingerprint,
-            "best_epoch": self.best_epoch,
-            "history": [asdict(row) for row in self.history],
-        }
-        write_tensors(path, tensors, {"checkpoint": json.dumps(facts)})
+        facts = _Facts(self.fingerprint, self.best_epoch, self.history)
+        write_tensors(path, tensors, {"checkpoint": _FACTS.dump_json(facts).decode()})
 
     def load(self, path: Path) -> None:
         tensors, metadata = read_tensors(path)
-        if "checkpoint" not in metadata:
-            raise TrainingError(f"{path} is not a checkpoint of KetFit; name another file or remove it")
-        facts = json.loads(metadata["checkpoint"])
-        changed = [name for name, value in self.fingerprint.items() if facts["run"].get(name) != value]
+        try:
+            facts = _FACTS.validate_json(metadata.get("checkpoint", ""))
+        except ValidationError as error:
+            raise TrainingError(f"{path} is not a checkpoint of KetFit; name another file or remove it") from error
+        changed = [name for name, value in self.fingerprint.items() if facts.run.get(name) != value]
         if changed:
             raise TrainingError(
                 f"{path} belongs to another run (its {' and '.join(changed)} differ); "
                 "use the same arguments, or remove it to start again"
             )
-        parts: dict[str, dict[str, Any]] = {"module": {}, "best": {}, "optimizer": {}}
-        for name, tensor in tensors.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = tensor
-        states: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in parts["optimizer"].items():
-            place, _, rest = name.partition(".")
-            states.setdefault(int(place), {})[rest] = tensor
-        self.module.load_state_dict(parts["module"])
+        if {name: tensor.shape for name, tensor in tensors.items()} != self._shapes():
+            raise TrainingError(f"{path} does not hold the tensors of this run; remove it to start again")
+        states = {
+            place: {name: tensors[f"optimizer.{place}.{name}"] for name in _ADAM}
+            for place in range(len(self.optimizer.param_groups[0]["params"]))
+        }
+        self.module.load_state_dict({name: tensors[f"module.{name}"] for name in self.best})
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
-        self.best, self.best_epoch = parts["best"], facts["best_epoch"]
-        self.history = [Epoch(**row) for row in facts["history"]]
+        self.best = {name: tensors[f"best.{name}"] for name in self.best}
+        self.best_epoch, self.history = facts.best_epoch, facts.history
+
+    def _shapes(self) -> dict[str, torch.Size]:
+        """What a checkpoint of this run holds, by the names that `save` gives."""
+        shapes = {f"{part}.{name}": tensor.shape for part in ("module", "best") for name, tensor in self.best.items()}
+        for place, parameter in enumerate(self.optimizer.param_groups[0]["params"]):
+            shapes |= {f"optimizer.{place}.{name}": parameter.shape for name in _ADAM}
+            shapes[f"optimizer.{place}.step"] = torch.Size([])
+        return shapes
 
 
 def _is_better(row: Epoch, best: Epoch, selection: str) -> bool:

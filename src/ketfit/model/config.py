@@ -199,7 +199,7 @@ class TrainConfig(Config):
 
     epochs: Annotated[int, Field(ge=1, description="Passes over the training samples")] = 150
     batch_size: Annotated[int, Field(ge=1, description="Samples per step; few-shot sets fit in one batch")] = 512
-    learning_rate: Annotated[Finite, Field(gt=0, description="Of AdamW")] = 0.03
+    learning_rate: Annotated[Finite, Field(gt=0, le=1e37, description="Of AdamW; within the range of float32")] = 0.03
     weight_decay: Annotated[Finite, Field(ge=0, description="Of AdamW")] = 0.0
     schedule: Annotated[
         Literal["constant", "cosine"], Field(description="Learning rate over the epochs; cosine ends at zero")
