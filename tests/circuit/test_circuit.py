@@ -31,7 +31,7 @@ W0 = Angle("weight", 0)
         (lambda: cx(2, 2), "two different qubits, got 2 twice"),
         (lambda: Gate("rx", 0, angle=W0), "unknown gate 'rx'; known are 'ry' and 'cx'"),
         (lambda: Circuit(0, (), 0, 0), "at least one qubit, got n_qubits=0"),
-        (lambda: Circuit(2, (cx(0, 1), ry(2, W0)), 1, 0), r"gate 1 \(ry\) acts on qubit 2; .* qubits 0 to 1"),
+        (lambda: Circuit(2, (cx(0, 1), ry(2, W0)), 1, 0), r"gate 1 \(ry\) acts on qubit 2; the qubits are 0 to 1"),
         (lambda: Circuit(2, (cx(3, 1),), 0, 0), r"gate 0 \(cx\) acts on qubit 3"),
         (lambda: Circuit(2, (cx(0, -1),), 0, 0), r"gate 0 \(cx\) acts on qubit -1"),
         (lambda: Circuit(1, (ry(0, W0),), 0, 0), r"reads weight 0; the circuit has n_weights=0"),

@@ -28,6 +28,11 @@ def ring_layers(n_qubits: int, layers: int, connectivity: int, rotation_wall: bo
     return Circuit.from_gates(n_qubits, _rings(n_qubits, layers, connectivity, rotation_wall, first_weight=0))
 
 
+def count_ring_weights(n_qubits: int, layers: int, connectivity: int, rotation_wall: bool = True) -> int:
+    """How many weights `ring_layers` has, without building it."""
+    return n_qubits * (connectivity * layers + (rotation_wall and layers > 0))
+
+
 def encoder_circuit(n_qubits: int, layers: int, connectivity: int, rotation_wall: bool = True) -> Circuit:
     """The circuit of one encoder: the ring ansatz on an amplitude-encoded embedding, every qubit read out.
 
@@ -66,7 +71,7 @@ def reuploading_circuit(
     _check_rings(n_qubits, connectivity, reupload_layers=reupload_layers, main_layers=main_layers)
     if n_reuploads < 1:
         raise CircuitError(f"n_reuploads={n_reuploads}: the inputs must be loaded at least once")
-    block = ring_layers(n_qubits, reupload_layers, connectivity, rotation_wall).n_weights
+    block = count_ring_weights(n_qubits, reupload_layers, connectivity, rotation_wall)
     gates: list[Gate] = []
     for repeat in range(n_reuploads):
         first_weight = 0 if tie_reuploads else repeat * block

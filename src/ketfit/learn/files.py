@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -19,18 +21,22 @@ import safetensors
 import safetensors.torch
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ketfit.errors import ConfigError, ModelFileError, StorageError
 from ketfit.learn import hub
 from ketfit.learn.sources import parse_json
-from ketfit.model.config import Config, HeadConfig, TrainConfig
+from ketfit.model.config import Config, Finite, HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
 
 SCHEMA_VERSION = 1
 WEIGHTS, RECORD, CARD = "model.safetensors", "config.json", "README.md"
+RECORD_HASH = "record_sha256"
 LARGEST_RECORD = 2**20  # bytes; a record of a thousand classes has some ten thousand
+
+
+Count = Annotated[int, Field(ge=0)]
 
 
 class BodyRecord(Config):
@@ -46,23 +52,35 @@ class BodyRecord(Config):
 class ModelRecord(Config):
     """The content of ``config.json``: all of a saved model but its tensors."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1]
     ketfit_version: str
     head: HeadConfig
     train: TrainConfig
-    seed: int
-    validation_fraction: float
-    class_weight: Literal["balanced"] | list[float] | None
+    seed: Count
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)]
+    class_weight: Literal["balanced"] | list[Finite] | None
     classes: list[int] | list[str]
     embedding_dim: Annotated[int, Field(ge=1)]
     dtype: Literal["float32", "float64"]
-    train_size: int
-    validation_size: int
-    best_epoch: int
+    train_size: Count
+    validation_size: Count
+    best_epoch: Count
     body: BodyRecord | None
     data: str | None
-    metrics: dict[str, float]
+    metrics: dict[Annotated[str, Field(pattern=r"^\w+$")], Finite]
     weights_sha256: str
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ModelRecord:
+        if len(set(self.classes)) < len(self.classes) or len(self.classes) < 2:
+            raise ValueError(f"classes must be at least two different labels, got {self.classes}")
+        if isinstance(self.class_weight, list) and len(self.class_weight) != len(self.classes):
+            raise ValueError(f"class_weight has {len(self.class_weight)} numbers for {len(self.classes)} classes")
+        if self.body is not None and self.body.dimension != self.embedding_dim:
+            raise ValueError(
+                f"embedding_dim={self.embedding_dim} differs from the body's dimension={self.body.dimension}"
+            )
+        return self
 
 
 def save_model(folder: str | Path, head: QuantumHead, facts: Mapping[str, Any]) -> ModelRecord:
@@ -80,6 +98,7 @@ def save_model(folder: str | Path, head: QuantumHead, facts: Mapping[str, Any]) 
     """
     weights = safetensors.torch.save({name: tensor.cpu() for name, tensor in head.state_dict().items()})
     record = ModelRecord(
+        schema_version=1,
         head=head.config,
         embedding_dim=head.embedding_dim,
         dtype="float64" if head.weights.dtype == torch.float64 else "float32",
@@ -88,7 +107,7 @@ def save_model(folder: str | Path, head: QuantumHead, facts: Mapping[str, Any]) 
     )
     files = {
         WEIGHTS: weights,
-        RECORD: (record.model_dump_json(indent=2) + "\n").encode(),
+        RECORD: _record_bytes(record),
         CARD: _card(record, head).encode(),
     }
     write_folder(Path(folder), files)
@@ -126,9 +145,9 @@ def load_model(folder: str | Path) -> tuple[QuantumHead, ModelRecord]:
         ModelFileError: a file is missing, damaged, of another version, or does not fit the others.
     """
     folder = Path(folder)
-    record = _read_record(folder / RECORD)
+    record, intact = _read_record(folder / RECORD)
     path = folder / WEIGHTS
-    tensors, _ = read_tensors(path, sha256=record.weights_sha256)
+    tensors, _ = read_tensors(path, at_most=_largest_weights(record), sha256=record.weights_sha256)
     try:
         head = QuantumHead(record.head, record.embedding_dim, len(record.classes)).to(getattr(torch, record.dtype))
     except ConfigError as error:
@@ -144,17 +163,21 @@ def load_model(folder: str | Path) -> tuple[QuantumHead, ModelRecord]:
             )
         if not torch.isfinite(tensor).all():
             raise ModelFileError(f"{path}: {name} holds a number that is not finite")
+    if not intact:  # asked last, because the questions before have better answers
+        raise ModelFileError(f"{folder / RECORD} is not as it was saved; save or download the model again")
     head.load_state_dict(tensors)
     return head, record
 
 
-def read_tensors(path: Path, sha256: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(
+    path: Path, *, at_most: int | None = None, sha256: str | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata of a safetensors file.
 
     Raises:
-        ModelFileError: the file is missing, is not a whole safetensors file, or does not have the hash it should.
+        ModelFileError: the file is missing, larger than it should be, not a whole safetensors file, or another one.
     """
-    content = _read(path)
+    content = _read(path, at_most)
     try:
         tensors = safetensors.torch.load(content)
         metadata = _metadata(content)
@@ -209,7 +232,9 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     retired = staged.with_name(f"{staged.name}.old")
     try:
         replaces = folder.exists()
-        strangers = sorted({entry.name for entry in folder.iterdir()} - files.keys()) if replaces else []
+        strangers = sorted(
+            entry.name for entry in (folder.iterdir() if replaces else ()) if entry.name not in files or entry.is_dir()
+        )
         if strangers:
             raise StorageError(f"{folder} holds {strangers[0]!r}, which is not part of a model; choose another folder")
         staged.mkdir(parents=True)
@@ -220,15 +245,21 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
             folder.rename(retired)
         staged.rename(folder)
         _flush_folder(folder.parent)
-        shutil.rmtree(retired, ignore_errors=True)
     except StorageError:
         raise
     except OSError as error:
+        with contextlib.suppress(OSError):  # as it was before; the error below is the one to tell
+            if retired.exists():
+                if folder.exists():
+                    folder.rename(staged)
+                retired.rename(folder)
         shutil.rmtree(staged, ignore_errors=True)
         raise StorageError(f"cannot write {folder}: {error.strerror or error}") from error
+    shutil.rmtree(retired, ignore_errors=True)
 
 
-def _read_record(path: Path) -> ModelRecord:
+def _read_record(path: Path) -> tuple[ModelRecord, bool]:
+    """The record, and whether it is as it was saved."""
     content = _read(path, at_most=LARGEST_RECORD)
     try:
         settings = parse_json(content.decode("utf-8"))
@@ -237,24 +268,49 @@ def _read_record(path: Path) -> ModelRecord:
     if not isinstance(settings, dict):
         raise ModelFileError(f"{path} is not a JSON object")
     version = settings.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if version != SCHEMA_VERSION or isinstance(version, bool):
         raise ModelFileError(
             f"{path} has schema_version={version!r} and this KetFit reads {SCHEMA_VERSION}; "
             "read it with the KetFit that wrote it, or upgrade"
         )
+    if RECORD_HASH not in settings:
+        raise ModelFileError(f"{path} lacks {RECORD_HASH}; save or download the model again")
+    intact = settings.pop(RECORD_HASH) == _digest(settings)
+    return _record_from(settings, path), intact
+
+
+def _record_from(settings: dict[str, Any], path: Path) -> ModelRecord:
+    """The record, with every key there: a default in the place of a lost one could be another model."""
+    tables: dict[str, type[Config]] = {"head": HeadConfig, "train": TrainConfig, "body": BodyRecord}
+    tables = {name: table for name, table in tables.items() if isinstance(settings.get(name), dict)}
     try:
-        for name, nested in (("head", HeadConfig), ("train", TrainConfig), ("body", BodyRecord)):
-            if isinstance(settings.get(name), dict):
-                settings[name] = nested.from_mapping(settings[name], where=name)
-        record = ModelRecord.from_mapping(settings, where=str(path))
+        wanted: list[tuple[type[Config], dict[str, Any]]] = [(ModelRecord, settings)]
+        for table, found in wanted + [(table, settings[name]) for name, table in tables.items()]:
+            lacking = [key for key in table.model_fields if key not in found]
+            if lacking:
+                raise ConfigError(f"{path} lacks {', '.join(lacking)} of {table.__name__}")
+        nested = {name: table.from_mapping(settings[name], where=name) for name, table in tables.items()}
+        return ModelRecord.from_mapping({**settings, **nested}, where=str(path))
     except ConfigError as error:
-        raise ModelFileError(f"{path}: {error}") from error
-    if len(set(record.classes)) < len(record.classes) or len(record.classes) < 2:
-        raise ModelFileError(f"{path}: classes must be at least two different labels, got {record.classes}")
-    return record
+        raise ModelFileError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
 
 
-def _read(path: Path, at_most: int | None = None) -> bytes:
+def _record_bytes(record: ModelRecord) -> bytes:
+    settings = record.model_dump()
+    return (json.dumps({**settings, RECORD_HASH: _digest(settings)}, indent=2) + "\n").encode()
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _largest_weights(record: ModelRecord) -> int:
+    """Bytes that the tensors of a record's head take, with ample room for their names."""
+    features = record.head.n_measured + record.head.qpu_qubits
+    return 8 * (sum(record.head.count_angles()) + (features + 1) * len(record.classes) + 1) + 2**16
+
+
+def _read(path: Path, at_most: int | None) -> bytes:
     try:
         size = path.stat().st_size
         if at_most is not None and size > at_most:
@@ -272,13 +328,22 @@ def _metadata(content: bytes) -> dict[str, str]:
 
 
 def _card(record: ModelRecord, head: QuantumHead) -> str:
-    environment = Environment(loader=PackageLoader("ketfit.learn", "."), autoescape=True, undefined=StrictUndefined)
+    # Markdown, not HTML: what comes from outside stands in code spans, where nothing else has a meaning.
+    environment = Environment(loader=PackageLoader("ketfit.learn", "."), undefined=StrictUndefined)  # noqa: S701
+    environment.filters["code"] = _code_span
     return environment.get_template("model_card.md.j2").render(
         record=record,
         counts=head.parameter_counts(),
         gates=head.circuit.gate_counts(),
         depth=head.circuit.depth(),
     )
+
+
+def _code_span(text: object) -> str:
+    """Text as a Markdown code span that ends where it ends: one line, behind more backticks than it has in a row."""
+    line = " ".join(str(text).split()).replace("|", "\\|")
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    return f"{fence} {line} {fence}" if len(fence) > 1 else f"`{line}`"
 
 
 def _beside(path: Path) -> Path:

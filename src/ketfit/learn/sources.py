@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -229,4 +230,10 @@ def parse_json(text: str) -> Any:
     def refuse(token: str) -> None:
         raise ValueError(f"{token} is not JSON; write null or a number")
 
-    return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+    def finite(token: str) -> float:
+        number = float(token)
+        if math.isinf(number):
+            raise ValueError(f"{token} is not a finite number")
+        return number
+
+    return json.loads(text, object_pairs_hook=unique, parse_constant=refuse, parse_float=finite)

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import Self
 
-from ketfit.circuit.ansatz import encoder_circuit, reuploading_circuit
+from ketfit.circuit.ansatz import count_ring_weights, encoder_circuit, reuploading_circuit
 from ketfit.circuit.circuit import Circuit
 from ketfit.errors import ConfigError
 
@@ -24,6 +24,10 @@ else:
 
 Positive = Annotated[int, Field(ge=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+MOST_ROTATIONS = 1_000_000
+"""In the circuits of one head. Settings that ask for more are a mistake, or an attack on whoever loads them."""
 
 
 class Config(BaseModel):
@@ -95,7 +99,9 @@ class HeadConfig(Config):
     qubits; `recommended` is what we found to learn better.
     """
 
-    n_qubits: Annotated[int, Field(ge=2, description="Qubits of each encoder (Q_c); 2**n_qubits amplitudes")] = 10
+    n_qubits: Annotated[int, Field(ge=2, le=30, description="Qubits of each encoder (Q_c); 2**n_qubits amplitudes")] = (
+        10
+    )
     n_encoders: Annotated[int, Field(ge=1, description="Encoders side by side (E)")] = 1
     encoder_layers: Annotated[int, Field(ge=0, description="Layers of each encoder circuit (M)")] = 2
     connectivity: Annotated[int, Field(ge=1, description="Largest distance of a CNOT (C), in every circuit")] = 2
@@ -138,6 +144,9 @@ class HeadConfig(Config):
             raise ValueError(
                 "encoder_input='slices' needs n_encoders of 2 or more; one encoder sees the whole embedding"
             )
+        rotations = sum(self.count_angles(tied=False)) + self.n_reuploads * self.qpu_qubits
+        if rotations > MOST_ROTATIONS:
+            raise ValueError(f"these circuits have {rotations:,} rotations; the most is {MOST_ROTATIONS:,}")
         return self
 
     @classmethod
@@ -176,6 +185,15 @@ class HeadConfig(Config):
     def qpu_qubits(self) -> int:
         """Width of the QPU circuit: the encoders side by side, or one encoder's width if they are averaged."""
         return self.n_qubits * self.n_encoders if self.merge == "concat" else self.n_qubits
+
+    def count_angles(self, tied: bool | None = None) -> tuple[int, int]:
+        """Trained angles of all encoders and of the QPU circuit, without building them; `tied` as `tie_reuploads`."""
+        ring = (self.connectivity, self.rotation_wall)
+        encoder = count_ring_weights(self.n_qubits, self.encoder_layers, *ring)
+        reupload = count_ring_weights(self.qpu_qubits, self.reupload_layers, *ring)
+        main = count_ring_weights(self.qpu_qubits, self.main_layers, *ring)
+        tied = self.tie_reuploads if tied is None else tied
+        return self.n_encoders * encoder, (1 if tied else self.n_reuploads) * reupload + main
 
     def encoder_circuit(self) -> Circuit:
         """The circuit of one encoder (the first module)."""
