@@ -59,9 +59,9 @@ def proba_of(fitted: TorchHeadClassifier) -> np.ndarray:
 # --- scikit-learn's own checks ---------------------------------------------------------------------------------
 
 CHECKED = {
-    "default": QuantumHeadClassifier(train=TrainConfig(epochs=20, learning_rate=0.1)),
-    "no validation": QuantumHeadClassifier(train=TrainConfig(epochs=20, learning_rate=0.1), validation_fraction=0),
-    "perceptron": MLPHead(hidden=8, train=TrainConfig(epochs=20, learning_rate=0.1), validation_fraction=0),
+    "default": QuantumHeadClassifier(train=TrainConfig(epochs=10, learning_rate=0.2)),
+    "no validation": QuantumHeadClassifier(train=TrainConfig(epochs=10, learning_rate=0.2), validation_fraction=0),
+    "perceptron": MLPHead(hidden=8, train=TrainConfig(epochs=10, learning_rate=0.2), validation_fraction=0),
 }
 ZERO_ROW = "one row of its integers is all zeros, which has no amplitude encoding"
 EXPECTED_FAILURES: dict[str, dict[str, tuple[str, type[Exception], str]]] = {

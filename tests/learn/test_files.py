@@ -333,6 +333,14 @@ class TestSaving:
             new.save_pretrained(model)
         assert (model / CARD / "precious").read_text() == "mine"
 
+    def test_the_current_folder(
+        self, new: QuantumHeadClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(StorageError, match="is the current folder"):
+            new.save_pretrained(".")
+        assert Path.cwd().exists()
+
     def test_a_file_in_the_way(self, new: QuantumHeadClassifier, tmp_path: Path) -> None:
         (tmp_path / "model").write_text("precious")
         with pytest.raises(StorageError, match="cannot write .*model"):

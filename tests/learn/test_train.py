@@ -496,8 +496,9 @@ def run(target, checkpoint=None):
     config = HeadConfig(n_qubits=2, encoder_layers=1, connectivity=1, main_layers=1)
     module = QuantumHead(config, 3, 2).double()
     held = Samples(x[14:], y[14:], weight[14:])
-    result = train(module, Samples(x[:14], y[:14], weight[:14]), held, TrainConfig(epochs=60, batch_size=5, patience=None),
-                   seed=0, checkpoint=checkpoint)
+    settings = TrainConfig(epochs=60, batch_size=5, patience=None)
+    few = Samples(x[:14], y[:14], weight[:14])
+    result = train(module, few, held, settings, seed=0, checkpoint=checkpoint)
     history = json.dumps([dataclasses.astuple(row) for row in result.history])
     write_tensors(target, module.state_dict(), {"history": history, "best_epoch": str(result.best_epoch)})
 

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
 import ketfit
-from ketfit.errors import BodyError, ConfigError, DataError, ModelFileError
+from ketfit.errors import BodyError, ConfigError, DataError, InputError, ModelFileError
 from ketfit.learn import hub
 from ketfit.learn.body import Body, load_body
 from ketfit.learn.data import duplicate_groups
@@ -97,6 +97,11 @@ class QuantumHeadClassifier(Pushed, TorchHeadClassifier):
     def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator) -> QuantumHead:
         config = self.head or HeadConfig.recommended(embedding_dim, n_classes)
         return QuantumHead(config, embedding_dim, n_classes, generator)
+
+    def _check_embeddings(self, x: NDArray[Any], rows: NDArray[np.int64]) -> None:
+        zero = rows[~x.any(axis=1)]
+        if len(zero):
+            raise InputError(f"embedding {zero[0]} is all zeros, which has no direction to load into amplitudes")
 
     @property
     def head_config_(self) -> HeadConfig:
@@ -264,9 +269,10 @@ class TextClassifier(Pushed, ClassifierMixin, ConfiguredEstimator):  # type: ign
     def predict_proba(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float64]:
         """Probability of each of `classes_`, shape (n, n_classes), rows that sum to one."""
         check_is_fitted(self, "classifier_")
-        if not len(texts):
+        embeddings = self._embed(self.body_, texts, progress)
+        if not len(embeddings):
             return np.zeros((0, len(self.classes_)))
-        return self.classifier_.predict_proba(self._embed(self.body_, texts, progress))
+        return self.classifier_.predict_proba(embeddings)
 
     def save_pretrained(
         self, folder: str | Path, *, data: str | None = None, metrics: Mapping[str, float] | None = None

@@ -18,7 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from ketfit.errors import ConfigError, DataError
+from ketfit.errors import ConfigError, DataError, InputError
 from ketfit.learn.data import holdout_split
 from ketfit.learn.train import Samples, predict_logits, train
 from ketfit.model.config import Config, TrainConfig
@@ -105,7 +105,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
 
         A stratified share of the samples (`validation_fraction`) is kept for choosing the best epoch; every class
         keeps at least one sample in training. With ``validation_fraction=0``, or too few samples to spare one, the
-        last epoch stands. Samples of weight zero are left out.
+        last epoch stands. Samples of weight zero are left out. A fit that fails leaves the estimator as it was.
 
         Args:
             X: Embeddings, shape (n, embedding_dim). The head computes in float32 if they are float32, else in float64.
@@ -122,6 +122,23 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
             ConfigError: the settings do not fit the data.
             ValueError: an array that scikit-learn would refuse.
         """
+        before = dict(self.__dict__)
+        try:
+            return self._fit(X, y, sample_weight, groups, validation, checkpoint, progress)
+        except BaseException:
+            self.__dict__ = before
+            raise
+
+    def _fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None,
+        groups: ArrayLike | None,
+        validation: tuple[ArrayLike, ArrayLike] | None,
+        checkpoint: str | Path | None,
+        progress: bool,
+    ) -> Self:
         if not 0 <= self.validation_fraction < 1:
             raise ConfigError(f"validation_fraction={self.validation_fraction!r}: it goes from 0 to below 1")
         x, labels = self._checked(X, y, reset=True)
@@ -129,13 +146,14 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         weight = self._weights(x, labels, sample_weight)
         counts = weight > 0
         x, labels, weight = x[counts], labels[counts], weight[counts]
+        self._check_embeddings(x, np.flatnonzero(counts))
         classes, codes = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise DataError(f"a classifier needs two classes or more; these labels hold 1 class: {labels[0]!r}")
         module = self._build(x.shape[1], len(classes), torch_stream(self.seed, "init"))
         module.to(device=self.device, dtype=torch.from_numpy(x[:0]).dtype)
         if validation is None:
-            groups = None if groups is None else np.asarray(groups)[counts]
+            groups = None if groups is None else _column(groups, "groups", len(counts))[counts]
             kept, held_out = holdout_split(codes, self.validation_fraction, self.seed, groups)
             samples, held = (_samples(module, x[i], codes[i], weight[i]) for i in (kept, held_out))
         else:
@@ -154,6 +172,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         """Probability of each of `classes_`, shape (n, n_classes), rows that sum to one."""
         check_is_fitted(self, "module_")
         x = validate_data(self, X, dtype=FLOATS, reset=False)
+        self._check_embeddings(x, np.arange(len(x)))
         logits = predict_logits(self.module_, _like(self.module_, x), self.train_config_.batch_size)
         probabilities: NDArray[np.float64] = logits.double().softmax(dim=1).cpu().numpy()
         return probabilities
@@ -175,23 +194,37 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         x, labels = validate_data(self, X, y, dtype=FLOATS, reset=reset)
         return x, labels
 
+    def _check_embeddings(self, x: NDArray[Any], rows: NDArray[np.int64]) -> None:
+        """Refuse embeddings that the head cannot take; `rows` are their numbers in what the user gave."""
+
     def _weights(self, x: NDArray[Any], labels: NDArray[Any], sample_weight: ArrayLike | None) -> NDArray[Any]:
         """The weight of each sample times that of its class."""
         weight: NDArray[Any] = _check_sample_weight(sample_weight, x, dtype=x.dtype, ensure_non_negative=True)
         if not weight.any():
             raise DataError("every sample has weight zero; give some of each class a positive weight")
         counts = weight > 0
+        of_class = compute_sample_weight(self.class_weight, labels[counts])
+        if not (np.isfinite(of_class) & (of_class > 0)).all():
+            raise ConfigError(f"class_weight={self.class_weight!r}: weights of classes are positive numbers")
         weight = weight.copy()
-        weight[counts] *= compute_sample_weight(self.class_weight, labels[counts])
+        weight[counts] *= of_class
         return weight
 
     def _validation(self, module: nn.Module, classes: NDArray[Any], X: ArrayLike, y: ArrayLike) -> Samples:
         x, labels = self._checked(X, y, reset=False)
+        self._check_embeddings(x, np.arange(len(x)))
         unknown = sorted(set(labels.tolist()) - set(classes.tolist()))
         if unknown:
             raise DataError(f"the validation labels hold {unknown[0]!r}, which the training labels do not")
         weight = compute_sample_weight(self.class_weight, labels)
         return _samples(module, x, np.searchsorted(classes, labels), weight)
+
+
+def _column(values: ArrayLike, name: str, length: int) -> NDArray[Any]:
+    column = np.asarray(values)
+    if column.shape != (length,):
+        raise InputError(f"{name} has shape {column.shape}; it needs one value per sample, ({length},)")
+    return column
 
 
 def _samples(module: nn.Module, X: NDArray[Any], codes: NDArray[Any], weight: NDArray[Any]) -> Samples:

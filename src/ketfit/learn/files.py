@@ -228,6 +228,8 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         StorageError: the folder holds other files, or cannot be written.
     """
     folder = folder.resolve()
+    if folder == Path.cwd():
+        raise StorageError(f"{folder} is the current folder, which cannot be replaced; name another")
     staged = _beside(folder)
     retired = staged.with_name(f"{staged.name}.old")
     try:
