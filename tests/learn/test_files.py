@@ -26,6 +26,7 @@ from torch import Tensor
 import ketfit
 from ketfit.errors import BodyError, DataError, ModelFileError, StorageError
 from ketfit.learn.classifier import QuantumHeadClassifier, TextClassifier
+from ketfit.learn.data_sources import parse_json
 from ketfit.learn.files import (
     CARD,
     RECORD,
@@ -35,7 +36,6 @@ from ketfit.learn.files import (
     write_file,
     write_tensors,
 )
-from ketfit.learn.sources import parse_json
 from ketfit.model.config import HeadConfig, TrainConfig
 
 TINY = HeadConfig(n_qubits=2, encoder_layers=1, connectivity=1, main_layers=1)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ketfit.errors import ConfigError, DataError, InputError
-from ketfit.learn.sources import FORMATS, Content, read_bundled, read_file, read_hub
+from ketfit.learn.data_sources import FORMATS, Content, read_bundled, read_file, read_hub
 from ketfit.seeds import numpy_stream
 
 Positions = NDArray[np.int64]

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ketfit.errors import ConfigError, ModelFileError, StorageError
 from ketfit.learn import hub
-from ketfit.learn.sources import parse_json
+from ketfit.learn.data_sources import parse_json
 from ketfit.model.config import Config, Finite, HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
 
