@@ -139,6 +139,17 @@ def test_failures_end_with_one_line_and_code_1(capsys: pytest.CaptureFixture[str
     assert "missing.csv" in "".join(err.split())
 
 
+def test_an_output_that_cannot_be_is_told_before_the_training(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("mine")
+    for command in (["fit", data, "--body", "no/such"], ["demo", "--data", data, "--body", "no/such"]):
+        code, _, err = run(capsys, *command, "-o", tmp_path / "full")
+        assert code == 1
+        assert "holds 'thesis.tex', which is not part of a model" in err
+
+
 def test_wrong_usage_has_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "fit")[0] == 2
     assert run(capsys, "nonsense")[0] == 2

@@ -60,7 +60,9 @@ def demo(
     from ketfit.learn.classifier import QuantumHeadClassifier, TextClassifier
     from ketfit.learn.compare import compare_heads, standard_heads
     from ketfit.learn.data import few_shot_split, load_dataset
+    from ketfit.learn.files import check_place
 
+    check_place(output)
     dataset = load_dataset(data)
     split = few_shot_split(dataset, per_label, seed=seed)
     _say(f"embedding {len(dataset):,} sentences with {body}")
@@ -68,7 +70,7 @@ def demo(
     embeddings = loaded.encode(dataset.texts, progress=True)
     heads = standard_heads(loaded.dimension, len(dataset.classes), seed=seed)
     rows = []
-    for row in compare_heads(heads, embeddings, np.asarray(dataset.labels), split):
+    for row in compare_heads(heads, embeddings, np.asarray(dataset.labels), split, progress=True):
         _say(f"{row.name}: {row.test_accuracy:.2%} of {len(split.test):,} test sentences, {row.fit_seconds:.1f} s")
         rows.append(row)
     quantum = heads["quantum head"]
@@ -121,11 +123,14 @@ def fit(
     from ketfit.learn.classifier import TextClassifier
     from ketfit.learn.compare import accuracy_interval
     from ketfit.learn.data import few_shot_split, load_dataset
+    from ketfit.learn.files import check_place
 
+    check_place(output)
     if tune != "frozen":
         raise ConfigError(f"--tune {tune} is not in this version of KetFit; bodies stay frozen")
     chosen = _fit_config(config, settings, body)
     dataset = load_dataset(data, text_column=text_column, label_column=label_column, split=split, encoding=encoding)
+    _say(f"{len(dataset):,} sentences of {dataset.name}; loading {chosen.body}")
     classifier = TextClassifier(**{name: getattr(chosen, name) for name in type(chosen).model_fields})
     if few_shot is None:
         classifier.fit(dataset.texts, dataset.labels, checkpoint=checkpoint, progress=True)
@@ -172,6 +177,7 @@ def evaluate(
     from ketfit.learn.data import load_dataset
 
     dataset = load_dataset(data, text_column=text_column, label_column=label_column, split=split, encoding=encoding)
+    _say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model)
     known = classifier.classes_.tolist()
     strange = [label for label in dataset.classes if label not in known]
@@ -198,6 +204,7 @@ def predict(
     if bool(texts) == (input_file is not None):
         raise typer.BadParameter("give sentences, or --input FILE, and not both")
     sentences = texts or _lines(input_file)
+    _say(f"loading {model}")
     classifier = TextClassifier.from_pretrained(model)
     probabilities = classifier.predict_proba(sentences, progress=True)
     classes = classifier.classes_.tolist()

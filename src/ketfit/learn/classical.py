@@ -1,7 +1,7 @@
 """The classical heads that a quantum head must stand beside, behind the same interface.
 
-Each has ``fit(X, y, sample_weight=None, *, validation=None)``, ``predict``, ``predict_proba``, ``score`` and
-``n_parameters_``, the number of numbers that it needs to predict.
+Each has ``fit(X, y, sample_weight=None, *, validation=None, progress=False)``, ``predict``, ``predict_proba``,
+``score`` and ``n_parameters_``, the number of numbers that it needs to predict.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PAPER_HIDDEN_SIZES = (0, 48, 96, 144, 192)
 
 
 class LogisticRegressionHead(LogisticRegression):  # type: ignore[misc]
-    """scikit-learn's logistic regression; `validation` is accepted and not used, as there is no epoch to choose."""
+    """scikit-learn's logistic regression; it has no epochs to choose from `validation` or to show as `progress`."""
 
     def fit(
         self,
@@ -38,6 +38,7 @@ class LogisticRegressionHead(LogisticRegression):  # type: ignore[misc]
         sample_weight: ArrayLike | None = None,
         *,
         validation: tuple[ArrayLike, ArrayLike] | None = None,
+        progress: bool = False,
     ) -> Self:
         """Fit on `X` and `y`."""
         super().fit(X, y, sample_weight)
@@ -64,6 +65,7 @@ class SVCHead(SVC):  # type: ignore[misc]
         sample_weight: ArrayLike | None = None,
         *,
         validation: tuple[ArrayLike, ArrayLike] | None = None,
+        progress: bool = False,
     ) -> Self:
         """Fit on `X` and `y`; calibrate probabilities on `validation`."""
         super().fit(X, y, sample_weight)

@@ -53,7 +53,12 @@ def count_parameters(config: HeadConfig, embedding_dim: int, n_classes: int) -> 
 
 
 def compare_heads(
-    heads: Mapping[str, Head], embeddings: NDArray[Any], labels: NDArray[Any], split: Split
+    heads: Mapping[str, Head],
+    embeddings: NDArray[Any],
+    labels: NDArray[Any],
+    split: Split,
+    *,
+    progress: bool = False,
 ) -> Iterator[HeadResult]:
     """Fit each head on the training samples, let it choose on the validation samples, and score it on the test samples.
 
@@ -62,12 +67,13 @@ def compare_heads(
         embeddings: Shape (n, embedding_dim).
         labels: Shape (n,).
         split: Positions of the three parts.
+        progress: Show each training's bar on stderr.
     """
     parts = {name: (embeddings[rows], labels[rows]) for name, rows in vars(split).items()}
     X_test, y_test = parts["test"]
     for name, head in heads.items():
         start = time.perf_counter()
-        head.fit(*parts["train"], validation=parts["validation"])
+        head.fit(*parts["train"], validation=parts["validation"], progress=progress)
         seconds = time.perf_counter() - start
         correct = int((head.predict(X_test) == y_test).sum())
         accuracy, interval = accuracy_interval(correct, len(y_test))

@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -228,17 +228,10 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         StorageError: the folder holds other files, or cannot be written.
     """
     folder = folder.resolve()
-    if folder == Path.cwd():
-        raise StorageError(f"{folder} is the current folder, which cannot be replaced; name another")
+    replaces = check_place(folder, files)
     staged = _beside(folder)
     retired = staged.with_name(f"{staged.name}.old")
     try:
-        replaces = folder.exists()
-        strangers = sorted(
-            entry.name for entry in (folder.iterdir() if replaces else ()) if entry.name not in files or entry.is_dir()
-        )
-        if strangers:
-            raise StorageError(f"{folder} holds {strangers[0]!r}, which is not part of a model; choose another folder")
         staged.mkdir(parents=True)
         for name, content in files.items():
             _write_through(staged / name, content)
@@ -247,8 +240,6 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
             folder.rename(retired)
         staged.rename(folder)
         _flush_folder(folder.parent)
-    except StorageError:
-        raise
     except OSError as error:
         with contextlib.suppress(OSError):  # as it was before; the error below is the one to tell
             if retired.exists():
@@ -258,6 +249,25 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(staged, ignore_errors=True)
         raise StorageError(f"cannot write {folder}: {error.strerror or error}") from error
     shutil.rmtree(retired, ignore_errors=True)
+
+
+def check_place(folder: Path, names: Collection[str] = (WEIGHTS, RECORD, CARD)) -> bool:
+    """Whether a folder stands there that saving would replace; before a long training, ask here.
+
+    Raises:
+        StorageError: it holds anything but files of these names, is the current folder, or cannot be looked into.
+    """
+    folder = folder.resolve()
+    if folder == Path.cwd():
+        raise StorageError(f"{folder} is the current folder, which cannot be replaced; name another")
+    try:
+        entries = list(folder.iterdir()) if folder.exists() else []
+    except OSError as error:
+        raise StorageError(f"cannot write {folder}: {error.strerror or error}") from error
+    strangers = sorted(entry.name for entry in entries if entry.name not in names or entry.is_dir())
+    if strangers:
+        raise StorageError(f"{folder} holds {strangers[0]!r}, which is not part of a model; choose another folder")
+    return folder.exists()
 
 
 def _read_record(path: Path) -> tuple[ModelRecord, bool]:
