@@ -309,12 +309,14 @@ def test_the_installed_program_keeps_stdout_clean(data: Path, tmp_path: Path, ti
 def test_an_interrupted_fit_goes_on_where_it_stopped(data: Path, tmp_path: Path, tiny_body_folder: Path) -> None:
     program = Path(sys.executable).parent / "ketfit"
     checkpoint = tmp_path / "run.checkpoint"
-    settings = [*SMALL[:-2], "--set", "train.epochs=60"]
+    settings = [*SMALL[:-2], "--set", "train.epochs=200", "--set", "train.patience=200"]
     command = [str(part) for part in (program, "fit", data, "--body", tiny_body_folder, *settings, "--json")]
     process = subprocess.Popen(
         [*command, "-o", str(tmp_path / "cut"), "--checkpoint", str(checkpoint)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        # A shell that runs the tests in its background has its children ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 90
     while not checkpoint.exists() and time.monotonic() < deadline:

@@ -36,7 +36,7 @@ class Spy:
     def __init__(self, seen: list[tuple[str, Any]]) -> None:
         self.seen = seen
 
-    def fit(self, X: np.ndarray, y: np.ndarray, *, validation: tuple[np.ndarray, np.ndarray]) -> Spy:
+    def fit(self, X: np.ndarray, y: np.ndarray, *, validation: tuple[np.ndarray, np.ndarray], progress: bool) -> Spy:
         self.seen.append(("fit", (X, y, *validation)))
         return self
 
