@@ -360,10 +360,16 @@ def _two_columns(report: dict[str, Any]) -> Table:
     for name, value in report.items():
         if isinstance(value, dict):
             for inner, figure in value.items():
-                table.add_row(_plain(f"{name}.{inner}"), _plain(str(figure)))
+                table.add_row(_plain(f"{name}.{inner}"), _plain(_shown(figure)))
         else:
-            table.add_row(_plain(name), _plain(f"{value:.4f}" if isinstance(value, float) else str(value)))
+            table.add_row(_plain(name), _plain(_shown(value)))
     return table
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return " to ".join(map(_shown, value)) if isinstance(value, tuple) else str(value)
 
 
 def _plain(text: str) -> Text:
