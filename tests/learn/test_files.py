@@ -236,7 +236,7 @@ class TestContents:
         assert "shape (n, 4)" in card
         assert "| data | `twelve random vectors` |" in card
         assert "| test accuracy | 0.5123 |" in card
-        assert "| test loss | 1.0000 |" in card
+        assert "| test loss | 1 |" in card
         assert "| samples | 10 to train, 2 to validate |" in card
         assert f"{classifier.n_parameters_} total" in card
         assert "1 of 2 qubits, 1 layers, connectivity 1" in card
