@@ -262,6 +262,33 @@ def test_draw_takes_a_model_or_a_config_not_both(
     assert run(capsys, "draw", model, "--config", config)[0] == 2
 
 
+def test_draw_needs_a_head_in_the_config_and_an_encoder_that_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = tmp_path / "fit.toml"
+    config.write_text("seed = 1\n")
+    code, _, err = run(capsys, "draw", "--config", config)
+    assert code == 2
+    assert "has no table [head]" in err
+    code, _, err = run(capsys, "draw", "--module", "encoder", "--encoder", 1)
+    assert code == 2
+    assert "this head has encoders 0 to 0" in err
+
+
+def test_lines_are_those_of_the_file(capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_bytes("one\u2028still one\r\ntwo\x85\n".encode())
+    predictions = run_json(capsys, "predict", model, "--input", lines)["predictions"]
+    assert [row["text"] for row in predictions] == ["one\u2028still one", "two\x85"]
+
+
+def test_evaluate_takes_a_file_without_its_suffix(
+    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "reviews").write_text("text,label\ngreat fun,good\nno fun,bad\n")
+    assert run_json(capsys, "evaluate", model, tmp_path / "reviews", "--format", "csv")["size"] == 2
+
+
 def test_doctor_names_the_engine_and_the_extras(capsys: pytest.CaptureFixture[str]) -> None:
     report = run_json(capsys, "doctor")
     assert report["engine"] == "torch"

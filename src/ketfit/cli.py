@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ketfit.errors import ConfigError, DataError, InputError, KetFitError
+from ketfit.errors import ConfigError, DataError, KetFitError
 
 if TYPE_CHECKING:
     from ketfit.circuit.circuit import Circuit
@@ -40,9 +40,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 TextColumn = Annotated[str, typer.Option(help="Column with the sentences.")]
 LabelColumn = Annotated[str, typer.Option(help="Column with the labels.")]
 DataSplit = Annotated[str | None, typer.Option("--split", help="Split of a Hub data set.")]
+DataFormat = Annotated[
+    Literal["csv", "tsv", "jsonl", "parquet"] | None, typer.Option("--format", help="Of a file without its suffix.")
+]
 Encoding = Annotated[str, typer.Option(help="Encoding of a text file.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.", dir_okay=False)]
-Settings = Annotated[list[str], typer.Option("--set", help="One setting, such as head.n_qubits=9; may be repeated.")]
+Settings = Annotated[
+    list[str],
+    typer.Option(
+        "--set", help="One setting, such as train.epochs=80; may be repeated. Head settings start from the paper's."
+    ),
+]
 Tune = Literal["frozen", "contrastive", "full"]
 
 
@@ -117,6 +125,7 @@ def fit(
     label_column: LabelColumn = "label",
     split: DataSplit = None,
     encoding: Encoding = "utf-8",
+    data_format: DataFormat = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a quantum head on labelled sentences and save the model."""
@@ -129,7 +138,8 @@ def fit(
     if tune != "frozen":
         raise ConfigError(f"--tune {tune} is not in this version of KetFit; bodies stay frozen")
     chosen = _fit_config(config, settings, body)
-    dataset = load_dataset(data, text_column=text_column, label_column=label_column, split=split, encoding=encoding)
+    columns = {"text_column": text_column, "label_column": label_column}
+    dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding)
     _say(f"{len(dataset):,} sentences of {dataset.name}; loading {chosen.body}")
     classifier = TextClassifier(**{name: getattr(chosen, name) for name in type(chosen).model_fields})
     if few_shot is None:
@@ -169,6 +179,7 @@ def evaluate(
     label_column: LabelColumn = "label",
     split: DataSplit = None,
     encoding: Encoding = "utf-8",
+    data_format: DataFormat = None,
     as_json: AsJson = False,
 ) -> None:
     """Accuracy of a saved model on labelled sentences, with its 95 % interval."""
@@ -176,7 +187,8 @@ def evaluate(
     from ketfit.learn.compare import accuracy_interval
     from ketfit.learn.data import load_dataset
 
-    dataset = load_dataset(data, text_column=text_column, label_column=label_column, split=split, encoding=encoding)
+    columns = {"text_column": text_column, "label_column": label_column}
+    dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding)
     _say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model)
     known = classifier.classes_.tolist()
@@ -200,10 +212,12 @@ def predict(
 ) -> None:
     """The label of each sentence, and the probability of each class."""
     from ketfit.learn.classifier import TextClassifier
+    from ketfit.learn.data_sources import read_lines
 
     if bool(texts) == (input_file is not None):
         raise typer.BadParameter("give sentences, or --input FILE, and not both")
-    sentences = texts or _lines(input_file)
+    sentences = texts if input_file is None else read_lines(input_file)
+    assert sentences is not None
     _say(f"loading {model}")
     classifier = TextClassifier.from_pretrained(model)
     probabilities = classifier.predict_proba(sentences, progress=True)
@@ -246,6 +260,7 @@ def draw(
     model: Annotated[str | None, typer.Argument(help="A saved model, to draw with its trained angles.")] = None,
     config: ConfigFile = None,
     module: Annotated[Literal["encoder", "qpu"], typer.Option(help="Which circuit.")] = "qpu",
+    encoder: Annotated[int, typer.Option(help="Which of a model's encoders, from 0.")] = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Picture: .svg, .png or .pdf.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -254,7 +269,7 @@ def draw(
 
     if model is not None and config is not None:
         raise typer.BadParameter("give a model or --config, not both")
-    circuit, weights, measured = _circuit_of(model, config, module)
+    circuit, weights, measured = _circuit_of(model, config, module, encoder)
     if output is None:
         drawing = draw_text(circuit, weights, measured=measured, width=_console().width)
     else:
@@ -307,20 +322,27 @@ def _fit_config(path: Path | None, settings: list[str], body: str | None) -> Fit
         table[name] = parse_toml_value(value)
     if body is not None:
         tables["body"] = body
-    return FitConfig.from_mapping(tables)
+    return FitConfig.from_mapping(tables, where="the settings" if path is None else str(path))
 
 
 def _circuit_of(
-    model: str | None, config: Path | None, module: str
+    model: str | None, config: Path | None, module: str, encoder: int
 ) -> tuple[Circuit, Sequence[float] | None, Sequence[int]]:
     """The circuit to draw, its trained angles if there are any, and the qubits that are read out."""
     from ketfit.learn.files import find_model, load_model
     from ketfit.model.config import HeadConfig
 
     head = None if model is None else load_model(find_model(model))[0]
-    shape = head.config if head is not None else _fit_config(config, [], None).head or HeadConfig.paper()
+    shape = HeadConfig.paper() if head is None else head.config
+    if config is not None:
+        table = _fit_config(config, [], None).head
+        if table is None:
+            raise ConfigError(f"{config} has no table [head]; the head that fit would choose depends on the body")
+        shape = table
+    if not 0 <= encoder < shape.n_encoders:
+        raise ConfigError(f"--encoder {encoder}: this head has encoders 0 to {shape.n_encoders - 1}")
     if module == "encoder":
-        weights = None if head is None else head.encoder.weights[0].tolist()
+        weights = None if head is None else head.encoder.weights[encoder].tolist()
         return shape.encoder_circuit(), weights, range(shape.n_qubits)
     return shape.qpu_circuit(), None if head is None else head.weights.tolist(), range(shape.n_measured)
 
@@ -330,19 +352,6 @@ def _picture_format(path: Path) -> str:
     if format not in ("svg", "png", "pdf"):
         raise ConfigError(f"{path}: a picture is .svg, .png or .pdf")
     return format
-
-
-def _lines(path: Path | None) -> list[str]:
-    try:
-        content = sys.stdin.buffer.read() if path is None or str(path) == "-" else path.read_bytes()
-        lines = content.decode("utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 at byte {error.start}; convert it first") from error
-    if not lines:
-        raise InputError(f"{path} holds no sentence")
-    return lines
 
 
 def _report(report: dict[str, Any], as_json: bool, table: Table, hint: str | None = None) -> None:

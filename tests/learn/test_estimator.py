@@ -651,7 +651,7 @@ class TestRefused:
         assert not any(tmp_path.iterdir())
 
     def test_a_negative_seed(self) -> None:
-        with pytest.raises(ValueError, match="non-negative"):
+        with pytest.raises(ValueError, match="seed=-1: it is an integer from 0"):
             quantum(seed=-1).fit(*clouds())
 
     def test_hidden_units_below_zero(self) -> None:
@@ -742,3 +742,44 @@ def test_progress_is_shown_on_stderr_when_asked(capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "5/5" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"head": {"n_qubits": 3}}, "head=.*pass a HeadConfig"),
+        ({"train": 3}, "train=3: pass a TrainConfig"),
+        ({"seed": None}, "seed=None: it is an integer"),
+        ({"seed": -1}, "seed=-1: it is an integer from 0"),
+    ],
+)
+def test_settings_of_the_wrong_kind_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        QuantumHeadClassifier(**settings).fit(*clouds())
+
+
+def test_weights_of_classes_come_from_the_training_labels_alone() -> None:
+    x, y = clouds(classes=3)
+    few = (x[y != 2], y[y != 2])  # no sample of the third class, which has a weight all the same
+    head = quantum(class_weight={0: 1.0, 1: 2.0, 2: 3.0}).fit(x, y, validation=few)
+    assert head.validation_size_ == len(few[1])
+
+
+def test_groups_of_another_length_are_refused_with_validation_samples_too() -> None:
+    x, y = clouds()
+    with pytest.raises(ValueError, match="groups has shape"):
+        quantum().fit(x, y, groups=np.arange(3), validation=(x, y))
+
+
+def test_a_slice_of_zeros_is_named_by_its_row() -> None:
+    config = HeadConfig(n_qubits=2, n_encoders=2, connectivity=1, encoder_input="slices")
+    x = np.ones((12, 6))
+    x[7, 3:] = 0
+    with pytest.raises(ValueError, match="slice 1 of embedding 7 is all zeros"):
+        QuantumHeadClassifier(config).fit(x, [0, 1] * 6)
+
+
+def test_a_head_in_double_precision_has_the_angle_scale_it_was_given() -> None:
+    x, y = clouds()
+    head = quantum(head=HEAD.updated(angle_scale=0.1)).fit(x.astype(np.float64), y)
+    assert head.module_.angle_scale.item() == 0.1

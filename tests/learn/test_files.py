@@ -31,6 +31,7 @@ from ketfit.learn.files import (
     CARD,
     RECORD,
     WEIGHTS,
+    check_place,
     load_model,
     read_tensors,
     write_file,
@@ -916,3 +917,21 @@ class TestTensorFiles:
         for text in ('{"a": 1, "a": 1}', "NaN", "[-Infinity]", "1e999", "[1,]", "{a: 1}"):
             with pytest.raises(ValueError, match=r"2 times|not JSON|Expecting|Illegal|finite"):
                 parse_json(text)
+
+
+def test_a_place_that_cannot_be_written_is_told_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_place(tmp_path / "new" / "model")
+    assert not any(tmp_path.iterdir())
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(StorageError, match="cannot write .*model: Read-only file system"):
+        check_place(tmp_path / "new" / "model")
+
+
+def test_a_record_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"config\.json would have .* bytes"):
+        fitted(("a" * 600_000, "b" * 600_000)).save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()

@@ -715,3 +715,10 @@ class TestProgress:
         assert capsys.readouterr().out == ""
         train(linear(), blobs(8, 1), None, TrainConfig(epochs=3), seed=0, progress=True)  # a live bar would refuse
         assert "3/3" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_finite_never_come_out() -> None:
+    # The loss is taken before a step, so that without validation samples nothing else would look at the last one.
+    settings = TrainConfig(epochs=1, weight_decay=1e300)
+    with pytest.raises(TrainingError, match="epoch 0 made weights that are not finite"):
+        train(linear().float(), blobs(8, 1, dtype=torch.float32), None, settings, seed=0)

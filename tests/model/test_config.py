@@ -426,3 +426,11 @@ def test_a_config_error_is_a_value_error():
         TrainConfig(epochs=0)
     assert isinstance(caught.value, KetFitError)
     assert all(issubclass(config, Config) for config in (HeadConfig, TrainConfig, FitConfig))
+
+
+def test_a_qpu_circuit_that_no_memory_holds_is_refused():
+    with pytest.raises(ConfigError, match="make a QPU circuit of 50 qubits; the most is 30"):
+        HeadConfig(n_qubits=10, n_encoders=5)
+    assert HeadConfig(n_qubits=10, n_encoders=5, merge="mean").qpu_qubits == 10
+    with pytest.raises(ConfigError, match="rotations; the most is 1,000,000"):
+        HeadConfig(encoder_layers=10**9)

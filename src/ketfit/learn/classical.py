@@ -121,7 +121,7 @@ class MLPHead(TorchHeadClassifier):
         self.hidden = hidden
         self.match_parameters = match_parameters
 
-    def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator) -> nn.Module:
+    def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator, dtype: torch.dtype) -> nn.Module:
         hidden = self.hidden
         if self.match_parameters is not None:
             hidden = matching_hidden_units(self.match_parameters, embedding_dim, n_classes)

@@ -23,6 +23,7 @@ from ketfit.learn.data import duplicate_groups
 from ketfit.learn.estimator import ClassWeight, ConfiguredEstimator, TorchHeadClassifier
 from ketfit.learn.files import BodyRecord, ModelRecord, find_model, load_model, save_model
 from ketfit.model.config import HeadConfig, TrainConfig
+from ketfit.model.encoder import slice_widths
 from ketfit.model.head import QuantumHead
 
 
@@ -94,14 +95,18 @@ class QuantumHeadClassifier(Pushed, TorchHeadClassifier):
         super().__init__(train, seed, validation_fraction, class_weight, device)
         self.head = head
 
-    def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator) -> QuantumHead:
+    def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator, dtype: torch.dtype) -> QuantumHead:
         config = self.head or HeadConfig.recommended(embedding_dim, n_classes)
-        return QuantumHead(config, embedding_dim, n_classes, generator)
+        return QuantumHead(config, embedding_dim, n_classes, generator, dtype)
 
     def _check_embeddings(self, x: NDArray[Any], rows: NDArray[np.int64]) -> None:
-        zero = rows[~x.any(axis=1)]
-        if len(zero):
-            raise InputError(f"embedding {zero[0]} is all zeros, which has no direction to load into amplitudes")
+        config = self.head or HeadConfig.recommended(x.shape[1])
+        ends = np.cumsum(slice_widths(config, x.shape[1])) if config.encoder_input == "slices" else [x.shape[1]]
+        for number, part in enumerate(np.split(x, ends[:-1], axis=1)):
+            zero = rows[~part.any(axis=1)]
+            if len(zero):
+                what = f"slice {number} of embedding" if len(ends) > 1 else "embedding"
+                raise InputError(f"{what} {zero[0]} is all zeros, which has no direction to load into amplitudes")
 
     @property
     def head_config_(self) -> HeadConfig:
@@ -321,8 +326,9 @@ class TextClassifier(Pushed, ClassifierMixin, ConfiguredEstimator):  # type: ign
         loaded = load_body(body or record.body.name, revision=body_revision, device=device)
         if loaded.fingerprint != record.body.fingerprint:
             raise BodyError(
-                f"{name} was trained on {record.body.name!r} with fingerprint {record.body.fingerprint[:16]}..., and "
-                f"{loaded.name!r} has {loaded.fingerprint[:16]}...; give it the same body"
+                f"{name} was trained on {record.body.name!r} ({record.body.source}) with fingerprint "
+                f"{record.body.fingerprint[:16]}..., and {loaded.name!r} here ({loaded.source}) has "
+                f"{loaded.fingerprint[:16]}...; give it the same body"
             )
         return cls.from_parts(loaded, QuantumHeadClassifier._from_record(head, record, device), cache=cache)
 

@@ -60,7 +60,9 @@ def compare_heads(
     *,
     progress: bool = False,
 ) -> Iterator[HeadResult]:
-    """Fit each head on the training samples, let it choose on the validation samples, and score it on the test samples.
+    """Fit each head on the training samples, and score it on the test samples.
+
+    Heads that are trained in epochs choose theirs on the validation samples.
 
     Args:
         heads: Untrained heads by name; they are fitted in place, one at each step of the iterator.
@@ -69,11 +71,12 @@ def compare_heads(
         split: Positions of the three parts.
         progress: Show each training's bar on stderr.
     """
-    parts = {name: (embeddings[rows], labels[rows]) for name, rows in vars(split).items()}
-    X_test, y_test = parts["test"]
+    train, validation, (X_test, y_test) = (
+        (embeddings[rows], labels[rows]) for rows in (split.train, split.validation, split.test)
+    )
     for name, head in heads.items():
         start = time.perf_counter()
-        head.fit(*parts["train"], validation=parts["validation"], progress=progress)
+        head.fit(*train, validation=validation if len(split.validation) else None, progress=progress)
         seconds = time.perf_counter() - start
         correct = int((head.predict(X_test) == y_test).sum())
         accuracy, interval = accuracy_interval(correct, len(y_test))

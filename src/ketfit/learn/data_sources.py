@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -210,6 +211,26 @@ def _reach_hub(name: str, revision: str | None) -> None:
             f"there is no file {name!r}, and the Hub cannot be reached ({error}); use a CSV, TSV, JSONL or Parquet "
             "file, or set HF_HUB_OFFLINE=1 to use what is in the cache"
         ) from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """The sentences of a UTF-8 text file, one a line; the path ``-`` is stdin.
+
+    Raises:
+        DataError: it cannot be read, is not UTF-8, or is empty.
+    """
+    name = "stdin" if str(path) == "-" else str(path)
+    try:
+        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        text = content.decode("utf-8-sig").removesuffix("\n")
+    except OSError as error:
+        raise DataError(f"cannot read {name}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is not UTF-8 at byte {error.start}; convert it first") from error
+    if not text:
+        raise DataError(f"{name} holds no sentence")
+    # Not str.splitlines: to Unicode a line ends in more ways than to the programs that number a file's lines.
+    return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 def parse_json(text: str) -> Any:

@@ -21,7 +21,7 @@ from typing_extensions import Self
 from ketfit.errors import ConfigError, DataError, InputError
 from ketfit.learn.data import holdout_split
 from ketfit.learn.train import Samples, predict_logits, train
-from ketfit.model.config import Config, TrainConfig
+from ketfit.model.config import Config, HeadConfig, TrainConfig
 from ketfit.seeds import torch_stream
 
 ClassWeight = Mapping[Any, float] | Literal["balanced"] | None
@@ -87,8 +87,8 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         self.device = device
 
     @abstractmethod
-    def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator) -> nn.Module:
-        """A fresh module with `n_classes` logits."""
+    def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator, dtype: torch.dtype) -> nn.Module:
+        """A fresh module with `n_classes` logits that computes in `dtype`."""
 
     def fit(
         self,
@@ -120,6 +120,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
             InputError: an embedding is zero.
             DataError: there is only one class, or the validation labels hold one that `y` does not.
             ConfigError: the settings do not fit the data.
+            TrainingError, ModelFileError, StorageError: as in `train`.
             ValueError: an array that scikit-learn would refuse.
         """
         before = dict(self.__dict__)
@@ -139,25 +140,32 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         checkpoint: str | Path | None,
         progress: bool,
     ) -> Self:
+        self._check_settings()
         if not 0 <= self.validation_fraction < 1:
             raise ConfigError(f"validation_fraction={self.validation_fraction!r}: it goes from 0 to below 1")
         x, labels = self._checked(X, y, reset=True)
         check_classification_targets(labels)
-        weight = self._weights(x, labels, sample_weight)
+        weight: NDArray[Any] = _check_sample_weight(sample_weight, x, dtype=x.dtype, ensure_non_negative=True)
         counts = weight > 0
+        if not counts.any():
+            raise DataError("every sample has weight zero; give some of each class a positive weight")
+        if groups is not None:
+            groups = _column(groups, "groups", len(counts))[counts]
         x, labels, weight = x[counts], labels[counts], weight[counts]
         self._check_embeddings(x, np.flatnonzero(counts))
         classes, codes = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise DataError(f"a classifier needs two classes or more; these labels hold 1 class: {labels[0]!r}")
-        module = self._build(x.shape[1], len(classes), torch_stream(self.seed, "init"))
-        module.to(device=self.device, dtype=torch.from_numpy(x[:0]).dtype)
+        of_class = self._class_weights(labels, codes)
+        weight = weight * of_class[codes]
+        dtype = torch.from_numpy(x[:0]).dtype
+        module = self._build(x.shape[1], len(classes), torch_stream(self.seed, "init"), dtype)
+        module.to(device=self.device, dtype=dtype)
         if validation is None:
-            groups = None if groups is None else _column(groups, "groups", len(counts))[counts]
             kept, held_out = holdout_split(codes, self.validation_fraction, self.seed, groups)
             samples, held = (_samples(module, x[i], codes[i], weight[i]) for i in (kept, held_out))
         else:
-            samples, held = _samples(module, x, codes, weight), self._validation(module, classes, *validation)
+            samples, held = _samples(module, x, codes, weight), self._validation(module, classes, of_class, *validation)
         config = self.train or TrainConfig()
         file = None if checkpoint is None else Path(checkpoint)
         result = train(
@@ -197,27 +205,34 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
     def _check_embeddings(self, x: NDArray[Any], rows: NDArray[np.int64]) -> None:
         """Refuse embeddings that the head cannot take; `rows` are their numbers in what the user gave."""
 
-    def _weights(self, x: NDArray[Any], labels: NDArray[Any], sample_weight: ArrayLike | None) -> NDArray[Any]:
-        """The weight of each sample times that of its class."""
-        weight: NDArray[Any] = _check_sample_weight(sample_weight, x, dtype=x.dtype, ensure_non_negative=True)
-        if not weight.any():
-            raise DataError("every sample has weight zero; give some of each class a positive weight")
-        counts = weight > 0
-        of_class = compute_sample_weight(self.class_weight, labels[counts])
-        if not (np.isfinite(of_class) & (of_class > 0)).all():
-            raise ConfigError(f"class_weight={self.class_weight!r}: weights of classes are positive numbers")
-        weight = weight.copy()
-        weight[counts] *= of_class
-        return weight
+    def _check_settings(self) -> None:
+        """Refuse parameters of the wrong kind before anything is done with them."""
+        for name, config in (("head", HeadConfig), ("train", TrainConfig)):
+            value = getattr(self, name, None)
+            if not (value is None or isinstance(value, config)):
+                raise ConfigError(f"{name}={value!r}: pass a {config.__name__}, or None")
+        if not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
+            raise ConfigError(f"seed={self.seed!r}: it is an integer from 0")
 
-    def _validation(self, module: nn.Module, classes: NDArray[Any], X: ArrayLike, y: ArrayLike) -> Samples:
+    def _class_weights(self, labels: NDArray[Any], codes: NDArray[Any]) -> NDArray[Any]:
+        """The weight of each class, from the training labels."""
+        of_sample = compute_sample_weight(self.class_weight, labels)
+        if not (np.isfinite(of_sample) & (of_sample > 0)).all():
+            raise ConfigError(f"class_weight={self.class_weight!r}: weights of classes are positive numbers")
+        of_class = np.ones(codes.max() + 1)
+        of_class[codes] = of_sample
+        return of_class
+
+    def _validation(
+        self, module: nn.Module, classes: NDArray[Any], of_class: NDArray[Any], X: ArrayLike, y: ArrayLike
+    ) -> Samples:
         x, labels = self._checked(X, y, reset=False)
         self._check_embeddings(x, np.arange(len(x)))
         unknown = sorted(set(labels.tolist()) - set(classes.tolist()))
         if unknown:
             raise DataError(f"the validation labels hold {unknown[0]!r}, which the training labels do not")
-        weight = compute_sample_weight(self.class_weight, labels)
-        return _samples(module, x, np.searchsorted(classes, labels), weight)
+        codes = np.searchsorted(classes, labels)
+        return _samples(module, x, codes, of_class[codes])
 
 
 def _column(values: ArrayLike, name: str, length: int) -> NDArray[Any]:

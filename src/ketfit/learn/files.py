@@ -94,7 +94,8 @@ def save_model(folder: str | Path, head: QuantumHead, facts: Mapping[str, Any]) 
         facts: The fields of `ModelRecord` that the head itself does not know.
 
     Raises:
-        StorageError: the folder holds other files, or cannot be written.
+        StorageError: the folder holds other files, cannot be written, or the record is too large.
+        ConfigError: a fact does not fit, such as a metric that is not finite or whose name is not one word.
     """
     weights = safetensors.torch.save({name: tensor.cpu() for name, tensor in head.state_dict().items()})
     record = ModelRecord(
@@ -110,6 +111,10 @@ def save_model(folder: str | Path, head: QuantumHead, facts: Mapping[str, Any]) 
         RECORD: _record_bytes(record),
         CARD: _card(record, head).encode(),
     }
+    if len(files[RECORD]) > LARGEST_RECORD:
+        raise StorageError(
+            f"{RECORD} would have {len(files[RECORD])} bytes; the most is {LARGEST_RECORD}: shorten the labels"
+        )
     write_folder(Path(folder), files)
     return record
 
@@ -139,7 +144,7 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
 
 
 def load_model(folder: str | Path) -> tuple[QuantumHead, ModelRecord]:
-    """The head and the record of a model folder, if every byte of it is as it was saved.
+    """The head and the record of a model folder, if every tensor and every setting is as it was saved.
 
     Raises:
         ModelFileError: a file is missing, damaged, of another version, or does not fit the others.
@@ -228,7 +233,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         StorageError: the folder holds other files, or cannot be written.
     """
     folder = folder.resolve()
-    replaces = check_place(folder, files)
+    replaces = _replaces(folder, files)
     staged = _beside(folder)
     retired = staged.with_name(f"{staged.name}.old")
     try:
@@ -251,13 +256,25 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     shutil.rmtree(retired, ignore_errors=True)
 
 
-def check_place(folder: Path, names: Collection[str] = (WEIGHTS, RECORD, CARD)) -> bool:
-    """Whether a folder stands there that saving would replace; before a long training, ask here.
+def check_place(folder: Path) -> None:
+    """Refuse a folder that a model cannot be saved in; before a long training, ask here.
 
     Raises:
-        StorageError: it holds anything but files of these names, is the current folder, or cannot be looked into.
+        StorageError: it holds other files, is the current folder, or cannot be written.
     """
     folder = folder.resolve()
+    _replaces(folder, (WEIGHTS, RECORD, CARD))
+    parent = next(parent for parent in folder.parents if parent.exists())
+    probe = _beside(parent / folder.name)
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise StorageError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def _replaces(folder: Path, names: Collection[str]) -> bool:
+    """Whether a folder stands there already, with files of these names and nothing else."""
     if folder == Path.cwd():
         raise StorageError(f"{folder} is the current folder, which cannot be replaced; name another")
     try:

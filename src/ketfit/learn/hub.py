@@ -1,4 +1,4 @@
-"""The one seam to the Hugging Face Hub: folders fetched at one commit, pushed as one commit, and never a hang.
+"""The seam to the models of the Hugging Face Hub: folders at one commit, and never a hang.
 
 The Hub is asked once which commit a name means, with a limit on the whole answer. Then the files of that commit are
 downloaded, or found in the Hub's own cache. A Hub that does not answer is what being offline is: then the cache holds

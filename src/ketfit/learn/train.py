@@ -77,7 +77,8 @@ def train(
         progress: Show a bar on stderr.
 
     Raises:
-        TrainingError: the loss is not finite, or the checkpoint belongs to another run.
+        TrainingError: the loss or the weights are not finite, or the checkpoint belongs to another run.
+        ModelFileError: the checkpoint is damaged.
         StorageError: the checkpoint cannot be written.
     """
     run = _Run(module, config, fingerprint=_fingerprint(module, samples, validation, config, seed))
@@ -169,6 +170,11 @@ class _Run:
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
+            if not all(torch.isfinite(parameter).all() for parameter in self.module.parameters()):
+                raise TrainingError(
+                    f"epoch {len(self.history)} made weights that are not finite; "
+                    "lower the learning rate or the weight decay"
+                )
             total += loss.item() * weight.item()
             weights += weight.item()
         return total / weights

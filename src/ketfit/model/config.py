@@ -26,6 +26,9 @@ Positive = Annotated[int, Field(ge=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
+MOST_QUBITS = 30
+"""Of one circuit: its state is 4 GiB in single precision."""
+
 MOST_ROTATIONS = 1_000_000
 """In the circuits of one head. Settings that ask for more are a mistake, or an attack on whoever loads them."""
 
@@ -99,9 +102,9 @@ class HeadConfig(Config):
     qubits; `recommended` is what we found to learn better.
     """
 
-    n_qubits: Annotated[int, Field(ge=2, le=30, description="Qubits of each encoder (Q_c); 2**n_qubits amplitudes")] = (
-        10
-    )
+    n_qubits: Annotated[
+        int, Field(ge=2, le=MOST_QUBITS, description="Qubits of each encoder (Q_c); 2**n_qubits amplitudes")
+    ] = 10
     n_encoders: Annotated[int, Field(ge=1, description="Encoders side by side (E)")] = 1
     encoder_layers: Annotated[int, Field(ge=0, description="Layers of each encoder circuit (M)")] = 2
     connectivity: Annotated[int, Field(ge=1, description="Largest distance of a CNOT (C), in every circuit")] = 2
@@ -143,6 +146,11 @@ class HeadConfig(Config):
         if self.encoder_input == "slices" and self.n_encoders == 1:
             raise ValueError(
                 "encoder_input='slices' needs n_encoders of 2 or more; one encoder sees the whole embedding"
+            )
+        if self.qpu_qubits > MOST_QUBITS:
+            raise ValueError(
+                f"n_encoders={self.n_encoders} of n_qubits={self.n_qubits} make a QPU circuit of {self.qpu_qubits} "
+                f"qubits; the most is {MOST_QUBITS}: use fewer, or merge='mean'"
             )
         rotations = sum(self.count_angles(tied=False)) + self.n_reuploads * self.qpu_qubits
         if rotations > MOST_ROTATIONS:
@@ -220,7 +228,7 @@ class TrainConfig(Config):
     learning_rate: Annotated[Finite, Field(gt=0, le=1e37, description="Of AdamW; within the range of float32")] = 0.03
     weight_decay: Annotated[Finite, Field(ge=0, description="Of AdamW")] = 0.0
     schedule: Annotated[
-        Literal["constant", "cosine"], Field(description="Learning rate over the epochs; cosine ends at zero")
+        Literal["constant", "cosine"], Field(description="Learning rate over the epochs; cosine falls towards zero")
     ] = "constant"
     selection: Annotated[
         Literal["loss", "accuracy"], Field(description="What the best epoch is chosen by, on the validation share")

@@ -28,7 +28,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.circuit = config.encoder_circuit()
-        self.widths = _slice_widths(config, embedding_dim)
+        self.widths = slice_widths(config, embedding_dim)
         self.weights = nn.Parameter(initial_angles(config.n_encoders, self.circuit.n_weights, generator=generator))
 
     def forward(self, embeddings: Tensor) -> Tensor:
@@ -108,8 +108,12 @@ def initial_angles(*shape: int, generator: torch.Generator) -> Tensor:
     return 0.1 * torch.randn(*shape, generator=generator)
 
 
-def _slice_widths(config: HeadConfig, embedding_dim: int) -> list[int]:
-    """How many entries of the embedding each encoder sees; slices differ by one entry at most."""
+def slice_widths(config: HeadConfig, embedding_dim: int) -> list[int]:
+    """How many entries of the embedding each encoder sees; slices differ by one entry at most.
+
+    Raises:
+        ConfigError: they do not fit the encoders, or there are more encoders than entries.
+    """
     if config.encoder_input == "whole":
         widths = [embedding_dim] * config.n_encoders
     else:

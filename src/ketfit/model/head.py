@@ -23,13 +23,19 @@ class QuantumHead(nn.Module):
         embedding_dim: Width of the embeddings.
         n_classes: Number of logits, at least 2.
         generator: Source of the initial parameters; None is seed 0.
+        dtype: torch.float32 or torch.float64.
 
     Raises:
         ConfigError: the embedding does not fit the encoders, or there are fewer than two classes.
     """
 
     def __init__(
-        self, config: HeadConfig, embedding_dim: int, n_classes: int, generator: torch.Generator | None = None
+        self,
+        config: HeadConfig,
+        embedding_dim: int,
+        n_classes: int,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         if n_classes < 2:
@@ -43,9 +49,11 @@ class QuantumHead(nn.Module):
         self.circuit = config.qpu_circuit()
         self.encoder = Encoder(config, embedding_dim, generator)
         self.weights = nn.Parameter(initial_angles(self.circuit.n_weights, generator=generator))
-        self.angle_scale = nn.Parameter(torch.tensor(config.angle_scale), requires_grad=config.train_angle_scale)
+        scale = torch.tensor(config.angle_scale, dtype=torch.float64)  # rounded once, to the head's own dtype
+        self.angle_scale = nn.Parameter(scale, requires_grad=config.train_angle_scale)
         features = config.n_measured + (config.qpu_qubits if config.skip_connection else 0)
         self.linear = seeded_linear(features, n_classes, generator)
+        self.to(dtype)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Logits of shape (batch, n_classes) from embeddings of shape (batch, embedding_dim).

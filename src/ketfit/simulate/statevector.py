@@ -215,8 +215,10 @@ def _check_tensors(circuit: Circuit, weights: Tensor, inputs: Tensor | None, ini
         "initial": (initial, 2**circuit.n_qubits),
     }
     for name, (tensor, width) in named.items():
-        if tensor is None:
+        if tensor is None and name != "weights":
             continue
+        if not isinstance(tensor, Tensor):
+            raise InputError(f"{name} is of type {type(tensor).__name__}; pass a torch.Tensor")
         shape = f"({width},)" if name == "weights" else f"(batch, {width})"
         if tensor.dim() != (1 if name == "weights" else 2) or tensor.shape[-1] != width:
             raise InputError(f"{name} has shape {tuple(tensor.shape)}; this circuit needs {shape}")
