@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ketfit.circuit.circuit import Angle, Circuit, Gate
-from ketfit.circuit.export import angle_values
+from ketfit.circuit.export import angle_values, measured_qubits
 from ketfit.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def draw_text(
         CircuitError: a measured qubit is out of range or named twice.
     """
     values = angle_values(circuit, weights, inputs)
-    ends = _measured(circuit, measured)
+    ends = frozenset(measured_qubits(circuit, measured))
     wires = range(circuit.n_qubits)
     columns = [_text_column(column, circuit.n_qubits, values) for column in pack_columns(circuit)]
     indent = len(f"q{circuit.n_qubits - 1}: ")
@@ -120,7 +120,7 @@ def draw_figure(
         raise MissingExtraError("Drawing a figure", "'ketfit[draw]'") from error
 
     values = angle_values(circuit, weights, inputs)
-    ends = _measured(circuit, measured)
+    ends = frozenset(measured_qubits(circuit, measured))
     columns = pack_columns(circuit)
     widths = [_CX_PITCH if all(gate.name == "cx" for gate in column) else _BOX_PITCH for column in columns]
     frame = _HEAD + _TAIL
@@ -136,11 +136,6 @@ def draw_figure(
         _figure_wires(axes, tails, number * pitch, _HEAD + sum(widths[part]))
         _figure_columns(axes, columns[part], widths[part], number * pitch, values)
     return figure
-
-
-def _measured(circuit: Circuit, measured: Iterable[int]) -> frozenset[int]:
-    qubits = tuple(measured)
-    return frozenset(circuit.check_qubits(qubits)) if qubits else frozenset()
 
 
 def _tails(n_qubits: int, ends: frozenset[int], measured: str, goes_on: str) -> list[str]:

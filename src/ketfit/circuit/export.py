@@ -60,7 +60,7 @@ def to_qasm3(
         CircuitError: a measured qubit is out of range or named twice.
     """
     values = angle_values(circuit, weights, inputs)
-    qubits = _measured(circuit, measured)
+    qubits = measured_qubits(circuit, measured)
     free = {gate.angle for gate in circuit.gates if gate.angle is not None} - values.keys()
     lines = ["OPENQASM 3.0;", 'include "stdgates.inc";']
     declared = sorted(free, key=lambda angle: (angle.source == "input", angle.index))
@@ -108,7 +108,7 @@ def to_qiskit(
         raise MissingExtraError("Converting to Qiskit", "'ketfit[hardware]'") from error
 
     values = angle_values(circuit, weights, inputs)
-    qubits = _measured(circuit, measured)
+    qubits = measured_qubits(circuit, measured)
     free = {"weight": ParameterVector("w", circuit.n_weights), "input": ParameterVector("x", circuit.n_inputs)}
     converted = QuantumCircuit(circuit.n_qubits, len(qubits))
     for gate in circuit.gates:
@@ -193,7 +193,8 @@ def _array(name: str, values: Any, size: int, *, batched: bool) -> Any:
     return values
 
 
-def _measured(circuit: Circuit, measured: Iterable[int]) -> tuple[int, ...]:
+def measured_qubits(circuit: Circuit, measured: Iterable[int]) -> tuple[int, ...]:
+    """The qubits to measure, checked; unlike `Circuit.check_qubits` it takes none as none."""
     qubits = tuple(measured)
     return circuit.check_qubits(qubits) if qubits else ()
 

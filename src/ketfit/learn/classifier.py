@@ -27,7 +27,7 @@ from ketfit.model.encoder import slice_widths
 from ketfit.model.head import QuantumHead
 
 
-class Pushed:
+class HubMixin:
     """An estimator that can be saved can be pushed to the Hugging Face Hub."""
 
     @abstractmethod
@@ -67,7 +67,7 @@ class Pushed:
             return hub.push(model, repo_id, private=private, token=token, commit_message=commit_message)
 
 
-class QuantumHeadClassifier(Pushed, TorchHeadClassifier):
+class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
     """A quantum head on embeddings, for a pipeline, a grid search, or the head of a SetFit model.
 
     Args:
@@ -188,7 +188,7 @@ class QuantumHeadClassifier(Pushed, TorchHeadClassifier):
         }
 
 
-class TextClassifier(Pushed, ClassifierMixin, ConfiguredEstimator):  # type: ignore[misc]
+class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: ignore[misc]
     """A frozen sentence transformer with a quantum head, on raw sentences.
 
     Args:

@@ -30,7 +30,7 @@ from ketfit.learn.data_sources import parse_json
 from ketfit.model.config import Config, Finite, HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 WEIGHTS, RECORD, CARD = "model.safetensors", "config.json", "README.md"
 RECORD_HASH = "record_sha256"
 LARGEST_RECORD = 2**20  # bytes; a record of a thousand classes has some ten thousand
@@ -99,7 +99,7 @@ def save_model(folder: str | Path, head: QuantumHead, facts: Mapping[str, Any]) 
     """
     weights = safetensors.torch.save({name: tensor.cpu() for name, tensor in head.state_dict().items()})
     record = ModelRecord(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         head=head.config,
         embedding_dim=head.embedding_dim,
         dtype="float64" if head.weights.dtype == torch.float64 else "float32",

@@ -151,6 +151,7 @@ class _Run:
         self.best_epoch = -1
 
     def finished(self) -> bool:
+        """Whether all epochs are done, or too many passed without a new best."""
         done = len(self.history)
         patience = self.config.patience
         waited = done - 1 - self.best_epoch
@@ -180,6 +181,7 @@ class _Run:
         return total / weights
 
     def record(self, row: Epoch) -> None:
+        """Add a row to the history, and keep the weights if it is the best so far."""
         if row.validation_loss is not None and not math.isfinite(row.validation_loss):
             # No epoch would be better than this one, nor this one better than another.
             raise TrainingError(
@@ -190,6 +192,7 @@ class _Run:
             self.best, self.best_epoch = _copy(self.module), row.epoch
 
     def save(self, path: Path) -> None:
+        """Write all that `load` needs to go on from here."""
         tensors = {f"module.{name}": tensor for name, tensor in self.module.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         for place, state in self.optimizer.state_dict()["state"].items():
@@ -198,6 +201,7 @@ class _Run:
         write_tensors(path, tensors, {"checkpoint": _FACTS.dump_json(facts).decode()})
 
     def load(self, path: Path) -> None:
+        """Go on from a checkpoint of this very run."""
         tensors, metadata = read_tensors(path)
         try:
             facts = _FACTS.validate_json(metadata.get("checkpoint", ""))
