@@ -291,7 +291,7 @@ def test_evaluate_takes_a_file_without_its_suffix(
 
 def test_doctor_names_the_engine_and_the_extras(capsys: pytest.CaptureFixture[str]) -> None:
     report = run_json(capsys, "doctor")
-    assert report["engine"] == "torch"
+    assert report["engine"] in {f"native, {name}" for name in ("avx512", "avx2", "baseline")}
     assert set(report["extras"]) >= {"bundled", "bundled-mpnet", "datasets", "draw", "hardware"}
     assert report["extras"]["bundled"] == "installed"
 

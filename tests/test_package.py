@@ -76,7 +76,8 @@ def test_importing_prints_nothing(imported):
 def test_importing_touches_no_file_no_environment_and_no_network(imported):
     _, seen = imported
     assert seen["events"] == []
-    assert seen["keys"] == []
+    # An editable install finds modules through a hook of its build tool, which reads its own settings.
+    assert [key for key in seen["keys"] if not key.startswith("SKBUILD_")] == []
     assert not seen["changed"]
     assert any(path.endswith("__init__.py") or ".pyc" in path for path, _ in seen["opened"]), "the probe saw nothing"
     others = [(path, mode) for path, mode in seen["opened"] if mode != "r" or not path.endswith((".py", ".pyc"))]

@@ -19,13 +19,14 @@ def examine() -> dict[str, Any]:
     import torch
 
     from ketfit.learn.cache import cache_folder
+    from ketfit.simulate import native
 
     return {
         "ketfit": ketfit.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "torch": torch.__version__,
-        "engine": "torch",
+        "engine": f"native, {native.ISA}",
         "threads": torch.get_num_threads(),
         "devices": ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))],
         "cache": str(cache_folder()),

@@ -11,6 +11,7 @@
     ├── TrainingError        training that diverged or cannot be resumed                           (RuntimeError)
     ├── ModelFileError       a saved model that is missing, damaged or of another version          (ValueError)
     ├── StorageError         a file that could not be written                                      (OSError)
+    ├── InsufficientMemoryError  states that the free memory cannot hold                           (MemoryError)
     └── MissingExtraError    an optional dependency that is not installed                          (ImportError)
 
 The built-in in brackets is a second base, so that ``except ValueError`` keeps working for callers who do not
@@ -54,6 +55,10 @@ class ModelFileError(KetFitError, ValueError):
 
 class StorageError(KetFitError, OSError):
     """A file could not be written; whatever stood at its place before is untouched."""
+
+
+class InsufficientMemoryError(KetFitError, MemoryError):
+    """A computation needs more memory than is free; nothing was allocated."""
 
 
 class MissingExtraError(KetFitError, ImportError):

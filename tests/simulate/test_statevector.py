@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 
@@ -15,10 +16,10 @@ from qiskit_aer import AerSimulator
 from qiskit_aer.library import SetStatevector
 from torch import Tensor
 
+from ketfit import simulate
 from ketfit.circuit import Angle, Circuit, cx, encoder_circuit, reuploading_circuit, ring_layers, ry
 from ketfit.circuit.export import to_pennylane, to_qiskit
 from ketfit.errors import CircuitError, ConfigError, InputError
-from ketfit.simulate import expectation
 from tests.circuits import random_angles, random_circuit, reference_expectation, reference_state
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -30,6 +31,15 @@ CONE = Circuit.from_gates(
     [ry(k, Angle("input", k)) for k in range(3)]
     + [ry(0, Angle("weight", 0)), ry(2, Angle("weight", 1)), cx(1, 0), ry(1, Angle("weight", 2)), cx(0, 2)],
 )
+
+expectation = simulate.expectation
+
+
+@pytest.fixture(params=["native", "torch"], autouse=True)
+def engine(request, monkeypatch):
+    """Every test here runs against both engines."""
+    monkeypatch.setattr(f"{__name__}.expectation", functools.partial(simulate.expectation, engine=request.param))
+    return request.param
 
 
 def some_tensors(circuit: Circuit, batch: int = 3, seed: int = 0, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -485,9 +495,9 @@ def test_autocast_does_not_coarsen_the_result():
     assert torch.equal(values, expectation(circuit, *tensors))
 
 
-def test_the_engines_are_one_and_the_same_today():
+def test_auto_is_the_native_engine_on_the_cpu():
     tensors = some_tensors(PAPER)
-    assert torch.equal(expectation(PAPER, *tensors, engine="torch"), expectation(PAPER, *tensors, engine="auto"))
+    assert torch.equal(expectation(PAPER, *tensors, engine="auto"), expectation(PAPER, *tensors, engine="native"))
 
 
 # --- errors ------------------------------------------------------------------------------------------------------
@@ -545,10 +555,10 @@ def test_noise_and_shots_are_refused(option):
         expectation(PAIR, W, X, **option)
 
 
-@pytest.mark.parametrize("engine", ["native", "", "Torch", None])
-def test_an_unknown_engine_is_refused(engine):
-    with pytest.raises(ConfigError, match=f"unknown engine {engine!r}; known are 'auto' and 'torch'"):
-        expectation(PAIR, W, X, engine=engine)
+@pytest.mark.parametrize("unknown", ["", "Torch", None])
+def test_an_unknown_engine_is_refused(unknown):
+    with pytest.raises(ConfigError, match=f"unknown engine {unknown!r}; known are 'auto', 'native' and 'torch'"):
+        expectation(PAIR, W, X, engine=unknown)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""Expectations of real circuits, differentiable by the adjoint method.
+"""Expectations of real circuits, differentiable by the adjoint method: the native kernel, and the same in torch.
 
-Every gate and every loaded amplitude is real, so a state is a real array of shape (2**Q, batch): amplitudes by rows,
-samples side by side. With J psi the state whose halves along the target qubit are (-psi_1, psi_0), a rotation is
-RY(t) psi = cos(t/2) psi + sin(t/2) J psi, and a CNOT swaps rows.
+Every gate and every loaded amplitude is real, so a state is a real array. The torch engine holds it as (2**Q, batch):
+amplitudes by rows, samples side by side (native.py and kernel.cpp have layouts of their own). With J psi the state
+whose halves along the target qubit are (-psi_1, psi_0), a rotation is RY(t) psi = cos(t/2) psi + sin(t/2) J psi, and a
+CNOT swaps rows.
 
 The gradient walks the circuit backwards with two states, the state itself and the adjoint (the derivative of the loss
 with respect to the state), and undoes one gate at a time; no intermediate state is kept (Jones and Gacon,
@@ -15,13 +16,17 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
+import psutil
 import torch
 from torch import Tensor
 
 from ketfit.circuit.circuit import Circuit, Gate
-from ketfit.errors import ConfigError, InputError
+from ketfit.errors import ConfigError, InputError, InsufficientMemoryError
+from ketfit.simulate.native import expect
 
-Engine = Literal["auto", "torch"]
+_ALWAYS_THERE = 2**26  # bytes; asking the system costs as much as a small circuit
+
+Engine = Literal["auto", "native", "torch"]
 
 
 def expectation(
@@ -48,7 +53,8 @@ def expectation(
             index; None is |0...0>. They are taken as they are: a vector of norm r gives r**2 times the expectation.
         qubits: Which qubits to measure, in the order of the result's columns.
         noise, trajectories, shots, gradient, generator: Gate noise and finite shots, which this version does not have.
-        engine: "torch", or "auto" for the fastest there is (today the same).
+        engine: "native" for the compiled kernel, which computes on the CPU; "torch" for torch's own operations on any
+            device; "auto" for the kernel on the CPU and torch elsewhere.
 
     Returns:
         Shape (batch, len(qubits)), of the dtype and on the device of `weights`. The batch is 1 if neither `inputs`
@@ -57,25 +63,39 @@ def expectation(
     Raises:
         CircuitError: a qubit is out of range or named twice.
         InputError: a tensor has the wrong shape, dtype or device, or holds a number that is not finite.
-        ConfigError: an engine that is unknown, or noise or shots.
+        ConfigError: an engine that is unknown or does not run on this device, or noise or shots.
+        InsufficientMemoryError: the states do not fit into the memory that is free.
     """
     if any(option is not None for option in (noise, trajectories, shots, gradient, generator)):
         raise ConfigError(
             "gate noise and finite shots are not in this version of KetFit; "
             "leave noise, trajectories, shots, gradient and generator out"
         )
-    if engine not in ("auto", "torch"):
-        raise ConfigError(f"unknown engine {engine!r}; known are 'auto' and 'torch'")
+    if engine not in ("auto", "native", "torch"):
+        raise ConfigError(f"unknown engine {engine!r}; known are 'auto', 'native' and 'torch'")
     batch = _check_tensors(circuit, weights, inputs, initial)
+    native = engine == "native" or (engine == "auto" and weights.device.type == "cpu")
+    if native and weights.device.type != "cpu":
+        raise ConfigError(f"the native engine computes on the CPU and weights are on {weights.device}; use 'auto'")
     measured = circuit.check_qubits(qubits)
+    cone = _light_cone(circuit, measured)
+    differentiated = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in (weights, inputs, initial)
+    )
+    _check_memory(circuit.n_qubits, batch, weights.element_size(), native, differentiated)
+    result: Tensor
+    if native:
+        result, finite = expect(cone, measured, weights, inputs, initial, batch)
+        if not finite:
+            _check_finite(weights, inputs, initial)
+        return result
+    _check_finite(weights, inputs, initial)
     if inputs is None:
         inputs = weights.new_zeros(batch, 0)
     if initial is None:
         initial = weights.new_zeros(batch, 2**circuit.n_qubits)
         initial[:, 0] = 1
-    result: Tensor = _Expectation.apply(  # type: ignore[no-untyped-call]
-        _light_cone(circuit, measured), measured, weights, inputs, initial
-    )
+    result = _Expectation.apply(cone, measured, weights, inputs, initial)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -228,8 +248,6 @@ def _check_tensors(circuit: Circuit, weights: Tensor, inputs: Tensor | None, ini
             raise InputError(f"{name} is {tensor.dtype} and weights are {weights.dtype}; make them the same")
         if tensor.device != weights.device:
             raise InputError(f"{name} is on {tensor.device} and weights are on {weights.device}; move them together")
-        if not torch.isfinite(tensor).all():
-            raise InputError(f"{name} holds a number that is not finite (NaN or infinity)")
         if name != "weights":
             if batch is not None and batch != tensor.shape[0]:
                 raise InputError(f"inputs have a batch of {batch} and initial of {tensor.shape[0]}; they must be equal")
@@ -239,3 +257,25 @@ def _check_tensors(circuit: Circuit, weights: Tensor, inputs: Tensor | None, ini
             f"this circuit reads {circuit.n_inputs} inputs; pass inputs of shape (batch, {circuit.n_inputs})"
         )
     return 1 if batch is None else batch
+
+
+def _check_finite(weights: Tensor, inputs: Tensor | None, initial: Tensor | None) -> None:
+    for name, tensor in {"weights": weights, "inputs": inputs, "initial": initial}.items():
+        if tensor is not None and not torch.isfinite(tensor).all():
+            raise InputError(f"{name} holds a number that is not finite (NaN or infinity)")
+
+
+def _check_memory(n_qubits: int, batch: int, itemsize: int, native: bool, differentiated: bool) -> None:
+    """Refuse what does not fit before any of it is allocated."""
+    state = itemsize << n_qubits
+    if native:  # gradients keep the state of every sample; and each thread has one state to work in
+        states = (batch if differentiated else 0) + min(batch, torch.get_num_threads())
+    else:
+        states = batch * (6 if differentiated else 4)
+    if states * state > _ALWAYS_THERE:
+        free = psutil.virtual_memory().available
+        if states * state > free:
+            raise InsufficientMemoryError(
+                f"{batch} samples on {n_qubits} qubits need {states * state / 2**30:,.1f} GiB and "
+                f"{free / 2**30:,.1f} GiB are free; use a smaller batch or fewer qubits"
+            )

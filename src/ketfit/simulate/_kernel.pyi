@@ -1,0 +1,59 @@
+"""The compiled part (kernel.cpp). Arrays go in as addresses, 0 for none: the caller answers for shapes and types."""
+
+import numpy as np
+import numpy.typing as npt
+
+_Table = npt.NDArray[np.int32]
+
+def instruction_sets() -> list[str]: ...
+def lanes(name: str, itemsize: int) -> int: ...
+
+class Plan:
+    size: int
+    n_columns: int
+    def __init__(
+        self,
+        isa: str,
+        bits: int,
+        sample_bits: int,
+        n_weights: int,
+        n_inputs: int,
+        n_errors: int,
+        ops: _Table,
+        term_offsets: _Table,
+        terms: _Table,
+        stages: _Table,
+        positions: _Table,
+        measured: _Table,
+        /,
+    ) -> None: ...
+    def units(self, batch: int, /) -> int: ...
+    def forward_f32(
+        self,
+        batch: int,
+        weights: int,
+        inputs: int,
+        initial: int,
+        errors: int,
+        result: int,
+        saved: int,
+        threads: int,
+        /,
+    ) -> tuple[float, bool]: ...
+    def backward_f32(
+        self,
+        batch: int,
+        weights: int,
+        inputs: int,
+        errors: int,
+        scale: float,
+        state: int,
+        grads: int,
+        grad_weights: int,
+        grad_inputs: int,
+        grad_initial: int,
+        threads: int,
+        /,
+    ) -> None: ...
+    forward_f64 = forward_f32
+    backward_f64 = backward_f32

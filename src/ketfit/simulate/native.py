@@ -1,0 +1,147 @@
+"""The native engine: which plan the kernel follows, and its expectation as a function that torch differentiates."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ketfit.circuit.circuit import Circuit
+from ketfit.errors import InputError
+from ketfit.simulate import _kernel
+from ketfit.simulate.plan import ErrorSlots, Stage, cut_stages, fuse_steps, merge_gates, tables
+
+ISA: str = _kernel.instruction_sets()[0]
+"""The widest instruction set of this processor that the kernel was built for."""
+
+# A chunk of the state and one of the adjoint share a first-level cache of 32 KB, which two threads of a core may share.
+CHUNK_BYTES = 2**13
+
+
+def expect(
+    circuit: Circuit,
+    qubits: tuple[int, ...],
+    weights: Tensor,
+    inputs: Tensor | None,
+    initial: Tensor | None,
+    batch: int,
+    errors: Tensor | None = None,
+    slots: ErrorSlots = (),
+) -> tuple[Tensor, bool]:
+    """<Z> of `qubits`, shape (batch, len(qubits)), and whether all numbers that went in and came out are finite.
+
+    The arguments are those of `ketfit.expectation`, checked there but for being finite; every gate is applied.
+
+    Args:
+        errors: Paulis that strike single samples, shape (batch, len(slots)), int8: 0 none, 1 X, 2 Y, 3 Z.
+        slots: Where: for each column of `errors`, behind how many gates and on which qubit.
+    """
+    sample_bits = choose_sample_bits(circuit.n_qubits, batch, weights.element_size())
+    plan = make_plan(circuit, qubits, weights.element_size(), sample_bits, slots)
+    result, finite = _Native.apply(plan, weights, inputs, initial, batch, errors)  # type: ignore[no-untyped-call]
+    return result, finite
+
+
+def choose_sample_bits(n_qubits: int, batch: int, itemsize: int) -> int:
+    """How many samples share a unit, as a power of two: a lane for each, or one sample across the lanes.
+
+    Narrow circuits fill their lanes only with samples. Wide ones keep a sample's state in the cache for longer by
+    taking one at a time.
+    """
+    lane_bits = int(_kernel.lanes(ISA, itemsize)).bit_length() - 1
+    state_bytes = itemsize << (n_qubits + lane_bits)
+    if n_qubits <= lane_bits + 1 or (batch > 1 << (lane_bits - 1) and state_bytes <= 2 * CHUNK_BYTES):
+        return lane_bits
+    return 0
+
+
+@lru_cache(maxsize=256)
+def make_plan(
+    circuit: Circuit,
+    qubits: tuple[int, ...],
+    itemsize: int,
+    sample_bits: int,
+    slots: ErrorSlots = (),
+    isa: str = ISA,
+    chunk_bits: int | None = None,
+) -> Any:
+    """The kernel's plan; `chunk_bits` is for tests and otherwise follows from the size of the cache."""
+    lane_bits = int(_kernel.lanes(isa, itemsize)).bit_length() - 1
+    bits = circuit.n_qubits + sample_bits
+    if chunk_bits is None:
+        chunk_bits = (CHUNK_BYTES // itemsize).bit_length() - 1
+        if bits <= chunk_bits + 1:  # twice the size still is faster than two stages
+            chunk_bits = bits
+    chunk_bits = min(chunk_bits, bits)
+    stages = cut_stages(merge_gates(circuit, slots), circuit.n_qubits, sample_bits, chunk_bits, low_bits=lane_bits + 2)
+    in_lanes = frozenset(circuit.n_qubits - 1 - place for place in range(lane_bits - sample_bits))
+    fused = [Stage(stage.positions, fuse_steps(stage.steps, in_lanes)) for stage in stages]
+    ops, term_offsets, terms, ranges, positions = tables(fused, circuit.n_qubits, sample_bits)
+    measured = np.array([sample_bits + circuit.n_qubits - 1 - qubit for qubit in qubits], np.int32)
+    sizes = (circuit.n_weights, circuit.n_inputs, len(slots))
+    return _kernel.Plan(isa, bits, sample_bits, *sizes, ops, term_offsets, terms, ranges, positions, measured)
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+class _Native(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        plan: Any,
+        weights: Tensor,
+        inputs: Tensor | None,
+        initial: Tensor | None,
+        batch: int,
+        errors: Tensor | None,
+    ) -> tuple[Tensor, bool]:
+        weights = weights.contiguous()
+        inputs = None if inputs is None else inputs.contiguous()
+        initial = None if initial is None else initial.contiguous()
+        errors = None if errors is None else errors.contiguous()
+        ctx.plan, ctx.batch, ctx.state = plan, batch, None
+        if any(ctx.needs_input_grad):
+            ctx.state = weights.new_empty(plan.units(batch), plan.size)
+            ctx.save_for_backward(weights, inputs, initial, errors)
+            ctx.set_materialize_grads(False)
+        result = weights.new_empty(batch, plan.n_columns)
+        ctx.scale, finite = _forward(plan, batch, weights, inputs, initial, errors, result, ctx.state)
+        return result, finite
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise InputError("expectation is differentiable once; leave create_graph=True out")
+        if grad is None:
+            return (None,) * 6
+        plan, batch = ctx.plan, ctx.batch
+        weights, inputs, initial, errors = ctx.saved_tensors
+        if ctx.state is None:  # an earlier backward pass has undone the gates on it
+            ctx.state = weights.new_empty(plan.units(batch), plan.size)
+            _forward(plan, batch, weights, inputs, initial, errors, torch.empty_like(grad), ctx.state)
+        grads = [
+            torch.empty_like(tensor, memory_format=torch.contiguous_format) if wanted else None
+            for tensor, wanted in zip((weights, inputs, initial), ctx.needs_input_grad[1:4], strict=True)
+        ]
+        grad = grad.contiguous()  # held by a name for as long as the kernel reads its address
+        run = plan.backward_f32 if weights.dtype == torch.float32 else plan.backward_f64
+        run(
+            batch,
+            *map(_address, (weights, inputs, errors)),
+            ctx.scale,
+            *map(_address, (ctx.state, grad, *grads)),
+            torch.get_num_threads(),
+        )
+        ctx.state = None
+        return (None, *grads, None, None)
+
+
+def _forward(plan: Any, batch: int, weights: Tensor, *tensors: Tensor | None) -> tuple[float, bool]:
+    run = plan.forward_f32 if weights.dtype == torch.float32 else plan.forward_f64
+    scale, finite = run(batch, *map(_address, (weights, *tensors)), torch.get_num_threads())
+    return scale, finite
