@@ -139,82 +139,80 @@ INLINE void unturn(W& a, W& b, W c, W s) {
     turn<PLAIN, FLIP>(a, b, c, FLIP ? s : -s);
 }
 
+// One pair of the adjoint pass: its part of <lambda, J psi>, then the gate undone.
+template <bool PLAIN, bool FLIP, class W>
+INLINE void undo(W& a, W& b, W& p, W& q, W c, W s, W& even, W& odd) {
+    even += q * a;
+    odd += p * b;
+    unturn<PLAIN, FLIP>(a, b, c, s);
+    unturn<PLAIN, FLIP>(p, q, c, s);
+}
+
 // Row targets, controls none or a row. Two operations in one pass: (x ->) y and then (y ->) z, in registers.
 template <class T, bool ADJOINT, bool PLAIN, bool FIRST, bool SECOND>
 void chain(const Chunk<T>& k, int x, int y, int z, const T* g, const T* h, V<T>& slope_g, V<T>& slope_h) {
     using W = V<T>;
     constexpr int X = FIRST ? 2 : 1;
-    const size_t sx = FIRST ? size_t(1) << x : 0, sy = size_t(1) << y, sz = size_t(1) << z;
-    const size_t mask = sx | sy | sz, rows = (size_t(1) << k.bits) / Simd<T>::lanes;
-    W* state = reinterpret_cast<W*>(k.state);
-    W* adjoint = reinterpret_cast<W*>(k.adjoint);
+    const size_t sx = FIRST ? sizeof(W) << x : 0, sy = sizeof(W) << y, sz = sizeof(W) << z;
+    const size_t mask = sx | sy | sz, size = sizeof(T) << k.bits;
+    char* const state = reinterpret_cast<char*>(k.state);
+    const ptrdiff_t across = ADJOINT ? reinterpret_cast<char*>(k.adjoint) - state : 0;
     const W cg = load(g), sg = load(g + Simd<T>::lanes), ch = load(h), sh = load(h + Simd<T>::lanes);
     W total_g = {}, total_h = {};
-    for (size_t i = 0; i < rows; i = next(i, mask)) {
+    for (size_t i = 0; i < size; i = ((i | mask) + sizeof(W)) & ~mask) {
         W a[X][2][2], b[X][2][2];
-#pragma GCC unroll 8
-        for (int j = 0; j < 4 * X; ++j) {
-            const size_t row = i + (j >> 2) * sx + (j >> 1 & 1) * sy + (j & 1) * sz;
-            a[j >> 2][j >> 1 & 1][j & 1] = state[row];
-            if (ADJOINT) b[j >> 2][j >> 1 & 1][j & 1] = adjoint[row];
+        char* at[X][2];
+        for (int j = 0; j < X; ++j) {
+            at[j][0] = state + i + (j ? sx : 0);
+            at[j][1] = at[j][0] + sy;
+        }
+#pragma GCC unroll 4
+        for (int j = 0; j < 2 * X; ++j) {
+            const char* from = at[j >> 1][j & 1];
+            a[j >> 1][j & 1][0] = *reinterpret_cast<const W*>(from);
+            a[j >> 1][j & 1][1] = *reinterpret_cast<const W*>(from + sz);
+            if (ADJOINT) {
+                b[j >> 1][j & 1][0] = *reinterpret_cast<const W*>(from + across);
+                b[j >> 1][j & 1][1] = *reinterpret_cast<const W*>(from + across + sz);
+            }
         }
         if (!ADJOINT) {
-#pragma GCC unroll 4
-            for (int j = 0; j < 2 * X; ++j) {
-                W(&p)[2][2] = a[j >> 1];
-                if (j >> 1)
-                    turn<PLAIN, FIRST>(p[0][j & 1], p[1][j & 1], cg, sg);
-                else
-                    turn<PLAIN, false>(p[0][j & 1], p[1][j & 1], cg, sg);
+#pragma GCC unroll 2
+            for (int e = 0; e < 2; ++e) {
+                turn<PLAIN, false>(a[0][0][e], a[0][1][e], cg, sg);
+                if (FIRST) turn<PLAIN, true>(a[X - 1][0][e], a[X - 1][1][e], cg, sg);
             }
-#pragma GCC unroll 4
-            for (int j = 0; j < 2 * X; ++j) {
-                W(&p)[2] = a[j >> 1][j & 1];
-                if (j & 1)
-                    turn<PLAIN, SECOND>(p[0], p[1], ch, sh);
-                else
-                    turn<PLAIN, false>(p[0], p[1], ch, sh);
+#pragma GCC unroll 2
+            for (int j = 0; j < X; ++j) {
+                turn<PLAIN, false>(a[j][0][0], a[j][0][1], ch, sh);
+                turn<PLAIN, SECOND>(a[j][1][0], a[j][1][1], ch, sh);
             }
         } else {
-            W sum = {};
-#pragma GCC unroll 4
-            for (int j = 0; j < 2 * X; ++j) {
-                W(&p)[2] = a[j >> 1][j & 1];
-                W(&q)[2] = b[j >> 1][j & 1];
-                sum += q[1] * p[0];
-                sum -= q[0] * p[1];
-                if (j & 1) {
-                    unturn<PLAIN, SECOND>(p[0], p[1], ch, sh);
-                    unturn<PLAIN, SECOND>(q[0], q[1], ch, sh);
-                } else {
-                    unturn<PLAIN, false>(p[0], p[1], ch, sh);
-                    unturn<PLAIN, false>(q[0], q[1], ch, sh);
-                }
+            W even = {}, odd = {};
+#pragma GCC unroll 2
+            for (int j = 0; j < X; ++j) {
+                undo<PLAIN, false>(a[j][0][0], a[j][0][1], b[j][0][0], b[j][0][1], ch, sh, even, odd);
+                undo<PLAIN, SECOND>(a[j][1][0], a[j][1][1], b[j][1][0], b[j][1][1], ch, sh, even, odd);
             }
-            total_h += sum;
-            sum = W{};
-#pragma GCC unroll 4
-            for (int j = 0; j < 2 * X; ++j) {
-                W(&p)[2][2] = a[j >> 1];
-                W(&q)[2][2] = b[j >> 1];
-                const int e = j & 1;
-                sum += q[1][e] * p[0][e];
-                sum -= q[0][e] * p[1][e];
-                if (j >> 1) {
-                    unturn<PLAIN, FIRST>(p[0][e], p[1][e], cg, sg);
-                    unturn<PLAIN, FIRST>(q[0][e], q[1][e], cg, sg);
-                } else {
-                    unturn<PLAIN, false>(p[0][e], p[1][e], cg, sg);
-                    unturn<PLAIN, false>(q[0][e], q[1][e], cg, sg);
-                }
+            total_h += even - odd;
+            even = odd = W{};
+#pragma GCC unroll 2
+            for (int e = 0; e < 2; ++e) {
+                undo<PLAIN, false>(a[0][0][e], a[0][1][e], b[0][0][e], b[0][1][e], cg, sg, even, odd);
+                if (FIRST)
+                    undo<PLAIN, true>(a[X - 1][0][e], a[X - 1][1][e], b[X - 1][0][e], b[X - 1][1][e], cg, sg, even, odd);
             }
-            total_g += sum;
+            total_g += even - odd;
         }
-#pragma GCC unroll 8
-        for (int j = 0; j < 4 * X; ++j) {
-            const size_t row = i + (j >> 2) * sx + (j >> 1 & 1) * sy + (j & 1) * sz;
-            state[row] = a[j >> 2][j >> 1 & 1][j & 1];
-            if (ADJOINT) adjoint[row] = b[j >> 2][j >> 1 & 1][j & 1];
+#pragma GCC unroll 4
+        for (int j = 0; j < 2 * X; ++j) {
+            char* to = at[j >> 1][j & 1];
+            *reinterpret_cast<W*>(to) = a[j >> 1][j & 1][0];
+            *reinterpret_cast<W*>(to + sz) = a[j >> 1][j & 1][1];
+            if (ADJOINT) {
+                *reinterpret_cast<W*>(to + across) = b[j >> 1][j & 1][0];
+                *reinterpret_cast<W*>(to + across + sz) = b[j >> 1][j & 1][1];
+            }
         }
     }
     slope_g = total_g;

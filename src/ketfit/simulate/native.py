@@ -17,8 +17,10 @@ from ketfit.simulate.plan import ErrorSlots, Stage, cut_stages, fuse_steps, merg
 ISA: str = _kernel.instruction_sets()[0]
 """The widest instruction set of this processor that the kernel was built for."""
 
-# A chunk of the state and one of the adjoint share a first-level cache of 32 KB, which two threads of a core may share.
-CHUNK_BYTES = 2**13
+# Bytes of a state. Samples share a unit as long as it and its adjoint fit into a first-level cache of 32 KB; a chunk
+# of a wide state and its adjoint leave room in a second-level cache of 256 KB.
+UNIT_BYTES = 2**14
+CHUNK_BYTES = 2**16
 
 
 def expect(
@@ -48,14 +50,13 @@ def expect(
 def choose_sample_bits(n_qubits: int, batch: int, itemsize: int) -> int:
     """How many samples share a unit, as a power of two: a lane for each, or one sample across the lanes.
 
-    Narrow circuits fill their lanes only with samples. Wide ones keep a sample's state in the cache for longer by
-    taking one at a time.
+    Lanes that hold samples make no shuffles, but more samples need more of the cache. It must not depend on the
+    number of threads, or results would.
     """
     lane_bits = int(_kernel.lanes(ISA, itemsize)).bit_length() - 1
-    state_bytes = itemsize << (n_qubits + lane_bits)
-    if n_qubits <= lane_bits + 1 or (batch > 1 << (lane_bits - 1) and state_bytes <= 2 * CHUNK_BYTES):
-        return lane_bits
-    return 0
+    unit_bits = (UNIT_BYTES // itemsize).bit_length() - 1
+    wanted = min(lane_bits, unit_bits - n_qubits, (batch - 1).bit_length())
+    return max(wanted, lane_bits - n_qubits, 0)
 
 
 @lru_cache(maxsize=256)
