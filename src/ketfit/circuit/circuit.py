@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from ketfit.errors import CircuitError
 
@@ -132,8 +132,16 @@ class Circuit:
     def _hash(self) -> int:
         return hash((self.n_qubits, self.gates, self.n_weights, self.n_inputs))
 
+    @cached_property
+    def memo(self) -> dict[Hashable, Any]:
+        """Where readers keep what they worked out about this very object, such as a simulator's plan.
+
+        A cache that looks circuits up by value would compare hundreds of gates at every call.
+        """
+        return {}
+
     def __reduce__(self) -> tuple[type[Circuit], tuple[int, tuple[Gate, ...], int, int]]:
-        # The cached hash depends on this process's string hashing, so it must not travel with a pickle.
+        # The cached hash depends on this process's string hashing, and plans on its processor: neither may travel.
         return Circuit, (self.n_qubits, self.gates, self.n_weights, self.n_inputs)
 
     def gate_counts(self) -> dict[str, int]:
@@ -160,7 +168,15 @@ class Circuit:
         Raises:
             CircuitError: a qubit is out of range.
         """
-        support = set(self.check_qubits(qubits))
+        measured = self.check_qubits(qubits)
+        key = ("light_cone", measured)
+        if key not in self.memo:
+            self.memo[key] = self._light_cone(measured)
+        cone: Circuit = self.memo[key]
+        return cone
+
+    def _light_cone(self, measured: tuple[int, ...]) -> Circuit:
+        support = set(measured)
         not_diagonal: set[int] = set()
         kept: list[Gate] = []
         for gate in reversed(self.gates):

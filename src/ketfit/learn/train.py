@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -14,10 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from ketfit.errors import TrainingError
+from ketfit.errors import InputError, TrainingError
 from ketfit.learn.files import read_tensors, write_tensors
 from ketfit.model.config import TrainConfig
 from ketfit.seeds import torch_stream
+
+_LOADED_BYTES = 2**28  # amplitudes of more than this are loaded batch by batch instead of once
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,14 @@ def train(
     run = _Run(module, config, fingerprint=_fingerprint(module, samples, validation, config, seed))
     if checkpoint is not None and checkpoint.exists():
         run.load(checkpoint)
+    loaded = _load(module, samples)
+    held = None if validation is None else _load(module, validation)
     with _bar(config.epochs, progress) as bar:
         while not run.finished():
             epoch = len(run.history)
             rate = learning_rate(config, epoch)
-            train_loss = run.train_epoch(_batches(samples, config.batch_size, seed, epoch), rate)
-            loss, accuracy = (None, None) if validation is None else evaluate(module, validation, config.batch_size)
+            train_loss = run.train_epoch(_batches(loaded, config.batch_size, seed, epoch), rate)
+            loss, accuracy = (None, None) if held is None else evaluate(module, held, config.batch_size)
             run.record(Epoch(epoch, rate, train_loss, loss, accuracy))
             if checkpoint is not None:
                 run.save(checkpoint)
@@ -124,6 +129,23 @@ def learning_rate(config: TrainConfig, epoch: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / config.epochs))
 
 
+@runtime_checkable
+class _Loads(Protocol):
+    """A module whose first step has nothing to train: it takes ``load(x)`` in place of x."""
+
+    def load(self, embeddings: Tensor) -> Tensor: ...
+
+
+def _load(module: nn.Module, samples: Samples) -> Samples:
+    """The samples after the step that has nothing to train, unless that takes too much memory."""
+    if not isinstance(module, _Loads) or not len(samples):
+        return samples
+    with torch.no_grad():
+        one = module.load(samples.x[:1])
+        small = one.nbytes * len(samples) <= _LOADED_BYTES
+        return replace(samples, x=module.load(samples.x)) if small else samples
+
+
 @dataclass(frozen=True)
 class _Facts:
     """What a checkpoint says beside its tensors."""
@@ -144,8 +166,10 @@ class _Run:
         self.module = module
         self.config = config
         self.fingerprint = fingerprint
-        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
         self.history: list[Epoch] = []
         self.best = _copy(module)
         self.best_epoch = -1
@@ -163,22 +187,31 @@ class _Run:
             group["lr"] = rate
         total, weights = 0.0, 0.0
         for batch in batches:
-            losses = nn.functional.cross_entropy(self.module(batch.x), batch.y, reduction="none")
-            weight = batch.weight.sum()
-            loss = (batch.weight * losses).sum() / weight
-            if not torch.isfinite(loss):
-                raise TrainingError(f"the loss of epoch {len(self.history)} is {loss.item()}; lower the learning rate")
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            try:
+                logits = self.module(batch.x)
+            except InputError as error:  # the engine's word for weights that an earlier step of this epoch spoilt
+                self._check_weights(error)
+                raise
+            losses = nn.functional.cross_entropy(logits, batch.y, reduction="none")
+            summed, weight = batch.weight @ losses, batch.weight.sum()
+            loss = summed.item() / weight.item()
+            if not math.isfinite(loss):
+                raise TrainingError(f"the loss of epoch {len(self.history)} is {loss}; lower the learning rate")
+            for parameter in self.trained:
+                parameter.grad = None
+            (summed / weight).backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-            if not all(torch.isfinite(parameter).all() for parameter in self.module.parameters()):
-                raise TrainingError(
-                    f"epoch {len(self.history)} made weights that are not finite; "
-                    "lower the learning rate or the weight decay"
-                )
-            total += loss.item() * weight.item()
+            total += summed.item()
             weights += weight.item()
+        self._check_weights(None)
         return total / weights
+
+    def _check_weights(self, cause: Exception | None) -> None:
+        if not all(torch.isfinite(parameter).all() for parameter in self.module.parameters()):
+            raise TrainingError(
+                f"epoch {len(self.history)} made weights that are not finite; "
+                "lower the learning rate or the weight decay"
+            ) from cause
 
     def record(self, row: Epoch) -> None:
         """Add a row to the history, and keep the weights if it is the best so far."""
@@ -249,8 +282,10 @@ def _copy(module: nn.Module) -> dict[str, Tensor]:
 def _batches(samples: Samples, batch_size: int, seed: int, epoch: int) -> Iterator[Samples]:
     # The order depends on the seed and the epoch alone, so that a resumed run needs no state of a generator.
     order = torch.randperm(len(samples), generator=torch_stream(seed, "batches", epoch)).to(samples.y.device)
-    for rows in torch.split(order, batch_size):
-        yield Samples(samples.x[rows], samples.y[rows], samples.weight[rows])
+    # Once an epoch: picking the rows of every batch by itself would cost more than a small head's step.
+    shuffled = (tensor[order].split(batch_size) for tensor in (samples.x, samples.y, samples.weight))
+    for x, y, weight in zip(*shuffled, strict=True):
+        yield Samples(x, y, weight)
 
 
 def _fingerprint(

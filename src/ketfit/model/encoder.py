@@ -29,21 +29,31 @@ class Encoder(nn.Module):
         self.config = config
         self.circuit = config.encoder_circuit()
         self.widths = slice_widths(config, embedding_dim)
+        self.n_slices = config.n_encoders if config.encoder_input == "slices" else 1
         self.weights = nn.Parameter(initial_angles(config.n_encoders, self.circuit.n_weights, generator=generator))
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """<Z> of every qubit, shape (batch, qpu_qubits), from embeddings of shape (batch, embedding_dim)."""
+        return self.read(self.load(embeddings))
+
+    def load(self, embeddings: Tensor) -> Tensor:
+        """The amplitudes that enter the circuits, shape (batch, slices, 2**n_qubits): one slice, or E."""
         config = self.config
-        if config.encoder_input == "slices":
-            parts = torch.split(embeddings, self.widths, dim=1)
-            amplitudes = [load_amplitudes(part, config.n_qubits, config.reference_amplitude) for part in parts]
-        else:
-            whole = load_amplitudes(embeddings, config.n_qubits, config.reference_amplitude)
-            amplitudes = [whole] * config.n_encoders
+        parts = torch.split(embeddings, self.widths, dim=1) if self.n_slices > 1 else (embeddings,)
+        return torch.stack(
+            [load_amplitudes(part, config.n_qubits, config.reference_amplitude) for part in parts], dim=1
+        )
+
+    def read(self, amplitudes: Tensor) -> Tensor:
+        """<Z> of every qubit, shape (batch, qpu_qubits), from what `load` gives."""
+        config = self.config
+        slices = amplitudes.unbind(dim=1) * (config.n_encoders // self.n_slices)
         readouts = [
             expectation(self.circuit, weights, initial=initial, qubits=range(config.n_qubits))
-            for weights, initial in zip(self.weights, amplitudes, strict=True)
+            for weights, initial in zip(self.weights, slices, strict=True)
         ]
+        if len(readouts) == 1:
+            return readouts[0]
         return torch.cat(readouts, dim=1) if config.merge == "concat" else torch.stack(readouts).mean(dim=0)
 
 

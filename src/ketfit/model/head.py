@@ -56,17 +56,29 @@ class QuantumHead(nn.Module):
         self.to(dtype)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Logits of shape (batch, n_classes) from embeddings of shape (batch, embedding_dim).
+        """Logits of shape (batch, n_classes) from embeddings (batch, embedding_dim), or from what `load` makes of them.
 
         Raises:
             InputError: wrong shape or dtype, or an embedding that is zero or not finite.
         """
         self._check(embeddings)
-        z = self.encoder(embeddings)
+        z = self.encoder.read(embeddings if embeddings.dim() == 3 else self.encoder.load(embeddings))
         m = expectation(self.circuit, self.weights, self.angle_scale * z, qubits=range(self.config.n_measured))
         features = torch.cat([m, z], dim=1) if self.config.skip_connection else m
         logits: Tensor = self.linear(features)
         return logits
+
+    def load(self, embeddings: Tensor) -> Tensor:
+        """What the encoders' circuits start from: nothing in it is trained, so once is enough for fixed embeddings.
+
+        Returns:
+            Amplitudes of shape (batch, slices, 2**n_qubits); slices is 1 unless every encoder has its own.
+
+        Raises:
+            InputError: as in `forward`.
+        """
+        self._check(embeddings)
+        return self.encoder.load(embeddings)
 
     def parameter_counts(self) -> dict[str, int]:
         """Trainable parameters by part, and their total."""
@@ -95,7 +107,8 @@ class QuantumHead(nn.Module):
         )
 
     def _check(self, embeddings: Tensor) -> None:
-        if embeddings.dim() != 2 or embeddings.shape[1] != self.embedding_dim:
+        loaded = (self.encoder.n_slices, 2**self.config.n_qubits)
+        if embeddings.shape[1:] not in ((self.embedding_dim,), loaded):
             raise InputError(
                 f"embeddings have shape {tuple(embeddings.shape)}; this head needs (batch, {self.embedding_dim})"
             )

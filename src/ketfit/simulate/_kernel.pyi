@@ -46,6 +46,7 @@ class Plan:
         weights: int,
         inputs: int,
         errors: int,
+        product: bool,
         scale: float,
         state: int,
         grads: int,

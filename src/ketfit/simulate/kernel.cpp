@@ -45,7 +45,7 @@ struct Chunk {
     int n_ops;
     Turns<T> turns;
     double* slopes;  // [op][lanes], added to
-    bool skip_start;
+    bool product;  // the circuit starts from the product state
 };
 
 // <Z> of measured qubits: columns[bit] is the result's column for a bit of the chunk or -1; for the bits outside,
@@ -139,84 +139,44 @@ INLINE void unturn(W& a, W& b, W c, W s) {
     turn<PLAIN, FLIP>(a, b, c, FLIP ? s : -s);
 }
 
-// One pair of the adjoint pass: its part of <lambda, J psi>, then the gate undone.
-template <bool PLAIN, bool FLIP, class W>
-INLINE void undo(W& a, W& b, W& p, W& q, W c, W s, W& even, W& odd) {
-    even += q * a;
-    odd += p * b;
-    unturn<PLAIN, FLIP>(a, b, c, s);
-    unturn<PLAIN, FLIP>(p, q, c, s);
-}
-
-// Row targets, controls none or a row. Two operations in one pass: (x ->) y and then (y ->) z, in registers.
+// Two operations in one pass: on y, a turn or (FIRST) a flip, and then on z, with y as its control or (not SECOND)
+// without one; on the rows that have the bits `base` and zeros elsewhere in `mask`. Slopes are added to.
 template <class T, bool ADJOINT, bool PLAIN, bool FIRST, bool SECOND>
-void chain(const Chunk<T>& k, int x, int y, int z, const T* g, const T* h, V<T>& slope_g, V<T>& slope_h) {
+void quads(const Chunk<T>& k, size_t base, size_t sy, size_t sz, size_t mask, const T* g, const T* h, V<T>& slope_g,
+           V<T>& slope_h) {
     using W = V<T>;
-    constexpr int X = FIRST ? 2 : 1;
-    const size_t sx = FIRST ? sizeof(W) << x : 0, sy = sizeof(W) << y, sz = sizeof(W) << z;
-    const size_t mask = sx | sy | sz, size = sizeof(T) << k.bits;
-    char* const state = reinterpret_cast<char*>(k.state);
-    const ptrdiff_t across = ADJOINT ? reinterpret_cast<char*>(k.adjoint) - state : 0;
+    const size_t rows = (size_t(1) << k.bits) / Simd<T>::lanes;
+    W* const state = reinterpret_cast<W*>(k.state) + base;
+    W* const adjoint = reinterpret_cast<W*>(k.adjoint) + base;
     const W cg = load(g), sg = load(g + Simd<T>::lanes), ch = load(h), sh = load(h + Simd<T>::lanes);
     W total_g = {}, total_h = {};
-    for (size_t i = 0; i < size; i = ((i | mask) + sizeof(W)) & ~mask) {
-        W a[X][2][2], b[X][2][2];
-        char* at[X][2];
-        for (int j = 0; j < X; ++j) {
-            at[j][0] = state + i + (j ? sx : 0);
-            at[j][1] = at[j][0] + sy;
-        }
-#pragma GCC unroll 4
-        for (int j = 0; j < 2 * X; ++j) {
-            const char* from = at[j >> 1][j & 1];
-            a[j >> 1][j & 1][0] = *reinterpret_cast<const W*>(from);
-            a[j >> 1][j & 1][1] = *reinterpret_cast<const W*>(from + sz);
-            if (ADJOINT) {
-                b[j >> 1][j & 1][0] = *reinterpret_cast<const W*>(from + across);
-                b[j >> 1][j & 1][1] = *reinterpret_cast<const W*>(from + across + sz);
-            }
-        }
+    for (size_t i = 0; i < rows; i = next(i, mask)) {
+        W *x = state + i, *y = x + sy;
+        W a = x[0], b = x[sz], c = y[0], d = y[sz];
         if (!ADJOINT) {
-#pragma GCC unroll 2
-            for (int e = 0; e < 2; ++e) {
-                turn<PLAIN, false>(a[0][0][e], a[0][1][e], cg, sg);
-                if (FIRST) turn<PLAIN, true>(a[X - 1][0][e], a[X - 1][1][e], cg, sg);
-            }
-#pragma GCC unroll 2
-            for (int j = 0; j < X; ++j) {
-                turn<PLAIN, false>(a[j][0][0], a[j][0][1], ch, sh);
-                turn<PLAIN, SECOND>(a[j][1][0], a[j][1][1], ch, sh);
-            }
+            turn<PLAIN, FIRST>(a, c, cg, sg);
+            turn<PLAIN, FIRST>(b, d, cg, sg);
+            turn<PLAIN, false>(a, b, ch, sh);
+            turn<PLAIN, SECOND>(c, d, ch, sh);
         } else {
-            W even = {}, odd = {};
-#pragma GCC unroll 2
-            for (int j = 0; j < X; ++j) {
-                undo<PLAIN, false>(a[j][0][0], a[j][0][1], b[j][0][0], b[j][0][1], ch, sh, even, odd);
-                undo<PLAIN, SECOND>(a[j][1][0], a[j][1][1], b[j][1][0], b[j][1][1], ch, sh, even, odd);
-            }
-            total_h += even - odd;
-            even = odd = W{};
-#pragma GCC unroll 2
-            for (int e = 0; e < 2; ++e) {
-                undo<PLAIN, false>(a[0][0][e], a[0][1][e], b[0][0][e], b[0][1][e], cg, sg, even, odd);
-                if (FIRST)
-                    undo<PLAIN, true>(a[X - 1][0][e], a[X - 1][1][e], b[X - 1][0][e], b[X - 1][1][e], cg, sg, even, odd);
-            }
-            total_g += even - odd;
+            W *u = adjoint + i, *v = u + sy;
+            W p = u[0], q = u[sz], r = v[0], t = v[sz];
+            total_h += q * a - p * b + (t * c - r * d);
+            unturn<PLAIN, false>(a, b, ch, sh);
+            unturn<PLAIN, false>(p, q, ch, sh);
+            unturn<PLAIN, SECOND>(c, d, ch, sh);
+            unturn<PLAIN, SECOND>(r, t, ch, sh);
+            total_g += r * a - p * c + (t * b - q * d);
+            unturn<PLAIN, FIRST>(a, c, cg, sg);
+            unturn<PLAIN, FIRST>(p, r, cg, sg);
+            unturn<PLAIN, FIRST>(b, d, cg, sg);
+            unturn<PLAIN, FIRST>(q, t, cg, sg);
+            u[0] = p, u[sz] = q, v[0] = r, v[sz] = t;
         }
-#pragma GCC unroll 4
-        for (int j = 0; j < 2 * X; ++j) {
-            char* to = at[j >> 1][j & 1];
-            *reinterpret_cast<W*>(to) = a[j >> 1][j & 1][0];
-            *reinterpret_cast<W*>(to + sz) = a[j >> 1][j & 1][1];
-            if (ADJOINT) {
-                *reinterpret_cast<W*>(to + across) = b[j >> 1][j & 1][0];
-                *reinterpret_cast<W*>(to + across + sz) = b[j >> 1][j & 1][1];
-            }
-        }
+        x[0] = a, x[sz] = b, y[0] = c, y[sz] = d;
     }
-    slope_g = total_g;
-    slope_h = total_h;
+    slope_g += total_g;
+    slope_h += total_h;
 }
 
 // Row target, control none or a row: the pairs whose rows have the bits `base` and zeros elsewhere in `mask`.
@@ -311,6 +271,21 @@ V<T> lanes(const Chunk<T>& k, int bit, size_t base, size_t mask, V<T> own, V<T> 
     }
 }
 
+// The slope of a rotation that nothing comes before: it need not be undone, as what is left acts on other qubits.
+template <class T>
+V<T> slope_of(const Chunk<T>& k, size_t step) {
+    using W = V<T>;
+    const size_t rows = (size_t(1) << k.bits) / Simd<T>::lanes;
+    const W* state = reinterpret_cast<const W*>(k.state);
+    const W* adjoint = reinterpret_cast<const W*>(k.adjoint);
+    W even = {}, odd = {};
+    for (size_t i = 0; i < rows; i = next(i, step)) {
+        even += adjoint[i + step] * state[i];
+        odd += adjoint[i] * state[i + step];
+    }
+    return even - odd;
+}
+
 // -1 in the lanes where `bit` is 0, +1 where it is 1.
 template <class T>
 INLINE V<T> signs(int bit) {
@@ -334,6 +309,7 @@ V<T> single(const Chunk<T>& k, const Op& op, bool plain, const T* table) {
     const size_t ctl = row_control ? size_t(1) << (op.control - B) : 0;
     if (op.target >= B) {
         const size_t step = size_t(1) << (op.target - B);
+        if (ADJOINT && op.start && k.product) return slope_of<T>(k, step);
         if (op.error >= 0) {  // (c, s) = (1, 1) keeps a lane, (-1, 1) X, (1, -1) Z, (-1, -1) Y, up to a phase
             const W x = c < 0 ? W{} + 1 : W{}, z = s < 0 ? W{} - 1 : W{} + 1;
             // Y is the turn by pi and has an inverse of its own; X and Z are theirs.
@@ -354,6 +330,7 @@ V<T> single(const Chunk<T>& k, const Op& op, bool plain, const T* table) {
         return slope;
     }
     const W sign = signs<T>(op.target);
+    if (ADJOINT && op.start && k.product) return sign * lanes<T, true>(k, op.target, 0, 0, W{} + 1, W{});
     if (op.error >= 0) {
         const W x = c < 0 ? W{} + 1 : W{}, z = s < 0 ? -sign : W{} + 1, z_across = s < 0 ? sign : W{} + 1;
         return lanes<T, ADJOINT>(k, op.target, 0, 0, (1 - x) * z, x * (ADJOINT ? z : z_across));
@@ -370,27 +347,30 @@ V<T> single(const Chunk<T>& k, const Op& op, bool plain, const T* table) {
     return sign * slope;
 }
 
-// Two operations that the plan fused.
-template <class T, bool ADJOINT, bool PLAIN>
+// Two operations that the plan fused: (x ->) y and then (y ->) z.
+template <class T, bool ADJOINT, bool PLAIN, bool SECOND>
 void fused(const Chunk<T>& k, const Op& first, const Op& second, const T* table, V<T>& g, V<T>& h) {
     constexpr int B = Simd<T>::bits;
-    const int x = first.control - B, y = first.target - B, z = second.target - B;
-    const T* next_table = table + 2 * Simd<T>::lanes;
-    if (first.control >= 0 && second.control >= 0)
-        chain<T, ADJOINT, PLAIN, true, true>(k, x, y, z, table, next_table, g, h);
-    else if (first.control >= 0)
-        chain<T, ADJOINT, PLAIN, true, false>(k, x, y, z, table, next_table, g, h);
-    else if (second.control >= 0)
-        chain<T, ADJOINT, PLAIN, false, true>(k, x, y, z, table, next_table, g, h);
+    const size_t sx = first.control < 0 ? 0 : size_t(1) << (first.control - B);
+    const size_t sy = size_t(1) << (first.target - B), sz = size_t(1) << (second.target - B), mask = sx | sy | sz;
+    const T* other = table + 2 * Simd<T>::lanes;
+    quads<T, ADJOINT, PLAIN, false, SECOND>(k, 0, sy, sz, mask, table, other, g, h);
+    if (sx) quads<T, ADJOINT, PLAIN, true, SECOND>(k, sx, sy, sz, mask, table, other, g, h);
+}
+
+template <class T, bool ADJOINT, bool PLAIN>
+void fused(const Chunk<T>& k, const Op& first, const Op& second, const T* table, V<T>& g, V<T>& h) {
+    if (second.control < 0)
+        fused<T, ADJOINT, PLAIN, false>(k, first, second, table, g, h);
     else
-        chain<T, ADJOINT, PLAIN, false, false>(k, x, y, z, table, next_table, g, h);
+        fused<T, ADJOINT, PLAIN, true>(k, first, second, table, g, h);
 }
 
 template <class T, bool ADJOINT>
 void pass(const Chunk<T>& k, int first, int count) {
     constexpr int L = Simd<T>::lanes;
     const T* table = k.turns.table + size_t(first) * 2 * L;
-    V<T> slopes[2];
+    V<T> slopes[2] = {};
     if (count == 1)
         slopes[0] = single<T, ADJOINT>(k, k.ops[first], k.turns.plain[first], table);
     else if (k.turns.plain[first] && k.turns.plain[first + 1])
@@ -406,7 +386,7 @@ template <class T>
 void forward(const Chunk<T>& k) {
     for (int i = 0; i < k.n_ops;) {
         const int count = 1 + k.ops[i].fused;
-        if (!(k.skip_start && k.ops[i].start) && !k.turns.idle[i]) pass<T, false>(k, i, count);
+        if (!(k.product && k.ops[i].start) && !k.turns.idle[i]) pass<T, false>(k, i, count);
         i += count;
     }
 }
@@ -510,6 +490,7 @@ const Engines KETFIT_ISA = {
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <condition_variable>
 #include <cstring>
@@ -517,6 +498,7 @@ const Engines KETFIT_ISA = {
 #include <memory>
 #include <mutex>
 #include <new>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -554,6 +536,25 @@ std::vector<Isa> isas() {
     return all;
 }
 
+inline void relax() {
+#ifdef KETFIT_X86
+    __builtin_ia32_pause();
+#endif
+}
+
+// Whether `done` came true within a tenth of a millisecond: putting a thread to sleep and waking it costs as much.
+template <class F>
+bool spin(F done) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(100);
+    do {
+        for (int i = 0; i < 64; ++i) {
+            if (done()) return true;
+            relax();
+        }
+    } while (std::chrono::steady_clock::now() < end);
+    return false;
+}
+
 // Threads that sleep between calls. One call has them at a time; another call meanwhile, from another Python thread,
 // runs on its own thread alone, so that callers who are parallel already do not share the processor twice.
 class Team {
@@ -576,23 +577,25 @@ class Team {
             for (int64_t i = 0; i < count; ++i) task(i, 0);
             return;
         }
-        {
-            std::lock_guard<std::mutex> lock(mutex_);
-            while (int(workers_) < threads - 1) {
-                const int slot = int(++workers_);
-                std::thread([this, slot, seen = generation_] { work(slot, seen); }).detach();
-            }
-            task_ = &task;
-            count_ = count;
-            next_ = 0;
-            threads_ = threads;
-            running_ = threads - 1;
-            ++generation_;
+        while (workers_ < threads - 1) {
+            const int slot = ++workers_;
+            std::thread([this, slot] { work(slot); }).detach();
         }
-        wake_.notify_all();
+        task_ = &task;
+        count_ = count;
+        next_ = 0;
+        call_ = (call_ | 0xffff) + 1 + uint64_t(threads);
+        if (sleepers_ > 0) {
+            std::lock_guard<std::mutex> lock(mutex_);
+            wake_.notify_all();
+        }
         claim(0);
+        call_ = (call_ | 0xffff) + 1;  // closed: whoever did not get the processor in time is not waited for
+        if (spin([this] { return inside_ == 0; })) return;
         std::unique_lock<std::mutex> lock(mutex_);
-        done_.wait(lock, [this] { return running_ == 0; });
+        waits_ = true;
+        done_.wait(lock, [this] { return inside_ == 0; });
+        waits_ = false;
     }
 
    private:
@@ -606,16 +609,22 @@ class Team {
         for (int64_t i = next_++; i < count_; i = next_++) (*task_)(i, slot);
     }
 
-    void work(int slot, uint64_t seen) {
-        std::unique_lock<std::mutex> lock(mutex_);
-        for (;;) {
-            wake_.wait(lock, [&] { return generation_ != seen; });
-            seen = generation_;
-            if (slot >= threads_) continue;
-            lock.unlock();
-            claim(slot);
-            lock.lock();
-            if (--running_ == 0) done_.notify_one();
+    void work(int slot) {
+        for (uint64_t seen = 0;;) {
+            const auto called = [&] { return call_ != seen && slot < int(call_ & 0xffff); };
+            if (!spin(called)) {
+                std::unique_lock<std::mutex> lock(mutex_);
+                ++sleepers_;
+                wake_.wait(lock, called);
+                --sleepers_;
+            }
+            seen = call_;
+            ++inside_;
+            if (call_ == seen && slot < int(seen & 0xffff)) claim(slot);
+            if (--inside_ == 0 && waits_) {
+                std::lock_guard<std::mutex> lock(mutex_);
+                done_.notify_one();
+            }
         }
     }
 
@@ -624,9 +633,10 @@ class Team {
     const std::function<void(int64_t, int)>* task_ = nullptr;
     std::atomic<int64_t> next_{0};
     int64_t count_ = 0;
-    int threads_ = 0, running_ = 0;
-    size_t workers_ = 0;
-    uint64_t generation_ = 0;
+    int workers_ = 0;
+    std::atomic<uint64_t> call_{0};  // counts openings and closings; the last 16 bits are an open call's threads
+    std::atomic<int> inside_{0}, sleepers_{0};
+    std::atomic<bool> waits_{false};
 };
 
 template <class T>
@@ -687,7 +697,7 @@ struct Call {
     const T *weights, *inputs, *initial;
     const int8_t* errors;
     int64_t batch;
-    bool backward;
+    bool backward, product;
     const Engine<T>& engine;
     const size_t L;
     Buffer<T> table, halves;
@@ -696,20 +706,21 @@ struct Call {
     double scale;                // of the state behind the last operation done
 
     Call(const Plan& plan, const T* weights, const T* inputs, const T* initial, const int8_t* errors, int64_t batch,
-         double scale, bool backward)
+         double scale, bool backward, bool product)
         : plan(plan), weights(weights), inputs(inputs), initial(initial), errors(errors), batch(batch),
-          backward(backward), engine(plan.engine<T>()), L(size_t(engine.lanes)), table(plan.ops.size() * 2 * L),
+          backward(backward), product(product), engine(plan.engine<T>()), L(size_t(engine.lanes)), table(plan.ops.size() * 2 * L),
           halves(size_t(plan.bits) * 2 * L), plain(plan.ops.size()), idle(plan.ops.size()), scales(plan.ops.size()),
           scale(scale) {
         for (size_t k = 0; k < plan.ops.size(); ++k) share(backward ? plan.ops.size() - 1 - k : k);
     }
 
-    bool skips(const Op& op) const { return op.start && !initial && !backward; }
+    bool skips(const Op& op) const { return op.start && product; }  // see start() and slope_of()
 
     struct HalfAngle {
         double c = 1, s = 0;
         // The sum with another: adding a small angle to a huge one would round it away.
-        void add(double angle) {
+        template <class Number>
+        void add(Number angle) {
             const double x = std::cos(angle / 2), y = std::sin(angle / 2), old = c;
             c = old * x - s * y;
             s = s * x + old * y;
@@ -727,7 +738,7 @@ struct Call {
     HalfAngle half_angle(size_t i, HalfAngle half, int64_t sample) const {
         for (int32_t t = plan.term_offsets[i]; t < plan.term_offsets[i + 1]; ++t)
             if (const int32_t term = plan.terms[size_t(t)]; term < 0)
-                half.add(double(inputs[sample * plan.n_inputs + ~term]));
+                half.add(inputs[sample * plan.n_inputs + ~term]);
         return half;
     }
 
@@ -739,8 +750,8 @@ struct Call {
     // Cosine and sine of an operation whose angle all samples share, with the scale that is due.
     void share(size_t i) {
         const Op& op = plan.ops[i];
-        if (op.error >= 0 || skips(op)) return;
         if (backward) scales[i] = scale * scale / 2;
+        if (op.error >= 0 || skips(op)) return;
         if (op.per_sample) {
             // Folded into the cosines and sines of every sample; a slope is taken before its gate is undone.
             folds_.resize(plan.ops.size());
@@ -778,7 +789,7 @@ struct Call {
                 each(unit, i, [&](size_t lane, double c, double s) { put(i, lane, c * folds_[i], s * folds_[i]); });
             }
         }
-        if (initial || backward) return;
+        if (!product || backward) return;
         for (size_t position = size_t(plan.sample_bits); position < size_t(plan.bits); ++position) {
             T* half = halves.data + position * 2 * L;
             std::fill_n(half, L, T(1));
@@ -895,10 +906,10 @@ class Run {
                 T* x = whole ? state : desk.state.data;
                 if (!first)
                     gather(stage, state + base, x);
-                else if (call_.initial)
-                    load_initial(stage, unit, base, x);
-                else
+                else if (call_.product)
                     start(stage, room.call, base, x);
+                else
+                    load_initial(stage, unit, base, x);
                 call_.engine.forward(chunk(stage, room.call, x, nullptr, nullptr));
                 if (last) {
                     std::vector<int8_t> outer(n_columns);
@@ -947,15 +958,17 @@ class Run {
             });
             for (int i = 0; i < stage.n_ops; ++i) {
                 const size_t op = size_t(stage.first_op + i);
-                spread(unit, room, size_t(i), [&](int64_t b, double sum) {
-                    for (int32_t t = plan_.term_offsets[op]; t < plan_.term_offsets[op + 1]; ++t) {
-                        const int32_t term = plan_.terms[size_t(t)];
-                        if (term >= 0)
-                            grad_weights[term] += room.call.scales[op] * sum;
-                        else if (grad_inputs)
-                            grad_inputs[b * plan_.n_inputs + ~term] += T(room.call.scales[op] * sum);
-                    }
-                });
+                const double* slopes = room.sums.data() + size_t(i) * L;
+                const double sum = room.call.scales[op] * std::accumulate(slopes, slopes + L, 0.0);
+                for (int32_t t = plan_.term_offsets[op]; t < plan_.term_offsets[op + 1]; ++t) {
+                    const int32_t term = plan_.terms[size_t(t)];
+                    if (term >= 0)
+                        grad_weights[term] += sum;
+                    else if (grad_inputs)
+                        spread(unit, room, size_t(i), [&](int64_t b, double part) {
+                            grad_inputs[b * plan_.n_inputs + ~term] += T(room.call.scales[op] * part);
+                        });
+                }
             }
         }
     }
@@ -974,7 +987,7 @@ class Run {
     Chunk<T> chunk(const Stage& stage, Call<T>& call, T* x, T* y, double* slopes) {
         const size_t first = size_t(stage.first_op);
         const Turns<T> turns{call.table.data + first * 2 * call.L, call.plain.data() + first, call.idle.data() + first};
-        return {x, y, int(stage.positions.size()), plan_.ops.data() + first, stage.n_ops, turns, slopes, !call.initial};
+        return {x, y, int(stage.positions.size()), plan_.ops.data() + first, stage.n_ops, turns, slopes, call.product};
     }
 
     Readout readout(const Stage& stage, size_t base, std::vector<int8_t>& outer) const {
@@ -1093,7 +1106,7 @@ std::pair<double, bool> forward(const Plan& plan, int64_t batch, uintptr_t weigh
                uintptr_t errors, uintptr_t out, uintptr_t saved, int threads) {
     nb::gil_scoped_release release;
     Call<T> call(plan, at<const T>(weights), at<const T>(inputs), at<const T>(initial), at<const int8_t>(errors), batch, 1,
-                 false);
+                 false, !initial);
     const double scale = call.scale;
     Run<T>(plan, std::move(call), threads).forward(at<T>(out), at<T>(saved));
     const bool finite = all_finite(at<const T>(weights), plan.n_weights) &&
@@ -1103,11 +1116,12 @@ std::pair<double, bool> forward(const Plan& plan, int64_t batch, uintptr_t weigh
 }
 
 template <class T>
-void backward(const Plan& plan, int64_t batch, uintptr_t weights, uintptr_t inputs, uintptr_t errors, double scale,
-              uintptr_t state, uintptr_t grads, uintptr_t grad_weights, uintptr_t grad_inputs, uintptr_t grad_initial,
+void backward(const Plan& plan, int64_t batch, uintptr_t weights, uintptr_t inputs, uintptr_t errors, bool product,
+              double scale, uintptr_t state, uintptr_t grads, uintptr_t grad_weights, uintptr_t grad_inputs, uintptr_t grad_initial,
               int threads) {
     nb::gil_scoped_release release;
-    Call<T> call(plan, at<const T>(weights), at<const T>(inputs), nullptr, at<const int8_t>(errors), batch, scale, true);
+    Call<T> call(plan, at<const T>(weights), at<const T>(inputs), nullptr, at<const int8_t>(errors), batch, scale, true,
+                 product);
     Run<T>(plan, std::move(call), threads)
         .backward(at<T>(state), at<const T>(grads), at<T>(grad_weights), at<T>(grad_inputs), at<T>(grad_initial));
 }

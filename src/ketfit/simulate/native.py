@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,8 +31,8 @@ def expect(
     batch: int,
     errors: Tensor | None = None,
     slots: ErrorSlots = (),
-) -> tuple[Tensor, bool]:
-    """<Z> of `qubits`, shape (batch, len(qubits)), and whether all numbers that went in and came out are finite.
+) -> Tensor:
+    """<Z> of `qubits`, shape (batch, len(qubits)).
 
     The arguments are those of `ketfit.expectation`, checked there but for being finite; every gate is applied.
 
@@ -42,9 +41,23 @@ def expect(
         slots: Where: for each column of `errors`, behind how many gates and on which qubit.
     """
     sample_bits = choose_sample_bits(circuit.n_qubits, batch, weights.element_size())
-    plan = make_plan(circuit, qubits, weights.element_size(), sample_bits, slots)
-    result, finite = _Native.apply(plan, weights, inputs, initial, batch, errors)  # type: ignore[no-untyped-call]
-    return result, finite
+    key = ("plan", qubits, weights.element_size(), sample_bits, slots)
+    plan = circuit.memo.get(key)
+    if plan is None:
+        plan = circuit.memo[key] = make_plan(circuit, *key[1:])
+    result: Tensor = _Native.apply(plan, weights, inputs, initial, batch, errors)  # type: ignore[no-untyped-call]
+    return result
+
+
+def check_finite(**tensors: Tensor | None) -> None:
+    """Refuse NaN and infinity by the tensor's name.
+
+    Raises:
+        InputError: with the name.
+    """
+    for name, tensor in tensors.items():
+        if tensor is not None and not torch.isfinite(tensor).all():
+            raise InputError(f"{name} holds a number that is not finite (NaN or infinity)")
 
 
 def choose_sample_bits(n_qubits: int, batch: int, itemsize: int) -> int:
@@ -59,7 +72,6 @@ def choose_sample_bits(n_qubits: int, batch: int, itemsize: int) -> int:
     return max(wanted, lane_bits - n_qubits, 0)
 
 
-@lru_cache(maxsize=256)
 def make_plan(
     circuit: Circuit,
     qubits: tuple[int, ...],
@@ -100,31 +112,37 @@ class _Native(torch.autograd.Function):
         initial: Tensor | None,
         batch: int,
         errors: Tensor | None,
-    ) -> tuple[Tensor, bool]:
+    ) -> Tensor:
         weights = weights.contiguous()
         inputs = None if inputs is None else inputs.contiguous()
         initial = None if initial is None else initial.contiguous()
         errors = None if errors is None else errors.contiguous()
-        ctx.plan, ctx.batch, ctx.state = plan, batch, None
+        ctx.plan, ctx.batch = plan, batch
+        state = None
         if any(ctx.needs_input_grad):
-            ctx.state = weights.new_empty(plan.units(batch), plan.size)
+            state = weights.new_empty(plan.units(batch), plan.size)
+            ctx.states = [state]
             ctx.save_for_backward(weights, inputs, initial, errors)
             ctx.set_materialize_grads(False)
         result = weights.new_empty(batch, plan.n_columns)
-        ctx.scale, finite = _forward(plan, batch, weights, inputs, initial, errors, result, ctx.state)
-        return result, finite
+        ctx.scale, finite = _forward(plan, batch, weights, inputs, initial, errors, result, state)
+        if not finite:  # the kernel has looked at the weights, the inputs and the result
+            check_finite(weights=weights, inputs=inputs, initial=initial)
+        return result
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise InputError("expectation is differentiable once; leave create_graph=True out")
         if grad is None:
             return (None,) * 6
         plan, batch = ctx.plan, ctx.batch
         weights, inputs, initial, errors = ctx.saved_tensors
-        if ctx.state is None:  # an earlier backward pass has undone the gates on it
-            ctx.state = weights.new_empty(plan.units(batch), plan.size)
-            _forward(plan, batch, weights, inputs, initial, errors, torch.empty_like(grad), ctx.state)
+        try:
+            state = ctx.states.pop()  # whoever has it undoes the gates on it
+        except IndexError:  # an earlier backward pass, or one at this moment in another thread
+            state = weights.new_empty(plan.units(batch), plan.size)
+            _forward(plan, batch, weights, inputs, initial, errors, torch.empty_like(grad), state)
         grads = [
             torch.empty_like(tensor, memory_format=torch.contiguous_format) if wanted else None
             for tensor, wanted in zip((weights, inputs, initial), ctx.needs_input_grad[1:4], strict=True)
@@ -134,11 +152,11 @@ class _Native(torch.autograd.Function):
         run(
             batch,
             *map(_address, (weights, inputs, errors)),
+            initial is None,
             ctx.scale,
-            *map(_address, (ctx.state, grad, *grads)),
+            *map(_address, (state, grad, *grads)),
             torch.get_num_threads(),
         )
-        ctx.state = None
         return (None, *grads, None, None)
 
 

@@ -13,7 +13,6 @@ arXiv 2009.02823). With psi behind the rotation and lambda the adjoint there, d 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, Literal
 
 import psutil
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from ketfit.circuit.circuit import Circuit, Gate
 from ketfit.errors import ConfigError, InputError, InsufficientMemoryError
-from ketfit.simulate.native import expect
+from ketfit.simulate.native import check_finite, expect
 
 _ALWAYS_THERE = 2**26  # bytes; asking the system costs as much as a small circuit
 
@@ -66,7 +65,7 @@ def expectation(
         ConfigError: an engine that is unknown or does not run on this device, or noise or shots.
         InsufficientMemoryError: the states do not fit into the memory that is free.
     """
-    if any(option is not None for option in (noise, trajectories, shots, gradient, generator)):
+    if (noise, trajectories, shots, gradient, generator) != (None,) * 5:
         raise ConfigError(
             "gate noise and finite shots are not in this version of KetFit; "
             "leave noise, trajectories, shots, gradient and generator out"
@@ -78,30 +77,21 @@ def expectation(
     if native and weights.device.type != "cpu":
         raise ConfigError(f"the native engine computes on the CPU and weights are on {weights.device}; use 'auto'")
     measured = circuit.check_qubits(qubits)
-    cone = _light_cone(circuit, measured)
+    cone = circuit.light_cone(measured)
     differentiated = torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in (weights, inputs, initial)
     )
     _check_memory(circuit.n_qubits, batch, weights.element_size(), native, differentiated)
-    result: Tensor
     if native:
-        result, finite = expect(cone, measured, weights, inputs, initial, batch)
-        if not finite:
-            _check_finite(weights, inputs, initial)
-        return result
-    _check_finite(weights, inputs, initial)
+        return expect(cone, measured, weights, inputs, initial, batch)
+    check_finite(weights=weights, inputs=inputs, initial=initial)
     if inputs is None:
         inputs = weights.new_zeros(batch, 0)
     if initial is None:
         initial = weights.new_zeros(batch, 2**circuit.n_qubits)
         initial[:, 0] = 1
-    result = _Expectation.apply(cone, measured, weights, inputs, initial)  # type: ignore[no-untyped-call]
+    result: Tensor = _Expectation.apply(cone, measured, weights, inputs, initial)  # type: ignore[no-untyped-call]
     return result
-
-
-@lru_cache(maxsize=256)
-def _light_cone(circuit: Circuit, qubits: tuple[int, ...]) -> Circuit:
-    return circuit.light_cone(qubits)
 
 
 class _State:
@@ -228,41 +218,35 @@ def _rotations(circuit: Circuit, weights: Tensor, inputs: Tensor) -> list[_Rotat
 
 def _check_tensors(circuit: Circuit, weights: Tensor, inputs: Tensor | None, initial: Tensor | None) -> int:
     """The size of the batch, once every tensor is seen to fit the circuit and the others."""
-    batch: int | None = None
-    named = {
-        "weights": (weights, circuit.n_weights),
-        "inputs": (inputs, circuit.n_inputs),
-        "initial": (initial, 2**circuit.n_qubits),
-    }
-    for name, (tensor, width) in named.items():
-        if tensor is None and name != "weights":
-            continue
-        if not isinstance(tensor, Tensor):
-            raise InputError(f"{name} is of type {type(tensor).__name__}; pass a torch.Tensor")
-        shape = f"({width},)" if name == "weights" else f"(batch, {width})"
-        if tensor.dim() != (1 if name == "weights" else 2) or tensor.shape[-1] != width:
-            raise InputError(f"{name} has shape {tuple(tensor.shape)}; this circuit needs {shape}")
-        if tensor.dtype not in (torch.float32, torch.float64):
-            raise InputError(f"{name} is {tensor.dtype}; convert it with .float() or .double()")
-        if tensor.dtype != weights.dtype:
-            raise InputError(f"{name} is {tensor.dtype} and weights are {weights.dtype}; make them the same")
-        if tensor.device != weights.device:
-            raise InputError(f"{name} is on {tensor.device} and weights are on {weights.device}; move them together")
-        if name != "weights":
-            if batch is not None and batch != tensor.shape[0]:
-                raise InputError(f"inputs have a batch of {batch} and initial of {tensor.shape[0]}; they must be equal")
-            batch = tensor.shape[0]
-    if inputs is None and circuit.n_inputs:
+    _check_tensor("weights", weights, weights, circuit.n_weights, dimensions=1)
+    batch = None
+    if inputs is not None:
+        _check_tensor("inputs", inputs, weights, circuit.n_inputs, dimensions=2)
+        batch = inputs.shape[0]
+    elif circuit.n_inputs:
         raise InputError(
             f"this circuit reads {circuit.n_inputs} inputs; pass inputs of shape (batch, {circuit.n_inputs})"
         )
+    if initial is not None:
+        _check_tensor("initial", initial, weights, 2**circuit.n_qubits, dimensions=2)
+        if batch is not None and batch != initial.shape[0]:
+            raise InputError(f"inputs have a batch of {batch} and initial of {initial.shape[0]}; they must be equal")
+        batch = initial.shape[0]
     return 1 if batch is None else batch
 
 
-def _check_finite(weights: Tensor, inputs: Tensor | None, initial: Tensor | None) -> None:
-    for name, tensor in {"weights": weights, "inputs": inputs, "initial": initial}.items():
-        if tensor is not None and not torch.isfinite(tensor).all():
-            raise InputError(f"{name} holds a number that is not finite (NaN or infinity)")
+def _check_tensor(name: str, tensor: Tensor, weights: Tensor, width: int, dimensions: int) -> None:
+    if not isinstance(tensor, Tensor):
+        raise InputError(f"{name} is of type {type(tensor).__name__}; pass a torch.Tensor")
+    if tensor.dim() != dimensions or tensor.shape[-1] != width:
+        shape = f"({width},)" if dimensions == 1 else f"(batch, {width})"
+        raise InputError(f"{name} has shape {tuple(tensor.shape)}; this circuit needs {shape}")
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"{name} is {tensor.dtype}; convert it with .float() or .double()")
+    if tensor.dtype != weights.dtype:
+        raise InputError(f"{name} is {tensor.dtype} and weights are {weights.dtype}; make them the same")
+    if tensor.device != weights.device:
+        raise InputError(f"{name} is on {tensor.device} and weights are on {weights.device}; move them together")
 
 
 def _check_memory(n_qubits: int, batch: int, itemsize: int, native: bool, differentiated: bool) -> None:
