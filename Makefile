@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
-SETTINGS := pyproject.toml constraints.txt CMakeLists.txt src/ketfit/simulate/kernel.cpp
+SETTINGS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/ketfit/simulate/kernel/*)
 
 .PHONY: help demo test check bench docs wheel mpnet clean
 

@@ -1,4 +1,4 @@
-"""A pytest plugin (``-p tests.built_kernel``): the tests use the module that KETFIT_KERNEL names, not the installed one."""
+"""A pytest plugin, ``-p tests.built_kernel``: tests use the module that KETFIT_KERNEL names, not the installed one."""
 
 import importlib.util
 import os

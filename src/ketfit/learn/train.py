@@ -283,7 +283,7 @@ def _batches(samples: Samples, batch_size: int, seed: int, epoch: int) -> Iterat
     # The order depends on the seed and the epoch alone, so that a resumed run needs no state of a generator.
     order = torch.randperm(len(samples), generator=torch_stream(seed, "batches", epoch)).to(samples.y.device)
     # Once an epoch: picking the rows of every batch by itself would cost more than a small head's step.
-    shuffled = (tensor[order].split(batch_size) for tensor in (samples.x, samples.y, samples.weight))
+    shuffled = (torch.split(tensor[order], batch_size) for tensor in (samples.x, samples.y, samples.weight))
     for x, y, weight in zip(*shuffled, strict=True):
         yield Samples(x, y, weight)
 

@@ -21,6 +21,9 @@ ISA: str = _kernel.instruction_sets()[0]
 UNIT_BYTES = 2**14
 CHUNK_BYTES = 2**16
 
+# States up to this size wait for the next step with their plan: fresh pages from the system cost more than small steps.
+SPARE_BYTES = 2**24
+
 
 def expect(
     circuit: Circuit,
@@ -39,14 +42,34 @@ def expect(
     Args:
         errors: Paulis that strike single samples, shape (batch, len(slots)), int8: 0 none, 1 X, 2 Y, 3 Z.
         slots: Where: for each column of `errors`, behind how many gates and on which qubit.
+
+    Raises:
+        InputError: a number is not finite, or `errors` do not fit the slots, the batch or the circuit.
     """
+    if slots or errors is not None:
+        _check_errors(circuit, batch, errors, slots)
     sample_bits = choose_sample_bits(circuit.n_qubits, batch, weights.element_size())
     key = ("plan", qubits, weights.element_size(), sample_bits, slots)
-    plan = circuit.memo.get(key)
-    if plan is None:
-        plan = circuit.memo[key] = make_plan(circuit, *key[1:])
-    result: Tensor = _Native.apply(plan, weights, inputs, initial, batch, errors)  # type: ignore[no-untyped-call]
+    if key not in circuit.memo:
+        circuit.memo[key] = (make_plan(circuit, *key[1:]), [])
+    plan, spares = circuit.memo[key]
+    result: Tensor = _Native.apply(  # type: ignore[no-untyped-call]
+        plan, weights, inputs, initial, batch, errors, spares
+    )
     return result
+
+
+def _check_errors(circuit: Circuit, batch: int, errors: Tensor | None, slots: ErrorSlots) -> None:
+    shape = (batch, len(slots))
+    if errors is None or errors.shape != shape or errors.dtype != torch.int8 or errors.device.type != "cpu":
+        raise InputError(f"errors must be an int8 tensor of shape {shape} on the CPU, one column for each slot")
+    if errors.numel() and not 0 <= int(errors.min()) <= int(errors.max()) <= 3:
+        raise InputError("errors are 0 for none, 1 for X, 2 for Y and 3 for Z")
+    for place, qubit in slots:
+        if not (0 <= place <= len(circuit.gates) and 0 <= qubit < circuit.n_qubits):
+            raise InputError(
+                f"slot ({place}, {qubit}): the circuit has {len(circuit.gates)} gates and {circuit.n_qubits} qubits"
+            )
 
 
 def check_finite(**tensors: Tensor | None) -> None:
@@ -112,6 +135,7 @@ class _Native(torch.autograd.Function):
         initial: Tensor | None,
         batch: int,
         errors: Tensor | None,
+        spares: list[Tensor],
     ) -> Tensor:
         weights = weights.contiguous()
         inputs = None if inputs is None else inputs.contiguous()
@@ -120,7 +144,8 @@ class _Native(torch.autograd.Function):
         ctx.plan, ctx.batch = plan, batch
         state = None
         if any(ctx.needs_input_grad):
-            state = weights.new_empty(plan.units(batch), plan.size)
+            ctx.spares = spares
+            state = _take(spares, weights, plan.units(batch), plan.size)
             ctx.states = [state]
             ctx.save_for_backward(weights, inputs, initial, errors)
             ctx.set_materialize_grads(False)
@@ -135,13 +160,13 @@ class _Native(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise InputError("expectation is differentiable once; leave create_graph=True out")
         if grad is None:
-            return (None,) * 6
+            return (None,) * 7
         plan, batch = ctx.plan, ctx.batch
         weights, inputs, initial, errors = ctx.saved_tensors
         try:
             state = ctx.states.pop()  # whoever has it undoes the gates on it
         except IndexError:  # an earlier backward pass, or one at this moment in another thread
-            state = weights.new_empty(plan.units(batch), plan.size)
+            state = _take(ctx.spares, weights, plan.units(batch), plan.size)
             _forward(plan, batch, weights, inputs, initial, errors, torch.empty_like(grad), state)
         grads = [
             torch.empty_like(tensor, memory_format=torch.contiguous_format) if wanted else None
@@ -157,7 +182,18 @@ class _Native(torch.autograd.Function):
             *map(_address, (state, grad, *grads)),
             torch.get_num_threads(),
         )
-        return (None, *grads, None, None)
+        if state.nbytes <= SPARE_BYTES and not ctx.spares:
+            ctx.spares.append(state)
+        return (None, *grads, None, None, None)
+
+
+def _take(spares: list[Tensor], like: Tensor, units: int, size: int) -> Tensor:
+    """A spare array of this shape, or a new one."""
+    try:
+        spare = spares.pop()
+    except IndexError:
+        return like.new_empty(units, size)
+    return spare if spare.shape == (units, size) else like.new_empty(units, size)
 
 
 def _forward(plan: Any, batch: int, weights: Tensor, *tensors: Tensor | None) -> tuple[float, bool]:

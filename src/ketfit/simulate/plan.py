@@ -79,6 +79,8 @@ def cut_stages(
 
     A stage takes, in order, every step that its bits can hold and that no step left for later has to precede.
     """
+    if chunk_bits < min(low_bits + 2, n_qubits + sample_bits):
+        raise ValueError(f"chunk_bits={chunk_bits} cannot hold a CNOT beside the lowest {low_bits} bits")
     bits = n_qubits + sample_bits
     pending = deque(steps)
     while True:

@@ -1,0 +1,149 @@
+// The Python module: instruction sets, plans from tables, calls on addresses.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "run.h"
+
+namespace nb = nanobind;
+
+namespace ketfit {
+
+extern const Engines baseline;
+#ifdef KETFIT_X86
+extern const Engines avx2, avx512;
+#endif
+
+struct Isa {
+    const char* name;
+    const Engines* engines;
+    bool runs;
+};
+
+// From the widest to the narrowest.
+std::vector<Isa> isas() {
+    std::vector<Isa> all;
+#ifdef KETFIT_X86
+    __builtin_cpu_init();
+    all.push_back({"avx512", &avx512,
+                   __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")});
+    all.push_back({"avx2", &avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
+#endif
+    all.push_back({"baseline", &baseline, true});
+    return all;
+}
+
+using Table = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu>;
+
+void make_plan(Plan* plan, const std::string& isa, int bits, int sample_bits, int64_t n_weights, int64_t n_inputs,
+               int64_t n_errors, Table ops, Table term_offsets, Table terms, Table stages, Table positions,
+               Table measured) {
+    new (plan) Plan;
+    for (const Isa& known : isas())
+        if (known.name == isa && known.runs) plan->engines = known.engines;
+    if (!plan->engines) throw std::invalid_argument("this processor has no " + isa);
+    plan->bits = bits;
+    plan->sample_bits = sample_bits;
+    plan->n_weights = n_weights;
+    plan->n_inputs = n_inputs;
+    plan->n_errors = n_errors;
+    plan->term_offsets.assign(term_offsets.data(), term_offsets.data() + term_offsets.size());
+    plan->terms.assign(terms.data(), terms.data() + terms.size());
+    plan->measured.assign(measured.data(), measured.data() + measured.size());
+    plan->starts.assign(size_t(bits), -1);
+    for (size_t i = 0; i < ops.shape(0); ++i) {
+        const int32_t* row = ops.data() + 5 * i;
+        const int32_t *first = plan->terms.data() + plan->term_offsets[i], *end = plan->terms.data() + plan->term_offsets[i + 1];
+        plan->ops.push_back({row[0], row[1], row[2], row[3], row[4],
+                             std::any_of(first, end, [](int32_t term) { return term < 0; })});
+    }
+    for (size_t s = 0; s < stages.shape(0); ++s) {
+        Stage stage{};
+        stage.first_op = stages.data()[2 * s];
+        stage.n_ops = stages.data()[2 * s + 1];
+        const size_t width = positions.shape(1);
+        stage.positions.assign(positions.data() + s * width, positions.data() + (s + 1) * width);
+        for (int32_t position = 0; position < bits; ++position)
+            if (!std::binary_search(stage.positions.begin(), stage.positions.end(), position))
+                stage.others.push_back(position);
+        while (stage.run_bits < int(width) && stage.positions[size_t(stage.run_bits)] == stage.run_bits) ++stage.run_bits;
+        for (size_t r = 0; r < size_t(1) << (int(width) - stage.run_bits); ++r)
+            stage.runs.push_back(deposit(r, stage.positions.data() + stage.run_bits, width - size_t(stage.run_bits)));
+        stage.columns.assign(width, -1);
+        for (size_t bit = 0; bit < width; ++bit)
+            for (size_t k = 0; k < plan->measured.size(); ++k)
+                if (plan->measured[k] == stage.positions[bit]) stage.columns[bit] = int32_t(k);
+        for (int i = stage.first_op; i < stage.first_op + stage.n_ops; ++i)
+            if (plan->ops[size_t(i)].start) plan->starts[size_t(stage.positions[size_t(plan->ops[size_t(i)].target)])] = i;
+        plan->stages.push_back(std::move(stage));
+    }
+}
+
+template <class T>
+T* at(uintptr_t address) {
+    return reinterpret_cast<T*>(address);
+}
+
+template <class T>
+bool all_finite(const T* numbers, int64_t count) {
+    return std::all_of(numbers, numbers + count, [](T number) { return std::isfinite(number); });
+}
+
+template <class T>
+std::pair<double, bool> forward(const Plan& plan, int64_t batch, uintptr_t weights, uintptr_t inputs, uintptr_t initial,
+               uintptr_t errors, uintptr_t out, uintptr_t saved, int threads) {
+    nb::gil_scoped_release release;
+    Call<T> call(plan, at<const T>(weights), at<const T>(inputs), at<const T>(initial), at<const int8_t>(errors), batch, 1,
+                 false, !initial);
+    const double scale = call.scale;
+    Run<T>(plan, std::move(call), threads).forward(at<T>(out), at<T>(saved));
+    const bool finite = all_finite(at<const T>(weights), plan.n_weights) &&
+                        (!inputs || all_finite(at<const T>(inputs), batch * plan.n_inputs)) &&
+                        all_finite(at<const T>(out), batch * int64_t(plan.measured.size()));
+    return {scale, finite};
+}
+
+template <class T>
+void backward(const Plan& plan, int64_t batch, uintptr_t weights, uintptr_t inputs, uintptr_t errors, bool product,
+              double scale, uintptr_t state, uintptr_t grads, uintptr_t grad_weights, uintptr_t grad_inputs, uintptr_t grad_initial,
+              int threads) {
+    nb::gil_scoped_release release;
+    Call<T> call(plan, at<const T>(weights), at<const T>(inputs), nullptr, at<const int8_t>(errors), batch, scale, true,
+                 product);
+    Run<T>(plan, std::move(call), threads)
+        .backward(at<T>(state), at<const T>(grads), at<T>(grad_weights), at<T>(grad_inputs), at<T>(grad_initial));
+}
+
+}  // namespace ketfit
+
+NB_MODULE(_kernel, m) {
+    using namespace ketfit;
+    nb::set_leak_warnings(false);  // plans live in a cache until the interpreter ends
+    m.def("instruction_sets", [] {
+        nb::list names;
+        for (const Isa& isa : isas())
+            if (isa.runs) names.append(isa.name);
+        return names;
+    });
+    m.def("lanes", [](const std::string& name, int itemsize) {
+        for (const Isa& isa : isas())
+            if (isa.name == name) return itemsize == 4 ? isa.engines->f32.lanes : isa.engines->f64.lanes;
+        throw std::invalid_argument("unknown instruction set " + name);
+    });
+    nb::class_<Plan>(m, "Plan")
+        .def("__init__", &make_plan)
+        .def("units", &Plan::units)
+        .def_prop_ro("size", &Plan::size)
+        .def_prop_ro("n_columns", [](const Plan& plan) { return plan.measured.size(); })
+        .def("forward_f32", &forward<float>)
+        .def("forward_f64", &forward<double>)
+        .def("backward_f32", &backward<float>)
+        .def("backward_f64", &backward<double>);
+}

@@ -1,0 +1,52 @@
+// What plan.py worked out for a circuit.
+
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "passes.h"
+
+namespace ketfit {
+
+// Bit i of `value` goes to bit positions[i].
+size_t deposit(size_t value, const int32_t* positions, size_t count) {
+    size_t result = 0;
+    for (size_t i = 0; i < count; ++i) result |= (value >> i & 1) << positions[i];
+    return result;
+}
+
+struct Stage {
+    int first_op, n_ops, run_bits;
+    std::vector<int32_t> positions, others;  // bits of the unit inside and outside a chunk, ascending
+    std::vector<size_t> runs;                // where each contiguous run of a chunk lies in the unit
+    std::vector<int32_t> columns;            // of each bit of the chunk, see Readout
+
+    size_t chunks() const { return size_t(1) << others.size(); }
+    size_t groups() const { return std::min<size_t>(chunks(), 32); }  // partial sums are kept by group
+};
+
+struct Plan {
+    int bits = 0, sample_bits = 0;
+    int64_t n_weights = 0, n_inputs = 0, n_errors = 0;
+    std::vector<Op> ops;
+    std::vector<int32_t> term_offsets, terms;  // of each operation's angle: weight i as i, input k as ~k
+    std::vector<Stage> stages;
+    std::vector<int32_t> measured;  // position of each column's qubit
+    std::vector<int32_t> starts;    // of each position: the operation that starts it, or -1
+    const Engines* engines = nullptr;
+
+    template <class T>
+    const Engine<T>& engine() const {
+        if constexpr (sizeof(T) == 4)
+            return engines->f32;
+        else
+            return engines->f64;
+    }
+    size_t size() const { return size_t(1) << bits; }
+    int64_t units(int64_t batch) const { return (batch + (int64_t(1) << sample_bits) - 1) >> sample_bits; }
+};
+
+}  // namespace ketfit

@@ -1,0 +1,500 @@
+"""The native engine: as torch's for any circuit, layout, thread and process; Paulis on single samples; extremes."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import multiprocessing
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
+from torch import Tensor
+
+from ketfit.circuit import Angle, Circuit, cx, reuploading_circuit, ry
+from ketfit.errors import InputError, InsufficientMemoryError
+from ketfit.simulate import _kernel, expectation, native
+from tests.circuits import random_circuit, reference_expectation, reference_state
+
+ENGINES = ("native", "torch")
+NAMES = ("weights", "inputs", "initial")
+MEMORY = "ketfit.simulate.statevector.psutil"
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}  # of what float64 gives
+ISAS = _kernel.instruction_sets()
+BOTH = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+Tensors = Sequence[Tensor | None]
+
+
+def some_tensors(
+    circuit: Circuit, batch: int, dtype: torch.dtype = torch.float64, given_initial: bool = True, seed: int = 0
+) -> list[Tensor | None]:
+    """Weights, inputs and normalised amplitudes or None, numbers of float32 whatever the dtype; all want gradients."""
+    rng = np.random.default_rng(seed)
+    arrays = [rng.uniform(-4, 4, circuit.n_weights), rng.uniform(-4, 4, (batch, circuit.n_inputs))]
+    if given_initial:
+        initial = rng.normal(size=(batch, 2**circuit.n_qubits))
+        arrays.append(initial / np.linalg.norm(initial, axis=1, keepdims=True))
+    tensors = [torch.tensor(array.astype(np.float32)).to(dtype).requires_grad_() for array in arrays]
+    return tensors if given_initial else [*tensors, None]
+
+
+def outcome(values: Tensor, tensors: Tensors) -> list[Tensor]:
+    """`values`, and the gradients of a linear form of them to those of `tensors` that there are."""
+    form = torch.linspace(-1, 1.5, values.numel(), dtype=torch.float64).reshape(values.shape).to(values.dtype)
+    wanted = [tensor for tensor in tensors if tensor is not None]
+    return [values.detach(), *torch.autograd.grad(values, wanted, form)]
+
+
+def assert_close(mine: Sequence[Tensor], other: Sequence[Tensor], tolerance: float) -> None:
+    """Values first; gradients may differ by more, relative to the largest of each, as they add up over a batch."""
+    for k, (a, b) in enumerate(zip(mine, other, strict=True)):
+        scale = 4 * max(1.0, b.abs().max().item() if b.numel() else 0.0) if k else 1
+        np.testing.assert_allclose(a.double(), b.double(), rtol=0, atol=tolerance * scale, err_msg=f"output {k}")
+
+
+def assert_equal(mine: Sequence[Tensor], other: Sequence[Tensor]) -> None:
+    assert [torch.equal(a, b) for a, b in zip(mine, other, strict=True)] == [True] * len(mine)
+
+
+@pytest.fixture
+def set_threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+# --- against the torch engine ------------------------------------------------------------------------------------
+
+# The shape of a tensor that a view of shape (rows, width) is taken of, and the view.
+LAYOUTS: dict[str, tuple[Callable[[int, int], tuple[int, int]], Callable[[Tensor, int, int], Tensor]]] = {
+    "plain": (lambda rows, width: (rows, width), lambda base, rows, width: base),
+    "sliced": (lambda rows, width: (2 * rows, 2 * width + 1), lambda base, rows, width: base[::2, 1::2]),
+    "transposed": (lambda rows, width: (width, rows), lambda base, rows, width: base.t()),
+    "equal rows": (lambda rows, width: (1, width), lambda base, rows, width: base.expand(rows, width)),
+    "equal columns": (lambda rows, width: (rows, 1), lambda base, rows, width: base.expand(rows, width)),
+}
+
+
+@st.composite
+def circuits(draw: st.DrawFn) -> Circuit:
+    """Gates on any qubits; of the weights and inputs some are used often and some never."""
+    n_qubits, n_weights, n_inputs = draw(st.integers(1, 9)), draw(st.integers(0, 12)), draw(st.integers(0, 4))
+    angles = [Angle("weight", k) for k in range(n_weights)] + [Angle("input", k) for k in range(n_inputs)]
+    n_gates, rng = draw(st.integers(0, 50)), random.Random(draw(st.integers(0, 2**32 - 1)))
+    gates = []
+    while len(gates) < n_gates:
+        target, control = rng.randrange(n_qubits), rng.randrange(n_qubits)
+        if control != target:
+            gates.append(cx(control, target))
+        if angles and rng.random() < 0.7:  # often a rotation behind the CNOT that ends on its qubit
+            gates.append(ry(target, rng.choice(angles)))
+        elif n_qubits == 1 and not angles:
+            break
+    return Circuit(n_qubits, tuple(gates), n_weights, n_inputs)
+
+
+@given(
+    circuit=circuits(),
+    batch=st.integers(0, 40),
+    dtype=st.sampled_from(sorted(TOLERANCE, key=str)),
+    wants=st.tuples(*[st.booleans()] * 3),
+    layouts=st.tuples(*[st.sampled_from(sorted(LAYOUTS))] * 3),
+    given_initial=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=150, deadline=None)
+def test_both_engines_give_the_same_values_and_gradients(circuit, batch, dtype, wants, layouts, given_initial, seed):
+    rng = np.random.default_rng(seed)
+    qubits = rng.permutation(circuit.n_qubits)[: rng.integers(1, circuit.n_qubits + 1)].tolist()
+    shapes = [(1, circuit.n_weights), (batch, circuit.n_inputs), (batch, 2**circuit.n_qubits)]
+    bases = [rng.uniform(-4, 4, LAYOUTS[layout][0](*shape)) for layout, shape in zip(layouts, shapes, strict=True)]
+    bases[2] /= 2 ** (circuit.n_qubits / 2)
+
+    def run(engine: str, dtype: torch.dtype) -> list[Tensor | None]:
+        leaves = [torch.tensor(base).float().to(dtype) for base in bases]
+        views = [
+            LAYOUTS[layout][1](leaf.requires_grad_(want), *shape)
+            for leaf, want, layout, shape in zip(leaves, wants, layouts, shapes, strict=True)
+        ]
+        weights, inputs, initial = views[0][0], views[1], views[2] if given_initial else None
+        values = expectation(circuit, weights, inputs, initial, qubits, engine=engine)
+        assert (values.dtype, values.shape) == (dtype, (batch, len(qubits)))
+        differentiable = any(wants[: 2 + given_initial])
+        assert values.requires_grad == differentiable
+        if differentiable:
+            values.backward(torch.linspace(-1, 1.5, values.numel(), dtype=dtype).reshape(values.shape))
+        return [values.detach(), *(leaf.grad for leaf in leaves)]
+
+    mine, other = run("native", dtype), run("torch", torch.float64)
+    assert [grad is None for grad in mine[1:]] == [grad is None for grad in other[1:]]
+    assert [grad is not None for grad in mine[1:]] == [*wants[:2], wants[2] and given_initial]
+    norms = LAYOUTS[layouts[2]][1](torch.tensor(bases[2]), *shapes[2]).square().sum(dim=1)
+    scale = 3 * max([1.0, *norms.tolist()]) if given_initial else 3.0  # 50 gates by one angle round the same way
+    assert_close(*([part for part in parts if part is not None] for parts in (mine, other)), TOLERANCE[dtype] * scale)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.bool])
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_of_another_kind_are_refused(engine, dtype, name):
+    circuit = random_circuit(3, n_gates=8, seed=0)
+    tensors = {key: tensor.detach() for key, tensor in zip(NAMES, some_tensors(circuit, 2), strict=True)}
+    tensors[name] = tensors[name].to(dtype)
+    with pytest.raises(InputError, match=f"{name} is {dtype}; convert it with"):
+        expectation(circuit, **tensors, engine=engine)
+
+
+@functools.cache
+def layout_case(n_qubits: int, given_initial: bool) -> tuple[Circuit, tuple[int, ...], list[Tensor]]:
+    """A circuit, qubits to measure, and what torch gives for them and `some_tensors`."""
+    circuit = random_circuit(n_qubits, n_gates=12 + 5 * n_qubits, seed=n_qubits)
+    qubits = tuple(np.random.default_rng(n_qubits).permutation(n_qubits)[: 1 + n_qubits // 2].tolist())
+    tensors = some_tensors(circuit, 11, given_initial=given_initial)
+    return circuit, qubits, outcome(expectation(circuit, *tensors, qubits, engine="torch"), tensors)
+
+
+def every_layout(n_qubits: int, isa: str, dtype: torch.dtype) -> Iterator[dict[str, Any]]:
+    """Arguments of make_plan: a sample a lane to one sample across the lanes, narrow chunks to the whole unit."""
+    lane_bits = int(_kernel.lanes(isa, dtype.itemsize)).bit_length() - 1
+    for sample_bits in range(max(0, lane_bits - n_qubits), lane_bits + 1):
+        for chunk_bits in (None, lane_bits + 4, 9, n_qubits + sample_bits):
+            yield {"itemsize": dtype.itemsize, "sample_bits": sample_bits, "isa": isa, "chunk_bits": chunk_bits}
+
+
+@BOTH
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("given_initial", [False, True])
+@pytest.mark.parametrize("n_qubits", [1, 2, 4, 7, 10, 13])
+def test_every_layout_gives_the_numbers_of_torch(n_qubits, given_initial, isa, dtype):
+    circuit, qubits, expected = layout_case(n_qubits, given_initial)
+    tensors = some_tensors(circuit, 11, dtype, given_initial)
+    for layout in every_layout(n_qubits, isa, dtype):
+        values = native._Native.apply(native.make_plan(circuit, qubits, **layout), *tensors, 11, None, [])
+        assert_close(outcome(values, tensors), expected, TOLERANCE[dtype])
+
+
+# --- threads and processes ---------------------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize(("n_qubits", "batch"), [(4, 1500), (10, 64), (11, 3), (14, 2), (16, 2), (18, 1)])
+def test_results_are_equal_bit_for_bit_for_any_number_of_threads(n_qubits, batch, dtype, set_threads):
+    circuit = random_circuit(n_qubits, n_gates=60, seed=n_qubits)
+    tensors = some_tensors(circuit, batch, dtype)
+
+    def run(threads: int) -> list[Tensor]:
+        set_threads(threads)
+        return outcome(expectation(circuit, *tensors, range(n_qubits), engine="native"), tensors)
+
+    first = run(1)
+    assert all(tensor.abs().max() > 0 for tensor in first)
+    for threads in (1, 2, 4, 7, 2):
+        assert_equal(run(threads), first)
+
+
+def paper_outcome(seed: int, threads: int = 2) -> list[np.ndarray]:
+    """Values and gradients of a circuit that depends on `seed`, large enough for two threads, as arrays."""
+    torch.set_num_threads(threads)
+    circuit = reuploading_circuit(9 + seed % 3, 2, 1, 1 + seed % 2, 2)
+    tensors = some_tensors(circuit, 64, torch.float32, given_initial=False, seed=seed)
+    return [part.numpy() for part in outcome(expectation(circuit, *tensors, qubits=(0, 3)), tensors)]
+
+
+def assert_same_arrays(got: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> None:
+    assert [np.array_equal(a, b) for a, b in zip(got, wanted, strict=True)] == [True] * len(wanted)
+
+
+def test_calls_from_eight_threads_at_once_give_what_calls_in_turn_give(set_threads):
+    in_turn = [paper_outcome(seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        at_once = list(pool.map(paper_outcome, [*range(8)] * 4))
+    assert_same_arrays([*itertools.chain(*at_once)], [*itertools.chain(*in_turn)] * 4)
+
+
+def test_worker_processes_give_the_same_numbers(set_threads):
+    wanted = [paper_outcome(seed) for seed in range(3)]
+    try:
+        got = Parallel(n_jobs=2, backend="loky", timeout=80)(delayed(paper_outcome)(seed) for seed in range(3))
+    finally:
+        get_reusable_executor().shutdown(wait=True, kill_workers=True)
+    assert_same_arrays([*itertools.chain(*got)], [*itertools.chain(*wanted)])
+
+
+def send_result(pipe: Any, function: Callable[..., Any], *args: Any) -> None:
+    pipe.send(function(*args))
+
+
+def in_a_fork(function: Callable[..., Any], *args: Any) -> Any:
+    """What `function` returns in a forked child, which may neither hang nor die."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+    child = context.Process(target=send_result, args=(there, function, *args))
+    child.start()
+    there.close()
+    try:
+        assert here.poll(60), "the child hangs"
+        return here.recv()
+    except EOFError:
+        child.join()
+        pytest.fail(f"the child ended with {child.exitcode}")
+    finally:
+        child.kill()
+        child.join()
+
+
+forks = pytest.mark.skipif(sys.platform != "linux", reason="fork is safe to rely on in Linux alone")
+may_fork = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
+
+@forks
+@may_fork
+def test_a_forked_child_computes_with_threads_of_its_own(set_threads):
+    wanted = paper_outcome(1, threads=2)
+    for threads in (2, 3):
+        assert_same_arrays(in_a_fork(paper_outcome, 1, threads), wanted)
+    assert_same_arrays(paper_outcome(1, threads=3), wanted)
+
+
+def wrong_gradients_of_one_graph() -> int:
+    """Of 32 gradients that four threads take of one graph at a time, how many differ from the only right one."""
+    circuit = reuploading_circuit(10, 2, 2, 3, 2)
+    weights, inputs, _ = some_tensors(circuit, 64)
+    wrong = 0
+    for _ in range(8):
+        total, other = (expectation(circuit, weights, inputs, engine="native").sum() for _ in range(2))
+        (wanted,) = torch.autograd.grad(other, weights)
+        with ThreadPoolExecutor(4) as pool:
+            taken = pool.map(lambda _, total=total: torch.autograd.grad(total, weights, retain_graph=True)[0], range(4))
+            wrong += sum(not torch.equal(gradient, wanted) for gradient in taken)
+    return wrong
+
+
+@forks
+@may_fork
+def test_threads_may_walk_back_through_one_graph_at_once():
+    assert in_a_fork(wrong_gradients_of_one_graph) == 0  # a fork, because memory that is freed too early kills
+
+
+# --- Paulis on single samples ------------------------------------------------------------------------------------
+
+PAULIS = torch.tensor([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1], [1, 0]], [[1, 0], [0, -1]]]).double()  # Y = XZ
+
+
+def struck(circuit: Circuit, qubits, weights, inputs, initial, codes, slots) -> Tensor:
+    """<Z> with the Paulis applied, each gate as the textbook has it, for torch to differentiate."""
+    batch, n = len(codes), circuit.n_qubits
+    state = torch.eye(1, 2**n).double().expand(batch, -1) if initial is None else initial
+    state = state.reshape(batch, *[2] * n)
+
+    def apply(matrices: Tensor, qubit: int) -> Tensor:
+        return torch.einsum("bij,bj...->bi...", matrices, state.movedim(1 + qubit, 1)).movedim(1, 1 + qubit)
+
+    for place, gate in enumerate((*circuit.gates, None)):
+        for column, (after, qubit) in enumerate(slots):
+            if after == place:
+                state = apply(PAULIS[codes[:, column].long()], qubit)
+        if gate is None:
+            break
+        if gate.angle is None:
+            zero, one = state.movedim((1 + gate.control, 1 + gate.target), (1, 2)).unbind(1)
+            state = torch.stack([zero, one.flip(1)], 1).movedim((1, 2), (1 + gate.control, 1 + gate.target))
+        else:
+            angle = weights[gate.angle.index] if gate.angle.source == "weight" else inputs[:, gate.angle.index]
+            cos, sin = (angle / 2).cos().expand(batch), (angle / 2).sin().expand(batch)
+            state = apply(torch.stack([cos, -sin, sin, cos], 1).reshape(batch, 2, 2), gate.target)
+    halves = [state.square().movedim(1 + qubit, 1).reshape(batch, 2, -1).sum(2) for qubit in qubits]
+    return torch.stack([half[:, 0] - half[:, 1] for half in halves], 1)
+
+
+def some_errors(circuit: Circuit, batch: int, seed: int) -> tuple[tuple[tuple[int, int], ...], Tensor]:
+    """Slots in no order: before all gates, between a CNOT and its RY, twice in one, behind all; and codes."""
+    rng, n, end = np.random.default_rng(seed), circuit.n_qubits, len(circuit.gates)
+    pairs = [k + 1 for k in range(end - 1) if circuit.gates[k].control is not None and circuit.gates[k + 1].angle]
+    slots = [(int(rng.integers(end + 1)), int(rng.integers(n))) for _ in range(8)]
+    slots += [(0, 0), (0, n - 1), (end, 0), (end, 0), (end, n - 1), slots[0]]
+    slots += [(k, circuit.gates[k].target) for k in pairs] + [(pairs[0], circuit.gates[pairs[0] - 1].control)]
+    slots = [slots[k] for k in rng.permutation(len(slots))]
+    codes = rng.integers(0, 4, (batch, len(slots))) * (rng.random((batch, len(slots))) < rng.random(len(slots)))
+    return tuple(slots), torch.tensor(codes, dtype=torch.int8)
+
+
+@pytest.mark.parametrize("n_qubits", range(2, 11))
+@pytest.mark.parametrize("batch", [1, 20])
+@pytest.mark.parametrize("given_initial", [False, True])
+def test_paulis_strike_their_sample_at_their_place(n_qubits, batch, given_initial):
+    circuit, qubits = reuploading_circuit(n_qubits, 1, 1, 1, 1), tuple(range(n_qubits))[::-1]
+    slots, codes = some_errors(circuit, batch, seed=n_qubits)
+    doubles = some_tensors(circuit, batch, given_initial=given_initial)
+    expected = outcome(struck(circuit, qubits, *doubles, codes, slots), doubles)
+    plain = struck(circuit, qubits, *doubles, codes * 0, slots).detach()
+    np.testing.assert_allclose(plain, expectation(circuit, *doubles, qubits, engine="torch").detach(), atol=1e-12)
+    assert not torch.allclose(plain, expected[0], atol=1e-3)
+    for dtype, tolerance in TOLERANCE.items():
+        tensors = some_tensors(circuit, batch, dtype, given_initial)
+        values = native.expect(circuit, qubits, *tensors, batch, codes, slots)
+        assert_close(outcome(values, tensors), expected, tolerance)
+
+
+@BOTH
+@pytest.mark.parametrize("isa", ISAS)
+def test_paulis_strike_in_every_layout(isa, dtype):
+    circuit, qubits = reuploading_circuit(8, 1, 1, 1, 2), (5, 0, 7)
+    slots, codes = some_errors(circuit, 11, seed=3)
+    doubles = some_tensors(circuit, 11)
+    expected = outcome(struck(circuit, qubits, *doubles, codes, slots), doubles)
+    tensors = some_tensors(circuit, 11, dtype)
+    for layout in every_layout(8, isa, dtype):
+        plan = native.make_plan(circuit, qubits, slots=slots, **layout)
+        assert_close(outcome(native._Native.apply(plan, *tensors, 11, codes, []), tensors), expected, TOLERANCE[dtype])
+
+
+@BOTH
+@pytest.mark.parametrize("n_qubits", [3, 6, 12])
+def test_paulis_leave_the_other_samples_and_circuits_without_them_as_they_are(n_qubits, dtype):
+    circuit, qubits = reuploading_circuit(n_qubits, 1, 1, 1, 1), (0, 1)
+    slots, codes = some_errors(circuit, 20, seed=n_qubits)
+    codes[::3] = 0
+    tensors = some_tensors(circuit, 20, dtype)
+    some, none = (outcome(native.expect(circuit, qubits, *tensors, 20, c, slots), tensors) for c in (codes, codes * 0))
+    assert not torch.equal(some[0], none[0])
+    assert_equal([some[k][::3] for k in (0, 2, 3)], [none[k][::3] for k in (0, 2, 3)])
+    behind = tuple((len(circuit.gates), qubit) for qubit in range(n_qubits))  # where they part no rotations
+    zeros = torch.zeros(20, n_qubits, dtype=torch.int8)
+    with_none = outcome(native.expect(circuit, qubits, *tensors, 20, zeros, behind), tensors)
+    assert_equal(with_none, outcome(native.expect(circuit, qubits, *tensors, 20), tensors))
+
+
+# --- the graph ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n_qubits", "batch"), [(4, 21), (9, 5), (17, 1)])
+def test_a_graph_gives_gradients_again_and_of_some_outputs_alone(n_qubits, batch):
+    circuit = random_circuit(n_qubits, n_gates=50, seed=n_qubits)
+    slots, codes = ((20, 1), (50, 0)), torch.full((batch, 2), 2, dtype=torch.int8)
+    tensors = some_tensors(circuit, batch)
+    values = native.expect(circuit, (0, 2, 1), *tensors, batch, codes, slots)
+    first, second, third = (torch.autograd.grad(values.square().sum(), tensors, retain_graph=True) for _ in range(3))
+    assert_equal(first, second)
+    assert_equal(first, third)
+    alone = native.expect(circuit, (2,), *tensors, batch, codes, slots)
+    one = torch.autograd.grad(values[-1:, 1].sum(), tensors)
+    assert_close(one, torch.autograd.grad(alone[-1:].sum(), tensors), 1e-12)
+    assert one[2][:-1].eq(0).all()
+
+
+def test_a_graph_refuses_changed_weights_and_second_derivatives():
+    circuit = random_circuit(4, n_gates=20, seed=0)
+    tensors = some_tensors(circuit, 3)
+    values = expectation(circuit, *tensors, engine="native")
+    with pytest.raises(InputError, match="leave create_graph=True out"):
+        torch.autograd.grad(values.sum(), tensors, create_graph=True)
+    for changed in tensors:
+        values = expectation(circuit, *tensors, engine="native")
+        with torch.no_grad():
+            changed.mul_(0.5)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            values.sum().backward()
+
+
+# --- extremes ----------------------------------------------------------------------------------------------------
+
+ANGLES = [0.0, -0.0, np.pi, -np.pi, np.pi + 1e-6, np.pi - 2e-6, np.pi - 1e-7, 3 * np.pi, 2 * np.pi, 1e6, 1e-300, 3e5]
+
+
+@BOTH
+@pytest.mark.parametrize("n_qubits", [1, 3, 8])
+@pytest.mark.parametrize("source", ["weight", "input"])
+def test_angles_of_whole_turns_and_huge_ones_are_exact(source, n_qubits, dtype):
+    circuit = random_circuit(n_qubits, n_gates=60, seed=n_qubits, n_inputs=12)
+    tensors = [tensor.detach() for tensor in some_tensors(circuit, 5, dtype)]
+    numbers = tensors[source == "input"]
+    numbers.copy_(torch.tensor(np.resize(ANGLES, numbers.shape)))
+    values = expectation(circuit, *tensors, range(n_qubits), engine="native")
+    weights, *samples = (tensor.double().numpy() for tensor in tensors)
+    states = [reference_state(circuit, weights, x, psi) for x, psi in zip(*samples, strict=True)]
+    expected = [reference_expectation(state, range(n_qubits)) for state in states]
+    np.testing.assert_allclose(values, expected, rtol=0, atol=TOLERANCE[dtype] * 2)
+
+
+@BOTH
+@pytest.mark.parametrize("angle", [None, np.pi - 3e-6, np.pi - 1e-6, 3.0])
+@pytest.mark.parametrize("given_initial", [False, True])
+def test_3000_gates_neither_lose_nor_overflow_the_norm(angle, given_initial, dtype):
+    rng = random.Random(1)
+    gates = [ry(rng.randrange(3), Angle("weight", k)) if k % 2 else cx(*rng.sample(range(3), 2)) for k in range(3000)]
+    circuit = Circuit(4, tuple(gates), 3000, 0)  # the fourth qubit stays |0>: its <Z> is the squared norm
+    weights = torch.tensor([angle or rng.uniform(-4, 4) for _ in gates], dtype=dtype, requires_grad=True)
+    initial = torch.eye(16, dtype=dtype)[[6] * 5].requires_grad_() if given_initial else None
+    values = expectation(circuit, weights, None, initial, range(4), engine="native")
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-4
+    psi = reference_state(circuit, weights.detach().double().numpy(), [], np.eye(16)[6 * given_initial])
+    np.testing.assert_allclose(values[0].detach(), reference_expectation(psi, range(4)), rtol=0, atol=tolerance)
+    np.testing.assert_allclose(values[:, 3].detach(), 1, rtol=0, atol=tolerance)
+    values[:, 0].sum().backward()
+    assert weights.grad.isfinite().all()
+    if given_initial:  # |2 Z psi|, brought back through every gate
+        np.testing.assert_allclose(initial.grad.norm(dim=1), 2, rtol=tolerance)
+
+
+@BOTH
+@pytest.mark.parametrize("n_qubits", [1, 2, 5, 14, 17])
+def test_a_circuit_of_no_gates_reads_the_amplitudes(n_qubits, dtype):
+    circuit, qubits = Circuit(n_qubits, (), 3, 1), tuple(range(n_qubits))[::-1]
+    tensors, doubles = some_tensors(circuit, 3, dtype), some_tensors(circuit, 3)
+    mine = outcome(expectation(circuit, *tensors, qubits, engine="native"), tensors)
+    assert_close(mine, outcome(expectation(circuit, *doubles, qubits, engine="torch"), doubles), TOLERANCE[dtype])
+    assert not mine[1].any()
+    assert not mine[2].any()
+    assert torch.equal(expectation(circuit, *tensors[:2], qubits=qubits), torch.ones(3, n_qubits, dtype=dtype))
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("n_qubits", "free"), [(30, 2**34), (20, 2**27), (45, None)])
+def test_gradients_that_no_memory_holds_are_refused(n_qubits, free, engine, monkeypatch):
+    if free:
+        monkeypatch.setattr(f"{MEMORY}.virtual_memory", lambda: SimpleNamespace(available=free))
+    circuit = reuploading_circuit(n_qubits, 1, 1, 0, 1)
+    weights, inputs = torch.zeros(circuit.n_weights, requires_grad=True), torch.zeros(64, n_qubits)
+    with pytest.raises(InsufficientMemoryError, match=f"64 samples on {n_qubits} qubits need .* GiB"):
+        expectation(circuit, weights, inputs, engine=engine)
+
+
+def test_values_alone_need_memory_for_one_state_a_thread(monkeypatch, set_threads):
+    set_threads(1)
+    monkeypatch.setattr(f"{MEMORY}.virtual_memory", lambda: SimpleNamespace(available=2**27))
+    circuit = Circuit.from_gates(20, [ry(0, Angle("input", 0)), cx(0, 19)])
+    inputs = torch.linspace(0, 3, 64)[:, None].requires_grad_()
+    with pytest.raises(InsufficientMemoryError):
+        expectation(circuit, torch.zeros(0), inputs)
+    with torch.no_grad():
+        np.testing.assert_allclose(expectation(circuit, torch.zeros(0), inputs), inputs.cos(), rtol=0, atol=1e-6)
+
+
+@BOTH
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", range(3))
+def test_a_number_that_is_not_finite_is_refused_wherever_it_stands(place, number, engine, dtype):
+    for n_qubits, batch in ((1, 1), (2, 9), (9, 3)):
+        circuit = random_circuit(n_qubits, n_gates=9, seed=n_qubits)
+        circuit = Circuit(n_qubits, circuit.gates, circuit.n_weights + 1, circuit.n_inputs + 1)  # the last used by none
+        tensors = [tensor.detach() for tensor in some_tensors(circuit, batch, dtype)]
+        for where in (0, -1):
+            bad = [tensor.clone() for tensor in tensors]
+            bad[place].view(-1)[where] = number
+            with pytest.raises(InputError, match=f"{NAMES[place]} holds a number that is not finite"):
+                expectation(circuit, *bad, engine=engine)
