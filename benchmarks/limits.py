@@ -81,10 +81,15 @@ def roofline(seconds: float) -> dict[str, Any]:
 
 
 def roofline_row(width: int, seconds: float) -> dict[str, Any]:
-    """A burst of matrix products, then steps."""
+    """A burst of matrix products, then steps; and the share of a step's time that is spent inside the kernel's calls."""
     product = mm_gflops(min(seconds, 0.5))
     circuit, batch = benchmark_circuit(width), 4 if width >= 20 else 8 if width > 16 else 32
-    times = time_steps(ketfit_step(circuit, *draw_numbers(circuit, batch)), seconds)
+    with watched_kernel() as watch:
+        step = ketfit_step(circuit, *draw_numbers(circuit, batch))
+        step()
+        watch.seconds, started = 0.0, time.perf_counter()
+        times = time_steps(step, seconds)
+        inside = watch.seconds / (time.perf_counter() - started)
     rotations, run_rotations = (part.gate_counts()["ry"] for part in (circuit, circuit.light_cone((0,))))
     gflops = FLOPS * rotations * batch * 2**width / times["best"] / 1e6
     return {
@@ -95,6 +100,7 @@ def roofline_row(width: int, seconds: float) -> dict[str, Any]:
         "rotations_in_light_cone": run_rotations,
         "ms": times,
         "gflops": round(gflops, 2),
+        "kernel_share_of_time": round(inside, 4),
         "mm_gflops": round(product, 2),
         "share_of_burst": round(gflops / product, 4),
     }
@@ -329,7 +335,7 @@ circuit = reuploading_circuit(10, n_reuploads=2, reupload_layers=2, main_layers=
 weights = torch.randn(circuit.n_weights, requires_grad=True)
 inputs = torch.randn(32, circuit.n_inputs, requires_grad=True)
 values = expectation(circuit, weights, inputs)
-torch.autograd.grad(values, (weights, inputs), torch.ones(32, 1))
+values.sum().backward()
 done, ended = time.perf_counter(), time.time()
 import json
 print(json.dumps({"ended": ended, "from_import": done - began, "import_of_torch": torch_there - began,

@@ -193,15 +193,15 @@ class _Run:
                 self._check_weights(error)
                 raise
             losses = nn.functional.cross_entropy(logits, batch.y, reduction="none")
-            summed, weight = batch.weight @ losses, batch.weight.sum()
-            loss = summed.item() / weight.item()
-            if not math.isfinite(loss):
-                raise TrainingError(f"the loss of epoch {len(self.history)} is {loss}; lower the learning rate")
+            weight = batch.weight.sum()
+            loss = (batch.weight / weight) @ losses
+            if not math.isfinite(mean := loss.item()):
+                raise TrainingError(f"the loss of epoch {len(self.history)} is {mean}; lower the learning rate")
             for parameter in self.trained:
                 parameter.grad = None
-            (summed / weight).backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-            total += summed.item()
+            total += mean * weight.item()
             weights += weight.item()
         self._check_weights(None)
         return total / weights

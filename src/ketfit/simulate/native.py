@@ -16,9 +16,9 @@ from ketfit.simulate.plan import ErrorSlots, Stage, cut_stages, fuse_steps, merg
 ISA: str = _kernel.instruction_sets()[0]
 """The widest instruction set of this processor that the kernel was built for."""
 
-# Bytes of a state. Samples share a unit as long as it and its adjoint fit into a first-level cache of 32 KB; a chunk
-# of a wide state and its adjoint leave room in a second-level cache of 256 KB.
-UNIT_BYTES = 2**14
+# Bytes of a state. Samples share a unit as long as it fits into a first-level cache of 32 KB; a chunk of a wide state
+# and its adjoint leave room in a second-level cache of 256 KB.
+UNIT_BYTES = 2**15
 CHUNK_BYTES = 2**16
 
 # States up to this size wait for the next step with their plan: fresh pages from the system cost more than small steps.
@@ -141,12 +141,10 @@ class _Native(torch.autograd.Function):
         inputs = None if inputs is None else inputs.contiguous()
         initial = None if initial is None else initial.contiguous()
         errors = None if errors is None else errors.contiguous()
-        ctx.plan, ctx.batch = plan, batch
         state = None
         if any(ctx.needs_input_grad):
-            ctx.spares = spares
             state = _take(spares, weights, plan.units(batch), plan.size)
-            ctx.states = [state]
+            ctx.plan, ctx.batch, ctx.spares, ctx.states = plan, batch, spares, [state]
             ctx.save_for_backward(weights, inputs, initial, errors)
             ctx.set_materialize_grads(False)
         result = weights.new_empty(batch, plan.n_columns)
@@ -168,9 +166,10 @@ class _Native(torch.autograd.Function):
         except IndexError:  # an earlier backward pass, or one at this moment in another thread
             state = _take(ctx.spares, weights, plan.units(batch), plan.size)
             _forward(plan, batch, weights, inputs, initial, errors, torch.empty_like(grad), state)
+        _, *wanted, _, _, _ = ctx.needs_input_grad
         grads = [
-            torch.empty_like(tensor, memory_format=torch.contiguous_format) if wanted else None
-            for tensor, wanted in zip((weights, inputs, initial), ctx.needs_input_grad[1:4], strict=True)
+            torch.empty_like(tensor) if want else None
+            for tensor, want in zip((weights, inputs, initial), wanted, strict=True)
         ]
         grad = grad.contiguous()  # held by a name for as long as the kernel reads its address
         run = plan.backward_f32 if weights.dtype == torch.float32 else plan.backward_f64

@@ -42,47 +42,57 @@ std::vector<Isa> isas() {
 
 using Table = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu>;
 
+Stage read_stage(const Plan& plan, const int32_t* ops, const int32_t* positions, size_t width) {
+    Stage stage{};
+    stage.first_op = ops[0];
+    stage.n_ops = ops[1];
+    stage.positions.assign(positions, positions + width);
+    for (int32_t position = 0; position < plan.bits; ++position)
+        if (!std::binary_search(positions, positions + width, position)) stage.others.push_back(position);
+    size_t run_bits = 0;
+    while (run_bits < width && positions[run_bits] == int32_t(run_bits)) ++run_bits;
+    stage.run_bits = int(run_bits);
+    for (size_t r = 0; r < size_t(1) << (width - run_bits); ++r)
+        stage.runs.push_back(deposit(r, positions + run_bits, width - run_bits));
+    stage.columns.assign(width, -1);
+    for (size_t k = 0; k < plan.measured.size(); ++k) {
+        const auto place = std::find(positions, positions + width, plan.measured[k]);
+        if (place != positions + width) stage.columns[size_t(place - positions)] = int32_t(k);
+    }
+    return stage;
+}
+
+// The tables are those of plan.py.
 void make_plan(Plan* plan, const std::string& isa, int bits, int sample_bits, int64_t n_weights, int64_t n_inputs,
                int64_t n_errors, Table ops, Table term_offsets, Table terms, Table stages, Table positions,
                Table measured) {
-    new (plan) Plan;
-    for (const Isa& known : isas())
-        if (known.name == isa && known.runs) plan->engines = known.engines;
-    if (!plan->engines) throw std::invalid_argument("this processor has no " + isa);
+    new (plan) Plan{};
     plan->bits = bits;
     plan->sample_bits = sample_bits;
     plan->n_weights = n_weights;
     plan->n_inputs = n_inputs;
     plan->n_errors = n_errors;
+    for (const Isa& known : isas())
+        if (known.name == isa && known.runs) plan->engines = known.engines;
+    if (!plan->engines) throw std::invalid_argument("this processor has no " + isa);
     plan->term_offsets.assign(term_offsets.data(), term_offsets.data() + term_offsets.size());
     plan->terms.assign(terms.data(), terms.data() + terms.size());
     plan->measured.assign(measured.data(), measured.data() + measured.size());
     plan->starts.assign(size_t(bits), -1);
     for (size_t i = 0; i < ops.shape(0); ++i) {
         const int32_t* row = ops.data() + 5 * i;
-        const int32_t *first = plan->terms.data() + plan->term_offsets[i], *end = plan->terms.data() + plan->term_offsets[i + 1];
-        plan->ops.push_back({row[0], row[1], row[2], row[3], row[4],
-                             std::any_of(first, end, [](int32_t term) { return term < 0; })});
+        const auto first = plan->terms.begin() + plan->term_offsets[i];
+        const auto end = plan->terms.begin() + plan->term_offsets[i + 1];
+        const bool per_sample = std::any_of(first, end, [](int32_t term) { return term < 0; });
+        plan->ops.push_back({row[0], row[1], row[2], row[3], row[4], per_sample});
     }
     for (size_t s = 0; s < stages.shape(0); ++s) {
-        Stage stage{};
-        stage.first_op = stages.data()[2 * s];
-        stage.n_ops = stages.data()[2 * s + 1];
         const size_t width = positions.shape(1);
-        stage.positions.assign(positions.data() + s * width, positions.data() + (s + 1) * width);
-        for (int32_t position = 0; position < bits; ++position)
-            if (!std::binary_search(stage.positions.begin(), stage.positions.end(), position))
-                stage.others.push_back(position);
-        while (stage.run_bits < int(width) && stage.positions[size_t(stage.run_bits)] == stage.run_bits) ++stage.run_bits;
-        for (size_t r = 0; r < size_t(1) << (int(width) - stage.run_bits); ++r)
-            stage.runs.push_back(deposit(r, stage.positions.data() + stage.run_bits, width - size_t(stage.run_bits)));
-        stage.columns.assign(width, -1);
-        for (size_t bit = 0; bit < width; ++bit)
-            for (size_t k = 0; k < plan->measured.size(); ++k)
-                if (plan->measured[k] == stage.positions[bit]) stage.columns[bit] = int32_t(k);
+        plan->stages.push_back(read_stage(*plan, stages.data() + 2 * s, positions.data() + s * width, width));
+        const Stage& stage = plan->stages.back();
         for (int i = stage.first_op; i < stage.first_op + stage.n_ops; ++i)
-            if (plan->ops[size_t(i)].start) plan->starts[size_t(stage.positions[size_t(plan->ops[size_t(i)].target)])] = i;
-        plan->stages.push_back(std::move(stage));
+            if (const Op& op = plan->ops[size_t(i)]; op.start)
+                plan->starts[size_t(stage.positions[size_t(op.target)])] = i;
     }
 }
 
@@ -98,10 +108,10 @@ bool all_finite(const T* numbers, int64_t count) {
 
 template <class T>
 std::pair<double, bool> forward(const Plan& plan, int64_t batch, uintptr_t weights, uintptr_t inputs, uintptr_t initial,
-               uintptr_t errors, uintptr_t out, uintptr_t saved, int threads) {
+                                uintptr_t errors, uintptr_t out, uintptr_t saved, int threads) {
     nb::gil_scoped_release release;
-    Call<T> call(plan, at<const T>(weights), at<const T>(inputs), at<const T>(initial), at<const int8_t>(errors), batch, 1,
-                 false, !initial);
+    Call<T> call(plan, at<const T>(weights), at<const T>(inputs), at<const T>(initial), at<const int8_t>(errors), batch,
+                 1, false, !initial);
     const double scale = call.scale;
     Run<T>(plan, std::move(call), threads).forward(at<T>(out), at<T>(saved));
     const bool finite = all_finite(at<const T>(weights), plan.n_weights) &&
@@ -112,8 +122,8 @@ std::pair<double, bool> forward(const Plan& plan, int64_t batch, uintptr_t weigh
 
 template <class T>
 void backward(const Plan& plan, int64_t batch, uintptr_t weights, uintptr_t inputs, uintptr_t errors, bool product,
-              double scale, uintptr_t state, uintptr_t grads, uintptr_t grad_weights, uintptr_t grad_inputs, uintptr_t grad_initial,
-              int threads) {
+              double scale, uintptr_t state, uintptr_t grads, uintptr_t grad_weights, uintptr_t grad_inputs,
+              uintptr_t grad_initial, int threads) {
     nb::gil_scoped_release release;
     Call<T> call(plan, at<const T>(weights), at<const T>(inputs), nullptr, at<const int8_t>(errors), batch, scale, true,
                  product);

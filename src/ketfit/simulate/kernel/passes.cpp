@@ -233,13 +233,13 @@ V<T> single(const Chunk<T>& k, const Op& op, bool plain, const T* table) {
         if (op.error >= 0) {  // (c, s) = (1, 1) keeps a lane, (-1, 1) X, (1, -1) Z, (-1, -1) Y, up to a phase
             const W x = c < 0 ? W{} + 1 : W{}, z = s < 0 ? W{} - 1 : W{} + 1;
             // Y is the turn by pi and has an inverse of its own; X and Z are theirs.
-            return mixed<T, ADJOINT>(k, step, ADJOINT ? Matrix<T>{1 - x, x, x * z, (1 - x) * z}
-                                                      : Matrix<T>{1 - x, x * z, x, (1 - x) * z});
+            return mixed<T, ADJOINT>(
+                k, step, ADJOINT ? Matrix<T>{1 - x, x, x * z, (1 - x) * z} : Matrix<T>{1 - x, x * z, x, (1 - x) * z});
         }
         if (op.control >= 0 && !row_control) {
             const W on = signs<T>(op.control), u = ADJOINT ? -s : s;
-            return mixed<T, ADJOINT>(k, step, {choose<T>(on, -s, c), choose<T>(on, c, -u), choose<T>(on, c, u),
-                                               choose<T>(on, s, c)});
+            return mixed<T, ADJOINT>(
+                k, step, {choose<T>(on, -s, c), choose<T>(on, c, -u), choose<T>(on, c, u), choose<T>(on, s, c)});
         }
         const size_t mask = step | ctl;
         W slope = plain ? pairs<T, ADJOINT, true, false>(k, 0, step, mask, c, s)
@@ -278,25 +278,19 @@ void fused(const Chunk<T>& k, const Op& first, const Op& second, const T* table,
     if (sx) quads<T, ADJOINT, PLAIN, true, SECOND>(k, sx, sy, sz, mask, table, other, g, h);
 }
 
-template <class T, bool ADJOINT, bool PLAIN>
-void fused(const Chunk<T>& k, const Op& first, const Op& second, const T* table, V<T>& g, V<T>& h) {
-    if (second.control < 0)
-        fused<T, ADJOINT, PLAIN, false>(k, first, second, table, g, h);
-    else
-        fused<T, ADJOINT, PLAIN, true>(k, first, second, table, g, h);
-}
-
 template <class T, bool ADJOINT>
 void pass(const Chunk<T>& k, int first, int count) {
     constexpr int L = Simd<T>::lanes;
     const T* table = k.turns.table + size_t(first) * 2 * L;
     V<T> slopes[2] = {};
+    const Op &op = k.ops[first], &then = k.ops[first + count - 1];
+    const bool plain = k.turns.plain[first] && k.turns.plain[first + count - 1], second = then.control >= 0;
     if (count == 1)
-        slopes[0] = single<T, ADJOINT>(k, k.ops[first], k.turns.plain[first], table);
-    else if (k.turns.plain[first] && k.turns.plain[first + 1])
-        fused<T, ADJOINT, true>(k, k.ops[first], k.ops[first + 1], table, slopes[0], slopes[1]);
+        slopes[0] = single<T, ADJOINT>(k, op, plain, table);
     else
-        fused<T, ADJOINT, false>(k, k.ops[first], k.ops[first + 1], table, slopes[0], slopes[1]);
+        (plain    ? second ? fused<T, ADJOINT, true, true> : fused<T, ADJOINT, true, false>
+         : second ? fused<T, ADJOINT, false, true>
+                  : fused<T, ADJOINT, false, false>)(k, op, then, table, slopes[0], slopes[1]);
     if (ADJOINT)
         for (int i = 0; i < count; ++i)
             for (int lane = 0; lane < L; ++lane) k.slopes[size_t(first + i) * L + lane] += slopes[i][lane];

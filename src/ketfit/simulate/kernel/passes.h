@@ -44,7 +44,7 @@ struct Chunk {
     int n_ops;
     Turns<T> turns;
     double* slopes;  // [op][lanes], added to
-    bool product;  // the circuit starts from the product state
+    bool product;    // the circuit starts from the product state
 };
 
 // <Z> of measured qubits: columns[bit] is the result's column for a bit of the chunk or -1; for the bits outside,

@@ -29,8 +29,8 @@ struct Stage {
 };
 
 struct Plan {
-    int bits = 0, sample_bits = 0;
-    int64_t n_weights = 0, n_inputs = 0, n_errors = 0;
+    int bits, sample_bits;
+    int64_t n_weights, n_inputs, n_errors;
     std::vector<Op> ops;
     std::vector<int32_t> term_offsets, terms;  // of each operation's angle: weight i as i, input k as ~k
     std::vector<Stage> stages;

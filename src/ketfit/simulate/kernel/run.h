@@ -1,158 +1,27 @@
-// One call that follows a plan: coefficients, chunks in and out of the cache, sums in a fixed order.
+// One call: units and chunks over threads, in and out of the cache, sums in a fixed order.
 
 #pragma once
 
-#include <cmath>
 #include <cstring>
 #include <memory>
 #include <numeric>
 #include <vector>
 
+#include "call.h"
 #include "passes.h"
 #include "plan.h"
 #include "threads.h"
 
 namespace ketfit {
 
-// One call: the arrays, and what follows from the weights alone.
-template <class T>
-struct Call {
-    const Plan& plan;
-    const T *weights, *inputs, *initial;
-    const int8_t* errors;
-    int64_t batch;
-    bool backward, product;
-    const Engine<T>& engine;
-    const size_t L;
-    Buffer<T> table, halves;
-    std::vector<uint8_t> plain, idle;
-    std::vector<double> scales;  // backward: what a slope is multiplied by; per sample: what went into cos and sin
-    double scale;                // of the state behind the last operation done
-
-    Call(const Plan& plan, const T* weights, const T* inputs, const T* initial, const int8_t* errors, int64_t batch,
-         double scale, bool backward, bool product)
-        : plan(plan), weights(weights), inputs(inputs), initial(initial), errors(errors), batch(batch),
-          backward(backward), product(product), engine(plan.engine<T>()), L(size_t(engine.lanes)), table(plan.ops.size() * 2 * L),
-          halves(size_t(plan.bits) * 2 * L), plain(plan.ops.size()), idle(plan.ops.size()), scales(plan.ops.size()),
-          scale(scale) {
-        for (size_t k = 0; k < plan.ops.size(); ++k) share(backward ? plan.ops.size() - 1 - k : k);
-    }
-
-    bool skips(const Op& op) const { return op.start && product; }  // see start() and slope_of()
-
-    struct HalfAngle {
-        double c = 1, s = 0;
-
-        static HalfAngle of(T angle) { return {std::cos(double(angle) / 2), std::sin(double(angle) / 2)}; }
-
-        // The sum with another: adding a small angle to a huge one would round it away.
-        void add(HalfAngle other) {
-            const double old = c;
-            c = old * other.c - s * other.s;
-            s = s * other.c + old * other.s;
-        }
-    };
-
-    // Of operation `i`: the weights' part, and to that the inputs' part of the unit's sample `first`.
-    HalfAngle half_angle(size_t i) const {
-        HalfAngle half;
-        for (int32_t t = plan.term_offsets[i]; t < plan.term_offsets[i + 1]; ++t)
-            if (const int32_t term = plan.terms[size_t(t)]; term >= 0) half.add(HalfAngle::of(weights[term]));
-        return half;
-    }
-
-    HalfAngle half_angle(size_t i, HalfAngle half, size_t first) const {
-        for (int32_t t = plan.term_offsets[i]; t < plan.term_offsets[i + 1]; ++t)
-            if (const int32_t term = plan.terms[size_t(t)]; term < 0)
-                half.add(input_turns_[size_t(~term) * samples() + first]);
-        return half;
-    }
-
-    void put(size_t i, size_t lane, double c, double s) {
-        table.data[(2 * i) * L + lane] = T(c);
-        table.data[(2 * i + 1) * L + lane] = T(s);
-    }
-
-    // Cosine and sine of an operation whose angle all samples share, with the scale that is due.
-    void share(size_t i) {
-        const Op& op = plan.ops[i];
-        if (backward) scales[i] = scale * scale / 2;
-        if (op.error >= 0 || skips(op)) return;
-        if (op.per_sample) {
-            // Folded into the cosines and sines of every sample; a slope is taken before its gate is undone.
-            folds_.resize(plan.ops.size());
-            folds_[i] = scale;
-            scale = 1;
-            return;
-        }
-        const auto [c, s] = half_angle(i);
-        constexpr double least = 1.0 / (1 << 20);
-        plain[i] = std::abs(scale * c) > least;
-        for (size_t lane = 0; lane < L; ++lane) put(i, lane, plain[i] ? 1 : c * scale, plain[i] ? s / c : s * scale);
-        scale = plain[i] ? scale * c : 1;
-    }
-
-    size_t samples() const { return size_t(1) << plan.sample_bits; }
-
-    int64_t sample(int64_t unit, size_t lane) const {
-        const int64_t b = (unit << plan.sample_bits) + int64_t(lane & (samples() - 1));
-        return b < batch ? b : -1;
-    }
-
-    // What differs from sample to sample, for the samples of `unit`.
-    void prepare(int64_t unit) {
-        input_turns_.assign(size_t(plan.n_inputs) * samples(), HalfAngle{});
-        for (int64_t k = 0; k < plan.n_inputs; ++k)
-            for (size_t first = 0; first < samples(); ++first)
-                if (const int64_t b = sample(unit, first); b >= 0)
-                    input_turns_[size_t(k) * samples() + first] = HalfAngle::of(inputs[b * plan.n_inputs + k]);
-        for (size_t i = 0; i < plan.ops.size(); ++i) {
-            const Op& op = plan.ops[i];
-            if (op.error >= 0) {
-                idle[i] = 1;
-                for (size_t lane = 0; lane < L; ++lane) {
-                    const int64_t b = sample(unit, lane);
-                    const int code = b < 0 ? 0 : errors[b * plan.n_errors + op.error];  // I, X, Y, Z
-                    put(i, lane, code == 1 || code == 2 ? -1 : 1, code >= 2 ? -1 : 1);
-                    idle[i] &= code == 0;
-                }
-            } else if (op.per_sample && !skips(op)) {
-                each(i, [&](size_t lane, double c, double s) { put(i, lane, c * folds_[i], s * folds_[i]); });
-            }
-        }
-        if (!product || backward) return;
-        for (size_t position = size_t(plan.sample_bits); position < size_t(plan.bits); ++position) {
-            T* half = halves.data + position * 2 * L;
-            std::fill_n(half, L, T(1));
-            std::fill_n(half + L, L, T(0));
-            if (plan.starts[position] >= 0)
-                each(size_t(plan.starts[position]), [&](size_t lane, double c, double s) {
-                    half[lane] = T(c);
-                    half[L + lane] = T(s);
-                });
-        }
-    }
-
-    template <class F>
-    void each(size_t i, F put_lane) const {
-        const HalfAngle shared = half_angle(i);
-        const size_t distinct = plan.ops[i].per_sample ? samples() : 1;
-        for (size_t first = 0; first < distinct; ++first) {
-            const HalfAngle half = plan.ops[i].per_sample ? half_angle(i, shared, first) : shared;
-            for (size_t lane = first; lane < L; lane += distinct) put_lane(lane, half.c, half.s);
-        }
-    }
-
-   private:
-    std::vector<double> folds_;
-    std::vector<HalfAngle> input_turns_;
-};
-
 template <class T>
 class Run {
-   public:
+ public:
     Run(const Plan& plan, Call<T> call, int threads)
-        : plan_(plan), call_(std::move(call)), units_(plan.units(call_.batch)), bundles_(std::min<int64_t>(units_, 64)),
+        : plan_(plan),
+          call_(std::move(call)),
+          units_(plan.units(call_.batch)),
+          bundles_(std::min<int64_t>(units_, 64)),
           per_bundle_(bundles_ ? (units_ + bundles_ - 1) / bundles_ : 0) {
         const double work = double(units_) * double(plan.size()) * double(plan.ops.size() + 1);
         threads_ = work < 2e5 ? 1 : threads;
@@ -182,7 +51,7 @@ class Run {
         }
     }
 
-   private:
+ private:
     struct Room {  // for the work on one unit
         Call<T> call;
         Buffer<T> state, adjoint;
@@ -252,7 +121,8 @@ class Run {
         }
         const double square = room.call.scale * room.call.scale;
         for (size_t k = 0; k < n_columns; ++k)
-            spread(unit, room, k, [&](int64_t b, double sum) { out[b * int64_t(n_columns) + int64_t(k)] = T(square * sum); });
+            spread(unit, room, k,
+                   [&](int64_t b, double sum) { out[b * int64_t(n_columns) + int64_t(k)] = T(square * sum); });
     }
 
     void backward_unit(int64_t unit, Room& room, int slot, T* state, const T* grads, double* grad_weights,
@@ -275,7 +145,8 @@ class Run {
                 if (!whole) gather(stage, state + base, x);
                 if (last) {
                     std::vector<int8_t> outer(n_columns);
-                    call_.engine.observe(x, y, int(stage.positions.size()), readout(stage, base, outer), lane_grads.data);
+                    call_.engine.observe(x, y, int(stage.positions.size()), readout(stage, base, outer),
+                                         lane_grads.data);
                 } else {
                     gather(stage, room.adjoint.data + base, y);
                 }
@@ -341,12 +212,14 @@ class Run {
 
     void gather(const Stage& stage, const T* unit, T* chunk) const {
         const size_t length = size_t(1) << stage.run_bits;
-        for (size_t r = 0; r < stage.runs.size(); ++r) std::memcpy(chunk + r * length, unit + stage.runs[r], length * sizeof(T));
+        for (size_t r = 0; r < stage.runs.size(); ++r)
+            std::memcpy(chunk + r * length, unit + stage.runs[r], length * sizeof(T));
     }
 
     void scatter(const Stage& stage, const T* chunk, T* unit) const {
         const size_t length = size_t(1) << stage.run_bits;
-        for (size_t r = 0; r < stage.runs.size(); ++r) std::memcpy(unit + stage.runs[r], chunk + r * length, length * sizeof(T));
+        for (size_t r = 0; r < stage.runs.size(); ++r)
+            std::memcpy(unit + stage.runs[r], chunk + r * length, length * sizeof(T));
     }
 
     // visit(place in the chunk, place in an array of shape (batch, 2^n_qubits)) for every amplitude of every sample.
@@ -358,7 +231,8 @@ class Run {
             for (size_t i = 0; i < length; i += size_t(1) << p)
                 for (size_t lane = 0; lane < size_t(1) << p; ++lane)
                     if (const int64_t b = call_.sample(unit, lane); b >= 0)
-                        visit(r * length + i + lane, (size_t(b) << (plan_.bits - p)) + ((base + stage.runs[r] + i) >> p));
+                        visit(r * length + i + lane,
+                              (size_t(b) << (plan_.bits - p)) + ((base + stage.runs[r] + i) >> p));
     }
 
     void load_initial(const Stage& stage, int64_t unit, size_t base, T* chunk) const {

@@ -26,10 +26,10 @@ inline void relax() {
 #endif
 }
 
-// Whether `done` came true within a tenth of a millisecond: putting a thread to sleep and waking it costs as much.
+// Whether `done` came true within 0.4 ms: waking a thread costs a good part of a small step, and the next comes soon.
 template <class F>
 bool spin(F done) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(100);
+    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(400);
     do {
         for (int i = 0; i < 64; ++i) {
             if (done()) return true;
@@ -42,7 +42,7 @@ bool spin(F done) {
 // Threads that sleep between calls. One call has them at a time; another call meanwhile, from another Python thread,
 // runs on its own thread alone, so that callers who are parallel already do not share the processor twice.
 class Team {
-   public:
+ public:
     static Team& get() {
         static Team* team = [] {
 #ifndef _WIN32
@@ -82,7 +82,7 @@ class Team {
         waits_ = false;
     }
 
-   private:
+ private:
     static void* storage() {
         alignas(64) static unsigned char bytes[1024];
         static_assert(sizeof(Team) <= sizeof bytes);
@@ -125,7 +125,7 @@ class Team {
 
 // Memory that a thread has used and keeps for its next call: fresh pages from the system would cost more than a step.
 class Spares {
-   public:
+ public:
     ~Spares() {
         for (const auto& [size, block] : blocks_) ::operator delete(block, align);
     }
@@ -153,7 +153,7 @@ class Spares {
             ::operator delete(block, align);
     }
 
-   private:
+ private:
     static constexpr std::align_val_t align{64};
     static constexpr size_t most_bytes = size_t(1) << 18, most_blocks = 64;
     std::vector<std::pair<size_t, void*>> blocks_;

@@ -1,0 +1,162 @@
+// The arrays of one call, and the cosines and sines that follow from them.
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "passes.h"
+#include "plan.h"
+#include "threads.h"
+
+namespace ketfit {
+
+template <class T>
+struct Call {
+    const Plan& plan;
+    const T *weights, *inputs, *initial;
+    const int8_t* errors;
+    int64_t batch;
+    bool backward, product;
+    const Engine<T>& engine;
+    const size_t L;
+    Buffer<T> table, halves;
+    std::vector<uint8_t> plain, idle;
+    std::vector<double> scales;  // backward: what a slope is multiplied by; per sample: what went into cos and sin
+    double scale;                // of the state behind the last operation done
+
+    Call(const Plan& plan, const T* weights, const T* inputs, const T* initial, const int8_t* errors, int64_t batch,
+         double scale, bool backward, bool product)
+        : plan(plan),
+          weights(weights),
+          inputs(inputs),
+          initial(initial),
+          errors(errors),
+          batch(batch),
+          backward(backward),
+          product(product),
+          engine(plan.engine<T>()),
+          L(size_t(engine.lanes)),
+          table(plan.ops.size() * 2 * L),
+          halves(size_t(plan.bits) * 2 * L),
+          plain(plan.ops.size()),
+          idle(plan.ops.size()),
+          scales(plan.ops.size()),
+          scale(scale) {
+        for (size_t k = 0; k < plan.ops.size(); ++k) share(backward ? plan.ops.size() - 1 - k : k);
+    }
+
+    bool skips(const Op& op) const { return op.start && product; }  // see start() and slope_of()
+
+    struct HalfAngle {
+        double c = 1, s = 0;
+
+        static HalfAngle of(T angle) { return {std::cos(double(angle) / 2), std::sin(double(angle) / 2)}; }
+
+        // The sum with another: adding a small angle to a huge one would round it away.
+        void add(HalfAngle other) {
+            const double old = c;
+            c = old * other.c - s * other.s;
+            s = s * other.c + old * other.s;
+        }
+    };
+
+    // Of operation `i`: the weights' part, and to that the inputs' part of the unit's sample `first`.
+    HalfAngle half_angle(size_t i) const {
+        HalfAngle half;
+        for (int32_t t = plan.term_offsets[i]; t < plan.term_offsets[i + 1]; ++t)
+            if (const int32_t term = plan.terms[size_t(t)]; term >= 0) half.add(HalfAngle::of(weights[term]));
+        return half;
+    }
+
+    HalfAngle half_angle(size_t i, HalfAngle half, size_t first) const {
+        for (int32_t t = plan.term_offsets[i]; t < plan.term_offsets[i + 1]; ++t)
+            if (const int32_t term = plan.terms[size_t(t)]; term < 0)
+                half.add(input_turns_[size_t(~term) * samples() + first]);
+        return half;
+    }
+
+    void put(size_t i, size_t lane, double c, double s) {
+        table.data[(2 * i) * L + lane] = T(c);
+        table.data[(2 * i + 1) * L + lane] = T(s);
+    }
+
+    // Cosine and sine of an operation whose angle all samples share, with the scale that is due.
+    void share(size_t i) {
+        const Op& op = plan.ops[i];
+        if (backward) scales[i] = scale * scale / 2;
+        if (op.error >= 0 || skips(op)) return;
+        if (op.per_sample) {
+            // Folded into the cosines and sines of every sample; a slope is taken before its gate is undone.
+            folds_.resize(plan.ops.size());
+            folds_[i] = scale;
+            scale = 1;
+            return;
+        }
+        const auto [c, s] = half_angle(i);
+        constexpr double least = 1.0 / (1 << 20);
+        plain[i] = std::abs(scale * c) > least;
+        for (size_t lane = 0; lane < L; ++lane) put(i, lane, plain[i] ? 1 : c * scale, plain[i] ? s / c : s * scale);
+        scale = plain[i] ? scale * c : 1;
+    }
+
+    size_t samples() const { return size_t(1) << plan.sample_bits; }
+
+    int64_t sample(int64_t unit, size_t lane) const {
+        const int64_t b = (unit << plan.sample_bits) + int64_t(lane & (samples() - 1));
+        return b < batch ? b : -1;
+    }
+
+    // What differs from sample to sample, for the samples of `unit`.
+    void prepare(int64_t unit) {
+        input_turns_.assign(size_t(plan.n_inputs) * samples(), HalfAngle{});
+        for (int64_t k = 0; k < plan.n_inputs; ++k)
+            for (size_t first = 0; first < samples(); ++first)
+                if (const int64_t b = sample(unit, first); b >= 0)
+                    input_turns_[size_t(k) * samples() + first] = HalfAngle::of(inputs[b * plan.n_inputs + k]);
+        for (size_t i = 0; i < plan.ops.size(); ++i) {
+            const Op& op = plan.ops[i];
+            if (op.error >= 0) {
+                idle[i] = 1;
+                for (size_t lane = 0; lane < L; ++lane) {
+                    const int64_t b = sample(unit, lane);
+                    const int code = b < 0 ? 0 : errors[b * plan.n_errors + op.error];  // I, X, Y, Z
+                    put(i, lane, code == 1 || code == 2 ? -1 : 1, code >= 2 ? -1 : 1);
+                    idle[i] &= code == 0;
+                }
+            } else if (op.per_sample && !skips(op)) {
+                each(i, [&](size_t lane, double c, double s) { put(i, lane, c * folds_[i], s * folds_[i]); });
+            }
+        }
+        if (!product || backward) return;
+        for (size_t position = size_t(plan.sample_bits); position < size_t(plan.bits); ++position) {
+            T* half = halves.data + position * 2 * L;
+            std::fill_n(half, L, T(1));
+            std::fill_n(half + L, L, T(0));
+            if (plan.starts[position] >= 0)
+                each(size_t(plan.starts[position]), [&](size_t lane, double c, double s) {
+                    half[lane] = T(c);
+                    half[L + lane] = T(s);
+                });
+        }
+    }
+
+    template <class F>
+    void each(size_t i, F put_lane) const {
+        const HalfAngle shared = half_angle(i);
+        const size_t distinct = plan.ops[i].per_sample ? samples() : 1;
+        for (size_t first = 0; first < distinct; ++first) {
+            const HalfAngle half = plan.ops[i].per_sample ? half_angle(i, shared, first) : shared;
+            for (size_t lane = first; lane < L; lane += distinct) put_lane(lane, half.c, half.s);
+        }
+    }
+
+ private:
+    std::vector<double> folds_;
+    std::vector<HalfAngle> input_turns_;
+};
+
+}  // namespace ketfit
