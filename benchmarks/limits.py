@@ -81,7 +81,7 @@ def roofline(seconds: float) -> dict[str, Any]:
 
 
 def roofline_row(width: int, seconds: float) -> dict[str, Any]:
-    """A burst of matrix products, then steps; and the share of a step's time that is spent inside the kernel's calls."""
+    """A burst of matrix products, then steps; and the share of their time that the kernel takes."""
     product = mm_gflops(min(seconds, 0.5))
     circuit, batch = benchmark_circuit(width), 4 if width >= 20 else 8 if width > 16 else 32
     with watched_kernel() as watch:
