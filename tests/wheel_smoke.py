@@ -28,5 +28,6 @@ with tempfile.TemporaryDirectory() as folder:
 ketfit_command = [str(Path(sys.executable).parent / "ketfit"), "doctor", "--json"]
 report = json.loads(subprocess.run(ketfit_command, check=True, capture_output=True, text=True).stdout)
 assert report["ketfit"] == ketfit.__version__
+assert report["engine"].startswith("native, "), report["engine"]
 assert report["extras"]["bundled"] == "pip install 'ketfit[bundled]'"
 print(f"the wheel of ketfit {ketfit.__version__} works on its own")

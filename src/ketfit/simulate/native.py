@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,7 @@ def check_finite(**tensors: Tensor | None) -> None:
             raise InputError(f"{name} holds a number that is not finite (NaN or infinity)")
 
 
+@lru_cache(maxsize=1024)
 def choose_sample_bits(n_qubits: int, batch: int, itemsize: int) -> int:
     """How many samples share a unit, as a power of two: a lane for each, or one sample across the lanes.
 
