@@ -1,7 +1,7 @@
 """Expectations of real circuits, differentiable by the adjoint method: the native kernel, and the same in torch.
 
 Every gate and every loaded amplitude is real, so a state is a real array. The torch engine holds it as (2**Q, batch):
-amplitudes by rows, samples side by side (native.py and kernel.cpp have layouts of their own). With J psi the state
+amplitudes by rows, samples side by side (the kernel has layouts of its own). With J psi the state
 whose halves along the target qubit are (-psi_1, psi_0), a rotation is RY(t) psi = cos(t/2) psi + sin(t/2) J psi, and a
 CNOT swaps rows.
 
@@ -73,15 +73,10 @@ def expectation(
     if engine not in ("auto", "native", "torch"):
         raise ConfigError(f"unknown engine {engine!r}; known are 'auto', 'native' and 'torch'")
     batch = _check_tensors(circuit, weights, inputs, initial)
-    native = engine == "native" or (engine == "auto" and weights.device.type == "cpu")
-    if native and weights.device.type != "cpu":
-        raise ConfigError(f"the native engine computes on the CPU and weights are on {weights.device}; use 'auto'")
+    native = _runs_native(engine, weights)
     measured = circuit.check_qubits(qubits)
     cone = circuit.light_cone(measured)
-    differentiated = torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in (weights, inputs, initial)
-    )
-    _check_memory(circuit.n_qubits, batch, weights.element_size(), native, differentiated)
+    _check_memory(circuit.n_qubits, batch, weights, inputs, initial, native)
     if native:
         return expect(cone, measured, weights, inputs, initial, batch)
     check_finite(weights=weights, inputs=inputs, initial=initial)
@@ -249,11 +244,22 @@ def _check_tensor(name: str, tensor: Tensor, weights: Tensor, width: int, dimens
         raise InputError(f"{name} is on {tensor.device} and weights are on {weights.device}; move them together")
 
 
-def _check_memory(n_qubits: int, batch: int, itemsize: int, native: bool, differentiated: bool) -> None:
+def _runs_native(engine: Engine, weights: Tensor) -> bool:
+    on_cpu = weights.device.type == "cpu"
+    if engine == "native" and not on_cpu:
+        raise ConfigError(f"the native engine computes on the CPU and weights are on {weights.device}; use 'auto'")
+    return engine != "torch" and on_cpu
+
+
+def _check_memory(
+    n_qubits: int, batch: int, weights: Tensor, inputs: Tensor | None, initial: Tensor | None, native: bool
+) -> None:
     """Refuse what does not fit before any of it is allocated."""
-    state = itemsize << n_qubits
-    if native:  # gradients keep the state of every sample; and each thread has one state to work in
-        states = (batch if differentiated else 0) + min(batch, torch.get_num_threads())
+    state = weights.element_size() << n_qubits
+    wanted = [tensor is not None and tensor.requires_grad for tensor in (weights, inputs, initial)]
+    differentiated = torch.is_grad_enabled() and any(wanted)
+    if native:  # gradients keep the state of every sample; each thread has one to work in; the last is a result
+        states = min(batch, torch.get_num_threads()) + (batch * (1 + wanted[2]) if differentiated else 0)
     else:
         states = batch * (6 if differentiated else 4)
     if states * state > _ALWAYS_THERE:

@@ -25,7 +25,7 @@ struct Call {
     const size_t L;
     Buffer<T> table, halves;
     std::vector<uint8_t> plain, idle;
-    std::vector<double> scales;  // backward: what a slope is multiplied by; per sample: what went into cos and sin
+    std::vector<double> scales;  // of each operation's slope, backward
     double scale;                // of the state behind the last operation done
 
     Call(const Plan& plan, const T* weights, const T* inputs, const T* initial, const int8_t* errors, int64_t batch,
@@ -45,7 +45,8 @@ struct Call {
           plain(plan.ops.size()),
           idle(plan.ops.size()),
           scales(plan.ops.size()),
-          scale(scale) {
+          scale(scale),
+          folds_(plan.ops.size()) {
         for (size_t k = 0; k < plan.ops.size(); ++k) share(backward ? plan.ops.size() - 1 - k : k);
     }
 
@@ -91,7 +92,6 @@ struct Call {
         if (op.error >= 0 || skips(op)) return;
         if (op.per_sample) {
             // Folded into the cosines and sines of every sample; a slope is taken before its gate is undone.
-            folds_.resize(plan.ops.size());
             folds_[i] = scale;
             scale = 1;
             return;
@@ -155,7 +155,7 @@ struct Call {
     }
 
  private:
-    std::vector<double> folds_;
+    std::vector<double> folds_;  // of each operation with an input: the scale that goes into its cosines and sines
     std::vector<HalfAngle> input_turns_;
 };
 

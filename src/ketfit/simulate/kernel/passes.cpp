@@ -232,7 +232,6 @@ V<T> single(const Chunk<T>& k, const Op& op, bool plain, const T* table) {
         if (ADJOINT && op.start && k.product) return slope_of<T>(k, step);
         if (op.error >= 0) {  // (c, s) = (1, 1) keeps a lane, (-1, 1) X, (1, -1) Z, (-1, -1) Y, up to a phase
             const W x = c < 0 ? W{} + 1 : W{}, z = s < 0 ? W{} - 1 : W{} + 1;
-            // Y is the turn by pi and has an inverse of its own; X and Z are theirs.
             return mixed<T, ADJOINT>(
                 k, step, ADJOINT ? Matrix<T>{1 - x, x, x * z, (1 - x) * z} : Matrix<T>{1 - x, x * z, x, (1 - x) * z});
         }
@@ -370,8 +369,8 @@ void measure(const T* state, T* spare, int bits, const Readout& read, double* su
 template <class T>
 void observe(const T* state, T* adjoint, int bits, const Readout& read, const T* grads) {
     constexpr int L = Simd<T>::lanes, B = Simd<T>::bits;
-    const V<T>* x = reinterpret_cast<const V<T>*>(state);
-    V<T>* y = reinterpret_cast<V<T>*>(adjoint);
+    const auto* x = reinterpret_cast<const V<T>*>(state);
+    auto* y = reinterpret_cast<V<T>*>(adjoint);
     V<T> sum = {};
     for (int k = 0; k < read.n_columns; ++k) sum += load(grads + size_t(k) * L) * T(read.outer[k]);
     for (int bit = read.sample_bits; bit < B; ++bit)

@@ -3,7 +3,7 @@
 // A unit is one array of 2^bits amplitudes, in which the lowest `sample_bits` bits of an index count samples and the
 // others are qubits: with sample_bits = log2(lanes) every SIMD lane is a sample of its own, with 0 a unit is one
 // sample and its lowest qubits lie across the lanes. A plan (plan.py) cuts the circuit into stages; a stage acts on
-// few enough bits that a chunk of the unit, gathered into the first-level cache, takes all of its operations at once.
+// few enough bits that a chunk of the unit, gathered into a cache, takes all of its operations at once.
 //
 // An operation is a CNOT or none, and then a rotation: on the two halves (a, b) of the state along the target it is
 // the turn (c a - s b, s a + c b) where the control is 0, and the flip (c b - s a, c a + s b) where it is 1. A turn by

@@ -45,6 +45,7 @@ struct Plan {
         else
             return engines->f64;
     }
+    bool whole() const { return stages[0].chunks() == 1; }  // one chunk is all of a unit, and takes every operation
     size_t size() const { return size_t(1) << bits; }
     int64_t units(int64_t batch) const { return (batch + (int64_t(1) << sample_bits) - 1) >> sample_bits; }
 };

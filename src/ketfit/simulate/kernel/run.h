@@ -25,13 +25,12 @@ class Run {
           per_bundle_(bundles_ ? (units_ + bundles_ - 1) / bundles_ : 0) {
         const double work = double(units_) * double(plan.size()) * double(plan.ops.size() + 1);
         threads_ = work < 2e5 ? 1 : threads;
-        split_ = plan.stages[0].chunks() > 1 && (plan.bits >= 17 || units_ < threads_);
+        split_ = !plan.whole() && (plan.bits >= 17 || units_ < threads_);
     }
 
     void forward(T* out, T* saved) {
-        const bool whole = plan_.stages.size() == 1 && plan_.stages[0].chunks() == 1;
-        over_units(saved || whole ? 0 : plan_.size(), 0, [&](int64_t unit, Room& room, int slot) {
-            T* state = saved ? saved + size_t(unit) * plan_.size() : whole ? nullptr : room.state.data;
+        over_units(saved || plan_.whole() ? 0 : plan_.size(), 0, [&](int64_t unit, Room& room, int slot) {
+            T* state = saved ? saved + size_t(unit) * plan_.size() : plan_.whole() ? nullptr : room.state.data;
             forward_unit(unit, room, slot, state, saved != nullptr, out);
         });
     }
@@ -39,8 +38,7 @@ class Run {
     void backward(T* state, const T* grads, T* grad_weights, T* grad_inputs, T* grad_initial) {
         std::fill_n(grad_inputs, grad_inputs ? call_.batch * plan_.n_inputs : 0, T(0));
         std::vector<double> bundles(size_t(bundles_ * plan_.n_weights));
-        const bool whole = plan_.stages.size() == 1 && plan_.stages[0].chunks() == 1;
-        over_units(0, whole ? 0 : plan_.size(), [&](int64_t unit, Room& room, int slot) {
+        over_units(0, plan_.whole() ? 0 : plan_.size(), [&](int64_t unit, Room& room, int slot) {
             backward_unit(unit, room, slot, state + size_t(unit) * plan_.size(), grads,
                           bundles.data() + (unit / per_bundle_) * plan_.n_weights, grad_inputs, grad_initial);
         });
