@@ -148,6 +148,7 @@ def to_pennylane(circuit: Circuit, measured: Iterable[int] = (0,)) -> Callable[.
     dimension = 2**circuit.n_qubits
 
     def quantum_function(weights: Any = None, inputs: Any = None, initial: Any = None) -> list[ExpectationMP]:
+        """Apply the circuit's gates to its angles and list the read-outs."""
         angles = {
             "weight": _array("weights", weights, circuit.n_weights, batched=False),
             "input": _array("inputs", inputs, circuit.n_inputs, batched=True),

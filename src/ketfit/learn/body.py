@@ -297,6 +297,7 @@ class _Bar:
         self._start = time.perf_counter()
 
     def advance(self, count: int) -> None:
+        """Move on by so many texts and show the mean rate so far."""
         self._done += count
         rate = self._done / max(time.perf_counter() - self._start, 1e-9)
         self._progress.update(self._task, advance=count, rate=f"{rate:,.0f}/s")

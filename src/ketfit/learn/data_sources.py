@@ -242,6 +242,7 @@ def parse_json(text: str) -> Any:
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Build the table of an object and refuse a key that appears twice."""
         table = dict(pairs)
         if len(table) < len(pairs):
             key, count = Counter(key for key, _ in pairs).most_common(1)[0]
@@ -252,6 +253,7 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"{token} is not JSON; write null or a number")
 
     def finite(token: str) -> float:
+        """Read a number and refuse one that overflows to infinity."""
         number = float(token)
         if math.isinf(number):
             raise ValueError(f"{token} is not a finite number")

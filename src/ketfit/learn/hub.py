@@ -109,6 +109,7 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
     answer: Future[T] = Future()
 
     def run() -> None:
+        """Put what the call returns or raises into the answer."""
         try:
             answer.set_result(call())
         except BaseException as error:
