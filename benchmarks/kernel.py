@@ -15,7 +15,7 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
@@ -56,14 +56,11 @@ def main(
     """Time every simulator, compare its numbers with KetFit's, and print how many times slower it is."""
     if context.invoked_subcommand is not None:
         return
-    names = peers or list(PEERS)
-    unknown = sorted(set(names) - set(PEERS))
-    if unknown:
-        sys.exit(f"unknown peers {unknown}; known are {list(PEERS)}")
+    options = {"qubits": qubits, "batches": batches, "peers": peers, "seconds": seconds, "timeout": timeout}
+    names, report = start_report("kernel", "peers", PEERS, options)
+    report |= {"tolerance": TOLERANCE, "summary": [], "rows": []}
     if not python.exists():
         sys.exit("the peers' environment is missing: run benchmarks/peers/setup.sh, or name an interpreter by --python")
-    options = {"qubits": qubits, "batches": batches, "peers": names, "seconds": seconds, "timeout": timeout}
-    report = {**describe("kernel", options), "circuit": CIRCUIT, "tolerance": TOLERANCE, "summary": [], "rows": []}
     if output is not None and resume:
         report["rows"] = earlier(output, report).get("rows", [])
     have = {(row["peer"], row["qubits"], row["batch"]) for row in report["rows"]}
@@ -258,6 +255,18 @@ def line_of(row: dict[str, Any]) -> str:
         return f"{start}{row['status']}"
     times = f"{row['peer_ms']['best']} ms against {row['ketfit_ms']['best']} ms, {row['ratio_of_bests']} times"
     return f"{start}{times} ({row['setting']}; {row['status']})"
+
+
+def start_report(
+    program: str, part: str, known: Iterable[str], options: Mapping[str, Any]
+) -> tuple[list[str], dict[str, Any]]:
+    """The names that an option chooses, by default all that are known, and a report's head: command and machine."""
+    everything = list(known)
+    names: list[str] = options[part] or everything
+    unknown = sorted(set(names) - set(everything))
+    if unknown:
+        sys.exit(f"unknown {part} {unknown}; known are {everything}")
+    return names, {**describe(program, {**options, part: names}), "circuit": CIRCUIT}
 
 
 def describe(program: str, options: Mapping[str, Any]) -> dict[str, Any]:
