@@ -72,9 +72,31 @@ def expectation(
         )
     if engine not in ("auto", "native", "torch"):
         raise ConfigError(f"unknown engine {engine!r}; known are 'auto', 'native' and 'torch'")
-    batch = _check_tensors(circuit, weights, inputs, initial)
-    native = _runs_native(engine, weights)
+    batch = check_tensors(circuit, weights, inputs, initial)
     measured = circuit.check_qubits(qubits)
+    return measure(circuit, measured, weights, inputs, initial, batch, engine=engine)
+
+
+def measure(
+    circuit: Circuit,
+    measured: tuple[int, ...],
+    weights: Tensor,
+    inputs: Tensor | None,
+    initial: Tensor | None,
+    batch: int,
+    *,
+    engine: Engine = "auto",
+) -> Tensor:
+    """<Z> of the qubits `measured`, shape (batch, len(measured)), on the engine that the choice and the device give.
+
+    The arguments are those of `expectation`, checked there but for being finite.
+
+    Raises:
+        InputError: a number is not finite.
+        ConfigError: the engine does not run on this device.
+        InsufficientMemoryError: the states do not fit into the memory that is free.
+    """
+    native = _runs_native(engine, weights)
     cone = circuit.light_cone(measured)
     _check_memory(circuit.n_qubits, batch, weights, inputs, initial, native)
     if native:
@@ -211,8 +233,12 @@ def _rotations(circuit: Circuit, weights: Tensor, inputs: Tensor) -> list[_Rotat
     ]
 
 
-def _check_tensors(circuit: Circuit, weights: Tensor, inputs: Tensor | None, initial: Tensor | None) -> int:
-    """The size of the batch, once every tensor is seen to fit the circuit and the others."""
+def check_tensors(circuit: Circuit, weights: Tensor, inputs: Tensor | None, initial: Tensor | None) -> int:
+    """The size of the batch, once every tensor is seen to fit the circuit and the others.
+
+    Raises:
+        InputError: a tensor has the wrong shape, dtype or device.
+    """
     _check_tensor("weights", weights, weights, circuit.n_weights, dimensions=1)
     batch = None
     if inputs is not None:
