@@ -306,7 +306,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _fit_config(path: Path | None, settings: list[str], body: str | None) -> FitConfig:
     """The TOML file's settings, then those of --set, then --body."""
-    from ketfit.model.config import FitConfig, parse_toml_value, read_toml
+    from ketfit.model.config import FitConfig
+    from ketfit.settings import parse_toml_value, read_toml
 
     tables = {} if path is None else read_toml(path)
     for setting in settings:

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from ketfit.circuit import encoder_circuit, reuploading_circuit
 from ketfit.errors import ConfigError, KetFitError
-from ketfit.model.config import Config, FitConfig, HeadConfig, TrainConfig, parse_toml_value, read_toml
+from ketfit.model.config import FitConfig, HeadConfig, TrainConfig
 from ketfit.model.encoder import check_width
 from ketfit.model.head import QuantumHead
+from ketfit.settings import Config, parse_toml_value, read_toml
 
 HEAD_FIELDS = """
 n_qubits n_encoders encoder_layers connectivity n_reuploads reupload_layers main_layers n_measured merge encoder_input

@@ -21,8 +21,9 @@ from typing_extensions import Self
 from ketfit.errors import ConfigError, DataError, InputError
 from ketfit.learn.data import holdout_split
 from ketfit.learn.train import Samples, predict_logits, train
-from ketfit.model.config import Config, HeadConfig, TrainConfig
+from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.seeds import torch_stream
+from ketfit.settings import Config
 
 ClassWeight = Mapping[Any, float] | Literal["balanced"] | None
 FLOATS = [np.float64, np.float32]

@@ -27,8 +27,9 @@ from torch import Tensor
 from ketfit.errors import ConfigError, ModelFileError, StorageError
 from ketfit.learn import hub
 from ketfit.learn.data_sources import parse_json
-from ketfit.model.config import Config, Finite, HeadConfig, TrainConfig
+from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
+from ketfit.settings import Config, Finite
 
 SCHEMA_VERSION: Literal[1] = 1
 WEIGHTS, RECORD, CARD = "model.safetensors", "config.json", "README.md"

@@ -1,98 +1,23 @@
-"""What the user sets: frozen, strict, read from Python, TOML or JSON, and saved with the model."""
+"""What the user sets for a head and its training: saved with the model."""
 
 from __future__ import annotations
 
-import difflib
 import math
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from ketfit.circuit.ansatz import count_ring_weights, encoder_circuit, reuploading_circuit
 from ketfit.circuit.circuit import Circuit
-from ketfit.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-Positive = Annotated[int, Field(ge=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
+from ketfit.settings import Config, Finite, Positive
 
 MOST_QUBITS = 30
 """Of one circuit: its state is 4 GiB in single precision."""
 
 MOST_ROTATIONS = 1_000_000
 """In the circuits of one head. Settings that ask for more are a mistake, or an attack on whoever loads them."""
-
-
-class Config(BaseModel):
-    """A frozen set of settings that refuses unknown keys, wrong types and numbers out of range."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, revalidate_instances="never")
-
-    def __init__(self, /, **settings: Any) -> None:
-        # A grid over np.arange hands in NumPy's scalars, which strict validation would refuse.
-        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
-        try:
-            super().__init__(**plain)
-        except ValidationError as error:
-            raise ConfigError(_explain(type(self), error)) from None
-
-    def updated(self, /, **settings: Any) -> Self:
-        """A copy with some settings changed, checked like a new one."""
-        return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **settings})
-
-    @classmethod
-    def from_mapping(cls, settings: Mapping[str, Any], where: str = "the configuration") -> Self:
-        """Settings from a parsed JSON or TOML table; `where` names it in errors.
-
-        Raises:
-            ConfigError: a key is unknown, or a value does not fit.
-        """
-        try:
-            return cls(**settings)
-        except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from None
-
-    @classmethod
-    def from_toml(cls, path: str | Path) -> Self:
-        """Settings from a TOML file.
-
-        Raises:
-            ConfigError: the file cannot be read, is not TOML, or a setting does not fit.
-        """
-        return cls.from_mapping(read_toml(path), where=str(path))
-
-
-def parse_toml_value(text: str) -> Any:
-    """One value as TOML writes it; a bare word, which TOML does not have, is a string."""
-    try:
-        document = tomllib.loads(f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return text
-    return document["value"] if len(document) == 1 else text
-
-
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """The tables of a TOML file.
-
-    Raises:
-        ConfigError: the file cannot be read or is not TOML.
-    """
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not TOML in UTF-8: {error}") from error
 
 
 class HeadConfig(Config):
@@ -263,21 +188,3 @@ class FitConfig(Config):
             if isinstance(settings.get(name), Mapping)
         }
         return super().from_mapping({**settings, **nested}, where)
-
-
-def _explain(config: type[Config], error: ValidationError) -> str:
-    """One line a person can act on, from pydantic's list of what was wrong."""
-    lines = []
-    for item in error.errors():
-        name = ".".join(map(str, item["loc"]))
-        if item["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(name, config.model_fields, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(config.model_fields)}"
-            lines.append(f"{config.__name__} has no setting {name!r}; {hint}")
-        elif item["type"] == "none_required":
-            lines.append(f"{name} is not in this version of KetFit; leave it out")
-        elif item["type"] == "value_error":
-            lines.append(str(item["ctx"]["error"]))
-        else:
-            lines.append(f"{name}={item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
-    return "; ".join(lines)
