@@ -15,7 +15,8 @@ run() { # sanitizers, libraries to load first, tests to choose
         -DPython_EXECUTABLE="$python" -Dnanobind_DIR="$("$python" -m nanobind --cmake_dir)" >"$build.log"
     cmake --build "$build" --parallel 2 >>"$build.log"
     KETFIT_KERNEL=$(echo "$build"/_kernel*.so) LD_PRELOAD="$2:$(library libstdc++.so.6)" \
-        "$python" -m pytest -p tests.built_kernel -n 0 -q -k "$3" tests/simulate/test_native.py
+        "$python" -m pytest -p tests.built_kernel -n 0 -q -k "$3" \
+        tests/simulate/test_native.py tests/simulate/test_signs.py
 }
 
 mkdir -p build

@@ -1,4 +1,4 @@
-"""The native engine: as torch's for any circuit, layout, thread and process; Paulis on single samples; extremes."""
+"""The native engine: as torch's for any circuit, layout, thread and process; extremes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import multiprocessing
 import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -24,54 +24,25 @@ from torch import Tensor
 
 from ketfit.circuit import Angle, Circuit, cx, reuploading_circuit, ry
 from ketfit.errors import InputError, InsufficientMemoryError
-from ketfit.simulate import _kernel, expectation, native
+from ketfit.simulate import expectation, native
+from ketfit.simulate.statevector import measure
 from tests.circuits import random_circuit, reference_expectation, reference_state
+from tests.simulate.samples import (
+    BOTH,
+    ENGINES,
+    ISAS,
+    NAMES,
+    TOLERANCE,
+    assert_close,
+    assert_equal,
+    every_layout,
+    outcome,
+    some_qubits,
+    some_signs,
+    some_tensors,
+)
 
-ENGINES = ("native", "torch")
-NAMES = ("weights", "inputs", "initial")
 MEMORY = "ketfit.simulate.statevector.psutil"
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}  # of what float64 gives
-ISAS = _kernel.instruction_sets()
-BOTH = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-Tensors = Sequence[Tensor | None]
-
-
-def some_tensors(
-    circuit: Circuit, batch: int, dtype: torch.dtype = torch.float64, given_initial: bool = True, seed: int = 0
-) -> list[Tensor | None]:
-    """Weights, inputs and normalised amplitudes or None, numbers of float32 whatever the dtype; all want gradients."""
-    rng = np.random.default_rng(seed)
-    arrays = [rng.uniform(-4, 4, circuit.n_weights), rng.uniform(-4, 4, (batch, circuit.n_inputs))]
-    if given_initial:
-        initial = rng.normal(size=(batch, 2**circuit.n_qubits))
-        arrays.append(initial / np.linalg.norm(initial, axis=1, keepdims=True))
-    tensors = [torch.tensor(array.astype(np.float32)).to(dtype).requires_grad_() for array in arrays]
-    return tensors if given_initial else [*tensors, None]
-
-
-def outcome(values: Tensor, tensors: Tensors) -> list[Tensor]:
-    """`values`, and the gradients of a linear form of them to those of `tensors` that there are."""
-    form = torch.linspace(-1, 1.5, values.numel(), dtype=torch.float64).reshape(values.shape).to(values.dtype)
-    wanted = [tensor for tensor in tensors if tensor is not None]
-    return [values.detach(), *torch.autograd.grad(values, wanted, form)]
-
-
-def assert_close(mine: Sequence[Tensor], other: Sequence[Tensor], tolerance: float) -> None:
-    """Values first; gradients may differ by more, relative to the largest of each, as they add up over a batch."""
-    for k, (a, b) in enumerate(zip(mine, other, strict=True)):
-        scale = 4 * max(1.0, b.abs().max().item() if b.numel() else 0.0) if k else 1
-        np.testing.assert_allclose(a.double(), b.double(), rtol=0, atol=tolerance * scale, err_msg=f"output {k}")
-
-
-def assert_equal(mine: Sequence[Tensor], other: Sequence[Tensor]) -> None:
-    assert [torch.equal(a, b) for a, b in zip(mine, other, strict=True)] == [True] * len(mine)
-
-
-@pytest.fixture
-def set_threads() -> Iterator[Callable[[int], None]]:
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 # --- against the torch engine ------------------------------------------------------------------------------------
@@ -111,12 +82,17 @@ def circuits(draw: st.DrawFn) -> Circuit:
     wants=st.tuples(*[st.booleans()] * 3),
     layouts=st.tuples(*[st.sampled_from(sorted(LAYOUTS))] * 3),
     given_initial=st.booleans(),
+    signed=st.booleans(),
+    joint=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=150, deadline=None)
-def test_both_engines_give_the_same_values_and_gradients(circuit, batch, dtype, wants, layouts, given_initial, seed):
+@settings(max_examples=200, deadline=None)
+def test_both_engines_give_the_same_values_and_gradients(
+    circuit, batch, dtype, wants, layouts, given_initial, signed, joint, seed
+):
     rng = np.random.default_rng(seed)
-    qubits = rng.permutation(circuit.n_qubits)[: rng.integers(1, circuit.n_qubits + 1)].tolist()
+    qubits = tuple(rng.permutation(circuit.n_qubits)[: rng.integers(1, circuit.n_qubits + 1)].tolist())
+    signs = some_signs(circuit, batch, seed) if signed else None
     shapes = [(1, circuit.n_weights), (batch, circuit.n_inputs), (batch, 2**circuit.n_qubits)]
     bases = [rng.uniform(-4, 4, LAYOUTS[layout][0](*shape)) for layout, shape in zip(layouts, shapes, strict=True)]
     bases[2] /= 2 ** (circuit.n_qubits / 2)
@@ -128,8 +104,8 @@ def test_both_engines_give_the_same_values_and_gradients(circuit, batch, dtype, 
             for leaf, want, layout, shape in zip(leaves, wants, layouts, shapes, strict=True)
         ]
         weights, inputs, initial = views[0][0], views[1], views[2] if given_initial else None
-        values = expectation(circuit, weights, inputs, initial, qubits, engine=engine)
-        assert (values.dtype, values.shape) == (dtype, (batch, len(qubits)))
+        values = measure(circuit, qubits, weights, inputs, initial, batch, signs=signs, joint=joint, engine=engine)
+        assert (values.dtype, values.shape) == (dtype, (batch, 2 ** len(qubits) if joint else len(qubits)))
         differentiable = any(wants[: 2 + given_initial])
         assert values.requires_grad == differentiable
         if differentiable:
@@ -159,17 +135,9 @@ def test_numbers_of_another_kind_are_refused(engine, dtype, name):
 def layout_case(n_qubits: int, given_initial: bool) -> tuple[Circuit, tuple[int, ...], list[Tensor]]:
     """A circuit, qubits to measure, and what torch gives for them and `some_tensors`."""
     circuit = random_circuit(n_qubits, n_gates=12 + 5 * n_qubits, seed=n_qubits)
-    qubits = tuple(np.random.default_rng(n_qubits).permutation(n_qubits)[: 1 + n_qubits // 2].tolist())
+    qubits = some_qubits(circuit, seed=n_qubits)
     tensors = some_tensors(circuit, 11, given_initial=given_initial)
     return circuit, qubits, outcome(expectation(circuit, *tensors, qubits, engine="torch"), tensors)
-
-
-def every_layout(n_qubits: int, isa: str, dtype: torch.dtype) -> Iterator[dict[str, Any]]:
-    """Arguments of make_plan: a sample a lane to one sample across the lanes, narrow chunks to the whole unit."""
-    lane_bits = int(_kernel.lanes(isa, dtype.itemsize)).bit_length() - 1
-    for sample_bits in range(max(0, lane_bits - n_qubits), lane_bits + 1):
-        for chunk_bits in (None, lane_bits + 4, 9, n_qubits + sample_bits):
-            yield {"itemsize": dtype.itemsize, "sample_bits": sample_bits, "isa": isa, "chunk_bits": chunk_bits}
 
 
 @BOTH
@@ -286,108 +254,18 @@ def test_threads_may_walk_back_through_one_graph_at_once():
     assert in_a_fork(wrong_gradients_of_one_graph) == 0  # a fork, because memory that is freed too early kills
 
 
-# --- Paulis on single samples ------------------------------------------------------------------------------------
-
-PAULIS = torch.tensor([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1], [1, 0]], [[1, 0], [0, -1]]]).double()  # Y = XZ
-
-
-def struck(circuit: Circuit, qubits, weights, inputs, initial, codes, slots) -> Tensor:
-    """<Z> with the Paulis applied, each gate as the textbook has it, for torch to differentiate."""
-    batch, n = len(codes), circuit.n_qubits
-    state = torch.eye(1, 2**n).double().expand(batch, -1) if initial is None else initial
-    state = state.reshape(batch, *[2] * n)
-
-    def apply(matrices: Tensor, qubit: int) -> Tensor:
-        return torch.einsum("bij,bj...->bi...", matrices, state.movedim(1 + qubit, 1)).movedim(1, 1 + qubit)
-
-    for place, gate in enumerate((*circuit.gates, None)):
-        for column, (after, qubit) in enumerate(slots):
-            if after == place:
-                state = apply(PAULIS[codes[:, column].long()], qubit)
-        if gate is None:
-            break
-        if gate.angle is None:
-            zero, one = state.movedim((1 + gate.control, 1 + gate.target), (1, 2)).unbind(1)
-            state = torch.stack([zero, one.flip(1)], 1).movedim((1, 2), (1 + gate.control, 1 + gate.target))
-        else:
-            angle = weights[gate.angle.index] if gate.angle.source == "weight" else inputs[:, gate.angle.index]
-            cos, sin = (angle / 2).cos().expand(batch), (angle / 2).sin().expand(batch)
-            state = apply(torch.stack([cos, -sin, sin, cos], 1).reshape(batch, 2, 2), gate.target)
-    halves = [state.square().movedim(1 + qubit, 1).reshape(batch, 2, -1).sum(2) for qubit in qubits]
-    return torch.stack([half[:, 0] - half[:, 1] for half in halves], 1)
-
-
-def some_errors(circuit: Circuit, batch: int, seed: int) -> tuple[tuple[tuple[int, int], ...], Tensor]:
-    """Slots in no order: before all gates, between a CNOT and its RY, twice in one, behind all; and codes."""
-    rng, n, end = np.random.default_rng(seed), circuit.n_qubits, len(circuit.gates)
-    pairs = [k + 1 for k in range(end - 1) if circuit.gates[k].control is not None and circuit.gates[k + 1].angle]
-    slots = [(int(rng.integers(end + 1)), int(rng.integers(n))) for _ in range(8)]
-    slots += [(0, 0), (0, n - 1), (end, 0), (end, 0), (end, n - 1), slots[0]]
-    slots += [(k, circuit.gates[k].target) for k in pairs] + [(pairs[0], circuit.gates[pairs[0] - 1].control)]
-    slots = [slots[k] for k in rng.permutation(len(slots))]
-    codes = rng.integers(0, 4, (batch, len(slots))) * (rng.random((batch, len(slots))) < rng.random(len(slots)))
-    return tuple(slots), torch.tensor(codes, dtype=torch.int8)
-
-
-@pytest.mark.parametrize("n_qubits", range(2, 11))
-@pytest.mark.parametrize("batch", [1, 20])
-@pytest.mark.parametrize("given_initial", [False, True])
-def test_paulis_strike_their_sample_at_their_place(n_qubits, batch, given_initial):
-    circuit, qubits = reuploading_circuit(n_qubits, 1, 1, 1, 1), tuple(range(n_qubits))[::-1]
-    slots, codes = some_errors(circuit, batch, seed=n_qubits)
-    doubles = some_tensors(circuit, batch, given_initial=given_initial)
-    expected = outcome(struck(circuit, qubits, *doubles, codes, slots), doubles)
-    plain = struck(circuit, qubits, *doubles, codes * 0, slots).detach()
-    np.testing.assert_allclose(plain, expectation(circuit, *doubles, qubits, engine="torch").detach(), atol=1e-12)
-    assert not torch.allclose(plain, expected[0], atol=1e-3)
-    for dtype, tolerance in TOLERANCE.items():
-        tensors = some_tensors(circuit, batch, dtype, given_initial)
-        values = native.expect(circuit, qubits, *tensors, batch, codes, slots)
-        assert_close(outcome(values, tensors), expected, tolerance)
-
-
-@BOTH
-@pytest.mark.parametrize("isa", ISAS)
-def test_paulis_strike_in_every_layout(isa, dtype):
-    circuit, qubits = reuploading_circuit(8, 1, 1, 1, 2), (5, 0, 7)
-    slots, codes = some_errors(circuit, 11, seed=3)
-    doubles = some_tensors(circuit, 11)
-    expected = outcome(struck(circuit, qubits, *doubles, codes, slots), doubles)
-    tensors = some_tensors(circuit, 11, dtype)
-    for layout in every_layout(8, isa, dtype):
-        plan = native.make_plan(circuit, qubits, slots=slots, **layout)
-        assert_close(outcome(native._Native.apply(plan, *tensors, 11, codes, []), tensors), expected, TOLERANCE[dtype])
-
-
-@BOTH
-@pytest.mark.parametrize("n_qubits", [3, 6, 12])
-def test_paulis_leave_the_other_samples_and_circuits_without_them_as_they_are(n_qubits, dtype):
-    circuit, qubits = reuploading_circuit(n_qubits, 1, 1, 1, 1), (0, 1)
-    slots, codes = some_errors(circuit, 20, seed=n_qubits)
-    codes[::3] = 0
-    tensors = some_tensors(circuit, 20, dtype)
-    some, none = (outcome(native.expect(circuit, qubits, *tensors, 20, c, slots), tensors) for c in (codes, codes * 0))
-    assert not torch.equal(some[0], none[0])
-    assert_equal([some[k][::3] for k in (0, 2, 3)], [none[k][::3] for k in (0, 2, 3)])
-    behind = tuple((len(circuit.gates), qubit) for qubit in range(n_qubits))  # where they part no rotations
-    zeros = torch.zeros(20, n_qubits, dtype=torch.int8)
-    with_none = outcome(native.expect(circuit, qubits, *tensors, 20, zeros, behind), tensors)
-    assert_equal(with_none, outcome(native.expect(circuit, qubits, *tensors, 20), tensors))
-
-
 # --- the graph ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("n_qubits", "batch"), [(4, 21), (9, 5), (17, 1)])
 def test_a_graph_gives_gradients_again_and_of_some_outputs_alone(n_qubits, batch):
     circuit = random_circuit(n_qubits, n_gates=50, seed=n_qubits)
-    slots, codes = ((20, 1), (50, 0)), torch.full((batch, 2), 2, dtype=torch.int8)
-    tensors = some_tensors(circuit, batch)
-    values = native.expect(circuit, (0, 2, 1), *tensors, batch, codes, slots)
+    tensors, signs = some_tensors(circuit, batch), some_signs(circuit, batch)
+    values = native.expect(circuit, (0, 2, 1), *tensors, batch, signs)
     first, second, third = (torch.autograd.grad(values.square().sum(), tensors, retain_graph=True) for _ in range(3))
     assert_equal(first, second)
     assert_equal(first, third)
-    alone = native.expect(circuit, (2,), *tensors, batch, codes, slots)
+    alone = native.expect(circuit, (2,), *tensors, batch, signs)
     one = torch.autograd.grad(values[-1:, 1].sum(), tensors)
     assert_close(one, torch.autograd.grad(alone[-1:].sum(), tensors), 1e-12)
     assert one[2][:-1].eq(0).all()

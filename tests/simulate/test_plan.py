@@ -21,8 +21,8 @@ PAPER = reuploading_circuit(10, 2, 2, 3, 2)
 
 
 @st.composite
-def struck_circuits(draw: st.DrawFn, max_gates: int = 60) -> tuple[Circuit, tuple[tuple[int, int], ...]]:
-    """A random circuit, half of the CNOTs with a rotation behind, and slots of errors in no order."""
+def circuits(draw: st.DrawFn, max_gates: int = 60) -> Circuit:
+    """A random circuit, half of the CNOTs with a rotation behind."""
     rng = random.Random(draw(st.integers(0, 2**32 - 1)))
     circuit = random_circuit(draw(st.integers(1, 9)), draw(st.integers(3, max_gates)), rng.randrange(2**32))
     angles = [gate.angle for gate in circuit.gates if gate.angle is not None]
@@ -31,29 +31,16 @@ def struck_circuits(draw: st.DrawFn, max_gates: int = 60) -> tuple[Circuit, tupl
         gates.append(gate)
         if gate.angle is None and rng.random() < 0.5:
             gates.append(ry(gate.target, rng.choice(angles)))
-    n_slots = draw(st.integers(0, 6))
-    slots = [(rng.randint(0, len(gates)), rng.randrange(circuit.n_qubits)) for _ in range(n_slots)]
-    return Circuit.from_gates(circuit.n_qubits, gates), tuple(slots)
+    return Circuit.from_gates(circuit.n_qubits, gates)
 
 
-def with_errors(circuit: Circuit, slots: Sequence[tuple[int, int]]) -> Circuit:
-    """The circuit with a rotation by an input of its own wherever an error may stand: Y is RY(pi) up to a phase."""
-    gates = []
-    for place in range(len(circuit.gates) + 1):
-        errors = [column for column, (after, _) in enumerate(slots) if after == place]
-        gates += [ry(slots[column][1], Angle("input", circuit.n_inputs + column)) for column in errors]
-        gates += circuit.gates[place : place + 1]
-    return Circuit(circuit.n_qubits, tuple(gates), circuit.n_weights, circuit.n_inputs + len(slots))
-
-
-def as_circuit(steps: Iterable[Step], like: Circuit, n_errors: int = 0) -> Circuit:
+def as_circuit(steps: Iterable[Step], like: Circuit) -> Circuit:
     """What the steps do, one after the other, as gates."""
     gates = []
     for step in steps:
         gates += [] if step.control is None else [cx(step.control, step.target)]
         gates += [ry(step.target, angle) for angle in step.angles]
-        gates += [] if step.error is None else [ry(step.target, Angle("input", like.n_inputs + step.error))]
-    return Circuit(like.n_qubits, tuple(gates), like.n_weights, like.n_inputs + n_errors)
+    return Circuit(like.n_qubits, tuple(gates), like.n_weights, like.n_inputs)
 
 
 def assert_same_state(mine: Circuit, other: Circuit) -> None:
@@ -75,7 +62,6 @@ def count_fused(steps: Sequence[Step], in_lanes: frozenset[int]) -> int:
     firsts = [k for k, step in enumerate(steps) if step.fused]
     for first, second in [(steps[k], steps[k + 1]) for k in firsts]:
         assert not second.fused
-        assert first.error is second.error is None
         assert not first.start
         assert not second.start
         assert not in_lanes & (first.qubits | second.qubits)
@@ -88,43 +74,41 @@ def count_fused(steps: Sequence[Step], in_lanes: frozenset[int]) -> int:
 
 
 A, B = W[:2]
-FIRST = Step(0, angles=(A,), start=True)
+FIRST = Step(0, None, (A,), (0,), start=True)
 
 
 @pytest.mark.parametrize(
-    ("gates", "errors", "steps"),
+    ("gates", "steps"),
     [
-        ([cx(0, 1), ry(1, A)], (), [Step(1, 0, (A,))]),
-        ([cx(0, 1), ry(1, A), ry(1, B)], (), [Step(1, 0, (A, B))]),
-        ([cx(0, 1), ry(0, A)], (), [Step(1, 0), Step(0, None, (A,))]),
-        ([ry(0, A), ry(0, B)], (), [Step(0, None, (A, B), start=True)]),
-        ([ry(0, A), ry(1, B), ry(0, A)], (), [replace(FIRST, angles=(A, A)), Step(1, None, (B,), start=True)]),
-        ([ry(0, A), cx(0, 1), ry(0, B)], (), [FIRST, Step(1, 0), Step(0, None, (B,))]),
-        ([cx(1, 2), cx(0, 1), ry(2, A)], (), [Step(2, 1, (A,)), Step(1, 0)]),
-        ([cx(0, 1), cx(0, 1), ry(1, A)], (), [Step(1, 0), Step(1, 0, (A,))]),
-        ([ry(0, A)], ((0, 0),), [Step(0, error=0), Step(0, None, (A,))]),
-        ([cx(0, 1), ry(1, A)], ((1, 1),), [Step(1, 0), Step(1, error=0), Step(1, None, (A,))]),
-        ([cx(0, 1), ry(1, A)], ((1, 0),), [Step(1, 0, (A,)), Step(0, error=0)]),
-        ([ry(0, A), ry(0, B)], ((1, 0),), [FIRST, Step(0, error=0), Step(0, None, (B,))]),
-        ([ry(0, A)], ((1, 1), (0, 1), (1, 1)), [Step(1, error=1), FIRST, Step(1, error=0), Step(1, error=2)]),
-        ([], (), []),
-        ([], ((0, 2),), [Step(2, error=0)]),
+        ([cx(0, 1), ry(1, A)], [Step(1, 0, (A,), (0,))]),
+        ([cx(0, 1), ry(1, A), ry(1, B)], [Step(1, 0, (A, B), (0, 1))]),
+        ([cx(0, 1), ry(0, A)], [Step(1, 0), Step(0, None, (A,), (0,))]),
+        ([ry(0, A), ry(0, B)], [Step(0, None, (A, B), (0, 1), start=True)]),
+        (
+            [ry(0, A), ry(1, B), ry(0, A)],
+            [replace(FIRST, angles=(A, A), rotations=(0, 2)), Step(1, None, (B,), (1,), start=True)],
+        ),
+        ([ry(0, A), cx(0, 1), ry(0, B)], [FIRST, Step(1, 0), Step(0, None, (B,), (1,))]),
+        ([cx(1, 2), cx(0, 1), ry(2, A)], [Step(2, 1, (A,), (0,)), Step(1, 0)]),
+        ([cx(0, 1), cx(0, 1), ry(1, A)], [Step(1, 0), Step(1, 0, (A,), (0,))]),
+        ([], []),
     ],
 )
-def test_rotations_join_the_step_that_ends_on_their_qubit(gates, errors, steps):
-    assert merge_gates(Circuit(3, tuple(gates), 5, 0), errors) == steps
+def test_rotations_join_the_step_that_ends_on_their_qubit(gates, steps):
+    assert merge_gates(Circuit(3, tuple(gates), 5, 0)) == steps
 
 
-@given(struck_circuits())
+@given(circuits())
 @settings(max_examples=60, deadline=None)
-def test_merged_steps_do_what_the_gates_do(case):
-    circuit, slots = case
-    steps = merge_gates(circuit, slots)
-    assert_same_state(as_circuit(steps, circuit, len(slots)), with_errors(circuit, slots))
-    assert sorted(step.error for step in steps if step.error is not None) == list(range(len(slots)))
+def test_merged_steps_do_what_the_gates_do(circuit):
+    steps = merge_gates(circuit)
+    assert_same_state(as_circuit(steps, circuit), circuit)
+    rotations = [gate for gate in circuit.gates if gate.angle is not None]
+    found = {r: ry(s.target, angle) for s in steps for angle, r in zip(s.angles, s.rotations, strict=True)}
+    assert found == dict(enumerate(rotations))
     seen: set[int] = set()
     for step in steps:
-        assert step.start == (step.target not in seen and step.control is None and step.error is None)
+        assert step.start == (step.target not in seen and step.control is None)
         assert not step.fused
         seen |= step.qubits
 
@@ -140,11 +124,10 @@ def test_every_block_of_the_paper_is_one_step():
 # --- cut_stages --------------------------------------------------------------------------------------------------
 
 
-@given(struck_circuits(), st.integers(0, 3), st.integers(0, 5), st.integers(2, 6))
+@given(circuits(), st.integers(0, 3), st.integers(0, 5), st.integers(2, 6))
 @settings(max_examples=150, deadline=None)
-def test_stages_hold_every_step_once_and_in_a_possible_order(case, sample_bits, more_low_bits, more_bits):
-    circuit, slots = case
-    n, steps = circuit.n_qubits, merge_gates(circuit, slots)
+def test_stages_hold_every_step_once_and_in_a_possible_order(circuit, sample_bits, more_low_bits, more_bits):
+    n, steps = circuit.n_qubits, merge_gates(circuit)
     low_bits = sample_bits + more_low_bits
     bits = n + sample_bits
     chunk_bits = min(low_bits + more_bits, bits)
@@ -176,11 +159,10 @@ def test_no_steps_are_one_empty_stage():
 # --- fuse_steps --------------------------------------------------------------------------------------------------
 
 
-@given(struck_circuits(), st.sets(st.integers(0, 8)), st.integers(1, 64))
+@given(circuits(), st.sets(st.integers(0, 8)), st.integers(1, 64))
 @settings(max_examples=150, deadline=None)
-def test_fused_steps_are_pairs_the_kernel_can_do_in_a_possible_order(case, in_lanes, window):
-    circuit, slots = case
-    steps = merge_gates(circuit, slots)
+def test_fused_steps_are_pairs_the_kernel_can_do_in_a_possible_order(circuit, in_lanes, window):
+    steps = merge_gates(circuit)
     fused = fuse_steps(steps, frozenset(in_lanes), window)
     assert_same_order(fused, steps, circuit.n_qubits)
     count_fused(fused, frozenset(in_lanes))
@@ -196,12 +178,11 @@ def test_most_steps_of_the_rings_are_in_pairs(circuit):
 # --- all together ------------------------------------------------------------------------------------------------
 
 
-@given(struck_circuits(), st.integers(0, 3), st.integers(0, 3), st.integers(2, 9))
+@given(circuits(), st.integers(0, 3), st.integers(0, 3), st.integers(2, 9))
 @settings(max_examples=80, deadline=None)
-def test_the_tables_do_what_the_circuit_does(case, lane_bits, sample_bits, more_bits):
-    circuit, slots = case
+def test_the_tables_do_what_the_circuit_does(circuit, lane_bits, sample_bits, more_bits):
     n, sample_bits = circuit.n_qubits, min(sample_bits, lane_bits)
-    steps = merge_gates(circuit, slots)
+    steps = merge_gates(circuit)
     chunk_bits = min(lane_bits + 2 + more_bits, n + sample_bits)
     stages = cut_stages(steps, n, sample_bits, chunk_bits, low_bits=lane_bits + 2)
     in_lanes = frozenset(n - 1 - place for place in range(min(n, lane_bits - sample_bits)))
@@ -213,10 +194,11 @@ def test_the_tables_do_what_the_circuit_does(case, lane_bits, sample_bits, more_
     for stage, (first, count) in enumerate(ranges.tolist()):
         qubits = [n - 1 - (position - sample_bits) for position in positions[stage].tolist()]
         for op in range(first, first + count):
-            target, control, error, is_fused, start = ops[op].tolist()
+            target, control, is_fused, start = ops[op].tolist()
             of_op = terms[offsets[op] : offsets[op + 1]].tolist()
-            angles = tuple(Angle("weight", term) if term >= 0 else Angle("input", ~term) for term in of_op)
-            control, error = None if control < 0 else qubits[control], None if error < 0 else error
-            read.append(Step(qubits[target], control, angles, error, bool(start), bool(is_fused)))
+            angles = tuple(Angle("weight", angle) if angle >= 0 else Angle("input", ~angle) for angle, _ in of_op)
+            rotations = tuple(rotation for _, rotation in of_op)
+            control = None if control < 0 else qubits[control]
+            read.append(Step(qubits[target], control, angles, rotations, bool(start), bool(is_fused)))
     assert read == [step for stage in fused for step in stage.steps]
-    assert_same_state(as_circuit(read, circuit, len(slots)), with_errors(circuit, slots))
+    assert_same_state(as_circuit(read, circuit), circuit)

@@ -1,4 +1,4 @@
-"""The compiled part (kernel.cpp). Arrays go in as addresses, 0 for none: the caller answers for shapes and types."""
+"""The compiled part (kernel/). Arrays go in as addresses, 0 for none: the caller answers for shapes and types."""
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,8 @@ class Plan:
         sample_bits: int,
         n_weights: int,
         n_inputs: int,
-        n_errors: int,
+        n_rotations: int,
+        joint: bool,
         ops: _Table,
         term_offsets: _Table,
         terms: _Table,
@@ -34,7 +35,7 @@ class Plan:
         weights: int,
         inputs: int,
         initial: int,
-        errors: int,
+        signs: int,
         result: int,
         saved: int,
         threads: int,
@@ -45,7 +46,7 @@ class Plan:
         batch: int,
         weights: int,
         inputs: int,
-        errors: int,
+        signs: int,
         product: bool,
         scale: float,
         state: int,

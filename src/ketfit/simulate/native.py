@@ -12,7 +12,7 @@ from torch import Tensor
 from ketfit.circuit.circuit import Circuit
 from ketfit.errors import InputError
 from ketfit.simulate import _kernel
-from ketfit.simulate.plan import ErrorSlots, Stage, cut_stages, fuse_steps, merge_gates, tables
+from ketfit.simulate.plan import Stage, cut_stages, fuse_steps, merge_gates, tables
 
 ISA: str = _kernel.instruction_sets()[0]
 """The widest instruction set of this processor that the kernel was built for."""
@@ -25,6 +25,9 @@ CHUNK_BYTES = 2**16
 # States up to this size wait for the next step with their plan: fresh pages from the system cost more than small steps.
 SPARE_BYTES = 2**24
 
+MAX_JOINT = 12
+"""The most qubits whose joint distribution is given."""
+
 
 def expect(
     circuit: Circuit,
@@ -33,44 +36,61 @@ def expect(
     inputs: Tensor | None,
     initial: Tensor | None,
     batch: int,
-    errors: Tensor | None = None,
-    slots: ErrorSlots = (),
+    signs: Tensor | None = None,
+    joint: bool = False,
 ) -> Tensor:
-    """<Z> of `qubits`, shape (batch, len(qubits)).
+    """<Z> of `qubits`, shape (batch, len(qubits)), or their joint distribution, shape (batch, 2**len(qubits)).
 
     The arguments are those of `ketfit.expectation`, checked there but for being finite; every gate is applied.
 
     Args:
-        errors: Paulis that strike single samples, shape (batch, len(slots)), int8: 0 none, 1 X, 2 Y, 3 Z.
-        slots: Where: for each column of `errors`, behind how many gates and on which qubit.
+        signs: Of the angle of each rotation in each sample, +1 or -1, shape (batch, number of rotations), int8, the
+            rotations in the order of the gates; None if every sign is +1. A Pauli error anywhere in the circuit turns
+            into such signs, and perhaps a bit that is read the other way round, as it moves to the end.
+        joint: Return the probability of each outcome, the first of `qubits` its most significant bit.
 
     Raises:
-        InputError: a number is not finite, or `errors` do not fit the slots, the batch or the circuit.
+        InputError: a number is not finite, `signs` do not fit the batch and the circuit, or the outcomes are too many.
     """
-    if slots or errors is not None:
-        _check_errors(circuit, batch, errors, slots)
+    check_signs(circuit, batch, signs, weights.device)
+    check_joint(qubits, joint)
     sample_bits = choose_sample_bits(circuit.n_qubits, batch, weights.element_size())
-    key = ("plan", qubits, weights.element_size(), sample_bits, slots)
+    key = ("plan", qubits, weights.element_size(), sample_bits, joint)
     if key not in circuit.memo:
         circuit.memo[key] = (make_plan(circuit, *key[1:]), [])
     plan, spares = circuit.memo[key]
     result: Tensor = _Native.apply(  # type: ignore[no-untyped-call]
-        plan, weights, inputs, initial, batch, errors, spares
+        plan, weights, inputs, initial, batch, signs, spares
     )
     return result
 
 
-def _check_errors(circuit: Circuit, batch: int, errors: Tensor | None, slots: ErrorSlots) -> None:
-    shape = (batch, len(slots))
-    if errors is None or errors.shape != shape or errors.dtype != torch.int8 or errors.device.type != "cpu":
-        raise InputError(f"errors must be an int8 tensor of shape {shape} on the CPU, one column for each slot")
-    if errors.numel() and not 0 <= int(errors.min()) <= int(errors.max()) <= 3:
-        raise InputError("errors are 0 for none, 1 for X, 2 for Y and 3 for Z")
-    for place, qubit in slots:
-        if not (0 <= place <= len(circuit.gates) and 0 <= qubit < circuit.n_qubits):
-            raise InputError(
-                f"slot ({place}, {qubit}): the circuit has {len(circuit.gates)} gates and {circuit.n_qubits} qubits"
-            )
+def check_signs(circuit: Circuit, batch: int, signs: Tensor | None, device: torch.device) -> None:
+    """Refuse what are not signs of the circuit's rotations.
+
+    Raises:
+        InputError: the shape, dtype, device or a number is wrong.
+    """
+    if signs is None:
+        return
+    shape = (batch, circuit.gate_counts()["ry"])
+    if not isinstance(signs, Tensor) or signs.shape != shape or signs.dtype != torch.int8 or signs.device != device:
+        raise InputError(f"signs must be an int8 tensor of shape {shape} on {device}, one column for each rotation")
+    if signs.numel() and {int(extreme) for extreme in signs.abs().aminmax()} != {1}:
+        raise InputError("signs are 1, or -1 where the angle is the other way round")
+
+
+def check_joint(qubits: tuple[int, ...], joint: bool) -> None:
+    """Refuse a joint distribution of more outcomes than anyone could look at.
+
+    Raises:
+        InputError: more than 12 qubits.
+    """
+    if joint and len(qubits) > MAX_JOINT:
+        raise InputError(
+            f"the joint distribution of {len(qubits)} qubits has {2 ** len(qubits)} outcomes; "
+            f"measure at most {MAX_JOINT} qubits"
+        )
 
 
 def check_finite(**tensors: Tensor | None) -> None:
@@ -102,7 +122,7 @@ def make_plan(
     qubits: tuple[int, ...],
     itemsize: int,
     sample_bits: int,
-    slots: ErrorSlots = (),
+    joint: bool = False,
     isa: str = ISA,
     chunk_bits: int | None = None,
 ) -> Any:
@@ -114,13 +134,13 @@ def make_plan(
         if bits <= chunk_bits + 1:  # twice the size still is faster than two stages
             chunk_bits = bits
     chunk_bits = min(chunk_bits, bits)
-    stages = cut_stages(merge_gates(circuit, slots), circuit.n_qubits, sample_bits, chunk_bits, low_bits=lane_bits + 2)
+    stages = cut_stages(merge_gates(circuit), circuit.n_qubits, sample_bits, chunk_bits, low_bits=lane_bits + 2)
     in_lanes = frozenset(circuit.n_qubits - 1 - place for place in range(lane_bits - sample_bits))
     fused = [Stage(stage.positions, fuse_steps(stage.steps, in_lanes)) for stage in stages]
     ops, term_offsets, terms, ranges, positions = tables(fused, circuit.n_qubits, sample_bits)
     measured = np.array([sample_bits + circuit.n_qubits - 1 - qubit for qubit in qubits], np.int32)
-    sizes = (circuit.n_weights, circuit.n_inputs, len(slots))
-    return _kernel.Plan(isa, bits, sample_bits, *sizes, ops, term_offsets, terms, ranges, positions, measured)
+    sizes = (circuit.n_weights, circuit.n_inputs, circuit.gate_counts()["ry"])
+    return _kernel.Plan(isa, bits, sample_bits, *sizes, joint, ops, term_offsets, terms, ranges, positions, measured)
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -136,21 +156,21 @@ class _Native(torch.autograd.Function):
         inputs: Tensor | None,
         initial: Tensor | None,
         batch: int,
-        errors: Tensor | None,
+        signs: Tensor | None,
         spares: list[Tensor],
     ) -> Tensor:
         weights = weights.contiguous()
         inputs = None if inputs is None else inputs.contiguous()
         initial = None if initial is None else initial.contiguous()
-        errors = None if errors is None else errors.contiguous()
+        signs = None if signs is None else signs.contiguous()
         state = None
         if any(ctx.needs_input_grad):
             state = _take(spares, weights, plan.units(batch), plan.size)
             ctx.plan, ctx.batch, ctx.spares, ctx.states = plan, batch, spares, [state]
-            ctx.save_for_backward(weights, inputs, initial, errors)
+            ctx.save_for_backward(weights, inputs, initial, signs)
             ctx.set_materialize_grads(False)
         result = weights.new_empty(batch, plan.n_columns)
-        ctx.scale, finite = _forward(plan, batch, weights, inputs, initial, errors, result, state)
+        ctx.scale, finite = _forward(plan, batch, weights, inputs, initial, signs, result, state)
         if not finite:  # the kernel has looked at the weights, the inputs and the result
             check_finite(weights=weights, inputs=inputs, initial=initial)
         return result
@@ -162,12 +182,12 @@ class _Native(torch.autograd.Function):
         if grad is None:
             return (None,) * 7
         plan, batch = ctx.plan, ctx.batch
-        weights, inputs, initial, errors = ctx.saved_tensors
+        weights, inputs, initial, signs = ctx.saved_tensors
         try:
             state = ctx.states.pop()  # whoever has it undoes the gates on it
         except IndexError:  # an earlier backward pass, or one at this moment in another thread
             state = _take(ctx.spares, weights, plan.units(batch), plan.size)
-            _forward(plan, batch, weights, inputs, initial, errors, torch.empty_like(grad), state)
+            _forward(plan, batch, weights, inputs, initial, signs, torch.empty_like(grad), state)
         _, *wanted, _, _, _ = ctx.needs_input_grad
         grads = [
             torch.empty_like(tensor) if want else None
@@ -177,7 +197,7 @@ class _Native(torch.autograd.Function):
         run = plan.backward_f32 if weights.dtype == torch.float32 else plan.backward_f64
         run(
             batch,
-            *map(_address, (weights, inputs, errors)),
+            *map(_address, (weights, inputs, signs)),
             initial is None,
             ctx.scale,
             *map(_address, (state, grad, *grads)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -13,21 +13,20 @@ import numpy.typing as npt
 from ketfit.circuit.circuit import Angle, Circuit
 
 IntArray = npt.NDArray[np.int32]
-ErrorSlots = tuple[tuple[int, int], ...]  # (after how many gates, on which qubit), one for each column of the errors
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """A CNOT from `control` (or none) and then a rotation by the sum of `angles`, on the qubit `target`.
 
-    `error` is the column of the table of errors whose Pauli stands here instead; `start` says that nothing touched
+    `rotations` counts, for each angle, which of the circuit's rotations it came from. `start` says that nothing touched
     the qubit before, so that from |0...0> the step belongs to the product state. `fused` joins it with the next step.
     """
 
     target: int
     control: int | None = None
     angles: tuple[Angle, ...] = ()
-    error: int | None = None
+    rotations: tuple[int, ...] = ()
     start: bool = False
     fused: bool = False
 
@@ -44,7 +43,7 @@ class Stage:
     steps: tuple[Step, ...]
 
 
-def merge_gates(circuit: Circuit, errors: ErrorSlots = ()) -> list[Step]:
+def merge_gates(circuit: Circuit) -> list[Step]:
     """The gates as steps: a rotation joins the step before it on its qubit, if that step ends there."""
     steps: list[Step] = []
     last: dict[int, int] = {}  # of each qubit: the step that touched it last
@@ -53,22 +52,18 @@ def merge_gates(circuit: Circuit, errors: ErrorSlots = ()) -> list[Step]:
         last.update(dict.fromkeys(step.qubits, len(steps)))
         steps.append(step)
 
-    slots = sorted(range(len(errors)), key=lambda column: errors[column][0])
-    for place, gate in enumerate((*circuit.gates, None)):
-        while slots and errors[slots[0]][0] <= place:
-            column = slots.pop(0)
-            add(Step(errors[column][1], error=column))
-        if gate is None:
-            break
+    rotation = count()
+    for gate in circuit.gates:
         before = last.get(gate.target)
         if gate.angle is None:
             add(Step(gate.target, gate.control))
-        elif before is None:
-            add(Step(gate.target, angles=(gate.angle,), start=True))
-        elif steps[before].target == gate.target and steps[before].error is None:
-            steps[before] = replace(steps[before], angles=(*steps[before].angles, gate.angle))
+            continue
+        own = Step(gate.target, None, (gate.angle,), (next(rotation),), start=before is None)
+        if before is None or steps[before].target != gate.target:
+            add(own)
         else:
-            add(Step(gate.target, angles=(gate.angle,)))
+            step = steps[before]
+            steps[before] = replace(step, angles=step.angles + own.angles, rotations=step.rotations + own.rotations)
     return steps
 
 
@@ -109,7 +104,7 @@ def cut_stages(
 def fuse_steps(steps: Iterable[Step], in_lanes: frozenset[int], window: int = 64) -> tuple[Step, ...]:
     """The steps in an order that lets as many as possible run two at a time: one on y, then one on z, from y or bare.
 
-    Steps that touch a qubit `in_lanes`, errors and starts stay alone.
+    Starts, and steps that touch a qubit `in_lanes`, stay alone.
     """
     pending = deque(steps)
     done: list[Step] = []
@@ -133,27 +128,27 @@ def fuse_steps(steps: Iterable[Step], in_lanes: frozenset[int], window: int = 64
 
 
 def _fusible(step: Step, in_lanes: frozenset[int]) -> bool:
-    return step.error is None and not step.start and not in_lanes & step.qubits
+    return not step.start and not in_lanes & step.qubits
 
 
 def tables(stages: Sequence[Stage], n_qubits: int, sample_bits: int) -> tuple[IntArray, ...]:
     """The stages as the kernel reads them: operations, where the terms of each begin, terms, stages, positions."""
     ops: list[tuple[int, ...]] = []
-    terms: list[int] = []
+    terms: list[tuple[int, int]] = []
     offsets, ranges = [0], []
     for stage in stages:
         bit = {n_qubits - 1 - (position - sample_bits): place for place, position in enumerate(stage.positions)}
         ranges.append((len(ops), len(stage.steps)))
         for step in stage.steps:
             control = -1 if step.control is None else bit[step.control]
-            error = -1 if step.error is None else step.error
-            ops.append((bit[step.target], control, error, step.fused, step.start))
-            terms += [angle.index if angle.source == "weight" else ~angle.index for angle in step.angles]
+            ops.append((bit[step.target], control, step.fused, step.start))
+            numbers = [angle.index if angle.source == "weight" else ~angle.index for angle in step.angles]
+            terms += zip(numbers, step.rotations, strict=True)
             offsets.append(len(terms))
     return (
-        np.array(ops, np.int32).reshape(-1, 5),
+        np.array(ops, np.int32).reshape(-1, 4),
         np.array(offsets, np.int32),
-        np.array(terms, np.int32),
+        np.array(terms, np.int32).reshape(-1, 2),
         np.array(ranges, np.int32),
         np.array([stage.positions for stage in stages], np.int32),
     )

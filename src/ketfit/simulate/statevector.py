@@ -12,6 +12,7 @@ arXiv 2009.02823). With psi behind the rotation and lambda the adjoint there, d 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from ketfit.circuit.circuit import Circuit, Gate
 from ketfit.errors import ConfigError, InputError, InsufficientMemoryError
-from ketfit.simulate.native import check_finite, expect
+from ketfit.simulate.native import check_finite, check_joint, check_signs, expect
 
 _ALWAYS_THERE = 2**26  # bytes; asking the system costs as much as a small circuit
 
@@ -85,30 +86,56 @@ def measure(
     initial: Tensor | None,
     batch: int,
     *,
+    signs: Tensor | None = None,
+    joint: bool = False,
     engine: Engine = "auto",
 ) -> Tensor:
-    """<Z> of the qubits `measured`, shape (batch, len(measured)), on the engine that the choice and the device give.
+    """<Z> of the qubits `measured`, or how their outcomes are distributed, on the engine that choice and device give.
 
     The arguments are those of `expectation`, checked there but for being finite.
 
+    Args:
+        signs: Of the angle of each rotation of `circuit` in each sample, as for `native.expect`; None is +1 for all.
+        joint: Return the probability of each outcome, the first of `measured` its most significant bit.
+
+    Returns:
+        Shape (batch, len(measured)), or (batch, 2**len(measured)) with `joint`; differentiable once.
+
     Raises:
-        InputError: a number is not finite.
+        InputError: a number is not finite, `signs` do not fit, or `joint` for more than 12 qubits.
         ConfigError: the engine does not run on this device.
         InsufficientMemoryError: the states do not fit into the memory that is free.
     """
+    check_signs(circuit, batch, signs, weights.device)
+    check_joint(measured, joint)
     native = _runs_native(engine, weights)
     cone = circuit.light_cone(measured)
     _check_memory(circuit.n_qubits, batch, weights, inputs, initial, native)
+    if signs is not None and len(cone.gates) < len(circuit.gates):
+        signs = signs[:, _kept_rotations(circuit, cone)]
     if native:
-        return expect(cone, measured, weights, inputs, initial, batch)
+        return expect(cone, measured, weights, inputs, initial, batch, signs, joint)
     check_finite(weights=weights, inputs=inputs, initial=initial)
     if inputs is None:
         inputs = weights.new_zeros(batch, 0)
     if initial is None:
         initial = weights.new_zeros(batch, 2**circuit.n_qubits)
         initial[:, 0] = 1
-    result: Tensor = _Expectation.apply(cone, measured, weights, inputs, initial)  # type: ignore[no-untyped-call]
+    result: Tensor = _Expectation.apply(  # type: ignore[no-untyped-call]
+        cone, measured, weights, inputs, initial, signs, joint
+    )
     return result
+
+
+def _kept_rotations(circuit: Circuit, cone: Circuit) -> list[int]:
+    """Which of the circuit's rotations are in its light cone: on each qubit, the first ones."""
+    left = Counter(gate.target for gate in cone.gates if gate.angle is not None)
+    kept = []
+    for rotation, qubit in enumerate(gate.target for gate in circuit.gates if gate.angle is not None):
+        if left[qubit]:
+            left[qubit] -= 1
+            kept.append(rotation)
+    return kept
 
 
 class _State:
@@ -166,48 +193,56 @@ class _State:
 class _Expectation(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, circuit: Circuit, qubits: tuple[int, ...], weights: Tensor, inputs: Tensor, initial: Tensor
+        ctx: Any,
+        circuit: Circuit,
+        qubits: tuple[int, ...],
+        weights: Tensor,
+        inputs: Tensor,
+        initial: Tensor,
+        signs: Tensor | None,
+        joint: bool,
     ) -> Tensor:
         # A copy, because gates change it; samples last, so that a gate moves whole rows.
         state = _State(initial.t().clone(memory_format=torch.contiguous_format))
-        for gate, rotation in zip(circuit.gates, _rotations(circuit, weights, inputs), strict=True):
+        for gate, rotation in zip(circuit.gates, _rotations(circuit, weights, inputs, signs), strict=True):
             if rotation is None:
                 state.swap(gate)
             else:
-                state.rotate(state.turn(gate.target), *rotation)
-        ctx.circuit, ctx.qubits = circuit, qubits
-        ctx.save_for_backward(weights, inputs, state.amplitudes)
+                cos, sin, _ = rotation
+                state.rotate(state.turn(gate.target), cos, sin)
+        ctx.circuit, ctx.qubits, ctx.joint = circuit, qubits, joint
+        ctx.save_for_backward(weights, inputs, signs, state.amplitudes)
         torch.square(state.amplitudes, out=state.spare)
+        if joint:
+            return _outcomes(state.spare, qubits)
         halves = [state.halves(qubit)[2:] for qubit in qubits]
         return torch.stack([zero.sum(dim=(0, 1)) - one.sum(dim=(0, 1)) for zero, one in halves], dim=1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise InputError("expectation is differentiable once; leave create_graph=True out")
-        weights, inputs, final = ctx.saved_tensors
+        weights, inputs, signs, final = ctx.saved_tensors
         circuit: Circuit = ctx.circuit
-        wants = dict(zip(("weight", "input", "initial"), ctx.needs_input_grad[2:], strict=True))
+        wants = dict(zip(("weight", "input", "initial"), ctx.needs_input_grad[2:5], strict=True))
         state, adjoint = _State(final.clone()), _State(torch.zeros_like(final))
-        for qubit, column in zip(ctx.qubits, 2 * grad.t(), strict=True):
-            zero, one, *_ = adjoint.halves(qubit)
-            zero.add_(column)
-            one.sub_(column)
+        _observe(adjoint, 2 * grad.t(), ctx.qubits, ctx.joint)
         adjoint.amplitudes.mul_(final)
         grads = {"weight": torch.zeros_like(weights), "input": torch.zeros_like(inputs)}
-        rotations = _rotations(circuit, weights, inputs)
+        rotations = _rotations(circuit, weights, inputs, signs)
         for gate, rotation in zip(reversed(circuit.gates), reversed(rotations), strict=True):
             if rotation is None:
                 state.swap(gate)
                 adjoint.swap(gate)
                 continue
             assert gate.angle is not None
-            cos, sin = rotation
+            cos, sin, sign = rotation
             turned = state.turn(gate.target)
             if wants[gate.angle.source]:
                 slope = torch.mul(adjoint.amplitudes, turned, out=adjoint.spare)
                 where = grads[gate.angle.source][..., gate.angle.index]
-                where += 0.5 * (slope.sum() if gate.angle.source == "weight" else slope.sum(dim=0))
+                each = slope.sum(dim=0) if sign is None else slope.sum(dim=0) * sign
+                where += 0.5 * (each.sum() if gate.angle.source == "weight" else each)
             state.rotate(turned, cos, -sin)
             adjoint.rotate(adjoint.turn(gate.target), cos, -sin)
         return (
@@ -216,21 +251,51 @@ class _Expectation(torch.autograd.Function):
             grads["weight"] if wants["weight"] else None,
             grads["input"] if wants["input"] else None,
             adjoint.amplitudes.t() if wants["initial"] else None,
+            None,
+            None,
         )
 
 
-_Rotation = tuple[Any, Any]  # cosine and sine of half the angle: numbers, or one per sample
+def _outcomes(squares: Tensor, qubits: tuple[int, ...]) -> Tensor:
+    """The joint distribution of `qubits`, shape (batch, 2**len(qubits)), from probabilities of shape (2**Q, batch)."""
+    n_qubits, batch = squares.shape[0].bit_length() - 1, squares.shape[1]
+    others = [qubit for qubit in range(n_qubits) if qubit not in qubits]
+    bits = squares.view(*[2] * n_qubits, batch).permute(*others, *qubits, n_qubits)
+    return bits.reshape(2 ** len(others), 2 ** len(qubits), batch).sum(dim=0).t().contiguous()
 
 
-def _rotations(circuit: Circuit, weights: Tensor, inputs: Tensor) -> list[_Rotation | None]:
+def _observe(adjoint: _State, columns: Tensor, qubits: tuple[int, ...], joint: bool) -> None:
+    """Add up, over the zeros of the adjoint, what each amplitude is to be multiplied by behind the last gate."""
+    if joint:
+        n_qubits, batch = adjoint.amplitudes.shape[0].bit_length() - 1, columns.shape[1]
+        others = [qubit for qubit in range(n_qubits) if qubit not in qubits]
+        bits = adjoint.amplitudes.view(*[2] * n_qubits, batch).permute(*others, *qubits, n_qubits)
+        bits.add_(columns.reshape(*[2] * len(qubits), batch))
+        return
+    for qubit, column in zip(qubits, columns, strict=True):
+        zero, one, *_ = adjoint.halves(qubit)
+        zero.add_(column)
+        one.sub_(column)
+
+
+# Cosine and sine of half the angle, numbers or one per sample, and the sign of each sample if there are signs.
+_Rotation = tuple[Any, Any, Tensor | None]
+
+
+def _rotations(circuit: Circuit, weights: Tensor, inputs: Tensor, signs: Tensor | None) -> list[_Rotation | None]:
     """The rotation of each gate; None for a CNOT."""
     cosines = {"weight": (weights / 2).cos().tolist(), "input": (inputs / 2).cos().unbind(dim=1)}
     sines = {"weight": (weights / 2).sin().tolist(), "input": (inputs / 2).sin().unbind(dim=1)}
-    angles = [gate.angle for gate in circuit.gates]
-    return [
-        None if angle is None else (cosines[angle.source][angle.index], sines[angle.source][angle.index])
-        for angle in angles
-    ]
+    columns = None if signs is None else iter(signs.to(weights.dtype).t().contiguous())
+    rotations: list[_Rotation | None] = []
+    for gate in circuit.gates:
+        if gate.angle is None:
+            rotations.append(None)
+            continue
+        cos, sin = cosines[gate.angle.source][gate.angle.index], sines[gate.angle.source][gate.angle.index]
+        sign = None if columns is None else next(columns)
+        rotations.append((cos, sin if sign is None else sin * sign, sign))
+    return rotations
 
 
 def check_tensors(circuit: Circuit, weights: Tensor, inputs: Tensor | None, initial: Tensor | None) -> int:

@@ -18,23 +18,23 @@ template <class T>
 struct Call {
     const Plan& plan;
     const T *weights, *inputs, *initial;
-    const int8_t* errors;
+    const int8_t* signs;  // [sample][rotation], or null: all +1
     int64_t batch;
     bool backward, product;
     const Engine<T>& engine;
     const size_t L;
     Buffer<T> table, halves;
-    std::vector<uint8_t> plain, idle;
+    std::vector<uint8_t> plain;
     std::vector<double> scales;  // of each operation's slope, backward
     double scale;                // of the state behind the last operation done
 
-    Call(const Plan& plan, const T* weights, const T* inputs, const T* initial, const int8_t* errors, int64_t batch,
+    Call(const Plan& plan, const T* weights, const T* inputs, const T* initial, const int8_t* signs, int64_t batch,
          double scale, bool backward, bool product)
         : plan(plan),
           weights(weights),
           inputs(inputs),
           initial(initial),
-          errors(errors),
+          signs(signs),
           batch(batch),
           backward(backward),
           product(product),
@@ -43,10 +43,12 @@ struct Call {
           table(plan.ops.size() * 2 * L),
           halves(size_t(plan.bits) * 2 * L),
           plain(plan.ops.size()),
-          idle(plan.ops.size()),
           scales(plan.ops.size()),
           scale(scale),
-          folds_(plan.ops.size()) {
+          folds_(plan.ops.size()),
+          sines_(plan.ops.size()),
+          flips_(signs ? size_t(plan.n_rotations) * L : 0, T(1)) {
+        for (int64_t w = 0; w < plan.n_weights; ++w) weight_turns_.push_back(HalfAngle::of(weights[w]));
         for (size_t k = 0; k < plan.ops.size(); ++k) share(backward ? plan.ops.size() - 1 - k : k);
     }
 
@@ -65,18 +67,29 @@ struct Call {
         }
     };
 
-    // Of operation `i`: the weights' part, and to that the inputs' part of the unit's sample `first`.
-    HalfAngle half_angle(size_t i) const {
+    // The sign of a rotation in a lane of the unit that is prepared.
+    T flip(int32_t rotation, size_t lane) const { return signs ? flips_[size_t(rotation) * L + lane] : T(1); }
+
+    // Each sample has a cosine of its own: an input's, or that of a sum whose terms may differ in their signs.
+    bool per_sample(size_t i) const { return plan.reads_input[i] || (signs && plan.n_terms(i) > 1); }
+
+    // Of operation `i`, for the unit's sample `first`: the weights' part, and with that the inputs' part.
+    HalfAngle half_angle(size_t i, size_t first) const {
         HalfAngle half;
         for (int32_t t = plan.term_offsets[i]; t < plan.term_offsets[i + 1]; ++t)
-            if (const int32_t term = plan.terms[size_t(t)]; term >= 0) half.add(HalfAngle::of(weights[term]));
+            if (const Term term = plan.terms[size_t(t)]; term.angle >= 0) {
+                const HalfAngle turn = weight_turns_[size_t(term.angle)];
+                half.add({turn.c, turn.s * double(flip(term.rotation, first))});
+            }
         return half;
     }
 
     HalfAngle half_angle(size_t i, HalfAngle half, size_t first) const {
         for (int32_t t = plan.term_offsets[i]; t < plan.term_offsets[i + 1]; ++t)
-            if (const int32_t term = plan.terms[size_t(t)]; term < 0)
-                half.add(input_turns_[size_t(~term) * samples() + first]);
+            if (const Term term = plan.terms[size_t(t)]; term.angle < 0) {
+                const HalfAngle turn = input_turns_[size_t(~term.angle) * samples() + first];
+                half.add({turn.c, turn.s * double(flip(term.rotation, first))});
+            }
         return half;
     }
 
@@ -85,21 +98,21 @@ struct Call {
         table.data[(2 * i + 1) * L + lane] = T(s);
     }
 
-    // Cosine and sine of an operation whose angle all samples share, with the scale that is due.
+    // Cosine and sine of an operation whose angle all samples share up to its sign, with the scale that is due.
     void share(size_t i) {
-        const Op& op = plan.ops[i];
         if (backward) scales[i] = scale * scale / 2;
-        if (op.error >= 0 || skips(op)) return;
-        if (op.per_sample) {
+        if (skips(plan.ops[i])) return;
+        if (per_sample(i)) {
             // Folded into the cosines and sines of every sample; a slope is taken before its gate is undone.
             folds_[i] = scale;
             scale = 1;
             return;
         }
-        const auto [c, s] = half_angle(i);
+        const auto [c, s] = half_angle(i, 0);
         constexpr double least = 1.0 / (1 << 20);
         plain[i] = std::abs(scale * c) > least;
-        for (size_t lane = 0; lane < L; ++lane) put(i, lane, plain[i] ? 1 : c * scale, plain[i] ? s / c : s * scale);
+        sines_[i] = plain[i] ? s / c : s * scale;
+        for (size_t lane = 0; lane < L; ++lane) put(i, lane, plain[i] ? 1 : c * scale, sines_[i]);
         scale = plain[i] ? scale * c : 1;
     }
 
@@ -117,18 +130,18 @@ struct Call {
             for (size_t first = 0; first < samples(); ++first)
                 if (const int64_t b = sample(unit, first); b >= 0)
                     input_turns_[size_t(k) * samples() + first] = HalfAngle::of(inputs[b * plan.n_inputs + k]);
+        for (size_t lane = 0; signs && lane < L; ++lane)
+            if (const int64_t b = sample(unit, lane); b >= 0)
+                for (size_t r = 0; r < size_t(plan.n_rotations); ++r)
+                    flips_[r * L + lane] = T(signs[size_t(b * plan.n_rotations) + r]);
         for (size_t i = 0; i < plan.ops.size(); ++i) {
-            const Op& op = plan.ops[i];
-            if (op.error >= 0) {
-                idle[i] = 1;
-                for (size_t lane = 0; lane < L; ++lane) {
-                    const int64_t b = sample(unit, lane);
-                    const int code = b < 0 ? 0 : errors[b * plan.n_errors + op.error];  // I, X, Y, Z
-                    put(i, lane, code == 1 || code == 2 ? -1 : 1, code >= 2 ? -1 : 1);
-                    idle[i] &= code == 0;
-                }
-            } else if (op.per_sample && !skips(op)) {
+            if (skips(plan.ops[i])) continue;
+            if (per_sample(i)) {
                 each(i, [&](size_t lane, double c, double s) { put(i, lane, c * folds_[i], s * folds_[i]); });
+            } else if (signs && plan.n_terms(i)) {
+                const T* flip = flips_.data() + size_t(plan.terms[size_t(plan.term_offsets[i])].rotation) * L;
+                T* sine = table.data + (2 * i + 1) * L;
+                for (size_t lane = 0; lane < L; ++lane) sine[lane] = T(sines_[i]) * flip[lane];
             }
         }
         if (!product || backward) return;
@@ -146,17 +159,19 @@ struct Call {
 
     template <class F>
     void each(size_t i, F put_lane) const {
-        const HalfAngle shared = half_angle(i);
-        const size_t distinct = plan.ops[i].per_sample ? samples() : 1;
+        const HalfAngle shared = half_angle(i, 0);
+        const size_t distinct = signs || plan.reads_input[i] ? samples() : 1;
         for (size_t first = 0; first < distinct; ++first) {
-            const HalfAngle half = plan.ops[i].per_sample ? half_angle(i, shared, first) : shared;
+            const HalfAngle half = half_angle(i, signs ? half_angle(i, first) : shared, first);
             for (size_t lane = first; lane < L; lane += distinct) put_lane(lane, half.c, half.s);
         }
     }
 
  private:
-    std::vector<double> folds_;  // of each operation with an input: the scale that goes into its cosines and sines
-    std::vector<HalfAngle> input_turns_;
+    std::vector<double> folds_;  // of each operation per sample: the scale that goes into its cosines and sines
+    std::vector<double> sines_;  // of each other operation: the sine in its table, before a sign
+    std::vector<T> flips_;       // [rotation][lane]: the signs of the unit
+    std::vector<HalfAngle> weight_turns_, input_turns_;
 };
 
 }  // namespace ketfit

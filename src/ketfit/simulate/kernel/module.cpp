@@ -64,27 +64,28 @@ Stage read_stage(const Plan& plan, const int32_t* ops, const int32_t* positions,
 
 // The tables are those of plan.py.
 void make_plan(Plan* plan, const std::string& isa, int bits, int sample_bits, int64_t n_weights, int64_t n_inputs,
-               int64_t n_errors, Table ops, Table term_offsets, Table terms, Table stages, Table positions,
-               Table measured) {
+               int64_t n_rotations, bool joint, Table ops, Table term_offsets, Table terms, Table stages,
+               Table positions, Table measured) {
     new (plan) Plan{};
     plan->bits = bits;
     plan->sample_bits = sample_bits;
     plan->n_weights = n_weights;
     plan->n_inputs = n_inputs;
-    plan->n_errors = n_errors;
+    plan->n_rotations = n_rotations;
+    plan->joint = joint;
     for (const Isa& known : isas())
         if (known.name == isa && known.runs) plan->engines = known.engines;
     if (!plan->engines) throw std::invalid_argument("this processor has no " + isa);
     plan->term_offsets.assign(term_offsets.data(), term_offsets.data() + term_offsets.size());
-    plan->terms.assign(terms.data(), terms.data() + terms.size());
+    for (size_t t = 0; t < terms.shape(0); ++t) plan->terms.push_back({terms.data()[2 * t], terms.data()[2 * t + 1]});
     plan->measured.assign(measured.data(), measured.data() + measured.size());
     plan->starts.assign(size_t(bits), -1);
     for (size_t i = 0; i < ops.shape(0); ++i) {
-        const int32_t* row = ops.data() + 5 * i;
+        const int32_t* row = ops.data() + 4 * i;
         const auto first = plan->terms.begin() + plan->term_offsets[i];
         const auto end = plan->terms.begin() + plan->term_offsets[i + 1];
-        const bool per_sample = std::any_of(first, end, [](int32_t term) { return term < 0; });
-        plan->ops.push_back({row[0], row[1], row[2], row[3], row[4], per_sample});
+        plan->reads_input.push_back(std::any_of(first, end, [](Term term) { return term.angle < 0; }));
+        plan->ops.push_back({row[0], row[1], row[2], row[3]});
     }
     for (size_t s = 0; s < stages.shape(0); ++s) {
         const size_t width = positions.shape(1);
@@ -108,24 +109,24 @@ bool all_finite(const T* numbers, int64_t count) {
 
 template <class T>
 std::pair<double, bool> forward(const Plan& plan, int64_t batch, uintptr_t weights, uintptr_t inputs, uintptr_t initial,
-                                uintptr_t errors, uintptr_t out, uintptr_t saved, int threads) {
+                                uintptr_t signs, uintptr_t out, uintptr_t saved, int threads) {
     nb::gil_scoped_release release;
-    Call<T> call(plan, at<const T>(weights), at<const T>(inputs), at<const T>(initial), at<const int8_t>(errors), batch,
+    Call<T> call(plan, at<const T>(weights), at<const T>(inputs), at<const T>(initial), at<const int8_t>(signs), batch,
                  1, false, !initial);
     const double scale = call.scale;
     Run<T>(plan, std::move(call), threads).forward(at<T>(out), at<T>(saved));
     const bool finite = all_finite(at<const T>(weights), plan.n_weights) &&
                         (!inputs || all_finite(at<const T>(inputs), batch * plan.n_inputs)) &&
-                        all_finite(at<const T>(out), batch * int64_t(plan.measured.size()));
+                        all_finite(at<const T>(out), batch * int64_t(plan.n_columns()));
     return {scale, finite};
 }
 
 template <class T>
-void backward(const Plan& plan, int64_t batch, uintptr_t weights, uintptr_t inputs, uintptr_t errors, bool product,
+void backward(const Plan& plan, int64_t batch, uintptr_t weights, uintptr_t inputs, uintptr_t signs, bool product,
               double scale, uintptr_t state, uintptr_t grads, uintptr_t grad_weights, uintptr_t grad_inputs,
               uintptr_t grad_initial, int threads) {
     nb::gil_scoped_release release;
-    Call<T> call(plan, at<const T>(weights), at<const T>(inputs), nullptr, at<const int8_t>(errors), batch, scale, true,
+    Call<T> call(plan, at<const T>(weights), at<const T>(inputs), nullptr, at<const int8_t>(signs), batch, scale, true,
                  product);
     Run<T>(plan, std::move(call), threads)
         .backward(at<T>(state), at<const T>(grads), at<T>(grad_weights), at<T>(grad_inputs), at<T>(grad_initial));
@@ -151,7 +152,7 @@ NB_MODULE(_kernel, m) {
         .def("__init__", &make_plan)
         .def("units", &Plan::units)
         .def_prop_ro("size", &Plan::size)
-        .def_prop_ro("n_columns", [](const Plan& plan) { return plan.measured.size(); })
+        .def_prop_ro("n_columns", &Plan::n_columns)
         .def("forward_f32", &forward<float>)
         .def("forward_f64", &forward<double>)
         .def("backward_f32", &backward<float>)

@@ -230,11 +230,6 @@ V<T> single(const Chunk<T>& k, const Op& op, bool plain, const T* table) {
     if (op.target >= B) {
         const size_t step = size_t(1) << (op.target - B);
         if (ADJOINT && op.start && k.product) return slope_of<T>(k, step);
-        if (op.error >= 0) {  // (c, s) = (1, 1) keeps a lane, (-1, 1) X, (1, -1) Z, (-1, -1) Y, up to a phase
-            const W x = c < 0 ? W{} + 1 : W{}, z = s < 0 ? W{} - 1 : W{} + 1;
-            return mixed<T, ADJOINT>(
-                k, step, ADJOINT ? Matrix<T>{1 - x, x, x * z, (1 - x) * z} : Matrix<T>{1 - x, x * z, x, (1 - x) * z});
-        }
         if (op.control >= 0 && !row_control) {
             const W on = signs<T>(op.control), u = ADJOINT ? -s : s;
             return mixed<T, ADJOINT>(
@@ -250,10 +245,6 @@ V<T> single(const Chunk<T>& k, const Op& op, bool plain, const T* table) {
     }
     const W sign = signs<T>(op.target);
     if (ADJOINT && op.start && k.product) return sign * lanes<T, true>(k, op.target, 0, 0, W{} + 1, W{});
-    if (op.error >= 0) {
-        const W x = c < 0 ? W{} + 1 : W{}, z = s < 0 ? -sign : W{} + 1, z_across = s < 0 ? sign : W{} + 1;
-        return lanes<T, ADJOINT>(k, op.target, 0, 0, (1 - x) * z, x * (ADJOINT ? z : z_across));
-    }
     const W turned = sign * s, back = ADJOINT ? -turned : turned;
     W slope;
     if (op.control >= 0 && !row_control) {
@@ -299,7 +290,7 @@ template <class T>
 void forward(const Chunk<T>& k) {
     for (int i = 0; i < k.n_ops;) {
         const int count = 1 + k.ops[i].fused;
-        if (!(k.product && k.ops[i].start) && !k.turns.idle[i]) pass<T, false>(k, i, count);
+        if (!(k.product && k.ops[i].start)) pass<T, false>(k, i, count);
         i += count;
     }
 }
@@ -309,7 +300,7 @@ void backward(const Chunk<T>& k) {
     for (int i = k.n_ops; i > 0;) {
         const int count = i > 1 && k.ops[i - 2].fused ? 2 : 1;
         i -= count;
-        if (!k.turns.idle[i]) pass<T, true>(k, i, count);
+        pass<T, true>(k, i, count);
     }
 }
 

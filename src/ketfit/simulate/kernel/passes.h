@@ -1,4 +1,5 @@
-// Real statevectors of RY and CNOT circuits in batches: <Z> forward, gradients by the adjoint method.
+// Real statevectors of RY and CNOT circuits in batches: <Z> or the distribution of outcomes forward, gradients by the
+// adjoint method.
 //
 // A unit is one array of 2^bits amplitudes, in which the lowest `sample_bits` bits of an index count samples and the
 // others are qubits: with sample_bits = log2(lanes) every SIMD lane is a sample of its own, with 0 a unit is one
@@ -8,7 +9,9 @@
 // An operation is a CNOT or none, and then a rotation: on the two halves (a, b) of the state along the target it is
 // the turn (c a - s b, s a + c b) where the control is 0, and the flip (c b - s a, c a + s b) where it is 1. A turn by
 // a shared angle is done as (a - t b, b + t a) with t = s / c; the product of the factors c left out, `scale`, goes
-// into a later operation or into the result, so that an amplitude costs one fused multiply-add.
+// into a later operation or into the result, so that an amplitude costs one fused multiply-add. An angle may have the
+// other sign in some samples, which is a sign of s in their lanes: a Pauli error that moves past a turn or a CNOT to
+// the end leaves no other trace, so that no error costs a pass.
 //
 // Backward, with lambda the derivative with respect to psi behind the gate, d loss / d angle = 1/2 <lambda, J psi>,
 // J psi = (-b, a); then the operation is undone on both (Jones and Gacon, arXiv 2009.02823).
@@ -22,10 +25,8 @@ namespace ketfit {
 
 struct Op {
     int32_t target, control;  // bits of the chunk; control -1: no CNOT
-    int32_t error;            // column of the table of errors, -1: none
     int32_t fused;            // 1: runs in one pass with the next operation
     int32_t start;            // 1: a rotation of |0>, which the product state already holds
-    int32_t per_sample;       // 1: its angle reads an input
 };
 
 // What an operation does to a unit: cosine and sine, one pair a lane; `plain` means c = 1 and s = t.
@@ -33,7 +34,6 @@ template <class T>
 struct Turns {
     T* table;  // [op][2][lanes]
     uint8_t* plain;
-    uint8_t* idle;  // an error that no lane has
 };
 
 template <class T>

@@ -4,7 +4,6 @@
 
 #include <cstring>
 #include <memory>
-#include <numeric>
 #include <vector>
 
 #include "call.h"
@@ -95,10 +94,10 @@ class Run {
 
     void forward_unit(int64_t unit, Room& room, int slot, T* state, bool keep, T* out) {
         room.call.prepare(unit);
-        const size_t n_columns = plan_.measured.size(), n_sums = n_columns * room.call.L;
+        const size_t n_columns = plan_.n_columns(), width = plan_.joint ? room.call.samples() : room.call.L;
         for (const Stage& stage : plan_.stages) {
             const bool first = &stage == &plan_.stages.front(), last = &stage == &plan_.stages.back();
-            over_chunks(stage, room, slot, last ? n_sums : 0, [&](size_t c, Desk& desk, double* sums) {
+            over_chunks(stage, room, slot, last ? n_columns * width : 0, [&](size_t c, Desk& desk, double* sums) {
                 const size_t base = deposit(c, stage.others.data(), stage.others.size());
                 const bool whole = stage.others.empty() && state;
                 T* x = whole ? state : desk.state.data;
@@ -109,7 +108,9 @@ class Run {
                 else
                     load_initial(stage, unit, base, x);
                 call_.engine.forward(chunk(stage, room.call, x, nullptr, nullptr));
-                if (last) {
+                if (last && plan_.joint) {
+                    count_outcomes(stage, base, x, sums);
+                } else if (last) {
                     std::vector<int8_t> outer(n_columns);
                     call_.engine.measure(x, desk.adjoint.data, int(stage.positions.size()), readout(stage, base, outer),
                                          sums);
@@ -119,16 +120,16 @@ class Run {
         }
         const double square = room.call.scale * room.call.scale;
         for (size_t k = 0; k < n_columns; ++k)
-            spread(unit, room, k,
-                   [&](int64_t b, double sum) { out[b * int64_t(n_columns) + int64_t(k)] = T(square * sum); });
+            spread(unit, room.call, room.sums.data() + k * width, width,
+                   [&](int64_t b, size_t, double sum) { out[b * int64_t(n_columns) + int64_t(k)] = T(square * sum); });
     }
 
     void backward_unit(int64_t unit, Room& room, int slot, T* state, const T* grads, double* grad_weights,
                        T* grad_inputs, T* grad_initial) {
         room.call.prepare(unit);
-        const size_t L = room.call.L, n_columns = plan_.measured.size();
-        Buffer<T> lane_grads(n_columns * L);
-        for (size_t k = 0; k < n_columns; ++k)
+        const size_t L = room.call.L, n_columns = plan_.n_columns();
+        Buffer<T> lane_grads(plan_.joint ? 0 : n_columns * L);
+        for (size_t k = 0; !plan_.joint && k < n_columns; ++k)
             for (size_t lane = 0; lane < L; ++lane) {
                 const int64_t b = room.call.sample(unit, lane);
                 lane_grads.data[k * L + lane] = b < 0 ? T(0) : grads[b * int64_t(n_columns) + int64_t(k)];
@@ -141,7 +142,9 @@ class Run {
                 const bool whole = stage.others.empty();
                 T *x = whole ? state : desk.state.data, *y = desk.adjoint.data;
                 if (!whole) gather(stage, state + base, x);
-                if (last) {
+                if (last && plan_.joint) {
+                    observe_outcomes(stage, unit, base, x, y, grads);
+                } else if (last) {
                     std::vector<int8_t> outer(n_columns);
                     call_.engine.observe(x, y, int(stage.positions.size()), readout(stage, base, outer),
                                          lane_grads.data);
@@ -156,37 +159,79 @@ class Run {
                     store_initial(stage, unit, base, y, T(room.call.scale), grad_initial);
                 }
             });
-            for (int i = 0; i < stage.n_ops; ++i) {
-                const size_t op = size_t(stage.first_op + i);
-                const double* slopes = room.sums.data() + size_t(i) * L;
-                const double sum = room.call.scales[op] * std::accumulate(slopes, slopes + L, 0.0);
-                for (int32_t t = plan_.term_offsets[op]; t < plan_.term_offsets[op + 1]; ++t) {
-                    const int32_t term = plan_.terms[size_t(t)];
-                    if (term >= 0)
-                        grad_weights[term] += sum;
-                    else if (grad_inputs)
-                        spread(unit, room, size_t(i), [&](int64_t b, double part) {
-                            grad_inputs[b * plan_.n_inputs + ~term] += T(room.call.scales[op] * part);
-                        });
-                }
+            for (int i = 0; i < stage.n_ops; ++i)
+                give_slope(unit, room, size_t(stage.first_op + i), room.sums.data() + size_t(i) * L, grad_weights,
+                           grad_inputs);
+        }
+    }
+
+    // An operation's slope, lane by lane, to the angles that it adds up.
+    void give_slope(int64_t unit, const Room& room, size_t op, const double* slopes, double* grad_weights,
+                    T* grad_inputs) const {
+        const Call<T>& call = room.call;
+        for (int32_t t = plan_.term_offsets[op]; t < plan_.term_offsets[op + 1]; ++t) {
+            const Term term = plan_.terms[size_t(t)];
+            if (term.angle >= 0) {
+                double sum = 0;
+                for (size_t lane = 0; lane < call.L; ++lane)
+                    sum += slopes[lane] * double(call.flip(term.rotation, lane));
+                grad_weights[term.angle] += call.scales[op] * sum;
+            } else if (grad_inputs) {
+                spread(unit, call, slopes, call.L, [&](int64_t b, size_t first, double sum) {
+                    const double slope = call.scales[op] * double(call.flip(term.rotation, first)) * sum;
+                    grad_inputs[b * plan_.n_inputs + ~term.angle] += T(slope);
+                });
             }
         }
     }
 
-    // Sum `i` of the unit, sample by sample.
+    // Numbers of `width` lanes, summed for each sample: give(sample of the batch, its first lane, sum).
     template <class F>
-    void spread(int64_t unit, const Room& room, size_t i, F give) {
-        const double* sums = room.sums.data() + i * room.call.L;
-        for (size_t first = 0; first < room.call.samples(); ++first) {
+    void spread(int64_t unit, const Call<T>& call, const double* numbers, size_t width, F give) const {
+        for (size_t first = 0; first < call.samples(); ++first) {
             double sum = 0;
-            for (size_t lane = first; lane < room.call.L; lane += room.call.samples()) sum += sums[lane];
-            if (const int64_t b = room.call.sample(unit, first); b >= 0) give(b, sum);
+            for (size_t lane = first; lane < width; lane += call.samples()) sum += numbers[lane];
+            if (const int64_t b = call.sample(unit, first); b >= 0) give(b, first, sum);
         }
+    }
+
+    // visit(place in the chunk, outcome) for every row of amplitudes, one of each sample.
+    template <class F>
+    void outcomes(const Stage& stage, size_t base, F visit) const {
+        const size_t p = size_t(plan_.sample_bits), width = stage.positions.size();
+        std::vector<size_t> carried;  // how the outcome changes when the count of rows carries up to a bit
+        for (size_t bit = p; bit < width; ++bit)
+            carried.push_back((carried.empty() ? 0 : carried.back()) ^
+                              plan_.outcome(size_t(1) << stage.positions[bit]));
+        size_t outcome = plan_.outcome(base);
+        for (size_t row = 0; row < size_t(1) << (width - p); ++row) {
+            if (row) outcome ^= carried[size_t(__builtin_ctzll(row))];
+            visit(row << p, outcome);
+        }
+    }
+
+    // Adds psi^2, sample by sample, to the sums of its outcome.
+    void count_outcomes(const Stage& stage, size_t base, const T* x, double* sums) const {
+        const size_t samples = call_.samples();
+        outcomes(stage, base, [&](size_t place, size_t outcome) {
+            for (size_t s = 0; s < samples; ++s) sums[outcome * samples + s] += double(x[place + s]) * x[place + s];
+        });
+    }
+
+    // The adjoint behind the last gate: 2 grads[outcome] psi.
+    void observe_outcomes(const Stage& stage, int64_t unit, size_t base, const T* x, T* y, const T* grads) const {
+        const size_t samples = call_.samples(), n_columns = plan_.n_columns();
+        outcomes(stage, base, [&](size_t place, size_t outcome) {
+            for (size_t s = 0; s < samples; ++s) {
+                const int64_t b = call_.sample(unit, s);
+                y[place + s] = b < 0 ? T(0) : 2 * grads[size_t(b) * n_columns + outcome] * x[place + s];
+            }
+        });
     }
 
     Chunk<T> chunk(const Stage& stage, Call<T>& call, T* x, T* y, double* slopes) {
         const size_t first = size_t(stage.first_op);
-        const Turns<T> turns{call.table.data + first * 2 * call.L, call.plain.data() + first, call.idle.data() + first};
+        const Turns<T> turns{call.table.data + first * 2 * call.L, call.plain.data() + first};
         return {x, y, int(stage.positions.size()), plan_.ops.data() + first, stage.n_ops, turns, slopes, call.product};
     }
 

@@ -1,0 +1,291 @@
+"""Signs of single rotations in single samples, the Pauli errors that they stand for, and joint distributions."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ketfit.circuit import Angle, Circuit, cx, reuploading_circuit, ry
+from ketfit.errors import InputError
+from ketfit.simulate import native
+from ketfit.simulate.statevector import measure
+from tests.circuits import random_circuit, reference_state
+from tests.simulate.samples import (
+    BOTH,
+    ENGINES,
+    ISAS,
+    PAULIS,
+    TOLERANCE,
+    assert_close,
+    assert_equal,
+    every_layout,
+    outcome,
+    read_out,
+    some_qubits,
+    some_signs,
+    some_tensors,
+    textbook,
+)
+
+READOUTS = pytest.mark.parametrize("joint", [False, True], ids=["each", "joint"])
+SIGNED = pytest.mark.parametrize("signed", [False, True], ids=["plain", "signed"])
+
+
+def merging_circuit(n_qubits: int, seed: int = 0) -> Circuit:
+    """Random gates and, between them, rotations that follow one another on a qubit, by weights and by inputs."""
+    circuit = random_circuit(n_qubits, n_gates=10 + 4 * n_qubits, seed=seed)
+    angles = [gate.angle for gate in circuit.gates if gate.angle is not None]
+    rng = np.random.default_rng(seed)
+    gates = []
+    for gate in circuit.gates:
+        gates += [gate] + [ry(gate.target, angles[rng.integers(len(angles))]) for _ in range(rng.integers(3))]
+    return Circuit.from_gates(n_qubits, gates)
+
+
+def expected_outcome(circuit, qubits, tensors, batch, signs, joint) -> list[Tensor]:
+    return outcome(read_out(textbook(circuit, tensors, batch, signs), qubits, joint), tensors)
+
+
+# --- against a dense simulation ----------------------------------------------------------------------------------
+
+
+@READOUTS
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("batch", [1, 20])
+@pytest.mark.parametrize("given_initial", [False, True])
+@pytest.mark.parametrize("n_qubits", range(1, 10))
+def test_each_sample_has_signs_of_its_own(n_qubits, given_initial, batch, engine, joint):
+    circuit = merging_circuit(n_qubits, seed=n_qubits)
+    qubits, signs = some_qubits(circuit, seed=n_qubits), some_signs(circuit, batch)
+    doubles = some_tensors(circuit, batch, given_initial=given_initial)
+    expected = expected_outcome(circuit, qubits, doubles, batch, signs, joint)
+    plain = read_out(textbook(circuit, doubles, batch), qubits, joint)
+    assert not torch.allclose(plain, expected[0], atol=1e-3)
+    for dtype, tolerance in TOLERANCE.items():
+        tensors = some_tensors(circuit, batch, dtype, given_initial)
+        values = measure(circuit, qubits, *tensors, batch, signs=signs, joint=joint, engine=engine)
+        assert (values.dtype, values.shape) == (dtype, plain.shape)
+        # In single precision the torch engine loses more digits.
+        assert_close(outcome(values, tensors), expected, tolerance * (1 if engine == "native" else 4))
+
+
+@functools.cache
+def layout_case(n_qubits: int, given_initial: bool, signed: bool, joint: bool):
+    circuit = merging_circuit(n_qubits, seed=n_qubits)
+    qubits, signs = some_qubits(circuit, seed=n_qubits), some_signs(circuit, 11) if signed else None
+    doubles = some_tensors(circuit, 11, given_initial=given_initial)
+    return circuit, qubits, signs, expected_outcome(circuit, qubits, doubles, 11, signs, joint)
+
+
+@BOTH
+@READOUTS
+@SIGNED
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("given_initial", [False, True])
+@pytest.mark.parametrize("n_qubits", [1, 3, 8, 12])
+def test_every_layout_gives_the_textbook_s_numbers(n_qubits, given_initial, isa, signed, joint, dtype):
+    circuit, qubits, signs, expected = layout_case(n_qubits, given_initial, signed, joint)
+    tensors = some_tensors(circuit, 11, dtype, given_initial)
+    for layout in every_layout(n_qubits, isa, dtype):
+        plan = native.make_plan(circuit, qubits, joint=joint, **layout)
+        values = native._Native.apply(plan, *tensors, 11, signs, [])
+        assert_close(outcome(values, tensors), expected, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_twelve_qubits_are_read_at_once_in_the_order_asked(engine):
+    circuit = merging_circuit(12, seed=2)
+    qubits = tuple(np.random.default_rng(0).permutation(12).tolist())
+    weights, inputs, initial = (tensor.detach() for tensor in some_tensors(circuit, 3))
+    values = measure(circuit, qubits, weights, inputs, initial, 3, joint=True, engine=engine)
+    for b in range(3):
+        state = reference_state(circuit, weights.numpy(), inputs[b].numpy(), initial[b].numpy())
+        np.testing.assert_allclose(values[b], (state.reshape([2] * 12).transpose(qubits) ** 2).ravel(), atol=1e-14)
+
+
+@READOUTS
+@SIGNED
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("given_initial", [False, True])
+def test_gradients_are_those_of_finite_differences(given_initial, engine, signed, joint):
+    circuit = merging_circuit(4, seed=1)
+    tensors = [tensor for tensor in some_tensors(circuit, 3, given_initial=given_initial) if tensor is not None]
+    signs = some_signs(circuit, 3) if signed else None
+
+    def run(weights: Tensor, inputs: Tensor, initial: Tensor | None = None) -> Tensor:
+        return measure(circuit, (2, 0), weights, inputs, initial, 3, signs=signs, joint=joint, engine=engine)
+
+    assert torch.autograd.gradcheck(run, tensors)
+
+
+@READOUTS
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("seed", range(5))
+def test_the_light_cone_takes_its_own_signs(seed, engine, joint):
+    circuit = random_circuit(6, n_gates=20, seed=seed)
+    qubits, signs = ((seed + 1) % 6, seed), some_signs(circuit, 7, seed)
+    cone = circuit.light_cone(qubits)
+    assert cone.gate_counts()["ry"] < signs.shape[1]
+    tensors = some_tensors(circuit, 7)
+    values = measure(circuit, qubits, *tensors, 7, signs=signs, joint=joint, engine=engine)
+    assert_close(outcome(values, tensors), expected_outcome(circuit, qubits, tensors, 7, signs, joint), 1e-12)
+
+
+# --- the errors that signs stand for -----------------------------------------------------------------------------
+
+
+def some_errors(circuit: Circuit, batch: int, seed: int) -> tuple[list[tuple[int, int]], Tensor]:
+    """Places in order, before all gates to behind all, some of them twice; and Paulis: 0 none, 1 X, 2 Y, 3 Z."""
+    rng, n, end = np.random.default_rng(seed), circuit.n_qubits, len(circuit.gates)
+    slots = [(int(rng.integers(end + 1)), int(rng.integers(n))) for _ in range(12)]
+    slots += [(0, 0), (0, n - 1), (end, 0), (end, 0), (end, n - 1), slots[0]]
+    codes = rng.integers(0, 4, (batch, len(slots))) * (rng.random((batch, len(slots))) < rng.random(len(slots)))
+    return sorted(slots), torch.tensor(codes, dtype=torch.int8)
+
+
+def frame(circuit: Circuit, slots: list[tuple[int, int]], codes: Tensor) -> tuple[Tensor, Tensor]:
+    """The signs and the bits that are read the other way round once every error has moved behind the last gate."""
+    x, z = (torch.zeros(len(codes), circuit.n_qubits, dtype=torch.bool) for _ in range(2))
+    columns = []
+    for place, gate in enumerate((*circuit.gates, None)):
+        for column, (after, qubit) in enumerate(slots):
+            if after == place:
+                x[:, qubit] ^= (codes[:, column] == 1) | (codes[:, column] == 2)
+                z[:, qubit] ^= codes[:, column] >= 2
+        if gate is None:
+            break
+        if gate.angle is None:
+            x[:, gate.target] ^= x[:, gate.control]
+            z[:, gate.control] ^= z[:, gate.target]
+        else:
+            columns.append(x[:, gate.target] ^ z[:, gate.target])
+    return (1 - 2 * torch.stack(columns, 1).to(torch.int8)), x
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("given_initial", [False, True])
+@pytest.mark.parametrize("n_qubits", range(2, 9))
+def test_paulis_are_signs_and_bits_read_the_other_way_round(n_qubits, given_initial, engine):
+    circuit, qubits = reuploading_circuit(n_qubits, 1, 1, 1, 1), tuple(range(n_qubits))[::-1]
+    slots, codes = some_errors(circuit, 20, seed=n_qubits)
+    signs, flipped = frame(circuit, slots, codes)
+    tensors = some_tensors(circuit, 20, given_initial=given_initial)
+
+    def expected(joint: bool) -> list[Tensor]:
+        return outcome(read_out(textbook(circuit, tensors, 20, None, slots, codes), qubits, joint), tensors)
+
+    values = measure(circuit, qubits, *tensors, 20, signs=signs, engine=engine)
+    mine = values * (1 - 2 * flipped[:, list(qubits)].double())
+    assert not torch.allclose(read_out(textbook(circuit, tensors, 20), qubits, False), mine, atol=1e-3)
+    assert_close(outcome(mine, tensors), expected(joint=False), 1e-12)
+    # Read at once, the outcome of a sample moves to where its bits differ.
+    values = measure(circuit, qubits, *tensors, 20, signs=signs, joint=True, engine=engine)
+    moved = (flipped[:, list(qubits)].long() * 2 ** torch.arange(n_qubits).flip(0)).sum(1)
+    mine = values.gather(1, torch.arange(2**n_qubits) ^ moved[:, None])
+    assert_close(outcome(mine, tensors), expected(joint=True), 1e-12)
+
+
+def test_a_pauli_behind_a_rotation_is_its_sign():
+    rotation = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
+    for pauli, sign in zip(PAULIS.numpy(), (1, -1, 1, -1), strict=True):
+        turned = rotation if sign > 0 else rotation.T
+        np.testing.assert_allclose(rotation @ pauli, pauli @ turned, atol=1e-15)
+
+
+# --- bits --------------------------------------------------------------------------------------------------------
+
+
+@BOTH
+@READOUTS
+@pytest.mark.parametrize(("n_qubits", "batch"), [(4, 1500), (10, 64), (11, 3), (14, 2), (17, 1)])
+def test_results_are_equal_bit_for_bit_for_any_number_of_threads(n_qubits, batch, joint, dtype, set_threads):
+    circuit = merging_circuit(n_qubits, seed=n_qubits)
+    tensors, signs = some_tensors(circuit, batch, dtype), some_signs(circuit, batch)
+    qubits = tuple(range(min(n_qubits, 12)))
+
+    def run(threads: int) -> list[Tensor]:
+        set_threads(threads)
+        return outcome(native.expect(circuit, qubits, *tensors, batch, signs, joint), tensors)
+
+    first = run(1)
+    assert all(tensor.abs().max() > 0 for tensor in first)
+    for threads in (1, 2, 4):
+        assert_equal(run(threads), first)
+
+
+@BOTH
+@pytest.mark.parametrize("n_qubits", [3, 6, 12])
+def test_signs_of_a_sample_leave_the_others_as_they_are(n_qubits, dtype):
+    circuit, qubits = merging_circuit(n_qubits, seed=n_qubits), (0, 1)
+    tensors, signs = some_tensors(circuit, 20, dtype), some_signs(circuit, 20)
+    signs[::3] = 1
+    some, none = (
+        outcome(native.expect(circuit, qubits, *tensors, 20, s), tensors) for s in (signs, torch.ones_like(signs))
+    )
+    assert not torch.equal(some[0], none[0])
+    assert_equal([some[k][::3] for k in (0, 2, 3)], [none[k][::3] for k in (0, 2, 3)])
+    assert_close(none, outcome(native.expect(circuit, qubits, *tensors, 20), tensors), TOLERANCE[dtype])
+
+
+def test_one_plan_serves_calls_with_signs_and_without():
+    circuit = merging_circuit(5)
+    weights, inputs, initial = (tensor.detach() for tensor in some_tensors(circuit, 9))
+    first = native.expect(circuit, (0,), weights, inputs, initial, 9)
+    native.expect(circuit, (0,), weights, inputs, initial, 9, some_signs(circuit, 9))
+    assert torch.equal(native.expect(circuit, (0,), weights, inputs, initial, 9), first)
+    assert len(circuit.memo) == 1
+
+
+def test_signs_need_not_be_contiguous():
+    circuit = merging_circuit(5)
+    tensors, signs = some_tensors(circuit, 9), some_signs(circuit, 9)
+    strided = torch.stack([signs.t(), -signs.t()], 2)[..., 0].t()
+    assert not strided.is_contiguous()
+    runs = [outcome(native.expect(circuit, (0,), *tensors, 9, each), tensors) for each in (signs, strided)]
+    assert_equal(*runs)
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------
+
+PAIR = Circuit.from_gates(
+    2, [ry(0, Angle("weight", 0)), cx(0, 1), ry(1, Angle("weight", 1)), ry(0, Angle("weight", 0))]
+)
+GOOD = torch.ones(3, 3, dtype=torch.int8)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("signs", "message"),
+    [
+        (GOOD[:2], r"signs must be an int8 tensor of shape \(3, 3\) on cpu, one column for each rotation"),
+        (GOOD[:, :2], "signs must be an int8 tensor of shape"),
+        (GOOD.t()[None], "signs must be an int8 tensor of shape"),
+        (GOOD.float(), "signs must be an int8 tensor of shape"),
+        (GOOD.bool(), "signs must be an int8 tensor of shape"),
+        (GOOD.to("meta"), "signs must be an int8 tensor of shape"),
+        ([[1] * 3] * 3, "signs must be an int8 tensor of shape"),
+        (GOOD * 0, "signs are 1, or -1"),
+        (GOOD.index_fill(1, torch.tensor(2), 2), "signs are 1, or -1"),
+        (GOOD.index_fill(0, torch.tensor(0), -128), "signs are 1, or -1"),
+    ],
+)
+def test_signs_that_do_not_fit_are_refused(signs, message, engine):
+    initial = torch.eye(4)[:3]
+    with pytest.raises(InputError, match=message):
+        measure(PAIR, (1,), torch.zeros(2), None, initial, 3, signs=signs, engine=engine)
+    with pytest.raises(InputError, match=message):
+        native.expect(PAIR, (1,), torch.zeros(2), None, initial, 3, signs)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_more_outcomes_than_of_12_qubits_are_refused(engine):
+    circuit, message = Circuit(13, (), 0, 0), "of 13 qubits has 8192 outcomes; measure at most 12 qubits"
+    with pytest.raises(InputError, match=message):
+        measure(circuit, tuple(range(13)), torch.zeros(0), None, None, 1, joint=True, engine=engine)
+    with pytest.raises(InputError, match=message):
+        native.expect(circuit, tuple(range(13)), torch.zeros(0), None, None, 1, joint=True)
+    assert measure(circuit, tuple(range(13)), torch.zeros(0), None, None, 1, engine=engine).shape == (1, 13)
