@@ -48,6 +48,7 @@ struct Call {
           folds_(plan.ops.size()),
           sines_(plan.ops.size()),
           flips_(signs ? size_t(plan.n_rotations) * L : 0, T(1)) {
+        weight_turns_.reserve(size_t(plan.n_weights));
         for (int64_t w = 0; w < plan.n_weights; ++w) weight_turns_.push_back(HalfAngle::of(weights[w]));
         for (size_t k = 0; k < plan.ops.size(); ++k) share(backward ? plan.ops.size() - 1 - k : k);
     }
@@ -104,10 +105,12 @@ struct Call {
         if (skips(plan.ops[i])) return;
         if (per_sample(i)) {
             // Folded into the cosines and sines of every sample; a slope is taken before its gate is undone.
+            own_.push_back(i);
             folds_[i] = scale;
             scale = 1;
             return;
         }
+        if (signs && plan.n_terms(i)) signed_.push_back(i);
         const auto [c, s] = half_angle(i, 0);
         constexpr double least = 1.0 / (1 << 20);
         plain[i] = std::abs(scale * c) > least;
@@ -131,18 +134,18 @@ struct Call {
                 if (const int64_t b = sample(unit, first); b >= 0)
                     input_turns_[size_t(k) * samples() + first] = HalfAngle::of(inputs[b * plan.n_inputs + k]);
         for (size_t lane = 0; signs && lane < L; ++lane)
-            if (const int64_t b = sample(unit, lane); b >= 0)
-                for (size_t r = 0; r < size_t(plan.n_rotations); ++r)
-                    flips_[r * L + lane] = T(signs[size_t(b * plan.n_rotations) + r]);
-        for (size_t i = 0; i < plan.ops.size(); ++i) {
-            if (skips(plan.ops[i])) continue;
-            if (per_sample(i)) {
-                each(i, [&](size_t lane, double c, double s) { put(i, lane, c * folds_[i], s * folds_[i]); });
-            } else if (signs && plan.n_terms(i)) {
-                const T* flip = flips_.data() + size_t(plan.terms[size_t(plan.term_offsets[i])].rotation) * L;
-                T* sine = table.data + (2 * i + 1) * L;
-                for (size_t lane = 0; lane < L; ++lane) sine[lane] = T(sines_[i]) * flip[lane];
+            if (const int64_t b = sample(unit, lane); b >= 0) {
+                const int8_t* row = signs + b * plan.n_rotations;
+                T* flip = flips_.data() + lane;
+                for (int64_t r = 0; r < plan.n_rotations; ++r, flip += L) *flip = T(row[r]);
             }
+        for (const size_t i : own_)
+            each(i, [&](size_t lane, double c, double s) { put(i, lane, c * folds_[i], s * folds_[i]); });
+        for (const size_t i : signed_) {
+            const T* flip = flips_.data() + size_t(plan.terms[size_t(plan.term_offsets[i])].rotation) * L;
+            const T sine = T(sines_[i]);
+            T* sines = table.data + (2 * i + 1) * L;
+            for (size_t lane = 0; lane < L; ++lane) sines[lane] = sine * flip[lane];
         }
         if (!product || backward) return;
         for (size_t position = size_t(plan.sample_bits); position < size_t(plan.bits); ++position) {
@@ -168,9 +171,10 @@ struct Call {
     }
 
  private:
-    std::vector<double> folds_;  // of each operation per sample: the scale that goes into its cosines and sines
-    std::vector<double> sines_;  // of each other operation: the sine in its table, before a sign
-    std::vector<T> flips_;       // [rotation][lane]: the signs of the unit
+    std::vector<size_t> own_, signed_;  // operations with cosines per sample, and with signs of a shared sine
+    std::vector<double> folds_;         // of each operation per sample: the scale that goes into its cosines and sines
+    std::vector<double> sines_;         // of each other operation: the sine in its table, before a sign
+    std::vector<T> flips_;              // [rotation][lane]: the signs of the unit
     std::vector<HalfAngle> weight_turns_, input_turns_;
 };
 
