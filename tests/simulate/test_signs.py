@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ketfit.circuit import Angle, Circuit, cx, reuploading_circuit, ry
-from ketfit.errors import InputError
+from ketfit.errors import InputError, InsufficientMemoryError
 from ketfit.simulate import native
 from ketfit.simulate.statevector import measure
 from tests.circuits import random_circuit, reference_state
@@ -237,7 +238,7 @@ def test_one_plan_serves_calls_with_signs_and_without():
     first = native.expect(circuit, (0,), weights, inputs, initial, 9)
     native.expect(circuit, (0,), weights, inputs, initial, 9, some_signs(circuit, 9))
     assert torch.equal(native.expect(circuit, (0,), weights, inputs, initial, 9), first)
-    assert len(circuit.memo) == 1
+    assert [key[0] for key in circuit.memo].count("plan") == 1
 
 
 def test_signs_need_not_be_contiguous():
@@ -279,6 +280,15 @@ def test_signs_that_do_not_fit_are_refused(signs, message, engine):
         measure(PAIR, (1,), torch.zeros(2), None, initial, 3, signs=signs, engine=engine)
     with pytest.raises(InputError, match=message):
         native.expect(PAIR, (1,), torch.zeros(2), None, initial, 3, signs)
+
+
+def test_outcomes_that_no_memory_holds_are_refused(monkeypatch):
+    monkeypatch.setattr("ketfit.simulate.statevector.psutil.virtual_memory", lambda: SimpleNamespace(available=2**27))
+    circuit, batch = Circuit(12, (ry(0, Angle("input", 0)),), 0, 1), 2**14
+    inputs = torch.zeros(batch, 1)
+    with pytest.raises(InsufficientMemoryError, match="16384 samples on 12 qubits need"):
+        measure(circuit, tuple(range(12)), torch.zeros(0), inputs, None, batch, joint=True)
+    assert measure(circuit, (0, 1), torch.zeros(0), inputs, None, batch, joint=True).shape == (batch, 4)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -65,6 +65,14 @@ def expect(
     return result
 
 
+def count_rotations(circuit: Circuit) -> int:
+    """How many rotations the circuit has, counted once."""
+    if "rotations" not in circuit.memo:
+        circuit.memo["rotations"] = circuit.gate_counts()["ry"]
+    number: int = circuit.memo["rotations"]
+    return number
+
+
 def check_signs(circuit: Circuit, batch: int, signs: Tensor | None, device: torch.device) -> None:
     """Refuse what are not signs of the circuit's rotations.
 
@@ -73,7 +81,7 @@ def check_signs(circuit: Circuit, batch: int, signs: Tensor | None, device: torc
     """
     if signs is None:
         return
-    shape = (batch, circuit.gate_counts()["ry"])
+    shape = (batch, count_rotations(circuit))
     if not isinstance(signs, Tensor) or signs.shape != shape or signs.dtype != torch.int8 or signs.device != device:
         raise InputError(f"signs must be an int8 tensor of shape {shape} on {device}, one column for each rotation")
     if signs.numel() and {int(extreme) for extreme in signs.abs().aminmax()} != {1}:
@@ -139,7 +147,7 @@ def make_plan(
     fused = [Stage(stage.positions, fuse_steps(stage.steps, in_lanes)) for stage in stages]
     ops, term_offsets, terms, ranges, positions = tables(fused, circuit.n_qubits, sample_bits)
     measured = np.array([sample_bits + circuit.n_qubits - 1 - qubit for qubit in qubits], np.int32)
-    sizes = (circuit.n_weights, circuit.n_inputs, circuit.gate_counts()["ry"])
+    sizes = (circuit.n_weights, circuit.n_inputs, count_rotations(circuit))
     return _kernel.Plan(isa, bits, sample_bits, *sizes, joint, ops, term_offsets, terms, ranges, positions, measured)
 
 

@@ -109,10 +109,11 @@ def measure(
     check_signs(circuit, batch, signs, weights.device)
     check_joint(measured, joint)
     native = _runs_native(engine, weights)
-    cone = circuit.light_cone(measured)
-    _check_memory(circuit.n_qubits, batch, weights, inputs, initial, native)
+    cone = circuit.light_cone(measured)  # outcomes are as diagonal as Z: what cannot change <Z> changes none of them
+    columns = 2 ** len(measured) if joint else len(measured)
+    _check_memory(circuit.n_qubits, batch, columns, weights, inputs, initial, native)
     if signs is not None and len(cone.gates) < len(circuit.gates):
-        signs = signs[:, _kept_rotations(circuit, cone)]
+        signs = signs[:, _kept_rotations(circuit, measured)]
     if native:
         return expect(cone, measured, weights, inputs, initial, batch, signs, joint)
     check_finite(weights=weights, inputs=inputs, initial=initial)
@@ -127,15 +128,19 @@ def measure(
     return result
 
 
-def _kept_rotations(circuit: Circuit, cone: Circuit) -> list[int]:
-    """Which of the circuit's rotations are in its light cone: on each qubit, the first ones."""
-    left = Counter(gate.target for gate in cone.gates if gate.angle is not None)
-    kept = []
-    for rotation, qubit in enumerate(gate.target for gate in circuit.gates if gate.angle is not None):
-        if left[qubit]:
-            left[qubit] -= 1
-            kept.append(rotation)
-    return kept
+def _kept_rotations(circuit: Circuit, measured: tuple[int, ...]) -> Tensor:
+    """Which of the circuit's rotations are in the light cone of `measured`: on each qubit, the first ones."""
+    key = ("kept_rotations", measured)
+    if key not in circuit.memo:
+        left = Counter(gate.target for gate in circuit.light_cone(measured).gates if gate.angle is not None)
+        kept = []
+        for rotation, qubit in enumerate(gate.target for gate in circuit.gates if gate.angle is not None):
+            if left[qubit]:
+                left[qubit] -= 1
+                kept.append(rotation)
+        circuit.memo[key] = torch.tensor(kept, dtype=torch.long)
+    found: Tensor = circuit.memo[key]
+    return found
 
 
 class _State:
@@ -343,7 +348,13 @@ def _runs_native(engine: Engine, weights: Tensor) -> bool:
 
 
 def _check_memory(
-    n_qubits: int, batch: int, weights: Tensor, inputs: Tensor | None, initial: Tensor | None, native: bool
+    n_qubits: int,
+    batch: int,
+    columns: int,
+    weights: Tensor,
+    inputs: Tensor | None,
+    initial: Tensor | None,
+    native: bool,
 ) -> None:
     """Refuse what does not fit before any of it is allocated."""
     state = weights.element_size() << n_qubits
@@ -353,10 +364,11 @@ def _check_memory(
         states = min(batch, torch.get_num_threads()) + (batch * (1 + wanted[2]) if differentiated else 0)
     else:
         states = batch * (6 if differentiated else 4)
-    if states * state > _ALWAYS_THERE:
+    need = states * state + batch * columns * weights.element_size()
+    if need > _ALWAYS_THERE:
         free = psutil.virtual_memory().available
-        if states * state > free:
+        if need > free:
             raise InsufficientMemoryError(
-                f"{batch} samples on {n_qubits} qubits need {states * state / 2**30:,.1f} GiB and "
+                f"{batch} samples on {n_qubits} qubits need {need / 2**30:,.1f} GiB and "
                 f"{free / 2**30:,.1f} GiB are free; use a smaller batch or fewer qubits"
             )
