@@ -1,5 +1,7 @@
 """The compiled part (kernel/). Arrays go in as addresses, 0 for none: the caller answers for shapes and types."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -54,6 +56,40 @@ class Plan:
         grad_weights: int,
         grad_inputs: int,
         grad_initial: int,
+        threads: int,
+        /,
+    ) -> None: ...
+    forward_f64 = forward_f32
+    backward_f64 = backward_f32
+
+class DensityPlan:
+    def __init__(
+        self,
+        isa: str,
+        n_qubits: int,
+        n_weights: int,
+        n_inputs: int,
+        ops: _Table,
+        observables: Sequence[int],
+        after_rotation: Sequence[float],
+        after_cnot: Sequence[float],
+        depolarizing: float,
+        /,
+    ) -> None: ...
+    def forward_f32(
+        self, batch: int, weights: int, inputs: int, start: int, shared: bool, result: int, threads: int, /
+    ) -> None: ...
+    def backward_f32(
+        self,
+        batch: int,
+        weights: int,
+        inputs: int,
+        start: int,
+        shared: bool,
+        grads: int,
+        grad_weights: int,
+        grad_inputs: int,
+        grad_start: int,
         threads: int,
         /,
     ) -> None: ...

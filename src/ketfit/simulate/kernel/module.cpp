@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "density.h"
 #include "run.h"
 
 namespace nb = nanobind;
@@ -157,4 +158,5 @@ NB_MODULE(_kernel, m) {
         .def("forward_f64", &forward<double>)
         .def("backward_f32", &backward<float>)
         .def("backward_f64", &backward<double>);
+    bind_density(m);
 }

@@ -1,0 +1,203 @@
+"""Exact noise: the density matrix, kept as its real Pauli coefficients, and its expectations.
+
+rho = 2**-Q sum_P r_P P over the 4**Q strings P of I, X, Z and Y, with r_P = tr(P rho). Gates turn and permute the
+coefficients, every channel of `NoiseConfig` scales them, and <Z_j Z_k ...> is one of them (kernel/channels.h says how).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+import torch
+from torch import Tensor
+
+from ketfit.circuit.circuit import Angle, Circuit, Gate
+from ketfit.errors import InputError, InsufficientMemoryError
+from ketfit.simulate import _kernel
+from ketfit.simulate.native import ISA, check_finite
+from ketfit.simulate.noise import NoiseConfig, noisy_light_cone
+
+MOST_QUBITS = 15
+"""Strings are numbered by 32 bits; 15 qubits take 4 GiB in single precision."""
+
+_NO_ANGLE = np.iinfo(np.int32).min
+
+
+def measure_density(
+    circuit: Circuit,
+    parities: Sequence[tuple[int, ...]],
+    weights: Tensor,
+    inputs: Tensor | None,
+    initial: Tensor | None,
+    batch: int,
+    noise: NoiseConfig,
+) -> Tensor:
+    """<Z_j Z_k ...> of each of `parities` under gate and preparation noise, shape (batch, len(parities)).
+
+    Differentiable once in all three tensors. Computed on the CPU; the arguments are those of `ketfit.expectation`.
+
+    Args:
+        parities: The qubits of each product; an empty one gives the trace.
+
+    Raises:
+        InputError: a tensor is not on the CPU, or not finite; or more than 15 qubits.
+        InsufficientMemoryError: the density matrices do not fit into the memory that is free.
+    """
+    if weights.device.type != "cpu":
+        raise InputError(f"density matrices are computed on the CPU and weights are on {weights.device}; move them")
+    check_finite(weights=weights, inputs=inputs, initial=initial)
+    _check_memory(circuit, batch, weights, inputs, initial)
+    key = ("density", tuple(parities), noise)
+    if key not in circuit.memo:
+        cone = noisy_light_cone(circuit, {qubit for parity in parities for qubit in parity})
+        width = _width(circuit)
+        strings = [sum(2 << (2 * (width - 1 - qubit)) for qubit in parity) for parity in parities]  # 2 is the digit Z
+        circuit.memo[key] = make_plan(cone, strings, noise)
+    width = _width(circuit)
+    if initial is None:
+        start = reduce(torch.kron, [weights.new_tensor([1, 0, 1 - 2 * noise.preparation, 0])] * width)
+    else:
+        start = pauli_coefficients(initial, noise.preparation)
+        if circuit.n_qubits < width:
+            start = torch.kron(start, weights.new_tensor([[1, 0, 1, 0]]))
+    result: Tensor = _Density.apply(  # type: ignore[no-untyped-call]
+        circuit.memo[key], len(parities), weights, inputs, start, batch
+    )
+    return result
+
+
+def pauli_coefficients(amplitudes: Tensor, flip: float = 0.0) -> Tensor:
+    """<psi|P|psi> of every string P, shape (batch, 4**Q), from real amplitudes of shape (batch, 2**Q).
+
+    Qubit 0 is the most significant digit; digits are 0 I, 1 X, 2 Z, 3 Y. With probability `flip` each qubit is flipped
+    first.
+    """
+    batch, size = amplitudes.shape
+    n_qubits = size.bit_length() - 1
+    result = (amplitudes[:, :, None] * amplitudes[:, None, :]).view(batch, *[2] * (2 * n_qubits))
+    order = [0] + [axis for qubit in range(n_qubits) for axis in (1 + qubit, 1 + n_qubits + qubit)]
+    result = result.permute(order).reshape(batch, 4**n_qubits)
+    z = 1 - 2 * flip
+    # From rho_00, rho_01, rho_10 and rho_11; tr(Y rho) has a factor i, which the signs below put back.
+    digit = amplitudes.new_tensor([[1, 0, 0, 1], [0, 1, 1, 0], [z, 0, 0, -z], [0, z, -z, 0]])
+    for qubit in range(n_qubits):
+        rest = 4 ** (n_qubits - 1 - qubit)
+        result = (digit @ result.view(batch, 4**qubit, 4, rest)).view(batch, 4**n_qubits)
+    signs, imaginary = amplitudes.new_ones(1), amplitudes.new_zeros(1)  # of a product with i for each Y
+    for _ in range(n_qubits):
+        signs, imaginary = torch.cat([signs] * 3 + [-imaginary]), torch.cat([imaginary] * 3 + [signs])
+    return result * signs
+
+
+def make_plan(circuit: Circuit, strings: Sequence[int], noise: NoiseConfig, isa: str = ISA) -> Any:
+    """The kernel's plan for the coefficients of `strings`, by number; it applies every gate of the circuit."""
+    width = _width(circuit)
+    rotation, cnot = ((each.x, each.z, each.y, each.shift) for each in (noise.after_rotation, noise.after_cnot))
+    operations = _operations(circuit.gates, width)
+    sizes = (width, circuit.n_weights, circuit.n_inputs)
+    return _kernel.DensityPlan(isa, *sizes, operations, strings, rotation, cnot, 1 - noise.depolarizing_2q)
+
+
+def _width(circuit: Circuit) -> int:
+    return max(2, circuit.n_qubits)  # an operation takes two qubits; beside a lone one the second stays |0>
+
+
+def _operations(gates: Sequence[Gate], width: int) -> npt.NDArray[np.int32]:
+    """Rows (digit a, digit b, CNOT?, angle of a, angle of b): a CNOT with the rotation of its target, or two rotations.
+
+    A rotation joins an operation if nothing has touched its qubit since.
+    """
+    rows: list[list[int]] = []
+    last: dict[int, int] = {}  # of each qubit: the operation that touched it last
+    single: int | None = None  # an operation with one rotation and room for another
+    for gate in gates:
+        digit = width - 1 - gate.target
+        before = last.get(gate.target)
+        if gate.control is not None:
+            last[gate.target] = last[gate.control] = len(rows)
+            rows.append([width - 1 - gate.control, digit, 1, _NO_ANGLE, _NO_ANGLE])
+        elif before is not None and rows[before][slot := 4 if rows[before][1] == digit else 3] == _NO_ANGLE:
+            rows[before][slot] = _term(gate.angle)
+        elif single is not None and (before is None or before < single):
+            rows[single][0], rows[single][3] = digit, _term(gate.angle)
+            last[gate.target], single = single, None
+        else:
+            last[gate.target] = single = len(rows)
+            rows.append([(digit + 1) % width, digit, 0, _NO_ANGLE, _term(gate.angle)])
+    return np.array(rows, np.int32).reshape(-1, 5)
+
+
+def _term(angle: Angle | None) -> int:
+    assert angle is not None
+    return angle.index if angle.source == "weight" else ~angle.index
+
+
+def _check_memory(circuit: Circuit, batch: int, weights: Tensor, inputs: Tensor | None, initial: Tensor | None) -> None:
+    """Refuse what does not fit before any of it is allocated."""
+    if circuit.n_qubits > MOST_QUBITS:
+        raise InputError(
+            f"a density matrix on {circuit.n_qubits} qubits has 4**{circuit.n_qubits} entries; exact noise goes up to "
+            f"{MOST_QUBITS} qubits: pass trajectories for more"
+        )
+    state = weights.element_size() * 4 ** _width(circuit)
+    tensors = (weights, inputs, initial)
+    states = 1 + min(batch, torch.get_num_threads())
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
+        # Backward keeps two times the root of the number of operations; see density.cpp.
+        states = 1 + min(batch, torch.get_num_threads()) * (4 + 2 * int(len(circuit.gates) ** 0.5))
+    if initial is not None:
+        states += batch * (6 if initial.requires_grad else 4)
+    free = psutil.virtual_memory().available
+    if states * state > free:
+        raise InsufficientMemoryError(
+            f"{batch} density matrices on {circuit.n_qubits} qubits need {states * state / 2**30:,.1f} GiB at work and "
+            f"{free / 2**30:,.1f} GiB are free; pass trajectories, or use a smaller batch or fewer qubits"
+        )
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+class _Density(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, plan: Any, n_columns: int, weights: Tensor, inputs: Tensor | None, start: Tensor, batch: int
+    ) -> Tensor:
+        """Expectations of shape (batch, n_columns); `start` is shared by the batch if it has one dimension."""
+        weights, start = weights.contiguous(), start.contiguous()
+        inputs = None if inputs is None else inputs.contiguous()
+        ctx.plan, ctx.batch = plan, batch
+        ctx.save_for_backward(weights, inputs, start)
+        result = weights.new_empty(batch, n_columns)
+        run = plan.forward_f32 if weights.dtype == torch.float32 else plan.forward_f64
+        addresses = map(_address, (weights, inputs, start))
+        run(batch, *addresses, start.dim() == 1, result.data_ptr(), torch.get_num_threads())
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the weights, the inputs and the start."""
+        if torch.is_grad_enabled():
+            raise InputError("expectation is differentiable once; leave create_graph=True out")
+        weights, inputs, start = ctx.saved_tensors
+        grad, grad_weights = grad.contiguous(), torch.empty_like(weights)
+        grad_inputs, grad_start = (
+            torch.empty_like(tensor) if wanted else None
+            for tensor, wanted in zip((inputs, start), ctx.needs_input_grad[3:5], strict=True)
+        )
+        run = ctx.plan.backward_f32 if weights.dtype == torch.float32 else ctx.plan.backward_f64
+        addresses = map(_address, (grad, grad_weights, grad_inputs, grad_start))
+        run(
+            ctx.batch,
+            *map(_address, (weights, inputs, start)),
+            start.dim() == 1,
+            *addresses,
+            torch.get_num_threads(),
+        )
+        return None, None, grad_weights, grad_inputs, grad_start, None
