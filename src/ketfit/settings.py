@@ -94,8 +94,6 @@ def _explain(config: type[Config], error: ValidationError) -> str:
             close = difflib.get_close_matches(name, config.model_fields, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(config.model_fields)}"
             lines.append(f"{config.__name__} has no setting {name!r}; {hint}")
-        elif item["type"] == "none_required":
-            lines.append(f"{name} is not in this version of KetFit; leave it out")
         elif item["type"] == "value_error":
             lines.append(str(item["ctx"]["error"]))
         else:

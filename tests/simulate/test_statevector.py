@@ -538,23 +538,6 @@ def test_a_tensor_that_does_not_fit_is_named(tensors, message):
         expectation(PAIR, *tensors)
 
 
-@pytest.mark.parametrize(
-    "option",
-    [
-        {"noise": 0.1},
-        {"noise": 0},
-        {"trajectories": 10},
-        {"shots": 1000},
-        {"shots": 0},
-        {"gradient": "parameter-shift"},
-        {"generator": torch.Generator()},
-    ],
-)
-def test_noise_and_shots_are_refused(option):
-    with pytest.raises(ConfigError, match=r"not in this version of KetFit; leave noise, .* and generator out"):
-        expectation(PAIR, W, X, **option)
-
-
 @pytest.mark.parametrize("unknown", ["", "Torch", None])
 def test_an_unknown_engine_is_refused(unknown):
     with pytest.raises(ConfigError, match=f"unknown engine {unknown!r}; known are 'auto', 'native' and 'torch'"):

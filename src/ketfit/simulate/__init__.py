@@ -1,5 +1,6 @@
 """How it is computed: arrays in, expectations out."""
 
-from ketfit.simulate.statevector import expectation
+from ketfit.simulate.measurement import expectation
+from ketfit.simulate.noise import NoiseConfig, load_noise
 
-__all__ = ["expectation"]
+__all__ = ["NoiseConfig", "expectation", "load_noise"]

@@ -13,7 +13,6 @@ arXiv 2009.02823). With psi behind the rotation and lambda the adjoint there, d 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import psutil
@@ -27,55 +26,6 @@ from ketfit.simulate.native import check_finite, check_joint, check_signs, expec
 _ALWAYS_THERE = 2**26  # bytes; asking the system costs as much as a small circuit
 
 Engine = Literal["auto", "native", "torch"]
-
-
-def expectation(
-    circuit: Circuit,
-    weights: Tensor,
-    inputs: Tensor | None = None,
-    initial: Tensor | None = None,
-    qubits: Sequence[int] = (0,),
-    *,
-    noise: object | None = None,
-    trajectories: int | None = None,
-    shots: int | None = None,
-    gradient: str | None = None,
-    generator: torch.Generator | None = None,
-    engine: Engine = "auto",
-) -> Tensor:
-    """<Z> of each of `qubits` after `circuit`, exact, and differentiable once in all three tensors.
-
-    Args:
-        circuit: What to run. Gates that cannot reach `qubits` are left out.
-        weights: Angles in radians, shape (n_weights,), shared by the batch.
-        inputs: Angles in radians, shape (batch, n_inputs); None only if the circuit reads none.
-        initial: Amplitudes before the first gate, shape (batch, 2**n_qubits), qubit 0 the most significant bit of the
-            index; None is |0...0>. They are taken as they are: a vector of norm r gives r**2 times the expectation.
-        qubits: Which qubits to measure, in the order of the result's columns.
-        noise, trajectories, shots, gradient, generator: Gate noise and finite shots, which this version does not have.
-        engine: "native" for the compiled kernel, which computes on the CPU; "torch" for torch's own operations on any
-            device; "auto" for the kernel on the CPU and torch elsewhere.
-
-    Returns:
-        Shape (batch, len(qubits)), of the dtype and on the device of `weights`. The batch is 1 if neither `inputs`
-        nor `initial` is given.
-
-    Raises:
-        CircuitError: a qubit is out of range or named twice.
-        InputError: a tensor has the wrong shape, dtype or device, or holds a number that is not finite.
-        ConfigError: an engine that is unknown or does not run on this device, or noise or shots.
-        InsufficientMemoryError: the states do not fit into the memory that is free.
-    """
-    if (noise, trajectories, shots, gradient, generator) != (None,) * 5:
-        raise ConfigError(
-            "gate noise and finite shots are not in this version of KetFit; "
-            "leave noise, trajectories, shots, gradient and generator out"
-        )
-    if engine not in ("auto", "native", "torch"):
-        raise ConfigError(f"unknown engine {engine!r}; known are 'auto', 'native' and 'torch'")
-    batch = check_tensors(circuit, weights, inputs, initial)
-    measured = circuit.check_qubits(qubits)
-    return measure(circuit, measured, weights, inputs, initial, batch, engine=engine)
 
 
 def measure(
@@ -92,7 +42,7 @@ def measure(
 ) -> Tensor:
     """<Z> of the qubits `measured`, or how their outcomes are distributed, on the engine that choice and device give.
 
-    The arguments are those of `expectation`, checked there but for being finite.
+    The arguments are those of `ketfit.expectation`, checked there but for being finite.
 
     Args:
         signs: Of the angle of each rotation of `circuit` in each sample, as for `native.expect`; None is +1 for all.

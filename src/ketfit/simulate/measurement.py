@@ -1,0 +1,212 @@
+"""The one way from a circuit to numbers: exact, under noise, from finite shots; always differentiable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from ketfit.circuit.circuit import Circuit
+from ketfit.errors import ConfigError
+from ketfit.simulate.density import measure_density
+from ketfit.simulate.native import check_joint
+from ketfit.simulate.noise import Confusion, NoiseConfig, noisy_light_cone
+from ketfit.simulate.shots import (
+    Gradient,
+    check_shots,
+    draw,
+    parameter_shift,
+    reparameterized,
+    straight_through,
+)
+from ketfit.simulate.statevector import Engine, check_tensors, measure
+from ketfit.simulate.trajectories import measure_trajectories
+
+
+def expectation(
+    circuit: Circuit,
+    weights: Tensor,
+    inputs: Tensor | None = None,
+    initial: Tensor | None = None,
+    qubits: Sequence[int] = (0,),
+    *,
+    noise: NoiseConfig | None = None,
+    trajectories: int | None = None,
+    shots: int | None = None,
+    gradient: Gradient | None = None,
+    generator: torch.Generator | None = None,
+    engine: Engine = "auto",
+) -> Tensor:
+    """<Z> of each of `qubits` after `circuit`, differentiable once in all three tensors.
+
+    Args:
+        circuit: What to run. Gates that cannot reach `qubits` are left out.
+        weights: Angles in radians, shape (n_weights,), shared by the batch.
+        inputs: Angles in radians, shape (batch, n_inputs); None only if the circuit reads none.
+        initial: Amplitudes before the first gate, shape (batch, 2**n_qubits), qubit 0 the most significant bit of the
+            index; None is |0...0>. They are taken as they are: a vector of norm r gives r**2 times the expectation,
+            and with shots or readout error they have to be of norm 1.
+        qubits: Which qubits to measure, in the order of the result's columns.
+        noise: Noise of gates, preparation and readout; exact, by the density matrix, unless `trajectories` is given.
+        trajectories: How many Pauli trajectories each sample's mean is taken over: unbiased, for circuits too wide for
+            a density matrix and for training at full speed. With shots, they estimate what the shots are drawn from.
+        shots: How many shots each value comes from; None is the exact mean. Bits are drawn jointly for all of
+            `qubits`, from an exact multinomial distribution wherever nothing is differentiated.
+        gradient: How shots are differentiated. "reparameterized" (the default): the mean and Gaussian noise of the
+            shots' covariance, with the gradient through both. "straight_through": an exact draw, with the gradient of
+            the mean. "parameter_shift": an exact draw, and a gradient from shifted circuits with shots of their own,
+            as hardware has it. "exact": no shots in what is differentiated, but in all else.
+        generator: Source of shots and trajectories; None is torch's default one.
+        engine: "native" for the compiled kernel, which computes on the CPU; "torch" for torch's own operations on any
+            device; "auto" for the kernel on the CPU and torch elsewhere. The density matrix has the kernel alone.
+
+    Returns:
+        Shape (batch, len(qubits)), of the dtype and on the device of `weights`. The batch is 1 if neither `inputs`
+        nor `initial` is given.
+
+    Raises:
+        CircuitError: a qubit is out of range or named twice.
+        InputError: a tensor has the wrong shape, dtype or device, or holds a number that is not finite; or shots ask
+            for the joint distribution of more than 12 qubits.
+        ConfigError: a choice that is unknown, out of range, or does not fit the others.
+        InsufficientMemoryError: the states do not fit into the memory that is free.
+    """
+    if engine not in ("auto", "native", "torch"):
+        raise ConfigError(f"unknown engine {engine!r}; known are 'auto', 'native' and 'torch'")
+    check_shots(shots, gradient)
+    check_noise(noise, trajectories, engine)
+    batch = check_tensors(circuit, weights, inputs, initial)
+    measured = circuit.check_qubits(qubits)
+    tensors = (weights, inputs, initial)
+    device = Device(measured, noise, trajectories, generator, engine)
+    differentiated = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    if shots is None or (gradient == "exact" and differentiated):
+        return device.values(circuit, *tensors, batch)
+    if not differentiated:
+        return draw(device.distribution(circuit, *tensors, batch), shots, generator)
+    if gradient == "parameter_shift":
+        cone = noisy_light_cone(circuit, measured) if device.has_gate_noise else circuit.light_cone(measured)
+        return parameter_shift(device.distribution, cone, *tensors, batch, shots, generator)
+    estimate = straight_through if gradient == "straight_through" else reparameterized
+    return estimate(device.distribution(circuit, *tensors, batch), shots, generator)
+
+
+@dataclass(frozen=True)
+class Device:
+    """What stands between a circuit and its readings: the engine, the noise and the measured qubits."""
+
+    measured: tuple[int, ...]
+    noise: NoiseConfig | None = None
+    trajectories: int | None = None
+    generator: torch.Generator | None = None
+    engine: Engine = "auto"
+
+    @property
+    def has_gate_noise(self) -> bool:
+        """Whether gates or preparation are noisy."""
+        return self.noise is not None and not self.noise.is_silent
+
+    def values(
+        self, circuit: Circuit, weights: Tensor, inputs: Tensor | None, initial: Tensor | None, batch: int
+    ) -> Tensor:
+        """<Z> of each measured qubit as it is read, shape (batch, measured)."""
+        result = self._run(circuit, weights, inputs, initial, batch, joint=False)
+        return result if self.noise is None else misread_values(result, self.noise.readout)
+
+    def distribution(
+        self, circuit: Circuit, weights: Tensor, inputs: Tensor | None, initial: Tensor | None, batch: int
+    ) -> Tensor:
+        """The joint distribution of the readings, shape (batch, 2**measured), the first qubit the highest bit."""
+        if len(self.measured) == 1:
+            values = self.values(circuit, weights, inputs, initial, batch)
+            return torch.cat([1 + values, 1 - values], dim=1) / 2
+        result = self._run(circuit, weights, inputs, initial, batch, joint=True)
+        return result if self.noise is None else misread_distribution(result, self.noise.readout)
+
+    def _run(
+        self,
+        circuit: Circuit,
+        weights: Tensor,
+        inputs: Tensor | None,
+        initial: Tensor | None,
+        batch: int,
+        joint: bool,
+    ) -> Tensor:
+        tensors = (weights, inputs, initial)
+        if self.noise is None or self.noise.is_silent:
+            return measure(circuit, self.measured, *tensors, batch, joint=joint, engine=self.engine)
+        if self.trajectories is None:
+            return _measure_exactly(circuit, self.measured, *tensors, batch, self.noise, joint)
+        return measure_trajectories(
+            circuit,
+            self.measured,
+            *tensors,
+            batch,
+            self.noise,
+            self.trajectories,
+            joint=joint,
+            generator=self.generator,
+            engine=self.engine,
+        ).mean
+
+
+def misread_values(values: Tensor, readout: Confusion | None) -> Tensor:
+    """<Z> after a readout error on each qubit."""
+    if readout is None:
+        return values
+    (zero_zero, zero_one), (one_zero, one_one) = readout
+    of_zero, of_one = zero_zero - one_zero, zero_one - one_one  # <Z> as read where it was 0 and where it was 1
+    return (of_zero + of_one) / 2 + (of_zero - of_one) / 2 * values
+
+
+def misread_distribution(distribution: Tensor, readout: Confusion | None) -> Tensor:
+    """A joint distribution after a readout error on each qubit."""
+    if readout is None:
+        return distribution
+    return _on_each_bit(distribution.new_tensor(readout), distribution)
+
+
+def _on_each_bit(matrix: Tensor, distribution: Tensor) -> Tensor:
+    """A 2 x 2 matrix on each bit of an array of shape (batch, 2**bits)."""
+    result = distribution
+    for bit in range(distribution.shape[1].bit_length() - 1):
+        result = matrix @ result.reshape(len(distribution), 2**bit, 2, -1)
+    return result.reshape(distribution.shape)
+
+
+def _measure_exactly(
+    circuit: Circuit,
+    measured: tuple[int, ...],
+    weights: Tensor,
+    inputs: Tensor | None,
+    initial: Tensor | None,
+    batch: int,
+    noise: NoiseConfig,
+    joint: bool,
+) -> Tensor:
+    if not joint:
+        singles = [(qubit,) for qubit in measured]
+        return measure_density(circuit, singles, weights, inputs, initial, batch, noise)
+    check_joint(measured, joint)
+    subsets = product((False, True), repeat=len(measured))
+    parities = [tuple(qubit for qubit, chosen in zip(measured, subset, strict=True) if chosen) for subset in subsets]
+    values = measure_density(circuit, parities, weights, inputs, initial, batch, noise)
+    # p(b) = 2**-m sum over subsets S of (-1)**(how many bits of b are 1 in S) <Z_S>
+    return _on_each_bit(values.new_tensor([[1, 1], [1, -1]]) / 2, values)
+
+
+def check_noise(noise: NoiseConfig | None, trajectories: int | None, engine: Engine) -> None:
+    if noise is not None and not isinstance(noise, NoiseConfig):
+        raise ConfigError(f"noise is of type {type(noise).__name__}; pass a NoiseConfig, for instance load_noise(...)")
+    if trajectories is None:
+        if noise is not None and engine == "torch" and not noise.is_silent:
+            raise ConfigError("the torch engine has no density matrix; pass trajectories, or engine='auto'")
+        return
+    if noise is None:
+        raise ConfigError(f"trajectories={trajectories} sample noise; pass noise too, or leave trajectories out")
+    if isinstance(trajectories, bool) or not isinstance(trajectories, int) or trajectories < 1:
+        raise ConfigError(f"trajectories={trajectories!r}: it must be a whole number of at least 1")
+    noise.check_unravelled()

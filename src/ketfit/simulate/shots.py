@@ -1,0 +1,214 @@
+"""Finite shots: what a number of repetitions tells about <Z>, and which gradient is taken through it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ketfit.circuit.circuit import Angle, Circuit, Gate, ry
+from ketfit.errors import ConfigError, InputError
+
+Gradient = Literal["reparameterized", "straight_through", "parameter_shift", "exact"]
+"""How to differentiate a value that came from shots; `ketfit.expectation` explains each."""
+
+GRADIENTS: tuple[Gradient, ...] = ("reparameterized", "straight_through", "parameter_shift", "exact")
+
+Distribution = Callable[[Circuit, Tensor, "Tensor | None", "Tensor | None", int], Tensor]
+"""From (circuit, weights, inputs, initial, batch) to the joint distribution, shape (batch, 2**measured)."""
+
+_MOST_ANGLES = 2**22  # of shifted circuits that run together
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What one step of training asks of a QPU."""
+
+    circuits: int
+    shots: int
+
+
+def step_cost(circuit: Circuit, batch: int, shots: int, gradient: Gradient) -> StepCost:
+    """Circuits and shots for the values of a batch and, by parameter shift, their gradients.
+
+    The other policies take their gradients from the simulator, which costs a QPU nothing and which no QPU can do.
+
+    Args:
+        circuit: As it runs: without the gates outside the light cone.
+    """
+    shifted = 2 * circuit.gate_counts()["ry"] if gradient == "parameter_shift" else 0
+    circuits = batch * (1 + shifted)
+    return StepCost(circuits, circuits * shots)
+
+
+@lru_cache(maxsize=64)
+def readout_signs(n_measured: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The value +1 or -1 of each measured qubit's Z for each reading, shape (2**n_measured, n_measured)."""
+    readings = torch.arange(2**n_measured, device=device)[:, None]
+    places = torch.arange(n_measured - 1, -1, -1, device=device)
+    signs: Tensor = (1 - 2 * (readings >> places & 1)).to(dtype)
+    return signs
+
+
+def expectations(distribution: Tensor) -> Tensor:
+    """<Z> of each measured qubit, shape (batch, measured), from joint distributions (batch, 2**measured)."""
+    n_measured = distribution.shape[1].bit_length() - 1
+    return distribution @ readout_signs(n_measured, distribution.dtype, distribution.device)
+
+
+@torch.no_grad()
+def draw_counts(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
+    """How often each reading comes in `shots` shots, an exact multinomial draw: shape and dtype of `distribution`.
+
+    Bit by bit: how many shots read 0 among those that agree so far is binomial.
+    """
+    exact = distribution.double().clamp(min=0)
+    if generator is not None:
+        exact = exact.to(generator.device)
+    counts = exact.new_full((len(exact), 1), float(shots))
+    while counts.shape[1] < exact.shape[1]:
+        halves = exact.view(len(exact), counts.shape[1], 2, -1).sum(dim=3)
+        share = (halves[:, :, 0] / halves.sum(dim=2)).nan_to_num(0.0).clamp(0, 1)
+        zeros = torch.binomial(counts, share, generator=generator)
+        counts = torch.stack([zeros, counts - zeros], dim=2).flatten(1)
+    return counts.to(distribution)
+
+
+def draw(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
+    """Estimates of <Z> from `shots` shots, shape (batch, measured), without a gradient."""
+    return expectations(draw_counts(distribution.detach(), shots, generator) / shots)
+
+
+def straight_through(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
+    """The value of `draw` with the gradient of the mean."""
+    mean = expectations(distribution)
+    return mean + (draw(distribution, shots, generator) - mean).detach()
+
+
+def reparameterized(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
+    """The mean and Gaussian noise of the covariance that shots have, with the gradient through both.
+
+    For one qubit m + sqrt((1 - m**2) / S) eps. For several, frequencies p + (sqrt(p) eps - p (sqrt(p) . eps)) /
+    sqrt(S), whose covariance is that of S shots, (diag(p) - p p^T) / S; so correlations of the qubits are right.
+    """
+    shape = (len(distribution), 1) if distribution.shape[1] == 2 else distribution.shape
+    source = distribution.device if generator is None else generator.device
+    noise = torch.randn(shape, generator=generator, dtype=distribution.dtype, device=source).to(distribution.device)
+    least = torch.finfo(distribution.dtype).tiny ** 0.5  # a root has no slope at zero
+    mean = expectations(distribution)
+    if distribution.shape[1] == 2:
+        spread: Tensor = ((1 - mean**2).clamp(min=least) / shots).sqrt()
+        return mean + spread * noise
+    roots = distribution.clamp(min=least).sqrt() * noise
+    return mean + expectations(roots - distribution * roots.sum(dim=1, keepdim=True)) / math.sqrt(shots)
+
+
+def parameter_shift(
+    run: Distribution,
+    circuit: Circuit,
+    weights: Tensor,
+    inputs: Tensor | None,
+    initial: Tensor | None,
+    batch: int,
+    shots: int,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The value of `draw` with the gradient that hardware can measure: df/dt = (f(t + pi/2) - f(t - pi/2)) / 2.
+
+    Every rotation of every sample is shifted both ways in a circuit of its own with `shots` shots of its own
+    (Schuld et al., arXiv 1811.11184); `step_cost` counts them. Linear in the channel, it holds under noise too.
+
+    Raises:
+        InputError: a gradient of the initial amplitudes is asked for, which no shift gives.
+    """
+    if initial is not None and initial.requires_grad:
+        raise InputError("parameter_shift has no gradient of the initial amplitudes; detach them or change the policy")
+    result: Tensor = _ParameterShift.apply(  # type: ignore[no-untyped-call]
+        run, circuit, weights, inputs, initial, batch, shots, generator
+    )
+    return result
+
+
+def rotations_as_inputs(circuit: Circuit) -> tuple[Circuit, Tensor]:
+    """The circuit with an input of its own for every rotation; and, of each, the column it had in (weights, inputs)."""
+    key = "rotations_as_inputs"
+    if key not in circuit.memo:
+        gates: list[Gate] = []
+        columns: list[int] = []
+        for gate in circuit.gates:
+            if gate.angle is None:
+                gates.append(gate)
+            else:
+                gates.append(ry(gate.target, Angle("input", len(columns))))
+                columns.append(gate.angle.index + (0 if gate.angle.source == "weight" else circuit.n_weights))
+        circuit.memo[key] = Circuit(circuit.n_qubits, tuple(gates), 0, len(columns)), torch.tensor(columns).long()
+    result: tuple[Circuit, Tensor] = circuit.memo[key]
+    return result
+
+
+def rotation_angles(columns: Tensor, weights: Tensor, inputs: Tensor | None, batch: int) -> Tensor:
+    """The angle of every rotation, shape (batch, rotations), by the columns of `rotations_as_inputs`."""
+    parts = [weights.expand(batch, -1)] + ([] if inputs is None else [inputs])
+    return torch.cat(parts, dim=1)[:, columns.to(weights.device)]
+
+
+class _ParameterShift(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        run: Distribution,
+        circuit: Circuit,
+        weights: Tensor,
+        inputs: Tensor | None,
+        initial: Tensor | None,
+        batch: int,
+        shots: int,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """The drawn value."""
+        ctx.run, ctx.circuit, ctx.batch, ctx.shots, ctx.generator = run, circuit, batch, shots, generator
+        ctx.save_for_backward(weights, inputs, initial)
+        return draw(run(circuit, weights, inputs, initial, batch), shots, generator)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the weights and the inputs from the shifted circuits."""
+        if torch.is_grad_enabled():
+            raise InputError("expectation is differentiable once; leave create_graph=True out")
+        weights, inputs, initial = ctx.saved_tensors
+        circuit, columns = rotations_as_inputs(ctx.circuit)
+        angles = rotation_angles(columns, weights, inputs, ctx.batch)
+        no_weights = weights.new_empty(0)
+        together = max(1, _MOST_ANGLES // max(1, 2 * angles.numel()))
+        slopes = torch.empty_like(angles)
+        for first in range(0, angles.shape[1], together):
+            shift = torch.pi / 2 * torch.eye(angles.shape[1]).to(angles)[first : first + together]
+            shifted = (angles + torch.stack([shift, -shift])[:, :, None]).flatten(0, 2)
+            copies = None if initial is None else initial.repeat(2 * len(shift), 1)
+            values = draw(ctx.run(circuit, no_weights, shifted, copies, len(shifted)), ctx.shots, ctx.generator)
+            up, down = values.view(2, len(shift), ctx.batch, -1)
+            slopes[:, first : first + together] = ((up - down) * grad / 2).sum(dim=2).t()
+        columns = columns.to(weights.device)
+        both = slopes.new_zeros(ctx.batch, len(weights) + (0 if inputs is None else inputs.shape[1]))
+        both.index_add_(1, columns, slopes)
+        grad_inputs = None if inputs is None else both[:, len(weights) :]
+        return None, None, both[:, : len(weights)].sum(dim=0), grad_inputs, None, None, None, None
+
+
+def check_shots(shots: int | None, gradient: str | None) -> None:
+    """Refuse what is no number of shots or no policy.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if shots is not None and (isinstance(shots, bool) or not isinstance(shots, int) or shots < 1):
+        raise ConfigError(f"shots={shots!r}: it must be a whole number of at least 1; None is the exact value")
+    if gradient is not None and gradient not in GRADIENTS:
+        raise ConfigError(f"unknown gradient {gradient!r}; known are {', '.join(map(repr, GRADIENTS))}")
+    if gradient is not None and shots is None:
+        raise ConfigError(f"gradient={gradient!r} says how to differentiate shots; pass shots, or leave it out")

@@ -1,0 +1,154 @@
+"""Noise by Pauli trajectories: each is the noiseless circuit with the signs of some rotations flipped.
+
+An error that strikes somewhere can be moved to the end of the circuit: RY(t) X = X RY(-t) and RY(t) Z = Z RY(-t), Y
+commutes with RY, and a CNOT turns a Pauli into a Pauli. So a trajectory is known by the Pauli it has collected at each
+gate (a Pauli frame, as in stabiliser simulation): the rotations it reverses, and the measured bits it flips at the end.
+No error ever acts on a state, and the adjoint method differentiates a trajectory as it does the noiseless circuit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ketfit.circuit.circuit import Circuit
+from ketfit.simulate.noise import NoiseConfig, noisy_light_cone
+from ketfit.simulate.statevector import Engine, measure
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over trajectories, shape (batch, columns), and its standard error, of the same shape."""
+
+    mean: Tensor
+    standard_error: Tensor
+
+
+def measure_trajectories(
+    circuit: Circuit,
+    measured: tuple[int, ...],
+    weights: Tensor,
+    inputs: Tensor | None,
+    initial: Tensor | None,
+    batch: int,
+    noise: NoiseConfig,
+    trajectories: int,
+    *,
+    joint: bool = False,
+    generator: torch.Generator | None = None,
+    engine: Engine = "auto",
+) -> Estimate:
+    """<Z> of the measured qubits, or their joint distribution, under gate and preparation noise.
+
+    Each sample has `trajectories` trajectories of its own. Unbiased; differentiable in all three tensors, where the
+    gradient is that of the very trajectories that were drawn. The arguments are those of `ketfit.expectation`.
+
+    Raises:
+        ConfigError: the noise is no mixture of Paulis.
+    """
+    cone = noisy_light_cone(circuit, measured)
+    seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device if generator else "cpu"))
+    signs, flips = draw_frames(cone, measured, noise, batch * trajectories, np.random.default_rng(seed))
+    values = measure(
+        cone,
+        measured,
+        weights,
+        None if inputs is None else inputs.repeat_interleave(trajectories, 0),
+        None if initial is None else initial.repeat_interleave(trajectories, 0),
+        batch * trajectories,
+        signs=torch.from_numpy(signs).to(weights.device),
+        joint=joint,
+        engine=engine,
+    )
+    flipped = torch.from_numpy(flips).to(weights.device)
+    if joint:
+        places = 2 ** torch.arange(len(measured) - 1, -1, -1, device=weights.device)
+        read = (flipped * places).sum(dim=1, keepdim=True) ^ torch.arange(2 ** len(measured), device=weights.device)
+        values = values.gather(1, read)
+    else:
+        values = torch.where(flipped, -values, values)
+    values = values.view(batch, trajectories, -1)
+    with torch.no_grad():
+        error = values.std(dim=1) / trajectories**0.5 if trajectories > 1 else torch.full_like(values[:, 0], torch.inf)
+    return Estimate(values.mean(dim=1), error)
+
+
+def draw_frames(
+    circuit: Circuit, measured: Sequence[int], noise: NoiseConfig, count: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
+    """Which rotations `count` trajectories reverse and which measured bits they flip.
+
+    Returns:
+        +1 or -1 for each rotation, shape (count, rotations); and whether each measured bit flips, (count, measured).
+    """
+    single = np.array(noise.after_rotation.pauli_probabilities())
+    local = np.array(noise.after_cnot.pauli_probabilities())
+    depolarized = np.full(16, noise.depolarizing_2q / 16)
+    depolarized[0] += 1 - noise.depolarizing_2q
+    both = _compose(depolarized, np.kron(local, local))  # control, target
+    rotations = circuit.gate_counts()["ry"]
+    errors = {
+        "ry": _draw_errors(rotations, single, count, rng),
+        "cx": _draw_errors(len(circuit.gates) - rotations, both, count, rng),
+    }
+    x = rng.random((circuit.n_qubits, count)) < noise.preparation
+    z = np.zeros_like(x)
+    reversed_ = np.empty((rotations, count), np.bool_)
+    rotation = 0
+    for gate in circuit.gates:
+        if gate.control is None:
+            np.logical_xor(x[gate.target], z[gate.target], out=reversed_[rotation])
+            rotation += 1
+        else:
+            x[gate.target] ^= x[gate.control]
+            z[gate.control] ^= z[gate.target]
+        struck, bits = next(errors[gate.name])
+        if len(struck):
+            for place, qubit in enumerate(reversed(gate.qubits)):
+                x[qubit, struck] ^= bits[2 * place]
+                z[qubit, struck] ^= bits[2 * place + 1]
+    signs = np.ascontiguousarray((1 - 2 * reversed_.view(np.int8)).T)
+    return signs, np.ascontiguousarray(x[list(measured)].T)
+
+
+def _compose(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The distribution of the product of two Paulis, numbered so that a product is the exclusive or."""
+    numbers = np.arange(len(first))
+    return np.array([first @ second[numbers ^ product] for product in numbers])
+
+
+def _draw_errors(
+    gates: int, probabilities: npt.NDArray[np.float64], count: int, rng: np.random.Generator
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
+    """For each gate, the trajectories that an error strikes behind it, and the bits (x, z of the target first) of each.
+
+    Paulis are numbered by those bits: 1 is X, 2 Z, 3 Y, and 4, 8, 12 the same on the control.
+    """
+    places = _draw_places(gates * count, 1 - probabilities[0], rng)
+    shares = np.cumsum(probabilities[1:])
+    codes = 1 + np.searchsorted(shares[:-1], shares[-1] * rng.random(len(places)), side="right")
+    bits = codes >> np.arange(4)[:, None] & 1 == 1
+    ends = np.searchsorted(places, count * np.arange(gates + 1))
+    for gate, (start, end) in enumerate(pairwise(ends)):
+        yield places[start:end] - count * gate, bits[:, start:end]
+
+
+def _draw_places(trials: int, chance: float, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Which of so many trials succeed, ascending: by the geometric gaps between them, so that rare ones cost little."""
+    if chance <= 0 or not trials:
+        return np.empty(0, np.int64)
+    found = [np.empty(0, np.int64)]
+    last = -1
+    while last < trials:
+        expected = (trials - last) * chance
+        gaps = rng.geometric(chance, size=int(expected + 5 * expected**0.5) + 10).clip(max=trials + 1)
+        found.append(last + np.cumsum(gaps))
+        last = int(found[-1][-1])
+    places = np.concatenate(found)
+    return places[places < trials]
