@@ -110,7 +110,7 @@ def test_settings_come_from_a_file_then_from_set(
         (["--set", "head.n_qbits=3"], "did you mean 'n_qubits'"),
         (["--set", "head.n_qubits"], "write it as name=value"),
         (["--set", "seed=1", "--set", "seed.x=1"], "seed is a setting, not a table"),
-        (["--set", "head.shots=100"], "shots is not in this version"),
+        (["--set", "head.shots=0"], "shots=0"),
         (["--tune", "full"], "--tune full is not in this version"),
         (["--set", "head.n_qubits=2"], "connectivity=2 needs more than 2 qubits"),
         (["--set", "head.n_qubits=3"], "needs n_qubits="),

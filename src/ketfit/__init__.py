@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ketfit.model.config import HeadConfig as HeadConfig
     from ketfit.model.config import TrainConfig as TrainConfig
     from ketfit.model.head import QuantumHead as QuantumHead
-    from ketfit.simulate.statevector import expectation as expectation
+    from ketfit.simulate.measurement import expectation as expectation
+    from ketfit.simulate.noise import NoiseConfig as NoiseConfig
 
 __version__ = "0.1.0"
 
@@ -28,7 +29,8 @@ _HOMES = {
     "QuantumHeadClassifier": "ketfit.learn.classifier",
     "TextClassifier": "ketfit.learn.classifier",
     "TrainConfig": "ketfit.model.config",
-    "expectation": "ketfit.simulate.statevector",
+    "NoiseConfig": "ketfit.simulate.noise",
+    "expectation": "ketfit.simulate.measurement",
 }
 
 __all__ = [*_HOMES, "__version__"]

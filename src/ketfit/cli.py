@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from ketfit.console import console, fail, plain, print_report, say, two_columns
 from ketfit.errors import ConfigError, DataError, KetFitError
 
 if TYPE_CHECKING:
@@ -73,13 +71,13 @@ def demo(
     check_place(output)
     dataset = load_dataset(data)
     split = few_shot_split(dataset, per_label, seed=seed)
-    _say(f"embedding {len(dataset):,} sentences with {body}")
+    say(f"embedding {len(dataset):,} sentences with {body}")
     loaded = load_body(body)
     embeddings = loaded.encode(dataset.texts, progress=True)
     heads = standard_heads(loaded.dimension, len(dataset.classes), seed=seed)
     rows = []
     for row in compare_heads(heads, embeddings, np.asarray(dataset.labels), split, progress=True):
-        _say(f"{row.name}: {row.test_accuracy:.2%} of {len(split.test):,} test sentences, {row.fit_seconds:.1f} s")
+        say(f"{row.name}: {row.test_accuracy:.2%} of {len(split.test):,} test sentences, {row.fit_seconds:.1f} s")
         rows.append(row)
     quantum = heads["quantum head"]
     assert isinstance(quantum, QuantumHeadClassifier)
@@ -106,7 +104,7 @@ def demo(
             f"{low:.2%} to {high:.2%}",
             f"{row.fit_seconds:.1f} s",
         )
-    _report(report, as_json, table, f"saved in {output}; try: ketfit predict {output} 'a film to remember'")
+    print_report(report, as_json, table, f"saved in {output}; try: ketfit predict {output} 'a film to remember'")
 
 
 @app.command()
@@ -140,7 +138,7 @@ def fit(
     chosen = _fit_config(config, settings, body)
     columns = {"text_column": text_column, "label_column": label_column}
     dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding)
-    _say(f"{len(dataset):,} sentences of {dataset.name}; loading {chosen.body}")
+    say(f"{len(dataset):,} sentences of {dataset.name}; loading {chosen.body}")
     classifier = TextClassifier(**{name: getattr(chosen, name) for name in type(chosen).model_fields})
     if few_shot is None:
         classifier.fit(dataset.texts, dataset.labels, checkpoint=checkpoint, progress=True)
@@ -168,13 +166,22 @@ def fit(
     metrics = {name: report[name] for name in ("validation_accuracy", "test_accuracy") if report.get(name) is not None}
     classifier.save_pretrained(output, data=dataset.name, metrics=metrics)
     report["model"] = str(output)
-    _report(report, as_json, _two_columns(report))
+    print_report(report, as_json, two_columns(report))
 
 
 @app.command()
 def evaluate(
     model: Model,
     data: Data,
+    shots: Annotated[int | None, typer.Option(help="Read the QPU circuit from so many shots.")] = None,
+    noise: Annotated[
+        str | None, typer.Option(help="Noise of the QPU circuit: ionq-forte, ionq-aria, or a TOML file.")
+    ] = None,
+    trajectories: Annotated[
+        int | None, typer.Option(help="Average noise over so many trajectories; exact if left out.")
+    ] = None,
+    mitigate: Annotated[list[str], typer.Option(help="readout or zero_noise; may be repeated.")] = [],  # noqa: B006
+    repeats: Annotated[int, typer.Option(help="How often shots and trajectories are drawn anew.", min=1)] = 10,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
     split: DataSplit = None,
@@ -182,23 +189,36 @@ def evaluate(
     data_format: DataFormat = None,
     as_json: AsJson = False,
 ) -> None:
-    """Accuracy of a saved model on labelled sentences, with its 95 % interval."""
+    """Accuracy of a saved model on labelled sentences, with its 95 % interval, exact or as a device would have it.
+
+    Without --shots and --noise the model is evaluated under those it was trained with.
+    """
     from ketfit.learn.classifier import TextClassifier
-    from ketfit.learn.compare import accuracy_interval
+    from ketfit.learn.compare import repeated_accuracy
     from ketfit.learn.data import load_dataset
+    from ketfit.simulate.noise import load_noise
 
     columns = {"text_column": text_column, "label_column": label_column}
     dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding)
-    _say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
+    say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model)
     known = classifier.classes_.tolist()
     strange = [label for label in dataset.classes if label not in known]
     if strange:
         raise DataError(f"{dataset.name} holds the label {strange[0]!r}; the model knows {', '.join(map(repr, known))}")
-    correct = int((classifier.predict(dataset.texts, progress=True) == np.asarray(dataset.labels)).sum())
-    accuracy, interval = accuracy_interval(correct, len(dataset))
-    report = {"model": model, "data": dataset.name, "size": len(dataset), "accuracy": accuracy, "interval": interval}
-    _report(report, as_json, _two_columns(report))
+    if shots is not None or noise is not None or trajectories is not None or mitigate:
+        classifier = classifier.with_measurement(
+            shots=shots,
+            noise=None if noise is None else load_noise(noise),
+            trajectories=trajectories,
+            mitigation=tuple(mitigate),
+        )
+    head = classifier.classifier_
+    embeddings = classifier.body_.encode(dataset.texts, progress=True)
+    drawn = repeats if head.head_config_.is_random else 1
+    result = repeated_accuracy(head, embeddings, np.asarray(dataset.labels), drawn)
+    report = {"model": model, "data": dataset.name, "size": len(dataset), **asdict(result)}
+    print_report(report, as_json, two_columns(report))
 
 
 @app.command()
@@ -218,7 +238,7 @@ def predict(
         raise typer.BadParameter("give sentences, or --input FILE, and not both")
     sentences = texts if input_file is None else read_lines(input_file)
     assert sentences is not None
-    _say(f"loading {model}")
+    say(f"loading {model}")
     classifier = TextClassifier.from_pretrained(model)
     probabilities = classifier.predict_proba(sentences, progress=True)
     classes = classifier.classes_.tolist()
@@ -232,8 +252,8 @@ def predict(
     ]
     table = Table("label", "probability", "sentence")
     for prediction, row in zip(predictions, probabilities, strict=True):
-        table.add_row(str(prediction["label"]), f"{row.max():.3f}", _plain(str(prediction["text"])))
-    _report({"model": model, "predictions": predictions}, as_json, table)
+        table.add_row(str(prediction["label"]), f"{row.max():.3f}", plain(str(prediction["text"])))
+    print_report({"model": model, "predictions": predictions}, as_json, table)
 
 
 @app.command()
@@ -252,7 +272,7 @@ def inspect(model: Model, as_json: AsJson = False) -> None:
             for name, circuit in circuits.items()
         },
     }
-    _report(report, as_json, _two_columns(report))
+    print_report(report, as_json, two_columns(report))
 
 
 @app.command()
@@ -271,7 +291,7 @@ def draw(
         raise typer.BadParameter("give a model or --config, not both")
     circuit, weights, measured = _circuit_of(model, config, module, encoder)
     if output is None:
-        drawing = draw_text(circuit, weights, measured=measured, width=_console().width)
+        drawing = draw_text(circuit, weights, measured=measured, width=console().width)
     else:
         from ketfit.learn.files import write_file
 
@@ -291,7 +311,7 @@ def doctor(as_json: AsJson = False) -> None:
     from ketfit.doctor import examine
 
     report = examine()
-    _report(report, as_json, _two_columns(report))
+    print_report(report, as_json, two_columns(report))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -299,9 +319,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments)
     except ConfigError as error:
-        _fail(error, 2)
+        fail(error, 2)
     except KetFitError as error:
-        _fail(error, 1)
+        fail(error, 1)
 
 
 def _fit_config(path: Path | None, settings: list[str], body: str | None) -> FitConfig:
@@ -353,48 +373,3 @@ def _picture_format(path: Path) -> str:
     if format not in ("svg", "png", "pdf"):
         raise ConfigError(f"{path}: a picture is .svg, .png or .pdf")
     return format
-
-
-def _report(report: dict[str, Any], as_json: bool, table: Table, hint: str | None = None) -> None:
-    if as_json:
-        print(json.dumps(report))  # noqa: T201
-        return
-    _console().print(table)
-    if hint:
-        _say(hint)
-
-
-def _two_columns(report: dict[str, Any]) -> Table:
-    """A report as names and values, its nested tables one level down."""
-    table = Table(show_header=False)
-    for name, value in report.items():
-        if isinstance(value, dict):
-            for inner, figure in value.items():
-                table.add_row(_plain(f"{name}.{inner}"), _plain(_shown(figure)))
-        else:
-            table.add_row(_plain(name), _plain(_shown(value)))
-    return table
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return " to ".join(map(_shown, value)) if isinstance(value, tuple) else str(value)
-
-
-def _plain(text: str) -> Text:
-    """Text as it is: a sentence in square brackets is no markup."""
-    return Text(text)
-
-
-def _console() -> Console:
-    return Console()
-
-
-def _say(message: str) -> None:
-    Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
-
-
-def _fail(error: KetFitError, code: int) -> NoReturn:
-    _say(f"error: {error}")
-    sys.exit(code)

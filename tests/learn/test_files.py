@@ -200,7 +200,7 @@ class TestContents:
         assert record == {
             "schema_version": 1,
             "ketfit_version": ketfit.__version__,
-            "head": TINY.model_dump(),
+            "head": TINY.model_dump(mode="json"),
             "train": SHORT.model_dump(),
             "seed": 0,
             "validation_fraction": 0.15,
@@ -734,7 +734,7 @@ class TestRecord:
             ({"encoder_layers": 2}, r"encoder\.weights is torch.float64 of shape \(1, 4\)"),
             ({"main_layers": 2}, "weights is torch.float64 of shape"),
             ({"merge": "sum"}, "merge='sum'"),
-            ({"shots": 100}, "shots is not in this version"),
+            ({"shots": 0}, "shots=0"),
             ({"reference_amplitude": 1}, "width 4 and its reference amplitude needs n_qubits=3"),
         ],
     )

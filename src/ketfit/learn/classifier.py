@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from ketfit.learn.files import BodyRecord, ModelRecord, find_model, load_model, 
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.encoder import slice_widths
 from ketfit.model.head import QuantumHead
+from ketfit.seeds import torch_stream
 
 
 class HubMixin:
@@ -114,6 +116,19 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         check_is_fitted(self, "module_")
         return self.module_.config
 
+    def with_measurement(self, **settings: Any) -> Self:
+        """A fitted copy whose QPU circuit runs under other shots and noise; see `QuantumHead.with_measurement`.
+
+        Raises:
+            ConfigError: a setting that is not about measurement, or does not fit.
+        """
+        check_is_fitted(self, "module_")
+        measured = copy.copy(self)
+        measured.module_ = self.module_.with_measurement(**settings)
+        measured.module_.generator = torch_stream(self.seed, "shots")
+        measured.head = measured.module_.config
+        return measured
+
     def save_pretrained(
         self, folder: str | Path, *, data: str | None = None, metrics: Mapping[str, float] | None = None
     ) -> None:
@@ -159,6 +174,7 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         classifier.classes_ = np.array(record.classes)
         classifier.n_features_in_ = record.embedding_dim
         classifier.module_ = head.to(device)
+        classifier.module_.generator = torch_stream(record.seed, "shots")
         classifier.train_config_ = record.train
         classifier.train_size_, classifier.validation_size_ = record.train_size, record.validation_size
         classifier.best_epoch_ = record.best_epoch
@@ -278,6 +294,18 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         if not len(embeddings):
             return np.zeros((0, len(self.classes_)))
         return self.classifier_.predict_proba(embeddings)
+
+    def with_measurement(self, **settings: Any) -> Self:
+        """A fitted copy whose QPU circuit runs under other shots and noise; see `QuantumHead.with_measurement`.
+
+        Raises:
+            ConfigError: a setting that is not about measurement, or does not fit.
+        """
+        check_is_fitted(self, "classifier_")
+        measured = copy.copy(self)
+        measured.classifier_ = self.classifier_.with_measurement(**settings)
+        measured.head = measured.classifier_.head
+        return measured
 
     def save_pretrained(
         self, folder: str | Path, *, data: str | None = None, metrics: Mapping[str, float] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -81,6 +82,38 @@ def compare_heads(
         correct = int((head.predict(X_test) == y_test).sum())
         accuracy, interval = accuracy_interval(correct, len(y_test))
         yield HeadResult(name, head.n_parameters_, accuracy, interval, seconds)
+
+
+@dataclass(frozen=True)
+class RepeatedAccuracy:
+    """The mean accuracy over draws of shots and trajectories, and how the draws spread.
+
+    `interval` is the 95 % interval of the mean for the chance of the test sentences; `spread` is the standard deviation
+    of the single draws, None if there was one.
+    """
+
+    accuracy: float
+    interval: tuple[float, float]
+    draws: int
+    spread: float | None
+    lowest: float
+    highest: float
+
+
+def repeated_accuracy(head: Head, embeddings: NDArray[Any], labels: NDArray[Any], draws: int) -> RepeatedAccuracy:
+    """Score a fitted head on the same samples `draws` times, each with shots and trajectories of its own.
+
+    Args:
+        head: Fitted.
+        embeddings: Shape (n, embedding_dim).
+        labels: Shape (n,).
+        draws: At least 1.
+    """
+    correct = [int((head.predict(embeddings) == labels).sum()) for _ in range(draws)]
+    _, interval = accuracy_interval(round(statistics.mean(correct)), len(labels))
+    shares = [count / len(labels) for count in correct]
+    spread = statistics.stdev(shares) if draws > 1 else None
+    return RepeatedAccuracy(statistics.mean(shares), interval, draws, spread, min(shares), max(shares))
 
 
 def accuracy_interval(correct: int, total: int) -> tuple[float, tuple[float, float]]:

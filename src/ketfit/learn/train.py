@@ -92,6 +92,7 @@ def train(
     with _bar(config.epochs, progress) as bar:
         while not run.finished():
             epoch = len(run.history)
+            _seed_draws(module, seed, epoch)
             rate = learning_rate(config, epoch)
             train_loss = run.train_epoch(_batches(loaded, config.batch_size, seed, epoch), rate)
             loss, accuracy = (None, None) if held is None else evaluate(module, held, config.batch_size)
@@ -105,6 +106,7 @@ def train(
                 loss=f"{'training' if loss is None else 'validation'} loss {shown:.4f}",
             )
     module.load_state_dict(run.best)
+    _seed_draws(module, seed)
     return TrainResult(tuple(run.history), run.best_epoch)
 
 
@@ -144,6 +146,19 @@ def _load(module: nn.Module, samples: Samples) -> Samples:
         one = module.load(samples.x[:1])
         small = one.nbytes * len(samples) <= _LOADED_BYTES
         return replace(samples, x=module.load(samples.x)) if small else samples
+
+
+@runtime_checkable
+class _Draws(Protocol):
+    """A module that draws shots or trajectories."""
+
+    generator: torch.Generator | None
+
+
+def _seed_draws(module: nn.Module, seed: int, *epoch: int) -> None:
+    # Of each epoch its own, so that a resumed run needs no state of a generator.
+    if isinstance(module, _Draws):
+        module.generator = torch_stream(seed, "shots", *epoch)
 
 
 @dataclass(frozen=True)

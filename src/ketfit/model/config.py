@@ -6,18 +6,29 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from ketfit.circuit.ansatz import count_ring_weights, encoder_circuit, reuploading_circuit
 from ketfit.circuit.circuit import Circuit
 from ketfit.settings import Config, Finite, Positive
+from ketfit.simulate.density import MOST_QUBITS as MOST_EXACT
+from ketfit.simulate.mitigation import Mitigation
+from ketfit.simulate.native import MAX_JOINT
+from ketfit.simulate.noise import NoiseConfig, load_noise
+from ketfit.simulate.shots import Gradient
 
 MOST_QUBITS = 30
 """Of one circuit: its state is 4 GiB in single precision."""
 
 MOST_ROTATIONS = 1_000_000
 """In the circuits of one head. Settings that ask for more are a mistake, or an attack on whoever loads them."""
+
+
+def _read_noise(value: Any) -> Any:
+    if isinstance(value, str):
+        return load_noise(value)
+    return NoiseConfig.from_mapping(value, where="noise") if isinstance(value, Mapping) else value
 
 
 class HeadConfig(Config):
@@ -53,9 +64,50 @@ class HeadConfig(Config):
         Finite, Field(ge=0, description="Constant in one spare amplitude, in units of the embedding's norm; 0 is off")
     ] = 0.0
     skip_connection: Annotated[bool, Field(description="The linear layer also sees the encoders' output")] = False
-    shots: Annotated[None, Field(description="Finite shots; not in this version")] = None
-    gradient: Annotated[None, Field(description="Gradient policy under shots; not in this version")] = None
-    noise: Annotated[None, Field(description="Gate noise; not in this version")] = None
+    shots: Annotated[Positive | None, Field(description="Shots that each readout comes from; none is exact")] = None
+    gradient: Annotated[
+        Gradient | None, Field(description="How shots are differentiated; with shots, reparameterized unless given")
+    ] = None
+    noise: Annotated[
+        NoiseConfig | None,
+        BeforeValidator(_read_noise),
+        Field(description="Noise of the QPU circuit: a table of settings, or a device's name"),
+    ] = None
+    trajectories: Annotated[
+        Positive | None, Field(description="Pauli trajectories per sample that noise is averaged over; none is exact")
+    ] = None
+    mitigation: Annotated[
+        tuple[Mitigation, ...],
+        BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+        Field(description="What is done about noise at evaluation: readout, zero_noise"),
+    ] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_gradient(cls, settings: Any) -> Any:
+        # The policy stands in every saved model with shots, whether it was chosen or not.
+        if isinstance(settings, dict) and settings.get("shots") is not None and settings.get("gradient") is None:
+            return {**settings, "gradient": "reparameterized"}
+        return settings
+
+    @model_validator(mode="after")
+    def _can_be_measured(self) -> HeadConfig:
+        if self.gradient is not None and self.shots is None:
+            raise ValueError(f"gradient={self.gradient!r} says how to differentiate shots; give shots too")
+        if self.shots is not None and self.n_measured > MAX_JOINT:
+            raise ValueError(f"n_measured={self.n_measured}: with shots at most {MAX_JOINT} qubits are read together")
+        if self.noise is None:
+            for name in ("trajectories", "mitigation"):
+                if getattr(self, name):
+                    raise ValueError(f"{name}={getattr(self, name)!r} is about noise; give noise too")
+        elif self.trajectories is not None:
+            self.noise.check_unravelled()
+        elif self.qpu_qubits > MOST_EXACT and not self.noise.is_silent:
+            raise ValueError(
+                f"exact noise on {self.qpu_qubits} qubits takes 4**{self.qpu_qubits} numbers, and {MOST_EXACT} qubits "
+                "are the most; give trajectories"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> HeadConfig:
@@ -113,6 +165,12 @@ class HeadConfig(Config):
             angle_scale=math.pi / 2,
             reference_amplitude=1.0,
         )
+
+    @property
+    def is_random(self) -> bool:
+        """Whether two evaluations differ: there are shots, or trajectories of noise that is not silent."""
+        sampled = self.trajectories is not None and self.noise is not None and not self.noise.is_silent
+        return self.shots is not None or sampled
 
     @property
     def qpu_qubits(self) -> int:

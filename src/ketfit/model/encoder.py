@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ketfit.errors import ConfigError, InputError
 from ketfit.model.config import HeadConfig
-from ketfit.simulate.statevector import expectation
+from ketfit.simulate.measurement import expectation
 
 
 class Encoder(nn.Module):

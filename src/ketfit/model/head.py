@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from ketfit.errors import ConfigError, InputError
 from ketfit.model.config import HeadConfig
 from ketfit.model.encoder import Encoder, initial_angles
-from ketfit.simulate.statevector import expectation
+from ketfit.simulate.measurement import expectation
+from ketfit.simulate.mitigation import mitigated_expectation
+from ketfit.simulate.noise import noisy_light_cone
+from ketfit.simulate.shots import StepCost, step_cost
+
+MEASUREMENT = {"shots": None, "gradient": None, "noise": None, "trajectories": None, "mitigation": ()}
+"""The settings of a head that its parameters do not depend on, and what they are when they are off."""
 
 
 class QuantumHead(nn.Module):
@@ -53,6 +62,8 @@ class QuantumHead(nn.Module):
         self.angle_scale = nn.Parameter(scale, requires_grad=config.train_angle_scale)
         features = config.n_measured + (config.qpu_qubits if config.skip_connection else 0)
         self.linear = seeded_linear(features, n_classes, generator)
+        self.generator: torch.Generator | None = None
+        """Source of shots and trajectories; None is torch's default one."""
         self.to(dtype)
 
     def forward(self, embeddings: Tensor) -> Tensor:
@@ -63,10 +74,54 @@ class QuantumHead(nn.Module):
         """
         self._check(embeddings)
         z = self.encoder.read(embeddings if embeddings.dim() == 3 else self.encoder.load(embeddings))
-        m = expectation(self.circuit, self.weights, self.angle_scale * z, qubits=range(self.config.n_measured))
+        m = self._measure(self.angle_scale * z)
         features = torch.cat([m, z], dim=1) if self.config.skip_connection else m
         logits: Tensor = self.linear(features)
         return logits
+
+    def _measure(self, inputs: Tensor) -> Tensor:
+        """What is read from the QPU's circuit, shape (batch, n_measured): with the config's shots and noise."""
+        config = self.config
+        device: dict[str, Any] = {
+            "noise": config.noise,
+            "trajectories": config.trajectories,
+            "shots": config.shots,
+            "generator": self.generator,
+        }
+        qubits = range(config.n_measured)
+        if config.mitigation and not torch.is_grad_enabled():
+            return mitigated_expectation(
+                self.circuit, self.weights, inputs, qubits=qubits, mitigation=config.mitigation, **device
+            )
+        return expectation(self.circuit, self.weights, inputs, qubits=qubits, gradient=config.gradient, **device)
+
+    def with_measurement(self, **settings: Any) -> QuantumHead:
+        """A copy of this head, with its own parameters, whose QPU circuit runs under other shots and noise.
+
+        Args:
+            settings: Any of shots, gradient, noise, trajectories and mitigation, as in `HeadConfig`; the others are
+                off. A copy that is named none is exact.
+
+        Raises:
+            ConfigError: another setting, or one that does not fit.
+        """
+        other = settings.keys() - MEASUREMENT
+        if other:
+            raise ConfigError(f"{min(other)!r} is not about measurement; known are {', '.join(MEASUREMENT)}")
+        head = copy.deepcopy(self)
+        head.config = self.config.updated(**{**MEASUREMENT, **settings})
+        head.encoder.config = head.config
+        return head
+
+    def step_cost(self, batch: int) -> StepCost | None:
+        """Circuits and shots that a QPU would run for one step of training; None if the head has no shots."""
+        config = self.config
+        if config.shots is None or config.gradient is None:
+            return None
+        measured = range(config.n_measured)
+        noisy = config.noise is not None and not config.noise.is_silent
+        cone = noisy_light_cone(self.circuit, measured) if noisy else self.circuit.light_cone(measured)
+        return step_cost(cone, batch, config.shots, config.gradient)
 
     def load(self, embeddings: Tensor) -> Tensor:
         """What the encoders' circuits start from: nothing in it is trained, so once is enough for fixed embeddings.

@@ -1,0 +1,62 @@
+"""What the command line prints: reports on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ketfit.errors import KetFitError
+
+
+def print_report(report: dict[str, Any], as_json: bool, table: Table, hint: str | None = None) -> None:
+    """A report as one JSON object, or as its table and a hint on stderr."""
+    if as_json:
+        print(json.dumps(report))  # noqa: T201
+        return
+    console().print(table)
+    if hint:
+        say(hint)
+
+
+def two_columns(report: dict[str, Any]) -> Table:
+    """A report as names and values, its nested tables one level down."""
+    table = Table(show_header=False)
+    for name, value in report.items():
+        if isinstance(value, dict):
+            for inner, figure in value.items():
+                table.add_row(plain(f"{name}.{inner}"), plain(_shown(figure)))
+        else:
+            table.add_row(plain(name), plain(_shown(value)))
+    return table
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return " to ".join(map(_shown, value)) if isinstance(value, tuple) else str(value)
+
+
+def plain(text: str) -> Text:
+    """Text as it is: a sentence in square brackets is no markup."""
+    return Text(text)
+
+
+def console() -> Console:
+    """Standard output, as wide as the terminal."""
+    return Console()
+
+
+def say(message: str) -> None:
+    """A line on stderr."""
+    Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def fail(error: KetFitError, code: int) -> NoReturn:
+    """End with an error on stderr."""
+    say(f"error: {error}")
+    sys.exit(code)
