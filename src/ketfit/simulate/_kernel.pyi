@@ -79,6 +79,7 @@ class DensityPlan:
     def forward_f32(
         self, batch: int, weights: int, inputs: int, start: int, shared: bool, result: int, threads: int, /
     ) -> None: ...
+    def pull_f32(self, weights: int, result: int, threads: int, /) -> None: ...
     def backward_f32(
         self,
         batch: int,
@@ -94,4 +95,5 @@ class DensityPlan:
         /,
     ) -> None: ...
     forward_f64 = forward_f32
+    pull_f64 = pull_f32
     backward_f64 = backward_f32

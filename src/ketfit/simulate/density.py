@@ -52,12 +52,12 @@ def measure_density(
         raise InputError(f"density matrices are computed on the CPU and weights are on {weights.device}; move them")
     check_finite(weights=weights, inputs=inputs, initial=initial)
     _check_memory(circuit, batch, weights, inputs, initial)
-    key = ("density", tuple(parities), noise)
-    if key not in circuit.memo:
-        cone = noisy_light_cone(circuit, {qubit for parity in parities for qubit in parity})
-        width = _width(circuit)
-        strings = [sum(2 << (2 * (width - 1 - qubit)) for qubit in parity) for parity in parities]  # 2 is the digit Z
-        circuit.memo[key] = make_plan(cone, strings, noise)
+    cone = noisy_light_cone(circuit, {qubit for parity in parities for qubit in parity})
+    loading = _loading(cone)
+    if initial is None and loading is not None and batch > len(parities):
+        assert inputs is not None
+        return _measure_loaded(*loading, parities, weights, inputs, noise)
+    plan = _plan(cone, parities, noise)
     width = _width(circuit)
     if initial is None:
         start = reduce(torch.kron, [weights.new_tensor([1, 0, 1 - 2 * noise.preparation, 0])] * width)
@@ -66,9 +66,78 @@ def measure_density(
         if circuit.n_qubits < width:
             start = torch.kron(start, weights.new_tensor([[1, 0, 1, 0]]))
     result: Tensor = _Density.apply(  # type: ignore[no-untyped-call]
-        circuit.memo[key], len(parities), weights, inputs, start, batch
+        plan, len(parities), weights, inputs, start, batch
     )
     return result
+
+
+def _plan(circuit: Circuit, parities: Sequence[tuple[int, ...]], noise: NoiseConfig) -> Any:
+    key = ("density", tuple(parities), noise)
+    if key not in circuit.memo:
+        width = _width(circuit)
+        strings = [sum(2 << (2 * (width - 1 - qubit)) for qubit in parity) for parity in parities]  # 2 is the digit Z
+        circuit.memo[key] = make_plan(circuit, strings, noise)
+    return circuit.memo[key]
+
+
+def _loading(circuit: Circuit) -> tuple[list[int | None], Circuit] | None:
+    """The input that each qubit's first rotation reads, if inputs enter nowhere else; and the circuit behind them."""
+    if "loading" not in circuit.memo:
+        loaded: list[int | None] = [None] * circuit.n_qubits
+        rest: list[Gate] = []
+        touched: set[int] = set()
+        for gate in circuit.gates:
+            if gate.angle is not None and gate.angle.source == "input" and gate.target not in touched:
+                loaded[gate.target] = gate.angle.index
+            else:
+                rest.append(gate)
+            touched.update(gate.qubits)
+        later = any(gate.angle is not None and gate.angle.source == "input" for gate in rest)
+        behind = Circuit(circuit.n_qubits, tuple(rest), circuit.n_weights, circuit.n_inputs)
+        first_only = circuit.n_inputs > 0 and not later
+        circuit.memo["loading"] = (loaded, behind) if first_only else None
+    result: tuple[list[int | None], Circuit] | None = circuit.memo["loading"]
+    return result
+
+
+def _measure_loaded(
+    loaded: list[int | None],
+    circuit: Circuit,
+    parities: Sequence[tuple[int, ...]],
+    weights: Tensor,
+    inputs: Tensor,
+    noise: NoiseConfig,
+) -> Tensor:
+    """The same for inputs that are loaded once, on fresh qubits: one evolution for the whole batch.
+
+    Behind the loading every sample sees the same channel. So the observables go backwards through it once (Heisenberg
+    picture), and meet each sample's product state, which has no string with a Y. By linearity one evolution gives the
+    gradient of the weights too: that of the samples' states, each times its share of the loss, summed.
+    """
+    observables: Tensor = _Observables.apply(  # type: ignore[no-untyped-call]
+        _plan(circuit, parities, noise), len(parities), 4 ** _width(circuit), weights
+    )
+    width = _width(circuit)
+    for qubit in range(width):
+        observables = observables.view(len(parities), 3**qubit, 4, -1)[:, :, :3].reshape(len(parities), -1)
+    states = [_loaded_qubit(None if index is None else inputs[:, index], inputs, noise) for index in loaded]
+    states += [inputs.new_tensor([[1.0, 0.0, 1.0]]).expand(len(inputs), 3)] * (width - len(states))
+    left, right = (
+        reduce(lambda state, qubit: (state[:, :, None] * qubit[:, None, :]).flatten(1), part)
+        for part in (states[: width // 2], states[width // 2 :])
+    )
+    matrices = observables.view(len(parities), left.shape[1], right.shape[1])
+    return torch.stack([((left @ matrix) * right).sum(dim=1) for matrix in matrices], dim=1)
+
+
+def _loaded_qubit(angle: Tensor | None, inputs: Tensor, noise: NoiseConfig) -> Tensor:
+    """Coefficients of I, X and Z of a fresh qubit, perhaps behind a noisy RY, shape (batch, 3)."""
+    z = 1 - 2 * noise.preparation
+    if angle is None:
+        return inputs.new_tensor([[1, 0, z]]).expand(len(inputs), 3)
+    after = noise.after_rotation
+    turned = (torch.ones_like(angle), after.x * z * angle.sin(), after.z * z * angle.cos() + after.shift)
+    return torch.stack(turned, dim=1)
 
 
 def pauli_coefficients(amplitudes: Tensor, flip: float = 0.0) -> Tensor:
@@ -201,3 +270,31 @@ class _Density(torch.autograd.Function):
             torch.get_num_threads(),
         )
         return None, None, grad_weights, grad_inputs, grad_start, None
+
+
+class _Observables(torch.autograd.Function):
+    """Strings in front of a circuit, by their coefficients there; differentiable in the weights."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: Any, rows: int, size: int, weights: Tensor) -> Tensor:
+        """Shape (rows, size)."""
+        weights = weights.contiguous()
+        ctx.plan = plan
+        ctx.save_for_backward(weights)
+        result = weights.new_empty(rows, size)
+        run = plan.pull_f32 if weights.dtype == torch.float32 else plan.pull_f64
+        run(weights.data_ptr(), result.data_ptr(), torch.get_num_threads())
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None, Tensor]:
+        """The gradient of the weights: of row k's state, which `grad` holds, by observable k."""
+        if torch.is_grad_enabled():
+            raise InputError("expectation is differentiable once; leave create_graph=True out")
+        (weights,) = ctx.saved_tensors
+        grad, grad_weights = grad.contiguous(), torch.empty_like(weights)
+        each_its_own = torch.eye(len(grad)).to(weights)
+        run = ctx.plan.backward_f32 if weights.dtype == torch.float32 else ctx.plan.backward_f64
+        addresses = map(_address, (each_its_own, grad_weights, None, None))
+        run(len(grad), *map(_address, (weights, None, grad)), False, *addresses, torch.get_num_threads())
+        return None, None, None, grad_weights

@@ -111,13 +111,14 @@ INLINE void map_digit(V* v, const DigitMap<T>& m) {
 }
 
 // From the coefficients in front: the slope by the angle is added; and the derivatives go in front.
-template <int STEP, class V, class T>
+template <int STEP, bool SLOPES, class V, class T>
 INLINE void map_digit_adjoint(const V* v, V* w, const DigitMap<T>& m, V& slope) {
     for (int d = 0; d < 4; ++d) {
         const V* u = v + d * (STEP == 4 ? 1 : 4);
         V* g = w + d * (STEP == 4 ? 1 : 4);
         const V x = g[X * STEP], z = g[Z * STEP];
-        slope += x * (m.dxx * u[X * STEP] + m.dxz * u[Z * STEP]) + z * (m.dzx * u[X * STEP] + m.dzz * u[Z * STEP]);
+        if (SLOPES)
+            slope += x * (m.dxx * u[X * STEP] + m.dxz * u[Z * STEP]) + z * (m.dzx * u[X * STEP] + m.dzz * u[Z * STEP]);
         g[X * STEP] = m.xx * x + m.zx * z;
         g[Z * STEP] = m.xz * x + m.zz * z;
         g[I * STEP] += m.shift * z;
@@ -157,7 +158,7 @@ void forward(TilePass<T>& p) {
     }
 }
 
-template <class S, class T>
+template <class S, class T, bool SLOPES>
 void backward(TilePass<T>& p) {
     using V = typename S::V;
     double slopes[2] = {};
@@ -167,19 +168,23 @@ void backward(TilePass<T>& p) {
         for (const size_t end = tile + 64 < p.n_tiles ? tile + 64 : p.n_tiles; tile < end;
              ++tile, i = next(i, p.mask)) {
             V v[16], w[16];
-            load<S>(v, p.state + skewed(i), p);
             load<S>(w, p.adjoint + skewed(i), p);
-            if (p.cnot) {
-                cnot(v);
-                if (p.noise->on) add_noise(v, *p.noise);
+            if (SLOPES) {
+                load<S>(v, p.state + skewed(i), p);
+                if (p.cnot) {
+                    cnot(v);
+                    if (p.noise->on) add_noise(v, *p.noise);
+                }
             }
             if (p.a.on) {
                 V u[16];
-                for (int k = 0; k < 16; ++k) u[k] = v[k];
-                if (p.b.on) map_digit<1>(u, p.b);
-                map_digit_adjoint<4>(u, w, p.a, slope_a);
+                if (SLOPES) {
+                    for (int k = 0; k < 16; ++k) u[k] = v[k];
+                    if (p.b.on) map_digit<1>(u, p.b);
+                }
+                map_digit_adjoint<4, SLOPES>(u, w, p.a, slope_a);
             }
-            if (p.b.on) map_digit_adjoint<1>(v, w, p.b, slope_b);
+            if (p.b.on) map_digit_adjoint<1, SLOPES>(v, w, p.b, slope_b);
             if (p.cnot) {
                 if (p.noise->on) add_noise_adjoint(w, *p.noise);
                 cnot(w);
@@ -195,7 +200,7 @@ void backward(TilePass<T>& p) {
 
 template <class S, class T>
 constexpr TileEngine<T> engine() {
-    return {S::lanes, forward<S, T>, backward<S, T>};
+    return {S::lanes, forward<S, T>, backward<S, T, true>, backward<S, T, false>};
 }
 
 #define JOIN2(a, b) a##b

@@ -60,6 +60,7 @@ struct TileEngine {
     int lanes;
     void (*forward)(TilePass<T>&);
     void (*backward)(TilePass<T>&);
+    void (*pull)(TilePass<T>&);  // backward without coefficients and slopes: of an observable, say
 };
 
 struct TileEngines {

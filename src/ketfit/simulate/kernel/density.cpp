@@ -128,6 +128,19 @@ class DensityRun {
         });
     }
 
+    // The observables in front of all operations: a row of coefficients for each, as if the batch were they.
+    void pull(T* out) {
+        over_samples(1, [&](int64_t row, States& states) {
+            T* adjoint = states[0].data;
+            std::fill_n(adjoint, plan_.room(), T(0));
+            adjoint[skewed(size_t(plan_.observables[size_t(row)]))] = 1;
+            for (size_t i = plan_.ops.size(); i-- > 0;)
+                over_parts(prepare(i, row, nullptr, adjoint, nullptr),
+                           [&](TilePass<T>& pass, int64_t) { engine_.pull(pass); });
+            copy_out(adjoint, out + size_t(row) * plan_.size());
+        });
+    }
+
     // grad_weights holds doubles, a row for each sample, so that the order of adding does not depend on the threads.
     void backward(const T* grads, double* grad_weights, T* grad_inputs, T* grad_start) {
         const size_t n = plan_.ops.size(), n_columns = plan_.observables.size();
@@ -157,10 +170,7 @@ class DensityRun {
                 }
                 end = first;
             }
-            if (grad_start)
-                runs([&](size_t from, size_t to, size_t length) {
-                    std::copy_n(adjoint + to, length, grad_start + size_t(sample) * plan_.size() + from);
-                });
+            if (grad_start) copy_out(adjoint, grad_start + size_t(sample) * plan_.size());
         });
     }
 
@@ -193,6 +203,10 @@ class DensityRun {
     void begin(int64_t sample, T* state) const {
         const T* start = start_ + (shared_ ? 0 : size_t(sample) * plan_.size());
         runs([&](size_t from, size_t to, size_t length) { std::copy_n(start + from, length, state + to); });
+    }
+
+    void copy_out(const T* adjoint, T* out) const {
+        runs([&](size_t to, size_t from, size_t length) { std::copy_n(adjoint + from, length, out + to); });
     }
 
     // visit(index, skewed index, length) for every run of coefficients without a gap.
@@ -319,6 +333,13 @@ void forward(const DensityPlan& plan, int64_t batch, uintptr_t weights, uintptr_
 }
 
 template <class T>
+void pull(const DensityPlan& plan, uintptr_t weights, uintptr_t out, int threads) {
+    nb::gil_scoped_release release;
+    DensityRun<T>(plan, int64_t(plan.observables.size()), at<const T>(weights), nullptr, nullptr, true, threads)
+        .pull(at<T>(out));
+}
+
+template <class T>
 void backward(const DensityPlan& plan, int64_t batch, uintptr_t weights, uintptr_t inputs, uintptr_t start, bool shared,
               uintptr_t grads, uintptr_t grad_weights, uintptr_t grad_inputs, uintptr_t grad_start, int threads) {
     nb::gil_scoped_release release;
@@ -341,6 +362,8 @@ void bind_density(nb::module_& m) {
         .def("__init__", &make_plan)
         .def("forward_f32", &forward<float>)
         .def("forward_f64", &forward<double>)
+        .def("pull_f32", &pull<float>)
+        .def("pull_f64", &pull<double>)
         .def("backward_f32", &backward<float>)
         .def("backward_f64", &backward<double>);
 }
