@@ -94,8 +94,8 @@ def _loading(circuit: Circuit) -> tuple[list[int | None], Circuit] | None:
             touched.update(gate.qubits)
         later = any(gate.angle is not None and gate.angle.source == "input" for gate in rest)
         behind = Circuit(circuit.n_qubits, tuple(rest), circuit.n_weights, circuit.n_inputs)
-        first_only = circuit.n_inputs > 0 and not later
-        circuit.memo["loading"] = (loaded, behind) if first_only else None
+        once = not later and any(index is not None for index in loaded)
+        circuit.memo["loading"] = (loaded, behind) if once else None
     result: tuple[list[int | None], Circuit] | None = circuit.memo["loading"]
     return result
 
@@ -213,7 +213,7 @@ def _check_memory(circuit: Circuit, batch: int, weights: Tensor, inputs: Tensor 
             f"a density matrix on {circuit.n_qubits} qubits has 4**{circuit.n_qubits} entries; exact noise goes up to "
             f"{MOST_QUBITS} qubits: pass trajectories for more"
         )
-    state = weights.element_size() * 4 ** _width(circuit)
+    state = weights.element_size() * 4 ** _width(circuit) * 1.07  # with the gaps of channels.h
     tensors = (weights, inputs, initial)
     states = 1 + min(batch, torch.get_num_threads())
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):

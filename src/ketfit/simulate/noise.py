@@ -95,7 +95,7 @@ class NoiseConfig(Config):
         if self.t1_us is not None and self.t2_us is not None and self.t2_us > 2 * self.t1_us:
             raise ValueError(f"t2_us={self.t2_us} is more than 2 t1_us={2 * self.t1_us}, which no qubit can have")
         if relaxes != timed:
-            missing = "time_1q_us and time_2q_us" if relaxes else "t1_us and t2_us"
+            missing = "time_1q_us or time_2q_us, or both," if relaxes else "t1_us or t2_us, or both,"
             raise ValueError(f"T1 and T2 act for as long as a gate takes; give {missing} too, or none of the four")
         if self.readout is not None:
             for true, column in enumerate(zip(*self.readout, strict=True)):
@@ -198,6 +198,9 @@ def noise_from_fidelities(
         fidelity_1q, fidelity_2q: Average gate fidelities.
         fidelity_spam: Of preparation and measurement together.
         t1_us, t2_us, time_1q_us, time_2q_us: Microseconds, as in `NoiseConfig`.
+
+    Raises:
+        ConfigError: a fidelity that no depolarizing comes down to, or a number out of range.
     """
     relaxing = NoiseConfig(t1_us=t1_us, t2_us=t2_us, time_1q_us=time_1q_us, time_2q_us=time_2q_us)
     error = 1 - fidelity_spam
@@ -209,9 +212,14 @@ def noise_from_fidelities(
 
 
 def _depolarizing(fidelity: float, dimension: int, relaxation: Channel) -> float:
+    if not 1 / dimension <= fidelity <= 1:
+        raise ConfigError(
+            f"a gate fidelity of {fidelity} is out of range; on dimension {dimension} it is at least "
+            f"{1 / dimension}, where nothing is left of the state, and at most 1"
+        )
     trace = (1 + relaxation.x + relaxation.z + relaxation.y) ** (dimension // 2)
     wanted = dimension * ((dimension + 1) * fidelity - 1)  # the trace that this average fidelity stands for
-    return max(0.0, 1 - (wanted - 1) / (trace - 1))
+    return max(0.0, (trace - wanted) / (trace - 1)) if trace > 1 else 0.0
 
 
 def _ionq_forte() -> NoiseConfig:

@@ -1,0 +1,113 @@
+"""Noise for the simulator's tests, and what Qiskit Aer makes of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.quantum_info import DensityMatrix, Kraus, Pauli, Statevector, SuperOp
+from qiskit_aer import AerSimulator
+from qiskit_aer.library import SetDensityMatrix
+from qiskit_aer.noise import NoiseModel, QuantumError, depolarizing_error, pauli_error, thermal_relaxation_error
+
+from ketfit.circuit import Circuit
+from ketfit.circuit.export import to_qiskit
+from ketfit.simulate import NoiseConfig
+
+_TIMES = {"time_1q_us": 1.5, "time_2q_us": 6.0}
+ALL = NoiseConfig(
+    depolarizing_1q=0.02,
+    depolarizing_2q=0.05,
+    bit_flip=0.01,
+    phase_flip=0.03,
+    t1_us=80.0,
+    t2_us=110.0,
+    preparation=0.04,
+    **_TIMES,
+)
+NOISES = {
+    "depolarizing of rotations": NoiseConfig(depolarizing_1q=0.07),
+    "depolarizing of CNOTs": NoiseConfig(depolarizing_2q=0.1),
+    "bit flips": NoiseConfig(bit_flip=0.04),
+    "phase flips": NoiseConfig(phase_flip=0.06),
+    "damping": NoiseConfig(t1_us=50.0, **_TIMES),
+    "dephasing": NoiseConfig(t2_us=40.0, **_TIMES),
+    "relaxation": NoiseConfig(t1_us=50.0, t2_us=70.0, **_TIMES),
+    "fast dephasing": NoiseConfig(t1_us=50.0, t2_us=20.0, **_TIMES),
+    "a twirl": NoiseConfig(t1_us=30.0, t2_us=40.0, pauli_twirl=True, **_TIMES),
+    "preparation": NoiseConfig(preparation=0.1),
+    "all": ALL,
+    "all, twirled": ALL.updated(pauli_twirl=True),
+}
+DIGITS = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[1, 0], [0, -1]], [[0, -1j], [1j, 0]]])  # I, X, Z, Y
+
+
+def some_parities(n_qubits: int, seed: int = 0) -> list[tuple[int, ...]]:
+    """Each qubit, all of them, none, and a shuffled half."""
+    half = np.random.default_rng(seed).permutation(n_qubits)[: 1 + n_qubits // 2].tolist()
+    return [*((qubit,) for qubit in range(n_qubits)), tuple(range(n_qubits)), (), tuple(half)]
+
+
+def matrix_of(coefficients: np.ndarray) -> np.ndarray:
+    """rho from tr(P rho) of every string P."""
+    n_qubits = coefficients.size.bit_length() // 2
+    result = coefficients.reshape([4] * n_qubits)
+    for _ in range(n_qubits):  # the first digit turns into a row and a column behind the others
+        result = np.tensordot(result, DIGITS / 2, axes=(0, 0))
+    rows = list(range(0, 2 * n_qubits, 2))
+    return result.transpose(rows + [1 + row for row in rows]).reshape(2**n_qubits, 2**n_qubits)
+
+
+def aer_channels(noise: NoiseConfig) -> tuple[SuperOp, SuperOp]:
+    """What follows a rotation, and a CNOT."""
+    one = SuperOp(depolarizing_error(noise.depolarizing_1q, 1)).compose(_on_each(noise, noise.time_1q_us))
+    each = _on_each(noise, noise.time_2q_us)
+    return one, SuperOp(depolarizing_error(noise.depolarizing_2q, 2)).compose(each.tensor(each))
+
+
+def run_aer(
+    circuit: Circuit,
+    weights: np.ndarray,
+    inputs: np.ndarray,
+    initial: np.ndarray | None,
+    noise: NoiseConfig,
+    parities: Sequence[tuple[int, ...]] = (),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of one sample: the expectation of each parity, and the density matrix with qubit 0 the highest bit."""
+    model, converted = NoiseModel(), QuantumCircuit(circuit.n_qubits)
+    for name, channel in zip(("ry", "cx"), aer_channels(noise), strict=True):
+        model.add_all_qubit_quantum_error(QuantumError(Kraus(channel)), [name])
+    if initial is not None:
+        start = DensityMatrix(Statevector(initial).reverse_qargs())
+        converted.append(SetDensityMatrix(start), range(circuit.n_qubits))
+    for qubit in range(circuit.n_qubits):
+        converted.append(_flip("X", noise.preparation).to_instruction(), [qubit])
+    converted.compose(to_qiskit(circuit, weights, inputs), inplace=True)
+    for label, parity in enumerate(parities):
+        converted.save_expectation_value(Pauli("Z" * len(parity)), list(parity), label=str(label))
+    converted.save_density_matrix(label="matrix")
+    simulator = AerSimulator(method="density_matrix", noise_model=model, max_parallel_threads=1)
+    data = simulator.run(converted).result().data()
+    matrix = DensityMatrix(np.asarray(data["matrix"])).reverse_qargs().data
+    return np.array([data[str(label)] for label in range(len(parities))]), matrix
+
+
+def _flip(pauli: str, probability: float) -> SuperOp:
+    return SuperOp(pauli_error([(pauli, probability), ("I", 1 - probability)]))
+
+
+def _on_each(noise: NoiseConfig, time: float | None) -> SuperOp:
+    flips = _flip("X", noise.bit_flip).compose(_flip("Z", noise.phase_flip))
+    if time is None:
+        return flips
+    t1 = math.inf if noise.t1_us is None else noise.t1_us
+    relaxation = SuperOp(thermal_relaxation_error(t1, 2 * t1 if noise.t2_us is None else noise.t2_us, time))
+    return flips.compose(twirl(relaxation) if noise.pauli_twirl else relaxation)
+
+
+def twirl(channel: SuperOp) -> SuperOp:
+    """The mean over the Paulis P of: P, the channel, and P again."""
+    paulis = [SuperOp(Pauli(name)) for name in "IXYZ"]
+    return sum((pauli.compose(channel).compose(pauli) for pauli in paulis[1:]), start=channel) / 4
