@@ -97,24 +97,25 @@ def draw_frames(
         "ry": _draw_errors(rotations, single, count, rng),
         "cx": _draw_errors(len(circuit.gates) - rotations, both, count, rng),
     }
-    x = rng.random((circuit.n_qubits, count)) < noise.preparation
-    z = np.zeros_like(x)
-    reversed_ = np.empty((rotations, count), np.bool_)
+    # Of each qubit one array, in which bit 0 is its X and bit 1 its Z.
+    frames = list((rng.random((circuit.n_qubits, count)) < noise.preparation).astype(np.uint8))
+    at_rotation = np.empty((rotations, count), np.uint8)
     rotation = 0
     for gate in circuit.gates:
+        target = frames[gate.target]
+        struck, on_target, on_control = next(errors[gate.name])
         if gate.control is None:
-            np.logical_xor(x[gate.target], z[gate.target], out=reversed_[rotation])
+            at_rotation[rotation] = target
             rotation += 1
         else:
-            x[gate.target] ^= x[gate.control]
-            z[gate.control] ^= z[gate.target]
-        struck, bits = next(errors[gate.name])
-        if len(struck):
-            for place, qubit in enumerate(reversed(gate.qubits)):
-                x[qubit, struck] ^= bits[2 * place]
-                z[qubit, struck] ^= bits[2 * place + 1]
-    signs = np.ascontiguousarray((1 - 2 * reversed_.view(np.int8)).T)
-    return signs, np.ascontiguousarray(x[list(measured)].T)
+            control = frames[gate.control]
+            target ^= control & 1
+            control ^= target & 2
+            control[struck] ^= on_control
+        target[struck] ^= on_target
+    reverses = np.array([1, -1, -1, 1], np.int8)  # X and Z do, Y does not
+    flips = np.array([frames[qubit] for qubit in measured]) & 1 == 1
+    return np.ascontiguousarray(reverses.take(at_rotation).T), np.ascontiguousarray(flips.T)
 
 
 def _compose(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -125,18 +126,18 @@ def _compose(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) ->
 
 def _draw_errors(
     gates: int, probabilities: npt.NDArray[np.float64], count: int, rng: np.random.Generator
-) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
-    """For each gate, the trajectories that an error strikes behind it, and the bits (x, z of the target first) of each.
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
+    """For each gate: the trajectories that an error strikes behind it, and of each the Pauli on target and control.
 
-    Paulis are numbered by those bits: 1 is X, 2 Z, 3 Y, and 4, 8, 12 the same on the control.
+    Paulis are 1 X, 2 Z and 3 Y; `probabilities` are of 4 times the control's plus the target's.
     """
     places = _draw_places(gates * count, 1 - probabilities[0], rng)
     shares = np.cumsum(probabilities[1:])
-    codes = 1 + np.searchsorted(shares[:-1], shares[-1] * rng.random(len(places)), side="right")
-    bits = codes >> np.arange(4)[:, None] & 1 == 1
-    ends = np.searchsorted(places, count * np.arange(gates + 1))
-    for gate, (start, end) in enumerate(pairwise(ends)):
-        yield places[start:end] - count * gate, bits[:, start:end]
+    codes = (1 + np.searchsorted(shares[:-1], shares[-1] * rng.random(len(places)), side="right")).astype(np.uint8)
+    on_target, on_control, struck = codes & 3, codes >> 2, places % count
+    ends = np.searchsorted(places, count * np.arange(gates + 1)).tolist()
+    for start, end in pairwise(ends):
+        yield struck[start:end], on_target[start:end], on_control[start:end]
 
 
 def _draw_places(trials: int, chance: float, rng: np.random.Generator) -> npt.NDArray[np.int64]:
