@@ -164,6 +164,61 @@ def test_evaluate_counts_what_predict_gets_right(capsys: pytest.CaptureFixture[s
     assert report["size"] == len(SENTENCES)
 
 
+def test_evaluate_repeats_what_is_drawn(capsys: pytest.CaptureFixture[str], model: Path, data: Path) -> None:
+    exact = run_json(capsys, "evaluate", model, data)
+    assert (exact["draws"], exact["spread"]) == (1, None)
+    few = ["--shots", 3, "--repeats", 7]
+    drawn = run_json(capsys, "evaluate", model, data, *few)
+    assert drawn["draws"] == 7
+    assert drawn["lowest"] < drawn["accuracy"] < drawn["highest"]
+    assert drawn["spread"] > 0
+    assert run_json(capsys, "evaluate", model, data, *few) == drawn
+
+
+def test_evaluate_takes_noise_by_name_and_from_a_file(
+    capsys: pytest.CaptureFixture[str], model: Path, data: Path, tmp_path: Path
+) -> None:
+    assert run_json(capsys, "evaluate", model, data, "--noise", "ionq-forte")["draws"] == 1
+    own = tmp_path / "own.toml"
+    own.write_text("depolarizing_2q = 1.0\nreadout = [[0.9, 0.2], [0.1, 0.8]]\n")
+    mitigated = ["--mitigate", "readout", "--mitigate", "zero_noise"]
+    worst = run_json(capsys, "evaluate", model, data, "--noise", own, *mitigated)
+    assert worst["accuracy"] == 0.5  # nothing is left to tell the classes by
+    sampled = run_json(capsys, "evaluate", model, data, "--noise", own, "--trajectories", 4, "--repeats", 2)
+    assert sampled["draws"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--shots", 0], "shots=0"),
+        (["--noise", "ionq"], "unknown device 'ionq'; known are ionq-forte, ionq-aria, or name a .toml file"),
+        (["--trajectories", 4], "trajectories=4 is about noise"),
+        (["--noise", "ionq-forte", "--trajectories", 4], "pauli_twirl=True"),
+        (["--mitigate", "magic", "--noise", "ionq-aria"], "magic"),
+    ],
+)
+def test_evaluate_refuses_what_cannot_be_measured(
+    capsys: pytest.CaptureFixture[str], model: Path, data: Path, arguments: list[object], message: str
+) -> None:
+    code, _, err = run(capsys, "evaluate", model, data, *arguments)
+    assert code == 2
+    assert message in err
+
+
+def test_a_model_with_shots_says_what_a_step_costs(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    settings = [*SMALL, "--set", "head.shots=20", "--set", "head.gradient=parameter_shift"]
+    settings += ["--set", "head.noise.bit_flip=0.01", "--set", "train.batch_size=16"]
+    report = run_json(capsys, "fit", data, "-o", tmp_path / "m", "--body", tiny_body_folder, *settings)
+    cost = report["qpu_step"]
+    assert cost["shots"] == 20 * cost["circuits"]
+    assert cost["circuits"] % 16 == 0
+    assert run_json(capsys, "inspect", tmp_path / "m")["qpu_step"] == cost
+    assert run_json(capsys, "evaluate", tmp_path / "m", data)["draws"] == 10  # as it was trained
+
+
 def test_evaluate_refuses_a_label_that_training_did_not_see(
     capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
 ) -> None:

@@ -159,6 +159,8 @@ def fit(
         "best_epoch": fitted.best_epoch_,
         "validation_accuracy": best.validation_accuracy,
     }
+    if cost := fitted.module_.step_cost(min(fitted.train_config_.batch_size, fitted.train_size_)):
+        report["qpu_step"] = asdict(cost)
     if few_shot is not None:
         correct = int((classifier.predict(test.texts, progress=True) == np.asarray(test.labels)).sum())
         accuracy, interval = accuracy_interval(correct, len(test))
@@ -267,6 +269,7 @@ def inspect(model: Model, as_json: AsJson = False) -> None:
         **record.model_dump(),
         "parameters": head.parameter_counts(),
         "unreachable_angles": head.unreachable_angles(),
+        "qpu_step": asdict(cost) if (cost := head.step_cost(min(record.train.batch_size, record.train_size))) else None,
         "circuits": {
             name: {"qubits": circuit.n_qubits, **circuit.gate_counts(), "depth": circuit.depth()}
             for name, circuit in circuits.items()
