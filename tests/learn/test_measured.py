@@ -104,6 +104,21 @@ def test_a_saved_model_measures_as_it_did(way: dict[str, Any], tmp_path: Path) -
     assert policy == (way.get("gradient", "reparameterized") if "shots" in way else None)
 
 
+def test_the_card_says_how_it_was_measured(tmp_path: Path) -> None:
+    for name, way in WAYS.items():
+        fitted(**way).save_pretrained(tmp_path / name)
+        card = (tmp_path / name / "README.md").read_text(encoding="utf-8")
+        assert ("simulated exactly" in card, "The expectation values are exact" in card) == (False, False)
+        assert ("| read-out | 50 shots, gradient " in card) == ("shots" in way)
+        assert ("| noise | depolarizing_1q 0.005, depolarizing_2q 0.03, readout" in card) == ("noise" in way)
+        assert (", by 8 trajectories a sample |" in card) == ("trajectories" in way)
+    fitted().save_pretrained(tmp_path / "exact")
+    card = (tmp_path / "exact" / "README.md").read_text(encoding="utf-8")
+    assert "simulated exactly" in card
+    assert "The expectation values are exact" in card
+    assert "| noise | none |" in card
+
+
 @every_way
 def test_a_copy_has_draws_of_its_own(way: dict[str, Any]) -> None:
     classifier = fitted(**way)

@@ -361,8 +361,11 @@ def _card(record: ModelRecord, head: QuantumHead) -> str:
     # Markdown, not HTML: what comes from outside stands in code spans, where nothing else has a meaning.
     environment = Environment(loader=PackageLoader("ketfit.learn", "."), undefined=StrictUndefined)  # noqa: S701
     environment.filters["code"] = _code_span
+    noise = {} if record.head.noise is None else record.head.noise.model_dump(exclude_defaults=True)
     return environment.get_template("model_card.md.j2").render(
         record=record,
+        exact=record.head.shots is None and not noise,
+        noise=", ".join(f"{name} {value}" for name, value in noise.items()),
         counts=head.parameter_counts(),
         gates=head.circuit.gate_counts(),
         depth=head.circuit.depth(),
