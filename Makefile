@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 SETTINGS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/ketfit/simulate/kernel/*)
 
-.PHONY: help demo test check bench peers sanitize docs wheel mpnet clean
+.PHONY: help demo test check bench peers noise sanitize docs wheel mpnet clean
 
 help:
 	@echo "make demo    train, compare and save a quantum head on bundled film reviews"
@@ -13,6 +13,7 @@ help:
 	@echo "make check   format, lint, types, import floors"
 	@echo "make bench   run the benchmarks and write benchmarks/results/"
 	@echo "make peers   time the simulator beside seven others (an hour; installs them in build/)"
+	@echo "make noise   time noisy circuits beside three others, and run the study of shots and noise (an hour)"
 	@echo "make sanitize  run the kernel's tests under address, undefined-behaviour and thread sanitizers"
 	@echo "make docs    build the documentation into site/"
 	@echo "make wheel   build the wheel and try it in an environment of its own"
@@ -38,6 +39,11 @@ bench: $(VENV)/test.stamp
 peers: $(VENV)/test.stamp
 	benchmarks/peers/setup.sh
 	$(BIN)/python benchmarks/kernel.py --output benchmarks/results/kernel.json
+
+noise: $(VENV)/demo.stamp $(VENV)/test.stamp
+	$(PIP) qulacs==0.6.14
+	$(BIN)/python benchmarks/noise.py --output benchmarks/results/noise.json
+	$(BIN)/python studies/shots_and_noise.py
 
 sanitize: $(VENV)/sanitize.stamp
 	tests/sanitize.sh $(BIN)/python

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from kernel import CIRCUIT, describe, write_json
+from kernel import earlier, start_report, write_json
 from peers.step import benchmark_circuit
 
 from ketfit import Circuit, NoiseConfig, expectation
@@ -36,19 +36,24 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def main(
     qubits: Annotated[list[int], typer.Option(help="Widths; repeat it for several.")] = [6, 8, 10],  # noqa: B006
+    parts: Annotated[list[str] | None, typer.Option(help="Of the report; the file keeps the others.")] = None,
     output: Annotated[Path | None, typer.Option(help="JSON file.")] = None,
 ) -> None:
     """Time every simulator and print how many times slower than KetFit it is."""
-    report = {
-        **describe("noise", {"qubits": qubits}),
-        "circuit": CIRCUIT,
+    known: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "exact": lambda: [row for width in qubits for row in exact_rows(width)],
+        "trajectories": lambda: [trajectory_row(width) for width in qubits],
+        "training": lambda: [training_row(width) for width in qubits],
+        "mitigation": mitigation_rows,
+    }
+    names, report = start_report("noise", "parts", known, {"qubits": qubits, "parts": parts})
+    report |= {
         "noise": NOISE.model_dump(mode="json"),
         "versions": {name: version(name) for name in ("qiskit-aer", "pennylane", "qulacs")},
     }
-    report["exact"] = [row for width in qubits for row in exact_rows(width)]
-    report["trajectories"] = [trajectory_row(width) for width in qubits]
-    report["training"] = [training_row(width) for width in qubits]
-    report["mitigation"] = mitigation_rows()
+    kept = {} if output is None else earlier(output, report)
+    report |= {name: known[name]() if name in names else kept.get(name) for name in known}
+    report["command"] = kept.get("command", report["command"])  # that of the first run, which made all parts
     print(json.dumps(report, indent=2))
     if output is not None:
         write_json(output, report)

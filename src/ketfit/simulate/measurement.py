@@ -89,7 +89,7 @@ def expectation(
         return draw(device.distribution(circuit, *tensors, batch), shots, generator)
     if gradient == "parameter_shift":
         cone = noisy_light_cone(circuit, measured) if device.has_gate_noise else circuit.light_cone(measured)
-        return parameter_shift(device.distribution, cone, *tensors, batch, shots, generator)
+        return parameter_shift(device.distribution, cone, *tensors, batch, shots, generator, trajectories or 1)
     estimate = straight_through if gradient == "straight_through" else reparameterized
     return estimate(device.distribution(circuit, *tensors, batch), shots, generator)
 
@@ -171,9 +171,10 @@ def misread_distribution(distribution: Tensor, readout: Confusion | None) -> Ten
 
 def _on_each_bit(matrix: Tensor, distribution: Tensor) -> Tensor:
     """A 2 x 2 matrix on each bit of an array of shape (batch, 2**bits)."""
+    batch, readings = distribution.shape
     result = distribution
-    for bit in range(distribution.shape[1].bit_length() - 1):
-        result = matrix @ result.reshape(len(distribution), 2**bit, 2, -1)
+    for bit in range(readings.bit_length() - 1):
+        result = matrix @ result.reshape(batch, 2**bit, 2, readings >> (bit + 1))
     return result.reshape(distribution.shape)
 
 

@@ -55,9 +55,11 @@ def mitigated_expectation(
         ConfigError: a mitigation that is unknown, a confusion matrix without an inverse, or folds that do not fit.
         As `ketfit.expectation`.
     """
-    unknown = [name for name in mitigation if name not in ("readout", "zero_noise")]
+    unknown = [mitigation] if isinstance(mitigation, str) else set(mitigation) - {"readout", "zero_noise"}
     if unknown:
-        raise ConfigError(f"unknown mitigation {unknown[0]!r}; known are 'readout' and 'zero_noise'")
+        raise ConfigError(f"unknown mitigation {min(unknown)!r}; give a tuple of 'readout', 'zero_noise' or both")
+    if noise is None:
+        raise ConfigError("without noise there is nothing to mitigate; give noise, or call expectation")
     check_shots(shots, None)
     check_noise(noise, trajectories, engine)
     batch = check_tensors(circuit, weights, inputs, initial)
@@ -95,8 +97,9 @@ def undo_readout(values: Tensor, readout: Confusion | None) -> Tensor:
 
 def _extrapolation(folds: Sequence[int], degree: int) -> list[float]:
     """What to multiply each run with: the value at zero of the least-squares polynomial through them."""
-    odd = all(isinstance(fold, int) and fold > 0 and fold % 2 for fold in folds)
-    if not folds or not odd or list(folds) != sorted(set(folds)) or not 0 <= degree < len(folds):
+    whole = all(isinstance(number, int) for number in (*folds, degree))
+    odd = whole and all(fold > 0 and fold % 2 for fold in folds)
+    if not odd or list(folds) != sorted(set(folds)) or not 0 <= degree < len(folds):
         raise ConfigError(
             f"folds={tuple(folds)}, degree={degree}: folds are odd, positive and ascending, and more than the degree"
         )

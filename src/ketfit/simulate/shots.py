@@ -47,6 +47,7 @@ def step_cost(circuit: Circuit, batch: int, shots: int, gradient: Gradient) -> S
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # or what it keeps could not serve a gradient later
 def readout_signs(n_measured: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The value +1 or -1 of each measured qubit's Z for each reading, shape (2**n_measured, n_measured)."""
     readings = torch.arange(2**n_measured, device=device)[:, None]
@@ -70,9 +71,10 @@ def draw_counts(distribution: Tensor, shots: int, generator: torch.Generator | N
     exact = distribution.double().clamp(min=0)
     if generator is not None:
         exact = exact.to(generator.device)
-    counts = exact.new_full((len(exact), 1), float(shots))
-    while counts.shape[1] < exact.shape[1]:
-        halves = exact.view(len(exact), counts.shape[1], 2, -1).sum(dim=3)
+    batch, readings = exact.shape
+    counts = exact.new_full((batch, 1), float(shots))
+    while (groups := counts.shape[1]) < readings:
+        halves = exact.view(batch, groups, 2, readings // (2 * groups)).sum(dim=3)
         share = (halves[:, :, 0] / halves.sum(dim=2)).nan_to_num(0.0).clamp(0, 1)
         zeros = torch.binomial(counts, share, generator=generator)
         counts = torch.stack([zeros, counts - zeros], dim=2).flatten(1)
@@ -117,11 +119,16 @@ def parameter_shift(
     batch: int,
     shots: int,
     generator: torch.Generator | None = None,
+    trajectories: int = 1,
 ) -> Tensor:
     """The value of `draw` with the gradient that hardware can measure: df/dt = (f(t + pi/2) - f(t - pi/2)) / 2.
 
     Every rotation of every sample is shifted both ways in a circuit of its own with `shots` shots of its own
     (Schuld et al., arXiv 1811.11184); `step_cost` counts them. Linear in the channel, it holds under noise too.
+
+    Args:
+        run: Gives the distributions that shots are drawn from; the other arguments but the last go to it or to `draw`.
+        trajectories: How many states `run` holds for each row, so that not too many rows run together.
 
     Raises:
         InputError: a gradient of the initial amplitudes is asked for, which no shift gives.
@@ -129,7 +136,7 @@ def parameter_shift(
     if initial is not None and initial.requires_grad:
         raise InputError("parameter_shift has no gradient of the initial amplitudes; detach them or change the policy")
     result: Tensor = _ParameterShift.apply(  # type: ignore[no-untyped-call]
-        run, circuit, weights, inputs, initial, batch, shots, generator
+        run, circuit, weights, inputs, initial, batch, shots, generator, trajectories
     )
     return result
 
@@ -169,9 +176,11 @@ class _ParameterShift(torch.autograd.Function):
         batch: int,
         shots: int,
         generator: torch.Generator | None,
+        trajectories: int,
     ) -> Tensor:
         """The drawn value."""
         ctx.run, ctx.circuit, ctx.batch, ctx.shots, ctx.generator = run, circuit, batch, shots, generator
+        ctx.trajectories = trajectories
         ctx.save_for_backward(weights, inputs, initial)
         return draw(run(circuit, weights, inputs, initial, batch), shots, generator)
 
@@ -184,20 +193,20 @@ class _ParameterShift(torch.autograd.Function):
         circuit, columns = rotations_as_inputs(ctx.circuit)
         angles = rotation_angles(columns, weights, inputs, ctx.batch)
         no_weights = weights.new_empty(0)
-        together = max(1, _MOST_ANGLES // max(1, 2 * angles.numel()))
+        together = max(1, _MOST_ANGLES // max(1, 2 * angles.numel() * ctx.trajectories))
         slopes = torch.empty_like(angles)
         for first in range(0, angles.shape[1], together):
             shift = torch.pi / 2 * torch.eye(angles.shape[1]).to(angles)[first : first + together]
             shifted = (angles + torch.stack([shift, -shift])[:, :, None]).flatten(0, 2)
             copies = None if initial is None else initial.repeat(2 * len(shift), 1)
             values = draw(ctx.run(circuit, no_weights, shifted, copies, len(shifted)), ctx.shots, ctx.generator)
-            up, down = values.view(2, len(shift), ctx.batch, -1)
+            up, down = values.view(2, len(shift), ctx.batch, values.shape[1])
             slopes[:, first : first + together] = ((up - down) * grad / 2).sum(dim=2).t()
         columns = columns.to(weights.device)
         both = slopes.new_zeros(ctx.batch, len(weights) + (0 if inputs is None else inputs.shape[1]))
         both.index_add_(1, columns, slopes)
         grad_inputs = None if inputs is None else both[:, len(weights) :]
-        return None, None, both[:, : len(weights)].sum(dim=0), grad_inputs, None, None, None, None
+        return None, None, both[:, : len(weights)].sum(dim=0), grad_inputs, *[None] * 5
 
 
 def check_shots(shots: int | None, gradient: str | None) -> None:

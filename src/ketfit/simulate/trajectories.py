@@ -73,10 +73,13 @@ def measure_trajectories(
         values = values.gather(1, read)
     else:
         values = torch.where(flipped, -values, values)
-    values = values.view(batch, trajectories, -1)
-    with torch.no_grad():
-        error = values.std(dim=1) / trajectories**0.5 if trajectories > 1 else torch.full_like(values[:, 0], torch.inf)
-    return Estimate(values.mean(dim=1), error)
+    values = values.view(batch, trajectories, values.shape[1])
+    mean = values.mean(dim=1)
+    error = torch.full_like(mean, torch.inf)
+    if trajectories > 1:
+        with torch.no_grad():
+            error = ((values - mean[:, None]).square().mean(dim=1) / (trajectories - 1)).sqrt()
+    return Estimate(mean, error)
 
 
 def draw_frames(

@@ -1,0 +1,164 @@
+"""Accuracy against shots and against gate errors, of heads trained exactly and of heads trained under them.
+
+    python studies/shots_and_noise.py            # run what is missing, then draw
+    python studies/shots_and_noise.py --draw     # the table and the figure from the rows that are there
+
+The bundled film reviews and body; five seeds, each with its own 256 sentences per label (85 % to train, 15 % to choose
+the epoch on), its own initial angles and all other sentences to test on. The head is `HeadConfig.recommended`: nothing
+was tuned here. Every row is written when it is known; a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from ketfit import HeadConfig, NoiseConfig, QuantumHeadClassifier
+from ketfit.learn.body import load_body
+from ketfit.learn.compare import repeated_accuracy
+from ketfit.learn.data import few_shot_split, load_dataset
+
+ROWS = Path(__file__).parent / "results" / "shots_and_noise.jsonl"
+FIGURE = Path(__file__).parent.parent / "docs" / "shots_and_noise.svg"
+SEEDS = range(5)
+SHOTS = (16, 64, 256, 1024, 4096)
+ERRORS = (0.0, 0.005, 0.01, 0.02, 0.05)
+SHOTS_UNDER_NOISE = 1024
+DRAWS = 5
+
+
+def noise_of(error: float) -> NoiseConfig:
+    """Depolarizing of `error` after every two-qubit gate, and a tenth of it after every one-qubit gate."""
+    return NoiseConfig(depolarizing_2q=error, depolarizing_1q=error / 10)
+
+
+def tasks() -> Iterator[dict[str, Any]]:
+    """One for each training: what it is trained under, and what it is then measured under."""
+    shots = [{"axis": "shots", "level": level} for level in SHOTS]
+    errors = [{"axis": "error", "level": level} for level in ERRORS]
+    for seed in SEEDS:
+        yield {"seed": seed, "trained": "exactly", "training": {}, "measured": [*shots, *errors]}
+        for place in shots:
+            yield {"seed": seed, "trained": "alike", "training": {"shots": place["level"]}, "measured": [place]}
+        for place in errors:
+            yield {"seed": seed, "trained": "alike", "training": measurement(place), "measured": [place]}
+
+
+def measurement(place: dict[str, Any]) -> dict[str, Any]:
+    """The settings a head is tested under."""
+    if place["axis"] == "shots":
+        return {"shots": place["level"]}
+    return {"shots": SHOTS_UNDER_NOISE, "noise": noise_of(place["level"])}
+
+
+def run() -> None:
+    """Append the rows that are missing."""
+    dataset = load_dataset("rotten-tomatoes")
+    body = load_body("all-MiniLM-L6-v2")
+    embeddings, labels = body.encode(dataset.texts, progress=True), np.asarray(dataset.labels)
+    done = {key(row) for row in read()}
+    for task in tasks():
+        missing = [place for place in task["measured"] if key({**task, **place}) not in done]
+        if not missing:
+            continue
+        split = few_shot_split(dataset, 256, seed=task["seed"])
+        head = HeadConfig.recommended(body.dimension).updated(**task["training"])
+        start = time.perf_counter()
+        validation = (embeddings[split.validation], labels[split.validation])
+        classifier = QuantumHeadClassifier(head, seed=task["seed"])
+        classifier.fit(embeddings[split.train], labels[split.train], validation=validation)
+        seconds = time.perf_counter() - start
+        for place in missing:
+            measured = classifier.with_measurement(**measurement(place))
+            result = repeated_accuracy(measured, embeddings[split.test], labels[split.test], DRAWS)
+            row = {
+                "seed": task["seed"],
+                "trained": task["trained"],
+                **place,
+                "accuracy": result.accuracy,
+                "spread": result.spread,
+                "epochs": len(classifier.history_),
+                "fit_seconds": round(seconds, 1),
+            }
+            with ROWS.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            print(row, flush=True)  # noqa: T201
+
+
+def key(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What makes a row this one and no other."""
+    return row["seed"], row["trained"], row["axis"], row["level"]
+
+
+def read() -> list[dict[str, Any]]:
+    """The rows so far; a last line that was cut off does not count."""
+    text = ROWS.read_text(encoding="utf-8") if ROWS.exists() else ""
+    complete = text[: text.rfind("\n") + 1]
+    if complete != text:
+        ROWS.write_text(complete, encoding="utf-8")
+    return [json.loads(line) for line in complete.splitlines()]
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """The mean, and the half width of its 95 % t interval."""
+    return float(np.mean(values)), float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+
+
+def table(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """By axis and level: both means with their intervals, and the paired difference over seeds, in points."""
+    accuracy = {key(row): 100 * row["accuracy"] for row in rows}
+    summary: dict[str, list[dict[str, Any]]] = {}
+    for axis, levels in (("shots", SHOTS), ("error", ERRORS)):
+        for level in levels:
+            exact, alike = ([accuracy[seed, how, axis, level] for seed in SEEDS] for how in ("exactly", "alike"))
+            difference = [b - a for a, b in zip(exact, alike, strict=True)]
+            figures = {"trained exactly": exact, "trained alike": alike, "difference": difference}
+            row = {name: [round(number, 2) for number in interval(values)] for name, values in figures.items()}
+            summary.setdefault(axis, []).append({"level": level, **row})
+    return summary
+
+
+def draw(summary: dict[str, list[dict[str, Any]]]) -> None:
+    """The figure: two panels, means with 95 % intervals over seeds."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "ketfit"
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    labels = {"shots": "shots", "error": f"two-qubit error, {SHOTS_UNDER_NOISE} shots"}
+    for panel, (axis, rows) in zip(panels, summary.items(), strict=True):
+        places = np.arange(len(rows))
+        for offset, how in ((-0.06, "trained exactly"), (0.06, "trained alike")):
+            means, widths = zip(*[row[how] for row in rows], strict=True)
+            panel.errorbar(places + offset, means, widths, marker="o", capsize=3, label=how)
+        panel.set_xticks(places, [f"{row['level']:.1%}" if axis == "error" else str(row["level"]) for row in rows])
+        panel.set_xlabel(labels[axis])
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("test accuracy (%)")
+    panels[0].legend()
+    figure.savefig(FIGURE, metadata={"Date": None})
+
+
+def main() -> None:
+    """Run, print the table and draw."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--draw", action="store_true", help="only draw the rows that are there")
+    if not parser.parse_args().draw:
+        run()
+    summary = table(read())
+    ROWS.with_suffix(".json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    draw(summary)
+    print(json.dumps(summary, indent=1))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

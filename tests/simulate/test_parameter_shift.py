@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ketfit.circuit import Angle, Circuit, cx, reuploading_circuit, ry
+from ketfit.errors import InputError
+from ketfit.simulate import NoiseConfig, expectation, shots
+from ketfit.simulate.measurement import Device
+from ketfit.simulate.noise import noisy_light_cone
+from ketfit.simulate.shots import GRADIENTS, rotation_angles, rotations_as_inputs, step_cost
+from tests.circuits import random_circuit
+from tests.simulate.chance import assert_mean, assert_near, seeded, slopes
+from tests.simulate.samples import outcome, some_tensors
+
+CIRCUIT = random_circuit(3, 24, seed=5)
+MILD = NoiseConfig(
+    depolarizing_1q=0.005, depolarizing_2q=0.01, phase_flip=0.004, t1_us=300.0, time_2q_us=3.0, preparation=0.01
+)
+TWIRLED = MILD.updated(pauli_twirl=True, readout=((0.95, 0.12), (0.05, 0.88)))
+KINDS = {"no noise": {}, "density matrix": {"noise": MILD}, "trajectories": {"noise": TWIRLED, "trajectories": 5}}
+EACH_KIND = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+QUBITS = pytest.mark.parametrize("qubits", [(1,), (2, 0, 1)], ids=["one", "three"])
+INITIAL = pytest.mark.parametrize("given_initial", [False, True], ids=["from zero", "amplitudes"])
+
+
+def fixed_start(circuit: Circuit, batch: int, given_initial: bool = True, seed: int = 0) -> list[Tensor | None]:
+    """Weights and inputs that want gradients, and amplitudes that want none."""
+    weights, inputs, initial = some_tensors(circuit, batch, given_initial=given_initial, seed=seed)
+    return [weights, inputs, None if initial is None else initial.detach()]
+
+
+def shifted(tensors, qubits=(2, 0, 1), count=10, circuit=CIRCUIT, generator=None, **kind) -> Tensor:
+    run = {"shots": count, "gradient": "parameter_shift", "generator": generator}
+    return expectation(circuit, *tensors, qubits, **run, **kind)
+
+
+def test_these_tests_use_weights_and_inputs_more_than_once():
+    uses = Counter(gate.angle for gate in CIRCUIT.light_cone((1,)).gates if gate.angle is not None)
+    assert {angle.source for angle, count in uses.items() if count > 1} == {"weight", "input"}
+
+
+# --- the gradient ------------------------------------------------------------------------------------------------
+
+
+@EACH_KIND
+@QUBITS
+@INITIAL
+def test_the_gradient_is_unbiased(given_initial, qubits, kind):
+    tensors, generator = fixed_start(CIRCUIT, 2, given_initial), seeded()
+    form = torch.linspace(-1, 2, 2 * len(qubits), dtype=torch.float64).view(2, -1)
+    drawn = slopes(lambda: shifted(tensors, qubits, 50, generator=generator, **kind) * form, tensors[:2], 250)
+    noise = {"noise": kind["noise"]} if kind else {}
+    exact = slopes(lambda: expectation(CIRCUIT, *tensors, qubits, **noise) * form, tensors[:2], 1)[0]
+    assert_mean(drawn, exact)
+    assert (exact.abs() > 10 * drawn.std(0) / 250**0.5).sum() > len(exact) / 4, "too much noise to see an error"
+
+
+@pytest.mark.parametrize("noise", [None, MILD, NoiseConfig(readout=TWIRLED.readout)], ids=["none", "all", "readout"])
+@INITIAL
+def test_many_shots_give_the_exact_gradient(given_initial, noise):
+    tensors = fixed_start(CIRCUIT, 3, given_initial, seed=1)
+    exact = outcome(expectation(CIRCUIT, *tensors, (2, 0, 1), noise=noise), tensors[:2])
+    mine = outcome(shifted(tensors, count=10**11, generator=seeded(), noise=noise), tensors[:2])
+    for one, other in zip(mine, exact, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
+
+
+def test_the_noise_of_a_gate_that_changes_nothing_counts():
+    gates = [ry(0, Angle("input", 0)), cx(0, 1), ry(1, Angle("weight", 0)), cx(1, 2), ry(2, Angle("weight", 1))]
+    circuit, noise = Circuit.from_gates(3, gates), NoiseConfig(depolarizing_2q=0.2)
+    tensors = fixed_start(circuit, 2)
+    exact = outcome(expectation(circuit, *tensors, (1,), noise=noise), tensors[:2])
+    mine = outcome(shifted(tensors, (1,), 10**11, circuit, seeded(), noise=noise), tensors[:2])
+    for one, other in zip(mine, exact, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
+
+
+def test_a_slope_has_the_variance_of_its_two_circuits():
+    circuit = Circuit.from_gates(1, [ry(0, Angle("input", 0))])
+    inputs = torch.full((5000, 1), 0.7, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(
+        shifted((torch.zeros(0).double(), inputs, None), (0,), 6, circuit, seeded()).sum(), inputs
+    )
+    assert_mean(gradient, torch.tensor(-math.sin(0.7)))
+    assert_mean((gradient + math.sin(0.7)).square(), torch.tensor(2 * math.cos(0.7) ** 2 / 4 / 6))
+
+
+@EACH_KIND
+def test_the_value_is_a_draw_of_the_circuit_as_it_is(kind):
+    tensors = fixed_start(CIRCUIT, 3)
+    with torch.no_grad():
+        drawn = expectation(CIRCUIT, *tensors, (0, 1), shots=10, generator=seeded(3), **kind)
+    assert torch.equal(shifted(tensors, (0, 1), generator=seeded(3), **kind), drawn)
+
+
+@EACH_KIND
+def test_each_backward_pass_draws_anew_and_a_seed_repeats_both(kind):
+    def twice() -> list[Tensor]:
+        tensors = fixed_start(CIRCUIT, 2)
+        total = shifted(tensors, generator=seeded(4), **kind).sum()
+        return [torch.autograd.grad(total, tensors[:2], retain_graph=True) for _ in range(2)]
+
+    (first, second), again = twice(), twice()
+    assert not torch.equal(first[0], second[0])
+    assert not torch.equal(first[1], second[1])
+    for one, other in zip((*first, *second), (*again[0], *again[1]), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_only_the_gradients_asked_for_are_given():
+    both = outcome(shifted(tensors := fixed_start(CIRCUIT, 2), generator=seeded()), tensors[:2])[1:]
+    for place in range(2):
+        tensors = [tensor.detach() for tensor in fixed_start(CIRCUIT, 2)]
+        tensors[place].requires_grad_()
+        alone = outcome(shifted(tensors, generator=seeded()), [tensors[place]])[1]
+        assert torch.equal(alone, both[place])
+
+
+def test_single_precision_follows_double():
+    runs = []
+    for dtype in (torch.float32, torch.float64):
+        tensors = some_tensors(CIRCUIT, 2, dtype, given_initial=False)
+        runs.append(outcome(shifted(tensors, count=10**7, generator=seeded()), tensors[:2]))
+    assert {tensor.dtype for tensor in runs[0]} == {torch.float32}
+    for one, other in zip(*runs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=0.01)
+
+
+def test_circuits_without_inputs_without_rotations_and_with_idle_weights():
+    weights = torch.tensor([0.3, 0.9], dtype=torch.float64, requires_grad=True)
+    idle = Circuit(2, (ry(0, Angle("weight", 1)), cx(0, 1), ry(1, Angle("weight", 0))), 2, 0)
+    for circuit, expected, slope in ((idle, math.cos(0.9), -math.sin(0.9)), (Circuit(1, (), 2, 0), 1, 0)):
+        value = shifted((weights, None, None), (0,), 10**10, circuit, seeded())
+        assert value.item() == pytest.approx(expected, abs=1e-3)
+        (gradient,) = torch.autograd.grad(value.sum(), weights)
+        np.testing.assert_allclose(gradient, [0, slope], rtol=0, atol=1e-3)
+
+
+# --- what it costs -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def circuits_run(monkeypatch) -> list[int]:
+    """How many circuits each call to the device runs."""
+    rows, run = [], Device.distribution
+
+    def counting(self, circuit, weights, inputs, initial, batch):
+        distribution = run(self, circuit, weights, inputs, initial, batch)
+        rows.append(len(distribution))
+        return distribution
+
+    monkeypatch.setattr(Device, "distribution", counting)
+    return rows
+
+
+@pytest.mark.parametrize("together", [0.1, 1, 3, 100])
+@pytest.mark.parametrize("noise", [None, MILD], ids=["no noise", "noise"])
+def test_the_cost_is_that_of_the_circuits_that_run(noise, together, monkeypatch, circuits_run):
+    circuit = reuploading_circuit(3, 2, 1, 1, 1)
+    tensors = fixed_start(circuit, 4)
+    cone = circuit.light_cone((1,)) if noise is None else noisy_light_cone(circuit, (1,))
+    rotations = cone.gate_counts()["ry"]
+    assert rotations < circuit.gate_counts()["ry"]
+    monkeypatch.setattr(shots, "_MOST_ANGLES", int(together * 2 * 4 * rotations))
+    mine = outcome(shifted(tensors, (1,), 10**11, circuit, seeded(), noise=noise), tensors[:2])
+    cost = step_cost(cone, 4, 10**11, "parameter_shift")
+    assert (sum(circuits_run), sum(circuits_run) * 10**11) == (cost.circuits, cost.shots)
+    assert cost.circuits == 4 * (1 + 2 * rotations)
+    assert len(circuits_run) - 1 == math.ceil(rotations / max(together, 1))
+    exact = outcome(expectation(circuit, *tensors, (1,), noise=noise), tensors[:2])
+    for one, other in zip(mine, exact, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("policy", [policy for policy in GRADIENTS if policy != "parameter_shift"])
+def test_the_other_policies_run_one_circuit_a_sample(policy, circuits_run):
+    tensors = fixed_start(CIRCUIT, 4)
+    if policy == "exact":
+        tensors = [tensor.detach() for tensor in tensors]
+    values = expectation(CIRCUIT, *tensors, (1, 0), shots=9, gradient=policy)
+    if policy != "exact":
+        values.sum().backward()
+    cost = step_cost(CIRCUIT, 4, 9, policy)
+    assert (sum(circuits_run), cost.circuits, cost.shots) == (4, 4, 36)
+
+
+def test_rotations_become_inputs_of_their_own():
+    weights, inputs, initial = fixed_start(CIRCUIT, 3)
+    circuit, columns = rotations_as_inputs(CIRCUIT)
+    assert (circuit.n_weights, circuit.n_inputs) == (0, CIRCUIT.gate_counts()["ry"])
+    angles = rotation_angles(columns, weights, inputs, 3)
+    mine = expectation(circuit, weights.new_empty(0), angles, initial, (0, 1, 2))
+    expected = expectation(CIRCUIT, weights, inputs, initial, (0, 1, 2))
+    assert_near(mine, expected, torch.zeros(()))
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------
+
+
+@EACH_KIND
+def test_a_gradient_of_the_amplitudes_is_refused(kind):
+    tensors = some_tensors(CIRCUIT, 2)
+    with pytest.raises(InputError, match="parameter_shift has no gradient of the initial amplitudes; detach them or"):
+        shifted(tensors, **kind)
+    tensors = [tensor.detach().requires_grad_(tensor is tensors[2]) for tensor in tensors]
+    with pytest.raises(InputError, match="parameter_shift has no gradient of the initial amplitudes"):
+        shifted(tensors, **kind)
+    with torch.no_grad():
+        assert shifted(tensors, **kind).shape == (2, 3)
+
+
+@EACH_KIND
+@pytest.mark.parametrize("policy", GRADIENTS)
+def test_a_second_derivative_is_refused(policy, kind):
+    tensors = fixed_start(CIRCUIT, 2)
+    values = expectation(CIRCUIT, *tensors, (0, 1), shots=5, gradient=policy, **kind)
+    for tensor in tensors[:2]:
+        with pytest.raises(InputError, match="differentiable once; leave create_graph=True out"):
+            torch.autograd.grad(values.sum(), tensor, create_graph=True, retain_graph=True)

@@ -1,0 +1,298 @@
+"""What is drawn and what is differentiated, policy by policy; parameter shift has a file of its own."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multinomial
+from torch import Tensor
+
+from ketfit.circuit import Angle, Circuit, cx, ry
+from ketfit.simulate import NoiseConfig, expectation
+from ketfit.simulate.measurement import Device
+from ketfit.simulate.shots import GRADIENTS, draw, draw_counts, readout_signs, reparameterized, straight_through
+from tests.circuits import random_circuit, reference_state
+from tests.simulate.chance import alike, assert_likely, assert_mean, assert_near, seeded, slopes
+from tests.simulate.noisy import ALL, run_aer
+from tests.simulate.samples import BOTH, outcome, some_tensors
+
+CIRCUIT = random_circuit(3, 24, seed=5)
+READOUT = ((0.95, 0.12), (0.05, 0.88))
+TWIRLED = ALL.updated(pauli_twirl=True, readout=READOUT)
+KINDS = {"no noise": {}, "density matrix": {"noise": ALL}, "trajectories": {"noise": TWIRLED, "trajectories": 3}}
+EACH_KIND = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+EACH_POLICY = pytest.mark.parametrize("policy", GRADIENTS)
+QUBITS = pytest.mark.parametrize("qubits", [(1,), (2, 0, 1)], ids=["one", "three"])
+SIGNS = torch.tensor([[1 - 2 * bit for bit in bits] for bits in itertools.product((0, 1), repeat=3)]).double()
+
+
+def by_numpy(tensors, sample: int = 0, qubits=(2, 0, 1)) -> np.ndarray:
+    """The joint distribution from the textbook's amplitudes."""
+    weights, inputs, initial = (tensor.detach().double().numpy() for tensor in tensors)
+    psi = initial[sample] / np.linalg.norm(initial[sample])
+    state = reference_state(CIRCUIT, weights, inputs[sample], psi).reshape([2] * 3)
+    return (state.transpose(qubits) ** 2).ravel()
+
+
+# --- counts ------------------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_counts_are_as_likely_as_the_statevector_says(dtype):
+    tensors = some_tensors(CIRCUIT, 2, dtype)
+    distribution = Device((2, 0, 1)).distribution(CIRCUIT, *tensors, 2)
+    counts = draw_counts(distribution, 200_000, seeded())
+    assert (counts.dtype, counts.shape, counts.requires_grad) == (dtype, (2, 8), False)
+    for sample, row in enumerate(counts):
+        assert_likely(row, by_numpy(tensors, sample))
+
+
+def test_counts_are_as_likely_as_aer_s_density_matrix_says():
+    tensors = some_tensors(CIRCUIT, 2)
+    distribution = Device((2, 0, 1), ALL).distribution(CIRCUIT, *tensors, 2)
+    weights, inputs, initial = (tensor.detach().numpy() for tensor in tensors)
+    for sample, row in enumerate(draw_counts(distribution, 200_000, seeded(1))):
+        _, matrix = run_aer(CIRCUIT, weights, inputs[sample], initial[sample] / np.linalg.norm(initial[sample]), ALL)
+        assert_likely(row, matrix.diagonal().real.reshape(2, 2, 2).transpose(2, 0, 1).ravel())
+
+
+def test_counts_of_few_shots_are_multinomial():
+    probabilities = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+    counts = draw_counts(probabilities.expand(40_000, 4), 3, seeded(2))
+    kinds = [kind for kind in itertools.product(range(4), repeat=4) if sum(kind) == 3]
+    found = [(counts == torch.tensor(kind)).all(1).sum().item() for kind in kinds]
+    assert sum(found) == 40_000
+    assert_likely(found, [multinomial.pmf(kind, 3, probabilities.numpy()) for kind in kinds])
+
+
+@BOTH
+@pytest.mark.parametrize("shots", [1, 7, 1000, 10**6])
+def test_counts_are_whole_and_sum_to_the_shots(shots, dtype):
+    rows = np.random.default_rng(shots).dirichlet(np.full(16, 0.1), size=50)
+    counts = draw_counts(torch.tensor(rows, dtype=dtype), shots)
+    assert torch.equal(counts, counts.round())
+    assert counts.min() >= 0
+    assert torch.equal(counts.sum(1), torch.full((50,), float(shots), dtype=dtype))
+
+
+def test_each_row_is_drawn_from_its_own_distribution():
+    rows = np.random.default_rng(3).dirichlet(np.full(4, 2.0), size=30)
+    for counts, row in zip(draw_counts(torch.tensor(rows), 100_000, seeded(3)), rows, strict=True):
+        assert_likely(counts, row)
+
+
+def test_rounding_below_zero_and_impossible_readings_are_never_read():
+    rows = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 1], [1 + 1e-7, -1e-7, 0, 0], [-1e-7, 0.5, -1e-9, 0.5 + 1e-7]])
+    counts = draw_counts(rows, 1000, seeded(4))
+    assert counts[:3].tolist() == [[1000, 0, 0, 0], [0, 0, 0, 1000], [1000, 0, 0, 0]]
+    assert counts[3, [0, 2]].tolist() == [0, 0]
+    assert 400 < counts[3, 1] < 600
+
+
+@EACH_POLICY
+@BOTH
+def test_a_certain_reading_is_read_exactly(dtype, policy):
+    circuit = Circuit.from_gates(2, [ry(0, Angle("input", 0)), cx(0, 1)])
+    inputs = torch.tensor([[0.0], [math.pi]], dtype=torch.float64).to(dtype).requires_grad_()
+    run = (circuit, torch.zeros(0, dtype=dtype), inputs, None)
+    assert draw(Device((1, 0)).distribution(*run, 2), 77).tolist() == [[1, 1], [-1, -1]]
+    with torch.no_grad():
+        for qubits, expected in (((0,), [[1], [-1]]), ((1, 0), [[1, 1], [-1, -1]])):
+            assert expectation(*run, qubits, shots=77, gradient=policy).tolist() == expected
+    values = expectation(*run, (0, 1), shots=77, gradient=policy)
+    np.testing.assert_allclose(values.detach(), [[1, 1], [-1, -1]], rtol=0, atol=1e-6)
+    values.sum().backward()
+    assert inputs.grad.isfinite().all()
+
+
+# --- values ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", [None, *GRADIENTS])
+@pytest.mark.parametrize("shots", [4, 900])
+@pytest.mark.parametrize("readout", [None, READOUT], ids=["read", "misread"])
+def test_values_have_the_mean_and_the_covariance_of_shots(readout, shots, policy):
+    tensors = alike(CIRCUIT, 6000, seed=5)
+    probabilities = by_numpy(tensors)
+    if readout is not None:
+        probabilities = np.kron(np.kron(readout, readout), readout) @ probabilities
+    p = torch.tensor(probabilities)
+    mean, covariance = p @ SIGNS, SIGNS.t() @ (p.diag() - p.outer(p)) @ SIGNS / shots
+    np.testing.assert_allclose(covariance.diagonal(), (1 - mean**2) / shots, rtol=1e-12)
+    assert covariance.triu(1).abs().max() > 0.1 / shots, "no correlation would hide an error"
+    tensors[0].requires_grad_(policy not in (None, "exact"))  # "exact" draws where nothing is differentiated
+    run = {"noise": NoiseConfig(readout=readout), "shots": shots, "gradient": policy, "generator": seeded(shots)}
+    draws = expectation(CIRCUIT, *tensors, (2, 0, 1), **run).detach()
+    assert_mean(draws, mean)
+    around = draws - mean
+    assert_mean((around[:, :, None] * around[:, None]).flatten(1), covariance.flatten())
+    one = expectation(CIRCUIT, *tensors, (0,), **run).detach()
+    assert_mean(torch.cat([one, (one - mean[1]).square()], 1), torch.stack([mean[1], covariance[1, 1]]))
+
+
+def test_readings_of_an_entangled_pair_are_correlated():
+    circuit = Circuit.from_gates(2, [ry(0, Angle("input", 0)), cx(0, 1)])
+    inputs = torch.full((5000, 1), 1.2, dtype=torch.float64)
+    draws = expectation(circuit, torch.zeros(0).double(), inputs, None, (0, 1), shots=25, generator=seeded())
+    assert torch.equal(draws[:, 0], draws[:, 1])
+    assert_mean((draws[:, 0] - math.cos(1.2)) * (draws[:, 1] - math.cos(1.2)), torch.tensor(math.sin(1.2) ** 2 / 25))
+
+
+def test_reparameterized_frequencies_have_the_covariance_of_shots_even_without_some_readings():
+    p = torch.tensor([0.5, 0.0, 0.0, 0.2, 0.0, 0.3, 0.0, 0.0]).double()
+    draws = reparameterized(p.expand(20_000, 8), 50, seeded())
+    around = draws - p @ SIGNS
+    expected = SIGNS.t() @ (p.diag() - p.outer(p)) @ SIGNS / 50
+    assert_mean(draws, p @ SIGNS)
+    assert_mean((around[:, :, None] * around[:, None]).flatten(1), expected.flatten())
+
+
+# --- gradients ---------------------------------------------------------------------------------------------------
+
+
+def run_with(tensors, qubits, policy, kind, shots=20, generator=None) -> Tensor:
+    return expectation(CIRCUIT, *tensors, qubits, shots=shots, gradient=policy, generator=generator, **kind)
+
+
+def across(gradient: Tensor, initial: Tensor) -> Tensor:
+    """Without what would change the norm, which must be 1 for readout errors and shots."""
+    return gradient - (gradient * initial).sum(1, True) / initial.square().sum(1, True) * initial
+
+
+@EACH_KIND
+@QUBITS
+def test_straight_through_is_a_draw_with_the_gradient_of_the_mean(qubits, kind):
+    tensors = some_tensors(CIRCUIT, 3)
+    exact = outcome(run_with(tensors, qubits, None, kind, None, seeded(1)), tensors)
+    value, *gradients = outcome(run_with(tensors, qubits, "straight_through", kind, 20, seeded(1)), tensors)
+    with torch.no_grad():
+        drawn = run_with(tensors, qubits, None, kind, 20, seeded(1))
+    np.testing.assert_allclose(value, drawn, rtol=0, atol=1e-14)
+    assert not torch.allclose(value, exact[0], atol=1e-3)
+    gradients[2], exact[3] = (across(gradient, tensors[2].detach()) for gradient in (gradients[2], exact[3]))
+    for mine, other in zip(gradients, exact[1:], strict=True):
+        np.testing.assert_allclose(mine, other, rtol=0, atol=1e-12)
+
+
+@EACH_KIND
+@QUBITS
+def test_exact_has_no_shots_where_it_is_differentiated_and_has_them_elsewhere(qubits, kind):
+    tensors = some_tensors(CIRCUIT, 3)
+    exact = outcome(run_with(tensors, qubits, None, kind, None, seeded(1)), tensors)
+    mine = outcome(run_with(tensors, qubits, "exact", kind, 20, seeded(1)), tensors)
+    assert all(torch.equal(one, other) for one, other in zip(mine, exact, strict=True))
+    with torch.no_grad():
+        drawn, again = (run_with(tensors, qubits, policy, kind, 20, seeded(1)) for policy in ("exact", None))
+    assert torch.equal(drawn, again)
+    assert not torch.allclose(drawn, exact[0], atol=1e-3)
+
+
+@EACH_KIND
+@QUBITS
+def test_the_reparameterized_gradient_is_that_of_finite_differences_of_the_same_draw(qubits, kind):
+    tensors = some_tensors(CIRCUIT, 2)
+    assert torch.autograd.gradcheck(
+        lambda *given: run_with(given, qubits, "reparameterized", kind, 20, seeded(6)), tensors
+    )
+
+
+@QUBITS
+def test_the_reparameterized_gradient_is_that_of_the_mean_on_average(qubits):
+    tensors, generator = some_tensors(CIRCUIT, 1), seeded()
+    drawn = slopes(lambda: run_with(tensors, qubits, "reparameterized", {}, 5, generator), tensors, 1000)
+    assert_mean(drawn, slopes(lambda: run_with(tensors, qubits, None, {}, None), tensors, 1)[0])
+    assert (drawn.std(0) > 1e-3).any(), "a gradient of the mean alone"
+
+
+def test_reparameterized_is_the_default():
+    tensors = some_tensors(CIRCUIT, 2)
+    named, unnamed = (run_with(tensors, (0, 1), policy, {}, 9, seeded()) for policy in ("reparameterized", None))
+    assert torch.equal(named, unnamed)
+
+
+@BOTH
+@pytest.mark.parametrize("policy", [policy for policy in GRADIENTS if policy != "parameter_shift"])
+@pytest.mark.parametrize("angle", [0.0, math.pi, 1e-9, 1e-4])
+def test_gradients_are_finite_where_readings_are_certain(angle, policy, dtype):
+    circuit = Circuit.from_gates(3, [ry(k, Angle("input", 0)) for k in range(3)] + [cx(0, 1), cx(1, 2)])
+    inputs = torch.full((20, 1), angle, dtype=dtype, requires_grad=True)
+    for qubits in ((0,), (0, 2, 1)):
+        run = {"shots": 10, "gradient": policy, "generator": seeded()}
+        values = expectation(circuit, torch.zeros(0, dtype=dtype), inputs, None, qubits, **run)
+        (gradient,) = torch.autograd.grad(values.sum(), inputs)
+        assert values.isfinite().all()
+        assert gradient.abs().max() <= 30
+
+
+def test_probabilities_rounded_below_zero_leave_gradients_finite():
+    p = torch.tensor([[1 + 1e-7, -1e-7, 0, 0]], requires_grad=True)
+    for estimate in (reparameterized, straight_through):
+        (gradient,) = torch.autograd.grad(estimate(p, 10, seeded()).sum(), p)
+        assert gradient.isfinite().all()
+
+
+# --- sources, shapes, modes --------------------------------------------------------------------------------------
+
+
+@EACH_POLICY
+@EACH_KIND
+def test_a_seed_gives_the_same_values_and_gradients_and_the_next_draw_others(kind, policy):
+    tensors = some_tensors(CIRCUIT, 2)[:2]
+
+    def twice(generator: torch.Generator | None) -> list[list[Tensor]]:
+        run = (run_with((*tensors, None), (0, 2), policy, kind, 15, generator) for _ in range(2))
+        return [outcome(values, tensors) for values in run]
+
+    def equal(some: list[Tensor], others: list[Tensor]) -> bool:
+        return all(torch.equal(one, other) for one, other in zip(some, others, strict=True))
+
+    first, second = twice(seeded(7))
+    again = twice(seeded(7))
+    assert equal(first, again[0])
+    assert equal(second, again[1])
+    assert equal(first, second) == (policy == "exact" and "trajectories" not in kind)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        default = twice(None)
+        torch.manual_seed(1)
+        for one, other in zip(default, twice(None), strict=True):
+            assert equal(one, other)
+
+
+@EACH_POLICY
+@EACH_KIND
+@QUBITS
+def test_a_batch_of_none_gives_none(qubits, kind, policy):
+    weights, inputs, _ = some_tensors(CIRCUIT, 0)
+    values, of_weights, of_inputs = outcome(run_with((weights, inputs, None), qubits, policy, kind), (weights, inputs))
+    assert values.shape == (0, len(qubits))
+    assert not of_weights.any()
+    assert of_inputs.shape == inputs.shape
+    with torch.no_grad():
+        assert run_with((weights, inputs, None), qubits, policy, kind).shape == (0, len(qubits))
+
+
+@EACH_POLICY
+@EACH_KIND
+def test_what_inference_mode_leaves_behind_serves_gradients(kind, policy):
+    circuit = random_circuit(3, 24, seed=9)
+    weights, inputs, _ = some_tensors(circuit, 2)
+    run = {"qubits": (0, 2), "shots": 5, "gradient": policy, "generator": seeded(), **kind}
+    readout_signs.cache_clear()
+    with torch.inference_mode():
+        expectation(circuit, weights, inputs, **run)
+    values = expectation(circuit, weights, inputs, **run)
+    assert all(gradient.any() for gradient in torch.autograd.grad(values.sum(), (weights, inputs)))
+
+
+def test_many_shots_come_close_to_the_exact_value_in_the_order_of_the_qubits():
+    tensors = [tensor.detach() for tensor in some_tensors(CIRCUIT, 2)]
+    for qubits in itertools.permutations(range(3)):
+        exact = expectation(CIRCUIT, *tensors, qubits)
+        drawn = expectation(CIRCUIT, *tensors, qubits, shots=10**8, generator=seeded())
+        assert_near(drawn, exact, ((1 - exact**2) / 10**8).sqrt())
+    assert min(abs(a - b) for row in exact.tolist() for a, b in itertools.combinations(row, 2)) > 1e-2
