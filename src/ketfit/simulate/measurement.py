@@ -200,6 +200,11 @@ def _measure_exactly(
 
 
 def check_noise(noise: NoiseConfig | None, trajectories: int | None, engine: Engine) -> None:
+    """Refuse noise of another type, and trajectories or an engine that do not fit it.
+
+    Raises:
+        ConfigError: naming it.
+    """
     if noise is not None and not isinstance(noise, NoiseConfig):
         raise ConfigError(f"noise is of type {type(noise).__name__}; pass a NoiseConfig, for instance load_noise(...)")
     if trajectories is None:

@@ -53,7 +53,7 @@ def mitigated_expectation(
 
     Raises:
         ConfigError: a mitigation that is unknown, a confusion matrix without an inverse, or folds that do not fit.
-        As `ketfit.expectation`.
+        CircuitError, InputError, InsufficientMemoryError: as in `ketfit.expectation`.
     """
     unknown = [mitigation] if isinstance(mitigation, str) else set(mitigation) - {"readout", "zero_noise"}
     if unknown:

@@ -168,6 +168,7 @@ class _Native(torch.autograd.Function):
         signs: Tensor | None,
         spares: list[Tensor],
     ) -> Tensor:
+        """What the plan measures, shape (batch, columns); a state to walk back from is kept if a gradient is wanted."""
         weights = weights.contiguous()
         inputs = None if inputs is None else inputs.contiguous()
         initial = None if initial is None else initial.contiguous()
@@ -186,6 +187,7 @@ class _Native(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Gradients of the weights, the inputs and the initial amplitudes."""
         if torch.is_grad_enabled():
             raise InputError("expectation is differentiable once; leave create_graph=True out")
         if grad is None:

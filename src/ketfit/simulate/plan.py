@@ -32,6 +32,7 @@ class Step:
 
     @property
     def qubits(self) -> frozenset[int]:
+        """The qubits it acts on."""
         return frozenset({self.target} if self.control is None else {self.target, self.control})
 
 

@@ -157,6 +157,7 @@ class _Expectation(torch.autograd.Function):
         signs: Tensor | None,
         joint: bool,
     ) -> Tensor:
+        """<Z> of each qubit, or the joint distribution, shape (batch, columns)."""
         # A copy, because gates change it; samples last, so that a gate moves whole rows.
         state = _State(initial.t().clone(memory_format=torch.contiguous_format))
         for gate, rotation in zip(circuit.gates, _rotations(circuit, weights, inputs, signs), strict=True):
@@ -175,6 +176,7 @@ class _Expectation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the weights, the inputs and the initial amplitudes."""
         if torch.is_grad_enabled():
             raise InputError("expectation is differentiable once; leave create_graph=True out")
         weights, inputs, signs, final = ctx.saved_tensors
