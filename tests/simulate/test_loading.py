@@ -90,6 +90,16 @@ def test_the_evolution_is_done_once(monkeypatch):
     assert pulled == [1]
 
 
+def test_observables_that_take_too_much_memory_are_left(monkeypatch):
+    circuit = CIRCUITS["3 qubits"]
+    weights, inputs = numbers(circuit, 5)
+    parities = [(0,), (1,), (2,)]
+    expected = measure_density(circuit, parities, weights, inputs, None, 5, NOISE)
+    monkeypatch.setattr(density, "_PULLED_BYTES", 3 * 8 * 4**3 - 1)
+    monkeypatch.setattr(density._Observables, "apply", lambda *_: pytest.fail("observables were evolved"))
+    torch.testing.assert_close(measure_density(circuit, parities, weights, inputs, None, 5, NOISE), expected)
+
+
 @pytest.mark.parametrize("circuit", [reuploading_circuit(3, 2, 1, 1, 1), CIRCUITS["3 qubits"]], ids=["twice", "few"])
 def test_the_other_way_is_taken_where_it_has_to_be_or_is_cheaper(monkeypatch, circuit):
     monkeypatch.setattr(density._Observables, "apply", lambda *_: pytest.fail("observables were evolved"))

@@ -25,6 +25,7 @@ from ketfit.simulate.noise import NoiseConfig, noisy_light_cone
 MOST_QUBITS = 15
 """Strings are numbered by 32 bits; 15 qubits take 4 GiB in single precision."""
 
+_PULLED_BYTES = 2**30  # of observables that are evolved for a whole batch; if it is more, each sample is for itself
 _NO_ANGLE = np.iinfo(np.int32).min
 
 
@@ -54,7 +55,9 @@ def measure_density(
     _check_memory(circuit, batch, weights, inputs, initial)
     cone = noisy_light_cone(circuit, {qubit for parity in parities for qubit in parity})
     loading = _loading(cone)
-    if initial is None and loading is not None and batch > len(parities):
+    pulled = len(parities) * weights.element_size() * 4 ** _width(circuit)
+    small = len(parities) == 1 or pulled <= _PULLED_BYTES
+    if initial is None and loading is not None and len(parities) < batch and small:
         assert inputs is not None
         return _measure_loaded(*loading, parities, weights, inputs, noise)
     plan = _plan(cone, parities, noise)
