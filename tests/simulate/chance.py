@@ -18,10 +18,10 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def assert_near(estimate: Tensor, expected: Tensor, error: Tensor) -> None:
+def assert_near(estimate: Tensor, expected: Tensor, error: Tensor, within: float = 5) -> None:
     """As close as the standard error lets expect; an error of zero leaves room for rounding."""
     distance = (estimate - expected).detach().abs()
-    assert (distance <= 5 * error + 1e-12).all(), f"{(distance / error).max():.1f} standard errors"
+    assert (distance <= within * error + 1e-12).all(), f"{(distance / error).max():.1f} standard errors"
 
 
 def assert_mean(draws: Tensor, expected: Tensor) -> None:

@@ -69,9 +69,9 @@ def test_the_mean_is_that_of_aer_s_density_matrix(given_initial):
     for sample in range(2):
         psi = None if initial is None else initial[sample] / np.linalg.norm(initial[sample])
         values, matrix = run_aer(CIRCUIT, weights, inputs[sample], psi, TWIRLED, [(2,), (0,), (1,)])
-        assert_near(singles.mean[sample], torch.tensor(values), singles.standard_error[sample])
+        assert_near(singles.mean[sample], torch.tensor(values), singles.standard_error[sample], within=4)
         probabilities = torch.tensor(matrix.diagonal().real.reshape(2, 2, 2).transpose(2, 0, 1).ravel())
-        assert_near(readings.mean[sample], probabilities, readings.standard_error[sample])
+        assert_near(readings.mean[sample], probabilities, readings.standard_error[sample], within=4)
 
 
 def test_few_trajectories_are_right_on_average_and_so_is_their_standard_error():
