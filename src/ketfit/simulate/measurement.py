@@ -80,10 +80,12 @@ def expectation(
     check_noise(noise, trajectories, engine)
     batch = check_tensors(circuit, weights, inputs, initial)
     measured = circuit.check_qubits(qubits)
-    tensors = (weights, inputs, initial)
     device = Device(measured, noise, trajectories, generator, engine)
+    tensors = (weights, inputs, initial)
+    if shots is None:
+        return device.values(circuit, *tensors, batch)
     differentiated = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
-    if shots is None or (gradient == "exact" and differentiated):
+    if differentiated and gradient == "exact":
         return device.values(circuit, *tensors, batch)
     if not differentiated:
         return draw(device.distribution(circuit, *tensors, batch), shots, generator)
