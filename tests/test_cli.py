@@ -192,6 +192,7 @@ def test_evaluate_takes_noise_by_name_and_from_a_file(
     ("arguments", "message"),
     [
         (["--shots", 0], "shots=0"),
+        (["--shots", 10**25], "shots=10"),
         (["--noise", "ionq"], "unknown device 'ionq'; known are ionq-forte, ionq-aria, or name a .toml file"),
         (["--trajectories", 4], "trajectories=4 is about noise"),
         (["--noise", "ionq-forte", "--trajectories", 4], "pauli_twirl=True"),
@@ -216,7 +217,13 @@ def test_a_model_with_shots_says_what_a_step_costs(
     assert cost["shots"] == 20 * cost["circuits"]
     assert cost["circuits"] % 16 == 0
     assert run_json(capsys, "inspect", tmp_path / "m")["qpu_step"] == cost
-    assert run_json(capsys, "evaluate", tmp_path / "m", data)["draws"] == 10  # as it was trained
+    trained = run_json(capsys, "evaluate", tmp_path / "m", data)
+    measured = {"shots": 20, "gradient": "parameter_shift", "noise": {"bit_flip": 0.01}}
+    assert (trained["draws"], trained["measurement"]) == (10, measured)
+    more = run_json(capsys, "evaluate", tmp_path / "m", data, "--shots", 30)
+    assert more["measurement"] == {**measured, "shots": 30}
+    exact = run_json(capsys, "evaluate", tmp_path / "m", data, "--exact")
+    assert (exact["draws"], exact["measurement"]) == (1, {})
 
 
 def test_evaluate_refuses_a_label_that_training_did_not_see(

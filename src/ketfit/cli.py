@@ -182,6 +182,7 @@ def evaluate(
     trajectories: Annotated[
         int | None, typer.Option(help="Average noise over so many trajectories; exact if left out.")
     ] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="First switch off what the model was trained with.")] = False,
     mitigate: Annotated[list[str], typer.Option(help="readout or zero_noise; may be repeated.")] = [],  # noqa: B006
     repeats: Annotated[int, typer.Option(help="How often shots and trajectories are drawn anew.", min=1)] = 10,
     text_column: TextColumn = "text",
@@ -193,11 +194,12 @@ def evaluate(
 ) -> None:
     """Accuracy of a saved model on labelled sentences, with its 95 % interval, exact or as a device would have it.
 
-    Without --shots and --noise the model is evaluated under those it was trained with.
+    Shots and noise are those the model was trained with, but for what the options change.
     """
     from ketfit.learn.classifier import TextClassifier
     from ketfit.learn.compare import repeated_accuracy
     from ketfit.learn.data import load_dataset
+    from ketfit.model.head import MEASUREMENT
     from ketfit.simulate.noise import load_noise
 
     columns = {"text_column": text_column, "label_column": label_column}
@@ -208,18 +210,17 @@ def evaluate(
     strange = [label for label in dataset.classes if label not in known]
     if strange:
         raise DataError(f"{dataset.name} holds the label {strange[0]!r}; the model knows {', '.join(map(repr, known))}")
-    if shots is not None or noise is not None or trajectories is not None or mitigate:
-        classifier = classifier.with_measurement(
-            shots=shots,
-            noise=None if noise is None else load_noise(noise),
-            trajectories=trajectories,
-            mitigation=tuple(mitigate),
-        )
+    trained = classifier.classifier_.head_config_
+    settings = {name: off if exact else getattr(trained, name) for name, off in MEASUREMENT.items()}
+    given = {"shots": shots, "noise": noise and load_noise(noise), "trajectories": trajectories, "mitigation": mitigate}
+    settings |= {name: value for name, value in given.items() if value not in (None, [])}
+    classifier = classifier.with_measurement(**settings)
     head = classifier.classifier_
     embeddings = classifier.body_.encode(dataset.texts, progress=True)
     drawn = repeats if head.head_config_.is_random else 1
     result = repeated_accuracy(head, embeddings, np.asarray(dataset.labels), drawn)
-    report = {"model": model, "data": dataset.name, "size": len(dataset), **asdict(result)}
+    measured = head.head_config_.model_dump(mode="json", include=set(MEASUREMENT), exclude_defaults=True)
+    report = {"model": model, "data": dataset.name, "size": len(dataset), **asdict(result), "measurement": measured}
     print_report(report, as_json, two_columns(report))
 
 

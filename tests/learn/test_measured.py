@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ketfit import HeadConfig, NoiseConfig, QuantumHead, QuantumHeadClassifier, TrainConfig
-from ketfit.errors import ConfigError
+from ketfit.errors import ConfigError, TrainingError
 from ketfit.learn.compare import repeated_accuracy
 from ketfit.simulate import measurement
 from ketfit.simulate.mitigation import mitigated_expectation
@@ -93,6 +93,14 @@ def test_a_run_that_was_stopped_goes_on_as_it_would_have(way: dict[str, Any], tm
     assert same(stopped.fit(X, Y, checkpoint=place), whole)
 
 
+@pytest.mark.parametrize("other", [{"shots": 51}, {"noise": NOISE}, {"reference_amplitude": 0.5}, {}])
+def test_a_checkpoint_of_other_settings_is_refused(other: dict[str, Any], tmp_path: Path) -> None:
+    place = tmp_path / "run.checkpoint"
+    QuantumHeadClassifier(HeadConfig(**SHAPE, shots=50), SHORT).fit(X, Y, checkpoint=place)
+    with pytest.raises(TrainingError, match="belongs to another run .its head"):
+        QuantumHeadClassifier(HeadConfig(**SHAPE, **other), SHORT).fit(X, Y, checkpoint=place)
+
+
 @every_way
 def test_a_saved_model_measures_as_it_did(way: dict[str, Any], tmp_path: Path) -> None:
     classifier = fitted(**way)
@@ -156,6 +164,8 @@ def test_the_head_passes_its_settings_on(monkeypatch: pytest.MonkeyPatch) -> Non
     torch.testing.assert_close(head(x), expected)
     mitigated = head.with_measurement(noise=NOISE, mitigation=("readout",))
     torch.testing.assert_close(mitigated(x), expected)  # not where something is differentiated
+    frozen = copy.deepcopy(mitigated).requires_grad_(False)
+    assert not torch.allclose(frozen(x), mitigated(x), atol=1e-4)  # nothing is differentiated there
     with torch.no_grad():
         values = mitigated_expectation(head.circuit, head.weights, z, noise=NOISE, mitigation=("readout",))
         torch.testing.assert_close(mitigated(x), head.linear(values))

@@ -10,7 +10,7 @@ from qiskit.quantum_info import Chi
 from torch import Tensor
 
 from ketfit.circuit import Circuit
-from ketfit.errors import ConfigError
+from ketfit.errors import ConfigError, InputError, InsufficientMemoryError
 from ketfit.simulate import NoiseConfig, expectation, trajectories
 from ketfit.simulate.measurement import Device, misread_values
 from ketfit.simulate.noise import noisy_light_cone
@@ -406,3 +406,16 @@ def test_single_precision_follows_double(engine):
     ]
     assert runs[0].dtype == torch.float32
     np.testing.assert_allclose(runs[0].detach(), runs[1].detach(), rtol=0, atol=1e-5)
+
+
+def test_trajectories_that_no_memory_holds_are_refused_before_any_is_drawn(monkeypatch):
+    monkeypatch.setattr(trajectories, "draw_frames", lambda *_: pytest.fail("frames were drawn"))
+    weights, inputs, _ = some_tensors(CIRCUIT, 2)
+    with pytest.raises(InsufficientMemoryError, match=r"trajectories in all need [\d,.]+ GiB and"):
+        expectation(CIRCUIT, weights, inputs, noise=TWIRLED, trajectories=10**10)
+
+
+def test_a_batch_that_is_not_that_of_the_inputs_is_refused():
+    weights, inputs, _ = some_tensors(CIRCUIT, 2)
+    with pytest.raises(InputError, match="batch=50 is not the batch of the inputs"):
+        measure_trajectories(CIRCUIT, (0,), weights, inputs, None, 50, TWIRLED, 4)

@@ -19,6 +19,7 @@ from ketfit.errors import InputError, TrainingError
 from ketfit.learn.files import read_tensors, write_tensors
 from ketfit.model.config import TrainConfig
 from ketfit.seeds import torch_stream
+from ketfit.settings import Config
 
 _LOADED_BYTES = 2**28  # amplitudes of more than this are loaded batch by batch instead of once
 
@@ -314,6 +315,9 @@ def _fingerprint(
             data.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         data.update(b"|")
     start = hashlib.sha256()
+    settings = getattr(module, "config", None)
+    if isinstance(settings, Config):  # shots and noise, say, leave no trace in the tensors
+        start.update(settings.model_dump_json().encode())
     for name, tensor in module.state_dict().items():
         start.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         start.update(tensor.detach().cpu().contiguous().numpy().tobytes())

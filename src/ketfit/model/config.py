@@ -11,12 +11,13 @@ from typing_extensions import Self
 
 from ketfit.circuit.ansatz import count_ring_weights, encoder_circuit, reuploading_circuit
 from ketfit.circuit.circuit import Circuit
+from ketfit.errors import ConfigError
 from ketfit.settings import Config, Finite, Positive
 from ketfit.simulate.density import MOST_QUBITS as MOST_EXACT
 from ketfit.simulate.mitigation import Mitigation
 from ketfit.simulate.native import MAX_JOINT
-from ketfit.simulate.noise import NoiseConfig, load_noise
-from ketfit.simulate.shots import Gradient
+from ketfit.simulate.noise import DEVICES, NoiseConfig, load_noise
+from ketfit.simulate.shots import MOST_SHOTS, Gradient
 
 MOST_QUBITS = 30
 """Of one circuit: its state is 4 GiB in single precision."""
@@ -26,7 +27,9 @@ MOST_ROTATIONS = 1_000_000
 
 
 def _read_noise(value: Any) -> Any:
-    if isinstance(value, str):
+    if isinstance(value, str):  # names only: reading a model must not read other files
+        if value not in DEVICES:
+            raise ConfigError(f"unknown device {value!r}; known are {', '.join(DEVICES)}, or give a table")
         return load_noise(value)
     return NoiseConfig.from_mapping(value, where="noise") if isinstance(value, Mapping) else value
 
@@ -64,7 +67,10 @@ class HeadConfig(Config):
         Finite, Field(ge=0, description="Constant in one spare amplitude, in units of the embedding's norm; 0 is off")
     ] = 0.0
     skip_connection: Annotated[bool, Field(description="The linear layer also sees the encoders' output")] = False
-    shots: Annotated[Positive | None, Field(description="Shots that each readout comes from; none is exact")] = None
+    shots: Annotated[
+        Annotated[int, Field(ge=1, le=MOST_SHOTS)] | None,
+        Field(description="Shots that each readout comes from; none is exact"),
+    ] = None
     gradient: Annotated[
         Gradient | None, Field(description="How shots are differentiated; with shots, reparameterized unless given")
     ] = None

@@ -89,7 +89,8 @@ class QuantumHead(nn.Module):
             "generator": self.generator,
         }
         qubits = range(config.n_measured)
-        if config.mitigation and not torch.is_grad_enabled():
+        differentiated = torch.is_grad_enabled() and (self.weights.requires_grad or inputs.requires_grad)
+        if config.mitigation and not differentiated:
             return mitigated_expectation(
                 self.circuit, self.weights, inputs, qubits=qubits, mitigation=config.mitigation, **device
             )
@@ -114,9 +115,9 @@ class QuantumHead(nn.Module):
         return head
 
     def step_cost(self, batch: int) -> StepCost | None:
-        """Circuits and shots that a QPU would run for one step of training; None if the head has no shots."""
+        """Circuits and shots that a QPU would run for one step of training; None if it trains without shots."""
         config = self.config
-        if config.shots is None or config.gradient is None:
+        if config.shots is None or config.gradient in (None, "exact"):
             return None
         measured = range(config.n_measured)
         noisy = config.noise is not None and not config.noise.is_silent

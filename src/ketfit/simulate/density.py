@@ -115,7 +115,8 @@ def _measure_loaded(
 
     Behind the loading every sample sees the same channel. So the observables go backwards through it once (Heisenberg
     picture), and meet each sample's product state, which has no string with a Y. By linearity one evolution gives the
-    gradient of the weights too: that of the samples' states, each times its share of the loss, summed.
+    gradient of the weights too: that of the samples' states, each times its share of the loss, summed. The last digits
+    depend on the number of threads, as those of torch's matrix products do.
     """
     observables: Tensor = _Observables.apply(  # type: ignore[no-untyped-call]
         _plan(circuit, parities, noise), len(parities), 4 ** _width(circuit), weights

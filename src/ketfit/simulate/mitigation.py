@@ -38,7 +38,7 @@ def mitigated_expectation(
 ) -> Tensor:
     """<Z> of each of `qubits` with the bias of noise reduced, and its spread raised; without gradients.
 
-    Every result is brought back between -1 and 1.
+    Every result is brought back between -1 and 1, so initial amplitudes have to be of norm 1.
 
     Args:
         mitigation: "readout": undo the confusion matrix of each qubit. "zero_noise": run the circuit with every gate G

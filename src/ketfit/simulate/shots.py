@@ -19,6 +19,9 @@ Gradient = Literal["reparameterized", "straight_through", "parameter_shift", "ex
 
 GRADIENTS: tuple[Gradient, ...] = ("reparameterized", "straight_through", "parameter_shift", "exact")
 
+MOST_SHOTS = 2**53
+"""Counts are whole numbers in double precision."""
+
 Distribution = Callable[[Circuit, Tensor, "Tensor | None", "Tensor | None", int], Tensor]
 """From (circuit, weights, inputs, initial, batch) to the joint distribution, shape (batch, 2**measured)."""
 
@@ -83,7 +86,8 @@ def draw_counts(distribution: Tensor, shots: int, generator: torch.Generator | N
 
 def draw(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
     """Estimates of <Z> from `shots` shots, shape (batch, measured), without a gradient."""
-    return expectations(draw_counts(distribution.detach(), shots, generator) / shots)
+    frequencies = draw_counts(distribution.detach().double(), shots, generator) / shots
+    return expectations(frequencies.to(distribution))
 
 
 def straight_through(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
@@ -217,6 +221,8 @@ def check_shots(shots: int | None, gradient: str | None) -> None:
     """
     if shots is not None and (isinstance(shots, bool) or not isinstance(shots, int) or shots < 1):
         raise ConfigError(f"shots={shots!r}: it must be a whole number of at least 1; None is the exact value")
+    if shots is not None and shots > MOST_SHOTS:
+        raise ConfigError("so many shots cannot be counted; 2**53 are the most, and None is the exact value")
     if gradient is not None and gradient not in GRADIENTS:
         raise ConfigError(f"unknown gradient {gradient!r}; known are {', '.join(map(repr, GRADIENTS))}")
     if gradient is not None and shots is None:

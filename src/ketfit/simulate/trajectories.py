@@ -14,12 +14,14 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import torch
 from torch import Tensor
 
 from ketfit.circuit.circuit import Circuit
+from ketfit.errors import InputError, InsufficientMemoryError
 from ketfit.simulate.noise import NoiseConfig, noisy_light_cone
-from ketfit.simulate.statevector import Engine, measure
+from ketfit.simulate.statevector import Engine, check_tensors, measure
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,13 @@ def measure_trajectories(
 
     Raises:
         ConfigError: the noise is no mixture of Paulis.
+        InputError: a tensor does not fit the circuit or the batch.
+        InsufficientMemoryError: so many trajectories do not fit into the memory that is free.
     """
+    if check_tensors(circuit, weights, inputs, initial) != batch and (inputs is not None or initial is not None):
+        raise InputError(f"batch={batch} is not the batch of the inputs or of the initial amplitudes")
     cone = noisy_light_cone(circuit, measured)
+    _check_memory(cone, batch * trajectories, weights, initial is not None)
     seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device if generator else "cpu"))
     signs, flips = draw_frames(cone, measured, noise, batch * trajectories, np.random.default_rng(seed))
     values = measure(
@@ -80,6 +87,17 @@ def measure_trajectories(
         with torch.no_grad():
             error = ((values - mean[:, None]).square().mean(dim=1) / (trajectories - 1)).sqrt()
     return Estimate(mean, error)
+
+
+def _check_memory(circuit: Circuit, rows: int, weights: Tensor, given_initial: bool) -> None:
+    """Refuse what does not fit before any of it is drawn."""
+    numbers = circuit.n_inputs + (2**circuit.n_qubits if given_initial else 0)
+    needed = rows * (9 * circuit.n_qubits + 3 * len(circuit.gates) + numbers * weights.element_size())
+    if needed > 2**26 and needed > (free := psutil.virtual_memory().available):
+        raise InsufficientMemoryError(
+            f"{rows:,} trajectories in all need {needed / 2**30:,.1f} GiB and {free / 2**30:,.1f} GiB are free; "
+            "use fewer, or a smaller batch"
+        )
 
 
 def draw_frames(
