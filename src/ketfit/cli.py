@@ -22,6 +22,8 @@ from ketfit.errors import ConfigError, DataError, KetFitError
 
 if TYPE_CHECKING:
     from ketfit.circuit.circuit import Circuit
+    from ketfit.learn.classifier import TextClassifier
+    from ketfit.learn.data import Dataset
     from ketfit.model.config import FitConfig
 
 app = typer.Typer(
@@ -129,7 +131,7 @@ def fit(
     """Train a quantum head on labelled sentences and save the model."""
     from ketfit.learn.classifier import TextClassifier
     from ketfit.learn.compare import accuracy_interval
-    from ketfit.learn.data import few_shot_split, load_dataset
+    from ketfit.learn.data import load_dataset
     from ketfit.learn.files import check_place
 
     check_place(output)
@@ -140,14 +142,7 @@ def fit(
     dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding)
     say(f"{len(dataset):,} sentences of {dataset.name}; loading {chosen.body}")
     classifier = TextClassifier(**{name: getattr(chosen, name) for name in type(chosen).model_fields})
-    if few_shot is None:
-        classifier.fit(dataset.texts, dataset.labels, checkpoint=checkpoint, progress=True)
-    else:
-        parts = few_shot_split(dataset, few_shot, chosen.validation_fraction, chosen.seed)
-        train, test = dataset.take(parts.train), dataset.take(parts.test)
-        held = dataset.take(parts.validation) if len(parts.validation) else None
-        validation = None if held is None else (held.texts, held.labels)
-        classifier.fit(train.texts, train.labels, validation=validation, checkpoint=checkpoint, progress=True)
+    test = _fit_on(classifier, dataset, few_shot, checkpoint)
     fitted = classifier.classifier_
     best = fitted.history_[fitted.best_epoch_]
     report: dict[str, Any] = {
@@ -161,7 +156,7 @@ def fit(
     }
     if cost := fitted.module_.step_cost(min(fitted.train_config_.batch_size, fitted.train_size_)):
         report["qpu_step"] = asdict(cost)
-    if few_shot is not None:
+    if test is not None:
         correct = int((classifier.predict(test.texts, progress=True) == np.asarray(test.labels)).sum())
         accuracy, interval = accuracy_interval(correct, len(test))
         report |= {"test_size": len(test), "test_accuracy": accuracy, "interval": interval}
@@ -348,6 +343,23 @@ def _fit_config(path: Path | None, settings: list[str], body: str | None) -> Fit
     if body is not None:
         tables["body"] = body
     return FitConfig.from_mapping(tables, where="the settings" if path is None else str(path))
+
+
+def _fit_on(
+    classifier: TextClassifier, dataset: Dataset, few_shot: int | None, checkpoint: Path | None
+) -> Dataset | None:
+    """Fit on all sentences; or on `few_shot` of each label, and then the others are returned, to test on."""
+    from ketfit.learn.data import few_shot_split
+
+    if few_shot is None:
+        classifier.fit(dataset.texts, dataset.labels, checkpoint=checkpoint, progress=True)
+        return None
+    parts = few_shot_split(dataset, few_shot, classifier.validation_fraction, classifier.seed)
+    train = dataset.take(parts.train)
+    held = dataset.take(parts.validation) if len(parts.validation) else None
+    validation = None if held is None else (held.texts, held.labels)
+    classifier.fit(train.texts, train.labels, validation=validation, checkpoint=checkpoint, progress=True)
+    return dataset.take(parts.test)
 
 
 def _circuit_of(

@@ -11,18 +11,8 @@ from ketfit.errors import InputError
 from ketfit.simulate import density
 from ketfit.simulate.density import measure_density
 from ketfit.simulate.noise import NoiseConfig
+from tests.simulate.noisy import ALL as NOISE
 
-NOISE = NoiseConfig(
-    depolarizing_1q=0.01,
-    depolarizing_2q=0.05,
-    bit_flip=0.02,
-    phase_flip=0.03,
-    t1_us=50.0,
-    t2_us=40.0,
-    time_1q_us=1.0,
-    time_2q_us=4.0,
-    preparation=0.04,
-)
 LONELY = Circuit.from_gates(1, [ry(0, Angle("input", 0)), ry(0, Angle("weight", 0))])
 # Qubit 1 is not loaded; qubit 2 reads the input that qubit 0 reads.
 UNEVEN = Circuit.from_gates(
