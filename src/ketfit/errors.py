@@ -9,6 +9,7 @@
     ├── DataError            a data set that cannot be read or used                                (ValueError)
     ├── BodyError            a sentence transformer that cannot be found, trusted or run           (RuntimeError)
     ├── TrainingError        training that diverged or cannot be resumed                           (RuntimeError)
+    ├── StudyError           a study's folder, cluster or workers that cannot be used               (RuntimeError)
     ├── ModelFileError       a saved model that is missing, damaged or of another version          (ValueError)
     ├── StorageError         a file that could not be written                                      (OSError)
     ├── InsufficientMemoryError  states that the free memory cannot hold                           (MemoryError)
@@ -47,6 +48,10 @@ class BodyError(KetFitError, RuntimeError):
 
 class TrainingError(KetFitError, RuntimeError):
     """Training diverged, or a checkpoint does not belong to the run that wants to resume from it."""
+
+
+class StudyError(KetFitError, RuntimeError):
+    """A study cannot go on: its folder is taken or damaged, its cluster cannot be reached, or its workers died."""
 
 
 class ModelFileError(KetFitError, ValueError):

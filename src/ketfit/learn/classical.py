@@ -6,14 +6,17 @@ Each has ``fit(X, y, sample_weight=None, *, validation=None, progress=False)``, 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.random_projection import GaussianRandomProjection
 from sklearn.svm import SVC
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -49,6 +52,60 @@ class LogisticRegressionHead(LogisticRegression):  # type: ignore[misc]
         """Coefficients and intercepts: embedding_dim + 1 for two classes, k (embedding_dim + 1) for k."""
         check_is_fitted(self)
         return int(self.coef_.size + self.intercept_.size)
+
+
+class ProjectedLogisticRegressionHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Logistic regression on fixed random directions: a linear head with as few parameters as another head has.
+
+    The directions are drawn from the seed and not trained, as the CNOTs of a quantum head are not; they keep the
+    angles between embeddings as well as so few numbers can (Johnson and Lindenstrauss).
+
+    Args:
+        n_components: Directions, at least 1.
+        C: Inverse strength of the regularisation, as in scikit-learn.
+        seed: Source of the directions.
+    """
+
+    def __init__(self, n_components: int = 100, C: float = 1.0, seed: int = 0) -> None:
+        self.n_components = n_components
+        self.C = C
+        self.seed = seed
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        progress: bool = False,
+    ) -> Self:
+        """Project `X`, and fit on the projections and `y`."""
+        projection = GaussianRandomProjection(self.n_components, random_state=self.seed)
+        regression = LogisticRegression(C=self.C)
+        self.pipeline_ = make_pipeline(projection, regression)
+        self.pipeline_.fit(X, y, logisticregression__sample_weight=sample_weight)
+        self.classes_, self.n_features_in_ = regression.classes_, self.pipeline_.n_features_in_
+        return self
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """The most probable of `classes_` for each embedding, shape (n,)."""
+        check_is_fitted(self)
+        labels: NDArray[Any] = self.pipeline_.predict(X)
+        return labels
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Probability of each of `classes_`, shape (n, n_classes)."""
+        check_is_fitted(self)
+        probabilities: NDArray[np.float64] = self.pipeline_.predict_proba(X)
+        return probabilities
+
+    @property
+    def n_parameters_(self) -> int:
+        """Coefficients and intercepts: n_components + 1 for two classes, k (n_components + 1) for k."""
+        check_is_fitted(self)
+        regression = self.pipeline_[-1]
+        return int(regression.coef_.size + regression.intercept_.size)
 
 
 class SVCHead(SVC):  # type: ignore[misc]
@@ -96,12 +153,13 @@ class SVCHead(SVC):  # type: ignore[misc]
 
 
 class MLPHead(TorchHeadClassifier):
-    """A perceptron with one hidden layer of GELU units, trained by the same loop as the quantum head.
+    """A perceptron with one hidden layer, trained by the same loop as the quantum head.
 
     Args:
         hidden: Hidden units; 0 is a single linear layer.
         match_parameters: In place of `hidden`: take as many hidden units, at least one, as come closest to so many
             parameters in total.
+        activation: Of the hidden units: "gelu", or "none" for two linear layers through a bottleneck.
         train, seed, validation_fraction, class_weight, device: As in `QuantumHeadClassifier`.
 
     Attributes after `fit`: those of `TorchHeadClassifier`, and ``hidden_``.
@@ -116,10 +174,12 @@ class MLPHead(TorchHeadClassifier):
         validation_fraction: float = 0.15,
         class_weight: ClassWeight = None,
         device: str = "cpu",
+        activation: Literal["gelu", "none"] = "gelu",
     ) -> None:
         super().__init__(train, seed, validation_fraction, class_weight, device)
         self.hidden = hidden
         self.match_parameters = match_parameters
+        self.activation = activation
 
     def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator, dtype: torch.dtype) -> nn.Module:
         hidden = self.hidden
@@ -127,10 +187,13 @@ class MLPHead(TorchHeadClassifier):
             hidden = matching_hidden_units(self.match_parameters, embedding_dim, n_classes)
         if hidden < 0:
             raise ConfigError(f"hidden={hidden}: it cannot be negative; 0 is a single linear layer")
+        if self.activation not in ("gelu", "none"):
+            raise ConfigError(f"activation={self.activation!r}: it is gelu or none")
         if hidden == 0:
             return seeded_linear(embedding_dim, n_classes, generator)
         first = seeded_linear(embedding_dim, hidden, generator)
-        return nn.Sequential(first, nn.GELU(), seeded_linear(hidden, n_classes, generator))
+        unit = nn.GELU() if self.activation == "gelu" else nn.Identity()
+        return nn.Sequential(first, unit, seeded_linear(hidden, n_classes, generator))
 
     @property
     def hidden_(self) -> int:

@@ -1,0 +1,70 @@
+"""``ketfit study``: run a plan, see how far it is."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ketfit.console import print_report, say, two_columns
+
+app = typer.Typer(help="Compare heads over seeds: run a plan, see how far it is.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(help="Folder of the study.", metavar="DIR")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="Plan, a TOML file.", metavar="FILE")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the study; a begun one goes on.")],
+    data: Annotated[str | None, typer.Option(help="Other sentences than the plan's.")] = None,
+    bodies: Annotated[list[str] | None, typer.Option("--body", help="Other bodies than the plan's.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="The first so many seeds, not the plan's.", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; one for each core if left out.", min=1)] = None,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="Processes of this machine, or a cluster.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster, such as auto or HOST:PORT.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run those again that failed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the tasks of a plan that have no row yet. It may be stopped at any time, and run again to go on."""
+    from ketfit.study.executors import make_executor
+    from ketfit.study.plan import StudyPlan
+    from ketfit.study.run import run_study
+
+    plan = StudyPlan.read(file).on(data, bodies, seeds)
+    executor = make_executor(engine, workers, address)
+    command = ["ketfit", "study", "run", str(file), "-o", str(output)]
+    for option, values in (
+        ("--data", [data] if data else []),
+        ("--body", bodies or []),
+        ("--seeds", [seeds] if seeds else []),
+    ):
+        command += [word for value in values for word in (option, str(value))]
+    progress = run_study(plan, output, executor, command=shlex.join(command), retry_failed=retry_failed, progress=True)
+    report = {"study": plan.name, "folder": str(output), **asdict(progress)}
+    print_report(report, as_json, two_columns(report))
+    if progress.failed:
+        say(f"{progress.failed} tasks failed; see ketfit study status {output}, and --retry-failed to run them again")
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(folder: Folder, as_json: AsJson = False) -> None:
+    """How far a study is, and what failed. It may be asked while the study runs."""
+    from ketfit.study.run import count
+    from ketfit.study.store import StudyRecord, read_rows
+
+    record, rows = StudyRecord.read(folder), read_rows(folder)
+    names = {task.id for task in record.tasks}
+    failures: dict[str, int] = {}
+    for name, row in rows.items():
+        if name in names and row.error is not None:
+            told = f"{row.error['type']}: {row.error['message']}"
+            failures[told] = failures.get(told, 0) + 1
+    report = {"study": record.plan.name, **asdict(count(record.tasks, rows)), "failures": failures}
+    del report["ran"]
+    print_report(report, as_json, two_columns(report))

@@ -1,0 +1,1 @@
+"""Studies: plans, runs, statistics and reports."""

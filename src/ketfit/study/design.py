@@ -1,0 +1,121 @@
+"""Designs: from factors and their levels to the combinations that are run."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyDOE3
+from numpy.typing import NDArray
+
+from ketfit.errors import ConfigError
+from ketfit.study.plan import DesignPlan, Level, Range
+
+Levels = Mapping[str, Sequence[Level] | Range]
+Point = dict[str, Level]
+
+MOST_POINTS = 100_000
+"""Of one design. A plan that asks for more is a mistake."""
+
+
+def design_points(design: DesignPlan, factors: Levels) -> list[Point]:
+    """The combinations of levels that a design runs, each a mapping from factors to levels.
+
+    A scan's points name one factor each, and the first names none: it is where the heads stand by themselves.
+
+    Args:
+        design: Which design.
+        factors: Levels by factor, in the order of the plan; the first of two levels is the low one.
+
+    Raises:
+        ConfigError: there is no such design for so many factors, or it would have more than 100,000 points.
+    """
+    makers: dict[str, Callable[[DesignPlan, Levels], list[Point]]] = {
+        "heads": lambda design, factors: [{}],
+        "scan": _scan,
+        "full": _full,
+        "fractional": _fractional,
+        "plackett-burman": _plackett_burman,
+        "latin-hypercube": _latin_hypercube,
+    }
+    return makers[design.kind](design, factors)
+
+
+def _scan(design: DesignPlan, factors: Levels) -> list[Point]:
+    return [{}, *({name: level} for name, levels in _discrete(factors).items() for level in levels)]
+
+
+def _full(design: DesignPlan, factors: Levels) -> list[Point]:
+    levels = _discrete(factors)
+    _check_size(math.prod(map(len, levels.values())))
+    return [dict(zip(levels, point, strict=True)) for point in itertools.product(*levels.values())]
+
+
+def _fractional(design: DesignPlan, factors: Levels) -> list[Point]:
+    """A regular two-level fraction, by generators or as the smallest of a resolution (pyDOE3)."""
+    if design.generators is not None:
+        words = design.generators.split()
+        if len(words) != len(factors):
+            raise ConfigError(
+                f"generators={design.generators!r} are for {len(words)} factors; the plan has {len(factors)}"
+            )
+        what = f"generators={design.generators!r}"
+        _check_size(2 ** sum(len(word) == 1 for word in words))
+    else:
+        what = f"resolution={design.resolution} of {len(factors)} factors"
+    try:
+        if design.generators is not None:
+            signs = pyDOE3.fracfact(design.generators)
+        else:
+            signs = pyDOE3.fracfact_by_res(len(factors), design.resolution)
+    except (ValueError, IndexError, KeyError) as error:
+        raise ConfigError(
+            f"{what}: there is no such fraction ({error}); take another resolution, or design full"
+        ) from error
+    return _two_levels(signs, factors)
+
+
+def _plackett_burman(design: DesignPlan, factors: Levels) -> list[Point]:
+    return _two_levels(pyDOE3.pbdesign(len(factors)), factors)
+
+
+def _latin_hypercube(design: DesignPlan, factors: Levels) -> list[Point]:
+    assert design.samples is not None
+    _check_size(design.samples)
+    shares = pyDOE3.lhs(len(factors), samples=design.samples, seed=np.random.default_rng(design.seed))
+    return [
+        {name: _within(levels, float(share)) for (name, levels), share in zip(factors.items(), row, strict=True)}
+        for row in shares
+    ]
+
+
+def _within(levels: Sequence[Level] | Range, share: float) -> Level:
+    """The level at a share from 0 to 1 of a range, or of the list of levels."""
+    if not isinstance(levels, Range):
+        return levels[min(int(share * len(levels)), len(levels) - 1)]
+    if levels.integer:  # each whole number with the same share
+        low, high = math.ceil(levels.low), math.floor(levels.high)
+        return min(low + int(share * (high - low + 1)), high)
+    if levels.log:
+        return float(levels.low * (levels.high / levels.low) ** share)
+    return levels.low + share * (levels.high - levels.low)
+
+
+def _two_levels(signs: NDArray[Any], factors: Levels) -> list[Point]:
+    levels = _discrete(factors)
+    return [
+        {name: pair[int(sign > 0)] for (name, pair), sign in zip(levels.items(), row, strict=True)} for row in signs
+    ]
+
+
+def _discrete(factors: Levels) -> dict[str, Sequence[Level]]:
+    """The factors, none of which is a range: the plan has checked that."""
+    return {name: levels for name, levels in factors.items() if not isinstance(levels, Range)}
+
+
+def _check_size(points: int) -> None:
+    if points > MOST_POINTS:
+        raise ConfigError(f"this design has {points:,} points; the most is {MOST_POINTS:,}: use a fraction of it")

@@ -1,0 +1,194 @@
+"""Running a study: the work that tasks share is done once, then whatever has no row yet is run."""
+
+from __future__ import annotations
+
+import platform
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ketfit.console import say
+from ketfit.learn.body import Body, load_body
+from ketfit.learn.data import Dataset, Split, few_shot_split, load_dataset
+from ketfit.study.executors import Arrays, Executor, Work
+from ketfit.study.expand import BodyFacts, DataFacts, expand
+from ketfit.study.plan import StudyPlan
+from ketfit.study.store import Row, RowsFile, StudyRecord, missing
+from ketfit.study.task import Task, attempt
+
+PACKAGES = ("ketfit", "torch", "scikit-learn", "sentence-transformers", "numpy")
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """How far a study is: tasks with a result, tasks that failed, tasks in all, and those this run did."""
+
+    done: int
+    failed: int
+    total: int
+    ran: int = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every task has a row."""
+        return self.done + self.failed == self.total
+
+
+def run_study(
+    plan: StudyPlan,
+    folder: Path,
+    executor: Executor,
+    *,
+    command: str,
+    retry_failed: bool = False,
+    progress: bool = False,
+) -> Progressed:
+    """Run the tasks of a plan that have no row in `folder` yet.
+
+    The plan is checked as a whole before any work: every combination is resolved, every split is drawn. Rows of an
+    earlier plan stay where they are and count again where the same task comes up.
+
+    Args:
+        plan: The plan.
+        folder: Where ``study.json`` and ``rows.jsonl`` are or will be.
+        executor: Who runs the tasks.
+        command: What made it, for the report.
+        retry_failed: Run those again that failed.
+        progress: Show bars on stderr.
+
+    Raises:
+        ConfigError, DataError, BodyError: the plan cannot be run with these sentences and bodies.
+        StudyError: the folder has another driver, or the workers cannot be had or keep dying.
+        StorageError: the folder cannot be written; the rows so far stand.
+    """
+    dataset = _load_data(plan)
+    data = DataFacts(
+        name=dataset.name, fingerprint=dataset.fingerprint, size=len(dataset), n_classes=len(dataset.classes)
+    )
+    bodies = {body.name: load_body(body.name, revision=body.revision) for body in plan.bodies}
+    facts = {name: BodyFacts(fingerprint=body.fingerprint, dimension=body.dimension) for name, body in bodies.items()}
+    tasks = expand(plan, data, facts)
+    shared = _Shared(dataset, bodies, tasks)
+    with RowsFile(folder) as rows:
+        StudyRecord.of(plan, tasks, command=command, versions=_versions(), data=data, bodies=facts).write(folder)
+        wanted = missing(tasks, rows.rows, retry_failed)
+        shared.embed({task.body for task in wanted}, progress)
+        execute(rows, executor, wanted, shared.arrays, progress)
+        return count(tasks, rows.rows, ran=len(wanted))
+
+
+def count(tasks: Iterable[Any], rows: Mapping[str, Row], ran: int = 0) -> Progressed:
+    """How many of the tasks have a result, and how many failed."""
+    found = [rows.get(name) for name in {task.id: None for task in tasks}]
+    failed = sum(row is not None and row.error is not None for row in found)
+    return Progressed(sum(row is not None for row in found) - failed, failed, len(found), ran)
+
+
+class _Shared:
+    """What tasks have in common: the splits of each seed, drawn at once, and the embeddings of each body."""
+
+    def __init__(self, dataset: Dataset, bodies: Mapping[str, Body], tasks: Iterable[Task]) -> None:
+        self.dataset = dataset
+        self.bodies = bodies
+        codes = {label: code for code, label in enumerate(dataset.classes)}
+        self.codes = np.array([codes[label] for label in dataset.labels], np.int64)
+        draws = {_draw(task): task for task in tasks}
+        self.splits: dict[tuple[Any, ...], Split] = {key: few_shot_split(dataset, *key) for key in draws}
+        self.embeddings: dict[str, NDArray[np.float32]] = {}
+
+    def embed(self, bodies: Iterable[str], progress: bool) -> None:
+        """Embed all sentences with each body, from the cache as far as it has them."""
+        for name in sorted(bodies):
+            if progress:
+                say(f"{len(self.dataset):,} sentences of {self.dataset.name}; embedding with {name}")
+            self.embeddings[name] = self.bodies[name].encode(self.dataset.texts, progress=progress)
+
+    def arrays(self, task: Task) -> Arrays:
+        """The arrays of the task's `Material`; equal ones are the same objects."""
+        split = self.splits[_draw(task)]
+        return self.embeddings[task.body], self.codes, split.train, split.validation, split.test
+
+
+def _draw(task: Task) -> tuple[Any, ...]:
+    data = task.config["data"]
+    return data["per_label"], data["validation_fraction"], task.seed
+
+
+def execute(
+    rows: RowsFile,
+    executor: Executor,
+    tasks: Sequence[Task],
+    arrays: Callable[[Task], Arrays],
+    progress: bool,
+    work: Work = attempt,
+) -> None:
+    """Run tasks, and append the row of each as it comes.
+
+    Args:
+        rows: Where to.
+        executor: Who runs them.
+        tasks: What to run.
+        arrays: What a task works on, the arguments of `work` behind the task's configuration.
+        progress: Show a bar on stderr.
+        work: What is done for a task.
+
+    Raises:
+        StudyError: the workers cannot be had or keep dying.
+        StorageError: a row cannot be written.
+    """
+    jobs = [(task.config, arrays(task)) for task in tasks]
+    failed = 0
+    with _bar(len(tasks), progress) as bar:
+        for place, outcome in executor.run(work, jobs):
+            task = tasks[place]
+            run = {"host": socket.gethostname(), "finished": _now(), "seconds": outcome.get("timing")}
+            row = Row(
+                task=task.id, config=task.config, result=outcome.get("result"), error=outcome.get("error"), run=run
+            )
+            rows.append(row)
+            failed += row.error is not None
+            rate = f"{bar.tasks[0].speed or 0:.1f}/s"
+            bar.update(bar.task_ids[0], advance=1, rate=rate, failed=f"{failed} failed" if failed else "")
+
+
+def _load_data(plan: StudyPlan) -> Dataset:
+    data = plan.data
+    return load_dataset(
+        data.source,
+        text_column=data.text_column,
+        label_column=data.label_column,
+        split=data.split,
+        revision=data.revision,
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _bar(total: int, shown: bool) -> Progress:
+    columns = (
+        TextColumn("tasks"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[failed]}"),
+    )
+    bar = Progress(*columns, console=Console(stderr=True), disable=not (shown and total))
+    bar.add_task("tasks", total=total, rate="", failed="")
+    return bar

@@ -1,0 +1,212 @@
+"""What a study leaves on disk: ``study.json``, what is to be run, and ``rows.jsonl``, a line for each task that was.
+
+A row is there or it is not. It is appended whole and flushed; the line that a kill cuts off has no line break, does not
+count, and is taken off when the next driver opens the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from typing_extensions import Self
+
+from ketfit.errors import StorageError, StudyError
+from ketfit.learn.data_sources import parse_json
+from ketfit.learn.files import write_file
+from ketfit.settings import Config
+from ketfit.study.expand import BodyFacts, DataFacts
+from ketfit.study.plan import StudyPlan
+from ketfit.study.task import Task
+
+ROWS, RECORD, LOCK = "rows.jsonl", "study.json", ".lock"
+FLUSH_SECONDS = 0.1
+"""Rows that come faster than this are flushed to the disk together; a kill of the process loses none of them."""
+
+
+class Row(Config):
+    """One line of ``rows.jsonl``: what came of a task.
+
+    Attributes:
+        task: The task's name.
+        config: All that affects the result.
+        result: See `run_task`; None if the task failed.
+        error: ``type`` and ``message``; None if it did not.
+        run: When, where and how long: all that differs between two runs of one task.
+    """
+
+    task: str
+    config: dict[str, Any]
+    result: dict[str, Any] | None
+    error: dict[str, str] | None
+    run: dict[str, Any]
+
+
+class PlannedTask(Config):
+    """Where a task stands in its plan; see `Task`."""
+
+    id: str
+    head: str
+    body: str
+    levels: dict[str, Any]
+    seed: int
+
+
+class StudyRecord(Config):
+    """The content of ``study.json``."""
+
+    plan: StudyPlan
+    command: str
+    versions: dict[str, str]
+    data: DataFacts
+    bodies: dict[str, BodyFacts]
+    tasks: tuple[PlannedTask, ...]
+
+    @classmethod
+    def of(cls, plan: StudyPlan, tasks: list[Task], **facts: Any) -> StudyRecord:
+        """The record of a plan and its tasks."""
+        planned = (PlannedTask(**{name: getattr(task, name) for name in PlannedTask.model_fields}) for task in tasks)
+        return cls(plan=plan, tasks=tuple(planned), **facts)
+
+    def write(self, folder: Path) -> None:
+        """Put it in a study's folder, in the place of an older one.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        write_file(folder / RECORD, (json.dumps(self.model_dump(mode="json"), indent=1) + "\n").encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> StudyRecord:
+        """The record of a study's folder.
+
+        Raises:
+            StudyError: there is none, or it is damaged.
+        """
+        path = folder / RECORD
+        try:
+            table = parse_json(path.read_text(encoding="utf-8"))
+            return cls(
+                plan=StudyPlan.from_mapping(table["plan"]),
+                command=table["command"],
+                versions=table["versions"],
+                data=DataFacts.from_mapping(table["data"]),
+                bodies={name: BodyFacts.from_mapping(facts) for name, facts in table["bodies"].items()},
+                tasks=tuple(PlannedTask.from_mapping(task) for task in table["tasks"]),
+            )
+        except FileNotFoundError as error:
+            raise StudyError(f"{folder} holds no study: it has no {RECORD}; begin with ketfit study run") from error
+        except OSError as error:
+            raise StudyError(f"cannot read {path}: {error.strerror or error}") from error
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise StudyError(f"{path} is damaged ({error}); run the study again to write it anew") from error
+
+
+def read_rows(folder: Path) -> dict[str, Row]:
+    """The rows of a study's folder by task; of a task that was tried again, the last one.
+
+    Raises:
+        StudyError: a whole line is not a row; it is never passed over.
+    """
+    path = folder / ROWS
+    try:
+        content = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise StudyError(f"cannot read {path}: {error.strerror or error}") from error
+    rows: dict[str, Row] = {}
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            row = Row.from_mapping(parse_json(line.decode("utf-8")))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise StudyError(
+                f"{path}, line {number} is not a row ({error}); take the line out to run it again"
+            ) from error
+        rows[row.task] = row
+    return rows
+
+
+class RowsFile:
+    """The rows of a study, open for appending, by one driver at a time. Use it as a context manager.
+
+    Args:
+        folder: The study's folder; made if it is missing.
+
+    Raises:
+        StudyError: another driver has the folder, or a row is damaged.
+        StorageError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / ROWS
+        self._flushed = 0.0
+        self._stack = ExitStack()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._stack.enter_context(FileLock(folder / LOCK, timeout=0))
+        except Timeout as error:
+            raise StudyError(f"another ketfit study run has {folder}; wait for it, or name another folder") from error
+        except OSError as error:
+            raise StorageError(f"cannot write {folder}: {error.strerror or error}") from error
+        try:
+            self.rows = read_rows(folder)
+            self._file = self._open()
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _open(self) -> int:
+        try:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self._stack.callback(os.close, file)
+            whole = self.path.read_bytes().rfind(b"\n") + 1
+            os.ftruncate(file, whole)  # the line that an earlier driver did not live to end
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from error
+        return file
+
+    def append(self, row: Row) -> None:
+        """Add a row at the end: one write, and soon after it is on the disk.
+
+        Raises:
+            StorageError: it cannot be written; the rows before it stand.
+        """
+        line = json.dumps(row.model_dump(mode="json"), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        size = os.fstat(self._file).st_size
+        try:
+            written = os.write(self._file, line)
+            while written < len(line):
+                written += os.write(self._file, line[written:])
+            if time.monotonic() - self._flushed > FLUSH_SECONDS:
+                self.flush()
+        except OSError as error:
+            os.ftruncate(self._file, size)
+            raise StorageError(
+                f"cannot write {self.path}: {error.strerror or error}; earlier rows are safe: make room and run again"
+            ) from error
+        self.rows[row.task] = row
+
+    def flush(self) -> None:
+        """Have all rows on the disk."""
+        os.fsync(self._file)
+        self._flushed = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._stack:
+            self.flush()
+
+
+def missing(tasks: Iterable[Task], rows: Mapping[str, Row], retry_failed: bool) -> list[Task]:
+    """The tasks without a row, each once, in order; with `retry_failed` also those that failed."""
+    wanted = {task.id: task for task in tasks}
+    return [
+        task for task in wanted.values() if task.id not in rows or (retry_failed and rows[task.id].error is not None)
+    ]

@@ -1,0 +1,50 @@
+"""Runs a study on a Ray cluster of two nodes on this machine, one of which is killed after a few rows.
+
+python tests/faults/ray_cluster.py PLAN FOLDER
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+from ray.cluster_utils import Cluster
+
+from ketfit.study.executors import RayExecutor
+from ketfit.study.plan import StudyPlan
+from ketfit.study.run import run_study
+from ketfit.study.store import read_rows
+
+
+def main() -> None:
+    """Run the plan; fail if the node outlived the study, which would prove nothing."""
+    plan, folder = StudyPlan.read(sys.argv[1]), Path(sys.argv[2])
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    doomed = cluster.add_node(num_cpus=2)
+    killed: list[int] = []
+
+    def kill() -> None:
+        while len(read_rows(folder)) < 2:
+            time.sleep(0.02)
+        cluster.remove_node(doomed, allow_graceful=False)
+        killed.append(len(read_rows(folder)))
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        progress = run_study(plan, folder, RayExecutor(cluster.address), command="test")
+    finally:
+        killer.join()
+        cluster.shutdown()
+    assert progress.done == progress.total, progress
+    assert killed[0] < progress.total, "the node was to die in the middle"
+    print(f"{progress.total} rows; the node died after {killed[0]}")
+
+
+if __name__ == "__main__":
+    main()

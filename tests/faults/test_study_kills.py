@@ -1,0 +1,143 @@
+"""Studies under SIGKILL: drivers and workers die at random instants, and the finished file is that of an unbroken run.
+
+A handful of kills here; ``make faults`` sets KETFIT_KILLS to 200.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from ketfit.study.store import ROWS, read_rows
+
+KILLS = int(os.environ.get("KETFIT_KILLS", "3"))
+PATIENCE = 120  # seconds for one run, which takes some ten
+
+PLAN = """
+name = "Killed"
+seeds = 4
+bodies = ["{body}"]
+train = {{ epochs = 40 }}
+data = {{ source = "{data}", per_label = 20, validation_fraction = 0.25 }}
+factors = {{ "head.encoder_layers" = [1, 2], "head.main_layers" = [1, 2, 3] }}
+design = {{ kind = "full" }}
+
+[heads.quantum]
+kind = "quantum"
+settings = {{ n_qubits = 6 }}
+
+[heads.linear]
+kind = "logistic-regression"
+"""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, tiny_body_folder: Path) -> Path:
+    folder = tmp_path_factory.mktemp("killed")
+    rows = [f"a {word} film {number}\t{word}" for number in range(60) for word in ("good", "bad")]
+    (folder / "data.tsv").write_text("\n".join(["text\tlabel", *rows, ""]))
+    (folder / "plan.toml").write_text(PLAN.format(body=tiny_body_folder, data=folder / "data.tsv"))
+    return folder
+
+
+def start(study: Path, output: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "ketfit.cli", "study", "run", study / "plan.toml", "-o", study / output]
+    with (study / f"{output}.log").open("ab") as log:
+        return subprocess.Popen([*map(str, command), "--workers", "2"], stdout=log, stderr=log)
+
+
+def finished(study: Path, output: str) -> list[dict[str, Any]]:
+    """The rows in the order of their tasks, without times and hosts; none is there twice."""
+    names = [json.loads(line)["task"] for line in (study / output / ROWS).read_text().splitlines()]
+    assert len(set(names)) == len(names)
+    rows = read_rows(study / output)
+    return [rows[name].updated(run={}).model_dump() for name in sorted(rows)]
+
+
+def whole_lines(path: Path) -> bytes:
+    content = path.read_bytes() if path.exists() else b""
+    return content[: content.rfind(b"\n") + 1]
+
+
+@pytest.fixture(scope="module")
+def unbroken(study: Path) -> Iterator[tuple[list[dict[str, Any]], float, float]]:
+    """The rows of a run that nobody disturbs, the seconds to its first row and to its end."""
+    begun = time.monotonic()
+    process, first = start(study, "unbroken"), 0.0
+    while process.poll() is None:
+        if not first and whole_lines(study / "unbroken" / ROWS):
+            first = time.monotonic() - begun
+        time.sleep(0.02)
+    assert process.returncode == 0, (study / "unbroken.log").read_text()
+    rows = finished(study, "unbroken")
+    assert len(rows) == 28
+    yield rows, first, time.monotonic() - begun
+
+
+def children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The worker processes, not the one that looks after their shared memory."""
+    try:
+        found = psutil.Process(process.pid).children(recursive=True)
+        return [child for child in found if "popen_loky" in " ".join(child.cmdline())]
+    except psutil.Error:
+        return []
+
+
+def kill_once(study: Path, output: str, instant: float, victim: str) -> None:
+    """Begin or go on, and kill at `instant` seconds, unless it is done by then. Rows that were there stay there."""
+    rows = study / output / ROWS
+    before = whole_lines(rows)
+    process = start(study, output)
+    time.sleep(instant)
+    workers = children(process)
+    if victim == "worker" and workers:
+        random.Random(instant).choice(workers).kill()
+        assert process.wait(PATIENCE) == 0, (study / f"{output}.log").read_text()
+    else:
+        process.send_signal(signal.SIGKILL)
+        process.wait(PATIENCE)
+        psutil.wait_procs(workers, timeout=PATIENCE)
+    assert rows.exists() or not before
+    assert whole_lines(rows).startswith(before)
+
+
+def test_kills_at_random_instants_cost_nothing_but_time(
+    study: Path, unbroken: tuple[list[dict[str, Any]], float, float]
+) -> None:
+    expected, first, end = unbroken
+    chance = random.Random(0)
+    number = 0
+    for kill in range(KILLS):
+        output = f"killed-{number}"
+        # Most instants lie where rows are written, the others anywhere from the start.
+        instant = chance.uniform(0.8 * first if kill % 4 else 0, end)
+        kill_once(study, output, instant, chance.choice(("driver", "driver", "worker")))
+        if kill == KILLS - 1 or chance.random() < 0.25 or len(read_rows(study / output)) == len(expected):
+            assert start(study, output).wait(PATIENCE) == 0, (study / f"{output}.log").read_text()
+            assert finished(study, output) == expected
+            number += 1
+
+
+def test_workers_leave_when_their_driver_is_killed(
+    study: Path, unbroken: tuple[list[dict[str, Any]], float, float]
+) -> None:
+    process = start(study, "orphaned")
+    deadline = time.monotonic() + PATIENCE
+    while not (workers := children(process)) or not whole_lines(study / "orphaned" / ROWS):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive

@@ -1,0 +1,100 @@
+"""Designs: the combinations they run, and their balance."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from ketfit.errors import ConfigError
+from ketfit.study.design import design_points
+from ketfit.study.plan import DesignPlan, Range
+
+SIX = {f"head.{name}": (0, 1) for name in "abcdef"}
+
+
+def signs(points: list[dict], factors: dict) -> np.ndarray:
+    return np.array([[2 * list(factors[name]).index(point[name]) - 1 for name in factors] for point in points])
+
+
+def test_heads_have_one_point() -> None:
+    assert design_points(DesignPlan(), {}) == [{}]
+
+
+def test_a_scan_changes_one_factor_at_a_time() -> None:
+    points = design_points(DesignPlan(kind="scan"), {"head.a": (1, 2, 3), "train.b": (0.1, 0.2)})
+    assert points == [{}, {"head.a": 1}, {"head.a": 2}, {"head.a": 3}, {"train.b": 0.1}, {"train.b": 0.2}]
+
+
+def test_a_full_factorial_is_every_combination_once() -> None:
+    factors = {"head.a": (1, 2, 3), "head.b": ("x", "y"), "head.c": (True, False)}
+    points = design_points(DesignPlan(kind="full"), factors)
+    assert {tuple(point.values()) for point in points} == set(itertools.product(*factors.values()))
+    assert len(points) == 12
+
+
+@pytest.mark.parametrize(
+    ("design", "runs"),
+    [
+        (DesignPlan(kind="fractional", resolution=3), 8),
+        (DesignPlan(kind="fractional", resolution=4), 16),
+        (DesignPlan(kind="fractional", generators="a b c d e abcde"), 32),
+        (DesignPlan(kind="plackett-burman"), 8),
+    ],
+)
+def test_two_level_designs_are_balanced_and_orthogonal(design: DesignPlan, runs: int) -> None:
+    table = signs(design_points(design, SIX), SIX)
+    assert len(table) == runs
+    np.testing.assert_array_equal(table.T @ table, runs * np.eye(6))
+    np.testing.assert_array_equal(table.sum(axis=0), 0)
+
+
+def test_resolution_four_keeps_main_effects_clear_of_interactions() -> None:
+    table = signs(design_points(DesignPlan(kind="fractional", resolution=4), SIX), SIX)
+    for first, second in itertools.combinations(range(6), 2):
+        np.testing.assert_array_equal(table.T @ (table[:, first] * table[:, second]), 0)
+
+
+def test_generators_are_those_of_the_plan() -> None:
+    factors = dict.fromkeys(("train.a", "train.b", "train.c"), (-1, 1))
+    for point in design_points(DesignPlan(kind="fractional", generators="a b ab"), factors):
+        assert point["train.c"] == point["train.a"] * point["train.b"]
+
+
+def test_a_latin_hypercube_meets_every_slice_of_every_range_once() -> None:
+    factors = {
+        "train.rate": Range(low=1e-4, high=1e-1, log=True),
+        "train.decay": Range(low=-1.0, high=1.0),
+        "head.layers": Range(low=1, high=4, integer=True),
+        "head.kind": ("x", "y"),
+    }
+    points = design_points(DesignPlan(kind="latin-hypercube", samples=40, seed=3), factors)
+    rates = np.sort(np.log10([point["train.rate"] for point in points]))
+    np.testing.assert_array_equal(np.floor((rates + 4) / 3 * 40), np.arange(40))
+    decays = np.sort([point["train.decay"] for point in points])
+    np.testing.assert_array_equal(np.floor((decays + 1) / 2 * 40), np.arange(40))
+    assert np.bincount([point["head.layers"] for point in points]).tolist() == [0, 10, 10, 10, 10]
+    assert sorted(point["head.kind"] for point in points) == ["x"] * 20 + ["y"] * 20
+    assert all(isinstance(point["head.layers"], int) for point in points)
+    assert points == design_points(DesignPlan(kind="latin-hypercube", samples=40, seed=3), factors)
+    assert points != design_points(DesignPlan(kind="latin-hypercube", samples=40, seed=4), factors)
+
+
+@pytest.mark.parametrize(
+    ("design", "factors", "message"),
+    [
+        (DesignPlan(kind="fractional", resolution=7), SIX, "resolution=7 of 6 factors: there is no such fraction"),
+        (DesignPlan(kind="fractional", generators="a b ab"), SIX, "are for 3 factors; the plan has 6"),
+        (DesignPlan(kind="fractional", generators="a b c d e z1"), SIX, "there is no such fraction"),
+        (
+            DesignPlan(kind="full"),
+            {f"head.{i}": (0, 1) for i in range(30)},
+            "1,073,741,824 points; the most",
+        ),
+        (DesignPlan(kind="latin-hypercube", samples=10**6), SIX, "1,000,000 points"),
+    ],
+)
+def test_designs_that_there_are_not(design: DesignPlan, factors: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        design_points(design, factors)

@@ -1,0 +1,210 @@
+"""Tasks and their names: what changes a name, what does not, and what a plan expands to."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ketfit.errors import ConfigError
+from ketfit.learn.compare import count_parameters
+from ketfit.model.config import HeadConfig
+from ketfit.study.expand import BodyFacts, DataFacts, expand
+from ketfit.study.plan import StudyPlan
+from ketfit.study.task import Task, content_hash
+
+GOLDEN = Path(__file__).parent / "golden_tasks.json"
+DATA = DataFacts(name="reviews", fingerprint="d" * 64, size=9613, n_classes=2)
+BODY = BodyFacts(fingerprint="b" * 64, dimension=768)
+
+SETTINGS: dict[str, Any] = {
+    "name": "Golden",
+    "seeds": [0, 7],
+    "bodies": ["body"],
+    "train": {"epochs": 60},
+    "budget": {"learning_rates": [0.01, 0.03], "regularization": [0.1, 1.0]},
+    "heads": {
+        "quantum": {"kind": "quantum", "settings": {"angle_scale": 1.5, "noise": "ionq-forte", "shots": 100}},
+        "ours": {"kind": "quantum", "start": "recommended", "vary": False},
+        "linear": {"kind": "logistic-regression"},
+        "matched linear": {"kind": "logistic-regression", "match": "quantum"},
+        "mlp": {"kind": "mlp", "settings": {"hidden": 0}},
+        "matched mlp": {"kind": "mlp", "match": "ours"},
+        "svm": {"kind": "svc"},
+    },
+    "factors": {"head.n_qubits": [10, 11], "train.weight_decay": [0.0, 0.01]},
+    "design": {"kind": "full"},
+}
+
+
+def tasks_of(**changes: Any) -> list[Task]:
+    return expand(StudyPlan.from_mapping({**SETTINGS, **changes}), DATA, {"body": BODY})
+
+
+def test_names_are_those_of_the_golden_file() -> None:
+    """If this fails, the names of all tasks that anyone has run have changed: raise RESULTS_VERSION, or mend it."""
+    golden = json.loads(GOLDEN.read_text())
+    assert [{"id": task.id, "config": task.config} for task in tasks_of()] == golden
+    for entry in golden:
+        assert content_hash(entry["config"]) == entry["id"]
+
+
+def test_names_are_the_same_in_another_process() -> None:
+    code = "import json, sys; from ketfit.study.task import content_hash; print(content_hash(json.load(sys.stdin)))"
+    entry = json.loads(GOLDEN.read_text())[0]
+    shuffled = json.dumps(dict(reversed(entry["config"].items())))
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", code], input=shuffled, capture_output=True, text=True, check=True, env=environment
+        )
+        assert done.stdout.strip() == entry["id"]
+
+
+def test_the_order_of_keys_does_not_count_and_numbers_must_be_finite() -> None:
+    assert content_hash({"a": 1, "b": {"c": 2, "d": 3}}) == content_hash({"b": {"d": 3, "c": 2}, "a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        content_hash({"a": float("nan")})
+
+
+def test_names_in_the_plan_do_not_count() -> None:
+    renamed = {f"another {name}": dict(head) for name, head in SETTINGS["heads"].items()}
+    for head in renamed.values():
+        if "match" in head:
+            head["match"] = f"another {head['match']}"
+    before = {task.id for task in tasks_of()}
+    assert {task.id for task in tasks_of(heads=renamed, name="Else", question="Why?")} == before
+    assert {task.id for task in tasks_of(report={"margin": 0.02})} == before
+
+
+def leaves(config: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    if isinstance(config, dict):
+        return [leaf for key, value in config.items() for leaf in leaves(value, (*path, key))]
+    if isinstance(config, list):
+        return [leaf for key, value in enumerate(config) for leaf in leaves(value, (*path, key))]
+    return [path]
+
+
+def test_every_entry_of_a_configuration_counts() -> None:
+    for task in tasks_of():
+        for *parents, key in leaves(task.config):
+            config = json.loads(json.dumps(task.config))
+            table = config
+            for parent in parents:
+                table = table[parent]
+            table[key] = "changed"
+            assert content_hash(config) != task.id, (parents, key)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train": {"epochs": 61}},
+        {"train": {"epochs": 60, "batch_size": 32}},
+        {"budget": {"learning_rates": [0.01, 0.02], "regularization": [0.2, 1.0]}},
+        {"budget": {**SETTINGS["budget"], "selection": "accuracy"}},
+        {"data": {"per_label": 255}},
+        {"data": {"validation_fraction": 0.2}},
+        {"seeds": [8, 9]},
+    ],
+)
+def test_what_is_set_for_a_head_changes_its_names(changes: dict[str, Any]) -> None:
+    before = {task.id: task.head for task in tasks_of()}
+    after = {task.id: task.head for task in tasks_of(**changes)}
+    shared = {before[name] for name in before.keys() & after.keys()}
+    classical = {"linear", "matched linear", "svm"} if set(changes) == {"train"} else set()
+    assert shared == classical
+
+
+def test_data_and_body_are_known_by_their_content() -> None:
+    plan = StudyPlan.from_mapping(SETTINGS)
+    before = {task.id for task in tasks_of()}
+    other_data = expand(plan, DATA.updated(fingerprint="e" * 64), {"body": BODY})
+    other_body = expand(plan, DATA, {"body": BODY.updated(fingerprint="e" * 64)})
+    renamed = expand(plan, DATA.updated(name="other"), {"body": BODY})
+    assert not before & {task.id for task in other_data}
+    assert not before & {task.id for task in other_body}
+    assert before == {task.id for task in renamed}
+
+
+def test_factors_apply_to_the_heads_that_have_them() -> None:
+    cells = Counter(task.head for task in tasks_of() if task.seed == 0)
+    expected = {"quantum": 4, "ours": 1, "linear": 1, "matched linear": 1, "mlp": 2, "matched mlp": 2, "svm": 1}
+    assert cells == expected
+    (one,) = {tuple(task.levels) for task in tasks_of() if task.head == "mlp"}
+    assert one == ("train.weight_decay",)
+
+
+def test_the_first_seeds_come_first() -> None:
+    seeds = [task.seed for task in tasks_of()]
+    assert seeds == sorted(seeds)
+
+
+def test_a_scan_says_at_which_level_its_other_factors_are() -> None:
+    factors = {"head.n_qubits": [10, 11], "train.weight_decay": [0.0, 0.01], "data.per_label": [128, 256]}
+    tasks = tasks_of(design={"kind": "scan"}, factors=factors, seeds=[0])
+    levels = [tuple(task.levels.values()) for task in tasks if task.head == "quantum"]
+    assert levels == [(10, 0.0, 256), (11, 0.0, 256), (10, 0.01, 256), (10, 0.0, 128)]
+
+
+def test_a_learning_rate_that_is_a_factor_is_the_only_try() -> None:
+    one = {"learning_rates": [0.03], "regularization": [1.0]}
+    tasks = tasks_of(design={"kind": "scan"}, factors={"train.learning_rate": [0.01, 0.1]}, budget=one, seeds=[0])
+    tried = [task.config["tries"] for task in tasks if task.head == "quantum"]
+    assert tried == [[0.03], [0.01], [0.1]]
+    assert [task.levels["train.learning_rate"] for task in tasks if task.head == "quantum"] == [0.03, 0.01, 0.1]
+    assert [task.config["tries"] for task in tasks if task.head == "svm"] == [[1.0]]
+
+
+def test_equal_heads_of_two_names_are_one_task_in_two_places() -> None:
+    heads = {"one": {"kind": "svc"}, "two": {"kind": "svc"}}
+    tasks = tasks_of(heads=heads, factors={}, design={}, seeds=[0])
+    assert [task.head for task in tasks] == ["one", "two"]
+    assert tasks[0].id == tasks[1].id
+
+
+def test_matched_heads_have_as_many_parameters() -> None:
+    sizes = {task.head: task.config["head"]["settings"] for task in tasks_of()}
+    quantum = HeadConfig.from_mapping({**SETTINGS["heads"]["quantum"]["settings"]})
+    assert sizes["matched linear"]["components"] + 1 == count_parameters(quantum, 768, 2)
+    ours = count_parameters(HeadConfig.recommended(768), 768, 2)
+    assert sizes["matched mlp"] == {"hidden": 1, "activation": "gelu"}
+    assert 769 + 4 <= ours < 2 * 769 + 6
+    assert sizes["linear"] == {"components": None}
+
+
+def test_nothing_is_left_to_a_default() -> None:
+    for task in tasks_of():
+        if task.config["head"]["kind"] == "quantum":
+            assert task.config["head"]["settings"].keys() == HeadConfig.model_fields.keys()
+        if task.config["train"] is not None:
+            assert "learning_rate" not in task.config["train"], "which is among the tries"
+
+
+@pytest.mark.parametrize(
+    ("factors", "message"),
+    [
+        ({"head.n_qubits": [9, 10]}, "head 'quantum' on body, head.n_qubits = 9: .*width 768 needs n_qubits=10"),
+        ({"head.connectivity": [1, 10]}, "head.connectivity = 10: .*connectivity=10 needs more than 10 qubits"),
+        ({"head.encoder_layers": [1, "two"]}, "head.encoder_layers = 'two': "),
+        ({"train.epochs_": [1, 2]}, "unknown factor"),
+    ],
+)
+def test_a_combination_that_cannot_be_is_named(factors: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tasks_of(factors=factors, design={"kind": "scan"})
+
+
+def test_a_design_must_be_able_to_estimate_what_is_asked() -> None:
+    factors = {"head.main_layers": [1, 2], "head.encoder_layers": [1, 2], "head.connectivity": [1, 2]}
+    heads = {"quantum": {"kind": "quantum"}}
+    fraction = {"kind": "fractional", "generators": "a b ab", "estimate": "main effects"}
+    assert len(tasks_of(factors=factors, design=fraction, heads=heads)) == 8
+    with pytest.raises(ConfigError, match=r"head.connectivity"):
+        tasks_of(factors=factors, design={**fraction, "estimate": "interactions"}, heads=heads)

@@ -1,0 +1,142 @@
+"""Studies run: the same rows whoever runs them and in whatever order, only what is missing, shared work once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ketfit.errors import ConfigError, DataError, StudyError
+from ketfit.learn.body import Body
+from ketfit.learn.data import few_shot_split, load_dataset
+from ketfit.study import run as run_module
+from ketfit.study.executors import Job, LocalExecutor, Work
+from ketfit.study.plan import StudyPlan
+from ketfit.study.run import Progressed, run_study
+from ketfit.study.store import Row, StudyRecord, read_rows
+
+
+class Here:
+    """Runs tasks in this process, in the order of `key`, and stops after so many."""
+
+    def __init__(self, reverse: bool = False, most: int | None = None) -> None:
+        self.reverse, self.most, self.ran = reverse, most, 0
+
+    def run(self, work: Work, jobs: Sequence[Job]) -> Iterator[tuple[int, dict[str, Any]]]:
+        places = range(len(jobs))[:: -1 if self.reverse else 1]
+        for place in places[: self.most]:
+            config, arrays = jobs[place]
+            self.ran += 1
+            yield place, work(config, *arrays)
+
+
+def bare(folder: Path) -> dict[str, Row]:
+    """The rows by task, without what differs from run to run."""
+    return {name: row.updated(run={}) for name, row in sorted(read_rows(folder).items())}
+
+
+def test_rows_are_the_same_whoever_runs_them(plan: StudyPlan, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("here", "reversed", "processes")]
+    executors = (Here(), Here(reverse=True), LocalExecutor(2))
+    for folder, executor in zip(folders, executors, strict=True):
+        progress = run_study(plan, folder, executor, command="test")
+        assert progress == Progressed(done=10, failed=0, total=10, ran=10)
+        assert progress.is_complete
+    first, second, third = map(bare, folders)
+    assert len(first) == 10
+    assert first == second == third
+
+
+def test_a_second_run_does_only_what_is_missing(plan: StudyPlan, tmp_path: Path) -> None:
+    run_study(plan, tmp_path, executor := Here(), command="test")
+    again = Here()
+    assert run_study(plan, tmp_path, again, command="test").ran == 0
+    wider = plan.on(n_seeds=3)
+    assert run_study(wider, tmp_path, again, command="test") == Progressed(15, 0, 15, ran=5)
+    assert (executor.ran, again.ran) == (10, 5)
+    assert len(StudyRecord.read(tmp_path).tasks) == 15
+
+
+def test_a_driver_that_stops_leaves_whole_rows_and_the_next_goes_on(plan: StudyPlan, tmp_path: Path) -> None:
+    for most in (3, 4):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run_module, "count", lambda tasks, rows, ran: Progressed(0, 0, 0, ran))
+            run_study(plan, tmp_path / "parts", Here(most=most), command="test")
+    run_study(plan, tmp_path / "parts", Here(), command="test")
+    run_study(plan, tmp_path / "whole", Here(), command="test")
+    assert bare(tmp_path / "parts") == bare(tmp_path / "whole")
+
+
+def test_failed_tasks_keep_their_error_until_they_are_asked_for(
+    plan: StudyPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = run_module.execute
+
+    def broken(config: dict[str, Any], *arrays: np.ndarray) -> dict[str, Any]:
+        return {"error": {"type": "TrainingError", "message": f"seed {config['seed']}"}}
+
+    monkeypatch.setattr(run_module, "execute", lambda *arguments: real(*arguments, work=broken))
+    assert run_study(plan, tmp_path, Here(), command="test") == Progressed(0, 10, 10, ran=10)
+    assert {row.error["message"] for row in read_rows(tmp_path).values() if row.error} == {"seed 0", "seed 1"}
+    monkeypatch.setattr(run_module, "execute", real)
+    assert run_study(plan, tmp_path, Here(), command="test") == Progressed(0, 10, 10, ran=0)
+    assert run_study(plan, tmp_path, Here(), command="test", retry_failed=True) == Progressed(10, 0, 10, ran=10)
+
+
+def test_shared_work_is_done_once(plan: StudyPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded, drawn = [], []
+    encode = Body.encode
+
+    def counted(body: Body, texts: Sequence[str], **options: Any) -> np.ndarray:
+        embedded.append(len(texts))
+        return encode(body, texts, **options)
+
+    monkeypatch.setattr(Body, "encode", counted)
+    monkeypatch.setattr(run_module, "few_shot_split", lambda *key: drawn.append(key[1:]) or few_shot_split(*key))
+    run_study(plan, tmp_path, Here(), command="test")
+    assert embedded == [120]
+    assert sorted(drawn) == [(20, 0.25, 0), (20, 0.25, 1)]
+    run_study(plan, tmp_path, Here(), command="test")
+    assert embedded == [120], "nothing is missing, so that nothing is embedded"
+
+
+def test_tasks_are_given_the_split_of_their_seed(plan: StudyPlan, tmp_path: Path) -> None:
+    dataset = load_dataset(plan.data.source)
+    seen = {}
+
+    class Looks(Here):
+        def run(self, work: Work, jobs: Sequence[Job]) -> Iterator[tuple[int, dict[str, Any]]]:
+            seen.update({config["seed"]: arrays for config, arrays in jobs})
+            return super().run(work, jobs)
+
+    run_study(plan, tmp_path, Looks(), command="test")
+    for seed, (embeddings, codes, train, validation, test) in seen.items():
+        split = few_shot_split(dataset, 20, 0.25, seed)
+        assert embeddings.shape == (120, 16)
+        assert [dataset.classes[code] for code in codes] == list(dataset.labels)
+        for given, expected in ((train, split.train), (validation, split.validation), (test, split.test)):
+            np.testing.assert_array_equal(given, expected)
+
+
+def test_a_bad_plan_leaves_no_folder(plan: StudyPlan, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    wide = plan.updated(factors={"head.n_qubits": (3, 5)})
+    with pytest.raises(ConfigError, match="width 16 needs n_qubits=4"):
+        run_study(wide, folder, Here(), command="test")
+    many = plan.updated(data=plan.data.updated(per_label=100))
+    with pytest.raises(DataError, match="lower per_label=100"):
+        run_study(many, folder, Here(), command="test")
+    assert not folder.exists()
+
+
+def test_a_driver_beside_another_is_refused(plan: StudyPlan, tmp_path: Path) -> None:
+    class Another(Here):
+        def run(self, work: Work, jobs: Sequence[Job]) -> Iterator[tuple[int, dict[str, Any]]]:
+            with pytest.raises(StudyError, match="another ketfit study run"):
+                run_study(plan, tmp_path, Here(), command="test")
+            return super().run(work, jobs)
+
+    assert run_study(plan, tmp_path, Another(), command="test").done == 10

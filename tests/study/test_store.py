@@ -1,0 +1,153 @@
+"""Rows on disk: whole or not there, by one driver at a time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ketfit.errors import KetFitError, StorageError, StudyError
+from ketfit.study.expand import BodyFacts, DataFacts, expand
+from ketfit.study.plan import StudyPlan
+from ketfit.study.store import ROWS, Row, RowsFile, StudyRecord, missing, read_rows
+from ketfit.study.task import Task
+
+
+def row_of(number: int, failed: bool = False) -> Row:
+    error = {"type": "TrainingError", "message": "nan"} if failed else None
+    result = None if failed else {"test_accuracy": number / 7}
+    return Row(task=f"{number:064d}", config={"seed": number}, result=result, error=error, run={"host": "here"})
+
+
+def task_of(number: int) -> Task:
+    return Task(f"{number:064d}", {"seed": number}, "head", "body", {}, number)
+
+
+def test_rows_are_read_as_they_were_appended(tmp_path: Path) -> None:
+    with RowsFile(tmp_path / "study") as rows:
+        for number in range(5):
+            rows.append(row_of(number))
+        assert read_rows(tmp_path / "study") == rows.rows, "a reader sees each row while the driver runs"
+    assert list(read_rows(tmp_path / "study").values()) == [row_of(number) for number in range(5)]
+
+
+def test_the_last_row_of_a_task_counts(tmp_path: Path) -> None:
+    with RowsFile(tmp_path) as rows:
+        rows.append(row_of(1, failed=True))
+        rows.append(row_of(1))
+    assert read_rows(tmp_path) == {row_of(1).task: row_of(1)}
+
+
+def test_a_line_that_was_cut_off_at_any_byte_does_not_count_and_goes(tmp_path: Path) -> None:
+    with RowsFile(tmp_path) as rows:
+        rows.append(row_of(0))
+        rows.append(row_of(1))
+    content = (tmp_path / ROWS).read_bytes()
+    first = content.index(b"\n") + 1
+    for size in range(first, len(content)):
+        (tmp_path / ROWS).write_bytes(content[:size])
+        assert list(read_rows(tmp_path)) == [row_of(0).task]
+        with RowsFile(tmp_path) as rows:
+            rows.append(row_of(1))
+        assert (tmp_path / ROWS).read_bytes() == content
+
+
+def test_a_whole_line_that_is_no_row_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
+    with RowsFile(tmp_path) as rows:
+        rows.append(row_of(0))
+    content = (tmp_path / ROWS).read_bytes()
+    for bad in (b"{}\n", b"nonsense\n", b"\xff\n", b"\n", b"[1]\n", b'{"task": 3}\n'):
+        (tmp_path / ROWS).write_bytes(content + bad + content)
+        with pytest.raises(StudyError, match="line 2 is not a row"):
+            RowsFile(tmp_path)
+        assert (tmp_path / ROWS).read_bytes() == content + bad + content
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_rows_or_our_own_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    folder = tmp_path_factory.mktemp("rows")
+    (folder / ROWS).write_bytes(content + b"\n")
+    with pytest.raises(StudyError, match="is not a row"):
+        read_rows(folder)
+
+
+def test_two_drivers_on_one_folder_are_refused(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from ketfit.study.store import RowsFile; RowsFile(Path(sys.argv[1]))"
+    with RowsFile(tmp_path) as rows:
+        rows.append(row_of(0))
+        with pytest.raises(StudyError, match="another ketfit study run has"):
+            RowsFile(tmp_path)
+        other = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+        assert other.returncode == 1
+        assert "another ketfit study run has" in other.stderr
+        rows.append(row_of(1))
+    with RowsFile(tmp_path) as rows:
+        assert len(rows.rows) == 2
+
+
+def test_a_full_disk_takes_back_the_row_it_had_no_room_for(
+    tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    with RowsFile(tmp_path) as rows:
+        rows.append(row_of(0))
+        size = (tmp_path / ROWS).stat().st_size
+        with full_disk(size + 20), pytest.raises(StorageError, match="make room and run again"):
+            rows.append(row_of(1))
+        assert (tmp_path / ROWS).stat().st_size == size
+        rows.append(row_of(1))
+    assert len(read_rows(tmp_path)) == 2
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot write"):
+        RowsFile(tmp_path / "file" / "study")
+
+
+def test_only_what_has_no_row_is_missing() -> None:
+    rows = {row.task: row for row in (row_of(0), row_of(1, failed=True))}
+    tasks = [task_of(number) for number in (0, 1, 2, 2, 1)]
+    assert [task.seed for task in missing(tasks, rows, retry_failed=False)] == [2]
+    assert [task.seed for task in missing(tasks, rows, retry_failed=True)] == [1, 2]
+
+
+def record_of(plan: StudyPlan) -> StudyRecord:
+    data = DataFacts(name="reviews", fingerprint="d", size=10, n_classes=2)
+    bodies = {plan.bodies[0].name: BodyFacts(fingerprint="b", dimension=16)}
+    tasks = expand(plan, data, bodies)
+    return StudyRecord.of(plan, tasks, command="ketfit", versions={"ketfit": "1"}, data=data, bodies=bodies)
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path, plan: StudyPlan) -> None:
+    record = record_of(plan)
+    record.write(tmp_path)
+    assert StudyRecord.read(tmp_path) == record
+
+
+def test_a_folder_without_a_study(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"holds no study: it has no study\.json"):
+        StudyRecord.read(tmp_path)
+
+
+def test_a_damaged_record_is_said_to_be(tmp_path: Path, plan: StudyPlan) -> None:
+    record_of(plan).write(tmp_path)
+    table = json.loads((tmp_path / "study.json").read_text())
+    for key in table:
+        for value in (None, 3, "x", [], {}, [3]):
+            if (key == "tasks" and value in ([], {})) or (key in ("versions", "bodies") and value == {}):
+                continue
+            if key == "command" and value == "x":
+                continue
+            (tmp_path / "study.json").write_text(json.dumps({**table, key: value}))
+            with pytest.raises(KetFitError, match=r"study\.json is damaged"):
+                StudyRecord.read(tmp_path)
+    (tmp_path / "study.json").write_text("[")
+    with pytest.raises(StudyError, match="is damaged"):
+        StudyRecord.read(tmp_path)

@@ -1,0 +1,178 @@
+"""One task: what it tries, what it chooses by, and that it never looks at the test sentences before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from ketfit.errors import KetFitError, TrainingError
+from ketfit.model.config import HeadConfig, TrainConfig
+from ketfit.study import task as task_module
+from ketfit.study.task import Material, attempt, build_head, pack_bits, run_task, unpack_bits
+
+TRAIN = TrainConfig(epochs=8).model_dump(mode="json", exclude={"learning_rate", "selection"})
+QUANTUM = HeadConfig(n_qubits=3, encoder_layers=1, main_layers=1, connectivity=1).model_dump(mode="json")
+
+
+def config_of(kind: str, tries: list[float], selection: str = "loss", **settings: Any) -> dict[str, Any]:
+    return {
+        "head": {"kind": kind, "settings": settings},
+        "train": TRAIN if kind in ("quantum", "mlp") else None,
+        "tries": tries,
+        "selection": selection,
+        "seed": 3,
+    }
+
+
+def material(n: int = 200) -> Material:
+    rng = np.random.default_rng(0)
+    codes = np.arange(n) % 2
+    x = rng.standard_normal((n, 8)).astype(np.float32)
+    x[:, 0] += 1.2 * (2 * codes - 1)
+    train, validation, test = np.split(rng.permutation(n), [60, 100])
+    return Material(x, codes, train, validation, test)
+
+
+def arrays(material: Material) -> tuple[np.ndarray, ...]:
+    return material.embeddings, material.codes, material.train, material.validation, material.test
+
+
+KINDS = [
+    config_of("quantum", [0.01, 0.1], **QUANTUM),
+    config_of("mlp", [0.01, 0.1], hidden=4, activation="gelu"),
+    config_of("logistic-regression", [0.1, 1.0], components=None),
+    config_of("logistic-regression", [0.1, 1.0], components=5),
+    config_of("svc", [0.1, 1.0]),
+]
+
+
+@pytest.mark.parametrize("config", KINDS, ids=lambda config: config["head"]["kind"])
+def test_a_result_says_what_was_tried_and_scores_the_chosen(config: dict[str, Any]) -> None:
+    given = material()
+    outcome = run_task(config, given)
+    result = outcome["result"]
+    losses = [one["validation_loss"] for one in result["tries"]]
+    assert [one["value"] for one in result["tries"]] == config["tries"]
+    assert result["chosen"] == int(np.argmin(losses))
+    assert result["validation_loss"] == losses[result["chosen"]]
+    head = build_head(config, config["tries"][result["chosen"]]).fit(
+        *given.part(given.train), validation=given.part(given.validation)
+    )
+    correct = head.predict(given.part(given.test)[0]) == given.part(given.test)[1]
+    np.testing.assert_array_equal(unpack_bits(result["correct"], result["test_size"]), correct)
+    assert result["test_accuracy"] == correct.mean()
+    assert result["parameters"] == head.n_parameters_
+    assert 0 < outcome["timing"]["fit"] <= outcome["timing"]["all_tries"]
+
+
+def test_logistic_regression_is_scikit_learns() -> None:
+    given = material()
+    result = run_task(config_of("logistic-regression", [0.5], components=None), given)["result"]
+    theirs = LogisticRegression(C=0.5).fit(*given.part(given.train))
+    X, y = given.part(given.validation)
+    assert result["validation_loss"] == pytest.approx(log_loss(y, theirs.predict_proba(X)))
+    assert result["test_accuracy"] == theirs.score(*given.part(given.test))
+
+
+@pytest.mark.parametrize(
+    ("selection", "chosen"), [("loss", 1), ("accuracy", 2)], ids=["by loss", "by accuracy, ties by loss"]
+)
+def test_the_choice_is_by_what_the_budget_says(monkeypatch: pytest.MonkeyPatch, selection: str, chosen: int) -> None:
+    figures = iter([(0.9, 0.8), (0.2, 0.7), (0.5, 0.8), (0.6, 0.8)])
+    monkeypatch.setattr(task_module, "_validate", lambda *_: next(figures))
+    config = config_of("logistic-regression", [0.1, 0.2, 0.3, 0.4], selection, components=None)
+    assert run_task(config, material())["result"]["chosen"] == chosen
+
+
+def test_test_sentences_are_seen_once_by_the_chosen_head_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = material()
+    seen: list[tuple[float, str]] = []
+
+    class Spy:
+        n_parameters_ = 1
+
+        def __init__(self, value: float) -> None:
+            self.value = value
+
+        def note(self, X: np.ndarray) -> None:
+            part = next(
+                name
+                for name in ("train", "validation", "test")
+                if np.array_equal(X, given.embeddings[getattr(given, name)])
+            )
+            seen.append((self.value, part))
+
+        def fit(self, X: np.ndarray, y: np.ndarray, *, validation: tuple[np.ndarray, np.ndarray]) -> None:
+            self.note(X)
+            self.note(validation[0])
+
+        def predict(self, X: np.ndarray) -> np.ndarray:
+            self.note(X)
+            return np.zeros(len(X), int)
+
+        def predict_proba(self, X: np.ndarray) -> np.ndarray:
+            self.note(X)
+            return np.full((len(X), 2), [self.value, 1 - self.value])
+
+    monkeypatch.setattr(task_module, "build_head", lambda config, value: Spy(value))
+    run_task(config_of("svc", [0.9, 0.5, 0.1]), given)
+    assert seen[-1] == (0.5, "test")
+    assert [part for _, part in seen].count("test") == 1
+
+
+def test_a_try_that_diverges_is_noted_and_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = build_head
+
+    class Diverges:
+        def fit(self, *_: Any, **__: Any) -> None:
+            raise TrainingError("the loss of epoch 3 is nan")
+
+    monkeypatch.setattr(
+        task_module, "build_head", lambda config, value: Diverges() if value > 1 else real(config, value)
+    )
+    config = config_of("logistic-regression", [2.0, 0.1], components=None)
+    result = run_task(config, material())["result"]
+    assert result["tries"][0] == {"value": 2.0, "error": "the loss of epoch 3 is nan"}
+    assert result["chosen"] == 1
+    outcome = attempt({**config, "tries": [2.0, 3.0]}, *arrays(material()))
+    assert outcome["error"]["type"] == "TrainingError"
+    assert "none of the tries could be trained; the first: the loss of epoch 3 is nan" in outcome["error"]["message"]
+
+
+def test_any_error_is_the_tasks_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(config: Any, value: float) -> Any:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(task_module, "build_head", fails)
+    outcome = attempt(config_of("svc", [1.0]), *arrays(material()))
+    assert outcome == {"error": {"type": "ZeroDivisionError", "message": "by zero"}}
+
+
+@pytest.mark.parametrize("config", KINDS, ids=lambda config: config["head"]["kind"])
+def test_results_are_the_same_on_any_number_of_threads(config: dict[str, Any]) -> None:
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            results.append(attempt(config, *arrays(material()))["result"])
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 9101])
+def test_bits_survive_packing(size: int) -> None:
+    bits = np.random.default_rng(size).random(size) < 0.7
+    text = pack_bits(bits)
+    np.testing.assert_array_equal(unpack_bits(text, size), bits)
+    with pytest.raises(KetFitError, match="do not hold"):
+        unpack_bits(text, size + 9)
+    with pytest.raises(KetFitError, match="not base 64"):
+        unpack_bits(text + "?", size)
