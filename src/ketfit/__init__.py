@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ketfit.model.config import TrainConfig as TrainConfig
     from ketfit.model.head import QuantumHead as QuantumHead
     from ketfit.simulate.measurement import expectation as expectation
+    from ketfit.simulate.measurement import expectation_and_gradients as expectation_and_gradients
     from ketfit.simulate.noise import NoiseConfig as NoiseConfig
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ _HOMES = {
     "TrainConfig": "ketfit.model.config",
     "NoiseConfig": "ketfit.simulate.noise",
     "expectation": "ketfit.simulate.measurement",
+    "expectation_and_gradients": "ketfit.simulate.measurement",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -122,7 +122,7 @@ def shift_rule(circuit: Circuit, angles: list[Angle], values: np.ndarray) -> tup
 
 
 @pytest.mark.parametrize("n_qubits", range(2, 11))
-def test_values_and_gradients_are_those_of_pennylane(n_qubits):
+def test_values_and_gradients_are_those_of_pennylane(n_qubits, engine):
     circuit = random_circuit(n_qubits, n_gates=12 + 4 * n_qubits, seed=n_qubits, n_inputs=3)
     qubits = some_order(circuit, seed=n_qubits)
     ours = wanting(some_tensors(circuit, seed=n_qubits))
@@ -134,6 +134,10 @@ def test_values_and_gradients_are_those_of_pennylane(n_qubits):
     for name, mine, other in zip(NAMES, gradients(values, ours), slopes, strict=True):
         assert np.abs(other).max() > 1e-3, f"all gradients to {name} vanish, which would hide an error"
         np.testing.assert_allclose(mine, other, rtol=0, atol=1e-10, err_msg=name)
+    form = torch.tensor(np.random.default_rng(0).normal(size=tuple(values.shape)))
+    found = simulate.expectation_and_gradients(circuit, *ours, qubits, cotangent=form, engine=engine)
+    for mine, other in zip(found, (expected.detach(), *slopes), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=0, atol=1e-10)
 
     single = wanting([tensor.float() for tensor in ours])
     values = expectation(circuit, *single, qubits)

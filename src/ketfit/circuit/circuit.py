@@ -168,10 +168,10 @@ class Circuit:
         Raises:
             CircuitError: a qubit is out of range.
         """
-        measured = self.check_qubits(qubits)
+        measured = tuple(qubits)
         key = ("light_cone", measured)
         if key not in self.memo:
-            self.memo[key] = self._light_cone(measured)
+            self.memo[key] = self._light_cone(self.check_qubits(measured))
         cone: Circuit = self.memo[key]
         return cone
 
@@ -200,6 +200,8 @@ class Circuit:
             CircuitError: otherwise.
         """
         qubits = tuple(qubits)
+        if ("checked", qubits) in self.memo:
+            return qubits
         if not qubits:
             raise CircuitError("name at least one qubit to measure")
         for qubit in qubits:
@@ -207,4 +209,5 @@ class Circuit:
                 raise CircuitError(f"qubit {qubit} cannot be measured; the circuit has qubits 0 to {self.n_qubits - 1}")
         if len(set(qubits)) < len(qubits):
             raise CircuitError(f"a qubit is measured twice in {qubits}; name each once")
+        self.memo["checked", qubits] = True
         return qubits

@@ -9,6 +9,7 @@ _Table = npt.NDArray[np.int32]
 
 def instruction_sets() -> list[str]: ...
 def lanes(name: str, itemsize: int) -> int: ...
+def cache_bytes() -> int: ...
 
 class Plan:
     size: int
@@ -59,8 +60,23 @@ class Plan:
         threads: int,
         /,
     ) -> None: ...
+    def step_f32(
+        self,
+        batch: int,
+        weights: int,
+        inputs: int,
+        initial: int,
+        grads: int,
+        result: int,
+        grad_weights: int,
+        grad_inputs: int,
+        grad_initial: int,
+        threads: int,
+        /,
+    ) -> bool: ...
     forward_f64 = forward_f32
     backward_f64 = backward_f32
+    step_f64 = step_f32
 
 class DensityPlan:
     def __init__(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -14,13 +17,23 @@ from ketfit.errors import InputError
 from ketfit.simulate import _kernel
 from ketfit.simulate.plan import Stage, cut_stages, fuse_steps, merge_gates, tables
 
-ISA: str = _kernel.instruction_sets()[0]
-"""The widest instruction set of this processor that the kernel was built for."""
+ISAS: tuple[str, ...] = tuple(_kernel.instruction_sets())
+"""The instruction sets of this processor that the kernel was built for, from the widest to the narrowest."""
 
-# Bytes of a state. Samples share a unit as long as it fits into a first-level cache of 32 KB; a chunk of a wide state
-# and its adjoint leave room in a second-level cache of 256 KB.
-UNIT_BYTES = 2**15
-CHUNK_BYTES = 2**16
+ISA = ISAS[0]
+
+# Where samples share a unit, lanes of twice the width make units of twice the size and half as many for the threads:
+# on Zen 4, which takes 512 bits in two halves, they are slower from 8 qubits on and no faster below.
+SAMPLE_ISA = next(isa for isa in ISAS if isa != "avx512")
+
+
+# A quarter of the second-level cache, which is taken for 256 KB where the system does not say; beyond 2 MB (it may be
+# shared by cores) nothing was measured.
+CHUNK_BYTES: int = min(_kernel.cache_bytes() or 2**18, 2**21) // 4
+"""Bytes of a chunk of a state: with its adjoint it takes half of a core's second-level cache."""
+
+# From so many qubits on a batch of a few samples is worth two threads.
+SHARED_QUBITS = 8
 
 # States up to this size wait for the next step with their plan: fresh pages from the system cost more than small steps.
 SPARE_BYTES = 2**24
@@ -54,15 +67,82 @@ def expect(
     """
     check_signs(circuit, batch, signs, weights.device)
     check_joint(qubits, joint)
-    sample_bits = choose_sample_bits(circuit.n_qubits, batch, weights.element_size())
-    key = ("plan", qubits, weights.element_size(), sample_bits, joint)
-    if key not in circuit.memo:
-        circuit.memo[key] = (make_plan(circuit, *key[1:]), [])
-    plan, spares = circuit.memo[key]
+    plan, spares = _plan(circuit, qubits, batch, weights.element_size(), joint)
     result: Tensor = _Native.apply(  # type: ignore[no-untyped-call]
         plan, weights, inputs, initial, batch, signs, spares
     )
     return result
+
+
+def expect_and_differentiate(
+    circuit: Circuit,
+    qubits: tuple[int, ...],
+    weights: Tensor,
+    inputs: Tensor | None,
+    initial: Tensor | None,
+    batch: int,
+    cotangent: Tensor,
+    wanted: tuple[bool, bool, bool],
+) -> list[Tensor | None]:
+    """<Z> of `qubits` and, of `wanted` tensors, the gradients of the sum of <Z> times `cotangent`: in one call.
+
+    The arguments are those of `ketfit.expectation`, checked there but for being finite; every gate is applied.
+
+    Returns:
+        The values, shape (batch, len(qubits)), and a gradient or None for weights, inputs and initial.
+
+    Raises:
+        InputError: a number is not finite.
+    """
+    plan, _ = _plan(circuit, qubits, batch, weights.element_size())
+    # Held by names for as long as the kernel reads their addresses.
+    given = [None if tensor is None else tensor.contiguous() for tensor in (weights, inputs, initial, cotangent)]
+    result = weights.new_empty(batch, len(qubits))
+    grads = [
+        torch.empty_like(tensor) if want and tensor is not None else None
+        for tensor, want in zip(given, wanted, strict=False)
+    ]
+    run = plan.step_f32 if weights.dtype == torch.float32 else plan.step_f64
+    if not run(batch, *map(_address, (*given, result, *grads)), kernel_threads()):
+        check_finite(weights=weights, inputs=inputs, initial=initial, cotangent=cotangent)
+    return [result, *grads]
+
+
+def _plan(
+    circuit: Circuit, qubits: tuple[int, ...], batch: int, itemsize: int, joint: bool = False
+) -> tuple[Any, list[Tensor]]:
+    """The plan for batches of that size, and the spare states that wait with it."""
+    isa, sample_bits = choose_layout(circuit.n_qubits, batch, itemsize)
+    key = ("plan", qubits, itemsize, sample_bits, joint, isa)
+    if key not in circuit.memo:
+        circuit.memo[key] = (make_plan(circuit, *key[1:]), [])
+    found: tuple[Any, list[Tensor]] = circuit.memo[key]
+    return found
+
+
+_threads: ContextVar[int | None] = ContextVar("kernel's threads", default=None)
+
+
+def kernel_threads() -> int:
+    """How many threads the kernel uses: as many as torch, unless `kernel_first` says otherwise."""
+    return _threads.get() or torch.get_num_threads()
+
+
+@contextmanager
+def kernel_first() -> Iterator[None]:
+    """Inside, torch's operations have one thread and the kernel as many as torch had before.
+
+    For loops of small operations around the kernel: a team of torch's that wakes for each of them and then spins, and
+    the kernel's own, would keep one another off the cores. It holds for the calling thread.
+    """
+    threads = kernel_threads()
+    mark = _threads.set(threads)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        _threads.reset(mark)
 
 
 def count_rotations(circuit: Circuit) -> int:
@@ -114,16 +194,25 @@ def check_finite(**tensors: Tensor | None) -> None:
 
 
 @lru_cache(maxsize=1024)
-def choose_sample_bits(n_qubits: int, batch: int, itemsize: int) -> int:
-    """How many samples share a unit, as a power of two: a lane for each, or one sample across the lanes.
+def choose_layout(n_qubits: int, batch: int, itemsize: int) -> tuple[str, int]:
+    """The instruction set, and how many samples share a unit, as a power of two: a lane for each, or one across them.
 
-    Lanes that hold samples make no shuffles, but more samples need more of the cache. It must not depend on the
-    number of threads, or results would.
+    Lanes that hold samples make no shuffles, but more samples need more of the cache, and a unit has one thread. It
+    must not depend on the number of threads, or results would.
     """
-    lane_bits = int(_kernel.lanes(ISA, itemsize)).bit_length() - 1
-    unit_bits = (UNIT_BYTES // itemsize).bit_length() - 1
-    wanted = min(lane_bits, unit_bits - n_qubits, (batch - 1).bit_length())
-    return max(wanted, lane_bits - n_qubits, 0)
+    lane_bits = _lane_bits(SAMPLE_ISA, itemsize)
+    if n_qubits + lane_bits > _chunk_bits(itemsize) + 1:
+        return ISA, 0
+    sharing = batch if n_qubits < SHARED_QUBITS else (batch + 1) // 2
+    return SAMPLE_ISA, max(min(lane_bits, (sharing - 1).bit_length()), lane_bits - n_qubits, 0)
+
+
+def _lane_bits(isa: str, itemsize: int) -> int:
+    return int(_kernel.lanes(isa, itemsize)).bit_length() - 1
+
+
+def _chunk_bits(itemsize: int) -> int:
+    return (CHUNK_BYTES // itemsize).bit_length() - 1
 
 
 def make_plan(
@@ -136,10 +225,10 @@ def make_plan(
     chunk_bits: int | None = None,
 ) -> Any:
     """The kernel's plan; `chunk_bits` is for tests and otherwise follows from the size of the cache."""
-    lane_bits = int(_kernel.lanes(isa, itemsize)).bit_length() - 1
+    lane_bits = _lane_bits(isa, itemsize)
     bits = circuit.n_qubits + sample_bits
     if chunk_bits is None:
-        chunk_bits = (CHUNK_BYTES // itemsize).bit_length() - 1
+        chunk_bits = _chunk_bits(itemsize)
         if bits <= chunk_bits + 1:  # twice the size still is faster than two stages
             chunk_bits = bits
     chunk_bits = min(chunk_bits, bits)
@@ -212,7 +301,7 @@ class _Native(torch.autograd.Function):
             initial is None,
             ctx.scale,
             *map(_address, (state, grad, *grads)),
-            torch.get_num_threads(),
+            kernel_threads(),
         )
         if state.nbytes <= SPARE_BYTES and not ctx.spares:
             ctx.spares.append(state)
@@ -230,5 +319,5 @@ def _take(spares: list[Tensor], like: Tensor, units: int, size: int) -> Tensor:
 
 def _forward(plan: Any, batch: int, weights: Tensor, *tensors: Tensor | None) -> tuple[float, bool]:
     run = plan.forward_f32 if weights.dtype == torch.float32 else plan.forward_f64
-    scale, finite = run(batch, *map(_address, (weights, *tensors)), torch.get_num_threads())
+    scale, finite = run(batch, *map(_address, (weights, *tensors)), kernel_threads())
     return scale, finite

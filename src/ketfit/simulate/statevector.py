@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ketfit.circuit.circuit import Circuit, Gate
 from ketfit.errors import ConfigError, InputError, InsufficientMemoryError
-from ketfit.simulate.native import check_finite, check_joint, check_signs, expect
+from ketfit.simulate.native import check_finite, check_joint, check_signs, expect, expect_and_differentiate
 
 _ALWAYS_THERE = 2**26  # bytes; asking the system costs as much as a small circuit
 
@@ -61,7 +61,13 @@ def measure(
     native = _runs_native(engine, weights)
     cone = circuit.light_cone(measured)  # outcomes are as diagonal as Z: what cannot change <Z> changes none of them
     columns = 2 ** len(measured) if joint else len(measured)
-    _check_memory(circuit.n_qubits, batch, columns, weights, inputs, initial, native)
+    wanted = [tensor is not None and tensor.requires_grad for tensor in (weights, inputs, initial)]
+    differentiated = torch.is_grad_enabled() and any(wanted)
+    if native:  # gradients keep the state of every sample; each thread has one to work in
+        states = min(batch, torch.get_num_threads()) + (batch * (1 + wanted[2]) if differentiated else 0)
+    else:
+        states = batch * (6 if differentiated else 4)
+    _check_memory(circuit.n_qubits, batch, columns, states, weights)
     if signs is not None and len(cone.gates) < len(circuit.gates):
         signs = signs[:, _kept_rotations(circuit, measured)]
     if native:
@@ -76,6 +82,50 @@ def measure(
         cone, measured, weights, inputs, initial, signs, joint
     )
     return result
+
+
+def measure_and_differentiate(
+    circuit: Circuit,
+    measured: tuple[int, ...],
+    weights: Tensor,
+    inputs: Tensor | None,
+    initial: Tensor | None,
+    batch: int,
+    cotangent: Tensor,
+    wanted: tuple[bool, bool, bool],
+    engine: Engine = "auto",
+) -> list[Tensor | None]:
+    """<Z> of `measured`, and the gradients of the sum of <Z> times `cotangent` to those `wanted` of the three tensors.
+
+    The arguments are those of `ketfit.expectation_and_gradients`, checked there but for being finite.
+
+    Returns:
+        The values, shape (batch, len(measured)), and a gradient or None for weights, inputs and initial.
+
+    Raises:
+        InputError: a number is not finite.
+        ConfigError: the engine does not run on this device.
+        InsufficientMemoryError: the states do not fit into the memory that is free.
+    """
+    native = _runs_native(engine, weights)
+    # The kernel's threads have a state and its adjoint each, and what it returns for `initial` is another for each.
+    states = 2 * min(batch, torch.get_num_threads()) + batch * wanted[2] if native else 7 * batch
+    _check_memory(circuit.n_qubits, batch, len(measured), states, weights)
+    tensors = (weights, inputs, initial)
+    if native:
+        return expect_and_differentiate(circuit.light_cone(measured), measured, *tensors, batch, cotangent, wanted)
+    check_finite(cotangent=cotangent)
+    with torch.inference_mode(False), torch.enable_grad():
+        # Copies, as autograd takes no tensors that inference mode has made.
+        angles = weights.detach().clone().requires_grad_(wanted[0])
+        samples, amplitudes = (
+            None if tensor is None else tensor.detach().clone().requires_grad_(want)
+            for tensor, want in zip((inputs, initial), wanted[1:], strict=True)
+        )
+        chosen = [leaf for leaf in (angles, samples, amplitudes) if leaf is not None and leaf.requires_grad]
+        values = measure(circuit, measured, angles, samples, amplitudes, batch, engine=engine)
+        gradients = iter(torch.autograd.grad(values, chosen, cotangent) if chosen else ())
+    return [values.detach(), *(next(gradients) if want else None for want in wanted)]
 
 
 def _kept_rotations(circuit: Circuit, measured: tuple[int, ...]) -> Tensor:
@@ -261,24 +311,29 @@ def check_tensors(circuit: Circuit, weights: Tensor, inputs: Tensor | None, init
     Raises:
         InputError: a tensor has the wrong shape, dtype or device.
     """
-    _check_tensor("weights", weights, weights, circuit.n_weights, dimensions=1)
+    check_tensor("weights", weights, weights, circuit.n_weights, dimensions=1)
     batch = None
     if inputs is not None:
-        _check_tensor("inputs", inputs, weights, circuit.n_inputs, dimensions=2)
+        check_tensor("inputs", inputs, weights, circuit.n_inputs, dimensions=2)
         batch = inputs.shape[0]
     elif circuit.n_inputs:
         raise InputError(
             f"this circuit reads {circuit.n_inputs} inputs; pass inputs of shape (batch, {circuit.n_inputs})"
         )
     if initial is not None:
-        _check_tensor("initial", initial, weights, 2**circuit.n_qubits, dimensions=2)
+        check_tensor("initial", initial, weights, 2**circuit.n_qubits, dimensions=2)
         if batch is not None and batch != initial.shape[0]:
             raise InputError(f"inputs have a batch of {batch} and initial of {initial.shape[0]}; they must be equal")
         batch = initial.shape[0]
     return 1 if batch is None else batch
 
 
-def _check_tensor(name: str, tensor: Tensor, weights: Tensor, width: int, dimensions: int) -> None:
+def check_tensor(name: str, tensor: Tensor, weights: Tensor, width: int, dimensions: int) -> None:
+    """Refuse a tensor that does not fit the circuit, or the weights.
+
+    Raises:
+        InputError: the shape, dtype or device is wrong.
+    """
     if not isinstance(tensor, Tensor):
         raise InputError(f"{name} is of type {type(tensor).__name__}; pass a torch.Tensor")
     if tensor.dim() != dimensions or tensor.shape[-1] != width:
@@ -299,24 +354,10 @@ def _runs_native(engine: Engine, weights: Tensor) -> bool:
     return engine != "torch" and on_cpu
 
 
-def _check_memory(
-    n_qubits: int,
-    batch: int,
-    columns: int,
-    weights: Tensor,
-    inputs: Tensor | None,
-    initial: Tensor | None,
-    native: bool,
-) -> None:
-    """Refuse what does not fit before any of it is allocated."""
-    state = weights.element_size() << n_qubits
-    wanted = [tensor is not None and tensor.requires_grad for tensor in (weights, inputs, initial)]
-    differentiated = torch.is_grad_enabled() and any(wanted)
-    if native:  # gradients keep the state of every sample; each thread has one to work in; the last is a result
-        states = min(batch, torch.get_num_threads()) + (batch * (1 + wanted[2]) if differentiated else 0)
-    else:
-        states = batch * (6 if differentiated else 4)
-    need = states * state + batch * columns * weights.element_size()
+def _check_memory(n_qubits: int, batch: int, columns: int, states: int, weights: Tensor) -> None:
+    """Refuse what does not fit before any of it is allocated: states, and a result of so many columns."""
+    itemsize = weights.element_size()
+    need = states * (itemsize << n_qubits) + batch * columns * itemsize
     if need > _ALWAYS_THERE:
         free = psutil.virtual_memory().available
         if need > free:

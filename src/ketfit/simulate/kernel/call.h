@@ -1,4 +1,4 @@
-// The arrays of one call, and the cosines and sines that follow from them.
+// The arrays of one call, and the cosines and sines that follow from them on the way there and on the way back.
 
 #pragma once
 
@@ -14,46 +14,26 @@
 
 namespace ketfit {
 
+// The half angles that a circuit's operations add up: shared by both ways through it.
 template <class T>
-struct Call {
+struct Angles {
     const Plan& plan;
-    const T *weights, *inputs, *initial;
+    const T *weights, *inputs;
     const int8_t* signs;  // [sample][rotation], or null: all +1
     int64_t batch;
-    bool backward, product;
-    const Engine<T>& engine;
     const size_t L;
-    Buffer<T> table, halves;
-    std::vector<uint8_t> plain;
-    std::vector<double> scales;  // of each operation's slope, backward
-    double scale;                // of the state behind the last operation done
 
-    Call(const Plan& plan, const T* weights, const T* inputs, const T* initial, const int8_t* signs, int64_t batch,
-         double scale, bool backward, bool product)
+    Angles(const Plan& plan, const T* weights, const T* inputs, const int8_t* signs, int64_t batch)
         : plan(plan),
           weights(weights),
           inputs(inputs),
-          initial(initial),
           signs(signs),
           batch(batch),
-          backward(backward),
-          product(product),
-          engine(plan.engine<T>()),
-          L(size_t(engine.lanes)),
-          table(plan.ops.size() * 2 * L),
-          halves(size_t(plan.bits) * 2 * L),
-          plain(plan.ops.size()),
-          scales(plan.ops.size()),
-          scale(scale),
-          folds_(plan.ops.size()),
-          sines_(plan.ops.size()),
+          L(size_t(plan.engine<T>().lanes)),
           flips_(signs ? size_t(plan.n_rotations) * L : 0, T(1)) {
         weight_turns_.reserve(size_t(plan.n_weights));
         for (int64_t w = 0; w < plan.n_weights; ++w) weight_turns_.push_back(HalfAngle::of(weights[w]));
-        for (size_t k = 0; k < plan.ops.size(); ++k) share(backward ? plan.ops.size() - 1 - k : k);
     }
-
-    bool skips(const Op& op) const { return op.start && product; }  // see start() and slope_of()
 
     struct HalfAngle {
         double c = 1, s = 0;
@@ -94,31 +74,6 @@ struct Call {
         return half;
     }
 
-    void put(size_t i, size_t lane, double c, double s) {
-        table.data[(2 * i) * L + lane] = T(c);
-        table.data[(2 * i + 1) * L + lane] = T(s);
-    }
-
-    // Cosine and sine of an operation whose angle all samples share up to its sign, with the scale that is due.
-    void share(size_t i) {
-        if (backward) scales[i] = scale * scale / 2;
-        if (skips(plan.ops[i])) return;
-        if (per_sample(i)) {
-            // Folded into the cosines and sines of every sample; a slope is taken before its gate is undone.
-            own_.push_back(i);
-            folds_[i] = scale;
-            scale = 1;
-            return;
-        }
-        if (signs && plan.n_terms(i)) signed_.push_back(i);
-        const auto [c, s] = half_angle(i, 0);
-        constexpr double least = 1.0 / (1 << 20);
-        plain[i] = std::abs(scale * c) > least;
-        sines_[i] = plain[i] ? s / c : s * scale;
-        for (size_t lane = 0; lane < L; ++lane) put(i, lane, plain[i] ? 1 : c * scale, sines_[i]);
-        scale = plain[i] ? scale * c : 1;
-    }
-
     size_t samples() const { return size_t(1) << plan.sample_bits; }
 
     int64_t sample(int64_t unit, size_t lane) const {
@@ -139,27 +94,9 @@ struct Call {
                 T* flip = flips_.data() + lane;
                 for (int64_t r = 0; r < plan.n_rotations; ++r, flip += L) *flip = T(row[r]);
             }
-        for (const size_t i : own_)
-            each(i, [&](size_t lane, double c, double s) { put(i, lane, c * folds_[i], s * folds_[i]); });
-        for (const size_t i : signed_) {
-            const T* flip = flips_.data() + size_t(plan.terms[size_t(plan.term_offsets[i])].rotation) * L;
-            const T sine = T(sines_[i]);
-            T* sines = table.data + (2 * i + 1) * L;
-            for (size_t lane = 0; lane < L; ++lane) sines[lane] = sine * flip[lane];
-        }
-        if (!product || backward) return;
-        for (size_t position = size_t(plan.sample_bits); position < size_t(plan.bits); ++position) {
-            T* half = halves.data + position * 2 * L;
-            std::fill_n(half, L, T(1));
-            std::fill_n(half + L, L, T(0));
-            if (plan.starts[position] >= 0)
-                each(size_t(plan.starts[position]), [&](size_t lane, double c, double s) {
-                    half[lane] = T(c);
-                    half[L + lane] = T(s);
-                });
-        }
     }
 
+    // put_lane(lane, cosine, sine) of operation `i` in every lane.
     template <class F>
     void each(size_t i, F put_lane) const {
         const HalfAngle shared = half_angle(i, 0);
@@ -171,11 +108,91 @@ struct Call {
     }
 
  private:
+    std::vector<T> flips_;  // [rotation][lane]: the signs of the unit
+    std::vector<HalfAngle> weight_turns_, input_turns_;
+};
+
+// One way through the circuit: the cosines and sines that its operations use, and the scale that builds up.
+template <class T>
+struct Sweep {
+    const Plan& plan;
+    bool backward, product;
+    const size_t L;
+    Buffer<T> table, halves;
+    std::vector<uint8_t> plain;
+    std::vector<double> scales;  // of each operation's slope, backward
+    const double first_scale;    // of the state before the first operation
+    double scale;                // of the state behind the last operation
+
+    Sweep(const Angles<T>& angles, double scale, bool backward, bool product)
+        : plan(angles.plan),
+          backward(backward),
+          product(product),
+          L(angles.L),
+          table(plan.ops.size() * 2 * L),
+          halves(size_t(plan.bits) * 2 * L),
+          plain(plan.ops.size()),
+          scales(plan.ops.size()),
+          first_scale(scale),
+          scale(scale),
+          folds_(plan.ops.size()),
+          sines_(plan.ops.size()) {
+        for (size_t k = 0; k < plan.ops.size(); ++k) share(angles, backward ? plan.ops.size() - 1 - k : k);
+    }
+
+    // What differs from sample to sample, for the unit that `angles` are prepared for.
+    void prepare(const Angles<T>& angles) {
+        for (const size_t i : own_)
+            angles.each(i, [&](size_t lane, double c, double s) { put(i, lane, c * folds_[i], s * folds_[i]); });
+        for (const size_t i : signed_) {
+            const int32_t rotation = plan.terms[size_t(plan.term_offsets[i])].rotation;
+            T* sines = table.data + (2 * i + 1) * L;
+            for (size_t lane = 0; lane < L; ++lane) sines[lane] = T(sines_[i]) * angles.flip(rotation, lane);
+        }
+        if (!product || backward) return;
+        for (size_t position = size_t(plan.sample_bits); position < size_t(plan.bits); ++position) {
+            T* half = halves.data + position * 2 * L;
+            std::fill_n(half, L, T(1));
+            std::fill_n(half + L, L, T(0));
+            if (plan.starts[position] >= 0)
+                angles.each(size_t(plan.starts[position]), [&](size_t lane, double c, double s) {
+                    half[lane] = T(c);
+                    half[L + lane] = T(s);
+                });
+        }
+    }
+
+ private:
+    bool skips(const Op& op) const { return op.start && product; }  // see start() and slope_of()
+
+    void put(size_t i, size_t lane, double c, double s) {
+        table.data[(2 * i) * L + lane] = T(c);
+        table.data[(2 * i + 1) * L + lane] = T(s);
+    }
+
+    // Cosine and sine of an operation whose angle all samples share up to its sign, with the scale that is due.
+    void share(const Angles<T>& angles, size_t i) {
+        if (backward) scales[i] = scale * scale / 2;
+        if (skips(plan.ops[i])) return;
+        if (angles.per_sample(i)) {
+            // Folded into the cosines and sines of every sample; a slope is taken before its gate is undone.
+            own_.push_back(i);
+            folds_[i] = scale;
+            scale = 1;
+            return;
+        }
+        if (angles.signs && plan.n_terms(i)) signed_.push_back(i);
+        const auto [c, s] = angles.half_angle(i, 0);
+        constexpr double least = 1.0 / (1 << 20);
+        plain[i] = std::abs(scale * c) > least;
+        sines_[i] = plain[i] ? s / c : s * scale;
+        for (size_t lane = 0; lane < L; ++lane) put(i, lane, plain[i] ? 1 : c * scale, sines_[i]);
+        scale = plain[i] ? scale * c : 1;
+    }
+
     std::vector<size_t> own_, signed_;  // operations with cosines per sample, and with signs of a shared sine
     std::vector<double> folds_;         // of each operation per sample: the scale that goes into its cosines and sines
     std::vector<double> sines_;         // of each other operation: the sine in its table, before a sign
-    std::vector<T> flips_;              // [rotation][lane]: the signs of the unit
-    std::vector<HalfAngle> weight_turns_, input_turns_;
 };
 
 }  // namespace ketfit

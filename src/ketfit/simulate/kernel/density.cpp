@@ -197,7 +197,7 @@ class DensityRun {
             while (states.size() < n_states) states.emplace_back(plan_.room());
             work(sample, states);
         };
-        Team::get().run(batch_, threads, task);
+        Team::get().each(batch_, threads, task);
     }
 
     void begin(int64_t sample, T* state) const {
@@ -276,7 +276,7 @@ class DensityRun {
             work(pass, part);
         };
         if (split_)
-            Team::get().run(n_parts, threads_, task);
+            Team::get().each(n_parts, threads_, task);
         else
             for (int64_t part = 0; part < n_parts; ++part) task(part, 0);
     }

@@ -5,6 +5,10 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 
+#ifndef _WIN32
+#include <unistd.h>
+#endif
+
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -39,6 +43,15 @@ std::vector<Isa> isas() {
 #endif
     all.push_back({"baseline", &baseline, true});
     return all;
+}
+
+// Bytes of a core's second-level cache, 0 if the system does not say.
+int64_t cache_bytes() {
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    return std::max<int64_t>(sysconf(_SC_LEVEL2_CACHE_SIZE), 0);
+#else
+    return 0;
+#endif
 }
 
 using Table = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu>;
@@ -108,29 +121,44 @@ bool all_finite(const T* numbers, int64_t count) {
     return std::all_of(numbers, numbers + count, [](T number) { return std::isfinite(number); });
 }
 
+// Whether the numbers that can tell are: an infinite or missing initial amplitude shows in the result.
+template <class T>
+bool all_finite(const Plan& plan, const Angles<T>& angles, const T* out) {
+    return all_finite(angles.weights, plan.n_weights) &&
+           (!angles.inputs || all_finite(angles.inputs, angles.batch * plan.n_inputs)) &&
+           all_finite(out, angles.batch * int64_t(plan.n_columns()));
+}
+
 template <class T>
 std::pair<double, bool> forward(const Plan& plan, int64_t batch, uintptr_t weights, uintptr_t inputs, uintptr_t initial,
                                 uintptr_t signs, uintptr_t out, uintptr_t saved, int threads) {
     nb::gil_scoped_release release;
-    Call<T> call(plan, at<const T>(weights), at<const T>(inputs), at<const T>(initial), at<const int8_t>(signs), batch,
-                 1, false, !initial);
-    const double scale = call.scale;
-    Run<T>(plan, std::move(call), threads).forward(at<T>(out), at<T>(saved));
-    const bool finite = all_finite(at<const T>(weights), plan.n_weights) &&
-                        (!inputs || all_finite(at<const T>(inputs), batch * plan.n_inputs)) &&
-                        all_finite(at<const T>(out), batch * int64_t(plan.n_columns()));
-    return {scale, finite};
+    const Angles<T> angles(plan, at<const T>(weights), at<const T>(inputs), at<const int8_t>(signs), batch);
+    Run<T> run(plan, angles, at<const T>(initial), !initial, threads);
+    const double scale = run.forward(at<T>(out), at<T>(saved));
+    return {scale, all_finite(plan, angles, at<const T>(out))};
 }
 
 template <class T>
 void backward(const Plan& plan, int64_t batch, uintptr_t weights, uintptr_t inputs, uintptr_t signs, bool product,
-              double scale, uintptr_t state, uintptr_t grads, uintptr_t grad_weights, uintptr_t grad_inputs,
+              double scale, uintptr_t states, uintptr_t grads, uintptr_t grad_weights, uintptr_t grad_inputs,
               uintptr_t grad_initial, int threads) {
     nb::gil_scoped_release release;
-    Call<T> call(plan, at<const T>(weights), at<const T>(inputs), nullptr, at<const int8_t>(signs), batch, scale, true,
-                 product);
-    Run<T>(plan, std::move(call), threads)
-        .backward(at<T>(state), at<const T>(grads), at<T>(grad_weights), at<T>(grad_inputs), at<T>(grad_initial));
+    const Angles<T> angles(plan, at<const T>(weights), at<const T>(inputs), at<const int8_t>(signs), batch);
+    Run<T> run(plan, angles, nullptr, product, threads);
+    run.backward(at<T>(states), scale, at<const T>(grads), at<T>(grad_weights), at<T>(grad_inputs),
+                 at<T>(grad_initial));
+}
+
+template <class T>
+bool step(const Plan& plan, int64_t batch, uintptr_t weights, uintptr_t inputs, uintptr_t initial, uintptr_t grads,
+          uintptr_t out, uintptr_t grad_weights, uintptr_t grad_inputs, uintptr_t grad_initial, int threads) {
+    nb::gil_scoped_release release;
+    const Angles<T> angles(plan, at<const T>(weights), at<const T>(inputs), nullptr, batch);
+    Run<T> run(plan, angles, at<const T>(initial), !initial, threads);
+    run.step(at<T>(out), at<const T>(grads), at<T>(grad_weights), at<T>(grad_inputs), at<T>(grad_initial));
+    return all_finite(plan, angles, at<const T>(out)) &&
+           all_finite(at<const T>(grads), batch * int64_t(plan.n_columns()));
 }
 
 }  // namespace ketfit
@@ -149,6 +177,7 @@ NB_MODULE(_kernel, m) {
             if (isa.name == name) return itemsize == 4 ? isa.engines->f32.lanes : isa.engines->f64.lanes;
         throw std::invalid_argument("unknown instruction set " + name);
     });
+    m.def("cache_bytes", &cache_bytes);
     nb::class_<Plan>(m, "Plan")
         .def("__init__", &make_plan)
         .def("units", &Plan::units)
@@ -157,6 +186,8 @@ NB_MODULE(_kernel, m) {
         .def("forward_f32", &forward<float>)
         .def("forward_f64", &forward<double>)
         .def("backward_f32", &backward<float>)
-        .def("backward_f64", &backward<double>);
+        .def("backward_f64", &backward<double>)
+        .def("step_f32", &step<float>)
+        .def("step_f64", &step<double>);
     bind_density(m);
 }

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <thread>
@@ -39,6 +40,35 @@ bool spin(F done) {
     return false;
 }
 
+struct Range {
+    alignas(64) std::atomic<int64_t> next{0};
+    int64_t end = 0;
+};
+
+// What one thread takes of a call's tasks: first its own share, the same at every call of so many tasks, as what it
+// wrote there the last time may still be in its cache and would have to come from another's; then what others have not
+// begun.
+class Tasks {
+ public:
+    Tasks(Range* ranges, int threads, int slot) : slot(slot), ranges_(ranges), threads_(threads) {}
+
+    bool next(int64_t& task) {
+        for (; tried_ < threads_; ++tried_) {
+            Range& range = ranges_[(slot + tried_) % threads_];
+            task = range.next++;
+            if (task < range.end) return true;
+        }
+        return false;
+    }
+
+    const int slot;
+
+ private:
+    Range* const ranges_;
+    const int threads_;
+    int tried_ = 0;
+};
+
 // Threads that sleep between calls. One call has them at a time; another call meanwhile, from another Python thread,
 // runs on its own thread alone, so that callers who are parallel already do not share the processor twice.
 class Team {
@@ -54,20 +84,30 @@ class Team {
     }
 
     // task(i, slot) for every i < count, slot < threads being the thread it runs on.
-    void run(int64_t count, int threads, const std::function<void(int64_t, int)>& task) {
+    template <class F>
+    void each(int64_t count, int threads, F task) {
+        run(count, threads, [&](Tasks& tasks) {
+            for (int64_t i; tasks.next(i);) task(i, tasks.slot);
+        });
+    }
+
+    // work(tasks), once on each of so many threads at most, until no task is left.
+    void run(int64_t count, int threads, const std::function<void(Tasks&)>& work) {
         threads = int(std::min<int64_t>(threads, count));
         std::unique_lock<std::mutex> mine(busy_, std::defer_lock);
         if (threads < 2 || !mine.try_lock()) {
-            for (int64_t i = 0; i < count; ++i) task(i, 0);
+            Range all;
+            all.end = count;
+            Tasks tasks(&all, 1, 0);
+            work(tasks);
             return;
         }
         while (workers_ < threads - 1) {
             const int slot = ++workers_;
-            std::thread([this, slot] { work(slot); }).detach();
+            std::thread([this, slot] { serve(slot); }).detach();
         }
-        task_ = &task;
-        count_ = count;
-        next_ = 0;
+        share(count, threads);
+        work_ = &work;
         call_ = (call_ | 0xffff) + 1 + uint64_t(threads);
         if (sleepers_ > 0) {
             std::lock_guard<std::mutex> lock(mutex_);
@@ -89,11 +129,24 @@ class Team {
         return bytes;
     }
 
-    void claim(int slot) {
-        for (int64_t i = next_++; i < count_; i = next_++) (*task_)(i, slot);
+    void share(int64_t count, int threads) {
+        if (threads > capacity_) {
+            ranges_.reset(new Range[size_t(threads)]);
+            capacity_ = threads;
+        }
+        threads_ = threads;
+        for (int slot = 0; slot < threads; ++slot) {
+            ranges_[size_t(slot)].next = count * slot / threads;
+            ranges_[size_t(slot)].end = count * (slot + 1) / threads;
+        }
     }
 
-    void work(int slot) {
+    void claim(int slot) {
+        Tasks tasks(ranges_.get(), threads_, slot);
+        (*work_)(tasks);
+    }
+
+    void serve(int slot) {
         for (uint64_t seen = 0;;) {
             const auto called = [&] { return call_ != seen && slot < int(call_ & 0xffff); };
             if (!spin(called)) {
@@ -114,10 +167,9 @@ class Team {
 
     std::mutex busy_, mutex_;
     std::condition_variable wake_, done_;
-    const std::function<void(int64_t, int)>* task_ = nullptr;
-    std::atomic<int64_t> next_{0};
-    int64_t count_ = 0;
-    int workers_ = 0;
+    const std::function<void(Tasks&)>* work_ = nullptr;
+    std::unique_ptr<Range[]> ranges_;
+    int capacity_ = 0, threads_ = 0, workers_ = 0;
     std::atomic<uint64_t> call_{0};  // counts openings and closings; the last 16 bits are an open call's threads
     std::atomic<int> inside_{0}, sleepers_{0};
     std::atomic<bool> waits_{false};
@@ -147,15 +199,20 @@ class Spares {
     }
 
     void give(size_t size, void* block) {
-        if (size <= most_bytes && blocks_.size() < most_blocks)
-            blocks_.emplace_back(size, block);
-        else
+        if (size > most_bytes) {
             ::operator delete(block, align);
+            return;
+        }
+        if (blocks_.size() == most_blocks) {  // sizes of other circuits, perhaps, so the oldest goes
+            ::operator delete(blocks_.front().second, align);
+            blocks_.erase(blocks_.begin());
+        }
+        blocks_.emplace_back(size, block);
     }
 
  private:
     static constexpr std::align_val_t align{64};
-    static constexpr size_t most_bytes = size_t(1) << 18, most_blocks = 64;
+    static constexpr size_t most_bytes = size_t(1) << 20, most_blocks = 32;
     std::vector<std::pair<size_t, void*>> blocks_;
 };
 
