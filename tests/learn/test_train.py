@@ -24,6 +24,7 @@ from ketfit.learn.files import read_tensors, write_tensors
 from ketfit.learn.train import Samples, TrainResult, evaluate, learning_rate, predict_logits, train
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
+from ketfit.simulate.native import kernel_threads
 
 TINY = HeadConfig(n_qubits=2, encoder_layers=1, connectivity=1, main_layers=1, reference_amplitude=1)
 
@@ -159,6 +160,32 @@ class TestLearning:
         optimizer.step()
         torch.testing.assert_close(module.weight, by_hand.weight, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(module.bias, by_hand.bias, rtol=1e-9, atol=1e-9)
+
+    def test_torch_has_one_thread_while_a_quantum_head_learns_and_its_kernel_has_all(self) -> None:
+        before = torch.get_num_threads()
+        torch.set_num_threads(3)
+        try:
+            for make, wanted in ((linear, (3, 3)), (quantum, (1, 3))):
+                seen = set()
+                module = make()
+                module.register_forward_pre_hook(lambda *_, s=seen: s.add((torch.get_num_threads(), kernel_threads())))
+                train(module, blobs(12, 1), blobs(6, 2), TrainConfig(epochs=2, batch_size=6), seed=0)
+                assert seen == {wanted}
+                assert torch.get_num_threads() == 3
+        finally:
+            torch.set_num_threads(before)
+
+    def test_parameters_that_the_optimiser_sees_as_one_are_each_moved_as_alone(self) -> None:
+        samples = blobs(12, 1)
+        module, by_hand = quantum(), quantum()
+        train(module, samples, None, TrainConfig(epochs=5, batch_size=12, learning_rate=0.1, weight_decay=0.1), seed=0)
+        optimizer = torch.optim.AdamW(by_hand.parameters(), lr=0.1, weight_decay=0.1)
+        for _ in range(5):
+            optimizer.zero_grad()
+            losses = nn.functional.cross_entropy(by_hand(samples.x), samples.y, reduction="none")
+            ((samples.weight * losses).sum() / samples.weight.sum()).backward()
+            optimizer.step()
+        torch.testing.assert_close(state(module), state(by_hand), rtol=1e-9, atol=1e-9)
 
     def test_weight_decay_pulls_weights_towards_zero(self) -> None:
         sizes = []
@@ -485,6 +512,7 @@ from ketfit.learn.files import read_tensors, write_tensors
 from ketfit.learn.train import Samples, train
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
+from ketfit.simulate.native import kernel_threads
 
 folder = Path(sys.argv[1])
 checkpoint = folder / "run.checkpoint"
