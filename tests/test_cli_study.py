@@ -43,6 +43,9 @@ def test_run_status_and_report(capsys: pytest.CaptureFixture[str], plan: Path, t
     assert done == {"study": "Command line", "folder": str(folder), "done": 4, "failed": 0, "total": 4, "ran": 4}
     status = run_json(capsys, "study", "status", folder)
     assert status == {"study": "Command line", "done": 4, "failed": 0, "total": 4, "failures": {}}
+    summary = run_json(capsys, "study", "report", folder)
+    assert summary == json.loads((folder / "summary.json").read_text())
+    assert "Command line" in (folder / "report.html").read_text()
     record = json.loads((folder / "study.json").read_text())
     assert record["command"] == f"ketfit study run {plan} -o {folder}"
 
@@ -89,6 +92,7 @@ def run_json_failing(capsys: pytest.CaptureFixture[str], *arguments: object) -> 
     [
         (("run", "nothing.toml", "-o", "x"), 2, "cannot read nothing.toml"),
         (("status", "nowhere"), 1, "nowhere holds no study"),
+        (("report", "nowhere"), 1, "nowhere holds no study"),
     ],
 )
 def test_what_is_not_there(

@@ -129,14 +129,32 @@ def test_kills_at_random_instants_cost_nothing_but_time(
             number += 1
 
 
+def test_an_interruption_says_how_to_go_on(study: Path, unbroken: tuple[list[dict[str, Any]], float, float]) -> None:
+    process = start(study, "interrupted")
+    wait_for_a_row(study, "interrupted")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE) == 130
+    told = (study / "interrupted.log").read_text()
+    assert "the same command goes on from there" in told
+    assert "Traceback" not in told
+    assert start(study, "interrupted").wait(PATIENCE) == 0
+    assert finished(study, "interrupted") == unbroken[0]
+
+
+def wait_for_a_row(study: Path, output: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not whole_lines(study / output / ROWS):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_workers_leave_when_their_driver_is_killed(
     study: Path, unbroken: tuple[list[dict[str, Any]], float, float]
 ) -> None:
     process = start(study, "orphaned")
-    deadline = time.monotonic() + PATIENCE
-    while not (workers := children(process)) or not whole_lines(study / "orphaned" / ROWS):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_a_row(study, "orphaned")
+    workers = children(process)
+    assert workers
     process.kill()
     process.wait()
     _, alive = psutil.wait_procs(workers, timeout=60)

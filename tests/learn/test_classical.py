@@ -19,6 +19,7 @@ from ketfit.learn.classical import (
     PAPER_HIDDEN_SIZES,
     LogisticRegressionHead,
     MLPHead,
+    ProjectedLogisticRegressionHead,
     SVCHead,
     matching_hidden_units,
 )
@@ -29,6 +30,7 @@ SHORT = TrainConfig(epochs=40, learning_rate=0.1)
 TINY = HeadConfig(n_qubits=3, encoder_layers=1, connectivity=1, main_layers=1, n_measured=3, reference_amplitude=1)
 HEADS: dict[str, Callable[[], Any]] = {
     "logistic regression": LogisticRegressionHead,
+    "projected logistic regression": lambda: ProjectedLogisticRegressionHead(3),
     "SVC": SVCHead,
     "MLP": lambda: MLPHead(hidden=6, train=SHORT),
     "quantum": lambda: QuantumHeadClassifier(TINY, SHORT),
@@ -99,6 +101,26 @@ class TestLogisticRegression:
         ours = LogisticRegressionHead(C=0.3).fit(x, y, validation=(-x, y))
         np.testing.assert_array_equal(plain.coef_, ours.coef_)
         np.testing.assert_array_equal(plain.predict_proba(x), ours.predict_proba(x))
+
+
+class TestProjectedLogisticRegression:
+    @pytest.mark.parametrize(("classes", "size"), [(2, 101), (3, 303)])
+    def test_it_has_one_parameter_for_each_direction_and_an_intercept(self, classes: int, size: int) -> None:
+        assert ProjectedLogisticRegressionHead(100).fit(*clouds(30, classes, 0, width=768)).n_parameters_ == size
+
+    def test_it_is_scikit_learns_on_the_projections(self) -> None:
+        x, y = clouds(30, 2, 0, width=50)
+        head = ProjectedLogisticRegressionHead(7, C=0.3, seed=5).fit(x, y, validation=(-x, y))
+        directions = head.pipeline_[0].components_
+        assert directions.shape == (7, 50)
+        plain = LogisticRegression(C=0.3).fit(x @ directions.T, y)
+        np.testing.assert_allclose(head.predict_proba(x), plain.predict_proba(x @ directions.T), rtol=1e-6)
+
+    def test_directions_come_from_the_seed(self) -> None:
+        x, y = clouds(30, 2, 0, width=50)
+        one, same, other = (ProjectedLogisticRegressionHead(7, seed=seed).fit(x, y) for seed in (2, 2, 3))
+        np.testing.assert_array_equal(one.predict_proba(x), same.predict_proba(x))
+        assert not np.array_equal(one.predict_proba(x), other.predict_proba(x))
 
 
 class TestSVC:
@@ -184,6 +206,18 @@ class TestMLP:
         active = inner * 0.5 * (1 + torch.erf(inner / 2**0.5))
         expected = (active @ second.weight.T + second.bias).softmax(dim=1).detach().numpy()
         np.testing.assert_allclose(head.predict_proba(x), expected, rtol=1e-10)
+
+    def test_without_an_activation_it_is_linear_through_a_bottleneck(self) -> None:
+        x, y = clouds(20, 2, 0)
+        head = MLPHead(hidden=1, train=SHORT, activation="none").fit(x, y)
+        assert head.n_parameters_ == 5 + 4
+        assert head.hidden_ == 1
+        logits = head.module_(torch.from_numpy(np.stack([x[0], x[1], (x[0] + x[1]) / 2])))
+        torch.testing.assert_close(logits[2], (logits[0] + logits[1]) / 2)
+
+    def test_an_activation_that_is_not_known(self) -> None:
+        with pytest.raises(ConfigError, match="activation='relu': it is gelu or none"):
+            MLPHead(hidden=1, train=SHORT, activation="relu").fit(*clouds(20, 2, 0))  # type: ignore[arg-type]
 
     def test_none_hidden_is_linear(self) -> None:
         head = MLPHead(hidden=0, train=SHORT).fit(*clouds(20, 2, 0))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import sys
 
 import numpy as np
 import pytest
 
-from ketfit.errors import ConfigError
+from ketfit.errors import ConfigError, MissingExtraError
 from ketfit.study.design import design_points
 from ketfit.study.plan import DesignPlan, Range
 
@@ -84,9 +86,9 @@ def test_a_latin_hypercube_meets_every_slice_of_every_range_once() -> None:
 @pytest.mark.parametrize(
     ("design", "factors", "message"),
     [
-        (DesignPlan(kind="fractional", resolution=7), SIX, "resolution=7 of 6 factors: there is no such fraction"),
+        (DesignPlan(kind="fractional", resolution=7), SIX, "resolution=7 of 6 factors: no such fraction is known"),
         (DesignPlan(kind="fractional", generators="a b ab"), SIX, "are for 3 factors; the plan has 6"),
-        (DesignPlan(kind="fractional", generators="a b c d e z1"), SIX, "there is no such fraction"),
+        (DesignPlan(kind="fractional", generators="a b c d e z1"), SIX, "no such fraction is known"),
         (
             DesignPlan(kind="full"),
             {f"head.{i}": (0, 1) for i in range(30)},
@@ -98,3 +100,10 @@ def test_a_latin_hypercube_meets_every_slice_of_every_range_once() -> None:
 def test_designs_that_there_are_not(design: DesignPlan, factors: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         design_points(design, factors)
+
+
+def test_designs_without_the_extra_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyDOE3", None)
+    monkeypatch.delitem(sys.modules, "ketfit.study.design")
+    with pytest.raises(MissingExtraError, match=r"pip install 'ketfit\[study\]'"):
+        importlib.import_module("ketfit.study.design")

@@ -179,6 +179,17 @@ def test_matched_heads_have_as_many_parameters() -> None:
     assert sizes["linear"] == {"components": None}
 
 
+def test_a_regression_has_no_more_directions_than_the_embedding() -> None:
+    heads = {"ours": {"kind": "quantum", "start": "recommended"}, "linear": {"kind": "logistic-regression"}}
+    wide = {**heads, "matched": {"kind": "logistic-regression", "match": "ours"}}
+    tasks = {task.head: task for task in tasks_of(heads=wide, factors={}, design={}, seeds=[0])}
+    assert tasks["matched"].id == tasks["linear"].id
+    for components in (0, 768):
+        bad = {"linear": {"kind": "logistic-regression", "settings": {"components": components}}}
+        with pytest.raises(ConfigError, match=f"components={components}: directions go from 1 to 767"):
+            tasks_of(heads=bad, factors={}, design={})
+
+
 def test_nothing_is_left_to_a_default() -> None:
     for task in tasks_of():
         if task.config["head"]["kind"] == "quantum":

@@ -121,6 +121,20 @@ def test_tasks_are_given_the_split_of_their_seed(plan: StudyPlan, tmp_path: Path
             np.testing.assert_array_equal(given, expected)
 
 
+def test_the_record_has_the_draws_of_all_tasks(settings: dict[str, Any], tmp_path: Path) -> None:
+    plan = StudyPlan.from_mapping({**settings, "factors": {"data.per_label": [10, 20]}, "design": {"kind": "scan"}})
+    run_study(plan, tmp_path, Here(), command="test")
+    record, dataset = StudyRecord.read(tmp_path), load_dataset(plan.data.source)
+    assert [draw.key for draw in record.draws] == [(size, 0.25, seed) for size in (10, 20) for seed in (0, 1)]
+    for draw in record.draws:
+        np.testing.assert_array_equal(record.test_positions(draw), few_shot_split(dataset, *draw.key).test)
+    draws, rows = record.draws_by_task(), read_rows(tmp_path)
+    assert draws.keys() == rows.keys()
+    for name, row in rows.items():
+        assert draws[name].key == (row.config["data"]["per_label"], 0.25, row.config["seed"])
+        assert row.result is not None and row.result["test_size"] == len(record.test_positions(draws[name]))
+
+
 def test_a_bad_plan_leaves_no_folder(plan: StudyPlan, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     wide = plan.updated(factors={"head.n_qubits": (3, 5)})

@@ -7,16 +7,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ketfit.errors import KetFitError, StorageError, StudyError
+from ketfit.learn.data import few_shot_split, load_dataset
 from ketfit.study.expand import BodyFacts, DataFacts, expand
 from ketfit.study.plan import StudyPlan
-from ketfit.study.store import ROWS, Row, RowsFile, StudyRecord, missing, read_rows
+from ketfit.study.store import ROWS, Draw, Row, RowsFile, StudyRecord, missing, read_rows
 from ketfit.study.task import Task
 
 
@@ -122,7 +126,10 @@ def record_of(plan: StudyPlan) -> StudyRecord:
     data = DataFacts(name="reviews", fingerprint="d", size=10, n_classes=2)
     bodies = {plan.bodies[0].name: BodyFacts(fingerprint="b", dimension=16)}
     tasks = expand(plan, data, bodies)
-    return StudyRecord.of(plan, tasks, command="ketfit", versions={"ketfit": "1"}, data=data, bodies=bodies)
+    draws = tuple(Draw(per_label=20, validation_fraction=0.25, seed=seed, not_tested=(1, 4, 9)) for seed in plan.seeds)
+    return StudyRecord.of(
+        plan, tasks, command="ketfit", versions={"ketfit": "1"}, data=data, bodies=bodies, draws=draws
+    )
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path, plan: StudyPlan) -> None:
@@ -148,6 +155,60 @@ def test_a_damaged_record_is_said_to_be(tmp_path: Path, plan: StudyPlan) -> None
             (tmp_path / "study.json").write_text(json.dumps({**table, key: value}))
             with pytest.raises(KetFitError, match=r"study\.json is damaged"):
                 StudyRecord.read(tmp_path)
+    del table["draws"]
+    (tmp_path / "study.json").write_text(json.dumps(table))
+    with pytest.raises(StudyError, match="is damaged"):
+        StudyRecord.read(tmp_path)
     (tmp_path / "study.json").write_text("[")
     with pytest.raises(StudyError, match="is damaged"):
         StudyRecord.read(tmp_path)
+
+
+def test_all_that_no_draw_holds_back_tests(plan: StudyPlan) -> None:
+    record = record_of(plan)
+    np.testing.assert_array_equal(record.test_positions(record.draws[0]), [0, 2, 3, 5, 6, 7, 8])
+    nothing = record.draws[0].updated(not_tested=())
+    np.testing.assert_array_equal(record.test_positions(nothing), np.arange(10))
+    assert record.test_positions(nothing).dtype == np.int64
+
+
+def test_a_draw_is_that_of_its_split(sentences: Path) -> None:
+    dataset = load_dataset(str(sentences))
+    dataset = replace(
+        dataset, texts=(*dataset.texts, *dataset.texts[:30]), labels=(*dataset.labels, *dataset.labels[:30])
+    )
+    split = few_shot_split(dataset, 20, 0.25, 3)
+    draw = Draw.of(20, 0.25, 3, split)
+    assert draw.key == (20, 0.25, 3) and split.left_out.size > 0
+    assert draw.not_tested == tuple(sorted(set(range(150)) - set(split.test.tolist())))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"not_tested": [1, 10]}, "not_tested of seed 0 has 10; positions go from 0 to 9"),
+        ({"not_tested": [-1, 3]}, "greater than or equal to 0"),
+        ({"not_tested": [3, 1]}, "must be sorted, each position once"),
+        ({"not_tested": [3, 3]}, "must be sorted, each position once"),
+        ({"not_tested": [1.5]}, "valid integer"),
+        ({"not_tested": [True]}, "valid integer"),
+        ({"not_tested": "123"}, "valid tuple"),
+        ({"not_tested": {}}, "valid tuple"),
+        ({"not_tested": None}, "valid tuple"),
+        ({"per_label": 0}, "greater than or equal to 1"),
+        ({"per_label": 21}, "draws has none of 20 sentences a label with seed 0"),
+        ({"validation_fraction": 0.2}, "draws has none of 20 sentences a label with seed 0"),
+        ({"validation_fraction": "0.25"}, "valid number"),
+        ({"seed": 1}, "draws has one of them twice"),
+        ({"seed": 2}, "draws has none of 20 sentences a label with seed 0"),
+        ({"test": [1]}, "Draw has no setting 'test'"),
+    ],
+)
+def test_a_damaged_draw_is_said_to_be(tmp_path: Path, plan: StudyPlan, change: dict[str, Any], told: str) -> None:
+    record_of(plan).write(tmp_path)
+    table = json.loads((tmp_path / "study.json").read_text())
+    table["draws"][0].update(change)
+    (tmp_path / "study.json").write_text(json.dumps(table))
+    with pytest.raises(StudyError, match=r"study\.json is damaged") as caught:
+        StudyRecord.read(tmp_path)
+    assert told in str(caught.value)

@@ -1,4 +1,4 @@
-"""``ketfit study``: run a plan, see how far it is."""
+"""``ketfit study``: run a plan, see how far it is, report what came out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import typer
 
 from ketfit.console import print_report, say, two_columns
 
-app = typer.Typer(help="Compare heads over seeds: run a plan, see how far it is.", no_args_is_help=True)
+app = typer.Typer(help="Compare heads over seeds: run a plan, see how far it is, report.", no_args_is_help=True)
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the study.", metavar="DIR")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -44,9 +47,15 @@ def run(
         ("--seeds", [seeds] if seeds else []),
     ):
         command += [word for value in values for word in (option, str(value))]
-    progress = run_study(plan, output, executor, command=shlex.join(command), retry_failed=retry_failed, progress=True)
+    try:
+        progress = run_study(
+            plan, output, executor, command=shlex.join(command), retry_failed=retry_failed, progress=True
+        )
+    except KeyboardInterrupt:
+        say(f"stopped; all rows so far are in {output}: the same command goes on from there")
+        raise typer.Exit(INTERRUPTED) from None
     report = {"study": plan.name, "folder": str(output), **asdict(progress)}
-    print_report(report, as_json, two_columns(report))
+    print_report(report, as_json, two_columns(report), f"next: ketfit study report {output}")
     if progress.failed:
         say(f"{progress.failed} tasks failed; see ketfit study status {output}, and --retry-failed to run them again")
         raise typer.Exit(1)
@@ -68,3 +77,13 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
     report = {"study": record.plan.name, **asdict(count(record.tasks, rows)), "failures": failures}
     del report["ran"]
     print_report(report, as_json, two_columns(report))
+
+
+@app.command()
+def report(folder: Folder, as_json: AsJson = False) -> None:
+    """Write ``report.html`` and ``summary.json`` into the study's folder, from the rows that are there."""
+    from ketfit.study.report import write_report
+
+    summary = write_report(folder)
+    shown = {"study": summary["study"]["name"], "report": str(folder / "report.html")}
+    print_report(summary if as_json else shown, as_json, two_columns(shown))

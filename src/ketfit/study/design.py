@@ -8,11 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyDOE3
 from numpy.typing import NDArray
 
-from ketfit.errors import ConfigError
+from ketfit.errors import ConfigError, MissingExtraError
 from ketfit.study.plan import DesignPlan, Level, Range
+
+try:
+    import pyDOE3
+except ImportError as error:
+    raise MissingExtraError("The designs of a study", "'ketfit[study]'") from error
 
 Levels = Mapping[str, Sequence[Level] | Range]
 Point = dict[str, Level]
@@ -73,7 +77,7 @@ def _fractional(design: DesignPlan, factors: Levels) -> list[Point]:
             signs = pyDOE3.fracfact_by_res(len(factors), design.resolution)
     except (ValueError, IndexError, KeyError) as error:
         raise ConfigError(
-            f"{what}: there is no such fraction ({error}); take another resolution, or design full"
+            f"{what}: no such fraction is known ({error}); give generators, another resolution, or kind full"
         ) from error
     return _two_levels(signs, factors)
 

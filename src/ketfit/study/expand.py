@@ -129,10 +129,12 @@ def _settings(plan: StudyPlan, head: HeadPlan, levels: Point, n_classes: int, di
         )
         return {"hidden": hidden, "activation": head.settings.get("activation", "gelu")}
     components = head.settings.get("components")
+    if components is not None and not 1 <= components < dimension:
+        raise ConfigError(f"components={components}: directions go from 1 to {dimension - 1}; leave it out for all")
     if matched is not None:
         rows = 1 if n_classes == 2 else n_classes
         components = max(1, round(matched / rows) - 1)
-    return {"components": components}
+    return {"components": components if components is None or components < dimension else None}
 
 
 def _levels(plan: StudyPlan, head: HeadPlan, config: Mapping[str, Any]) -> dict[str, Any]:

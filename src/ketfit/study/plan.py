@@ -97,7 +97,8 @@ class HeadPlan(Config):
     svc                    none
     =====================  =========================================================================================
 
-    `match` names a quantum head whose number of parameters an mlp or a logistic regression is to have.
+    `match` names a quantum head whose number of parameters an mlp or a logistic regression is to come closest to; a
+    logistic regression has no more of them than on the whole embedding.
     """
 
     kind: HeadKind

@@ -22,7 +22,7 @@ from ketfit.learn.data import Dataset, Split, few_shot_split, load_dataset
 from ketfit.study.executors import Arrays, Executor, Work
 from ketfit.study.expand import BodyFacts, DataFacts, expand
 from ketfit.study.plan import StudyPlan
-from ketfit.study.store import Row, RowsFile, StudyRecord, missing
+from ketfit.study.store import Draw, DrawKey, Row, RowsFile, StudyRecord, missing
 from ketfit.study.task import Task, attempt
 
 PACKAGES = ("ketfit", "torch", "scikit-learn", "sentence-transformers", "numpy")
@@ -79,7 +79,9 @@ def run_study(
     tasks = expand(plan, data, facts)
     shared = _Shared(dataset, bodies, tasks)
     with RowsFile(folder) as rows:
-        StudyRecord.of(plan, tasks, command=command, versions=_versions(), data=data, bodies=facts).write(folder)
+        StudyRecord.of(
+            plan, tasks, command=command, versions=_versions(), data=data, bodies=facts, draws=shared.draws()
+        ).write(folder)
         wanted = missing(tasks, rows.rows, retry_failed)
         shared.embed({task.body for task in wanted}, progress)
         execute(rows, executor, wanted, shared.arrays, progress)
@@ -101,9 +103,13 @@ class _Shared:
         self.bodies = bodies
         codes = {label: code for code, label in enumerate(dataset.classes)}
         self.codes = np.array([codes[label] for label in dataset.labels], np.int64)
-        draws = {_draw(task): task for task in tasks}
-        self.splits: dict[tuple[Any, ...], Split] = {key: few_shot_split(dataset, *key) for key in draws}
+        keys = dict.fromkeys(map(_draw, tasks))
+        self.splits: dict[DrawKey, Split] = {key: few_shot_split(dataset, *key) for key in keys}
         self.embeddings: dict[str, NDArray[np.float32]] = {}
+
+    def draws(self) -> tuple[Draw, ...]:
+        """The splits as the record has them, in the order of what fixes them."""
+        return tuple(Draw.of(*key, split=self.splits[key]) for key in sorted(self.splits))
 
     def embed(self, bodies: Iterable[str], progress: bool) -> None:
         """Embed all sentences with each body, from the cache as far as it has them."""
@@ -118,7 +124,7 @@ class _Shared:
         return self.embeddings[task.body], self.codes, split.train, split.validation, split.test
 
 
-def _draw(task: Task) -> tuple[Any, ...]:
+def _draw(task: Task) -> DrawKey:
     data = task.config["data"]
     return data["per_label"], data["validation_fraction"], task.seed
 

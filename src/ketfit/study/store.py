@@ -1,5 +1,7 @@
 """What a study leaves on disk: ``study.json``, what is to be run, and ``rows.jsonl``, a line for each task that was.
 
+The two say all that a report needs; neither the sentences nor the bodies are asked again.
+
 A row is there or it is not. It is appended whole and flushed; the line that a kill cuts off has no line break, does not
 count, and is taken off when the next driver opens the folder.
 """
@@ -11,16 +13,21 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from ketfit.errors import StorageError, StudyError
+from ketfit.learn.data import Split
 from ketfit.learn.data_sources import parse_json
 from ketfit.learn.files import write_file
-from ketfit.settings import Config
+from ketfit.settings import Config, Positive
 from ketfit.study.expand import BodyFacts, DataFacts
 from ketfit.study.plan import StudyPlan
 from ketfit.study.task import Task
@@ -28,6 +35,9 @@ from ketfit.study.task import Task
 ROWS, RECORD, LOCK = "rows.jsonl", "study.json", ".lock"
 FLUSH_SECONDS = 0.1
 """Rows that come faster than this are flushed to the disk together; a kill of the process loses none of them."""
+
+DrawKey = tuple[int, float, int]
+"""What fixes a draw: how many sentences of each label, the share of them that validates, and the seed."""
 
 
 class Row(Config):
@@ -58,8 +68,46 @@ class PlannedTask(Config):
     seed: int
 
 
+class Draw(Config):
+    """Which sentences one seed does not test on, so that rows can be compared sentence by sentence without the data.
+
+    Attributes:
+        per_label: How many sentences of each label were drawn.
+        validation_fraction: The share of the drawn ones that validates.
+        seed: Of the draw.
+        not_tested: Positions in the data set, from 0 and sorted, of the drawn sentences and of their copies.
+    """
+
+    per_label: Positive
+    validation_fraction: float
+    seed: int
+    not_tested: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...],
+        BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),  # JSON has lists only
+    ]
+
+    @model_validator(mode="after")
+    def _sorted(self) -> Self:
+        if any(one >= other for one, other in pairwise(self.not_tested)):
+            raise ValueError(f"not_tested of seed {self.seed} must be sorted, each position once")
+        return self
+
+    @classmethod
+    def of(cls, per_label: int, validation_fraction: float, seed: int, split: Split) -> Draw:
+        """The draw that made a split."""
+        others = np.sort(np.concatenate([split.train, split.validation, split.left_out]))
+        return cls(
+            per_label=per_label, validation_fraction=validation_fraction, seed=seed, not_tested=tuple(others.tolist())
+        )
+
+    @property
+    def key(self) -> DrawKey:
+        """What fixes it."""
+        return self.per_label, self.validation_fraction, self.seed
+
+
 class StudyRecord(Config):
-    """The content of ``study.json``."""
+    """The content of ``study.json``; `draws` has every draw of the tasks once."""
 
     plan: StudyPlan
     command: str
@@ -67,6 +115,40 @@ class StudyRecord(Config):
     data: DataFacts
     bodies: dict[str, BodyFacts]
     tasks: tuple[PlannedTask, ...]
+    draws: tuple[Draw, ...]
+
+    @model_validator(mode="after")
+    def _draws_fit(self) -> Self:
+        if len({draw.key for draw in self.draws}) < len(self.draws):
+            raise ValueError("draws has one of them twice")
+        for draw in self.draws:
+            if draw.not_tested and draw.not_tested[-1] >= self.data.size:
+                raise ValueError(
+                    f"draws: not_tested of seed {draw.seed} has {draw.not_tested[-1]}; "
+                    f"positions go from 0 to {self.data.size - 1}"
+                )
+        self.draws_by_task()
+        return self
+
+    def draws_by_task(self) -> dict[str, Draw]:
+        """The draw of each task, by the task's name.
+
+        Raises:
+            ValueError: the draw of a task is not there.
+        """
+        known, data = {draw.key: draw for draw in self.draws}, self.plan.data
+        found = {}
+        for task in self.tasks:
+            key = task.levels.get("data.per_label", data.per_label), data.validation_fraction, task.seed
+            if key not in known:
+                raise ValueError(f"draws has none of {key[0]} sentences a label with seed {task.seed}")
+            found[task.id] = known[key]
+        return found
+
+    def test_positions(self, draw: Draw) -> NDArray[np.int64]:
+        """Positions of a draw's test sentences in the data set, sorted: the order in which rows tell what was right."""
+        others = np.array(draw.not_tested, np.int64)
+        return np.setdiff1d(np.arange(self.data.size, dtype=np.int64), others, assume_unique=True)
 
     @classmethod
     def of(cls, plan: StudyPlan, tasks: list[Task], **facts: Any) -> StudyRecord:
@@ -99,6 +181,7 @@ class StudyRecord(Config):
                 data=DataFacts.from_mapping(table["data"]),
                 bodies={name: BodyFacts.from_mapping(facts) for name, facts in table["bodies"].items()},
                 tasks=tuple(PlannedTask.from_mapping(task) for task in table["tasks"]),
+                draws=tuple(Draw.from_mapping(draw) for draw in table["draws"]),
             )
         except FileNotFoundError as error:
             raise StudyError(f"{folder} holds no study: it has no {RECORD}; begin with ketfit study run") from error

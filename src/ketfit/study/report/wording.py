@@ -1,0 +1,117 @@
+"""Numbers and names in words, for the report of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
+
+
+class Named(Protocol):
+    """What has a head and a setting in words: a cell, or a comparison of one."""
+
+    @property
+    def head(self) -> str:
+        """The head's name in the plan."""
+
+    @property
+    def setting(self) -> str:
+        """See `Cell.setting`."""
+
+
+def signed(text: str) -> str:
+    """A number's text with a minus sign instead of a hyphen, and with no sign if it is rounded to nothing."""
+    return (text if text.strip("+-0.") else text.lstrip("+-")).replace("-", MINUS)
+
+
+def points(fraction: float, digits: int = 2, plus: bool = False) -> str:
+    """A fraction in percentage points, or in per cent: ``88.30``, with its sign ``+1.20``."""
+    return signed(f"{100 * fraction:{'+' if plus else ''}.{digits}f}")
+
+
+def interval(low: float | None, high: float | None, digits: int = 2, plus: bool = False) -> str:
+    """``0.40 to 2.00``, or a dash where there is none."""
+    if low is None or high is None:
+        return NONE
+    return f"{points(low, digits, plus)} to {points(high, digits, plus)}"
+
+
+def p_value(p: float | None, equals: bool = False) -> str:
+    """``0.034``, ``0.21`` or ``< 0.001``; in a sentence with `equals`, ``= 0.034``."""
+    if p is None:
+        return NONE
+    if p < 0.001:
+        return "< 0.001"
+    text = "> 0.99" if p > 0.99 else f"{p:.2f}" if p >= 0.095 else f"{p:.3f}"
+    return f"= {text}" if equals and text[0] == "0" else text
+
+
+def percent(level: float) -> str:
+    """``95 %``; what stands between cannot break."""
+    return f"{100 * level:g}\N{NO-BREAK SPACE}%"
+
+
+def seconds(value: float | None) -> str:
+    """``4 ms``, ``1.96 s`` or ``2 min 3 s``."""
+    if value is None:
+        return NONE
+    if value < 0.1:
+        return f"{1000 * value:.2g} ms"
+    if value < 100:
+        return f"{value:.3g} s"
+    return f"{int(value // 60)} min {int(value % 60)} s"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 seed``, ``2 seeds``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """``a, b and c``, with semicolons where the names have commas of their own."""
+    *first, last = names
+    if len(first) > 1 and any("," in name for name in (*first, last)):
+        return "; ".join([*first, f"and {last}"])
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def sentence(text: str) -> str:
+    """With a capital to begin with, if its first word is one that may have it."""
+    word = text.split(" ", 1)[0]
+    return text[0].upper() + text[1:] if word.isalpha() and word.islower() else text
+
+
+def margin_points(margin: float) -> str:
+    """``1 point``, ``0.5 points``."""
+    number = f"{100 * margin:.4g}"
+    return f"{number} point{'' if number == '1' else 's'}"
+
+
+def level_name(level: Any) -> str:
+    """A level as it is read: ``on``, ``none``, ``0.03``."""
+    if level is None:
+        return "none"
+    if isinstance(level, bool):
+        return "on" if level else "off"
+    return f"{level:.4g}" if isinstance(level, float) else str(level)
+
+
+def factor_name(factor: str) -> str:
+    """``head.encoder_layers`` as ``encoder layers``."""
+    return (factor.partition(".")[2].removeprefix("n_") or factor).replace("_", " ")
+
+
+def term_name(term: str) -> str:
+    """A term of a fitted model: ``encoder layers x connectivity``."""
+    return " \N{MULTIPLICATION SIGN} ".join(factor_name(part) for part in term.split(":"))
+
+
+def setting_name(levels: Mapping[str, Any]) -> str:
+    """``encoder layers 2, connectivity 3``."""
+    return ", ".join(f"{factor_name(factor)} {level_name(level)}" for factor, level in levels.items())
+
+
+def cell_name(cell: Named) -> str:
+    """The head of a cell or a comparison, and its levels in brackets."""
+    return f"{cell.head} ({cell.setting})" if cell.setting else cell.head

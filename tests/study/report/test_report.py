@@ -1,0 +1,286 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ketfit.errors import StudyError
+from ketfit.settings import read_toml
+from ketfit.study.plan import StudyPlan
+from ketfit.study.report import write_report
+from ketfit.study.report.canvas import apart
+from ketfit.study.report.page import to_toml
+from ketfit.study.report.wording import factor_name, interval, level_name, listed, p_value, points, seconds, sentence
+from ketfit.study.store import RECORD, ROWS, StudyRecord
+from tests.study.report.made_studies import HOSTILE, flat, make_study, study_settings
+
+VOID = {"meta", "link", "br", "path", "use", "rect"}
+
+
+class Page(HTMLParser):
+    """The elements of a page, and its text; a tag that closes another than it should is an error."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def report(folder: Path, settings: dict[str, Any], **options: Any) -> tuple[dict[str, Any], Page]:
+    make_study(folder, settings, options.pop("skill", flat), **options)
+    summary = write_report(folder)
+    return summary, Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Page]:
+    settings = study_settings(
+        seeds=3,
+        factors={"head.encoder_layers": [1, 2], "head.connectivity": [1, 3]},
+        design={"kind": "full", "estimate": "interactions"},
+    )
+    return report(tmp_path_factory.mktemp("study"), settings)
+
+
+def test_the_numbers_of_the_page_are_those_of_the_summary(whole: tuple[dict[str, Any], Page]) -> None:
+    summary, page = whole
+    for cell in summary["cells"]:
+        accuracy = cell["accuracy"]
+        for number in (accuracy["mean"], accuracy["spread"], cell["best"], cell["validation_accuracy"]):
+            assert points(number) in page.text
+        assert interval(accuracy["low"], accuracy["high"]) in page.text
+        assert interval(cell["crossed"]["low"], cell["crossed"]["high"]) in page.text
+    for each in summary["comparisons"]:
+        assert points(each["difference"], plus=True) in page.text
+        for test in ("crossed", "paired", "corrected"):
+            assert interval(each[test]["low"], each[test]["high"], plus=True) in page.text
+            if test != "crossed":
+                assert p_value(each[test]["p_value"]) in page.text
+        assert p_value(each["adjusted_p"]) in page.text
+    for term in summary["effects"][0]["effects"]["terms"]:
+        assert points(term["effect"], plus=True) in page.text
+        assert interval(term["low"], term["high"], plus=True) in page.text
+    for told in [*summary["answer"], *(caveat["text"] for caveat in summary["caveats"])]:
+        assert " ".join(told.split()) in page.text
+
+
+def test_summary_json_is_what_is_returned(tmp_path: Path) -> None:
+    summary, _ = report(tmp_path, study_settings())
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")) == json.loads(json.dumps(summary))
+    assert summary["study"]["name"] == "A made study"
+
+
+def test_what_was_run_is_told(whole: tuple[dict[str, Any], Page]) -> None:
+    summary, page = whole
+    study = summary["study"]
+    for word in (study["command"], study["data"]["fingerprint"], study["bodies"]["body-a"]["fingerprint"]):
+        assert word in page.text
+    assert "30 to train, 10 to validate; all others test, 560" in page.text
+    assert "2026-01-01 00:00:00 UTC to" in page.text and "ketfit 0.1.0" in page.text
+
+
+def test_the_page_is_whole_and_loads_nothing(whole: tuple[dict[str, Any], Page]) -> None:
+    _, page = whole
+    assert page.open == []
+    assert not {"script", "iframe", "img", "object", "base"} & {tag for tag, _ in page.elements}
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "xlink:href"):
+            assert (attributes.get(name) or "#")[0] == "#" or (tag, attributes[name]) == ("link", "data:,")
+        assert not [name for name in attributes if name.startswith("on")]
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    references = {attributes["xlink:href"] for attributes in page.all("use")}
+    assert references <= {f"#{name}" for name in ids}
+
+
+def test_figures_and_tables_can_be_heard(whole: tuple[dict[str, Any], Page]) -> None:
+    _, page = whole
+    for drawing in page.all("svg"):
+        assert drawing["role"] == "img" and drawing["aria-label"]
+    assert len(page.all("figure")) == len(page.all("figcaption")) > 4
+    assert len(page.all("table")) == len(page.all("caption")) > 3
+    assert all(heading.get("scope") for heading in page.all("th"))
+
+
+def test_the_same_rows_make_the_same_bytes(tmp_path: Path) -> None:
+    settings = study_settings(factors={"head.connectivity": [1, 2, 3]}, design={"kind": "scan"}, bodies=["a", "b"])
+    make_study(tmp_path, settings, flat)
+    write_report(tmp_path)
+    names = ("report.html", "summary.json")
+    before = [(tmp_path / name).read_bytes() for name in names]
+    lines = (tmp_path / ROWS).read_text(encoding="utf-8").splitlines()
+    (tmp_path / ROWS).write_text("".join(f"{line}\n" for line in reversed(lines)), encoding="utf-8")
+    command = [sys.executable, "-c", f"from ketfit.study.report import *; write_report(Path({str(tmp_path)!r}))"]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "5"})
+    assert [(tmp_path / name).read_bytes() for name in names] == before
+
+
+def test_a_report_needs_the_folder_alone(tmp_path: Path) -> None:
+    make_study(tmp_path, study_settings(factors={"data.per_label": [10, 20]}, design={"kind": "scan"}), flat)
+    write_report(tmp_path)
+    names = ("report.html", "summary.json")
+    before = [(tmp_path / name).read_bytes() for name in names]
+    (tmp_path / "sentences.tsv").write_text("text\tlabel\nothers\tgood\nthan before\tbad\n", encoding="utf-8")
+    write_report(tmp_path)
+    assert [(tmp_path / name).read_bytes() for name in names] == before
+    (tmp_path / "sentences.tsv").unlink()
+    write_report(tmp_path)
+    assert [(tmp_path / name).read_bytes() for name in names] == before
+
+
+def test_a_study_without_its_draws_is_damaged(tmp_path: Path) -> None:
+    make_study(tmp_path, study_settings(), flat)
+    table = json.loads((tmp_path / RECORD).read_text(encoding="utf-8"))
+    del table["draws"]
+    (tmp_path / RECORD).write_text(json.dumps(table), encoding="utf-8")
+    with pytest.raises(StudyError, match=r"study\.json is damaged \('draws'\); run the study again"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_names_from_outside_stay_text(tmp_path: Path) -> None:
+    heads = {
+        HOSTILE: {"kind": "quantum", "settings": {"n_qubits": 5}},
+        '"></svg><img src=x onerror=alert(1)>': {"kind": "svc"},
+        "{{ 7 * 7 }}": {"kind": "logistic-regression"},
+    }
+    settings = study_settings(
+        name=HOSTILE, question=HOSTILE, bodies=[HOSTILE], heads=heads, report={"reference": "{{ 7 * 7 }}"}
+    )
+    _, page = report(tmp_path, settings, failed=lambda task: task.seed == 1)
+    assert page.open == []
+    assert not {"script", "img"} & {tag for tag, _ in page.elements}
+    assert page.text.count(HOSTILE) > 5 and "{{ 7 * 7 }}" in page.text and "49" not in page.all("h1")
+
+
+def test_an_unfinished_study_says_so_first(tmp_path: Path) -> None:
+    _, page = report(tmp_path, study_settings(), missing=lambda task: task.seed > 2, failed=lambda task: task.seed == 0)
+    told = "Not complete. Of 15 runs, 6 have a result, 3 failed and 6 are still to be run."
+    assert 0 < page.text.index(told) < page.text.index("Read with care")
+
+
+def test_an_empty_study_has_a_report(tmp_path: Path) -> None:
+    _, page = report(tmp_path, study_settings(), missing=lambda task: True)
+    assert "There is no result yet" in page.text and not page.all("figure")
+
+
+def test_a_single_seed_has_dashes_for_intervals(tmp_path: Path) -> None:
+    summary, page = report(tmp_path, study_settings(seeds=1))
+    assert summary["cells"][0]["accuracy"]["low"] is None
+    assert "One seed says nothing" in page.text and " to " not in re.findall(r"Mean Spread.*?Differences", page.text)[0]
+
+
+def test_without_a_reference_nothing_is_tested(tmp_path: Path) -> None:
+    _, page = report(tmp_path, study_settings(report={}))
+    assert "names no reference" in page.text and "Differences from" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("design", "factors"),
+    [
+        ("scan", {"head.n_qubits": [4, 6, 8], "train.epochs": [5, 50], "data.per_label": [10, 20]}),
+        ("scan", {"train.learning_rate": [0.001, 0.01, 0.1], "head.merge": ["concat", "mean"]}),
+        ("latin-hypercube", {"head.n_qubits": {"low": 4, "high": 8, "integer": True}, "head.connectivity": [1, 2, 3]}),
+        (
+            "plackett-burman",
+            {"head.n_qubits": [4, 5], "head.skip_connection": [False, True], "head.main_layers": [1, 2]},
+        ),
+    ],
+)
+def test_every_design_has_a_report(tmp_path: Path, design: str, factors: dict[str, Any]) -> None:
+    table = {"kind": design, **({"samples": 6} if design == "latin-hypercube" else {})}
+    settings = study_settings(factors=factors, design=table, seeds=2)
+    if "train.learning_rate" in factors:
+        settings["budget"] = {"learning_rates": [0.03], "regularization": [1.0]}
+    if design == "plackett-burman":
+        settings["design"]["estimate"] = "main effects"
+    summary, page = report(tmp_path, settings)
+    assert len(page.all("svg")) >= 3 and len(summary["cells"]) > 3
+
+
+def test_a_folder_without_a_study(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="holds no study"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "statsmodels"])
+def test_a_missing_extra_is_named(tmp_path: Path, package: str) -> None:
+    program = (
+        f"import sys, pathlib; sys.modules[{package!r}] = None\n"
+        "from ketfit.errors import MissingExtraError\n"
+        "from ketfit.study.report import write_report\n"
+        "try: write_report(pathlib.Path('.'))\n"
+        "except MissingExtraError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=tmp_path)
+    assert "pip install 'ketfit[study]'" in done.stdout
+
+
+def test_the_plan_of_a_page_makes_the_plan_again(tmp_path: Path) -> None:
+    settings = study_settings(
+        name='a "quoted" name\\ \x7f ü',
+        factors={"head.angle_scale": {"low": 1e-05, "high": 3.0, "log": True}, "head.merge": ["concat", "mean"]},
+        design={"kind": "latin-hypercube", "samples": 4},
+        train={"epochs": 7},
+    )
+    plan = make_study(tmp_path, settings, flat).plan
+    (tmp_path / "plan.toml").write_text(to_toml(plan.model_dump(mode="json")), encoding="utf-8")
+    assert StudyPlan.from_mapping(read_toml(tmp_path / "plan.toml")) == plan
+    assert StudyRecord.read(tmp_path).plan == plan
+
+
+def test_numbers_in_words() -> None:
+    assert points(0.8830) == "88.30" and points(-0.004, 1) == "\N{MINUS SIGN}0.4" and points(0.012, 1, True) == "+1.2"
+    assert points(-0.00001) == points(0.00001, plus=True) == "0.00"
+    assert interval(-0.01, 0.02, 1, True) == "\N{MINUS SIGN}1.0 to +2.0" and interval(None, None) == "\N{EN DASH}"
+    assert [p_value(p) for p in (0.0001, 0.0342, 0.214, 0.999, None)] == [
+        "< 0.001", "0.034", "0.21", "> 0.99", "\N{EN DASH}",
+    ]  # fmt: skip
+    assert p_value(0.03, equals=True) == "= 0.030" and p_value(1e-9, equals=True) == "< 0.001"
+    assert [seconds(s) for s in (0.004, 1.96, 123.0, None)] == ["4 ms", "1.96 s", "2 min 3 s", "\N{EN DASH}"]
+    assert listed(["a"]) == "a" and listed("abc") == "a, b and c" and listed(["a, b", "c", "d"]) == "a, b; c; and d"
+    assert [level_name(level) for level in (True, None, 0.03, 7, "mean")] == ["on", "none", "0.03", "7", "mean"]
+    assert factor_name("head.n_qubits") == "qubits" and factor_name("train.learning_rate") == "learning rate"
+    assert sentence("quantum head") == "Quantum head" and sentence("lr-2 wins") == "lr-2 wins"
+
+
+def test_names_are_pushed_apart_and_no_further() -> None:
+    assert apart([], 1) == []
+    assert apart([3.0, 1.0], 1) == [3.0, 1.0]
+    assert apart([1.0, 1.0, 1.0], 1) == [0.0, 1.0, 2.0]
+    found = sorted(apart([0.1, 0.2, 0.25, 0.9], 0.2))
+    assert all(b - a > 0.2 - 1e-9 for a, b in pairwise(found))
