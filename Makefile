@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 SETTINGS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/ketfit/simulate/kernel/*)
 
-.PHONY: help demo test check bench peers noise sanitize docs wheel mpnet clean
+.PHONY: help demo test browser check bench peers noise studies faults sanitize docs wheel mpnet clean
 
 help:
 	@echo "make demo    train, compare and save a quantum head on bundled film reviews"
@@ -14,6 +14,8 @@ help:
 	@echo "make bench   run the benchmarks and write benchmarks/results/"
 	@echo "make peers   time the simulator beside seven others (an hour; installs them in build/)"
 	@echo "make noise   time noisy circuits beside three others, and run the study of shots and noise (an hour)"
+	@echo "make studies run the screening and the ablation on SST=FILE with the bundled 768-d body (half an hour)"
+	@echo "make faults  kill studies 200 times at random instants (an hour)"
 	@echo "make sanitize  run the kernel's tests under address, undefined-behaviour and thread sanitizers"
 	@echo "make docs    build the documentation into site/"
 	@echo "make wheel   build the wheel and try it in an environment of its own"
@@ -22,8 +24,13 @@ help:
 demo: $(VENV)/demo.stamp
 	$(BIN)/ketfit demo --output build/demo-model
 
-test: $(VENV)/test.stamp
+test: $(VENV)/test.stamp browser
 	$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered
+
+# The report is looked at in a real browser. Debian's Chromium is installed where that is possible without a question.
+browser:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium; } \
+		|| { echo "the tests need Chromium: apt-get install chromium"; exit 1; }
 
 check: $(VENV)/check.stamp
 	$(BIN)/ruff format --check .
@@ -44,6 +51,17 @@ noise: $(VENV)/demo.stamp $(VENV)/test.stamp
 	$(PIP) qulacs==0.6.14
 	$(BIN)/python benchmarks/noise.py --output benchmarks/results/noise.json
 	$(BIN)/python studies/shots_and_noise.py
+
+studies: $(VENV)/demo.stamp $(VENV)/test.stamp mpnet
+	@test -n "$(SST)" || { echo "name the sentences: make studies SST=sst2.tsv (columns text and label)"; exit 2; }
+	for name in screening ablation; do \
+		$(BIN)/ketfit study run studies/$$name.toml -o studies/results/$$name --data $(SST) --body all-mpnet-base-v2 \
+		&& $(BIN)/ketfit study report studies/results/$$name || exit 1; \
+	done
+	$(BIN)/python benchmarks/studies.py --output benchmarks/results/studies.json
+
+faults: $(VENV)/test.stamp
+	KETFIT_KILLS=200 $(BIN)/pytest tests/faults
 
 sanitize: $(VENV)/sanitize.stamp
 	tests/sanitize.sh $(BIN)/python
