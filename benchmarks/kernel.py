@@ -12,10 +12,13 @@ import hashlib
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
@@ -26,7 +29,7 @@ import typer
 from peers.step import PEERS, Array, Result, Step, benchmark_circuit, measure, read_numbers, write_numbers
 
 import ketfit
-from ketfit import expectation
+from ketfit import expectation, expectation_and_gradients
 from ketfit.circuit import Circuit
 from ketfit.simulate import _kernel
 from ketfit.simulate.native import ISA
@@ -37,6 +40,20 @@ TOLERANCE = 1e-4  # of the largest entry
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 WITHOUT_OPENMP = ("default.qubit-jax", "tensorcircuit")  # JAX has threads of its own
+WIDEST = dict.fromkeys(WITHOUT_OPENMP, 12)  # compiling takes minutes there, and several times that beyond
+MEMORY = 10 * 2**30  # bytes of data that a process may have: backprop keeps a state for every gate
+
+Sizes = tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]]
+LEAN = ("lightning.qubit", "qulacs")  # these two hold a few states only
+SIZES: tuple[Sizes, ...] = (
+    ((8, 10, 2, 4, 6, 12, 14, 16), (32,), tuple(PEERS)),
+    ((2, 4), (1, 8, 128, 1024), ("tensorcircuit", *LEAN)),
+    ((6,), (1, 1024), ("tensorcircuit", *LEAN)),
+    ((10,), (1, 128), ("tensorcircuit", *LEAN)),
+    ((20,), (4,), LEAN),
+    ((24,), (1,), LEAN),
+)
+"""Widths, batches and peers that are measured unless options choose others."""
 
 app = typer.Typer(add_completion=False)
 
@@ -44,9 +61,9 @@ app = typer.Typer(add_completion=False)
 @app.callback(invoke_without_command=True)
 def main(
     context: typer.Context,
-    qubits: Annotated[list[int], typer.Option(help="Widths; repeat it for several.")] = [2, 4, 6, 8, 10, 12, 14],  # noqa: B006
-    batches: Annotated[list[int], typer.Option(help="Samples in a step; repeat it for several.")] = [32],  # noqa: B006
-    peers: Annotated[list[str] | None, typer.Option(help="Simulators; all of peers/step.py by default.")] = None,
+    qubits: Annotated[list[int] | None, typer.Option(help="Widths, in place of SIZES; repeat it for several.")] = None,
+    batches: Annotated[list[int], typer.Option(help="Samples in a step, with --qubits.")] = [32],  # noqa: B006
+    peers: Annotated[list[str] | None, typer.Option(help="Simulators; those of SIZES, or all, by default.")] = None,
     seconds: Annotated[float, typer.Option(help="Counted steps of one process of a peer.")] = 5,
     timeout: Annotated[float, typer.Option(help="Seconds that a process may take, compiling included.")] = 900,
     python: Annotated[Path, typer.Option(help="The peers' interpreter.")] = ROOT / "build/peers-env/bin/python",
@@ -56,25 +73,26 @@ def main(
     """Time every simulator, compare its numbers with KetFit's, and print how many times slower it is."""
     if context.invoked_subcommand is not None:
         return
-    options = {"qubits": qubits, "batches": batches, "peers": peers, "seconds": seconds, "timeout": timeout}
+    chosen = {} if qubits is None else {"qubits": qubits, "batches": batches}
+    options = {**chosen, "peers": peers, "seconds": seconds, "timeout": timeout}
     names, report = start_report("kernel", "peers", PEERS, options)
-    report |= {"tolerance": TOLERANCE, "summary": [], "rows": []}
+    sizes: tuple[Sizes, ...] = SIZES if qubits is None else ((tuple(qubits), tuple(batches), tuple(PEERS)),)
+    report |= {"tolerance": TOLERANCE, "gib_of_a_process": MEMORY / 2**30, "summary": [], "rows": []}
     if not python.exists():
         sys.exit("the peers' environment is missing: run benchmarks/peers/setup.sh, or name an interpreter by --python")
     if output is not None and resume:
         report["rows"] = earlier(output, report).get("rows", [])
     have = {(row["peer"], row["qubits"], row["batch"]) for row in report["rows"]}
-    for batch in batches:
-        for width in qubits:
-            for name in names:
-                if (name, width, batch) in have:
-                    continue
-                row = measure_row(name, width, batch, python, seconds, timeout)
-                report["rows"].append(row)
-                report["summary"] = summarise(report["rows"])
-                print(line_of(row), flush=True)
-                if output is not None:
-                    write_json(output, report)
+    for widths, samples, here in sizes:
+        for width, batch, name in product(widths, samples, here):
+            if (name, width, batch) in have or name not in names or width > WIDEST.get(name, width):
+                continue
+            row = measure_row(name, width, batch, python, seconds, timeout)
+            report["rows"].append(row)
+            report["summary"] = summarise(report["rows"])
+            print(line_of(row), flush=True)
+            if output is not None:
+                write_json(output, report)
     print(json.dumps(summarise(report["rows"]), indent=2))
 
 
@@ -88,20 +106,34 @@ def ours(
 ) -> None:
     """Time KetFit's native engine in this process: a line of JSON, and the numbers in a file."""
     circuit = benchmark_circuit(qubits)
-    step = ketfit_step(circuit, *read_numbers(numbers, circuit, batch))
-    result, first, times = measure(step, MOST_STEPS, seconds)
+    given = read_numbers(numbers, circuit, batch)
+    result, first, times = measure(ketfit_step(circuit, *given), MOST_STEPS, seconds / 2)
+    _, _, by_autograd = measure(autograd_step(circuit, *given), MOST_STEPS, seconds / 2)
     write_numbers(output, result, circuit, batch)
-    print(json.dumps({"first_step_seconds": first, "milliseconds": [1e3 * time for time in times]}))
+    milliseconds = {"direct": [1e3 * time for time in times], "autograd": [1e3 * time for time in by_autograd]}
+    print(json.dumps({"first_step_seconds": first, "milliseconds": milliseconds}))
 
 
 def ketfit_step(circuit: Circuit, weights: Array, inputs: Array, engine: Literal["native", "torch"] = "native") -> Step:
-    """One step of KetFit in float32."""
+    """One step of KetFit in float32, by the function that gives values and gradients."""
+    angles, samples = (torch.tensor(part, dtype=torch.float32) for part in (weights, inputs))
+
+    def step() -> Result:
+        values, grad_weights, grad_inputs, _ = expectation_and_gradients(circuit, angles, samples, engine=engine)
+        assert grad_weights is not None and grad_inputs is not None
+        return values.numpy()[:, 0], grad_weights.numpy(), grad_inputs.numpy()
+
+    return step
+
+
+def autograd_step(circuit: Circuit, weights: Array, inputs: Array) -> Step:
+    """The same step through torch's autograd."""
     angles = torch.tensor(weights, dtype=torch.float32, requires_grad=True)
     samples = torch.tensor(inputs, dtype=torch.float32, requires_grad=True)
     ones = torch.ones(len(inputs), 1)
 
     def step() -> Result:
-        values = expectation(circuit, angles, samples, engine=engine)
+        values = expectation(circuit, angles, samples, engine="native")
         grad_weights, grad_inputs = torch.autograd.grad(values, (angles, samples), ones)
         return values.detach().numpy()[:, 0], grad_weights.numpy(), grad_inputs.numpy()
 
@@ -130,12 +162,12 @@ def measure_row(name: str, width: int, batch: int, python: Path, seconds: float,
         before = run_ours([*own, "--output", str(expected)])
         runs = {}
         for setting, variables in settings(name).items():
-            found = run(program, {"PYTHONPATH": str(ROOT / "src"), **variables}, timeout)
+            found = run(program, {"PYTHONPATH": str(ROOT / "src"), **variables}, timeout, MEMORY)
             runs[setting] = found if isinstance(found, str) else check_run(found, expected, given)
         after = run_ours([*own, "--output", str(expected)])
     peer = PEERS[name]
     head: dict[str, Any] = {"peer": name, "method": peer.method, "dtype": peer.dtype, "qubits": width, "batch": batch}
-    head["seconds"] = seconds
+    head |= {"seconds": seconds, "timeout": timeout}
     head["rotations"] = circuit.gate_counts()["ry"]
     head["rotations_in_light_cone"] = circuit.light_cone((0,)).gate_counts()["ry"]
     return {**head, **assess(runs, before, after)}
@@ -152,12 +184,20 @@ def settings(name: str) -> dict[str, dict[str, str]]:
     return {"OMP_NUM_THREADS=1": one, f"OMP_NUM_THREADS={cores}": {"OMP_NUM_THREADS": cores}}
 
 
-def run(command: list[str], variables: Mapping[str, str], timeout: float) -> dict[str, Any] | str:
-    """What a program prints as a line of JSON, or why there is none."""
+def run(
+    command: list[str], variables: Mapping[str, str], timeout: float, memory: int = resource.RLIM_INFINITY
+) -> dict[str, Any] | str:
+    """What a program prints as a line of JSON, or why there is none; `memory` is the most bytes that it may have."""
     inherited = {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "PYTHONPATH")}
     try:
         done = subprocess.run(
-            command, env={**inherited, **variables}, capture_output=True, text=True, timeout=timeout, check=False
+            command,
+            env={**inherited, **variables},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            preexec_fn=partial(resource.setrlimit, resource.RLIMIT_DATA, (memory, memory)),
         )
     except subprocess.TimeoutExpired:
         return f"no result within {timeout:g} s"
@@ -199,14 +239,9 @@ def check_run(found: dict[str, Any], expected: Path, given: Path) -> dict[str, A
 
 def assess(runs: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """The rest of a row: the better of the peer's runs against the best of KetFit's."""
-    pooled = before["milliseconds"] + after["milliseconds"]
-    ketfit_ms = {
-        "best": round(min(pooled), 4),
-        "median": round(statistics.median(pooled), 4),
-        "steps": len(pooled),
-        "best_before_and_after": [round(min(part["milliseconds"]), 4) for part in (before, after)],
-    }
-    row: dict[str, Any] = {"ketfit_ms": ketfit_ms, "ketfit_first_step_seconds": round(before["first_step_seconds"], 4)}
+    ketfit_ms, autograd_ms = (pool(before, after, way) for way in ("direct", "autograd"))
+    row: dict[str, Any] = {"ketfit_ms": ketfit_ms, "ketfit_autograd_ms": autograd_ms}
+    row["ketfit_first_step_seconds"] = round(before["first_step_seconds"], 4)
     done = {setting: found for setting, found in runs.items() if isinstance(found, dict)}
     agreeing = {setting: found for setting, found in done.items() if found["agrees"]} or done
     if not agreeing:
@@ -223,10 +258,23 @@ def assess(runs: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) 
         "peer_ms": peer_ms,
         "first_step_seconds": kept["first_step_seconds"],
         "ratio_of_bests": round(peer_ms["best"] / ketfit_ms["best"], 3),
+        "ratio_of_bests_to_autograd": round(peer_ms["best"] / autograd_ms["best"], 3),
         "ratio_of_medians": round(peer_ms["median"] / ketfit_ms["median"], 3),
         "largest_difference": kept["largest_difference"],
         "largest_relative_difference": kept["largest_relative_difference"],
         "runs": {label: found if isinstance(found, str) else found["ms"] for label, found in runs.items()},
+    }
+
+
+def pool(before: dict[str, Any], after: dict[str, Any], way: str) -> dict[str, Any]:
+    """KetFit's steps of both runs."""
+    parts = [run["milliseconds"][way] for run in (before, after)]
+    pooled = [*parts[0], *parts[1]]
+    return {
+        "best": round(min(pooled), 4),
+        "median": round(statistics.median(pooled), 4),
+        "steps": len(pooled),
+        "best_before_and_after": [round(min(part), 4) for part in parts],
     }
 
 
@@ -240,8 +288,9 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if valid:
             fastest = min(valid, key=lambda row: row["peer_ms"]["best"])
             entry["fastest_peer"] = fastest["peer"]
-            entry |= {key: fastest[key]["best"] for key in ("peer_ms", "ketfit_ms")}
-            entry |= {key: fastest[key] for key in ("ratio_of_bests", "ratio_of_medians")}
+            entry |= {key: fastest[key]["best"] for key in ("peer_ms", "ketfit_ms", "ketfit_autograd_ms")}
+            ratios = ("ratio_of_bests", "ratio_of_bests_to_autograd", "ratio_of_medians")
+            entry |= {key: fastest[key] for key in ratios}
             entry["smallest_ratio_of_bests"] = min(row["ratio_of_bests"] for row in valid)
         entry["without_result"] = {row["peer"]: row["status"] for row in here if row["status"] != "ok"}
         summary.append(entry)

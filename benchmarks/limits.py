@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,12 +21,12 @@ import numpy as np
 import psutil
 import torch
 import typer
-from kernel import draw_numbers, earlier, ketfit_step, run, start_report, write_json
+from kernel import autograd_step, draw_numbers, earlier, ketfit_step, run, start_report, write_json
 from peers.step import benchmark_circuit, measure
+from watch import watched_kernel
 
 from ketfit import HeadConfig, QuantumHead, QuantumHeadClassifier, TrainConfig, expectation
 from ketfit.circuit import Circuit, reuploading_circuit
-from ketfit.simulate import native
 
 MOST_STEPS = 1000
 FLOPS = 10  # per amplitude and rotation, both passes: 3 forwards, and 3 + 3 + 1 for state, adjoint and slope backwards
@@ -72,7 +71,10 @@ def roofline(seconds: float) -> dict[str, Any]:
         with thread_count(threads):
             part = [roofline_row(width, seconds) for width in WIDTHS]
         product = max(row["mm_gflops"] for row in part)
-        rows += [{**row, "share_of_best_mm": round(row["gflops"] / product, 4)} for row in part]
+        for row in part:
+            row["share_of_best_mm"] = round(row["gflops"] / product, 4)
+            row["autograd_share_of_best_mm"] = round(row["autograd_gflops"] / product, 4)
+        rows += part
     return {"flops_per_amplitude_and_rotation": FLOPS, "mm": f"float32 {MATRIX} x {MATRIX}", "rows": rows}
 
 
@@ -80,25 +82,29 @@ def roofline_row(width: int, seconds: float) -> dict[str, Any]:
     """A burst of matrix products, then steps; and the share of their time that the kernel takes."""
     product = mm_gflops(min(seconds, 0.5))
     circuit, batch = benchmark_circuit(width), 4 if width >= 20 else 8 if width > 16 else 32
+    numbers = draw_numbers(circuit, batch)
+    by_autograd = time_steps(autograd_step(circuit, *numbers), seconds)
+    circuit = benchmark_circuit(width)  # whose plan is not made yet
     with watched_kernel() as watch:
-        step = ketfit_step(circuit, *draw_numbers(circuit, batch))
+        step = ketfit_step(circuit, *numbers)
         step()
         watch.seconds, started = 0.0, time.perf_counter()
         times = time_steps(step, seconds)
         inside = watch.seconds / (time.perf_counter() - started)
     rotations, run_rotations = (part.gate_counts()["ry"] for part in (circuit, circuit.light_cone((0,))))
-    gflops = FLOPS * rotations * batch * 2**width / times["best"] / 1e6
+    work = FLOPS * rotations * batch * 2**width / 1e6
+    gflops = work / times["best"]
+    sizes = {"qubits": width, "batch": batch, "rotations": rotations, "rotations_in_light_cone": run_rotations}
     return {
         "threads": torch.get_num_threads(),
-        "qubits": width,
-        "batch": batch,
-        "rotations": rotations,
-        "rotations_in_light_cone": run_rotations,
+        **sizes,
         "ms": times,
         "gflops": round(gflops, 2),
         "kernel_share_of_time": round(inside, 4),
         "mm_gflops": round(product, 2),
         "share_of_burst": round(gflops / product, 4),
+        "autograd_ms": by_autograd,
+        "autograd_gflops": round(work / by_autograd["best"], 2),
     }
 
 
@@ -137,43 +143,6 @@ def fit_exponent(points: list[tuple[int, Circuit, int]], seconds: float) -> dict
     }
 
 
-class Watch:
-    """Seconds spent in calls, and how many."""
-
-    def __init__(self) -> None:
-        self.seconds, self.calls = 0.0, 0
-
-    def kernel_call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call and count."""
-        start = time.perf_counter()
-        result = function(*arguments)
-        self.seconds += time.perf_counter() - start
-        self.calls += 1
-        return result
-
-
-class TimedPlan:
-    """A kernel's plan whose passes a watch counts."""
-
-    def __init__(self, plan: Any, watch: Watch) -> None:
-        self._plan, self._watch = plan, watch
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._plan, name)
-        return partial(self._watch.kernel_call, found) if name.startswith(("forward_f", "backward_f")) else found
-
-
-@contextmanager
-def watched_kernel() -> Iterator[Watch]:
-    """Time the kernel's calls of plans made from here on."""
-    watch, real = Watch(), native.make_plan
-    native.make_plan = lambda *arguments, **named: TimedPlan(real(*arguments, **named), watch)
-    try:
-        yield watch
-    finally:
-        native.make_plan = real
-
-
 def fit(seconds: float) -> dict[str, Any]:
     """Training a head: wall time against time inside the kernel, and where the rest goes."""
     generator = np.random.default_rng(0)
@@ -192,11 +161,12 @@ def fit(seconds: float) -> dict[str, Any]:
     wall, kernel, calls = min(runs)
     with watched_kernel(), cProfile.Profile() as profile:
         classifier.fit(x, y)
+    median = statistics.median(run[0] for run in runs)
     return {
         "samples": classifier.train_size_,
         "epochs": TRAIN.epochs,
         "fits": len(runs),
-        "wall_seconds": {"best": round(wall, 4), "median": round(statistics.median(run[0] for run in runs), 4)},
+        "wall_seconds": {"best": round(wall, 4), "median": round(median, 4)},
         "kernel_seconds_of_best": round(kernel, 4),
         "kernel_calls": calls,
         "wall_over_kernel": round(wall / kernel, 3),
