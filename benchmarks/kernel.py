@@ -40,7 +40,7 @@ TOLERANCE = 1e-4  # of the largest entry
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 WITHOUT_OPENMP = ("default.qubit-jax", "tensorcircuit")  # JAX has threads of its own
-WIDEST = dict.fromkeys(WITHOUT_OPENMP, 12)  # compiling takes minutes there, and several times that beyond
+WIDEST = {"default.qubit-jax": 8, "tensorcircuit": 12}  # compiling takes minutes there, and several times that beyond
 MEMORY = 10 * 2**30  # bytes of data that a process may have: backprop keeps a state for every gate
 
 Sizes = tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]]

@@ -26,7 +26,6 @@ ISA = ISAS[0]
 # on Zen 4, which takes 512 bits in two halves, they are slower from 8 qubits on and no faster below.
 SAMPLE_ISA = next(isa for isa in ISAS if isa != "avx512")
 
-
 # A quarter of the second-level cache, which is taken for 256 KB where the system does not say; beyond 2 MB (it may be
 # shared by cores) nothing was measured.
 CHUNK_BYTES: int = min(_kernel.cache_bytes() or 2**18, 2**21) // 4
