@@ -45,13 +45,16 @@ MEMORY = 10 * 2**30  # bytes of data that a process may have: backprop keeps a s
 
 Sizes = tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]]
 LEAN = ("lightning.qubit", "qulacs")  # these two hold a few states only
+FAST = ("tensorcircuit", *LEAN)
 SIZES: tuple[Sizes, ...] = (
-    ((8, 10, 2, 4, 6, 12, 14, 16), (32,), tuple(PEERS)),
-    ((2, 4), (1, 8, 128, 1024), ("tensorcircuit", *LEAN)),
-    ((6,), (1, 1024), ("tensorcircuit", *LEAN)),
-    ((10,), (1, 128), ("tensorcircuit", *LEAN)),
+    ((8, 10, 2, 4, 6), (32,), tuple(PEERS)),
+    ((2, 4), (1, 8, 128, 1024), FAST),
+    ((12, 14), (32,), tuple(PEERS)),
+    ((16,), (32,), LEAN),
     ((20,), (4,), LEAN),
     ((24,), (1,), LEAN),
+    ((6, 10), (1,), FAST),
+    ((6, 10), (128,), FAST),
 )
 """Widths, batches and peers that are measured unless options choose others."""
 

@@ -132,7 +132,8 @@ def kernel_first() -> Iterator[None]:
     """Inside, torch's operations have one thread and the kernel as many as torch had before.
 
     For loops of small operations around the kernel: a team of torch's that wakes for each of them and then spins, and
-    the kernel's own, would keep one another off the cores. It holds for the calling thread.
+    the kernel's own, would keep one another off the cores. It holds for the calling thread, and a thread that starts
+    meanwhile finds torch with one thread.
     """
     threads = kernel_threads()
     mark = _threads.set(threads)
