@@ -175,18 +175,6 @@ class TestLearning:
         finally:
             torch.set_num_threads(before)
 
-    def test_parameters_that_the_optimiser_sees_as_one_are_each_moved_as_alone(self) -> None:
-        samples = blobs(12, 1)
-        module, by_hand = quantum(), quantum()
-        train(module, samples, None, TrainConfig(epochs=5, batch_size=12, learning_rate=0.1, weight_decay=0.1), seed=0)
-        optimizer = torch.optim.AdamW(by_hand.parameters(), lr=0.1, weight_decay=0.1)
-        for _ in range(5):
-            optimizer.zero_grad()
-            losses = nn.functional.cross_entropy(by_hand(samples.x), samples.y, reduction="none")
-            ((samples.weight * losses).sum() / samples.weight.sum()).backward()
-            optimizer.step()
-        torch.testing.assert_close(state(module), state(by_hand), rtol=1e-9, atol=1e-9)
-
     def test_weight_decay_pulls_weights_towards_zero(self) -> None:
         sizes = []
         for decay in (0.0, 5.0):

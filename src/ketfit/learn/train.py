@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -37,15 +37,6 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.y)
-
-
-class _Batch(NamedTuple):
-    """Samples of one step: their share of the batch's weight, and that weight."""
-
-    x: Tensor
-    y: Tensor
-    share: Tensor
-    weight: float
 
 
 @dataclass(frozen=True)
@@ -102,7 +93,9 @@ def train(
         run.load(checkpoint)
     loaded = _load(module, samples)
     held = None if validation is None else _load(module, validation)
-    with _bar(config.epochs, progress) as bar, kernel_first() if isinstance(module, QuantumHead) else nullcontext():
+    # Else torch's team of threads, which it wakes for each loss and each step of the optimiser, waits for the kernel's.
+    threads = kernel_first() if isinstance(module, QuantumHead) else nullcontext()
+    with _bar(config.epochs, progress) as bar, threads:
         while not run.finished():
             epoch = len(run.history)
             _seed_draws(module, seed, epoch)
@@ -127,17 +120,8 @@ def evaluate(module: nn.Module, samples: Samples, batch_size: int) -> tuple[floa
     """Weighted mean cross-entropy and weighted accuracy of `module` on `samples`."""
     logits = predict_logits(module, samples.x, batch_size)
     share = samples.weight / samples.weight.sum()
-    loss = cross_entropy(logits, samples.y, share)
+    loss = (share * nn.functional.cross_entropy(logits, samples.y, reduction="none")).sum()
     return loss.item(), (share * (logits.argmax(dim=1) == samples.y)).sum().item()
-
-
-def cross_entropy(logits: Tensor, y: Tensor, share: Tensor) -> Tensor:
-    """Cross-entropy of each sample, log sum exp(z) - z_y, times its `share`, summed.
-
-    torch's own, and its log_softmax, wake a team of threads for every batch, however small, which then wait for cores
-    that the kernel's threads are on.
-    """
-    return ((logits.logsumexp(dim=1) - logits.gather(1, y[:, None])[:, 0]) * share).sum()
 
 
 @torch.no_grad()
@@ -203,9 +187,9 @@ class _Run:
         self.module = module
         self.config = config
         self.fingerprint = fingerprint
-        self.trained = _join([parameter for parameter in module.parameters() if parameter.requires_grad])
+        self.trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            [self.trained], lr=config.learning_rate, weight_decay=config.weight_decay, foreach=False
+            self.trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.history: list[Epoch] = []
         self.best = _copy(module)
@@ -218,31 +202,33 @@ class _Run:
         waited = done - 1 - self.best_epoch
         return done >= self.config.epochs or (patience is not None and done > 0 and waited >= patience)
 
-    def train_epoch(self, batches: Iterator[_Batch], rate: float) -> float:
+    def train_epoch(self, batches: Iterator[Samples], rate: float) -> float:
         """One pass over the batches; the weighted mean of the loss before each step."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         total, weights = 0.0, 0.0
         for batch in batches:
-            assert self.trained.grad is not None
-            self.trained.grad.zero_()
             try:
                 logits = self.module(batch.x)
             except InputError as error:  # the engine's word for weights that an earlier step of this epoch spoilt
                 self._check_weights(error)
                 raise
-            loss = cross_entropy(logits, batch.y, batch.share)
+            losses = nn.functional.cross_entropy(logits, batch.y, reduction="none")
+            weight = batch.weight.sum()
+            loss = (batch.weight / weight) @ losses
             if not math.isfinite(mean := loss.item()):
                 raise TrainingError(f"the loss of epoch {len(self.history)} is {mean}; lower the learning rate")
+            for parameter in self.trained:
+                parameter.grad = None
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-            total += mean * batch.weight
-            weights += batch.weight
+            total += mean * weight.item()
+            weights += weight.item()
         self._check_weights(None)
         return total / weights
 
     def _check_weights(self, cause: Exception | None) -> None:
-        if not torch.isfinite(self.trained).all():
+        if not all(torch.isfinite(parameter).all() for parameter in self.module.parameters()):
             raise TrainingError(
                 f"epoch {len(self.history)} made weights that are not finite; "
                 "lower the learning rate or the weight decay"
@@ -263,8 +249,8 @@ class _Run:
         """Write all that `load` needs to go on from here."""
         tensors = {f"module.{name}": tensor for name, tensor in self.module.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
-        for state in self.optimizer.state.values():
-            tensors |= {f"optimizer.{name}": tensor for name, tensor in state.items()}
+        for place, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{place}.{name}": tensor for name, tensor in state.items()}
         facts = _Facts(self.fingerprint, self.best_epoch, self.history)
         write_tensors(path, tensors, {"checkpoint": _FACTS.dump_json(facts).decode()})
 
@@ -283,17 +269,22 @@ class _Run:
             )
         if {name: tensor.shape for name, tensor in tensors.items()} != self._shapes():
             raise TrainingError(f"{path} does not hold the tensors of this run; remove it to start again")
-        state = {name: tensors[f"optimizer.{name}"] for name in _ADAM}
+        states = {
+            place: {name: tensors[f"optimizer.{place}.{name}"] for name in _ADAM}
+            for place in range(len(self.optimizer.param_groups[0]["params"]))
+        }
         self.module.load_state_dict({name: tensors[f"module.{name}"] for name in self.best})
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": {0: state}})
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
         self.best = {name: tensors[f"best.{name}"] for name in self.best}
         self.best_epoch, self.history = facts.best_epoch, facts.history
 
     def _shapes(self) -> dict[str, torch.Size]:
         """What a checkpoint of this run holds, by the names that `save` gives."""
         shapes = {f"{part}.{name}": tensor.shape for part in ("module", "best") for name, tensor in self.best.items()}
-        shapes |= {f"optimizer.{name}": self.trained.shape for name in _ADAM}
-        return {**shapes, "optimizer.step": torch.Size([])}
+        for place, parameter in enumerate(self.optimizer.param_groups[0]["params"]):
+            shapes |= {f"optimizer.{place}.{name}": parameter.shape for name in _ADAM}
+            shapes[f"optimizer.{place}.step"] = torch.Size([])
+        return shapes
 
 
 def _is_better(row: Epoch, best: Epoch, selection: str) -> bool:
@@ -305,31 +296,17 @@ def _is_better(row: Epoch, best: Epoch, selection: str) -> bool:
     return row.validation_accuracy > best.validation_accuracy
 
 
-def _join(parameters: list[nn.Parameter]) -> nn.Parameter:
-    """One parameter, and its gradient, of which all of these become parts: an optimiser's step is then a few calls."""
-    joint = nn.Parameter(nn.utils.parameters_to_vector(parameters).detach())
-    joint.grad = torch.zeros_like(joint)
-    sizes = [parameter.numel() for parameter in parameters]
-    for parameter, values, gradient in zip(
-        parameters, torch.split(joint.detach(), sizes), torch.split(joint.grad, sizes), strict=True
-    ):
-        parameter.data = values.view_as(parameter)
-        parameter.grad = gradient.view_as(parameter)
-    return joint
-
-
 def _copy(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
-def _batches(samples: Samples, batch_size: int, seed: int, epoch: int) -> Iterator[_Batch]:
+def _batches(samples: Samples, batch_size: int, seed: int, epoch: int) -> Iterator[Samples]:
     # The order depends on the seed and the epoch alone, so that a resumed run needs no state of a generator.
     order = torch.randperm(len(samples), generator=torch_stream(seed, "batches", epoch)).to(samples.y.device)
     # Once an epoch: picking the rows of every batch by itself would cost more than a small head's step.
     shuffled = (torch.split(tensor[order], batch_size) for tensor in (samples.x, samples.y, samples.weight))
     for x, y, weight in zip(*shuffled, strict=True):
-        total = weight.sum()
-        yield _Batch(x, y, weight / total, total.item())
+        yield Samples(x, y, weight)
 
 
 def _fingerprint(
