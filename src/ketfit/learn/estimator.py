@@ -70,7 +70,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
     """A torch module on embeddings behind scikit-learn's interface. Subclasses say which module.
 
     Attributes after `fit`: ``classes_``, ``module_``, ``history_`` (rows, see `Epoch`), ``best_epoch_``,
-    ``n_parameters_``, ``train_size_``, ``validation_size_``, ``n_features_in_``.
+    ``n_parameters_``, ``train_size_``, ``validation_size_``, ``n_features_in_``, ``class_weights_``.
     """
 
     def __init__(
@@ -173,6 +173,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
             module, samples, held if len(held) else None, config, seed=self.seed, checkpoint=file, progress=progress
         )
         self.classes_, self.module_, self.train_config_ = classes, module, config
+        self.class_weights_ = of_class
         self.history_, self.best_epoch_ = result.history, result.best_epoch
         self.train_size_, self.validation_size_ = len(samples), len(held)
         return self

@@ -100,7 +100,9 @@ def train(
             epoch = len(run.history)
             _seed_draws(module, seed, epoch)
             rate = learning_rate(config, epoch)
-            train_loss = run.train_epoch(_batches(loaded, config.batch_size, seed, epoch), rate)
+            module.train()
+            train_loss = run.train_epoch(_batches(loaded, config.batch_size, seed, epoch), rate, len(loaded), bar)
+            module.eval()
             loss, accuracy = (None, None) if held is None else evaluate(module, held, config.batch_size)
             run.record(Epoch(epoch, rate, train_loss, loss, accuracy))
             if checkpoint is not None:
@@ -112,6 +114,7 @@ def train(
                 loss=f"{'training' if loss is None else 'validation'} loss {shown:.4f}",
             )
     module.load_state_dict(run.best)
+    module.eval()
     _seed_draws(module, seed)
     return TrainResult(tuple(run.history), run.best_epoch)
 
@@ -167,6 +170,13 @@ def _seed_draws(module: nn.Module, seed: int, *epoch: int) -> None:
         module.generator = torch_stream(seed, "shots", *epoch)
 
 
+@runtime_checkable
+class _Parts(Protocol):
+    """A module whose parts have learning rates of their own, in proportion to that of the settings as it changes."""
+
+    def parts(self) -> list[tuple[list[nn.Parameter], float]]: ...
+
+
 @dataclass(frozen=True)
 class _Facts:
     """What a checkpoint says beside its tensors."""
@@ -188,8 +198,10 @@ class _Run:
         self.config = config
         self.fingerprint = fingerprint
         self.trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        groups = module.parts() if isinstance(module, _Parts) else [(self.trained, config.learning_rate)]
+        self.rates = [rate for _, rate in groups]
         self.optimizer = torch.optim.AdamW(
-            self.trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            [{"params": part, "lr": rate} for part, rate in groups], weight_decay=config.weight_decay, fused=True
         )
         self.history: list[Epoch] = []
         self.best = _copy(module)
@@ -202,10 +214,10 @@ class _Run:
         waited = done - 1 - self.best_epoch
         return done >= self.config.epochs or (patience is not None and done > 0 and waited >= patience)
 
-    def train_epoch(self, batches: Iterator[Samples], rate: float) -> float:
-        """One pass over the batches; the weighted mean of the loss before each step."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def train_epoch(self, batches: Iterator[Samples], rate: float, size: int, bar: Progress) -> float:
+        """One pass over the batches of `size` samples; the weighted mean of the loss before each step."""
+        for group, own_rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * (own_rate / self.config.learning_rate)
         total, weights = 0.0, 0.0
         for batch in batches:
             try:
@@ -224,6 +236,7 @@ class _Run:
             self.optimizer.step()
             total += mean * weight.item()
             weights += weight.item()
+            bar.advance(bar.task_ids[0], len(batch) / size)
         self._check_weights(None)
         return total / weights
 
@@ -267,22 +280,26 @@ class _Run:
                 f"{path} belongs to another run (its {' and '.join(changed)} differ); "
                 "use the same arguments, or remove it to start again"
             )
-        if {name: tensor.shape for name, tensor in tensors.items()} != self._shapes():
+        # A parameter that nothing reads, such as the pooler of a body, has no gradient and no averages.
+        moved = [place for place in range(len(self._optimized())) if f"optimizer.{place}.step" in tensors]
+        if {name: tensor.shape for name, tensor in tensors.items()} != self._shapes(moved):
             raise TrainingError(f"{path} does not hold the tensors of this run; remove it to start again")
-        states = {
-            place: {name: tensors[f"optimizer.{place}.{name}"] for name in _ADAM}
-            for place in range(len(self.optimizer.param_groups[0]["params"]))
-        }
+        states = {place: {name: tensors[f"optimizer.{place}.{name}"] for name in _ADAM} for place in moved}
         self.module.load_state_dict({name: tensors[f"module.{name}"] for name in self.best})
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
         self.best = {name: tensors[f"best.{name}"] for name in self.best}
         self.best_epoch, self.history = facts.best_epoch, facts.history
 
-    def _shapes(self) -> dict[str, torch.Size]:
+    def _optimized(self) -> list[Tensor]:
+        """What is trained, in the order in which the optimiser counts it."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def _shapes(self, moved: list[int]) -> dict[str, torch.Size]:
         """What a checkpoint of this run holds, by the names that `save` gives."""
         shapes = {f"{part}.{name}": tensor.shape for part in ("module", "best") for name, tensor in self.best.items()}
-        for place, parameter in enumerate(self.optimizer.param_groups[0]["params"]):
-            shapes |= {f"optimizer.{place}.{name}": parameter.shape for name in _ADAM}
+        optimized = self._optimized()
+        for place in moved:
+            shapes |= {f"optimizer.{place}.{name}": optimized[place].shape for name in _ADAM}
             shapes[f"optimizer.{place}.step"] = torch.Size([])
         return shapes
 
@@ -320,9 +337,10 @@ def _fingerprint(
             data.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         data.update(b"|")
     start = hashlib.sha256()
-    settings = getattr(module, "config", None)
-    if isinstance(settings, Config):  # shots and noise, say, leave no trace in the tensors
-        start.update(settings.model_dump_json().encode())
+    for inner in module.modules():
+        settings = getattr(inner, "config", None)
+        if isinstance(settings, Config):  # shots and noise, say, leave no trace in the tensors
+            start.update(settings.model_dump_json().encode())
     for name, tensor in module.state_dict().items():
         start.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         start.update(tensor.detach().cpu().contiguous().numpy().tobytes())
