@@ -92,6 +92,34 @@ def test_fit_resumes_from_its_checkpoint(
     assert len(weights) == 1
 
 
+@pytest.mark.parametrize("method", ["contrastive", "full"])
+def test_fit_tunes_the_body(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path, method: str
+) -> None:
+    command = ["fit", data, "--body", tiny_body_folder, *SMALL, "--few-shot", 10, "--tune", method]
+    command += ["--set", "tune.epochs=1", "--set", "tune.batch_size=4", "--checkpoint", tmp_path / "run"]
+    report = run_json(capsys, *command, "-o", tmp_path / "m")
+    assert (report["tuned"], report["test_size"]) == (method, len(SENTENCES) - 20)
+    inspected = run_json(capsys, "inspect", tmp_path / "m")["body"]
+    assert inspected["tuned"]["settings"]["method"] == method
+    assert inspected["tuned"]["fingerprint"] != inspected["fingerprint"]
+    predicted = run_json(capsys, "predict", tmp_path / "m", *GOOD)
+    assert len(predicted["predictions"]) == len(GOOD)
+
+
+def test_the_command_line_decides_whether_the_body_is_tuned(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    config = tmp_path / "fit.toml"
+    config.write_text('[tune]\nmethod = "contrastive"\npairs_per_sentence = 1\n')
+    command = ["fit", data, "--body", tiny_body_folder, *SMALL, "--config", config, "-o", tmp_path / "m"]
+    assert run_json(capsys, *command)["tuned"] == "contrastive"
+    assert run_json(capsys, *command, "--tune", "frozen")["tuned"] is None
+    code, _, err = run(capsys, *command, "--tune", "full")
+    assert code == 2
+    assert "FullConfig has no setting 'pairs_per_sentence'" in err
+
+
 def test_settings_come_from_a_file_then_from_set(
     capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
 ) -> None:
@@ -111,7 +139,8 @@ def test_settings_come_from_a_file_then_from_set(
         (["--set", "head.n_qubits"], "write it as name=value"),
         (["--set", "seed=1", "--set", "seed.x=1"], "seed is a setting, not a table"),
         (["--set", "head.shots=0"], "shots=0"),
-        (["--tune", "full"], "--tune full is not in this version"),
+        (["--tune", "full", "--set", "tune.warmup=0.1"], "FullConfig has no setting 'warmup'"),
+        (["--set", "tune.epochs=1"], "method=None; it is one of contrastive, full"),
         (["--set", "head.n_qubits=2"], "connectivity=2 needs more than 2 qubits"),
         (["--set", "head.n_qubits=3"], "needs n_qubits="),
     ],

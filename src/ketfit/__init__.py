@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ketfit.circuit.circuit import Circuit as Circuit
     from ketfit.errors import KetFitError as KetFitError
     from ketfit.learn.classifier import QuantumHeadClassifier as QuantumHeadClassifier
-    from ketfit.learn.classifier import TextClassifier as TextClassifier
+    from ketfit.learn.text import TextClassifier as TextClassifier
     from ketfit.model.config import HeadConfig as HeadConfig
     from ketfit.model.config import TrainConfig as TrainConfig
     from ketfit.model.head import QuantumHead as QuantumHead
@@ -28,7 +28,7 @@ _HOMES = {
     "KetFitError": "ketfit.errors",
     "QuantumHead": "ketfit.model.head",
     "QuantumHeadClassifier": "ketfit.learn.classifier",
-    "TextClassifier": "ketfit.learn.classifier",
+    "TextClassifier": "ketfit.learn.text",
     "TrainConfig": "ketfit.model.config",
     "NoiseConfig": "ketfit.simulate.noise",
     "expectation": "ketfit.simulate.measurement",

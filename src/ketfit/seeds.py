@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-Stream = Literal["split", "validation", "init", "batches", "shots"]
+Stream = Literal["split", "validation", "init", "batches", "shots", "pairs", "dropout"]
 
 
 def numpy_stream(seed: int, stream: Stream, *counters: int) -> np.random.Generator:

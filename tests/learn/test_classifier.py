@@ -15,9 +15,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from ketfit.errors import BodyError, ConfigError, DataError, InputError, TrainingError
-from ketfit.learn import classifier as classifier_module
+from ketfit.learn import hub
 from ketfit.learn.body import Body
-from ketfit.learn.classifier import QuantumHeadClassifier, TextClassifier
+from ketfit.learn.classifier import QuantumHeadClassifier
+from ketfit.learn.text import TextClassifier
 from ketfit.model.config import HeadConfig, TrainConfig
 
 HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1, reference_amplitude=1)
@@ -372,7 +373,7 @@ def test_pushing_saves_a_whole_model_first(
         folder.rename(tmp_path / "pushed")
         return "0123abcd"
 
-    monkeypatch.setattr(classifier_module.hub, "push", take)
+    monkeypatch.setattr(hub, "push", take)
     model = fitted if kind == "text" else fitted.classifier_
     assert model.push_to_hub("user/name", data="eight sentences", metrics={"accuracy": 0.5}, private=True) == "0123abcd"
     assert pushed == {"repo_id": "user/name", "private": True, "token": None, "commit_message": "Upload a KetFit model"}

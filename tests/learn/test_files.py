@@ -25,7 +25,7 @@ from torch import Tensor
 
 import ketfit
 from ketfit.errors import BodyError, DataError, ModelFileError, StorageError
-from ketfit.learn.classifier import QuantumHeadClassifier, TextClassifier
+from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.learn.data_sources import parse_json
 from ketfit.learn.files import (
     CARD,
@@ -37,6 +37,7 @@ from ketfit.learn.files import (
     write_file,
     write_tensors,
 )
+from ketfit.learn.text import TextClassifier
 from ketfit.model.config import HeadConfig, TrainConfig
 
 TINY = HeadConfig(n_qubits=2, encoder_layers=1, connectivity=1, main_layers=1)
@@ -198,7 +199,7 @@ class TestContents:
         assert record == sealed(record)
         del record["record_sha256"]
         assert record == {
-            "schema_version": 1,
+            "schema_version": 2,
             "ketfit_version": ketfit.__version__,
             "head": TINY.model_dump(mode="json"),
             "train": SHORT.model_dump(),
@@ -211,6 +212,7 @@ class TestContents:
             "train_size": 10,
             "validation_size": 2,
             "best_epoch": old.best_epoch_,
+            "temperature": None,
             "body": None,
             "data": None,
             "metrics": {},
@@ -650,10 +652,12 @@ class TestRecord:
         (model / RECORD).write_text(text.replace(place, wrong))
         refused(model, r"config\.json")
 
-    @pytest.mark.parametrize("version", [0, 2, 99, "1", None, [1], 1.5])
+    @pytest.mark.parametrize("version", [0, 3, 99, "1", "2", None, True, [1], 1.0, 1.5])
     def test_another_version(self, version: Any, model: Path) -> None:
         write_record(model, {**record_of(model), "schema_version": version})
-        refused(model, r"schema_version=.* and this KetFit reads 1; read it with the KetFit that wrote it, or upgrade")
+        refused(
+            model, r"schema_version=.* and this KetFit reads 1 and 2; read it with the KetFit that wrote it, or upgrade"
+        )
 
     @pytest.mark.parametrize("table", ["", "head", "train"])
     def test_an_unknown_key(self, table: str, model: Path) -> None:

@@ -23,8 +23,8 @@ from ketfit.errors import ConfigError, DataError, KetFitError
 
 if TYPE_CHECKING:
     from ketfit.circuit.circuit import Circuit
-    from ketfit.learn.classifier import TextClassifier
     from ketfit.learn.data import Dataset
+    from ketfit.learn.text import TextClassifier
     from ketfit.model.config import FitConfig
 
 app = typer.Typer(
@@ -67,10 +67,11 @@ def demo(
 ) -> None:
     """Train quantum and classical heads on the same few sentences, compare them on all the others, save the model."""
     from ketfit.learn.body import load_body
-    from ketfit.learn.classifier import QuantumHeadClassifier, TextClassifier
+    from ketfit.learn.classifier import QuantumHeadClassifier
     from ketfit.learn.compare import compare_heads, standard_heads
     from ketfit.learn.data import few_shot_split, load_dataset
     from ketfit.learn.files import check_place
+    from ketfit.learn.text import TextClassifier
 
     check_place(output)
     dataset = load_dataset(data)
@@ -116,7 +117,9 @@ def fit(
     data: Data,
     output: Output,
     body: Annotated[str | None, typer.Option(help="Body: a bundled one, a folder, or a name on the Hub.")] = None,
-    tune: Annotated[Tune, typer.Option(help="How the body is trained; this version has frozen.")] = "frozen",
+    tune: Annotated[
+        Tune | None, typer.Option(help="How the body is trained; if left out, as the settings say, or frozen.")
+    ] = None,
     config: ConfigFile = None,
     settings: Settings = [],  # noqa: B006 - Typer reads it, nothing writes it
     few_shot: Annotated[
@@ -131,15 +134,13 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Train a quantum head on labelled sentences and save the model."""
-    from ketfit.learn.classifier import TextClassifier
     from ketfit.learn.compare import accuracy_interval
     from ketfit.learn.data import load_dataset
     from ketfit.learn.files import check_place
+    from ketfit.learn.text import TextClassifier
 
     check_place(output)
-    if tune != "frozen":
-        raise ConfigError(f"--tune {tune} is not in this version of KetFit; bodies stay frozen")
-    chosen = _fit_config(config, settings, body)
+    chosen = _fit_config(config, settings, body, tune)
     columns = {"text_column": text_column, "label_column": label_column}
     dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding)
     say(f"{len(dataset):,} sentences of {dataset.name}; loading {chosen.body}")
@@ -150,6 +151,7 @@ def fit(
     report: dict[str, Any] = {
         "data": dataset.name,
         "body": classifier.body_.name,
+        "tuned": chosen.tune.method if chosen.tune else None,
         "parameters": fitted.n_parameters_,
         "train_size": fitted.train_size_,
         "validation_size": fitted.validation_size_,
@@ -193,9 +195,9 @@ def evaluate(
 
     Shots and noise are those the model was trained with, but for what the options change.
     """
-    from ketfit.learn.classifier import TextClassifier
     from ketfit.learn.compare import repeated_accuracy
     from ketfit.learn.data import load_dataset
+    from ketfit.learn.text import TextClassifier
     from ketfit.model.head import MEASUREMENT
     from ketfit.simulate.noise import load_noise
 
@@ -231,8 +233,8 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """The label of each sentence, and the probability of each class."""
-    from ketfit.learn.classifier import TextClassifier
     from ketfit.learn.data_sources import read_lines
+    from ketfit.learn.text import TextClassifier
 
     if bool(texts) == (input_file is not None):
         raise typer.BadParameter("give sentences, or --input FILE, and not both")
@@ -325,8 +327,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(error, 1)
 
 
-def _fit_config(path: Path | None, settings: list[str], body: str | None) -> FitConfig:
-    """The TOML file's settings, then those of --set, then --body."""
+def _fit_config(path: Path | None, settings: list[str], body: str | None, tune: Tune | None) -> FitConfig:
+    """The TOML file's settings, then those of --set, then --body and --tune."""
     from ketfit.model.config import FitConfig
     from ketfit.settings import parse_toml_value, read_toml
 
@@ -344,6 +346,11 @@ def _fit_config(path: Path | None, settings: list[str], body: str | None) -> Fit
         table[name] = parse_toml_value(value)
     if body is not None:
         tables["body"] = body
+    if tune == "frozen":
+        tables.pop("tune", None)
+    elif tune is not None:
+        own = tables.get("tune", {})
+        tables["tune"] = {**own, "method": tune} if isinstance(own, dict) else own
     return FitConfig.from_mapping(tables, where="the settings" if path is None else str(path))
 
 
@@ -374,7 +381,7 @@ def _circuit_of(
     head = None if model is None else load_model(find_model(model))[0]
     shape = HeadConfig.paper() if head is None else head.config
     if config is not None:
-        table = _fit_config(config, [], None).head
+        table = _fit_config(config, [], None, None).head
         if table is None:
             raise ConfigError(f"{config} has no table [head]; the head that fit would choose depends on the body")
         shape = table

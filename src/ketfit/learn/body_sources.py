@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
@@ -82,6 +84,11 @@ def file_hashes(folder: Path) -> dict[str, str]:
         }
     except OSError as error:
         raise BodyError(f"A file of {folder} cannot be read: {error}. Get the body again.") from error
+
+
+def fingerprint(hashes: Mapping[str, str]) -> str:
+    """The identity of a body, from the hashes of its files by name (see `file_hashes`)."""
+    return hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()
 
 
 def _hidden(path: Path | PurePosixPath) -> bool:

@@ -1,7 +1,8 @@
 """What KetFit writes to disk: whole files and whole folders, put in place at once or not at all.
 
 A saved model is a folder of three files, numbers and JSON only: ``model.safetensors`` (the head's tensors),
-``config.json`` (everything else, as a `ModelRecord`) and ``README.md`` (the model card).
+``config.json`` (everything else, as a `ModelRecord`) and ``README.md`` (the model card). A body that was tuned for it
+stands beside them in the folder ``body``.
 """
 
 from __future__ import annotations
@@ -13,79 +14,30 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from ketfit.errors import ConfigError, ModelFileError, StorageError
 from ketfit.learn import hub
+from ketfit.learn.body_sources import SUFFIXES, file_hashes, fingerprint
 from ketfit.learn.data_sources import parse_json
-from ketfit.model.config import HeadConfig, TrainConfig
+from ketfit.learn.record import LARGEST_RECORD, RECORD, SCHEMA_VERSION, ModelRecord, read_record, record_bytes
 from ketfit.model.head import QuantumHead
-from ketfit.settings import Config, Finite
 
-SCHEMA_VERSION: Literal[1] = 1
-WEIGHTS, RECORD, CARD = "model.safetensors", "config.json", "README.md"
-RECORD_HASH = "record_sha256"
-LARGEST_RECORD = 2**20  # bytes; a record of a thousand classes has some ten thousand
+WEIGHTS, CARD, BODY = "model.safetensors", "README.md", "body"
 
 
-Count = Annotated[int, Field(ge=0)]
-
-
-class BodyRecord(Config):
-    """Which sentence transformer made the embeddings that a model was trained on."""
-
-    name: str
-    source: Literal["bundled", "local", "hub"]
-    revision: str | None
-    fingerprint: Annotated[str, Field(description="SHA-256 over the body's files")]
-    dimension: Annotated[int, Field(ge=1)]
-
-
-class ModelRecord(Config):
-    """The content of ``config.json``: all of a saved model but its tensors."""
-
-    schema_version: Literal[1]
-    ketfit_version: str
-    head: HeadConfig
-    train: TrainConfig
-    seed: Count
-    validation_fraction: Annotated[float, Field(ge=0, lt=1)]
-    class_weight: Literal["balanced"] | list[Finite] | None
-    classes: list[int] | list[str]
-    embedding_dim: Annotated[int, Field(ge=1)]
-    dtype: Literal["float32", "float64"]
-    train_size: Count
-    validation_size: Count
-    best_epoch: Count
-    body: BodyRecord | None
-    data: str | None
-    metrics: dict[Annotated[str, Field(pattern=r"^\w+$")], Finite]
-    weights_sha256: str
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> ModelRecord:
-        if len(set(self.classes)) < len(self.classes) or len(self.classes) < 2:
-            raise ValueError(f"classes must be at least two different labels, got {self.classes}")
-        if isinstance(self.class_weight, list) and len(self.class_weight) != len(self.classes):
-            raise ValueError(f"class_weight has {len(self.class_weight)} numbers for {len(self.classes)} classes")
-        if self.body is not None and self.body.dimension != self.embedding_dim:
-            raise ValueError(
-                f"embedding_dim={self.embedding_dim} differs from the body's dimension={self.body.dimension}"
-            )
-        return self
-
-
-def save_model(folder: str | Path, head: QuantumHead, facts: Mapping[str, Any]) -> ModelRecord:
-    """Write a model folder: the head's tensors, its record, and a card filled from the record.
+def save_model(
+    folder: str | Path, head: QuantumHead, facts: Mapping[str, Any], body: Path | None = None
+) -> ModelRecord:
+    """Write a model folder: the head's tensors, its record, a card filled from the record, and a tuned body.
 
     A model that stands there already is replaced as a whole. Nothing else in a folder is ever removed.
 
@@ -93,6 +45,7 @@ def save_model(folder: str | Path, head: QuantumHead, facts: Mapping[str, Any]) 
         folder: Where to; made if it is missing.
         head: The trained head.
         facts: The fields of `ModelRecord` that the head itself does not know.
+        body: The folder of a body that was tuned for this head, to copy.
 
     Raises:
         StorageError: the folder holds other files, cannot be written, or the record is too large.
@@ -107,14 +60,16 @@ def save_model(folder: str | Path, head: QuantumHead, facts: Mapping[str, Any]) 
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         **facts,
     )
-    files = {
+    files: dict[str, bytes | Path] = {
         WEIGHTS: weights,
-        RECORD: _record_bytes(record),
+        RECORD: (written := record_bytes(record)),
         CARD: _card(record, head).encode(),
     }
-    if len(files[RECORD]) > LARGEST_RECORD:
+    if body is not None:
+        files |= {f"{BODY}/{name}": body / name for name in file_hashes(body)}
+    if len(written) > LARGEST_RECORD:
         raise StorageError(
-            f"{RECORD} would have {len(files[RECORD])} bytes; the most is {LARGEST_RECORD}: shorten the labels"
+            f"{RECORD} would have {len(written)} bytes; the most is {LARGEST_RECORD}: shorten the labels"
         )
     write_folder(Path(folder), files)
     return record
@@ -137,7 +92,7 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
         revision=revision,
         kind="model",
         required=RECORD,
-        wanted=lambda path: str(path) in (WEIGHTS, RECORD, CARD),
+        wanted=lambda path: str(path) in (WEIGHTS, RECORD, CARD) or (path.parts[0] == BODY and path.suffix in SUFFIXES),
         failure=ModelFileError,
         otherwise="Connect once so that it is downloaded, or pass a local folder.",
     )
@@ -151,7 +106,7 @@ def load_model(folder: str | Path) -> tuple[QuantumHead, ModelRecord]:
         ModelFileError: a file is missing, damaged, of another version, or does not fit the others.
     """
     folder = Path(folder)
-    record, intact = _read_record(folder / RECORD)
+    record, intact = read_record(folder / RECORD, _read(folder / RECORD, at_most=LARGEST_RECORD))
     path = folder / WEIGHTS
     tensors, _ = read_tensors(path, at_most=_largest_weights(record), sha256=record.weights_sha256)
     try:
@@ -224,22 +179,27 @@ def write_file(path: Path, content: bytes) -> None:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder of files so that a reader finds all of the old ones or all of the new ones.
+def write_folder(folder: Path, files: Mapping[str, bytes | Path]) -> None:
+    """Write the folder of a model so that a reader finds all of the old one or all of the new one.
 
-    A folder that stands there must hold nothing but files of these names: it is replaced. Killed between the two
+    A folder that stands there must hold a model and nothing else: it is replaced. Killed between the two
     renames of a replacement, the old folder stands whole beside its place as ``.NAME.<random>.old``.
+
+    Args:
+        folder: Where to.
+        files: By name, which may have folders in it: the content, or a file to copy.
 
     Raises:
         StorageError: the folder holds other files, or cannot be written.
     """
     folder = folder.resolve()
-    replaces = _replaces(folder, files)
+    replaces = _replaces(folder)
     staged = _beside(folder)
     retired = staged.with_name(f"{staged.name}.old")
     try:
         staged.mkdir(parents=True)
         for name, content in files.items():
+            (staged / name).parent.mkdir(exist_ok=True, parents=True)
             _write_through(staged / name, content)
         _flush_folder(staged)
         if replaces:
@@ -257,6 +217,23 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     shutil.rmtree(retired, ignore_errors=True)
 
 
+def place_folder(staged: Path, folder: Path) -> None:
+    """Move a folder to its place once all of it is on the disk; if another stands there already, that one stays.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    for path in (path for path in staged.rglob("*") if path.is_file()):
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    try:
+        staged.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was faster
+            raise
+    _flush_folder(folder.parent)
+
+
 def check_place(folder: Path) -> None:
     """Refuse a folder that a model cannot be saved in; before a long training, ask here.
 
@@ -264,7 +241,7 @@ def check_place(folder: Path) -> None:
         StorageError: it holds other files, is the current folder, or cannot be written.
     """
     folder = folder.resolve()
-    _replaces(folder, (WEIGHTS, RECORD, CARD))
+    _replaces(folder)
     parent = next(parent for parent in folder.parents if parent.exists())
     probe = _beside(parent / folder.name)
     try:
@@ -274,64 +251,33 @@ def check_place(folder: Path) -> None:
         raise StorageError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
-def _replaces(folder: Path, names: Collection[str]) -> bool:
-    """Whether a folder stands there already, with files of these names and nothing else."""
+def _replaces(folder: Path) -> bool:
+    """Whether a folder stands there already, with a model and nothing else."""
     if folder == Path.cwd():
         raise StorageError(f"{folder} is the current folder, which cannot be replaced; name another")
     try:
         entries = list(folder.iterdir()) if folder.exists() else []
     except OSError as error:
         raise StorageError(f"cannot write {folder}: {error.strerror or error}") from error
-    strangers = sorted(entry.name for entry in entries if entry.name not in names or entry.is_dir())
+    files = {entry.name for entry in entries if not entry.is_dir()}
+    strangers = sorted({entry.name for entry in entries} - (files & {WEIGHTS, RECORD, CARD}))
+    if strangers == [BODY] and BODY not in files:
+        strangers = _strange_to_body(folder)
     if strangers:
         raise StorageError(f"{folder} holds {strangers[0]!r}, which is not part of a model; choose another folder")
     return folder.exists()
 
 
-def _read_record(path: Path) -> tuple[ModelRecord, bool]:
-    """The record, and whether it is as it was saved."""
-    content = _read(path, at_most=LARGEST_RECORD)
+def _strange_to_body(folder: Path) -> list[str]:
+    """What stands in the folder of a model's body and is not as it was saved with that model."""
     try:
-        settings = parse_json(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path} is damaged, or not JSON: {error}") from error
-    if not isinstance(settings, dict):
-        raise ModelFileError(f"{path} is not a JSON object")
-    version = settings.get("schema_version")
-    if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise ModelFileError(
-            f"{path} has schema_version={version!r} and this KetFit reads {SCHEMA_VERSION}; "
-            "read it with the KetFit that wrote it, or upgrade"
-        )
-    if RECORD_HASH not in settings:
-        raise ModelFileError(f"{path} lacks {RECORD_HASH}; save or download the model again")
-    intact = settings.pop(RECORD_HASH) == _digest(settings)
-    return _record_from(settings, path), intact
-
-
-def _record_from(settings: dict[str, Any], path: Path) -> ModelRecord:
-    """The record, with every key there: a default in the place of a lost one could be another model."""
-    tables: dict[str, type[Config]] = {"head": HeadConfig, "train": TrainConfig, "body": BodyRecord}
-    tables = {name: table for name, table in tables.items() if isinstance(settings.get(name), dict)}
-    try:
-        wanted: list[tuple[type[Config], dict[str, Any]]] = [(ModelRecord, settings)]
-        for table, found in wanted + [(table, settings[name]) for name, table in tables.items()]:
-            lacking = [key for key in table.model_fields if key not in found]
-            if lacking:
-                raise ConfigError(f"{path} lacks {', '.join(lacking)} of {table.__name__}")
-        nested = {name: table.from_mapping(settings[name], where=name) for name, table in tables.items()}
-        return ModelRecord.from_mapping({**settings, **nested}, where=str(path))
-    except ConfigError as error:
-        raise ModelFileError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
-
-
-def _record_bytes(record: ModelRecord) -> bytes:
-    settings = record.model_dump()
-    return (json.dumps({**settings, RECORD_HASH: _digest(settings)}, indent=2) + "\n").encode()
-
-
-def _digest(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        saved = json.loads((folder / RECORD).read_bytes())["body"]["tuned"]["fingerprint"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return [BODY]
+    if (folder / BODY).is_symlink() or fingerprint(file_hashes(folder / BODY)) != saved:
+        return [BODY]
+    files = [path for path in (folder / BODY).rglob("*") if not path.is_dir()]
+    return sorted(path.relative_to(folder).as_posix() for path in files if path.suffix not in SUFFIXES)
 
 
 def _largest_weights(record: ModelRecord) -> int:
@@ -383,9 +329,13 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}")
 
 
-def _write_through(path: Path, content: bytes) -> None:
+def _write_through(path: Path, content: bytes | Path) -> None:
     with path.open("xb") as file:
-        file.write(content)
+        if isinstance(content, bytes):
+            file.write(content)
+        else:
+            with content.open("rb") as source:
+                shutil.copyfileobj(source, file, 2**20)
         file.flush()
         os.fsync(file.fileno())
 

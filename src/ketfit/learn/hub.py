@@ -8,8 +8,10 @@ good. A Hub that answers no is believed.
 from __future__ import annotations
 
 import errno
+import tempfile
 import threading
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Unanswered  # another class than the built-in one before Python 3.11
 from dataclasses import dataclass
@@ -183,3 +185,43 @@ def _raise_if_refused(error: Exception, asked: Request) -> None:
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+class HubMixin:
+    """An estimator that can be saved can be pushed to the Hugging Face Hub."""
+
+    @abstractmethod
+    def save_pretrained(
+        self, folder: str | Path, *, data: str | None = None, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Write the model folder."""
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        data: str | None = None,
+        metrics: Mapping[str, float] | None = None,
+        private: bool = False,
+        token: str | None = None,
+        commit_message: str = "Upload a KetFit model",
+    ) -> str:
+        """Save the model and upload it as one commit of ``repo_id``, made if it does not exist.
+
+        Args:
+            repo_id: ``user/name``.
+            data, metrics: As in `save_pretrained`.
+            private: Whether a new repository is private.
+            token: An access token; None takes the one that the Hub's own client knows.
+            commit_message: Of the commit.
+
+        Returns:
+            The commit's hash, which `from_pretrained` takes as ``revision``.
+
+        Raises:
+            StorageError: the Hub did not take it.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            model = Path(folder) / "model"
+            self.save_pretrained(model, data=data, metrics=metrics)
+            return push(model, repo_id, private=private, token=token, commit_message=commit_message)

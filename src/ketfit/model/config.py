@@ -12,6 +12,7 @@ from typing_extensions import Self
 from ketfit.circuit.ansatz import count_ring_weights, encoder_circuit, reuploading_circuit
 from ketfit.circuit.circuit import Circuit
 from ketfit.errors import ConfigError
+from ketfit.model.tuning import Precision, TuneConfig, read_tuning
 from ketfit.settings import Config, Finite, Positive
 from ketfit.simulate.density import MOST_QUBITS as MOST_EXACT
 from ketfit.simulate.mitigation import Mitigation
@@ -228,7 +229,7 @@ class TrainConfig(Config):
 
 
 class FitConfig(Config):
-    """What a TOML file can tell ``ketfit fit``: these keys, and the tables ``[head]`` and ``[train]``."""
+    """What a TOML file can tell ``ketfit fit``: these keys, and the tables ``[head]``, ``[train]`` and ``[tune]``."""
 
     body: Annotated[str, Field(description="A bundled body, a local folder, or a name on the Hub")] = "all-MiniLM-L6-v2"
     revision: Annotated[str | None, Field(description="Branch, tag or commit of a body on the Hub")] = None
@@ -239,16 +240,20 @@ class FitConfig(Config):
     class_weight: Annotated[
         Literal["balanced"] | None, Field(description="Weigh classes by the inverse of their frequency")
     ] = None
+    dtype: Annotated[Precision, Field(description="Numbers that the body embeds with")] = "float32"
     head: Annotated[HeadConfig | None, Field(description="None is the recommended head for the body")] = None
     train: Annotated[TrainConfig, Field(description="How to train")] = TrainConfig()
+    tune: Annotated[TuneConfig | None, Field(description="How to tune the body; None leaves it as it is")] = None
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any], where: str = "the configuration") -> Self:
-        """As `Config.from_mapping`, with the tables ``head`` and ``train`` as mappings of their own."""
+        """As `Config.from_mapping`, with the tables ``head``, ``train`` and ``tune`` as mappings of their own."""
         tables: dict[str, type[Config]] = {"head": HeadConfig, "train": TrainConfig}
-        nested = {
+        nested: dict[str, Config] = {
             name: config.from_mapping(settings[name], where=f"{where}, table {name}")
             for name, config in tables.items()
             if isinstance(settings.get(name), Mapping)
         }
+        if isinstance(tune := settings.get("tune"), Mapping):
+            nested["tune"] = read_tuning(tune, where=f"{where}, table tune")
         return super().from_mapping({**settings, **nested}, where)

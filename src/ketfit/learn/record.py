@@ -1,0 +1,155 @@
+"""The record of a saved model: ``config.json``, all of it but the tensors, read strictly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, model_validator
+
+from ketfit.errors import ConfigError, ModelFileError
+from ketfit.learn.data_sources import parse_json
+from ketfit.model.config import HeadConfig, TrainConfig
+from ketfit.model.tuning import Precision, TuneConfig, tuning_class
+from ketfit.settings import Config, Finite
+
+SCHEMA_VERSION: Literal[2] = 2
+RECORD = "config.json"
+RECORD_HASH = "record_sha256"
+LARGEST_RECORD = 2**20  # bytes; a record of a thousand classes has some ten thousand
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class TunedRecord(Config):
+    """How the body was tuned; it stands in the model's folder ``body``."""
+
+    fingerprint: Annotated[str, Field(description="SHA-256 over the tuned body's files")]
+    settings: TuneConfig
+    seed: Count
+
+
+class BodyRecord(Config):
+    """Which sentence transformer made the embeddings that a model was trained on, or was tuned to make them."""
+
+    name: str
+    source: Literal["bundled", "local", "hub"]
+    revision: str | None
+    fingerprint: Annotated[str, Field(description="SHA-256 over the body's files, before any tuning")]
+    dimension: Annotated[int, Field(ge=1)]
+    dtype: Precision
+    tuned: TunedRecord | None
+
+
+class ModelRecord(Config):
+    """The content of ``config.json``: all of a saved model but its tensors."""
+
+    schema_version: Literal[2]
+    ketfit_version: str
+    head: HeadConfig
+    train: TrainConfig
+    seed: Count
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)]
+    class_weight: Literal["balanced"] | list[Finite] | None
+    classes: list[int] | list[str]
+    embedding_dim: Annotated[int, Field(ge=1)]
+    dtype: Literal["float32", "float64"]
+    train_size: Count
+    validation_size: Count
+    best_epoch: Count
+    temperature: Annotated[Finite, Field(gt=0)] | None
+    body: BodyRecord | None
+    data: str | None
+    metrics: dict[Annotated[str, Field(pattern=r"^\w+$")], Finite]
+    weights_sha256: str
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ModelRecord:
+        if len(set(self.classes)) < len(self.classes) or len(self.classes) < 2:
+            raise ValueError(f"classes must be at least two different labels, got {self.classes}")
+        if isinstance(self.class_weight, list) and len(self.class_weight) != len(self.classes):
+            raise ValueError(f"class_weight has {len(self.class_weight)} numbers for {len(self.classes)} classes")
+        if self.body is not None and self.body.dimension != self.embedding_dim:
+            raise ValueError(
+                f"embedding_dim={self.embedding_dim} differs from the body's dimension={self.body.dimension}"
+            )
+        return self
+
+
+def read_record(path: Path, content: bytes) -> tuple[ModelRecord, bool]:
+    """The record in the content of the file `path`, and whether it is as it was saved.
+
+    Raises:
+        ModelFileError: it is damaged, of a version that is not read, or does not fit together.
+    """
+    try:
+        settings = parse_json(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path} is damaged, or not JSON: {error}") from error
+    if not isinstance(settings, dict):
+        raise ModelFileError(f"{path} is not a JSON object")
+    version = settings.get("schema_version")
+    if version not in (1, SCHEMA_VERSION) or not isinstance(version, int) or isinstance(version, bool):
+        raise ModelFileError(
+            f"{path} has schema_version={version!r} and this KetFit reads 1 and {SCHEMA_VERSION}; "
+            "read it with the KetFit that wrote it, or upgrade"
+        )
+    if RECORD_HASH not in settings:
+        raise ModelFileError(f"{path} lacks {RECORD_HASH}; save or download the model again")
+    intact = settings.pop(RECORD_HASH) == _digest(settings)
+    return _record_from(_upgraded(settings, path) if version == 1 else settings, path), intact
+
+
+def _upgraded(settings: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A record of version 1, which knew neither temperatures nor tuned bodies, as one of version 2."""
+    body = settings.get("body")
+    if isinstance(body, dict):
+        settings = {**settings, "body": _with_new(body, path, dtype="float32", tuned=None)}
+    return {**_with_new(settings, path, temperature=None), "schema_version": SCHEMA_VERSION}
+
+
+def _with_new(table: dict[str, Any], path: Path, **new: Any) -> dict[str, Any]:
+    if early := table.keys() & new.keys():
+        raise ModelFileError(f"{path} has {min(early)!r}, which schema_version=1 does not know")
+    return {**table, **new}
+
+
+def _record_from(settings: dict[str, Any], path: Path) -> ModelRecord:
+    """The record, with every key there: a default in the place of a lost one could be another model."""
+    try:
+        return _whole(ModelRecord, settings, str(path))
+    except ConfigError as error:
+        raise ModelFileError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
+
+
+_Table = TypeVar("_Table", bound=Config)
+_TABLES: dict[type[Config], dict[str, type[Config] | None]] = {
+    ModelRecord: {"head": HeadConfig, "train": TrainConfig, "body": BodyRecord},
+    BodyRecord: {"tuned": TunedRecord},
+    TunedRecord: {"settings": None},  # its method says
+}
+
+
+def _whole(table: type[_Table], settings: dict[str, Any], where: str) -> _Table:
+    """A table and the tables in it, none of which may lack a key."""
+    nested = {}
+    for name, inner in _TABLES.get(table, {}).items():
+        found = settings.get(name)
+        if isinstance(found, dict):
+            nested[name] = _whole(inner or tuning_class(found, name), found, name)
+    lacking = [key for key in table.model_fields if key not in settings]
+    if lacking:
+        raise ConfigError(f"{where} lacks {', '.join(lacking)} of {table.__name__}")
+    return table.from_mapping({**settings, **nested}, where=where)
+
+
+def record_bytes(record: ModelRecord) -> bytes:
+    """The content of ``config.json``, with a hash of itself."""
+    settings = record.model_dump()
+    return (json.dumps({**settings, RECORD_HASH: _digest(settings)}, indent=2) + "\n").encode()
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,279 @@
+"""A body with a quantum head on raw sentences, as an estimator."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+from typing_extensions import Self
+
+from ketfit.errors import BodyError, ConfigError, InputError, ModelFileError
+from ketfit.learn.body import Body, Tuning, checked_texts, load_body
+from ketfit.learn.classifier import QuantumHeadClassifier
+from ketfit.learn.data import duplicate_groups, holdout_split
+from ketfit.learn.end_to_end import tune_fully
+from ketfit.learn.estimator import ClassWeight, ConfiguredEstimator
+from ketfit.learn.files import BODY, find_model, load_model, save_model
+from ketfit.learn.hub import HubMixin
+from ketfit.learn.record import BodyRecord, TunedRecord
+from ketfit.model.config import HeadConfig, TrainConfig
+from ketfit.model.encoder import slice_widths
+from ketfit.model.tuning import ContrastiveConfig, FullConfig, Precision, TuneConfig
+
+
+class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: ignore[misc]
+    """A sentence transformer with a quantum head, on raw sentences.
+
+    Args:
+        body: A bundled body, a local folder, or a name on the Hub; see `load_body`.
+        head, train, seed, validation_fraction, class_weight, device: As in `QuantumHeadClassifier`.
+        revision: Branch, tag or commit of a body on the Hub.
+        cache: Whether embeddings are kept on disk, so that no sentence is embedded twice.
+        tune: How the body is tuned: `ContrastiveConfig`, `FullConfig`, or None to leave it frozen.
+        dtype: What the body embeds with, see `load_body`.
+
+    Attributes after `fit`: ``classes_``, ``body_`` (the tuned one), ``classifier_`` (the fitted
+    `QuantumHeadClassifier`).
+    """
+
+    def __init__(
+        self,
+        body: str = "all-MiniLM-L6-v2",
+        head: HeadConfig | None = None,
+        train: TrainConfig | None = None,
+        seed: int = 0,
+        validation_fraction: float = 0.15,
+        class_weight: ClassWeight = None,
+        device: str = "cpu",
+        revision: str | None = None,
+        cache: bool = True,
+        tune: TuneConfig | None = None,
+        dtype: Precision = "float32",
+    ) -> None:
+        self.body = body
+        self.head = head
+        self.train = train
+        self.seed = seed
+        self.validation_fraction = validation_fraction
+        self.class_weight = class_weight
+        self.device = device
+        self.revision = revision
+        self.cache = cache
+        self.tune = tune
+        self.dtype = dtype
+
+    def fit(
+        self,
+        texts: Sequence[str],
+        labels: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        validation: tuple[Sequence[str], ArrayLike] | None = None,
+        checkpoint: str | Path | None = None,
+        progress: bool = False,
+    ) -> Self:
+        """Tune the body if it is to be tuned, embed the sentences, and train the head on them.
+
+        Copies of one sentence never fall on both sides of the validation split, and the body is tuned on the training
+        side alone.
+
+        Args:
+            texts: Sentences, none empty.
+            labels: Strings or integers, as many.
+            sample_weight: As in `QuantumHeadClassifier.fit`; contrastive tuning knows no weights.
+            validation: Sentences and labels to validate on, in place of a share of `texts`.
+            checkpoint: A file written after every epoch; the same call resumes from it. The tuning of the body has
+                one of its own beside it, with ``.tuning`` behind its name.
+            progress: Show bars on stderr.
+
+        Raises:
+            InputError: a sentence is empty or not a string.
+            BodyError: the body cannot be had.
+            InsufficientMemoryError: there is too little memory to tune the body.
+            DataError, ConfigError, ValueError: as in `QuantumHeadClassifier.fit`.
+        """
+        body = load_body(self.body, revision=self.revision, device=self.device, dtype=self.dtype)
+        classifier = QuantumHeadClassifier(
+            self.head, self.train, self.seed, self.validation_fraction, self.class_weight, self.device
+        )
+        if self.tune is not None:
+            slice_widths(self.head or HeadConfig.recommended(body.dimension), body.dimension)  # before a long tuning
+            if validation is None:
+                texts, labels, sample_weight, validation = self._hold_out(texts, labels, sample_weight)
+        tuning = None if checkpoint is None else Path(f"{checkpoint}.tuning")
+        if isinstance(self.tune, ContrastiveConfig):
+            from ketfit.learn.contrastive import tune_body  # sentence-transformers takes seconds to import
+
+            body = tune_body(body, texts, labels, self.tune, seed=self.seed, checkpoint=tuning, progress=progress)
+        embeddings = self._embed(body, texts, progress)
+        held = None if validation is None else (self._embed(body, validation[0], progress), validation[1])
+        classifier.fit(
+            embeddings,
+            labels,
+            sample_weight,
+            groups=duplicate_groups(texts),
+            validation=held,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+        if isinstance(self.tune, FullConfig):
+            body, classifier = tune_fully(
+                body,
+                classifier,
+                texts,
+                labels,
+                self.tune,
+                validation=validation,
+                sample_weight=sample_weight,
+                checkpoint=tuning,
+                progress=progress,
+            )
+        self.body_, self.classifier_, self.classes_ = body, classifier, classifier.classes_
+        return self
+
+    def _hold_out(
+        self, texts: Sequence[str], labels: ArrayLike, sample_weight: ArrayLike | None
+    ) -> tuple[list[str], NDArray[Any], NDArray[Any] | None, tuple[list[str], NDArray[Any]] | None]:
+        """The training side with its weights, and the validation side if there is one, as the head's own split."""
+        sentences, column = checked_texts(texts), np.asarray(labels)
+        if column.shape != (len(sentences),):
+            raise InputError(f"labels have shape {column.shape}; there are {len(sentences)} sentences")
+        weight = None if sample_weight is None else np.asarray(sample_weight)
+        codes = np.unique(column, return_inverse=True)[1]
+        kept, held = holdout_split(codes, self.validation_fraction, self.seed, duplicate_groups(sentences))
+        parts = [([sentences[row] for row in rows], column[rows]) for rows in (kept, held)]
+        return *parts[0], None if weight is None else weight[kept], parts[1] if len(held) else None
+
+    def predict(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[Any]:
+        """The most probable of `classes_` for each sentence, shape (n,)."""
+        best = self.predict_proba(texts, progress=progress).argmax(axis=1)
+        labels: NDArray[Any] = self.classes_[best]
+        return labels
+
+    def predict_proba(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float64]:
+        """Probability of each of `classes_`, shape (n, n_classes), rows that sum to one."""
+        check_is_fitted(self, "classifier_")
+        embeddings = self._embed(self.body_, texts, progress)
+        if not len(embeddings):
+            return np.zeros((0, len(self.classes_)))
+        return self.classifier_.predict_proba(embeddings)
+
+    def with_measurement(self, **settings: Any) -> Self:
+        """A fitted copy whose QPU circuit runs under other shots and noise; see `QuantumHead.with_measurement`.
+
+        Raises:
+            ConfigError: a setting that is not about measurement, or does not fit.
+        """
+        check_is_fitted(self, "classifier_")
+        measured = copy.copy(self)
+        measured.classifier_ = self.classifier_.with_measurement(**settings)
+        measured.head = measured.classifier_.head
+        return measured
+
+    def save_pretrained(
+        self, folder: str | Path, *, data: str | None = None, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Write the model folder. A frozen body is named and fingerprinted in it; a tuned one stands in it whole.
+
+        Args and errors as in `QuantumHeadClassifier.save_pretrained`.
+        """
+        check_is_fitted(self, "classifier_")
+        body, tuning = self.body_, self.body_.tuning
+        record = BodyRecord(
+            name=body.name,
+            source=body.source,
+            revision=body.revision,
+            fingerprint=body.fingerprint if tuning is None else tuning.base_fingerprint,
+            dimension=body.dimension,
+            dtype=body.dtype,
+            tuned=None
+            if tuning is None
+            else TunedRecord(fingerprint=body.fingerprint, settings=tuning.settings, seed=tuning.seed),
+        )
+        facts = self.classifier_._facts(data, metrics, record)
+        save_model(folder, self.classifier_.module_, facts, None if tuning is None else body.folder)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        body: str | None = None,
+        device: str = "cpu",
+        cache: bool = True,
+    ) -> Self:
+        """Load a model folder or a repository of the Hub, with the very body it was trained on.
+
+        Args:
+            name: A folder, or ``user/name`` on the Hub.
+            revision: Branch, tag or commit of the model on the Hub.
+            body: Where the body is now, if not where it was; it must be the same body.
+            device: A torch device.
+            cache: As in the constructor.
+
+        Raises:
+            ModelFileError: there is no such model, it is not as it was saved, or it has no body.
+            BodyError: the body cannot be had, or is another one.
+        """
+        folder = find_model(name, revision)
+        head, record = load_model(folder)
+        if record.body is None:
+            raise ModelFileError(f"{name} takes embeddings, not sentences; load it with QuantumHeadClassifier")
+        loaded = _recorded_body(record.body, folder, body, device)
+        return cls.from_parts(loaded, QuantumHeadClassifier._from_record(head, record, device), cache=cache)
+
+    @classmethod
+    def from_parts(cls, body: Body, classifier: QuantumHeadClassifier, *, cache: bool = True) -> Self:
+        """A fitted classifier of sentences from a body and a head that was fitted on its embeddings.
+
+        Raises:
+            ConfigError: the head takes embeddings of another width.
+        """
+        if classifier.n_features_in_ != body.dimension:
+            raise ConfigError(
+                f"the head takes embeddings of width {classifier.n_features_in_}; {body.name!r} makes {body.dimension}"
+            )
+        text = cls(
+            body=body.name,
+            revision=body.revision,
+            cache=cache,
+            tune=None if body.tuning is None else body.tuning.settings,
+            dtype=body.dtype,
+            **classifier.get_params(deep=False),
+        )
+        text.body_, text.classifier_, text.classes_ = body, classifier, classifier.classes_
+        return text
+
+    def _embed(self, body: Body, texts: Sequence[str], progress: bool) -> NDArray[np.float32]:
+        return body.encode(texts, progress=progress, cache=self.cache)
+
+
+def _recorded_body(record: BodyRecord, model: Path, moved: str | None, device: str) -> Body:
+    """The body that a record names, from the model's own folder if it was tuned, if it is that very one."""
+    tuned = record.tuned
+    if tuned is None:
+        wanted, place = record.fingerprint, moved or record.name
+    else:
+        wanted, place = tuned.fingerprint, moved or str(model / BODY)
+        if moved is None and not (model / BODY).is_dir():
+            raise BodyError(f"{model} lacks {BODY}, the folder of its tuned body; say where it is with body=...")
+    revision = record.revision if moved is None and tuned is None else None
+    body = load_body(place, revision=revision, device=device, dtype=record.dtype)
+    if body.fingerprint != wanted:
+        raise BodyError(
+            f"{model} was trained on {record.name!r} ({'tuned' if tuned else record.source}) with fingerprint "
+            f"{wanted[:16]}..., and {body.name!r} here ({body.source}) has {body.fingerprint[:16]}...; "
+            "give it the same body"
+        )
+    if tuned is None:
+        return body
+    tuning = Tuning(tuned.settings, tuned.seed, record.fingerprint)
+    return replace(body, name=record.name, revision=record.revision, source=record.source, tuning=tuning)
