@@ -193,6 +193,27 @@ def test_evaluate_counts_what_predict_gets_right(capsys: pytest.CaptureFixture[s
     assert report["size"] == len(SENTENCES)
 
 
+def test_evaluate_tells_of_each_class_and_of_the_probabilities(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    three = tmp_path / "three.tsv"
+    three.write_text(data.read_text() + "".join(f"so so {number}\tfair\n" for number in range(20)))
+    settings = [*SMALL, "--set", "head.n_measured=3", "--set", "calibrate=true"]
+    run_json(capsys, "fit", three, "-o", tmp_path / "m", "--body", tiny_body_folder, *settings)
+    report = run_json(capsys, "evaluate", tmp_path / "m", three)
+    assert [row["label"] for row in report["classes"]] == ["bad", "fair", "good"]
+    assert [row["support"] for row in report["classes"]] == [sum(row) for row in report["confusion"]] == [40, 20, 40]
+    assert sum(report["confusion"][i][i] for i in range(3)) / 100 == pytest.approx(report["accuracy"])
+    assert set(report["calibration"]) == {"ece", "bins", "brier", "nll"}
+    assert report["temperature"] != 1
+    code, out, _ = run(capsys, "evaluate", tmp_path / "m", three)
+    assert code == 0
+    assert "confusion" in out
+    assert "calibration.ece" in out
+    drawn = run_json(capsys, "evaluate", tmp_path / "m", three, "--shots", 3, "--repeats", 4)
+    assert [sum(row) for row in drawn["confusion"]] == pytest.approx([40, 20, 40])
+
+
 def test_evaluate_repeats_what_is_drawn(capsys: pytest.CaptureFixture[str], model: Path, data: Path) -> None:
     exact = run_json(capsys, "evaluate", model, data)
     assert (exact["draws"], exact["spread"]) == (1, None)

@@ -6,14 +6,14 @@ import json
 import sys
 from typing import Any, NoReturn
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ketfit.errors import KetFitError
 
 
-def print_report(report: dict[str, Any], as_json: bool, table: Table, hint: str | None = None) -> None:
+def print_report(report: dict[str, Any], as_json: bool, table: RenderableType, hint: str | None = None) -> None:
     """A report as one JSON object, or as its table and a hint on stderr."""
     if as_json:
         print(json.dumps(report))  # noqa: T201
@@ -33,6 +33,20 @@ def two_columns(report: dict[str, Any]) -> Table:
         else:
             table.add_row(plain(name), plain(_shown(value)))
     return table
+
+
+def evaluation(report: dict[str, Any]) -> Group:
+    """What `ketfit evaluate` reports: its figures, its classes, and what was taken for what."""
+    figures = {name: value for name, value in report.items() if name not in ("classes", "confusion")}
+    classes = Table("class", "precision", "recall", "F1", "sentences", title="by class")
+    confusion = Table("is / predicted as", title="confusion")
+    for row in report["classes"]:
+        shares = ("none" if row[name] is None else f"{row[name]:.2%}" for name in ("precision", "recall", "f1"))
+        classes.add_row(plain(str(row["label"])), *shares, f"{row['support']:,}")
+        confusion.add_column(plain(str(row["label"])), justify="right")
+    for row, counts in zip(report["classes"], report["confusion"], strict=True):
+        confusion.add_row(plain(str(row["label"])), *(f"{count:,.6g}" for count in counts))
+    return Group(two_columns(figures), classes, confusion)
 
 
 def _shown(value: Any) -> str:

@@ -71,6 +71,24 @@ def parse_toml_value(text: str) -> Any:
     return document["value"] if len(document) == 1 else text
 
 
+def assign(tables: dict[str, Any], setting: str) -> None:
+    """Put ``name=value`` or ``table.name=value``, with a value as TOML writes it, into parsed tables.
+
+    Raises:
+        ConfigError: it is not written like that, or the table is a setting.
+    """
+    key, equals, value = setting.partition("=")
+    *parents, name = key.split(".")
+    if not equals or not all((*parents, name)):
+        raise ConfigError(f"--set {setting!r}: write it as name=value or table.name=value")
+    table = tables
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {setting!r}: {parent} is a setting, not a table")
+    table[name] = parse_toml_value(value)
+
+
 def read_toml(path: str | Path) -> dict[str, Any]:
     """The tables of a TOML file.
 

@@ -205,6 +205,7 @@ class TestParams:
             "validation_fraction",
             "class_weight",
             "device",
+            "calibrate",
         }
 
     def test_without_a_configuration_there_are_no_settings(self) -> None:

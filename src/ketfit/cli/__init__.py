@@ -18,8 +18,8 @@ import typer
 from rich.table import Table
 
 from ketfit.cli.study import app as study_app
-from ketfit.console import console, fail, plain, print_report, say, two_columns
-from ketfit.errors import ConfigError, DataError, KetFitError
+from ketfit.console import console, evaluation, fail, plain, print_report, say, two_columns
+from ketfit.errors import ConfigError, KetFitError
 
 if TYPE_CHECKING:
     from ketfit.circuit.circuit import Circuit
@@ -191,11 +191,11 @@ def evaluate(
     data_format: DataFormat = None,
     as_json: AsJson = False,
 ) -> None:
-    """Accuracy of a saved model on labelled sentences, with its 95 % interval, exact or as a device would have it.
+    """Accuracy of a saved model on labelled sentences, over all and by class, exact or as a device would have it.
 
     Shots and noise are those the model was trained with, but for what the options change.
     """
-    from ketfit.learn.compare import repeated_accuracy
+    from ketfit.learn.compare import measure_head
     from ketfit.learn.data import load_dataset
     from ketfit.learn.text import TextClassifier
     from ketfit.model.head import MEASUREMENT
@@ -205,10 +205,7 @@ def evaluate(
     dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding)
     say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model)
-    known = classifier.classes_.tolist()
-    strange = [label for label in dataset.classes if label not in known]
-    if strange:
-        raise DataError(f"{dataset.name} holds the label {strange[0]!r}; the model knows {', '.join(map(repr, known))}")
+    classifier.check_labels(dataset.classes, dataset.name)
     trained = classifier.classifier_.head_config_
     settings = {name: off if exact else getattr(trained, name) for name, off in MEASUREMENT.items()}
     given = {"shots": shots, "noise": noise and load_noise(noise), "trajectories": trajectories, "mitigation": mitigate}
@@ -217,10 +214,18 @@ def evaluate(
     head = classifier.classifier_
     embeddings = classifier.body_.encode(dataset.texts, progress=True)
     drawn = repeats if head.head_config_.is_random else 1
-    result = repeated_accuracy(head, embeddings, np.asarray(dataset.labels), drawn)
+    accuracy, details = measure_head(head, embeddings, np.asarray(dataset.labels), drawn)
     measured = head.head_config_.model_dump(mode="json", include=set(MEASUREMENT), exclude_defaults=True)
-    report = {"model": model, "data": dataset.name, "size": len(dataset), **asdict(result), "measurement": measured}
-    print_report(report, as_json, two_columns(report))
+    report = {
+        "model": model,
+        "data": dataset.name,
+        "size": len(dataset),
+        **asdict(accuracy),
+        "measurement": measured,
+        "temperature": head.temperature_,
+        **asdict(details),
+    }
+    print_report(report, as_json, evaluation(report))
 
 
 @app.command()
@@ -330,20 +335,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _fit_config(path: Path | None, settings: list[str], body: str | None, tune: Tune | None) -> FitConfig:
     """The TOML file's settings, then those of --set, then --body and --tune."""
     from ketfit.model.config import FitConfig
-    from ketfit.settings import parse_toml_value, read_toml
+    from ketfit.settings import assign, read_toml
 
     tables = {} if path is None else read_toml(path)
     for setting in settings:
-        key, equals, value = setting.partition("=")
-        *parents, name = key.split(".")
-        if not equals or not all((*parents, name)):
-            raise ConfigError(f"--set {setting!r}: write it as name=value or table.name=value")
-        table = tables
-        for parent in parents:
-            table = table.setdefault(parent, {})
-            if not isinstance(table, dict):
-                raise ConfigError(f"--set {setting!r}: {parent} is a setting, not a table")
-        table[name] = parse_toml_value(value)
+        assign(tables, setting)
     if body is not None:
         tables["body"] = body
     if tune == "frozen":

@@ -160,7 +160,7 @@ class MLPHead(TorchHeadClassifier):
         match_parameters: In place of `hidden`: take as many hidden units, at least one, as come closest to so many
             parameters in total.
         activation: Of the hidden units: "gelu", or "none" for two linear layers through a bottleneck.
-        train, seed, validation_fraction, class_weight, device: As in `QuantumHeadClassifier`.
+        train, seed, validation_fraction, class_weight, device, calibrate: As in `QuantumHeadClassifier`.
 
     Attributes after `fit`: those of `TorchHeadClassifier`, and ``hidden_``.
     """
@@ -175,8 +175,9 @@ class MLPHead(TorchHeadClassifier):
         class_weight: ClassWeight = None,
         device: str = "cpu",
         activation: Literal["gelu", "none"] = "gelu",
+        calibrate: bool = False,
     ) -> None:
-        super().__init__(train, seed, validation_fraction, class_weight, device)
+        super().__init__(train, seed, validation_fraction, class_weight, device, calibrate)
         self.hidden = hidden
         self.match_parameters = match_parameters
         self.activation = activation

@@ -35,6 +35,8 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         validation_fraction: Share of what `fit` gets that is kept to choose the best epoch on.
         class_weight: Weights by label, "balanced", or None.
         device: A torch device.
+        calibrate: Divide the logits by a temperature that is fitted on the validation samples, so that probabilities
+            mean more; the labels stay what they are.
 
     Attributes after `fit`: those of `TorchHeadClassifier`, and ``head_config_``.
     """
@@ -49,8 +51,9 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         validation_fraction: float = 0.15,
         class_weight: ClassWeight = None,
         device: str = "cpu",
+        calibrate: bool = False,
     ) -> None:
-        super().__init__(train, seed, validation_fraction, class_weight, device)
+        super().__init__(train, seed, validation_fraction, class_weight, device, calibrate)
         self.head = head
 
     def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator, dtype: torch.dtype) -> QuantumHead:
@@ -126,7 +129,9 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
             validation_fraction=record.validation_fraction,
             class_weight=dict(zip(record.classes, weight, strict=True)) if isinstance(weight, list) else weight,
             device=device,
+            calibrate=record.temperature is not None,
         )
+        classifier.temperature_ = record.temperature or 1.0
         classifier.classes_ = np.array(record.classes)
         classifier.n_features_in_ = record.embedding_dim
         classifier.module_ = head.to(device)
@@ -154,7 +159,7 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
             "train_size": self.train_size_,
             "validation_size": self.validation_size_,
             "best_epoch": self.best_epoch_,
-            "temperature": None,
+            "temperature": self.temperature_ if self.calibrate else None,
             "body": body,
             "data": data,
             "metrics": {} if metrics is None else {name: float(value) for name, value in metrics.items()},

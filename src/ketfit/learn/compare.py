@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 from ketfit.learn.classical import LogisticRegressionHead, MLPHead, SVCHead
 from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.learn.data import Split
+from ketfit.learn.measures import Report, report
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
 
@@ -109,11 +110,24 @@ def repeated_accuracy(head: Head, embeddings: NDArray[Any], labels: NDArray[Any]
         labels: Shape (n,).
         draws: At least 1.
     """
-    correct = [int((head.predict(embeddings) == labels).sum()) for _ in range(draws)]
-    _, interval = accuracy_interval(round(statistics.mean(correct)), len(labels))
-    shares = [count / len(labels) for count in correct]
-    spread = statistics.stdev(shares) if draws > 1 else None
-    return RepeatedAccuracy(statistics.mean(shares), interval, draws, spread, min(shares), max(shares))
+    return accuracy_of_draws([int((head.predict(embeddings) == labels).sum()) for _ in range(draws)], len(labels))
+
+
+def measure_head(
+    head: QuantumHeadClassifier, embeddings: NDArray[Any], labels: NDArray[Any], draws: int
+) -> tuple[RepeatedAccuracy, Report]:
+    """As `repeated_accuracy`, and what the same draws say of each class and of the probabilities."""
+    probabilities = [head.predict_proba(embeddings) for _ in range(draws)]
+    correct = [int((head.classes_[draw.argmax(axis=1)] == labels).sum()) for draw in probabilities]
+    return accuracy_of_draws(correct, len(labels)), report(probabilities, labels, head.classes_)
+
+
+def accuracy_of_draws(correct: Sequence[int], total: int) -> RepeatedAccuracy:
+    """What it means that each draw had so many of `total` samples right."""
+    _, interval = accuracy_interval(round(statistics.mean(correct)), total)
+    shares = [count / total for count in correct]
+    spread = statistics.stdev(shares) if len(shares) > 1 else None
+    return RepeatedAccuracy(statistics.mean(shares), interval, len(shares), spread, min(shares), max(shares))
 
 
 def accuracy_interval(correct: int, total: int) -> tuple[float, tuple[float, float]]:

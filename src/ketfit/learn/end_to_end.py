@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from ketfit.errors import BodyError, ConfigError, DataError
 from ketfit.learn.body import Body, checked_texts
 from ketfit.learn.estimator import TorchHeadClassifier
-from ketfit.learn.train import Samples, train
+from ketfit.learn.measures import fit_temperature
+from ketfit.learn.train import Samples, predict_logits, train
 from ketfit.learn.tuned import check_memory, keep, tokens_of, trainable_copy, tuned_body
 from ketfit.model.config import TrainConfig
 from ketfit.model.head import QuantumHead
@@ -148,6 +149,9 @@ def tune_fully(
     fitted = copy.copy(head)
     fitted.module_ = module.head
     fitted.history_, fitted.best_epoch_ = result.history, result.best_epoch
+    if head.calibrate and held is not None:
+        logits = predict_logits(module, held.x, config.batch_size)
+        fitted.temperature_ = fit_temperature(logits, held.y, held.weight)
     return tuned_body(keep(transformer, None), body, config, head.seed), fitted
 
 

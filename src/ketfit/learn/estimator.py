@@ -20,6 +20,7 @@ from typing_extensions import Self
 
 from ketfit.errors import ConfigError, DataError, InputError
 from ketfit.learn.data import holdout_split
+from ketfit.learn.measures import fit_temperature
 from ketfit.learn.train import Samples, predict_logits, train
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.seeds import torch_stream
@@ -70,7 +71,8 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
     """A torch module on embeddings behind scikit-learn's interface. Subclasses say which module.
 
     Attributes after `fit`: ``classes_``, ``module_``, ``history_`` (rows, see `Epoch`), ``best_epoch_``,
-    ``n_parameters_``, ``train_size_``, ``validation_size_``, ``n_features_in_``, ``class_weights_``.
+    ``n_parameters_``, ``train_size_``, ``validation_size_``, ``n_features_in_``, ``class_weights_``,
+    ``temperature_``.
     """
 
     def __init__(
@@ -80,12 +82,14 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         validation_fraction: float = 0.15,
         class_weight: ClassWeight = None,
         device: str = "cpu",
+        calibrate: bool = False,
     ) -> None:
         self.train = train
         self.seed = seed
         self.validation_fraction = validation_fraction
         self.class_weight = class_weight
         self.device = device
+        self.calibrate = calibrate
 
     @abstractmethod
     def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator, dtype: torch.dtype) -> nn.Module:
@@ -176,7 +180,13 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         self.class_weights_ = of_class
         self.history_, self.best_epoch_ = result.history, result.best_epoch
         self.train_size_, self.validation_size_ = len(samples), len(held)
+        self.temperature_ = self._temperature(held) if self.calibrate else 1.0
         return self
+
+    def _temperature(self, held: Samples) -> float:
+        if not len(held):
+            raise ConfigError("calibrate=True takes validation samples, and there are none; raise validation_fraction")
+        return fit_temperature(predict_logits(self.module_, held.x, self.train_config_.batch_size), held.y, held.weight)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Probability of each of `classes_`, shape (n, n_classes), rows that sum to one."""
@@ -184,7 +194,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         x = validate_data(self, X, dtype=FLOATS, reset=False)
         self._check_embeddings(x, np.arange(len(x)))
         logits = predict_logits(self.module_, _like(self.module_, x), self.train_config_.batch_size)
-        probabilities: NDArray[np.float64] = logits.double().softmax(dim=1).cpu().numpy()
+        probabilities: NDArray[np.float64] = (logits.double() / self.temperature_).softmax(dim=1).cpu().numpy()
         return probabilities
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
-from ketfit.errors import BodyError, ConfigError, InputError, ModelFileError
+from ketfit.errors import BodyError, ConfigError, DataError, InputError, ModelFileError
 from ketfit.learn.body import Body, Tuning, checked_texts, load_body
 from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.learn.data import duplicate_groups, holdout_split
@@ -33,7 +33,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
 
     Args:
         body: A bundled body, a local folder, or a name on the Hub; see `load_body`.
-        head, train, seed, validation_fraction, class_weight, device: As in `QuantumHeadClassifier`.
+        head, train, seed, validation_fraction, class_weight, device, calibrate: As in `QuantumHeadClassifier`.
         revision: Branch, tag or commit of a body on the Hub.
         cache: Whether embeddings are kept on disk, so that no sentence is embedded twice.
         tune: How the body is tuned: `ContrastiveConfig`, `FullConfig`, or None to leave it frozen.
@@ -56,6 +56,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         cache: bool = True,
         tune: TuneConfig | None = None,
         dtype: Precision = "float32",
+        calibrate: bool = False,
     ) -> None:
         self.body = body
         self.head = head
@@ -68,6 +69,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         self.cache = cache
         self.tune = tune
         self.dtype = dtype
+        self.calibrate = calibrate
 
     def fit(
         self,
@@ -101,7 +103,13 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         """
         body = load_body(self.body, revision=self.revision, device=self.device, dtype=self.dtype)
         classifier = QuantumHeadClassifier(
-            self.head, self.train, self.seed, self.validation_fraction, self.class_weight, self.device
+            self.head,
+            self.train,
+            self.seed,
+            self.validation_fraction,
+            self.class_weight,
+            self.device,
+            self.calibrate,
         )
         if self.tune is not None:
             slice_widths(self.head or HeadConfig.recommended(body.dimension), body.dimension)  # before a long tuning
@@ -164,6 +172,18 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         if not len(embeddings):
             return np.zeros((0, len(self.classes_)))
         return self.classifier_.predict_proba(embeddings)
+
+    def check_labels(self, labels: Sequence[Any], where: str) -> None:
+        """Refuse labels that training did not see.
+
+        Raises:
+            DataError: with the first of them; `where` says what holds it.
+        """
+        check_is_fitted(self, "classifier_")
+        known = self.classes_.tolist()
+        strange = [label for label in labels if label not in known]
+        if strange:
+            raise DataError(f"{where} holds the label {strange[0]!r}; the model knows {', '.join(map(repr, known))}")
 
     def with_measurement(self, **settings: Any) -> Self:
         """A fitted copy whose QPU circuit runs under other shots and noise; see `QuantumHead.with_measurement`.

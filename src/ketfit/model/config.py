@@ -241,6 +241,9 @@ class FitConfig(Config):
         Literal["balanced"] | None, Field(description="Weigh classes by the inverse of their frequency")
     ] = None
     dtype: Annotated[Precision, Field(description="Numbers that the body embeds with")] = "float32"
+    calibrate: Annotated[bool, Field(description="Fit a temperature of the probabilities on the validation share")] = (
+        False
+    )
     head: Annotated[HeadConfig | None, Field(description="None is the recommended head for the body")] = None
     train: Annotated[TrainConfig, Field(description="How to train")] = TrainConfig()
     tune: Annotated[TuneConfig | None, Field(description="How to tune the body; None leaves it as it is")] = None
