@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ketfit.model.config import HeadConfig as HeadConfig
     from ketfit.model.config import TrainConfig as TrainConfig
     from ketfit.model.head import QuantumHead as QuantumHead
+    from ketfit.model.tuning import ContrastiveConfig as ContrastiveConfig
+    from ketfit.model.tuning import FullConfig as FullConfig
     from ketfit.simulate.measurement import expectation as expectation
     from ketfit.simulate.measurement import expectation_and_gradients as expectation_and_gradients
     from ketfit.simulate.noise import NoiseConfig as NoiseConfig
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ContrastiveConfig": "ketfit.model.tuning",
+    "FullConfig": "ketfit.model.tuning",
     "Circuit": "ketfit.circuit.circuit",
     "HeadConfig": "ketfit.model.config",
     "KetFitError": "ketfit.errors",

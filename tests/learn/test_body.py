@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
 
-from ketfit.errors import BodyError, InputError, StorageError
+from ketfit.errors import BodyError, ConfigError, InputError, StorageError
 from ketfit.learn.body import Body, load_body
 
 TEXTS = ["a good film", "the film is dull", "not bad!", "a good film", "and a very, very fine one"]
@@ -347,3 +347,32 @@ def test_a_full_disk_is_told(
     with full_disk(4096), pytest.raises(StorageError, match=r"cannot be used: .*pass cache=False"):
         tiny_body.encode(TEXTS)
     tiny_body.encode(TEXTS)
+
+
+# --- Numbers of half the size ---------------------------------------------------------------------------------
+
+
+def test_bfloat16_is_close_and_faster_numbers_have_a_cache_of_their_own(
+    tiny_body_folder: Path, tiny_body: Body, fresh_cache: Path
+) -> None:
+    half = load_body(tiny_body_folder, device="cpu", dtype="bfloat16")
+    assert (half.dtype, tiny_body.dtype) == ("bfloat16", "float32")
+    assert {parameter.dtype for parameter in half.transformer.parameters()} == {torch.bfloat16}
+    assert half.fingerprint == tiny_body.fingerprint
+    for first, second in ((half, tiny_body), (tiny_body, half)):
+        first.encode(TEXTS)
+        np.testing.assert_array_equal(second.encode(TEXTS), second.encode(TEXTS, cache=False))
+    exact, close = tiny_body.encode(TEXTS), half.encode(TEXTS)
+    assert close.dtype == np.float32
+    assert 0 < abs(close - exact).max() < 0.05
+    assert len(cache_files(fresh_cache)) == 2
+
+
+def test_bfloat16_of_a_real_body_is_within_a_hundredth(minilm: Body, fresh_cache: Path) -> None:
+    half = load_body("all-MiniLM-L6-v2", device="cpu", dtype="bfloat16")
+    assert abs(half.encode(TEXTS) - minilm.encode(TEXTS)).max() <= 1e-2
+
+
+def test_another_dtype_is_refused(tiny_body_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="dtype='float16': a body computes in float32 or bfloat16"):
+        load_body(tiny_body_folder, dtype="float16")  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ketfit.errors import BodyError, StorageError
+from ketfit.errors import BodyError, ConfigError, InputError, StorageError
 from ketfit.learn.body import Body
 from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.learn.files import BODY, CARD, RECORD, WEIGHTS, check_place
@@ -203,3 +203,32 @@ def test_what_validates_never_tunes(tune: TuneConfig, tiny_body_folder: Path, mo
     assert len(kept) == 6, "copies of a sentence stay on one side"
     made.fit(TEXTS, WORDS, validation=(["fine", "dull dull"], ["positive", "negative"]))
     assert seen[1] == TEXTS
+
+
+def test_sentences_without_weight_do_not_tune(tiny_body_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ketfit.learn import contrastive
+
+    seen: list[Any] = []
+    monkeypatch.setattr(contrastive, "tune_body", lambda body, *given, **_: (seen.extend(given[:2]), body)[1])
+    made = TextClassifier(str(tiny_body_folder), HEAD, TrainConfig(epochs=1), validation_fraction=0, tune=CONTRASTIVE)
+    made.fit(TEXTS, WORDS, [1, 0, 2, 1, 1, 1, 0, 1])
+    assert seen[0] == [TEXTS[row] for row in (0, 2, 3, 4, 5, 7)]
+    assert seen[1].tolist() == [WORDS[row] for row in (0, 2, 3, 4, 5, 7)]
+
+
+def test_what_cannot_be_is_said_before_anything_is_tuned(
+    tiny_body_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ketfit.learn import contrastive
+
+    monkeypatch.setattr(contrastive, "tune_body", lambda *_, **__: pytest.fail("it tuned"))
+    text = TextClassifier(str(tiny_body_folder), HEAD, tune=CONTRASTIVE)
+    for settings, message in (
+        ({"tune": "contrastive"}, "tune='contrastive': pass a ContrastiveConfig, a FullConfig, or None"),
+        ({"head": HEAD.updated(n_qubits=3)}, "an embedding of width 16 needs n_qubits=4"),
+        ({"head": "deep"}, "head='deep': pass a HeadConfig"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            TextClassifier(**{**text.get_params(deep=False), **settings}).fit(TEXTS, WORDS)
+    with pytest.raises(InputError, match=r"labels have shape \(7,\); there are 8 sentences"):
+        text.fit(TEXTS, WORDS[:-1])

@@ -89,7 +89,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         Args:
             texts: Sentences, none empty.
             labels: Strings or integers, as many.
-            sample_weight: As in `QuantumHeadClassifier.fit`; contrastive tuning knows no weights.
+            sample_weight: As in `QuantumHeadClassifier.fit`; contrastive tuning only knows whether it is zero.
             validation: Sentences and labels to validate on, in place of a share of `texts`.
             checkpoint: A file written after every epoch; the same call resumes from it. The tuning of the body has
                 one of its own beside it, with ``.tuning`` behind its name.
@@ -101,50 +101,38 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             InsufficientMemoryError: there is too little memory to tune the body.
             DataError, ConfigError, ValueError: as in `QuantumHeadClassifier.fit`.
         """
+        classifier = self._head()
         body = load_body(self.body, revision=self.revision, device=self.device, dtype=self.dtype)
-        classifier = QuantumHeadClassifier(
-            self.head,
-            self.train,
-            self.seed,
-            self.validation_fraction,
-            self.class_weight,
-            self.device,
-            self.calibrate,
-        )
-        if self.tune is not None:
-            slice_widths(self.head or HeadConfig.recommended(body.dimension), body.dimension)  # before a long tuning
-            if validation is None:
-                texts, labels, sample_weight, validation = self._hold_out(texts, labels, sample_weight)
-        tuning = None if checkpoint is None else Path(f"{checkpoint}.tuning")
+        slice_widths(self.head or HeadConfig.recommended(body.dimension), body.dimension)  # before a long tuning
+        shown: dict[str, Any] = {"progress": progress}
+        tuning = {**shown, "checkpoint": None if checkpoint is None else Path(f"{checkpoint}.tuning")}
+        if self.tune is not None and validation is None:
+            texts, labels, sample_weight, validation = self._hold_out(texts, labels, sample_weight)
         if isinstance(self.tune, ContrastiveConfig):
-            from ketfit.learn.contrastive import tune_body  # sentence-transformers takes seconds to import
+            from ketfit.learn.contrastive import tune_body  # the trainer takes seconds to import
 
-            body = tune_body(body, texts, labels, self.tune, seed=self.seed, checkpoint=tuning, progress=progress)
+            body = tune_body(body, *_counting(texts, labels, sample_weight), self.tune, seed=self.seed, **tuning)
         embeddings = self._embed(body, texts, progress)
         held = None if validation is None else (self._embed(body, validation[0], progress), validation[1])
+        groups = duplicate_groups(texts)
         classifier.fit(
-            embeddings,
-            labels,
-            sample_weight,
-            groups=duplicate_groups(texts),
-            validation=held,
-            checkpoint=checkpoint,
-            progress=progress,
+            embeddings, labels, sample_weight, groups=groups, validation=held, checkpoint=checkpoint, **shown
         )
         if isinstance(self.tune, FullConfig):
             body, classifier = tune_fully(
-                body,
-                classifier,
-                texts,
-                labels,
-                self.tune,
-                validation=validation,
-                sample_weight=sample_weight,
-                checkpoint=tuning,
-                progress=progress,
+                body, classifier, texts, labels, self.tune, validation=validation, sample_weight=sample_weight, **tuning
             )
         self.body_, self.classifier_, self.classes_ = body, classifier, classifier.classes_
         return self
+
+    def _head(self) -> QuantumHeadClassifier:
+        """The head that is to be fitted, its settings checked."""
+        if not (self.tune is None or isinstance(self.tune, ContrastiveConfig | FullConfig)):
+            raise ConfigError(f"tune={self.tune!r}: pass a ContrastiveConfig, a FullConfig, or None")
+        settings = {name: getattr(self, name) for name in QuantumHeadClassifier._get_param_names()}
+        classifier = QuantumHeadClassifier(**settings)
+        classifier._check_settings()
+        return classifier
 
     def _hold_out(
         self, texts: Sequence[str], labels: ArrayLike, sample_weight: ArrayLike | None
@@ -274,6 +262,16 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
 
     def _embed(self, body: Body, texts: Sequence[str], progress: bool) -> NDArray[np.float32]:
         return body.encode(texts, progress=progress, cache=self.cache)
+
+
+def _counting(
+    texts: Sequence[str], labels: ArrayLike, sample_weight: ArrayLike | None
+) -> tuple[Sequence[str], ArrayLike]:
+    """The sentences and labels whose weight is not zero."""
+    if sample_weight is None:
+        return texts, labels
+    counts = np.flatnonzero(np.asarray(sample_weight) > 0)
+    return [texts[int(row)] for row in counts], np.asarray(labels)[counts]
 
 
 def _recorded_body(record: BodyRecord, model: Path, moved: str | None, device: str) -> Body:
