@@ -154,3 +154,31 @@ def test_a_driver_beside_another_is_refused(plan: StudyPlan, tmp_path: Path) -> 
             return super().run(work, jobs)
 
     assert run_study(plan, tmp_path, Another(), command="test").done == 10
+
+
+def test_a_tuned_body_is_tuned_once_for_each_seed(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ketfit.learn import contrastive
+
+    tuned = []
+    real = contrastive._Run.train
+    monkeypatch.setattr(contrastive._Run, "train", lambda run, *rest: tuned.append(run.seed) or real(run, *rest))
+    (name,) = settings["bodies"]
+    bodies = [name, {"name": name, "tune": {"pairs_per_sentence": 1, "learning_rate": 1e-3}}]
+    heads = {"linear": {"kind": "logistic-regression"}}
+    plan = StudyPlan.from_mapping({**settings, "bodies": bodies, "heads": heads, "factors": {}, "design": {}})
+    assert run_study(plan, tmp_path / "first", Here(), command="test") == Progressed(4, 0, 4, ran=4)
+    assert tuned == [0, 1]
+    assert run_study(plan, tmp_path / "second", Here(), command="test").done == 4
+    assert tuned == [0, 1], "what the cache has is not tuned again"
+    assert bare(tmp_path / "first") == bare(tmp_path / "second")
+    assert not (tmp_path / "first" / run_module.TUNING).exists()
+    record = StudyRecord.read(tmp_path / "first")
+    assert {task.body for task in record.tasks} == {name, f"{name}, tuned"}
+    losses = {
+        (task.body, task.seed): row.result["validation_loss"]
+        for task in record.tasks
+        if (row := read_rows(tmp_path / "first")[task.id]).result
+    }
+    assert len(set(losses.values())) == 4

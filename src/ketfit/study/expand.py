@@ -12,7 +12,7 @@ from ketfit.model.encoder import slice_widths
 from ketfit.settings import Config, Positive
 from ketfit.study.design import Point, design_points
 from ketfit.study.effects import check_estimable
-from ketfit.study.plan import HeadPlan, StudyPlan
+from ketfit.study.plan import BodyPlan, HeadPlan, StudyPlan
 from ketfit.study.task import RESULTS_VERSION, Task
 
 
@@ -41,7 +41,7 @@ def expand(plan: StudyPlan, data: DataFacts, bodies: Mapping[str, BodyFacts]) ->
     Args:
         plan: The plan.
         data: Of the data set that the plan names.
-        bodies: Of every body that the plan names, by name.
+        bodies: Of every body that the plan names, before it is tuned, by label.
 
     Raises:
         ConfigError: a combination cannot be built, or the design cannot estimate what the plan asks.
@@ -51,7 +51,7 @@ def expand(plan: StudyPlan, data: DataFacts, bodies: Mapping[str, BodyFacts]) ->
     for seed in plan.seeds:
         for body in plan.bodies:
             for name in plan.heads:
-                for task in _tasks_of(plan, name, body.name, points, seed, data, bodies[body.name]):
+                for task in _tasks_of(plan, name, body, points, seed, data, bodies[body.label]):
                     tasks.setdefault((task.head, task.body, task.id), task)
     if plan.design.estimate != "nothing":
         _check_effects(plan, list(tasks.values()))
@@ -59,7 +59,7 @@ def expand(plan: StudyPlan, data: DataFacts, bodies: Mapping[str, BodyFacts]) ->
 
 
 def _tasks_of(
-    plan: StudyPlan, name: str, body: str, points: Sequence[Point], seed: int, data: DataFacts, facts: BodyFacts
+    plan: StudyPlan, name: str, body: BodyPlan, points: Sequence[Point], seed: int, data: DataFacts, facts: BodyFacts
 ) -> Iterator[Task]:
     head = plan.heads[name]
     known: set[str] = set()
@@ -72,8 +72,10 @@ def _tasks_of(
             config = _resolve(plan, head, own, seed, data, facts)
         except ConfigError as error:
             at = "".join(f", {factor} = {level!r}" for factor, level in own.items())
-            raise ConfigError(f"head {name!r} on {body}{at}: {error}") from error
-        yield Task.of(config, name, body, _levels(plan, head, config))
+            raise ConfigError(f"head {name!r} on {body.label}{at}: {error}") from error
+        if body.tune is not None:
+            config["body"]["tune"] = body.tune.model_dump(mode="json")
+        yield Task.of(config, name, body.label, _levels(plan, head, config))
 
 
 def relevant_factors(plan: StudyPlan, head: HeadPlan) -> list[str]:
@@ -150,5 +152,5 @@ def _levels(plan: StudyPlan, head: HeadPlan, config: Mapping[str, Any]) -> dict[
 def _check_effects(plan: StudyPlan, tasks: Sequence[Task]) -> None:
     seen = [name for name, head in plan.heads.items() if head.kind == "quantum" and relevant_factors(plan, head)]
     for name in seen or list(plan.heads):
-        points = [task.levels for task in tasks if task.head == name and task.body == plan.bodies[0].name]
+        points = [task.levels for task in tasks if task.head == name and task.body == plan.bodies[0].label]
         check_estimable(points, interactions=plan.design.estimate == "interactions")

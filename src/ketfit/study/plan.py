@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from ketfit.model.config import HeadConfig, TrainConfig
+from ketfit.model.tuning import ContrastiveConfig
 from ketfit.settings import Config, Finite, Positive
 
 HeadKind = Literal["quantum", "logistic-regression", "svc", "mlp"]
@@ -52,10 +53,20 @@ class DataPlan(Config):
 
 
 class BodyPlan(Config):
-    """A sentence transformer, frozen."""
+    """A sentence transformer: as it is, or tuned contrastively on the training sentences of each seed."""
 
     name: Annotated[str, Field(min_length=1, description="A bundled body, a local folder, or a name on the Hub")]
     revision: Annotated[str | None, Field(description="Branch, tag or commit on the Hub")] = None
+    tune: Annotated[
+        ContrastiveConfig | None,
+        BeforeValidator(lambda value: _table(ContrastiveConfig, value)),
+        Field(description="How it is tuned; None is frozen"),
+    ] = None
+
+    @property
+    def label(self) -> str:
+        """What rows and reports call it."""
+        return self.name if self.tune is None else f"{self.name}, tuned"
 
 
 class BudgetPlan(Config):
@@ -230,7 +241,7 @@ class StudyPlan(Config):
 
     @model_validator(mode="after")
     def _fits_together(self) -> StudyPlan:
-        named: dict[str, Sequence[Any]] = {"seeds": self.seeds, "bodies": [body.name for body in self.bodies]}
+        named: dict[str, Sequence[Any]] = {"seeds": self.seeds, "bodies": [body.label for body in self.bodies]}
         for name, values in named.items():
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} holds {_twice(values)!r} twice")

@@ -19,11 +19,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ketfit.console import say
 from ketfit.learn.body import Body, load_body
 from ketfit.learn.data import Dataset, Split, few_shot_split, load_dataset
+from ketfit.model.tuning import ContrastiveConfig
 from ketfit.study.executors import Arrays, Executor, Work
 from ketfit.study.expand import BodyFacts, DataFacts, expand
 from ketfit.study.plan import StudyPlan
 from ketfit.study.store import Draw, DrawKey, Row, RowsFile, StudyRecord, missing
 from ketfit.study.task import Task, attempt
+
+TUNING = "tuning.safetensors"
+"""The checkpoint of the body that is being tuned; it is gone when the body is done."""
 
 PACKAGES = ("ketfit", "torch", "scikit-learn", "sentence-transformers", "numpy")
 
@@ -74,16 +78,16 @@ def run_study(
     data = DataFacts(
         name=dataset.name, fingerprint=dataset.fingerprint, size=len(dataset), n_classes=len(dataset.classes)
     )
-    bodies = {body.name: load_body(body.name, revision=body.revision) for body in plan.bodies}
+    bodies = {body.label: load_body(body.name, revision=body.revision) for body in plan.bodies}
     facts = {name: BodyFacts(fingerprint=body.fingerprint, dimension=body.dimension) for name, body in bodies.items()}
     tasks = expand(plan, data, facts)
-    shared = _Shared(dataset, bodies, tasks)
+    shared = _Shared(plan, dataset, bodies, tasks)
     with RowsFile(folder) as rows:
         StudyRecord.of(
             plan, tasks, command=command, versions=_versions(), data=data, bodies=facts, draws=shared.draws()
         ).write(folder)
         wanted = missing(tasks, rows.rows, retry_failed)
-        shared.embed({task.body for task in wanted}, progress)
+        shared.embed(wanted, folder / TUNING, progress)
         execute(rows, executor, wanted, shared.arrays, progress)
         return count(tasks, rows.rows, ran=len(wanted))
 
@@ -96,32 +100,54 @@ def count(tasks: Iterable[Any], rows: Mapping[str, Row], ran: int = 0) -> Progre
 
 
 class _Shared:
-    """What tasks have in common: the splits of each seed, drawn at once, and the embeddings of each body."""
+    """What tasks have in common: the splits of each seed, drawn at once, tuned bodies, and the embeddings."""
 
-    def __init__(self, dataset: Dataset, bodies: Mapping[str, Body], tasks: Iterable[Task]) -> None:
+    def __init__(self, plan: StudyPlan, dataset: Dataset, bodies: Mapping[str, Body], tasks: Iterable[Task]) -> None:
         self.dataset = dataset
         self.bodies = bodies
+        self.tunings = {body.label: body.tune for body in plan.bodies}
         codes = {label: code for code, label in enumerate(dataset.classes)}
         self.codes = np.array([codes[label] for label in dataset.labels], np.int64)
         keys = dict.fromkeys(map(_draw, tasks))
         self.splits: dict[DrawKey, Split] = {key: few_shot_split(dataset, *key) for key in keys}
-        self.embeddings: dict[str, NDArray[np.float32]] = {}
+        self.embeddings: dict[tuple[str, DrawKey | None], NDArray[np.float32]] = {}
 
     def draws(self) -> tuple[Draw, ...]:
         """The splits as the record has them, in the order of what fixes them."""
         return tuple(Draw.of(*key, split=self.splits[key]) for key in sorted(self.splits))
 
-    def embed(self, bodies: Iterable[str], progress: bool) -> None:
-        """Embed all sentences with each body, from the cache as far as it has them."""
-        for name in sorted(bodies):
+    def embed(self, tasks: Iterable[Task], checkpoint: Path, progress: bool) -> None:
+        """Embed all sentences with each body of the tasks, tuned for each draw where the plan has it so.
+
+        Tuned bodies and embeddings come from the cache as far as it has them.
+        """
+        for label, draw in dict.fromkeys(map(self._embedding, tasks)):
+            body, tuning = self.bodies[label], self.tunings[label]
+            if draw is not None and tuning is not None:
+                body = self._tune(body, tuning, draw, checkpoint, progress)
             if progress:
-                say(f"{len(self.dataset):,} sentences of {self.dataset.name}; embedding with {name}")
-            self.embeddings[name] = self.bodies[name].encode(self.dataset.texts, progress=progress)
+                say(f"{len(self.dataset):,} sentences of {self.dataset.name}; embedding with {label}")
+            self.embeddings[label, draw] = body.encode(self.dataset.texts, progress=progress)
+
+    def _tune(self, body: Body, tuning: ContrastiveConfig, draw: DrawKey, checkpoint: Path, progress: bool) -> Body:
+        from ketfit.learn.contrastive import tune_body
+
+        train = self.dataset.take(self.splits[draw].train)
+        if progress:
+            say(f"tuning {body.name} on the {len(train)} sentences of seed {draw[-1]}")
+        tuned = tune_body(
+            body, train.texts, train.labels, tuning, seed=draw[-1], checkpoint=checkpoint, progress=progress
+        )
+        checkpoint.unlink(missing_ok=True)
+        return tuned
+
+    def _embedding(self, task: Task) -> tuple[str, DrawKey | None]:
+        return task.body, None if self.tunings[task.body] is None else _draw(task)
 
     def arrays(self, task: Task) -> Arrays:
         """The arrays of the task's `Material`; equal ones are the same objects."""
         split = self.splits[_draw(task)]
-        return self.embeddings[task.body], self.codes, split.train, split.validation, split.test
+        return self.embeddings[self._embedding(task)], self.codes, split.train, split.validation, split.test
 
 
 def _draw(task: Task) -> DrawKey:

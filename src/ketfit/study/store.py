@@ -162,7 +162,7 @@ class StudyRecord(Config):
         Raises:
             StorageError: it cannot be written.
         """
-        write_file(folder / RECORD, (json.dumps(self.model_dump(mode="json"), indent=1) + "\n").encode())
+        write_file(folder / RECORD, (json.dumps(self.model_dump(mode="json")) + "\n").encode())
 
     @classmethod
     def read(cls, folder: Path) -> StudyRecord:

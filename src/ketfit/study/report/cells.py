@@ -94,7 +94,7 @@ def group_rows(record: StudyRecord, rows: Mapping[str, Row]) -> list[Group]:
     for task in record.tasks:
         found.setdefault((task.body, task.head, json.dumps(task.levels, sort_keys=True)), []).append(task)
     draws = record.draws_by_task()
-    bodies, heads = [body.name for body in record.plan.bodies], list(record.plan.heads)
+    bodies, heads = [body.label for body in record.plan.bodies], list(record.plan.heads)
     groups = []
     for tasks in found.values():
         tasks.sort(key=lambda task: task.seed)

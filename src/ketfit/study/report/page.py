@@ -144,7 +144,7 @@ def _error_note(each: HeadEffects) -> str:
 def limits(record: StudyRecord, analysis: Analysis) -> list[tuple[str, str]]:
     """What the study cannot say, from what it was: of what, and why."""
     plan, data = record.plan, record.data.name
-    bodies = wording.listed(body.name for body in plan.bodies)
+    bodies = wording.listed(body.label for body in plan.bodies)
     found = [
         (
             "Other sentences and other bodies.",
