@@ -259,21 +259,3 @@ class TestBadInput:
         monkeypatch.setattr(end_to_end, "train", lambda *_, **__: pytest.fail("it started"))
         with pytest.raises(InsufficientMemoryError, match=r"tuning needs .* of copies of the weights"):
             tune_fully(tiny_body, linear, TEXTS, LABELS, QUICK)
-
-    def test_the_need_grows_with_what_is_trained(self, tiny_body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(tuned, "_ALWAYS_THERE", 0)
-
-        def fits(available: int, sentences: int, last_layers: int | None = None) -> bool:
-            monkeypatch.setattr(tuned.psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
-            try:
-                tuned.check_memory(trainable_copy(tiny_body, last_layers), sentences, 20, copies=0)
-            except InsufficientMemoryError:
-                return False
-            return True
-
-        weights = sum(map(torch.numel, tiny_body.transformer.parameters()))
-        activations = 2 * 20 * 16 * (34 + 5 * 2 * 20 / 16)  # one layer, 20 tokens, 2 heads
-        assert fits(int(12 * weights + 8 * activations), 8)
-        assert not fits(int(12 * weights + 8 * activations) - 1, 8)
-        assert not fits(int(12 * weights + 8 * activations), 9)
-        assert fits(int(12 * weights + 8 * activations) - 1, 8, last_layers=1)

@@ -98,8 +98,8 @@ def tune_body(
     if not tuned_folder(name).is_dir():
         rows = _rows(sentences, codes, config, seed)
         transformer = trainable_copy(body, config.last_layers)
-        columns = 2 if config.loss == "cosine" else 1
-        check_memory(transformer, columns * config.batch_size, longest(transformer, sentences), copies=0)
+        read = config.batch_size * (2 if config.loss == "cosine" else 1)
+        check_memory(transformer, read, longest(transformer, sentences), copies=0, checkpoint=checkpoint is not None)
         run = _Run(transformer, rows, config, seed, facts)
         if checkpoint is not None and checkpoint.exists():
             run.load(checkpoint)

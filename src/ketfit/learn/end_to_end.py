@@ -141,7 +141,7 @@ def tune_fully(
     transformer = trainable_copy(body, config.last_layers)
     names, samples = _samples(transformer, head, texts, labels, sample_weight)
     held = None if validation is None else _samples(transformer, head, *validation, None)[1]
-    check_memory(transformer, config.batch_size, samples.x.shape[2], copies=1)
+    check_memory(transformer, config.batch_size, samples.x.shape[2], copies=1, checkpoint=checkpoint is not None)
     module = TunedModule(transformer, copy.deepcopy(head.module_), config, names)
     shared = TrainConfig.model_fields.keys() & FullConfig.model_fields.keys()
     settings = TrainConfig(**{name: getattr(config, name) for name in shared})

@@ -50,17 +50,20 @@ def trainable_copy(body: Body, last_layers: int | None) -> SentenceTransformer:
     return transformer
 
 
-def check_memory(transformer: SentenceTransformer, sentences: int, tokens: int, copies: int) -> None:
+def check_memory(
+    transformer: SentenceTransformer, sentences: int, tokens: int, *, copies: int, checkpoint: bool
+) -> None:
     """Refuse to start what the free memory cannot hold.
 
-    The weights, their gradients and AdamW's two averages are counted, `copies` of the whole, and the activations of
-    one step as in Korthikanti et al., arXiv 2205.05198, equation 1, in float32.
+    Gradients and AdamW's two averages are counted, `copies` of the weights, and the activations of one step after
+    Korthikanti et al., arXiv 2205.05198, equation 1, in float32.
 
     Args:
         transformer: What will be trained.
         sentences: How many go through it in one step.
         tokens: Of the longest.
         copies: Of all the weights, that training keeps beside the ones it changes.
+        checkpoint: Whether checkpoints are written, which takes twice their size for a moment.
 
     Raises:
         InsufficientMemoryError: with the need and the parts it consists of.
@@ -71,6 +74,7 @@ def check_memory(transformer: SentenceTransformer, sentences: int, tokens: int, 
         "gradients and AdamW's averages": 12 * trained,
         "copies of the weights": 4 * weights * copies,
         "activations": _activations(transformer, sentences, tokens),
+        "a checkpoint in the making": 2 * checkpoint * (8 * trained + 4 * max(trained, weights * copies * 2)),
     }
     need = sum(parts.values())
     device = transformer.device
@@ -94,8 +98,9 @@ def _activations(transformer: SentenceTransformer, sentences: int, tokens: int) 
         return 0
     layers = _layers(transformer[0], "the body")
     trained = sum(any(parameter.requires_grad for parameter in layer.parameters()) for layer in layers)
-    # Equation 1 is for two bytes a number, hence the factor; layers below the first trained one keep nothing.
-    return int(2 * trained * tokens * sentences * width * (34 + 5 * heads * tokens / width))
+    # Equation 1 is for two bytes a number, and a step was measured to hold half as much again for a moment, hence the
+    # factor; layers below the first trained one keep nothing.
+    return int(3 * trained * tokens * sentences * width * (34 + 5 * heads * tokens / width))
 
 
 def _layers(module: nn.Module, name: str) -> nn.ModuleList:
