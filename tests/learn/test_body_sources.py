@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
+from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -105,12 +106,19 @@ def zipped(folder: Path, extra: str = f"{MPNET}/desktop.ini") -> bytes:
 
 @pytest.fixture
 def site(tiny_body_folder: Path, tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder on the path for packages; the tiny body's weights pass for those of mpnet."""
+    """The one folder in which packages are looked for; the tiny body's weights pass for those of mpnet."""
     folder = tmp_path / "site"
     folder.mkdir()
     weights = (tiny_body_folder / "model.safetensors").read_bytes()
     monkeypatch.setattr(body_sources, "MPNET_SHA256", hashlib.sha256(weights).hexdigest())
-    monkeypatch.syspath_prepend(folder)
+
+    def installed(name: str) -> Distribution:
+        found = next(iter(Distribution.discover(name=name, path=[str(folder)])), None)
+        if found is None:
+            raise PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(body_sources, "distribution", installed)
     return folder
 
 
