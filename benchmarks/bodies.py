@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -55,6 +56,7 @@ def main(
     output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
     """Print rates, the largest difference to float32, and the accuracy of logistic regression on each."""
+    load = os.getloadavg()[0]  # how busy the machine was with other things
     dataset = load_dataset(data)
     texts = list(dataset.texts)[:timed_sentences]
     bodies = {dtype: load_body(body, device="cpu", dtype=dtype) for dtype in ("float32", "bfloat16")}
@@ -72,6 +74,7 @@ def main(
         "command": f"{command} --timed-sentences {timed_sentences}",
         "processor": processor(),
         "threads": torch.get_num_threads(),
+        "load_average_before": load,
         "torch": torch.__version__,
         "data": dataset.name,
         "body": body,
