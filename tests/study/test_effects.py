@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import combinations, product
 from typing import Any
 
@@ -31,6 +30,9 @@ from ketfit.study.effects import (
     seeds_needed,
 )
 from ketfit.study.statistics import holm, paired_test
+from tests.study.simulation import at_least, at_most, no_collection
+
+__all__ = ["no_collection"]
 
 # Montgomery, Design and Analysis of Experiments: filtration rate (gal/h) of a 2^4 factorial in standard order.
 FILTRATION = [45, 71, 48, 65, 68, 60, 80, 65, 43, 100, 45, 104, 75, 86, 70, 96]
@@ -46,23 +48,6 @@ def factorial(names: str, levels: tuple[Any, ...] = (-1, 1)) -> list[Point]:
 
 def by_name(effects: Effects) -> dict[str, float]:
     return {term.name: term.effect for term in effects.terms}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_collection() -> Iterator[None]:
-    """statsmodels collects garbage for each family of p-values, which takes longer than these tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gc, "collect", lambda: 0)
-        yield
-
-
-def at_most(count: int, rate: float) -> int:
-    """What a process of this error rate exceeds once in a thousand times."""
-    return int(stats.binom.ppf(0.999, count, rate))
-
-
-def at_least(count: int, rate: float) -> int:
-    return int(stats.binom.ppf(0.001, count, rate))
 
 
 # Effects

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -34,6 +33,9 @@ from ketfit.study.statistics import (
     summarize,
     summarize_crossed,
 )
+from tests.study.simulation import at_least, at_most, no_collection
+
+__all__ = ["no_collection"]
 
 # Student (1908), hours of sleep gained by ten patients under two drugs.
 SLEEP_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -41,23 +43,6 @@ SLEEP_2 = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
 
 VALUES = arrays(np.float64, st.integers(3, 20), elements=st.floats(0, 1, width=32))
 PAIRS = st.integers(3, 20).flatmap(lambda n: arrays(np.float64, (2, n), elements=st.integers(0, 9101).map(float)))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_collection() -> Iterator[None]:
-    """statsmodels collects garbage for each family of p-values, which takes longer than these tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gc, "collect", lambda: 0)
-        yield
-
-
-def at_most(count: int, rate: float) -> int:
-    """What a process of this error rate exceeds once in a thousand times."""
-    return int(stats.binom.ppf(0.999, count, rate))
-
-
-def at_least(count: int, rate: float) -> int:
-    return int(stats.binom.ppf(0.001, count, rate))
 
 
 # Summaries

@@ -35,6 +35,7 @@ FEWEST_EFFECTS = 5
 
 
 def by_head(scans: Sequence[Scan]) -> list[list[Scan]]:
+    """The scans of each head on each body together, in order."""
     found: dict[tuple[str, str], list[Scan]] = {}
     for scan in scans:
         found.setdefault((scan.body, scan.head), []).append(scan)
@@ -42,6 +43,7 @@ def by_head(scans: Sequence[Scan]) -> list[list[Scan]]:
 
 
 def scan_pictures(analysis: Analysis, scans: Sequence[Scan], number: int) -> Iterator[Picture]:
+    """A panel for each scanned factor of one head, the reference as a dashed line; `number` is the first figure's."""
     body, head = scans[0].body, scans[0].head
     scans = [scan for scan in scans if len(scan.points) > 1]
     standing = [cell for cell in analysis.cells if cell.body == body and cell.standing]
@@ -105,6 +107,7 @@ def _level_places(axes: Axes, levels: Sequence[Any]) -> list[float]:
 
 
 def effect_pictures(each: HeadEffects, number: int) -> Iterator[Picture]:
+    """Sizes of the effects, means at each level, interactions, half-normal plot; `number` is the first figure's."""
     if each.effects is None:
         return
     where = f"{each.head} on {each.body}"
