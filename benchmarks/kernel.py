@@ -26,7 +26,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import typer
-from peers.step import PEERS, Array, Result, Step, benchmark_circuit, measure, read_numbers, write_numbers
+from peers.clock import measure
+from peers.step import PEERS, Array, Result, Step, benchmark_circuit, read_numbers, write_numbers
 
 import ketfit
 from ketfit import expectation, expectation_and_gradients
@@ -48,13 +49,12 @@ LEAN = ("lightning.qubit", "qulacs")  # these two hold a few states only
 FAST = ("tensorcircuit", *LEAN)
 SIZES: tuple[Sizes, ...] = (
     ((8, 10, 2, 4, 6), (32,), tuple(PEERS)),
-    ((2, 4), (1, 8, 128, 1024), FAST),
     ((12, 14), (32,), tuple(PEERS)),
     ((16,), (32,), LEAN),
     ((20,), (4,), LEAN),
     ((24,), (1,), LEAN),
-    ((6, 10), (1,), FAST),
-    ((6, 10), (128,), FAST),
+    ((2, 4), (1, 8, 128, 1024), FAST),
+    ((6, 10), (1, 128), FAST),
 )
 """Widths, batches and peers that are measured unless options choose others."""
 
@@ -72,6 +72,7 @@ def main(
     python: Annotated[Path, typer.Option(help="The peers' interpreter.")] = ROOT / "build/peers-env/bin/python",
     output: Annotated[Path | None, typer.Option(help="JSON file, written after every row.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the rows that the file has.")] = False,
+    realtime: Annotated[bool, typer.Option("--realtime", help="Counted steps at real-time priority (root).")] = False,
 ) -> None:
     """Time every simulator, compare its numbers with KetFit's, and print how many times slower it is."""
     if context.invoked_subcommand is not None:
@@ -79,6 +80,9 @@ def main(
     chosen = {} if qubits is None else {"qubits": qubits, "batches": batches}
     options = {**chosen, "peers": peers, "seconds": seconds, "timeout": timeout}
     names, report = start_report("kernel", "peers", PEERS, options)
+    if realtime:
+        os.environ["KETFIT_BENCHMARK_REALTIME"] = "1"
+        report["command"] += " --realtime"
     sizes: tuple[Sizes, ...] = SIZES if qubits is None else ((tuple(qubits), tuple(batches), tuple(PEERS)),)
     report |= {"tolerance": TOLERANCE, "gib_of_a_process": MEMORY / 2**30, "summary": [], "rows": []}
     if not python.exists():
@@ -90,7 +94,7 @@ def main(
         for width, batch, name in product(widths, samples, here):
             if (name, width, batch) in have or name not in names or width > WIDEST.get(name, width):
                 continue
-            row = measure_row(name, width, batch, python, seconds, timeout)
+            row = {**measure_row(name, width, batch, python, seconds, timeout), "realtime": realtime}
             report["rows"].append(row)
             report["summary"] = summarise(report["rows"])
             print(line_of(row), flush=True)
@@ -165,7 +169,7 @@ def measure_row(name: str, width: int, batch: int, python: Path, seconds: float,
         before = run_ours([*own, "--output", str(expected)])
         runs = {}
         for setting, variables in settings(name).items():
-            found = run(program, {"PYTHONPATH": str(ROOT / "src"), **variables}, timeout, MEMORY)
+            found = run(program, {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{HERE}", **variables}, timeout, MEMORY)
             runs[setting] = found if isinstance(found, str) else check_run(found, expected, given)
         after = run_ours([*own, "--output", str(expected)])
     peer = PEERS[name]

@@ -22,7 +22,8 @@ import psutil
 import torch
 import typer
 from kernel import autograd_step, draw_numbers, earlier, ketfit_step, run, start_report, write_json
-from peers.step import benchmark_circuit, measure
+from peers.clock import measure
+from peers.step import benchmark_circuit
 from watch import watched_kernel
 
 from ketfit import HeadConfig, QuantumHead, QuantumHeadClassifier, TrainConfig, expectation

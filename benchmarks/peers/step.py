@@ -1,8 +1,9 @@
 """One training step of the re-uploading circuit in one other simulator, timed.
 
-Runs in the environment that setup.sh makes, with this repository's `src` on PYTHONPATH for the circuit:
+Runs in the environment that setup.sh makes, with this repository's `src` on PYTHONPATH for the circuit and its
+`benchmarks` for the clock:
 
-    PYTHONPATH=src build/peers-env/bin/python benchmarks/peers/step.py qulacs --qubits 6 --batch 32 \
+    PYTHONPATH=src:benchmarks build/peers-env/bin/python benchmarks/peers/step.py qulacs --qubits 6 --batch 32 \
         --repeats 7 --seconds 60 --numbers in.npz --output out.npz
 
 A step is <Z_0> of each sample of a batch, every sample starting from |0...0>, and the gradients of the sum of these to
@@ -17,7 +18,6 @@ import json
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from peers.clock import measure
 
 from ketfit.circuit import Angle, Circuit, reuploading_circuit
 from ketfit.circuit.export import to_pennylane
@@ -125,22 +126,6 @@ def write_numbers(path: Path, result: Result, circuit: Circuit, batch: int) -> N
         sys.exit(f"the step gave arrays of shapes {shapes}")
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, values=values, grad_weights=grad_weights, grad_inputs=grad_inputs)
-
-
-def measure(step: Step, repeats: int, limit: float) -> tuple[Result, float, list[float]]:
-    """The last result, the seconds of the first step and those of each further one.
-
-    At least one further step runs; none begins `limit` seconds after the first step's end.
-    """
-    start = time.perf_counter()
-    result = step()
-    end_of_first = time.perf_counter()
-    seconds: list[float] = []
-    while not seconds or (len(seconds) < repeats and time.perf_counter() - end_of_first < limit):
-        begin = time.perf_counter()
-        result = step()
-        seconds.append(time.perf_counter() - begin)
-    return result, end_of_first - start, seconds
 
 
 def prepare_tensorcircuit(circuit: Circuit, weights: Array, inputs: Array) -> Step:
