@@ -55,7 +55,7 @@ noise: $(VENV)/demo.stamp $(VENV)/test.stamp
 studies: $(VENV)/demo.stamp $(VENV)/test.stamp mpnet
 	@test -n "$(SST)" || { echo "name the sentences: make studies SST=sst2.tsv (columns text and label)"; exit 2; }
 	for name in screening ablation; do \
-		$(BIN)/ketfit study run studies/$$name.toml -o studies/results/$$name --data $(SST) --body all-mpnet-base-v2 \
+		$(BIN)/ketfit study run studies/$$name.toml -o studies/results/$$name --data $(SST) --body all-mpnet-base-v2 --seeds 5 \
 		&& $(BIN)/ketfit study report studies/results/$$name || exit 1; \
 	done
 	$(BIN)/python benchmarks/studies.py --output benchmarks/results/studies.json

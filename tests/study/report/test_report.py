@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -15,13 +16,14 @@ import pytest
 from ketfit.errors import StudyError
 from ketfit.settings import read_toml
 from ketfit.study.plan import StudyPlan
-from ketfit.study.report import write_report
+from ketfit.study.report import SUMMARY, write_report
 from ketfit.study.report.canvas import apart
 from ketfit.study.report.page import to_toml
 from ketfit.study.report.wording import factor_name, interval, level_name, listed, p_value, points, seconds, sentence
 from ketfit.study.store import RECORD, ROWS, StudyRecord
 from tests.study.report.made_studies import HOSTILE, flat, make_study, study_settings
 
+RESULTS = sorted(path.parent for path in (Path(__file__).parents[3] / "studies" / "results").glob("*/study.json"))
 VOID = {"meta", "link", "br", "path", "use", "rect"}
 
 
@@ -242,7 +244,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, package: str) -> None:
     program = (
         f"import sys, pathlib; sys.modules[{package!r}] = None\n"
         "from ketfit.errors import MissingExtraError\n"
-        "from ketfit.study.report import write_report\n"
+        "from ketfit.study.report import SUMMARY, write_report\n"
         "try: write_report(pathlib.Path('.'))\n"
         "except MissingExtraError as error: print(error)"
     )
@@ -284,3 +286,15 @@ def test_names_are_pushed_apart_and_no_further() -> None:
     assert apart([1.0, 1.0, 1.0], 1) == [0.0, 1.0, 2.0]
     found = sorted(apart([0.1, 0.2, 0.25, 0.9], 0.2))
     assert all(b - a > 0.2 - 1e-9 for a, b in pairwise(found))
+
+
+@pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
+def test_the_committed_reports_say_what_their_rows_say(folder: Path, tmp_path: Path) -> None:
+    for name in (RECORD, ROWS):
+        shutil.copy(folder / name, tmp_path / name)
+    found, committed = write_report(tmp_path), json.loads((folder / SUMMARY).read_text())
+    assert found["answer"] == committed["answer"]
+    assert found["study"] == committed["study"]
+    assert found["study"]["missing"] == found["study"]["failed"] == 0
+    means = [[cell["accuracy"]["mean"] for cell in summary["cells"]] for summary in (found, committed)]
+    assert means[0] == pytest.approx(means[1], abs=1e-12)
