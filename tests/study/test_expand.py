@@ -219,3 +219,13 @@ def test_a_design_must_be_able_to_estimate_what_is_asked() -> None:
     assert len(tasks_of(factors=factors, design=fraction, heads=heads)) == 8
     with pytest.raises(ConfigError, match=r"head.connectivity"):
         tasks_of(factors=factors, design={**fraction, "estimate": "interactions"}, heads=heads)
+
+
+@pytest.mark.parametrize("dimension", [384, 768])
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "studies").glob("*.toml")), ids=lambda p: p.stem)
+def test_every_plan_of_the_repository_expands_on_both_bundled_bodies(path: Path, dimension: int) -> None:
+    plan = StudyPlan.read(path)
+    body = BODY.updated(dimension=dimension)
+    tasks = expand(plan, DATA, {entry.label: body for entry in plan.bodies})
+    assert {task.head for task in tasks} == set(plan.heads)
+    assert {task.seed for task in tasks} == set(plan.seeds)
