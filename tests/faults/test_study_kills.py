@@ -94,15 +94,20 @@ def children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
         return []
 
 
-def kill_once(study: Path, output: str, instant: float, victim: str) -> None:
-    """Begin or go on, and kill at `instant` seconds, unless it is done by then. Rows that were there stay there."""
+def kill_once(study: Path, output: str, rows_first: int, delay: float, victim: str) -> bool:
+    """Begin or go on, and kill `delay` seconds after so many rows are there; whether that came before the end.
+
+    Rows that were there stay there.
+    """
     rows = study / output / ROWS
     before = whole_lines(rows)
     process = start(study, output)
-    time.sleep(instant)
-    workers = children(process)
+    while whole_lines(rows).count(b"\n") < rows_first and process.poll() is None:
+        time.sleep(0.005)
+    time.sleep(delay)
+    workers, ran = children(process), process.poll() is None
     if victim == "worker" and workers:
-        random.Random(instant).choice(workers).kill()
+        random.Random(delay).choice(workers).kill()
         assert process.wait(PATIENCE) == 0, (study / f"{output}.log").read_text()
     else:
         process.send_signal(signal.SIGKILL)
@@ -110,20 +115,23 @@ def kill_once(study: Path, output: str, instant: float, victim: str) -> None:
         psutil.wait_procs(workers, timeout=PATIENCE)
     assert rows.exists() or not before
     assert whole_lines(rows).startswith(before)
+    return ran
 
 
 def test_kills_at_random_instants_cost_nothing_but_time(
     study: Path, unbroken: tuple[list[dict[str, Any]], float, float]
 ) -> None:
-    expected, first, end = unbroken
+    expected, first, _ = unbroken
     chance = random.Random(0)
-    number = 0
-    for kill in range(KILLS):
+    number = kills = 0
+    while kills < KILLS:
         output = f"killed-{number}"
-        # Most instants lie where rows are written, the others anywhere from the start.
-        instant = chance.uniform(0.8 * first if kill % 4 else 0, end)
-        kill_once(study, output, instant, chance.choice(("driver", "driver", "worker")))
-        if kill == KILLS - 1 or chance.random() < 0.25 or len(read_rows(study / output)) == len(expected):
+        # Most instants lie where rows are written, the others anywhere from the start. Rows tell how far a run is,
+        # whatever the machine does beside it.
+        there = chance.randrange(len(expected)) if kills % 4 else 0
+        delay = chance.uniform(0, 0.2 if kills % 4 else first)
+        kills += kill_once(study, output, there, delay, chance.choice(("driver", "driver", "worker")))
+        if kills == KILLS or chance.random() < 0.25 or len(read_rows(study / output)) == len(expected):
             assert start(study, output).wait(PATIENCE) == 0, (study / f"{output}.log").read_text()
             assert finished(study, output) == expected
             number += 1
