@@ -44,7 +44,6 @@ def test_rows_are_the_same_whoever_runs_them(plan: StudyPlan, tmp_path: Path) ->
     for folder, executor in zip(folders, executors, strict=True):
         progress = run_study(plan, folder, executor, command="test")
         assert progress == Progressed(done=10, failed=0, total=10, ran=10)
-        assert progress.is_complete
     first, second, third = map(bare, folders)
     assert len(first) == 10
     assert first == second == third

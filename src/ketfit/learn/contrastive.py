@@ -170,12 +170,14 @@ class _Trainer(SentenceTransformerTrainer):
     """The library's trainer, with batches in the order of the data, no model card, and an eye on the loss."""
 
     def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, *_: Any, **__: Any) -> BatchSampler:
+        """Batches in the order of the rows, which were drawn beforehand."""
         return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Nothing: the card would be filled from the sentences and with what the Hub says about them."""
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """The trainer's loss, refused if it is not finite."""
         loss: Any = super().compute_loss(*args, **kwargs)
         if not torch.isfinite(loss):
             raise TrainingError(f"the loss of tuning is {loss.item()}; lower the learning rate")
@@ -244,9 +246,11 @@ class _Run(TrainerCallback):
         return (step + 1) / (rise + 1) if step < rise else (self.total - step) / (self.total - rise)
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Seed the dropout of this step, so that a resumed run needs no state of a generator."""
         torch.manual_seed(int(numpy_stream(self.seed, "dropout", self.done).integers(2**62)))
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Count the step, and write the checkpoint if it is due."""
         self.done += 1
         self.bar.update(self.bar.task_ids[0], completed=self.done)
         if self.checkpoint is not None and _is_main_process() and time.monotonic() - self.saved >= CHECKPOINT_SECONDS:

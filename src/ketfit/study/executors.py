@@ -99,6 +99,7 @@ def _leave_with(driver: int) -> None:
     """End this worker when its driver is gone: nobody would take its results."""
 
     def watch() -> None:
+        """Wait for the driver's end, from a thread that the work does not see."""
         with contextlib.suppress(psutil.NoSuchProcess):
             psutil.Process(driver).wait()
         os._exit(1)

@@ -41,11 +41,6 @@ class Progressed:
     total: int
     ran: int = 0
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether every task has a row."""
-        return self.done + self.failed == self.total
-
 
 def run_study(
     plan: StudyPlan,
