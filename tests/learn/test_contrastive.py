@@ -26,7 +26,7 @@ from ketfit.errors import (
 )
 from ketfit.learn import contrastive, tuned
 from ketfit.learn.body import Body, load_body
-from ketfit.learn.contrastive import draw_pairs, spread_labels, tune_body
+from ketfit.learn.contrastive import alike, draw_pairs, spread_labels, tune_body
 from ketfit.learn.files import write_tensors
 from ketfit.model.tuning import ContrastiveConfig
 
@@ -100,6 +100,21 @@ class TestPairs:
         counts = np.array([np.bincount(codes[batch], minlength=3) for batch in np.split(order, 5)])
         assert (abs(counts - [8, 8, 4]) <= 1).all()
         assert order.tolist() != spread_labels(codes, np.random.default_rng(1)).tolist()
+
+    def test_pairs_alike_in_length_are_the_same_pairs_and_less_to_read(self) -> None:
+        chance = np.random.default_rng(0)
+        sentences = ["x" * int(size) for size in chance.integers(5, 200, 60)]
+        pairs = draw_pairs(np.repeat([0, 1], 30), 2, chance)
+        grouped = alike(pairs, sentences, 16, np.random.default_rng(0))
+        assert sorted(grouped) == sorted(pairs)
+        assert grouped == alike(pairs, sentences, 16, np.random.default_rng(0))
+        assert grouped != alike(pairs, sentences, 16, np.random.default_rng(1))
+
+        def read(order: list[tuple[int, int]]) -> int:
+            batches = [order[start : start + 16] for start in range(0, len(order), 16)]
+            return sum(len(batch) * max(len(sentences[pair[k]]) for pair in batch) for batch in batches for k in (0, 1))
+
+        assert read(grouped) < 0.75 * read(pairs)
 
     def test_every_pass_has_pairs_of_its_own(self) -> None:
         rows = contrastive._rows(TEXTS, np.repeat([0, 1], 4), QUICK.updated(epochs=2), seed=0)

@@ -192,6 +192,29 @@ class TestTuning:
         weighted = tune_fully(tiny_body, linear, TEXTS, LABELS, QUICK, sample_weight=[1, 1, 1, 0, 1, 1, 1, 0])[0]
         assert weighted.fingerprint == some.fingerprint
 
+    def test_batches_can_be_of_sentences_alike_in_length(
+        self, tiny_body: Body, linear: MLPHead, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        widths: list[list[int]] = []
+        plain = TunedModule.embed
+
+        def embed(module: TunedModule, tokens: Tensor) -> Tensor:
+            if module.training:
+                widths.append(tokens[:, module.names.index("attention_mask")].sum(dim=1).tolist())
+            return plain(module, tokens)
+
+        monkeypatch.setattr(TunedModule, "embed", embed)
+        spreads = []
+        for grouped in (True, False):
+            widths.clear()
+            config = QUICK.updated(group_by_length=grouped, batch_size=3, epochs=8)
+            tune_fully(tiny_body, linear, [*TEXTS[:6], "the film " * 4, "not a " * 6], LABELS, config)
+            epochs = [widths[start : start + 3] for start in range(0, len(widths), 3)]
+            assert len({str(sorted(width for batch in epoch for width in batch)) for epoch in epochs}) == 1
+            assert len({str(epoch) for epoch in epochs}) > 1, "in another order each time"
+            spreads.append(np.mean([max(batch) - min(batch) for batch in widths]))
+        assert spreads[0] < spreads[1]
+
     def test_bfloat16(self, tiny_body: Body, quantum: QuantumHeadClassifier, fresh_cache: Path) -> None:
         body, fitted = tune_fully(tiny_body, quantum, TEXTS, LABELS, QUICK.updated(precision="bfloat16"))
         assert {tensor.dtype for tensor in body.transformer.parameters()} == {torch.float32}

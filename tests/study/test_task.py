@@ -84,7 +84,7 @@ def test_logistic_regression_is_scikit_learns() -> None:
 )
 def test_the_choice_is_by_what_the_budget_says(monkeypatch: pytest.MonkeyPatch, selection: str, chosen: int) -> None:
     figures = iter([(0.9, 0.8), (0.2, 0.7), (0.5, 0.8), (0.6, 0.8)])
-    monkeypatch.setattr(task_module, "_validate", lambda *_: next(figures))
+    monkeypatch.setattr(task_module, "validate", lambda *_: next(figures))
     config = config_of("logistic-regression", [0.1, 0.2, 0.3, 0.4], selection, components=None)
     assert run_task(config, material())["result"]["chosen"] == chosen
 

@@ -132,7 +132,10 @@ def _rows(sentences: list[str], codes: NDArray[np.int64], config: ContrastiveCon
     """What the trainer sees, in its order, all passes one after the other."""
     chances = [numpy_stream(seed, "pairs", epoch) for epoch in range(config.epochs)]
     if config.loss == "cosine":
-        pairs = [pair for chance in chances for pair in draw_pairs(codes, config.pairs_per_sentence, chance)]
+        pairs = []
+        for chance in chances:
+            drawn = draw_pairs(codes, config.pairs_per_sentence, chance)
+            pairs += alike(drawn, sentences, config.batch_size, chance) if config.group_by_length else drawn
         return {
             "sentence1": [sentences[one] for one, _ in pairs],
             "sentence2": [sentences[other] for _, other in pairs],
@@ -155,6 +158,23 @@ def draw_pairs(codes: NDArray[np.int64], count: int, chance: np.random.Generator
             chosen = chance.choice(partners, count, replace=len(partners) < count)
             pairs += [(row, int(partner)) for partner in chosen]
     return [pairs[place] for place in chance.permutation(len(pairs))]
+
+
+def alike(
+    pairs: list[tuple[int, int]], sentences: Sequence[str], batch_size: int, chance: np.random.Generator
+) -> list[tuple[int, int]]:
+    """The same pairs in batches of about equal first and equal second sentences, the batches in random order.
+
+    A batch is padded to its longest sentence: on reviews in random batches half of what a body reads is padding.
+    """
+    one, other = (np.array([len(sentences[pair[side]]) for pair in pairs]) for side in (0, 1))
+    by_first = np.argsort(one, kind="stable")
+    stripes = np.array_split(by_first, max(1, round(math.sqrt(len(pairs) / batch_size))))
+    order = np.concatenate([stripe[np.argsort(other[stripe], kind="stable")] for stripe in stripes])
+    whole = len(order) // batch_size * batch_size
+    batches = order[:whole].reshape(-1, batch_size)
+    mixed = np.concatenate([batches[chance.permutation(len(batches))].ravel(), order[whole:]])
+    return [pairs[place] for place in mixed]
 
 
 def spread_labels(codes: NDArray[np.int64], chance: np.random.Generator) -> NDArray[np.int64]:
@@ -195,7 +215,7 @@ class _Run(TrainerCallback):
         self.done = self.first = 0  # steps taken in all, and before this process
         self.trained = {name: tensor for name, tensor in transformer.named_parameters() if tensor.requires_grad}
         self.optimizer = torch.optim.AdamW(
-            self.trained.values(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.trained.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.checkpoint: Path | None = None
         self.saved = 0.0

@@ -78,6 +78,10 @@ class TunedModule(nn.Module):
             embeddings: Tensor = self.transformer(features)["sentence_embedding"]
         return embeddings.to(next(self.head.parameters()).dtype)
 
+    def lengths(self, tokens: Tensor) -> Tensor | None:
+        """Tokens of each sentence, shape (batch,), if batches are to be of sentences alike in length."""
+        return tokens[:, self.names.index("attention_mask")].sum(dim=1) if self.config.group_by_length else None
+
     def parts(self) -> list[tuple[list[nn.Parameter], float]]:
         """Trained parameters and their learning rates: the body's, the angles', the linear layers'."""
         linear = {

@@ -93,6 +93,7 @@ def train(
         run.load(checkpoint)
     loaded = _load(module, samples)
     held = None if validation is None else _load(module, validation)
+    lengths = module.lengths(loaded.x) if isinstance(module, _Measures) else None
     # Else torch's team of threads, which it wakes for each loss and each step of the optimiser, waits for the kernel's.
     threads = kernel_first() if isinstance(module, QuantumHead) else nullcontext()
     with _bar(config.epochs, progress) as bar, threads:
@@ -101,7 +102,9 @@ def train(
             _seed_draws(module, seed, epoch)
             rate = learning_rate(config, epoch)
             module.train()
-            train_loss = run.train_epoch(_batches(loaded, config.batch_size, seed, epoch), rate, len(loaded), bar)
+            train_loss = run.train_epoch(
+                _batches(loaded, config.batch_size, seed, epoch, lengths), rate, len(loaded), bar
+            )
             module.eval()
             loss, accuracy = (None, None) if held is None else evaluate(module, held, config.batch_size)
             run.record(Epoch(epoch, rate, train_loss, loss, accuracy))
@@ -155,6 +158,13 @@ def _load(module: nn.Module, samples: Samples) -> Samples:
         one = module.load(samples.x[:1])
         small = one.nbytes * len(samples) <= _LOADED_BYTES
         return replace(samples, x=module.load(samples.x)) if small else samples
+
+
+@runtime_checkable
+class _Measures(Protocol):
+    """A module whose work for a sample depends on its length: None, or lengths that a batch's samples are alike in."""
+
+    def lengths(self, x: Tensor) -> Tensor | None: ...
 
 
 @runtime_checkable
@@ -317,9 +327,16 @@ def _copy(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
-def _batches(samples: Samples, batch_size: int, seed: int, epoch: int) -> Iterator[Samples]:
+def _batches(
+    samples: Samples, batch_size: int, seed: int, epoch: int, lengths: Tensor | None = None
+) -> Iterator[Samples]:
     # The order depends on the seed and the epoch alone, so that a resumed run needs no state of a generator.
-    order = torch.randperm(len(samples), generator=torch_stream(seed, "batches", epoch)).to(samples.y.device)
+    chance = torch_stream(seed, "batches", epoch)
+    order = torch.randperm(len(samples), generator=chance).to(samples.y.device)
+    if lengths is not None:
+        batches = torch.split(order[lengths[order].argsort(stable=True)], batch_size)
+        last = len(batches) - 1  # it may be short, and stays where the cuts below expect it
+        order = torch.cat([batches[place] for place in [*torch.randperm(last, generator=chance).tolist(), last]])
     # Once an epoch: picking the rows of every batch by itself would cost more than a small head's step.
     shuffled = (torch.split(tensor[order], batch_size) for tensor in (samples.x, samples.y, samples.weight))
     for x, y, weight in zip(*shuffled, strict=True):

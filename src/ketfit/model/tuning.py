@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ketfit.errors import ConfigError
 from ketfit.settings import Config, Finite, Positive
@@ -27,6 +27,9 @@ class _Tuning(Config):
     precision: Annotated[
         Precision, Field(description="Of the body's matrix products while it is tuned; its weights stay float32")
     ] = "float32"
+    group_by_length: Annotated[
+        bool, Field(description="Sentences of a step are alike in length, so that less is padded; not for triplets")
+    ] = False
 
 
 class ContrastiveConfig(_Tuning):
@@ -48,6 +51,12 @@ class ContrastiveConfig(_Tuning):
     warmup: Annotated[
         Finite, Field(ge=0, lt=1, description="Share of the steps in which the learning rate rises; then it falls")
     ] = 0.1
+
+    @model_validator(mode="after")
+    def _can_be_grouped(self) -> ContrastiveConfig:
+        if self.group_by_length and self.loss == "triplet":
+            raise ValueError("group_by_length=True takes labels apart, and triplets need all in a step; leave it out")
+        return self
 
 
 class FullConfig(_Tuning):

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.model.tuning import ContrastiveConfig
+from ketfit.model.tuning import Precision, TuneConfig, read_tuning
 from ketfit.settings import Config, Finite, Positive
 
 HeadKind = Literal["quantum", "logistic-regression", "svc", "mlp"]
@@ -52,21 +52,32 @@ class DataPlan(Config):
     validation_fraction: Annotated[float, Field(gt=0, lt=1, description="Share of the drawn that validates")] = 0.15
 
 
+def _tuning(value: Any) -> Any:
+    """A table without a method is contrastive."""
+    return read_tuning({"method": "contrastive", **value}, "tune") if isinstance(value, Mapping) else value
+
+
 class BodyPlan(Config):
-    """A sentence transformer: as it is, or tuned contrastively on the training sentences of each seed."""
+    """A sentence transformer: as it is, or tuned on the training sentences of each seed.
+
+    Contrastive tuning makes a body for each seed, which all heads share. End to end (``method = "full"``) makes one for
+    each seed and head; see `ketfit.study.together.Together`.
+    """
 
     name: Annotated[str, Field(min_length=1, description="A bundled body, a local folder, or a name on the Hub")]
     revision: Annotated[str | None, Field(description="Branch, tag or commit on the Hub")] = None
     tune: Annotated[
-        ContrastiveConfig | None,
-        BeforeValidator(lambda value: _table(ContrastiveConfig, value)),
+        TuneConfig | None,
+        BeforeValidator(_tuning),
         Field(description="How it is tuned; None is frozen"),
     ] = None
+    dtype: Annotated[Precision, Field(description="Numbers that it embeds with")] = "float32"
 
     @property
     def label(self) -> str:
         """What rows and reports call it."""
-        return self.name if self.tune is None else f"{self.name}, tuned"
+        how = {"contrastive": ", tuned", "full": ", end to end"}
+        return self.name if self.tune is None else self.name + how[self.tune.method]
 
 
 class BudgetPlan(Config):

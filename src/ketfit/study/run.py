@@ -19,12 +19,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ketfit.console import say
 from ketfit.learn.body import Body, load_body
 from ketfit.learn.data import Dataset, Split, few_shot_split, load_dataset
-from ketfit.model.tuning import ContrastiveConfig
+from ketfit.model.tuning import ContrastiveConfig, FullConfig
 from ketfit.study.executors import Arrays, Executor, Work
 from ketfit.study.expand import BodyFacts, DataFacts, expand
 from ketfit.study.plan import StudyPlan
 from ketfit.study.store import Draw, DrawKey, Row, RowsFile, StudyRecord, missing
 from ketfit.study.task import Task, attempt
+from ketfit.study.together import Together
 
 TUNING = "tuning.safetensors"
 """The checkpoint of the body that is being tuned; it is gone when the body is done."""
@@ -73,7 +74,7 @@ def run_study(
     data = DataFacts(
         name=dataset.name, fingerprint=dataset.fingerprint, size=len(dataset), n_classes=len(dataset.classes)
     )
-    bodies = {body.label: load_body(body.name, revision=body.revision) for body in plan.bodies}
+    bodies = {body.label: load_body(body.name, revision=body.revision, dtype=body.dtype) for body in plan.bodies}
     facts = {name: BodyFacts(fingerprint=body.fingerprint, dimension=body.dimension) for name, body in bodies.items()}
     tasks = expand(plan, data, facts)
     shared = _Shared(plan, dataset, bodies, tasks)
@@ -82,8 +83,10 @@ def run_study(
             plan, tasks, command=command, versions=_versions(), data=data, bodies=facts, draws=shared.draws()
         ).write(folder)
         wanted = missing(tasks, rows.rows, retry_failed)
-        shared.embed(wanted, folder / TUNING, progress)
-        execute(rows, executor, wanted, shared.arrays, progress)
+        apart = [task for task in wanted if not shared.is_together(task)]
+        shared.embed(apart, folder / TUNING, progress)
+        execute(rows, executor, apart, shared.arrays, progress)
+        shared.train_together(rows, [task for task in wanted if shared.is_together(task)], folder, progress)
         return count(tasks, rows.rows, ran=len(wanted))
 
 
@@ -118,11 +121,23 @@ class _Shared:
         """
         for label, draw in dict.fromkeys(map(self._embedding, tasks)):
             body, tuning = self.bodies[label], self.tunings[label]
-            if draw is not None and tuning is not None:
+            if draw is not None and isinstance(tuning, ContrastiveConfig):
                 body = self._tune(body, tuning, draw, checkpoint, progress)
             if progress:
                 say(f"{len(self.dataset):,} sentences of {self.dataset.name}; embedding with {label}")
             self.embeddings[label, draw] = body.encode(self.dataset.texts, progress=progress)
+
+    def is_together(self, task: Task) -> bool:
+        """Whether the body of a task is trained with its head."""
+        return isinstance(self.tunings[task.body], FullConfig)
+
+    def train_together(self, rows: RowsFile, tasks: Iterable[Task], folder: Path, progress: bool) -> None:
+        """Run the tasks whose body is trained with their head, one after the other on all cores of this machine."""
+        together = Together(self.dataset.texts, self.codes, folder, progress)
+        for task in tasks:
+            tuning = self.tunings[task.body]
+            assert isinstance(tuning, FullConfig)
+            rows.append(_row(task, together.attempt(task, self.bodies[task.body], tuning, self.splits[_draw(task)])))
 
     def _tune(self, body: Body, tuning: ContrastiveConfig, draw: DrawKey, checkpoint: Path, progress: bool) -> Body:
         from ketfit.learn.contrastive import tune_body
@@ -177,14 +192,16 @@ def execute(
     with _bar(len(tasks), progress) as bar:
         for place, outcome in executor.run(work, jobs):
             task = tasks[place]
-            run = {"host": socket.gethostname(), "finished": _now(), "seconds": outcome.get("timing")}
-            row = Row(
-                task=task.id, config=task.config, result=outcome.get("result"), error=outcome.get("error"), run=run
-            )
+            row = _row(task, outcome)
             rows.append(row)
             failed += row.error is not None
             rate = f"{bar.tasks[0].speed or 0:.1f}/s"
             bar.update(bar.task_ids[0], advance=1, rate=rate, failed=f"{failed} failed" if failed else "")
+
+
+def _row(task: Task, outcome: Mapping[str, Any]) -> Row:
+    run = {"host": socket.gethostname(), "finished": _now(), "seconds": outcome.get("timing")}
+    return Row(task=task.id, config=task.config, result=outcome.get("result"), error=outcome.get("error"), run=run)
 
 
 def _load_data(plan: StudyPlan) -> Dataset:

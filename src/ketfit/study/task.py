@@ -113,7 +113,34 @@ def run_task(config: Mapping[str, Any], material: Material) -> dict[str, Any]:
     Raises:
         KetFitError: no try could be trained, or a setting does not fit the data.
     """
-    train, validation, (X_test, y_test) = map(material.part, (material.train, material.validation, material.test))
+    train, validation, test = map(material.part, (material.train, material.validation, material.test))
+    return score(fit_tries(config, train, validation), *test)
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """The head of the best try, what came of all tries, which of them it was, and the seconds that each took.
+
+    ``validation_loss`` and ``validation_accuracy`` are those of `head`.
+    """
+
+    head: Head
+    tries: list[dict[str, Any]]
+    chosen: int
+    seconds: list[float]
+    validation_loss: float
+    validation_accuracy: float
+
+
+Part = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+def fit_tries(config: Mapping[str, Any], train: Part, validation: Part) -> Fitted:
+    """Fit the head of a task once for each try; the best is chosen on validation, the first of equals.
+
+    Raises:
+        KetFitError: no try could be trained, or a setting does not fit the data.
+    """
     tries: list[dict[str, Any]] = []
     seconds: list[float] = []
     best: tuple[tuple[float, ...], int, Head] | None = None  # rank, place among the tries, head
@@ -122,7 +149,7 @@ def run_task(config: Mapping[str, Any], material: Material) -> dict[str, Any]:
         head = build_head(config, value)
         try:
             head.fit(*train, validation=validation)
-            loss, accuracy = _validate(head, *validation)
+            loss, accuracy = validate(head, *validation)
         except TrainingError as error:
             tries.append({"value": value, "error": str(error)})
             continue
@@ -137,19 +164,26 @@ def run_task(config: Mapping[str, Any], material: Material) -> dict[str, Any]:
     if best is None:
         raise TrainingError(f"none of the tries could be trained; the first: {tries[0]['error']}")
     _, chosen, head = best
+    of_best = tries[chosen]
+    return Fitted(head, tries, chosen, seconds, of_best["validation_loss"], of_best["validation_accuracy"])
+
+
+def score(fitted: Fitted, X_test: NDArray[np.float32], y_test: NDArray[np.int64]) -> dict[str, Any]:
+    """The ``result`` and the ``timing`` of a task from its head and the test part."""
     start = time.perf_counter()
-    correct = head.predict(X_test) == y_test
+    correct = fitted.head.predict(X_test) == y_test
     result = {
-        "parameters": head.n_parameters_,
-        "chosen": chosen,
-        "tries": tries,
-        "validation_loss": tries[chosen]["validation_loss"],
-        "validation_accuracy": tries[chosen]["validation_accuracy"],
+        "parameters": fitted.head.n_parameters_,
+        "chosen": fitted.chosen,
+        "tries": fitted.tries,
+        "validation_loss": fitted.validation_loss,
+        "validation_accuracy": fitted.validation_accuracy,
         "test_size": len(y_test),
         "test_accuracy": float(correct.mean()),
         "correct": pack_bits(correct),
     }
-    timing = {"fit": seconds[chosen], "all_tries": sum(seconds), "test": time.perf_counter() - start}
+    seconds = fitted.seconds
+    timing = {"fit": seconds[fitted.chosen], "all_tries": sum(seconds), "test": time.perf_counter() - start}
     return {"result": result, "timing": timing}
 
 
@@ -168,8 +202,8 @@ def build_head(config: Mapping[str, Any], value: float) -> Head:
     return QuantumHeadClassifier(HeadConfig.from_mapping(settings), train, seed)
 
 
-def _validate(head: Head, X: NDArray[Any], y: NDArray[Any]) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy."""
+def validate(head: Head, X: NDArray[Any], y: NDArray[Any]) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy of a fitted head."""
     probabilities = head.predict_proba(X)
     loss = log_loss(y, probabilities, labels=np.arange(probabilities.shape[1]))
     return float(loss), float((head.predict(X) == y).mean())

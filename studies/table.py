@@ -1,0 +1,139 @@
+"""The table that asks whether a quantum head helps: three treatments of one body, the heads of table.toml.
+
+    python studies/table.py --data sst2.tsv
+
+It goes on where it was stopped: the bodies and the rows that are there stay. At the end it writes the report of each
+treatment into studies/results/table/, and table.md beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ketfit.model.tuning import ContrastiveConfig, FullConfig, TuneConfig
+from ketfit.study.executors import LocalExecutor
+from ketfit.study.plan import BodyPlan, DataPlan, StudyPlan
+from ketfit.study.report import write_report
+from ketfit.study.run import run_study
+from ketfit.study.store import StudyRecord, read_rows
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "table"
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What is done with the body: how, for how many seeds, and the heads that it is done for (all, if none is named)."""
+
+    title: str
+    tune: TuneConfig | None
+    seeds: int
+    heads: tuple[str, ...] = ()
+
+
+TREATMENTS = {
+    "frozen": Treatment("Frozen body", None, 10),
+    "contrastive": Treatment(
+        "Contrastively tuned body", ContrastiveConfig(precision="bfloat16", group_by_length=True), 5
+    ),
+    "full": Treatment(
+        "Body trained end to end with the head",
+        FullConfig(precision="bfloat16", group_by_length=True),
+        3,
+        ("logistic regression", "SVC", "paper, 10 qubits", "recommended"),
+    ),
+}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run what is missing, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", help="file with columns text and label; without it the table is written from rows")
+    parser.add_argument("--body", default="all-mpnet-base-v2")
+    parser.add_argument("--only", choices=TREATMENTS, action="append", help="of the treatments; may be repeated")
+    options = parser.parse_args(arguments)
+    for name in options.only or TREATMENTS:
+        if options.data:
+            command = f"python studies/table.py {shlex.join(arguments)}"
+            run_study(
+                plan_of(TREATMENTS[name], options.data, options.body),
+                RESULTS / name,
+                LocalExecutor(),
+                command=command,
+                progress=True,
+            )
+            write_report(RESULTS / name)
+    (RESULTS / "table.md").write_text(table(RESULTS), encoding="utf-8")
+    print((RESULTS / "table.md").read_text(encoding="utf-8"))
+
+
+def plan_of(treatment: Treatment, data: str, body: str) -> StudyPlan:
+    """The plan of table.toml under a treatment. What is tuned embeds in bfloat16, at half the time."""
+    plan = StudyPlan.read(HERE / "table.toml")
+    heads = {name: head for name, head in plan.heads.items() if not treatment.heads or name in treatment.heads}
+    bodies = (BodyPlan(name=body, tune=treatment.tune, dtype="bfloat16" if treatment.tune else "float32"),)
+    seeds = tuple(range(treatment.seeds))
+    return plan.updated(
+        name=f"{plan.name} {treatment.title}", bodies=bodies, seeds=seeds, heads=heads, data=DataPlan(source=data)
+    )
+
+
+def table(results: Path) -> str:
+    """Markdown, one table for each treatment that has rows."""
+    parts = []
+    for name, treatment in TREATMENTS.items():
+        summary = results / name / "summary.json"
+        if summary.exists():
+            parts += [f"### {treatment.title}\n", *_lines(results / name, json.loads(summary.read_text())), ""]
+    return "\n".join(parts)
+
+
+def _lines(folder: Path, summary: dict[str, Any]) -> Iterable[str]:
+    """The rows of one table; accuracies and differences in percent and points."""
+    compared = {row["head"]: row for row in summary["comparisons"]}
+    facts = _facts(folder)
+    seeds = max(len(cell["seeds"]) for cell in summary["cells"])
+    yield f"{seeds} seeds; differences are to logistic regression on the same seeds, with the test over seeds and"
+    yield "sentences and, in brackets, the paired t test over seeds alone.\n"
+    yield "| head | parameters | mean | spread | best | 95 % interval | difference | p | fit |"
+    yield "|---|---:|---:|---:|---:|---|---|---|---:|"
+    for cell in summary["cells"]:
+        mean, crossed = cell["accuracy"], cell["crossed"]
+        parameters, seconds = facts[cell["head"]]
+        columns = [cell["head"], f"{parameters:,}", f"{mean['mean']:.2%}", f"{100 * mean['spread']:.2f}"]
+        columns += [f"{cell['best']:.2%}", f"{crossed['low']:.2%} to {crossed['high']:.2%}"]
+        if (row := compared.get(cell["head"])) is None:
+            columns += ["", ""]
+        else:
+            test, paired = row["crossed"], row["paired"]
+            interval = f"[{100 * test['low']:+.2f}, {100 * test['high']:+.2f}]"
+            columns += [f"{100 * test['difference']:+.2f} {interval}", f"{_p(test)} ({_p(paired)})"]
+        yield "| " + " | ".join([*columns, f"{seconds:.1f} s"]) + " |"
+
+
+def _p(test: dict[str, Any]) -> str:
+    return "< 0.001" if test["p_value"] < 0.001 else f"{test['p_value']:.3f}"
+
+
+def _facts(folder: Path) -> dict[str, tuple[int, float]]:
+    """Parameters and median seconds of one fit (with the body, where it was trained too) of each head."""
+    rows, found = read_rows(folder), {}
+    for task in StudyRecord.read(folder).tasks:
+        row = rows.get(task.id)
+        if row is not None and row.result is not None:
+            seconds = row.run["seconds"]
+            found.setdefault(task.head, []).append((row.result.parameters, seconds.get("with_body", seconds["fit"])))
+    return {head: (own[0][0], float(np.median([second for _, second in own]))) for head, own in found.items()}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
