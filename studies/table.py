@@ -32,7 +32,7 @@ RESULTS = HERE / "results" / "table"
 
 @dataclass(frozen=True)
 class Treatment:
-    """What is done with the body: how, for how many seeds, and the heads that it is done for (all, if none is named)."""
+    """What is done with the body: how, for how many seeds, and the heads it is for (all, if none is named)."""
 
     title: str
     tune: TuneConfig | None
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
             )
             write_report(RESULTS / name)
     (RESULTS / "table.md").write_text(table(RESULTS), encoding="utf-8")
-    print((RESULTS / "table.md").read_text(encoding="utf-8"))
+    sys.stdout.write((RESULTS / "table.md").read_text(encoding="utf-8"))
 
 
 def plan_of(treatment: Treatment, data: str, body: str) -> StudyPlan:
@@ -131,7 +131,7 @@ def _facts(folder: Path) -> dict[str, tuple[int, float]]:
         row = rows.get(task.id)
         if row is not None and row.result is not None:
             seconds = row.run["seconds"]
-            found.setdefault(task.head, []).append((row.result.parameters, seconds.get("with_body", seconds["fit"])))
+            found.setdefault(task.head, []).append((row.result["parameters"], seconds.get("with_body", seconds["fit"])))
     return {head: (own[0][0], float(np.median([second for _, second in own]))) for head, own in found.items()}
 
 

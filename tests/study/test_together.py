@@ -54,7 +54,7 @@ def test_each_head_has_a_body_of_its_own(plan: StudyPlan, tmp_path: Path, traine
     results = {task.id: (task.head, task.seed) for task in StudyRecord.read(tmp_path).tasks}
     rows = read_rows(tmp_path)
     losses = {key: rows[name].result for name, key in results.items()}
-    assert len({result.validation_loss for result in losses.values() if result}) == 8
+    assert len({result["validation_loss"] for result in losses.values() if result}) == 8
     for row in rows.values():
         assert row.run["seconds"]["with_body"] > row.run["seconds"]["fit"]
     assert all(task.body == f"{plan.bodies[0].name}, end to end" for task in StudyRecord.read(tmp_path).tasks)
@@ -66,9 +66,9 @@ def test_the_body_is_trained(plan: StudyPlan, settings: dict[str, Any], tmp_path
     for row in read_rows(tmp_path / "full").values():
         result = row.result
         assert result is not None
-        before = result.tries[result.chosen]["validation_loss"]
+        before = result["tries"][result["chosen"]]["validation_loss"]
         kind = row.config["head"]["kind"]
-        assert (result.validation_loss == before) == (kind in ("svc", "logistic-regression"))
+        assert (result["validation_loss"] == before) == (kind in ("svc", "logistic-regression"))
 
 
 def test_what_stands_is_not_done_again(
