@@ -23,7 +23,7 @@ from ketfit.study.report.wording import factor_name, interval, level_name, liste
 from ketfit.study.store import RECORD, ROWS, StudyRecord
 from tests.study.report.made_studies import HOSTILE, flat, make_study, study_settings
 
-RESULTS = sorted(path.parent for path in (Path(__file__).parents[3] / "studies" / "results").glob("*/study.json"))
+RESULTS = sorted(path.parent for path in (Path(__file__).parents[3] / "studies" / "results").rglob("study.json"))
 VOID = {"meta", "link", "br", "path", "use", "rect"}
 
 
