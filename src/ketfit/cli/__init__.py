@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 import ketfit
+from ketfit.cli.app import app as web_demo
 from ketfit.cli.doctor import doctor
 from ketfit.cli.ending import Verbs
 from ketfit.cli.look import draw, inspect
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 for verb in (demo, fit, evaluate, predict, inspect, draw, doctor):
     app.command()(verb)
+app.command("app")(web_demo)
 app.add_typer(study_app, name="study")
 
 

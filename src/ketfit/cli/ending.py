@@ -41,9 +41,7 @@ class Verbs(TyperGroup):
                 raise
             _trace(ctx)
             told = " ".join(str(error).split())
-            say(
-                f"error: {type(error).__name__}: {told}; nobody foresaw this: run ketfit --debug ..., and report its trace"
-            )
+            say(f"error: {type(error).__name__}: {told}; nobody foresaw this: report what ketfit --debug ... prints")
             sys.exit(1)
 
 
