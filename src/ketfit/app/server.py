@@ -103,6 +103,14 @@ def make_app(traveller: Traveller, facts: list[tuple[str, str]], hosts: tuple[st
     outer: FastAPI = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     plain = ["ui-sans-serif", "system-ui", "sans-serif"]  # names, and no files to fetch
     theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=plain, font_mono=["ui-monospace", "monospace"])
+    theme.set(  # dark enough to be read on
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_hover_dark="*primary_600",
+        slider_color="*primary_700",
+        slider_color_dark="*primary_500",
+    )
     gr.mount_gradio_app(
         outer,
         Page(traveller, facts).build(),
