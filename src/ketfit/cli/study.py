@@ -9,12 +9,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from ketfit.cli.ending import interruptible
 from ketfit.console import print_report, say, two_columns
 
 app = typer.Typer(help="Compare heads over seeds: run a plan, see how far it is, report.", no_args_is_help=True)
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the study.", metavar="DIR")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -47,13 +45,10 @@ def run(
         ("--seeds", [seeds] if seeds else []),
     ):
         command += [word for value in values for word in (option, str(value))]
-    try:
+    with interruptible(f"all rows so far are in {output}: the same command goes on from there"):
         progress = run_study(
             plan, output, executor, command=shlex.join(command), retry_failed=retry_failed, progress=True
         )
-    except KeyboardInterrupt:
-        say(f"stopped; all rows so far are in {output}: the same command goes on from there")
-        raise typer.Exit(INTERRUPTED) from None
     report = {"study": plan.name, "folder": str(output), **asdict(progress)}
     print_report(report, as_json, two_columns(report), f"next: ketfit study report {output}")
     if progress.failed:

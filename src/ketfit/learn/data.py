@@ -60,7 +60,7 @@ class Dataset:
         if not texts:
             raise DataError(f"{self.name}: the data set is empty; it needs at least one row")
         for row, (text, label) in enumerate(zip(texts, labels, strict=True), start=1):
-            fault = _text_fault(text) or _label_fault(label)
+            fault = text_fault(text) or _label_fault(label)
             if fault:
                 raise DataError(f"{self.name}: row {row}{fault}")
             if isinstance(label, str) != isinstance(labels[0], str):
@@ -107,7 +107,8 @@ class Dataset:
         return Dataset(self.name, tuple(self.texts[i] for i in positions), cast("tuple[str, ...]", labels))
 
 
-def _text_fault(text: object) -> str:
+def text_fault(text: object) -> str:
+    """What is wrong with a sentence, to be put behind where it stands; "" if nothing is."""
     if _missing(text) or (isinstance(text, str) and not text.strip()):
         return ": the text is empty; remove the row or fill it"
     if not isinstance(text, str):

@@ -9,7 +9,7 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from ketfit.errors import DataError, MissingExtraError
 Columns = tuple[str, str]
 Content = tuple[list[Any], list[Any]]
 
-_DIALECTS: dict[str, dict[str, Any]] = {
+DIALECTS: dict[str, dict[str, Any]] = {
     "csv": {"delimiter": ","},
     "tsv": {"delimiter": "\t", "quoting": csv.QUOTE_NONE},
 }
-FORMATS = (*_DIALECTS, "jsonl", "parquet")
+FORMATS = (*DIALECTS, "jsonl", "parquet")
 
 _HUB_SECONDS = 5.0
 # Integers that come back the same when written again, so that the labels "1" and "01" are never merged.
@@ -74,7 +74,12 @@ def _decode(path: Path, encoding: str) -> str:
         raise DataError(f"{path}: unknown encoding {encoding!r}; use a Python codec such as 'utf-8'") from error
 
 
-def _require_columns(where: str, wanted: Sequence[str], present: Sequence[str]) -> None:
+def require_columns(where: str, wanted: Sequence[str], present: Sequence[str]) -> None:
+    """Refuse a table that lacks a column, or has two of one name.
+
+    Raises:
+        DataError: with the columns that there are.
+    """
     for column, count in Counter(present).items():
         if count > 1:
             raise DataError(f"{where}: {count} columns are named {column!r}; rename all but one")
@@ -94,20 +99,35 @@ def _read_delimited(path: Path, text: str, columns: Columns, format: str) -> Con
 
 
 def _delimited_rows(path: Path, text: str, columns: Sequence[str], format: str) -> Iterator[list[str]]:
-    records = _records(path, text, format)
+    records = numbered_records(path, io.StringIO(text, newline=""), format)
     header = next(records)[1]
-    _require_columns(str(path), columns, header)
+    require_columns(str(path), columns, header)
     places = [header.index(column) for column in columns]
-    hint = "quote a field that holds a comma" if format == "csv" else "a TSV field cannot hold a tab or a line break"
     for line, cells in records:
-        if len(cells) != len(header):
-            raise DataError(f"{path}, line {line}: {len(cells)} fields where the header has {len(header)}; {hint}")
+        check_fields(f"{path}, line {line}", cells, header, format)
         yield [cells[place] for place in places]
 
 
-def _records(path: Path, text: str, format: str) -> Iterator[tuple[int, list[str]]]:
-    """Every record with the number of the line on which it starts."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, **_DIALECTS[format])
+def check_fields(where: str, cells: Sequence[str], header: Sequence[str], format: str) -> None:
+    """Refuse a record of CSV or TSV with more or fewer fields than the header.
+
+    Raises:
+        DataError: with the usual cause.
+    """
+    if len(cells) != len(header):
+        hint = (
+            "quote a field that holds a comma" if format == "csv" else "a TSV field cannot hold a tab or a line break"
+        )
+        raise DataError(f"{where}: {len(cells)} fields where the header has {len(header)}; {hint}")
+
+
+def numbered_records(path: Path, lines: Iterable[str], format: str) -> Iterator[tuple[int, list[str]]]:
+    """Every record of CSV or TSV, the header first, with the number of the line on which it starts.
+
+    Raises:
+        DataError: a record is malformed or blank.
+    """
+    reader = csv.reader(lines, strict=True, **DIALECTS[format])
     while True:
         line = reader.line_num + 1
         try:
@@ -134,14 +154,19 @@ def _read_jsonl(path: Path, text: str, columns: Columns) -> Content:
     # Not str.splitlines: U+2028 and the like are ordinary characters inside a JSON string.
     for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
         where = f"{path}, line {number}"
-        record = _json_record(where, line)
-        _require_columns(where, columns, list(record))
+        record = json_record(where, line)
+        require_columns(where, columns, list(record))
         texts.append(record[columns[0]])
         labels.append(record[columns[1]])
     return texts, labels
 
 
-def _json_record(where: str, line: str) -> dict[str, Any]:
+def json_record(where: str, line: str) -> dict[str, Any]:
+    """The object on one line of a JSONL file.
+
+    Raises:
+        DataError: it is blank, malformed or not an object.
+    """
     if not line.strip():
         raise DataError(f"{where} is blank; remove it")
     try:
@@ -161,7 +186,7 @@ def _read_parquet(path: Path, columns: Columns) -> Content:
         raise DataError(f"{path}: the file is empty")
     try:
         with parquet.ParquetFile(path) as file:
-            _require_columns(str(path), columns, file.schema_arrow.names)
+            require_columns(str(path), columns, file.schema_arrow.names)
             table = file.read(columns=list(columns))
         return table[columns[0]].to_pylist(), table[columns[1]].to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -187,7 +212,7 @@ def read_hub(name: str, columns: Columns, split: str | None, revision: str | Non
         raise DataError(f"the Hub data set {name!r}, split {split!r}, cannot be read: {error}; {hint}") from error
     if split is None:
         raise DataError(f"the Hub data set {name!r} needs a split; name one with split=: {known}")
-    _require_columns(f"the Hub data set {name!r}", columns, table.column_names)
+    require_columns(f"the Hub data set {name!r}", columns, table.column_names)
     texts, labels = (list(table[column]) for column in columns)
     if isinstance(table.features[columns[1]], datasets.ClassLabel):
         labels = [None if label == -1 else label for label in labels]

@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -167,16 +167,32 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
         StorageError: it cannot be written; an older file of that name is untouched.
     """
+    with staged_file(path) as staged:
+        _write_through(staged, content)
+
+
+@contextlib.contextmanager
+def staged_file(path: Path) -> Iterator[Path]:
+    """A place beside `path` to write a file at, which is put in the place of `path` at the end of the context.
+
+    If the context fails, nothing of it remains, and an older file at `path` is untouched.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
     staged = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_through(staged, content)
+        yield staged
+        with staged.open("rb+") as file:
+            os.fsync(file.fileno())
         staged.replace(path)
         _flush_folder(path.parent)
     except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
         with contextlib.suppress(OSError):
             staged.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes | Path]) -> None:

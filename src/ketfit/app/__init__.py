@@ -1,0 +1,1 @@
+"""The web demo: ``journey`` computes, ``stations`` draws, ``page`` lays out and ``server`` guards and serves."""

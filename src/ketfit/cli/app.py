@@ -1,0 +1,86 @@
+"""``ketfit app``: a model in the browser."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ketfit.cli.options import DataFormat, DataSplit, Encoding, LabelColumn, Model, TextColumn
+from ketfit.console import say
+
+
+def app(
+    model: Model,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Labelled sentences, to fit logistic regression on and show it beside the quantum head."),
+    ] = None,
+    few_shot: Annotated[
+        int | None, typer.Option(help="Fit it on so many per label, those that fit --few-shot trained on.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 is this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 is any that is free.", min=0, max=65535)] = 7860,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    split: DataSplit = None,
+    encoding: Encoding = "utf-8",
+    data_format: DataFormat = None,
+) -> None:
+    """Show a model in the browser: the path of a sentence through its circuit, under shots and noise.
+
+    Needs the extra app. Until Ctrl-C; nothing is sent to or fetched from anywhere else.
+    """
+    from ketfit.app.journey import Traveller, fit_classical
+    from ketfit.app.server import serve
+    from ketfit.learn.data import few_shot_split, load_dataset
+    from ketfit.learn.text import TextClassifier
+
+    if few_shot is not None and data is None:
+        raise typer.BadParameter("--few-shot draws from --data; give that too")
+    say(f"loading {model}")
+    classifier = TextClassifier.from_pretrained(model)
+    facts = _facts(model)
+    classical = None
+    if data is not None:
+        columns = {"text_column": text_column, "label_column": label_column}
+        dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding)
+        name = dataset.name
+        if few_shot is not None:
+            parts = few_shot_split(dataset, few_shot, classifier.validation_fraction, classifier.seed)
+            dataset = dataset.take(parts.train)
+        classical = fit_classical(classifier, dataset)
+        facts.append(("logistic regression", f"fitted on {len(dataset):,} sentences of {name}"))
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        say(f"{host} can be reached by others, and nobody is asked for a password")
+    serve(
+        Traveller(classifier, classical), facts, host, port, lambda url: say(f"the demo is at {url} (Ctrl-C stops it)")
+    )
+
+
+def _facts(model: str) -> list[tuple[str, str]]:
+    """What the demo tells about a model, from its record."""
+    from ketfit.learn.files import find_model, load_model
+
+    head, record = load_model(find_model(model))
+    assert record.body is not None
+    counts = head.parameter_counts()
+    gates = head.circuit.gate_counts()
+    facts = [
+        ("model", model),
+        ("body", f"{record.body.name}, {'tuned' if record.body.tuned else 'frozen'}, {record.embedding_dim} numbers"),
+        ("classes", ", ".join(map(str, record.classes))),
+        (
+            "head",
+            f"{counts['total']:,} parameters: "
+            + ", ".join(f"{n:,} {name}" for name, n in counts.items() if n and name != "total"),
+        ),
+        ("encoders", f"{record.head.n_encoders} of {record.head.n_qubits} qubits"),
+        (
+            "QPU circuit",
+            f"{head.circuit.n_qubits} qubits, {gates['ry']} RY, {gates['cx']} CNOT, depth {head.circuit.depth()}",
+        ),
+        ("trained on", f"{record.train_size:,} sentences" + (f" of {record.data}" if record.data else "")),
+    ]
+    facts += [(name.replace("_", " "), f"{value:.4g}") for name, value in record.metrics.items()]
+    return facts

@@ -1,0 +1,69 @@
+"""``ketfit evaluate``: how good a saved model is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from ketfit.cli.options import AsJson, Data, DataFormat, DataSplit, Encoding, LabelColumn, Model, TextColumn
+from ketfit.console import evaluation, print_report, say
+
+
+def evaluate(
+    model: Model,
+    data: Data,
+    shots: Annotated[int | None, typer.Option(help="Read the QPU circuit from so many shots.")] = None,
+    noise: Annotated[
+        str | None, typer.Option(help="Noise of the QPU circuit: ionq-forte, ionq-aria, or a TOML file.")
+    ] = None,
+    trajectories: Annotated[
+        int | None, typer.Option(help="Average noise over so many trajectories; exact if left out.")
+    ] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="First switch off what the model was trained with.")] = False,
+    mitigate: Annotated[list[str], typer.Option(help="readout or zero_noise; may be repeated.")] = [],  # noqa: B006
+    repeats: Annotated[int, typer.Option(help="How often shots and trajectories are drawn anew.", min=1)] = 10,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    split: DataSplit = None,
+    encoding: Encoding = "utf-8",
+    data_format: DataFormat = None,
+    as_json: AsJson = False,
+) -> None:
+    """Accuracy of a saved model on labelled sentences, over all and by class, exact or as a device would have it.
+
+    Shots and noise are those the model was trained with, but for what the options change.
+    """
+    from ketfit.learn.compare import measure_head
+    from ketfit.learn.data import load_dataset
+    from ketfit.learn.text import TextClassifier
+    from ketfit.model.head import MEASUREMENT
+    from ketfit.simulate.noise import load_noise
+
+    columns = {"text_column": text_column, "label_column": label_column}
+    dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding)
+    say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
+    classifier = TextClassifier.from_pretrained(model)
+    classifier.check_labels(dataset.classes, dataset.name)
+    trained = classifier.classifier_.head_config_
+    settings = {name: off if exact else getattr(trained, name) for name, off in MEASUREMENT.items()}
+    given = {"shots": shots, "noise": noise and load_noise(noise), "trajectories": trajectories, "mitigation": mitigate}
+    settings |= {name: value for name, value in given.items() if value not in (None, [])}
+    classifier = classifier.with_measurement(**settings)
+    head = classifier.classifier_
+    embeddings = classifier.body_.encode(dataset.texts, progress=True)
+    drawn = repeats if head.head_config_.is_random else 1
+    accuracy, details = measure_head(head, embeddings, np.asarray(dataset.labels), drawn)
+    measured = head.head_config_.model_dump(mode="json", include=set(MEASUREMENT), exclude_defaults=True)
+    report = {
+        "model": model,
+        "data": dataset.name,
+        "size": len(dataset),
+        **asdict(accuracy),
+        "measurement": measured,
+        "temperature": head.temperature_,
+        **asdict(details),
+    }
+    print_report(report, as_json, evaluation(report))
