@@ -15,6 +15,7 @@ import ketfit
 from ketfit.cli.app import app as web_demo
 from ketfit.cli.doctor import doctor
 from ketfit.cli.ending import Verbs
+from ketfit.cli.energy import energy
 from ketfit.cli.look import draw, inspect
 from ketfit.cli.measure import evaluate
 from ketfit.cli.predict import predict
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, fit, evaluate, predict, inspect, draw, doctor):
+for verb in (demo, fit, evaluate, predict, inspect, draw, energy, doctor):
     app.command()(verb)
 app.command("app")(web_demo)
 app.add_typer(study_app, name="study")

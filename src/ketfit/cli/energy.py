@@ -1,0 +1,110 @@
+"""``ketfit energy``: what an inference costs on a QPU and in simulation, and where the two cross."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.table import Table
+
+from ketfit.console import plain, print_report
+from ketfit.errors import ConfigError
+
+_FORMATS = ("svg", "png", "pdf")
+
+
+def energy(
+    model: Annotated[str | None, typer.Argument(help="A saved model; without one, the paper's Figure 5.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file with a table [head].")] = None,
+    qpu: Annotated[str, typer.Option(help="Profile of the QPU, a name or a TOML file.")] = "ionq-forte-enterprise",
+    against: Annotated[
+        list[str], typer.Option(help="Profiles that simulate; the first gives the crossover. May be repeated.")
+    ] = ["nvidia-a100", "nvidia-h100", "amd-epyc-9654", "laptop"],  # noqa: B006 - Typer reads it, nothing writes it
+    shots: Annotated[int, typer.Option(help="Shots of an inference.", min=1)] = 1000,
+    plot: Annotated[Path | None, typer.Option(help="Picture to write: .svg, .png or .pdf.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Energy of one inference against qubits, on a QPU and in simulation; where they cross, and what that rests on."""
+    from ketfit.energy.crossover import FOLLOW_UP, PAPER, SHOTS, Comparison, assumptions_of
+    from ketfit.energy.profiles import ProcessorProfile, QpuProfile, StatevectorProfile, load_profile
+
+    if model is not None and config is not None:
+        raise typer.BadParameter("give a model or --config, not both")
+    if plot is not None and plot.suffix.removeprefix(".").lower() not in _FORMATS:
+        raise ConfigError(f"{plot}: a picture is .svg, .png or .pdf")
+    head = _head(model, config)
+    program = load_profile("statevector", StatevectorProfile)
+    spread = (shots, min(shots, SHOTS[1]), max(shots, SHOTS[2]))
+    comparison = Comparison(head, load_profile(qpu, QpuProfile), program, spread)
+    processors = [load_profile(name, ProcessorProfile) for name in against]
+    crossovers = [comparison.crossover(processor) for processor in processors]
+    rows = list(comparison.rows(processors, range(max(comparison.narrowest, 4), 57, 2)))
+    first = crossovers[0]
+    report: dict[str, Any] = {
+        "circuit": {name: getattr(head, name) for name in ("main_layers", "n_reuploads", "connectivity")},
+        "qpu": comparison.qpu.name,
+        "against": first.device,
+        "crossover_qubits": first.qubits,
+        "range": [first.earliest, first.latest],
+        "published": {"paper_estimate": PAPER, "follow_up_measurement": FOLLOW_UP},
+        "crossovers": [asdict(crossover) for crossover in crossovers],
+        "rows": [asdict(row) for row in rows],
+        "assumptions": [asdict(assumption) for assumption in assumptions_of(comparison, processors[0])],
+    }
+    if plot is not None:
+        from ketfit.energy.figure import draw_comparison
+        from ketfit.learn.files import write_file
+
+        picture = io.BytesIO()
+        metadata = {"Date": None} if plot.suffix.lower() == ".svg" else None
+        figure = draw_comparison(rows, first)
+        figure.savefig(picture, format=plot.suffix.removeprefix(".").lower(), metadata=metadata, dpi=120)
+        write_file(plot, picture.getvalue())
+        report["plot"] = str(plot)
+    print_report(report, as_json, _tables(report))
+
+
+def _head(model: str | None, config: Path | None) -> Any:
+    from ketfit.learn.files import find_model, load_model
+    from ketfit.model.config import FitConfig, HeadConfig
+
+    if model is not None:
+        return load_model(find_model(model))[0].config
+    if config is None:
+        return HeadConfig.paper()
+    head = FitConfig.from_toml(config).head
+    if head is None:
+        raise ConfigError(f"{config} has no table [head]; the head that fit would choose depends on the body")
+    return head
+
+
+def _tables(report: dict[str, Any]) -> Group:
+    crossings = Table("against", "crossover", "range", title=f"{report['qpu']}: qubits from which on it takes less")
+    for crossover in report["crossovers"]:
+        ends = f"{_shown(crossover['earliest'])} to {_shown(crossover['latest'])}"
+        crossings.add_row(plain(crossover["device"]), _shown(crossover["qubits"]), ends)
+    energies = Table("device", "qubits", "devices", "seconds", "joules", "range", "kind", title="one inference")
+    for row in report["rows"]:
+        if row["qubits"] % 10 == 0:
+            energies.add_row(
+                plain(row["device"]),
+                str(row["qubits"]),
+                f"{row['devices']:,}",
+                f"{row['seconds']:.2g}",
+                f"{row['joules']:.2g}",
+                f"{row['low']:.2g} to {row['high']:.2g}",
+                row["kind"],
+            )
+    grounds = Table("rests on", "value", "range", "basis", title=f"assumptions, against {report['against']}")
+    for ground in report["assumptions"]:
+        ends = f"{ground['low']:,.6g} to {ground['high']:,.6g}"
+        grounds.add_row(plain(ground["name"]), f"{ground['value']:,.6g}", ends, ground["basis"])
+    return Group(energies, grounds, crossings)
+
+
+def _shown(qubits: int | None) -> str:
+    return "none" if qubits is None else str(qubits)

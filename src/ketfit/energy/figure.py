@@ -1,0 +1,59 @@
+"""The comparison as a picture: energies with their bands, and what moves the crossover."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ketfit.energy.crossover import FOLLOW_UP, MOST_QUBITS, PAPER, Crossover, Row
+from ketfit.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COLORS = ("#1f5fa8", "#c4551b", "#6b7f2a", "#7a5195", "#4d4d4d")
+_MOST_SHIFTS = 8
+
+
+def draw_comparison(rows: Sequence[Row], crossover: Crossover) -> Figure:
+    """Joules of one inference against qubits, and the numbers that move the crossover most.
+
+    Raises:
+        MissingExtraError: Matplotlib is not installed.
+    """
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("Drawing the comparison", "'ketfit[draw]'") from error
+
+    with rc_context({"svg.hashsalt": "ketfit", "svg.fonttype": "none", "font.size": 9}):
+        figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
+        for color, device in zip(_COLORS, dict.fromkeys(row.device for row in rows), strict=False):
+            own = [row for row in rows if row.device == device]
+            x = [row.qubits for row in own]
+            label = f"{device} ({own[0].kind})"
+            left.plot(x, [row.joules for row in own], color=color, linewidth=1.8, label=label)
+            left.fill_between(x, [row.low for row in own], [row.high for row in own], color=color, alpha=0.13, lw=0)
+        for qubits, name in ((PAPER, "paper, 46"), (FOLLOW_UP, "follow-up, 34")):
+            left.axvline(qubits, color="#888888", linewidth=0.9, linestyle=(0, (4, 3)))
+            left.text(qubits + 0.4, 0.02, name, transform=left.get_xaxis_transform(), rotation=90, va="bottom")
+        left.set_yscale("log")
+        left.set_xlabel("qubits")
+        left.set_ylabel("joules of one inference")
+        left.legend(loc="upper left", frameon=False)
+        left.spines[["top", "right"]].set_visible(False)
+        shifts = [shift for shift in crossover.shifts if shift.at_low != shift.at_high][:_MOST_SHIFTS]
+        for place, shift in enumerate(shifts):
+            ends = sorted(MOST_QUBITS if end is None else end for end in (shift.at_low, shift.at_high))
+            right.plot(ends, [place, place], color=_COLORS[0], linewidth=7, solid_capstyle="butt")
+            right.text(ends[1] + 0.3, place, shift.name.replace("_", " "), va="center")
+        if crossover.qubits is not None:
+            right.axvline(crossover.qubits, color="#222222", linewidth=0.9)
+        right.set_ylim(max(len(shifts), 1) - 0.4, -0.7)
+        right.set_yticks([])
+        right.margins(x=0.9)
+        right.set_xlabel(f"crossover with {crossover.device}, one number moved at a time")
+        right.spines[["top", "right", "left"]].set_visible(False)
+    return figure

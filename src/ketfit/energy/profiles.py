@@ -1,0 +1,137 @@
+"""Devices as data: every number with its source and year, and a range wherever it is not published."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field, model_validator
+
+from ketfit.energy.quantities import Range
+from ketfit.errors import ConfigError
+from ketfit.settings import Config, Finite, read_toml
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+class Figure(Config):
+    """One number of a device, and where it is from.
+
+    A published one may stand alone; an assumed one needs the range in which it is believed to be.
+    """
+
+    value: Annotated[Finite, Field(ge=0, description="In the unit that its name ends with")]
+    low: Annotated[Finite | None, Field(ge=0, description="Lowest that it may be; none is the value")] = None
+    high: Annotated[Finite | None, Field(ge=0, description="Highest that it may be; none is the value")] = None
+    basis: Annotated[Literal["published", "assumed"], Field(description="Whether a source gives the value")]
+    source: Annotated[Name, Field(description="Who says so, or why it is believed")]
+    year: Annotated[int, Field(ge=1990, description="Of the source")]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Figure:
+        if self.basis == "assumed" and (self.low is None or self.high is None):
+            raise ValueError(f"value={self.value:g} is assumed; give low and high, between which it is believed to be")
+        low, high = self._ends()
+        if not low <= self.value <= high:
+            raise ValueError(f"low={low:g}, value={self.value:g} and high={high:g} are not in order")
+        return self
+
+    @property
+    def range(self) -> Range:
+        """The value and both ends."""
+        return Range(self.value, *self._ends())
+
+    def _ends(self) -> tuple[float, float]:
+        return self.value if self.low is None else self.low, self.value if self.high is None else self.high
+
+
+class Device(Config):
+    """What all devices have."""
+
+    name: Annotated[Name, Field(description="As a person writes it")]
+    power_watts: Annotated[Figure, Field(description="Drawn from the wall while it works")]
+
+
+class QpuProfile(Device):
+    """A QPU that runs one gate after another."""
+
+    kind: Literal["qpu"]
+    qubits: Annotated[int, Field(ge=1, description="How many it has")]
+    entangler: Annotated[Literal["zz", "ms"], Field(description="Its native two-qubit gate")]
+    time_1q_us: Annotated[Figure, Field(description="Of one pulse on one qubit")]
+    time_2q_us: Annotated[Figure, Field(description="Of one native two-qubit gate")]
+    readout_us: Annotated[Figure, Field(description="Reading all qubits, once a shot")]
+    reset_us: Annotated[Figure, Field(description="Preparing all qubits, once a shot")]
+    overhead_us: Annotated[Figure, Field(description="Cooling and all else between two shots")]
+
+
+class ProcessorProfile(Device):
+    """A GPU or a CPU that simulates."""
+
+    kind: Literal["gpu", "cpu"]
+    memory_gb: Annotated[Figure, Field(description="For the state, in units of 1e9 bytes")]
+    bandwidth_gb_s: Annotated[Figure, Field(description="Of its memory, at best")]
+    tflops: Annotated[Figure, Field(description="Single precision, at best")]
+    bandwidth_share: Annotated[Figure, Field(description="Of the bandwidth that a simulator gets")]
+    tflops_share: Annotated[Figure, Field(description="Of the arithmetic that a simulator gets")]
+    link_gb_s: Annotated[
+        Figure | None, Field(description="Between it and others of its kind, one way; none cannot be joined")
+    ] = None
+
+
+class StatevectorProfile(Config):
+    """What a program that holds all amplitudes does for a gate."""
+
+    kind: Literal["statevector"]
+    name: Annotated[Name, Field(description="As a person writes it")]
+    amplitude_bytes: Annotated[Figure, Field(description="Of one amplitude")]
+    gates_per_sweep: Annotated[Figure, Field(description="Gates applied in one pass over the memory")]
+    flops_per_rotation: Annotated[Figure, Field(description="Per amplitude; a CNOT needs none")]
+
+
+Profile = TypeVar("Profile", bound=Config)
+_KINDS: dict[str, type[Config]] = {
+    "qpu": QpuProfile,
+    "gpu": ProcessorProfile,
+    "cpu": ProcessorProfile,
+    "statevector": StatevectorProfile,
+}
+_FOLDER = resources.files("ketfit.energy").joinpath("profiles")
+
+
+def profile_names(kind: str | None = None) -> tuple[str, ...]:
+    """The profiles that come with KetFit, all or those of a kind: qpu, gpu, cpu, statevector."""
+    names = sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir() if entry.name.endswith(".toml"))
+    return tuple(name for name in names if kind in (None, _read(name)[1].get("kind")))
+
+
+def load_profile(source: str | Path, wanted: type[Profile]) -> Profile:
+    """A profile of the class `wanted`: one that comes with KetFit, by name, or a TOML file.
+
+    Raises:
+        ConfigError: there is no such profile, it is of another kind, or a number in it does not fit.
+    """
+    where, tables = _read(source)
+    kind = tables.get("kind")
+    found = _KINDS.get(kind) if isinstance(kind, str) else None
+    if found is None:
+        raise ConfigError(f"{where}: kind={kind!r}; known are {', '.join(_KINDS)}")
+    if not issubclass(found, wanted):
+        raise ConfigError(f"{where} is a profile of kind {kind!r}, which cannot stand here")
+    for name, table in tables.items():
+        if isinstance(table, dict):
+            tables[name] = Figure.from_mapping(table, where=f"{where}, table {name}")
+    return found.from_mapping(tables, where=where)
+
+
+def _read(source: str | Path) -> tuple[str, dict[str, object]]:
+    """How to call it, and its tables."""
+    if isinstance(source, str) and not source.endswith(".toml"):
+        entry = _FOLDER.joinpath(f"{source}.toml")
+        if "/" in source or "\\" in source or not entry.is_file():
+            names = ", ".join(sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir()))
+            raise ConfigError(f"unknown profile {source!r}; known are {names}, or name a .toml file")
+        with resources.as_file(entry) as path:
+            return f"profile {source}", read_toml(path)
+    return str(source), read_toml(source)

@@ -1,0 +1,140 @@
+"""What a circuit costs on a QPU: native gates, seconds, joules.
+
+A shot takes n1 t1 + n2 t2 + readout + reset + overhead, one gate after another, and the machine draws its power all the
+while: E = P * circuits * shots * time of a shot.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Literal
+
+from ketfit.circuit.circuit import Circuit
+from ketfit.energy.profiles import Figure, QpuProfile
+from ketfit.energy.quantities import Assumed, Modelled, Range
+from ketfit.errors import InputError
+
+Entangler = Literal["zz", "ms"]
+
+
+@dataclass(frozen=True, slots=True)
+class NativeGates:
+    """Gates that take time on the device: pulses on one qubit, and two-qubit gates. Rotations about Z take none.
+
+    Raises:
+        InputError: a count is negative.
+    """
+
+    one_qubit: int
+    two_qubit: int
+
+    def __post_init__(self) -> None:
+        if self.one_qubit < 0 or self.two_qubit < 0:
+            raise InputError(f"counts of gates cannot be negative, got {self.one_qubit} and {self.two_qubit}")
+
+
+def native_gates(circuit: Circuit, entangler: Entangler) -> NativeGates:
+    """What is left of `circuit` on a device with pulses of a quarter turn, free rotations about Z, and one entangler.
+
+    Each CNOT is one two-qubit gate, and basis changes around it: for ``zz`` a Hadamard on the target before and after;
+    for ``ms`` a quarter turn on the control before and after, and one on the target after. All that happens on a qubit
+    between two of its two-qubit gates is one rotation. With an RY in it, whose angle may be any, it takes two pulses
+    (one where, for ``ms``, the quarter turn on the target precedes the RY); without, at most one, and none where the
+    basis changes cancel. The angles are taken as generic, and every qubit is taken to be read out: pass the light cone
+    of those that are.
+
+    Args:
+        circuit: With RY and CNOT.
+        entangler: ``zz``, a rotation about ZZ as on IonQ Forte; or ``ms``, about XX as on IonQ Aria.
+    """
+    pulses = two_qubit = 0
+    roles: dict[int, str] = defaultdict(lambda: "start")  # in its last CNOT
+    rotated: dict[int, bool] = defaultdict(bool)
+    touched = {qubit for gate in circuit.gates for qubit in gate.qubits}
+    for gate in circuit.gates:
+        if gate.control is None:
+            rotated[gate.target] = True
+            continue
+        two_qubit += 1
+        for qubit, role in ((gate.control, "control"), (gate.target, "target")):
+            pulses += _pulses(entangler, roles[qubit], role, rotated[qubit])
+            roles[qubit], rotated[qubit] = role, False
+    pulses += sum(_pulses(entangler, roles[qubit], "end", rotated[qubit]) for qubit in touched)
+    return NativeGates(pulses, two_qubit)
+
+
+def _pulses(entangler: Entangler, before: str, after: str, rotated: bool) -> int:
+    """How many pulses stand between two CNOTs of a qubit, by its roles in them."""
+    if entangler == "zz":  # a Hadamard for each side on which it is a target; two of them cancel
+        return 2 if rotated else ((before == "target") + (after == "target")) % 2
+    if rotated:  # RY(t) Rx(-pi/2) = Rx(-pi/2) Rz(t), so that behind a target the RY comes free with the quarter turn
+        return 1 if before == "target" else 2
+    return 0 if after == "target" and before != "control" else int((before, after) != ("start", "end"))
+
+
+@dataclass(frozen=True, slots=True)
+class Assumption:
+    """One number that a result rests on."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    basis: Literal["published", "assumed", "chosen"]
+    source: str
+
+    @classmethod
+    def of(cls, name: str, figure: Figure) -> Assumption:
+        """A device's figure under a name of its own."""
+        ends = figure.range
+        return cls(name, ends.value, ends.low, ends.high, figure.basis, f"{figure.source} ({figure.year})")
+
+
+@dataclass(frozen=True, slots=True)
+class QpuCost:
+    """Time on the device and energy of some circuits, without queue and compiling, and what the numbers rest on."""
+
+    seconds: Range
+    energy: Modelled | Assumed
+    assumptions: tuple[Assumption, ...]
+
+
+def qpu_cost(gates: NativeGates, circuits: int, shots: int, profile: QpuProfile) -> QpuCost:
+    """Seconds and joules of `circuits` circuits of so many native `gates` each, run `shots` times each.
+
+    The ends of the ranges have every figure of the profile at its lowest or its highest at once. The energy is
+    `Modelled` if all of them are published and `Assumed` if one is not.
+
+    Args:
+        gates: Of one circuit, after transpilation: `native_gates`, or a compiler's own count.
+        circuits: How many are run.
+        shots: How often each of them is.
+        profile: The device, from `ketfit.energy.profiles.load_profile`.
+
+    Raises:
+        InputError: a count is negative.
+    """
+    if circuits < 0 or shots < 0:
+        raise InputError(f"counts cannot be negative, got {circuits} circuits and {shots} shots")
+    figures = {
+        "one-qubit gate (us)": (profile.time_1q_us, gates.one_qubit),
+        "two-qubit gate (us)": (profile.time_2q_us, gates.two_qubit),
+        "readout (us)": (profile.readout_us, 1),
+        "reset (us)": (profile.reset_us, 1),
+        "overhead of a shot (us)": (profile.overhead_us, 1),
+    }
+    runs = circuits * shots
+    ends = [
+        1e-6 * runs * sum(getattr(figure.range, end) * count for figure, count in figures.values())
+        for end in ("value", "low", "high")
+    ]
+    seconds, power = Range(*ends), profile.power_watts.range
+    joules = Range(power.value * seconds.value, power.low * seconds.low, power.high * seconds.high)
+    used = {"QPU power (W)": profile.power_watts} | {name: figure for name, (figure, count) in figures.items() if count}
+    published = all(figure.basis == "published" for figure in used.values())
+    return QpuCost(
+        seconds,
+        Modelled(joules) if published else Assumed(joules),
+        tuple(Assumption.of(name, figure) for name, figure in used.items()),
+    )

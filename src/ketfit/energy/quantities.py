@@ -1,0 +1,93 @@
+"""Ranges and energies. An energy knows how it was come by, and kinds do not add up: not for mypy, not at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, final
+
+from ketfit.errors import InputError
+
+Kind = Literal["measured", "modelled", "assumed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A number with the lowest and the highest that it may well be.
+
+    Raises:
+        InputError: the three are not in order.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.value <= self.high:
+            raise InputError(f"a range goes from low over value to high, got {self.low}, {self.value}, {self.high}")
+
+    def __add__(self, other: Range) -> Range:
+        return Range(self.value + other.value, self.low + other.low, self.high + other.high)
+
+    def map(self, function: Callable[[float], float]) -> Range:
+        """The range of a function that rises with its argument."""
+        return Range(function(self.value), function(self.low), function(self.high))
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """Joules, of one of the three kinds below. This base is for reading only: it cannot be added."""
+
+    joules: Range
+
+    @property
+    def kind(self) -> Kind:
+        """How the number was come by."""
+        raise NotImplementedError
+
+    def per(self, count: int) -> Range:
+        """Joules for each of `count` things."""
+        return self.joules.map(lambda joules: joules / count)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Measured(Energy):
+    """Read from a counter of the machine that did the work; nothing in it is a model."""
+
+    @property
+    def kind(self) -> Literal["measured"]:
+        """``measured``."""
+        return "measured"
+
+    def __add__(self, other: Measured) -> Measured:
+        return Measured(self.joules + other.joules) if isinstance(other, Measured) else NotImplemented
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Modelled(Energy):
+    """Worked out by a formula in which every number of the device is published."""
+
+    @property
+    def kind(self) -> Literal["modelled"]:
+        """``modelled``."""
+        return "modelled"
+
+    def __add__(self, other: Modelled) -> Modelled:
+        return Modelled(self.joules + other.joules) if isinstance(other, Modelled) else NotImplemented
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Assumed(Energy):
+    """Worked out by a formula in which at least one number that matters is an assumption."""
+
+    @property
+    def kind(self) -> Literal["assumed"]:
+        """``assumed``."""
+        return "assumed"
+
+    def __add__(self, other: Assumed) -> Assumed:
+        return Assumed(self.joules + other.joules) if isinstance(other, Assumed) else NotImplemented

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ketfit.circuit import Angle, Circuit, cx, ry
+from ketfit.circuit.ansatz import reuploading_circuit
+from ketfit.circuit.export import to_qiskit
+from ketfit.energy.profiles import QpuProfile, load_profile, profile_names
+from ketfit.energy.qpu import NativeGates, native_gates, qpu_cost
+from ketfit.energy.quantities import Assumed, Modelled
+from ketfit.errors import InputError
+from tests.circuits import random_circuit
+
+BASES = {"zz": ["cz", "rz", "sx", "x"], "ms": ["rxx", "rz", "sx", "x"]}
+PAPERS = [(5, 1, 1, 2, 2), (6, 2, 1, 1, 1), (7, 1, 1, 4, 3), (4, 3, 1, 2, 2)]
+
+
+@pytest.fixture
+def forte() -> QpuProfile:
+    return load_profile("ionq-forte", QpuProfile)
+
+
+def transpiled(circuit: Circuit, entangler: str) -> NativeGates:
+    """Qiskit's own count, at angles that are nothing special."""
+    from qiskit import transpile
+
+    rng = random.Random(0)
+    weights = [rng.uniform(0.3, 1.2) for _ in range(circuit.n_weights)]
+    inputs = [rng.uniform(0.3, 1.2) for _ in range(circuit.n_inputs)]
+    native = transpile(
+        to_qiskit(circuit, weights, inputs), basis_gates=BASES[entangler], optimization_level=1, seed_transpiler=0
+    )
+    counts = native.count_ops()
+    return NativeGates(counts["sx"] + counts.get("x", 0), counts[BASES[entangler][0]])
+
+
+@pytest.mark.parametrize("shape", PAPERS)
+def test_counts_of_zz_are_qiskits(shape):
+    circuit = reuploading_circuit(*shape).light_cone((0,))
+    assert native_gates(circuit, "zz") == transpiled(circuit, "zz")
+
+
+@pytest.mark.parametrize("shape", PAPERS)
+def test_counts_of_ms_are_qiskits_to_a_fifth_and_not_below(shape):
+    circuit = reuploading_circuit(*shape).light_cone((0,))
+    ours, theirs = native_gates(circuit, "ms"), transpiled(circuit, "ms")
+    assert ours.two_qubit == theirs.two_qubit
+    assert theirs.one_qubit <= ours.one_qubit <= 1.25 * theirs.one_qubit
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_counts_of_random_circuits_are_qiskits_where_it_removes_no_cnot(seed):
+    circuit = random_circuit(6, 24, seed)
+    theirs = transpiled(circuit, "zz")
+    ours = native_gates(circuit, "zz")
+    if theirs.two_qubit < ours.two_qubit:
+        assert theirs.one_qubit <= ours.one_qubit
+    else:
+        assert ours == theirs
+
+
+def test_counts_by_hand():
+    w = [Angle("weight", k) for k in range(2)]
+    assert native_gates(Circuit.from_gates(1, [ry(0, w[0]), ry(0, w[1])]), "zz") == NativeGates(2, 0)
+    block = Circuit.from_gates(2, [cx(0, 1), ry(1, w[0])])
+    assert native_gates(block, "zz") == NativeGates(1 + 2, 1)  # a Hadamard before; the one after joins the RY
+    assert native_gates(block, "ms") == NativeGates(2 + 1, 1)  # the control's two; the RY comes with the quarter turn
+    assert native_gates(Circuit(3, (), 0, 0), "zz") == NativeGates(0, 0)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**4), st.integers(0, 10**4), st.integers(1, 100), st.integers(1, 10**5))
+def test_cost_is_the_formula(seed, one_qubit, two_qubit, circuits, shots):
+    profile = load_profile(random.Random(seed).choice(profile_names("qpu")), QpuProfile)
+    cost = qpu_cost(NativeGates(one_qubit, two_qubit), circuits, shots, profile)
+    for end in ("value", "low", "high"):
+        figure = {
+            name: getattr(getattr(profile, name).range, end) for name in type(profile).model_fields if "_us" in name
+        }
+        shot = one_qubit * figure["time_1q_us"] + two_qubit * figure["time_2q_us"]
+        shot += figure["readout_us"] + figure["reset_us"] + figure["overhead_us"]
+        seconds = 1e-6 * circuits * shots * shot
+        assert getattr(cost.seconds, end) == pytest.approx(seconds)
+        power = getattr(profile.power_watts.range, end)
+        assert getattr(cost.energy.joules, end) == pytest.approx(seconds * power)
+
+
+def test_one_assumed_figure_makes_the_energy_assumed(forte):
+    gates = NativeGates(10, 5)
+    assert isinstance(qpu_cost(gates, 1, 1, forte).energy, Assumed)
+    published = {name: value.updated(basis="published") for name, value in forte if name.endswith(("_us", "_watts"))}
+    assert isinstance(qpu_cost(gates, 1, 1, forte.updated(**published)).energy, Modelled)
+
+
+def test_only_what_is_used_is_assumed(forte):
+    names = [assumption.name for assumption in qpu_cost(NativeGates(0, 5), 1, 1, forte).assumptions]
+    assert "two-qubit gate (us)" in names
+    assert "one-qubit gate (us)" not in names
+
+
+def test_counts_cannot_be_negative(forte):
+    with pytest.raises(InputError, match="-1"):
+        NativeGates(-1, 0)
+    with pytest.raises(InputError, match="-3"):
+        qpu_cost(NativeGates(1, 1), 1, -3, forte)

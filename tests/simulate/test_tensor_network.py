@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ketfit import expectation
+from ketfit.circuit import Circuit
+from ketfit.circuit.ansatz import reuploading_circuit
+from ketfit.errors import CircuitError, InputError, InsufficientMemoryError, MissingExtraError
+from ketfit.simulate.tensor_network import network_expectation, plan_contraction
+from tests.circuits import random_angles, random_circuit
+
+
+def by_statevector(circuit, weights, inputs, qubits):
+    return expectation(circuit, torch.tensor(weights), torch.tensor(inputs)[None], qubits=qubits)[0].numpy()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(2, 8), st.integers(4, 40), st.integers(0, 10**6), st.data())
+def test_equals_the_statevector_on_random_circuits(n_qubits, n_gates, seed, data):
+    circuit = random_circuit(n_qubits, n_gates, seed)
+    qubits = data.draw(st.lists(st.integers(0, n_qubits - 1), min_size=1, max_size=3, unique=True))
+    weights, inputs = random_angles(circuit, seed)
+    found = network_expectation(circuit, weights, inputs, qubits)
+    np.testing.assert_allclose(found, by_statevector(circuit, weights, inputs, qubits), atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "shape", [(6, 1, 1, 1, 2), (8, 2, 1, 1, 1), (12, 1, 1, 2, 1), (20, 1, 1, 1, 1), (20, 1, 1, 3, 1)]
+)
+def test_equals_the_statevector_on_the_papers_circuit(shape):
+    circuit = reuploading_circuit(*shape)
+    weights, inputs = random_angles(circuit, 1)
+    np.testing.assert_allclose(
+        network_expectation(circuit, weights, inputs), by_statevector(circuit, weights, inputs, (0,)), atol=1e-6
+    )
+
+
+def test_width_does_not_grow_with_the_qubits():
+    narrow, wide = (plan_contraction(reuploading_circuit(n, 1, 1, 1, 1)) for n in (30, 90))
+    assert wide.largest <= 4 * narrow.largest
+    assert wide.largest < 2**14
+    assert wide.multiplications < 5 * narrow.multiplications
+
+
+def test_wide_circuit_of_known_answer():
+    n = 60  # no rotation turns: the state stays |0...0>, and a half turn of input 0 goes once around the ring
+    circuit = reuploading_circuit(n, 1, 1, 1, 1)
+    still, turned = np.zeros(n), np.zeros(n)
+    turned[0] = np.pi
+    weights = np.zeros(circuit.n_weights)
+    assert network_expectation(circuit, weights, still)[0] == pytest.approx(1)
+    bits = [1] + [0] * (n - 1)
+    for gate in circuit.gates:
+        if gate.control is not None:
+            bits[gate.target] ^= bits[gate.control]
+    for qubit in (0, 7, n - 1):
+        assert network_expectation(circuit, weights, turned, (qubit,))[0] == pytest.approx(1 - 2 * bits[qubit])
+
+
+def test_same_plan_twice():
+    plans = [plan_contraction(reuploading_circuit(10, 1, 1, 2, 2)) for _ in range(2)]
+    assert plans[0].multiplications == plans[1].multiplications
+    assert plans[0].path == plans[1].path
+
+
+def test_too_much_memory_is_said_before_it_starts(monkeypatch):
+    circuit = reuploading_circuit(12, 1, 1, 2, 2)
+    weights, inputs = random_angles(circuit, 0)
+    need = plan_contraction(circuit).bytes_needed
+    monkeypatch.setattr("ketfit.simulate.tensor_network._contract", lambda *_: pytest.fail("it started"))
+    with pytest.raises(InsufficientMemoryError, match=r"needs .* and .* are there"):
+        network_expectation(circuit, weights, inputs, memory=need - 1)
+
+
+def test_what_does_not_fit():
+    circuit = reuploading_circuit(4, 1, 1, 1, 1)
+    weights, inputs = random_angles(circuit, 0)
+    with pytest.raises(InputError, match="reads 4 inputs"):
+        network_expectation(circuit, weights)
+    with pytest.raises(InputError, match="weights"):
+        network_expectation(circuit, weights[1:], inputs)
+    with pytest.raises(CircuitError, match="9"):
+        network_expectation(circuit, weights, inputs, (9,))
+
+
+def test_without_the_packages(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cotengra", None)
+    with pytest.raises(MissingExtraError, match=r"ketfit\[network\]"):
+        plan_contraction(reuploading_circuit(4, 1, 1, 1, 1))
+
+
+def test_a_qubit_that_nothing_touches():
+    assert network_expectation(Circuit(3, (), 0, 0), [])[0] == 1
+
+
+def test_equals_quimb_on_a_wide_circuit():
+    from quimb.tensor import Circuit as QuimbCircuit
+
+    circuit = reuploading_circuit(24, 1, 1, 1, 1)
+    weights, inputs = random_angles(circuit, 3)
+    values = {"weight": weights, "input": inputs}
+    theirs = QuimbCircuit(24)
+    for gate in circuit.light_cone((0,)).gates:
+        if gate.angle is None:
+            theirs.apply_gate("CX", gate.control, gate.target)
+        else:
+            theirs.apply_gate("RY", values[gate.angle.source][gate.angle.index], gate.target)
+    expected = theirs.local_expectation(np.diag([1.0, -1.0]), (0,), optimize="greedy")
+    assert network_expectation(circuit, weights, inputs)[0] == pytest.approx(np.real(expected), abs=1e-9)
