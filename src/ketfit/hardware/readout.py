@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,6 +20,18 @@ from ketfit.simulate.shots import draw_counts, expectations, rotation_angles, ro
 Mitigation = Literal["readout", "zero_noise"]
 FOLDS, DEGREE = (1, 3, 5), 2
 RESAMPLES = 200
+
+
+def checked_mitigation(names: Iterable[str]) -> tuple[Mitigation, ...]:
+    """Names of mitigations, if all of them are.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    given = set(names)
+    if unknown := given - {"readout", "zero_noise"}:
+        raise ConfigError(f"unknown mitigation {min(unknown)!r}; known are 'readout' and 'zero_noise'")
+    return tuple(name for name in get_args(Mitigation) if name in given)
 
 
 @dataclass(frozen=True)
@@ -38,9 +50,7 @@ class Measurement:
     mitigation: tuple[Mitigation, ...] = ()
 
     def __post_init__(self) -> None:
-        unknown = set(self.mitigation) - {"readout", "zero_noise"}
-        if unknown:
-            raise ConfigError(f"unknown mitigation {min(unknown)!r}; known are 'readout' and 'zero_noise'")
+        checked_mitigation(self.mitigation)
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -68,7 +78,7 @@ class Measurement:
         return bound + (self._calibration() if "readout" in self.mitigation else [])
 
     def _calibration(self) -> list[BoundCircuit]:
-        """The measured qubits at 0, the others at 1, for an empty circuit is refused here and there; and the opposite."""
+        """The measured qubits at 0 and the others at 1, since many refuse an empty circuit; and the opposite."""
         width = self.circuit.n_qubits
         return [
             BoundCircuit(

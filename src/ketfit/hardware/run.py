@@ -100,7 +100,7 @@ def _check_gates(planned: Planned, session: Session) -> None:
     batches = plan_batches(
         list(dict(zip(keys, planned.circuits, strict=True)).values()), session.description.limits.circuits
     )
-    gates: list[GateCounts] = [each for batch in batches for each in session.backend.count_gates(batch)]
+    gates = [each for batch in batches for each in session.backend.count_gates(batch)]
     now = estimate(gates, plan.shots, plan.device, mitigated=plan.is_mitigated_by_provider)
     if now != plan.cost:
         raise LedgerError(

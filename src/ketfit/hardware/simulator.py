@@ -6,7 +6,7 @@ Jobs are files in a folder, so that they may be submitted and fetched by differe
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,6 @@ class Simulator:
         return content
 
 
-@torch.no_grad()
 def sample(
     circuits: Sequence[BoundCircuit],
     shots: int,
@@ -133,7 +132,7 @@ def sample(
     """Counts of each circuit, drawn from the distribution of our own engine.
 
     Args:
-        circuits: What to run; those of one shape run together.
+        circuits: What to run.
         shots: Of each.
         seed: With `number`, the source of chance.
         number: Of the job.
@@ -142,23 +141,42 @@ def sample(
     Raises:
         RefusedError: a circuit measures more qubits than a joint distribution is computed for.
     """
+    found: dict[int, Counts] = {}
+    generator = torch_stream(seed, "shots", number)
+    for places, distribution in _groups(circuits, noise, trajectories, generator):
+        width = len(circuits[places[0]].measured)
+        for place, row in zip(places, draw_counts(distribution, shots, generator).long().tolist(), strict=True):
+            found[place] = {f"{reading:0{width}b}": count for reading, count in enumerate(row) if count}
+    return [found[place] for place in range(len(circuits))]
+
+
+def exact_distributions(circuits: Sequence[BoundCircuit], noise: NoiseConfig | None = None) -> list[list[float]]:
+    """The probability of each reading of each circuit, the first measured qubit the highest bit."""
+    found: dict[int, list[float]] = {}
+    for places, distribution in _groups(circuits, noise, None, None):
+        found |= dict(zip(places, distribution.tolist(), strict=True))
+    return [found[place] for place in range(len(circuits))]
+
+
+@torch.no_grad()
+def _groups(
+    circuits: Sequence[BoundCircuit],
+    noise: NoiseConfig | None,
+    trajectories: int | None,
+    generator: torch.Generator | None,
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Places of circuits of one shape, which run together, and their distributions."""
     groups: dict[Any, list[int]] = {}
     for place, bound in enumerate(circuits):
         groups.setdefault((rotations_as_inputs(bound.circuit)[0], bound.measured), []).append(place)
-    found: dict[int, Counts] = {}
-    for group, ((shape, measured), places) in enumerate(groups.items()):
+    for (shape, measured), places in groups.items():
         if len(measured) > MAX_JOINT:
             raise RefusedError(f"{len(measured)} qubits are measured; the simulator reads at most {MAX_JOINT} together")
-        generator = torch_stream(seed, "shots", number, group)
         angles = torch.cat([_angles(circuits[place]) for place in places])
         device = Device(measured, noise, trajectories, generator)
         inputs = angles if shape.n_inputs else None
         distribution = device.distribution(shape, angles.new_empty(0), inputs, None, len(places))
-        drawn = draw_counts(distribution.expand(len(places), -1), shots, generator).long()
-        for place, row in zip(places, drawn.tolist(), strict=True):
-            width = len(measured)
-            found[place] = {f"{reading:0{width}b}": count for reading, count in enumerate(row) if count}
-    return [found[place] for place in range(len(circuits))]
+        yield places, distribution.expand(len(places), -1)
 
 
 def _angles(bound: BoundCircuit) -> torch.Tensor:
