@@ -17,6 +17,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
+from ketfit.cli.hardware import app as hardware_app
 from ketfit.cli.study import app as study_app
 from ketfit.console import console, evaluation, fail, plain, print_report, say, two_columns
 from ketfit.errors import ConfigError, KetFitError
@@ -34,6 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(study_app, name="study")
+app.add_typer(hardware_app, name="hardware")
 
 Data = Annotated[str, typer.Argument(help="CSV, TSV, JSONL or Parquet file, a Hub data set, or rotten-tomatoes.")]
 Model = Annotated[str, typer.Argument(help="Folder of a saved model, or its name on the Hub.")]
