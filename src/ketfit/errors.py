@@ -12,6 +12,24 @@
     ├── StudyError           a study's folder, cluster or workers that cannot be used               (RuntimeError)
     ├── ModelFileError       a saved model that is missing, damaged or of another version          (ValueError)
     ├── StorageError         a file that could not be written                                      (OSError)
+    ├── HardwareError        a run on a backend that cannot go on                                  (RuntimeError)
+    │   ├── BackendError             the provider, or the way to it
+    │   │   ├── TransientError           what may pass: a question may be asked again, a submission never
+    │   │   │   ├── RateLimitError           too many requests; this one was not accepted
+    │   │   │   ├── BackendTimeoutError      no answer in time
+    │   │   │   ├── ServerError              an answer of 5xx
+    │   │   │   └── ConnectionLostError      the connection broke, or there was none
+    │   │   ├── RefusedError             the request was not accepted, and will not be as it is
+    │   │   ├── UnknownStatusError       an answer that this version does not understand
+    │   │   └── JobFailedError           a job that failed or was cancelled
+    │   ├── ResultError              a result that cannot be trusted
+    │   │   ├── PartialResultError       counts for some of the circuits only
+    │   │   ├── WrongCountsError         counts that do not sum to the shots, or are none of these qubits
+    │   │   └── CanaryError              a circuit with a known answer came back with another
+    │   ├── LedgerError              a run's folder or ledger that is taken, damaged, or of something else
+    │   ├── UnresolvedIntentError    a submission of which nobody knows yet whether it was accepted
+    │   ├── NotReadyError            results that are not there yet
+    │   └── CostLimitError           more than the limit on money, circuits or shots allows
     ├── InsufficientMemoryError  states that the free memory cannot hold                           (MemoryError)
     └── MissingExtraError    an optional dependency that is not installed                          (ImportError)
 
@@ -60,6 +78,87 @@ class ModelFileError(KetFitError, ValueError):
 
 class StorageError(KetFitError, OSError):
     """A file could not be written; whatever stood at its place before is untouched."""
+
+
+class HardwareError(KetFitError, RuntimeError):
+    """A run on a backend cannot go on. Base of the errors below."""
+
+
+class BackendError(HardwareError):
+    """A provider, or the way to it, failed."""
+
+
+class TransientError(BackendError):
+    """It may pass. A question may be asked again; a submission never, since it may have been accepted."""
+
+
+class RateLimitError(TransientError):
+    """Too many requests. This one was not accepted, even if it was a submission.
+
+    Args:
+        message: What was asked.
+        retry_after_s: Seconds that the provider wants to be left alone; None if it did not say.
+    """
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class BackendTimeoutError(TransientError):
+    """No answer came in time."""
+
+
+class ServerError(TransientError):
+    """The provider answered that it failed (5xx)."""
+
+
+class ConnectionLostError(TransientError):
+    """The connection broke, or could not be made."""
+
+
+class RefusedError(BackendError):
+    """The provider did not accept the request and will not as it is: a key, a right, a budget, a field."""
+
+
+class UnknownStatusError(BackendError):
+    """The provider's answer is none that this version understands."""
+
+
+class JobFailedError(BackendError):
+    """A job ended without a result: it failed or was cancelled."""
+
+
+class ResultError(HardwareError):
+    """A result that cannot be trusted. It is kept in the ledger, and used for nothing."""
+
+
+class PartialResultError(ResultError):
+    """There are counts for some of the circuits only."""
+
+
+class WrongCountsError(ResultError):
+    """Counts that do not sum to the shots, or whose readings are none of the measured qubits."""
+
+
+class CanaryError(ResultError):
+    """The circuit whose answer is known came back with another answer."""
+
+
+class LedgerError(HardwareError):
+    """A run's folder or ledger is in use, damaged, or belongs to something else."""
+
+
+class UnresolvedIntentError(HardwareError):
+    """Nobody knows yet whether a submission was accepted; nothing else is submitted until that is known."""
+
+
+class NotReadyError(HardwareError):
+    """Results are not there yet."""
+
+
+class CostLimitError(HardwareError):
+    """It would take more money, circuits or shots than the limit allows; nothing was sent."""
 
 
 class InsufficientMemoryError(KetFitError, MemoryError):

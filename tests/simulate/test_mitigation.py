@@ -12,7 +12,7 @@ from ketfit.circuit import Angle, Circuit, cx, ry
 from ketfit.errors import CircuitError, ConfigError, InputError
 from ketfit.simulate import NoiseConfig, expectation
 from ketfit.simulate.measurement import misread_values
-from ketfit.simulate.mitigation import _extrapolation, _fold, mitigated_expectation, undo_readout
+from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigated_expectation, undo_readout
 from ketfit.simulate.shots import rotation_angles, rotations_as_inputs
 from tests.circuits import random_circuit
 from tests.simulate.chance import alike, assert_mean, assert_near, seeded
@@ -83,16 +83,16 @@ def test_readout_mitigation_takes_the_readout_error_away_and_leaves_the_other_no
 
 
 def test_richardson_s_coefficients():
-    np.testing.assert_allclose(_extrapolation((1, 3, 5), 2), [15 / 8, -5 / 4, 3 / 8], rtol=0, atol=1e-13)
-    np.testing.assert_allclose(_extrapolation((1, 3), 1), [3 / 2, -1 / 2], rtol=0, atol=1e-14)
-    assert _extrapolation((1,), 0) == pytest.approx([1])
+    np.testing.assert_allclose(extrapolation((1, 3, 5), 2), [15 / 8, -5 / 4, 3 / 8], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(extrapolation((1, 3), 1), [3 / 2, -1 / 2], rtol=0, atol=1e-14)
+    assert extrapolation((1,), 0) == pytest.approx([1])
 
 
 @pytest.mark.parametrize(("folds", "degree"), [((1, 3, 5), 0), ((1, 3, 5), 1), ((1, 3, 5, 9), 2), ((3, 7, 11), 2)])
 def test_coefficients_are_those_of_the_fitted_polynomial_at_zero(folds, degree):
     values = np.random.default_rng(0).normal(size=len(folds))
     expected = np.polynomial.Polynomial.fit(folds, values, degree)(0)
-    assert np.dot(_extrapolation(folds, degree), values) == pytest.approx(expected, abs=1e-10)
+    assert np.dot(extrapolation(folds, degree), values) == pytest.approx(expected, abs=1e-10)
 
 
 @INITIAL
@@ -100,7 +100,7 @@ def test_coefficients_are_those_of_the_fitted_polynomial_at_zero(folds, degree):
 def test_a_folded_circuit_does_the_same_with_so_many_gates(fold, given_initial):
     weights, inputs, initial = some_tensors(CIRCUIT, 2, given_initial=given_initial)
     circuit, columns = rotations_as_inputs(CIRCUIT)
-    folded, angles = _fold(circuit, fold), rotation_angles(columns, weights, inputs, 2)
+    folded, angles = fold_gates(circuit, fold), rotation_angles(columns, weights, inputs, 2)
     assert folded.gate_counts() == {name: fold * count for name, count in CIRCUIT.gate_counts().items()}
     targets = [(gate.name, gate.qubits) for gate in CIRCUIT.gates for _ in range(fold)]
     assert [(gate.name, gate.qubits) for gate in folded.gates] == targets

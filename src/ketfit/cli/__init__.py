@@ -16,6 +16,7 @@ from ketfit.cli.app import app as web_demo
 from ketfit.cli.doctor import doctor
 from ketfit.cli.ending import Verbs
 from ketfit.cli.energy import energy
+from ketfit.cli.hardware import app as hardware_app
 from ketfit.cli.look import draw, inspect
 from ketfit.cli.measure import evaluate
 from ketfit.cli.predict import predict
@@ -33,6 +34,7 @@ for verb in (demo, fit, evaluate, predict, inspect, draw, energy, doctor):
     app.command()(verb)
 app.command("app")(web_demo)
 app.add_typer(study_app, name="study")
+app.add_typer(hardware_app, name="hardware")
 
 
 def _version(asked: bool) -> None:

@@ -66,13 +66,13 @@ def mitigated_expectation(
     device = Device(circuit.check_qubits(qubits), noise, trajectories, generator, engine)
     if "zero_noise" not in mitigation:
         folds, degree = (1,), 0
-    coefficients = _extrapolation(folds, degree)
+    coefficients = extrapolation(folds, degree)
     single, columns = rotations_as_inputs(circuit)
     angles = rotation_angles(columns, weights, inputs, batch)
     both_ways = torch.cat([angles, -angles], dim=1)
     total = weights.new_zeros(batch, len(device.measured))
     for fold, coefficient in zip(folds, coefficients, strict=True):
-        run = (_fold(single, fold), weights.new_empty(0), both_ways, initial, batch)
+        run = (fold_gates(single, fold), weights.new_empty(0), both_ways, initial, batch)
         values = device.values(*run) if shots is None else draw(device.distribution(*run), shots, generator)
         if "readout" in mitigation:
             values = undo_readout(values, noise.readout)
@@ -95,7 +95,7 @@ def undo_readout(values: Tensor, readout: Confusion | None) -> Tensor:
     return ((2 * values - of_zero - of_one) / (of_zero - of_one)).clamp(-1, 1)
 
 
-def _extrapolation(folds: Sequence[int], degree: int) -> list[float]:
+def extrapolation(folds: Sequence[int], degree: int) -> list[float]:
     """What to multiply each run with: the value at zero of the least-squares polynomial through them."""
     whole = all(isinstance(number, int) for number in (*folds, degree))
     odd = whole and all(fold > 0 and fold % 2 for fold in folds)
@@ -107,7 +107,7 @@ def _extrapolation(folds: Sequence[int], degree: int) -> list[float]:
     return [float(number) for number in np.linalg.pinv(powers)[0]]
 
 
-def _fold(circuit: Circuit, fold: int) -> Circuit:
+def fold_gates(circuit: Circuit, fold: int) -> Circuit:
     """Every gate `fold` times, forth and back; the angles are inputs, and their opposites are inputs behind them."""
     key = ("fold", fold)
     if key not in circuit.memo:

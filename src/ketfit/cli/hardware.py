@@ -1,0 +1,185 @@
+"""``ketfit hardware``: run a trained head on a QPU, and say before what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ketfit.console import plain, print_report, say, two_columns
+from ketfit.errors import ConfigError
+
+app = typer.Typer(help="Run a trained head on a QPU: plan, submit, status, fetch.", no_args_is_help=True)
+
+Run = Annotated[Path, typer.Argument(help="Folder of the run.", metavar="RUN")]
+Own = Annotated[str | None, typer.Option("--backend", help="A backend of your own, package.module:factory, again.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Name = Annotated[
+    str,
+    typer.Option(help="simulator, aer, ionq:MACHINE or package.module:factory; :ionq-forte is a simulator's noise."),
+]
+Options = Annotated[list[str], typer.Option("--option", help="Of the backend, name=value; may be repeated.")]
+
+
+@app.command()
+def plan(
+    model: Annotated[str, typer.Argument(help="Folder of a saved model, or its name on the Hub.")],
+    data: Annotated[str, typer.Argument(help="CSV, TSV, JSONL or Parquet file, a Hub data set, or rotten-tomatoes.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
+    backend: Name = "simulator",
+    options: Options = [],  # noqa: B006
+    shots: Annotated[int, typer.Option(help="Of each circuit.", min=1)] = 1000,
+    mitigate: Annotated[list[str], typer.Option(help="readout or zero_noise, ours; may be repeated.")] = [],  # noqa: B006
+    first: Annotated[int | None, typer.Option(help="Only the first so many sentences.", min=1)] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Refuse what costs more, now and later.", min=0)] = None,
+    device: Annotated[str | None, typer.Option(help="Prices and times: a known device, or a TOML file.")] = None,
+    seed: Annotated[int, typer.Option(help="Of a simulator's shots.", min=0)] = 0,
+    text_column: Annotated[str, typer.Option(help="Column with the sentences.")] = "text",
+    label_column: Annotated[str, typer.Option(help="Column with the labels.")] = "label",
+    split: Annotated[str | None, typer.Option(help="Split of a Hub data set.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a run takes: circuits, gates, shots, jobs, time, money. The encoders are computed here; nothing is sent."""
+    from ketfit.hardware.cost import load_device
+    from ketfit.hardware.named import load_backend
+    from ketfit.hardware.plan import plan_run, write_plan
+    from ketfit.hardware.readout import checked_mitigation
+    from ketfit.learn.data import load_dataset
+    from ketfit.learn.text import TextClassifier
+
+    dataset = load_dataset(data, text_column=text_column, label_column=label_column, split=split)
+    dataset = dataset if first is None else dataset.take(range(min(first, len(dataset))))
+    say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
+    classifier = TextClassifier.from_pretrained(model)
+    classifier.check_labels(dataset.classes, dataset.name)
+    embeddings = classifier.body_.encode(dataset.texts, progress=True)
+    given = _options(options)
+    planned = plan_run(
+        classifier.classifier_,
+        embeddings,
+        load_backend(backend, output, given, seed=seed, own_code=True),
+        name=backend,
+        options=given,
+        labels=dataset.labels,
+        shots=shots,
+        mitigation=checked_mitigation(mitigate),
+        device=None if device is None else load_device(device),
+        max_cost=max_cost,
+        seed=seed,
+        facts={"model": model, "data": dataset.name},
+    )
+    made = write_plan(output, planned)
+    report = {
+        "run": str(output),
+        "backend": backend,
+        "options": made.described["options"],
+        "sentences": made.sentences,
+        "distinct_circuits": made.distinct,
+        "jobs": made.batches,
+        "cost": {**asdict(made.cost), "max_cost": max_cost},
+    }
+    print_report(report, as_json, two_columns(report), f"nothing was sent; next: ketfit hardware submit {output}")
+
+
+@app.command()
+def submit(
+    run: Run,
+    backend: Own = None,
+    again: Annotated[bool, typer.Option("--again", help="Buy again what failed, was cancelled or read wrong.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Submit what is missing, once. What is under way or has a result is never sent again."""
+    from ketfit.hardware.run import submit_run
+
+    progress = submit_run(run, _own(backend, run), again=again)
+    report = {"run": str(run), **asdict(progress)}
+    print_report(report, as_json, two_columns(report), f"next: ketfit hardware fetch {run}")
+
+
+@app.command()
+def status(run: Run, as_json: AsJson = False) -> None:
+    """How far a run is, from its ledger; nobody is asked."""
+    from ketfit.hardware.run import run_status
+
+    report = {"run": str(run), **asdict(run_status(run))}
+    print_report(report, as_json, two_columns(report))
+
+
+@app.command()
+def fetch(
+    run: Run,
+    backend: Own = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for what is under way.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch results; when all are there, predictions and accuracy, also in RUN/predictions.json."""
+    from ketfit.hardware.run import PREDICTIONS, fetch_run
+
+    say(f"asking for the results of {run}" + (f", for up to {wait:g} s" if wait else ""))
+    report = fetch_run(run, _own(backend, run), wait_s=wait)
+    shown = {name: value for name, value in report.items() if name != "predictions"}
+    print_report(report, as_json, two_columns(shown), f"predictions: {run / PREDICTIONS}")
+
+
+@app.command()
+def cancel(run: Run, backend: Own = None, as_json: AsJson = False) -> None:
+    """Ask for the end of all that is under way."""
+    from ketfit.hardware.run import cancel_run
+
+    jobs = {job: where.value for job, where in cancel_run(run, _own(backend, run)).items()}
+    print_report({"run": str(run), "jobs": jobs}, as_json, two_columns(jobs or {"jobs": "none was under way"}))
+
+
+@app.command()
+def check(
+    backend: Annotated[str, typer.Argument(help="As for plan: simulator, aer, ionq:MACHINE, package.module:factory.")],
+    options: Options = [],  # noqa: B006
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what a simulator keeps.")] = Path(
+        "ketfit-check"
+    ),
+    shots: Annotated[int, typer.Option(help="Of each circuit.", min=100)] = 1000,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for a job.", min=0)] = 600,
+    as_json: AsJson = False,
+) -> None:
+    """Run the conformance suite on a backend: a few small jobs, which a QPU charges for."""
+    from ketfit.hardware.conformance import check_backend
+    from ketfit.hardware.named import load_backend
+
+    made = load_backend(backend, output, _options(options), own_code=True)
+    findings = check_backend(made, shots=shots, wait_s=wait)
+    table = Table("check", "", "finding", title=made.describe().name)
+    for finding in findings:
+        table.add_row(finding.check, "ok" if finding.passed else "FAILED", plain(finding.message))
+    passed = all(finding.passed for finding in findings)
+    report = {"backend": backend, "passed": passed, "findings": [asdict(finding) for finding in findings]}
+    print_report(report, as_json, table)
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _options(given: list[str]) -> dict[str, Any]:
+    from ketfit.settings import parse_toml_value
+
+    options = {}
+    for option in given:
+        name, equals, value = option.partition("=")
+        if not name or not equals:
+            raise ConfigError(f"--option {option!r}: write it as name=value")
+        options[name] = parse_toml_value(value)
+    return options
+
+
+def _own(backend: str | None, run: Path) -> Any:
+    """A user's own backend, which a run's folder must not name by itself."""
+    if backend is None:
+        return None
+    from ketfit.hardware.named import load_backend
+    from ketfit.hardware.plan import read_plan
+
+    plan = read_plan(run).plan
+    if plan.backend != backend:
+        raise ConfigError(f"{run} was planned for the backend {plan.backend!r}, not for {backend!r}")
+    return load_backend(backend, run, plan.options, seed=plan.seed, own_code=True)

@@ -1,0 +1,81 @@
+"""Qiskit Aer with the noise of this library: an independent check of the simulator, and a stand-in for a QPU."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ketfit.errors import MissingExtraError
+from ketfit.simulate.noise import NoiseConfig
+
+
+def aer_simulator(noise: NoiseConfig | None = None, seed: int | None = None, max_qubits: int | None = None) -> Any:
+    """A Qiskit `AerSimulator` that runs RY and CNOT as they are and follows each with its noise.
+
+    Args:
+        noise: What `ketfit.expectation` takes; None is a perfect device.
+        seed: Of the shots; None draws a new one for every job.
+        max_qubits: Refuse wider circuits; None leaves it to Aer, which goes by the free memory.
+
+    Raises:
+        MissingExtraError: qiskit-aer is not installed.
+    """
+    try:
+        from qiskit_aer import AerSimulator
+    except ImportError as error:
+        raise MissingExtraError("Qiskit Aer", "'ketfit[hardware]'") from error
+    options: dict[str, Any] = {"seed_simulator": seed}
+    if noise is not None:
+        options["noise_model"] = aer_noise_model(noise)
+    if max_qubits is not None:
+        options["n_qubits"] = max_qubits
+    return AerSimulator(**options)
+
+
+def aer_noise_model(noise: NoiseConfig) -> Any:
+    """The noise as a Qiskit Aer `NoiseModel` for circuits of ``ry`` and ``cx``.
+
+    Preparation errors follow ``reset``, which a circuit must begin with on every qubit to have them.
+
+    Raises:
+        MissingExtraError: qiskit-aer is not installed.
+    """
+    try:
+        from qiskit.quantum_info import Kraus
+        from qiskit_aer.noise import NoiseModel, QuantumError, ReadoutError, depolarizing_error
+    except ImportError as error:
+        raise MissingExtraError("Qiskit Aer's noise", "'ketfit[hardware]'") from error
+    from qiskit.quantum_info import SuperOp
+
+    model = NoiseModel(basis_gates=["ry", "cx", "reset"])
+    one = SuperOp(depolarizing_error(noise.depolarizing_1q, 1)).compose(_on_each(noise, noise.time_1q_us))
+    each = _on_each(noise, noise.time_2q_us)
+    two = SuperOp(depolarizing_error(noise.depolarizing_2q, 2)).compose(each.tensor(each))
+    for name, channel in (("ry", one), ("cx", two), ("reset", _flip("X", noise.preparation))):
+        model.add_all_qubit_quantum_error(QuantumError(Kraus(channel)), [name])
+    if noise.readout is not None:
+        # Aer's rows are what was true, ours what is read.
+        model.add_all_qubit_readout_error(ReadoutError(list(zip(*noise.readout, strict=True))))
+    return model
+
+
+def _flip(pauli: str, probability: float) -> Any:
+    from qiskit.quantum_info import SuperOp
+    from qiskit_aer.noise import pauli_error
+
+    return SuperOp(pauli_error([(pauli, probability), ("I", 1 - probability)]))
+
+
+def _on_each(noise: NoiseConfig, time: float | None) -> Any:
+    from qiskit.quantum_info import Pauli, SuperOp
+    from qiskit_aer.noise import thermal_relaxation_error
+
+    flips = _flip("X", noise.bit_flip).compose(_flip("Z", noise.phase_flip))
+    if time is None:
+        return flips
+    t1 = math.inf if noise.t1_us is None else noise.t1_us
+    relaxation = SuperOp(thermal_relaxation_error(t1, 2 * t1 if noise.t2_us is None else noise.t2_us, time))
+    if noise.pauli_twirl:
+        paulis = [SuperOp(Pauli(name)) for name in "IXYZ"]
+        relaxation = sum((p.compose(relaxation).compose(p) for p in paulis[1:]), start=relaxation) / 4
+    return flips.compose(relaxation)

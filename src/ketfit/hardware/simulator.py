@@ -1,0 +1,186 @@
+"""The local simulator behind the seam: exact or noisy distributions of our own engine, and shots from a seed.
+
+Jobs are files in a folder, so that they may be submitted and fetched by different processes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ketfit.errors import JobFailedError, LedgerError, RefusedError
+from ketfit.hardware.backend import (
+    BoundCircuit,
+    Counts,
+    Description,
+    GateCounts,
+    JobStatus,
+    Limits,
+    Scalar,
+    check_submission,
+)
+from ketfit.learn.data_sources import parse_json
+from ketfit.learn.files import write_file
+from ketfit.seeds import torch_stream
+from ketfit.simulate.measurement import Device
+from ketfit.simulate.native import MAX_JOINT
+from ketfit.simulate.noise import NoiseConfig
+from ketfit.simulate.shots import draw_counts, rotation_angles, rotations_as_inputs
+
+
+class Simulator:
+    """A backend on this machine. A job is done as soon as it is submitted.
+
+    Args:
+        folder: Where jobs are kept; made if it is missing.
+        noise: Of every gate and readout; None is none.
+        trajectories: As in `ketfit.expectation`; None is the exact density matrix.
+        seed: Source of shots and trajectories; the n-th job of a folder has a stream of its own.
+        name: What it is called.
+        device: The file of prices and times it is taken to have; None costs nothing.
+        max_circuits: Of one job.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        noise: NoiseConfig | None = None,
+        trajectories: int | None = None,
+        seed: int = 0,
+        name: str = "simulator",
+        device: str | None = None,
+        max_circuits: int = 500,
+    ) -> None:
+        self.folder, self.noise, self.trajectories, self.seed = folder, noise, trajectories, seed
+        options: dict[str, Scalar] = {"seed": seed}
+        if noise is not None:
+            options["noise"] = json.dumps(noise.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+        if trajectories is not None:
+            options["trajectories"] = trajectories
+        self._description = Description(
+            name=name,
+            options=options,
+            limits=Limits(circuits=max_circuits),
+            device=device,
+            settles_after_s=0.0,
+            keeps_gates=True,
+        )
+
+    def describe(self) -> Description:
+        """What it is."""
+        return self._description
+
+    def count_gates(self, circuits: Sequence[BoundCircuit]) -> list[GateCounts]:
+        """The gates as they are written: nothing is transpiled."""
+        counted = (bound.circuit.gate_counts() for bound in circuits)
+        return [GateCounts(counts["ry"], counts["cx"]) for counts in counted]
+
+    def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
+        """Run a job and keep its counts."""
+        check_submission(self._description, circuits, shots, tag)
+        number = len(list(self.folder.glob("job-*.json"))) if self.folder.exists() else 0
+        job = f"job-{number:06d}"
+        counts = sample(circuits, shots, self.seed, number, self.noise, self.trajectories)
+        content: dict[str, Any] = {"tag": tag, "shots": shots, "status": "done", "counts": counts}
+        write_file(self.folder / f"{job}.json", json.dumps(content).encode())
+        return job
+
+    def status(self, job: str) -> JobStatus:
+        """Done, or what was cancelled."""
+        return JobStatus(self._job(job)["status"])
+
+    def result(self, job: str) -> Sequence[Counts]:
+        """The counts that were drawn."""
+        content = self._job(job)
+        if content["status"] != "done":
+            raise JobFailedError(f"job {job} is {content['status']}")
+        counts: Sequence[Counts] = content["counts"]
+        return counts
+
+    def cancel(self, job: str) -> None:
+        """Nothing: a job has ended when it is submitted."""
+        self._job(job)
+
+    def jobs(self, tag: str) -> list[str]:
+        """The jobs in the folder with this tag."""
+        names = sorted(path.stem for path in self.folder.glob("job-*.json"))
+        return [name for name in names if self._job(name)["tag"] == tag]
+
+    def _job(self, job: str) -> dict[str, Any]:
+        path = self.folder / f"{job}.json"
+        if path.name != f"{job}.json" or not path.is_file():
+            raise RefusedError(f"{self.folder} has no job {job!r}")
+        try:
+            content: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise LedgerError(f"{path} is damaged: {error}") from error
+        return content
+
+
+def sample(
+    circuits: Sequence[BoundCircuit],
+    shots: int,
+    seed: int,
+    number: int,
+    noise: NoiseConfig | None = None,
+    trajectories: int | None = None,
+) -> list[Counts]:
+    """Counts of each circuit, drawn from the distribution of our own engine.
+
+    Args:
+        circuits: What to run.
+        shots: Of each.
+        seed: With `number`, the source of chance.
+        number: Of the job.
+        noise: As in `ketfit.expectation`, and so are `trajectories`.
+
+    Raises:
+        RefusedError: a circuit measures more qubits than a joint distribution is computed for.
+    """
+    found: dict[int, Counts] = {}
+    generator = torch_stream(seed, "shots", number)
+    for places, distribution in _groups(circuits, noise, trajectories, generator):
+        width = len(circuits[places[0]].measured)
+        for place, row in zip(places, draw_counts(distribution, shots, generator).long().tolist(), strict=True):
+            found[place] = {f"{reading:0{width}b}": count for reading, count in enumerate(row) if count}
+    return [found[place] for place in range(len(circuits))]
+
+
+def exact_distributions(circuits: Sequence[BoundCircuit], noise: NoiseConfig | None = None) -> list[list[float]]:
+    """The probability of each reading of each circuit, the first measured qubit the highest bit."""
+    found: dict[int, list[float]] = {}
+    for places, distribution in _groups(circuits, noise, None, None):
+        found |= dict(zip(places, distribution.tolist(), strict=True))
+    return [found[place] for place in range(len(circuits))]
+
+
+@torch.no_grad()
+def _groups(
+    circuits: Sequence[BoundCircuit],
+    noise: NoiseConfig | None,
+    trajectories: int | None,
+    generator: torch.Generator | None,
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Places of circuits of one shape, which run together, and their distributions."""
+    groups: dict[Any, list[int]] = {}
+    for place, bound in enumerate(circuits):
+        groups.setdefault((rotations_as_inputs(bound.circuit)[0], bound.measured), []).append(place)
+    for (shape, measured), places in groups.items():
+        if len(measured) > MAX_JOINT:
+            raise RefusedError(f"{len(measured)} qubits are measured; the simulator reads at most {MAX_JOINT} together")
+        angles = torch.cat([_angles(circuits[place]) for place in places])
+        device = Device(measured, noise, trajectories, generator)
+        inputs = angles if shape.n_inputs else None
+        distribution = device.distribution(shape, angles.new_empty(0), inputs, None, len(places))
+        yield places, distribution.expand(len(places), -1)
+
+
+def _angles(bound: BoundCircuit) -> torch.Tensor:
+    """The angle of every rotation, shape (1, rotations)."""
+    _, columns = rotations_as_inputs(bound.circuit)
+    weights, inputs = (torch.tensor(values, dtype=torch.float64) for values in (bound.weights, bound.inputs))
+    return rotation_angles(columns, weights, inputs[None], 1)
