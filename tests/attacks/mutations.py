@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 
 from ketfit.learn.body_sources import file_hashes, fingerprint
@@ -291,6 +292,26 @@ def large_heads(chance: random.Random, folder: Path) -> None:
     seal(folder)
 
 
+def large_heads_that_fit(chance: random.Random, folder: Path) -> None:
+    """A head at the limits, with tensors that fit: few of them, where one set of angles serves all re-uploads."""
+    record = read_json(folder / RECORD)
+    width = chance.choice([4, 10, 14, 30])
+    tied = chance.random() < 0.5
+    layers = {"encoder_layers": chance.choice([0, 1, 2]), "main_layers": 1, "reupload_layers": chance.choice([0, 1])}
+    head = {"n_qubits": width, "connectivity": chance.randrange(1, width), "tie_reuploads": tied, **layers}
+    record["head"] |= {**head, "n_reuploads": chance.choice([10, 100, 300, 1_000]), "n_encoders": 1}
+    record["embedding_dim"] = chance.choice([1, 4, 2**width])
+    ring = [width * (head["connectivity"] * count + (count > 0)) for count in layers.values()]
+    qpu = ring[1] + ring[2] * (1 if tied else record["head"]["n_reuploads"])
+    features = record["head"]["n_measured"] + width
+    sizes = {"encoder.weights": (1, ring[0]), "weights": (qpu,), "angle_scale": (), "linear.bias": (2,)}
+    sizes["linear.weight"] = (2, features)
+    tensors = {name: torch.full(shape, 0.5, dtype=torch.float64) for name, shape in sizes.items()}
+    (folder / WEIGHTS).write_bytes(safetensors.torch.save(tensors))
+    write_json(folder / RECORD, record)
+    seal(folder)
+
+
 def keys(chance: random.Random, folder: Path) -> None:
     record = read_json(folder / RECORD)
     table, key = a_place(chance, record)
@@ -385,6 +406,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     numbers,
     values,
     large_heads,
+    large_heads_that_fit,
     keys,
     keys_twice,
     raw_numbers,

@@ -60,7 +60,7 @@ body = "all-MiniLM-L6-v2"
 seed = 3
 [head]
 n_qubits = 9
-noise = {depolarizing_2q = 0.01, readout = [0.01, 0.02]}
+noise = {depolarizing_2q = 0.01, readout = [[0.99, 0.02], [0.01, 0.98]]}
 mitigation = ["readout"]
 shots = 100
 [train]

@@ -16,6 +16,9 @@ from ketfit.errors import ModelFileError, StorageError
 from ketfit.learn import hub as hub_seam
 from tests.learn.fake_hub import COMMIT, Hub, WritableHub
 
+# The Hub's client itself calls its HTTP library in a way of earlier versions when it uploads by Git LFS.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
 HEAD = HeadConfig(n_qubits=4, encoder_layers=1, main_layers=1)
 TEXTS = ["good film", "fine film", "bad film", "dull film"] * 3
 LABELS = ["good", "good", "bad", "bad"] * 3

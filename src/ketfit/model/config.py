@@ -26,7 +26,7 @@ MOST_QUBITS = 30
 MOST_ENCODERS = 1024
 """Of one head; more than that many slices of an embedding hold a number or two."""
 
-MOST_ROTATIONS = 1_000_000
+MOST_ROTATIONS = 100_000
 """In the circuits of one head. Settings that ask for more are a mistake, or an attack on whoever loads them."""
 
 
