@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 SETTINGS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/ketfit/simulate/kernel/*)
 
-.PHONY: help demo test browser check bench peers noise studies faults sanitize docs wheel mpnet clean
+.PHONY: help demo test browser check bench peers noise studies faults attacks fuzz audit sanitize docs wheel mpnet clean
 
 help:
 	@echo "make demo    train, compare and save a quantum head on bundled film reviews"
@@ -16,6 +16,9 @@ help:
 	@echo "make noise   time noisy circuits beside three others, and run the study of shots and noise (an hour)"
 	@echo "make studies run the screening and the ablation on SST=FILE with the bundled 768-d body (half an hour)"
 	@echo "make faults  kill studies 200 times at random instants (an hour)"
+	@echo "make attacks load 100,000 damaged and forged model folders in children with limits (half an hour)"
+	@echo "make fuzz    look for inputs that break the readers of files, for SECONDS=600"
+	@echo "make audit   ask whether the installed packages have known vulnerabilities (needs the network)"
 	@echo "make sanitize  run the kernel's tests under address, undefined-behaviour and thread sanitizers"
 	@echo "make docs    build the documentation into site/"
 	@echo "make wheel   build the wheel and try it in an environment of its own"
@@ -63,6 +66,18 @@ studies: $(VENV)/demo.stamp $(VENV)/test.stamp mpnet
 faults: $(VENV)/test.stamp
 	KETFIT_KILLS=200 $(BIN)/pytest tests/faults
 
+attacks: $(VENV)/test.stamp
+	KETFIT_ATTACKS=100000 KETFIT_FUZZ_EXAMPLES=5000 $(BIN)/pytest -s tests/attacks
+
+SECONDS ?= 600
+fuzz: $(VENV)/fuzz.stamp
+	$(BIN)/python -m tests.attacks.fuzz_readers -max_total_time=$(SECONDS) -rss_limit_mb=4096 -timeout=30
+
+# Without the service this fails, and says so: what was not asked has not passed.
+audit: $(VENV)/audit.stamp
+	@$(BIN)/pip-audit --skip-editable --progress-spinner off \
+		|| { echo "make audit: not passed: either packages above are vulnerable, or the service could not be asked" >&2; exit 1; }
+
 sanitize: $(VENV)/sanitize.stamp
 	tests/sanitize.sh $(BIN)/python
 
@@ -92,6 +107,14 @@ $(VENV)/demo.stamp: $(SETTINGS) | $(VENV)/bin/python
 
 $(VENV)/test.stamp: $(SETTINGS) | $(VENV)/bin/python
 	$(PIP) --editable '.[bundled,test]'
+	@touch $@
+
+$(VENV)/fuzz.stamp: $(VENV)/test.stamp
+	$(PIP) --editable '.[bundled,fuzz,test]'
+	@touch $@
+
+$(VENV)/audit.stamp: $(SETTINGS) | $(VENV)/bin/python
+	$(PIP) --editable '.[audit,bundled]'
 	@touch $@
 
 $(VENV)/sanitize.stamp: $(VENV)/test.stamp

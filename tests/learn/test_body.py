@@ -167,8 +167,18 @@ def test_an_activation_that_is_not_trusted_is_refused_and_not_replaced(own_body:
         json.dumps({**config, "activation_function": "torch.nn.modules.linear.Identity"})
     )
     assert load_body(own_body, device="cpu").dimension == 4
-    (dense / "config.json").write_text(json.dumps({**config, "activation_function": "elsewhere.Activation"}))
-    with pytest.raises(BodyError, match=r"needs code that is never run: .*elsewhere\.Activation"):
+    for other in ("elsewhere.Activation", "torch.hub.list", 3):
+        (dense / "config.json").write_text(json.dumps({**config, "activation_function": other}))
+        with pytest.raises(BodyError, match=rf"asks for the activation function '?{other}'?; it is to be one of torch"):
+            load_body(own_body, device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["models.WordEmbeddings", "models.Router", "util.http_get"])
+def test_modules_that_import_what_their_settings_name_are_refused(own_body: Path, kind: str) -> None:
+    modules = json.loads((own_body / "modules.json").read_text())
+    modules.append({"idx": 2, "name": "2", "path": "2_More", "type": f"sentence_transformers.{kind}"})
+    (own_body / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(BodyError, match=f"asks for the module sentence_transformers.{kind}; a body is made of Dense"):
         load_body(own_body, device="cpu")
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 import ketfit
 from ketfit.errors import BodyError, DataError, ModelFileError, StorageError
 from ketfit.learn.classifier import QuantumHeadClassifier
+from ketfit.learn.compare import with_interval
 from ketfit.learn.data_sources import parse_json
 from ketfit.learn.files import (
     CARD,
@@ -250,10 +251,21 @@ class TestContents:
         record = record_of(tmp_path / "model")
         assert (record["data"], record["metrics"]) == (facts["data"], facts["metrics"])
 
+    def test_an_interval_stands_beside_its_figure(self, tmp_path: Path) -> None:
+        metrics = {**with_interval("test_accuracy", 0.75, (0.7, 0.8)), "test_sentences": 8018, "loss_low": 0.5}
+        card = self.card(tmp_path, metrics=metrics)
+        assert "| test accuracy | 0.7500 (95 % interval 0.7000 to 0.8000) |" in card
+        assert "| test sentences | 8,018 |" in card
+        assert "| loss low | 0.5000 |" in card, "an end of no interval is a figure like others"
+        assert card.count("interval") == 1
+        assert "not calibrated" in card
+        assert "How good it is" not in card
+
     def test_the_card_without_data_and_metrics(self, tmp_path: Path) -> None:
         card = self.card(tmp_path)
         assert "| data | not recorded |" in card
         assert "Measured" not in card
+        assert "How good it is was not recorded." in card
         assert "None" not in card
 
     def test_labels_stand_in_the_card_as_they_are(self, tmp_path: Path) -> None:

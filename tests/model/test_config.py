@@ -481,5 +481,5 @@ def test_a_qpu_circuit_that_no_memory_holds_is_refused():
     with pytest.raises(ConfigError, match="make a QPU circuit of 50 qubits; the most is 30"):
         HeadConfig(n_qubits=10, n_encoders=5)
     assert HeadConfig(n_qubits=10, n_encoders=5, merge="mean").qpu_qubits == 10
-    with pytest.raises(ConfigError, match="rotations; the most is 1,000,000"):
+    with pytest.raises(ConfigError, match="rotations; the most is 100,000"):
         HeadConfig(encoder_layers=10**9)

@@ -43,7 +43,7 @@ def demo(
     """Train quantum and classical heads on the same few sentences, compare them on all the others, save the model."""
     from ketfit.learn.body import load_body
     from ketfit.learn.classifier import QuantumHeadClassifier
-    from ketfit.learn.compare import compare_heads, standard_heads
+    from ketfit.learn.compare import compare_heads, standard_heads, with_interval
     from ketfit.learn.data import few_shot_split, load_dataset
     from ketfit.learn.files import check_place
     from ketfit.learn.text import TextClassifier
@@ -62,7 +62,8 @@ def demo(
         rows.append(row)
     quantum = heads["quantum head"]
     assert isinstance(quantum, QuantumHeadClassifier)
-    metrics = {"test_accuracy": rows[0].test_accuracy, "test_sentences": len(split.test)}
+    metrics = with_interval("test_accuracy", rows[0].test_accuracy, rows[0].interval)
+    metrics["test_sentences"] = len(split.test)
     TextClassifier.from_parts(loaded, quantum).save_pretrained(output, data=dataset.name, metrics=metrics)
     report = {
         "data": dataset.name,
@@ -109,7 +110,7 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Train a quantum head on labelled sentences and save the model."""
-    from ketfit.learn.compare import accuracy_interval
+    from ketfit.learn.compare import accuracy_interval, with_interval
     from ketfit.learn.data import load_dataset
     from ketfit.learn.files import check_place
     from ketfit.learn.text import TextClassifier
@@ -136,11 +137,12 @@ def fit(
     }
     if cost := fitted.module_.step_cost(min(fitted.train_config_.batch_size, fitted.train_size_)):
         report["qpu_step"] = asdict(cost)
+    metrics = {} if best.validation_accuracy is None else {"validation_accuracy": best.validation_accuracy}
     if test is not None:
         correct = int((classifier.predict(test.texts, progress=True) == np.asarray(test.labels)).sum())
         accuracy, interval = accuracy_interval(correct, len(test))
         report |= {"test_size": len(test), "test_accuracy": accuracy, "interval": interval}
-    metrics = {name: report[name] for name in ("validation_accuracy", "test_accuracy") if report.get(name) is not None}
+        metrics |= {**with_interval("test_accuracy", accuracy, interval), "test_sentences": len(test)}
     classifier.save_pretrained(output, data=dataset.name, metrics=metrics)
     report["model"] = str(output)
     print_report(report, as_json, two_columns(report))

@@ -20,13 +20,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ketfit.errors import BodyError, ConfigError, InputError
-from ketfit.learn.body_sources import MPNET, Source, bundled_name, check_mpnet, file_hashes, find_body, fingerprint
+from ketfit.learn.body_sources import MPNET, BodyFiles, Source, bundled_name, check_mpnet, find_files
 from ketfit.learn.cache import EmbeddingCache, cache_folder
 from ketfit.model.tuning import Precision, TuneConfig
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+# What a body may be made of. Other modules of sentence-transformers import whatever class their settings name, and in
+# its earlier versions unpickle with it.
+MODULES = frozenset({"Transformer", "Pooling", "Normalize", "Dense", "LayerNorm", "Dropout"})
 _BATCHES_PER_CHUNK = 4  # a chunk is what a killed run loses
 _LIBRARIES = ("transformers", "sentence_transformers", "huggingface_hub")
 # How the libraries say that a weight was not in the file and is random now: transformers 5, then 4.
@@ -194,11 +197,14 @@ def load_body(
         BodyError: It cannot be found, is not a sentence transformer in safetensors format, or cannot be loaded.
         StorageError: A bundled body cannot be assembled, or a download cannot be stored.
     """
+    return load_files(find_files(name, revision), device=device, dtype=dtype)
+
+
+def load_files(files: BodyFiles, *, device: str | None = None, dtype: Precision = "float32") -> Body:
+    """The body in files that were found; arguments and errors as in `load_body`."""
     if dtype not in get_args(Precision):
         raise ConfigError(f"dtype={dtype!r}: a body computes in {' or '.join(get_args(Precision))}")
-    asked = os.fspath(name)
-    found = find_body(asked, revision)
-    hashes = file_hashes(found.folder)
+    asked, found, hashes = files.asked, files.found, files.hashes
     _check_folder(found.folder, hashes)
     if found.source == "bundled" and bundled_name(asked) == MPNET:
         check_mpnet(hashes.get("model.safetensors"), found.folder)
@@ -208,7 +214,7 @@ def load_body(
     return Body(
         name=str(found.folder) if found.source == "local" else asked,
         revision=found.revision,
-        fingerprint=fingerprint(hashes),
+        fingerprint=files.fingerprint,
         dimension=dimension,
         source=found.source,
         folder=found.folder,
@@ -218,7 +224,7 @@ def load_body(
     )
 
 
-def _check_folder(folder: Path, hashes: dict[str, str]) -> None:
+def _check_folder(folder: Path, hashes: Mapping[str, str]) -> None:
     """Refuse what is not a sentence transformer, and what could run code of its own or unpickle."""
     if "modules.json" not in hashes:
         raise BodyError(f"{folder} is not a sentence transformer: it has no modules.json.")
@@ -229,14 +235,28 @@ def _check_folder(folder: Path, hashes: dict[str, str]) -> None:
     for kind, path in modules:
         if not kind.startswith("sentence_transformers."):
             raise BodyError(f"{folder} asks for code from outside sentence-transformers ({kind}), which is never run.")
+        if kind.rpartition(".")[2] not in MODULES:
+            raise BodyError(f"{folder} asks for the module {kind}; a body is made of {', '.join(sorted(MODULES))}.")
         if path.is_absolute() or ".." in path.parts:
             raise BodyError(f"{folder / 'modules.json'} leads out of the folder: {str(path)!r}.")
+        if kind.endswith(".Dense"):
+            _check_activation(folder / path / "config.json")
         if kind.endswith(".Transformer") and (path / "config.json").as_posix() not in hashes:
             raise BodyError(f"{folder} is not a whole sentence transformer: it has no {path / 'config.json'}.")
         if any((folder / path).glob("*.bin")) and not any((folder / path).glob("*.safetensors")):
             raise BodyError(f"{folder / path} has pickled weights only, which are never read. Save it as safetensors.")
     if not any(file.endswith(".safetensors") for file in hashes):
         raise BodyError(f"{folder} has no safetensors weights. Save the body with safe_serialization=True.")
+
+
+def _check_activation(path: Path) -> None:
+    """Refuse a dense layer whose settings name anything but a layer of torch: it would be called."""
+    table = _read_json(path)
+    activation = table.get("activation_function") if isinstance(table, dict) else None
+    if not isinstance(activation, str | None) or not (activation or "torch.nn.modules.").startswith(
+        "torch.nn.modules."
+    ):
+        raise BodyError(f"{path} asks for the activation function {activation!r}; it is to be one of torch.nn.modules.")
 
 
 def _read_json(path: Path) -> Any:

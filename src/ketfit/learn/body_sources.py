@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import zipfile
@@ -89,6 +90,28 @@ def file_hashes(folder: Path) -> dict[str, str]:
 def fingerprint(hashes: Mapping[str, str]) -> str:
     """The identity of a body, from the hashes of its files by name (see `file_hashes`)."""
     return hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class BodyFiles:
+    """A body on the disk, found and hashed, and not a byte of it parsed."""
+
+    asked: str
+    found: Found
+    hashes: Mapping[str, str]
+    fingerprint: str
+
+
+def find_files(name: str | os.PathLike[str], revision: str | None = None) -> BodyFiles:
+    """The files that `load_body` would load; names as there.
+
+    Raises:
+        BodyError, StorageError: as `find_body` and `file_hashes`.
+    """
+    asked = os.fspath(name)
+    found = find_body(asked, revision)
+    hashes = file_hashes(found.folder)
+    return BodyFiles(asked, found, hashes, fingerprint(hashes))
 
 
 def _hidden(path: Path | PurePosixPath) -> bool:

@@ -16,7 +16,7 @@ from typing_extensions import Self
 import ketfit
 from ketfit.errors import DataError, InputError
 from ketfit.learn.estimator import ClassWeight, TorchHeadClassifier
-from ketfit.learn.files import find_model, load_model, save_model
+from ketfit.learn.files import fetch_model, load_model, save_model
 from ketfit.learn.hub import HubMixin
 from ketfit.learn.record import BodyRecord, ModelRecord
 from ketfit.model.config import HeadConfig, TrainConfig
@@ -38,10 +38,12 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         calibrate: Divide the logits by a temperature that is fitted on the validation samples, so that probabilities
             mean more; the labels stay what they are.
 
-    Attributes after `fit`: those of `TorchHeadClassifier`, and ``head_config_``.
+    Attributes after `fit`: those of `TorchHeadClassifier`, and ``head_config_``. After `from_pretrained` also
+    ``commit_``, the commit of the Hub that it was loaded from, or None for a folder.
     """
 
     module_: QuantumHead
+    commit_: str | None
 
     def __init__(
         self,
@@ -96,7 +98,8 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         Args:
             folder: Where to. A model that stands there is replaced as a whole.
             data: The name of the training data, for the card.
-            metrics: Measured figures by name, for the card.
+            metrics: Measured figures by name, for the card. ``NAME_low`` and ``NAME_high`` are the ends of the 95 %
+                interval of the figure NAME.
 
         Raises:
             StorageError: the folder holds other files, or cannot be written.
@@ -117,7 +120,10 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         Raises:
             ModelFileError: there is no such model, or it is not as it was saved.
         """
-        return cls._from_record(*load_model(find_model(name, revision)), device=device)
+        found = fetch_model(name, revision)
+        classifier = cls._from_record(*load_model(found.folder), device=device)
+        classifier.commit_ = found.commit
+        return classifier
 
     @classmethod
     def _from_record(cls, head: QuantumHead, record: ModelRecord, device: str) -> Self:
@@ -131,6 +137,7 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
             device=device,
             calibrate=record.temperature is not None,
         )
+        classifier.commit_ = None
         classifier.temperature_ = record.temperature or 1.0
         classifier.classes_ = np.array(record.classes)
         classifier.n_features_in_ = record.embedding_dim

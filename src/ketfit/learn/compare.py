@@ -134,3 +134,8 @@ def accuracy_interval(correct: int, total: int) -> tuple[float, tuple[float, flo
     """Accuracy and its 95 % Wilson interval: the chance of the test sentences alone, not that of training."""
     interval = binomtest(correct, total).proportion_ci(method="wilson")
     return correct / total, (float(interval.low), float(interval.high))
+
+
+def with_interval(name: str, value: float, interval: tuple[float, float]) -> dict[str, float]:
+    """A figure and the ends of its 95 % interval, as metrics of a model that its card shows in one line."""
+    return {name: value, f"{name}_low": interval[0], f"{name}_high": interval[1]}

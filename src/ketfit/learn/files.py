@@ -1,8 +1,8 @@
 """What KetFit writes to disk: whole files and whole folders, put in place at once or not at all.
 
 A saved model is a folder of three files, numbers and JSON only: ``model.safetensors`` (the head's tensors),
-``config.json`` (everything else, as a `ModelRecord`) and ``README.md`` (the model card). A body that was tuned for it
-stands beside them in the folder ``body``.
+``config.json`` (everything else, as a `ModelRecord`) and ``README.md`` (the model card). A body that was tuned for it,
+or that was to go with it, stands beside them in the folder ``body``.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
-import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,23 +22,31 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
 from ketfit.errors import ConfigError, ModelFileError, StorageError
 from ketfit.learn import hub
 from ketfit.learn.body_sources import SUFFIXES, file_hashes, fingerprint
+from ketfit.learn.card import model_card
 from ketfit.learn.data_sources import parse_json
-from ketfit.learn.record import LARGEST_RECORD, RECORD, SCHEMA_VERSION, ModelRecord, read_record, record_bytes
+from ketfit.learn.record import (
+    BODY,
+    CARD,
+    LARGEST_RECORD,
+    RECORD,
+    SCHEMA_VERSION,
+    WEIGHTS,
+    ModelRecord,
+    read_record,
+    record_bytes,
+)
 from ketfit.model.head import QuantumHead
-
-WEIGHTS, CARD, BODY = "model.safetensors", "README.md", "body"
 
 
 def save_model(
     folder: str | Path, head: QuantumHead, facts: Mapping[str, Any], body: Path | None = None
 ) -> ModelRecord:
-    """Write a model folder: the head's tensors, its record, a card filled from the record, and a tuned body.
+    """Write a model folder: the head's tensors, its record, a card filled from the record, and a body if it is given.
 
     A model that stands there already is replaced as a whole. Nothing else in a folder is ever removed.
 
@@ -45,7 +54,7 @@ def save_model(
         folder: Where to; made if it is missing.
         head: The trained head.
         facts: The fields of `ModelRecord` that the head itself does not know.
-        body: The folder of a body that was tuned for this head, to copy.
+        body: The folder of a body to copy into the model's.
 
     Raises:
         StorageError: the folder holds other files, cannot be written, or the record is too large.
@@ -63,7 +72,7 @@ def save_model(
     files: dict[str, bytes | Path] = {
         WEIGHTS: weights,
         RECORD: (written := record_bytes(record)),
-        CARD: _card(record, head).encode(),
+        CARD: model_card(record, head).encode(),
     }
     if body is not None:
         files |= {f"{BODY}/{name}": body / name for name in file_hashes(body)}
@@ -76,16 +85,22 @@ def save_model(
 
 
 def find_model(name: str | Path, revision: str | None = None) -> Path:
-    """The folder of a model: `name` if it is one, else a download of ``user/name`` at `revision` from the Hub.
+    """The folder of a model; see `fetch_model`."""
+    return fetch_model(name, revision).folder
+
+
+def fetch_model(name: str | Path, revision: str | None = None) -> hub.Snapshot:
+    """A model's files: the folder `name` if it is one, else ``user/name`` on the Hub, at the one commit of `revision`.
 
     Raises:
         ModelFileError: there is no such folder, and the Hub does not have it or does not answer.
+        StorageError: the download cannot be stored.
     """
     folder = Path(name)
     if folder.is_dir():
         if revision is not None:
             raise ModelFileError(f"{folder} is a local folder and has no revision {revision!r}; leave the revision out")
-        return folder
+        return hub.Snapshot(folder, None)
     asked = hub.Request(
         name=str(name),
         repository=str(name),
@@ -96,7 +111,7 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
         failure=ModelFileError,
         otherwise="Connect once so that it is downloaded, or pass a local folder.",
     )
-    return hub.fetch(asked).folder
+    return hub.fetch(asked)
 
 
 def load_model(folder: str | Path) -> tuple[QuantumHead, ModelRecord]:
@@ -107,27 +122,40 @@ def load_model(folder: str | Path) -> tuple[QuantumHead, ModelRecord]:
     """
     folder = Path(folder)
     record, intact = read_record(folder / RECORD, _read(folder / RECORD, at_most=LARGEST_RECORD))
-    path = folder / WEIGHTS
-    tensors, _ = read_tensors(path, at_most=_largest_weights(record), sha256=record.weights_sha256)
-    try:
-        head = QuantumHead(record.head, record.embedding_dim, len(record.classes)).to(getattr(torch, record.dtype))
-    except ConfigError as error:
-        raise ModelFileError(f"{folder / RECORD} describes a head that cannot be: {error}") from error
-    expected = head.state_dict()
-    if tensors.keys() != expected.keys():
-        raise ModelFileError(f"{path} holds the tensors {sorted(tensors)}; this head has {sorted(expected)}")
+    path, dtype, shapes = folder / WEIGHTS, getattr(torch, record.dtype), _shapes(record)
+    tensors, _ = read_tensors(path, at_most=_largest_weights(shapes), sha256=record.weights_sha256)
+    if tensors.keys() != shapes.keys():
+        raise ModelFileError(f"{path} holds the tensors {sorted(tensors)}; this head has {sorted(shapes)}")
     for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
+        if tensor.shape != shapes[name] or tensor.dtype != dtype:
             raise ModelFileError(
                 f"{path}: {name} is {tensor.dtype} of shape {tuple(tensor.shape)}; "
-                f"this head needs {expected[name].dtype} of shape {tuple(expected[name].shape)}"
+                f"this head needs {dtype} of shape {shapes[name]}"
             )
         if not torch.isfinite(tensor).all():
             raise ModelFileError(f"{path}: {name} holds a number that is not finite")
+    try:  # only now, because a large head takes a while to make, and costs whoever asks for it a large file
+        head = QuantumHead(record.head, record.embedding_dim, len(record.classes)).to(dtype)
+    except ConfigError as error:
+        raise ModelFileError(f"{folder / RECORD} describes a head that cannot be: {error}") from error
     if not intact:  # asked last, because the questions before have better answers
         raise ModelFileError(f"{folder / RECORD} is not as it was saved; save or download the model again")
     head.load_state_dict(tensors)
     return head, record
+
+
+def _shapes(record: ModelRecord) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of a record's head, without making the head."""
+    config, classes = record.head, len(record.classes)
+    encoder, qpu = config.count_angles()
+    features = config.n_measured + (config.qpu_qubits if config.skip_connection else 0)
+    return {
+        "encoder.weights": (config.n_encoders, encoder // config.n_encoders),
+        "weights": (qpu,),
+        "angle_scale": (),
+        "linear.weight": (classes, features),
+        "linear.bias": (classes,),
+    }
 
 
 def read_tensors(
@@ -287,7 +315,8 @@ def _replaces(folder: Path) -> bool:
 def _strange_to_body(folder: Path) -> list[str]:
     """What stands in the folder of a model's body and is not as it was saved with that model."""
     try:
-        saved = json.loads((folder / RECORD).read_bytes())["body"]["tuned"]["fingerprint"]
+        body = json.loads((folder / RECORD).read_bytes())["body"]
+        saved = (body["tuned"] or body)["fingerprint"]
     except (OSError, ValueError, TypeError, KeyError):
         return [BODY]
     if (folder / BODY).is_symlink() or fingerprint(file_hashes(folder / BODY)) != saved:
@@ -296,17 +325,18 @@ def _strange_to_body(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in files if path.suffix not in SUFFIXES)
 
 
-def _largest_weights(record: ModelRecord) -> int:
-    """Bytes that the tensors of a record's head take, with ample room for their names."""
-    features = record.head.n_measured + record.head.qpu_qubits
-    return 8 * (sum(record.head.count_angles()) + (features + 1) * len(record.classes) + 1) + 2**16
+def _largest_weights(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Bytes that tensors of these shapes take, with ample room for their names."""
+    return 8 * sum(map(math.prod, shapes.values())) + 2**16
 
 
 def _read(path: Path, at_most: int | None) -> bytes:
     try:
-        size = path.stat().st_size
-        if at_most is not None and size > at_most:
-            raise ModelFileError(f"{path} has {size} bytes; a file written by KetFit has at most {at_most}")
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode) and not stat.S_ISDIR(facts.st_mode):  # a pipe would wait, a device never end
+            raise ModelFileError(f"{path} is not a file; save or download the model again")
+        if at_most is not None and facts.st_size > at_most:
+            raise ModelFileError(f"{path} has {facts.st_size} bytes; a file written by KetFit has at most {at_most}")
         return path.read_bytes()
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
@@ -317,28 +347,6 @@ def _metadata(content: bytes) -> dict[str, str]:
     size = int.from_bytes(content[:8], "little")
     metadata: dict[str, str] = parse_json(content[8 : 8 + size].decode("utf-8")).get("__metadata__", {})
     return metadata
-
-
-def _card(record: ModelRecord, head: QuantumHead) -> str:
-    # Markdown, not HTML: what comes from outside stands in code spans, where nothing else has a meaning.
-    environment = Environment(loader=PackageLoader("ketfit.learn", "."), undefined=StrictUndefined)  # noqa: S701
-    environment.filters["code"] = _code_span
-    noise = {} if record.head.noise is None else record.head.noise.model_dump(exclude_defaults=True)
-    return environment.get_template("model_card.md.j2").render(
-        record=record,
-        exact=record.head.shots is None and not noise,
-        noise=", ".join(f"{name} {value}" for name, value in noise.items()),
-        counts=head.parameter_counts(),
-        gates=head.circuit.gate_counts(),
-        depth=head.circuit.depth(),
-    )
-
-
-def _code_span(text: object) -> str:
-    """Text as a Markdown code span that ends where it ends: one line, behind more backticks than it has in a row."""
-    line = " ".join(str(text).split()).replace("|", "\\|")
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
-    return f"{fence} {line} {fence}" if len(fence) > 1 else f"`{line}`"
 
 
 def _beside(path: Path) -> Path:

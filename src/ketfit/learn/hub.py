@@ -8,6 +8,7 @@ good. A Hub that answers no is believed.
 from __future__ import annotations
 
 import errno
+import re
 import tempfile
 import threading
 from abc import abstractmethod
@@ -16,12 +17,14 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Unanswered  # another class than the built-in one before Python 3.11
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ketfit.errors import KetFitError, StorageError
+from ketfit.learn.record import BODY
 
 T = TypeVar("T")
 
+COMMIT = re.compile("[0-9a-f]{40}")
 SECONDS = 5.0  # for each connection to the Hub, and twice that for the whole answer to the first question
 
 
@@ -52,10 +55,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A folder with the files of one commit."""
+    """A folder with the files of one commit; a local folder has none."""
 
     folder: Path
-    commit: str
+    commit: str | None
 
 
 def fetch(asked: Request) -> Snapshot:
@@ -74,7 +77,7 @@ def fetch(asked: Request) -> Snapshot:
 
     try:
         commit, files = _within(2 * SECONDS, ask)
-        if commit is None:
+        if commit is None or not COMMIT.fullmatch(commit):
             raise ConnectionError("its answer names no commit")
     except HFValidationError as error:
         raise asked.failure(
@@ -86,21 +89,48 @@ def fetch(asked: Request) -> Snapshot:
     return _download(asked, commit, files)
 
 
-def push(folder: Path, repository: str, *, private: bool, token: str | None, commit_message: str) -> str:
-    """Upload a folder as one commit, to a repository that is made if it does not exist.
+def push(
+    folder: Path,
+    repository: str,
+    *,
+    owned: Callable[[PurePosixPath], bool],
+    private: bool,
+    token: str | None,
+    commit_message: str,
+) -> str:
+    """Put a folder into a repository as one commit, on top of the one that is there now.
+
+    Args:
+        folder: What to upload.
+        repository: ``user/name``; made if it does not exist.
+        owned: Which files of an older model are removed in the same commit if this one has them no more.
+        private, token, commit_message: As in `HubMixin.push_to_hub`.
 
     Returns:
         The commit's hash.
 
     Raises:
-        StorageError: the Hub did not take it.
+        StorageError: the Hub did not take it, or somebody else changed the repository meanwhile.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi(token=token)
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     try:
         api.create_repo(repository, private=private, exist_ok=True)
-        commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message=commit_message)
+        there = api.model_info(repository, timeout=SECONDS)
+        names = {sibling.rfilename for sibling in there.siblings or []}
+        stale = sorted(name for name in names - files.keys() if owned(PurePosixPath(name)))
+        # Not upload_folder, which may make several commits of a folder: between two of them there is no whole model.
+        commit = api.create_commit(
+            repository,
+            [
+                *(CommitOperationDelete(name) for name in stale),
+                *(CommitOperationAdd(name, path) for name, path in files.items()),
+            ],
+            commit_message=commit_message,
+            parent_commit=there.sha,
+        )
     except Exception as error:  # as in fetch
         raise StorageError(f"the Hub did not take {repository!r}: {_reason(error)}") from error
     return str(commit.oid)
@@ -138,7 +168,7 @@ def _download(asked: Request, commit: str, files: list[str]) -> Snapshot:
         for path in wanted:
             file = hf_hub_download(asked.repository, str(path), revision=commit, etag_timeout=SECONDS)
         # Asked for by its branch or tag, so that the Hub's cache knows which commit that was when it is offline.
-        hf_hub_download(asked.repository, asked.required, revision=asked.revision, etag_timeout=SECONDS)
+        last = hf_hub_download(asked.repository, asked.required, revision=asked.revision, etag_timeout=SECONDS)
     except Exception as failure:
         # The client wraps what really happened in a word about its cache.
         wrapped = failure.__cause__ if isinstance(failure, LocalEntryNotFoundError) else None
@@ -152,7 +182,13 @@ def _download(asked: Request, commit: str, files: list[str]) -> Snapshot:
             f"The download of {asked.name!r} at commit {commit} broke off: {_reason(error)}. Run it again; "
             "the files that arrived are kept."
         ) from error
-    return Snapshot(Path(file).parents[len(wanted[-1].parts) - 1], commit)
+    folder = Path(file).parents[len(wanted[-1].parts) - 1]
+    if Path(last) != folder / asked.required:
+        raise asked.failure(
+            f"{asked.repository} moved on from commit {commit} while it was downloaded. Run it again, or ask for one "
+            "commit with revision=..."
+        )
+    return Snapshot(folder, commit)
 
 
 def _from_cache(asked: Request, error: Exception) -> Snapshot:
@@ -196,6 +232,10 @@ class HubMixin:
     ) -> None:
         """Write the model folder."""
 
+    def _save_for_hub(self, folder: Path, data: str | None, metrics: Mapping[str, float] | None) -> None:
+        """Write a model folder that means the same on every machine."""
+        self.save_pretrained(folder, data=data, metrics=metrics)
+
     def push_to_hub(
         self,
         repo_id: str,
@@ -206,7 +246,11 @@ class HubMixin:
         token: str | None = None,
         commit_message: str = "Upload a KetFit model",
     ) -> str:
-        """Save the model and upload it as one commit of ``repo_id``, made if it does not exist.
+        """Save the model and upload it as one commit of ``repo_id``, which is made if it does not exist.
+
+        The commit holds all that a model is: the head, the record, the card, and the body unless that is bundled or
+        on the Hub itself, where the record names its commit. Files of an older model's body that this one does not
+        have are removed by the same commit; nothing else in the repository is.
 
         Args:
             repo_id: ``user/name``.
@@ -219,9 +263,10 @@ class HubMixin:
             The commit's hash, which `from_pretrained` takes as ``revision``.
 
         Raises:
-            StorageError: the Hub did not take it.
+            StorageError: the Hub did not take it, or somebody else changed the repository meanwhile.
         """
         with tempfile.TemporaryDirectory() as folder:
             model = Path(folder) / "model"
-            self.save_pretrained(model, data=data, metrics=metrics)
-            return push(model, repo_id, private=private, token=token, commit_message=commit_message)
+            self._save_for_hub(model, data, metrics)
+            options: dict[str, Any] = {"private": private, "token": token, "commit_message": commit_message}
+            return push(model, repo_id, owned=lambda path: path.parts[0] == BODY, **options)

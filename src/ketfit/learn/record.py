@@ -16,7 +16,7 @@ from ketfit.model.tuning import Precision, TuneConfig, tuning_class
 from ketfit.settings import Config, Finite
 
 SCHEMA_VERSION: Literal[2] = 2
-RECORD = "config.json"
+WEIGHTS, RECORD, CARD, BODY = "model.safetensors", "config.json", "README.md", "body"
 RECORD_HASH = "record_sha256"
 LARGEST_RECORD = 2**20  # bytes; a record of a thousand classes has some ten thousand
 

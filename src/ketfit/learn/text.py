@@ -15,14 +15,15 @@ from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
 from ketfit.errors import BodyError, ConfigError, DataError, InputError, ModelFileError
-from ketfit.learn.body import Body, Tuning, checked_texts, load_body
+from ketfit.learn.body import Body, Tuning, checked_texts, load_body, load_files
+from ketfit.learn.body_sources import find_files
 from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.learn.data import duplicate_groups, holdout_split
 from ketfit.learn.end_to_end import tune_fully
 from ketfit.learn.estimator import ClassWeight, ConfiguredEstimator
-from ketfit.learn.files import BODY, find_model, load_model, save_model
+from ketfit.learn.files import fetch_model, load_model, save_model
 from ketfit.learn.hub import HubMixin
-from ketfit.learn.record import BodyRecord, TunedRecord
+from ketfit.learn.record import BODY, BodyRecord, TunedRecord
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.encoder import slice_widths
 from ketfit.model.tuning import ContrastiveConfig, FullConfig, Precision, TuneConfig
@@ -40,8 +41,11 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         dtype: What the body embeds with, see `load_body`.
 
     Attributes after `fit`: ``classes_``, ``body_`` (the tuned one), ``classifier_`` (the fitted
-    `QuantumHeadClassifier`).
+    `QuantumHeadClassifier`). After `from_pretrained` also ``commit_``, the commit of the Hub that model and record, and
+    with them the body, were loaded from, or None for a folder.
     """
+
+    commit_: str | None
 
     def __init__(
         self,
@@ -186,16 +190,24 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         return measured
 
     def save_pretrained(
-        self, folder: str | Path, *, data: str | None = None, metrics: Mapping[str, float] | None = None
+        self,
+        folder: str | Path,
+        *,
+        data: str | None = None,
+        metrics: Mapping[str, float] | None = None,
+        with_body: bool = False,
     ) -> None:
         """Write the model folder. A frozen body is named and fingerprinted in it; a tuned one stands in it whole.
 
-        Args and errors as in `QuantumHeadClassifier.save_pretrained`.
+        Args:
+            folder, data, metrics: As in `QuantumHeadClassifier.save_pretrained`, and so are the errors.
+            with_body: Put a frozen body into the folder too, which can then move to a machine that lacks it.
         """
         check_is_fitted(self, "classifier_")
         body, tuning = self.body_, self.body_.tuning
         record = BodyRecord(
-            name=body.name,
+            # What goes elsewhere with its body has no use for a path of this machine.
+            name=Path(body.name).name if with_body and body.source == "local" else body.name,
             source=body.source,
             revision=body.revision,
             fingerprint=body.fingerprint if tuning is None else tuning.base_fingerprint,
@@ -206,7 +218,10 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             else TunedRecord(fingerprint=body.fingerprint, settings=tuning.settings, seed=tuning.seed),
         )
         facts = self.classifier_._facts(data, metrics, record)
-        save_model(folder, self.classifier_.module_, facts, None if tuning is None else body.folder)
+        save_model(folder, self.classifier_.module_, facts, body.folder if with_body or tuning is not None else None)
+
+    def _save_for_hub(self, folder: Path, data: str | None, metrics: Mapping[str, float] | None) -> None:
+        self.save_pretrained(folder, data=data, metrics=metrics, with_body=self.body_.source == "local")
 
     @classmethod
     def from_pretrained(
@@ -231,12 +246,14 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             ModelFileError: there is no such model, it is not as it was saved, or it has no body.
             BodyError: the body cannot be had, or is another one.
         """
-        folder = find_model(name, revision)
-        head, record = load_model(folder)
+        found = fetch_model(name, revision)
+        head, record = load_model(found.folder)
         if record.body is None:
             raise ModelFileError(f"{name} takes embeddings, not sentences; load it with QuantumHeadClassifier")
-        loaded = _recorded_body(record.body, folder, body, device)
-        return cls.from_parts(loaded, QuantumHeadClassifier._from_record(head, record, device), cache=cache)
+        loaded = _recorded_body(record.body, found.folder, body, device)
+        text = cls.from_parts(loaded, QuantumHeadClassifier._from_record(head, record, device), cache=cache)
+        text.commit_ = text.classifier_.commit_ = found.commit
+        return text
 
     @classmethod
     def from_parts(cls, body: Body, classifier: QuantumHeadClassifier, *, cache: bool = True) -> Self:
@@ -275,23 +292,21 @@ def _counting(
 
 
 def _recorded_body(record: BodyRecord, model: Path, moved: str | None, device: str) -> Body:
-    """The body that a record names, from the model's own folder if it was tuned, if it is that very one."""
-    tuned = record.tuned
-    if tuned is None:
-        wanted, place = record.fingerprint, moved or record.name
-    else:
-        wanted, place = tuned.fingerprint, moved or str(model / BODY)
-        if moved is None and not (model / BODY).is_dir():
-            raise BodyError(f"{model} lacks {BODY}, the folder of its tuned body; say where it is with body=...")
-    revision = record.revision if moved is None and tuned is None else None
-    body = load_body(place, revision=revision, device=device, dtype=record.dtype)
-    if body.fingerprint != wanted:
+    """The body that a record names, from the model's own folder if it stands there, if it is that very one."""
+    tuned, carried = record.tuned, moved is None and (model / BODY).is_dir()
+    wanted = record.fingerprint if tuned is None else tuned.fingerprint
+    if tuned is not None and moved is None and not carried:
+        raise BodyError(f"{model} lacks {BODY}, the folder of its tuned body; say where it is with body=...")
+    place = moved or (str(model / BODY) if carried else record.name)
+    files = find_files(place, record.revision if moved is None and not carried else None)
+    if files.fingerprint != wanted:  # asked before any of the files is parsed
         raise BodyError(
             f"{model} was trained on {record.name!r} ({'tuned' if tuned else record.source}) with fingerprint "
-            f"{wanted[:16]}..., and {body.name!r} here ({body.source}) has {body.fingerprint[:16]}...; "
+            f"{wanted[:16]}..., and {place!r} here ({files.found.source}) has {files.fingerprint[:16]}...; "
             "give it the same body"
         )
-    if tuned is None:
+    body = load_files(files, device=device, dtype=record.dtype)
+    if tuned is None and (record.source == "local" or not carried):
         return body
-    tuning = Tuning(tuned.settings, tuned.seed, record.fingerprint)
+    tuning = None if tuned is None else Tuning(tuned.settings, tuned.seed, record.fingerprint)
     return replace(body, name=record.name, revision=record.revision, source=record.source, tuning=tuning)

@@ -23,7 +23,10 @@ from ketfit.simulate.shots import MOST_SHOTS, Gradient
 MOST_QUBITS = 30
 """Of one circuit: its state is 4 GiB in single precision."""
 
-MOST_ROTATIONS = 1_000_000
+MOST_ENCODERS = 1024
+"""Of one head; more than that many slices of an embedding hold a number or two."""
+
+MOST_ROTATIONS = 100_000
 """In the circuits of one head. Settings that ask for more are a mistake, or an attack on whoever loads them."""
 
 
@@ -45,7 +48,7 @@ class HeadConfig(Config):
     n_qubits: Annotated[
         int, Field(ge=2, le=MOST_QUBITS, description="Qubits of each encoder (Q_c); 2**n_qubits amplitudes")
     ] = 10
-    n_encoders: Annotated[int, Field(ge=1, description="Encoders side by side (E)")] = 1
+    n_encoders: Annotated[int, Field(ge=1, le=MOST_ENCODERS, description="Encoders side by side (E)")] = 1
     encoder_layers: Annotated[int, Field(ge=0, description="Layers of each encoder circuit (M)")] = 2
     connectivity: Annotated[int, Field(ge=1, description="Largest distance of a CNOT (C), in every circuit")] = 2
     n_reuploads: Annotated[int, Field(ge=1, description="How often the encoders' output is loaded (N)")] = 1

@@ -1,0 +1,123 @@
+"""The readers of files that come from outside, each as a function of bytes, with contents to start a mutation from."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ketfit.learn.data import load_dataset
+from ketfit.learn.data_sources import read_lines
+from ketfit.model.config import FitConfig
+from ketfit.settings import read_toml
+from ketfit.study.plan import StudyPlan
+from ketfit.study.store import RECORD, ROWS, StudyRecord, read_rows
+
+Reader = Callable[[Path, bytes], Any]
+
+
+def _data(format: Any) -> Reader:
+    def read(folder: Path, content: bytes) -> Any:
+        return load_dataset(_written(folder, f"data.{format}", content))
+
+    return read
+
+
+def _toml(read_file: Callable[[Path], Any]) -> Reader:
+    return lambda folder, content: read_file(_written(folder, "settings.toml", content))
+
+
+def _written(folder: Path, name: str, content: bytes) -> Path:
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+def _rows(folder: Path, content: bytes) -> Any:
+    return read_rows(_written(folder, ROWS, content).parent)
+
+
+def _study(folder: Path, content: bytes) -> Any:
+    return StudyRecord.read(_written(folder, RECORD, content).parent)
+
+
+READERS: dict[str, Reader] = {
+    "csv": _data("csv"),
+    "tsv": _data("tsv"),
+    "jsonl": _data("jsonl"),
+    "parquet": _data("parquet"),
+    "lines": lambda folder, content: read_lines(_written(folder, "lines.txt", content)),
+    "toml": _toml(read_toml),
+    "settings": _toml(FitConfig.from_toml),
+    "plan": _toml(StudyPlan.read),
+    "rows": _rows,
+    "study": _study,
+}
+
+SETTINGS = b"""
+body = "all-MiniLM-L6-v2"
+seed = 3
+[head]
+n_qubits = 9
+noise = {depolarizing_2q = 0.01, readout = [[0.99, 0.02], [0.01, 0.98]]}
+mitigation = ["readout"]
+shots = 100
+[train]
+epochs = 3
+[tune]
+method = "full"
+last_layers = 2
+"""
+PLAN = b"""
+name = "fuzzed"
+bodies = ["all-MiniLM-L6-v2", {name = "someone/body", revision = "v1"}]
+seeds = 2
+[data]
+per_label = 8
+[heads.quantum]
+kind = "quantum"
+settings = {n_qubits = 9}
+[heads.linear]
+kind = "logistic-regression"
+[design]
+kind = "scan"
+[factors]
+"head.n_qubits" = [9, 10]
+[report]
+reference = "linear"
+"""
+ROW = {
+    "task": "a",
+    "config": {"x": 1},
+    "result": {"y": [0.5, "1"]},
+    "error": None,
+    "run": {"seconds": 0.1},
+}
+
+
+def parquet_bytes() -> bytes:
+    """A small Parquet file with the columns that are read and one that is not."""
+    import pyarrow
+    from pyarrow import parquet
+
+    sink = io.BytesIO()
+    table = {"text": ["good", "bad", None], "label": [1, 0, 1], "more": [[1.5], [], [2.5]]}
+    parquet.write_table(pyarrow.table(table), sink)
+    return sink.getvalue()
+
+
+def starts(study: bytes) -> dict[str, bytes]:
+    """A content for each reader that it takes, or nearly; `study` is a ``study.json``."""
+    return {
+        "csv": b'text,label\n"a, ""b""",0\nc,1\n',
+        "tsv": b'text\tlabel\na "b\t0\nc\t1\n',
+        "jsonl": b'{"text": "a", "label": 0}\n{"label": 1, "text": "\\u00e9"}\n',
+        "parquet": parquet_bytes(),
+        "lines": b"a\nb\r\n",
+        "toml": SETTINGS,
+        "settings": SETTINGS,
+        "plan": PLAN,
+        "rows": json.dumps(ROW).encode() + b"\n" + json.dumps(ROW).encode() + b"\n",
+        "study": study,
+    }

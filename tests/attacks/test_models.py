@@ -1,0 +1,153 @@
+"""Mutated model folders: each loads as the model that its files say, or ends in an error of ours, within its limits.
+
+A few hundred by default; ``make attacks`` runs 100,000 (``KETFIT_ATTACKS``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ketfit import HeadConfig, QuantumHeadClassifier, TrainConfig
+from ketfit.errors import KetFitError
+from ketfit.learn.files import RECORD, WEIGHTS, load_model
+from ketfit.learn.record import ModelRecord
+from tests.attacks import children
+from tests.attacks.children import Report, run_cases
+from tests.attacks.mutations import MUTATIONS, header_and_data, read_json
+
+CASES = int(os.environ.get("KETFIT_ATTACKS", "300"))
+FIRST = int(os.environ.get("KETFIT_ATTACKS_FROM", "0"))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = np.random.default_rng(0).standard_normal((12, 4))
+    head = HeadConfig(n_qubits=2, encoder_layers=1, connectivity=1, main_layers=1, skip_connection=True)
+    classifier = QuantumHeadClassifier(head, TrainConfig(epochs=1)).fit(
+        rows, np.array(["bad", "good"])[np.arange(12) % 2]
+    )
+    folder = tmp_path_factory.mktemp("attacked") / "model"
+    classifier.save_pretrained(folder, data="twelve rows")
+    return folder
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def as_written(folder: Path, tensors: dict[str, Tensor], record: ModelRecord) -> bool:
+    """Whether what was loaded is what the files say, read by no code of the library."""
+    written = read_json(folder / RECORD)
+    written.pop("record_sha256")
+    told: dict[str, Any] = json.loads(json.dumps(record.model_dump()))
+    for name in ("gradient", "noise"):  # may be told by a name, or be left to the number of shots
+        told["head"].pop(name), written["head"].pop(name)
+    header, data = header_and_data(folder / WEIGHTS)
+    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    found = {name: data[slice(*entry["data_offsets"])] for name, entry in entries.items()}
+    return told == written and found == {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+
+
+def attack(case: int, saved: Path, place: Path) -> tuple[str, str, str]:
+    """One case: the kind of mutation, what came of it, and the details of a finding."""
+    mutation = MUTATIONS[case % len(MUTATIONS)]
+    work = place / str(case)
+    folder = shutil.copytree(saved, work / "model")
+    os.chdir(work)
+    try:
+        mutation(random.Random(case), folder)
+        outcome, detail = judged(saved, folder)
+        if (work / "boom").exists():
+            outcome, detail = "finding", "a pickle was run"
+    finally:
+        os.chdir(place)
+        shutil.rmtree(work)
+    return mutation.__name__, outcome, detail
+
+
+def judged(saved: Path, folder: Path) -> tuple[str, str]:
+    try:
+        head, record = load_model(folder)
+    except KetFitError as error:
+        return ("refused", "") if str(error) else ("finding", f"{type(error).__name__} says nothing")
+    except Exception as error:
+        return "finding", f"{type(error).__name__}: {error}"
+    tensors = head.state_dict()
+    before, first = load_model(saved)
+    if record == first and same(tensors, before.state_dict()):
+        return "same", ""
+    if as_written(folder, tensors, record):
+        return "as written", ""
+    return "finding", f"what was loaded is not what the files say: {record}"
+
+
+def test_a_mutated_model_loads_as_it_is_written_or_is_refused(saved: Path, tmp_path: Path) -> None:
+    report = run_cases(range(FIRST, FIRST + CASES), lambda case: attack(case, saved, tmp_path))
+    table = "\n".join(f"{count:7,} {name}" for name, count in sorted(report.outcomes.items()))
+    most = f"slowest {report.slowest[0]:.2f} s ({report.slowest[1]}), memory {report.largest / 2**20:.0f} MiB"
+    print(f"{table}\n{sum(report.outcomes.values()):,} cases, {most}")
+    assert not report.findings, f"{len(report.findings)} findings:\n" + "\n".join(report.findings[:20])
+    assert sum(report.outcomes.values()) == CASES, "a case was lost"
+    kinds = {name.partition(":")[0] for name in report.outcomes}
+    assert kinds == {mutation.__name__ for mutation in MUTATIONS}, "not every mutation was tried"
+    outcomes = {name.partition(": ")[2] for name in report.outcomes}
+    assert outcomes == {"refused", "same", "as written"}, "the mutations do not reach as far as they did"
+
+
+class TestTheCagesHold:
+    """The children notice what they are there to notice."""
+
+    def run(self, run: Any, cases: int = 3) -> Report:
+        return run_cases(range(cases), run)
+
+    def test_a_child_that_dies(self) -> None:
+        report = self.run(lambda case: os.kill(os.getpid(), signal.SIGKILL) if case == 1 else ("k", "same", ""))
+        assert report.outcomes == {"k: same": 2}
+        assert report.findings == ["case 1: the child died (status 9)"]
+
+    def test_a_child_that_works_too_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(children, "CPU_SECONDS", 0.05)
+
+        def run(case: int) -> tuple[str, str, str]:
+            while case == 1:
+                pass
+            return "k", "same", ""
+
+        assert self.run(run).findings == ["case 1, ?: took more than 0.05 s"]
+
+    def test_a_child_that_hangs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(children, "SILENT_SECONDS", 2.0)
+
+        def run(case: int) -> tuple[str, str, str]:
+            if case == 1:
+                os.read(os.pipe()[0], 1)
+            return "k", "same", ""
+
+        assert self.run(run).findings == ["case 1: the child hung"]
+
+    def test_memory(self) -> None:
+        def run(case: int) -> tuple[str, str, str]:
+            try:
+                return "k", "same", str(len(bytes(2**30)))
+            except MemoryError:
+                return "k", "finding", "MemoryError"
+
+        assert self.run(run, 1).findings == ["case 0, k: MemoryError"]
+
+    def test_another_model_is_not_taken_for_what_the_files_say(self, saved: Path, tmp_path: Path) -> None:
+        head, record = load_model(saved)
+        tensors = head.state_dict()
+        assert as_written(saved, tensors, record)
+        assert not as_written(saved, {**tensors, "weights": tensors["weights"] + 1}, record)
+        assert not as_written(saved, tensors, record.updated(seed=1))

@@ -1,0 +1,64 @@
+"""Every example runs as it stands, warns of nothing, and prints what it promises."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+MODULES = {"topics"}
+"""What is imported by the others."""
+
+# What a run prints, with a figure that a broken head would miss.
+PROMISES = {
+    "custom_circuit": r"step 200: mean squared error 0\.00[0-4]\d\d\n",
+    "grid_search": r"parameters, (8[5-9]|9\d)\.\d% of 369 test samples\n",
+    "multiclass": r"quantum head +(7\d|8\d|9\d|100)% of 12\n",
+    "setfit_head": r"16 sentences to learn from, (5[5-9]|[6-9]\d)% of 1\d\d right\n",
+    "study": r"Progressed\(done=9, failed=0, .*\n",
+}
+# Run by tests of their own, where their extra is tested.
+ELSEWHERE = {"hardware"}
+
+
+def test_every_example_is_run() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} - MODULES - ELSEWHERE == PROMISES.keys()
+    assert [path.name for path in EXAMPLES.glob("*.ipynb")] == ["film_reviews.ipynb"]
+
+
+@pytest.mark.parametrize("name", sorted(PROMISES))
+@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("error:::ketfit")
+def test_a_script(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", str(tmp_path / "output")])
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert re.search(PROMISES[name], printed), printed
+
+
+def test_the_notebook(tmp_path: Path) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(EXAMPLES / "film_reviews.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are not committed"
+    os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    printed = "".join(
+        output.get("text", "")
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if output["output_type"] == "stream"
+    )
+    assert re.search(r"parameters, ([5-9]\d|100)% of 100 right", printed), printed
+    assert "same label for" in printed
+    assert any("image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ()))
