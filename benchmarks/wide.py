@@ -1,7 +1,8 @@
 """The paper's circuit on more qubits than a statevector has room for: plan, contract, and what it took.
 
-Each point is a process of its own: R main layers of connectivity C behind N = 1 loading with its one layer, <Z_0>, random
-angles from a fixed seed. A point whose plan needs more than --memory or --operations is recorded as refused, not run.
+Each point is a process of its own: R main layers of connectivity C behind N = 1 loading with its one layer, <Z_0>,
+random angles from a fixed seed. A point whose plan needs more than --memory or --operations is recorded as refused, not
+run.
 
     python benchmarks/wide.py --output benchmarks/results/wide.json
 """

@@ -9,6 +9,7 @@ from typing import Literal
 
 from ketfit.circuit.ansatz import reuploading_circuit
 from ketfit.circuit.circuit import Circuit
+from ketfit.energy.meters import Meter, read_while
 from ketfit.energy.profiles import Device, Figure, ProcessorProfile, QpuProfile, StatevectorProfile
 from ketfit.energy.qpu import Assumption, NativeGates, native_gates, qpu_cost
 from ketfit.energy.quantities import Kind
@@ -112,6 +113,32 @@ class Comparison:
                     seconds = run.seconds.value
                     figures = (run.devices, seconds, ends.value, ends.low, ends.high, run.energy.kind)
                     yield Row(processor.name, qubits, *figures)
+
+    def measure(self, meter: Meter, qubits: int, seconds: float = 2.0) -> Row:
+        """The energy of one inference by KetFit's own engine on this machine, read from a counter.
+
+        The counter counts all that the machine does meanwhile: let it do nothing else.
+
+        Raises:
+            MeterError: the counter cannot be read.
+        """
+        import torch
+
+        from ketfit.simulate.measurement import expectation
+
+        circuit = _circuit(self.head, qubits)
+        generator = torch.Generator().manual_seed(0)
+        weights, inputs = (
+            torch.rand(shape, generator=generator) for shape in (circuit.n_weights, (1, circuit.n_inputs))
+        )
+        measured = range(self.head.n_measured)
+        device = "cuda" if meter.of == "gpu" else "cpu"
+        weights, inputs = weights.to(device), inputs.to(device)
+        reading = read_while(meter, lambda: expectation(circuit, weights, inputs, qubits=measured).cpu(), seconds)
+        joules = reading.energy.per(reading.runs)
+        return Row(
+            meter.name, qubits, 1, reading.seconds / reading.runs, joules.value, joules.low, joules.high, "measured"
+        )
 
     def crossover(self, processor: ProcessorProfile) -> Crossover:
         """Where the QPU begins to take less energy than the program on `processor`, and what moves it, most first."""
