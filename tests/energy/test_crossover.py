@@ -78,6 +78,19 @@ def test_rows_stop_where_a_state_cannot_be_held(comparison):
     assert all(row.low <= row.joules <= row.high for row in rows)
 
 
+def test_a_nearest_neighbour_ring_has_no_crossover_with_a_tensor_network(comparison, a100):
+    ring = Comparison(HeadConfig.paper(connectivity=1), comparison.qpu, comparison.program)
+    widths = [20, 60]
+    networks = list(ring.network_rows(a100, widths))
+    quantum = list(ring.rows([], widths))
+    assert [row.qubits for row in networks] == widths
+    assert all(network.high < 1e-3 * row.low for network, row in zip(networks, quantum, strict=True))
+
+
+def test_a_network_that_does_not_fit_gives_no_row(comparison, a100):
+    assert [row.qubits for row in comparison.network_rows(a100, [8, 56])] == [8]
+
+
 def test_shots_out_of_order(comparison):
     with pytest.raises(InputError, match="taken, lowest, highest"):
         Comparison(comparison.head, comparison.qpu, comparison.program, (10, 100, 1000))

@@ -27,6 +27,7 @@ def energy(
     ] = ["nvidia-a100", "nvidia-h100", "amd-epyc-9654", "laptop"],  # noqa: B006 - Typer reads it, nothing writes it
     shots: Annotated[int, typer.Option(help="Shots of an inference.", min=1)] = 1000,
     plot: Annotated[Path | None, typer.Option(help="Picture to write: .svg, .png or .pdf.")] = None,
+    network: Annotated[bool, typer.Option("--network", help="Also contract tensor networks on the first.")] = False,
     measure: Annotated[
         Literal["rapl", "nvml"] | None, typer.Option(help="Also run it here and read this machine's counter.")
     ] = None,
@@ -49,6 +50,9 @@ def energy(
     say(f"counting gates up to {MOST_QUBITS} qubits")
     crossovers = [comparison.crossover(processor) for processor in processors]
     rows = list(comparison.rows(processors, range(max(comparison.narrowest, 4), 57, 2)))
+    if network:
+        say("planning contractions")
+        rows += comparison.network_rows(processors[0], range(max(comparison.narrowest, 4), 57, 4))
     first = crossovers[0]
     report: dict[str, Any] = {
         "circuit": {name: getattr(head, name) for name in ("main_layers", "n_reuploads", "connectivity")},
@@ -105,7 +109,7 @@ def _tables(report: dict[str, Any]) -> Group:
         crossings.add_row(plain(crossover["device"]), _shown(crossover["qubits"]), ends)
     energies = Table("device", "qubits", "devices", "seconds", "joules", "range", "kind", title="one inference")
     for row in [*report["rows"], *([report["measured"]] if "measured" in report else [])]:
-        if row["qubits"] % 10 == 0 or row["kind"] == "measured":
+        if row["qubits"] % 20 == 0 or row["kind"] == "measured":
             energies.add_row(
                 plain(row["device"]),
                 str(row["qubits"]),

@@ -13,7 +13,7 @@ from ketfit.energy.meters import Meter, read_while
 from ketfit.energy.profiles import Device, Figure, ProcessorProfile, QpuProfile, StatevectorProfile
 from ketfit.energy.qpu import Assumption, NativeGates, native_gates, qpu_cost
 from ketfit.energy.quantities import Kind
-from ketfit.energy.simulation import statevector_cost
+from ketfit.energy.simulation import contraction_cost, statevector_cost
 from ketfit.errors import InputError
 from ketfit.model.config import HeadConfig
 
@@ -113,6 +113,26 @@ class Comparison:
                     seconds = run.seconds.value
                     figures = (run.devices, seconds, ends.value, ends.low, ends.high, run.energy.kind)
                     yield Row(processor.name, qubits, *figures)
+
+    def network_rows(self, processor: ProcessorProfile, widths: Sequence[int]) -> Iterator[Row]:
+        """Energies of contracting the circuit's tensor network on `processor`, from the cost of the very contraction.
+
+        None where the contraction does not fit into the processor's memory.
+
+        Raises:
+            MissingExtraError: cotengra is not installed.
+        """
+        from ketfit.simulate.tensor_network import plan_contraction
+
+        for qubits in widths:
+            circuit = _circuit(self.head, qubits)
+            plans = [plan_contraction(circuit, qubit) for qubit in range(self.head.n_measured)]
+            if max(plan.bytes_needed for plan in plans) > 1e9 * processor.memory_gb.value:
+                continue
+            work = (sum(plan.multiplications for plan in plans), sum(plan.elements_moved for plan in plans))
+            run = contraction_cost(*work, processor)
+            ends, name = run.energy.joules, f"tensor network on {processor.name}"
+            yield Row(name, qubits, 1, run.seconds.value, ends.value, ends.low, ends.high, run.energy.kind)
 
     def measure(self, meter: Meter, qubits: int, seconds: float = 2.0) -> Row:
         """The energy of one inference by KetFit's own engine on this machine, read from a counter.

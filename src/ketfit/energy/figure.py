@@ -24,6 +24,7 @@ def draw_comparison(rows: Sequence[Row], crossover: Crossover) -> Figure:
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise MissingExtraError("Drawing the comparison", "'ketfit[draw]'") from error
 
@@ -54,6 +55,7 @@ def draw_comparison(rows: Sequence[Row], crossover: Crossover) -> Figure:
         right.set_ylim(max(len(shifts), 1) - 0.4, -0.7)
         right.set_yticks([])
         right.margins(x=0.9)
-        right.set_xlabel(f"crossover with {crossover.device}, one number moved at a time")
+        right.xaxis.set_major_locator(MaxNLocator(integer=True))
+        right.set_xlabel(f"crossover with {crossover.device} (qubits),\none number moved at a time")
         right.spines[["top", "right", "left"]].set_visible(False)
     return figure
