@@ -109,7 +109,7 @@ def _tables(report: dict[str, Any]) -> Group:
         crossings.add_row(plain(crossover["device"]), _shown(crossover["qubits"]), ends)
     energies = Table("device", "qubits", "devices", "seconds", "joules", "range", "kind", title="one inference")
     for row in [*report["rows"], *([report["measured"]] if "measured" in report else [])]:
-        if row["qubits"] % 20 == 0 or row["kind"] == "measured":
+        if row["qubits"] % 20 == 0 or row["kind"] == "measured" or row["device"].startswith("tensor"):
             energies.add_row(
                 plain(row["device"]),
                 str(row["qubits"]),
