@@ -30,4 +30,7 @@ report = json.loads(subprocess.run(ketfit_command, check=True, capture_output=Tr
 assert report["ketfit"] == ketfit.__version__
 assert report["engine"].startswith("native, "), report["engine"]
 assert report["extras"]["bundled"] == "pip install 'ketfit[bundled]'"
+ketfit_command[1] = "energy"
+report = json.loads(subprocess.run(ketfit_command, check=True, capture_output=True, text=True).stdout)
+assert report["crossover_qubits"] and report["assumptions"], "the profiles are in the wheel"
 print(f"the wheel of ketfit {ketfit.__version__} works on its own")

@@ -10,6 +10,7 @@
     ├── BodyError            a sentence transformer that cannot be found, trusted or run           (RuntimeError)
     ├── TrainingError        training that diverged or cannot be resumed                           (RuntimeError)
     ├── StudyError           a study's folder, cluster or workers that cannot be used               (RuntimeError)
+    ├── MeterError           a counter of energy that is not there or cannot be read                (RuntimeError)
     ├── ModelFileError       a saved model that is missing, damaged or of another version          (ValueError)
     ├── StorageError         a file that could not be written                                      (OSError)
     ├── HardwareError        a run on a backend that cannot go on                                  (RuntimeError)
@@ -70,6 +71,10 @@ class TrainingError(KetFitError, RuntimeError):
 
 class StudyError(KetFitError, RuntimeError):
     """A study cannot go on: its folder is taken or damaged, its cluster cannot be reached, or its workers died."""
+
+
+class MeterError(KetFitError, RuntimeError):
+    """A counter of energy is not there, or cannot be read; no constant stands in for it."""
 
 
 class ModelFileError(KetFitError, ValueError):

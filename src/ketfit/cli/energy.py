@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Group
 from rich.table import Table
 
-from ketfit.console import plain, print_report
+from ketfit.console import plain, print_report, say
 from ketfit.errors import ConfigError
 
+MEASURED_QUBITS = 20
 _FORMATS = ("svg", "png", "pdf")
 
 
@@ -26,10 +27,14 @@ def energy(
     ] = ["nvidia-a100", "nvidia-h100", "amd-epyc-9654", "laptop"],  # noqa: B006 - Typer reads it, nothing writes it
     shots: Annotated[int, typer.Option(help="Shots of an inference.", min=1)] = 1000,
     plot: Annotated[Path | None, typer.Option(help="Picture to write: .svg, .png or .pdf.")] = None,
+    network: Annotated[bool, typer.Option("--network", help="Also contract tensor networks on the first.")] = False,
+    measure: Annotated[
+        Literal["rapl", "nvml"] | None, typer.Option(help="Also run it here and read this machine's counter.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Energy of one inference against qubits, on a QPU and in simulation; where they cross, and what that rests on."""
-    from ketfit.energy.crossover import FOLLOW_UP, PAPER, SHOTS, Comparison, assumptions_of
+    from ketfit.energy.crossover import FOLLOW_UP, MOST_QUBITS, PAPER, SHOTS, Comparison, assumptions_of
     from ketfit.energy.profiles import ProcessorProfile, QpuProfile, StatevectorProfile, load_profile
 
     if model is not None and config is not None:
@@ -41,8 +46,13 @@ def energy(
     spread = (shots, min(shots, SHOTS[1]), max(shots, SHOTS[2]))
     comparison = Comparison(head, load_profile(qpu, QpuProfile), program, spread)
     processors = [load_profile(name, ProcessorProfile) for name in against]
+    measured = None if measure is None else _measured(comparison, measure)
+    say(f"counting gates up to {MOST_QUBITS} qubits")
     crossovers = [comparison.crossover(processor) for processor in processors]
     rows = list(comparison.rows(processors, range(max(comparison.narrowest, 4), 57, 2)))
+    if network:
+        say("planning contractions")
+        rows += comparison.network_rows(processors[0], range(max(comparison.narrowest, 4), 57, 4))
     first = crossovers[0]
     report: dict[str, Any] = {
         "circuit": {name: getattr(head, name) for name in ("main_layers", "n_reuploads", "connectivity")},
@@ -55,6 +65,8 @@ def energy(
         "rows": [asdict(row) for row in rows],
         "assumptions": [asdict(assumption) for assumption in assumptions_of(comparison, processors[0])],
     }
+    if measured is not None:
+        report["measured"] = asdict(measured)
     if plot is not None:
         from ketfit.energy.figure import draw_comparison
         from ketfit.learn.files import write_file
@@ -66,6 +78,14 @@ def energy(
         write_file(plot, picture.getvalue())
         report["plot"] = str(plot)
     print_report(report, as_json, _tables(report))
+
+
+def _measured(comparison: Any, counter: str) -> Any:
+    from ketfit.energy.meters import NvmlMeter, RaplMeter
+
+    meter = RaplMeter.find() if counter == "rapl" else NvmlMeter.find()
+    say(f"running {MEASURED_QUBITS} qubits here, with {meter.name} counting")
+    return comparison.measure(meter, MEASURED_QUBITS)
 
 
 def _head(model: str | None, config: Path | None) -> Any:
@@ -88,8 +108,8 @@ def _tables(report: dict[str, Any]) -> Group:
         ends = f"{_shown(crossover['earliest'])} to {_shown(crossover['latest'])}"
         crossings.add_row(plain(crossover["device"]), _shown(crossover["qubits"]), ends)
     energies = Table("device", "qubits", "devices", "seconds", "joules", "range", "kind", title="one inference")
-    for row in report["rows"]:
-        if row["qubits"] % 10 == 0:
+    for row in [*report["rows"], *([report["measured"]] if "measured" in report else [])]:
+        if row["qubits"] % 20 == 0 or row["kind"] == "measured" or row["device"].startswith("tensor"):
             energies.add_row(
                 plain(row["device"]),
                 str(row["qubits"]),

@@ -9,10 +9,11 @@ from typing import Literal
 
 from ketfit.circuit.ansatz import reuploading_circuit
 from ketfit.circuit.circuit import Circuit
+from ketfit.energy.meters import Meter, read_while
 from ketfit.energy.profiles import Device, Figure, ProcessorProfile, QpuProfile, StatevectorProfile
 from ketfit.energy.qpu import Assumption, NativeGates, native_gates, qpu_cost
 from ketfit.energy.quantities import Kind
-from ketfit.energy.simulation import statevector_cost
+from ketfit.energy.simulation import contraction_cost, statevector_cost
 from ketfit.errors import InputError
 from ketfit.model.config import HeadConfig
 
@@ -112,6 +113,52 @@ class Comparison:
                     seconds = run.seconds.value
                     figures = (run.devices, seconds, ends.value, ends.low, ends.high, run.energy.kind)
                     yield Row(processor.name, qubits, *figures)
+
+    def network_rows(self, processor: ProcessorProfile, widths: Sequence[int]) -> Iterator[Row]:
+        """Energies of contracting the circuit's tensor network on `processor`, from the cost of the very contraction.
+
+        None where the contraction does not fit into the processor's memory.
+
+        Raises:
+            MissingExtraError: cotengra is not installed.
+        """
+        from ketfit.simulate.tensor_network import plan_contraction
+
+        for qubits in widths:
+            circuit = _circuit(self.head, qubits)
+            plans = [plan_contraction(circuit, qubit) for qubit in range(self.head.n_measured)]
+            if max(plan.bytes_needed for plan in plans) > 1e9 * processor.memory_gb.value:
+                continue
+            work = (sum(plan.multiplications for plan in plans), sum(plan.elements_moved for plan in plans))
+            run = contraction_cost(*work, processor)
+            ends, name = run.energy.joules, f"tensor network on {processor.name}"
+            yield Row(name, qubits, 1, run.seconds.value, ends.value, ends.low, ends.high, run.energy.kind)
+
+    def measure(self, meter: Meter, qubits: int, seconds: float = 2.0) -> Row:
+        """The energy of one inference by KetFit's own engine on this machine, read from a counter.
+
+        The counter counts all that the machine does meanwhile: let it do nothing else.
+
+        Raises:
+            MeterError: the counter cannot be read.
+        """
+        import torch
+
+        from ketfit.simulate.measurement import expectation
+
+        circuit = _circuit(self.head, qubits)
+        generator = torch.Generator().manual_seed(0)
+        weights, inputs = (
+            torch.rand(shape, generator=generator) for shape in (circuit.n_weights, (1, circuit.n_inputs))
+        )
+        measured = range(self.head.n_measured)
+        device = "cuda" if meter.of == "gpu" else "cpu"
+        weights, inputs = weights.to(device), inputs.to(device)
+        reading = read_while(meter, lambda: expectation(circuit, weights, inputs, qubits=measured).cpu(), seconds)
+        joules = reading.energy.per(reading.runs)
+        return Row(
+            meter.name, qubits, 1, reading.seconds / reading.runs, joules.value, joules.low, joules.high, "measured"
+        )
 
     def crossover(self, processor: ProcessorProfile) -> Crossover:
         """Where the QPU begins to take less energy than the program on `processor`, and what moves it, most first."""

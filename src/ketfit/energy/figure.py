@@ -11,7 +11,8 @@ from ketfit.errors import MissingExtraError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_COLORS = ("#1f5fa8", "#c4551b", "#6b7f2a", "#7a5195", "#4d4d4d")
+_COLORS = ("#1f5fa8", "#c4551b", "#6b7f2a", "#7a5195", "#4d4d4d", "#0f8b8d")
+_DASHES = ("-", "-", (0, (3, 2)))  # curves of like devices lie on each other
 _MOST_SHIFTS = 8
 
 
@@ -24,17 +25,19 @@ def draw_comparison(rows: Sequence[Row], crossover: Crossover) -> Figure:
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise MissingExtraError("Drawing the comparison", "'ketfit[draw]'") from error
 
     with rc_context({"svg.hashsalt": "ketfit", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(10.5, 4.6), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
-        for color, device in zip(_COLORS, dict.fromkeys(row.device for row in rows), strict=False):
+        for place, device in enumerate(dict.fromkeys(row.device for row in rows)):
+            color, dashes = _COLORS[place % len(_COLORS)], _DASHES[place % len(_DASHES)]
             own = [row for row in rows if row.device == device]
             x = [row.qubits for row in own]
             label = f"{device} ({own[0].kind})"
-            left.plot(x, [row.joules for row in own], color=color, linewidth=1.8, label=label)
+            left.plot(x, [row.joules for row in own], color=color, linewidth=1.8, linestyle=dashes, label=label)
             left.fill_between(x, [row.low for row in own], [row.high for row in own], color=color, alpha=0.13, lw=0)
         for qubits, name in ((PAPER, "paper, 46"), (FOLLOW_UP, "follow-up, 34")):
             left.axvline(qubits, color="#888888", linewidth=0.9, linestyle=(0, (4, 3)))
@@ -54,6 +57,7 @@ def draw_comparison(rows: Sequence[Row], crossover: Crossover) -> Figure:
         right.set_ylim(max(len(shifts), 1) - 0.4, -0.7)
         right.set_yticks([])
         right.margins(x=0.9)
-        right.set_xlabel(f"crossover with {crossover.device}, one number moved at a time")
+        right.xaxis.set_major_locator(MaxNLocator(integer=True))
+        right.set_xlabel(f"crossover with {crossover.device} (qubits),\none number moved at a time")
         right.spines[["top", "right", "left"]].set_visible(False)
     return figure

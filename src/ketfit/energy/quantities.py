@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import TYPE_CHECKING, Literal, final
 
 from ketfit.errors import InputError
 
@@ -91,3 +91,18 @@ class Assumed(Energy):
 
     def __add__(self, other: Assumed) -> Assumed:
         return Assumed(self.joules + other.joules) if isinstance(other, Assumed) else NotImplemented
+
+
+if TYPE_CHECKING:
+    # mypy's strict mode reports an ignore that ignores nothing: the checks fail as soon as one of these is allowed.
+    def _never(measured: Measured, modelled: Modelled, assumed: Assumed, energy: Energy) -> tuple[Energy, ...]:
+        return (
+            measured + modelled,  # type: ignore[operator]
+            modelled + measured,  # type: ignore[operator]
+            measured + assumed,  # type: ignore[operator]
+            assumed + measured,  # type: ignore[operator]
+            modelled + assumed,  # type: ignore[operator]
+            assumed + modelled,  # type: ignore[operator]
+            energy + measured,  # type: ignore[operator]
+            energy + energy,  # type: ignore[operator]
+        )

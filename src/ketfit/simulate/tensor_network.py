@@ -9,12 +9,14 @@ search, which draws nothing at random. The cheaper one is taken, so that a plan 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import psutil
+import torch
 
 from ketfit.circuit.circuit import Angle, Circuit, Gate
 from ketfit.circuit.export import angle_values
@@ -141,14 +143,23 @@ def _size(count: float) -> str:
 
 
 def _contract(circuit: Circuit, plan: ContractionPlan, values: Mapping[Angle, float]) -> float:
-    from cotengra import array_contract
-
     gates = circuit.light_cone((plan.qubit,)).gates
-    arrays = [
-        _data(None if source is None else gates[source], len(indices), values)
+    parts = [
+        (torch.from_numpy(_data(None if source is None else gates[source], len(indices), values)), indices)
         for indices, source in zip(plan.inputs, plan.sources, strict=True)
     ]
-    return float(array_contract(arrays, plan.inputs, (), optimize=plan.path, cache_expression=False))
+    uses = Counter(index for indices in plan.inputs for index in indices)
+    for step in plan.path:
+        # torch's einsum makes matrix products of contractions along shared indices, where numpy's walks over elements.
+        taken = [parts.pop(place) for place in sorted(step, reverse=True)]
+        own = list(dict.fromkeys(index for _, indices in taken for index in indices))
+        uses.subtract(index for _, indices in taken for index in indices)
+        left = tuple(index for index in own if uses[index])
+        uses.update(left)
+        number = {index: place for place, index in enumerate(own)}
+        operands = [part for array, indices in taken for part in (array, [number[index] for index in indices])]
+        parts.append((torch.einsum(*operands, [number[index] for index in left]), left))
+    return float(torch.stack([array for array, _ in parts]).prod())
 
 
 def _data(gate: Gate | None, rank: int, values: Mapping[Angle, float]) -> npt.NDArray[np.float64]:

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from ketfit.energy.meters import NvmlMeter, RaplMeter, read_while
+from ketfit.energy.quantities import Assumed, Measured, Modelled, Range
+from ketfit.errors import InputError, MeterError, MissingExtraError
+
+
+@pytest.fixture
+def powercap(tmp_path: Path) -> Path:
+    """A tree like the kernel's: two packages, a part of one, and the whole machine's own counter."""
+    for zone, name in {
+        "intel-rapl:0": "package-0",
+        "intel-rapl:1": "package-1",
+        "intel-rapl:0:0": "core",
+        "intel-rapl:2": "psys",
+    }.items():
+        folder = tmp_path / zone
+        folder.mkdir()
+        (folder / "name").write_text(f"{name}\n")
+        (folder / "energy_uj").write_text("1000000\n")
+        (folder / "max_energy_range_uj").write_text("5000000\n")
+    return tmp_path
+
+
+def set_counter(root: Path, package: int, microjoules: object) -> None:
+    (root / f"intel-rapl:{package}" / "energy_uj").write_text(f"{microjoules}\n")
+
+
+def test_packages_are_added_and_their_parts_are_not_counted_twice(powercap):
+    meter = RaplMeter.find(powercap)
+    before = meter.read()
+    set_counter(powercap, 0, 1_500_000)
+    set_counter(powercap, 1, 2_000_000)
+    assert meter.joules(before, meter.read()) == pytest.approx(1.5)
+
+
+def test_a_counter_that_turned_over(powercap):
+    meter = RaplMeter.find(powercap)
+    before = meter.read()
+    set_counter(powercap, 0, 250_000)  # 4 J to the end, and a quarter
+    assert meter.joules(before, meter.read()) == pytest.approx(4.25)
+
+
+def test_a_reading_counts_runs(powercap):
+    meter, runs = RaplMeter.find(powercap), []
+
+    def work():
+        runs.append(1)
+        set_counter(powercap, 0, 1_000_000 + 10_000 * len(runs))
+
+    reading = read_while(meter, work, seconds=0)
+    assert (reading.runs, len(runs)) == (1, 2)
+    assert reading.energy.per(1).value == pytest.approx(0.01)
+    assert reading.energy.kind == "measured"
+
+
+def test_a_counter_that_stands_still_is_an_error(powercap):
+    with pytest.raises(MeterError, match="did not move"):
+        read_while(RaplMeter.find(powercap), lambda: None, seconds=0)
+
+
+@pytest.mark.parametrize("content", ["", "many", "-5"])
+def test_a_counter_that_holds_no_number_is_an_error(powercap, content):
+    set_counter(powercap, 1, content)
+    with pytest.raises(MeterError, match="no number"):
+        RaplMeter.find(powercap)
+
+
+def test_no_counters_are_an_error(tmp_path, powercap):
+    with pytest.raises(MeterError, match="not there"):
+        RaplMeter.find(tmp_path / "none")
+    (powercap / "intel-rapl:1" / "energy_uj").unlink()
+    with pytest.raises(MeterError, match="energy_uj cannot be read"):
+        RaplMeter.find(powercap)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(MeterError, match="no processor package"):
+        RaplMeter.find(empty)
+
+
+def fake_nvml(energies):
+    class NVMLError(Exception):
+        pass
+
+    def energy(handle):
+        value = energies.pop(0)
+        if value is None:
+            raise NVMLError("Not Supported")
+        return value
+
+    return types.SimpleNamespace(
+        NVMLError=NVMLError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetName=lambda handle: "Some GPU",
+        nvmlDeviceGetTotalEnergyConsumption=energy,
+    )
+
+
+def test_a_gpu_counts_millijoules(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([0, 1000, 3500]))
+    reading = read_while(NvmlMeter.find(), lambda: None, seconds=0)
+    assert reading.energy == Measured(Range(2.5, 2.5, 2.5))
+
+
+def test_a_gpu_without_the_counter_or_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([None]))
+    with pytest.raises(MeterError, match="Some GPU.*Not Supported"):
+        NvmlMeter.find()
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with pytest.raises(MissingExtraError, match=r"ketfit\[energy\]"):
+        NvmlMeter.find()
+
+
+KINDS = (Measured, Modelled, Assumed)
+
+
+@pytest.mark.parametrize("one", KINDS)
+@pytest.mark.parametrize("other", KINDS)
+def test_kinds_do_not_add_up(one, other):
+    left, right = one(Range(2, 1, 3)), other(Range(20, 10, 30))
+    if one is other:
+        assert left + right == one(Range(22, 11, 33))
+    else:
+        with pytest.raises(TypeError, match="unsupported operand"):
+            left + right
+
+
+def test_a_range_is_in_order():
+    with pytest.raises(InputError, match="from low over value to high"):
+        Range(1, 2, 3)

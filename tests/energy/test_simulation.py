@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import pytest
+
+from ketfit.circuit.ansatz import reuploading_circuit
+from ketfit.energy.profiles import Figure, ProcessorProfile, QpuProfile, StatevectorProfile, load_profile, profile_names
+from ketfit.energy.simulation import contraction_cost, statevector_cost
+from ketfit.errors import ConfigError, InputError
+
+PROCESSORS = [*profile_names("gpu"), *profile_names("cpu")]
+
+
+def published(value: float) -> Figure:
+    return Figure(value=value, basis="published", source="a test", year=2026)
+
+
+@pytest.fixture
+def plain() -> ProcessorProfile:
+    """Round numbers: 100 W, 1 GB, 1 GB/s, 1 TFLOP/s, all of it reached."""
+    figures = {"power_watts": 100.0, "memory_gb": 1.0, "bandwidth_gb_s": 1.0, "tflops": 1.0, "link_gb_s": 0.5}
+    shares = {"bandwidth_share": 1.0, "tflops_share": 1.0}
+    tables = {name: published(value) for name, value in (figures | shares).items()}
+    return ProcessorProfile(kind="gpu", name="Plain", **tables)
+
+
+@pytest.fixture
+def program() -> StatevectorProfile:
+    figures = {"amplitude_bytes": 8.0, "gates_per_sweep": 1.0, "flops_per_rotation": 6.0}
+    return StatevectorProfile(
+        kind="statevector", name="Plain", **{name: published(value) for name, value in figures.items()}
+    )
+
+
+def test_bound_by_memory(plain, program):
+    circuit = reuploading_circuit(10, 1, 1, 1, 1)
+    cost = statevector_cost(circuit, plain, program)
+    seconds = len(circuit.gates) * 2 * 2**10 * 8 / 1e9
+    assert (cost.devices, cost.bound, cost.energy.kind) == (1, "memory", "modelled")
+    assert cost.seconds.value == pytest.approx(seconds)
+    assert cost.energy.joules.value == pytest.approx(100 * seconds)
+
+
+def test_bound_by_arithmetic(plain, program):
+    circuit = reuploading_circuit(10, 1, 1, 1, 1)
+    cost = statevector_cost(circuit, plain.updated(tflops=published(1e-6)), program)
+    assert cost.bound == "arithmetic"
+    assert cost.seconds.value == pytest.approx(circuit.gate_counts()["ry"] * 2**10 * 6 / 1e6)
+
+
+def test_devices_that_hold_the_state_and_what_they_exchange(plain, program):
+    circuit = reuploading_circuit(30, 1, 1, 1, 1)  # 8.6 GB: nine of 1 GB, and so sixteen
+    cost = statevector_cost(circuit, plain, program)
+    assert cost.devices == 16
+    local = 2**30 / 16 * 8
+    sweeps = len(circuit.gates)
+    seconds = sweeps * 2 * local / 1e9 + sweeps * (4 / 30) * local / 2 / 0.5e9
+    assert cost.seconds.value == pytest.approx(seconds)
+    assert cost.energy.joules.value == pytest.approx(16 * 100 * seconds)
+
+
+def test_what_has_no_link_cannot_be_joined(plain, program):
+    with pytest.raises(InputError, match="holds 1; it has no link"):
+        statevector_cost(reuploading_circuit(30, 1, 1, 1, 1), plain.updated(link_gb_s=None), program)
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_ends_are_the_lowest_and_highest_of_all_corners(name):
+    program, processor = load_profile("statevector", StatevectorProfile), load_profile(name, ProcessorProfile)
+    circuit = reuploading_circuit(24, 1, 1, 2, 2)
+    whole = statevector_cost(circuit, processor, program).energy.joules
+    for owner in (processor, program):
+        for field, figure in owner:
+            if isinstance(figure, Figure):
+                for end in (figure.range.low, figure.range.high):
+                    moved = owner.updated(**{field: figure.updated(value=end)})
+                    pair = (moved, program) if owner is processor else (processor, moved)
+                    value = statevector_cost(circuit, *pair).energy.joules.value
+                    assert whole.low <= value * (1 + 1e-12)
+                    assert value <= whole.high * (1 + 1e-12)
+
+
+def test_contraction(plain):
+    cost = contraction_cost(1e9, 1e6, plain)
+    assert cost.bound == "memory"
+    assert cost.seconds.value == pytest.approx(8e-3)
+    assert contraction_cost(1e9, 1e3, plain).seconds.value == pytest.approx(2e9 / 0.5e12)
+    assert contraction_cost(1e9, 1e3, plain, element_bytes=4).seconds.value == pytest.approx(2e9 / 1e12)
+
+
+def test_every_number_of_every_profile_has_a_source_and_an_assumed_one_a_range():
+    wanted = {"qpu": QpuProfile, "gpu": ProcessorProfile, "cpu": ProcessorProfile, "statevector": StatevectorProfile}
+    assert len(profile_names()) == 8
+    for kind, cls in wanted.items():
+        for name in profile_names(kind):
+            figures = [figure for _, figure in load_profile(name, cls) if isinstance(figure, Figure)]
+            assert len(figures) >= 3
+            for figure in figures:
+                assert len(figure.source) > 10
+                assert 2015 <= figure.year <= 2026
+                assert figure.basis == "published" or figure.range.low < figure.range.high
+
+
+def test_profiles_that_do_not_fit(tmp_path):
+    with pytest.raises(ConfigError, match=r"unknown profile 'ionq'; known are .*ionq-forte"):
+        load_profile("ionq", QpuProfile)
+    with pytest.raises(ConfigError, match="cannot stand here"):
+        load_profile("ionq-forte", ProcessorProfile)
+    with pytest.raises(ConfigError, match="give low and high"):
+        Figure(value=1, basis="assumed", source="nobody", year=2026)
+    with pytest.raises(ConfigError, match="not in order"):
+        Figure(value=1, low=2, high=3, basis="published", source="somebody", year=2026)
+    path = tmp_path / "mine.toml"
+    path.write_text('kind = "tpu"\n')
+    with pytest.raises(ConfigError, match=r"mine.toml: kind='tpu'; known are qpu, gpu"):
+        load_profile(path, QpuProfile)
