@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.tuning import ContrastiveConfig
-from ketfit.settings import Config, Finite, Positive
+from ketfit.settings import Config, Finite
 
 HeadKind = Literal["quantum", "logistic-regression", "svc", "mlp"]
 DesignKind = Literal["heads", "scan", "full", "fractional", "plackett-burman", "latin-hypercube"]
