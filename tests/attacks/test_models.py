@@ -161,3 +161,5 @@ class TestTheCagesHold:
         assert as_written(saved, tensors, record)
         assert not as_written(saved, {**tensors, "weights": tensors["weights"] + 1}, record)
         assert not as_written(saved, tensors, record.updated(seed=1))
+        assert alike({"a": [2.0**63]}, {"a": [2**63 - 1]})
+        assert not any(alike(one, other) for one, other in [(1, 1.0), (1.0, 2), ([1], [1, 1]), (True, 1), ({}, [])])
