@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -252,6 +253,16 @@ except Exception as error:
     raise ValueError from error
 """
     assert list(banned(harmless)) == []
+
+
+def test_the_extras_that_users_install_have_an_upper_bound():
+    # A new major version of something optional must not arrive unasked.
+    found = [
+        re.fullmatch(r"([\w.-]+)(\[.*?\])?\s*([^;]*);.*extra == .([\w-]+).", line) for line in requires("ketfit") or []
+    ]
+    extras = [match for match in found if match and match[4] not in ("test", "check", "docs", "fuzz", "audit")]
+    assert {"app", "hardware", "setfit", "study"} <= {match[4] for match in extras}
+    assert [match[0] for match in extras if "<" not in match[3] and "==" not in match[3]] == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)

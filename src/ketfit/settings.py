@@ -66,7 +66,7 @@ def parse_toml_value(text: str) -> Any:
     """One value as TOML writes it; a bare word, which TOML does not have, is a string."""
     try:
         document = tomllib.loads(f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # such as a number of thousands of digits
         return text
     return document["value"] if len(document) == 1 else text
 

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 import random
 import shutil
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ketfit.errors import KetFitError
+from ketfit.model.config import FitConfig
 from ketfit.settings import parse_toml_value
+from ketfit.study.plan import StudyPlan
 from tests.attacks.children import run_cases
+from tests.attacks.mutations import VALUES
 from tests.attacks.readers import READERS, starts
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 EXAMPLES = int(os.environ.get("KETFIT_FUZZ_EXAMPLES", "60"))
 STUDY = Path(__file__).parents[2] / "studies" / "results" / "ablation" / "study.json"
@@ -81,6 +94,41 @@ def test_a_reader_gives_a_value_or_an_error_of_ours(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(READERS.keys() - {"parquet"}))
 def test_the_starts_are_good(name: str, tmp_path: Path) -> None:
     assert READERS[name](tmp_path, STARTS[name])
+
+
+def places(table: Any) -> list[tuple[Any, Any]]:
+    """Every table and list in a parsed file, the file itself among them, with each of its keys or positions."""
+    keys = list(table) if isinstance(table, dict) else range(len(table)) if isinstance(table, list) else []
+    return [(table, key) for key in keys] + [place for key in keys for place in places(table[key])]
+
+
+@pytest.mark.parametrize(
+    ("name", "parse"),
+    [("settings", tomllib.loads), ("plan", tomllib.loads), ("study", json.loads), ("rows", json.loads)],
+)
+def test_any_value_at_any_place(name: str, parse: Callable[[str], Any], tmp_path: Path) -> None:
+    """What is syntax enough and means nothing: wrong types, huge numbers, lists for tables, and keys that are lost."""
+    takes = {"settings": FitConfig.from_mapping, "plan": StudyPlan.from_mapping}
+    line = STARTS[name].decode().splitlines()[0] if name == "rows" else STARTS[name].decode()
+    refused = 0
+    for case in range(5 * EXAMPLES):
+        chance, tables = random.Random(case), parse(line)
+        for _ in range(chance.choice([1, 1, 2])):
+            table, key = chance.choice(places(tables))
+            if chance.random() < 0.2:
+                del table[key]
+            else:
+                table[key] = copy.deepcopy(chance.choice(VALUES))
+        try:
+            if name in takes:
+                takes[name](tables)
+            else:
+                READERS[name](tmp_path, json.dumps(tables).encode() + b"\n")
+        except KetFitError as error:
+            refused += bool(str(error))
+        except Exception as error:
+            raise AssertionError(f"case {case}: {tables}") from error
+    assert refused > EXAMPLES
 
 
 def test_parquet_in_children(tmp_path: Path) -> None:

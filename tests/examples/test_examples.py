@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import runpy
 import sys
@@ -45,20 +44,20 @@ def test_a_script(
     assert re.search(PROMISES[name], printed), printed
 
 
-def test_the_notebook(tmp_path: Path) -> None:
+def test_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import nbformat
     from nbclient import NotebookClient
 
     notebook = nbformat.read(EXAMPLES / "film_reviews.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are not committed"
-    os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     printed = "".join(
         output.get("text", "")
         for cell in notebook.cells
         for output in cell.get("outputs", ())
-        if output["output_type"] == "stream"
+        if output["output_type"] == "stream" and output["name"] == "stdout"
     )
-    assert re.search(r"parameters, ([5-9]\d|100)% of 100 right", printed), printed
+    assert re.search(r"parameters, (5[5-9]|[6-9]\d)% of 2\d\d right", printed), printed
     assert "same label for" in printed
     assert any("image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ()))

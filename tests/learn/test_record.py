@@ -121,6 +121,15 @@ class TestTunedBody:
         with pytest.raises(BodyError, match="give it the same body"):
             TextClassifier.from_pretrained(folder)
 
+    def test_another_body_is_refused_before_it_is_parsed(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        parsed = []
+        monkeypatch.setattr("ketfit.learn.body.read_transformer", lambda *_: parsed.append("read"))
+        monkeypatch.setattr("ketfit.learn.body._read_json", lambda *_: parsed.append("read"))
+        (folder / BODY / "tokenizer.json").write_text("[" * 10**6)
+        with pytest.raises(BodyError, match="give it the same body"):
+            TextClassifier.from_pretrained(folder)
+        assert not parsed
+
     def test_a_body_that_is_gone_and_one_that_is_elsewhere(
         self, folder: Path, tmp_path: Path, tuned: TextClassifier
     ) -> None:

@@ -11,11 +11,13 @@ from typing_extensions import Self
 
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.tuning import Precision, TuneConfig, read_tuning
-from ketfit.settings import Config, Finite, Positive
+from ketfit.settings import Config, Finite
 
 HeadKind = Literal["quantum", "logistic-regression", "svc", "mlp"]
 DesignKind = Literal["heads", "scan", "full", "fractional", "plackett-burman", "latin-hypercube"]
 Level = bool | int | float | str
+MOST_SEEDS, MOST_SAMPLES = 10_000, 10_000
+"""Of one study. More is a mistake, or takes the memory of whoever reads the plan."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -33,6 +35,8 @@ def _names(value: Any) -> Any:
 
 def _first_seeds(value: Any) -> Any:
     """``seeds = 5`` is the first five."""
+    if isinstance(value, int) and value > MOST_SEEDS:
+        raise ValueError(f"seeds={value}: a study has at most {MOST_SEEDS}")
     return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else _as_tuple(value)
 
 
@@ -186,7 +190,7 @@ class DesignPlan(Config):
     kind: DesignKind = "heads"
     resolution: Annotated[int | None, Field(ge=3, le=8, description="Of a fractional design")] = None
     generators: Annotated[str | None, Field(description="Of a fractional design, one word a factor")] = None
-    samples: Annotated[Positive | None, Field(description="Of a Latin hypercube")] = None
+    samples: Annotated[int | None, Field(ge=1, le=MOST_SAMPLES, description="Of a Latin hypercube")] = None
     seed: Annotated[int, Field(ge=0, description="Of a Latin hypercube")] = 0
     estimate: Annotated[
         Literal["nothing", "main effects", "interactions"], Field(description="What the report shall estimate")
