@@ -1,0 +1,317 @@
+"""IonQ behind the seam: qiskit-ionq's jobs and results, over HTTP, against a server that executes with Aer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from qiskit import QuantumCircuit
+from scipy.stats import chisquare
+
+from ketfit.circuit.ansatz import reuploading_circuit
+from ketfit.errors import (
+    BackendTimeoutError,
+    ConfigError,
+    ConnectionLostError,
+    InputError,
+    JobFailedError,
+    PartialResultError,
+    RateLimitError,
+    RefusedError,
+    ServerError,
+    UnknownStatusError,
+    WrongCountsError,
+)
+from ketfit.hardware.backend import BoundCircuit, GateCounts, JobStatus
+from ketfit.hardware.canary import canary, check_canary, check_counts
+from ketfit.hardware.ionq import IonQBackend, transport_from_environment
+from ketfit.hardware.ionq_transport import Transport
+from tests.hardware import ionq_machine
+from tests.hardware.ionq_server import KEY, Fault, Store, serving
+
+SHOTS = 2000
+Served = tuple[str, Store]
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    with serving(tmp_path / "ionq") as (url, store):
+        monkeypatch.setenv("IONQ_API_KEY", KEY)
+        monkeypatch.setenv("IONQ_API_URL", url)
+        yield url, store
+
+
+def some_circuits(
+    count: int, n_qubits: int = 3, measured: tuple[int, ...] = (0, 1), seed: int = 0
+) -> list[BoundCircuit]:
+    circuit = reuploading_circuit(n_qubits, 1, 1, 1, 1)
+    rng = np.random.default_rng(seed)
+    weights = tuple(rng.uniform(-3, 3, circuit.n_weights))
+    return [BoundCircuit(circuit, weights, tuple(rng.uniform(-3, 3, circuit.n_inputs)), measured) for _ in range(count)]
+
+
+def assert_as_simulated(circuits: list[BoundCircuit], counts: list[dict[str, int]], shots: int) -> None:
+    """Each reading as often as our own simulator says, all circuits in one chi-square test."""
+    drawn, expected = [], []
+    for bound, row in zip(circuits, counts, strict=True):
+        p = joint(bound)
+        kept = p * shots >= 5
+        drawn += [row.get(f"{k:0{len(bound.measured)}b}", 0) for k in np.flatnonzero(kept)]
+        expected += list(p[kept] * shots)
+        drawn.append(shots - sum(drawn[-int(kept.sum()) :]))
+        expected.append(shots - sum(expected[-int(kept.sum()) :]))
+    pairs = [(d, e) for d, e in zip(drawn, expected, strict=True) if e > 1]
+    observed, wanted = np.array(pairs).T
+    degrees = len(pairs) - len(circuits)
+    assert chisquare(observed, wanted * observed.sum() / wanted.sum(), ddof=len(pairs) - 1 - degrees).pvalue > 1e-6
+
+
+def joint(bound: BoundCircuit) -> np.ndarray:
+    weights, inputs = (torch.tensor(row, dtype=torch.float64) for row in (bound.weights, bound.inputs))
+    from ketfit.simulate.measurement import Device
+
+    found = Device(bound.measured, None, None, None).distribution(bound.circuit, weights, inputs[None], None, 1)
+    return found[0].numpy()
+
+
+def finished(backend: IonQBackend, job: str) -> list[dict[str, int]]:
+    assert backend.status(job) is JobStatus.DONE
+    return [dict(row) for row in backend.result(job)]
+
+
+@pytest.mark.parametrize("gateset", ["qis", "native"])
+@pytest.mark.parametrize(
+    ("machine", "noise_model"), [("simulator", "ideal"), ("simulator", "forte-1"), ("qpu.forte-1", None)]
+)
+def test_counts_are_those_of_our_simulator(served: Served, machine: str, noise_model: str | None, gateset: str) -> None:
+    backend = IonQBackend(machine, noise_model=noise_model, gateset=gateset)
+    circuits = [canary(4), *some_circuits(6), *some_circuits(2, measured=(2, 0), seed=1)]
+    job = backend.submit(circuits, SHOTS, tag="ketfit-a-0")
+    counts = finished(backend, job)
+    check_counts(counts, [len(bound.measured) for bound in circuits], SHOTS)
+    check_canary(counts[0], 4)
+    if noise_model == "ideal":
+        assert_as_simulated(circuits[1:], counts[1:], SHOTS)
+    else:  # few gates and Forte's errors: some percent
+        for bound, row in zip(circuits[1:], counts[1:], strict=True):
+            found = np.array([row.get(f"{k:02b}", 0) for k in range(4)]) / SHOTS
+            assert np.abs(found - joint(bound)).max() < 0.08
+    assert finished(backend, job) == counts  # what is read again is what was read
+
+
+def test_a_single_circuit_is_a_job_too(served: Served) -> None:
+    backend = IonQBackend("simulator")
+    circuits = some_circuits(1, measured=(2, 0, 1))
+    assert_as_simulated(circuits, finished(backend, backend.submit(circuits, SHOTS, tag="one")), SHOTS)
+
+
+def test_planned_gates_are_those_that_arrive(served: Served) -> None:
+    for gateset in ("qis", "native"):
+        backend = IonQBackend("qpu.forte-1", gateset=gateset)
+        circuits = some_circuits(3)
+        planned = backend.count_gates(circuits)
+        assert served[1].requests("POST") == [] or gateset == "native"
+        backend.submit(circuits, 100, tag=f"gates-{gateset}")
+        payload = served[1].jobs()[0]["payload"]
+        for each, sent in zip(planned, ionq_machine.circuits_of(payload), strict=True):
+            arrived = ionq_machine.count_gates({"type": "ionq.circuit.v1", "input": {"circuit": sent}})
+            assert (each.one_qubit, each.two_qubit) == (arrived["1q"], arrived["2q"])
+
+
+def test_the_price_is_what_ionq_says(served: Served) -> None:
+    backend = IonQBackend("qpu.forte-1")
+    gates = [GateCounts(10, 20)] * 3 + [GateCounts(4, 5)]
+    quote = backend.quote(gates, 3, 1000)
+    assert quote.price == pytest.approx(3 * 1000 * (10 * 0.0002 + 20 * 0.001) + 10)
+    assert (quote.currency, quote.circuits, quote.two_qubit_gates) == ("USD", 4, 65)
+    assert IonQBackend("qpu.forte-1", mitigation="debiasing").quote(gates[:1], 3, 1000).price == 80
+    assert IonQBackend("simulator").quote(gates, 3, 1000).price == 0
+
+
+@pytest.mark.parametrize(("mitigation", "sharpen"), [("debiasing", "sharpen=false"), ("sharpening", "sharpen=true")])
+def test_mitigation_is_passed_by_name(served: Served, mitigation: str, sharpen: str) -> None:
+    backend = IonQBackend("qpu.forte-1", mitigation=mitigation)
+    with pytest.raises(ConfigError, match="500"):
+        backend.submit(some_circuits(2), 499, tag="few")
+    job = backend.submit(some_circuits(2), 500, tag="debiased")
+    assert served[1].jobs()[0]["payload"]["settings"] == {"error_mitigation": {"debiasing": True}}
+    finished(backend, job)
+    assert served[1].requests("GET")[-1]["query"] == sharpen
+    assert len(served[1].requests("POST")) == 1
+
+
+def test_a_job_is_found_by_its_tag_among_many(served: Served) -> None:
+    backend, circuits = IonQBackend("simulator"), some_circuits(1)
+    made = [backend.submit(circuits, 10, tag=f"run-{k}") for k in range(30)]  # two pages
+    assert backend.jobs("run-2") == [made[2]]
+    assert backend.jobs("run-29") == [made[29]]
+    assert backend.jobs("run") == []
+    assert IonQBackend("qpu.forte-1").jobs("run-2") == []
+
+
+def test_status_and_cancel(tmp_path: Path) -> None:
+    with serving(tmp_path, polls=2) as (url, _):
+        backend = IonQBackend("simulator", transport=Transport(url, KEY, 10))
+        job = backend.submit(some_circuits(1), 10, tag="waits")
+        assert [backend.status(job) for _ in range(3)] == [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.DONE]
+        backend.cancel(job)  # too late, and no error
+        assert backend.status(job) is JobStatus.DONE
+        other = backend.submit(some_circuits(1), 10, tag="cancelled")
+        backend.cancel(other)
+        assert backend.status(other) is JobStatus.CANCELLED
+        with pytest.raises(JobFailedError, match="cancelled"):
+            backend.result(other)
+
+
+POST_FAULTS = {
+    "502": (Fault("status", "POST", status=502), ServerError, 0),
+    "503 of an accepted job": (Fault("late status", "POST", status=503), ServerError, 1),
+    "504 of an accepted job": (Fault("late status", "POST", status=504), ServerError, 1),
+    "524 of an accepted job": (Fault("late status", "POST", status=524), ServerError, 1),
+    "429": (Fault("status", "POST", status=429), RateLimitError, 0),
+    "400": (Fault("status", "POST", status=400), RefusedError, 0),
+    "dropped": (Fault("drop", "POST"), ConnectionLostError, 0),
+    "dropped when accepted": (Fault("late drop", "POST"), ConnectionLostError, 1),
+    "slow": (Fault("late slow", "POST", seconds=5), BackendTimeoutError, 1),
+    "dripping": (Fault("drip", "POST", seconds=0.2), BackendTimeoutError, 1),
+    "no JSON": (Fault("garbage", "POST"), ServerError, 1),
+    "half an answer": (Fault("short", "POST"), ConnectionLostError, 1),
+    "no id": (Fault("replace", "POST", body={"status": "submitted"}), ServerError, 1),
+}
+
+
+@pytest.mark.parametrize("name", POST_FAULTS)
+def test_a_submission_that_fails_is_sent_once(served: Served, name: str) -> None:
+    url, store = served
+    fault, error, accepted = POST_FAULTS[name]
+    backend = IonQBackend("simulator", transport=Transport(url, KEY, timeout=1.5))
+    backend.count_gates(some_circuits(1))
+    store.set_faults(fault)
+    start = time.monotonic()
+    with pytest.raises(error) as caught:
+        backend.submit(some_circuits(2), 10, tag="once")
+    assert time.monotonic() - start < 4
+    assert len(store.requests("POST")) == 1
+    assert len(backend.jobs("once")) == accepted  # what was accepted is found again
+    assert KEY not in str(caught.value) + repr(caught.value.__cause__) + repr(caught.value.__context__)
+
+
+def test_the_client_library_would_have_sent_it_again(served: Served, recwarn: pytest.WarningsRecorder) -> None:
+    # Why `Transport` exists. If this fails, qiskit-ionq has mended its client, and our own may go.
+    from qiskit_ionq.ionq_client import IonQClient
+
+    url, store = served
+    backend = IonQBackend("simulator")
+    qiskit_backend = backend._compiled().backend
+    qiskit_backend._client = IonQClient(KEY, url)
+    store.set_faults(Fault("late status", "POST", status=503, times=2))
+    circuit = QuantumCircuit(1, 1)
+    circuit.measure(0, 0)
+    qiskit_backend.run(circuit, shots=1)
+    assert len(store.jobs()) == 3
+    recwarn.clear()
+
+
+GET_FAULTS = {
+    "503": (Fault("status"), ServerError),
+    "429": (Fault("status", status=429), RateLimitError),
+    "401": (Fault("status", status=401), RefusedError),
+    "404": (Fault("status", status=404), RefusedError),
+    "dropped": (Fault("drop"), ConnectionLostError),
+    "slow": (Fault("slow", seconds=3), BackendTimeoutError),
+    "dripping": (Fault("drip", seconds=0.2), BackendTimeoutError),
+    "no JSON": (Fault("garbage"), ServerError),
+    "half an answer": (Fault("short"), ConnectionLostError),
+    "a list": (Fault("replace", body=[1]), UnknownStatusError),
+    "an unknown status": (Fault("answer", body={"status": "paused"}), UnknownStatusError),
+    "failed": (Fault("answer", body={"status": "failed"}), JobFailedError),
+    "no address of the results": (Fault("answer", body={"results": {}}, skip=1), UnknownStatusError),
+    "no header": (Fault("answer", body={"metadata": None}, skip=1), UnknownStatusError),
+    "a circuit missing": (Fault("replace", path="results", body={"a": {"0": 1.0}}), PartialResultError),
+    "no circuit": (Fault("replace", path="results", body={}), PartialResultError),
+    "503 for the results": (Fault("status", path="results"), ServerError),
+}
+
+
+@pytest.mark.parametrize("name", GET_FAULTS)
+def test_every_fault_of_a_read_has_its_error_and_then_the_result(served: Served, name: str) -> None:
+    url, store = served
+    fault, error = GET_FAULTS[name]
+    backend = IonQBackend("simulator", transport=Transport(url, KEY, timeout=1.5))
+    circuits = some_circuits(2)
+    job = backend.submit(circuits, SHOTS, tag="reads")
+    store.set_faults(fault)
+    start = time.monotonic()
+    with pytest.raises(error) as caught:
+        backend.result(job)
+    assert time.monotonic() - start < 4
+    assert KEY not in str(caught.value)
+    assert_as_simulated(circuits, [dict(row) for row in backend.result(job)], SHOTS)
+    assert len(store.requests("POST")) == 1
+
+
+def test_rate_limits_say_how_long(served: Served) -> None:
+    backend = IonQBackend("simulator")
+    served[1].set_faults(Fault("status", status=429))
+    with pytest.raises(RateLimitError) as caught:
+        backend.jobs("any")
+    assert caught.value.retry_after_s == 1
+
+
+def test_results_in_another_order_go_to_their_circuits(served: Served) -> None:
+    backend, circuits = IonQBackend("simulator"), some_circuits(5)
+    job = backend.submit(circuits, SHOTS, tag="shuffled")
+    counts = finished(backend, job)
+    served[1].set_faults(Fault("shuffle", path="results"))
+    assert finished(backend, job) == counts
+
+
+def test_probabilities_that_do_not_add_up_are_refused(served: Served) -> None:
+    backend = IonQBackend("qpu.forte-1")
+    job = backend.submit(some_circuits(1), 100, tag="odd")
+    (child,) = served[1].jobs()[0]["children"]
+    served[1].set_faults(Fault("replace", path="results", body={child: {"0": 0.5, "1": 0.4}}))
+    with pytest.raises(WrongCountsError, match="0.9"):
+        backend.result(job)
+
+
+def test_the_key_comes_from_the_environment_only(
+    served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    transport = transport_from_environment()
+    assert KEY not in repr(transport) + repr(vars(IonQBackend("simulator").describe()))
+    (tmp_path / ".env").write_text("IONQ_API_KEY=from-a-file\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("IONQ_API_KEY")
+    with pytest.raises(ConfigError, match="IONQ_API_KEY"):
+        IonQBackend("simulator")
+    monkeypatch.setenv("QISKIT_IONQ_API_TOKEN", "wrong")
+    with pytest.raises(RefusedError, match="key"):
+        IonQBackend("simulator").jobs("x")
+
+
+@pytest.mark.parametrize(
+    ("machine", "options"),
+    [
+        ("harmony", {}),
+        ("simulator", {"mitigation": "debiasing"}),
+        ("qpu.forte-1", {"noise_model": "forte-1"}),
+        ("qpu.forte-1", {"mitigation": "zne"}),
+        ("qpu.forte-1", {"gateset": "clifford"}),
+    ],
+)
+def test_options_that_do_not_fit(served: Served, machine: str, options: dict[str, str]) -> None:
+    with pytest.raises(ConfigError):
+        IonQBackend(machine, **options)
+
+
+def test_a_machine_that_is_not_there_and_circuits_too_wide(served: Served) -> None:
+    with pytest.raises(RefusedError, match="404"):
+        IonQBackend("qpu.nowhere").submit(some_circuits(1), 10, tag="x")
+    with pytest.raises(InputError, match="30 qubits"):
+        IonQBackend("simulator").count_gates(some_circuits(1, n_qubits=30))
+    assert served[1].requests("POST") == []
