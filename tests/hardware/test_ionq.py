@@ -28,8 +28,11 @@ from ketfit.errors import (
 )
 from ketfit.hardware.backend import BoundCircuit, GateCounts, JobStatus
 from ketfit.hardware.canary import canary, check_canary, check_counts
+from ketfit.hardware.conformance import check_backend
 from ketfit.hardware.ionq import IonQBackend, transport_from_environment
 from ketfit.hardware.ionq_transport import Transport
+from ketfit.hardware.named import load_backend
+from ketfit.hardware.patience import Patience
 from tests.hardware import ionq_machine
 from tests.hardware.ionq_server import KEY, Fault, Store, serving
 
@@ -101,6 +104,22 @@ def test_counts_are_those_of_our_simulator(served: Served, machine: str, noise_m
             found = np.array([row.get(f"{k:02b}", 0) for k in range(4)]) / SHOTS
             assert np.abs(found - joint(bound)).max() < 0.08
     assert finished(backend, job) == counts  # what is read again is what was read
+
+
+@pytest.mark.parametrize("name", ["ionq:simulator", "ionq:qpu.forte-1", "ionq:qpu.aria-1"])
+@pytest.mark.parametrize("gateset", ["qis", "native"])
+def test_ionq_conforms(served: Served, tmp_path: Path, name: str, gateset: str) -> None:
+    backend = load_backend(name, tmp_path, {"gateset": gateset})
+    findings = check_backend(backend, patience=Patience(first_s=0.02))
+    assert [finding for finding in findings if not finding.passed] == []
+    assert len(served[1].requests("POST")) == len(served[1].jobs()) == 1
+
+
+def test_a_backend_that_mirrors_bits_does_not_conform(served: Served, tmp_path: Path) -> None:
+    served[1].set_faults(Fault("reversed", path="results", times=99))
+    findings = check_backend(IonQBackend("simulator"), patience=Patience(first_s=0.02))
+    failed = {finding.check for finding in findings if not finding.passed}
+    assert "bits, qubits and totals" in failed
 
 
 def test_a_single_circuit_is_a_job_too(served: Served) -> None:

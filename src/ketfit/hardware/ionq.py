@@ -255,8 +255,8 @@ def _qiskit_backend(described: IonQBackend) -> Any:
     answer, and it prefers a key from a file over one from the environment.
     """
     try:
+        from qiskit_ionq import ionq_backend
         from qiskit_ionq.constants import ErrorMitigation
-        from qiskit_ionq.ionq_backend import IonQBackend as Library
     except ImportError as error:
         raise MissingExtraError("IonQ", "'ketfit[hardware]'") from error
     transport, machine = described.transport, described.machine
@@ -264,8 +264,9 @@ def _qiskit_backend(described: IonQBackend) -> Any:
     if not isinstance(n_qubits, int):
         raise UnknownStatusError(f"IonQ does not say how many qubits {machine} has")
     simulated = machine == "simulator"
+    library: Any = ionq_backend.IonQBackend
     with _expected_warnings():
-        backend = Library(
+        backend = library(
             provider=SimpleNamespace(credentials={}, custom_headers=None),
             name=f"ionq_{machine}",
             description=f"IonQ {machine}",

@@ -229,10 +229,10 @@ def share_out(probabilities: Mapping[str, float], shots: int) -> dict[str, int]:
     lose or add shots.
 
     Raises:
-        WrongCountsError: a probability is negative, or they do not add up to 1 within half a shot.
+        WrongCountsError: a probability is negative, or they do not add up to 1 within half a shot and a hundredth.
     """
     total = sum(probabilities.values())
-    if not probabilities or min(probabilities.values()) < 0 or not abs(total - 1) * shots <= 0.5:
+    if not probabilities or min(probabilities.values()) < 0 or not abs(total - 1) <= min(0.01, 0.5 / shots):
         raise WrongCountsError(f"the probabilities of a result add up to {total:.6g}, not to 1")
     exact = {reading: probability * shots for reading, probability in probabilities.items()}
     counts = {reading: int(value + 1e-6) for reading, value in exact.items()}
