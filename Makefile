@@ -61,7 +61,7 @@ studies: $(VENV)/demo.stamp $(VENV)/test.stamp mpnet
 	$(BIN)/python benchmarks/studies.py --output benchmarks/results/studies.json
 
 faults: $(VENV)/test.stamp
-	KETFIT_KILLS=200 $(BIN)/pytest tests/faults
+	KETFIT_KILLS=200 KETFIT_IONQ_KILLS=1000 $(BIN)/pytest tests/faults
 
 sanitize: $(VENV)/sanitize.stamp
 	tests/sanitize.sh $(BIN)/python

@@ -30,7 +30,7 @@ from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.model.config import HeadConfig, TrainConfig
 from tests.hardware.ionq_server import KEY, Fault, Store, serving
 
-KILLS = int(os.environ.get("KETFIT_IONQ_KILLS", "6"))
+KILLS = int(os.environ.get("KETFIT_IONQ_KILLS", "4"))
 HASTY = Patience(deadline_s=20, first_s=0.02, longest_s=0.1)
 STARTED = 1  # looks at a job until it is done, beyond the first
 

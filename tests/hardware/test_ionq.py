@@ -29,9 +29,10 @@ from ketfit.errors import (
 from ketfit.hardware.backend import BoundCircuit, GateCounts, JobStatus
 from ketfit.hardware.canary import canary, check_canary, check_counts
 from ketfit.hardware.conformance import check_backend
+from ketfit.hardware.cost import estimate
 from ketfit.hardware.ionq import IonQBackend, transport_from_environment
 from ketfit.hardware.ionq_transport import Transport
-from ketfit.hardware.named import load_backend
+from ketfit.hardware.named import ask_prices, load_backend
 from ketfit.hardware.patience import Patience
 from tests.hardware import ionq_machine
 from tests.hardware.ionq_server import KEY, Fault, Store, serving
@@ -151,10 +152,34 @@ def test_the_price_is_what_ionq_says(served: Served) -> None:
     assert IonQBackend("simulator").quote(gates, 3, 1000).price == 0
 
 
+def test_ionqs_rule_plans_what_ionq_then_charges(served: Served, tmp_path: Path) -> None:
+    backend, circuits = IonQBackend("qpu.forte-1"), some_circuits(3)
+    device = ask_prices(backend)
+    for shots in (1, 100, 5000):
+        gates = backend.count_gates(circuits)
+        mine = estimate(gates, shots, device)
+        assert mine.price == pytest.approx(backend.quote(gates, 3, shots).price)
+        assert mine.currency == "USD" and mine.machine_s and mine.machine_s > 0
+    job = backend.submit(circuits[:1], 5000, tag="charged")
+    charged = backend.transport._object("GET", f"jobs/{job}/cost")["estimated_cost"]["value"]
+    assert estimate(gates[:1], 5000, device).price == pytest.approx(charged)
+    assert ask_prices(IonQBackend("qpu.forte-1", mitigation="debiasing")).price.minimum == 80
+    with pytest.raises(ConfigError, match="no prices"):
+        ask_prices(load_backend("aer", tmp_path))
+
+
+def test_a_rule_that_does_not_explain_the_estimate_is_not_believed(served: Served) -> None:
+    backend = IonQBackend("qpu.forte-1")
+    for body in ({"rate_information": {"cost_1q_gate": 1, "cost_2q_gate": 1}}, {"rate_information": None}):
+        served[1].set_faults(Fault("answer", path="estimate", body=body))
+        with pytest.raises(UnknownStatusError, match="rates"):
+            backend.device_cost()
+
+
 @pytest.mark.parametrize(("mitigation", "sharpen"), [("debiasing", "sharpen=false"), ("sharpening", "sharpen=true")])
 def test_mitigation_is_passed_by_name(served: Served, mitigation: str, sharpen: str) -> None:
     backend = IonQBackend("qpu.forte-1", mitigation=mitigation)
-    with pytest.raises(ConfigError, match="500"):
+    with pytest.raises(RefusedError, match="500"):
         backend.submit(some_circuits(2), 499, tag="few")
     job = backend.submit(some_circuits(2), 500, tag="debiased")
     assert served[1].jobs()[0]["payload"]["settings"] == {"error_mitigation": {"debiasing": True}}
@@ -326,6 +351,24 @@ def test_the_key_comes_from_the_environment_only(
 def test_options_that_do_not_fit(served: Served, machine: str, options: dict[str, str]) -> None:
     with pytest.raises(ConfigError):
         IonQBackend(machine, **options)
+
+
+def test_a_job_with_more_gates_than_ionq_takes_is_refused_when_it_is_planned(served: Served) -> None:
+    circuit = reuploading_circuit(6, 4, 4, 4, 5)
+    bound = BoundCircuit(circuit, (0.1,) * circuit.n_weights, (0.2,) * 6)
+    gates = sum(circuit.gate_counts().values())
+    backend = IonQBackend("qpu.forte-1", max_circuits=1000)
+    most = 150_000 // gates
+    assert len(backend.count_gates([bound] * most)) == most < 500
+    with pytest.raises(ConfigError, match=f"max_circuits={most}"):
+        backend.count_gates([bound] * (most + 1))
+
+
+def test_500_circuits_of_ten_qubits_are_one_job(served: Served) -> None:
+    circuits = some_circuits(500, n_qubits=10, measured=(0,))
+    job = IonQBackend("qpu.forte-1").submit(circuits, 10, tag="many")
+    assert len(served[1].job(job)["children"]) == 500
+    assert len(served[1].requests("POST")) == 1
 
 
 def test_a_machine_that_is_not_there_and_circuits_too_wide(served: Served) -> None:

@@ -11,7 +11,7 @@ from qiskit.providers.fake_provider import GenericBackendV2
 from scipy.stats import chi2
 
 from ketfit.circuit.ansatz import reuploading_circuit
-from ketfit.errors import InputError, RefusedError, WrongCountsError
+from ketfit.errors import ConfigError, InputError, RefusedError, WrongCountsError
 from ketfit.hardware.aer import aer_noise_model, aer_simulator
 from ketfit.hardware.backend import BoundCircuit
 from ketfit.hardware.conformance import check_backend
@@ -126,6 +126,15 @@ def test_jobs_outlive_the_process(tmp_path: Path) -> None:
     assert len(later.result(job)) == 2
     with pytest.raises(RefusedError):
         later.status("../job-000000")
+
+
+def test_a_backend_that_sends_jobs_away_is_refused(tmp_path: Path) -> None:
+    class Away:
+        name = "ionq_qpu.forte-1"
+
+    Away.__module__ = "qiskit_ionq.ionq_backend"
+    with pytest.raises(ConfigError, match="IonQBackend"):
+        QiskitBackend(tmp_path, Away())
 
 
 def test_counts_turn_round_and_are_checked() -> None:

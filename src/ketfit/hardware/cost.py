@@ -20,9 +20,10 @@ Amount = Annotated[Finite, Field(ge=0)]
 class Price(Config):
     """What a provider charges. A circuit of S shots, n1 one-qubit and n2 two-qubit gates costs
 
-    per_circuit + S (per_shot + n1 per_one_qubit_gate_shot + n2 per_two_qubit_gate_shot).
+    per_circuit + S (per_shot + n1 per_one_qubit_gate_shot + n2 per_two_qubit_gate_shot),
 
-    `per_circuit_mitigated` takes the place of `per_circuit` where the provider mitigates errors.
+    but never less than the `minimum`. `per_circuit_mitigated` takes the place of `per_circuit` where the provider
+    mitigates errors.
     """
 
     currency: str
@@ -31,6 +32,7 @@ class Price(Config):
     per_shot: Amount = 0.0
     per_one_qubit_gate_shot: Amount = 0.0
     per_two_qubit_gate_shot: Amount = 0.0
+    minimum: Amount = 0.0
     source: str
     year: int
 
@@ -40,7 +42,7 @@ class Price(Config):
         if mitigated and self.per_circuit_mitigated is not None:
             base = self.per_circuit_mitigated
         by_gate = gates.one_qubit * self.per_one_qubit_gate_shot + gates.two_qubit * self.per_two_qubit_gate_shot
-        return base + shots * (self.per_shot + by_gate)
+        return max(self.minimum, base + shots * (self.per_shot + by_gate))
 
 
 class GateTimes(Config):

@@ -26,7 +26,7 @@ from ketfit.hardware.backend import (
     Scalar,
     check_submission,
 )
-from ketfit.hardware.cost import Cost
+from ketfit.hardware.cost import Cost, DeviceCost, Price, load_device
 from ketfit.hardware.ionq_transport import Transport
 from ketfit.hardware.qiskit import Compiler, our_counts, share_out
 
@@ -72,6 +72,7 @@ class IonQBackend:
         noise_model: Of the simulator: ``ideal``, ``aria-1``, ``forte-1``; None for a QPU.
         mitigation: ``debiasing``, or ``sharpening``, which is debiasing read by plurality. Of QPUs only.
         gateset: ``qis`` leaves the translation to IonQ's compiler; ``native`` sends the machine's own gates.
+        max_circuits: Of one job.
         transport: The way to IonQ; None is what the environment describes.
 
     Raises:
@@ -86,6 +87,7 @@ class IonQBackend:
         noise_model: str | None = None,
         mitigation: str = "none",
         gateset: str = "qis",
+        max_circuits: int = MAX_CIRCUITS,
         transport: Transport | None = None,
     ) -> None:
         _check_options(machine, noise_model, mitigation, gateset)
@@ -99,7 +101,7 @@ class IonQBackend:
         self._description = Description(
             name=f"ionq:{machine}",
             options=options,
-            limits=Limits(circuits=MAX_CIRCUITS, shots=MAX_SHOTS),
+            limits=Limits(circuits=max_circuits, shots=MAX_SHOTS),
             device=DEVICES[family] if family else None,
             keeps_gates=gateset == "native",
         )
@@ -109,8 +111,19 @@ class IonQBackend:
         return self._description
 
     def count_gates(self, circuits: Sequence[BoundCircuit]) -> list[GateCounts]:
-        """The gates of each circuit in the machine's gate set, as they are sent."""
-        return [self._compiled().count_gates(bound) for bound in circuits]
+        """The gates of each circuit of one job in the machine's gate set, as they are sent.
+
+        Raises:
+            ConfigError: the job would have more gates than IonQ takes.
+        """
+        counts = [self._compiled().count_gates(bound) for bound in circuits]
+        each = max((counted.one_qubit + counted.two_qubit for counted in counts), default=0)
+        if each * len(counts) > MAX_GATES:
+            raise ConfigError(
+                f"{len(counts)} circuits of up to {each:,} gates in one job are more than the {MAX_GATES:,} gates "
+                f"that IonQ takes: use --option max_circuits={MAX_GATES // each} or less"
+            )
+        return counts
 
     def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
         """Send one job, once; several circuits go as one job of IonQ's kind for several.
@@ -121,13 +134,9 @@ class IonQBackend:
         """
         check_submission(self._description, circuits, shots, tag)
         if self.mitigation != "none" and shots < DEBIASED_SHOTS:
-            raise ConfigError(f"shots={shots}: IonQ debiases from {DEBIASED_SHOTS} shots on")
+            raise RefusedError(f"shots={shots}, nothing was sent: IonQ debiases from {DEBIASED_SHOTS} shots on")
         compiler = self._compiled()
-        gates = sum(each.one_qubit + each.two_qubit for each in self.count_gates(circuits))
-        if gates > MAX_GATES:
-            raise ConfigError(
-                f"the circuits have {gates:,} gates; IonQ takes {MAX_GATES:,} in a job: use smaller batches"
-            )
+        self.count_gates(circuits)
         filled = [compiler.fill(bound) for bound in circuits]
         with _expected_warnings():
             from qiskit_ionq.exceptions import IonQError
@@ -220,6 +229,39 @@ class IonQBackend:
             currency=currency,
             machine_s=seconds,
             assumptions=("price and time: IonQ's own estimate for this account, a job for each circuit",),
+        )
+
+    def device_cost(self) -> DeviceCost:
+        """Prices by IonQ's own rule for this account, which is asked for; times as in the bundled file.
+
+        The rule is the minimum, or rates times gates times shots where that is more. It is compared with an estimate of
+        IonQ's before it is believed.
+
+        Raises:
+            UnknownStatusError: the answer has no rates, or they do not explain IonQ's own estimate.
+        """
+        mitigated, gates, shots = self.mitigation != "none", GateCounts(1000, 1000), 10_000
+        said = self.transport.estimate(self.machine, GateCounts(0, 0), 1, 1, mitigated)
+        try:
+            rates = said["rate_information"]
+            price = Price(
+                currency=str(said["cost_unit"]).upper(),
+                per_one_qubit_gate_shot=float(rates["cost_1q_gate"]),
+                per_two_qubit_gate_shot=float(rates["cost_2q_gate"]),
+                minimum=float(said["estimated_cost"]),
+                source="IonQ's estimate API, for this account",
+                year=int(said["estimated_at"][:4]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnknownStatusError(f"IonQ's estimate has no rates that can be read ({error!r}): {said}") from None
+        ours, theirs = price.of(gates, shots, mitigated), self.quote([gates], 2, shots).price
+        if theirs is None or abs(ours - theirs) > 0.01 * max(ours, theirs):
+            raise UnknownStatusError(
+                f"IonQ's rates make {ours:,.2f} of {gates} and {shots:,} shots, and its own estimate is {theirs}: "
+                "the rule has changed; give prices with --device FILE"
+            )
+        return DeviceCost(
+            name=f"{self.machine} by IonQ", price=price, times=load_device(self._description.device).times
         )
 
     def _counts(self, result: Any) -> dict[str, int]:
