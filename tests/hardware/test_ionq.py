@@ -197,6 +197,22 @@ def test_a_job_is_found_by_its_tag_among_many(served: Served) -> None:
     assert IonQBackend("qpu.forte-1").jobs("run-2") == []
 
 
+def test_a_list_of_jobs_that_turns_in_a_circle_ends(served: Served) -> None:
+    served[1].set_faults(Fault("answer", path="/jobs$", body={"next": "0"}, times=9))
+    with pytest.raises(UnknownStatusError, match="has shown"):
+        IonQBackend("simulator").jobs("any")
+    served[1].set_faults(Fault("replace", path="/jobs$", body={}))
+    with pytest.raises(UnknownStatusError, match="jobs"):
+        IonQBackend("simulator").jobs("any")
+
+
+def test_nobody_at_the_address(served: Served) -> None:
+    backend = IonQBackend("simulator", transport=Transport("http://127.0.0.1:1/v0.4", KEY, 2))
+    for ask in (lambda: backend.status("x"), lambda: backend.submit(some_circuits(1), 1, tag="t")):
+        with pytest.raises(ConnectionLostError, match=r"127\.0\.0\.1:1"):
+            ask()
+
+
 def test_status_and_cancel(tmp_path: Path) -> None:
     with serving(tmp_path, polls=2) as (url, _):
         backend = IonQBackend("simulator", transport=Transport(url, KEY, 10))
