@@ -13,6 +13,7 @@ from qiskit import QuantumCircuit
 from scipy.stats import chisquare
 
 from ketfit.circuit.ansatz import reuploading_circuit
+from ketfit.circuit.circuit import Angle, Circuit, cx, ry
 from ketfit.errors import (
     BackendTimeoutError,
     ConfigError,
@@ -140,6 +141,19 @@ def test_planned_gates_are_those_that_arrive(served: Served) -> None:
         for each, sent in zip(planned, ionq_machine.circuits_of(payload), strict=True):
             arrived = ionq_machine.count_gates({"type": "ionq.circuit.v1", "input": {"circuit": sent}})
             assert (each.one_qubit, each.two_qubit) == (arrived["1q"], arrived["2q"])
+
+
+def test_gates_that_undo_each_other_stay_where_the_backend_says_that_it_keeps_them(served: Served) -> None:
+    gates = (ry(0, Angle("weight", 0)), cx(0, 1), cx(0, 1), cx(0, 1))
+    folded = BoundCircuit(Circuit(2, gates, 1, 0), (0.3,), (), (0, 1))
+    for gateset, level in (("qis", 1), ("native", 1), ("native", 0)):
+        backend = IonQBackend("simulator", gateset=gateset, optimization_level=level)
+        kept = backend.describe().keeps_gates
+        assert kept == (gateset == "native" and level == 0)
+        assert (backend.count_gates([folded])[0].two_qubit == 3) == kept
+    assert_as_simulated([folded], finished(backend, backend.submit([folded], SHOTS, tag="folded")), SHOTS)
+    with pytest.raises(ConfigError, match="optimization_level"):
+        IonQBackend("simulator", optimization_level=3)
 
 
 def test_the_price_is_what_ionq_says(served: Served) -> None:

@@ -72,6 +72,8 @@ class IonQBackend:
         noise_model: Of the simulator: ``ideal``, ``aria-1``, ``forte-1``; None for a QPU.
         mitigation: ``debiasing``, or ``sharpening``, which is debiasing read by plurality. Of QPUs only.
         gateset: ``qis`` leaves the translation to IonQ's compiler; ``native`` sends the machine's own gates.
+        optimization_level: Of Qiskit's compiler, 0 or 1. With 0, ``native`` runs every gate as it is written, which the
+            extrapolation to zero noise needs; with 1, gates that undo each other cancel, and rotations merge.
         max_circuits: Of one job.
         transport: The way to IonQ; None is what the environment describes.
 
@@ -87,15 +89,24 @@ class IonQBackend:
         noise_model: str | None = None,
         mitigation: str = "none",
         gateset: str = "qis",
+        optimization_level: int = 1,
         max_circuits: int = MAX_CIRCUITS,
         transport: Transport | None = None,
     ) -> None:
         _check_options(machine, noise_model, mitigation, gateset)
+        if optimization_level not in (0, 1):
+            raise ConfigError(f"optimization_level={optimization_level}: IonQ's compiler works best on 0 or 1")
+        self.optimization_level = optimization_level
         self.machine, self.mitigation, self.gateset = machine, mitigation, gateset
         self.noise_model = (noise_model or "ideal") if machine == "simulator" else None
         self.transport = transport or transport_from_environment()
         self._compiler: Compiler | None = None
-        options: dict[str, Scalar] = {"gateset": gateset, "mitigation": mitigation, "noise_model": self.noise_model}
+        options: dict[str, Scalar] = {
+            "gateset": gateset,
+            "mitigation": mitigation,
+            "noise_model": self.noise_model,
+            "optimization_level": optimization_level,
+        }
         # A simulator of IonQ's costs nothing.
         family = next((family for family in DEVICES if f"qpu.{family}" in machine), None)
         self._description = Description(
@@ -103,7 +114,7 @@ class IonQBackend:
             options=options,
             limits=Limits(circuits=max_circuits, shots=MAX_SHOTS),
             device=DEVICES[family] if family else None,
-            keeps_gates=gateset == "native",
+            keeps_gates=gateset == "native" and optimization_level == 0,
         )
 
     def describe(self) -> Description:
@@ -272,7 +283,7 @@ class IonQBackend:
 
     def _compiled(self) -> Compiler:
         if self._compiler is None:
-            self._compiler = Compiler(_qiskit_backend(self), optimization_level=1)
+            self._compiler = Compiler(_qiskit_backend(self), self.optimization_level)
         return self._compiler
 
 
