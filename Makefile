@@ -15,7 +15,7 @@ help:
 	@echo "make peers   time the simulator beside seven others (an hour; installs them in build/)"
 	@echo "make noise   time noisy circuits beside three others, and run the study of shots and noise (an hour)"
 	@echo "make studies run the screening and the ablation on SST=FILE with the bundled 768-d body (half an hour)"
-	@echo "make faults  kill studies 200 times at random instants (an hour)"
+	@echo "make faults  kill studies 200 times, and runs on hardware 50 times at each step (an hour)"
 	@echo "make sanitize  run the kernel's tests under address, undefined-behaviour and thread sanitizers"
 	@echo "make docs    build the documentation into site/"
 	@echo "make wheel   build the wheel and try it in an environment of its own"
@@ -61,7 +61,7 @@ studies: $(VENV)/demo.stamp $(VENV)/test.stamp mpnet
 	$(BIN)/python benchmarks/studies.py --output benchmarks/results/studies.json
 
 faults: $(VENV)/test.stamp
-	KETFIT_KILLS=200 KETFIT_IONQ_KILLS=1000 $(BIN)/pytest tests/faults
+	KETFIT_KILLS=200 KETFIT_LEDGER_KILLS=50 KETFIT_IONQ_KILLS=1000 $(BIN)/pytest tests/faults
 
 sanitize: $(VENV)/sanitize.stamp
 	tests/sanitize.sh $(BIN)/python
