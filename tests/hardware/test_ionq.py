@@ -8,9 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from qiskit import QuantumCircuit
-from scipy.stats import chisquare
 
 from ketfit.circuit.ansatz import reuploading_circuit
 from ketfit.circuit.circuit import Angle, Circuit, cx, ry
@@ -36,6 +34,7 @@ from ketfit.hardware.ionq_transport import Transport
 from ketfit.hardware.named import ask_prices, load_backend
 from ketfit.hardware.patience import Patience
 from tests.hardware import ionq_machine
+from tests.hardware.ionq_circuits import assert_as_simulated, joint, some_circuits
 from tests.hardware.ionq_server import KEY, Fault, Store, serving
 
 SHOTS = 2000
@@ -48,39 +47,6 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
         monkeypatch.setenv("IONQ_API_KEY", KEY)
         monkeypatch.setenv("IONQ_API_URL", url)
         yield url, store
-
-
-def some_circuits(
-    count: int, n_qubits: int = 3, measured: tuple[int, ...] = (0, 1), seed: int = 0
-) -> list[BoundCircuit]:
-    circuit = reuploading_circuit(n_qubits, 1, 1, 1, 1)
-    rng = np.random.default_rng(seed)
-    weights = tuple(rng.uniform(-3, 3, circuit.n_weights))
-    return [BoundCircuit(circuit, weights, tuple(rng.uniform(-3, 3, circuit.n_inputs)), measured) for _ in range(count)]
-
-
-def assert_as_simulated(circuits: list[BoundCircuit], counts: list[dict[str, int]], shots: int) -> None:
-    """Each reading as often as our own simulator says, all circuits in one chi-square test."""
-    drawn, expected = [], []
-    for bound, row in zip(circuits, counts, strict=True):
-        p = joint(bound)
-        kept = p * shots >= 5
-        drawn += [row.get(f"{k:0{len(bound.measured)}b}", 0) for k in np.flatnonzero(kept)]
-        expected += list(p[kept] * shots)
-        drawn.append(shots - sum(drawn[-int(kept.sum()) :]))
-        expected.append(shots - sum(expected[-int(kept.sum()) :]))
-    pairs = [(d, e) for d, e in zip(drawn, expected, strict=True) if e > 1]
-    observed, wanted = np.array(pairs).T
-    degrees = len(pairs) - len(circuits)
-    assert chisquare(observed, wanted * observed.sum() / wanted.sum(), ddof=len(pairs) - 1 - degrees).pvalue > 1e-6
-
-
-def joint(bound: BoundCircuit) -> np.ndarray:
-    weights, inputs = (torch.tensor(row, dtype=torch.float64) for row in (bound.weights, bound.inputs))
-    from ketfit.simulate.measurement import Device
-
-    found = Device(bound.measured, None, None, None).distribution(bound.circuit, weights, inputs[None], None, 1)
-    return found[0].numpy()
 
 
 def finished(backend: IonQBackend, job: str) -> list[dict[str, int]]:
