@@ -80,6 +80,7 @@ class Cost:
         currency: Of the price.
         machine_s: Seconds on the machine, without the queue; None if the times are unknown.
         assumptions: Where the figures come from.
+        energy_j: Joules of the machine: as assumed, at the least, at the most; None if its power is unknown.
     """
 
     circuits: int
@@ -90,6 +91,7 @@ class Cost:
     currency: str | None
     machine_s: float | None
     assumptions: tuple[str, ...]
+    energy_j: tuple[float, float, float] | None = None
 
 
 FREE = DeviceCost(
