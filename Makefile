@@ -15,7 +15,7 @@ help:
 	@echo "make peers   time the simulator beside seven others (an hour; installs them in build/)"
 	@echo "make noise   time noisy circuits beside three others, and run the study of shots and noise (an hour)"
 	@echo "make studies run the screening and the ablation on SST=FILE with the bundled 768-d body (half an hour)"
-	@echo "make faults  kill studies 200 times at random instants (an hour)"
+	@echo "make faults  kill studies 200 times, and runs on hardware 50 times at each step (an hour)"
 	@echo "make attacks load 100,000 damaged and forged model folders in children with limits (half an hour)"
 	@echo "make fuzz    look for inputs that break the readers of files, for SECONDS=600"
 	@echo "make audit   ask whether the installed packages have known vulnerabilities (needs the network)"
@@ -64,7 +64,7 @@ studies: $(VENV)/demo.stamp $(VENV)/test.stamp mpnet
 	$(BIN)/python benchmarks/studies.py --output benchmarks/results/studies.json
 
 faults: $(VENV)/test.stamp
-	KETFIT_KILLS=200 $(BIN)/pytest tests/faults
+	KETFIT_KILLS=200 KETFIT_LEDGER_KILLS=50 KETFIT_IONQ_KILLS=1000 $(BIN)/pytest tests/faults
 
 attacks: $(VENV)/test.stamp
 	KETFIT_ATTACKS=100000 KETFIT_FUZZ_EXAMPLES=5000 $(BIN)/pytest -s tests/attacks

@@ -119,13 +119,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         store, (path, query) = self.server.store, urlsplit(self.path)[2:4]
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        entry: dict[str, Any] = {"method": self.command, "path": path, "accepted": None}
+        entry: dict[str, Any] = {"method": self.command, "path": path, "query": query, "accepted": None}
         with store.lock:
             fault = store.next_fault(self.command, path)
-            early = fault is not None and fault.kind in ("status", "drop")
-            if not early:
-                if fault and fault.kind == "slow":
-                    time.sleep(fault.seconds)
+        if fault and fault.kind == "slow":
+            time.sleep(fault.seconds)
+        with store.lock:
+            if fault is None or fault.kind not in ("status", "drop"):
                 status, body = self._answer(path.removeprefix("/v0.4"), dict(parse_qsl(query)), raw, entry)
             store.log(**entry, fault=fault and fault.kind)
         if fault is not None:

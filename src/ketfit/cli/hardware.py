@@ -35,7 +35,9 @@ def plan(
     mitigate: Annotated[list[str], typer.Option(help="readout or zero_noise, ours; may be repeated.")] = [],  # noqa: B006
     first: Annotated[int | None, typer.Option(help="Only the first so many sentences.", min=1)] = None,
     max_cost: Annotated[float | None, typer.Option(help="Refuse what costs more, now and later.", min=0)] = None,
-    device: Annotated[str | None, typer.Option(help="Prices and times: a known device, or a TOML file.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Prices: a known device, a TOML file, or provider, to ask.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of a simulator's shots.", min=0)] = 0,
     text_column: Annotated[str, typer.Option(help="Column with the sentences.")] = "text",
     label_column: Annotated[str, typer.Option(help="Column with the labels.")] = "label",
@@ -44,7 +46,7 @@ def plan(
 ) -> None:
     """What a run takes: circuits, gates, shots, jobs, time, money. The encoders are computed here; nothing is sent."""
     from ketfit.hardware.cost import load_device
-    from ketfit.hardware.named import load_backend
+    from ketfit.hardware.named import ask_prices, load_backend
     from ketfit.hardware.plan import plan_run, write_plan
     from ketfit.hardware.readout import checked_mitigation
     from ketfit.learn.data import load_dataset
@@ -57,16 +59,20 @@ def plan(
     classifier.check_labels(dataset.classes, dataset.name)
     embeddings = classifier.body_.encode(dataset.texts, progress=True)
     given = _options(options)
+    machine = load_backend(backend, output, given, seed=seed, own_code=True)
+    asked = None
+    if device is not None:
+        asked = ask_prices(machine) if device == "provider" else load_device(device)
     planned = plan_run(
         classifier.classifier_,
         embeddings,
-        load_backend(backend, output, given, seed=seed, own_code=True),
+        machine,
         name=backend,
         options=given,
         labels=dataset.labels,
         shots=shots,
         mitigation=checked_mitigation(mitigate),
-        device=None if device is None else load_device(device),
+        device=asked,
         max_cost=max_cost,
         seed=seed,
         facts={"model": model, "data": dataset.name},

@@ -20,9 +20,10 @@ Amount = Annotated[Finite, Field(ge=0)]
 class Price(Config):
     """What a provider charges. A circuit of S shots, n1 one-qubit and n2 two-qubit gates costs
 
-    per_circuit + S (per_shot + n1 per_one_qubit_gate_shot + n2 per_two_qubit_gate_shot).
+    per_circuit + S (per_shot + n1 per_one_qubit_gate_shot + n2 per_two_qubit_gate_shot),
 
-    `per_circuit_mitigated` takes the place of `per_circuit` where the provider mitigates errors.
+    but never less than the `minimum`. `per_circuit_mitigated` takes the place of `per_circuit` where the provider
+    mitigates errors.
     """
 
     currency: str
@@ -31,6 +32,7 @@ class Price(Config):
     per_shot: Amount = 0.0
     per_one_qubit_gate_shot: Amount = 0.0
     per_two_qubit_gate_shot: Amount = 0.0
+    minimum: Amount = 0.0
     source: str
     year: int
 
@@ -40,7 +42,7 @@ class Price(Config):
         if mitigated and self.per_circuit_mitigated is not None:
             base = self.per_circuit_mitigated
         by_gate = gates.one_qubit * self.per_one_qubit_gate_shot + gates.two_qubit * self.per_two_qubit_gate_shot
-        return base + shots * (self.per_shot + by_gate)
+        return max(self.minimum, base + shots * (self.per_shot + by_gate))
 
 
 class GateTimes(Config):
@@ -78,6 +80,7 @@ class Cost:
         currency: Of the price.
         machine_s: Seconds on the machine, without the queue; None if the times are unknown.
         assumptions: Where the figures come from.
+        energy_j: Joules of the machine: as assumed, at the least, at the most; None if its power is unknown.
     """
 
     circuits: int
@@ -88,6 +91,7 @@ class Cost:
     currency: str | None
     machine_s: float | None
     assumptions: tuple[str, ...]
+    energy_j: tuple[float, float, float] | None = None
 
 
 FREE = DeviceCost(

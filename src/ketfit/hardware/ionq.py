@@ -26,7 +26,7 @@ from ketfit.hardware.backend import (
     Scalar,
     check_submission,
 )
-from ketfit.hardware.cost import Cost
+from ketfit.hardware.cost import Cost, DeviceCost, Price, load_device
 from ketfit.hardware.ionq_transport import Transport
 from ketfit.hardware.qiskit import Compiler, our_counts, share_out
 
@@ -72,6 +72,9 @@ class IonQBackend:
         noise_model: Of the simulator: ``ideal``, ``aria-1``, ``forte-1``; None for a QPU.
         mitigation: ``debiasing``, or ``sharpening``, which is debiasing read by plurality. Of QPUs only.
         gateset: ``qis`` leaves the translation to IonQ's compiler; ``native`` sends the machine's own gates.
+        optimization_level: Of Qiskit's compiler, 0 or 1. With 0, ``native`` runs every gate as it is written, which the
+            extrapolation to zero noise needs; with 1, gates that undo each other cancel, and rotations merge.
+        max_circuits: Of one job.
         transport: The way to IonQ; None is what the environment describes.
 
     Raises:
@@ -86,22 +89,32 @@ class IonQBackend:
         noise_model: str | None = None,
         mitigation: str = "none",
         gateset: str = "qis",
+        optimization_level: int = 1,
+        max_circuits: int = MAX_CIRCUITS,
         transport: Transport | None = None,
     ) -> None:
         _check_options(machine, noise_model, mitigation, gateset)
+        if optimization_level not in (0, 1):
+            raise ConfigError(f"optimization_level={optimization_level}: IonQ's compiler works best on 0 or 1")
+        self.optimization_level = optimization_level
         self.machine, self.mitigation, self.gateset = machine, mitigation, gateset
         self.noise_model = (noise_model or "ideal") if machine == "simulator" else None
         self.transport = transport or transport_from_environment()
         self._compiler: Compiler | None = None
-        options: dict[str, Scalar] = {"gateset": gateset, "mitigation": mitigation, "noise_model": self.noise_model}
+        options: dict[str, Scalar] = {
+            "gateset": gateset,
+            "mitigation": mitigation,
+            "noise_model": self.noise_model,
+            "optimization_level": optimization_level,
+        }
         # A simulator of IonQ's costs nothing.
         family = next((family for family in DEVICES if f"qpu.{family}" in machine), None)
         self._description = Description(
             name=f"ionq:{machine}",
             options=options,
-            limits=Limits(circuits=MAX_CIRCUITS, shots=MAX_SHOTS),
+            limits=Limits(circuits=max_circuits, shots=MAX_SHOTS),
             device=DEVICES[family] if family else None,
-            keeps_gates=gateset == "native",
+            keeps_gates=gateset == "native" and optimization_level == 0,
         )
 
     def describe(self) -> Description:
@@ -109,8 +122,19 @@ class IonQBackend:
         return self._description
 
     def count_gates(self, circuits: Sequence[BoundCircuit]) -> list[GateCounts]:
-        """The gates of each circuit in the machine's gate set, as they are sent."""
-        return [self._compiled().count_gates(bound) for bound in circuits]
+        """The gates of each circuit of one job in the machine's gate set, as they are sent.
+
+        Raises:
+            ConfigError: the job would have more gates than IonQ takes.
+        """
+        counts = [self._compiled().count_gates(bound) for bound in circuits]
+        each = max((counted.one_qubit + counted.two_qubit for counted in counts), default=0)
+        if each * len(counts) > MAX_GATES:
+            raise ConfigError(
+                f"{len(counts)} circuits of up to {each:,} gates in one job are more than the {MAX_GATES:,} gates "
+                f"that IonQ takes: use --option max_circuits={MAX_GATES // each} or less"
+            )
+        return counts
 
     def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
         """Send one job, once; several circuits go as one job of IonQ's kind for several.
@@ -121,13 +145,9 @@ class IonQBackend:
         """
         check_submission(self._description, circuits, shots, tag)
         if self.mitigation != "none" and shots < DEBIASED_SHOTS:
-            raise ConfigError(f"shots={shots}: IonQ debiases from {DEBIASED_SHOTS} shots on")
+            raise RefusedError(f"shots={shots}, nothing was sent: IonQ debiases from {DEBIASED_SHOTS} shots on")
         compiler = self._compiled()
-        gates = sum(each.one_qubit + each.two_qubit for each in self.count_gates(circuits))
-        if gates > MAX_GATES:
-            raise ConfigError(
-                f"the circuits have {gates:,} gates; IonQ takes {MAX_GATES:,} in a job: use smaller batches"
-            )
+        self.count_gates(circuits)
         filled = [compiler.fill(bound) for bound in circuits]
         with _expected_warnings():
             from qiskit_ionq.exceptions import IonQError
@@ -222,6 +242,39 @@ class IonQBackend:
             assumptions=("price and time: IonQ's own estimate for this account, a job for each circuit",),
         )
 
+    def device_cost(self) -> DeviceCost:
+        """Prices by IonQ's own rule for this account, which is asked for; times as in the bundled file.
+
+        The rule is the minimum, or rates times gates times shots where that is more. It is compared with an estimate of
+        IonQ's before it is believed.
+
+        Raises:
+            UnknownStatusError: the answer has no rates, or they do not explain IonQ's own estimate.
+        """
+        mitigated, gates, shots = self.mitigation != "none", GateCounts(1000, 1000), 10_000
+        said = self.transport.estimate(self.machine, GateCounts(0, 0), 1, 1, mitigated)
+        try:
+            rates = said["rate_information"]
+            price = Price(
+                currency=str(said["cost_unit"]).upper(),
+                per_one_qubit_gate_shot=float(rates["cost_1q_gate"]),
+                per_two_qubit_gate_shot=float(rates["cost_2q_gate"]),
+                minimum=float(said["estimated_cost"]),
+                source="IonQ's estimate API, for this account",
+                year=int(said["estimated_at"][:4]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnknownStatusError(f"IonQ's estimate has no rates that can be read ({error!r}): {said}") from None
+        ours, theirs = price.of(gates, shots, mitigated), self.quote([gates], 2, shots).price
+        if theirs is None or abs(ours - theirs) > 0.01 * max(ours, theirs):
+            raise UnknownStatusError(
+                f"IonQ's rates make {ours:,.2f} of {gates} and {shots:,} shots, and its own estimate is {theirs}: "
+                "the rule has changed; give prices with --device FILE"
+            )
+        return DeviceCost(
+            name=f"{self.machine} by IonQ", price=price, times=load_device(self._description.device).times
+        )
+
     def _counts(self, result: Any) -> dict[str, int]:
         width = int(result.header["memory_slots"])
         if self.noise_model == "ideal":
@@ -230,7 +283,7 @@ class IonQBackend:
 
     def _compiled(self) -> Compiler:
         if self._compiler is None:
-            self._compiler = Compiler(_qiskit_backend(self), optimization_level=1)
+            self._compiler = Compiler(_qiskit_backend(self), self.optimization_level)
         return self._compiler
 
 
@@ -255,8 +308,8 @@ def _qiskit_backend(described: IonQBackend) -> Any:
     answer, and it prefers a key from a file over one from the environment.
     """
     try:
+        from qiskit_ionq import ionq_backend
         from qiskit_ionq.constants import ErrorMitigation
-        from qiskit_ionq.ionq_backend import IonQBackend as Library
     except ImportError as error:
         raise MissingExtraError("IonQ", "'ketfit[hardware]'") from error
     transport, machine = described.transport, described.machine
@@ -264,8 +317,9 @@ def _qiskit_backend(described: IonQBackend) -> Any:
     if not isinstance(n_qubits, int):
         raise UnknownStatusError(f"IonQ does not say how many qubits {machine} has")
     simulated = machine == "simulator"
+    library: Any = ionq_backend.IonQBackend
     with _expected_warnings():
-        backend = Library(
+        backend = library(
             provider=SimpleNamespace(credentials={}, custom_headers=None),
             name=f"ionq_{machine}",
             description=f"IonQ {machine}",

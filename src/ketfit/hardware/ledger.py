@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -172,11 +173,17 @@ class Ledger:
         except OSError as error:
             raise StorageError(f"cannot write {folder}: {error.strerror or error}") from error
         try:
-            self.account = read_account(folder)
+            account = read_account(folder)
+            self._batches, self._results = list(account.batches), dict(account.results)
             self._file = self._open()
         except BaseException:
             self._stack.close()
             raise
+
+    @property
+    def account(self) -> Account:
+        """What it says now."""
+        return Account(tuple(self._batches), MappingProxyType(self._results))
 
     def _open(self) -> int:
         try:
@@ -223,9 +230,7 @@ class Ledger:
                 f"cannot write {self.path}: {error.strerror or error}; what stands in it is safe: make room, and do "
                 "the same again"
             ) from error
-        batches, results = list(self.account.batches), dict(self.account.results)
-        _apply(line, batches, results)
-        self.account = Account(tuple(batches), results)
+        _apply(line, self._batches, self._results)
 
     def __enter__(self) -> Self:
         return self

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ketfit.errors import ConfigError, MissingExtraError
 from ketfit.hardware.backend import Backend, Scalar
+from ketfit.hardware.cost import DeviceCost
 from ketfit.hardware.simulator import Simulator
 from ketfit.simulate.noise import NoiseConfig, load_noise
 
@@ -55,6 +56,19 @@ def load_backend(
             raise
         raise ConfigError(f"the backend {name!r} with the options {given} cannot be made: {error}") from error
     raise ConfigError(f"unknown backend {name!r}; known are simulator, aer, ionq:MACHINE and package.module:factory")
+
+
+def ask_prices(backend: Backend) -> DeviceCost:
+    """A provider's own prices, from its own API; nothing is submitted.
+
+    Raises:
+        ConfigError: this backend has nobody to ask.
+        BackendError: the provider does not say.
+    """
+    ask: Callable[[], DeviceCost] | None = getattr(backend, "device_cost", None)
+    if ask is None:
+        raise ConfigError(f"{backend.describe().name} has no prices to ask for; give a device or a TOML file instead")
+    return ask()
 
 
 def _qiskit(kind: str, rest: str, folder: Path, options: Mapping[str, Scalar], seed: int) -> Backend:

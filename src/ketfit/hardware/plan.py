@@ -242,13 +242,13 @@ def read_plan(folder: Path) -> Planned:
         table = parse_json(path.read_text(encoding="utf-8"))
         if table.pop("version") != VERSION:
             raise ValueError("it was written by another version")
-        table["mitigation"], table["cost"]["assumptions"] = (
-            tuple(table["mitigation"]),
-            tuple(table["cost"]["assumptions"]),
-        )
+        cost: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in table["cost"].items()
+        }
+        table["mitigation"], table["cost"] = tuple(table["mitigation"]), Cost(**cost)
         table["head"] = HeadConfig.from_mapping(table["head"])
         table["device"] = read_device(table["device"], str(path))
-        plan = RunPlan(**{**table, "cost": Cost(**table["cost"])})
+        plan = RunPlan(**table)
         tensors, _ = read_tensors(folder / INPUTS, sha256=plan.inputs_sha256)
         circuits = _circuits(plan.head, plan.mitigation, tensors)
     except FileNotFoundError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ketfit.circuit.circuit import Circuit
 from ketfit.circuit.export import to_qiskit
-from ketfit.errors import InputError, LedgerError, MissingExtraError, RefusedError, WrongCountsError
+from ketfit.errors import ConfigError, InputError, LedgerError, MissingExtraError, RefusedError, WrongCountsError
 from ketfit.hardware.backend import (
     BoundCircuit,
     Counts,
@@ -23,6 +23,9 @@ from ketfit.hardware.backend import (
 from ketfit.learn.data_sources import parse_json
 from ketfit.learn.files import write_file
 from ketfit.seeds import numpy_stream
+
+REMOTE = ("qiskit_ionq", "qiskit_ibm_runtime", "qiskit_braket_provider", "azure.quantum")
+"""Packages whose backends send jobs away."""
 
 
 class Compiler:
@@ -40,6 +43,7 @@ class Compiler:
         self.backend = backend
         self.optimization_level = optimization_level
         self._templates: dict[tuple[Circuit, tuple[int, ...]], Any] = {}
+        self._counts: dict[tuple[Circuit, tuple[int, ...]], GateCounts] = {}
 
     def template(self, circuit: Circuit, measured: tuple[int, ...]) -> Any:
         """The circuit in the backend's gates with free angles; the j-th measured qubit goes to bit j.
@@ -82,6 +86,12 @@ class Compiler:
         Raises:
             InputError: the backend would run a gate on more than two qubits.
         """
+        key = (bound.circuit, bound.measured)
+        if key not in self._counts:
+            self._counts[key] = self._count(bound)
+        return self._counts[key]
+
+    def _count(self, bound: BoundCircuit) -> GateCounts:
         counts = [0, 0]
         for instruction in self.template(bound.circuit, bound.measured).data:
             operation = instruction.operation
@@ -109,6 +119,9 @@ class QiskitBackend:
         device: The file of prices and times it is taken to have; None costs nothing.
         max_circuits: Of one job.
         prepared: Begin with a reset of every qubit, which is where a noise model keeps errors of preparation.
+
+    Raises:
+        ConfigError: the backend's jobs run elsewhere, where they have to be found again.
     """
 
     def __init__(
@@ -124,6 +137,12 @@ class QiskitBackend:
         max_circuits: int = 500,
         prepared: bool = False,
     ) -> None:
+        module = type(backend).__module__
+        if module.startswith(REMOTE) and not module.startswith("qiskit_ibm_runtime.fake_provider"):
+            raise ConfigError(
+                f"{backend.name} of {module} runs its jobs elsewhere, and its client repeats submissions; for IonQ use "
+                "ketfit.hardware.ionq.IonQBackend, for others see docs/hardware-backends.md"
+            )
         self.folder, self.backend, self.prepared = folder, backend, prepared
         self.seed = seed if hasattr(backend.options, "seed_simulator") else None
         self.compiler = Compiler(backend, optimization_level)
@@ -229,10 +248,10 @@ def share_out(probabilities: Mapping[str, float], shots: int) -> dict[str, int]:
     lose or add shots.
 
     Raises:
-        WrongCountsError: a probability is negative, or they do not add up to 1 within half a shot.
+        WrongCountsError: a probability is negative, or they do not add up to 1 within half a shot and a hundredth.
     """
     total = sum(probabilities.values())
-    if not probabilities or min(probabilities.values()) < 0 or not abs(total - 1) * shots <= 0.5:
+    if not probabilities or min(probabilities.values()) < 0 or not abs(total - 1) <= min(0.01, 0.5 / shots):
         raise WrongCountsError(f"the probabilities of a result add up to {total:.6g}, not to 1")
     exact = {reading: probability * shots for reading, probability in probabilities.items()}
     counts = {reading: int(value + 1e-6) for reading, value in exact.items()}

@@ -29,7 +29,7 @@ from ketfit.seeds import torch_stream
 from ketfit.simulate.measurement import Device
 from ketfit.simulate.native import MAX_JOINT
 from ketfit.simulate.noise import NoiseConfig
-from ketfit.simulate.shots import draw_counts, rotation_angles, rotations_as_inputs
+from ketfit.simulate.shots import draw_counts
 
 
 class Simulator:
@@ -165,22 +165,16 @@ def _groups(
     trajectories: int | None,
     generator: torch.Generator | None,
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Places of circuits of one shape, which run together, and their distributions."""
+    """Places of circuits that differ in their inputs alone, which run together, and their distributions."""
     groups: dict[Any, list[int]] = {}
     for place, bound in enumerate(circuits):
-        groups.setdefault((rotations_as_inputs(bound.circuit)[0], bound.measured), []).append(place)
-    for (shape, measured), places in groups.items():
+        groups.setdefault((bound.circuit, bound.weights, bound.measured), []).append(place)
+    for (circuit, weights, measured), places in groups.items():
         if len(measured) > MAX_JOINT:
             raise RefusedError(f"{len(measured)} qubits are measured; the simulator reads at most {MAX_JOINT} together")
-        angles = torch.cat([_angles(circuits[place]) for place in places])
+        rows = torch.tensor([circuits[place].inputs for place in places], dtype=torch.float64)
         device = Device(measured, noise, trajectories, generator)
-        inputs = angles if shape.n_inputs else None
-        distribution = device.distribution(shape, angles.new_empty(0), inputs, None, len(places))
+        angles = torch.tensor(weights, dtype=torch.float64)
+        inputs = rows if circuit.n_inputs else None
+        distribution = device.distribution(circuit, angles, inputs, None, len(places) if circuit.n_inputs else 1)
         yield places, distribution.expand(len(places), -1)
-
-
-def _angles(bound: BoundCircuit) -> torch.Tensor:
-    """The angle of every rotation, shape (1, rotations)."""
-    _, columns = rotations_as_inputs(bound.circuit)
-    weights, inputs = (torch.tensor(values, dtype=torch.float64) for values in (bound.weights, bound.inputs))
-    return rotation_angles(columns, weights, inputs[None], 1)

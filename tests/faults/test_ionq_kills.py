@@ -1,0 +1,226 @@
+"""Runs on IonQ's API, through qiskit-ionq and over HTTP, under SIGKILL between any two steps of theirs.
+
+The steps: each request, before it leaves and when its answer is there, and each flush of the ledger, before and after.
+A few of them here; ``make faults`` sets KETFIT_IONQ_KILLS to more than there are, which takes all in turn.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ketfit.errors import UnresolvedIntentError
+from ketfit.hardware.ionq import IonQBackend
+from ketfit.hardware.ledger import read_account
+from ketfit.hardware.patience import Patience
+from ketfit.hardware.plan import Planned, plan_run, read_plan, write_plan
+from ketfit.hardware.run import fetch_run, run_status, submit_run
+from ketfit.hardware.session import result_key
+from ketfit.learn.classifier import QuantumHeadClassifier
+from ketfit.model.config import HeadConfig, TrainConfig
+from tests.hardware.ionq_server import KEY, Fault, Store, serving
+
+KILLS = int(os.environ.get("KETFIT_IONQ_KILLS", "4"))
+HASTY = Patience(deadline_s=20, first_s=0.02, longest_s=0.1)
+STARTED = 1  # looks at a job until it is done, beyond the first
+
+
+@pytest.fixture
+def ionq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    with serving(tmp_path / "ionq", polls=STARTED) as (url, store):
+        monkeypatch.setenv("IONQ_API_KEY", KEY)
+        monkeypatch.setenv("IONQ_API_URL", url)
+        yield store
+
+
+@cache
+def classifier() -> QuantumHeadClassifier:
+    x = np.random.default_rng(1).normal(size=(40, 6))
+    head = HeadConfig(n_qubits=3, encoder_layers=1, main_layers=1, reference_amplitude=1.0)
+    return QuantumHeadClassifier(head, TrainConfig(epochs=5)).fit(x, np.where(x[:, 0] > 0, "good", "bad"))
+
+
+def machine(settles_after_s: float = 0.0) -> IonQBackend:
+    """A QPU that takes four circuits a job, and whose list of jobs is as fresh as it says."""
+    backend = IonQBackend("qpu.forte-1")
+    told = backend.describe()
+    limits = replace(told.limits, circuits=4)
+    backend._description = replace(told, limits=limits, settles_after_s=settles_after_s)
+    return backend
+
+
+def planned(folder: Path) -> Planned:
+    """Six sentences, in two jobs."""
+    sentences = np.random.default_rng(0).normal(size=(6, 6))
+    made = plan_run(classifier(), sentences, machine(), name="ionq:qpu.forte-1", shots=200)
+    write_plan(folder, made)
+    return made
+
+
+def run_killed(folder: Path, step: int) -> bool:
+    """Submit and fetch in a process that kills itself at that step; whether it came so far."""
+    backend, circuits = machine(), planned_circuits(folder)
+    backend.count_gates(circuits)  # the compiler's threads do not outlive a fork
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: the server's is idle
+        child = os.fork()
+    if not child:
+        code = 1
+        try:
+            steps = _count_steps(lambda reached: reached == step and os.kill(os.getpid(), signal.SIGKILL))
+            submit_run(folder, backend, patience=HASTY)
+            fetch_run(folder, backend, wait_s=30, patience=HASTY)
+            (folder / "steps").write_text(str(steps["all"]))
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 0
+    return os.WIFSIGNALED(status)
+
+
+def planned_circuits(folder: Path) -> Any:
+    return read_plan(folder).circuits
+
+
+def _count_steps(at: Callable[[int], Any]) -> Counter[str]:
+    import requests
+
+    steps = Counter[str]()
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def around(*args: Any, **named: Any) -> Any:
+            for moment in ("before", "after"):
+                steps["all"] += 1
+                at(steps["all"])
+                if moment == "before":
+                    answer = call(*args, **named)
+            return answer
+
+        return around
+
+    requests.request, os.fsync = counted(requests.request), counted(os.fsync)  # type: ignore[assignment]
+    return steps
+
+
+def check_nothing_lost(folder: Path, made: Planned, store: Store) -> None:
+    """Of each circuit there is one paid job, the ledger knows it, and its counts are there."""
+    accepted = [entry for entry in store.requests("POST") if entry["accepted"]]
+    assert max(Counter(entry["name"] for entry in accepted).values()) == 1, "a batch was submitted twice"
+    account = read_account(folder)
+    jobs = {batch.job: batch for batch in account.batches if batch.job is not None}
+    assert set(jobs) == {job["id"] for job in store.jobs()}, "IonQ has jobs that are unknown here"
+    bought = Counter(key for batch in jobs.values() for key in batch.keys)
+    plan = made.plan
+    wanted = {result_key(each, plan.shots, plan.described) for each in made.circuits}
+    assert bought == Counter(wanted) and account.results.keys() == wanted
+    circuits = sum(entry["circuits"] for entry in accepted)
+    assert (circuits, circuits * plan.shots) == (plan.cost.circuits, plan.cost.shots), "not what was planned"
+
+
+def finish(folder: Path) -> None:
+    """What a user does after a reboot."""
+    submit_run(folder, machine(), patience=HASTY)
+    assert len(fetch_run(folder, machine(), wait_s=30, patience=HASTY)["predictions"]) == 6
+
+
+def test_kills_between_any_two_steps(tmp_path: Path, ionq: Store) -> None:
+    whole = tmp_path / "whole"
+    planned(whole)
+    assert not run_killed(whole, -1)
+    total = int((whole / "steps").read_text())
+    assert total > 40
+    for step in np.unique(np.linspace(1, total, min(KILLS, total)).round()).astype(int).tolist():
+        folder = tmp_path / f"killed-{step}"
+        before = {job["id"] for job in ionq.jobs()}
+        made = planned(folder)
+        # The number of looks at a job may differ by a few from run to run.
+        assert run_killed(folder, step) or step > total - 10
+        finish(folder)
+        check_nothing_lost(folder, made, _View(ionq, before))
+
+
+class _View(Store):
+    """The jobs and submissions of one run, of a server that has seen others."""
+
+    def __init__(self, store: Store, before: set[str]) -> None:
+        super().__init__(store.folder)
+        self.before = before
+
+    def jobs(self) -> list[dict[str, Any]]:
+        return [job for job in super().jobs() if job["id"] not in self.before]
+
+    def requests(self, method: str | None = None) -> list[dict[str, Any]]:
+        mine = {job["id"] for job in self.jobs()}
+        return [entry for entry in super().requests(method) if entry["accepted"] in mine]
+
+
+def test_an_answer_that_never_came_is_found_and_not_bought_again(tmp_path: Path, ionq: Store) -> None:
+    folder = tmp_path / "run"
+    made = planned(folder)
+    ionq.set_faults(Fault("late status", "POST", status=504))
+    with pytest.raises(UnresolvedIntentError, match="504"):
+        submit_run(folder, machine(), patience=HASTY)
+    assert run_status(folder).unresolved == 1
+    finish(folder)
+    check_nothing_lost(folder, made, ionq)
+    assert len(ionq.requests("POST")) == 2
+
+
+def test_nothing_is_sent_while_the_list_of_jobs_may_lag(tmp_path: Path, ionq: Store) -> None:
+    folder = tmp_path / "run"
+    made = planned(folder)
+    ionq.set_faults(Fault("drop", "POST"))
+    for _ in range(3):  # the second and third ask for the list, and send nothing
+        with pytest.raises(UnresolvedIntentError):
+            submit_run(folder, machine(settles_after_s=60), patience=HASTY)
+    assert len(ionq.requests("POST")) == 1
+    finish(folder)
+    check_nothing_lost(folder, made, ionq)
+
+
+def test_the_service_reboots_between_submit_and_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IONQ_API_KEY", KEY)
+    folder = tmp_path / "run"
+    with serving(tmp_path / "ionq", polls=3) as (url, _):
+        monkeypatch.setenv("IONQ_API_URL", url)
+        made = planned(folder)
+        submit_run(folder, machine(), patience=HASTY)
+    with serving(tmp_path / "ionq") as (url, store):
+        monkeypatch.setenv("IONQ_API_URL", url)
+        finish(folder)
+        check_nothing_lost(folder, made, store)
+        posts = len(store.requests("POST"))
+        finish(folder)  # and once more: all is there
+        assert len(store.requests("POST")) == posts == 2
+
+
+def test_reads_are_asked_again_within_their_deadline(tmp_path: Path, ionq: Store) -> None:
+    folder = tmp_path / "run"
+    made = planned(folder)
+    submit_run(folder, machine(), patience=HASTY)
+    ionq.set_faults(
+        Fault("status", path="/jobs/", status=503, times=2),
+        Fault("garbage", path="/jobs/"),
+        Fault("drop", path="results"),
+    )
+    finish(folder)
+    check_nothing_lost(folder, made, ionq)
+
+
+def test_no_key_in_any_file_of_a_run(tmp_path: Path, ionq: Store) -> None:
+    folder = tmp_path / "run"
+    planned(folder)
+    finish(folder)
+    for path in folder.rglob("*"):
+        assert not path.is_file() or KEY.encode() not in path.read_bytes(), path

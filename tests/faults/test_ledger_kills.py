@@ -1,0 +1,179 @@
+"""Runs under SIGKILL, before and after every step of the ledger: nothing is submitted twice, nothing is lost.
+
+The steps: before an intent, after it, after the job was accepted and before its id is written down, after that, while
+a result is fetched, and in the middle of a write. A few kills of each here; ``make faults`` sets KETFIT_LEDGER_KILLS
+to 50.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ketfit.errors import KetFitError
+from ketfit.hardware import ledger as ledger_module
+from ketfit.hardware.backend import BoundCircuit, Counts
+from ketfit.hardware.ledger import LEDGER, Ledger, read_account
+from ketfit.hardware.plan import Planned
+from ketfit.hardware.run import fetch_run, submit_run
+from ketfit.hardware.session import result_key
+from ketfit.hardware.simulator import Simulator
+from tests.hardware.runs import planned, simulator
+
+KILLS = int(os.environ.get("KETFIT_LEDGER_KILLS", "3"))
+STEPS = ("before intent", "after intent", "after POST", "after id", "mid-fetch", "mid-write")
+LINGER = 0.004  # seconds that the victim stays at the step
+
+Mark = Callable[[str], None]
+
+
+class Slow(Simulator):
+    """A simulator that says where it is, and stays there for a moment."""
+
+    mark: Mark
+
+    def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
+        self.mark("after intent")
+        job = super().submit(circuits, shots, tag=tag)
+        self.mark("after POST")
+        return job
+
+    def result(self, job: str) -> Sequence[Counts]:
+        counts = super().result(job)
+        self.mark("mid-fetch")
+        return counts
+
+
+def victim(folder: Path, mark: Mark) -> None:
+    """Submit and fetch, in the process that is to be killed."""
+    backend = Slow(folder / "jobs", max_circuits=4)
+    backend.mark = mark
+    intent, accepted, write = Ledger.intent, Ledger.accepted, os.write
+
+    def marked_intent(self: Ledger, **facts: Any) -> Any:
+        mark("before intent")
+        return intent(self, **facts)
+
+    def marked_accepted(self: Ledger, *facts: Any) -> None:
+        accepted(self, *facts)
+        mark("after id")
+
+    def halved(file: int, content: bytes) -> int:
+        half = write(file, content[: random.Random(len(content)).randint(1, len(content))])
+        mark("mid-write")
+        return half
+
+    Ledger.intent, Ledger.accepted = marked_intent, marked_accepted  # type: ignore[method-assign,assignment]
+    ledger_module.os = type("Halving", (), {**vars(os), "write": staticmethod(halved)})  # type: ignore[attr-defined]
+    submit_run(folder, backend)
+    fetch_run(folder, backend)
+
+
+def kill_at(folder: Path, step: str, time_of_it: int, delay: float) -> bool:
+    """Run, and kill `delay` seconds after the step was reached so many times; whether it was."""
+    there, here = os.pipe()
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            reached = Counter[str]()
+
+            def mark(where: str) -> None:
+                reached[where] += 1
+                if where == step and reached[where] == time_of_it:
+                    os.write(here, b"!")
+                    time.sleep(LINGER)
+
+            victim(folder, mark)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(here)
+    came = os.read(there, 1) == b"!"
+    os.close(there)
+    time.sleep(delay)
+    if came:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    killed = os.WIFSIGNALED(status)
+    assert killed or os.waitstatus_to_exitcode(status) == 0
+    return killed
+
+
+def check_nothing_lost(folder: Path, made: Planned) -> None:
+    """The provider's jobs are those of the ledger, each circuit is in one of them, and every count is kept."""
+    account = read_account(folder)
+    provider = {path.stem: json.loads(path.read_text()) for path in (folder / "jobs").glob("job-*.json")}
+    jobs = {batch.job: batch for batch in account.batches if batch.job is not None}
+    assert set(provider) == set(jobs), "the provider has jobs that are unknown here"
+    assert Counter(job["tag"] for job in provider.values()) == Counter(batch.tag for batch in jobs.values())
+    bought = Counter(key for batch in jobs.values() for key in batch.keys)
+    plan = made.plan
+    assert bought == Counter(result_key(each, plan.shots, plan.described) for each in made.circuits)
+    for job, batch in jobs.items():
+        _, *counts = provider[job]["counts"]
+        assert [account.results[key] for key in batch.keys] == counts
+    assert (folder / LEDGER).read_bytes().endswith(b"\n")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_kills_lose_and_repeat_nothing(tmp_path: Path, step: str) -> None:
+    chance = random.Random(step)
+    kills = number = 0
+    while kills < KILLS:
+        folder = tmp_path / str(number)
+        made = planned(folder, simulator(folder))
+        # Some runs are killed more than once.
+        while kills < KILLS:
+            most = 12 if step == "mid-write" else 4
+            killed = kill_at(folder, step, chance.randint(1, most), chance.uniform(0, 1.5 * LINGER))
+            kills += killed
+            if not killed or chance.random() < 0.4:
+                break
+        backend = simulator(folder)
+        submit_run(folder, backend)
+        assert len(fetch_run(folder, backend)["predictions"]) == made.plan.sentences
+        check_nothing_lost(folder, made)
+        number += 1
+        assert number < 20 * KILLS, "the kills come too late to hit anything"
+
+
+def test_a_damaged_line_is_named_and_stops_everything(tmp_path: Path) -> None:
+    planned(tmp_path)
+    backend = simulator(tmp_path)
+    submit_run(tmp_path, backend)
+    path = tmp_path / LEDGER
+    lines = path.read_bytes().split(b"\n")
+    lines[2] = lines[2][:-5]
+    path.write_bytes(b"\n".join(lines))
+    with pytest.raises(KetFitError, match=r"ledger\.jsonl, line 3 is damaged"):
+        submit_run(tmp_path, backend)
+    assert len(list((tmp_path / "jobs").glob("job-*.json"))) == 4
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    planned(tmp_path)
+    with Ledger(tmp_path), pytest.raises(KetFitError, match="another process works on"):
+        submit_run(tmp_path, simulator(tmp_path))
+
+
+def test_a_full_disk_before_an_intent_sends_nothing(tmp_path: Path, full_disk: Any) -> None:
+    planned(tmp_path)
+    backend = simulator(tmp_path)
+    with full_disk(100), pytest.raises(KetFitError, match="cannot write"):
+        submit_run(tmp_path, backend)
+    assert not (tmp_path / "jobs").exists()
+    submit_run(tmp_path, backend)
+    assert len(fetch_run(tmp_path, backend)["predictions"]) == 12
