@@ -23,6 +23,8 @@ TEXTS = ("good fine film", "the good film", "fine, not dull", "bad dull film", "
 LABELS = ("good", "good", "good", "bad", "bad", "bad") * 4
 HOSTILE = "<img src=x onerror=alert(1)> <b>good</b> film"
 SECONDS = 30_000
+# Gradio's queue asks pandas for an option that pandas 3 is about to drop.
+pytestmark = pytest.mark.filterwarnings("ignore:.*no_silent_downcasting")
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +162,9 @@ def test_the_keyboard_is_enough(desk: Visit) -> None:
 
 def test_html_in_a_sentence_is_text(desk: Visit, tmp_path: Path) -> None:
     desk.classify(HOSTILE)
-    desk.page.get_by_role("tab", name="About the model").click()
+    desk.page.get_by_role("tab", name="About").click()
     expect(desk.page.locator(".kf-facts dd")).to_have_text(HOSTILE)
-    desk.page.get_by_role("tab", name="Many sentences").click()
+    desk.page.get_by_role("tab", name="Upload").click()
     path = tmp_path / "hostile.txt"
     path.write_text(f"{HOSTILE}\na dull film\n")
     desk.page.locator("input[type=file]").set_input_files(path)
@@ -173,7 +175,7 @@ def test_html_in_a_sentence_is_text(desk: Visit, tmp_path: Path) -> None:
 
 
 def test_a_file_is_classified_and_comes_back_as_csv(desk: Visit, tmp_path: Path, classifier: TextClassifier) -> None:
-    desk.page.get_by_role("tab", name="Many sentences").click()
+    desk.page.get_by_role("tab", name="Upload").click()
     path = tmp_path / "reviews.csv"
     path.write_text("id,text\n1,a good film\n2,a bad film\n")
     desk.page.locator("input[type=file]").set_input_files(path)
@@ -190,7 +192,7 @@ def test_what_cannot_be_done_is_said(desk: Visit, tmp_path: Path) -> None:
     desk.page.get_by_label("Sentence").fill("   ")
     desk.page.get_by_role("button", name="Classify").click()
     expect(desk.page.locator(".kf-error")).to_contain_text("blank", timeout=SECONDS)
-    desk.page.get_by_role("tab", name="Many sentences").click()
+    desk.page.get_by_role("tab", name="Upload").click()
     path = tmp_path / "other.csv"
     path.write_text("review\na good film\n")
     desk.page.locator("input[type=file]").set_input_files(path)
@@ -209,7 +211,7 @@ def test_a_phone_shows_all_without_scrolling_sideways(browser: Browser, address:
     ground = phone.page.evaluate("getComputedStyle(document.querySelector('.kf-card')).backgroundColor")
     red = int(ground.split("(")[1].split(",")[0])
     assert red < 60 if scheme == "dark" else red > 200
-    for tab in ("Many sentences", "About the model"):
+    for tab in ("Upload", "About"):
         phone.page.get_by_role("tab", name=tab).click()
         assert phone.width()[0] <= 360
     phone.page.context.close()
