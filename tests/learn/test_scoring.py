@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -135,43 +130,6 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bytes(
         assert not cut.exists()
     assert score_file(random, table, cut, block_rows=8).resumed == min(8 * stop_at, 53)
     assert cut.read_bytes() == whole.read_bytes()
-
-
-def test_a_run_that_is_killed_goes_on(classifier: TextClassifier, tmp_path: Path) -> None:
-    """A process of its own dies by SIGKILL between two parts, three times, and the output is that of one run."""
-    model, source = tmp_path / "model", tmp_path / "in.parquet"
-    classifier.save_pretrained(model)
-    write(source, TEXTS * 40)
-    program = (
-        "import sys; from pathlib import Path; from ketfit import TextClassifier; "
-        "from ketfit.learn.scoring import score_file; from ketfit.learn.tables import text_table; "
-        "score_file(TextClassifier.from_pretrained(sys.argv[1]), text_table(Path(sys.argv[2])), Path(sys.argv[3]), "
-        "block_rows=40)"
-    )
-
-    def start(output: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", program, str(model), str(source), str(output)])
-
-    cut, whole = tmp_path / "cut.parquet", tmp_path / "whole.parquet"
-    made = 0
-    for _ in range(2):
-        process = start(cut)
-        deadline = time.monotonic() + 90
-        while (
-            len(list(parts_folder(cut).glob("*.part"))) <= made
-            and time.monotonic() < deadline
-            and process.poll() is None
-        ):
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "it was done before it could be killed"
-        made = len(list(parts_folder(cut).glob("*.part")))
-        assert 0 < made < 53
-        assert not cut.exists()
-    assert start(cut).wait(timeout=120) == 0
-    assert start(whole).wait(timeout=120) == 0
-    assert cut.read_bytes() == whole.read_bytes()
-    assert parquet.read_metadata(cut).num_rows == 53 * 40
 
 
 def interrupted(classifier: TextClassifier, table: TextTable, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:

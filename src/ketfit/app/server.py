@@ -145,17 +145,16 @@ def serve(
         ConfigError: the address cannot be bound.
         MissingExtraError: Gradio is not installed.
     """
-    with _own_files():
+    with _bound(host, port) as bound, _own_files():
         app = make_app(traveller, facts, LOCAL if host in LOCAL else ())
         import uvicorn
 
-        with _bound(host, port) as bound:
-            name = f"[{host}]" if ":" in host else host
-            ready(f"http://{name}:{bound.getsockname()[1]}/")
-            config = uvicorn.Config(
-                app, log_level="warning", access_log=False, limit_concurrency=64, timeout_graceful_shutdown=2
-            )
-            uvicorn.Server(config).run(sockets=[bound])
+        name = f"[{host}]" if ":" in host else host
+        ready(f"http://{name}:{bound.getsockname()[1]}/")
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, limit_concurrency=64, timeout_graceful_shutdown=2
+        )
+        uvicorn.Server(config).run(sockets=[bound])
 
 
 @contextmanager
