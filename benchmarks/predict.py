@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import psutil
 import pyarrow as pa
+import torch
 import typer
 from pyarrow import parquet
 from sklearn.feature_extraction.text import HashingVectorizer
@@ -65,7 +66,7 @@ def main(
         "data": "the bundled film reviews, repeated, in one Parquet file with an id",
         "body": "stub, a hashed bag of words of 384 numbers",
         "head": "HeadConfig.recommended(384)",
-        "cores": psutil.cpu_count(logical=False),
+        "threads": torch.get_num_threads(),
         "load_average_before": [round(load, 1) for load in LOAD],
         "rows": rows,
         "peak_of_largest_to_smallest": round(rows[-1]["peak_mib"] / rows[0]["peak_mib"], 3),
