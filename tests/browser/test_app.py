@@ -18,6 +18,7 @@ from ketfit.app import server
 from ketfit.app.journey import Traveller, fit_classical
 from ketfit.learn.body import load_body
 from ketfit.learn.data import Dataset
+from tests.browser.test_study_report import CONTRASTS
 
 TEXTS = ("good fine film", "the good film", "fine, not dull", "bad dull film", "the bad film", "dull, not good") * 4
 LABELS = ("good", "good", "good", "bad", "bad", "bad") * 4
@@ -211,6 +212,9 @@ def test_a_phone_shows_all_without_scrolling_sideways(browser: Browser, address:
     ground = phone.page.evaluate("getComputedStyle(document.querySelector('.kf-card')).backgroundColor")
     red = int(ground.split("(")[1].split(",")[0])
     assert red < 60 if scheme == "dark" else red > 200
+    contrasts = phone.page.evaluate(CONTRASTS)
+    assert len(contrasts) > 50
+    assert [told for told in contrasts if told[0] < 4.5 and told[1] != "SCRIPT"] == []
     for tab in ("Upload", "About"):
         phone.page.get_by_role("tab", name=tab).click()
         assert phone.width()[0] <= 360
