@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -230,3 +235,29 @@ def test_answers_carry_the_policy_that_keeps_the_browser_here(address: str) -> N
         urlopen(Request(address, headers={"Host": "elsewhere.example"}), timeout=10)
     with pytest.raises(Exception, match="413"):
         urlopen(Request(f"{address}gradio_api/upload", data=b"x" * (server.LARGEST_REQUEST + 1)), timeout=10)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_program_serves_until_it_is_stopped_and_leaves_no_files(
+    classifier: TextClassifier, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    classifier.save_pretrained(tmp_path / "model")
+    (tmp_path / "files").mkdir()
+    process = subprocess.Popen(
+        [Path(sys.executable).parent / "ketfit", "app", tmp_path / "model", "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path / "files")},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stderr is not None
+    found = None
+    while found is None and (line := process.stderr.readline()):
+        found = re.search(r"http://127\.0\.0\.1:\d+/", line)
+    assert found is not None
+    with urlopen(found[0], timeout=30) as answer:
+        assert answer.status == 200
+    process.send_signal(number)
+    assert process.wait(timeout=60) == code
+    process.stderr.close()
+    assert [path.name for path in (tmp_path / "files").iterdir() if path.name.startswith("ketfit")] == []
