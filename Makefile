@@ -45,6 +45,7 @@ check: $(VENV)/check.stamp
 bench: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/limits.py --output benchmarks/results/limits.json
 	$(BIN)/python benchmarks/seeds.py --output benchmarks/results/seeds.json
+	$(BIN)/python benchmarks/predict.py main --output benchmarks/results/predict.json
 
 peers: $(VENV)/test.stamp
 	benchmarks/peers/setup.sh

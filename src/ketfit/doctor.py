@@ -7,12 +7,16 @@ import platform
 import re
 from typing import Any
 
+import psutil
+
 import ketfit
 from ketfit.learn.body_sources import INSTALL, MPNET
+from ketfit.model.config import MOST_QUBITS
+from ketfit.simulate.density import MOST_QUBITS as MOST_EXACT
 
 
 def examine() -> dict[str, Any]:
-    """Versions, the engine that runs, the cache, and the extras that are there or missing.
+    """Versions, the engine that runs, what the memory can hold, the cache, and the extras that are there or missing.
 
     Nothing is loaded but torch, and nothing is asked of the network.
     """
@@ -29,9 +33,29 @@ def examine() -> dict[str, Any]:
         "engine": f"native, {native.ISA}",
         "threads": torch.get_num_threads(),
         "devices": ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))],
+        "memory": memory(),
         "cache": str(cache_folder()),
         "extras": extras(),
     }
+
+
+def memory() -> dict[str, Any]:
+    """Free memory, and the most qubits that one sample can have in it in single precision, as the simulator counts.
+
+    A state and, with gradients, a second one; for exact noise a density matrix and the one it is made from.
+    """
+    free = psutil.virtual_memory().available
+    return {
+        "free_gib": round(free / 2**30, 1),
+        "qubits": _widest(free, 4, base=2, most=MOST_QUBITS),
+        "qubits_with_gradients": _widest(free, 8, base=2, most=MOST_QUBITS),
+        "qubits_with_exact_noise": _widest(free, 2 * 4 * 1.07, base=4, most=MOST_EXACT),
+    }
+
+
+def _widest(free: int, item: float, base: int, most: int) -> int:
+    """The most qubits, up to `most`, whose base**qubits items of so many bytes are within the free memory."""
+    return max((width for width in range(1, most + 1) if item * base**width <= free), default=0)
 
 
 def extras() -> dict[str, str]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,11 +23,14 @@ from ketfit.app import server
 from ketfit.app.journey import Traveller, fit_classical
 from ketfit.learn.body import load_body
 from ketfit.learn.data import Dataset
+from tests.browser.test_study_report import CONTRASTS
 
 TEXTS = ("good fine film", "the good film", "fine, not dull", "bad dull film", "the bad film", "dull, not good") * 4
 LABELS = ("good", "good", "good", "bad", "bad", "bad") * 4
 HOSTILE = "<img src=x onerror=alert(1)> <b>good</b> film"
 SECONDS = 30_000
+# Gradio's queue asks pandas for an option that pandas 3 is about to drop.
+pytestmark = pytest.mark.filterwarnings("ignore:.*no_silent_downcasting")
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +168,9 @@ def test_the_keyboard_is_enough(desk: Visit) -> None:
 
 def test_html_in_a_sentence_is_text(desk: Visit, tmp_path: Path) -> None:
     desk.classify(HOSTILE)
-    desk.page.get_by_role("tab", name="About the model").click()
+    desk.page.get_by_role("tab", name="About").click()
     expect(desk.page.locator(".kf-facts dd")).to_have_text(HOSTILE)
-    desk.page.get_by_role("tab", name="Many sentences").click()
+    desk.page.get_by_role("tab", name="Upload").click()
     path = tmp_path / "hostile.txt"
     path.write_text(f"{HOSTILE}\na dull film\n")
     desk.page.locator("input[type=file]").set_input_files(path)
@@ -173,7 +181,7 @@ def test_html_in_a_sentence_is_text(desk: Visit, tmp_path: Path) -> None:
 
 
 def test_a_file_is_classified_and_comes_back_as_csv(desk: Visit, tmp_path: Path, classifier: TextClassifier) -> None:
-    desk.page.get_by_role("tab", name="Many sentences").click()
+    desk.page.get_by_role("tab", name="Upload").click()
     path = tmp_path / "reviews.csv"
     path.write_text("id,text\n1,a good film\n2,a bad film\n")
     desk.page.locator("input[type=file]").set_input_files(path)
@@ -190,7 +198,7 @@ def test_what_cannot_be_done_is_said(desk: Visit, tmp_path: Path) -> None:
     desk.page.get_by_label("Sentence").fill("   ")
     desk.page.get_by_role("button", name="Classify").click()
     expect(desk.page.locator(".kf-error")).to_contain_text("blank", timeout=SECONDS)
-    desk.page.get_by_role("tab", name="Many sentences").click()
+    desk.page.get_by_role("tab", name="Upload").click()
     path = tmp_path / "other.csv"
     path.write_text("review\na good film\n")
     desk.page.locator("input[type=file]").set_input_files(path)
@@ -209,7 +217,10 @@ def test_a_phone_shows_all_without_scrolling_sideways(browser: Browser, address:
     ground = phone.page.evaluate("getComputedStyle(document.querySelector('.kf-card')).backgroundColor")
     red = int(ground.split("(")[1].split(",")[0])
     assert red < 60 if scheme == "dark" else red > 200
-    for tab in ("Many sentences", "About the model"):
+    contrasts = phone.page.evaluate(CONTRASTS)
+    assert len(contrasts) > 50
+    assert [told for told in contrasts if told[0] < 4.5 and told[1] != "SCRIPT"] == []
+    for tab in ("Upload", "About"):
         phone.page.get_by_role("tab", name=tab).click()
         assert phone.width()[0] <= 360
     phone.page.context.close()
@@ -224,3 +235,29 @@ def test_answers_carry_the_policy_that_keeps_the_browser_here(address: str) -> N
         urlopen(Request(address, headers={"Host": "elsewhere.example"}), timeout=10)
     with pytest.raises(Exception, match="413"):
         urlopen(Request(f"{address}gradio_api/upload", data=b"x" * (server.LARGEST_REQUEST + 1)), timeout=10)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_program_serves_until_it_is_stopped_and_leaves_no_files(
+    classifier: TextClassifier, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    classifier.save_pretrained(tmp_path / "model")
+    (tmp_path / "files").mkdir()
+    process = subprocess.Popen(
+        [Path(sys.executable).parent / "ketfit", "app", tmp_path / "model", "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path / "files")},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stderr is not None
+    found = None
+    while found is None and (line := process.stderr.readline()):
+        found = re.search(r"http://127\.0\.0\.1:\d+/", line)
+    assert found is not None
+    with urlopen(found[0], timeout=30) as answer:
+        assert answer.status == 200
+    process.send_signal(number)
+    assert process.wait(timeout=60) == code
+    process.stderr.close()
+    assert [path.name for path in (tmp_path / "files").iterdir() if path.name.startswith("ketfit")] == []

@@ -97,11 +97,11 @@ class Page:
         blocks = gr.Blocks(title="KetFit", analytics_enabled=False, delete_cache=_FILES_LIVE)
         with blocks:
             gr.HTML(self._header())
-            with gr.Tab("One sentence"):
+            with gr.Tab("Type"):
                 self._one_sentence(gr, own)
-            with gr.Tab("Many sentences"):
+            with gr.Tab("Upload"):
                 self._many_sentences(gr, own)
-            with gr.Tab("About the model"):
+            with gr.Tab("About"):
                 gr.HTML(stations.facts(self.facts))
         blocks.queue(max_size=MOST_WAITING, default_concurrency_limit=1, status_update_rate=5)
         return blocks

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -145,17 +147,16 @@ def serve(
         ConfigError: the address cannot be bound.
         MissingExtraError: Gradio is not installed.
     """
-    with _own_files():
+    with _bound(host, port) as bound, _own_files(), _ended_in_order():
         app = make_app(traveller, facts, LOCAL if host in LOCAL else ())
         import uvicorn
 
-        with _bound(host, port) as bound:
-            name = f"[{host}]" if ":" in host else host
-            ready(f"http://{name}:{bound.getsockname()[1]}/")
-            config = uvicorn.Config(
-                app, log_level="warning", access_log=False, limit_concurrency=64, timeout_graceful_shutdown=2
-            )
-            uvicorn.Server(config).run(sockets=[bound])
+        name = f"[{host}]" if ":" in host else host
+        ready(f"http://{name}:{bound.getsockname()[1]}/")
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, limit_concurrency=64, timeout_graceful_shutdown=2
+        )
+        uvicorn.Server(config).run(sockets=[bound])
 
 
 @contextmanager
@@ -175,12 +176,27 @@ def _own_files() -> Iterator[None]:
 
 
 @contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM, which uvicorn raises again when it has shut down, unwinds the stack as Ctrl-C does."""
+
+    def end(*_: object) -> None:
+        sys.exit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def _bound(host: str, port: int) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             bound.bind((host, port))
+            bound.listen()  # whoever asks from here on waits until there is an answer
         except OSError as error:
             raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another --port") from error
         yield bound

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ketfit.cli.ending import interruptible
 from ketfit.cli.options import DataFormat, DataSplit, Encoding, LabelColumn, Model, TextColumn
 from ketfit.console import say
 
@@ -53,9 +54,12 @@ def app(
         facts.append(("logistic regression", f"fitted on {len(dataset):,} sentences of {name}"))
     if host not in ("127.0.0.1", "localhost", "::1"):
         say(f"{host} can be reached by others, and nobody is asked for a password")
-    serve(
-        Traveller(classifier, classical), facts, host, port, lambda url: say(f"the demo is at {url} (Ctrl-C stops it)")
-    )
+    with interruptible("the demo is closed, and its files are gone"):
+        serve(Traveller(classifier, classical), facts, host, port, _tell)
+
+
+def _tell(url: str) -> None:
+    say(f"the demo is at {url} (Ctrl-C stops it)")
 
 
 def _facts(model: str) -> list[tuple[str, str]]:
