@@ -32,8 +32,8 @@ from ketfit.simulate.noise import load_noise
 HEAD = HeadConfig(
     n_qubits=9, encoder_layers=4, connectivity=2, main_layers=4, reference_amplitude=1.0, angle_scale=math.pi / 2
 )
-TRAINING = HardwareTraining(method="spsa", steps=40, batch_size=32, shots=500, learning_rate=0.3, perturbation=0.1)
-TESTED, REPEATS = 1500, 5
+TRAINING = HardwareTraining(method="spsa", steps=40, batch_size=32, shots=500, learning_rate=0.1, perturbation=0.1)
+TESTED, REPEATS = 1000, 5
 
 
 def main() -> None:

@@ -56,6 +56,7 @@ class HardwareTraining(Config):
         Positive | None, Field(description="Parameter shift: so many rotations a step, drawn at random; None is all")
     ] = None
     train_linear: Annotated[bool, Field(description="Train the linear layer, too, on the same measured values")] = True
+    linear_rate: Annotated[Finite, Field(gt=0, description="Learning rate of the linear layer, of Adam")] = 0.01
     max_circuits: Annotated[Positive | None, Field(description="Budget, canaries included; None is no limit")] = None
     max_shots: Annotated[Positive | None, Field(description="Budget of shots; None is no limit")] = None
     max_cost: Annotated[Annotated[Finite, Field(ge=0)] | None, Field(description="Budget of money")] = None
@@ -195,7 +196,7 @@ class _Trainer:
         self.linear = torch.nn.Linear(self.head.linear.in_features, self.head.linear.out_features).double()
         self.linear.load_state_dict({name: tensor.double() for name, tensor in self.head.linear.state_dict().items()})
         self._moments = torch.zeros(2, len(self.weights), dtype=torch.float64)
-        self._linear_optimizer = torch.optim.Adam(self.linear.parameters(), lr=config.learning_rate)
+        self._linear_optimizer = torch.optim.Adam(self.linear.parameters(), lr=config.linear_rate)
 
     def step(self, number: int) -> float:
         """One step; the mean loss that it measured."""
