@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -10,6 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from ketfit.energy.profiles import QpuProfile, load_profile
+from ketfit.energy.qpu import NativeGates, qpu_cost
+from ketfit.energy.quantities import Range
 from ketfit.errors import ConfigError
 from ketfit.hardware.backend import GateCounts
 from ketfit.settings import Config, Finite, read_toml
@@ -62,9 +66,10 @@ class GateTimes(Config):
 
 
 class DeviceCost(Config):
-    """A device's prices and times; either may be unknown."""
+    """A device's prices and times, and its profile of energy by the name of one or as a file; each may be unknown."""
 
     name: str
+    energy: str | None = None
     price: Price | None = None
     times: GateTimes | None = None
 
@@ -150,6 +155,10 @@ def estimate(gates: Sequence[GateCounts], shots: int, device: DeviceCost, *, mit
         assumptions.append(f"price: {device.name} has none here; give --device FILE")
     if times is not None:
         assumptions.append(f"times: gates one after another, no queue; {times.source}, {times.year}")
+    joules = None
+    if device.energy is not None:
+        joules, basis = _energy(gates, shots, load_profile(device.energy, QpuProfile))
+        assumptions.append(basis)
     return Cost(
         circuits=len(gates),
         shots=shots * len(gates),
@@ -159,4 +168,20 @@ def estimate(gates: Sequence[GateCounts], shots: int, device: DeviceCost, *, mit
         currency=None if price is None else price.currency,
         machine_s=None if times is None else sum(times.of(each, shots) for each in gates),
         assumptions=tuple(assumptions),
+        energy_j=None if joules is None else (joules.value, joules.low, joules.high),
     )
+
+
+def _energy(gates: Sequence[GateCounts], shots: int, profile: QpuProfile) -> tuple[Range, str]:
+    """Joules of the circuits, and what they rest on."""
+    parts = [
+        qpu_cost(NativeGates(each.one_qubit, each.two_qubit), circuits, shots, profile)
+        for each, circuits in Counter(gates).items()
+    ]
+    joules = sum((part.energy.joules for part in parts), Range(0.0, 0.0, 0.0))
+    power = profile.power_watts
+    low, high = power.range.low, power.range.high
+    basis = (
+        f"energy: {power.basis} {power.range.value:,.0f} W ({low:,.0f} to {high:,.0f}); {power.source}, {power.year}"
+    )
+    return joules, basis

@@ -7,8 +7,16 @@ from collections.abc import Mapping
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ketfit.energy.profiles import QpuProfile, load_profile
+from ketfit.energy.qpu import native_gates, qpu_cost
 from ketfit.learn.record import ModelRecord
 from ketfit.model.head import QuantumHead
+
+DEVICE = "ionq-forte-enterprise"
+"""The QPU whose energy the card estimates."""
+
+SHOTS = 1000
+"""Of one inference, where the model has none of its own."""
 
 
 def model_card(record: ModelRecord, head: QuantumHead) -> str:
@@ -25,6 +33,20 @@ def model_card(record: ModelRecord, head: QuantumHead) -> str:
         counts=head.parameter_counts(),
         gates=head.circuit.gate_counts(),
         depth=head.circuit.depth(),
+        energy=_energy(record, head),
+    )
+
+
+def _energy(record: ModelRecord, head: QuantumHead) -> str:
+    """Joules of one inference on a QPU, with what they rest on."""
+    profile = load_profile(DEVICE, QpuProfile)
+    circuit = head.circuit.light_cone(range(record.head.n_measured))
+    shots = record.head.shots or SHOTS
+    joules = qpu_cost(native_gates(circuit, profile.entangler), 1, shots, profile).energy.joules
+    low, high = profile.power_watts.range.low, profile.power_watts.range.high
+    return (
+        f"about {joules.value:,.0f} J an inference of {shots:,} shots on {profile.name}, {joules.low:,.0f} to "
+        f"{joules.high:,.0f} J: nobody has published its power, which is taken to be {low:,.0f} to {high:,.0f} W"
     )
 
 
