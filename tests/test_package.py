@@ -284,19 +284,34 @@ CLASSES = {
     for name, value in vars(errors).items()
     if inspect.isclass(value) and issubclass(value, BaseException) and value.__module__ == errors.__name__
 }
-TREE = dict(re.findall(r"^    [├└]── (\w+) .*\((\w+)\)$", errors.__doc__, flags=re.MULTILINE))
+LINES = re.findall(r"^    ((?:│   |    )*)[├└]── (\w+) +\S.*?(?: \((\w+)\))?$", errors.__doc__, flags=re.MULTILINE)
+
+
+def _tree():
+    """Of each class in the docstring the class above it, and its built-in base or an empty text."""
+    tree, above = {}, ["KetFitError"]
+    for indent, name, built_in in LINES:
+        depth = len(indent) // 4
+        above[depth + 1 :] = [name]
+        tree[name] = (above[depth], built_in)
+    return tree
+
+
+TREE = _tree()
 
 
 def test_the_docstring_draws_every_error_and_no_other():
     assert set(TREE) | {"KetFitError"} == set(CLASSES)
-    assert errors.__doc__.count("── ") == len(TREE), "a line of the tree could not be read"
+    assert errors.__doc__.count("── ") == len(LINES) == len(TREE), "a line of the tree could not be read"
     assert re.search(r"^    KetFitError$", errors.__doc__, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES.keys() - {"KetFitError"}))
-def test_every_error_is_a_ketfit_error_and_the_built_in_of_the_tree(name):
-    built_in = getattr(importlib.import_module("builtins"), TREE[name])
-    assert CLASSES[name].__bases__ == (errors.KetFitError, built_in)
+def test_every_error_has_the_bases_of_the_tree(name):
+    parent, built_in = TREE[name]
+    assert built_in or parent != "KetFitError", "every branch of the tree has a built-in base"
+    second = (getattr(importlib.import_module("builtins"), built_in),) if built_in else ()
+    assert CLASSES[name].__bases__ == (CLASSES[parent], *second)
     assert CLASSES[name].__doc__
 
 
