@@ -22,7 +22,7 @@ PROMISES = {
     "study": r"Progressed\(done=9, failed=0, .*\n",
 }
 # Run by tests of their own, where their extra is tested.
-ELSEWHERE = {"hardware"}
+ELSEWHERE = {"hardware_on_aer"}
 
 
 def test_every_example_is_run() -> None:

@@ -54,7 +54,14 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_body_folder: Path) -> P
 def start(study: Path, output: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "ketfit.cli", "study", "run", study / "plan.toml", "-o", study / output]
     with (study / f"{output}.log").open("ab") as log:
-        return subprocess.Popen([*map(str, command), "--workers", "2"], stdout=log, stderr=log)
+        return subprocess.Popen(
+            [*map(str, command), "--workers", "2"], stdout=log, stderr=log, preexec_fn=_hear_interruptions
+        )
+
+
+def _hear_interruptions() -> None:
+    """A shell that starts a command in the background makes it, and all that it starts, deaf to SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def finished(study: Path, output: str) -> list[dict[str, Any]]:

@@ -376,6 +376,7 @@ def test_pushing_saves_a_whole_model_first(
     monkeypatch.setattr(hub, "push", take)
     model = fitted if kind == "text" else fitted.classifier_
     assert model.push_to_hub("user/name", data="eight sentences", metrics={"accuracy": 0.5}, private=True) == "0123abcd"
+    assert callable(pushed.pop("owned"))
     assert pushed == {"repo_id": "user/name", "private": True, "token": None, "commit_message": "Upload a KetFit model"}
     loaded: Any = type(model).from_pretrained(tmp_path / "pushed")
     given: Any = TEXTS if kind == "text" else fitted.body_.encode(TEXTS)

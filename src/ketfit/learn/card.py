@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -39,7 +40,7 @@ def model_card(record: ModelRecord, head: QuantumHead) -> str:
 
 def _energy(record: ModelRecord, head: QuantumHead) -> str:
     """Joules of one inference on a QPU, with what they rest on."""
-    profile = load_profile(DEVICE, QpuProfile)
+    profile = _device()
     circuit = head.circuit.light_cone(range(record.head.n_measured))
     shots = record.head.shots or SHOTS
     joules = qpu_cost(native_gates(circuit, profile.entangler), 1, shots, profile).energy.joules
@@ -48,6 +49,11 @@ def _energy(record: ModelRecord, head: QuantumHead) -> str:
         f"about {joules.value:,.0f} J an inference of {shots:,} shots on {profile.name}, {joules.low:,.0f} to "
         f"{joules.high:,.0f} J: nobody has published its power, which is taken to be {low:,.0f} to {high:,.0f} W"
     )
+
+
+@lru_cache
+def _device() -> QpuProfile:
+    return load_profile(DEVICE, QpuProfile)
 
 
 def _with_intervals(metrics: Mapping[str, float]) -> list[tuple[str, float, tuple[float, float] | None]]:
