@@ -79,8 +79,10 @@ def test_what_was_planned_is_what_was_sent(tmp_path: Path) -> None:
     assert bought == pytest.approx(plan.cost.price)
     price = 12.4166 * plan.cost.circuits + SHOTS * (0.00022 * gates["ry"] + 0.000975 * gates["cx"])
     assert bought == pytest.approx(price)
+    assert device.profile is not None
+    each = sum(getattr(device.profile, name).value for name in ("readout_us", "reset_us", "overhead_us"))
     assert plan.cost.machine_s == pytest.approx(
-        SHOTS * (135e-6 * gates["ry"] + 600e-6 * gates["cx"] + 150e-6 * plan.cost.circuits)
+        1e-6 * SHOTS * (135 * gates["ry"] + 600 * gates["cx"] + each * plan.cost.circuits)
     )
 
 

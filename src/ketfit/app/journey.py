@@ -290,6 +290,5 @@ def _read(
 
 
 def _probabilities(head: QuantumHead, values: Tensor, readouts: Tensor, temperature: float) -> tuple[float, ...]:
-    features = torch.cat([values, readouts], dim=1) if head.config.skip_connection else values
-    logits = head.linear(features)
+    logits = head.classify(values, readouts)
     return tuple((logits.double() / temperature).softmax(dim=1)[0].tolist())

@@ -11,6 +11,7 @@ import typer
 from rich.console import Group
 from rich.table import Table
 
+from ketfit.cli.options import AsJson
 from ketfit.console import plain, print_report, say
 from ketfit.errors import ConfigError
 
@@ -31,7 +32,7 @@ def energy(
     measure: Annotated[
         Literal["rapl", "nvml"] | None, typer.Option(help="Also run it here and read this machine's counter.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Energy of one inference against qubits, on a QPU and in simulation; where they cross, and what that rests on."""
     from ketfit.energy.crossover import FOLLOW_UP, MOST_QUBITS, PAPER, SHOTS, Comparison, assumptions_of

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from ketfit.cli.options import AsJson, Data, DataFormat, DataSplit, Encoding, LabelColumn, Model, TextColumn
 from ketfit.console import plain, print_report, say, two_columns
 from ketfit.errors import ConfigError
 
@@ -16,7 +17,6 @@ app = typer.Typer(help="Run a trained head on a QPU: plan, submit, status, fetch
 
 Run = Annotated[Path, typer.Argument(help="Folder of the run.", metavar="RUN")]
 Own = Annotated[str | None, typer.Option("--backend", help="A backend of your own, package.module:factory, again.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Name = Annotated[
     str,
     typer.Option(help="simulator, aer, ionq:MACHINE or package.module:factory; :ionq-forte is a simulator's noise."),
@@ -26,8 +26,8 @@ Options = Annotated[list[str], typer.Option("--option", help="Of the backend, na
 
 @app.command()
 def plan(
-    model: Annotated[str, typer.Argument(help="Folder of a saved model, or its name on the Hub.")],
-    data: Annotated[str, typer.Argument(help="CSV, TSV, JSONL or Parquet file, a Hub data set, or rotten-tomatoes.")],
+    model: Model,
+    data: Data,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
     backend: Name = "simulator",
     options: Options = [],  # noqa: B006
@@ -39,20 +39,22 @@ def plan(
         str | None, typer.Option(help="Prices: a known device, a TOML file, or provider, to ask.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of a simulator's shots.", min=0)] = 0,
-    text_column: Annotated[str, typer.Option(help="Column with the sentences.")] = "text",
-    label_column: Annotated[str, typer.Option(help="Column with the labels.")] = "label",
-    split: Annotated[str | None, typer.Option(help="Split of a Hub data set.")] = None,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    split: DataSplit = None,
+    encoding: Encoding = "utf-8",
+    data_format: DataFormat = None,
     as_json: AsJson = False,
 ) -> None:
     """What a run takes: circuits, gates, shots, jobs, time, money. The encoders are computed here; nothing is sent."""
-    from ketfit.hardware.cost import load_device
-    from ketfit.hardware.named import ask_prices, load_backend
+    from ketfit.hardware.named import load_backend
     from ketfit.hardware.plan import plan_run, write_plan
     from ketfit.hardware.readout import checked_mitigation
     from ketfit.learn.data import load_dataset
     from ketfit.learn.text import TextClassifier
 
-    dataset = load_dataset(data, text_column=text_column, label_column=label_column, split=split)
+    columns = {"text_column": text_column, "label_column": label_column}
+    dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding)
     dataset = dataset if first is None else dataset.take(range(min(first, len(dataset))))
     say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model)
@@ -60,9 +62,6 @@ def plan(
     embeddings = classifier.body_.encode(dataset.texts, progress=True)
     given = _options(options)
     machine = load_backend(backend, output, given, seed=seed, own_code=True)
-    asked = None
-    if device is not None:
-        asked = ask_prices(machine) if device == "provider" else load_device(device)
     planned = plan_run(
         classifier.classifier_,
         embeddings,
@@ -72,7 +71,7 @@ def plan(
         labels=dataset.labels,
         shots=shots,
         mitigation=checked_mitigation(mitigate),
-        device=asked,
+        device=_device(device, machine),
         max_cost=max_cost,
         seed=seed,
         facts={"model": model, "data": dataset.name},
@@ -88,6 +87,16 @@ def plan(
         "cost": {**asdict(made.cost), "max_cost": max_cost},
     }
     print_report(report, as_json, two_columns(report), f"nothing was sent; next: ketfit hardware submit {output}")
+
+
+def _device(name: str | None, machine: Any) -> Any:
+    """Prices and times by name, or from the provider; None is what the backend itself names."""
+    from ketfit.hardware.cost import load_device
+    from ketfit.hardware.named import ask_prices
+
+    if name is None:
+        return None
+    return ask_prices(machine) if name == "provider" else load_device(name)
 
 
 @app.command()

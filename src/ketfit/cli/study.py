@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 import typer
 
 from ketfit.cli.ending import interruptible
+from ketfit.cli.options import AsJson
 from ketfit.console import print_report, say, two_columns
 
 app = typer.Typer(help="Compare heads over seeds: run a plan, see how far it is, report.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the study.", metavar="DIR")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
 @app.command()

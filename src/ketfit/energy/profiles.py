@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -113,19 +114,30 @@ def load_profile(source: str | Path, wanted: type[Profile]) -> Profile:
         ConfigError: there is no such profile, it is of another kind, or a number in it does not fit.
     """
     where, tables = _read(source)
+    return read_profile(tables, where, wanted)
+
+
+def read_profile(tables: Mapping[str, Any], where: str, wanted: type[Profile]) -> Profile:
+    """A profile of the class `wanted` from parsed tables; `where` is what errors call them.
+
+    Raises:
+        ConfigError: it is of another kind, or a number in it does not fit.
+    """
     kind = tables.get("kind")
     found = _KINDS.get(kind) if isinstance(kind, str) else None
     if found is None:
         raise ConfigError(f"{where}: kind={kind!r}; known are {', '.join(_KINDS)}")
     if not issubclass(found, wanted):
         raise ConfigError(f"{where} is a profile of kind {kind!r}, which cannot stand here")
-    for name, table in tables.items():
-        if isinstance(table, dict):
-            tables[name] = Figure.from_mapping(table, where=f"{where}, table {name}")
-    return found.from_mapping(tables, where=where)
+    figures = {
+        name: Figure.from_mapping(table, where=f"{where}, table {name}")
+        for name, table in tables.items()
+        if isinstance(table, Mapping)
+    }
+    return found.from_mapping({**tables, **figures}, where=where)
 
 
-def _read(source: str | Path) -> tuple[str, dict[str, object]]:
+def _read(source: str | Path) -> tuple[str, dict[str, Any]]:
     """How to call it, and its tables."""
     if isinstance(source, str) and not source.endswith(".toml"):
         entry = _FOLDER.joinpath(f"{source}.toml")

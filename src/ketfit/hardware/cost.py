@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ketfit.energy.profiles import QpuProfile, load_profile
+from ketfit.energy.profiles import QpuProfile, load_profile, read_profile
 from ketfit.energy.qpu import NativeGates, qpu_cost
 from ketfit.energy.quantities import Range
 from ketfit.errors import ConfigError
@@ -49,29 +49,12 @@ class Price(Config):
         return max(self.minimum, base + shots * (self.per_shot + by_gate))
 
 
-class GateTimes(Config):
-    """Microseconds of each step of a shot; gates run one after another, as on a chain of ions."""
-
-    one_qubit_us: Amount
-    two_qubit_us: Amount
-    readout_us: Amount
-    reset_us: Amount = 0.0
-    source: str
-    year: int
-
-    def of(self, gates: GateCounts, shots: int) -> float:
-        """Seconds on the machine for one circuit, without the queue."""
-        shot = gates.one_qubit * self.one_qubit_us + gates.two_qubit * self.two_qubit_us
-        return shots * (shot + self.readout_us + self.reset_us) / 1e6
-
-
 class DeviceCost(Config):
-    """A device's prices and times, and its profile of energy by the name of one or as a file; each may be unknown."""
+    """A device's prices, and the profile that says how long its gates take and what it draws; each may be unknown."""
 
     name: str
-    energy: str | None = None
     price: Price | None = None
-    times: GateTimes | None = None
+    profile: QpuProfile | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +66,7 @@ class Cost:
         one_qubit_gates, two_qubit_gates: Over all circuits, after transpilation, once for each circuit.
         price: In `currency`; None if no price is known.
         currency: Of the price.
-        machine_s: Seconds on the machine, without the queue; None if the times are unknown.
+        machine_s: Seconds on the machine, gates one after another, without the queue; None if its times are unknown.
         assumptions: Where the figures come from.
         energy_j: Joules of the machine: as assumed, at the least, at the most; None if its power is unknown.
     """
@@ -124,17 +107,19 @@ def load_device(source: str | Path | None) -> DeviceCost:
 
 
 def read_device(tables: dict[str, Any], where: str) -> DeviceCost:
-    """A device's costs from parsed tables.
+    """A device's costs from parsed tables, whose `profile` is a table, or the name or the file of one.
 
     Raises:
         ConfigError: they do not fit.
     """
-    nested: dict[str, type[Config]] = {"price": Price, "times": GateTimes}
-    parts: dict[str, Any] = {
-        name: kind.from_mapping(tables[name], where=f"{where}, table {name}")
-        for name, kind in nested.items()
-        if tables.get(name) is not None
-    }
+    parts: dict[str, Any] = {}
+    if tables.get("price") is not None:
+        parts["price"] = Price.from_mapping(tables["price"], where=f"{where}, table price")
+    match tables.get("profile"):
+        case str(profile):
+            parts["profile"] = load_profile(profile, QpuProfile)
+        case Mapping() as profile:
+            parts["profile"] = read_profile(profile, f"{where}, table profile", QpuProfile)
     return DeviceCost.from_mapping({**tables, **parts}, where=where)
 
 
@@ -144,21 +129,29 @@ def estimate(gates: Sequence[GateCounts], shots: int, device: DeviceCost, *, mit
     Args:
         gates: Of each circuit, after transpilation.
         shots: Of each circuit.
-        device: Prices and times.
+        device: Prices and profile.
         mitigated: Whether the provider mitigates errors, which it may charge for.
     """
-    price, times = device.price, device.times
-    assumptions = []
+    price, profile = device.price, device.profile
     if price is not None:
-        assumptions.append(f"price: {price.source}, {price.year}")
+        assumptions = [f"price: {price.source}, {price.year}"]
     else:
-        assumptions.append(f"price: {device.name} has none here; give --device FILE")
-    if times is not None:
-        assumptions.append(f"times: gates one after another, no queue; {times.source}, {times.year}")
-    joules = None
-    if device.energy is not None:
-        joules, basis = _energy(gates, shots, load_profile(device.energy, QpuProfile))
-        assumptions.append(basis)
+        assumptions = [f"price: {device.name} has none here; give --device FILE"]
+    seconds = joules = None
+    if profile is not None:
+        nothing = Range(0.0, 0.0, 0.0)
+        parts = [
+            qpu_cost(NativeGates(each.one_qubit, each.two_qubit), circuits, shots, profile)
+            for each, circuits in Counter(gates).items()
+        ]
+        seconds = sum((part.seconds for part in parts), nothing)
+        joules = sum((part.energy.joules for part in parts), nothing)
+        assumptions.append(f"time and energy: profile of {profile.name}, gates one after another, no queue")
+        used = {figure.name: figure for part in parts for figure in part.assumptions}
+        assumptions += [
+            f"{figure.name}: {figure.basis} {figure.value:,g} ({figure.low:,g} to {figure.high:,g}); {figure.source}"
+            for figure in used.values()
+        ]
     return Cost(
         circuits=len(gates),
         shots=shots * len(gates),
@@ -166,22 +159,7 @@ def estimate(gates: Sequence[GateCounts], shots: int, device: DeviceCost, *, mit
         two_qubit_gates=sum(each.two_qubit for each in gates),
         price=None if price is None else sum(price.of(each, shots, mitigated) for each in gates),
         currency=None if price is None else price.currency,
-        machine_s=None if times is None else sum(times.of(each, shots) for each in gates),
+        machine_s=None if seconds is None else seconds.value,
         assumptions=tuple(assumptions),
         energy_j=None if joules is None else (joules.value, joules.low, joules.high),
     )
-
-
-def _energy(gates: Sequence[GateCounts], shots: int, profile: QpuProfile) -> tuple[Range, str]:
-    """Joules of the circuits, and what they rest on."""
-    parts = [
-        qpu_cost(NativeGates(each.one_qubit, each.two_qubit), circuits, shots, profile)
-        for each, circuits in Counter(gates).items()
-    ]
-    joules = sum((part.energy.joules for part in parts), Range(0.0, 0.0, 0.0))
-    power = profile.power_watts
-    low, high = power.range.low, power.range.high
-    basis = (
-        f"energy: {power.basis} {power.range.value:,.0f} W ({low:,.0f} to {high:,.0f}); {power.source}, {power.year}"
-    )
-    return joules, basis

@@ -243,7 +243,7 @@ class IonQBackend:
         )
 
     def device_cost(self) -> DeviceCost:
-        """Prices by IonQ's own rule for this account, which is asked for; times as in the bundled file.
+        """Prices by IonQ's own rule for this account, which is asked for; times and power as in the bundled file.
 
         The rule is the minimum, or rates times gates times shots where that is more. It is compared with an estimate of
         IonQ's before it is believed.
@@ -272,7 +272,7 @@ class IonQBackend:
                 "the rule has changed; give prices with --device FILE"
             )
         return DeviceCost(
-            name=f"{self.machine} by IonQ", price=price, times=load_device(self._description.device).times
+            name=f"{self.machine} by IonQ", price=price, profile=load_device(self._description.device).profile
         )
 
     def _counts(self, result: Any) -> dict[str, int]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ketfit.errors import ConfigError, InputError, LedgerError
-from ketfit.hardware.backend import Backend, BoundCircuit, Scalar, options_key
+from ketfit.hardware.backend import Backend, BoundCircuit, Description, Scalar, options_key
 from ketfit.hardware.cost import Cost, DeviceCost, estimate, load_device, read_device
 from ketfit.hardware.ledger import read_account
 from ketfit.hardware.readout import Linear, Measurement, Mitigation
@@ -23,6 +23,7 @@ from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.learn.data_sources import parse_json
 from ketfit.learn.files import read_tensors, write_file, write_tensors
 from ketfit.model.config import HeadConfig
+from ketfit.model.head import QuantumHead
 
 PLAN, INPUTS = "plan.json", "inputs.safetensors"
 VERSION = 1
@@ -45,7 +46,7 @@ class RunPlan:
         sentences, distinct: How many sentences, and how many different circuits they and the mitigation make.
         batches: Jobs; each has a canary besides.
         cost: Of all of it, canaries included.
-        device: Prices and times that the cost was worked out with.
+        device: Prices and profile that the cost was worked out with.
         max_cost: The limit on money for everything that is ever submitted from this folder.
         circuits_sha256: Of the keys of all circuits, in order.
         inputs_sha256: Of ``inputs.safetensors``.
@@ -153,29 +154,17 @@ def plan_run(
         InputError: labels of another number, or embeddings that do not fit.
     """
     head, description = classifier.module_, backend.describe()
-    x = torch.as_tensor(embeddings, dtype=head.weights.dtype)
-    if labels is not None and len(labels) != len(x):
-        raise InputError(f"{len(labels)} labels for {len(x)} sentences; give one for each")
-    limits = description.limits
-    if shots < 1 or (limits.shots is not None and shots > limits.shots):
-        raise ConfigError(f"shots={shots:,}: {description.name} takes 1 to {limits.shots or 2**31:,}")
-    if "zero_noise" in mitigation and not description.keeps_gates:
-        raise ConfigError(
-            f"{description.name} compiles circuits, and would cancel the folded gates of zero_noise; leave it out"
-        )
-    tensors = {
-        "z": torch.cat([head.encoder(part) for part in torch.split(x, 512)]).double(),
-        "angle_scale": head.angle_scale.detach().double(),
-        "weights": head.weights.detach().double(),
-        "linear.weight": head.linear.weight.detach().double(),
-        "linear.bias": head.linear.bias.detach().double(),
-    }
+    _check(description, shots, mitigation)
+    tensors = _tensors(head, embeddings)
+    sentences = len(tensors["z"])
+    if labels is not None and len(labels) != sentences:
+        raise InputError(f"{len(labels)} labels for {sentences} sentences; give one for each")
     config = head.config
     circuits = _circuits(config, tuple(mitigation), tensors)
     described = options_key(description)
     keys = [result_key(circuit, shots, described) for circuit in circuits]
     once = list(dict(zip(keys, circuits, strict=True)).values())
-    batches = plan_batches(once, limits.circuits)
+    batches = plan_batches(once, description.limits.circuits)
     chosen = device or load_device(description.device)
     gates = [each for batch in batches for each in backend.count_gates(batch)]
     provider = (options or {}).get("mitigation") not in (None, "none")
@@ -193,7 +182,7 @@ def plan_run(
         classes=classifier.classes_.tolist(),
         labels=None if labels is None else list(labels),
         temperature=float(classifier.temperature_),
-        sentences=len(x),
+        sentences=sentences,
         distinct=len(once),
         batches=len(batches),
         cost=cost,
@@ -204,6 +193,28 @@ def plan_run(
         facts=dict(facts or {}),
     )
     return Planned(plan, circuits, tensors)
+
+
+def _check(description: Description, shots: int, mitigation: Sequence[Mitigation]) -> None:
+    most = description.limits.shots
+    if shots < 1 or (most is not None and shots > most):
+        raise ConfigError(f"shots={shots:,}: {description.name} takes 1 to {most or 2**31:,}")
+    if "zero_noise" in mitigation and not description.keeps_gates:
+        raise ConfigError(
+            f"{description.name} compiles circuits, and would cancel the folded gates of zero_noise; leave it out"
+        )
+
+
+def _tensors(head: QuantumHead, embeddings: Any) -> dict[str, Tensor]:
+    """The encoders' output for every sentence, and the trained numbers behind it, in double precision."""
+    x = torch.as_tensor(embeddings, dtype=head.weights.dtype)
+    return {
+        "z": torch.cat([head.encoder(part) for part in torch.split(x, 512)]).double(),
+        "angle_scale": head.angle_scale.detach().double(),
+        "weights": head.weights.detach().double(),
+        "linear.weight": head.linear.weight.detach().double(),
+        "linear.bias": head.linear.bias.detach().double(),
+    }
 
 
 def _circuits(config: HeadConfig, mitigation: tuple[Mitigation, ...], tensors: dict[str, Tensor]) -> list[BoundCircuit]:

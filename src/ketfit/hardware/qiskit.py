@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ketfit.circuit.circuit import Circuit
 from ketfit.circuit.export import to_qiskit
-from ketfit.errors import ConfigError, InputError, LedgerError, MissingExtraError, RefusedError, WrongCountsError
+from ketfit.errors import ConfigError, InputError, MissingExtraError, RefusedError, WrongCountsError
 from ketfit.hardware.backend import (
     BoundCircuit,
-    Counts,
     Description,
     GateCounts,
-    JobStatus,
     Limits,
     Scalar,
     check_submission,
 )
-from ketfit.learn.data_sources import parse_json
-from ketfit.learn.files import write_file
+from ketfit.hardware.jobs import KeptJobs
 from ketfit.seeds import numpy_stream
 
 REMOTE = ("qiskit_ionq", "qiskit_ibm_runtime", "qiskit_braket_provider", "azure.quantum")
@@ -103,10 +99,8 @@ class Compiler:
         return GateCounts(*counts)
 
 
-class QiskitBackend:
+class QiskitBackend(KeptJobs):
     """A Qiskit `BackendV2` that computes in this process, such as Aer's or a fake device. A job is done when submitted.
-
-    Its jobs are files in a folder, so that they may be submitted and fetched by different processes.
 
     Args:
         folder: Where jobs are kept; made if it is missing.
@@ -143,7 +137,8 @@ class QiskitBackend:
                 f"{backend.name} of {module} runs its jobs elsewhere, and its client repeats submissions; for IonQ use "
                 "ketfit.hardware.ionq.IonQBackend, for others see docs/hardware-backends.md"
             )
-        self.folder, self.backend, self.prepared = folder, backend, prepared
+        super().__init__(folder)
+        self.backend, self.prepared = backend, prepared
         self.seed = seed if hasattr(backend.options, "seed_simulator") else None
         self.compiler = Compiler(backend, optimization_level)
         known: dict[str, Scalar] = {"seed": self.seed, "optimization_level": optimization_level}
@@ -173,7 +168,7 @@ class QiskitBackend:
         check_submission(self._description, circuits, shots, tag)
         from qiskit import QiskitError
 
-        number = len(list(self.folder.glob("job-*.json"))) if self.folder.exists() else 0
+        number = self.next_number()
         options = {}
         if self.seed is not None:
             options["seed_simulator"] = int(numpy_stream(self.seed, "shots", number).integers(2**31))
@@ -184,29 +179,7 @@ class QiskitBackend:
         except QiskitError as error:
             raise RefusedError(f"{self._description.name} could not run the job: {error}") from error
         counts = [our_counts(row, len(bound.measured)) for row, bound in zip(read, circuits, strict=True)]
-        job = f"job-{number:06d}"
-        content = {"tag": tag, "shots": shots, "counts": counts}
-        write_file(self.folder / f"{job}.json", json.dumps(content).encode())
-        return job
-
-    def status(self, job: str) -> JobStatus:
-        """Done."""
-        self._job(job)
-        return JobStatus.DONE
-
-    def result(self, job: str) -> Sequence[Counts]:
-        """The counts that were drawn."""
-        counts: Sequence[Counts] = self._job(job)["counts"]
-        return counts
-
-    def cancel(self, job: str) -> None:
-        """Nothing: a job has ended when it is submitted."""
-        self._job(job)
-
-    def jobs(self, tag: str) -> list[str]:
-        """The jobs in the folder with this tag."""
-        names = sorted(path.stem for path in self.folder.glob("job-*.json"))
-        return [name for name in names if self._job(name)["tag"] == tag]
+        return self.keep(number, tag, shots, counts)
 
     def _prepare(self, filled: Any) -> Any:
         if not self.prepared:
@@ -214,16 +187,6 @@ class QiskitBackend:
         begun = filled.copy_empty_like()
         begun.reset(range(filled.num_qubits))
         return begun.compose(filled)
-
-    def _job(self, job: str) -> dict[str, Any]:
-        path = self.folder / f"{job}.json"
-        if path.name != f"{job}.json" or not path.is_file():
-            raise RefusedError(f"{self.folder} has no job {job!r}")
-        try:
-            content: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise LedgerError(f"{path} is damaged: {error}") from error
-        return content
 
 
 def our_counts(counts: Mapping[str, int], n_measured: int) -> dict[str, int]:

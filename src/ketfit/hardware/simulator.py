@@ -1,7 +1,4 @@
-"""The local simulator behind the seam: exact or noisy distributions of our own engine, and shots from a seed.
-
-Jobs are files in a folder, so that they may be submitted and fetched by different processes.
-"""
+"""The local simulator behind the seam: exact or noisy distributions of our own engine, and shots from a seed."""
 
 from __future__ import annotations
 
@@ -12,19 +9,17 @@ from typing import Any
 
 import torch
 
-from ketfit.errors import JobFailedError, LedgerError, RefusedError
+from ketfit.errors import RefusedError
 from ketfit.hardware.backend import (
     BoundCircuit,
     Counts,
     Description,
     GateCounts,
-    JobStatus,
     Limits,
     Scalar,
     check_submission,
 )
-from ketfit.learn.data_sources import parse_json
-from ketfit.learn.files import write_file
+from ketfit.hardware.jobs import KeptJobs
 from ketfit.seeds import torch_stream
 from ketfit.simulate.measurement import Device
 from ketfit.simulate.native import MAX_JOINT
@@ -32,7 +27,7 @@ from ketfit.simulate.noise import NoiseConfig
 from ketfit.simulate.shots import draw_counts
 
 
-class Simulator:
+class Simulator(KeptJobs):
     """A backend on this machine. A job is done as soon as it is submitted.
 
     Args:
@@ -55,7 +50,8 @@ class Simulator:
         device: str | None = None,
         max_circuits: int = 500,
     ) -> None:
-        self.folder, self.noise, self.trajectories, self.seed = folder, noise, trajectories, seed
+        super().__init__(folder)
+        self.noise, self.trajectories, self.seed = noise, trajectories, seed
         options: dict[str, Scalar] = {"seed": seed}
         if noise is not None:
             options["noise"] = json.dumps(noise.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
@@ -82,43 +78,8 @@ class Simulator:
     def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
         """Run a job and keep its counts."""
         check_submission(self._description, circuits, shots, tag)
-        number = len(list(self.folder.glob("job-*.json"))) if self.folder.exists() else 0
-        job = f"job-{number:06d}"
-        counts = sample(circuits, shots, self.seed, number, self.noise, self.trajectories)
-        content: dict[str, Any] = {"tag": tag, "shots": shots, "status": "done", "counts": counts}
-        write_file(self.folder / f"{job}.json", json.dumps(content).encode())
-        return job
-
-    def status(self, job: str) -> JobStatus:
-        """Done, or what was cancelled."""
-        return JobStatus(self._job(job)["status"])
-
-    def result(self, job: str) -> Sequence[Counts]:
-        """The counts that were drawn."""
-        content = self._job(job)
-        if content["status"] != "done":
-            raise JobFailedError(f"job {job} is {content['status']}")
-        counts: Sequence[Counts] = content["counts"]
-        return counts
-
-    def cancel(self, job: str) -> None:
-        """Nothing: a job has ended when it is submitted."""
-        self._job(job)
-
-    def jobs(self, tag: str) -> list[str]:
-        """The jobs in the folder with this tag."""
-        names = sorted(path.stem for path in self.folder.glob("job-*.json"))
-        return [name for name in names if self._job(name)["tag"] == tag]
-
-    def _job(self, job: str) -> dict[str, Any]:
-        path = self.folder / f"{job}.json"
-        if path.name != f"{job}.json" or not path.is_file():
-            raise RefusedError(f"{self.folder} has no job {job!r}")
-        try:
-            content: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise LedgerError(f"{path} is damaged: {error}") from error
-        return content
+        number = self.next_number()
+        return self.keep(number, tag, shots, sample(circuits, shots, self.seed, number, self.noise, self.trajectories))
 
 
 def sample(

@@ -27,7 +27,7 @@ from ketfit.errors import ConfigError, InputError, LedgerError
 from ketfit.hardware.backend import Backend, BoundCircuit, options_key
 from ketfit.hardware.cost import Cost, DeviceCost
 from ketfit.hardware.patience import Patience
-from ketfit.hardware.readout import Measurement
+from ketfit.hardware.readout import Linear, Measurement
 from ketfit.hardware.session import Budget, Session
 from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.learn.data_sources import parse_json
@@ -192,10 +192,10 @@ class _Trainer:
             self.z = self.head.encoder(x).double()
         self.measured = tuple(range(self.head.config.n_measured))
         self.measurement = Measurement(self.head.circuit, self.measured)
-        self.weights = self.head.weights.detach().double()
+        self.weights = torch.nn.Parameter(self.head.weights.detach().double())
         self.linear = torch.nn.Linear(self.head.linear.in_features, self.head.linear.out_features).double()
         self.linear.load_state_dict({name: tensor.double() for name, tensor in self.head.linear.state_dict().items()})
-        self._moments = torch.zeros(2, len(self.weights), dtype=torch.float64)
+        self._optimizer = torch.optim.Adam([self.weights], lr=config.learning_rate)
         self._linear_optimizer = torch.optim.Adam(self.linear.parameters(), lr=config.linear_rate)
 
     def step(self, number: int) -> float:
@@ -216,8 +216,8 @@ class _Trainer:
         return self.measurement.values(self.measurement.distributions(counts))
 
     def _losses(self, values: Tensor, rows: Tensor) -> Tensor:
-        features = torch.cat([values, self.z[rows]], dim=1) if self.head.config.skip_connection else values
-        return torch.nn.functional.cross_entropy(self.linear(features), self.codes[rows], reduction="none")
+        last = Linear(self.linear.weight, self.linear.bias, self.head.config.skip_connection, temperature=1.0)
+        return torch.nn.functional.cross_entropy(last.logits(values, self.z[rows]), self.codes[rows], reduction="none")
 
     def _spsa(self, number: int, rows: Tensor, inputs: Tensor, rng: np.random.Generator) -> float:
         """Two values of the loss along a random direction (Spall 1992), with his usual decay of both gains."""
@@ -225,13 +225,14 @@ class _Trainer:
         width = config.perturbation / (number + 1) ** 0.101
         gain = config.learning_rate / (number + 1) ** 0.602
         direction = torch.from_numpy(rng.choice([-1.0, 1.0], size=len(self.weights)))
-        both = [self.weights + sign * width * direction for sign in (1, -1)]
+        both = [self.weights.detach() + sign * width * direction for sign in (1, -1)]
         circuits = [each for weights in both for each in self.measurement.circuits(weights.tolist(), inputs)]
         values = self._values(circuits)
         losses = self._losses(values, rows.repeat(2)).view(2, -1)
         slope = float((losses[0] - losses[1]).detach().mean()) / (2 * width)
         # The slope is noisy; a step is at most as wide as the look to both sides.
-        self.weights = self.weights - max(-width, min(width, gain * slope)) * direction
+        with torch.no_grad():
+            self.weights.sub_(max(-width, min(width, gain * slope)) * direction)
         self._train_linear(losses.mean())
         return float(losses.detach().mean())
 
@@ -239,7 +240,7 @@ class _Trainer:
         """The gradient of every rotation from two shifted circuits, and a step of Adam."""
         circuit, columns = rotations_as_inputs(self.measurement.circuit.light_cone(self.measured))
         chosen = self._chosen_rotations(columns, rng)
-        angles = rotation_angles(columns, self.weights, inputs, len(rows))
+        angles = rotation_angles(columns, self.weights.detach(), inputs, len(rows))
         shift = (math.pi / 2) * torch.eye(angles.shape[1], dtype=torch.float64)[chosen]
         shifted = (angles + torch.stack([shift, -shift])[:, :, None]).flatten(0, 2)
         values = self._values(self._bound(circuit, torch.cat([angles, shifted])))
@@ -248,8 +249,8 @@ class _Trainer:
         (slope,) = torch.autograd.grad(loss, plain, retain_graph=True)
         up, down = values[len(rows) :].view(2, len(chosen), len(rows), -1)
         of_rotation = ((up - down) / 2 * slope).sum(dim=(1, 2))
-        gradient = torch.zeros_like(self.weights).index_add(0, columns[chosen], of_rotation)
-        self._adam(number, gradient)
+        self.weights.grad = torch.zeros_like(self.weights).index_add(0, columns[chosen], of_rotation)
+        self._optimizer.step()
         self._train_linear(loss)
         return float(loss.detach())
 
@@ -262,13 +263,6 @@ class _Trainer:
 
     def _bound(self, circuit: Circuit, angles: Tensor) -> list[BoundCircuit]:
         return [BoundCircuit(circuit, (), tuple(row), self.measured) for row in angles.tolist()]
-
-    def _adam(self, number: int, gradient: Tensor) -> None:
-        first, second = self._moments
-        first.mul_(0.9).add_(0.1 * gradient)
-        second.mul_(0.999).add_(0.001 * gradient**2)
-        unbiased = first / (1 - 0.9 ** (number + 1)), second / (1 - 0.999 ** (number + 1))
-        self.weights = self.weights - self.config.learning_rate * unbiased[0] / (unbiased[1].sqrt() + 1e-8)
 
     def _train_linear(self, loss: Tensor) -> None:
         if self.config.train_linear:

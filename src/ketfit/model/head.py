@@ -75,8 +75,16 @@ class QuantumHead(nn.Module):
         self._check(embeddings)
         z = self.encoder.read(embeddings if embeddings.dim() == 3 else self.encoder.load(embeddings))
         m = self._measure(self.angle_scale * z)
-        features = torch.cat([m, z], dim=1) if self.config.skip_connection else m
-        logits: Tensor = self.linear(features)
+        return self.classify(m, z)
+
+    def classify(self, values: Tensor, z: Tensor) -> Tensor:
+        """Logits of the last layer, shape (batch, n_classes).
+
+        Args:
+            values: <Z> of the measured qubits, shape (batch, n_measured).
+            z: The encoders' output, shape (batch, qpu_qubits), which a skip connection puts beside them.
+        """
+        logits: Tensor = self.linear(torch.cat([values, z], dim=1) if self.config.skip_connection else values)
         return logits
 
     def _measure(self, inputs: Tensor) -> Tensor:
