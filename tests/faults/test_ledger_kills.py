@@ -21,13 +21,13 @@ from typing import Any
 import pytest
 
 from ketfit.errors import KetFitError
-from ketfit.hardware import ledger as ledger_module
 from ketfit.hardware.backend import BoundCircuit, Counts
 from ketfit.hardware.ledger import LEDGER, Ledger, read_account
 from ketfit.hardware.plan import Planned
 from ketfit.hardware.run import fetch_run, submit_run
 from ketfit.hardware.session import result_key
 from ketfit.hardware.simulator import Simulator
+from ketfit.learn import lines as lines_module
 from tests.hardware.runs import planned, simulator
 
 KILLS = int(os.environ.get("KETFIT_LEDGER_KILLS", "3"))
@@ -74,7 +74,7 @@ def victim(folder: Path, mark: Mark) -> None:
         return half
 
     Ledger.intent, Ledger.accepted = marked_intent, marked_accepted  # type: ignore[method-assign,assignment]
-    ledger_module.os = type("Halving", (), {**vars(os), "write": staticmethod(halved)})  # type: ignore[attr-defined]
+    lines_module.os = type("Halving", (), {**vars(os), "write": staticmethod(halved)})  # type: ignore[attr-defined]
     submit_run(folder, backend)
     fetch_run(folder, backend)
 

@@ -12,20 +12,18 @@ a line tells was either not yet done (an intent), or can be asked again (a job b
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from filelock import FileLock, Timeout
 from typing_extensions import Self
 
-from ketfit.errors import LedgerError, StorageError
+from ketfit.errors import LedgerError
 from ketfit.hardware.backend import Counts
 from ketfit.learn.data_sources import parse_json
+from ketfit.learn.lines import LinesFile, whole_lines
 
 LEDGER, LOCK = "ledger.jsonl", ".ledger.lock"
 
@@ -118,7 +116,7 @@ def read_account(folder: Path) -> Account:
         raise LedgerError(f"cannot read {path}: {error.strerror or error}") from error
     batches: list[Batch] = []
     results: dict[str, Counts] = {}
-    for number, line in enumerate(content[: content.rfind(b"\n") + 1].split(b"\n")[:-1], start=1):
+    for number, line in enumerate(whole_lines(content), start=1):
         try:
             _apply(parse_json(line.decode("utf-8")), batches, results)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:  # noqa: PERF203
@@ -163,37 +161,15 @@ class Ledger:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / LEDGER
-        self._stack = ExitStack()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._stack.enter_context(FileLock(folder / LOCK, timeout=0))
-        except Timeout as error:
-            raise LedgerError(f"another process works on {folder}; wait for it") from error
-        except OSError as error:
-            raise StorageError(f"cannot write {folder}: {error.strerror or error}") from error
-        try:
-            account = read_account(folder)
-            self._batches, self._results = list(account.batches), dict(account.results)
-            self._file = self._open()
-        except BaseException:
-            self._stack.close()
-            raise
+        taken = LedgerError(f"another process works on {folder}; wait for it")
+        self._lines = LinesFile(folder / LEDGER, LOCK, taken)
+        account = self._lines.open(lambda: read_account(folder))
+        self._batches, self._results = list(account.batches), dict(account.results)
 
     @property
     def account(self) -> Account:
         """What it says now."""
         return Account(tuple(self._batches), MappingProxyType(self._results))
-
-    def _open(self) -> int:
-        try:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            self._stack.callback(os.close, file)
-            os.ftruncate(file, self.path.read_bytes().rfind(b"\n") + 1)
-            os.fsync(file)
-        except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from error
-        return file
 
     def intent(
         self, *, tag: str, keys: Sequence[str], shots: int, n_qubits: int, time: float, price: float | None
@@ -217,23 +193,11 @@ class Ledger:
         self._append({"event": how, "number": batch.number, "reason": reason})
 
     def _append(self, line: dict[str, Any]) -> None:
-        content = json.dumps(line, separators=(",", ":"), allow_nan=False).encode() + b"\n"
-        size = os.fstat(self._file).st_size
-        try:
-            written = os.write(self._file, content)
-            while written < len(content):
-                written += os.write(self._file, content[written:])
-            os.fsync(self._file)
-        except OSError as error:
-            os.ftruncate(self._file, size)
-            raise StorageError(
-                f"cannot write {self.path}: {error.strerror or error}; what stands in it is safe: make room, and do "
-                "the same again"
-            ) from error
+        self._lines.append(json.dumps(line, separators=(",", ":"), allow_nan=False).encode())
         _apply(line, self._batches, self._results)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(self, *error: object) -> None:
+        self._lines.__exit__(*error)

@@ -9,24 +9,21 @@ count, and is taken off when the next driver opens the folder.
 from __future__ import annotations
 
 import json
-import os
-import time
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
-from ketfit.errors import StorageError, StudyError
+from ketfit.errors import StudyError
 from ketfit.learn.data import Split
 from ketfit.learn.data_sources import parse_json
 from ketfit.learn.files import write_file
+from ketfit.learn.lines import LinesFile, whole_lines
 from ketfit.settings import Config, Positive
 from ketfit.study.expand import BodyFacts, DataFacts
 from ketfit.study.plan import StudyPlan
@@ -203,7 +200,7 @@ def read_rows(folder: Path) -> dict[str, Row]:
     except OSError as error:
         raise StudyError(f"cannot read {path}: {error.strerror or error}") from error
     rows: dict[str, Row] = {}
-    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+    for number, line in enumerate(whole_lines(content), start=1):
         try:
             row = Row.from_mapping(parse_json(line.decode("utf-8")))
         except (ValueError, TypeError, RecursionError) as error:
@@ -226,32 +223,9 @@ class RowsFile:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / ROWS
-        self._flushed = 0.0
-        self._stack = ExitStack()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._stack.enter_context(FileLock(folder / LOCK, timeout=0))
-        except Timeout as error:
-            raise StudyError(f"another ketfit study run has {folder}; wait for it, or name another folder") from error
-        except OSError as error:
-            raise StorageError(f"cannot write {folder}: {error.strerror or error}") from error
-        try:
-            self.rows = read_rows(folder)
-            self._file = self._open()
-        except BaseException:
-            self._stack.close()
-            raise
-
-    def _open(self) -> int:
-        try:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            self._stack.callback(os.close, file)
-            whole = self.path.read_bytes().rfind(b"\n") + 1
-            os.ftruncate(file, whole)  # the line that an earlier driver did not live to end
-        except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from error
-        return file
+        taken = StudyError(f"another ketfit study run has {folder}; wait for it, or name another folder")
+        self._lines = LinesFile(folder / ROWS, LOCK, taken, FLUSH_SECONDS)
+        self.rows = self._lines.open(lambda: read_rows(folder))
 
     def append(self, row: Row) -> None:
         """Add a row at the end: one write, and soon after it is on the disk.
@@ -259,32 +233,14 @@ class RowsFile:
         Raises:
             StorageError: it cannot be written; the rows before it stand.
         """
-        line = json.dumps(row.model_dump(mode="json"), separators=(",", ":"), allow_nan=False).encode() + b"\n"
-        size = os.fstat(self._file).st_size
-        try:
-            written = os.write(self._file, line)
-            while written < len(line):
-                written += os.write(self._file, line[written:])
-            if time.monotonic() - self._flushed > FLUSH_SECONDS:
-                self.flush()
-        except OSError as error:
-            os.ftruncate(self._file, size)
-            raise StorageError(
-                f"cannot write {self.path}: {error.strerror or error}; earlier rows are safe: make room and run again"
-            ) from error
+        self._lines.append(json.dumps(row.model_dump(mode="json"), separators=(",", ":"), allow_nan=False).encode())
         self.rows[row.task] = row
-
-    def flush(self) -> None:
-        """Have all rows on the disk."""
-        os.fsync(self._file)
-        self._flushed = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        with self._stack:
-            self.flush()
+    def __exit__(self, *error: object) -> None:
+        self._lines.__exit__(*error)
 
 
 def missing(tasks: Iterable[Task], rows: Mapping[str, Row], retry_failed: bool) -> list[Task]:
