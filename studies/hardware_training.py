@@ -1,6 +1,6 @@
-"""A head trained without noise goes on training through the hardware seam, on the simulator with IonQ Forte's noise.
+"""A head trained without noise goes on training through the hardware seam, under IonQ Forte's noise.
 
-    python studies/hardware_training.py [--backend aer:ionq-forte]
+    python studies/hardware_training.py --backend aer:ionq-forte --first 3
 
 Film reviews, a bundled body, 9 qubits, SPSA on the QPU's angles and the linear layer. Accuracy is measured before and
 after on sentences that no training saw, under the same noise and shots, each sentence anew in every repeat. Writes
@@ -40,11 +40,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", default="simulator:ionq-forte")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="first seed; settings were chosen after 0 to 2 were seen")
     parser.add_argument("--output", type=Path, default=Path("studies/results/hardware_training.json"))
     options = parser.parse_args()
     dataset = load_dataset("rotten-tomatoes")
     body = load_body("all-MiniLM-L6-v2")
-    rows = [run(dataset, body, options.backend, seed) for seed in range(options.seeds)]
+    rows = [run(dataset, body, options.backend, seed) for seed in range(options.first, options.first + options.seeds)]
     report = {
         "command": " ".join(["python", *sys.argv]),
         "head": HEAD.model_dump(mode="json", exclude_defaults=True),

@@ -142,8 +142,8 @@ def _read(source: str | Path) -> tuple[str, dict[str, Any]]:
     if isinstance(source, str) and not source.endswith(".toml"):
         entry = _FOLDER.joinpath(f"{source}.toml")
         if "/" in source or "\\" in source or not entry.is_file():
-            names = ", ".join(sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir()))
-            raise ConfigError(f"unknown profile {source!r}; known are {names}, or name a .toml file")
+            known = ", ".join(profile_names())
+            raise ConfigError(f"unknown profile {source!r}; known are {known}, or name a .toml file")
         with resources.as_file(entry) as path:
             return f"profile {source}", read_toml(path)
     return str(source), read_toml(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, final
@@ -36,15 +37,15 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
-class Energy:
-    """Joules, of one of the three kinds below. This base is for reading only: it cannot be added."""
+class Energy(ABC):
+    """Joules, of one of the three kinds below. There is none without a kind, and this base cannot be added."""
 
     joules: Range
 
     @property
+    @abstractmethod
     def kind(self) -> Kind:
         """How the number was come by."""
-        raise NotImplementedError
 
     def per(self, count: int) -> Range:
         """Joules for each of `count` things."""

@@ -12,7 +12,7 @@ import json
 import math
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -269,11 +269,6 @@ class _Trainer:
             self._linear_optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self._linear_optimizer.step()
-
-
-def training_report(trained: Trained) -> dict[str, Any]:
-    """What a training took and where it went, for JSON."""
-    return {"steps": [asdict(step) for step in trained.steps], "spent": asdict(trained.spent)}
 
 
 def count_circuits(config: HardwareTraining, classifier: QuantumHeadClassifier) -> int:
