@@ -63,7 +63,7 @@ def extras() -> dict[str, str]:
     lines: dict[str, list[str]] = {}
     for requirement in importlib.metadata.requires("ketfit") or []:
         match = re.fullmatch(r"([A-Za-z0-9._-]+).*; extra == ['\"](.+)['\"]", requirement)
-        if match and match[2] not in ("test", "check", "docs"):
+        if match and match[2] not in ("test", "check", "docs", "fuzz", "audit"):
             lines.setdefault(match[2], []).append(match[1])
     lean = {"bundled-mpnet": INSTALL[MPNET]}
     return {

@@ -20,8 +20,10 @@ def test_the_energy_of_a_run_is_that_of_its_circuits(name: str) -> None:
     found = estimate(GATES, 500, load_device(name))
     profile = load_profile(name, QpuProfile)
     each = [qpu_cost(NativeGates(gates.one_qubit, gates.two_qubit), 1, 500, profile).energy.joules for gates in GATES]
-    assert found.energy_j == pytest.approx([sum(getattr(one, end) for one in each) for end in ("value", "low", "high")])
-    assert found.energy_j is not None and found.energy_j[1] < found.energy_j[0] < found.energy_j[2]
+    assert found.energy_j is not None and found.energy_range_j is not None
+    assert found.energy_j == pytest.approx(sum(one.value for one in each))
+    assert found.energy_range_j == pytest.approx([sum(getattr(one, end) for one in each) for end in ("low", "high")])
+    assert found.energy_range_j[0] < found.energy_j < found.energy_range_j[1]
     assert found.machine_s == pytest.approx(_seconds(name))
     assert any(line.startswith("QPU power (W): assumed") for line in found.assumptions)
 
@@ -44,5 +46,5 @@ def test_a_file_of_ones_own_names_a_profile_or_holds_one(tmp_path: Path) -> None
 
 def test_a_machine_whose_power_is_unknown_has_none() -> None:
     found = estimate(GATES, 500, FREE)
-    assert found.energy_j is None and found.machine_s is None
+    assert found.energy_j is None and found.energy_range_j is None and found.machine_s is None
     assert not any("power" in line for line in found.assumptions)

@@ -106,8 +106,8 @@ def _head(model: str | None, config: Path | None) -> Any:
 def _tables(report: dict[str, Any]) -> Group:
     crossings = Table("against", "crossover", "range", title=f"{report['qpu']}: qubits from which on it takes less")
     for crossover in report["crossovers"]:
-        ends = f"{_shown(crossover['earliest'])} to {_shown(crossover['latest'])}"
-        crossings.add_row(plain(crossover["device"]), _shown(crossover["qubits"]), ends)
+        both = dict.fromkeys(_shown(crossover[end]) for end in ("earliest", "latest"))
+        crossings.add_row(plain(crossover["device"]), _shown(crossover["qubits"]), " to ".join(both))
     energies = Table("device", "qubits", "devices", "seconds", "joules", "range", "kind", title="one inference")
     for row in [*report["rows"], *([report["measured"]] if "measured" in report else [])]:
         if row["qubits"] % 20 == 0 or row["kind"] == "measured" or row["device"].startswith("tensor"):

@@ -68,7 +68,8 @@ class Cost:
         currency: Of the price.
         machine_s: Seconds on the machine, gates one after another, without the queue; None if its times are unknown.
         assumptions: Where the figures come from.
-        energy_j: Joules of the machine: as assumed, at the least, at the most; None if its power is unknown.
+        energy_j: Joules of the machine; None if its power is unknown.
+        energy_range_j: The least and the most that they may be.
     """
 
     circuits: int
@@ -79,7 +80,8 @@ class Cost:
     currency: str | None
     machine_s: float | None
     assumptions: tuple[str, ...]
-    energy_j: tuple[float, float, float] | None = None
+    energy_j: float | None = None
+    energy_range_j: tuple[float, float] | None = None
 
 
 FREE = DeviceCost(
@@ -161,5 +163,6 @@ def estimate(gates: Sequence[GateCounts], shots: int, device: DeviceCost, *, mit
         currency=None if price is None else price.currency,
         machine_s=None if seconds is None else seconds.value,
         assumptions=tuple(assumptions),
-        energy_j=None if joules is None else (joules.value, joules.low, joules.high),
+        energy_j=None if joules is None else joules.value,
+        energy_range_j=None if joules is None else (joules.low, joules.high),
     )
