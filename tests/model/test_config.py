@@ -356,7 +356,9 @@ def test_the_recommended_head_fits_every_width_with_no_qubit_to_spare():
 
 @pytest.mark.parametrize(("n_classes", "n_measured"), [(2, 1), (3, 3), (4, 4), (7, 7), (8, 7), (100, 7)])
 def test_the_recommended_head_measures_a_qubit_for_each_of_several_classes(n_classes, n_measured):
-    assert HeadConfig.recommended(100, n_classes).n_measured == n_measured
+    config = HeadConfig.recommended(100, n_classes)
+    assert config.n_measured == n_measured
+    assert (config.encoder_layers, config.skip_connection) == ((8, False) if n_classes == 2 else (20, True))
 
 
 def test_the_circuits_are_those_of_the_settings():

@@ -161,19 +161,24 @@ class HeadConfig(Config):
         encoder makes up for what one product of rotations cannot reach. It was chosen by validation loss on three
         few-shot draws of SST-2 with a 768-d body. Two classes are read from one qubit, k classes from k qubits.
 
+        Each further class needs a direction of the embedding to itself: for more than two the encoder is deeper, and
+        its qubits also go straight into the linear layer (``studies/heads.py`` on TREC, by validation loss).
+
         Args:
             embedding_dim: Width of the embedding.
             n_classes: Number of classes.
         """
         n_qubits = max(2, embedding_dim.bit_length())  # room for embedding_dim + 1 amplitudes
+        several = n_classes > 2
         return cls(
             n_qubits=n_qubits,
-            encoder_layers=8,
+            encoder_layers=20 if several else 8,
             connectivity=n_qubits - 1,
             main_layers=1,
-            n_measured=1 if n_classes == 2 else min(n_classes, n_qubits),
+            n_measured=min(n_classes, n_qubits) if several else 1,
             angle_scale=math.pi / 2,
             reference_amplitude=1.0,
+            skip_connection=several,
         )
 
     @property
