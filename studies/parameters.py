@@ -13,8 +13,15 @@ from typing import Any
 
 SUMMARY = Path(__file__).parent / "results" / "parameters" / "summary.json"
 FIGURE = Path(__file__).parent.parent / "docs" / "parameters.svg"
-GROUPS = {"quantum": "quantum head", "logistic-regression": "linear, on random directions", "mlp": "MLP"}
-MARKERS = {"quantum": "o", "logistic-regression": "s", "mlp": "^"}
+GROUPS = {
+    "quantum head": ("o", lambda cell: cell["kind"] == "quantum" and not _is_literal(cell)),
+    "linear, on random directions": ("s", lambda cell: _is_linear(cell) and not _is_principal(cell)),
+    "linear, on principal directions": (
+        "D",
+        lambda cell: _is_linear(cell) and (_is_principal(cell) or _is_whole(cell)),
+    ),
+    "MLP": ("^", lambda cell: cell["kind"] == "mlp"),
+}
 
 
 def draw(cells: list[dict[str, Any]], path: Path) -> None:
@@ -26,19 +33,32 @@ def draw(cells: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, panel = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    for kind, label in GROUPS.items():
-        own = [cell for cell in cells if cell["kind"] == kind and cell["head"] != "paper, literal"]
-        own.sort(key=lambda cell: cell["parameters"])
-        _points(panel, own, fmt=f"{MARKERS[kind]}-", label=label)
-    _points(
-        panel, [cell for cell in cells if cell["head"] == "paper, literal"], fmt="x", label="the paper's literal head"
-    )
+    for label, (marker, belongs) in GROUPS.items():
+        own = sorted(filter(belongs, cells), key=lambda cell: cell["parameters"])
+        _points(panel, own, fmt=f"{marker}-", label=label)
+    _points(panel, list(filter(_is_literal, cells)), fmt="x", label="the paper's literal head")
     panel.set_xscale("log")
     panel.set_xlabel("trained parameters")
     panel.set_ylabel("test accuracy (%)")
     panel.grid(alpha=0.3, which="both")
     panel.legend(loc="lower right")
     figure.savefig(path, metadata={"Date": None})
+
+
+def _is_literal(cell: dict[str, Any]) -> bool:
+    return bool(cell["head"] == "paper, literal")
+
+
+def _is_linear(cell: dict[str, Any]) -> bool:
+    return bool(cell["kind"] == "logistic-regression")
+
+
+def _is_principal(cell: dict[str, Any]) -> bool:
+    return "principal" in cell["head"]
+
+
+def _is_whole(cell: dict[str, Any]) -> bool:
+    return bool(cell["head"] == "logistic regression")
 
 
 def _points(panel: Any, cells: list[dict[str, Any]], **style: Any) -> None:

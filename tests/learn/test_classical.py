@@ -122,6 +122,25 @@ class TestProjectedLogisticRegression:
         np.testing.assert_array_equal(one.predict_proba(x), same.predict_proba(x))
         assert not np.array_equal(one.predict_proba(x), other.predict_proba(x))
 
+    def test_principal_directions_are_the_singular_vectors_of_the_training_embeddings(self) -> None:
+        x, y = clouds(30, 2, 0, width=50)
+        head = ProjectedLogisticRegressionHead(7, C=0.3, directions="principal").fit(x, y, validation=(-x, y))
+        centre = x.mean(axis=0)
+        directions = np.linalg.svd(x - centre, full_matrices=False)[2][:7]
+        projected = (x - centre) @ directions.T
+        plain = LogisticRegression(C=0.3).fit(projected, y)
+        np.testing.assert_allclose(head.predict_proba(x), plain.predict_proba(projected), atol=1e-4)
+        assert head.n_parameters_ == 8
+
+    def test_other_directions_are_refused(self) -> None:
+        x, y = clouds(3, 2, 0, width=50)
+        with pytest.raises(ConfigError, match="directions='best': they are random or principal"):
+            ProjectedLogisticRegressionHead(7, directions="best").fit(x, y)  # type: ignore[arg-type]
+        with pytest.raises(
+            ConfigError, match=f"n_components=7: {len(x)} embeddings of width 50 have {len(x)} principal"
+        ):
+            ProjectedLogisticRegressionHead(7, directions="principal").fit(x, y)
+
 
 class TestSVC:
     @pytest.mark.parametrize("classes", [2, 3])

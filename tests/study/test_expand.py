@@ -190,6 +190,24 @@ def test_a_regression_has_no_more_directions_than_the_embedding() -> None:
             tasks_of(heads=bad, factors={}, design={})
 
 
+def test_principal_directions_make_another_task_than_random_ones() -> None:
+    def linear(**settings: Any) -> dict[str, Any]:
+        return {"kind": "logistic-regression", "settings": settings}
+
+    heads = {
+        "random": linear(components=9),
+        "named": linear(components=9, directions="random"),
+        "principal": linear(components=9, directions="principal"),
+        "all": linear(directions="principal"),
+    }
+    tasks = {task.head: task for task in tasks_of(heads=heads, factors={}, design={}, seeds=[0])}
+    assert tasks["random"].id == tasks["named"].id != tasks["principal"].id
+    assert tasks["principal"].config["head"]["settings"] == {"components": 9, "directions": "principal"}
+    assert tasks["all"].config["head"]["settings"] == {"components": None}
+    with pytest.raises(ConfigError, match="directions='best': they are random or principal"):
+        tasks_of(heads={"linear": linear(components=9, directions="best")}, factors={}, design={})
+
+
 def test_nothing_is_left_to_a_default() -> None:
     for task in tasks_of():
         if task.config["head"]["kind"] == "quantum":

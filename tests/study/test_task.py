@@ -47,6 +47,7 @@ KINDS = [
     config_of("mlp", [0.01, 0.1], hidden=4, activation="gelu"),
     config_of("logistic-regression", [0.1, 1.0], components=None),
     config_of("logistic-regression", [0.1, 1.0], components=5),
+    config_of("logistic-regression", [0.1, 1.0], components=5, directions="principal"),
     config_of("svc", [0.1, 1.0]),
 ]
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -26,6 +27,8 @@ from ketfit.errors import ConfigError
 from ketfit.learn.estimator import ClassWeight, TorchHeadClassifier
 from ketfit.model.config import TrainConfig
 from ketfit.model.head import seeded_linear
+
+Directions = Literal["random", "principal"]
 
 PAPER_HIDDEN_SIZES = (0, 48, 96, 144, 192)
 """Hidden units of the paper's classical heads: at 768 dimensions and two classes, 1,538 to 148,034 parameters."""
@@ -55,21 +58,27 @@ class LogisticRegressionHead(LogisticRegression):  # type: ignore[misc]
 
 
 class ProjectedLogisticRegressionHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Logistic regression on fixed random directions: a linear head with as few parameters as another head has.
+    """Logistic regression on fixed directions: a linear head with as few parameters as another head has.
 
-    The directions are drawn from the seed and not trained, as the CNOTs of a quantum head are not; they keep the
-    angles between embeddings as well as so few numbers can (Johnson and Lindenstrauss).
+    Random directions are drawn from the seed and owe nothing to the data, as the CNOTs of a quantum head do not; they
+    keep the angles between embeddings as well as so few numbers can (Johnson and Lindenstrauss). Principal ones are
+    those in which the training embeddings, whatever their labels, vary most: the stronger control, whose directions
+    are themselves numbers that come from data, and are not counted.
 
     Args:
         n_components: Directions, at least 1.
         C: Inverse strength of the regularisation, as in scikit-learn.
-        seed: Source of the directions.
+        seed: Source of random directions.
+        directions: "random" or "principal".
     """
 
-    def __init__(self, n_components: int = 100, C: float = 1.0, seed: int = 0) -> None:
+    def __init__(
+        self, n_components: int = 100, C: float = 1.0, seed: int = 0, directions: Directions = "random"
+    ) -> None:
         self.n_components = n_components
         self.C = C
         self.seed = seed
+        self.directions = directions
 
     def fit(
         self,
@@ -80,13 +89,28 @@ class ProjectedLogisticRegressionHead(ClassifierMixin, BaseEstimator):  # type: 
         validation: tuple[ArrayLike, ArrayLike] | None = None,
         progress: bool = False,
     ) -> Self:
-        """Project `X`, and fit on the projections and `y`."""
-        projection = GaussianRandomProjection(self.n_components, random_state=self.seed)
+        """Project `X`, and fit on the projections and `y`.
+
+        Raises:
+            ConfigError: there are no such directions, or fewer principal ones than `n_components`.
+        """
         regression = LogisticRegression(C=self.C)
-        self.pipeline_ = make_pipeline(projection, regression)
+        self.pipeline_ = make_pipeline(self._projection(np.asarray(X)), regression)
         self.pipeline_.fit(X, y, logisticregression__sample_weight=sample_weight)
         self.classes_, self.n_features_in_ = regression.classes_, self.pipeline_.n_features_in_
         return self
+
+    def _projection(self, X: NDArray[Any]) -> PCA | GaussianRandomProjection:
+        if self.directions == "random":
+            return GaussianRandomProjection(self.n_components, random_state=self.seed)
+        if self.directions != "principal":
+            raise ConfigError(f"directions={self.directions!r}: they are random or principal")
+        if X.ndim == 2 and self.n_components > min(X.shape):
+            raise ConfigError(
+                f"n_components={self.n_components}: {len(X)} embeddings of width {X.shape[1]} have "
+                f"{min(X.shape)} principal directions; use fewer"
+            )
+        return PCA(self.n_components, svd_solver="full")
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The most probable of `classes_` for each embedding, shape (n,)."""

@@ -148,7 +148,15 @@ def _settings(plan: StudyPlan, head: HeadPlan, levels: Point, n_classes: int, di
     if matched is not None:
         rows = 1 if n_classes == 2 else n_classes
         components = max(1, round(matched / rows) - 1)
-    return {"components": components if components is None or components < dimension else None}
+    directions = head.settings.get("directions", "random")
+    if directions not in ("random", "principal"):
+        raise ConfigError(f"directions={directions!r}: they are random or principal")
+    if components is None or components >= dimension:
+        return {"components": None}
+    # Random ones have no entry, so that the tasks of earlier studies keep their names.
+    return (
+        {"components": components} if directions == "random" else {"components": components, "directions": directions}
+    )
 
 
 def _levels(plan: StudyPlan, head: HeadPlan, config: Mapping[str, Any]) -> dict[str, Any]:

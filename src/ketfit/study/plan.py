@@ -119,7 +119,8 @@ class HeadPlan(Config):
     =====================  =========================================================================================
     quantum                those of `HeadConfig`, on top of `start`
     mlp                    ``hidden`` (0 is one linear layer), ``activation`` ("gelu", "none")
-    logistic-regression    ``components``: on so many fixed random directions instead of the whole embedding
+    logistic-regression    ``components``: on so many fixed directions instead of the whole embedding;
+                           ``directions``: "random" unless given, or "principal", those of the training sentences
     svc                    none
     =====================  =========================================================================================
 
@@ -135,7 +136,7 @@ class HeadPlan(Config):
 
     @model_validator(mode="after")
     def _has_what_its_kind_has(self) -> HeadPlan:
-        known = {"mlp": {"hidden", "activation"}, "logistic-regression": {"components"}, "svc": set()}
+        known = {"mlp": {"hidden", "activation"}, "logistic-regression": {"components", "directions"}, "svc": set()}
         if self.kind == "quantum":
             if self.match is not None:
                 raise ValueError("a quantum head matches no other; match is for mlp and logistic-regression")

@@ -195,7 +195,8 @@ def build_head(config: Mapping[str, Any], value: float) -> Head:
     if kind == "logistic-regression":
         if settings["components"] is None:
             return LogisticRegressionHead(C=value)
-        return ProjectedLogisticRegressionHead(settings["components"], C=value, seed=seed)
+        directions = settings.get("directions", "random")
+        return ProjectedLogisticRegressionHead(settings["components"], C=value, seed=seed, directions=directions)
     train = TrainConfig.from_mapping({**config["train"], "learning_rate": value, "selection": config["selection"]})
     if kind == "mlp":
         return MLPHead(settings["hidden"], train=train, seed=seed, activation=settings["activation"])
