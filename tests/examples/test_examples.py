@@ -16,6 +16,7 @@ MODULES = {"topics"}
 # What a run prints, with a figure that a broken head would miss.
 PROMISES = {
     "custom_circuit": r"step 200: mean squared error 0\.00[0-4]\d\d\n",
+    "few_qubits": r"31 components: 5 qubits, 219 parameters, (6[0-9]|7\d)\.\d% of 400 right\n",
     "grid_search": r"parameters, (8[5-9]|9\d)\.\d% of 369 test samples\n",
     "multiclass": r"quantum head +(7\d|8\d|9\d|100)% of 12\n",
     "setfit_head": r"16 sentences to learn from, (5[5-9]|[6-9]\d)% of 1\d\d right\n",
