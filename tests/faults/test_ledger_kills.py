@@ -1,8 +1,9 @@
 """Runs under SIGKILL, before and after every step of the ledger: nothing is submitted twice, nothing is lost.
 
 The steps: before an intent, after it, after the job was accepted and before its id is written down, after that, while
-a result is fetched, and in the middle of a write. A few kills of each here; ``make faults`` sets KETFIT_LEDGER_KILLS
-to 50.
+a result is fetched, and in the middle of a write. Every other kill finds the victim at the step, where it waits for it,
+and what the ledger and the provider have then is checked; the others come at any instant from there on. A few kills of
+each here; ``make faults`` sets KETFIT_LEDGER_KILLS to 50.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from tests.hardware.runs import planned, simulator
 
 KILLS = int(os.environ.get("KETFIT_LEDGER_KILLS", "3"))
 STEPS = ("before intent", "after intent", "after POST", "after id", "mid-fetch", "mid-write")
-LINGER = 0.004  # seconds that the victim stays at the step
+LINGER = 0.004  # seconds that the victim stays at the step, if it does not wait there
 
 Mark = Callable[[str], None]
 
@@ -54,7 +55,7 @@ class Slow(Simulator):
         return counts
 
 
-def victim(folder: Path, mark: Mark) -> None:
+def victim(folder: Path, mark: Mark, chance: random.Random) -> None:
     """Submit and fetch, in the process that is to be killed."""
     backend = Slow(folder / "jobs", max_circuits=4)
     backend.mark = mark
@@ -69,8 +70,9 @@ def victim(folder: Path, mark: Mark) -> None:
         mark("after id")
 
     def halved(file: int, content: bytes) -> int:
-        half = write(file, content[: random.Random(len(content)).randint(1, len(content))])
-        mark("mid-write")
+        half = write(file, content[: chance.randint(1, len(content))])
+        if half < len(content):
+            mark("mid-write")
         return half
 
     Ledger.intent, Ledger.accepted = marked_intent, marked_accepted  # type: ignore[method-assign,assignment]
@@ -79,8 +81,11 @@ def victim(folder: Path, mark: Mark) -> None:
     fetch_run(folder, backend)
 
 
-def kill_at(folder: Path, step: str, time_of_it: int, delay: float) -> bool:
-    """Run, and kill `delay` seconds after the step was reached so many times; whether it was."""
+def kill_at(folder: Path, step: str, time_of_it: int, chance: random.Random, waits: bool) -> bool:
+    """Run, and kill at a chance instant after the step was reached so many times; whether it was killed.
+
+    If it `waits`, it goes no further, however late the kill comes.
+    """
     there, here = os.pipe()
     child = os.fork()
     if not child:
@@ -92,9 +97,9 @@ def kill_at(folder: Path, step: str, time_of_it: int, delay: float) -> bool:
                 reached[where] += 1
                 if where == step and reached[where] == time_of_it:
                     os.write(here, b"!")
-                    time.sleep(LINGER)
+                    time.sleep(60 if waits else LINGER)
 
-            victim(folder, mark)
+            victim(folder, mark, chance)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -103,13 +108,31 @@ def kill_at(folder: Path, step: str, time_of_it: int, delay: float) -> bool:
     os.close(here)
     came = os.read(there, 1) == b"!"
     os.close(there)
-    time.sleep(delay)
+    time.sleep(chance.uniform(0, 1.5 * LINGER))
     if came:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     killed = os.WIFSIGNALED(status)
     assert killed or os.waitstatus_to_exitcode(status) == 0
+    assert killed or not (came and waits)
     return killed
+
+
+def check_the_step(folder: Path, step: str) -> None:
+    """The ledger and the provider are as they have to be at this step."""
+    account = read_account(folder)
+    at_provider = {json.loads(path.read_text())["tag"] for path in (folder / "jobs").glob("job-*.json")}
+    submitted = {batch.tag for batch in account.batches if batch.job is not None}
+    unresolved = {batch.tag for batch in account.unresolved}
+    if step == "mid-write":
+        assert not (folder / LEDGER).read_bytes().endswith(b"\n")
+    elif step == "after intent":
+        assert len(unresolved) == 1 and at_provider == submitted
+    elif step == "after POST":
+        assert len(unresolved) == 1 and at_provider == submitted | unresolved
+    else:
+        assert not unresolved and at_provider == submitted
+        assert account.waiting or step == "before intent"
 
 
 def check_nothing_lost(folder: Path, made: Planned) -> None:
@@ -131,15 +154,18 @@ def check_nothing_lost(folder: Path, made: Planned) -> None:
 @pytest.mark.parametrize("step", STEPS)
 def test_kills_lose_and_repeat_nothing(tmp_path: Path, step: str) -> None:
     chance = random.Random(step)
-    kills = number = 0
+    kills = number = at_the_step = 0
     while kills < KILLS:
         folder = tmp_path / str(number)
         made = planned(folder, simulator(folder))
         # Some runs are killed more than once.
         while kills < KILLS:
-            most = 12 if step == "mid-write" else 4
-            killed = kill_at(folder, step, chance.randint(1, most), chance.uniform(0, 1.5 * LINGER))
+            most, waits = 12 if step == "mid-write" else 4, kills % 2 == 0
+            killed = kill_at(folder, step, chance.randint(1, most), chance, waits)
             kills += killed
+            if killed and waits:
+                check_the_step(folder, step)
+                at_the_step += 1
             if not killed or chance.random() < 0.4:
                 break
         backend = simulator(folder)
@@ -148,6 +174,7 @@ def test_kills_lose_and_repeat_nothing(tmp_path: Path, step: str) -> None:
         check_nothing_lost(folder, made)
         number += 1
         assert number < 20 * KILLS, "the kills come too late to hit anything"
+    assert at_the_step >= KILLS // 2
 
 
 def test_a_damaged_line_is_named_and_stops_everything(tmp_path: Path) -> None:

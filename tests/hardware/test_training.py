@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 
-from ketfit.errors import ConnectionLostError, CostLimitError, LedgerError, UnresolvedIntentError
+from ketfit.errors import ConfigError, ConnectionLostError, CostLimitError, LedgerError, UnresolvedIntentError
 from ketfit.hardware.fake import Fake, Fault
 from ketfit.hardware.session import Session
 from ketfit.hardware.training import HardwareTraining, Trained, _Trainer, count_circuits, train_on_hardware
@@ -17,9 +21,9 @@ from tests.hardware.runs import HASTY, classifier, embeddings, simulator
 LABELS = ["good", "bad"] * 6
 
 
-def train(folder: Path, config: HardwareTraining, backend: object = None) -> Trained:
+def train(folder: Path, config: HardwareTraining, backend: object = None, **more: Any) -> Trained:
     used = backend or simulator(folder, 100)
-    return train_on_hardware(classifier(), embeddings(), LABELS, used, folder, config, patience=HASTY, wait_s=5)  # type: ignore[arg-type]
+    return train_on_hardware(classifier(), embeddings(), LABELS, used, folder, config, patience=HASTY, wait_s=5, **more)  # type: ignore[arg-type]
 
 
 def test_parameter_shift_is_the_gradient(tmp_path: Path) -> None:
@@ -78,3 +82,50 @@ def test_a_budget_ends_a_training_before_it_is_exceeded_and_can_be_raised(tmp_pa
     assert len(train(tmp_path, config.updated(max_circuits=28)).steps) == 4
     with pytest.raises(LedgerError, match="belongs to another training: settings differ"):
         train(tmp_path, config.updated(shots=7))
+
+
+def test_the_linear_layer_is_trained_for_a_circuit_a_sample(tmp_path: Path) -> None:
+    config = HardwareTraining(method="linear", steps=300, batch_size=5, shots=1000, linear_rate=0.1)
+    before = classifier().module_
+    trained = train(tmp_path, config)
+    assert count_circuits(config, classifier(), samples=12) == 12
+    new = trained.spent.circuits - len(list((tmp_path / "jobs").glob("job-*.json")))
+    assert new == 12, "each sample once, and a canary a job"
+    assert torch.equal(trained.classifier.module_.weights, before.weights)
+    with Session(tmp_path, simulator(tmp_path, 100), "again") as session:
+        trainer = _Trainer(trained.classifier, embeddings(), LABELS, session, config, 0, 5)
+        reached = trainer.loss(trainer.z, trainer.codes)
+        values = trainer._values_of(trainer.z).numpy()
+    assert trained.spent.circuits == new + len(list((tmp_path / "jobs").glob("job-*.json")))
+    fitted = LogisticRegression(C=1e9, tol=1e-8).fit(values, LABELS)
+    assert reached == pytest.approx(log_loss(LABELS, fitted.predict_proba(values)), abs=0.02)
+
+
+def test_the_best_step_by_validation_is_kept(tmp_path: Path) -> None:
+    wild = HardwareTraining(
+        steps=6, batch_size=4, learning_rate=50, perturbation=1.5, linear_rate=3.0, validate_every=4
+    )
+    held = (embeddings(), classifier().predict(embeddings()).tolist())
+    trained = train(tmp_path / "wild", wild, validation=held)
+    looks = [step.validation_loss for step in trained.steps]
+    assert [loss is not None for loss in looks] == [False, False, False, True, False, True]
+    assert trained.kept == 0, "labels of the head's own choice: it was best as it came"
+    for name, tensor in trained.classifier.module_.state_dict().items():
+        assert torch.equal(tensor, classifier().module_.state_dict()[name])
+    jobs = len(list((tmp_path / "wild" / "jobs").glob("job-*.json")))
+    # Steps so wild are cut off at the side that was measured: of both later looks, a batch is there already.
+    assert trained.spent.circuits - jobs == count_circuits(wild, classifier(), samples=12, validation=12) - 2 * 4
+    better = train(
+        tmp_path / "better",
+        wild.updated(method="linear", linear_rate=0.05, steps=40),
+        validation=(embeddings(), LABELS),
+    )
+    seen = [math.inf if step.validation_loss is None else step.validation_loss for step in better.steps]
+    assert better.kept == 1 + int(np.argmin(seen)) > 20
+    with pytest.raises(LedgerError, match="content differ"):
+        train(tmp_path / "wild", wild, validation=(embeddings(), LABELS))
+
+
+def test_a_training_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="trains the linear layer and nothing else"):
+        HardwareTraining(method="linear", train_linear=False)
