@@ -65,7 +65,7 @@ studies: $(VENV)/demo.stamp $(VENV)/test.stamp mpnet
 	$(BIN)/python benchmarks/studies.py --output benchmarks/results/studies.json
 
 faults: $(VENV)/test.stamp
-	KETFIT_KILLS=200 KETFIT_LEDGER_KILLS=50 KETFIT_IONQ_KILLS=1000 $(BIN)/pytest tests/faults
+	KETFIT_KILLS=200 KETFIT_LEDGER_KILLS=50 KETFIT_IONQ_KILLS=1000 KETFIT_IBM_KILLS=1000 $(BIN)/pytest tests/faults
 
 attacks: $(VENV)/test.stamp
 	KETFIT_ATTACKS=100000 KETFIT_FUZZ_EXAMPLES=5000 $(BIN)/pytest -s tests/attacks

@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 
 from ketfit.errors import UnresolvedIntentError
+from ketfit.hardware.backend import Backend
+from ketfit.hardware.canary import canary
 from ketfit.hardware.ionq import IonQBackend
 from ketfit.hardware.ledger import read_account
 from ketfit.hardware.patience import Patience
@@ -59,25 +61,25 @@ def machine(settles_after_s: float = 0.0) -> IonQBackend:
     return backend
 
 
-def planned(folder: Path) -> Planned:
+def planned(folder: Path, make: Callable[[], Backend] = machine) -> Planned:
     """Six sentences, in two jobs."""
     sentences = np.random.default_rng(0).normal(size=(6, 6))
-    made = plan_run(classifier(), sentences, machine(), name="ionq:qpu.forte-1", shots=200)
+    made = plan_run(classifier(), sentences, make(), name=make().describe().name, shots=200)
     write_plan(folder, made)
     return made
 
 
-def run_killed(folder: Path, step: int) -> bool:
+def run_killed(folder: Path, step: int, make: Callable[[], Backend] = machine) -> bool:
     """Submit and fetch in a process that kills itself at that step; whether it came so far."""
-    backend, circuits = machine(), planned_circuits(folder)
-    backend.count_gates(circuits)  # the compiler's threads do not outlive a fork
+    backend, circuits = make(), planned_circuits(folder)
+    backend.count_gates([canary(3), *circuits])  # the compiler's threads do not outlive a fork
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: the server's is idle
         child = os.fork()
     if not child:
         code = 1
         try:
-            steps = _count_steps(lambda reached: reached == step and os.kill(os.getpid(), signal.SIGKILL))
+            steps = count_steps(lambda reached: reached == step and os.kill(os.getpid(), signal.SIGKILL))
             submit_run(folder, backend, patience=HASTY)
             fetch_run(folder, backend, wait_s=30, patience=HASTY)
             (folder / "steps").write_text(str(steps["all"]))
@@ -93,7 +95,7 @@ def planned_circuits(folder: Path) -> Any:
     return read_plan(folder).circuits
 
 
-def _count_steps(at: Callable[[int], Any]) -> Counter[str]:
+def count_steps(at: Callable[[int], Any]) -> Counter[str]:
     import requests
 
     steps = Counter[str]()
@@ -128,10 +130,10 @@ def check_nothing_lost(folder: Path, made: Planned, store: Store) -> None:
     assert (circuits, circuits * plan.shots) == (plan.cost.circuits, plan.cost.shots), "not what was planned"
 
 
-def finish(folder: Path) -> None:
+def finish(folder: Path, make: Callable[[], Backend] = machine) -> None:
     """What a user does after a reboot."""
-    submit_run(folder, machine(), patience=HASTY)
-    assert len(fetch_run(folder, machine(), wait_s=30, patience=HASTY)["predictions"]) == 6
+    submit_run(folder, make(), patience=HASTY)
+    assert len(fetch_run(folder, make(), wait_s=30, patience=HASTY)["predictions"]) == 6
 
 
 def test_kills_between_any_two_steps(tmp_path: Path, ionq: Store) -> None:
@@ -147,10 +149,10 @@ def test_kills_between_any_two_steps(tmp_path: Path, ionq: Store) -> None:
         # The number of looks at a job may differ by a few from run to run.
         assert run_killed(folder, step) or step > total - 10
         finish(folder)
-        check_nothing_lost(folder, made, _View(ionq, before))
+        check_nothing_lost(folder, made, View(ionq, before))
 
 
-class _View(Store):
+class View(Store):
     """The jobs and submissions of one run, of a server that has seen others."""
 
     def __init__(self, store: Store, before: set[str]) -> None:

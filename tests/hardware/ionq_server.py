@@ -105,7 +105,7 @@ class _Server(ThreadingHTTPServer):
     polls: int
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def log_message(self, *_: Any) -> None:
@@ -244,14 +244,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(folder: Path, polls: int = 0, port: int = 0) -> Iterator[tuple[str, Store]]:
+def serving(
+    folder: Path, polls: int = 0, port: int = 0, handler: type[Handler] = Handler, base: str = "/v0.4"
+) -> Iterator[tuple[str, Store]]:
     """A server in a thread of this process: its URL, and its store. A job ends after `polls` looks at it."""
-    server = _Server(("127.0.0.1", port), _Handler)
+    server = _Server(("127.0.0.1", port), handler)
     server.store, server.polls = Store(folder), polls
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/v0.4", server.store
+        yield f"http://127.0.0.1:{server.server_address[1]}{base}", server.store
     finally:
         server.shutdown()
         server.server_close()

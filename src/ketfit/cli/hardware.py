@@ -19,7 +19,9 @@ Run = Annotated[Path, typer.Argument(help="Folder of the run.", metavar="RUN")]
 Own = Annotated[str | None, typer.Option("--backend", help="A backend of your own, package.module:factory, again.")]
 Name = Annotated[
     str,
-    typer.Option(help="simulator, aer, ionq:MACHINE or package.module:factory; :ionq-forte is a simulator's noise."),
+    typer.Option(
+        help="simulator, aer, ionq:MACHINE, ibm:MACHINE or package.module:factory; :ionq-forte is a simulator's noise."
+    ),
 ]
 Options = Annotated[list[str], typer.Option("--option", help="Of the backend, name=value; may be repeated.")]
 
@@ -150,7 +152,9 @@ def cancel(run: Run, backend: Own = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def check(
-    backend: Annotated[str, typer.Argument(help="As for plan: simulator, aer, ionq:MACHINE, package.module:factory.")],
+    backend: Annotated[
+        str, typer.Argument(help="As for plan: simulator, aer, ionq:MACHINE, ibm:MACHINE, package.module:factory.")
+    ],
     options: Options = [],  # noqa: B006
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what a simulator keeps.")] = Path(
         "ketfit-check"

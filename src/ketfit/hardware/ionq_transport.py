@@ -8,25 +8,13 @@ a submission is never repeated.
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
-from ketfit.errors import (
-    BackendError,
-    BackendTimeoutError,
-    ConnectionLostError,
-    MissingExtraError,
-    PartialResultError,
-    RateLimitError,
-    RefusedError,
-    ServerError,
-    UnknownStatusError,
-)
+from ketfit.errors import PartialResultError, ServerError, UnknownStatusError
 from ketfit.hardware.backend import GateCounts
+from ketfit.hardware.once import Provider
 
-_T = TypeVar("_T")
 _PAGE = 25  # as many jobs as the API lists at once
 
 
@@ -40,13 +28,13 @@ class Transport:
     """
 
     def __init__(self, url: str, token: str, timeout: float) -> None:
-        self._url = url.rstrip("/")
+        self._ionq = Provider("IonQ", url.rstrip("/"), (token,), "IONQ_API_KEY")
         self._token = token
         self.timeout = timeout
         self._children: dict[str, list[str]] = {}
 
     def __repr__(self) -> str:
-        return f"Transport({self._url!r})"
+        return f"Transport({self._ionq.url!r})"
 
     # The four methods that qiskit-ionq calls, under its names.
 
@@ -155,83 +143,6 @@ class Transport:
         return answer
 
     def _send(self, method: str, path: str, *, params: Mapping[str, str] | None = None, data: str | None = None) -> Any:
-        try:
-            import requests
-        except ImportError as error:
-            raise MissingExtraError("IonQ", "'ketfit[hardware]'") from error
-        what = f"{method} /{path}"
         headers = {"Content-Type": "application/json", "Authorization": f"apiKey {self._token}"}
-
-        def request() -> tuple[int, str, str | None]:
-            answer = requests.request(
-                method,
-                f"{self._url}/{path}",
-                params=params,
-                data=data,
-                headers=headers,
-                timeout=self.timeout,
-                allow_redirects=False,
-            )
-            return answer.status_code, answer.text, answer.headers.get("Retry-After")
-
-        try:
-            status, text, pause = within(self.timeout, request)
-        except (TimeoutError, requests.exceptions.Timeout):
-            raise BackendTimeoutError(f"{what}: no complete answer within {self.timeout:g} s") from None
-        except requests.exceptions.RequestException as error:
-            # Of the error only its kind: its text could hold parts of the request.
-            raise ConnectionLostError(f"{what}: {type(error).__name__} at {self._url}") from None
-        if status >= 300:
-            raise self._refusal(what, status, text, pause)
-        try:
-            return json.loads(text)
-        except ValueError:
-            raise ServerError(f"IonQ answered {what} with {status} and no JSON") from None
-
-    def _refusal(self, what: str, status: int, text: str, pause: str | None) -> BackendError:
-        message = f"IonQ answered {what} with {status}: {_message(text).replace(self._token, '***')}"
-        if status in (401, 403):
-            return RefusedError(f"{message}; check the key in IONQ_API_KEY")
-        if status == 429:
-            return RateLimitError(message, float(pause) if pause and pause.isdecimal() else None)
-        return ServerError(message) if status >= 500 or status in (408, 409) else RefusedError(message)
-
-
-def within(seconds: float, call: Callable[[], _T]) -> _T:
-    """What `call` returns or raises, if it takes no longer.
-
-    A time-out of a socket starts anew with every byte; this one does not.
-
-    Raises:
-        TimeoutError: it took longer; it goes on in a thread of its own, to no effect.
-    """
-    outcome: list[tuple[bool, Any]] = []
-
-    def run() -> None:
-        try:
-            outcome.append((True, call()))
-        except BaseException as error:
-            outcome.append((False, error))
-
-    thread = threading.Thread(target=run, daemon=True, name="ketfit-request")
-    thread.start()
-    thread.join(seconds)
-    if not outcome:
-        raise TimeoutError
-    worked, value = outcome[0]
-    if not worked:
-        raise value
-    returned: _T = value
-    return returned
-
-
-def _message(text: str) -> str:
-    try:
-        answer = json.loads(text)
-    except ValueError:
-        return text[:200]
-    if isinstance(answer, dict):
-        inner = answer.get("error")
-        said = answer.get("message") or (inner.get("message") if isinstance(inner, dict) else inner)
-        return str(said or answer)[:200]
-    return str(answer)[:200]
+        text = self._ionq.send(method, path, headers=headers, timeout_s=self.timeout, params=params, data=data)
+        return self._ionq.parse(text, f"{method} /{path}")

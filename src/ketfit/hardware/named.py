@@ -22,8 +22,9 @@ def load_backend(
     """A backend by its name.
 
     ``simulator`` and ``aer`` compute here, with ``:ionq-forte``, ``:ionq-aria`` or ``:FILE.toml`` behind them under
-    that noise; ``ionq:qpu.forte-1``, ``ionq:simulator`` and the like are IonQ's machines, with the key from the
-    environment; ``package.module:factory`` calls your own function with `folder`, `seed` and the options by name.
+    that noise; ``ionq:qpu.forte-1``, ``ionq:simulator`` and the like are IonQ's machines and ``ibm:ibm_torino`` and the
+    like IBM's, with the key from the environment; ``package.module:factory`` calls your own function with `folder`,
+    `seed` and the options by name.
 
     Args:
         name: As above.
@@ -42,7 +43,7 @@ def load_backend(
         if kind == "simulator":
             profile = _profile(rest)
             return Simulator(folder / JOBS, profile, seed=seed, name=name, device=_device(rest), **given)  # type: ignore[arg-type]
-        if kind in ("aer", "ionq"):
+        if kind in ("aer", "ionq", "ibm"):
             return _qiskit(kind, rest, folder, given, seed)
         if "." in kind and rest:
             if not own_code:
@@ -55,7 +56,9 @@ def load_backend(
         if isinstance(error, MissingExtraError):
             raise
         raise ConfigError(f"the backend {name!r} with the options {given} cannot be made: {error}") from error
-    raise ConfigError(f"unknown backend {name!r}; known are simulator, aer, ionq:MACHINE and package.module:factory")
+    raise ConfigError(
+        f"unknown backend {name!r}; known are simulator, aer, ionq:MACHINE, ibm:MACHINE and package.module:factory"
+    )
 
 
 def ask_prices(backend: Backend) -> DeviceCost:
@@ -72,11 +75,11 @@ def ask_prices(backend: Backend) -> DeviceCost:
 
 
 def _qiskit(kind: str, rest: str, folder: Path, options: Mapping[str, Scalar], seed: int) -> Backend:
-    # Both come with the extra "hardware", whose packages take seconds to import.
-    if kind == "ionq":
-        machines = importlib.import_module("ketfit.hardware.ionq")
-        backend: Backend = machines.IonQBackend(rest, **options)
-        return backend
+    # They come with the extras "hardware" and "ibm", whose packages take seconds to import.
+    if kind in ("ionq", "ibm"):
+        machines = importlib.import_module(f"ketfit.hardware.{kind}")
+        made: Callable[..., Backend] = machines.IonQBackend if kind == "ionq" else machines.IBMBackend
+        return made(rest, **options)
     aer, qiskit = (importlib.import_module(f"ketfit.hardware.{module}") for module in ("aer", "qiskit"))
     noise = _profile(rest)
     noted = {} if noise is None else {"noise": noise.model_dump_json(exclude_defaults=True)}

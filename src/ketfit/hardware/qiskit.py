@@ -134,8 +134,9 @@ class QiskitBackend(KeptJobs):
         module = type(backend).__module__
         if module.startswith(REMOTE) and not module.startswith("qiskit_ibm_runtime.fake_provider"):
             raise ConfigError(
-                f"{backend.name} of {module} runs its jobs elsewhere, and its client repeats submissions; for IonQ use "
-                "ketfit.hardware.ionq.IonQBackend, for others see docs/hardware-backends.md"
+                f"{backend.name} of {module} runs its jobs elsewhere, and its client repeats submissions; use "
+                "ketfit.hardware.ionq.IonQBackend or ketfit.hardware.ibm.IBMBackend; for others see "
+                "docs/hardware-backends.md"
             )
         super().__init__(folder)
         self.backend, self.prepared = backend, prepared
