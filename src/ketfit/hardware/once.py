@@ -74,6 +74,7 @@ class Provider:
                 params=params,
                 data=data,
                 headers=dict(headers),
+                auth=lambda prepared: prepared,  # else a matching entry of ~/.netrc would take the place of our key
                 timeout=timeout_s,
                 allow_redirects=False,
             )
