@@ -85,6 +85,7 @@ sanitize: $(VENV)/sanitize.stamp
 	tests/sanitize.sh $(BIN)/python
 
 docs: $(VENV)/docs.stamp
+	$(BIN)/python docs/figures.py
 	$(BIN)/mkdocs build --strict
 
 wheel: $(VENV)/wheel.stamp
