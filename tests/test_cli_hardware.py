@@ -89,3 +89,13 @@ def test_backends_that_there_are_not(capsys: pytest.CaptureFixture[str], tmp_pat
     code, _, err = run(capsys, "hardware", "check", name, "-o", tmp_path)
     assert code == 2
     assert told in err
+
+
+def test_a_backend_that_there_is_not_is_told_before_the_model_is_loaded(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path
+) -> None:
+    code, _, err = run(capsys, "hardware", "plan", "no-model", data, "-o", tmp_path / "run", "--backend", "abacus")
+    assert code == 2
+    assert "abacus" in err
+    assert "loading" not in err
+    assert not (tmp_path / "run").exists()

@@ -56,12 +56,12 @@ def plan(
     columns = {"text_column": text_column, "label_column": label_column}
     dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding)
     dataset = dataset if first is None else dataset.take(range(min(first, len(dataset))))
+    given = _options(options)
+    machine = load_backend(backend, output, given, seed=seed, own_code=True)  # before the slow part: it may be missing
     say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model)
     classifier.check_labels(dataset.classes, dataset.name)
     embeddings = classifier.body_.encode(dataset.texts, progress=True)
-    given = _options(options)
-    machine = load_backend(backend, output, given, seed=seed, own_code=True)
     planned = plan_run(
         classifier.classifier_,
         embeddings,
