@@ -59,7 +59,9 @@ def _shown(value: Any) -> str:
         return ", ".join(map(_shown, value))
     if value is None:
         return "none"
-    return " to ".join(map(_shown, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):  # a range, or sentences
+        return ("; " if any(isinstance(part, str) for part in value) else " to ").join(map(_shown, value))
+    return str(value)
 
 
 def plain(text: str) -> Text:

@@ -109,6 +109,7 @@ def submit(
     """Submit what is missing, once. What is under way or has a result is never sent again."""
     from ketfit.hardware.run import submit_run
 
+    say(f"submitting what is missing of {run}; a simulator computes it meanwhile")
     progress = submit_run(run, _own(backend, run), again=again)
     report = {"run": str(run), **asdict(progress)}
     print_report(report, as_json, two_columns(report), f"next: ketfit hardware fetch {run}")
