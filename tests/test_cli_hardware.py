@@ -101,3 +101,14 @@ def test_a_backend_that_there_is_not_is_told_before_the_model_is_loaded(
     assert "abacus" in err
     assert "loading" not in err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("backend", ["simulator", "simulator:ionq-forte"])
+def test_a_plan_says_that_a_simulator_costs_nothing(
+    capsys: pytest.CaptureFixture[str], model: Path, data: Path, tmp_path: Path, backend: str
+) -> None:
+    code, _, err = run(
+        capsys, "hardware", "plan", model, data, "-o", tmp_path / "run", "--backend", backend, "--first", 2
+    )
+    assert code == 0
+    assert ("costs nothing" in err) == (backend == "simulator:ionq-forte")  # the other has no price at all

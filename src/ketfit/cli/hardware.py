@@ -86,7 +86,9 @@ def plan(
         "jobs": made.batches,
         "cost": {**asdict(made.cost), "max_cost": max_cost},
     }
-    print_report(report, as_json, two_columns(report), f"nothing was sent; next: ketfit hardware submit {output}")
+    here = backend.partition(":")[0] in ("simulator", "aer") and made.cost.price
+    free = f"; {backend} computes here and costs nothing: the price is the device's" if here else ""
+    print_report(report, as_json, two_columns(report), f"nothing was sent{free}; next: ketfit hardware submit {output}")
 
 
 def _device(name: str | None, machine: Any) -> Any:
