@@ -85,6 +85,7 @@ sanitize: $(VENV)/sanitize.stamp
 	tests/sanitize.sh $(BIN)/python
 
 docs: $(VENV)/docs.stamp
+	$(BIN)/python docs/figures.py
 	$(BIN)/mkdocs build --strict
 
 wheel: $(VENV)/wheel.stamp
@@ -105,10 +106,12 @@ $(VENV)/bin/python:
 
 # One stamp per purpose, so that the demo does not wait for the tests' tools.
 $(VENV)/demo.stamp: $(SETTINGS) | $(VENV)/bin/python
+	@echo "installing KetFit and what it needs in $(VENV): a few minutes, and quiet"
 	$(PIP) --editable '.[bundled]'
 	@touch $@
 
 $(VENV)/test.stamp: $(SETTINGS) | $(VENV)/bin/python
+	@echo "installing the tests' tools in $(VENV): a few minutes, and quiet"
 	$(PIP) --editable '.[bundled,test]'
 	@touch $@
 

@@ -210,6 +210,8 @@ def test_evaluate_tells_of_each_class_and_of_the_probabilities(
     assert code == 0
     assert "confusion" in out
     assert "calibration.ece" in out
+    assert not any(word in out for word in ("None", "spread", "lowest"))
+    assert "lowest" in run(capsys, "evaluate", tmp_path / "m", three, "--shots", 3, "--repeats", 4)[1]
     drawn = run_json(capsys, "evaluate", tmp_path / "m", three, "--shots", 3, "--repeats", 4)
     assert [sum(row) for row in drawn["confusion"]] == pytest.approx([40, 20, 40])
 

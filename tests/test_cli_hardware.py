@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,9 @@ def test_plan_submit_status_fetch(capsys: pytest.CaptureFixture[str], model: Pat
     code, _, err = run(capsys, "hardware", "fetch", folder)
     assert code == 1
     assert "circuits have results" in err
-    sent = run_json(capsys, "hardware", "submit", folder)
-    assert sent["price"] == pytest.approx(plan["cost"]["price"])
+    code, out, err = run(capsys, "hardware", "submit", folder, "--json")
+    assert (code, err) == (0, f"submitting what is missing of {folder}; a simulator computes it meanwhile\n")
+    assert json.loads(out)["price"] == pytest.approx(plan["cost"]["price"])
     report = run_json(capsys, "hardware", "fetch", folder)
     assert len(report["predictions"]) == len(SENTENCES)
     assert 0 <= report["accuracy"] <= 1
@@ -89,3 +91,24 @@ def test_backends_that_there_are_not(capsys: pytest.CaptureFixture[str], tmp_pat
     code, _, err = run(capsys, "hardware", "check", name, "-o", tmp_path)
     assert code == 2
     assert told in err
+
+
+def test_a_backend_that_there_is_not_is_told_before_the_model_is_loaded(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path
+) -> None:
+    code, _, err = run(capsys, "hardware", "plan", "no-model", data, "-o", tmp_path / "run", "--backend", "abacus")
+    assert code == 2
+    assert "abacus" in err
+    assert "loading" not in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("backend", ["simulator", "simulator:ionq-forte"])
+def test_a_plan_says_that_a_simulator_costs_nothing(
+    capsys: pytest.CaptureFixture[str], model: Path, data: Path, tmp_path: Path, backend: str
+) -> None:
+    code, _, err = run(
+        capsys, "hardware", "plan", model, data, "-o", tmp_path / "run", "--backend", backend, "--first", 2
+    )
+    assert code == 0
+    assert ("costs nothing" in err) == (backend == "simulator:ionq-forte")  # the other has no price at all

@@ -24,7 +24,7 @@ def print_report(report: dict[str, Any], as_json: bool, table: RenderableType, h
 
 
 def two_columns(report: dict[str, Any]) -> Table:
-    """A report as names and values, its nested tables one level down."""
+    """A report as names and values, its nested tables one level down; what is None shows as none."""
     table = Table(show_header=False)
     for name, value in report.items():
         if isinstance(value, dict):
@@ -37,7 +37,10 @@ def two_columns(report: dict[str, Any]) -> Table:
 
 def evaluation(report: dict[str, Any]) -> Group:
     """What `ketfit evaluate` reports: its figures, its classes, and what was taken for what."""
-    figures = {name: value for name, value in report.items() if name not in ("classes", "confusion")}
+    hidden = {"classes", "confusion"}
+    if report["draws"] == 1:  # of one draw they say nothing
+        hidden |= {"draws", "spread", "lowest", "highest"}
+    figures = {name: value for name, value in report.items() if name not in hidden}
     classes = Table("class", "precision", "recall", "F1", "sentences", title="by class")
     confusion = Table("is / predicted as", title="confusion")
     for row in report["classes"]:
@@ -52,7 +55,13 @@ def evaluation(report: dict[str, Any]) -> Group:
 def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    return " to ".join(map(_shown, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):  # a range, or sentences
+        return ("; " if any(isinstance(part, str) for part in value) else " to ").join(map(_shown, value))
+    return str(value)
 
 
 def plain(text: str) -> Text:

@@ -6,7 +6,7 @@ import difflib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -105,15 +105,30 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 def _explain(config: type[Config], error: ValidationError) -> str:
     """One line a person can act on, from pydantic's list of what was wrong."""
-    lines = []
+    lines, missing, meant = [], [], set()
     for item in error.errors():
         name = ".".join(map(str, item["loc"]))
         if item["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(name, config.model_fields, n=1)
+            close = difflib.get_close_matches(name, config.model_fields, n=1) or _elsewhere(config, name)
+            meant.update(close)
             hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(config.model_fields)}"
             lines.append(f"{config.__name__} has no setting {name!r}; {hint}")
+        elif item["type"] == "missing" and name in config.model_fields:
+            missing.append(name)
         elif item["type"] == "value_error":
             lines.append(str(item["ctx"]["error"]))
         else:
             lines.append(f"{name}={item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
+    # One that is written wrong is not missing as well.
+    lines += [f"{config.__name__} needs the setting {name!r}" for name in missing if name not in meant]
     return "; ".join(lines)
+
+
+def _elsewhere(config: type[Config], name: str) -> list[str]:
+    """Where else a setting of this name stands, such as train.epochs."""
+    return [
+        f"{table}.{name}"
+        for table, field in config.model_fields.items()
+        for part in (field.annotation, *get_args(field.annotation))
+        if isinstance(part, type) and issubclass(part, Config) and name in part.model_fields
+    ]

@@ -120,3 +120,18 @@ def test_a_port_that_is_taken_is_told(page: Page) -> None:
         taken.listen()
         with pytest.raises(ConfigError, match="choose another --port"):
             serve(page.traveller, [], "127.0.0.1", taken.getsockname()[1], lambda url: None)
+
+
+def test_without_gradio_the_extra_is_named_before_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ketfit.app import server
+    from ketfit.cli import main
+
+    monkeypatch.setattr(server, "find_spec", lambda _: None)
+    with pytest.raises(SystemExit) as stop:
+        main(["app", "no-model"])
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == (
+        "error: The web demo needs a package that is not installed: pip install 'ketfit[app]'\n"
+    )

@@ -721,6 +721,16 @@ class TestProgress:
         assert "3/3" in shown.err
         assert ("validation loss" if validated else "training loss") in shown.err
 
+    def test_a_run_that_stops_early_ends_with_a_full_bar_that_says_so(self, capsys: pytest.CaptureFixture[str]) -> None:
+        learned, held = blobs(8, 1), blobs(8, 2)
+        against = Samples(held.x, 1 - held.y, held.weight)  # what is learned makes it worse here
+        result = train(linear(), learned, against, TrainConfig(epochs=90, patience=1), seed=0, progress=True)
+        done = len(result.history)
+        assert done < 90
+        last = capsys.readouterr().err.strip().splitlines()[-1]
+        assert f"{done}/{done}" in last
+        assert f"stopped early, epoch {result.best_epoch} was the best" in last
+
     def test_a_quiet_run_says_nothing(self, capsys: pytest.CaptureFixture[str]) -> None:
         train(linear(), blobs(8, 1), None, TrainConfig(epochs=3), seed=0)
         assert capsys.readouterr() == ("", "")

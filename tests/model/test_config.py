@@ -407,7 +407,7 @@ def test_a_fit_from_toml_with_its_tables(tmp_path):
         (FitConfig, b"[head]\nn_qbits = 4", "PATH, table head: HeadConfig has no setting 'n_qbits'; did you mean"),
         (FitConfig, b"[train]\nepochs = 0", "PATH, table train: epochs=0: input should be greater"),
         (FitConfig, b"head = 3", "PATH: head=3: input should be a valid dictionary or instance of HeadConfig"),
-        (FitConfig, b"n_qubits = 3", "PATH: FitConfig has no setting 'n_qubits'; known are body, revision, seed"),
+        (FitConfig, b"n_qubits = 3", "PATH: FitConfig has no setting 'n_qubits'; did you mean 'head.n_qubits'\\?"),
         (FitConfig, b"[heads]\nn_qubits = 3", "PATH: FitConfig has no setting 'heads'; did you mean 'head'[?]"),
         (HeadConfig, b"n_qubits: 4", "PATH is not TOML in UTF-8: Expected '=' after a key"),
         (HeadConfig, b"n_qubits = 4\nn_qubits = 5", "PATH is not TOML in UTF-8: Cannot overwrite a value"),

@@ -61,7 +61,7 @@ def test_a_budget_is_the_same_for_all_heads() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("name", None, "name: |name=.*required|[Ff]ield required"),
+        ("name", None, "StudyPlan needs the setting 'name'"),
         ("seed", 3, "StudyPlan has no setting 'seed'; did you mean 'seeds'"),
         ("seeds", [], "seeds"),
         ("seeds", [1, 1], "seeds holds 1 twice"),

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from importlib.resources import files
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ketfit.app.journey import Traveller
@@ -82,6 +83,16 @@ class Guard:
         return receive_some
 
 
+def require_gradio() -> None:
+    """Say that the extra is missing before anything slow is done.
+
+    Raises:
+        MissingExtraError: Gradio is not installed.
+    """
+    if not find_spec("gradio"):
+        raise MissingExtraError("The web demo", "'ketfit[app]'")
+
+
 def make_app(traveller: Traveller, facts: list[tuple[str, str]], hosts: tuple[str, ...] = LOCAL) -> Guard:
     """The whole demo as an ASGI application.
 
@@ -96,11 +107,9 @@ def make_app(traveller: Traveller, facts: list[tuple[str, str]], hosts: tuple[st
     # Read when Gradio is imported, and before each of its reports home.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    try:
-        import gradio as gr
-        from fastapi import FastAPI
-    except ImportError as error:
-        raise MissingExtraError("The web demo", "'ketfit[app]'") from error
+    require_gradio()
+    import gradio as gr
+    from fastapi import FastAPI
 
     outer: FastAPI = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     plain = ["ui-sans-serif", "system-ui", "sans-serif"]  # names, and no files to fetch

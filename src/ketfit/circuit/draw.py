@@ -78,7 +78,7 @@ def draw_text(
     columns = [_text_column(column, circuit.n_qubits, values) for column in pack_columns(circuit)]
     indent = len(f"q{circuit.n_qubits - 1}: ")
     frame = indent + len("─ <Z>")
-    parts = _fold([len(column[0]) for column in columns], None if width is None else width - frame)
+    parts = fold_columns([len(column[0]) for column in columns], None if width is None else width - frame)
     drawn = []
     for part in parts:
         mark = "─" if part.start == 0 else "«"
@@ -124,7 +124,7 @@ def draw_figure(
     columns = pack_columns(circuit)
     widths = [_CX_PITCH if all(gate.name == "cx" for gate in column) else _BOX_PITCH for column in columns]
     frame = _HEAD + _TAIL
-    parts = _fold(widths, None if width is None else width / _INCHES - frame)
+    parts = fold_columns(widths, None if width is None else width / _INCHES - frame)
     across = frame + max(sum(widths[part]) for part in parts)
     pitch = circuit.n_qubits + _GAP
     down = len(parts) * pitch - _GAP
@@ -143,8 +143,8 @@ def _tails(n_qubits: int, ends: frozenset[int], measured: str, goes_on: str) -> 
     return [goes_on or (measured if qubit in ends else "") for qubit in range(n_qubits)]
 
 
-def _fold(widths: Sequence[float], room: float | None) -> list[slice]:
-    """The columns in as few parts as fit into `room`, about equally wide, each of at least one column."""
+def fold_columns(widths: Sequence[float], room: float | None) -> list[slice]:
+    """The columns in as few parts as fit into `room` (None: one), about equally wide, each of at least one column."""
     parts = _fill(widths, math.inf if room is None else room)
     # The narrowest room that needs no further part, to the thousandth, makes the last part as full as the others.
     low, high = sum(widths) / len(parts), sum(widths) if room is None else room

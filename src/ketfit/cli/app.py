@@ -33,12 +33,13 @@ def app(
     Needs the extra app. Until Ctrl-C; nothing is sent to or fetched from anywhere else.
     """
     from ketfit.app.journey import Traveller, fit_classical
-    from ketfit.app.server import serve
+    from ketfit.app.server import require_gradio, serve
     from ketfit.learn.data import few_shot_split, load_dataset
     from ketfit.learn.text import TextClassifier
 
     if few_shot is not None and data is None:
         raise typer.BadParameter("--few-shot draws from --data; give that too")
+    require_gradio()
     say(f"loading {model}")
     classifier = TextClassifier.from_pretrained(model)
     facts = _facts(model)

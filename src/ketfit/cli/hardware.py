@@ -58,12 +58,12 @@ def plan(
     columns = {"text_column": text_column, "label_column": label_column}
     dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding)
     dataset = dataset if first is None else dataset.take(range(min(first, len(dataset))))
+    given = _options(options)
+    machine = load_backend(backend, output, given, seed=seed, own_code=True)  # before the slow part: it may be missing
     say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model)
     classifier.check_labels(dataset.classes, dataset.name)
     embeddings = classifier.body_.encode(dataset.texts, progress=True)
-    given = _options(options)
-    machine = load_backend(backend, output, given, seed=seed, own_code=True)
     planned = plan_run(
         classifier.classifier_,
         embeddings,
@@ -88,7 +88,9 @@ def plan(
         "jobs": made.batches,
         "cost": {**asdict(made.cost), "max_cost": max_cost},
     }
-    print_report(report, as_json, two_columns(report), f"nothing was sent; next: ketfit hardware submit {output}")
+    here = backend.partition(":")[0] in ("simulator", "aer") and made.cost.price
+    free = f"; {backend} computes here and costs nothing: the price is the device's" if here else ""
+    print_report(report, as_json, two_columns(report), f"nothing was sent{free}; next: ketfit hardware submit {output}")
 
 
 def _device(name: str | None, machine: Any) -> Any:
@@ -111,6 +113,7 @@ def submit(
     """Submit what is missing, once. What is under way or has a result is never sent again."""
     from ketfit.hardware.run import submit_run
 
+    say(f"submitting what is missing of {run}; a simulator computes it meanwhile")
     progress = submit_run(run, _own(backend, run), again=again)
     report = {"run": str(run), **asdict(progress)}
     print_report(report, as_json, two_columns(report), f"next: ketfit hardware fetch {run}")

@@ -87,7 +87,7 @@ def require_columns(where: str, wanted: Sequence[str], present: Sequence[str]) -
         if column not in present:
             raise DataError(
                 f"{where} has no column {column!r}; it has: {', '.join(map(repr, present))}; "
-                "name the right ones with text_column= and label_column="
+                "name the right ones with text_column= and label_column= (--text-column and --label-column)"
             )
 
 

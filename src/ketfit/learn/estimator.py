@@ -160,7 +160,9 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         self._check_embeddings(x, np.flatnonzero(counts))
         classes, codes = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
-            raise DataError(f"a classifier needs two classes or more; these labels hold 1 class: {labels[0]!r}")
+            raise DataError(
+                f"a classifier needs two classes or more; these labels hold 1 class: {classes.tolist()[0]!r}"
+            )
         of_class = self._class_weights(labels, codes)
         weight = weight * of_class[codes]
         dtype = torch.from_numpy(x[:0]).dtype

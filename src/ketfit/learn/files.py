@@ -121,6 +121,10 @@ def load_model(folder: str | Path) -> tuple[QuantumHead, ModelRecord]:
         ModelFileError: a file is missing, damaged, of another version, or does not fit the others.
     """
     folder = Path(folder)
+    if folder.is_dir() and not os.path.lexists(folder / RECORD):
+        raise ModelFileError(
+            f"{folder} is not a model: it has no {RECORD}; give the folder that ketfit fit -o or save_pretrained made"
+        )
     record, intact = read_record(folder / RECORD, _read(folder / RECORD, at_most=LARGEST_RECORD))
     path, dtype, shapes = folder / WEIGHTS, getattr(torch, record.dtype), _shapes(record)
     tensors, _ = read_tensors(path, at_most=_largest_weights(shapes), sha256=record.weights_sha256)

@@ -116,6 +116,10 @@ def train(
                 completed=epoch + 1,
                 loss=f"{'training' if loss is None else 'validation'} loss {shown:.4f}",
             )
+        if 0 < len(run.history) < config.epochs:  # a bar that ends half-way looks like a run that was cut off
+            bar.update(
+                bar.task_ids[0], total=len(run.history), loss=f"stopped early, epoch {run.best_epoch} was the best"
+            )
     module.load_state_dict(run.best)
     module.eval()
     _seed_draws(module, seed)

@@ -16,7 +16,7 @@ from ketfit.study.plan import DesignPlan, Level, Range
 try:
     import pyDOE3
 except ImportError as error:
-    raise MissingExtraError("The designs of a study", "'ketfit[study]'") from error
+    raise MissingExtraError("Planning a study", "'ketfit[study]'") from error
 
 Levels = Mapping[str, Sequence[Level] | Range]
 Point = dict[str, Level]

@@ -17,7 +17,7 @@ from ketfit.errors import ConfigError, InputError, MissingExtraError
 try:
     from statsmodels.stats.multitest import multipletests
 except ImportError as error:
-    raise MissingExtraError("The statistics of a study", "'ketfit[study]'") from error
+    raise MissingExtraError("Comparing the heads of a study", "'ketfit[study]'") from error
 
 Floats = NDArray[np.float64]
 Method = Literal["t", "bootstrap"]
