@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
@@ -784,3 +785,12 @@ def test_a_head_in_double_precision_has_the_angle_scale_it_was_given() -> None:
     x, y = clouds()
     head = quantum(head=HEAD.updated(angle_scale=0.1)).fit(x.astype(np.float64), y)
     assert head.module_.angle_scale.item() == 0.1
+
+
+def test_five_classes_of_real_data_are_learned() -> None:
+    X, y = load_digits(n_class=5, return_X_y=True)
+    X_train, X_test, y_train, y_test = train_test_split(X, y, train_size=200, stratify=y, random_state=0)
+    head = QuantumHeadClassifier(train=TrainConfig(epochs=30)).fit(X_train, y_train)
+    assert head.head_config_.n_measured == 5
+    assert head.predict_proba(X_test).shape == (len(y_test), 5)
+    assert head.score(X_test, y_test) > 0.9

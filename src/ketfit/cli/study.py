@@ -45,7 +45,7 @@ def run(
         ("--seeds", [seeds] if seeds else []),
     ):
         command += [word for value in values for word in (option, str(value))]
-    with interruptible(f"all rows so far are in {output}: the same command goes on from there"):
+    with interruptible(f"what is done is kept in {output}, and the same command goes on from there"):
         progress = run_study(
             plan, output, executor, command=shlex.join(command), retry_failed=retry_failed, progress=True
         )
