@@ -31,8 +31,10 @@ from sklearn.metrics import log_loss
 from torch import Tensor, nn
 
 from ketfit import HeadConfig, TrainConfig
+from ketfit.errors import KetFitError
 from ketfit.learn.body import load_body
 from ketfit.learn.data import Dataset, Split, few_shot_split, load_dataset
+from ketfit.learn.lines import LinesFile, whole_lines
 from ketfit.learn.train import Samples, train
 from ketfit.model.head import QuantumHead, seeded_linear
 from ketfit.seeds import torch_stream
@@ -314,12 +316,8 @@ def _samples(part: tuple[NDArray[np.float32], NDArray[np.int64]]) -> Samples:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows so far; a last line that was cut off does not count, and is taken off."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    complete = text[: text.rfind("\n") + 1]
-    if complete != text:
-        path.write_text(complete, encoding="utf-8")
-    return [json.loads(line) for line in complete.splitlines()]
+    """The rows so far; a last line that was cut off does not count."""
+    return [json.loads(line) for line in whole_lines(path.read_bytes())] if path.exists() else []
 
 
 def table(rows: list[dict[str, Any]], variants: Iterable[str], splits: Mapping[int, Split], command: str) -> str:
@@ -380,18 +378,17 @@ def main(arguments: list[str]) -> None:
     dataset = load_dataset(options.data)
     embeddings, codes = embed(dataset, options.body)
     variants = TWO_CLASSES if len(dataset.classes) == 2 else MANY_CLASSES
-    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{Path(options.data).stem}.jsonl"
-    done = {(row["variant"], row["seed"]) for row in read(path)}
     splits = {seed: few_shot_split(dataset, options.per_label, seed=seed) for seed in range(options.seeds)}
-    for seed, split in splits.items():
-        parts = Parts.of(split, embeddings, codes)
-        for name, variant in variants.items():
-            if (name, seed) not in done:
-                row = run(name, variant, parts, seed)
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                sys.stderr.write(f"seed {seed}: {name}: {row['test_accuracy']:.4f}, {row['seconds']} s\n")
+    with LinesFile(path, ".lock", KetFitError(f"another process writes {path}")) as file:
+        done = {(row["variant"], row["seed"]) for row in file.open(lambda: read(path))}
+        for seed, split in splits.items():
+            parts = Parts.of(split, embeddings, codes)
+            for name, variant in variants.items():
+                if (name, seed) not in done:
+                    row = run(name, variant, parts, seed)
+                    file.append(json.dumps(row).encode())
+                    sys.stderr.write(f"seed {seed}: {name}: {row['test_accuracy']:.4f}, {row['seconds']} s\n")
     written = table(read(path), variants, splits, f"python studies/heads.py {shlex.join(arguments)}")
     path.with_suffix(".md").write_text(written, encoding="utf-8")
     sys.stdout.write(written)

@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from ketfit import HeadConfig, NoiseConfig, QuantumHeadClassifier
+from ketfit.errors import KetFitError
 from ketfit.learn.body import load_body
 from ketfit.learn.compare import repeated_accuracy
-from ketfit.learn.data import few_shot_split, load_dataset
+from ketfit.learn.data import Dataset, few_shot_split, load_dataset
+from ketfit.learn.lines import LinesFile, whole_lines
 
 ROWS = Path(__file__).parent / "results" / "shots_and_noise.jsonl"
 FIGURE = Path(__file__).parent.parent / "docs" / "shots_and_noise.svg"
@@ -63,33 +66,43 @@ def run() -> None:
     dataset = load_dataset("rotten-tomatoes")
     body = load_body("all-MiniLM-L6-v2")
     embeddings, labels = body.encode(dataset.texts, progress=True), np.asarray(dataset.labels)
-    done = {key(row) for row in read()}
-    for task in tasks():
-        missing = [place for place in task["measured"] if key({**task, **place}) not in done]
-        if not missing:
-            continue
-        split = few_shot_split(dataset, 256, seed=task["seed"])
-        head = HeadConfig.recommended(body.dimension).updated(**task["training"])
-        start = time.perf_counter()
-        validation = (embeddings[split.validation], labels[split.validation])
-        classifier = QuantumHeadClassifier(head, seed=task["seed"])
-        classifier.fit(embeddings[split.train], labels[split.train], validation=validation)
-        seconds = time.perf_counter() - start
-        for place in missing:
-            measured = classifier.with_measurement(**measurement(place))
-            result = repeated_accuracy(measured, embeddings[split.test], labels[split.test], DRAWS)
-            row = {
-                "seed": task["seed"],
-                "trained": task["trained"],
-                **place,
-                "accuracy": result.accuracy,
-                "spread": result.spread,
-                "epochs": len(classifier.history_),
-                "fit_seconds": round(seconds, 1),
-            }
-            with ROWS.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            print(row, flush=True)  # noqa: T201
+    with LinesFile(ROWS, ".lock", KetFitError(f"another process writes {ROWS}")) as file:
+        done = {key(row) for row in file.open(read)}
+        for task in tasks():
+            missing = [place for place in task["measured"] if key({**task, **place}) not in done]
+            if missing:
+                for row in measure(task, missing, dataset, embeddings, labels):
+                    file.append(json.dumps(row).encode())
+                    print(row, flush=True)  # noqa: T201
+
+
+def measure(
+    task: dict[str, Any],
+    missing: list[dict[str, Any]],
+    dataset: Dataset,
+    embeddings: NDArray[np.float32],
+    labels: NDArray[Any],
+) -> Iterator[dict[str, Any]]:
+    """Train the head of a task, and measure it under each of the settings that have no row yet."""
+    split = few_shot_split(dataset, 256, seed=task["seed"])
+    head = HeadConfig.recommended(embeddings.shape[1]).updated(**task["training"])
+    start = time.perf_counter()
+    validation = (embeddings[split.validation], labels[split.validation])
+    classifier = QuantumHeadClassifier(head, seed=task["seed"])
+    classifier.fit(embeddings[split.train], labels[split.train], validation=validation)
+    seconds = time.perf_counter() - start
+    for place in missing:
+        measured = classifier.with_measurement(**measurement(place))
+        result = repeated_accuracy(measured, embeddings[split.test], labels[split.test], DRAWS)
+        yield {
+            "seed": task["seed"],
+            "trained": task["trained"],
+            **place,
+            "accuracy": result.accuracy,
+            "spread": result.spread,
+            "epochs": len(classifier.history_),
+            "fit_seconds": round(seconds, 1),
+        }
 
 
 def key(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -99,11 +112,7 @@ def key(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def read() -> list[dict[str, Any]]:
     """The rows so far; a last line that was cut off does not count."""
-    text = ROWS.read_text(encoding="utf-8") if ROWS.exists() else ""
-    complete = text[: text.rfind("\n") + 1]
-    if complete != text:
-        ROWS.write_text(complete, encoding="utf-8")
-    return [json.loads(line) for line in complete.splitlines()]
+    return [json.loads(line) for line in whole_lines(ROWS.read_bytes())] if ROWS.exists() else []
 
 
 def interval(values: list[float]) -> tuple[float, float]:

@@ -154,9 +154,7 @@ def _settings(plan: StudyPlan, head: HeadPlan, levels: Point, n_classes: int, di
     if components is None or components >= dimension:
         return {"components": None}
     # Random ones have no entry, so that the tasks of earlier studies keep their names.
-    return (
-        {"components": components} if directions == "random" else {"components": components, "directions": directions}
-    )
+    return {"components": components} | ({} if directions == "random" else {"directions": directions})
 
 
 def _levels(plan: StudyPlan, head: HeadPlan, config: Mapping[str, Any]) -> dict[str, Any]:
