@@ -1,0 +1,50 @@
+"""Integers of any kind (Python, NumPy, torch) as Python's own, so that equal numbers hash and compare alike."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from ketfit.errors import ConfigError, KetFitError
+
+
+def as_integer(
+    value: Any, name: str, *, minimum: int | None = None, error: type[KetFitError] = ConfigError, hint: str = ""
+) -> int:
+    """Return `value` as a Python integer if it is one of any kind.
+
+    Every type with ``__index__`` counts as an integer, zero-dimensional integer arrays and tensors included. Booleans,
+    floats (also whole ones), strings and arrays with an axis do not.
+
+    Args:
+        value: What should be an integer.
+        name: What it is called in the error.
+        minimum: The smallest allowed value; None allows every integer.
+        error: The exception to raise.
+        hint: What else would be accepted, put at the end of the error, such as "None is the exact value".
+
+    Raises:
+        KetFitError: of the class `error`, if it is not an integer or less than `minimum`.
+
+    >>> import numpy as np
+    >>> as_integer(np.int64(3), "shots", minimum=1)
+    3
+    >>> as_integer(2.0, "shots", minimum=1)
+    Traceback (most recent call last):
+    ketfit.errors.ConfigError: shots=2.0: it must be a whole number of at least 1
+    """
+    number = value if type(value) is int else _index(value)
+    if number is None or (minimum is not None and number < minimum):
+        bound = "" if minimum is None else f" of at least {minimum}"
+        raise error(f"{name}={value!r}: it must be a whole number{bound}{f'; {hint}' if hint else ''}")
+    return number
+
+
+def _index(value: Any) -> int | None:
+    # bool, numpy.bool_ and tensors of booleans are numbers 0 and 1 to some of operator.index's callees.
+    if isinstance(value, bool) or getattr(value, "ndim", 0) or "bool" in str(getattr(value, "dtype", "")):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
