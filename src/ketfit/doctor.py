@@ -7,10 +7,9 @@ import platform
 import re
 from typing import Any
 
-import psutil
-
 import ketfit
 from ketfit.learn.body_sources import INSTALL, MPNET
+from ketfit.memory import available_memory
 from ketfit.model.config import MOST_QUBITS
 from ketfit.simulate.density import MOST_QUBITS as MOST_EXACT
 
@@ -44,7 +43,7 @@ def memory() -> dict[str, Any]:
 
     A state and, with gradients, a second one; for exact noise a density matrix and the one it is made from.
     """
-    free = psutil.virtual_memory().available
+    free = available_memory()
     return {
         "free_gib": round(free / 2**30, 1),
         "qubits": _widest(free, 4, base=2, most=MOST_QUBITS),

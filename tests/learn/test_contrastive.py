@@ -24,7 +24,7 @@ from ketfit.errors import (
     StorageError,
     TrainingError,
 )
-from ketfit.learn import contrastive, tuned
+from ketfit.learn import contrastive
 from ketfit.learn.body import Body, load_body
 from ketfit.learn.contrastive import alike, draw_pairs, spread_labels, tune_body
 from ketfit.learn.files import write_tensors
@@ -335,8 +335,8 @@ class TestBadInput:
     def test_too_little_memory_is_said_before_the_start(
         self, tiny_body: Body, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(tuned.psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
-        monkeypatch.setattr(tuned, "_ALWAYS_THERE", 0)
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10_000))
+        monkeypatch.setattr("ketfit.memory.ALWAYS_AVAILABLE", 0)
         monkeypatch.setattr(contrastive._Run, "train", lambda *_: pytest.fail("it started"))
         with pytest.raises(
             InsufficientMemoryError, match=r"tuning needs .* GiB \(.* of gradients and AdamW's averages, "

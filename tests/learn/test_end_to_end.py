@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ketfit.errors import ConfigError, DataError, InsufficientMemoryError, TrainingError
-from ketfit.learn import end_to_end, train, tuned
+from ketfit.learn import end_to_end, train
 from ketfit.learn.body import Body
 from ketfit.learn.classical import MLPHead
 from ketfit.learn.classifier import QuantumHeadClassifier
@@ -277,8 +277,8 @@ class TestBadInput:
     def test_too_little_memory_is_said_before_the_start(
         self, tiny_body: Body, linear: MLPHead, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(tuned.psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
-        monkeypatch.setattr(tuned, "_ALWAYS_THERE", 0)
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10_000))
+        monkeypatch.setattr("ketfit.memory.ALWAYS_AVAILABLE", 0)
         monkeypatch.setattr(end_to_end, "train", lambda *_, **__: pytest.fail("it started"))
         with pytest.raises(InsufficientMemoryError, match=r"tuning needs .* of copies of the weights"):
             tune_fully(tiny_body, linear, TEXTS, LABELS, QUICK)

@@ -17,10 +17,10 @@ from ketfit.learn.tuned import keep, own_chance, trainable_copy, tuned_folder
 
 
 def test_the_need_grows_with_what_is_trained(tiny_body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuned, "_ALWAYS_THERE", 0)
+    monkeypatch.setattr("ketfit.memory.ALWAYS_AVAILABLE", 0)
 
     def fits(available: int, sentences: int, last_layers: int | None = None, checkpoint: bool = False) -> bool:
-        monkeypatch.setattr(tuned.psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=available))
         try:
             tuned.check_memory(trainable_copy(tiny_body, last_layers), sentences, 20, copies=0, checkpoint=checkpoint)
         except InsufficientMemoryError:

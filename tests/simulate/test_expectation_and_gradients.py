@@ -214,8 +214,8 @@ def test_it_asks_for_less_memory_than_autograd_and_refuses_what_is_not_free(monk
     set_threads(2)
     circuit = Circuit(20, (), 0, 0)
     free = SimpleNamespace(available=5 * 2**22)  # of four states for two threads, in float32
-    monkeypatch.setattr("ketfit.simulate.statevector.psutil", SimpleNamespace(virtual_memory=lambda: free))
-    monkeypatch.setattr("ketfit.simulate.statevector._ALWAYS_THERE", 0)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    monkeypatch.setattr("ketfit.memory.ALWAYS_AVAILABLE", 0)
     weights, initial = torch.zeros(0), torch.zeros(4, 2**20)
     initial[:, 0] = 1
     found = expectation_and_gradients(circuit, weights, initial=initial, wrt=("weights",))

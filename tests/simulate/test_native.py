@@ -42,9 +42,6 @@ from tests.simulate.samples import (
     some_tensors,
 )
 
-MEMORY = "ketfit.simulate.statevector.psutil"
-
-
 # --- against the torch engine ------------------------------------------------------------------------------------
 
 # The shape of a tensor that a view of shape (rows, width) is taken of, and the view.
@@ -344,7 +341,7 @@ def test_a_circuit_of_no_gates_reads_the_amplitudes(n_qubits, dtype):
 @pytest.mark.parametrize(("n_qubits", "free"), [(30, 2**34), (20, 2**27), (45, None)])
 def test_gradients_that_no_memory_holds_are_refused(n_qubits, free, engine, monkeypatch):
     if free:
-        monkeypatch.setattr(f"{MEMORY}.virtual_memory", lambda: SimpleNamespace(available=free))
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=free))
     circuit = reuploading_circuit(n_qubits, 1, 1, 0, 1)
     weights, inputs = torch.zeros(circuit.n_weights, requires_grad=True), torch.zeros(64, n_qubits)
     with pytest.raises(InsufficientMemoryError, match=f"64 samples on {n_qubits} qubits need .* GiB"):
@@ -353,7 +350,7 @@ def test_gradients_that_no_memory_holds_are_refused(n_qubits, free, engine, monk
 
 def test_values_alone_need_memory_for_one_state_a_thread(monkeypatch, set_threads):
     set_threads(1)
-    monkeypatch.setattr(f"{MEMORY}.virtual_memory", lambda: SimpleNamespace(available=2**27))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**27))
     circuit = Circuit.from_gates(20, [ry(0, Angle("input", 0)), cx(0, 19)])
     inputs = torch.linspace(0, 3, 64)[:, None].requires_grad_()
     with pytest.raises(InsufficientMemoryError):

@@ -283,7 +283,7 @@ def test_signs_that_do_not_fit_are_refused(signs, message, engine):
 
 
 def test_outcomes_that_no_memory_holds_are_refused(monkeypatch):
-    monkeypatch.setattr("ketfit.simulate.statevector.psutil.virtual_memory", lambda: SimpleNamespace(available=2**27))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**27))
     circuit, batch = Circuit(12, (ry(0, Angle("input", 0)),), 0, 1), 2**14
     inputs = torch.zeros(batch, 1)
     with pytest.raises(InsufficientMemoryError, match="16384 samples on 12 qubits need"):

@@ -9,11 +9,11 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
 import torch
 from safetensors import SafetensorError
 from torch import nn
@@ -23,12 +23,11 @@ from ketfit.learn.body import Body, Tuning, load_body, quiet, read_transformer
 from ketfit.learn.body_sources import file_hashes, fingerprint
 from ketfit.learn.cache import cache_folder
 from ketfit.learn.files import place_folder
+from ketfit.memory import available_memory, memory_shortage
 from ketfit.model.tuning import TuneConfig
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-_ALWAYS_THERE = 2**26  # bytes; nobody wants an error about less
 
 
 def trainable_copy(body: Body, last_layers: int | None) -> SentenceTransformer:
@@ -78,8 +77,8 @@ def check_memory(
     }
     need = sum(parts.values())
     device = transformer.device
-    free = psutil.virtual_memory().available if device.type == "cpu" else _free_on(device)
-    if need > _ALWAYS_THERE and need > free:
+    available = available_memory if device.type == "cpu" else partial(_free_on, device)
+    if (free := memory_shortage(need, available)) is not None:
         listed = ", ".join(f"{size / 2**30:,.1f} GiB of {name}" for name, size in parts.items() if size)
         raise InsufficientMemoryError(
             f"tuning needs {need / 2**30:,.1f} GiB ({listed}) and {free / 2**30:,.1f} GiB are free on {device}; "

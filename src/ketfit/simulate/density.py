@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import torch
 from torch import Tensor
 
 from ketfit.circuit.circuit import Angle, Circuit, Gate
 from ketfit.errors import InputError, InsufficientMemoryError
+from ketfit.memory import memory_shortage
 from ketfit.simulate import _kernel
 from ketfit.simulate.native import ISA, check_finite
 from ketfit.simulate.noise import NoiseConfig, noisy_light_cone
@@ -225,8 +225,7 @@ def _check_memory(circuit: Circuit, batch: int, weights: Tensor, inputs: Tensor 
         states = 1 + min(batch, torch.get_num_threads()) * (4 + 2 * int(len(circuit.gates) ** 0.5))
     if initial is not None:
         states += batch * (6 if initial.requires_grad else 4)
-    free = psutil.virtual_memory().available
-    if states * state > free:
+    if (free := memory_shortage(states * state)) is not None:
         raise InsufficientMemoryError(
             f"{batch} density matrices on {circuit.n_qubits} qubits need {states * state / 2**30:,.1f} GiB at work and "
             f"{free / 2**30:,.1f} GiB are free; pass trajectories, or use a smaller batch or fewer qubits"

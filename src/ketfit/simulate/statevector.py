@@ -15,15 +15,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Literal
 
-import psutil
 import torch
 from torch import Tensor
 
 from ketfit.circuit.circuit import Circuit, Gate
 from ketfit.errors import ConfigError, InputError, InsufficientMemoryError
+from ketfit.memory import memory_shortage
 from ketfit.simulate.native import check_finite, check_joint, check_signs, expect, expect_and_differentiate
-
-_ALWAYS_THERE = 2**26  # bytes; asking the system costs as much as a small circuit
 
 Engine = Literal["auto", "native", "torch"]
 
@@ -358,10 +356,8 @@ def _check_memory(n_qubits: int, batch: int, columns: int, states: int, weights:
     """Refuse what does not fit before any of it is allocated: states, and a result of so many columns."""
     itemsize = weights.element_size()
     need = states * (itemsize << n_qubits) + batch * columns * itemsize
-    if need > _ALWAYS_THERE:
-        free = psutil.virtual_memory().available
-        if need > free:
-            raise InsufficientMemoryError(
-                f"{batch} samples on {n_qubits} qubits need {need / 2**30:,.1f} GiB and "
-                f"{free / 2**30:,.1f} GiB are free; use a smaller batch or fewer qubits"
-            )
+    if (free := memory_shortage(need)) is not None:
+        raise InsufficientMemoryError(
+            f"{batch} samples on {n_qubits} qubits need {need / 2**30:,.1f} GiB and "
+            f"{free / 2**30:,.1f} GiB are free; use a smaller batch or fewer qubits"
+        )

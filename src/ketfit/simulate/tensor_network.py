@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import torch
 
 from ketfit.circuit.circuit import Angle, Circuit, Gate
 from ketfit.circuit.export import angle_values
 from ketfit.errors import InputError, InsufficientMemoryError, MissingExtraError
+from ketfit.memory import available_memory
 
 _XOR = np.array([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]])  # control, out, in
 _ITEM = 8  # bytes of a float64
@@ -128,7 +128,7 @@ def network_expectation(
         raise InputError(f"this circuit reads {circuit.n_inputs} inputs; pass inputs of shape ({circuit.n_inputs},)")
     values = angle_values(circuit, weights, inputs)
     plans = [plan_contraction(circuit, qubit) for qubit in circuit.check_qubits(qubits)]
-    have = psutil.virtual_memory().available if memory is None else memory
+    have = available_memory() if memory is None else memory
     for plan in plans:
         if plan.bytes_needed > have:
             raise InsufficientMemoryError(

@@ -14,12 +14,12 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import torch
 from torch import Tensor
 
 from ketfit.circuit.circuit import Circuit
 from ketfit.errors import InputError, InsufficientMemoryError
+from ketfit.memory import memory_shortage
 from ketfit.simulate.noise import NoiseConfig, noisy_light_cone
 from ketfit.simulate.statevector import Engine, check_tensors, measure
 
@@ -93,7 +93,7 @@ def _check_memory(circuit: Circuit, rows: int, weights: Tensor, given_initial: b
     """Refuse what does not fit before any of it is drawn."""
     numbers = circuit.n_inputs + (2**circuit.n_qubits if given_initial else 0)
     needed = rows * (9 * circuit.n_qubits + 3 * len(circuit.gates) + numbers * weights.element_size())
-    if needed > 2**26 and needed > (free := psutil.virtual_memory().available):
+    if (free := memory_shortage(needed)) is not None:
         raise InsufficientMemoryError(
             f"{rows:,} trajectories in all need {needed / 2**30:,.1f} GiB and {free / 2**30:,.1f} GiB are free; "
             "use fewer, or a smaller batch"
