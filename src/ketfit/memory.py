@@ -36,7 +36,7 @@ def available_memory() -> int:
     memory alone.
     """
     left = [psutil.virtual_memory().available, *_left_in_groups(), *_left_below_limits()]
-    return max(0, min(left))
+    return max(0, int(min(left)))
 
 
 def memory_shortage(need: float, available: Callable[[], int] = available_memory) -> int | None:
