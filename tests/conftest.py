@@ -28,7 +28,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_body_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of one layer with random weights: 16-d, 256 tokens, some words and all ASCII letters and digits."""
+    """The body of `write_tiny_body`, with one layer."""
+    folder = tmp_path_factory.mktemp("tiny-body")
+    write_tiny_body(folder)
+    return folder
+
+
+def write_tiny_body(folder: Path, layers: int = 1) -> None:
+    """Write a BERT with random weights: 16-d, 256 tokens, some words and all ASCII letters and digits."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -47,12 +54,11 @@ def tiny_body_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = BertConfig(
         vocab_size=len(words),
         hidden_size=16,
-        num_hidden_layers=1,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=256,
     )
-    folder = tmp_path_factory.mktemp("tiny-body")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         BertModel(config).save_pretrained(folder)
@@ -66,7 +72,6 @@ def tiny_body_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "1_Pooling").mkdir()
     pooling = {"word_embedding_dimension": config.hidden_size, "pooling_mode_mean_tokens": True}
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-    return folder
 
 
 @pytest.fixture
