@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ketfit.errors import ConfigError, InputError
+from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig
 from ketfit.model.encoder import Encoder, initial_angles
 from ketfit.simulate.measurement import expectation
@@ -35,7 +36,8 @@ class QuantumHead(nn.Module):
         dtype: torch.float32 or torch.float64.
 
     Raises:
-        ConfigError: the embedding does not fit the encoders, or there are fewer than two classes.
+        ConfigError: the embedding does not fit the encoders, there are fewer than two classes, or a number is not an
+            integer.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class QuantumHead(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
+        embedding_dim, n_classes = as_integer(embedding_dim, "embedding_dim"), as_integer(n_classes, "n_classes")
         if n_classes < 2:
             raise ConfigError(f"n_classes={n_classes}: a classifier needs at least two")
         if embedding_dim < 1:
@@ -123,8 +126,12 @@ class QuantumHead(nn.Module):
         return head
 
     def step_cost(self, batch: int) -> StepCost | None:
-        """Circuits and shots that a QPU would run for one step of training; None if it trains without shots."""
-        config = self.config
+        """Circuits and shots that a QPU would run for one step of training; None if it trains without shots.
+
+        Raises:
+            ConfigError: `batch`, the samples of a step, is not an integer, or less than 1.
+        """
+        batch, config = as_integer(batch, "batch", minimum=1), self.config
         if config.shots is None or config.gradient in (None, "exact"):
             return None
         measured = range(config.n_measured)
