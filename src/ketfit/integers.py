@@ -81,7 +81,7 @@ def as_integers(
 
 def _index(value: Any) -> int | None:
     # bool, numpy.bool_ and tensors of booleans are numbers 0 and 1 to some of operator.index's callees.
-    if isinstance(value, bool) or getattr(value, "ndim", 0) or "bool" in str(getattr(value, "dtype", "")):
+    if isinstance(value, bool) or getattr(value, "ndim", 0) != 0 or "bool" in str(getattr(value, "dtype", "")):
         return None
     try:
         return operator.index(value)

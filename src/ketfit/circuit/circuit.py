@@ -52,8 +52,6 @@ class Gate:
     def __post_init__(self) -> None:
         if type(self.target) is not int:
             object.__setattr__(self, "target", as_integer(self.target, "target", error=CircuitError))
-        if type(self.control) is not int and self.control is not None:
-            object.__setattr__(self, "control", as_integer(self.control, "control", error=CircuitError))
         if self.name == "ry":
             if not isinstance(self.angle, Angle) or self.control is not None:
                 raise CircuitError(
@@ -62,6 +60,8 @@ class Gate:
         elif self.name == "cx":
             if self.control is None or self.angle is not None:
                 raise CircuitError("a 'cx' gate has a control and no angle; build it with cx(control, target)")
+            if type(self.control) is not int:
+                object.__setattr__(self, "control", as_integer(self.control, "control", error=CircuitError))
             if self.control == self.target:
                 raise CircuitError(f"a 'cx' gate needs two different qubits, got {self.target} twice")
         else:
@@ -185,10 +185,10 @@ class Circuit:
         Raises:
             CircuitError: a qubit is out of range, not an integer, or named twice.
         """
-        measured = self.check_qubits(qubits)
+        measured = as_integers(qubits, "qubits", error=CircuitError)
         key = ("light_cone", measured)
         if key not in self.memo:
-            self.memo[key] = self._light_cone(measured)
+            self.memo[key] = self._light_cone(self.check_qubits(measured))
         cone: Circuit = self.memo[key]
         return cone
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ketfit.errors import ConfigError, InputError
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig
+from ketfit.simulate.compiler import compiler_disabled
 from ketfit.simulate.measurement import expectation
 
 
@@ -33,6 +34,7 @@ class Encoder(nn.Module):
         self.n_slices = config.n_encoders if config.encoder_input == "slices" else 1
         self.weights = nn.Parameter(initial_angles(config.n_encoders, self.circuit.n_weights, generator=generator))
 
+    @compiler_disabled
     def forward(self, embeddings: Tensor) -> Tensor:
         """<Z> of every qubit, shape (batch, qpu_qubits), from embeddings of shape (batch, embedding_dim)."""
         return self.read(self.load(embeddings))

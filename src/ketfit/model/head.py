@@ -12,6 +12,7 @@ from ketfit.errors import ConfigError, InputError
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig
 from ketfit.model.encoder import Encoder, initial_angles
+from ketfit.simulate.compiler import compiler_disabled
 from ketfit.simulate.measurement import expectation
 from ketfit.simulate.mitigation import mitigated_expectation
 from ketfit.simulate.noise import noisy_light_cone
@@ -69,6 +70,7 @@ class QuantumHead(nn.Module):
         """Source of shots and trajectories; None is torch's default one."""
         self.to(dtype)
 
+    @compiler_disabled
     def forward(self, embeddings: Tensor) -> Tensor:
         """Logits of shape (batch, n_classes) from embeddings (batch, embedding_dim), or from what `load` makes of them.
 
