@@ -29,6 +29,16 @@ class QuantumHead(nn.Module):
 
         x -> encoders -> z = <Z> of every encoder qubit -> RY(s z), PQC1, ..., PQC2 -> m = <Z> of Q_m qubits -> linear
 
+    How m is measured follows ``training``, as dropout does, and not whether gradients are enabled:
+
+    - After `train` (where a new module stands) shots are differentiated by the configured `gradient`, and nothing is
+      mitigated.
+    - After `eval` m is what inference gives: an exact draw of the configured shots, or the mitigated value. A draw has
+      the gradient of its mean, whatever `gradient` says. A mitigated value is computed without gradients: none flows
+      through m to the angles and the encoders; only the linear layer, and a skip connection, have theirs.
+
+    Under torch.compile a head is called as it is, between two graphs.
+
     Args:
         config: The head's shape.
         embedding_dim: Width of the embeddings.
@@ -94,7 +104,7 @@ class QuantumHead(nn.Module):
 
     def _measure(self, inputs: Tensor) -> Tensor:
         """What is read from the QPU's circuit, shape (batch, n_measured): with the config's shots and noise."""
-        config = self.config
+        config, gradient = self.config, self.config.gradient
         device: dict[str, Any] = {
             "noise": config.noise,
             "trajectories": config.trajectories,
@@ -102,12 +112,13 @@ class QuantumHead(nn.Module):
             "generator": self.generator,
         }
         qubits = range(config.n_measured)
-        differentiated = torch.is_grad_enabled() and (self.weights.requires_grad or inputs.requires_grad)
-        if config.mitigation and not differentiated:
+        if not self.training and config.mitigation:
             return mitigated_expectation(
                 self.circuit, self.weights, inputs, qubits=qubits, mitigation=config.mitigation, **device
             )
-        return expectation(self.circuit, self.weights, inputs, qubits=qubits, gradient=config.gradient, **device)
+        if not self.training and config.shots is not None:
+            gradient = "straight_through"  # its value is the draw, and no circuits are run for its gradient
+        return expectation(self.circuit, self.weights, inputs, qubits=qubits, gradient=gradient, **device)
 
     def with_measurement(self, **settings: Any) -> QuantumHead:
         """A copy of this head, with its own parameters, whose QPU circuit runs under other shots and noise.

@@ -102,7 +102,7 @@ def draw(distribution: Tensor, shots: int, generator: torch.Generator | None = N
 def straight_through(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
     """The value of `draw` with the gradient of the mean."""
     mean = expectations(distribution)
-    return mean + (draw(distribution, shots, generator) - mean).detach()
+    return draw(distribution, shots, generator) + (mean - mean.detach())  # plus zero: to the last digit the draw
 
 
 def reparameterized(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
