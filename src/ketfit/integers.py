@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ketfit.errors import ConfigError, KetFitError
@@ -38,6 +39,44 @@ def as_integer(
         bound = "" if minimum is None else f" of at least {minimum}"
         raise error(f"{name}={value!r}: it must be a whole number{bound}{f'; {hint}' if hint else ''}")
     return number
+
+
+def as_integers(
+    values: Iterable[Any], name: str, *, minimum: int | None = None, error: type[KetFitError] = ConfigError
+) -> tuple[int, ...]:
+    """Return `values` as a tuple of Python integers, by position, if each of them is an integer of any kind.
+
+    Args:
+        values: A range, a sequence, or an array, tensor or Series with one axis; neither a string nor a mapping.
+        name: What it is called in the error.
+        minimum: The smallest allowed value; None allows every integer.
+        error: The exception to raise.
+
+    Raises:
+        KetFitError: of the class `error`, naming the place, if one is not an integer or less than `minimum`.
+
+    >>> import numpy as np
+    >>> as_integers(np.arange(3), "qubits")
+    (0, 1, 2)
+    >>> as_integers((0, 0.5), "qubits")
+    Traceback (most recent call last):
+    ketfit.errors.ConfigError: qubits[1]=0.5: it must be a whole number
+    """
+    if type(values) not in (tuple, range, list):
+        # Iterating over a table or a mapping would give its names, and over bytes their codes.
+        flat = getattr(values, "ndim", 1) == 1 and not isinstance(values, (str, bytes, bytearray, Mapping))
+        if not flat or not isinstance(values, Iterable):
+            raise error(f"{name}={values!r}: it must be a row of whole numbers, such as (0, 1)")
+    numbers = tuple(values)
+    for value in numbers:
+        if type(value) is not int:
+            break
+    else:
+        if minimum is None:
+            return numbers
+    return tuple(
+        as_integer(value, f"{name}[{place}]", minimum=minimum, error=error) for place, value in enumerate(numbers)
+    )
 
 
 def _index(value: Any) -> int | None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ketfit.integers import as_integer, as_integers
+
 if TYPE_CHECKING:
     import torch
 
@@ -20,6 +22,9 @@ def numpy_stream(seed: int, stream: Stream, *counters: int) -> np.random.Generat
         seed: The user's seed, a non-negative integer.
         stream: What the numbers are for.
         counters: Further numbers, such as the epoch, that each name a stream of their own.
+
+    Raises:
+        ConfigError: the seed or a counter is not an integer, or negative.
     """
     return np.random.default_rng(_sequence(seed, stream, counters))
 
@@ -33,4 +38,5 @@ def torch_stream(seed: int, stream: Stream, *counters: int) -> torch.Generator:
 
 
 def _sequence(seed: int, stream: Stream, counters: tuple[int, ...]) -> np.random.SeedSequence:
+    seed, counters = as_integer(seed, "seed", minimum=0), as_integers(counters, "counters", minimum=0)
     return np.random.SeedSequence([seed, zlib.crc32(stream.encode()), *counters])

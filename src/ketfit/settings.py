@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import operator
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import Self
 
@@ -29,10 +29,8 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, revalidate_instances="never")
 
     def __init__(self, /, **settings: Any) -> None:
-        # A grid over np.arange hands in NumPy's scalars, which strict validation would refuse.
-        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
         try:
-            super().__init__(**plain)
+            super().__init__(**_plain(settings))
         except ValidationError as error:
             raise ConfigError(_explain(type(self), error)) from None
 
@@ -101,6 +99,17 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not TOML in UTF-8: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    """`value` with Python's own numbers for those of NumPy, torch and pandas, which strict validation would refuse."""
+    if type(value) is dict:
+        return {key: _plain(each) for key, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    if hasattr(value, "tolist"):  # scalars, arrays, tensors, Series
+        return value.tolist()
+    return operator.index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
 
 
 def _explain(config: type[Config], error: ValidationError) -> str:

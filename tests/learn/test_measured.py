@@ -15,6 +15,7 @@ import torch
 from ketfit import HeadConfig, NoiseConfig, QuantumHead, QuantumHeadClassifier, TrainConfig
 from ketfit.errors import ConfigError, TrainingError
 from ketfit.learn.compare import repeated_accuracy
+from ketfit.learn.files import load_model
 from ketfit.simulate import measurement
 from ketfit.simulate.mitigation import mitigated_expectation
 
@@ -163,13 +164,10 @@ def test_the_head_passes_its_settings_on(monkeypatch: pytest.MonkeyPatch) -> Non
     expected = head.linear(measurement.expectation(head.circuit, head.weights, z, noise=NOISE))
     torch.testing.assert_close(head(x), expected)
     mitigated = head.with_measurement(noise=NOISE, mitigation=("readout",))
-    torch.testing.assert_close(mitigated(x), expected)  # not where something is differentiated
-    frozen = copy.deepcopy(mitigated).requires_grad_(False)
-    assert not torch.allclose(frozen(x), mitigated(x), atol=1e-4)  # nothing is differentiated there
-    with torch.no_grad():
-        values = mitigated_expectation(head.circuit, head.weights, z, noise=NOISE, mitigation=("readout",))
-        torch.testing.assert_close(mitigated(x), head.linear(values))
-        assert not torch.allclose(mitigated(x), expected, atol=1e-4)
+    torch.testing.assert_close(mitigated(x), expected)  # not where it is trained
+    values = mitigated_expectation(head.circuit, head.weights, z, noise=NOISE, mitigation=("readout",))
+    torch.testing.assert_close(mitigated.eval()(x), head.linear(values))
+    assert not torch.allclose(mitigated(x), expected, atol=1e-4)
 
 
 def test_parameter_shift_counts_what_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,3 +198,18 @@ def test_repeated_accuracy_tells_the_spread_of_draws() -> None:
     assert (result.lowest, result.highest, result.draws) == (min(shares), max(shares), 6)
     assert result.interval[0] < result.accuracy < result.interval[1]
     assert repeated_accuracy(fitted(), X, Y, 1).spread is None
+
+
+def test_loaded_head_is_in_evaluation_mode(tmp_path: Path) -> None:
+    fitted(**WAYS["mitigated"]).save_pretrained(tmp_path / "model")
+    head, _ = load_model(tmp_path / "model")
+    assert not any(module.training for module in head.modules())
+
+
+def test_prediction_from_training_mode_is_that_of_evaluation_mode() -> None:
+    """Whoever goes on training a fitted module by hand still predicts what inference gives."""
+    one, other = fitted(**WAYS["mitigated"]), fitted(**WAYS["mitigated"])
+    one.module_.train()
+    np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
+    assert one.module_.training
+    assert not other.module_.training

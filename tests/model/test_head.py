@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 
@@ -10,6 +11,8 @@ import torch
 from ketfit.errors import ConfigError, InputError
 from ketfit.model.config import HeadConfig
 from ketfit.model.head import QuantumHead
+from ketfit.simulate.mitigation import mitigated_expectation
+from ketfit.simulate.noise import NoiseConfig
 from tests.circuits import reference_expectation, reference_state
 
 SMALL = HeadConfig(n_qubits=3, main_layers=1)
@@ -345,6 +348,95 @@ def test_a_head_is_float32_until_it_is_doubled():
     assert double.dtype == torch.float64
     np.testing.assert_allclose(single.detach(), double.detach(), rtol=0, atol=1e-5)
     assert {tensor.dtype for tensor in module.state_dict().values()} == {torch.float64}
+
+
+# --- training and evaluation mode --------------------------------------------------------------------------------
+
+NOISE = NoiseConfig(depolarizing_2q=0.05, readout=((0.9, 0.2), (0.1, 0.8)))
+MEASURED = {
+    "shots": {"shots": 40},
+    "two qubits": {"shots": 40, "n_measured": 2},
+    "no shots in training": {"shots": 40, "gradient": "exact"},
+    "parameter shift": {"shots": 40, "gradient": "parameter_shift"},
+    "noise": {"noise": NOISE},
+    "trajectories and shots": {"shots": 40, "noise": NOISE, "trajectories": 4},
+    "mitigated": {"noise": NOISE, "mitigation": ("readout", "zero_noise")},
+    "mitigated shots": {"shots": 40, "noise": NOISE, "mitigation": ("readout", "zero_noise")},
+}
+EACH_MEASUREMENT = pytest.mark.parametrize("settings", MEASURED.values(), ids=MEASURED)
+
+
+def measured(module: QuantumHead, rows: torch.Tensor, seed: int = 3) -> torch.Tensor:
+    module.generator = torch.Generator().manual_seed(seed)
+    return module(rows)
+
+
+@EACH_MEASUREMENT
+def test_evaluation_mode_with_gradients_enabled_gives_the_values_of_inference(settings):
+    module, rows = head(SMALL.updated(**settings), 7).eval(), embeddings(5, 7)
+    found = measured(module, rows)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            assert torch.equal(measured(module, rows), found)
+    frozen = copy.deepcopy(module).requires_grad_(False)
+    assert torch.equal(measured(frozen, rows), found)
+    assert found.requires_grad
+
+
+def test_mitigated_evaluation_is_that_of_mitigated_expectation():
+    config = SMALL.updated(**MEASURED["mitigated"])
+    module, rows = head(config, 7).eval(), embeddings(5, 7)
+    z = module.encoder(rows)
+    values = mitigated_expectation(
+        module.circuit, module.weights, module.angle_scale * z, mitigation=config.mitigation, noise=NOISE
+    )
+    torch.testing.assert_close(module(rows), module.classify(values, z))
+
+
+@pytest.mark.parametrize("gradient", ["reparameterized", "straight_through", "parameter_shift", "exact"])
+def test_shots_in_evaluation_mode_scatter_as_binomial_counts(gradient):
+    module = head(SMALL.updated(shots=25, gradient=gradient), 7).eval()
+    row = embeddings(1, 7)
+    exact = module.with_measurement()._measure(module.angle_scale * module.encoder(row))
+    inputs = (module.angle_scale * module.encoder(row)).expand(4000, -1)
+    module.generator = torch.Generator().manual_seed(0)
+    drawn = module._measure(inputs).detach()
+    counts = (drawn + 1) / 2 * 25
+    torch.testing.assert_close(counts, counts.round())  # whole numbers, which Gaussian noise is not
+    spread = ((1 - exact**2) / 25).sqrt().item()
+    assert drawn.mean().item() == pytest.approx(exact.item(), abs=5 * spread / 4000**0.5)
+    assert drawn.std().item() == pytest.approx(spread, rel=0.1)
+
+
+def test_shots_in_evaluation_mode_have_the_gradient_of_the_mean():
+    module, rows = head(SMALL.updated(shots=25), 7).eval(), embeddings(5, 7)
+    measured(module, rows).sum().backward()
+    exact = module.with_measurement().eval()
+    exact.zero_grad()
+    exact(rows).sum().backward()
+    torch.testing.assert_close(module.weights.grad, exact.weights.grad)
+    torch.testing.assert_close(module.encoder.weights.grad, exact.encoder.weights.grad)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_mitigated_evaluation_has_gradients_of_the_linear_layer_alone(skip):
+    module = head(SMALL.updated(**MEASURED["mitigated"], skip_connection=skip), 7).eval()
+    module(embeddings(5, 7)).sum().backward()
+    assert module.linear.weight.grad.abs().max() > 0
+    assert module.weights.grad is None
+    assert (module.encoder.weights.grad is not None) == skip
+
+
+def test_training_mode_trains_as_configured_and_mitigates_nothing():
+    rows = embeddings(5, 7)
+    noisy = head(SMALL.updated(noise=NOISE), 7)
+    mitigated = head(SMALL.updated(**MEASURED["mitigated"]), 7)
+    torch.testing.assert_close(mitigated(rows), noisy(rows))
+    with torch.no_grad():  # the mode decides, not the gradients
+        torch.testing.assert_close(mitigated(rows), noisy(rows))
+    exact = head(SMALL.updated(shots=9, gradient="exact"), 7)
+    torch.testing.assert_close(exact(rows), head(SMALL, 7)(rows))
+    assert not torch.allclose(exact.eval()(rows), head(SMALL, 7)(rows))
 
 
 # --- errors ------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ketfit.circuit.circuit import Angle, Circuit, Gate, cx, ry
 from ketfit.errors import CircuitError
+from ketfit.integers import as_integer
 
 
 def ring_layers(n_qubits: int, layers: int, connectivity: int, rotation_wall: bool = True) -> Circuit:
@@ -22,14 +23,19 @@ def ring_layers(n_qubits: int, layers: int, connectivity: int, rotation_wall: bo
         rotation_wall: Whether the column of RY follows the first layer.
 
     Raises:
-        CircuitError: a number is out of range.
+        CircuitError: a number is out of range, or not an integer.
     """
-    _check_rings(n_qubits, connectivity, layers=layers)
+    n_qubits, connectivity, layers = _check_rings(n_qubits, connectivity, layers=layers)
     return Circuit.from_gates(n_qubits, _rings(n_qubits, layers, connectivity, rotation_wall, first_weight=0))
 
 
 def count_ring_weights(n_qubits: int, layers: int, connectivity: int, rotation_wall: bool = True) -> int:
-    """How many weights `ring_layers` has, without building it."""
+    """Return how many weights `ring_layers` has, without building it.
+
+    Raises:
+        CircuitError: a number is out of range, or not an integer.
+    """
+    n_qubits, connectivity, layers = _check_rings(n_qubits, connectivity, layers=layers)
     return n_qubits * (connectivity * layers + (rotation_wall and layers > 0))
 
 
@@ -66,9 +72,12 @@ def reuploading_circuit(
         rotation_wall: Whether both have their column of RY.
 
     Raises:
-        CircuitError: a number is out of range.
+        CircuitError: a number is out of range, or not an integer.
     """
-    _check_rings(n_qubits, connectivity, reupload_layers=reupload_layers, main_layers=main_layers)
+    n_qubits, connectivity, reupload_layers, main_layers = _check_rings(
+        n_qubits, connectivity, reupload_layers=reupload_layers, main_layers=main_layers
+    )
+    n_reuploads = as_integer(n_reuploads, "n_reuploads", error=CircuitError)
     if n_reuploads < 1:
         raise CircuitError(f"n_reuploads={n_reuploads}: the inputs must be loaded at least once")
     block = count_ring_weights(n_qubits, reupload_layers, connectivity, rotation_wall)
@@ -97,11 +106,16 @@ def _rings(n_qubits: int, layers: int, connectivity: int, rotation_wall: bool, f
                 weight += 1
 
 
-def _check_rings(n_qubits: int, connectivity: int, **layers: int) -> None:
+def _check_rings(n_qubits: int, connectivity: int, **layers: int) -> tuple[int, ...]:
+    """The numbers as Python integers, in the order of the arguments."""
+    n_qubits = as_integer(n_qubits, "n_qubits", error=CircuitError)
+    connectivity = as_integer(connectivity, "connectivity", error=CircuitError)
     if n_qubits < 2:
         raise CircuitError(f"n_qubits={n_qubits}: a ring needs at least two qubits")
     if not 1 <= connectivity < n_qubits:
         raise CircuitError(f"connectivity={connectivity}: with {n_qubits} qubits it goes from 1 to {n_qubits - 1}")
-    for name, value in layers.items():
+    whole = {name: as_integer(value, name, error=CircuitError) for name, value in layers.items()}
+    for name, value in whole.items():
         if value < 0:
             raise CircuitError(f"{name}={value}: it cannot be negative")
+    return n_qubits, connectivity, *whole.values()

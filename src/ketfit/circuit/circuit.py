@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from ketfit.errors import CircuitError
+from ketfit.integers import as_integer, as_integers
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,9 @@ class Angle:
     """The angle of a rotation, in radians: entry `index` of the weights or of the inputs.
 
     Weights are trained and shared by a batch; inputs differ from sample to sample.
+
+    Raises:
+        CircuitError: another source, or an index that is negative or not an integer.
     """
 
     source: Literal["weight", "input"]
@@ -24,6 +28,8 @@ class Angle:
     def __post_init__(self) -> None:
         if self.source not in ("weight", "input"):
             raise CircuitError(f"an angle comes from 'weight' or 'input', not from {self.source!r}")
+        if type(self.index) is not int:
+            object.__setattr__(self, "index", as_integer(self.index, "index", error=CircuitError))
         if self.index < 0:
             raise CircuitError(f"the index of an angle starts at 0, got {self.index}")
 
@@ -33,6 +39,9 @@ class Gate:
     """RY(angle) on `target`, or CNOT from `control` to `target`. Build one with `ry` or `cx`.
 
     RY(t) = [[cos t/2, -sin t/2], [sin t/2, cos t/2]].
+
+    Raises:
+        CircuitError: an unknown name, a missing or superfluous control or angle, or a qubit that is not an integer.
     """
 
     name: Literal["ry", "cx"]
@@ -41,12 +50,18 @@ class Gate:
     angle: Angle | None = None
 
     def __post_init__(self) -> None:
+        if type(self.target) is not int:
+            object.__setattr__(self, "target", as_integer(self.target, "target", error=CircuitError))
         if self.name == "ry":
-            if self.angle is None or self.control is not None:
-                raise CircuitError("an 'ry' gate has an angle and no control; build it with ry(qubit, angle)")
+            if not isinstance(self.angle, Angle) or self.control is not None:
+                raise CircuitError(
+                    "an 'ry' gate has an angle and no control; build it with ry(qubit, Angle('weight', index))"
+                )
         elif self.name == "cx":
             if self.control is None or self.angle is not None:
                 raise CircuitError("a 'cx' gate has a control and no angle; build it with cx(control, target)")
+            if type(self.control) is not int:
+                object.__setattr__(self, "control", as_integer(self.control, "control", error=CircuitError))
             if self.control == self.target:
                 raise CircuitError(f"a 'cx' gate needs two different qubits, got {self.target} twice")
         else:
@@ -88,6 +103,8 @@ class Circuit:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "gates", tuple(self.gates))
+        for name in ("n_qubits", "n_weights", "n_inputs"):
+            object.__setattr__(self, name, as_integer(getattr(self, name), name, error=CircuitError))
         if self.n_qubits < 1:
             raise CircuitError(f"a circuit needs at least one qubit, got n_qubits={self.n_qubits}")
         sizes = {"weight": self.n_weights, "input": self.n_inputs}
@@ -166,9 +183,9 @@ class Circuit:
         the control. Weights and inputs keep their numbers, so the same arrays fit both circuits.
 
         Raises:
-            CircuitError: a qubit is out of range.
+            CircuitError: a qubit is out of range, not an integer, or named twice.
         """
-        measured = tuple(qubits)
+        measured = as_integers(qubits, "qubits", error=CircuitError)
         key = ("light_cone", measured)
         if key not in self.memo:
             self.memo[key] = self._light_cone(self.check_qubits(measured))
@@ -193,21 +210,26 @@ class Circuit:
                 kept.append(gate)
         return Circuit(self.n_qubits, tuple(reversed(kept)), self.n_weights, self.n_inputs)
 
-    def check_qubits(self, qubits: Iterable[int]) -> tuple[int, ...]:
-        """`qubits` as a tuple, if each is one of this circuit's and none comes twice.
+    def check_qubits(self, qubits: Iterable[int], name: str = "qubits") -> tuple[int, ...]:
+        """Return `qubits` as a tuple of Python integers, if each is one of this circuit's and none comes twice.
+
+        Args:
+            qubits: Integers of any kind, by position: a sequence, or an array, tensor or Series with one axis.
+            name: What they are called in the error.
 
         Raises:
             CircuitError: otherwise.
         """
-        qubits = tuple(qubits)
-        if ("checked", qubits) in self.memo:
-            return qubits
-        if not qubits:
+        # Python's own integers before anything is looked up: True and 1.0 hash as 1 does, and tensors by identity.
+        measured = as_integers(qubits, name, error=CircuitError)
+        if ("checked", measured) in self.memo:
+            return measured
+        if not measured:
             raise CircuitError("name at least one qubit to measure")
-        for qubit in qubits:
+        for qubit in measured:
             if not 0 <= qubit < self.n_qubits:
                 raise CircuitError(f"qubit {qubit} cannot be measured; the circuit has qubits 0 to {self.n_qubits - 1}")
-        if len(set(qubits)) < len(qubits):
-            raise CircuitError(f"a qubit is measured twice in {qubits}; name each once")
-        self.memo["checked", qubits] = True
-        return qubits
+        if len(set(measured)) < len(measured):
+            raise CircuitError(f"a qubit is measured twice in {measured}; name each once")
+        self.memo["checked", measured] = True
+        return measured

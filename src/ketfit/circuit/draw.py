@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from ketfit.circuit.circuit import Angle, Circuit, Gate
 from ketfit.circuit.export import angle_values, measured_qubits
 from ketfit.errors import MissingExtraError
+from ketfit.integers import as_integer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +71,8 @@ def draw_text(
 
     Raises:
         InputError: the numbers are of another shape or not finite.
-        CircuitError: a measured qubit is out of range or named twice.
+        CircuitError: a measured qubit is out of range, not an integer, or named twice.
+        ConfigError: the width is not an integer, or less than 1.
     """
     values = angle_values(circuit, weights, inputs)
     ends = frozenset(measured_qubits(circuit, measured))
@@ -78,7 +80,8 @@ def draw_text(
     columns = [_text_column(column, circuit.n_qubits, values) for column in pack_columns(circuit)]
     indent = len(f"q{circuit.n_qubits - 1}: ")
     frame = indent + len("─ <Z>")
-    parts = fold_columns([len(column[0]) for column in columns], None if width is None else width - frame)
+    room = None if width is None else as_integer(width, "width", minimum=1, hint="None never folds") - frame
+    parts = fold_columns([len(column[0]) for column in columns], room)
     drawn = []
     for part in parts:
         mark = "─" if part.start == 0 else "«"
@@ -111,7 +114,7 @@ def draw_figure(
 
     Raises:
         InputError: the numbers are of another shape or not finite.
-        CircuitError: a measured qubit is out of range or named twice.
+        CircuitError: a measured qubit is out of range, not an integer, or named twice.
         MissingExtraError: matplotlib is not installed.
     """
     try:

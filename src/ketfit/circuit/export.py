@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ketfit.circuit.circuit import Angle, Circuit
-from ketfit.errors import InputError, MissingExtraError
+from ketfit.errors import CircuitError, InputError, MissingExtraError
+from ketfit.integers import as_integers
 
 if TYPE_CHECKING:
     from pennylane.measurements import ExpectationMP
@@ -57,7 +58,7 @@ def to_qasm3(
 
     Raises:
         InputError: the numbers are of another shape or not finite.
-        CircuitError: a measured qubit is out of range or named twice.
+        CircuitError: a measured qubit is out of range, not an integer, or named twice.
     """
     values = angle_values(circuit, weights, inputs)
     qubits = measured_qubits(circuit, measured)
@@ -98,7 +99,7 @@ def to_qiskit(
 
     Raises:
         InputError: the numbers are of another shape or not finite.
-        CircuitError: a measured qubit is out of range or named twice.
+        CircuitError: a measured qubit is out of range, not an integer, or named twice.
         MissingExtraError: Qiskit is not installed.
     """
     try:
@@ -135,7 +136,7 @@ def to_pennylane(circuit: Circuit, measured: Iterable[int] = (0,)) -> Callable[.
         measured: The qubits to read out.
 
     Raises:
-        CircuitError: a measured qubit is out of range or named twice.
+        CircuitError: a measured qubit is out of range, not an integer, or named twice.
         MissingExtraError: PennyLane is not installed.
         InputError: on a call, an array is missing or of another shape.
     """
@@ -144,7 +145,7 @@ def to_pennylane(circuit: Circuit, measured: Iterable[int] = (0,)) -> Callable[.
     except ImportError as error:
         raise MissingExtraError("Converting to PennyLane", "'ketfit[pennylane]'") from error
 
-    qubits = circuit.check_qubits(measured)
+    qubits = circuit.check_qubits(measured, "measured")
     dimension = 2**circuit.n_qubits
 
     def quantum_function(weights: Any = None, inputs: Any = None, initial: Any = None) -> list[ExpectationMP]:
@@ -196,7 +197,7 @@ def _array(name: str, values: Any, size: int, *, batched: bool) -> Any:
 
 def measured_qubits(circuit: Circuit, measured: Iterable[int]) -> tuple[int, ...]:
     """The qubits to measure, checked; unlike `Circuit.check_qubits` it takes none as none."""
-    qubits = tuple(measured)
+    qubits = as_integers(measured, "measured", error=CircuitError)
     return circuit.check_qubits(qubits) if qubits else ()
 
 

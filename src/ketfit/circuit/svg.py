@@ -10,6 +10,7 @@ from ketfit.circuit.circuit import Angle, Circuit, Gate
 from ketfit.circuit.draw import Column, fold_columns, pack_columns
 from ketfit.circuit.export import angle_values, measured_qubits
 from ketfit.errors import CircuitError
+from ketfit.integers import as_integer
 
 # Pixels: the distance of two wires, the size of a box, the widths of columns of CNOTs and of boxes, and of both ends;
 # the height of the names of sections, and of the gap between the parts of a folded drawing.
@@ -92,11 +93,12 @@ def _named_columns(circuit: Circuit, sections: Sequence[tuple[str, int]]) -> Ite
     if not sections:
         yield from (("", column) for column in pack_columns(circuit))
         return
-    named = sum(gates for _, gates in sections)
-    if named != len(circuit.gates) or any(gates < 0 for _, gates in sections):
+    sizes = [as_integer(gates, f"sections[{place}]", error=CircuitError) for place, (_, gates) in enumerate(sections)]
+    named = sum(sizes)
+    if named != len(circuit.gates) or min(sizes) < 0:
         raise CircuitError(f"the sections name {named} gates; the circuit has {len(circuit.gates)}")
     start = 0
-    for name, gates in sections:
+    for (name, _), gates in zip(sections, sizes, strict=True):
         own = Circuit(circuit.n_qubits, circuit.gates[start : start + gates], circuit.n_weights, circuit.n_inputs)
         yield from ((name, column) for column in pack_columns(own))
         start += gates

@@ -15,6 +15,7 @@ from ketfit.energy.qpu import Assumption, NativeGates, native_gates, qpu_cost
 from ketfit.energy.quantities import Kind
 from ketfit.energy.simulation import contraction_cost, statevector_cost
 from ketfit.errors import InputError
+from ketfit.integers import as_integer, as_integers
 from ketfit.model.config import HeadConfig
 
 MOST_QUBITS = 80
@@ -99,8 +100,12 @@ class Comparison:
         return max(2, self.head.connectivity + 1, self.head.n_measured)
 
     def rows(self, processors: Sequence[ProcessorProfile], widths: Sequence[int]) -> Iterator[Row]:
-        """Energies of each device at each width; none where a state does not fit and devices cannot be joined."""
-        for qubits in widths:
+        """Energies of each device at each width; none where a state does not fit and devices cannot be joined.
+
+        Raises:
+            InputError: a width is not an integer.
+        """
+        for qubits in as_integers(widths, "widths", error=InputError):
             circuit, gates = _circuit(self.head, qubits), _gates(self.head, qubits, self.qpu.entangler)
             low, high = (qpu_cost(gates, 1, shots, self.qpu).energy.joules for shots in self.shots[1:])
             cost = qpu_cost(gates, 1, self.shots[0], self.qpu)
@@ -120,11 +125,12 @@ class Comparison:
         None where the contraction does not fit into the processor's memory.
 
         Raises:
+            InputError: a width is not an integer.
             MissingExtraError: cotengra is not installed.
         """
         from ketfit.simulate.tensor_network import plan_contraction
 
-        for qubits in widths:
+        for qubits in as_integers(widths, "widths", error=InputError):
             circuit = _circuit(self.head, qubits)
             plans = [plan_contraction(circuit, qubit) for qubit in range(self.head.n_measured)]
             if max(plan.bytes_needed for plan in plans) > 1e9 * processor.memory_gb.value:
@@ -140,12 +146,14 @@ class Comparison:
         The counter counts all that the machine does meanwhile: let it do nothing else.
 
         Raises:
+            InputError: `qubits` is not an integer.
             MeterError: the counter cannot be read.
         """
         import torch
 
         from ketfit.simulate.measurement import expectation
 
+        qubits = as_integer(qubits, "qubits", error=InputError)
         circuit = _circuit(self.head, qubits)
         generator = torch.Generator().manual_seed(0)
         weights, inputs = (

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ketfit.circuit.circuit import Circuit
 from ketfit.circuit.export import angle_values, to_qasm3, to_qiskit
 from ketfit.errors import ConfigError, InputError
+from ketfit.integers import as_integer
 
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
@@ -44,7 +45,7 @@ class BoundCircuit:
 
     Raises:
         InputError: a number is missing or not finite.
-        CircuitError: a measured qubit is out of range or named twice, or there is none.
+        CircuitError: a measured qubit is out of range, not an integer, or named twice, or there is none.
     """
 
     circuit: Circuit
@@ -54,7 +55,7 @@ class BoundCircuit:
 
     def __post_init__(self) -> None:
         angle_values(self.circuit, self.weights, self.inputs)
-        self.circuit.check_qubits(self.measured)
+        object.__setattr__(self, "measured", self.circuit.check_qubits(self.measured, "measured"))
 
     @cached_property
     def qasm(self) -> str:
@@ -184,16 +185,18 @@ class Backend(Protocol):
         ...
 
 
-def check_submission(description: Description, circuits: Sequence[BoundCircuit], shots: int, tag: str) -> None:
+def check_submission(description: Description, circuits: Sequence[BoundCircuit], shots: int, tag: str) -> int:
     """Refuse a job that a backend's limits do not allow; call it first in `Backend.submit`.
+
+    Returns:
+        The shots as a Python integer.
 
     Raises:
         ConfigError: too many shots, or a tag that no provider would take.
         InputError: no circuits, too many, or one that is too wide.
     """
     limits = description.limits
-    if isinstance(shots, bool) or not isinstance(shots, int) or shots < 1:
-        raise ConfigError(f"shots={shots!r}: it must be a whole number of at least 1")
+    shots = as_integer(shots, "shots", minimum=1)
     if limits.shots is not None and shots > limits.shots:
         raise ConfigError(f"shots={shots:,}: {description.name} takes at most {limits.shots:,}")
     if not TAG.fullmatch(tag):
@@ -205,6 +208,7 @@ def check_submission(description: Description, circuits: Sequence[BoundCircuit],
     widest = max(circuit.circuit.n_qubits for circuit in circuits)
     if limits.qubits is not None and widest > limits.qubits:
         raise InputError(f"a circuit has {widest} qubits; {description.name} has {limits.qubits}")
+    return shots
 
 
 def options_key(description: Description) -> dict[str, Any]:

@@ -138,7 +138,7 @@ class IBMBackend:
             RateLimitError, RefusedError: it was not accepted.
             BackendTimeoutError, ServerError, ConnectionLostError: it may have been.
         """
-        check_submission(self._description, circuits, shots, tag)
+        shots = check_submission(self._description, circuits, shots, tag)
         inputs = self._written(circuits, shots)
         try:
             self.transport.authorize()

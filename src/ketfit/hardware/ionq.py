@@ -143,7 +143,7 @@ class IonQBackend:
             RateLimitError, RefusedError: it was not accepted.
             BackendTimeoutError, ServerError, ConnectionLostError: it may have been.
         """
-        check_submission(self._description, circuits, shots, tag)
+        shots = check_submission(self._description, circuits, shots, tag)
         if self.mitigation != "none" and shots < DEBIASED_SHOTS:
             raise RefusedError(f"shots={shots}, nothing was sent: IonQ debiases from {DEBIASED_SHOTS} shots on")
         compiler = self._compiled()

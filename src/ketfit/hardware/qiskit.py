@@ -166,7 +166,7 @@ class QiskitBackend(KeptJobs):
         Raises:
             RefusedError: the backend cannot run it.
         """
-        check_submission(self._description, circuits, shots, tag)
+        shots = check_submission(self._description, circuits, shots, tag)
         from qiskit import QiskitError
 
         number = self.next_number()

@@ -77,7 +77,7 @@ class Simulator(KeptJobs):
 
     def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
         """Run a job and keep its counts."""
-        check_submission(self._description, circuits, shots, tag)
+        shots = check_submission(self._description, circuits, shots, tag)
         number = self.next_number()
         return self.keep(number, tag, shots, sample(circuits, shots, self.seed, number, self.noise, self.trajectories))
 

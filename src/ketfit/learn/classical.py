@@ -24,6 +24,7 @@ from torch import nn
 from typing_extensions import Self
 
 from ketfit.errors import ConfigError
+from ketfit.integers import as_integer
 from ketfit.learn.estimator import ClassWeight, TorchHeadClassifier
 from ketfit.model.config import TrainConfig
 from ketfit.model.head import seeded_linear
@@ -101,16 +102,18 @@ class ProjectedLogisticRegressionHead(ClassifierMixin, BaseEstimator):  # type: 
         return self
 
     def _projection(self, X: NDArray[Any]) -> PCA | GaussianRandomProjection:
+        n_components = as_integer(self.n_components, "n_components", minimum=1)
         if self.directions == "random":
-            return GaussianRandomProjection(self.n_components, random_state=self.seed)
+            seed = as_integer(self.seed, "seed", minimum=0)
+            return GaussianRandomProjection(n_components, random_state=seed)
         if self.directions != "principal":
             raise ConfigError(f"directions={self.directions!r}: they are random or principal")
-        if X.ndim == 2 and self.n_components > min(X.shape):
+        if X.ndim == 2 and n_components > min(X.shape):
             raise ConfigError(
-                f"n_components={self.n_components}: {len(X)} embeddings of width {X.shape[1]} have "
+                f"n_components={n_components}: {len(X)} embeddings of width {X.shape[1]} have "
                 f"{min(X.shape)} principal directions; use fewer"
             )
-        return PCA(self.n_components, svd_solver="full")
+        return PCA(n_components, svd_solver="full")
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The most probable of `classes_` for each embedding, shape (n,)."""
@@ -207,7 +210,7 @@ class MLPHead(TorchHeadClassifier):
         self.activation = activation
 
     def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator, dtype: torch.dtype) -> nn.Module:
-        hidden = self.hidden
+        hidden = as_integer(self.hidden, "hidden")
         if self.match_parameters is not None:
             hidden = matching_hidden_units(self.match_parameters, embedding_dim, n_classes)
         if hidden < 0:
@@ -237,5 +240,11 @@ def matching_hidden_units(n_parameters: int, embedding_dim: int, n_classes: int)
     """Hidden units, at least one, with which a perceptron comes closest to `n_parameters` in total.
 
     It has hidden (embedding_dim + 1) + (hidden + 1) n_classes of them.
+
+    Raises:
+        ConfigError: a number is not an integer, or less than 1.
     """
+    n_parameters = as_integer(n_parameters, "match_parameters", minimum=1)
+    embedding_dim = as_integer(embedding_dim, "embedding_dim", minimum=1)
+    n_classes = as_integer(n_classes, "n_classes", minimum=1)
     return max(1, round((n_parameters - n_classes) / (embedding_dim + 1 + n_classes)))

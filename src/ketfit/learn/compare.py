@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from ketfit.integers import as_integer
 from ketfit.learn.classical import LogisticRegressionHead, MLPHead, SVCHead
 from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.learn.data import Split
@@ -109,7 +110,11 @@ def repeated_accuracy(head: Head, embeddings: NDArray[Any], labels: NDArray[Any]
         embeddings: Shape (n, embedding_dim).
         labels: Shape (n,).
         draws: At least 1.
+
+    Raises:
+        ConfigError: `draws` is not an integer, or less than 1.
     """
+    draws = as_integer(draws, "draws", minimum=1)
     return accuracy_of_draws([int((head.predict(embeddings) == labels).sum()) for _ in range(draws)], len(labels))
 
 
@@ -117,6 +122,7 @@ def measure_head(
     head: QuantumHeadClassifier, embeddings: NDArray[Any], labels: NDArray[Any], draws: int
 ) -> tuple[RepeatedAccuracy, Report]:
     """As `repeated_accuracy`, and what the same draws say of each class and of the probabilities."""
+    draws = as_integer(draws, "draws", minimum=1)
     probabilities = [head.predict_proba(embeddings) for _ in range(draws)]
     correct = [int((head.classes_[draw.argmax(axis=1)] == labels).sum()) for draw in probabilities]
     return accuracy_of_draws(correct, len(labels)), report(probabilities, labels, head.classes_)

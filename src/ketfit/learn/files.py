@@ -117,6 +117,8 @@ def fetch_model(name: str | Path, revision: str | None = None) -> hub.Snapshot:
 def load_model(folder: str | Path) -> tuple[QuantumHead, ModelRecord]:
     """The head and the record of a model folder, if every tensor and every setting is as it was saved.
 
+    The head is in evaluation mode; call its `train` before training it further.
+
     Raises:
         ModelFileError: a file is missing, damaged, of another version, or does not fit the others.
     """
@@ -145,7 +147,7 @@ def load_model(folder: str | Path) -> tuple[QuantumHead, ModelRecord]:
     if not intact:  # asked last, because the questions before have better answers
         raise ModelFileError(f"{folder / RECORD} is not as it was saved; save or download the model again")
     head.load_state_dict(tensors)
-    return head, record
+    return head.eval(), record
 
 
 def _shapes(record: ModelRecord) -> dict[str, tuple[int, ...]]:

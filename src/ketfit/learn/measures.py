@@ -14,6 +14,8 @@ from scipy.optimize import minimize_scalar
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 from torch import Tensor, nn
 
+from ketfit.integers import as_integer
+
 TEMPERATURES = (0.05, 20.0)
 """Where the best temperature is looked for."""
 
@@ -93,7 +95,12 @@ def _defined(share: float) -> float | None:
 
 
 def calibration(probabilities: NDArray[np.float64], codes: NDArray[np.int64], bins: int = 15) -> Calibration:
-    """How well probabilities of shape (n, n_classes) fit the true columns `codes`, shape (n,)."""
+    """How well probabilities of shape (n, n_classes) fit the true columns `codes`, shape (n,).
+
+    Raises:
+        ConfigError: `bins` is not an integer, or less than 1.
+    """
+    bins = as_integer(bins, "bins", minimum=1)
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == codes
     which = np.minimum((confidence * bins).astype(int), bins - 1)

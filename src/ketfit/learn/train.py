@@ -136,8 +136,13 @@ def evaluate(module: nn.Module, samples: Samples, batch_size: int) -> tuple[floa
 
 @torch.no_grad()
 def predict_logits(module: nn.Module, x: Tensor, batch_size: int) -> Tensor:
-    """Logits of shape (n, n_classes), computed `batch_size` rows at a time."""
-    return torch.cat([module(rows) for rows in torch.split(x, batch_size)])
+    """Logits of shape (n, n_classes), computed `batch_size` rows at a time, with the module in evaluation mode."""
+    was_training = module.training
+    module.eval()
+    try:
+        return torch.cat([module(rows) for rows in torch.split(x, batch_size)])
+    finally:
+        module.train(was_training)
 
 
 def learning_rate(config: TrainConfig, epoch: int) -> float:

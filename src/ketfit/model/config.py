@@ -12,6 +12,7 @@ from typing_extensions import Self
 from ketfit.circuit.ansatz import count_ring_weights, encoder_circuit, reuploading_circuit
 from ketfit.circuit.circuit import Circuit
 from ketfit.errors import ConfigError
+from ketfit.integers import as_integer
 from ketfit.model.tuning import Precision, TuneConfig, read_tuning
 from ketfit.settings import Config, Finite, Positive
 from ketfit.simulate.density import MOST_QUBITS as MOST_EXACT
@@ -167,7 +168,12 @@ class HeadConfig(Config):
         Args:
             embedding_dim: Width of the embedding.
             n_classes: Number of classes.
+
+        Raises:
+            ConfigError: a number is not an integer, or less than 1.
         """
+        embedding_dim = as_integer(embedding_dim, "embedding_dim", minimum=1)
+        n_classes = as_integer(n_classes, "n_classes", minimum=1)
         n_qubits = max(2, embedding_dim.bit_length())  # room for embedding_dim + 1 amplitudes
         several = n_classes > 2
         return cls(

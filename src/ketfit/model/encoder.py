@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ketfit.errors import ConfigError, InputError
+from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig
+from ketfit.simulate.compiler import compiler_disabled
 from ketfit.simulate.measurement import expectation
 
 
@@ -21,17 +23,18 @@ class Encoder(nn.Module):
         generator: Source of the initial angles.
 
     Raises:
-        ConfigError: the embedding is wider than the amplitudes of an encoder.
+        ConfigError: the embedding is wider than the amplitudes of an encoder, or its width is not an integer.
     """
 
     def __init__(self, config: HeadConfig, embedding_dim: int, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
         self.circuit = config.encoder_circuit()
-        self.widths = slice_widths(config, embedding_dim)
+        self.widths = slice_widths(config, as_integer(embedding_dim, "embedding_dim", minimum=1))
         self.n_slices = config.n_encoders if config.encoder_input == "slices" else 1
         self.weights = nn.Parameter(initial_angles(config.n_encoders, self.circuit.n_weights, generator=generator))
 
+    @compiler_disabled
     def forward(self, embeddings: Tensor) -> Tensor:
         """<Z> of every qubit, shape (batch, qpu_qubits), from embeddings of shape (batch, embedding_dim)."""
         return self.read(self.load(embeddings))
@@ -72,13 +75,15 @@ def load_amplitudes(embeddings: Tensor, n_qubits: int, reference_amplitude: floa
         Shape (batch, 2**n_qubits), rows of norm 1, differentiable.
 
     Raises:
-        ConfigError: the embedding (with its reference amplitude) is wider than 2**n_qubits.
+        ConfigError: the embedding (with its reference amplitude) is wider than 2**n_qubits, or `n_qubits` is no number
+            of qubits.
         InputError: an embedding is zero or not finite.
     """
     if embeddings.dim() != 2 or not embeddings.shape[1] or not embeddings.is_floating_point():
         raise InputError(
             f"embeddings are {embeddings.dtype} of shape {tuple(embeddings.shape)}; make them float and 2-d"
         )
+    n_qubits = as_integer(n_qubits, "n_qubits", minimum=1)
     check_width(embeddings.shape[1], n_qubits, reference_amplitude)
     if not torch.isfinite(embeddings).all():
         row = int((~torch.isfinite(embeddings).all(dim=1)).nonzero()[0])

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ketfit.errors import ConfigError, InputError
+from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig
 from ketfit.model.encoder import Encoder, initial_angles
+from ketfit.simulate.compiler import compiler_disabled
 from ketfit.simulate.measurement import expectation
 from ketfit.simulate.mitigation import mitigated_expectation
 from ketfit.simulate.noise import noisy_light_cone
@@ -27,6 +29,16 @@ class QuantumHead(nn.Module):
 
         x -> encoders -> z = <Z> of every encoder qubit -> RY(s z), PQC1, ..., PQC2 -> m = <Z> of Q_m qubits -> linear
 
+    How m is measured follows ``training``, as dropout does, and not whether gradients are enabled:
+
+    - After `train` (where a new module stands) shots are differentiated by the configured `gradient`, and nothing is
+      mitigated.
+    - After `eval` m is what inference gives: an exact draw of the configured shots, or the mitigated value. A draw has
+      the gradient of its mean, whatever `gradient` says. A mitigated value is computed without gradients: none flows
+      through m to the angles and the encoders; only the linear layer, and a skip connection, have theirs.
+
+    Under torch.compile a head is called as it is, between two graphs.
+
     Args:
         config: The head's shape.
         embedding_dim: Width of the embeddings.
@@ -35,7 +47,8 @@ class QuantumHead(nn.Module):
         dtype: torch.float32 or torch.float64.
 
     Raises:
-        ConfigError: the embedding does not fit the encoders, or there are fewer than two classes.
+        ConfigError: the embedding does not fit the encoders, there are fewer than two classes, or a number is not an
+            integer.
     """
 
     def __init__(
@@ -47,6 +60,7 @@ class QuantumHead(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
+        embedding_dim, n_classes = as_integer(embedding_dim, "embedding_dim"), as_integer(n_classes, "n_classes")
         if n_classes < 2:
             raise ConfigError(f"n_classes={n_classes}: a classifier needs at least two")
         if embedding_dim < 1:
@@ -66,6 +80,7 @@ class QuantumHead(nn.Module):
         """Source of shots and trajectories; None is torch's default one."""
         self.to(dtype)
 
+    @compiler_disabled
     def forward(self, embeddings: Tensor) -> Tensor:
         """Logits of shape (batch, n_classes) from embeddings (batch, embedding_dim), or from what `load` makes of them.
 
@@ -89,7 +104,7 @@ class QuantumHead(nn.Module):
 
     def _measure(self, inputs: Tensor) -> Tensor:
         """What is read from the QPU's circuit, shape (batch, n_measured): with the config's shots and noise."""
-        config = self.config
+        config, gradient = self.config, self.config.gradient
         device: dict[str, Any] = {
             "noise": config.noise,
             "trajectories": config.trajectories,
@@ -97,12 +112,13 @@ class QuantumHead(nn.Module):
             "generator": self.generator,
         }
         qubits = range(config.n_measured)
-        differentiated = torch.is_grad_enabled() and (self.weights.requires_grad or inputs.requires_grad)
-        if config.mitigation and not differentiated:
+        if not self.training and config.mitigation:
             return mitigated_expectation(
                 self.circuit, self.weights, inputs, qubits=qubits, mitigation=config.mitigation, **device
             )
-        return expectation(self.circuit, self.weights, inputs, qubits=qubits, gradient=config.gradient, **device)
+        if not self.training and config.shots is not None:
+            gradient = "straight_through"  # its value is the draw, and no circuits are run for its gradient
+        return expectation(self.circuit, self.weights, inputs, qubits=qubits, gradient=gradient, **device)
 
     def with_measurement(self, **settings: Any) -> QuantumHead:
         """A copy of this head, with its own parameters, whose QPU circuit runs under other shots and noise.
@@ -123,8 +139,12 @@ class QuantumHead(nn.Module):
         return head
 
     def step_cost(self, batch: int) -> StepCost | None:
-        """Circuits and shots that a QPU would run for one step of training; None if it trains without shots."""
-        config = self.config
+        """Circuits and shots that a QPU would run for one step of training; None if it trains without shots.
+
+        Raises:
+            ConfigError: `batch`, the samples of a step, is not an integer, or less than 1.
+        """
+        batch, config = as_integer(batch, "batch", minimum=1), self.config
         if config.shots is None or config.gradient in (None, "exact"):
             return None
         measured = range(config.n_measured)

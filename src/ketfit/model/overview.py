@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from ketfit.circuit.svg import svg_open
+from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig
 
 # Pixels, upright from the middle of the picture: the columns' centers and the width of their boxes, the picture's
@@ -26,7 +27,12 @@ def draw_overview(head: HeadConfig, embedding_dim: int, n_classes: int) -> str:
         head: What to draw.
         embedding_dim: Numbers in an embedding.
         n_classes: Classes.
+
+    Raises:
+        ConfigError: a number is not an integer, or less than 1.
     """
+    embedding_dim = as_integer(embedding_dim, "embedding_dim", minimum=1)
+    n_classes = as_integer(n_classes, "n_classes", minimum=1)
     encoders, qpu = head.count_angles()
     linear_inputs = head.n_measured + (head.qpu_qubits if head.skip_connection else 0)
     linear = (linear_inputs + 1) * n_classes

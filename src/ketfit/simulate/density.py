@@ -53,7 +53,7 @@ def measure_density(
         raise InputError(f"density matrices are computed on the CPU and weights are on {weights.device}; move them")
     check_finite(weights=weights, inputs=inputs, initial=initial)
     _check_memory(circuit, batch, weights, inputs, initial)
-    cone = noisy_light_cone(circuit, {qubit for parity in parities for qubit in parity})
+    cone = noisy_light_cone(circuit, tuple({qubit for parity in parities for qubit in parity}))
     loading = _loading(cone)
     pulled = len(parities) * weights.element_size() * 4 ** _width(circuit)
     small = len(parities) == 1 or pulled <= _PULLED_BYTES

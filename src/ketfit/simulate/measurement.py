@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ketfit.circuit.circuit import Circuit
 from ketfit.errors import ConfigError, InputError
+from ketfit.integers import as_integer
+from ketfit.simulate.compiler import compiler_disabled
 from ketfit.simulate.density import measure_density
 from ketfit.simulate.native import check_joint
 from ketfit.simulate.noise import Confusion, NoiseConfig, noisy_light_cone
@@ -27,6 +29,7 @@ from ketfit.simulate.statevector import Engine, check_tensor, check_tensors, mea
 from ketfit.simulate.trajectories import measure_trajectories
 
 
+@compiler_disabled
 def expectation(
     circuit: Circuit,
     weights: Tensor,
@@ -50,7 +53,8 @@ def expectation(
         initial: Amplitudes before the first gate, shape (batch, 2**n_qubits), qubit 0 the most significant bit of the
             index; None is |0...0>. They are taken as they are: a vector of norm r gives r**2 times the expectation,
             and with shots or readout error they have to be of norm 1.
-        qubits: Which qubits to measure, in the order of the result's columns.
+        qubits: Which qubits to measure, in the order of the result's columns: integers of any kind, also as an array,
+            a tensor or a Series with one axis.
         noise: Noise of gates, preparation and readout; exact, by the density matrix, unless `trajectories` is given.
         trajectories: How many Pauli trajectories each sample's mean is taken over: unbiased, for circuits too wide for
             a density matrix and for training at full speed. With shots, they estimate what the shots are drawn from.
@@ -69,19 +73,21 @@ def expectation(
         nor `initial` is given.
 
     Raises:
-        CircuitError: a qubit is out of range or named twice.
+        CircuitError: a qubit is out of range, not an integer, or named twice.
         InputError: a tensor has the wrong shape, dtype or device, or holds a number that is not finite; or shots ask
             for the joint distribution of more than 12 qubits.
         ConfigError: a choice that is unknown, out of range, or does not fit the others.
         InsufficientMemoryError: the states do not fit into the memory that is free.
     """
     check_engine(engine)
-    check_shots(shots, gradient)
-    check_noise(noise, trajectories, engine)
+    shots = check_shots(shots, gradient)
+    trajectories = check_noise(noise, trajectories, engine)
     batch = check_tensors(circuit, weights, inputs, initial)
     measured = circuit.check_qubits(qubits)
-    device = Device(measured, noise, trajectories, generator, engine)
     tensors = (weights, inputs, initial)
+    if noise is None and shots is None:  # where a small circuit takes 20 microseconds, each of them counts
+        return measure(circuit, measured, *tensors, batch, engine=engine)
+    device = Device(measured, noise, trajectories, generator, engine)
     if shots is None:
         return device.values(circuit, *tensors, batch)
     differentiated = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
@@ -106,6 +112,7 @@ class ExpectationAndGradients(NamedTuple):
     initial: Tensor | None
 
 
+@compiler_disabled
 def expectation_and_gradients(
     circuit: Circuit,
     weights: Tensor,
@@ -134,7 +141,7 @@ def expectation_and_gradients(
         engine: "native", "torch" or "auto".
 
     Raises:
-        CircuitError: a qubit is out of range or named twice.
+        CircuitError: a qubit is out of range, not an integer, or named twice.
         InputError: a tensor has the wrong shape, dtype or device, holds a number that is not finite, or is named in
             `wrt` and not given.
         ConfigError: an unknown engine, or one that does not run on this device, or an unknown name in `wrt`.
@@ -152,9 +159,10 @@ def expectation_and_gradients(
         check_tensor("cotangent", cotangent, weights, len(measured), dimensions=2)
         if len(cotangent) != batch:
             raise InputError(f"cotangent has {len(cotangent)} rows and the batch is {batch}; it needs one for each")
-    tensors = (weights, inputs, initial)
     return ExpectationAndGradients(
-        *measure_and_differentiate(circuit, measured, *tensors, batch, cotangent, wanted, engine)  # type: ignore[arg-type]
+        *measure_and_differentiate(  # type: ignore[arg-type]
+            circuit, measured, weights, inputs, initial, batch, cotangent, wanted, engine
+        )
     )
 
 
@@ -284,20 +292,20 @@ def _measure_exactly(
     return _on_each_bit(values.new_tensor([[1, 1], [1, -1]]) / 2, values)
 
 
-def check_noise(noise: NoiseConfig | None, trajectories: int | None, engine: Engine) -> None:
-    """Refuse noise of another type, and trajectories or an engine that do not fit it.
+def check_noise(noise: NoiseConfig | None, trajectories: int | None, engine: Engine) -> int | None:
+    """Return the number of trajectories as a Python integer, or None.
 
     Raises:
-        ConfigError: naming it.
+        ConfigError: noise of another type, or trajectories or an engine that do not fit it.
     """
     if noise is not None and not isinstance(noise, NoiseConfig):
         raise ConfigError(f"noise is of type {type(noise).__name__}; pass a NoiseConfig, for instance load_noise(...)")
     if trajectories is None:
         if noise is not None and engine == "torch" and not noise.is_silent:
             raise ConfigError("the torch engine has no density matrix; pass trajectories, or engine='auto'")
-        return
+        return None
     if noise is None:
         raise ConfigError(f"trajectories={trajectories} sample noise; pass noise too, or leave trajectories out")
-    if isinstance(trajectories, bool) or not isinstance(trajectories, int) or trajectories < 1:
-        raise ConfigError(f"trajectories={trajectories!r}: it must be a whole number of at least 1")
+    trajectories = as_integer(trajectories, "trajectories", minimum=1)
     noise.check_unravelled()
+    return trajectories

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ketfit.circuit.circuit import Angle, Circuit, Gate, ry
 from ketfit.errors import ConfigError
+from ketfit.integers import as_integer, as_integers
+from ketfit.simulate.compiler import compiler_disabled
 from ketfit.simulate.measurement import Device, check_noise
 from ketfit.simulate.noise import Confusion, NoiseConfig
 from ketfit.simulate.shots import check_shots, draw, rotation_angles, rotations_as_inputs
@@ -19,6 +21,7 @@ from ketfit.simulate.statevector import Engine, check_tensors
 Mitigation = Literal["readout", "zero_noise"]
 
 
+@compiler_disabled
 @torch.no_grad()
 def mitigated_expectation(
     circuit: Circuit,
@@ -60,8 +63,9 @@ def mitigated_expectation(
         raise ConfigError(f"unknown mitigation {min(unknown)!r}; give a tuple of 'readout', 'zero_noise' or both")
     if noise is None:
         raise ConfigError("without noise there is nothing to mitigate; give noise, or call expectation")
-    check_shots(shots, None)
-    check_noise(noise, trajectories, engine)
+    shots = check_shots(shots, None)
+    trajectories = check_noise(noise, trajectories, engine)
+    folds, degree = as_integers(folds, "folds"), as_integer(degree, "degree")
     batch = check_tensors(circuit, weights, inputs, initial)
     device = Device(circuit.check_qubits(qubits), noise, trajectories, generator, engine)
     if "zero_noise" not in mitigation:
@@ -97,8 +101,8 @@ def undo_readout(values: Tensor, readout: Confusion | None) -> Tensor:
 
 def extrapolation(folds: Sequence[int], degree: int) -> list[float]:
     """What to multiply each run with: the value at zero of the least-squares polynomial through them."""
-    whole = all(isinstance(number, int) for number in (*folds, degree))
-    odd = whole and all(fold > 0 and fold % 2 for fold in folds)
+    folds, degree = as_integers(folds, "folds"), as_integer(degree, "degree")
+    odd = all(fold > 0 and fold % 2 for fold in folds)
     if not odd or list(folds) != sorted(set(folds)) or not 0 <= degree < len(folds):
         raise ConfigError(
             f"folds={tuple(folds)}, degree={degree}: folds are odd, positive and ascending, and more than the degree"
@@ -109,6 +113,7 @@ def extrapolation(folds: Sequence[int], degree: int) -> list[float]:
 
 def fold_gates(circuit: Circuit, fold: int) -> Circuit:
     """Every gate `fold` times, forth and back; the angles are inputs, and their opposites are inputs behind them."""
+    fold = as_integer(fold, "fold", minimum=1)
     key = ("fold", fold)
     if key not in circuit.memo:
         gates: list[Gate] = []

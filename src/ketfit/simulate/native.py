@@ -102,7 +102,8 @@ def expect_and_differentiate(
         for tensor, want in zip(given, wanted, strict=False)
     ]
     run = plan.step_f32 if weights.dtype == torch.float32 else plan.step_f64
-    if not run(batch, *map(_address, (*given, result, *grads)), kernel_threads()):
+    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in (*given, result, *grads)]
+    if not run(batch, *addresses, kernel_threads()):
         check_finite(weights=weights, inputs=inputs, initial=initial, cotangent=cotangent)
     return [result, *grads]
 

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from ketfit.circuit.circuit import Circuit, Gate
-from ketfit.errors import ConfigError
+from ketfit.errors import CircuitError, ConfigError
+from ketfit.integers import as_integers
 from ketfit.settings import Config, Finite
 
 
@@ -150,8 +151,13 @@ def noisy_light_cone(circuit: Circuit, measured: Iterable[int]) -> Circuit:
 
     It keeps a CNOT that `Circuit.light_cone` drops because the observable is diagonal on its control: its noise still
     acts there.
+
+    Raises:
+        CircuitError: a qubit is out of range, or not an integer.
     """
-    support = set(measured)
+    support = set(as_integers(measured, "measured", error=CircuitError))
+    if support:
+        circuit.check_qubits(tuple(support))
     key = ("noisy_light_cone", frozenset(support))
     if key not in circuit.memo:
         kept: list[Gate] = []

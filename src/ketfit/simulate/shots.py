@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ketfit.circuit.circuit import Angle, Circuit, Gate, ry
 from ketfit.errors import ConfigError, InputError
+from ketfit.integers import as_integer
 
 Gradient = Literal["reparameterized", "straight_through", "parameter_shift", "exact"]
 """How to differentiate a value that came from shots; `ketfit.expectation` explains each."""
@@ -43,7 +44,15 @@ def step_cost(circuit: Circuit, batch: int, shots: int, gradient: Gradient) -> S
 
     Args:
         circuit: As it runs: without the gates outside the light cone.
+        batch: Samples of a step.
+        shots: Shots per circuit.
+        gradient: The policy, as in `ketfit.expectation`.
+
+    Raises:
+        ConfigError: a number is not an integer or less than 1, or an unknown policy.
     """
+    batch, shots = as_integer(batch, "batch", minimum=1), as_integer(shots, "shots", minimum=1)
+    _check_gradient(gradient)
     shifted = 2 * circuit.gate_counts()["ry"] if gradient == "parameter_shift" else 0
     circuits = batch * (1 + shifted)
     return StepCost(circuits, circuits * shots)
@@ -93,7 +102,7 @@ def draw(distribution: Tensor, shots: int, generator: torch.Generator | None = N
 def straight_through(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
     """The value of `draw` with the gradient of the mean."""
     mean = expectations(distribution)
-    return mean + (draw(distribution, shots, generator) - mean).detach()
+    return draw(distribution, shots, generator) + (mean - mean.detach())  # plus zero: to the last digit the draw
 
 
 def reparameterized(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
@@ -213,17 +222,23 @@ class _ParameterShift(torch.autograd.Function):
         return None, None, both[:, : len(weights)].sum(dim=0), grad_inputs, *[None] * 5
 
 
-def check_shots(shots: int | None, gradient: str | None) -> None:
-    """Refuse what is no number of shots or no policy.
+def check_shots(shots: int | None, gradient: str | None) -> int | None:
+    """Return the number of shots as a Python integer, or None.
 
     Raises:
-        ConfigError: naming it.
+        ConfigError: it is no number of shots, or the policy is unknown or has no shots to differentiate.
     """
-    if shots is not None and (isinstance(shots, bool) or not isinstance(shots, int) or shots < 1):
-        raise ConfigError(f"shots={shots!r}: it must be a whole number of at least 1; None is the exact value")
-    if shots is not None and shots > MOST_SHOTS:
-        raise ConfigError("so many shots cannot be counted; 2**53 are the most, and None is the exact value")
-    if gradient is not None and gradient not in GRADIENTS:
-        raise ConfigError(f"unknown gradient {gradient!r}; known are {', '.join(map(repr, GRADIENTS))}")
+    if shots is not None:
+        shots = as_integer(shots, "shots", minimum=1, hint="None is the exact value")
+        if shots > MOST_SHOTS:
+            raise ConfigError("so many shots cannot be counted; 2**53 are the most, and None is the exact value")
+    if gradient is not None:
+        _check_gradient(gradient)
     if gradient is not None and shots is None:
         raise ConfigError(f"gradient={gradient!r} says how to differentiate shots; pass shots, or leave it out")
+    return shots
+
+
+def _check_gradient(gradient: str) -> None:
+    if gradient not in GRADIENTS:
+        raise ConfigError(f"unknown gradient {gradient!r}; known are {', '.join(map(repr, GRADIENTS))}")

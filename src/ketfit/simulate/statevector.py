@@ -339,6 +339,8 @@ def check_tensor(name: str, tensor: Tensor, weights: Tensor, width: int, dimensi
         raise InputError(f"{name} has shape {tuple(tensor.shape)}; this circuit needs {shape}")
     if tensor.dtype not in (torch.float32, torch.float64):
         raise InputError(f"{name} is {tensor.dtype}; convert it with .float() or .double()")
+    if tensor is weights:
+        return
     if tensor.dtype != weights.dtype:
         raise InputError(f"{name} is {tensor.dtype} and weights are {weights.dtype}; make them the same")
     if tensor.device != weights.device:

@@ -19,7 +19,8 @@ import torch
 
 from ketfit.circuit.circuit import Angle, Circuit, Gate
 from ketfit.circuit.export import angle_values
-from ketfit.errors import InputError, InsufficientMemoryError, MissingExtraError
+from ketfit.errors import CircuitError, InputError, InsufficientMemoryError, MissingExtraError
+from ketfit.integers import as_integer
 from ketfit.memory import available_memory
 
 _XOR = np.array([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]])  # control, out, in
@@ -60,7 +61,7 @@ def plan_contraction(circuit: Circuit, qubit: int = 0) -> ContractionPlan:
     """The contraction of <Z> of `qubit` after `circuit` from |0...0>, and its cost. Nothing is contracted.
 
     Raises:
-        CircuitError: the qubit is out of range.
+        CircuitError: the qubit is out of range, or not an integer.
         MissingExtraError: cotengra is not installed.
     """
     try:
@@ -68,7 +69,7 @@ def plan_contraction(circuit: Circuit, qubit: int = 0) -> ContractionPlan:
     except ImportError as error:
         raise MissingExtraError("A tensor network", "'ketfit[network]'") from error
 
-    (qubit,) = circuit.check_qubits((qubit,))
+    (qubit,) = circuit.check_qubits((as_integer(qubit, "qubit", error=CircuitError),))
     key = ("contraction", qubit)
     if key not in circuit.memo:
         cone = circuit.light_cone((qubit,))
@@ -119,13 +120,16 @@ def network_expectation(
         Shape (len(qubits),).
 
     Raises:
-        CircuitError: a qubit is out of range or named twice.
+        CircuitError: a qubit is out of range, not an integer, or named twice.
+        ConfigError: `memory` is not an integer, or negative.
         InputError: the angles are of another shape or not finite.
         InsufficientMemoryError: a contraction would take more memory; nothing was contracted.
         MissingExtraError: cotengra is not installed.
     """
     if inputs is None and circuit.n_inputs:
         raise InputError(f"this circuit reads {circuit.n_inputs} inputs; pass inputs of shape ({circuit.n_inputs},)")
+    if memory is not None:
+        memory = as_integer(memory, "memory", minimum=0, hint="None is what is free now")
     values = angle_values(circuit, weights, inputs)
     plans = [plan_contraction(circuit, qubit) for qubit in circuit.check_qubits(qubits)]
     have = available_memory() if memory is None else memory

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ketfit.circuit.circuit import Circuit
 from ketfit.errors import InputError, InsufficientMemoryError
+from ketfit.integers import as_integer
 from ketfit.memory import memory_shortage
 from ketfit.simulate.noise import NoiseConfig, noisy_light_cone
 from ketfit.simulate.statevector import Engine, check_tensors, measure
@@ -52,10 +53,14 @@ def measure_trajectories(
     gradient is that of the very trajectories that were drawn. The arguments are those of `ketfit.expectation`.
 
     Raises:
-        ConfigError: the noise is no mixture of Paulis.
+        CircuitError: a qubit is out of range, not an integer, or named twice.
+        ConfigError: the noise is no mixture of Paulis, or `batch` or `trajectories` is no such number.
         InputError: a tensor does not fit the circuit or the batch.
         InsufficientMemoryError: so many trajectories do not fit into the memory that is free.
     """
+    batch = as_integer(batch, "batch", minimum=0)
+    trajectories = as_integer(trajectories, "trajectories", minimum=1)
+    measured = circuit.check_qubits(measured, "measured")
     if check_tensors(circuit, weights, inputs, initial) != batch and (inputs is not None or initial is not None):
         raise InputError(f"batch={batch} is not the batch of the inputs or of the initial amplitudes")
     cone = noisy_light_cone(circuit, measured)
@@ -107,7 +112,12 @@ def draw_frames(
 
     Returns:
         +1 or -1 for each rotation, shape (count, rotations); and whether each measured bit flips, (count, measured).
+
+    Raises:
+        CircuitError: a qubit is out of range, not an integer, or named twice.
+        ConfigError: `count` is not an integer, or negative.
     """
+    measured, count = circuit.check_qubits(measured, "measured"), as_integer(count, "count", minimum=0)
     single = np.array(noise.after_rotation.pauli_probabilities())
     local = np.array(noise.after_cnot.pauli_probabilities())
     depolarized = np.full(16, noise.depolarizing_2q / 16)

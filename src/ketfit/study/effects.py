@@ -15,6 +15,7 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from ketfit.errors import ConfigError, InputError
+from ketfit.integers import as_integer
 from ketfit.study.statistics import ROUNDING, check_between, finite_array, holm, t_test
 
 Floats = NDArray[np.float64]
@@ -149,6 +150,7 @@ def detectable_difference(
     sentence_error: float = 0.0,
 ) -> float:
     """The smallest true difference that a paired test over `n` seeds finds with `power`; see `seeds_needed`."""
+    n = as_integer(n, "n")
     if n < 2:
         raise ConfigError(f"n is {n}; a spread between seeds needs at least two")
     if check_between(power, "power") <= 1 - check_between(level, "level"):

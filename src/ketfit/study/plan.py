@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
+from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.tuning import Precision, TuneConfig, read_tuning
 from ketfit.settings import Config, Finite
@@ -310,14 +311,18 @@ class StudyPlan(Config):
     def on(
         self, source: str | None = None, bodies: Sequence[str] | None = None, n_seeds: int | None = None
     ) -> StudyPlan:
-        """The same study on other sentences (columns as in the plan), other bodies, or so many seeds from 0."""
+        """The same study on other sentences (columns as in the plan), other bodies, or so many seeds from 0.
+
+        Raises:
+            ConfigError: `n_seeds` is not an integer, or less than 1, or the changed plan cannot be run.
+        """
         changes: dict[str, Any] = {}
         if source is not None:
             changes["data"] = self.data.updated(source=source)
         if bodies:
             changes["bodies"] = tuple(BodyPlan(name=name) for name in bodies)
         if n_seeds is not None:
-            changes["seeds"] = n_seeds
+            changes["seeds"] = as_integer(n_seeds, "n_seeds", minimum=1)
         return self.updated(**changes) if changes else self
 
     def train_config(self, **levels: Any) -> TrainConfig:

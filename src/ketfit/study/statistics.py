@@ -13,6 +13,7 @@ from scipy import stats
 from scipy.special import poch
 
 from ketfit.errors import ConfigError, InputError, MissingExtraError
+from ketfit.integers import as_integer
 
 try:
     from statsmodels.stats.multitest import multipletests
@@ -141,10 +142,12 @@ def summarize(values: ArrayLike, *, method: Method = "t", level: float = 0.95, s
         seed: Of the resamples.
 
     Raises:
-        InputError, ConfigError: no values, one that is not finite; an unknown method, a level outside (0, 1).
+        InputError, ConfigError: no values, one that is not finite; an unknown method, a level outside (0, 1), a seed
+            that is negative or not an integer.
     """
     array = finite_array(values, "values")
     check_between(level, "level")
+    seed = as_integer(seed, "seed", minimum=0)
     if method not in ("t", "bootstrap"):
         raise ConfigError(f"method {method!r} is unknown; take 't' or 'bootstrap'")
     n, mean = len(array), float(array.mean())
