@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ketfit.errors import LedgerError, RefusedError
+from ketfit.errors import LedgerError, RefusedError, WrongCountsError
 from ketfit.hardware.backend import Counts, JobStatus
+from ketfit.integers import as_integer
 from ketfit.learn.data_sources import parse_json
 from ketfit.learn.files import write_file
 
@@ -28,10 +29,21 @@ class KeptJobs:
         return len(self._names())
 
     def keep(self, number: int, tag: str, shots: int, counts: Sequence[Counts]) -> str:
-        """Keep the counts of a job; its id."""
+        """Keep the counts of a job; its id.
+
+        Raises:
+            WrongCountsError: a count is no whole number.
+        """
         job = f"job-{number:06d}"
-        content = {"tag": tag, "shots": shots, "counts": counts}
-        write_file(self.folder / f"{job}.json", json.dumps(content).encode())
+        whole = [
+            {
+                reading: as_integer(count, f"the count of {reading}", error=WrongCountsError)
+                for reading, count in row.items()
+            }
+            for row in counts
+        ]
+        content = {"tag": tag, "shots": as_integer(shots, "shots"), "counts": whole}
+        write_file(self.folder / f"{job}.json", json.dumps(content, allow_nan=False).encode())
         return job
 
     def status(self, job: str) -> JobStatus:
