@@ -159,7 +159,7 @@ def test_a_rule_that_does_not_explain_the_estimate_is_not_believed(served: Serve
 @pytest.mark.parametrize(("mitigation", "sharpen"), [("debiasing", "sharpen=false"), ("sharpening", "sharpen=true")])
 def test_mitigation_is_passed_by_name(served: Served, mitigation: str, sharpen: str) -> None:
     backend = IonQBackend("qpu.forte-1", mitigation=mitigation)
-    with pytest.raises(RefusedError, match="500"):
+    with pytest.raises(ConfigError, match="500"):
         backend.submit(some_circuits(2), 499, tag="few")
     job = backend.submit(some_circuits(2), 500, tag="debiased")
     assert served[1].jobs()[0]["payload"]["settings"] == {"error_mitigation": {"debiasing": True}}
@@ -353,7 +353,7 @@ def test_a_job_with_more_gates_than_ionq_takes_is_refused_when_it_is_planned(ser
     circuit = reuploading_circuit(6, 4, 4, 4, 5)
     bound = BoundCircuit(circuit, (0.1,) * circuit.n_weights, (0.2,) * 6)
     gates = sum(circuit.gate_counts().values())
-    backend = IonQBackend("qpu.forte-1", max_circuits=1000)
+    backend = IonQBackend("qpu.forte-1", max_circuits=500)
     most = 150_000 // gates
     assert len(backend.count_gates([bound] * most)) == most < 500
     with pytest.raises(ConfigError, match=f"max_circuits={most}"):

@@ -43,7 +43,7 @@ class KeptJobs:
             for row in counts
         ]
         content = {"tag": tag, "shots": as_integer(shots, "shots"), "counts": whole}
-        write_file(self.folder / f"{job}.json", json.dumps(content, allow_nan=False).encode())
+        write_file(self.folder / f"{job}.json", json.dumps(content).encode())
         return job
 
     def status(self, job: str) -> JobStatus:
