@@ -16,6 +16,7 @@ from ketfit.console import plain, print_report, say
 from ketfit.errors import ConfigError
 
 MEASURED_QUBITS = 20
+MAX_SHOTS = 10**12
 _FORMATS = ("svg", "png", "pdf")
 
 
@@ -26,7 +27,7 @@ def energy(
     against: Annotated[
         list[str], typer.Option(help="Profiles that simulate; the first gives the crossover. May be repeated.")
     ] = ["nvidia-a100", "nvidia-h100", "amd-epyc-9654", "laptop"],  # noqa: B006 - Typer reads it, nothing writes it
-    shots: Annotated[int, typer.Option(help="Shots of an inference.", min=1)] = 1000,
+    shots: Annotated[int, typer.Option(help="Shots of an inference.", min=1, max=MAX_SHOTS)] = 1000,
     plot: Annotated[Path | None, typer.Option(help="Picture to write: .svg, .png or .pdf.")] = None,
     network: Annotated[bool, typer.Option("--network", help="Also contract tensor networks on the first.")] = False,
     measure: Annotated[
@@ -41,7 +42,7 @@ def energy(
     if model is not None and config is not None:
         raise typer.BadParameter("give a model or --config, not both")
     if plot is not None and plot.suffix.removeprefix(".").lower() not in _FORMATS:
-        raise ConfigError(f"{plot}: a picture is .svg, .png or .pdf")
+        raise ConfigError(f"--plot {str(plot)!r}: a picture is .svg, .png or .pdf")
     head = _head(model, config)
     program = load_profile("statevector", StatevectorProfile)
     spread = (shots, min(shots, SHOTS[1]), max(shots, SHOTS[2]))

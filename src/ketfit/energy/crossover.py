@@ -15,6 +15,7 @@ from ketfit.energy.qpu import Assumption, NativeGates, native_gates, qpu_cost
 from ketfit.energy.quantities import Kind
 from ketfit.energy.simulation import contraction_cost, statevector_cost
 from ketfit.errors import InputError
+from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig
 
 MOST_QUBITS = 80
@@ -89,7 +90,7 @@ class Comparison:
     shots: tuple[int, int, int] = SHOTS
 
     def __post_init__(self) -> None:
-        value, low, high = self.shots
+        value, low, high = (as_integer(shots, "shots", minimum=1, error=InputError) for shots in self.shots)
         if not 1 <= low <= value <= high:
             raise InputError(f"shots={self.shots}: give them as taken, lowest, highest")
 

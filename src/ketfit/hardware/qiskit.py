@@ -167,7 +167,7 @@ class Compiler:
             if operation.num_qubits > 2:
                 raise InputError(f"{self.backend.name} would run {operation.name!r} on {operation.num_qubits} qubits")
             counts[operation.num_qubits - 1] += 1
-        return GateCounts(*counts, read_at(compiled))
+        return GateCounts(counts[0], counts[1], read_at(compiled))
 
 
 def read_at(compiled: Any) -> tuple[int, ...]:

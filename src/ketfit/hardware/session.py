@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import Self
 
@@ -377,7 +378,7 @@ def result_key(circuit: BoundCircuit, shots: int, backend: Mapping[str, object])
     return f"{len(circuit.measured)}-{hashlib.sha256(identity.encode()).hexdigest()}"
 
 
-def _as_written(count: object) -> int | str:
+def _as_written(count: object) -> Any:
     """A count as the ledger holds it: what is no whole number is kept as text, and refused by `check_counts`."""
     try:
         return as_integer(count, "count")
