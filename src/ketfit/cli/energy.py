@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -46,8 +48,10 @@ def energy(
     head = _head(model, config)
     program = load_profile("statevector", StatevectorProfile)
     spread = (shots, min(shots, SHOTS[1]), max(shots, SHOTS[2]))
-    comparison = Comparison(head, load_profile(qpu, QpuProfile), program, spread)
-    processors = [load_profile(name, ProcessorProfile) for name in against]
+    with _named("--qpu"):
+        comparison = Comparison(head, load_profile(qpu, QpuProfile), program, spread)
+    with _named("--against"):
+        processors = [load_profile(name, ProcessorProfile) for name in against]
     measured = None if measure is None else _measured(comparison, measure)
     say(f"counting gates up to {MOST_QUBITS} qubits")
     crossovers = [comparison.crossover(processor) for processor in processors]
@@ -82,6 +86,15 @@ def energy(
     print_report(report, as_json, _tables(report))
 
 
+@contextmanager
+def _named(option: str) -> Iterator[None]:
+    """Inside, an error says which option it is about."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{option}: {error}") from error
+
+
 def _measured(comparison: Any, counter: str) -> Any:
     from ketfit.energy.meters import NvmlMeter, RaplMeter
 
@@ -98,7 +111,8 @@ def _head(model: str | None, config: Path | None) -> Any:
         return load_model(find_model(model))[0].config
     if config is None:
         return HeadConfig.paper()
-    head = FitConfig.from_toml(config).head
+    with _named("--config"):
+        head = FitConfig.from_toml(config).head
     if head is None:
         raise ConfigError(f"{config} has no table [head]; the head that fit would choose depends on the body")
     return head

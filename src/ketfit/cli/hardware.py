@@ -87,6 +87,7 @@ def plan(
     dataset = dataset if first is None else dataset.take(range(min(first, len(dataset))))
     given = _options(options)
     machine = load_backend(backend, output, given, seed=seed, own_code=True)  # before the slow part: it may be missing
+    prices = _device(device, machine)
     say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model)
     classifier.check_labels(dataset.classes, dataset.name)
@@ -100,7 +101,7 @@ def plan(
         labels=dataset.labels,
         shots=shots,
         mitigation=checked_mitigation(mitigate),
-        device=_device(device, machine),
+        device=prices,
         max_cost=max_cost,
         seed=seed,
         facts={"model": model, "data": dataset.name},

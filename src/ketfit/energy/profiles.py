@@ -120,7 +120,7 @@ _FOLDER = resources.files("ketfit.energy").joinpath("profiles")
 def profile_names(kind: str | None = None) -> tuple[str, ...]:
     """The profiles that come with KetFit, all or those of a kind: qpu, gpu, cpu, statevector."""
     names = sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir() if entry.name.endswith(".toml"))
-    return tuple(name for name in names if kind in (None, _read(name)[1].get("kind")))
+    return tuple(name for name in names if kind is None or _read(name)[1].get("kind") == kind)
 
 
 def load_profile(source: str | Path, wanted: type[Profile]) -> Profile:
@@ -156,10 +156,9 @@ def read_profile(tables: Mapping[str, Any], where: str, wanted: type[Profile]) -
 def _read(source: str | Path) -> tuple[str, dict[str, Any]]:
     """How to call it, and its tables."""
     if isinstance(source, str) and not source.endswith(".toml"):
-        entry = _FOLDER.joinpath(f"{source}.toml")
-        if "/" in source or "\\" in source or not entry.is_file():
+        if source not in profile_names():
             known = ", ".join(profile_names())
             raise ConfigError(f"unknown profile {source!r}; known are {known}, or name a .toml file")
-        with resources.as_file(entry) as path:
+        with resources.as_file(_FOLDER.joinpath(f"{source}.toml")) as path:
             return f"profile {source}", read_toml(path)
     return str(source), read_toml(source)

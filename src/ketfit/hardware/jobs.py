@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ketfit.errors import LedgerError, RefusedError, WrongCountsError
+from ketfit.errors import LedgerError, RefusedError, StorageError, WrongCountsError
 from ketfit.hardware.backend import Counts, JobStatus
 from ketfit.integers import as_integer
 from ketfit.learn.data_sources import parse_json
@@ -65,7 +65,10 @@ class KeptJobs:
         return [name for name in self._names() if self._job(name)["tag"] == tag]
 
     def _names(self) -> list[str]:
-        return sorted(path.stem for path in self.folder.glob("job-*.json")) if self.folder.exists() else []
+        try:
+            return sorted(path.stem for path in self.folder.glob("job-*.json")) if self.folder.exists() else []
+        except OSError as error:
+            raise StorageError(f"cannot read {self.folder}: {error.strerror or error}") from error
 
     def _job(self, job: str) -> dict[str, Any]:
         path = self.folder / f"{job}.json"

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from ketfit.errors import ConfigError, KetFitError
-from ketfit.hardware.backend import Backend, Scalar, check_scalars
+from ketfit.hardware.backend import Backend, Description, Scalar, check_scalars
 from ketfit.hardware.cost import DeviceCost
 from ketfit.hardware.simulator import Simulator
 from ketfit.integers import as_integer
@@ -100,6 +100,11 @@ def _own_backend(
     try:
         factory = getattr(_import(module), function)
         made: Backend = factory(folder=folder, seed=seed, **options)
+        lacking = [method for method in _METHODS if not callable(getattr(made, method, None))]
+        if lacking or not isinstance(made.describe(), Description):
+            raise ConfigError(
+                f"{name} returned {type(made).__name__}, which is no backend: look at {(*lacking, 'describe')[0]}()"
+            )
     except KetFitError:
         raise
     except Exception as error:
@@ -107,8 +112,6 @@ def _own_backend(
         raise ConfigError(
             f"the backend {name!r} with the options {dict(options)} cannot be made: {told}; known are {KNOWN}"
         ) from error
-    if lacking := [method for method in _METHODS if not callable(getattr(made, method, None))]:
-        raise ConfigError(f"{name} returned {type(made).__name__}, which is no backend: it has no {lacking[0]}()")
     return made
 
 
