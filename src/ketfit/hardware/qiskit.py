@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +87,12 @@ class Compiler:
             self._following[key] = made
         return self._following[key]
 
-    @property
+    @cached_property
     def _keeps_every_gate(self) -> bool:
         """Whether a folded circuit compiles to folded gates: no swaps are added, and nothing is optimised away."""
-        return self.optimization_level == 0 and getattr(self.backend, "coupling_map", None) is None
+        couplings, size = self.backend.coupling_map, self.backend.num_qubits
+        every_pair = couplings is None or len(set(couplings.get_edges())) == size * (size - 1)
+        return self.optimization_level == 0 and every_pair
 
     def _placed(self, bound: BoundCircuit, followed: Any) -> Any:
         """The calibration on the physical qubits at which the followed circuit is read."""
