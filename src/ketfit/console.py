@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any, NoReturn
 
@@ -11,12 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ketfit.errors import KetFitError
+from ketfit.strict_json import dump_json
 
 
 def print_report(report: dict[str, Any], as_json: bool, table: RenderableType, hint: str | None = None) -> None:
     """A report as one JSON object, or as its table and a hint on stderr."""
     if as_json:
-        print(json.dumps(report))  # noqa: T201
+        print(dump_json(report, "the report"))  # noqa: T201
         return
     console().print(table)
     if hint:

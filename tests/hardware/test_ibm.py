@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("qiskit_ibm_runtime")
 
@@ -30,6 +31,8 @@ from ketfit.hardware.ibm import IBMBackend, transport_from_environment
 from ketfit.hardware.ibm_transport import Transport
 from ketfit.hardware.named import load_backend
 from ketfit.hardware.patience import Patience
+from ketfit.hardware.qiskit import read_at
+from ketfit.hardware.readout import Measurement
 from ketfit.hardware.session import Session
 from tests.hardware import ibm_server
 from tests.hardware.ibm_server import BEARER, INSTANCE, KEY, serving_ibm
@@ -281,3 +284,17 @@ def test_a_machine_that_is_not_there_and_circuits_too_wide(served: Served) -> No
     with pytest.raises(InputError, match="5"):
         IBMBackend("ibm_manila").count_gates(some_circuits(1, n_qubits=6))
     assert submissions(served[1]) == []
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+def test_mitigated_circuits_arrive_folded_and_calibrated_at_the_qubits_of_the_run(served: Served, level: int) -> None:
+    backend = IBMBackend("ibm_manila", optimization_level=level)
+    plain = some_circuits(2, n_qubits=4)[0]
+    measurement = Measurement(plain.circuit, plain.measured, ("readout", "zero_noise"))
+    circuits = measurement.circuits(plain.weights, torch.tensor([plain.inputs]))
+    job = backend.submit(circuits, SHOTS, tag="mitigated")
+    arrived = ibm_server.circuits_of(served[1].job(job)["payload"])
+    two_qubit = [circuit.num_nonlocal_gates() for circuit in arrived]
+    assert two_qubit[0] > 0 and two_qubit == [two_qubit[0], 3 * two_qubit[0], 5 * two_qubit[0], 0, 0]
+    assert len({read_at(circuit) for circuit in arrived}) == 1
+    assert_as_simulated(circuits, finished(backend, job), SHOTS)  # as the folds and calibrations are written

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from qiskit import QuantumCircuit
 
 from ketfit.circuit.ansatz import reuploading_circuit
@@ -33,9 +34,12 @@ from ketfit.hardware.ionq import IonQBackend, transport_from_environment
 from ketfit.hardware.ionq_transport import Transport
 from ketfit.hardware.named import ask_prices, load_backend
 from ketfit.hardware.patience import Patience
+from ketfit.hardware.plan import plan_run
+from ketfit.hardware.readout import Measurement
 from tests.hardware import ionq_machine
 from tests.hardware.ionq_circuits import assert_as_simulated, joint, some_circuits
 from tests.hardware.ionq_server import KEY, Fault, Store, serving
+from tests.hardware.runs import classifier, embeddings
 
 SHOTS = 2000
 Served = tuple[str, Store]
@@ -159,7 +163,7 @@ def test_a_rule_that_does_not_explain_the_estimate_is_not_believed(served: Serve
 @pytest.mark.parametrize(("mitigation", "sharpen"), [("debiasing", "sharpen=false"), ("sharpening", "sharpen=true")])
 def test_mitigation_is_passed_by_name(served: Served, mitigation: str, sharpen: str) -> None:
     backend = IonQBackend("qpu.forte-1", mitigation=mitigation)
-    with pytest.raises(RefusedError, match="500"):
+    with pytest.raises(ConfigError, match="500"):
         backend.submit(some_circuits(2), 499, tag="few")
     job = backend.submit(some_circuits(2), 500, tag="debiased")
     assert served[1].jobs()[0]["payload"]["settings"] == {"error_mitigation": {"debiasing": True}}
@@ -353,7 +357,7 @@ def test_a_job_with_more_gates_than_ionq_takes_is_refused_when_it_is_planned(ser
     circuit = reuploading_circuit(6, 4, 4, 4, 5)
     bound = BoundCircuit(circuit, (0.1,) * circuit.n_weights, (0.2,) * 6)
     gates = sum(circuit.gate_counts().values())
-    backend = IonQBackend("qpu.forte-1", max_circuits=1000)
+    backend = IonQBackend("qpu.forte-1", max_circuits=500)
     most = 150_000 // gates
     assert len(backend.count_gates([bound] * most)) == most < 500
     with pytest.raises(ConfigError, match=f"max_circuits={most}"):
@@ -373,3 +377,40 @@ def test_a_machine_that_is_not_there_and_circuits_too_wide(served: Served) -> No
     with pytest.raises(InputError, match="30 qubits"):
         IonQBackend("simulator").count_gates(some_circuits(1, n_qubits=30))
     assert served[1].requests("POST") == []
+
+
+@pytest.mark.parametrize("machine", ["simulator", "qpu.forte-1"])
+def test_mitigated_circuits_arrive_folded_and_read_at_the_same_qubits(served: Served, machine: str) -> None:
+    backend = IonQBackend(machine, gateset="native", optimization_level=0)
+    plain = some_circuits(1, n_qubits=3, measured=(2, 0))[0]
+    measurement = Measurement(plain.circuit, plain.measured, ("readout", "zero_noise"))
+    circuits = measurement.circuits(plain.weights, torch.tensor([plain.inputs]))
+    backend.submit(circuits, SHOTS, tag="mitigated")
+    arrived = ionq_machine.circuits_of(served[1].jobs()[0]["payload"])
+    two_qubit = [sum(len(gate.get("targets", ())) > 1 for gate in circuit) for circuit in arrived]
+    assert two_qubit[0] > 0 and two_qubit == [two_qubit[0], 3 * two_qubit[0], 5 * two_qubit[0], 0, 0]
+    assert {counted.read_at for counted in backend.count_gates(circuits)} == {(2, 0)}
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({}, False),
+        ({"gateset": "native"}, True),
+        ({"gateset": "native", "mitigation": "debiasing"}, False),
+    ],
+)
+def test_readout_is_refused_where_ionq_chooses_the_ions(served: Served, options: dict[str, str], kept: bool) -> None:
+    backend = IonQBackend("qpu.forte-1", **options)
+    assert backend.describe().keeps_qubits == kept
+    if not kept:
+        assert {counted.read_at for counted in backend.count_gates(some_circuits(1))} == {()}
+        with pytest.raises(ConfigError, match="gateset=native"):
+            plan_run(classifier(), embeddings(), backend, name="ionq:qpu.forte-1", mitigation=("readout",), shots=500)
+    assert served[1].jobs() == []
+
+
+def test_debiasing_with_too_few_shots_is_refused_when_it_is_planned(served: Served) -> None:
+    backend = IonQBackend("qpu.forte-1", mitigation="debiasing")
+    with pytest.raises(ConfigError, match="shots=499: ionq:qpu.forte-1 takes 500 to 1,000,000"):
+        plan_run(classifier(), embeddings(), backend, name="ionq:qpu.forte-1", shots=499)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +18,7 @@ from ketfit.console import plain, print_report, say
 from ketfit.errors import ConfigError
 
 MEASURED_QUBITS = 20
+MAX_SHOTS = 10**12
 _FORMATS = ("svg", "png", "pdf")
 
 
@@ -26,7 +29,7 @@ def energy(
     against: Annotated[
         list[str], typer.Option(help="Profiles that simulate; the first gives the crossover. May be repeated.")
     ] = ["nvidia-a100", "nvidia-h100", "amd-epyc-9654", "laptop"],  # noqa: B006 - Typer reads it, nothing writes it
-    shots: Annotated[int, typer.Option(help="Shots of an inference.", min=1)] = 1000,
+    shots: Annotated[int, typer.Option(help="Shots of an inference.", min=1, max=MAX_SHOTS)] = 1000,
     plot: Annotated[Path | None, typer.Option(help="Picture to write: .svg, .png or .pdf.")] = None,
     network: Annotated[bool, typer.Option("--network", help="Also contract tensor networks on the first.")] = False,
     measure: Annotated[
@@ -41,12 +44,14 @@ def energy(
     if model is not None and config is not None:
         raise typer.BadParameter("give a model or --config, not both")
     if plot is not None and plot.suffix.removeprefix(".").lower() not in _FORMATS:
-        raise ConfigError(f"{plot}: a picture is .svg, .png or .pdf")
+        raise ConfigError(f"--plot {str(plot)!r}: a picture is .svg, .png or .pdf")
     head = _head(model, config)
     program = load_profile("statevector", StatevectorProfile)
     spread = (shots, min(shots, SHOTS[1]), max(shots, SHOTS[2]))
-    comparison = Comparison(head, load_profile(qpu, QpuProfile), program, spread)
-    processors = [load_profile(name, ProcessorProfile) for name in against]
+    with _named("--qpu"):
+        comparison = Comparison(head, load_profile(qpu, QpuProfile), program, spread)
+    with _named("--against"):
+        processors = [load_profile(name, ProcessorProfile) for name in against]
     measured = None if measure is None else _measured(comparison, measure)
     say(f"counting gates up to {MOST_QUBITS} qubits")
     crossovers = [comparison.crossover(processor) for processor in processors]
@@ -81,6 +86,15 @@ def energy(
     print_report(report, as_json, _tables(report))
 
 
+@contextmanager
+def _named(option: str) -> Iterator[None]:
+    """Inside, an error says which option it is about."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{option}: {error}") from error
+
+
 def _measured(comparison: Any, counter: str) -> Any:
     from ketfit.energy.meters import NvmlMeter, RaplMeter
 
@@ -97,7 +111,8 @@ def _head(model: str | None, config: Path | None) -> Any:
         return load_model(find_model(model))[0].config
     if config is None:
         return HeadConfig.paper()
-    head = FitConfig.from_toml(config).head
+    with _named("--config"):
+        head = FitConfig.from_toml(config).head
     if head is None:
         raise ConfigError(f"{config} has no table [head]; the head that fit would choose depends on the body")
     return head

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import tempfile
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,12 +18,32 @@ from ketfit.errors import ConfigError
 
 app = typer.Typer(help="Run a trained head on a QPU: plan, submit, status, fetch.", no_args_is_help=True)
 
-Run = Annotated[Path, typer.Argument(help="Folder of the run.", metavar="RUN")]
-Own = Annotated[str | None, typer.Option("--backend", help="A backend of your own, package.module:factory, again.")]
+
+def _folder(value: str | Path) -> Path:
+    # Path("") is the current folder, which nobody means by an empty name.
+    if not str(value):
+        raise typer.BadParameter("the name of the folder is empty")
+    return Path(value)
+
+
+def _finite(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
+
+def _mitigations(names: list[str]) -> list[str]:
+    if unknown := set(names) - {"readout", "zero_noise"}:
+        raise typer.BadParameter(f"unknown mitigation {min(unknown)!r}; known are readout and zero_noise")
+    return names
+
+
+Run = Annotated[Path, typer.Argument(help="Folder of the run.", metavar="RUN", parser=_folder)]
+Own = Annotated[str | None, typer.Option("--backend", help="A backend of your own, module:function, again.")]
 Name = Annotated[
     str,
     typer.Option(
-        help="simulator, aer, ionq:MACHINE, ibm:MACHINE or package.module:factory; :ionq-forte is a simulator's noise."
+        help="simulator, aer, ionq:MACHINE, ibm:MACHINE or module:function; :ionq-forte is a simulator's noise."
     ),
 ]
 Options = Annotated[list[str], typer.Option("--option", help="Of the backend, name=value; may be repeated.")]
@@ -30,13 +53,17 @@ Options = Annotated[list[str], typer.Option("--option", help="Of the backend, na
 def plan(
     model: Model,
     data: Data,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.", parser=_folder)],
     backend: Name = "simulator",
     options: Options = [],  # noqa: B006
     shots: Annotated[int, typer.Option(help="Of each circuit.", min=1)] = 1000,
-    mitigate: Annotated[list[str], typer.Option(help="readout or zero_noise, ours; may be repeated.")] = [],  # noqa: B006
+    mitigate: Annotated[
+        list[str], typer.Option(help="readout or zero_noise, ours; may be repeated.", callback=_mitigations)
+    ] = [],  # noqa: B006
     first: Annotated[int | None, typer.Option(help="Only the first so many sentences.", min=1)] = None,
-    max_cost: Annotated[float | None, typer.Option(help="Refuse what costs more, now and later.", min=0)] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="Refuse what costs more, now and later.", min=0, callback=_finite)
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="Prices: a known device, a TOML file, or provider, to ask.")
     ] = None,
@@ -60,6 +87,7 @@ def plan(
     dataset = dataset if first is None else dataset.take(range(min(first, len(dataset))))
     given = _options(options)
     machine = load_backend(backend, output, given, seed=seed, own_code=True)  # before the slow part: it may be missing
+    prices = _device(device, machine)
     say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model)
     classifier.check_labels(dataset.classes, dataset.name)
@@ -73,7 +101,7 @@ def plan(
         labels=dataset.labels,
         shots=shots,
         mitigation=checked_mitigation(mitigate),
-        device=_device(device, machine),
+        device=prices,
         max_cost=max_cost,
         seed=seed,
         facts={"model": model, "data": dataset.name},
@@ -132,7 +160,7 @@ def status(run: Run, as_json: AsJson = False) -> None:
 def fetch(
     run: Run,
     backend: Own = None,
-    wait: Annotated[float, typer.Option(help="Seconds to wait for what is under way.", min=0)] = 0,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for what is under way.", min=0, callback=_finite)] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Fetch results; when all are there, predictions and accuracy, also in RUN/predictions.json."""
@@ -156,22 +184,24 @@ def cancel(run: Run, backend: Own = None, as_json: AsJson = False) -> None:
 @app.command()
 def check(
     backend: Annotated[
-        str, typer.Argument(help="As for plan: simulator, aer, ionq:MACHINE, ibm:MACHINE, package.module:factory.")
+        str, typer.Argument(help="As for plan: simulator, aer, ionq:MACHINE, ibm:MACHINE, module:function.")
     ],
     options: Options = [],  # noqa: B006
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what a simulator keeps.")] = Path(
-        "ketfit-check"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Keep what a simulator keeps in this folder.", parser=_folder),
+    ] = None,
     shots: Annotated[int, typer.Option(help="Of each circuit.", min=100)] = 1000,
-    wait: Annotated[float, typer.Option(help="Seconds to wait for a job.", min=0)] = 600,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for a job.", min=0, callback=_finite)] = 600,
     as_json: AsJson = False,
 ) -> None:
     """Run the conformance suite on a backend: a few small jobs, which a QPU charges for."""
     from ketfit.hardware.conformance import check_backend
     from ketfit.hardware.named import load_backend
 
-    made = load_backend(backend, output, _options(options), own_code=True)
-    findings = check_backend(made, shots=shots, wait_s=wait)
+    with tempfile.TemporaryDirectory() if output is None else nullcontext(output) as folder:
+        made = load_backend(backend, Path(folder), _options(options), own_code=True)
+        findings = check_backend(made, shots=shots, wait_s=wait)
     table = Table("check", "", "finding", title=made.describe().name)
     for finding in findings:
         table.add_row(finding.check, "ok" if finding.passed else "FAILED", plain(finding.message))
@@ -185,11 +215,13 @@ def check(
 def _options(given: list[str]) -> dict[str, Any]:
     from ketfit.settings import parse_toml_value
 
-    options = {}
+    options: dict[str, Any] = {}
     for option in given:
         name, equals, value = option.partition("=")
         if not name or not equals:
             raise ConfigError(f"--option {option!r}: write it as name=value")
+        if name in options:
+            raise ConfigError(f"--option {option!r}: {name} is given twice")
         options[name] = parse_toml_value(value)
     return options
 

@@ -90,7 +90,7 @@ class Comparison:
     shots: tuple[int, int, int] = SHOTS
 
     def __post_init__(self) -> None:
-        value, low, high = self.shots
+        value, low, high = (as_integer(shots, "shots", minimum=1, error=InputError) for shots in self.shots)
         if not 1 <= low <= value <= high:
             raise InputError(f"shots={self.shots}: give them as taken, lowest, highest")
 

@@ -7,13 +7,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from ketfit.energy.quantities import Range
 from ketfit.errors import ConfigError
 from ketfit.settings import Config, Finite, read_toml
 
 Name = Annotated[str, Field(min_length=1)]
+
+LARGEST = 1e30
+"""So large a figure may be, and a positive one no smaller than 1 / LARGEST: all that is computed of them is finite."""
 
 
 class Figure(Config):
@@ -22,9 +25,11 @@ class Figure(Config):
     A published one may stand alone; an assumed one needs the range in which it is believed to be.
     """
 
-    value: Annotated[Finite, Field(ge=0, description="In the unit that its name ends with")]
-    low: Annotated[Finite | None, Field(ge=0, description="Lowest that it may be; none is the value")] = None
-    high: Annotated[Finite | None, Field(ge=0, description="Highest that it may be; none is the value")] = None
+    value: Annotated[Finite, Field(ge=0, le=LARGEST, description="In the unit that its name ends with")]
+    low: Annotated[Finite | None, Field(ge=0, le=LARGEST, description="Lowest that it may be; none is the value")] = (
+        None
+    )
+    high: Annotated[Finite | None, Field(ge=0, le=LARGEST, description="Highest it may be; none is the value")] = None
     basis: Annotated[Literal["published", "assumed"], Field(description="Whether a source gives the value")]
     source: Annotated[Name, Field(description="Who says so, or why it is believed")]
     year: Annotated[int, Field(ge=1990, description="Of the source")]
@@ -47,11 +52,22 @@ class Figure(Config):
         return self.value if self.low is None else self.low, self.value if self.high is None else self.high
 
 
+def _positive(figure: Figure | None, info: ValidationInfo) -> Figure | None:
+    if figure is not None and figure.range.low < 1 / LARGEST:
+        raise ValueError(
+            f"{info.field_name}={figure.range.low:g} at its lowest: it must be positive, at least {1 / LARGEST:g}"
+        )
+    return figure
+
+
+PositiveFigure = Annotated[Figure, AfterValidator(_positive)]
+
+
 class Device(Config):
     """What all devices have."""
 
     name: Annotated[Name, Field(description="As a person writes it")]
-    power_watts: Annotated[Figure, Field(description="Drawn from the wall while it works")]
+    power_watts: Annotated[PositiveFigure, Field(description="Drawn from the wall while it works")]
 
 
 class QpuProfile(Device):
@@ -71,13 +87,13 @@ class ProcessorProfile(Device):
     """A GPU or a CPU that simulates."""
 
     kind: Literal["gpu", "cpu"]
-    memory_gb: Annotated[Figure, Field(description="For the state, in units of 1e9 bytes")]
-    bandwidth_gb_s: Annotated[Figure, Field(description="Of its memory, at best")]
-    tflops: Annotated[Figure, Field(description="Single precision, at best")]
-    bandwidth_share: Annotated[Figure, Field(description="Of the bandwidth that a simulator gets")]
-    tflops_share: Annotated[Figure, Field(description="Of the arithmetic that a simulator gets")]
+    memory_gb: Annotated[PositiveFigure, Field(description="For the state, in units of 1e9 bytes")]
+    bandwidth_gb_s: Annotated[PositiveFigure, Field(description="Of its memory, at best")]
+    tflops: Annotated[PositiveFigure, Field(description="Single precision, at best")]
+    bandwidth_share: Annotated[PositiveFigure, Field(description="Of the bandwidth that a simulator gets")]
+    tflops_share: Annotated[PositiveFigure, Field(description="Of the arithmetic that a simulator gets")]
     link_gb_s: Annotated[
-        Figure | None, Field(description="Between it and others of its kind, one way; none cannot be joined")
+        PositiveFigure | None, Field(description="Between it and others of its kind, one way; none cannot be joined")
     ] = None
 
 
@@ -86,9 +102,9 @@ class StatevectorProfile(Config):
 
     kind: Literal["statevector"]
     name: Annotated[Name, Field(description="As a person writes it")]
-    amplitude_bytes: Annotated[Figure, Field(description="Of one amplitude")]
-    gates_per_sweep: Annotated[Figure, Field(description="Gates applied in one pass over the memory")]
-    flops_per_rotation: Annotated[Figure, Field(description="Per amplitude; a CNOT needs none")]
+    amplitude_bytes: Annotated[PositiveFigure, Field(description="Of one amplitude")]
+    gates_per_sweep: Annotated[PositiveFigure, Field(description="Gates applied in one pass over the memory")]
+    flops_per_rotation: Annotated[PositiveFigure, Field(description="Per amplitude; a CNOT needs none")]
 
 
 Profile = TypeVar("Profile", bound=Config)
@@ -104,7 +120,7 @@ _FOLDER = resources.files("ketfit.energy").joinpath("profiles")
 def profile_names(kind: str | None = None) -> tuple[str, ...]:
     """The profiles that come with KetFit, all or those of a kind: qpu, gpu, cpu, statevector."""
     names = sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir() if entry.name.endswith(".toml"))
-    return tuple(name for name in names if kind in (None, _read(name)[1].get("kind")))
+    return tuple(name for name in names if kind is None or _read(name)[1].get("kind") == kind)
 
 
 def load_profile(source: str | Path, wanted: type[Profile]) -> Profile:
@@ -140,10 +156,9 @@ def read_profile(tables: Mapping[str, Any], where: str, wanted: type[Profile]) -
 def _read(source: str | Path) -> tuple[str, dict[str, Any]]:
     """How to call it, and its tables."""
     if isinstance(source, str) and not source.endswith(".toml"):
-        entry = _FOLDER.joinpath(f"{source}.toml")
-        if "/" in source or "\\" in source or not entry.is_file():
+        if source not in profile_names():
             known = ", ".join(profile_names())
             raise ConfigError(f"unknown profile {source!r}; known are {known}, or name a .toml file")
-        with resources.as_file(entry) as path:
+        with resources.as_file(_FOLDER.joinpath(f"{source}.toml")) as path:
             return f"profile {source}", read_toml(path)
     return str(source), read_toml(source)

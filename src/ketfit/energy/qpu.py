@@ -14,6 +14,7 @@ from ketfit.circuit.circuit import Circuit
 from ketfit.energy.profiles import Figure, QpuProfile
 from ketfit.energy.quantities import Assumed, Modelled, Range
 from ketfit.errors import InputError
+from ketfit.integers import as_integer
 
 Entangler = Literal["zz", "ms"]
 
@@ -23,15 +24,15 @@ class NativeGates:
     """Gates that take time on the device: pulses on one qubit, and two-qubit gates. Rotations about Z take none.
 
     Raises:
-        InputError: a count is negative.
+        InputError: a count is negative, or no whole number.
     """
 
     one_qubit: int
     two_qubit: int
 
     def __post_init__(self) -> None:
-        if self.one_qubit < 0 or self.two_qubit < 0:
-            raise InputError(f"counts of gates cannot be negative, got {self.one_qubit} and {self.two_qubit}")
+        for name in ("one_qubit", "two_qubit"):
+            object.__setattr__(self, name, as_integer(getattr(self, name), name, minimum=0, error=InputError))
 
 
 def native_gates(circuit: Circuit, entangler: Entangler) -> NativeGates:
@@ -113,10 +114,10 @@ def qpu_cost(gates: NativeGates, circuits: int, shots: int, profile: QpuProfile)
         profile: The device, from `ketfit.energy.profiles.load_profile`.
 
     Raises:
-        InputError: a count is negative.
+        InputError: a count is negative, or no whole number.
     """
-    if circuits < 0 or shots < 0:
-        raise InputError(f"counts cannot be negative, got {circuits} circuits and {shots} shots")
+    circuits = as_integer(circuits, "circuits", minimum=0, error=InputError)
+    shots = as_integer(shots, "shots", minimum=0, error=InputError)
     figures = {
         "one-qubit gate (us)": (profile.time_1q_us, gates.one_qubit),
         "two-qubit gate (us)": (profile.time_2q_us, gates.two_qubit),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ class Range:
     """A number with the lowest and the highest that it may well be.
 
     Raises:
-        InputError: the three are not in order.
+        InputError: the three are not in order, or not finite.
     """
 
     value: float
@@ -25,8 +26,10 @@ class Range:
     high: float
 
     def __post_init__(self) -> None:
-        if not self.low <= self.value <= self.high:
-            raise InputError(f"a range goes from low over value to high, got {self.low}, {self.value}, {self.high}")
+        if not -math.inf < self.low <= self.value <= self.high < math.inf:
+            raise InputError(
+                f"a range goes from low over value to high, all finite, got {self.low}, {self.value}, {self.high}"
+            )
 
     def __add__(self, other: Range) -> Range:
         return Range(self.value + other.value, self.low + other.low, self.high + other.high)

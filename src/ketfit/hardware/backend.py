@@ -8,12 +8,13 @@ library that repeats a POST by itself has to be told not to. What may be repeate
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from ketfit.circuit.circuit import Circuit
 from ketfit.circuit.export import angle_values, to_qasm3, to_qiskit
@@ -42,9 +43,15 @@ class BoundCircuit:
         weights: Numbers of shape (n_weights,) in radians.
         inputs: Numbers of shape (n_inputs,) in radians.
         measured: The qubits to measure; the j-th is character j of the readings.
+        follows: The circuit whose compiled form this one depends on. With `fold` 1 this is a calibration of its
+            readout, and has to be read at the physical qubits at which `follows` is read. With a larger `fold` it is
+            `follows` with every gate G as G (G^-1 G)^k; a compiler folds the gates that it made of `follows`, since it
+            would merge or route the folded ones of `circuit` otherwise. A machine that runs gates as they are written
+            needs neither: it runs `circuit`.
+        fold: How many gates each gate of `follows` has become, 2k + 1.
 
     Raises:
-        InputError: a number is missing or not finite.
+        InputError: a number is missing or not finite, or the circuit cannot follow the other one.
         CircuitError: a measured qubit is out of range, not an integer, or named twice, or there is none.
     """
 
@@ -52,10 +59,24 @@ class BoundCircuit:
     weights: tuple[float, ...]
     inputs: tuple[float, ...] = ()
     measured: tuple[int, ...] = (0,)
+    follows: BoundCircuit | None = None
+    fold: int = 1
 
     def __post_init__(self) -> None:
         angle_values(self.circuit, self.weights, self.inputs)
         object.__setattr__(self, "measured", self.circuit.check_qubits(self.measured, "measured"))
+        fold, other = as_integer(self.fold, "fold", minimum=1, error=InputError), self.follows
+        object.__setattr__(self, "fold", fold)
+        if fold % 2 == 0 or (fold > 1 and other is None):
+            raise InputError(f"fold={fold}: it must be odd, and follows must be given if it is more than 1")
+        if other is not None and (
+            other.follows is not None
+            or (other.circuit.n_qubits, other.measured) != (self.circuit.n_qubits, self.measured)
+        ):
+            raise InputError(
+                f"a circuit that measures {self.measured} of {self.circuit.n_qubits} qubits cannot follow one that "
+                f"measures {other.measured} of {other.circuit.n_qubits}, or that follows another one itself"
+            )
 
     @cached_property
     def qasm(self) -> str:
@@ -64,8 +85,14 @@ class BoundCircuit:
 
     @cached_property
     def key(self) -> str:
-        """A hash of what is run: the same gates by the same angles, whether they were weights or inputs."""
-        return hashlib.sha256(self.qasm.encode()).hexdigest()
+        """A hash of what is run: the same gates by the same angles, whether they were weights or inputs.
+
+        Where it follows another circuit, that one's gates are part of it: they decide on the physical qubits.
+        """
+        identity = self.qasm
+        if self.follows is not None:
+            identity += f"fold {self.fold} of\n{to_qasm3(self.follows.circuit, measured=self.measured)}"
+        return hashlib.sha256(identity.encode()).hexdigest()
 
     def to_qiskit(self) -> QuantumCircuit:
         """The Qiskit circuit; measured qubit j goes to classical bit j, which is the j-th character **from the end**.
@@ -93,19 +120,43 @@ class JobStatus(Enum):
 
 @dataclass(frozen=True)
 class GateCounts:
-    """Gates of one circuit as the machine runs it, after transpilation: what it takes time and money for."""
+    """Gates of one circuit as the machine runs it, after transpilation: what it takes time and money for.
+
+    Attributes:
+        one_qubit, two_qubit: How many.
+        read_at: The physical qubit that each character of the readings comes from; empty if only the provider knows.
+    """
 
     one_qubit: int
     two_qubit: int
+    read_at: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one job may hold; None is no limit that is known."""
+    """What one job may hold; None is no limit that is known.
+
+    Attributes:
+        qubits: Of each circuit.
+        circuits: How many.
+        shots: Per circuit.
+        min_shots: The least, per circuit.
+        measured: Qubits that a circuit may measure.
+
+    Raises:
+        ConfigError: a limit is not a whole number of at least 1.
+    """
 
     qubits: int | None = None
     circuits: int | None = None
     shots: int | None = None
+    min_shots: int = 1
+    measured: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None:
+                object.__setattr__(self, name, as_integer(value, name, minimum=1))
 
 
 @dataclass(frozen=True)
@@ -118,8 +169,14 @@ class Description:
         limits: What one job may hold.
         device: The file of prices and gate times that fits it, see `ketfit.hardware.cost`; None if it costs nothing.
         settles_after_s: Seconds after a submission for which the list of jobs may not show it yet.
-        keeps_gates: Whether every gate is run as it is written. A compiler that cancels a gate with its opposite makes
-            folding, and so the extrapolation to zero noise, meaningless.
+        keeps_gates: Whether a circuit with a `fold` is run with that many times the gates of the one that it follows.
+            A compiler that cancels a gate with its opposite makes the extrapolation to zero noise meaningless, and
+            "zero_noise" is refused where this is False.
+        keeps_qubits: Whether a calibration is read at the physical qubits of the circuit that it follows. "readout" is
+            refused where this is False.
+
+    Raises:
+        ConfigError: an option is no finite scalar, or `settles_after_s` is negative or not finite.
     """
 
     name: str
@@ -128,6 +185,12 @@ class Description:
     device: str | None = None
     settles_after_s: float = 60.0
     keeps_gates: bool = False
+    keeps_qubits: bool = False
+
+    def __post_init__(self) -> None:
+        check_scalars(self.options)
+        if not 0 <= self.settles_after_s < math.inf:
+            raise ConfigError(f"settles_after_s={self.settles_after_s!r}: it must be a finite number of at least 0")
 
 
 class Backend(Protocol):
@@ -192,13 +255,11 @@ def check_submission(description: Description, circuits: Sequence[BoundCircuit],
         The shots as a Python integer.
 
     Raises:
-        ConfigError: too many shots, or a tag that no provider would take.
-        InputError: no circuits, too many, or one that is too wide.
+        ConfigError: shots that are no whole number, or too many or too few; or a tag that no provider would take.
+        InputError: no circuits, too many, or one that is too wide or measures too many qubits.
     """
     limits = description.limits
-    shots = as_integer(shots, "shots", minimum=1)
-    if limits.shots is not None and shots > limits.shots:
-        raise ConfigError(f"shots={shots:,}: {description.name} takes at most {limits.shots:,}")
+    shots = check_range(shots, "shots", limits.min_shots, limits.shots, description.name)
     if not TAG.fullmatch(tag):
         raise ConfigError(f"the tag {tag!r} must be 1 to 64 letters, digits and hyphens")
     if not circuits:
@@ -208,7 +269,34 @@ def check_submission(description: Description, circuits: Sequence[BoundCircuit],
     widest = max(circuit.circuit.n_qubits for circuit in circuits)
     if limits.qubits is not None and widest > limits.qubits:
         raise InputError(f"a circuit has {widest} qubits; {description.name} has {limits.qubits}")
+    most = max(len(circuit.measured) for circuit in circuits)
+    if limits.measured is not None and most > limits.measured:
+        raise InputError(f"a circuit measures {most} qubits; {description.name} reads at most {limits.measured}")
     return shots
+
+
+def check_range(value: Any, name: str, least: int, most: int | None, owner: str) -> int:
+    """Return `value` as a Python integer if it is one in the range that `owner` takes.
+
+    Raises:
+        ConfigError: it is no integer, or out of range.
+    """
+    allowed = f"at least {least:,}" if most is None else f"{least:,} to {most:,}"
+    number = as_integer(value, name, hint=f"{owner} takes {allowed}")
+    if number < least or (most is not None and number > most):
+        raise ConfigError(f"{name}={number}: {owner} takes {allowed}")
+    return number
+
+
+def check_scalars(options: Mapping[str, Any]) -> None:
+    """Refuse options that could not be written down as JSON and read again.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    for name, value in options.items():
+        if not isinstance(value, get_args(Scalar)) or (isinstance(value, float) and not math.isfinite(value)):
+            raise ConfigError(f"option {name}={value!r}: it must be a string, a finite number, true or false")
 
 
 def options_key(description: Description) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ketfit.circuit.circuit import Angle, Circuit, Gate, cx, ry
 from ketfit.errors import CanaryError, PartialResultError, WrongCountsError
 from ketfit.hardware.backend import BoundCircuit, Counts
+from ketfit.integers import as_integer
 
 _TURN = math.pi
 
@@ -61,8 +62,7 @@ def check_counts(results: Sequence[Counts], widths: Sequence[int], shots: int) -
         for reading, count in counts.items():
             if len(reading) != width or set(reading) - {"0", "1"}:
                 raise WrongCountsError(f"circuit {place} reads {reading!r}; it measures {width} qubits, a bit for each")
-            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-                raise WrongCountsError(f"circuit {place} reads {reading!r} {count!r} times, which is no count")
+            as_integer(count, f"circuit {place}, the count of {reading!r}", minimum=0, error=WrongCountsError)
         if (total := sum(counts.values())) != shots:
             raise WrongCountsError(f"circuit {place} has {total:,} shots in all, and {shots:,} were asked for")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ketfit.circuit.ansatz import reuploading_circuit
 from ketfit.circuit.circuit import Angle, Circuit, cx, ry
 from ketfit.errors import HardwareError, KetFitError, NotReadyError
-from ketfit.hardware.backend import Backend, BoundCircuit, Counts, GateCounts
+from ketfit.hardware.backend import Backend, BoundCircuit, Counts, GateCounts, check_range
 from ketfit.hardware.canary import canary, canary_reading, canary_width, check_canary, check_counts, majority
 from ketfit.hardware.patience import Patience
 
@@ -39,7 +39,12 @@ def check_backend(
 
     Returns:
         A finding for each check, in order. A job that cannot be had ends the suite with a finding that failed.
+
+    Raises:
+        ConfigError: `shots` is not a number of shots that the backend takes.
     """
+    description = backend.describe()
+    shots = check_range(shots, "shots", description.limits.min_shots, description.limits.shots, description.name)
     suite = _Suite(backend, shots, wait_s, patience or Patience())
     checks: tuple[tuple[str, Callable[[], str]], ...] = (
         ("describes itself", suite.describes),

@@ -16,9 +16,10 @@ from ketfit.energy.qpu import NativeGates, qpu_cost
 from ketfit.energy.quantities import Range
 from ketfit.errors import ConfigError
 from ketfit.hardware.backend import GateCounts
+from ketfit.integers import as_integer
 from ketfit.settings import Config, Finite, read_toml
 
-Amount = Annotated[Finite, Field(ge=0)]
+Amount = Annotated[Finite, Field(ge=0, le=1e12)]
 
 
 class Price(Config):
@@ -133,7 +134,11 @@ def estimate(gates: Sequence[GateCounts], shots: int, device: DeviceCost, *, mit
         shots: Of each circuit.
         device: Prices and profile.
         mitigated: Whether the provider mitigates errors, which it may charge for.
+
+    Raises:
+        ConfigError: `shots` is not a whole number of at least 1.
     """
+    shots = as_integer(shots, "shots", minimum=1)
     price, profile = device.price, device.profile
     if price is not None:
         assumptions = [f"price: {price.source}, {price.year}"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ketfit.errors import (
@@ -17,6 +17,7 @@ from ketfit.errors import (
     UnknownStatusError,
 )
 from ketfit.hardware.backend import Backend, BoundCircuit, Counts, Description, GateCounts, JobStatus
+from ketfit.integers import as_integer
 
 Call = Literal["submit", "status", "result", "cancel", "jobs"]
 
@@ -52,6 +53,8 @@ class Fault:
     skip: int = 0
 
     def __post_init__(self) -> None:
+        self.times = as_integer(self.times, "times", minimum=0)
+        self.skip = as_integer(self.skip, "skip", minimum=0)
         if self.kind not in KINDS:
             raise ConfigError(f"unknown fault {self.kind!r}; known are {', '.join(KINDS)}")
 
@@ -72,8 +75,7 @@ class Fake:
 
     def describe(self) -> Description:
         """What the backend behind it is, under the same name."""
-        said = self.backend.describe()
-        return Description(said.name, said.options, said.limits, said.device, self.settles_after_s, said.keeps_gates)
+        return replace(self.backend.describe(), settles_after_s=self.settles_after_s)
 
     def count_gates(self, circuits: Sequence[BoundCircuit]) -> Sequence[GateCounts]:
         """As the backend behind it."""

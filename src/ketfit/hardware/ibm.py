@@ -30,6 +30,7 @@ from ketfit.hardware.backend import (
     JobStatus,
     Limits,
     Scalar,
+    check_range,
     check_submission,
 )
 from ketfit.hardware.ibm_transport import INSTANCE, KEY, Transport
@@ -101,14 +102,14 @@ class IBMBackend:
     ) -> None:
         if not machine.isidentifier():
             raise ConfigError(f"IBM has no machine {machine!r}; name one such as ibm_torino")
-        if optimization_level not in (0, 1, 2, 3):
-            raise ConfigError(f"optimization_level={optimization_level!r}: Qiskit has 0, 1, 2 and 3")
+        optimization_level = check_range(optimization_level, "optimization_level", 0, 3, "Qiskit's compiler")
         if decoupling not in DECOUPLINGS:
             raise ConfigError(f"unknown decoupling {decoupling!r}; IBM has {', '.join(DECOUPLINGS)}")
-        if max_seconds is not None and not 1 <= max_seconds <= MAX_SECONDS:
-            raise ConfigError(f"max_seconds={max_seconds}: IBM takes 1 to {MAX_SECONDS:,}")
-        if not 2 <= max_circuits <= MAX_EXECUTIONS:
-            raise ConfigError(f"max_circuits={max_circuits}: a job has at least 2, one of them the canary")
+        if max_seconds is not None:
+            max_seconds = check_range(max_seconds, "max_seconds", 1, MAX_SECONDS, "IBM")
+        max_circuits = check_range(
+            max_circuits, "max_circuits", 2, MAX_EXECUTIONS, "a job of IBM's, which has a canary besides,"
+        )
         self.machine, self.optimization_level = machine, optimization_level
         self.decoupling, self.max_seconds = decoupling, max_seconds
         self.transport = transport or transport_from_environment()
@@ -119,8 +120,10 @@ class IBMBackend:
             options=options,
             limits=Limits(circuits=max_circuits, shots=MAX_EXECUTIONS // max_circuits),
             device="ibm",
-            # Gates stay at level 0, but qubits that are no neighbours are swapped, which folding does not count on.
-            keeps_gates=False,
+            # The sampler runs circuits in a machine's own gates as they are sent, on the qubits that they name: what
+            # `Compiler` folded and placed stays folded and placed.
+            keeps_gates=True,
+            keeps_qubits=True,
         )
 
     def describe(self) -> Description:

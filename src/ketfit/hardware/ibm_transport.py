@@ -9,12 +9,12 @@ instead. Here a submission is never repeated, and whether to read again is for t
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ketfit.errors import MissingExtraError, ServerError, UnknownStatusError
+from ketfit.hardware.boot_clock import boot_time
 from ketfit.hardware.once import Provider
 
 KEY, INSTANCE = "QISKIT_IBM_TOKEN", "QISKIT_IBM_INSTANCE"
@@ -79,7 +79,7 @@ class Transport:
         Raises:
             RefusedError: the key is none.
         """
-        if time.monotonic() < self._renew_at:
+        if boot_time().seconds < self._renew_at:
             return
         form = {"grant_type": _GRANT, "apikey": self._token}
         headers = {"Accept": "application/json"}
@@ -89,7 +89,7 @@ class Transport:
             self._bearer, lasts = str(said["access_token"]), float(said["expires_in"])
         except (LookupError, TypeError, ValueError):
             raise ServerError("IBM's IAM answered without an access token and its time") from None
-        self._renew_at = time.monotonic() + 0.8 * lasts
+        self._renew_at = boot_time().seconds + 0.8 * lasts  # the token ages while the machine is suspended
         self._ibm = replace(self._ibm, secrets=(self._token, self._bearer))
 
     def submit(self, machine: str, program: str, inputs: dict[str, Any], tag: str, max_seconds: int | None) -> str:

@@ -12,6 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +25,7 @@ from ketfit.hardware.backend import (
     JobStatus,
     Limits,
     Scalar,
+    check_range,
     check_submission,
 )
 from ketfit.hardware.cost import Cost, DeviceCost, Price, load_device
@@ -94,8 +96,10 @@ class IonQBackend:
         transport: Transport | None = None,
     ) -> None:
         _check_options(machine, noise_model, mitigation, gateset)
-        if optimization_level not in (0, 1):
-            raise ConfigError(f"optimization_level={optimization_level}: IonQ's compiler works best on 0 or 1")
+        optimization_level = check_range(optimization_level, "optimization_level", 0, 1, "IonQ's compiler")
+        max_circuits = check_range(
+            max_circuits, "max_circuits", 2, MAX_CIRCUITS, "a job of IonQ's, which has a canary besides,"
+        )
         self.optimization_level = optimization_level
         self.machine, self.mitigation, self.gateset = machine, mitigation, gateset
         self.noise_model = (noise_model or "ideal") if machine == "simulator" else None
@@ -112,9 +116,14 @@ class IonQBackend:
         self._description = Description(
             name=f"ionq:{machine}",
             options=options,
-            limits=Limits(circuits=max_circuits, shots=MAX_SHOTS),
+            limits=Limits(
+                circuits=max_circuits, shots=MAX_SHOTS, min_shots=DEBIASED_SHOTS if mitigation != "none" else 1
+            ),
             device=DEVICES[family] if family else None,
             keeps_gates=gateset == "native" and optimization_level == 0,
+            # IonQ's compiler, which only native gates bypass, chooses ions for each circuit by itself and tells nobody,
+            # and debiasing runs a circuit on several choices. The simulators misread all qubits alike.
+            keeps_qubits=machine == "simulator" or (gateset == "native" and mitigation == "none"),
         )
 
     def describe(self) -> Description:
@@ -128,6 +137,8 @@ class IonQBackend:
             ConfigError: the job would have more gates than IonQ takes.
         """
         counts = [self._compiled().count_gates(bound) for bound in circuits]
+        if not self._description.keeps_qubits:
+            counts = [replace(counted, read_at=()) for counted in counts]
         each = max((counted.one_qubit + counted.two_qubit for counted in counts), default=0)
         if each * len(counts) > MAX_GATES:
             raise ConfigError(
@@ -144,8 +155,6 @@ class IonQBackend:
             BackendTimeoutError, ServerError, ConnectionLostError: it may have been.
         """
         shots = check_submission(self._description, circuits, shots, tag)
-        if self.mitigation != "none" and shots < DEBIASED_SHOTS:
-            raise RefusedError(f"shots={shots}, nothing was sent: IonQ debiases from {DEBIASED_SHOTS} shots on")
         compiler = self._compiled()
         self.count_gates(circuits)
         filled = [compiler.fill(bound) for bound in circuits]
@@ -292,13 +301,15 @@ def _check_options(machine: str, noise_model: str | None, mitigation: str, gates
     if not simulated and not machine.startswith("qpu."):
         raise ConfigError(f"IonQ has no machine {machine!r}; name simulator, or a QPU such as qpu.forte-1")
     if mitigation not in MITIGATIONS:
-        raise ConfigError(f"unknown mitigation {mitigation!r}; IonQ has {', '.join(MITIGATIONS)}")
+        raise ConfigError(f"mitigation={mitigation!r}: IonQ has {', '.join(MITIGATIONS)}")
     if simulated and mitigation != "none":
         raise ConfigError("IonQ mitigates errors of QPUs only; give its simulator no mitigation")
     if not simulated and noise_model is not None:
         raise ConfigError(f"{machine} has its own noise; noise_model is for the simulator")
+    if noise_model is not None and not (isinstance(noise_model, str) and noise_model):
+        raise ConfigError(f"noise_model={noise_model!r}: name one of IonQ's, such as ideal, aria-1 or forte-1")
     if gateset not in ("qis", "native"):
-        raise ConfigError(f"unknown gate set {gateset!r}; IonQ has qis and native")
+        raise ConfigError(f"unknown gate set {gateset!r}; IonQ has qis and native (gateset)")
 
 
 def _qiskit_backend(described: IonQBackend) -> Any:

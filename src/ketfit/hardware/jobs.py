@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ketfit.errors import LedgerError, RefusedError
+from ketfit.errors import LedgerError, RefusedError, StorageError, WrongCountsError
 from ketfit.hardware.backend import Counts, JobStatus
+from ketfit.integers import as_integer
 from ketfit.learn.data_sources import parse_json
 from ketfit.learn.files import write_file
 
@@ -28,9 +29,20 @@ class KeptJobs:
         return len(self._names())
 
     def keep(self, number: int, tag: str, shots: int, counts: Sequence[Counts]) -> str:
-        """Keep the counts of a job; its id."""
+        """Keep the counts of a job; its id.
+
+        Raises:
+            WrongCountsError: a count is no whole number.
+        """
         job = f"job-{number:06d}"
-        content = {"tag": tag, "shots": shots, "counts": counts}
+        whole = [
+            {
+                reading: as_integer(count, f"the count of {reading}", error=WrongCountsError)
+                for reading, count in row.items()
+            }
+            for row in counts
+        ]
+        content = {"tag": tag, "shots": as_integer(shots, "shots"), "counts": whole}
         write_file(self.folder / f"{job}.json", json.dumps(content).encode())
         return job
 
@@ -53,7 +65,10 @@ class KeptJobs:
         return [name for name in self._names() if self._job(name)["tag"] == tag]
 
     def _names(self) -> list[str]:
-        return sorted(path.stem for path in self.folder.glob("job-*.json")) if self.folder.exists() else []
+        try:
+            return sorted(path.stem for path in self.folder.glob("job-*.json")) if self.folder.exists() else []
+        except OSError as error:
+            raise StorageError(f"cannot read {self.folder}: {error.strerror or error}") from error
 
     def _job(self, job: str) -> dict[str, Any]:
         path = self.folder / f"{job}.json"

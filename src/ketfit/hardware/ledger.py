@@ -3,7 +3,8 @@
 ``ledger.jsonl`` is only ever appended to, a line at a time, and a line is on the disk before the next step is taken.
 For each batch: an *intent* before a byte is sent; *accepted* with the provider's job id the moment it is known, or
 *declined* once it is certain that nothing was accepted; then *result* with the counts, or *ended* without any. A result
-that is not to be trusted is written down as well, with the reason in `rejected`.
+that is not to be trusted is written down as well, with the reason in `rejected`. *unlisted* says from when on the
+provider's list of jobs, which did not show an intent, has to be waited for.
 
 The line that a kill cuts off has no line break; it does not count, and the next writer takes it off. That is safe: what
 a line tells was either not yet done (an intent), or can be asked again (a job by its tag, a result by its job).
@@ -11,7 +12,6 @@ a line tells was either not yet done (an intent), or can be asked again (a job b
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +22,10 @@ from typing_extensions import Self
 
 from ketfit.errors import LedgerError
 from ketfit.hardware.backend import Counts
+from ketfit.hardware.boot_clock import BootTime
 from ketfit.learn.data_sources import parse_json
 from ketfit.learn.lines import LinesFile, whole_lines
+from ketfit.strict_json import dump_json
 
 LEDGER, LOCK = "ledger.jsonl", ".ledger.lock"
 
@@ -40,11 +42,13 @@ class Batch:
         keys: Of its circuits with their shots, backend and options; the canary has none.
         shots: Of each circuit.
         n_qubits: Width of the canary.
-        time: Seconds since 1970 at the intent.
+        time: Seconds since 1970 at the intent, for who reads the ledger; no decision depends on it.
         price: What it was expected to cost when it was sent; None if that is not known.
         job: The provider's id; None as long as it is not known.
         ended: "done", "declined", "failed", "cancelled" or "rejected"; None as long as it is under way.
         reason: Of an end without a result that can be used.
+        read_at: The different tuples of physical qubits that its circuits are read at, as far as they are known.
+        unlisted: When its submission was certainly over, though the provider's list of jobs does not show it.
     """
 
     number: int
@@ -57,6 +61,8 @@ class Batch:
     job: str | None = None
     ended: Ending = None
     reason: str | None = None
+    read_at: tuple[tuple[int, ...], ...] = ()
+    unlisted: BootTime | None = None
 
     @property
     def is_unresolved(self) -> bool:
@@ -133,7 +139,8 @@ def _apply(line: dict[str, Any], batches: list[Batch], results: dict[str, Counts
         if number != len(batches):
             raise ValueError(f"intent {number} is not the next after {len(batches) - 1}")
         facts = {name: line[name] for name in ("number", "tag", "shots", "n_qubits", "time", "price")}
-        batches.append(Batch(keys=tuple(line["keys"]), **facts))
+        read_at = tuple(map(tuple, line.get("read_at", ())))
+        batches.append(Batch(keys=tuple(line["keys"]), read_at=read_at, **facts))
         return
     batch = batches[number]
     if batch.ended is not None:
@@ -146,6 +153,8 @@ def _apply(line: dict[str, Any], batches: list[Batch], results: dict[str, Counts
         if not rejected:
             _, *counts = line["counts"]  # the first one is the canary
             results |= dict(zip(batch.keys, counts, strict=True))
+    elif event == "unlisted":
+        batches[number] = replace(batch, unlisted=BootTime(line["boot"], line["seconds"]))
     elif event in ("declined", "failed", "cancelled"):
         batches[number] = replace(batch, ended=event, reason=line["reason"])
     else:
@@ -172,13 +181,25 @@ class Ledger:
         return Account(tuple(self._batches), MappingProxyType(self._results))
 
     def intent(
-        self, *, tag: str, keys: Sequence[str], shots: int, n_qubits: int, time: float, price: float | None
+        self,
+        *,
+        tag: str,
+        keys: Sequence[str],
+        shots: int,
+        n_qubits: int,
+        time: float,
+        price: float | None,
+        read_at: Sequence[tuple[int, ...]] = (),
     ) -> Batch:
         """Write down what is about to be sent; only then send it."""
         number = len(self.account.batches)
         facts = {"tag": tag, "keys": list(keys), "shots": shots, "n_qubits": n_qubits, "time": time, "price": price}
-        self._append({"event": "intent", "number": number, **facts})
+        self._append({"event": "intent", "number": number, **facts, "read_at": list(map(list, read_at))})
         return self.account.batches[number]
+
+    def unlisted(self, batch: Batch, now: BootTime) -> None:
+        """Write down that a submission is over whose job the provider's list does not show."""
+        self._append({"event": "unlisted", "number": batch.number, "boot": now.boot, "seconds": now.seconds})
 
     def accepted(self, batch: Batch, job: str) -> None:
         """Write down the provider's id."""
@@ -193,7 +214,7 @@ class Ledger:
         self._append({"event": how, "number": batch.number, "reason": reason})
 
     def _append(self, line: dict[str, Any]) -> None:
-        self._lines.append(json.dumps(line, separators=(",", ":"), allow_nan=False).encode())
+        self._lines.append(dump_json(line, "the ledger's line", separators=(",", ":")).encode())
         _apply(line, self._batches, self._results)
 
     def __enter__(self) -> Self:

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
+import importlib.util
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from ketfit.errors import ConfigError, MissingExtraError
-from ketfit.hardware.backend import Backend, Scalar
+from ketfit.errors import ConfigError, KetFitError
+from ketfit.hardware.backend import Backend, Description, Scalar, check_scalars
 from ketfit.hardware.cost import DeviceCost
 from ketfit.hardware.simulator import Simulator
+from ketfit.integers import as_integer
 from ketfit.simulate.noise import NoiseConfig, load_noise
 
 JOBS = "jobs"
 """Folder of a run in which a simulator keeps its jobs."""
+
+OPTIONS = {
+    "simulator": {"trajectories", "max_circuits"},
+    "aer": {"optimization_level", "max_circuits"},
+    "ionq": {"mitigation", "gateset", "optimization_level", "max_circuits", "noise_model"},
+    "ibm": {"optimization_level", "decoupling", "max_seconds", "max_circuits"},
+}
+"""What `--option` may name, by the kind of backend."""
+
+KNOWN = "simulator, aer, ionq:MACHINE, ibm:MACHINE and module:function"
+_METHODS = ("describe", "count_gates", "submit", "status", "result", "cancel", "jobs")
 
 
 def load_backend(
@@ -23,8 +40,8 @@ def load_backend(
 
     ``simulator`` and ``aer`` compute here, with ``:ionq-forte``, ``:ionq-aria`` or ``:FILE.toml`` behind them under
     that noise; ``ionq:qpu.forte-1``, ``ionq:simulator`` and the like are IonQ's machines and ``ibm:ibm_torino`` and the
-    like IBM's, with the key from the environment; ``package.module:factory`` calls your own function with `folder`,
-    `seed` and the options by name.
+    like IBM's, with the key from the environment; ``module:function`` calls your own function with `folder`, `seed` and
+    the options by name. The module is one that Python finds, or else a file or package in the current folder.
 
     Args:
         name: As above.
@@ -34,31 +51,29 @@ def load_backend(
         own_code: Whether the name may be one of a function to import. Only a user says so, never a file.
 
     Raises:
-        ConfigError: there is no such backend or option.
+        ConfigError: there is no such backend or option, or your own function fails or returns something else.
         MissingExtraError: it needs a package that is not installed.
     """
     kind, _, rest = name.partition(":")
     given = dict(options or {})
-    try:
-        if kind == "simulator":
-            profile = _profile(rest)
-            return Simulator(folder / JOBS, profile, seed=seed, name=name, device=_device(rest), **given)  # type: ignore[arg-type]
-        if kind in ("aer", "ionq", "ibm"):
-            return _qiskit(kind, rest, folder, given, seed)
-        if "." in kind and rest:
-            if not own_code:
-                raise ConfigError(
-                    f"{name} is code of your own; a run's folder does not call it: name it again with --backend"
-                )
-            factory: Callable[..., Backend] = getattr(importlib.import_module(kind), rest)
-            return factory(folder=folder, seed=seed, **given)
-    except (ImportError, AttributeError, TypeError) as error:
-        if isinstance(error, MissingExtraError):
-            raise
-        raise ConfigError(f"the backend {name!r} with the options {given} cannot be made: {error}") from error
-    raise ConfigError(
-        f"unknown backend {name!r}; known are simulator, aer, ionq:MACHINE, ibm:MACHINE and package.module:factory"
-    )
+    check_scalars(given)
+    seed = as_integer(seed, "seed", minimum=0)
+    if kind in OPTIONS:
+        unknown = sorted(given.keys() - OPTIONS[kind])
+        if unknown:
+            raise ConfigError(f"{kind} has no option {unknown[0]!r}; known are {', '.join(sorted(OPTIONS[kind]))}")
+        return (
+            _simulator(rest, folder, given, seed, name)
+            if kind == "simulator"
+            else _qiskit(kind, rest, folder, given, seed)
+        )
+    if rest.isidentifier() and all(part.isidentifier() for part in kind.split(".")):
+        if not own_code:
+            raise ConfigError(
+                f"{name} is code of your own; a run's folder does not call it: name it again with --backend"
+            )
+        return _own_backend(name, kind, rest, folder, given, seed)
+    raise ConfigError(f"unknown backend {name!r}; known are {KNOWN}")
 
 
 def ask_prices(backend: Backend) -> DeviceCost:
@@ -72,6 +87,51 @@ def ask_prices(backend: Backend) -> DeviceCost:
     if ask is None:
         raise ConfigError(f"{backend.describe().name} has no prices to ask for; give a device or a TOML file instead")
     return ask()
+
+
+def _simulator(rest: str, folder: Path, options: Mapping[str, Any], seed: int, name: str) -> Simulator:
+    return Simulator(folder / JOBS, _profile(rest), seed=seed, name=name, device=_device(rest), **options)
+
+
+def _own_backend(
+    name: str, module: str, function: str, folder: Path, options: Mapping[str, Scalar], seed: int
+) -> Backend:
+    """What a user's own function returns; whatever it raises is told as an error of that backend."""
+    try:
+        factory = getattr(_import(module), function)
+        made: Backend = factory(folder=folder, seed=seed, **options)
+        lacking = [method for method in _METHODS if not callable(getattr(made, method, None))]
+        if lacking or not isinstance(made.describe(), Description):
+            raise ConfigError(
+                f"{name} returned {type(made).__name__}, which is no backend: look at {(*lacking, 'describe')[0]}()"
+            )
+    except KetFitError:
+        raise
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}"
+        raise ConfigError(
+            f"the backend {name!r} with the options {dict(options)} cannot be made: {told}; known are {KNOWN}"
+        ) from error
+    return made
+
+
+def _import(module: str) -> ModuleType:
+    """A module that Python finds, or else one from the current folder, as the user named it.
+
+    The current folder is not put on the path: nothing but the module that was named can come from it, and nothing
+    there takes the place of an installed package.
+    """
+    top = module.partition(".")[0]
+    if top not in sys.modules and importlib.util.find_spec(top) is None:
+        spec = importlib.machinery.PathFinder.find_spec(top, [str(Path.cwd())])
+        if spec is not None and spec.loader is not None:
+            sys.modules[top] = importlib.util.module_from_spec(spec)
+            try:
+                spec.loader.exec_module(sys.modules[top])
+            except BaseException:
+                del sys.modules[top]
+                raise
+    return importlib.import_module(module)
 
 
 def _qiskit(kind: str, rest: str, folder: Path, options: Mapping[str, Scalar], seed: int) -> Backend:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,16 +13,27 @@ import torch
 from torch import Tensor
 
 from ketfit.errors import ConfigError, InputError, LedgerError
-from ketfit.hardware.backend import Backend, BoundCircuit, Description, Scalar, options_key
+from ketfit.hardware.backend import (
+    Backend,
+    BoundCircuit,
+    Description,
+    Scalar,
+    check_range,
+    check_scalars,
+    check_submission,
+    options_key,
+)
 from ketfit.hardware.cost import Cost, DeviceCost, estimate, load_device, read_device
 from ketfit.hardware.ledger import read_account
 from ketfit.hardware.readout import Linear, Measurement, Mitigation
 from ketfit.hardware.session import Budget, check_budget, plan_batches, result_key
+from ketfit.integers import as_integer
 from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.learn.data_sources import parse_json
 from ketfit.learn.files import read_tensors, write_file, write_tensors
 from ketfit.model.config import HeadConfig
 from ketfit.model.head import QuantumHead
+from ketfit.strict_json import dump_json
 
 PLAN, INPUTS = "plan.json", "inputs.safetensors"
 VERSION = 1
@@ -150,11 +160,14 @@ def plan_run(
 
     Raises:
         CostLimitError: it would cost more than `max_cost`.
-        ConfigError: shots, limits or mitigation that do not fit the backend.
-        InputError: labels of another number, or embeddings that do not fit.
+        ConfigError: shots, limits or mitigation that do not fit the backend; or a seed, an option or `max_cost` that is
+            not what it may be.
+        InputError: labels of another number, or embeddings or circuits that do not fit.
     """
     head, description = classifier.module_, backend.describe()
-    _check(description, shots, mitigation)
+    shots = _check(description, shots, mitigation)
+    seed, budget = as_integer(seed, "seed", minimum=0), Budget(money=max_cost)
+    check_scalars(options or {})
     tensors = _tensors(head, embeddings)
     sentences = len(tensors["z"])
     if labels is not None and len(labels) != sentences:
@@ -165,11 +178,13 @@ def plan_run(
     keys = [result_key(circuit, shots, described) for circuit in circuits]
     once = list(dict(zip(keys, circuits, strict=True)).values())
     batches = plan_batches(once, description.limits.circuits)
+    for batch in batches:
+        check_submission(description, batch, shots, "plan")
     chosen = device or load_device(description.device)
     gates = [each for batch in batches for each in backend.count_gates(batch)]
     provider = (options or {}).get("mitigation") not in (None, "none")
     cost = estimate(gates, shots, chosen, mitigated=provider)
-    check_budget(Budget(money=max_cost), estimate([], shots, chosen), cost)
+    check_budget(budget, estimate([], shots, chosen), cost)
     plan = RunPlan(
         run_id=secrets.token_hex(6),
         backend=name,
@@ -195,14 +210,19 @@ def plan_run(
     return Planned(plan, circuits, tensors)
 
 
-def _check(description: Description, shots: int, mitigation: Sequence[Mitigation]) -> None:
-    most = description.limits.shots
-    if shots < 1 or (most is not None and shots > most):
-        raise ConfigError(f"shots={shots:,}: {description.name} takes 1 to {most or 2**31:,}")
+def _check(description: Description, shots: int, mitigation: Sequence[Mitigation]) -> int:
+    """Refuse what this backend cannot do, before anything is computed; the shots."""
     if "zero_noise" in mitigation and not description.keeps_gates:
         raise ConfigError(
             f"{description.name} compiles circuits, and would cancel the folded gates of zero_noise; leave it out"
         )
+    if "readout" in mitigation and not description.keeps_qubits:
+        raise ConfigError(
+            f"{description.name} does not say that it keeps the physical qubits of a circuit (keeps_qubits), so that "
+            "readout could calibrate others; leave it out (on a QPU of IonQ's, --option gateset=native keeps them)"
+        )
+    limits = description.limits
+    return check_range(shots, "shots", limits.min_shots, limits.shots, description.name)
 
 
 def _tensors(head: QuantumHead, embeddings: Any) -> dict[str, Tensor]:
@@ -238,7 +258,7 @@ def write_plan(folder: Path, planned: Planned) -> RunPlan:
     path = folder / INPUTS
     write_tensors(path, planned.tensors, {})
     plan = replace(planned.plan, inputs_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
-    write_file(folder / PLAN, (json.dumps(plan.to_json(), indent=1) + "\n").encode())
+    write_file(folder / PLAN, (dump_json(plan.to_json(), "the plan", indent=1) + "\n").encode())
     return plan
 
 
@@ -270,5 +290,8 @@ def read_plan(folder: Path) -> Planned:
         raise LedgerError(f"{path} is damaged ({error}); restore it, or plan anew in another folder") from error
     keys = [result_key(circuit, plan.shots, plan.described) for circuit in circuits]
     if hashlib.sha256("".join(keys).encode()).hexdigest() != plan.circuits_sha256:
-        raise LedgerError(f"{path}: these are not the circuits that were planned; plan anew in another folder")
+        raise LedgerError(
+            f"{path}: these are not the circuits that were planned: the file was changed, or an earlier version of "
+            "KetFit planned them with mitigation, and only that version fetches them; plan anew in another folder"
+        )
     return Planned(plan, circuits, tensors)

@@ -42,7 +42,8 @@ class Measurement:
         circuit: Of the QPU, all of it.
         measured: The qubits that are read.
         mitigation: "readout" sends two more circuits, which tell how each qubit is misread here and today, and undoes
-            that. "zero_noise" sends each circuit folded to one, three and five times its length, and extrapolates.
+            that. They follow the circuits of the run, to be read at the same physical qubits. "zero_noise" sends each
+            circuit folded to one, three and five times its length, and extrapolates.
     """
 
     circuit: Circuit
@@ -64,33 +65,23 @@ class Measurement:
         """
         cone = self.circuit.light_cone(self.measured)
         rows = inputs.double().tolist()
-        if self.folds == (1,):
-            bound = [BoundCircuit(cone, tuple(weights), tuple(row), self.measured) for row in rows]
-        else:
+        plain = [BoundCircuit(cone, tuple(weights), tuple(row), self.measured) for row in rows]
+        bound = list(plain)
+        if len(self.folds) > 1:
             single, columns = rotations_as_inputs(cone)
             angles = rotation_angles(columns, torch.tensor(list(weights)).double(), inputs.double(), len(rows))
             both = torch.cat([angles, -angles], dim=1).tolist()
-            bound = [
-                BoundCircuit(fold_gates(single, fold), (), tuple(row), self.measured)
-                for fold in self.folds
-                for row in both
+            bound += [
+                BoundCircuit(fold_gates(single, fold), (), tuple(row), self.measured, follows, fold)
+                for fold in self.folds[1:]
+                for row, follows in zip(both, plain, strict=True)
             ]
-        return bound + (self._calibration() if "readout" in self.mitigation else [])
+        return bound + (self._calibration(plain[0]) if "readout" in self.mitigation and plain else [])
 
-    def _calibration(self) -> list[BoundCircuit]:
-        """The measured qubits at 0 and the others at 1, since many refuse an empty circuit; and the opposite."""
-        width = self.circuit.n_qubits
-        return [
-            BoundCircuit(
-                Circuit(
-                    width, tuple(ry(q, Angle("weight", 0)) for q in range(width) if (q in self.measured) == ones), 1, 0
-                ),
-                (math.pi,),
-                (),
-                self.measured,
-            )
-            for ones in (False, True)
-        ]
+    def _calibration(self, follows: BoundCircuit) -> list[BoundCircuit]:
+        """The measured qubits at 0 and at 1. Both have the same gates, since many machines refuse an empty circuit."""
+        turned = Circuit(self.circuit.n_qubits, tuple(ry(q, Angle("weight", 0)) for q in self.measured), 1, 0)
+        return [BoundCircuit(turned, (angle,), (), self.measured, follows) for angle in (0.0, math.pi)]
 
     def distributions(self, counts: Sequence[Counts]) -> Tensor:
         """Frequencies of the readings, shape (circuits, 2**measured)."""

@@ -7,7 +7,6 @@ again after the plan.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from ketfit.hardware.session import Budget, Session, plan_batches, result_key
 from ketfit.learn.compare import accuracy_interval
 from ketfit.learn.files import write_file
 from ketfit.seeds import torch_stream
+from ketfit.strict_json import dump_json
 
 PREDICTIONS = "predictions.json"
 
@@ -174,7 +174,7 @@ def fetch_run(
     chance = torch_stream(plan.seed, "shots")
     reading = read(planned.measurement, planned.linear, planned.z, counts, plan.shots, chance)
     report = _report(plan, reading)
-    write_file(folder / PREDICTIONS, (json.dumps(report, allow_nan=False) + "\n").encode())
+    write_file(folder / PREDICTIONS, (dump_json(report, "the predictions") + "\n").encode())
     return report
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import Self
 
@@ -16,6 +18,7 @@ from ketfit.errors import (
     CostLimitError,
     HardwareError,
     JobFailedError,
+    LedgerError,
     NotReadyError,
     RateLimitError,
     RefusedError,
@@ -25,10 +28,12 @@ from ketfit.errors import (
     UnresolvedIntentError,
 )
 from ketfit.hardware.backend import Backend, BoundCircuit, Counts, GateCounts, JobStatus, check_submission, options_key
+from ketfit.hardware.boot_clock import BootTime, boot_time
 from ketfit.hardware.canary import canary, canary_width, check_canary, check_counts
 from ketfit.hardware.cost import Cost, DeviceCost, estimate, load_device
 from ketfit.hardware.ledger import Batch, Ledger
 from ketfit.hardware.patience import Patience
+from ketfit.integers import as_integer
 
 MOST_TOGETHER = 1000
 """Circuits of one job, where the backend has no limit."""
@@ -36,11 +41,22 @@ MOST_TOGETHER = 1000
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run may take in all, canaries included; None is no limit. Money is in the price's own currency."""
+    """What a run may take in all, canaries included; None is no limit. Money is in the price's own currency.
+
+    Raises:
+        ConfigError: a limit is negative or not finite.
+    """
 
     money: float | None = None
     circuits: int | None = None
     shots: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.money is not None and (isinstance(self.money, bool) or not 0 <= self.money < math.inf):
+            raise ConfigError(f"max_cost={self.money!r}: it must be a finite number of at least 0; None is no limit")
+        for name in ("circuits", "shots"):
+            if (limit := getattr(self, name)) is not None:
+                object.__setattr__(self, name, as_integer(limit, f"max_{name}", minimum=0))
 
 
 @dataclass
@@ -55,7 +71,8 @@ class Session:
         device: Prices and times; None is the file that the backend names.
         budget: What the run may take; checked before each submission against all that the ledger has.
         mitigated: Whether the provider mitigates errors, which it may charge for.
-        now: Seconds since 1970.
+        now: Seconds since 1970, for who reads the ledger.
+        clock: Measures how long a submission has been over.
 
     Raises:
         LedgerError, StorageError: as in `Ledger`.
@@ -69,6 +86,7 @@ class Session:
     budget: Budget = Budget()
     mitigated: bool = False
     now: Callable[[], float] = time.time
+    clock: Callable[[], BootTime] = boot_time
 
     def __post_init__(self) -> None:
         self.description = self.backend.describe()
@@ -97,12 +115,17 @@ class Session:
             UnresolvedIntentError: an earlier submission is unresolved and stays so for now, or this one became so.
             CostLimitError: the budget does not allow it; nothing was sent.
             RateLimitError, RefusedError: a batch was not accepted; those before it were.
+            LedgerError: the compiler now reads circuits of a mitigated run at other physical qubits than before.
+            ConfigError: `shots` is not a whole number of at least 1.
         """
+        shots = as_integer(shots, "shots", minimum=1)
         self.reconcile()
         by_key = {self.key(circuit, shots): circuit for circuit in circuits}
         wanted = self.ledger.account.missing(list(by_key), again)
         batches = plan_batches([by_key[key] for key in wanted], self.description.limits.circuits)
         gates = [self.backend.count_gates(batch) for batch in batches]
+        if any(circuit.follows is not None for circuit in circuits):
+            self._check_qubits({each.read_at for part in gates for each in part[1:]})
         self._check_budget([each for part in gates for each in part], shots)
         sent, start = [], 0
         for batch, counted in zip(batches, gates, strict=True):
@@ -119,13 +142,17 @@ class Session:
         check_submission(self.description, circuits, shots, tag)
         price = estimate(gates, shots, self.device, mitigated=self.mitigated).price
         n_qubits = circuits[0].circuit.n_qubits
-        batch = self.ledger.intent(tag=tag, keys=keys, shots=shots, n_qubits=n_qubits, time=self.now(), price=price)
+        read_at = sorted({each.read_at for each in gates[1:] if each.read_at})
+        batch = self.ledger.intent(
+            tag=tag, keys=keys, shots=shots, n_qubits=n_qubits, time=self.now(), price=price, read_at=read_at
+        )
         try:
             job = self.backend.submit(circuits, shots, tag=tag)
         except (RateLimitError, RefusedError) as error:
             self.ledger.ended(batch, "declined", f"{type(error).__name__}: {error}")
             raise
         except TransientError as error:
+            self._begin_settling(batch)
             raise UnresolvedIntentError(
                 f"batch {batch.number} was sent, and whether it was accepted is not known ({error}); it is not sent "
                 "again: ask for it with submit or fetch, which look for it in the provider's list of jobs"
@@ -142,22 +169,54 @@ class Session:
         """
         for batch in self.ledger.account.unresolved:
             tag = batch.tag
-            jobs = self.patience.ask(lambda tag=tag: self.backend.jobs(tag), f"jobs with the tag {tag}")  # type: ignore[misc]
+            asked, jobs = self._list(tag)
+            delay = self.description.settles_after_s
+            if not jobs and delay and asked.boot is None:
+                # No later process can tell how long this one has looked, so it has to wait itself.
+                self.patience.wait_until(lambda tag=tag: bool(self._list(tag)[1]), delay)  # type: ignore[misc]
+                asked, jobs = self._list(tag)
+            elif not jobs and delay:
+                self._check_settled(batch, asked)
             if len(jobs) > 1:
                 raise UnresolvedIntentError(
                     f"the provider has {len(jobs)} jobs with the tag {tag} ({', '.join(jobs)}), and one was sent from "
                     "here; something between here and there sends twice. Cancel all but one, and ask again"
                 )
-            age = self.now() - batch.time
             if jobs:
                 self.ledger.accepted(batch, jobs[0])
-            elif age < self.description.settles_after_s:
-                raise UnresolvedIntentError(
-                    f"batch {batch.number} was sent {age:.0f} s ago and is not in the provider's list of jobs, which "
-                    f"may be {self.description.settles_after_s:g} s behind; nothing else is sent until then: ask again"
-                )
             else:
                 self.ledger.ended(batch, "declined", "the provider's list of jobs does not have it")
+
+    def _list(self, tag: str) -> tuple[BootTime, Sequence[str]]:
+        """The jobs with a tag, and when they were asked for: the list is as old as the question."""
+
+        def question() -> tuple[BootTime, Sequence[str]]:
+            return self.clock(), self.backend.jobs(tag)
+
+        return self.patience.ask(question, f"jobs with the tag {tag}")
+
+    def _begin_settling(self, batch: Batch) -> None:
+        now = self.clock()
+        if self.description.settles_after_s and now.boot is not None:
+            self.ledger.unlisted(batch, now)
+
+    def _check_settled(self, batch: Batch, asked: BootTime) -> None:
+        """Refuse to believe a list without the job that was asked for too early.
+
+        The delay counts from the moment at which the submission was certainly over: from its error, or, if its process
+        was killed, from the first list that another process got. It does not count from the intent, since compiling
+        and waiting for an answer may take longer than the delay. After a restart of the machine it begins anew.
+        """
+        delay = self.description.settles_after_s
+        age = None if batch.unlisted is None else asked.since(batch.unlisted)
+        if age is None:
+            self._begin_settling(batch)
+            age = 0.0
+        if age < delay:
+            raise UnresolvedIntentError(
+                f"batch {batch.number} was sent and is not in the provider's list of jobs, which may be {delay:g} s "
+                f"behind; nothing else is sent until then: ask again in {math.ceil(delay - age)} s"
+            )
 
     def fetch(self) -> None:
         """Write down the results that are there, and the ends of jobs that have none.
@@ -197,7 +256,7 @@ class Session:
         except JobFailedError as error:
             self.ledger.ended(batch, "failed", str(error))
             raise
-        found = [dict(counts) for counts in results]
+        found = [{reading: _as_written(count) for reading, count in counts.items()} for counts in results]
         try:
             check_counts(found, [canary_width(batch.n_qubits), *map(key_width, batch.keys)], batch.shots)
             check_canary(found[0], batch.n_qubits)
@@ -230,6 +289,7 @@ class Session:
         Raises:
             NotReadyError: some are not there yet.
         """
+        shots = as_integer(shots, "shots", minimum=1)
         keys = [self.key(circuit, shots) for circuit in circuits]
         results = self.ledger.account.results
         lacking = sum(key not in results for key in keys)
@@ -270,6 +330,17 @@ class Session:
             assumptions=(),
         )
 
+    def _check_qubits(self, read_at: set[tuple[int, ...]]) -> None:
+        """Refuse to calibrate, or to fold, at other physical qubits than those of the batches that count."""
+        counting = [batch for batch in self.ledger.account.batches if batch.ended in (None, "done")]
+        before = {qubits for batch in counting for qubits in batch.read_at}
+        if before and (other := read_at - before - {()}):
+            raise LedgerError(
+                f"the compiler now reads circuits at the physical qubits {min(other)}, and earlier jobs of this run "
+                f"were read at {min(before)}, so that one's calibration does not hold for the other; nothing was sent: "
+                "plan the run anew in another folder"
+            )
+
     def _check_budget(self, gates: Sequence[GateCounts], shots: int) -> None:
         assert self.device is not None
         spent, more = self.spent(), estimate(gates, shots, self.device, mitigated=self.mitigated)
@@ -305,6 +376,14 @@ def result_key(circuit: BoundCircuit, shots: int, backend: Mapping[str, object])
     """What a result is known by: the width of its readings, then a hash of circuit, shots, backend and options."""
     identity = json.dumps({"circuit": circuit.key, "shots": shots, **backend}, sort_keys=True)
     return f"{len(circuit.measured)}-{hashlib.sha256(identity.encode()).hexdigest()}"
+
+
+def _as_written(count: object) -> Any:
+    """A count as the ledger holds it: what is no whole number is kept as text, and refused by `check_counts`."""
+    try:
+        return as_integer(count, "count")
+    except ConfigError:
+        return repr(count)
 
 
 def key_width(key: str) -> int:

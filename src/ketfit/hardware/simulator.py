@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from ketfit.errors import RefusedError
 from ketfit.hardware.backend import (
     BoundCircuit,
     Counts,
@@ -17,14 +16,20 @@ from ketfit.hardware.backend import (
     GateCounts,
     Limits,
     Scalar,
+    check_range,
     check_submission,
 )
 from ketfit.hardware.jobs import KeptJobs
+from ketfit.integers import as_integer
 from ketfit.seeds import torch_stream
-from ketfit.simulate.measurement import Device
+from ketfit.simulate.density import MOST_QUBITS
+from ketfit.simulate.measurement import Device, check_noise
 from ketfit.simulate.native import MAX_JOINT
 from ketfit.simulate.noise import NoiseConfig
-from ketfit.simulate.shots import draw_counts
+from ketfit.simulate.shots import MOST_SHOTS, draw_counts
+
+MAX_CIRCUITS = 500
+"""Of one job, if no other number is given."""
 
 
 class Simulator(KeptJobs):
@@ -37,7 +42,10 @@ class Simulator(KeptJobs):
         seed: Source of shots and trajectories; the n-th job of a folder has a stream of its own.
         name: What it is called.
         device: The file of prices and times it is taken to have; None costs nothing.
-        max_circuits: Of one job.
+        max_circuits: Of one job, at least 2: one of them is the canary.
+
+    Raises:
+        ConfigError: noise, trajectories, the seed or `max_circuits` are not what they may be.
     """
 
     def __init__(
@@ -48,10 +56,16 @@ class Simulator(KeptJobs):
         seed: int = 0,
         name: str = "simulator",
         device: str | None = None,
-        max_circuits: int = 500,
+        max_circuits: int = MAX_CIRCUITS,
     ) -> None:
         super().__init__(folder)
+        if trajectories is not None:
+            trajectories = as_integer(trajectories, "trajectories", minimum=1, hint="None is the exact density matrix")
+        check_noise(noise, trajectories, "auto")
+        seed = as_integer(seed, "seed", minimum=0)
+        max_circuits = check_range(max_circuits, "max_circuits", 2, None, "a job, which has a canary besides,")
         self.noise, self.trajectories, self.seed = noise, trajectories, seed
+        exactly = noise is not None and not noise.is_silent and trajectories is None
         options: dict[str, Scalar] = {"seed": seed}
         if noise is not None:
             options["noise"] = json.dumps(noise.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
@@ -60,10 +74,13 @@ class Simulator(KeptJobs):
         self._description = Description(
             name=name,
             options=options,
-            limits=Limits(circuits=max_circuits),
+            limits=Limits(
+                qubits=MOST_QUBITS if exactly else None, circuits=max_circuits, shots=MOST_SHOTS, measured=MAX_JOINT
+            ),
             device=device,
             settles_after_s=0.0,
             keeps_gates=True,
+            keeps_qubits=True,
         )
 
     def describe(self) -> Description:
@@ -98,9 +115,6 @@ def sample(
         seed: With `number`, the source of chance.
         number: Of the job.
         noise: As in `ketfit.expectation`, and so are `trajectories`.
-
-    Raises:
-        RefusedError: a circuit measures more qubits than a joint distribution is computed for.
     """
     found: dict[int, Counts] = {}
     generator = torch_stream(seed, "shots", number)
@@ -131,8 +145,6 @@ def _groups(
     for place, bound in enumerate(circuits):
         groups.setdefault((bound.circuit, bound.weights, bound.measured), []).append(place)
     for (circuit, weights, measured), places in groups.items():
-        if len(measured) > MAX_JOINT:
-            raise RefusedError(f"{len(measured)} qubits are measured; the simulator reads at most {MAX_JOINT} together")
         rows = torch.tensor([circuits[place].inputs for place in places], dtype=torch.float64)
         device = Device(measured, noise, trajectories, generator)
         angles = torch.tensor(weights, dtype=torch.float64)

@@ -36,6 +36,7 @@ from ketfit.learn.files import write_file
 from ketfit.seeds import numpy_stream
 from ketfit.settings import Config, Finite, Positive
 from ketfit.simulate.shots import rotation_angles, rotations_as_inputs
+from ketfit.strict_json import dump_json
 
 RECORD = "training.json"
 
@@ -187,7 +188,7 @@ def _begin(
             raise LedgerError(f"{folder} belongs to another training: {', '.join(changed)} differ; name another folder")
     else:
         run_id = secrets.token_hex(6)
-        write_file(path, (json.dumps({"run_id": run_id, **facts}, indent=1) + "\n").encode())
+        write_file(path, (dump_json({"run_id": run_id, **facts}, "the training", indent=1) + "\n").encode())
     return run_id
 
 

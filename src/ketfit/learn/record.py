@@ -14,6 +14,7 @@ from ketfit.learn.data_sources import parse_json
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.tuning import Precision, TuneConfig, tuning_class
 from ketfit.settings import Config, Finite
+from ketfit.strict_json import dump_json
 
 SCHEMA_VERSION: Literal[2] = 2
 WEIGHTS, RECORD, CARD, BODY = "model.safetensors", "config.json", "README.md", "body"
@@ -148,7 +149,7 @@ def _whole(table: type[_Table], settings: dict[str, Any], where: str) -> _Table:
 def record_bytes(record: ModelRecord) -> bytes:
     """The content of ``config.json``, with a hash of itself."""
     settings = record.model_dump()
-    return (json.dumps({**settings, RECORD_HASH: _digest(settings)}, indent=2) + "\n").encode()
+    return (dump_json({**settings, RECORD_HASH: _digest(settings)}, "the model's record", indent=2) + "\n").encode()
 
 
 def _digest(settings: dict[str, Any]) -> str:

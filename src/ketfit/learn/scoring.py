@@ -41,6 +41,7 @@ from ketfit.learn.tables import (
 from ketfit.learn.text import TextClassifier
 from ketfit.model.head import MEASUREMENT
 from ketfit.seeds import torch_stream
+from ketfit.strict_json import dump_json
 
 BLOCK_ROWS = 4096
 """Rows of a part: what a kill can lose, and what is in memory at once."""
@@ -218,7 +219,7 @@ def _check_job(folder: Path, job: Job) -> None:
         strangers = [entry.name for entry in folder.iterdir() if entry.name != LOCK]
         if strangers:
             raise StorageError(f"{folder} holds {strangers[0]!r} and no {JOB}; remove it, or name another output")
-        write_file(path, (json.dumps(asdict(job), indent=2) + "\n").encode())
+        write_file(path, (dump_json(asdict(job), "the job", indent=2) + "\n").encode())
         return
     try:
         found = parse_json(path.read_text(encoding="utf-8"))

@@ -25,6 +25,7 @@ from ketfit.learn.data_sources import parse_json
 from ketfit.learn.files import write_file
 from ketfit.learn.lines import LinesFile, whole_lines
 from ketfit.settings import Config, Positive
+from ketfit.strict_json import dump_json
 from ketfit.study.expand import BodyFacts, DataFacts
 from ketfit.study.plan import StudyPlan
 from ketfit.study.task import Task
@@ -159,7 +160,7 @@ class StudyRecord(Config):
         Raises:
             StorageError: it cannot be written.
         """
-        write_file(folder / RECORD, (json.dumps(self.model_dump(mode="json")) + "\n").encode())
+        write_file(folder / RECORD, (dump_json(self.model_dump(mode="json"), "the study") + "\n").encode())
 
     @classmethod
     def read(cls, folder: Path) -> StudyRecord:

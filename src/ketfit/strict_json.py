@@ -1,0 +1,42 @@
+"""JSON as the standard has it, without NaN and infinities, which other readers refuse."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from ketfit.errors import InputError
+
+
+def dump_json(value: Any, what: str, **format: Any) -> str:
+    """Return `value` as JSON text.
+
+    Args:
+        value: Of JSON's types.
+        what: What it is, for the error, such as "the plan".
+        format: As for `json.dumps`.
+
+    Raises:
+        InputError: a number in it is not finite; the error says where it stands.
+
+    >>> dump_json({"cost": {"price": float("inf")}}, "the plan")
+    Traceback (most recent call last):
+    ketfit.errors.InputError: cost.price of the plan is inf, which JSON cannot hold: give finite numbers
+    """
+    try:
+        return json.dumps(value, allow_nan=False, **format)
+    except ValueError:
+        place = _not_finite(value)
+        if place is None:
+            raise
+        raise InputError(f"{place} of {what}, which JSON cannot hold: give finite numbers") from None
+
+
+def _not_finite(value: Any, name: str = "") -> str | None:
+    """Where the first number that is not finite stands, and the number."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"{name or 'a number'} is {value}"
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    found = (_not_finite(inner, f"{name}.{key}".lstrip(".")) for key, inner in items)
+    return next(filter(None, found), None)

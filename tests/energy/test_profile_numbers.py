@@ -1,0 +1,144 @@
+"""Every number of a profile, a price or a noise file is refused by name, or all that is computed from it is finite."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ketfit.circuit.ansatz import reuploading_circuit
+from ketfit.energy.profiles import (
+    LARGEST,
+    ProcessorProfile,
+    QpuProfile,
+    StatevectorProfile,
+    load_profile,
+    profile_names,
+    read_profile,
+)
+from ketfit.energy.qpu import NativeGates, native_gates, qpu_cost
+from ketfit.energy.quantities import Range
+from ketfit.energy.simulation import contraction_cost, statevector_cost
+from ketfit.errors import ConfigError, InputError
+from ketfit.hardware.backend import GateCounts
+from ketfit.hardware.cost import DeviceCost, estimate, read_device
+from ketfit.settings import Config, read_toml
+from ketfit.simulate.noise import NoiseConfig
+from tests.test_cli import run
+
+FOLDER = Path(load_profile.__code__.co_filename).parent / "profiles"
+ODD: tuple[Any, ...] = (
+    0, 0.0, -1, -0.5, math.inf, -math.inf, math.nan, 1e308, 5e-324, 10**400, "", "a", True, [1.0], LARGEST, 1 / LARGEST
+)  # fmt: skip
+CIRCUIT = reuploading_circuit(30, 1, 1, 1, 1)
+MAY_BE_ZERO = ("time_1q_us", "time_2q_us", "readout_us", "reset_us", "overhead_us")
+
+
+def tables_of(name: str) -> dict[str, Any]:
+    return read_toml(FOLDER / f"{name}.toml")
+
+
+FIGURES = [
+    (name, table) for name in profile_names() for table, content in tables_of(name).items() if isinstance(content, dict)
+]
+
+
+def computed(profile: Config) -> list[Range]:
+    """All that is worked out from a profile."""
+    if isinstance(profile, QpuProfile):
+        cost = qpu_cost(native_gates(CIRCUIT, profile.entangler), 10, 10**12, profile)
+        return [cost.seconds, cost.energy.joules]
+    program = profile if isinstance(profile, StatevectorProfile) else load_profile("statevector", StatevectorProfile)
+    processor = profile if isinstance(profile, ProcessorProfile) else load_profile("nvidia-a100", ProcessorProfile)
+    costs = [contraction_cost(1e20, 1e20, processor)]
+    try:
+        costs.append(statevector_cost(CIRCUIT, processor, program))
+    except InputError as error:
+        assert "no link to others" in str(error)
+    return [part for cost in costs for part in (cost.seconds, cost.energy.joules)]
+
+
+@pytest.mark.parametrize(("name", "table"), FIGURES)
+def test_odd_number_of_a_profile_is_refused_by_name_or_gives_finite_costs(name: str, table: str) -> None:
+    taken = []
+    for field in ("value", "low", "high"):
+        for value in ODD:
+            tables = copy.deepcopy(tables_of(name))
+            tables[table][field] = value
+            if field == "value":  # else most are out of the range that the file has
+                tables[table] |= {"low": value, "high": value}
+            try:
+                profile = read_profile(tables, "mine", Config)
+            except ConfigError as error:
+                assert table in str(error), (field, value, error)
+                continue
+            taken.append((field, value))
+            json.dumps([asdict(part) for part in computed(profile)], allow_nan=False)
+    zero = any(field == "value" and value == 0 for field, value in taken)
+    assert zero == (table in MAY_BE_ZERO)
+    assert ("value", LARGEST) in taken and not any(value == 1e308 for _, value in taken)
+
+
+def test_profile_with_a_zero_ends_a_command_with_the_name_of_the_figure(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = (FOLDER / "laptop.toml").read_text()
+    (tmp_path / "laptop.toml").write_text(text.replace("value = 89.6", "value = 0"))
+    code, _, err = run(capsys, "energy", "--against", tmp_path / "laptop.toml")
+    assert code == 2
+    assert "bandwidth_gb_s" in err and "must be positive" in err and "--against" in err
+
+
+PRICES = ("per_circuit", "per_circuit_mitigated", "per_shot", "per_one_qubit_gate_shot", "minimum", "year")
+
+
+@pytest.mark.parametrize("field", PRICES)
+def test_odd_price_is_refused_by_name_or_gives_a_finite_cost(field: str) -> None:
+    for value in ODD:
+        price = {"currency": "USD", "source": "ours", "year": 2025, "per_shot": 1e12, field: value}
+        try:
+            device: DeviceCost = read_device({"name": "ours", "price": price}, "mine")
+        except ConfigError as error:
+            assert field in str(error), (value, error)
+            continue
+        for mitigated in (False, True):
+            cost = estimate([GateCounts(10**6, 10**6)] * 3, 2**53, device, mitigated=mitigated)
+            assert cost.price is not None and math.isfinite(cost.price)
+
+
+@pytest.mark.parametrize("field", [name for name in NoiseConfig.model_fields if name not in ("readout", "pauli_twirl")])
+def test_odd_number_of_a_noise_file_is_refused_by_name_or_gives_a_channel(tmp_path: Path, field: str) -> None:
+    timed = {"t1_us": 1e3, "t2_us": 1e3, "time_1q_us": 1.0, "time_2q_us": 1.0} if "_us" in field else {}
+    for value in ("0", "-1", "inf", "nan", "1e308", "5e-324", "1e400", '""', '"a"', "true", "[1.0]", "9" * 400):
+        path = tmp_path / "noise.toml"
+        path.write_text("".join(f"{name} = {number}\n" for name, number in {**timed, field: value}.items()))
+        try:
+            noise = NoiseConfig.from_toml(path)
+        except ConfigError as error:
+            assert field in str(error), (value, error)
+            continue
+        for channel in (noise.after_rotation, noise.after_cnot):
+            assert all(map(math.isfinite, (channel.x, channel.y, channel.z, channel.shift)))
+
+
+@pytest.mark.parametrize("count", [-1, 1.5, True, "3", math.nan])
+def test_counts_of_gates_and_shots_are_whole_numbers(count: Any) -> None:
+    forte = load_profile("ionq-forte", QpuProfile)
+    for call in (
+        lambda: NativeGates(count, 1),
+        lambda: qpu_cost(NativeGates(1, 1), count, 1, forte),
+        lambda: qpu_cost(NativeGates(1, 1), 1, count, forte),
+    ):
+        with pytest.raises(InputError, match=r"one_qubit|circuits|shots"):
+            call()
+
+
+@pytest.mark.parametrize("ends", [(math.inf, 0.0, math.inf), (0.0, -math.inf, 0.0), (math.nan, 0.0, 1.0)])
+def test_range_is_finite(ends: tuple[float, float, float]) -> None:
+    with pytest.raises(InputError, match="all finite"):
+        Range(*ends)
