@@ -317,12 +317,13 @@ class TestFiles:
             load_dataset("user/name")
 
     def test_unreadable_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def refuse(self: Path) -> bytes:
+        def refuse(self: Path, mode: str) -> bytes:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(Path, "read_bytes", refuse)
+        path = write(tmp_path / "a.csv", "text,label\na,x\n")
+        monkeypatch.setattr(Path, "open", refuse)
         with pytest.raises(DataError, match=r"a\.csv cannot be read: Permission denied"):
-            load_dataset(write(tmp_path / "a.csv", "text,label\na,x\n"))
+            load_dataset(path)
 
     def test_unknown_encoding(self, tmp_path: Path) -> None:
         for encoding in ("klingon", "hex"):

@@ -62,7 +62,7 @@ def plan(
     machine = load_backend(backend, output, given, seed=seed, own_code=True)  # before the slow part: it may be missing
     say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model)
-    classifier.check_labels(dataset.classes, dataset.name)
+    dataset = classifier.match_labels(dataset)
     embeddings = classifier.body_.encode(dataset.texts, progress=True)
     planned = plan_run(
         classifier.classifier_,

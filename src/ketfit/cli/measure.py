@@ -46,7 +46,7 @@ def evaluate(
     dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding)
     say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model)
-    classifier.check_labels(dataset.classes, dataset.name)
+    dataset = classifier.match_labels(dataset)
     trained = classifier.classifier_.head_config_
     settings = {name: off if exact else getattr(trained, name) for name, off in MEASUREMENT.items()}
     given = {"shots": shots, "noise": noise and load_noise(noise), "trajectories": trajectories, "mitigation": mitigate}
