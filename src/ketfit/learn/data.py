@@ -291,7 +291,7 @@ def load_dataset(
     if source == BUNDLED:
         _refuse("the bundled data set", **{**named, **extra}, split=split, revision=revision, **local)
         name, content = BUNDLED, read_bundled()
-    elif format is None and not path.exists() and _looks_like_hub_name(source):
+    elif format is None and not path.exists() and is_hub_name(source):
         _refuse("a Hub data set", encoding=encoding, delimiter=delimiter)
         name, content = str(source), read_hub(str(source), columns, split, revision)
     else:
@@ -329,7 +329,8 @@ def _refuse(kind: str, **options: str | None) -> None:
             raise DataOptionError(f"{name}={value!r} has no meaning for {kind}; leave it out")
 
 
-def _looks_like_hub_name(source: str | os.PathLike[str]) -> bool:
+def is_hub_name(source: str | os.PathLike[str]) -> bool:
+    """Return whether a source is named like a data set on the Hub, and not like a file."""
     return (
         isinstance(source, str)
         and _HUB_NAME.fullmatch(source) is not None

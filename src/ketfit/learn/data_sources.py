@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ketfit.errors import DataError, DataOptionError, MissingExtraError
 
@@ -156,7 +156,7 @@ def _rows(
 
 
 @contextmanager
-def open_bytes(path: Path) -> Iterator[BinaryIO]:
+def open_bytes(path: Path) -> Iterator[io.BufferedReader]:
     """Open a file, a pipe, or standard input for ``-``, to be read once from its start to its end.
 
     Raises:
@@ -174,7 +174,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 
 def _standard_input() -> io.BufferedReader:
-    return io.BufferedReader(io.BytesIO(sys.stdin.buffer.read()))  # type: ignore[type-var]
+    return io.BufferedReader(io.BytesIO(sys.stdin.buffer.read()))
 
 
 @contextmanager

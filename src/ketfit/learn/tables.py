@@ -329,7 +329,7 @@ def _delimited(rows: Sequence[Sequence[Any]], format: TableFormat, where: str, d
         )
     if format == "csv":
         sink = io.StringIO(newline="")
-        dialect = {"lineterminator": "\n", "delimiter": delimiter or ","}
+        dialect: dict[str, Any] = {"lineterminator": "\n", "delimiter": delimiter or ","}
         plain, quoting = csv.writer(sink, **dialect), csv.writer(sink, quoting=csv.QUOTE_ALL, **dialect)
         for row in cells:
             # The writer quotes a line feed, but not a carriage return, which ends a line as well.
