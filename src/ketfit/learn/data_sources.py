@@ -245,7 +245,8 @@ def require_columns(where: str, wanted: Sequence[str], present: Sequence[str], h
         if column not in present:
             raise DataOptionError(
                 f"{where} has no column {column!r}; it has: {', '.join(map(repr, present))}; "
-                "name the right ones with text_column= and label_column= (--text-column and --label-column)" + hint
+                "name the right ones with text_column=, label_column=, weight_column=, group_column= (--text-column, "
+                f"--label-column, --weight-column, --group-column){hint}"
             )
 
 

@@ -41,6 +41,8 @@ _ANY = ("csv", "tsv", "jsonl", "parquet")
 _WRITES: dict[str, tuple[str, ...]] = {"lines": _ANY, "csv": _ANY, "tsv": _ANY, "jsonl": ("jsonl",)}
 _WRITES["parquet"] = ("parquet",)
 
+_PANDAS_STRINGS = ("unicode", "string", "empty", "mixed", "mixed-integer")  # pandas writes mixed ones as strings
+
 Columns = Mapping[str, Sequence[Any]]
 
 
@@ -115,7 +117,10 @@ class TextTable:
         done = 0
         with open_parquet(self.path, buffer_size=_PIECE, pre_buffer=False) as file:
             require_columns(self.name, [self.text_column], file.schema_arrow.names)
-            for table in _rebatched(file.iter_batches(batch_size=size), size, file.schema_arrow):
+            # A group at a time: some nested types cannot be read across the end of one.
+            groups = range(file.num_row_groups)
+            batches = (batch for group in groups for batch in file.iter_batches(size, row_groups=[group]))
+            for table in _rebatched(batches, size, file.schema_arrow):
                 texts = table[self.text_column].to_pylist()
                 for place, text in enumerate(texts):
                     self._check(f"row {done + place + 1}", text)
@@ -263,7 +268,7 @@ def _check_pandas_columns(schema: pa.Schema, where: str) -> None:
     It would convert the names of the new columns to the type of the others.
     """
     labels = (schema.pandas_metadata or {}).get("column_indexes", [])
-    if len(labels) > 1 or any(label["pandas_type"] not in ("unicode", "string", "empty") for label in labels):
+    if len(labels) > 1 or any(label["pandas_type"] not in _PANDAS_STRINGS for label in labels):
         raise DataError(
             f"{where}: its pandas columns are named by {labels[0]['pandas_type']} values or by several levels, not by "
             "strings; rename them, for example with df.columns = df.columns.map(str)"
@@ -299,9 +304,14 @@ def join_parts(
 def _join_parquet(parts: Sequence[Path], output: Path) -> None:
     schema = parquet.read_schema(parts[0])
     with parquet.ParquetWriter(output, schema) as writer:
-        batches = (batch for part in parts for batch in parquet.ParquetFile(part).iter_batches())
-        for table in _rebatched(batches, _ROWS_PER_GROUP, schema):
+        for table in _rebatched(_batches(parts), _ROWS_PER_GROUP, schema):
             writer.write_table(table.combine_chunks())
+
+
+def _batches(parts: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+    for part in parts:
+        with parquet.ParquetFile(part) as file:
+            yield from file.iter_batches(_ROWS_PER_GROUP)
 
 
 def _rebatched(batches: Iterator[pa.RecordBatch], size: int, schema: pa.Schema) -> Iterator[pa.Table]:
