@@ -44,7 +44,8 @@ def fit_config(path: Path | None, settings: list[str], body: str | None, tune: T
     from ketfit.model.config import FitConfig
     from ketfit.settings import assign, read_toml
 
-    tables = {} if path is None else read_toml(path)
+    with blamed_on("--config", path):
+        tables = {} if path is None else read_toml(path)
     for setting in settings:
         assign(tables, setting)
     if body is not None:
@@ -54,7 +55,8 @@ def fit_config(path: Path | None, settings: list[str], body: str | None, tune: T
     elif tune is not None:
         own = tables.get("tune", {})
         tables["tune"] = {**own, "method": tune} if isinstance(own, dict) else own
-    return FitConfig.from_mapping(tables, where="the settings" if path is None else str(path))
+    places = [*([] if path is None else [str(path)]), *(["--set"] if settings else [])]
+    return FitConfig.from_mapping(tables, where=" and ".join(places) or "the settings")
 
 
 @contextmanager
@@ -71,13 +73,15 @@ def blamed_on(option: str, value: object) -> Iterator[None]:
 
 
 def check_source(source: str, option: str) -> None:
-    """Refuse a data set that is not bundled, not a file, and not named like one on the Hub.
+    """Refuse a data set that is not bundled, not a file, and not named like one on the Hub; a folder is no file.
 
     Raises:
         DataOptionError: with the option.
     """
     from ketfit.learn.data import BUNDLED, is_hub_name
 
+    if Path(source).is_dir():
+        raise DataOptionError(f"{option} {source}: it is a folder; name one file in it")
     if source != BUNDLED and not Path(source).exists() and not is_hub_name(source):
         raise DataOptionError(f"{option} {source}: there is no such file; a data set on the Hub is named 'user/name'")
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from ketfit.cli.ending import interruptible
 from ketfit.cli.options import AsJson, Delimiter, Encoding, Model, TextColumn, blamed_on, refuse_idle
 from ketfit.console import plain, print_report, say, two_columns
-from ketfit.errors import DataError
+from ketfit.errors import DataError, DataOptionError
 
 if TYPE_CHECKING:
     from ketfit.learn.tables import TextTable
@@ -67,7 +67,10 @@ def predict(
         return
     from ketfit.learn.tables import text_table
 
-    table = text_table(input_file, data_format, text_column, encoding, delimiter)
+    try:
+        table = text_table(input_file, data_format, text_column, encoding, delimiter)
+    except DataOptionError as error:
+        raise DataOptionError(f"--input {input_file}: {error}") from error
     if output is not None:
         _predict_file(model, table, output, as_json)
         return

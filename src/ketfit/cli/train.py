@@ -25,7 +25,6 @@ from ketfit.cli.options import (
     Settings,
     TextColumn,
     Tune,
-    blamed_on,
     check_body,
     check_source,
     draw_few,
@@ -65,11 +64,11 @@ def demo(
 
     check_place(output)
     check_source(data, "--data")
+    check_body(body)
     columns = {"text_column": text_column, "label_column": label_column}
     dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding, delimiter=delimiter)
     parts = draw_few(dataset, per_label, "--per-label", seed=seed)
-    with blamed_on("--body", body):
-        loaded = load_body(body)
+    loaded = load_body(body)
     say(f"embedding {len(dataset):,} sentences with {body}")
     with interruptible("the embeddings so far are kept: the same command goes on from there"):
         embeddings = loaded.encode(dataset.texts, progress=True)
