@@ -395,6 +395,16 @@ def test_file_of_a_byte_order_mark_alone_is_empty(tmp_path: Path, encoding: str)
         list(text_table(tmp_path / "a.csv", encoding=encoding).blocks(2))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "utf-16-le"])
+@pytest.mark.parametrize("rows", [1, 20_000])
+def test_byte_that_is_not_of_the_encoding_is_numbered(tmp_path: Path, encoding: str, rows: int) -> None:
+    before = ("text\n" + "fine\n" * rows).encode(encoding)
+    bad = b"\x00\xdc" if encoding == "utf-16-le" else b"\xff"
+    (tmp_path / "a.csv").write_bytes(before + bad + "\n".encode(encoding))
+    with pytest.raises(DataError, match=rf"a\.csv: byte {len(before)} \(0x{bad[0]:02x}\) is not valid {encoding}"):
+        list(text_table(tmp_path / "a.csv", encoding=encoding).blocks(100))
+
+
 def test_utf_16_without_its_mark_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("text\nfine\n".encode("utf-16-le"))
     with pytest.raises(DataError, match="does not start with BOM; name the right encoding"):

@@ -193,13 +193,18 @@ def open_lines(path: Path, encoding: str, format: str) -> Iterator[Iterator[str]
         try:
             first = stream.readline().removeprefix("\ufeff")
             yield chain([first] if first else [], stream)
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{source_name(path)}: bytes {error.object[error.start : error.end]!r} are not valid {encoding}; "
-                "name the right encoding, for instance cp1252 or utf-16"
-            ) from error
         except UnicodeError as error:
-            raise DataError(f"{source_name(path)} cannot be decoded: {error}; name the right encoding") from error
+            before = file.tell() if file.seekable() else None
+            raise _encoding_error(source_name(path), encoding, error, before) from error
+
+
+def _encoding_error(where: str, encoding: str, error: UnicodeError, read: int | None) -> DataError:
+    """The error for bytes that are not of an encoding; `read` is how many were read when that came out, if known."""
+    hint = "name the right encoding with encoding= (--encoding), for instance 'cp1252' or 'utf-16'"
+    if not isinstance(error, UnicodeDecodeError):
+        return DataError(f"{where} cannot be decoded: {error}; {hint}")
+    byte = "byte" if read is None else f"byte {read - len(error.object) + error.start}"
+    return DataError(f"{where}: {byte} (0x{error.object[error.start]:02x}) is not valid {encoding}; {hint}")
 
 
 def source_name(path: Path) -> str:
@@ -219,13 +224,8 @@ def decode(path: Path, encoding: str) -> str:
         raise DataError(f"{path} is a Parquet file; name that with format= (--format)")
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(content, final=True).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: byte {error.start} (0x{content[error.start]:02x}) is not valid {encoding}; "
-            "name the right encoding with encoding=, for instance 'cp1252' or 'utf-16'"
-        ) from error
     except UnicodeError as error:
-        raise DataError(f"{path} cannot be decoded: {error}; name the right encoding with encoding=") from error
+        raise _encoding_error(str(path), encoding, error, len(content)) from error
     if not text:
         raise DataError(f"{path}: the file is empty")
     return text
