@@ -60,6 +60,7 @@ def demo(
     from ketfit.learn.compare import compare_heads, standard_heads, with_interval
     from ketfit.learn.data import load_dataset
     from ketfit.learn.files import check_place
+    from ketfit.learn.record import check_class_names
     from ketfit.learn.text import TextClassifier
 
     check_place(output)
@@ -68,6 +69,7 @@ def demo(
     columns = {"text_column": text_column, "label_column": label_column}
     dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding, delimiter=delimiter)
     parts = draw_few(dataset, per_label, "--per-label", seed=seed)
+    check_class_names(dataset.classes)
     loaded = load_body(body)
     say(f"embedding {len(dataset):,} sentences with {body}")
     with interruptible("the embeddings so far are kept: the same command goes on from there"):
@@ -137,6 +139,7 @@ def fit(
     from ketfit.learn.compare import accuracy_interval, with_interval
     from ketfit.learn.data import check_classes, load_dataset
     from ketfit.learn.files import check_file, check_place
+    from ketfit.learn.record import check_class_names
     from ketfit.learn.text import TextClassifier
 
     check_place(output)
@@ -158,6 +161,7 @@ def fit(
     )
     dataset = _counting(dataset)
     check_classes(dataset)
+    check_class_names(dataset.classes)
     class_weight = _class_weight(chosen.class_weight, dataset)
     parts = None
     if few_shot is not None:
@@ -169,6 +173,8 @@ def fit(
     with interruptible(_kept(checkpoint)):
         _fit_on(classifier, dataset, parts, checkpoint)
     fitted = classifier.classifier_
+    if chosen.validation_fraction and not fitted.validation_size_:
+        say("the sentences, or their groups, are too few to validate on some of them: the last epoch stands")
     best = fitted.history_[fitted.best_epoch_]
     report: dict[str, Any] = {
         "data": dataset.name,
