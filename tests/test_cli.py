@@ -315,7 +315,11 @@ def test_predict_shows_square_brackets_as_they_are(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "no sentence"), (b"caf\xe9\n", "not UTF-8 at byte 3"), (b"one\n\nthree\n", "texts[1] is blank")],
+    [
+        (b"", "no sentence"),
+        (b"caf\xe9\n", "byte 3 (0xe9) is not valid utf-8"),
+        (b"one\n\nthree\n", "line 2: the text is empty"),
+    ],
 )
 def test_predict_refuses_bad_files(
     capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path, content: bytes, message: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any, NoReturn
 
@@ -11,6 +12,13 @@ from rich.text import Text
 
 from ketfit.errors import KetFitError
 from ketfit.strict_json import dump_json
+
+
+def escape_unprintable() -> None:
+    """Have characters that the encoding of stdout or stderr lacks printed as escapes, such as ``\\U0001f600``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def print_report(report: dict[str, Any], as_json: bool, table: RenderableType, hint: str | None = None) -> None:

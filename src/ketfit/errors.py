@@ -7,6 +7,7 @@
     ├── CircuitError         a gate, an angle or a circuit that cannot exist                       (ValueError)
     ├── InputError           an array of the wrong shape, type or content                          (ValueError)
     ├── DataError            a data set that cannot be read or used                                (ValueError)
+    │   └── DataOptionError          an option of reading, splitting or writing it that does not fit it
     ├── BodyError            a sentence transformer that cannot be found, trusted or run           (RuntimeError)
     ├── TrainingError        training that diverged or cannot be resumed                           (RuntimeError)
     ├── StudyError           a study's folder, cluster or workers that cannot be used               (RuntimeError)
@@ -59,6 +60,10 @@ class InputError(KetFitError, ValueError):
 
 class DataError(KetFitError, ValueError):
     """A data set cannot be read, or cannot be used for what was asked."""
+
+
+class DataOptionError(DataError):
+    """An option of reading, splitting or writing a data set is unknown or does not fit the data set."""
 
 
 class BodyError(KetFitError, RuntimeError):

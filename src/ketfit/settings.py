@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import operator
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+_NAME = re.compile(r'"[^"]+"|[^.="]+')
+_SETTING = re.compile(rf"(?P<key>(?:{_NAME.pattern})(?:\.(?:{_NAME.pattern}))*)=(?P<value>.*)", re.DOTALL)
 
 Positive = Annotated[int, Field(ge=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -72,13 +76,16 @@ def parse_toml_value(text: str) -> Any:
 def assign(tables: dict[str, Any], setting: str) -> None:
     """Put ``name=value`` or ``table.name=value``, with a value as TOML writes it, into parsed tables.
 
+    A name with a dot or an equals sign stands in double quotes, such as ``class_weight."a.b"=2``.
+
     Raises:
         ConfigError: it is not written like that, or the table is a setting.
     """
-    key, equals, value = setting.partition("=")
-    *parents, name = key.split(".")
-    if not equals or not all((*parents, name)):
+    written = _SETTING.fullmatch(setting)
+    if written is None:
         raise ConfigError(f"--set {setting!r}: write it as name=value or table.name=value")
+    *parents, name = (part.removeprefix('"').removesuffix('"') for part in _NAME.findall(written["key"]))
+    value = written["value"]
     table = tables
     for parent in parents:
         table = table.setdefault(parent, {})
@@ -94,7 +101,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         ConfigError: the file cannot be read or is not TOML.
     """
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))  # editors of Windows write a byte order mark
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ketfit.learn.data import load_dataset
-from ketfit.learn.data_sources import read_lines
+from ketfit.learn.tables import text_table
 from ketfit.model.config import FitConfig
 from ketfit.settings import read_toml
 from ketfit.study.plan import StudyPlan
@@ -47,7 +47,7 @@ READERS: dict[str, Reader] = {
     "tsv": _data("tsv"),
     "jsonl": _data("jsonl"),
     "parquet": _data("parquet"),
-    "lines": lambda folder, content: read_lines(_written(folder, "lines.txt", content)),
+    "lines": lambda folder, content: list(text_table(_written(folder, "lines.txt", content)).blocks(7)),
     "toml": _toml(read_toml),
     "settings": _toml(FitConfig.from_toml),
     "plan": _toml(StudyPlan.read),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import importlib.metadata
 import json
 import math
@@ -9,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 import datasets
 import huggingface_hub
+import networkx as nx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,8 +28,16 @@ from huggingface_hub.errors import HfHubHTTPError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ketfit.errors import ConfigError, DataError, InputError, MissingExtraError
-from ketfit.learn.data import Dataset, Split, duplicate_groups, few_shot_split, holdout_split, load_dataset
+from ketfit.errors import ConfigError, DataError, DataOptionError, InputError, MissingExtraError
+from ketfit.learn.data import (
+    Dataset,
+    Split,
+    duplicate_groups,
+    few_shot_split,
+    holdout_split,
+    load_dataset,
+    split_groups,
+)
 
 AWKWARD = (
     "plain",
@@ -310,6 +321,88 @@ class TestFiles:
         with pytest.raises(DataError, match="there is no file"):
             load_dataset("user/name", format="csv")
 
+    @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-be"])
+    def test_byte_order_mark_of_an_explicit_encoding_is_skipped(self, tmp_path: Path, encoding: str) -> None:
+        path = write(tmp_path / "a.csv", "\ufefftext,label\na,x\n".encode(encoding))
+        assert load_dataset(path, encoding=encoding).texts == ("a",)
+
+    @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+    def test_byte_order_mark_alone_is_an_empty_file(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(DataError, match="the file is empty"):
+            load_dataset(write(tmp_path / name, b"\xef\xbb\xbf"))
+
+    def test_ndjson_is_jsonl(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.ndjson", '{"text": "a", "label": "x"}\n')
+        assert load_dataset(path) == Dataset("a.ndjson", ("a",), ("x",))
+
+    def test_delimiter(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.csv", 'text;label\n"a; b";1\n"c, d";2\n')
+        assert load_dataset(path, delimiter=";").texts == ("a; b", "c, d")
+        with pytest.raises(DataOptionError, match=r"if ';' separates the fields, say so with delimiter="):
+            load_dataset(path)
+
+    @pytest.mark.parametrize(
+        ("name", "options", "message"),
+        [
+            ("a.csv", {"delimiter": "ab"}, "delimiter='ab'"),
+            ("a.jsonl", {"delimiter": ";"}, "delimiter=';' has no meaning for the format jsonl"),
+            ("a.csv", {"split": "train"}, "split='train' has no meaning for a file"),
+            ("a.csv", {"text_column": "nonsense"}, "has no column 'nonsense'.*text_column="),
+            ("a.csv", {"weight_column": "nonsense"}, "has no column 'nonsense'.*weight_column="),
+            ("a.csv", {"group_column": "label"}, "label_column and group_column are both 'label'"),
+            ("a.csv", {"encoding": "nonsense"}, "unknown encoding 'nonsense'"),
+            ("a.json", {}, "one object on each line"),
+            ("a.csv.gz", {}, r"compressed \(gzip\)"),
+            ("rotten-tomatoes", {"weight_column": "w"}, "weight_column='w' has no meaning for the bundled data set"),
+            ("rotten-tomatoes", {"delimiter": ";"}, "delimiter=';' has no meaning for the bundled data set"),
+            ("user/name", {"delimiter": ";"}, "delimiter=';' has no meaning for a Hub data set"),
+        ],
+    )
+    def test_options_that_do_not_fit_are_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: Any, message: str
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        if name.startswith("a."):
+            write(tmp_path / name, "text,label\na,x\n")
+        with pytest.raises(DataOptionError, match=message):
+            load_dataset(name, **options)
+
+    def test_compressed_file_named_csv_is_told(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"a\.csv is compressed with gzip; decompress it first: gunzip"):
+            load_dataset(write(tmp_path / "a.csv", gzip.compress(b"text,label\na,x\n")))
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+    @pytest.mark.parametrize("kind", WRITERS)
+    def test_pipe_is_read_once(self, tmp_path: Path, kind: Any) -> None:
+        WRITERS[kind](tmp_path / "file", AWKWARD, (1, 2) * 4)
+        os.mkfifo(tmp_path / "pipe")
+        writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=((tmp_path / "file").read_bytes(),))
+        writer.start()
+        found = load_dataset(tmp_path / "pipe", format=kind)
+        writer.join()
+        assert found == Dataset("pipe", AWKWARD, (1, 2) * 4)
+
+    @pytest.mark.parametrize(
+        ("label", "message"),
+        [
+            (r'"x \ud83d"', r"row 2 has the label 'x \\ud83d' with half of a surrogate pair at character 2"),
+            (str(2**63), r"row 2 has the label 9223372036854775808, which 64 bits cannot hold; write it as a string"),
+        ],
+    )
+    def test_label_that_a_model_could_not_hold(self, tmp_path: Path, label: str, message: str) -> None:
+        first = '"x"' if label.startswith('"') else "1"
+        path = write(tmp_path / "a.jsonl", f'{{"text": "a", "label": {first}}}\n{{"text": "b", "label": {label}}}\n')
+        with pytest.raises(DataError, match=message):
+            load_dataset(path)
+
+    def test_name_of_a_file_that_is_not_unicode_can_be_written(self, tmp_path: Path) -> None:
+        path = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.csv"))
+        try:
+            write(path, "text,label\na,x\n")
+        except OSError:
+            pytest.skip("this file system has Unicode names only")
+        assert load_dataset(path).name.encode() == rb"caf\udce9.csv"
+
     def test_directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "user" / "name").mkdir(parents=True)
         monkeypatch.chdir(tmp_path)
@@ -317,12 +410,13 @@ class TestFiles:
             load_dataset("user/name")
 
     def test_unreadable_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def refuse(self: Path) -> bytes:
+        def refuse(self: Path, mode: str) -> bytes:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(Path, "read_bytes", refuse)
+        path = write(tmp_path / "a.csv", "text,label\na,x\n")
+        monkeypatch.setattr(Path, "open", refuse)
         with pytest.raises(DataError, match=r"a\.csv cannot be read: Permission denied"):
-            load_dataset(write(tmp_path / "a.csv", "text,label\na,x\n"))
+            load_dataset(path)
 
     def test_unknown_encoding(self, tmp_path: Path) -> None:
         for encoding in ("klingon", "hex"):
@@ -521,6 +615,141 @@ class TestHub:
         assert time.perf_counter() - start < 10
         assert run.returncode == 1
         assert re.match(f"ketfit.errors.DataError: .*{message}", run.stderr.splitlines()[-1])
+
+
+class TestWeightsAndGroups:
+    def test_are_read_from_their_columns(self, tmp_path: Path) -> None:
+        rows = [("a", "x", "1", "g1"), ("b", "y", "0.5", "g1"), ("c", "x", "2e1", "7")]
+        text = "text,label,weight,group\n" + "".join(",".join(row) + "\n" for row in rows)
+        data = load_dataset(write(tmp_path / "a.csv", text), weight_column="weight", group_column="group")
+        assert (data.weights, data.groups) == ((1.0, 0.5, 20.0), ("g1", "g1", "7"))
+        assert data.take([2, 0]) == Dataset("a.csv", ("c", "a"), ("x", "x"), (20.0, 1.0), ("7", "g1"))
+        assert load_dataset(tmp_path / "a.csv").weights is None
+
+    @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+    def test_keep_the_types_of_their_format(self, tmp_path: Path, kind: str) -> None:
+        rows = {"text": ["a", "b"], "label": ["x", "y"], "weight": [1, 3], "group": [5, 6]}
+        if kind == "jsonl":
+            lines = [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
+            write(tmp_path / "a.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+        else:
+            pq.write_table(pa.table({**rows, "weight": pa.array([1, 3], pa.decimal128(5, 2))}), tmp_path / "a.parquet")
+        data = load_dataset(tmp_path / f"a.{kind}", weight_column="weight", group_column="group")
+        assert (data.weights, data.groups) == ((1.0, 3.0), (5, 6))
+
+    @pytest.mark.parametrize(
+        ("weight", "message"),
+        [
+            ("", r"row 2 \(line 3\) has no weight"),
+            ("heavy", r"row 2 \(line 3\) has the weight 'heavy' of type str"),
+            ("-1", r"row 2 \(line 3\) has the weight -1.0; weights are finite and not negative"),
+            ("nan", "of type str"),
+            ("1_0", "of type str"),
+            ("1e400", "has the weight inf"),
+            ("1e39", "weights are finite"),
+        ],
+    )
+    def test_weight_that_cannot_be_used(self, tmp_path: Path, weight: str, message: str) -> None:
+        path = write(tmp_path / "a.csv", f"text,label,w\na,x,1\nb,y,{weight}\n")
+        with pytest.raises(DataError, match=message):
+            load_dataset(path, weight_column="w")
+
+    def test_weights_of_zero_alone(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="every weight in 'w' is zero"):
+            load_dataset(write(tmp_path / "a.csv", "text,label,w\na,x,0\nb,y,0\n"), weight_column="w")
+
+    def test_missing_group(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"row 2 \(line 3\) has no group"):
+            load_dataset(write(tmp_path / "a.csv", "text,label,g\na,x,1\nb,y,\n"), group_column="g")
+
+    @pytest.mark.parametrize(
+        ("columns", "message"),
+        [
+            ({"weights": (1.0,)}, "2 texts but 1 weights"),
+            ({"weights": (1.0, True)}, "row 2 has the weight True of type bool"),
+            ({"weights": (1.0, None)}, "row 2 has no weight"),
+            ({"groups": (1.0, 2)}, "row 1 has the group 1.0 of type float"),
+            ({"groups": ("a", None)}, "row 2 has no group"),
+        ],
+    )
+    def test_data_set_refuses(self, columns: Any, message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            Dataset("d", ("a", "b"), (1, 2), **columns)
+
+    @settings(deadline=None, max_examples=50)
+    @given(rows=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=25))
+    def test_split_groups_are_connected_components(self, rows: list[tuple[int, int]]) -> None:
+        graph = nx.Graph((("text", text), ("group", group)) for text, group in rows)
+        number = {node: i for i, part in enumerate(nx.connected_components(graph)) for node in part}
+        found = split_groups([f"Text {text}" for text, _ in rows], [group for _, group in rows])
+        expected = [number["text", text] for text, _ in rows]
+        assert [[a == b for b in expected] for a in expected] == (found[:, None] == found).tolist()
+
+    def test_split_groups_refuse_other_lengths(self) -> None:
+        with pytest.raises(InputError, match="2 samples, 1 groups"):
+            split_groups(["a", "b"], [1])
+
+    @settings(deadline=None, max_examples=50)
+    @given(
+        sizes=st.lists(st.integers(1, 9), min_size=8, max_size=20), per_label=st.integers(2, 8), seed=st.integers(0, 99)
+    )
+    def test_few_shot_keeps_groups_on_one_side(self, sizes: list[int], per_label: int, seed: int) -> None:
+        rows = [(group, member, member % 2) for group, size in enumerate(sizes) for member in range(size)]
+        rows += [(100 + code, member, code) for code in (0, 1) for member in range(per_label)]  # enough to draw
+        data = Dataset(
+            "d",
+            tuple(f"{group} {member} {code}" for group, member, code in rows),
+            tuple(code for _, _, code in rows),
+            groups=tuple(group for group, _, _ in rows),
+        )
+        split = few_shot_split(data, per_label, 0.25, seed)
+        groups, labels = np.array(data.groups), np.array(data.labels)
+        assert sorted(np.concatenate(parts(split)).tolist()) == list(range(len(data)))
+        drawn = np.concatenate([split.train, split.validation])
+        assert np.bincount(labels[drawn]).tolist() == [per_label] * 2
+        assert not set(groups[drawn]) & set(groups[split.test])
+        assert not set(groups[split.train]) & set(groups[split.validation])
+
+    def test_few_shot_draws_from_few_groups(self) -> None:
+        texts = tuple(f"{group} {member}" for group in range(10) for member in range(20))
+        data = Dataset("d", texts, (0, 1) * 100, groups=tuple(np.repeat(np.arange(10), 20)))
+        for seed in range(5):
+            split = few_shot_split(data, 20, 0.0, seed)
+            assert len({data.groups[i] for i in split.train}) == 2  # type: ignore[index]
+            assert len(split.test) == 160
+
+
+class TestLabelsOf:
+    @pytest.mark.parametrize(
+        ("labels", "classes", "expected"),
+        [
+            (("1", "0"), (0, 1), (1, 0)),
+            ((1, 0), ("0", "1"), ("1", "0")),
+            ((1, -2), (-2, 1, 3), (1, -2)),
+            (("b", "a"), ("a", "b"), ("b", "a")),
+            (("01", "1"), ("01", "1"), ("01", "1")),
+        ],
+    )
+    def test_come_in_the_type_of_the_classes(self, labels: Any, classes: Any, expected: Any) -> None:
+        assert Dataset("d", ("t", "u"), labels).with_labels_of(classes).labels == expected
+
+    @pytest.mark.parametrize(
+        ("labels", "classes", "strange"),
+        [
+            (("1", "n/a"), (0, 1), "'n/a'"),
+            (("1", "01"), (0, 1), "'01'"),
+            ((1, 7), ("0", "1"), "7"),
+            (("1", "1.0"), (0, 1), "'1.0'"),
+        ],
+    )
+    def test_strange_one_is_named_with_its_row(self, labels: Any, classes: Any, strange: str) -> None:
+        with pytest.raises(DataError, match=rf"d: row 2 has the label {strange}; the model knows "):
+            Dataset("d", ("t", "u"), labels).with_labels_of(classes)
+
+    def test_strange_one_is_named_with_its_line(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.csv", 'text,label\n"a\nb",1\nc,x\n')
+        with pytest.raises(DataError, match=r"row 2 \(line 4\) has the label 'x'; the model knows 0, 1"):
+            load_dataset(path).with_labels_of([0, 1])
 
 
 def test_duplicate_groups() -> None:

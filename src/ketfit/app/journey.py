@@ -226,7 +226,7 @@ def fit_classical(classifier: TextClassifier, data: Dataset) -> LogisticRegressi
     Raises:
         DataError: the labels are not those of the classifier.
     """
-    classifier.check_labels(data.classes, data.name)
+    data = classifier.match_labels(data)
     embeddings = classifier.body_.encode(data.texts, progress=True, cache=classifier.cache)
     return LogisticRegressionHead().fit(embeddings, np.asarray(data.labels))
 

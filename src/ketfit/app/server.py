@@ -168,6 +168,16 @@ def serve(
         uvicorn.Server(config).run(sockets=[bound])
 
 
+def check_address(host: str, port: int) -> None:
+    """Refuse an address that cannot be bound; before a model is loaded, ask here.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    with _bound(host, port):
+        pass
+
+
 @contextmanager
 def _own_files() -> Iterator[None]:
     """What is uploaded and written meanwhile is in a folder that goes away with the server."""
@@ -206,8 +216,11 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
         try:
             bound.bind((host, port))
             bound.listen()  # whoever asks from here on waits until there is an answer
-        except OSError as error:
-            raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another --port") from error
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(
+                f"cannot listen on {host}:{port} ({reason}); choose another --port, or another --host"
+            ) from error
         yield bound
 
 

@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from ketfit.cli.ending import interruptible
-from ketfit.cli.options import DataFormat, DataSplit, Encoding, LabelColumn, Model, TextColumn
+from ketfit.cli.options import (
+    DataFormat,
+    DataSplit,
+    Delimiter,
+    Encoding,
+    LabelColumn,
+    Model,
+    TextColumn,
+    blamed_on,
+    check_source,
+    refuse_idle,
+)
 from ketfit.console import say
 
 
@@ -18,7 +29,7 @@ def app(
         typer.Option(help="Labelled sentences, to fit logistic regression on and show it beside the quantum head."),
     ] = None,
     few_shot: Annotated[
-        int | None, typer.Option(help="Fit it on so many per label, those that fit --few-shot trained on.")
+        int | None, typer.Option(help="Fit it on so many per label, those that fit --few-shot trained on.", min=2)
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 is this machine alone.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 is any that is free.", min=0, max=65535)] = 7860,
@@ -26,6 +37,7 @@ def app(
     label_column: LabelColumn = "label",
     split: DataSplit = None,
     encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
     data_format: DataFormat = None,
 ) -> None:
     """Show a model in the browser: the path of a sentence through its circuit, under shots and noise.
@@ -33,23 +45,32 @@ def app(
     Needs the extra app. Until Ctrl-C; nothing is sent to or fetched from anywhere else.
     """
     from ketfit.app.journey import Traveller, fit_classical
-    from ketfit.app.server import require_gradio, serve
+    from ketfit.app.server import check_address, require_gradio, serve
     from ketfit.learn.data import few_shot_split, load_dataset
     from ketfit.learn.text import TextClassifier
 
-    if few_shot is not None and data is None:
-        raise typer.BadParameter("--few-shot draws from --data; give that too")
+    dataset = None
+    if data is None:
+        given = {"--few-shot": few_shot, "--text-column": text_column, "--label-column": label_column, "--split": split}
+        given |= {"--encoding": encoding, "--delimiter": delimiter, "--format": data_format}
+        defaults = {"--text-column": "text", "--label-column": "label", "--encoding": "utf-8"}
+        refuse_idle("is about --data; give that too", given, defaults)
+    else:
+        check_source(data, "--data")
     require_gradio()
+    check_address(host, port)
+    if data is not None:
+        columns = {"text_column": text_column, "label_column": label_column}
+        dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding, delimiter=delimiter)
     say(f"loading {model}")
     classifier = TextClassifier.from_pretrained(model)
     facts = _facts(model)
     classical = None
-    if data is not None:
-        columns = {"text_column": text_column, "label_column": label_column}
-        dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding)
+    if dataset is not None:
         name = dataset.name
         if few_shot is not None:
-            parts = few_shot_split(dataset, few_shot, classifier.validation_fraction, classifier.seed)
+            with blamed_on("--few-shot", few_shot):
+                parts = few_shot_split(dataset, few_shot, classifier.validation_fraction, classifier.seed)
             dataset = dataset.take(parts.train)
         classical = fit_classical(classifier, dataset)
         facts.append(("logistic regression", f"fitted on {len(dataset):,} sentences of {name}"))

@@ -11,8 +11,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ketfit.console import fail, say
-from ketfit.errors import ConfigError, KetFitError
+from ketfit.console import escape_unprintable, fail, say
+from ketfit.errors import ConfigError, DataOptionError, KetFitError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -26,6 +26,7 @@ class Verbs(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
+        escape_unprintable()
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -33,7 +34,7 @@ class Verbs(TyperGroup):
             sys.exit(INTERRUPTED)
         except KetFitError as error:
             _trace(ctx)
-            fail(error, 2 if isinstance(error, ConfigError) else 1)
+            fail(error, 2 if isinstance(error, (ConfigError, DataOptionError)) else 1)
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except Exception as error:

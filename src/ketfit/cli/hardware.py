@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ketfit.cli.options import AsJson, Data, DataFormat, DataSplit, Encoding, LabelColumn, Model, TextColumn
+from ketfit.cli.options import AsJson, Data, DataFormat, DataSplit, Delimiter, Encoding, LabelColumn, Model, TextColumn
 from ketfit.console import plain, print_report, say, two_columns
 from ketfit.errors import ConfigError
 
@@ -72,6 +72,7 @@ def plan(
     label_column: LabelColumn = "label",
     split: DataSplit = None,
     encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
     data_format: DataFormat = None,
     as_json: AsJson = False,
 ) -> None:
@@ -83,14 +84,14 @@ def plan(
     from ketfit.learn.text import TextClassifier
 
     columns = {"text_column": text_column, "label_column": label_column}
-    dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding)
+    dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding, delimiter=delimiter)
     dataset = dataset if first is None else dataset.take(range(min(first, len(dataset))))
     given = _options(options)
     machine = load_backend(backend, output, given, seed=seed, own_code=True)  # before the slow part: it may be missing
     prices = _device(device, machine)
     say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model)
-    classifier.check_labels(dataset.classes, dataset.name)
+    dataset = classifier.match_labels(dataset)
     embeddings = classifier.body_.encode(dataset.texts, progress=True)
     planned = plan_run(
         classifier.classifier_,

@@ -51,6 +51,9 @@ def draw(
 
     if model is not None and config is not None:
         raise typer.BadParameter("give a model or --config, not both")
+    if encoder and module != "encoder":
+        raise typer.BadParameter("--encoder chooses one of --module encoder; give that too")
+    picture_format = None if output is None else _picture_format(output)
     circuit, weights, measured = _circuit_of(model, config, module, encoder)
     if output is None:
         drawing = draw_text(circuit, weights, measured=measured, width=console().width)
@@ -58,7 +61,7 @@ def draw(
         from ketfit.learn.files import write_file
 
         picture = io.BytesIO()
-        draw_figure(circuit, weights, measured=measured).savefig(picture, format=_picture_format(output))
+        draw_figure(circuit, weights, measured=measured).savefig(picture, format=picture_format)
         write_file(output, picture.getvalue())
         drawing = str(output)
     if as_json:
@@ -92,5 +95,5 @@ def _circuit_of(
 def _picture_format(path: Path) -> str:
     format = path.suffix.removeprefix(".").lower()
     if format not in ("svg", "png", "pdf"):
-        raise ConfigError(f"{path}: a picture is .svg, .png or .pdf")
+        raise ConfigError(f"--output {path}: a picture is .svg, .png or .pdf")
     return format

@@ -8,8 +8,20 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from ketfit.cli.options import AsJson, Data, DataFormat, DataSplit, Encoding, LabelColumn, Model, TextColumn
+from ketfit.cli.options import (
+    AsJson,
+    Data,
+    DataFormat,
+    DataSplit,
+    Delimiter,
+    Encoding,
+    LabelColumn,
+    Model,
+    TextColumn,
+    blamed_on,
+)
 from ketfit.console import evaluation, print_report, say
+from ketfit.integers import as_integer
 
 
 def evaluate(
@@ -24,11 +36,14 @@ def evaluate(
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="First switch off what the model was trained with.")] = False,
     mitigate: Annotated[list[str], typer.Option(help="readout or zero_noise; may be repeated.")] = [],  # noqa: B006
-    repeats: Annotated[int, typer.Option(help="How often shots and trajectories are drawn anew.", min=1)] = 10,
+    repeats: Annotated[
+        int | None, typer.Option(help="How often shots and trajectories are drawn anew, 10 if left out.", min=1)
+    ] = None,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
     split: DataSplit = None,
     encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
     data_format: DataFormat = None,
     as_json: AsJson = False,
 ) -> None:
@@ -36,25 +51,35 @@ def evaluate(
 
     Shots and noise are those the model was trained with, but for what the options change.
     """
+    from ketfit.hardware.readout import checked_mitigation
     from ketfit.learn.compare import measure_head
     from ketfit.learn.data import load_dataset
     from ketfit.learn.text import TextClassifier
     from ketfit.model.head import MEASUREMENT
     from ketfit.simulate.noise import load_noise
 
+    for name, value in (("shots", shots), ("trajectories", trajectories)):
+        if value is not None:
+            as_integer(value, name, minimum=1)
+    with blamed_on("--noise", noise):
+        noisy = None if noise is None else load_noise(noise)
+    with blamed_on("--mitigate", ", ".join(mitigate)):
+        mitigation = checked_mitigation(mitigate)
     columns = {"text_column": text_column, "label_column": label_column}
-    dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding)
+    dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding, delimiter=delimiter)
     say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model)
-    classifier.check_labels(dataset.classes, dataset.name)
+    dataset = classifier.match_labels(dataset)
     trained = classifier.classifier_.head_config_
     settings = {name: off if exact else getattr(trained, name) for name, off in MEASUREMENT.items()}
-    given = {"shots": shots, "noise": noise and load_noise(noise), "trajectories": trajectories, "mitigation": mitigate}
-    settings |= {name: value for name, value in given.items() if value not in (None, [])}
+    given = {"shots": shots, "noise": noisy, "trajectories": trajectories, "mitigation": mitigation}
+    settings |= {name: value for name, value in given.items() if value not in (None, ())}
     classifier = classifier.with_measurement(**settings)
     head = classifier.classifier_
+    if repeats is not None and not head.head_config_.is_random:
+        raise typer.BadParameter("--repeats draws shots or trajectories anew, and this measurement has neither")
     embeddings = classifier.body_.encode(dataset.texts, progress=True)
-    drawn = repeats if head.head_config_.is_random else 1
+    drawn = (repeats or 10) if head.head_config_.is_random else 1
     accuracy, details = measure_head(head, embeddings, np.asarray(dataset.labels), drawn)
     measured = head.head_config_.model_dump(mode="json", include=set(MEASUREMENT), exclude_defaults=True)
     report = {

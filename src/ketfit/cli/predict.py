@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
 
 from ketfit.cli.ending import interruptible
-from ketfit.cli.options import AsJson, Encoding, Model, TextColumn
+from ketfit.cli.options import AsJson, Delimiter, Encoding, Model, TextColumn, blamed_on, refuse_idle
 from ketfit.console import plain, print_report, say, two_columns
+from ketfit.errors import DataError, DataOptionError
+
+if TYPE_CHECKING:
+    from ketfit.learn.tables import TextTable
+
+STDIN = "-"
 
 FileFormat = Literal["csv", "tsv", "jsonl", "parquet", "lines"]
 
@@ -23,7 +29,7 @@ def predict(
         Path | None,
         typer.Option(
             "--input",
-            help="CSV, TSV, JSONL or Parquet file by its suffix; any other holds a sentence a line. - is stdin.",
+            help="CSV, TSV, JSONL or Parquet file by its suffix; .txt and none hold a sentence a line. - is stdin.",
             allow_dash=True,
         ),
     ] = None,
@@ -33,6 +39,7 @@ def predict(
     ] = None,
     text_column: TextColumn = "text",
     encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
     data_format: Annotated[
         FileFormat | None, typer.Option("--format", help="Of an input without its suffix; lines: a sentence a line.")
     ] = None,
@@ -45,49 +52,48 @@ def predict(
     """
     if bool(texts) == (input_file is not None):
         raise typer.BadParameter("give sentences, or --input FILE, and not both")
-    if output is not None and (input_file is None or str(input_file) == "-"):
+    if output is not None and (input_file is None or str(input_file) == STDIN):
         raise typer.BadParameter("--output goes with --input FILE, which is read twice: save the sentences to a file")
-    if output is not None:
-        assert input_file is not None
-        _predict_file(model, input_file, output, text_column, encoding, data_format, as_json)
+    if input_file is None:
+        assert texts is not None
+        given = {
+            "--text-column": text_column,
+            "--encoding": encoding,
+            "--delimiter": delimiter,
+            "--format": data_format,
+        }
+        refuse_idle("is about --input FILE; leave it out", given, {"--text-column": "text", "--encoding": "utf-8"})
+        _predict_here(model, texts, as_json)
         return
-    sentences = texts if input_file is None else _sentences(input_file, text_column, encoding, data_format)
-    assert sentences is not None
+    from ketfit.learn.tables import text_table
+
+    try:
+        table = text_table(input_file, data_format, text_column, encoding, delimiter)
+    except DataOptionError as error:
+        raise DataOptionError(f"--input {input_file}: {error}") from error
+    if output is not None:
+        _predict_file(model, table, output, as_json)
+        return
+    if table.format == "lines" and text_column != "text":
+        raise typer.BadParameter("--text-column has no meaning for a sentence a line; name the file's --format")
+    sentences = [text for block in table.blocks(4096) for text in block.texts]
+    if not sentences:
+        raise DataError(f"{table.name} holds no sentence")
     _predict_here(model, sentences, as_json)
 
 
-def _predict_file(
-    model: str,
-    source: Path,
-    output: Path,
-    text_column: str,
-    encoding: str,
-    data_format: FileFormat | None,
-    as_json: bool,
-) -> None:
-    from ketfit.learn.scoring import parts_folder, score_file
-    from ketfit.learn.tables import text_table
+def _predict_file(model: str, table: TextTable, output: Path, as_json: bool) -> None:
+    from ketfit.learn.scoring import check_output, parts_folder, score_file
     from ketfit.learn.text import TextClassifier
 
-    table = text_table(source, data_format, text_column, encoding)
+    with blamed_on("--output", output):
+        check_output(table, output)
     say(f"loading {model}")
     classifier = TextClassifier.from_pretrained(model)
     with interruptible(f"the parts so far are in {parts_folder(output)}: the same command goes on from there"):
         scored = score_file(classifier, table, output, progress=True)
-    report = {"model": model, "input": str(source), "output": str(output), **asdict(scored)}
+    report = {"model": model, "input": str(table.path), "output": str(output), **asdict(scored)}
     print_report(report, as_json, two_columns(report))
-
-
-def _sentences(source: Path, text_column: str, encoding: str, data_format: FileFormat | None) -> list[str]:
-    from ketfit.learn.data_sources import read_lines
-    from ketfit.learn.tables import text_table
-
-    if str(source) == "-" or not source.exists():  # it says what is missing
-        return read_lines(source)
-    table = text_table(source, data_format, text_column, encoding)
-    if table.format == "lines" and encoding == "utf-8":
-        return read_lines(source)
-    return [text for block in table.blocks(4096) for text in block.texts]
 
 
 def _predict_here(model: str, sentences: list[str], as_json: bool) -> None:
@@ -107,5 +113,5 @@ def _predict_here(model: str, sentences: list[str], as_json: bool) -> None:
     ]
     table = Table("label", "probability", "sentence")
     for prediction, row in zip(predictions, probabilities, strict=True):
-        table.add_row(str(prediction["label"]), f"{row.max():.3f}", plain(str(prediction["text"])))
+        table.add_row(plain(str(prediction["label"])), f"{row.max():.3f}", plain(str(prediction["text"])))
     print_report({"model": model, "predictions": predictions}, as_json, table)

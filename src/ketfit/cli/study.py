@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from ketfit.cli.ending import interruptible
-from ketfit.cli.options import AsJson
+from ketfit.cli.options import AsJson, check_body, check_source
 from ketfit.console import print_report, say, two_columns
 
 app = typer.Typer(help="Compare heads over seeds: run a plan, see how far it is, report.", no_args_is_help=True)
@@ -21,7 +21,9 @@ Folder = Annotated[Path, typer.Argument(help="Folder of the study.", metavar="DI
 @app.command()
 def run(
     file: Annotated[Path, typer.Argument(help="Plan, a TOML file.", metavar="FILE")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the study; a begun one goes on.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the study; a begun one goes on.", file_okay=False)
+    ],
     data: Annotated[str | None, typer.Option(help="Other sentences than the plan's.")] = None,
     bodies: Annotated[list[str] | None, typer.Option("--body", help="Other bodies than the plan's.")] = None,
     seeds: Annotated[int | None, typer.Option(help="The first so many seeds, not the plan's.", min=1)] = None,
@@ -36,6 +38,14 @@ def run(
     from ketfit.study.plan import StudyPlan
     from ketfit.study.run import run_study
 
+    if engine == "ray" and workers is not None:
+        raise typer.BadParameter("--workers is for the local engine; Ray uses the cluster's CPUs")
+    if engine == "local" and address is not None:
+        raise typer.BadParameter("--address is for --engine ray")
+    if data is not None:
+        check_source(data, "--data")
+    for body in bodies or []:
+        check_body(body)
     plan = StudyPlan.read(file).on(data, bodies, seeds)
     executor = make_executor(engine, workers, address)
     command = ["ketfit", "study", "run", str(file), "-o", str(output)]

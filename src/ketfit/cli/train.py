@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -17,64 +18,82 @@ from ketfit.cli.options import (
     Data,
     DataFormat,
     DataSplit,
+    Delimiter,
     Encoding,
     LabelColumn,
     Output,
     Settings,
     TextColumn,
     Tune,
+    check_body,
+    check_source,
+    draw_few,
     fit_config,
 )
 from ketfit.console import print_report, say, two_columns
+from ketfit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ketfit.learn.data import Dataset
+    from ketfit.learn.data import Dataset, Split
     from ketfit.learn.text import TextClassifier
 
 
 def demo(
     data: Annotated[str, typer.Option(help="Data set; the default is bundled.")] = "rotten-tomatoes",
     body: Annotated[str, typer.Option(help="Body; the default is bundled.")] = "all-MiniLM-L6-v2",
-    per_label: Annotated[int, typer.Option(help="Sentences drawn of each label, to train and to validate.")] = 256,
-    seed: Annotated[int, typer.Option(help="Source of all chance.")] = 0,
+    per_label: Annotated[
+        int, typer.Option(help="Sentences drawn of each label, to train and to validate.", min=2)
+    ] = 256,
+    seed: Annotated[int, typer.Option(help="Source of all chance.", min=0)] = 0,
     output: Output = Path("ketfit-demo"),
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    split: DataSplit = None,
+    encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
+    data_format: DataFormat = None,
     as_json: AsJson = False,
 ) -> None:
     """Train quantum and classical heads on the same few sentences, compare them on all the others, save the model."""
     from ketfit.learn.body import load_body
     from ketfit.learn.classifier import QuantumHeadClassifier
     from ketfit.learn.compare import compare_heads, standard_heads, with_interval
-    from ketfit.learn.data import few_shot_split, load_dataset
+    from ketfit.learn.data import load_dataset
     from ketfit.learn.files import check_place
+    from ketfit.learn.record import check_class_names
     from ketfit.learn.text import TextClassifier
 
     check_place(output)
-    dataset = load_dataset(data)
-    split = few_shot_split(dataset, per_label, seed=seed)
-    say(f"embedding {len(dataset):,} sentences with {body}")
+    check_source(data, "--data")
+    check_body(body)
+    columns = {"text_column": text_column, "label_column": label_column}
+    dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding, delimiter=delimiter)
+    parts = draw_few(dataset, per_label, "--per-label", seed=seed)
+    check_class_names(dataset.classes)
     loaded = load_body(body)
+    say(f"embedding {len(dataset):,} sentences with {body}")
     with interruptible("the embeddings so far are kept: the same command goes on from there"):
         embeddings = loaded.encode(dataset.texts, progress=True)
     heads = standard_heads(loaded.dimension, len(dataset.classes), seed=seed)
     rows = []
-    for row in compare_heads(heads, embeddings, np.asarray(dataset.labels), split, progress=True):
-        say(f"{row.name}: {row.test_accuracy:.2%} of {len(split.test):,} test sentences, {row.fit_seconds:.1f} s")
+    for row in compare_heads(heads, embeddings, np.asarray(dataset.labels), parts, progress=True):
+        say(f"{row.name}: {row.test_accuracy:.2%} of {len(parts.test):,} test sentences, {row.fit_seconds:.1f} s")
         rows.append(row)
     quantum = heads["quantum head"]
     assert isinstance(quantum, QuantumHeadClassifier)
     metrics = with_interval("test_accuracy", rows[0].test_accuracy, rows[0].interval)
-    metrics["test_sentences"] = len(split.test)
+    metrics["test_sentences"] = len(parts.test)
     TextClassifier.from_parts(loaded, quantum).save_pretrained(output, data=dataset.name, metrics=metrics)
     report = {
         "data": dataset.name,
         "body": loaded.name,
-        "train_size": len(split.train),
-        "test_size": len(split.test),
+        "train_size": len(parts.train),
+        "test_size": len(parts.test),
         "heads": [asdict(row) for row in rows],
         "model": str(output),
     }
     title = (
-        f"{dataset.name}: {len(split.train)} to train, {len(split.validation)} to validate, {len(split.test):,} to test"
+        f"{dataset.name}: {len(parts.train)} to train, {len(parts.validation)} to validate, {len(parts.test):,} to test"
     )
     table = Table("head", "parameters", "test accuracy", "95 % interval", "fit", title=title)
     for row in rows:
@@ -99,31 +118,63 @@ def fit(
     config: ConfigFile = None,
     settings: Settings = [],  # noqa: B006 - Typer reads it, nothing writes it
     few_shot: Annotated[
-        int | None, typer.Option(help="Train on so many sentences per label, test on the rest.")
+        int | None, typer.Option(help="Train on so many sentences per label, test on the rest.", min=2)
     ] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="File to resume from after an interruption.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="File to resume from after an interruption.", dir_okay=False)
+    ] = None,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
+    weight_column: Annotated[str | None, typer.Option(help="Column with the weight of each row in training.")] = None,
+    group_column: Annotated[
+        str | None, typer.Option(help="Column with the group of each row; a group stays on one side of each split.")
+    ] = None,
     split: DataSplit = None,
     encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
     data_format: DataFormat = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a quantum head on labelled sentences and save the model."""
     from ketfit.learn.compare import accuracy_interval, with_interval
-    from ketfit.learn.data import load_dataset
-    from ketfit.learn.files import check_place
+    from ketfit.learn.data import check_classes, load_dataset
+    from ketfit.learn.files import check_file, check_place
+    from ketfit.learn.record import check_class_names
     from ketfit.learn.text import TextClassifier
 
     check_place(output)
+    if checkpoint is not None:
+        check_file(checkpoint)
     chosen = fit_config(config, settings, body, tune)
+    if body is not None:
+        check_body(body, revision=chosen.revision)
     columns = {"text_column": text_column, "label_column": label_column}
-    dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding)
+    dataset = load_dataset(
+        data,
+        **columns,
+        split=split,
+        format=data_format,
+        encoding=encoding,
+        delimiter=delimiter,
+        weight_column=weight_column,
+        group_column=group_column,
+    )
+    dataset = _counting(dataset)
+    check_classes(dataset)
+    check_class_names(dataset.classes)
+    class_weight = _class_weight(chosen.class_weight, dataset)
+    parts = None
+    if few_shot is not None:
+        shares = {"validation_fraction": chosen.validation_fraction, "seed": chosen.seed}
+        parts = draw_few(dataset, few_shot, "--few-shot", **shares)
     say(f"{len(dataset):,} sentences of {dataset.name}; loading {chosen.body}")
-    classifier = TextClassifier(**{name: getattr(chosen, name) for name in type(chosen).model_fields})
+    parameters = {name: getattr(chosen, name) for name in type(chosen).model_fields}
+    classifier = TextClassifier(**{**parameters, "class_weight": class_weight})
     with interruptible(_kept(checkpoint)):
-        test = _fit_on(classifier, dataset, few_shot, checkpoint)
+        _fit_on(classifier, dataset, parts, checkpoint)
     fitted = classifier.classifier_
+    if chosen.validation_fraction and not fitted.validation_size_:
+        say("the sentences, or their groups, are too few to validate on some of them: the last epoch stands")
     best = fitted.history_[fitted.best_epoch_]
     report: dict[str, Any] = {
         "data": dataset.name,
@@ -138,7 +189,8 @@ def fit(
     if cost := fitted.module_.step_cost(min(fitted.train_config_.batch_size, fitted.train_size_)):
         report["qpu_step"] = asdict(cost)
     metrics = {} if best.validation_accuracy is None else {"validation_accuracy": best.validation_accuracy}
-    if test is not None:
+    if parts is not None:
+        test = dataset.take(parts.test)
         correct = int((classifier.predict(test.texts, progress=True) == np.asarray(test.labels)).sum())
         accuracy, interval = accuracy_interval(correct, len(test))
         report |= {"test_size": len(test), "test_accuracy": accuracy, "interval": interval}
@@ -148,21 +200,37 @@ def fit(
     print_report(report, as_json, two_columns(report))
 
 
-def _fit_on(
-    classifier: TextClassifier, dataset: Dataset, few_shot: int | None, checkpoint: Path | None
-) -> Dataset | None:
-    """Fit on all sentences; or on `few_shot` of each label, and then the others are returned, to test on."""
-    from ketfit.learn.data import few_shot_split
+def _counting(dataset: Dataset) -> Dataset:
+    """The rows whose weight is not zero: the others neither train nor validate nor test."""
+    return dataset if dataset.weights is None else dataset.take(np.flatnonzero(dataset.weights))
 
-    if few_shot is None:
-        classifier.fit(dataset.texts, dataset.labels, checkpoint=checkpoint, progress=True)
-        return None
-    parts = few_shot_split(dataset, few_shot, classifier.validation_fraction, classifier.seed)
+
+def _class_weight(
+    given: Literal["balanced"] | Mapping[str, float] | None, dataset: Dataset
+) -> Literal["balanced"] | dict[Any, float] | None:
+    """The weights of the settings by label: TOML has keys of text alone, labels may be integers."""
+    if given is None or isinstance(given, str):
+        return given
+    known = {str(label): label for label in dataset.classes}
+    for name in given:
+        if name not in known:
+            raise ConfigError(
+                f"class_weight.{name}: {dataset.name} has no such label; it has {', '.join(map(repr, known.values()))}"
+            )
+    return {known[name]: weight for name, weight in given.items()}
+
+
+def _fit_on(classifier: TextClassifier, dataset: Dataset, parts: Split | None, checkpoint: Path | None) -> None:
+    """Fit on all sentences, or on those that a few-shot split drew."""
+    shown: dict[str, Any] = {"checkpoint": checkpoint, "progress": True}
+    if parts is None or dataset.weights is not None:  # the fit itself holds out sentences together with their weights
+        drawn = dataset if parts is None else dataset.take(np.sort(np.append(parts.train, parts.validation)))
+        classifier.fit(drawn.texts, drawn.labels, drawn.weights, groups=drawn.groups, **shown)
+        return
     train = dataset.take(parts.train)
     held = dataset.take(parts.validation) if len(parts.validation) else None
     validation = None if held is None else (held.texts, held.labels)
-    classifier.fit(train.texts, train.labels, validation=validation, checkpoint=checkpoint, progress=True)
-    return dataset.take(parts.test)
+    classifier.fit(train.texts, train.labels, groups=train.groups, validation=validation, **shown)
 
 
 def _kept(checkpoint: Path | None) -> str:

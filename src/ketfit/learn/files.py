@@ -292,13 +292,28 @@ def check_place(folder: Path) -> None:
     """
     folder = folder.resolve()
     _replaces(folder)
-    parent = next(parent for parent in folder.parents if parent.exists())
-    probe = _beside(parent / folder.name)
+    _check_writable(folder)
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that cannot be written; before a long training, ask here.
+
+    Raises:
+        StorageError: it is a folder, or cannot be written.
+    """
+    if path.is_dir():
+        raise StorageError(f"cannot write {path}: it is a folder; name a file")
+    _check_writable(path.resolve())
+
+
+def _check_writable(path: Path) -> None:
+    parent = next(parent for parent in path.parents if parent.exists())
+    probe = _beside(parent / path.name)
     try:
         probe.mkdir()
         probe.rmdir()
     except OSError as error:
-        raise StorageError(f"cannot write {folder}: {error.strerror or error}") from error
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _replaces(folder: Path) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from ketfit.errors import ConfigError, ModelFileError
+from ketfit.errors import ConfigError, DataError, ModelFileError
 from ketfit.learn.data_sources import parse_json
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.tuning import Precision, TuneConfig, tuning_class
@@ -22,6 +23,20 @@ RECORD_HASH = "record_sha256"
 LARGEST_RECORD = 2**20  # bytes; a record of a thousand classes has some ten thousand
 
 Count = Annotated[int, Field(ge=0)]
+
+
+def check_class_names(classes: Sequence[str] | Sequence[int]) -> None:
+    """Refuse labels that no record can hold; before a training, ask here.
+
+    Raises:
+        DataError: they take too many bytes.
+    """
+    size = len(json.dumps(classes, indent=4))
+    if size > LARGEST_RECORD - 2**16:
+        raise DataError(
+            f"the {len(classes):,} labels take {size:,} bytes, and a model holds {LARGEST_RECORD - 2**16:,} of them; "
+            "shorten them, or name another label_column= (--label-column)"
+        )
 
 
 class TunedRecord(Config):

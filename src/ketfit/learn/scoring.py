@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 import warnings
@@ -25,15 +26,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sklearn.utils.validation import check_is_fitted
 
 import ketfit
-from ketfit.errors import DataError, StorageError
+from ketfit.errors import DataError, DataOptionError, StorageError
 from ketfit.learn.classifier import QuantumHeadClassifier
-from ketfit.learn.data_sources import parse_json
+from ketfit.learn.data_sources import DIALECTS, parse_json
 from ketfit.learn.files import write_file
 from ketfit.learn.tables import (
     Block,
     TableFormat,
     TextTable,
     encode_block,
+    encode_header,
     fingerprint_file,
     join_parts,
     output_format,
@@ -68,6 +70,7 @@ class Job:
     input: str
     text_column: str
     encoding: str
+    delimiter: str | None
     input_format: str
     output_format: str
     block_rows: int
@@ -77,6 +80,23 @@ class Job:
 def parts_folder(output: Path) -> Path:
     """Where the parts of an output are while it is made."""
     return output.with_name(f"{output.name}.parts")
+
+
+def check_output(table: TextTable, output: Path) -> TableFormat:
+    """Return the format of an output file; ask here before a model is loaded.
+
+    Raises:
+        DataOptionError: the input is a pipe, or the output cannot hold its columns.
+        StorageError: the output is there already.
+    """
+    if not table.path.is_file():
+        raise DataOptionError(
+            f"{table.name} can be read only once, and --output reads its input twice; save it in a file first"
+        )
+    format = output_format(table, output)
+    if os.path.lexists(output):
+        raise StorageError(f"{output} is there already; remove it, or name another output")
+    return format
 
 
 def score_file(
@@ -102,14 +122,13 @@ def score_file(
 
     Raises:
         DataError: the input cannot be used, changed meanwhile, or the parts beside the output are of another job.
-        StorageError: the output is there already, another process makes it, or it cannot be written.
+        DataOptionError, StorageError: as in `check_output`.
+        StorageError: another process makes the output, or it cannot be written.
         BodyError, InputError: as in `TextClassifier.predict_proba`.
     """
     check_is_fitted(classifier, "classifier_")
     start = time.perf_counter()
-    format = output_format(table, output)
-    if output.exists():
-        raise StorageError(f"{output} is there already; remove it, or name another output")
+    format = check_output(table, output)
     with _bars(progress) as bars, _claimed(parts_folder(output)) as folder:
         job, header, stamp = _examine(classifier, table, format, block_rows, bars)
         _check_job(folder, job)
@@ -117,7 +136,7 @@ def score_file(
         there = [part.exists() for part in parts]
         resumed = sum(min(block_rows, job.rows - number * block_rows) for number, made in enumerate(there) if made)
         bar = bars.add_task("predicting", total=job.rows, completed=resumed, rate="")
-        predictor = _Predictor(classifier, format, str(table.path))
+        predictor = _Predictor(classifier, format, table)
         for number, block in enumerate(table.blocks(block_rows)):
             if there[number]:
                 continue
@@ -125,7 +144,7 @@ def score_file(
             bars.advance(bar, len(block))
         if _stamp(table.path) != stamp:
             raise DataError(f"{table.path} was changed while it was read; remove {folder}, and start again")
-        join_parts(parts, header, format, output)
+        join_parts(parts, header, format, output, table.delimiter)
     shutil.rmtree(folder, ignore_errors=True)
     return Scored(job.rows, resumed, time.perf_counter() - start)
 
@@ -133,12 +152,12 @@ def score_file(
 class _Predictor:
     """Makes parts of blocks, each from a stream of chance of its own."""
 
-    def __init__(self, classifier: TextClassifier, format: TableFormat, where: str) -> None:
+    def __init__(self, classifier: TextClassifier, format: TableFormat, table: TextTable) -> None:
         fitted = classifier.classifier_
         settings = {name: getattr(fitted.head_config_, name) for name in MEASUREMENT}
         self.head: QuantumHeadClassifier = fitted.with_measurement(**settings)  # a copy: its generator is set below
         self.body, self.classes = classifier.body_, classifier.classes_
-        self.format, self.where = format, where
+        self.format, self.table = format, table
         self.warned = False
 
     def part(self, block: Block, number: int) -> bytes:
@@ -158,7 +177,7 @@ class _Predictor:
         columns |= {
             f"{PROBABILITY}{name}": probabilities[:, place].tolist() for place, name in enumerate(self.classes.tolist())
         }
-        return encode_block(block, columns, self.format, self.where)
+        return encode_block(block, columns, self.format, self.table.name, self.table.delimiter)
 
 
 def model_fingerprint(classifier: TextClassifier) -> str:
@@ -188,15 +207,19 @@ def _examine(
     bar = bars.add_task("checking", total=None, rate="")
     zero = [classifier.classes_[:1].tolist()[0]]
     rows, header = 0, []
+    names = [LABEL, *(f"{PROBABILITY}{name}" for name in classifier.classes_.tolist())]
     for block in table.blocks(block_rows):
-        if not rows or format in ("jsonl", "tsv"):  # what could not be written is told now, not in hours
-            names = [LABEL, *(f"{PROBABILITY}{name}" for name in classifier.classes_.tolist())]
-            encode_block(block, {name: zero * len(block) for name in names}, format, str(table.path))
+        if not rows:
             header = [*(block.rows[0] if isinstance(block.rows, list) else block.rows.column_names), *names]
+            if format in DIALECTS:
+                encode_header(header, format, table.name, table.delimiter)
+        if not rows or table.format != "parquet":  # what could not be written is told now, not in hours
+            added = {name: zero * len(block) for name in names}
+            encode_block(block, added, format, table.name, table.delimiter)
         rows += len(block)
         bars.update(bar, completed=rows)
     if not rows:
-        raise DataError(f"{table.path} holds no sentence")
+        raise DataError(f"{table.name} holds no sentence")
     bars.update(bar, total=rows)
     job = Job(
         ketfit_version=ketfit.__version__,
@@ -204,6 +227,7 @@ def _examine(
         input=fingerprint_file(table.path),
         text_column=table.text_column,
         encoding=table.encoding,
+        delimiter=table.delimiter,
         input_format=table.format,
         output_format=format,
         block_rows=block_rows,

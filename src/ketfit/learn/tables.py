@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from ketfit.errors import DataError
+from ketfit.errors import DataError, DataOptionError
 from ketfit.learn.data import text_fault
-from ketfit.learn.data_sources import DIALECTS, check_fields, json_record, numbered_records, require_columns
+from ketfit.learn.data_sources import (
+    DIALECTS,
+    STDIN,
+    check_delimiter,
+    check_encoding,
+    delimited_rows,
+    json_rows,
+    open_lines,
+    open_parquet,
+    require_columns,
+    resolve_format,
+    source_name,
+)
 from ketfit.learn.files import staged_file
 
 TableFormat = Literal["csv", "tsv", "jsonl", "parquet", "lines"]
@@ -31,15 +41,24 @@ _ANY = ("csv", "tsv", "jsonl", "parquet")
 _WRITES: dict[str, tuple[str, ...]] = {"lines": _ANY, "csv": _ANY, "tsv": _ANY, "jsonl": ("jsonl",)}
 _WRITES["parquet"] = ("parquet",)
 
+_PANDAS_STRINGS = ("unicode", "string", "empty", "mixed", "mixed-integer")  # pandas writes mixed ones as strings
+
 Columns = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some rows in a row: their sentences, and all their columns (of a Parquet file as Arrow has them)."""
+    """Consecutive rows of a table.
+
+    Attributes:
+        texts: The sentence of each row.
+        rows: All columns of each row, of a Parquet file as Arrow has them.
+        lines: Of JSONL, each row as it is written.
+    """
 
     texts: list[str]
     rows: list[dict[str, Any]] | pa.Table
+    lines: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -50,16 +69,18 @@ class TextTable:
     """A file of rows with a sentence in each.
 
     Attributes:
-        path: The file.
+        path: The file, which may be a pipe; ``-`` is standard input.
         format: Of the file.
         text_column: The column with the sentences; of ``lines`` the name that it gets.
         encoding: Of anything but Parquet.
+        delimiter: Of CSV; None is a comma.
     """
 
     path: Path
     format: TableFormat
     text_column: str = "text"
     encoding: str = "utf-8"
+    delimiter: str | None = None
 
     def blocks(self, size: int) -> Iterator[Block]:
         """All rows in their order, `size` at a time; the last block may be shorter.
@@ -70,102 +91,100 @@ class TextTable:
         yield from self._parquet_blocks(size) if self.format == "parquet" else self._text_blocks(size)
 
     def _text_blocks(self, size: int) -> Iterator[Block]:
-        with self._opened() as stream:
-            rows = {"jsonl": self._json_rows, "lines": self._line_rows}.get(self.format, self._delimited_rows)(stream)
+        with open_lines(self.path, self.encoding, self.format) as lines:
+            rows = self._rows(lines)
             while some := list(islice(rows, size)):
-                yield Block([row[self.text_column] for row in some], some)
+                texts = []
+                for line, row, _ in some:
+                    texts.append(row[self.text_column])
+                    self._check(f"line {line}", texts[-1])
+                written = [text for _, _, text in some] if self.format == "jsonl" else None
+                yield Block(texts, [row for _, row, _ in some], written)
+
+    def _rows(self, lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any], str]]:
+        """The number of the line of each row, the row, and the line."""
+        wanted = [self.text_column]
+        if self.format == "jsonl":
+            yield from json_rows(self.name, lines, wanted)
+        elif self.format == "lines":
+            for number, line in enumerate(lines, start=1):
+                yield number, {self.text_column: line.removesuffix("\n").removesuffix("\r")}, line
+        else:
+            for number, row in delimited_rows(self.name, lines, self.format, wanted, self.delimiter):
+                yield number, row, ""
 
     def _parquet_blocks(self, size: int) -> Iterator[Block]:
         done = 0
-        try:
-            with parquet.ParquetFile(self.path, buffer_size=_PIECE, pre_buffer=False) as file:
-                require_columns(str(self.path), [self.text_column], file.schema_arrow.names)
-                for table in _rebatched(file.iter_batches(batch_size=size), size):
-                    texts = table[self.text_column].to_pylist()
-                    for place, text in enumerate(texts):
-                        self._check(f"{self.path}, row {done + place + 1}", text)
-                    done += len(texts)
-                    yield Block(texts, table)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{self.path}: not a readable Parquet file: {error}") from error
+        with open_parquet(self.path, buffer_size=_PIECE, pre_buffer=False) as file:
+            require_columns(self.name, [self.text_column], file.schema_arrow.names)
+            # A group at a time: some nested types cannot be read across the end of one.
+            groups = range(file.num_row_groups)
+            batches = (batch for group in groups for batch in file.iter_batches(size, row_groups=[group]))
+            for table in _rebatched(batches, size, file.schema_arrow):
+                texts = table[self.text_column].to_pylist()
+                for place, text in enumerate(texts):
+                    self._check(f"row {done + place + 1}", text)
+                done += len(texts)
+                yield Block(texts, table)
 
-    @contextmanager
-    def _opened(self) -> Iterator[io.TextIOWrapper]:
-        try:
-            codecs.lookup(self.encoding)
-            with self.path.open("rb") as file:
-                # Line ends as they are: CSV knows its own, and to Unicode a line ends in more ways than in JSONL.
-                newline = "" if self.format in DIALECTS else "\n"
-                encoding = "utf-8-sig" if self.encoding.lower() in ("utf-8", "utf8") else self.encoding
-                yield io.TextIOWrapper(file, encoding, newline=newline)
-        except LookupError as error:
-            raise DataError(f"unknown encoding {self.encoding!r}; use a Python codec such as 'utf-8'") from error
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{self.path}: bytes {error.object[error.start : error.end]!r} are not valid {self.encoding}; "
-                "name the right encoding, for instance cp1252 or utf-16"
-            ) from error
-        except OSError as error:
-            raise DataError(f"cannot read {self.path}: {error.strerror or error}") from error
-
-    def _delimited_rows(self, stream: io.TextIOWrapper) -> Iterator[dict[str, Any]]:
-        records = numbered_records(self.path, stream, self.format)
-        header = next(records, (0, []))[1]
-        if not header:
-            raise DataError(f"{self.path}: the file is empty")
-        require_columns(str(self.path), [self.text_column], header)
-        for line, cells in records:
-            check_fields(f"{self.path}, line {line}", cells, header, self.format)
-            row = dict(zip(header, cells, strict=True))
-            self._check(f"{self.path}, line {line}", row[self.text_column])
-            yield row
-
-    def _json_rows(self, stream: io.TextIOWrapper) -> Iterator[dict[str, Any]]:
-        for number, line in enumerate(stream, start=1):
-            where = f"{self.path}, line {number}"
-            row = json_record(where, line)
-            require_columns(where, [self.text_column], list(row))
-            self._check(where, row[self.text_column])
-            yield row
-
-    def _line_rows(self, stream: io.TextIOWrapper) -> Iterator[dict[str, Any]]:
-        for number, line in enumerate(stream, start=1):
-            text = line.removesuffix("\n").removesuffix("\r")
-            self._check(f"{self.path}, line {number}", text)
-            yield {self.text_column: text}
+    @property
+    def name(self) -> str:
+        """What the table is called in messages."""
+        return source_name(self.path)
 
     def _check(self, where: str, text: object) -> None:
         if fault := text_fault(text):
-            raise DataError(f"{where}{fault}")
+            raise DataError(f"{self.name}, {where}{fault}")
 
 
 def text_table(
-    path: Path, format: TableFormat | None = None, text_column: str = "text", encoding: str = "utf-8"
+    path: Path,
+    format: TableFormat | None = None,
+    text_column: str = "text",
+    encoding: str = "utf-8",
+    delimiter: str | None = None,
 ) -> TextTable:
-    """The table in a file; without a `format` its suffix tells, and any other suffix is a text file of lines.
+    """The table in a file, a pipe, or standard input.
+
+    Args:
+        path: Of the file; ``-`` is standard input.
+        format: If left out, the suffix says; files that end with ``.txt`` or have no suffix, and standard input, are
+            text with a sentence on each line.
+        text_column: The column with the sentences; of ``lines`` the name that it gets.
+        encoding: Of anything but Parquet.
+        delimiter: Of CSV; None is a comma.
 
     Raises:
         DataError: there is no such file.
+        DataOptionError: the format is unknown, or an option does not fit it.
     """
-    if not path.is_file():
+    if str(path) != STDIN and (path.is_dir() or not path.exists()):
         raise DataError(f"cannot read {path}: {'it is a folder' if path.is_dir() else 'there is no such file'}")
-    return TextTable(path, format or _format_of(path) or "lines", text_column, encoding)
+    found = resolve_format(path, format, lines=True)
+    check_delimiter(delimiter, found)
+    check_encoding(encoding)
+    if found == "parquet" and encoding != "utf-8":
+        raise DataOptionError(f"encoding={encoding!r} has no meaning for a Parquet file; leave it out")
+    return TextTable(path, found, text_column, encoding, delimiter)  # type: ignore[arg-type]
 
 
 def output_format(table: TextTable, output: Path) -> TableFormat:
     """The format of an output file, by its suffix.
 
     Raises:
-        DataError: it has none that is known, or cannot hold the columns of `table` as they are.
+        DataOptionError: it has none that is known, or cannot hold the columns of `table` as they are.
     """
-    format = _format_of(output)
     allowed = _WRITES[table.format]
-    if format is None or format not in allowed:
-        raise DataError(
+    try:
+        format = resolve_format(output, None)
+    except DataOptionError:
+        format = None
+    if format not in allowed:
+        raise DataOptionError(
             f"{output}: rows of {table.format} are written as {' or '.join(f'.{name}' for name in allowed)}, so that "
             "their columns stay what they are; name such a file"
         )
-    return format
+    return format  # type: ignore[return-value]
 
 
 def fingerprint_file(path: Path) -> str:
@@ -184,7 +203,7 @@ def fingerprint_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def encode_block(block: Block, added: Columns, format: TableFormat, where: str) -> bytes:
+def encode_block(block: Block, added: Columns, format: TableFormat, where: str, delimiter: str | None = None) -> bytes:
     """A block with columns added, as a part that `join_parts` takes.
 
     Args:
@@ -192,35 +211,73 @@ def encode_block(block: Block, added: Columns, format: TableFormat, where: str) 
         added: The columns by name, of strings, integers or floats.
         format: Of the part.
         where: What the block is of, for messages.
+        delimiter: Of CSV; None is a comma.
 
     Raises:
-        DataError: a column to be added is there already, or TSV cannot hold a field.
+        DataError: a column to be added is there already, or the format cannot hold a field.
     """
     rows = block.rows
     present = set(rows.column_names) if isinstance(rows, pa.Table) else {name for row in rows for name in row}
     if taken := [name for name in added if name in present]:
         raise DataError(f"{where} has a column {taken[0]!r} already; rename it, for the predictions get that name")
-    if format == "parquet":
-        return _parquet_part(rows, added)
-    assert not isinstance(rows, pa.Table)
-    news = zip(*added.values(), strict=True)
-    wider = [{**row, **dict(zip(added, new, strict=True))} for row, new in zip(rows, news, strict=True)]
-    if format == "jsonl":
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in wider).encode()
-    return _delimited(wider, format, where)
+    try:
+        if format == "parquet":
+            return _parquet_part(rows, added, where)
+        assert not isinstance(rows, pa.Table)
+        news = [dict(zip(added, new, strict=True)) for new in zip(*added.values(), strict=True)]
+        if format == "jsonl":
+            lines = block.lines or [json.dumps(row, ensure_ascii=False) for row in rows]
+            return "".join(map(_extended, lines, news)).encode()
+        return _delimited(
+            [[*row.values(), *new.values()] for row, new in zip(rows, news, strict=True)], format, where, delimiter
+        )
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where} has half of a surrogate pair in a column; repair it at its source") from error
 
 
-def _parquet_part(rows: list[dict[str, Any]] | pa.Table, added: Columns) -> bytes:
+def encode_header(header: Sequence[str], format: TableFormat, where: str, delimiter: str | None = None) -> bytes:
+    """The first line of CSV or TSV.
+
+    Raises:
+        DataError: the format cannot hold a name.
+    """
+    if format == "tsv" and header[0].startswith("\ufeff"):
+        raise DataError(f"{where}: TSV cannot begin with a byte order mark in a name; name a .csv or .jsonl")
+    return _delimited([header], format, where, delimiter)
+
+
+def _extended(line: str, new: Mapping[str, Any]) -> str:
+    """An object as it is written, with more keys behind its own: other columns keep their numbers and escapes."""
+    return f"{line.rstrip().removesuffix('}')}, {json.dumps(new, ensure_ascii=False).removeprefix('{')}\n"
+
+
+def _parquet_part(rows: list[dict[str, Any]] | pa.Table, added: Columns, where: str) -> bytes:
     if not isinstance(rows, pa.Table):
         rows = pa.table({name: pa.array([row[name] for row in rows], pa.string()) for name in rows[0]})
+    _check_pandas_columns(rows.schema, where)
     for name, values in added.items():
         rows = rows.append_column(name, pa.array(values))
     sink = io.BytesIO()
-    parquet.write_table(rows.replace_schema_metadata(None), sink)
+    parquet.write_table(rows, sink)
     return sink.getvalue()
 
 
-def join_parts(parts: Sequence[Path], header: Sequence[str], format: TableFormat, output: Path) -> None:
+def _check_pandas_columns(schema: pa.Schema, where: str) -> None:
+    """Refuse a data frame whose column labels are not strings: pandas could not read the output.
+
+    It would convert the names of the new columns to the type of the others.
+    """
+    labels = (schema.pandas_metadata or {}).get("column_indexes", [])
+    if len(labels) > 1 or any(label["pandas_type"] not in _PANDAS_STRINGS for label in labels):
+        raise DataError(
+            f"{where}: its pandas columns are named by {labels[0]['pandas_type']} values or by several levels, not by "
+            "strings; rename them, for example with df.columns = df.columns.map(str)"
+        )
+
+
+def join_parts(
+    parts: Sequence[Path], header: Sequence[str], format: TableFormat, output: Path, delimiter: str | None = None
+) -> None:
     """Make one file of parts, in their order and in constant memory; it is there whole or not at all.
 
     Args:
@@ -228,6 +285,7 @@ def join_parts(parts: Sequence[Path], header: Sequence[str], format: TableFormat
         header: Names of the columns, for CSV and TSV.
         format: Of the parts and of the output.
         output: The file.
+        delimiter: Of CSV; None is a comma.
 
     Raises:
         StorageError: it cannot be written.
@@ -238,7 +296,7 @@ def join_parts(parts: Sequence[Path], header: Sequence[str], format: TableFormat
             return
         with staged.open("xb") as file:
             if format in DIALECTS:
-                file.write(_delimited([dict(zip(header, header, strict=True))], format, str(output)))
+                file.write(encode_header(header, format, str(output), delimiter))
             for part in parts:
                 file.write(part.read_bytes())
 
@@ -246,41 +304,48 @@ def join_parts(parts: Sequence[Path], header: Sequence[str], format: TableFormat
 def _join_parquet(parts: Sequence[Path], output: Path) -> None:
     schema = parquet.read_schema(parts[0])
     with parquet.ParquetWriter(output, schema) as writer:
-        batches = (batch for part in parts for batch in parquet.read_table(part, schema=schema).to_batches())
-        for table in _rebatched(batches, _ROWS_PER_GROUP):
+        for table in _rebatched(_batches(parts), _ROWS_PER_GROUP, schema):
             writer.write_table(table.combine_chunks())
 
 
-def _rebatched(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
-    """The same rows, `size` at a time: a reader's batches end where a row group does."""
+def _batches(parts: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+    for part in parts:
+        with parquet.ParquetFile(part) as file:
+            yield from file.iter_batches(_ROWS_PER_GROUP)
+
+
+def _rebatched(batches: Iterator[pa.RecordBatch], size: int, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The same rows, `size` at a time: a reader's batches end where a row group does, and lack the metadata."""
     kept: list[pa.RecordBatch] = []
     count = 0
     for batch in batches:
         kept.append(batch)
         count += batch.num_rows
         while count >= size:
-            table = pa.Table.from_batches(kept)
+            table = pa.Table.from_batches(kept, schema)
             yield table.slice(0, size)
             kept = table.slice(size).to_batches()
             count -= size
     if count:
-        yield pa.Table.from_batches(kept)
+        yield pa.Table.from_batches(kept, schema)
 
 
-def _delimited(rows: Sequence[Mapping[str, Any]], format: TableFormat, where: str) -> bytes:
+def _delimited(rows: Sequence[Sequence[Any]], format: TableFormat, where: str, delimiter: str | None) -> bytes:
+    cells = [[str(value) for value in row] for row in rows]
+    longest = max(len(cell) for row in cells for cell in row)
+    if longest > csv.field_size_limit():  # most readers of CSV would refuse it
+        raise DataError(
+            f"{where}: a field has {longest} characters, more than {format} can hold; name a .jsonl or .parquet"
+        )
     if format == "csv":
         sink = io.StringIO(newline="")
-        csv.writer(sink, lineterminator="\n").writerows(row.values() for row in rows)
+        dialect: dict[str, Any] = {"lineterminator": "\n", "delimiter": delimiter or ","}
+        plain, quoting = csv.writer(sink, **dialect), csv.writer(sink, quoting=csv.QUOTE_ALL, **dialect)
+        for row in cells:
+            # The writer quotes a line feed, but not a carriage return, which ends a line as well.
+            unsafe = row[0].startswith("\ufeff") or any("\r" in cell for cell in row)
+            (quoting if unsafe else plain).writerow(row)
         return sink.getvalue().encode()
-    lines = []
-    for row in rows:
-        cells = [str(value) for value in row.values()]
-        if any(sign in cell for cell in cells for sign in "\t\n\r"):
-            raise DataError(f"{where}: TSV cannot hold a field with a tab or a line break; name a .csv or .jsonl")
-        lines.append("\t".join(cells) + "\n")
-    return "".join(lines).encode()
-
-
-def _format_of(path: Path) -> TableFormat | None:
-    suffix = path.suffix.lower().removeprefix(".")
-    return suffix if suffix in get_args(TableFormat) and suffix != "lines" else None  # type: ignore[return-value]
+    if any(sign in cell for row in cells for cell in row for sign in "\t\n\r"):
+        raise DataError(f"{where}: TSV cannot hold a field with a tab or a line break; name a .csv or .jsonl")
+    return "".join("\t".join(row) + "\n" for row in cells).encode()

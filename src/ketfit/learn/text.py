@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
-from ketfit.errors import BodyError, ConfigError, DataError, InputError, ModelFileError
+from ketfit.errors import BodyError, ConfigError, InputError, ModelFileError
 from ketfit.learn.body import Body, Tuning, checked_texts, load_body, load_files
 from ketfit.learn.body_sources import find_files
 from ketfit.learn.classifier import QuantumHeadClassifier
-from ketfit.learn.data import duplicate_groups, holdout_split
+from ketfit.learn.data import Dataset, holdout_split, split_groups
 from ketfit.learn.end_to_end import tune_fully
 from ketfit.learn.estimator import ClassWeight, ConfiguredEstimator
 from ketfit.learn.files import fetch_model, load_model, save_model
@@ -81,6 +81,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         labels: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
+        groups: Sequence[Hashable] | NDArray[Any] | None = None,
         validation: tuple[Sequence[str], ArrayLike] | None = None,
         checkpoint: str | Path | None = None,
         progress: bool = False,
@@ -94,6 +95,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             texts: Sentences, none empty.
             labels: Strings or integers, as many.
             sample_weight: As in `QuantumHeadClassifier.fit`; contrastive tuning only knows whether it is zero.
+            groups: One hashable value per sentence; sentences of one group never fall on both sides of the split.
             validation: Sentences and labels to validate on, in place of a share of `texts`.
             checkpoint: A file written after every epoch; the same call resumes from it. The tuning of the body has
                 one of its own beside it, with ``.tuning`` behind its name.
@@ -111,16 +113,16 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         shown: dict[str, Any] = {"progress": progress}
         tuning = {**shown, "checkpoint": None if checkpoint is None else Path(f"{checkpoint}.tuning")}
         if self.tune is not None and validation is None:
-            texts, labels, sample_weight, validation = self._hold_out(texts, labels, sample_weight)
+            texts, labels, sample_weight, groups, validation = self._hold_out(texts, labels, sample_weight, groups)
         if isinstance(self.tune, ContrastiveConfig):
             from ketfit.learn.contrastive import tune_body  # the trainer takes seconds to import
 
             body = tune_body(body, *_counting(texts, labels, sample_weight), self.tune, seed=self.seed, **tuning)
         embeddings = self._embed(body, texts, progress)
         held = None if validation is None else (self._embed(body, validation[0], progress), validation[1])
-        groups = duplicate_groups(texts)
+        together = split_groups(texts, groups)
         classifier.fit(
-            embeddings, labels, sample_weight, groups=groups, validation=held, checkpoint=checkpoint, **shown
+            embeddings, labels, sample_weight, groups=together, validation=held, checkpoint=checkpoint, **shown
         )
         if isinstance(self.tune, FullConfig):
             body, classifier = tune_fully(
@@ -139,17 +141,23 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         return classifier
 
     def _hold_out(
-        self, texts: Sequence[str], labels: ArrayLike, sample_weight: ArrayLike | None
-    ) -> tuple[list[str], NDArray[Any], NDArray[Any] | None, tuple[list[str], NDArray[Any]] | None]:
+        self,
+        texts: Sequence[str],
+        labels: ArrayLike,
+        sample_weight: ArrayLike | None,
+        groups: Sequence[Hashable] | NDArray[Any] | None,
+    ) -> tuple[list[str], NDArray[Any], NDArray[Any] | None, NDArray[Any], tuple[list[str], NDArray[Any]] | None]:
         """The training side with its weights, and the validation side if there is one, as the head's own split."""
         sentences, column = checked_texts(texts), np.asarray(labels)
         if column.shape != (len(sentences),):
             raise InputError(f"labels have shape {column.shape}; there are {len(sentences)} sentences")
         weight = None if sample_weight is None else np.asarray(sample_weight)
         codes = np.unique(column, return_inverse=True)[1]
-        kept, held = holdout_split(codes, self.validation_fraction, self.seed, duplicate_groups(sentences))
+        together = split_groups(sentences, groups)
+        kept, held = holdout_split(codes, self.validation_fraction, self.seed, together)
         parts = [([sentences[row] for row in rows], column[rows]) for rows in (kept, held)]
-        return *parts[0], None if weight is None else weight[kept], parts[1] if len(held) else None
+        weights = None if weight is None else weight[kept]
+        return *parts[0], weights, together[kept], parts[1] if len(held) else None
 
     def predict(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[Any]:
         """The most probable of `classes_` for each sentence, shape (n,)."""
@@ -165,17 +173,14 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             return np.zeros((0, len(self.classes_)))
         return self.classifier_.predict_proba(embeddings)
 
-    def check_labels(self, labels: Sequence[Any], where: str) -> None:
-        """Refuse labels that training did not see.
+    def match_labels(self, data: Dataset) -> Dataset:
+        """Return a data set with its labels in the type of ``classes_``; see `Dataset.with_labels_of`.
 
         Raises:
-            DataError: with the first of them; `where` says what holds it.
+            DataError: training did not see one of the labels; the message names the first such row.
         """
         check_is_fitted(self, "classifier_")
-        known = self.classes_.tolist()
-        strange = [label for label in labels if label not in known]
-        if strange:
-            raise DataError(f"{where} holds the label {strange[0]!r}; the model knows {', '.join(map(repr, known))}")
+        return data.with_labels_of(self.classes_.tolist())
 
     def with_measurement(self, **settings: Any) -> Self:
         """A fitted copy whose QPU circuit runs under other shots and noise; see `QuantumHead.with_measurement`.

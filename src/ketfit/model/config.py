@@ -31,6 +31,14 @@ MOST_ROTATIONS = 100_000
 """In the circuits of one head. Settings that ask for more are a mistake, or an attack on whoever loads them."""
 
 
+def _read_class_weight(value: Any) -> Any:
+    numbers = value.values() if isinstance(value, Mapping) else []
+    fitting = all(type(number) in (int, float) and 0 < number < math.inf for number in numbers)
+    if value in (None, "balanced") or (isinstance(value, Mapping) and fitting):
+        return value
+    raise ConfigError(f"class_weight={value!r}: it is 'balanced', or a table of positive numbers by label")
+
+
 def _read_noise(value: Any) -> Any:
     if isinstance(value, str):  # names only: reading a model must not read other files
         if value not in DEVICES:
@@ -252,7 +260,9 @@ class FitConfig(Config):
         float, Field(ge=0, lt=1, description="Share of the training data to choose the best epoch on")
     ] = 0.15
     class_weight: Annotated[
-        Literal["balanced"] | None, Field(description="Weigh classes by the inverse of their frequency")
+        Literal["balanced"] | dict[str, float] | None,
+        BeforeValidator(_read_class_weight),
+        Field(description="balanced weighs classes by the inverse of their frequency; or a table of weights by label"),
     ] = None
     dtype: Annotated[Precision, Field(description="Numbers that the body embeds with")] = "float32"
     calibrate: Annotated[bool, Field(description="Fit a temperature of the probabilities on the validation share")] = (

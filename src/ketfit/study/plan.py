@@ -53,6 +53,13 @@ class DataPlan(Config):
     label_column: str = "label"
     split: Annotated[str | None, Field(description="Split of a Hub data set")] = None
     revision: Annotated[str | None, Field(description="Branch, tag or commit of a Hub data set")] = None
+    format: Annotated[
+        Literal["csv", "tsv", "jsonl", "parquet"] | None, Field(description="Format of a file without its suffix")
+    ] = None
+    encoding: Annotated[str, Field(description="Encoding of a text file")] = "utf-8"
+    delimiter: Annotated[str | None, Field(description="What separates the fields of a CSV file, if not a comma")] = (
+        None
+    )
     per_label: Annotated[int, Field(ge=2, description="Sentences drawn of each label, to train and to validate")] = 256
     validation_fraction: Annotated[float, Field(gt=0, lt=1, description="Share of the drawn that validates")] = 0.15
 

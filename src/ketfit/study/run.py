@@ -212,6 +212,9 @@ def _load_data(plan: StudyPlan) -> Dataset:
         label_column=data.label_column,
         split=data.split,
         revision=data.revision,
+        format=data.format,
+        encoding=data.encoding,
+        delimiter=data.delimiter,
     )
 
 

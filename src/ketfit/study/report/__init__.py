@@ -29,12 +29,14 @@ def write_report(folder: Path) -> dict[str, Any]:
         from ketfit.study.report.page import make_page
     except ImportError as error:
         raise MissingExtraError("Writing a report", "'ketfit[study]'") from error
-    from ketfit.learn.files import write_file
+    from ketfit.learn.files import check_file, write_file
     from ketfit.study.report.analysis import analyse
     from ketfit.study.report.findings import answers
     from ketfit.study.store import StudyRecord, read_rows
 
     record, rows = StudyRecord.read(folder), read_rows(folder)
+    check_file(folder / SUMMARY)
+    check_file(folder / REPORT)
     analysis = analyse(record, rows)
     answer = answers(analysis)
     summary = {**analysis.to_json(), "answer": answer}
