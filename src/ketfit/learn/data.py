@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from ketfit.errors import ConfigError, DataError, InputError
 from ketfit.learn.data_sources import FORMATS, Content, read_bundled, read_file, read_hub
+from ketfit.learn.sequences import as_groups, as_list, as_texts, check_texts, is_missing
 from ketfit.seeds import numpy_stream
 
 Positions = NDArray[np.int64]
@@ -53,8 +53,8 @@ class Dataset:
     def __post_init__(self) -> None:
         if isinstance(self.texts, str) or isinstance(self.labels, str):
             raise DataError(f"{self.name}: texts and labels are sequences with one entry per row, not one string")
-        texts = tuple(self.texts)
-        labels = tuple(label.item() if isinstance(label, np.generic) else label for label in self.labels)
+        texts = tuple(as_list(self.texts, f"{self.name}: texts", must="must be a list of sentences", error=DataError))
+        labels = tuple(as_list(self.labels, f"{self.name}: labels", must="must be a list of labels", error=DataError))
         if len(texts) != len(labels):
             raise DataError(f"{self.name}: {len(texts)} texts but {len(labels)} labels; give one label per text")
         if not texts:
@@ -109,7 +109,7 @@ class Dataset:
 
 def text_fault(text: object) -> str:
     """What is wrong with a sentence, to be put behind where it stands; "" if nothing is."""
-    if _missing(text) or (isinstance(text, str) and not text.strip()):
+    if is_missing(text) or (isinstance(text, str) and not text.strip()):
         return ": the text is empty; remove the row or fill it"
     if not isinstance(text, str):
         return f": the text is {type(text).__name__}, not str; convert it or choose another text column"
@@ -121,15 +121,11 @@ def text_fault(text: object) -> str:
 
 
 def _label_fault(label: object) -> str:
-    if _missing(label) or (isinstance(label, str) and not label.strip()):
+    if is_missing(label) or (isinstance(label, str) and not label.strip()):
         return " has no label; remove the row or fill it"
     if isinstance(label, bool) or not isinstance(label, (str, int)):
         return f" has the label {label!r} of type {type(label).__name__}; labels are str or int"
     return ""
-
-
-def _missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def load_dataset(
@@ -223,9 +219,15 @@ class Split:
     left_out: Positions
 
 
-def duplicate_groups(texts: Iterable[str]) -> Positions:
-    """One number per text, equal for texts that are the same but for white space and letter case; shape (n,)."""
-    return _numbered(" ".join(text.split()).casefold() for text in texts)
+def duplicate_groups(texts: Sequence[str]) -> Positions:
+    """Return a number per text, equal for texts that are the same but for white space and letter case; shape (n,).
+
+    Raises:
+        InputError: `texts` is not a sequence of strings.
+    """
+    sentences = as_texts(texts)
+    check_texts(sentences, "texts", range(len(sentences)), blank=True)
+    return as_groups([" ".join(text.split()).casefold() for text in sentences])
 
 
 def few_shot_split(dataset: Dataset, per_label: int = 256, validation_fraction: float = 0.15, seed: int = 0) -> Split:
@@ -307,10 +309,7 @@ def holdout_split(
     y = np.asarray(y)
     if y.ndim != 1 or y.size == 0 or not np.issubdtype(y.dtype, np.integer):
         raise InputError(f"y must hold integer class codes in shape (n,), n > 0; got {y.dtype} in shape {y.shape}")
-    try:
-        numbers = np.arange(len(y)) if groups is None else _numbered(groups)
-    except TypeError as error:
-        raise InputError(f"groups must hold one hashable value per sample, shape (n,): {error}") from error
+    numbers = np.arange(len(y)) if groups is None else as_groups(groups)
     if len(numbers) != len(y):
         raise InputError(f"groups must hold one value per sample: {len(y)} samples, {len(numbers)} groups")
     codes = np.unique(y, return_inverse=True)[1]
@@ -320,11 +319,6 @@ def holdout_split(
 def _check_fraction(name: str, fraction: float) -> None:
     if not 0 <= fraction < 1:
         raise ConfigError(f"{name} must be at least 0 and below 1, got {fraction}")
-
-
-def _numbered(values: Iterable[Hashable]) -> Positions:
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=np.int64)
 
 
 def _cut(codes: Positions, fraction: float, groups: Positions, rng: np.random.Generator) -> tuple[Positions, Positions]:
