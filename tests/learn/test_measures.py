@@ -97,12 +97,12 @@ def test_the_temperature_undoes_a_factor(factor: float) -> None:
     assert found == pytest.approx(factor, rel=0.1)
     assert calibration(softmax(factor * logits / found, axis=1), codes).ece < 0.03
 
-    def loss(inverse: Any) -> float:
-        return -float(log_softmax(factor * logits * inverse[0], axis=1)[np.arange(len(codes)), codes].mean())
+    def loss(logarithm: Any) -> float:
+        losses = -log_softmax(factor * logits / np.exp(logarithm[0]), axis=1)[np.arange(len(codes)), codes]
+        return float(losses.sum() + logarithm[0] ** 2 / (2 * 0.5**2))
 
-    assert found == pytest.approx(
-        1 / minimize(loss, [1.0], method="Nelder-Mead", options={"xatol": 1e-8}).x[0], rel=1e-3
-    )
+    expected = np.exp(minimize(loss, [0.0], method="Nelder-Mead", options={"xatol": 1e-8}).x[0])
+    assert found == pytest.approx(expected, rel=1e-3)
 
 
 def test_the_temperature_knows_weights() -> None:

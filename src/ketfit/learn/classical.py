@@ -1,7 +1,7 @@
 """The classical heads that a quantum head must stand beside, behind the same interface.
 
 Each has ``fit(X, y, sample_weight=None, *, validation=None, progress=False)``, ``predict``, ``predict_proba``,
-``score`` and ``n_parameters_``, the number of numbers that it needs to predict.
+``score`` and ``n_parameters_``, the number of numbers that it needs to predict. Rows of weight zero are left out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from torch import nn
 from typing_extensions import Self
 
 from ketfit.errors import ConfigError
-from ketfit.learn.estimator import ClassWeight, TorchHeadClassifier
+from ketfit.learn.estimator import ClassWeight, TorchHeadClassifier, Validation
+from ketfit.learn.sequences import counted, validation_parts
 from ketfit.model.config import TrainConfig
 from ketfit.model.head import seeded_linear
 
@@ -43,11 +44,11 @@ class LogisticRegressionHead(LogisticRegression):  # type: ignore[misc]
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: Validation | None = None,
         progress: bool = False,
     ) -> Self:
-        """Fit on `X` and `y`."""
-        super().fit(X, y, sample_weight)
+        """Fit on the rows of `X` and `y` whose weight is not zero."""
+        super().fit(*counted(X, y, sample_weight))
         return self
 
     @property
@@ -86,14 +87,15 @@ class ProjectedLogisticRegressionHead(ClassifierMixin, BaseEstimator):  # type: 
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: Validation | None = None,
         progress: bool = False,
     ) -> Self:
-        """Project `X`, and fit on the projections and `y`.
+        """Project the rows of `X` whose weight is not zero, and fit on the projections and `y`.
 
         Raises:
             ConfigError: there are no such directions, or fewer principal ones than `n_components`.
         """
+        X, y, sample_weight = counted(X, y, sample_weight)
         regression = LogisticRegression(C=self.C)
         self.pipeline_ = make_pipeline(self._projection(np.asarray(X)), regression)
         self.pipeline_.fit(X, y, logisticregression__sample_weight=sample_weight)
@@ -145,14 +147,15 @@ class SVCHead(SVC):  # type: ignore[misc]
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: Validation | None = None,
         progress: bool = False,
     ) -> Self:
-        """Fit on `X` and `y`; calibrate probabilities on `validation`."""
-        super().fit(X, y, sample_weight)
+        """Fit on the rows of `X` and `y` whose weight is not zero; calibrate probabilities on those of `validation`."""
+        super().fit(*counted(X, y, sample_weight))
         self.calibrated_ = None
-        if validation is not None and _two_of_each(validation[1], self.classes_):
-            self.calibrated_ = CalibratedClassifierCV(FrozenEstimator(self), cv=2, ensemble=False).fit(*validation)
+        held = None if validation is None else counted(*validation_parts(validation))
+        if held is not None and _two_of_each(held[1], self.classes_):
+            self.calibrated_ = CalibratedClassifierCV(FrozenEstimator(self), cv=2, ensemble=False).fit(*held)
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:

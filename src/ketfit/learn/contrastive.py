@@ -119,7 +119,9 @@ def _checked(texts: Sequence[str], labels: ArrayLike) -> tuple[list[str], NDArra
     if counts.min() < 2:
         lonely = names[counts.argmin()].item()
         raise DataError(f"contrastive tuning pairs sentences of one label, and {lonely!r} has one sentence only")
-    return given.texts, first.argsort().argsort()[codes]  # numbered as they appear: what they are called decides nothing
+    return given.texts, first.argsort().argsort()[
+        codes
+    ]  # numbered as they appear: what they are called decides nothing
 
 
 def _hash(value: list[Any]) -> str:

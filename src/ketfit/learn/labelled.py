@@ -1,4 +1,4 @@
-"""Sentences with labels, weights and groups, as `fit` is given them: one row a position, rows of weight zero left out."""
+"""Sentences with labels, weights and groups as `fit` takes them: by position, without the rows of weight zero."""
 
 from __future__ import annotations
 

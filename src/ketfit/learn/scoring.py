@@ -142,7 +142,7 @@ class _Predictor:
 
     def part(self, block: Block, number: int) -> bytes:
         """The rows of block `number` with their predictions."""
-        self.head.module_.generator = torch_stream(self.head.seed, "shots", number)
+        self.head.module_.generator = torch_stream(self.head.fit_settings_.seed, "shots", number)
         with warnings.catch_warnings():
             if self.warned:  # of every block it would be the same
                 warnings.simplefilter("ignore", UserWarning)
@@ -168,9 +168,9 @@ def model_fingerprint(classifier: TextClassifier) -> str:
         "classes": classifier.classes_.tolist(),
         "temperature": fitted.temperature_,
         "batch_size": fitted.train_config_.batch_size,
-        "seed": fitted.seed,
+        "seed": fitted.fit_settings_.seed,
         "body": [classifier.body_.fingerprint, classifier.body_.dtype],
-        "device": str(fitted.device),
+        "device": str(fitted.module_.weights.device),
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in fitted.module_.state_dict().items():

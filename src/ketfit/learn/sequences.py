@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils import _safe_indexing, check_consistent_length
+from sklearn.utils.validation import _check_sample_weight
 
 from ketfit.errors import DataError, InputError, KetFitError
 
@@ -232,6 +234,25 @@ def as_weights(weights: Any, name: str = "sample_weight") -> Any:
         if not isinstance(entry, numbers.Real):
             raise InputError(f"{name}[{row}] is {entry!r}; weights are numbers")
     return np.array(entries, dtype=np.float64)
+
+
+def counted(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+    """Return samples, labels and weights without the rows of weight zero, as a head of scikit-learn takes them.
+
+    Raises:
+        InputError: labels or weights are not a sequence of usable values.
+        DataError: every weight is zero.
+        ValueError: scikit-learn refuses the weights.
+    """
+    y = as_labels(y, "y") if y is not None and getattr(y, "ndim", 1) == 1 else y
+    if sample_weight is None:
+        return X, y, None
+    weight = _check_sample_weight(as_weights(sample_weight), X, ensure_non_negative=True)
+    rows = np.flatnonzero(weight > 0)
+    if not len(rows):
+        raise DataError("every sample has weight zero; give some of each class a positive weight")
+    check_consistent_length(X, y)
+    return _safe_indexing(X, rows), y[rows], weight[rows]
 
 
 def as_groups(groups: Any, name: str = "groups", length: int | None = None) -> NDArray[np.int64]:
