@@ -34,12 +34,9 @@
     ├── InsufficientMemoryError  states that the free memory cannot hold                           (MemoryError)
     └── MissingExtraError    an optional dependency that is not installed                          (ImportError)
 
-    KetFitWarning                (UserWarning)
-    ├── ConfigWarning            settings that can hardly work for these data
-    └── DataWarning              data that are probably not what was meant
-
 The built-in in brackets is a second base, so that ``except ValueError`` keeps working for callers who do not
-know this library. Every message names the thing at fault and what to do about it.
+know this library. Every message names the thing at fault and what to do about it. Warnings are of the class
+`KetFitWarning`, a UserWarning: `ConfigWarning` and `DataWarning`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +31,7 @@ from ketfit.console import print_report, say, two_columns
 if TYPE_CHECKING:
     from ketfit.learn.data import Dataset
     from ketfit.learn.text import TextClassifier
+    from ketfit.learn.train import Epoch
 
 
 def demo(
@@ -135,9 +137,10 @@ def fit(
         "best_epoch": fitted.best_epoch_,
         "validation_accuracy": best.validation_accuracy,
     }
+    metrics = _accuracies(best)
+    report |= metrics
     if cost := fitted.module_.step_cost(min(fitted.train_config_.batch_size, fitted.train_size_)):
         report["qpu_step"] = asdict(cost)
-    metrics = {} if best.validation_accuracy is None else {"validation_accuracy": best.validation_accuracy}
     if test is not None:
         correct = int((classifier.predict(test.texts, progress=True) == np.asarray(test.labels)).sum())
         accuracy, interval = accuracy_interval(correct, len(test))
@@ -146,6 +149,15 @@ def fit(
     classifier.save_pretrained(output, data=dataset.name, metrics=metrics)
     report["model"] = str(output)
     print_report(report, as_json, two_columns(report))
+
+
+def _accuracies(best: Epoch) -> dict[str, float]:
+    """Return the accuracies on the validation share by name; the weighted one if it is another."""
+    plain, weighted = best.validation_accuracy, best.validation_weighted_accuracy
+    if plain is None or weighted is None:
+        return {}
+    same = math.isclose(plain, weighted, rel_tol=1e-5)  # a head computes in float32
+    return {"validation_accuracy": plain} | ({} if same else {"validation_weighted_accuracy": weighted})
 
 
 def _fit_on(

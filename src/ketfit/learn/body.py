@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ketfit.errors import BodyError, ConfigError, InputError
+from ketfit.errors import BodyError, ConfigError, DataWarning, InputError
 from ketfit.learn.body_sources import MPNET, BodyFiles, Source, bundled_name, check_mpnet, find_files
 from ketfit.learn.cache import EmbeddingCache, cache_folder
 from ketfit.learn.sequences import checked_texts
@@ -83,7 +83,7 @@ class Body:
 
         Every distinct text is embedded once, and kept in ``<cache folder>/embeddings`` for the next time; a run that
         is killed loses at most four batches. A sentence embedded in another batch, or by another version of torch,
-        differs by about 1e-6 per number. Tokens beyond the body's limit are not read; a UserWarning says so when
+        differs by about 1e-6 per number. Tokens beyond the body's limit are not read; a DataWarning says so when
         such a text is embedded.
 
         Args:
@@ -167,6 +167,7 @@ class Body:
             warnings.warn(
                 f"{cut} of {len(texts)} new sentences have more than the {limit} tokens that {self.name!r} reads; "
                 "the rest of them does not count.",
+                DataWarning,
                 stacklevel=3,
             )
 

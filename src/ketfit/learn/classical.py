@@ -24,7 +24,7 @@ from torch import nn
 from typing_extensions import Self
 
 from ketfit.errors import ConfigError
-from ketfit.learn.estimator import ClassWeight, TorchHeadClassifier, Validation
+from ketfit.learn.estimator import ClassWeight, TorchHeadClassifier, Validation, too_few_numbers
 from ketfit.learn.sequences import counted, validation_parts
 from ketfit.model.config import TrainConfig
 from ketfit.model.head import seeded_linear
@@ -222,6 +222,13 @@ class MLPHead(TorchHeadClassifier):
         first = seeded_linear(embedding_dim, hidden, generator)
         unit = nn.GELU() if self.activation == "gelu" else nn.Identity()
         return nn.Sequential(first, unit, seeded_linear(hidden, n_classes, generator))
+
+    def _advice(self, module: nn.Module, n_classes: int) -> str:
+        if not isinstance(module, nn.Sequential):
+            return ""
+        last = module[-1]
+        assert isinstance(last, nn.Linear)
+        return too_few_numbers(last.in_features, n_classes, "raise hidden, or take hidden=0 for a single linear layer")
 
     @property
     def hidden_(self) -> int:

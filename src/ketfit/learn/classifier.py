@@ -16,7 +16,7 @@ from typing_extensions import Self
 
 import ketfit
 from ketfit.errors import InputError
-from ketfit.learn.estimator import ClassWeight, TorchHeadClassifier, warn_of_readouts
+from ketfit.learn.estimator import ClassWeight, TorchHeadClassifier, too_few_numbers
 from ketfit.learn.files import fetch_model, load_model, save_model
 from ketfit.learn.hub import HubMixin
 from ketfit.learn.record import BodyRecord, ModelRecord
@@ -27,11 +27,11 @@ from ketfit.model.head import QuantumHead
 from ketfit.seeds import torch_stream
 
 
-def warn_of_few_readouts(config: HeadConfig, embedding_dim: int, n_classes: int) -> None:
-    """Warn if a quantum head reads too few numbers for so many classes; see `warn_of_readouts`."""
+def readout_advice(config: HeadConfig, embedding_dim: int, n_classes: int) -> str:
+    """Return a warning if a quantum head reads too few numbers for so many classes, else ""; see `too_few_numbers`."""
     most = min(n_classes, config.qpu_qubits)
     fix = f"set n_measured={most}" + ("" if config.skip_connection else " and skip_connection=True")
-    warn_of_readouts(
+    return too_few_numbers(
         config.n_readouts, n_classes, f"{fix}, or use HeadConfig.recommended({embedding_dim}, n_classes={n_classes})"
     )
 
@@ -83,9 +83,9 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
                 what = f"slice {number} of embedding" if len(ends) > 1 else "embedding"
                 raise InputError(f"{what} {zero[0]} is all zeros, which has no direction to load into amplitudes")
 
-    def _warn_of_readouts(self, module: nn.Module, n_classes: int) -> None:
+    def _advice(self, module: nn.Module, n_classes: int) -> str:
         assert isinstance(module, QuantumHead)
-        warn_of_few_readouts(module.config, module.embedding_dim, n_classes)
+        return readout_advice(module.config, module.embedding_dim, n_classes)
 
     @property
     def head_config_(self) -> HeadConfig:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
@@ -15,6 +16,7 @@ from ketfit.learn.classical import LogisticRegressionHead, MLPHead, SVCHead
 from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.learn.data import Split
 from ketfit.learn.measures import Report, report
+from ketfit.learn.sequences import as_labels
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
 
@@ -73,6 +75,7 @@ def compare_heads(
         split: Positions of the three parts.
         progress: Show each training's bar on stderr.
     """
+    embeddings, labels = np.asarray(embeddings), as_labels(labels)
     train, validation, (X_test, y_test) = (
         (embeddings[rows], labels[rows]) for rows in (split.train, split.validation, split.test)
     )
@@ -110,6 +113,7 @@ def repeated_accuracy(head: Head, embeddings: NDArray[Any], labels: NDArray[Any]
         labels: Shape (n,).
         draws: At least 1.
     """
+    labels = as_labels(labels)
     return accuracy_of_draws([int((head.predict(embeddings) == labels).sum()) for _ in range(draws)], len(labels))
 
 
@@ -117,6 +121,7 @@ def measure_head(
     head: QuantumHeadClassifier, embeddings: NDArray[Any], labels: NDArray[Any], draws: int
 ) -> tuple[RepeatedAccuracy, Report]:
     """As `repeated_accuracy`, and what the same draws say of each class and of the probabilities."""
+    labels = as_labels(labels)
     probabilities = [head.predict_proba(embeddings) for _ in range(draws)]
     correct = [int((head.classes_[draw.argmax(axis=1)] == labels).sum()) for draw in probabilities]
     return accuracy_of_draws(correct, len(labels)), report(probabilities, labels, head.classes_)

@@ -191,7 +191,8 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         self._check_embeddings(module, x, np.flatnonzero(counts))
         if advise:
             warn_of_lookalikes(classes)
-            self._warn_of_readouts(module, len(classes))
+            if advice := self._advice(module, len(classes)):
+                warnings.warn(advice, ConfigWarning, stacklevel=3)
         if validation is None:
             kept, held_out = holdout_split(codes, self.validation_fraction, self.seed, numbers)
             samples, held = (_samples(module, x[i], codes[i], weight[i]) for i in (kept, held_out))
@@ -248,8 +249,9 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
     def _check_embeddings(self, module: nn.Module, x: NDArray[Any], rows: NDArray[np.int64]) -> None:
         """Refuse embeddings that the head cannot take; `rows` are their numbers in what the user gave."""
 
-    def _warn_of_readouts(self, module: nn.Module, n_classes: int) -> None:
-        """Warn if the head has too few numbers to tell so many classes apart."""
+    def _advice(self, module: nn.Module, n_classes: int) -> str:
+        """Return a warning if the head can hardly learn so many classes, else ""."""
+        return ""
 
     def _check_settings(self) -> None:
         """Refuse parameters of the wrong kind before anything is done with them."""
@@ -316,19 +318,18 @@ def warn_of_lookalikes(classes: NDArray[Any]) -> None:
             )
 
 
-def warn_of_readouts(n_numbers: int, n_classes: int, fix: str) -> None:
-    """Warn if too few numbers go into the last linear layer to tell so many classes apart.
+def too_few_numbers(n_numbers: int, n_classes: int, fix: str) -> str:
+    """Return a warning if too few numbers go into the last linear layer to tell so many classes apart, else "".
 
-    A linear layer tells 2**n regions of n numbers apart by their signs, and one more in the middle. Heads with more
-    classes than that could not learn their own training samples in our trials, and those with as many could.
+    The signs of n numbers make 2**n regions that a linear layer tells apart, and one more lies in their middle. Heads
+    with more classes than that could not learn their own training samples in our trials, and those with as many could.
     """
-    if n_classes > 2**n_numbers + 1:
-        warnings.warn(
-            f"this head tells {n_classes} classes apart by {n_numbers} number{'s' if n_numbers > 1 else ''}, where "
-            f"{(n_classes - 2).bit_length()} or more are needed; {fix}",
-            ConfigWarning,
-            stacklevel=4,
-        )
+    if n_classes <= 2**n_numbers + 1:
+        return ""
+    return (
+        f"this head tells {n_classes} classes apart by {n_numbers} number{'s' if n_numbers > 1 else ''}, where "
+        f"{(n_classes - 2).bit_length()} or more are needed; {fix}"
+    )
 
 
 def _weights(sample_weight: Any, x: NDArray[Any]) -> NDArray[Any]:

@@ -67,7 +67,8 @@ class LabelledTexts:
         column = labels if is_column(labels) else as_list(labels, f"{prefix}labels", must="must be a list of labels")
         if len(column) != len(sentences):
             raise InputError(
-                f"{prefix}labels have shape ({len(column)},); there are {len(sentences)} sentences; give each its label"
+                f"inconsistent numbers of samples: {prefix}labels have shape ({len(column)},); there are "
+                f"{len(sentences)} sentences"
             )
         codes = None if groups is None else as_groups(groups, f"{prefix}groups", len(sentences))
         weight = as_weights(sample_weight, f"{prefix}sample_weight")

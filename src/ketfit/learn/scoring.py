@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sklearn.utils.validation import check_is_fitted
 
 import ketfit
-from ketfit.errors import DataError, StorageError
+from ketfit.errors import DataError, DataWarning, StorageError
 from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.learn.data_sources import parse_json
 from ketfit.learn.files import write_file
@@ -150,7 +150,7 @@ class _Predictor:
                 warnings.simplefilter("always", UserWarning)
                 embeddings = self.body.encode(block.texts, cache=False)
             if caught:
-                warnings.warn(f"{caught[0].message} It may be so further on, too.", stacklevel=2)
+                warnings.warn(f"{caught[0].message} It may be so further on, too.", DataWarning, stacklevel=2)
                 self.warned = True
         probabilities = self.head.predict_proba(embeddings)
         columns: dict[str, list[Any]] = {LABEL: self.classes[probabilities.argmax(axis=1)].tolist()}

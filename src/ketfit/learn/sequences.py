@@ -200,8 +200,8 @@ def check_saveable_labels(labels: NDArray[Any], name: str = "labels", rows: Sequ
     for row, label in zip(rows or range(len(labels)), labels.tolist(), strict=True):
         if not isinstance(label, (str, int)) or isinstance(label, bool):
             raise DataError(
-                f"{name}[{row}] is {label!r}; only string and integer labels can be saved: convert them, for instance "
-                "with str"
+                f"only string and integer labels can be saved; these are {labels.dtype}, and {name}[{row}] is "
+                f"{label!r}: convert them, for instance with str"
             )
         if isinstance(label, str) and (label.endswith("\0") or not _encodes(label)):
             raise DataError(

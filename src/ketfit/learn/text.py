@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,10 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
-from ketfit.errors import BodyError, ConfigError, DataError, ModelFileError
+from ketfit.errors import BodyError, ConfigError, ConfigWarning, DataError, ModelFileError
 from ketfit.learn.body import Body, Tuning, load_body, load_files
 from ketfit.learn.body_sources import find_files
-from ketfit.learn.classifier import QuantumHeadClassifier, warn_of_few_readouts
+from ketfit.learn.classifier import QuantumHeadClassifier, readout_advice
 from ketfit.learn.end_to_end import tune_fully
 from ketfit.learn.estimator import (
     NOTHING_TO_CALIBRATE_ON,
@@ -126,7 +127,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         body = load_body(self.body, revision=self.revision, device=self.device, dtype=self.dtype)
         shape = self.head or HeadConfig.recommended(body.dimension, len(classes))
         slice_widths(shape, body.dimension)  # before a long tuning
-        warn_of_few_readouts(shape, body.dimension, len(classes))
+        if advice := readout_advice(shape, body.dimension, len(classes)):
+            warnings.warn(advice, ConfigWarning, stacklevel=2)
         shown: dict[str, Any] = {"progress": progress}
         tuning = {**shown, "checkpoint": None if checkpoint is None else Path(f"{checkpoint}.tuning")}
         if self.tune is not None and held is None:
