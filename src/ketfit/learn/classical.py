@@ -6,6 +6,7 @@ Each has ``fit(X, y, sample_weight=None, *, validation=None, progress=False)``, 
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal
 
 import numpy as np
@@ -155,7 +156,10 @@ class SVCHead(SVC):  # type: ignore[misc]
         self.calibrated_ = None
         held = None if validation is None else counted(*validation_parts(validation))
         if held is not None and _two_of_each(held[1], self.classes_):
-            self.calibrated_ = CalibratedClassifierCV(FrozenEstimator(self), cv=2, ensemble=False).fit(*held)
+            calibrated = CalibratedClassifierCV(FrozenEstimator(self), cv=2, ensemble=False)
+            with warnings.catch_warnings():  # the weights are for the calibration alone, as it should be
+                warnings.filterwarnings("ignore", "Since FrozenEstimator does not appear to accept sample_weight")
+                self.calibrated_ = calibrated.fit(*held)
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
