@@ -309,7 +309,9 @@ class TestEveryKind:
             assert one.history_ == other.history_
 
     @pytest.mark.parametrize(
-        "head", [LogisticRegressionHead(), ProjectedLogisticRegressionHead(3), SVCHead()], ids=lambda head: type(head).__name__
+        "head",
+        [LogisticRegressionHead(), ProjectedLogisticRegressionHead(3), SVCHead()],
+        ids=lambda head: type(head).__name__,
     )
     def test_arguments_of_a_head_of_scikit_learn(self, kind: str, head: Any, tiny_body: Body) -> None:
         make, x = KINDS[kind], tiny_body.encode(TEXTS)
