@@ -32,6 +32,8 @@ from ketfit.model.head import seeded_linear
 
 Directions = Literal["random", "principal"]
 
+RAISE_HIDDEN = "raise hidden, or take hidden=0 for a single linear layer"
+
 PAPER_HIDDEN_SIZES = (0, 48, 96, 144, 192)
 """Hidden units of the paper's classical heads: at 768 dimensions and two classes, 1,538 to 148,034 parameters."""
 
@@ -232,7 +234,7 @@ class MLPHead(TorchHeadClassifier):
             return ""
         last = module[-1]
         assert isinstance(last, nn.Linear)
-        return too_few_numbers(last.in_features, n_classes, "raise hidden, or take hidden=0 for a single linear layer")
+        return too_few_numbers(last.in_features, n_classes, RAISE_HIDDEN)
 
     @property
     def hidden_(self) -> int:

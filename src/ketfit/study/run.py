@@ -20,8 +20,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ketfit.console import say
 from ketfit.errors import ConfigWarning
 from ketfit.learn.body import Body, load_body
+from ketfit.learn.classical import RAISE_HIDDEN
 from ketfit.learn.classifier import readout_advice
 from ketfit.learn.data import Dataset, Split, few_shot_split, load_dataset
+from ketfit.learn.estimator import too_few_numbers
 from ketfit.model.config import HeadConfig
 from ketfit.model.tuning import ContrastiveConfig, FullConfig
 from ketfit.study.executors import Arrays, Executor, Work
@@ -99,10 +101,14 @@ def _warn(tasks: Iterable[Task], data: DataFacts, bodies: Mapping[str, BodyFacts
     """Say once for each head and body what every fit of its tasks would say."""
     told = set()
     for task in tasks:
-        if task.config["head"]["kind"] == "quantum":
-            config = HeadConfig.from_mapping(task.config["head"]["settings"])
-            if advice := readout_advice(config, bodies[task.body].dimension, data.n_classes):
-                told.add(f"head {task.head!r} on {task.body}: {advice}")
+        head, advice = task.config["head"], ""
+        if head["kind"] == "quantum":
+            shape = HeadConfig.from_mapping(head["settings"])
+            advice = readout_advice(shape, bodies[task.body].dimension, data.n_classes)
+        elif head["kind"] == "mlp" and head["settings"]["hidden"]:
+            advice = too_few_numbers(head["settings"]["hidden"], data.n_classes, RAISE_HIDDEN)
+        if advice:
+            told.add(f"head {task.head!r} on {task.body}: {advice}")
     for message in sorted(told):
         warnings.warn(message, ConfigWarning, stacklevel=3)
 
