@@ -199,6 +199,22 @@ class TestAdvice:
         assert f"where {needed} or more are needed; set n_measured={most}" in told
         assert f"HeadConfig.recommended(7, n_classes={classes})" in told
 
+    @pytest.mark.filterwarnings("ignore::ketfit.errors.ConfigWarning")
+    @pytest.mark.parametrize(
+        ("measured", "classes", "learns"), [(1, 3, True), (1, 6, False), (2, 5, True), (2, 12, False)]
+    )
+    def test_the_rule_separates_heads_that_learn_separate_clouds_from_those_that_do_not(
+        self, measured: int, classes: int, learns: bool
+    ) -> None:
+        chance = np.random.default_rng(5)
+        y = np.arange(12 * classes) % classes
+        x = chance.normal(size=(classes, 32))[y] + 0.4 * chance.normal(size=(len(y), 32))
+        head = HeadConfig(n_qubits=6, n_measured=measured)
+        fitted = QuantumHeadClassifier(head, TrainConfig(epochs=100, patience=None), validation_fraction=0).fit(x, y)
+        assert (fitted.score(x, y) > 0.95) == learns == (classes <= 2**measured + 1)
+        recommended = QuantumHeadClassifier(train=TrainConfig(epochs=30), validation_fraction=0).fit(x, y)
+        assert recommended.score(x, y) > 0.95
+
     @pytest.mark.parametrize("classes", [2, 3, 6, 12, 40])
     @pytest.mark.parametrize("width", [16, 384])
     def test_the_recommended_head_has_enough(self, width: int, classes: int) -> None:

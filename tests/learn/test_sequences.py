@@ -16,15 +16,17 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import DataConversionWarning
+from sklearn.model_selection import cross_val_predict, cross_val_score
 
-from ketfit.errors import DataError, InputError
+from ketfit.errors import ConfigError, DataError, InputError
 from ketfit.learn.body import Body
 from ketfit.learn.classical import LogisticRegressionHead, MLPHead, ProjectedLogisticRegressionHead, SVCHead
 from ketfit.learn.classifier import QuantumHeadClassifier
-from ketfit.learn.compare import compare_heads, measure_head
+from ketfit.learn.compare import compare_heads, measure_head, repeated_accuracy
 from ketfit.learn.contrastive import tune_body
-from ketfit.learn.data import Dataset, Split, duplicate_groups, holdout_split
+from ketfit.learn.data import Dataset, Split, duplicate_groups, few_shot_split, holdout_split
 from ketfit.learn.end_to_end import tune_fully
+from ketfit.learn.measures import calibration
 from ketfit.learn.sequences import as_groups, as_labels, as_list, as_weights, checked_texts, is_missing
 from ketfit.learn.text import TextClassifier
 from ketfit.model.config import HeadConfig, TrainConfig
@@ -480,3 +482,30 @@ def test_integers_of_pandas_are_integers_in_memory_and_saved(dtype: str, body_na
     fitted.save_pretrained(tmp_path / "model")
     loaded = TextClassifier.from_pretrained(tmp_path / "model")
     assert loaded.predict(TEXTS).tolist() == fitted.predict(TEXTS).tolist()
+
+
+@pytest.mark.parametrize("jobs", [cross_val_score, cross_val_predict])
+def test_cross_validation_of_a_shuffled_series_is_that_of_lists(jobs: Any, body_name: str) -> None:
+    order = shuffled(8)
+    series = [pd.Series(column, index=order) for column in (TEXTS, LABELS)]
+    np.testing.assert_array_equal(jobs(text(body_name), *series, cv=2), jobs(text(body_name), TEXTS, LABELS, cv=2))
+
+
+@pytest.mark.parametrize("count", [2.5, True, "2"])
+def test_counts_that_are_no_integers_are_refused(count: Any, tiny_body: Body) -> None:
+    x = tiny_body.encode(TEXTS)
+    for head, name in (
+        (MLPHead(hidden=count), "hidden"),
+        (MLPHead(match_parameters=count), "match_parameters"),
+        (ProjectedLogisticRegressionHead(count), "n_components"),
+    ):
+        with pytest.raises(ConfigError, match=f"{name}={count!r}: it must be a whole number"):
+            head.fit(x, LABELS)
+    fitted = LogisticRegressionHead().fit(x, LABELS)
+    for call, name in (
+        (lambda: few_shot_split(Dataset("d", tuple(TEXTS), tuple(LABELS)), count), "per_label"),
+        (lambda: repeated_accuracy(fitted, x, np.array(LABELS), count), "draws"),
+        (lambda: calibration(fitted.predict_proba(x), np.zeros(8, int), count), "bins"),
+    ):
+        with pytest.raises(ConfigError, match=f"{name}={count!r}: it must be a whole number"):
+            call()

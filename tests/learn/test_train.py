@@ -461,6 +461,26 @@ class TestCheckpoint:
         assert len(plain.history) < config.epochs
         assert_same_state(state(one), state(other))
 
+    def test_checkpoint_of_an_earlier_version_goes_on(self, tmp_path: Path) -> None:
+        """Its history has one accuracy, the weighted one."""
+        make, validated, config = RUNS["accuracy"]
+        whole, checkpoint = make(), tmp_path / "run.safetensors"
+        expected = train(whole, *data(whole, validated), config, seed=3)
+        module = fail_at(make(), 9)
+        with pytest.raises(Power):
+            train(module, *data(whole, validated), config, seed=3, checkpoint=checkpoint)
+        tensors, metadata = read_tensors(checkpoint)
+        facts = json.loads(metadata["checkpoint"])
+        for row in facts["history"]:
+            row["validation_accuracy"] = row.pop("validation_weighted_accuracy")
+        write_tensors(checkpoint, tensors, {"checkpoint": json.dumps(facts)})
+        again = make()
+        result = train(again, *data(whole, validated), config, seed=3, checkpoint=checkpoint)
+        assert 0 < len(facts["history"]) < len(result.history)
+        assert result.best_epoch == expected.best_epoch
+        assert [row.train_loss for row in result.history] == [row.train_loss for row in expected.history]
+        assert_same_state(state(again), state(whole))
+
     @pytest.mark.parametrize("name", ["minibatches", "patience"])
     def test_a_finished_run_returns_at_once(self, name: str, tmp_path: Path) -> None:
         make, validated, config = RUNS[name]

@@ -25,6 +25,7 @@ from torch import nn
 from typing_extensions import Self
 
 from ketfit.errors import ConfigError
+from ketfit.integers import as_integer
 from ketfit.learn.estimator import ClassWeight, TorchHeadClassifier, Validation, too_few_numbers
 from ketfit.learn.sequences import counted, validation_parts
 from ketfit.model.config import TrainConfig
@@ -106,16 +107,17 @@ class ProjectedLogisticRegressionHead(ClassifierMixin, BaseEstimator):  # type: 
         return self
 
     def _projection(self, X: NDArray[Any]) -> PCA | GaussianRandomProjection:
+        n_components = as_integer(self.n_components, "n_components", minimum=1)
         if self.directions == "random":
-            return GaussianRandomProjection(self.n_components, random_state=self.seed)
+            return GaussianRandomProjection(n_components, random_state=self.seed)
         if self.directions != "principal":
             raise ConfigError(f"directions={self.directions!r}: they are random or principal")
-        if X.ndim == 2 and self.n_components > min(X.shape):
+        if X.ndim == 2 and n_components > min(X.shape):
             raise ConfigError(
-                f"n_components={self.n_components}: {len(X)} embeddings of width {X.shape[1]} have "
+                f"n_components={n_components}: {len(X)} embeddings of width {X.shape[1]} have "
                 f"{min(X.shape)} principal directions; use fewer"
             )
-        return PCA(self.n_components, svd_solver="full")
+        return PCA(n_components, svd_solver="full")
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The most probable of `classes_` for each embedding, shape (n,)."""
@@ -216,9 +218,10 @@ class MLPHead(TorchHeadClassifier):
         self.activation = activation
 
     def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator, dtype: torch.dtype) -> nn.Module:
-        hidden = self.hidden
+        hidden = as_integer(self.hidden, "hidden")
         if self.match_parameters is not None:
-            hidden = matching_hidden_units(self.match_parameters, embedding_dim, n_classes)
+            size = as_integer(self.match_parameters, "match_parameters", minimum=1)
+            hidden = matching_hidden_units(size, embedding_dim, n_classes)
         if hidden < 0:
             raise ConfigError(f"hidden={hidden}: it cannot be negative; 0 is a single linear layer")
         if self.activation not in ("gelu", "none"):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from ketfit.integers import as_integer
 from ketfit.learn.classical import LogisticRegressionHead, MLPHead, SVCHead
 from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.learn.data import Split
@@ -113,7 +114,7 @@ def repeated_accuracy(head: Head, embeddings: NDArray[Any], labels: NDArray[Any]
         labels: Shape (n,).
         draws: At least 1.
     """
-    labels = as_labels(labels)
+    labels, draws = as_labels(labels), as_integer(draws, "draws", minimum=1)
     return accuracy_of_draws([int((head.predict(embeddings) == labels).sum()) for _ in range(draws)], len(labels))
 
 
@@ -121,7 +122,7 @@ def measure_head(
     head: QuantumHeadClassifier, embeddings: NDArray[Any], labels: NDArray[Any], draws: int
 ) -> tuple[RepeatedAccuracy, Report]:
     """As `repeated_accuracy`, and what the same draws say of each class and of the probabilities."""
-    labels = as_labels(labels)
+    labels, draws = as_labels(labels), as_integer(draws, "draws", minimum=1)
     probabilities = [head.predict_proba(embeddings) for _ in range(draws)]
     correct = [int((head.classes_[draw.argmax(axis=1)] == labels).sum()) for draw in probabilities]
     return accuracy_of_draws(correct, len(labels)), report(probabilities, labels, head.classes_)

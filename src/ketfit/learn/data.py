@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ketfit.errors import ConfigError, DataError, InputError
+from ketfit.integers import as_integer
 from ketfit.learn.data_sources import FORMATS, Content, read_bundled, read_file, read_hub
 from ketfit.learn.sequences import as_groups, as_list, as_texts, check_texts, is_missing
 from ketfit.seeds import numpy_stream
@@ -246,7 +247,7 @@ def few_shot_split(dataset: Dataset, per_label: int = 256, validation_fraction: 
         ConfigError: `per_label` or `validation_fraction` is out of range.
         DataError: only one class, or too few different sentences of a label.
     """
-    if per_label < 2:
+    if as_integer(per_label, "per_label") < 2:
         raise ConfigError(f"per_label must be at least 2, one to train and one to validate; got {per_label}")
     _check_fraction("validation_fraction", validation_fraction)
     if len(dataset.classes) < 2:

@@ -321,8 +321,8 @@ def warn_of_lookalikes(classes: NDArray[Any]) -> None:
 def too_few_numbers(n_numbers: int, n_classes: int, fix: str) -> str:
     """Return a warning if too few numbers go into the last linear layer to tell so many classes apart, else "".
 
-    The signs of n numbers make 2**n regions that a linear layer tells apart, and one more lies in their middle. Heads
-    with more classes than that could not learn their own training samples in our trials, and those with as many could.
+    The signs of n numbers make 2**n regions that a linear layer tells apart, and one more lies in their middle. A head
+    with more classes than that hardly learns its own training samples.
     """
     if n_classes <= 2**n_numbers + 1:
         return ""

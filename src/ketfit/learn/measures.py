@@ -15,6 +15,7 @@ from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_
 from torch import Tensor, nn
 
 from ketfit.errors import DataWarning
+from ketfit.integers import as_integer
 
 TEMPERATURES = (0.05, 20.0)
 """Where the best temperature is looked for."""
@@ -99,7 +100,7 @@ def _defined(share: float) -> float | None:
 
 def calibration(probabilities: NDArray[np.float64], codes: NDArray[np.int64], bins: int = 15) -> Calibration:
     """How well probabilities of shape (n, n_classes) fit the true columns `codes`, shape (n,)."""
-    confidence = probabilities.max(axis=1)
+    bins, confidence = as_integer(bins, "bins", minimum=1), probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == codes
     which = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = np.bincount(

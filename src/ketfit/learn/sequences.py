@@ -85,7 +85,7 @@ def is_missing(value: object) -> bool:
         return False
     try:
         return value is None or bool(value != value)
-    except (TypeError, ValueError):  # NA has no truth value, and neither has a comparison of arrays
+    except (TypeError, ValueError, ArithmeticError):  # NA has no truth value, and neither has a comparison of arrays
         return type(value).__name__ == "NAType"
 
 
@@ -164,8 +164,9 @@ def as_labels(labels: Any, name: str = "labels", rows: Sequence[int] | None = No
             raise InputError(
                 f"{name} mix types: {entries[0]!r} and {entry!r} (position {row}); use all strings or all integers"
             )
-    as_objects = any(isinstance(entry, str) and entry.endswith("\0") for entry in entries)  # else NumPy cuts it off
-    column = np.array(entries, dtype=object if as_objects or (usual and isinstance(entries[0], str)) else None)
+    texts = bool(entries) and isinstance(entries[0], str)
+    as_objects = texts and any(entry.endswith("\0") for entry in entries)  # else NumPy cuts it off
+    column = np.array(entries, dtype=object if as_objects or (usual and labels.dtype.kind == "O" and texts) else None)
     if column.dtype.kind not in "iu" and all(type(entry) is int for entry in entries) and entries:
         raise InputError(f"{name} hold integers of more than 64 bits; use strings")
     return column
