@@ -390,6 +390,8 @@ class TestRefused:
             "y": {"y": value},
             "sample_weight": {"sample_weight": value},
             "groups": {"groups": value},
+            "validation y": {"validation": (x, value)},
+            "validation sample_weight": {"validation": (x, LABELS, value)},
         }.items():
             given = {"X": x, "y": LABELS, **change}
             # Arrays of other axes and of strings are what scikit-learn's own checks have to refuse.

@@ -242,7 +242,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
     def _checked(self, X: ArrayLike, y: ArrayLike, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         """Embeddings in one of `FLOATS` and labels, as scikit-learn would take them; `reset` learns the width."""
         if not (y is None or (isinstance(y, np.ndarray) and (y.ndim != 1 or y.dtype.kind == "c"))):
-            y = as_labels(y, "y")  # what scikit-learn itself has to refuse goes there
+            y = as_labels(y, "y" if reset else "validation y")  # what scikit-learn itself has to refuse goes there
         x, labels = validate_data(self, X, y, dtype=FLOATS, reset=reset)
         return x, labels
 
@@ -276,7 +276,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
     ) -> Samples:
         X, y, sample_weight = validation_parts(validation)
         x, labels = self._checked(X, y, reset=False)
-        weight = _weights(sample_weight, x)
+        weight = _weights(sample_weight, x, "validation sample_weight")
         counts = weight > 0
         x, labels = x[counts], labels[counts]
         self._check_embeddings(module, x, np.flatnonzero(counts))
@@ -332,11 +332,12 @@ def too_few_numbers(n_numbers: int, n_classes: int, fix: str) -> str:
     )
 
 
-def _weights(sample_weight: Any, x: NDArray[Any]) -> NDArray[Any]:
+def _weights(sample_weight: Any, x: NDArray[Any], name: str = "sample_weight") -> NDArray[Any]:
     """Return a weight for each row of `x`, of its dtype, one of them positive at least."""
-    weight: NDArray[Any] = _check_sample_weight(as_weights(sample_weight), x, dtype=x.dtype, ensure_non_negative=True)
+    given = as_weights(sample_weight, name)
+    weight: NDArray[Any] = _check_sample_weight(given, x, dtype=x.dtype, ensure_non_negative=True)
     if not (weight > 0).any():
-        raise DataError("every sample has weight zero; give some of each class a positive weight")
+        raise DataError(f"{name} is zero for every sample; give some of each class a positive weight")
     return weight
 
 

@@ -78,7 +78,9 @@ class LabelledTexts:
             weight = _check_sample_weight(weight, sentences, ensure_non_negative=True)
             rows = np.flatnonzero(weight > 0).tolist()
             if not rows:
-                raise DataError(f"every {prefix}sample has weight zero; give some of each class a positive weight")
+                raise DataError(
+                    f"{prefix}sample_weight is zero for every row; give some of each class a positive weight"
+                )
             weight = weight[rows]
         kept = [sentences[row] for row in rows]
         check_texts(kept, f"{prefix}texts", rows)

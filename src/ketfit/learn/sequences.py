@@ -251,7 +251,7 @@ def counted(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
     weight = _check_sample_weight(as_weights(sample_weight), X, ensure_non_negative=True)
     rows = np.flatnonzero(weight > 0)
     if not len(rows):
-        raise DataError("every sample has weight zero; give some of each class a positive weight")
+        raise DataError("sample_weight is zero for every sample; give some of each class a positive weight")
     check_consistent_length(X, y)
     return _safe_indexing(X, rows), y[rows], weight[rows]
 
