@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ketfit.errors import ConfigError, ModelFileError
 from ketfit.learn.data_sources import parse_json
@@ -68,6 +68,10 @@ class ModelRecord(Config):
     data: str | None
     metrics: dict[Annotated[str, Field(pattern=r"^\w+$")], Finite]
     weights_sha256: str
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if value is not None or name not in OPTIONAL}
 
     @model_validator(mode="after")
     def _fits_together(self) -> ModelRecord:
@@ -153,7 +157,7 @@ def _whole(table: type[_Table], settings: dict[str, Any], where: str) -> _Table:
 
 def record_bytes(record: ModelRecord) -> bytes:
     """The content of ``config.json``, with a hash of itself."""
-    settings = {name: value for name, value in record.model_dump().items() if value is not None or name not in OPTIONAL}
+    settings = record.model_dump()
     return (json.dumps({**settings, RECORD_HASH: _digest(settings)}, indent=2) + "\n").encode()
 
 
