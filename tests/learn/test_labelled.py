@@ -307,6 +307,20 @@ class TestBeforeALongTuning:
             text(tiny_body_folder, tune, **settings).fit(TEXTS, LABELS, **given)
 
 
+@pytest.mark.filterwarnings("ignore::ketfit.errors.DataWarning")
+def test_end_to_end_calibrates_the_tuned_head_alone(
+    tiny_body_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from ketfit.learn import end_to_end, estimator
+
+    monkeypatch.setattr(estimator, "temperature_of", lambda *_: pytest.fail("it calibrated the frozen head"))
+    monkeypatch.setattr(end_to_end, "temperature_of", lambda *_: 1.5)
+    fitted = text(tiny_body_folder, FULL, calibrate=True).fit(TEXTS, LABELS)
+    assert (fitted.classifier_.temperature_, fitted.classifier_.calibrate) == (1.5, True)
+    fitted.save_pretrained(tmp_path / "model")
+    assert TextClassifier.from_pretrained(tmp_path / "model").classifier_.temperature_ == 1.5
+
+
 def test_end_to_end_rows_of_weight_zero_may_have_labels_that_the_head_does_not_know(
     tiny_body: Body, fresh_cache: Path
 ) -> None:

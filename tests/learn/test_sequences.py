@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,16 @@ def test_as_list_tensor_gives_python_integers() -> None:
     assert as_list(list(pa.array(TEXTS)), "texts") == TEXTS
 
 
+def test_as_list_members_of_enums_are_their_values() -> None:
+    class Label(str, Enum):
+        """Strings with names."""
+
+        GOOD = "good"
+
+    assert as_list([Label.GOOD], "labels") == ["good"]
+    assert {type(entry) for entry in as_list([Label.GOOD], "labels")} == {str}
+
+
 def test_as_list_nanoseconds_stay_times() -> None:
     times = np.array(["2020-01-01", "2021-01-01"], dtype="datetime64[ns]")
     assert as_list(times, "groups") == list(times)
@@ -234,6 +245,7 @@ class TestLabels:
         (["1", "2"], r"sample_weight\[0\] is '1'; weights are numbers"),
         ([1.0, None], r"sample_weight\[1\] is missing"),
         (pd.Series([1, None], dtype="Int64"), r"sample_weight\[1\] is missing"),
+        (np.ma.array([1, 2], mask=[False, True]), r"sample_weight\[1\] is missing"),
         ([1j], r"weights are numbers"),
         (2.0, "sample_weight must be a list of numbers, not float"),
     ],

@@ -76,7 +76,7 @@ def _plain(entry: Any) -> Any:
         return entry.as_py()
     if getattr(entry, "ndim", None) == 0 and hasattr(entry, "item") and getattr(entry.dtype, "kind", "") not in "mM":
         return entry.item()
-    return str(entry) if isinstance(entry, str) else entry
+    return str.__str__(entry) if isinstance(entry, str) else entry  # str() of a member of an enum is its name
 
 
 def is_missing(value: object) -> bool:
@@ -227,8 +227,9 @@ def as_weights(weights: Any, name: str = "sample_weight") -> Any:
     Raises:
         InputError: they are not a sequence of numbers, or one is missing.
     """
-    if weights is None or (isinstance(weights, np.ndarray) and weights.dtype.kind in "biuf" and weights.ndim):
-        return np.ma.filled(weights, np.nan) if isinstance(weights, np.ma.MaskedArray) else weights
+    array = isinstance(weights, np.ndarray) and not isinstance(weights, np.ma.MaskedArray)
+    if weights is None or (array and weights.ndim and weights.dtype.kind in "biuf"):
+        return weights
     entries = as_list(weights, name, must="must be a list of numbers")
     for row, entry in enumerate(entries):
         _refuse_missing(entry, f"{name}[{row}]")

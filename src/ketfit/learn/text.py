@@ -142,8 +142,10 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         embeddings = self._embed(body, given.texts, progress)
         validating = None if held is None else (self._embed(body, held.texts, progress), held.labels, held.weight)
         split = given.split_groups() if held is None else None
+        classifier.calibrate = self.calibrate and not isinstance(self.tune, FullConfig)  # which calibrates afterwards
         classifier._fit(embeddings, given.labels, given.weight, split, validating, checkpoint, progress, advise=False)
         if isinstance(self.tune, FullConfig):
+            classifier.calibrate = self.calibrate
             validation = None if held is None else held.as_validation()
             body, classifier = tune_fully(
                 body,
