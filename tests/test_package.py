@@ -281,8 +281,12 @@ def test_the_source_was_found():
 CLASSES = {
     name: value
     for name, value in vars(errors).items()
-    if inspect.isclass(value) and issubclass(value, BaseException) and value.__module__ == errors.__name__
+    if inspect.isclass(value)
+    and issubclass(value, BaseException)
+    and value.__module__ == errors.__name__
+    and not issubclass(value, Warning)
 }
+WARNINGS = {name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, Warning)}
 LINES = re.findall(r"^    ((?:│   |    )*)[├└]── (\w+) +\S.*?(?: \((\w+)\))?$", errors.__doc__, flags=re.MULTILINE)
 
 
@@ -312,6 +316,13 @@ def test_every_error_has_the_bases_of_the_tree(name):
     second = (getattr(importlib.import_module("builtins"), built_in),) if built_in else ()
     assert CLASSES[name].__bases__ == (CLASSES[parent], *second)
     assert CLASSES[name].__doc__
+
+
+def test_warnings_are_user_warnings_and_stand_in_the_docstring():
+    assert errors.KetFitWarning.__bases__ == (UserWarning,)
+    for name in WARNINGS:
+        assert issubclass(getattr(errors, name), errors.KetFitWarning)
+        assert f"`{name}`" in errors.__doc__
 
 
 def test_the_root_is_a_plain_exception():

@@ -1,4 +1,4 @@
-"""Every exception that KetFit raises on purpose.
+"""Every exception and warning that KetFit raises on purpose.
 
 ::
 
@@ -36,7 +36,8 @@
     └── MissingExtraError    an optional dependency that is not installed                          (ImportError)
 
 The built-in in brackets is a second base, so that ``except ValueError`` keeps working for callers who do not
-know this library. Every message names the thing at fault and what to do about it.
+know this library. Every message names the thing at fault and what to do about it. Warnings are of the class
+`KetFitWarning`, a UserWarning: `ConfigWarning` and `DataWarning`.
 """
 
 from __future__ import annotations
@@ -173,6 +174,18 @@ class CostLimitError(HardwareError):
 
 class InsufficientMemoryError(KetFitError, MemoryError):
     """A computation needs more memory than is free; nothing was allocated."""
+
+
+class KetFitWarning(UserWarning):
+    """Base of every warning that KetFit gives on purpose; the command line prints each as one line on stderr."""
+
+
+class ConfigWarning(KetFitWarning):
+    """Settings can hardly work for these data; the message names the one to change."""
+
+
+class DataWarning(KetFitWarning):
+    """Data are probably not what was meant."""
 
 
 class MissingExtraError(KetFitError, ImportError):

@@ -30,7 +30,11 @@ def make(body: Body, classes: int = 2, calibrate: bool = False, **head: Any) -> 
     config = HeadConfig(**{"n_qubits": 5, "main_layers": 1, **head})
     quantum = QuantumHeadClassifier(config, TrainConfig(epochs=4), calibrate=calibrate)
     texts, labels = [TEXTS[row] for row in rows], np.array([LABELS[row] for row in rows])
-    return TextClassifier.from_parts(body, quantum.fit(body.encode(texts), labels))
+    embeddings = body.encode(texts)
+    doubtful = labels.copy()
+    doubtful[0] = labels[labels != labels[0]][0]
+    held = (embeddings, doubtful) if calibrate else None  # where all are right there is nothing to calibrate on
+    return TextClassifier.from_parts(body, quantum.fit(embeddings, labels, validation=held))
 
 
 HEADS: list[dict[str, Any]] = [
@@ -43,6 +47,10 @@ HEADS: list[dict[str, Any]] = [
     {"noise": NoiseConfig(bit_flip=0.02, readout=((0.95, 0.1), (0.05, 0.9)))},
 ]
 SETTINGS = [Settings(), Settings(shots=50), Settings(two_qubit_error=0.05), Settings(30, 0.02, 0)]
+
+
+def test_the_calibrated_head_of_these_tests_has_a_temperature(body: Body) -> None:
+    assert make(body, calibrate=True).classifier_.temperature_ != 1.0
 
 
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: "-".join(head) or "plain")

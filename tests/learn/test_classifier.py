@@ -308,7 +308,7 @@ class TestRefused:
             ([], [], ValueError, r"0 sample\(s\)"),
             (TEXTS, [1] * 8, DataError, "these labels hold 1 class: "),
             (TEXTS, LABELS[:7], ValueError, "inconsistent numbers of samples"),
-            (TEXTS, np.linspace(0, 1, 8), ValueError, "Unknown label type: continuous"),
+            (TEXTS, np.linspace(0, 1, 8), DataError, r"these are float64, and labels\[0\] is 0.0: convert them"),
         ],
     )
     def test_labels(

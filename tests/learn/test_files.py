@@ -117,7 +117,7 @@ class TestRoundTrip:
         "labels", [(0, 1), (-3, 2**60), ("bad", "good"), ("naïve", "電影", 'a "b"\\n'), (0, 1, 2, 3, 4)]
     )
     def test_labels_and_types(self, labels: Any, dtype: str, tmp_path: Path) -> None:
-        classifier = fitted(labels, dtype)
+        classifier = fitted(labels, dtype, head=TINY.updated(n_measured=2))
         classifier.save_pretrained(tmp_path / "model")
         loaded = QuantumHeadClassifier.from_pretrained(tmp_path / "model")
         assert same(loaded, classifier)

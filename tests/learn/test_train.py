@@ -94,7 +94,7 @@ class TestLearning:
         module = make()
         before = evaluate(module, blobs(40, seed=3), 512)
         result = train(module, blobs(40, seed=1), blobs(20, seed=2), TrainConfig(epochs=40, learning_rate=0.1), seed=0)
-        loss, accuracy = evaluate(module, blobs(40, seed=3), 512)
+        loss, accuracy, _ = evaluate(module, blobs(40, seed=3), 512)
         assert accuracy >= 0.95
         assert loss < before[0]
         assert result.history[-1].train_loss < 0.5 * result.history[0].train_loss
@@ -231,12 +231,12 @@ class TestSelection:
         _, _, result = self.noisy()
         losses = [row.validation_loss for row in result.history]
         assert losses[result.best_epoch] == min(losses)  # type: ignore[type-var]
-        accuracies = [row.validation_accuracy for row in result.history]
+        accuracies = [row.validation_weighted_accuracy for row in result.history]
         assert accuracies.index(max(accuracies)) != result.best_epoch, "the two criteria must differ for this test"  # type: ignore[type-var]
 
     def test_by_accuracy_and_the_first_of_equal_epochs_wins(self) -> None:
         _, _, result = self.noisy(selection="accuracy")
-        accuracies = [row.validation_accuracy for row in result.history]
+        accuracies = [row.validation_weighted_accuracy for row in result.history]
         assert accuracies.count(max(accuracies)) > 1, "there must be a tie for this test"  # type: ignore[type-var]
         assert result.best_epoch == accuracies.index(max(accuracies))  # type: ignore[type-var]
 
@@ -245,7 +245,8 @@ class TestSelection:
         module, held, result = self.noisy(selection=selection)
         best, last = result.history[result.best_epoch], result.history[-1]
         assert result.best_epoch < 29
-        assert evaluate(module, held, 5) == (best.validation_loss, best.validation_accuracy)
+        figures = (best.validation_loss, best.validation_accuracy, best.validation_weighted_accuracy)
+        assert evaluate(module, held, 5) == figures
         assert best.validation_loss != last.validation_loss
 
     def test_the_restored_weights_are_those_of_a_run_that_ends_there(self) -> None:
@@ -306,7 +307,10 @@ class TestPatience:
     @pytest.mark.parametrize("selection", ["loss", "accuracy"])
     def test_it_stops_after_so_many_epochs_without_a_new_best(self, patience: int, selection: str) -> None:
         whole, cut = self.run(None, selection), self.run(patience, selection)
-        figures = [row.validation_loss if selection == "loss" else -row.validation_accuracy for row in whole.history]  # type: ignore[operator]
+        figures = [
+            row.validation_loss if selection == "loss" else -row.validation_weighted_accuracy  # type: ignore[operator]
+            for row in whole.history
+        ]
         best, stop = 0, 29
         for epoch, figure in enumerate(figures):
             if figure < figures[best]:  # type: ignore[operator]
@@ -357,7 +361,8 @@ class TestWeights:
         for row, twin in zip(one.history, other.history, strict=True):
             assert row.train_loss == pytest.approx(twin.train_loss, rel=1e-10)
             assert row.validation_loss == pytest.approx(twin.validation_loss, rel=1e-10)
-            assert row.validation_accuracy == pytest.approx(twin.validation_accuracy, rel=1e-12)
+            assert row.validation_weighted_accuracy == pytest.approx(twin.validation_weighted_accuracy, rel=1e-12)
+            assert twin.validation_weighted_accuracy == pytest.approx(twin.validation_accuracy, rel=1e-12)
 
     def test_only_the_ratio_of_weights_counts(self) -> None:
         samples = blobs(12, 1)
@@ -382,7 +387,9 @@ class TestWeights:
         total = sum(samples.weight).item()  # type: ignore[arg-type]
         loss = sum(-log[i, samples.y[i]].item() * samples.weight[i].item() for i in range(9)) / total
         hits = sum(samples.weight[i].item() for i in range(9) if log[i].argmax() == samples.y[i]) / total
-        assert evaluate(module, samples, 4) == pytest.approx((loss, hits), rel=1e-12)
+        share = sum((log[i].argmax() == samples.y[i]).item() for i in range(9)) / 9
+        assert share != pytest.approx(hits), "the two accuracies must differ for this test"
+        assert evaluate(module, samples, 4) == pytest.approx((loss, share, hits), rel=1e-12)
 
     def test_logits_do_not_depend_on_the_batch_and_carry_no_gradient(self) -> None:
         module, samples = quantum(), blobs(9, 1)
@@ -453,6 +460,26 @@ class TestCheckpoint:
         assert plain == kept
         assert len(plain.history) < config.epochs
         assert_same_state(state(one), state(other))
+
+    def test_checkpoint_of_an_earlier_version_goes_on(self, tmp_path: Path) -> None:
+        """Its history has one accuracy, the weighted one."""
+        make, validated, config = RUNS["accuracy"]
+        whole, checkpoint = make(), tmp_path / "run.safetensors"
+        expected = train(whole, *data(whole, validated), config, seed=3)
+        module = fail_at(make(), 9)
+        with pytest.raises(Power):
+            train(module, *data(whole, validated), config, seed=3, checkpoint=checkpoint)
+        tensors, metadata = read_tensors(checkpoint)
+        facts = json.loads(metadata["checkpoint"])
+        for row in facts["history"]:
+            row["validation_accuracy"] = row.pop("validation_weighted_accuracy")
+        write_tensors(checkpoint, tensors, {"checkpoint": json.dumps(facts)})
+        again = make()
+        result = train(again, *data(whole, validated), config, seed=3, checkpoint=checkpoint)
+        assert 0 < len(facts["history"]) < len(result.history)
+        assert result.best_epoch == expected.best_epoch
+        assert [row.train_loss for row in result.history] == [row.train_loss for row in expected.history]
+        assert_same_state(state(again), state(whole))
 
     @pytest.mark.parametrize("name", ["minibatches", "patience"])
     def test_a_finished_run_returns_at_once(self, name: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ketfit.errors import ConfigError, DataError, StudyError
+from ketfit.errors import ConfigError, ConfigWarning, DataError, StudyError
 from ketfit.learn.body import Body
 from ketfit.learn.data import few_shot_split, load_dataset
 from ketfit.study import run as run_module
@@ -67,6 +67,39 @@ def test_a_driver_that_stops_leaves_whole_rows_and_the_next_goes_on(plan: StudyP
     run_study(plan, tmp_path / "parts", Here(), command="test")
     run_study(plan, tmp_path / "whole", Here(), command="test")
     assert bare(tmp_path / "parts") == bare(tmp_path / "whole")
+
+
+def test_heads_that_are_too_narrow_are_named_once_before_they_run(
+    settings: dict[str, Any], tmp_path: Path, sentences: Path
+) -> None:
+    labels = "abcdef"
+    rows = [f"{line}" for line in sentences.read_text(encoding="utf-8").splitlines()[1:]]
+    data = tmp_path / "six.tsv"
+    six = [row.rsplit("\t", 1)[0] + f"\t{labels[place % 6]}" for place, row in enumerate(rows)]
+    data.write_text("\n".join(["text\tlabel", *six, ""]), encoding="utf-8")
+    heads = {
+        "wide": {"kind": "quantum", "settings": {"n_qubits": 5, "main_layers": 1, "n_measured": 5}},
+        "one qubit": {
+            "kind": "quantum",
+            "settings": {"n_qubits": 5, "main_layers": 1, "n_measured": 1, "skip_connection": False},
+        },
+        "perceptron": {"kind": "mlp", "settings": {"hidden": 1}, "vary": False},
+        "linear": {"kind": "logistic-regression"},
+    }
+    changed = {
+        **settings,
+        "seeds": 2,
+        "heads": heads,
+        "data": {**settings["data"], "source": str(data), "per_label": 8},
+    }
+    with pytest.warns(ConfigWarning) as caught:
+        progress = run_study(StudyPlan.from_mapping(changed), tmp_path / "study", Here(), command="test")
+    assert progress.failed == 0
+    told = [str(warning.message) for warning in caught]
+    assert len(told) == 2
+    assert "head 'one qubit' on " in told[0]
+    assert "6 classes apart by 1 number, where 3 or more are needed; set n_measured=5" in told[0]
+    assert "head 'perceptron' on " in told[1]
 
 
 def test_failed_tasks_keep_their_error_until_they_are_asked_for(

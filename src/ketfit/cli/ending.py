@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from ketfit.console import escape_unprintable, fail, say
-from ketfit.errors import ConfigError, DataOptionError, KetFitError
+from ketfit.errors import ConfigError, DataOptionError, KetFitError, KetFitWarning
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -28,7 +29,8 @@ class Verbs(TyperGroup):
         """Run the command that was asked for."""
         escape_unprintable()
         try:
-            return super().invoke(ctx)
+            with _warnings_as_lines():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             say("stopped; what was begun and not finished is not there")
             sys.exit(INTERRUPTED)
@@ -54,6 +56,26 @@ def interruptible(go_on: str) -> Iterator[None]:
     except KeyboardInterrupt:
         say(f"stopped; {go_on}")
         raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Inside, each warning of KetFit's own is a line on stderr, once; those of other packages stay as they are."""
+    told: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", KetFitWarning)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            """Print a warning that was not printed before."""
+            if not issubclass(category, KetFitWarning):
+                others(message, category, *place, **more)
+            elif str(message) not in told:
+                told.add(str(message))
+                say(f"warning: {message}")
+
+        warnings.showwarning = show
+        yield
 
 
 def _trace(ctx: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -36,6 +37,7 @@ from ketfit.errors import ConfigError
 if TYPE_CHECKING:
     from ketfit.learn.data import Dataset, Split
     from ketfit.learn.text import TextClassifier
+    from ketfit.learn.train import Epoch
 
 
 def demo(
@@ -186,9 +188,10 @@ def fit(
         "best_epoch": fitted.best_epoch_,
         "validation_accuracy": best.validation_accuracy,
     }
+    metrics = _accuracies(best)
+    report |= metrics
     if cost := fitted.module_.step_cost(min(fitted.train_config_.batch_size, fitted.train_size_)):
         report["qpu_step"] = asdict(cost)
-    metrics = {} if best.validation_accuracy is None else {"validation_accuracy": best.validation_accuracy}
     if parts is not None:
         test = dataset.take(parts.test)
         correct = int((classifier.predict(test.texts, progress=True) == np.asarray(test.labels)).sum())
@@ -203,6 +206,15 @@ def fit(
 def _counting(dataset: Dataset) -> Dataset:
     """The rows whose weight is not zero: the others neither train nor validate nor test."""
     return dataset if dataset.weights is None else dataset.take(np.flatnonzero(dataset.weights))
+
+
+def _accuracies(best: Epoch) -> dict[str, float]:
+    """Return the accuracies on the validation share by name; the weighted one if it is another."""
+    plain, weighted = best.validation_accuracy, best.validation_weighted_accuracy
+    if plain is None or weighted is None:
+        return {}
+    same = math.isclose(plain, weighted, rel_tol=1e-5)  # a head computes in float32
+    return {"validation_accuracy": plain} | ({} if same else {"validation_weighted_accuracy": weighted})
 
 
 def _class_weight(
@@ -222,15 +234,18 @@ def _class_weight(
 
 def _fit_on(classifier: TextClassifier, dataset: Dataset, parts: Split | None, checkpoint: Path | None) -> None:
     """Fit on all sentences, or on those that a few-shot split drew."""
-    shown: dict[str, Any] = {"checkpoint": checkpoint, "progress": True}
-    if parts is None or dataset.weights is not None:  # the fit itself holds out sentences together with their weights
-        drawn = dataset if parts is None else dataset.take(np.sort(np.append(parts.train, parts.validation)))
-        classifier.fit(drawn.texts, drawn.labels, drawn.weights, groups=drawn.groups, **shown)
-        return
-    train = dataset.take(parts.train)
-    held = dataset.take(parts.validation) if len(parts.validation) else None
-    validation = None if held is None else (held.texts, held.labels)
-    classifier.fit(train.texts, train.labels, groups=train.groups, validation=validation, **shown)
+    train = dataset if parts is None else dataset.take(parts.train)
+    held = dataset.take(parts.validation) if parts is not None and len(parts.validation) else None
+    validation = None if held is None else (held.texts, held.labels, held.weights)
+    classifier.fit(
+        train.texts,
+        train.labels,
+        train.weights,
+        groups=train.groups,
+        validation=validation,
+        checkpoint=checkpoint,
+        progress=True,
+    )
 
 
 def _kept(checkpoint: Path | None) -> str:

@@ -33,6 +33,7 @@ from ketfit.hardware.session import Budget, Session
 from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.learn.data_sources import parse_json
 from ketfit.learn.files import write_file
+from ketfit.learn.sequences import as_labels
 from ketfit.seeds import numpy_stream
 from ketfit.settings import Config, Finite, Positive
 from ketfit.simulate.shots import rotation_angles, rotations_as_inputs
@@ -220,7 +221,7 @@ class _Trainer:
 
     def encode(self, embeddings: NDArray[Any], labels: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """The encoders' output of each sample, and the number of its label."""
-        known = self.classifier.classes_.tolist()
+        known, labels = self.classifier.classes_.tolist(), as_labels(labels).tolist()
         strange = [label for label in labels if label not in known]
         if strange:
             raise InputError(f"the label {strange[0]!r} is none of {known}; train on labels that the head knows")

@@ -19,9 +19,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ketfit.errors import BodyError, ConfigError, InputError
+from ketfit.errors import BodyError, ConfigError, DataWarning, InputError
 from ketfit.learn.body_sources import MPNET, BodyFiles, Source, bundled_name, check_mpnet, find_files
 from ketfit.learn.cache import EmbeddingCache, cache_folder
+from ketfit.learn.sequences import checked_texts
 from ketfit.model.tuning import Precision, TuneConfig
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Body:
 
         Every distinct text is embedded once, and kept in ``<cache folder>/embeddings`` for the next time; a run that
         is killed loses at most four batches. A sentence embedded in another batch, or by another version of torch,
-        differs by about 1e-6 per number. Tokens beyond the body's limit are not read; a UserWarning says so when
+        differs by about 1e-6 per number. Tokens beyond the body's limit are not read; a DataWarning says so when
         such a text is embedded.
 
         Args:
@@ -166,6 +167,7 @@ class Body:
             warnings.warn(
                 f"{cut} of {len(texts)} new sentences have more than the {limit} tokens that {self.name!r} reads; "
                 "the rest of them does not count.",
+                DataWarning,
                 stacklevel=3,
             )
 
@@ -363,27 +365,6 @@ class _Bar:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
-
-
-def checked_texts(texts: Sequence[str]) -> list[str]:
-    """Sentences as a list.
-
-    Raises:
-        InputError: they are not a sequence of strings, or one is blank or not valid Unicode.
-    """
-    if isinstance(texts, (str, bytes, Mapping)) or not hasattr(texts, "__len__") or not hasattr(texts, "__getitem__"):
-        raise InputError(f"texts must be a list of sentences, not {type(texts).__name__}; for one sentence: [sentence]")
-    sentences = list(texts)
-    for position, text in enumerate(sentences):
-        if not isinstance(text, str):
-            raise InputError(f"texts[{position}] is of type {type(text).__name__}, not str")
-        if not text.strip():
-            raise InputError(f"texts[{position}] is blank; remove it")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"texts[{position}] is not valid Unicode: {error}") from error
-    return sentences
 
 
 def _shortened(text: str) -> str:

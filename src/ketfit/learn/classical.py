@@ -1,11 +1,12 @@
 """The classical heads that a quantum head must stand beside, behind the same interface.
 
 Each has ``fit(X, y, sample_weight=None, *, validation=None, progress=False)``, ``predict``, ``predict_proba``,
-``score`` and ``n_parameters_``, the number of numbers that it needs to predict.
+``score`` and ``n_parameters_``, the number of numbers that it needs to predict. Rows of weight zero are left out.
 """
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal
 
 import numpy as np
@@ -25,11 +26,14 @@ from typing_extensions import Self
 
 from ketfit.errors import ConfigError
 from ketfit.integers import as_integer
-from ketfit.learn.estimator import ClassWeight, TorchHeadClassifier
+from ketfit.learn.estimator import ClassWeight, TorchHeadClassifier, Validation, too_few_numbers
+from ketfit.learn.sequences import counted, validation_parts
 from ketfit.model.config import TrainConfig
 from ketfit.model.head import seeded_linear
 
 Directions = Literal["random", "principal"]
+
+RAISE_HIDDEN = "raise hidden, or take hidden=0 for a single linear layer"
 
 PAPER_HIDDEN_SIZES = (0, 48, 96, 144, 192)
 """Hidden units of the paper's classical heads: at 768 dimensions and two classes, 1,538 to 148,034 parameters."""
@@ -44,11 +48,11 @@ class LogisticRegressionHead(LogisticRegression):  # type: ignore[misc]
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: Validation | None = None,
         progress: bool = False,
     ) -> Self:
-        """Fit on `X` and `y`."""
-        super().fit(X, y, sample_weight)
+        """Fit on the rows of `X` and `y` whose weight is not zero."""
+        super().fit(*counted(X, y, sample_weight))
         return self
 
     @property
@@ -87,14 +91,15 @@ class ProjectedLogisticRegressionHead(ClassifierMixin, BaseEstimator):  # type: 
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: Validation | None = None,
         progress: bool = False,
     ) -> Self:
-        """Project `X`, and fit on the projections and `y`.
+        """Project the rows of `X` whose weight is not zero, and fit on the projections and `y`.
 
         Raises:
             ConfigError: there are no such directions, or fewer principal ones than `n_components`.
         """
+        X, y, sample_weight = counted(X, y, sample_weight)
         regression = LogisticRegression(C=self.C)
         self.pipeline_ = make_pipeline(self._projection(np.asarray(X)), regression)
         self.pipeline_.fit(X, y, logisticregression__sample_weight=sample_weight)
@@ -104,8 +109,7 @@ class ProjectedLogisticRegressionHead(ClassifierMixin, BaseEstimator):  # type: 
     def _projection(self, X: NDArray[Any]) -> PCA | GaussianRandomProjection:
         n_components = as_integer(self.n_components, "n_components", minimum=1)
         if self.directions == "random":
-            seed = as_integer(self.seed, "seed", minimum=0)
-            return GaussianRandomProjection(n_components, random_state=seed)
+            return GaussianRandomProjection(n_components, random_state=self.seed)
         if self.directions != "principal":
             raise ConfigError(f"directions={self.directions!r}: they are random or principal")
         if X.ndim == 2 and n_components > min(X.shape):
@@ -148,14 +152,18 @@ class SVCHead(SVC):  # type: ignore[misc]
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: Validation | None = None,
         progress: bool = False,
     ) -> Self:
-        """Fit on `X` and `y`; calibrate probabilities on `validation`."""
-        super().fit(X, y, sample_weight)
+        """Fit on the rows of `X` and `y` whose weight is not zero; calibrate probabilities on those of `validation`."""
+        super().fit(*counted(X, y, sample_weight))
         self.calibrated_ = None
-        if validation is not None and _two_of_each(validation[1], self.classes_):
-            self.calibrated_ = CalibratedClassifierCV(FrozenEstimator(self), cv=2, ensemble=False).fit(*validation)
+        held = None if validation is None else counted(*validation_parts(validation))
+        if held is not None and _two_of_each(held[1], self.classes_):
+            calibrated = CalibratedClassifierCV(FrozenEstimator(self), cv=2, ensemble=False)
+            with warnings.catch_warnings():  # the weights are for the calibration alone, as it should be
+                warnings.filterwarnings("ignore", "Since FrozenEstimator does not appear to accept sample_weight")
+                self.calibrated_ = calibrated.fit(*held)
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -212,7 +220,8 @@ class MLPHead(TorchHeadClassifier):
     def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator, dtype: torch.dtype) -> nn.Module:
         hidden = as_integer(self.hidden, "hidden")
         if self.match_parameters is not None:
-            hidden = matching_hidden_units(self.match_parameters, embedding_dim, n_classes)
+            size = as_integer(self.match_parameters, "match_parameters", minimum=1)
+            hidden = matching_hidden_units(size, embedding_dim, n_classes)
         if hidden < 0:
             raise ConfigError(f"hidden={hidden}: it cannot be negative; 0 is a single linear layer")
         if self.activation not in ("gelu", "none"):
@@ -222,6 +231,13 @@ class MLPHead(TorchHeadClassifier):
         first = seeded_linear(embedding_dim, hidden, generator)
         unit = nn.GELU() if self.activation == "gelu" else nn.Identity()
         return nn.Sequential(first, unit, seeded_linear(hidden, n_classes, generator))
+
+    def _advice(self, module: nn.Module, n_classes: int) -> str:
+        if not isinstance(module, nn.Sequential):
+            return ""
+        last = module[-1]
+        assert isinstance(last, nn.Linear)
+        return too_few_numbers(last.in_features, n_classes, RAISE_HIDDEN)
 
     @property
     def hidden_(self) -> int:

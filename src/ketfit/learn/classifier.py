@@ -11,18 +11,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 from typing_extensions import Self
 
 import ketfit
-from ketfit.errors import DataError, InputError
-from ketfit.learn.estimator import ClassWeight, TorchHeadClassifier
+from ketfit.errors import InputError
+from ketfit.learn.estimator import ClassWeight, TorchHeadClassifier, too_few_numbers
 from ketfit.learn.files import fetch_model, load_model, save_model
 from ketfit.learn.hub import HubMixin
 from ketfit.learn.record import BodyRecord, ModelRecord
+from ketfit.learn.sequences import check_saveable_labels
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.encoder import slice_widths
 from ketfit.model.head import QuantumHead
 from ketfit.seeds import torch_stream
+
+
+def readout_advice(config: HeadConfig, embedding_dim: int, n_classes: int) -> str:
+    """Return a warning if a quantum head reads too few numbers for so many classes, else ""; see `too_few_numbers`."""
+    most = min(n_classes, config.qpu_qubits)
+    fix = f"set n_measured={most}" + ("" if config.skip_connection else " and skip_connection=True")
+    return too_few_numbers(
+        config.n_readouts, n_classes, f"{fix}, or use HeadConfig.recommended({embedding_dim}, n_classes={n_classes})"
+    )
 
 
 class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
@@ -62,14 +73,19 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         config = self.head or HeadConfig.recommended(embedding_dim, n_classes)
         return QuantumHead(config, embedding_dim, n_classes, generator, dtype)
 
-    def _check_embeddings(self, x: NDArray[Any], rows: NDArray[np.int64]) -> None:
-        config = self.head or HeadConfig.recommended(x.shape[1])
+    def _check_embeddings(self, module: nn.Module, x: NDArray[Any], rows: NDArray[np.int64]) -> None:
+        assert isinstance(module, QuantumHead)
+        config = module.config
         ends = np.cumsum(slice_widths(config, x.shape[1])) if config.encoder_input == "slices" else [x.shape[1]]
         for number, part in enumerate(np.split(x, ends[:-1], axis=1)):
             zero = rows[~part.any(axis=1)]
             if len(zero):
                 what = f"slice {number} of embedding" if len(ends) > 1 else "embedding"
                 raise InputError(f"{what} {zero[0]} is all zeros, which has no direction to load into amplitudes")
+
+    def _advice(self, module: nn.Module, n_classes: int) -> str:
+        assert isinstance(module, QuantumHead)
+        return readout_advice(module.config, module.embedding_dim, n_classes)
 
     @property
     def head_config_(self) -> HeadConfig:
@@ -86,7 +102,7 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         check_is_fitted(self, "module_")
         measured = copy.copy(self)
         measured.module_ = self.module_.with_measurement(**settings)
-        measured.module_.generator = torch_stream(self.seed, "shots")
+        measured.module_.generator = torch_stream(self.fit_settings_.seed, "shots")
         measured.head = measured.module_.config
         return measured
 
@@ -146,27 +162,31 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         classifier.train_config_ = record.train
         classifier.train_size_, classifier.validation_size_ = record.train_size, record.validation_size
         classifier.best_epoch_ = record.best_epoch
+        classifier.fit_settings_ = classifier._fit_settings()
+        if weight != "balanced":  # what was balanced then is not in the record
+            classifier.class_weights_ = np.ones(len(record.classes)) if weight is None else np.array(weight)
+        if record.feature_names is not None:
+            classifier.feature_names_in_ = np.array(record.feature_names, dtype=object)
         return classifier
 
     def _facts(self, data: str | None, metrics: Mapping[str, float] | None, body: BodyRecord | None) -> dict[str, Any]:
         """The fields of a `ModelRecord` that the head itself does not know."""
-        if self.classes_.dtype.kind not in "iuU" and not all(isinstance(label, str) for label in self.classes_):
-            raise DataError(f"only string and integer labels can be saved; these are {self.classes_.dtype}")
-        classes = self.classes_.tolist()
-        weight = self.class_weight
+        check_saveable_labels(self.classes_, "classes_")
+        fitted, names = self.fit_settings_, getattr(self, "feature_names_in_", None)
         return {
             "ketfit_version": ketfit.__version__,
             "train": self.train_config_,
-            "seed": self.seed,
-            "validation_fraction": float(self.validation_fraction),
-            "class_weight": [float(weight.get(label, 1)) for label in classes]
-            if isinstance(weight, Mapping)
-            else weight,
-            "classes": classes,
+            "seed": fitted.seed,
+            "validation_fraction": fitted.validation_fraction,
+            "class_weight": self.class_weights_.tolist()
+            if isinstance(fitted.class_weight, Mapping)
+            else fitted.class_weight,
+            "classes": self.classes_.tolist(),
+            "feature_names": None if names is None else [str(name) for name in names],
             "train_size": self.train_size_,
             "validation_size": self.validation_size_,
             "best_epoch": self.best_epoch_,
-            "temperature": self.temperature_ if self.calibrate else None,
+            "temperature": self.temperature_ if fitted.calibrate else None,
             "body": body,
             "data": data,
             "metrics": {} if metrics is None else {name: float(value) for name, value in metrics.items()},

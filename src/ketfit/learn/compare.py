@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
@@ -16,6 +17,7 @@ from ketfit.learn.classical import LogisticRegressionHead, MLPHead, SVCHead
 from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.learn.data import Split
 from ketfit.learn.measures import Report, report
+from ketfit.learn.sequences import as_labels
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
 
@@ -74,6 +76,7 @@ def compare_heads(
         split: Positions of the three parts.
         progress: Show each training's bar on stderr.
     """
+    embeddings, labels = np.asarray(embeddings), as_labels(labels)
     train, validation, (X_test, y_test) = (
         (embeddings[rows], labels[rows]) for rows in (split.train, split.validation, split.test)
     )
@@ -114,7 +117,7 @@ def repeated_accuracy(head: Head, embeddings: NDArray[Any], labels: NDArray[Any]
     Raises:
         ConfigError: `draws` is not an integer, or less than 1.
     """
-    draws = as_integer(draws, "draws", minimum=1)
+    labels, draws = as_labels(labels), as_integer(draws, "draws", minimum=1)
     return accuracy_of_draws([int((head.predict(embeddings) == labels).sum()) for _ in range(draws)], len(labels))
 
 
@@ -122,7 +125,7 @@ def measure_head(
     head: QuantumHeadClassifier, embeddings: NDArray[Any], labels: NDArray[Any], draws: int
 ) -> tuple[RepeatedAccuracy, Report]:
     """As `repeated_accuracy`, and what the same draws say of each class and of the probabilities."""
-    draws = as_integer(draws, "draws", minimum=1)
+    labels, draws = as_labels(labels), as_integer(draws, "draws", minimum=1)
     probabilities = [head.predict_proba(embeddings) for _ in range(draws)]
     correct = [int((head.classes_[draw.argmax(axis=1)] == labels).sum()) for draw in probabilities]
     return accuracy_of_draws(correct, len(labels)), report(probabilities, labels, head.classes_)

@@ -30,9 +30,10 @@ from sentence_transformers import (
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
 
-from ketfit.errors import ConfigError, DataError, InputError, MissingExtraError, TrainingError
-from ketfit.learn.body import Body, checked_texts, quiet
+from ketfit.errors import ConfigError, DataError, MissingExtraError, TrainingError
+from ketfit.learn.body import Body, quiet
 from ketfit.learn.files import read_tensors, write_tensors
+from ketfit.learn.labelled import LabelledTexts
 from ketfit.learn.tuned import check_memory, digest, keep, longest, own_chance, trainable_copy, tuned_body, tuned_folder
 from ketfit.model.tuning import ContrastiveConfig
 from ketfit.seeds import numpy_stream
@@ -111,17 +112,16 @@ def tune_body(
 
 
 def _checked(texts: Sequence[str], labels: ArrayLike) -> tuple[list[str], NDArray[np.int64]]:
-    sentences = checked_texts(texts)
-    column = np.asarray(labels)
-    if column.shape != (len(sentences),):
-        raise InputError(f"labels have shape {column.shape}; there are {len(sentences)} sentences")
-    names, first, codes, counts = np.unique(column, return_index=True, return_inverse=True, return_counts=True)
+    given = LabelledTexts.of(texts, labels)
+    names, first, codes, counts = np.unique(given.labels, return_index=True, return_inverse=True, return_counts=True)
     if len(names) < 2:
         raise DataError(f"contrastive tuning needs sentences of two labels or more; these have {len(names)}")
     if counts.min() < 2:
         lonely = names[counts.argmin()].item()
         raise DataError(f"contrastive tuning pairs sentences of one label, and {lonely!r} has one sentence only")
-    return sentences, first.argsort().argsort()[codes]  # numbered as they appear: what they are called decides nothing
+    return given.texts, first.argsort().argsort()[
+        codes
+    ]  # numbered as they appear: what they are called decides nothing
 
 
 def _hash(value: list[Any]) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
@@ -31,6 +30,7 @@ from ketfit.learn.data_sources import (
     read_hub,
     resolve_format,
 )
+from ketfit.learn.sequences import as_groups, as_list, as_texts, check_texts, is_missing
 from ketfit.seeds import numpy_stream
 
 Positions = NDArray[np.int64]
@@ -85,7 +85,8 @@ class Dataset:
     def __post_init__(self) -> None:
         if isinstance(self.texts, str) or isinstance(self.labels, str):
             raise DataError(f"{self.name}: texts and labels are sequences with one entry per row, not one string")
-        texts, labels = tuple(self.texts), _plain(self.labels)
+        texts = tuple(as_list(self.texts, f"{self.name}: texts", must="must be a list of sentences", error=DataError))
+        labels = tuple(as_list(self.labels, f"{self.name}: labels", must="must be a list of labels", error=DataError))
         if len(texts) != len(labels):
             raise DataError(f"{self.name}: {len(texts)} texts but {len(labels)} labels; give one label per text")
         if not texts:
@@ -107,7 +108,7 @@ class Dataset:
         """Refuse a column of another length than the texts, or with a value that cannot be used."""
         if getattr(self, name) is None:
             return
-        values = _plain(getattr(self, name))
+        values = tuple(as_list(getattr(self, name), f"{self.name}: {name}", error=DataError))
         if len(values) != len(self):
             raise DataError(f"{self.name}: {len(self)} texts but {len(values)} {name}; give one per text")
         for row, value in enumerate(values):
@@ -180,7 +181,7 @@ class Dataset:
 
 def text_fault(text: object) -> str:
     """What is wrong with a sentence, to be put behind where it stands; "" if nothing is."""
-    if _missing(text) or (isinstance(text, str) and not text.strip()):
+    if is_missing(text) or (isinstance(text, str) and not text.strip()):
         return ": the text is empty; remove the row or fill it"
     if not isinstance(text, str):
         return f": the text is {type(text).__name__}, not str; convert it or choose another text column"
@@ -191,7 +192,7 @@ def text_fault(text: object) -> str:
 
 def _label_fault(label: object) -> str:
     """What is wrong with a label, to be put behind where it stands; "" if nothing is."""
-    if _missing(label) or (isinstance(label, str) and not label.strip()):
+    if is_missing(label) or (isinstance(label, str) and not label.strip()):
         return " has no label; remove the row or fill it"
     if isinstance(label, bool) or not isinstance(label, (str, int)):
         return f" has the label {label!r} of type {type(label).__name__}; labels are str or int"
@@ -203,7 +204,7 @@ def _label_fault(label: object) -> str:
 
 
 def _group_fault(group: object) -> str:
-    if _missing(group) or (isinstance(group, str) and not group.strip()):
+    if is_missing(group) or (isinstance(group, str) and not group.strip()):
         return " has no group; remove the row or fill it"
     if isinstance(group, bool) or not isinstance(group, (str, int)):
         return f" has the group {group!r} of type {type(group).__name__}; groups are str or int"
@@ -211,7 +212,7 @@ def _group_fault(group: object) -> str:
 
 
 def _weight_fault(weight: object) -> str:
-    if _missing(weight):
+    if is_missing(weight):
         return " has no weight; remove the row or fill it"
     if isinstance(weight, bool) or not isinstance(weight, (int, float)):
         return f" has the weight {weight!r} of type {type(weight).__name__}; weights are numbers"
@@ -226,15 +227,6 @@ def _half_pair(text: str) -> int | None:
     except UnicodeEncodeError as error:
         return error.start
     return None
-
-
-def _plain(values: Iterable[Any]) -> tuple[Any, ...]:
-    """Values with NumPy's scalars as Python's."""
-    return tuple(value.item() if isinstance(value, np.generic) else value for value in values)
-
-
-def _missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def load_dataset(
@@ -367,9 +359,15 @@ class Split:
     left_out: Positions
 
 
-def duplicate_groups(texts: Iterable[str]) -> Positions:
-    """One number per text, equal for texts that are the same but for white space and letter case; shape (n,)."""
-    return _numbered(" ".join(text.split()).casefold() for text in texts)
+def duplicate_groups(texts: Sequence[str]) -> Positions:
+    """Return a number per text, equal for texts that are the same but for white space and letter case; shape (n,).
+
+    Raises:
+        InputError: `texts` is not a sequence of strings.
+    """
+    sentences = as_texts(texts)
+    check_texts(sentences, "texts", range(len(sentences)), blank=True)
+    return as_groups([" ".join(text.split()).casefold() for text in sentences])
 
 
 def split_groups(texts: Sequence[str], groups: Sequence[Hashable] | NDArray[Any] | None = None) -> Positions:
@@ -382,13 +380,15 @@ def split_groups(texts: Sequence[str], groups: Sequence[Hashable] | NDArray[Any]
         InputError: `groups` does not hold one hashable value per text.
     """
     copies = duplicate_groups(texts)
-    if groups is None:
+    if groups is None or not len(copies):
         return copies
-    numbers = _group_numbers(groups, len(copies))
-    edges = (np.ones(len(copies), dtype=bool), (copies, len(copies) + numbers))
-    # Two kinds of vertices, sentences and groups; each text joins one of each.
-    graph = coo_array(edges, shape=(2 * len(copies), 2 * len(copies)))
-    return _numbered(connected_components(graph, directed=False)[1][copies].tolist())
+    codes = as_groups(groups, length=len(copies))
+    # A graph with two kinds of vertices, sentences and groups; each text joins one of each.
+    first = int(copies.max()) + 1
+    size = first + int(codes.max()) + 1
+    edges = coo_array((np.ones(len(copies), dtype=bool), (copies, first + codes)), shape=(size, size))
+    connected: Positions = connected_components(edges, directed=False)[1][copies].astype(np.int64)
+    return connected
 
 
 def few_shot_split(dataset: Dataset, per_label: int = 256, validation_fraction: float = 0.15, seed: int = 0) -> Split:
@@ -412,8 +412,7 @@ def few_shot_split(dataset: Dataset, per_label: int = 256, validation_fraction: 
         DataError: only one class.
         DataOptionError: too few different sentences of a label.
     """
-    per_label = as_integer(per_label, "per_label")
-    if per_label < 2:
+    if as_integer(per_label, "per_label") < 2:
         raise ConfigError(f"per_label must be at least 2, one to train and one to validate; got {per_label}")
     _check_fraction("validation_fraction", validation_fraction)
     check_classes(dataset)
@@ -491,7 +490,7 @@ def holdout_split(
     y = np.asarray(y)
     if y.ndim != 1 or y.size == 0 or not np.issubdtype(y.dtype, np.integer):
         raise InputError(f"y must hold integer class codes in shape (n,), n > 0; got {y.dtype} in shape {y.shape}")
-    numbers = np.arange(len(y)) if groups is None else _group_numbers(groups, len(y))
+    numbers = np.arange(len(y)) if groups is None else as_groups(groups, length=len(y))
     codes = np.unique(y, return_inverse=True)[1]
     return _cut(codes, fraction, numbers, numpy_stream(seed, "validation"))
 
@@ -499,21 +498,6 @@ def holdout_split(
 def _check_fraction(name: str, fraction: float) -> None:
     if not 0 <= fraction < 1:
         raise ConfigError(f"{name} must be at least 0 and below 1, got {fraction}")
-
-
-def _group_numbers(groups: Sequence[Hashable] | NDArray[Any], samples: int) -> Positions:
-    try:
-        numbers = _numbered(groups)
-    except TypeError as error:
-        raise InputError(f"groups must hold one hashable value per sample, shape (n,): {error}") from error
-    if len(numbers) != samples:
-        raise InputError(f"groups must hold one value per sample: {samples} samples, {len(numbers)} groups")
-    return numbers
-
-
-def _numbered(values: Iterable[Hashable]) -> Positions:
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=np.int64)
 
 
 def _cut(codes: Positions, fraction: float, groups: Positions, rng: np.random.Generator) -> tuple[Positions, Positions]:

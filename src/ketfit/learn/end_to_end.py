@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
-from ketfit.errors import BodyError, ConfigError, DataError
-from ketfit.learn.body import Body, checked_texts
-from ketfit.learn.estimator import TorchHeadClassifier
-from ketfit.learn.measures import fit_temperature
-from ketfit.learn.train import Samples, predict_logits, train
+from ketfit.errors import BodyError, ConfigError
+from ketfit.learn.body import Body
+from ketfit.learn.estimator import TorchHeadClassifier, class_numbers, temperature_of
+from ketfit.learn.labelled import LabelledTexts
+from ketfit.learn.train import Samples, train
 from ketfit.learn.tuned import check_memory, keep, tokens_of, trainable_copy, tuned_body
 from ketfit.model.config import TrainConfig
 from ketfit.model.head import QuantumHead
@@ -107,7 +108,7 @@ def tune_fully(
     labels: ArrayLike,
     config: FullConfig | None = None,
     *,
-    validation: tuple[Sequence[str], ArrayLike] | None = None,
+    validation: tuple[Sequence[str], ArrayLike] | tuple[Sequence[str], ArrayLike, ArrayLike | None] | None = None,
     sample_weight: ArrayLike | None = None,
     checkpoint: Path | None = None,
     progress: bool = False,
@@ -122,8 +123,9 @@ def tune_fully(
         texts: Sentences to train on.
         labels: Of `head.classes_`, as many.
         config: How to tune.
-        validation: Sentences and labels that the best epoch is chosen on; without them it is the last one.
-        sample_weight: Weights of the sentences, shape (n,), not negative.
+        validation: Sentences, labels and, if there are any, weights that the best epoch is chosen on; without them it
+            is the last one.
+        sample_weight: Weights of the sentences, shape (n,), not negative; those of weight zero are left out.
         checkpoint: A file written after every epoch, and resumed from if it is there: the body's size five times.
         progress: Show a bar on stderr.
 
@@ -143,8 +145,14 @@ def tune_fully(
             f"the head takes embeddings of width {head.n_features_in_}; {body.name!r} makes {body.dimension}"
         )
     transformer = trainable_copy(body, config.last_layers)
-    names, samples = _samples(transformer, head, texts, labels, sample_weight)
-    held = None if validation is None else _samples(transformer, head, *validation, None)[1]
+    given = LabelledTexts.of(texts, labels, sample_weight)
+    of_class = getattr(head, "class_weights_", None)
+    if of_class is None:  # a loaded head with balanced classes: its record does not have their weights
+        of_class = compute_class_weight(head.class_weight, classes=head.classes_, y=given.labels)
+    names, samples = _samples(transformer, head, of_class, given)
+    held = None
+    if validation is not None:
+        held = _samples(transformer, head, of_class, LabelledTexts.of_validation(validation))[1]
     check_memory(transformer, config.batch_size, samples.x.shape[2], copies=1, checkpoint=checkpoint is not None)
     module = TunedModule(transformer, copy.deepcopy(head.module_), config, names)
     shared = TrainConfig.model_fields.keys() & FullConfig.model_fields.keys()
@@ -153,32 +161,24 @@ def tune_fully(
     fitted = copy.copy(head)
     fitted.module_ = module.head
     fitted.history_, fitted.best_epoch_ = result.history, result.best_epoch
-    if head.calibrate and held is not None:
-        logits = predict_logits(module, held.x, config.batch_size)
-        fitted.temperature_ = fit_temperature(logits, held.y, held.weight)
+    calibrates = head.calibrate and held is not None
+    fitted.temperature_ = temperature_of(module, held, config.batch_size) if calibrates and held is not None else 1.0
+    fitted.fit_settings_ = replace(head.fit_settings_, seed=head.seed, calibrate=calibrates)
+    fitted.train_size_, fitted.validation_size_ = len(samples), 0 if held is None else len(held)
     return tuned_body(keep(transformer, None), body, config, head.seed), fitted
 
 
 def _samples(
-    transformer: SentenceTransformer,
-    head: TorchHeadClassifier,
-    texts: Sequence[str],
-    labels: ArrayLike,
-    sample_weight: ArrayLike | None,
+    transformer: SentenceTransformer, head: TorchHeadClassifier, of_class: NDArray[Any], given: LabelledTexts
 ) -> tuple[list[str], Samples]:
-    """Names of what the transformer reads, and tokens, classes and weights of the sentences that count."""
-    column, classes = np.asarray(labels), head.classes_
-    unknown = sorted(set(column.tolist()) - set(classes.tolist()))
-    if unknown:
-        raise DataError(f"the labels hold {unknown[0]!r}, which the head was not fitted on")
-    codes = np.searchsorted(classes, column)
-    weight = head.class_weights_[codes] * (1 if sample_weight is None else np.asarray(sample_weight))
-    counts = weight > 0
-    features = tokens_of(transformer, [text for text, one in zip(checked_texts(texts), counts, strict=True) if one])
+    """Return the names of what the transformer reads, and tokens, classes and weights of the sentences."""
+    codes = class_numbers(given.labels, head.classes_, "the labels hold {!r}, which the head was not fitted on")
+    weight = of_class[codes] * (1 if given.weight is None else given.weight)
+    features = tokens_of(transformer, given.texts)
     tensors = {name: value for name, value in features.items() if isinstance(value, Tensor) and value.dim() == 2}
     if "attention_mask" not in tensors:
         raise BodyError("this body reads no tokens with an attention mask, and cannot be trained with its head")
     device, dtype = transformer.device, next(head.module_.parameters()).dtype
     x = torch.stack(list(tensors.values()), dim=1).to(device)
-    y, w = (torch.from_numpy(part[counts]).to(device) for part in (codes, weight))
+    y, w = (torch.from_numpy(part).to(device) for part in (codes, weight))
     return list(tensors), Samples(x, y, w.to(dtype))

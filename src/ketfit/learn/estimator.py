@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +20,10 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from ketfit.errors import ConfigError, DataError, InputError
+from ketfit.errors import ConfigError, ConfigWarning, DataError, DataWarning
 from ketfit.learn.data import holdout_split
-from ketfit.learn.measures import fit_temperature
+from ketfit.learn.measures import fit_temperature, sample_counts
+from ketfit.learn.sequences import as_groups, as_labels, as_weights, validation_parts
 from ketfit.learn.train import Samples, predict_logits, train
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.seeds import torch_stream
@@ -67,12 +70,25 @@ class ConfiguredEstimator(BaseEstimator):  # type: ignore[misc]
         return self
 
 
+Validation = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike | None]
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """The parameters that a head was fitted with; what is set afterwards changes neither predictions nor files."""
+
+    seed: int
+    validation_fraction: float
+    class_weight: ClassWeight
+    calibrate: bool
+
+
 class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore[misc]
     """A torch module on embeddings behind scikit-learn's interface. Subclasses say which module.
 
     Attributes after `fit`: ``classes_``, ``module_``, ``history_`` (rows, see `Epoch`), ``best_epoch_``,
     ``n_parameters_``, ``train_size_``, ``validation_size_``, ``n_features_in_``, ``class_weights_``,
-    ``temperature_``.
+    ``temperature_``, ``fit_settings_``; and ``feature_names_in_`` if `X` has named columns.
     """
 
     def __init__(
@@ -102,7 +118,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         sample_weight: ArrayLike | None = None,
         *,
         groups: ArrayLike | None = None,
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: Validation | None = None,
         checkpoint: str | Path | None = None,
         progress: bool = False,
     ) -> Self:
@@ -112,17 +128,24 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         keeps at least one sample in training. With ``validation_fraction=0``, or too few samples to spare one, the
         last epoch stands. Samples of weight zero are left out. A fit that fails leaves the estimator as it was.
 
+        Labels, weights and groups are sequences of any kind (lists, arrays, pandas, Arrow, `datasets`), and are taken
+        by position. Labels of floats and booleans can be fitted, but not saved.
+
         Args:
             X: Embeddings, shape (n, embedding_dim). The head computes in float32 if they are float32, else in float64.
             y: Labels, strings or integers, shape (n,).
             sample_weight: Weights of the samples, shape (n,), not negative.
             groups: Samples of one group, such as copies of one sentence, stay on one side of the split; shape (n,).
-            validation: Embeddings and labels to validate on, in place of a share of `X`.
+            validation: Embeddings, labels and, if there are any, weights to validate on, in place of a share of `X`.
             checkpoint: A file written after every epoch; the same call resumes from it.
             progress: Show a bar on stderr.
 
+        Warns:
+            ConfigWarning: the head reads too few numbers for so many classes.
+            DataWarning: two labels differ by surrounding space only; or the validation samples cannot calibrate.
+
         Raises:
-            InputError: an embedding is zero.
+            InputError: an embedding is zero, or labels, weights or groups are not one usable value per sample.
             DataError: there is only one class, or the validation labels hold one that `y` does not.
             ConfigError: the settings do not fit the data.
             TrainingError, ModelFileError, StorageError: as in `train`.
@@ -141,23 +164,20 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         y: ArrayLike,
         sample_weight: ArrayLike | None,
         groups: ArrayLike | None,
-        validation: tuple[ArrayLike, ArrayLike] | None,
+        validation: Validation | None,
         checkpoint: str | Path | None,
         progress: bool,
+        advise: bool = True,
     ) -> Self:
         self._check_settings()
         if not 0 <= self.validation_fraction < 1:
             raise ConfigError(f"validation_fraction={self.validation_fraction!r}: it goes from 0 to below 1")
         x, labels = self._checked(X, y, reset=True)
         check_classification_targets(labels)
-        weight: NDArray[Any] = _check_sample_weight(sample_weight, x, dtype=x.dtype, ensure_non_negative=True)
+        weight = _weights(sample_weight, x)
         counts = weight > 0
-        if not counts.any():
-            raise DataError("every sample has weight zero; give some of each class a positive weight")
-        if groups is not None:
-            groups = _column(groups, "groups", len(counts))[counts]
+        numbers = None if groups is None else as_groups(groups, length=len(counts))[counts]
         x, labels, weight = x[counts], labels[counts], weight[counts]
-        self._check_embeddings(x, np.flatnonzero(counts))
         classes, codes = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise DataError(
@@ -168,11 +188,18 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         dtype = torch.from_numpy(x[:0]).dtype
         module = self._build(x.shape[1], len(classes), torch_stream(self.seed, "init"), dtype)
         module.to(device=self.device, dtype=dtype)
+        self._check_embeddings(module, x, np.flatnonzero(counts))
+        if advise:
+            warn_of_lookalikes(classes)
+            if advice := self._advice(module, len(classes)):
+                warnings.warn(advice, ConfigWarning, stacklevel=3)
         if validation is None:
-            kept, held_out = holdout_split(codes, self.validation_fraction, self.seed, groups)
+            kept, held_out = holdout_split(codes, self.validation_fraction, self.seed, numbers)
             samples, held = (_samples(module, x[i], codes[i], weight[i]) for i in (kept, held_out))
         else:
-            samples, held = _samples(module, x, codes, weight), self._validation(module, classes, of_class, *validation)
+            samples, held = _samples(module, x, codes, weight), self._validation(module, classes, of_class, validation)
+        if self.calibrate and not len(held):
+            raise ConfigError(NOTHING_TO_CALIBRATE_ON)
         config = self.train or TrainConfig()
         file = None if checkpoint is None else Path(checkpoint)
         result = train(
@@ -182,19 +209,20 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         self.class_weights_ = of_class
         self.history_, self.best_epoch_ = result.history, result.best_epoch
         self.train_size_, self.validation_size_ = len(samples), len(held)
-        self.temperature_ = self._temperature(held) if self.calibrate else 1.0
+        self.temperature_ = temperature_of(module, held, config.batch_size) if self.calibrate else 1.0
+        self.fit_settings_ = self._fit_settings()
         return self
 
-    def _temperature(self, held: Samples) -> float:
-        if not len(held):
-            raise ConfigError("calibrate=True takes validation samples, and there are none; raise validation_fraction")
-        return fit_temperature(predict_logits(self.module_, held.x, self.train_config_.batch_size), held.y, held.weight)
+    def _fit_settings(self) -> FitSettings:
+        """Return the parameters as they are now, with a class weight that nobody else can change."""
+        weight = dict(self.class_weight) if isinstance(self.class_weight, Mapping) else self.class_weight
+        return FitSettings(int(self.seed), float(self.validation_fraction), weight, bool(self.calibrate))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Probability of each of `classes_`, shape (n, n_classes), rows that sum to one."""
         check_is_fitted(self, "module_")
         x = validate_data(self, X, dtype=FLOATS, reset=False)
-        self._check_embeddings(x, np.arange(len(x)))
+        self._check_embeddings(self.module_, x, np.arange(len(x)))
         logits = predict_logits(self.module_, _like(self.module_, x), self.train_config_.batch_size)
         probabilities: NDArray[np.float64] = (logits.double() / self.temperature_).softmax(dim=1).cpu().numpy()
         return probabilities
@@ -213,11 +241,17 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
 
     def _checked(self, X: ArrayLike, y: ArrayLike, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         """Embeddings in one of `FLOATS` and labels, as scikit-learn would take them; `reset` learns the width."""
+        if not (y is None or (isinstance(y, np.ndarray) and (y.ndim != 1 or y.dtype.kind == "c"))):
+            y = as_labels(y, "y" if reset else "validation y")  # what scikit-learn itself has to refuse goes there
         x, labels = validate_data(self, X, y, dtype=FLOATS, reset=reset)
         return x, labels
 
-    def _check_embeddings(self, x: NDArray[Any], rows: NDArray[np.int64]) -> None:
+    def _check_embeddings(self, module: nn.Module, x: NDArray[Any], rows: NDArray[np.int64]) -> None:
         """Refuse embeddings that the head cannot take; `rows` are their numbers in what the user gave."""
+
+    def _advice(self, module: nn.Module, n_classes: int) -> str:
+        """Return a warning if the head can hardly learn so many classes, else ""."""
+        return ""
 
     def _check_settings(self) -> None:
         """Refuse parameters of the wrong kind before anything is done with them."""
@@ -238,22 +272,73 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         return of_class
 
     def _validation(
-        self, module: nn.Module, classes: NDArray[Any], of_class: NDArray[Any], X: ArrayLike, y: ArrayLike
+        self, module: nn.Module, classes: NDArray[Any], of_class: NDArray[Any], validation: Validation
     ) -> Samples:
+        X, y, sample_weight = validation_parts(validation)
         x, labels = self._checked(X, y, reset=False)
-        self._check_embeddings(x, np.arange(len(x)))
-        unknown = sorted(set(labels.tolist()) - set(classes.tolist()))
-        if unknown:
-            raise DataError(f"the validation labels hold {unknown[0]!r}, which the training labels do not")
-        codes = np.searchsorted(classes, labels)
-        return _samples(module, x, codes, of_class[codes])
+        weight = _weights(sample_weight, x, "validation sample_weight")
+        counts = weight > 0
+        x, labels = x[counts], labels[counts]
+        self._check_embeddings(module, x, np.flatnonzero(counts))
+        codes = class_numbers(labels, classes, UNKNOWN_TO_TRAINING)
+        return _samples(module, x, codes, weight[counts] * of_class[codes])
 
 
-def _column(values: ArrayLike, name: str, length: int) -> NDArray[Any]:
-    column = np.asarray(values)
-    if column.shape != (length,):
-        raise InputError(f"{name} has shape {column.shape}; it needs one value per sample, ({length},)")
-    return column
+UNKNOWN_TO_TRAINING = "the validation labels hold {!r}, which the training labels do not"
+NOTHING_TO_CALIBRATE_ON = "calibrate=True takes validation samples, and there are none; raise validation_fraction"
+
+
+def temperature_of(module: nn.Module, held: Samples, batch_size: int) -> float:
+    """Return the temperature that the validation samples ask for; see `fit_temperature`."""
+    return fit_temperature(predict_logits(module, held.x, batch_size), held.y, sample_counts(held.weight))
+
+
+def class_numbers(labels: NDArray[Any], classes: NDArray[Any], message: str) -> NDArray[np.int64]:
+    """Return the place of each label among the sorted `classes`, shape (n,).
+
+    Raises:
+        DataError: a label is none of them; `message` is formatted with the first such label.
+    """
+    unknown = set(labels.tolist()) - set(classes.tolist())
+    if unknown:
+        raise DataError(message.format(min(unknown, key=str)))
+    return np.searchsorted(classes, labels)
+
+
+def warn_of_lookalikes(classes: NDArray[Any]) -> None:
+    """Warn of two classes that are the same text but for surrounding space."""
+    seen: dict[str, str] = {}
+    for name in classes.tolist():
+        if isinstance(name, str) and (twin := seen.setdefault(name.strip(), name)) != name:
+            warnings.warn(
+                f"the labels {twin!r} and {name!r} differ by surrounding space only and are two classes; strip them if "
+                "they are meant to be one",
+                DataWarning,
+                stacklevel=4,
+            )
+
+
+def too_few_numbers(n_numbers: int, n_classes: int, fix: str) -> str:
+    """Return a warning if too few numbers go into the last linear layer to tell so many classes apart, else "".
+
+    The signs of n numbers make 2**n regions that a linear layer tells apart, and one more lies in their middle. A head
+    with more classes than that hardly learns its own training samples.
+    """
+    if n_classes <= 2**n_numbers + 1:
+        return ""
+    return (
+        f"this head tells {n_classes} classes apart by {n_numbers} number{'s' if n_numbers > 1 else ''}, where "
+        f"{(n_classes - 2).bit_length()} or more are needed; {fix}"
+    )
+
+
+def _weights(sample_weight: Any, x: NDArray[Any], name: str = "sample_weight") -> NDArray[Any]:
+    """Return a weight for each row of `x`, of its dtype, one of them positive at least."""
+    given = as_weights(sample_weight, name)
+    weight: NDArray[Any] = _check_sample_weight(given, x, dtype=x.dtype, ensure_non_negative=True)
+    if not (weight > 0).any():
+        raise DataError(f"{name} is zero for every sample; give some of each class a positive weight")
+    return weight
 
 
 def _samples(module: nn.Module, X: NDArray[Any], codes: NDArray[Any], weight: NDArray[Any]) -> Samples:

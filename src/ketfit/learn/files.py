@@ -78,7 +78,8 @@ def save_model(
         files |= {f"{BODY}/{name}": body / name for name in file_hashes(body)}
     if len(written) > LARGEST_RECORD:
         raise StorageError(
-            f"{RECORD} would have {len(written)} bytes; the most is {LARGEST_RECORD}: shorten the labels"
+            f"{RECORD} would have {len(written)} bytes; the most is {LARGEST_RECORD}: shorten the labels, or the names "
+            "of the features"
         )
     write_folder(Path(folder), files)
     return record
@@ -154,12 +155,11 @@ def _shapes(record: ModelRecord) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor of a record's head, without making the head."""
     config, classes = record.head, len(record.classes)
     encoder, qpu = config.count_angles()
-    features = config.n_measured + (config.qpu_qubits if config.skip_connection else 0)
     return {
         "encoder.weights": (config.n_encoders, encoder // config.n_encoders),
         "weights": (qpu,),
         "angle_scale": (),
-        "linear.weight": (classes, features),
+        "linear.weight": (classes, config.n_readouts),
         "linear.bias": (classes,),
     }
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ketfit.errors import ConfigError, DataError, ModelFileError
 from ketfit.learn.data_sources import parse_json
@@ -20,6 +20,9 @@ from ketfit.strict_json import dump_json
 SCHEMA_VERSION: Literal[2] = 2
 WEIGHTS, RECORD, CARD, BODY = "model.safetensors", "config.json", "README.md", "body"
 RECORD_HASH = "record_sha256"
+OPTIONAL = frozenset({"feature_names"})
+"""Keys that a record has only if there is something to say, so that most models load in earlier versions, too."""
+
 LARGEST_RECORD = 2**20  # bytes; a record of a thousand classes has some ten thousand
 
 Count = Annotated[int, Field(ge=0)]
@@ -71,6 +74,7 @@ class ModelRecord(Config):
     class_weight: Literal["balanced"] | list[Finite] | None
     classes: list[int] | list[str]
     embedding_dim: Annotated[int, Field(ge=1)]
+    feature_names: Annotated[list[str] | None, Field(description="Of the columns of the embeddings, in order")] = None
     dtype: Literal["float32", "float64"]
     train_size: Count
     validation_size: Count
@@ -81,12 +85,18 @@ class ModelRecord(Config):
     metrics: dict[Annotated[str, Field(pattern=r"^\w+$")], Finite]
     weights_sha256: str
 
+    @model_serializer(mode="wrap")
+    def _without_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if value is not None or name not in OPTIONAL}
+
     @model_validator(mode="after")
     def _fits_together(self) -> ModelRecord:
         if len(set(self.classes)) < len(self.classes) or len(self.classes) < 2:
             raise ValueError(f"classes must be at least two different labels, got {self.classes}")
         if isinstance(self.class_weight, list) and len(self.class_weight) != len(self.classes):
             raise ValueError(f"class_weight has {len(self.class_weight)} numbers for {len(self.classes)} classes")
+        if self.feature_names is not None and len(self.feature_names) != self.embedding_dim:
+            raise ValueError(f"{len(self.feature_names)} feature_names for embedding_dim={self.embedding_dim}")
         if self.body is not None and self.body.dimension != self.embedding_dim:
             raise ValueError(
                 f"embedding_dim={self.embedding_dim} differs from the body's dimension={self.body.dimension}"
@@ -155,7 +165,7 @@ def _whole(table: type[_Table], settings: dict[str, Any], where: str) -> _Table:
         found = settings.get(name)
         if isinstance(found, dict):
             nested[name] = _whole(inner or tuning_class(found, name), found, name)
-    lacking = [key for key in table.model_fields if key not in settings]
+    lacking = [key for key in table.model_fields if key not in settings and key not in OPTIONAL]
     if lacking:
         raise ConfigError(f"{where} lacks {', '.join(lacking)} of {table.__name__}")
     return table.from_mapping({**settings, **nested}, where=where)

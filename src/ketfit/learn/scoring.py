@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sklearn.utils.validation import check_is_fitted
 
 import ketfit
-from ketfit.errors import DataError, DataOptionError, StorageError
+from ketfit.errors import DataError, DataOptionError, DataWarning, StorageError
 from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.learn.data_sources import DIALECTS, parse_json
 from ketfit.learn.files import write_file
@@ -162,7 +162,7 @@ class _Predictor:
 
     def part(self, block: Block, number: int) -> bytes:
         """The rows of block `number` with their predictions."""
-        self.head.module_.generator = torch_stream(self.head.seed, "shots", number)
+        self.head.module_.generator = torch_stream(self.head.fit_settings_.seed, "shots", number)
         with warnings.catch_warnings():
             if self.warned:  # of every block it would be the same
                 warnings.simplefilter("ignore", UserWarning)
@@ -170,7 +170,7 @@ class _Predictor:
                 warnings.simplefilter("always", UserWarning)
                 embeddings = self.body.encode(block.texts, cache=False)
             if caught:
-                warnings.warn(f"{caught[0].message} It may be so further on, too.", stacklevel=2)
+                warnings.warn(f"{caught[0].message} It may be so further on, too.", DataWarning, stacklevel=2)
                 self.warned = True
         probabilities = self.head.predict_proba(embeddings)
         columns: dict[str, list[Any]] = {LABEL: self.classes[probabilities.argmax(axis=1)].tolist()}
@@ -188,9 +188,9 @@ def model_fingerprint(classifier: TextClassifier) -> str:
         "classes": classifier.classes_.tolist(),
         "temperature": fitted.temperature_,
         "batch_size": fitted.train_config_.batch_size,
-        "seed": fitted.seed,
+        "seed": fitted.fit_settings_.seed,
         "body": [classifier.body_.fingerprint, classifier.body_.dtype],
-        "device": str(fitted.device),
+        "device": str(fitted.module_.weights.device),
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in fitted.module_.state_dict().items():

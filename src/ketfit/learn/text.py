@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,25 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
-from ketfit.errors import BodyError, ConfigError, InputError, ModelFileError
-from ketfit.learn.body import Body, Tuning, checked_texts, load_body, load_files
+from ketfit.errors import BodyError, ConfigError, ConfigWarning, ModelFileError
+from ketfit.learn.body import Body, Tuning, load_body, load_files
 from ketfit.learn.body_sources import find_files
-from ketfit.learn.classifier import QuantumHeadClassifier
-from ketfit.learn.data import Dataset, holdout_split, split_groups
+from ketfit.learn.classifier import QuantumHeadClassifier, readout_advice
+from ketfit.learn.data import Dataset, split_groups
 from ketfit.learn.end_to_end import tune_fully
-from ketfit.learn.estimator import ClassWeight, ConfiguredEstimator
+from ketfit.learn.estimator import (
+    NOTHING_TO_CALIBRATE_ON,
+    UNKNOWN_TO_TRAINING,
+    ClassWeight,
+    ConfiguredEstimator,
+    class_numbers,
+    warn_of_lookalikes,
+)
 from ketfit.learn.files import fetch_model, load_model, save_model
 from ketfit.learn.hub import HubMixin
+from ketfit.learn.labelled import LabelledTexts
 from ketfit.learn.record import BODY, BodyRecord, TunedRecord
+from ketfit.learn.sequences import check_saveable_labels
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.encoder import slice_widths
 from ketfit.model.tuning import ContrastiveConfig, FullConfig, Precision, TuneConfig
@@ -81,52 +91,72 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         labels: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
-        groups: Sequence[Hashable] | NDArray[Any] | None = None,
-        validation: tuple[Sequence[str], ArrayLike] | None = None,
+        groups: ArrayLike | None = None,
+        validation: tuple[Sequence[str], ArrayLike] | tuple[Sequence[str], ArrayLike, ArrayLike | None] | None = None,
         checkpoint: str | Path | None = None,
         progress: bool = False,
     ) -> Self:
         """Tune the body if it is to be tuned, embed the sentences, and train the head on them.
 
         Copies of one sentence never fall on both sides of the validation split, and the body is tuned on the training
-        side alone.
+        side alone. Rows of weight zero are left out first, as if they had not been given. All columns are sequences of
+        any kind (lists, arrays, pandas, Arrow, `datasets`), and are taken by position.
 
         Args:
             texts: Sentences, none empty.
             labels: Strings or integers, as many.
             sample_weight: As in `QuantumHeadClassifier.fit`; contrastive tuning only knows whether it is zero.
-            groups: One hashable value per sentence; sentences of one group never fall on both sides of the split.
-            validation: Sentences and labels to validate on, in place of a share of `texts`.
+            groups: Rows of one group stay on one side of the split, and so do groups that share a sentence.
+            validation: Sentences, labels and, if there are any, weights to validate on, in place of a share of `texts`.
             checkpoint: A file written after every epoch; the same call resumes from it. The tuning of the body has
                 one of its own beside it, with ``.tuning`` behind its name.
             progress: Show bars on stderr.
 
+        Warns:
+            ConfigWarning, DataWarning: as in `QuantumHeadClassifier.fit`.
+
         Raises:
-            InputError: a sentence is empty or not a string.
+            InputError: a sentence is empty or not a string, or a label, weight or group is missing.
             BodyError: the body cannot be had.
             InsufficientMemoryError: there is too little memory to tune the body.
             DataError, ConfigError, ValueError: as in `QuantumHeadClassifier.fit`.
         """
         classifier = self._head()
+        given = LabelledTexts.of(texts, labels, sample_weight, groups)
+        held = None if validation is None else LabelledTexts.of_validation(validation)
+        classes = self._check_classes(given, held)
         body = load_body(self.body, revision=self.revision, device=self.device, dtype=self.dtype)
-        slice_widths(self.head or HeadConfig.recommended(body.dimension), body.dimension)  # before a long tuning
+        shape = self.head or HeadConfig.recommended(body.dimension, len(classes))
+        slice_widths(shape, body.dimension)  # before a long tuning
+        if advice := readout_advice(shape, body.dimension, len(classes)):
+            warnings.warn(advice, ConfigWarning, stacklevel=2)
         shown: dict[str, Any] = {"progress": progress}
         tuning = {**shown, "checkpoint": None if checkpoint is None else Path(f"{checkpoint}.tuning")}
-        if self.tune is not None and validation is None:
-            texts, labels, sample_weight, groups, validation = self._hold_out(texts, labels, sample_weight, groups)
+        if self.tune is not None and held is None:
+            given, held = given.hold_out(self.validation_fraction, self.seed)
+            if self.calibrate and held is None:
+                raise ConfigError(NOTHING_TO_CALIBRATE_ON)
         if isinstance(self.tune, ContrastiveConfig):
             from ketfit.learn.contrastive import tune_body  # the trainer takes seconds to import
 
-            body = tune_body(body, *_counting(texts, labels, sample_weight), self.tune, seed=self.seed, **tuning)
-        embeddings = self._embed(body, texts, progress)
-        held = None if validation is None else (self._embed(body, validation[0], progress), validation[1])
-        together = split_groups(texts, groups)
-        classifier.fit(
-            embeddings, labels, sample_weight, groups=together, validation=held, checkpoint=checkpoint, **shown
-        )
+            body = tune_body(body, given.texts, given.labels, self.tune, seed=self.seed, **tuning)
+        embeddings = self._embed(body, given.texts, progress)
+        validating = None if held is None else (self._embed(body, held.texts, progress), held.labels, held.weight)
+        split = split_groups(given.texts, given.groups) if held is None else None
+        classifier.calibrate = self.calibrate and not isinstance(self.tune, FullConfig)  # which calibrates afterwards
+        classifier._fit(embeddings, given.labels, given.weight, split, validating, checkpoint, progress, advise=False)
         if isinstance(self.tune, FullConfig):
+            classifier.calibrate = self.calibrate
+            validation = None if held is None else held.as_validation()
             body, classifier = tune_fully(
-                body, classifier, texts, labels, self.tune, validation=validation, sample_weight=sample_weight, **tuning
+                body,
+                classifier,
+                given.texts,
+                given.labels,
+                self.tune,
+                validation=validation,
+                sample_weight=given.weight,
+                **tuning,
             )
         self.body_, self.classifier_, self.classes_ = body, classifier, classifier.classes_
         return self
@@ -140,24 +170,14 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         classifier._check_settings()
         return classifier
 
-    def _hold_out(
-        self,
-        texts: Sequence[str],
-        labels: ArrayLike,
-        sample_weight: ArrayLike | None,
-        groups: Sequence[Hashable] | NDArray[Any] | None,
-    ) -> tuple[list[str], NDArray[Any], NDArray[Any] | None, NDArray[Any], tuple[list[str], NDArray[Any]] | None]:
-        """The training side with its weights, and the validation side if there is one, as the head's own split."""
-        sentences, column = checked_texts(texts), np.asarray(labels)
-        if column.shape != (len(sentences),):
-            raise InputError(f"labels have shape {column.shape}; there are {len(sentences)} sentences")
-        weight = None if sample_weight is None else np.asarray(sample_weight)
-        codes = np.unique(column, return_inverse=True)[1]
-        together = split_groups(sentences, groups)
-        kept, held = holdout_split(codes, self.validation_fraction, self.seed, together)
-        parts = [([sentences[row] for row in rows], column[rows]) for rows in (kept, held)]
-        weights = None if weight is None else weight[kept]
-        return *parts[0], weights, together[kept], parts[1] if len(held) else None
+    def _check_classes(self, given: LabelledTexts, held: LabelledTexts | None) -> NDArray[Any]:
+        """Return the classes of the training side, none of which is a surprise later on."""
+        check_saveable_labels(given.labels, rows=given.rows)
+        classes = np.unique(given.labels)
+        if held is not None:
+            class_numbers(held.labels, classes, UNKNOWN_TO_TRAINING)
+        warn_of_lookalikes(classes)
+        return classes
 
     def predict(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[Any]:
         """The most probable of `classes_` for each sentence, shape (n,)."""
@@ -284,16 +304,6 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
 
     def _embed(self, body: Body, texts: Sequence[str], progress: bool) -> NDArray[np.float32]:
         return body.encode(texts, progress=progress, cache=self.cache)
-
-
-def _counting(
-    texts: Sequence[str], labels: ArrayLike, sample_weight: ArrayLike | None
-) -> tuple[Sequence[str], ArrayLike]:
-    """The sentences and labels whose weight is not zero."""
-    if sample_weight is None:
-        return texts, labels
-    counts = np.flatnonzero(np.asarray(sample_weight) > 0)
-    return [texts[int(row)] for row in counts], np.asarray(labels)[counts]
 
 
 def _recorded_body(record: BodyRecord, model: Path, moved: str | None, device: str) -> Body:

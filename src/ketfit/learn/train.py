@@ -41,13 +41,24 @@ class Samples:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of the history. The validation figures are None if there is no validation share."""
+    """One row of the history. The validation figures are None if there is no validation share.
+
+    Attributes:
+        epoch: Counted from 0.
+        learning_rate: Of AdamW.
+        train_loss: Mean cross-entropy of the training samples, weighted by samples and classes.
+        validation_loss: The same of the validation samples.
+        validation_accuracy: Share of the validation samples that are predicted right, each counted once.
+        validation_weighted_accuracy: The share of their weight that is predicted right: sample weights times class
+            weights. Without weights it is `validation_accuracy`. Also None in the checkpoints of earlier versions.
+    """
 
     epoch: int
     learning_rate: float
     train_loss: float
     validation_loss: float | None
     validation_accuracy: float | None
+    validation_weighted_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,9 +81,9 @@ def train(
 ) -> TrainResult:
     """Train `module` in place by AdamW on weighted cross-entropy, and leave it with the weights of the best epoch.
 
-    The best epoch is chosen on the validation samples by `config.selection`, the first of equals; without validation
-    samples it is the last one. The same arguments give the same result, and so does a run that was interrupted and
-    is called again with its checkpoint.
+    The best epoch is chosen on the validation samples by `config.selection`, the first of equals, and both figures that
+    it can name are weighted; without validation samples it is the last one. The same arguments give the same result,
+    and so does a run that was interrupted and is called again with its checkpoint.
 
     Args:
         module: Maps (batch, embedding_dim) to logits (batch, n_classes).
@@ -106,8 +117,9 @@ def train(
                 _batches(loaded, config.batch_size, seed, epoch, lengths), rate, len(loaded), bar
             )
             module.eval()
-            loss, accuracy = (None, None) if held is None else evaluate(module, held, config.batch_size)
-            run.record(Epoch(epoch, rate, train_loss, loss, accuracy))
+            figures = (None, None, None) if held is None else evaluate(module, held, config.batch_size)
+            loss = figures[0]
+            run.record(Epoch(epoch, rate, train_loss, *figures))
             if checkpoint is not None:
                 run.save(checkpoint)
             shown = train_loss if loss is None else loss
@@ -126,12 +138,13 @@ def train(
     return TrainResult(tuple(run.history), run.best_epoch)
 
 
-def evaluate(module: nn.Module, samples: Samples, batch_size: int) -> tuple[float, float]:
-    """Weighted mean cross-entropy and weighted accuracy of `module` on `samples`."""
+def evaluate(module: nn.Module, samples: Samples, batch_size: int) -> tuple[float, float, float]:
+    """Return the weighted mean cross-entropy, the accuracy and the weighted accuracy of `module` on `samples`."""
     logits = predict_logits(module, samples.x, batch_size)
     share = samples.weight / samples.weight.sum()
     loss = (share * nn.functional.cross_entropy(logits, samples.y, reduction="none")).sum()
-    return loss.item(), (share * (logits.argmax(dim=1) == samples.y)).sum().item()
+    right = logits.argmax(dim=1) == samples.y
+    return loss.item(), right.double().mean().item(), (share * right).sum().item()
 
 
 @torch.no_grad()
@@ -328,8 +341,15 @@ def _is_better(row: Epoch, best: Epoch, selection: str) -> bool:
         return True
     if selection == "loss":
         return row.validation_loss < best.validation_loss
-    assert row.validation_accuracy is not None and best.validation_accuracy is not None
-    return row.validation_accuracy > best.validation_accuracy
+    return _selected_accuracy(row) > _selected_accuracy(best)
+
+
+def _selected_accuracy(row: Epoch) -> float:
+    """Return the weighted accuracy; checkpoints of earlier versions have it as `validation_accuracy`."""
+    weighted = row.validation_weighted_accuracy
+    figure = row.validation_accuracy if weighted is None else weighted
+    assert figure is not None
+    return figure
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

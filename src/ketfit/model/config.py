@@ -168,7 +168,8 @@ class HeadConfig(Config):
 
         A reference amplitude gives the encoder's quadratic form its linear and constant terms; a deep, all-to-all
         encoder makes up for what one product of rotations cannot reach. It was chosen by validation loss on three
-        few-shot draws of SST-2 with a 768-d body. Two classes are read from one qubit, k classes from k qubits.
+        few-shot draws of SST-2 with a 768-d body. Two classes are read from one qubit, k classes from k qubits, or from
+        all of them if there are fewer.
 
         Each further class needs a direction of the embedding to itself: for more than two the encoder is deeper, and
         its qubits also go straight into the linear layer (``studies/heads.py`` on TREC, by validation loss).
@@ -205,6 +206,11 @@ class HeadConfig(Config):
     def qpu_qubits(self) -> int:
         """Width of the QPU circuit: the encoders side by side, or one encoder's width if they are averaged."""
         return self.n_qubits * self.n_encoders if self.merge == "concat" else self.n_qubits
+
+    @property
+    def n_readouts(self) -> int:
+        """Return how many numbers go into the linear layer: measured qubits, and those of the skip connection."""
+        return self.n_measured + (self.qpu_qubits if self.skip_connection else 0)
 
     def count_angles(self, tied: bool | None = None) -> tuple[int, int]:
         """Trained angles of all encoders and of the QPU circuit, without building them; `tied` as `tie_reuploads`."""
@@ -243,7 +249,10 @@ class TrainConfig(Config):
         Literal["constant", "cosine"], Field(description="Learning rate over the epochs; cosine falls towards zero")
     ] = "constant"
     selection: Annotated[
-        Literal["loss", "accuracy"], Field(description="What the best epoch is chosen by, on the validation share")
+        Literal["loss", "accuracy"],
+        Field(
+            description="What the best epoch is chosen by, on the validation share; both are weighted as samples are"
+        ),
     ] = "loss"
     patience: Annotated[
         Positive | None, Field(description="Stop after so many epochs without a new best; None never stops early")

@@ -74,8 +74,7 @@ class QuantumHead(nn.Module):
         self.weights = nn.Parameter(initial_angles(self.circuit.n_weights, generator=generator))
         scale = torch.tensor(config.angle_scale, dtype=torch.float64)  # rounded once, to the head's own dtype
         self.angle_scale = nn.Parameter(scale, requires_grad=config.train_angle_scale)
-        features = config.n_measured + (config.qpu_qubits if config.skip_connection else 0)
-        self.linear = seeded_linear(features, n_classes, generator)
+        self.linear = seeded_linear(config.n_readouts, n_classes, generator)
         self.generator: torch.Generator | None = None
         """Source of shots and trajectories; None is torch's default one."""
         self.to(dtype)

@@ -34,7 +34,7 @@ def draw_overview(head: HeadConfig, embedding_dim: int, n_classes: int) -> str:
     embedding_dim = as_integer(embedding_dim, "embedding_dim", minimum=1)
     n_classes = as_integer(n_classes, "n_classes", minimum=1)
     encoders, qpu = head.count_angles()
-    linear_inputs = head.n_measured + (head.qpu_qubits if head.skip_connection else 0)
+    linear_inputs = head.n_readouts
     linear = (linear_inputs + 1) * n_classes
     label = (
         f"Embedding of {embedding_dim} numbers, {_many(head.n_encoders, 'encoder')}, "

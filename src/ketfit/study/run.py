@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import socket
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -17,8 +18,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ketfit.console import say
+from ketfit.errors import ConfigWarning
 from ketfit.learn.body import Body, load_body
+from ketfit.learn.classical import RAISE_HIDDEN
+from ketfit.learn.classifier import readout_advice
 from ketfit.learn.data import Dataset, Split, few_shot_split, load_dataset
+from ketfit.learn.estimator import too_few_numbers
+from ketfit.model.config import HeadConfig
 from ketfit.model.tuning import ContrastiveConfig, FullConfig
 from ketfit.study.executors import Arrays, Executor, Work
 from ketfit.study.expand import BodyFacts, DataFacts, expand
@@ -77,6 +83,7 @@ def run_study(
     bodies = {body.label: load_body(body.name, revision=body.revision, dtype=body.dtype) for body in plan.bodies}
     facts = {name: BodyFacts(fingerprint=body.fingerprint, dimension=body.dimension) for name, body in bodies.items()}
     tasks = expand(plan, data, facts)
+    _warn(tasks, data, facts)
     shared = _Shared(plan, dataset, bodies, tasks)
     with RowsFile(folder) as rows:
         StudyRecord.of(
@@ -88,6 +95,22 @@ def run_study(
         execute(rows, executor, apart, shared.arrays, progress)
         shared.train_together(rows, [task for task in wanted if shared.is_together(task)], folder, progress)
         return count(tasks, rows.rows, ran=len(wanted))
+
+
+def _warn(tasks: Iterable[Task], data: DataFacts, bodies: Mapping[str, BodyFacts]) -> None:
+    """Say once for each head and body what every fit of its tasks would say."""
+    told = set()
+    for task in tasks:
+        head, advice = task.config["head"], ""
+        if head["kind"] == "quantum":
+            shape = HeadConfig.from_mapping(head["settings"])
+            advice = readout_advice(shape, bodies[task.body].dimension, data.n_classes)
+        elif head["kind"] == "mlp" and head["settings"]["hidden"]:
+            advice = too_few_numbers(head["settings"]["hidden"], data.n_classes, RAISE_HIDDEN)
+        if advice:
+            told.add(f"head {task.head!r} on {task.body}: {advice}")
+    for message in sorted(told):
+        warnings.warn(message, ConfigWarning, stacklevel=3)
 
 
 def count(tasks: Iterable[Any], rows: Mapping[str, Row], ran: int = 0) -> Progressed:

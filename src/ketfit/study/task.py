@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import log_loss
 from threadpoolctl import ThreadpoolController
 
-from ketfit.errors import KetFitError, TrainingError
+from ketfit.errors import ConfigWarning, KetFitError, TrainingError
 from ketfit.learn.classical import LogisticRegressionHead, MLPHead, ProjectedLogisticRegressionHead, SVCHead
 from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.learn.compare import Head
@@ -148,7 +149,9 @@ def fit_tries(config: Mapping[str, Any], train: Part, validation: Part) -> Fitte
         start = time.perf_counter()
         head = build_head(config, value)
         try:
-            head.fit(*train, validation=validation)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConfigWarning)  # the driver has said it, once for all tasks
+                head.fit(*train, validation=validation)
             loss, accuracy = validate(head, *validation)
         except TrainingError as error:
             tries.append({"value": value, "error": str(error)})
