@@ -258,9 +258,9 @@ def matching_hidden_units(n_parameters: int, embedding_dim: int, n_classes: int)
     It has hidden (embedding_dim + 1) + (hidden + 1) n_classes of them.
 
     Raises:
-        ConfigError: a number is not an integer, or less than 1.
+        ConfigError: a number is not an integer, or a width or number of classes less than 1.
     """
-    n_parameters = as_integer(n_parameters, "match_parameters", minimum=1)
+    n_parameters = as_integer(n_parameters, "match_parameters")
     embedding_dim = as_integer(embedding_dim, "embedding_dim", minimum=1)
     n_classes = as_integer(n_classes, "n_classes", minimum=1)
     return max(1, round((n_parameters - n_classes) / (embedding_dim + 1 + n_classes)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import Literal, NamedTuple
 
@@ -154,7 +155,7 @@ def expectation_and_gradients(
     if wrt is not None:
         wanted = _check_wrt(wrt, wanted)
     if cotangent is None:
-        cotangent = weights.new_ones(batch, len(measured))
+        cotangent = _ones(batch, len(measured), weights.dtype, weights.device)
     else:
         check_tensor("cotangent", cotangent, weights, len(measured), dimensions=2)
         if len(cotangent) != batch:
@@ -164,6 +165,12 @@ def expectation_and_gradients(
             circuit, measured, weights, inputs, initial, batch, cotangent, wanted, engine
         )
     )
+
+
+@lru_cache(maxsize=8)  # making them takes a tenth of a small circuit's time; nobody writes to them
+@torch.inference_mode(False)
+def _ones(batch: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.ones(batch, columns, dtype=dtype, device=device)
 
 
 def _check_wrt(wrt: Sequence[str], given: tuple[bool, bool, bool]) -> tuple[bool, bool, bool]:
