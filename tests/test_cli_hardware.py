@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,30 @@ def test_a_plan_says_that_a_simulator_costs_nothing(
     )
     assert code == 0
     assert ("costs nothing" in err) == (backend == "simulator:ionq-forte")  # the other has no price at all
+
+
+def test_check_leaves_the_current_folder_as_it_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_json(capsys, "hardware", "check", "simulator")["passed"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_backend_of_a_module_in_the_current_folder_runs_from_plan_to_fetch(
+    capsys: pytest.CaptureFixture[str], model: Path, data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine_of_the_command.py").write_text(
+        "from ketfit.hardware.simulator import Simulator\n\n\n"
+        "def make(folder, seed, **options):\n"
+        '    return Simulator(folder / "jobs", seed=seed, name="mine", **options)\n'
+    )
+    own = ("--backend", "mine_of_the_command:make")
+    run_json(capsys, "hardware", "plan", model, data, "-o", "run", *own, "--option", "max_circuits=5", "--first", 6)
+    code, _, err = run(capsys, "hardware", "submit", "run")
+    assert code == 2
+    assert "name it again with --backend" in err
+    run_json(capsys, "hardware", "submit", "run", *own)
+    assert len(run_json(capsys, "hardware", "fetch", "run", *own)["predictions"]) == 6
+    sys.modules.pop("mine_of_the_command")

@@ -81,3 +81,23 @@ def test_odd_value_of_an_option_is_refused_by_name_or_taken(
         else:
             assert not {"Infinity", "NaN"} & set(re.findall(r"\w+", out)), told
             json.loads(out)
+
+
+@pytest.mark.parametrize("command", ["submit", "status", "fetch", "cancel", "check"])
+@pytest.mark.parametrize("value", ["", "nowhere", "9" * 5000, "inf"])
+def test_odd_run_or_backend_is_refused_and_makes_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, value: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "hardware", command, value)
+    assert code == (2 if command == "check" or not value else 1) and "nobody foresaw" not in err
+    assert ("is empty" in err or "unknown backend ''" in err) if not value else value in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("given", [("a=1", "a=2"), ("a",), ("=1",), ("max_circuits=inf",), ("nothing=1",), ("seed=1",)])
+def test_odd_option_of_a_backend_is_refused_by_name(capsys: pytest.CaptureFixture[str], given: tuple[str, ...]) -> None:
+    options = [word for option in given for word in ("--option", option)]
+    code, _, err = run(capsys, "hardware", "check", "simulator", *options)
+    assert code == 2
+    assert given[0].partition("=")[0] in err

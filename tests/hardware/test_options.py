@@ -23,8 +23,10 @@ from ketfit.hardware.cost import estimate, load_device
 from ketfit.hardware.fake import Fake
 from ketfit.hardware.ledger import read_account
 from ketfit.hardware.named import OPTIONS, load_backend
-from ketfit.hardware.plan import plan_run
+from ketfit.hardware.patience import Patience
+from ketfit.hardware.plan import plan_run, write_plan
 from ketfit.hardware.qiskit import QiskitBackend, our_counts
+from ketfit.hardware.run import fetch_run, submit_run
 from ketfit.hardware.session import Budget, Session
 from ketfit.hardware.simulator import Simulator
 from ketfit.simulate.noise import NoiseConfig
@@ -267,3 +269,31 @@ def test_name_that_is_no_backend_is_refused_with_what_is_wrong(own: Path, tmp_pa
     with pytest.raises(ConfigError, match=told):
         load_backend(name, tmp_path, own_code=True)
     assert "broken_of_the_tests" not in sys.modules
+
+
+@pytest.mark.parametrize("integer", INTEGERS)
+def test_options_by_name_take_integers_of_any_kind_and_a_plan_writes_them(tmp_path: Path, integer: Any) -> None:
+    options = {"max_circuits": integer(4), "trajectories": integer(2)}
+    backend = load_backend("simulator:noise.toml", tmp_path, options, seed=integer(1))
+    labels = np.array(["good"] * 12) if integer is np.int64 else None
+    made = plan_run(
+        classifier(),
+        embeddings(),
+        backend,
+        name="simulator:noise.toml",
+        options=options,
+        labels=labels,
+        seed=integer(1),
+    )
+    write_plan(tmp_path, made)
+    submit_run(tmp_path)
+    assert len(fetch_run(tmp_path)["predictions"]) == 12
+
+
+@pytest.mark.parametrize("name", ["deadline_s", "first_s", "longest_s"])
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0])
+def test_seconds_that_end_never_are_refused(name: str, seconds: float) -> None:
+    with pytest.raises(ConfigError, match=name):
+        Patience(**{name: seconds})
+    with pytest.raises(ConfigError, match="wait_s"):
+        Patience().wait_until(lambda: False, -abs(seconds))

@@ -188,7 +188,7 @@ class Description:
     keeps_qubits: bool = False
 
     def __post_init__(self) -> None:
-        check_scalars(self.options)
+        object.__setattr__(self, "options", plain_options(self.options))
         if not 0 <= self.settles_after_s < math.inf:
             raise ConfigError(f"settles_after_s={self.settles_after_s!r}: it must be a finite number of at least 0")
 
@@ -288,15 +288,25 @@ def check_range(value: Any, name: str, least: int, most: int | None, owner: str)
     return number
 
 
-def check_scalars(options: Mapping[str, Any]) -> None:
-    """Refuse options that could not be written down as JSON and read again.
+def plain_options(options: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Return options as JSON holds them, integers of any kind as Python's own.
 
     Raises:
-        ConfigError: naming the option.
+        ConfigError: an option is neither a string, a finite number, a boolean nor None.
     """
+    plain: dict[str, Scalar] = {}
     for name, value in options.items():
-        if not isinstance(value, get_args(Scalar)) or (isinstance(value, float) and not math.isfinite(value)):
-            raise ConfigError(f"option {name}={value!r}: it must be a string, a finite number, true or false")
+        refusal = f"option {name}={value!r}: it must be a string, a finite number, true or false"
+        if isinstance(value, get_args(Scalar)):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(refusal)
+            plain[name] = value
+            continue
+        try:
+            plain[name] = as_integer(value, name)
+        except ConfigError:
+            raise ConfigError(refusal) from None
+    return plain
 
 
 def options_key(description: Description) -> dict[str, Any]:

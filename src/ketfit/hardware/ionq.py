@@ -6,6 +6,7 @@ from ``IONQ_API_URL`` if that is set.
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 import zlib
@@ -229,7 +230,7 @@ class IonQBackend:
         Each circuit is taken as a job of its own, with IonQ's minimum, which is the most that a batch can cost.
 
         Raises:
-            UnknownStatusError: the answer has no price.
+            UnknownStatusError: the answer has no finite price.
         """
         price, seconds, currency = 0.0, 0.0, ""
         for kind, count in Counter(gates).items():
@@ -240,6 +241,8 @@ class IonQBackend:
                 currency = str(said["cost_unit"]).upper()
             except (KeyError, TypeError, ValueError) as error:
                 raise UnknownStatusError(f"IonQ's estimate has no {error}; it reads {said}") from None
+        if not math.isfinite(price + seconds):
+            raise UnknownStatusError(f"IonQ's estimate is not finite: {price} {currency}, {seconds} s")
         return Cost(
             circuits=len(gates),
             shots=shots * len(gates),

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from ketfit.errors import ConfigError, KetFitError
-from ketfit.hardware.backend import Backend, Description, Scalar, check_scalars
+from ketfit.hardware.backend import Backend, Description, Scalar, plain_options
 from ketfit.hardware.cost import DeviceCost
 from ketfit.hardware.simulator import Simulator
 from ketfit.integers import as_integer
@@ -55,8 +55,7 @@ def load_backend(
         MissingExtraError: it needs a package that is not installed.
     """
     kind, _, rest = name.partition(":")
-    given = dict(options or {})
-    check_scalars(given)
+    given = plain_options(options or {})
     seed = as_integer(seed, "seed", minimum=0)
     if kind in OPTIONS:
         unknown = sorted(given.keys() - OPTIONS[kind])

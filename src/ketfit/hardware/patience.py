@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ketfit.errors import BackendTimeoutError, RateLimitError, TransientError
+from ketfit.errors import BackendTimeoutError, ConfigError, RateLimitError, TransientError
 
 T = TypeVar("T")
 
@@ -22,6 +23,9 @@ class Patience:
         longest_s: The longest pause.
         sleep: Waits so many seconds.
         clock: Seconds from any start.
+
+    Raises:
+        ConfigError: a number of seconds is negative or not finite, or a pause is 0.
     """
 
     deadline_s: float = 120.0
@@ -29,6 +33,11 @@ class Patience:
     longest_s: float = 15.0
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        for name, least in (("deadline_s", 0.0), ("first_s", 1e-9), ("longest_s", 1e-9)):
+            if not least <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name}={getattr(self, name)!r}: it must be a finite number of at least {least:g}")
 
     def ask(self, question: Callable[[], T], what: str) -> T:
         """The answer to a question that changes nothing, however often it is asked.
@@ -55,7 +64,13 @@ class Patience:
             pause = min(2 * pause, self.longest_s)
 
     def wait_until(self, is_done: Callable[[], bool], seconds: float) -> bool:
-        """Look again and again, for so many seconds, whether something is done; whether it is."""
+        """Look again and again, for so many seconds, whether something is done; whether it is.
+
+        Raises:
+            ConfigError: the seconds are negative or no number.
+        """
+        if not seconds >= 0:
+            raise ConfigError(f"wait_s={seconds!r}: it must be a number of seconds of at least 0")
         end, pause = self.clock() + seconds, self.first_s
         while not is_done():
             left = end - self.clock()

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,9 +20,9 @@ from ketfit.hardware.backend import (
     Description,
     Scalar,
     check_range,
-    check_scalars,
     check_submission,
     options_key,
+    plain_options,
 )
 from ketfit.hardware.cost import Cost, DeviceCost, estimate, load_device, read_device
 from ketfit.hardware.ledger import read_account
@@ -167,7 +168,7 @@ def plan_run(
     head, description = classifier.module_, backend.describe()
     shots = _check(description, shots, mitigation)
     seed, budget = as_integer(seed, "seed", minimum=0), Budget(money=max_cost)
-    check_scalars(options or {})
+    options = plain_options(options or {})
     tensors = _tensors(head, embeddings)
     sentences = len(tensors["z"])
     if labels is not None and len(labels) != sentences:
@@ -182,20 +183,20 @@ def plan_run(
         check_submission(description, batch, shots, "plan")
     chosen = device or load_device(description.device)
     gates = [each for batch in batches for each in backend.count_gates(batch)]
-    provider = (options or {}).get("mitigation") not in (None, "none")
+    provider = options.get("mitigation") not in (None, "none")
     cost = estimate(gates, shots, chosen, mitigated=provider)
     check_budget(budget, estimate([], shots, chosen), cost)
     plan = RunPlan(
         run_id=secrets.token_hex(6),
         backend=name,
-        options=dict(options or {}),
+        options=options,
         seed=seed,
         described=described,
         shots=shots,
         mitigation=tuple(mitigation),
         head=config,
         classes=classifier.classes_.tolist(),
-        labels=None if labels is None else list(labels),
+        labels=None if labels is None else [_plain_label(label) for label in labels],
         temperature=float(classifier.temperature_),
         sentences=sentences,
         distinct=len(once),
@@ -223,6 +224,11 @@ def _check(description: Description, shots: int, mitigation: Sequence[Mitigation
         )
     limits = description.limits
     return check_range(shots, "shots", limits.min_shots, limits.shots, description.name)
+
+
+def _plain_label(label: Any) -> Any:
+    """A label as JSON holds it: an array of labels has NumPy's scalars."""
+    return label.item() if isinstance(label, np.generic) else label
 
 
 def _tensors(head: QuantumHead, embeddings: Any) -> dict[str, Tensor]:

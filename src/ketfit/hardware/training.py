@@ -30,6 +30,7 @@ from ketfit.hardware.cost import Cost, DeviceCost
 from ketfit.hardware.patience import Patience
 from ketfit.hardware.readout import Linear, Measurement
 from ketfit.hardware.session import Budget, Session
+from ketfit.integers import as_integer
 from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.learn.data_sources import parse_json
 from ketfit.learn.files import write_file
@@ -142,6 +143,7 @@ def train_on_hardware(
         NotReadyError, BackendError, ResultError, UnresolvedIntentError: as in `Session.run`.
         InputError: a label that the head does not know.
     """
+    seed = as_integer(seed, "seed", minimum=0)
     run_id = _begin(folder, classifier, [(embeddings, labels), *filter(None, [validation])], backend, config, seed)
     budget = Budget(config.max_cost, config.max_circuits, config.max_shots)
     with Session(folder, backend, run_id, patience or Patience(), device, budget) as session:
