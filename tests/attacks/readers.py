@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ketfit.learn.data import load_dataset
-from ketfit.learn.tables import text_table
+from ketfit.learn.tables import encode_block, text_table
 from ketfit.model.config import FitConfig
 from ketfit.settings import read_toml
 from ketfit.study.plan import StudyPlan
@@ -23,6 +23,16 @@ def _data(format: Any) -> Reader:
         return load_dataset(_written(folder, f"data.{format}", content))
 
     return read
+
+
+def _table(format: Any) -> Reader:
+    def copy(folder: Path, content: bytes) -> Any:
+        """Read a table and write its rows with a column more."""
+        table = text_table(_written(folder, f"table.{format}", content), format)
+        target = "csv" if format == "lines" else format
+        return [encode_block(block, {"new": [1] * len(block)}, target, table.name) for block in table.blocks(7)]
+
+    return copy
 
 
 def _toml(read_file: Callable[[Path], Any]) -> Reader:
@@ -47,7 +57,7 @@ READERS: dict[str, Reader] = {
     "tsv": _data("tsv"),
     "jsonl": _data("jsonl"),
     "parquet": _data("parquet"),
-    "lines": lambda folder, content: list(text_table(_written(folder, "lines.txt", content)).blocks(7)),
+    **{f"{format} table": _table(format) for format in ("csv", "tsv", "jsonl", "parquet", "lines")},
     "toml": _toml(read_toml),
     "settings": _toml(FitConfig.from_toml),
     "plan": _toml(StudyPlan.read),
@@ -96,25 +106,29 @@ ROW = {
 }
 
 
-def parquet_bytes() -> bytes:
+def parquet_bytes(last: str | None = None) -> bytes:
     """A small Parquet file with the columns that are read and one that is not."""
     import pyarrow
     from pyarrow import parquet
 
     sink = io.BytesIO()
-    table = {"text": ["good", "bad", None], "label": [1, 0, 1], "more": [[1.5], [], [2.5]]}
+    table = {"text": ["good", "bad", last], "label": [1, 0, 1], "more": [[1.5], [], [2.5]]}
     parquet.write_table(pyarrow.table(table), sink)
     return sink.getvalue()
 
 
 def starts(study: bytes) -> dict[str, bytes]:
     """A content for each reader that it takes, or nearly; `study` is a ``study.json``."""
-    return {
+    tables = {
         "csv": b'text,label\n"a, ""b""",0\nc,1\n',
         "tsv": b'text\tlabel\na "b\t0\nc\t1\n',
         "jsonl": b'{"text": "a", "label": 0}\n{"label": 1, "text": "\\u00e9"}\n',
         "parquet": parquet_bytes(),
-        "lines": b"a\nb\r\n",
+    }
+    whole = {"lines": b"a\nb\r\n", "parquet": parquet_bytes("fair")}
+    return {
+        **tables,
+        **{f"{format} table": content for format, content in {**tables, **whole}.items()},
         "toml": SETTINGS,
         "settings": SETTINGS,
         "plan": PLAN,

@@ -137,7 +137,7 @@ def test_carriage_return_in_csv_is_quoted(tmp_path: Path) -> None:
 
 def test_field_longer_than_readers_of_csv_take_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("a" * (csv.field_size_limit() + 1) + "\n")
-    with pytest.raises(DataError, match=r"a field has 131073 characters, .* name a \.jsonl or \.parquet"):
+    with pytest.raises(DataError, match=r"a sentence has 131073 characters, .* name a \.jsonl or \.parquet"):
         through(text_table(tmp_path / "in.txt"), tmp_path / "out.csv")
     through(text_table(tmp_path / "in.txt"), tmp_path / "out.jsonl")
 

@@ -175,7 +175,21 @@ def test_a_bad_plan_leaves_no_folder(plan: StudyPlan, tmp_path: Path) -> None:
     many = plan.updated(data=plan.data.updated(per_label=100))
     with pytest.raises(DataError, match="lower per_label=100"):
         run_study(many, folder, Here(), command="test")
+    every = plan.updated(data=plan.data.updated(per_label=60))
+    with pytest.raises(DataError, match=r"data\.per_label=60 leaves no sentence of reviews\.tsv to test on; lower it"):
+        run_study(every, folder, Here(), command="test")
     assert not folder.exists()
+
+
+def test_a_plan_says_how_its_file_is_read(settings: dict[str, Any], sentences: Path, tmp_path: Path) -> None:
+    other = tmp_path / "reviews"
+    other.write_bytes(sentences.read_text().replace("\t", ";").encode("utf-16"))
+    read = {"source": str(other), "format": "csv", "encoding": "utf-16", "delimiter": ";"}
+    plan = StudyPlan.from_mapping({**settings, "seeds": 1, "data": {**settings["data"], **read}})
+    run_study(plan, tmp_path / "study", Here(), command="test")
+    same = StudyPlan.from_mapping({**settings, "seeds": 1})
+    run_study(same, tmp_path / "same", Here(), command="test")
+    assert bare(tmp_path / "study").keys() == bare(tmp_path / "same").keys()
 
 
 def test_a_driver_beside_another_is_refused(plan: StudyPlan, tmp_path: Path) -> None:

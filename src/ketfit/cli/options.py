@@ -93,8 +93,11 @@ def check_body(name: str, option: str = "--body", revision: str | None = None) -
         DataOptionError: with the option.
     """
     from ketfit.learn.body_sources import find_body
+    from ketfit.learn.data import text_fault
 
     with blamed_on(option, name):
+        if text_fault(name):  # a model records the name of its body
+            raise DataOptionError("the name is empty, or not valid Unicode")
         find_body(name, revision)
 
 

@@ -222,6 +222,8 @@ def _weight_fault(weight: object) -> str:
 
 
 def _half_pair(text: str) -> int | None:
+    if text.isascii():
+        return None
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -326,15 +326,20 @@ def json_rows(where: str, lines: Iterable[str], columns: Sequence[str]) -> Itera
 def _json_record(where: str, line: str) -> dict[str, Any]:
     if not line.strip():
         raise DataError(f"{where} is blank; remove it")
-    array = "; write the objects of an array one on each line, for example with jq -c '.[]'"
-    array = array if line.lstrip().startswith("[") else ""
     try:
         record = parse_json(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: malformed JSON: {error}{array}") from error
+        raise DataError(f"{where}: malformed JSON: {error}{_array_hint(line)}") from error
     if not isinstance(record, dict):
-        raise DataError(f'{where}: not a JSON object; write {{"text": ..., "label": ...}} on every line{array}')
+        raise DataError(
+            f'{where}: not a JSON object; write {{"text": ..., "label": ...}} on every line{_array_hint(line)}'
+        )
     return record
+
+
+def _array_hint(line: str) -> str:
+    array = line.lstrip().startswith("[")
+    return "; write the objects of an array one on each line, for example with jq -c '.[]'" if array else ""
 
 
 @contextmanager

@@ -97,7 +97,8 @@ class TextTable:
                 texts = []
                 for line, row, _ in some:
                     texts.append(row[self.text_column])
-                    self._check(f"line {line}", texts[-1])
+                    if fault := text_fault(texts[-1]):
+                        raise DataError(f"{self.name}, line {line}{fault}")
                 written = [text for _, _, text in some] if self.format == "jsonl" else None
                 yield Block(texts, [row for _, row, _ in some], written)
 
@@ -123,7 +124,8 @@ class TextTable:
             for table in _rebatched(batches, size, file.schema_arrow):
                 texts = table[self.text_column].to_pylist()
                 for place, text in enumerate(texts):
-                    self._check(f"row {done + place + 1}", text)
+                    if fault := text_fault(text):
+                        raise DataError(f"{self.name}, row {done + place + 1}{fault}")
                 done += len(texts)
                 yield Block(texts, table)
 
@@ -131,10 +133,6 @@ class TextTable:
     def name(self) -> str:
         """What the table is called in messages."""
         return source_name(self.path)
-
-    def _check(self, where: str, text: object) -> None:
-        if fault := text_fault(text):
-            raise DataError(f"{self.name}, {where}{fault}")
 
 
 def text_table(
@@ -224,12 +222,18 @@ def encode_block(block: Block, added: Columns, format: TableFormat, where: str, 
         if format == "parquet":
             return _parquet_part(rows, added, where)
         assert not isinstance(rows, pa.Table)
-        news = [dict(zip(added, new, strict=True)) for new in zip(*added.values(), strict=True)]
+        news = zip(*added.values(), strict=True)
         if format == "jsonl":
             lines = block.lines or [json.dumps(row, ensure_ascii=False) for row in rows]
-            return "".join(map(_extended, lines, news)).encode()
+            return "".join(
+                _extended(line, dict(zip(added, new, strict=True))) for line, new in zip(lines, news, strict=True)
+            ).encode()
+        if (longest := max(map(len, block.texts))) > csv.field_size_limit():  # readers of CSV would refuse it
+            raise DataError(
+                f"{where}: a sentence has {longest} characters, too many for {format}; name a .jsonl or .parquet"
+            )
         return _delimited(
-            [[*row.values(), *new.values()] for row, new in zip(rows, news, strict=True)], format, where, delimiter
+            [(*row.values(), *new) for row, new in zip(rows, news, strict=True)], format, where, delimiter
         )
     except UnicodeEncodeError as error:
         raise DataError(f"{where} has half of a surrogate pair in a column; repair it at its source") from error
@@ -331,21 +335,19 @@ def _rebatched(batches: Iterator[pa.RecordBatch], size: int, schema: pa.Schema) 
 
 
 def _delimited(rows: Sequence[Sequence[Any]], format: TableFormat, where: str, delimiter: str | None) -> bytes:
-    cells = [[str(value) for value in row] for row in rows]
-    longest = max(len(cell) for row in cells for cell in row)
-    if longest > csv.field_size_limit():  # most readers of CSV would refuse it
-        raise DataError(
-            f"{where}: a field has {longest} characters, more than {format} can hold; name a .jsonl or .parquet"
-        )
-    if format == "csv":
+    if format == "tsv":
+        text = "".join("\t".join(map(str, row)) + "\n" for row in rows)
+        if "\r" in text or text.count("\n") > len(rows) or text.count("\t") > sum(map(len, rows)) - len(rows):
+            raise DataError(f"{where}: TSV cannot hold a field with a tab or a line break; name a .csv or .jsonl")
+        return text.encode()
+    sink = io.StringIO(newline="")
+    dialect: dict[str, Any] = {"lineterminator": "\n", "delimiter": delimiter or ","}
+    csv.writer(sink, **dialect).writerows(rows)
+    if "\r" in sink.getvalue() or sink.getvalue().startswith("\ufeff"):
+        # The writer quotes a line feed, but no carriage return, which ends a line as well, and no byte order mark.
         sink = io.StringIO(newline="")
-        dialect: dict[str, Any] = {"lineterminator": "\n", "delimiter": delimiter or ","}
         plain, quoting = csv.writer(sink, **dialect), csv.writer(sink, quoting=csv.QUOTE_ALL, **dialect)
-        for row in cells:
-            # The writer quotes a line feed, but not a carriage return, which ends a line as well.
-            unsafe = row[0].startswith("\ufeff") or any("\r" in cell for cell in row)
+        for row in rows:
+            unsafe = str(row[0]).startswith("\ufeff") or any("\r" in str(cell) for cell in row)
             (quoting if unsafe else plain).writerow(row)
-        return sink.getvalue().encode()
-    if any(sign in cell for row in cells for cell in row for sign in "\t\n\r"):
-        raise DataError(f"{where}: TSV cannot hold a field with a tab or a line break; name a .csv or .jsonl")
-    return "".join("\t".join(row) + "\n" for row in cells).encode()
+    return sink.getvalue().encode()

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ketfit.console import say
-from ketfit.errors import ConfigWarning
+from ketfit.errors import ConfigWarning, DataOptionError
 from ketfit.learn.body import Body, load_body
 from ketfit.learn.classical import RAISE_HIDDEN
 from ketfit.learn.classifier import readout_advice
@@ -131,6 +131,10 @@ class _Shared:
         self.codes = np.array([codes[label] for label in dataset.labels], np.int64)
         keys = dict.fromkeys(map(_draw, tasks))
         self.splits: dict[DrawKey, Split] = {key: few_shot_split(dataset, *key) for key in keys}
+        if empty := [key for key, split in self.splits.items() if not len(split.test)]:
+            raise DataOptionError(
+                f"data.per_label={empty[0][0]} leaves no sentence of {dataset.name} to test on; lower it or add some"
+            )
         self.embeddings: dict[tuple[str, DrawKey | None], NDArray[np.float32]] = {}
 
     def draws(self) -> tuple[Draw, ...]:
