@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ketfit.cli.ending import interruptible
-from ketfit.cli.options import DataFormat, DataSplit, Encoding, LabelColumn, Model, TextColumn
+from ketfit.cli.options import DataFormat, DataSplit, Encoding, LabelColumn, Model, MovedBody, TextColumn
 from ketfit.console import say
 
 
@@ -27,6 +27,7 @@ def app(
     split: DataSplit = None,
     encoding: Encoding = "utf-8",
     data_format: DataFormat = None,
+    body: MovedBody = None,
 ) -> None:
     """Show a model in the browser: the path of a sentence through its circuit, under shots and noise.
 
@@ -41,7 +42,7 @@ def app(
         raise typer.BadParameter("--few-shot draws from --data; give that too")
     require_gradio()
     say(f"loading {model}")
-    classifier = TextClassifier.from_pretrained(model)
+    classifier = TextClassifier.from_pretrained(model, body=body)
     facts = _facts(model)
     classical = None
     if data is not None:

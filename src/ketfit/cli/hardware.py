@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ketfit.cli.options import AsJson, Data, DataFormat, DataSplit, Encoding, LabelColumn, Model, TextColumn
+from ketfit.cli.options import AsJson, Data, DataFormat, DataSplit, Encoding, LabelColumn, Model, MovedBody, TextColumn
 from ketfit.console import plain, print_report, say, two_columns
 from ketfit.errors import ConfigError
 
@@ -46,6 +46,7 @@ def plan(
     split: DataSplit = None,
     encoding: Encoding = "utf-8",
     data_format: DataFormat = None,
+    body: MovedBody = None,
     as_json: AsJson = False,
 ) -> None:
     """What a run takes: circuits, gates, shots, jobs, time, money. The encoders are computed here; nothing is sent."""
@@ -61,7 +62,7 @@ def plan(
     given = _options(options)
     machine = load_backend(backend, output, given, seed=seed, own_code=True)  # before the slow part: it may be missing
     say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
-    classifier = TextClassifier.from_pretrained(model)
+    classifier = TextClassifier.from_pretrained(model, body=body)
     classifier.check_labels(dataset.classes, dataset.name)
     embeddings = classifier.body_.encode(dataset.texts, progress=True)
     planned = plan_run(

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from ketfit.cli.options import AsJson, Data, DataFormat, DataSplit, Encoding, LabelColumn, Model, TextColumn
+from ketfit.cli.options import AsJson, Data, DataFormat, DataSplit, Encoding, LabelColumn, Model, MovedBody, TextColumn
 from ketfit.console import evaluation, print_report, say
 
 
@@ -30,6 +30,7 @@ def evaluate(
     split: DataSplit = None,
     encoding: Encoding = "utf-8",
     data_format: DataFormat = None,
+    body: MovedBody = None,
     as_json: AsJson = False,
 ) -> None:
     """Accuracy of a saved model on labelled sentences, over all and by class, exact or as a device would have it.
@@ -45,7 +46,7 @@ def evaluate(
     columns = {"text_column": text_column, "label_column": label_column}
     dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding)
     say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
-    classifier = TextClassifier.from_pretrained(model)
+    classifier = TextClassifier.from_pretrained(model, body=body)
     classifier.check_labels(dataset.classes, dataset.name)
     trained = classifier.classifier_.head_config_
     settings = {name: off if exact else getattr(trained, name) for name, off in MEASUREMENT.items()}

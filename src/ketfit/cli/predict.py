@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ketfit.cli.ending import interruptible
-from ketfit.cli.options import AsJson, Encoding, Model, TextColumn
+from ketfit.cli.options import AsJson, Encoding, Model, MovedBody, TextColumn
 from ketfit.console import plain, print_report, say, two_columns
 
 FileFormat = Literal["csv", "tsv", "jsonl", "parquet", "lines"]
@@ -36,6 +36,7 @@ def predict(
     data_format: Annotated[
         FileFormat | None, typer.Option("--format", help="Of an input without its suffix; lines: a sentence a line.")
     ] = None,
+    body: MovedBody = None,
     as_json: AsJson = False,
 ) -> None:
     """The label of each sentence, and the probability of each class.
@@ -49,11 +50,11 @@ def predict(
         raise typer.BadParameter("--output goes with --input FILE, which is read twice: save the sentences to a file")
     if output is not None:
         assert input_file is not None
-        _predict_file(model, input_file, output, text_column, encoding, data_format, as_json)
+        _predict_file(model, input_file, output, text_column, encoding, data_format, body, as_json)
         return
     sentences = texts if input_file is None else _sentences(input_file, text_column, encoding, data_format)
     assert sentences is not None
-    _predict_here(model, sentences, as_json)
+    _predict_here(model, sentences, body, as_json)
 
 
 def _predict_file(
@@ -63,6 +64,7 @@ def _predict_file(
     text_column: str,
     encoding: str,
     data_format: FileFormat | None,
+    body: str | None,
     as_json: bool,
 ) -> None:
     from ketfit.learn.scoring import parts_folder, score_file
@@ -71,7 +73,7 @@ def _predict_file(
 
     table = text_table(source, data_format, text_column, encoding)
     say(f"loading {model}")
-    classifier = TextClassifier.from_pretrained(model)
+    classifier = TextClassifier.from_pretrained(model, body=body)
     with interruptible(f"the parts so far are in {parts_folder(output)}: the same command goes on from there"):
         scored = score_file(classifier, table, output, progress=True)
     report = {"model": model, "input": str(source), "output": str(output), **asdict(scored)}
@@ -90,11 +92,11 @@ def _sentences(source: Path, text_column: str, encoding: str, data_format: FileF
     return [text for block in table.blocks(4096) for text in block.texts]
 
 
-def _predict_here(model: str, sentences: list[str], as_json: bool) -> None:
+def _predict_here(model: str, sentences: list[str], body: str | None, as_json: bool) -> None:
     from ketfit.learn.text import TextClassifier
 
     say(f"loading {model}")
-    classifier = TextClassifier.from_pretrained(model)
+    classifier = TextClassifier.from_pretrained(model, body=body)
     probabilities = classifier.predict_proba(sentences, progress=True)
     classes = classifier.classes_.tolist()
     predictions = [

@@ -153,6 +153,8 @@ def _fit_on(
 ) -> Dataset | None:
     """Fit on all sentences; or on `few_shot` of each label, and then the others are returned, to test on."""
     from ketfit.learn.data import few_shot_split
+    from ketfit.learn.text import check_pairs
+    from ketfit.model.tuning import ContrastiveConfig
 
     if few_shot is None:
         classifier.fit(dataset.texts, dataset.labels, checkpoint=checkpoint, progress=True)
@@ -160,6 +162,8 @@ def _fit_on(
     parts = few_shot_split(dataset, few_shot, classifier.validation_fraction, classifier.seed)
     train = dataset.take(parts.train)
     held = dataset.take(parts.validation) if len(parts.validation) else None
+    if held is not None and isinstance(classifier.tune, ContrastiveConfig):
+        check_pairs([*train.labels, *held.labels], train.labels)
     validation = None if held is None else (held.texts, held.labels)
     classifier.fit(train.texts, train.labels, validation=validation, checkpoint=checkpoint, progress=True)
     return dataset.take(parts.test)

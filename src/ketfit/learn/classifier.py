@@ -15,7 +15,7 @@ from typing_extensions import Self
 
 import ketfit
 from ketfit.errors import DataError, InputError
-from ketfit.learn.estimator import ClassWeight, TorchHeadClassifier
+from ketfit.learn.estimator import ClassWeight, RandomState, TorchHeadClassifier
 from ketfit.learn.files import fetch_model, load_model, save_model
 from ketfit.learn.hub import HubMixin
 from ketfit.learn.record import BodyRecord, ModelRecord
@@ -32,6 +32,9 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         head: The head's shape; None is `HeadConfig.recommended` for the data at hand.
         train: How to train; None is `TrainConfig()`.
         seed: Source of all chance: the validation share, the initial parameters, the order of the batches.
+        random_state: scikit-learn's name for the seed, by which ensembles such as `BaggingClassifier` give each member
+            its own. An integer takes the place of `seed`; a `numpy.random.RandomState` gives each fit another seed;
+            None leaves it to `seed`. The attribute ``seed_`` has the one that was used, and it is saved.
         validation_fraction: Share of what `fit` gets that is kept to choose the best epoch on.
         class_weight: Weights by label, "balanced", or None.
         device: A torch device.
@@ -54,8 +57,9 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         class_weight: ClassWeight = None,
         device: str = "cpu",
         calibrate: bool = False,
+        random_state: RandomState = None,
     ) -> None:
-        super().__init__(train, seed, validation_fraction, class_weight, device, calibrate)
+        super().__init__(train, seed, validation_fraction, class_weight, device, calibrate, random_state)
         self.head = head
 
     def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator, dtype: torch.dtype) -> QuantumHead:
@@ -86,7 +90,7 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         check_is_fitted(self, "module_")
         measured = copy.copy(self)
         measured.module_ = self.module_.with_measurement(**settings)
-        measured.module_.generator = torch_stream(self.seed, "shots")
+        measured.module_.generator = torch_stream(self.seed_, "shots")
         measured.head = measured.module_.config
         return measured
 
@@ -137,7 +141,7 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
             device=device,
             calibrate=record.temperature is not None,
         )
-        classifier.commit_ = None
+        classifier.commit_, classifier.seed_ = None, record.seed
         classifier.temperature_ = record.temperature or 1.0
         classifier.classes_ = np.array(record.classes)
         classifier.n_features_in_ = record.embedding_dim
@@ -157,7 +161,7 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         return {
             "ketfit_version": ketfit.__version__,
             "train": self.train_config_,
-            "seed": self.seed,
+            "seed": self.seed_,
             "validation_fraction": float(self.validation_fraction),
             "class_weight": [float(weight.get(label, 1)) for label in classes]
             if isinstance(weight, Mapping)

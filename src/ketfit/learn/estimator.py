@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,13 +22,17 @@ from typing_extensions import Self
 
 from ketfit.errors import ConfigError, DataError, InputError
 from ketfit.learn.data import holdout_split
+from ketfit.learn.device import available_device
 from ketfit.learn.measures import fit_temperature
 from ketfit.learn.train import Samples, predict_logits, train
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.seeds import torch_stream
+from ketfit.seeds import chosen_seed, torch_stream
 from ketfit.settings import Config
 
 ClassWeight = Mapping[Any, float] | Literal["balanced"] | None
+RandomState = int | np.random.RandomState | None
+Keys = tuple[NDArray[np.str_], NDArray[np.str_] | None]
+"""What identifies the sentences that embeddings and validation embeddings were computed from; see `Samples`."""
 FLOATS = [np.float64, np.float32]
 
 
@@ -72,7 +78,9 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
 
     Attributes after `fit`: ``classes_``, ``module_``, ``history_`` (rows, see `Epoch`), ``best_epoch_``,
     ``n_parameters_``, ``train_size_``, ``validation_size_``, ``n_features_in_``, ``class_weights_``,
-    ``temperature_``.
+    ``temperature_``, ``seed_`` (the seed that was used).
+
+    A pickle of a head on a GPU comes back on the CPU, with a UserWarning, where there is no such GPU.
     """
 
     def __init__(
@@ -83,6 +91,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         class_weight: ClassWeight = None,
         device: str = "cpu",
         calibrate: bool = False,
+        random_state: RandomState = None,
     ) -> None:
         self.train = train
         self.seed = seed
@@ -90,6 +99,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         self.class_weight = class_weight
         self.device = device
         self.calibrate = calibrate
+        self.random_state = random_state
 
     @abstractmethod
     def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator, dtype: torch.dtype) -> nn.Module:
@@ -144,8 +154,10 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         validation: tuple[ArrayLike, ArrayLike] | None,
         checkpoint: str | Path | None,
         progress: bool,
+        keys: Keys | None = None,
     ) -> Self:
         self._check_settings()
+        seed = chosen_seed(self.random_state, self.seed)
         if not 0 <= self.validation_fraction < 1:
             raise ConfigError(f"validation_fraction={self.validation_fraction!r}: it goes from 0 to below 1")
         x, labels = self._checked(X, y, reset=True)
@@ -166,24 +178,43 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         of_class = self._class_weights(labels, codes)
         weight = weight * of_class[codes]
         dtype = torch.from_numpy(x[:0]).dtype
-        module = self._build(x.shape[1], len(classes), torch_stream(self.seed, "init"), dtype)
+        module = self._build(x.shape[1], len(classes), torch_stream(seed, "init"), dtype)
         module.to(device=self.device, dtype=dtype)
+        names, held_names = (None, None) if keys is None else keys
+        names = None if names is None else names[counts]
         if validation is None:
-            kept, held_out = holdout_split(codes, self.validation_fraction, self.seed, groups)
-            samples, held = (_samples(module, x[i], codes[i], weight[i]) for i in (kept, held_out))
+            kept, held_out = holdout_split(codes, self.validation_fraction, seed, groups)
+            samples, held = (
+                _samples(module, x[i], codes[i], weight[i], None if names is None else names[i])
+                for i in (kept, held_out)
+            )
         else:
-            samples, held = _samples(module, x, codes, weight), self._validation(module, classes, of_class, *validation)
+            samples = _samples(module, x, codes, weight, names)
+            held = replace(self._validation(module, classes, of_class, *validation), keys=_as_keys(held_names))
         config = self.train or TrainConfig()
         file = None if checkpoint is None else Path(checkpoint)
         result = train(
-            module, samples, held if len(held) else None, config, seed=self.seed, checkpoint=file, progress=progress
+            module, samples, held if len(held) else None, config, seed=seed, checkpoint=file, progress=progress
         )
         self.classes_, self.module_, self.train_config_ = classes, module, config
-        self.class_weights_ = of_class
+        self.class_weights_, self.seed_ = of_class, seed
         self.history_, self.best_epoch_ = result.history, result.best_epoch
         self.train_size_, self.validation_size_ = len(samples), len(held)
         self.temperature_ = self._temperature(held) if self.calibrate else 1.0
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        device = _device_of(state.get("module_"))
+        if device == "cpu":
+            return state
+        return {**state, "module_": copy.deepcopy(state["module_"]).cpu(), "_device": device}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        device = state.get("_device", "cpu")
+        super().__setstate__({name: value for name, value in state.items() if name != "_device"})
+        if device != "cpu":
+            self.module_.to(available_device(device))
 
     def _temperature(self, held: Samples) -> float:
         if not len(held):
@@ -249,6 +280,11 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         return _samples(module, x, codes, of_class[codes])
 
 
+def _device_of(module: nn.Module | None) -> str:
+    parameter = None if module is None else next(module.parameters(), None)
+    return "cpu" if parameter is None else str(parameter.device)
+
+
 def _column(values: ArrayLike, name: str, length: int) -> NDArray[Any]:
     column = np.asarray(values)
     if column.shape != (length,):
@@ -256,9 +292,16 @@ def _column(values: ArrayLike, name: str, length: int) -> NDArray[Any]:
     return column
 
 
-def _samples(module: nn.Module, X: NDArray[Any], codes: NDArray[Any], weight: NDArray[Any]) -> Samples:
+def _samples(
+    module: nn.Module, X: NDArray[Any], codes: NDArray[Any], weight: NDArray[Any], keys: NDArray[np.str_] | None = None
+) -> Samples:
     x = _like(module, X)
-    return Samples(x, torch.as_tensor(codes, dtype=torch.int64, device=x.device), _like(module, weight))
+    y = torch.as_tensor(codes, dtype=torch.int64, device=x.device)
+    return Samples(x, y, _like(module, weight), _as_keys(keys))
+
+
+def _as_keys(keys: NDArray[np.str_] | None) -> tuple[str, ...] | None:
+    return None if keys is None else tuple(keys.tolist())
 
 
 def _like(module: nn.Module, array: NDArray[Any]) -> Tensor:

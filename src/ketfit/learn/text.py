@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,16 +18,21 @@ from typing_extensions import Self
 from ketfit.errors import BodyError, ConfigError, DataError, InputError, ModelFileError
 from ketfit.learn.body import Body, Tuning, checked_texts, load_body, load_files
 from ketfit.learn.body_sources import find_files
+from ketfit.learn.cache import is_folder
 from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.learn.data import duplicate_groups, holdout_split
 from ketfit.learn.end_to_end import tune_fully
-from ketfit.learn.estimator import ClassWeight, ConfiguredEstimator
+from ketfit.learn.estimator import ClassWeight, ConfiguredEstimator, RandomState
 from ketfit.learn.files import fetch_model, load_model, save_model
 from ketfit.learn.hub import HubMixin
 from ketfit.learn.record import BODY, BodyRecord, TunedRecord
+from ketfit.learn.tuned import check_files
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.encoder import slice_widths
 from ketfit.model.tuning import ContrastiveConfig, FullConfig, Precision, TuneConfig
+from ketfit.seeds import chosen_seed
+
+_ASK = "say where it is with body=... (--body for ketfit predict, evaluate, app and hardware plan)"
 
 
 class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: ignore[misc]
@@ -34,7 +40,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
 
     Args:
         body: A bundled body, a local folder, or a name on the Hub; see `load_body`.
-        head, train, seed, validation_fraction, class_weight, device, calibrate: As in `QuantumHeadClassifier`.
+        head, train, seed, validation_fraction, class_weight, device, calibrate, random_state: As in
+            `QuantumHeadClassifier`.
         revision: Branch, tag or commit of a body on the Hub.
         cache: Whether embeddings are kept on disk, so that no sentence is embedded twice.
         tune: How the body is tuned: `ContrastiveConfig`, `FullConfig`, or None to leave it frozen.
@@ -43,6 +50,9 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
     Attributes after `fit`: ``classes_``, ``body_`` (the tuned one), ``classifier_`` (the fitted
     `QuantumHeadClassifier`). After `from_pretrained` also ``commit_``, the commit of the Hub that model and record, and
     with them the body, were loaded from, or None for a folder.
+
+    It can be copied, pickled and dumped with joblib: a pickle names a frozen body and holds the files of a tuned one,
+    see `Body`.
     """
 
     commit_: str | None
@@ -61,6 +71,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         tune: TuneConfig | None = None,
         dtype: Precision = "float32",
         calibrate: bool = False,
+        random_state: RandomState = None,
     ) -> None:
         self.body = body
         self.head = head
@@ -74,6 +85,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         self.tune = tune
         self.dtype = dtype
         self.calibrate = calibrate
+        self.random_state = random_state
 
     def fit(
         self,
@@ -95,7 +107,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             labels: Strings or integers, as many.
             sample_weight: As in `QuantumHeadClassifier.fit`; contrastive tuning only knows whether it is zero.
             validation: Sentences and labels to validate on, in place of a share of `texts`.
-            checkpoint: A file written after every epoch; the same call resumes from it. The tuning of the body has
+            checkpoint: A file written after every epoch; the same call resumes from it, also with an emptied cache. One
+                of other sentences, labels, weights, settings or of another body is refused. The tuning of the body has
                 one of its own beside it, with ``.tuning`` behind its name.
             progress: Show bars on stderr.
 
@@ -103,7 +116,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             InputError: a sentence is empty or not a string.
             BodyError: the body cannot be had.
             InsufficientMemoryError: there is too little memory to tune the body.
-            DataError, ConfigError, ValueError: as in `QuantumHeadClassifier.fit`.
+            DataError, ConfigError, ValueError: as in `QuantumHeadClassifier.fit`; DataError also if validation leaves
+                contrastive tuning one sentence of a label.
         """
         classifier = self._head()
         body = load_body(self.body, revision=self.revision, device=self.device, dtype=self.dtype)
@@ -111,17 +125,19 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         shown: dict[str, Any] = {"progress": progress}
         tuning = {**shown, "checkpoint": None if checkpoint is None else Path(f"{checkpoint}.tuning")}
         if self.tune is not None and validation is None:
-            texts, labels, sample_weight, validation = self._hold_out(texts, labels, sample_weight)
+            given = texts, labels, sample_weight
+            texts, labels, sample_weight, validation = self._hold_out(*given, classifier.seed)
+            if isinstance(self.tune, ContrastiveConfig):
+                check_pairs(_counting(*given)[1], _counting(texts, labels, sample_weight)[1])
         if isinstance(self.tune, ContrastiveConfig):
             from ketfit.learn.contrastive import tune_body  # the trainer takes seconds to import
 
-            body = tune_body(body, *_counting(texts, labels, sample_weight), self.tune, seed=self.seed, **tuning)
+            body = tune_body(body, *_counting(texts, labels, sample_weight), self.tune, seed=classifier.seed, **tuning)
         embeddings = self._embed(body, texts, progress)
         held = None if validation is None else (self._embed(body, validation[0], progress), validation[1])
+        keys = _keys(body, texts), None if validation is None else _keys(body, validation[0])
         groups = duplicate_groups(texts)
-        classifier.fit(
-            embeddings, labels, sample_weight, groups=groups, validation=held, checkpoint=checkpoint, **shown
-        )
+        classifier._fit(embeddings, labels, sample_weight, groups, held, checkpoint, progress, keys)
         if isinstance(self.tune, FullConfig):
             body, classifier = tune_fully(
                 body, classifier, texts, labels, self.tune, validation=validation, sample_weight=sample_weight, **tuning
@@ -136,10 +152,11 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         settings = {name: getattr(self, name) for name in QuantumHeadClassifier._get_param_names()}
         classifier = QuantumHeadClassifier(**settings)
         classifier._check_settings()
-        return classifier
+        # Asked once: a RandomState gives another seed each time.
+        return classifier.set_params(seed=chosen_seed(self.random_state, self.seed), random_state=None)
 
     def _hold_out(
-        self, texts: Sequence[str], labels: ArrayLike, sample_weight: ArrayLike | None
+        self, texts: Sequence[str], labels: ArrayLike, sample_weight: ArrayLike | None, seed: int
     ) -> tuple[list[str], NDArray[Any], NDArray[Any] | None, tuple[list[str], NDArray[Any]] | None]:
         """The training side with its weights, and the validation side if there is one, as the head's own split."""
         sentences, column = checked_texts(texts), np.asarray(labels)
@@ -147,7 +164,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             raise InputError(f"labels have shape {column.shape}; there are {len(sentences)} sentences")
         weight = None if sample_weight is None else np.asarray(sample_weight)
         codes = np.unique(column, return_inverse=True)[1]
-        kept, held = holdout_split(codes, self.validation_fraction, self.seed, duplicate_groups(sentences))
+        kept, held = holdout_split(codes, self.validation_fraction, seed, duplicate_groups(sentences))
         parts = [([sentences[row] for row in rows], column[rows]) for rows in (kept, held)]
         return *parts[0], None if weight is None else weight[kept], parts[1] if len(held) else None
 
@@ -202,6 +219,9 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         Args:
             folder, data, metrics: As in `QuantumHeadClassifier.save_pretrained`, and so are the errors.
             with_body: Put a frozen body into the folder too, which can then move to a machine that lacks it.
+
+        Raises:
+            BodyError: the files of a body that goes into the folder were removed or changed since it was loaded.
         """
         check_is_fitted(self, "classifier_")
         body, tuning = self.body_, self.body_.tuning
@@ -217,8 +237,11 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             if tuning is None
             else TunedRecord(fingerprint=body.fingerprint, settings=tuning.settings, seed=tuning.seed),
         )
+        carried = body.folder if with_body or tuning is not None else None
+        if carried is not None:
+            check_files(body)
         facts = self.classifier_._facts(data, metrics, record)
-        save_model(folder, self.classifier_.module_, facts, body.folder if with_body or tuning is not None else None)
+        save_model(folder, self.classifier_.module_, facts, carried)
 
     def _save_for_hub(self, folder: Path, data: str | None, metrics: Mapping[str, float] | None) -> None:
         self.save_pretrained(folder, data=data, metrics=metrics, with_body=self.body_.source == "local")
@@ -291,19 +314,47 @@ def _counting(
     return [texts[int(row)] for row in counts], np.asarray(labels)[counts]
 
 
+def check_pairs(given: ArrayLike, training: ArrayLike) -> None:
+    """Refuse labels of which validation has left contrastive tuning one sentence, and so no pair.
+
+    Args:
+        given: The labels of all sentences that count.
+        training: Those of the ones that tune.
+
+    Raises:
+        DataError: with the first such label.
+    """
+    names, counts = np.unique(np.asarray(training), return_counts=True)
+    for name in names[counts == 1]:
+        size = int((np.asarray(given) == name).sum())
+        if size > 1:
+            raise DataError(
+                f"validation took {size - 1} of the {size} sentences of label {name.item()!r}, and contrastive tuning "
+                "pairs two of one label; use validation_fraction=0, or more sentences of that label"
+            )
+
+
+def _keys(body: Body, texts: Sequence[str]) -> NDArray[np.str_]:
+    """What identifies each sentence and the body that embeds it, shape (n,)."""
+    made = f"{body.fingerprint} {body.dtype} ".encode()
+    return np.array([hashlib.sha256(made + text.encode()).hexdigest() for text in checked_texts(texts)], dtype=np.str_)
+
+
 def _recorded_body(record: BodyRecord, model: Path, moved: str | None, device: str) -> Body:
     """The body that a record names, from the model's own folder if it stands there, if it is that very one."""
     tuned, carried = record.tuned, moved is None and (model / BODY).is_dir()
     wanted = record.fingerprint if tuned is None else tuned.fingerprint
     if tuned is not None and moved is None and not carried:
-        raise BodyError(f"{model} lacks {BODY}, the folder of its tuned body; say where it is with body=...")
+        raise BodyError(f"{model} lacks {BODY}, the folder of its tuned body; {_ASK}")
     place = moved or (str(model / BODY) if carried else record.name)
+    if record.source == "local" and moved is None and not is_folder(place):
+        raise BodyError(f"{model} was trained on the body in the folder {place}, which is not there; {_ASK}")
     files = find_files(place, record.revision if moved is None and not carried else None)
     if files.fingerprint != wanted:  # asked before any of the files is parsed
         raise BodyError(
             f"{model} was trained on {record.name!r} ({'tuned' if tuned else record.source}) with fingerprint "
             f"{wanted[:16]}..., and {place!r} here ({files.found.source}) has {files.fingerprint[:16]}...; "
-            "give it the same body"
+            f"give it the same body: {_ASK}"
         )
     body = load_files(files, device=device, dtype=record.dtype)
     if tuned is None and (record.source == "local" or not carried):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -29,11 +30,16 @@ _LOADED_BYTES = 2**28  # amplitudes of more than this are loaded batch by batch 
 
 @dataclass(frozen=True)
 class Samples:
-    """What a head learns from: `x` (n, embedding_dim), `y` (n,) class numbers, `weight` (n,) positive."""
+    """What a head learns from: `x` (n, embedding_dim), `y` (n,) class numbers, `weight` (n,) positive.
+
+    `keys` identify what each row of `x` was computed from, and stand for `x` in a checkpoint. Embeddings of a sentence
+    differ in their last bits with the batch that it was embedded in.
+    """
 
     x: Tensor
     y: Tensor
     weight: Tensor
+    keys: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -288,6 +294,12 @@ class _Run:
             facts = _FACTS.validate_json(metadata.get("checkpoint", ""))
         except ValidationError as error:
             raise TrainingError(f"{path} is not a checkpoint of KetFit; name another file or remove it") from error
+        lacking = [name for name in self.fingerprint if name not in facts.run]
+        if lacking:
+            raise TrainingError(
+                f"{path} does not hold the {' and '.join(lacking)} of its run: an earlier version of KetFit "
+                "wrote it, or a fit on embeddings; name another file, or remove it to start again"
+            )
         changed = [name for name, value in self.fingerprint.items() if facts.run.get(name) != value]
         if changed:
             raise TrainingError(
@@ -351,12 +363,14 @@ def _fingerprint(
     module: nn.Module, samples: Samples, validation: Samples | None, config: TrainConfig, seed: int
 ) -> dict[str, str]:
     """What decides the result of a run, by part, each as a hash or as plain text."""
-    data = hashlib.sha256()
+    data, keys = hashlib.sha256(), hashlib.sha256()
     for part in (samples, validation):
-        for tensor in () if part is None else (part.x, part.y, part.weight):
+        tensors = () if part is None else (part.x, part.y, part.weight) if part.keys is None else (part.y, part.weight)
+        for tensor in tensors:
             data.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
             data.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         data.update(b"|")
+        keys.update(json.dumps(None if part is None else part.keys).encode())
     start = hashlib.sha256()
     for inner in module.modules():
         settings = getattr(inner, "config", None)
@@ -370,6 +384,7 @@ def _fingerprint(
         "seed": str(seed),
         "head": start.hexdigest(),
         "data": data.hexdigest(),
+        **({} if samples.keys is None else {"sentences or body": keys.hexdigest()}),
     }
 
 
