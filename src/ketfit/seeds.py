@@ -25,7 +25,7 @@ def chosen_seed(random_state: Any, seed: int) -> int:
         return int(seed)
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(np.iinfo(np.int32).max))
-    hint = "a numpy.random.RandomState, or None to use seed"
+    hint = "a numpy.random.RandomState is accepted too, and None uses seed"
     return as_integer(random_state, "random_state", minimum=0, hint=hint)
 
 

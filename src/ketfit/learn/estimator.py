@@ -6,7 +6,7 @@ import copy
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,10 +30,33 @@ from ketfit.seeds import chosen_seed, torch_stream
 from ketfit.settings import Config
 
 ClassWeight = Mapping[Any, float] | Literal["balanced"] | None
+Parts = tuple[Samples, Samples]
 RandomState = int | np.random.RandomState | None
-Keys = tuple[NDArray[np.str_], NDArray[np.str_] | None]
-"""What identifies the sentences that embeddings and validation embeddings were computed from; see `Samples`."""
 FLOATS = [np.float64, np.float32]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What embeddings were computed from, which stands for them in a checkpoint; see `Samples`.
+
+    Attributes:
+        body: Identity of the body.
+        sentences: Identity of each sentence, shape (n,).
+        validation: Those of the validation samples if they are given apart.
+    """
+
+    body: str
+    sentences: NDArray[np.str_]
+    validation: NDArray[np.str_] | None
+
+    def named(self, samples: Samples, held: Samples, kept: NDArray[Any], held_out: NDArray[Any] | None) -> Parts:
+        """Return both sides with their origin; `kept` and `held_out` are the rows that they came from."""
+        apart = self.validation if held_out is None else self.sentences[held_out]
+        assert apart is not None
+        return (
+            replace(samples, body=self.body, sentences=tuple(self.sentences[kept].tolist())),
+            replace(held, body=self.body, sentences=tuple(apart.tolist())),
+        )
 
 
 class ConfiguredEstimator(BaseEstimator):  # type: ignore[misc]
@@ -154,7 +177,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         validation: tuple[ArrayLike, ArrayLike] | None,
         checkpoint: str | Path | None,
         progress: bool,
-        keys: Keys | None = None,
+        origin: Origin | None = None,
     ) -> Self:
         self._check_settings()
         seed = chosen_seed(self.random_state, self.seed)
@@ -180,17 +203,16 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         dtype = torch.from_numpy(x[:0]).dtype
         module = self._build(x.shape[1], len(classes), torch_stream(seed, "init"), dtype)
         module.to(device=self.device, dtype=dtype)
-        names, held_names = (None, None) if keys is None else keys
-        names = None if names is None else names[counts]
+        rows = np.flatnonzero(counts)
+        sides: tuple[NDArray[Any], NDArray[Any] | None] = rows, None
         if validation is None:
             kept, held_out = holdout_split(codes, self.validation_fraction, seed, groups)
-            samples, held = (
-                _samples(module, x[i], codes[i], weight[i], None if names is None else names[i])
-                for i in (kept, held_out)
-            )
+            samples, held = (_samples(module, x[i], codes[i], weight[i]) for i in (kept, held_out))
+            sides = rows[kept], rows[held_out]
         else:
-            samples = _samples(module, x, codes, weight, names)
-            held = replace(self._validation(module, classes, of_class, *validation), keys=_as_keys(held_names))
+            samples, held = _samples(module, x, codes, weight), self._validation(module, classes, of_class, *validation)
+        if origin is not None:
+            samples, held = origin.named(samples, held, *sides)
         config = self.train or TrainConfig()
         file = None if checkpoint is None else Path(checkpoint)
         result = train(
@@ -292,16 +314,9 @@ def _column(values: ArrayLike, name: str, length: int) -> NDArray[Any]:
     return column
 
 
-def _samples(
-    module: nn.Module, X: NDArray[Any], codes: NDArray[Any], weight: NDArray[Any], keys: NDArray[np.str_] | None = None
-) -> Samples:
+def _samples(module: nn.Module, X: NDArray[Any], codes: NDArray[Any], weight: NDArray[Any]) -> Samples:
     x = _like(module, X)
-    y = torch.as_tensor(codes, dtype=torch.int64, device=x.device)
-    return Samples(x, y, _like(module, weight), _as_keys(keys))
-
-
-def _as_keys(keys: NDArray[np.str_] | None) -> tuple[str, ...] | None:
-    return None if keys is None else tuple(keys.tolist())
+    return Samples(x, torch.as_tensor(codes, dtype=torch.int64, device=x.device), _like(module, weight))
 
 
 def _like(module: nn.Module, array: NDArray[Any]) -> Tensor:

@@ -22,7 +22,7 @@ from ketfit.learn.cache import is_folder
 from ketfit.learn.classifier import QuantumHeadClassifier
 from ketfit.learn.data import duplicate_groups, holdout_split
 from ketfit.learn.end_to_end import tune_fully
-from ketfit.learn.estimator import ClassWeight, ConfiguredEstimator, RandomState
+from ketfit.learn.estimator import ClassWeight, ConfiguredEstimator, Origin, RandomState
 from ketfit.learn.files import fetch_model, load_model, save_model
 from ketfit.learn.hub import HubMixin
 from ketfit.learn.record import BODY, BodyRecord, TunedRecord
@@ -135,9 +135,9 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             body = tune_body(body, *_counting(texts, labels, sample_weight), self.tune, seed=classifier.seed, **tuning)
         embeddings = self._embed(body, texts, progress)
         held = None if validation is None else (self._embed(body, validation[0], progress), validation[1])
-        keys = _keys(body, texts), None if validation is None else _keys(body, validation[0])
+        origin = _origin(body, texts, None if validation is None else validation[0])
         groups = duplicate_groups(texts)
-        classifier._fit(embeddings, labels, sample_weight, groups, held, checkpoint, progress, keys)
+        classifier._fit(embeddings, labels, sample_weight, groups, held, checkpoint, progress, origin)
         if isinstance(self.tune, FullConfig):
             body, classifier = tune_fully(
                 body, classifier, texts, labels, self.tune, validation=validation, sample_weight=sample_weight, **tuning
@@ -334,10 +334,14 @@ def check_pairs(given: ArrayLike, training: ArrayLike) -> None:
             )
 
 
-def _keys(body: Body, texts: Sequence[str]) -> NDArray[np.str_]:
-    """What identifies each sentence and the body that embeds it, shape (n,)."""
-    made = f"{body.fingerprint} {body.dtype} ".encode()
-    return np.array([hashlib.sha256(made + text.encode()).hexdigest() for text in checked_texts(texts)], dtype=np.str_)
+def _origin(body: Body, texts: Sequence[str], validation: Sequence[str] | None) -> Origin:
+    """What a checkpoint knows embeddings by."""
+
+    def hashes(sentences: Sequence[str]) -> NDArray[np.str_]:
+        return np.array([hashlib.sha256(text.encode()).hexdigest() for text in checked_texts(sentences)], dtype=np.str_)
+
+    held = None if validation is None else hashes(validation)
+    return Origin(f"{body.fingerprint} {body.dtype}", hashes(texts), held)
 
 
 def _recorded_body(record: BodyRecord, model: Path, moved: str | None, device: str) -> Body:

@@ -32,14 +32,15 @@ _LOADED_BYTES = 2**28  # amplitudes of more than this are loaded batch by batch 
 class Samples:
     """What a head learns from: `x` (n, embedding_dim), `y` (n,) class numbers, `weight` (n,) positive.
 
-    `keys` identify what each row of `x` was computed from, and stand for `x` in a checkpoint. Embeddings of a sentence
-    differ in their last bits with the batch that it was embedded in.
+    If `body` and `sentences` are given, they say what computed `x` from what, and stand for `x` in a checkpoint:
+    embeddings of a sentence differ in their last bits with the batch that it was embedded in.
     """
 
     x: Tensor
     y: Tensor
     weight: Tensor
-    keys: tuple[str, ...] | None = None
+    body: str | None = None
+    sentences: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.y)
@@ -363,14 +364,16 @@ def _fingerprint(
     module: nn.Module, samples: Samples, validation: Samples | None, config: TrainConfig, seed: int
 ) -> dict[str, str]:
     """What decides the result of a run, by part, each as a hash or as plain text."""
-    data, keys = hashlib.sha256(), hashlib.sha256()
+    data = hashlib.sha256()
     for part in (samples, validation):
-        tensors = () if part is None else (part.x, part.y, part.weight) if part.keys is None else (part.y, part.weight)
+        tensors = [] if part is None else [part.x, part.y, part.weight]
+        if part is not None and part.body is not None:
+            data.update(json.dumps(part.sentences).encode())
+            del tensors[0]
         for tensor in tensors:
             data.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
             data.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         data.update(b"|")
-        keys.update(json.dumps(None if part is None else part.keys).encode())
     start = hashlib.sha256()
     for inner in module.modules():
         settings = getattr(inner, "config", None)
@@ -384,7 +387,7 @@ def _fingerprint(
         "seed": str(seed),
         "head": start.hexdigest(),
         "data": data.hexdigest(),
-        **({} if samples.keys is None else {"sentences or body": keys.hexdigest()}),
+        **({} if samples.body is None else {"body": samples.body}),
     }
 
 
