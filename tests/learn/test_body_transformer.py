@@ -51,7 +51,6 @@ CHECKS = (
     "check_get_params_invariance",
     "check_set_params",
     "check_mixin_order",
-    "check_do_not_raise_errors_in_init_or_set_param",
     "check_estimators_unfitted",
 )
 

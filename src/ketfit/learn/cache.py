@@ -32,7 +32,7 @@ _temporary: dict[Path, Path] = {}  # what stands in for a folder that could not 
 def cache_folder() -> Path:
     """The folder for assembled bodies and embeddings: ``KETFIT_CACHE``, or the user's cache folder.
 
-    It is not created here. Everything in it can be deleted at any time; it is made again when needed.
+    It is not created here. Everything in it can be deleted when no process uses it; it is made again when needed.
     """
     chosen = os.environ.get("KETFIT_CACHE")
     return Path(chosen) if chosen else platformdirs.user_cache_path("ketfit")
