@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import ast
+import copy
 import importlib
 import inspect
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -312,6 +314,16 @@ def test_every_error_has_the_bases_of_the_tree(name):
     second = (getattr(importlib.import_module("builtins"), built_in),) if built_in else ()
     assert CLASSES[name].__bases__ == (CLASSES[parent], *second)
     assert CLASSES[name].__doc__
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_every_error_can_be_pickled(name):
+    given = ("Drawing", "'ketfit[draw]'") if name == "MissingExtraError" else ("what is wrong",)
+    error = CLASSES[name](*given)
+    for copied in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
+        assert (type(copied), str(copied), vars(copied)) == (type(error), str(error), vars(error))
+    limited = pickle.loads(pickle.dumps(errors.RateLimitError("too many", 2.5)))
+    assert (str(limited), limited.retry_after_s) == ("too many", 2.5)
 
 
 def test_the_root_is_a_plain_exception():
