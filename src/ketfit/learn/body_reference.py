@@ -1,4 +1,4 @@
-"""A body as a pickle holds it: where it is, which one it is, and the files of a tuned one."""
+"""The part of a body that a pickle holds: its place, its identity, and the files of a tuned one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ketfit.model.tuning import Precision
 
 @dataclass(frozen=True)
 class BodyReference:
-    """What a pickled body is loaded from.
+    """The place and identity of a body, in a pickle.
 
     Attributes:
         name, revision, source, fingerprint, dtype, tuning: As in `Body`.
@@ -83,7 +83,7 @@ def load_reference(reference: BodyReference) -> Body:
 
 
 def _files_of(reference: BodyReference) -> BodyFiles:
-    """The files in the folder where they were if they are still the same, or else found by name or unpacked."""
+    """Return the files in the folder where they were if they are still the same, or else found by name or unpacked."""
     if is_folder(reference.folder):
         there = find_files(reference.folder)
         nowhere_else = reference.source == "local" and reference.files is None

@@ -37,7 +37,7 @@ FLOATS = [np.float64, np.float32]
 
 @dataclass(frozen=True)
 class Origin:
-    """What embeddings were computed from, which stands for them in a checkpoint; see `Samples`.
+    """The sentences and the body behind embeddings, which stand for them in a checkpoint; see `Samples`.
 
     Attributes:
         body: Identity of the body.

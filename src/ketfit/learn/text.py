@@ -335,7 +335,7 @@ def check_pairs(given: ArrayLike, training: ArrayLike) -> None:
 
 
 def _origin(body: Body, texts: Sequence[str], validation: Sequence[str] | None) -> Origin:
-    """What a checkpoint knows embeddings by."""
+    """Return the identity of the body and of each sentence, for the checkpoint."""
 
     def hashes(sentences: Sequence[str]) -> NDArray[np.str_]:
         return np.array([hashlib.sha256(text.encode()).hexdigest() for text in checked_texts(sentences)], dtype=np.str_)
