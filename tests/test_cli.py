@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from ketfit import HeadConfig, QuantumHead, TextClassifier
 from ketfit.cli import main
+from ketfit.learn.body import load_body
 
 GOOD = ["a warm and funny film", "bright and tender", "a joy from start to end", "funny and wise", "great fun"]
 BAD = ["a cold and empty film", "dull and long", "a bore from start to end", "slow and stale", "no fun"]
@@ -90,6 +92,63 @@ def test_fit_resumes_from_its_checkpoint(
     run_json(capsys, *command, "-o", tmp_path / "again", "--checkpoint", checkpoint)
     weights = {(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "first", "again")}
     assert len(weights) == 1
+
+
+def test_checkpoint_is_resumed_with_an_emptied_cache(
+    capsys: pytest.CaptureFixture[str],
+    data: Path,
+    tmp_path: Path,
+    tiny_body_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = ["fit", data, "--body", tiny_body_folder, *SMALL, "--checkpoint", tmp_path / "run", "-o", tmp_path / "m"]
+    weights = []
+    for name in ("one", "other"):
+        monkeypatch.setenv("KETFIT_CACHE", str(tmp_path / name))
+        if name == "one":  # sentences in batches of one, whose embeddings differ from those of a batch in the last bits
+            body = load_body(tiny_body_folder, device="cpu")
+            for text in SENTENCES[:9]:
+                body.encode([text])
+        run_json(capsys, *command)
+        weights.append((tmp_path / "m" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_moved_body_is_named_and_found_with_body(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    model, body, there = tmp_path / "m", tmp_path / "body", tmp_path / "moved"
+    shutil.copytree(tiny_body_folder, body)
+    run_json(capsys, "fit", data, "-o", model, "--body", body, *SMALL)
+    rows = tmp_path / "rows.tsv"
+    rows.write_text("text\n" + "\n".join(GOOD) + "\n")
+    before = run_json(capsys, "predict", model, *GOOD)
+    body.rename(there)
+    commands: list[list[object]] = [
+        ["predict", model, *GOOD],
+        ["predict", model, "--input", rows, "-o", tmp_path / "predicted.tsv"],
+        ["evaluate", model, data],
+        ["hardware", "plan", model, data, "-o", tmp_path / "run", "--first", "3"],
+    ]
+    for command in commands:
+        code, _, err = run(capsys, *command)
+        assert code == 1
+        assert f"body in the folder {body}, which is not there" in " ".join(err.split())
+        assert "--body" in err
+        run_json(capsys, *command, "--body", there)
+    assert run_json(capsys, *commands[0], "--body", there) == before
+    code, _, err = run(capsys, *commands[0], "--body", tmp_path)
+    assert code == 1
+
+
+def test_few_shot_of_two_with_contrastive_tuning_says_what_validation_took(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    command = ["fit", data, "--body", tiny_body_folder, *SMALL, "--few-shot", 2, "--tune", "contrastive"]
+    code, _, err = run(capsys, *command, "-o", tmp_path / "m")
+    assert code == 1
+    assert "validation took 1 of the 2 sentences" in " ".join(err.split())
+    run_json(capsys, *command, "--set", "validation_fraction=0.0", "-o", tmp_path / "m")
 
 
 @pytest.mark.parametrize("method", ["contrastive", "full"])

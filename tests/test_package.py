@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import ast
+import copy
 import importlib
 import inspect
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -323,6 +325,16 @@ def test_warnings_are_user_warnings_and_stand_in_the_docstring():
     for name in WARNINGS:
         assert issubclass(getattr(errors, name), errors.KetFitWarning)
         assert f"`{name}`" in errors.__doc__
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_every_error_can_be_pickled(name):
+    given = ("Drawing", "'ketfit[draw]'") if name == "MissingExtraError" else ("what is wrong",)
+    error = CLASSES[name](*given)
+    for copied in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
+        assert (type(copied), str(copied), vars(copied)) == (type(error), str(error), vars(error))
+    limited = pickle.loads(pickle.dumps(errors.RateLimitError("too many", 2.5)))
+    assert (str(limited), limited.retry_after_s) == ("too many", 2.5)
 
 
 def test_the_root_is_a_plain_exception():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ketfit.circuit.circuit import Circuit as Circuit
     from ketfit.errors import KetFitError as KetFitError
+    from ketfit.learn.body_transformer import BodyTransformer as BodyTransformer
     from ketfit.learn.classifier import QuantumHeadClassifier as QuantumHeadClassifier
     from ketfit.learn.text import TextClassifier as TextClassifier
     from ketfit.model.config import HeadConfig as HeadConfig
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BodyTransformer": "ketfit.learn.body_transformer",
     "ContrastiveConfig": "ketfit.model.tuning",
     "FullConfig": "ketfit.model.tuning",
     "Circuit": "ketfit.circuit.circuit",

@@ -198,3 +198,7 @@ class MissingExtraError(KetFitError, ImportError):
 
     def __init__(self, purpose: str, install: str) -> None:
         super().__init__(f"{purpose} needs a package that is not installed: pip install {install}")
+        self._given = purpose, install
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return type(self), self._given  # an exception is pickled as its message otherwise, which is one argument

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -13,6 +13,20 @@ if TYPE_CHECKING:
     import torch
 
 Stream = Literal["split", "validation", "init", "batches", "shots", "pairs", "dropout"]
+
+
+def chosen_seed(random_state: Any, seed: int) -> int:
+    """Return the seed of one fit: `seed` if `random_state` is None, an integer itself, or a draw from a RandomState.
+
+    Raises:
+        ConfigError: `random_state` is none of these.
+    """
+    if random_state is None:
+        return int(seed)
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(np.iinfo(np.int32).max))
+    hint = "a numpy.random.RandomState is accepted too, and None uses seed"
+    return as_integer(random_state, "random_state", minimum=0, hint=hint)
 
 
 def numpy_stream(seed: int, stream: Stream, *counters: int) -> np.random.Generator:

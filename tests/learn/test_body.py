@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
 
-from ketfit.errors import BodyError, ConfigError, InputError, StorageError
+from ketfit.errors import BodyError, ConfigError, InputError
+from ketfit.learn import cache
 from ketfit.learn.body import Body, load_body
 
 TEXTS = ["a good film", "the film is dull", "not bad!", "a good film", "and a very, very fine one"]
@@ -281,8 +283,11 @@ def test_what_is_no_list_of_sentences_is_refused(tiny_body: Body, texts: Any, ma
 
 
 def test_a_batch_size_below_one_is_refused(tiny_body: Body) -> None:
-    with pytest.raises(InputError, match="batch_size is 0; it must be at least 1"):
+    with pytest.raises(InputError, match="batch_size=0: it must be a whole number of at least 1"):
         tiny_body.encode(TEXTS, batch_size=0)
+    with pytest.raises(InputError, match=r"batch_size=2\.5: it must be a whole number"):
+        tiny_body.encode(TEXTS, batch_size=2.5)  # type: ignore[arg-type]
+    assert tiny_body.encode(TEXTS, batch_size=np.int64(2)).shape == (5, 16)  # type: ignore[arg-type]
 
 
 def test_progress_is_shown_on_stderr_and_only_when_asked_for(
@@ -351,12 +356,58 @@ def test_a_damaged_cache_is_refused(tiny_body: Body, fresh_cache: Path) -> None:
         tiny_body.encode(TEXTS)
 
 
-def test_a_full_disk_is_told(
+def test_full_disk_warns_once_and_embeds_without_the_cache(
     tiny_body: Body, fresh_cache: Path, full_disk: Callable[[int], AbstractContextManager[None]]
 ) -> None:
-    with full_disk(4096), pytest.raises(StorageError, match=r"cannot be used: .*pass cache=False"):
-        tiny_body.encode(TEXTS)
-    tiny_body.encode(TEXTS)
+    with (
+        full_disk(4096),
+        pytest.warns(UserWarning, match=r"cannot be used .*; embeddings are not kept\. Make room") as w,
+    ):
+        made = tiny_body.encode(TEXTS)
+    assert [Path(warning.filename).name for warning in w] == ["test_body.py"]
+    with full_disk(4096):
+        np.testing.assert_array_equal(tiny_body.encode(TEXTS), made)  # warnings are errors: it is told once
+    np.testing.assert_array_equal(tiny_body.encode(TEXTS), made)
+    assert len(cache_files(fresh_cache)) == 1
+
+
+UNUSABLE = {
+    "no such place": "/proc/x",
+    "a file": "file",
+    "a file above": "file/cache",
+}
+
+
+@pytest.mark.parametrize("place", UNUSABLE)
+def test_unusable_cache_folder_warns_once_and_embeds_without_it(
+    place: str, tiny_body: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / UNUSABLE[place]
+    monkeypatch.setenv("KETFIT_CACHE", str(folder))
+    monkeypatch.setattr(cache, "_told", set())
+    with pytest.warns(UserWarning, match=rf"The cache {folder}/embeddings cannot be used .* set KETFIT_CACHE") as told:
+        made = tiny_body.encode(TEXTS)
+    assert len(told) == 1
+    np.testing.assert_array_equal(made, tiny_body.encode(TEXTS, cache=False))
+    np.testing.assert_array_equal(tiny_body.encode(TEXTS), made)
+
+
+def test_read_only_cache_is_read_and_warns_when_something_is_to_be_written(
+    tiny_body: Body, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch, embedded: list[list[str]]
+) -> None:
+    known = tiny_body.encode(TEXTS[:2])
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        cache.sqlite3, "connect", lambda file, **options: connect(f"file:{file}?mode=ro", uri=True, **options)
+    )
+    embedded.clear()
+    np.testing.assert_array_equal(tiny_body.encode(TEXTS[:2]), known)
+    assert embedded == []
+    with pytest.warns(UserWarning, match="cannot be used .*readonly database"):
+        made = tiny_body.encode(TEXTS)
+    np.testing.assert_array_equal(made[:2], known)
+    assert [len(texts) for texts in embedded] == [2], "what the cache holds is not embedded again"
 
 
 # --- Numbers of half the size ---------------------------------------------------------------------------------

@@ -199,6 +199,19 @@ def test_a_full_disk_is_told(
     assert list((fresh_cache / "bodies").iterdir()) == []
 
 
+def test_unusable_cache_assembles_once_in_a_temporary_folder(
+    site: Path, tiny_body_folder: Path, tiny_body: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(site, zipped(tiny_body_folder), PARTS)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KETFIT_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match=f"file/bodies cannot be used .*; {MPNET} is kept in .* set KETFIT_CACHE"):
+        made = load_body(MPNET, device="cpu")
+    assert made.fingerprint == tiny_body.fingerprint
+    shutil.rmtree(site)
+    assert load_body(MPNET, device="cpu").folder == made.folder
+
+
 def test_two_at_once_make_one_body(
     site: Path, tiny_body_folder: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +340,17 @@ def test_a_download_that_breaks_off_is_told_and_never_taken_for_a_body(
         load_body("someone/tiny")
     with pytest.raises(BodyError, match="has no safetensors weights"):
         load_body("someone/tiny", revision=COMMIT)
+
+
+def test_unusable_cache_of_the_hub_downloads_into_a_temporary_folder(
+    hub: Hub, tiny_body: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match=r"The cache .*/file cannot be used .*; the body is kept in .* set HF_HOME"):
+        made = load_body("someone/tiny", device="cpu")
+    assert (made.fingerprint, made.revision) == (tiny_body.fingerprint, COMMIT)
+    assert load_body("someone/tiny", device="cpu").folder == made.folder
 
 
 def test_a_full_disk_while_downloading_is_told(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

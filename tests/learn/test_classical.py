@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.ensemble import BaggingClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
@@ -257,3 +258,12 @@ class TestMLP:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert np.isfinite(MLPHead(hidden=2, train=SHORT).fit(x, y).predict_proba(x)).all()
+
+
+def test_projections_of_a_bagging_ensemble_differ() -> None:
+    x, y = clouds(48, 2, 0)
+    bag = BaggingClassifier(ProjectedLogisticRegressionHead(2), n_estimators=2, bootstrap=False, random_state=0)
+    one, other = (member.pipeline_[0].components_ for member in bag.fit(x, y).estimators_)
+    assert abs(one - other).max() > 0.1
+    by_seed, by_state = (ProjectedLogisticRegressionHead(2, **{name: 4}).fit(x, y) for name in ("seed", "random_state"))
+    np.testing.assert_array_equal(by_seed.predict_proba(x), by_state.predict_proba(x))

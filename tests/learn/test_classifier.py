@@ -151,7 +151,8 @@ class TestTextClassifier:
         settings: dict[str, Any] = {"seed": 5, "validation_fraction": 0.5, "class_weight": {0: 2.0}}
         text = TextClassifier(str(tiny_body_folder), HEAD, SHORT, **settings).fit(TEXTS, LABELS)
         params = text.classifier_.get_params(deep=False)
-        assert params == {**settings, "head": HEAD, "train": SHORT, "device": "cpu", "calibrate": False}
+        others = {"head": HEAD, "train": SHORT, "device": "cpu", "calibrate": False, "random_state": None}
+        assert params == {**settings, **others}
         assert (text.classifier_.train_size_, text.classifier_.validation_size_) == (4, 4)
 
     def test_sample_weights(self, text: TextClassifier) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -287,6 +289,24 @@ class TestInterruption:
         with full_disk(3000), pytest.raises(StorageError, match="the tuned body cannot be kept in .* Make room"):
             tune_body(tiny_body, TEXTS, LABELS, QUICK)
         assert list((fresh_cache / "tuned").iterdir()) == []
+
+    def test_unusable_cache_keeps_the_body_in_a_temporary_folder(
+        self, tiny_body: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        usual = tune_body(tiny_body, TEXTS, LABELS, QUICK)
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("KETFIT_CACHE", str(tmp_path / "file"))
+        with pytest.warns(
+            UserWarning, match=r"cannot be used .*; the tuned body is kept in .* until this process ends"
+        ):
+            made = tune_body(tiny_body, TEXTS, LABELS, QUICK)
+        assert made.fingerprint == usual.fingerprint
+        np.testing.assert_array_equal(made.encode(TEXTS, cache=False), usual.encode(TEXTS, cache=False))
+        monkeypatch.setattr(contrastive, "_Run", None)  # found again, and told once
+        assert tune_body(tiny_body, TEXTS, LABELS, QUICK).folder == made.folder
+        content = pickle.dumps(made)
+        shutil.rmtree(made.folder)
+        assert pickle.loads(content).fingerprint == usual.fingerprint
 
     def test_a_kill_while_it_is_kept_leaves_no_half_body(self, tiny_body: Body, fresh_cache: Path) -> None:
         code = f"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.ensemble import BaggingClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
@@ -190,6 +192,44 @@ def test_cross_validation() -> None:
     assert cross_val_score(quantum(train=LONG), *clouds(40), cv=2).min() >= 0.9
 
 
+@HEADS
+def test_members_of_a_bagging_ensemble_begin_differently(make: Callable[..., TorchHeadClassifier]) -> None:
+    x, y = clouds()
+    still = TrainConfig(epochs=1, learning_rate=1e-12)  # the weights stay the initial ones
+    bags = [
+        BaggingClassifier(make(train=still), n_estimators=3, bootstrap=False, random_state=state).fit(x, y)
+        for state in (7, 7, 8)
+    ]
+    one, same, other = (
+        [torch.cat([weights.flatten() for weights in member.module_.parameters()]) for member in bag.estimators_]
+        for bag in bags
+    )
+    assert all(torch.equal(*pair) for pair in zip(one, same, strict=True))
+    differing = [*one, *other]
+    assert not any(torch.allclose(*pair, atol=1e-3) for pair in itertools.combinations(differing, 2))
+    assert [member.seed_ for member in bags[0]] == [member.random_state for member in bags[0]]
+
+
+@HEADS
+def test_random_state_is_the_seed_of_a_fit(make: Callable[..., TorchHeadClassifier]) -> None:
+    x, y = clouds()
+    by_seed = make(seed=5).fit(x, y)
+    for state in (5, np.int64(5)):
+        by_state = make(random_state=state).fit(x, y)
+        assert by_state.seed_ == by_seed.seed_ == 5
+        np.testing.assert_array_equal(proba_of(by_state), proba_of(by_seed))
+    drawing = make(random_state=np.random.RandomState(0))
+    first, second = (drawing.fit(x, y).seed_ for _ in range(2))
+    assert first != second
+    assert make(random_state=np.random.RandomState(0)).fit(x, y).seed_ == first
+
+
+@pytest.mark.parametrize("state", ["x", -1, 1.5, True, np.random.default_rng(0)])
+def test_random_state_of_the_wrong_kind_is_named(state: Any) -> None:
+    with pytest.raises(ConfigError, match="random_state=.*: it must be a whole number of at least 0; a numpy"):
+        quantum(random_state=state).fit(*clouds())
+
+
 class TestParams:
     def test_nested_settings_are_parameters(self) -> None:
         params = quantum().get_params()
@@ -207,6 +247,7 @@ class TestParams:
             "class_weight",
             "device",
             "calibrate",
+            "random_state",
         }
 
     def test_without_a_configuration_there_are_no_settings(self) -> None:

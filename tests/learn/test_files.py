@@ -894,8 +894,20 @@ class TestText:
         record = record_of(folder)
         record["body"]["name"] = str(tmp_path / "gone")
         write_record(folder, sealed(record))
-        with pytest.raises(BodyError, match="gone"):
+        with pytest.raises(
+            BodyError, match=r"body in the folder .*gone, which is not there; say .* body=\.\.\. \(--body"
+        ):
             TextClassifier.from_pretrained(folder)
+
+    def test_body_that_is_carried_has_to_be_the_loaded_one(
+        self, classifier: TextClassifier, own_body: Path, tmp_path: Path
+    ) -> None:
+        moved = TextClassifier(str(own_body)).set_params(**classifier.get_params(deep=False))
+        moved.set_params(body=str(own_body)).fit(["good", "fine", "bad", "dull"], ["yes", "yes", "no", "no"])
+        own_body.rename(tmp_path / "elsewhere")
+        with pytest.raises(BodyError, match="files of the body in .* were removed or changed"):
+            moved.save_pretrained(tmp_path / "carrying", with_body=True)
+        assert not (tmp_path / "carrying").exists()
 
     @pytest.mark.parametrize("key", ["name", "source", "revision", "fingerprint", "dimension"])
     def test_a_body_record_without(self, key: str, folder: Path) -> None:

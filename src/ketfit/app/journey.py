@@ -196,7 +196,7 @@ def follow(classifier: TextClassifier, embedded: Embedded, settings: Settings) -
     readouts = head.encoder(embedding)
     inputs = head.angle_scale * readouts
     measured, noise, trajectories = _measured_by(head, settings)
-    generator = torch_stream(fitted.fit_settings_.seed, "shots", settings.draw)
+    generator = torch_stream(fitted.seed_, "shots", settings.draw)
     width = measured.config.n_measured
     device = Device(tuple(range(width)), noise, trajectories, generator)
     values, readings = _read(device, measured, inputs, settings.shots, generator)

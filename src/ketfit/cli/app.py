@@ -14,6 +14,7 @@ from ketfit.cli.options import (
     Encoding,
     LabelColumn,
     Model,
+    MovedBody,
     TextColumn,
     blamed_on,
     check_source,
@@ -39,6 +40,7 @@ def app(
     encoding: Encoding = "utf-8",
     delimiter: Delimiter = None,
     data_format: DataFormat = None,
+    body: MovedBody = None,
 ) -> None:
     """Show a model in the browser: the path of a sentence through its circuit, under shots and noise.
 
@@ -63,7 +65,7 @@ def app(
         columns = {"text_column": text_column, "label_column": label_column}
         dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding, delimiter=delimiter)
     say(f"loading {model}")
-    classifier = TextClassifier.from_pretrained(model)
+    classifier = TextClassifier.from_pretrained(model, body=body)
     facts = _facts(model)
     classical = None
     if dataset is not None:

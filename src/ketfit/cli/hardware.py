@@ -12,7 +12,18 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ketfit.cli.options import AsJson, Data, DataFormat, DataSplit, Delimiter, Encoding, LabelColumn, Model, TextColumn
+from ketfit.cli.options import (
+    AsJson,
+    Data,
+    DataFormat,
+    DataSplit,
+    Delimiter,
+    Encoding,
+    LabelColumn,
+    Model,
+    MovedBody,
+    TextColumn,
+)
 from ketfit.console import plain, print_report, say, two_columns
 from ketfit.errors import ConfigError
 
@@ -74,6 +85,7 @@ def plan(
     encoding: Encoding = "utf-8",
     delimiter: Delimiter = None,
     data_format: DataFormat = None,
+    body: MovedBody = None,
     as_json: AsJson = False,
 ) -> None:
     """What a run takes: circuits, gates, shots, jobs, time, money. The encoders are computed here; nothing is sent."""
@@ -90,7 +102,7 @@ def plan(
     machine = load_backend(backend, output, given, seed=seed, own_code=True)  # before the slow part: it may be missing
     prices = _device(device, machine)
     say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
-    classifier = TextClassifier.from_pretrained(model)
+    classifier = TextClassifier.from_pretrained(model, body=body)
     dataset = classifier.match_labels(dataset)
     embeddings = classifier.body_.encode(dataset.texts, progress=True)
     planned = plan_run(

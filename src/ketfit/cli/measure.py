@@ -17,6 +17,7 @@ from ketfit.cli.options import (
     Encoding,
     LabelColumn,
     Model,
+    MovedBody,
     TextColumn,
     blamed_on,
 )
@@ -45,6 +46,7 @@ def evaluate(
     encoding: Encoding = "utf-8",
     delimiter: Delimiter = None,
     data_format: DataFormat = None,
+    body: MovedBody = None,
     as_json: AsJson = False,
 ) -> None:
     """Accuracy of a saved model on labelled sentences, over all and by class, exact or as a device would have it.
@@ -68,7 +70,7 @@ def evaluate(
     columns = {"text_column": text_column, "label_column": label_column}
     dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding, delimiter=delimiter)
     say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
-    classifier = TextClassifier.from_pretrained(model)
+    classifier = TextClassifier.from_pretrained(model, body=body)
     dataset = classifier.match_labels(dataset)
     trained = classifier.classifier_.head_config_
     settings = {name: off if exact else getattr(trained, name) for name, off in MEASUREMENT.items()}

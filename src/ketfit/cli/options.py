@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Data = Annotated[str, typer.Argument(help="CSV, TSV, JSONL or Parquet file, a Hub data set, or rotten-tomatoes.")]
 Model = Annotated[str, typer.Argument(help="Folder of a saved model, or its name on the Hub.")]
+MovedBody = Annotated[
+    str | None, typer.Option("--body", help="The model's own body, if it is not where it was: its folder or name.")
+]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to save the model in.", file_okay=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 TextColumn = Annotated[str, typer.Option(help="Column with the sentences.")]

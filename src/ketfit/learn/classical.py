@@ -26,10 +26,11 @@ from typing_extensions import Self
 
 from ketfit.errors import ConfigError
 from ketfit.integers import as_integer
-from ketfit.learn.estimator import ClassWeight, TorchHeadClassifier, Validation, too_few_numbers
+from ketfit.learn.estimator import ClassWeight, RandomState, TorchHeadClassifier, Validation, too_few_numbers
 from ketfit.learn.sequences import counted, validation_parts
 from ketfit.model.config import TrainConfig
 from ketfit.model.head import seeded_linear
+from ketfit.seeds import chosen_seed
 
 Directions = Literal["random", "principal"]
 
@@ -75,15 +76,22 @@ class ProjectedLogisticRegressionHead(ClassifierMixin, BaseEstimator):  # type: 
         C: Inverse strength of the regularisation, as in scikit-learn.
         seed: Source of random directions.
         directions: "random" or "principal".
+        random_state: As in `QuantumHeadClassifier`.
     """
 
     def __init__(
-        self, n_components: int = 100, C: float = 1.0, seed: int = 0, directions: Directions = "random"
+        self,
+        n_components: int = 100,
+        C: float = 1.0,
+        seed: int = 0,
+        directions: Directions = "random",
+        random_state: RandomState = None,
     ) -> None:
         self.n_components = n_components
         self.C = C
         self.seed = seed
         self.directions = directions
+        self.random_state = random_state
 
     def fit(
         self,
@@ -109,7 +117,7 @@ class ProjectedLogisticRegressionHead(ClassifierMixin, BaseEstimator):  # type: 
     def _projection(self, X: NDArray[Any]) -> PCA | GaussianRandomProjection:
         n_components = as_integer(self.n_components, "n_components", minimum=1)
         if self.directions == "random":
-            return GaussianRandomProjection(n_components, random_state=self.seed)
+            return GaussianRandomProjection(n_components, random_state=chosen_seed(self.random_state, self.seed))
         if self.directions != "principal":
             raise ConfigError(f"directions={self.directions!r}: they are random or principal")
         if X.ndim == 2 and n_components > min(X.shape):
@@ -195,7 +203,7 @@ class MLPHead(TorchHeadClassifier):
         match_parameters: In place of `hidden`: take as many hidden units, at least one, as come closest to so many
             parameters in total.
         activation: Of the hidden units: "gelu", or "none" for two linear layers through a bottleneck.
-        train, seed, validation_fraction, class_weight, device, calibrate: As in `QuantumHeadClassifier`.
+        train, seed, validation_fraction, class_weight, device, calibrate, random_state: As in `QuantumHeadClassifier`.
 
     Attributes after `fit`: those of `TorchHeadClassifier`, and ``hidden_``.
     """
@@ -211,8 +219,9 @@ class MLPHead(TorchHeadClassifier):
         device: str = "cpu",
         activation: Literal["gelu", "none"] = "gelu",
         calibrate: bool = False,
+        random_state: RandomState = None,
     ) -> None:
-        super().__init__(train, seed, validation_fraction, class_weight, device, calibrate)
+        super().__init__(train, seed, validation_fraction, class_weight, device, calibrate, random_state)
         self.hidden = hidden
         self.match_parameters = match_parameters
         self.activation = activation

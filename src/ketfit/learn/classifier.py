@@ -16,7 +16,7 @@ from typing_extensions import Self
 
 import ketfit
 from ketfit.errors import InputError
-from ketfit.learn.estimator import ClassWeight, TorchHeadClassifier, too_few_numbers
+from ketfit.learn.estimator import ClassWeight, RandomState, TorchHeadClassifier, too_few_numbers
 from ketfit.learn.files import fetch_model, load_model, save_model
 from ketfit.learn.hub import HubMixin
 from ketfit.learn.record import BodyRecord, ModelRecord
@@ -43,6 +43,9 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         head: The head's shape; None is `HeadConfig.recommended` for the data at hand.
         train: How to train; None is `TrainConfig()`.
         seed: Source of all chance: the validation share, the initial parameters, the order of the batches.
+        random_state: scikit-learn's name for the seed, by which ensembles such as `BaggingClassifier` give each member
+            its own. An integer takes the place of `seed`; a `numpy.random.RandomState` gives each fit another seed;
+            None leaves it to `seed`. The attribute ``seed_`` has the one that was used, and it is saved.
         validation_fraction: Share of what `fit` gets that is kept to choose the best epoch on.
         class_weight: Weights by label, "balanced", or None.
         device: A torch device.
@@ -65,8 +68,9 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         class_weight: ClassWeight = None,
         device: str = "cpu",
         calibrate: bool = False,
+        random_state: RandomState = None,
     ) -> None:
-        super().__init__(train, seed, validation_fraction, class_weight, device, calibrate)
+        super().__init__(train, seed, validation_fraction, class_weight, device, calibrate, random_state)
         self.head = head
 
     def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator, dtype: torch.dtype) -> QuantumHead:
@@ -102,7 +106,7 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         check_is_fitted(self, "module_")
         measured = copy.copy(self)
         measured.module_ = self.module_.with_measurement(**settings)
-        measured.module_.generator = torch_stream(self.fit_settings_.seed, "shots")
+        measured.module_.generator = torch_stream(self.seed_, "shots")
         measured.head = measured.module_.config
         return measured
 
@@ -162,7 +166,7 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         classifier.train_config_ = record.train
         classifier.train_size_, classifier.validation_size_ = record.train_size, record.validation_size
         classifier.best_epoch_ = record.best_epoch
-        classifier.fit_settings_ = classifier._fit_settings()
+        classifier.fit_settings_ = classifier._fit_settings(record.seed)
         if weight != "balanced":  # what was balanced then is not in the record
             classifier.class_weights_ = np.ones(len(record.classes)) if weight is None else np.array(weight)
         if record.feature_names is not None:

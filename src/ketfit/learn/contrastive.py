@@ -32,6 +32,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from ketfit.errors import ConfigError, DataError, MissingExtraError, TrainingError
 from ketfit.learn.body import Body, quiet
+from ketfit.learn.cache import is_folder
 from ketfit.learn.files import read_tensors, write_tensors
 from ketfit.learn.labelled import LabelledTexts
 from ketfit.learn.tuned import check_memory, digest, keep, longest, own_chance, trainable_copy, tuned_body, tuned_folder
@@ -81,7 +82,9 @@ def tune_body(
         ConfigError: the settings do not fit the body or the sentences.
         InsufficientMemoryError: the free memory cannot hold weights, gradients, averages and activations.
         TrainingError: the loss is not finite, or the checkpoint belongs to another run.
-        BodyError, ModelFileError, StorageError: the body, the checkpoint or the cache cannot be used.
+        BodyError, ModelFileError: the body or the checkpoint cannot be used.
+        StorageError: the checkpoint cannot be written, or the tuned body can neither be kept in the cache nor, after a
+            UserWarning, in a temporary folder.
         MissingExtraError: the packages of the extra ``tune`` are not installed.
     """
     if not all(find_spec(package) for package in ("accelerate", "datasets")):
@@ -96,7 +99,8 @@ def tune_body(
         "seed": str(seed),
     }
     name = digest(facts)
-    if not tuned_folder(name).is_dir():
+    folder = tuned_folder(name)
+    if not is_folder(folder):
         rows = _rows(sentences, codes, config, seed)
         transformer = trainable_copy(body, config.last_layers)
         read = config.batch_size * (2 if config.loss == "cosine" else 1)
@@ -106,9 +110,11 @@ def tune_body(
             run.load(checkpoint)
         run.train(checkpoint, progress)
         if _is_main_process():
-            keep(transformer, name)
+            folder = keep(transformer, name)
         _wait_for_all()
-    return tuned_body(tuned_folder(name), body, config, seed)
+        if not is_folder(folder):  # the cache cannot be written, and the first process has it to itself
+            folder = keep(transformer, name)
+    return tuned_body(folder, body, config, seed)
 
 
 def _checked(texts: Sequence[str], labels: ArrayLike) -> tuple[list[str], NDArray[np.int64]]:

@@ -23,6 +23,7 @@ from ketfit.learn.tuned import check_memory, keep, tokens_of, trainable_copy, tu
 from ketfit.model.config import TrainConfig
 from ketfit.model.head import QuantumHead
 from ketfit.model.tuning import FullConfig
+from ketfit.seeds import chosen_seed
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -115,7 +116,8 @@ def tune_fully(
 ) -> tuple[Body, Head]:
     """Train a body together with a head that was fitted on its embeddings; both that are given stay as they are.
 
-    The head's own ``seed`` is the source of the order of the batches and of the dropout, its ``class_weight`` holds.
+    The head's own ``seed`` (or ``random_state``) is the source of the order of the batches and of the dropout, its
+    ``class_weight`` holds.
 
     Args:
         body: What to start from.
@@ -157,15 +159,16 @@ def tune_fully(
     module = TunedModule(transformer, copy.deepcopy(head.module_), config, names)
     shared = TrainConfig.model_fields.keys() & FullConfig.model_fields.keys()
     settings = TrainConfig(**{name: getattr(config, name) for name in shared})
-    result = train(module, samples, held, settings, seed=head.seed, checkpoint=checkpoint, progress=progress)
+    seed = chosen_seed(head.random_state, head.seed)
+    result = train(module, samples, held, settings, seed=seed, checkpoint=checkpoint, progress=progress)
     fitted = copy.copy(head)
     fitted.module_ = module.head
     fitted.history_, fitted.best_epoch_ = result.history, result.best_epoch
     calibrates = head.calibrate and held is not None
     fitted.temperature_ = temperature_of(module, held, config.batch_size) if calibrates and held is not None else 1.0
-    fitted.fit_settings_ = replace(head.fit_settings_, seed=head.seed, calibrate=calibrates)
+    fitted.fit_settings_ = replace(head.fit_settings_, seed=seed, calibrate=calibrates)
     fitted.train_size_, fitted.validation_size_ = len(samples), 0 if held is None else len(held)
-    return tuned_body(keep(transformer, None), body, config, head.seed), fitted
+    return tuned_body(keep(transformer, None), body, config, seed), fitted
 
 
 def _samples(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,15 +23,42 @@ from typing_extensions import Self
 
 from ketfit.errors import ConfigError, ConfigWarning, DataError, DataWarning
 from ketfit.learn.data import holdout_split
+from ketfit.learn.device import available_device
 from ketfit.learn.measures import fit_temperature, sample_counts
 from ketfit.learn.sequences import as_groups, as_labels, as_weights, validation_parts
 from ketfit.learn.train import Samples, predict_logits, train
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.seeds import torch_stream
+from ketfit.seeds import chosen_seed, torch_stream
 from ketfit.settings import Config
 
 ClassWeight = Mapping[Any, float] | Literal["balanced"] | None
+Parts = tuple[Samples, Samples]
+RandomState = int | np.random.RandomState | None
 FLOATS = [np.float64, np.float32]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The sentences and the body behind embeddings, which stand for them in a checkpoint; see `Samples`.
+
+    Attributes:
+        body: Identity of the body.
+        sentences: Identity of each sentence, shape (n,).
+        validation: Those of the validation samples if they are given apart.
+    """
+
+    body: str
+    sentences: NDArray[np.str_]
+    validation: NDArray[np.str_] | None
+
+    def named(self, samples: Samples, held: Samples, kept: NDArray[Any], held_out: NDArray[Any] | None) -> Parts:
+        """Return both sides with their origin; `kept` and `held_out` are the rows that they came from."""
+        apart = self.validation if held_out is None else self.sentences[held_out]
+        assert apart is not None
+        return (
+            replace(samples, body=self.body, sentences=tuple(self.sentences[kept].tolist())),
+            replace(held, body=self.body, sentences=tuple(apart.tolist())),
+        )
 
 
 class ConfiguredEstimator(BaseEstimator):  # type: ignore[misc]
@@ -88,7 +116,9 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
 
     Attributes after `fit`: ``classes_``, ``module_``, ``history_`` (rows, see `Epoch`), ``best_epoch_``,
     ``n_parameters_``, ``train_size_``, ``validation_size_``, ``n_features_in_``, ``class_weights_``,
-    ``temperature_``, ``fit_settings_``; and ``feature_names_in_`` if `X` has named columns.
+    ``temperature_``, ``seed_``, ``fit_settings_``; and ``feature_names_in_`` if `X` has named columns.
+
+    A pickle of a head on a GPU comes back on the CPU, with a UserWarning, where there is no such GPU.
     """
 
     def __init__(
@@ -99,6 +129,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         class_weight: ClassWeight = None,
         device: str = "cpu",
         calibrate: bool = False,
+        random_state: RandomState = None,
     ) -> None:
         self.train = train
         self.seed = seed
@@ -106,6 +137,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         self.class_weight = class_weight
         self.device = device
         self.calibrate = calibrate
+        self.random_state = random_state
 
     @abstractmethod
     def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator, dtype: torch.dtype) -> nn.Module:
@@ -167,9 +199,11 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         validation: Validation | None,
         checkpoint: str | Path | None,
         progress: bool,
+        origin: Origin | None = None,
         advise: bool = True,
     ) -> Self:
         self._check_settings()
+        seed = chosen_seed(self.random_state, self.seed)
         if not 0 <= self.validation_fraction < 1:
             raise ConfigError(f"validation_fraction={self.validation_fraction!r}: it goes from 0 to below 1")
         x, labels = self._checked(X, y, reset=True)
@@ -186,37 +220,61 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         of_class = self._class_weights(labels, codes)
         weight = weight * of_class[codes]
         dtype = torch.from_numpy(x[:0]).dtype
-        module = self._build(x.shape[1], len(classes), torch_stream(self.seed, "init"), dtype)
+        module = self._build(x.shape[1], len(classes), torch_stream(seed, "init"), dtype)
         module.to(device=self.device, dtype=dtype)
-        self._check_embeddings(module, x, np.flatnonzero(counts))
+        rows = np.flatnonzero(counts)
+        self._check_embeddings(module, x, rows)
         if advise:
             warn_of_lookalikes(classes)
             if advice := self._advice(module, len(classes)):
                 warnings.warn(advice, ConfigWarning, stacklevel=3)
+        sides: tuple[NDArray[Any], NDArray[Any] | None] = rows, None
         if validation is None:
-            kept, held_out = holdout_split(codes, self.validation_fraction, self.seed, numbers)
+            kept, held_out = holdout_split(codes, self.validation_fraction, seed, numbers)
             samples, held = (_samples(module, x[i], codes[i], weight[i]) for i in (kept, held_out))
+            sides = rows[kept], rows[held_out]
         else:
             samples, held = _samples(module, x, codes, weight), self._validation(module, classes, of_class, validation)
         if self.calibrate and not len(held):
             raise ConfigError(NOTHING_TO_CALIBRATE_ON)
+        if origin is not None:
+            samples, held = origin.named(samples, held, *sides)
         config = self.train or TrainConfig()
         file = None if checkpoint is None else Path(checkpoint)
         result = train(
-            module, samples, held if len(held) else None, config, seed=self.seed, checkpoint=file, progress=progress
+            module, samples, held if len(held) else None, config, seed=seed, checkpoint=file, progress=progress
         )
         self.classes_, self.module_, self.train_config_ = classes, module, config
         self.class_weights_ = of_class
         self.history_, self.best_epoch_ = result.history, result.best_epoch
         self.train_size_, self.validation_size_ = len(samples), len(held)
         self.temperature_ = temperature_of(module, held, config.batch_size) if self.calibrate else 1.0
-        self.fit_settings_ = self._fit_settings()
+        self.fit_settings_ = self._fit_settings(seed)
         return self
 
-    def _fit_settings(self) -> FitSettings:
+    @property
+    def seed_(self) -> int:
+        """The seed that `fit` used, of `seed` or `random_state`."""
+        check_is_fitted(self, "fit_settings_")
+        return self.fit_settings_.seed
+
+    def _fit_settings(self, seed: int) -> FitSettings:
         """Return the parameters as they are now, with a class weight that nobody else can change."""
         weight = dict(self.class_weight) if isinstance(self.class_weight, Mapping) else self.class_weight
-        return FitSettings(int(self.seed), float(self.validation_fraction), weight, bool(self.calibrate))
+        return FitSettings(seed, float(self.validation_fraction), weight, bool(self.calibrate))
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        device = _device_of(state.get("module_"))
+        if device == "cpu":
+            return state
+        return {**state, "module_": copy.deepcopy(state["module_"]).cpu(), "_device": device}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        device = state.get("_device", "cpu")
+        super().__setstate__({name: value for name, value in state.items() if name != "_device"})
+        if device != "cpu":
+            self.module_.to(available_device(device))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Probability of each of `classes_`, shape (n, n_classes), rows that sum to one."""
@@ -339,6 +397,11 @@ def _weights(sample_weight: Any, x: NDArray[Any], name: str = "sample_weight") -
     if not (weight > 0).any():
         raise DataError(f"{name} is zero for every sample; give some of each class a positive weight")
     return weight
+
+
+def _device_of(module: nn.Module | None) -> str:
+    parameter = None if module is None else next(module.parameters(), None)
+    return "cpu" if parameter is None else str(parameter.device)
 
 
 def _samples(module: nn.Module, X: NDArray[Any], codes: NDArray[Any], weight: NDArray[Any]) -> Samples:

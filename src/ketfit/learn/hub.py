@@ -20,11 +20,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from ketfit.errors import KetFitError, StorageError
+from ketfit.learn.cache import store_in
 from ketfit.learn.record import BODY
 
 T = TypeVar("T")
 
 COMMIT = re.compile("[0-9a-f]{40}")
+# The cache's disk is full, or its folder cannot be made or written.
+_UNWRITABLE = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOENT", "ENOTDIR", "EEXIST")
+    if hasattr(errno, name)
+}
 SECONDS = 5.0  # for each connection to the Hub, and twice that for the whole answer to the first question
 
 
@@ -68,7 +75,7 @@ def fetch(asked: Request) -> Snapshot:
         KetFitError: ``asked.failure``: the Hub does not have it or refuses it, or it is neither there nor here.
         StorageError: the download cannot be stored.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HFValidationError
 
     def ask() -> tuple[str | None, list[str]]:
@@ -86,7 +93,8 @@ def fetch(asked: Request) -> Snapshot:
     except Exception as error:  # requests, httpx or httpx2, by the version of huggingface_hub
         _raise_if_refused(error, asked)
         return _from_cache(asked, error)
-    return _download(asked, commit, files)
+    cache = Path(constants.HF_HUB_CACHE)
+    return store_in(cache, lambda place: _download(asked, commit, files, place), f"the {asked.kind}", "HF_HOME")
 
 
 def push(
@@ -154,7 +162,7 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
         raise TimeoutError(str(error) or f"no answer within {seconds:g} s") from error
 
 
-def _download(asked: Request, commit: str, files: list[str]) -> Snapshot:
+def _download(asked: Request, commit: str, files: list[str], cache: Path) -> Snapshot:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -166,17 +174,20 @@ def _download(asked: Request, commit: str, files: list[str]) -> Snapshot:
     wanted.sort(key=lambda path: (path.suffix == ".safetensors", path))
     try:
         for path in wanted:
-            file = hf_hub_download(asked.repository, str(path), revision=commit, etag_timeout=SECONDS)
+            file = hf_hub_download(asked.repository, str(path), revision=commit, etag_timeout=SECONDS, cache_dir=cache)
         # Asked for by its branch or tag, so that the Hub's cache knows which commit that was when it is offline.
-        last = hf_hub_download(asked.repository, asked.required, revision=asked.revision, etag_timeout=SECONDS)
+        last = hf_hub_download(
+            asked.repository, asked.required, revision=asked.revision, etag_timeout=SECONDS, cache_dir=cache
+        )
     except Exception as failure:
         # The client wraps what really happened in a word about its cache.
         wrapped = failure.__cause__ if isinstance(failure, LocalEntryNotFoundError) else None
         error = wrapped if isinstance(wrapped, Exception) else failure
         _raise_if_refused(error, asked)
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
             raise StorageError(
-                f"The {asked.kind} {asked.name!r} cannot be stored in the Hub's cache: {error}. Make room."
+                f"The {asked.kind} {asked.name!r} cannot be stored in the Hub's cache {cache}: {error}. Make room or "
+                "make it writable, or set HF_HOME to another folder."
             ) from error
         raise asked.failure(
             f"The download of {asked.name!r} at commit {commit} broke off: {_reason(error)}. Run it again; "

@@ -162,7 +162,7 @@ class _Predictor:
 
     def part(self, block: Block, number: int) -> bytes:
         """The rows of block `number` with their predictions."""
-        self.head.module_.generator = torch_stream(self.head.fit_settings_.seed, "shots", number)
+        self.head.module_.generator = torch_stream(self.head.seed_, "shots", number)
         with warnings.catch_warnings():
             if self.warned:  # of every block it would be the same
                 warnings.simplefilter("ignore", UserWarning)
@@ -188,7 +188,7 @@ def model_fingerprint(classifier: TextClassifier) -> str:
         "classes": classifier.classes_.tolist(),
         "temperature": fitted.temperature_,
         "batch_size": fitted.train_config_.batch_size,
-        "seed": fitted.fit_settings_.seed,
+        "seed": fitted.seed_,
         "body": [classifier.body_.fingerprint, classifier.body_.dtype],
         "device": str(fitted.module_.weights.device),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,9 +16,10 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
-from ketfit.errors import BodyError, ConfigError, ConfigWarning, ModelFileError
+from ketfit.errors import BodyError, ConfigError, ConfigWarning, DataError, ModelFileError
 from ketfit.learn.body import Body, Tuning, load_body, load_files
 from ketfit.learn.body_sources import find_files
+from ketfit.learn.cache import is_folder
 from ketfit.learn.classifier import QuantumHeadClassifier, readout_advice
 from ketfit.learn.data import Dataset, split_groups
 from ketfit.learn.end_to_end import tune_fully
@@ -26,6 +28,8 @@ from ketfit.learn.estimator import (
     UNKNOWN_TO_TRAINING,
     ClassWeight,
     ConfiguredEstimator,
+    Origin,
+    RandomState,
     class_numbers,
     warn_of_lookalikes,
 )
@@ -34,9 +38,13 @@ from ketfit.learn.hub import HubMixin
 from ketfit.learn.labelled import LabelledTexts
 from ketfit.learn.record import BODY, BodyRecord, TunedRecord
 from ketfit.learn.sequences import check_saveable_labels
+from ketfit.learn.tuned import check_files
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.encoder import slice_widths
 from ketfit.model.tuning import ContrastiveConfig, FullConfig, Precision, TuneConfig
+from ketfit.seeds import chosen_seed
+
+_ASK = "say where it is with body=... (--body for ketfit predict, evaluate, app and hardware plan)"
 
 
 class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: ignore[misc]
@@ -44,7 +52,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
 
     Args:
         body: A bundled body, a local folder, or a name on the Hub; see `load_body`.
-        head, train, seed, validation_fraction, class_weight, device, calibrate: As in `QuantumHeadClassifier`.
+        head, train, seed, validation_fraction, class_weight, device, calibrate, random_state: As in
+            `QuantumHeadClassifier`.
         revision: Branch, tag or commit of a body on the Hub.
         cache: Whether embeddings are kept on disk, so that no sentence is embedded twice.
         tune: How the body is tuned: `ContrastiveConfig`, `FullConfig`, or None to leave it frozen.
@@ -53,6 +62,9 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
     Attributes after `fit`: ``classes_``, ``body_`` (the tuned one), ``classifier_`` (the fitted
     `QuantumHeadClassifier`). After `from_pretrained` also ``commit_``, the commit of the Hub that model and record, and
     with them the body, were loaded from, or None for a folder.
+
+    It can be copied, pickled and dumped with joblib: a pickle names a frozen body and holds the files of a tuned one,
+    see `Body`.
     """
 
     commit_: str | None
@@ -71,6 +83,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         tune: TuneConfig | None = None,
         dtype: Precision = "float32",
         calibrate: bool = False,
+        random_state: RandomState = None,
     ) -> None:
         self.body = body
         self.head = head
@@ -84,6 +97,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         self.tune = tune
         self.dtype = dtype
         self.calibrate = calibrate
+        self.random_state = random_state
 
     def fit(
         self,
@@ -108,7 +122,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             sample_weight: As in `QuantumHeadClassifier.fit`; contrastive tuning only knows whether it is zero.
             groups: Rows of one group stay on one side of the split, and so do groups that share a sentence.
             validation: Sentences, labels and, if there are any, weights to validate on, in place of a share of `texts`.
-            checkpoint: A file written after every epoch; the same call resumes from it. The tuning of the body has
+            checkpoint: A file written after every epoch; the same call resumes from it, also with an emptied cache. One
+                of other sentences, labels, weights, settings or of another body is refused. The tuning of the body has
                 one of its own beside it, with ``.tuning`` behind its name.
             progress: Show bars on stderr.
 
@@ -119,7 +134,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             InputError: a sentence is empty or not a string, or a label, weight or group is missing.
             BodyError: the body cannot be had.
             InsufficientMemoryError: there is too little memory to tune the body.
-            DataError, ConfigError, ValueError: as in `QuantumHeadClassifier.fit`.
+            DataError, ConfigError, ValueError: as in `QuantumHeadClassifier.fit`; DataError also if validation leaves
+                contrastive tuning one sentence of a label.
         """
         classifier = self._head()
         given = LabelledTexts.of(texts, labels, sample_weight, groups)
@@ -133,18 +149,23 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         shown: dict[str, Any] = {"progress": progress}
         tuning = {**shown, "checkpoint": None if checkpoint is None else Path(f"{checkpoint}.tuning")}
         if self.tune is not None and held is None:
-            given, held = given.hold_out(self.validation_fraction, self.seed)
+            everything = given
+            given, held = given.hold_out(self.validation_fraction, classifier.seed)
             if self.calibrate and held is None:
                 raise ConfigError(NOTHING_TO_CALIBRATE_ON)
+            if isinstance(self.tune, ContrastiveConfig):
+                check_pairs(everything.labels, given.labels)
         if isinstance(self.tune, ContrastiveConfig):
             from ketfit.learn.contrastive import tune_body  # the trainer takes seconds to import
 
-            body = tune_body(body, given.texts, given.labels, self.tune, seed=self.seed, **tuning)
+            body = tune_body(body, given.texts, given.labels, self.tune, seed=classifier.seed, **tuning)
         embeddings = self._embed(body, given.texts, progress)
         validating = None if held is None else (self._embed(body, held.texts, progress), held.labels, held.weight)
         split = split_groups(given.texts, given.groups) if held is None else None
+        origin = _origin(body, given.texts, None if held is None else held.texts)
         classifier.calibrate = self.calibrate and not isinstance(self.tune, FullConfig)  # which calibrates afterwards
-        classifier._fit(embeddings, given.labels, given.weight, split, validating, checkpoint, progress, advise=False)
+        data = (embeddings, given.labels, given.weight, split, validating)
+        classifier._fit(*data, checkpoint, progress, origin, advise=False)
         if isinstance(self.tune, FullConfig):
             classifier.calibrate = self.calibrate
             validation = None if held is None else held.as_validation()
@@ -168,7 +189,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         settings = {name: getattr(self, name) for name in QuantumHeadClassifier._get_param_names()}
         classifier = QuantumHeadClassifier(**settings)
         classifier._check_settings()
-        return classifier
+        # Asked once: a RandomState gives another seed each time.
+        return classifier.set_params(seed=chosen_seed(self.random_state, self.seed), random_state=None)
 
     def _check_classes(self, given: LabelledTexts, held: LabelledTexts | None) -> NDArray[Any]:
         """Return the classes of the training side, none of which is a surprise later on."""
@@ -227,6 +249,9 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         Args:
             folder, data, metrics: As in `QuantumHeadClassifier.save_pretrained`, and so are the errors.
             with_body: Put a frozen body into the folder too, which can then move to a machine that lacks it.
+
+        Raises:
+            BodyError: the files of a body that goes into the folder were removed or changed since it was loaded.
         """
         check_is_fitted(self, "classifier_")
         body, tuning = self.body_, self.body_.tuning
@@ -242,8 +267,11 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             if tuning is None
             else TunedRecord(fingerprint=body.fingerprint, settings=tuning.settings, seed=tuning.seed),
         )
+        carried = body.folder if with_body or tuning is not None else None
+        if carried is not None:
+            check_files(body)
         facts = self.classifier_._facts(data, metrics, record)
-        save_model(folder, self.classifier_.module_, facts, body.folder if with_body or tuning is not None else None)
+        save_model(folder, self.classifier_.module_, facts, carried)
 
     def _save_for_hub(self, folder: Path, data: str | None, metrics: Mapping[str, float] | None) -> None:
         self.save_pretrained(folder, data=data, metrics=metrics, with_body=self.body_.source == "local")
@@ -306,19 +334,51 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         return body.encode(texts, progress=progress, cache=self.cache)
 
 
+def check_pairs(given: NDArray[Any], training: NDArray[Any]) -> None:
+    """Refuse labels of which validation has left contrastive tuning one sentence, and so no pair.
+
+    Args:
+        given: The labels of all sentences that count.
+        training: Those of the ones that tune.
+
+    Raises:
+        DataError: with the first such label.
+    """
+    names, counts = np.unique(training, return_counts=True)
+    for name in names[counts == 1].tolist():
+        size = int((given == name).sum())
+        if size > 1:
+            raise DataError(
+                f"validation took {size - 1} of the {size} sentences of label {name!r}, and contrastive tuning "
+                "pairs two of one label; use validation_fraction=0, or more sentences of that label"
+            )
+
+
+def _origin(body: Body, texts: Sequence[str], validation: Sequence[str] | None) -> Origin:
+    """Return the identity of the body and of each sentence, for the checkpoint."""
+
+    def hashes(sentences: Sequence[str]) -> NDArray[np.str_]:
+        return np.array([hashlib.sha256(text.encode()).hexdigest() for text in sentences], dtype=np.str_)
+
+    held = None if validation is None else hashes(validation)
+    return Origin(f"{body.fingerprint} {body.dtype}", hashes(texts), held)
+
+
 def _recorded_body(record: BodyRecord, model: Path, moved: str | None, device: str) -> Body:
     """The body that a record names, from the model's own folder if it stands there, if it is that very one."""
     tuned, carried = record.tuned, moved is None and (model / BODY).is_dir()
     wanted = record.fingerprint if tuned is None else tuned.fingerprint
     if tuned is not None and moved is None and not carried:
-        raise BodyError(f"{model} lacks {BODY}, the folder of its tuned body; say where it is with body=...")
+        raise BodyError(f"{model} lacks {BODY}, the folder of its tuned body; {_ASK}")
     place = moved or (str(model / BODY) if carried else record.name)
+    if record.source == "local" and moved is None and not is_folder(place):
+        raise BodyError(f"{model} was trained on the body in the folder {place}, which is not there; {_ASK}")
     files = find_files(place, record.revision if moved is None and not carried else None)
     if files.fingerprint != wanted:  # asked before any of the files is parsed
         raise BodyError(
             f"{model} was trained on {record.name!r} ({'tuned' if tuned else record.source}) with fingerprint "
             f"{wanted[:16]}..., and {place!r} here ({files.found.source}) has {files.fingerprint[:16]}...; "
-            "give it the same body"
+            f"give it the same body: {_ASK}"
         )
     body = load_files(files, device=device, dtype=record.dtype)
     if tuned is None and (record.source == "local" or not carried):

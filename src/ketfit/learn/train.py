@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -29,11 +30,17 @@ _LOADED_BYTES = 2**28  # amplitudes of more than this are loaded batch by batch 
 
 @dataclass(frozen=True)
 class Samples:
-    """What a head learns from: `x` (n, embedding_dim), `y` (n,) class numbers, `weight` (n,) positive."""
+    """What a head learns from: `x` (n, embedding_dim), `y` (n,) class numbers, `weight` (n,) positive.
+
+    `body` and `sentences`, if given, identify the body that computed `x` and the sentence of each row. A checkpoint then
+    compares them in place of `x`: embeddings of a sentence differ in their last bits between batches.
+    """
 
     x: Tensor
     y: Tensor
     weight: Tensor
+    body: str | None = None
+    sentences: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.y)
@@ -306,6 +313,12 @@ class _Run:
             facts = _FACTS.validate_json(metadata.get("checkpoint", ""))
         except ValidationError as error:
             raise TrainingError(f"{path} is not a checkpoint of KetFit; name another file or remove it") from error
+        lacking = [name for name in self.fingerprint if name not in facts.run]
+        if lacking:
+            raise TrainingError(
+                f"{path} does not hold the {' and '.join(lacking)} of its run: an earlier version of KetFit "
+                "wrote it, or a fit on embeddings; name another file, or remove it to start again"
+            )
         changed = [name for name, value in self.fingerprint.items() if facts.run.get(name) != value]
         if changed:
             raise TrainingError(
@@ -378,7 +391,11 @@ def _fingerprint(
     """What decides the result of a run, by part, each as a hash or as plain text."""
     data = hashlib.sha256()
     for part in (samples, validation):
-        for tensor in () if part is None else (part.x, part.y, part.weight):
+        tensors = [] if part is None else [part.x, part.y, part.weight]
+        if part is not None and part.body is not None:
+            data.update(json.dumps(part.sentences).encode())
+            del tensors[0]
+        for tensor in tensors:
             data.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
             data.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         data.update(b"|")
@@ -395,6 +412,7 @@ def _fingerprint(
         "seed": str(seed),
         "head": start.hexdigest(),
         "data": data.hexdigest(),
+        **({} if samples.body is None else {"body": samples.body}),
     }
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -21,7 +21,7 @@ from torch import nn
 from ketfit.errors import BodyError, ConfigError, InsufficientMemoryError, StorageError
 from ketfit.learn.body import Body, Tuning, load_body, quiet, read_transformer
 from ketfit.learn.body_sources import file_hashes, fingerprint
-from ketfit.learn.cache import cache_folder
+from ketfit.learn.cache import cache_folder, cached, is_folder, store_in
 from ketfit.learn.files import place_folder
 from ketfit.memory import available_memory, memory_shortage
 from ketfit.model.tuning import TuneConfig
@@ -135,27 +135,64 @@ def digest(facts: Mapping[str, str]) -> str:
 
 def tuned_folder(name: str) -> Path:
     """The folder of a tuned body in the cache; it is not created here."""
-    return cache_folder() / "tuned" / name[:32]
+    return cached("tuned", name[:32])
 
 
 def keep(transformer: SentenceTransformer, name: str | None) -> Path:
     """Save a transformer in the folder of tuned bodies, as safetensors and JSON, whole or not at all.
+
+    If the cache cannot be written, it warns, and the folder is a temporary one that is removed when the process ends.
 
     Args:
         transformer: What was tuned.
         name: Of its folder; what stands there already stays. None is its own fingerprint.
 
     Raises:
-        StorageError: there is no room.
+        StorageError: there is no room, in neither of the two.
     """
-    place = cache_folder() / "tuned"
+
+    def write(folder: Path) -> None:
+        with quiet():
+            transformer.save(str(folder), create_model_card=False, safe_serialization=True)
+
+    return _kept(write, name)
+
+
+def keep_files(files: Mapping[str, bytes], name: str) -> Path:
+    """Write the files of a tuned body, by their paths, into its folder; as `keep`."""
+
+    def write(folder: Path) -> None:
+        for path, content in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+
+    return _kept(write, name)
+
+
+def check_files(body: Body) -> None:
+    """Refuse a body whose files are gone, from the cache say, or are other ones.
+
+    Raises:
+        BodyError: they are not those that it was loaded from.
+    """
+    if not is_folder(body.folder) or fingerprint(file_hashes(body.folder)) != body.fingerprint:
+        raise BodyError(
+            f"the files of the body in {body.folder} were removed or changed since it was loaded, so that they cannot "
+            "be saved or pickled; put them back, or load or fit it again"
+        )
+
+
+def _kept(write: Callable[[Path], None], name: str | None) -> Path:
+    return store_in(cache_folder() / "tuned", lambda place: _keep_in(place, write, name), "the tuned body")
+
+
+def _keep_in(place: Path, write: Callable[[Path], None], name: str | None) -> Path:
     try:
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".tuned-", dir=place, ignore_cleanup_errors=True) as scratch:
             staged = Path(scratch) / "body"
-            with quiet():
-                transformer.save(str(staged), create_model_card=False, safe_serialization=True)
-            folder = tuned_folder(fingerprint(file_hashes(staged)) if name is None else name)
+            write(staged)
+            folder = place / (fingerprint(file_hashes(staged)) if name is None else name)[:32]
             place_folder(staged, folder)
     except (OSError, RuntimeError, SafetensorError) as error:  # a full disk has many voices
         raise StorageError(

@@ -76,8 +76,22 @@ class QuantumHead(nn.Module):
         self.angle_scale = nn.Parameter(scale, requires_grad=config.train_angle_scale)
         self.linear = seeded_linear(config.n_readouts, n_classes, generator)
         self.generator: torch.Generator | None = None
-        """Source of shots and trajectories; None is torch's default one."""
+        """Source of shots and trajectories; None is torch's default one. Copies and pickles go on from its state."""
         self.to(dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # torch.Generator cannot be copied or pickled by every version of torch. A copy draws on from the same state.
+        state = self.__dict__.copy()
+        if self.generator is not None:
+            state["generator"] = (str(self.generator.device), self.generator.get_state())
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        generator = state["generator"]
+        if generator is not None:
+            device, position = generator
+            generator = torch.Generator(device).set_state(position)
+        super().__setstate__({**state, "generator": generator})  # type: ignore[no-untyped-call]
 
     @compiler_disabled
     def forward(self, embeddings: Tensor) -> Tensor:
