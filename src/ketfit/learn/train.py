@@ -32,8 +32,8 @@ _LOADED_BYTES = 2**28  # amplitudes of more than this are loaded batch by batch 
 class Samples:
     """What a head learns from: `x` (n, embedding_dim), `y` (n,) class numbers, `weight` (n,) positive.
 
-    `body` and `sentences`, if given, identify the body that computed `x` and the sentence of each row. A checkpoint then
-    compares them in place of `x`: embeddings of a sentence differ in their last bits between batches.
+    `body` and `sentences`, if given, identify the body that computed `x` and the sentence of each row. A checkpoint
+    then compares them in place of `x`: embeddings of a sentence differ in their last bits between batches.
     """
 
     x: Tensor
