@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -14,8 +16,18 @@ T = TypeVar("T")
 def compiler_disabled(function: Callable[P, T]) -> Callable[P, T]:
     """Return `function` as one that torch.compile calls as it is, between two graphs.
 
-    The decorator of torch's own optimisers: ``torch.compiler.disable`` would import torch._dynamo, which takes a
-    second, where the function is defined, and this one imports it with the first call.
+    ``torch.compiler.disable`` imports torch._dynamo, which takes a second; it is asked for only once a program has
+    imported that itself, as torch.compile does.
     """
-    disabled: Callable[P, T] = getattr(torch, "_disable_dynamo", torch.compiler.disable)(function)
-    return disabled
+    disabled: Callable[P, T] | None = None
+
+    @functools.wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        nonlocal disabled
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **kwargs)
+        if disabled is None:
+            disabled = torch.compiler.disable(function)
+        return disabled(*args, **kwargs)
+
+    return called
