@@ -36,3 +36,11 @@ def test_what_is_missing_or_unknown_is_named_alone(settings: dict[str, Any], tol
     with pytest.raises(ConfigError) as raised:
         Outer.from_mapping(settings, where="plan.toml")
     assert str(raised.value) == f"plan.toml: {told}"
+
+
+def test_settings_nested_without_end_are_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(ConfigError, match="the settings of Inner are nested too deeply"):
+        Inner(epochs=deep)

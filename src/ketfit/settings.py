@@ -37,6 +37,8 @@ class Config(BaseModel):
             super().__init__(**_plain(settings))
         except ValidationError as error:
             raise ConfigError(_explain(type(self), error)) from None
+        except RecursionError:
+            raise ConfigError(f"the settings of {type(self).__name__} are nested too deeply") from None
 
     def updated(self, /, **settings: Any) -> Self:
         """A copy with some settings changed, checked like a new one."""
