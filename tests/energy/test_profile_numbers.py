@@ -138,6 +138,11 @@ def test_counts_of_gates_and_shots_are_whole_numbers(count: Any) -> None:
             call()
 
 
+def test_more_shots_than_a_number_holds_are_refused() -> None:
+    with pytest.raises(InputError, match="at most 1e"):
+        qpu_cost(NativeGates(1, 1), 1, 10**400, load_profile("ionq-forte", QpuProfile))
+
+
 @pytest.mark.parametrize("ends", [(math.inf, 0.0, math.inf), (0.0, -math.inf, 0.0), (math.nan, 0.0, 1.0)])
 def test_range_is_finite(ends: tuple[float, float, float]) -> None:
     with pytest.raises(InputError, match="all finite"):

@@ -141,6 +141,7 @@ def test_lost_submission_is_sent_again_after_the_delay_and_does_not_block(tmp_pa
     begun = machine.true
     while not submit(tmp_path, machine, backend):
         machine.true += 10
+        assert machine.true - begun < 5 * DELAY, "it blocks for ever"
     # The list has to be empty for the delay: from the time-out on, or from the first look of another process.
     assert DELAY <= machine.true - begun <= DELAY + 10
     assert len(backend.accepted) == 1

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from qiskit import transpile
 from qiskit.providers.fake_provider import GenericBackendV2
 from qiskit_aer import AerSimulator
 from qiskit_aer.noise import NoiseModel, ReadoutError, depolarizing_error
@@ -100,6 +101,11 @@ def test_folds_have_exactly_three_and_five_times_the_gates(tmp_path: Path, level
     pulses = [sum(circuit.count_ops().get(name, 0) for name in ("sx", "x", "rx", "u")) for circuit in folds]
     assert [count / pulses[0] for count in pulses] == [1, 3, 5]
     assert len({read_at(circuit) for circuit in circuits}) == 1
+    # A compiler behind this one, in the device's own run, cancels nothing either.
+    behind = transpile(
+        folds[1], backend.backend, optimization_level=3, initial_layout=list(range(len(MISREAD))), seed_transpiler=0
+    )
+    assert behind.num_nonlocal_gates() == two_qubit[1]
     # Planned is what is sent: the counts are those of the very circuits.
     measurement = Measurement(CIRCUIT, MEASURED, ("zero_noise",)).circuits(WEIGHTS.tolist(), INPUTS)
     assert [backend.count_gates(measurement)[fold * len(INPUTS)].two_qubit for fold in range(3)] == two_qubit

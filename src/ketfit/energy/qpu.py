@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ketfit.circuit.circuit import Circuit
-from ketfit.energy.profiles import Figure, QpuProfile
+from ketfit.energy.profiles import LARGEST, Figure, QpuProfile
 from ketfit.energy.quantities import Assumed, Modelled, Range
 from ketfit.errors import InputError
 from ketfit.integers import as_integer
@@ -114,10 +114,12 @@ def qpu_cost(gates: NativeGates, circuits: int, shots: int, profile: QpuProfile)
         profile: The device, from `ketfit.energy.profiles.load_profile`.
 
     Raises:
-        InputError: a count is negative, or no whole number.
+        InputError: a count is negative, or no whole number, or too large.
     """
     circuits = as_integer(circuits, "circuits", minimum=0, error=InputError)
     shots = as_integer(shots, "shots", minimum=0, error=InputError)
+    if circuits * shots > LARGEST:
+        raise InputError(f"{circuits} circuits of {shots} shots: give at most {LARGEST:g} in all")
     figures = {
         "one-qubit gate (us)": (profile.time_1q_us, gates.one_qubit),
         "two-qubit gate (us)": (profile.time_2q_us, gates.two_qubit),
