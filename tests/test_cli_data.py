@@ -130,6 +130,17 @@ def test_strange_label_among_integers_is_named_with_its_line(
     assert f"row {rows} (line {rows + 1}) has the label 'unknown'; the model knows 0, 1" in err
 
 
+def test_fit_names_the_label_that_makes_integers_strings(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    (tmp_path / "extra.csv").write_text(table(NUMBERS) + "one more,unknown\n")
+    command = ["fit", tmp_path / "extra.csv", "--body", tiny_body_folder, *SMALL, "-o", tmp_path / "m"]
+    code, _, err = run(capsys, *command)
+    assert code == 0
+    rows = len(SENTENCES) + 1
+    assert f"row {rows} (line {rows + 1}) has the label 'unknown', and all but 1 of {rows} labels are integers" in err
+
+
 @pytest.mark.parametrize("arguments", [["so good \U0001f600"], ["so good \U0001f600", "--json"]])
 def test_any_sentence_is_printed_on_any_terminal(
     monkeypatch: pytest.MonkeyPatch, places: Path, arguments: list[str]
