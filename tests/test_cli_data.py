@@ -130,6 +130,17 @@ def test_strange_label_among_integers_is_named_with_its_line(
     assert f"row {rows} (line {rows + 1}) has the label 'unknown'; the model knows 0, 1" in err
 
 
+def test_fit_names_the_label_that_makes_integers_strings(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    (tmp_path / "extra.csv").write_text(table(NUMBERS) + "one more,unknown\n")
+    command = ["fit", tmp_path / "extra.csv", "--body", tiny_body_folder, *SMALL, "-o", tmp_path / "m"]
+    code, _, err = run(capsys, *command)
+    assert code == 0
+    rows = len(SENTENCES) + 1
+    assert f"row {rows} (line {rows + 1}) has the label 'unknown', and all but 1 of {rows} labels are integers" in err
+
+
 @pytest.mark.parametrize("arguments", [["so good \U0001f600"], ["so good \U0001f600", "--json"]])
 def test_any_sentence_is_printed_on_any_terminal(
     monkeypatch: pytest.MonkeyPatch, places: Path, arguments: list[str]
@@ -168,9 +179,9 @@ def test_drawing_is_printed_on_any_terminal(monkeypatch: pytest.MonkeyPatch) -> 
         (table(LABELS), ["--few-shot", 50], 2, "--few-shot 50: in.csv: the label 'bad' has only 40 different"),
         (table(["good"] * len(LABELS)), [], 1, "in.csv: every label is 'good'"),
         (table(LABELS), ["--set", "class_weight.fair=2"], 2, "class_weight.fair: in.csv has no such label; it has"),
-        (table(LABELS), ["--set", "class_weight.bad=0"], 2, "class_weight={'bad': 0}: it is 'balanced', or a table of"),
+        (table(LABELS), ["--set", "class_weight.bad=0"], 2, "class_weight={'bad': 0}: input should be 'balanced'"),
         (table(LABELS), ["--set", "class_weight.bad=inf"], 2, "a table of positive numbers by label"),
-        (table(LABELS), ["--set", "class_weight=even"], 2, "class_weight='even': it is 'balanced'"),
+        (table(LABELS), ["--set", "class_weight=even"], 2, "class_weight='even': input should be 'balanced'"),
         (table(LABELS, w=[0] * len(LABELS)), ["--weight-column", "w"], 1, "every weight in 'w' is zero"),
         (table(LABELS, w=["x"] * len(LABELS)), ["--weight-column", "w"], 1, "row 1 (line 2) has the weight 'x'"),
         (table(LABELS, w=[int(y == "bad") for y in LABELS]), ["--weight-column", "w"], 1, "every label is 'bad'"),

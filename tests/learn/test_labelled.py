@@ -13,8 +13,9 @@ from ketfit.errors import ConfigError, DataError, InputError
 from ketfit.learn.body import Body
 from ketfit.learn.classical import LogisticRegressionHead, MLPHead, ProjectedLogisticRegressionHead, SVCHead
 from ketfit.learn.classifier import QuantumHeadClassifier
+from ketfit.learn.data import split_groups
 from ketfit.learn.end_to_end import tune_fully
-from ketfit.learn.labelled import LabelledTexts, joined_groups
+from ketfit.learn.labelled import LabelledTexts
 from ketfit.learn.text import TextClassifier
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.tuning import ContrastiveConfig, FullConfig, TuneConfig
@@ -254,21 +255,9 @@ class TestGroups:
         fitted = text(tiny_body_folder, tune).fit(TEXTS, LABELS, groups=groups)
         assert (fitted.classifier_.train_size_, fitted.classifier_.validation_size_) == (8, 0)
 
-    def test_joined_groups_are_connected_components(self) -> None:
-        one, other = np.array([0, 1, 2, 3, 0, 4]), np.array([0, 1, 1, 2, 2, 3])
-        found = joined_groups(one, other)
-        assert [found[i] == found[j] for i, j in ((0, 4), (4, 3), (1, 2), (0, 1), (5, 0), (5, 1))] == [
-            True,
-            True,
-            True,
-            False,
-            False,
-            False,
-        ]
-
     @pytest.mark.parametrize("copies", [256, 512])
     def test_many_copies_join_as_well_as_one(self, copies: int) -> None:
-        found = joined_groups(np.repeat([0, 0, 1], copies), np.repeat([0, 1, 1], copies))
+        found = split_groups(["one"] * 2 * copies + ["other"] * copies, np.repeat([0, 1, 1], copies))
         assert set(found) == {0}
 
     def test_groups_of_another_length(self, tiny_body_folder: Path) -> None:

@@ -164,6 +164,7 @@ def fit(
     dataset = _counting(dataset)
     check_classes(dataset)
     check_class_names(dataset.classes)
+    _tell_odd_label(dataset)
     class_weight = _class_weight(chosen.class_weight, dataset)
     parts = None
     if few_shot is not None:
@@ -215,6 +216,19 @@ def _accuracies(best: Epoch) -> dict[str, float]:
         return {}
     same = math.isclose(plain, weighted, rel_tol=1e-5)  # a head computes in float32
     return {"validation_accuracy": plain} | ({} if same else {"validation_weighted_accuracy": weighted})
+
+
+def _tell_odd_label(dataset: Dataset) -> None:
+    """Name the first row whose label is no integer, if nearly all others are: it makes all labels strings."""
+    from ketfit.learn.data_sources import INTEGER
+
+    odd = [row for row, label in enumerate(dataset.labels) if isinstance(label, str) and not INTEGER.fullmatch(label)]
+    if 0 < len(odd) <= len(dataset) / 10:
+        label = dataset.labels[odd[0]]
+        say(
+            f"warning: {dataset.name}: {dataset.place(odd[0])} has the label {label!r}, and all but {len(odd)} of "
+            f"{len(dataset):,} labels are integers; all are taken as strings, and {label!r} as a class"
+        )
 
 
 def _class_weight(

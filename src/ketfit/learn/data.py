@@ -388,7 +388,7 @@ def split_groups(texts: Sequence[str], groups: Sequence[Hashable] | NDArray[Any]
     # A graph with two kinds of vertices, sentences and groups; each text joins one of each.
     first = int(copies.max()) + 1
     size = first + int(codes.max()) + 1
-    edges = coo_array((np.ones(len(copies), dtype=bool), (copies, first + codes)), shape=(size, size))
+    edges = coo_array((np.ones(len(copies)), (copies, first + codes)), shape=(size, size))
     connected: Positions = connected_components(edges, directed=False)[1][copies].astype(np.int64)
     return connected
 

@@ -41,7 +41,7 @@ _LONGEST_MARK = 16
 
 _HUB_SECONDS = 5.0
 # Integers that come back the same when written again, so that the labels "1" and "01" are never merged.
-_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def read_file(path: Path, columns: Sequence[str], format: str, encoding: str, de
         lines.append(line)
         for values, column in zip(found, columns, strict=True):
             values.append(row[column])
-    if format in DIALECTS and all(_INTEGER.fullmatch(label) for label in found[1]):
+    if format in DIALECTS and all(INTEGER.fullmatch(label) for label in found[1]):
         found[1] = [int(label) for label in found[1]]
     return Content(found, lines)
 

@@ -36,7 +36,7 @@ def _read_class_weight(value: Any) -> Any:
     fitting = all(type(number) in (int, float) and 0 < number < math.inf for number in numbers)
     if value in (None, "balanced") or (isinstance(value, Mapping) and fitting):
         return value
-    raise ConfigError(f"class_weight={value!r}: it is 'balanced', or a table of positive numbers by label")
+    raise ConfigError(f"class_weight={value!r}: input should be 'balanced', or a table of positive numbers by label")
 
 
 def _read_noise(value: Any) -> Any:
