@@ -384,7 +384,7 @@ def split_groups(texts: Sequence[str], groups: Sequence[Hashable] | NDArray[Any]
     copies = duplicate_groups(texts)
     if groups is None or not len(copies):
         return copies
-    codes = as_groups(groups, length=len(copies))
+    codes = _group_numbers(groups, len(copies))
     # A graph with two kinds of vertices, sentences and groups; each text joins one of each.
     first = int(copies.max()) + 1
     size = first + int(codes.max()) + 1
@@ -492,7 +492,7 @@ def holdout_split(
     y = np.asarray(y)
     if y.ndim != 1 or y.size == 0 or not np.issubdtype(y.dtype, np.integer):
         raise InputError(f"y must hold integer class codes in shape (n,), n > 0; got {y.dtype} in shape {y.shape}")
-    numbers = np.arange(len(y)) if groups is None else as_groups(groups, length=len(y))
+    numbers = np.arange(len(y)) if groups is None else _group_numbers(groups, len(y))
     codes = np.unique(y, return_inverse=True)[1]
     return _cut(codes, fraction, numbers, numpy_stream(seed, "validation"))
 
@@ -500,6 +500,13 @@ def holdout_split(
 def _check_fraction(name: str, fraction: float) -> None:
     if not 0 <= fraction < 1:
         raise ConfigError(f"{name} must be at least 0 and below 1, got {fraction}")
+
+
+def _group_numbers(groups: Sequence[Hashable] | NDArray[Any], samples: int) -> Positions:
+    numbers = as_groups(groups)
+    if len(numbers) != samples:
+        raise InputError(f"groups must hold one value per sample: {samples} samples, {len(numbers)} groups")
+    return numbers
 
 
 def _cut(codes: Positions, fraction: float, groups: Positions, rng: np.random.Generator) -> tuple[Positions, Positions]:
