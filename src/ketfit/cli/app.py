@@ -17,6 +17,7 @@ from ketfit.cli.options import (
     MovedBody,
     TextColumn,
     blamed_on,
+    check_body,
     check_source,
     refuse_idle,
 )
@@ -60,6 +61,7 @@ def app(
     else:
         check_source(data, "--data")
     require_gradio()
+    check_body(body)
     check_address(host, port)
     if data is not None:
         columns = {"text_column": text_column, "label_column": label_column}

@@ -23,6 +23,7 @@ from ketfit.cli.options import (
     Model,
     MovedBody,
     TextColumn,
+    check_body,
 )
 from ketfit.console import plain, print_report, say, two_columns
 from ketfit.errors import ConfigError
@@ -95,6 +96,7 @@ def plan(
     from ketfit.learn.data import load_dataset
     from ketfit.learn.text import TextClassifier
 
+    check_body(body)
     columns = {"text_column": text_column, "label_column": label_column}
     dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding, delimiter=delimiter)
     dataset = dataset if first is None else dataset.take(range(min(first, len(dataset))))

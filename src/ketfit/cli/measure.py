@@ -20,6 +20,7 @@ from ketfit.cli.options import (
     MovedBody,
     TextColumn,
     blamed_on,
+    check_body,
 )
 from ketfit.console import evaluation, print_report, say
 from ketfit.integers import as_integer
@@ -60,6 +61,7 @@ def evaluate(
     from ketfit.model.head import MEASUREMENT
     from ketfit.simulate.noise import load_noise
 
+    check_body(body)
     for name, value in (("shots", shots), ("trajectories", trajectories)):
         if value is not None:
             as_integer(value, name, minimum=1)

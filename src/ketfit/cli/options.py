@@ -89,8 +89,8 @@ def check_source(source: str, option: str) -> None:
         raise DataOptionError(f"{option} {source}: there is no such file; a data set on the Hub is named 'user/name'")
 
 
-def check_body(name: str, option: str = "--body", revision: str | None = None) -> None:
-    """Refuse a body that cannot be found, before anything is computed.
+def check_body(name: str | None, option: str = "--body", revision: str | None = None) -> None:
+    """Refuse a body that cannot be found, before anything is computed; None is no body to look for.
 
     Raises:
         DataOptionError: with the option.
@@ -98,6 +98,8 @@ def check_body(name: str, option: str = "--body", revision: str | None = None) -
     from ketfit.learn.body_sources import find_body
     from ketfit.learn.data import text_fault
 
+    if name is None:
+        return
     with blamed_on(option, name):
         if text_fault(name):  # a model records the name of its body
             raise DataOptionError("the name is empty, or not valid Unicode")

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ketfit.cli.ending import interruptible
-from ketfit.cli.options import AsJson, Delimiter, Encoding, Model, MovedBody, TextColumn, blamed_on, refuse_idle
+from ketfit.cli.options import AsJson, Delimiter, Encoding, Model, MovedBody, TextColumn, blamed_on, check_body, refuse_idle
 from ketfit.console import plain, print_report, say, two_columns
 from ketfit.errors import DataError, DataOptionError
 
@@ -55,6 +55,7 @@ def predict(
         raise typer.BadParameter("give sentences, or --input FILE, and not both")
     if output is not None and (input_file is None or str(input_file) == STDIN):
         raise typer.BadParameter("--output goes with --input FILE, which is read twice: save the sentences to a file")
+    check_body(body)
     if input_file is None:
         assert texts is not None
         given = {

@@ -148,8 +148,7 @@ def fit(
     if checkpoint is not None:
         check_file(checkpoint)
     chosen = fit_config(config, settings, body, tune)
-    if body is not None:
-        check_body(body, revision=chosen.revision)
+    check_body(body, revision=chosen.revision)
     columns = {"text_column": text_column, "label_column": label_column}
     dataset = load_dataset(
         data,
