@@ -43,6 +43,9 @@ class Verbs(TyperGroup):
             if _is_usage(error):
                 raise
             _trace(ctx)
+            if isinstance(error, OSError) and error.filename is not None:  # a name too long, a folder out of bounds
+                say(f"error: cannot use {error.filename}: {error.strerror}")
+                sys.exit(1)
             told = " ".join(str(error).split())
             say(f"error: {type(error).__name__}: {told}; nobody foresaw this: report what ketfit --debug ... prints")
             sys.exit(1)

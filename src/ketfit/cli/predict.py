@@ -10,7 +10,17 @@ import typer
 from rich.table import Table
 
 from ketfit.cli.ending import interruptible
-from ketfit.cli.options import AsJson, Delimiter, Encoding, Model, MovedBody, TextColumn, blamed_on, check_body, refuse_idle
+from ketfit.cli.options import (
+    AsJson,
+    Delimiter,
+    Encoding,
+    Model,
+    MovedBody,
+    TextColumn,
+    blamed_on,
+    check_body,
+    refuse_idle,
+)
 from ketfit.console import plain, print_report, say, two_columns
 from ketfit.errors import DataError, DataOptionError
 

@@ -59,7 +59,7 @@ def find_body(name: str, revision: str | None) -> Found:
         if revision is not None:
             raise BodyError(f"{path} is a local folder and has no revision {revision!r}. Leave the revision out.")
         return Found(path.resolve(), "local")
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long
         raise BodyError(f"{path} is a file. Pass the folder that holds the sentence transformer.")
     bundled = None if revision is not None else _bundled(bundled_name(name))
     return Found(bundled, "bundled") if bundled is not None else _from_hub(name, revision)
