@@ -50,15 +50,15 @@ def test_an_error_that_nobody_foresaw_is_one_line_too(
 
 
 @pytest.mark.parametrize(
-    "command", [["inspect"], ["draw"], ["predict", "--input"], ["fit", "-o", "out"], ["fit", "data.csv", "--output"]]
+    "command",
+    [["inspect"], ["draw"], ["predict", "model", "--input"], ["fit", "-o", "out"], ["fit", "data.csv", "--output"]],
 )
 def test_name_that_no_file_can_have_is_an_error_of_the_file_system(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     name = "9" * 5000
-    model = ["model"] if command[0] == "predict" else []
-    code, out, err = run(capsys, command[0], *model, *command[1:], name)
+    code, out, err = run(capsys, *command, name)
     assert (code, out) == (1, "")
     assert err.startswith("error: cannot ")
     assert err.endswith(": File name too long\n")
