@@ -118,7 +118,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, part in parts.items():
         for suffix, dialect in (("csv", "excel"), ("tsv", "excel-tab")):
             with (folder / f"{name}.{suffix}").open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file, dialect).writerows([("text", "label"), *part])
+                table = [(*row, 1 + number % 2, f"author {number // 4}") for number, row in enumerate(part)]
+                csv.writer(file, dialect).writerows([("text", "label", "weight", "author"), *table])
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -414,7 +414,8 @@ def few_shot_split(dataset: Dataset, per_label: int = 256, validation_fraction: 
         DataError: only one class.
         DataOptionError: too few different sentences of a label.
     """
-    if as_integer(per_label, "per_label") < 2:
+    per_label = as_integer(per_label, "per_label")
+    if per_label < 2:
         raise ConfigError(f"per_label must be at least 2, one to train and one to validate; got {per_label}")
     _check_fraction("validation_fraction", validation_fraction)
     check_classes(dataset)
