@@ -276,6 +276,10 @@ class TestBeforeALongTuning:
             ({}, {"validation": ([], [])}, InputError, "validation holds no sentence"),
             ({}, {"validation": (["fine"], ["yes"], [1, 2])}, ValueError, "sample_weight"),
             ({"calibrate": True, "validation_fraction": 0}, {}, ConfigError, "calibrate=True takes validation samples"),
+            ({"class_weight": {"yes": 1, "no": -1}}, {}, ConfigError, "weights of classes are positive numbers"),
+            ({"class_weight": {"maybe": 1}}, {}, ValueError, "are not in class_weight"),
+            ({}, {"sample_weight": [1] * 4 + [0] * 4}, DataError, "two classes or more"),
+            ({"last_layers": 2}, {}, ConfigError, "last_layers=2: .* has 1 layers"),
         ],
     )
     def test_it_is_refused(
@@ -292,8 +296,10 @@ class TestBeforeALongTuning:
 
         monkeypatch.setattr(contrastive, "tune_body", lambda *_, **__: pytest.fail("it tuned"))
         monkeypatch.setattr(estimator, "train", lambda *_, **__: pytest.fail("it trained"))
+        shape = {name: value for name, value in settings.items() if name != "last_layers"}
+        tune = tune.updated(last_layers=settings.get("last_layers"))
         with pytest.raises(error, match=message):
-            text(tiny_body_folder, tune, **settings).fit(TEXTS, LABELS, **given)
+            text(tiny_body_folder, tune, **shape).fit(TEXTS, LABELS, **given)
 
 
 @pytest.mark.filterwarnings("ignore::ketfit.errors.DataWarning")

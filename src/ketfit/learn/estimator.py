@@ -212,12 +212,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         counts = weight > 0
         numbers = None if groups is None else as_groups(groups, length=len(counts))[counts]
         x, labels, weight = x[counts], labels[counts], weight[counts]
-        classes, codes = np.unique(labels, return_inverse=True)
-        if len(classes) < 2:
-            raise DataError(
-                f"a classifier needs two classes or more; these labels hold 1 class: {classes.tolist()[0]!r}"
-            )
-        of_class = self._class_weights(labels, codes)
+        classes, codes, of_class = self._classes(labels)
         weight = weight * of_class[codes]
         dtype = torch.from_numpy(x[:0]).dtype
         module = self._build(x.shape[1], len(classes), torch_stream(seed, "init"), dtype)
@@ -320,14 +315,24 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         if not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
             raise ConfigError(f"seed={self.seed!r}: it is an integer from 0")
 
-    def _class_weights(self, labels: NDArray[Any], codes: NDArray[Any]) -> NDArray[Any]:
-        """The weight of each class, from the training labels."""
+    def _classes(self, labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Return the sorted classes of the training labels, the class number of each label, and each class's weight.
+
+        Raises:
+            DataError: there is only one class.
+            ConfigError: `class_weight` does not fit.
+        """
+        classes, codes = np.unique(labels, return_inverse=True)
+        if len(classes) < 2:
+            raise DataError(
+                f"a classifier needs two classes or more; these labels hold 1 class: {classes.tolist()[0]!r}"
+            )
         of_sample = compute_sample_weight(self.class_weight, labels)
         if not (np.isfinite(of_sample) & (of_sample > 0)).all():
             raise ConfigError(f"class_weight={self.class_weight!r}: weights of classes are positive numbers")
-        of_class = np.ones(codes.max() + 1)
+        of_class = np.ones(len(classes))
         of_class[codes] = of_sample
-        return of_class
+        return classes, codes, of_class
 
     def _validation(
         self, module: nn.Module, classes: NDArray[Any], of_class: NDArray[Any], validation: Validation

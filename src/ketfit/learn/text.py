@@ -38,7 +38,7 @@ from ketfit.learn.hub import HubMixin
 from ketfit.learn.labelled import LabelledTexts
 from ketfit.learn.record import BODY, BodyRecord, TunedRecord
 from ketfit.learn.sequences import check_saveable_labels
-from ketfit.learn.tuned import check_files
+from ketfit.learn.tuned import check_files, tuned_layers
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.encoder import slice_widths
 from ketfit.model.tuning import ContrastiveConfig, FullConfig, Precision, TuneConfig
@@ -140,8 +140,14 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         classifier = self._head()
         given = LabelledTexts.of(texts, labels, sample_weight, groups)
         held = None if validation is None else LabelledTexts.of_validation(validation)
-        classes = self._check_classes(given, held)
+        check_saveable_labels(given.labels, rows=given.rows)
+        classes, *_ = classifier._classes(given.labels)
+        if held is not None:
+            class_numbers(held.labels, classes, UNKNOWN_TO_TRAINING)
+        warn_of_lookalikes(classes)
         body = load_body(self.body, revision=self.revision, device=self.device, dtype=self.dtype)
+        if self.tune is not None:
+            tuned_layers(body.transformer, self.tune.last_layers, body.name)
         shape = self.head or HeadConfig.recommended(body.dimension, len(classes))
         slice_widths(shape, body.dimension)  # before a long tuning
         if advice := readout_advice(shape, body.dimension, len(classes)):
@@ -191,15 +197,6 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         classifier._check_settings()
         # Asked once: a RandomState gives another seed each time.
         return classifier.set_params(seed=chosen_seed(self.random_state, self.seed), random_state=None)
-
-    def _check_classes(self, given: LabelledTexts, held: LabelledTexts | None) -> NDArray[Any]:
-        """Return the classes of the training side, none of which is a surprise later on."""
-        check_saveable_labels(given.labels, rows=given.rows)
-        classes = np.unique(given.labels)
-        if held is not None:
-            class_numbers(held.labels, classes, UNKNOWN_TO_TRAINING)
-        warn_of_lookalikes(classes)
-        return classes
 
     def predict(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[Any]:
         """The most probable of `classes_` for each sentence, shape (n,)."""

@@ -38,15 +38,26 @@ def trainable_copy(body: Body, last_layers: int | None) -> SentenceTransformer:
         ConfigError: it has fewer layers than are to be tuned.
     """
     transformer, _ = read_transformer(body.folder, str(body.transformer.device))
-    if last_layers is None:
-        return transformer
-    layers = _layers(transformer[0], body.name)
-    if last_layers > len(layers):
-        raise ConfigError(f"last_layers={last_layers}: {body.name!r} has {len(layers)} layers")
-    transformer[0].requires_grad_(False)
-    for layer in layers[len(layers) - last_layers :]:
+    if last_layers is not None:
+        transformer[0].requires_grad_(False)
+    for layer in tuned_layers(transformer, last_layers, body.name):
         layer.requires_grad_(True)
     return transformer
+
+
+def tuned_layers(transformer: SentenceTransformer, last_layers: int | None, name: str) -> Sequence[nn.Module]:
+    """Return the layers of a transformer that `last_layers` names; none if that is None, which tunes everything.
+
+    Raises:
+        BodyError: the layers of the body `name` are not known.
+        ConfigError: it has fewer layers.
+    """
+    if last_layers is None:
+        return ()
+    layers = _layers(transformer[0], name)
+    if last_layers > len(layers):
+        raise ConfigError(f"last_layers={last_layers}: {name!r} has {len(layers)} layers")
+    return list(layers)[-last_layers:]
 
 
 def check_memory(
