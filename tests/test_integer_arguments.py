@@ -21,7 +21,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ketfit import HeadConfig, NoiseConfig, QuantumHead, TrainConfig, expectation, expectation_and_gradients
+from ketfit import (
+    HeadConfig,
+    NoiseConfig,
+    QuantumHead,
+    QuantumHeadClassifier,
+    TrainConfig,
+    expectation,
+    expectation_and_gradients,
+)
 from ketfit.circuit import Angle, Circuit, Gate, cx, encoder_circuit, reuploading_circuit, ring_layers, ry
 from ketfit.circuit.ansatz import count_ring_weights
 from ketfit.circuit.draw import draw_figure, draw_text
@@ -175,6 +183,15 @@ def perceptron(hidden: Any) -> NDArray[np.float64]:
 
 
 FITTED = ProjectedLogisticRegressionHead(3).fit(EMBEDDINGS, LABELS)
+
+
+def quantum_head(**settings: Any) -> Any:
+    head = HeadConfig(n_qubits=3, encoder_layers=1, connectivity=1, main_layers=1)
+    return (
+        QuantumHeadClassifier(head, TrainConfig(epochs=1), **settings).fit(EMBEDDINGS, LABELS).predict_proba(EMBEDDINGS)
+    )
+
+
 ARGUMENTS: dict[str, Argument] = {
     # circuits
     "Angle": Argument(lambda v: Angle("weight", v), "index"),
@@ -299,6 +316,8 @@ ARGUMENTS: dict[str, Argument] = {
     "numpy_stream counter": Argument(lambda v: numpy_stream(0, "pairs", 2, v).random(3), "counters"),
     "torch_stream seed": Argument(lambda v: torch_stream(v, "init").initial_seed(), "seed"),
     "torch_stream counter": Argument(lambda v: torch_stream(0, "shots", v).initial_seed(), "counters"),
+    "estimator seed": Argument(lambda v: quantum_head(seed=v), "seed"),
+    "estimator random_state": Argument(lambda v: quantum_head(random_state=v), "random_state"),
     "few_shot_split per_label": Argument(lambda v: few_shot_split(DATASET, v), "per_label", 4),
     "few_shot_split seed": Argument(lambda v: few_shot_split(DATASET, 4, seed=v), "seed"),
     "holdout_split seed": Argument(lambda v: holdout_split(LABELS, 0.3, v), "seed"),

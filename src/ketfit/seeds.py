@@ -19,10 +19,10 @@ def chosen_seed(random_state: Any, seed: int) -> int:
     """Return the seed of one fit: `seed` if `random_state` is None, an integer itself, or a draw from a RandomState.
 
     Raises:
-        ConfigError: `random_state` is none of these.
+        ConfigError: `random_state` is none of these, or `seed` is not an integer from 0.
     """
     if random_state is None:
-        return int(seed)
+        return as_integer(seed, "seed", minimum=0)
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(np.iinfo(np.int32).max))
     hint = "a numpy.random.RandomState is accepted too, and None uses seed"

@@ -694,7 +694,7 @@ class TestRefused:
         assert not any(tmp_path.iterdir())
 
     def test_a_negative_seed(self) -> None:
-        with pytest.raises(ValueError, match="seed=-1: it is an integer from 0"):
+        with pytest.raises(ValueError, match="seed=-1: it must be a whole number of at least 0"):
             quantum(seed=-1).fit(*clouds())
 
     def test_hidden_units_below_zero(self) -> None:
@@ -792,8 +792,9 @@ def test_progress_is_shown_on_stderr_when_asked(capsys: pytest.CaptureFixture[st
     [
         ({"head": {"n_qubits": 3}}, "head=.*pass a HeadConfig"),
         ({"train": 3}, "train=3: pass a TrainConfig"),
-        ({"seed": None}, "seed=None: it is an integer"),
-        ({"seed": -1}, "seed=-1: it is an integer from 0"),
+        ({"seed": None}, "seed=None: it must be a whole number of at least 0"),
+        ({"seed": True}, "seed=True: it must be a whole number of at least 0"),
+        ({"seed": -1}, "seed=-1: it must be a whole number of at least 0"),
     ],
 )
 def test_settings_of_the_wrong_kind_are_named(settings: dict[str, Any], message: str) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from ketfit.errors import ConfigError, ConfigWarning, DataError, DataWarning
+from ketfit.integers import as_integer
 from ketfit.learn.data import holdout_split
 from ketfit.learn.device import available_device
 from ketfit.learn.measures import fit_temperature, sample_counts
@@ -312,8 +313,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
             value = getattr(self, name, None)
             if not (value is None or isinstance(value, config)):
                 raise ConfigError(f"{name}={value!r}: pass a {config.__name__}, or None")
-        if not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
-            raise ConfigError(f"seed={self.seed!r}: it is an integer from 0")
+        as_integer(self.seed, "seed", minimum=0)
 
     def _classes(self, labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Return the sorted classes of the training labels, the class number of each label, and each class's weight.
