@@ -317,7 +317,7 @@ ARGUMENTS: dict[str, Argument] = {
     "torch_stream seed": Argument(lambda v: torch_stream(v, "init").initial_seed(), "seed"),
     "torch_stream counter": Argument(lambda v: torch_stream(0, "shots", v).initial_seed(), "counters"),
     "estimator seed": Argument(lambda v: quantum_head(seed=v), "seed"),
-    "estimator random_state": Argument(lambda v: quantum_head(random_state=v), "random_state"),
+    "estimator random_state": Argument(lambda v: quantum_head(random_state=v), "random_state", takes_none=True),
     "few_shot_split per_label": Argument(lambda v: few_shot_split(DATASET, v), "per_label", 4),
     "few_shot_split seed": Argument(lambda v: few_shot_split(DATASET, 4, seed=v), "seed"),
     "holdout_split seed": Argument(lambda v: holdout_split(LABELS, 0.3, v), "seed"),
