@@ -8,6 +8,8 @@ options of its command lines are checked all the same.
 from __future__ import annotations
 
 import csv
+import doctest
+import importlib
 import os
 import re
 import shlex
@@ -244,3 +246,15 @@ def test_program_that_a_page_names_exists() -> None:
     programs = [line.split()[1] for line in lines if line.startswith("python ")]
     assert programs
     assert [program for program in programs if not (ROOT / program).is_file()] == []
+
+
+SOURCE = ROOT / "src"
+WITH_EXAMPLES = sorted(path for path in SOURCE.rglob("*.py") if ">>> " in path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: path.name)
+def test_examples_of_docstrings_run(path: Path) -> None:
+    module = importlib.import_module(".".join(path.relative_to(SOURCE).with_suffix("").parts))
+    found = doctest.testmod(module)
+    assert found.attempted
+    assert not found.failed

@@ -27,16 +27,17 @@ def dump_json(value: Any, what: str, **format: Any) -> str:
     try:
         return json.dumps(value, allow_nan=False, **format)
     except ValueError:
-        place = _not_finite(value)
-        if place is None:
+        found = _not_finite(value)
+        if found is None:
             raise
-        raise InputError(f"{place} of {what}, which JSON cannot hold: give finite numbers") from None
+        name, number = found
+        raise InputError(f"{name} of {what} is {number}, which JSON cannot hold: give finite numbers") from None
 
 
-def _not_finite(value: Any, name: str = "") -> str | None:
-    """Where the first number that is not finite stands, and the number."""
+def _not_finite(value: Any, name: str = "") -> tuple[str, float] | None:
+    """Return the place of the first number that is not finite, and the number."""
     if isinstance(value, float):
-        return None if math.isfinite(value) else f"{name or 'a number'} is {value}"
+        return None if math.isfinite(value) else (name or "a number", value)
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
     found = (_not_finite(inner, f"{name}.{key}".lstrip(".")) for key, inner in items)
     return next(filter(None, found), None)
