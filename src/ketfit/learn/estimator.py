@@ -21,7 +21,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from ketfit.errors import ConfigError, ConfigWarning, DataError, DataWarning
+from ketfit.errors import ConfigError, ConfigWarning, DataError, DataWarning, InputError
 from ketfit.integers import as_integer
 from ketfit.learn.data import holdout_split
 from ketfit.learn.device import available_device
@@ -319,9 +319,12 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         """Return the sorted classes of the training labels, the class number of each label, and each class's weight.
 
         Raises:
+            InputError: there are no labels.
             DataError: there is only one class.
             ConfigError: `class_weight` does not fit.
         """
+        if not len(labels):
+            raise InputError("found 0 sample(s); a classifier needs some of two classes or more")
         classes, codes = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise DataError(
