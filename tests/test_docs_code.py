@@ -16,7 +16,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,20 +23,17 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from huggingface_hub import constants
 
 import ketfit.cli
 from ketfit import HeadConfig, TextClassifier, TrainConfig
 from ketfit.energy.profiles import ProcessorProfile
 from ketfit.hardware.cost import load_device
-from ketfit.learn import hub as hub_seam
 from ketfit.learn.data import load_dataset
 from ketfit.model.config import FitConfig
 from ketfit.settings import read_toml
 from ketfit.study.plan import StudyPlan
 from tests.conftest import write_tiny_body
-from tests.learn.conftest import online as online  # a fixture
-from tests.learn.fake_hub import WritableHub
+from tests.learn.conftest import online, writable  # noqa: F401 - fixtures
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -149,18 +145,6 @@ def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return copy
 
 
-@pytest.fixture
-def hub(online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> Iterator[WritableHub]:
-    """A Hub on this machine that takes what is pushed."""
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(hub_seam, "SECONDS", 5.0)
-    server = WritableHub()
-    online(server.url)
-    yield server
-    server.server.shutdown()
-    server.server.server_close()
-
-
 def session(page: Path) -> dict[str, Any]:
     """Return the names that a page's Python blocks take for granted."""
     dataset = load_dataset("reviews.csv")
@@ -221,13 +205,12 @@ def read_settings(block: Block) -> None:
         ProcessorProfile.from_toml(path)
 
 
+@pytest.mark.usefixtures("writable")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # by the Hub's client, of its own library
 @pytest.mark.filterwarnings("default")
 @pytest.mark.filterwarnings("error:::ketfit")
-def test_code_of_page_runs_as_written(
-    page: Path, folder: Path, hub: WritableHub, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_code_of_page_runs_as_written(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = session(page)
     for block in blocks(page):
         if block.language == "python":

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 
 from ketfit.learn import hub as hub_seam
 from ketfit.learn.body import Body, load_body
-from tests.learn.fake_hub import Hub
+from tests.learn.fake_hub import Hub, WritableHub
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +53,18 @@ def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 @pytest.fixture
 def hub(own_body: Path, online: Callable[[str], None]) -> Iterator[Hub]:
     hub = Hub(own_body)
+    online(hub.url)
+    yield hub
+    hub.server.shutdown()
+    hub.server.server_close()
+
+
+@pytest.fixture
+def writable(online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> Iterator[WritableHub]:
+    """A Hub without repositories, that takes what is pushed; files go to it by Git LFS, which it can speak."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(hub_seam, "SECONDS", 5.0)
+    hub = WritableHub()
     online(hub.url)
     yield hub
     hub.server.shutdown()

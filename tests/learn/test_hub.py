@@ -9,7 +9,6 @@ from typing import Any
 import huggingface_hub
 import numpy as np
 import pytest
-from huggingface_hub import constants
 
 from ketfit import HeadConfig, QuantumHeadClassifier, TextClassifier, TrainConfig
 from ketfit.errors import ModelFileError, StorageError
@@ -69,18 +68,6 @@ def test_a_hub_that_is_not_there_is_told(online: Callable[[str], None]) -> None:
     online("http://127.0.0.1:1")
     with pytest.raises(ModelFileError, match="does not answer .* Connect once so that it is downloaded"):
         TextClassifier.from_pretrained("someone/tiny")
-
-
-@pytest.fixture
-def writable(online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> Iterator[WritableHub]:
-    """A Hub without repositories, that takes what is pushed; files go to it by Git LFS, which it can speak."""
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(hub_seam, "SECONDS", 5.0)
-    hub = WritableHub()
-    online(hub.url)
-    yield hub
-    hub.server.shutdown()
-    hub.server.server_close()
 
 
 def test_a_push_is_one_commit_and_comes_back_as_it_was(

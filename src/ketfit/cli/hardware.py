@@ -32,7 +32,7 @@ app = typer.Typer(help="Run a trained head on a QPU: plan, submit, status, fetch
 
 
 def _folder(value: str | Path) -> Path:
-    # Path("") is the current folder, which nobody means by an empty name.
+    # Path("") is the current folder, which an empty name does not mean.
     if not str(value):
         raise typer.BadParameter("the name of the folder is empty")
     return Path(value)

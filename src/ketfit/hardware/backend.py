@@ -134,7 +134,7 @@ class GateCounts:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one job may hold; None is no limit that is known.
+    """Limits of one job; None is no limit that is known.
 
     Attributes:
         qubits: Of each circuit.

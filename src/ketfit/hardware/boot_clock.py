@@ -1,4 +1,4 @@
-"""A clock for ages that are measured across processes: it counts from the machine's start, and nobody can set it."""
+"""A clock for ages that are measured across processes: it counts from the machine's start and cannot be set."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ OPTIONS = {
     "ionq": {"mitigation", "gateset", "optimization_level", "max_circuits", "noise_model"},
     "ibm": {"optimization_level", "decoupling", "max_seconds", "max_circuits"},
 }
-"""What `--option` may name, by the kind of backend."""
+"""Names that `--option` takes, by the kind of backend."""
 
 KNOWN = "simulator, aer, ionq:MACHINE, ibm:MACHINE and module:function"
 _METHODS = ("describe", "count_gates", "submit", "status", "result", "cancel", "jobs")
@@ -95,7 +95,7 @@ def _simulator(rest: str, folder: Path, options: Mapping[str, Any], seed: int, n
 def _own_backend(
     name: str, module: str, function: str, folder: Path, options: Mapping[str, Scalar], seed: int
 ) -> Backend:
-    """What a user's own function returns; whatever it raises is told as an error of that backend."""
+    """Return the backend that a user's own function makes; anything it raises becomes an error that names it."""
     try:
         factory = getattr(_import(module), function)
         made: Backend = factory(folder=folder, seed=seed, **options)

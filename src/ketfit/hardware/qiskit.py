@@ -27,7 +27,7 @@ REMOTE = ("qiskit_ionq", "qiskit_ibm_runtime", "qiskit_braket_provider", "azure.
 """Packages whose backends send jobs away."""
 
 MAX_CIRCUITS = 500
-"""Of one job, if no other number is given."""
+"""Circuits of one job, if no other number is given."""
 MAX_SHOTS = 10_000_000
 """Per circuit: Qiskit Aer keeps every shot in memory until all are counted."""
 _NO_GATES = ("measure", "barrier", "delay", "id", "reset")
@@ -89,7 +89,7 @@ class Compiler:
 
     @cached_property
     def _keeps_every_gate(self) -> bool:
-        """Whether a folded circuit compiles to folded gates: no swaps are added, and nothing is optimised away."""
+        """True if a folded circuit compiles to folded gates: no swaps are added, and nothing is optimised away."""
         couplings, size = self.backend.coupling_map, self.backend.num_qubits
         every_pair = couplings is None or len(set(couplings.get_edges())) == size * (size - 1)
         return self.optimization_level == 0 and every_pair

@@ -41,7 +41,7 @@ MOST_TOGETHER = 1000
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run may take in all, canaries included; None is no limit. Money is in the price's own currency.
+    """Limits of a whole run, canaries included; None is no limit. Money is in the price's own currency.
 
     Raises:
         ConfigError: a limit is negative or not finite.

@@ -29,7 +29,7 @@ from ketfit.simulate.noise import NoiseConfig
 from ketfit.simulate.shots import MOST_SHOTS, draw_counts
 
 MAX_CIRCUITS = 500
-"""Of one job, if no other number is given."""
+"""Circuits of one job, if no other number is given."""
 
 
 class Simulator(KeptJobs):

@@ -191,7 +191,7 @@ def text_fault(text: object) -> str:
 
 
 def _label_fault(label: object) -> str:
-    """What is wrong with a label, to be put behind where it stands; "" if nothing is."""
+    """Return the fault of a label, to be put behind its place in an error; "" if it has none."""
     if is_missing(label) or (isinstance(label, str) and not label.strip()):
         return " has no label; remove the row or fill it"
     if isinstance(label, bool) or not isinstance(label, (str, int)):

@@ -255,7 +255,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         return self.fit_settings_.seed
 
     def _fit_settings(self, seed: int) -> FitSettings:
-        """Return the parameters as they are now, with a class weight that nobody else can change."""
+        """Return the parameters as they are now, with a copy of the class weight."""
         weight = dict(self.class_weight) if isinstance(self.class_weight, Mapping) else self.class_weight
         return FitSettings(seed, float(self.validation_fraction), weight, bool(self.calibrate))
 

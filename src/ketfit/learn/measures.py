@@ -99,7 +99,7 @@ def _defined(share: float) -> float | None:
 
 
 def calibration(probabilities: NDArray[np.float64], codes: NDArray[np.int64], bins: int = 15) -> Calibration:
-    """How well probabilities of shape (n, n_classes) fit the true columns `codes`, shape (n,).
+    """Return how well probabilities of shape (n, n_classes) fit the true columns `codes`, shape (n,).
 
     Raises:
         ConfigError: `bins` is not an integer, or less than 1.

@@ -131,7 +131,7 @@ class TextTable:
 
     @property
     def name(self) -> str:
-        """What the table is called in messages."""
+        """The name of the table in messages."""
         return source_name(self.path)
 
 
