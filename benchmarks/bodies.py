@@ -14,10 +14,11 @@ import numpy as np
 import torch
 import typer
 
-from ketfit.learn.body import Body, load_body
-from ketfit.learn.classical import LogisticRegressionHead
-from ketfit.learn.compare import accuracy_interval
-from ketfit.learn.data import Dataset, few_shot_split, load_dataset
+from ketfit.bodies.body import Body, load_body
+from ketfit.data.dataset import Dataset, load_dataset
+from ketfit.data.splits import few_shot_split
+from ketfit.estimators.classical import LogisticRegressionHead
+from ketfit.evaluation.compare import accuracy_interval
 
 
 def timed(encode: Callable[[list[str]], np.ndarray], texts: list[str]) -> float:

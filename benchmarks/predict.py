@@ -22,9 +22,9 @@ from pyarrow import parquet
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from ketfit import HeadConfig, QuantumHeadClassifier, TextClassifier, TrainConfig
-from ketfit.learn.data import load_dataset
-from ketfit.learn.scoring import score_file
-from ketfit.learn.tables import text_table
+from ketfit.data.dataset import load_dataset
+from ketfit.data.tables import text_table
+from ketfit.evaluation.batch_predict import score_file
 
 DIMENSION = 384
 ROWS_AT_ONCE = 10_000

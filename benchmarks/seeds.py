@@ -11,9 +11,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from ketfit.learn.body import load_body
-from ketfit.learn.compare import compare_heads, standard_heads
-from ketfit.learn.data import few_shot_split, load_dataset
+from ketfit.bodies.body import load_body
+from ketfit.data.dataset import load_dataset
+from ketfit.data.splits import few_shot_split
+from ketfit.evaluation.compare import compare_heads, standard_heads
 
 
 def main(

@@ -15,7 +15,7 @@ import numpy as np
 import typer
 
 from ketfit.study.executors import Arrays, LocalExecutor
-from ketfit.study.run import execute
+from ketfit.study.runner import execute
 from ketfit.study.store import RowsFile, StudyRecord, read_rows
 from ketfit.study.task import Task
 

@@ -10,7 +10,7 @@ import torch
 
 from ketfit import Circuit, expectation
 from ketfit.circuit import Angle, cx, ry
-from ketfit.circuit.draw import draw_text
+from ketfit.circuit.drawing.text import draw_text
 from ketfit.circuit.export import to_qasm3
 
 weights = iter(range(100))

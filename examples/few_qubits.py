@@ -7,8 +7,9 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 
 from ketfit import QuantumHeadClassifier, TrainConfig
-from ketfit.learn.body import load_body
-from ketfit.learn.data import few_shot_split, load_dataset
+from ketfit.bodies.body import load_body
+from ketfit.data.dataset import load_dataset
+from ketfit.data.splits import few_shot_split
 
 dataset = load_dataset("rotten-tomatoes")
 split = few_shot_split(dataset, per_label=128)

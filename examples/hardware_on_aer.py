@@ -17,9 +17,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from ketfit import HeadConfig, QuantumHeadClassifier, TrainConfig
-from ketfit.hardware.named import load_backend
-from ketfit.hardware.plan import plan_run, write_plan
-from ketfit.hardware.run import fetch_run, submit_run
+from ketfit.hardware.backends.registry import load_backend
+from ketfit.hardware.runs.plan import plan_run, write_plan
+from ketfit.hardware.runs.run import fetch_run, submit_run
 
 BACKEND, SHOTS = "aer:ionq-forte", 1000
 

@@ -10,8 +10,9 @@ import numpy as np
 from setfit import SetFitModel
 
 from ketfit import HeadConfig, QuantumHeadClassifier, TrainConfig
-from ketfit.learn.body import load_body
-from ketfit.learn.data import few_shot_split, load_dataset
+from ketfit.bodies.body import load_body
+from ketfit.data.dataset import load_dataset
+from ketfit.data.splits import few_shot_split
 
 reviews = load_dataset("rotten-tomatoes")
 split = few_shot_split(reviews, per_label=8, validation_fraction=0)

@@ -12,9 +12,9 @@ from pathlib import Path
 from topics import sentences
 
 from ketfit.study.executors import LocalExecutor
-from ketfit.study.plan import StudyPlan
 from ketfit.study.report import write_report
-from ketfit.study.run import run_study
+from ketfit.study.runner import run_study
+from ketfit.study.spec import StudyPlan
 from ketfit.study.store import read_rows
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "build/example-study")

@@ -19,9 +19,10 @@ import torch
 from hardware_training import HEAD, SPSA
 
 from ketfit import QuantumHeadClassifier, TrainConfig, expectation
-from ketfit.learn.body import load_body
-from ketfit.learn.data import few_shot_split, load_dataset
-from ketfit.seeds import numpy_stream, torch_stream
+from ketfit.bodies.body import load_body
+from ketfit.data.dataset import load_dataset
+from ketfit.data.splits import few_shot_split
+from ketfit.rng import numpy_stream, torch_stream
 from ketfit.simulate.noise import load_noise
 
 BATCH, DRAWS = 32, 20

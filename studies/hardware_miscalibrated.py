@@ -22,13 +22,14 @@ import torch
 from hardware_training import HEAD, LINEAR, REPEATS, TESTED
 
 from ketfit import QuantumHeadClassifier, TrainConfig
-from ketfit.hardware.backend import BoundCircuit
-from ketfit.hardware.readout import Linear, Measurement
-from ketfit.hardware.simulator import Simulator
+from ketfit.bodies.body import load_body
+from ketfit.data.dataset import load_dataset
+from ketfit.data.splits import few_shot_split
+from ketfit.hardware.backends.base import BoundCircuit
+from ketfit.hardware.backends.local import Simulator
+from ketfit.hardware.runs.postprocessing import Linear, Measurement
 from ketfit.hardware.training import HardwareTraining, train_on_hardware
-from ketfit.learn.body import load_body
-from ketfit.learn.data import few_shot_split, load_dataset
-from ketfit.seeds import numpy_stream
+from ketfit.rng import numpy_stream
 from ketfit.simulate.shots import rotation_angles, rotations_as_inputs
 
 ONE_LAYER = HEAD.updated(main_layers=1)

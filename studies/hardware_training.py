@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 
 from ketfit import HeadConfig, QuantumHeadClassifier, TrainConfig
-from ketfit.hardware.cost import estimate, load_device
-from ketfit.hardware.named import load_backend
+from ketfit.bodies.body import load_body
+from ketfit.data.dataset import load_dataset
+from ketfit.data.splits import few_shot_split
+from ketfit.evaluation.compare import measure_head
+from ketfit.hardware.backends.registry import load_backend
+from ketfit.hardware.pricing import estimate, load_device
 from ketfit.hardware.training import HardwareTraining, train_on_hardware
-from ketfit.learn.body import load_body
-from ketfit.learn.compare import measure_head
-from ketfit.learn.data import few_shot_split, load_dataset
 from ketfit.simulate.noise import load_noise
 
 HEAD = HeadConfig(
@@ -119,7 +120,7 @@ def run(
 
 def price(circuits: int) -> dict[str, Any]:
     """What as many circuits of this head cost by IonQ Aria's gate-shot prices."""
-    from ketfit.hardware.backend import GateCounts
+    from ketfit.hardware.backends.base import GateCounts
 
     counts = HEAD.qpu_circuit().light_cone((0,)).gate_counts()
     cost = estimate([GateCounts(counts["ry"], counts["cx"])] * circuits, SPSA.shots, load_device("ionq-aria"))

@@ -31,15 +31,16 @@ from sklearn.metrics import log_loss
 from torch import Tensor, nn
 
 from ketfit import HeadConfig, TrainConfig
+from ketfit.bodies.body import load_body
+from ketfit.data.dataset import Dataset, load_dataset
+from ketfit.data.splits import Split, few_shot_split
 from ketfit.errors import KetFitError
-from ketfit.learn.body import load_body
-from ketfit.learn.data import Dataset, Split, few_shot_split, load_dataset
-from ketfit.learn.lines import LinesFile, whole_lines
-from ketfit.learn.train import Samples, train
 from ketfit.model.head import QuantumHead, seeded_linear
-from ketfit.seeds import torch_stream
-from ketfit.study.statistics import CrossedTest, crossed_test, holm
+from ketfit.rng import torch_stream
+from ketfit.storage.append_log import LinesFile, whole_lines
+from ketfit.study.analysis.hypothesis_tests import CrossedTest, crossed_test, holm
 from ketfit.study.task import pack_bits, unpack_bits
+from ketfit.training.loop import Samples, train
 
 RESULTS = Path(__file__).parent / "results" / "heads"
 RATES, STRENGTHS = (0.01, 0.03), (3.0, 10.0)

@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ketfit import HeadConfig, NoiseConfig, QuantumHeadClassifier
+from ketfit.bodies.body import load_body
+from ketfit.data.dataset import Dataset, load_dataset
+from ketfit.data.splits import few_shot_split
 from ketfit.errors import KetFitError
-from ketfit.learn.body import load_body
-from ketfit.learn.compare import repeated_accuracy
-from ketfit.learn.data import Dataset, few_shot_split, load_dataset
-from ketfit.learn.lines import LinesFile, whole_lines
+from ketfit.evaluation.compare import repeated_accuracy
+from ketfit.storage.append_log import LinesFile, whole_lines
 
 ROWS = Path(__file__).parent / "results" / "shots_and_noise.jsonl"
 FIGURE = Path(__file__).parent.parent / "docs" / "shots_and_noise.svg"

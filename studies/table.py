@@ -21,9 +21,9 @@ import numpy as np
 
 from ketfit.model.tuning import ContrastiveConfig, FullConfig, TuneConfig
 from ketfit.study.executors import LocalExecutor
-from ketfit.study.plan import BodyPlan, DataPlan, StudyPlan
 from ketfit.study.report import write_report
-from ketfit.study.run import run_study
+from ketfit.study.runner import run_study
+from ketfit.study.spec import BodyPlan, DataPlan, StudyPlan
 from ketfit.study.store import StudyRecord, read_rows
 
 HERE = Path(__file__).parent

@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import string
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from ketfit.bodies.body import Body
+    from tests.fake_hub import Hub, WritableHub
 
 # Read when huggingface_hub is imported, which the collection of the tests already does.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -88,3 +94,72 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limited
+
+
+@pytest.fixture(scope="session")
+def tiny_body(tiny_body_folder: Path) -> Body:
+    from ketfit.bodies.body import load_body
+
+    return load_body(tiny_body_folder, device="cpu")
+
+
+@pytest.fixture
+def own_body(tiny_body_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny body's folder that a test may break."""
+    return shutil.copytree(tiny_body_folder, tmp_path / "own-body")
+
+
+@pytest.fixture
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("KETFIT_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Go online, to a server on this machine; the Hub's cache is a new folder."""
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    from ketfit.storage import hub_client
+
+    def go(url: str) -> None:
+        assert url.startswith("http://127.0.0.1:")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", url)
+        template = url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(hub_client, "SECONDS", 0.5)
+    yield go
+    huggingface_hub.close_session()
+
+
+@pytest.fixture
+def hub(own_body: Path, online: Callable[[str], None]) -> Iterator[Hub]:
+    from tests.fake_hub import Hub
+
+    hub = Hub(own_body)
+    online(hub.url)
+    yield hub
+    hub.server.shutdown()
+    hub.server.server_close()
+
+
+@pytest.fixture
+def writable(online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> Iterator[WritableHub]:
+    """A Hub without repositories, that takes what is pushed; files go to it by Git LFS, which it can speak."""
+    from huggingface_hub import constants
+
+    from ketfit.storage import hub_client
+    from tests.fake_hub import WritableHub
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(hub_client, "SECONDS", 5.0)
+    hub = WritableHub()
+    online(hub.url)
+    yield hub
+    hub.server.shutdown()
+    hub.server.server_close()

@@ -24,14 +24,14 @@ import numpy as np
 import pytest
 import typer
 
-import ketfit.cli
+import ketfit.cli.main
 from ketfit import HeadConfig, TextClassifier, TrainConfig
+from ketfit.base_config import read_toml
+from ketfit.data.dataset import load_dataset
 from ketfit.energy.profiles import ProcessorProfile
-from ketfit.hardware.cost import load_device
-from ketfit.learn.data import load_dataset
+from ketfit.hardware.pricing import load_device
 from ketfit.model.config import FitConfig
-from ketfit.settings import read_toml
-from ketfit.study.plan import StudyPlan
+from ketfit.study.spec import StudyPlan
 from tests.conftest import write_tiny_body
 from tests.learn.conftest import online, writable  # noqa: F401 - fixtures
 
@@ -172,7 +172,7 @@ def run_command(line: str, capsys: pytest.CaptureFixture[str]) -> None:
         parse(words[1:])
         return
     try:
-        ketfit.cli.main(words[1:])
+        ketfit.cli.main.main(words[1:])
     except SystemExit as stop:
         assert not stop.code, f"{line}\n{capsys.readouterr().err}"
 
@@ -183,7 +183,7 @@ def parse(arguments: list[str]) -> None:
     Raises:
         click.UsageError: it has no such command or option, or a value is not allowed.
     """
-    command: Any = typer.main.get_command(ketfit.cli.app)
+    command: Any = typer.main.get_command(ketfit.cli.main.app)
     context = command.make_context("ketfit", arguments)
     while hasattr(command, "resolve_command"):
         name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])

@@ -32,30 +32,32 @@ from ketfit import (
 )
 from ketfit.circuit import Angle, Circuit, Gate, cx, encoder_circuit, reuploading_circuit, ring_layers, ry
 from ketfit.circuit.ansatz import count_ring_weights
-from ketfit.circuit.draw import draw_figure, draw_text
+from ketfit.circuit.drawing.figure import draw_figure
+from ketfit.circuit.drawing.svg import draw_svg
+from ketfit.circuit.drawing.text import draw_text
 from ketfit.circuit.export import to_pennylane, to_qasm3, to_qiskit
-from ketfit.circuit.svg import draw_svg
+from ketfit.data.dataset import Dataset
+from ketfit.data.splits import few_shot_split, holdout_split
 from ketfit.energy.crossover import Comparison
 from ketfit.energy.profiles import ProcessorProfile, QpuProfile, StatevectorProfile, load_profile
 from ketfit.errors import CircuitError, KetFitError
-from ketfit.hardware.backend import BoundCircuit, Description, check_submission
+from ketfit.estimators.classical import MLPHead, ProjectedLogisticRegressionHead, matching_hidden_units
+from ketfit.evaluation.compare import count_parameters, repeated_accuracy
+from ketfit.evaluation.metrics import calibration
+from ketfit.hardware.backends.base import BoundCircuit, Description, check_submission
 from ketfit.hardware.training import HardwareTraining
-from ketfit.learn.classical import MLPHead, ProjectedLogisticRegressionHead, matching_hidden_units
-from ketfit.learn.compare import count_parameters, repeated_accuracy
-from ketfit.learn.data import Dataset, few_shot_split, holdout_split
-from ketfit.learn.measures import calibration
+from ketfit.model.diagram import draw_overview
 from ketfit.model.encoder import Encoder, load_amplitudes
-from ketfit.model.overview import draw_overview
 from ketfit.model.tuning import ContrastiveConfig, FullConfig
-from ketfit.seeds import numpy_stream, torch_stream
+from ketfit.rng import numpy_stream, torch_stream
 from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigated_expectation
 from ketfit.simulate.noise import noisy_light_cone
 from ketfit.simulate.shots import rotations_as_inputs, step_cost
 from ketfit.simulate.tensor_network import network_expectation, plan_contraction
 from ketfit.simulate.trajectories import draw_frames, measure_trajectories
-from ketfit.study.effects import detectable_difference
-from ketfit.study.plan import DataPlan, HeadPlan, StudyPlan
-from ketfit.study.statistics import summarize
+from ketfit.study.analysis.hypothesis_tests import summarize
+from ketfit.study.analysis.power import detectable_difference
+from ketfit.study.spec import DataPlan, HeadPlan, StudyPlan
 from tests.circuits import random_circuit
 
 

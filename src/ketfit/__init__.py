@@ -9,36 +9,36 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ketfit.bodies.transformer import BodyTransformer as BodyTransformer
     from ketfit.circuit.circuit import Circuit as Circuit
     from ketfit.errors import KetFitError as KetFitError
-    from ketfit.learn.body_transformer import BodyTransformer as BodyTransformer
-    from ketfit.learn.classifier import QuantumHeadClassifier as QuantumHeadClassifier
-    from ketfit.learn.text import TextClassifier as TextClassifier
+    from ketfit.estimators.quantum import QuantumHeadClassifier as QuantumHeadClassifier
+    from ketfit.estimators.text import TextClassifier as TextClassifier
     from ketfit.model.config import HeadConfig as HeadConfig
     from ketfit.model.config import TrainConfig as TrainConfig
     from ketfit.model.head import QuantumHead as QuantumHead
     from ketfit.model.tuning import ContrastiveConfig as ContrastiveConfig
     from ketfit.model.tuning import FullConfig as FullConfig
-    from ketfit.simulate.measurement import expectation as expectation
-    from ketfit.simulate.measurement import expectation_and_gradients as expectation_and_gradients
+    from ketfit.simulate.expectation import expectation as expectation
+    from ketfit.simulate.expectation import expectation_and_gradients as expectation_and_gradients
     from ketfit.simulate.noise import NoiseConfig as NoiseConfig
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BodyTransformer": "ketfit.learn.body_transformer",
+    "BodyTransformer": "ketfit.bodies.transformer",
     "ContrastiveConfig": "ketfit.model.tuning",
     "FullConfig": "ketfit.model.tuning",
     "Circuit": "ketfit.circuit.circuit",
     "HeadConfig": "ketfit.model.config",
     "KetFitError": "ketfit.errors",
     "QuantumHead": "ketfit.model.head",
-    "QuantumHeadClassifier": "ketfit.learn.classifier",
-    "TextClassifier": "ketfit.learn.text",
+    "QuantumHeadClassifier": "ketfit.estimators.quantum",
+    "TextClassifier": "ketfit.estimators.text",
     "TrainConfig": "ketfit.model.config",
     "NoiseConfig": "ketfit.simulate.noise",
-    "expectation": "ketfit.simulate.measurement",
-    "expectation_and_gradients": "ketfit.simulate.measurement",
+    "expectation": "ketfit.simulate.expectation",
+    "expectation_and_gradients": "ketfit.simulate.expectation",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -20,8 +20,8 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from ketfit.learn.body_sources import file_hashes, fingerprint
-from ketfit.learn.files import BODY, CARD, RECORD, WEIGHTS
+from ketfit.bodies.sources import file_hashes, fingerprint
+from ketfit.persistence.model_files import BODY, CARD, RECORD, WEIGHTS
 
 Mutation = Callable[[random.Random, Path], None]
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ketfit.learn.data import load_dataset
-from ketfit.learn.tables import encode_block, text_table
+from ketfit.base_config import read_toml
+from ketfit.data.dataset import load_dataset
+from ketfit.data.tables import encode_block, text_table
 from ketfit.model.config import FitConfig
-from ketfit.settings import read_toml
-from ketfit.study.plan import StudyPlan
+from ketfit.study.spec import StudyPlan
 from ketfit.study.store import RECORD, ROWS, StudyRecord, read_rows
 
 Reader = Callable[[Path, bytes], Any]

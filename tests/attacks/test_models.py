@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ketfit import HeadConfig, QuantumHeadClassifier, TrainConfig
 from ketfit.errors import KetFitError
-from ketfit.learn.files import RECORD, WEIGHTS, load_model
-from ketfit.learn.record import ModelRecord
+from ketfit.persistence.model_files import RECORD, WEIGHTS, load_model
+from ketfit.persistence.schema import ModelRecord
 from tests.attacks import children
 from tests.attacks.children import Report, run_cases
 from tests.attacks.mutations import MUTATIONS, header_and_data, read_json

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ketfit.base_config import parse_toml_value
 from ketfit.errors import KetFitError
 from ketfit.model.config import FitConfig
-from ketfit.settings import parse_toml_value
-from ketfit.study.plan import StudyPlan
+from ketfit.study.spec import StudyPlan
 from tests.attacks.children import run_cases
 from tests.attacks.mutations import VALUES
 from tests.attacks.readers import READERS, starts

@@ -22,9 +22,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from ketfit import HeadConfig, QuantumHeadClassifier, TextClassifier, TrainConfig
 from ketfit.app import server
-from ketfit.app.journey import Traveller, fit_classical
-from ketfit.learn.body import load_body
-from ketfit.learn.data import Dataset
+from ketfit.app.trace import Traveller, fit_classical
+from ketfit.bodies.body import load_body
+from ketfit.data.dataset import Dataset
 from tests.browser.test_study_report import CONTRASTS
 
 TEXTS = ("good fine film", "the good film", "fine, not dull", "bad dull film", "the bad film", "dull, not good") * 4

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ketfit.base_config import Config, read_toml
 from ketfit.circuit.ansatz import reuploading_circuit
 from ketfit.energy.profiles import (
     LARGEST,
@@ -25,11 +26,10 @@ from ketfit.energy.qpu import NativeGates, native_gates, qpu_cost
 from ketfit.energy.quantities import Range
 from ketfit.energy.simulation import contraction_cost, statevector_cost
 from ketfit.errors import ConfigError, InputError
-from ketfit.hardware.backend import GateCounts
-from ketfit.hardware.cost import DeviceCost, estimate, read_device
-from ketfit.settings import Config, read_toml
+from ketfit.hardware.backends.base import GateCounts
+from ketfit.hardware.pricing import DeviceCost, estimate, read_device
 from ketfit.simulate.noise import NoiseConfig
-from tests.test_cli import run
+from tests.cli.test_cli import run
 
 FOLDER = Path(load_profile.__code__.co_filename).parent / "profiles"
 ODD: tuple[Any, ...] = (

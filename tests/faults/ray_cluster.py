@@ -16,8 +16,8 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 from ray.cluster_utils import Cluster
 
 from ketfit.study.executors import RayExecutor
-from ketfit.study.plan import StudyPlan
-from ketfit.study.run import run_study
+from ketfit.study.runner import run_study
+from ketfit.study.spec import StudyPlan
 from ketfit.study.store import read_rows
 
 

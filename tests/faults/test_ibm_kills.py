@@ -17,8 +17,8 @@ import pytest
 pytest.importorskip("qiskit_ibm_runtime")
 
 from ketfit.errors import UnresolvedIntentError
-from ketfit.hardware.ibm import IBMBackend
-from ketfit.hardware.run import run_status, submit_run
+from ketfit.hardware.backends.ibm import IBMBackend
+from ketfit.hardware.runs.run import run_status, submit_run
 from tests.faults.test_ionq_kills import HASTY, STARTED, View, check_nothing_lost, finish, planned, run_killed
 from tests.hardware.ibm_server import BEARER, INSTANCE, KEY, serving_ibm
 from tests.hardware.ionq_server import Fault, Store

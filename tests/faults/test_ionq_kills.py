@@ -20,15 +20,15 @@ import numpy as np
 import pytest
 
 from ketfit.errors import UnresolvedIntentError
-from ketfit.hardware.backend import Backend
-from ketfit.hardware.canary import canary
-from ketfit.hardware.ionq import IonQBackend
-from ketfit.hardware.ledger import read_account
-from ketfit.hardware.patience import Patience
-from ketfit.hardware.plan import Planned, plan_run, read_plan, write_plan
-from ketfit.hardware.run import fetch_run, run_status, submit_run
-from ketfit.hardware.session import result_key
-from ketfit.learn.classifier import QuantumHeadClassifier
+from ketfit.estimators.quantum import QuantumHeadClassifier
+from ketfit.hardware.backends.base import Backend
+from ketfit.hardware.backends.ionq import IonQBackend
+from ketfit.hardware.backends.retry import Patience
+from ketfit.hardware.runs.canary import canary
+from ketfit.hardware.runs.ledger import read_account
+from ketfit.hardware.runs.plan import Planned, plan_run, read_plan, write_plan
+from ketfit.hardware.runs.run import fetch_run, run_status, submit_run
+from ketfit.hardware.runs.session import result_key
 from ketfit.model.config import HeadConfig, TrainConfig
 from tests.hardware.ionq_server import KEY, Fault, Store, serving
 

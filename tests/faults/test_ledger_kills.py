@@ -22,13 +22,13 @@ from typing import Any
 import pytest
 
 from ketfit.errors import KetFitError
-from ketfit.hardware.backend import BoundCircuit, Counts
-from ketfit.hardware.ledger import LEDGER, Ledger, read_account
-from ketfit.hardware.plan import Planned
-from ketfit.hardware.run import fetch_run, submit_run
-from ketfit.hardware.session import result_key
-from ketfit.hardware.simulator import Simulator
-from ketfit.learn import lines as lines_module
+from ketfit.hardware.backends.base import BoundCircuit, Counts
+from ketfit.hardware.backends.local import Simulator
+from ketfit.hardware.runs.ledger import LEDGER, Ledger, read_account
+from ketfit.hardware.runs.plan import Planned
+from ketfit.hardware.runs.run import fetch_run, submit_run
+from ketfit.hardware.runs.session import result_key
+from ketfit.storage import append_log as lines_module
 from tests.hardware.runs import planned, simulator
 
 KILLS = int(os.environ.get("KETFIT_LEDGER_KILLS", "3"))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ketfit.study.executors import LocalExecutor
-from ketfit.study.plan import StudyPlan
-from ketfit.study.run import run_study
+from ketfit.study.runner import run_study
+from ketfit.study.spec import StudyPlan
 from tests.faults.test_study_kills import finished, study
 
 __all__ = ["study"]

@@ -13,9 +13,9 @@ import numpy as np
 from pyarrow import parquet
 
 from ketfit import HeadConfig, QuantumHeadClassifier, TextClassifier, TrainConfig
-from ketfit.learn.body import load_body
-from ketfit.learn.scoring import parts_folder, score_file
-from tests.learn.test_scoring import TEXTS, write
+from ketfit.bodies.body import load_body
+from ketfit.evaluation.batch_predict import parts_folder, score_file
+from tests.evaluation.test_batch_predict import TEXTS, write
 
 KILLS = min(20, int(os.environ.get("KETFIT_KILLS", "1")))
 ROWS = 40
@@ -23,8 +23,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from ketfit import TextClassifier
-from ketfit.learn.scoring import score_file
-from ketfit.learn.tables import text_table
+from ketfit.evaluation.batch_predict import score_file
+from ketfit.data.tables import text_table
 model, source, output = sys.argv[1:]
 score_file(TextClassifier.from_pretrained(model), text_table(Path(source)), Path(output), block_rows=40)
 """

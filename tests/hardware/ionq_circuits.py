@@ -7,8 +7,8 @@ import torch
 from scipy.stats import chi2
 
 from ketfit.circuit.ansatz import reuploading_circuit
-from ketfit.hardware.backend import BoundCircuit
-from ketfit.simulate.measurement import Device
+from ketfit.hardware.backends.base import BoundCircuit
+from ketfit.simulate.expectation import Device
 
 
 def some_circuits(

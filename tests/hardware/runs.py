@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ketfit.hardware.backend import Backend
-from ketfit.hardware.patience import Patience
-from ketfit.hardware.plan import Planned, plan_run, write_plan
-from ketfit.hardware.simulator import Simulator
-from ketfit.learn.classifier import QuantumHeadClassifier
+from ketfit.estimators.quantum import QuantumHeadClassifier
+from ketfit.hardware.backends.base import Backend
+from ketfit.hardware.backends.local import Simulator
+from ketfit.hardware.backends.retry import Patience
+from ketfit.hardware.runs.plan import Planned, plan_run, write_plan
 from ketfit.model.config import HeadConfig, TrainConfig
 
 SHOTS = 200

@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from ketfit.errors import ConfigError, ConnectionLostError, CostLimitError, LedgerError, UnresolvedIntentError
-from ketfit.hardware.fake import Fake, Fault
-from ketfit.hardware.session import Session
+from ketfit.hardware.runs.session import Session
+from ketfit.hardware.testing.faulty_backend import Fake, Fault
 from ketfit.hardware.training import HardwareTraining, Trained, _Trainer, count_circuits, train_on_hardware
 from tests.hardware.runs import HASTY, classifier, embeddings, simulator
 

@@ -138,7 +138,7 @@ def test_whole_graph_is_refused_by_torch():
 def test_import_of_heads_leaves_the_compiler_out():
     program = (
         "import sys\n"
-        "import ketfit.learn.classifier, ketfit.model.head, ketfit.simulate.mitigation\n"
+        "import ketfit.estimators.quantum, ketfit.model.head, ketfit.simulate.mitigation\n"
         "print('torch._dynamo' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

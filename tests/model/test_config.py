@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from ketfit.base_config import Config, parse_toml_value, read_toml
 from ketfit.circuit import encoder_circuit, reuploading_circuit
 from ketfit.errors import ConfigError, KetFitError
 from ketfit.model.config import FitConfig, HeadConfig, TrainConfig
 from ketfit.model.encoder import check_width
 from ketfit.model.head import QuantumHead
-from ketfit.settings import Config, parse_toml_value, read_toml
 from ketfit.simulate.noise import NoiseConfig, load_noise
 
 HEAD_FIELDS = """

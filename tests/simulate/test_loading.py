@@ -8,8 +8,8 @@ import torch
 from ketfit.circuit import reuploading_circuit
 from ketfit.circuit.circuit import Angle, Circuit, cx, ry
 from ketfit.errors import InputError
-from ketfit.simulate import density
-from ketfit.simulate.density import measure_density
+from ketfit.simulate import density_matrix as density
+from ketfit.simulate.density_matrix import measure_density
 from ketfit.simulate.noise import NoiseConfig
 from tests.simulate.noisy import ALL as NOISE
 

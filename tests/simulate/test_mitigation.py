@@ -11,7 +11,7 @@ from torch import Tensor
 from ketfit.circuit import Angle, Circuit, cx, ry
 from ketfit.errors import CircuitError, ConfigError, InputError
 from ketfit.simulate import NoiseConfig, expectation
-from ketfit.simulate.measurement import misread_values
+from ketfit.simulate.expectation import misread_values
 from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigated_expectation, undo_readout
 from ketfit.simulate.shots import rotation_angles, rotations_as_inputs
 from tests.circuits import random_circuit

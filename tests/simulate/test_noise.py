@@ -17,7 +17,7 @@ from ketfit import simulate
 from ketfit.circuit import Angle, Circuit, cx, ry
 from ketfit.errors import ConfigError
 from ketfit.simulate import NoiseConfig, load_noise
-from ketfit.simulate.density import _Density, make_plan, measure_density, pauli_coefficients
+from ketfit.simulate.density_matrix import _Density, make_plan, measure_density, pauli_coefficients
 from ketfit.simulate.noise import DEVICES, Channel, noise_from_fidelities, noisy_light_cone
 from tests.circuits import random_circuit
 from tests.simulate.noisy import ALL, NOISES, aer_channels, twirl

@@ -11,7 +11,7 @@ from torch import Tensor
 from ketfit.circuit import Angle, Circuit, cx, reuploading_circuit, ry
 from ketfit.errors import InputError
 from ketfit.simulate import NoiseConfig, expectation, shots
-from ketfit.simulate.measurement import Device
+from ketfit.simulate.expectation import Device
 from ketfit.simulate.noise import noisy_light_cone
 from ketfit.simulate.shots import GRADIENTS, rotation_angles, rotations_as_inputs, step_cost
 from tests.circuits import random_circuit

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ketfit.circuit import Angle, Circuit, cx, ry
 from ketfit.simulate import NoiseConfig, expectation
-from ketfit.simulate.measurement import Device
+from ketfit.simulate.expectation import Device
 from ketfit.simulate.shots import GRADIENTS, draw, draw_counts, readout_signs, reparameterized, straight_through
 from tests.circuits import random_circuit, reference_state
 from tests.simulate.chance import alike, assert_likely, assert_mean, assert_near, seeded, slopes

@@ -12,7 +12,7 @@ from torch import Tensor
 from ketfit.circuit import Circuit
 from ketfit.errors import ConfigError, InputError, InsufficientMemoryError
 from ketfit.simulate import NoiseConfig, expectation, trajectories
-from ketfit.simulate.measurement import Device, misread_values
+from ketfit.simulate.expectation import Device, misread_values
 from ketfit.simulate.noise import noisy_light_cone
 from ketfit.simulate.trajectories import Estimate, _draw_errors, _draw_places, draw_frames, measure_trajectories
 from tests.circuits import random_circuit

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ketfit.study.plan import StudyPlan
+from ketfit.study.spec import StudyPlan
 
 GOOD = ["a warm and funny film", "bright and tender", "a joy from start to end", "funny and wise", "great fun"]
 BAD = ["a cold and empty film", "dull and long", "a bore from start to end", "slow and stale", "no fun"]

@@ -11,7 +11,7 @@ import pytest
 
 from ketfit.errors import ConfigError, MissingExtraError
 from ketfit.study.design import design_points
-from ketfit.study.plan import DesignPlan, Range
+from ketfit.study.spec import DesignPlan, Range
 
 SIX = {f"head.{name}": (0, 1) for name in "abcdef"}
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from ketfit.errors import ConfigError
-from ketfit.learn.compare import count_parameters
+from ketfit.evaluation.compare import count_parameters
 from ketfit.model.config import HeadConfig
 from ketfit.study.expand import BodyFacts, DataFacts, expand
-from ketfit.study.plan import StudyPlan
+from ketfit.study.spec import StudyPlan
 from ketfit.study.task import Task, content_hash
 
 GOLDEN = Path(__file__).parent / "golden_tasks.json"

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ketfit.data.dataset import load_dataset
+from ketfit.data.splits import few_shot_split
 from ketfit.errors import KetFitError, StorageError, StudyError
-from ketfit.learn.data import few_shot_split, load_dataset
 from ketfit.study.expand import BodyFacts, DataFacts, expand
-from ketfit.study.plan import StudyPlan
+from ketfit.study.spec import StudyPlan
 from ketfit.study.store import ROWS, Draw, Row, RowsFile, StudyRecord, missing, read_rows
 from ketfit.study.task import Task
 

@@ -13,8 +13,8 @@ from importlib.resources import files
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from ketfit.app.journey import Traveller
-from ketfit.app.page import Page
+from ketfit.app.trace import Traveller
+from ketfit.app.ui import Page
 from ketfit.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:

@@ -1,5 +1,5 @@
 """``python -m ketfit.cli`` is the command ``ketfit``."""
 
-from ketfit.cli import main
+from ketfit.cli.main import main
 
 main()

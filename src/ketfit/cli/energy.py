@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.table import Table
 
 from ketfit.cli.options import AsJson
-from ketfit.console import plain, print_report, say
+from ketfit.cli.output import plain, print_report, say
 from ketfit.errors import ConfigError
 
 MEASURED_QUBITS = 20
@@ -74,8 +74,8 @@ def energy(
     if measured is not None:
         report["measured"] = asdict(measured)
     if plot is not None:
-        from ketfit.energy.figure import draw_comparison
-        from ketfit.learn.files import write_file
+        from ketfit.energy.plot import draw_comparison
+        from ketfit.storage.atomic import write_file
 
         picture = io.BytesIO()
         metadata = {"Date": None} if plot.suffix.lower() == ".svg" else None
@@ -104,8 +104,8 @@ def _measured(comparison: Any, counter: str) -> Any:
 
 
 def _head(model: str | None, config: Path | None) -> Any:
-    from ketfit.learn.files import find_model, load_model
     from ketfit.model.config import FitConfig, HeadConfig
+    from ketfit.persistence.model_files import find_model, load_model
 
     if model is not None:
         return load_model(find_model(model))[0].config

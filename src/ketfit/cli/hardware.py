@@ -25,7 +25,7 @@ from ketfit.cli.options import (
     TextColumn,
     check_body,
 )
-from ketfit.console import plain, print_report, say, two_columns
+from ketfit.cli.output import plain, print_report, say, two_columns
 from ketfit.errors import ConfigError
 
 app = typer.Typer(help="Run a trained head on a QPU: plan, submit, status, fetch.", no_args_is_help=True)
@@ -90,11 +90,11 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """What a run takes: circuits, gates, shots, jobs, time, money. The encoders are computed here; nothing is sent."""
-    from ketfit.hardware.named import load_backend
-    from ketfit.hardware.plan import plan_run, write_plan
-    from ketfit.hardware.readout import checked_mitigation
-    from ketfit.learn.data import load_dataset
-    from ketfit.learn.text import TextClassifier
+    from ketfit.data.dataset import load_dataset
+    from ketfit.estimators.text import TextClassifier
+    from ketfit.hardware.backends.registry import load_backend
+    from ketfit.hardware.runs.plan import plan_run, write_plan
+    from ketfit.hardware.runs.postprocessing import checked_mitigation
 
     check_body(body)
     columns = {"text_column": text_column, "label_column": label_column}
@@ -138,8 +138,8 @@ def plan(
 
 def _device(name: str | None, machine: Any) -> Any:
     """Prices and times by name, or from the provider; None is what the backend itself names."""
-    from ketfit.hardware.cost import load_device
-    from ketfit.hardware.named import ask_prices
+    from ketfit.hardware.backends.registry import ask_prices
+    from ketfit.hardware.pricing import load_device
 
     if name is None:
         return None
@@ -154,7 +154,7 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Submit what is missing, once. What is under way or has a result is never sent again."""
-    from ketfit.hardware.run import submit_run
+    from ketfit.hardware.runs.run import submit_run
 
     say(f"submitting what is missing of {run}; a simulator computes it meanwhile")
     progress = submit_run(run, _own(backend, run), again=again)
@@ -165,7 +165,7 @@ def submit(
 @app.command()
 def status(run: Run, as_json: AsJson = False) -> None:
     """How far a run is, from its ledger; nobody is asked."""
-    from ketfit.hardware.run import run_status
+    from ketfit.hardware.runs.run import run_status
 
     report = {"run": str(run), **asdict(run_status(run))}
     print_report(report, as_json, two_columns(report))
@@ -179,7 +179,7 @@ def fetch(
     as_json: AsJson = False,
 ) -> None:
     """Fetch results; when all are there, predictions and accuracy, also in RUN/predictions.json."""
-    from ketfit.hardware.run import PREDICTIONS, fetch_run
+    from ketfit.hardware.runs.run import PREDICTIONS, fetch_run
 
     say(f"asking for the results of {run}" + (f", for up to {wait:g} s" if wait else ""))
     report = fetch_run(run, _own(backend, run), wait_s=wait)
@@ -190,7 +190,7 @@ def fetch(
 @app.command()
 def cancel(run: Run, backend: Own = None, as_json: AsJson = False) -> None:
     """Ask for the end of all that is under way."""
-    from ketfit.hardware.run import cancel_run
+    from ketfit.hardware.runs.run import cancel_run
 
     jobs = {job: where.value for job, where in cancel_run(run, _own(backend, run)).items()}
     print_report({"run": str(run), "jobs": jobs}, as_json, two_columns(jobs or {"jobs": "none was under way"}))
@@ -211,8 +211,8 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Run the conformance suite on a backend: a few small jobs, which a QPU charges for."""
-    from ketfit.hardware.conformance import check_backend
-    from ketfit.hardware.named import load_backend
+    from ketfit.hardware.backends.registry import load_backend
+    from ketfit.hardware.testing.conformance import check_backend
 
     with tempfile.TemporaryDirectory() if output is None else nullcontext(output) as folder:
         made = load_backend(backend, Path(folder), _options(options), own_code=True)
@@ -228,7 +228,7 @@ def check(
 
 
 def _options(given: list[str]) -> dict[str, Any]:
-    from ketfit.settings import parse_toml_value
+    from ketfit.base_config import parse_toml_value
 
     options: dict[str, Any] = {}
     for option in given:
@@ -245,8 +245,8 @@ def _own(backend: str | None, run: Path) -> Any:
     """A user's own backend, which a run's folder must not name by itself."""
     if backend is None:
         return None
-    from ketfit.hardware.named import load_backend
-    from ketfit.hardware.plan import read_plan
+    from ketfit.hardware.backends.registry import load_backend
+    from ketfit.hardware.runs.plan import read_plan
 
     plan = read_plan(run).plan
     if plan.backend != backend:

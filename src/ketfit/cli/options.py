@@ -12,7 +12,8 @@ import typer
 from ketfit.errors import BodyError, ConfigError, DataError, DataOptionError
 
 if TYPE_CHECKING:
-    from ketfit.learn.data import Dataset, Split
+    from ketfit.data.dataset import Dataset
+    from ketfit.data.splits import Split
     from ketfit.model.config import FitConfig
 
 Data = Annotated[str, typer.Argument(help="CSV, TSV, JSONL or Parquet file, a Hub data set, or rotten-tomatoes.")]
@@ -44,8 +45,8 @@ Tune = Literal["frozen", "contrastive", "full"]
 
 def fit_config(path: Path | None, settings: list[str], body: str | None, tune: Tune | None) -> FitConfig:
     """The TOML file's settings, then those of --set, then --body and --tune."""
+    from ketfit.base_config import assign, read_toml
     from ketfit.model.config import FitConfig
-    from ketfit.settings import assign, read_toml
 
     with blamed_on("--config", path):
         tables = {} if path is None else read_toml(path)
@@ -81,7 +82,7 @@ def check_source(source: str, option: str) -> None:
     Raises:
         DataOptionError: with the option.
     """
-    from ketfit.learn.data import BUNDLED, is_hub_name
+    from ketfit.data.dataset import BUNDLED, is_hub_name
 
     if Path(source).is_dir():
         raise DataOptionError(f"{option} {source}: it is a folder; name one file in it")
@@ -95,8 +96,8 @@ def check_body(name: str | None, option: str = "--body", revision: str | None = 
     Raises:
         DataOptionError: with the option.
     """
-    from ketfit.learn.body_sources import find_body
-    from ketfit.learn.data import text_fault
+    from ketfit.bodies.sources import find_body
+    from ketfit.data.dataset import text_fault
 
     if name is None:
         return
@@ -135,7 +136,7 @@ def draw_few(dataset: Dataset, per_label: int, option: str, **settings: Any) -> 
         DataOptionError: there are too few sentences to draw, or none would be left; the message names the option and
             the largest number that leaves some.
     """
-    from ketfit.learn.data import check_classes, few_shot_split
+    from ketfit.data.splits import check_classes, few_shot_split
 
     check_classes(dataset)
     with blamed_on(option, per_label):

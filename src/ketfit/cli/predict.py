@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from ketfit.cli.ending import interruptible
+from ketfit.cli.errors import interruptible
 from ketfit.cli.options import (
     AsJson,
     Delimiter,
@@ -21,11 +21,11 @@ from ketfit.cli.options import (
     check_body,
     refuse_idle,
 )
-from ketfit.console import plain, print_report, say, two_columns
+from ketfit.cli.output import plain, print_report, say, two_columns
 from ketfit.errors import DataError, DataOptionError
 
 if TYPE_CHECKING:
-    from ketfit.learn.tables import TextTable
+    from ketfit.data.tables import TextTable
 
 STDIN = "-"
 
@@ -77,7 +77,7 @@ def predict(
         refuse_idle("is about --input FILE; leave it out", given, {"--text-column": "text", "--encoding": "utf-8"})
         _predict_here(model, texts, body, as_json)
         return
-    from ketfit.learn.tables import text_table
+    from ketfit.data.tables import text_table
 
     try:
         table = text_table(input_file, data_format, text_column, encoding, delimiter)
@@ -95,8 +95,8 @@ def predict(
 
 
 def _predict_file(model: str, table: TextTable, output: Path, body: str | None, as_json: bool) -> None:
-    from ketfit.learn.scoring import check_output, parts_folder, score_file
-    from ketfit.learn.text import TextClassifier
+    from ketfit.estimators.text import TextClassifier
+    from ketfit.evaluation.batch_predict import check_output, parts_folder, score_file
 
     with blamed_on("--output", output):
         check_output(table, output)
@@ -109,7 +109,7 @@ def _predict_file(model: str, table: TextTable, output: Path, body: str | None, 
 
 
 def _predict_here(model: str, sentences: list[str], body: str | None, as_json: bool) -> None:
-    from ketfit.learn.text import TextClassifier
+    from ketfit.estimators.text import TextClassifier
 
     say(f"loading {model}")
     classifier = TextClassifier.from_pretrained(model, body=body)

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from ketfit.cli.ending import interruptible
+from ketfit.cli.errors import interruptible
 from ketfit.cli.options import AsJson, check_body, check_source
-from ketfit.console import print_report, say, two_columns
+from ketfit.cli.output import print_report, say, two_columns
 
 app = typer.Typer(help="Compare heads over seeds: run a plan, see how far it is, report.", no_args_is_help=True)
 
@@ -35,8 +35,8 @@ def run(
 ) -> None:
     """Run the tasks of a plan that have no row yet. It may be stopped at any time, and run again to go on."""
     from ketfit.study.executors import make_executor
-    from ketfit.study.plan import StudyPlan
-    from ketfit.study.run import run_study
+    from ketfit.study.runner import run_study
+    from ketfit.study.spec import StudyPlan
 
     if engine == "ray" and workers is not None:
         raise typer.BadParameter("--workers is for the local engine; Ray uses the cluster's CPUs")
@@ -69,7 +69,7 @@ def run(
 @app.command()
 def status(folder: Folder, as_json: AsJson = False) -> None:
     """How far a study is, and what failed. It may be asked while the study runs."""
-    from ketfit.study.run import count
+    from ketfit.study.runner import count
     from ketfit.study.store import StudyRecord, read_rows
 
     record, rows = StudyRecord.read(folder), read_rows(folder)

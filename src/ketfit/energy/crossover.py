@@ -151,7 +151,7 @@ class Comparison:
         """
         import torch
 
-        from ketfit.simulate.measurement import expectation
+        from ketfit.simulate.expectation import expectation
 
         qubits = as_integer(qubits, "qubits", error=InputError)
         circuit = _circuit(self.head, qubits)

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
+from ketfit.base_config import Config, Finite, read_toml
 from ketfit.energy.quantities import Range
 from ketfit.errors import ConfigError
-from ketfit.settings import Config, Finite, read_toml
 
 Name = Annotated[str, Field(min_length=1)]
 

@@ -23,22 +23,21 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from ketfit.base_config import Config, Finite, Positive
 from ketfit.circuit.circuit import Circuit
+from ketfit.data.sequences import as_labels
 from ketfit.errors import ConfigError, InputError, LedgerError
-from ketfit.hardware.backend import Backend, BoundCircuit, options_key
-from ketfit.hardware.cost import Cost, DeviceCost
-from ketfit.hardware.patience import Patience
-from ketfit.hardware.readout import Linear, Measurement
-from ketfit.hardware.session import Budget, Session
+from ketfit.estimators.quantum import QuantumHeadClassifier
+from ketfit.hardware.backends.base import Backend, BoundCircuit, options_key
+from ketfit.hardware.backends.retry import Patience
+from ketfit.hardware.pricing import Cost, DeviceCost
+from ketfit.hardware.runs.postprocessing import Linear, Measurement
+from ketfit.hardware.runs.session import Budget, Session
 from ketfit.integers import as_integer
-from ketfit.learn.classifier import QuantumHeadClassifier
-from ketfit.learn.data_sources import parse_json
-from ketfit.learn.files import write_file
-from ketfit.learn.sequences import as_labels
-from ketfit.seeds import numpy_stream
-from ketfit.settings import Config, Finite, Positive
+from ketfit.rng import numpy_stream
 from ketfit.simulate.shots import rotation_angles, rotations_as_inputs
-from ketfit.strict_json import dump_json
+from ketfit.storage.atomic import write_file
+from ketfit.storage.strict_json import dump_json, parse_json
 
 RECORD = "training.json"
 

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
+from ketfit.base_config import Config, Finite, Positive
 from ketfit.circuit.ansatz import count_ring_weights, encoder_circuit, reuploading_circuit
 from ketfit.circuit.circuit import Circuit
 from ketfit.errors import ConfigError
 from ketfit.integers import as_integer
 from ketfit.model.tuning import Precision, TuneConfig, read_tuning
-from ketfit.settings import Config, Finite, Positive
-from ketfit.simulate.density import MOST_QUBITS as MOST_EXACT
+from ketfit.simulate.density_matrix import MOST_QUBITS as MOST_EXACT
 from ketfit.simulate.mitigation import Mitigation
 from ketfit.simulate.native import MAX_JOINT
 from ketfit.simulate.noise import DEVICES, NoiseConfig, load_noise

@@ -11,7 +11,7 @@ from ketfit.errors import ConfigError, InputError
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig
 from ketfit.simulate.compiler import compiler_disabled
-from ketfit.simulate.measurement import expectation
+from ketfit.simulate.expectation import expectation
 
 
 class Encoder(nn.Module):

@@ -13,7 +13,7 @@ from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig
 from ketfit.model.encoder import Encoder, initial_angles
 from ketfit.simulate.compiler import compiler_disabled
-from ketfit.simulate.measurement import expectation
+from ketfit.simulate.expectation import expectation
 from ketfit.simulate.mitigation import mitigated_expectation
 from ketfit.simulate.noise import noisy_light_cone
 from ketfit.simulate.shots import StepCost, step_cost

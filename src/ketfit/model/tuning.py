@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from ketfit.base_config import Config, Finite, Positive
 from ketfit.errors import ConfigError
-from ketfit.settings import Config, Finite, Positive
 
 Precision = Literal["float32", "bfloat16"]
 

@@ -1,6 +1,6 @@
 """How it is computed: arrays in, expectations out."""
 
-from ketfit.simulate.measurement import expectation, expectation_and_gradients
+from ketfit.simulate.expectation import expectation, expectation_and_gradients
 from ketfit.simulate.noise import NoiseConfig, load_noise
 
 __all__ = ["NoiseConfig", "expectation", "expectation_and_gradients", "load_noise"]

@@ -13,7 +13,7 @@ from ketfit.circuit.circuit import Angle, Circuit, Gate, ry
 from ketfit.errors import ConfigError
 from ketfit.integers import as_integer, as_integers
 from ketfit.simulate.compiler import compiler_disabled
-from ketfit.simulate.measurement import Device, check_noise
+from ketfit.simulate.expectation import Device, check_noise
 from ketfit.simulate.noise import Confusion, NoiseConfig
 from ketfit.simulate.shots import check_shots, draw, rotation_angles, rotations_as_inputs
 from ketfit.simulate.statevector import Engine, check_tensors

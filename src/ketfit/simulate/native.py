@@ -15,7 +15,7 @@ from torch import Tensor
 from ketfit.circuit.circuit import Circuit
 from ketfit.errors import InputError
 from ketfit.simulate import _kernel
-from ketfit.simulate.plan import Stage, cut_stages, fuse_steps, merge_gates, tables
+from ketfit.simulate.scheduling import Stage, cut_stages, fuse_steps, merge_gates, tables
 
 ISAS: tuple[str, ...] = tuple(_kernel.instruction_sets())
 """The instruction sets of this processor that the kernel was built for, from the widest to the narrowest."""

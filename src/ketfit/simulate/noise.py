@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from ketfit.base_config import Config, Finite
 from ketfit.circuit.circuit import Circuit, Gate
 from ketfit.errors import CircuitError, ConfigError
 from ketfit.integers import as_integers
-from ketfit.settings import Config, Finite
 
 
 def _as_tuples(value: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ketfit.errors import ConfigError, MissingExtraError
-from ketfit.study.plan import DesignPlan, Level, Range
+from ketfit.study.spec import DesignPlan, Level, Range
 
 try:
     import pyDOE3

@@ -16,7 +16,7 @@ import psutil
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
-from ketfit.console import say
+from ketfit.cli.output import say
 from ketfit.errors import MissingExtraError, StudyError
 
 Arrays = tuple[NDArray[Any], ...]

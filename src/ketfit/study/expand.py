@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ketfit.base_config import Config, Positive
 from ketfit.errors import ConfigError
-from ketfit.learn.classical import matching_hidden_units
-from ketfit.learn.compare import count_parameters
+from ketfit.estimators.classical import matching_hidden_units
+from ketfit.evaluation.compare import count_parameters
 from ketfit.model.encoder import slice_widths
 from ketfit.model.tuning import FullConfig
-from ketfit.settings import Config, Positive
+from ketfit.study.analysis.effects import check_estimable
 from ketfit.study.design import Point, design_points
-from ketfit.study.effects import check_estimable
-from ketfit.study.plan import BodyPlan, HeadPlan, StudyPlan
+from ketfit.study.spec import BodyPlan, HeadPlan, StudyPlan
 from ketfit.study.task import RESULTS_VERSION, Task
 
 

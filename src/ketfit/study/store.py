@@ -19,15 +19,14 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
+from ketfit.base_config import Config, Positive
+from ketfit.data.splits import Split
 from ketfit.errors import StudyError
-from ketfit.learn.data import Split
-from ketfit.learn.data_sources import parse_json
-from ketfit.learn.files import write_file
-from ketfit.learn.lines import LinesFile, whole_lines
-from ketfit.settings import Config, Positive
-from ketfit.strict_json import dump_json
+from ketfit.storage.append_log import LinesFile, whole_lines
+from ketfit.storage.atomic import write_file
+from ketfit.storage.strict_json import dump_json, parse_json
 from ketfit.study.expand import BodyFacts, DataFacts
-from ketfit.study.plan import StudyPlan
+from ketfit.study.spec import StudyPlan
 from ketfit.study.task import Task
 
 ROWS, RECORD, LOCK = "rows.jsonl", "study.json", ".lock"

@@ -19,9 +19,9 @@ from sklearn.metrics import log_loss
 from threadpoolctl import ThreadpoolController
 
 from ketfit.errors import ConfigWarning, KetFitError, TrainingError
-from ketfit.learn.classical import LogisticRegressionHead, MLPHead, ProjectedLogisticRegressionHead, SVCHead
-from ketfit.learn.classifier import QuantumHeadClassifier
-from ketfit.learn.compare import Head
+from ketfit.estimators.classical import LogisticRegressionHead, MLPHead, ProjectedLogisticRegressionHead, SVCHead
+from ketfit.estimators.quantum import QuantumHeadClassifier
+from ketfit.evaluation.compare import Head
 from ketfit.model.config import HeadConfig, TrainConfig
 
 RESULTS_VERSION = 1

@@ -13,15 +13,24 @@ from typing import Any
 
 import pytest
 
+from ketfit.base_config import read_toml
 from ketfit.errors import StudyError
-from ketfit.settings import read_toml
-from ketfit.study.plan import StudyPlan
+from ketfit.study.analysis.formatting import (
+    factor_name,
+    interval,
+    level_name,
+    listed,
+    p_value,
+    points,
+    seconds,
+    sentence,
+)
 from ketfit.study.report import SUMMARY, write_report
-from ketfit.study.report.canvas import apart
-from ketfit.study.report.page import to_toml
-from ketfit.study.report.wording import factor_name, interval, level_name, listed, p_value, points, seconds, sentence
+from ketfit.study.report.axes import apart
+from ketfit.study.report.render import to_toml
+from ketfit.study.spec import StudyPlan
 from ketfit.study.store import RECORD, ROWS, StudyRecord
-from tests.study.report.made_studies import HOSTILE, flat, make_study, study_settings
+from tests.study.made_studies import HOSTILE, flat, make_study, study_settings
 
 RESULTS = sorted(path.parent for path in (Path(__file__).parents[3] / "studies" / "results").rglob("study.json"))
 VOID = {"meta", "link", "br", "path", "use", "rect"}

@@ -26,12 +26,12 @@ def write_report(folder: Path) -> dict[str, Any]:
         MissingExtraError: Matplotlib or statsmodels is not installed.
     """
     try:
-        from ketfit.study.report.page import make_page
+        from ketfit.study.report.render import make_page
     except ImportError as error:
         raise MissingExtraError("Writing a report", "'ketfit[study]'") from error
-    from ketfit.learn.files import check_file, write_file
-    from ketfit.study.report.analysis import analyse
-    from ketfit.study.report.findings import answers
+    from ketfit.storage.atomic import check_file, write_file
+    from ketfit.study.analysis.analysis import analyse
+    from ketfit.study.report.summary import answers
     from ketfit.study.store import StudyRecord, read_rows
 
     record, rows = StudyRecord.read(folder), read_rows(folder)

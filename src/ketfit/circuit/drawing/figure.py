@@ -1,0 +1,162 @@
+"""Draw a circuit with Matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from ketfit.circuit.circuit import Angle, Circuit, Gate
+from ketfit.circuit.drawing.layout import Column, _rounded, fold_columns, pack_columns
+from ketfit.circuit.drawing.text import _tails
+from ketfit.circuit.export import angle_values, measured_qubits
+from ketfit.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+# Lengths in the figure are in units of the distance between two wires, which is this many inches.
+_INCHES = 0.4
+
+
+_BOX = 0.74
+
+
+_RING = 0.2
+
+
+_DOT = 0.09
+
+
+_BOX_PITCH = 0.94
+
+
+_CX_PITCH = 0.56
+
+
+_HEAD = 0.95
+
+
+_LEAD = 0.3
+
+
+_TAIL = 0.95
+
+
+_GAP = 0.7
+
+
+_STROKE = 0.7  # points
+
+
+def draw_figure(
+    circuit: Circuit,
+    weights: Iterable[float] | None = None,
+    inputs: Iterable[float] | None = None,
+    measured: Iterable[int] = (),
+    width: float | None = 7.0,
+) -> Figure:
+    """The circuit as a matplotlib figure in the manner of the paper's Figure 3, qubit 0 on top.
+
+    Boxes are RY, with theta (a weight), x (an input, on grey) or the value in radians; dots are controls. The figure
+    belongs to no window and changes no global state: save it with ``figure.savefig("circuit.pdf")``.
+
+    Args:
+        circuit: What to draw.
+        weights: Numbers of shape (n_weights,) in radians, or None to show names.
+        inputs: Numbers of shape (n_inputs,) in radians, or None to show names.
+        measured: Qubits that end in <Z>.
+        width: Inches, at most. A longer drawing goes on below, with at least one column in each part; None never
+            folds.
+
+    Raises:
+        InputError: the numbers are of another shape or not finite.
+        CircuitError: a measured qubit is out of range, not an integer, or named twice.
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("Drawing a figure", "'ketfit[draw]'") from error
+
+    values = angle_values(circuit, weights, inputs)
+    ends = frozenset(measured_qubits(circuit, measured))
+    columns = pack_columns(circuit)
+    widths = [_CX_PITCH if all(gate.name == "cx" for gate in column) else _BOX_PITCH for column in columns]
+    frame = _HEAD + _TAIL
+    parts = fold_columns(widths, None if width is None else width / _INCHES - frame)
+    across = frame + max(sum(widths[part]) for part in parts)
+    pitch = circuit.n_qubits + _GAP
+    down = len(parts) * pitch - _GAP
+    figure = Figure(figsize=(across * _INCHES, down * _INCHES), facecolor="white")
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0.0, across), ylim=(down - 0.5, -0.5))
+    axes.set_axis_off()
+    for number, part in enumerate(parts):
+        tails = _tails(circuit.n_qubits, ends, r"\langle Z \rangle", "" if part.stop == len(columns) else r"\cdots")
+        _figure_wires(axes, tails, number * pitch, _HEAD + sum(widths[part]))
+        _figure_columns(axes, columns[part], widths[part], number * pitch, values)
+    return figure
+
+
+def _figure_wires(axes: Axes, tails: Sequence[str], top: float, right: float) -> None:
+    start, stop = _HEAD - _LEAD, right + _LEAD
+    for qubit, tail in enumerate(tails):
+        y = top + qubit
+        _figure_line(axes, (start, stop), (y, y), layer=1)
+        _figure_label(axes, start - 0.1, y, f"q_{{{qubit}}}", size=9, align="right")
+        if tail:
+            _figure_label(axes, stop + 0.1, y, tail, size=9, align="left")
+
+
+def _figure_columns(
+    axes: Axes, columns: Sequence[Column], widths: Sequence[float], top: float, values: Mapping[Angle, float]
+) -> None:
+    left = _HEAD
+    for column, width in zip(columns, widths, strict=True):
+        for gate in column:
+            if gate.angle is None:
+                _figure_cx(axes, gate, left + width / 2, top)
+            else:
+                _figure_ry(axes, gate.angle, left + width / 2, top + gate.target, values)
+        left += width
+
+
+def _figure_cx(axes: Axes, gate: Gate, x: float, top: float) -> None:
+    from matplotlib.patches import Circle
+
+    control, target = (top + qubit for qubit in gate.qubits)
+    _figure_line(axes, (x, x), (control, target), layer=2)
+    axes.add_patch(Circle((x, control), _DOT, facecolor="black", linewidth=0, zorder=3))
+    axes.add_patch(Circle((x, target), _RING, facecolor="white", edgecolor="black", linewidth=_STROKE, zorder=3))
+    _figure_line(axes, (x - _RING, x + _RING), (target, target), layer=4)
+    _figure_line(axes, (x, x), (target - _RING, target + _RING), layer=4)
+
+
+def _figure_ry(axes: Axes, angle: Angle, x: float, y: float, values: Mapping[Angle, float]) -> None:
+    from matplotlib.patches import Rectangle
+
+    fill = "0.9" if angle.source == "input" else "white"
+    corner = (x - _BOX / 2, y - _BOX / 2)
+    axes.add_patch(Rectangle(corner, _BOX, _BOX, facecolor=fill, edgecolor="black", linewidth=_STROKE, zorder=3))
+    _figure_label(axes, x, y - 0.16, "R_Y", size=7.5)
+    label = _figure_angle(angle, values)
+    # Names are short whatever their index; a number must shrink to stay inside its box.
+    size = min(6.5, 32 / len(label)) if angle in values else 7.5
+    _figure_label(axes, x, y + 0.18, label, size)
+
+
+def _figure_angle(angle: Angle, values: Mapping[Angle, float]) -> str:
+    if angle in values:
+        return _rounded(values[angle])
+    return (r"\theta" if angle.source == "weight" else "x") + f"_{{{angle.index}}}"
+
+
+def _figure_line(axes: Axes, x: tuple[float, float], y: tuple[float, float], layer: int) -> None:
+    axes.plot(x, y, color="black", linewidth=_STROKE, solid_capstyle="butt", zorder=layer)
+
+
+def _figure_label(
+    axes: Axes, x: float, y: float, formula: str, size: float, align: Literal["left", "center", "right"] = "center"
+) -> None:
+    axes.text(x, y, f"${formula}$", ha=align, va="center", fontsize=size, math_fontfamily="cm", color="black", zorder=5)

@@ -1,0 +1,58 @@
+"""Circuits as pictures: in the terminal and in a paper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ketfit.circuit.circuit import Circuit, Gate
+
+Column = tuple[Gate, ...]
+
+
+def pack_columns(circuit: Circuit) -> tuple[Column, ...]:
+    """The gates in columns, each as far left as it can stand without touching another gate or a vertical line.
+
+    A CNOT takes every wire from its control to its target.
+    """
+    columns: list[list[Gate]] = []
+    filled = [0] * circuit.n_qubits
+    for gate in circuit.gates:
+        span = range(min(gate.qubits), max(gate.qubits) + 1)
+        place = max(filled[wire] for wire in span)
+        if place == len(columns):
+            columns.append([])
+        columns[place].append(gate)
+        for wire in span:
+            filled[wire] = place + 1
+    return tuple(tuple(column) for column in columns)
+
+
+def fold_columns(widths: Sequence[float], room: float | None) -> list[slice]:
+    """The columns in as few parts as fit into `room` (None: one), about equally wide, each of at least one column."""
+    parts = _fill(widths, math.inf if room is None else room)
+    # The narrowest room that needs no further part, to the thousandth, makes the last part as full as the others.
+    low, high = sum(widths) / len(parts), sum(widths) if room is None else room
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        tighter = _fill(widths, middle)
+        if len(tighter) == len(parts):
+            parts, high = tighter, middle
+        else:
+            low = middle
+    return parts
+
+
+def _fill(widths: Sequence[float], room: float) -> list[slice]:
+    parts = []
+    start, used = 0, 0.0
+    for place, width in enumerate(widths):
+        if used + width > room and place > start:
+            parts.append(slice(start, place))
+            start, used = place, 0.0
+        used += width
+    return [*parts, slice(start, len(widths))]
+
+
+def _rounded(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}"  # adding zero turns -0.0 into 0.0

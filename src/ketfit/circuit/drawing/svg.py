@@ -1,0 +1,183 @@
+"""Circuits as SVG text: in the colours of the page around them, or as files with colours of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
+from itertools import accumulate, groupby, pairwise
+
+from ketfit.circuit.circuit import Angle, Circuit, Gate
+from ketfit.circuit.drawing.layout import Column, fold_columns, pack_columns
+from ketfit.circuit.export import angle_values, measured_qubits
+from ketfit.errors import CircuitError
+from ketfit.integers import as_integer
+
+# Pixels: the distance of two wires, the size of a box, the widths of columns of CNOTs and of boxes, and of both ends;
+# the height of the names of sections, and of the gap between the parts of a folded drawing.
+_PITCH, _BOX, _CX, _RY, _HEAD, _TAIL = 38, 30, 22, 38, 40, 44
+_NAMES, _GAP = 30, 16
+
+_STYLE = """
+svg { color: #1b1f24; font-family: system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
+.page, .box { fill: #ffffff; } .input, .filled { fill: #d9eef0; } .quiet { fill: #59636e; }
+@media (prefers-color-scheme: dark) {
+  svg { color: #e6e8eb; } .page, .box { fill: #14181d; } .input, .filled { fill: #1d4a50; } .quiet { fill: #a3adb8; }
+}
+"""
+
+
+def draw_svg(
+    circuit: Circuit,
+    weights: Iterable[float] | None = None,
+    inputs: Iterable[float] | None = None,
+    measured: Iterable[int] = (),
+    width: float | None = None,
+    sections: Sequence[tuple[str, int]] = (),
+) -> str:
+    """The circuit as an ``<svg>`` element, one wire for each qubit, qubit 0 on top.
+
+    Lines and letters have the colour of the text around (``currentColor``). A page may style the classes ``box``,
+    ``input`` (a box whose angle is an input) and ``dot``; without a style a box is white. `svg_file` makes a file.
+
+    Args:
+        circuit: What to draw.
+        weights: Numbers of shape (n_weights,) in radians, or None to show names.
+        inputs: Numbers of shape (n_inputs,) in radians, or None to show names.
+        measured: Qubits that end in <Z>.
+        width: Pixels, at most. A longer drawing goes on below, with at least one column in each part; None never folds.
+        sections: Names above the wires, each with its number of gates, in their order and for all of them. Sections
+            that fit into the width are kept in one part.
+
+    Raises:
+        InputError: the numbers are of another shape or not finite.
+        CircuitError: a measured qubit is out of range or named twice, or the sections are not all the gates.
+    """
+    values = angle_values(circuit, weights, inputs)
+    ends = frozenset(measured_qubits(circuit, measured))
+    columns = list(_named_columns(circuit, sections))
+    widths = [_RY if any(gate.angle for gate in column) else _CX for _, column in columns]
+    folds = _folds([name for name, _ in columns], widths, None if width is None else width - _HEAD - _TAIL)
+    across = _HEAD + max(sum(widths[fold]) for fold in folds) + _TAIL
+    names = _NAMES if sections else 0
+    pitch = names + circuit.n_qubits * _PITCH + _GAP
+    drawn = []
+    for number, fold in enumerate(folds):
+        goes_on = fold.stop < len(columns)
+        part = _part(columns[fold], widths[fold], values, circuit.n_qubits, frozenset() if goes_on else ends, goes_on)
+        top = number * pitch + names
+        drawn.append(f'<g transform="translate(0 {top})">{part}</g>' if top else part)
+    return (
+        svg_open(across, len(folds) * pitch - _GAP, f"{len(circuit.gates)} gates on {circuit.n_qubits} qubits")
+        + "".join(drawn)
+        + "</svg>"
+    )
+
+
+def svg_open(across: float, down: float, label: str) -> str:
+    """The opening tag of a drawing of so many pixels, with the text that stands for it where it cannot be seen."""
+    return (
+        f'<svg class="circuit" width="{across}" height="{down}" viewBox="0 0 {across} {down}" role="img" '
+        f'aria-label="{escape(label)}" fill="currentColor" stroke="none" font-size="10" text-anchor="middle">'
+    )
+
+
+def svg_file(drawing: str) -> str:
+    """A drawing as the text of a file of its own, with a ground, and in the colours of a light or a dark screen."""
+    opening, rest = drawing.split(">", 1)
+    opening = opening.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    return f'{opening}><style>{_STYLE}</style><rect class="page" width="100%" height="100%" rx="8"/>{rest}\n'
+
+
+def _named_columns(circuit: Circuit, sections: Sequence[tuple[str, int]]) -> Iterator[tuple[str, Column]]:
+    """The columns, each with the name of its section; no column has gates of two."""
+    if not sections:
+        yield from (("", column) for column in pack_columns(circuit))
+        return
+    sizes = [as_integer(gates, f"sections[{place}]", error=CircuitError) for place, (_, gates) in enumerate(sections)]
+    named = sum(sizes)
+    if named != len(circuit.gates) or min(sizes) < 0:
+        raise CircuitError(f"the sections name {named} gates; the circuit has {len(circuit.gates)}")
+    start = 0
+    for (name, _), gates in zip(sections, sizes, strict=True):
+        own = Circuit(circuit.n_qubits, circuit.gates[start : start + gates], circuit.n_weights, circuit.n_inputs)
+        yield from ((name, column) for column in pack_columns(own))
+        start += gates
+
+
+def _folds(names: Sequence[str], widths: Sequence[float], room: float | None) -> list[slice]:
+    """The columns of each part: whole sections where all of them fit into `room`."""
+    sizes = [len(list(group)) for _, group in groupby(names)]
+    starts = [0, *accumulate(sizes)]
+    wide = [sum(widths[start:stop]) for start, stop in pairwise(starts)]
+    if room is None or len(sizes) == 1 or max(wide, default=0) > room:
+        return fold_columns(widths, room)
+    return [slice(starts[fold.start], starts[fold.stop]) for fold in fold_columns(wide, room)]
+
+
+def _part(
+    columns: Sequence[tuple[str, Column]],
+    widths: Sequence[float],
+    values: Mapping[Angle, float],
+    n_qubits: int,
+    ends: frozenset[int],
+    goes_on: bool,
+) -> str:
+    """One part of a drawing: the wires, the gates, and the names of the sections above."""
+    right = _HEAD + sum(widths)
+    parts = [_wire(qubit, right, "…" if goes_on else "⟨Z⟩" if qubit in ends else "") for qubit in range(n_qubits)]
+    left: float = _HEAD
+    for name, group in groupby(zip(columns, widths, strict=True), key=lambda entry: entry[0][0]):
+        start = left
+        for (_, column), width in group:
+            parts += [_gate(gate, left + width / 2, values) for gate in column]
+            left += width
+        if name:
+            parts.append(_name(name, start + 3, left - 3))
+    return "".join(parts)
+
+
+def _name(name: str, start: float, stop: float) -> str:
+    bracket = f"M{start} -4V-9H{stop}V-4"
+    return (
+        f'<path d="{bracket}" fill="none" stroke="currentColor"/>'
+        f'<text class="section" x="{(start + stop) / 2}" y="-15" font-size="11">{escape(name)}</text>'
+    )
+
+
+def _height(qubit: int) -> float:
+    return (qubit + 0.5) * _PITCH
+
+
+def _wire(qubit: int, right: float, end: str) -> str:
+    y = _height(qubit)
+    tail = f'<text x="{right + 26}" y="{y + 4}" font-size="12">{end}</text>' if end else ""
+    return f'<text x="16" y="{y + 4}" font-size="12">q{qubit}</text>{_line(_HEAD - 8, y, right + 8, y)}{tail}'
+
+
+def _gate(gate: Gate, x: float, values: Mapping[Angle, float]) -> str:
+    y = _height(gate.target)
+    if gate.angle is None:
+        control = _height(gate.qubits[0])
+        return (
+            f"{_line(x, control, x, y)}"
+            f'<circle class="dot" cx="{x}" cy="{control}" r="3.5"/>'
+            f'<circle class="box" cx="{x}" cy="{y}" r="7" fill="white" stroke="currentColor"/>'
+            f"{_line(x - 7, y, x + 7, y)}{_line(x, y - 7, x, y + 7)}"
+        )
+    kind = "input" if gate.angle.source == "input" else "box"
+    corner = f'x="{x - _BOX / 2}" y="{y - _BOX / 2}" width="{_BOX}" height="{_BOX}" rx="4"'
+    return (
+        f'<rect class="{kind}" {corner} fill="white" stroke="currentColor"/>'
+        f'<text x="{x}" y="{y - 3}" font-size="9">RY</text>'
+        f'<text class="angle" x="{x}" y="{y + 10}" font-size="9.5">{_label(gate.angle, values)}</text>'
+    )
+
+
+def _line(x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<path d="M{x1} {y1}L{x2} {y2}" stroke="currentColor"/>'
+
+
+def _label(angle: Angle, values: Mapping[Angle, float]) -> str:
+    if angle in values:
+        return f"{round(values[angle], 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")  # adding zero turns -0.0 into 0.0
+    return f"{'θ' if angle.source == 'weight' else 'x'}{angle.index}"

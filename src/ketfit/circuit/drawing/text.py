@@ -1,0 +1,93 @@
+"""Draw a circuit as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from ketfit.circuit.circuit import Angle, Circuit
+from ketfit.circuit.drawing.layout import Column, _rounded, fold_columns, pack_columns
+from ketfit.circuit.export import angle_values, measured_qubits
+from ketfit.integers import as_integer
+
+
+def draw_text(
+    circuit: Circuit,
+    weights: Iterable[float] | None = None,
+    inputs: Iterable[float] | None = None,
+    measured: Iterable[int] = (),
+    width: int | None = 100,
+) -> str:
+    """The circuit as text, one wire for each qubit, qubit 0 on top.
+
+    ``●`` is a control and ``⊕`` its target. An angle shows as ``w3`` (weight 3) or ``x0`` (input 0), or as its value
+    in radians where numbers are given.
+
+    Args:
+        circuit: What to draw.
+        weights: Numbers of shape (n_weights,) in radians, or None to show names.
+        inputs: Numbers of shape (n_inputs,) in radians, or None to show names.
+        measured: Qubits that end in ``<Z>``.
+        width: Characters in a line. A longer drawing goes on below, with at least one column in each part; None never
+            folds.
+
+    Raises:
+        InputError: the numbers are of another shape or not finite.
+        CircuitError: a measured qubit is out of range, not an integer, or named twice.
+        ConfigError: the width is not an integer, or less than 1.
+    """
+    values = angle_values(circuit, weights, inputs)
+    ends = frozenset(measured_qubits(circuit, measured))
+    wires = range(circuit.n_qubits)
+    columns = [_text_column(column, circuit.n_qubits, values) for column in pack_columns(circuit)]
+    indent = len(f"q{circuit.n_qubits - 1}: ")
+    frame = indent + len("─ <Z>")
+    room = None if width is None else as_integer(width, "width", minimum=1, hint="None never folds") - frame
+    parts = fold_columns([len(column[0]) for column in columns], room)
+    drawn = []
+    for part in parts:
+        mark = "─" if part.start == 0 else "«"
+        head = _between_wires([f"{f'q{qubit}: ':>{indent}}{mark}" for qubit in wires])
+        tails = _tails(circuit.n_qubits, ends, " <Z>", "" if part.stop == len(columns) else "»")
+        rows = zip(head, *columns[part], _between_wires(tails), strict=True)
+        drawn.append("\n".join("".join(row).rstrip() for row in rows))
+    return "\n\n".join(drawn)
+
+
+def _tails(n_qubits: int, ends: frozenset[int], measured: str, goes_on: str) -> list[str]:
+    """What stands behind each wire: the sign of a measurement, or that the wire goes on below."""
+    return [goes_on or (measured if qubit in ends else "") for qubit in range(n_qubits)]
+
+
+def _text_column(column: Column, n_qubits: int, values: Mapping[Angle, float]) -> list[str]:
+    """The 2 * n_qubits - 1 lines of one column, wires and the spaces between them, all of one width."""
+    cells = [""] * (2 * n_qubits - 1)
+    for gate in column:
+        if gate.angle is not None:
+            cells[2 * gate.target] = f"┤RY({_text_angle(gate.angle, values)})├"
+            continue
+        low, high = sorted(2 * qubit for qubit in gate.qubits)
+        for line in range(low + 1, high):
+            cells[line] = "│" if line % 2 else "┼"
+        control, target = gate.qubits
+        cells[2 * control], cells[2 * target] = "●", "⊕"
+    width = max(map(len, cells))
+    filled = []
+    for line, cell in enumerate(cells):
+        fill = " " if line % 2 else "─"
+        before = (width - len(cell)) // 2
+        filled.append(fill * before + cell + fill * (width - before - len(cell) + 1))
+    return filled
+
+
+def _between_wires(cells: Sequence[str]) -> list[str]:
+    """`cells` of the wires with the blank lines between them."""
+    lines = []
+    for cell in cells:
+        lines += [cell, " " * len(cell)]
+    return lines[:-1]
+
+
+def _text_angle(angle: Angle, values: Mapping[Angle, float]) -> str:
+    if angle in values:
+        return _rounded(values[angle])
+    return f"{'w' if angle.source == 'weight' else 'x'}{angle.index}"

@@ -1,0 +1,97 @@
+"""Train and compare heads on the bundled data: ``ketfit demo``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from ketfit.cli.errors import interruptible
+from ketfit.cli.options import (
+    AsJson,
+    DataFormat,
+    DataSplit,
+    Delimiter,
+    Encoding,
+    LabelColumn,
+    Output,
+    TextColumn,
+    check_body,
+    check_source,
+    draw_few,
+)
+from ketfit.cli.output import print_report, say
+
+
+def demo(
+    data: Annotated[str, typer.Option(help="Data set; the default is bundled.")] = "rotten-tomatoes",
+    body: Annotated[str, typer.Option(help="Body; the default is bundled.")] = "all-MiniLM-L6-v2",
+    per_label: Annotated[
+        int, typer.Option(help="Sentences drawn of each label, to train and to validate.", min=2)
+    ] = 256,
+    seed: Annotated[int, typer.Option(help="Source of all chance.", min=0)] = 0,
+    output: Output = Path("ketfit-demo"),
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    split: DataSplit = None,
+    encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
+    data_format: DataFormat = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train quantum and classical heads on the same few sentences, compare them on all the others, save the model."""
+    from ketfit.bodies.body import load_body
+    from ketfit.data.dataset import load_dataset
+    from ketfit.estimators.quantum import QuantumHeadClassifier
+    from ketfit.estimators.text import TextClassifier
+    from ketfit.evaluation.compare import compare_heads, standard_heads, with_interval
+    from ketfit.persistence.model_files import check_model_folder
+    from ketfit.persistence.schema import check_class_names
+
+    check_model_folder(output)
+    check_source(data, "--data")
+    check_body(body)
+    columns = {"text_column": text_column, "label_column": label_column}
+    dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding, delimiter=delimiter)
+    parts = draw_few(dataset, per_label, "--per-label", seed=seed)
+    check_class_names(dataset.classes)
+    loaded = load_body(body)
+    say(f"embedding {len(dataset):,} sentences with {body}")
+    with interruptible("the embeddings so far are kept: the same command goes on from there"):
+        embeddings = loaded.encode(dataset.texts, progress=True)
+    heads = standard_heads(loaded.dimension, len(dataset.classes), seed=seed)
+    rows = []
+    for row in compare_heads(heads, embeddings, np.asarray(dataset.labels), parts, progress=True):
+        say(f"{row.name}: {row.test_accuracy:.2%} of {len(parts.test):,} test sentences, {row.fit_seconds:.1f} s")
+        rows.append(row)
+    quantum = heads["quantum head"]
+    assert isinstance(quantum, QuantumHeadClassifier)
+    metrics = with_interval("test_accuracy", rows[0].test_accuracy, rows[0].interval)
+    metrics["test_sentences"] = len(parts.test)
+    TextClassifier.from_parts(loaded, quantum).save_pretrained(output, data=dataset.name, metrics=metrics)
+    report = {
+        "data": dataset.name,
+        "body": loaded.name,
+        "train_size": len(parts.train),
+        "test_size": len(parts.test),
+        "heads": [asdict(row) for row in rows],
+        "model": str(output),
+    }
+    title = (
+        f"{dataset.name}: {len(parts.train)} to train, {len(parts.validation)} to validate, {len(parts.test):,} to test"
+    )
+    table = Table("head", "parameters", "test accuracy", "95 % interval", "fit", title=title)
+    for row in rows:
+        low, high = row.interval
+        table.add_row(
+            row.name,
+            f"{row.parameters:,}",
+            f"{row.test_accuracy:.2%}",
+            f"{low:.2%} to {high:.2%}",
+            f"{row.fit_seconds:.1f} s",
+        )
+    print_report(report, as_json, table, f"saved in {output}; try: ketfit predict {output} 'a film to remember'")

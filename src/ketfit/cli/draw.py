@@ -1,0 +1,80 @@
+"""Draw circuits: ``ketfit draw``."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ketfit.cli.options import AsJson, ConfigFile, fit_config
+from ketfit.cli.output import console
+from ketfit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ketfit.circuit.circuit import Circuit
+
+
+def draw(
+    model: Annotated[str | None, typer.Argument(help="A saved model, to draw with its trained angles.")] = None,
+    config: ConfigFile = None,
+    module: Annotated[Literal["encoder", "qpu"], typer.Option(help="Which circuit.")] = "qpu",
+    encoder: Annotated[int, typer.Option(help="Which of a model's encoders, from 0.")] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Picture: .svg, .png or .pdf.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw a circuit as text, or as a picture with -o; without a model or --config, the paper's."""
+    from ketfit.circuit.drawing.figure import draw_figure
+    from ketfit.circuit.drawing.text import draw_text
+
+    if model is not None and config is not None:
+        raise typer.BadParameter("give a model or --config, not both")
+    if encoder and module != "encoder":
+        raise typer.BadParameter("--encoder chooses one of --module encoder; give that too")
+    picture_format = None if output is None else _picture_format(output)
+    circuit, weights, measured = _circuit_of(model, config, module, encoder)
+    if output is None:
+        drawing = draw_text(circuit, weights, measured=measured, width=console().width)
+    else:
+        from ketfit.storage.atomic import write_file
+
+        picture = io.BytesIO()
+        draw_figure(circuit, weights, measured=measured).savefig(picture, format=picture_format)
+        write_file(output, picture.getvalue())
+        drawing = str(output)
+    if as_json:
+        print(json.dumps({"module": module, "drawing": drawing}))  # noqa: T201
+    else:
+        print(drawing)  # noqa: T201
+
+
+def _circuit_of(
+    model: str | None, config: Path | None, module: str, encoder: int
+) -> tuple[Circuit, Sequence[float] | None, Sequence[int]]:
+    """The circuit to draw, its trained angles if there are any, and the qubits that are read out."""
+    from ketfit.model.config import HeadConfig
+    from ketfit.persistence.model_files import find_model, load_model
+
+    head = None if model is None else load_model(find_model(model))[0]
+    shape = HeadConfig.paper() if head is None else head.config
+    if config is not None:
+        table = fit_config(config, [], None, None).head
+        if table is None:
+            raise ConfigError(f"{config} has no table [head]; the head that fit would choose depends on the body")
+        shape = table
+    if not 0 <= encoder < shape.n_encoders:
+        raise ConfigError(f"--encoder {encoder}: this head has encoders 0 to {shape.n_encoders - 1}")
+    if module == "encoder":
+        weights = None if head is None else head.encoder.weights[encoder].tolist()
+        return shape.encoder_circuit(), weights, range(shape.n_qubits)
+    return shape.qpu_circuit(), None if head is None else head.weights.tolist(), range(shape.n_measured)
+
+
+def _picture_format(path: Path) -> str:
+    format = path.suffix.removeprefix(".").lower()
+    if format not in ("svg", "png", "pdf"):
+        raise ConfigError(f"--output {path}: a picture is .svg, .png or .pdf")
+    return format

@@ -1,0 +1,204 @@
+"""``ketfit demo`` and ``ketfit fit``: from sentences to a saved model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import typer
+
+from ketfit.cli.errors import interruptible
+from ketfit.cli.options import (
+    AsJson,
+    ConfigFile,
+    Data,
+    DataFormat,
+    DataSplit,
+    Delimiter,
+    Encoding,
+    LabelColumn,
+    Output,
+    Settings,
+    TextColumn,
+    Tune,
+    check_body,
+    draw_few,
+    fit_config,
+)
+from ketfit.cli.output import print_report, say, two_columns
+from ketfit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ketfit.data.dataset import Dataset
+    from ketfit.data.splits import Split
+    from ketfit.estimators.text import TextClassifier
+    from ketfit.training.loop import Epoch
+
+
+def fit(
+    data: Data,
+    output: Output,
+    body: Annotated[str | None, typer.Option(help="Body: a bundled one, a folder, or a name on the Hub.")] = None,
+    tune: Annotated[
+        Tune | None, typer.Option(help="How the body is trained; if left out, as the settings say, or frozen.")
+    ] = None,
+    config: ConfigFile = None,
+    settings: Settings = [],  # noqa: B006 - Typer reads it, nothing writes it
+    few_shot: Annotated[
+        int | None, typer.Option(help="Train on so many sentences per label, test on the rest.", min=2)
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="File to resume from after an interruption.", dir_okay=False)
+    ] = None,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    weight_column: Annotated[str | None, typer.Option(help="Column with the weight of each row in training.")] = None,
+    group_column: Annotated[
+        str | None, typer.Option(help="Column with the group of each row; a group stays on one side of each split.")
+    ] = None,
+    split: DataSplit = None,
+    encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
+    data_format: DataFormat = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a quantum head on labelled sentences and save the model."""
+    from ketfit.data.dataset import load_dataset
+    from ketfit.data.splits import check_classes
+    from ketfit.estimators.text import TextClassifier
+    from ketfit.evaluation.compare import accuracy_interval, with_interval
+    from ketfit.persistence.model_files import check_model_folder
+    from ketfit.persistence.schema import check_class_names
+    from ketfit.storage.atomic import check_file
+
+    check_model_folder(output)
+    if checkpoint is not None:
+        check_file(checkpoint)
+    chosen = fit_config(config, settings, body, tune)
+    check_body(body, revision=chosen.revision)
+    columns = {"text_column": text_column, "label_column": label_column}
+    dataset = load_dataset(
+        data,
+        **columns,
+        split=split,
+        format=data_format,
+        encoding=encoding,
+        delimiter=delimiter,
+        weight_column=weight_column,
+        group_column=group_column,
+    )
+    dataset = _counting(dataset)
+    check_classes(dataset)
+    check_class_names(dataset.classes)
+    _tell_odd_label(dataset)
+    class_weight = _class_weight(chosen.class_weight, dataset)
+    parts = None
+    if few_shot is not None:
+        shares = {"validation_fraction": chosen.validation_fraction, "seed": chosen.seed}
+        parts = draw_few(dataset, few_shot, "--few-shot", **shares)
+    say(f"{len(dataset):,} sentences of {dataset.name}; loading {chosen.body}")
+    parameters = {name: getattr(chosen, name) for name in type(chosen).model_fields}
+    classifier = TextClassifier(**{**parameters, "class_weight": class_weight})
+    with interruptible(_kept(checkpoint)):
+        _fit_on(classifier, dataset, parts, checkpoint)
+    fitted = classifier.classifier_
+    if chosen.validation_fraction and not fitted.validation_size_:
+        say("the sentences, or their groups, are too few to validate on some of them: the last epoch stands")
+    best = fitted.history_[fitted.best_epoch_]
+    report: dict[str, Any] = {
+        "data": dataset.name,
+        "body": classifier.body_.name,
+        "tuned": chosen.tune.method if chosen.tune else None,
+        "parameters": fitted.n_parameters_,
+        "train_size": fitted.train_size_,
+        "validation_size": fitted.validation_size_,
+        "best_epoch": fitted.best_epoch_,
+        "validation_accuracy": best.validation_accuracy,
+    }
+    metrics = _accuracies(best)
+    report |= metrics
+    if cost := fitted.module_.step_cost(min(fitted.train_config_.batch_size, fitted.train_size_)):
+        report["qpu_step"] = asdict(cost)
+    if parts is not None:
+        test = dataset.take(parts.test)
+        correct = int((classifier.predict(test.texts, progress=True) == np.asarray(test.labels)).sum())
+        accuracy, interval = accuracy_interval(correct, len(test))
+        report |= {"test_size": len(test), "test_accuracy": accuracy, "interval": interval}
+        metrics |= {**with_interval("test_accuracy", accuracy, interval), "test_sentences": len(test)}
+    classifier.save_pretrained(output, data=dataset.name, metrics=metrics)
+    report["model"] = str(output)
+    print_report(report, as_json, two_columns(report))
+
+
+def _counting(dataset: Dataset) -> Dataset:
+    """The rows whose weight is not zero: the others neither train nor validate nor test."""
+    return dataset if dataset.weights is None else dataset.take(np.flatnonzero(dataset.weights))
+
+
+def _accuracies(best: Epoch) -> dict[str, float]:
+    """Return the accuracies on the validation share by name; the weighted one if it is another."""
+    plain, weighted = best.validation_accuracy, best.validation_weighted_accuracy
+    if plain is None or weighted is None:
+        return {}
+    same = math.isclose(plain, weighted, rel_tol=1e-5)  # a head computes in float32
+    return {"validation_accuracy": plain} | ({} if same else {"validation_weighted_accuracy": weighted})
+
+
+def _tell_odd_label(dataset: Dataset) -> None:
+    """Name the first row whose label is no integer, if nearly all others are: it makes all labels strings."""
+    from ketfit.data.readers import INTEGER
+
+    odd = [row for row, label in enumerate(dataset.labels) if isinstance(label, str) and not INTEGER.fullmatch(label)]
+    if 0 < len(odd) <= len(dataset) / 10:
+        label = dataset.labels[odd[0]]
+        say(
+            f"warning: {dataset.name}: {dataset.place(odd[0])} has the label {label!r}, and all but {len(odd)} of "
+            f"{len(dataset):,} labels are integers; all are taken as strings, and {label!r} as a class"
+        )
+
+
+def _class_weight(
+    given: Literal["balanced"] | Mapping[str, float] | None, dataset: Dataset
+) -> Literal["balanced"] | dict[Any, float] | None:
+    """The weights of the settings by label: TOML has keys of text alone, labels may be integers."""
+    if given is None or isinstance(given, str):
+        return given
+    known = {str(label): label for label in dataset.classes}
+    for name in given:
+        if name not in known:
+            raise ConfigError(
+                f"class_weight.{name}: {dataset.name} has no such label; it has {', '.join(map(repr, known.values()))}"
+            )
+    return {known[name]: weight for name, weight in given.items()}
+
+
+def _fit_on(classifier: TextClassifier, dataset: Dataset, parts: Split | None, checkpoint: Path | None) -> None:
+    """Fit on all sentences, or on those that a few-shot split drew."""
+    from ketfit.estimators.text import check_pairs
+    from ketfit.model.tuning import ContrastiveConfig
+
+    train = dataset if parts is None else dataset.take(parts.train)
+    held = dataset.take(parts.validation) if parts is not None and len(parts.validation) else None
+    if held is not None and isinstance(classifier.tune, ContrastiveConfig):
+        check_pairs(np.array([*train.labels, *held.labels]), np.array(train.labels))
+    validation = None if held is None else (held.texts, held.labels, held.weights)
+    classifier.fit(
+        train.texts,
+        train.labels,
+        train.weights,
+        groups=train.groups,
+        validation=validation,
+        checkpoint=checkpoint,
+        progress=True,
+    )
+
+
+def _kept(checkpoint: Path | None) -> str:
+    """What an interrupted fit leaves, and how it goes on."""
+    if checkpoint is None:
+        return "the embeddings so far are kept, the training is not: with --checkpoint FILE it goes on where it stopped"
+    return f"all epochs so far are in {checkpoint} (a body's tuning beside it): the same command goes on from there"

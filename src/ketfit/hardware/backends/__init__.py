@@ -1,0 +1,1 @@
+"""Backends: simulators and providers of QPUs behind one interface."""

@@ -1,0 +1,148 @@
+"""Requests to IonQ's REST API, each sent exactly once and ended by a deadline.
+
+qiskit-ionq writes the jobs and reads the results; it is not left to send the requests. Its own client sends a job up to
+five times when the answer is 429, 502, 503, 504 or 520 to 529, though a job behind such an answer may well have been
+accepted and will be paid for; and it reads for ever when nobody answers. Whether to read again is for the caller here;
+a submission is never repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ketfit.errors import PartialResultError, ServerError, UnknownStatusError
+from ketfit.hardware.backends.base import GateCounts
+from ketfit.hardware.backends.http import Provider
+
+_PAGE = 25  # as many jobs as the API lists at once
+
+
+class Transport:
+    """What qiskit-ionq's back ends and jobs ask of their client, and the calls that it lacks.
+
+    Args:
+        url: Base address with the version, ``https://api.ionq.co/v0.4``.
+        token: The API key. It is sent in a header and appears nowhere else.
+        timeout: Seconds until a request that has no complete answer counts as failed.
+    """
+
+    def __init__(self, url: str, token: str, timeout: float) -> None:
+        self._ionq = Provider("IonQ", url.rstrip("/"), (token,), "IONQ_API_KEY")
+        self._token = token
+        self.timeout = timeout
+        self._children: dict[str, list[str]] = {}
+
+    def __repr__(self) -> str:
+        return f"Transport({self._ionq.url!r})"
+
+    # The four methods that qiskit-ionq calls, under its names.
+
+    def submit_job(self, job: Any) -> Any:
+        """POST a job, once.
+
+        Raises:
+            RateLimitError, RefusedError: it was not accepted.
+            BackendTimeoutError, ServerError, ConnectionLostError: it may have been.
+        """
+        from qiskit_ionq.helpers import qiskit_to_ionq
+
+        arguments = (job._passed_args, job.extra_query_params, job.extra_metadata)
+        body = qiskit_to_ionq(job.circuit, job.backend(), *arguments)
+        answer = self._send("POST", "jobs", data=body)
+        if not isinstance(answer, dict) or not isinstance(answer.get("id"), str):
+            raise ServerError("IonQ answered a submission without the job's id")
+        return answer
+
+    def retrieve_job(self, job_id: str) -> dict[str, Any]:
+        """GET what is known about a job."""
+        job = self._object("GET", f"jobs/{job_id}")
+        children, results = job.get("child_job_ids"), job.get("results")
+        url = results.get("probabilities", {}).get("url") if isinstance(results, dict) else None
+        if children and url:
+            self._children[url] = list(children)
+        return job
+
+    def cancel_job(self, job_id: str) -> dict[str, Any]:
+        """PUT a job's cancellation."""
+        return self._object("PUT", f"jobs/{job_id}/status/cancel")
+
+    def get_results(self, results_url: str, sharpen: bool | None = None, extra_query_params: Any = None) -> Any:
+        """GET probabilities; those of several circuits in the order in which the job has them.
+
+        qiskit-ionq takes the circuits' results in the order of the answer, which no rule of JSON keeps.
+        """
+        if not results_url:
+            raise UnknownStatusError(
+                "the job is done, but names no probabilities in the form that this qiskit-ionq reads; nothing is lost: "
+                "update qiskit-ionq and fetch again"
+            )
+        path = results_url.lstrip("/").partition("/")[2]  # without the version, which the base address has
+        params = {} if sharpen is None else {"sharpen": str(sharpen).lower()}
+        found = self._object("GET", path, params={**params, **(extra_query_params or {})})
+        children = self._children.get(results_url)
+        if children is None:
+            return found
+        if found.keys() != set(children):
+            raise PartialResultError(
+                f"of the job's {len(children)} circuits, the results have {len(found.keys() & set(children))}"
+            )
+        return {child: found[child] for child in children}
+
+    # What qiskit-ionq has no or no dependable call for.
+
+    def backend(self, name: str) -> dict[str, Any]:
+        """GET a back end's description."""
+        return self._object("GET", f"backends/{name}")
+
+    def jobs(self, target: str) -> list[dict[str, Any]]:
+        """GET all jobs sent to a back end, page by page, the newest first.
+
+        Raises:
+            UnknownStatusError: the pages do not end, or hold no jobs.
+        """
+        found: list[dict[str, Any]] = []
+        seen: set[str] = set()
+        cursor: str | None = None
+        while True:
+            params = {"target": target, "limit": str(_PAGE), **({"next": cursor} if cursor else {})}
+            page = self._object("GET", "jobs", params=params)
+            if not isinstance(page.get("jobs"), list):
+                raise UnknownStatusError("IonQ's list of jobs has no field 'jobs'")
+            found.extend(page["jobs"])
+            cursor = page.get("next")
+            if not cursor:
+                return found
+            if cursor in seen:
+                raise UnknownStatusError("IonQ's list of jobs comes back to a page it has shown")
+            seen.add(cursor)
+
+    def estimate(self, machine: str, gates: GateCounts, n_qubits: int, shots: int, mitigated: bool) -> dict[str, Any]:
+        """GET the price of a job of one circuit: what IonQ's own rule makes of its gates."""
+        params = {
+            "type": "ionq.circuit.v1",
+            "backend": machine,
+            "1q_gates": str(gates.one_qubit),
+            "2q_gates": str(gates.two_qubit),
+            "qubits": str(n_qubits),
+            "shots": str(shots),
+            "error_mitigation": str(mitigated).lower(),
+        }
+        return self._object("GET", "jobs/estimate", params=params)
+
+    def characterization(self, backend: str) -> dict[str, Any] | None:
+        """GET a device's latest measured fidelities and times; None if none is published."""
+        answer = self._object("GET", f"backends/{backend}/characterizations", params={"limit": "1"})
+        found = answer.get("characterizations") or []
+        return found[0] if found else None
+
+    def _object(self, method: str, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
+        answer = self._send(method, path, params=params)
+        if not isinstance(answer, dict):
+            raise UnknownStatusError(f"IonQ answered {method} /{path} with {type(answer).__name__}, not with an object")
+        return answer
+
+    def _send(self, method: str, path: str, *, params: Mapping[str, str] | None = None, data: str | None = None) -> Any:
+        headers = {"Content-Type": "application/json", "Authorization": f"apiKey {self._token}"}
+        text = self._ionq.send(method, path, headers=headers, timeout_s=self.timeout, params=params, data=data)
+        return self._ionq.parse(text, f"{method} /{path}")

@@ -1,0 +1,81 @@
+"""Jobs of backends that compute at once, as files in a folder: submitted by one process, fetched by another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ketfit.errors import LedgerError, RefusedError, StorageError, WrongCountsError
+from ketfit.hardware.backends.base import Counts, JobStatus
+from ketfit.integers import as_integer
+from ketfit.storage.atomic import write_file
+from ketfit.storage.strict_json import parse_json
+
+
+class KeptJobs:
+    """What such a backend answers about its jobs, which are done as soon as they are submitted.
+
+    Args:
+        folder: Where they are kept; made if it is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def next_number(self) -> int:
+        """The number of the next job, from 0."""
+        return len(self._names())
+
+    def keep(self, number: int, tag: str, shots: int, counts: Sequence[Counts]) -> str:
+        """Keep the counts of a job; its id.
+
+        Raises:
+            WrongCountsError: a count is no whole number.
+        """
+        job = f"job-{number:06d}"
+        whole = [
+            {
+                reading: as_integer(count, f"the count of {reading}", error=WrongCountsError)
+                for reading, count in row.items()
+            }
+            for row in counts
+        ]
+        content = {"tag": tag, "shots": as_integer(shots, "shots"), "counts": whole}
+        write_file(self.folder / f"{job}.json", json.dumps(content).encode())
+        return job
+
+    def status(self, job: str) -> JobStatus:
+        """Done."""
+        self._job(job)
+        return JobStatus.DONE
+
+    def result(self, job: str) -> Sequence[Counts]:
+        """The counts that were drawn."""
+        counts: Sequence[Counts] = self._job(job)["counts"]
+        return counts
+
+    def cancel(self, job: str) -> None:
+        """Nothing: a job has ended when it is submitted."""
+        self._job(job)
+
+    def jobs(self, tag: str) -> list[str]:
+        """The jobs in the folder with this tag."""
+        return [name for name in self._names() if self._job(name)["tag"] == tag]
+
+    def _names(self) -> list[str]:
+        try:
+            return sorted(path.stem for path in self.folder.glob("job-*.json")) if self.folder.exists() else []
+        except OSError as error:
+            raise StorageError(f"cannot read {self.folder}: {error.strerror or error}") from error
+
+    def _job(self, job: str) -> dict[str, Any]:
+        path = self.folder / f"{job}.json"
+        if path.name != f"{job}.json" or not path.is_file():
+            raise RefusedError(f"{self.folder} has no job {job!r}")
+        try:
+            content: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise LedgerError(f"{path} is damaged: {error}") from error
+        return content

@@ -1,0 +1,173 @@
+"""What a run will cost in money and time, from files of assumptions with their sources."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from ketfit.base_config import Config, Finite, read_toml
+from ketfit.energy.profiles import QpuProfile, load_profile, read_profile
+from ketfit.energy.qpu import NativeGates, qpu_cost
+from ketfit.energy.quantities import Range
+from ketfit.errors import ConfigError
+from ketfit.hardware.backends.base import GateCounts
+from ketfit.integers import as_integer
+
+Amount = Annotated[Finite, Field(ge=0, le=1e12)]
+
+
+class Price(Config):
+    """What a provider charges. A circuit of S shots, n1 one-qubit and n2 two-qubit gates costs
+
+    per_circuit + S (per_shot + n1 per_one_qubit_gate_shot + n2 per_two_qubit_gate_shot),
+
+    but never less than the `minimum`. `per_circuit_mitigated` takes the place of `per_circuit` where the provider
+    mitigates errors.
+    """
+
+    currency: str
+    per_circuit: Amount = 0.0
+    per_circuit_mitigated: Amount | None = None
+    per_shot: Amount = 0.0
+    per_one_qubit_gate_shot: Amount = 0.0
+    per_two_qubit_gate_shot: Amount = 0.0
+    minimum: Amount = 0.0
+    source: str
+    year: int
+
+    def of(self, gates: GateCounts, shots: int, mitigated: bool) -> float:
+        """What one circuit costs."""
+        base = self.per_circuit
+        if mitigated and self.per_circuit_mitigated is not None:
+            base = self.per_circuit_mitigated
+        by_gate = gates.one_qubit * self.per_one_qubit_gate_shot + gates.two_qubit * self.per_two_qubit_gate_shot
+        return max(self.minimum, base + shots * (self.per_shot + by_gate))
+
+
+class DeviceCost(Config):
+    """A device's prices, and the profile that says how long its gates take and what it draws; each may be unknown."""
+
+    name: str
+    price: Price | None = None
+    profile: QpuProfile | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a number of circuits takes.
+
+    Attributes:
+        circuits, shots: How many, shots over all circuits.
+        one_qubit_gates, two_qubit_gates: Over all circuits, after transpilation, once for each circuit.
+        price: In `currency`; None if no price is known.
+        currency: Of the price.
+        machine_s: Seconds on the machine, gates one after another, without the queue; None if its times are unknown.
+        assumptions: Where the figures come from.
+        energy_j: Joules of the machine; None if its power is unknown.
+        energy_range_j: The least and the most that they may be.
+    """
+
+    circuits: int
+    shots: int
+    one_qubit_gates: int
+    two_qubit_gates: int
+    price: float | None
+    currency: str | None
+    machine_s: float | None
+    assumptions: tuple[str, ...]
+    energy_j: float | None = None
+    energy_range_j: tuple[float, float] | None = None
+
+
+FREE = DeviceCost(
+    name="this machine", price=Price(currency="USD", source="computed on this machine, for nothing", year=2025)
+)
+
+
+def load_device(source: str | Path | None) -> DeviceCost:
+    """Prices and times by the name of a bundled file or from a TOML file; None is a machine that costs nothing.
+
+    Raises:
+        ConfigError: there is no such device, or the file does not fit.
+    """
+    if source is None:
+        return FREE
+    bundled = files("ketfit.hardware") / "devices"
+    names = sorted(entry.name.removesuffix(".toml") for entry in bundled.iterdir() if entry.name.endswith(".toml"))
+    if str(source) in names:
+        path = Path(str(bundled / f"{source}.toml"))
+    elif Path(source).suffix == ".toml":
+        path = Path(source)
+    else:
+        raise ConfigError(f"unknown device {str(source)!r}; known are {', '.join(names)}, or name a .toml file")
+    return read_device(read_toml(path), str(path))
+
+
+def read_device(tables: dict[str, Any], where: str) -> DeviceCost:
+    """A device's costs from parsed tables, whose `profile` is a table, or the name or the file of one.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
+    parts: dict[str, Any] = {}
+    if tables.get("price") is not None:
+        parts["price"] = Price.from_mapping(tables["price"], where=f"{where}, table price")
+    match tables.get("profile"):
+        case str(profile):
+            parts["profile"] = load_profile(profile, QpuProfile)
+        case Mapping() as profile:
+            parts["profile"] = read_profile(profile, f"{where}, table profile", QpuProfile)
+    return DeviceCost.from_mapping({**tables, **parts}, where=where)
+
+
+def estimate(gates: Sequence[GateCounts], shots: int, device: DeviceCost, *, mitigated: bool = False) -> Cost:
+    """What circuits with these gates cost, `shots` shots each.
+
+    Args:
+        gates: Of each circuit, after transpilation.
+        shots: Of each circuit.
+        device: Prices and profile.
+        mitigated: Whether the provider mitigates errors, which it may charge for.
+
+    Raises:
+        ConfigError: `shots` is not a whole number of at least 1.
+    """
+    shots = as_integer(shots, "shots", minimum=1)
+    price, profile = device.price, device.profile
+    if price is not None:
+        assumptions = [f"price: {price.source}, {price.year}"]
+    else:
+        assumptions = [f"price: {device.name} has none here; give --device FILE"]
+    seconds = joules = None
+    if profile is not None:
+        nothing = Range(0.0, 0.0, 0.0)
+        parts = [
+            qpu_cost(NativeGates(each.one_qubit, each.two_qubit), circuits, shots, profile)
+            for each, circuits in Counter(gates).items()
+        ]
+        seconds = sum((part.seconds for part in parts), nothing)
+        joules = sum((part.energy.joules for part in parts), nothing)
+        assumptions.append(f"time and energy: profile of {profile.name}, gates one after another, no queue")
+        used = {figure.name: figure for part in parts for figure in part.assumptions}
+        assumptions += [
+            f"{figure.name}: {figure.basis} {figure.value:,g} ({figure.low:,g} to {figure.high:,g}); {figure.source}"
+            for figure in used.values()
+        ]
+    return Cost(
+        circuits=len(gates),
+        shots=shots * len(gates),
+        one_qubit_gates=sum(each.one_qubit for each in gates),
+        two_qubit_gates=sum(each.two_qubit for each in gates),
+        price=None if price is None else sum(price.of(each, shots, mitigated) for each in gates),
+        currency=None if price is None else price.currency,
+        machine_s=None if seconds is None else seconds.value,
+        assumptions=tuple(assumptions),
+        energy_j=None if joules is None else joules.value,
+        energy_range_j=None if joules is None else (joules.low, joules.high),
+    )

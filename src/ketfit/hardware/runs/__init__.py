@@ -1,0 +1,1 @@
+"""Runs on hardware: plan, ledger, submission and results."""

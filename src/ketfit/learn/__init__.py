@@ -1,1 +1,0 @@
-"""Data, bodies, training and estimators."""

@@ -1,0 +1,1 @@
+"""Model folders: files, schema, card and the Hub."""

@@ -1,0 +1,180 @@
+"""The record of a saved model: ``config.json``, all of it but the tensors, read strictly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from ketfit.base_config import Config, Finite
+from ketfit.errors import ConfigError, DataError, ModelFileError
+from ketfit.model.config import HeadConfig, TrainConfig
+from ketfit.model.tuning import Precision, TuneConfig, tuning_class
+from ketfit.storage.strict_json import dump_json, parse_json
+
+SCHEMA_VERSION: Literal[2] = 2
+WEIGHTS, RECORD, CARD, BODY = "model.safetensors", "config.json", "README.md", "body"
+RECORD_HASH = "record_sha256"
+OPTIONAL = frozenset({"feature_names"})
+"""Keys that a record has only if there is something to say, so that most models load in earlier versions, too."""
+
+LARGEST_RECORD = 2**20  # bytes; a record of a thousand classes has some ten thousand
+
+Count = Annotated[int, Field(ge=0)]
+
+
+def check_class_names(classes: Sequence[str] | Sequence[int]) -> None:
+    """Refuse labels that no record can hold; before a training, ask here.
+
+    Raises:
+        DataError: they take too many bytes.
+    """
+    size = len(json.dumps(classes, indent=4))
+    if size > LARGEST_RECORD - 2**16:
+        raise DataError(
+            f"the {len(classes):,} labels take {size:,} bytes, and a model holds {LARGEST_RECORD - 2**16:,} of them; "
+            "shorten them, or name another label_column= (--label-column)"
+        )
+
+
+class TunedRecord(Config):
+    """How the body was tuned; it stands in the model's folder ``body``."""
+
+    fingerprint: Annotated[str, Field(description="SHA-256 over the tuned body's files")]
+    settings: TuneConfig
+    seed: Count
+
+
+class BodyRecord(Config):
+    """Which sentence transformer made the embeddings that a model was trained on, or was tuned to make them."""
+
+    name: str
+    source: Literal["bundled", "local", "hub"]
+    revision: str | None
+    fingerprint: Annotated[str, Field(description="SHA-256 over the body's files, before any tuning")]
+    dimension: Annotated[int, Field(ge=1)]
+    dtype: Precision
+    tuned: TunedRecord | None
+
+
+class ModelRecord(Config):
+    """The content of ``config.json``: all of a saved model but its tensors."""
+
+    schema_version: Literal[2]
+    ketfit_version: str
+    head: HeadConfig
+    train: TrainConfig
+    seed: Count
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)]
+    class_weight: Literal["balanced"] | list[Finite] | None
+    classes: list[int] | list[str]
+    embedding_dim: Annotated[int, Field(ge=1)]
+    feature_names: Annotated[list[str] | None, Field(description="Of the columns of the embeddings, in order")] = None
+    dtype: Literal["float32", "float64"]
+    train_size: Count
+    validation_size: Count
+    best_epoch: Count
+    temperature: Annotated[Finite, Field(gt=0)] | None
+    body: BodyRecord | None
+    data: str | None
+    metrics: dict[Annotated[str, Field(pattern=r"^\w+$")], Finite]
+    weights_sha256: str
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if value is not None or name not in OPTIONAL}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ModelRecord:
+        if len(set(self.classes)) < len(self.classes) or len(self.classes) < 2:
+            raise ValueError(f"classes must be at least two different labels, got {self.classes}")
+        if isinstance(self.class_weight, list) and len(self.class_weight) != len(self.classes):
+            raise ValueError(f"class_weight has {len(self.class_weight)} numbers for {len(self.classes)} classes")
+        if self.feature_names is not None and len(self.feature_names) != self.embedding_dim:
+            raise ValueError(f"{len(self.feature_names)} feature_names for embedding_dim={self.embedding_dim}")
+        if self.body is not None and self.body.dimension != self.embedding_dim:
+            raise ValueError(
+                f"embedding_dim={self.embedding_dim} differs from the body's dimension={self.body.dimension}"
+            )
+        return self
+
+
+def read_record(path: Path, content: bytes) -> tuple[ModelRecord, bool]:
+    """The record in the content of the file `path`, and whether it is as it was saved.
+
+    Raises:
+        ModelFileError: it is damaged, of a version that is not read, or does not fit together.
+    """
+    try:
+        settings = parse_json(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path} is damaged, or not JSON: {error}") from error
+    if not isinstance(settings, dict):
+        raise ModelFileError(f"{path} is not a JSON object")
+    version = settings.get("schema_version")
+    if version not in (1, SCHEMA_VERSION) or not isinstance(version, int) or isinstance(version, bool):
+        raise ModelFileError(
+            f"{path} has schema_version={version!r} and this KetFit reads 1 and {SCHEMA_VERSION}; "
+            "read it with the KetFit that wrote it, or upgrade"
+        )
+    if RECORD_HASH not in settings:
+        raise ModelFileError(f"{path} lacks {RECORD_HASH}; save or download the model again")
+    intact = settings.pop(RECORD_HASH) == _digest(settings)
+    return _record_from(_upgraded(settings, path) if version == 1 else settings, path), intact
+
+
+def _upgraded(settings: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A record of version 1, which knew neither temperatures nor tuned bodies, as one of version 2."""
+    body = settings.get("body")
+    if isinstance(body, dict):
+        settings = {**settings, "body": _with_new(body, path, dtype="float32", tuned=None)}
+    return {**_with_new(settings, path, temperature=None), "schema_version": SCHEMA_VERSION}
+
+
+def _with_new(table: dict[str, Any], path: Path, **new: Any) -> dict[str, Any]:
+    if early := table.keys() & new.keys():
+        raise ModelFileError(f"{path} has {min(early)!r}, which schema_version=1 does not know")
+    return {**table, **new}
+
+
+def _record_from(settings: dict[str, Any], path: Path) -> ModelRecord:
+    """The record, with every key there: a default in the place of a lost one could be another model."""
+    try:
+        return _whole(ModelRecord, settings, str(path))
+    except ConfigError as error:
+        raise ModelFileError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
+
+
+_Table = TypeVar("_Table", bound=Config)
+_TABLES: dict[type[Config], dict[str, type[Config] | None]] = {
+    ModelRecord: {"head": HeadConfig, "train": TrainConfig, "body": BodyRecord},
+    BodyRecord: {"tuned": TunedRecord},
+    TunedRecord: {"settings": None},  # its method says
+}
+
+
+def _whole(table: type[_Table], settings: dict[str, Any], where: str) -> _Table:
+    """A table and the tables in it, none of which may lack a key."""
+    nested = {}
+    for name, inner in _TABLES.get(table, {}).items():
+        found = settings.get(name)
+        if isinstance(found, dict):
+            nested[name] = _whole(inner or tuning_class(found, name), found, name)
+    lacking = [key for key in table.model_fields if key not in settings and key not in OPTIONAL]
+    if lacking:
+        raise ConfigError(f"{where} lacks {', '.join(lacking)} of {table.__name__}")
+    return table.from_mapping({**settings, **nested}, where=where)
+
+
+def record_bytes(record: ModelRecord) -> bytes:
+    """The content of ``config.json``, with a hash of itself."""
+    settings = record.model_dump()
+    return (dump_json({**settings, RECORD_HASH: _digest(settings)}, "the model's record", indent=2) + "\n").encode()
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,211 @@
+"""What a referee would hold against a study, found in its rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+from ketfit.study.analysis.cells import Cell, Group
+from ketfit.study.analysis.comparisons import Comparison
+from ketfit.study.analysis.formatting import count, listed, margin_points, points, sentence
+from ketfit.study.store import StudyRecord
+
+FEW_SEEDS = 5
+OFTEN = 0.5
+"""Of the runs of a head: what happens in more of them is no chance."""
+
+
+@dataclass(frozen=True)
+class Caveat:
+    """A reason to read the results with care: what kind, and in words."""
+
+    kind: str
+    text: str
+
+
+def find_caveats(
+    record: StudyRecord,
+    groups: Sequence[Group],
+    cells: Sequence[Cell],
+    comparisons: Sequence[Comparison],
+) -> tuple[Caveat, ...]:
+    """All that apply, the gravest first."""
+    results = [group for group in groups if group.rows]
+    found = [
+        *_unfinished(groups),
+        *_few_seeds(results),
+        *_unequal_seeds(record, comparisons),
+        *_budget(record, results),
+        *_training(record, results),
+        *_chance(record, cells),
+        *_selection(record, cells),
+        *_twins(results),
+        *_optimism(cells),
+    ]
+    return tuple(Caveat(kind, text) for kind, text in found)
+
+
+Found = Iterator[tuple[str, str]]
+
+
+def _unfinished(groups: Sequence[Group]) -> Found:
+    missing = {group.tasks[seed] for group in groups for seed in group.missing}
+    failed = {group.tasks[seed]: group.head for group in groups for seed in group.failed}
+    if missing:
+        verb = "has" if len(missing) == 1 else "have"
+        yield "missing", f"{count(len(missing), 'run')} {verb} no result yet; every figure below is of those that have."
+    if failed:
+        yield (
+            "failed",
+            f"{count(len(failed), 'run')} failed, of {listed(dict.fromkeys(failed.values()))}. Means are over the "
+            "seeds that did not fail, which may be the easier ones.",
+        )
+
+
+def _few_seeds(results: Sequence[Group]) -> Found:
+    fewest = min((len(group.rows) for group in results), default=FEW_SEEDS)
+    if fewest == 1:
+        yield "seeds", "There are results of a single seed: no spread, no interval and no test over seeds exists."
+    elif fewest < FEW_SEEDS:
+        yield (
+            "seeds",
+            f"Some results rest on {count(fewest, 'seed')}: an interval from {count(fewest - 1, 'degree')} of freedom "
+            "is wide, and holds only as far as seeds scatter normally, which so few cannot show.",
+        )
+
+
+def _unequal_seeds(record: StudyRecord, comparisons: Sequence[Comparison]) -> Found:
+    short = [each for each in comparisons if len(each.seeds) < len(record.plan.seeds)]
+    if short:
+        fewest = min(len(each.seeds) for each in short)
+        verb = "uses" if len(short) == 1 else "use"
+        yield (
+            "pairs",
+            f"{count(len(short), 'comparison')} {verb} fewer than the {count(len(record.plan.seeds), 'seed')} planned, "
+            f"down to {fewest}, because both heads must have a result.",
+        )
+
+
+def _budget(record: StudyRecord, results: Sequence[Group]) -> Found:
+    tries = len(record.plan.budget.learning_rates)
+    if tries == 1 and results and "train.learning_rate" not in record.plan.factors:
+        yield (
+            "one try",
+            "Every head had one learning rate, or one strength of regularisation. A head whose best value lies "
+            "elsewhere is at a disadvantage that this study cannot see.",
+        )
+    edges, lost = [], []
+    for head, rows in _by_head(results):
+        values = [row["tries"][row["chosen"]]["value"] for row in rows if _at_the_edge(row)]
+        if len(values) > OFTEN * len(rows):
+            often = max(set(values), key=lambda value: (values.count(value), value))
+            edges.append(f"{head} ({len(values)} of {count(len(rows), 'run')}, mostly {often:g})")
+        diverged = sum("error" in tried for row in rows for tried in row["tries"])
+        if diverged:
+            lost.append(f"{head} ({diverged} of {sum(len(row['tries']) for row in rows)} tries)")
+    if edges:
+        yield (
+            "edge",
+            f"Validation chose the first or the last try more often than not for {listed(edges)}: the grid may be too "
+            "narrow.",
+        )
+    if lost:
+        yield "diverged", f"Training diverged, so that the try could not be chosen, for {listed(lost)}."
+
+
+def _at_the_edge(result: dict[str, Any]) -> bool:
+    return len(result["tries"]) > 1 and result["chosen"] in (0, len(result["tries"]) - 1)
+
+
+def _training(record: StudyRecord, results: Sequence[Group]) -> Found:
+    for head in dict.fromkeys(group.head for group in results):
+        late, trained = 0, 0
+        for group in results:
+            for row in group.rows.values() if group.head == head else ():
+                result, train = row.result or {}, row.config.get("train") or {}
+                epoch = result["tries"][result["chosen"]].get("best_epoch")
+                if epoch is not None and "epochs" in train:
+                    trained += 1
+                    late += epoch >= train["epochs"] - 1
+        if late > OFTEN * trained:
+            yield (
+                "short",
+                f"For {head}, the last epoch was the best in {late} of {count(trained, 'run')}: training was cut "
+                "short, and more epochs may do better.",
+            )
+
+
+def _chance(record: StudyRecord, cells: Sequence[Cell]) -> Found:
+    chance = 1 / record.data.n_classes
+    for cell in cells:
+        if cell.standing and cell.accuracy is not None and cell.accuracy.mean < chance + 0.05:
+            yield (
+                "chance",
+                f"{sentence(cell.head)} on {cell.body} reaches {points(cell.accuracy.mean, 1)} %, near the "
+                f"{points(chance, 1)} % of guessing: it has hardly learnt, and its differences to others say so only.",
+            )
+
+
+def _selection(record: StudyRecord, cells: Sequence[Cell]) -> Found:
+    plan = record.plan
+    drawn = plan.data.per_label * record.data.n_classes
+    size = round(drawn * plan.data.validation_fraction)
+    accuracies = [cell.validation_accuracy for cell in cells if cell.validation_accuracy is not None]
+    if accuracies and size:
+        typical = mean(accuracies)
+        error = math.sqrt(typical * (1 - typical) / size)
+        if error > plan.report.margin:
+            yield (
+                "validation",
+                f"{size} validation sentences choose among tries and epochs: the standard error of one accuracy on "
+                f"them is {points(error, 1)} points, more than the margin of {margin_points(plan.report.margin)}.",
+            )
+    if plan.design.kind not in ("heads", "scan"):
+        many = {(cell.body, cell.head): 0 for cell in cells}
+        for cell in cells:
+            many[cell.body, cell.head] += bool(cell.seeds)
+        most, least = max(many.values(), default=0), min(many.values(), default=0)
+        if most > max(least, 1):
+            names = listed(dict.fromkeys(head for (_, head), number in many.items() if number == most))
+            yield (
+                "many settings",
+                f"What stands for {names} is the best on validation of {most} settings; other heads had as few as "
+                f"{least}. That is a larger budget than theirs.",
+            )
+
+
+def _twins(results: Sequence[Group]) -> Found:
+    heads: dict[tuple[str, ...], list[str]] = {}
+    for group in results:
+        heads.setdefault(tuple(group.tasks.values()), []).append(group.head)
+    told = {tuple(dict.fromkeys(names)) for names in heads.values() if len(set(names)) > 1}
+    for names in sorted(told):
+        yield (
+            "twins",
+            f"{sentence(listed(names))} are the same settings: they are one set of runs and agree by construction.",
+        )
+
+
+def _optimism(cells: Sequence[Cell]) -> Found:
+    gaps: list[tuple[float, Any]] = [
+        (cell.best - cell.accuracy.mean, cell)
+        for cell in cells
+        if cell.standing and cell.accuracy and cell.best is not None and len(cell.seeds) > 1
+    ]
+    if gaps:
+        gap, cell = max(gaps, key=lambda pair: pair[0])
+        yield (
+            "best",
+            f"The best of the {count(len(cell.seeds), 'seed')} lies up to {points(gap, 1)} points above the mean "
+            f"({cell.head}). A best of several runs is what one gets by choosing on the test set; only means are "
+            "compared here.",
+        )
+
+
+def _by_head(results: Sequence[Group]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    for head in dict.fromkeys(group.head for group in results):
+        rows = [row.result for group in results if group.head == head for row in group.rows.values()]
+        yield head, [row for row in rows if row is not None]

@@ -1,0 +1,326 @@
+"""Designed studies: how many seeds they need, what they can tell apart, and the effects of their factors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, product
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from ketfit.errors import ConfigError, InputError
+from ketfit.study.analysis.hypothesis_tests import ROUNDING, check_between, finite_array, holm, t_test
+
+Floats = NDArray[np.float64]
+Points = Sequence[Mapping[str, Hashable]]
+Factors = Mapping[str, Sequence[Hashable]]
+Interactions = bool | Sequence[tuple[str, ...]]
+Blocks = Sequence[Hashable] | None
+
+MEAN, BLOCKS = "the mean", "the blocks"
+SHOWN = 12  # names in one group of an error
+
+
+@dataclass(frozen=True)
+class Term:
+    """One effect: ``"a"`` of a two-level factor, ``"a[level]"`` of one with more, ``"a:b"`` of an interaction.
+
+    `low` and `high` bound it at the level asked for; `p_value` is that of no effect, `p_adjusted` Holm's over all
+    terms. All but `effect` are None where nothing is left to estimate the error from.
+    """
+
+    name: str
+    source: str
+    effect: float
+    standard_error: float | None = None
+    low: float | None = None
+    high: float | None = None
+    statistic: float | None = None
+    p_value: float | None = None
+    p_adjusted: float | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A factor or an interaction, all its terms jointly: F test with (`df`, `df_error`) degrees of freedom.
+
+    `p_adjusted` is Holm's over all sources. None where the error cannot be estimated.
+    """
+
+    name: str
+    df: int
+    df_error: int
+    statistic: float | None = None
+    p_value: float | None = None
+    p_adjusted: float | None = None
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Least-squares effects of a study of `n` observations.
+
+    `df` are the degrees of freedom of the terms' errors; `residual_spread` is the residual standard deviation, None
+    where nothing is left; `r_squared` the share of variance that terms and blocks explain, None if there is none.
+    """
+
+    terms: tuple[Term, ...]
+    sources: tuple[Source, ...]
+    n: int
+    df: int
+    residual_spread: float | None
+    r_squared: float | None
+    error: Literal["residual", "blocks"]
+    level: float
+
+
+@dataclass(frozen=True)
+class HalfNormal:
+    """Points of a half-normal plot, by growing absolute effect, and Lenth's margins.
+
+    Effects that are noise lie on a line through the origin with the slope `pseudo_error`, Lenth's pseudo standard
+    error (PSE). One effect named beforehand is more than noise above `margin` (ME); where the largest are picked out
+    afterwards, above `simultaneous_margin` (SME).
+    """
+
+    names: tuple[str, ...]
+    effects: tuple[float, ...]
+    quantiles: tuple[float, ...]
+    pseudo_error: float
+    margin: float
+    simultaneous_margin: float
+
+
+class _Model(NamedTuple):
+    """Columns of the model matrix with the source of each, the nuisance ones (mean, blocks) first."""
+
+    matrix: Floats
+    names: tuple[str, ...]
+    sources: tuple[str, ...]
+    nuisance: int
+
+
+def main_effects(
+    points: Points,
+    response: ArrayLike,
+    *,
+    factors: Factors | None = None,
+    interactions: Interactions = True,
+    blocks: Blocks = None,
+    error: Literal["residual", "blocks"] = "residual",
+    level: float = 0.95,
+) -> Effects:
+    """Main effects and interactions of factors on a response, by least squares.
+
+    The effect of a two-level factor is mean(high) - mean(low); ``a:b`` is half the difference of a's effects at the
+    two levels of b, as in Montgomery's Design and Analysis of Experiments (ch. 6). A factor of k levels has k - 1
+    terms, each a level against the first, and one joint F test.
+
+    `blocks` takes the mean of each block (seed) out. With ``error="residual"`` all that is left over is one error:
+    right if an effect is the same for each seed. It need not be: a factor may help with one few-shot draw and harm
+    with another. ``error="blocks"`` estimates the effects in each block by itself and tests their mean over blocks
+    with (blocks - 1) degrees of freedom, which holds for new seeds either way; each block must hold the whole design.
+    Both take the test sentences as given.
+
+    Args:
+        points: One mapping {factor: level} for each observation, all with the same factors.
+        response: Shape (n,), such as accuracies.
+        factors: The levels of each factor in their order, low first; sorted as they stand in `points` if not given.
+        interactions: All of two two-level factors, none, or those named: ``[("a", "b"), ("a", "b", "c")]``.
+        blocks: The block of each observation, such as its seed.
+        error: What effects are measured against.
+        level: Of the intervals.
+
+    Raises:
+        ConfigError: a design that cannot estimate what is asked, naming what it mixes up; bad factors or settings.
+        InputError: a response that is not finite numbers, or of another length than `points`.
+    """
+    check_between(level, "level")
+    y = finite_array(response, "response")
+    if len(y) != len(points):
+        raise InputError(f"{len(points)} points but {len(y)} responses; give one response for each point")
+    if error not in ("residual", "blocks") or (error == "blocks" and (blocks is None or len(set(blocks)) < 2)):
+        raise ConfigError(f"error {error!r} is not possible; take 'residual', or 'blocks' with at least two blocks")
+    model = _model(points, factors, interactions, blocks)
+    _refuse_aliases(model)
+    from statsmodels.regression.linear_model import OLS  # that it is there, the import of `statistics` has checked
+
+    fit = OLS(y, model.matrix).fit()
+    smallest = ROUNDING * float(np.abs(y).max())
+    spread = math.sqrt(fit.ssr / fit.df_resid) if fit.df_resid else 0.0
+    r_squared = 1 - float(fit.ssr) / float(((y - y.mean()) ** 2).sum()) if np.ptp(y) > 0 else None
+    if error == "blocks" and blocks is not None:
+        df, estimates, covariance = _over_blocks(model, y, blocks)
+    else:
+        df, estimates = int(fit.df_resid), np.asarray(fit.params)[model.nuisance :]
+        covariance = spread**2 * np.asarray(fit.normalized_cov_params)[model.nuisance :, model.nuisance :]
+    terms = _terms(model, estimates, covariance, df, level, smallest)
+    sources = _sources(terms, estimates, covariance, df, error)
+    left = spread if spread > smallest else None
+    return Effects(terms, sources, len(y), df, left, r_squared, error, level)
+
+
+def _over_blocks(model: _Model, y: Floats, blocks: Sequence[Hashable]) -> tuple[int, Floats, Floats]:
+    """Degrees of freedom, mean and its covariance of the effects estimated in each block by itself."""
+    columns = [0, *range(model.nuisance, len(model.names))]
+    found = []
+    for block in dict.fromkeys(blocks):
+        rows = [row for row, other in enumerate(blocks) if other == block]
+        part = model.matrix[np.ix_(rows, columns)]
+        if np.linalg.matrix_rank(part) < len(columns):
+            raise ConfigError(f"block {block!r} lacks points of the design; run them or take error='residual'")
+        found.append(np.linalg.lstsq(part, y[rows], rcond=None)[0][1:])
+    effects = np.array(found)
+    return len(found) - 1, effects.mean(axis=0), np.atleast_2d(np.cov(effects, rowvar=False)) / len(found)
+
+
+def _terms(
+    model: _Model, estimates: Floats, covariance: Floats, df: int, level: float, smallest: float
+) -> tuple[Term, ...]:
+    terms = []
+    errors = np.sqrt(np.diag(covariance))
+    for place, (effect, error) in enumerate(zip(estimates.tolist(), errors.tolist(), strict=True), model.nuisance):
+        known = df > 0 and error > smallest
+        term = Term(model.names[place], model.sources[place], effect)
+        terms.append(Term(term.name, term.source, effect, error, *t_test(effect, error, df, level)) if known else term)
+    adjusted = iter(holm([term.p_value for term in terms if term.p_value is not None]))
+    return tuple(term if term.p_value is None else replace(term, p_adjusted=next(adjusted)) for term in terms)
+
+
+def _sources(terms: Sequence[Term], estimates: Floats, covariance: Floats, df: int, error: str) -> tuple[Source, ...]:
+    found = []
+    for name in dict.fromkeys(term.source for term in terms):
+        places = [place for place, term in enumerate(terms) if term.source == name]
+        part, size = covariance[np.ix_(places, places)], len(places)
+        # A covariance estimated from few blocks costs degrees of freedom: Hotelling's T^2.
+        df_error = df - size + 1 if error == "blocks" else df
+        if df_error < 1 or any(terms[place].p_value is None for place in places) or np.linalg.cond(part) > 1e12:
+            found.append(Source(name, size, max(df_error, 0)))
+            continue
+        f = float(estimates[places] @ np.linalg.solve(part, estimates[places])) / size * df_error / df
+        found.append(Source(name, size, df_error, f, float(stats.f.sf(f, size, df_error))))
+    adjusted = iter(holm([source.p_value for source in found if source.p_value is not None]))
+    return tuple(s if s.p_value is None else replace(s, p_adjusted=next(adjusted)) for s in found)
+
+
+def check_estimable(
+    points: Points, *, factors: Factors | None = None, interactions: Interactions = True, blocks: Blocks = None
+) -> None:
+    """Refuse a design that cannot tell apart what `main_effects` would be asked for; to be called before any run.
+
+    Args:
+        points, factors, interactions, blocks: As in `main_effects`.
+
+    Raises:
+        ConfigError: naming all terms that are mixed up, wholly or in part, or a factor with one level.
+    """
+    _refuse_aliases(_model(points, factors, interactions, blocks))
+
+
+def _refuse_aliases(model: _Model) -> None:
+    told = []
+    for group in _aliases(model):
+        names = list(dict.fromkeys(model.sources[column] for column in sorted(group)))
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        alone = f"the levels of {names[0]} apart (a combination is missing)"
+        told.append(" from ".join(names[:SHOWN]) + more if len(names) > 1 else alone)
+    if told:
+        mixed = "; ".join(dict.fromkeys(told))
+        raise ConfigError(f"this design cannot tell {mixed}: ask for fewer interactions or take a larger design")
+
+
+def _aliases(model: _Model) -> list[set[int]]:
+    """Columns that cannot be estimated, in the smallest groups that depend on none outside."""
+    rows = np.unique(model.matrix, axis=0)
+    independent: list[int] = []
+    groups: list[set[int]] = []
+    for column in range(rows.shape[1]):
+        weights = np.linalg.lstsq(rows[:, independent], rows[:, column], rcond=None)[0]
+        rest = rows[:, column] - rows[:, independent] @ weights
+        if np.linalg.norm(rest) > 1e-8 * math.sqrt(len(rows)):
+            independent.append(column)
+            continue
+        group = {column, *(independent[place] for place in np.flatnonzero(np.abs(weights) > 1e-6))}
+        apart = [other for other in groups if not other & group]
+        groups = [*apart, group.union(*(other for other in groups if other & group))]
+    return sorted(groups, key=min)
+
+
+def _model(points: Points, factors: Factors | None, interactions: Interactions, blocks: Blocks) -> _Model:
+    levels = _levels(points, factors)
+    coded = {name: _coded(name, [point[name] for point in points], order) for name, order in levels.items()}
+    columns: list[tuple[str, str, Floats]] = [(MEAN, MEAN, np.ones(len(points)))]
+    if blocks is not None:
+        if len(blocks) != len(points):
+            raise InputError(f"{len(points)} points but {len(blocks)} blocks; give one block for each point")
+        columns += [(BLOCKS, BLOCKS, column) for _, column in _coded(BLOCKS, blocks, list(dict.fromkeys(blocks)))]
+    nuisance = len(columns)
+    for names in [(name,) for name in levels] + _interactions(interactions, levels):
+        for parts in product(*(coded[name] for name in names)):
+            # Factors are coded 1 apart; the power of two makes an interaction half a difference of effects.
+            column = np.prod([column for _, column in parts], axis=0) * 2.0 ** (len(names) - 1)
+            columns.append((":".join(label for label, _ in parts), ":".join(names), column))
+    labels, sources, values = zip(*columns, strict=True)
+    return _Model(np.column_stack(values), labels, sources, nuisance)
+
+
+def _coded(name: str, values: Sequence[Hashable], order: Sequence[Hashable]) -> list[tuple[str, Floats]]:
+    """A column for each level but the first, centred on levels that are used alike, with its name."""
+    names = [name if len(order) == 2 else f"{name}[{level}]" for level in order]
+    columns = [np.array([value == level for value in values]) - 1 / len(order) for level in order]
+    return list(zip(names, columns, strict=True))[1:]
+
+
+def _levels(points: Points, factors: Factors | None) -> dict[str, tuple[Any, ...]]:
+    if not points:
+        raise ConfigError("the design has no points; give one mapping {factor: level} for each run")
+    names = list(points[0] if factors is None else factors)
+    found: dict[str, tuple[Any, ...]] = {}
+    for place, point in enumerate(points):
+        if set(point) != set(names):
+            raise ConfigError(f"point {place} has the factors {sorted(point)}, not {sorted(names)}; give all to each")
+    for name in names:
+        seen = {point[name] for point in points}
+        try:
+            order = tuple(sorted(seen)) if factors is None else tuple(factors[name])  # type: ignore[type-var]
+        except TypeError:
+            raise ConfigError(f"the levels of {name} cannot be sorted; give their order as factors=") from None
+        if len(order) < 2:
+            raise ConfigError(f"factor {name} has the levels {list(order)}; give it two or more, or leave it out")
+        if set(order) != seen or len(set(order)) < len(order):
+            raise ConfigError(f"factor {name} has the levels {list(order)}, but the points have {list(seen)}")
+        found[name] = order
+    return found
+
+
+def _interactions(asked: Interactions, levels: Mapping[str, Sequence[Any]]) -> list[tuple[str, ...]]:
+    if isinstance(asked, bool):
+        pairs = combinations([name for name, order in levels.items() if len(order) == 2], 2)
+        return list(pairs) if asked else []
+    for names in asked:
+        if isinstance(names, str) or len(names) < 2 or len(set(names)) < len(names) or not set(names) <= set(levels):
+            raise ConfigError(f"interaction {names!r} must name two or more of the factors {', '.join(levels)}")
+    return [tuple(names) for names in asked]
+
+
+def half_normal(effects: Effects, *, level: float = 0.95) -> HalfNormal:
+    """The half-normal plot (Daniel 1959) of the effects with Lenth's margins (1989), for designs without replicates.
+
+    Most effects should be noise, all with one variance: two-level factors, each level as often as the other.
+
+    Raises:
+        ConfigError: fewer than three effects, a factor with more than two levels, a level outside (0, 1).
+    """
+    check_between(level, "level")
+    m = len(effects.terms)
+    if m < 3 or any(source.df > 1 for source in effects.sources):
+        raise ConfigError("a half-normal plot needs three or more effects, all of two-level factors")
+    sizes, names = zip(*sorted((abs(term.effect), term.name) for term in effects.terms), strict=True)
+    noise = [size for size in sizes if size < 2.5 * 1.5 * np.median(sizes)]
+    pseudo = 1.5 * float(np.median(noise)) if noise else 0.0
+    each, together = (float(stats.t.ppf((1 + part) / 2, m / 3)) * pseudo for part in (level, level ** (1 / m)))
+    quantiles = stats.norm.ppf(0.5 + 0.5 * (np.arange(1, m + 1) - 0.5) / m)
+    return HalfNormal(names, sizes, tuple(quantiles.tolist()), pseudo, each, together)

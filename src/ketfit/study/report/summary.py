@@ -1,0 +1,251 @@
+"""What a study found, in sentences, each decided by its tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ketfit.study.analysis.analysis import Analysis, ScanPoint
+from ketfit.study.analysis.cells import Cell
+from ketfit.study.analysis.comparisons import Comparison
+from ketfit.study.analysis.effects import Term
+from ketfit.study.analysis.formatting import (
+    cell_name,
+    count,
+    factor_name,
+    interval,
+    level_name,
+    listed,
+    margin_points,
+    p_value,
+    percent,
+    points,
+    sentence,
+    term_name,
+)
+from ketfit.study.analysis.hypothesis_tests import Difference, Equivalence
+
+SUFFICIENT = 3
+"""Findings that a sentence can list."""
+READABLE = 4
+"""Settings that a sentence can carry."""
+
+
+def best_digits(half_width: float) -> int:
+    """Decimals of a difference in a sentence: what its interval can carry."""
+    return 1 if half_width >= 0.005 else 2
+
+
+def answers(analysis: Analysis) -> list[str]:
+    """The answer of a study, sentence by sentence, each decided by its tests."""
+    study, several = analysis.study, len(analysis.study["bodies"]) > 1
+    if study["done"] == 0:
+        return ["There is no result yet, so there is nothing to answer."]
+    sentences: list[str] = []
+    for body in study["bodies"]:
+        found = [each for each in analysis.comparisons if each.body == body and each.standing]
+        told = _without_reference(analysis, body) if not found else _on_body(analysis, found)
+        sentences += [f"On {body}, {told[0]}", *map(sentence, told[1:])] if several else map(sentence, told)
+    return sentences + _about_scans(analysis, several) + _about_effects(analysis, several)
+
+
+def _on_body(analysis: Analysis, found: Sequence[Comparison]) -> list[str]:
+    kinds = {cell.head: cell.kind for cell in analysis.cells}
+    found = sorted(found, key=lambda each: kinds[each.head] != "quantum")  # stable: the plan's order within each
+    led = [each for each in found if kinds[each.head] == "quantum"][:SUFFICIENT] or found[:1]
+    sentences = [verdict(each, analysis.study, first=not place) for place, each in enumerate(led)]
+    rest = [each for each in found if each not in led]
+    if rest and rest[0].crossed is not None:
+        sentences += _in_brief(rest, 1 - analysis.study["level"])
+    return sentences
+
+
+def verdict(comparison: Comparison, study: Mapping[str, Any], first: bool = True) -> str:
+    """What a comparison says, in one or two sentences; the first of a paragraph also says what the interval is."""
+    name, test, equivalence = _the(comparison, study), comparison.crossed, comparison.equivalence
+    if test is None or equivalence is None:
+        return _one_seed(comparison, name)
+    bounds = _bounds(test)
+    half = (bounds[1] - bounds[0]) / 2 if bounds else abs(comparison.difference)
+    digits = best_digits(half)
+    size, side = points(abs(comparison.difference), digits), "above" if comparison.difference > 0 else "below"
+    scope = ", for new seeds and new sentences" if first else ""
+    between = f"{percent(study['level'])} interval {_between(bounds, digits)}{scope}"
+    limit = f"the margin of {margin_points(study['margin'])} that the plan calls irrelevant" if first else "the margin"
+    where = f"{size} points {side}" if float(size) else "level with"
+    told = f"{name} is {where} {comparison.reference} ({between})"
+    if is_shown(comparison, 1 - study["level"]):
+        return f"{told}. {_size(equivalence, bounds, limit)}"
+    return f"{told}: no difference was shown. {_open(equivalence, bounds, limit)}"
+
+
+def conclusion(comparison: Comparison, study: Mapping[str, Any]) -> str:
+    """What a comparison says, in a few words of a table."""
+    test, equivalence = comparison.crossed, comparison.equivalence
+    if test is None or equivalence is None:
+        return "one seed: open"
+    if is_shown(comparison, 1 - study["level"]):
+        side = "higher" if comparison.difference > 0 else "lower"
+        if equivalence.equivalent:
+            return f"{side}, within the margin"
+        return f"{side}, by more than the margin" if _is_beyond(_bounds(test), study["margin"]) else side
+    if equivalence.equivalent:
+        return "no difference beyond the margin"
+    return "no worse by more than the margin" if equivalence.no_worse else "open"
+
+
+def is_shown(comparison: Comparison, alpha: float) -> bool:
+    """Whether there is a difference, with all comparisons of the study allowed for."""
+    return comparison.adjusted_p is not None and comparison.adjusted_p < alpha
+
+
+def _the(cell: Cell | Comparison, study: Mapping[str, Any]) -> str:
+    chosen = study["design"]["kind"] not in ("heads", "scan") and bool(cell.levels)
+    if chosen and len(cell.levels) > READABLE:
+        return f"{cell.head} (its best setting on validation)"
+    return f"{cell.head} ({cell.setting}, chosen on validation)" if chosen else cell_name(cell)
+
+
+def _bounds(test: Difference) -> tuple[float, float] | None:
+    return None if test.low is None or test.high is None else (test.low, test.high)
+
+
+def _is_beyond(bounds: tuple[float, float] | None, margin: float) -> bool:
+    return bounds is not None and (bounds[0] > margin or bounds[1] < -margin)
+
+
+def _between(bounds: tuple[float, float] | None, digits: int) -> str:
+    """On the side of the difference where zero is outside, with signs where it is inside."""
+    if bounds is None:
+        return "not to be had, as all seeds differ alike"
+    if _is_beyond(bounds, 0):
+        low, high = sorted(map(abs, bounds))
+        return interval(low, high, digits)
+    return interval(*bounds, digits, plus=True)
+
+
+def _open(equivalence: Equivalence, bounds: tuple[float, float] | None, limit: str) -> str:
+    alone = ""
+    if _is_beyond(bounds, 0):
+        alone = "The interval leaves zero out, but not once all comparisons of this study are allowed for. "
+    if equivalence.equivalent:
+        p = p_value(equivalence.p_value, equals=True)
+        return f"{alone}Whatever there is lies within {limit} (two one-sided tests, p {p})."
+    if equivalence.no_worse:
+        p = p_value(equivalence.p_no_worse, equals=True)
+        return f"{alone}It is no worse by more than {limit} (one-sided p {p})."
+    if bounds is None:
+        return f"{alone}Whether it lies within {limit} is open."
+    most = points(max(map(abs, bounds)), 1)
+    return f"{alone}It may be as large as {most} points, so whether it lies within {limit} is open."
+
+
+def _size(equivalence: Equivalence, bounds: tuple[float, float] | None, limit: str) -> str:
+    if equivalence.equivalent:
+        return f"There is a difference, but it is smaller than {limit}."
+    if _is_beyond(bounds, equivalence.margin):
+        return f"The difference is larger than {limit}."
+    return f"There is a difference; whether it is larger than {limit} is open."
+
+
+def _one_seed(comparison: Comparison, name: str) -> str:
+    size, where = points(abs(comparison.difference)), "above" if comparison.difference > 0 else "below"
+    p = p_value(comparison.mcnemar.median_p, equals=True)
+    tested = f"on the one seed that both have; McNemar's exact test of these two trained heads, p {p}"
+    return (
+        f"{name} is {size} points {where} {comparison.reference} ({tested}). "
+        "One seed says nothing about how either would do with another draw of sentences."
+    )
+
+
+def _in_brief(rest: Sequence[Comparison], alpha: float) -> list[str]:
+    reference = rest[0].reference
+    shown = [each for each in rest if is_shown(each, alpha)]
+    above, below = [each for each in shown if each.difference > 0], [each for each in shown if each.difference <= 0]
+    sentences = [
+        f"{_sized(each)} {'is' if len(each) == 1 else 'are'} {side} {reference}."
+        for side, each in (("above", above), ("below", below))
+        if each
+    ]
+    same = [each for each in rest if each not in shown]
+    return [*sentences, f"No difference from {reference} was shown for {_sized(same)}."] if same else sentences
+
+
+def _sized(comparisons: Sequence[Comparison]) -> str:
+    return listed(f"{each.head} ({points(each.difference, 1, plus=True)})" for each in comparisons)
+
+
+def _without_reference(analysis: Analysis, body: str) -> list[str]:
+    means = [
+        (cell.accuracy.mean, cell)
+        for cell in analysis.cells
+        if cell.body == body and cell.standing and cell.accuracy is not None
+    ]
+    if not means:
+        return ["nothing has a result yet."]
+    reference = analysis.study["reference"]
+    if len(means) == 1:
+        why = "there is nothing to compare it with yet" if reference else "the plan names no reference to test against"
+        return [f"{_the(means[0][1], analysis.study)} reaches {points(means[0][0], 1)} %; {why}."]
+    (low, lowest), (high, highest) = min(means, key=_first), max(means, key=_first)
+    why = "The reference has no result yet" if reference else "The plan names no reference"
+    return [
+        f"mean accuracies go from {points(low, 1)} % ({lowest.head}) to {points(high, 1)} % ({highest.head}).",
+        f"{why}, so no difference between heads is tested.",
+    ]
+
+
+def _first(pair: tuple[float, Cell]) -> float:
+    return pair[0]
+
+
+def _about_scans(analysis: Analysis, several: bool) -> list[str]:
+    sentences: list[str] = []
+    for scan in [scan for scan in analysis.scans if len(scan.points) > 1][:SUFFICIENT]:
+        low, high = min(scan.points, key=_height), max(scan.points, key=_height)
+        where = f"{scan.head} on {scan.body}" if several else scan.head
+        told = (
+            f"Over the {factor_name(scan.factor)} of {where} the mean goes from {points(low.accuracy.mean, 1)} % at "
+            f"{level_name(low.level)} to {points(high.accuracy.mean, 1)} % at {level_name(high.level)}"
+        )
+        if high.own:
+            told += ", which is its own setting"
+        elif high.difference is not None:
+            bounds = interval(high.difference.low, high.difference.high, 1, plus=True)
+            picked = "" if sentences else ", with no allowance for having been picked"
+            told += (
+                f", {points(high.difference.difference, 1, plus=True)} points from its own setting "
+                f"({percent(analysis.study['level'])} interval {bounds}{picked})"
+            )
+        sentences.append(f"{told}.")
+    return sentences
+
+
+def _height(point: ScanPoint) -> float:
+    return point.accuracy.mean
+
+
+def _about_effects(analysis: Analysis, several: bool) -> list[str]:
+    sentences = []
+    for each in analysis.effects:
+        if each.effects is None:
+            continue
+        alpha = 1 - each.effects.level
+        shown = [term for term in each.effects.terms if term.p_adjusted is not None and term.p_adjusted < alpha]
+        shown.sort(key=lambda term: -abs(term.effect))
+        where = f"{each.head} on {each.body}" if several else each.head
+        if not shown:
+            tested = any(term.p_value is not None for term in each.effects.terms)
+            told = "no factor has an effect that was shown" if tested else "the effects have no error to be tested by"
+            sentences.append(f"For {where}, {told}.")
+            continue
+        largest = [_effect(term, each.effects.level) for term in shown[:SUFFICIENT]]
+        more = len(shown) - len(largest)
+        rest = f", and {more} smaller {'one' if more == 1 else 'ones'}" if more else ""
+        sentences.append(f"For {where}, {count(len(shown), 'effect')} stood out: {listed(largest)}{rest}.")
+    return sentences
+
+
+def _effect(term: Term, level: float) -> str:
+    bounds = interval(term.low, term.high, 1, plus=True)
+    return f"{term_name(term.name)} ({points(term.effect, 1, plus=True)} points, {percent(level)} interval {bounds})"

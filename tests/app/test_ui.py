@@ -1,0 +1,137 @@
+"""The callbacks of the page and the guard in front of it, without a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ketfit.app.server import HEADERS, Guard, serve
+from ketfit.app.trace import Traveller
+from ketfit.app.ui import MOST_SENTENCES, Page
+from ketfit.bodies.body import load_body
+from ketfit.errors import ConfigError
+from tests.app.test_trace import make
+
+HOSTILE = '<script>alert(1)</script> & "good" film'
+
+
+@pytest.fixture(scope="module")
+def page(tiny_body_folder: Path) -> Page:
+    return Page(Traveller(make(load_body(tiny_body_folder, device="cpu"))), [])
+
+
+def test_all_stations_are_shown_and_text_is_text(page: Page) -> None:
+    html = "".join(page.classify(HOSTILE, 20, 0.01, 0))
+    assert "<script>" not in html
+    for title in ("Embedding", "Encoder", "QPU circuit", "Shots", "Expectation"):
+        assert title in html
+    assert page.measure("", 20, 0.01, 0) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("shots", "error", "draw"),
+    [(-1, 0, 0), (10**9, 0, 0), (math.nan, 0, 0), (math.inf, 0, 0), (0, -0.1, 0), (0, math.nan, 0), (0, 2, 0),
+     (0, 0, -1), (0, 0, 10**30), ("many", 0, 0), (None, 0, 0), ([1], 0, 0)],
+)  # fmt: skip
+def test_numbers_from_elsewhere_are_checked(page: Page, shots: Any, error: Any, draw: Any) -> None:
+    html = page.classify("a film", shots, error, draw)
+    assert "kf-error" in html[0]
+    assert html[1:] == ("", "", "")
+
+
+@pytest.mark.parametrize("sentence", [None, 3, ["a"], {"a": 1}, "\x00", "\ud800", "x" * 10**6, "\u202eabc", "🎬" * 100])
+def test_any_sentence_is_answered(page: Page, sentence: Any) -> None:
+    assert page.classify(sentence, 0, 0, 0)[0].startswith(("<p", "<section"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"review\ngood\n", "no column &#x27;text&#x27;"),
+        ("b.txt", b"\xff\xfe\x00", "not valid utf-8"),
+        ("c.parquet", b"PAR1 not", "not a readable Parquet"),
+        ("d.txt", b"a film\n" * (MOST_SENTENCES + 1), "more than 1,000 sentences"),
+        ("e.txt", b"x" * 3000, "3,000 characters"),
+        ("f.jsonl", b'{"text": ' * 5000, "malformed JSON"),
+        ("g.txt", b"", "no sentence"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_told_without_its_place(
+    page: Page, tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    html, file = page.classify_file(str(tmp_path / name), 0, 0)
+    assert file is None
+    assert message in html
+    assert str(tmp_path) not in html
+
+
+def answer(guard: Guard, headers: dict[str, str], pieces: list[bytes]) -> tuple[int, list[bytes]]:
+    """The status and the body's pieces that the application behind the guard got."""
+    sent: list[Any] = []
+    messages = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
+
+    async def receive() -> Any:
+        return messages.pop(0) if messages else {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "headers": [(name.encode(), value.encode()) for name, value in headers.items()]}
+    asyncio.run(guard(scope, receive, send))
+    names = {name for name, _ in sent[0]["headers"]}
+    assert sent[0]["status"] != 200 or {name.encode() for name in HEADERS} <= names
+    return sent[0]["status"], [message["body"] for message in sent[1:]]
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    got = b""
+    while (message := await receive())["type"] == "http.request":
+        got += message["body"]
+        if not message["more_body"]:
+            break
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"%d" % len(got)})
+
+
+def test_the_guard_bounds_what_is_asked() -> None:
+    guard = Guard(echo, largest=10)
+    here = {"host": "127.0.0.1:80"}
+    assert answer(guard, here, [b"12345", b"67890"]) == (200, [b"10"])
+    assert answer(guard, here, [b"12345", b"67890", b"1"]) == (200, [b"10"])  # the rest of it never comes
+    assert answer(guard, {**here, "content-length": "11"}, [])[0] == 413
+    assert answer(guard, {**here, "content-length": "-1"}, [])[0] == 413
+    for host in ("localhost", "LOCALHOST:7860", "[::1]:80", "127.0.0.1"):
+        assert answer(guard, {"host": host}, [])[0] == 200
+    for host in ("evil.example", "127.0.0.1.evil.example", "", "localhost.evil:80"):
+        assert answer(guard, {"host": host}, [])[0] == 421
+    assert answer(Guard(echo, hosts=()), {"host": "any.example"}, [])[0] == 200
+
+
+def test_a_port_that_is_taken_is_told(page: Page) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ConfigError, match="choose another --port"):
+            serve(page.traveller, [], "127.0.0.1", taken.getsockname()[1], lambda url: None)
+
+
+def test_without_gradio_the_extra_is_named_before_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ketfit.app import server
+    from ketfit.cli.main import main
+
+    monkeypatch.setattr(server, "find_spec", lambda _: None)
+    with pytest.raises(SystemExit) as stop:
+        main(["app", "no-model"])
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == (
+        "error: The web demo needs a package that is not installed: pip install 'ketfit[app]'\n"
+    )

@@ -1,0 +1,376 @@
+"""Contrastive tuning: what it does to embeddings, that it is done once, and that an interruption changes nothing."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ketfit.bodies import contrastive
+from ketfit.bodies.body import Body, load_body
+from ketfit.bodies.contrastive import alike, draw_pairs, spread_labels, tune_body
+from ketfit.errors import (
+    ConfigError,
+    DataError,
+    InputError,
+    InsufficientMemoryError,
+    MissingExtraError,
+    StorageError,
+    TrainingError,
+)
+from ketfit.model.tuning import ContrastiveConfig
+from ketfit.storage.tensors import write_tensors
+
+TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", "not good", "the dull film"]
+LABELS = ["yes"] * 4 + ["no"] * 4
+QUICK = ContrastiveConfig(batch_size=4, learning_rate=1e-3, pairs_per_sentence=2)
+
+
+class Power(Exception):
+    """The light goes out."""
+
+
+def weights(body: Body) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in body.transformer.state_dict().items()}
+
+
+def same(one: Body, other: Body) -> bool:
+    mine, theirs = weights(one), weights(other)
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def contrast(body: Body) -> float:
+    """Mean cosine within labels, minus that between them."""
+    rows = body.encode(TEXTS, cache=False)
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    cosines, equal = rows @ rows.T, np.equal.outer(LABELS, LABELS)
+    others = ~np.eye(len(TEXTS), dtype=bool)
+    return float(cosines[equal & others].mean() - cosines[~equal].mean())
+
+
+def cut_off(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Let the light go out behind the checkpoint of that step, counted from 1."""
+    plain = contrastive._Run.save
+
+    def save(run: Any, path: Path) -> None:
+        plain(run, path)
+        if run.done == after:
+            raise Power
+
+    monkeypatch.setattr(contrastive, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(contrastive._Run, "save", save)
+
+
+class TestPairs:
+    @pytest.mark.parametrize("count", [1, 3, 9])
+    def test_each_sentence_has_its_partners_and_never_itself(self, count: int) -> None:
+        codes = np.array([0, 1, 1, 2, 0, 2, 2])
+        pairs = draw_pairs(codes, count, np.random.default_rng(0))
+        assert len(pairs) == 2 * count * len(codes)
+        assert all(one != other for one, other in pairs)
+        for row in range(len(codes)):
+            partners = [other for one, other in pairs if one == row]
+            assert sum(codes[other] == codes[row] for other in partners) == count
+            assert len(partners) == 2 * count
+
+    def test_partners_are_not_repeated_as_long_as_there_are_others(self) -> None:
+        pairs = draw_pairs(np.array([0] * 5 + [1] * 5), 4, np.random.default_rng(0))
+        assert len(set(pairs)) == len(pairs) == 80
+
+    def test_they_are_shuffled(self) -> None:
+        pairs = draw_pairs(np.repeat([0, 1], 20), 2, np.random.default_rng(0))
+        assert [one for one, _ in pairs] != sorted(one for one, _ in pairs)
+        again = draw_pairs(np.repeat([0, 1], 20), 2, np.random.default_rng(0))
+        assert pairs == again
+        assert pairs != draw_pairs(np.repeat([0, 1], 20), 2, np.random.default_rng(1))
+
+    def test_labels_are_spread(self) -> None:
+        codes = np.repeat([0, 1, 2], [40, 40, 20])
+        order = spread_labels(codes, np.random.default_rng(0))
+        assert sorted(order.tolist()) == list(range(100))
+        counts = np.array([np.bincount(codes[batch], minlength=3) for batch in np.split(order, 5)])
+        assert (abs(counts - [8, 8, 4]) <= 1).all()
+        assert order.tolist() != spread_labels(codes, np.random.default_rng(1)).tolist()
+
+    def test_pairs_alike_in_length_are_the_same_pairs_and_less_to_read(self) -> None:
+        chance = np.random.default_rng(0)
+        sentences = ["x" * int(size) for size in chance.integers(5, 200, 60)]
+        pairs = draw_pairs(np.repeat([0, 1], 30), 2, chance)
+        grouped = alike(pairs, sentences, 16, np.random.default_rng(0))
+        assert sorted(grouped) == sorted(pairs)
+        assert grouped == alike(pairs, sentences, 16, np.random.default_rng(0))
+        assert grouped != alike(pairs, sentences, 16, np.random.default_rng(1))
+
+        def read(order: list[tuple[int, int]]) -> int:
+            batches = [order[start : start + 16] for start in range(0, len(order), 16)]
+            return sum(len(batch) * max(len(sentences[pair[k]]) for pair in batch) for batch in batches for k in (0, 1))
+
+        assert read(grouped) < 0.75 * read(pairs)
+
+    def test_every_pass_has_pairs_of_its_own(self) -> None:
+        rows = contrastive._rows(TEXTS, np.repeat([0, 1], 4), QUICK.updated(epochs=2), seed=0)
+        half = len(rows["label"]) // 2
+        pairs = list(zip(rows["sentence1"], rows["sentence2"], rows["label"], strict=True))
+        assert pairs[:half] != pairs[half:]
+        assert all((LABELS[TEXTS.index(one)] == LABELS[TEXTS.index(other)]) == label for one, other, label in pairs)
+
+
+class TestTuning:
+    @pytest.mark.parametrize("loss", ["cosine", "triplet"])
+    def test_labels_are_drawn_apart(self, loss: Any, tiny_body: Body, fresh_cache: Path) -> None:
+        config = QUICK.updated(loss=loss, epochs=12 if loss == "cosine" else 48, learning_rate=3e-3)
+        made = tune_body(tiny_body, TEXTS, LABELS, config)
+        assert contrast(made) > contrast(tiny_body) + 0.2
+
+    def test_the_same_arguments_give_the_same_body(
+        self, tiny_body: Body, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        one = tune_body(tiny_body, TEXTS, LABELS, QUICK, seed=1)
+        assert not same(one, tune_body(tiny_body, TEXTS, LABELS, QUICK, seed=2))
+        monkeypatch.setenv("KETFIT_CACHE", str(tmp_path / "other"))
+        again = tune_body(tiny_body, TEXTS, LABELS, QUICK, seed=1)
+        assert again.folder != one.folder
+        assert again.fingerprint == one.fingerprint
+        assert same(again, one)
+
+    def test_it_is_tuned_once(self, tiny_body: Body, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        trainings: list[object] = []
+        plain = contrastive._Run.train
+        monkeypatch.setattr(contrastive._Run, "train", lambda *args: (trainings.append(args), plain(*args)))
+        bodies = [tune_body(tiny_body, TEXTS, labels, QUICK) for labels in (LABELS, LABELS, [3] * 4 + [7] * 4)]
+        assert len(trainings) == 1, "labels of other names group the sentences in the same way"
+        assert len({body.fingerprint for body in bodies}) == 1
+        others: list[tuple[Any, Any, Any, int]] = [
+            ([*TEXTS[:-1], "dull film"], LABELS, QUICK, 0),
+            (TEXTS, ["yes", "no"] * 4, QUICK, 0),
+            (TEXTS, LABELS, QUICK.updated(weight_decay=0.0), 0),
+            (TEXTS, LABELS, QUICK, 1),
+        ]
+        for number, (texts, labels, config, seed) in enumerate(others):
+            tune_body(tiny_body, texts, labels, config, seed=seed)
+            assert len(trainings) == 2 + number
+        assert len(list((fresh_cache / "tuned").iterdir())) == 5
+
+    def test_a_tuned_body_says_what_it_was_made_from(self, tiny_body: Body, fresh_cache: Path) -> None:
+        made = tune_body(tiny_body, TEXTS, LABELS, QUICK, seed=3)
+        assert (made.name, made.source, made.revision) == (tiny_body.name, "local", None)
+        assert made.tuning is not None
+        assert (made.tuning.settings, made.tuning.seed) == (QUICK, 3)
+        assert made.tuning.base_fingerprint == tiny_body.fingerprint != made.fingerprint
+        assert load_body(made.folder).fingerprint == made.fingerprint
+        assert {path.suffix for path in made.folder.rglob("*") if path.is_file()} <= {".json", ".safetensors", ".txt"}
+        assert made.encode(["good film"]).shape == (1, 16)
+
+    def test_what_was_given_stays_as_it_was(self, tiny_body_folder: Path, fresh_cache: Path) -> None:
+        body = load_body(tiny_body_folder, device="cpu")
+        before, array, plain = weights(body), np.random.get_state()[1], random.getstate()  # noqa: NPY002
+        chance = torch.get_rng_state()
+        tune_body(body, TEXTS, LABELS, QUICK)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in weights(body).items())
+        assert not body.transformer.training
+        assert torch.equal(torch.get_rng_state(), chance)
+        assert random.getstate() == plain
+        assert (np.random.get_state()[1] == array).all()  # noqa: NPY002
+
+    def test_only_the_last_layers(self, tiny_body: Body, fresh_cache: Path) -> None:
+        made = tune_body(tiny_body, TEXTS, LABELS, QUICK.updated(last_layers=1))
+        before, after = weights(tiny_body), weights(made)
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert moved
+        assert all(".layer.0." in name for name in moved)
+        with pytest.raises(ConfigError, match="last_layers=2: .* has 1 layers"):
+            tune_body(tiny_body, TEXTS, LABELS, QUICK.updated(last_layers=2))
+
+    def test_bfloat16_leaves_the_weights_in_float32(self, tiny_body: Body, fresh_cache: Path) -> None:
+        made = tune_body(tiny_body, TEXTS, LABELS, QUICK.updated(precision="bfloat16"))
+        exact = tune_body(tiny_body, TEXTS, LABELS, QUICK)
+        assert {tensor.dtype for tensor in weights(made).values() if tensor.is_floating_point()} == {torch.float32}
+        assert made.fingerprint != exact.fingerprint
+        np.testing.assert_allclose(made.encode(TEXTS), exact.encode(TEXTS), atol=0.05)
+
+    def test_stdout_is_left_alone(self, tiny_body: Body, fresh_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        tune_body(tiny_body, TEXTS, LABELS, QUICK)
+        assert capsys.readouterr() == ("", "")
+        tune_body(tiny_body, TEXTS, LABELS, QUICK, seed=1, progress=True)
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert "tuning" in shown.err
+        assert "8/8" in shown.err
+
+
+class TestInterruption:
+    def test_a_resumed_tuning_gives_the_same_body(
+        self, tiny_body: Body, fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config = QUICK.updated(last_layers=1)
+        whole = tune_body(tiny_body, TEXTS, LABELS, config)
+        monkeypatch.setenv("KETFIT_CACHE", str(tmp_path / "other"))
+        checkpoint = tmp_path / "tuning.safetensors"
+        with monkeypatch.context() as patch, pytest.raises(Power):
+            cut_off(patch, after=3)
+            tune_body(tiny_body, TEXTS, LABELS, config, checkpoint=checkpoint)
+        assert not (tmp_path / "other" / "tuned").exists()
+        steps: list[int] = []
+        plain = contrastive._Run.on_step_end
+        monkeypatch.setattr(
+            contrastive._Run, "on_step_end", lambda run, *args, **named: (steps.append(run.done), plain(run))[1]
+        )
+        resumed = tune_body(tiny_body, TEXTS, LABELS, config, checkpoint=checkpoint)
+        assert steps == [3, 4, 5, 6, 7]
+        assert resumed.fingerprint == whole.fingerprint
+        assert same(resumed, whole)
+
+    def test_a_checkpoint_of_the_last_step_only_has_to_be_kept(
+        self, tiny_body: Body, fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch, pytest.raises(Power):
+            cut_off(patch, after=8)
+            tune_body(tiny_body, TEXTS, LABELS, QUICK, checkpoint=tmp_path / "c")
+        resumed = tune_body(tiny_body, TEXTS, LABELS, QUICK, checkpoint=tmp_path / "c")
+        monkeypatch.setenv("KETFIT_CACHE", str(tmp_path / "other"))
+        assert same(resumed, tune_body(tiny_body, TEXTS, LABELS, QUICK))
+
+    @pytest.mark.parametrize(
+        ("change", "named"),
+        [
+            ({"seed": 1}, "seed"),
+            ({"texts": TEXTS[::-1]}, "sentences"),
+            ({"labels": ["yes", "no"] * 4}, "labels"),
+            ({"config": QUICK.updated(epochs=2)}, "tuning settings"),
+        ],
+    )
+    def test_a_checkpoint_of_another_tuning_is_refused(
+        self,
+        change: dict[str, Any],
+        named: str,
+        tiny_body: Body,
+        fresh_cache: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        given: dict[str, Any] = {"texts": TEXTS, "labels": LABELS, "config": QUICK, "checkpoint": tmp_path / "c"}
+        with monkeypatch.context() as patch, pytest.raises(Power):
+            cut_off(patch, after=2)
+            tune_body(tiny_body, **given)
+        with pytest.raises(TrainingError, match=rf"belongs to another tuning \(its {named} differ\)"):
+            tune_body(tiny_body, **{**given, **change})
+
+    def test_other_files_are_no_checkpoints(self, tiny_body: Body, fresh_cache: Path, tmp_path: Path) -> None:
+        write_tensors(tmp_path / "c", {"a": torch.zeros(1)}, {})
+        with pytest.raises(TrainingError, match="is not a checkpoint of a tuning"):
+            tune_body(tiny_body, TEXTS, LABELS, QUICK, checkpoint=tmp_path / "c")
+
+    def test_lost_tensors_are_noticed(
+        self, tiny_body: Body, fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch, pytest.raises(Power):
+            cut_off(patch, after=2)
+            tune_body(tiny_body, TEXTS, LABELS, QUICK, checkpoint=tmp_path / "c")
+        tensors, facts = contrastive.read_tensors(tmp_path / "c")
+        del tensors[min(tensors)]
+        write_tensors(tmp_path / "c", tensors, facts)
+        with pytest.raises(TrainingError, match="does not hold the tensors of this tuning"):
+            tune_body(tiny_body, TEXTS, LABELS, QUICK, checkpoint=tmp_path / "c")
+
+    def test_a_full_disk_leaves_no_half_body(
+        self, tiny_body: Body, fresh_cache: Path, full_disk: Callable[[int], AbstractContextManager[None]]
+    ) -> None:
+        with full_disk(3000), pytest.raises(StorageError, match="the tuned body cannot be kept in .* Make room"):
+            tune_body(tiny_body, TEXTS, LABELS, QUICK)
+        assert list((fresh_cache / "tuned").iterdir()) == []
+
+    def test_unusable_cache_keeps_the_body_in_a_temporary_folder(
+        self, tiny_body: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        usual = tune_body(tiny_body, TEXTS, LABELS, QUICK)
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("KETFIT_CACHE", str(tmp_path / "file"))
+        with pytest.warns(
+            UserWarning, match=r"cannot be used .*; the tuned body is kept in .* until this process ends"
+        ):
+            made = tune_body(tiny_body, TEXTS, LABELS, QUICK)
+        assert made.fingerprint == usual.fingerprint
+        np.testing.assert_array_equal(made.encode(TEXTS, cache=False), usual.encode(TEXTS, cache=False))
+        monkeypatch.setattr(contrastive, "_Run", None)  # found again, and told once
+        assert tune_body(tiny_body, TEXTS, LABELS, QUICK).folder == made.folder
+        content = pickle.dumps(made)
+        shutil.rmtree(made.folder)
+        assert pickle.loads(content).fingerprint == usual.fingerprint
+
+    def test_a_kill_while_it_is_kept_leaves_no_half_body(self, tiny_body: Body, fresh_cache: Path) -> None:
+        code = f"""
+import os, signal
+from ketfit.bodies import finetuned as tuned
+from ketfit.bodies.body import load_body
+from ketfit.bodies.contrastive import tune_body
+from ketfit.model.tuning import ContrastiveConfig
+tuned.place_folder = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+tune_body(load_body({str(tiny_body.folder)!r}, device="cpu"), {TEXTS}, {LABELS}, ContrastiveConfig(epochs=1))
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == -9, done.stderr
+        assert not [path for path in (fresh_cache / "tuned").iterdir() if not path.name.startswith(".")]
+        assert tune_body(tiny_body, TEXTS, LABELS, ContrastiveConfig(epochs=1)).folder.is_dir()
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("texts", "labels", "error", "message"),
+        [
+            (TEXTS, ["yes"] * 8, DataError, "two labels or more; these have 1"),
+            (TEXTS, ["yes"] * 7 + ["no"], DataError, "'no' has one sentence only"),
+            (TEXTS, LABELS[:-1], InputError, r"labels have shape \(7,\); there are 8 sentences"),
+            ([*TEXTS[:-1], " "], LABELS, InputError, r"texts\[7\] is blank"),
+            ("good film", LABELS, InputError, "must be a list of sentences"),
+        ],
+    )
+    def test_sentences_and_labels(
+        self, texts: Any, labels: Any, error: type[Exception], message: str, tiny_body: Body, fresh_cache: Path
+    ) -> None:
+        with pytest.raises(error, match=message):
+            tune_body(tiny_body, texts, labels, QUICK)
+        assert not fresh_cache.exists()
+
+    def test_batches_of_one_label(self, tiny_body: Body, fresh_cache: Path) -> None:
+        texts = [f"film {number}" for number in range(40)]
+        with pytest.raises(ConfigError, match="batch_size=2 leaves batches of one label only; raise it"):
+            tune_body(tiny_body, texts, [0] * 38 + [1] * 2, QUICK.updated(loss="triplet", batch_size=2))
+
+    def test_a_learning_rate_that_diverges(self, tiny_body: Body, fresh_cache: Path) -> None:
+        with pytest.raises(TrainingError, match="the loss of tuning is nan; lower the learning rate"):
+            tune_body(tiny_body, TEXTS, LABELS, QUICK.updated(learning_rate=1e36))
+        assert not fresh_cache.exists()
+
+    def test_too_little_memory_is_said_before_the_start(
+        self, tiny_body: Body, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10_000))
+        monkeypatch.setattr("ketfit.memory.ALWAYS_AVAILABLE", 0)
+        monkeypatch.setattr(contrastive._Run, "train", lambda *_: pytest.fail("it started"))
+        with pytest.raises(
+            InsufficientMemoryError, match=r"tuning needs .* GiB \(.* of gradients and AdamW's averages, "
+        ):
+            tune_body(tiny_body, TEXTS, LABELS, QUICK)
+
+    def test_without_the_extra(self, tiny_body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(contrastive, "find_spec", lambda name: None if name == "datasets" else object())
+        with pytest.raises(MissingExtraError, match=r"pip install 'ketfit\[tune\]'"):
+            tune_body(tiny_body, TEXTS, LABELS, QUICK)
+
+    def test_processes_that_cannot_share_a_batch(
+        self, tiny_body: Body, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        with pytest.raises(ConfigError, match="batch_size=4 cannot be shared by 3 processes"):
+            tune_body(tiny_body, TEXTS, LABELS, QUICK)

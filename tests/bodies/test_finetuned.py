@@ -1,0 +1,76 @@
+"""What tuning shares: the layers that are tuned, the memory that it takes, and chance that stays inside."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ketfit.bodies import finetuned as tuned
+from ketfit.bodies.body import Body
+from ketfit.bodies.finetuned import keep, own_chance, trainable_copy, tuned_folder
+from ketfit.errors import BodyError, InsufficientMemoryError
+
+
+def test_the_need_grows_with_what_is_trained(tiny_body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ketfit.memory.ALWAYS_AVAILABLE", 0)
+
+    def fits(available: int, sentences: int, last_layers: int | None = None, checkpoint: bool = False) -> bool:
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=available))
+        try:
+            tuned.check_memory(trainable_copy(tiny_body, last_layers), sentences, 20, copies=0, checkpoint=checkpoint)
+        except InsufficientMemoryError:
+            return False
+        return True
+
+    weights = sum(map(torch.numel, tiny_body.transformer.parameters()))
+    activations = 3 * 20 * 16 * (34 + 5 * 2 * 20 / 16)  # one layer, 20 tokens, 2 heads
+    assert fits(int(12 * weights + 8 * activations), 8)
+    assert not fits(int(12 * weights + 8 * activations) - 1, 8)
+    assert not fits(int(12 * weights + 8 * activations), 9)
+    assert fits(int(12 * weights + 8 * activations) - 1, 8, last_layers=1)
+    assert fits(int(36 * weights + 8 * activations), 8, checkpoint=True)
+    assert not fits(int(36 * weights + 8 * activations) - 1, 8, checkpoint=True)
+
+
+def test_a_copy_is_fresh_and_whole(tiny_body: Body) -> None:
+    one, other = (trainable_copy(tiny_body, layers) for layers in (None, 1))
+    assert all(parameter.requires_grad for parameter in one.parameters())
+    trained = {name for name, parameter in other.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert all(".layer.0." in name for name in trained)
+    assert one[0] is not tiny_body.transformer[0] is not other[0]
+
+
+def test_layers_that_are_not_known_cannot_be_counted() -> None:
+    with pytest.raises(BodyError, match="the layers of 'odd' are not known, so that last_layers cannot be tuned"):
+        tuned._layers(nn.Sequential(nn.Linear(2, 2), nn.ModuleList([nn.Linear(2, 2), nn.GELU()])), "odd")
+
+
+def test_what_is_kept_first_stays(tiny_body: Body, fresh_cache: object) -> None:
+    first = keep(trainable_copy(tiny_body, None), "name")
+    before = (first / "model.safetensors").read_bytes()
+    changed = trainable_copy(tiny_body, None)
+    with torch.no_grad():
+        next(changed.parameters()).add_(1)
+    assert keep(changed, "name") == first == tuned_folder("name")
+    assert (first / "model.safetensors").read_bytes() == before
+    assert keep(changed, None) != first
+
+
+def test_chance_stays_inside() -> None:
+    random.seed(0)
+    outside = (random.getstate(), torch.get_rng_state())
+    drawn = []
+    for _ in range(2):
+        with own_chance(3):
+            random.seed(9)
+            np.random.seed(9)  # noqa: NPY002
+            drawn.append(torch.rand(3))
+    assert torch.equal(drawn[0], drawn[1])
+    assert random.getstate() == outside[0]
+    assert torch.equal(torch.get_rng_state(), outside[1])

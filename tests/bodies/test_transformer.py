@@ -1,0 +1,153 @@
+"""A body as a scikit-learn transformer: its contract, and its use beside other columns."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.exceptions import NotFittedError, SkipTestWarning
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.pipeline import FeatureUnion, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import estimator_checks, get_tags
+from sklearn.utils.estimator_checks import check_estimator
+
+from ketfit import BodyTransformer
+from ketfit.bodies.body import Body
+from ketfit.errors import BodyError, InputError
+from ketfit.estimators.quantum import QuantumHeadClassifier
+from ketfit.model.config import HeadConfig, TrainConfig
+
+TEXTS = ["good film", "the good", "fine film", "bad film", "dull", "not good"]
+LABELS = ["positive"] * 3 + ["negative"] * 3
+
+
+@pytest.fixture
+def transformer(tiny_body_folder: Path) -> BodyTransformer:
+    return BodyTransformer(str(tiny_body_folder))
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    """Sentences beside numbers, with an index whose labels are not the positions."""
+    return pd.DataFrame({"review": TEXTS, "stars": [5.0, 4, 4, 1, 2, 1]}, index=[3, 1, 5, 0, 2, 4])
+
+
+# Those of scikit-learn's checks that do not fit a table of numbers; its own selection leaves out all but the first.
+CHECKS = (
+    "check_estimator_cloneable",
+    "check_estimator_tags_renamed",
+    "check_valid_tag_types",
+    "check_estimator_repr",
+    "check_no_attributes_set_in_init",
+    "check_parameters_default_constructible",
+    "check_get_params_invariance",
+    "check_set_params",
+    "check_mixin_order",
+    "check_estimators_unfitted",
+)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_scikit_learns_checks_pass(check: str, transformer: BodyTransformer) -> None:
+    getattr(estimator_checks, check)("BodyTransformer", transformer)
+
+
+def test_scikit_learns_own_selection_passes(transformer: BodyTransformer) -> None:
+    with pytest.warns(SkipTestWarning, match="requires input"):
+        check_estimator(transformer)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, pd.Series, lambda texts: np.array(texts, dtype=object)])
+def test_embeddings_are_those_of_the_body(
+    kind: Callable[[Any], Any], transformer: BodyTransformer, tiny_body: Body
+) -> None:
+    texts = kind(TEXTS)
+    made = transformer.fit(texts).transform(texts)
+    assert (made.dtype, made.shape) == (np.float32, (6, 16))
+    np.testing.assert_array_equal(made, tiny_body.encode(TEXTS))
+    np.testing.assert_array_equal(clone(transformer).fit_transform(texts, LABELS), made)
+
+
+def test_before_fit_it_is_not_fitted(transformer: BodyTransformer) -> None:
+    for use in (lambda: transformer.transform(TEXTS), transformer.get_feature_names_out):
+        with pytest.raises(NotFittedError):
+            use()
+
+
+def test_settings_reach_the_body(transformer: BodyTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    transformer.set_params(dtype="bfloat16", batch_size=np.int64(2), cache=False).fit(TEXTS)
+    assert transformer.body_.dtype == "bfloat16"
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr(Body, "encode", lambda body, texts, **options: (seen.append(options), np.zeros((6, 16)))[1])
+    transformer.transform(TEXTS)
+    assert seen == [{"batch_size": 2, "cache": False}]
+
+
+@pytest.mark.parametrize(
+    ("settings", "texts", "error", "message"),
+    [
+        ({}, "a film", InputError, "not str"),
+        ({}, ["a film", None], InputError, r"texts\[1\] is of type NoneType"),
+        ({}, ["a film", " "], InputError, r"texts\[1\] is blank"),
+        ({"batch_size": 0}, TEXTS, InputError, "batch_size=0: it must be a whole number of at least 1"),
+        ({"body": "/nowhere"}, TEXTS, BodyError, "There is no folder '/nowhere'"),
+    ],
+)
+def test_wrong_input_is_refused_by_fit(
+    settings: dict[str, Any], texts: Any, error: type[Exception], message: str, transformer: BodyTransformer
+) -> None:
+    with pytest.raises(error, match=message):
+        transformer.set_params(**settings).fit(texts)
+
+
+def test_tables_are_refused_with_the_fix(transformer: BodyTransformer, table: pd.DataFrame) -> None:
+    message = r"X has shape \(6, 1\); .* table\['column'\], and in a ColumnTransformer name the column by a string"
+    for one_column in (table[["review"]], table[["review"]].to_numpy()):
+        with pytest.raises(InputError, match=message):
+            transformer.fit(one_column)
+    with pytest.raises(InputError, match=message):
+        ColumnTransformer([("text", transformer, ["review"])]).fit(table)
+
+
+def test_sentences_stand_beside_numbers(transformer: BodyTransformer, table: pd.DataFrame, tiny_body: Body) -> None:
+    columns = ColumnTransformer([("text", transformer, "review"), ("numbers", StandardScaler(), ["stars"])])
+    expected = np.hstack([tiny_body.encode(TEXTS), StandardScaler().fit_transform(table[["stars"]])])
+    np.testing.assert_array_equal(columns.fit_transform(table), expected)
+    names = [*(f"text__bodytransformer{number}" for number in range(16)), "numbers__stars"]
+    assert columns.get_feature_names_out().tolist() == names
+    framed = clone(columns).set_output(transform="pandas").fit_transform(table)
+    assert framed.columns.tolist() == names
+    assert framed.index.tolist() == table.index.tolist()
+    np.testing.assert_array_equal(framed.to_numpy(), expected)
+    head = QuantumHeadClassifier(HeadConfig(n_qubits=5, encoder_layers=1, main_layers=1), TrainConfig(epochs=1))
+    pipeline = make_pipeline(columns, head).fit(table, LABELS)
+    loaded = pickle.loads(pickle.dumps(pipeline))
+    np.testing.assert_array_equal(loaded.predict_proba(table), pipeline.predict_proba(table))
+    assert len(pickle.dumps(pipeline[0])) < 10_000
+
+
+def test_two_views_of_a_sentence_are_joined(transformer: BodyTransformer) -> None:
+    union = FeatureUnion([("body", transformer), ("words", TfidfVectorizer())]).fit(TEXTS)
+    assert union.transform(TEXTS).shape == (6, 16 + len(union["words"].vocabulary_))
+
+
+def test_output_in_pandas_keeps_the_index(transformer: BodyTransformer, table: pd.DataFrame) -> None:
+    transformer.set_output(transform="pandas")
+    made = transformer.fit_transform(table["review"])
+    assert made.index.tolist() == table.index.tolist()
+    assert set(made.dtypes) == {np.dtype(np.float32)}
+    assert transformer.fit_transform(TEXTS).columns.tolist() == [f"bodytransformer{number}" for number in range(16)]
+
+
+def test_tags_say_that_it_takes_sentences(transformer: BodyTransformer) -> None:
+    tags = get_tags(transformer)
+    assert (tags.input_tags.string, tags.input_tags.one_d_array, tags.input_tags.two_d_array) == (True, True, False)
+    assert tags.requires_fit

@@ -1,0 +1,142 @@
+"""``ketfit hardware``, run in process on a tiny body."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_cli import LABELS, SENTENCES, run, run_json
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, tiny_body_folder: Path) -> Path:
+    from ketfit import HeadConfig, TextClassifier, TrainConfig
+
+    folder = tmp_path_factory.mktemp("hardware") / "model"
+    head = HeadConfig(n_qubits=4, main_layers=1, encoder_layers=1)
+    clf = TextClassifier(str(tiny_body_folder), head, TrainConfig(epochs=2)).fit(SENTENCES, LABELS)
+    clf.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "reviews.tsv"
+    rows = [f"{text}\t{label}" for text, label in zip(SENTENCES, LABELS, strict=True)]
+    path.write_text("\n".join(["text\tlabel", *rows, ""]), encoding="utf-8")
+    return path
+
+
+def test_plan_submit_status_fetch(capsys: pytest.CaptureFixture[str], model: Path, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    plan = run_json(
+        capsys, "hardware", "plan", model, data, "-o", folder, "--backend", "simulator:ionq-forte", "--max-cost", 10000,
+        "--mitigate", "readout", "--shots", 100,
+    )  # fmt: skip
+    assert plan["cost"]["circuits"] == plan["distinct_circuits"] + plan["jobs"]
+    assert plan["cost"]["price"] == pytest.approx(plan["cost"]["circuits"] * (0.3 + 100 * 0.08))
+    before = run_json(capsys, "hardware", "status", folder)
+    assert (before["circuits"], before["jobs"]) == (0, {})
+    code, _, err = run(capsys, "hardware", "fetch", folder)
+    assert code == 1
+    assert "circuits have results" in err
+    code, out, err = run(capsys, "hardware", "submit", folder, "--json")
+    assert (code, err) == (0, f"submitting what is missing of {folder}; a simulator computes it meanwhile\n")
+    assert json.loads(out)["price"] == pytest.approx(plan["cost"]["price"])
+    report = run_json(capsys, "hardware", "fetch", folder)
+    assert len(report["predictions"]) == len(SENTENCES)
+    assert 0 <= report["accuracy"] <= 1
+    assert run_json(capsys, "hardware", "status", folder)["jobs"] == {"done": 1}
+    assert run_json(capsys, "hardware", "cancel", folder)["jobs"] == {}
+
+
+def test_a_limit_on_money_refuses(capsys: pytest.CaptureFixture[str], model: Path, data: Path, tmp_path: Path) -> None:
+    options = ("--backend", "simulator:ionq-forte", "--max-cost", 1)
+    code, _, err = run(capsys, "hardware", "plan", model, data, "-o", tmp_path / "run", *options)
+    assert code == 1
+    assert "the limit is 1.00: nothing was sent" in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("backend", ["simulator", "simulator:ionq-aria", "ketfit.hardware.backends.local:Simulator"])
+def test_check(capsys: pytest.CaptureFixture[str], tmp_path: Path, backend: str) -> None:
+    report = run_json(capsys, "hardware", "check", backend, "-o", tmp_path)
+    assert report["passed"]
+    assert all(finding["passed"] for finding in report["findings"])
+
+
+def test_check_finds_what_is_wrong(tmp_path: Path) -> None:
+    from ketfit.hardware.testing.conformance import check_backend
+    from ketfit.hardware.testing.faulty_backend import Fake, Fault
+    from tests.hardware.runs import simulator
+
+    faults = {"reversed": "bits come reversed", "wrong_shots": "were asked for", "missing": "results for 5"}
+    for kind, told in faults.items():
+        backend = Fake(simulator(tmp_path / kind, 10), [Fault("result", kind, times=9)])
+        failed = [finding.message for finding in check_backend(backend) if not finding.passed]
+        assert any(told in message for message in failed), (kind, failed)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nowhere", "unknown backend"),
+        ("simulator:nowhere", "unknown device"),
+        ("ketfit.nothing:here", "cannot be made"),
+    ],
+)
+def test_backends_that_there_are_not(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, told: str) -> None:
+    code, _, err = run(capsys, "hardware", "check", name, "-o", tmp_path)
+    assert code == 2
+    assert told in err
+
+
+def test_a_backend_that_there_is_not_is_told_before_the_model_is_loaded(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path
+) -> None:
+    code, _, err = run(capsys, "hardware", "plan", "no-model", data, "-o", tmp_path / "run", "--backend", "abacus")
+    assert code == 2
+    assert "abacus" in err
+    assert "loading" not in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("backend", ["simulator", "simulator:ionq-forte"])
+def test_a_plan_says_that_a_simulator_costs_nothing(
+    capsys: pytest.CaptureFixture[str], model: Path, data: Path, tmp_path: Path, backend: str
+) -> None:
+    code, _, err = run(
+        capsys, "hardware", "plan", model, data, "-o", tmp_path / "run", "--backend", backend, "--first", 2
+    )
+    assert code == 0
+    assert ("costs nothing" in err) == (backend == "simulator:ionq-forte")  # the other has no price at all
+
+
+def test_check_leaves_the_current_folder_as_it_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_json(capsys, "hardware", "check", "simulator")["passed"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_backend_of_a_module_in_the_current_folder_runs_from_plan_to_fetch(
+    capsys: pytest.CaptureFixture[str], model: Path, data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine_of_the_command.py").write_text(
+        "from ketfit.hardware.backends.local import Simulator\n\n\n"
+        "def make(folder, seed, **options):\n"
+        '    return Simulator(folder / "jobs", seed=seed, name="mine", **options)\n'
+    )
+    own = ("--backend", "mine_of_the_command:make")
+    run_json(capsys, "hardware", "plan", model, data, "-o", "run", *own, "--option", "max_circuits=5", "--first", 6)
+    code, _, err = run(capsys, "hardware", "submit", "run")
+    assert code == 2
+    assert "name it again with --backend" in err
+    run_json(capsys, "hardware", "submit", "run", *own)
+    assert len(run_json(capsys, "hardware", "fetch", "run", *own)["predictions"]) == 6
+    sys.modules.pop("mine_of_the_command")

@@ -1,0 +1,265 @@
+"""What was fitted is what predicts and what is saved, whatever is set afterwards; names of features and of figures."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ketfit.errors import ConfigWarning, DataWarning, ModelFileError
+from ketfit.estimators.classical import MLPHead
+from ketfit.estimators.quantum import QuantumHeadClassifier
+from ketfit.estimators.text import TextClassifier
+from ketfit.evaluation.batch_predict import model_fingerprint
+from ketfit.model.config import HeadConfig, TrainConfig
+from ketfit.model.tuning import ContrastiveConfig
+from ketfit.persistence.model_files import RECORD
+from tests.persistence.test_model_files import record_of, sealed, write_record
+
+TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", "not good", "the dull film"]
+LABELS = ["yes"] * 4 + ["no"] * 4
+EXACT = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1)
+HEAD = EXACT.updated(shots=100)
+SHORT = TrainConfig(epochs=3, learning_rate=0.1)
+CHANGES: list[dict[str, Any]] = [
+    {"seed": 9},
+    {"head": HEAD.updated(n_qubits=6, n_encoders=2, encoder_input="slices")},
+    {"head": None},
+    {"train": TrainConfig(epochs=7, batch_size=3)},
+    {"train": None},
+    {"validation_fraction": 0.5},
+    {"class_weight": "balanced"},
+    {"class_weight": {"no": 7.0}},
+    {"class_weight": None},
+    {"calibrate": False},
+    {"device": "meta"},
+]
+TEXT_CHANGES: list[dict[str, Any]] = [
+    {"body": "another/body"},
+    {"dtype": "bfloat16"},
+    {"tune": ContrastiveConfig()},
+    {"revision": "main"},
+    {"cache": False},
+]
+
+
+def rows(n: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    chance = np.random.default_rng(0)
+    return chance.normal(size=(n, 6)), np.array(["yes", "no"])[chance.integers(2, size=n)]
+
+
+def files(classifier: Any, folder: Path) -> dict[str, bytes]:
+    classifier.save_pretrained(folder)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def drawn(classifier: Any, x: Any) -> Any:
+    """Probabilities as they are drawn from the seed."""
+    return classifier.with_measurement(shots=50).predict_proba(x).tolist()
+
+
+class TestParametersThatAreSetAfterFit:
+    @pytest.mark.parametrize("change", CHANGES, ids=str)
+    def test_of_a_head(self, change: dict[str, Any], tmp_path: Path) -> None:
+        x, y = rows()
+        weight = {"yes": 2.0, "no": 1.0}
+        head = QuantumHeadClassifier(HEAD, SHORT, 3, 0.25, weight, calibrate=True).fit(x, y)
+        saved, probabilities = files(head, tmp_path / "one"), drawn(head, x)
+        head.set_params(**change)
+        assert files(head, tmp_path / "two") == saved
+        assert drawn(head, x) == probabilities
+
+    @pytest.mark.parametrize("change", CHANGES + TEXT_CHANGES, ids=str)
+    def test_of_a_classifier_of_sentences(self, change: dict[str, Any], tiny_body_folder: Path, tmp_path: Path) -> None:
+        text = TextClassifier(str(tiny_body_folder), HEAD, SHORT, 3, 0.25).fit(TEXTS, LABELS)
+        saved, probabilities, name = files(text, tmp_path / "one"), drawn(text, TEXTS), model_fingerprint(text)
+        text.set_params(**change)
+        if not change.keys() - text.classifier_.get_params(deep=False).keys():
+            text.classifier_.set_params(**change)
+        assert files(text, tmp_path / "two") == saved
+        assert drawn(text, TEXTS) == probabilities
+        assert model_fingerprint(text) == name
+
+    def test_a_class_weight_that_is_changed_in_place(self, tmp_path: Path) -> None:
+        weight = {"yes": 2.0}
+        head = QuantumHeadClassifier(HEAD, SHORT, class_weight=weight).fit(*rows())
+        weight["yes"] = 5.0
+        head.save_pretrained(tmp_path / "model")
+        assert QuantumHeadClassifier.from_pretrained(tmp_path / "model").class_weight == {"yes": 2.0, "no": 1.0}
+
+    def test_of_a_loaded_head(self, tmp_path: Path) -> None:
+        QuantumHeadClassifier(HEAD, SHORT, 3, 0.25, "balanced", calibrate=True).fit(*rows()).save_pretrained(
+            tmp_path / "model"
+        )
+        head = QuantumHeadClassifier.from_pretrained(tmp_path / "model")
+        saved = files(head, tmp_path / "one")
+        head.set_params(seed=9, class_weight=None, calibrate=False, train=None, validation_fraction=0.1)
+        assert files(head, tmp_path / "two") == saved
+
+    def test_the_shape_of_another_head_does_not_decide_what_is_a_zero_slice(self) -> None:
+        x, y = rows()
+        head = QuantumHeadClassifier(HEAD, SHORT).fit(x, y)
+        head.set_params(head=HEAD.updated(n_encoders=2, encoder_input="slices"))
+        x[0, 3:] = 0
+        assert head.predict(x).shape == (24,)
+
+
+class TestFeatureNames:
+    NAMES = ("a", "b", "c", "d", "e", "naïve 電影")
+
+    def table(self) -> tuple[pd.DataFrame, np.ndarray]:
+        x, y = rows()
+        return pd.DataFrame(x, columns=self.NAMES, index=np.arange(24)[::-1]), y
+
+    def test_a_loaded_head_refuses_what_the_fitted_one_does(self, tmp_path: Path) -> None:
+        x, y = self.table()
+        fitted = QuantumHeadClassifier(EXACT, SHORT).fit(x, y)
+        fitted.save_pretrained(tmp_path / "model")
+        loaded = QuantumHeadClassifier.from_pretrained(tmp_path / "model")
+        assert loaded.feature_names_in_.tolist() == list(self.NAMES)
+        np.testing.assert_array_equal(loaded.predict_proba(x), fitted.predict_proba(x))
+        other = [x[list(self.NAMES[::-1])], x.rename(columns={"a": "z"}), x.drop(columns="a")]
+        for wrong in other:
+            told = []
+            for head in (fitted, loaded):
+                with pytest.raises(ValueError, match="feature names") as caught:
+                    head.predict(wrong)
+                told.append(str(caught.value))
+            assert told[0] == told[1]
+        for head in (fitted, loaded):
+            with pytest.warns(UserWarning, match="X does not have valid feature names"):
+                head.predict(x.to_numpy())
+        loaded.save_pretrained(tmp_path / "again")
+        assert (tmp_path / "again" / RECORD).read_bytes() == (tmp_path / "model" / RECORD).read_bytes()
+
+    def test_without_names_the_record_is_as_before(self, tmp_path: Path) -> None:
+        x, y = rows()
+        QuantumHeadClassifier(HEAD, SHORT).fit(x, y).save_pretrained(tmp_path / "model")
+        assert "feature_names" not in record_of(tmp_path / "model")
+        loaded = QuantumHeadClassifier.from_pretrained(tmp_path / "model")
+        assert not hasattr(loaded, "feature_names_in_")
+        with pytest.warns(UserWarning, match="X has feature names, but QuantumHeadClassifier was fitted without"):
+            loaded.predict(self.table()[0])
+
+    @pytest.mark.parametrize("names", [["a"], [1] * 6, "abcdef"])
+    def test_names_that_do_not_fit_the_head_are_refused(self, names: Any, tmp_path: Path) -> None:
+        x, y = self.table()
+        QuantumHeadClassifier(HEAD, SHORT).fit(x, y).save_pretrained(tmp_path / "model")
+        write_record(tmp_path / "model", sealed({**record_of(tmp_path / "model"), "feature_names": names}))
+        with pytest.raises(ModelFileError, match="feature_names"):
+            QuantumHeadClassifier.from_pretrained(tmp_path / "model")
+
+    def test_names_that_are_lost_are_refused(self, tmp_path: Path) -> None:
+        x, y = self.table()
+        QuantumHeadClassifier(HEAD, SHORT).fit(x, y).save_pretrained(tmp_path / "model")
+        record = record_of(tmp_path / "model")
+        del record["feature_names"]
+        write_record(tmp_path / "model", record)
+        with pytest.raises(ModelFileError, match="is not as it was saved"):
+            QuantumHeadClassifier.from_pretrained(tmp_path / "model")
+
+
+class TestAdvice:
+    """Warnings of settings that can hardly work."""
+
+    @pytest.mark.parametrize(
+        ("settings", "classes", "needed"),
+        [
+            ({}, 3, None),
+            ({}, 4, 2),
+            ({}, 6, 3),
+            ({}, 12, 4),
+            ({}, 40, 6),
+            ({"n_measured": 2}, 5, None),
+            ({"n_measured": 2}, 6, 3),
+            ({"n_measured": 3}, 9, None),
+            ({"n_measured": 3}, 10, 4),
+            ({"skip_connection": True}, 33, None),
+            ({"skip_connection": True, "n_qubits": 3}, 18, 5),
+        ],
+    )
+    def test_read_outs(self, settings: dict[str, Any], classes: int, needed: int | None) -> None:
+        head = HeadConfig(**{"n_qubits": 6, "encoder_layers": 1, "main_layers": 1, **settings})
+        y = np.arange(3 * classes) % classes
+        x = np.random.default_rng(0).normal(size=(len(y), 7))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            QuantumHeadClassifier(head, TrainConfig(epochs=1)).fit(x, y)
+        if needed is None:
+            assert not caught
+            return
+        assert [warning.category for warning in caught] == [ConfigWarning]
+        most = min(classes, head.n_qubits)
+        told = str(caught[0].message)
+        assert f"tells {classes} classes apart by {head.n_readouts} number" in told
+        assert f"where {needed} or more are needed; set n_measured={most}" in told
+        assert f"HeadConfig.recommended(7, n_classes={classes})" in told
+
+    @pytest.mark.filterwarnings("ignore::ketfit.errors.ConfigWarning")
+    @pytest.mark.parametrize(
+        ("measured", "classes", "learns"), [(1, 3, True), (1, 6, False), (2, 5, True), (2, 12, False)]
+    )
+    def test_the_rule_separates_heads_that_learn_separate_clouds_from_those_that_do_not(
+        self, measured: int, classes: int, learns: bool
+    ) -> None:
+        chance = np.random.default_rng(5)
+        y = np.arange(12 * classes) % classes
+        x = chance.normal(size=(classes, 32))[y] + 0.4 * chance.normal(size=(len(y), 32))
+        head = HeadConfig(n_qubits=6, n_measured=measured)
+        fitted = QuantumHeadClassifier(head, TrainConfig(epochs=100, patience=None), validation_fraction=0).fit(x, y)
+        assert (fitted.score(x, y) > 0.95) == learns == (classes <= 2**measured + 1)
+        recommended = QuantumHeadClassifier(train=TrainConfig(epochs=30), validation_fraction=0).fit(x, y)
+        assert recommended.score(x, y) > 0.95
+
+    @pytest.mark.parametrize("classes", [2, 3, 6, 12, 40])
+    @pytest.mark.parametrize("width", [16, 384])
+    def test_the_recommended_head_has_enough(self, width: int, classes: int) -> None:
+        head = HeadConfig.recommended(width, classes)
+        assert classes <= 2**head.n_readouts + 1
+
+    def test_hidden_units(self) -> None:
+        y = np.arange(24) % 6
+        x = np.random.default_rng(0).normal(size=(24, 4))
+        with pytest.warns(ConfigWarning, match="6 classes apart by 1 number, .* raise hidden, or take hidden=0"):
+            MLPHead(hidden=1, train=SHORT).fit(x, y)
+        MLPHead(hidden=3, train=SHORT).fit(x, y)
+        MLPHead(hidden=0, train=SHORT).fit(x, y)
+
+    @pytest.mark.parametrize("tune", [None, ContrastiveConfig(pairs_per_sentence=1, batch_size=4)])
+    def test_of_a_classifier_of_sentences_once(self, tune: Any, tiny_body_folder: Path) -> None:
+        texts = [f"{word} {sign}" for word in ("good", "bad") for sign in "abcdefgh"]
+        labels = [["one", "two", "three", "four", " one"][row % 5] for row in range(16)]
+        head = EXACT
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            TextClassifier(str(tiny_body_folder), head, SHORT, tune=tune, validation_fraction=0).fit(texts, labels)
+        assert [warning.category for warning in caught] == [DataWarning, ConfigWarning]
+        assert "the labels ' one' and 'one' differ by surrounding space only and are two classes" in str(
+            caught[0].message
+        )
+        assert "HeadConfig.recommended(16, n_classes=5)" in str(caught[1].message)
+
+    def test_labels_that_differ_by_space(self) -> None:
+        x, y = rows()
+        with pytest.warns(DataWarning, match=r"the labels 'yes' and 'yes\\t' differ by surrounding space only"):
+            QuantumHeadClassifier(HEAD, SHORT).fit(x, [*y[:-1], "yes\t"])
+        QuantumHeadClassifier(HEAD, SHORT).fit(x, [f" {label}" for label in y])
+        QuantumHeadClassifier(HEAD, SHORT).fit(x, np.where(y == "yes", "Yes", "yes"))
+
+
+def test_figures_of_a_model_with_unequal_weights_have_names_of_their_own() -> None:
+    chance = np.random.default_rng(0)
+    x, y = chance.normal(size=(60, 4)), np.array([0] * 50 + [1] * 10)
+    fitted = QuantumHeadClassifier(EXACT, TrainConfig(epochs=8), class_weight="balanced", validation_fraction=0.4).fit(
+        x, y
+    )
+    best = fitted.history_[fitted.best_epoch_]
+    assert best.validation_accuracy is not None
+    assert best.validation_accuracy * fitted.validation_size_ == pytest.approx(
+        round(best.validation_accuracy * fitted.validation_size_)
+    )
+    assert best.validation_accuracy != pytest.approx(best.validation_weighted_accuracy)

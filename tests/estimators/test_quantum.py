@@ -1,0 +1,420 @@
+"""Sentences in, labels out: on a tiny body, on the bundled one, under SetFit and in a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from ketfit.bodies.body import Body
+from ketfit.errors import BodyError, ConfigError, DataError, InputError, TrainingError
+from ketfit.estimators.quantum import QuantumHeadClassifier
+from ketfit.estimators.text import TextClassifier
+from ketfit.model.config import HeadConfig, TrainConfig
+from ketfit.storage import hub_client as hub
+
+HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1, reference_amplitude=1)
+SHORT = TrainConfig(epochs=3, learning_rate=0.1)
+TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", "not good", "the dull film"]
+LABELS = [1, 1, 1, 1, 0, 0, 0, 0]
+
+POSITIVE = """
+A warm and funny film that I would gladly see again.
+The acting is superb from the first scene to the last.
+I loved every minute of this charming story.
+A moving tale, beautifully shot and perfectly paced.
+The best comedy I have seen in years.
+Brilliant writing and a wonderful cast.
+It left me smiling all the way home.
+A clever thriller that keeps you on the edge of your seat.
+The music is gorgeous and the ending is deeply touching.
+An inspired and joyful piece of cinema.
+She gives a magnificent performance in the leading role.
+What a delightful surprise this little movie is.
+A triumph for the director and a treat for the audience.
+Fresh, witty and full of heart.
+I was captivated by its tender honesty.
+One of the most beautiful films of the decade.
+The dialogue sparkles and the jokes all land.
+An excellent drama with unforgettable characters.
+This is storytelling at its very finest.
+A gentle, uplifting picture for the whole family.
+The effects are stunning and the plot is gripping.
+A smart and satisfying adventure.
+I laughed, I cried, and I recommend it to everyone.
+Superbly directed, with great attention to detail.
+A rich and rewarding experience.
+The chemistry between the two leads is fantastic.
+It is a pleasure to watch such talented people at work.
+A masterpiece that deserves every award it won.
+Exciting, original and enormously entertaining.
+The film is a real gem, full of grace and humour.
+""".strip().splitlines()
+
+NEGATIVE = """
+A dull and lifeless film that wastes two hours of your time.
+The acting is wooden and the script is terrible.
+I hated every minute of this tedious mess.
+A clumsy story, badly shot and painfully slow.
+The worst comedy I have seen in years.
+Lazy writing and a bored cast.
+It left me angry that I had paid for a ticket.
+A predictable thriller without a single surprise.
+The music is grating and the ending makes no sense.
+A joyless and cynical piece of junk.
+She gives an embarrassing performance in the leading role.
+What a crushing disappointment this movie is.
+A failure for the director and an ordeal for the audience.
+Stale, humourless and empty.
+I was annoyed by its cheap sentiment.
+One of the ugliest films of the decade.
+The dialogue is awful and none of the jokes land.
+A miserable drama with characters nobody could care about.
+This is storytelling at its very laziest.
+A loud, stupid picture that insults the whole family.
+The effects look cheap and the plot is full of holes.
+A pointless and boring adventure.
+I yawned, I groaned, and I warn everyone to stay away.
+Badly directed, with no attention to detail.
+A hollow and depressing experience.
+There is no chemistry at all between the two leads.
+It is painful to watch such talented people wasted.
+A disaster that deserves to be forgotten.
+Tiresome, derivative and utterly forgettable.
+The film is a total bore, without wit or charm.
+""".strip().splitlines()
+
+
+@pytest.fixture
+def text(tiny_body_folder: Path) -> TextClassifier:
+    return TextClassifier(str(tiny_body_folder), HEAD, SHORT)
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_body_folder: Path) -> TextClassifier:
+    return TextClassifier(str(tiny_body_folder), HEAD, SHORT).fit(TEXTS, LABELS)
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The sentences that go through a body from now on, one list for each call; those from the cache do not."""
+    seen: list[list[str]] = []
+    plain = Body._embed
+
+    def spy(body: Body, texts: list[str], batch_size: int) -> np.ndarray:
+        seen.append(list(texts))
+        return plain(body, texts, batch_size)
+
+    monkeypatch.setattr(Body, "_embed", spy)
+    return seen
+
+
+class TestTextClassifier:
+    def test_it_learns_what_it_is_told(self, tiny_body_folder: Path) -> None:
+        head, long = HEAD.updated(encoder_layers=3, connectivity=4), TrainConfig(epochs=60, learning_rate=0.1)
+        text = TextClassifier(str(tiny_body_folder), head, long, validation_fraction=0)
+        assert text.fit(TEXTS, LABELS).score(TEXTS, LABELS) > 0.8
+
+    @pytest.mark.parametrize("labels", [LABELS, ["good"] * 4 + ["bad"] * 4, [3, 1, 7, 3, 1, 7, 3, 1], list("abcabcab")])
+    @pytest.mark.parametrize("kind", [list, np.array, tuple])
+    def test_labels(self, labels: Any, kind: Any, text: TextClassifier) -> None:
+        text.set_params(head__n_measured=len(set(labels)))
+        assert text.fit(kind(TEXTS), kind(labels)) is text
+        proba, predicted = text.predict_proba(TEXTS), text.predict(TEXTS)
+        assert text.classes_.tolist() == sorted(set(labels))
+        assert proba.shape == (8, len(set(labels)))
+        np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=0, atol=1e-12)
+        assert predicted.tolist() == [text.classes_[row.argmax()] for row in proba]
+        assert text.score(TEXTS, labels) == np.mean(
+            [one == other for one, other in zip(predicted, labels, strict=True)]
+        )
+
+    def test_it_is_a_head_on_the_embeddings(self, fitted: TextClassifier) -> None:
+        embeddings = fitted.body_.encode(TEXTS)
+        head = QuantumHeadClassifier(HEAD, SHORT).fit(embeddings, LABELS)
+        np.testing.assert_array_equal(head.predict_proba(embeddings), fitted.predict_proba(TEXTS))
+        assert fitted.classifier_.module_.weights.dtype.itemsize == 4, "a body computes in float32"
+
+    def test_the_recommended_head_fits_the_body(self, tiny_body_folder: Path) -> None:
+        text = TextClassifier(str(tiny_body_folder), train=TrainConfig(epochs=1)).fit(TEXTS, LABELS)
+        assert text.classifier_.head_config_ == HeadConfig.recommended(16)
+
+    def test_all_settings_reach_the_head(self, tiny_body_folder: Path) -> None:
+        settings: dict[str, Any] = {"seed": 5, "validation_fraction": 0.5, "class_weight": {0: 2.0}}
+        text = TextClassifier(str(tiny_body_folder), HEAD, SHORT, **settings).fit(TEXTS, LABELS)
+        params = text.classifier_.get_params(deep=False)
+        others = {"head": HEAD, "train": SHORT, "device": "cpu", "calibrate": False, "random_state": None}
+        assert params == {**settings, **others}
+        assert (text.classifier_.train_size_, text.classifier_.validation_size_) == (4, 4)
+
+    def test_sample_weights(self, text: TextClassifier) -> None:
+        text.set_params(validation_fraction=0)
+        weighted = text.fit(TEXTS, LABELS, [1, 1, 1, 0, 1, 1, 1, 0]).predict_proba(TEXTS)
+        kept = [0, 1, 2, 4, 5, 6]
+        fewer = text.fit([TEXTS[i] for i in kept], [LABELS[i] for i in kept]).predict_proba(TEXTS)
+        np.testing.assert_array_equal(weighted, fewer)
+
+    def test_nothing_to_predict(self, fitted: TextClassifier) -> None:
+        assert fitted.predict_proba([]).shape == (0, 2)
+        assert fitted.predict([]).shape == (0,)
+        assert fitted.predict([]).dtype == fitted.classes_.dtype
+
+    def test_one_sentence_and_many_copies(self, fitted: TextClassifier) -> None:
+        one = fitted.predict_proba(["good film"])
+        np.testing.assert_allclose(fitted.predict_proba(["good film"] * 3), np.repeat(one, 3, axis=0), atol=1e-6)
+
+    def test_validation_is_used_instead_of_a_share(self, text: TextClassifier) -> None:
+        text.fit(TEXTS, LABELS, validation=(["the good film", "dull film"], [1, 0]))
+        assert (text.classifier_.train_size_, text.classifier_.validation_size_) == (8, 2)
+        best = text.classifier_.history_[text.classifier_.best_epoch_]
+        proba = text.predict_proba(["the good film", "dull film"])
+        assert best.validation_loss == pytest.approx(-(np.log(proba[0, 1]) + np.log(proba[1, 0])) / 2, rel=1e-5)
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_copies_of_a_sentence_stay_on_one_side(
+        self, seed: int, text: TextClassifier, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from ketfit.estimators import base as estimator
+
+        parts: list[Any] = []
+        plain = estimator.train
+        monkeypatch.setattr(
+            estimator, "train", lambda *args, **named: (parts.extend(args[1:3]), plain(*args, **named))[1]
+        )
+        # Copies but for white space and letter case, which the body does not see: their embeddings are equal.
+        texts = [copy for sentence in TEXTS for copy in (sentence, f"  {sentence.upper()} ", sentence.title())]
+        labels = [label for label in LABELS for _ in range(3)]
+        text.set_params(seed=seed, validation_fraction=0.4).fit(texts, labels)
+        kept, held = ({tuple(row.round(decimals=3).tolist()) for row in part.x} for part in parts)
+        assert len(parts[1]) >= 3
+        assert len(kept) + len(held) == 8
+        assert not kept & held
+
+    def test_equal_seeds(self, text: TextClassifier) -> None:
+        probas = [text.set_params(seed=seed).fit(TEXTS, LABELS).predict_proba(TEXTS) for seed in (1, 1, 2)]
+        np.testing.assert_array_equal(probas[0], probas[1])
+        assert not np.array_equal(probas[0], probas[2])
+
+    def test_a_checkpoint(self, text: TextClassifier, tmp_path: Path) -> None:
+        file = tmp_path / "run.safetensors"
+        first = text.fit(TEXTS, LABELS, checkpoint=file).predict_proba(TEXTS)
+        assert file.exists()
+        np.testing.assert_array_equal(clone(text).fit(TEXTS, LABELS, checkpoint=file).predict_proba(TEXTS), first)
+        with pytest.raises(TrainingError, match="its data differ"):
+            clone(text).fit(TEXTS[::-1], LABELS, checkpoint=file)
+
+    def test_progress_is_on_stderr(self, text: TextClassifier, capsys: pytest.CaptureFixture[str]) -> None:
+        text.fit(TEXTS, LABELS).predict(TEXTS)
+        assert capsys.readouterr() == ("", "")
+        text.set_params(cache=False).fit(TEXTS, LABELS, progress=True).predict(TEXTS, progress=True)
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err.count("8/8") >= 2
+        assert "3/3" in shown.err
+
+
+class TestCache:
+    def test_a_second_fit_embeds_nothing(
+        self, text: TextClassifier, fresh_cache: Path, embedded: list[list[str]]
+    ) -> None:
+        text.fit(TEXTS, LABELS)
+        assert sorted(sentence for call in embedded for sentence in call) == sorted(TEXTS)
+        embedded.clear()
+        text.set_params(seed=3).fit(TEXTS, LABELS).predict(TEXTS)
+        assert embedded == []
+        text.predict(["good film", "a new one"])
+        assert embedded == [["a new one"]]
+        assert list(fresh_cache.rglob("*.sqlite"))
+
+    def test_without_a_cache_nothing_is_written(
+        self, text: TextClassifier, fresh_cache: Path, embedded: list[list[str]]
+    ) -> None:
+        text.set_params(cache=False)
+        first = text.fit(TEXTS, LABELS).predict_proba(TEXTS)
+        assert len([sentence for call in embedded for sentence in call]) == 16
+        assert not fresh_cache.exists()
+        np.testing.assert_allclose(
+            text.set_params(cache=True).fit(TEXTS, LABELS).predict_proba(TEXTS), first, atol=1e-4
+        )
+
+
+class TestParams:
+    def test_nested(self, text: TextClassifier, tiny_body_folder: Path) -> None:
+        params = text.get_params()
+        assert params["body"] == str(tiny_body_folder)
+        assert (params["head__n_qubits"], params["train__epochs"], params["cache"]) == (5, 3, True)
+        text.set_params(head__n_qubits=6, train__epochs=4, seed=2, cache=False)
+        assert (text.head, text.train) == (HEAD.updated(n_qubits=6), SHORT.updated(epochs=4))
+
+    def test_clone(self, fitted: TextClassifier) -> None:
+        copy = clone(fitted)
+        assert copy.get_params() == fitted.get_params()
+        assert not hasattr(copy, "classifier_")
+
+    def test_unknown(self, text: TextClassifier) -> None:
+        with pytest.raises(ConfigError, match="HeadConfig has no setting 'qubits'"):
+            text.set_params(head__qubits=3)
+        with pytest.raises(ValueError, match="Invalid parameter 'bodies'"):
+            text.set_params(bodies="x")
+        with pytest.raises(ConfigError, match="head__n_qubits has no configuration to change; pass head="):
+            TextClassifier().set_params(head__n_qubits=3)
+
+    def test_the_default_body_is_the_bundled_one(self) -> None:
+        assert TextClassifier().body == "all-MiniLM-L6-v2"
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("texts", "message"),
+        [
+            ([*TEXTS[:7], ""], r"texts\[7\] is blank"),
+            ([*TEXTS[:3], " \n\t", *TEXTS[4:]], r"texts\[3\] is blank"),
+            ([*TEXTS[:7], None], r"texts\[7\] is of type NoneType, not str"),
+            ([*TEXTS[:7], 3], r"texts\[7\] is of type int, not str"),
+            ("good film", r"texts must be a list of sentences, not str; for one sentence: \[sentence\]"),
+            (b"good film", "texts must be a list of sentences, not bytes"),
+            ([*TEXTS[:7], "\ud800"], r"texts\[7\] is not valid Unicode"),
+        ],
+    )
+    def test_sentences(self, texts: Any, message: str, text: TextClassifier, fitted: TextClassifier) -> None:
+        with pytest.raises(InputError, match=message):
+            text.fit(texts, LABELS)
+        with pytest.raises(InputError, match=message):
+            text.fit(TEXTS, LABELS, validation=(texts, LABELS))
+        with pytest.raises(InputError, match=message):
+            fitted.predict(texts)
+        assert not hasattr(text, "classifier_")
+
+    @pytest.mark.parametrize("texts", ["", b""])
+    def test_an_empty_string_is_no_empty_list(self, texts: Any, fitted: TextClassifier) -> None:
+        with pytest.raises(InputError, match="texts must be a list of sentences"):
+            fitted.predict_proba(texts)
+
+    @pytest.mark.parametrize("sentences", [None, 3, (sentence for sentence in TEXTS)])
+    def test_what_has_no_length(self, sentences: Any, fitted: TextClassifier) -> None:
+        with pytest.raises(InputError, match="texts must be a list of sentences"):
+            fitted.predict_proba(sentences)
+
+    @pytest.mark.parametrize(
+        ("texts", "labels", "error", "message"),
+        [
+            ([], [], ValueError, r"0 sample\(s\)"),
+            (TEXTS, [1] * 8, DataError, "these labels hold 1 class: "),
+            (TEXTS, LABELS[:7], ValueError, "inconsistent numbers of samples"),
+            (TEXTS, np.linspace(0, 1, 8), DataError, r"these are float64, and labels\[0\] is 0.0: convert them"),
+        ],
+    )
+    def test_labels(
+        self, texts: Sequence[str], labels: Any, error: type[Exception], message: str, text: TextClassifier
+    ) -> None:
+        with pytest.raises(error, match=message):
+            text.fit(texts, labels)
+
+    def test_an_unknown_label_in_validation(self, text: TextClassifier) -> None:
+        with pytest.raises(DataError, match="the validation labels hold 2, which the training labels do not"):
+            text.fit(TEXTS, LABELS, validation=(["dull"], [2]))
+
+    def test_a_head_too_small_for_the_body(self, text: TextClassifier) -> None:
+        with pytest.raises(ConfigError, match="width 16 and its reference amplitude needs n_qubits=5; n_qubits=4"):
+            text.set_params(head__n_qubits=4).fit(TEXTS, LABELS)
+
+    @pytest.mark.parametrize("body", ["no-such-body", "nobody/no-such-body", "/no/such/folder"])
+    def test_an_unknown_body(self, body: str) -> None:
+        with pytest.raises(BodyError, match=body):
+            TextClassifier(body, HEAD, SHORT).fit(TEXTS, LABELS)
+
+    @pytest.mark.parametrize("method", ["predict", "predict_proba"])
+    @pytest.mark.parametrize("texts", [TEXTS, []])
+    def test_before_fit(self, method: str, texts: list[str], text: TextClassifier) -> None:
+        with pytest.raises(NotFittedError, match="is not fitted yet"):
+            getattr(text, method)(texts)
+
+    def test_saving_before_fit(self, text: TextClassifier, tmp_path: Path) -> None:
+        with pytest.raises(NotFittedError, match="is not fitted yet"):
+            text.save_pretrained(tmp_path / "model")
+
+    def test_a_failed_fit_leaves_the_classifier_as_it_was(self, text: TextClassifier) -> None:
+        before = text.fit(TEXTS, LABELS).predict_proba(TEXTS)
+        with pytest.raises(DataError, match="1 class"):
+            text.fit(TEXTS, ["one"] * 8)
+        np.testing.assert_array_equal(text.predict_proba(TEXTS), before)
+        assert text.classes_.tolist() == [0, 1]
+        assert set(text.predict(TEXTS)) <= {0, 1}
+
+
+class TestParts:
+    def test_from_parts(self, fitted: TextClassifier) -> None:
+        again = TextClassifier.from_parts(fitted.body_, fitted.classifier_)
+        np.testing.assert_array_equal(again.predict_proba(TEXTS), fitted.predict_proba(TEXTS))
+        assert again.get_params() == fitted.get_params()
+
+    def test_of_different_widths(self, fitted: TextClassifier) -> None:
+        head = QuantumHeadClassifier(HEAD, SHORT).fit(np.eye(8), LABELS)
+        with pytest.raises(ConfigError, match="the head takes embeddings of width 8; .* makes 16"):
+            TextClassifier.from_parts(fitted.body_, head)
+
+
+@pytest.mark.parametrize("kind", ["text", "head"])
+def test_pushing_saves_a_whole_model_first(
+    kind: str, fitted: TextClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The seam to the Hub is tested elsewhere: here, that what reaches it is a model, and that what it says comes back.
+    pushed: dict[str, Any] = {}
+
+    def take(folder: Path, repo_id: str, **settings: Any) -> str:
+        pushed.update(settings, repo_id=repo_id)
+        folder.rename(tmp_path / "pushed")
+        return "0123abcd"
+
+    monkeypatch.setattr(hub, "push", take)
+    model = fitted if kind == "text" else fitted.classifier_
+    assert model.push_to_hub("user/name", data="eight sentences", metrics={"accuracy": 0.5}, private=True) == "0123abcd"
+    assert callable(pushed.pop("owned"))
+    assert pushed == {"repo_id": "user/name", "private": True, "token": None, "commit_message": "Upload a KetFit model"}
+    loaded: Any = type(model).from_pretrained(tmp_path / "pushed")
+    given: Any = TEXTS if kind == "text" else fitted.body_.encode(TEXTS)
+    np.testing.assert_array_equal(loaded.predict_proba(given), model.predict_proba(given))
+    assert "eight sentences" in (tmp_path / "pushed" / "README.md").read_text()
+
+
+def test_the_bundled_body_tells_praise_from_blame() -> None:
+    texts, labels = [*POSITIVE, *NEGATIVE], np.array(["good"] * 30 + ["bad"] * 30)
+    assert len(texts) == len(set(texts)) == 60
+    head = HeadConfig(
+        n_qubits=9, encoder_layers=3, connectivity=4, main_layers=1, reference_amplitude=1, angle_scale=1.5
+    )
+    text = TextClassifier("all-MiniLM-L6-v2", head, TrainConfig(epochs=40, learning_rate=0.05))
+    train, test = np.arange(60) % 3 > 0, np.arange(60) % 3 == 0
+    text.fit([texts[i] for i in np.flatnonzero(train)], labels[train])
+    assert text.score([texts[i] for i in np.flatnonzero(test)], labels[test]) > 0.7
+    assert text.body_.source == "bundled"
+
+
+def test_a_head_in_a_pipeline_that_embeds(tiny_body_folder: Path, fitted: TextClassifier) -> None:
+    embed = FunctionTransformer(lambda texts: fitted.body_.encode(texts), validate=False)
+    pipeline = make_pipeline(embed, QuantumHeadClassifier(HEAD, SHORT)).fit(TEXTS, LABELS)
+    np.testing.assert_array_equal(pipeline.predict_proba(TEXTS), fitted.predict_proba(TEXTS))
+
+
+class TestSetFit:
+    @pytest.mark.parametrize("labels", [LABELS, ["good"] * 4 + ["bad"] * 4])
+    def test_a_setfit_model_with_a_quantum_head(self, labels: Any, tiny_body_folder: Path) -> None:
+        from setfit import SetFitModel
+
+        body = SentenceTransformer(str(tiny_body_folder), device="cpu")
+        model = SetFitModel(model_body=body, model_head=QuantumHeadClassifier(HEAD, SHORT))
+        model.fit(TEXTS, labels, num_epochs=1, show_progress_bar=False)
+        predicted, proba = model.predict(TEXTS), model.predict_proba(TEXTS)
+        embeddings = body.encode(TEXTS)
+        head = QuantumHeadClassifier(HEAD, SHORT).fit(embeddings, labels)
+        np.testing.assert_allclose(np.asarray(proba), head.predict_proba(embeddings), atol=1e-5)
+        assert np.asarray(predicted).tolist() == head.predict(embeddings).tolist()
+        assert np.asarray(model.predict("good film")).tolist() == np.asarray(predicted).tolist()[0]

@@ -1,0 +1,242 @@
+"""What became of a submission is decided by a clock that nobody sets: never bought twice, never blocked for ever."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ketfit.errors import BackendTimeoutError, UnresolvedIntentError
+from ketfit.hardware.backends.base import BoundCircuit, Description
+from ketfit.hardware.backends.boot_clock import BootTime, boot_time
+from ketfit.hardware.backends.retry import Patience
+from ketfit.hardware.runs.ledger import LEDGER, read_account
+from ketfit.hardware.runs.session import Session
+from ketfit.hardware.testing.faulty_backend import Fake
+from tests.hardware.ionq_circuits import some_circuits
+from tests.hardware.runs import simulator
+
+DELAY = 60.0  # seconds, as the provider declares
+CIRCUITS = some_circuits(2)
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@dataclass
+class Machine:
+    """The machine on which sessions run. `true` is the time of the world, which is also the provider's."""
+
+    true: float = 0.0
+    wall_is_off: float = 0.0
+    boot: str | None = "first boot"
+    booted: float = -1000.0
+
+    def reboot(self, boot: str = "second boot") -> None:
+        self.true += 30
+        self.boot, self.booted = boot, self.true
+
+    def clock(self) -> BootTime:
+        return BootTime(self.boot, self.true - self.booted)
+
+    def wall(self) -> float:
+        return 1.7e9 + self.true + self.wall_is_off
+
+    def sleep(self, seconds: float) -> None:
+        self.true += seconds
+
+
+class Lagging(Fake):
+    """A provider whose list shows a job `lag` seconds after it was accepted.
+
+    `fate` says what becomes of the first submission: "lost" or "accepted", and then "killed" or "timeout".
+    """
+
+    def __init__(self, folder: Path, machine: Machine, fate: str, lag: float = DELAY - 1) -> None:
+        super().__init__(simulator(folder, 10), settles_after_s=DELAY)
+        self.machine, self.fate, self.lag = machine, fate, lag
+        self.accepted: dict[str, float] = {}
+        self.answers_after = 0.0
+
+    def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
+        fate, self.fate = self.fate, "accepted"
+        job = ""
+        if "accepted" in fate:
+            job = super().submit(circuits, shots, tag=tag)
+            self.accepted[job] = self.machine.true
+        self.machine.true += self.answers_after
+        if "killed" in fate:
+            raise Killed
+        if "timeout" in fate:
+            raise BackendTimeoutError("no answer")
+        return job
+
+    def jobs(self, tag: str) -> list[str]:
+        return [job for job in self.backend.jobs(tag) if self.machine.true >= self.accepted[job] + self.lag]
+
+
+def session(folder: Path, machine: Machine, backend: Fake) -> Session:
+    patience = Patience(deadline_s=5, first_s=1.0, longest_s=10.0, sleep=machine.sleep, clock=lambda: machine.true)
+    return Session(folder / "run", backend, "r1", patience, now=machine.wall, clock=machine.clock)
+
+
+def submit(folder: Path, machine: Machine, backend: Lagging) -> bool:
+    """One process that submits; whether it could."""
+    with session(folder, machine, backend) as run:
+        try:
+            run.submit(CIRCUITS, 100)
+        except UnresolvedIntentError:
+            return False
+    return True
+
+
+def interrupted(folder: Path, machine: Machine, fate: str, **settings: float) -> Lagging:
+    """A provider to which a process submitted and then ended as `fate` says."""
+    backend = Lagging(folder, machine, fate, **settings)
+    if "killed" in fate:
+        with pytest.raises(Killed):
+            submit(folder, machine, backend)
+    else:
+        assert not submit(folder, machine, backend)
+    return backend
+
+
+JUMPS: dict[str, Callable[[Machine], None]] = {
+    "nothing": lambda machine: None,
+    "a clock a year ahead": lambda machine: setattr(machine, "wall_is_off", 3.2e7),
+    "a clock a year behind": lambda machine: setattr(machine, "wall_is_off", -3.2e7),
+    "a reboot": lambda machine: machine.reboot(),
+    "a snapshot of the machine from before": lambda machine: setattr(machine, "booted", machine.true - 1),
+}
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+@pytest.mark.parametrize("end", ["killed", "timeout"])
+def test_accepted_job_is_found_once_the_list_shows_it_and_never_bought_again(
+    tmp_path: Path, end: str, jump: str
+) -> None:
+    machine = Machine()
+    backend = interrupted(tmp_path, machine, f"accepted {end}")
+    JUMPS[jump](machine)
+    while machine.true < DELAY - 2:
+        assert not submit(tmp_path, machine, backend)
+        machine.true += 7
+    machine.true = DELAY
+    assert submit(tmp_path, machine, backend)
+    assert len(backend.accepted) == 1
+    assert [batch.job is not None for batch in read_account(tmp_path / "run").batches] == [True]
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+@pytest.mark.parametrize("end", ["killed", "timeout"])
+def test_lost_submission_is_sent_again_after_the_delay_and_does_not_block(tmp_path: Path, end: str, jump: str) -> None:
+    machine = Machine()
+    backend = interrupted(tmp_path, machine, f"lost {end}")
+    JUMPS[jump](machine)
+    begun = machine.true
+    while not submit(tmp_path, machine, backend):
+        machine.true += 10
+        assert machine.true - begun < 5 * DELAY, "it blocks for ever"
+    # The list has to be empty for the delay: from the time-out on, or from the first look of another process.
+    assert DELAY <= machine.true - begun <= DELAY + 10
+    assert len(backend.accepted) == 1
+
+
+def test_time_in_which_the_machine_was_suspended_counts(tmp_path: Path) -> None:
+    machine = Machine()
+    backend = interrupted(tmp_path, machine, "lost timeout")
+    machine.true += 3600  # the boot's clock goes on
+    assert submit(tmp_path, machine, backend)
+    assert len(backend.accepted) == 1
+
+
+def test_delay_does_not_count_from_an_intent_whose_answer_came_late(tmp_path: Path) -> None:
+    machine = Machine()
+    backend = Lagging(tmp_path, machine, "lost timeout")
+    backend.answers_after = DELAY + 1  # the job could have been accepted until then
+    assert not submit(tmp_path, machine, backend)
+    assert not submit(tmp_path, machine, backend)
+    machine.true += DELAY
+    assert submit(tmp_path, machine, backend)
+
+
+def test_list_counts_from_when_it_was_asked_for_and_not_from_its_answer(tmp_path: Path) -> None:
+    machine = Machine()
+    backend = interrupted(tmp_path, machine, "accepted timeout")
+    inner = backend.jobs
+
+    def slow(tag: str) -> list[str]:
+        found = inner(tag)
+        machine.true += 30
+        return found
+
+    backend.jobs = slow  # type: ignore[method-assign]
+    machine.true += DELAY - 20
+    assert not submit(tmp_path, machine, backend)
+    assert submit(tmp_path, machine, backend)
+    assert len(backend.accepted) == 1
+
+
+def test_ledger_of_an_earlier_version_is_read_and_waits_from_the_first_list(tmp_path: Path) -> None:
+    machine = Machine()
+    backend = interrupted(tmp_path, machine, "accepted killed")
+    path = tmp_path / "run" / LEDGER
+    intent = json.loads(path.read_text())
+    del intent["read_at"]
+    path.write_text(json.dumps(intent | {"time": 0.0}) + "\n")
+    assert not submit(tmp_path, machine, backend)
+    machine.true += DELAY
+    assert submit(tmp_path, machine, backend)
+    assert len(backend.accepted) == 1
+
+
+@pytest.mark.parametrize(("fate", "bought"), [("accepted killed", 1), ("lost killed", 1)])
+def test_without_a_name_of_the_boot_the_process_waits_itself(tmp_path: Path, fate: str, bought: int) -> None:
+    machine = Machine(boot=None)
+    backend = interrupted(tmp_path, machine, fate)
+    begun = machine.true
+    assert submit(tmp_path, machine, backend)
+    assert DELAY - 2 <= machine.true - begun <= DELAY + 1
+    assert len(backend.accepted) == bought
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_order_of_events_buys_twice_or_blocks(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    machine = Machine()
+    fate = f"{chance.choice(['lost', 'accepted'])} {chance.choice(['killed', 'timeout'])}"
+    backend = interrupted(tmp_path, machine, fate, lag=chance.uniform(0, DELAY))
+    done = False
+    for number in range(12):
+        machine.true += chance.uniform(0, 30)
+        event = chance.randrange(4)
+        if event == 0:
+            machine.wall_is_off += chance.uniform(-1e8, 1e8)
+        elif event == 1:
+            machine.reboot(f"boot {number}")
+        else:
+            done = submit(tmp_path, machine, backend) or done
+    for _ in range(3):
+        done = done or submit(tmp_path, machine, backend)
+        machine.true += DELAY
+    assert done and len(backend.accepted) == 1
+
+
+def test_the_clock_of_this_machine_names_its_boot_and_rises() -> None:
+    first, second = boot_time(), boot_time()
+    age = second.since(first)
+    assert age is not None and 0 <= age < 5
+    assert first.since(second) in (None, 0.0)
+    assert BootTime("another", second.seconds).since(first) is None
+    assert BootTime(None, second.seconds).since(BootTime(None, 0.0)) is None
+
+
+@pytest.mark.parametrize("delay", [float("nan"), float("inf"), -1.0])
+def test_delay_that_no_list_could_meet_is_refused(delay: float) -> None:
+    with pytest.raises(ValueError, match="settles_after_s"):
+        Description("ours", settles_after_s=delay)

@@ -1,0 +1,401 @@
+from __future__ import annotations
+
+import contextlib
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ketfit.circuit import Angle, Circuit, cx, reuploading_circuit, ry
+from ketfit.errors import InputError, InsufficientMemoryError
+from ketfit.simulate import NoiseConfig
+from ketfit.simulate import density_matrix as density
+from ketfit.simulate.density_matrix import _Density, make_plan, measure_density, pauli_coefficients
+from ketfit.simulate.noise import Channel
+from ketfit.simulate.statevector import measure
+from tests.circuits import random_circuit
+from tests.simulate.noisy import ALL, NOISES, matrix_of, run_aer, some_parities
+from tests.simulate.samples import BOTH, ISAS, NAMES, assert_close, assert_equal, outcome, some_tensors
+
+EACH_NOISE = pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+INITIAL = pytest.mark.parametrize("given_initial", [False, True], ids=["from zero", "amplitudes"])
+
+
+def some_circuit(n_qubits: int, seed: int = 0) -> Circuit:
+    return random_circuit(n_qubits, n_gates=10 + 4 * n_qubits, seed=seed)
+
+
+def by_numpy(tensors) -> list[np.ndarray | None]:
+    return [None if tensor is None else tensor.detach().double().numpy() for tensor in tensors]
+
+
+def all_coefficients(circuit: Circuit, tensors, batch: int, noise: NoiseConfig, isa: str = ISAS[0]) -> Tensor:
+    """tr(P rho) of every string P, shape (batch, 4**n_qubits); the kernel's second qubit beside a lone one is cut."""
+    weights, inputs, initial = tensors
+    if initial is None:
+        initial = torch.eye(1, 2**circuit.n_qubits, dtype=weights.dtype).expand(batch, -1)
+    start, spread = pauli_coefficients(initial, noise.preparation), 1
+    if circuit.n_qubits == 1:
+        start, spread = torch.kron(start, weights.new_tensor([[1, 0, 1, 0]])), 4
+    strings = range(0, start.shape[1], spread)
+    return _Density.apply(make_plan(circuit, strings, noise, isa), len(strings), weights, inputs, start, batch)
+
+
+# --- against Aer -------------------------------------------------------------------------------------------------
+
+
+@EACH_NOISE
+@pytest.mark.parametrize("n_qubits", range(2, 9))
+def test_values_are_those_of_aer(n_qubits, noise):
+    circuits = [some_circuit(n_qubits, seed=n_qubits)]
+    if n_qubits > 2:
+        circuits.append(reuploading_circuit(n_qubits, 2, 1, 1, 2))
+    parities = some_parities(n_qubits)
+    for circuit in circuits:
+        tensors = some_tensors(circuit, 1, given_initial=False, seed=n_qubits)
+        weights, inputs, _ = by_numpy(tensors)
+        expected, _ = run_aer(circuit, weights, inputs[0], None, noise, parities)
+        values = measure_density(circuit, parities, *tensors, 1, noise)
+        assert (values.dtype, values.shape) == (torch.float64, (1, len(parities)))
+        np.testing.assert_allclose(values.detach()[0], expected, rtol=0, atol=1e-10)
+        silent = measure(circuit, tuple(range(n_qubits)), *tensors, 1)
+        assert not torch.allclose(values[:, :n_qubits], silent, atol=1e-3), "noise that does nothing hides an error"
+
+
+@EACH_NOISE
+@INITIAL
+@pytest.mark.parametrize("n_qubits", [1, 2, 3, 4])
+def test_the_coefficients_are_those_of_the_density_matrix_that_aer_gives(n_qubits, given_initial, noise):
+    circuit = some_circuit(n_qubits, seed=10 + n_qubits)
+    tensors = some_tensors(circuit, 2, given_initial=given_initial, seed=n_qubits)
+    weights, inputs, initial = by_numpy(tensors)
+    for sample, row in enumerate(all_coefficients(circuit, tensors, 2, noise).detach().numpy()):
+        psi = None if initial is None else initial[sample] / np.linalg.norm(initial[sample])
+        _, expected = run_aer(circuit, weights, inputs[sample], psi, noise)
+        np.testing.assert_allclose(matrix_of(row), expected, rtol=0, atol=1e-7)  # amplitudes are of float32
+
+
+# --- what a density matrix is ------------------------------------------------------------------------------------
+
+
+@EACH_NOISE
+@INITIAL
+@pytest.mark.parametrize("n_qubits", [1, 2, 3, 4])
+def test_the_state_stays_a_density_matrix(n_qubits, given_initial, noise):
+    for seed in range(3):
+        circuit = some_circuit(n_qubits, seed)
+        tensors = some_tensors(circuit, 2, given_initial=given_initial, seed=seed)
+        norms = [1, 1] if tensors[2] is None else tensors[2].detach().square().sum(1).tolist()
+        for row, norm in zip(all_coefficients(circuit, tensors, 2, noise).detach().numpy(), norms, strict=True):
+            matrix = matrix_of(row)
+            assert np.trace(matrix) == pytest.approx(norm, abs=1e-13)
+            np.testing.assert_allclose(matrix, matrix.conj().T, rtol=0, atol=1e-15)
+            eigenvalues = np.linalg.eigvalsh(matrix)
+            assert eigenvalues.min() >= -1e-12
+            if n_qubits > 1 or noise.after_rotation != Channel() or noise.preparation:
+                assert eigenvalues.max() < norm - 1e-3, "the state is still pure, which would hide an error"
+
+
+@pytest.mark.parametrize("n_qubits", [1, 2, 3, 4])
+def test_pauli_coefficients_are_those_of_the_pure_state(n_qubits):
+    amplitudes = some_tensors(some_circuit(n_qubits), 3)[2].detach()
+    for psi, row in zip(amplitudes.numpy(), pauli_coefficients(amplitudes).numpy(), strict=True):
+        np.testing.assert_allclose(matrix_of(row), np.outer(psi, psi), rtol=0, atol=1e-15)
+
+
+@INITIAL
+@pytest.mark.parametrize("n_qubits", [1, 2, 5, 7])
+def test_no_noise_is_the_statevector(n_qubits, given_initial):
+    circuit, qubits = some_circuit(n_qubits), tuple(range(n_qubits))[::-1]
+    tensors = some_tensors(circuit, 3, given_initial=given_initial)
+    values = measure_density(circuit, [(qubit,) for qubit in qubits], *tensors, 3, NoiseConfig())
+    assert_close(outcome(values, tensors), outcome(measure(circuit, qubits, *tensors, 3), tensors), 1e-12)
+
+
+@pytest.mark.parametrize("n_qubits", [1, 3, 7])
+def test_depolarizing_with_certainty_leaves_nothing_but_the_trace(n_qubits):
+    rotations = [ry(qubit, Angle("weight", 0)) for qubit in range(n_qubits)]
+    cnots = [cx(qubit, (qubit + 1) % n_qubits) for qubit in range(n_qubits) if n_qubits > 1]
+    circuit = Circuit.from_gates(n_qubits, rotations + cnots)
+    for noise in (NoiseConfig(depolarizing_1q=1), NoiseConfig(depolarizing_2q=1))[: 2 if cnots else 1]:
+        coefficients = all_coefficients(circuit, (torch.ones(1), None, None), 1, noise)
+        assert coefficients[0, 0] == 1
+        assert not coefficients[0, 1:].any()
+
+
+def test_a_lone_qubit_shrinks_and_relaxes_as_by_hand():
+    circuit = Circuit.from_gates(1, [ry(0, Angle("weight", 0))])
+    weights = torch.tensor([2.5], dtype=torch.float64)
+    for noise, expected in (
+        (NoiseConfig(depolarizing_1q=0.2), 0.8 * math.cos(2.5)),
+        (NoiseConfig(bit_flip=0.1, phase_flip=0.3), 0.8 * math.cos(2.5)),
+        (NoiseConfig(preparation=0.1), 0.8 * math.cos(2.5)),
+        (NoiseConfig(t1_us=1, time_1q_us=2), 1 + math.exp(-2) * (math.cos(2.5) - 1)),
+    ):
+        values = measure_density(circuit, [(0,), ()], weights, None, None, 1, noise)
+        np.testing.assert_allclose(values, [[expected, 1]], rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.5, 7.0])
+def test_amplitudes_of_norm_r_give_r_squared_times_the_expectation(radius):
+    circuit, parities = some_circuit(4), some_parities(4)
+    weights, inputs, initial = some_tensors(circuit, 3)
+    values = measure_density(circuit, parities, weights, inputs, initial, 3, ALL)
+    scaled = measure_density(circuit, parities, weights, inputs, radius * initial, 3, ALL)
+    np.testing.assert_allclose(scaled.detach(), radius**2 * values.detach(), rtol=1e-12, atol=1e-15)
+
+
+@INITIAL
+@pytest.mark.parametrize("n_qubits", [1, 3])
+def test_a_circuit_of_no_gates_reads_what_was_prepared(n_qubits, given_initial):
+    circuit, parities = Circuit(n_qubits, (), 2, 1), some_parities(n_qubits)
+    tensors = some_tensors(circuit, 2, given_initial=given_initial)
+    results = outcome(measure_density(circuit, parities, *tensors, 2, ALL), tensors)
+    plain = outcome(measure_density(circuit, parities, *tensors, 2, NoiseConfig()), tensors)
+    shrunk = torch.tensor([(1 - 2 * ALL.preparation) ** len(parity) for parity in parities], dtype=torch.float64)
+    np.testing.assert_allclose(results[0], plain[0] * shrunk, rtol=0, atol=1e-15)
+    assert not results[1].any()
+    assert not results[2].any()
+
+
+# --- shapes, numbers and bits ------------------------------------------------------------------------------------
+
+
+@INITIAL
+@pytest.mark.parametrize("n_qubits", [1, 2, 5, 7])
+def test_a_batch_is_a_loop(n_qubits, given_initial):
+    circuit, parities = some_circuit(n_qubits), some_parities(n_qubits)
+    weights, inputs, initial = tensors = some_tensors(circuit, 4, given_initial=given_initial)
+    together = outcome(measure_density(circuit, parities, *tensors, 4, ALL), tensors)
+    rows = [slice(k, k + 1) for k in range(4)]
+    pairs = [(inputs[row], None if initial is None else initial[row]) for row in rows]
+    one_by_one = [measure_density(circuit, parities, weights, x, psi, 1, ALL) for x, psi in pairs]
+    assert_close(together, outcome(torch.cat(one_by_one), tensors), 1e-13)
+
+
+@INITIAL
+@pytest.mark.parametrize("n_qubits", [1, 2, 3, 5, 8])
+def test_single_precision_loses_no_more_than_its_digits(n_qubits, given_initial):
+    circuit, parities = reuploading_circuit(max(3, n_qubits), 2, 1, 1, 2), some_parities(n_qubits)
+    if n_qubits < 3:
+        circuit = some_circuit(n_qubits)
+    doubles, singles = (some_tensors(circuit, 2, dtype, given_initial) for dtype in (torch.float64, torch.float32))
+    values = measure_density(circuit, parities, *singles, 2, ALL)
+    assert values.dtype == torch.float32
+    expected = outcome(measure_density(circuit, parities, *doubles, 2, ALL), doubles)
+    assert_close(outcome(values, singles), expected, 1e-5)
+
+
+@BOTH
+@pytest.mark.parametrize("n_qubits", [1, 2, 3, 4, 6, 7])
+def test_every_instruction_set_gives_the_same_numbers(n_qubits, dtype):
+    circuit = some_circuit(n_qubits, seed=3)
+    tensors = some_tensors(circuit, 2, dtype)
+    first, *others = (outcome(all_coefficients(circuit, tensors, 2, ALL, isa), tensors) for isa in ISAS)
+    assert all(result.any() for result in first)
+    for other in others:
+        assert_close(other, first, 1e-13 if dtype == torch.float64 else 1e-6)
+
+
+@BOTH
+@INITIAL
+@pytest.mark.parametrize(("n_qubits", "batch"), [(1, 9), (3, 50), (6, 5), (7, 1), (7, 3), (8, 1)])
+def test_results_are_equal_bit_for_bit_for_any_number_of_threads(n_qubits, batch, given_initial, dtype, set_threads):
+    circuit, parities = some_circuit(n_qubits), some_parities(n_qubits)
+    tensors = some_tensors(circuit, batch, dtype, given_initial)
+
+    def run(threads: int) -> list[Tensor]:
+        set_threads(threads)
+        return outcome(measure_density(circuit, parities, *tensors, batch, ALL), tensors)
+
+    first = run(1)
+    assert all(result.any() for result in first)
+    for threads in (2, 1, 2):
+        assert_equal(run(threads), first)
+
+
+def test_strides_do_not_matter():
+    circuit, parities = some_circuit(4), some_parities(4)
+    plain, strided = (some_tensors(circuit, 3) for _ in range(2))
+    weights, inputs, initial = strided
+    given = (
+        torch.stack([weights, weights], 1)[:, 0],
+        inputs.t().contiguous().t(),
+        torch.cat([initial, initial], 1)[:, : initial.shape[1]],
+    )
+    assert not any(tensor.is_contiguous() for tensor in given)
+    expected = measure_density(circuit, parities, *plain, 3, ALL)
+    assert_equal(outcome(measure_density(circuit, parities, *given, 3, ALL), strided), outcome(expected.clone(), plain))
+    # A loss that hands back a transposed and expanded gradient.
+    values = measure_density(circuit, parities, *plain, 3, ALL)
+    sums = (torch.autograd.grad(total, plain, retain_graph=True) for total in (values.t().sum(), values.clone().sum()))
+    assert_equal(*sums)
+
+
+@INITIAL
+@pytest.mark.parametrize("n_qubits", [1, 3, 7])
+def test_a_batch_of_none_gives_none(n_qubits, given_initial):
+    circuit = some_circuit(n_qubits)
+    tensors = some_tensors(circuit, 0, given_initial=given_initial)
+    values, of_weights, *others = outcome(measure_density(circuit, [(0,), ()], *tensors, 0, ALL), tensors)
+    assert values.shape == (0, 2)
+    assert torch.equal(of_weights, torch.zeros_like(of_weights))
+    assert [other.shape for other in others] == [tensor.shape for tensor in tensors[1:] if tensor is not None]
+
+
+def test_one_circuit_serves_every_noise_parity_and_precision():
+    shared = some_circuit(3)
+    for noise in (ALL, NoiseConfig(), NOISES["damping"], ALL):
+        for parities in ([(0,)], [(0,), (2, 1)], [(1, 2)]):
+            for dtype in (torch.float64, torch.float32):
+                tensors = some_tensors(shared, 2, dtype)
+                fresh = measure_density(some_circuit(3), parities, *tensors, 2, noise)
+                assert torch.equal(measure_density(shared, parities, *tensors, 2, noise), fresh)
+
+
+def test_no_initial_is_every_qubit_at_zero():
+    circuit, parities = some_circuit(3), some_parities(3)
+    weights, inputs, _ = some_tensors(circuit, 2)
+    zero = torch.eye(1, 8).double().expand(2, -1)
+    runs = [
+        outcome(measure_density(circuit, parities, weights, inputs, start, 2, ALL), (weights, inputs))
+        for start in (None, zero)
+    ]
+    assert_close(*runs, 1e-15)
+
+
+# --- gradients ---------------------------------------------------------------------------------------------------
+
+
+@INITIAL
+@pytest.mark.parametrize(("n_qubits", "n_gates"), [(1, 5), *((3, count) for count in (3, 4, 7, 10, 16, 25)), (4, 20)])
+def test_gradients_are_those_of_finite_differences(n_qubits, n_gates, given_initial):
+    circuit = random_circuit(n_qubits, n_gates, seed=n_gates)
+    tensors = [tensor for tensor in some_tensors(circuit, 2, given_initial=given_initial) if tensor is not None]
+
+    def run(weights: Tensor, inputs: Tensor, initial: Tensor | None = None) -> Tensor:
+        return measure_density(circuit, some_parities(n_qubits), weights, inputs, initial, 2, ALL)
+
+    assert torch.autograd.gradcheck(run, tensors)
+
+
+@EACH_NOISE
+def test_gradients_under_each_noise_are_those_of_finite_differences(noise):
+    circuit = some_circuit(2, seed=7)
+    tensors = some_tensors(circuit, 1)
+    assert torch.autograd.gradcheck(lambda *given: measure_density(circuit, [(0,), (1, 0)], *given, 1, noise), tensors)
+
+
+@pytest.mark.parametrize(("n_qubits", "batch"), [(5, 2), (7, 1), (8, 1)])
+def test_gradients_of_wide_states_are_the_slopes_along_a_direction(n_qubits, batch):
+    circuit, parities = reuploading_circuit(n_qubits, 2, 1, 1, 2), some_parities(n_qubits)
+    tensors = some_tensors(circuit, batch)
+
+    def run(*given: Tensor) -> Tensor:
+        return measure_density(circuit, parities, *given, batch, ALL).square().sum()
+
+    slopes = torch.autograd.grad(run(*tensors), tensors)
+    generator = torch.Generator().manual_seed(0)
+    for place, (tensor, slope) in enumerate(zip(tensors, slopes, strict=True)):
+        direction = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+        with torch.no_grad():
+            steps = (tensor + step * direction for step in (1e-5, -1e-5))
+            ahead, behind = (run(*tensors[:place], moved, *tensors[place + 1 :]).item() for moved in steps)
+        assert (slope * direction).sum().item() == pytest.approx((ahead - behind) / 2e-5, rel=1e-6, abs=1e-8)
+
+
+@pytest.mark.parametrize("wanted", range(1, 8))
+def test_only_the_gradients_asked_for_are_given(wanted):
+    circuit, parities = some_circuit(3), some_parities(3)
+    tensors = some_tensors(circuit, 2)
+    expected = outcome(measure_density(circuit, parities, *tensors, 2, ALL), tensors)[1:]
+    chosen = [tensor.detach().requires_grad_(bool(wanted >> k & 1)) for k, tensor in enumerate(tensors)]
+    values = measure_density(circuit, parities, *chosen, 2, ALL)
+    values.backward(torch.linspace(-1, 1.5, values.numel(), dtype=torch.float64).reshape(values.shape))
+    for tensor, slope in zip(chosen, expected, strict=True):
+        assert tensor.grad is None or torch.equal(tensor.grad, slope)
+        assert (tensor.grad is None) != tensor.requires_grad
+
+
+def test_the_arguments_are_not_changed_and_a_kept_graph_gives_the_same_twice():
+    circuit = some_circuit(3)
+    tensors = some_tensors(circuit, 1)
+    before = [tensor.detach().clone() for tensor in tensors]
+    total = measure_density(circuit, some_parities(3), *tensors, 1, ALL).sum()
+    first = torch.autograd.grad(total, tensors, retain_graph=True)
+    assert_equal(first, torch.autograd.grad(total, tensors))
+    assert_equal(tensors, before)
+
+
+def test_a_second_derivative_is_refused():
+    circuit = some_circuit(3)
+    tensors = some_tensors(circuit, 1)
+    values = measure_density(circuit, [(0,)], *tensors, 1, ALL)
+    for place in range(3):
+        with pytest.raises(InputError, match="differentiable once; leave create_graph=True out"):
+            torch.autograd.grad(values.square().sum(), tensors[place], create_graph=True)
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------
+
+
+def refuse_to_start(monkeypatch, free: int) -> None:
+    """So much memory is free; and whoever goes on to the plan fails."""
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=free))
+    monkeypatch.setattr(density, "make_plan", lambda *_: pytest.fail("this should have been refused before"))
+
+
+def test_sixteen_qubits_are_too_many(monkeypatch):
+    refuse_to_start(monkeypatch, 2**60)
+    circuit = Circuit(16, (), 0, 0)
+    with pytest.raises(
+        InputError, match=r"a density matrix on 16 qubits has 4\*\*16 entries; .* up to 15 qubits: pass t"
+    ):
+        measure_density(circuit, [(0,)], torch.zeros(0), None, None, 1, ALL)
+
+
+@pytest.mark.parametrize(
+    ("n_qubits", "batch", "wants", "given_initial"),
+    [(15, 1, False, False), (14, 1, True, False), (12, 64, False, True), (12, 16, True, True)],
+)
+def test_states_that_no_memory_holds_are_refused_before_any_is_made(n_qubits, batch, wants, given_initial, monkeypatch):
+    refuse_to_start(monkeypatch, 2**31)
+    monkeypatch.setattr(density, "pauli_coefficients", lambda *_: pytest.fail("this should have been refused before"))
+    circuit = Circuit.from_gates(n_qubits, [ry(0, Angle("weight", 0)), cx(0, 1)])
+    weights = torch.zeros(1, requires_grad=wants)
+    initial = torch.zeros(batch, 2**n_qubits) if given_initial else None
+    message = (
+        rf"{batch} density matrices on {n_qubits} qubits need \d+\.\d GiB at work and 2\.0 GiB are free; pass traj"
+    )
+    with pytest.raises(InsufficientMemoryError, match=message):
+        measure_density(circuit, [(0,)], weights, None, initial, batch, ALL)
+
+
+def test_a_byte_decides_whether_states_fit(monkeypatch, set_threads):
+    set_threads(1)
+    circuit, needed = some_circuit(6), 2 * 8 * 4**6 * 1.07  # the last for gaps between coefficients
+    weights, inputs, _ = some_tensors(circuit, 3)
+    monkeypatch.setattr("ketfit.memory.ALWAYS_AVAILABLE", 0)
+    for free in (math.ceil(needed), math.ceil(needed) - 1):
+        monkeypatch.setattr("psutil.virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        with torch.no_grad(), pytest.raises(InsufficientMemoryError) if free < needed else contextlib.nullcontext():
+            measure_density(circuit, [(0,)], weights, inputs, None, 3, ALL)
+
+
+@BOTH
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", range(3))
+def test_a_number_that_is_not_finite_is_refused(place, number, dtype):
+    circuit = some_circuit(3)
+    tensors = [tensor.detach() for tensor in some_tensors(circuit, 2, dtype)]
+    tensors[place].view(-1)[-1] = number
+    with pytest.raises(InputError, match=f"{NAMES[place]} holds a number that is not finite"):
+        measure_density(circuit, [(0,)], *tensors, 2, ALL)
+
+
+def test_other_devices_than_the_processor_are_refused():
+    with pytest.raises(InputError, match="density matrices are computed on the CPU and weights are on meta; move them"):
+        measure_density(Circuit(2, (), 0, 0), [(0,)], torch.zeros(0, device="meta"), None, None, 1, ALL)

@@ -1,0 +1,107 @@
+"""Bodies trained end to end in studies: with the head itself, or with a linear layer in the place of another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ketfit.estimators import end_to_end
+from ketfit.estimators.classical import MLPHead
+from ketfit.estimators.quantum import QuantumHeadClassifier
+from ketfit.study.executors import LocalExecutor
+from ketfit.study.runner import Progressed, run_study
+from ketfit.study.spec import StudyPlan
+from ketfit.study.store import StudyRecord, read_rows
+
+HEADS: dict[str, Any] = {
+    "quantum": {"kind": "quantum", "settings": {"n_qubits": 4, "encoder_layers": 1, "connectivity": 1}},
+    "MLP": {"kind": "mlp", "settings": {"hidden": 2}},
+    "linear": {"kind": "logistic-regression"},
+    "SVC": {"kind": "svc"},
+}
+
+
+@pytest.fixture
+def plan(settings: dict[str, Any]) -> StudyPlan:
+    (name,) = settings["bodies"]
+    tune = {"method": "full", "epochs": 2, "learning_rate": 1e-3, "batch_size": 8}
+    own = {"bodies": [{"name": name, "tune": tune}], "heads": HEADS, "factors": {}, "design": {}, "report": {}}
+    return StudyPlan.from_mapping({**settings, **own, "seeds": [0, 1]})
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The heads that bodies were trained with."""
+    heads: list[Any] = []
+    real = end_to_end.tune_fully
+
+    def note(body: Any, head: Any, *rest: Any, **settings: Any) -> Any:
+        heads.append(head)
+        return real(body, head, *rest, **settings)
+
+    monkeypatch.setattr(end_to_end, "tune_fully", note)
+    return heads
+
+
+def test_each_head_has_a_body_of_its_own(plan: StudyPlan, tmp_path: Path, trained: list[Any]) -> None:
+    assert run_study(plan, tmp_path, LocalExecutor(1), command="test") == Progressed(8, 0, 8, ran=8)
+    kinds = [type(head) for head in trained]
+    assert kinds == 2 * [QuantumHeadClassifier, MLPHead, MLPHead], "SVC and logistic regression share a body"
+    assert [head.hidden for head in trained if isinstance(head, MLPHead)] == 2 * [2, 0]
+    assert not list(tmp_path.glob("end-to-end*"))
+    results = {task.id: (task.head, task.seed) for task in StudyRecord.read(tmp_path).tasks}
+    rows = read_rows(tmp_path)
+    losses = {key: rows[name].result for name, key in results.items()}
+    assert len({result["validation_loss"] for result in losses.values() if result}) == 8
+    for row in rows.values():
+        assert row.run["seconds"]["with_body"] > row.run["seconds"]["fit"]
+    assert all(task.body == f"{plan.bodies[0].name}, end to end" for task in StudyRecord.read(tmp_path).tasks)
+
+
+def test_the_body_is_trained(plan: StudyPlan, settings: dict[str, Any], tmp_path: Path) -> None:
+    """The quantum head's loss on validation is that of the whole, not that of the head on the body as it was."""
+    run_study(plan, tmp_path / "full", LocalExecutor(1), command="test")
+    for row in read_rows(tmp_path / "full").values():
+        result = row.result
+        assert result is not None
+        before = result["tries"][result["chosen"]]["validation_loss"]
+        kind = row.config["head"]["kind"]
+        assert (result["validation_loss"] == before) == (kind in ("svc", "logistic-regression"))
+
+
+def test_what_stands_is_not_done_again(
+    plan: StudyPlan, tmp_path: Path, trained: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = end_to_end.train
+    calls = 0
+
+    def stop(*arguments: Any, **settings: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return real(*arguments, **settings)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(end_to_end, "train", stop)
+        run_study(plan, tmp_path / "cut", LocalExecutor(1), command="test")
+    assert len(read_rows(tmp_path / "cut")) == 2
+    assert run_study(plan, tmp_path / "cut", LocalExecutor(1), command="test").ran == 6
+    run_study(plan, tmp_path / "whole", LocalExecutor(1), command="test")
+    bare = [
+        {name: row.updated(run={}) for name, row in read_rows(tmp_path / folder).items()} for folder in ("cut", "whole")
+    ]
+    assert bare[0] == bare[1]
+
+
+def test_what_a_linear_layer_stands_in_for_is_in_the_name_of_the_task(plan: StudyPlan) -> None:
+    from ketfit.study.expand import BodyFacts, DataFacts, expand
+
+    data = DataFacts(name="d", fingerprint="f", size=100, n_classes=2)
+    bodies = {plan.bodies[0].label: BodyFacts(fingerprint="b", dimension=16)}
+    tasks = {task.head: task for task in expand(plan, data, bodies)}
+    assert tasks["SVC"].config["body"]["trained_with"]["tries"] == list(plan.budget.learning_rates)
+    assert "trained_with" not in tasks["quantum"].config["body"]
+    assert tasks["MLP"].config["body"]["tune"]["method"] == "full"
