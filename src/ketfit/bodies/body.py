@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import threading
-import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,8 +16,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ketfit.bodies.cache import EmbeddingCache
 from ketfit.bodies.sources import MPNET, BodyFiles, Source, bundled_name, check_mpnet, find_files
@@ -26,6 +23,7 @@ from ketfit.data.sequences import checked_texts
 from ketfit.errors import BodyError, ConfigError, DataWarning, InputError, StorageError
 from ketfit.integers import as_integer
 from ketfit.model.tuning import Precision, TuneConfig
+from ketfit.progress import ProgressBar
 from ketfit.storage.cache_dir import cache_folder, warn_of_cache
 
 if TYPE_CHECKING:
@@ -120,7 +118,7 @@ class Body:
                     _warn_without_cache(error)
             missing = sorted({text: None for text in texts if text not in known}, key=len, reverse=True)
             self._warn_of_cuts(missing)
-            bar = stack.enter_context(_Bar(len(missing), shown=progress))
+            bar = stack.enter_context(ProgressBar("embedding", len(missing), shown=progress))
             size = _BATCHES_PER_CHUNK * batch_size
             for chunk in (missing[start : start + size] for start in range(0, len(missing), size)):
                 vectors = self._embed(chunk, batch_size)
@@ -131,7 +129,7 @@ class Body:
                         store = None
                         _warn_without_cache(error)
                 known.update(zip(chunk, vectors, strict=True))
-                bar.advance(len(chunk))
+                bar.advance(len(chunk), f"{bar.rate:,.0f}/s")
         result = np.empty((len(texts), self.dimension), dtype=np.float32)
         for row, text in enumerate(texts):
             result[row] = known[text]
@@ -381,32 +379,6 @@ def _weight_versions(transformer: SentenceTransformer) -> tuple[object, ...]:
     """What tells whether the body was changed: torch counts the in-place operations on every tensor."""
     weights = tuple((parameter._version, parameter.dtype) for parameter in transformer.parameters())
     return (transformer.max_seq_length, *weights)
-
-
-class _Bar:
-    """A progress bar on stderr with the rate and the remaining time."""
-
-    def __init__(self, total: int, shown: bool) -> None:
-        columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-        self._progress = Progress(
-            *columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not (shown and total)
-        )
-        self._task = self._progress.add_task("embedding", total=total, rate="")
-        self._done = 0
-        self._start = time.perf_counter()
-
-    def advance(self, count: int) -> None:
-        """Move on by so many texts and show the mean rate so far."""
-        self._done += count
-        rate = self._done / max(time.perf_counter() - self._start, 1e-9)
-        self._progress.update(self._task, advance=count, rate=f"{rate:,.0f}/s")
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
 
 
 def _shortened(text: str) -> str:

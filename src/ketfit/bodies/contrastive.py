@@ -20,8 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -44,6 +42,7 @@ from ketfit.bodies.finetuned import (
 from ketfit.data.labelled import LabelledTexts
 from ketfit.errors import ConfigError, DataError, MissingExtraError, TrainingError
 from ketfit.model.tuning import ContrastiveConfig
+from ketfit.progress import ProgressBar
 from ketfit.rng import numpy_stream
 from ketfit.storage.cache_dir import is_folder
 from ketfit.storage.tensors import read_tensors, write_tensors
@@ -234,12 +233,12 @@ class _Run(TrainerCallback):
         )
         self.checkpoint: Path | None = None
         self.saved = 0.0
-        self.bar = Progress(disable=True)
+        self.bar = ProgressBar("tuning", self.total, shown=False)
 
     def train(self, checkpoint: Path | None, progress: bool) -> None:
         """Take all steps that are left, and leave the transformer tuned."""
         self.checkpoint, self.saved, self.first = checkpoint, time.monotonic(), self.done
-        self.bar = _bar(self.total, self.done, progress and _is_main_process())
+        self.bar = ProgressBar("tuning", self.total, shown=progress and _is_main_process(), done=self.done)
         if self.done < self.total:
             with self.bar, tempfile.TemporaryDirectory() as folder, own_chance(0), quiet():
                 self._trainer(folder).train()
@@ -287,7 +286,7 @@ class _Run(TrainerCallback):
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Count the step, and write the checkpoint if it is due."""
         self.done += 1
-        self.bar.update(self.bar.task_ids[0], completed=self.done)
+        self.bar.set(self.done)
         if self.checkpoint is not None and _is_main_process() and time.monotonic() - self.saved >= CHECKPOINT_SECONDS:
             self.save(self.checkpoint)
             self.saved = time.monotonic()
@@ -329,13 +328,6 @@ class _Run(TrainerCallback):
                 tensor.copy_(tensors[f"weights.{name}"])
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.done = steps
-
-
-def _bar(total: int, done: int, shown: bool) -> Progress:
-    columns = (TextColumn("tuning"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), disable=not shown)
-    bar.add_task("tuning", total=total, completed=done)
-    return bar
 
 
 # --- Several devices: the launcher of accelerate or torch starts a process for each --------------------------------

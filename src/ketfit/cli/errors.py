@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 import warnings
@@ -29,7 +30,7 @@ class Verbs(TyperGroup):
         """Run the command that was asked for."""
         escape_unprintable()
         try:
-            with _warnings_as_lines():
+            with _warnings_as_lines(), _log_on_stderr():
                 return super().invoke(ctx)
         except KeyboardInterrupt:
             say("stopped; what was begun and not finished is not there")
@@ -79,6 +80,25 @@ def _warnings_as_lines() -> Iterator[None]:
 
         warnings.showwarning = show
         yield
+
+
+class _StderrHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """Inside, print what KetFit logs, from INFO on, on stderr."""
+    logger, handler = logging.getLogger("ketfit"), _StderrHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _trace(ctx: Any) -> None:

@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sklearn.utils.validation import check_is_fitted
 
 import ketfit
@@ -41,6 +39,7 @@ from ketfit.errors import DataError, DataOptionError, DataWarning, StorageError
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.estimators.text import TextClassifier
 from ketfit.model.head import MEASUREMENT
+from ketfit.progress import ProgressBar
 from ketfit.rng import torch_stream
 from ketfit.storage.atomic import write_file
 from ketfit.storage.strict_json import dump_json, parse_json
@@ -129,19 +128,19 @@ def score_file(
     check_is_fitted(classifier, "classifier_")
     start = time.perf_counter()
     format = check_output(table, output)
-    with _bars(progress) as bars, _claimed(parts_folder(output)) as folder:
-        job, header, stamp = _examine(classifier, table, format, block_rows, bars)
+    with _claimed(parts_folder(output)) as folder:
+        job, header, stamp = _examine(classifier, table, format, block_rows, progress)
         _check_job(folder, job)
         parts = [folder / f"{number:08d}.part" for number in range(-(-job.rows // block_rows))]
         there = [part.exists() for part in parts]
         resumed = sum(min(block_rows, job.rows - number * block_rows) for number, made in enumerate(there) if made)
-        bar = bars.add_task("predicting", total=job.rows, completed=resumed, rate="")
         predictor = _Predictor(classifier, format, table)
-        for number, block in enumerate(table.blocks(block_rows)):
-            if there[number]:
-                continue
-            write_file(parts[number], predictor.part(block, number))
-            bars.advance(bar, len(block))
+        with ProgressBar("predicting", job.rows, shown=progress, done=resumed) as bar:
+            for number, block in enumerate(table.blocks(block_rows)):
+                if there[number]:
+                    continue
+                write_file(parts[number], predictor.part(block, number))
+                bar.advance(len(block))
         if _stamp(table.path) != stamp:
             raise DataError(f"{table.path} was changed while it was read; remove {folder}, and start again")
         join_parts(parts, header, format, output, table.delimiter)
@@ -200,27 +199,27 @@ def model_fingerprint(classifier: TextClassifier) -> str:
 
 
 def _examine(
-    classifier: TextClassifier, table: TextTable, format: TableFormat, block_rows: int, bars: Progress
+    classifier: TextClassifier, table: TextTable, format: TableFormat, block_rows: int, progress: bool
 ) -> tuple[Job, list[str], tuple[int, int]]:
     """Read the input once: every row is fit to be predicted; what job it makes, its columns, and its stamp."""
     stamp = _stamp(table.path)
-    bar = bars.add_task("checking", total=None, rate="")
     zero = [classifier.classes_[:1].tolist()[0]]
     rows, header = 0, []
     names = [LABEL, *(f"{PROBABILITY}{name}" for name in classifier.classes_.tolist())]
-    for block in table.blocks(block_rows):
-        if not rows:
-            header = [*(block.rows[0] if isinstance(block.rows, list) else block.rows.column_names), *names]
-            if format in DIALECTS:
-                encode_header(header, format, table.name, table.delimiter)
-        if not rows or table.format != "parquet":  # what could not be written is told now, not in hours
-            added = {name: zero * len(block) for name in names}
-            encode_block(block, added, format, table.name, table.delimiter)
-        rows += len(block)
-        bars.update(bar, completed=rows)
+    with ProgressBar("checking", None, shown=progress) as bar:
+        for block in table.blocks(block_rows):
+            if not rows:
+                header = [*(block.rows[0] if isinstance(block.rows, list) else block.rows.column_names), *names]
+                if format in DIALECTS:
+                    encode_header(header, format, table.name, table.delimiter)
+            if not rows or table.format != "parquet":  # what could not be written is told now, not in hours
+                added = {name: zero * len(block) for name in names}
+                encode_block(block, added, format, table.name, table.delimiter)
+            rows += len(block)
+            bar.set(rows)
+        bar.set(rows, rows)
     if not rows:
         raise DataError(f"{table.name} holds no sentence")
-    bars.update(bar, total=rows)
     job = Job(
         ketfit_version=ketfit.__version__,
         model=model_fingerprint(classifier),
@@ -282,8 +281,3 @@ def _stamp(path: Path) -> tuple[int, int]:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     return found.st_size, found.st_mtime_ns
-
-
-def _bars(shown: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=not shown)

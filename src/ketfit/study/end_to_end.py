@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ketfit.bodies.body import Body
-from ketfit.cli.output import say
 from ketfit.data.splits import Split
 from ketfit.errors import KetFitError
 from ketfit.estimators.base import TorchHeadClassifier
 from ketfit.model.tuning import FullConfig
 from ketfit.study.task import Fitted, Part, Task, content_hash, fit_tries, score, validate
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +45,7 @@ class Together:
 
     def attempt(self, task: Task, body: Body, tuning: FullConfig, split: Split) -> dict[str, Any]:
         """Run a task: ``{"result": ..., "timing": ...}``, or ``{"error": ...}`` if it cannot be trained."""
-        if self.progress:
-            say(f"training {body.name} end to end: {task.head}, seed {task.seed}")
+        _log.info("training %s end to end: %s, seed %d", body.name, task.head, task.seed)
         start = time.perf_counter()
         try:
             fitted, made = self._fit(task.config, body, tuning, split)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import threading
@@ -16,8 +17,9 @@ import psutil
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
-from ketfit.cli.output import say
 from ketfit.errors import MissingExtraError, StudyError
+
+_log = logging.getLogger(__name__)
 
 Arrays = tuple[NDArray[Any], ...]
 Job = tuple[dict[str, Any], Arrays]
@@ -68,7 +70,7 @@ class LocalExecutor:
                     f"workers died {deaths} times in a row, killed or out of memory; the rows so far are safe: "
                     "free memory or use fewer --workers, and run again"
                 ) from death
-            say(f"a worker died, killed or out of memory; going on with the {len(left)} tasks that are left")
+            _log.warning("a worker died, killed or out of memory; going on with the %d tasks that are left", len(left))
 
     def _until_a_death(self, work: Work, left: dict[int, Job]) -> Generator[tuple[int, Result], None, Exception | None]:
         """Yield results and take their jobs off; the error if a worker died meanwhile."""

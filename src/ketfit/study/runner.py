@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import socket
 import warnings
@@ -14,11 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ketfit.bodies.body import Body, load_body
-from ketfit.cli.output import say
 from ketfit.data.dataset import Dataset, load_dataset
 from ketfit.data.splits import Split, few_shot_split
 from ketfit.errors import ConfigWarning, DataOptionError
@@ -27,12 +25,15 @@ from ketfit.estimators.classical import RAISE_HIDDEN
 from ketfit.estimators.quantum import readout_advice
 from ketfit.model.config import HeadConfig
 from ketfit.model.tuning import ContrastiveConfig, FullConfig
+from ketfit.progress import ProgressBar
 from ketfit.study.end_to_end import Together
 from ketfit.study.executors import Arrays, Executor, Work
 from ketfit.study.expand import BodyFacts, DataFacts, expand
 from ketfit.study.spec import StudyPlan
 from ketfit.study.store import Draw, DrawKey, Row, RowsFile, StudyRecord, missing
 from ketfit.study.task import Task, attempt
+
+_log = logging.getLogger(__name__)
 
 TUNING = "tuning.safetensors"
 """The checkpoint of the body that is being tuned; it is gone when the body is done."""
@@ -151,8 +152,7 @@ class _Shared:
             body, tuning = self.bodies[label], self.tunings[label]
             if draw is not None and isinstance(tuning, ContrastiveConfig):
                 body = self._tune(body, tuning, draw, checkpoint, progress)
-            if progress:
-                say(f"{len(self.dataset):,} sentences of {self.dataset.name}; embedding with {label}")
+            _log.info("%s sentences of %s; embedding with %s", f"{len(self.dataset):,}", self.dataset.name, label)
             self.embeddings[label, draw] = body.encode(self.dataset.texts, progress=progress)
 
     def is_together(self, task: Task) -> bool:
@@ -171,8 +171,7 @@ class _Shared:
         from ketfit.bodies.contrastive import tune_body
 
         train = self.dataset.take(self.splits[draw].train)
-        if progress:
-            say(f"tuning {body.name} on the {len(train)} sentences of seed {draw[-1]}")
+        _log.info("tuning %s on the %d sentences of seed %d", body.name, len(train), draw[-1])
         tuned = tune_body(
             body, train.texts, train.labels, tuning, seed=draw[-1], checkpoint=checkpoint, progress=progress
         )
@@ -217,14 +216,13 @@ def execute(
     """
     jobs = [(task.config, arrays(task)) for task in tasks]
     failed = 0
-    with _bar(len(tasks), progress) as bar:
+    with ProgressBar("tasks", len(tasks), shown=progress) as bar:
         for place, outcome in executor.run(work, jobs):
             task = tasks[place]
             row = _row(task, outcome)
             rows.append(row)
             failed += row.error is not None
-            rate = f"{bar.tasks[0].speed or 0:.1f}/s"
-            bar.update(bar.task_ids[0], advance=1, rate=rate, failed=f"{failed} failed" if failed else "")
+            bar.advance(note=f"{bar.rate:.1f}/s" + (f", {failed} failed" if failed else ""))
 
 
 def _row(task: Task, outcome: Mapping[str, Any]) -> Row:
@@ -252,18 +250,3 @@ def _versions() -> dict[str, str]:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _bar(total: int, shown: bool) -> Progress:
-    columns = (
-        TextColumn("tasks"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[failed]}"),
-    )
-    bar = Progress(*columns, console=Console(stderr=True), disable=not (shown and total))
-    bar.add_task("tasks", total=total, rate="", failed="")
-    return bar

@@ -13,14 +13,13 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from ketfit.base_config import Config
 from ketfit.errors import InputError, TrainingError
 from ketfit.model.config import TrainConfig
 from ketfit.model.head import QuantumHead
+from ketfit.progress import ProgressBar
 from ketfit.rng import torch_stream
 from ketfit.simulate.native import kernel_first
 from ketfit.storage.tensors import read_tensors, write_tensors
@@ -114,7 +113,7 @@ def train(
     lengths = module.lengths(loaded.x) if isinstance(module, _Measures) else None
     # Else torch's team of threads, which it wakes for each loss and each step of the optimiser, waits for the kernel's.
     threads = kernel_first() if isinstance(module, QuantumHead) else nullcontext()
-    with _bar(config.epochs, progress) as bar, threads:
+    with ProgressBar("training", config.epochs, shown=progress) as bar, threads:
         while not run.finished():
             epoch = len(run.history)
             _seed_draws(module, seed, epoch)
@@ -130,15 +129,10 @@ def train(
             if checkpoint is not None:
                 run.save(checkpoint)
             shown = train_loss if loss is None else loss
-            bar.update(
-                bar.task_ids[0],
-                completed=epoch + 1,
-                loss=f"{'training' if loss is None else 'validation'} loss {shown:.4f}",
-            )
+            bar.set(epoch + 1, note=f"{'training' if loss is None else 'validation'} loss {shown:.4f}")
         if 0 < len(run.history) < config.epochs:  # a bar that ends half-way looks like a run that was cut off
-            bar.update(
-                bar.task_ids[0], total=len(run.history), loss=f"stopped early, epoch {run.best_epoch} was the best"
-            )
+            done = len(run.history)
+            bar.set(done, done, note=f"stopped early, epoch {run.best_epoch} was the best")
     module.load_state_dict(run.best)
     module.eval()
     _seed_draws(module, seed)
@@ -253,7 +247,7 @@ class _Run:
         waited = done - 1 - self.best_epoch
         return done >= self.config.epochs or (patience is not None and done > 0 and waited >= patience)
 
-    def train_epoch(self, batches: Iterator[Samples], rate: float, size: int, bar: Progress) -> float:
+    def train_epoch(self, batches: Iterator[Samples], rate: float, size: int, bar: ProgressBar) -> float:
         """One pass over the batches of `size` samples; the weighted mean of the loss before each step."""
         for group, own_rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * (own_rate / self.config.learning_rate)
@@ -275,7 +269,7 @@ class _Run:
             self.optimizer.step()
             total += mean * weight.item()
             weights += weight.item()
-            bar.advance(bar.task_ids[0], len(batch) / size)
+            bar.advance(len(batch) / size)
         self._check_weights(None)
         return total / weights
 
@@ -414,16 +408,3 @@ def _fingerprint(
         "data": data.hexdigest(),
         **({} if samples.body is None else {"body": samples.body}),
     }
-
-
-def _bar(epochs: int, shown: bool) -> Progress:
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[loss]}"),
-    )
-    bar = Progress(*columns, console=Console(stderr=True), disable=not shown)
-    bar.add_task("training", total=epochs, loss="")
-    return bar
