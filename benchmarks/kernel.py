@@ -36,7 +36,7 @@ from ketfit.simulate import _kernel
 from ketfit.simulate.native import ISA
 
 CIRCUIT = "reuploading_circuit(Q, n_reuploads=2, reupload_layers=2, main_layers=3, connectivity=min(2, Q - 1))"
-MOST_STEPS = 10_000  # counted in one process
+MAX_STEPS = 10_000  # counted in one process
 TOLERANCE = 1e-4  # of the largest entry
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -114,8 +114,8 @@ def ours(
     """Time KetFit's native engine in this process: a line of JSON, and the numbers in a file."""
     circuit = benchmark_circuit(qubits)
     given = read_numbers(numbers, circuit, batch)
-    result, first, times = measure(ketfit_step(circuit, *given), MOST_STEPS, seconds / 2)
-    _, _, by_autograd = measure(autograd_step(circuit, *given), MOST_STEPS, seconds / 2)
+    result, first, times = measure(ketfit_step(circuit, *given), MAX_STEPS, seconds / 2)
+    _, _, by_autograd = measure(autograd_step(circuit, *given), MAX_STEPS, seconds / 2)
     write_numbers(output, result, circuit, batch)
     milliseconds = {"direct": [1e3 * time for time in times], "autograd": [1e3 * time for time in by_autograd]}
     print(json.dumps({"first_step_seconds": first, "milliseconds": milliseconds}))
@@ -165,7 +165,7 @@ def measure_row(name: str, width: int, batch: int, python: Path, seconds: float,
         sizes = ["--qubits", str(width), "--batch", str(batch), "--numbers", str(numbers)]
         own = [sys.executable, str(HERE / "kernel.py"), "ours", *sizes, "--seconds", str(seconds / 2)]
         program = [str(python), str(HERE / "peers/step.py"), name, *sizes, "--seconds", str(seconds)]
-        program += ["--repeats", str(MOST_STEPS), "--output", str(given)]
+        program += ["--repeats", str(MAX_STEPS), "--output", str(given)]
         before = run_ours([*own, "--output", str(expected)])
         runs = {}
         for setting, variables in settings(name).items():

@@ -29,7 +29,7 @@ from watch import watched_kernel
 from ketfit import HeadConfig, QuantumHead, QuantumHeadClassifier, TrainConfig, expectation
 from ketfit.circuit import Circuit, reuploading_circuit
 
-MOST_STEPS = 1000
+MAX_STEPS = 1000
 FLOPS = 10  # per amplitude and rotation, both passes: 3 forwards, and 3 + 3 + 1 for state, adjoint and slope backwards
 MATRIX = 1024
 WIDTHS = (*range(6, 15), 16, 18, 20)
@@ -326,7 +326,7 @@ def engines(seconds: float) -> dict[str, Any]:
 
 def time_steps(step: Callable[[], Any], seconds: float) -> dict[str, Any]:
     """Best and median milliseconds of the steps after the first."""
-    _, _, times = measure(step, MOST_STEPS, seconds)
+    _, _, times = measure(step, MAX_STEPS, seconds)
     milliseconds = [1e3 * time for time in times]
     best, median = min(milliseconds), statistics.median(milliseconds)
     return {"best": round(best, 4), "median": round(median, 4), "steps": len(times)}

@@ -16,7 +16,7 @@ import typer
 
 from ketfit.study.executors import Arrays, LocalExecutor
 from ketfit.study.runner import execute
-from ketfit.study.store import RowsFile, StudyRecord, read_rows
+from ketfit.study.store import ResultLog, StudyRecord, read_results
 from ketfit.study.task import Task
 
 SHAPE = (9613, 768)  # SST-2 and all-mpnet-base-v2
@@ -61,7 +61,7 @@ def seconds_of_runner(count: int, workers: int) -> float:
     """Rows on disk, from the first task to the last."""
     work = [Task.of({"seed": number}, "head", "body", {}) for number in range(count)]
     arrays = material()
-    with tempfile.TemporaryDirectory() as folder, RowsFile(Path(folder)) as rows:
+    with tempfile.TemporaryDirectory() as folder, ResultLog(Path(folder)) as rows:
         start = time.perf_counter()
         execute(rows, LocalExecutor(workers), work, lambda task: arrays, progress=False, work=no_work)
         return time.perf_counter() - start
@@ -79,7 +79,7 @@ def seconds_of_joblib(count: int, workers: int) -> float:
 
 def pace(folder: Path) -> dict[str, Any]:
     """Tasks, seconds from the first row to the last, and the mean seconds of a task on its one thread."""
-    record, rows = StudyRecord.read(folder), read_rows(folder)
+    record, rows = StudyRecord.read(folder), read_results(folder)
     finished = sorted(datetime.fromisoformat(row.run["finished"]) for row in rows.values())
     spent = [row.run["seconds"]["all_tries"] + row.run["seconds"]["test"] for row in rows.values() if row.result]
     return {

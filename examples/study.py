@@ -15,7 +15,7 @@ from ketfit.study.executors import LocalExecutor
 from ketfit.study.report import write_report
 from ketfit.study.runner import run_study
 from ketfit.study.spec import StudyPlan
-from ketfit.study.store import read_rows
+from ketfit.study.store import read_results
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "build/example-study")
 folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ reference = "logistic regression"
 
 done = run_study(StudyPlan.read(folder / "plan.toml"), folder / "rows", LocalExecutor(1), command="examples/study.py")
 print(f"{done}\n")
-for row in read_rows(folder / "rows").values():
+for row in read_results(folder / "rows").values():
     assert row.result is not None, row.error
     print(f"seed {row.config['seed']}  {row.config['head']['kind']:<20} {sorted(row.result)}")
 write_report(folder / "rows")

@@ -27,7 +27,7 @@ from ketfit.data.dataset import load_dataset
 from ketfit.data.splits import few_shot_split
 from ketfit.hardware.backends.base import BoundCircuit
 from ketfit.hardware.backends.local import Simulator
-from ketfit.hardware.runs.postprocessing import Linear, Measurement
+from ketfit.hardware.runs.postprocessing import MeasurementPlan, OutputLayer
 from ketfit.hardware.training import HardwareTraining, train_on_hardware
 from ketfit.rng import numpy_stream
 from ketfit.simulate.shots import rotation_angles, rotations_as_inputs
@@ -95,9 +95,9 @@ def accuracy(classifier: QuantumHeadClassifier, x: Any, labels: Any, judge: Simu
     head = classifier.module_
     with torch.no_grad():
         z = head.encoder(torch.as_tensor(x, dtype=head.weights.dtype)).double()
-        measurement = Measurement(head.circuit, (0,))
+        measurement = MeasurementPlan(head.circuit, (0,))
         circuits = measurement.circuits(head.weights.double().tolist(), head.angle_scale.double() * z)
-        last = Linear(head.linear.weight.double(), head.linear.bias.double(), skip=False, temperature=1.0)
+        last = OutputLayer(head.linear.weight.double(), head.linear.bias.double(), skip=False, temperature=1.0)
         found = []
         for _ in range(REPEATS):
             counts = judge.result(judge.submit(circuits, SHIFT.shots, tag="test"))

@@ -26,7 +26,7 @@ from ketfit import HeadConfig, QuantumHeadClassifier, TrainConfig
 from ketfit.bodies.body import load_body
 from ketfit.data.dataset import load_dataset
 from ketfit.data.splits import few_shot_split
-from ketfit.evaluation.compare import measure_head
+from ketfit.evaluation.compare import evaluate_head
 from ketfit.hardware.backends.registry import load_backend
 from ketfit.hardware.pricing import estimate, load_device
 from ketfit.hardware.training import HardwareTraining, train_on_hardware
@@ -85,7 +85,7 @@ def run(
 
     def accuracy(classifier: QuantumHeadClassifier, **device: Any) -> dict[str, Any]:
         measured = classifier.with_measurement(**device)
-        return asdict(measure_head(measured, x["test"], labels["test"], REPEATS if device else 1)[0])
+        return asdict(evaluate_head(measured, x["test"], labels["test"], REPEATS if device else 1)[0])
 
     device = {"shots": SPSA.shots, "noise": load_noise("ionq-forte")}
     row: dict[str, Any] = {"seed": seed, "backend": options.backend, "exact_before": accuracy(head)["accuracy"]}

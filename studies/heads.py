@@ -37,7 +37,7 @@ from ketfit.data.splits import Split, few_shot_split
 from ketfit.errors import KetFitError
 from ketfit.model.head import QuantumHead, seeded_linear
 from ketfit.rng import torch_stream
-from ketfit.storage.append_log import LinesFile, whole_lines
+from ketfit.storage.append_log import AppendLog, complete_lines
 from ketfit.study.analysis.hypothesis_tests import CrossedTest, crossed_test, holm
 from ketfit.study.task import pack_bits, unpack_bits
 from ketfit.training.loop import Samples, train
@@ -318,7 +318,7 @@ def _samples(part: tuple[NDArray[np.float32], NDArray[np.int64]]) -> Samples:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """The rows so far; a last line that was cut off does not count."""
-    return [json.loads(line) for line in whole_lines(path.read_bytes())] if path.exists() else []
+    return [json.loads(line) for line in complete_lines(path.read_bytes())] if path.exists() else []
 
 
 def table(rows: list[dict[str, Any]], variants: Iterable[str], splits: Mapping[int, Split], command: str) -> str:
@@ -381,7 +381,7 @@ def main(arguments: list[str]) -> None:
     variants = TWO_CLASSES if len(dataset.classes) == 2 else MANY_CLASSES
     path = RESULTS / f"{Path(options.data).stem}.jsonl"
     splits = {seed: few_shot_split(dataset, options.per_label, seed=seed) for seed in range(options.seeds)}
-    with LinesFile(path, ".lock", KetFitError(f"another process writes {path}")) as file:
+    with AppendLog(path, ".lock", KetFitError(f"another process writes {path}")) as file:
         done = {(row["variant"], row["seed"]) for row in file.open(lambda: read(path))}
         for seed, split in splits.items():
             parts = Parts.of(split, embeddings, codes)

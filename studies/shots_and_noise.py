@@ -27,7 +27,7 @@ from ketfit.data.dataset import Dataset, load_dataset
 from ketfit.data.splits import few_shot_split
 from ketfit.errors import KetFitError
 from ketfit.evaluation.compare import repeated_accuracy
-from ketfit.storage.append_log import LinesFile, whole_lines
+from ketfit.storage.append_log import AppendLog, complete_lines
 
 ROWS = Path(__file__).parent / "results" / "shots_and_noise.jsonl"
 FIGURE = Path(__file__).parent.parent / "docs" / "shots_and_noise.svg"
@@ -67,7 +67,7 @@ def run() -> None:
     dataset = load_dataset("rotten-tomatoes")
     body = load_body("all-MiniLM-L6-v2")
     embeddings, labels = body.encode(dataset.texts, progress=True), np.asarray(dataset.labels)
-    with LinesFile(ROWS, ".lock", KetFitError(f"another process writes {ROWS}")) as file:
+    with AppendLog(ROWS, ".lock", KetFitError(f"another process writes {ROWS}")) as file:
         done = {key(row) for row in file.open(read)}
         for task in tasks():
             missing = [place for place in task["measured"] if key({**task, **place}) not in done]
@@ -113,7 +113,7 @@ def key(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def read() -> list[dict[str, Any]]:
     """The rows so far; a last line that was cut off does not count."""
-    return [json.loads(line) for line in whole_lines(ROWS.read_bytes())] if ROWS.exists() else []
+    return [json.loads(line) for line in complete_lines(ROWS.read_bytes())] if ROWS.exists() else []
 
 
 def interval(values: list[float]) -> tuple[float, float]:

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from ketfit.model.tuning import ContrastiveConfig, FullConfig, TuneConfig
+from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, TuneConfig
 from ketfit.study.executors import LocalExecutor
 from ketfit.study.report import write_report
 from ketfit.study.runner import run_study
 from ketfit.study.spec import BodyPlan, DataPlan, StudyPlan
-from ketfit.study.store import StudyRecord, read_rows
+from ketfit.study.store import StudyRecord, read_results
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "table"
@@ -47,7 +47,7 @@ TREATMENTS = {
     ),
     "full": Treatment(
         "Body trained end to end with the head",
-        FullConfig(precision="bfloat16", group_by_length=True),
+        EndToEndConfig(precision="bfloat16", group_by_length=True),
         3,
         ("logistic regression", "SVC", "paper, 10 qubits", "recommended"),
     ),
@@ -126,7 +126,7 @@ def _p(test: dict[str, Any]) -> str:
 
 def _facts(folder: Path) -> dict[str, tuple[int, float]]:
     """Parameters and median seconds of one fit (with the body, where it was trained too) of each head."""
-    rows, found = read_rows(folder), {}
+    rows, found = read_results(folder), {}
     for task in StudyRecord.read(folder).tasks:
         row = rows.get(task.id)
         if row is not None and row.result is not None:

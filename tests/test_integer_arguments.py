@@ -38,7 +38,7 @@ from ketfit.circuit.drawing.text import draw_text
 from ketfit.circuit.export import to_pennylane, to_qasm3, to_qiskit
 from ketfit.data.dataset import Dataset
 from ketfit.data.splits import few_shot_split, holdout_split
-from ketfit.energy.crossover import Comparison
+from ketfit.energy.crossover import CrossoverModel
 from ketfit.energy.profiles import ProcessorProfile, QpuProfile, StatevectorProfile, load_profile
 from ketfit.errors import CircuitError, KetFitError
 from ketfit.estimators.classical import MLPHead, ProjectedLogisticRegressionHead, matching_hidden_units
@@ -48,13 +48,13 @@ from ketfit.hardware.backends.base import BoundCircuit, Description, check_submi
 from ketfit.hardware.training import HardwareTraining
 from ketfit.model.diagram import draw_overview
 from ketfit.model.encoder import Encoder, load_amplitudes
-from ketfit.model.tuning import ContrastiveConfig, FullConfig
+from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig
 from ketfit.rng import numpy_stream, torch_stream
 from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigated_expectation
 from ketfit.simulate.noise import noisy_light_cone
 from ketfit.simulate.shots import rotations_as_inputs, step_cost
 from ketfit.simulate.tensor_network import network_expectation, plan_contraction
-from ketfit.simulate.trajectories import draw_frames, measure_trajectories
+from ketfit.simulate.trajectories import draw_frames, trajectory_expectation
 from ketfit.study.analysis.hypothesis_tests import summarize
 from ketfit.study.analysis.power import detectable_difference
 from ketfit.study.spec import DataPlan, HeadPlan, StudyPlan
@@ -136,7 +136,7 @@ def with_gradients(**arguments: Any) -> list[Tensor]:
 def trajectories(**arguments: Any) -> Any:
     given = {"measured": (0, 2), "batch": 2, "trajectories": 3, **arguments}
     measured, batch, number = given["measured"], given["batch"], given["trajectories"]
-    estimate = measure_trajectories(
+    estimate = trajectory_expectation(
         CIRCUIT, measured, WEIGHTS, INPUTS, None, batch, NOISE, number, generator=generator()
     )
     return [estimate.mean, estimate.standard_error]
@@ -167,9 +167,9 @@ def bound(measured: Any) -> list[Any]:
     return [made, hash(made), made.measured, made.qasm, made.key]
 
 
-def comparison() -> Comparison:
+def comparison() -> CrossoverModel:
     profiles = (load_profile("ionq-forte", QpuProfile), load_profile("statevector", StatevectorProfile))
-    return Comparison(HeadConfig(n_qubits=4), *profiles)
+    return CrossoverModel(HeadConfig(n_qubits=4), *profiles)
 
 
 def study(**settings: Any) -> StudyPlan:
@@ -301,7 +301,7 @@ ARGUMENTS: dict[str, Argument] = {
             ),
             (TrainConfig, {}, {"epochs": 3, "batch_size": 7, "patience?": 2}),
             (ContrastiveConfig, {}, {"batch_size": 7, "epochs": 2, "pairs_per_sentence": 3, "last_layers?": 1}),
-            (FullConfig, {}, {"batch_size": 7, "epochs": 2, "patience?": 3, "last_layers?": 1}),
+            (EndToEndConfig, {}, {"batch_size": 7, "epochs": 2, "patience?": 3, "last_layers?": 1}),
             (HardwareTraining, {"method": "spsa"}, {"steps": 3, "batch_size": 7, "shots": 100}),
             (DataPlan, {}, {"per_label": 8}),
         )

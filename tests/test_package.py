@@ -126,7 +126,7 @@ def test_the_lazy_names_are_those_that_type_checkers_see():
         if isinstance(statement, ast.ImportFrom)
         for alias in statement.names
     }
-    assert seen == ketfit._HOMES
+    assert seen == ketfit._LAZY_IMPORTS
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from ketfit.model.config import TrainConfig as TrainConfig
     from ketfit.model.head import QuantumHead as QuantumHead
     from ketfit.model.tuning import ContrastiveConfig as ContrastiveConfig
-    from ketfit.model.tuning import FullConfig as FullConfig
+    from ketfit.model.tuning import EndToEndConfig as EndToEndConfig
     from ketfit.simulate.expectation import expectation as expectation
     from ketfit.simulate.expectation import expectation_and_gradients as expectation_and_gradients
     from ketfit.simulate.noise import NoiseConfig as NoiseConfig
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_LAZY_IMPORTS = {
     "BodyTransformer": "ketfit.bodies.transformer",
     "ContrastiveConfig": "ketfit.model.tuning",
-    "FullConfig": "ketfit.model.tuning",
+    "EndToEndConfig": "ketfit.model.tuning",
     "Circuit": "ketfit.circuit.circuit",
     "HeadConfig": "ketfit.model.config",
     "KetFitError": "ketfit.errors",
@@ -41,13 +41,13 @@ _HOMES = {
     "expectation_and_gradients": "ketfit.simulate.expectation",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [*_LAZY_IMPORTS, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module 'ketfit' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    value = getattr(importlib.import_module(_LAZY_IMPORTS[name]), name)
     globals()[name] = value
     return value
 

@@ -75,7 +75,7 @@ def parse_toml_value(text: str) -> Any:
     return document["value"] if len(document) == 1 else text
 
 
-def assign(tables: dict[str, Any], setting: str) -> None:
+def set_dotted_key(tables: dict[str, Any], setting: str) -> None:
     """Put ``name=value`` or ``table.name=value``, with a value as TOML writes it, into parsed tables.
 
     A name with a dot or an equals sign stands in double quotes, such as ``class_weight."a.b"=2``.

@@ -11,7 +11,7 @@
     ├── BodyError            a sentence transformer that cannot be found, trusted or run           (RuntimeError)
     ├── TrainingError        training that diverged or cannot be resumed                           (RuntimeError)
     ├── StudyError           a study's folder, cluster or workers that cannot be used               (RuntimeError)
-    ├── MeterError           a counter of energy that is not there or cannot be read                (RuntimeError)
+    ├── EnergyMeterError           a counter of energy that is not there or cannot be read                (RuntimeError)
     ├── ModelFileError       a saved model that is missing, damaged or of another version          (ValueError)
     ├── StorageError         a file that could not be written                                      (OSError)
     ├── HardwareError        a run on a backend that cannot go on                                  (RuntimeError)
@@ -21,7 +21,7 @@
     │   │   │   ├── BackendTimeoutError      no answer in time
     │   │   │   ├── ServerError              an answer of 5xx
     │   │   │   └── ConnectionLostError      the connection broke, or there was none
-    │   │   ├── RefusedError             the request was not accepted, and will not be as it is
+    │   │   ├── RequestRejectedError             the request was not accepted, and will not be as it is
     │   │   ├── UnknownStatusError       an answer that this version does not understand
     │   │   └── JobFailedError           a job that failed or was cancelled
     │   ├── ResultError              a result that cannot be trusted
@@ -29,8 +29,8 @@
     │   │   ├── WrongCountsError         counts that do not sum to the shots, or are none of these qubits
     │   │   └── CanaryError              a circuit with a known answer came back with another
     │   ├── LedgerError              a run's folder or ledger that is taken, damaged, or of something else
-    │   ├── UnresolvedIntentError    a submission of which nobody knows yet whether it was accepted
-    │   ├── NotReadyError            results that are not there yet
+    │   ├── SubmissionStateUnknownError    a submission of which nobody knows yet whether it was accepted
+    │   ├── ResultsPendingError            results that are not there yet
     │   └── CostLimitError           more than the limit on money, circuits or shots allows
     ├── InsufficientMemoryError  states that the free memory cannot hold                           (MemoryError)
     └── MissingExtraError    an optional dependency that is not installed                          (ImportError)
@@ -79,7 +79,7 @@ class StudyError(KetFitError, RuntimeError):
     """A study cannot go on: its folder is taken or damaged, its cluster cannot be reached, or its workers died."""
 
 
-class MeterError(KetFitError, RuntimeError):
+class EnergyMeterError(KetFitError, RuntimeError):
     """A counter of energy is not there, or cannot be read; no constant stands in for it."""
 
 
@@ -128,7 +128,7 @@ class ConnectionLostError(TransientError):
     """The connection broke, or could not be made."""
 
 
-class RefusedError(BackendError):
+class RequestRejectedError(BackendError):
     """The provider did not accept the request and will not as it is: a key, a right, a budget, a field."""
 
 
@@ -160,11 +160,11 @@ class LedgerError(HardwareError):
     """A run's folder or ledger is in use, damaged, or belongs to something else."""
 
 
-class UnresolvedIntentError(HardwareError):
+class SubmissionStateUnknownError(HardwareError):
     """Nobody knows yet whether a submission was accepted; nothing else is submitted until that is known."""
 
 
-class NotReadyError(HardwareError):
+class ResultsPendingError(HardwareError):
     """Results are not there yet."""
 
 

@@ -11,7 +11,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from ketfit import HeadConfig, NoiseConfig, QuantumHeadClassifier, TextClassifier, TrainConfig
-from ketfit.app.trace import LONGEST, Settings, Traveller, fit_classical, follow, own_settings
+from ketfit.app.trace import LONGEST, MeasurementSettings, TracePredictor, fit_classical, own_settings, trace
 from ketfit.bodies.body import Body, load_body
 from ketfit.data.dataset import Dataset
 from ketfit.errors import ConfigError, DataError, InputError
@@ -46,7 +46,12 @@ HEADS: list[dict[str, Any]] = [
     {"n_encoders": 2, "merge": "mean"},
     {"noise": NoiseConfig(bit_flip=0.02, readout=((0.95, 0.1), (0.05, 0.9)))},
 ]
-SETTINGS = [Settings(), Settings(shots=50), Settings(two_qubit_error=0.05), Settings(30, 0.02, 0)]
+SETTINGS = [
+    MeasurementSettings(),
+    MeasurementSettings(shots=50),
+    MeasurementSettings(two_qubit_error=0.05),
+    MeasurementSettings(30, 0.02, 0),
+]
 
 
 def test_the_calibrated_head_of_these_tests_has_a_temperature(body: Body) -> None:
@@ -55,9 +60,11 @@ def test_the_calibrated_head_of_these_tests_has_a_temperature(body: Body) -> Non
 
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: "-".join(head) or "plain")
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_the_end_of_the_path_is_what_the_classifier_says(body: Body, head: dict[str, Any], settings: Settings) -> None:
+def test_the_end_of_the_path_is_what_the_classifier_says(
+    body: Body, head: dict[str, Any], settings: MeasurementSettings
+) -> None:
     classifier = make(body, **head)
-    journey = Traveller(classifier).travel("a good film", settings)
+    journey = TracePredictor(classifier).travel("a good film", settings)
     noise = (head.get("noise") or NoiseConfig()).updated(depolarizing_2q=settings.two_qubit_error)
     told = {"shots": settings.shots, "noise": None if noise == NoiseConfig() else noise}
     measured = classifier.with_measurement(**{name: value for name, value in told.items() if value is not None})
@@ -76,7 +83,7 @@ def test_the_end_of_the_path_is_what_the_classifier_says(body: Body, head: dict[
 
 def test_the_stations_between(body: Body) -> None:
     classifier = make(body, n_encoders=2, n_qubits=4, connectivity=1)
-    journey = Traveller(classifier).travel("a good film", Settings())
+    journey = TracePredictor(classifier).travel("a good film", MeasurementSettings())
     head = classifier.classifier_.module_
     embedding = body.encode(["a good film"])
     assert journey.embedded.embedding == pytest.approx(embedding[0])
@@ -90,9 +97,9 @@ def test_the_stations_between(body: Body) -> None:
 
 
 def test_a_draw_is_the_same_again_and_another_draw_is_another(body: Body) -> None:
-    traveller = Traveller(make(body))
+    traveller = TracePredictor(make(body))
     counts = [
-        [reading.count for reading in traveller.travel("a good film", Settings(4000, 0.0, draw)).readings]
+        [reading.count for reading in traveller.travel("a good film", MeasurementSettings(4000, 0.0, draw)).readings]
         for draw in (0, 0, 1, 2)
     ]
     assert counts[0] == counts[1]
@@ -101,18 +108,18 @@ def test_a_draw_is_the_same_again_and_another_draw_is_another(body: Body) -> Non
 
 def test_wide_circuits_take_trajectories(body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ketfit.app.trace.WIDEST_EXACT", 4)
-    traveller = Traveller(make(body))
-    journey = traveller.travel("a good film", Settings(two_qubit_error=0.05))
+    traveller = TracePredictor(make(body))
+    journey = traveller.travel("a good film", MeasurementSettings(two_qubit_error=0.05))
     monkeypatch.setattr("ketfit.app.trace.WIDEST_EXACT", 5)
-    exact = traveller.travel("a good film", Settings(two_qubit_error=0.05))
+    exact = traveller.travel("a good film", MeasurementSettings(two_qubit_error=0.05))
     assert (journey.trajectories, exact.trajectories) == (1000, None)
     assert journey.values == pytest.approx(exact.values, abs=6 / 1000**0.5)
 
 
 def test_logistic_regression_is_that_of_scikit_learn(body: Body) -> None:
     classifier = make(body, classes=3, n_measured=3)
-    traveller = Traveller(classifier, fit_classical(classifier, Dataset("d", TEXTS, LABELS)))
-    opinion = traveller.travel("the good film", Settings()).classical
+    traveller = TracePredictor(classifier, fit_classical(classifier, Dataset("d", TEXTS, LABELS)))
+    opinion = traveller.travel("the good film", MeasurementSettings()).classical
     other = LogisticRegression().fit(body.encode(TEXTS), LABELS)
     assert opinion is not None
     assert opinion.probabilities == pytest.approx(other.predict_proba(body.encode(["the good film"]))[0], abs=1e-6)
@@ -123,26 +130,26 @@ def test_logistic_regression_is_that_of_scikit_learn(body: Body) -> None:
 
 def test_the_sliders_start_where_the_model_was_trained(body: Body) -> None:
     head = make(body, shots=20, noise=NoiseConfig(depolarizing_2q=0.01)).classifier_.module_
-    assert own_settings(head) == Settings(20, 0.01)
-    assert own_settings(make(body).classifier_.module_) == Settings()
+    assert own_settings(head) == MeasurementSettings(20, 0.01)
+    assert own_settings(make(body).classifier_.module_) == MeasurementSettings()
 
 
 @pytest.mark.parametrize("sentence", ["", "  \n", "x" * (LONGEST + 1), "\ud800"])
 def test_what_is_no_sentence_is_refused(body: Body, sentence: str) -> None:
     with pytest.raises(InputError):
-        Traveller(make(body)).travel(sentence, Settings())
+        TracePredictor(make(body)).travel(sentence, MeasurementSettings())
 
 
 def test_settings_that_cannot_be_are_refused(body: Body) -> None:
-    traveller = Traveller(make(body))
+    traveller = TracePredictor(make(body))
     embedded = traveller.embed("a good film")
-    for settings in (Settings(shots=0), Settings(two_qubit_error=1.5)):
+    for settings in (MeasurementSettings(shots=0), MeasurementSettings(two_qubit_error=1.5)):
         with pytest.raises(ConfigError):
-            follow(traveller.classifier, embedded, settings)
+            trace(traveller.classifier, embedded, settings)
 
 
 def test_a_sentence_that_is_too_long_for_the_body_is_told(body: Body) -> None:
-    embedded = Traveller(make(body)).embed("good " * 390)
+    embedded = TracePredictor(make(body)).embed("good " * 390)
     assert embedded.notice is not None
     assert "does not count" in embedded.notice
 
@@ -152,5 +159,5 @@ def test_what_visitors_type_is_not_written_to_the_disk(
 ) -> None:
     classifier = make(body)
     monkeypatch.setenv("KETFIT_CACHE", str(tmp_path / "cache"))
-    Traveller(classifier).travel("a secret film", Settings())
+    TracePredictor(classifier).travel("a secret film", MeasurementSettings())
     assert not (tmp_path / "cache").exists()

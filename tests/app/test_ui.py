@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ketfit.app.server import HEADERS, Guard, serve
-from ketfit.app.trace import Traveller
-from ketfit.app.ui import MOST_SENTENCES, Page
+from ketfit.app.server import HEADERS, RequestLimitMiddleware, serve
+from ketfit.app.trace import TracePredictor
+from ketfit.app.ui import MAX_SENTENCES, Page
 from ketfit.bodies.body import load_body
 from ketfit.errors import ConfigError
 from tests.app.test_trace import make
@@ -21,7 +21,7 @@ HOSTILE = '<script>alert(1)</script> & "good" film'
 
 @pytest.fixture(scope="module")
 def page(tiny_body_folder: Path) -> Page:
-    return Page(Traveller(make(load_body(tiny_body_folder, device="cpu"))), [])
+    return Page(TracePredictor(make(load_body(tiny_body_folder, device="cpu"))), [])
 
 
 def test_all_stations_are_shown_and_text_is_text(page: Page) -> None:
@@ -54,7 +54,7 @@ def test_any_sentence_is_answered(page: Page, sentence: Any) -> None:
         ("a.csv", b"review\ngood\n", "no column &#x27;text&#x27;"),
         ("b.txt", b"\xff\xfe\x00", "not valid utf-8"),
         ("c.parquet", b"PAR1 not", "not a readable Parquet"),
-        ("d.txt", b"a film\n" * (MOST_SENTENCES + 1), "more than 1,000 sentences"),
+        ("d.txt", b"a film\n" * (MAX_SENTENCES + 1), "more than 1,000 sentences"),
         ("e.txt", b"x" * 3000, "3,000 characters"),
         ("f.jsonl", b'{"text": ' * 5000, "malformed JSON"),
         ("g.txt", b"", "no sentence"),
@@ -70,7 +70,7 @@ def test_a_file_that_cannot_be_used_is_told_without_its_place(
     assert str(tmp_path) not in html
 
 
-def answer(guard: Guard, headers: dict[str, str], pieces: list[bytes]) -> tuple[int, list[bytes]]:
+def answer(guard: RequestLimitMiddleware, headers: dict[str, str], pieces: list[bytes]) -> tuple[int, list[bytes]]:
     """The status and the body's pieces that the application behind the guard got."""
     sent: list[Any] = []
     messages = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
@@ -99,7 +99,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 def test_the_guard_bounds_what_is_asked() -> None:
-    guard = Guard(echo, largest=10)
+    guard = RequestLimitMiddleware(echo, largest=10)
     here = {"host": "127.0.0.1:80"}
     assert answer(guard, here, [b"12345", b"67890"]) == (200, [b"10"])
     assert answer(guard, here, [b"12345", b"67890", b"1"]) == (200, [b"10"])  # the rest of it never comes
@@ -109,7 +109,7 @@ def test_the_guard_bounds_what_is_asked() -> None:
         assert answer(guard, {"host": host}, [])[0] == 200
     for host in ("evil.example", "127.0.0.1.evil.example", "", "localhost.evil:80"):
         assert answer(guard, {"host": host}, [])[0] == 421
-    assert answer(Guard(echo, hosts=()), {"host": "any.example"}, [])[0] == 200
+    assert answer(RequestLimitMiddleware(echo, hosts=()), {"host": "any.example"}, [])[0] == 200
 
 
 def test_a_port_that_is_taken_is_told(page: Page) -> None:

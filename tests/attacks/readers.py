@@ -13,7 +13,7 @@ from ketfit.data.dataset import load_dataset
 from ketfit.data.tables import encode_block, text_table
 from ketfit.model.config import FitConfig
 from ketfit.study.spec import StudyPlan
-from ketfit.study.store import RECORD, ROWS, StudyRecord, read_rows
+from ketfit.study.store import RECORD, ROWS, StudyRecord, read_results
 
 Reader = Callable[[Path, bytes], Any]
 
@@ -45,7 +45,7 @@ def _written(folder: Path, name: str, content: bytes) -> Path:
 
 
 def _rows(folder: Path, content: bytes) -> Any:
-    return read_rows(_written(folder, ROWS, content).parent)
+    return read_results(_written(folder, ROWS, content).parent)
 
 
 def _study(folder: Path, content: bytes) -> Any:

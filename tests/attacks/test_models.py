@@ -21,7 +21,7 @@ from torch import Tensor
 from ketfit import HeadConfig, QuantumHeadClassifier, TrainConfig
 from ketfit.errors import KetFitError
 from ketfit.persistence.model_files import RECORD, WEIGHTS, load_model
-from ketfit.persistence.schema import ModelRecord
+from ketfit.persistence.schema import ModelMetadata
 from tests.attacks import children
 from tests.attacks.children import Report, run_cases
 from tests.attacks.mutations import MUTATIONS, header_and_data, read_json
@@ -56,7 +56,7 @@ def alike(told: Any, written: Any) -> bool:
     return type(told) is type(closest) and bool(told == closest)
 
 
-def as_written(folder: Path, tensors: dict[str, Tensor], record: ModelRecord) -> bool:
+def as_written(folder: Path, tensors: dict[str, Tensor], record: ModelMetadata) -> bool:
     """Whether what was loaded is what the files say, read by no code of the library."""
     written = read_json(folder / RECORD)
     written.pop("record_sha256")

@@ -19,7 +19,7 @@ import torch
 
 from ketfit.bodies import contrastive
 from ketfit.bodies.body import Body, load_body
-from ketfit.bodies.contrastive import alike, draw_pairs, spread_labels, tune_body
+from ketfit.bodies.contrastive import batch_by_length, draw_pairs, interleave_labels, tune_body
 from ketfit.errors import (
     ConfigError,
     DataError,
@@ -61,7 +61,7 @@ def contrast(body: Body) -> float:
 
 def cut_off(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Let the light go out behind the checkpoint of that step, counted from 1."""
-    plain = contrastive._Run.save
+    plain = contrastive._TuningRun.save
 
     def save(run: Any, path: Path) -> None:
         plain(run, path)
@@ -69,7 +69,7 @@ def cut_off(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
             raise Power
 
     monkeypatch.setattr(contrastive, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(contrastive._Run, "save", save)
+    monkeypatch.setattr(contrastive._TuningRun, "save", save)
 
 
 class TestPairs:
@@ -97,20 +97,20 @@ class TestPairs:
 
     def test_labels_are_spread(self) -> None:
         codes = np.repeat([0, 1, 2], [40, 40, 20])
-        order = spread_labels(codes, np.random.default_rng(0))
+        order = interleave_labels(codes, np.random.default_rng(0))
         assert sorted(order.tolist()) == list(range(100))
         counts = np.array([np.bincount(codes[batch], minlength=3) for batch in np.split(order, 5)])
         assert (abs(counts - [8, 8, 4]) <= 1).all()
-        assert order.tolist() != spread_labels(codes, np.random.default_rng(1)).tolist()
+        assert order.tolist() != interleave_labels(codes, np.random.default_rng(1)).tolist()
 
     def test_pairs_alike_in_length_are_the_same_pairs_and_less_to_read(self) -> None:
         chance = np.random.default_rng(0)
         sentences = ["x" * int(size) for size in chance.integers(5, 200, 60)]
         pairs = draw_pairs(np.repeat([0, 1], 30), 2, chance)
-        grouped = alike(pairs, sentences, 16, np.random.default_rng(0))
+        grouped = batch_by_length(pairs, sentences, 16, np.random.default_rng(0))
         assert sorted(grouped) == sorted(pairs)
-        assert grouped == alike(pairs, sentences, 16, np.random.default_rng(0))
-        assert grouped != alike(pairs, sentences, 16, np.random.default_rng(1))
+        assert grouped == batch_by_length(pairs, sentences, 16, np.random.default_rng(0))
+        assert grouped != batch_by_length(pairs, sentences, 16, np.random.default_rng(1))
 
         def read(order: list[tuple[int, int]]) -> int:
             batches = [order[start : start + 16] for start in range(0, len(order), 16)]
@@ -146,8 +146,8 @@ class TestTuning:
 
     def test_it_is_tuned_once(self, tiny_body: Body, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         trainings: list[object] = []
-        plain = contrastive._Run.train
-        monkeypatch.setattr(contrastive._Run, "train", lambda *args: (trainings.append(args), plain(*args)))
+        plain = contrastive._TuningRun.train
+        monkeypatch.setattr(contrastive._TuningRun, "train", lambda *args: (trainings.append(args), plain(*args)))
         bodies = [tune_body(tiny_body, TEXTS, labels, QUICK) for labels in (LABELS, LABELS, [3] * 4 + [7] * 4)]
         assert len(trainings) == 1, "labels of other names group the sentences in the same way"
         assert len({body.fingerprint for body in bodies}) == 1
@@ -222,9 +222,9 @@ class TestInterruption:
             tune_body(tiny_body, TEXTS, LABELS, config, checkpoint=checkpoint)
         assert not (tmp_path / "other" / "tuned").exists()
         steps: list[int] = []
-        plain = contrastive._Run.on_step_end
+        plain = contrastive._TuningRun.on_step_end
         monkeypatch.setattr(
-            contrastive._Run, "on_step_end", lambda run, *args, **named: (steps.append(run.done), plain(run))[1]
+            contrastive._TuningRun, "on_step_end", lambda run, *args, **named: (steps.append(run.done), plain(run))[1]
         )
         resumed = tune_body(tiny_body, TEXTS, LABELS, config, checkpoint=checkpoint)
         assert steps == [3, 4, 5, 6, 7]
@@ -302,7 +302,7 @@ class TestInterruption:
             made = tune_body(tiny_body, TEXTS, LABELS, QUICK)
         assert made.fingerprint == usual.fingerprint
         np.testing.assert_array_equal(made.encode(TEXTS, cache=False), usual.encode(TEXTS, cache=False))
-        monkeypatch.setattr(contrastive, "_Run", None)  # found again, and told once
+        monkeypatch.setattr(contrastive, "_TuningRun", None)  # found again, and told once
         assert tune_body(tiny_body, TEXTS, LABELS, QUICK).folder == made.folder
         content = pickle.dumps(made)
         shutil.rmtree(made.folder)
@@ -357,7 +357,7 @@ class TestBadInput:
     ) -> None:
         monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10_000))
         monkeypatch.setattr("ketfit.memory.ALWAYS_AVAILABLE", 0)
-        monkeypatch.setattr(contrastive._Run, "train", lambda *_: pytest.fail("it started"))
+        monkeypatch.setattr(contrastive._TuningRun, "train", lambda *_: pytest.fail("it started"))
         with pytest.raises(
             InsufficientMemoryError, match=r"tuning needs .* GiB \(.* of gradients and AdamW's averages, "
         ):

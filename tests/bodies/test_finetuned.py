@@ -12,7 +12,7 @@ from torch import nn
 
 from ketfit.bodies import finetuned as tuned
 from ketfit.bodies.body import Body
-from ketfit.bodies.finetuned import keep, own_chance, trainable_copy, tuned_folder
+from ketfit.bodies.finetuned import isolated_rng, save_finetuned, trainable_copy, tuned_folder
 from ketfit.errors import BodyError, InsufficientMemoryError
 
 
@@ -52,14 +52,14 @@ def test_layers_that_are_not_known_cannot_be_counted() -> None:
 
 
 def test_what_is_kept_first_stays(tiny_body: Body, fresh_cache: object) -> None:
-    first = keep(trainable_copy(tiny_body, None), "name")
+    first = save_finetuned(trainable_copy(tiny_body, None), "name")
     before = (first / "model.safetensors").read_bytes()
     changed = trainable_copy(tiny_body, None)
     with torch.no_grad():
         next(changed.parameters()).add_(1)
-    assert keep(changed, "name") == first == tuned_folder("name")
+    assert save_finetuned(changed, "name") == first == tuned_folder("name")
     assert (first / "model.safetensors").read_bytes() == before
-    assert keep(changed, None) != first
+    assert save_finetuned(changed, None) != first
 
 
 def test_chance_stays_inside() -> None:
@@ -67,7 +67,7 @@ def test_chance_stays_inside() -> None:
     outside = (random.getstate(), torch.get_rng_state())
     drawn = []
     for _ in range(2):
-        with own_chance(3):
+        with isolated_rng(3):
             random.seed(9)
             np.random.seed(9)  # noqa: NPY002
             drawn.append(torch.rand(3))

@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from ketfit import HeadConfig, QuantumHeadClassifier, TextClassifier, TrainConfig
 from ketfit.app import server
-from ketfit.app.trace import Traveller, fit_classical
+from ketfit.app.trace import TracePredictor, fit_classical
 from ketfit.bodies.body import load_body
 from ketfit.data.dataset import Dataset
 from tests.browser.test_study_report import CONTRASTS
@@ -47,7 +47,7 @@ def address(classifier: TextClassifier) -> Iterator[str]:
     """A demo that runs, with logistic regression beside the quantum head."""
     import uvicorn
 
-    traveller = Traveller(classifier, fit_classical(classifier, Dataset("six", TEXTS, LABELS)))
+    traveller = TracePredictor(classifier, fit_classical(classifier, Dataset("six", TEXTS, LABELS)))
     with server._own_files(), server._bound("127.0.0.1", 0) as bound:
         config = uvicorn.Config(server.make_app(traveller, [("model", HOSTILE)]), log_level="warning")
         running = uvicorn.Server(config)

@@ -176,7 +176,7 @@ def test_the_command_line_decides_whether_the_body_is_tuned(
     assert run_json(capsys, *command, "--tune", "frozen")["tuned"] is None
     code, _, err = run(capsys, *command, "--tune", "full")
     assert code == 2
-    assert "FullConfig has no setting 'pairs_per_sentence'" in err
+    assert "EndToEndConfig has no setting 'pairs_per_sentence'" in err
 
 
 def test_settings_come_from_a_file_then_from_set(
@@ -198,7 +198,7 @@ def test_settings_come_from_a_file_then_from_set(
         (["--set", "head.n_qubits"], "write it as name=value"),
         (["--set", "seed=1", "--set", "seed.x=1"], "seed is a setting, not a table"),
         (["--set", "head.shots=0"], "shots=0"),
-        (["--tune", "full", "--set", "tune.warmup=0.1"], "FullConfig has no setting 'warmup'"),
+        (["--tune", "full", "--set", "tune.warmup=0.1"], "EndToEndConfig has no setting 'warmup'"),
         (["--set", "tune.epochs=1"], "method=None; it is one of contrastive, full"),
         (["--set", "head.n_qubits=2"], "connectivity=2 needs more than 2 qubits"),
         (["--set", "head.n_qubits=3"], "needs n_qubits="),

@@ -42,7 +42,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_too(
     def broken() -> Any:
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr("ketfit.cli.doctor.examine", broken)
+    monkeypatch.setattr("ketfit.cli.doctor.collect_diagnostics", broken)
     code, out, err = run(capsys, "doctor", "--json")
     assert (code, out) == (1, "")
     assert err == "error: RuntimeError: two lines; nobody foresaw this: report what ketfit --debug ... prints\n"
@@ -68,7 +68,7 @@ def test_name_that_no_file_can_have_is_an_error_of_the_file_system(
 def test_any_command_ends_with_130_after_ctrl_c(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
-    monkeypatch.setattr("ketfit.cli.doctor.examine", stop)
+    monkeypatch.setattr("ketfit.cli.doctor.collect_diagnostics", stop)
     monkeypatch.setattr("ketfit.persistence.model_files.find_model", stop)
     code, out, err = run(capsys, *command)
     assert (code, out) == (130, "")

@@ -70,12 +70,12 @@ def test_check(capsys: pytest.CaptureFixture[str], tmp_path: Path, backend: str)
 
 def test_check_finds_what_is_wrong(tmp_path: Path) -> None:
     from ketfit.hardware.testing.conformance import check_backend
-    from ketfit.hardware.testing.faulty_backend import Fake, Fault
+    from ketfit.hardware.testing.faulty_backend import Fault, FaultInjectingBackend
     from tests.hardware.runs import simulator
 
     faults = {"reversed": "bits come reversed", "wrong_shots": "were asked for", "missing": "results for 5"}
     for kind, told in faults.items():
-        backend = Fake(simulator(tmp_path / kind, 10), [Fault("result", kind, times=9)])
+        backend = FaultInjectingBackend(simulator(tmp_path / kind, 10), [Fault("result", kind, times=9)])
         failed = [finding.message for finding in check_backend(backend) if not finding.passed]
         assert any(told in message for message in failed), (kind, failed)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ketfit.cli.output import two_columns
+from ketfit.cli.output import key_value_table
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,6 @@ from ketfit.cli.output import two_columns
 )
 def test_values_are_shown_for_people(value: Any, shown: str) -> None:
     drawn = io.StringIO()
-    Console(file=drawn, width=100).print(two_columns({"name": value, "table": {"inner": value}}))
+    Console(file=drawn, width=100).print(key_value_table({"name": value, "table": {"inner": value}}))
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in drawn.getvalue().splitlines()[1:-1]]
     assert rows == [["name", shown], ["table.inner", shown]]

@@ -57,7 +57,7 @@ def test_warnings_of_others_stay_as_they_are(
     def warn() -> Any:
         warnings.warn("something else", UserWarning, stacklevel=1)
 
-    monkeypatch.setattr("ketfit.cli.doctor.examine", warn)
+    monkeypatch.setattr("ketfit.cli.doctor.collect_diagnostics", warn)
     with pytest.warns(UserWarning, match="something else"):
         _, _, err = run(capsys, "doctor")
     assert "warning: something else" not in err

@@ -14,11 +14,11 @@ from ketfit.data.labelled import LabelledTexts
 from ketfit.data.splits import split_groups
 from ketfit.errors import ConfigError, DataError, InputError
 from ketfit.estimators.classical import LogisticRegressionHead, MLPHead, ProjectedLogisticRegressionHead, SVCHead
-from ketfit.estimators.end_to_end import tune_fully
+from ketfit.estimators.end_to_end import tune_end_to_end
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.estimators.text import TextClassifier
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.model.tuning import ContrastiveConfig, FullConfig, TuneConfig
+from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, TuneConfig
 
 TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", "not good", "the dull film"]
 LABELS = ["yes"] * 4 + ["no"] * 4
@@ -28,7 +28,7 @@ JUNK = ["not dull", "bad bad bad", "not", "GOOD  film", " ", None]
 JUNK_LABELS = ["yes", "no", "junk", "no", "yes", None]
 HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1)
 SHORT = TrainConfig(epochs=4, learning_rate=0.1)
-FULL = FullConfig(epochs=2, batch_size=4, learning_rate=1e-3)
+FULL = EndToEndConfig(epochs=2, batch_size=4, learning_rate=1e-3)
 CONTRASTIVE = ContrastiveConfig(pairs_per_sentence=1, batch_size=4)
 
 TUNES = pytest.mark.parametrize("tune", [None, CONTRASTIVE, FULL], ids=["frozen", "contrastive", "full"])
@@ -322,8 +322,8 @@ def test_end_to_end_rows_of_weight_zero_may_have_labels_that_the_head_does_not_k
     tiny_body: Body, fresh_cache: Path
 ) -> None:
     head = MLPHead(hidden=0, train=SHORT).fit(tiny_body.encode(TEXTS), LABELS)
-    some = tune_fully(tiny_body, head, TEXTS, LABELS, FULL, validation=HELD)
-    more = tune_fully(
+    some = tune_end_to_end(tiny_body, head, TEXTS, LABELS, FULL, validation=HELD)
+    more = tune_end_to_end(
         tiny_body,
         head,
         [*TEXTS, "fine"],
@@ -344,5 +344,5 @@ def test_end_to_end_tuning_of_a_loaded_head_knows_its_class_weights(
         head = QuantumHeadClassifier(HEAD, SHORT, class_weight=weight).fit(tiny_body.encode(TEXTS), LABELS)
         head.save_pretrained(tmp_path / "model")
         loaded = QuantumHeadClassifier.from_pretrained(tmp_path / "model")
-        one, other = (tune_fully(tiny_body, each, TEXTS, LABELS, FULL)[1] for each in (head, loaded))
+        one, other = (tune_end_to_end(tiny_body, each, TEXTS, LABELS, FULL)[1] for each in (head, loaded))
         assert one.history_ == other.history_

@@ -26,13 +26,13 @@ from ketfit.data.sequences import as_groups, as_labels, as_list, as_weights, che
 from ketfit.data.splits import Split, duplicate_groups, few_shot_split, holdout_split
 from ketfit.errors import ConfigError, DataError, InputError
 from ketfit.estimators.classical import LogisticRegressionHead, MLPHead, ProjectedLogisticRegressionHead, SVCHead
-from ketfit.estimators.end_to_end import tune_fully
+from ketfit.estimators.end_to_end import tune_end_to_end
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.estimators.text import TextClassifier
-from ketfit.evaluation.compare import compare_heads, measure_head, repeated_accuracy
+from ketfit.evaluation.compare import compare_heads, evaluate_head, repeated_accuracy
 from ketfit.evaluation.metrics import calibration
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.model.tuning import ContrastiveConfig, FullConfig
+from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig
 
 # Labels that pair with the wrong sentences as soon as an index decides.
 TEXTS = ["good film", "dull", "fine film", "bad film", "the good", "not good", "good fine", "the dull film"]
@@ -42,7 +42,7 @@ GROUPS = [0, 1, 2, 3, 4, 5, 0, 1]
 HELD = (["a fine film", "the bad film", "a good film"], ["yes", "no", "yes"], [1.0, 3.0, 2.0])
 HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1)
 SHORT = TrainConfig(epochs=3, learning_rate=0.1)
-FULL = FullConfig(epochs=1, batch_size=4, learning_rate=1e-3)
+FULL = EndToEndConfig(epochs=1, batch_size=4, learning_rate=1e-3)
 CONTRASTIVE = ContrastiveConfig(pairs_per_sentence=1, batch_size=4)
 
 
@@ -356,7 +356,7 @@ class TestEveryKind:
         ]
         assert results[0] == results[1]
         head = QuantumHeadClassifier(HEAD, SHORT).fit(x, LABELS)
-        assert measure_head(head, x, KINDS[kind](LABELS), 1) == measure_head(head, x, np.array(LABELS), 1)
+        assert evaluate_head(head, x, KINDS[kind](LABELS), 1) == evaluate_head(head, x, np.array(LABELS), 1)
 
 
 @pytest.mark.parametrize("kind", ["Series with a shuffled index", "column of datasets", "Arrow array", "object array"])
@@ -366,7 +366,7 @@ def test_tuning_any_kind_gives_the_same_body(kind: str, tiny_body: Body, fresh_c
     assert bodies[0].folder == bodies[1].folder
     head = MLPHead(hidden=0, train=SHORT).fit(tiny_body.encode(TEXTS), LABELS)
     made = [
-        tune_fully(
+        tune_end_to_end(
             tiny_body,
             head,
             column(TEXTS),

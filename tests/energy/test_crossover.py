@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from ketfit.circuit.ansatz import reuploading_circuit
-from ketfit.energy.crossover import FOLLOW_UP, PAPER, Comparison
+from ketfit.energy.crossover import FOLLOW_UP, PAPER, CrossoverModel
 from ketfit.energy.meters import RaplMeter
 from ketfit.energy.profiles import ProcessorProfile, QpuProfile, StatevectorProfile, load_profile
 from ketfit.energy.qpu import native_gates, qpu_cost
@@ -17,9 +17,9 @@ from tests.cli.test_cli import run, run_json
 
 
 @pytest.fixture(scope="module")
-def comparison() -> Comparison:
+def comparison() -> CrossoverModel:
     qpu, program = load_profile("ionq-forte", QpuProfile), load_profile("statevector", StatevectorProfile)
-    return Comparison(HeadConfig.paper(), qpu, program)
+    return CrossoverModel(HeadConfig.paper(), qpu, program)
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +53,12 @@ def test_the_papers_46_under_its_likely_constants(comparison, a100):
         gates_per_sweep=high.updated(value=1e6, high=1e6), flops_per_rotation=rotation.updated(value=14)
     )
     all_of_it = a100.updated(tflops_share=a100.tflops_share.updated(value=1, high=1))
-    found = Comparison(comparison.head, strong, fused).crossover(all_of_it)
+    found = CrossoverModel(comparison.head, strong, fused).crossover(all_of_it)
     assert abs(found.qubits - PAPER) <= 1
 
 
 def test_both_grow_with_the_gates_so_that_layers_hardly_move_it(comparison, a100):
-    deep = Comparison(HeadConfig.paper(main_layers=16), comparison.qpu, comparison.program)
+    deep = CrossoverModel(HeadConfig.paper(main_layers=16), comparison.qpu, comparison.program)
     assert abs(deep.crossover(a100).qubits - comparison.crossover(a100).qubits) <= 1
 
 
@@ -79,7 +79,7 @@ def test_rows_stop_where_a_state_cannot_be_held(comparison):
 
 
 def test_a_nearest_neighbour_ring_has_no_crossover_with_a_tensor_network(comparison, a100):
-    ring = Comparison(HeadConfig.paper(connectivity=1), comparison.qpu, comparison.program)
+    ring = CrossoverModel(HeadConfig.paper(connectivity=1), comparison.qpu, comparison.program)
     widths = [20, 60]
     networks = list(ring.network_rows(a100, widths))
     quantum = list(ring.rows([], widths))
@@ -93,7 +93,7 @@ def test_a_network_that_does_not_fit_gives_no_row(comparison, a100):
 
 def test_shots_out_of_order(comparison):
     with pytest.raises(InputError, match="taken, lowest, highest"):
-        Comparison(comparison.head, comparison.qpu, comparison.program, (10, 100, 1000))
+        CrossoverModel(comparison.head, comparison.qpu, comparison.program, (10, 100, 1000))
 
 
 def test_command(capsys, tmp_path):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ketfit.energy.meters import NvmlMeter, RaplMeter, read_while
-from ketfit.energy.quantities import Assumed, Measured, Modelled, Range
-from ketfit.errors import InputError, MeterError, MissingExtraError
+from ketfit.energy.quantities import Assumed, Measured, Modelled, UncertainValue
+from ketfit.errors import EnergyMeterError, InputError, MissingExtraError
 
 
 @pytest.fixture
@@ -61,26 +61,26 @@ def test_a_reading_counts_runs(powercap):
 
 
 def test_a_counter_that_stands_still_is_an_error(powercap):
-    with pytest.raises(MeterError, match="did not move"):
+    with pytest.raises(EnergyMeterError, match="did not move"):
         read_while(RaplMeter.find(powercap), lambda: None, seconds=0)
 
 
 @pytest.mark.parametrize("content", ["", "many", "-5"])
 def test_a_counter_that_holds_no_number_is_an_error(powercap, content):
     set_counter(powercap, 1, content)
-    with pytest.raises(MeterError, match="no number"):
+    with pytest.raises(EnergyMeterError, match="no number"):
         RaplMeter.find(powercap)
 
 
 def test_no_counters_are_an_error(tmp_path, powercap):
-    with pytest.raises(MeterError, match="not there"):
+    with pytest.raises(EnergyMeterError, match="not there"):
         RaplMeter.find(tmp_path / "none")
     (powercap / "intel-rapl:1" / "energy_uj").unlink()
-    with pytest.raises(MeterError, match="energy_uj cannot be read"):
+    with pytest.raises(EnergyMeterError, match="energy_uj cannot be read"):
         RaplMeter.find(powercap)
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(MeterError, match="no processor package"):
+    with pytest.raises(EnergyMeterError, match="no processor package"):
         RaplMeter.find(empty)
 
 
@@ -106,12 +106,12 @@ def fake_nvml(energies):
 def test_a_gpu_counts_millijoules(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([0, 1000, 3500]))
     reading = read_while(NvmlMeter.find(), lambda: None, seconds=0)
-    assert reading.energy == Measured(Range(2.5, 2.5, 2.5))
+    assert reading.energy == Measured(UncertainValue(2.5, 2.5, 2.5))
 
 
 def test_a_gpu_without_the_counter_or_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([None]))
-    with pytest.raises(MeterError, match="Some GPU.*Not Supported"):
+    with pytest.raises(EnergyMeterError, match="Some GPU.*Not Supported"):
         NvmlMeter.find()
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with pytest.raises(MissingExtraError, match=r"ketfit\[energy\]"):
@@ -124,9 +124,9 @@ KINDS = (Measured, Modelled, Assumed)
 @pytest.mark.parametrize("one", KINDS)
 @pytest.mark.parametrize("other", KINDS)
 def test_kinds_do_not_add_up(one, other):
-    left, right = one(Range(2, 1, 3)), other(Range(20, 10, 30))
+    left, right = one(UncertainValue(2, 1, 3)), other(UncertainValue(20, 10, 30))
     if one is other:
-        assert left + right == one(Range(22, 11, 33))
+        assert left + right == one(UncertainValue(22, 11, 33))
     else:
         with pytest.raises(TypeError, match="unsupported operand"):
             left + right
@@ -134,4 +134,4 @@ def test_kinds_do_not_add_up(one, other):
 
 def test_a_range_is_in_order():
     with pytest.raises(InputError, match="from low over value to high"):
-        Range(1, 2, 3)
+        UncertainValue(1, 2, 3)

@@ -23,7 +23,7 @@ from ketfit.energy.profiles import (
     read_profile,
 )
 from ketfit.energy.qpu import NativeGates, native_gates, qpu_cost
-from ketfit.energy.quantities import Range
+from ketfit.energy.quantities import UncertainValue
 from ketfit.energy.simulation import contraction_cost, statevector_cost
 from ketfit.errors import ConfigError, InputError
 from ketfit.hardware.backends.base import GateCounts
@@ -48,7 +48,7 @@ FIGURES = [
 ]
 
 
-def computed(profile: Config) -> list[Range]:
+def computed(profile: Config) -> list[UncertainValue]:
     """All that is worked out from a profile."""
     if isinstance(profile, QpuProfile):
         cost = qpu_cost(native_gates(CIRCUIT, profile.entangler), 10, 10**12, profile)
@@ -146,4 +146,4 @@ def test_more_shots_than_a_number_holds_are_refused() -> None:
 @pytest.mark.parametrize("ends", [(math.inf, 0.0, math.inf), (0.0, -math.inf, 0.0), (math.nan, 0.0, 1.0)])
 def test_range_is_finite(ends: tuple[float, float, float]) -> None:
     with pytest.raises(InputError, match="all finite"):
-        Range(*ends)
+        UncertainValue(*ends)

@@ -3,15 +3,22 @@ from __future__ import annotations
 import pytest
 
 from ketfit.circuit.ansatz import reuploading_circuit
-from ketfit.energy.profiles import Figure, ProcessorProfile, QpuProfile, StatevectorProfile, load_profile, profile_names
+from ketfit.energy.profiles import (
+    ProcessorProfile,
+    QpuProfile,
+    SourcedValue,
+    StatevectorProfile,
+    load_profile,
+    profile_names,
+)
 from ketfit.energy.simulation import contraction_cost, statevector_cost
 from ketfit.errors import ConfigError, InputError
 
 PROCESSORS = [*profile_names("gpu"), *profile_names("cpu")]
 
 
-def published(value: float) -> Figure:
-    return Figure(value=value, basis="published", source="a test", year=2026)
+def published(value: float) -> SourcedValue:
+    return SourcedValue(value=value, basis="published", source="a test", year=2026)
 
 
 @pytest.fixture
@@ -70,7 +77,7 @@ def test_ends_are_the_lowest_and_highest_of_all_corners(name):
     whole = statevector_cost(circuit, processor, program).energy.joules
     for owner in (processor, program):
         for field, figure in owner:
-            if isinstance(figure, Figure):
+            if isinstance(figure, SourcedValue):
                 for end in (figure.range.low, figure.range.high):
                     moved = owner.updated(**{field: figure.updated(value=end)})
                     pair = (moved, program) if owner is processor else (processor, moved)
@@ -92,7 +99,7 @@ def test_every_number_of_every_profile_has_a_source_and_an_assumed_one_a_range()
     assert len(profile_names()) == 8
     for kind, cls in wanted.items():
         for name in profile_names(kind):
-            figures = [figure for _, figure in load_profile(name, cls) if isinstance(figure, Figure)]
+            figures = [figure for _, figure in load_profile(name, cls) if isinstance(figure, SourcedValue)]
             assert len(figures) >= 3
             for figure in figures:
                 assert len(figure.source) > 10
@@ -106,9 +113,9 @@ def test_profiles_that_do_not_fit(tmp_path):
     with pytest.raises(ConfigError, match="cannot stand here"):
         load_profile("ionq-forte", ProcessorProfile)
     with pytest.raises(ConfigError, match="give low and high"):
-        Figure(value=1, basis="assumed", source="nobody", year=2026)
+        SourcedValue(value=1, basis="assumed", source="nobody", year=2026)
     with pytest.raises(ConfigError, match="not in order"):
-        Figure(value=1, low=2, high=3, basis="published", source="somebody", year=2026)
+        SourcedValue(value=1, low=2, high=3, basis="published", source="somebody", year=2026)
     path = tmp_path / "mine.toml"
     path.write_text('kind = "tpu"\n')
     with pytest.raises(ConfigError, match=r"mine.toml: kind='tpu'; known are qpu, gpu"):

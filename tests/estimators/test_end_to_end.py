@@ -18,11 +18,11 @@ from ketfit.errors import ConfigError, DataError, InsufficientMemoryError, Train
 from ketfit.estimators import end_to_end
 from ketfit.estimators.base import TorchHeadClassifier
 from ketfit.estimators.classical import MLPHead
-from ketfit.estimators.end_to_end import TunedModule, tune_fully
+from ketfit.estimators.end_to_end import TunedModule, tune_end_to_end
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
-from ketfit.model.tuning import FullConfig
+from ketfit.model.tuning import EndToEndConfig
 from ketfit.training import loop as train
 
 TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", "not good", "the dull film"]
@@ -30,7 +30,7 @@ LABELS = ["yes"] * 4 + ["no"] * 4
 HELD = (["a fine good film", "the dull bad film"], ["yes", "no"])
 SHAPE = HeadConfig(n_qubits=5, encoder_layers=2, connectivity=2, main_layers=1, reference_amplitude=1)
 SHORT = TrainConfig(epochs=2)
-QUICK = FullConfig(epochs=3, batch_size=4, learning_rate=1e-3, patience=None)
+QUICK = EndToEndConfig(epochs=3, batch_size=4, learning_rate=1e-3, patience=None)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def linear(tiny_body: Body) -> MLPHead:
     return MLPHead(hidden=0, train=SHORT).fit(tiny_body.encode(TEXTS), LABELS)
 
 
-def joined(body: Body, head: nn.Module, config: FullConfig = QUICK) -> tuple[TunedModule, Tensor]:
+def joined(body: Body, head: nn.Module, config: EndToEndConfig = QUICK) -> tuple[TunedModule, Tensor]:
     """A module of a fresh copy of the body, and the tokens of the sentences."""
     transformer = trainable_copy(body, config.last_layers)
     features = tokens_of(transformer, TEXTS)
@@ -127,7 +127,7 @@ class TestModule:
         assert torch.equal(torch.get_rng_state(), before)
 
     def test_parts_have_rates_of_their_own(self, tiny_body: Body) -> None:
-        config = FullConfig(learning_rate=1e-5, angle_learning_rate=1e-3, linear_learning_rate=1e-2)
+        config = EndToEndConfig(learning_rate=1e-5, angle_learning_rate=1e-3, linear_learning_rate=1e-2)
         head = QuantumHead(SHAPE.updated(train_angle_scale=True), 16, 2)
         module, _ = joined(tiny_body, head, config)
         parts = module.parts()
@@ -148,7 +148,7 @@ class TestTuning:
     ) -> None:
         head: TorchHeadClassifier = request.getfixturevalue(kind)
         before, body_before = state(head.module_), state(tiny_body.transformer)
-        body, fitted = tune_fully(tiny_body, head, TEXTS, LABELS, QUICK.updated(epochs=8), validation=HELD)
+        body, fitted = tune_end_to_end(tiny_body, head, TEXTS, LABELS, QUICK.updated(epochs=8), validation=HELD)
         assert not moved(before, head.module_)
         assert not moved(body_before, tiny_body.transformer)
         assert moved(before, fitted.module_) >= ({"encoder.weights", "weights", "linear.weight"} & before.keys())
@@ -163,7 +163,7 @@ class TestTuning:
         self, tiny_body: Body, quantum: QuantumHeadClassifier, fresh_cache: Path
     ) -> None:
         config = QUICK.updated(epochs=6, learning_rate=0.02, angle_learning_rate=0.1, schedule="constant")
-        body, fitted = tune_fully(tiny_body, quantum, TEXTS, LABELS, config, validation=HELD)
+        body, fitted = tune_end_to_end(tiny_body, quantum, TEXTS, LABELS, config, validation=HELD)
         losses = [row.validation_loss for row in fitted.history_]
         assert fitted.best_epoch_ == int(np.argmin(losses))  # type: ignore[arg-type]
         assert fitted.best_epoch_ < 5, "otherwise nothing was restored"
@@ -173,24 +173,24 @@ class TestTuning:
 
     def test_it_stops_early(self, tiny_body: Body, quantum: QuantumHeadClassifier, fresh_cache: Path) -> None:
         config = QUICK.updated(epochs=40, learning_rate=0.05, patience=2, schedule="constant")
-        _, fitted = tune_fully(tiny_body, quantum, TEXTS, LABELS, config, validation=HELD)
+        _, fitted = tune_end_to_end(tiny_body, quantum, TEXTS, LABELS, config, validation=HELD)
         assert len(fitted.history_) == fitted.best_epoch_ + 3 < 40
 
     def test_only_the_last_layers(self, tiny_body: Body, linear: MLPHead, fresh_cache: Path) -> None:
-        body, _ = tune_fully(tiny_body, linear, TEXTS, LABELS, QUICK.updated(last_layers=1))
+        body, _ = tune_end_to_end(tiny_body, linear, TEXTS, LABELS, QUICK.updated(last_layers=1))
         names = moved(state(tiny_body.transformer), body.transformer)
         assert names
         assert all(".layer.0." in name for name in names)
 
     def test_equal_seeds_give_equal_bodies(self, tiny_body: Body, linear: MLPHead, fresh_cache: Path) -> None:
         other = copy.copy(linear).set_params(seed=1)
-        bodies = [tune_fully(tiny_body, head, TEXTS, LABELS, QUICK)[0] for head in (linear, linear, other)]
+        bodies = [tune_end_to_end(tiny_body, head, TEXTS, LABELS, QUICK)[0] for head in (linear, linear, other)]
         assert bodies[0].fingerprint == bodies[1].fingerprint != bodies[2].fingerprint
 
     def test_sentences_without_weight_do_not_count(self, tiny_body: Body, linear: MLPHead, fresh_cache: Path) -> None:
         kept = [0, 1, 2, 4, 5, 6]
-        some = tune_fully(tiny_body, linear, [TEXTS[i] for i in kept], [LABELS[i] for i in kept], QUICK)[0]
-        weighted = tune_fully(tiny_body, linear, TEXTS, LABELS, QUICK, sample_weight=[1, 1, 1, 0, 1, 1, 1, 0])[0]
+        some = tune_end_to_end(tiny_body, linear, [TEXTS[i] for i in kept], [LABELS[i] for i in kept], QUICK)[0]
+        weighted = tune_end_to_end(tiny_body, linear, TEXTS, LABELS, QUICK, sample_weight=[1, 1, 1, 0, 1, 1, 1, 0])[0]
         assert weighted.fingerprint == some.fingerprint
 
     def test_batches_can_be_of_sentences_alike_in_length(
@@ -209,7 +209,7 @@ class TestTuning:
         for grouped in (True, False):
             widths.clear()
             config = QUICK.updated(group_by_length=grouped, batch_size=3, epochs=8)
-            tune_fully(tiny_body, linear, [*TEXTS[:6], "the film " * 4, "not a " * 6], LABELS, config)
+            tune_end_to_end(tiny_body, linear, [*TEXTS[:6], "the film " * 4, "not a " * 6], LABELS, config)
             epochs = [widths[start : start + 3] for start in range(0, len(widths), 3)]
             assert len({str(sorted(width for batch in epoch for width in batch)) for epoch in epochs}) == 1
             assert len({str(epoch) for epoch in epochs}) > 1, "in another order each time"
@@ -217,10 +217,10 @@ class TestTuning:
         assert spreads[0] < spreads[1]
 
     def test_bfloat16(self, tiny_body: Body, quantum: QuantumHeadClassifier, fresh_cache: Path) -> None:
-        body, fitted = tune_fully(tiny_body, quantum, TEXTS, LABELS, QUICK.updated(precision="bfloat16"))
+        body, fitted = tune_end_to_end(tiny_body, quantum, TEXTS, LABELS, QUICK.updated(precision="bfloat16"))
         assert {tensor.dtype for tensor in body.transformer.parameters()} == {torch.float32}
         assert fitted.module_.weights.dtype == torch.float32
-        exact, _ = tune_fully(tiny_body, quantum, TEXTS, LABELS, QUICK)
+        exact, _ = tune_end_to_end(tiny_body, quantum, TEXTS, LABELS, QUICK)
         assert exact.fingerprint != body.fingerprint
 
     @pytest.mark.parametrize("kind", ["quantum", "linear"])
@@ -234,8 +234,8 @@ class TestTuning:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         head: TorchHeadClassifier = request.getfixturevalue(kind)
-        whole = tune_fully(tiny_body, head, TEXTS, LABELS, QUICK, validation=HELD)
-        plain = train._Run.save
+        whole = tune_end_to_end(tiny_body, head, TEXTS, LABELS, QUICK, validation=HELD)
+        plain = train._TrainingRun.save
 
         def save(run: Any, path: Path) -> None:
             plain(run, path)
@@ -243,9 +243,9 @@ class TestTuning:
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(train._Run, "save", save)
-            tune_fully(tiny_body, head, TEXTS, LABELS, QUICK, validation=HELD, checkpoint=tmp_path / "c")
-        again = tune_fully(tiny_body, head, TEXTS, LABELS, QUICK, validation=HELD, checkpoint=tmp_path / "c")
+            patch.setattr(train._TrainingRun, "save", save)
+            tune_end_to_end(tiny_body, head, TEXTS, LABELS, QUICK, validation=HELD, checkpoint=tmp_path / "c")
+        again = tune_end_to_end(tiny_body, head, TEXTS, LABELS, QUICK, validation=HELD, checkpoint=tmp_path / "c")
         assert again[0].fingerprint == whole[0].fingerprint
         assert not moved(state(whole[1].module_), again[1].module_)
         assert again[1].history_ == whole[1].history_
@@ -256,24 +256,24 @@ class TestTuning:
         ):
             given = {"head": head, "texts": TEXTS, "config": QUICK, **change}
             with pytest.raises(TrainingError, match=rf"belongs to another run \(its {named} differ\)"):
-                tune_fully(tiny_body, labels=LABELS, validation=HELD, checkpoint=tmp_path / "c", **given)
+                tune_end_to_end(tiny_body, labels=LABELS, validation=HELD, checkpoint=tmp_path / "c", **given)
 
 
 class TestBadInput:
     def test_labels_that_the_head_does_not_know(self, tiny_body: Body, linear: MLPHead, fresh_cache: Path) -> None:
         with pytest.raises(DataError, match="the labels hold 'maybe', which the head was not fitted on"):
-            tune_fully(tiny_body, linear, TEXTS, [*LABELS[:-1], "maybe"], QUICK)
+            tune_end_to_end(tiny_body, linear, TEXTS, [*LABELS[:-1], "maybe"], QUICK)
         with pytest.raises(DataError, match="'maybe'"):
-            tune_fully(tiny_body, linear, TEXTS, LABELS, QUICK, validation=(["good"], ["maybe"]))
+            tune_end_to_end(tiny_body, linear, TEXTS, LABELS, QUICK, validation=(["good"], ["maybe"]))
 
     def test_more_layers_than_there_are(self, tiny_body: Body, linear: MLPHead) -> None:
         with pytest.raises(ConfigError, match="last_layers=3: .* has 1 layers"):
-            tune_fully(tiny_body, linear, TEXTS, LABELS, QUICK.updated(last_layers=3))
+            tune_end_to_end(tiny_body, linear, TEXTS, LABELS, QUICK.updated(last_layers=3))
 
     def test_a_head_of_another_width(self, tiny_body: Body, fresh_cache: Path) -> None:
         narrow = QuantumHeadClassifier(SHAPE, SHORT).fit(tiny_body.encode(TEXTS)[:, :9], LABELS)
         with pytest.raises(ConfigError, match="takes embeddings of width 9; .* makes 16"):
-            tune_fully(tiny_body, narrow, TEXTS, LABELS, QUICK)
+            tune_end_to_end(tiny_body, narrow, TEXTS, LABELS, QUICK)
 
     def test_too_little_memory_is_said_before_the_start(
         self, tiny_body: Body, linear: MLPHead, monkeypatch: pytest.MonkeyPatch
@@ -282,4 +282,4 @@ class TestBadInput:
         monkeypatch.setattr("ketfit.memory.ALWAYS_AVAILABLE", 0)
         monkeypatch.setattr(end_to_end, "train", lambda *_, **__: pytest.fail("it started"))
         with pytest.raises(InsufficientMemoryError, match=r"tuning needs .* of copies of the weights"):
-            tune_fully(tiny_body, linear, TEXTS, LABELS, QUICK)
+            tune_end_to_end(tiny_body, linear, TEXTS, LABELS, QUICK)

@@ -173,14 +173,14 @@ def test_the_head_passes_its_settings_on(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_parameter_shift_counts_what_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     head = QuantumHead(HeadConfig(**SHAPE, shots=30, gradient="parameter_shift"), 8, 2)
     rows: list[int] = []
-    run = measurement.Device.distribution
+    run = measurement.MeasurementContext.distribution
 
     def counted(self: Any, *arguments: Any) -> torch.Tensor:
         result = run(self, *arguments)
         rows.append(len(result))
         return result
 
-    monkeypatch.setattr(measurement.Device, "distribution", counted)
+    monkeypatch.setattr(measurement.MeasurementContext, "distribution", counted)
     head(torch.from_numpy(X).float()).sum().backward()
     cost = head.step_cost(len(X))
     assert cost is not None

@@ -16,7 +16,7 @@ from ketfit.errors import ConfigError, DataError, InputError, TrainingError
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.estimators.text import TextClassifier
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.model.tuning import ContrastiveConfig, FullConfig, TuneConfig
+from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, TuneConfig
 from ketfit.persistence.model_files import RECORD
 from ketfit.storage.tensors import read_tensors, write_tensors
 
@@ -24,7 +24,7 @@ TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", 
 WORDS = ["positive"] * 4 + ["negative"] * 4
 HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1)
 CONTRASTIVE = ContrastiveConfig(pairs_per_sentence=1, batch_size=4)
-FULL = FullConfig(epochs=1, batch_size=4)
+FULL = EndToEndConfig(epochs=1, batch_size=4)
 
 
 def test_a_model_in_bfloat16_embeds_in_bfloat16(tiny_body_folder: Path, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_what_validates_never_tunes(tune: TuneConfig, tiny_body_folder: Path, mo
     seen: list[list[str]] = []
     monkeypatch.setattr(contrastive, "tune_body", lambda body, texts, *_, **__: (seen.append(list(texts)), body)[1])
     monkeypatch.setattr(
-        text, "tune_fully", lambda body, head, texts, *_, **__: (seen.append(list(texts)), (body, head))[1]
+        text, "tune_end_to_end", lambda body, head, texts, *_, **__: (seen.append(list(texts)), (body, head))[1]
     )
     made = TextClassifier(str(tiny_body_folder), HEAD, TrainConfig(epochs=1), validation_fraction=0.25, tune=tune)
     made.fit([*TEXTS, *(f" {text.upper()} " for text in TEXTS)], WORDS * 2)
@@ -75,7 +75,7 @@ def test_what_cannot_be_is_said_before_anything_is_tuned(
     monkeypatch.setattr(contrastive, "tune_body", lambda *_, **__: pytest.fail("it tuned"))
     text = TextClassifier(str(tiny_body_folder), HEAD, tune=CONTRASTIVE)
     for settings, message in (
-        ({"tune": "contrastive"}, "tune='contrastive': pass a ContrastiveConfig, a FullConfig, or None"),
+        ({"tune": "contrastive"}, "tune='contrastive': pass a ContrastiveConfig, a EndToEndConfig, or None"),
         ({"head": HEAD.updated(n_qubits=3)}, "an embedding of width 16 needs n_qubits=4"),
         ({"head": "deep"}, "head='deep': pass a HeadConfig"),
     ):

@@ -17,7 +17,7 @@ from ketfit import HeadConfig, QuantumHeadClassifier, TextClassifier, TrainConfi
 from ketfit.bodies.body import Body
 from ketfit.data.tables import TextTable, output_format, text_table
 from ketfit.errors import DataError, KetFitError, StorageError
-from ketfit.evaluation.batch_predict import JOB, parts_folder, score_file
+from ketfit.evaluation.batch_predict import JOB, parts_folder, predict_file
 
 WORDS = ("film", "good", "bad", "fine", "dull", "not", "the")
 TEXTS = [f"{WORDS[i % 7]} {WORDS[i % 5]} film {i}" for i in range(53)]
@@ -78,7 +78,7 @@ def test_rows_keep_their_columns_and_get_the_predictions_of_the_classifier(
     classifier: TextClassifier, tmp_path: Path, source: str, target: str
 ) -> None:
     output = tmp_path / f"out{target}"
-    scored = score_file(classifier, write(tmp_path / f"in{source}"), output, block_rows=8)
+    scored = predict_file(classifier, write(tmp_path / f"in{source}"), output, block_rows=8)
     assert (scored.rows, scored.resumed) == (53, 0)
     rows = read(output)
     assert [row["text"] for row in rows] == TEXTS
@@ -107,7 +107,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bytes(
     random = fitted(tiny_body, shots=5)  # whose draws must not depend on where a run began
     table = write(tmp_path / f"in{suffix}")
     whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
-    score_file(random, table, whole, block_rows=8)
+    predict_file(random, table, whole, block_rows=8)
     calls = 0
     encode = Body.encode
 
@@ -122,13 +122,13 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bytes(
         patch.setattr(Body, "encode", failing)
         if stop_at < 7:
             with pytest.raises(Stopped):
-                score_file(random, table, cut, block_rows=8)
+                predict_file(random, table, cut, block_rows=8)
         else:  # all parts are there, and what fails is the joining
             patch.setattr("ketfit.evaluation.batch_predict.join_parts", lambda *_: failing(random.body_))
             with pytest.raises(Stopped):
-                score_file(random, table, cut, block_rows=8)
+                predict_file(random, table, cut, block_rows=8)
         assert not cut.exists()
-    assert score_file(random, table, cut, block_rows=8).resumed == min(8 * stop_at, 53)
+    assert predict_file(random, table, cut, block_rows=8).resumed == min(8 * stop_at, 53)
     assert cut.read_bytes() == whole.read_bytes()
 
 
@@ -139,7 +139,7 @@ def interrupted(classifier: TextClassifier, table: TextTable, output: Path, monk
             raise Stopped
 
         patch.setattr("ketfit.evaluation.batch_predict.join_parts", stop)
-        score_file(classifier, table, output, block_rows=8)
+        predict_file(classifier, table, output, block_rows=8)
 
 
 def test_another_model_or_input_does_not_go_on(
@@ -149,28 +149,28 @@ def test_another_model_or_input_does_not_go_on(
     table = write(tmp_path / "in.csv")
     interrupted(classifier, table, output, monkeypatch)
     with pytest.raises(DataError, match=r"another job: its model differ"):
-        score_file(fitted(tiny_body, shots=5), table, output, block_rows=8)
+        predict_file(fitted(tiny_body, shots=5), table, output, block_rows=8)
     with pytest.raises(DataError, match=r"its block_rows differ"):
-        score_file(classifier, table, output, block_rows=9)
+        predict_file(classifier, table, output, block_rows=9)
     other = write(tmp_path / "in.csv", [*TEXTS[:-1], "the bad film"])
     with pytest.raises(DataError, match=r"its input differ"):
-        score_file(classifier, other, output, block_rows=8)
+        predict_file(classifier, other, output, block_rows=8)
     (parts_folder(output) / JOB).write_text("{")
     with pytest.raises(DataError, match="remove .* to start again"):
-        score_file(classifier, table, output, block_rows=8)
+        predict_file(classifier, table, output, block_rows=8)
 
 
 def test_an_output_that_is_there_stays(classifier: TextClassifier, tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
     output.write_text("mine")
     with pytest.raises(StorageError, match="is there already"):
-        score_file(classifier, write(tmp_path / "in.csv"), output)
+        predict_file(classifier, write(tmp_path / "in.csv"), output)
     assert output.read_text() == "mine"
     other = tmp_path / "other.csv"
     parts_folder(other).mkdir()
     (parts_folder(other) / "thesis.tex").write_text("mine")
     with pytest.raises(StorageError, match=r"holds 'thesis\.tex'"):
-        score_file(classifier, text_table(tmp_path / "in.csv"), other)
+        predict_file(classifier, text_table(tmp_path / "in.csv"), other)
 
 
 def test_one_process_at_a_time(classifier: TextClassifier, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_one_process_at_a_time(classifier: TextClassifier, tmp_path: Path) -> No
     output = tmp_path / "out.csv"
     parts_folder(output).mkdir()
     with FileLock(parts_folder(output) / ".lock"), pytest.raises(StorageError, match="another process"):
-        score_file(classifier, write(tmp_path / "in.csv"), output)
+        predict_file(classifier, write(tmp_path / "in.csv"), output)
 
 
 def test_an_input_that_changes_meanwhile_is_refused(
@@ -195,7 +195,7 @@ def test_an_input_that_changes_meanwhile_is_refused(
 
     monkeypatch.setattr(Body, "encode", changing)
     with pytest.raises(KetFitError, match="changed while it was read"):
-        score_file(classifier, table, output)
+        predict_file(classifier, table, output)
     assert not output.exists()
 
 
@@ -218,7 +218,7 @@ def test_a_bad_row_is_told_before_anything_is_predicted(
     for name, (content, message) in faults.items():
         (tmp_path / name).write_text(content)
         with pytest.raises(DataError, match=message):
-            score_file(classifier, text_table(tmp_path / name), tmp_path / f"out{Path(name).suffix}")
+            predict_file(classifier, text_table(tmp_path / name), tmp_path / f"out{Path(name).suffix}")
         assert not (tmp_path / f"out{Path(name).suffix}").exists()
     with pytest.raises(DataError, match="no such file"):
         text_table(tmp_path / "missing.csv")
@@ -227,8 +227,8 @@ def test_a_bad_row_is_told_before_anything_is_predicted(
 def test_a_line_break_does_not_fit_into_tsv(classifier: TextClassifier, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text('text\n"two\nlines"\n')
     with pytest.raises(DataError, match="TSV cannot hold"):
-        score_file(classifier, text_table(tmp_path / "in.csv"), tmp_path / "out.tsv")
-    score_file(classifier, text_table(tmp_path / "in.csv"), tmp_path / "out.csv")
+        predict_file(classifier, text_table(tmp_path / "in.csv"), tmp_path / "out.tsv")
+    predict_file(classifier, text_table(tmp_path / "in.csv"), tmp_path / "out.csv")
     assert read(tmp_path / "out.csv")[0]["text"] == "two\nlines"
 
 
@@ -242,7 +242,7 @@ def test_cut_sentences_are_told_once(classifier: TextClassifier, tmp_path: Path)
     table = write(tmp_path / "in.csv", ["good " * 400 + str(number) for number in range(20)])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        score_file(classifier, table, tmp_path / "out.csv", block_rows=4)
+        predict_file(classifier, table, tmp_path / "out.csv", block_rows=4)
     told = [str(warning.message) for warning in caught if "does not count" in str(warning.message)]
     assert len(told) == 1
     assert "further on" in told[0]

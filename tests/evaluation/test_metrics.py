@@ -14,9 +14,9 @@ from sklearn.metrics import brier_score_loss, classification_report, log_loss
 
 from ketfit.errors import ConfigError, DataWarning
 from ketfit.estimators.quantum import QuantumHeadClassifier
-from ketfit.evaluation.metrics import calibration, report
+from ketfit.evaluation.metrics import calibration, evaluate_predictions
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.training.calibration import fit_temperature, sample_counts
+from ketfit.training.calibration import effective_counts, fit_temperature
 
 CLASSES = np.array(["bad", "fine", "good"])
 
@@ -31,7 +31,7 @@ def predictions(n: int = 300, seed: int = 0, scale: float = 2.0) -> tuple[np.nda
 
 def test_the_classes_are_those_of_scikit_learn() -> None:
     _, codes, rows = predictions()
-    made = report([rows], CLASSES[codes], CLASSES)
+    made = evaluate_predictions([rows], CLASSES[codes], CLASSES)
     expected = classification_report(CLASSES[codes], CLASSES[rows.argmax(axis=1)], output_dict=True)
     for scores in made.classes:
         theirs = expected[str(scores.label)]
@@ -48,8 +48,8 @@ def test_the_classes_are_those_of_scikit_learn() -> None:
 def test_draws_are_averaged() -> None:
     _, codes, rows = predictions()
     flipped = rows[:, ::-1]
-    both = report([rows, flipped], CLASSES[codes], CLASSES)
-    single = [report([draw], CLASSES[codes], CLASSES) for draw in (rows, flipped)]
+    both = evaluate_predictions([rows, flipped], CLASSES[codes], CLASSES)
+    single = [evaluate_predictions([draw], CLASSES[codes], CLASSES) for draw in (rows, flipped)]
     np.testing.assert_allclose(both.confusion, np.mean([one.confusion for one in single], axis=0))
     assert [scores.support for scores in both.classes] == [scores.support for scores in single[0].classes]
     assert both.calibration.brier == pytest.approx(np.mean([one.calibration.brier for one in single]))
@@ -57,7 +57,7 @@ def test_draws_are_averaged() -> None:
 
 def test_what_cannot_be_shared_is_none() -> None:
     rows = np.array([[0.8, 0.2, 0.0], [0.7, 0.3, 0.0]])
-    bad, fine, good = report([rows], np.array(["bad", "fine"]), CLASSES).classes
+    bad, fine, good = evaluate_predictions([rows], np.array(["bad", "fine"]), CLASSES).classes
     assert (bad.precision, bad.recall, bad.support) == (0.5, 1.0, 1)
     assert (fine.precision, fine.recall, fine.f1, fine.support) == (None, 0.0, 0.0, 1)
     assert (good.precision, good.recall, good.f1, good.support) == (None, None, None, 0)
@@ -183,8 +183,8 @@ class TestNoMinimumInside:
 def test_the_unit_of_weights_does_not_count() -> None:
     weight = torch.tensor([1.0, 2.0, 3.0])
     for scale in (1e-3, 1.0, 1e3):
-        assert sample_counts(scale * weight).sum() == pytest.approx(36 / 14)
-    assert sample_counts(torch.full((7,), 0.3)).tolist() == pytest.approx([1.0] * 7)
+        assert effective_counts(scale * weight).sum() == pytest.approx(36 / 14)
+    assert effective_counts(torch.full((7,), 0.3)).tolist() == pytest.approx([1.0] * 7)
 
 
 class TestHead:

@@ -18,7 +18,7 @@ from ray.cluster_utils import Cluster
 from ketfit.study.executors import RayExecutor
 from ketfit.study.runner import run_study
 from ketfit.study.spec import StudyPlan
-from ketfit.study.store import read_rows
+from ketfit.study.store import read_results
 
 
 def main() -> None:
@@ -29,10 +29,10 @@ def main() -> None:
     killed: list[int] = []
 
     def kill() -> None:
-        while len(read_rows(folder)) < 2:
+        while len(read_results(folder)) < 2:
             time.sleep(0.02)
         cluster.remove_node(doomed, allow_graceful=False)
-        killed.append(len(read_rows(folder)))
+        killed.append(len(read_results(folder)))
 
     killer = threading.Thread(target=kill)
     killer.start()

@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip("qiskit_ibm_runtime")
 
-from ketfit.errors import UnresolvedIntentError
+from ketfit.errors import SubmissionStateUnknownError
 from ketfit.hardware.backends.ibm import IBMBackend
 from ketfit.hardware.runs.run import run_status, submit_run
 from tests.faults.test_ionq_kills import HASTY, STARTED, View, check_nothing_lost, finish, planned, run_killed
@@ -39,7 +39,7 @@ def ibm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def machine() -> IBMBackend:
     """Takes four circuits a job, and its list of jobs is up to date."""
     backend = IBMBackend("ibm_manila", max_circuits=4)
-    backend._description = replace(backend.describe(), settles_after_s=0.0)
+    backend._description = replace(backend.describe(), listing_delay_s=0.0)
     return backend
 
 
@@ -63,7 +63,7 @@ def test_an_answer_that_never_came_is_found_and_not_bought_again(tmp_path: Path,
     folder = tmp_path / "run"
     made = planned(folder, machine)
     ibm.set_faults(Fault("late status", "POST", "/jobs$", status=504))
-    with pytest.raises(UnresolvedIntentError, match="504"):
+    with pytest.raises(SubmissionStateUnknownError, match="504"):
         submit_run(folder, machine(), patience=HASTY)
     assert run_status(folder).unresolved == 1
     finish(folder, machine)

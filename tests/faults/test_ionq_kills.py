@@ -19,21 +19,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ketfit.errors import UnresolvedIntentError
+from ketfit.errors import SubmissionStateUnknownError
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.hardware.backends.base import Backend
 from ketfit.hardware.backends.ionq import IonQBackend
-from ketfit.hardware.backends.retry import Patience
+from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.runs.canary import canary
-from ketfit.hardware.runs.ledger import read_account
-from ketfit.hardware.runs.plan import Planned, plan_run, read_plan, write_plan
+from ketfit.hardware.runs.ledger import read_ledger_state
+from ketfit.hardware.runs.plan import PreparedRun, plan_run, read_plan, write_plan
 from ketfit.hardware.runs.run import fetch_run, run_status, submit_run
 from ketfit.hardware.runs.session import result_key
 from ketfit.model.config import HeadConfig, TrainConfig
 from tests.hardware.ionq_server import KEY, Fault, Store, serving
 
 KILLS = int(os.environ.get("KETFIT_IONQ_KILLS", "4"))
-HASTY = Patience(deadline_s=20, first_s=0.02, longest_s=0.1)
+HASTY = RetryPolicy(deadline_s=20, first_s=0.02, longest_s=0.1)
 STARTED = 1  # looks at a job until it is done, beyond the first
 
 
@@ -52,16 +52,16 @@ def classifier() -> QuantumHeadClassifier:
     return QuantumHeadClassifier(head, TrainConfig(epochs=5)).fit(x, np.where(x[:, 0] > 0, "good", "bad"))
 
 
-def machine(settles_after_s: float = 0.0) -> IonQBackend:
+def machine(listing_delay_s: float = 0.0) -> IonQBackend:
     """A QPU that takes four circuits a job, and whose list of jobs is as fresh as it says."""
     backend = IonQBackend("qpu.forte-1")
     told = backend.describe()
     limits = replace(told.limits, circuits=4)
-    backend._description = replace(told, limits=limits, settles_after_s=settles_after_s)
+    backend._description = replace(told, limits=limits, listing_delay_s=listing_delay_s)
     return backend
 
 
-def planned(folder: Path, make: Callable[[], Backend] = machine) -> Planned:
+def planned(folder: Path, make: Callable[[], Backend] = machine) -> PreparedRun:
     """Six sentences, in two jobs."""
     sentences = np.random.default_rng(0).normal(size=(6, 6))
     made = plan_run(classifier(), sentences, make(), name=make().describe().name, shots=200)
@@ -115,11 +115,11 @@ def count_steps(at: Callable[[int], Any]) -> Counter[str]:
     return steps
 
 
-def check_nothing_lost(folder: Path, made: Planned, store: Store) -> None:
+def check_nothing_lost(folder: Path, made: PreparedRun, store: Store) -> None:
     """Of each circuit there is one paid job, the ledger knows it, and its counts are there."""
     accepted = [entry for entry in store.requests("POST") if entry["accepted"]]
     assert max(Counter(entry["name"] for entry in accepted).values()) == 1, "a batch was submitted twice"
-    account = read_account(folder)
+    account = read_ledger_state(folder)
     jobs = {batch.job: batch for batch in account.batches if batch.job is not None}
     assert set(jobs) == {job["id"] for job in store.jobs()}, "IonQ has jobs that are unknown here"
     bought = Counter(key for batch in jobs.values() for key in batch.keys)
@@ -171,7 +171,7 @@ def test_an_answer_that_never_came_is_found_and_not_bought_again(tmp_path: Path,
     folder = tmp_path / "run"
     made = planned(folder)
     ionq.set_faults(Fault("late status", "POST", status=504))
-    with pytest.raises(UnresolvedIntentError, match="504"):
+    with pytest.raises(SubmissionStateUnknownError, match="504"):
         submit_run(folder, machine(), patience=HASTY)
     assert run_status(folder).unresolved == 1
     finish(folder)
@@ -184,8 +184,8 @@ def test_nothing_is_sent_while_the_list_of_jobs_may_lag(tmp_path: Path, ionq: St
     made = planned(folder)
     ionq.set_faults(Fault("drop", "POST"))
     for _ in range(3):  # the second and third ask for the list, and send nothing
-        with pytest.raises(UnresolvedIntentError):
-            submit_run(folder, machine(settles_after_s=60), patience=HASTY)
+        with pytest.raises(SubmissionStateUnknownError):
+            submit_run(folder, machine(listing_delay_s=60), patience=HASTY)
     assert len(ionq.requests("POST")) == 1
     finish(folder)
     check_nothing_lost(folder, made, ionq)

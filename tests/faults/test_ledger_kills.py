@@ -24,8 +24,8 @@ import pytest
 from ketfit.errors import KetFitError
 from ketfit.hardware.backends.base import BoundCircuit, Counts
 from ketfit.hardware.backends.local import Simulator
-from ketfit.hardware.runs.ledger import LEDGER, Ledger, read_account
-from ketfit.hardware.runs.plan import Planned
+from ketfit.hardware.runs.ledger import LEDGER, Ledger, read_ledger_state
+from ketfit.hardware.runs.plan import PreparedRun
 from ketfit.hardware.runs.run import fetch_run, submit_run
 from ketfit.hardware.runs.session import result_key
 from ketfit.storage import append_log as lines_module
@@ -120,7 +120,7 @@ def kill_at(folder: Path, step: str, time_of_it: int, chance: random.Random, wai
 
 def check_the_step(folder: Path, step: str) -> None:
     """The ledger and the provider are as they have to be at this step."""
-    account = read_account(folder)
+    account = read_ledger_state(folder)
     at_provider = {json.loads(path.read_text())["tag"] for path in (folder / "jobs").glob("job-*.json")}
     submitted = {batch.tag for batch in account.batches if batch.job is not None}
     unresolved = {batch.tag for batch in account.unresolved}
@@ -135,9 +135,9 @@ def check_the_step(folder: Path, step: str) -> None:
         assert account.waiting or step == "before intent"
 
 
-def check_nothing_lost(folder: Path, made: Planned) -> None:
+def check_nothing_lost(folder: Path, made: PreparedRun) -> None:
     """The provider's jobs are those of the ledger, each circuit is in one of them, and every count is kept."""
-    account = read_account(folder)
+    account = read_ledger_state(folder)
     provider = {path.stem: json.loads(path.read_text()) for path in (folder / "jobs").glob("job-*.json")}
     jobs = {batch.job: batch for batch in account.batches if batch.job is not None}
     assert set(provider) == set(jobs), "the provider has jobs that are unknown here"

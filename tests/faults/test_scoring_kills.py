@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from ketfit import HeadConfig, QuantumHeadClassifier, TextClassifier, TrainConfig
 from ketfit.bodies.body import load_body
-from ketfit.evaluation.batch_predict import parts_folder, score_file
+from ketfit.evaluation.batch_predict import parts_folder, predict_file
 from tests.evaluation.test_batch_predict import TEXTS, write
 
 KILLS = min(20, int(os.environ.get("KETFIT_KILLS", "1")))
@@ -45,8 +45,8 @@ def test_a_run_that_is_killed_goes_on(tiny_body_folder: Path, tmp_path: Path) ->
         made = len(list(parts_folder(cut).glob("*.part")))
         assert enough <= made < total
         assert not cut.exists()
-    assert score_file(classifier, table, cut, block_rows=ROWS).resumed == made * ROWS
-    score_file(classifier, table, whole, block_rows=ROWS)
+    assert predict_file(classifier, table, cut, block_rows=ROWS).resumed == made * ROWS
+    predict_file(classifier, table, whole, block_rows=ROWS)
     assert cut.read_bytes() == whole.read_bytes()
     assert parquet.read_metadata(cut).num_rows == len(TEXTS) * 40
 

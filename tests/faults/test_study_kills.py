@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from ketfit.study.store import ROWS, read_rows
+from ketfit.study.store import ROWS, read_results
 
 KILLS = int(os.environ.get("KETFIT_KILLS", "3"))
 PATIENCE = 120  # seconds for one run, which takes some ten
@@ -68,7 +68,7 @@ def finished(study: Path, output: str) -> list[dict[str, Any]]:
     """The rows in the order of their tasks, without times and hosts; none is there twice."""
     names = [json.loads(line)["task"] for line in (study / output / ROWS).read_text().splitlines()]
     assert len(set(names)) == len(names)
-    rows = read_rows(study / output)
+    rows = read_results(study / output)
     return [rows[name].updated(run={}).model_dump() for name in sorted(rows)]
 
 
@@ -138,7 +138,7 @@ def test_kills_at_random_instants_cost_nothing_but_time(
         there = chance.randrange(len(expected)) if kills % 4 else 0
         delay = chance.uniform(0, 0.2 if kills % 4 else first)
         kills += kill_once(study, output, there, delay, chance.choice(("driver", "driver", "worker")))
-        if kills == KILLS or chance.random() < 0.25 or len(read_rows(study / output)) == len(expected):
+        if kills == KILLS or chance.random() < 0.25 or len(read_results(study / output)) == len(expected):
             assert start(study, output).wait(PATIENCE) == 0, (study / f"{output}.log").read_text()
             assert finished(study, output) == expected
             number += 1

@@ -8,7 +8,7 @@ from scipy.stats import chi2
 
 from ketfit.circuit.ansatz import reuploading_circuit
 from ketfit.hardware.backends.base import BoundCircuit
-from ketfit.simulate.expectation import Device
+from ketfit.simulate.expectation import MeasurementContext
 
 
 def some_circuits(
@@ -39,5 +39,7 @@ def assert_as_simulated(circuits: list[BoundCircuit], counts: list[dict[str, int
 def joint(bound: BoundCircuit) -> np.ndarray:
     """The probability of each reading, from our own engine."""
     weights, inputs = (torch.tensor(row, dtype=torch.float64) for row in (bound.weights, bound.inputs))
-    found = Device(bound.measured, None, None, None).distribution(bound.circuit, weights, inputs[None], None, 1)
+    found = MeasurementContext(bound.measured, None, None, None).distribution(
+        bound.circuit, weights, inputs[None], None, 1
+    )
     return found[0].numpy()

@@ -11,13 +11,13 @@ import numpy as np
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.hardware.backends.base import Backend
 from ketfit.hardware.backends.local import Simulator
-from ketfit.hardware.backends.retry import Patience
-from ketfit.hardware.runs.plan import Planned, plan_run, write_plan
+from ketfit.hardware.backends.retry import RetryPolicy
+from ketfit.hardware.runs.plan import PreparedRun, plan_run, write_plan
 from ketfit.model.config import HeadConfig, TrainConfig
 
 SHOTS = 200
 SENTENCES = 12
-HASTY = Patience(deadline_s=0.2, first_s=0.001, longest_s=0.01)
+HASTY = RetryPolicy(deadline_s=0.2, first_s=0.001, longest_s=0.01)
 
 
 @lru_cache
@@ -38,7 +38,7 @@ def simulator(folder: Path, max_circuits: int = 4, **settings: Any) -> Simulator
     return Simulator(folder / "jobs", max_circuits=max_circuits, **settings)
 
 
-def planned(folder: Path, backend: Backend | None = None, **settings: Any) -> Planned:
+def planned(folder: Path, backend: Backend | None = None, **settings: Any) -> PreparedRun:
     """A plan, written."""
     labels = settings.pop("labels", None)
     made = plan_run(

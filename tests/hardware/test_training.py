@@ -12,10 +12,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from ketfit.errors import ConfigError, ConnectionLostError, CostLimitError, LedgerError, UnresolvedIntentError
+from ketfit.errors import ConfigError, ConnectionLostError, CostLimitError, LedgerError, SubmissionStateUnknownError
 from ketfit.hardware.runs.session import Session
-from ketfit.hardware.testing.faulty_backend import Fake, Fault
-from ketfit.hardware.training import HardwareTraining, Trained, _Trainer, count_circuits, train_on_hardware
+from ketfit.hardware.testing.faulty_backend import Fault, FaultInjectingBackend
+from ketfit.hardware.training import HardwareTraining, Trained, _HardwareTrainer, count_circuits, train_on_hardware
 from tests.hardware.runs import HASTY, classifier, embeddings, simulator
 
 LABELS = ["good", "bad"] * 6
@@ -29,7 +29,7 @@ def train(folder: Path, config: HardwareTraining, backend: object = None, **more
 def test_parameter_shift_is_the_gradient(tmp_path: Path) -> None:
     config = HardwareTraining(method="parameter_shift", batch_size=12, shots=2_000_000, train_linear=False)
     with Session(tmp_path, simulator(tmp_path, 1000), "gradient") as session:
-        trainer = _Trainer(classifier(), embeddings(), LABELS, session, config, 0, 5)
+        trainer = _HardwareTrainer(classifier(), embeddings(), LABELS, session, config, 0, 5)
         start = trainer.weights.detach().clone()
         trainer.step(0)
     found = trainer.weights.grad
@@ -60,8 +60,8 @@ def test_a_broken_training_goes_on_and_buys_nothing_twice(tmp_path: Path, method
     config = HardwareTraining(method=method, steps=4, batch_size=3, rotations=2)
     whole = train(tmp_path / "whole", config)
     folder = tmp_path / "broken"
-    backend = Fake(simulator(folder, 100), [Fault("submit", "connection_lost_after", skip=2)])
-    with pytest.raises(UnresolvedIntentError):
+    backend = FaultInjectingBackend(simulator(folder, 100), [Fault("submit", "connection_lost_after", skip=2)])
+    with pytest.raises(SubmissionStateUnknownError):
         train(folder, config, backend)
     jobs = list((folder / "jobs").glob("job-*.json"))
     assert len(jobs) == 3
@@ -71,7 +71,7 @@ def test_a_broken_training_goes_on_and_buys_nothing_twice(tmp_path: Path, method
     for one, other in zip(again.classifier.module_.parameters(), whole.classifier.module_.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
     assert whole.spent.circuits == count_circuits(config, classifier()) + 4, "a canary a job"
-    assert not issubclass(UnresolvedIntentError, ConnectionLostError)
+    assert not issubclass(SubmissionStateUnknownError, ConnectionLostError)
 
 
 def test_a_budget_ends_a_training_before_it_is_exceeded_and_can_be_raised(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_the_linear_layer_is_trained_for_a_circuit_a_sample(tmp_path: Path) -> N
     assert new == 12, "each sample once, and a canary a job"
     assert torch.equal(trained.classifier.module_.weights, before.weights)
     with Session(tmp_path, simulator(tmp_path, 100), "again") as session:
-        trainer = _Trainer(trained.classifier, embeddings(), LABELS, session, config, 0, 5)
+        trainer = _HardwareTrainer(trained.classifier, embeddings(), LABELS, session, config, 0, 5)
         reached = trainer.loss(trainer.z, trainer.codes)
         values = trainer._values_of(trainer.z).numpy()
     assert trained.spent.circuits == new + len(list((tmp_path / "jobs").glob("job-*.json")))

@@ -9,12 +9,12 @@ import pytest
 
 from ketfit.errors import ConfigError
 from ketfit.model.config import FitConfig
-from ketfit.model.tuning import ContrastiveConfig, FullConfig, read_tuning
+from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, read_tuning
 
 
 def test_the_method_chooses_the_settings() -> None:
     assert read_tuning({"method": "contrastive", "epochs": 2}) == ContrastiveConfig(epochs=2)
-    assert read_tuning({"method": "full", "angle_learning_rate": 0.5}) == FullConfig(angle_learning_rate=0.5)
+    assert read_tuning({"method": "full", "angle_learning_rate": 0.5}) == EndToEndConfig(angle_learning_rate=0.5)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_the_method_chooses_the_settings() -> None:
         ({}, r"method=None; it is one of contrastive, full"),
         ({"method": "magic"}, "method='magic'; it is one of contrastive, full"),
         ({"method": ["full"]}, "it is one of contrastive, full"),
-        ({"method": "full", "pairs_per_sentence": 3}, "FullConfig has no setting 'pairs_per_sentence'"),
+        ({"method": "full", "pairs_per_sentence": 3}, "EndToEndConfig has no setting 'pairs_per_sentence'"),
         ({"method": "contrastive", "angle_learning_rate": 3}, "ContrastiveConfig has no setting 'angle_learning_rate'"),
         ({"method": "contrastive", "batch_size": 1}, "batch_size=1"),
         ({"method": "contrastive", "warmup": 1.0}, "warmup=1.0"),
@@ -41,7 +41,7 @@ def test_a_table_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "fit.toml"
     path.write_text('dtype = "bfloat16"\n[tune]\nmethod = "full"\nlast_layers = 2\n')
     config = FitConfig.from_toml(path)
-    assert config.tune == FullConfig(last_layers=2)
+    assert config.tune == EndToEndConfig(last_layers=2)
     assert config.dtype == "bfloat16"
     assert FitConfig().tune is None
     path.write_text("[tune]\nepochs = 2\n")

@@ -14,7 +14,7 @@ from ketfit.errors import BodyError, StorageError
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.estimators.text import TextClassifier
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.model.tuning import ContrastiveConfig, FullConfig
+from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig
 from ketfit.persistence.model_files import BODY, CARD, RECORD, WEIGHTS, check_model_folder
 from tests.persistence.test_model_files import record_of, refused, sealed, write_record
 
@@ -23,7 +23,7 @@ TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", 
 WORDS = ["positive"] * 4 + ["negative"] * 4
 HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1)
 CONTRASTIVE = ContrastiveConfig(pairs_per_sentence=1, batch_size=4)
-FULL = FullConfig(epochs=1, batch_size=4)
+FULL = EndToEndConfig(epochs=1, batch_size=4)
 
 
 @pytest.fixture(scope="module", params=[CONTRASTIVE, FULL], ids=["contrastive", "full"])

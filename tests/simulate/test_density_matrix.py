@@ -13,9 +13,9 @@ from ketfit.circuit import Angle, Circuit, cx, reuploading_circuit, ry
 from ketfit.errors import InputError, InsufficientMemoryError
 from ketfit.simulate import NoiseConfig
 from ketfit.simulate import density_matrix as density
-from ketfit.simulate.density_matrix import _Density, make_plan, measure_density, pauli_coefficients
+from ketfit.simulate.density_matrix import _Density, density_matrix_expectation, make_plan, pauli_coefficients
 from ketfit.simulate.noise import Channel
-from ketfit.simulate.statevector import measure
+from ketfit.simulate.statevector import statevector_expectation
 from tests.circuits import random_circuit
 from tests.simulate.noisy import ALL, NOISES, matrix_of, run_aer, some_parities
 from tests.simulate.samples import BOTH, ISAS, NAMES, assert_close, assert_equal, outcome, some_tensors
@@ -58,10 +58,10 @@ def test_values_are_those_of_aer(n_qubits, noise):
         tensors = some_tensors(circuit, 1, given_initial=False, seed=n_qubits)
         weights, inputs, _ = by_numpy(tensors)
         expected, _ = run_aer(circuit, weights, inputs[0], None, noise, parities)
-        values = measure_density(circuit, parities, *tensors, 1, noise)
+        values = density_matrix_expectation(circuit, parities, *tensors, 1, noise)
         assert (values.dtype, values.shape) == (torch.float64, (1, len(parities)))
         np.testing.assert_allclose(values.detach()[0], expected, rtol=0, atol=1e-10)
-        silent = measure(circuit, tuple(range(n_qubits)), *tensors, 1)
+        silent = statevector_expectation(circuit, tuple(range(n_qubits)), *tensors, 1)
         assert not torch.allclose(values[:, :n_qubits], silent, atol=1e-3), "noise that does nothing hides an error"
 
 
@@ -111,8 +111,10 @@ def test_pauli_coefficients_are_those_of_the_pure_state(n_qubits):
 def test_no_noise_is_the_statevector(n_qubits, given_initial):
     circuit, qubits = some_circuit(n_qubits), tuple(range(n_qubits))[::-1]
     tensors = some_tensors(circuit, 3, given_initial=given_initial)
-    values = measure_density(circuit, [(qubit,) for qubit in qubits], *tensors, 3, NoiseConfig())
-    assert_close(outcome(values, tensors), outcome(measure(circuit, qubits, *tensors, 3), tensors), 1e-12)
+    values = density_matrix_expectation(circuit, [(qubit,) for qubit in qubits], *tensors, 3, NoiseConfig())
+    assert_close(
+        outcome(values, tensors), outcome(statevector_expectation(circuit, qubits, *tensors, 3), tensors), 1e-12
+    )
 
 
 @pytest.mark.parametrize("n_qubits", [1, 3, 7])
@@ -135,7 +137,7 @@ def test_a_lone_qubit_shrinks_and_relaxes_as_by_hand():
         (NoiseConfig(preparation=0.1), 0.8 * math.cos(2.5)),
         (NoiseConfig(t1_us=1, time_1q_us=2), 1 + math.exp(-2) * (math.cos(2.5) - 1)),
     ):
-        values = measure_density(circuit, [(0,), ()], weights, None, None, 1, noise)
+        values = density_matrix_expectation(circuit, [(0,), ()], weights, None, None, 1, noise)
         np.testing.assert_allclose(values, [[expected, 1]], rtol=0, atol=1e-15)
 
 
@@ -143,8 +145,8 @@ def test_a_lone_qubit_shrinks_and_relaxes_as_by_hand():
 def test_amplitudes_of_norm_r_give_r_squared_times_the_expectation(radius):
     circuit, parities = some_circuit(4), some_parities(4)
     weights, inputs, initial = some_tensors(circuit, 3)
-    values = measure_density(circuit, parities, weights, inputs, initial, 3, ALL)
-    scaled = measure_density(circuit, parities, weights, inputs, radius * initial, 3, ALL)
+    values = density_matrix_expectation(circuit, parities, weights, inputs, initial, 3, ALL)
+    scaled = density_matrix_expectation(circuit, parities, weights, inputs, radius * initial, 3, ALL)
     np.testing.assert_allclose(scaled.detach(), radius**2 * values.detach(), rtol=1e-12, atol=1e-15)
 
 
@@ -153,8 +155,8 @@ def test_amplitudes_of_norm_r_give_r_squared_times_the_expectation(radius):
 def test_a_circuit_of_no_gates_reads_what_was_prepared(n_qubits, given_initial):
     circuit, parities = Circuit(n_qubits, (), 2, 1), some_parities(n_qubits)
     tensors = some_tensors(circuit, 2, given_initial=given_initial)
-    results = outcome(measure_density(circuit, parities, *tensors, 2, ALL), tensors)
-    plain = outcome(measure_density(circuit, parities, *tensors, 2, NoiseConfig()), tensors)
+    results = outcome(density_matrix_expectation(circuit, parities, *tensors, 2, ALL), tensors)
+    plain = outcome(density_matrix_expectation(circuit, parities, *tensors, 2, NoiseConfig()), tensors)
     shrunk = torch.tensor([(1 - 2 * ALL.preparation) ** len(parity) for parity in parities], dtype=torch.float64)
     np.testing.assert_allclose(results[0], plain[0] * shrunk, rtol=0, atol=1e-15)
     assert not results[1].any()
@@ -169,10 +171,10 @@ def test_a_circuit_of_no_gates_reads_what_was_prepared(n_qubits, given_initial):
 def test_a_batch_is_a_loop(n_qubits, given_initial):
     circuit, parities = some_circuit(n_qubits), some_parities(n_qubits)
     weights, inputs, initial = tensors = some_tensors(circuit, 4, given_initial=given_initial)
-    together = outcome(measure_density(circuit, parities, *tensors, 4, ALL), tensors)
+    together = outcome(density_matrix_expectation(circuit, parities, *tensors, 4, ALL), tensors)
     rows = [slice(k, k + 1) for k in range(4)]
     pairs = [(inputs[row], None if initial is None else initial[row]) for row in rows]
-    one_by_one = [measure_density(circuit, parities, weights, x, psi, 1, ALL) for x, psi in pairs]
+    one_by_one = [density_matrix_expectation(circuit, parities, weights, x, psi, 1, ALL) for x, psi in pairs]
     assert_close(together, outcome(torch.cat(one_by_one), tensors), 1e-13)
 
 
@@ -183,9 +185,9 @@ def test_single_precision_loses_no_more_than_its_digits(n_qubits, given_initial)
     if n_qubits < 3:
         circuit = some_circuit(n_qubits)
     doubles, singles = (some_tensors(circuit, 2, dtype, given_initial) for dtype in (torch.float64, torch.float32))
-    values = measure_density(circuit, parities, *singles, 2, ALL)
+    values = density_matrix_expectation(circuit, parities, *singles, 2, ALL)
     assert values.dtype == torch.float32
-    expected = outcome(measure_density(circuit, parities, *doubles, 2, ALL), doubles)
+    expected = outcome(density_matrix_expectation(circuit, parities, *doubles, 2, ALL), doubles)
     assert_close(outcome(values, singles), expected, 1e-5)
 
 
@@ -209,7 +211,7 @@ def test_results_are_equal_bit_for_bit_for_any_number_of_threads(n_qubits, batch
 
     def run(threads: int) -> list[Tensor]:
         set_threads(threads)
-        return outcome(measure_density(circuit, parities, *tensors, batch, ALL), tensors)
+        return outcome(density_matrix_expectation(circuit, parities, *tensors, batch, ALL), tensors)
 
     first = run(1)
     assert all(result.any() for result in first)
@@ -227,10 +229,13 @@ def test_strides_do_not_matter():
         torch.cat([initial, initial], 1)[:, : initial.shape[1]],
     )
     assert not any(tensor.is_contiguous() for tensor in given)
-    expected = measure_density(circuit, parities, *plain, 3, ALL)
-    assert_equal(outcome(measure_density(circuit, parities, *given, 3, ALL), strided), outcome(expected.clone(), plain))
+    expected = density_matrix_expectation(circuit, parities, *plain, 3, ALL)
+    assert_equal(
+        outcome(density_matrix_expectation(circuit, parities, *given, 3, ALL), strided),
+        outcome(expected.clone(), plain),
+    )
     # A loss that hands back a transposed and expanded gradient.
-    values = measure_density(circuit, parities, *plain, 3, ALL)
+    values = density_matrix_expectation(circuit, parities, *plain, 3, ALL)
     sums = (torch.autograd.grad(total, plain, retain_graph=True) for total in (values.t().sum(), values.clone().sum()))
     assert_equal(*sums)
 
@@ -240,7 +245,7 @@ def test_strides_do_not_matter():
 def test_a_batch_of_none_gives_none(n_qubits, given_initial):
     circuit = some_circuit(n_qubits)
     tensors = some_tensors(circuit, 0, given_initial=given_initial)
-    values, of_weights, *others = outcome(measure_density(circuit, [(0,), ()], *tensors, 0, ALL), tensors)
+    values, of_weights, *others = outcome(density_matrix_expectation(circuit, [(0,), ()], *tensors, 0, ALL), tensors)
     assert values.shape == (0, 2)
     assert torch.equal(of_weights, torch.zeros_like(of_weights))
     assert [other.shape for other in others] == [tensor.shape for tensor in tensors[1:] if tensor is not None]
@@ -252,8 +257,8 @@ def test_one_circuit_serves_every_noise_parity_and_precision():
         for parities in ([(0,)], [(0,), (2, 1)], [(1, 2)]):
             for dtype in (torch.float64, torch.float32):
                 tensors = some_tensors(shared, 2, dtype)
-                fresh = measure_density(some_circuit(3), parities, *tensors, 2, noise)
-                assert torch.equal(measure_density(shared, parities, *tensors, 2, noise), fresh)
+                fresh = density_matrix_expectation(some_circuit(3), parities, *tensors, 2, noise)
+                assert torch.equal(density_matrix_expectation(shared, parities, *tensors, 2, noise), fresh)
 
 
 def test_no_initial_is_every_qubit_at_zero():
@@ -261,7 +266,7 @@ def test_no_initial_is_every_qubit_at_zero():
     weights, inputs, _ = some_tensors(circuit, 2)
     zero = torch.eye(1, 8).double().expand(2, -1)
     runs = [
-        outcome(measure_density(circuit, parities, weights, inputs, start, 2, ALL), (weights, inputs))
+        outcome(density_matrix_expectation(circuit, parities, weights, inputs, start, 2, ALL), (weights, inputs))
         for start in (None, zero)
     ]
     assert_close(*runs, 1e-15)
@@ -277,7 +282,7 @@ def test_gradients_are_those_of_finite_differences(n_qubits, n_gates, given_init
     tensors = [tensor for tensor in some_tensors(circuit, 2, given_initial=given_initial) if tensor is not None]
 
     def run(weights: Tensor, inputs: Tensor, initial: Tensor | None = None) -> Tensor:
-        return measure_density(circuit, some_parities(n_qubits), weights, inputs, initial, 2, ALL)
+        return density_matrix_expectation(circuit, some_parities(n_qubits), weights, inputs, initial, 2, ALL)
 
     assert torch.autograd.gradcheck(run, tensors)
 
@@ -286,7 +291,9 @@ def test_gradients_are_those_of_finite_differences(n_qubits, n_gates, given_init
 def test_gradients_under_each_noise_are_those_of_finite_differences(noise):
     circuit = some_circuit(2, seed=7)
     tensors = some_tensors(circuit, 1)
-    assert torch.autograd.gradcheck(lambda *given: measure_density(circuit, [(0,), (1, 0)], *given, 1, noise), tensors)
+    assert torch.autograd.gradcheck(
+        lambda *given: density_matrix_expectation(circuit, [(0,), (1, 0)], *given, 1, noise), tensors
+    )
 
 
 @pytest.mark.parametrize(("n_qubits", "batch"), [(5, 2), (7, 1), (8, 1)])
@@ -295,7 +302,7 @@ def test_gradients_of_wide_states_are_the_slopes_along_a_direction(n_qubits, bat
     tensors = some_tensors(circuit, batch)
 
     def run(*given: Tensor) -> Tensor:
-        return measure_density(circuit, parities, *given, batch, ALL).square().sum()
+        return density_matrix_expectation(circuit, parities, *given, batch, ALL).square().sum()
 
     slopes = torch.autograd.grad(run(*tensors), tensors)
     generator = torch.Generator().manual_seed(0)
@@ -311,9 +318,9 @@ def test_gradients_of_wide_states_are_the_slopes_along_a_direction(n_qubits, bat
 def test_only_the_gradients_asked_for_are_given(wanted):
     circuit, parities = some_circuit(3), some_parities(3)
     tensors = some_tensors(circuit, 2)
-    expected = outcome(measure_density(circuit, parities, *tensors, 2, ALL), tensors)[1:]
+    expected = outcome(density_matrix_expectation(circuit, parities, *tensors, 2, ALL), tensors)[1:]
     chosen = [tensor.detach().requires_grad_(bool(wanted >> k & 1)) for k, tensor in enumerate(tensors)]
-    values = measure_density(circuit, parities, *chosen, 2, ALL)
+    values = density_matrix_expectation(circuit, parities, *chosen, 2, ALL)
     values.backward(torch.linspace(-1, 1.5, values.numel(), dtype=torch.float64).reshape(values.shape))
     for tensor, slope in zip(chosen, expected, strict=True):
         assert tensor.grad is None or torch.equal(tensor.grad, slope)
@@ -324,7 +331,7 @@ def test_the_arguments_are_not_changed_and_a_kept_graph_gives_the_same_twice():
     circuit = some_circuit(3)
     tensors = some_tensors(circuit, 1)
     before = [tensor.detach().clone() for tensor in tensors]
-    total = measure_density(circuit, some_parities(3), *tensors, 1, ALL).sum()
+    total = density_matrix_expectation(circuit, some_parities(3), *tensors, 1, ALL).sum()
     first = torch.autograd.grad(total, tensors, retain_graph=True)
     assert_equal(first, torch.autograd.grad(total, tensors))
     assert_equal(tensors, before)
@@ -333,7 +340,7 @@ def test_the_arguments_are_not_changed_and_a_kept_graph_gives_the_same_twice():
 def test_a_second_derivative_is_refused():
     circuit = some_circuit(3)
     tensors = some_tensors(circuit, 1)
-    values = measure_density(circuit, [(0,)], *tensors, 1, ALL)
+    values = density_matrix_expectation(circuit, [(0,)], *tensors, 1, ALL)
     for place in range(3):
         with pytest.raises(InputError, match="differentiable once; leave create_graph=True out"):
             torch.autograd.grad(values.square().sum(), tensors[place], create_graph=True)
@@ -354,7 +361,7 @@ def test_sixteen_qubits_are_too_many(monkeypatch):
     with pytest.raises(
         InputError, match=r"a density matrix on 16 qubits has 4\*\*16 entries; .* up to 15 qubits: pass t"
     ):
-        measure_density(circuit, [(0,)], torch.zeros(0), None, None, 1, ALL)
+        density_matrix_expectation(circuit, [(0,)], torch.zeros(0), None, None, 1, ALL)
 
 
 @pytest.mark.parametrize(
@@ -371,7 +378,7 @@ def test_states_that_no_memory_holds_are_refused_before_any_is_made(n_qubits, ba
         rf"{batch} density matrices on {n_qubits} qubits need \d+\.\d GiB at work and 2\.0 GiB are free; pass traj"
     )
     with pytest.raises(InsufficientMemoryError, match=message):
-        measure_density(circuit, [(0,)], weights, None, initial, batch, ALL)
+        density_matrix_expectation(circuit, [(0,)], weights, None, initial, batch, ALL)
 
 
 def test_a_byte_decides_whether_states_fit(monkeypatch, set_threads):
@@ -382,7 +389,7 @@ def test_a_byte_decides_whether_states_fit(monkeypatch, set_threads):
     for free in (math.ceil(needed), math.ceil(needed) - 1):
         monkeypatch.setattr("psutil.virtual_memory", lambda free=free: SimpleNamespace(available=free))
         with torch.no_grad(), pytest.raises(InsufficientMemoryError) if free < needed else contextlib.nullcontext():
-            measure_density(circuit, [(0,)], weights, inputs, None, 3, ALL)
+            density_matrix_expectation(circuit, [(0,)], weights, inputs, None, 3, ALL)
 
 
 @BOTH
@@ -393,9 +400,9 @@ def test_a_number_that_is_not_finite_is_refused(place, number, dtype):
     tensors = [tensor.detach() for tensor in some_tensors(circuit, 2, dtype)]
     tensors[place].view(-1)[-1] = number
     with pytest.raises(InputError, match=f"{NAMES[place]} holds a number that is not finite"):
-        measure_density(circuit, [(0,)], *tensors, 2, ALL)
+        density_matrix_expectation(circuit, [(0,)], *tensors, 2, ALL)
 
 
 def test_other_devices_than_the_processor_are_refused():
     with pytest.raises(InputError, match="density matrices are computed on the CPU and weights are on meta; move them"):
-        measure_density(Circuit(2, (), 0, 0), [(0,)], torch.zeros(0, device="meta"), None, None, 1, ALL)
+        density_matrix_expectation(Circuit(2, (), 0, 0), [(0,)], torch.zeros(0, device="meta"), None, None, 1, ALL)

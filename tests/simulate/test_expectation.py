@@ -12,9 +12,9 @@ from torch import Tensor
 from ketfit.circuit import Circuit
 from ketfit.errors import ConfigError, InputError
 from ketfit.simulate import NoiseConfig, expectation
-from ketfit.simulate.expectation import Device, misread_distribution, misread_values
+from ketfit.simulate.expectation import MeasurementContext, apply_readout_error, apply_readout_error_to_distribution
 from ketfit.simulate.shots import GRADIENTS, expectations
-from ketfit.simulate.trajectories import measure_trajectories
+from ketfit.simulate.trajectories import trajectory_expectation
 from tests.circuits import random_circuit
 from tests.simulate.chance import alike, assert_mean, seeded
 from tests.simulate.noisy import ALL, NOISES
@@ -85,8 +85,8 @@ def test_gradients_never_drop_shots_and_shots_never_stop_gradients(wanted, polic
 @QUBITS
 def test_the_distribution_is_that_of_the_values(qubits, kind):
     run = (CIRCUIT, *(tensor.detach() for tensor in some_tensors(CIRCUIT, 3)), 3)
-    values = Device(qubits, generator=seeded(), **kind).values(*run)
-    distribution = Device(qubits, generator=seeded(), **kind).distribution(*run)
+    values = MeasurementContext(qubits, generator=seeded(), **kind).values(*run)
+    distribution = MeasurementContext(qubits, generator=seeded(), **kind).distribution(*run)
     assert distribution.shape == (3, 2 ** len(qubits))
     assert distribution.min() >= -1e-12
     np.testing.assert_allclose(distribution.sum(1), 1, rtol=0, atol=1e-6)  # amplitudes are of float32
@@ -99,8 +99,8 @@ def test_trajectories_are_the_mean_and_the_seed_is_used_once(engine):
     run = {"noise": TWIRLED.updated(readout=READOUT), "trajectories": 4, "engine": engine}
     mine = expectation(CIRCUIT, *tensors, (2, 1), generator=seeded(2), **run)
     of = (CIRCUIT, (2, 1), *tensors, 3, run["noise"], 4)
-    mean = measure_trajectories(*of, generator=seeded(2), engine=engine).mean
-    assert torch.equal(mine, misread_values(mean, READOUT))
+    mean = trajectory_expectation(*of, generator=seeded(2), engine=engine).mean
+    assert torch.equal(mine, apply_readout_error(mean, READOUT))
 
 
 # --- readout errors ----------------------------------------------------------------------------------------------
@@ -124,20 +124,20 @@ def test_a_readout_error_misreads_readings_bit_by_bit(kind):
     tensors = [tensor.detach() for tensor in some_tensors(CIRCUIT, 3)]
     noise = kind.get("noise", NoiseConfig())
     plain, misread = (
-        Device((2, 0, 1), each, kind.get("trajectories"), seeded()).distribution(CIRCUIT, *tensors, 3)
+        MeasurementContext((2, 0, 1), each, kind.get("trajectories"), seeded()).distribution(CIRCUIT, *tensors, 3)
         for each in (noise, noise.updated(readout=READOUT))
     )
     matrix = np.kron(np.kron(READOUT, READOUT), READOUT)
     np.testing.assert_allclose(misread, plain.numpy() @ matrix.T, rtol=0, atol=1e-14)
-    assert torch.equal(misread_distribution(plain, None), plain)
+    assert torch.equal(apply_readout_error_to_distribution(plain, None), plain)
 
 
 def test_no_readout_error_is_as_if_there_were_none_and_a_full_one_turns_the_sign():
     values = torch.linspace(-1, 1, 5)
-    assert torch.equal(misread_values(values, None), values)
-    assert torch.equal(misread_values(values, ((1.0, 0.0), (0.0, 1.0))), values)
-    assert torch.equal(misread_values(values, ((0.0, 1.0), (1.0, 0.0))), -values)
-    assert misread_values(values, ((0.7, 0.7), (0.3, 0.3))).tolist() == pytest.approx([0.4] * 5)
+    assert torch.equal(apply_readout_error(values, None), values)
+    assert torch.equal(apply_readout_error(values, ((1.0, 0.0), (0.0, 1.0))), values)
+    assert torch.equal(apply_readout_error(values, ((0.0, 1.0), (1.0, 0.0))), -values)
+    assert apply_readout_error(values, ((0.7, 0.7), (0.3, 0.3))).tolist() == pytest.approx([0.4] * 5)
 
 
 @pytest.mark.parametrize("policy", [policy for policy in GRADIENTS if policy != "exact"])
@@ -198,7 +198,7 @@ def test_what_the_torch_engine_can_do_with_noise():
     plain = expectation(CIRCUIT, *TENSORS, engine="torch")
     assert torch.equal(expectation(CIRCUIT, *TENSORS, engine="torch", noise=NoiseConfig()), plain)
     misread = expectation(CIRCUIT, *TENSORS, engine="torch", noise=NoiseConfig(readout=READOUT))
-    assert torch.equal(misread, misread_values(plain, READOUT))
+    assert torch.equal(misread, apply_readout_error(plain, READOUT))
     assert expectation(CIRCUIT, *TENSORS, engine="torch", noise=TWIRLED, trajectories=2).shape == plain.shape
 
 

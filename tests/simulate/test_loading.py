@@ -9,7 +9,7 @@ from ketfit.circuit import reuploading_circuit
 from ketfit.circuit.circuit import Angle, Circuit, cx, ry
 from ketfit.errors import InputError
 from ketfit.simulate import density_matrix as density
-from ketfit.simulate.density_matrix import measure_density
+from ketfit.simulate.density_matrix import density_matrix_expectation
 from ketfit.simulate.noise import NoiseConfig
 from tests.simulate.noisy import ALL as NOISE
 
@@ -47,7 +47,7 @@ def both_ways(monkeypatch, circuit, parities, weights, inputs, noise=NOISE):
     for loading in (density._loading, lambda circuit: None):
         with monkeypatch.context() as patch:
             patch.setattr(density, "_loading", loading)
-            values = measure_density(circuit, parities, weights, inputs, None, len(inputs), noise)
+            values = density_matrix_expectation(circuit, parities, weights, inputs, None, len(inputs), noise)
             slope = torch.linspace(-1, 1, values.numel(), dtype=values.dtype).view_as(values)
             results.append((values, *torch.autograd.grad(values, (weights, inputs), slope)))
     return results
@@ -76,7 +76,7 @@ def test_the_evolution_is_done_once(monkeypatch):
     apply = density._Observables.apply
     monkeypatch.setattr(density._Observables, "apply", lambda *values: pulled.append(1) or apply(*values))
     circuit = CIRCUITS["3 qubits"]
-    measure_density(circuit, [(0,)], *numbers(circuit, 50), None, 50, NOISE)
+    density_matrix_expectation(circuit, [(0,)], *numbers(circuit, 50), None, 50, NOISE)
     assert pulled == [1]
 
 
@@ -84,24 +84,24 @@ def test_observables_that_take_too_much_memory_are_left(monkeypatch):
     circuit = CIRCUITS["3 qubits"]
     weights, inputs = numbers(circuit, 5)
     parities = [(0,), (1,), (2,)]
-    expected = measure_density(circuit, parities, weights, inputs, None, 5, NOISE)
+    expected = density_matrix_expectation(circuit, parities, weights, inputs, None, 5, NOISE)
     monkeypatch.setattr(density, "_PULLED_BYTES", 3 * 8 * 4**3 - 1)
     monkeypatch.setattr(density._Observables, "apply", lambda *_: pytest.fail("observables were evolved"))
-    torch.testing.assert_close(measure_density(circuit, parities, weights, inputs, None, 5, NOISE), expected)
+    torch.testing.assert_close(density_matrix_expectation(circuit, parities, weights, inputs, None, 5, NOISE), expected)
 
 
 @pytest.mark.parametrize("circuit", [reuploading_circuit(3, 2, 1, 1, 1), CIRCUITS["3 qubits"]], ids=["twice", "few"])
 def test_the_other_way_is_taken_where_it_has_to_be_or_is_cheaper(monkeypatch, circuit):
     monkeypatch.setattr(density._Observables, "apply", lambda *_: pytest.fail("observables were evolved"))
     batch = 20 if circuit.n_inputs == 3 and density._loading(circuit) is None else 1
-    assert measure_density(circuit, [(0,)], *numbers(circuit, batch), None, batch, NOISE).shape == (batch, 1)
+    assert density_matrix_expectation(circuit, [(0,)], *numbers(circuit, batch), None, batch, NOISE).shape == (batch, 1)
 
 
 def test_second_derivatives_and_bad_numbers_are_refused():
     circuit = CIRCUITS["3 qubits"]
     weights, inputs = numbers(circuit, 4)
-    values = measure_density(circuit, [(0,)], weights, inputs, None, 4, NOISE)
+    values = density_matrix_expectation(circuit, [(0,)], weights, inputs, None, 4, NOISE)
     with pytest.raises(InputError, match="differentiable once"):
         torch.autograd.grad(values.sum(), weights, create_graph=True)
     with pytest.raises(InputError, match="inputs holds a number that is not finite"):
-        measure_density(circuit, [(0,)], weights, inputs * torch.inf, None, 4, NOISE)
+        density_matrix_expectation(circuit, [(0,)], weights, inputs * torch.inf, None, 4, NOISE)

@@ -11,8 +11,8 @@ from torch import Tensor
 from ketfit.circuit import Angle, Circuit, cx, ry
 from ketfit.errors import CircuitError, ConfigError, InputError
 from ketfit.simulate import NoiseConfig, expectation
-from ketfit.simulate.expectation import misread_values
-from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigated_expectation, undo_readout
+from ketfit.simulate.expectation import apply_readout_error
+from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigate_readout, mitigated_expectation
 from ketfit.simulate.shots import rotation_angles, rotations_as_inputs
 from tests.circuits import random_circuit
 from tests.simulate.chance import alike, assert_mean, assert_near, seeded
@@ -41,21 +41,21 @@ def test_undoing_a_readout_error_inverts_it(dtype):
         if abs(zero - one) < 0.1:
             continue
         readout = ((zero, one), (1 - zero, 1 - one))
-        back = undo_readout(misread_values(values, readout), readout)
+        back = mitigate_readout(apply_readout_error(values, readout), readout)
         assert back.dtype == dtype
         np.testing.assert_allclose(back, values, rtol=0, atol=1e-13 if dtype == torch.float64 else 1e-5)
 
 
 def test_without_a_readout_error_there_is_nothing_to_undo():
     values = torch.linspace(-1, 1, 9)
-    assert torch.equal(undo_readout(values, None), values)
-    assert torch.equal(undo_readout(values, ((1.0, 0.0), (0.0, 1.0))), values)
+    assert torch.equal(mitigate_readout(values, None), values)
+    assert torch.equal(mitigate_readout(values, ((1.0, 0.0), (0.0, 1.0))), values)
 
 
 @pytest.mark.parametrize("readout", [((0.5, 0.5), (0.5, 0.5)), ((0.7, 0.7), (0.3, 0.3)), ((1, 1), (0, 0))])
 def test_a_readout_that_tells_nothing_is_refused(readout):
     with pytest.raises(ConfigError, match="both states read alike, which cannot be undone; leave 'readout' out"):
-        undo_readout(torch.zeros(3), readout)
+        mitigate_readout(torch.zeros(3), readout)
     with pytest.raises(ConfigError, match="both states read alike"):
         mitigated(some_tensors(CIRCUIT, 2), ("readout",), NoiseConfig(readout=readout))
     assert mitigated(some_tensors(CIRCUIT, 2), (), NoiseConfig(readout=readout)).shape == (2, 3)
@@ -68,7 +68,7 @@ def test_undone_shots_stay_between_minus_one_and_one():
     run = {"shots": 5, "generator": seeded()}
     values = mitigated((torch.zeros(0).double(), inputs, None), ("readout",), noise, (0,), circuit, **run)
     assert (values.min(), values.max()) == (-1, 1)
-    assert undo_readout(torch.tensor([-1.0, 1.0]), noise.readout).tolist() == [-1, 1]
+    assert mitigate_readout(torch.tensor([-1.0, 1.0]), noise.readout).tolist() == [-1, 1]
 
 
 @INITIAL

@@ -25,7 +25,7 @@ from torch import Tensor
 from ketfit.circuit import Angle, Circuit, cx, reuploading_circuit, ry
 from ketfit.errors import InputError, InsufficientMemoryError
 from ketfit.simulate import expectation, native
-from ketfit.simulate.statevector import measure
+from ketfit.simulate.statevector import statevector_expectation
 from tests.circuits import random_circuit, reference_expectation, reference_state
 from tests.simulate.samples import (
     BOTH,
@@ -101,7 +101,9 @@ def test_both_engines_give_the_same_values_and_gradients(
             for leaf, want, layout, shape in zip(leaves, wants, layouts, shapes, strict=True)
         ]
         weights, inputs, initial = views[0][0], views[1], views[2] if given_initial else None
-        values = measure(circuit, qubits, weights, inputs, initial, batch, signs=signs, joint=joint, engine=engine)
+        values = statevector_expectation(
+            circuit, qubits, weights, inputs, initial, batch, signs=signs, joint=joint, engine=engine
+        )
         assert (values.dtype, values.shape) == (dtype, (batch, 2 ** len(qubits) if joint else len(qubits)))
         differentiable = any(wants[: 2 + given_initial])
         assert values.requires_grad == differentiable

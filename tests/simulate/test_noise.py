@@ -17,7 +17,7 @@ from ketfit import simulate
 from ketfit.circuit import Angle, Circuit, cx, ry
 from ketfit.errors import ConfigError
 from ketfit.simulate import NoiseConfig, load_noise
-from ketfit.simulate.density_matrix import _Density, make_plan, measure_density, pauli_coefficients
+from ketfit.simulate.density_matrix import _Density, density_matrix_expectation, make_plan, pauli_coefficients
 from ketfit.simulate.noise import DEVICES, Channel, noise_from_fidelities, noisy_light_cone
 from tests.circuits import random_circuit
 from tests.simulate.noisy import ALL, NOISES, aer_channels, twirl
@@ -130,10 +130,10 @@ def test_every_setting_has_a_description_and_is_nothing_by_default():
 
 def test_silent_noise_is_that_which_does_nothing_to_gates():
     readout = ((0.9, 0.1), (0.1, 0.9))
-    assert NoiseConfig().is_silent
-    assert NoiseConfig(readout=readout, pauli_twirl=True).is_silent
-    assert [name for name, noise in NOISES.items() if noise.is_silent] == []
-    assert not NoiseConfig(t1_us=1.0, time_2q_us=1.0).is_silent
+    assert NoiseConfig().is_gate_noiseless
+    assert NoiseConfig(readout=readout, pauli_twirl=True).is_gate_noiseless
+    assert [name for name, noise in NOISES.items() if noise.is_gate_noiseless] == []
+    assert not NoiseConfig(t1_us=1.0, time_2q_us=1.0).is_gate_noiseless
 
 
 # --- channels ----------------------------------------------------------------------------------------------------
@@ -191,11 +191,11 @@ def test_amplitude_damping_is_no_mixture_of_paulis():
     noise = NoiseConfig(t1_us=5.0, time_2q_us=1.0)
     assert noise.after_rotation.pauli_probabilities() == (1, 0, 0, 0)
     message = "^amplitude damping .t1_us. is no mixture of Pauli errors, .* or approximate with pauli_twirl=True$"
-    for refused in (noise.after_cnot.pauli_probabilities, noise.check_unravelled):
+    for refused in (noise.after_cnot.pauli_probabilities, noise.check_pauli_channel):
         with pytest.raises(ConfigError, match=message):
             refused()
-    noise.updated(pauli_twirl=True).check_unravelled()
-    NoiseConfig(t2_us=5.0, **TIMES).check_unravelled()
+    noise.updated(pauli_twirl=True).check_pauli_channel()
+    NoiseConfig(t2_us=5.0, **TIMES).check_pauli_channel()
 
 
 @pytest.mark.parametrize("t1", [0.01, 0.3, 1.0, 5.0, 1e4, 1e8])
@@ -322,7 +322,7 @@ def test_gates_outside_the_light_cone_change_nothing(seed, noise):
         cone = noisy_light_cone(circuit, {qubit for parity in chosen for qubit in parity})
         assert cone == noisy_light_cone(cone, itertools.chain(*chosen))
         tensors = some_tensors(circuit, 2, seed=seed)
-        values = measure_density(circuit, chosen, *tensors, 2, noise)
+        values = density_matrix_expectation(circuit, chosen, *tensors, 2, noise)
         whole = by_the_whole_circuit(circuit, tensors, chosen, noise)
         assert_close(outcome(values, tensors), outcome(whole, tensors), 1e-13)
 
@@ -345,7 +345,7 @@ def test_the_light_cone_keeps_what_reaches_the_measured_qubits():
     assert noisy_light_cone(circuit, ()) == Circuit(4, (), 6, 1)
     assert noisy_light_cone(circuit, range(4)) == circuit
     weights, inputs, _ = some_tensors(circuit, 2)
-    measure_density(circuit, [(0,)], weights, inputs, None, 2, ALL).sum().backward()
+    density_matrix_expectation(circuit, [(0,)], weights, inputs, None, 2, ALL).sum().backward()
     assert [k for k, slope in enumerate(weights.grad) if slope] == [0, 3]
     assert not inputs.grad.any()
 
@@ -354,5 +354,7 @@ def test_a_cnot_that_only_brings_noise_stays():
     circuit = Circuit(2, (cx(0, 1),), 0, 0)
     assert not circuit.light_cone((0,)).gates
     assert noisy_light_cone(circuit, (0,)) == circuit
-    values = measure_density(circuit, [(0,)], torch.zeros(0), None, None, 1, NoiseConfig(depolarizing_2q=0.25))
+    values = density_matrix_expectation(
+        circuit, [(0,)], torch.zeros(0), None, None, 1, NoiseConfig(depolarizing_2q=0.25)
+    )
     assert values.item() == 0.75

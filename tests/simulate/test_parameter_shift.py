@@ -11,7 +11,7 @@ from torch import Tensor
 from ketfit.circuit import Angle, Circuit, cx, reuploading_circuit, ry
 from ketfit.errors import InputError
 from ketfit.simulate import NoiseConfig, expectation, shots
-from ketfit.simulate.expectation import Device
+from ketfit.simulate.expectation import MeasurementContext
 from ketfit.simulate.noise import noisy_light_cone
 from ketfit.simulate.shots import GRADIENTS, rotation_angles, rotations_as_inputs, step_cost
 from tests.circuits import random_circuit
@@ -148,14 +148,14 @@ def test_circuits_without_inputs_without_rotations_and_with_idle_weights():
 @pytest.fixture
 def circuits_run(monkeypatch) -> list[int]:
     """How many circuits each call to the device runs."""
-    rows, run = [], Device.distribution
+    rows, run = [], MeasurementContext.distribution
 
     def counting(self, circuit, weights, inputs, initial, batch):
         distribution = run(self, circuit, weights, inputs, initial, batch)
         rows.append(len(distribution))
         return distribution
 
-    monkeypatch.setattr(Device, "distribution", counting)
+    monkeypatch.setattr(MeasurementContext, "distribution", counting)
     return rows
 
 
@@ -167,7 +167,7 @@ def test_the_cost_is_that_of_the_circuits_that_run(noise, together, monkeypatch,
     cone = circuit.light_cone((1,)) if noise is None else noisy_light_cone(circuit, (1,))
     rotations = cone.gate_counts()["ry"]
     assert rotations < circuit.gate_counts()["ry"]
-    monkeypatch.setattr(shots, "_MOST_ANGLES", int(together * 2 * 4 * rotations))
+    monkeypatch.setattr(shots, "_MAX_ANGLES", int(together * 2 * 4 * rotations))
     mine = outcome(shifted(tensors, (1,), 10**11, circuit, seeded(), noise=noise), tensors[:2])
     cost = step_cost(cone, 4, 10**11, "parameter_shift")
     assert (sum(circuits_run), sum(circuits_run) * 10**11) == (cost.circuits, cost.shots)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ketfit.circuit import Angle, Circuit, cx, ry
 from ketfit.simulate import NoiseConfig, expectation
-from ketfit.simulate.expectation import Device
-from ketfit.simulate.shots import GRADIENTS, draw, draw_counts, readout_signs, reparameterized, straight_through
+from ketfit.simulate.expectation import MeasurementContext
+from ketfit.simulate.shots import GRADIENTS, readout_signs, reparameterized, sample, sample_outcomes, straight_through
 from tests.circuits import random_circuit, reference_state
 from tests.simulate.chance import alike, assert_likely, assert_mean, assert_near, seeded, slopes
 from tests.simulate.noisy import ALL, run_aer
@@ -44,25 +44,25 @@ def by_numpy(tensors, sample: int = 0, qubits=(2, 0, 1)) -> np.ndarray:
 @BOTH
 def test_counts_are_as_likely_as_the_statevector_says(dtype):
     tensors = some_tensors(CIRCUIT, 2, dtype)
-    distribution = Device((2, 0, 1)).distribution(CIRCUIT, *tensors, 2)
-    counts = draw_counts(distribution, 200_000, seeded())
+    distribution = MeasurementContext((2, 0, 1)).distribution(CIRCUIT, *tensors, 2)
+    counts = sample_outcomes(distribution, 200_000, seeded())
     assert (counts.dtype, counts.shape, counts.requires_grad) == (dtype, (2, 8), False)
-    for sample, row in enumerate(counts):
-        assert_likely(row, by_numpy(tensors, sample))
+    for number, row in enumerate(counts):
+        assert_likely(row, by_numpy(tensors, number))
 
 
 def test_counts_are_as_likely_as_aer_s_density_matrix_says():
     tensors = some_tensors(CIRCUIT, 2)
-    distribution = Device((2, 0, 1), ALL).distribution(CIRCUIT, *tensors, 2)
+    distribution = MeasurementContext((2, 0, 1), ALL).distribution(CIRCUIT, *tensors, 2)
     weights, inputs, initial = (tensor.detach().numpy() for tensor in tensors)
-    for sample, row in enumerate(draw_counts(distribution, 200_000, seeded(1))):
-        _, matrix = run_aer(CIRCUIT, weights, inputs[sample], initial[sample] / np.linalg.norm(initial[sample]), ALL)
+    for number, row in enumerate(sample_outcomes(distribution, 200_000, seeded(1))):
+        _, matrix = run_aer(CIRCUIT, weights, inputs[number], initial[number] / np.linalg.norm(initial[number]), ALL)
         assert_likely(row, matrix.diagonal().real.reshape(2, 2, 2).transpose(2, 0, 1).ravel())
 
 
 def test_counts_of_few_shots_are_multinomial():
     probabilities = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
-    counts = draw_counts(probabilities.expand(40_000, 4), 3, seeded(2))
+    counts = sample_outcomes(probabilities.expand(40_000, 4), 3, seeded(2))
     kinds = [kind for kind in itertools.product(range(4), repeat=4) if sum(kind) == 3]
     found = [(counts == torch.tensor(kind)).all(1).sum().item() for kind in kinds]
     assert sum(found) == 40_000
@@ -73,7 +73,7 @@ def test_counts_of_few_shots_are_multinomial():
 @pytest.mark.parametrize("shots", [1, 7, 1000, 10**6])
 def test_counts_are_whole_and_sum_to_the_shots(shots, dtype):
     rows = np.random.default_rng(shots).dirichlet(np.full(16, 0.1), size=50)
-    counts = draw_counts(torch.tensor(rows, dtype=dtype), shots)
+    counts = sample_outcomes(torch.tensor(rows, dtype=dtype), shots)
     assert torch.equal(counts, counts.round())
     assert counts.min() >= 0
     assert torch.equal(counts.sum(1), torch.full((50,), float(shots), dtype=dtype))
@@ -81,13 +81,13 @@ def test_counts_are_whole_and_sum_to_the_shots(shots, dtype):
 
 def test_each_row_is_drawn_from_its_own_distribution():
     rows = np.random.default_rng(3).dirichlet(np.full(4, 2.0), size=30)
-    for counts, row in zip(draw_counts(torch.tensor(rows), 100_000, seeded(3)), rows, strict=True):
+    for counts, row in zip(sample_outcomes(torch.tensor(rows), 100_000, seeded(3)), rows, strict=True):
         assert_likely(counts, row)
 
 
 def test_rounding_below_zero_and_impossible_readings_are_never_read():
     rows = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 1], [1 + 1e-7, -1e-7, 0, 0], [-1e-7, 0.5, -1e-9, 0.5 + 1e-7]])
-    counts = draw_counts(rows, 1000, seeded(4))
+    counts = sample_outcomes(rows, 1000, seeded(4))
     assert counts[:3].tolist() == [[1000, 0, 0, 0], [0, 0, 0, 1000], [1000, 0, 0, 0]]
     assert counts[3, [0, 2]].tolist() == [0, 0]
     assert 400 < counts[3, 1] < 600
@@ -99,7 +99,7 @@ def test_a_certain_reading_is_read_exactly(dtype, policy):
     circuit = Circuit.from_gates(2, [ry(0, Angle("input", 0)), cx(0, 1)])
     inputs = torch.tensor([[0.0], [math.pi]], dtype=torch.float64).to(dtype).requires_grad_()
     run = (circuit, torch.zeros(0, dtype=dtype), inputs, None)
-    assert draw(Device((1, 0)).distribution(*run, 2), 77).tolist() == [[1, 1], [-1, -1]]
+    assert sample(MeasurementContext((1, 0)).distribution(*run, 2), 77).tolist() == [[1, 1], [-1, -1]]
     with torch.no_grad():
         for qubits, expected in (((0,), [[1], [-1]]), ((1, 0), [[1, 1], [-1, -1]])):
             assert expectation(*run, qubits, shots=77, gradient=policy).tolist() == expected

@@ -13,7 +13,7 @@ from torch import Tensor
 from ketfit.circuit import Angle, Circuit, cx, reuploading_circuit, ry
 from ketfit.errors import InputError, InsufficientMemoryError
 from ketfit.simulate import native
-from ketfit.simulate.statevector import measure
+from ketfit.simulate.statevector import statevector_expectation
 from tests.circuits import random_circuit, reference_state
 from tests.simulate.samples import (
     BOTH,
@@ -68,7 +68,7 @@ def test_each_sample_has_signs_of_its_own(n_qubits, given_initial, batch, engine
     assert not torch.allclose(plain, expected[0], atol=1e-3)
     for dtype, tolerance in TOLERANCE.items():
         tensors = some_tensors(circuit, batch, dtype, given_initial)
-        values = measure(circuit, qubits, *tensors, batch, signs=signs, joint=joint, engine=engine)
+        values = statevector_expectation(circuit, qubits, *tensors, batch, signs=signs, joint=joint, engine=engine)
         assert (values.dtype, values.shape) == (dtype, plain.shape)
         # In single precision the torch engine loses more digits.
         assert_close(outcome(values, tensors), expected, tolerance * (1 if engine == "native" else 4))
@@ -102,7 +102,7 @@ def test_twelve_qubits_are_read_at_once_in_the_order_asked(engine):
     circuit = merging_circuit(12, seed=2)
     qubits = tuple(np.random.default_rng(0).permutation(12).tolist())
     weights, inputs, initial = (tensor.detach() for tensor in some_tensors(circuit, 3))
-    values = measure(circuit, qubits, weights, inputs, initial, 3, joint=True, engine=engine)
+    values = statevector_expectation(circuit, qubits, weights, inputs, initial, 3, joint=True, engine=engine)
     for b in range(3):
         state = reference_state(circuit, weights.numpy(), inputs[b].numpy(), initial[b].numpy())
         np.testing.assert_allclose(values[b], (state.reshape([2] * 12).transpose(qubits) ** 2).ravel(), atol=1e-14)
@@ -118,7 +118,9 @@ def test_gradients_are_those_of_finite_differences(given_initial, engine, signed
     signs = some_signs(circuit, 3) if signed else None
 
     def run(weights: Tensor, inputs: Tensor, initial: Tensor | None = None) -> Tensor:
-        return measure(circuit, (2, 0), weights, inputs, initial, 3, signs=signs, joint=joint, engine=engine)
+        return statevector_expectation(
+            circuit, (2, 0), weights, inputs, initial, 3, signs=signs, joint=joint, engine=engine
+        )
 
     assert torch.autograd.gradcheck(run, tensors)
 
@@ -132,7 +134,7 @@ def test_the_light_cone_takes_its_own_signs(seed, engine, joint):
     cone = circuit.light_cone(qubits)
     assert cone.gate_counts()["ry"] < signs.shape[1]
     tensors = some_tensors(circuit, 7)
-    values = measure(circuit, qubits, *tensors, 7, signs=signs, joint=joint, engine=engine)
+    values = statevector_expectation(circuit, qubits, *tensors, 7, signs=signs, joint=joint, engine=engine)
     assert_close(outcome(values, tensors), expected_outcome(circuit, qubits, tensors, 7, signs, joint), 1e-12)
 
 
@@ -179,12 +181,12 @@ def test_paulis_are_signs_and_bits_read_the_other_way_round(n_qubits, given_init
     def expected(joint: bool) -> list[Tensor]:
         return outcome(read_out(textbook(circuit, tensors, 20, None, slots, codes), qubits, joint), tensors)
 
-    values = measure(circuit, qubits, *tensors, 20, signs=signs, engine=engine)
+    values = statevector_expectation(circuit, qubits, *tensors, 20, signs=signs, engine=engine)
     mine = values * (1 - 2 * flipped[:, list(qubits)].double())
     assert not torch.allclose(read_out(textbook(circuit, tensors, 20), qubits, False), mine, atol=1e-3)
     assert_close(outcome(mine, tensors), expected(joint=False), 1e-12)
     # Read at once, the outcome of a sample moves to where its bits differ.
-    values = measure(circuit, qubits, *tensors, 20, signs=signs, joint=True, engine=engine)
+    values = statevector_expectation(circuit, qubits, *tensors, 20, signs=signs, joint=True, engine=engine)
     moved = (flipped[:, list(qubits)].long() * 2 ** torch.arange(n_qubits).flip(0)).sum(1)
     mine = values.gather(1, torch.arange(2**n_qubits) ^ moved[:, None])
     assert_close(outcome(mine, tensors), expected(joint=True), 1e-12)
@@ -277,7 +279,7 @@ GOOD = torch.ones(3, 3, dtype=torch.int8)
 def test_signs_that_do_not_fit_are_refused(signs, message, engine):
     initial = torch.eye(4)[:3]
     with pytest.raises(InputError, match=message):
-        measure(PAIR, (1,), torch.zeros(2), None, initial, 3, signs=signs, engine=engine)
+        statevector_expectation(PAIR, (1,), torch.zeros(2), None, initial, 3, signs=signs, engine=engine)
     with pytest.raises(InputError, match=message):
         native.expect(PAIR, (1,), torch.zeros(2), None, initial, 3, signs)
 
@@ -287,15 +289,18 @@ def test_outcomes_that_no_memory_holds_are_refused(monkeypatch):
     circuit, batch = Circuit(12, (ry(0, Angle("input", 0)),), 0, 1), 2**14
     inputs = torch.zeros(batch, 1)
     with pytest.raises(InsufficientMemoryError, match="16384 samples on 12 qubits need"):
-        measure(circuit, tuple(range(12)), torch.zeros(0), inputs, None, batch, joint=True)
-    assert measure(circuit, (0, 1), torch.zeros(0), inputs, None, batch, joint=True).shape == (batch, 4)
+        statevector_expectation(circuit, tuple(range(12)), torch.zeros(0), inputs, None, batch, joint=True)
+    assert statevector_expectation(circuit, (0, 1), torch.zeros(0), inputs, None, batch, joint=True).shape == (batch, 4)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_more_outcomes_than_of_12_qubits_are_refused(engine):
     circuit, message = Circuit(13, (), 0, 0), "of 13 qubits has 8192 outcomes; measure at most 12 qubits"
     with pytest.raises(InputError, match=message):
-        measure(circuit, tuple(range(13)), torch.zeros(0), None, None, 1, joint=True, engine=engine)
+        statevector_expectation(circuit, tuple(range(13)), torch.zeros(0), None, None, 1, joint=True, engine=engine)
     with pytest.raises(InputError, match=message):
         native.expect(circuit, tuple(range(13)), torch.zeros(0), None, None, 1, joint=True)
-    assert measure(circuit, tuple(range(13)), torch.zeros(0), None, None, 1, engine=engine).shape == (1, 13)
+    assert statevector_expectation(circuit, tuple(range(13)), torch.zeros(0), None, None, 1, engine=engine).shape == (
+        1,
+        13,
+    )

@@ -12,9 +12,9 @@ from torch import Tensor
 from ketfit.circuit import Circuit
 from ketfit.errors import ConfigError, InputError, InsufficientMemoryError
 from ketfit.simulate import NoiseConfig, expectation, trajectories
-from ketfit.simulate.expectation import Device, misread_values
+from ketfit.simulate.expectation import MeasurementContext, apply_readout_error
 from ketfit.simulate.noise import noisy_light_cone
-from ketfit.simulate.trajectories import Estimate, _draw_errors, _draw_places, draw_frames, measure_trajectories
+from ketfit.simulate.trajectories import Estimate, _draw_errors, _draw_places, draw_frames, trajectory_expectation
 from tests.circuits import random_circuit
 from tests.simulate.chance import alike, assert_likely, assert_mean, assert_near, assert_variance, seeded, slopes
 from tests.simulate.noisy import ALL, NOISES, aer_channels, run_aer
@@ -34,11 +34,11 @@ CIRCUIT = random_circuit(3, 30, seed=2)
 def estimate(tensors, noise, count, qubits=(2, 0, 1), joint=False, engine="auto", generator=None) -> Estimate:
     batch = len(tensors[1])
     run = (CIRCUIT, qubits, *tensors, batch, noise, count)
-    return measure_trajectories(*run, joint=joint, generator=generator, engine=engine)
+    return trajectory_expectation(*run, joint=joint, generator=generator, engine=engine)
 
 
 def exactly(tensors, noise, qubits=(2, 0, 1), joint=False) -> Tensor:
-    device = Device(qubits, noise)
+    device = MeasurementContext(qubits, noise)
     return (device.distribution if joint else device.values)(CIRCUIT, *tensors, len(tensors[1]))
 
 
@@ -260,7 +260,7 @@ def test_trajectories_are_circuits_with_the_paulis_that_were_drawn(seed, qubits,
     noise = NoiseConfig(depolarizing_1q=0.1, depolarizing_2q=0.3, phase_flip=0.1, preparation=float(seed % 2))
     tensors = some_tensors(circuit, 3)
     run = (circuit, qubits, *tensors, 3, noise, 5)
-    mine = measure_trajectories(*run, joint=joint, generator=seeded(seed), engine=engine).mean
+    mine = trajectory_expectation(*run, joint=joint, generator=seeded(seed), engine=engine).mean
     cone = noisy_light_cone(circuit, qubits)
     slots, codes = as_operators(cone, drawn, 15, bool(noise.preparation))
     weights, *others = tensors
@@ -371,7 +371,7 @@ def test_no_noise_is_the_noiseless_value(engine):
     assert torch.equal(expectation(CIRCUIT, weights, inputs, initial, noise=NoiseConfig(), **run), plain)
     readout = ((0.9, 0.2), (0.1, 0.8))
     misread = expectation(CIRCUIT, weights, inputs, initial, noise=NoiseConfig(readout=readout), **run)
-    assert torch.equal(misread, misread_values(plain, readout))
+    assert torch.equal(misread, apply_readout_error(plain, readout))
     mine = estimate((weights, inputs, initial), NoiseConfig(), 3, (1, 0), engine=engine)
     np.testing.assert_allclose(mine.mean, plain, rtol=0, atol=1e-14)
     np.testing.assert_allclose(mine.standard_error, 0, rtol=0, atol=1e-14)
@@ -418,4 +418,4 @@ def test_trajectories_that_no_memory_holds_are_refused_before_any_is_drawn(monke
 def test_a_batch_that_is_not_that_of_the_inputs_is_refused():
     weights, inputs, _ = some_tensors(CIRCUIT, 2)
     with pytest.raises(InputError, match="batch=50 is not the batch of the inputs"):
-        measure_trajectories(CIRCUIT, (0,), weights, inputs, None, 50, TWIRLED, 4)
+        trajectory_expectation(CIRCUIT, (0,), weights, inputs, None, 50, TWIRLED, 4)

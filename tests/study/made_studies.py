@@ -14,7 +14,7 @@ from ketfit.data.splits import few_shot_split
 from ketfit.rng import numpy_stream
 from ketfit.study.expand import BodyFacts, DataFacts, expand
 from ketfit.study.spec import StudyPlan
-from ketfit.study.store import ROWS, Draw, DrawKey, Row, StudyRecord
+from ketfit.study.store import ROWS, SplitKey, SplitRecord, StudyRecord, TaskResult
 from ketfit.study.task import Task, pack_bits
 
 Skill = Callable[[Task], float]
@@ -70,11 +70,13 @@ def make_study(
         versions={"python": "3.11.7", "ketfit": "0.1.0"},
         data=data,
         bodies=bodies,
-        draws=tuple(Draw.of(*key, split=split) for key, split in sorted(splits.items(), key=lambda item: item[0])),
+        draws=tuple(
+            SplitRecord.of(*key, split=split) for key, split in sorted(splits.items(), key=lambda item: item[0])
+        ),
     )
     record.write(folder)
     difficulty = np.random.default_rng(0).normal(0, 1.5, sentences)
-    rows: dict[str, Row] = {}
+    rows: dict[str, TaskResult] = {}
     for number, task in enumerate(tasks):
         if not missing(task):
             correct = _correct(task, skill(task) - difficulty[splits[draw_key(task)].test])
@@ -84,7 +86,7 @@ def make_study(
     return record
 
 
-def draw_key(task: Task) -> DrawKey:
+def draw_key(task: Task) -> SplitKey:
     """Which draw of the sentences a task gets."""
     data = task.config["data"]
     return data["per_label"], data["validation_fraction"], task.seed
@@ -97,7 +99,7 @@ def _correct(task: Task, odds: Any) -> Any:
     return own.random(len(odds)) < 1 / (1 + np.exp(-2 * (odds + shared + own.normal(0, 0.08))))
 
 
-def _row(task: Task, correct: Any, chosen: int, number: int) -> Row:
+def _row(task: Task, correct: Any, chosen: int, number: int) -> TaskResult:
     accuracy = float(correct.mean())
     validation = round(10 * accuracy) / 10
     tries = [
@@ -131,12 +133,12 @@ def _row(task: Task, correct: Any, chosen: int, number: int) -> Row:
         "finished": f"2026-01-01T00:{number // 60 % 60:02d}:{number % 60:02d}+00:00",
         "seconds": seconds,
     }
-    return Row(task=task.id, config=task.config, result=result, error=None, run=run)
+    return TaskResult(task=task.id, config=task.config, result=result, error=None, run=run)
 
 
-def _failed_row(task: Task) -> Row:
+def _failed_row(task: Task) -> TaskResult:
     error = {"type": "TrainingError", "message": f"the loss is not finite {HOSTILE}"}
-    return Row(
+    return TaskResult(
         task=task.id,
         config=task.config,
         result=None,

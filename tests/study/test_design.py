@@ -11,7 +11,7 @@ import pytest
 
 from ketfit.errors import ConfigError, MissingExtraError
 from ketfit.study.design import design_points
-from ketfit.study.spec import DesignPlan, Range
+from ketfit.study.spec import DesignPlan, LevelRange
 
 SIX = {f"head.{name}": (0, 1) for name in "abcdef"}
 
@@ -66,9 +66,9 @@ def test_generators_are_those_of_the_plan() -> None:
 
 def test_a_latin_hypercube_meets_every_slice_of_every_range_once() -> None:
     factors = {
-        "train.rate": Range(low=1e-4, high=1e-1, log=True),
-        "train.decay": Range(low=-1.0, high=1.0),
-        "head.layers": Range(low=1, high=4, integer=True),
+        "train.rate": LevelRange(low=1e-4, high=1e-1, log=True),
+        "train.decay": LevelRange(low=-1.0, high=1.0),
+        "head.layers": LevelRange(low=1, high=4, integer=True),
         "head.kind": ("x", "y"),
     }
     points = design_points(DesignPlan(kind="latin-hypercube", samples=40, seed=3), factors)

@@ -11,9 +11,9 @@ from ketfit.estimators import end_to_end
 from ketfit.estimators.classical import MLPHead
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.study.executors import LocalExecutor
-from ketfit.study.runner import Progressed, run_study
+from ketfit.study.runner import StudyProgress, run_study
 from ketfit.study.spec import StudyPlan
-from ketfit.study.store import StudyRecord, read_rows
+from ketfit.study.store import StudyRecord, read_results
 
 HEADS: dict[str, Any] = {
     "quantum": {"kind": "quantum", "settings": {"n_qubits": 4, "encoder_layers": 1, "connectivity": 1}},
@@ -35,24 +35,24 @@ def plan(settings: dict[str, Any]) -> StudyPlan:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The heads that bodies were trained with."""
     heads: list[Any] = []
-    real = end_to_end.tune_fully
+    real = end_to_end.tune_end_to_end
 
     def note(body: Any, head: Any, *rest: Any, **settings: Any) -> Any:
         heads.append(head)
         return real(body, head, *rest, **settings)
 
-    monkeypatch.setattr(end_to_end, "tune_fully", note)
+    monkeypatch.setattr(end_to_end, "tune_end_to_end", note)
     return heads
 
 
 def test_each_head_has_a_body_of_its_own(plan: StudyPlan, tmp_path: Path, trained: list[Any]) -> None:
-    assert run_study(plan, tmp_path, LocalExecutor(1), command="test") == Progressed(8, 0, 8, ran=8)
+    assert run_study(plan, tmp_path, LocalExecutor(1), command="test") == StudyProgress(8, 0, 8, ran=8)
     kinds = [type(head) for head in trained]
     assert kinds == 2 * [QuantumHeadClassifier, MLPHead, MLPHead], "SVC and logistic regression share a body"
     assert [head.hidden for head in trained if isinstance(head, MLPHead)] == 2 * [2, 0]
     assert not list(tmp_path.glob("end-to-end*"))
     results = {task.id: (task.head, task.seed) for task in StudyRecord.read(tmp_path).tasks}
-    rows = read_rows(tmp_path)
+    rows = read_results(tmp_path)
     losses = {key: rows[name].result for name, key in results.items()}
     assert len({result["validation_loss"] for result in losses.values() if result}) == 8
     for row in rows.values():
@@ -63,7 +63,7 @@ def test_each_head_has_a_body_of_its_own(plan: StudyPlan, tmp_path: Path, traine
 def test_the_body_is_trained(plan: StudyPlan, settings: dict[str, Any], tmp_path: Path) -> None:
     """The quantum head's loss on validation is that of the whole, not that of the head on the body as it was."""
     run_study(plan, tmp_path / "full", LocalExecutor(1), command="test")
-    for row in read_rows(tmp_path / "full").values():
+    for row in read_results(tmp_path / "full").values():
         result = row.result
         assert result is not None
         before = result["tries"][result["chosen"]]["validation_loss"]
@@ -87,11 +87,12 @@ def test_what_stands_is_not_done_again(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(end_to_end, "train", stop)
         run_study(plan, tmp_path / "cut", LocalExecutor(1), command="test")
-    assert len(read_rows(tmp_path / "cut")) == 2
+    assert len(read_results(tmp_path / "cut")) == 2
     assert run_study(plan, tmp_path / "cut", LocalExecutor(1), command="test").ran == 6
     run_study(plan, tmp_path / "whole", LocalExecutor(1), command="test")
     bare = [
-        {name: row.updated(run={}) for name, row in read_rows(tmp_path / folder).items()} for folder in ("cut", "whole")
+        {name: row.updated(run={}) for name, row in read_results(tmp_path / folder).items()}
+        for folder in ("cut", "whole")
     ]
     assert bare[0] == bare[1]
 

@@ -15,9 +15,9 @@ from ketfit.data.splits import few_shot_split
 from ketfit.errors import ConfigError, ConfigWarning, DataError, StudyError
 from ketfit.study import runner as run_module
 from ketfit.study.executors import Job, LocalExecutor, Work
-from ketfit.study.runner import Progressed, run_study
+from ketfit.study.runner import StudyProgress, run_study
 from ketfit.study.spec import StudyPlan
-from ketfit.study.store import Row, StudyRecord, read_rows
+from ketfit.study.store import StudyRecord, TaskResult, read_results
 
 
 class Here:
@@ -34,9 +34,9 @@ class Here:
             yield place, work(config, *arrays)
 
 
-def bare(folder: Path) -> dict[str, Row]:
+def bare(folder: Path) -> dict[str, TaskResult]:
     """The rows by task, without what differs from run to run."""
-    return {name: row.updated(run={}) for name, row in sorted(read_rows(folder).items())}
+    return {name: row.updated(run={}) for name, row in sorted(read_results(folder).items())}
 
 
 def test_rows_are_the_same_whoever_runs_them(plan: StudyPlan, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_rows_are_the_same_whoever_runs_them(plan: StudyPlan, tmp_path: Path) ->
     executors = (Here(), Here(reverse=True), LocalExecutor(2))
     for folder, executor in zip(folders, executors, strict=True):
         progress = run_study(plan, folder, executor, command="test")
-        assert progress == Progressed(done=10, failed=0, total=10, ran=10)
+        assert progress == StudyProgress(done=10, failed=0, total=10, ran=10)
     first, second, third = map(bare, folders)
     assert len(first) == 10
     assert first == second == third
@@ -55,7 +55,7 @@ def test_a_second_run_does_only_what_is_missing(plan: StudyPlan, tmp_path: Path)
     again = Here()
     assert run_study(plan, tmp_path, again, command="test").ran == 0
     wider = plan.on(n_seeds=3)
-    assert run_study(wider, tmp_path, again, command="test") == Progressed(15, 0, 15, ran=5)
+    assert run_study(wider, tmp_path, again, command="test") == StudyProgress(15, 0, 15, ran=5)
     assert (executor.ran, again.ran) == (10, 5)
     assert len(StudyRecord.read(tmp_path).tasks) == 15
 
@@ -63,7 +63,7 @@ def test_a_second_run_does_only_what_is_missing(plan: StudyPlan, tmp_path: Path)
 def test_a_driver_that_stops_leaves_whole_rows_and_the_next_goes_on(plan: StudyPlan, tmp_path: Path) -> None:
     for most in (3, 4):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(run_module, "count", lambda tasks, rows, ran: Progressed(0, 0, 0, ran))
+            patch.setattr(run_module, "count", lambda tasks, rows, ran: StudyProgress(0, 0, 0, ran))
             run_study(plan, tmp_path / "parts", Here(most=most), command="test")
     run_study(plan, tmp_path / "parts", Here(), command="test")
     run_study(plan, tmp_path / "whole", Here(), command="test")
@@ -112,11 +112,11 @@ def test_failed_tasks_keep_their_error_until_they_are_asked_for(
         return {"error": {"type": "TrainingError", "message": f"seed {config['seed']}"}}
 
     monkeypatch.setattr(run_module, "execute", lambda *arguments: real(*arguments, work=broken))
-    assert run_study(plan, tmp_path, Here(), command="test") == Progressed(0, 10, 10, ran=10)
-    assert {row.error["message"] for row in read_rows(tmp_path).values() if row.error} == {"seed 0", "seed 1"}
+    assert run_study(plan, tmp_path, Here(), command="test") == StudyProgress(0, 10, 10, ran=10)
+    assert {row.error["message"] for row in read_results(tmp_path).values() if row.error} == {"seed 0", "seed 1"}
     monkeypatch.setattr(run_module, "execute", real)
-    assert run_study(plan, tmp_path, Here(), command="test") == Progressed(0, 10, 10, ran=0)
-    assert run_study(plan, tmp_path, Here(), command="test", retry_failed=True) == Progressed(10, 0, 10, ran=10)
+    assert run_study(plan, tmp_path, Here(), command="test") == StudyProgress(0, 10, 10, ran=0)
+    assert run_study(plan, tmp_path, Here(), command="test", retry_failed=True) == StudyProgress(10, 0, 10, ran=10)
 
 
 def test_shared_work_is_done_once(plan: StudyPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +161,7 @@ def test_the_record_has_the_draws_of_all_tasks(settings: dict[str, Any], tmp_pat
     assert [draw.key for draw in record.draws] == [(size, 0.25, seed) for size in (10, 20) for seed in (0, 1)]
     for draw in record.draws:
         np.testing.assert_array_equal(record.test_positions(draw), few_shot_split(dataset, *draw.key).test)
-    draws, rows = record.draws_by_task(), read_rows(tmp_path)
+    draws, rows = record.draws_by_task(), read_results(tmp_path)
     assert draws.keys() == rows.keys()
     for name, row in rows.items():
         assert draws[name].key == (row.config["data"]["per_label"], 0.25, row.config["seed"])
@@ -209,13 +209,13 @@ def test_a_tuned_body_is_tuned_once_for_each_seed(
     from ketfit.bodies import contrastive
 
     tuned = []
-    real = contrastive._Run.train
-    monkeypatch.setattr(contrastive._Run, "train", lambda run, *rest: tuned.append(run.seed) or real(run, *rest))
+    real = contrastive._TuningRun.train
+    monkeypatch.setattr(contrastive._TuningRun, "train", lambda run, *rest: tuned.append(run.seed) or real(run, *rest))
     (name,) = settings["bodies"]
     bodies = [name, {"name": name, "tune": {"pairs_per_sentence": 1, "learning_rate": 1e-3}}]
     heads = {"linear": {"kind": "logistic-regression"}}
     plan = StudyPlan.from_mapping({**settings, "bodies": bodies, "heads": heads, "factors": {}, "design": {}})
-    assert run_study(plan, tmp_path / "first", Here(), command="test") == Progressed(4, 0, 4, ran=4)
+    assert run_study(plan, tmp_path / "first", Here(), command="test") == StudyProgress(4, 0, 4, ran=4)
     assert tuned == [0, 1]
     assert run_study(plan, tmp_path / "second", Here(), command="test").done == 4
     assert tuned == [0, 1], "what the cache has is not tuned again"
@@ -226,6 +226,6 @@ def test_a_tuned_body_is_tuned_once_for_each_seed(
     losses = {
         (task.body, task.seed): row.result["validation_loss"]
         for task in record.tasks
-        if (row := read_rows(tmp_path / "first")[task.id]).result
+        if (row := read_results(tmp_path / "first")[task.id]).result
     }
     assert len(set(losses.values())) == 4

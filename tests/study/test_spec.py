@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ketfit.errors import ConfigError
-from ketfit.study.spec import BodyPlan, BudgetPlan, HeadPlan, Range, StudyPlan
+from ketfit.study.spec import BodyPlan, BudgetPlan, HeadPlan, LevelRange, StudyPlan
 
 PLANS = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
 
@@ -149,7 +149,7 @@ def test_other_data_bodies_and_seeds_make_another_plan(plan: StudyPlan) -> None:
 
 def test_ranges_go_up() -> None:
     with pytest.raises(ConfigError, match="a logarithmic range begins above zero"):
-        Range(low=0.0, high=1.0, log=True)
+        LevelRange(low=0.0, high=1.0, log=True)
 
 
 def test_a_plan_that_is_no_toml_or_not_there(tmp_path: Path) -> None:

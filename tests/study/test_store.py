@@ -21,14 +21,14 @@ from ketfit.data.splits import few_shot_split
 from ketfit.errors import KetFitError, StorageError, StudyError
 from ketfit.study.expand import BodyFacts, DataFacts, expand
 from ketfit.study.spec import StudyPlan
-from ketfit.study.store import ROWS, Draw, Row, RowsFile, StudyRecord, missing, read_rows
+from ketfit.study.store import ROWS, ResultLog, SplitRecord, StudyRecord, TaskResult, missing, read_results
 from ketfit.study.task import Task
 
 
-def row_of(number: int, failed: bool = False) -> Row:
+def row_of(number: int, failed: bool = False) -> TaskResult:
     error = {"type": "TrainingError", "message": "nan"} if failed else None
     result = None if failed else {"test_accuracy": number / 7}
-    return Row(task=f"{number:064d}", config={"seed": number}, result=result, error=error, run={"host": "here"})
+    return TaskResult(task=f"{number:064d}", config={"seed": number}, result=result, error=error, run={"host": "here"})
 
 
 def task_of(number: int) -> Task:
@@ -36,42 +36,42 @@ def task_of(number: int) -> Task:
 
 
 def test_rows_are_read_as_they_were_appended(tmp_path: Path) -> None:
-    with RowsFile(tmp_path / "study") as rows:
+    with ResultLog(tmp_path / "study") as rows:
         for number in range(5):
             rows.append(row_of(number))
-        assert read_rows(tmp_path / "study") == rows.rows, "a reader sees each row while the driver runs"
-    assert list(read_rows(tmp_path / "study").values()) == [row_of(number) for number in range(5)]
+        assert read_results(tmp_path / "study") == rows.rows, "a reader sees each row while the driver runs"
+    assert list(read_results(tmp_path / "study").values()) == [row_of(number) for number in range(5)]
 
 
 def test_the_last_row_of_a_task_counts(tmp_path: Path) -> None:
-    with RowsFile(tmp_path) as rows:
+    with ResultLog(tmp_path) as rows:
         rows.append(row_of(1, failed=True))
         rows.append(row_of(1))
-    assert read_rows(tmp_path) == {row_of(1).task: row_of(1)}
+    assert read_results(tmp_path) == {row_of(1).task: row_of(1)}
 
 
 def test_a_line_that_was_cut_off_at_any_byte_does_not_count_and_goes(tmp_path: Path) -> None:
-    with RowsFile(tmp_path) as rows:
+    with ResultLog(tmp_path) as rows:
         rows.append(row_of(0))
         rows.append(row_of(1))
     content = (tmp_path / ROWS).read_bytes()
     first = content.index(b"\n") + 1
     for size in range(first, len(content)):
         (tmp_path / ROWS).write_bytes(content[:size])
-        assert list(read_rows(tmp_path)) == [row_of(0).task]
-        with RowsFile(tmp_path) as rows:
+        assert list(read_results(tmp_path)) == [row_of(0).task]
+        with ResultLog(tmp_path) as rows:
             rows.append(row_of(1))
         assert (tmp_path / ROWS).read_bytes() == content
 
 
 def test_a_whole_line_that_is_no_row_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
-    with RowsFile(tmp_path) as rows:
+    with ResultLog(tmp_path) as rows:
         rows.append(row_of(0))
     content = (tmp_path / ROWS).read_bytes()
     for bad in (b"{}\n", b"nonsense\n", b"\xff\n", b"\n", b"[1]\n", b'{"task": 3}\n'):
         (tmp_path / ROWS).write_bytes(content + bad + content)
         with pytest.raises(StudyError, match="line 2 is not a row"):
-            RowsFile(tmp_path)
+            ResultLog(tmp_path)
         assert (tmp_path / ROWS).read_bytes() == content + bad + content
 
 
@@ -80,40 +80,40 @@ def test_any_bytes_are_rows_or_our_own_error(tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("rows")
     (folder / ROWS).write_bytes(content + b"\n")
     with pytest.raises(StudyError, match="is not a row"):
-        read_rows(folder)
+        read_results(folder)
 
 
 def test_two_drivers_on_one_folder_are_refused(tmp_path: Path) -> None:
     code = "import sys; from pathlib import Path; from ketfit.study.store import RowsFile; RowsFile(Path(sys.argv[1]))"
-    with RowsFile(tmp_path) as rows:
+    with ResultLog(tmp_path) as rows:
         rows.append(row_of(0))
         with pytest.raises(StudyError, match="another ketfit study run has"):
-            RowsFile(tmp_path)
+            ResultLog(tmp_path)
         other = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
         assert other.returncode == 1
         assert "another ketfit study run has" in other.stderr
         rows.append(row_of(1))
-    with RowsFile(tmp_path) as rows:
+    with ResultLog(tmp_path) as rows:
         assert len(rows.rows) == 2
 
 
 def test_a_full_disk_takes_back_the_row_it_had_no_room_for(
     tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
 ) -> None:
-    with RowsFile(tmp_path) as rows:
+    with ResultLog(tmp_path) as rows:
         rows.append(row_of(0))
         size = (tmp_path / ROWS).stat().st_size
         with full_disk(size + 20), pytest.raises(StorageError, match="make room and run again"):
             rows.append(row_of(1))
         assert (tmp_path / ROWS).stat().st_size == size
         rows.append(row_of(1))
-    assert len(read_rows(tmp_path)) == 2
+    assert len(read_results(tmp_path)) == 2
 
 
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot write"):
-        RowsFile(tmp_path / "file" / "study")
+        ResultLog(tmp_path / "file" / "study")
 
 
 def test_only_what_has_no_row_is_missing() -> None:
@@ -127,7 +127,9 @@ def record_of(plan: StudyPlan) -> StudyRecord:
     data = DataFacts(name="reviews", fingerprint="d", size=10, n_classes=2)
     bodies = {plan.bodies[0].name: BodyFacts(fingerprint="b", dimension=16)}
     tasks = expand(plan, data, bodies)
-    draws = tuple(Draw(per_label=20, validation_fraction=0.25, seed=seed, not_tested=(1, 4, 9)) for seed in plan.seeds)
+    draws = tuple(
+        SplitRecord(per_label=20, validation_fraction=0.25, seed=seed, not_tested=(1, 4, 9)) for seed in plan.seeds
+    )
     return StudyRecord.of(
         plan, tasks, command="ketfit", versions={"ketfit": "1"}, data=data, bodies=bodies, draws=draws
     )
@@ -179,7 +181,7 @@ def test_a_draw_is_that_of_its_split(sentences: Path) -> None:
         dataset, texts=(*dataset.texts, *dataset.texts[:30]), labels=(*dataset.labels, *dataset.labels[:30])
     )
     split = few_shot_split(dataset, 20, 0.25, 3)
-    draw = Draw.of(20, 0.25, 3, split)
+    draw = SplitRecord.of(20, 0.25, 3, split)
     assert draw.key == (20, 0.25, 3) and split.left_out.size > 0
     assert draw.not_tested == tuple(sorted(set(range(150)) - set(split.test.tolist())))
 

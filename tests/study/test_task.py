@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss
 from ketfit.errors import KetFitError, TrainingError
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.study import task as task_module
-from ketfit.study.task import Material, attempt, build_head, pack_bits, run_task, unpack_bits
+from ketfit.study.task import TaskArrays, build_head, pack_bits, run_task, run_task_safely, unpack_bits
 
 TRAIN = TrainConfig(epochs=8).model_dump(mode="json", exclude={"learning_rate", "selection"})
 QUANTUM = HeadConfig(n_qubits=3, encoder_layers=1, main_layers=1, connectivity=1).model_dump(mode="json")
@@ -29,16 +29,16 @@ def config_of(kind: str, tries: list[float], selection: str = "loss", **settings
     }
 
 
-def material(n: int = 200) -> Material:
+def material(n: int = 200) -> TaskArrays:
     rng = np.random.default_rng(0)
     codes = np.arange(n) % 2
     x = rng.standard_normal((n, 8)).astype(np.float32)
     x[:, 0] += 1.2 * (2 * codes - 1)
     train, validation, test = np.split(rng.permutation(n), [60, 100])
-    return Material(x, codes, train, validation, test)
+    return TaskArrays(x, codes, train, validation, test)
 
 
-def arrays(material: Material) -> tuple[np.ndarray, ...]:
+def arrays(material: TaskArrays) -> tuple[np.ndarray, ...]:
     return material.embeddings, material.codes, material.train, material.validation, material.test
 
 
@@ -140,7 +140,7 @@ def test_a_try_that_diverges_is_noted_and_not_chosen(monkeypatch: pytest.MonkeyP
     result = run_task(config, material())["result"]
     assert result["tries"][0] == {"value": 2.0, "error": "the loss of epoch 3 is nan"}
     assert result["chosen"] == 1
-    outcome = attempt({**config, "tries": [2.0, 3.0]}, *arrays(material()))
+    outcome = run_task_safely({**config, "tries": [2.0, 3.0]}, *arrays(material()))
     assert outcome["error"]["type"] == "TrainingError"
     assert "none of the tries could be trained; the first: the loss of epoch 3 is nan" in outcome["error"]["message"]
 
@@ -150,7 +150,7 @@ def test_any_error_is_the_tasks_result(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ZeroDivisionError("by zero")
 
     monkeypatch.setattr(task_module, "build_head", fails)
-    outcome = attempt(config_of("svc", [1.0]), *arrays(material()))
+    outcome = run_task_safely(config_of("svc", [1.0]), *arrays(material()))
     assert outcome == {"error": {"type": "ZeroDivisionError", "message": "by zero"}}
 
 
@@ -161,7 +161,7 @@ def test_results_are_the_same_on_any_number_of_threads(config: dict[str, Any]) -
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            results.append(attempt(config, *arrays(material()))["result"])
+            results.append(run_task_safely(config, *arrays(material()))["result"])
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)

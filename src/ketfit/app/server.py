@@ -13,7 +13,7 @@ from importlib.resources import files
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from ketfit.app.trace import Traveller
+from ketfit.app.trace import TracePredictor
 from ketfit.app.ui import Page
 from ketfit.errors import ConfigError, MissingExtraError
 
@@ -40,7 +40,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
-class Guard:
+class RequestLimitMiddleware:
     """An ASGI application in front of another: bounds the body of a request, checks its host, adds `HEADERS`.
 
     Args:
@@ -93,13 +93,15 @@ def require_gradio() -> None:
         raise MissingExtraError("The web demo", "'ketfit[app]'")
 
 
-def make_app(traveller: Traveller, facts: list[tuple[str, str]], hosts: tuple[str, ...] = LOCAL) -> Guard:
+def make_app(
+    traveller: TracePredictor, facts: list[tuple[str, str]], hosts: tuple[str, ...] = LOCAL
+) -> RequestLimitMiddleware:
     """The whole demo as an ASGI application.
 
     Args:
         traveller: What computes.
         facts: What is told about the model.
-        hosts: As for `Guard`.
+        hosts: As for `RequestLimitMiddleware`.
 
     Raises:
         MissingExtraError: Gradio is not installed.
@@ -137,11 +139,11 @@ def make_app(traveller: Traveller, facts: list[tuple[str, str]], hosts: tuple[st
         theme=theme,
         css=files("ketfit.app").joinpath("style.css").read_text(encoding="utf-8"),
     )
-    return Guard(outer, hosts)
+    return RequestLimitMiddleware(outer, hosts)
 
 
 def serve(
-    traveller: Traveller, facts: list[tuple[str, str]], host: str, port: int, ready: Callable[[str], None]
+    traveller: TracePredictor, facts: list[tuple[str, str]], host: str, port: int, ready: Callable[[str], None]
 ) -> None:
     """Serve until Ctrl-C.
 

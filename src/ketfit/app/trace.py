@@ -20,10 +20,10 @@ from ketfit.estimators.classical import LogisticRegressionHead
 from ketfit.estimators.text import TextClassifier
 from ketfit.model.head import QuantumHead
 from ketfit.rng import torch_stream
-from ketfit.simulate.expectation import Device
+from ketfit.simulate.expectation import MeasurementContext
 from ketfit.simulate.native import MAX_JOINT
 from ketfit.simulate.noise import NoiseConfig
-from ketfit.simulate.shots import draw_counts, expectations
+from ketfit.simulate.shots import expectations, sample_outcomes
 
 LONGEST = 2000
 """Characters of a sentence. A body reads some hundred words, and the rest would be tokenized for nothing."""
@@ -36,7 +36,7 @@ _REMEMBERED = 64  # embeddings, in memory alone: what visitors type is not writt
 
 
 @dataclass(frozen=True)
-class Settings:
+class MeasurementSettings:
     """How the QPU circuit is read.
 
     Attributes:
@@ -52,7 +52,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedText:
     """A sentence as the body has it; `notice` tells if the body did not read all of it."""
 
     sentence: str
@@ -61,7 +61,7 @@ class Embedded:
 
 
 @dataclass(frozen=True)
-class Reading:
+class MeasuredExpectation:
     """One reading of the measured qubits, the first qubit first: its probability, and how often it came."""
 
     bits: str
@@ -70,7 +70,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Opinion:
+class BaselinePrediction:
     """What a classical head makes of the same embedding."""
 
     name: str
@@ -79,7 +79,7 @@ class Opinion:
 
 
 @dataclass(frozen=True)
-class Journey:
+class PredictionTrace:
     """All stations of one sentence, in order.
 
     Attributes:
@@ -99,20 +99,20 @@ class Journey:
         classical: What the classical head says; None if there is none.
     """
 
-    embedded: Embedded
+    embedded: EmbeddedText
     readouts: tuple[tuple[float, ...], ...]
     circuit: Circuit
     weights: tuple[float, ...]
     inputs: tuple[float, ...]
-    settings: Settings
+    settings: MeasurementSettings
     trajectories: int | None
-    readings: tuple[Reading, ...]
+    readings: tuple[MeasuredExpectation, ...]
     values: tuple[float, ...]
     exact_values: tuple[float, ...]
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
     exact_probabilities: tuple[float, ...]
-    classical: Opinion | None
+    classical: BaselinePrediction | None
 
     @property
     def label(self) -> str:
@@ -120,7 +120,7 @@ class Journey:
         return self.classes[int(np.argmax(self.probabilities))]
 
 
-class Traveller:
+class TracePredictor:
     """Sends sentences through one model, and remembers the last embeddings.
 
     Args:
@@ -133,7 +133,7 @@ class Traveller:
         self.classical = classical
         self.embed = lru_cache(_REMEMBERED)(self._embed)
 
-    def _embed(self, sentence: str) -> Embedded:
+    def _embed(self, sentence: str) -> EmbeddedText:
         """The embedding of a sentence.
 
         Raises:
@@ -145,9 +145,9 @@ class Traveller:
             warnings.simplefilter("always")
             row = self.classifier.body_.encode([sentence], cache=False)[0]
         notices = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
-        return Embedded(sentence, tuple(row.tolist()), notices[0] if notices else None)
+        return EmbeddedText(sentence, tuple(row.tolist()), notices[0] if notices else None)
 
-    def travel(self, sentence: str, settings: Settings) -> Journey:
+    def travel(self, sentence: str, settings: MeasurementSettings) -> PredictionTrace:
         """The whole path of a sentence.
 
         Raises:
@@ -156,14 +156,16 @@ class Traveller:
             InsufficientMemoryError: the circuit does not fit into the memory that is free.
         """
         embedded = self.embed(sentence)
-        journey = follow(self.classifier, embedded, settings)
+        journey = trace(self.classifier, embedded, settings)
         if self.classical is None:
             return journey
         row = self.classical.predict_proba(np.array([embedded.embedding], dtype=np.float32))[0]
-        opinion = Opinion("logistic regression", str(self.classical.classes_[row.argmax()]), tuple(row.tolist()))
+        opinion = BaselinePrediction(
+            "logistic regression", str(self.classical.classes_[row.argmax()]), tuple(row.tolist())
+        )
         return replace(journey, classical=opinion)
 
-    def probabilities(self, sentences: Sequence[str], settings: Settings) -> list[list[float]]:
+    def probabilities(self, sentences: Sequence[str], settings: MeasurementSettings) -> list[list[float]]:
         """Probabilities of `classes` for each sentence, without their paths.
 
         Raises:
@@ -183,7 +185,7 @@ class Traveller:
 
 
 @torch.no_grad()
-def follow(classifier: TextClassifier, embedded: Embedded, settings: Settings) -> Journey:
+def trace(classifier: TextClassifier, embedded: EmbeddedText, settings: MeasurementSettings) -> PredictionTrace:
     """The path of an embedded sentence through the head, read as `settings` say.
 
     Raises:
@@ -198,11 +200,11 @@ def follow(classifier: TextClassifier, embedded: Embedded, settings: Settings) -
     measured, noise, trajectories = _measured_by(head, settings)
     generator = torch_stream(fitted.seed_, "shots", settings.draw)
     width = measured.config.n_measured
-    device = Device(tuple(range(width)), noise, trajectories, generator)
+    device = MeasurementContext(tuple(range(width)), noise, trajectories, generator)
     values, readings = _read(device, measured, inputs, settings.shots, generator)
-    exact = Device(tuple(range(width))).values(head.circuit, head.weights, inputs, None, 1)
+    exact = MeasurementContext(tuple(range(width))).values(head.circuit, head.weights, inputs, None, 1)
     rows = 1 if head.config.merge == "mean" else head.config.n_encoders
-    return Journey(
+    return PredictionTrace(
         embedded=embedded,
         readouts=tuple(tuple(row) for row in readouts.reshape(rows, -1).tolist()),
         circuit=head.circuit,
@@ -231,10 +233,10 @@ def fit_classical(classifier: TextClassifier, data: Dataset) -> LogisticRegressi
     return LogisticRegressionHead().fit(embeddings, np.asarray(data.labels))
 
 
-def own_settings(head: QuantumHead) -> Settings:
+def own_settings(head: QuantumHead) -> MeasurementSettings:
     """The shots and the two-qubit error that a head was trained with."""
     noise = head.config.noise
-    return Settings(head.config.shots, 0.0 if noise is None else noise.depolarizing_2q)
+    return MeasurementSettings(head.config.shots, 0.0 if noise is None else noise.depolarizing_2q)
 
 
 def check_length(sentence: str) -> None:
@@ -249,13 +251,15 @@ def check_length(sentence: str) -> None:
         raise InputError(f"the sentence has {len(sentence):,} characters; the most is {LONGEST:,}: shorten it")
 
 
-def _measured_by(head: QuantumHead, settings: Settings) -> tuple[QuantumHead, NoiseConfig | None, int | None]:
+def _measured_by(
+    head: QuantumHead, settings: MeasurementSettings
+) -> tuple[QuantumHead, NoiseConfig | None, int | None]:
     """The head under the settings, its noise, and the trajectories that it takes."""
     noise = (head.config.noise or NoiseConfig()).updated(depolarizing_2q=settings.two_qubit_error)
     if noise == NoiseConfig():
         return head.with_measurement(shots=settings.shots), None, None
     trajectories = None
-    if not noise.is_silent:
+    if not noise.is_gate_noiseless:
         trajectories = head.config.trajectories or (TRAJECTORIES if head.config.qpu_qubits > WIDEST_EXACT else None)
     return (
         head.with_measurement(shots=settings.shots, noise=noise, trajectories=trajectories),
@@ -265,8 +269,8 @@ def _measured_by(head: QuantumHead, settings: Settings) -> tuple[QuantumHead, No
 
 
 def _read(
-    device: Device, head: QuantumHead, inputs: Tensor, shots: int | None, generator: torch.Generator
-) -> tuple[Tensor, tuple[Reading, ...]]:
+    device: MeasurementContext, head: QuantumHead, inputs: Tensor, shots: int | None, generator: torch.Generator
+) -> tuple[Tensor, tuple[MeasuredExpectation, ...]]:
     """<Z> of the measured qubits, shape (1, measured), and their readings."""
     circuit = (head.circuit, head.weights, inputs, None, 1)
     if len(device.measured) > MAX_JOINT:
@@ -278,13 +282,13 @@ def _read(
     if shots is None:
         values = expectations(distribution)
     else:
-        drawn = draw_counts(distribution.double(), shots, generator)
+        drawn = sample_outcomes(distribution.double(), shots, generator)
         values = expectations((drawn / shots).to(distribution))
         counts = drawn[0].numpy()
     chances = distribution[0].double().clamp(0, 1).tolist()
     bits = len(device.measured)
     return values, tuple(
-        Reading(f"{place:0{bits}b}", chance, None if count is None else int(count))
+        MeasuredExpectation(f"{place:0{bits}b}", chance, None if count is None else int(count))
         for place, (chance, count) in enumerate(zip(chances, counts, strict=True))
     )
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ketfit.app import views as stations
-from ketfit.app.trace import LONGEST, Settings, Traveller, check_length, own_settings
+from ketfit.app.trace import LONGEST, MeasurementSettings, TracePredictor, check_length, own_settings
 from ketfit.data.tables import text_table
 from ketfit.errors import DataError, KetFitError
 
 if TYPE_CHECKING:
     import gradio
 
-MOST_SHOTS, LARGEST_ERROR = 4000, 0.1
-MOST_SENTENCES = 1000
-MOST_WAITING = 16
+MAX_SHOTS, LARGEST_ERROR = 4000, 0.1
+MAX_SENTENCES = 1000
+MAX_WAITING = 16
 """Requests that may wait in the queue; further ones are turned away."""
 _SHOWN = 50
 _FILES_LIVE = (300, 900)  # seconds: how often uploaded files are looked at, and how old they get
@@ -33,7 +33,7 @@ class Page:
         facts: What is told about the model, as names and values.
     """
 
-    def __init__(self, traveller: Traveller, facts: list[tuple[str, str]]) -> None:
+    def __init__(self, traveller: TracePredictor, facts: list[tuple[str, str]]) -> None:
         self.traveller = traveller
         self.facts = facts
 
@@ -42,12 +42,12 @@ class Page:
         try:
             journey = self.traveller.travel(_text(sentence), _settings(shots, error, draw))
         except KetFitError as fault:
-            return stations.message(str(fault)), "", "", ""
+            return stations.render_message(str(fault)), "", "", ""
         return (
-            stations.verdict(journey),
-            stations.way_in(journey),
-            stations.circuit(journey),
-            stations.way_out(journey),
+            stations.render_prediction(journey),
+            stations.render_inputs(journey),
+            stations.render_circuit(journey),
+            stations.render_outputs(journey),
         )
 
     def measure(self, sentence: str, shots: float, error: float, draw: float) -> tuple[str, str]:
@@ -64,15 +64,15 @@ class Page:
         try:
             return self._file(Path(path), _settings(shots, error, 0))
         except KetFitError as fault:
-            return stations.message(str(fault).replace(path, "the file")), None
+            return stations.render_message(str(fault).replace(path, "the file")), None
 
-    def _file(self, path: Path, settings: Settings) -> tuple[str, str]:
+    def _file(self, path: Path, settings: MeasurementSettings) -> tuple[str, str]:
         sentences: list[str] = []
-        for block in text_table(path).blocks(MOST_SENTENCES + 1):
+        for block in text_table(path).blocks(MAX_SENTENCES + 1):
             sentences += block.texts
-            if len(sentences) > MOST_SENTENCES:
+            if len(sentences) > MAX_SENTENCES:
                 raise DataError(
-                    f"the file holds more than {MOST_SENTENCES:,} sentences; here is the place for a few, and for the "
+                    f"the file holds more than {MAX_SENTENCES:,} sentences; here is the place for a few, and for the "
                     "rest there is: ketfit predict MODEL --input FILE --output FILE"
                 )
         if not sentences:
@@ -85,7 +85,7 @@ class Page:
             labels.append(self.traveller.classes[best])
             shares.append(row[best])
             rows.append(row)
-        return stations.table(sentences, labels, shares, _SHOWN), _write(
+        return stations.render_table(sentences, labels, shares, _SHOWN), _write(
             sentences, labels, rows, self.traveller.classes
         )
 
@@ -102,8 +102,8 @@ class Page:
             with gr.Tab("Upload"):
                 self._many_sentences(gr, own)
             with gr.Tab("About"):
-                gr.HTML(stations.facts(self.facts))
-        blocks.queue(max_size=MOST_WAITING, default_concurrency_limit=1, status_update_rate=5)
+                gr.HTML(stations.render_metadata(self.facts))
+        blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=1, status_update_rate=5)
         return blocks
 
     def _header(self) -> str:
@@ -112,7 +112,7 @@ class Page:
             "transformer. Type a sentence and follow it through the circuit.</p></header>"
         )
 
-    def _one_sentence(self, gr: Any, own: Settings) -> None:
+    def _one_sentence(self, gr: Any, own: MeasurementSettings) -> None:
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=280):
                 sentence = gr.Textbox(
@@ -138,10 +138,10 @@ class Page:
             self.measure, settings, [verdict, way_out], api_visibility="private", **_QUIET
         )
 
-    def _many_sentences(self, gr: Any, own: Settings) -> None:
+    def _many_sentences(self, gr: Any, own: MeasurementSettings) -> None:
         gr.HTML(
             f'<p class="kf-quiet">A CSV, TSV, JSONL or Parquet file with a column "text", or a text file with a '
-            f"sentence on each line; up to {MOST_SENTENCES:,} sentences.</p>"
+            f"sentence on each line; up to {MAX_SENTENCES:,} sentences.</p>"
         )
         upload = gr.UploadButton("Choose a file", file_types=_SUFFIXES, variant="primary")
         shots, error = _sliders(gr, own)
@@ -163,8 +163,8 @@ def _on(event: Callable[..., Any], call: Callable[..., Any], inputs: Any, output
     event(call, inputs, outputs, api_visibility="private", **{**_QUIET, **options})
 
 
-def _sliders(gr: Any, own: Settings) -> tuple[Any, Any]:
-    shots = gr.Slider(0, MOST_SHOTS, value=min(own.shots or 0, MOST_SHOTS), step=10, label="Shots (0 is exact)")
+def _sliders(gr: Any, own: MeasurementSettings) -> tuple[Any, Any]:
+    shots = gr.Slider(0, MAX_SHOTS, value=min(own.shots or 0, MAX_SHOTS), step=10, label="Shots (0 is exact)")
     error = gr.Slider(
         0, LARGEST_ERROR, value=min(own.two_qubit_error, LARGEST_ERROR), step=0.001, label="Error of a two-qubit gate"
     )
@@ -175,15 +175,15 @@ def _text(sentence: object) -> str:
     return sentence if isinstance(sentence, str) else ""
 
 
-def _settings(shots: float, error: float, draw: float) -> Settings:
+def _settings(shots: float, error: float, draw: float) -> MeasurementSettings:
     """The controls' numbers, which may be anything when the request is not from the page."""
     try:
         count, chance, number = int(shots), float(error), int(draw)
     except (TypeError, ValueError, OverflowError) as fault:
         raise DataError("shots, error and draw are numbers") from fault
-    if not (0 <= count <= MOST_SHOTS and 0 <= chance <= LARGEST_ERROR and 0 <= number < 2**31):
-        raise DataError(f"shots go from 0 to {MOST_SHOTS:,}, and the error from 0 to {LARGEST_ERROR}")
-    return Settings(count or None, chance, number)
+    if not (0 <= count <= MAX_SHOTS and 0 <= chance <= LARGEST_ERROR and 0 <= number < 2**31):
+        raise DataError(f"shots go from 0 to {MAX_SHOTS:,}, and the error from 0 to {LARGEST_ERROR}")
+    return MeasurementSettings(count or None, chance, number)
 
 
 def _write(sentences: list[str], labels: list[str], rows: list[list[float]], classes: tuple[str, ...]) -> str:

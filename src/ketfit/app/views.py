@@ -1,4 +1,4 @@
-"""What the demo shows of a sentence's path, as HTML: each station from the values of a `Journey`.
+"""What the demo shows of a sentence's path, as HTML: each station from the values of a `PredictionTrace`.
 
 All text from outside goes through `html.escape`. Colours come from the page's style alone.
 """
@@ -9,15 +9,15 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from ketfit.app.trace import Journey, Reading
+from ketfit.app.trace import MeasuredExpectation, PredictionTrace
 from ketfit.circuit.drawing.svg import draw_svg
 
 _STRIP = 96  # embedding entries in a row
-_MOST_READINGS = 16
-_MOST_CLASSES = 12
+_MAX_READINGS = 16
+_MAX_CLASSES = 12
 
 
-def verdict(journey: Journey) -> str:
+def render_prediction(journey: PredictionTrace) -> str:
     """The label, the probabilities of the classes, and what the classical head says."""
     notice = journey.embedded.notice
     told = f'<p class="kf-notice">{escape(notice)}</p>' if notice else ""
@@ -32,18 +32,18 @@ def verdict(journey: Journey) -> str:
     )
 
 
-def way_in(journey: Journey) -> str:
+def render_inputs(journey: PredictionTrace) -> str:
     """The embedding as a strip, and the encoders' readouts."""
     size = len(journey.embedded.embedding)
     rows = [
-        f'<div class="kf-encoder">{_title("Encoder", number, journey.readouts)}{_dials(row)}</div>'
+        f'<div class="kf-encoder">{_title("Encoder", number, journey.readouts)}{_expectation_bars(row)}</div>'
         for number, row in enumerate(journey.readouts)
     ]
     return _station(
         1,
         "Embedding",
         f"The body turns the sentence into {size:,} numbers. Teal is positive, rose negative.",
-        _strip(journey.embedded.embedding),
+        _embedding_heatmap(journey.embedded.embedding),
     ) + _station(
         2,
         "Encoder ⟨Z⟩",
@@ -52,7 +52,7 @@ def way_in(journey: Journey) -> str:
     )
 
 
-def circuit(journey: Journey) -> str:
+def render_circuit(journey: PredictionTrace) -> str:
     """The QPU circuit with its angles."""
     counts = journey.circuit.gate_counts()
     text = (
@@ -64,11 +64,13 @@ def circuit(journey: Journey) -> str:
     return _station(3, "QPU circuit", text, frame)
 
 
-def way_out(journey: Journey) -> str:
+def render_outputs(journey: PredictionTrace) -> str:
     """The readings of the measured qubits, and the expectation values that the linear layer sees."""
     shots = journey.settings.shots
     how = (
-        "Exact probabilities, as from infinitely many shots." if shots is None else f"{shots:,} shots of this circuit."
+        "Exact probabilities, as from infinitely many shots."
+        if shots is None
+        else f"{shots:,} shots of this render_circuit."
     )
     if journey.settings.two_qubit_error:
         how += f" Every CNOT depolarizes its qubits with probability {journey.settings.two_qubit_error:.3g}."
@@ -87,12 +89,12 @@ def way_out(journey: Journey) -> str:
     )
 
 
-def message(text: str) -> str:
+def render_message(text: str) -> str:
     """A line about something that did not work."""
     return f'<p class="kf-error" role="alert">{escape(text)}</p>'
 
 
-def table(sentences: Sequence[str], labels: Sequence[str], probabilities: Sequence[float], shown: int) -> str:
+def render_table(sentences: Sequence[str], labels: Sequence[str], probabilities: Sequence[float], shown: int) -> str:
     """The first `shown` of many sentences with their labels."""
     rows = "".join(
         f"<tr><td>{escape(label)}</td><td>{probability:.3f}</td><td>{escape(sentence)}</td></tr>"
@@ -107,7 +109,7 @@ def table(sentences: Sequence[str], labels: Sequence[str], probabilities: Sequen
     )
 
 
-def facts(rows: Iterable[tuple[str, str]]) -> str:
+def render_metadata(rows: Iterable[tuple[str, str]]) -> str:
     """Names and values."""
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in rows)
     return f'<div class="kf-card"><dl class="kf-facts">{items}</dl></div>'
@@ -135,13 +137,13 @@ def _bars(names: Sequence[str], shares: Sequence[float]) -> str:
         f'<li><span class="kf-name">{escape(names[place])}</span>'
         f'<span class="kf-bar"><i style="width:{100 * shares[place]:.2f}%"></i></span>'
         f'<span class="kf-figure">{shares[place]:.1%}</span></li>'
-        for place in order[:_MOST_CLASSES]
+        for place in order[:_MAX_CLASSES]
     )
-    more = len(names) - _MOST_CLASSES
+    more = len(names) - _MAX_CLASSES
     return f'<ul class="kf-bars">{rows}</ul>' + (f'<p class="kf-quiet">and {more} more classes</p>' if more > 0 else "")
 
 
-def _classical(journey: Journey) -> str:
+def _classical(journey: PredictionTrace) -> str:
     opinion = journey.classical
     if opinion is None:
         return (
@@ -155,7 +157,7 @@ def _classical(journey: Journey) -> str:
     )
 
 
-def _strip(embedding: Sequence[float]) -> str:
+def _embedding_heatmap(embedding: Sequence[float]) -> str:
     largest = max(map(abs, embedding)) or 1.0
     rows = math.ceil(len(embedding) / _STRIP)
     cells = "".join(
@@ -171,7 +173,7 @@ def _strip(embedding: Sequence[float]) -> str:
     )
 
 
-def _dials(values: Sequence[float]) -> str:
+def _expectation_bars(values: Sequence[float]) -> str:
     return '<ul class="kf-dials">' + "".join(_dial(f"q{place}", value) for place, value in enumerate(values)) + "</ul>"
 
 
@@ -184,11 +186,11 @@ def _dial(name: str, value: float) -> str:
     )
 
 
-def _histogram(readings: Sequence[Reading], shots: int | None) -> str:
+def _histogram(readings: Sequence[MeasuredExpectation], shots: int | None) -> str:
     if not readings:
         return '<p class="kf-quiet">So many qubits are measured that their readings are not counted together.</p>'
     shares = [r.probability if r.count is None or not shots else r.count / shots for r in readings]
-    order = sorted(range(len(readings)), key=lambda place: -shares[place])[:_MOST_READINGS]
+    order = sorted(range(len(readings)), key=lambda place: -shares[place])[:_MAX_READINGS]
     most = max(max(shares), max(r.probability for r in readings), 1e-9)
     rows = []
     for place in sorted(order):

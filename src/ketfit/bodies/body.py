@@ -316,7 +316,7 @@ def read_transformer(folder: Path, device: str | None) -> tuple[SentenceTransfor
     """
     from sentence_transformers import SentenceTransformer
 
-    with quiet() as messages:
+    with capture_library_logs() as messages:
         try:
             transformer = SentenceTransformer(
                 str(folder),
@@ -348,7 +348,7 @@ class _Collector(logging.Handler):
 
 
 @contextmanager
-def quiet() -> Iterator[list[str]]:
+def capture_library_logs() -> Iterator[list[str]]:
     """Collect what the libraries below log, print none of it, show no progress bars; all as before afterwards."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
     from transformers.utils import logging as bars

@@ -28,13 +28,13 @@ from sentence_transformers import (
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
 
-from ketfit.bodies.body import Body, quiet
+from ketfit.bodies.body import Body, capture_library_logs
 from ketfit.bodies.finetuned import (
     check_memory,
     digest,
-    keep,
-    longest,
-    own_chance,
+    isolated_rng,
+    max_token_count,
+    save_finetuned,
     trainable_copy,
     tuned_body,
     tuned_folder,
@@ -112,16 +112,18 @@ def tune_body(
         rows = _rows(sentences, codes, config, seed)
         transformer = trainable_copy(body, config.last_layers)
         read = config.batch_size * (2 if config.loss == "cosine" else 1)
-        check_memory(transformer, read, longest(transformer, sentences), copies=0, checkpoint=checkpoint is not None)
-        run = _Run(transformer, rows, config, seed, facts)
+        check_memory(
+            transformer, read, max_token_count(transformer, sentences), copies=0, checkpoint=checkpoint is not None
+        )
+        run = _TuningRun(transformer, rows, config, seed, facts)
         if checkpoint is not None and checkpoint.exists():
             run.load(checkpoint)
         run.train(checkpoint, progress)
         if _is_main_process():
-            folder = keep(transformer, name)
+            folder = save_finetuned(transformer, name)
         _wait_for_all()
         if not is_folder(folder):  # the cache cannot be written, and the first process has it to itself
-            folder = keep(transformer, name)
+            folder = save_finetuned(transformer, name)
     return tuned_body(folder, body, config, seed)
 
 
@@ -149,13 +151,13 @@ def _rows(sentences: list[str], codes: NDArray[np.int64], config: ContrastiveCon
         pairs = []
         for chance in chances:
             drawn = draw_pairs(codes, config.pairs_per_sentence, chance)
-            pairs += alike(drawn, sentences, config.batch_size, chance) if config.group_by_length else drawn
+            pairs += batch_by_length(drawn, sentences, config.batch_size, chance) if config.group_by_length else drawn
         return {
             "sentence1": [sentences[one] for one, _ in pairs],
             "sentence2": [sentences[other] for _, other in pairs],
             "label": [float(codes[one] == codes[other]) for one, other in pairs],
         }
-    order = np.concatenate([spread_labels(codes, chance) for chance in chances])
+    order = np.concatenate([interleave_labels(codes, chance) for chance in chances])
     order = order[: len(order) // config.batch_size * config.batch_size or None]
     for start in range(0, len(order), config.batch_size):
         if len(set(codes[order[start : start + config.batch_size]].tolist())) < 2:
@@ -174,7 +176,7 @@ def draw_pairs(codes: NDArray[np.int64], count: int, chance: np.random.Generator
     return [pairs[place] for place in chance.permutation(len(pairs))]
 
 
-def alike(
+def batch_by_length(
     pairs: list[tuple[int, int]], sentences: Sequence[str], batch_size: int, chance: np.random.Generator
 ) -> list[tuple[int, int]]:
     """The same pairs in batches of about equal first and equal second sentences, the batches in random order.
@@ -191,7 +193,7 @@ def alike(
     return [pairs[place] for place in mixed]
 
 
-def spread_labels(codes: NDArray[np.int64], chance: np.random.Generator) -> NDArray[np.int64]:
+def interleave_labels(codes: NDArray[np.int64], chance: np.random.Generator) -> NDArray[np.int64]:
     """A random order of all sentences in which every label is spread evenly."""
     places = np.empty(len(codes))
     for code in np.unique(codes):
@@ -200,7 +202,7 @@ def spread_labels(codes: NDArray[np.int64], chance: np.random.Generator) -> NDAr
     return np.argsort(places, kind="stable")
 
 
-class _Trainer(SentenceTransformerTrainer):
+class _PairTrainer(SentenceTransformerTrainer):
     """The library's trainer, with batches in the order of the data, no model card, and an eye on the loss."""
 
     def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, *_: Any, **__: Any) -> BatchSampler:
@@ -218,7 +220,7 @@ class _Trainer(SentenceTransformerTrainer):
         return loss
 
 
-class _Run(TrainerCallback):
+class _TuningRun(TrainerCallback):
     """A tuning: what changes while it runs, and what the trainer calls at every step."""
 
     def __init__(
@@ -240,11 +242,11 @@ class _Run(TrainerCallback):
         self.checkpoint, self.saved, self.first = checkpoint, time.monotonic(), self.done
         self.bar = ProgressBar("tuning", self.total, shown=progress and _is_main_process(), done=self.done)
         if self.done < self.total:
-            with self.bar, tempfile.TemporaryDirectory() as folder, own_chance(0), quiet():
+            with self.bar, tempfile.TemporaryDirectory() as folder, isolated_rng(0), capture_library_logs():
                 self._trainer(folder).train()
         self.transformer.eval()
 
-    def _trainer(self, folder: str) -> _Trainer:
+    def _trainer(self, folder: str) -> _PairTrainer:
         from datasets import Dataset
 
         config = self.config
@@ -262,7 +264,7 @@ class _Run(TrainerCallback):
             disable_tqdm=True,
         )
         loss = losses.CosineSimilarityLoss if config.loss == "cosine" else losses.BatchHardSoftMarginTripletLoss
-        trainer = _Trainer(
+        trainer = _PairTrainer(
             self.transformer,
             arguments,
             Dataset.from_dict(left),

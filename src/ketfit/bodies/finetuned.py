@@ -18,13 +18,13 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from ketfit.bodies.body import Body, Tuning, load_body, quiet, read_transformer
+from ketfit.bodies.body import Body, Tuning, capture_library_logs, load_body, read_transformer
 from ketfit.bodies.sources import file_hashes, fingerprint
 from ketfit.errors import BodyError, ConfigError, InsufficientMemoryError, StorageError
 from ketfit.memory import available_memory, memory_shortage
 from ketfit.model.tuning import TuneConfig
 from ketfit.storage.atomic import place_folder
-from ketfit.storage.cache_dir import cache_folder, cached, is_folder, store_in
+from ketfit.storage.cache_dir import cache_folder, cached_folder, is_folder, store_in
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -123,7 +123,7 @@ def _layers(module: nn.Module, name: str) -> nn.ModuleList:
     return max(lists, key=len)
 
 
-def longest(transformer: SentenceTransformer, texts: Sequence[str]) -> int:
+def max_token_count(transformer: SentenceTransformer, texts: Sequence[str]) -> int:
     """Tokens of the longest of the sentences, as far as the body reads them; the memory depends on it."""
     mask = tokens_of(transformer, sorted(texts, key=len)[-64:])["attention_mask"]
     return int(mask.sum(dim=1).max())
@@ -146,10 +146,10 @@ def digest(facts: Mapping[str, str]) -> str:
 
 def tuned_folder(name: str) -> Path:
     """The folder of a tuned body in the cache; it is not created here."""
-    return cached("tuned", name[:32])
+    return cached_folder("tuned", name[:32])
 
 
-def keep(transformer: SentenceTransformer, name: str | None) -> Path:
+def save_finetuned(transformer: SentenceTransformer, name: str | None) -> Path:
     """Save a transformer in the folder of tuned bodies, as safetensors and JSON, whole or not at all.
 
     If the cache cannot be written, it warns, and the folder is a temporary one that is removed when the process ends.
@@ -163,14 +163,14 @@ def keep(transformer: SentenceTransformer, name: str | None) -> Path:
     """
 
     def write(folder: Path) -> None:
-        with quiet():
+        with capture_library_logs():
             transformer.save(str(folder), create_model_card=False, safe_serialization=True)
 
     return _kept(write, name)
 
 
 def keep_files(files: Mapping[str, bytes], name: str) -> Path:
-    """Write the files of a tuned body, by their paths, into its folder; as `keep`."""
+    """Write the files of a tuned body, by their paths, into its folder; as `save_finetuned`."""
 
     def write(folder: Path) -> None:
         for path, content in files.items():
@@ -220,7 +220,7 @@ def tuned_body(folder: Path, base: Body, settings: TuneConfig, seed: int) -> Bod
 
 
 @contextmanager
-def own_chance(seed: int) -> Iterator[None]:
+def isolated_rng(seed: int) -> Iterator[None]:
     """Everything that libraries draw inside comes from the seed, and nothing outside is moved by it."""
     plain, array = random.getstate(), np.random.get_state()  # noqa: NPY002 - it is theirs
     with torch.random.fork_rng():

@@ -17,7 +17,7 @@ from typing import Literal
 
 from ketfit.errors import BodyError, StorageError
 from ketfit.storage import hub_client as hub
-from ketfit.storage.cache_dir import cache_folder, cached, is_folder, store_in
+from ketfit.storage.cache_dir import cache_folder, cached_folder, is_folder, store_in
 
 Source = Literal["bundled", "local", "hub"]
 
@@ -37,7 +37,7 @@ INSTALL = {
 
 
 @dataclass(frozen=True)
-class Found:
+class BodyLocation:
     """A folder with the files of a body, and where it came from; ``revision`` is the commit on the Hub."""
 
     folder: Path
@@ -45,7 +45,7 @@ class Found:
     revision: str | None = None
 
 
-def find_body(name: str, revision: str | None) -> Found:
+def find_body(name: str, revision: str | None) -> BodyLocation:
     """The folder of the body ``name``: a local folder, else a bundled body, else the Hugging Face Hub.
 
     Raises:
@@ -58,11 +58,11 @@ def find_body(name: str, revision: str | None) -> Found:
     if is_folder(path):
         if revision is not None:
             raise BodyError(f"{path} is a local folder and has no revision {revision!r}. Leave the revision out.")
-        return Found(path.resolve(), "local")
+        return BodyLocation(path.resolve(), "local")
     if os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long
         raise BodyError(f"{path} is a file. Pass the folder that holds the sentence transformer.")
     bundled = None if revision is not None else _bundled(bundled_name(name))
-    return Found(bundled, "bundled") if bundled is not None else _from_hub(name, revision)
+    return BodyLocation(bundled, "bundled") if bundled is not None else _from_hub(name, revision)
 
 
 def bundled_name(name: str) -> str:
@@ -97,7 +97,7 @@ class BodyFiles:
     """A body on the disk, found and hashed, and not a byte of it parsed."""
 
     asked: str
-    found: Found
+    found: BodyLocation
     hashes: Mapping[str, str]
     fingerprint: str
 
@@ -135,7 +135,7 @@ def _bundled(name: str) -> Path | None:
         return modules.parent if modules else None
     if name != MPNET:
         return None
-    folder = cached("bodies", MPNET)
+    folder = cached_folder("bodies", MPNET)
     if is_folder(folder):
         return folder
     volumes = _mpnet_volumes()
@@ -240,9 +240,9 @@ def check_mpnet(sha256: str | None, folder: Path) -> None:
 # --- The Hugging Face Hub ---------------------------------------------------------------------------------------
 
 
-def _from_hub(name: str, revision: str | None) -> Found:
+def _from_hub(name: str, revision: str | None) -> BodyLocation:
     fix = INSTALL.get(bundled_name(name)) if revision is None else None
-    asked = hub.Request(
+    asked = hub.HubRequest(
         name=name,
         repository=name if "/" in name else f"{_ORGANISATION}/{name}",
         revision=revision,
@@ -253,4 +253,4 @@ def _from_hub(name: str, revision: str | None) -> Found:
         otherwise=f"Install it: {fix}" if fix else "Connect once so that it is downloaded, or pass a local folder.",
     )
     snapshot = hub.fetch(asked)
-    return Found(snapshot.folder, "hub", snapshot.commit)
+    return BodyLocation(snapshot.folder, "hub", snapshot.commit)

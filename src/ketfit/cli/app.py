@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ketfit.cli.errors import interruptible
+from ketfit.cli.errors import exit_on_interrupt
 from ketfit.cli.options import (
     DataFormat,
     DataSplit,
@@ -21,7 +21,7 @@ from ketfit.cli.options import (
     check_source,
     refuse_idle,
 )
-from ketfit.cli.output import say
+from ketfit.cli.output import echo_stderr
 
 
 def app(
@@ -48,7 +48,7 @@ def app(
     Needs the extra app. Until Ctrl-C; nothing is sent to or fetched from anywhere else.
     """
     from ketfit.app.server import check_address, require_gradio, serve
-    from ketfit.app.trace import Traveller, fit_classical
+    from ketfit.app.trace import TracePredictor, fit_classical
     from ketfit.data.dataset import load_dataset
     from ketfit.data.splits import few_shot_split
     from ketfit.estimators.text import TextClassifier
@@ -67,7 +67,7 @@ def app(
     if data is not None:
         columns = {"text_column": text_column, "label_column": label_column}
         dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding, delimiter=delimiter)
-    say(f"loading {model}")
+    echo_stderr(f"loading {model}")
     classifier = TextClassifier.from_pretrained(model, body=body)
     facts = _facts(model)
     classical = None
@@ -80,13 +80,13 @@ def app(
         classical = fit_classical(classifier, dataset)
         facts.append(("logistic regression", f"fitted on {len(dataset):,} sentences of {name}"))
     if host not in ("127.0.0.1", "localhost", "::1"):
-        say(f"{host} can be reached by others, and nobody is asked for a password")
-    with interruptible("the demo is closed, and its files are gone"):
-        serve(Traveller(classifier, classical), facts, host, port, _tell)
+        echo_stderr(f"{host} can be reached by others, and nobody is asked for a password")
+    with exit_on_interrupt("the demo is closed, and its files are gone"):
+        serve(TracePredictor(classifier, classical), facts, host, port, _tell)
 
 
 def _tell(url: str) -> None:
-    say(f"the demo is at {url} (Ctrl-C stops it)")
+    echo_stderr(f"the demo is at {url} (Ctrl-C stops it)")
 
 
 def _facts(model: str) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from ketfit.cli.errors import interruptible
+from ketfit.cli.errors import exit_on_interrupt
 from ketfit.cli.options import (
     AsJson,
     DataFormat,
@@ -24,7 +24,7 @@ from ketfit.cli.options import (
     check_source,
     draw_few,
 )
-from ketfit.cli.output import print_report, say
+from ketfit.cli.output import echo_stderr, print_report
 
 
 def demo(
@@ -60,13 +60,15 @@ def demo(
     parts = draw_few(dataset, per_label, "--per-label", seed=seed)
     check_class_names(dataset.classes)
     loaded = load_body(body)
-    say(f"embedding {len(dataset):,} sentences with {body}")
-    with interruptible("the embeddings so far are kept: the same command goes on from there"):
+    echo_stderr(f"embedding {len(dataset):,} sentences with {body}")
+    with exit_on_interrupt("the embeddings so far are kept: the same command goes on from there"):
         embeddings = loaded.encode(dataset.texts, progress=True)
     heads = standard_heads(loaded.dimension, len(dataset.classes), seed=seed)
     rows = []
     for row in compare_heads(heads, embeddings, np.asarray(dataset.labels), parts, progress=True):
-        say(f"{row.name}: {row.test_accuracy:.2%} of {len(parts.test):,} test sentences, {row.fit_seconds:.1f} s")
+        echo_stderr(
+            f"{row.name}: {row.test_accuracy:.2%} of {len(parts.test):,} test sentences, {row.fit_seconds:.1f} s"
+        )
         rows.append(row)
     quantum = heads["quantum head"]
     assert isinstance(quantum, QuantumHeadClassifier)

@@ -10,19 +10,19 @@ from typing import Any
 import ketfit
 from ketfit.bodies.sources import INSTALL, MPNET
 from ketfit.cli.options import AsJson
-from ketfit.cli.output import print_report, two_columns
+from ketfit.cli.output import key_value_table, print_report
 from ketfit.memory import available_memory
-from ketfit.model.config import MOST_QUBITS
-from ketfit.simulate.density_matrix import MOST_QUBITS as MOST_EXACT
+from ketfit.model.config import MAX_QUBITS
+from ketfit.simulate.density_matrix import MAX_QUBITS as MAX_EXACT
 
 
 def doctor(as_json: AsJson = False) -> None:
     """What is installed here, which engine runs, and what the machine can hold."""
-    report = examine()
-    print_report(report, as_json, two_columns(report))
+    report = collect_diagnostics()
+    print_report(report, as_json, key_value_table(report))
 
 
-def examine() -> dict[str, Any]:
+def collect_diagnostics() -> dict[str, Any]:
     """Versions, the engine that runs, what the memory can hold, the cache, and the extras that are there or missing.
 
     Nothing is loaded but torch, and nothing is asked of the network.
@@ -54,9 +54,9 @@ def memory() -> dict[str, Any]:
     free = available_memory()
     return {
         "free_gib": round(free / 2**30, 1),
-        "qubits": _widest(free, 4, base=2, most=MOST_QUBITS),
-        "qubits_with_gradients": _widest(free, 8, base=2, most=MOST_QUBITS),
-        "qubits_with_exact_noise": _widest(free, 2 * 4 * 1.07, base=4, most=MOST_EXACT),
+        "qubits": _widest(free, 4, base=2, most=MAX_QUBITS),
+        "qubits_with_gradients": _widest(free, 8, base=2, most=MAX_QUBITS),
+        "qubits_with_exact_noise": _widest(free, 2 * 4 * 1.07, base=4, most=MAX_EXACT),
     }
 
 

@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.table import Table
 
 from ketfit.cli.options import AsJson
-from ketfit.cli.output import plain, print_report, say
+from ketfit.cli.output import echo_stderr, literal_text, print_report
 from ketfit.errors import ConfigError
 
 MEASURED_QUBITS = 20
@@ -38,7 +38,7 @@ def energy(
     as_json: AsJson = False,
 ) -> None:
     """Energy of one inference against qubits, on a QPU and in simulation; where they cross, and what that rests on."""
-    from ketfit.energy.crossover import FOLLOW_UP, MOST_QUBITS, PAPER, SHOTS, Comparison, assumptions_of
+    from ketfit.energy.crossover import FOLLOW_UP, MAX_QUBITS, PAPER, SHOTS, CrossoverModel, assumptions_of
     from ketfit.energy.profiles import ProcessorProfile, QpuProfile, StatevectorProfile, load_profile
 
     if model is not None and config is not None:
@@ -49,15 +49,15 @@ def energy(
     program = load_profile("statevector", StatevectorProfile)
     spread = (shots, min(shots, SHOTS[1]), max(shots, SHOTS[2]))
     with _named("--qpu"):
-        comparison = Comparison(head, load_profile(qpu, QpuProfile), program, spread)
+        comparison = CrossoverModel(head, load_profile(qpu, QpuProfile), program, spread)
     with _named("--against"):
         processors = [load_profile(name, ProcessorProfile) for name in against]
     measured = None if measure is None else _measured(comparison, measure)
-    say(f"counting gates up to {MOST_QUBITS} qubits")
+    echo_stderr(f"counting gates up to {MAX_QUBITS} qubits")
     crossovers = [comparison.crossover(processor) for processor in processors]
     rows = list(comparison.rows(processors, range(max(comparison.narrowest, 4), 57, 2)))
     if network:
-        say("planning contractions")
+        echo_stderr("planning contractions")
         rows += comparison.network_rows(processors[0], range(max(comparison.narrowest, 4), 57, 4))
     first = crossovers[0]
     report: dict[str, Any] = {
@@ -99,7 +99,7 @@ def _measured(comparison: Any, counter: str) -> Any:
     from ketfit.energy.meters import NvmlMeter, RaplMeter
 
     meter = RaplMeter.find() if counter == "rapl" else NvmlMeter.find()
-    say(f"running {MEASURED_QUBITS} qubits here, with {meter.name} counting")
+    echo_stderr(f"running {MEASURED_QUBITS} qubits here, with {meter.name} counting")
     return comparison.measure(meter, MEASURED_QUBITS)
 
 
@@ -122,12 +122,12 @@ def _tables(report: dict[str, Any]) -> Group:
     crossings = Table("against", "crossover", "range", title=f"{report['qpu']}: qubits from which on it takes less")
     for crossover in report["crossovers"]:
         both = dict.fromkeys(_shown(crossover[end]) for end in ("earliest", "latest"))
-        crossings.add_row(plain(crossover["device"]), _shown(crossover["qubits"]), " to ".join(both))
+        crossings.add_row(literal_text(crossover["device"]), _shown(crossover["qubits"]), " to ".join(both))
     energies = Table("device", "qubits", "devices", "seconds", "joules", "range", "kind", title="one inference")
     for row in [*report["rows"], *([report["measured"]] if "measured" in report else [])]:
         if row["qubits"] % 20 == 0 or row["kind"] == "measured" or row["device"].startswith("tensor"):
             energies.add_row(
-                plain(row["device"]),
+                literal_text(row["device"]),
                 str(row["qubits"]),
                 f"{row['devices']:,}",
                 f"{row['seconds']:.2g}",
@@ -138,7 +138,7 @@ def _tables(report: dict[str, Any]) -> Group:
     grounds = Table("rests on", "value", "range", "basis", title=f"assumptions, against {report['against']}")
     for ground in report["assumptions"]:
         ends = f"{ground['low']:,.6g} to {ground['high']:,.6g}"
-        grounds.add_row(plain(ground["name"]), f"{ground['value']:,.6g}", ends, ground["basis"])
+        grounds.add_row(literal_text(ground["name"]), f"{ground['value']:,.6g}", ends, ground["basis"])
     return Group(energies, grounds, crossings)
 
 

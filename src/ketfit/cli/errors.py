@@ -13,14 +13,14 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ketfit.cli.output import escape_unprintable, fail, say
+from ketfit.cli.output import echo_stderr, escape_unprintable, fail
 from ketfit.errors import ConfigError, DataOptionError, KetFitError, KetFitWarning
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
 
-class Verbs(TyperGroup):
+class CommandGroup(TyperGroup):
     """The commands, each of whose errors becomes a line on stderr and an exit code; with ``--debug``, behind its trace.
 
     Code 2 is wrong usage, 130 is Ctrl-C, and 1 is everything else.
@@ -33,7 +33,7 @@ class Verbs(TyperGroup):
             with _warnings_as_lines(), _log_on_stderr():
                 return super().invoke(ctx)
         except KeyboardInterrupt:
-            say("stopped; what was begun and not finished is not there")
+            echo_stderr("stopped; what was begun and not finished is not there")
             sys.exit(INTERRUPTED)
         except KetFitError as error:
             _trace(ctx)
@@ -45,20 +45,22 @@ class Verbs(TyperGroup):
                 raise
             _trace(ctx)
             if isinstance(error, OSError) and error.filename is not None:  # a name too long, a folder out of bounds
-                say(f"error: cannot use {error.filename}: {error.strerror}")
+                echo_stderr(f"error: cannot use {error.filename}: {error.strerror}")
                 sys.exit(1)
             told = " ".join(str(error).split())
-            say(f"error: {type(error).__name__}: {told}; nobody foresaw this: report what ketfit --debug ... prints")
+            echo_stderr(
+                f"error: {type(error).__name__}: {told}; nobody foresaw this: report what ketfit --debug ... prints"
+            )
             sys.exit(1)
 
 
 @contextmanager
-def interruptible(go_on: str) -> Iterator[None]:
+def exit_on_interrupt(go_on: str) -> Iterator[None]:
     """Inside, Ctrl-C ends the command with code 130 and with this line, which says what is kept and how to go on."""
     try:
         yield
     except KeyboardInterrupt:
-        say(f"stopped; {go_on}")
+        echo_stderr(f"stopped; {go_on}")
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -76,7 +78,7 @@ def _warnings_as_lines() -> Iterator[None]:
                 others(message, category, *place, **more)
             elif str(message) not in told:
                 told.add(str(message))
-                say(f"warning: {message}")
+                echo_stderr(f"warning: {message}")
 
         warnings.showwarning = show
         yield
@@ -84,7 +86,7 @@ def _warnings_as_lines() -> Iterator[None]:
 
 class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
+        echo_stderr(record.getMessage())
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from ketfit.cli.options import (
     blamed_on,
     check_body,
 )
-from ketfit.cli.output import evaluation, print_report, say
+from ketfit.cli.output import echo_stderr, evaluation_table, print_report
 from ketfit.integers import as_integer
 
 
@@ -56,7 +56,7 @@ def evaluate(
     """
     from ketfit.data.dataset import load_dataset
     from ketfit.estimators.text import TextClassifier
-    from ketfit.evaluation.compare import measure_head
+    from ketfit.evaluation.compare import evaluate_head
     from ketfit.hardware.runs.postprocessing import checked_mitigation
     from ketfit.model.head import MEASUREMENT
     from ketfit.simulate.noise import load_noise
@@ -71,7 +71,7 @@ def evaluate(
         mitigation = checked_mitigation(mitigate)
     columns = {"text_column": text_column, "label_column": label_column}
     dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding, delimiter=delimiter)
-    say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
+    echo_stderr(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model, body=body)
     dataset = classifier.match_labels(dataset)
     trained = classifier.classifier_.head_config_
@@ -84,7 +84,7 @@ def evaluate(
         raise typer.BadParameter("--repeats draws shots or trajectories anew, and this measurement has neither")
     embeddings = classifier.body_.encode(dataset.texts, progress=True)
     drawn = (repeats or 10) if head.head_config_.is_random else 1
-    accuracy, details = measure_head(head, embeddings, np.asarray(dataset.labels), drawn)
+    accuracy, details = evaluate_head(head, embeddings, np.asarray(dataset.labels), drawn)
     measured = head.head_config_.model_dump(mode="json", include=set(MEASUREMENT), exclude_defaults=True)
     report = {
         "model": model,
@@ -95,4 +95,4 @@ def evaluate(
         "temperature": head.temperature_,
         **asdict(details),
     }
-    print_report(report, as_json, evaluation(report))
+    print_report(report, as_json, evaluation_table(report))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import typer
 
-from ketfit.cli.errors import interruptible
+from ketfit.cli.errors import exit_on_interrupt
 from ketfit.cli.options import (
     AsJson,
     ConfigFile,
@@ -29,7 +29,7 @@ from ketfit.cli.options import (
     draw_few,
     fit_config,
 )
-from ketfit.cli.output import print_report, say, two_columns
+from ketfit.cli.output import echo_stderr, key_value_table, print_report
 from ketfit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -100,14 +100,14 @@ def fit(
     if few_shot is not None:
         shares = {"validation_fraction": chosen.validation_fraction, "seed": chosen.seed}
         parts = draw_few(dataset, few_shot, "--few-shot", **shares)
-    say(f"{len(dataset):,} sentences of {dataset.name}; loading {chosen.body}")
+    echo_stderr(f"{len(dataset):,} sentences of {dataset.name}; loading {chosen.body}")
     parameters = {name: getattr(chosen, name) for name in type(chosen).model_fields}
     classifier = TextClassifier(**{**parameters, "class_weight": class_weight})
-    with interruptible(_kept(checkpoint)):
+    with exit_on_interrupt(_kept(checkpoint)):
         _fit_on(classifier, dataset, parts, checkpoint)
     fitted = classifier.classifier_
     if chosen.validation_fraction and not fitted.validation_size_:
-        say("the sentences, or their groups, are too few to validate on some of them: the last epoch stands")
+        echo_stderr("the sentences, or their groups, are too few to validate on some of them: the last epoch stands")
     best = fitted.history_[fitted.best_epoch_]
     report: dict[str, Any] = {
         "data": dataset.name,
@@ -131,7 +131,7 @@ def fit(
         metrics |= {**with_interval("test_accuracy", accuracy, interval), "test_sentences": len(test)}
     classifier.save_pretrained(output, data=dataset.name, metrics=metrics)
     report["model"] = str(output)
-    print_report(report, as_json, two_columns(report))
+    print_report(report, as_json, key_value_table(report))
 
 
 def _counting(dataset: Dataset) -> Dataset:
@@ -155,7 +155,7 @@ def _tell_odd_label(dataset: Dataset) -> None:
     odd = [row for row, label in enumerate(dataset.labels) if isinstance(label, str) and not INTEGER.fullmatch(label)]
     if 0 < len(odd) <= len(dataset) / 10:
         label = dataset.labels[odd[0]]
-        say(
+        echo_stderr(
             f"warning: {dataset.name}: {dataset.place(odd[0])} has the label {label!r}, and all but {len(odd)} of "
             f"{len(dataset):,} labels are integers; all are taken as strings, and {label!r} as a class"
         )

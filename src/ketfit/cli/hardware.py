@@ -25,7 +25,7 @@ from ketfit.cli.options import (
     TextColumn,
     check_body,
 )
-from ketfit.cli.output import plain, print_report, say, two_columns
+from ketfit.cli.output import echo_stderr, key_value_table, literal_text, print_report
 from ketfit.errors import ConfigError
 
 app = typer.Typer(help="Run a trained head on a QPU: plan, submit, status, fetch.", no_args_is_help=True)
@@ -51,7 +51,7 @@ def _mitigations(names: list[str]) -> list[str]:
 
 
 Run = Annotated[Path, typer.Argument(help="Folder of the run.", metavar="RUN", parser=_folder)]
-Own = Annotated[str | None, typer.Option("--backend", help="A backend of your own, module:function, again.")]
+CustomBackend = Annotated[str | None, typer.Option("--backend", help="A backend of your own, module:function, again.")]
 Name = Annotated[
     str,
     typer.Option(
@@ -103,7 +103,7 @@ def plan(
     given = _options(options)
     machine = load_backend(backend, output, given, seed=seed, own_code=True)  # before the slow part: it may be missing
     prices = _device(device, machine)
-    say(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
+    echo_stderr(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model, body=body)
     dataset = classifier.match_labels(dataset)
     embeddings = classifier.body_.encode(dataset.texts, progress=True)
@@ -133,7 +133,9 @@ def plan(
     }
     here = backend.partition(":")[0] in ("simulator", "aer") and made.cost.price
     free = f"; {backend} computes here and costs nothing: the price is the device's" if here else ""
-    print_report(report, as_json, two_columns(report), f"nothing was sent{free}; next: ketfit hardware submit {output}")
+    print_report(
+        report, as_json, key_value_table(report), f"nothing was sent{free}; next: ketfit hardware submit {output}"
+    )
 
 
 def _device(name: str | None, machine: Any) -> Any:
@@ -149,17 +151,17 @@ def _device(name: str | None, machine: Any) -> Any:
 @app.command()
 def submit(
     run: Run,
-    backend: Own = None,
+    backend: CustomBackend = None,
     again: Annotated[bool, typer.Option("--again", help="Buy again what failed, was cancelled or read wrong.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Submit what is missing, once. What is under way or has a result is never sent again."""
     from ketfit.hardware.runs.run import submit_run
 
-    say(f"submitting what is missing of {run}; a simulator computes it meanwhile")
+    echo_stderr(f"submitting what is missing of {run}; a simulator computes it meanwhile")
     progress = submit_run(run, _own(backend, run), again=again)
     report = {"run": str(run), **asdict(progress)}
-    print_report(report, as_json, two_columns(report), f"next: ketfit hardware fetch {run}")
+    print_report(report, as_json, key_value_table(report), f"next: ketfit hardware fetch {run}")
 
 
 @app.command()
@@ -168,32 +170,32 @@ def status(run: Run, as_json: AsJson = False) -> None:
     from ketfit.hardware.runs.run import run_status
 
     report = {"run": str(run), **asdict(run_status(run))}
-    print_report(report, as_json, two_columns(report))
+    print_report(report, as_json, key_value_table(report))
 
 
 @app.command()
 def fetch(
     run: Run,
-    backend: Own = None,
+    backend: CustomBackend = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait for what is under way.", min=0, callback=_finite)] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Fetch results; when all are there, predictions and accuracy, also in RUN/predictions.json."""
     from ketfit.hardware.runs.run import PREDICTIONS, fetch_run
 
-    say(f"asking for the results of {run}" + (f", for up to {wait:g} s" if wait else ""))
+    echo_stderr(f"asking for the results of {run}" + (f", for up to {wait:g} s" if wait else ""))
     report = fetch_run(run, _own(backend, run), wait_s=wait)
     shown = {name: value for name, value in report.items() if name != "predictions"}
-    print_report(report, as_json, two_columns(shown), f"predictions: {run / PREDICTIONS}")
+    print_report(report, as_json, key_value_table(shown), f"predictions: {run / PREDICTIONS}")
 
 
 @app.command()
-def cancel(run: Run, backend: Own = None, as_json: AsJson = False) -> None:
+def cancel(run: Run, backend: CustomBackend = None, as_json: AsJson = False) -> None:
     """Ask for the end of all that is under way."""
     from ketfit.hardware.runs.run import cancel_run
 
     jobs = {job: where.value for job, where in cancel_run(run, _own(backend, run)).items()}
-    print_report({"run": str(run), "jobs": jobs}, as_json, two_columns(jobs or {"jobs": "none was under way"}))
+    print_report({"run": str(run), "jobs": jobs}, as_json, key_value_table(jobs or {"jobs": "none was under way"}))
 
 
 @app.command()
@@ -219,7 +221,7 @@ def check(
         findings = check_backend(made, shots=shots, wait_s=wait)
     table = Table("check", "", "finding", title=made.describe().name)
     for finding in findings:
-        table.add_row(finding.check, "ok" if finding.passed else "FAILED", plain(finding.message))
+        table.add_row(finding.check, "ok" if finding.passed else "FAILED", literal_text(finding.message))
     passed = all(finding.passed for finding in findings)
     report = {"backend": backend, "passed": passed, "findings": [asdict(finding) for finding in findings]}
     print_report(report, as_json, table)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ketfit.cli.options import AsJson, Model
-from ketfit.cli.output import print_report, two_columns
+from ketfit.cli.output import key_value_table, print_report
 
 
 def inspect(model: Model, as_json: AsJson = False) -> None:
@@ -25,4 +25,4 @@ def inspect(model: Model, as_json: AsJson = False) -> None:
             for name, circuit in circuits.items()
         },
     }
-    print_report(report, as_json, two_columns(report))
+    print_report(report, as_json, key_value_table(report))

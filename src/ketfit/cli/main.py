@@ -17,7 +17,7 @@ from ketfit.cli.demo import demo
 from ketfit.cli.doctor import doctor
 from ketfit.cli.draw import draw
 from ketfit.cli.energy import energy
-from ketfit.cli.errors import Verbs
+from ketfit.cli.errors import CommandGroup
 from ketfit.cli.evaluate import evaluate
 from ketfit.cli.fit import fit
 from ketfit.cli.hardware import app as hardware_app
@@ -26,7 +26,7 @@ from ketfit.cli.predict import predict
 from ketfit.cli.study import app as study_app
 
 app = typer.Typer(
-    cls=Verbs,
+    cls=CommandGroup,
     help="Fine-tune sentence transformers with quantum classification heads.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

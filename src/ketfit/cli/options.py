@@ -45,13 +45,13 @@ Tune = Literal["frozen", "contrastive", "full"]
 
 def fit_config(path: Path | None, settings: list[str], body: str | None, tune: Tune | None) -> FitConfig:
     """The TOML file's settings, then those of --set, then --body and --tune."""
-    from ketfit.base_config import assign, read_toml
+    from ketfit.base_config import read_toml, set_dotted_key
     from ketfit.model.config import FitConfig
 
     with blamed_on("--config", path):
         tables = {} if path is None else read_toml(path)
     for setting in settings:
-        assign(tables, setting)
+        set_dotted_key(tables, setting)
     if body is not None:
         tables["body"] = body
     if tune == "frozen":

@@ -28,22 +28,22 @@ def print_report(report: dict[str, Any], as_json: bool, table: RenderableType, h
         return
     console().print(table)
     if hint:
-        say(hint)
+        echo_stderr(hint)
 
 
-def two_columns(report: dict[str, Any]) -> Table:
+def key_value_table(report: dict[str, Any]) -> Table:
     """A report as names and values, its nested tables one level down; what is None shows as none."""
     table = Table(show_header=False)
     for name, value in report.items():
         if isinstance(value, dict):
             for inner, figure in value.items():
-                table.add_row(plain(f"{name}.{inner}"), plain(_shown(figure)))
+                table.add_row(literal_text(f"{name}.{inner}"), literal_text(_shown(figure)))
         else:
-            table.add_row(plain(name), plain(_shown(value)))
+            table.add_row(literal_text(name), literal_text(_shown(value)))
     return table
 
 
-def evaluation(report: dict[str, Any]) -> Group:
+def evaluation_table(report: dict[str, Any]) -> Group:
     """What `ketfit evaluate` reports: its figures, its classes, and what was taken for what."""
     hidden = {"classes", "confusion"}
     if report["draws"] == 1:  # of one draw they say nothing
@@ -53,11 +53,11 @@ def evaluation(report: dict[str, Any]) -> Group:
     confusion = Table("is / predicted as", title="confusion")
     for row in report["classes"]:
         shares = ("none" if row[name] is None else f"{row[name]:.2%}" for name in ("precision", "recall", "f1"))
-        classes.add_row(plain(str(row["label"])), *shares, f"{row['support']:,}")
-        confusion.add_column(plain(str(row["label"])), justify="right")
+        classes.add_row(literal_text(str(row["label"])), *shares, f"{row['support']:,}")
+        confusion.add_column(literal_text(str(row["label"])), justify="right")
     for row, counts in zip(report["classes"], report["confusion"], strict=True):
-        confusion.add_row(plain(str(row["label"])), *(f"{count:,.6g}" for count in counts))
-    return Group(two_columns(figures), classes, confusion)
+        confusion.add_row(literal_text(str(row["label"])), *(f"{count:,.6g}" for count in counts))
+    return Group(key_value_table(figures), classes, confusion)
 
 
 def _shown(value: Any) -> str:
@@ -72,7 +72,7 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def plain(text: str) -> Text:
+def literal_text(text: str) -> Text:
     """Text as it is: a sentence in square brackets is no markup."""
     return Text(text)
 
@@ -82,12 +82,12 @@ def console() -> Console:
     return Console()
 
 
-def say(message: str) -> None:
+def echo_stderr(message: str) -> None:
     """A line on stderr."""
     Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def fail(error: KetFitError, code: int) -> NoReturn:
     """End with an error on stderr."""
-    say(f"error: {error}")
+    echo_stderr(f"error: {error}")
     sys.exit(code)

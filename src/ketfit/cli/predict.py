@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from ketfit.cli.errors import interruptible
+from ketfit.cli.errors import exit_on_interrupt
 from ketfit.cli.options import (
     AsJson,
     Delimiter,
@@ -21,7 +21,7 @@ from ketfit.cli.options import (
     check_body,
     refuse_idle,
 )
-from ketfit.cli.output import plain, print_report, say, two_columns
+from ketfit.cli.output import echo_stderr, key_value_table, literal_text, print_report
 from ketfit.errors import DataError, DataOptionError
 
 if TYPE_CHECKING:
@@ -96,22 +96,22 @@ def predict(
 
 def _predict_file(model: str, table: TextTable, output: Path, body: str | None, as_json: bool) -> None:
     from ketfit.estimators.text import TextClassifier
-    from ketfit.evaluation.batch_predict import check_output, parts_folder, score_file
+    from ketfit.evaluation.batch_predict import check_output, parts_folder, predict_file
 
     with blamed_on("--output", output):
         check_output(table, output)
-    say(f"loading {model}")
+    echo_stderr(f"loading {model}")
     classifier = TextClassifier.from_pretrained(model, body=body)
-    with interruptible(f"the parts so far are in {parts_folder(output)}: the same command goes on from there"):
-        scored = score_file(classifier, table, output, progress=True)
+    with exit_on_interrupt(f"the parts so far are in {parts_folder(output)}: the same command goes on from there"):
+        scored = predict_file(classifier, table, output, progress=True)
     report = {"model": model, "input": str(table.path), "output": str(output), **asdict(scored)}
-    print_report(report, as_json, two_columns(report))
+    print_report(report, as_json, key_value_table(report))
 
 
 def _predict_here(model: str, sentences: list[str], body: str | None, as_json: bool) -> None:
     from ketfit.estimators.text import TextClassifier
 
-    say(f"loading {model}")
+    echo_stderr(f"loading {model}")
     classifier = TextClassifier.from_pretrained(model, body=body)
     probabilities = classifier.predict_proba(sentences, progress=True)
     classes = classifier.classes_.tolist()
@@ -125,5 +125,5 @@ def _predict_here(model: str, sentences: list[str], body: str | None, as_json: b
     ]
     table = Table("label", "probability", "sentence")
     for prediction, row in zip(predictions, probabilities, strict=True):
-        table.add_row(plain(str(prediction["label"])), f"{row.max():.3f}", plain(str(prediction["text"])))
+        table.add_row(literal_text(str(prediction["label"])), f"{row.max():.3f}", literal_text(str(prediction["text"])))
     print_report({"model": model, "predictions": predictions}, as_json, table)

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from ketfit.cli.errors import interruptible
+from ketfit.cli.errors import exit_on_interrupt
 from ketfit.cli.options import AsJson, check_body, check_source
-from ketfit.cli.output import print_report, say, two_columns
+from ketfit.cli.output import echo_stderr, key_value_table, print_report
 
 app = typer.Typer(help="Compare heads over seeds: run a plan, see how far it is, report.", no_args_is_help=True)
 
@@ -55,14 +55,16 @@ def run(
         ("--seeds", [seeds] if seeds else []),
     ):
         command += [word for value in values for word in (option, str(value))]
-    with interruptible(f"what is done is kept in {output}, and the same command goes on from there"):
+    with exit_on_interrupt(f"what is done is kept in {output}, and the same command goes on from there"):
         progress = run_study(
             plan, output, executor, command=shlex.join(command), retry_failed=retry_failed, progress=True
         )
     report = {"study": plan.name, "folder": str(output), **asdict(progress)}
-    print_report(report, as_json, two_columns(report), f"next: ketfit study report {output}")
+    print_report(report, as_json, key_value_table(report), f"next: ketfit study report {output}")
     if progress.failed:
-        say(f"{progress.failed} tasks failed; see ketfit study status {output}, and --retry-failed to run them again")
+        echo_stderr(
+            f"{progress.failed} tasks failed; see ketfit study status {output}, and --retry-failed to run them again"
+        )
         raise typer.Exit(1)
 
 
@@ -70,9 +72,9 @@ def run(
 def status(folder: Folder, as_json: AsJson = False) -> None:
     """How far a study is, and what failed. It may be asked while the study runs."""
     from ketfit.study.runner import count
-    from ketfit.study.store import StudyRecord, read_rows
+    from ketfit.study.store import StudyRecord, read_results
 
-    record, rows = StudyRecord.read(folder), read_rows(folder)
+    record, rows = StudyRecord.read(folder), read_results(folder)
     names = {task.id for task in record.tasks}
     failures: dict[str, int] = {}
     for name, row in rows.items():
@@ -81,7 +83,7 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
             failures[told] = failures.get(told, 0) + 1
     report = {"study": record.plan.name, **asdict(count(record.tasks, rows)), "failures": failures}
     del report["ran"]
-    print_report(report, as_json, two_columns(report))
+    print_report(report, as_json, key_value_table(report))
 
 
 @app.command()
@@ -91,4 +93,4 @@ def report(folder: Folder, as_json: AsJson = False) -> None:
 
     summary = write_report(folder)
     shown = {"study": summary["study"]["name"], "report": str(folder / "report.html")}
-    print_report(summary if as_json else shown, as_json, two_columns(shown))
+    print_report(summary if as_json else shown, as_json, key_value_table(shown))

@@ -10,7 +10,7 @@ from typing import Literal
 from ketfit.circuit.ansatz import reuploading_circuit
 from ketfit.circuit.circuit import Circuit
 from ketfit.energy.meters import Meter, read_while
-from ketfit.energy.profiles import Device, Figure, ProcessorProfile, QpuProfile, StatevectorProfile
+from ketfit.energy.profiles import DeviceProfile, ProcessorProfile, QpuProfile, SourcedValue, StatevectorProfile
 from ketfit.energy.qpu import Assumption, NativeGates, native_gates, qpu_cost
 from ketfit.energy.quantities import Kind
 from ketfit.energy.simulation import contraction_cost, statevector_cost
@@ -18,7 +18,7 @@ from ketfit.errors import InputError
 from ketfit.integers import as_integer, as_integers
 from ketfit.model.config import HeadConfig
 
-MOST_QUBITS = 80
+MAX_QUBITS = 80
 """How far a crossover is looked for."""
 
 PAPER, FOLLOW_UP = 46, 34
@@ -29,7 +29,7 @@ SHOTS = (1000, 100, 10_000)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CrossoverPoint:
     """The energy of one inference, one circuit, on a device."""
 
     device: str
@@ -43,7 +43,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Shift:
+class Sensitivity:
     """The crossover with one number at its lowest and at its highest, and the others as they are."""
 
     name: str
@@ -61,7 +61,7 @@ class Shift:
 
 @dataclass(frozen=True, slots=True)
 class Crossover:
-    """Fewest qubits from which on the QPU takes less energy, up to `MOST_QUBITS`; None where there are none.
+    """Fewest qubits from which on the QPU takes less energy, up to `MAX_QUBITS`; None where there are none.
 
     `earliest` has every number as it favours the QPU most, `latest` as it favours it least, all at once.
     """
@@ -70,11 +70,11 @@ class Crossover:
     qubits: int | None
     earliest: int | None
     latest: int | None
-    shifts: tuple[Shift, ...]
+    shifts: tuple[Sensitivity, ...]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CrossoverModel:
     """A QPU and a program on several processors, on one kind of circuit at every width.
 
     Args:
@@ -99,7 +99,7 @@ class Comparison:
         """Fewest qubits on which the head's connectivity and readout are possible."""
         return max(2, self.head.connectivity + 1, self.head.n_measured)
 
-    def rows(self, processors: Sequence[ProcessorProfile], widths: Sequence[int]) -> Iterator[Row]:
+    def rows(self, processors: Sequence[ProcessorProfile], widths: Sequence[int]) -> Iterator[CrossoverPoint]:
         """Energies of each device at each width; none where a state does not fit and devices cannot be joined.
 
         Raises:
@@ -110,16 +110,18 @@ class Comparison:
             low, high = (qpu_cost(gates, 1, shots, self.qpu).energy.joules for shots in self.shots[1:])
             cost = qpu_cost(gates, 1, self.shots[0], self.qpu)
             value = cost.energy.joules.value
-            yield Row(self.qpu.name, qubits, 1, cost.seconds.value, value, low.low, high.high, cost.energy.kind)
+            yield CrossoverPoint(
+                self.qpu.name, qubits, 1, cost.seconds.value, value, low.low, high.high, cost.energy.kind
+            )
             for processor in processors:
                 if self._fits(processor, qubits):
                     run = statevector_cost(circuit, processor, self.program)
                     ends = run.energy.joules
                     seconds = run.seconds.value
                     figures = (run.devices, seconds, ends.value, ends.low, ends.high, run.energy.kind)
-                    yield Row(processor.name, qubits, *figures)
+                    yield CrossoverPoint(processor.name, qubits, *figures)
 
-    def network_rows(self, processor: ProcessorProfile, widths: Sequence[int]) -> Iterator[Row]:
+    def network_rows(self, processor: ProcessorProfile, widths: Sequence[int]) -> Iterator[CrossoverPoint]:
         """Energies of contracting the circuit's tensor network on `processor`, from the cost of the very contraction.
 
         None where the contraction does not fit into the processor's memory.
@@ -138,16 +140,16 @@ class Comparison:
             work = (sum(plan.multiplications for plan in plans), sum(plan.elements_moved for plan in plans))
             run = contraction_cost(*work, processor)
             ends, name = run.energy.joules, f"tensor network on {processor.name}"
-            yield Row(name, qubits, 1, run.seconds.value, ends.value, ends.low, ends.high, run.energy.kind)
+            yield CrossoverPoint(name, qubits, 1, run.seconds.value, ends.value, ends.low, ends.high, run.energy.kind)
 
-    def measure(self, meter: Meter, qubits: int, seconds: float = 2.0) -> Row:
+    def measure(self, meter: Meter, qubits: int, seconds: float = 2.0) -> CrossoverPoint:
         """The energy of one inference by KetFit's own engine on this machine, read from a counter.
 
         The counter counts all that the machine does meanwhile: let it do nothing else.
 
         Raises:
             InputError: `qubits` is not an integer.
-            MeterError: the counter cannot be read.
+            EnergyMeterError: the counter cannot be read.
         """
         import torch
 
@@ -164,7 +166,7 @@ class Comparison:
         weights, inputs = weights.to(device), inputs.to(device)
         reading = read_while(meter, lambda: expectation(circuit, weights, inputs, qubits=measured).cpu(), seconds)
         joules = reading.energy.per(reading.runs)
-        return Row(
+        return CrossoverPoint(
             meter.name, qubits, 1, reading.seconds / reading.runs, joules.value, joules.low, joules.high, "measured"
         )
 
@@ -177,23 +179,23 @@ class Comparison:
         shifts = sorted(self._shifts(processor), key=lambda shift: -shift.width)
         return Crossover(processor.name, found, earliest, latest, tuple(shifts))
 
-    def _shifts(self, processor: ProcessorProfile) -> Iterator[Shift]:
+    def _shifts(self, processor: ProcessorProfile) -> Iterator[Sensitivity]:
         shots = self.shots
         chosen = Assumption("shots", *shots, "chosen", "neither paper's number is known")
         ends = [self._first(processor, shots=count) for count in shots[1:]]
-        yield Shift("shots", ends[0], ends[1], chosen)
+        yield Sensitivity("shots", ends[0], ends[1], chosen)
         for owner, profile in (("QPU", self.qpu), ("simulating device", processor), ("simulator", self.program)):
             for name, figure in profile:
-                if not isinstance(figure, Figure) or figure.range.low == figure.range.high:
+                if not isinstance(figure, SourcedValue) or figure.range.low == figure.range.high:
                     continue
                 found = []
                 for end in (figure.range.low, figure.range.high):
                     moved = profile.updated(**{name: figure.updated(value=end)})
                     changed = {"QPU": self.qpu, "simulating device": processor, "simulator": self.program}
                     changed[owner] = moved
-                    other = Comparison(self.head, changed["QPU"], changed["simulator"], shots)  # type: ignore[arg-type]
+                    other = CrossoverModel(self.head, changed["QPU"], changed["simulator"], shots)  # type: ignore[arg-type]
                     found.append(other._first(changed["simulating device"], shots=shots[0]))  # type: ignore[arg-type]
-                yield Shift(f"{owner}: {name}", found[0], found[1], Assumption.of(f"{owner}: {name}", figure))
+                yield Sensitivity(f"{owner}: {name}", found[0], found[1], Assumption.of(f"{owner}: {name}", figure))
 
     def _first(
         self, processor: ProcessorProfile, shots: int, end: Literal["value", "low", "high"] = "value"
@@ -201,7 +203,7 @@ class Comparison:
         """The crossover; with the QPU's energy at this end and the simulation's at the other."""
         other = {"low": "high", "high": "low", "value": "value"}[end]
         first = None
-        for qubits in range(MOST_QUBITS, self.narrowest - 1, -1):
+        for qubits in range(MAX_QUBITS, self.narrowest - 1, -1):
             if not self._fits(processor, qubits):
                 continue
             gates = _gates(self.head, qubits, self.qpu.entangler)
@@ -217,7 +219,7 @@ class Comparison:
         return processor.link_gb_s is not None or bytes_needed <= 1e9 * processor.memory_gb.value
 
 
-def assumptions_of(comparison: Comparison, device: Device) -> tuple[Assumption, ...]:
+def assumptions_of(comparison: CrossoverModel, device: DeviceProfile) -> tuple[Assumption, ...]:
     """Every number that a crossover rests on."""
     parts = (("QPU", comparison.qpu), ("simulating device", device), ("simulator", comparison.program))
     chosen = Assumption("shots", *comparison.shots, "chosen", "neither paper's number is known")
@@ -225,7 +227,7 @@ def assumptions_of(comparison: Comparison, device: Device) -> tuple[Assumption, 
         Assumption.of(f"{owner}: {name}", figure)
         for owner, profile in parts
         for name, figure in profile
-        if isinstance(figure, Figure)
+        if isinstance(figure, SourcedValue)
     )
     return (chosen, *figures)
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ketfit.energy.quantities import Measured, Range
-from ketfit.errors import MeterError, MissingExtraError
+from ketfit.energy.quantities import Measured, UncertainValue
+from ketfit.errors import EnergyMeterError, MissingExtraError
 
 POWERCAP = Path("/sys/class/powercap")
 
@@ -54,16 +54,18 @@ class RaplMeter:
         """The packages below `root`, which is the kernel's own folder unless given.
 
         Raises:
-            MeterError: there are none, or they cannot be read.
+            EnergyMeterError: there are none, or they cannot be read.
         """
         root = POWERCAP if root is None else root
         if not root.is_dir():
-            raise MeterError(f"{root} is not there: this machine shows no RAPL counters (virtual machines seldom do)")
+            raise EnergyMeterError(
+                f"{root} is not there: this machine shows no RAPL counters (virtual machines seldom do)"
+            )
         packages = tuple(
             zone for zone in sorted(root.glob("intel-rapl:*")) if zone.name.count(":") == 1 and _is_package(zone)
         )
         if not packages:
-            raise MeterError(f"{root} has no processor package (intel-rapl:N named package-N)")
+            raise EnergyMeterError(f"{root} has no processor package (intel-rapl:N named package-N)")
         limits = tuple(_number(package / "max_energy_range_uj") for package in packages)
         meter = cls(packages, limits)
         meter.read()
@@ -73,7 +75,7 @@ class RaplMeter:
         """Microjoules of each package.
 
         Raises:
-            MeterError: a file cannot be read.
+            EnergyMeterError: a file cannot be read.
         """
         return tuple(_number(package / "energy_uj") for package in self.packages)
 
@@ -97,7 +99,7 @@ class NvmlMeter:
         """The GPU of this number.
 
         Raises:
-            MeterError: there is none, or it has no such counter.
+            EnergyMeterError: there is none, or it has no such counter.
             MissingExtraError: nvidia-ml-py is not installed.
         """
         try:
@@ -109,7 +111,7 @@ class NvmlMeter:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             meter = cls(pynvml, handle, f"{pynvml.nvmlDeviceGetName(handle)} (NVML)")
         except pynvml.NVMLError as error:
-            raise MeterError(f"no NVIDIA GPU {index} can be read: {error}") from error
+            raise EnergyMeterError(f"no NVIDIA GPU {index} can be read: {error}") from error
         meter.read()
         return meter
 
@@ -117,12 +119,12 @@ class NvmlMeter:
         """Millijoules.
 
         Raises:
-            MeterError: the GPU does not answer, or is older than this counter (Volta).
+            EnergyMeterError: the GPU does not answer, or is older than this counter (Volta).
         """
         try:
             return (int(self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.handle)),)
         except self.nvml.NVMLError as error:
-            raise MeterError(f"{self.name}: the energy counter cannot be read: {error}") from error
+            raise EnergyMeterError(f"{self.name}: the energy counter cannot be read: {error}") from error
 
     def joules(self, before: tuple[int, ...], after: tuple[int, ...]) -> float:
         """Between two readings."""
@@ -130,7 +132,7 @@ class NvmlMeter:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class EnergyReading:
     """What a counter said while something ran `runs` times."""
 
     energy: Measured
@@ -138,11 +140,11 @@ class Reading:
     runs: int
 
 
-def read_while(meter: Meter, work: Callable[[], object], seconds: float = 2.0) -> Reading:
+def read_while(meter: Meter, work: Callable[[], object], seconds: float = 2.0) -> EnergyReading:
     """Run `work` once unread, then for at least so many seconds with the meter read before and after.
 
     Raises:
-        MeterError: the counter cannot be read, or stood still, which a counter does that nothing feeds.
+        EnergyMeterError: the counter cannot be read, or stood still, which a counter does that nothing feeds.
     """
     work()
     before, start, runs = meter.read(), time.perf_counter(), 0
@@ -152,8 +154,8 @@ def read_while(meter: Meter, work: Callable[[], object], seconds: float = 2.0) -
     took = time.perf_counter() - start
     joules = meter.joules(before, meter.read())
     if joules <= 0:
-        raise MeterError(f"{meter.name}: the counter did not move in {took:.1f} s; nothing seems to feed it")
-    return Reading(Measured(Range(joules, joules, joules)), took, runs)
+        raise EnergyMeterError(f"{meter.name}: the counter did not move in {took:.1f} s; nothing seems to feed it")
+    return EnergyReading(Measured(UncertainValue(joules, joules, joules)), took, runs)
 
 
 def _is_package(zone: Path) -> bool:
@@ -163,7 +165,7 @@ def _is_package(zone: Path) -> bool:
 def _number(path: Path) -> int:
     text = _text(path)
     if not text.isdecimal():
-        raise MeterError(f"{path} holds {text[:40]!r} and no number")
+        raise EnergyMeterError(f"{path} holds {text[:40]!r} and no number")
     return int(text)
 
 
@@ -171,4 +173,6 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise MeterError(f"{path} cannot be read ({error}); the kernel lets only root read it unless told") from error
+        raise EnergyMeterError(
+            f"{path} cannot be read ({error}); the kernel lets only root read it unless told"
+        ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ketfit.energy.crossover import FOLLOW_UP, MOST_QUBITS, PAPER, Crossover, Row
+from ketfit.energy.crossover import FOLLOW_UP, MAX_QUBITS, PAPER, Crossover, CrossoverPoint
 from ketfit.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 _COLORS = ("#1f5fa8", "#c4551b", "#6b7f2a", "#7a5195", "#4d4d4d", "#0f8b8d")
 _DASHES = ("-", "-", (0, (3, 2)))  # curves of like devices lie on each other
-_MOST_SHIFTS = 8
+_MAX_SHIFTS = 8
 
 
-def draw_comparison(rows: Sequence[Row], crossover: Crossover) -> Figure:
+def draw_comparison(rows: Sequence[CrossoverPoint], crossover: Crossover) -> Figure:
     """Joules of one inference against qubits, and the numbers that move the crossover most.
 
     Raises:
@@ -47,9 +47,9 @@ def draw_comparison(rows: Sequence[Row], crossover: Crossover) -> Figure:
         left.set_ylabel("joules of one inference")
         left.legend(loc="upper left", frameon=False)
         left.spines[["top", "right"]].set_visible(False)
-        shifts = [shift for shift in crossover.shifts if shift.at_low != shift.at_high][:_MOST_SHIFTS]
+        shifts = [shift for shift in crossover.shifts if shift.at_low != shift.at_high][:_MAX_SHIFTS]
         for place, shift in enumerate(shifts):
-            ends = sorted(MOST_QUBITS if end is None else end for end in (shift.at_low, shift.at_high))
+            ends = sorted(MAX_QUBITS if end is None else end for end in (shift.at_low, shift.at_high))
             right.plot(ends, [place, place], color=_COLORS[0], linewidth=7, solid_capstyle="butt")
             right.text(ends[1] + 0.3, place, shift.name.replace("_", " "), va="center")
         if crossover.qubits is not None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from ketfit.base_config import Config, Finite, read_toml
-from ketfit.energy.quantities import Range
+from ketfit.energy.quantities import UncertainValue
 from ketfit.errors import ConfigError
 
 Name = Annotated[str, Field(min_length=1)]
@@ -19,7 +19,7 @@ LARGEST = 1e30
 """So large a figure may be, and a positive one no smaller than 1 / LARGEST: all that is computed of them is finite."""
 
 
-class Figure(Config):
+class SourcedValue(Config):
     """One number of a device, and where it is from.
 
     A published one may stand alone; an assumed one needs the range in which it is believed to be.
@@ -35,7 +35,7 @@ class Figure(Config):
     year: Annotated[int, Field(ge=1990, description="Of the source")]
 
     @model_validator(mode="after")
-    def _in_order(self) -> Figure:
+    def _in_order(self) -> SourcedValue:
         if self.basis == "assumed" and (self.low is None or self.high is None):
             raise ValueError(f"value={self.value:g} is assumed; give low and high, between which it is believed to be")
         low, high = self._ends()
@@ -44,15 +44,15 @@ class Figure(Config):
         return self
 
     @property
-    def range(self) -> Range:
+    def range(self) -> UncertainValue:
         """The value and both ends."""
-        return Range(self.value, *self._ends())
+        return UncertainValue(self.value, *self._ends())
 
     def _ends(self) -> tuple[float, float]:
         return self.value if self.low is None else self.low, self.value if self.high is None else self.high
 
 
-def _positive(figure: Figure | None, info: ValidationInfo) -> Figure | None:
+def _positive(figure: SourcedValue | None, info: ValidationInfo) -> SourcedValue | None:
     if figure is not None and figure.range.low < 1 / LARGEST:
         raise ValueError(
             f"{info.field_name}={figure.range.low:g} at its lowest: it must be positive, at least {1 / LARGEST:g}"
@@ -60,40 +60,41 @@ def _positive(figure: Figure | None, info: ValidationInfo) -> Figure | None:
     return figure
 
 
-PositiveFigure = Annotated[Figure, AfterValidator(_positive)]
+PositiveSourcedValue = Annotated[SourcedValue, AfterValidator(_positive)]
 
 
-class Device(Config):
+class DeviceProfile(Config):
     """What all devices have."""
 
     name: Annotated[Name, Field(description="As a person writes it")]
-    power_watts: Annotated[PositiveFigure, Field(description="Drawn from the wall while it works")]
+    power_watts: Annotated[PositiveSourcedValue, Field(description="Drawn from the wall while it works")]
 
 
-class QpuProfile(Device):
+class QpuProfile(DeviceProfile):
     """A QPU that runs one gate after another."""
 
     kind: Literal["qpu"]
     qubits: Annotated[int, Field(ge=1, description="How many it has")]
     entangler: Annotated[Literal["zz", "ms"], Field(description="Its native two-qubit gate")]
-    time_1q_us: Annotated[Figure, Field(description="Of one pulse on one qubit")]
-    time_2q_us: Annotated[Figure, Field(description="Of one native two-qubit gate")]
-    readout_us: Annotated[Figure, Field(description="Reading all qubits, once a shot")]
-    reset_us: Annotated[Figure, Field(description="Preparing all qubits, once a shot")]
-    overhead_us: Annotated[Figure, Field(description="Cooling and all else between two shots")]
+    time_1q_us: Annotated[SourcedValue, Field(description="Of one pulse on one qubit")]
+    time_2q_us: Annotated[SourcedValue, Field(description="Of one native two-qubit gate")]
+    readout_us: Annotated[SourcedValue, Field(description="Reading all qubits, once a shot")]
+    reset_us: Annotated[SourcedValue, Field(description="Preparing all qubits, once a shot")]
+    overhead_us: Annotated[SourcedValue, Field(description="Cooling and all else between two shots")]
 
 
-class ProcessorProfile(Device):
+class ProcessorProfile(DeviceProfile):
     """A GPU or a CPU that simulates."""
 
     kind: Literal["gpu", "cpu"]
-    memory_gb: Annotated[PositiveFigure, Field(description="For the state, in units of 1e9 bytes")]
-    bandwidth_gb_s: Annotated[PositiveFigure, Field(description="Of its memory, at best")]
-    tflops: Annotated[PositiveFigure, Field(description="Single precision, at best")]
-    bandwidth_share: Annotated[PositiveFigure, Field(description="Of the bandwidth that a simulator gets")]
-    tflops_share: Annotated[PositiveFigure, Field(description="Of the arithmetic that a simulator gets")]
+    memory_gb: Annotated[PositiveSourcedValue, Field(description="For the state, in units of 1e9 bytes")]
+    bandwidth_gb_s: Annotated[PositiveSourcedValue, Field(description="Of its memory, at best")]
+    tflops: Annotated[PositiveSourcedValue, Field(description="Single precision, at best")]
+    bandwidth_share: Annotated[PositiveSourcedValue, Field(description="Of the bandwidth that a simulator gets")]
+    tflops_share: Annotated[PositiveSourcedValue, Field(description="Of the arithmetic that a simulator gets")]
     link_gb_s: Annotated[
-        PositiveFigure | None, Field(description="Between it and others of its kind, one way; none cannot be joined")
+        PositiveSourcedValue | None,
+        Field(description="Between it and others of its kind, one way; none cannot be joined"),
     ] = None
 
 
@@ -102,9 +103,9 @@ class StatevectorProfile(Config):
 
     kind: Literal["statevector"]
     name: Annotated[Name, Field(description="As a person writes it")]
-    amplitude_bytes: Annotated[PositiveFigure, Field(description="Of one amplitude")]
-    gates_per_sweep: Annotated[PositiveFigure, Field(description="Gates applied in one pass over the memory")]
-    flops_per_rotation: Annotated[PositiveFigure, Field(description="Per amplitude; a CNOT needs none")]
+    amplitude_bytes: Annotated[PositiveSourcedValue, Field(description="Of one amplitude")]
+    gates_per_sweep: Annotated[PositiveSourcedValue, Field(description="Gates applied in one pass over the memory")]
+    flops_per_rotation: Annotated[PositiveSourcedValue, Field(description="Per amplitude; a CNOT needs none")]
 
 
 Profile = TypeVar("Profile", bound=Config)
@@ -146,7 +147,7 @@ def read_profile(tables: Mapping[str, Any], where: str, wanted: type[Profile]) -
     if not issubclass(found, wanted):
         raise ConfigError(f"{where} is a profile of kind {kind!r}, which cannot stand here")
     figures = {
-        name: Figure.from_mapping(table, where=f"{where}, table {name}")
+        name: SourcedValue.from_mapping(table, where=f"{where}, table {name}")
         for name, table in tables.items()
         if isinstance(table, Mapping)
     }

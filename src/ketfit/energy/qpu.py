@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ketfit.circuit.circuit import Circuit
-from ketfit.energy.profiles import LARGEST, Figure, QpuProfile
-from ketfit.energy.quantities import Assumed, Modelled, Range
+from ketfit.energy.profiles import LARGEST, QpuProfile, SourcedValue
+from ketfit.energy.quantities import Assumed, Modelled, UncertainValue
 from ketfit.errors import InputError
 from ketfit.integers import as_integer
 
@@ -86,7 +86,7 @@ class Assumption:
     source: str
 
     @classmethod
-    def of(cls, name: str, figure: Figure) -> Assumption:
+    def of(cls, name: str, figure: SourcedValue) -> Assumption:
         """A device's figure under a name of its own."""
         ends = figure.range
         return cls(name, ends.value, ends.low, ends.high, figure.basis, f"{figure.source} ({figure.year})")
@@ -96,7 +96,7 @@ class Assumption:
 class QpuCost:
     """Time on the device and energy of some circuits, without queue and compiling, and what the numbers rest on."""
 
-    seconds: Range
+    seconds: UncertainValue
     energy: Modelled | Assumed
     assumptions: tuple[Assumption, ...]
 
@@ -132,8 +132,8 @@ def qpu_cost(gates: NativeGates, circuits: int, shots: int, profile: QpuProfile)
         1e-6 * runs * sum(getattr(figure.range, end) * count for figure, count in figures.values())
         for end in ("value", "low", "high")
     ]
-    seconds, power = Range(*ends), profile.power_watts.range
-    joules = Range(power.value * seconds.value, power.low * seconds.low, power.high * seconds.high)
+    seconds, power = UncertainValue(*ends), profile.power_watts.range
+    joules = UncertainValue(power.value * seconds.value, power.low * seconds.low, power.high * seconds.high)
     used = {"QPU power (W)": profile.power_watts} | {name: figure for name, (figure, count) in figures.items() if count}
     published = all(figure.basis == "published" for figure in used.values())
     return QpuCost(

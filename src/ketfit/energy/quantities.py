@@ -14,7 +14,7 @@ Kind = Literal["measured", "modelled", "assumed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class UncertainValue:
     """A number with the lowest and the highest that it may well be.
 
     Raises:
@@ -31,26 +31,26 @@ class Range:
                 f"a range goes from low over value to high, all finite, got {self.low}, {self.value}, {self.high}"
             )
 
-    def __add__(self, other: Range) -> Range:
-        return Range(self.value + other.value, self.low + other.low, self.high + other.high)
+    def __add__(self, other: UncertainValue) -> UncertainValue:
+        return UncertainValue(self.value + other.value, self.low + other.low, self.high + other.high)
 
-    def map(self, function: Callable[[float], float]) -> Range:
+    def map(self, function: Callable[[float], float]) -> UncertainValue:
         """The range of a function that rises with its argument."""
-        return Range(function(self.value), function(self.low), function(self.high))
+        return UncertainValue(function(self.value), function(self.low), function(self.high))
 
 
 @dataclass(frozen=True, slots=True)
 class Energy(ABC):
     """Joules, of one of the three kinds below. There is none without a kind, and this base cannot be added."""
 
-    joules: Range
+    joules: UncertainValue
 
     @property
     @abstractmethod
     def kind(self) -> Kind:
         """How the number was come by."""
 
-    def per(self, count: int) -> Range:
+    def per(self, count: int) -> UncertainValue:
         """Joules for each of `count` things."""
         return self.joules.map(lambda joules: joules / count)
 

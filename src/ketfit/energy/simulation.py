@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ketfit.circuit.circuit import Circuit
-from ketfit.energy.profiles import Figure, ProcessorProfile, StatevectorProfile
+from ketfit.energy.profiles import ProcessorProfile, SourcedValue, StatevectorProfile
 from ketfit.energy.qpu import Assumption
-from ketfit.energy.quantities import Assumed, Modelled, Range
+from ketfit.energy.quantities import Assumed, Modelled, UncertainValue
 from ketfit.errors import InputError
 
 LEANER = frozenset({"bandwidth_gb_s", "tflops", "bandwidth_share", "tflops_share", "link_gb_s", "gates_per_sweep"})
@@ -27,13 +27,13 @@ class SimulationCost:
     """Time and energy of one expectation value, the devices that it takes, and what limits it."""
 
     devices: int
-    seconds: Range
+    seconds: UncertainValue
     energy: Modelled | Assumed
     bound: Literal["memory", "arithmetic", "link"]
     assumptions: tuple[Assumption, ...]
 
 
-Figures = Mapping[str, float]
+SourcedValues = Mapping[str, float]
 
 
 def statevector_cost(circuit: Circuit, processor: ProcessorProfile, program: StatevectorProfile) -> SimulationCost:
@@ -65,7 +65,7 @@ def statevector_cost(circuit: Circuit, processor: ProcessorProfile, program: Sta
         )
     spread = math.log2(devices) / circuit.n_qubits
 
-    def parts(at: Figures) -> dict[str, float]:
+    def parts(at: SourcedValues) -> dict[str, float]:
         sweeps, own = gates / at["gates_per_sweep"], amplitudes / devices
         local = own * at["amplitude_bytes"]
         return {
@@ -90,7 +90,7 @@ def contraction_cost(
     """
     figures = _figures(processor)
 
-    def parts(at: Figures) -> dict[str, float]:
+    def parts(at: SourcedValues) -> dict[str, float]:
         rate = 1e12 * at["tflops"] * at["tflops_share"] * 4 / element_bytes
         return {
             "memory": elements_moved * element_bytes / (1e9 * at["bandwidth_gb_s"] * at["bandwidth_share"]),
@@ -101,15 +101,17 @@ def contraction_cost(
     return _cost({name: figure for name, figure in figures.items() if name != "link_gb_s"}, parts, 1)
 
 
-def _figures(processor: ProcessorProfile, program: StatevectorProfile | None = None) -> dict[str, Figure]:
+def _figures(processor: ProcessorProfile, program: StatevectorProfile | None = None) -> dict[str, SourcedValue]:
     found = {name: figure for source in (processor, program) for name, figure in source or () if name not in UNUSED}
-    return {name: figure for name, figure in found.items() if isinstance(figure, Figure)}
+    return {name: figure for name, figure in found.items() if isinstance(figure, SourcedValue)}
 
 
-def _cost(figures: Mapping[str, Figure], parts: Callable[[Figures], dict[str, float]], devices: int) -> SimulationCost:
+def _cost(
+    figures: Mapping[str, SourcedValue], parts: Callable[[SourcedValues], dict[str, float]], devices: int
+) -> SimulationCost:
     """Both ends have every figure where it costs least or most; time without the power's own range."""
 
-    def at(end: Literal["value", "low", "high"]) -> Figures:
+    def at(end: Literal["value", "low", "high"]) -> SourcedValues:
         flipped = {"low": "high", "high": "low", "value": "value"}
         return {
             name: getattr(figure.range, flipped[end] if name in LEANER else end) for name, figure in figures.items()
@@ -124,11 +126,11 @@ def _cost(figures: Mapping[str, Figure], parts: Callable[[Figures], dict[str, fl
     joules = {end: devices * values[end]["power_watts"] * seconds[end] for end in seconds}
     used = {name: figure for name, figure in figures.items() if name != "link_gb_s" or devices > 1}
     published = all(figure.basis == "published" for figure in used.values())
-    energy = Range(joules["value"], joules["low"], joules["high"])
+    energy = UncertainValue(joules["value"], joules["low"], joules["high"])
     bound: Literal["memory", "arithmetic", "link"] = max(("memory", "arithmetic", "link"), key=lambda part: shown[part])
     return SimulationCost(
         devices,
-        Range(seconds["value"], seconds["low"], seconds["high"]),
+        UncertainValue(seconds["value"], seconds["low"], seconds["high"]),
         Modelled(energy) if published else Assumed(energy),
         bound,
         tuple(Assumption.of(name, figure) for name, figure in used.items()),

@@ -29,7 +29,7 @@ from ketfit.errors import ConfigError, ConfigWarning, DataError, DataWarning, In
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.rng import chosen_seed, torch_stream
-from ketfit.training.calibration import fit_temperature, sample_counts
+from ketfit.training.calibration import effective_counts, fit_temperature
 from ketfit.training.loop import Samples, predict_logits, train
 
 ClassWeight = Mapping[Any, float] | Literal["balanced"] | None
@@ -356,7 +356,7 @@ NOTHING_TO_CALIBRATE_ON = "calibrate=True takes validation samples, and there ar
 
 def temperature_of(module: nn.Module, held: Samples, batch_size: int) -> float:
     """Return the temperature that the validation samples ask for; see `fit_temperature`."""
-    return fit_temperature(predict_logits(module, held.x, batch_size), held.y, sample_counts(held.weight))
+    return fit_temperature(predict_logits(module, held.x, batch_size), held.y, effective_counts(held.weight))
 
 
 def class_numbers(labels: NDArray[Any], classes: NDArray[Any], message: str) -> NDArray[np.int64]:

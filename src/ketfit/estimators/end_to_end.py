@@ -15,13 +15,13 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
 from ketfit.bodies.body import Body
-from ketfit.bodies.finetuned import check_memory, keep, tokens_of, trainable_copy, tuned_body
+from ketfit.bodies.finetuned import check_memory, save_finetuned, tokens_of, trainable_copy, tuned_body
 from ketfit.data.labelled import LabelledTexts
 from ketfit.errors import BodyError, ConfigError
 from ketfit.estimators.base import TorchHeadClassifier, class_numbers, temperature_of
 from ketfit.model.config import TrainConfig
 from ketfit.model.head import QuantumHead
-from ketfit.model.tuning import FullConfig
+from ketfit.model.tuning import EndToEndConfig
 from ketfit.rng import chosen_seed
 from ketfit.training.loop import Samples, train
 
@@ -42,7 +42,7 @@ class TunedModule(nn.Module):
     """
 
     def __init__(
-        self, transformer: SentenceTransformer, head: nn.Module, config: FullConfig, names: Sequence[str]
+        self, transformer: SentenceTransformer, head: nn.Module, config: EndToEndConfig, names: Sequence[str]
     ) -> None:
         super().__init__()
         self.transformer = transformer
@@ -102,12 +102,12 @@ class TunedModule(nn.Module):
         return [part for part in parts if part[0]]
 
 
-def tune_fully(
+def tune_end_to_end(
     body: Body,
     head: Head,
     texts: Sequence[str],
     labels: ArrayLike,
-    config: FullConfig | None = None,
+    config: EndToEndConfig | None = None,
     *,
     validation: tuple[Sequence[str], ArrayLike] | tuple[Sequence[str], ArrayLike, ArrayLike | None] | None = None,
     sample_weight: ArrayLike | None = None,
@@ -141,7 +141,7 @@ def tune_fully(
         TrainingError, ModelFileError, StorageError: as in `train`.
         BodyError: the body cannot be trained.
     """
-    config = config or FullConfig()
+    config = config or EndToEndConfig()
     if head.n_features_in_ != body.dimension:
         raise ConfigError(
             f"the head takes embeddings of width {head.n_features_in_}; {body.name!r} makes {body.dimension}"
@@ -157,7 +157,7 @@ def tune_fully(
         held = _samples(transformer, head, of_class, LabelledTexts.of_validation(validation))[1]
     check_memory(transformer, config.batch_size, samples.x.shape[2], copies=1, checkpoint=checkpoint is not None)
     module = TunedModule(transformer, copy.deepcopy(head.module_), config, names)
-    shared = TrainConfig.model_fields.keys() & FullConfig.model_fields.keys()
+    shared = TrainConfig.model_fields.keys() & EndToEndConfig.model_fields.keys()
     settings = TrainConfig(**{name: getattr(config, name) for name in shared})
     seed = chosen_seed(head.random_state, head.seed)
     result = train(module, samples, held, settings, seed=seed, checkpoint=checkpoint, progress=progress)
@@ -168,7 +168,7 @@ def tune_fully(
     fitted.temperature_ = temperature_of(module, held, config.batch_size) if calibrates and held is not None else 1.0
     fitted.fit_settings_ = replace(head.fit_settings_, seed=seed, calibrate=calibrates)
     fitted.train_size_, fitted.validation_size_ = len(samples), 0 if held is None else len(held)
-    return tuned_body(keep(transformer, None), body, config, seed), fitted
+    return tuned_body(save_finetuned(transformer, None), body, config, seed), fitted
 
 
 def _samples(

@@ -23,7 +23,7 @@ from ketfit.model.encoder import slice_widths
 from ketfit.model.head import QuantumHead
 from ketfit.persistence.hub import HubMixin
 from ketfit.persistence.model_files import fetch_model, load_model, save_model
-from ketfit.persistence.schema import BodyRecord, ModelRecord
+from ketfit.persistence.schema import BodyMetadata, ModelMetadata
 from ketfit.rng import torch_stream
 
 
@@ -146,7 +146,7 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         return classifier
 
     @classmethod
-    def _from_record(cls, head: QuantumHead, record: ModelRecord, device: str) -> Self:
+    def _from_record(cls, head: QuantumHead, record: ModelMetadata, device: str) -> Self:
         weight = record.class_weight
         classifier = cls(
             head=record.head,
@@ -173,8 +173,10 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
             classifier.feature_names_in_ = np.array(record.feature_names, dtype=object)
         return classifier
 
-    def _facts(self, data: str | None, metrics: Mapping[str, float] | None, body: BodyRecord | None) -> dict[str, Any]:
-        """The fields of a `ModelRecord` that the head itself does not know."""
+    def _facts(
+        self, data: str | None, metrics: Mapping[str, float] | None, body: BodyMetadata | None
+    ) -> dict[str, Any]:
+        """The fields of a `ModelMetadata` that the head itself does not know."""
         check_saveable_labels(self.classes_, "classes_")
         fitted, names = self.fit_settings_, getattr(self, "feature_names_in_", None)
         return {

@@ -34,14 +34,14 @@ from ketfit.estimators.base import (
     class_numbers,
     warn_of_lookalikes,
 )
-from ketfit.estimators.end_to_end import tune_fully
+from ketfit.estimators.end_to_end import tune_end_to_end
 from ketfit.estimators.quantum import QuantumHeadClassifier, readout_advice
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.encoder import slice_widths
-from ketfit.model.tuning import ContrastiveConfig, FullConfig, Precision, TuneConfig
+from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, Precision, TuneConfig
 from ketfit.persistence.hub import HubMixin
 from ketfit.persistence.model_files import fetch_model, load_model, save_model
-from ketfit.persistence.schema import BODY, BodyRecord, TunedRecord
+from ketfit.persistence.schema import BODY, BodyMetadata, TunedBodyMetadata
 from ketfit.rng import chosen_seed
 from ketfit.storage.cache_dir import is_folder
 
@@ -57,7 +57,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             `QuantumHeadClassifier`.
         revision: Branch, tag or commit of a body on the Hub.
         cache: Whether embeddings are kept on disk, so that no sentence is embedded twice.
-        tune: How the body is tuned: `ContrastiveConfig`, `FullConfig`, or None to leave it frozen.
+        tune: How the body is tuned: `ContrastiveConfig`, `EndToEndConfig`, or None to leave it frozen.
         dtype: What the body embeds with, see `load_body`.
 
     Attributes after `fit`: ``classes_``, ``body_`` (the tuned one), ``classifier_`` (the fitted
@@ -170,13 +170,15 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         validating = None if held is None else (self._embed(body, held.texts, progress), held.labels, held.weight)
         split = split_groups(given.texts, given.groups) if held is None else None
         origin = _origin(body, given.texts, None if held is None else held.texts)
-        classifier.calibrate = self.calibrate and not isinstance(self.tune, FullConfig)  # which calibrates afterwards
+        classifier.calibrate = self.calibrate and not isinstance(
+            self.tune, EndToEndConfig
+        )  # which calibrates afterwards
         data = (embeddings, given.labels, given.weight, split, validating)
         classifier._fit(*data, checkpoint, progress, origin, advise=False)
-        if isinstance(self.tune, FullConfig):
+        if isinstance(self.tune, EndToEndConfig):
             classifier.calibrate = self.calibrate
             validation = None if held is None else held.as_validation()
-            body, classifier = tune_fully(
+            body, classifier = tune_end_to_end(
                 body,
                 classifier,
                 given.texts,
@@ -191,8 +193,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
 
     def _head(self) -> QuantumHeadClassifier:
         """The head that is to be fitted, its settings checked."""
-        if not (self.tune is None or isinstance(self.tune, ContrastiveConfig | FullConfig)):
-            raise ConfigError(f"tune={self.tune!r}: pass a ContrastiveConfig, a FullConfig, or None")
+        if not (self.tune is None or isinstance(self.tune, ContrastiveConfig | EndToEndConfig)):
+            raise ConfigError(f"tune={self.tune!r}: pass a ContrastiveConfig, a EndToEndConfig, or None")
         settings = {name: getattr(self, name) for name in QuantumHeadClassifier._get_param_names()}
         classifier = QuantumHeadClassifier(**settings)
         classifier._check_settings()
@@ -253,7 +255,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         """
         check_is_fitted(self, "classifier_")
         body, tuning = self.body_, self.body_.tuning
-        record = BodyRecord(
+        record = BodyMetadata(
             # What goes elsewhere with its body has no use for a path of this machine.
             name=Path(body.name).name if with_body and body.source == "local" else body.name,
             source=body.source,
@@ -263,7 +265,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             dtype=body.dtype,
             tuned=None
             if tuning is None
-            else TunedRecord(fingerprint=body.fingerprint, settings=tuning.settings, seed=tuning.seed),
+            else TunedBodyMetadata(fingerprint=body.fingerprint, settings=tuning.settings, seed=tuning.seed),
         )
         carried = body.folder if with_body or tuning is not None else None
         if carried is not None:
@@ -362,7 +364,7 @@ def _origin(body: Body, texts: Sequence[str], validation: Sequence[str] | None) 
     return Origin(f"{body.fingerprint} {body.dtype}", hashes(texts), held)
 
 
-def _recorded_body(record: BodyRecord, model: Path, moved: str | None, device: str) -> Body:
+def _recorded_body(record: BodyMetadata, model: Path, moved: str | None, device: str) -> Body:
     """The body that a record names, from the model's own folder if it stands there, if it is that very one."""
     tuned, carried = record.tuned, moved is None and (model / BODY).is_dir()
     wanted = record.fingerprint if tuned is None else tuned.fingerprint

@@ -52,8 +52,8 @@ LABEL, PROBABILITY = "predicted_label", "probability_"
 
 
 @dataclass(frozen=True)
-class Scored:
-    """What `score_file` did: the rows of the output, and how many of them an earlier run had made."""
+class PredictionSummary:
+    """What `predict_file` did: the rows of the output, and how many of them an earlier run had made."""
 
     rows: int
     resumed: int
@@ -98,14 +98,14 @@ def check_output(table: TextTable, output: Path) -> TableFormat:
     return format
 
 
-def score_file(
+def predict_file(
     classifier: TextClassifier,
     table: TextTable,
     output: Path,
     *,
     block_rows: int = BLOCK_ROWS,
     progress: bool = False,
-) -> Scored:
+) -> PredictionSummary:
     """Predict the label of each row of a file, and write its rows with the predictions added to another file.
 
     The new columns are ``predicted_label`` and ``probability_CLASS`` for each class. The whole input is read and
@@ -128,8 +128,8 @@ def score_file(
     check_is_fitted(classifier, "classifier_")
     start = time.perf_counter()
     format = check_output(table, output)
-    with _claimed(parts_folder(output)) as folder:
-        job, header, stamp = _examine(classifier, table, format, block_rows, progress)
+    with _locked_folder(parts_folder(output)) as folder:
+        job, header, stamp = _validate_input(classifier, table, format, block_rows, progress)
         _check_job(folder, job)
         parts = [folder / f"{number:08d}.part" for number in range(-(-job.rows // block_rows))]
         there = [part.exists() for part in parts]
@@ -141,11 +141,11 @@ def score_file(
                     continue
                 write_file(parts[number], predictor.part(block, number))
                 bar.advance(len(block))
-        if _stamp(table.path) != stamp:
+        if _file_signature(table.path) != stamp:
             raise DataError(f"{table.path} was changed while it was read; remove {folder}, and start again")
         join_parts(parts, header, format, output, table.delimiter)
     shutil.rmtree(folder, ignore_errors=True)
-    return Scored(job.rows, resumed, time.perf_counter() - start)
+    return PredictionSummary(job.rows, resumed, time.perf_counter() - start)
 
 
 class _Predictor:
@@ -198,11 +198,11 @@ def model_fingerprint(classifier: TextClassifier) -> str:
     return digest.hexdigest()
 
 
-def _examine(
+def _validate_input(
     classifier: TextClassifier, table: TextTable, format: TableFormat, block_rows: int, progress: bool
 ) -> tuple[Job, list[str], tuple[int, int]]:
     """Read the input once: every row is fit to be predicted; what job it makes, its columns, and its stamp."""
-    stamp = _stamp(table.path)
+    stamp = _file_signature(table.path)
     zero = [classifier.classes_[:1].tolist()[0]]
     rows, header = 0, []
     names = [LABEL, *(f"{PROBABILITY}{name}" for name in classifier.classes_.tolist())]
@@ -259,7 +259,7 @@ def _check_job(folder: Path, job: Job) -> None:
 
 
 @contextmanager
-def _claimed(folder: Path) -> Iterator[Path]:
+def _locked_folder(folder: Path) -> Iterator[Path]:
     """The folder of the parts, made if it is missing, while no other process has it."""
     lock = FileLock(folder / LOCK, timeout=0)
     try:
@@ -275,7 +275,7 @@ def _claimed(folder: Path) -> Iterator[Path]:
         lock.release()
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _file_signature(path: Path) -> tuple[int, int]:
     try:
         found = path.stat()
     except OSError as error:

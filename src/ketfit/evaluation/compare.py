@@ -16,7 +16,7 @@ from ketfit.data.sequences import as_labels
 from ketfit.data.splits import Split
 from ketfit.estimators.classical import LogisticRegressionHead, MLPHead, SVCHead
 from ketfit.estimators.quantum import QuantumHeadClassifier
-from ketfit.evaluation.metrics import Report, report
+from ketfit.evaluation.metrics import ClassificationReport, evaluate_predictions
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
@@ -121,14 +121,14 @@ def repeated_accuracy(head: Head, embeddings: NDArray[Any], labels: NDArray[Any]
     return accuracy_of_draws([int((head.predict(embeddings) == labels).sum()) for _ in range(draws)], len(labels))
 
 
-def measure_head(
+def evaluate_head(
     head: QuantumHeadClassifier, embeddings: NDArray[Any], labels: NDArray[Any], draws: int
-) -> tuple[RepeatedAccuracy, Report]:
+) -> tuple[RepeatedAccuracy, ClassificationReport]:
     """As `repeated_accuracy`, and what the same draws say of each class and of the probabilities."""
     labels, draws = as_labels(labels), as_integer(draws, "draws", minimum=1)
     probabilities = [head.predict_proba(embeddings) for _ in range(draws)]
     correct = [int((head.classes_[draw.argmax(axis=1)] == labels).sum()) for draw in probabilities]
-    return accuracy_of_draws(correct, len(labels)), report(probabilities, labels, head.classes_)
+    return accuracy_of_draws(correct, len(labels)), evaluate_predictions(probabilities, labels, head.classes_)
 
 
 def accuracy_of_draws(correct: Sequence[int], total: int) -> RepeatedAccuracy:

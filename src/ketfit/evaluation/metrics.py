@@ -44,7 +44,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Report:
+class ClassificationReport:
     """What predictions are worth, class by class and as probabilities.
 
     Attributes:
@@ -58,9 +58,9 @@ class Report:
     calibration: Calibration
 
 
-def report(
+def evaluate_predictions(
     probabilities: Sequence[NDArray[np.float64]], labels: NDArray[Any], classes: NDArray[Any], bins: int = 15
-) -> Report:
+) -> ClassificationReport:
     """Compare predictions with labels.
 
     Args:
@@ -74,7 +74,7 @@ def report(
     predicted = classes[rows.argmax(axis=1)]
     scores = precision_recall_fscore_support(truth, predicted, labels=classes, zero_division=np.nan)
     confusion = confusion_matrix(truth, predicted, labels=classes) / draws
-    return Report(
+    return ClassificationReport(
         classes=tuple(
             ClassScores(label, _defined(precision), _defined(recall), _defined(f1), int(support) // draws)
             for label, precision, recall, f1, support in zip(classes.tolist(), *scores, strict=True)

@@ -14,7 +14,7 @@ from pydantic import Field
 from ketfit.base_config import Config, Finite, read_toml
 from ketfit.energy.profiles import QpuProfile, load_profile, read_profile
 from ketfit.energy.qpu import NativeGates, qpu_cost
-from ketfit.energy.quantities import Range
+from ketfit.energy.quantities import UncertainValue
 from ketfit.errors import ConfigError
 from ketfit.hardware.backends.base import GateCounts
 from ketfit.integers import as_integer
@@ -146,7 +146,7 @@ def estimate(gates: Sequence[GateCounts], shots: int, device: DeviceCost, *, mit
         assumptions = [f"price: {device.name} has none here; give --device FILE"]
     seconds = joules = None
     if profile is not None:
-        nothing = Range(0.0, 0.0, 0.0)
+        nothing = UncertainValue(0.0, 0.0, 0.0)
         parts = [
             qpu_cost(NativeGates(each.one_qubit, each.two_qubit), circuits, shots, profile)
             for each, circuits in Counter(gates).items()

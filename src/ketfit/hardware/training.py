@@ -28,10 +28,10 @@ from ketfit.circuit.circuit import Circuit
 from ketfit.data.sequences import as_labels
 from ketfit.errors import ConfigError, InputError, LedgerError
 from ketfit.estimators.quantum import QuantumHeadClassifier
-from ketfit.hardware.backends.base import Backend, BoundCircuit, options_key
-from ketfit.hardware.backends.retry import Patience
+from ketfit.hardware.backends.base import Backend, BoundCircuit, backend_identity
+from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.pricing import Cost, DeviceCost
-from ketfit.hardware.runs.postprocessing import Linear, Measurement
+from ketfit.hardware.runs.postprocessing import MeasurementPlan, OutputLayer
 from ketfit.hardware.runs.session import Budget, Session
 from ketfit.integers import as_integer
 from ketfit.rng import numpy_stream
@@ -78,7 +78,7 @@ class HardwareTraining(Config):
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """What one step saw: the mean loss over its measured samples, and what all steps so far have taken.
 
     `validation_loss` is that of the validation samples after the step, where they were measured.
@@ -100,7 +100,7 @@ class Trained:
 
     classifier: QuantumHeadClassifier
     kept: int
-    steps: tuple[Step, ...]
+    steps: tuple[TrainingStep, ...]
     spent: Cost
 
 
@@ -116,8 +116,8 @@ def train_on_hardware(
     seed: int = 0,
     wait_s: float = 3600.0,
     device: DeviceCost | None = None,
-    patience: Patience | None = None,
-    on_step: Callable[[Step], None] | None = None,
+    patience: RetryPolicy | None = None,
+    on_step: Callable[[TrainingStep], None] | None = None,
 ) -> Trained:
     """Go on training a fitted head where it will run. Killed at any time, the same call goes on and buys nothing twice.
 
@@ -139,22 +139,22 @@ def train_on_hardware(
     Raises:
         CostLimitError: the next step would go beyond the budget; nothing was sent for it.
         LedgerError: the folder belongs to another training.
-        NotReadyError, BackendError, ResultError, UnresolvedIntentError: as in `Session.run`.
+        ResultsPendingError, BackendError, ResultError, SubmissionStateUnknownError: as in `Session.run`.
         InputError: a label that the head does not know.
     """
     seed = as_integer(seed, "seed", minimum=0)
     run_id = _begin(folder, classifier, [(embeddings, labels), *filter(None, [validation])], backend, config, seed)
     budget = Budget(config.max_cost, config.max_circuits, config.max_shots)
-    with Session(folder, backend, run_id, patience or Patience(), device, budget) as session:
-        trainer = _Trainer(classifier, embeddings, labels, session, config, seed, wait_s)
-        kept = _Kept(trainer, validation)
+    with Session(folder, backend, run_id, patience or RetryPolicy(), device, budget) as session:
+        trainer = _HardwareTrainer(classifier, embeddings, labels, session, config, seed, wait_s)
+        kept = _BestCheckpoint(trainer, validation)
         steps = []
         for number in range(config.steps):
             loss = trainer.step(number)
             looks = (number + 1) % config.validate_every == 0 or number + 1 == config.steps
             validation_loss = kept.look(number + 1) if looks else None
             spent = session.spent()
-            steps.append(Step(loss, validation_loss, spent.circuits, spent.shots, spent.price))
+            steps.append(TrainingStep(loss, validation_loss, spent.circuits, spent.shots, spent.price))
             if on_step is not None:
                 on_step(steps[-1])
         kept.restore()
@@ -177,7 +177,7 @@ def _begin(
         digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
     budget = {"max_circuits", "max_shots", "max_cost", "steps"}  # may be raised on the way
     settings = config.model_dump(mode="json", exclude=budget)
-    facts = {"settings": settings, "seed": seed, "content": digest.hexdigest(), **options_key(backend.describe())}
+    facts = {"settings": settings, "seed": seed, "content": digest.hexdigest(), **backend_identity(backend.describe())}
     path = folder / RECORD
     if path.exists():
         try:
@@ -194,7 +194,7 @@ def _begin(
     return run_id
 
 
-class _Trainer:
+class _HardwareTrainer:
     """The state of a training: a head whose QPU angles move."""
 
     def __init__(
@@ -212,7 +212,7 @@ class _Trainer:
         self.session, self.config, self.seed, self.wait_s = session, config, seed, wait_s
         self.z, self.codes = self.encode(embeddings, labels)
         self.measured = tuple(range(self.head.config.n_measured))
-        self.measurement = Measurement(self.head.circuit, self.measured)
+        self.measurement = MeasurementPlan(self.head.circuit, self.measured)
         self.weights = torch.nn.Parameter(self.head.weights.detach().double())
         self.linear = torch.nn.Linear(self.head.linear.in_features, self.head.linear.out_features).double()
         self.linear.load_state_dict({name: tensor.double() for name, tensor in self.head.linear.state_dict().items()})
@@ -252,7 +252,7 @@ class _Trainer:
         return self.head.angle_scale.detach().double() * z
 
     def _losses(self, values: Tensor, z: Tensor, codes: Tensor) -> Tensor:
-        last = Linear(self.linear.weight, self.linear.bias, self.head.config.skip_connection, temperature=1.0)
+        last = OutputLayer(self.linear.weight, self.linear.bias, self.head.config.skip_connection, temperature=1.0)
         return torch.nn.functional.cross_entropy(last.logits(values, z), codes, reduction="none")
 
     @torch.no_grad()
@@ -329,10 +329,10 @@ class _Trainer:
             self._linear_optimizer.step()
 
 
-class _Kept:
+class _BestCheckpoint:
     """The best parameters so far by validation loss; without validation samples the last."""
 
-    def __init__(self, trainer: _Trainer, validation: Samples | None) -> None:
+    def __init__(self, trainer: _HardwareTrainer, validation: Samples | None) -> None:
         self.trainer, self.number, self.best = trainer, 0, math.inf
         self.samples = None if validation is None else trainer.encode(*validation)
         self.state = trainer.head.state_dict()

@@ -15,19 +15,19 @@ from ketfit.circuit.circuit import Circuit
 from ketfit.errors import ConfigError
 from ketfit.integers import as_integer
 from ketfit.model.tuning import Precision, TuneConfig, read_tuning
-from ketfit.simulate.density_matrix import MOST_QUBITS as MOST_EXACT
+from ketfit.simulate.density_matrix import MAX_QUBITS as MAX_EXACT
 from ketfit.simulate.mitigation import Mitigation
 from ketfit.simulate.native import MAX_JOINT
 from ketfit.simulate.noise import DEVICES, NoiseConfig, load_noise
-from ketfit.simulate.shots import MOST_SHOTS, Gradient
+from ketfit.simulate.shots import MAX_SHOTS, Gradient
 
-MOST_QUBITS = 30
+MAX_QUBITS = 30
 """Of one circuit: its state is 4 GiB in single precision."""
 
-MOST_ENCODERS = 1024
+MAX_ENCODERS = 1024
 """Of one head; more than that many slices of an embedding hold a number or two."""
 
-MOST_ROTATIONS = 100_000
+MAX_ROTATIONS = 100_000
 """In the circuits of one head. Settings that ask for more are a mistake, or an attack on whoever loads them."""
 
 
@@ -55,9 +55,9 @@ class HeadConfig(Config):
     """
 
     n_qubits: Annotated[
-        int, Field(ge=2, le=MOST_QUBITS, description="Qubits of each encoder (Q_c); 2**n_qubits amplitudes")
+        int, Field(ge=2, le=MAX_QUBITS, description="Qubits of each encoder (Q_c); 2**n_qubits amplitudes")
     ] = 10
-    n_encoders: Annotated[int, Field(ge=1, le=MOST_ENCODERS, description="Encoders side by side (E)")] = 1
+    n_encoders: Annotated[int, Field(ge=1, le=MAX_ENCODERS, description="Encoders side by side (E)")] = 1
     encoder_layers: Annotated[int, Field(ge=0, description="Layers of each encoder circuit (M)")] = 2
     connectivity: Annotated[int, Field(ge=1, description="Largest distance of a CNOT (C), in every circuit")] = 2
     n_reuploads: Annotated[int, Field(ge=1, description="How often the encoders' output is loaded (N)")] = 1
@@ -81,7 +81,7 @@ class HeadConfig(Config):
     ] = 0.0
     skip_connection: Annotated[bool, Field(description="The linear layer also sees the encoders' output")] = False
     shots: Annotated[
-        Annotated[int, Field(ge=1, le=MOST_SHOTS)] | None,
+        Annotated[int, Field(ge=1, le=MAX_SHOTS)] | None,
         Field(description="Shots that each readout comes from; none is exact"),
     ] = None
     gradient: Annotated[
@@ -120,10 +120,10 @@ class HeadConfig(Config):
                 if getattr(self, name):
                     raise ValueError(f"{name}={getattr(self, name)!r} is about noise; give noise too")
         elif self.trajectories is not None:
-            self.noise.check_unravelled()
-        elif self.qpu_qubits > MOST_EXACT and not self.noise.is_silent:
+            self.noise.check_pauli_channel()
+        elif self.qpu_qubits > MAX_EXACT and not self.noise.is_gate_noiseless:
             raise ValueError(
-                f"exact noise on {self.qpu_qubits} qubits takes 4**{self.qpu_qubits} numbers, and {MOST_EXACT} qubits "
+                f"exact noise on {self.qpu_qubits} qubits takes 4**{self.qpu_qubits} numbers, and {MAX_EXACT} qubits "
                 "are the most; give trajectories"
             )
         return self
@@ -143,14 +143,14 @@ class HeadConfig(Config):
             raise ValueError(
                 "encoder_input='slices' needs n_encoders of 2 or more; one encoder sees the whole embedding"
             )
-        if self.qpu_qubits > MOST_QUBITS:
+        if self.qpu_qubits > MAX_QUBITS:
             raise ValueError(
                 f"n_encoders={self.n_encoders} of n_qubits={self.n_qubits} make a QPU circuit of {self.qpu_qubits} "
-                f"qubits; the most is {MOST_QUBITS}: use fewer, or merge='mean'"
+                f"qubits; the most is {MAX_QUBITS}: use fewer, or merge='mean'"
             )
         rotations = sum(self.count_angles(tied=False)) + self.n_reuploads * self.qpu_qubits
-        if rotations > MOST_ROTATIONS:
-            raise ValueError(f"these circuits have {rotations:,} rotations; the most is {MOST_ROTATIONS:,}")
+        if rotations > MAX_ROTATIONS:
+            raise ValueError(f"these circuits have {rotations:,} rotations; the most is {MAX_ROTATIONS:,}")
         return self
 
     @classmethod
@@ -199,7 +199,7 @@ class HeadConfig(Config):
     @property
     def is_random(self) -> bool:
         """Whether two evaluations differ: there are shots, or trajectories of noise that is not silent."""
-        sampled = self.trajectories is not None and self.noise is not None and not self.noise.is_silent
+        sampled = self.trajectories is not None and self.noise is not None and not self.noise.is_gate_noiseless
         return self.shots is not None or sampled
 
     @property

@@ -14,7 +14,7 @@ from ketfit.model.config import HeadConfig
 _CENTERS = (62, 214, 452, 642, 716)
 _WIDTHS = (104, 132, 244, 84, 0)
 _ACROSS, _QPU, _PITCH, _PAST, _BELOW, _MARGIN = 756, 92, 62, 74, 46, 14
-_MOST_DRAWN = 3
+_MAX_DRAWN = 3
 
 
 def draw_overview(head: HeadConfig, embedding_dim: int, n_classes: int) -> str:
@@ -41,7 +41,7 @@ def draw_overview(head: HeadConfig, embedding_dim: int, n_classes: int) -> str:
         f"QPU circuit on {head.qpu_qubits} qubits, linear layer, {_many(n_classes, 'class', 'classes')}; "
         f"{encoders + qpu + linear} parameters"
     )
-    drawn, slices = min(head.n_encoders, _MOST_DRAWN), head.encoder_input == "slices"
+    drawn, slices = min(head.n_encoders, _MAX_DRAWN), head.encoder_input == "slices"
     half = max(_QPU, drawn * _PITCH) / 2
     above = max(half, _PAST + 16 if head.skip_connection else 0) + _MARGIN
     parts = [
@@ -72,7 +72,7 @@ def _encoders(head: HeadConfig, drawn: int) -> list[str]:
     for place, number in enumerate(numbers):
         lines = (f"encoder {number}", f"{head.n_qubits} qubits, {_many(head.encoder_layers, 'layer')}")
         parts.append(_box(1, top + place * _PITCH, 46, lines))
-    if head.n_encoders > _MOST_DRAWN:
+    if head.n_encoders > _MAX_DRAWN:
         parts.append(_text(_CENTERS[1], top + 1.5 * _PITCH + 4, "⋮", size=13))
     return parts
 

@@ -161,7 +161,7 @@ class QuantumHead(nn.Module):
         if config.shots is None or config.gradient in (None, "exact"):
             return None
         measured = range(config.n_measured)
-        noisy = config.noise is not None and not config.noise.is_silent
+        noisy = config.noise is not None and not config.noise.is_gate_noiseless
         cone = noisy_light_cone(self.circuit, measured) if noisy else self.circuit.light_cone(measured)
         return step_cost(cone, batch, config.shots, config.gradient)
 

@@ -59,7 +59,7 @@ class ContrastiveConfig(_Tuning):
         return self
 
 
-class FullConfig(_Tuning):
+class EndToEndConfig(_Tuning):
     """Train body, encoders, circuit and linear layer together, each part with a learning rate of its own.
 
     The head is first trained on the embeddings of the body as it was, so that its first gradients do not spoil it
@@ -81,15 +81,15 @@ class FullConfig(_Tuning):
     ] = 3
 
 
-TuneConfig = ContrastiveConfig | FullConfig
+TuneConfig = ContrastiveConfig | EndToEndConfig
 
-_METHODS: dict[str, type[ContrastiveConfig] | type[FullConfig]] = {
+_METHODS: dict[str, type[ContrastiveConfig] | type[EndToEndConfig]] = {
     "contrastive": ContrastiveConfig,
-    "full": FullConfig,
+    "full": EndToEndConfig,
 }
 
 
-def tuning_class(settings: Mapping[str, Any], where: str) -> type[ContrastiveConfig] | type[FullConfig]:
+def tuning_class(settings: Mapping[str, Any], where: str) -> type[ContrastiveConfig] | type[EndToEndConfig]:
     """What the settings in a table are of, by its key ``method``.
 
     Raises:

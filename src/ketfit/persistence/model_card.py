@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ketfit.energy.profiles import QpuProfile, load_profile
 from ketfit.energy.qpu import native_gates, qpu_cost
 from ketfit.model.head import QuantumHead
-from ketfit.persistence.schema import ModelRecord
+from ketfit.persistence.schema import ModelMetadata
 
 DEVICE = "ionq-forte-enterprise"
 """The QPU whose energy the card estimates."""
@@ -20,7 +20,7 @@ SHOTS = 1000
 """Of one inference, where the model has none of its own."""
 
 
-def model_card(record: ModelRecord, head: QuantumHead) -> str:
+def model_card(record: ModelMetadata, head: QuantumHead) -> str:
     """The card of a model in Markdown, from its record and its head: what those do not know is not in it."""
     # Markdown, not HTML: what comes from outside stands in code spans, where nothing else has a meaning.
     environment = Environment(loader=PackageLoader("ketfit.persistence", "."), undefined=StrictUndefined)  # noqa: S701
@@ -38,7 +38,7 @@ def model_card(record: ModelRecord, head: QuantumHead) -> str:
     )
 
 
-def _energy(record: ModelRecord, head: QuantumHead) -> str:
+def _energy(record: ModelMetadata, head: QuantumHead) -> str:
     """Joules of one inference on a QPU, with what they rest on."""
     profile = _device()
     circuit = head.circuit.light_cone(range(record.head.n_measured))

@@ -1,7 +1,7 @@
-"""What KetFit writes to disk: whole files and whole folders, put in place at once or not at all.
+"""Save, find and load model folders.
 
 A saved model is a folder of three files, numbers and JSON only: ``model.safetensors`` (the head's tensors),
-``config.json`` (everything else, as a `ModelRecord`) and ``README.md`` (the model card). A body that was tuned for it,
+``config.json`` (everything else, a `ModelMetadata`) and ``README.md`` (the model card). A body that was tuned for it,
 or that was to go with it, stands beside them in the folder ``body``.
 """
 
@@ -26,13 +26,13 @@ from ketfit.persistence.model_card import model_card
 from ketfit.persistence.schema import (
     BODY,
     CARD,
-    LARGEST_RECORD,
-    RECORD,
+    MAX_METADATA_BYTES,
+    METADATA,
     SCHEMA_VERSION,
     WEIGHTS,
-    ModelRecord,
-    read_record,
-    record_bytes,
+    ModelMetadata,
+    metadata_bytes,
+    read_metadata,
 )
 from ketfit.storage import hub_client as hub
 from ketfit.storage.atomic import check_writable, replace_folder
@@ -41,7 +41,7 @@ from ketfit.storage.tensors import read_bytes, read_tensors
 
 def save_model(
     folder: str | Path, head: QuantumHead, facts: Mapping[str, Any], body: Path | None = None
-) -> ModelRecord:
+) -> ModelMetadata:
     """Write a model folder: the head's tensors, its record, a card filled from the record, and a body if it is given.
 
     A model that stands there already is replaced as a whole. Nothing else in a folder is ever removed.
@@ -49,7 +49,7 @@ def save_model(
     Args:
         folder: Where to; made if it is missing.
         head: The trained head.
-        facts: The fields of `ModelRecord` that the head itself does not know.
+        facts: The fields of `ModelMetadata` that the head itself does not know.
         body: The folder of a body to copy into the model's.
 
     Raises:
@@ -57,7 +57,7 @@ def save_model(
         ConfigError: a fact does not fit, such as a metric that is not finite or whose name is not one word.
     """
     weights = safetensors.torch.save({name: tensor.cpu() for name, tensor in head.state_dict().items()})
-    record = ModelRecord(
+    record = ModelMetadata(
         schema_version=SCHEMA_VERSION,
         head=head.config,
         embedding_dim=head.embedding_dim,
@@ -67,15 +67,15 @@ def save_model(
     )
     files: dict[str, bytes | Path] = {
         WEIGHTS: weights,
-        RECORD: (written := record_bytes(record)),
+        METADATA: (written := metadata_bytes(record)),
         CARD: model_card(record, head).encode(),
     }
     if body is not None:
         files |= {f"{BODY}/{name}": body / name for name in file_hashes(body)}
-    if len(written) > LARGEST_RECORD:
+    if len(written) > MAX_METADATA_BYTES:
         raise StorageError(
-            f"{RECORD} would have {len(written)} bytes; the most is {LARGEST_RECORD}: shorten the labels, or the names "
-            "of the features"
+            f"{METADATA} would have {len(written)} bytes; the most is {MAX_METADATA_BYTES}: shorten the labels, "
+            "or the names of the features"
         )
     folder = Path(folder).resolve()
     _check_replaceable(folder)
@@ -100,20 +100,22 @@ def fetch_model(name: str | Path, revision: str | None = None) -> hub.Snapshot:
         if revision is not None:
             raise ModelFileError(f"{folder} is a local folder and has no revision {revision!r}; leave the revision out")
         return hub.Snapshot(folder, None)
-    asked = hub.Request(
+    asked = hub.HubRequest(
         name=str(name),
         repository=str(name),
         revision=revision,
         kind="model",
-        required=RECORD,
-        wanted=lambda path: str(path) in (WEIGHTS, RECORD, CARD) or (path.parts[0] == BODY and path.suffix in SUFFIXES),
+        required=METADATA,
+        wanted=lambda path: (
+            str(path) in (WEIGHTS, METADATA, CARD) or (path.parts[0] == BODY and path.suffix in SUFFIXES)
+        ),
         failure=ModelFileError,
         otherwise="Connect once so that it is downloaded, or pass a local folder.",
     )
     return hub.fetch(asked)
 
 
-def load_model(folder: str | Path) -> tuple[QuantumHead, ModelRecord]:
+def load_model(folder: str | Path) -> tuple[QuantumHead, ModelMetadata]:
     """The head and the record of a model folder, if every tensor and every setting is as it was saved.
 
     The head is in evaluation mode; call its `train` before training it further.
@@ -122,11 +124,11 @@ def load_model(folder: str | Path) -> tuple[QuantumHead, ModelRecord]:
         ModelFileError: a file is missing, damaged, of another version, or does not fit the others.
     """
     folder = Path(folder)
-    if folder.is_dir() and not os.path.lexists(folder / RECORD):
+    if folder.is_dir() and not os.path.lexists(folder / METADATA):
         raise ModelFileError(
-            f"{folder} is not a model: it has no {RECORD}; give the folder that ketfit fit -o or save_pretrained made"
+            f"{folder} is not a model: it has no {METADATA}; give the folder that ketfit fit -o or save_pretrained made"
         )
-    record, intact = read_record(folder / RECORD, read_bytes(folder / RECORD, at_most=LARGEST_RECORD))
+    record, intact = read_metadata(folder / METADATA, read_bytes(folder / METADATA, at_most=MAX_METADATA_BYTES))
     path, dtype, shapes = folder / WEIGHTS, getattr(torch, record.dtype), _shapes(record)
     tensors, _ = read_tensors(path, at_most=_largest_weights(shapes), sha256=record.weights_sha256)
     if tensors.keys() != shapes.keys():
@@ -142,14 +144,14 @@ def load_model(folder: str | Path) -> tuple[QuantumHead, ModelRecord]:
     try:  # only now, because a large head takes a while to make, and costs whoever asks for it a large file
         head = QuantumHead(record.head, record.embedding_dim, len(record.classes)).to(dtype)
     except ConfigError as error:
-        raise ModelFileError(f"{folder / RECORD} describes a head that cannot be: {error}") from error
+        raise ModelFileError(f"{folder / METADATA} describes a head that cannot be: {error}") from error
     if not intact:  # asked last, because the questions before have better answers
-        raise ModelFileError(f"{folder / RECORD} is not as it was saved; save or download the model again")
+        raise ModelFileError(f"{folder / METADATA} is not as it was saved; save or download the model again")
     head.load_state_dict(tensors)
     return head.eval(), record
 
 
-def _shapes(record: ModelRecord) -> dict[str, tuple[int, ...]]:
+def _shapes(record: ModelMetadata) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor of a record's head, without making the head."""
     config, classes = record.head, len(record.classes)
     encoder, qpu = config.count_angles()
@@ -182,7 +184,7 @@ def _check_replaceable(folder: Path) -> None:
     except OSError as error:
         raise StorageError(f"cannot write {folder}: {error.strerror or error}") from error
     files = {entry.name for entry in entries if not entry.is_dir()}
-    strangers = sorted({entry.name for entry in entries} - (files & {WEIGHTS, RECORD, CARD}))
+    strangers = sorted({entry.name for entry in entries} - (files & {WEIGHTS, METADATA, CARD}))
     if strangers == [BODY] and BODY not in files:
         strangers = _strange_to_body(folder)
     if strangers:
@@ -192,7 +194,7 @@ def _check_replaceable(folder: Path) -> None:
 def _strange_to_body(folder: Path) -> list[str]:
     """What stands in the folder of a model's body and is not as it was saved with that model."""
     try:
-        body = json.loads((folder / RECORD).read_bytes())["body"]
+        body = json.loads((folder / METADATA).read_bytes())["body"]
         saved = (body["tuned"] or body)["fingerprint"]
     except (OSError, ValueError, TypeError, KeyError):
         return [BODY]

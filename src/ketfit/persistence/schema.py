@@ -17,12 +17,12 @@ from ketfit.model.tuning import Precision, TuneConfig, tuning_class
 from ketfit.storage.strict_json import dump_json, parse_json
 
 SCHEMA_VERSION: Literal[2] = 2
-WEIGHTS, RECORD, CARD, BODY = "model.safetensors", "config.json", "README.md", "body"
+WEIGHTS, METADATA, CARD, BODY = "model.safetensors", "config.json", "README.md", "body"
 RECORD_HASH = "record_sha256"
 OPTIONAL = frozenset({"feature_names"})
 """Keys that a record has only if there is something to say, so that most models load in earlier versions, too."""
 
-LARGEST_RECORD = 2**20  # bytes; a record of a thousand classes has some ten thousand
+MAX_METADATA_BYTES = 2**20  # bytes; a record of a thousand classes has some ten thousand
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -34,14 +34,14 @@ def check_class_names(classes: Sequence[str] | Sequence[int]) -> None:
         DataError: they take too many bytes.
     """
     size = len(json.dumps(classes, indent=4))
-    if size > LARGEST_RECORD - 2**16:
+    if size > MAX_METADATA_BYTES - 2**16:
         raise DataError(
-            f"the {len(classes):,} labels take {size:,} bytes, and a model holds {LARGEST_RECORD - 2**16:,} of them; "
-            "shorten them, or name another label_column= (--label-column)"
+            f"the {len(classes):,} labels take {size:,} bytes, and a model holds {MAX_METADATA_BYTES - 2**16:,} of "
+            "them; shorten them, or name another label_column= (--label-column)"
         )
 
 
-class TunedRecord(Config):
+class TunedBodyMetadata(Config):
     """How the body was tuned; it stands in the model's folder ``body``."""
 
     fingerprint: Annotated[str, Field(description="SHA-256 over the tuned body's files")]
@@ -49,7 +49,7 @@ class TunedRecord(Config):
     seed: Count
 
 
-class BodyRecord(Config):
+class BodyMetadata(Config):
     """Which sentence transformer made the embeddings that a model was trained on, or was tuned to make them."""
 
     name: str
@@ -58,10 +58,10 @@ class BodyRecord(Config):
     fingerprint: Annotated[str, Field(description="SHA-256 over the body's files, before any tuning")]
     dimension: Annotated[int, Field(ge=1)]
     dtype: Precision
-    tuned: TunedRecord | None
+    tuned: TunedBodyMetadata | None
 
 
-class ModelRecord(Config):
+class ModelMetadata(Config):
     """The content of ``config.json``: all of a saved model but its tensors."""
 
     schema_version: Literal[2]
@@ -79,7 +79,7 @@ class ModelRecord(Config):
     validation_size: Count
     best_epoch: Count
     temperature: Annotated[Finite, Field(gt=0)] | None
-    body: BodyRecord | None
+    body: BodyMetadata | None
     data: str | None
     metrics: dict[Annotated[str, Field(pattern=r"^\w+$")], Finite]
     weights_sha256: str
@@ -89,7 +89,7 @@ class ModelRecord(Config):
         return {name: value for name, value in dump(self).items() if value is not None or name not in OPTIONAL}
 
     @model_validator(mode="after")
-    def _fits_together(self) -> ModelRecord:
+    def _fits_together(self) -> ModelMetadata:
         if len(set(self.classes)) < len(self.classes) or len(self.classes) < 2:
             raise ValueError(f"classes must be at least two different labels, got {self.classes}")
         if isinstance(self.class_weight, list) and len(self.class_weight) != len(self.classes):
@@ -103,7 +103,7 @@ class ModelRecord(Config):
         return self
 
 
-def read_record(path: Path, content: bytes) -> tuple[ModelRecord, bool]:
+def read_metadata(path: Path, content: bytes) -> tuple[ModelMetadata, bool]:
     """The record in the content of the file `path`, and whether it is as it was saved.
 
     Raises:
@@ -141,19 +141,19 @@ def _with_new(table: dict[str, Any], path: Path, **new: Any) -> dict[str, Any]:
     return {**table, **new}
 
 
-def _record_from(settings: dict[str, Any], path: Path) -> ModelRecord:
+def _record_from(settings: dict[str, Any], path: Path) -> ModelMetadata:
     """The record, with every key there: a default in the place of a lost one could be another model."""
     try:
-        return _whole(ModelRecord, settings, str(path))
+        return _whole(ModelMetadata, settings, str(path))
     except ConfigError as error:
         raise ModelFileError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
 
 
 _Table = TypeVar("_Table", bound=Config)
 _TABLES: dict[type[Config], dict[str, type[Config] | None]] = {
-    ModelRecord: {"head": HeadConfig, "train": TrainConfig, "body": BodyRecord},
-    BodyRecord: {"tuned": TunedRecord},
-    TunedRecord: {"settings": None},  # its method says
+    ModelMetadata: {"head": HeadConfig, "train": TrainConfig, "body": BodyMetadata},
+    BodyMetadata: {"tuned": TunedBodyMetadata},
+    TunedBodyMetadata: {"settings": None},  # its method says
 }
 
 
@@ -170,7 +170,7 @@ def _whole(table: type[_Table], settings: dict[str, Any], where: str) -> _Table:
     return table.from_mapping({**settings, **nested}, where=where)
 
 
-def record_bytes(record: ModelRecord) -> bytes:
+def metadata_bytes(record: ModelMetadata) -> bytes:
     """The content of ``config.json``, with a hash of itself."""
     settings = record.model_dump()
     return (dump_json({**settings, RECORD_HASH: _digest(settings)}, "the model's record", indent=2) + "\n").encode()

@@ -22,14 +22,14 @@ from ketfit.simulate import _kernel
 from ketfit.simulate.native import ISA, check_finite
 from ketfit.simulate.noise import NoiseConfig, noisy_light_cone
 
-MOST_QUBITS = 15
+MAX_QUBITS = 15
 """Strings are numbered by 32 bits; 15 qubits take 4 GiB in single precision."""
 
 _PULLED_BYTES = 2**30  # of observables that are evolved for a whole batch; if it is more, each sample is for itself
 _NO_ANGLE = np.iinfo(np.int32).min
 
 
-def measure_density(
+def density_matrix_expectation(
     circuit: Circuit,
     parities: Sequence[tuple[int, ...]],
     weights: Tensor,
@@ -212,10 +212,10 @@ def _term(angle: Angle | None) -> int:
 
 def _check_memory(circuit: Circuit, batch: int, weights: Tensor, inputs: Tensor | None, initial: Tensor | None) -> None:
     """Refuse what does not fit before any of it is allocated."""
-    if circuit.n_qubits > MOST_QUBITS:
+    if circuit.n_qubits > MAX_QUBITS:
         raise InputError(
             f"a density matrix on {circuit.n_qubits} qubits has 4**{circuit.n_qubits} entries; exact noise goes up to "
-            f"{MOST_QUBITS} qubits: pass trajectories for more"
+            f"{MAX_QUBITS} qubits: pass trajectories for more"
         )
     state = weights.element_size() * 4 ** _width(circuit) * 1.07  # with the gaps of channels.h
     tensors = (weights, inputs, initial)

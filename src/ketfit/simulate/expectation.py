@@ -15,19 +15,25 @@ from ketfit.circuit.circuit import Circuit
 from ketfit.errors import ConfigError, InputError
 from ketfit.integers import as_integer
 from ketfit.simulate.compiler import compiler_disabled
-from ketfit.simulate.density_matrix import measure_density
+from ketfit.simulate.density_matrix import density_matrix_expectation
 from ketfit.simulate.native import check_joint
 from ketfit.simulate.noise import Confusion, NoiseConfig, noisy_light_cone
 from ketfit.simulate.shots import (
     Gradient,
     check_shots,
-    draw,
     parameter_shift,
     reparameterized,
+    sample,
     straight_through,
 )
-from ketfit.simulate.statevector import Engine, check_tensor, check_tensors, measure, measure_and_differentiate
-from ketfit.simulate.trajectories import measure_trajectories
+from ketfit.simulate.statevector import (
+    Engine,
+    check_tensor,
+    check_tensors,
+    statevector_expectation,
+    statevector_expectation_and_gradients,
+)
+from ketfit.simulate.trajectories import trajectory_expectation
 
 
 @compiler_disabled
@@ -87,15 +93,15 @@ def expectation(
     measured = circuit.check_qubits(qubits)
     tensors = (weights, inputs, initial)
     if noise is None and shots is None:  # where a small circuit takes 20 microseconds, each of them counts
-        return measure(circuit, measured, *tensors, batch, engine=engine)
-    device = Device(measured, noise, trajectories, generator, engine)
+        return statevector_expectation(circuit, measured, *tensors, batch, engine=engine)
+    device = MeasurementContext(measured, noise, trajectories, generator, engine)
     if shots is None:
         return device.values(circuit, *tensors, batch)
     differentiated = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
     if differentiated and gradient == "exact":
         return device.values(circuit, *tensors, batch)
     if not differentiated:
-        return draw(device.distribution(circuit, *tensors, batch), shots, generator)
+        return sample(device.distribution(circuit, *tensors, batch), shots, generator)
     if gradient == "parameter_shift":
         cone = noisy_light_cone(circuit, measured) if device.has_gate_noise else circuit.light_cone(measured)
         return parameter_shift(device.distribution, cone, *tensors, batch, shots, generator, trajectories or 1)
@@ -161,7 +167,7 @@ def expectation_and_gradients(
         if len(cotangent) != batch:
             raise InputError(f"cotangent has {len(cotangent)} rows and the batch is {batch}; it needs one for each")
     return ExpectationAndGradients(
-        *measure_and_differentiate(  # type: ignore[arg-type]
+        *statevector_expectation_and_gradients(  # type: ignore[arg-type]
             circuit, measured, weights, inputs, initial, batch, cotangent, wanted, engine
         )
     )
@@ -195,7 +201,7 @@ def check_engine(engine: Engine) -> None:
 
 
 @dataclass(frozen=True)
-class Device:
+class MeasurementContext:
     """What stands between a circuit and its readings: the engine, the noise and the measured qubits."""
 
     measured: tuple[int, ...]
@@ -207,14 +213,14 @@ class Device:
     @property
     def has_gate_noise(self) -> bool:
         """Whether gates or preparation are noisy."""
-        return self.noise is not None and not self.noise.is_silent
+        return self.noise is not None and not self.noise.is_gate_noiseless
 
     def values(
         self, circuit: Circuit, weights: Tensor, inputs: Tensor | None, initial: Tensor | None, batch: int
     ) -> Tensor:
         """<Z> of each measured qubit as it is read, shape (batch, measured)."""
         result = self._run(circuit, weights, inputs, initial, batch, joint=False)
-        return result if self.noise is None else misread_values(result, self.noise.readout)
+        return result if self.noise is None else apply_readout_error(result, self.noise.readout)
 
     def distribution(
         self, circuit: Circuit, weights: Tensor, inputs: Tensor | None, initial: Tensor | None, batch: int
@@ -224,7 +230,7 @@ class Device:
             values = self.values(circuit, weights, inputs, initial, batch)
             return torch.cat([1 + values, 1 - values], dim=1) / 2
         result = self._run(circuit, weights, inputs, initial, batch, joint=True)
-        return result if self.noise is None else misread_distribution(result, self.noise.readout)
+        return result if self.noise is None else apply_readout_error_to_distribution(result, self.noise.readout)
 
     def _run(
         self,
@@ -236,11 +242,11 @@ class Device:
         joint: bool,
     ) -> Tensor:
         tensors = (weights, inputs, initial)
-        if self.noise is None or self.noise.is_silent:
-            return measure(circuit, self.measured, *tensors, batch, joint=joint, engine=self.engine)
+        if self.noise is None or self.noise.is_gate_noiseless:
+            return statevector_expectation(circuit, self.measured, *tensors, batch, joint=joint, engine=self.engine)
         if self.trajectories is None:
             return _measure_exactly(circuit, self.measured, *tensors, batch, self.noise, joint)
-        return measure_trajectories(
+        return trajectory_expectation(
             circuit,
             self.measured,
             *tensors,
@@ -253,7 +259,7 @@ class Device:
         ).mean
 
 
-def misread_values(values: Tensor, readout: Confusion | None) -> Tensor:
+def apply_readout_error(values: Tensor, readout: Confusion | None) -> Tensor:
     """<Z> after a readout error on each qubit."""
     if readout is None:
         return values
@@ -262,7 +268,7 @@ def misread_values(values: Tensor, readout: Confusion | None) -> Tensor:
     return (of_zero + of_one) / 2 + (of_zero - of_one) / 2 * values
 
 
-def misread_distribution(distribution: Tensor, readout: Confusion | None) -> Tensor:
+def apply_readout_error_to_distribution(distribution: Tensor, readout: Confusion | None) -> Tensor:
     """A joint distribution after a readout error on each qubit."""
     if readout is None:
         return distribution
@@ -290,11 +296,11 @@ def _measure_exactly(
 ) -> Tensor:
     if not joint:
         singles = [(qubit,) for qubit in measured]
-        return measure_density(circuit, singles, weights, inputs, initial, batch, noise)
+        return density_matrix_expectation(circuit, singles, weights, inputs, initial, batch, noise)
     check_joint(measured, joint)
     subsets = product((False, True), repeat=len(measured))
     parities = [tuple(qubit for qubit, chosen in zip(measured, subset, strict=True) if chosen) for subset in subsets]
-    values = measure_density(circuit, parities, weights, inputs, initial, batch, noise)
+    values = density_matrix_expectation(circuit, parities, weights, inputs, initial, batch, noise)
     # p(b) = 2**-m sum over subsets S of (-1)**(how many bits of b are 1 in S) <Z_S>
     return _on_each_bit(values.new_tensor([[1, 1], [1, -1]]) / 2, values)
 
@@ -308,11 +314,11 @@ def check_noise(noise: NoiseConfig | None, trajectories: int | None, engine: Eng
     if noise is not None and not isinstance(noise, NoiseConfig):
         raise ConfigError(f"noise is of type {type(noise).__name__}; pass a NoiseConfig, for instance load_noise(...)")
     if trajectories is None:
-        if noise is not None and engine == "torch" and not noise.is_silent:
+        if noise is not None and engine == "torch" and not noise.is_gate_noiseless:
             raise ConfigError("the torch engine has no density matrix; pass trajectories, or engine='auto'")
         return None
     if noise is None:
         raise ConfigError(f"trajectories={trajectories} sample noise; pass noise too, or leave trajectories out")
     trajectories = as_integer(trajectories, "trajectories", minimum=1)
-    noise.check_unravelled()
+    noise.check_pauli_channel()
     return trajectories

@@ -13,9 +13,9 @@ from ketfit.circuit.circuit import Angle, Circuit, Gate, ry
 from ketfit.errors import ConfigError
 from ketfit.integers import as_integer, as_integers
 from ketfit.simulate.compiler import compiler_disabled
-from ketfit.simulate.expectation import Device, check_noise
+from ketfit.simulate.expectation import MeasurementContext, check_noise
 from ketfit.simulate.noise import Confusion, NoiseConfig
-from ketfit.simulate.shots import check_shots, draw, rotation_angles, rotations_as_inputs
+from ketfit.simulate.shots import check_shots, rotation_angles, rotations_as_inputs, sample
 from ketfit.simulate.statevector import Engine, check_tensors
 
 Mitigation = Literal["readout", "zero_noise"]
@@ -67,7 +67,7 @@ def mitigated_expectation(
     trajectories = check_noise(noise, trajectories, engine)
     folds, degree = as_integers(folds, "folds"), as_integer(degree, "degree")
     batch = check_tensors(circuit, weights, inputs, initial)
-    device = Device(circuit.check_qubits(qubits), noise, trajectories, generator, engine)
+    device = MeasurementContext(circuit.check_qubits(qubits), noise, trajectories, generator, engine)
     if "zero_noise" not in mitigation:
         folds, degree = (1,), 0
     coefficients = extrapolation(folds, degree)
@@ -77,14 +77,14 @@ def mitigated_expectation(
     total = weights.new_zeros(batch, len(device.measured))
     for fold, coefficient in zip(folds, coefficients, strict=True):
         run = (fold_gates(single, fold), weights.new_empty(0), both_ways, initial, batch)
-        values = device.values(*run) if shots is None else draw(device.distribution(*run), shots, generator)
+        values = device.values(*run) if shots is None else sample(device.distribution(*run), shots, generator)
         if "readout" in mitigation:
-            values = undo_readout(values, noise.readout)
+            values = mitigate_readout(values, noise.readout)
         total += coefficient * values
     return total.clamp(-1, 1)
 
 
-def undo_readout(values: Tensor, readout: Confusion | None) -> Tensor:
+def mitigate_readout(values: Tensor, readout: Confusion | None) -> Tensor:
     """<Z> before a readout error on each qubit, at least -1 and at most 1.
 
     Raises:

@@ -119,12 +119,12 @@ class NoiseConfig(Config):
         return self._flips().then(self._relaxation(self.time_2q_us))
 
     @property
-    def is_silent(self) -> bool:
+    def is_gate_noiseless(self) -> bool:
         """Whether gates and preparation have no noise; readout may."""
         quiet = self.after_rotation == self.after_cnot == Channel()
         return quiet and not self.depolarizing_2q and not self.preparation
 
-    def check_unravelled(self) -> None:
+    def check_pauli_channel(self) -> None:
         """Refuse noise that Pauli trajectories cannot draw.
 
         Raises:

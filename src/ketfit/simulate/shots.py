@@ -20,13 +20,13 @@ Gradient = Literal["reparameterized", "straight_through", "parameter_shift", "ex
 
 GRADIENTS: tuple[Gradient, ...] = ("reparameterized", "straight_through", "parameter_shift", "exact")
 
-MOST_SHOTS = 2**53
+MAX_SHOTS = 2**53
 """Counts are whole numbers in double precision."""
 
 Distribution = Callable[[Circuit, Tensor, "Tensor | None", "Tensor | None", int], Tensor]
 """From (circuit, weights, inputs, initial, batch) to the joint distribution, shape (batch, 2**measured)."""
 
-_MOST_ANGLES = 2**22  # of shifted circuits that run together
+_MAX_ANGLES = 2**22  # of shifted circuits that run together
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def expectations(distribution: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def draw_counts(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
+def sample_outcomes(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
     """How often each reading comes in `shots` shots, an exact multinomial draw: shape and dtype of `distribution`.
 
     Bit by bit: how many shots read 0 among those that agree so far is binomial.
@@ -93,16 +93,16 @@ def draw_counts(distribution: Tensor, shots: int, generator: torch.Generator | N
     return counts.to(distribution)
 
 
-def draw(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
+def sample(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
     """Estimates of <Z> from `shots` shots, shape (batch, measured), without a gradient."""
-    frequencies = draw_counts(distribution.detach().double(), shots, generator) / shots
+    frequencies = sample_outcomes(distribution.detach().double(), shots, generator) / shots
     return expectations(frequencies.to(distribution))
 
 
 def straight_through(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
-    """The value of `draw` with the gradient of the mean."""
+    """The value of `sample` with the gradient of the mean."""
     mean = expectations(distribution)
-    return draw(distribution, shots, generator) + (mean - mean.detach())  # plus zero: to the last digit the draw
+    return sample(distribution, shots, generator) + (mean - mean.detach())  # plus zero: to the last digit the draw
 
 
 def reparameterized(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
@@ -134,13 +134,13 @@ def parameter_shift(
     generator: torch.Generator | None = None,
     trajectories: int = 1,
 ) -> Tensor:
-    """The value of `draw` with the gradient that hardware can measure: df/dt = (f(t + pi/2) - f(t - pi/2)) / 2.
+    """The value of `sample` with the gradient that hardware can measure: df/dt = (f(t + pi/2) - f(t - pi/2)) / 2.
 
     Every rotation of every sample is shifted both ways in a circuit of its own with `shots` shots of its own
     (Schuld et al., arXiv 1811.11184); `step_cost` counts them. Linear in the channel, it holds under noise too.
 
     Args:
-        run: Gives the distributions that shots are drawn from; the other arguments but the last go to it or to `draw`.
+        run: Gives the distributions that shots are drawn from; it or `sample` gets all other arguments but the last.
         trajectories: How many states `run` holds for each row, so that not too many rows run together.
 
     Raises:
@@ -195,7 +195,7 @@ class _ParameterShift(torch.autograd.Function):
         ctx.run, ctx.circuit, ctx.batch, ctx.shots, ctx.generator = run, circuit, batch, shots, generator
         ctx.trajectories = trajectories
         ctx.save_for_backward(weights, inputs, initial)
-        return draw(run(circuit, weights, inputs, initial, batch), shots, generator)
+        return sample(run(circuit, weights, inputs, initial, batch), shots, generator)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -206,13 +206,13 @@ class _ParameterShift(torch.autograd.Function):
         circuit, columns = rotations_as_inputs(ctx.circuit)
         angles = rotation_angles(columns, weights, inputs, ctx.batch)
         no_weights = weights.new_empty(0)
-        together = max(1, _MOST_ANGLES // max(1, 2 * angles.numel() * ctx.trajectories))
+        together = max(1, _MAX_ANGLES // max(1, 2 * angles.numel() * ctx.trajectories))
         slopes = torch.empty_like(angles)
         for first in range(0, angles.shape[1], together):
             shift = torch.pi / 2 * torch.eye(angles.shape[1]).to(angles)[first : first + together]
             shifted = (angles + torch.stack([shift, -shift])[:, :, None]).flatten(0, 2)
             copies = None if initial is None else initial.repeat(2 * len(shift), 1)
-            values = draw(ctx.run(circuit, no_weights, shifted, copies, len(shifted)), ctx.shots, ctx.generator)
+            values = sample(ctx.run(circuit, no_weights, shifted, copies, len(shifted)), ctx.shots, ctx.generator)
             up, down = values.view(2, len(shift), ctx.batch, values.shape[1])
             slopes[:, first : first + together] = ((up - down) * grad / 2).sum(dim=2).t()
         columns = columns.to(weights.device)
@@ -230,7 +230,7 @@ def check_shots(shots: int | None, gradient: str | None) -> int | None:
     """
     if shots is not None:
         shots = as_integer(shots, "shots", minimum=1, hint="None is the exact value")
-        if shots > MOST_SHOTS:
+        if shots > MAX_SHOTS:
             raise ConfigError("so many shots cannot be counted; 2**53 are the most, and None is the exact value")
     if gradient is not None:
         _check_gradient(gradient)

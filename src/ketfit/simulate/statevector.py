@@ -26,7 +26,7 @@ from ketfit.simulate.native import check_finite, check_joint, check_signs, expec
 Engine = Literal["auto", "native", "torch"]
 
 
-def measure(
+def statevector_expectation(
     circuit: Circuit,
     measured: tuple[int, ...],
     weights: Tensor,
@@ -82,7 +82,7 @@ def measure(
     return result
 
 
-def measure_and_differentiate(
+def statevector_expectation_and_gradients(
     circuit: Circuit,
     measured: tuple[int, ...],
     weights: Tensor,
@@ -121,7 +121,7 @@ def measure_and_differentiate(
             for tensor, want in zip((inputs, initial), wanted[1:], strict=True)
         )
         chosen = [leaf for leaf in (angles, samples, amplitudes) if leaf is not None and leaf.requires_grad]
-        values = measure(circuit, measured, angles, samples, amplitudes, batch, engine=engine)
+        values = statevector_expectation(circuit, measured, angles, samples, amplitudes, batch, engine=engine)
         gradients = iter(torch.autograd.grad(values, chosen, cotangent) if chosen else ())
     return [values.detach(), *(next(gradients) if want else None for want in wanted)]
 

@@ -22,7 +22,7 @@ from ketfit.errors import InputError, InsufficientMemoryError
 from ketfit.integers import as_integer
 from ketfit.memory import memory_shortage
 from ketfit.simulate.noise import NoiseConfig, noisy_light_cone
-from ketfit.simulate.statevector import Engine, check_tensors, measure
+from ketfit.simulate.statevector import Engine, check_tensors, statevector_expectation
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Estimate:
     standard_error: Tensor
 
 
-def measure_trajectories(
+def trajectory_expectation(
     circuit: Circuit,
     measured: tuple[int, ...],
     weights: Tensor,
@@ -67,7 +67,7 @@ def measure_trajectories(
     _check_memory(cone, batch * trajectories, weights, initial is not None)
     seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device if generator else "cpu"))
     signs, flips = draw_frames(cone, measured, noise, batch * trajectories, np.random.default_rng(seed))
-    values = measure(
+    values = statevector_expectation(
         cone,
         measured,
         weights,

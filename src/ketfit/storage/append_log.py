@@ -21,12 +21,12 @@ from ketfit.errors import KetFitError, StorageError
 _T = TypeVar("_T")
 
 
-def whole_lines(content: bytes) -> list[bytes]:
+def complete_lines(content: bytes) -> list[bytes]:
     """The lines that have ended, without their breaks."""
     return content[: content.rfind(b"\n") + 1].split(b"\n")[:-1]
 
 
-class LinesFile:
+class AppendLog:
     """A file of lines, open for appending. Use it as a context manager.
 
     Args:

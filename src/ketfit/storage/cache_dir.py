@@ -38,7 +38,7 @@ def is_folder(path: str | os.PathLike[str]) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises below a folder that may not be entered
 
 
-def cached(part: str, name: str) -> Path:
+def cached_folder(part: str, name: str) -> Path:
     """Return the folder `name` of one part of the cache, whether it exists or not.
 
     It is in the temporary folder that stands in for a part that could not be written (see `store_in`), unless the

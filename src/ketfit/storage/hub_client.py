@@ -33,7 +33,7 @@ SECONDS = 5.0  # for each connection to the Hub, and twice that for the whole an
 
 
 @dataclass(frozen=True)
-class Request:
+class HubRequest:
     """What is asked of the Hub, and how a refusal is told.
 
     Attributes:
@@ -65,7 +65,7 @@ class Snapshot:
     commit: str | None
 
 
-def fetch(asked: Request) -> Snapshot:
+def fetch(asked: HubRequest) -> Snapshot:
     """The files of a repository at one commit, from the Hub or, if it does not answer, from its local cache.
 
     Raises:
@@ -112,7 +112,7 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
         raise TimeoutError(str(error) or f"no answer within {seconds:g} s") from error
 
 
-def _download(asked: Request, commit: str, files: list[str], cache: Path) -> Snapshot:
+def _download(asked: HubRequest, commit: str, files: list[str], cache: Path) -> Snapshot:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -152,7 +152,7 @@ def _download(asked: Request, commit: str, files: list[str], cache: Path) -> Sna
     return Snapshot(folder, commit)
 
 
-def _from_cache(asked: Request, error: Exception) -> Snapshot:
+def _from_cache(asked: HubRequest, error: Exception) -> Snapshot:
     """The copy of an earlier download, which is what being offline calls for."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -168,7 +168,7 @@ def _from_cache(asked: Request, error: Exception) -> Snapshot:
     return Snapshot(folder, folder.name)
 
 
-def _raise_if_refused(error: Exception, asked: Request) -> None:
+def _raise_if_refused(error: Exception, asked: HubRequest) -> None:
     """Raise if the Hub did answer, and its answer is no; 408 and 429 and everything from 500 mean 'not now'."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(status, int) and 400 <= status < 500 and status not in (408, 429):

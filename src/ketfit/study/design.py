@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ketfit.errors import ConfigError, MissingExtraError
-from ketfit.study.spec import DesignPlan, Level, Range
+from ketfit.study.spec import DesignPlan, Level, LevelRange
 
 try:
     import pyDOE3
 except ImportError as error:
     raise MissingExtraError("Planning a study", "'ketfit[study]'") from error
 
-Levels = Mapping[str, Sequence[Level] | Range]
+Levels = Mapping[str, Sequence[Level] | LevelRange]
 Point = dict[str, Level]
 
-MOST_POINTS = 100_000
+MAX_POINTS = 100_000
 """Of one design. A plan that asks for more is a mistake."""
 
 
@@ -96,9 +96,9 @@ def _latin_hypercube(design: DesignPlan, factors: Levels) -> list[Point]:
     ]
 
 
-def _within(levels: Sequence[Level] | Range, share: float) -> Level:
+def _within(levels: Sequence[Level] | LevelRange, share: float) -> Level:
     """The level at a share from 0 to 1 of a range, or of the list of levels."""
-    if not isinstance(levels, Range):
+    if not isinstance(levels, LevelRange):
         return levels[min(int(share * len(levels)), len(levels) - 1)]
     if levels.integer:  # each whole number with the same share
         low, high = math.ceil(levels.low), math.floor(levels.high)
@@ -117,9 +117,9 @@ def _two_levels(signs: NDArray[Any], factors: Levels) -> list[Point]:
 
 def _discrete(factors: Levels) -> dict[str, Sequence[Level]]:
     """The factors, none of which is a range: the plan has checked that."""
-    return {name: levels for name, levels in factors.items() if not isinstance(levels, Range)}
+    return {name: levels for name, levels in factors.items() if not isinstance(levels, LevelRange)}
 
 
 def _check_size(points: int) -> None:
-    if points > MOST_POINTS:
-        raise ConfigError(f"this design has {points:,} points; the most is {MOST_POINTS:,}: use a fraction of it")
+    if points > MAX_POINTS:
+        raise ConfigError(f"this design has {points:,} points; the most is {MAX_POINTS:,}: use a fraction of it")

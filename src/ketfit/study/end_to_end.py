@@ -16,14 +16,14 @@ from ketfit.bodies.body import Body
 from ketfit.data.splits import Split
 from ketfit.errors import KetFitError
 from ketfit.estimators.base import TorchHeadClassifier
-from ketfit.model.tuning import FullConfig
+from ketfit.model.tuning import EndToEndConfig
 from ketfit.study.task import Fitted, Part, Task, content_hash, fit_tries, score, validate
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Together:
+class EndToEndRunner:
     """Runs the tasks whose body is trained end to end.
 
     A head that torch trains is fitted on the body as it was, once for each try; the one that validation chooses is then
@@ -43,7 +43,7 @@ class Together:
     progress: bool
     _linear: dict[str, Body] = field(default_factory=dict)  # by what decided them
 
-    def attempt(self, task: Task, body: Body, tuning: FullConfig, split: Split) -> dict[str, Any]:
+    def attempt(self, task: Task, body: Body, tuning: EndToEndConfig, split: Split) -> dict[str, Any]:
         """Run a task: ``{"result": ..., "timing": ...}``, or ``{"error": ...}`` if it cannot be trained."""
         _log.info("training %s end to end: %s, seed %d", body.name, task.head, task.seed)
         start = time.perf_counter()
@@ -55,7 +55,7 @@ class Together:
             return {"error": {"type": type(error).__name__, "message": str(error)}}
         return {**outcome, "timing": {**outcome["timing"], "with_body": seconds}}
 
-    def _fit(self, config: Mapping[str, Any], body: Body, tuning: FullConfig, split: Split) -> tuple[Fitted, Body]:
+    def _fit(self, config: Mapping[str, Any], body: Body, tuning: EndToEndConfig, split: Split) -> tuple[Fitted, Body]:
         """The head of a task, and the body that goes with it."""
         instead = config["body"].get("trained_with")
         if instead is None:
@@ -69,14 +69,16 @@ class Together:
         made = self._linear[key]
         return fit_tries(config, self._part(made, split.train), self._part(made, split.validation)), made
 
-    def _train(self, config: Mapping[str, Any], body: Body, tuning: FullConfig, split: Split) -> tuple[Fitted, Body]:
+    def _train(
+        self, config: Mapping[str, Any], body: Body, tuning: EndToEndConfig, split: Split
+    ) -> tuple[Fitted, Body]:
         """Choose a head on the body as it was, and train it together with the body."""
-        from ketfit.estimators.end_to_end import tune_fully
+        from ketfit.estimators.end_to_end import tune_end_to_end
 
         fitted = fit_tries(config, self._part(body, split.train), self._part(body, split.validation))
         assert isinstance(fitted.head, TorchHeadClassifier)
         checkpoint = self.folder / f"end-to-end-{content_hash(config)[:16]}.safetensors"
-        made, head = tune_fully(
+        made, head = tune_end_to_end(
             body,
             fitted.head,
             self._sentences(split.train),

@@ -28,7 +28,7 @@ Work = Callable[..., Result]
 
 REACH_SECONDS = 10.0
 
-MOST_DEATHS = 3
+MAX_DEATHS = 3
 """Times in a row that workers may die with no result between, before a study stops."""
 
 
@@ -65,7 +65,7 @@ class LocalExecutor:
             if death is None:
                 return
             deaths = deaths + 1 if len(left) == before else 1
-            if deaths > MOST_DEATHS:
+            if deaths > MAX_DEATHS:
                 raise StudyError(
                     f"workers died {deaths} times in a row, killed or out of memory; the rows so far are safe: "
                     "free memory or use fewer --workers, and run again"
@@ -85,7 +85,9 @@ class LocalExecutor:
 
     def _results(self, work: Work, jobs: dict[int, Job]) -> Iterator[tuple[int, Result]]:
         # Arrays of more than 64 KB are put in shared memory once, not sent with every task.
-        with joblib.parallel_config("loky", inner_max_num_threads=1, initializer=_leave_with, initargs=(os.getpid(),)):
+        with joblib.parallel_config(
+            "loky", inner_max_num_threads=1, initializer=_exit_with_parent, initargs=(os.getpid(),)
+        ):
             parallel = joblib.Parallel(self.workers, return_as="generator_unordered", max_nbytes="64K")
             results = parallel(joblib.delayed(_numbered)(work, place, job) for place, job in list(jobs.items()))
             try:
@@ -97,7 +99,7 @@ class LocalExecutor:
                     results.close()
 
 
-def _leave_with(driver: int) -> None:
+def _exit_with_parent(driver: int) -> None:
     """End this worker when its driver is gone: nobody would take its results."""
 
     def watch() -> None:
@@ -164,7 +166,7 @@ def _connected(address: str | None) -> Iterator[Any]:
     own = not ray.is_initialized()
     if own:
         try:
-            _knock(address)
+            _check_reachable(address)
             ray.init(address or "local", include_dashboard=False if address is None else None, log_to_driver=False)
         except (OSError, ValueError, RuntimeError) as error:
             raise StudyError(
@@ -177,7 +179,7 @@ def _connected(address: str | None) -> Iterator[Any]:
             ray.shutdown()
 
 
-def _knock(address: str | None) -> None:
+def _check_reachable(address: str | None) -> None:
     """Raise if nothing listens at a cluster's HOST:PORT; Ray itself would go on trying for minutes."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if colon and port.isdecimal():

@@ -10,7 +10,7 @@ from ketfit.errors import ConfigError
 from ketfit.estimators.classical import matching_hidden_units
 from ketfit.evaluation.compare import count_parameters
 from ketfit.model.encoder import slice_widths
-from ketfit.model.tuning import FullConfig
+from ketfit.model.tuning import EndToEndConfig
 from ketfit.study.analysis.effects import check_estimable
 from ketfit.study.design import Point, design_points
 from ketfit.study.spec import BodyPlan, HeadPlan, StudyPlan
@@ -74,16 +74,16 @@ def _tasks_of(
         except ConfigError as error:
             at = "".join(f", {factor} = {level!r}" for factor, level in own.items())
             raise ConfigError(f"head {name!r} on {body.label}{at}: {error}") from error
-        config["body"] |= _treatment(plan, head, body)
+        config["body"] |= _body_config(plan, head, body)
         yield Task.of(config, name, body.label, _levels(plan, head, config))
 
 
-def _treatment(plan: StudyPlan, head: HeadPlan, body: BodyPlan) -> dict[str, Any]:
+def _body_config(plan: StudyPlan, head: HeadPlan, body: BodyPlan) -> dict[str, Any]:
     """What is done with the body before the head sees its embeddings, and what it is trained with."""
     treatment: dict[str, Any] = {} if body.dtype == "float32" else {"dtype": body.dtype}
     if body.tune is not None:
         treatment["tune"] = body.tune.model_dump(mode="json")
-    if isinstance(body.tune, FullConfig) and head.kind in ("svc", "logistic-regression"):
+    if isinstance(body.tune, EndToEndConfig) and head.kind in ("svc", "logistic-regression"):
         train = plan.train_config().model_dump(mode="json", exclude={"selection", "learning_rate"})
         linear = {"kind": "mlp", "settings": {"hidden": 0, "activation": "none"}}
         treatment["trained_with"] = {"head": linear, "train": train, "tries": list(plan.budget.learning_rates)}

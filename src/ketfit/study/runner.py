@@ -24,14 +24,14 @@ from ketfit.estimators.base import too_few_numbers
 from ketfit.estimators.classical import RAISE_HIDDEN
 from ketfit.estimators.quantum import readout_advice
 from ketfit.model.config import HeadConfig
-from ketfit.model.tuning import ContrastiveConfig, FullConfig
+from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig
 from ketfit.progress import ProgressBar
-from ketfit.study.end_to_end import Together
+from ketfit.study.end_to_end import EndToEndRunner
 from ketfit.study.executors import Arrays, Executor, Work
 from ketfit.study.expand import BodyFacts, DataFacts, expand
 from ketfit.study.spec import StudyPlan
-from ketfit.study.store import Draw, DrawKey, Row, RowsFile, StudyRecord, missing
-from ketfit.study.task import Task, attempt
+from ketfit.study.store import ResultLog, SplitKey, SplitRecord, StudyRecord, TaskResult, missing
+from ketfit.study.task import Task, run_task_safely
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ PACKAGES = ("ketfit", "torch", "scikit-learn", "sentence-transformers", "numpy")
 
 
 @dataclass(frozen=True)
-class Progressed:
+class StudyProgress:
     """How far a study is: tasks with a result, tasks that failed, tasks in all, and those this run did."""
 
     done: int
@@ -59,7 +59,7 @@ def run_study(
     command: str,
     retry_failed: bool = False,
     progress: bool = False,
-) -> Progressed:
+) -> StudyProgress:
     """Run the tasks of a plan that have no row in `folder` yet.
 
     The plan is checked as a whole before any work: every combination is resolved, every split is drawn. Rows of an
@@ -87,7 +87,7 @@ def run_study(
     tasks = expand(plan, data, facts)
     _warn(tasks, data, facts)
     shared = _Shared(plan, dataset, bodies, tasks)
-    with RowsFile(folder) as rows:
+    with ResultLog(folder) as rows:
         StudyRecord.of(
             plan, tasks, command=command, versions=_versions(), data=data, bodies=facts, draws=shared.draws()
         ).write(folder)
@@ -115,11 +115,11 @@ def _warn(tasks: Iterable[Task], data: DataFacts, bodies: Mapping[str, BodyFacts
         warnings.warn(message, ConfigWarning, stacklevel=3)
 
 
-def count(tasks: Iterable[Any], rows: Mapping[str, Row], ran: int = 0) -> Progressed:
+def count(tasks: Iterable[Any], rows: Mapping[str, TaskResult], ran: int = 0) -> StudyProgress:
     """How many of the tasks have a result, and how many failed."""
     found = [rows.get(name) for name in {task.id: None for task in tasks}]
     failed = sum(row is not None and row.error is not None for row in found)
-    return Progressed(sum(row is not None for row in found) - failed, failed, len(found), ran)
+    return StudyProgress(sum(row is not None for row in found) - failed, failed, len(found), ran)
 
 
 class _Shared:
@@ -132,16 +132,16 @@ class _Shared:
         codes = {label: code for code, label in enumerate(dataset.classes)}
         self.codes = np.array([codes[label] for label in dataset.labels], np.int64)
         keys = dict.fromkeys(map(_draw, tasks))
-        self.splits: dict[DrawKey, Split] = {key: few_shot_split(dataset, *key) for key in keys}
+        self.splits: dict[SplitKey, Split] = {key: few_shot_split(dataset, *key) for key in keys}
         if empty := [key for key, split in self.splits.items() if not len(split.test)]:
             raise DataOptionError(
                 f"data.per_label={empty[0][0]} leaves no sentence of {dataset.name} to test on; lower it or add some"
             )
-        self.embeddings: dict[tuple[str, DrawKey | None], NDArray[np.float32]] = {}
+        self.embeddings: dict[tuple[str, SplitKey | None], NDArray[np.float32]] = {}
 
-    def draws(self) -> tuple[Draw, ...]:
+    def draws(self) -> tuple[SplitRecord, ...]:
         """The splits as the record has them, in the order of what fixes them."""
-        return tuple(Draw.of(*key, split=self.splits[key]) for key in sorted(self.splits))
+        return tuple(SplitRecord.of(*key, split=self.splits[key]) for key in sorted(self.splits))
 
     def embed(self, tasks: Iterable[Task], checkpoint: Path, progress: bool) -> None:
         """Embed all sentences with each body of the tasks, tuned for each draw where the plan has it so.
@@ -157,17 +157,17 @@ class _Shared:
 
     def is_together(self, task: Task) -> bool:
         """Whether the body of a task is trained with its head."""
-        return isinstance(self.tunings[task.body], FullConfig)
+        return isinstance(self.tunings[task.body], EndToEndConfig)
 
-    def train_together(self, rows: RowsFile, tasks: Iterable[Task], folder: Path, progress: bool) -> None:
+    def train_together(self, rows: ResultLog, tasks: Iterable[Task], folder: Path, progress: bool) -> None:
         """Run the tasks whose body is trained with their head, one after the other on all cores of this machine."""
-        together = Together(self.dataset.texts, self.codes, folder, progress)
+        together = EndToEndRunner(self.dataset.texts, self.codes, folder, progress)
         for task in tasks:
             tuning = self.tunings[task.body]
-            assert isinstance(tuning, FullConfig)
+            assert isinstance(tuning, EndToEndConfig)
             rows.append(_row(task, together.attempt(task, self.bodies[task.body], tuning, self.splits[_draw(task)])))
 
-    def _tune(self, body: Body, tuning: ContrastiveConfig, draw: DrawKey, checkpoint: Path, progress: bool) -> Body:
+    def _tune(self, body: Body, tuning: ContrastiveConfig, draw: SplitKey, checkpoint: Path, progress: bool) -> Body:
         from ketfit.bodies.contrastive import tune_body
 
         train = self.dataset.take(self.splits[draw].train)
@@ -178,7 +178,7 @@ class _Shared:
         checkpoint.unlink(missing_ok=True)
         return tuned
 
-    def _embedding(self, task: Task) -> tuple[str, DrawKey | None]:
+    def _embedding(self, task: Task) -> tuple[str, SplitKey | None]:
         return task.body, None if self.tunings[task.body] is None else _draw(task)
 
     def arrays(self, task: Task) -> Arrays:
@@ -187,18 +187,18 @@ class _Shared:
         return self.embeddings[self._embedding(task)], self.codes, split.train, split.validation, split.test
 
 
-def _draw(task: Task) -> DrawKey:
+def _draw(task: Task) -> SplitKey:
     data = task.config["data"]
     return data["per_label"], data["validation_fraction"], task.seed
 
 
 def execute(
-    rows: RowsFile,
+    rows: ResultLog,
     executor: Executor,
     tasks: Sequence[Task],
     arrays: Callable[[Task], Arrays],
     progress: bool,
-    work: Work = attempt,
+    work: Work = run_task_safely,
 ) -> None:
     """Run tasks, and append the row of each as it comes.
 
@@ -225,9 +225,11 @@ def execute(
             bar.advance(note=f"{bar.rate:.1f}/s" + (f", {failed} failed" if failed else ""))
 
 
-def _row(task: Task, outcome: Mapping[str, Any]) -> Row:
+def _row(task: Task, outcome: Mapping[str, Any]) -> TaskResult:
     run = {"host": socket.gethostname(), "finished": _now(), "seconds": outcome.get("timing")}
-    return Row(task=task.id, config=task.config, result=outcome.get("result"), error=outcome.get("error"), run=run)
+    return TaskResult(
+        task=task.id, config=task.config, result=outcome.get("result"), error=outcome.get("error"), run=run
+    )
 
 
 def _load_data(plan: StudyPlan) -> Dataset:

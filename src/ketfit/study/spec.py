@@ -17,7 +17,7 @@ from ketfit.model.tuning import Precision, TuneConfig, read_tuning
 HeadKind = Literal["quantum", "logistic-regression", "svc", "mlp"]
 DesignKind = Literal["heads", "scan", "full", "fractional", "plackett-burman", "latin-hypercube"]
 Level = bool | int | float | str
-MOST_SEEDS, MOST_SAMPLES = 10_000, 10_000
+MAX_SEEDS, MAX_SAMPLES = 10_000, 10_000
 """Of one study. More is a mistake, or takes the memory of whoever reads the plan."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -36,8 +36,8 @@ def _names(value: Any) -> Any:
 
 def _first_seeds(value: Any) -> Any:
     """``seeds = 5`` is the first five."""
-    if isinstance(value, int) and value > MOST_SEEDS:
-        raise ValueError(f"seeds={value}: a study has at most {MOST_SEEDS}")
+    if isinstance(value, int) and value > MAX_SEEDS:
+        raise ValueError(f"seeds={value}: a study has at most {MAX_SEEDS}")
     return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else _as_tuple(value)
 
 
@@ -171,7 +171,7 @@ class HeadPlan(Config):
         return HeadConfig.from_mapping({**table, **self.settings, **levels}, where="the head")
 
 
-class Range(Config):
+class LevelRange(Config):
     """A factor of a Latin hypercube that takes any value between two."""
 
     low: Finite
@@ -180,7 +180,7 @@ class Range(Config):
     integer: Annotated[bool, Field(description="Whole numbers only")] = False
 
     @model_validator(mode="after")
-    def _goes_up(self) -> Range:
+    def _goes_up(self) -> LevelRange:
         if not self.low < self.high:
             raise ValueError(f"low={self.low} must be below high={self.high}")
         if self.log and self.low <= 0:
@@ -199,7 +199,7 @@ class DesignPlan(Config):
     kind: DesignKind = "heads"
     resolution: Annotated[int | None, Field(ge=3, le=8, description="Of a fractional design")] = None
     generators: Annotated[str | None, Field(description="Of a fractional design, one word a factor")] = None
-    samples: Annotated[int | None, Field(ge=1, le=MOST_SAMPLES, description="Of a Latin hypercube")] = None
+    samples: Annotated[int | None, Field(ge=1, le=MAX_SAMPLES, description="Of a Latin hypercube")] = None
     seed: Annotated[int, Field(ge=0, description="Of a Latin hypercube")] = 0
     estimate: Annotated[
         Literal["nothing", "main effects", "interactions"], Field(description="What the report shall estimate")
@@ -242,7 +242,7 @@ class StudyPlan(Config):
     ]
     heads: Annotated[dict[str, HeadPlan], Field(min_length=1, description="By name")]
     factors: Annotated[
-        dict[str, tuple[Level, ...] | Range],
+        dict[str, tuple[Level, ...] | LevelRange],
         Field(default_factory=dict, description="Levels by setting, such as head.n_qubits"),
     ]
     design: Annotated[DesignPlan, BeforeValidator(lambda value: _table(DesignPlan, value))] = DesignPlan()
@@ -258,7 +258,9 @@ class StudyPlan(Config):
             settings["heads"] = {name: _named(f"heads.{name}", HeadPlan, table) for name, table in heads.items()}
         if isinstance(factors, Mapping):
             settings["factors"] = {
-                name: _named(f"factors.{name}", Range, levels) if isinstance(levels, Mapping) else _as_tuple(levels)
+                name: _named(f"factors.{name}", LevelRange, levels)
+                if isinstance(levels, Mapping)
+                else _as_tuple(levels)
                 for name, levels in factors.items()
             }
         return settings
@@ -298,7 +300,7 @@ class StudyPlan(Config):
                 raise ValueError(f"factor {name!r} has no quantum head to apply to")
             if name == "train.learning_rate" and len(self.budget.learning_rates) > 1:
                 raise ValueError(f"{name} is a factor, so that each of its levels is one try; give the budget one rate")
-            if isinstance(levels, Range):
+            if isinstance(levels, LevelRange):
                 if self.design.kind != "latin-hypercube":
                     raise ValueError(f"factor {name!r} is a range, which only a latin-hypercube takes; give levels")
             elif len(levels) < 2 or len(set(map(repr, levels))) < len(levels):

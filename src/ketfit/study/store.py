@@ -22,7 +22,7 @@ from typing_extensions import Self
 from ketfit.base_config import Config, Positive
 from ketfit.data.splits import Split
 from ketfit.errors import StudyError
-from ketfit.storage.append_log import LinesFile, whole_lines
+from ketfit.storage.append_log import AppendLog, complete_lines
 from ketfit.storage.atomic import write_file
 from ketfit.storage.strict_json import dump_json, parse_json
 from ketfit.study.expand import BodyFacts, DataFacts
@@ -33,11 +33,11 @@ ROWS, RECORD, LOCK = "rows.jsonl", "study.json", ".lock"
 FLUSH_SECONDS = 0.1
 """Rows that come faster than this are flushed to the disk together; a kill of the process loses none of them."""
 
-DrawKey = tuple[int, float, int]
+SplitKey = tuple[int, float, int]
 """What fixes a draw: how many sentences of each label, the share of them that validates, and the seed."""
 
 
-class Row(Config):
+class TaskResult(Config):
     """One line of ``rows.jsonl``: what came of a task.
 
     Attributes:
@@ -65,7 +65,7 @@ class PlannedTask(Config):
     seed: int
 
 
-class Draw(Config):
+class SplitRecord(Config):
     """Which sentences one seed does not test on, so that rows can be compared sentence by sentence without the data.
 
     Attributes:
@@ -90,7 +90,7 @@ class Draw(Config):
         return self
 
     @classmethod
-    def of(cls, per_label: int, validation_fraction: float, seed: int, split: Split) -> Draw:
+    def of(cls, per_label: int, validation_fraction: float, seed: int, split: Split) -> SplitRecord:
         """The draw that made a split."""
         others = np.sort(np.concatenate([split.train, split.validation, split.left_out]))
         return cls(
@@ -98,7 +98,7 @@ class Draw(Config):
         )
 
     @property
-    def key(self) -> DrawKey:
+    def key(self) -> SplitKey:
         """What fixes it."""
         return self.per_label, self.validation_fraction, self.seed
 
@@ -112,7 +112,7 @@ class StudyRecord(Config):
     data: DataFacts
     bodies: dict[str, BodyFacts]
     tasks: tuple[PlannedTask, ...]
-    draws: tuple[Draw, ...]
+    draws: tuple[SplitRecord, ...]
 
     @model_validator(mode="after")
     def _draws_fit(self) -> Self:
@@ -127,7 +127,7 @@ class StudyRecord(Config):
         self.draws_by_task()
         return self
 
-    def draws_by_task(self) -> dict[str, Draw]:
+    def draws_by_task(self) -> dict[str, SplitRecord]:
         """The draw of each task, by the task's name.
 
         Raises:
@@ -142,7 +142,7 @@ class StudyRecord(Config):
             found[task.id] = known[key]
         return found
 
-    def test_positions(self, draw: Draw) -> NDArray[np.int64]:
+    def test_positions(self, draw: SplitRecord) -> NDArray[np.int64]:
         """Positions of a draw's test sentences in the data set, sorted: the order in which rows tell what was right."""
         others = np.array(draw.not_tested, np.int64)
         return np.setdiff1d(np.arange(self.data.size, dtype=np.int64), others, assume_unique=True)
@@ -178,7 +178,7 @@ class StudyRecord(Config):
                 data=DataFacts.from_mapping(table["data"]),
                 bodies={name: BodyFacts.from_mapping(facts) for name, facts in table["bodies"].items()},
                 tasks=tuple(PlannedTask.from_mapping(task) for task in table["tasks"]),
-                draws=tuple(Draw.from_mapping(draw) for draw in table["draws"]),
+                draws=tuple(SplitRecord.from_mapping(draw) for draw in table["draws"]),
             )
         except FileNotFoundError as error:
             raise StudyError(f"{folder} holds no study: it has no {RECORD}; begin with ketfit study run") from error
@@ -188,7 +188,7 @@ class StudyRecord(Config):
             raise StudyError(f"{path} is damaged ({error}); run the study again to write it anew") from error
 
 
-def read_rows(folder: Path) -> dict[str, Row]:
+def read_results(folder: Path) -> dict[str, TaskResult]:
     """The rows of a study's folder by task; of a task that was tried again, the last one.
 
     Raises:
@@ -199,10 +199,10 @@ def read_rows(folder: Path) -> dict[str, Row]:
         content = path.read_bytes() if path.exists() else b""
     except OSError as error:
         raise StudyError(f"cannot read {path}: {error.strerror or error}") from error
-    rows: dict[str, Row] = {}
-    for number, line in enumerate(whole_lines(content), start=1):
+    rows: dict[str, TaskResult] = {}
+    for number, line in enumerate(complete_lines(content), start=1):
         try:
-            row = Row.from_mapping(parse_json(line.decode("utf-8")))
+            row = TaskResult.from_mapping(parse_json(line.decode("utf-8")))
         except (ValueError, TypeError, RecursionError) as error:
             raise StudyError(
                 f"{path}, line {number} is not a row ({error}); take the line out to run it again"
@@ -211,7 +211,7 @@ def read_rows(folder: Path) -> dict[str, Row]:
     return rows
 
 
-class RowsFile:
+class ResultLog:
     """The rows of a study, open for appending, by one driver at a time. Use it as a context manager.
 
     Args:
@@ -224,10 +224,10 @@ class RowsFile:
 
     def __init__(self, folder: Path) -> None:
         taken = StudyError(f"another ketfit study run has {folder}; wait for it, or name another folder")
-        self._lines = LinesFile(folder / ROWS, LOCK, taken, FLUSH_SECONDS)
-        self.rows = self._lines.open(lambda: read_rows(folder))
+        self._lines = AppendLog(folder / ROWS, LOCK, taken, FLUSH_SECONDS)
+        self.rows = self._lines.open(lambda: read_results(folder))
 
-    def append(self, row: Row) -> None:
+    def append(self, row: TaskResult) -> None:
         """Add a row at the end: one write, and soon after it is on the disk.
 
         Raises:
@@ -243,7 +243,7 @@ class RowsFile:
         self._lines.__exit__(*error)
 
 
-def missing(tasks: Iterable[Task], rows: Mapping[str, Row], retry_failed: bool) -> list[Task]:
+def missing(tasks: Iterable[Task], rows: Mapping[str, TaskResult], retry_failed: bool) -> list[Task]:
     """The tasks without a row, each once, in order; with `retry_failed` also those that failed."""
     wanted = {task.id: task for task in tasks}
     return [

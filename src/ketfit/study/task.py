@@ -54,7 +54,7 @@ class Task:
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class TaskArrays:
     """All embeddings of a body, shape (n, dimension), class numbers, shape (n,), and the positions of three parts."""
 
     embeddings: NDArray[np.float32]
@@ -78,8 +78,8 @@ def content_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def attempt(config: Mapping[str, Any], *material: NDArray[Any]) -> dict[str, Any]:
-    """Run a task on the arrays of a `Material`: ``{"result": ..., "timing": ...}``, or ``{"error": ...}`` if it fails.
+def run_task_safely(config: Mapping[str, Any], *material: NDArray[Any]) -> dict[str, Any]:
+    """Run a task on its `TaskArrays`: ``{"result": ..., "timing": ...}``, or ``{"error": ...}`` if it fails.
 
     It works on one thread, so that its result is the same wherever and beside whatever it runs.
     """
@@ -87,7 +87,7 @@ def attempt(config: Mapping[str, Any], *material: NDArray[Any]) -> dict[str, Any
     torch.set_num_threads(1)
     try:
         with _thread_pools().limit(limits=1):
-            return run_task(config, Material(*material))
+            return run_task(config, TaskArrays(*material))
     except Exception as error:
         return {"error": {"type": type(error).__name__, "message": str(error)}}
     finally:
@@ -99,7 +99,7 @@ def _thread_pools() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def run_task(config: Mapping[str, Any], material: Material) -> dict[str, Any]:
+def run_task(config: Mapping[str, Any], material: TaskArrays) -> dict[str, Any]:
     """Fit the head once for each try, choose among the tries on validation, and score the chosen one on test.
 
     A try whose training diverges is noted and not chosen. The test sentences are looked at once, by the chosen head.

@@ -33,7 +33,7 @@ def fit_temperature(logits: Tensor, y: Tensor, weight: Tensor) -> float:
     Args:
         logits: Shape (n, n_classes), of samples that were not trained on.
         y: Class numbers, shape (n,).
-        weight: How many samples each of them stands for, shape (n,), positive; see `sample_counts`.
+        weight: How many samples each of them stands for, shape (n,), positive; see `effective_counts`.
 
     Returns:
         Between the two `TEMPERATURES`; above 1 if the logits are too sure of themselves.
@@ -64,6 +64,6 @@ def fit_temperature(logits: Tensor, y: Tensor, weight: Tensor) -> float:
     return math.exp(minimize_scalar(penalised, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
 
 
-def sample_counts(weight: Tensor) -> Tensor:
+def effective_counts(weight: Tensor) -> Tensor:
     """Return weights scaled so that they sum to Kish's effective number of samples, whatever unit they came in."""
     return weight * (weight.sum() / (weight @ weight))

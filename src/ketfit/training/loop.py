@@ -105,12 +105,12 @@ def train(
         ModelFileError: the checkpoint is damaged.
         StorageError: the checkpoint cannot be written.
     """
-    run = _Run(module, config, fingerprint=_fingerprint(module, samples, validation, config, seed))
+    run = _TrainingRun(module, config, fingerprint=_fingerprint(module, samples, validation, config, seed))
     if checkpoint is not None and checkpoint.exists():
         run.load(checkpoint)
     loaded = _load(module, samples)
     held = None if validation is None else _load(module, validation)
-    lengths = module.lengths(loaded.x) if isinstance(module, _Measures) else None
+    lengths = module.lengths(loaded.x) if isinstance(module, HasLengths) else None
     # Else torch's team of threads, which it wakes for each loss and each step of the optimiser, waits for the kernel's.
     threads = kernel_first() if isinstance(module, QuantumHead) else nullcontext()
     with ProgressBar("training", config.epochs, shown=progress) as bar, threads:
@@ -167,7 +167,7 @@ def learning_rate(config: TrainConfig, epoch: int) -> float:
 
 
 @runtime_checkable
-class _Loads(Protocol):
+class SupportsPreload(Protocol):
     """A module whose first step has nothing to train: it takes ``load(x)`` in place of x."""
 
     def load(self, embeddings: Tensor) -> Tensor: ...
@@ -175,7 +175,7 @@ class _Loads(Protocol):
 
 def _load(module: nn.Module, samples: Samples) -> Samples:
     """The samples after the step that has nothing to train, unless that takes too much memory."""
-    if not isinstance(module, _Loads) or not len(samples):
+    if not isinstance(module, SupportsPreload) or not len(samples):
         return samples
     with torch.no_grad():
         one = module.load(samples.x[:1])
@@ -184,14 +184,14 @@ def _load(module: nn.Module, samples: Samples) -> Samples:
 
 
 @runtime_checkable
-class _Measures(Protocol):
+class HasLengths(Protocol):
     """A module whose work for a sample depends on its length: None, or lengths that a batch's samples are alike in."""
 
     def lengths(self, x: Tensor) -> Tensor | None: ...
 
 
 @runtime_checkable
-class _Draws(Protocol):
+class UsesGenerator(Protocol):
     """A module that draws shots or trajectories."""
 
     generator: torch.Generator | None
@@ -199,12 +199,12 @@ class _Draws(Protocol):
 
 def _seed_draws(module: nn.Module, seed: int, *epoch: int) -> None:
     # Of each epoch its own, so that a resumed run needs no state of a generator.
-    if isinstance(module, _Draws):
+    if isinstance(module, UsesGenerator):
         module.generator = torch_stream(seed, "shots", *epoch)
 
 
 @runtime_checkable
-class _Parts(Protocol):
+class HasParamGroups(Protocol):
     """A module whose parts have learning rates of their own, in proportion to that of the settings as it changes."""
 
     def parts(self) -> list[tuple[list[nn.Parameter], float]]: ...
@@ -223,7 +223,7 @@ _FACTS = TypeAdapter(_Facts)
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 
-class _Run:
+class _TrainingRun:
     """All that changes while training: the module, the optimiser, the history and the best weights so far."""
 
     def __init__(self, module: nn.Module, config: TrainConfig, fingerprint: dict[str, str]) -> None:
@@ -231,7 +231,7 @@ class _Run:
         self.config = config
         self.fingerprint = fingerprint
         self.trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        groups = module.parts() if isinstance(module, _Parts) else [(self.trained, config.learning_rate)]
+        groups = module.parts() if isinstance(module, HasParamGroups) else [(self.trained, config.learning_rate)]
         self.rates = [rate for _, rate in groups]
         self.optimizer = torch.optim.AdamW(
             [{"params": part, "lr": rate} for part, rate in groups], weight_decay=config.weight_decay, fused=True

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from ketfit.errors import BackendTimeoutError, UnresolvedIntentError
+from ketfit.errors import BackendTimeoutError, SubmissionStateUnknownError
 from ketfit.hardware.backends.base import BoundCircuit, Description
 from ketfit.hardware.backends.boot_clock import BootTime, boot_time
-from ketfit.hardware.backends.retry import Patience
-from ketfit.hardware.runs.ledger import LEDGER, read_account
+from ketfit.hardware.backends.retry import RetryPolicy
+from ketfit.hardware.runs.ledger import LEDGER, read_ledger_state
 from ketfit.hardware.runs.session import Session
-from ketfit.hardware.testing.faulty_backend import Fake
+from ketfit.hardware.testing.faulty_backend import FaultInjectingBackend
 from tests.hardware.ionq_circuits import some_circuits
 from tests.hardware.runs import simulator
 
@@ -51,14 +51,14 @@ class Machine:
         self.true += seconds
 
 
-class Lagging(Fake):
+class Lagging(FaultInjectingBackend):
     """A provider whose list shows a job `lag` seconds after it was accepted.
 
     `fate` says what becomes of the first submission: "lost" or "accepted", and then "killed" or "timeout".
     """
 
     def __init__(self, folder: Path, machine: Machine, fate: str, lag: float = DELAY - 1) -> None:
-        super().__init__(simulator(folder, 10), settles_after_s=DELAY)
+        super().__init__(simulator(folder, 10), listing_delay_s=DELAY)
         self.machine, self.fate, self.lag = machine, fate, lag
         self.accepted: dict[str, float] = {}
         self.answers_after = 0.0
@@ -80,8 +80,8 @@ class Lagging(Fake):
         return [job for job in self.backend.jobs(tag) if self.machine.true >= self.accepted[job] + self.lag]
 
 
-def session(folder: Path, machine: Machine, backend: Fake) -> Session:
-    patience = Patience(deadline_s=5, first_s=1.0, longest_s=10.0, sleep=machine.sleep, clock=lambda: machine.true)
+def session(folder: Path, machine: Machine, backend: FaultInjectingBackend) -> Session:
+    patience = RetryPolicy(deadline_s=5, first_s=1.0, longest_s=10.0, sleep=machine.sleep, clock=lambda: machine.true)
     return Session(folder / "run", backend, "r1", patience, now=machine.wall, clock=machine.clock)
 
 
@@ -90,7 +90,7 @@ def submit(folder: Path, machine: Machine, backend: Lagging) -> bool:
     with session(folder, machine, backend) as run:
         try:
             run.submit(CIRCUITS, 100)
-        except UnresolvedIntentError:
+        except SubmissionStateUnknownError:
             return False
     return True
 
@@ -129,7 +129,7 @@ def test_accepted_job_is_found_once_the_list_shows_it_and_never_bought_again(
     machine.true = DELAY
     assert submit(tmp_path, machine, backend)
     assert len(backend.accepted) == 1
-    assert [batch.job is not None for batch in read_account(tmp_path / "run").batches] == [True]
+    assert [batch.job is not None for batch in read_ledger_state(tmp_path / "run").batches] == [True]
 
 
 @pytest.mark.parametrize("jump", JUMPS)
@@ -238,5 +238,5 @@ def test_the_clock_of_this_machine_names_its_boot_and_rises() -> None:
 
 @pytest.mark.parametrize("delay", [float("nan"), float("inf"), -1.0])
 def test_delay_that_no_list_could_meet_is_refused(delay: float) -> None:
-    with pytest.raises(ValueError, match="settles_after_s"):
-        Description("ours", settles_after_s=delay)
+    with pytest.raises(ValueError, match="listing_delay_s"):
+        Description("ours", listing_delay_s=delay)

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("requests")
 
-from ketfit.hardware.backends.http import Provider
+from ketfit.hardware.backends.http import ApiClient
 
 SEEN: list[str | None] = []
 
@@ -45,6 +45,6 @@ def test_the_key_is_ours_also_where_a_netrc_knows_the_host(
     (tmp_path / "netrc").chmod(0o600)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     SEEN.clear()
-    provider = Provider("Lab", url, ("secret",), "LAB_KEY")
+    provider = ApiClient("Lab", url, ("secret",), "LAB_KEY")
     assert provider.send("GET", "jobs", headers={"Authorization": "apiKey secret"}, timeout_s=10) == "{}"
     assert SEEN == ["apiKey secret"]

@@ -19,19 +19,19 @@ from ketfit.errors import (
     InputError,
     JobFailedError,
     RateLimitError,
-    RefusedError,
+    RequestRejectedError,
     ServerError,
+    SubmissionStateUnknownError,
     UnknownStatusError,
-    UnresolvedIntentError,
     WrongCountsError,
 )
 from ketfit.hardware.backends.base import JobStatus
-from ketfit.hardware.backends.ibm import IBMBackend, transport_from_environment
-from ketfit.hardware.backends.ibm_client import Transport
+from ketfit.hardware.backends.ibm import IBMBackend, client_from_environment
+from ketfit.hardware.backends.ibm_client import IBMClient
 from ketfit.hardware.backends.qiskit import read_at
 from ketfit.hardware.backends.registry import load_backend
-from ketfit.hardware.backends.retry import Patience
-from ketfit.hardware.runs.postprocessing import Measurement
+from ketfit.hardware.backends.retry import RetryPolicy
+from ketfit.hardware.runs.postprocessing import MeasurementPlan
 from ketfit.hardware.runs.session import Session
 from ketfit.hardware.testing.conformance import check_backend
 from tests.hardware import ibm_server
@@ -41,7 +41,7 @@ from tests.hardware.ionq_server import Fault, Store
 
 SHOTS = 2000
 Served = tuple[str, Store]
-HASTY = Patience(deadline_s=10, first_s=0.02, longest_s=0.1)
+HASTY = RetryPolicy(deadline_s=10, first_s=0.02, longest_s=0.1)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
 
 
 def hasty(url: str, token: str = KEY) -> IBMBackend:
-    return IBMBackend("ibm_manila", transport=Transport(f"{url}/api/v1", url, token, INSTANCE, 1.5))
+    return IBMBackend("ibm_manila", transport=IBMClient(f"{url}/api/v1", url, token, INSTANCE, 1.5))
 
 
 def submissions(store: Store) -> list[dict[str, Any]]:
@@ -97,7 +97,7 @@ POST_FAULTS = {
     "504 of an accepted job": (Fault("late status", "POST", "/jobs$", status=504), ServerError, 1),
     "524 of an accepted job": (Fault("late status", "POST", "/jobs$", status=524), ServerError, 1),
     "429": (Fault("status", "POST", "/jobs$", status=429), RateLimitError, 0),
-    "400": (Fault("status", "POST", "/jobs$", status=400), RefusedError, 0),
+    "400": (Fault("status", "POST", "/jobs$", status=400), RequestRejectedError, 0),
     "dropped": (Fault("drop", "POST", "/jobs$"), ConnectionLostError, 0),
     "dropped when accepted": (Fault("late drop", "POST", "/jobs$"), ConnectionLostError, 1),
     "slow": (Fault("late slow", "POST", "/jobs$", seconds=5), BackendTimeoutError, 1),
@@ -126,7 +126,7 @@ def test_a_submission_that_fails_is_sent_once(served: Served, name: str) -> None
 
 
 def test_the_client_would_have_sent_it_again(served: Served) -> None:
-    # Why `Transport` exists. If this fails, qiskit-ibm-runtime has mended its session.
+    # Why `IBMClient` exists. If this fails, qiskit-ibm-runtime has mended its session.
     from qiskit_ibm_runtime.api.rest.runtime import Runtime
     from qiskit_ibm_runtime.api.session import RetrySession
 
@@ -151,11 +151,11 @@ def test_an_unclear_submission_is_reconciled_by_its_tag(served: Served, tmp_path
     url, store = served
     backend, circuits = hasty(url), some_circuits(2)
     told = backend.describe()
-    backend._description = type(told)(**{**vars(told), "settles_after_s": 0.0})
+    backend._description = type(told)(**{**vars(told), "listing_delay_s": 0.0})
     backend.count_gates(circuits)
     store.set_faults(Fault(kind, "POST", "/jobs$", status=503))
     with Session(tmp_path / "run", backend, "r1", patience=HASTY) as session:
-        with pytest.raises(UnresolvedIntentError):
+        with pytest.raises(SubmissionStateUnknownError):
             session.submit(circuits, SHOTS)
         assert len(submissions(store)) == 1
     with Session(tmp_path / "run", hasty(url), "r1", patience=HASTY) as session:
@@ -168,7 +168,7 @@ def test_an_unclear_submission_is_reconciled_by_its_tag(served: Served, tmp_path
 GET_FAULTS = {
     "503": (Fault("status"), ServerError),
     "429": (Fault("status", status=429), RateLimitError),
-    "401": (Fault("status", status=401), RefusedError),
+    "401": (Fault("status", status=401), RequestRejectedError),
     "dropped": (Fault("drop"), ConnectionLostError),
     "slow": (Fault("slow", seconds=3), BackendTimeoutError),
     "no JSON": (Fault("garbage"), ServerError),
@@ -240,21 +240,21 @@ def test_the_key_and_the_instance_come_from_the_environment_only(
     job = backend.submit(some_circuits(1), 10, tag="secret")
     assert KEY not in repr(backend.transport) + repr(vars(backend.describe()))
     assert KEY not in (served[1].folder / "jobs" / f"{job}.json").read_text()
-    with pytest.raises(RefusedError, match="could not be found"):
+    with pytest.raises(RequestRejectedError, match="could not be found"):
         hasty(served[0], "wrong").jobs("x")
     monkeypatch.delenv("IBM_API_URL")
-    assert "//quantum.cloud.ibm.com/api/v1" in repr(transport_from_environment())
+    assert "//quantum.cloud.ibm.com/api/v1" in repr(client_from_environment())
     monkeypatch.setenv("QISKIT_IBM_INSTANCE", INSTANCE.replace("us-east", "eu-de"))
-    assert "//eu-de.quantum.cloud.ibm.com/api/v1" in repr(transport_from_environment())
+    assert "//eu-de.quantum.cloud.ibm.com/api/v1" in repr(client_from_environment())
     monkeypatch.setenv("QISKIT_IBM_INSTANCE", "my-instance")
     with pytest.raises(ConfigError, match="CRN"):
-        transport_from_environment()
+        client_from_environment()
     monkeypatch.delenv("QISKIT_IBM_INSTANCE")
     with pytest.raises(ConfigError, match="QISKIT_IBM_INSTANCE"):
-        transport_from_environment()
+        client_from_environment()
     monkeypatch.delenv("QISKIT_IBM_TOKEN")
     with pytest.raises(ConfigError, match="QISKIT_IBM_TOKEN"):
-        transport_from_environment()
+        client_from_environment()
 
 
 def test_without_an_access_token_nothing_is_sent(served: Served) -> None:
@@ -262,7 +262,7 @@ def test_without_an_access_token_nothing_is_sent(served: Served) -> None:
     backend.count_gates(some_circuits(1))
     backend.transport._renew_at = 0.0
     served[1].set_faults(Fault("status", "POST", "/identity", status=503))
-    with pytest.raises(RefusedError, match="nothing was sent"):
+    with pytest.raises(RequestRejectedError, match="nothing was sent"):
         backend.submit(some_circuits(1), 10, tag="x")
     assert submissions(served[1]) == []
 
@@ -279,7 +279,7 @@ def test_options_that_do_not_fit(served: Served, options: dict[str, Any]) -> Non
 def test_a_machine_that_is_not_there_and_circuits_too_wide(served: Served) -> None:
     with pytest.raises(ConfigError, match="no machine"):
         IBMBackend("../jobs")
-    with pytest.raises(RefusedError, match="404"):
+    with pytest.raises(RequestRejectedError, match="404"):
         IBMBackend("ibm_nowhere").count_gates(some_circuits(1))
     with pytest.raises(InputError, match="5"):
         IBMBackend("ibm_manila").count_gates(some_circuits(1, n_qubits=6))
@@ -290,7 +290,7 @@ def test_a_machine_that_is_not_there_and_circuits_too_wide(served: Served) -> No
 def test_mitigated_circuits_arrive_folded_and_calibrated_at_the_qubits_of_the_run(served: Served, level: int) -> None:
     backend = IBMBackend("ibm_manila", optimization_level=level)
     plain = some_circuits(2, n_qubits=4)[0]
-    measurement = Measurement(plain.circuit, plain.measured, ("readout", "zero_noise"))
+    measurement = MeasurementPlan(plain.circuit, plain.measured, ("readout", "zero_noise"))
     circuits = measurement.circuits(plain.weights, torch.tensor([plain.inputs]))
     job = backend.submit(circuits, SHOTS, tag="mitigated")
     arrived = ibm_server.circuits_of(served[1].job(job)["payload"])

@@ -21,20 +21,20 @@ from ketfit.errors import (
     JobFailedError,
     PartialResultError,
     RateLimitError,
-    RefusedError,
+    RequestRejectedError,
     ServerError,
     UnknownStatusError,
     WrongCountsError,
 )
 from ketfit.hardware.backends.base import BoundCircuit, GateCounts, JobStatus
-from ketfit.hardware.backends.ionq import IonQBackend, transport_from_environment
-from ketfit.hardware.backends.ionq_client import Transport
+from ketfit.hardware.backends.ionq import IonQBackend, client_from_environment
+from ketfit.hardware.backends.ionq_client import IonQClient
 from ketfit.hardware.backends.registry import ask_prices, load_backend
-from ketfit.hardware.backends.retry import Patience
+from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.pricing import estimate
 from ketfit.hardware.runs.canary import canary, check_canary, check_counts
 from ketfit.hardware.runs.plan import plan_run
-from ketfit.hardware.runs.postprocessing import Measurement
+from ketfit.hardware.runs.postprocessing import MeasurementPlan
 from ketfit.hardware.testing.conformance import check_backend
 from tests.hardware import ionq_machine
 from tests.hardware.ionq_circuits import assert_as_simulated, joint, some_circuits
@@ -82,14 +82,14 @@ def test_counts_are_those_of_our_simulator(served: Served, machine: str, noise_m
 @pytest.mark.parametrize("gateset", ["qis", "native"])
 def test_ionq_conforms(served: Served, tmp_path: Path, name: str, gateset: str) -> None:
     backend = load_backend(name, tmp_path, {"gateset": gateset})
-    findings = check_backend(backend, patience=Patience(first_s=0.02))
+    findings = check_backend(backend, patience=RetryPolicy(first_s=0.02))
     assert [finding for finding in findings if not finding.passed] == []
     assert len(served[1].requests("POST")) == len(served[1].jobs()) == 1
 
 
 def test_a_backend_that_mirrors_bits_does_not_conform(served: Served, tmp_path: Path) -> None:
     served[1].set_faults(Fault("reversed", path="results", times=99))
-    findings = check_backend(IonQBackend("simulator"), patience=Patience(first_s=0.02))
+    findings = check_backend(IonQBackend("simulator"), patience=RetryPolicy(first_s=0.02))
     failed = {finding.check for finding in findings if not finding.passed}
     assert "bits, qubits and totals" in failed
 
@@ -191,7 +191,7 @@ def test_a_list_of_jobs_that_turns_in_a_circle_ends(served: Served) -> None:
 
 
 def test_nobody_at_the_address(served: Served) -> None:
-    backend = IonQBackend("simulator", transport=Transport("http://127.0.0.1:1/v0.4", KEY, 2))
+    backend = IonQBackend("simulator", transport=IonQClient("http://127.0.0.1:1/v0.4", KEY, 2))
     for ask in (lambda: backend.status("x"), lambda: backend.submit(some_circuits(1), 1, tag="t")):
         with pytest.raises(ConnectionLostError, match=r"127\.0\.0\.1:1"):
             ask()
@@ -199,7 +199,7 @@ def test_nobody_at_the_address(served: Served) -> None:
 
 def test_status_and_cancel(tmp_path: Path) -> None:
     with serving(tmp_path, polls=2) as (url, _):
-        backend = IonQBackend("simulator", transport=Transport(url, KEY, 10))
+        backend = IonQBackend("simulator", transport=IonQClient(url, KEY, 10))
         job = backend.submit(some_circuits(1), 10, tag="waits")
         assert [backend.status(job) for _ in range(3)] == [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.DONE]
         backend.cancel(job)  # too late, and no error
@@ -217,7 +217,7 @@ POST_FAULTS = {
     "504 of an accepted job": (Fault("late status", "POST", status=504), ServerError, 1),
     "524 of an accepted job": (Fault("late status", "POST", status=524), ServerError, 1),
     "429": (Fault("status", "POST", status=429), RateLimitError, 0),
-    "400": (Fault("status", "POST", status=400), RefusedError, 0),
+    "400": (Fault("status", "POST", status=400), RequestRejectedError, 0),
     "dropped": (Fault("drop", "POST"), ConnectionLostError, 0),
     "dropped when accepted": (Fault("late drop", "POST"), ConnectionLostError, 1),
     "slow": (Fault("late slow", "POST", seconds=5), BackendTimeoutError, 1),
@@ -232,7 +232,7 @@ POST_FAULTS = {
 def test_a_submission_that_fails_is_sent_once(served: Served, name: str) -> None:
     url, store = served
     fault, error, accepted = POST_FAULTS[name]
-    backend = IonQBackend("simulator", transport=Transport(url, KEY, timeout=1.5))
+    backend = IonQBackend("simulator", transport=IonQClient(url, KEY, timeout=1.5))
     backend.count_gates(some_circuits(1))
     store.set_faults(fault)
     start = time.monotonic()
@@ -245,7 +245,7 @@ def test_a_submission_that_fails_is_sent_once(served: Served, name: str) -> None
 
 
 def test_the_client_library_would_have_sent_it_again(served: Served, recwarn: pytest.WarningsRecorder) -> None:
-    # Why `Transport` exists. If this fails, qiskit-ionq has mended its client, and our own may go.
+    # Why `IonQClient` exists. If this fails, qiskit-ionq has mended its client, and our own may go.
     from qiskit_ionq.ionq_client import IonQClient
 
     url, store = served
@@ -263,8 +263,8 @@ def test_the_client_library_would_have_sent_it_again(served: Served, recwarn: py
 GET_FAULTS = {
     "503": (Fault("status"), ServerError),
     "429": (Fault("status", status=429), RateLimitError),
-    "401": (Fault("status", status=401), RefusedError),
-    "404": (Fault("status", status=404), RefusedError),
+    "401": (Fault("status", status=401), RequestRejectedError),
+    "404": (Fault("status", status=404), RequestRejectedError),
     "dropped": (Fault("drop"), ConnectionLostError),
     "slow": (Fault("slow", seconds=3), BackendTimeoutError),
     "dripping": (Fault("drip", seconds=0.2), BackendTimeoutError),
@@ -285,7 +285,7 @@ GET_FAULTS = {
 def test_every_fault_of_a_read_has_its_error_and_then_the_result(served: Served, name: str) -> None:
     url, store = served
     fault, error = GET_FAULTS[name]
-    backend = IonQBackend("simulator", transport=Transport(url, KEY, timeout=1.5))
+    backend = IonQBackend("simulator", transport=IonQClient(url, KEY, timeout=1.5))
     circuits = some_circuits(2)
     job = backend.submit(circuits, SHOTS, tag="reads")
     store.set_faults(fault)
@@ -326,7 +326,7 @@ def test_probabilities_that_do_not_add_up_are_refused(served: Served) -> None:
 def test_the_key_comes_from_the_environment_only(
     served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    transport = transport_from_environment()
+    transport = client_from_environment()
     assert KEY not in repr(transport) + repr(vars(IonQBackend("simulator").describe()))
     (tmp_path / ".env").write_text("IONQ_API_KEY=from-a-file\n")
     monkeypatch.chdir(tmp_path)
@@ -334,7 +334,7 @@ def test_the_key_comes_from_the_environment_only(
     with pytest.raises(ConfigError, match="IONQ_API_KEY"):
         IonQBackend("simulator")
     monkeypatch.setenv("QISKIT_IONQ_API_TOKEN", "wrong")
-    with pytest.raises(RefusedError, match="key"):
+    with pytest.raises(RequestRejectedError, match="key"):
         IonQBackend("simulator").jobs("x")
 
 
@@ -372,7 +372,7 @@ def test_500_circuits_of_ten_qubits_are_one_job(served: Served) -> None:
 
 
 def test_a_machine_that_is_not_there_and_circuits_too_wide(served: Served) -> None:
-    with pytest.raises(RefusedError, match="404"):
+    with pytest.raises(RequestRejectedError, match="404"):
         IonQBackend("qpu.nowhere").submit(some_circuits(1), 10, tag="x")
     with pytest.raises(InputError, match="30 qubits"):
         IonQBackend("simulator").count_gates(some_circuits(1, n_qubits=30))
@@ -383,7 +383,7 @@ def test_a_machine_that_is_not_there_and_circuits_too_wide(served: Served) -> No
 def test_mitigated_circuits_arrive_folded_and_read_at_the_same_qubits(served: Served, machine: str) -> None:
     backend = IonQBackend(machine, gateset="native", optimization_level=0)
     plain = some_circuits(1, n_qubits=3, measured=(2, 0))[0]
-    measurement = Measurement(plain.circuit, plain.measured, ("readout", "zero_noise"))
+    measurement = MeasurementPlan(plain.circuit, plain.measured, ("readout", "zero_noise"))
     circuits = measurement.circuits(plain.weights, torch.tensor([plain.inputs]))
     backend.submit(circuits, SHOTS, tag="mitigated")
     arrived = ionq_machine.circuits_of(served[1].jobs()[0]["payload"])

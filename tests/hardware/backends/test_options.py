@@ -18,17 +18,17 @@ from ketfit.errors import ConfigError, InputError, WrongCountsError
 from ketfit.hardware.backends.aer import aer_simulator
 from ketfit.hardware.backends.base import Backend, BoundCircuit, Description, Limits, check_submission
 from ketfit.hardware.backends.local import Simulator
-from ketfit.hardware.backends.qiskit import QiskitBackend, our_counts
+from ketfit.hardware.backends.qiskit import QiskitBackend, to_big_endian_counts
 from ketfit.hardware.backends.registry import OPTIONS, load_backend
-from ketfit.hardware.backends.retry import Patience
+from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.pricing import estimate, load_device
 from ketfit.hardware.runs.canary import check_counts
-from ketfit.hardware.runs.ledger import read_account
+from ketfit.hardware.runs.ledger import read_ledger_state
 from ketfit.hardware.runs.plan import plan_run, write_plan
 from ketfit.hardware.runs.run import fetch_run, submit_run
 from ketfit.hardware.runs.session import Budget, Session
 from ketfit.hardware.testing.conformance import check_backend
-from ketfit.hardware.testing.faulty_backend import Fake
+from ketfit.hardware.testing.faulty_backend import FaultInjectingBackend
 from ketfit.simulate.noise import NoiseConfig
 from tests.hardware.ionq_circuits import some_circuits
 from tests.hardware.runs import classifier, embeddings, planned, simulator
@@ -163,7 +163,7 @@ def test_limits_are_whole_numbers(limit: str, value: Any) -> None:
     assert getattr(Limits(**{limit: np.int64(3)}), limit) == 3
 
 
-class Counting(Fake):
+class Counting(FaultInjectingBackend):
     """A backend whose counts are of another type."""
 
     kind: Any = np.int64
@@ -179,8 +179,8 @@ def test_counts_of_any_integer_type_are_kept_as_json(tmp_path: Path, kind: Any) 
     with Session(tmp_path / "run", backend, "r1") as session:
         counts = session.run(some_circuits(2), 50, wait_s=5)
     assert all(type(count) is int for row in counts for count in row.values())
-    assert read_account(tmp_path / "run").results
-    assert our_counts({"01": kind(3)}, 2) == {"10": 3}
+    assert read_ledger_state(tmp_path / "run").results
+    assert to_big_endian_counts({"01": kind(3)}, 2) == {"10": 3}
 
 
 @pytest.mark.parametrize("kind", [float, str, np.float32, lambda count: count + 0.5, lambda count: math.nan])
@@ -189,10 +189,10 @@ def test_counts_that_are_no_integers_are_kept_and_rejected(tmp_path: Path, kind:
     backend.kind = kind
     with Session(tmp_path / "run", backend, "r1") as session, pytest.raises(WrongCountsError, match="whole number"):
         session.run(some_circuits(2), 50, wait_s=5)
-    (batch,) = read_account(tmp_path / "run").batches
+    (batch,) = read_ledger_state(tmp_path / "run").batches
     assert batch.ended == "rejected"
     with pytest.raises(WrongCountsError):
-        our_counts({"01": kind(3)}, 2)
+        to_big_endian_counts({"01": kind(3)}, 2)
     with pytest.raises(WrongCountsError):
         simulator(tmp_path / "kept").keep(0, "t", 3, [{"01": kind(3)}])
 
@@ -294,6 +294,6 @@ def test_options_by_name_take_integers_of_any_kind_and_a_plan_writes_them(tmp_pa
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0])
 def test_seconds_that_end_never_are_refused(name: str, seconds: float) -> None:
     with pytest.raises(ConfigError, match=name):
-        Patience(**{name: seconds})
+        RetryPolicy(**{name: seconds})
     with pytest.raises(ConfigError, match="wait_s"):
-        Patience().wait_until(lambda: False, -abs(seconds))
+        RetryPolicy().wait_until(lambda: False, -abs(seconds))

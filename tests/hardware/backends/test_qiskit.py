@@ -11,10 +11,10 @@ from qiskit.providers.fake_provider import GenericBackendV2
 from scipy.stats import chi2
 
 from ketfit.circuit.ansatz import reuploading_circuit
-from ketfit.errors import ConfigError, InputError, RefusedError, WrongCountsError
+from ketfit.errors import ConfigError, InputError, RequestRejectedError, WrongCountsError
 from ketfit.hardware.backends.aer import aer_noise_model, aer_simulator
 from ketfit.hardware.backends.base import BoundCircuit
-from ketfit.hardware.backends.qiskit import Compiler, QiskitBackend, our_counts, share_out
+from ketfit.hardware.backends.qiskit import Compiler, QiskitBackend, round_to_counts, to_big_endian_counts
 from ketfit.hardware.testing.conformance import check_backend
 from ketfit.simulate import NoiseConfig, expectation, load_noise
 from tests.simulate.noisy import ALL, NOISES
@@ -124,7 +124,7 @@ def test_jobs_outlive_the_process(tmp_path: Path) -> None:
     later = QiskitBackend(tmp_path, aer_simulator())
     assert later.jobs("kept") == [job]
     assert len(later.result(job)) == 2
-    with pytest.raises(RefusedError):
+    with pytest.raises(RequestRejectedError):
         later.status("../job-000000")
 
 
@@ -138,10 +138,10 @@ def test_a_backend_that_sends_jobs_away_is_refused(tmp_path: Path) -> None:
 
 
 def test_counts_turn_round_and_are_checked() -> None:
-    assert our_counts({"01 1": 5, "000": 2}, 3) == {"110": 5, "000": 2}
+    assert to_big_endian_counts({"01 1": 5, "000": 2}, 3) == {"110": 5, "000": 2}
     for reading in ("01", "0a1", "0111"):
         with pytest.raises(WrongCountsError):
-            our_counts({reading: 1}, 3)
+            to_big_endian_counts({reading: 1}, 3)
 
 
 @pytest.mark.parametrize("shots", [1, 7, 1000])
@@ -149,9 +149,9 @@ def test_probabilities_are_shared_out_to_all_shots(shots: int) -> None:
     rng = np.random.default_rng(shots)
     for _ in range(20):
         p = rng.dirichlet(np.ones(6))
-        counts = share_out({f"{k:03b}": float(p[k]) for k in range(6)}, shots)
+        counts = round_to_counts({f"{k:03b}": float(p[k]) for k in range(6)}, shots)
         assert sum(counts.values()) == shots
         assert all(abs(counts.get(f"{k:03b}", 0) - p[k] * shots) < 1 + 1e-5 for k in range(6))
     for wrong in ({"0": 0.5}, {"0": 1.5, "1": -0.5}, {}, {"0": float("nan")}):
         with pytest.raises(WrongCountsError):
-            share_out(wrong, shots)
+            round_to_counts(wrong, shots)

@@ -20,7 +20,7 @@ from ketfit.errors import ConfigError, InputError, LedgerError, RateLimitError
 from ketfit.hardware.backends.base import BoundCircuit
 from ketfit.hardware.backends.qiskit import Compiler, QiskitBackend, read_at
 from ketfit.hardware.runs.plan import plan_run, read_plan
-from ketfit.hardware.runs.postprocessing import Measurement
+from ketfit.hardware.runs.postprocessing import MeasurementPlan
 from ketfit.hardware.runs.run import fetch_run, submit_run
 from ketfit.simulate import expectation
 from tests.hardware.runs import classifier, embeddings, planned, simulator
@@ -66,7 +66,7 @@ MEASURED = (0, 1)
 
 def errors(backend: QiskitBackend, mitigation: tuple[Any, ...]) -> np.ndarray:
     """What is read minus what is true, for each input and measured qubit."""
-    measurement = Measurement(CIRCUIT, MEASURED, mitigation)
+    measurement = MeasurementPlan(CIRCUIT, MEASURED, mitigation)
     circuits = measurement.circuits(WEIGHTS.tolist(), INPUTS)
     counts = backend.result(backend.submit(circuits, SHOTS, tag="mitigated"))
     exact = expectation(CIRCUIT, WEIGHTS, INPUTS, qubits=MEASURED)
@@ -74,7 +74,7 @@ def errors(backend: QiskitBackend, mitigation: tuple[Any, ...]) -> np.ndarray:
 
 
 def sent(backend: QiskitBackend, mitigation: tuple[Any, ...]) -> list[Any]:
-    circuits = Measurement(CIRCUIT, MEASURED, mitigation).circuits(WEIGHTS.tolist(), INPUTS)
+    circuits = MeasurementPlan(CIRCUIT, MEASURED, mitigation).circuits(WEIGHTS.tolist(), INPUTS)
     return [backend.compiler.fill(bound) for bound in circuits]
 
 
@@ -107,7 +107,7 @@ def test_folds_have_exactly_three_and_five_times_the_gates(tmp_path: Path, level
     )
     assert behind.num_nonlocal_gates() == two_qubit[1]
     # Planned is what is sent: the counts are those of the very circuits.
-    measurement = Measurement(CIRCUIT, MEASURED, ("zero_noise",)).circuits(WEIGHTS.tolist(), INPUTS)
+    measurement = MeasurementPlan(CIRCUIT, MEASURED, ("zero_noise",)).circuits(WEIGHTS.tolist(), INPUTS)
     assert [backend.count_gates(measurement)[fold * len(INPUTS)].two_qubit for fold in range(3)] == two_qubit
 
 
@@ -143,7 +143,7 @@ def test_ibms_fake_device_reads_better_with_mitigation(tmp_path: Path, level: in
 
 def test_gate_without_an_inverse_of_its_own_is_not_folded(tmp_path: Path) -> None:
     backend = QiskitBackend(tmp_path, device(basis=("iswap", "sx")))
-    circuits = Measurement(CIRCUIT, MEASURED, ("zero_noise",)).circuits(WEIGHTS.tolist(), INPUTS)
+    circuits = MeasurementPlan(CIRCUIT, MEASURED, ("zero_noise",)).circuits(WEIGHTS.tolist(), INPUTS)
     with pytest.raises(InputError, match="has no inverse of its own: leave zero_noise out"):
         backend.count_gates(circuits)
 

@@ -12,7 +12,7 @@ from scipy.stats import chi2
 
 from ketfit.errors import ConfigError, CostLimitError, LedgerError
 from ketfit.hardware.pricing import Cost, load_device
-from ketfit.hardware.runs.ledger import read_account
+from ketfit.hardware.runs.ledger import read_ledger_state
 from ketfit.hardware.runs.plan import read_plan
 from ketfit.hardware.runs.run import PREDICTIONS, fetch_run, run_status, submit_run
 from ketfit.simulate.expectation import expectation
@@ -75,7 +75,7 @@ def test_what_was_planned_is_what_was_sent(tmp_path: Path) -> None:
     assert sum(circuits for circuits, _ in sent) == plan.cost.circuits == SENTENCES + plan.batches
     assert sum(circuits * shots for circuits, shots in sent) == plan.cost.shots
     assert (gates["ry"], gates["cx"]) == (plan.cost.one_qubit_gates, plan.cost.two_qubit_gates)
-    bought = sum(batch.price or 0 for batch in read_account(tmp_path).batches)
+    bought = sum(batch.price or 0 for batch in read_ledger_state(tmp_path).batches)
     assert bought == pytest.approx(plan.cost.price)
     price = 12.4166 * plan.cost.circuits + SHOTS * (0.00022 * gates["ry"] + 0.000975 * gates["cx"])
     assert bought == pytest.approx(price)

@@ -13,24 +13,24 @@ from ketfit.errors import (
     CanaryError,
     HardwareError,
     JobFailedError,
-    NotReadyError,
     PartialResultError,
     RateLimitError,
-    RefusedError,
+    RequestRejectedError,
+    ResultsPendingError,
+    SubmissionStateUnknownError,
     UnknownStatusError,
-    UnresolvedIntentError,
     WrongCountsError,
 )
-from ketfit.hardware.runs.ledger import read_account
+from ketfit.hardware.runs.ledger import read_ledger_state
 from ketfit.hardware.runs.run import fetch_run, run_status, submit_run
-from ketfit.hardware.testing.faulty_backend import Call, Fake, Fault
+from ketfit.hardware.testing.faulty_backend import Call, Fault, FaultInjectingBackend
 from tests.hardware.runs import HASTY, SENTENCES, planned, simulator
 
 PASSING = ("rate_limit", "timeout", "server_error", "connection_lost")
 
 
-def fake(folder: Path, *faults: Fault, **settings: Any) -> Fake:
-    return Fake(simulator(folder), faults, **settings)
+def fake(folder: Path, *faults: Fault, **settings: Any) -> FaultInjectingBackend:
+    return FaultInjectingBackend(simulator(folder), faults, **settings)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_questions_without_an_answer_end_in_time(tmp_path: Path, call: Call, kin
     assert time.monotonic() - begun < 5
 
 
-@pytest.mark.parametrize(("kind", "error"), [("rate_limit", RateLimitError), ("refused", RefusedError)])
+@pytest.mark.parametrize(("kind", "error"), [("rate_limit", RateLimitError), ("refused", RequestRejectedError)])
 def test_a_declined_submission_is_no_intent_any_more(
     tmp_path: Path, correct: dict[str, Any], kind: str, error: type[HardwareError]
 ) -> None:
@@ -78,7 +78,7 @@ def test_a_declined_submission_is_no_intent_any_more(
     with pytest.raises(error):
         submit_run(run, backend, patience=HASTY)
     assert run_status(run).jobs == {"under way": 1, "declined": 1}
-    with pytest.raises(NotReadyError, match="of 12 circuits have results"):
+    with pytest.raises(ResultsPendingError, match="of 12 circuits have results"):
         fetch_run(run, backend, patience=HASTY)
     submit_run(run, backend, patience=HASTY)
     assert fetch_run(run, backend, patience=HASTY) == correct
@@ -93,23 +93,23 @@ def test_a_submission_without_an_answer_is_never_sent_again_before_its_fate_is_k
     run = tmp_path / "run"
     planned(run)
     backend = fake(run, Fault("submit", f"{kind}_after" if accepted else kind, skip=2))
-    with pytest.raises(UnresolvedIntentError, match="it is not sent again"):
+    with pytest.raises(SubmissionStateUnknownError, match="it is not sent again"):
         submit_run(run, backend, patience=HASTY)
     assert backend.calls.count("submit") == 3, "a submission was repeated"
     assert run_status(run).unresolved == 1
     submit_run(run, backend, patience=HASTY)
     assert fetch_run(run, backend, patience=HASTY) == correct
     assert jobs_of(run) == 4
-    assert len(read_account(run).batches) == (4 if accepted else 5)
+    assert len(read_ledger_state(run).batches) == (4 if accepted else 5)
 
 
 def test_an_empty_list_proves_nothing_until_it_has_settled(tmp_path: Path) -> None:
     planned(tmp_path)
     backend = fake(
-        tmp_path, Fault("submit", "timeout_after"), Fault("jobs", "unlisted", times=2), settles_after_s=1000.0
+        tmp_path, Fault("submit", "timeout_after"), Fault("jobs", "unlisted", times=2), listing_delay_s=1000.0
     )
     for match in ("was accepted is not known", "may be 1000 s behind", "may be 1000 s behind"):
-        with pytest.raises(UnresolvedIntentError, match=match):
+        with pytest.raises(SubmissionStateUnknownError, match=match):
             submit_run(tmp_path, backend, patience=HASTY)
     assert backend.calls.count("submit") == 1
     submit_run(tmp_path, backend, patience=HASTY)
@@ -119,12 +119,12 @@ def test_an_empty_list_proves_nothing_until_it_has_settled(tmp_path: Path) -> No
 def test_two_jobs_with_one_tag_stop_everything(tmp_path: Path) -> None:
     planned(tmp_path)
     inner = simulator(tmp_path)
-    backend = Fake(inner, [Fault("submit", "timeout_after")])
-    with pytest.raises(UnresolvedIntentError):
+    backend = FaultInjectingBackend(inner, [Fault("submit", "timeout_after")])
+    with pytest.raises(SubmissionStateUnknownError):
         submit_run(tmp_path, backend, patience=HASTY)
     (job,) = (tmp_path / "jobs").glob("job-*.json")
     (tmp_path / "jobs" / "job-000001.json").write_bytes(job.read_bytes())
-    with pytest.raises(UnresolvedIntentError, match="has 2 jobs with the tag"):
+    with pytest.raises(SubmissionStateUnknownError, match="has 2 jobs with the tag"):
         submit_run(tmp_path, backend, patience=HASTY)
 
 
@@ -134,7 +134,7 @@ def test_a_queue_is_waited_for(tmp_path: Path, correct: dict[str, Any], kind: st
     planned(run)
     backend = fake(run, Fault("status", kind, times=6))
     submit_run(run, backend)
-    with pytest.raises(NotReadyError, match="0 of 12 circuits"):
+    with pytest.raises(ResultsPendingError, match="0 of 12 circuits"):
         fetch_run(run, backend, patience=HASTY)
     assert fetch_run(run, backend, wait_s=5, patience=HASTY) == correct
 
@@ -187,7 +187,7 @@ def test_a_result_that_reads_wrong_is_kept_and_not_used(
     with pytest.raises(error, match=match):
         fetch_run(tmp_path, backend, patience=HASTY)
     assert run_status(tmp_path).jobs == {"rejected": 1, "done": 3}
-    account = read_account(tmp_path)
+    account = read_ledger_state(tmp_path)
     assert len(account.results) == SENTENCES - 3
     submit_run(tmp_path, backend)
     assert jobs_of(tmp_path) == 4, "a rejected batch was bought again without a word"

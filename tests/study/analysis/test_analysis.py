@@ -12,7 +12,7 @@ import pytest
 from ketfit.data.dataset import load_dataset
 from ketfit.data.splits import few_shot_split
 from ketfit.study.analysis.analysis import Analysis, analyse
-from ketfit.study.analysis.comparisons import Comparison, Sentencewise
+from ketfit.study.analysis.comparisons import HeadComparison, Sentencewise
 from ketfit.study.analysis.hypothesis_tests import (
     CrossedTest,
     crossed_test,
@@ -22,8 +22,8 @@ from ketfit.study.analysis.hypothesis_tests import (
     paired_test,
     summarize,
 )
-from ketfit.study.report.summary import answers, conclusion, verdict
-from ketfit.study.store import Row, StudyRecord, read_rows
+from ketfit.study.report.summary import conclusion, summary_sentences, verdict
+from ketfit.study.store import StudyRecord, TaskResult, read_results
 from ketfit.study.task import Task, unpack_bits
 from tests.study.made_studies import Skill, flat, make_study, study_settings
 
@@ -32,11 +32,11 @@ FACTORS = {"head.encoder_layers": [1, 2], "head.connectivity": [1, 3], "head.ski
 
 def analysed(folder: Path, settings: dict[str, Any], skill: Skill = flat, **options: Any) -> Analysis:
     record = make_study(folder, settings, skill, **options)
-    return analyse(record, read_rows(folder))
+    return analyse(record, read_results(folder))
 
 
-def rows_of(folder: Path, record: StudyRecord, head: str) -> list[Row]:
-    rows = read_rows(folder)
+def rows_of(folder: Path, record: StudyRecord, head: str) -> list[TaskResult]:
+    rows = read_results(folder)
     return [rows[task.id] for task in sorted(record.tasks, key=lambda task: task.seed) if task.head == head]
 
 
@@ -46,7 +46,7 @@ def kinds(analysis: Analysis) -> set[str]:
 
 def test_a_cell_holds_the_rows_of_its_seeds(tmp_path: Path) -> None:
     record = make_study(tmp_path, study_settings(), flat)
-    analysis = analyse(record, read_rows(tmp_path))
+    analysis = analyse(record, read_results(tmp_path))
     assert [cell.head for cell in analysis.cells] == ["quantum", "logistic regression", "SVC"]
     for cell in analysis.cells:
         rows = rows_of(tmp_path, record, cell.head)
@@ -62,7 +62,7 @@ def test_a_cell_holds_the_rows_of_its_seeds(tmp_path: Path) -> None:
 
 def test_a_comparison_is_that_of_the_statistics(tmp_path: Path) -> None:
     record = make_study(tmp_path, study_settings(), flat)
-    analysis = analyse(record, read_rows(tmp_path))
+    analysis = analyse(record, read_results(tmp_path))
     quantum, reference = (rows_of(tmp_path, record, head) for head in ("quantum", "logistic regression"))
     one, two = (
         [unpack_bits(row.result["correct"], 560) for row in rows if row.result] for rows in (quantum, reference)
@@ -111,13 +111,13 @@ def test_bodies_are_compared_apart(tmp_path: Path) -> None:
     assert [(each.body, each.head) for each in analysis.comparisons] == [
         (body, head) for body in ("one", "two") for head in ("quantum", "SVC")
     ]
-    assert answers(analysis)[0].startswith("On one, quantum is ")
+    assert summary_sentences(analysis)[0].startswith("On one, quantum is ")
 
 
 def test_no_reference_no_comparison(tmp_path: Path) -> None:
     analysis = analysed(tmp_path, study_settings(report={}))
     assert analysis.comparisons == ()
-    assert "names no reference" in answers(analysis)[1]
+    assert "names no reference" in summary_sentences(analysis)[1]
 
 
 def test_one_seed_has_no_intervals(tmp_path: Path) -> None:
@@ -126,13 +126,13 @@ def test_one_seed_has_no_intervals(tmp_path: Path) -> None:
     assert all(
         each.crossed is None and each.paired is None and each.adjusted_p is None for each in analysis.comparisons
     )
-    assert "One seed says nothing" in answers(analysis)[0]
+    assert "One seed says nothing" in summary_sentences(analysis)[0]
 
 
 def test_nothing_was_run_yet(tmp_path: Path) -> None:
     analysis = analysed(tmp_path, study_settings(), missing=lambda task: True)
     assert analysis.study["done"] == 0 and analysis.comparisons == ()
-    assert answers(analysis) == ["There is no result yet, so there is nothing to answer."]
+    assert summary_sentences(analysis) == ["There is no result yet, so there is nothing to answer."]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_the_answer_follows_the_test(tmp_path: Path, odds: float, told: str) -> 
     analysis = analysed(tmp_path, study_settings(), lambda task: skill[task.head], sentences=1500)
     found = analysis.comparisons[0]
     assert found.crossed is not None and found.crossed.low is not None and found.crossed.high is not None
-    answer = answers(analysis)[0]
+    answer = summary_sentences(analysis)[0]
     assert told in answer
     assert f"{100 * abs(found.difference):.1f}" in answer or f"{100 * abs(found.difference):.2f}" in answer
     assert ("above" in answer) == (found.difference > 0)
@@ -160,7 +160,7 @@ def test_equal_heads_are_equivalent_and_told_to_be_the_same(tmp_path: Path) -> N
     found = analysis.comparisons[0]
     assert found.difference == 0 and found.equivalence is not None
     assert "twins" in kinds(analysis)
-    assert "level with a" in answers(analysis)[0]
+    assert "level with a" in summary_sentences(analysis)[0]
 
 
 def test_a_factorial_stands_for_itself_by_its_validation(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_caveats_are_found_where_they_are(tmp_path: Path) -> None:
 
 def test_rows_of_other_studies_do_not_count(tmp_path: Path) -> None:
     record = make_study(tmp_path, study_settings(), flat)
-    rows = read_rows(tmp_path)
+    rows = read_results(tmp_path)
     stranger = next(iter(rows.values()))
     assert analyse(record, {**rows, "another": stranger}) == analyse(record, rows)
 
@@ -282,18 +282,18 @@ def test_rows_of_other_studies_do_not_count(tmp_path: Path) -> None:
 def test_json_and_the_order_of_rows(tmp_path: Path) -> None:
     settings = study_settings(factors=FACTORS, design={"kind": "full", "estimate": "interactions"}, seeds=3)
     record = make_study(tmp_path, settings, flat)
-    rows = read_rows(tmp_path)
+    rows = read_results(tmp_path)
     texts = {
         json.dumps(analyse(record, order).to_json(), allow_nan=False) for order in (rows, dict(reversed(rows.items())))
     }
     assert len(texts) == 1
 
 
-def told(low: float, high: float, adjusted_p: float, margin: float = 0.01) -> Comparison:
+def told(low: float, high: float, adjusted_p: float, margin: float = 0.01) -> HeadComparison:
     """A comparison with these bounds over many seeds."""
     mean_, error = (low + high) / 2, (high - low) / (2 * 1.96)
     test = CrossedTest(mean_, error, 1e6, 0.95, low, high, mean_ / error, adjusted_p, 20, 1000, error, 0.0)
-    return Comparison(
+    return HeadComparison(
         body="b", head="q", levels={}, setting="", reference="r", reference_levels={}, standing=True, seeds=(0, 1),
         differences=(low, high), difference=mean_, mcnemar=Sentencewise(0.5, 0, 2), crossed=test,
         adjusted_p=adjusted_p, equivalence=equivalence_test(test, margin),
@@ -342,7 +342,7 @@ def test_seeds_that_differ_alike_have_no_interval() -> None:
 
 def test_tries_that_diverged_are_counted(tmp_path: Path) -> None:
     record = make_study(tmp_path, study_settings(seeds=2), flat)
-    rows = read_rows(tmp_path)
+    rows = read_results(tmp_path)
     for name, row in list(rows.items()):
         if row.config["head"]["kind"] == "quantum" and row.result:
             tries = [{"value": 0.1, "error": "the loss is not finite"}, *row.result["tries"][1:]]

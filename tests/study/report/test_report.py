@@ -18,15 +18,15 @@ from ketfit.errors import StudyError
 from ketfit.study.analysis.formatting import (
     factor_name,
     interval,
+    join_names,
     level_name,
-    listed,
     p_value,
     points,
     seconds,
     sentence,
 )
 from ketfit.study.report import SUMMARY, write_report
-from ketfit.study.report.axes import apart
+from ketfit.study.report.axes import avoid_overlap
 from ketfit.study.report.render import to_toml
 from ketfit.study.spec import StudyPlan
 from ketfit.study.store import RECORD, ROWS, StudyRecord
@@ -283,17 +283,21 @@ def test_numbers_in_words() -> None:
     ]  # fmt: skip
     assert p_value(0.03, equals=True) == "= 0.030" and p_value(1e-9, equals=True) == "< 0.001"
     assert [seconds(s) for s in (0.004, 1.96, 123.0, None)] == ["4 ms", "1.96 s", "2 min 3 s", "\N{EN DASH}"]
-    assert listed(["a"]) == "a" and listed("abc") == "a, b and c" and listed(["a, b", "c", "d"]) == "a, b; c; and d"
+    assert (
+        join_names(["a"]) == "a"
+        and join_names("abc") == "a, b and c"
+        and join_names(["a, b", "c", "d"]) == "a, b; c; and d"
+    )
     assert [level_name(level) for level in (True, None, 0.03, 7, "mean")] == ["on", "none", "0.03", "7", "mean"]
     assert factor_name("head.n_qubits") == "qubits" and factor_name("train.learning_rate") == "learning rate"
     assert sentence("quantum head") == "Quantum head" and sentence("lr-2 wins") == "lr-2 wins"
 
 
 def test_names_are_pushed_apart_and_no_further() -> None:
-    assert apart([], 1) == []
-    assert apart([3.0, 1.0], 1) == [3.0, 1.0]
-    assert apart([1.0, 1.0, 1.0], 1) == [0.0, 1.0, 2.0]
-    found = sorted(apart([0.1, 0.2, 0.25, 0.9], 0.2))
+    assert avoid_overlap([], 1) == []
+    assert avoid_overlap([3.0, 1.0], 1) == [3.0, 1.0]
+    assert avoid_overlap([1.0, 1.0, 1.0], 1) == [0.0, 1.0, 2.0]
+    found = sorted(avoid_overlap([0.1, 0.2, 0.25, 0.9], 0.2))
     assert all(b - a > 0.2 - 1e-9 for a, b in pairwise(found))
 
 

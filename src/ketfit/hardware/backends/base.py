@@ -168,7 +168,7 @@ class Description:
         options: All else that affects a result, such as a debiasing or a noise model: part of the key, too. No secrets.
         limits: What one job may hold.
         device: The file of prices and gate times that fits it, see `ketfit.hardware.pricing`; None if it costs nothing.
-        settles_after_s: Seconds after a submission for which the list of jobs may not show it yet.
+        listing_delay_s: Seconds after a submission for which the list of jobs may not show it yet.
         keeps_gates: Whether a circuit with a `fold` is run with that many times the gates of the one that it follows.
             A compiler that cancels a gate with its opposite makes the extrapolation to zero noise meaningless, and
             "zero_noise" is refused where this is False.
@@ -176,28 +176,28 @@ class Description:
             refused where this is False.
 
     Raises:
-        ConfigError: an option is no finite scalar, or `settles_after_s` is negative or not finite.
+        ConfigError: an option is no finite scalar, or `listing_delay_s` is negative or not finite.
     """
 
     name: str
     options: Mapping[str, Scalar] = field(default_factory=dict)
     limits: Limits = Limits()
     device: str | None = None
-    settles_after_s: float = 60.0
+    listing_delay_s: float = 60.0
     keeps_gates: bool = False
     keeps_qubits: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", plain_options(self.options))
-        if not 0 <= self.settles_after_s < math.inf:
-            raise ConfigError(f"settles_after_s={self.settles_after_s!r}: it must be a finite number of at least 0")
+        if not 0 <= self.listing_delay_s < math.inf:
+            raise ConfigError(f"listing_delay_s={self.listing_delay_s!r}: it must be a finite number of at least 0")
 
 
 class Backend(Protocol):
     """A machine that runs circuits. Every call ends within a finite time of the backend's own choice.
 
     All methods but `describe` may raise a `BackendError`: `RateLimitError`, `BackendTimeoutError`, `ServerError` and
-    `ConnectionLostError` for what may pass, `RefusedError` for what will not.
+    `ConnectionLostError` for what may pass, `RequestRejectedError` for what will not.
     """
 
     def describe(self) -> Description:
@@ -217,7 +217,7 @@ class Backend(Protocol):
             tag: See `TAG`. Unlike any other job's; `jobs` finds the job by it.
 
         Raises:
-            RateLimitError, RefusedError: the provider did **not** accept the job.
+            RateLimitError, RequestRejectedError: the provider did **not** accept the job.
             BackendTimeoutError, ServerError, ConnectionLostError: it may or may not have.
         """
         ...
@@ -309,6 +309,6 @@ def plain_options(options: Mapping[str, Any]) -> dict[str, Scalar]:
     return plain
 
 
-def options_key(description: Description) -> dict[str, Any]:
+def backend_identity(description: Description) -> dict[str, Any]:
     """A backend's name and options as JSON has them: what a result belongs to, beside its circuit and shots."""
     return {"backend": description.name, "options": dict(sorted(description.options.items()))}

@@ -17,7 +17,7 @@ from ketfit.errors import (
     ConnectionLostError,
     MissingExtraError,
     RateLimitError,
-    RefusedError,
+    RequestRejectedError,
     ServerError,
 )
 
@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Provider:
+class ApiClient:
     """Whom requests go to, for the errors.
 
     Attributes:
@@ -58,7 +58,7 @@ class Provider:
         Raises:
             BackendTimeoutError: it is not complete within `timeout_s` seconds in all.
             ConnectionLostError: the connection broke, or there was none.
-            RateLimitError, RefusedError: the request was not accepted.
+            RateLimitError, RequestRejectedError: the request was not accepted.
             ServerError: the answer is 5xx, 408 or 409.
         """
         try:
@@ -81,7 +81,7 @@ class Provider:
             return answer.status_code, answer.text, answer.headers.get("Retry-After")
 
         try:
-            status, text, pause = within(timeout_s, request)
+            status, text, pause = call_with_deadline(timeout_s, request)
         except (TimeoutError, requests.exceptions.Timeout):
             raise BackendTimeoutError(f"{what}: no complete answer within {timeout_s:g} s") from None
         except requests.exceptions.RequestException as error:
@@ -108,13 +108,13 @@ class Provider:
             said = said.replace(secret, "***")
         message = f"{self.name} answered {what} with {status}: {said[:200]}"
         if status in (401, 403):
-            return RefusedError(f"{message}; check the key in {self.key}")
+            return RequestRejectedError(f"{message}; check the key in {self.key}")
         if status == 429:
             return RateLimitError(message, float(pause) if pause and pause.isdecimal() else None)
-        return ServerError(message) if status >= 500 or status in (408, 409) else RefusedError(message)
+        return ServerError(message) if status >= 500 or status in (408, 409) else RequestRejectedError(message)
 
 
-def within(seconds: float, call: Callable[[], _T]) -> _T:
+def call_with_deadline(seconds: float, call: Callable[[], _T]) -> _T:
     """What `call` returns or raises, if it takes no longer.
 
     A time-out of a socket starts anew with every byte; this one does not.

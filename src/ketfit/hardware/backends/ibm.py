@@ -1,4 +1,4 @@
-"""IBM's QPUs behind the seam: jobs written and read by qiskit-ibm-runtime, sent by `Transport`.
+"""IBM's QPUs behind the seam: jobs written and read by qiskit-ibm-runtime, sent by `IBMClient`.
 
 The key comes from ``QISKIT_IBM_TOKEN`` of the environment and the instance that pays from ``QISKIT_IBM_INSTANCE``, and
 from nowhere else: no saved account is read or written. ``IBM_API_URL`` and ``IBM_IAM_URL`` give other addresses.
@@ -16,7 +16,7 @@ from ketfit.errors import (
     ConfigError,
     JobFailedError,
     MissingExtraError,
-    RefusedError,
+    RequestRejectedError,
     ServerError,
     TransientError,
     UnknownStatusError,
@@ -33,8 +33,8 @@ from ketfit.hardware.backends.base import (
     check_range,
     check_submission,
 )
-from ketfit.hardware.backends.ibm_client import INSTANCE, KEY, Transport
-from ketfit.hardware.backends.qiskit import Compiler, our_counts
+from ketfit.hardware.backends.ibm_client import INSTANCE, KEY, IBMClient
+from ketfit.hardware.backends.qiskit import Compiler, to_big_endian_counts
 
 IAM_URL = "https://iam.cloud.ibm.com"
 REGISTER = "c"
@@ -58,7 +58,7 @@ _STATUS = {
 }
 
 
-def transport_from_environment(timeout_s: float = 60.0) -> Transport:
+def client_from_environment(timeout_s: float = 60.0) -> IBMClient:
     """The way to IBM that the environment describes.
 
     Raises:
@@ -72,7 +72,7 @@ def transport_from_environment(timeout_s: float = 60.0) -> Transport:
             f"set {INSTANCE} in the environment to the CRN of the instance that pays (crn:v1:...); none is chosen here"
         )
     url = os.environ.get("IBM_API_URL") or _url(instance)
-    return Transport(url, os.environ.get("IBM_IAM_URL") or IAM_URL, token, instance, timeout_s)
+    return IBMClient(url, os.environ.get("IBM_IAM_URL") or IAM_URL, token, instance, timeout_s)
 
 
 class IBMBackend:
@@ -98,7 +98,7 @@ class IBMBackend:
         decoupling: str = "none",
         max_seconds: int | None = None,
         max_circuits: int = MAX_CIRCUITS,
-        transport: Transport | None = None,
+        transport: IBMClient | None = None,
     ) -> None:
         if not machine.isidentifier():
             raise ConfigError(f"IBM has no machine {machine!r}; name one such as ibm_torino")
@@ -112,7 +112,7 @@ class IBMBackend:
         )
         self.machine, self.optimization_level = machine, optimization_level
         self.decoupling, self.max_seconds = decoupling, max_seconds
-        self.transport = transport or transport_from_environment()
+        self.transport = transport or client_from_environment()
         self._compiler: Compiler | None = None
         options: dict[str, Scalar] = {"optimization_level": optimization_level, "decoupling": decoupling}
         self._description = Description(
@@ -138,7 +138,7 @@ class IBMBackend:
         """Send one job, once: a sampler's, with a pub for each circuit.
 
         Raises:
-            RateLimitError, RefusedError: it was not accepted.
+            RateLimitError, RequestRejectedError: it was not accepted.
             BackendTimeoutError, ServerError, ConnectionLostError: it may have been.
         """
         shots = check_submission(self._description, circuits, shots, tag)
@@ -146,7 +146,7 @@ class IBMBackend:
         try:
             self.transport.authorize()
         except TransientError as error:
-            raise RefusedError(f"nothing was sent, for want of an access token: {error}") from error
+            raise RequestRejectedError(f"nothing was sent, for want of an access token: {error}") from error
         return self.transport.submit(self.machine, "sampler", inputs, tag, self.max_seconds)
 
     def status(self, job: str) -> JobStatus:
@@ -180,7 +180,7 @@ class IBMBackend:
         """Ask for a job's end."""
         try:
             self.transport.cancel(job)
-        except (RefusedError, ServerError):  # 409 says that it has ended
+        except (RequestRejectedError, ServerError):  # 409 says that it has ended
             if not self.status(job).is_final:
                 raise
 
@@ -216,7 +216,9 @@ class IBMBackend:
             try:
                 inputs: dict[str, Any] = SamplerV2(mode=compiler.backend, options=options).run(filled, shots=shots)
             except (QiskitError, ValueError) as error:
-                raise RefusedError(f"nothing was sent: qiskit-ibm-runtime cannot write the job: {error}") from error
+                raise RequestRejectedError(
+                    f"nothing was sent: qiskit-ibm-runtime cannot write the job: {error}"
+                ) from error
         return inputs
 
     def _compiled(self) -> Compiler:
@@ -225,8 +227,8 @@ class IBMBackend:
         return self._compiler
 
 
-def _qiskit_backend(machine: str, transport: Transport) -> Any:
-    """The client's backend, with `Transport` behind it, and a service that hands a job's inputs back.
+def _qiskit_backend(machine: str, transport: IBMClient) -> Any:
+    """The client's backend, with `IBMClient` behind it, and a service that hands a job's inputs back.
 
     The client's service is left out: it looks through all instances of an account, makes a session that repeats
     submissions for each, and picks the instance by itself where none is named.
@@ -251,7 +253,7 @@ def _counts(data: Any) -> dict[str, int]:
             f"a result has the registers {', '.join(map(str, registers)) or 'none'}; {REGISTER} was sent, and no other"
         )
     bits = data[REGISTER]
-    return our_counts(bits.get_counts(), bits.num_bits)
+    return to_big_endian_counts(bits.get_counts(), bits.num_bits)
 
 
 def _url(instance: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ketfit.errors import MissingExtraError, ServerError, UnknownStatusError
 from ketfit.hardware.backends.boot_clock import boot_time
-from ketfit.hardware.backends.http import Provider
+from ketfit.hardware.backends.http import ApiClient
 
 KEY, INSTANCE = "QISKIT_IBM_TOKEN", "QISKIT_IBM_INSTANCE"
 _PAGE = 100
@@ -26,7 +26,7 @@ _GRANT = "urn:ibm:params:oauth:grant-type:apikey"
 class Answer:
     """As much of an answer as the client's adapters look at."""
 
-    provider: Provider
+    provider: ApiClient
     what: str
     text: str
 
@@ -39,7 +39,7 @@ class Answer:
         return self.provider.parse(self.text, self.what, cls)
 
 
-class Transport:
+class IBMClient:
     """What the client's REST adapters take for their session, and the calls that this library makes through them.
 
     Args:
@@ -51,8 +51,8 @@ class Transport:
     """
 
     def __init__(self, url: str, iam_url: str, token: str, instance: str, timeout: float) -> None:
-        self._ibm = Provider("IBM", url.rstrip("/"), (token,), KEY)
-        self._iam = Provider("IBM's IAM", iam_url.rstrip("/"), (token,), KEY)
+        self._ibm = ApiClient("IBM", url.rstrip("/"), (token,), KEY)
+        self._iam = ApiClient("IBM's IAM", iam_url.rstrip("/"), (token,), KEY)
         self._token, self._instance = token, instance
         self._bearer, self._renew_at = "", 0.0
         self.timeout = timeout
@@ -77,7 +77,7 @@ class Transport:
         """POST the key for an access token, unless there is one that lasts.
 
         Raises:
-            RefusedError: the key is none.
+            RequestRejectedError: the key is none.
         """
         if boot_time().seconds < self._renew_at:
             return
@@ -96,7 +96,7 @@ class Transport:
         """POST a job, once; its id.
 
         Raises:
-            RateLimitError, RefusedError: it was not accepted.
+            RateLimitError, RequestRejectedError: it was not accepted.
             BackendTimeoutError, ServerError, ConnectionLostError: it may have been.
         """
         answer = self._rest().program_run(

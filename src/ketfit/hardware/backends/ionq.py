@@ -1,4 +1,4 @@
-"""IonQ's QPUs and simulators behind the seam: jobs written and read by qiskit-ionq, sent by `Transport`.
+"""IonQ's QPUs and simulators behind the seam: jobs written and read by qiskit-ionq, sent by `IonQClient`.
 
 The key comes from ``IONQ_API_KEY`` of the environment, or ``QISKIT_IONQ_API_TOKEN``, and from nowhere else; the address
 from ``IONQ_API_URL`` if that is set.
@@ -17,7 +17,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-from ketfit.errors import ConfigError, JobFailedError, MissingExtraError, RefusedError, UnknownStatusError
+from ketfit.errors import ConfigError, JobFailedError, MissingExtraError, RequestRejectedError, UnknownStatusError
 from ketfit.hardware.backends.base import (
     BoundCircuit,
     Counts,
@@ -29,8 +29,8 @@ from ketfit.hardware.backends.base import (
     check_range,
     check_submission,
 )
-from ketfit.hardware.backends.ionq_client import Transport
-from ketfit.hardware.backends.qiskit import Compiler, our_counts, share_out
+from ketfit.hardware.backends.ionq_client import IonQClient
+from ketfit.hardware.backends.qiskit import Compiler, round_to_counts, to_big_endian_counts
 from ketfit.hardware.pricing import Cost, DeviceCost, Price, load_device
 
 URL = "https://api.ionq.co/v0.4"
@@ -55,7 +55,7 @@ _STATUS = {
 }
 
 
-def transport_from_environment(timeout_s: float = 30.0) -> Transport:
+def client_from_environment(timeout_s: float = 30.0) -> IonQClient:
     """The way to IonQ that the environment describes.
 
     Raises:
@@ -64,7 +64,7 @@ def transport_from_environment(timeout_s: float = 30.0) -> Transport:
     token = next((os.environ[name] for name in KEYS if os.environ.get(name)), None)
     if token is None:
         raise ConfigError(f"there is no IonQ API key: set {KEYS[0]} in the environment; it is read from nowhere else")
-    return Transport(os.environ.get("IONQ_API_URL") or URL, token, timeout_s)
+    return IonQClient(os.environ.get("IONQ_API_URL") or URL, token, timeout_s)
 
 
 class IonQBackend:
@@ -94,7 +94,7 @@ class IonQBackend:
         gateset: str = "qis",
         optimization_level: int = 1,
         max_circuits: int = MAX_CIRCUITS,
-        transport: Transport | None = None,
+        transport: IonQClient | None = None,
     ) -> None:
         _check_options(machine, noise_model, mitigation, gateset)
         optimization_level = check_range(optimization_level, "optimization_level", 0, 1, "IonQ's compiler")
@@ -104,7 +104,7 @@ class IonQBackend:
         self.optimization_level = optimization_level
         self.machine, self.mitigation, self.gateset = machine, mitigation, gateset
         self.noise_model = (noise_model or "ideal") if machine == "simulator" else None
-        self.transport = transport or transport_from_environment()
+        self.transport = transport or client_from_environment()
         self._compiler: Compiler | None = None
         options: dict[str, Scalar] = {
             "gateset": gateset,
@@ -152,7 +152,7 @@ class IonQBackend:
         """Send one job, once; several circuits go as one job of IonQ's kind for several.
 
         Raises:
-            RateLimitError, RefusedError: it was not accepted.
+            RateLimitError, RequestRejectedError: it was not accepted.
             BackendTimeoutError, ServerError, ConnectionLostError: it may have been.
         """
         shots = check_submission(self._description, circuits, shots, tag)
@@ -173,7 +173,7 @@ class IonQBackend:
                     sampler_seed=zlib.crc32(tag.encode()),
                 )
             except IonQError as error:
-                raise RefusedError(f"qiskit-ionq cannot write the job: {error}") from error
+                raise RequestRejectedError(f"qiskit-ionq cannot write the job: {error}") from error
         return str(job.job_id())
 
     def status(self, job: str) -> JobStatus:
@@ -214,7 +214,7 @@ class IonQBackend:
         """Ask for a job's end."""
         try:
             self.transport.cancel_job(job)
-        except RefusedError:
+        except RequestRejectedError:
             if not self.status(job).is_final:
                 raise
 
@@ -290,8 +290,8 @@ class IonQBackend:
     def _counts(self, result: Any) -> dict[str, int]:
         width = int(result.header["memory_slots"])
         if self.noise_model == "ideal":
-            return our_counts(result.data.counts, width)
-        return our_counts(share_out(result.data.probabilities, result.shots), width)
+            return to_big_endian_counts(result.data.counts, width)
+        return to_big_endian_counts(round_to_counts(result.data.probabilities, result.shots), width)
 
     def _compiled(self) -> Compiler:
         if self._compiler is None:
@@ -316,7 +316,7 @@ def _check_options(machine: str, noise_model: str | None, mitigation: str, gates
 
 
 def _qiskit_backend(described: IonQBackend) -> Any:
-    """qiskit-ionq's backend, with `Transport` in the place of its client.
+    """qiskit-ionq's backend, with `IonQClient` in the place of its client.
 
     Its provider is left out: that one asks for the number of qubits without a key and goes on with 4 if it gets no
     answer, and it prefers a key from a file over one from the environment.

@@ -13,12 +13,12 @@ from typing import Any
 
 from ketfit.errors import PartialResultError, ServerError, UnknownStatusError
 from ketfit.hardware.backends.base import GateCounts
-from ketfit.hardware.backends.http import Provider
+from ketfit.hardware.backends.http import ApiClient
 
 _PAGE = 25  # as many jobs as the API lists at once
 
 
-class Transport:
+class IonQClient:
     """What qiskit-ionq's back ends and jobs ask of their client, and the calls that it lacks.
 
     Args:
@@ -28,7 +28,7 @@ class Transport:
     """
 
     def __init__(self, url: str, token: str, timeout: float) -> None:
-        self._ionq = Provider("IonQ", url.rstrip("/"), (token,), "IONQ_API_KEY")
+        self._ionq = ApiClient("IonQ", url.rstrip("/"), (token,), "IONQ_API_KEY")
         self._token = token
         self.timeout = timeout
         self._children: dict[str, list[str]] = {}
@@ -42,7 +42,7 @@ class Transport:
         """POST a job, once.
 
         Raises:
-            RateLimitError, RefusedError: it was not accepted.
+            RateLimitError, RequestRejectedError: it was not accepted.
             BackendTimeoutError, ServerError, ConnectionLostError: it may have been.
         """
         from qiskit_ionq.helpers import qiskit_to_ionq

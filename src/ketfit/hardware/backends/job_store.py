@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ketfit.errors import LedgerError, RefusedError, StorageError, WrongCountsError
+from ketfit.errors import LedgerError, RequestRejectedError, StorageError, WrongCountsError
 from ketfit.hardware.backends.base import Counts, JobStatus
 from ketfit.integers import as_integer
 from ketfit.storage.atomic import write_file
 from ketfit.storage.strict_json import parse_json
 
 
-class KeptJobs:
+class LocalJobStore:
     """What such a backend answers about its jobs, which are done as soon as they are submitted.
 
     Args:
@@ -73,7 +73,7 @@ class KeptJobs:
     def _job(self, job: str) -> dict[str, Any]:
         path = self.folder / f"{job}.json"
         if path.name != f"{job}.json" or not path.is_file():
-            raise RefusedError(f"{self.folder} has no job {job!r}")
+            raise RequestRejectedError(f"{self.folder} has no job {job!r}")
         try:
             content: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:

@@ -19,20 +19,20 @@ from ketfit.hardware.backends.base import (
     check_range,
     check_submission,
 )
-from ketfit.hardware.backends.job_store import KeptJobs
+from ketfit.hardware.backends.job_store import LocalJobStore
 from ketfit.integers import as_integer
 from ketfit.rng import torch_stream
-from ketfit.simulate.density_matrix import MOST_QUBITS
-from ketfit.simulate.expectation import Device, check_noise
+from ketfit.simulate.density_matrix import MAX_QUBITS
+from ketfit.simulate.expectation import MeasurementContext, check_noise
 from ketfit.simulate.native import MAX_JOINT
 from ketfit.simulate.noise import NoiseConfig
-from ketfit.simulate.shots import MOST_SHOTS, draw_counts
+from ketfit.simulate.shots import MAX_SHOTS, sample_outcomes
 
 MAX_CIRCUITS = 500
 """Circuits of one job, if no other number is given."""
 
 
-class Simulator(KeptJobs):
+class Simulator(LocalJobStore):
     """A backend on this machine. A job is done as soon as it is submitted.
 
     Args:
@@ -65,7 +65,7 @@ class Simulator(KeptJobs):
         seed = as_integer(seed, "seed", minimum=0)
         max_circuits = check_range(max_circuits, "max_circuits", 2, None, "a job, which has a canary besides,")
         self.noise, self.trajectories, self.seed = noise, trajectories, seed
-        exactly = noise is not None and not noise.is_silent and trajectories is None
+        exactly = noise is not None and not noise.is_gate_noiseless and trajectories is None
         options: dict[str, Scalar] = {"seed": seed}
         if noise is not None:
             options["noise"] = json.dumps(noise.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
@@ -75,10 +75,10 @@ class Simulator(KeptJobs):
             name=name,
             options=options,
             limits=Limits(
-                qubits=MOST_QUBITS if exactly else None, circuits=max_circuits, shots=MOST_SHOTS, measured=MAX_JOINT
+                qubits=MAX_QUBITS if exactly else None, circuits=max_circuits, shots=MAX_SHOTS, measured=MAX_JOINT
             ),
             device=device,
-            settles_after_s=0.0,
+            listing_delay_s=0.0,
             keeps_gates=True,
             keeps_qubits=True,
         )
@@ -120,7 +120,7 @@ def sample(
     generator = torch_stream(seed, "shots", number)
     for places, distribution in _groups(circuits, noise, trajectories, generator):
         width = len(circuits[places[0]].measured)
-        for place, row in zip(places, draw_counts(distribution, shots, generator).long().tolist(), strict=True):
+        for place, row in zip(places, sample_outcomes(distribution, shots, generator).long().tolist(), strict=True):
             found[place] = {f"{reading:0{width}b}": count for reading, count in enumerate(row) if count}
     return [found[place] for place in range(len(circuits))]
 
@@ -146,7 +146,7 @@ def _groups(
         groups.setdefault((bound.circuit, bound.weights, bound.measured), []).append(place)
     for (circuit, weights, measured), places in groups.items():
         rows = torch.tensor([circuits[place].inputs for place in places], dtype=torch.float64)
-        device = Device(measured, noise, trajectories, generator)
+        device = MeasurementContext(measured, noise, trajectories, generator)
         angles = torch.tensor(weights, dtype=torch.float64)
         inputs = rows if circuit.n_inputs else None
         distribution = device.distribution(circuit, angles, inputs, None, len(places) if circuit.n_inputs else 1)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ketfit.circuit.circuit import Circuit
 from ketfit.circuit.export import to_qiskit
-from ketfit.errors import ConfigError, InputError, MissingExtraError, RefusedError, WrongCountsError
+from ketfit.errors import ConfigError, InputError, MissingExtraError, RequestRejectedError, WrongCountsError
 from ketfit.hardware.backends.base import (
     BoundCircuit,
     Description,
@@ -19,7 +19,7 @@ from ketfit.hardware.backends.base import (
     check_range,
     check_submission,
 )
-from ketfit.hardware.backends.job_store import KeptJobs
+from ketfit.hardware.backends.job_store import LocalJobStore
 from ketfit.integers import as_integer
 from ketfit.rng import numpy_stream
 
@@ -183,7 +183,7 @@ def read_at(compiled: Any) -> tuple[int, ...]:
     return tuple(places[bit] for bit in sorted(places))
 
 
-class QiskitBackend(KeptJobs):
+class QiskitBackend(LocalJobStore):
     """A Qiskit `BackendV2` that computes in this process, such as Aer's or a fake device. A job is done when submitted.
 
     Args:
@@ -234,7 +234,7 @@ class QiskitBackend(KeptJobs):
             options={**known, **(options or {})},
             limits=Limits(qubits=backend.num_qubits, circuits=max_circuits, shots=MAX_SHOTS),
             device=device,
-            settles_after_s=0.0,
+            listing_delay_s=0.0,
             # `run` of a BackendV2 does not compile: `Compiler` has the last word on gates and qubits.
             keeps_gates=True,
             keeps_qubits=True,
@@ -252,7 +252,7 @@ class QiskitBackend(KeptJobs):
         """Run a job and keep its counts.
 
         Raises:
-            RefusedError: the backend cannot run it.
+            RequestRejectedError: the backend cannot run it.
         """
         shots = check_submission(self._description, circuits, shots, tag)
         from qiskit import QiskitError
@@ -266,8 +266,8 @@ class QiskitBackend(KeptJobs):
             result = self.backend.run(filled, shots=shots, **options).result()
             read = [result.get_counts(place) for place in range(len(filled))]
         except QiskitError as error:
-            raise RefusedError(f"{self._description.name} could not run the job: {error}") from error
-        counts = [our_counts(row, len(bound.measured)) for row, bound in zip(read, circuits, strict=True)]
+            raise RequestRejectedError(f"{self._description.name} could not run the job: {error}") from error
+        counts = [to_big_endian_counts(row, len(bound.measured)) for row, bound in zip(read, circuits, strict=True)]
         return self.keep(number, tag, shots, counts)
 
     def _prepare(self, filled: Any) -> Any:
@@ -278,7 +278,7 @@ class QiskitBackend(KeptJobs):
         return begun.compose(filled)
 
 
-def our_counts(counts: Mapping[str, int], n_measured: int) -> dict[str, int]:
+def to_big_endian_counts(counts: Mapping[str, int], n_measured: int) -> dict[str, int]:
     """Qiskit's counts with the first measured qubit leftmost, as everywhere in this library.
 
     Raises:
@@ -293,7 +293,7 @@ def our_counts(counts: Mapping[str, int], n_measured: int) -> dict[str, int]:
     return turned
 
 
-def share_out(probabilities: Mapping[str, float], shots: int) -> dict[str, int]:
+def round_to_counts(probabilities: Mapping[str, float], shots: int) -> dict[str, int]:
     """Counts that add up to `shots`, each within one of its probability times the shots (largest remainders).
 
     Services that mitigate errors return probabilities that are no multiples of 1 / shots; rounding each by itself would

@@ -13,13 +13,13 @@ from ketfit.integers import as_integer
 _TURN = math.pi
 
 
-MOST_READ = 8
+MAX_READ = 8
 """Qubits that the canary measures, the first ones."""
 
 
 def canary_width(n_qubits: int) -> int:
     """How many qubits the canary on so many measures."""
-    return min(n_qubits, MOST_READ)
+    return min(n_qubits, MAX_READ)
 
 
 def canary(n_qubits: int) -> BoundCircuit:

@@ -23,7 +23,7 @@ from typing_extensions import Self
 from ketfit.errors import LedgerError
 from ketfit.hardware.backends.base import Counts
 from ketfit.hardware.backends.boot_clock import BootTime
-from ketfit.storage.append_log import LinesFile, whole_lines
+from ketfit.storage.append_log import AppendLog, complete_lines
 from ketfit.storage.strict_json import dump_json, parse_json
 
 LEDGER, LOCK = "ledger.jsonl", ".ledger.lock"
@@ -32,7 +32,7 @@ Ending = str | None
 
 
 @dataclass(frozen=True)
-class Batch:
+class Submission:
     """All that the ledger knows of one submission.
 
     Attributes:
@@ -80,19 +80,19 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Account:
+class LedgerState:
     """What a ledger says: its batches, and the counts of every circuit that has a result to be trusted."""
 
-    batches: tuple[Batch, ...]
+    batches: tuple[Submission, ...]
     results: Mapping[str, Counts]
 
     @property
-    def unresolved(self) -> tuple[Batch, ...]:
+    def unresolved(self) -> tuple[Submission, ...]:
         """The intents of which nobody knows whether they were accepted."""
         return tuple(batch for batch in self.batches if batch.is_unresolved)
 
     @property
-    def waiting(self) -> tuple[Batch, ...]:
+    def waiting(self) -> tuple[Submission, ...]:
         """The accepted batches whose results are still to come."""
         return tuple(batch for batch in self.batches if batch.is_open and batch.job is not None)
 
@@ -108,7 +108,7 @@ class Account:
         return [key for key in dict.fromkeys(keys) if key not in self.results and key not in taken]
 
 
-def read_account(folder: Path) -> Account:
+def read_ledger_state(folder: Path) -> LedgerState:
     """What the ledger in a run's folder says; it may be asked while another process writes.
 
     Raises:
@@ -119,9 +119,9 @@ def read_account(folder: Path) -> Account:
         content = path.read_bytes() if path.exists() else b""
     except OSError as error:
         raise LedgerError(f"cannot read {path}: {error.strerror or error}") from error
-    batches: list[Batch] = []
+    batches: list[Submission] = []
     results: dict[str, Counts] = {}
-    for number, line in enumerate(whole_lines(content), start=1):
+    for number, line in enumerate(complete_lines(content), start=1):
         try:
             _apply(parse_json(line.decode("utf-8")), batches, results)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:  # noqa: PERF203
@@ -129,17 +129,17 @@ def read_account(folder: Path) -> Account:
                 f"{path}, line {number} is damaged ({error!r}). The ledger says what was bought, so nothing goes on "
                 "without that line: restore the file from a copy, or ask the provider for the jobs with the tags above"
             ) from error
-    return Account(tuple(batches), results)
+    return LedgerState(tuple(batches), results)
 
 
-def _apply(line: dict[str, Any], batches: list[Batch], results: dict[str, Counts]) -> None:
+def _apply(line: dict[str, Any], batches: list[Submission], results: dict[str, Counts]) -> None:
     event, number = line["event"], line["number"]
     if event == "intent":
         if number != len(batches):
             raise ValueError(f"intent {number} is not the next after {len(batches) - 1}")
         facts = {name: line[name] for name in ("number", "tag", "shots", "n_qubits", "time", "price")}
         read_at = tuple(map(tuple, line.get("read_at", ())))
-        batches.append(Batch(keys=tuple(line["keys"]), read_at=read_at, **facts))
+        batches.append(Submission(keys=tuple(line["keys"]), read_at=read_at, **facts))
         return
     batch = batches[number]
     if batch.ended is not None:
@@ -170,14 +170,14 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         taken = LedgerError(f"another process works on {folder}; wait for it")
-        self._lines = LinesFile(folder / LEDGER, LOCK, taken)
-        account = self._lines.open(lambda: read_account(folder))
+        self._lines = AppendLog(folder / LEDGER, LOCK, taken)
+        account = self._lines.open(lambda: read_ledger_state(folder))
         self._batches, self._results = list(account.batches), dict(account.results)
 
     @property
-    def account(self) -> Account:
+    def account(self) -> LedgerState:
         """What it says now."""
-        return Account(tuple(self._batches), MappingProxyType(self._results))
+        return LedgerState(tuple(self._batches), MappingProxyType(self._results))
 
     def intent(
         self,
@@ -189,26 +189,26 @@ class Ledger:
         time: float,
         price: float | None,
         read_at: Sequence[tuple[int, ...]] = (),
-    ) -> Batch:
+    ) -> Submission:
         """Write down what is about to be sent; only then send it."""
         number = len(self.account.batches)
         facts = {"tag": tag, "keys": list(keys), "shots": shots, "n_qubits": n_qubits, "time": time, "price": price}
         self._append({"event": "intent", "number": number, **facts, "read_at": list(map(list, read_at))})
         return self.account.batches[number]
 
-    def unlisted(self, batch: Batch, now: BootTime) -> None:
+    def unlisted(self, batch: Submission, now: BootTime) -> None:
         """Write down that a submission is over whose job the provider's list does not show."""
         self._append({"event": "unlisted", "number": batch.number, "boot": now.boot, "seconds": now.seconds})
 
-    def accepted(self, batch: Batch, job: str) -> None:
+    def accepted(self, batch: Submission, job: str) -> None:
         """Write down the provider's id."""
         self._append({"event": "accepted", "number": batch.number, "job": job})
 
-    def result(self, batch: Batch, counts: Sequence[Counts], rejected: str | None) -> None:
+    def result(self, batch: Submission, counts: Sequence[Counts], rejected: str | None) -> None:
         """Write down what came back, the canary's counts first, and why it is not to be used, if so."""
         self._append({"event": "result", "number": batch.number, "counts": list(counts), "rejected": rejected})
 
-    def ended(self, batch: Batch, how: str, reason: str) -> None:
+    def ended(self, batch: Submission, how: str, reason: str) -> None:
         """Write down an end without a result: "declined", "failed" or "cancelled"."""
         self._append({"event": how, "number": batch.number, "reason": reason})
 

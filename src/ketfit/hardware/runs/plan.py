@@ -20,15 +20,15 @@ from ketfit.hardware.backends.base import (
     BoundCircuit,
     Description,
     Scalar,
+    backend_identity,
     check_range,
     check_submission,
-    options_key,
     plain_options,
 )
 from ketfit.hardware.pricing import Cost, DeviceCost, estimate, load_device, read_device
-from ketfit.hardware.runs.ledger import read_account
-from ketfit.hardware.runs.postprocessing import Linear, Measurement, Mitigation
-from ketfit.hardware.runs.session import Budget, check_budget, plan_batches, result_key
+from ketfit.hardware.runs.ledger import read_ledger_state
+from ketfit.hardware.runs.postprocessing import MeasurementPlan, Mitigation, OutputLayer
+from ketfit.hardware.runs.session import Budget, check_budget, plan_submissions, result_key
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig
 from ketfit.model.head import QuantumHead
@@ -103,7 +103,7 @@ class RunPlan:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PreparedRun:
     """A plan and what it was made from."""
 
     plan: RunPlan
@@ -116,15 +116,15 @@ class Planned:
         return self.tensors["z"]
 
     @property
-    def measurement(self) -> Measurement:
+    def measurement(self) -> MeasurementPlan:
         """What makes the circuits, and values of their counts."""
         return _measurement(self.plan.head, self.plan.mitigation)
 
     @property
-    def linear(self) -> Linear:
+    def linear(self) -> OutputLayer:
         """The last layer of the head."""
         parts = (self.tensors["linear.weight"], self.tensors["linear.bias"])
-        return Linear(*parts, self.plan.head.skip_connection, self.plan.temperature)
+        return OutputLayer(*parts, self.plan.head.skip_connection, self.plan.temperature)
 
 
 @torch.no_grad()
@@ -142,7 +142,7 @@ def plan_run(
     max_cost: float | None = None,
     seed: int = 0,
     facts: dict[str, str] | None = None,
-) -> Planned:
+) -> PreparedRun:
     """What a fitted head takes on a backend for these sentences. The encoders are computed here; nothing is sent.
 
     Args:
@@ -153,7 +153,7 @@ def plan_run(
         options: Of the backend.
         labels: The true ones, or None.
         shots: Of each circuit.
-        mitigation: See `Measurement`.
+        mitigation: See `MeasurementPlan`.
         device: Prices and times; None is the file that the backend names.
         max_cost: The limit on money, in the price's own currency.
         seed: Source of a simulator's shots, and of the intervals.
@@ -175,10 +175,10 @@ def plan_run(
         raise InputError(f"{len(labels)} labels for {sentences} sentences; give one for each")
     config = head.config
     circuits = _circuits(config, tuple(mitigation), tensors)
-    described = options_key(description)
+    described = backend_identity(description)
     keys = [result_key(circuit, shots, described) for circuit in circuits]
     once = list(dict(zip(keys, circuits, strict=True)).values())
-    batches = plan_batches(once, description.limits.circuits)
+    batches = plan_submissions(once, description.limits.circuits)
     for batch in batches:
         check_submission(description, batch, shots, "plan")
     chosen = device or load_device(description.device)
@@ -208,7 +208,7 @@ def plan_run(
         inputs_sha256="",
         facts=dict(facts or {}),
     )
-    return Planned(plan, circuits, tensors)
+    return PreparedRun(plan, circuits, tensors)
 
 
 def _check(description: Description, shots: int, mitigation: Sequence[Mitigation]) -> int:
@@ -248,18 +248,18 @@ def _circuits(config: HeadConfig, mitigation: tuple[Mitigation, ...], tensors: d
     return _measurement(config, mitigation).circuits(tensors["weights"].tolist(), inputs)
 
 
-def _measurement(config: HeadConfig, mitigation: tuple[Mitigation, ...]) -> Measurement:
-    return Measurement(config.qpu_circuit(), tuple(range(config.n_measured)), mitigation)
+def _measurement(config: HeadConfig, mitigation: tuple[Mitigation, ...]) -> MeasurementPlan:
+    return MeasurementPlan(config.qpu_circuit(), tuple(range(config.n_measured)), mitigation)
 
 
-def write_plan(folder: Path, planned: Planned) -> RunPlan:
+def write_plan(folder: Path, planned: PreparedRun) -> RunPlan:
     """Begin a run's folder.
 
     Raises:
         LedgerError: a run was begun there already, and something was submitted.
         StorageError: it cannot be written.
     """
-    if read_account(folder).batches:
+    if read_ledger_state(folder).batches:
         raise LedgerError(f"{folder} has a run of which something was submitted; name another folder")
     path = folder / INPUTS
     write_tensors(path, planned.tensors, {})
@@ -268,7 +268,7 @@ def write_plan(folder: Path, planned: Planned) -> RunPlan:
     return plan
 
 
-def read_plan(folder: Path) -> Planned:
+def read_plan(folder: Path) -> PreparedRun:
     """The plan of a run's folder, its circuits built again and found to be the planned ones.
 
     Raises:
@@ -300,4 +300,4 @@ def read_plan(folder: Path) -> Planned:
             f"{path}: these are not the circuits that were planned: the file was changed, or an earlier version of "
             "KetFit planned them with mitigation, and only that version fetches them; plan anew in another folder"
         )
-    return Planned(plan, circuits, tensors)
+    return PreparedRun(plan, circuits, tensors)

@@ -13,9 +13,9 @@ from torch import Tensor
 from ketfit.circuit.circuit import Angle, Circuit, ry
 from ketfit.errors import ConfigError
 from ketfit.hardware.backends.base import BoundCircuit, Counts
-from ketfit.simulate.mitigation import extrapolation, fold_gates, undo_readout
+from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigate_readout
 from ketfit.simulate.noise import Confusion
-from ketfit.simulate.shots import draw_counts, expectations, rotation_angles, rotations_as_inputs
+from ketfit.simulate.shots import expectations, rotation_angles, rotations_as_inputs, sample_outcomes
 
 Mitigation = Literal["readout", "zero_noise"]
 FOLDS, DEGREE = (1, 3, 5), 2
@@ -35,7 +35,7 @@ def checked_mitigation(names: Iterable[str]) -> tuple[Mitigation, ...]:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class MeasurementPlan:
     """Which circuits stand for a batch of inputs, and how their counts become <Z>.
 
     Attributes:
@@ -99,7 +99,7 @@ class Measurement:
             frequencies = frequencies[:-2]
             confusion = [((1 - z, 1 - o), (z, o)) for z, o in zip(zeros.tolist(), ones.tolist(), strict=True)]
         runs = expectations(frequencies)
-        runs = torch.stack([undo_readout(runs[:, j], matrix) for j, matrix in enumerate(confusion)], dim=1)
+        runs = torch.stack([mitigate_readout(runs[:, j], matrix) for j, matrix in enumerate(confusion)], dim=1)
         runs = runs.reshape(len(self.folds), -1, len(self.measured))
         degree = min(DEGREE, len(self.folds) - 1)
         coefficients = torch.tensor(extrapolation(self.folds, degree), dtype=runs.dtype)
@@ -107,7 +107,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Linear:
+class OutputLayer:
     """What turns <Z> into probabilities: the last layer of a head, in double precision.
 
     Attributes:
@@ -133,7 +133,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ShotPredictions:
     """What was read for a batch of sentences.
 
     Attributes:
@@ -150,21 +150,21 @@ class Reading:
 
 
 @torch.no_grad()
-def read(
-    measurement: Measurement,
-    linear: Linear,
+def postprocess(
+    measurement: MeasurementPlan,
+    linear: OutputLayer,
     z: Tensor,
     counts: Sequence[Counts],
     shots: int,
     generator: torch.Generator,
-) -> Reading:
+) -> ShotPredictions:
     """Predictions of a batch from its counts, with intervals by drawing the shots again from what was read.
 
     Args:
         measurement: What made the circuits.
         linear: The last layer.
         z: The encoders' output, shape (batch, qubits).
-        counts: Of the circuits of `Measurement.circuits`.
+        counts: Of the circuits of `MeasurementPlan.circuits`.
         shots: Of each.
         generator: Source of the draws.
     """
@@ -176,9 +176,9 @@ def read(
     smooth = (frequencies * shots + 0.5) / (shots + readings / 2)
     drawn = []
     for _ in range(RESAMPLES):
-        again = measurement.values(draw_counts(smooth, shots, generator) / shots)
+        again = measurement.values(sample_outcomes(smooth, shots, generator) / shots)
         drawn.append(linear.probabilities(again, z))
     draws = torch.stack(drawn)
     interval = torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=draws.dtype), dim=0)
     stability = (draws.argmax(dim=2) == probabilities.argmax(dim=1)).double().mean(dim=0)
-    return Reading(values, probabilities, interval, stability)
+    return ShotPredictions(values, probabilities, interval, stability)

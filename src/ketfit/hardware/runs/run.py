@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ketfit.errors import LedgerError, NotReadyError
+from ketfit.errors import LedgerError, ResultsPendingError
 from ketfit.evaluation.compare import accuracy_interval
-from ketfit.hardware.backends.base import Backend, JobStatus, options_key
+from ketfit.hardware.backends.base import Backend, JobStatus, backend_identity
 from ketfit.hardware.backends.registry import load_backend
-from ketfit.hardware.backends.retry import Patience
+from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.pricing import estimate
-from ketfit.hardware.runs.ledger import Account, read_account
-from ketfit.hardware.runs.plan import Planned, RunPlan, read_plan
-from ketfit.hardware.runs.postprocessing import Reading, read
-from ketfit.hardware.runs.session import Budget, Session, plan_batches, result_key
+from ketfit.hardware.runs.ledger import LedgerState, read_ledger_state
+from ketfit.hardware.runs.plan import PreparedRun, RunPlan, read_plan
+from ketfit.hardware.runs.postprocessing import ShotPredictions, postprocess
+from ketfit.hardware.runs.session import Budget, Session, plan_submissions, result_key
 from ketfit.rng import torch_stream
 from ketfit.storage.atomic import write_file
 from ketfit.storage.strict_json import dump_json
@@ -29,7 +29,7 @@ PREDICTIONS = "predictions.json"
 
 
 def open_session(
-    folder: Path, plan: RunPlan, backend: Backend | None = None, patience: Patience | None = None
+    folder: Path, plan: RunPlan, backend: Backend | None = None, patience: RetryPolicy | None = None
 ) -> Session:
     """The session of a run.
 
@@ -44,14 +44,14 @@ def open_session(
     """
     if backend is None:
         backend = load_backend(plan.backend, folder, plan.options, seed=plan.seed)
-    found = options_key(backend.describe())
+    found = backend_identity(backend.describe())
     if found != plan.described:
         raise LedgerError(f"{folder} was planned for {plan.described}, and the backend is {found}; results do not mix")
     return Session(
         folder,
         backend,
         plan.run_id,
-        patience or Patience(),
+        patience or RetryPolicy(),
         device=plan.device,
         budget=Budget(money=plan.max_cost),
         mitigated=plan.is_mitigated_by_provider,
@@ -59,7 +59,7 @@ def open_session(
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """How far a run is: circuits with results, and jobs by where they are."""
 
     circuits: int
@@ -77,13 +77,13 @@ class Progress:
 
 
 def submit_run(
-    folder: Path, backend: Backend | None = None, *, again: bool = False, patience: Patience | None = None
-) -> Progress:
+    folder: Path, backend: Backend | None = None, *, again: bool = False, patience: RetryPolicy | None = None
+) -> RunProgress:
     """Submit what is missing of a run. Nothing that is under way or has a result is sent again.
 
     Raises:
         LedgerError: the plan's price or gates are no longer what this backend's compiler makes of it.
-        CostLimitError, UnresolvedIntentError, BackendError: as in `Session.submit`.
+        CostLimitError, SubmissionStateUnknownError, BackendError: as in `Session.submit`.
     """
     planned = read_plan(folder)
     with open_session(folder, planned.plan, backend, patience) as session:
@@ -93,11 +93,11 @@ def submit_run(
     return run_status(folder)
 
 
-def _check_gates(planned: Planned, session: Session) -> None:
+def _check_gates(planned: PreparedRun, session: Session) -> None:
     """Refuse to send what is not what was planned, which another version of a compiler could make of it."""
     plan = planned.plan
     keys = [session.key(circuit, plan.shots) for circuit in planned.circuits]
-    batches = plan_batches(
+    batches = plan_submissions(
         list(dict(zip(keys, planned.circuits, strict=True)).values()), session.description.limits.circuits
     )
     gates = [each for batch in batches for each in session.backend.count_gates(batch)]
@@ -108,13 +108,13 @@ def _check_gates(planned: Planned, session: Session) -> None:
         )
 
 
-def run_status(folder: Path) -> Progress:
+def run_status(folder: Path) -> RunProgress:
     """How far a run is, from its folder alone; it may be asked at any time."""
     planned = read_plan(folder)
-    return _progress(planned, read_account(folder))
+    return _progress(planned, read_ledger_state(folder))
 
 
-def _progress(planned: Planned, account: Account) -> Progress:
+def _progress(planned: PreparedRun, account: LedgerState) -> RunProgress:
     plan = planned.plan
     keys = {result_key(circuit, plan.shots, plan.described) for circuit in planned.circuits}
     jobs: dict[str, int] = {}
@@ -122,7 +122,7 @@ def _progress(planned: Planned, account: Account) -> Progress:
         where = batch.ended or ("unresolved" if batch.is_unresolved else "under way")
         jobs[where] = jobs.get(where, 0) + 1
     prices = [batch.price for batch in account.batches if batch.is_paid]
-    return Progress(
+    return RunProgress(
         circuits=len(keys & account.results.keys()),
         planned=len(keys),
         jobs=jobs,
@@ -133,7 +133,9 @@ def _progress(planned: Planned, account: Account) -> Progress:
     )
 
 
-def cancel_run(folder: Path, backend: Backend | None = None, patience: Patience | None = None) -> dict[str, JobStatus]:
+def cancel_run(
+    folder: Path, backend: Backend | None = None, patience: RetryPolicy | None = None
+) -> dict[str, JobStatus]:
     """Ask for the end of all that is under way; where each job is then."""
     planned = read_plan(folder)
     with open_session(folder, planned.plan, backend, patience) as session:
@@ -141,7 +143,7 @@ def cancel_run(folder: Path, backend: Backend | None = None, patience: Patience 
 
 
 def fetch_run(
-    folder: Path, backend: Backend | None = None, *, wait_s: float = 0.0, patience: Patience | None = None
+    folder: Path, backend: Backend | None = None, *, wait_s: float = 0.0, patience: RetryPolicy | None = None
 ) -> dict[str, Any]:
     """Fetch what is there; when all is, write ``predictions.json`` and give its content.
 
@@ -152,8 +154,8 @@ def fetch_run(
         patience: As in `open_session`.
 
     Raises:
-        NotReadyError: something has no result yet; what came is in the ledger.
-        ResultError, JobFailedError, UnresolvedIntentError, BackendError: as in `Session.fetch`.
+        ResultsPendingError: something has no result yet; what came is in the ledger.
+        ResultError, JobFailedError, SubmissionStateUnknownError, BackendError: as in `Session.fetch`.
     """
     planned = read_plan(folder)
     plan = planned.plan
@@ -166,19 +168,19 @@ def fetch_run(
         session.patience.wait_until(done, wait_s)
         progress = _progress(planned, session.ledger.account)
         if not progress.is_complete:
-            raise NotReadyError(
+            raise ResultsPendingError(
                 f"{progress.circuits} of {progress.planned} circuits have results; jobs: {progress.jobs or 'none'}. "
                 f"Fetch again later; what was never accepted or failed is sent with ketfit hardware submit {folder}"
             )
         counts = session.counts(planned.circuits, plan.shots)
     chance = torch_stream(plan.seed, "shots")
-    reading = read(planned.measurement, planned.linear, planned.z, counts, plan.shots, chance)
+    reading = postprocess(planned.measurement, planned.linear, planned.z, counts, plan.shots, chance)
     report = _report(plan, reading)
     write_file(folder / PREDICTIONS, (dump_json(report, "the predictions") + "\n").encode())
     return report
 
 
-def _report(plan: RunPlan, reading: Reading) -> dict[str, Any]:
+def _report(plan: RunPlan, reading: ShotPredictions) -> dict[str, Any]:
     best = reading.probabilities.argmax(dim=1).tolist()
     predictions = [
         {

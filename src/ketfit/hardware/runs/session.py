@@ -19,13 +19,13 @@ from ketfit.errors import (
     HardwareError,
     JobFailedError,
     LedgerError,
-    NotReadyError,
     RateLimitError,
-    RefusedError,
+    RequestRejectedError,
     ResultError,
+    ResultsPendingError,
+    SubmissionStateUnknownError,
     TransientError,
     UnknownStatusError,
-    UnresolvedIntentError,
 )
 from ketfit.hardware.backends.base import (
     Backend,
@@ -33,17 +33,17 @@ from ketfit.hardware.backends.base import (
     Counts,
     GateCounts,
     JobStatus,
+    backend_identity,
     check_submission,
-    options_key,
 )
 from ketfit.hardware.backends.boot_clock import BootTime, boot_time
-from ketfit.hardware.backends.retry import Patience
+from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.pricing import Cost, DeviceCost, estimate, load_device
 from ketfit.hardware.runs.canary import canary, canary_width, check_canary, check_counts
-from ketfit.hardware.runs.ledger import Batch, Ledger
+from ketfit.hardware.runs.ledger import Ledger, Submission
 from ketfit.integers import as_integer
 
-MOST_TOGETHER = 1000
+MAX_TOGETHER = 1000
 """Circuits of one job, where the backend has no limit."""
 
 
@@ -89,7 +89,7 @@ class Session:
     folder: Path
     backend: Backend
     run_id: str
-    patience: Patience = field(default_factory=Patience)
+    patience: RetryPolicy = field(default_factory=RetryPolicy)
     device: DeviceCost | None = None
     budget: Budget = Budget()
     mitigated: bool = False
@@ -109,9 +109,9 @@ class Session:
 
     def key(self, circuit: BoundCircuit, shots: int) -> str:
         """What a result is known by: circuit, shots, backend and options."""
-        return result_key(circuit, shots, options_key(self.description))
+        return result_key(circuit, shots, backend_identity(self.description))
 
-    def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, again: bool = False) -> list[Batch]:
+    def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, again: bool = False) -> list[Submission]:
         """Send what has neither a result nor a batch under way, once each; the batches that were sent.
 
         Args:
@@ -120,9 +120,9 @@ class Session:
             again: Buy again what failed, was cancelled or rejected.
 
         Raises:
-            UnresolvedIntentError: an earlier submission is unresolved and stays so for now, or this one became so.
+            SubmissionStateUnknownError: the state of an earlier submission, or now of this one, is unknown.
             CostLimitError: the budget does not allow it; nothing was sent.
-            RateLimitError, RefusedError: a batch was not accepted; those before it were.
+            RateLimitError, RequestRejectedError: a batch was not accepted; those before it were.
             LedgerError: the compiler now reads circuits of a mitigated run at other physical qubits than before.
             ConfigError: `shots` is not a whole number of at least 1.
         """
@@ -130,7 +130,7 @@ class Session:
         self.reconcile()
         by_key = {self.key(circuit, shots): circuit for circuit in circuits}
         wanted = self.ledger.account.missing(list(by_key), again)
-        batches = plan_batches([by_key[key] for key in wanted], self.description.limits.circuits)
+        batches = plan_submissions([by_key[key] for key in wanted], self.description.limits.circuits)
         gates = [self.backend.count_gates(batch) for batch in batches]
         if any(circuit.follows is not None for circuit in circuits):
             self._check_qubits({each.read_at for part in gates for each in part[1:]})
@@ -144,7 +144,7 @@ class Session:
 
     def _send(
         self, circuits: Sequence[BoundCircuit], keys: Sequence[str], shots: int, gates: Sequence[GateCounts]
-    ) -> Batch:
+    ) -> Submission:
         assert self.device is not None
         tag = f"ketfit-{self.run_id}-{len(self.ledger.account.batches)}"
         check_submission(self.description, circuits, shots, tag)
@@ -156,12 +156,12 @@ class Session:
         )
         try:
             job = self.backend.submit(circuits, shots, tag=tag)
-        except (RateLimitError, RefusedError) as error:
+        except (RateLimitError, RequestRejectedError) as error:
             self.ledger.ended(batch, "declined", f"{type(error).__name__}: {error}")
             raise
         except TransientError as error:
             self._begin_settling(batch)
-            raise UnresolvedIntentError(
+            raise SubmissionStateUnknownError(
                 f"batch {batch.number} was sent, and whether it was accepted is not known ({error}); it is not sent "
                 "again: ask for it with submit or fetch, which look for it in the provider's list of jobs"
             ) from error
@@ -172,13 +172,13 @@ class Session:
         """Find out by their tags what became of the intents that nobody knows about.
 
         Raises:
-            UnresolvedIntentError: the provider's list may not show it yet, or shows more than one job.
+            SubmissionStateUnknownError: the provider's list may not show it yet, or shows more than one job.
             BackendTimeoutError: the provider does not answer.
         """
         for batch in self.ledger.account.unresolved:
             tag = batch.tag
             asked, jobs = self._list(tag)
-            delay = self.description.settles_after_s
+            delay = self.description.listing_delay_s
             if not jobs and delay and asked.boot is None:
                 # No later process can tell how long this one has looked, so it has to wait itself.
                 self.patience.wait_until(lambda tag=tag: bool(self._list(tag)[1]), delay)  # type: ignore[misc]
@@ -186,7 +186,7 @@ class Session:
             elif not jobs and delay:
                 self._check_settled(batch, asked)
             if len(jobs) > 1:
-                raise UnresolvedIntentError(
+                raise SubmissionStateUnknownError(
                     f"the provider has {len(jobs)} jobs with the tag {tag} ({', '.join(jobs)}), and one was sent from "
                     "here; something between here and there sends twice. Cancel all but one, and ask again"
                 )
@@ -203,25 +203,25 @@ class Session:
 
         return self.patience.ask(question, f"jobs with the tag {tag}")
 
-    def _begin_settling(self, batch: Batch) -> None:
+    def _begin_settling(self, batch: Submission) -> None:
         now = self.clock()
-        if self.description.settles_after_s and now.boot is not None:
+        if self.description.listing_delay_s and now.boot is not None:
             self.ledger.unlisted(batch, now)
 
-    def _check_settled(self, batch: Batch, asked: BootTime) -> None:
+    def _check_settled(self, batch: Submission, asked: BootTime) -> None:
         """Refuse to believe a list without the job that was asked for too early.
 
         The delay counts from the moment at which the submission was certainly over: from its error, or, if its process
         was killed, from the first list that another process got. It does not count from the intent, since compiling
         and waiting for an answer may take longer than the delay. After a restart of the machine it begins anew.
         """
-        delay = self.description.settles_after_s
+        delay = self.description.listing_delay_s
         age = None if batch.unlisted is None else asked.since(batch.unlisted)
         if age is None:
             self._begin_settling(batch)
             age = 0.0
         if age < delay:
-            raise UnresolvedIntentError(
+            raise SubmissionStateUnknownError(
                 f"batch {batch.number} was sent and is not in the provider's list of jobs, which may be {delay:g} s "
                 f"behind; nothing else is sent until then: ask again in {math.ceil(delay - age)} s"
             )
@@ -232,7 +232,7 @@ class Session:
         Raises:
             ResultError: a batch reads wrong; its counts are in the ledger, and other batches were fetched.
             JobFailedError: a job failed or was cancelled; other batches were fetched.
-            UnknownStatusError, UnresolvedIntentError, BackendTimeoutError: as in `reconcile` and `Backend.status`.
+            UnknownStatusError, SubmissionStateUnknownError, BackendTimeoutError: see `reconcile`, `Backend.status`.
         """
         self.reconcile()
         errors: list[HardwareError] = []
@@ -244,7 +244,7 @@ class Session:
         if errors:
             raise errors[0]
 
-    def _fetch(self, batch: Batch) -> None:
+    def _fetch(self, batch: Submission) -> None:
         job = batch.job
         assert job is not None
         status = self.patience.ask(lambda: self.backend.status(job), f"the status of job {job}")
@@ -277,7 +277,7 @@ class Session:
         """Ask for the end of all that is under way; where each job is then.
 
         Raises:
-            UnresolvedIntentError, BackendTimeoutError: as in `reconcile`.
+            SubmissionStateUnknownError, BackendTimeoutError: as in `reconcile`.
         """
         self.reconcile()
         where = {}
@@ -295,22 +295,22 @@ class Session:
         """The counts of each circuit, from the ledger.
 
         Raises:
-            NotReadyError: some are not there yet.
+            ResultsPendingError: some are not there yet.
         """
         shots = as_integer(shots, "shots", minimum=1)
         keys = [self.key(circuit, shots) for circuit in circuits]
         results = self.ledger.account.results
         lacking = sum(key not in results for key in keys)
         if lacking:
-            raise NotReadyError(f"{lacking} of {len(keys)} circuits have no result yet; fetch again later")
+            raise ResultsPendingError(f"{lacking} of {len(keys)} circuits have no result yet; fetch again later")
         return [results[key] for key in keys]
 
     def run(self, circuits: Sequence[BoundCircuit], shots: int, *, wait_s: float) -> list[Counts]:
         """Submit what is missing, wait, fetch: the counts of each circuit.
 
         Raises:
-            NotReadyError: not all came within `wait_s` seconds; the same call goes on waiting.
-            CostLimitError, BackendError, ResultError, UnresolvedIntentError: as in `submit` and `fetch`.
+            ResultsPendingError: not all came within `wait_s` seconds; the same call goes on waiting.
+            CostLimitError, BackendError, ResultError, SubmissionStateUnknownError: as in `submit` and `fetch`.
         """
         self.submit(circuits, shots)
 
@@ -399,7 +399,7 @@ def key_width(key: str) -> int:
     return int(key.partition("-")[0])
 
 
-def plan_batches(circuits: Sequence[BoundCircuit], most: int | None) -> list[list[BoundCircuit]]:
+def plan_submissions(circuits: Sequence[BoundCircuit], most: int | None) -> list[list[BoundCircuit]]:
     """Circuits in batches of at most `most`, a canary at the head of each.
 
     Raises:
@@ -407,7 +407,7 @@ def plan_batches(circuits: Sequence[BoundCircuit], most: int | None) -> list[lis
     """
     if most is not None and most < 2:
         raise ConfigError("this backend takes one circuit a job, and a canary has to come with each")
-    size = (most or MOST_TOGETHER) - 1
+    size = (most or MAX_TOGETHER) - 1
     return [
         [canary(part[0].circuit.n_qubits), *part]
         for part in (list(circuits[first : first + size]) for first in range(0, len(circuits), size))

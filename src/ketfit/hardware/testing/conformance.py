@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 from ketfit.circuit.ansatz import reuploading_circuit
 from ketfit.circuit.circuit import Angle, Circuit, cx, ry
-from ketfit.errors import HardwareError, KetFitError, NotReadyError
+from ketfit.errors import HardwareError, KetFitError, ResultsPendingError
 from ketfit.hardware.backends.base import Backend, BoundCircuit, Counts, GateCounts, check_range
-from ketfit.hardware.backends.retry import Patience
+from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.runs.canary import canary, canary_reading, canary_width, check_canary, check_counts, majority
 
 WIDTH = 4
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What came of one check."""
 
     check: str
@@ -27,8 +27,8 @@ class Finding:
 
 
 def check_backend(
-    backend: Backend, *, shots: int = 1000, wait_s: float = 600.0, patience: Patience | None = None
-) -> list[Finding]:
+    backend: Backend, *, shots: int = 1000, wait_s: float = 600.0, patience: RetryPolicy | None = None
+) -> list[CheckResult]:
     """Run the conformance suite: two jobs of a few small circuits, and the questions around them.
 
     Args:
@@ -45,7 +45,7 @@ def check_backend(
     """
     description = backend.describe()
     shots = check_range(shots, "shots", description.limits.min_shots, description.limits.shots, description.name)
-    suite = _Suite(backend, shots, wait_s, patience or Patience())
+    suite = _Suite(backend, shots, wait_s, patience or RetryPolicy())
     checks: tuple[tuple[str, Callable[[], str]], ...] = (
         ("describes itself", suite.describes),
         ("counts gates", suite.counts_gates),
@@ -61,21 +61,21 @@ def check_backend(
     findings = []
     for name, check in checks:
         try:
-            findings.append(Finding(name, True, check()))
+            findings.append(CheckResult(name, True, check()))
         except (KetFitError, AssertionError) as error:  # noqa: PERF203
-            findings.append(Finding(name, False, f"{type(error).__name__}: {error}"))
+            findings.append(CheckResult(name, False, f"{type(error).__name__}: {error}"))
             if name == "runs a job":
                 break
         except Exception as error:
             told = f"raised {type(error).__name__} ({error}), which is no error of ketfit.errors"
-            findings.append(Finding(name, False, told))
+            findings.append(CheckResult(name, False, told))
             if name == "runs a job":
                 break
     return findings
 
 
 class _Suite:
-    def __init__(self, backend: Backend, shots: int, wait_s: float, patience: Patience) -> None:
+    def __init__(self, backend: Backend, shots: int, wait_s: float, patience: RetryPolicy) -> None:
         self.backend, self.shots, self.wait_s, self.patience = backend, shots, wait_s, patience
         self.tag = f"ketfit-check-{secrets.token_hex(6)}"
         self.job, self.results = "", list[Counts]()
@@ -102,7 +102,7 @@ class _Suite:
         assert not secret, f"the option {secret} looks like a secret, and options are written down"
         most = description.limits.circuits
         assert most is None or most >= 2, f"a job takes {most} circuit, and a canary has to come with each"
-        assert math.isfinite(description.settles_after_s), "settles_after_s is not finite"
+        assert math.isfinite(description.listing_delay_s), "listing_delay_s is not finite"
         return f"{description.name}, options {dict(description.options)}"
 
     def counts_gates(self) -> str:
@@ -130,7 +130,7 @@ class _Suite:
         if not self.patience.wait_until(
             lambda: ask(lambda: self.backend.status(job), f"the status of {job}").is_final, self.wait_s
         ):
-            raise NotReadyError(f"job {job} has not ended within {self.wait_s:g} s")
+            raise ResultsPendingError(f"job {job} has not ended within {self.wait_s:g} s")
         return ask(lambda: self.backend.result(job), f"the result of {job}")
 
     def reads(self) -> str:

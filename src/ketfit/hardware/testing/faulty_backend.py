@@ -12,7 +12,7 @@ from ketfit.errors import (
     ConnectionLostError,
     PartialResultError,
     RateLimitError,
-    RefusedError,
+    RequestRejectedError,
     ServerError,
     UnknownStatusError,
 )
@@ -26,7 +26,7 @@ _RAISED: dict[str, Callable[[], Exception]] = {
     "timeout": lambda: BackendTimeoutError("scripted: no answer in time"),
     "server_error": lambda: ServerError("scripted: 503"),
     "connection_lost": lambda: ConnectionLostError("scripted: the connection broke"),
-    "refused": lambda: RefusedError("scripted: 401"),
+    "refused": lambda: RequestRejectedError("scripted: 401"),
 }
 _STATUS = {"queued": JobStatus.QUEUED, "running": JobStatus.RUNNING, "failed": JobStatus.FAILED}
 _RESULT = ("partial", "missing", "wrong_shots", "reversed", "shuffled")
@@ -59,23 +59,23 @@ class Fault:
             raise ConfigError(f"unknown fault {self.kind!r}; known are {', '.join(KINDS)}")
 
 
-class Fake:
+class FaultInjectingBackend:
     """Another backend with faults in front of it.
 
     Args:
         backend: What answers where no fault is scripted, such as a `Simulator`.
         faults: In the order in which they are looked through.
-        settles_after_s: As in `Description`.
+        listing_delay_s: As in `Description`.
     """
 
-    def __init__(self, backend: Backend, faults: Sequence[Fault] = (), settles_after_s: float = 0.0) -> None:
-        self.backend, self.faults, self.settles_after_s = backend, list(faults), settles_after_s
+    def __init__(self, backend: Backend, faults: Sequence[Fault] = (), listing_delay_s: float = 0.0) -> None:
+        self.backend, self.faults, self.listing_delay_s = backend, list(faults), listing_delay_s
         self.calls: list[Call] = []
         """Every call so far."""
 
     def describe(self) -> Description:
         """What the backend behind it is, under the same name."""
-        return replace(self.backend.describe(), settles_after_s=self.settles_after_s)
+        return replace(self.backend.describe(), listing_delay_s=self.listing_delay_s)
 
     def count_gates(self, circuits: Sequence[BoundCircuit]) -> Sequence[GateCounts]:
         """As the backend behind it."""
@@ -120,7 +120,7 @@ class Fake:
             return []
         if fault in _STATUS or fault == "cancelled":
             return JobStatus(fault)
-        return _spoiled(fault, answer())
+        return _corrupt_counts(fault, answer())
 
     def _next(self, call: Call) -> str | None:
         for fault in self.faults:
@@ -134,7 +134,7 @@ class Fake:
         return None
 
 
-def _spoiled(fault: str, counts: Sequence[Counts]) -> Sequence[Counts]:
+def _corrupt_counts(fault: str, counts: Sequence[Counts]) -> Sequence[Counts]:
     """Counts with the fault in them."""
     if fault == "partial":
         raise PartialResultError(f"scripted: results of {len(counts) - 1} of {len(counts)} circuits")

@@ -9,12 +9,12 @@ from typing import Any
 
 from ketfit.errors import ConfigError
 from ketfit.study.analysis.caveats import Caveat, find_caveats
-from ketfit.study.analysis.cells import Cell, Group, group_rows, make_cell, own_levels, standing_groups
-from ketfit.study.analysis.comparisons import Comparison, compare_all
+from ketfit.study.analysis.cells import Cell, Group, group_rows, make_cell, own_levels, representative_groups
+from ketfit.study.analysis.comparisons import HeadComparison, compare_all
 from ketfit.study.analysis.effects import Effects, HalfNormal, half_normal, main_effects
 from ketfit.study.analysis.hypothesis_tests import CrossedTest, Summary, crossed_test, summarize
-from ketfit.study.spec import Range, StudyPlan
-from ketfit.study.store import Row, StudyRecord
+from ketfit.study.spec import LevelRange, StudyPlan
+from ketfit.study.store import StudyRecord, TaskResult
 
 BALANCED = ("full", "fractional", "plackett-burman")
 """Designs in which each level meets the levels of the other factors equally often, so that plain means compare."""
@@ -74,7 +74,7 @@ class Analysis:
 
     study: Mapping[str, Any]
     cells: tuple[Cell, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[HeadComparison, ...]
     scans: tuple[Scan, ...]
     effects: tuple[HeadEffects, ...]
     caveats: tuple[Caveat, ...]
@@ -84,7 +84,7 @@ class Analysis:
         return asdict(self)
 
 
-def analyse(record: StudyRecord, rows: Mapping[str, Row]) -> Analysis:
+def analyse(record: StudyRecord, rows: Mapping[str, TaskResult]) -> Analysis:
     """Analyse the rows of a study, finished or not.
 
     Args:
@@ -92,7 +92,7 @@ def analyse(record: StudyRecord, rows: Mapping[str, Row]) -> Analysis:
         rows: What came of it, by task; rows of other studies do not count.
     """
     groups = group_rows(record, rows)
-    standing = standing_groups(record, groups)
+    standing = representative_groups(record, groups)
     cells = tuple(make_cell(group, record, standing.get((group.body, group.head)) is group) for group in groups)
     comparisons = compare_all(record, groups, standing)
     effects = _all_effects(record, groups) if record.plan.design.estimate != "nothing" else ()
@@ -107,7 +107,7 @@ def analyse(record: StudyRecord, rows: Mapping[str, Row]) -> Analysis:
     )
 
 
-def _study(record: StudyRecord, rows: Mapping[str, Row], groups: Sequence[Group]) -> dict[str, Any]:
+def _study(record: StudyRecord, rows: Mapping[str, TaskResult], groups: Sequence[Group]) -> dict[str, Any]:
     plan = record.plan
     mine = {task.id: rows[task.id] for task in record.tasks if task.id in rows}
     failed = sum(row.error is not None for row in mine.values())
@@ -233,7 +233,7 @@ def ordered_levels(plan: StudyPlan, factor: str, seen: Sequence[Any]) -> tuple[A
     """Levels in the plan's order, the low one first; a head's own level that the plan lacks is put where it belongs."""
     planned = plan.factors[factor]
     levels = list(dict.fromkeys(seen))
-    if isinstance(planned, Range):
+    if isinstance(planned, LevelRange):
         return tuple(sorted(levels))
     known = [level for level in planned if level in levels]
     others = [level for level in levels if level not in known]

@@ -9,8 +9,8 @@ from statistics import mean
 from typing import Any
 
 from ketfit.study.analysis.cells import Cell, Group
-from ketfit.study.analysis.comparisons import Comparison
-from ketfit.study.analysis.formatting import count, listed, margin_points, points, sentence
+from ketfit.study.analysis.comparisons import HeadComparison
+from ketfit.study.analysis.formatting import count, join_names, margin_points, points, sentence
 from ketfit.study.store import StudyRecord
 
 FEW_SEEDS = 5
@@ -30,7 +30,7 @@ def find_caveats(
     record: StudyRecord,
     groups: Sequence[Group],
     cells: Sequence[Cell],
-    comparisons: Sequence[Comparison],
+    comparisons: Sequence[HeadComparison],
 ) -> tuple[Caveat, ...]:
     """All that apply, the gravest first."""
     results = [group for group in groups if group.rows]
@@ -43,7 +43,7 @@ def find_caveats(
         *_chance(record, cells),
         *_selection(record, cells),
         *_twins(results),
-        *_optimism(cells),
+        *_best_seed_bias(cells),
     ]
     return tuple(Caveat(kind, text) for kind, text in found)
 
@@ -60,7 +60,7 @@ def _unfinished(groups: Sequence[Group]) -> Found:
     if failed:
         yield (
             "failed",
-            f"{count(len(failed), 'run')} failed, of {listed(dict.fromkeys(failed.values()))}. Means are over the "
+            f"{count(len(failed), 'run')} failed, of {join_names(dict.fromkeys(failed.values()))}. Means are over the "
             "seeds that did not fail, which may be the easier ones.",
         )
 
@@ -77,7 +77,7 @@ def _few_seeds(results: Sequence[Group]) -> Found:
         )
 
 
-def _unequal_seeds(record: StudyRecord, comparisons: Sequence[Comparison]) -> Found:
+def _unequal_seeds(record: StudyRecord, comparisons: Sequence[HeadComparison]) -> Found:
     short = [each for each in comparisons if len(each.seeds) < len(record.plan.seeds)]
     if short:
         fewest = min(len(each.seeds) for each in short)
@@ -109,11 +109,11 @@ def _budget(record: StudyRecord, results: Sequence[Group]) -> Found:
     if edges:
         yield (
             "edge",
-            f"Validation chose the first or the last try more often than not for {listed(edges)}: the grid may be too "
-            "narrow.",
+            f"Validation chose the first or the last try more often than not for {join_names(edges)}: the grid may be "
+            "too narrow.",
         )
     if lost:
-        yield "diverged", f"Training diverged, so that the try could not be chosen, for {listed(lost)}."
+        yield "diverged", f"Training diverged, so that the try could not be chosen, for {join_names(lost)}."
 
 
 def _at_the_edge(result: dict[str, Any]) -> bool:
@@ -169,7 +169,7 @@ def _selection(record: StudyRecord, cells: Sequence[Cell]) -> Found:
             many[cell.body, cell.head] += bool(cell.seeds)
         most, least = max(many.values(), default=0), min(many.values(), default=0)
         if most > max(least, 1):
-            names = listed(dict.fromkeys(head for (_, head), number in many.items() if number == most))
+            names = join_names(dict.fromkeys(head for (_, head), number in many.items() if number == most))
             yield (
                 "many settings",
                 f"What stands for {names} is the best on validation of {most} settings; other heads had as few as "
@@ -185,11 +185,11 @@ def _twins(results: Sequence[Group]) -> Found:
     for names in sorted(told):
         yield (
             "twins",
-            f"{sentence(listed(names))} are the same settings: they are one set of runs and agree by construction.",
+            f"{sentence(join_names(names))} are the same settings: they are one set of runs and agree by construction.",
         )
 
 
-def _optimism(cells: Sequence[Cell]) -> Found:
+def _best_seed_bias(cells: Sequence[Cell]) -> Found:
     gaps: list[tuple[float, Any]] = [
         (cell.best - cell.accuracy.mean, cell)
         for cell in cells

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ketfit.study.analysis.formatting import setting_name
 from ketfit.study.analysis.hypothesis_tests import Summary, summarize, summarize_crossed
-from ketfit.study.store import Draw, Row, StudyRecord
+from ketfit.study.store import SplitRecord, StudyRecord, TaskResult
 from ketfit.study.task import unpack_bits
 
 SEEDS_FOR_BOOTSTRAP = 20
@@ -27,9 +27,9 @@ class Group:
     body: str
     head: str
     levels: Mapping[str, Any]
-    rows: Mapping[int, Row] = field(repr=False)
+    rows: Mapping[int, TaskResult] = field(repr=False)
     tasks: Mapping[int, str]
-    draws: Mapping[int, Draw] = field(repr=False)
+    draws: Mapping[int, SplitRecord] = field(repr=False)
     failed: tuple[int, ...]
     missing: tuple[int, ...]
 
@@ -88,7 +88,7 @@ class Cell:
     all_tries_seconds: float | None
 
 
-def group_rows(record: StudyRecord, rows: Mapping[str, Row]) -> list[Group]:
+def group_rows(record: StudyRecord, rows: Mapping[str, TaskResult]) -> list[Group]:
     """The tasks of a study in their cells, in the order of the plan's bodies and heads."""
     found: dict[tuple[str, str, str], list[Any]] = {}
     for task in record.tasks:
@@ -135,7 +135,7 @@ def describe_setting(record: StudyRecord, group: Group) -> str:
     return setting_name(levels)
 
 
-def standing_groups(record: StudyRecord, groups: Sequence[Group]) -> dict[tuple[str, str], Group]:
+def representative_groups(record: StudyRecord, groups: Sequence[Group]) -> dict[tuple[str, str], Group]:
     """The cell that stands for each head on each body: see `Cell`. A head without any result has none."""
     found = {}
     for body, head in dict.fromkeys((group.body, group.head) for group in groups):

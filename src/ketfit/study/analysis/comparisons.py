@@ -34,7 +34,7 @@ class Sentencewise:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class HeadComparison:
     """A cell minus the reference, in fractions, over the seeds that both have.
 
     Attributes:
@@ -72,7 +72,7 @@ class Comparison:
 
 def compare_all(
     record: StudyRecord, groups: Sequence[Group], standing: Mapping[tuple[str, str], Group]
-) -> tuple[Comparison, ...]:
+) -> tuple[HeadComparison, ...]:
     """All comparisons with the plan's reference, body by body; none if the plan names no reference.
 
     A cell is compared with the reference at the same levels of the factors that both have, and with the cell that
@@ -110,12 +110,12 @@ def _compare(
     other: Group,
     seeds: Sequence[int],
     standing: Mapping[tuple[str, str], Group],
-) -> Comparison:
+) -> HeadComparison:
     level, margin = record.plan.report.level, record.plan.report.margin
     correct = [(group.correct(seed), other.correct(seed)) for seed in seeds]
     first, second = ([float(side.mean()) for side in sides] for sides in zip(*correct, strict=True))
     differences = tuple(a - b for a, b in zip(first, second, strict=True))
-    comparison = Comparison(
+    comparison = HeadComparison(
         body=group.body,
         head=group.head,
         levels=group.levels,

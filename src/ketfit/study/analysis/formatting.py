@@ -68,7 +68,7 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def listed(names: Iterable[str]) -> str:
+def join_names(names: Iterable[str]) -> str:
     """``a, b and c``, with semicolons where the names have commas of their own."""
     *first, last = names
     if len(first) > 1 and any("," in name for name in (*first, last)):

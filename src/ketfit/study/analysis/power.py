@@ -12,7 +12,7 @@ from ketfit.errors import ConfigError
 from ketfit.integers import as_integer
 from ketfit.study.analysis.hypothesis_tests import check_between
 
-MOST_SEEDS = 10_000
+MAX_SEEDS = 10_000
 
 
 def seeds_needed(
@@ -43,9 +43,9 @@ def seeds_needed(
     def reached(n: int) -> bool:
         return _power(abs(difference) / _error(n, spread, test_train_ratio, sentence_error), n, level) >= power
 
-    if not reached(MOST_SEEDS):
-        raise ConfigError(f"{MOST_SEEDS:,} seeds do not find {difference:g} with power {power:g}; look for more")
-    return 2 + bisect_left(range(2, MOST_SEEDS), True, key=reached)
+    if not reached(MAX_SEEDS):
+        raise ConfigError(f"{MAX_SEEDS:,} seeds do not find {difference:g} with power {power:g}; look for more")
+    return 2 + bisect_left(range(2, MAX_SEEDS), True, key=reached)
 
 
 def detectable_difference(

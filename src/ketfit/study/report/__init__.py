@@ -31,14 +31,14 @@ def write_report(folder: Path) -> dict[str, Any]:
         raise MissingExtraError("Writing a report", "'ketfit[study]'") from error
     from ketfit.storage.atomic import check_file, write_file
     from ketfit.study.analysis.analysis import analyse
-    from ketfit.study.report.summary import answers
-    from ketfit.study.store import StudyRecord, read_rows
+    from ketfit.study.report.summary import summary_sentences
+    from ketfit.study.store import StudyRecord, read_results
 
-    record, rows = StudyRecord.read(folder), read_rows(folder)
+    record, rows = StudyRecord.read(folder), read_results(folder)
     check_file(folder / SUMMARY)
     check_file(folder / REPORT)
     analysis = analyse(record, rows)
-    answer = answers(analysis)
+    answer = summary_sentences(analysis)
     summary = {**analysis.to_json(), "answer": answer}
     write_file(folder / SUMMARY, (json.dumps(summary, indent=1, allow_nan=False) + "\n").encode())
     write_file(folder / REPORT, make_page(record, analysis, answer).encode())

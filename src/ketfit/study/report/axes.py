@@ -48,7 +48,7 @@ STYLE: Any = {
     "ytick.labelsize": LETTERS - 1,
 }
 
-MOST_ROWS = 24
+MAX_ROWS = 24
 FEW = 12
 """Comparisons on a body that are all shown; of more, those that stand for their heads."""
 ACCURACY = "test accuracy (%)"
@@ -126,7 +126,7 @@ class Canvas:
         )
 
 
-def look(kind: str) -> tuple[str, str]:
+def head_style(kind: str) -> tuple[str, str]:
     """Colour and marker: quantum heads stand out, classical ones are the ground."""
     return (FIRST, "o") if kind == "quantum" else (SOFT, "s")
 
@@ -156,7 +156,7 @@ def rows(labels: Sequence[str], xlabel: str) -> tuple[Canvas, list[float]]:
     return canvas, places
 
 
-def apart(wanted: Iterable[float], least: float) -> list[float]:
+def avoid_overlap(wanted: Iterable[float], least: float) -> list[float]:
     """Places as near as can be to those wanted, in their order, no two nearer to each other than `least`."""
     values = list(wanted)
     order = sorted(range(len(values)), key=lambda place: (values[place], place))

@@ -14,7 +14,7 @@ from ketfit.study.analysis.hypothesis_tests import Summary
 from ketfit.study.report.axes import (
     ACCURACY,
     FIRST,
-    MOST_ROWS,
+    MAX_ROWS,
     PANEL,
     PAPER,
     SECOND,
@@ -22,15 +22,15 @@ from ketfit.study.report.axes import (
     WIDE,
     Canvas,
     Picture,
-    apart,
+    avoid_overlap,
+    head_style,
     in_points,
-    look,
     rows,
 )
 
-MOST_PAIRS = 6
-MOST_NAMES = 6
-FEWEST_EFFECTS = 5
+MAX_PAIRS = 6
+MAX_NAMES = 6
+MIN_EFFECTS = 5
 """Fewer do not tell what is noise among them."""
 
 
@@ -49,7 +49,9 @@ def scan_pictures(analysis: Analysis, scans: Sequence[Scan], number: int) -> Ite
     standing = [cell for cell in analysis.cells if cell.body == body and cell.standing]
     reference = next((cell for cell in standing if cell.head == analysis.study["reference"] != head), None)
     values = [value for scan in scans for point in scan.points for value in point.values]
-    color, marker = look(next(cell.kind for cell in standing if cell.head == head)) if standing else look("quantum")
+    color, marker = (
+        head_style(next(cell.kind for cell in standing if cell.head == head)) if standing else head_style("quantum")
+    )
     panels = []
     for place, scan in enumerate(scans):
         canvas = Canvas(PANEL, 250)
@@ -136,20 +138,20 @@ def effect_pictures(each: HeadEffects, number: int) -> Iterator[Picture]:
             f"Mean accuracy at the levels of two factors; parallel lines are no interaction.{more}",
             tuple(canvas.panel(f"pair{number}-{place}", told) for place, (canvas, told) in enumerate(drawn)),
         )
-    if each.half_normal is not None and len(each.half_normal.effects) >= FEWEST_EFFECTS:
+    if each.half_normal is not None and len(each.half_normal.effects) >= MIN_EFFECTS:
         yield _half_normal(each, where, number)
 
 
 def _effect_sizes(each: HeadEffects, where: str, number: int) -> Picture:
     assert each.effects is not None
-    ordered = sorted(each.effects.terms, key=lambda term: -abs(term.effect))[:MOST_ROWS]
+    ordered = sorted(each.effects.terms, key=lambda term: -abs(term.effect))[:MAX_ROWS]
     canvas, places = rows([term_name(term.name) for term in ordered], "effect on test accuracy (points)")
     canvas.axes.axvline(0, color=SOFT, linewidth=1, zorder=1)
     for term, at in zip(ordered, places, strict=True):
         canvas.across([100 * value for value in seed_effects(each, term.name)], at, FIRST)
         canvas.mean(100 * term.effect, at, FIRST, h=in_points(term.low, term.high))
     told = "; ".join(f"{term_name(term.name)} {points(term.effect, plus=True)} points" for term in ordered)
-    cut = f" The {MOST_ROWS} largest of {len(each.effects.terms)}." if len(each.effects.terms) > MOST_ROWS else ""
+    cut = f" The {MAX_ROWS} largest of {len(each.effects.terms)}." if len(each.effects.terms) > MAX_ROWS else ""
     return Picture(
         "effects",
         f"Effects, {where}",
@@ -186,7 +188,7 @@ def _largest_pairs(each: HeadEffects) -> list[tuple[str, ...]]:
     assert each.effects is not None
     sizes = {tuple(term.source.split(":")): abs(term.effect) for term in each.effects.terms if ":" in term.source}
     drawn = {mean.factors for mean in each.marginals}
-    return sorted((pair for pair in sizes if pair in drawn), key=lambda pair: -sizes[pair])[:MOST_PAIRS]
+    return sorted((pair for pair in sizes if pair in drawn), key=lambda pair: -sizes[pair])[:MAX_PAIRS]
 
 
 def _interaction(each: HeadEffects, pair: tuple[str, ...]) -> tuple[Canvas, str]:
@@ -198,7 +200,7 @@ def _interaction(each: HeadEffects, pair: tuple[str, ...]) -> tuple[Canvas, str]
         level: [mean for mean in means if mean.levels[1] == level]
         for level in dict.fromkeys(m.levels[1] for m in means)
     }
-    ends = apart([100 * line[-1].accuracy.mean for line in lines.values()], _letter(means))
+    ends = avoid_overlap([100 * line[-1].accuracy.mean for line in lines.values()], _letter(means))
     for (level, line), color, marker, dashes, end in zip(
         lines.items(), (FIRST, SECOND), "os", ("solid", (0, (5, 2))), ends, strict=False
     ):
@@ -247,7 +249,7 @@ def _half_normal(each: HeadEffects, where: str, number: int) -> Picture:
                 )
     axes.set_xlim(0, right)
     axes.set_ylim(0, top)
-    for name, x, y in list(zip(plot.names, sizes, plot.quantiles, strict=True))[-MOST_NAMES:]:
+    for name, x, y in list(zip(plot.names, sizes, plot.quantiles, strict=True))[-MAX_NAMES:]:
         far = x > 0.5 * axes.get_xlim()[1]
         shift, align = (-7, "right") if far else (7, "left")
         axes.annotate(

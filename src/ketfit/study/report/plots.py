@@ -9,13 +9,13 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from ketfit.study.analysis.analysis import Analysis
 from ketfit.study.analysis.cells import Cell
-from ketfit.study.analysis.comparisons import Comparison
+from ketfit.study.analysis.comparisons import HeadComparison
 from ketfit.study.analysis.formatting import cell_name, margin_points, points
 from ketfit.study.report.axes import (
     ACCURACY,
     BAND,
     FEW,
-    MOST_ROWS,
+    MAX_ROWS,
     PANEL,
     SOFT,
     STYLE,
@@ -23,15 +23,15 @@ from ketfit.study.report.axes import (
     Canvas,
     Panel,
     Picture,
-    apart,
+    avoid_overlap,
+    head_style,
     in_points,
-    look,
     rows,
 )
 from ketfit.study.report.factor_plots import by_head, effect_pictures, scan_pictures
 
-MOST_NAMES = 14
-MOST_DOTS = 60
+MAX_NAMES = 14
+MAX_DOTS = 60
 
 
 def draw(analysis: Analysis) -> tuple[Picture, ...]:
@@ -49,13 +49,13 @@ def draw(analysis: Analysis) -> tuple[Picture, ...]:
 
 
 def _accuracies(analysis: Analysis, body: str, number: int) -> Iterator[Picture]:
-    cells = [cell for cell in analysis.cells if cell.body == body and cell.standing and cell.accuracy][:MOST_ROWS]
+    cells = [cell for cell in analysis.cells if cell.body == body and cell.standing and cell.accuracy][:MAX_ROWS]
     if not cells:
         return
     canvas, places = rows([cell_name(cell) for cell in cells], ACCURACY)
     for cell, at in zip(cells, places, strict=True):
         assert cell.accuracy is not None
-        color, marker = look(cell.kind)
+        color, marker = head_style(cell.kind)
         canvas.across([100 * value for value in cell.accuracies], at, color)
         h = in_points(cell.accuracy.low, cell.accuracy.high)
         canvas.mean(100 * cell.accuracy.mean, at, color, marker, h=h)
@@ -79,7 +79,7 @@ def _bars(analysis: Analysis, cells: Sequence[Cell]) -> str:
 
 def _differences(analysis: Analysis, body: str, number: int) -> Iterator[Picture]:
     found = [each for each in analysis.comparisons if each.body == body]
-    shown = found if len(found) <= FEW else [each for each in found if each.standing][:MOST_ROWS]
+    shown = found if len(found) <= FEW else [each for each in found if each.standing][:MAX_ROWS]
     if not shown:
         return
     kinds = {cell.head: cell.kind for cell in analysis.cells}
@@ -88,7 +88,7 @@ def _differences(analysis: Analysis, body: str, number: int) -> Iterator[Picture
     canvas.axes.axvspan(-margin, margin, color=BAND, linewidth=0, zorder=0)
     canvas.axes.axvline(0, color=SOFT, linewidth=1, zorder=1)
     for each, at in zip(shown, places, strict=True):
-        color, marker = look(kinds[each.head])
+        color, marker = head_style(kinds[each.head])
         canvas.across([100 * value for value in each.differences], at, color)
         canvas.mean(100 * each.difference, at, color, marker, h=_test_bounds(each))
     told = "; ".join(f"{cell_name(each)} {points(each.difference, plus=True)} points" for each in shown)
@@ -106,7 +106,7 @@ def _differences(analysis: Analysis, body: str, number: int) -> Iterator[Picture
     yield Picture("differences", title, caption, (canvas.panel(f"difference{number}", f"{title}: {told}."),))
 
 
-def _test_bounds(each: Comparison) -> Bounds:
+def _test_bounds(each: HeadComparison) -> Bounds:
     return (None, None) if each.crossed is None else in_points(each.crossed.low, each.crossed.high)
 
 
@@ -118,7 +118,7 @@ def _relations(analysis: Analysis, body: str, number: int) -> Iterator[Picture]:
         panels.append(_relation(cells, "n_qubits", "qubits of an encoder", False, f"qubits{number}"))
     panels.append(_relation(cells, "fit_seconds", "seconds to fit the chosen try (median)", True, f"seconds{number}"))
     panels = [panel for panel in panels if panel is not None]
-    few = sum(len(cell.seeds) for cell in cells) <= MOST_DOTS
+    few = sum(len(cell.seeds) for cell in cells) <= MAX_DOTS
     dots = ", and small dots for the seeds" if few else "; seeds are left out, as there are too many to tell apart"
     if panels:
         yield Picture(
@@ -132,7 +132,7 @@ def _relations(analysis: Analysis, body: str, number: int) -> Iterator[Picture]:
 
 
 def _relation(cells: Sequence[Cell], attribute: str, xlabel: str, log: bool, key: str) -> Panel | None:
-    dots = sum(len(cell.seeds) for cell in cells) <= MOST_DOTS
+    dots = sum(len(cell.seeds) for cell in cells) <= MAX_DOTS
     shown = [cell for cell in cells if (getattr(cell, attribute) or 0) > 0]
     if len(shown) < 2:
         return None
@@ -140,7 +140,7 @@ def _relation(cells: Sequence[Cell], attribute: str, xlabel: str, log: bool, key
     axes = canvas.axes
     for cell in shown:
         assert cell.accuracy is not None
-        color, marker = look(cell.kind)
+        color, marker = head_style(cell.kind)
         x = getattr(cell, attribute)
         if dots:
             canvas.along([100 * value for value in cell.accuracies], x, color)
@@ -169,10 +169,10 @@ def _relation(cells: Sequence[Cell], attribute: str, xlabel: str, log: bool, key
 def _name_marks(canvas: Canvas, cells: Sequence[Cell], attribute: str) -> None:
     """Names in a column beside the axes, each with a line to its mark, so that none covers a mark or another name."""
     axes = canvas.axes
-    cells = cells[:MOST_NAMES]
+    cells = cells[:MAX_NAMES]
     bottom, top = axes.get_ylim()
     heights = [(100 * cell.accuracy.mean - bottom) / (top - bottom) for cell in cells if cell.accuracy]
-    for at, cell in zip(apart(heights, 0.068), cells, strict=True):
+    for at, cell in zip(avoid_overlap(heights, 0.068), cells, strict=True):
         assert cell.accuracy is not None
         axes.annotate(
             cell.head if len(cell.head) <= 25 else f"{cell.head[:24]}…",
@@ -181,6 +181,6 @@ def _name_marks(canvas: Canvas, cells: Sequence[Cell], attribute: str) -> None:
             textcoords="axes fraction",
             va="center",
             fontsize=10.5,
-            color=look(cell.kind)[0],
+            color=head_style(cell.kind)[0],
             arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.6, "alpha": 0.6, "shrinkA": 2, "shrinkB": 5},
         )

@@ -16,7 +16,7 @@ from ketfit.study.analysis.effects import Term
 from ketfit.study.report import summary as findings
 from ketfit.study.report.axes import FEW, Picture
 from ketfit.study.report.plots import draw
-from ketfit.study.spec import HeadPlan, Range, StudyPlan
+from ketfit.study.spec import HeadPlan, LevelRange, StudyPlan
 from ketfit.study.store import StudyRecord
 
 PLACES = ("accuracy", "differences", "scans", "effects", "relations")
@@ -65,7 +65,7 @@ def make_page(record: StudyRecord, analysis: Analysis, answer: list[str]) -> str
         test_sizes=[f"{size:,}" for size in study["test_sizes"]],
         svg=Markup,  # of our own drawings, which escape the names in them
         interval=wording.interval,
-        listed=wording.listed,
+        listed=wording.join_names,
         signed=wording.signed,
         conclusion=findings.conclusion,
         error_note=_error_note,
@@ -118,7 +118,7 @@ def _fraction(plan: StudyPlan) -> str:
 
 
 def _levels(levels: Any) -> str:
-    if isinstance(levels, Range):
+    if isinstance(levels, LevelRange):
         return f"{levels.low:g} to {levels.high:g}{' in the logarithm' if levels.log else ''}"
     return ", ".join(map(wording.level_name, levels))
 
@@ -126,7 +126,7 @@ def _levels(levels: Any) -> str:
 def _levels_of(plan: StudyPlan, term: Term) -> str:
     """The low and the high level of a two-level factor: what its effect is the effect of."""
     levels = plan.factors.get(term.name)
-    if levels is None or isinstance(levels, Range) or len(levels) != 2:
+    if levels is None or isinstance(levels, LevelRange) or len(levels) != 2:
         return ""
     return f"{wording.level_name(levels[0])} → {wording.level_name(levels[1])}"
 
@@ -145,7 +145,7 @@ def _error_note(each: HeadEffects) -> str:
 def limits(record: StudyRecord, analysis: Analysis) -> list[tuple[str, str]]:
     """What the study cannot say, from what it was: of what, and why."""
     plan, data = record.plan, record.data.name
-    bodies = wording.listed(body.label for body in plan.bodies)
+    bodies = wording.join_names(body.label for body in plan.bodies)
     found = [
         (
             "Other sentences and other bodies.",

@@ -7,15 +7,15 @@ from typing import Any
 
 from ketfit.study.analysis.analysis import Analysis, ScanPoint
 from ketfit.study.analysis.cells import Cell
-from ketfit.study.analysis.comparisons import Comparison
+from ketfit.study.analysis.comparisons import HeadComparison
 from ketfit.study.analysis.effects import Term
 from ketfit.study.analysis.formatting import (
     cell_name,
     count,
     factor_name,
     interval,
+    join_names,
     level_name,
-    listed,
     margin_points,
     p_value,
     percent,
@@ -36,7 +36,7 @@ def best_digits(half_width: float) -> int:
     return 1 if half_width >= 0.005 else 2
 
 
-def answers(analysis: Analysis) -> list[str]:
+def summary_sentences(analysis: Analysis) -> list[str]:
     """The answer of a study, sentence by sentence, each decided by its tests."""
     study, several = analysis.study, len(analysis.study["bodies"]) > 1
     if study["done"] == 0:
@@ -49,7 +49,7 @@ def answers(analysis: Analysis) -> list[str]:
     return sentences + _about_scans(analysis, several) + _about_effects(analysis, several)
 
 
-def _on_body(analysis: Analysis, found: Sequence[Comparison]) -> list[str]:
+def _on_body(analysis: Analysis, found: Sequence[HeadComparison]) -> list[str]:
     kinds = {cell.head: cell.kind for cell in analysis.cells}
     found = sorted(found, key=lambda each: kinds[each.head] != "quantum")  # stable: the plan's order within each
     led = [each for each in found if kinds[each.head] == "quantum"][:SUFFICIENT] or found[:1]
@@ -60,7 +60,7 @@ def _on_body(analysis: Analysis, found: Sequence[Comparison]) -> list[str]:
     return sentences
 
 
-def verdict(comparison: Comparison, study: Mapping[str, Any], first: bool = True) -> str:
+def verdict(comparison: HeadComparison, study: Mapping[str, Any], first: bool = True) -> str:
     """What a comparison says, in one or two sentences; the first of a paragraph also says what the interval is."""
     name, test, equivalence = _the(comparison, study), comparison.crossed, comparison.equivalence
     if test is None or equivalence is None:
@@ -79,7 +79,7 @@ def verdict(comparison: Comparison, study: Mapping[str, Any], first: bool = True
     return f"{told}: no difference was shown. {_open(equivalence, bounds, limit)}"
 
 
-def conclusion(comparison: Comparison, study: Mapping[str, Any]) -> str:
+def conclusion(comparison: HeadComparison, study: Mapping[str, Any]) -> str:
     """What a comparison says, in a few words of a table."""
     test, equivalence = comparison.crossed, comparison.equivalence
     if test is None or equivalence is None:
@@ -94,12 +94,12 @@ def conclusion(comparison: Comparison, study: Mapping[str, Any]) -> str:
     return "no worse by more than the margin" if equivalence.no_worse else "open"
 
 
-def is_shown(comparison: Comparison, alpha: float) -> bool:
+def is_shown(comparison: HeadComparison, alpha: float) -> bool:
     """Whether there is a difference, with all comparisons of the study allowed for."""
     return comparison.adjusted_p is not None and comparison.adjusted_p < alpha
 
 
-def _the(cell: Cell | Comparison, study: Mapping[str, Any]) -> str:
+def _the(cell: Cell | HeadComparison, study: Mapping[str, Any]) -> str:
     chosen = study["design"]["kind"] not in ("heads", "scan") and bool(cell.levels)
     if chosen and len(cell.levels) > READABLE:
         return f"{cell.head} (its best setting on validation)"
@@ -148,7 +148,7 @@ def _size(equivalence: Equivalence, bounds: tuple[float, float] | None, limit: s
     return f"There is a difference; whether it is larger than {limit} is open."
 
 
-def _one_seed(comparison: Comparison, name: str) -> str:
+def _one_seed(comparison: HeadComparison, name: str) -> str:
     size, where = points(abs(comparison.difference)), "above" if comparison.difference > 0 else "below"
     p = p_value(comparison.mcnemar.median_p, equals=True)
     tested = f"on the one seed that both have; McNemar's exact test of these two trained heads, p {p}"
@@ -158,7 +158,7 @@ def _one_seed(comparison: Comparison, name: str) -> str:
     )
 
 
-def _in_brief(rest: Sequence[Comparison], alpha: float) -> list[str]:
+def _in_brief(rest: Sequence[HeadComparison], alpha: float) -> list[str]:
     reference = rest[0].reference
     shown = [each for each in rest if is_shown(each, alpha)]
     above, below = [each for each in shown if each.difference > 0], [each for each in shown if each.difference <= 0]
@@ -171,8 +171,8 @@ def _in_brief(rest: Sequence[Comparison], alpha: float) -> list[str]:
     return [*sentences, f"No difference from {reference} was shown for {_sized(same)}."] if same else sentences
 
 
-def _sized(comparisons: Sequence[Comparison]) -> str:
-    return listed(f"{each.head} ({points(each.difference, 1, plus=True)})" for each in comparisons)
+def _sized(comparisons: Sequence[HeadComparison]) -> str:
+    return join_names(f"{each.head} ({points(each.difference, 1, plus=True)})" for each in comparisons)
 
 
 def _without_reference(analysis: Analysis, body: str) -> list[str]:
@@ -242,7 +242,7 @@ def _about_effects(analysis: Analysis, several: bool) -> list[str]:
         largest = [_effect(term, each.effects.level) for term in shown[:SUFFICIENT]]
         more = len(shown) - len(largest)
         rest = f", and {more} smaller {'one' if more == 1 else 'ones'}" if more else ""
-        sentences.append(f"For {where}, {count(len(shown), 'effect')} stood out: {listed(largest)}{rest}.")
+        sentences.append(f"For {where}, {count(len(shown), 'effect')} stood out: {join_names(largest)}{rest}.")
     return sentences
 
 
