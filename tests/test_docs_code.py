@@ -33,7 +33,6 @@ from ketfit.hardware.pricing import load_device
 from ketfit.model.config import FitConfig
 from ketfit.study.spec import StudyPlan
 from tests.conftest import write_tiny_body
-from tests.learn.conftest import online, writable  # noqa: F401 - fixtures
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -46,11 +45,11 @@ PARSED = {
     "ketfit app ": "waits for a browser; tests/browser",
     "ketfit demo ": "make demo",
     "ketfit energy --measure ": "reads counters that not every machine has; tests/energy/test_meters.py",
-    "ketfit fit reviews.csv -o my-model --set head.shots=1000 ": "takes minutes; tests/learn/test_measured.py",
-    " ionq:": "asks a provider; tests/hardware/test_ionq.py",
-    " run-on-forte ": "asks a provider; tests/hardware/test_ionq.py",
-    " ibm:": "asks a provider; tests/hardware/test_ibm.py",
-    " run-on-torino ": "asks a provider; tests/hardware/test_ibm.py",
+    "ketfit fit reviews.csv -o my-model --set head.shots=1000 ": "takes minutes; tests/estimators/test_measured_head.py",
+    " ionq:": "asks a provider; tests/hardware/backends/test_ionq.py",
+    " run-on-forte ": "asks a provider; tests/hardware/backends/test_ionq.py",
+    " ibm:": "asks a provider; tests/hardware/backends/test_ibm.py",
+    " run-on-torino ": "asks a provider; tests/hardware/backends/test_ibm.py",
 }
 # Commands that are not run: they install, take an hour, or change the user's shell.
 OTHERS = ("make ", "pip install ", "accelerate launch ", "python studies/", "python examples/", "export ")

@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 
 from ketfit.bodies.sources import file_hashes, fingerprint
-from ketfit.persistence.model_files import BODY, CARD, RECORD, WEIGHTS
+from ketfit.persistence.schema import BODY, CARD, METADATA, WEIGHTS
 
 Mutation = Callable[[random.Random, Path], None]
 
@@ -84,7 +84,7 @@ def write_json(path: Path, content: Any) -> None:
 def seal(folder: Path) -> None:
     """Put hashes that fit into the record; without a record that is one, do nothing."""
     try:
-        record = read_json(folder / RECORD)
+        record = read_json(folder / METADATA)
         record["weights_sha256"] = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
         if (folder / BODY).is_dir():
             record["body"]["tuned"]["fingerprint"] = fingerprint(file_hashes(folder / BODY))
@@ -92,10 +92,10 @@ def seal(folder: Path) -> None:
         text = json.dumps(record, sort_keys=True)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return
-    write_json(folder / RECORD, {**record, "record_sha256": hashlib.sha256(text.encode()).hexdigest()})
+    write_json(folder / METADATA, {**record, "record_sha256": hashlib.sha256(text.encode()).hexdigest()})
 
 
-def a_file(chance: random.Random, folder: Path, names: tuple[str, ...] = (WEIGHTS, RECORD)) -> Path:
+def a_file(chance: random.Random, folder: Path, names: tuple[str, ...] = (WEIGHTS, METADATA)) -> Path:
     return folder / chance.choice(names)
 
 
@@ -103,7 +103,7 @@ def a_file(chance: random.Random, folder: Path, names: tuple[str, ...] = (WEIGHT
 
 
 def bit_flips(chance: random.Random, folder: Path) -> None:
-    path = a_file(chance, folder, (WEIGHTS, RECORD, CARD))
+    path = a_file(chance, folder, (WEIGHTS, METADATA, CARD))
     content = bytearray(path.read_bytes())
     for _ in range(chance.choice([1, 1, 1, 2, 8, 64])):
         content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
@@ -116,7 +116,7 @@ def sealed_bit_flips(chance: random.Random, folder: Path) -> None:
 
 
 def truncation(chance: random.Random, folder: Path) -> None:
-    path = a_file(chance, folder, (WEIGHTS, RECORD, CARD))
+    path = a_file(chance, folder, (WEIGHTS, METADATA, CARD))
     content = path.read_bytes()
     path.write_bytes(content[: chance.randrange(len(content))])
 
@@ -136,8 +136,8 @@ def overwriting(chance: random.Random, folder: Path) -> None:
 
 def exchange(chance: random.Random, folder: Path) -> None:
     (folder / WEIGHTS).rename(folder / "other")
-    (folder / RECORD).rename(folder / WEIGHTS)
-    (folder / "other").rename(folder / RECORD)
+    (folder / METADATA).rename(folder / WEIGHTS)
+    (folder / "other").rename(folder / METADATA)
 
 
 # --- The header of the tensors -----------------------------------------------------------------------------------
@@ -258,18 +258,18 @@ def a_place(chance: random.Random, record: dict[str, Any]) -> tuple[dict[str, An
 
 
 def values(chance: random.Random, folder: Path) -> None:
-    record = read_json(folder / RECORD)
+    record = read_json(folder / METADATA)
     for _ in range(chance.choice([1, 1, 2, 3])):
         table, key = a_place(chance, record)
         table[key] = chance.choice(VALUES)
-    write_json(folder / RECORD, record)
+    write_json(folder / METADATA, record)
     if chance.random() < 0.8:
         seal(folder)
 
 
 def large_heads(chance: random.Random, folder: Path) -> None:
     """Settings of the head that ask for as much as they may, and for more."""
-    record = read_json(folder / RECORD)
+    record = read_json(folder / METADATA)
     most = [1, 2, 3, 12, 15, 16, 29, 30, 31, 1_000, 1_024, 20_000, 60_000, 400_000, 10**6, 10**9]
     sizes = [
         "n_qubits",
@@ -288,13 +288,13 @@ def large_heads(chance: random.Random, folder: Path) -> None:
     record["embedding_dim"] = chance.choice([4, 10**3, 10**6, 10**9, 2**62])
     if chance.random() < 0.3:
         record["classes"] = list(range(chance.choice([3, 1_000, 100_000])))
-    write_json(folder / RECORD, record)
+    write_json(folder / METADATA, record)
     seal(folder)
 
 
 def large_heads_that_fit(chance: random.Random, folder: Path) -> None:
     """A head at the limits, with tensors that fit: few of them, where one set of angles serves all re-uploads."""
-    record = read_json(folder / RECORD)
+    record = read_json(folder / METADATA)
     width = chance.choice([4, 10, 14, 30])
     tied = chance.random() < 0.5
     layers = {"encoder_layers": chance.choice([0, 1, 2]), "main_layers": 1, "reupload_layers": chance.choice([0, 1])}
@@ -308,55 +308,55 @@ def large_heads_that_fit(chance: random.Random, folder: Path) -> None:
     sizes["linear.weight"] = (2, features)
     tensors = {name: torch.full(shape, 0.5, dtype=torch.float64) for name, shape in sizes.items()}
     (folder / WEIGHTS).write_bytes(safetensors.torch.save(tensors))
-    write_json(folder / RECORD, record)
+    write_json(folder / METADATA, record)
     seal(folder)
 
 
 def keys(chance: random.Random, folder: Path) -> None:
-    record = read_json(folder / RECORD)
+    record = read_json(folder / METADATA)
     table, key = a_place(chance, record)
     value = table.pop(key)
     if chance.random() < 0.5:
         table[chance.choice([key.upper(), key + " ", "\0", "__proto__", "", "schema_version"])] = value
-    write_json(folder / RECORD, record)
+    write_json(folder / METADATA, record)
     if chance.random() < 0.5:
         seal(folder)
 
 
 def keys_twice(chance: random.Random, folder: Path) -> None:
-    text = (folder / RECORD).read_text()
+    text = (folder / METADATA).read_text()
     lines = text.splitlines()
     place = chance.choice([i for i, line in enumerate(lines) if line.endswith(",")])
     lines.insert(place, lines[place])
-    (folder / RECORD).write_text("\n".join(lines))
+    (folder / METADATA).write_text("\n".join(lines))
 
 
 def raw_numbers(chance: random.Random, folder: Path) -> None:
-    lines = (folder / RECORD).read_text().splitlines()
+    lines = (folder / METADATA).read_text().splitlines()
     place = chance.choice([i for i, line in enumerate(lines) if line.rstrip(",")[-1:].isdigit()])
     lines[place] = lines[place].partition(": ")[0] + ": " + chance.choice(RAW) + ","
-    (folder / RECORD).write_text("\n".join(lines))
+    (folder / METADATA).write_text("\n".join(lines))
 
 
 def deep_nesting(chance: random.Random, folder: Path) -> None:
     depth = chance.choice([10, 900, 1_100, 100_000])
     inner = chance.choice(["[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth, "[" * depth])
-    text = (folder / RECORD).read_text()
-    (folder / RECORD).write_text(chance.choice([inner, text.replace('"metrics": {}', f'"metrics": {inner}')]))
+    text = (folder / METADATA).read_text()
+    (folder / METADATA).write_text(chance.choice([inner, text.replace('"metrics": {}', f'"metrics": {inner}')]))
 
 
 # --- Files that are none -----------------------------------------------------------------------------------------
 
 
 def links(chance: random.Random, folder: Path) -> None:
-    path = a_file(chance, folder, (WEIGHTS, RECORD, CARD))
+    path = a_file(chance, folder, (WEIGHTS, METADATA, CARD))
     path.rename(folder.parent / "target")
     places = ["/dev/zero", "/dev/random", "/dev/null", "/proc/self/mem", "/etc/passwd", "/", "nowhere", path.name, "."]
-    path.symlink_to(chance.choice([*places, folder.parent / "target", WEIGHTS, RECORD]))
+    path.symlink_to(chance.choice([*places, folder.parent / "target", WEIGHTS, METADATA]))
 
 
 def special_files(chance: random.Random, folder: Path) -> None:
-    path = a_file(chance, folder, (WEIGHTS, RECORD, CARD))
+    path = a_file(chance, folder, (WEIGHTS, METADATA, CARD))
     path.unlink()
     kind = chance.choice(["pipe", "folder", "socket", "hole"])
     if kind == "pipe":
@@ -383,7 +383,7 @@ def pickles(chance: random.Random, folder: Path) -> None:
 
 
 def lost_files(chance: random.Random, folder: Path) -> None:
-    a_file(chance, folder, (WEIGHTS, RECORD, CARD)).unlink()
+    a_file(chance, folder, (WEIGHTS, METADATA, CARD)).unlink()
 
 
 MUTATIONS: tuple[Mutation, ...] = (

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ketfit import HeadConfig, QuantumHeadClassifier, TrainConfig
 from ketfit.errors import KetFitError
-from ketfit.persistence.model_files import RECORD, WEIGHTS, load_model
-from ketfit.persistence.schema import ModelMetadata
+from ketfit.persistence.model_files import load_model
+from ketfit.persistence.schema import METADATA, WEIGHTS, ModelMetadata
 from tests.attacks import children
 from tests.attacks.children import Report, run_cases
 from tests.attacks.mutations import MUTATIONS, header_and_data, read_json
@@ -58,7 +58,7 @@ def alike(told: Any, written: Any) -> bool:
 
 def as_written(folder: Path, tensors: dict[str, Tensor], record: ModelMetadata) -> bool:
     """Whether what was loaded is what the files say, read by no code of the library."""
-    written = read_json(folder / RECORD)
+    written = read_json(folder / METADATA)
     written.pop("record_sha256")
     told: dict[str, Any] = json.loads(json.dumps(record.model_dump()))
     for name in ("gradient", "noise"):  # may be told by a name, or be left to the number of shots

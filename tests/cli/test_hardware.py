@@ -71,7 +71,7 @@ def test_check(capsys: pytest.CaptureFixture[str], tmp_path: Path, backend: str)
 def test_check_finds_what_is_wrong(tmp_path: Path) -> None:
     from ketfit.hardware.testing.conformance import check_backend
     from ketfit.hardware.testing.faulty_backend import Fault, FaultInjectingBackend
-    from tests.hardware.runs import simulator
+    from tests.hardware.example_runs import simulator
 
     faults = {"reversed": "bits come reversed", "wrong_shots": "were asked for", "missing": "results for 5"}
     for kind, told in faults.items():

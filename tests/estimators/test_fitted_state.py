@@ -17,7 +17,7 @@ from ketfit.estimators.text import TextClassifier
 from ketfit.evaluation.batch_predict import model_fingerprint
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.tuning import ContrastiveConfig
-from ketfit.persistence.model_files import RECORD
+from ketfit.persistence.schema import METADATA
 from tests.persistence.test_model_files import record_of, sealed, write_record
 
 TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", "not good", "the dull film"]
@@ -134,7 +134,7 @@ class TestFeatureNames:
             with pytest.warns(UserWarning, match="X does not have valid feature names"):
                 head.predict(x.to_numpy())
         loaded.save_pretrained(tmp_path / "again")
-        assert (tmp_path / "again" / RECORD).read_bytes() == (tmp_path / "model" / RECORD).read_bytes()
+        assert (tmp_path / "again" / METADATA).read_bytes() == (tmp_path / "model" / METADATA).read_bytes()
 
     def test_without_names_the_record_is_as_before(self, tmp_path: Path) -> None:
         x, y = rows()

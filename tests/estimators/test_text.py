@@ -17,7 +17,7 @@ from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.estimators.text import TextClassifier
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, TuneConfig
-from ketfit.persistence.model_files import RECORD
+from ketfit.persistence.schema import METADATA
 from ketfit.storage.tensors import read_tensors, write_tensors
 
 TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", "not good", "the dull film"]
@@ -33,7 +33,7 @@ def test_a_model_in_bfloat16_embeds_in_bfloat16(tiny_body_folder: Path, tmp_path
     loaded = TextClassifier.from_pretrained(tmp_path / "model")
     assert (loaded.dtype, loaded.body_.dtype) == ("bfloat16", "bfloat16")
     assert (loaded.predict_proba(TEXTS) == text.predict_proba(TEXTS)).all()
-    assert json.loads((tmp_path / "model" / RECORD).read_text())["body"]["dtype"] == "bfloat16"
+    assert json.loads((tmp_path / "model" / METADATA).read_text())["body"]["dtype"] == "bfloat16"
 
 
 @pytest.mark.parametrize("tune", [CONTRASTIVE, FULL])
@@ -215,7 +215,7 @@ def test_seed_of_a_random_state_tunes_and_is_saved(tune: TuneConfig, tiny_body_f
     assert text.body_.tuning is not None
     assert text.body_.tuning.seed == seed
     text.save_pretrained(tmp_path / "model")
-    record = json.loads((tmp_path / "model" / RECORD).read_text())
+    record = json.loads((tmp_path / "model" / METADATA).read_text())
     assert (record["seed"], record["body"]["tuned"]["seed"]) == (seed, seed)
     assert TextClassifier.from_pretrained(tmp_path / "model").classifier_.seed_ == seed
     same = clone(text).set_params(seed=seed, random_state=None).fit(TEXTS, WORDS)

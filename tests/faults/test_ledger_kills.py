@@ -29,7 +29,7 @@ from ketfit.hardware.runs.plan import PreparedRun
 from ketfit.hardware.runs.run import fetch_run, submit_run
 from ketfit.hardware.runs.session import result_key
 from ketfit.storage import append_log as lines_module
-from tests.hardware.runs import planned, simulator
+from tests.hardware.example_runs import planned, simulator
 
 KILLS = int(os.environ.get("KETFIT_LEDGER_KILLS", "3"))
 STEPS = ("before intent", "after intent", "after POST", "after id", "mid-fetch", "mid-write")

@@ -16,7 +16,7 @@ from ketfit.errors import ConfigError, ConnectionLostError, CostLimitError, Ledg
 from ketfit.hardware.runs.session import Session
 from ketfit.hardware.testing.faulty_backend import Fault, FaultInjectingBackend
 from ketfit.hardware.training import HardwareTraining, Trained, _HardwareTrainer, count_circuits, train_on_hardware
-from tests.hardware.runs import HASTY, classifier, embeddings, simulator
+from tests.hardware.example_runs import HASTY, classifier, embeddings, simulator
 
 LABELS = ["good", "bad"] * 6
 

@@ -29,7 +29,8 @@ from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.estimators.text import TextClassifier
 from ketfit.evaluation.compare import with_interval
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.persistence.model_files import CARD, RECORD, WEIGHTS, check_model_folder, load_model
+from ketfit.persistence.model_files import check_model_folder, load_model
+from ketfit.persistence.schema import CARD, METADATA, WEIGHTS
 from ketfit.storage.atomic import write_file
 from ketfit.storage.strict_json import parse_json
 from ketfit.storage.tensors import read_tensors, write_tensors
@@ -78,7 +79,7 @@ def model(saved: Path, tmp_path: Path) -> Path:
 
 
 def record_of(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / RECORD).read_text())
+    content: dict[str, Any] = json.loads((folder / METADATA).read_text())
     return content
 
 
@@ -89,7 +90,7 @@ def sealed(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_record(folder: Path, record: Any) -> None:
-    (folder / RECORD).write_text(json.dumps(record))
+    (folder / METADATA).write_text(json.dumps(record))
 
 
 def write_weights(folder: Path, tensors: dict[str, Tensor]) -> None:
@@ -168,7 +169,7 @@ class TestRoundTrip:
         loaded = QuantumHeadClassifier.from_pretrained(saved)
         loaded.save_pretrained(tmp_path / "model")
         assert (tmp_path / "model" / WEIGHTS).read_bytes() == (saved / WEIGHTS).read_bytes()
-        assert (tmp_path / "model" / RECORD).read_bytes() == (saved / RECORD).read_bytes()
+        assert (tmp_path / "model" / METADATA).read_bytes() == (saved / METADATA).read_bytes()
         assert same(clone(loaded).fit(vectors(), np.arange(12) % 2), loaded)
 
     def test_saving_changes_nothing(self, tmp_path: Path) -> None:
@@ -189,7 +190,7 @@ class TestContents:
         assert not any(path.name.startswith(".") for path in saved.parent.iterdir())
 
     def test_the_record(self, saved: Path, old: QuantumHeadClassifier) -> None:
-        record = parse_json((saved / RECORD).read_text(encoding="utf-8"))
+        record = parse_json((saved / METADATA).read_text(encoding="utf-8"))
         assert record == sealed(record)
         del record["record_sha256"]
         assert record == {
@@ -309,7 +310,7 @@ class TestSaving:
 
     def test_a_broken_model_is_replaced(self, model: Path, new: QuantumHeadClassifier) -> None:
         (model / WEIGHTS).unlink()
-        (model / RECORD).write_text("nonsense")
+        (model / METADATA).write_text("nonsense")
         new.save_pretrained(model)
         assert same(QuantumHeadClassifier.from_pretrained(model), new)
 
@@ -531,13 +532,13 @@ class TestDamage:
     def test_a_missing_folder(self, tmp_path: Path) -> None:
         refused(tmp_path / "none", "none")
 
-    @pytest.mark.parametrize("name", [WEIGHTS, RECORD])
+    @pytest.mark.parametrize("name", [WEIGHTS, METADATA])
     def test_a_missing_file(self, name: str, model: Path) -> None:
         (model / name).unlink()
-        told = "is not a model: it has no config.json" if name == RECORD else f"cannot read .*{name}: No such file"
+        told = "is not a model: it has no config.json" if name == METADATA else f"cannot read .*{name}: No such file"
         refused(model, told)
 
-    @pytest.mark.parametrize("name", [WEIGHTS, RECORD])
+    @pytest.mark.parametrize("name", [WEIGHTS, METADATA])
     def test_a_folder_for_a_file(self, name: str, model: Path) -> None:
         (model / name).unlink()
         (model / name).mkdir()
@@ -547,22 +548,22 @@ class TestDamage:
         (model / CARD).unlink()
         assert same(QuantumHeadClassifier.from_pretrained(model), old)
 
-    @pytest.mark.parametrize("name", [WEIGHTS, RECORD])
+    @pytest.mark.parametrize("name", [WEIGHTS, METADATA])
     def test_truncated_anywhere(self, name: str, model: Path) -> None:
         content = (model / name).read_bytes()
-        end = len(content.rstrip()) if name == RECORD else len(content)  # the last line break does not count
+        end = len(content.rstrip()) if name == METADATA else len(content)  # the last line break does not count
         for length in [*range(0, end, 13), end - 1]:
             (model / name).write_bytes(content[:length])
             refused(model, name)
 
     @pytest.mark.parametrize("extra", [b"\0", b" ", b"{}", bytes(100)])
-    @pytest.mark.parametrize("name", [WEIGHTS, RECORD])
+    @pytest.mark.parametrize("name", [WEIGHTS, METADATA])
     def test_longer_than_it_was(self, name: str, extra: bytes, model: Path) -> None:
         with (model / name).open("ab") as file:
             file.write(extra + b"x")
         refused(model, name)
 
-    @pytest.mark.parametrize("name", [WEIGHTS, RECORD])
+    @pytest.mark.parametrize("name", [WEIGHTS, METADATA])
     def test_every_byte_counts(self, name: str, model: Path) -> None:
         path = model / name
         content = bytearray(path.read_bytes())
@@ -622,16 +623,16 @@ class TestRecord:
         ],
     )
     def test_other_json(self, text: str, message: str, model: Path) -> None:
-        (model / RECORD).write_text(text)
+        (model / METADATA).write_text(text)
         refused(model, rf"config\.json.* ?({message})")
 
     @pytest.mark.parametrize("content", [b"\xff\xfe{}", b"\xef\xbb\xbf{}", b"{\x00}", bytes(10)])
     def test_other_bytes(self, content: bytes, model: Path) -> None:
-        (model / RECORD).write_bytes(content)
+        (model / METADATA).write_bytes(content)
         refused(model, r"config\.json is damaged, or not JSON")
 
     def test_too_large(self, model: Path) -> None:
-        with (model / RECORD).open("ab") as file:
+        with (model / METADATA).open("ab") as file:
             file.write(b" " * 2**20)
         refused(model, r"config\.json has \d+ bytes; a file written by KetFit has at most 1048576")
 
@@ -644,18 +645,18 @@ class TestRecord:
         ],
     )
     def test_a_key_twice(self, once: str, twice: str, model: Path) -> None:
-        text = (model / RECORD).read_text()
+        text = (model / METADATA).read_text()
         assert once in text
-        (model / RECORD).write_text(text.replace(once, twice))
+        (model / METADATA).write_text(text.replace(once, twice))
         refused(model, r"the key '(seed|n_qubits)' appears 2 times")
 
     @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
     @pytest.mark.parametrize("place", ['"validation_fraction": 0.15', '"metrics": {}'])
     def test_numbers_that_are_not(self, number: str, place: str, model: Path) -> None:
-        text = (model / RECORD).read_text()
+        text = (model / METADATA).read_text()
         assert place in text
         wrong = f'"metrics": {{"loss": {number}}}' if "metrics" in place else f'"validation_fraction": {number}'
-        (model / RECORD).write_text(text.replace(place, wrong))
+        (model / METADATA).write_text(text.replace(place, wrong))
         refused(model, r"config\.json")
 
     @pytest.mark.parametrize("version", [0, 3, 99, "1", "2", None, True, [1], 1.0, 1.5])
@@ -852,7 +853,7 @@ class TestText:
         assert (loaded.predict(TEXTS) == classifier.predict(TEXTS)).all()
         assert loaded.get_params() == {**classifier.get_params(), "train": SHORT}
         assert loaded.body_.fingerprint == classifier.body_.fingerprint
-        assert sorted(path.name for path in folder.iterdir()) == sorted([CARD, RECORD, WEIGHTS])
+        assert sorted(path.name for path in folder.iterdir()) == sorted([CARD, METADATA, WEIGHTS])
 
     def test_the_body_is_named_and_not_in_the_folder(self, folder: Path, tiny_body_folder: Path) -> None:
         body = record_of(folder)["body"]

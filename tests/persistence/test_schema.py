@@ -15,7 +15,8 @@ from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.estimators.text import TextClassifier
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig
-from ketfit.persistence.model_files import BODY, CARD, RECORD, WEIGHTS, check_model_folder
+from ketfit.persistence.model_files import check_model_folder
+from ketfit.persistence.schema import BODY, CARD, METADATA, WEIGHTS
 from tests.persistence.test_model_files import record_of, refused, sealed, write_record
 
 OLD = Path(__file__).parent / "models" / "version-1"
@@ -82,7 +83,7 @@ class TestTunedBody:
         record = record_of(folder)["body"]
         assert record["fingerprint"] == tiny_body.fingerprint
         assert record["tuned"]["fingerprint"] == tuned.body_.fingerprint != tiny_body.fingerprint
-        assert sorted(path.name for path in folder.iterdir()) == sorted([CARD, RECORD, WEIGHTS, BODY])
+        assert sorted(path.name for path in folder.iterdir()) == sorted([CARD, METADATA, WEIGHTS, BODY])
         suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
         assert suffixes <= {".safetensors", ".json", ".txt", ".md"}
 
@@ -166,7 +167,7 @@ class TestTunedBody:
         assert record_of(folder)["data"] == "again"
         head = QuantumHeadClassifier.from_pretrained(folder)
         head.save_pretrained(folder)
-        assert sorted(path.name for path in folder.iterdir()) == sorted([CARD, RECORD, WEIGHTS])
+        assert sorted(path.name for path in folder.iterdir()) == sorted([CARD, METADATA, WEIGHTS])
 
     @pytest.mark.parametrize("stranger", ["thesis.tex", "1_Pooling/thesis.json", "model.safetensors"])
     def test_other_files_in_the_folder_of_the_body_are_never_removed(

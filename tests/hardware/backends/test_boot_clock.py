@@ -17,8 +17,8 @@ from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.runs.ledger import LEDGER, read_ledger_state
 from ketfit.hardware.runs.session import Session
 from ketfit.hardware.testing.faulty_backend import FaultInjectingBackend
+from tests.hardware.example_runs import simulator
 from tests.hardware.ionq_circuits import some_circuits
-from tests.hardware.runs import simulator
 
 DELAY = 60.0  # seconds, as the provider declares
 CIRCUITS = some_circuits(2)

@@ -37,9 +37,9 @@ from ketfit.hardware.runs.plan import plan_run
 from ketfit.hardware.runs.postprocessing import MeasurementPlan
 from ketfit.hardware.testing.conformance import check_backend
 from tests.hardware import ionq_machine
+from tests.hardware.example_runs import classifier, embeddings
 from tests.hardware.ionq_circuits import assert_as_simulated, joint, some_circuits
 from tests.hardware.ionq_server import KEY, Fault, Store, serving
-from tests.hardware.runs import classifier, embeddings
 
 SHOTS = 2000
 Served = tuple[str, Store]

@@ -30,8 +30,8 @@ from ketfit.hardware.runs.session import Budget, Session
 from ketfit.hardware.testing.conformance import check_backend
 from ketfit.hardware.testing.faulty_backend import FaultInjectingBackend
 from ketfit.simulate.noise import NoiseConfig
+from tests.hardware.example_runs import classifier, embeddings, planned, simulator
 from tests.hardware.ionq_circuits import some_circuits
-from tests.hardware.runs import classifier, embeddings, planned, simulator
 
 NAMES = {"simulator": "simulator:noise.toml", "aer": "aer", "ionq": "ionq:simulator", "ibm": "ibm:ibm_manila"}
 ODD: tuple[Any, ...] = (

@@ -23,7 +23,7 @@ from ketfit.hardware.runs.plan import plan_run, read_plan
 from ketfit.hardware.runs.postprocessing import MeasurementPlan
 from ketfit.hardware.runs.run import fetch_run, submit_run
 from ketfit.simulate import expectation
-from tests.hardware.runs import classifier, embeddings, planned, simulator
+from tests.hardware.example_runs import classifier, embeddings, planned, simulator
 
 MISREAD = (0.30, 0.02, 0.15, 0.01, 0.25, 0.03, 0.10)
 """Of each physical qubit."""

@@ -17,7 +17,7 @@ from ketfit.hardware.runs.plan import read_plan
 from ketfit.hardware.runs.run import PREDICTIONS, fetch_run, run_status, submit_run
 from ketfit.simulate.expectation import expectation
 from ketfit.simulate.noise import NoiseConfig, load_noise
-from tests.hardware.runs import HASTY, SENTENCES, SHOTS, classifier, planned, simulator
+from tests.hardware.example_runs import HASTY, SENTENCES, SHOTS, classifier, planned, simulator
 
 MANY = 500
 

@@ -24,7 +24,7 @@ from ketfit.errors import (
 from ketfit.hardware.runs.ledger import read_ledger_state
 from ketfit.hardware.runs.run import fetch_run, run_status, submit_run
 from ketfit.hardware.testing.faulty_backend import Call, Fault, FaultInjectingBackend
-from tests.hardware.runs import HASTY, SENTENCES, planned, simulator
+from tests.hardware.example_runs import HASTY, SENTENCES, planned, simulator
 
 PASSING = ("rate_limit", "timeout", "server_error", "connection_lost")
 
