@@ -8,11 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ketfit.circuit.svg import draw_svg, svg_file
-from ketfit.model.overview import draw_overview
-
 from ketfit import HeadConfig
 from ketfit.circuit.ansatz import encoder_circuit, reuploading_circuit, ring_layers
+from ketfit.circuit.drawing.svg import draw_svg, svg_file
+from ketfit.model.diagram import draw_overview
 
 WIDTH = 740
 """Pixels of the page's column."""
