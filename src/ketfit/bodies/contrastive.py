@@ -6,7 +6,6 @@ the number of that step alone, so that a checkpoint is weights, AdamW's averages
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -45,6 +44,7 @@ from ketfit.model.tuning import ContrastiveConfig
 from ketfit.progress import ProgressBar
 from ketfit.rng import numpy_stream
 from ketfit.storage.cache_dir import is_folder
+from ketfit.storage.hashing import hash_json
 from ketfit.storage.tensors import read_tensors, write_tensors
 
 try:
@@ -101,8 +101,8 @@ def tune_body(
     sentences, codes = _checked(texts, labels)
     facts = {
         "body": body.fingerprint,
-        "sentences": _hash(sentences),
-        "labels": _hash(codes.tolist()),
+        "sentences": hash_json(sentences),
+        "labels": hash_json(codes.tolist()),
         "tuning settings": config.model_dump_json(),
         "seed": str(seed),
     }
@@ -138,10 +138,6 @@ def _checked(texts: Sequence[str], labels: ArrayLike) -> tuple[list[str], NDArra
     return given.texts, first.argsort().argsort()[
         codes
     ]  # numbered as they appear: what they are called decides nothing
-
-
-def _hash(value: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def _rows(sentences: list[str], codes: NDArray[np.int64], config: ContrastiveConfig, seed: int) -> Rows:

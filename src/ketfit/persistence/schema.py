@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from ketfit.base_config import Config, Finite
 from ketfit.errors import ConfigError, DataError, ModelFileError
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.tuning import Precision, TuneConfig, tuning_class
+from ketfit.storage.hashing import hash_json
 from ketfit.storage.strict_json import dump_json, parse_json
 
 SCHEMA_VERSION: Literal[2] = 2
@@ -123,7 +123,7 @@ def read_metadata(path: Path, content: bytes) -> tuple[ModelMetadata, bool]:
         )
     if RECORD_HASH not in settings:
         raise ModelFileError(f"{path} lacks {RECORD_HASH}; save or download the model again")
-    intact = settings.pop(RECORD_HASH) == _digest(settings)
+    intact = settings.pop(RECORD_HASH) == hash_json(settings, sort_keys=True)
     return _record_from(_upgraded(settings, path) if version == 1 else settings, path), intact
 
 
@@ -173,8 +173,6 @@ def _whole(table: type[_Table], settings: dict[str, Any], where: str) -> _Table:
 def metadata_bytes(record: ModelMetadata) -> bytes:
     """The content of ``config.json``, with a hash of itself."""
     settings = record.model_dump()
-    return (dump_json({**settings, RECORD_HASH: _digest(settings)}, "the model's record", indent=2) + "\n").encode()
-
-
-def _digest(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return (
+        dump_json({**settings, RECORD_HASH: hash_json(settings, sort_keys=True)}, "the model's record", indent=2) + "\n"
+    ).encode()

@@ -22,6 +22,7 @@ from ketfit.model.head import QuantumHead
 from ketfit.progress import ProgressBar
 from ketfit.rng import torch_stream
 from ketfit.simulate.native import kernel_first
+from ketfit.storage.hashing import hash_tensors, tensor_bytes
 from ketfit.storage.tensors import read_tensors, write_tensors
 
 _LOADED_BYTES = 2**28  # amplitudes of more than this are loaded batch by batch instead of once
@@ -390,21 +391,15 @@ def _fingerprint(
             data.update(json.dumps(part.sentences).encode())
             del tensors[0]
         for tensor in tensors:
-            data.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
-            data.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            data.update(tensor_bytes(tensor))
         data.update(b"|")
-    start = hashlib.sha256()
-    for inner in module.modules():
-        settings = getattr(inner, "config", None)
-        if isinstance(settings, Config):  # shots and noise, say, leave no trace in the tensors
-            start.update(settings.model_dump_json().encode())
-    for name, tensor in module.state_dict().items():
-        start.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        start.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    # Shots and noise, for example, leave no trace in the tensors.
+    configs = (getattr(inner, "config", None) for inner in module.modules())
+    settings = "".join(config.model_dump_json() for config in configs if isinstance(config, Config))
     return {
         "training settings": config.model_dump_json(),
         "seed": str(seed),
-        "head": start.hexdigest(),
+        "head": hash_tensors(module.state_dict(), settings),
         "data": data.hexdigest(),
         **({} if samples.body is None else {"body": samples.body}),
     }

@@ -33,6 +33,7 @@ from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig
 from ketfit.model.head import QuantumHead
 from ketfit.storage.atomic import write_file
+from ketfit.storage.hashing import hash_file
 from ketfit.storage.strict_json import dump_json, parse_json
 from ketfit.storage.tensors import read_tensors, write_tensors
 
@@ -263,7 +264,7 @@ def write_plan(folder: Path, planned: PreparedRun) -> RunPlan:
         raise LedgerError(f"{folder} has a run of which something was submitted; name another folder")
     path = folder / INPUTS
     write_tensors(path, planned.tensors, {})
-    plan = replace(planned.plan, inputs_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    plan = replace(planned.plan, inputs_sha256=hash_file(path))
     write_file(folder / PLAN, (dump_json(plan.to_json(), "the plan", indent=1) + "\n").encode())
     return plan
 
