@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 SETTINGS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/ketfit/simulate/kernel/*)
 
-.PHONY: help demo test browser check bench peers noise studies faults attacks fuzz audit sanitize docs wheel mpnet clean
+.PHONY: help demo test test-slow coverage browser check bench peers noise studies faults attacks fuzz audit sanitize docs wheel mpnet clean
 
 help:
 	@echo "make demo    train, compare and save a quantum head on bundled film reviews"
-	@echo "make test    run the tests"
+	@echo "make test    run the quick tests (under four minutes on two cores)"
+	@echo "make test-slow  run the other tests: slow ones, a browser's, a Ray cluster's"
+	@echo "make coverage   run all tests and print the lines that none of them covers"
 	@echo "make check   format, lint, types, import floors"
 	@echo "make bench   run the benchmarks and write benchmarks/results/"
 	@echo "make peers   time the simulator beside seven others (an hour; installs them in build/)"
@@ -27,7 +29,13 @@ help:
 demo: $(VENV)/demo.stamp
 	$(BIN)/ketfit demo --output build/demo-model
 
-test: $(VENV)/test.stamp browser
+test: $(VENV)/test.stamp
+	$(BIN)/pytest -n 2 -m "not slow and not browser and not ray"
+
+test-slow: $(VENV)/test.stamp browser
+	$(BIN)/pytest -n 2 -m "slow or browser or ray"
+
+coverage: $(VENV)/test.stamp browser
 	$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered
 
 # The report is looked at in a real browser. Debian's Chromium is installed where that is possible without a question.

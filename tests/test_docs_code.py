@@ -34,6 +34,8 @@ from ketfit.model.config import FitConfig
 from ketfit.study.spec import StudyPlan
 from tests.conftest import write_tiny_body
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -102,6 +102,7 @@ def judged(saved: Path, folder: Path) -> tuple[str, str]:
     return "finding", f"what was loaded is not what the files say: {record}"
 
 
+@pytest.mark.slow
 def test_a_mutated_model_loads_as_it_is_written_or_is_refused(saved: Path, tmp_path: Path) -> None:
     report = run_cases(range(FIRST, FIRST + CASES), lambda case: attack(case, saved, tmp_path))
     table = "\n".join(f"{count:7,} {name}" for name, count in sorted(report.outcomes.items()))
@@ -136,6 +137,7 @@ class TestTheCagesHold:
 
         assert self.run(run).findings == ["case 1, ?: took more than 0.05 s"]
 
+    @pytest.mark.slow
     def test_a_child_that_hangs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(children, "SILENT_SECONDS", 2.0)
 

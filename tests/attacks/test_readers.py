@@ -102,6 +102,7 @@ def places(table: Any) -> list[tuple[Any, Any]]:
     return [(table, key) for key in keys] + [place for key in keys for place in places(table[key])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "parse"),
     [("settings", tomllib.loads), ("plan", tomllib.loads), ("study", json.loads), ("rows", json.loads)],
@@ -158,6 +159,7 @@ def test_parquet_in_children(tmp_path: Path) -> None:
     assert report.outcomes["parquet: refused"]
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES, deadline=None, database=None)
 @given(st.one_of(st.text(max_size=50), st.sampled_from(["[" * 5000, "9" * 5000, "1 # x", '"a\nb = 1', "inf"])))
 def test_a_value_on_the_command_line_is_a_value_or_a_word(text: str) -> None:

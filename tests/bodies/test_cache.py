@@ -92,6 +92,7 @@ def test_vectors_of_the_wrong_shape_are_a_programming_error(tmp_path: Path) -> N
         store.put(["a"], np.zeros((1, 2)))
 
 
+@pytest.mark.slow
 def test_kills_at_random_instants_leave_only_whole_rows(tmp_path: Path) -> None:
     path, chance = tmp_path / "a.sqlite", random.Random(0)
     for _ in range(6):

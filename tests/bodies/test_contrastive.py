@@ -127,12 +127,14 @@ class TestPairs:
 
 
 class TestTuning:
+    @pytest.mark.slow
     @pytest.mark.parametrize("loss", ["cosine", "triplet"])
     def test_labels_are_drawn_apart(self, loss: Any, tiny_body: Body, fresh_cache: Path) -> None:
         config = QUICK.updated(loss=loss, epochs=12 if loss == "cosine" else 48, learning_rate=3e-3)
         made = tune_body(tiny_body, TEXTS, LABELS, config)
         assert contrast(made) > contrast(tiny_body) + 0.2
 
+    @pytest.mark.slow
     def test_the_same_arguments_give_the_same_body(
         self, tiny_body: Body, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
@@ -144,6 +146,7 @@ class TestTuning:
         assert again.fingerprint == one.fingerprint
         assert same(again, one)
 
+    @pytest.mark.slow
     def test_it_is_tuned_once(self, tiny_body: Body, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         trainings: list[object] = []
         plain = contrastive._TuningRun.train
@@ -192,6 +195,7 @@ class TestTuning:
         with pytest.raises(ConfigError, match="last_layers=2: .* has 1 layers"):
             tune_body(tiny_body, TEXTS, LABELS, QUICK.updated(last_layers=2))
 
+    @pytest.mark.slow
     def test_bfloat16_leaves_the_weights_in_float32(self, tiny_body: Body, fresh_cache: Path) -> None:
         made = tune_body(tiny_body, TEXTS, LABELS, QUICK.updated(precision="bfloat16"))
         exact = tune_body(tiny_body, TEXTS, LABELS, QUICK)
@@ -199,6 +203,7 @@ class TestTuning:
         assert made.fingerprint != exact.fingerprint
         np.testing.assert_allclose(made.encode(TEXTS), exact.encode(TEXTS), atol=0.05)
 
+    @pytest.mark.slow
     def test_stdout_is_left_alone(self, tiny_body: Body, fresh_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
         tune_body(tiny_body, TEXTS, LABELS, QUICK)
         assert capsys.readouterr() == ("", "")
@@ -210,6 +215,7 @@ class TestTuning:
 
 
 class TestInterruption:
+    @pytest.mark.slow
     def test_a_resumed_tuning_gives_the_same_body(
         self, tiny_body: Body, fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -231,6 +237,7 @@ class TestInterruption:
         assert resumed.fingerprint == whole.fingerprint
         assert same(resumed, whole)
 
+    @pytest.mark.slow
     def test_a_checkpoint_of_the_last_step_only_has_to_be_kept(
         self, tiny_body: Body, fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -283,6 +290,7 @@ class TestInterruption:
         with pytest.raises(TrainingError, match="does not hold the tensors of this tuning"):
             tune_body(tiny_body, TEXTS, LABELS, QUICK, checkpoint=tmp_path / "c")
 
+    @pytest.mark.slow
     def test_a_full_disk_leaves_no_half_body(
         self, tiny_body: Body, fresh_cache: Path, full_disk: Callable[[int], AbstractContextManager[None]]
     ) -> None:
@@ -290,6 +298,7 @@ class TestInterruption:
             tune_body(tiny_body, TEXTS, LABELS, QUICK)
         assert list((fresh_cache / "tuned").iterdir()) == []
 
+    @pytest.mark.slow
     def test_unusable_cache_keeps_the_body_in_a_temporary_folder(
         self, tiny_body: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -308,6 +317,7 @@ class TestInterruption:
         shutil.rmtree(made.folder)
         assert pickle.loads(content).fingerprint == usual.fingerprint
 
+    @pytest.mark.slow
     def test_a_kill_while_it_is_kept_leaves_no_half_body(self, tiny_body: Body, fresh_cache: Path) -> None:
         code = f"""
 import os, signal

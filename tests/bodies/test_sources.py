@@ -241,6 +241,7 @@ body_sources.find_body(body_sources.MPNET, None)
 """
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_leaves_no_body(
     site: Path, tiny_body_folder: Path, tiny_body: Body, fresh_cache: Path
 ) -> None:
@@ -404,6 +405,7 @@ def test_a_server_that_never_answers_is_told(listening: socket.socket, online: C
     refuse_soon("someone/tiny", "ReadTimeout: timed out")
 
 
+@pytest.mark.slow
 def test_a_server_that_answers_by_the_byte_is_told(listening: socket.socket, online: Callable[[str], None]) -> None:
     def trickle() -> None:
         connection, _ = listening.accept()
@@ -465,6 +467,7 @@ print(round(time.perf_counter() - start))
 """
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_gives_up_in_time(listening: socket.socket, tmp_path: Path) -> None:
     environment = {**os.environ, "HF_ENDPOINT": url_of(listening), "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
     command = [sys.executable, "-c", UNREACHABLE]

@@ -32,7 +32,7 @@ LABELS = ("good", "good", "good", "bad", "bad", "bad") * 4
 HOSTILE = "<img src=x onerror=alert(1)> <b>good</b> film"
 SECONDS = 30_000
 # Gradio's queue asks pandas for an option that pandas 3 is about to drop.
-pytestmark = pytest.mark.filterwarnings("ignore:.*no_silent_downcasting")
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore:.*no_silent_downcasting")]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ from ketfit.study.report import write_report
 from ketfit.study.task import Task
 from tests.study.made_studies import HOSTILE, flat, make_study, study_settings
 
+pytestmark = pytest.mark.browser
+
 SIZES = {"light": (1200, 800), "dark": (1200, 800), "phone": (360, 740)}
 
 CONTRASTS = """

@@ -141,6 +141,7 @@ def test_moved_body_is_named_and_found_with_body(
     assert code == 1
 
 
+@pytest.mark.slow
 def test_few_shot_of_two_with_contrastive_tuning_says_what_validation_took(
     capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
 ) -> None:
@@ -151,6 +152,7 @@ def test_few_shot_of_two_with_contrastive_tuning_says_what_validation_took(
     run_json(capsys, *command, "--set", "validation_fraction=0.0", "-o", tmp_path / "m")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["contrastive", "full"])
 def test_fit_tunes_the_body(
     capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path, method: str
@@ -166,6 +168,7 @@ def test_fit_tunes_the_body(
     assert len(predicted["predictions"]) == len(GOOD)
 
 
+@pytest.mark.slow
 def test_the_command_line_decides_whether_the_body_is_tuned(
     capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
 ) -> None:
@@ -318,6 +321,7 @@ def test_evaluate_refuses_what_cannot_be_measured(
     assert message in err
 
 
+@pytest.mark.slow
 def test_a_model_with_shots_says_what_a_step_costs(
     capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
 ) -> None:
@@ -410,6 +414,7 @@ def test_inspect_counts_what_the_head_has(capsys: pytest.CaptureFixture[str], mo
     assert "parameters.total" in out
 
 
+@pytest.mark.slow
 def test_draw_as_text_and_as_pictures(capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path) -> None:
     trained = run_json(capsys, "draw", model)["drawing"]
     untrained = run_json(capsys, "draw")["drawing"]
@@ -475,6 +480,7 @@ def test_doctor_names_the_engine_and_the_extras(capsys: pytest.CaptureFixture[st
     assert report["memory"]["qubits_with_exact_noise"] > 0
 
 
+@pytest.mark.slow
 def test_demo_compares_on_one_split_and_saves(
     capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
 ) -> None:
@@ -503,6 +509,7 @@ def test_demo_compares_on_one_split_and_saves(
     assert "saved in" in err
 
 
+@pytest.mark.slow
 def test_the_installed_program_keeps_stdout_clean(data: Path, tmp_path: Path, tiny_body_folder: Path) -> None:
     program = Path(sys.executable).parent / "ketfit"
     command = [program, "fit", data, "-o", tmp_path / "m", "--body", tiny_body_folder, *SMALL, "--json"]
@@ -512,6 +519,7 @@ def test_the_installed_program_keeps_stdout_clean(data: Path, tmp_path: Path, ti
     assert "training" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupted_fit_goes_on_where_it_stopped(data: Path, tmp_path: Path, tiny_body_folder: Path) -> None:
     program = Path(sys.executable).parent / "ketfit"
     checkpoint = tmp_path / "run.checkpoint"

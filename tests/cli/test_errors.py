@@ -136,6 +136,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
     assert run(capsys, "--version") == (0, f"{ketfit.__version__}\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_get_a_script_that_completes(shell: str) -> None:
     environment = {**os.environ, "_KETFIT_COMPLETE": f"source_{shell}"}

@@ -58,6 +58,7 @@ ARGUMENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "option"), OPTIONS, ids=lambda value: value if isinstance(value, str) else value[-1])
 def test_odd_value_of_an_option_is_refused_by_name_or_taken(
     capsys: pytest.CaptureFixture[str],

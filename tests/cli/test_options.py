@@ -103,6 +103,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_body_folder: Path) -> P
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "option", "value"), CASES)
 def test_odd_value_is_wrong_usage(
     place: Path, tiny_body_folder: Path, monkeypatch: pytest.MonkeyPatch, command: str, option: str, value: str

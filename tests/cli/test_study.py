@@ -37,6 +37,7 @@ def plan(tmp_path: Path, tiny_body_folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_run_status_and_report(capsys: pytest.CaptureFixture[str], plan: Path, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     done = run_json(capsys, "study", "run", plan, "-o", folder)

@@ -584,6 +584,7 @@ class TestHub:
         with pytest.raises(MissingExtraError, match=r"The Hub data set 'user/name' .*pip install 'ketfit\[datasets\]'"):
             load_dataset("user/name", split="train")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("variable", "message"),
         [

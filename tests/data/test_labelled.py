@@ -56,6 +56,7 @@ def summary(fitted: TextClassifier) -> Any:
 
 
 class TestZeroWeights:
+    @pytest.mark.slow
     @TUNES
     @pytest.mark.parametrize("held", [False, True], ids=["share", "given"])
     def test_rows_are_left_out_as_if_not_given(
@@ -76,6 +77,7 @@ class TestZeroWeights:
         )
         assert summary(more) == summary(plain)
 
+    @pytest.mark.slow
     @TUNES
     def test_weights_of_one_are_no_weights(self, tune: TuneConfig | None, tiny_body_folder: Path) -> None:
         one = text(tiny_body_folder, tune).fit(TEXTS, LABELS, np.ones(8))
@@ -337,6 +339,7 @@ def test_end_to_end_rows_of_weight_zero_may_have_labels_that_the_head_does_not_k
     assert (more[1].train_size_, more[1].validation_size_) == (8, 3)
 
 
+@pytest.mark.slow
 def test_end_to_end_tuning_of_a_loaded_head_knows_its_class_weights(
     tiny_body: Body, fresh_cache: Path, tmp_path: Path
 ) -> None:

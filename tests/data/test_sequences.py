@@ -292,6 +292,7 @@ def expected(body_name: str) -> dict[str, np.ndarray]:
 
 @kinds
 class TestEveryKind:
+    @pytest.mark.slow
     def test_arguments_of_a_classifier_of_sentences(
         self, kind: str, body_name: str, expected: dict[str, np.ndarray]
     ) -> None:
@@ -305,6 +306,7 @@ class TestEveryKind:
         assert fitted.predict(make(TEXTS)).tolist() == fitted.predict(TEXTS).tolist()
         assert fitted.score(make(TEXTS), make(LABELS)) == fitted.score(TEXTS, LABELS)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("make_head", [QuantumHeadClassifier, MLPHead])
     def test_arguments_of_a_head(self, kind: str, make_head: Any, tiny_body: Body) -> None:
         make = KINDS[kind]
@@ -359,6 +361,7 @@ class TestEveryKind:
         assert evaluate_head(head, x, KINDS[kind](LABELS), 1) == evaluate_head(head, x, np.array(LABELS), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Series with a shuffled index", "column of datasets", "Arrow array", "object array"])
 def test_tuning_any_kind_gives_the_same_body(kind: str, tiny_body: Body, fresh_cache: Path) -> None:
     make = KINDS[kind]

@@ -88,6 +88,7 @@ SENTENCE = TEXT.filter(str.strip)
 ROWS = st.lists(st.tuples(SENTENCE, TEXT), min_size=1, max_size=5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "target"),
     [

@@ -27,6 +27,7 @@ def a100() -> ProcessorProfile:
     return load_profile("nvidia-a100", ProcessorProfile)
 
 
+@pytest.mark.slow
 def test_the_qpu_takes_less_from_the_crossover_on_and_more_before(comparison, a100):
     found = comparison.crossover(a100)
     assert found.qubits is not None
@@ -57,6 +58,7 @@ def test_the_papers_46_under_its_likely_constants(comparison, a100):
     assert abs(found.qubits - PAPER) <= 1
 
 
+@pytest.mark.slow
 def test_both_grow_with_the_gates_so_that_layers_hardly_move_it(comparison, a100):
     deep = CrossoverModel(HeadConfig.paper(main_layers=16), comparison.qpu, comparison.program)
     assert abs(deep.crossover(a100).qubits - comparison.crossover(a100).qubits) <= 1
@@ -117,6 +119,7 @@ def test_command_without_counters(capsys, monkeypatch, tmp_path):
     assert "shows no RAPL counters" in err
 
 
+@pytest.mark.slow
 def test_command_reads_a_counter(capsys, monkeypatch):
     readings = iter([(0,), (3_000_000,)])
     monkeypatch.setattr(RaplMeter, "read", lambda self: next(readings))

@@ -122,6 +122,7 @@ print("checked")
 """
 
 
+@pytest.mark.slow
 def test_scikit_learns_check_with_array_dispatch() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", ARRAY_API],
@@ -159,6 +160,7 @@ def test_pipeline_parameters_reach_the_settings() -> None:
     assert len(pipeline[-1].history_) == 2
 
 
+@pytest.mark.slow
 def test_grid_search_over_settings_in_one_process_and_in_two() -> None:
     grid = {"head__n_qubits": [3, 4], "train__learning_rate": list(np.array([1e-4, 0.1]))}
     searches = [

@@ -102,6 +102,7 @@ def test_a_checkpoint_of_other_settings_is_refused(other: dict[str, Any], tmp_pa
         QuantumHeadClassifier(HeadConfig(**SHAPE, **other), SHORT).fit(X, Y, checkpoint=place)
 
 
+@pytest.mark.slow
 @every_way
 def test_a_saved_model_measures_as_it_did(way: dict[str, Any], tmp_path: Path) -> None:
     classifier = fitted(**way)
@@ -113,6 +114,7 @@ def test_a_saved_model_measures_as_it_did(way: dict[str, Any], tmp_path: Path) -
     assert policy == (way.get("gradient", "reparameterized") if "shots" in way else None)
 
 
+@pytest.mark.slow
 def test_the_card_says_how_it_was_measured(tmp_path: Path) -> None:
     for name, way in WAYS.items():
         fitted(**way).save_pretrained(tmp_path / name)
@@ -128,6 +130,7 @@ def test_the_card_says_how_it_was_measured(tmp_path: Path) -> None:
     assert "| noise | none |" in card
 
 
+@pytest.mark.slow
 @every_way
 def test_a_copy_has_draws_of_its_own(way: dict[str, Any]) -> None:
     classifier = fitted(**way)

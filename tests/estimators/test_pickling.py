@@ -191,6 +191,7 @@ class TestText:
         file.seek(0)
         np.testing.assert_array_equal(joblib.load(file).predict_proba(TEXTS), text.predict_proba(TEXTS))
 
+    @pytest.mark.slow
     def test_frozen_and_tuned_ones_load_in_another_process_with_an_empty_cache(
         self, text: TextClassifier, tiny_body: Body, tuned: Body, fresh_cache: Path, tmp_path: Path
     ) -> None:
@@ -210,6 +211,7 @@ class TestText:
         assert text.classifier_.module_.circuit.memo
         assert pickle.loads(pickle.dumps(text)).classifier_.module_.circuit.memo == {}
 
+    @pytest.mark.slow
     def test_tools_of_scikit_learn_in_two_processes(self, text: TextClassifier, tiny_body: Body) -> None:
         labels = np.array(LABELS)
         other = clone(text).set_params(seed=1)
@@ -235,6 +237,7 @@ class TestText:
             scores = [cross_val_score(pipeline, TEXTS, labels, cv=2, n_jobs=jobs) for jobs in (1, 2)]
             np.testing.assert_array_equal(*scores)
 
+    @pytest.mark.slow
     def test_grid_over_the_settings_of_tuning(self, text: TextClassifier, fresh_cache: Path) -> None:
         text.set_params(tune=CONTRASTIVE, validation_fraction=0)
         grid = {"tune__learning_rate": [1e-5, 1e-3], "head__main_layers": [1]}

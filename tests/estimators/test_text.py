@@ -159,6 +159,7 @@ class TestCheckpoint:
         with pytest.raises(TrainingError, match="its data differ"):
             head.fit(embeddings, WORDS, checkpoint=checkpoint)
 
+    @pytest.mark.slow
     def test_tuned_fits_resume_with_an_emptied_cache(
         self, text: TextClassifier, tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -175,6 +176,7 @@ class TestCheckpoint:
 
 
 class TestPairs:
+    @pytest.mark.slow
     def test_label_that_validation_leaves_one_sentence_of_is_named(self, tiny_body_folder: Path) -> None:
         text = TextClassifier(str(tiny_body_folder), HEAD, TrainConfig(epochs=1), tune=CONTRASTIVE)
         texts, labels = ["good", "fine", "bad", "dull"], ["positive"] * 2 + ["negative"] * 2
@@ -207,6 +209,7 @@ def test_random_state_takes_the_place_of_the_seed(tiny_body_folder: Path) -> Non
         text.set_params(random_state="x").fit(TEXTS, WORDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tune", [CONTRASTIVE, FULL])
 def test_seed_of_a_random_state_tunes_and_is_saved(tune: TuneConfig, tiny_body_folder: Path, tmp_path: Path) -> None:
     text = TextClassifier(str(tiny_body_folder), HEAD, TrainConfig(epochs=1), random_state=np.random.RandomState(1))

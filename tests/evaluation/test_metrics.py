@@ -128,6 +128,7 @@ def nll(logits: np.ndarray, codes: np.ndarray, temperature: float) -> float:
     return -float(log_softmax(logits / temperature, axis=1)[np.arange(len(codes)), codes].mean())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ketfit.errors.DataWarning")
 @pytest.mark.parametrize("size", [3, 8, 20, 50])
 @pytest.mark.parametrize("classes", [2, 5])

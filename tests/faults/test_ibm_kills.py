@@ -23,6 +23,8 @@ from tests.faults.test_ionq_kills import HASTY, STARTED, View, check_nothing_los
 from tests.hardware.ibm_server import BEARER, INSTANCE, KEY, serving_ibm
 from tests.hardware.ionq_server import Fault, Store
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("KETFIT_IBM_KILLS", "4"))
 
 

@@ -32,6 +32,8 @@ from ketfit.hardware.runs.session import result_key
 from ketfit.model.config import HeadConfig, TrainConfig
 from tests.hardware.ionq_server import KEY, Fault, Store, serving
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("KETFIT_IONQ_KILLS", "4"))
 HASTY = RetryPolicy(deadline_s=20, first_s=0.02, longest_s=0.1)
 STARTED = 1  # looks at a job until it is done, beyond the first

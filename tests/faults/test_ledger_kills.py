@@ -31,6 +31,8 @@ from ketfit.hardware.runs.session import result_key
 from ketfit.storage import append_log as lines_module
 from tests.hardware.example_runs import planned, simulator
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("KETFIT_LEDGER_KILLS", "3"))
 STEPS = ("before intent", "after intent", "after POST", "after id", "mid-fetch", "mid-write")
 LINGER = 0.004  # seconds that the victim stays at the step, if it does not wait there

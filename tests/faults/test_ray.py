@@ -14,6 +14,8 @@ from ketfit.study.runner import run_study
 from ketfit.study.spec import StudyPlan
 from tests.faults.test_study_kills import finished, study
 
+pytestmark = pytest.mark.ray
+
 __all__ = ["study"]
 
 

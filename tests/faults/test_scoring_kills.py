@@ -10,12 +10,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from pyarrow import parquet
 
 from ketfit import HeadConfig, QuantumHeadClassifier, TextClassifier, TrainConfig
 from ketfit.bodies.body import load_body
 from ketfit.evaluation.batch_predict import parts_folder, predict_file
 from tests.evaluation.test_batch_predict import TEXTS, write
+
+pytestmark = pytest.mark.slow
 
 KILLS = min(20, int(os.environ.get("KETFIT_KILLS", "1")))
 ROWS = 40

@@ -21,6 +21,8 @@ import pytest
 
 from ketfit.study.store import ROWS, read_results
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("KETFIT_KILLS", "3"))
 PATIENCE = 120  # seconds for one run, which takes some ten
 

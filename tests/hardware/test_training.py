@@ -45,6 +45,7 @@ def test_parameter_shift_is_the_gradient(tmp_path: Path) -> None:
     assert head.weights.grad.abs().max() > 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["spsa", "parameter_shift"])
 def test_training_lowers_the_loss(tmp_path: Path, method: str) -> None:
     rate = 1.0 if method == "spsa" else 0.1

@@ -41,6 +41,7 @@ def model(**settings: Any) -> nn.Sequential:
         return nn.Sequential(nn.Linear(4, 8), head, nn.Tanh()).double()
 
 
+@pytest.mark.slow
 @BACKENDS
 def test_compiled_model_with_a_head_gives_eager_values_and_gradients(backend):
     eager = model()
@@ -53,6 +54,7 @@ def test_compiled_model_with_a_head_gives_eager_values_and_gradients(backend):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=0, atol=1e-12, msg=name)
 
 
+@pytest.mark.slow
 @BACKENDS
 def test_compiled_model_with_a_head_trains_as_the_eager_one(backend):
     eager = model(shots=50, gradient="straight_through")
@@ -101,6 +103,7 @@ def encoded(weights: Tensor, inputs: Tensor) -> Tensor:
     return ENCODER(inputs.repeat(1, 2)).cos()
 
 
+@pytest.mark.slow
 @BACKENDS
 @pytest.mark.parametrize("function", [values, gradients, mitigated, encoded], ids=lambda function: function.__name__)
 def test_compiled_function_that_measures_gives_eager_values(function, backend):
@@ -111,6 +114,7 @@ def test_compiled_function_that_measures_gives_eager_values(function, backend):
         torch.testing.assert_close(run(WEIGHTS, inputs), function(WEIGHTS, inputs), rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_what_stands_around_a_head_is_compiled():
     graphs = []
 
@@ -130,11 +134,13 @@ def test_what_stands_around_a_head_is_compiled():
     assert any("tanh" in name or "module" in name for name in called[1])
 
 
+@pytest.mark.slow
 def test_whole_graph_is_refused_by_torch():
     with pytest.raises(torch._dynamo.exc.Unsupported, match="expectation"):
         torch.compile(values, backend="eager", fullgraph=True)(WEIGHTS, torch.zeros(2, 3, dtype=torch.float64))
 
 
+@pytest.mark.slow
 def test_import_of_heads_leaves_the_compiler_out():
     program = (
         "import sys\n"

@@ -451,6 +451,7 @@ class TestFaults:
         assert step > 8, "the save is made of more steps than that"
         assert not faults, "\n".join(faults)
 
+    @pytest.mark.slow
     def test_killed_at_every_step(self, saved: Path, new: QuantumHeadClassifier, tmp_path: Path) -> None:
         new.save_pretrained(tmp_path / "new")
         done = subprocess.run(
@@ -754,6 +755,7 @@ class TestRecord:
         write_record(model, {**record, "head": {**record["head"], **change}})
         refused(model, message)
 
+    @pytest.mark.slow
     def test_what_would_take_all_memory(self, model: Path, tmp_path: Path) -> None:
         changes = [{"encoder_layers": 10**9}, {"n_reuploads": 10**9}, {"n_encoders": 10**9}, {"n_qubits": 10**5}]
         folders = [shutil.copytree(model, tmp_path / str(number)) for number in range(5)]

@@ -47,6 +47,7 @@ def all_coefficients(circuit: Circuit, tensors, batch: int, noise: NoiseConfig, 
 # --- against Aer -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @EACH_NOISE
 @pytest.mark.parametrize("n_qubits", range(2, 9))
 def test_values_are_those_of_aer(n_qubits, noise):

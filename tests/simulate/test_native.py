@@ -72,6 +72,7 @@ def circuits(draw: st.DrawFn) -> Circuit:
     return Circuit(n_qubits, tuple(gates), n_weights, n_inputs)
 
 
+@pytest.mark.slow
 @given(
     circuit=circuits(),
     batch=st.integers(0, 40),
@@ -139,6 +140,7 @@ def layout_case(n_qubits: int, given_initial: bool) -> tuple[Circuit, tuple[int,
     return circuit, qubits, outcome(expectation(circuit, *tensors, qubits, engine="torch"), tensors)
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("given_initial", [False, True])
@@ -189,6 +191,7 @@ def test_calls_from_eight_threads_at_once_give_what_calls_in_turn_give(set_threa
     assert_same_arrays([*itertools.chain(*at_once)], [*itertools.chain(*in_turn)] * 4)
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_numbers(set_threads):
     wanted = [paper_outcome(seed) for seed in range(3)]
     try:

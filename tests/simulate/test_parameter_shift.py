@@ -48,6 +48,7 @@ def test_these_tests_use_weights_and_inputs_more_than_once():
 # --- the gradient ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @EACH_KIND
 @QUBITS
 @INITIAL

@@ -54,6 +54,7 @@ def expected_outcome(circuit, qubits, tensors, batch, signs, joint) -> list[Tens
 # --- against a dense simulation ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @READOUTS
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("batch", [1, 20])
@@ -82,6 +83,7 @@ def layout_case(n_qubits: int, given_initial: bool, signed: bool, joint: bool):
     return circuit, qubits, signs, expected_outcome(circuit, qubits, doubles, 11, signs, joint)
 
 
+@pytest.mark.slow
 @BOTH
 @READOUTS
 @SIGNED

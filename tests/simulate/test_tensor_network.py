@@ -99,6 +99,7 @@ def test_a_qubit_that_nothing_touches():
     assert network_expectation(Circuit(3, (), 0, 0), [])[0] == 1
 
 
+@pytest.mark.slow
 def test_equals_quimb_on_a_wide_circuit():
     from quimb.tensor import Circuit as QuimbCircuit
 

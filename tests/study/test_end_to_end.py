@@ -45,6 +45,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return heads
 
 
+@pytest.mark.slow
 def test_each_head_has_a_body_of_its_own(plan: StudyPlan, tmp_path: Path, trained: list[Any]) -> None:
     assert run_study(plan, tmp_path, LocalExecutor(1), command="test") == StudyProgress(8, 0, 8, ran=8)
     kinds = [type(head) for head in trained]
@@ -60,6 +61,7 @@ def test_each_head_has_a_body_of_its_own(plan: StudyPlan, tmp_path: Path, traine
     assert all(task.body == f"{plan.bodies[0].name}, end to end" for task in StudyRecord.read(tmp_path).tasks)
 
 
+@pytest.mark.slow
 def test_the_body_is_trained(plan: StudyPlan, settings: dict[str, Any], tmp_path: Path) -> None:
     """The quantum head's loss on validation is that of the whole, not that of the head on the body as it was."""
     run_study(plan, tmp_path / "full", LocalExecutor(1), command="test")
@@ -71,6 +73,7 @@ def test_the_body_is_trained(plan: StudyPlan, settings: dict[str, Any], tmp_path
         assert (result["validation_loss"] == before) == (kind in ("svc", "logistic-regression"))
 
 
+@pytest.mark.slow
 def test_what_stands_is_not_done_again(
     plan: StudyPlan, tmp_path: Path, trained: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

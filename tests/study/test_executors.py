@@ -37,6 +37,7 @@ def jobs(count: int, **settings: Any) -> list[Job]:
     return [({"number": number, **settings}, (large, np.full(2, number))) for number in range(count)]
 
 
+@pytest.mark.slow
 def test_every_job_is_run_once_and_in_other_processes() -> None:
     found = list(LocalExecutor(2).run(add, jobs(40)))
     assert sorted(place for place, _ in found) == list(range(40))
@@ -48,12 +49,14 @@ def test_no_jobs_are_no_work() -> None:
     assert list(LocalExecutor(2).run(add, [])) == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_takes_no_job_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = dict(LocalExecutor(2).run(die_once, jobs(12, mark=str(tmp_path / "mark"))))
     assert found == {place: {"result": place} for place in range(12)}
     assert "a worker died, killed or out of memory; going on with the" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_workers_that_keep_dying_end_it(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(StudyError, match="workers died 4 times in a row"):
         list(LocalExecutor(2).run(always_die, jobs(2)))

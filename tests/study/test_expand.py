@@ -55,6 +55,7 @@ def test_names_are_those_of_the_golden_file() -> None:
         assert content_hash(entry["config"]) == entry["id"]
 
 
+@pytest.mark.slow
 def test_names_are_the_same_in_another_process() -> None:
     code = "import json, sys; from ketfit.study.task import content_hash; print(content_hash(json.load(sys.stdin)))"
     entry = json.loads(GOLDEN.read_text())[0]

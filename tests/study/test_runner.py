@@ -39,6 +39,7 @@ def bare(folder: Path) -> dict[str, TaskResult]:
     return {name: row.updated(run={}) for name, row in sorted(read_results(folder).items())}
 
 
+@pytest.mark.slow
 def test_rows_are_the_same_whoever_runs_them(plan: StudyPlan, tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("here", "reversed", "processes")]
     executors = (Here(), Here(reverse=True), LocalExecutor(2))
@@ -203,6 +204,7 @@ def test_a_driver_beside_another_is_refused(plan: StudyPlan, tmp_path: Path) -> 
     assert run_study(plan, tmp_path, Another(), command="test").done == 10
 
 
+@pytest.mark.slow
 def test_a_tuned_body_is_tuned_once_for_each_seed(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,7 @@ def test_the_last_row_of_a_task_counts(tmp_path: Path) -> None:
     assert read_results(tmp_path) == {row_of(1).task: row_of(1)}
 
 
+@pytest.mark.slow
 def test_a_line_that_was_cut_off_at_any_byte_does_not_count_and_goes(tmp_path: Path) -> None:
     with ResultLog(tmp_path) as rows:
         rows.append(row_of(0))
@@ -83,6 +84,7 @@ def test_any_bytes_are_rows_or_our_own_error(tmp_path_factory: pytest.TempPathFa
         read_results(folder)
 
 
+@pytest.mark.slow
 def test_two_drivers_on_one_folder_are_refused(tmp_path: Path) -> None:
     code = "import sys; from pathlib import Path; from ketfit.study.store import RowsFile; RowsFile(Path(sys.argv[1]))"
     with ResultLog(tmp_path) as rows:

@@ -417,6 +417,7 @@ def data(module: nn.Module, validated: bool) -> tuple[Samples, Samples | None]:
 
 
 class TestCheckpoint:
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", RUNS)
     def test_interrupted_anywhere_and_resumed_equals_unbroken(self, name: str, tmp_path: Path) -> None:
         make, validated, config = RUNS[name]
@@ -498,6 +499,7 @@ class TestCheckpoint:
         train(linear(), blobs(8, 1), None, TrainConfig(epochs=1), seed=0, checkpoint=checkpoint)
         assert [path.name for path in checkpoint.parent.iterdir()] == ["run.safetensors"]
 
+    @pytest.mark.slow
     def test_killed_at_random_instants_and_resumed_equals_unbroken(self, tmp_path: Path) -> None:
         # One process that imports torch once, and forks a child for every life of the run.
         outcome = subprocess.run(

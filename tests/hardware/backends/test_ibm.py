@@ -108,6 +108,7 @@ POST_FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", POST_FAULTS)
 def test_a_submission_that_fails_is_sent_once(served: Served, name: str) -> None:
     url, store = served
@@ -182,6 +183,7 @@ GET_FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GET_FAULTS)
 def test_every_fault_of_a_read_has_its_error_and_then_the_result(served: Served, name: str) -> None:
     fault, error = GET_FAULTS[name]

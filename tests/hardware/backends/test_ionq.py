@@ -228,6 +228,7 @@ POST_FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", POST_FAULTS)
 def test_a_submission_that_fails_is_sent_once(served: Served, name: str) -> None:
     url, store = served
@@ -281,6 +282,7 @@ GET_FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GET_FAULTS)
 def test_every_fault_of_a_read_has_its_error_and_then_the_result(served: Served, name: str) -> None:
     url, store = served
@@ -364,6 +366,7 @@ def test_a_job_with_more_gates_than_ionq_takes_is_refused_when_it_is_planned(ser
         backend.count_gates([bound] * (most + 1))
 
 
+@pytest.mark.slow
 def test_500_circuits_of_ten_qubits_are_one_job(served: Served) -> None:
     circuits = some_circuits(500, n_qubits=10, measured=(0,))
     job = IonQBackend("qpu.forte-1").submit(circuits, 10, tag="many")

@@ -111,6 +111,7 @@ def test_folds_have_exactly_three_and_five_times_the_gates(tmp_path: Path, level
     assert [backend.count_gates(measurement)[fold * len(INPUTS)].two_qubit for fold in range(3)] == two_qubit
 
 
+@pytest.mark.slow
 @LEVELS
 @pytest.mark.parametrize("mitigation", [("zero_noise",), ("readout", "zero_noise")])
 def test_zero_noise_and_both_mitigations_reduce_the_error(
@@ -126,6 +127,7 @@ def test_zero_noise_and_both_mitigations_reduce_the_error(
     assert mitigated < raw / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [0, 2])
 @pytest.mark.parametrize("mitigation", [("readout",), ("readout", "zero_noise")])
 def test_ibms_fake_device_reads_better_with_mitigation(tmp_path: Path, level: int, mitigation: tuple[str, ...]) -> None:
@@ -178,6 +180,7 @@ def test_fold_that_is_no_odd_number_is_refused(fold: Any) -> None:
         replace(plain, follows=replace(plain, measured=(1, 0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mitigation", [("readout",), ("readout", "zero_noise")])
 def test_plan_of_a_mitigated_run_builds_the_same_circuits_and_reads_at_the_same_qubits(
     tmp_path: Path, mitigation: Any

@@ -44,6 +44,7 @@ def kinds(analysis: Analysis) -> set[str]:
     return {caveat.kind for caveat in analysis.caveats}
 
 
+@pytest.mark.slow
 def test_a_cell_holds_the_rows_of_its_seeds(tmp_path: Path) -> None:
     record = make_study(tmp_path, study_settings(), flat)
     analysis = analyse(record, read_results(tmp_path))
@@ -60,6 +61,7 @@ def test_a_cell_holds_the_rows_of_its_seeds(tmp_path: Path) -> None:
         assert cell.standing and cell.crossed is not None and cell.bootstrap is None
 
 
+@pytest.mark.slow
 def test_a_comparison_is_that_of_the_statistics(tmp_path: Path) -> None:
     record = make_study(tmp_path, study_settings(), flat)
     analysis = analyse(record, read_results(tmp_path))
@@ -106,6 +108,7 @@ def test_pairs_hold_the_seeds_of_both(tmp_path: Path) -> None:
     assert (analysis.study["done"], analysis.study["failed"], analysis.study["missing"]) == (13, 1, 1)
 
 
+@pytest.mark.slow
 def test_bodies_are_compared_apart(tmp_path: Path) -> None:
     analysis = analysed(tmp_path, study_settings(bodies=["one", "two"]))
     assert [(each.body, each.head) for each in analysis.comparisons] == [
@@ -135,6 +138,7 @@ def test_nothing_was_run_yet(tmp_path: Path) -> None:
     assert summary_sentences(analysis) == ["There is no result yet, so there is nothing to answer."]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("odds", "told"),
     [
@@ -154,6 +158,7 @@ def test_the_answer_follows_the_test(tmp_path: Path, odds: float, told: str) -> 
     assert ("above" in answer) == (found.difference > 0)
 
 
+@pytest.mark.slow
 def test_equal_heads_are_equivalent_and_told_to_be_the_same(tmp_path: Path) -> None:
     heads = {"a": {"kind": "svc"}, "b": {"kind": "svc"}}
     analysis = analysed(tmp_path, study_settings(heads=heads, report={"reference": "a"}))
@@ -163,6 +168,7 @@ def test_equal_heads_are_equivalent_and_told_to_be_the_same(tmp_path: Path) -> N
     assert "level with a" in summary_sentences(analysis)[0]
 
 
+@pytest.mark.slow
 def test_a_factorial_stands_for_itself_by_its_validation(tmp_path: Path) -> None:
     def skill(task: Task) -> float:
         return 1.5 + task.levels["head.encoder_layers"] / 2 if task.head == "quantum" else 2.3
@@ -176,6 +182,7 @@ def test_a_factorial_stands_for_itself_by_its_validation(tmp_path: Path) -> None
     assert sum(each.standing for each in analysis.comparisons) == 2
 
 
+@pytest.mark.slow
 def test_effects_are_those_that_were_put_in(tmp_path: Path) -> None:
     def skill(task: Task) -> float:
         return 1.5 + (task.levels["head.connectivity"] == 3) if task.head == "quantum" else 2.3
@@ -191,6 +198,7 @@ def test_effects_are_those_that_were_put_in(tmp_path: Path) -> None:
     assert mains[1].accuracy.mean - mains[0].accuracy.mean == pytest.approx(terms["head.connectivity"].effect)
 
 
+@pytest.mark.slow
 def test_effects_need_the_whole_design(tmp_path: Path) -> None:
     settings = study_settings(factors=FACTORS, design={"kind": "full", "estimate": "main effects"})
     (found,) = analysed(
@@ -203,6 +211,7 @@ def test_effects_need_the_whole_design(tmp_path: Path) -> None:
     assert found.effects is None and found.problem
 
 
+@pytest.mark.slow
 def test_plackett_burman_of_seven_factors_on_two_bodies(tmp_path: Path) -> None:
     names = ("n_encoders", "encoder_layers", "connectivity", "n_reuploads", "reupload_layers", "main_layers")
     factors: dict[str, list[Any]] = {f"head.{name}": [1, 2] for name in names}
@@ -217,6 +226,7 @@ def test_plackett_burman_of_seven_factors_on_two_bodies(tmp_path: Path) -> None:
         assert each.effects is not None and len(each.effects.terms) == 7 and each.half_normal is not None
 
 
+@pytest.mark.slow
 def test_a_scan_goes_through_its_own_setting(tmp_path: Path) -> None:
     factors = {"head.n_qubits": [4, 6, 8], "head.encoder_layers": [1, 4]}
     settings = study_settings(factors=factors, design={"kind": "scan"})
@@ -233,6 +243,7 @@ def test_a_scan_goes_through_its_own_setting(tmp_path: Path) -> None:
     assert standing[0].levels == {"head.n_qubits": 5, "head.encoder_layers": 2}
 
 
+@pytest.mark.slow
 def test_a_reference_that_varies_is_compared_at_the_same_levels(tmp_path: Path) -> None:
     heads = {
         "a": {"kind": "quantum", "settings": {"n_qubits": 5}},
@@ -257,6 +268,7 @@ def test_heads_tested_on_other_sentences_are_not_compared(tmp_path: Path) -> Non
     assert [each.levels["data.per_label"] for each in found] == [20]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", [0, 2])
 def test_the_edge_of_the_grid(tmp_path: Path, chosen: int) -> None:
     analysis = analysed(tmp_path, study_settings(), chosen=lambda task: chosen if task.head == "SVC" else 1)
@@ -264,6 +276,7 @@ def test_the_edge_of_the_grid(tmp_path: Path, chosen: int) -> None:
     assert "SVC (5 of 5 runs, mostly" in edge.text and "quantum" not in edge.text
 
 
+@pytest.mark.slow
 def test_caveats_are_found_where_they_are(tmp_path: Path) -> None:
     settings = study_settings(budget={"learning_rates": [0.03], "regularization": [1.0]}, train={"epochs": 8}, seeds=3)
     analysis = analysed(tmp_path, settings, lambda task: -1.0 if task.head == "quantum" else 2.3)
@@ -272,6 +285,7 @@ def test_caveats_are_found_where_they_are(tmp_path: Path) -> None:
     assert kinds(calm) == {"validation", "best"}
 
 
+@pytest.mark.slow
 def test_rows_of_other_studies_do_not_count(tmp_path: Path) -> None:
     record = make_study(tmp_path, study_settings(), flat)
     rows = read_results(tmp_path)
@@ -279,6 +293,7 @@ def test_rows_of_other_studies_do_not_count(tmp_path: Path) -> None:
     assert analyse(record, {**rows, "another": stranger}) == analyse(record, rows)
 
 
+@pytest.mark.slow
 def test_json_and_the_order_of_rows(tmp_path: Path) -> None:
     settings = study_settings(factors=FACTORS, design={"kind": "full", "estimate": "interactions"}, seeds=3)
     record = make_study(tmp_path, settings, flat)
@@ -340,6 +355,7 @@ def test_seeds_that_differ_alike_have_no_interval() -> None:
     assert "not to be had, as all seeds differ alike" in verdict(comparison, study)
 
 
+@pytest.mark.slow
 def test_tries_that_diverged_are_counted(tmp_path: Path) -> None:
     record = make_study(tmp_path, study_settings(seeds=2), flat)
     rows = read_results(tmp_path)
@@ -351,6 +367,7 @@ def test_tries_that_diverged_are_counted(tmp_path: Path) -> None:
     assert "quantum (2 of 6 tries)" in lost.text
 
 
+@pytest.mark.slow
 def test_effects_of_one_seed_are_tested_by_what_is_left_over(tmp_path: Path) -> None:
     settings = study_settings(factors=FACTORS, design={"kind": "full", "estimate": "main effects"}, seeds=1)
     (found,) = analysed(tmp_path, settings).effects

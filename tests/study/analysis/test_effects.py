@@ -248,6 +248,7 @@ def simulated(rng: np.random.Generator, varies: float) -> tuple[list[Point], lis
     return points, np.repeat(range(5), 8).tolist(), y.ravel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "varies"), [("residual", 0.0), ("blocks", 0.0), ("blocks", 0.02)])
 def test_effects_hold_their_level_and_cover(error: Any, varies: float) -> None:
     rng, count = np.random.default_rng(3), 600
@@ -273,6 +274,7 @@ def test_residual_errors_claim_too_much_where_effects_vary_between_seeds() -> No
     assert wrong > at_most(200, 0.1)
 
 
+@pytest.mark.slow
 def test_joint_tests_hold_their_level() -> None:
     rng, count = np.random.default_rng(5), 500
     points, blocks = [{"m": m, "a": a} for m in "xyz" for a in "uv"] * 6, np.repeat(range(6), 6).tolist()
@@ -374,6 +376,7 @@ def test_half_normal_of_nothing_at_all() -> None:
     assert (found.pseudo_error, found.margin) == pytest.approx((0, 0), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_lenths_margins_hold_their_level() -> None:
     rng, count = np.random.default_rng(6), 500
     points = factorial("abcd")
@@ -412,6 +415,7 @@ def test_power_published() -> None:
     assert seeds_needed(0.5, 1.0) == 34
 
 
+@pytest.mark.slow
 @given(st.integers(2, 200), st.floats(0.06, 0.9999), st.sampled_from([None, 0.25]), st.sampled_from([0.0, 0.002]))
 @settings(max_examples=60, deadline=None)
 def test_seeds_and_differences_are_inverse(n: int, power: float, ratio: float | None, sentence_error: float) -> None:

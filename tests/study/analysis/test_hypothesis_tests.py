@@ -289,6 +289,7 @@ WORLDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORLDS)
 def test_crossed_intervals_cover_and_tost_keeps_its_level(name: str) -> None:
     world, rng, count = WORLDS[name], np.random.default_rng(6), 400
@@ -307,6 +308,7 @@ def test_crossed_intervals_cover_and_tost_keeps_its_level(name: str) -> None:
     assert errors / np.var([test.difference for test in tests], ddof=1) == pytest.approx(1, abs=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["all parts", "sentences"])
 def test_crossed_test_holds_its_level(name: str) -> None:
     world, rng, count = replace(WORLDS[name], means=(1.5, 1.5)), np.random.default_rng(7), 400
@@ -467,6 +469,7 @@ def test_equivalence_without_spread_counts_seeds() -> None:
     assert (above.p_no_worse, above.p_no_better, above.equivalent) == (1 / 32, 1.0, False)
 
 
+@pytest.mark.slow
 def test_tost_keeps_its_level_at_the_margin() -> None:
     rng = np.random.default_rng(17)
     tests = [paired_test(gap, np.zeros(10)) for gap in rng.normal(0.01, 0.005, (2000, 10))]
@@ -581,6 +584,7 @@ def test_results_are_frozen() -> None:
     assert isinstance(crossed_test([B, B], [B, ~B], [W, W]), CrossedTest)
 
 
+@pytest.mark.slow
 def test_without_statsmodels_the_pip_line_is_told() -> None:
     code = (
         "import sys\n"

@@ -109,6 +109,7 @@ def test_the_numbers_of_the_page_are_those_of_the_summary(whole: tuple[dict[str,
         assert " ".join(told.split()) in page.text
 
 
+@pytest.mark.slow
 def test_summary_json_is_what_is_returned(tmp_path: Path) -> None:
     summary, _ = report(tmp_path, study_settings())
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")) == json.loads(json.dumps(summary))
@@ -147,6 +148,7 @@ def test_figures_and_tables_can_be_heard(whole: tuple[dict[str, Any], Page]) -> 
     assert all(heading.get("scope") for heading in page.all("th"))
 
 
+@pytest.mark.slow
 def test_the_same_rows_make_the_same_bytes(tmp_path: Path) -> None:
     settings = study_settings(factors={"head.connectivity": [1, 2, 3]}, design={"kind": "scan"}, bodies=["a", "b"])
     make_study(tmp_path, settings, flat)
@@ -160,6 +162,7 @@ def test_the_same_rows_make_the_same_bytes(tmp_path: Path) -> None:
     assert [(tmp_path / name).read_bytes() for name in names] == before
 
 
+@pytest.mark.slow
 def test_a_report_needs_the_folder_alone(tmp_path: Path) -> None:
     make_study(tmp_path, study_settings(factors={"data.per_label": [10, 20]}, design={"kind": "scan"}), flat)
     write_report(tmp_path)
@@ -183,6 +186,7 @@ def test_a_study_without_its_draws_is_damaged(tmp_path: Path) -> None:
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_names_from_outside_stay_text(tmp_path: Path) -> None:
     heads = {
         HOSTILE: {"kind": "quantum", "settings": {"n_qubits": 5}},
@@ -198,6 +202,7 @@ def test_names_from_outside_stay_text(tmp_path: Path) -> None:
     assert page.text.count(HOSTILE) > 5 and "{{ 7 * 7 }}" in page.text and "49" not in page.all("h1")
 
 
+@pytest.mark.slow
 def test_an_unfinished_study_says_so_first(tmp_path: Path) -> None:
     _, page = report(tmp_path, study_settings(), missing=lambda task: task.seed > 2, failed=lambda task: task.seed == 0)
     told = "Not complete. Of 15 runs, 6 have a result, 3 failed and 6 are still to be run."
@@ -209,17 +214,20 @@ def test_an_empty_study_has_a_report(tmp_path: Path) -> None:
     assert "There is no result yet" in page.text and not page.all("figure")
 
 
+@pytest.mark.slow
 def test_a_single_seed_has_dashes_for_intervals(tmp_path: Path) -> None:
     summary, page = report(tmp_path, study_settings(seeds=1))
     assert summary["cells"][0]["accuracy"]["low"] is None
     assert "One seed says nothing" in page.text and " to " not in re.findall(r"Mean Spread.*?Differences", page.text)[0]
 
 
+@pytest.mark.slow
 def test_without_a_reference_nothing_is_tested(tmp_path: Path) -> None:
     _, page = report(tmp_path, study_settings(report={}))
     assert "names no reference" in page.text and "Differences from" not in page.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("design", "factors"),
     [
@@ -248,6 +256,7 @@ def test_a_folder_without_a_study(tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["matplotlib", "statsmodels"])
 def test_a_missing_extra_is_named(tmp_path: Path, package: str) -> None:
     program = (
@@ -301,6 +310,7 @@ def test_names_are_pushed_apart_and_no_further() -> None:
     assert all(b - a > 0.2 - 1e-9 for a, b in pairwise(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
 def test_the_committed_reports_say_what_their_rows_say(folder: Path, tmp_path: Path) -> None:
     for name in (RECORD, ROWS):
