@@ -51,7 +51,7 @@ def test_any_sentence_is_answered(page: Page, sentence: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", b"review\ngood\n", "no column &#x27;text&#x27;"),
+        ("a.csv", b"review\ngood\n", "no column &#39;text&#39;"),
         ("b.txt", b"\xff\xfe\x00", "not valid utf-8"),
         ("c.parquet", b"PAR1 not", "not a readable Parquet"),
         ("d.txt", b"a film\n" * (MAX_SENTENCES + 1), "more than 1,000 sentences"),
@@ -119,7 +119,7 @@ def test_a_port_that_is_taken_is_told(page: Page) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(ConfigError, match="choose another --port"):
-            serve(page.traveller, [], "127.0.0.1", taken.getsockname()[1], lambda url: None)
+            serve(page.predictor, [], "127.0.0.1", taken.getsockname()[1], lambda url: None)
 
 
 def test_without_gradio_the_extra_is_named_before_the_model_is_loaded(

@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from ketfit import HeadConfig, QuantumHeadClassifier, TextClassifier, TrainConfig
 from ketfit.app import server
-from ketfit.app.trace import TracePredictor, fit_classical
+from ketfit.app.trace import TracePredictor, fit_baseline
 from ketfit.bodies.body import load_body
 from ketfit.data.dataset import Dataset
 from tests.browser.test_study_report import CONTRASTS
@@ -47,9 +47,9 @@ def address(classifier: TextClassifier) -> Iterator[str]:
     """A demo that runs, with logistic regression beside the quantum head."""
     import uvicorn
 
-    traveller = TracePredictor(classifier, fit_classical(classifier, Dataset("six", TEXTS, LABELS)))
-    with server._own_files(), server._bound("127.0.0.1", 0) as bound:
-        config = uvicorn.Config(server.make_app(traveller, [("model", HOSTILE)]), log_level="warning")
+    predictor = TracePredictor(classifier, fit_baseline(classifier, Dataset("six", TEXTS, LABELS)))
+    with server._temporary_files(), server._bound("127.0.0.1", 0) as bound:
+        config = uvicorn.Config(server.make_app(predictor, [("model", HOSTILE)]), log_level="warning")
         running = uvicorn.Server(config)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
         thread.start()
@@ -238,7 +238,7 @@ def test_answers_carry_the_policy_that_keeps_the_browser_here(address: str) -> N
     # The headers alone: a client that is still sending may hear of the closed connection before it hears the answer.
     connection = HTTPConnection(urlsplit(address).netloc, timeout=10)
     connection.putrequest("POST", "/gradio_api/upload")
-    connection.putheader("Content-Length", str(server.LARGEST_REQUEST + 1))
+    connection.putheader("Content-Length", str(server.MAX_REQUEST_BYTES + 1))
     connection.endheaders()
     assert connection.getresponse().status == 413
     connection.close()

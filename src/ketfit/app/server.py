@@ -1,4 +1,4 @@
-"""Serves the page: to this machine unless told otherwise, with bounds on what is asked, and nothing from elsewhere."""
+"""Serve the demo, by default to this machine only, with limits on requests and without content from other hosts."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
-LARGEST_FILE = 2**20
-LARGEST_REQUEST = LARGEST_FILE + 2**16
+MAX_FILE_BYTES = 2**20
+MAX_REQUEST_BYTES = MAX_FILE_BYTES + 2**16
 """Bytes of the body of one request, an uploaded file and its envelope."""
 
 HEADERS = {
-    # Nothing from other hosts, and no page of another host around this one. Gradio's page has scripts inside.
+    # No content from other hosts, no embedding in pages of other hosts; Gradio's page needs inline scripts.
     "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' "
     "'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
     "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'",
@@ -41,72 +41,67 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class RequestLimitMiddleware:
-    """An ASGI application in front of another: bounds the body of a request, checks its host, adds `HEADERS`.
+    """An ASGI middleware that limits the size of requests, checks their host and adds `HEADERS`.
 
     Args:
-        inner: What is guarded.
-        hosts: Names in the Host header that are answered, without a port; empty is any. A page elsewhere whose name
-            was made to lead here (DNS rebinding) asks under its own name.
-        largest: Bytes of a body.
+        inner: The application behind it.
+        hosts: Accepted names in the Host header, without a port; empty for any. The check refuses DNS rebinding.
+        max_bytes: Largest body of a request, in bytes.
     """
 
-    def __init__(self, inner: Application, hosts: tuple[str, ...] = LOCAL, largest: int = LARGEST_REQUEST) -> None:
+    def __init__(self, inner: Application, hosts: tuple[str, ...] = LOCAL, max_bytes: int = MAX_REQUEST_BYTES) -> None:
         self.inner = inner
         self.hosts = hosts
-        self.largest = largest
+        self.max_bytes = max_bytes
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request, or let the inner application do it."""
+        """Refuse a request, or pass it to the inner application."""
         if scope["type"] != "http":
             await self.inner(scope, receive, send)
             return
         headers = {name.lower(): value for name, value in scope["headers"]}
-        if self.hosts and _host(headers.get(b"host", b"")) not in self.hosts:
-            await _refuse(send, 421, "this server answers to its own name alone")
+        if self.hosts and _host_name(headers.get(b"host", b"")) not in self.hosts:
+            await _refuse(send, 421, "unknown host name")
             return
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self.largest:
-            await _refuse(send, 413, f"a request may have {self.largest} bytes")
+        if not length.isdigit() or int(length) > self.max_bytes:
+            await _refuse(send, 413, f"the request is larger than {self.max_bytes} bytes")
             return
         await self.inner(scope, self._bounded(receive), _with_headers(send))
 
     def _bounded(self, receive: Receive) -> Receive:
-        """A body in pieces, without a length in front, is cut off where it grows too long."""
+        """Disconnect a request without a Content-Length when its body grows too long."""
         got = 0
 
         async def receive_some() -> Message:
             nonlocal got
             message = await receive()
             got += len(message.get("body", b""))
-            return {"type": "http.disconnect"} if got > self.largest else message
+            return {"type": "http.disconnect"} if got > self.max_bytes else message
 
         return receive_some
 
 
 def require_gradio() -> None:
-    """Say that the extra is missing before anything slow is done.
-
-    Raises:
-        MissingExtraError: Gradio is not installed.
-    """
+    """Raise MissingExtraError if Gradio is not installed."""
     if not find_spec("gradio"):
         raise MissingExtraError("The web demo", "'ketfit[app]'")
 
 
 def make_app(
-    traveller: TracePredictor, facts: list[tuple[str, str]], hosts: tuple[str, ...] = LOCAL
+    predictor: TracePredictor, metadata: list[tuple[str, str]], hosts: tuple[str, ...] = LOCAL
 ) -> RequestLimitMiddleware:
-    """The whole demo as an ASGI application.
+    """Return the demo as an ASGI application.
 
     Args:
-        traveller: What computes.
-        facts: What is told about the model.
-        hosts: As for `RequestLimitMiddleware`.
+        predictor: The model.
+        metadata: Names and values that describe the model.
+        hosts: See `RequestLimitMiddleware`.
 
     Raises:
         MissingExtraError: Gradio is not installed.
     """
-    # Read when Gradio is imported, and before each of its reports home.
+    # Gradio reads these when it is imported and before each report of its usage.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     require_gradio()
@@ -126,12 +121,12 @@ def make_app(
     )
     gr.mount_gradio_app(
         outer,
-        Page(traveller, facts).build(),
+        Page(predictor, metadata).build(),
         path="/",
         footer_links=[],
         run_history=False,
         show_error=False,
-        max_file_size=LARGEST_FILE,
+        max_file_size=MAX_FILE_BYTES,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,
@@ -143,46 +138,42 @@ def make_app(
 
 
 def serve(
-    traveller: TracePredictor, facts: list[tuple[str, str]], host: str, port: int, ready: Callable[[str], None]
+    predictor: TracePredictor, metadata: list[tuple[str, str]], host: str, port: int, ready: Callable[[str], None]
 ) -> None:
-    """Serve until Ctrl-C.
+    """Serve the demo until Ctrl-C.
 
     Args:
-        traveller: What computes.
-        facts: What is told about the model.
-        host: Address to bind to; but for this machine's own, any name of it is answered.
-        port: 0 is any that is free.
-        ready: Called with the address once it is bound.
+        predictor: The model.
+        metadata: Names and values that describe the model.
+        host: Address to listen on; requests under any name are accepted unless it is a loopback address.
+        port: Port; 0 for any free one.
+        ready: Called with the URL when the server listens.
 
     Raises:
-        ConfigError: the address cannot be bound.
+        ConfigError: the server cannot listen on the address.
         MissingExtraError: Gradio is not installed.
     """
-    with _bound(host, port) as bound, _own_files(), _ended_in_order():
-        app = make_app(traveller, facts, LOCAL if host in LOCAL else ())
+    with _listening(host, port) as listening, _temporary_files(), _exit_on_sigterm():
+        app = make_app(predictor, metadata, LOCAL if host in LOCAL else ())
         import uvicorn
 
         name = f"[{host}]" if ":" in host else host
-        ready(f"http://{name}:{bound.getsockname()[1]}/")
+        ready(f"http://{name}:{listening.getsockname()[1]}/")
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, limit_concurrency=64, timeout_graceful_shutdown=2
         )
-        uvicorn.Server(config).run(sockets=[bound])
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 def check_address(host: str, port: int) -> None:
-    """Refuse an address that cannot be bound; before a model is loaded, ask here.
-
-    Raises:
-        ConfigError: with the reason.
-    """
-    with _bound(host, port):
+    """Raise ConfigError if the server cannot listen on an address."""
+    with _listening(host, port):
         pass
 
 
 @contextmanager
-def _own_files() -> Iterator[None]:
-    """What is uploaded and written meanwhile is in a folder that goes away with the server."""
+def _temporary_files() -> Iterator[None]:
+    """Keep uploaded and written files in a folder that is removed with the server."""
     before = os.environ.get("GRADIO_TEMP_DIR"), tempfile.tempdir
     with tempfile.TemporaryDirectory(prefix="ketfit-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = folder
@@ -197,8 +188,8 @@ def _own_files() -> Iterator[None]:
 
 
 @contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """SIGTERM, which uvicorn raises again when it has shut down, unwinds the stack as Ctrl-C does."""
+def _exit_on_sigterm() -> Iterator[None]:
+    """Exit on SIGTERM by SystemExit, so that contexts are left; uvicorn raises the signal again after its shutdown."""
 
     def end(*_: object) -> None:
         sys.exit(128 + signal.SIGTERM)
@@ -211,23 +202,23 @@ def _ended_in_order() -> Iterator[None]:
 
 
 @contextmanager
-def _bound(host: str, port: int) -> Iterator[socket.socket]:
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            bound.bind((host, port))
-            bound.listen()  # whoever asks from here on waits until there is an answer
+            listening.bind((host, port))
+            listening.listen()  # connections from here on wait for the server
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ConfigError(
                 f"cannot listen on {host}:{port} ({reason}); choose another --port, or another --host"
             ) from error
-        yield bound
+        yield listening
 
 
-def _host(header: bytes) -> str:
-    """The name in a Host header, without its port."""
+def _host_name(header: bytes) -> str:
+    """Return the name in a Host header without the port."""
     text = header.decode("latin-1").lower()
     if text.startswith("["):
         return text[1:].partition("]")[0]
@@ -244,7 +235,7 @@ def _with_headers(send: Send) -> Send:
     return send_with
 
 
-async def _refuse(send: Send, status: int, why: str) -> None:
+async def _refuse(send: Send, status: int, reason: str) -> None:
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": f"{why}\n".encode()})
+    await send({"type": "http.response.body", "body": f"{reason}\n".encode()})

@@ -1,4 +1,4 @@
-"""The path of one sentence through a model, as a value: all that the demo shows of it."""
+"""Trace one sentence through a model: every intermediate value that the demo shows."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ketfit.circuit.circuit import Circuit
@@ -25,25 +23,25 @@ from ketfit.simulate.native import MAX_JOINT
 from ketfit.simulate.noise import NoiseConfig
 from ketfit.simulate.shots import expectations, sample_outcomes
 
-LONGEST = 2000
-"""Characters of a sentence. A body reads some hundred words, and the rest would be tokenized for nothing."""
+MAX_CHARACTERS = 2000
+"""Longest sentence; a body truncates its input after a few hundred tokens."""
 
-WIDEST_EXACT = 11
-"""Qubits up to which a sentence's noise is exact at the speed of a slider; wider circuits take trajectories."""
+MAX_EXACT_QUBITS = 11
+"""Widest circuit whose exact noise follows a slider without delay; wider ones are simulated by trajectories."""
 
 TRAJECTORIES = 1000
-_REMEMBERED = 64  # embeddings, in memory alone: what visitors type is not written to the disk
+_CACHED_EMBEDDINGS = 64  # in memory only: the sentences of visitors are not written to disk
 
 
 @dataclass(frozen=True)
 class MeasurementSettings:
-    """How the QPU circuit is read.
+    """Shots and noise of the QPU circuit.
 
     Attributes:
-        shots: None is the exact mean.
-        two_qubit_error: Probability of depolarizing after each CNOT, in place of the model's own; the rest of the
+        shots: Shots per circuit; None for the exact expectation.
+        two_qubit_error: Probability of depolarizing after each CNOT, which replaces the model's own; the rest of the
             noise that the model was trained with, if any, stays.
-        draw: Number of the draw; another number gives other shots of the same circuit.
+        draw: Index of the sample; another index gives other shots of the same circuit.
     """
 
     shots: int | None = None
@@ -53,7 +51,7 @@ class MeasurementSettings:
 
 @dataclass(frozen=True)
 class EmbeddedText:
-    """A sentence as the body has it; `notice` tells if the body did not read all of it."""
+    """A sentence and its embedding; `notice` is the warning that the body gave, such as truncation."""
 
     sentence: str
     embedding: tuple[float, ...]
@@ -61,17 +59,25 @@ class EmbeddedText:
 
 
 @dataclass(frozen=True)
-class MeasuredExpectation:
-    """One reading of the measured qubits, the first qubit first: its probability, and how often it came."""
+class Outcome:
+    """A bit string of the measured qubits, the first qubit first.
+
+    Attributes:
+        bits: The bit string.
+        probability: Its probability with noise.
+        count: Shots that gave it; None without shots.
+        share: `count` divided by the shots, or `probability` without shots.
+    """
 
     bits: str
     probability: float
     count: int | None
+    share: float
 
 
 @dataclass(frozen=True)
 class BaselinePrediction:
-    """What a classical head makes of the same embedding."""
+    """The prediction of a classical head from the same embedding."""
 
     name: str
     label: str
@@ -80,64 +86,68 @@ class BaselinePrediction:
 
 @dataclass(frozen=True)
 class PredictionTrace:
-    """All stations of one sentence, in order.
+    """All intermediate values of one prediction, in order.
 
     Attributes:
         embedded: The sentence and its embedding.
-        readouts: <Z> of each qubit of each encoder, one row for each circuit side by side (one row if they are
-            averaged).
+        encoder_expectations: <Z> of each qubit of each encoder, one row per encoder (one row if they are averaged).
         circuit: The QPU circuit.
-        weights, inputs: Its angles in radians: the trained ones, and the scaled readouts.
-        settings: How it was read.
-        trajectories: How many the noise was averaged over; None if it is exact or there is none.
-        readings: Of the measured qubits, by their bits; empty if more than 12 are measured.
-        values: <Z> of each measured qubit, as the settings have it.
-        exact_values: The same without noise and from infinitely many shots.
+        weights, inputs: Its angles in radians: the trained ones, and the scaled encoder expectations.
+        settings: Shots and noise.
+        trajectories: Trajectories that the noise was averaged over; None if it is exact or there is none.
+        outcomes: Outcomes of the measured qubits; empty if more than 12 are measured.
+        expectations: <Z> of each measured qubit under the settings.
+        exact_expectations: <Z> of each measured qubit without shots and noise.
         classes: The labels.
-        probabilities: Of the classes, from `values`.
-        exact_probabilities: Of the classes, from `exact_values`.
-        classical: What the classical head says; None if there is none.
+        probabilities: Probabilities of the classes, from `expectations`.
+        exact_probabilities: Probabilities of the classes, from `exact_expectations`.
+        baseline: The prediction of the classical head, if there is one.
     """
 
     embedded: EmbeddedText
-    readouts: tuple[tuple[float, ...], ...]
+    encoder_expectations: tuple[tuple[float, ...], ...]
     circuit: Circuit
     weights: tuple[float, ...]
     inputs: tuple[float, ...]
     settings: MeasurementSettings
     trajectories: int | None
-    readings: tuple[MeasuredExpectation, ...]
-    values: tuple[float, ...]
-    exact_values: tuple[float, ...]
+    outcomes: tuple[Outcome, ...]
+    expectations: tuple[float, ...]
+    exact_expectations: tuple[float, ...]
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
     exact_probabilities: tuple[float, ...]
-    classical: BaselinePrediction | None
+    baseline: BaselinePrediction | None
 
     @property
     def label(self) -> str:
         """The most probable class."""
         return self.classes[int(np.argmax(self.probabilities))]
 
+    @property
+    def exact_label(self) -> str:
+        """The most probable class without shots and noise."""
+        return self.classes[int(np.argmax(self.exact_probabilities))]
+
 
 class TracePredictor:
-    """Sends sentences through one model, and remembers the last embeddings.
+    """A fitted model whose predictions can be traced; it keeps the last embeddings in memory.
 
     Args:
-        classifier: Fitted.
-        classical: A head fitted on embeddings of the same body, to compare with.
+        classifier: A fitted classifier.
+        baseline: A head fitted on embeddings of the same body, to compare with.
     """
 
-    def __init__(self, classifier: TextClassifier, classical: LogisticRegressionHead | None = None) -> None:
+    def __init__(self, classifier: TextClassifier, baseline: LogisticRegressionHead | None = None) -> None:
         self.classifier = classifier
-        self.classical = classical
-        self.embed = lru_cache(_REMEMBERED)(self._embed)
+        self.baseline = baseline
+        self.embed = lru_cache(_CACHED_EMBEDDINGS)(self._embed)
 
     def _embed(self, sentence: str) -> EmbeddedText:
-        """The embedding of a sentence.
+        """Return the embedding of a sentence.
 
         Raises:
-            InputError: it is blank, longer than 2,000 characters, or not valid Unicode.
+            InputError: the sentence is blank, longer than 2,000 characters, or not valid Unicode.
             BodyError: the body failed.
         """
         check_length(sentence)
@@ -147,33 +157,31 @@ class TracePredictor:
         notices = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
         return EmbeddedText(sentence, tuple(row.tolist()), notices[0] if notices else None)
 
-    def travel(self, sentence: str, settings: MeasurementSettings) -> PredictionTrace:
-        """The whole path of a sentence.
+    def trace(self, sentence: str, settings: MeasurementSettings) -> PredictionTrace:
+        """Return all intermediate values of the prediction of a sentence.
 
         Raises:
             InputError, BodyError: as in `embed`.
             ConfigError: the settings do not fit the model.
-            InsufficientMemoryError: the circuit does not fit into the memory that is free.
+            InsufficientMemoryError: the circuit does not fit into the free memory.
         """
         embedded = self.embed(sentence)
-        journey = trace(self.classifier, embedded, settings)
-        if self.classical is None:
-            return journey
-        row = self.classical.predict_proba(np.array([embedded.embedding], dtype=np.float32))[0]
-        opinion = BaselinePrediction(
-            "logistic regression", str(self.classical.classes_[row.argmax()]), tuple(row.tolist())
-        )
-        return replace(journey, classical=opinion)
+        traced = trace(self.classifier, embedded, settings)
+        if self.baseline is None:
+            return traced
+        row = self.baseline.predict_proba(np.array([embedded.embedding], dtype=np.float32))[0]
+        label = str(self.baseline.classes_[row.argmax()])
+        return replace(traced, baseline=BaselinePrediction("logistic regression", label, tuple(row.tolist())))
 
     def probabilities(self, sentences: Sequence[str], settings: MeasurementSettings) -> list[list[float]]:
-        """Probabilities of `classes` for each sentence, without their paths.
+        """Return the probabilities of `classes` for each sentence.
 
         Raises:
-            InputError, BodyError, ConfigError, InsufficientMemoryError: as in `travel`.
+            InputError, BodyError, ConfigError, InsufficientMemoryError: as in `trace`.
         """
         embeddings = self.classifier.body_.encode(sentences, cache=False)
         fitted = self.classifier.classifier_
-        _, noise, trajectories = _measured_by(fitted.module_, settings)
+        _, noise, trajectories = _apply_settings(fitted.module_, settings)
         measured = fitted.with_measurement(shots=settings.shots, noise=noise, trajectories=trajectories)
         rows: list[list[float]] = measured.predict_proba(embeddings).tolist()
         return rows
@@ -186,44 +194,44 @@ class TracePredictor:
 
 @torch.no_grad()
 def trace(classifier: TextClassifier, embedded: EmbeddedText, settings: MeasurementSettings) -> PredictionTrace:
-    """The path of an embedded sentence through the head, read as `settings` say.
+    """Return all intermediate values of the prediction of an embedded sentence.
 
     Raises:
         ConfigError: the settings do not fit the model.
-        InsufficientMemoryError: the circuit does not fit into the memory that is free.
+        InsufficientMemoryError: the circuit does not fit into the free memory.
     """
     fitted = classifier.classifier_
     head = fitted.module_
     embedding = torch.tensor([embedded.embedding], dtype=head.weights.dtype, device=head.weights.device)
-    readouts = head.encoder(embedding)
-    inputs = head.angle_scale * readouts
-    measured, noise, trajectories = _measured_by(head, settings)
+    encoder_expectations = head.encoder(embedding)
+    inputs = head.angle_scale * encoder_expectations
+    measured, noise, trajectories = _apply_settings(head, settings)
     generator = torch_stream(fitted.seed_, "shots", settings.draw)
-    width = measured.config.n_measured
-    device = MeasurementContext(tuple(range(width)), noise, trajectories, generator)
-    values, readings = _read(device, measured, inputs, settings.shots, generator)
-    exact = MeasurementContext(tuple(range(width))).values(head.circuit, head.weights, inputs, None, 1)
+    qubits = tuple(range(measured.config.n_measured))
+    context = MeasurementContext(qubits, noise, trajectories, generator)
+    measured_values, outcomes = _measure(context, measured, inputs, settings.shots, generator)
+    exact = MeasurementContext(qubits).values(head.circuit, head.weights, inputs, None, 1)
     rows = 1 if head.config.merge == "mean" else head.config.n_encoders
     return PredictionTrace(
         embedded=embedded,
-        readouts=tuple(tuple(row) for row in readouts.reshape(rows, -1).tolist()),
+        encoder_expectations=tuple(tuple(row) for row in encoder_expectations.reshape(rows, -1).tolist()),
         circuit=head.circuit,
         weights=tuple(head.weights.tolist()),
         inputs=tuple(inputs[0].tolist()),
         settings=settings,
         trajectories=trajectories,
-        readings=readings,
-        values=tuple(values[0].tolist()),
-        exact_values=tuple(exact[0].tolist()),
+        outcomes=outcomes,
+        expectations=tuple(measured_values[0].tolist()),
+        exact_expectations=tuple(exact[0].tolist()),
         classes=tuple(map(str, classifier.classes_.tolist())),
-        probabilities=_probabilities(head, values, readouts, fitted.temperature_),
-        exact_probabilities=_probabilities(head, exact, readouts, fitted.temperature_),
-        classical=None,
+        probabilities=_probabilities(head, measured_values, encoder_expectations, fitted.temperature_),
+        exact_probabilities=_probabilities(head, exact, encoder_expectations, fitted.temperature_),
+        baseline=None,
     )
 
 
-def fit_classical(classifier: TextClassifier, data: Dataset) -> LogisticRegressionHead:
-    """Logistic regression on the embeddings that the classifier's body makes of labelled sentences.
+def fit_baseline(classifier: TextClassifier, data: Dataset) -> LogisticRegressionHead:
+    """Return logistic regression fitted on the embeddings of labelled sentences.
 
     Raises:
         DataError: the labels are not those of the classifier.
@@ -233,66 +241,60 @@ def fit_classical(classifier: TextClassifier, data: Dataset) -> LogisticRegressi
     return LogisticRegressionHead().fit(embeddings, np.asarray(data.labels))
 
 
-def own_settings(head: QuantumHead) -> MeasurementSettings:
-    """The shots and the two-qubit error that a head was trained with."""
+def trained_settings(head: QuantumHead) -> MeasurementSettings:
+    """Return the shots and the two-qubit error that a head was trained with."""
     noise = head.config.noise
     return MeasurementSettings(head.config.shots, 0.0 if noise is None else noise.depolarizing_2q)
 
 
 def check_length(sentence: str) -> None:
-    """Refuse a sentence that is blank or too long to be one.
-
-    Raises:
-        InputError: with its length.
-    """
+    """Raise InputError if a sentence is blank or too long."""
     if not sentence.strip():
         raise InputError("the sentence is blank; type one")
-    if len(sentence) > LONGEST:
-        raise InputError(f"the sentence has {len(sentence):,} characters; the most is {LONGEST:,}: shorten it")
+    if len(sentence) > MAX_CHARACTERS:
+        raise InputError(f"the sentence has {len(sentence):,} characters; shorten it to {MAX_CHARACTERS:,}")
 
 
-def _measured_by(
+def _apply_settings(
     head: QuantumHead, settings: MeasurementSettings
 ) -> tuple[QuantumHead, NoiseConfig | None, int | None]:
-    """The head under the settings, its noise, and the trajectories that it takes."""
+    """Return the head under the settings, its noise, and the number of trajectories."""
     noise = (head.config.noise or NoiseConfig()).updated(depolarizing_2q=settings.two_qubit_error)
     if noise == NoiseConfig():
         return head.with_measurement(shots=settings.shots), None, None
     trajectories = None
     if not noise.is_gate_noiseless:
-        trajectories = head.config.trajectories or (TRAJECTORIES if head.config.qpu_qubits > WIDEST_EXACT else None)
-    return (
-        head.with_measurement(shots=settings.shots, noise=noise, trajectories=trajectories),
-        noise,
-        trajectories,
-    )
+        trajectories = head.config.trajectories or (TRAJECTORIES if head.config.qpu_qubits > MAX_EXACT_QUBITS else None)
+    measured = head.with_measurement(shots=settings.shots, noise=noise, trajectories=trajectories)
+    return measured, noise, trajectories
 
 
-def _read(
-    device: MeasurementContext, head: QuantumHead, inputs: Tensor, shots: int | None, generator: torch.Generator
-) -> tuple[Tensor, tuple[MeasuredExpectation, ...]]:
-    """<Z> of the measured qubits, shape (1, measured), and their readings."""
+def _measure(
+    context: MeasurementContext, head: QuantumHead, inputs: Tensor, shots: int | None, generator: torch.Generator
+) -> tuple[Tensor, tuple[Outcome, ...]]:
+    """Return <Z> of the measured qubits, shape (1, measured), and their outcomes."""
     circuit = (head.circuit, head.weights, inputs, None, 1)
-    if len(device.measured) > MAX_JOINT:
+    bits = len(context.measured)
+    if bits > MAX_JOINT:
         if shots is not None:
             raise ConfigError(f"shots are drawn of at most {MAX_JOINT} qubits together; set the shots to 0")
-        return device.values(*circuit), ()
-    distribution = device.distribution(*circuit)
-    counts: NDArray[Any] | list[None] = [None] * distribution.shape[1]
+        return context.values(*circuit), ()
+    distribution = context.distribution(*circuit)
+    probabilities = distribution[0].double().clamp(0, 1).tolist()
     if shots is None:
-        values = expectations(distribution)
-    else:
-        drawn = sample_outcomes(distribution.double(), shots, generator)
-        values = expectations((drawn / shots).to(distribution))
-        counts = drawn[0].numpy()
-    chances = distribution[0].double().clamp(0, 1).tolist()
-    bits = len(device.measured)
-    return values, tuple(
-        MeasuredExpectation(f"{place:0{bits}b}", chance, None if count is None else int(count))
-        for place, (chance, count) in enumerate(zip(chances, counts, strict=True))
+        return expectations(distribution), tuple(
+            Outcome(f"{index:0{bits}b}", probability, None, probability)
+            for index, probability in enumerate(probabilities)
+        )
+    counts = sample_outcomes(distribution.double(), shots, generator)
+    return expectations((counts / shots).to(distribution)), tuple(
+        Outcome(f"{index:0{bits}b}", probability, int(count), float(count) / shots)
+        for index, (probability, count) in enumerate(zip(probabilities, counts[0].tolist(), strict=True))
     )
 
 
-def _probabilities(head: QuantumHead, values: Tensor, readouts: Tensor, temperature: float) -> tuple[float, ...]:
-    logits = head.classify(values, readouts)
+def _probabilities(
+    head: QuantumHead, values: Tensor, encoder_expectations: Tensor, temperature: float
+) -> tuple[float, ...]:
+    logits = head.classify(values, encoder_expectations)
     return tuple((logits.double() / temperature).softmax(dim=1)[0].tolist())

@@ -1,4 +1,4 @@
-"""The page of the demo: what is on it, and what each control does. It computes nothing itself."""
+"""Build the page of the demo with Gradio, and answer its events."""
 
 from __future__ import annotations
 
@@ -8,63 +8,63 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ketfit.app import views as stations
-from ketfit.app.trace import LONGEST, MeasurementSettings, TracePredictor, check_length, own_settings
+from ketfit.app import views
+from ketfit.app.trace import MAX_CHARACTERS, MeasurementSettings, TracePredictor, check_length, trained_settings
 from ketfit.data.tables import text_table
 from ketfit.errors import DataError, KetFitError
 
 if TYPE_CHECKING:
     import gradio
 
-MAX_SHOTS, LARGEST_ERROR = 4000, 0.1
+MAX_SHOTS, MAX_ERROR = 4000, 0.1
 MAX_SENTENCES = 1000
 MAX_WAITING = 16
 """Requests that may wait in the queue; further ones are turned away."""
-_SHOWN = 50
-_FILES_LIVE = (300, 900)  # seconds: how often uploaded files are looked at, and how old they get
+_TABLE_ROWS = 50
+_FILE_LIFETIME = (300, 900)  # seconds between two clean-ups of uploaded files, and their largest age
 _SUFFIXES = [".csv", ".tsv", ".jsonl", ".parquet", ".txt"]
 
 
 class Page:
-    """The callbacks of the page, on one traveller.
+    """The page and its callbacks.
 
     Args:
-        traveller: What computes.
-        facts: What is told about the model, as names and values.
+        predictor: The model.
+        metadata: Names and values that describe the model.
     """
 
-    def __init__(self, traveller: TracePredictor, facts: list[tuple[str, str]]) -> None:
-        self.traveller = traveller
-        self.facts = facts
+    def __init__(self, predictor: TracePredictor, metadata: list[tuple[str, str]]) -> None:
+        self.predictor = predictor
+        self.metadata = metadata
 
     def classify(self, sentence: str, shots: float, error: float, draw: float) -> tuple[str, str, str, str]:
-        """HTML of the verdict, the way in, the circuit and the way out."""
+        """Return the HTML of the prediction, the inputs, the circuit and the outputs."""
         try:
-            journey = self.traveller.travel(_text(sentence), _settings(shots, error, draw))
+            trace = self.predictor.trace(_text(sentence), _settings(shots, error, draw))
         except KetFitError as fault:
-            return stations.render_message(str(fault)), "", "", ""
+            return views.render_message(str(fault)), "", "", ""
         return (
-            stations.render_prediction(journey),
-            stations.render_inputs(journey),
-            stations.render_circuit(journey),
-            stations.render_outputs(journey),
+            views.render_prediction(trace),
+            views.render_inputs(trace),
+            views.render_circuit(trace),
+            views.render_outputs(trace),
         )
 
     def measure(self, sentence: str, shots: float, error: float, draw: float) -> tuple[str, str]:
-        """HTML of the verdict and the way out: what the sliders change. Nothing before the first sentence."""
+        """Return the HTML that the sliders change: prediction and outputs; empty without a sentence."""
         if not _text(sentence).strip():
             return "", ""
-        verdict, _, _, way_out = self.classify(sentence, shots, error, draw)
-        return verdict, way_out
+        prediction, _, _, outputs = self.classify(sentence, shots, error, draw)
+        return prediction, outputs
 
     def classify_file(self, path: str | None, shots: float, error: float) -> tuple[str, str | None]:
-        """A table of the sentences in a file, and a CSV file with all of them."""
+        """Return a table of the first sentences of a file, and a CSV file with all of them."""
         if path is None:
             return "", None
         try:
             return self._file(Path(path), _settings(shots, error, 0))
         except KetFitError as fault:
-            return stations.render_message(str(fault).replace(path, "the file")), None
+            return views.render_message(str(fault).replace(path, "the file")), None
 
     def _file(self, path: Path, settings: MeasurementSettings) -> tuple[str, str]:
         sentences: list[str] = []
@@ -72,37 +72,37 @@ class Page:
             sentences += block.texts
             if len(sentences) > MAX_SENTENCES:
                 raise DataError(
-                    f"the file holds more than {MAX_SENTENCES:,} sentences; here is the place for a few, and for the "
-                    "rest there is: ketfit predict MODEL --input FILE --output FILE"
+                    f"the file holds more than {MAX_SENTENCES:,} sentences; for larger files run: "
+                    "ketfit predict MODEL --input FILE --output FILE"
                 )
         if not sentences:
             raise DataError("the file holds no sentence")
         for sentence in sentences:
             check_length(sentence)
-        labels, shares, rows = [], [], []
-        for row in self.traveller.probabilities(sentences, settings):
+        labels, probabilities, rows = [], [], []
+        for row in self.predictor.probabilities(sentences, settings):
             best = max(range(len(row)), key=row.__getitem__)
-            labels.append(self.traveller.classes[best])
-            shares.append(row[best])
+            labels.append(self.predictor.classes[best])
+            probabilities.append(row[best])
             rows.append(row)
-        return stations.render_table(sentences, labels, shares, _SHOWN), _write(
-            sentences, labels, rows, self.traveller.classes
+        return views.render_table(sentences, labels, probabilities, _TABLE_ROWS), _write(
+            sentences, labels, rows, self.predictor.classes
         )
 
     def build(self) -> gradio.Blocks:
-        """The page as Gradio has it."""
+        """Return the page as Gradio blocks."""
         import gradio as gr
 
-        own = own_settings(self.traveller.classifier.classifier_.module_)
-        blocks = gr.Blocks(title="KetFit", analytics_enabled=False, delete_cache=_FILES_LIVE)
+        trained = trained_settings(self.predictor.classifier.classifier_.module_)
+        blocks = gr.Blocks(title="KetFit", analytics_enabled=False, delete_cache=_FILE_LIFETIME)
         with blocks:
             gr.HTML(self._header())
             with gr.Tab("Type"):
-                self._one_sentence(gr, own)
+                self._one_sentence(gr, trained)
             with gr.Tab("Upload"):
-                self._many_sentences(gr, own)
+                self._many_sentences(gr, trained)
             with gr.Tab("About"):
-                gr.HTML(stations.render_metadata(self.facts))
+                gr.HTML(views.render_metadata(self.metadata))
         blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=1, status_update_rate=5)
         return blocks
 
@@ -112,7 +112,7 @@ class Page:
             "transformer. Type a sentence and follow it through the circuit.</p></header>"
         )
 
-    def _one_sentence(self, gr: Any, own: MeasurementSettings) -> None:
+    def _one_sentence(self, gr: Any, trained: MeasurementSettings) -> None:
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=280):
                 sentence = gr.Textbox(
@@ -120,31 +120,31 @@ class Page:
                     placeholder="Type a sentence, then Enter",
                     lines=1,
                     max_lines=4,
-                    max_length=LONGEST,
+                    max_length=MAX_CHARACTERS,
                 )
                 button = gr.Button("Classify", variant="primary")
-                shots, error = _sliders(gr, own)
-                again = gr.Button("Measure again", size="sm")
+                shots, error = _sliders(gr, trained)
+                resample = gr.Button("Measure resample", size="sm")
             with gr.Column(scale=6, min_width=280):
-                verdict = gr.HTML(_EMPTY)
-        way_in, circuit, way_out = gr.HTML(), gr.HTML(), gr.HTML()
+                prediction = gr.HTML(_NO_PREDICTION)
+        inputs, circuit, outputs = gr.HTML(), gr.HTML(), gr.HTML()
         draw = gr.Number(0, visible=False)
         settings = [sentence, shots, error, draw]
         for event in (sentence.submit, button.click):
-            _on(event, self.classify, settings, [verdict, way_in, circuit, way_out])
+            _on(event, self.classify, settings, [prediction, inputs, circuit, outputs])
         for slider in (shots, error):
-            _on(slider.change, self.measure, settings, [verdict, way_out], trigger_mode="always_last")
-        again.click(lambda number: number + 1, draw, draw, api_visibility="private", show_progress="hidden").then(
-            self.measure, settings, [verdict, way_out], api_visibility="private", **_QUIET
+            _on(slider.change, self.measure, settings, [prediction, outputs], trigger_mode="always_last")
+        resample.click(lambda number: number + 1, draw, draw, api_visibility="private", show_progress="hidden").then(
+            self.measure, settings, [prediction, outputs], api_visibility="private", **_EVENT_OPTIONS
         )
 
-    def _many_sentences(self, gr: Any, own: MeasurementSettings) -> None:
+    def _many_sentences(self, gr: Any, trained: MeasurementSettings) -> None:
         gr.HTML(
             f'<p class="kf-quiet">A CSV, TSV, JSONL or Parquet file with a column "text", or a text file with a '
             f"sentence on each line; up to {MAX_SENTENCES:,} sentences.</p>"
         )
         upload = gr.UploadButton("Choose a file", file_types=_SUFFIXES, variant="primary")
-        shots, error = _sliders(gr, own)
+        shots, error = _sliders(gr, trained)
         result = gr.HTML()
         download = gr.DownloadButton("Download all as CSV", visible=False)
 
@@ -155,18 +155,18 @@ class Page:
         _on(upload.upload, run, [upload, shots, error], [result, download])
 
 
-_EMPTY = '<section class="kf-card kf-verdict"><p class="kf-quiet">Its label appears here.</p></section>'
-_QUIET: dict[str, Any] = {"show_progress": "hidden", "concurrency_id": "model", "concurrency_limit": 1}
+_NO_PREDICTION = '<section class="kf-card kf-prediction"><p class="kf-quiet">Its label appears here.</p></section>'
+_EVENT_OPTIONS: dict[str, Any] = {"show_progress": "hidden", "concurrency_id": "model", "concurrency_limit": 1}
 
 
 def _on(event: Callable[..., Any], call: Callable[..., Any], inputs: Any, outputs: Any, **options: Any) -> None:
-    event(call, inputs, outputs, api_visibility="private", **{**_QUIET, **options})
+    event(call, inputs, outputs, api_visibility="private", **{**_EVENT_OPTIONS, **options})
 
 
-def _sliders(gr: Any, own: MeasurementSettings) -> tuple[Any, Any]:
-    shots = gr.Slider(0, MAX_SHOTS, value=min(own.shots or 0, MAX_SHOTS), step=10, label="Shots (0 is exact)")
+def _sliders(gr: Any, trained: MeasurementSettings) -> tuple[Any, Any]:
+    shots = gr.Slider(0, MAX_SHOTS, value=min(trained.shots or 0, MAX_SHOTS), step=10, label="Shots (0 is exact)")
     error = gr.Slider(
-        0, LARGEST_ERROR, value=min(own.two_qubit_error, LARGEST_ERROR), step=0.001, label="Error of a two-qubit gate"
+        0, MAX_ERROR, value=min(trained.two_qubit_error, MAX_ERROR), step=0.001, label="Error of a two-qubit gate"
     )
     return shots, error
 
@@ -176,18 +176,18 @@ def _text(sentence: object) -> str:
 
 
 def _settings(shots: float, error: float, draw: float) -> MeasurementSettings:
-    """The controls' numbers, which may be anything when the request is not from the page."""
+    """Return the settings of the controls; a request that is not from the page may hold any value."""
     try:
-        count, chance, number = int(shots), float(error), int(draw)
+        count, probability, number = int(shots), float(error), int(draw)
     except (TypeError, ValueError, OverflowError) as fault:
         raise DataError("shots, error and draw are numbers") from fault
-    if not (0 <= count <= MAX_SHOTS and 0 <= chance <= LARGEST_ERROR and 0 <= number < 2**31):
-        raise DataError(f"shots go from 0 to {MAX_SHOTS:,}, and the error from 0 to {LARGEST_ERROR}")
-    return MeasurementSettings(count or None, chance, number)
+    if not (0 <= count <= MAX_SHOTS and 0 <= probability <= MAX_ERROR and 0 <= number < 2**31):
+        raise DataError(f"shots go from 0 to {MAX_SHOTS:,}, and the error from 0 to {MAX_ERROR}")
+    return MeasurementSettings(count or None, probability, number)
 
 
 def _write(sentences: list[str], labels: list[str], rows: list[list[float]], classes: tuple[str, ...]) -> str:
-    """A CSV file in Gradio's own folder of temporary files."""
+    """A CSV file in Gradio's trained folder of temporary files."""
     folder = tempfile.mkdtemp(dir=tempfile.gettempdir())
     path = Path(folder, "predictions.csv")
     with path.open("w", encoding="utf-8", newline="") as file:

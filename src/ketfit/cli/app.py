@@ -8,22 +8,18 @@ import typer
 
 from ketfit.cli.errors import exit_on_interrupt
 from ketfit.cli.options import (
-    DataFormat,
-    DataSplit,
-    Delimiter,
-    Encoding,
-    LabelColumn,
+    DataOptions,
     Model,
     MovedBody,
-    TextColumn,
     blamed_on,
     check_body,
     check_source,
-    refuse_idle,
+    takes_data_options,
 )
 from ketfit.cli.output import echo_stderr
 
 
+@takes_data_options
 def app(
     model: Model,
     data: Annotated[
@@ -35,12 +31,8 @@ def app(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 is this machine alone.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 is any that is free.", min=0, max=65535)] = 7860,
-    text_column: TextColumn = "text",
-    label_column: LabelColumn = "label",
-    split: DataSplit = None,
-    encoding: Encoding = "utf-8",
-    delimiter: Delimiter = None,
-    data_format: DataFormat = None,
+    *,
+    data_options: DataOptions,
     body: MovedBody = None,
 ) -> None:
     """Show a model in the browser: the path of a sentence through its circuit, under shots and noise.
@@ -48,25 +40,22 @@ def app(
     Needs the extra app. Until Ctrl-C; nothing is sent to or fetched from anywhere else.
     """
     from ketfit.app.server import check_address, require_gradio, serve
-    from ketfit.app.trace import TracePredictor, fit_classical
-    from ketfit.data.dataset import load_dataset
+    from ketfit.app.trace import TracePredictor, fit_baseline
     from ketfit.data.splits import few_shot_split
     from ketfit.estimators.text import TextClassifier
 
     dataset = None
     if data is None:
-        given = {"--few-shot": few_shot, "--text-column": text_column, "--label-column": label_column, "--split": split}
-        given |= {"--encoding": encoding, "--delimiter": delimiter, "--format": data_format}
-        defaults = {"--text-column": "text", "--label-column": "label", "--encoding": "utf-8"}
-        refuse_idle("is about --data; give that too", given, defaults)
+        if few_shot is not None:
+            raise typer.BadParameter("--few-shot is about --data; give that too")
+        data_options.refuse_without_data()
     else:
         check_source(data, "--data")
     require_gradio()
     check_body(body)
     check_address(host, port)
     if data is not None:
-        columns = {"text_column": text_column, "label_column": label_column}
-        dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding, delimiter=delimiter)
+        dataset = data_options.load(data)
     echo_stderr(f"loading {model}")
     classifier = TextClassifier.from_pretrained(model, body=body)
     facts = _facts(model)
@@ -77,7 +66,7 @@ def app(
             with blamed_on("--few-shot", few_shot):
                 parts = few_shot_split(dataset, few_shot, classifier.validation_fraction, classifier.seed)
             dataset = dataset.take(parts.train)
-        classical = fit_classical(classifier, dataset)
+        classical = fit_baseline(classifier, dataset)
         facts.append(("logistic regression", f"fitted on {len(dataset):,} sentences of {name}"))
     if host not in ("127.0.0.1", "localhost", "::1"):
         echo_stderr(f"{host} can be reached by others, and nobody is asked for a password")

@@ -13,20 +13,17 @@ from rich.table import Table
 from ketfit.cli.errors import exit_on_interrupt
 from ketfit.cli.options import (
     AsJson,
-    DataFormat,
-    DataSplit,
-    Delimiter,
-    Encoding,
-    LabelColumn,
+    DataOptions,
     Output,
-    TextColumn,
     check_body,
     check_source,
     draw_few,
+    takes_data_options,
 )
 from ketfit.cli.output import echo_stderr, print_report
 
 
+@takes_data_options
 def demo(
     data: Annotated[str, typer.Option(help="Data set; the default is bundled.")] = "rotten-tomatoes",
     body: Annotated[str, typer.Option(help="Body; the default is bundled.")] = "all-MiniLM-L6-v2",
@@ -35,17 +32,12 @@ def demo(
     ] = 256,
     seed: Annotated[int, typer.Option(help="Source of all chance.", min=0)] = 0,
     output: Output = Path("ketfit-demo"),
-    text_column: TextColumn = "text",
-    label_column: LabelColumn = "label",
-    split: DataSplit = None,
-    encoding: Encoding = "utf-8",
-    delimiter: Delimiter = None,
-    data_format: DataFormat = None,
+    *,
+    data_options: DataOptions,
     as_json: AsJson = False,
 ) -> None:
     """Train quantum and classical heads on the same few sentences, compare them on all the others, save the model."""
     from ketfit.bodies.body import load_body
-    from ketfit.data.dataset import load_dataset
     from ketfit.estimators.quantum import QuantumHeadClassifier
     from ketfit.estimators.text import TextClassifier
     from ketfit.evaluation.compare import compare_heads, standard_heads, with_interval
@@ -55,8 +47,7 @@ def demo(
     check_model_folder(output)
     check_source(data, "--data")
     check_body(body)
-    columns = {"text_column": text_column, "label_column": label_column}
-    dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding, delimiter=delimiter)
+    dataset = data_options.load(data)
     parts = draw_few(dataset, per_label, "--per-label", seed=seed)
     check_class_names(dataset.classes)
     loaded = load_body(body)

@@ -11,21 +11,18 @@ import typer
 from ketfit.cli.options import (
     AsJson,
     Data,
-    DataFormat,
-    DataSplit,
-    Delimiter,
-    Encoding,
-    LabelColumn,
+    DataOptions,
     Model,
     MovedBody,
-    TextColumn,
     blamed_on,
     check_body,
+    takes_data_options,
 )
 from ketfit.cli.output import echo_stderr, evaluation_table, print_report
 from ketfit.integers import as_integer
 
 
+@takes_data_options
 def evaluate(
     model: Model,
     data: Data,
@@ -41,12 +38,8 @@ def evaluate(
     repeats: Annotated[
         int | None, typer.Option(help="How often shots and trajectories are drawn anew, 10 if left out.", min=1)
     ] = None,
-    text_column: TextColumn = "text",
-    label_column: LabelColumn = "label",
-    split: DataSplit = None,
-    encoding: Encoding = "utf-8",
-    delimiter: Delimiter = None,
-    data_format: DataFormat = None,
+    *,
+    data_options: DataOptions,
     body: MovedBody = None,
     as_json: AsJson = False,
 ) -> None:
@@ -54,7 +47,6 @@ def evaluate(
 
     Shots and noise are those the model was trained with, but for what the options change.
     """
-    from ketfit.data.dataset import load_dataset
     from ketfit.estimators.text import TextClassifier
     from ketfit.evaluation.compare import evaluate_head
     from ketfit.hardware.runs.postprocessing import checked_mitigation
@@ -69,8 +61,7 @@ def evaluate(
         noisy = None if noise is None else load_noise(noise)
     with blamed_on("--mitigate", ", ".join(mitigate)):
         mitigation = checked_mitigation(mitigate)
-    columns = {"text_column": text_column, "label_column": label_column}
-    dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding, delimiter=delimiter)
+    dataset = data_options.load(data)
     echo_stderr(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model, body=body)
     dataset = classifier.match_labels(dataset)

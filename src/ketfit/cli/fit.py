@@ -16,18 +16,14 @@ from ketfit.cli.options import (
     AsJson,
     ConfigFile,
     Data,
-    DataFormat,
-    DataSplit,
-    Delimiter,
-    Encoding,
-    LabelColumn,
+    DataOptions,
     Output,
     Settings,
-    TextColumn,
     Tune,
     check_body,
     draw_few,
     fit_config,
+    takes_data_options,
 )
 from ketfit.cli.output import echo_stderr, key_value_table, print_report
 from ketfit.errors import ConfigError
@@ -39,6 +35,7 @@ if TYPE_CHECKING:
     from ketfit.training.loop import Epoch
 
 
+@takes_data_options
 def fit(
     data: Data,
     output: Output,
@@ -54,20 +51,15 @@ def fit(
     checkpoint: Annotated[
         Path | None, typer.Option(help="File to resume from after an interruption.", dir_okay=False)
     ] = None,
-    text_column: TextColumn = "text",
-    label_column: LabelColumn = "label",
     weight_column: Annotated[str | None, typer.Option(help="Column with the weight of each row in training.")] = None,
     group_column: Annotated[
         str | None, typer.Option(help="Column with the group of each row; a group stays on one side of each split.")
     ] = None,
-    split: DataSplit = None,
-    encoding: Encoding = "utf-8",
-    delimiter: Delimiter = None,
-    data_format: DataFormat = None,
+    *,
+    data_options: DataOptions,
     as_json: AsJson = False,
 ) -> None:
     """Train a quantum head on labelled sentences and save the model."""
-    from ketfit.data.dataset import load_dataset
     from ketfit.data.splits import check_classes
     from ketfit.estimators.text import TextClassifier
     from ketfit.evaluation.compare import accuracy_interval, with_interval
@@ -80,17 +72,7 @@ def fit(
         check_file(checkpoint)
     chosen = fit_config(config, settings, body, tune)
     check_body(body, revision=chosen.revision)
-    columns = {"text_column": text_column, "label_column": label_column}
-    dataset = load_dataset(
-        data,
-        **columns,
-        split=split,
-        format=data_format,
-        encoding=encoding,
-        delimiter=delimiter,
-        weight_column=weight_column,
-        group_column=group_column,
-    )
+    dataset = data_options.load(data, weight_column=weight_column, group_column=group_column)
     dataset = _counting(dataset)
     check_classes(dataset)
     check_class_names(dataset.classes)

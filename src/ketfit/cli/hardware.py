@@ -15,15 +15,11 @@ from rich.table import Table
 from ketfit.cli.options import (
     AsJson,
     Data,
-    DataFormat,
-    DataSplit,
-    Delimiter,
-    Encoding,
-    LabelColumn,
+    DataOptions,
     Model,
     MovedBody,
-    TextColumn,
     check_body,
+    takes_data_options,
 )
 from ketfit.cli.output import echo_stderr, key_value_table, literal_text, print_report
 from ketfit.errors import ConfigError
@@ -62,6 +58,7 @@ Options = Annotated[list[str], typer.Option("--option", help="Of the backend, na
 
 
 @app.command()
+@takes_data_options
 def plan(
     model: Model,
     data: Data,
@@ -80,25 +77,19 @@ def plan(
         str | None, typer.Option(help="Prices: a known device, a TOML file, or provider, to ask.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of a simulator's shots.", min=0)] = 0,
-    text_column: TextColumn = "text",
-    label_column: LabelColumn = "label",
-    split: DataSplit = None,
-    encoding: Encoding = "utf-8",
-    delimiter: Delimiter = None,
-    data_format: DataFormat = None,
+    *,
+    data_options: DataOptions,
     body: MovedBody = None,
     as_json: AsJson = False,
 ) -> None:
     """What a run takes: circuits, gates, shots, jobs, time, money. The encoders are computed here; nothing is sent."""
-    from ketfit.data.dataset import load_dataset
     from ketfit.estimators.text import TextClassifier
     from ketfit.hardware.backends.registry import load_backend
     from ketfit.hardware.runs.plan import plan_run, write_plan
     from ketfit.hardware.runs.postprocessing import checked_mitigation
 
     check_body(body)
-    columns = {"text_column": text_column, "label_column": label_column}
-    dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding, delimiter=delimiter)
+    dataset = data_options.load(data)
     dataset = dataset if first is None else dataset.take(range(min(first, len(dataset))))
     given = _options(options)
     machine = load_backend(backend, output, given, seed=seed, own_code=True)  # before the slow part: it may be missing

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -24,13 +27,8 @@ MovedBody = Annotated[
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to save the model in.", file_okay=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 TextColumn = Annotated[str, typer.Option(help="Column with the sentences.")]
-LabelColumn = Annotated[str, typer.Option(help="Column with the labels.")]
-DataSplit = Annotated[str | None, typer.Option("--split", help="Split of a Hub data set.")]
-DataFormat = Annotated[
-    Literal["csv", "tsv", "jsonl", "parquet"] | None, typer.Option("--format", help="Of a file without its suffix.")
-]
 Encoding = Annotated[str, typer.Option(help="Encoding of a text file.")]
-Delimiter = Annotated[str | None, typer.Option(help="What separates the fields of a CSV file, if not a comma.")]
+Delimiter = Annotated[str | None, typer.Option(help="Field separator of a CSV file; a comma if left out.")]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="TOML file with settings.", exists=True, dir_okay=False)
 ]
@@ -41,6 +39,68 @@ Settings = Annotated[
     ),
 ]
 Tune = Literal["frozen", "contrastive", "full"]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The options of every command that reads a labelled data set; `takes_data_options` adds them to a command."""
+
+    text_column: TextColumn = "text"
+    label_column: Annotated[str, typer.Option(help="Column with the labels.")] = "label"
+    split: Annotated[str | None, typer.Option("--split", help="Split of a Hub data set.")] = None
+    encoding: Encoding = "utf-8"
+    delimiter: Delimiter = None
+    data_format: Annotated[
+        Literal["csv", "tsv", "jsonl", "parquet"] | None,
+        typer.Option("--format", help="Format of a file whose suffix does not name it."),
+    ] = None
+
+    def load(self, source: str, weight_column: str | None = None, group_column: str | None = None) -> Dataset:
+        """Return the data set that the options describe."""
+        from ketfit.data.dataset import load_dataset
+
+        return load_dataset(
+            source,
+            text_column=self.text_column,
+            label_column=self.label_column,
+            weight_column=weight_column,
+            group_column=group_column,
+            split=self.split,
+            format=self.data_format,
+            encoding=self.encoding,
+            delimiter=self.delimiter,
+        )
+
+    def refuse_without_data(self) -> None:
+        """Raise typer.BadParameter if an option was given and --data was not."""
+        for field in fields(self):
+            if getattr(self, field.name) != field.default:
+                name = field.name.removeprefix("data_").replace("_", "-")
+                raise typer.BadParameter(f"--{name} is about --data; give that too")
+
+
+def takes_data_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace the parameter `data_options` of a command by one option for each field of `DataOptions`."""
+    hints = get_type_hints(DataOptions, include_extras=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = {}
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        if name != "data_options":
+            parameters[name] = parameter.replace(kind=keyword)
+            continue
+        for field in fields(DataOptions):
+            parameters[field.name] = inspect.Parameter(
+                field.name, keyword, default=field.default, annotation=hints[field.name]
+            )
+
+    @functools.wraps(command)
+    def with_data_options(**arguments: Any) -> None:
+        options = DataOptions(**{field.name: arguments.pop(field.name) for field in fields(DataOptions)})
+        command(**arguments, data_options=options)
+
+    with_data_options.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    with_data_options.__annotations__ = {name: one.annotation for name, one in parameters.items()}
+    return with_data_options
 
 
 def fit_config(path: Path | None, settings: list[str], body: str | None, tune: Tune | None) -> FitConfig:
@@ -105,22 +165,6 @@ def check_body(name: str | None, option: str = "--body", revision: str | None = 
         if text_fault(name):  # a model records the name of its body
             raise DataOptionError("the name is empty, or not valid Unicode")
         find_body(name, revision)
-
-
-def refuse_idle(reason: str, given: dict[str, Any], defaults: dict[str, Any]) -> None:
-    """Refuse options that would be ignored.
-
-    Args:
-        reason: Why they would be, put behind the option.
-        given: Values by option.
-        defaults: What an option is if it is left out; None for those that are missing.
-
-    Raises:
-        typer.BadParameter: with the first option that is not at its default.
-    """
-    for option, value in given.items():
-        if value != defaults.get(option):
-            raise typer.BadParameter(f"{option} {reason}")
 
 
 def draw_few(dataset: Dataset, per_label: int, option: str, **settings: Any) -> Split:

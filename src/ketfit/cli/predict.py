@@ -19,7 +19,6 @@ from ketfit.cli.options import (
     TextColumn,
     blamed_on,
     check_body,
-    refuse_idle,
 )
 from ketfit.cli.output import echo_stderr, key_value_table, literal_text, print_report
 from ketfit.errors import DataError, DataOptionError
@@ -68,13 +67,14 @@ def predict(
     check_body(body)
     if input_file is None:
         assert texts is not None
-        given = {
-            "--text-column": text_column,
-            "--encoding": encoding,
-            "--delimiter": delimiter,
-            "--format": data_format,
+        options: dict[str, tuple[str | None, str | None]] = {
+            "text-column": (text_column, "text"),
+            "encoding": (encoding, "utf-8"),
         }
-        refuse_idle("is about --input FILE; leave it out", given, {"--text-column": "text", "--encoding": "utf-8"})
+        options |= {"delimiter": (delimiter, None), "format": (data_format, None)}
+        for name, (value, default) in options.items():
+            if value != default:
+                raise typer.BadParameter(f"--{name} is about --input FILE; leave it out")
         _predict_here(model, texts, body, as_json)
         return
     from ketfit.data.tables import text_table
