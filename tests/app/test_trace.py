@@ -54,13 +54,13 @@ SETTINGS = [
 ]
 
 
-def test_the_calibrated_head_of_these_tests_has_a_temperature(body: Body) -> None:
+def test_fixture_calibrated_head_has_temperature(body: Body) -> None:
     assert make(body, calibrate=True).classifier_.temperature_ != 1.0
 
 
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: "-".join(head) or "plain")
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_the_end_of_the_path_is_what_the_classifier_says(
+def test_trace_ends_with_prediction_of_classifier(
     body: Body, head: dict[str, Any], settings: MeasurementSettings
 ) -> None:
     classifier = make(body, **head)
@@ -81,7 +81,7 @@ def test_the_end_of_the_path_is_what_the_classifier_says(
     assert np.array(shares) @ signs == pytest.approx(traced.expectations, abs=1e-5)
 
 
-def test_the_stations_between(body: Body) -> None:
+def test_trace_intermediate_values_equal_those_of_head(body: Body) -> None:
     classifier = make(body, n_encoders=2, n_qubits=4, connectivity=1)
     traced = TracePredictor(classifier).trace("a good film", MeasurementSettings())
     head = classifier.classifier_.module_
@@ -96,7 +96,7 @@ def test_the_stations_between(body: Body) -> None:
     assert traced.circuit == head.circuit
 
 
-def test_a_draw_is_the_same_again_and_another_draw_is_another(body: Body) -> None:
+def test_trace_same_draw_gives_same_counts(body: Body) -> None:
     predictor = TracePredictor(make(body))
     counts = [
         [outcome.count for outcome in predictor.trace("a good film", MeasurementSettings(4000, 0.0, draw)).outcomes]
@@ -106,7 +106,7 @@ def test_a_draw_is_the_same_again_and_another_draw_is_another(body: Body) -> Non
     assert len({tuple(count) for count in counts}) > 1
 
 
-def test_wide_circuits_take_trajectories(body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trace_wide_circuit_uses_trajectories(body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ketfit.app.trace.MAX_EXACT_QUBITS", 4)
     predictor = TracePredictor(make(body))
     traced = predictor.trace("a good film", MeasurementSettings(two_qubit_error=0.05))
@@ -116,7 +116,7 @@ def test_wide_circuits_take_trajectories(body: Body, monkeypatch: pytest.MonkeyP
     assert traced.expectations == pytest.approx(exact.expectations, abs=6 / 1000**0.5)
 
 
-def test_logistic_regression_is_that_of_scikit_learn(body: Body) -> None:
+def test_fit_baseline_equals_scikit_learn(body: Body) -> None:
     classifier = make(body, classes=3, n_measured=3)
     predictor = TracePredictor(classifier, fit_baseline(classifier, Dataset("d", TEXTS, LABELS)))
     opinion = predictor.trace("the good film", MeasurementSettings()).baseline
@@ -128,19 +128,19 @@ def test_logistic_regression_is_that_of_scikit_learn(body: Body) -> None:
         fit_baseline(classifier, Dataset("d", TEXTS, ("odd", *LABELS[1:])))
 
 
-def test_the_sliders_start_where_the_model_was_trained(body: Body) -> None:
+def test_trained_settings_are_those_of_model(body: Body) -> None:
     head = make(body, shots=20, noise=NoiseConfig(depolarizing_2q=0.01)).classifier_.module_
     assert trained_settings(head) == MeasurementSettings(20, 0.01)
     assert trained_settings(make(body).classifier_.module_) == MeasurementSettings()
 
 
 @pytest.mark.parametrize("sentence", ["", "  \n", "x" * (MAX_CHARACTERS + 1), "\ud800"])
-def test_what_is_no_sentence_is_refused(body: Body, sentence: str) -> None:
+def test_trace_invalid_sentence_is_refused(body: Body, sentence: str) -> None:
     with pytest.raises(InputError):
         TracePredictor(make(body)).trace(sentence, MeasurementSettings())
 
 
-def test_settings_that_cannot_be_are_refused(body: Body) -> None:
+def test_trace_impossible_settings_are_refused(body: Body) -> None:
     predictor = TracePredictor(make(body))
     embedded = predictor.embed("a good film")
     for settings in (MeasurementSettings(shots=0), MeasurementSettings(two_qubit_error=1.5)):
@@ -148,15 +148,13 @@ def test_settings_that_cannot_be_are_refused(body: Body) -> None:
             trace(predictor.classifier, embedded, settings)
 
 
-def test_a_sentence_that_is_too_long_for_the_body_is_told(body: Body) -> None:
+def test_trace_truncated_sentence_has_notice(body: Body) -> None:
     embedded = TracePredictor(make(body)).embed("good " * 390)
     assert embedded.notice is not None
     assert "does not count" in embedded.notice
 
 
-def test_what_visitors_type_is_not_written_to_the_disk(
-    body: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trace_sentence_is_not_written_to_disk(body: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     classifier = make(body)
     monkeypatch.setenv("KETFIT_CACHE", str(tmp_path / "cache"))
     TracePredictor(classifier).trace("a secret film", MeasurementSettings())

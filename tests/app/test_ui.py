@@ -24,7 +24,7 @@ def page(tiny_body_folder: Path) -> Page:
     return Page(TracePredictor(make(load_body(tiny_body_folder, device="cpu"))), [])
 
 
-def test_all_stations_are_shown_and_text_is_text(page: Page) -> None:
+def test_page_shows_all_steps_and_escapes_text(page: Page) -> None:
     html = "".join(page.classify(HOSTILE, 20, 0.01, 0))
     assert "<script>" not in html
     for title in ("Embedding", "Encoder", "QPU circuit", "Shots", "Expectation"):
@@ -37,14 +37,14 @@ def test_all_stations_are_shown_and_text_is_text(page: Page) -> None:
     [(-1, 0, 0), (10**9, 0, 0), (math.nan, 0, 0), (math.inf, 0, 0), (0, -0.1, 0), (0, math.nan, 0), (0, 2, 0),
      (0, 0, -1), (0, 0, 10**30), ("many", 0, 0), (None, 0, 0), ([1], 0, 0)],
 )  # fmt: skip
-def test_numbers_from_elsewhere_are_checked(page: Page, shots: Any, error: Any, draw: Any) -> None:
+def test_page_invalid_numbers_are_refused(page: Page, shots: Any, error: Any, draw: Any) -> None:
     html = page.classify("a film", shots, error, draw)
     assert "kf-error" in html[0]
     assert html[1:] == ("", "", "")
 
 
 @pytest.mark.parametrize("sentence", [None, 3, ["a"], {"a": 1}, "\x00", "\ud800", "x" * 10**6, "\u202eabc", "🎬" * 100])
-def test_any_sentence_is_answered(page: Page, sentence: Any) -> None:
+def test_page_any_sentence_is_answered(page: Page, sentence: Any) -> None:
     assert page.classify(sentence, 0, 0, 0)[0].startswith(("<p", "<section"))
 
 
@@ -60,7 +60,7 @@ def test_any_sentence_is_answered(page: Page, sentence: Any) -> None:
         ("g.txt", b"", "no sentence"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_told_without_its_place(
+def test_page_unusable_file_error_hides_path(
     page: Page, tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -98,8 +98,8 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"%d" % len(got)})
 
 
-def test_the_guard_bounds_what_is_asked() -> None:
-    guard = RequestLimitMiddleware(echo, largest=10)
+def test_middleware_limits_requests_and_hosts() -> None:
+    guard = RequestLimitMiddleware(echo, max_bytes=10)
     here = {"host": "127.0.0.1:80"}
     assert answer(guard, here, [b"12345", b"67890"]) == (200, [b"10"])
     assert answer(guard, here, [b"12345", b"67890", b"1"]) == (200, [b"10"])  # the rest of it never comes
@@ -112,7 +112,7 @@ def test_the_guard_bounds_what_is_asked() -> None:
     assert answer(RequestLimitMiddleware(echo, hosts=()), {"host": "any.example"}, [])[0] == 200
 
 
-def test_a_port_that_is_taken_is_told(page: Page) -> None:
+def test_serve_port_in_use_is_refused(page: Page) -> None:
     import socket
 
     with socket.socket() as taken:
@@ -122,9 +122,7 @@ def test_a_port_that_is_taken_is_told(page: Page) -> None:
             serve(page.predictor, [], "127.0.0.1", taken.getsockname()[1], lambda url: None)
 
 
-def test_without_gradio_the_extra_is_named_before_the_model_is_loaded(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_app_without_gradio_names_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from ketfit.app import server
     from ketfit.cli.main import main
 

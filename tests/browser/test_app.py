@@ -48,7 +48,7 @@ def address(classifier: TextClassifier) -> Iterator[str]:
     import uvicorn
 
     predictor = TracePredictor(classifier, fit_baseline(classifier, Dataset("six", TEXTS, LABELS)))
-    with server._temporary_files(), server._bound("127.0.0.1", 0) as bound:
+    with server._temporary_files(), server._listening("127.0.0.1", 0) as bound:
         config = uvicorn.Config(server.make_app(predictor, [("model", HOSTILE)]), log_level="warning")
         running = uvicorn.Server(config)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
@@ -96,13 +96,11 @@ def desk(browser: Browser, address: str) -> Iterator[Visit]:
     found.page.context.close()
 
 
-def test_a_sentence_is_followed_and_nothing_leaves_the_host(
-    desk: Visit, address: str, classifier: TextClassifier
-) -> None:
+def test_app_traces_sentence_and_stays_on_host(desk: Visit, address: str, classifier: TextClassifier) -> None:
     desk.classify("a good film")
     expected = classifier.predict_proba(["a good film"])[0]
     assert desk.page.locator(".kf-label").inner_text() == str(classifier.classes_[expected.argmax()])
-    shown = desk.page.locator(".kf-verdict > .kf-bars .kf-figure").all_inner_texts()
+    shown = desk.page.locator(".kf-prediction > .kf-bars .kf-figure").all_inner_texts()
     assert shown == [f"{share:.1%}" for share in sorted(expected, reverse=True)]
     assert "Logistic regression" in desk.page.locator(".kf-classical").inner_text()
     titles = [text.split("\n")[-1] for text in desk.page.locator(".kf-card h2").all_inner_texts()]
@@ -122,7 +120,7 @@ def test_a_sentence_is_followed_and_nothing_leaves_the_host(
     assert desk.complaints == []
 
 
-def test_sliders_measure_again_at_once(desk: Visit) -> None:
+def test_app_sliders_update_prediction(desk: Visit) -> None:
     desk.classify("a good film")
     exact = desk.page.locator(".kf-line .kf-figure").inner_text()
     shots = desk.page.get_by_label("range slider for Shots (0 is exact)")
@@ -153,7 +151,7 @@ def _number(text: str) -> float:
     return float(text.replace("\N{MINUS SIGN}", "-"))
 
 
-def test_the_keyboard_is_enough(desk: Visit) -> None:
+def test_app_works_by_keyboard(desk: Visit) -> None:
     desk.page.get_by_label("Sentence").focus()
     desk.page.keyboard.type("a dull film")
     seen = []
@@ -168,7 +166,7 @@ def test_the_keyboard_is_enough(desk: Visit) -> None:
     expect(desk.page.locator(".kf-label")).to_be_visible(timeout=SECONDS)
 
 
-def test_html_in_a_sentence_is_text(desk: Visit, tmp_path: Path) -> None:
+def test_app_html_in_sentence_is_escaped(desk: Visit, tmp_path: Path) -> None:
     desk.classify(HOSTILE)
     desk.page.get_by_role("tab", name="About").click()
     expect(desk.page.locator(".kf-facts dd")).to_have_text(HOSTILE)
@@ -182,7 +180,7 @@ def test_html_in_a_sentence_is_text(desk: Visit, tmp_path: Path) -> None:
     assert desk.complaints == []
 
 
-def test_a_file_is_classified_and_comes_back_as_csv(desk: Visit, tmp_path: Path, classifier: TextClassifier) -> None:
+def test_app_file_is_classified_and_downloaded(desk: Visit, tmp_path: Path, classifier: TextClassifier) -> None:
     desk.page.get_by_role("tab", name="Upload").click()
     path = tmp_path / "reviews.csv"
     path.write_text("id,text\n1,a good film\n2,a bad film\n")
@@ -196,7 +194,7 @@ def test_a_file_is_classified_and_comes_back_as_csv(desk: Visit, tmp_path: Path,
     assert [float(line.split(",")[3]) for line in lines[1:]] == pytest.approx(expected[:, 1], abs=1e-6)
 
 
-def test_what_cannot_be_done_is_said(desk: Visit, tmp_path: Path) -> None:
+def test_app_errors_are_shown(desk: Visit, tmp_path: Path) -> None:
     desk.page.get_by_label("Sentence").fill("   ")
     desk.page.get_by_role("button", name="Classify").click()
     expect(desk.page.locator(".kf-error")).to_contain_text("blank", timeout=SECONDS)
@@ -210,7 +208,7 @@ def test_what_cannot_be_done_is_said(desk: Visit, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_all_without_scrolling_sideways(browser: Browser, address: str, scheme: str) -> None:
+def test_app_on_phone_needs_no_sideways_scrolling(browser: Browser, address: str, scheme: str) -> None:
     phone = visit(browser, address, viewport={"width": 360, "height": 740}, color_scheme=scheme)
     phone.classify("a good film")
     assert phone.width()[0] <= phone.width()[1] == 360
@@ -228,7 +226,7 @@ def test_a_phone_shows_all_without_scrolling_sideways(browser: Browser, address:
     phone.page.context.close()
 
 
-def test_answers_carry_the_policy_that_keeps_the_browser_here(address: str) -> None:
+def test_app_responses_have_security_headers(address: str) -> None:
     with urlopen(address, timeout=10) as answer:
         policy = answer.headers["content-security-policy"]
     assert "default-src 'self'" in policy
@@ -245,7 +243,7 @@ def test_answers_carry_the_policy_that_keeps_the_browser_here(address: str) -> N
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_program_serves_until_it_is_stopped_and_leaves_no_files(
+def test_app_stopped_server_leaves_no_files(
     classifier: TextClassifier, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     classifier.save_pretrained(tmp_path / "model")

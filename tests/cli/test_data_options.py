@@ -15,7 +15,7 @@ import pytest
 
 from ketfit import TextClassifier
 from ketfit.bodies.body import Body
-from tests.cli.test_cli import GOOD, LABELS, SENTENCES, SMALL, run, run_json
+from tests.cli.running import GOOD, LABELS, SENTENCES, SMALL, run, run_json
 
 NUMBERS = ["1" if label == "good" else "0" for label in LABELS]
 
@@ -53,7 +53,7 @@ def stdin(monkeypatch: pytest.MonkeyPatch, content: str) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
 
 
-def test_stdin_is_read_in_its_format(
+def test_predict_stdin_is_read_in_given_format(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, places: Path
 ) -> None:
     stdin(monkeypatch, 'id;review\n1;"a fine; warm film"\n')
@@ -65,7 +65,7 @@ def test_stdin_is_read_in_its_format(
     assert [row["text"] for row in report["predictions"]] == ["a fine, warm film"]
 
 
-def test_ndjson_is_read_as_objects_and_json_is_refused(
+def test_predict_ndjson_is_read_and_json_refused(
     capsys: pytest.CaptureFixture[str], places: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "lines.ndjson").write_text('{"text": "a fine film"}\n')
@@ -78,7 +78,7 @@ def test_ndjson_is_read_as_objects_and_json_is_refused(
 
 
 @pytest.mark.parametrize("content", ["text,label\n", "\ufeff", ""])
-def test_file_without_rows_has_one_answer(
+def test_data_file_without_rows_is_refused(
     capsys: pytest.CaptureFixture[str], places: Path, tmp_path: Path, content: str
 ) -> None:
     (tmp_path / "in.csv").write_bytes(content.encode())
@@ -90,9 +90,7 @@ def test_file_without_rows_has_one_answer(
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_pipe_is_predicted_once_and_has_no_output_file(
-    capsys: pytest.CaptureFixture[str], places: Path, tmp_path: Path
-) -> None:
+def test_predict_pipe_with_output_is_refused(capsys: pytest.CaptureFixture[str], places: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     code, _, err = run(capsys, "predict", places / "words", "--input", tmp_path / "pipe", "-o", tmp_path / "out.csv")
     assert code == 2
@@ -109,7 +107,7 @@ def test_pipe_is_predicted_once_and_has_no_output_file(
 
 @pytest.mark.parametrize("model", ["integers", "digits"])
 @pytest.mark.parametrize("data", ["integers.csv", "digits.jsonl"])
-def test_labels_are_compared_in_the_type_of_the_model(
+def test_evaluate_labels_are_compared_in_type_of_model(
     capsys: pytest.CaptureFixture[str], places: Path, model: str, data: str
 ) -> None:
     report = run_json(capsys, "evaluate", places / model, places / data)
@@ -120,7 +118,7 @@ def test_labels_are_compared_in_the_type_of_the_model(
     assert report["accuracy"] == right / len(SENTENCES)
 
 
-def test_strange_label_among_integers_is_named_with_its_line(
+def test_evaluate_unknown_label_is_named_with_line(
     capsys: pytest.CaptureFixture[str], places: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "extra.csv").write_text(table(NUMBERS) + "one more,unknown\n")
@@ -130,7 +128,7 @@ def test_strange_label_among_integers_is_named_with_its_line(
     assert f"row {rows} (line {rows + 1}) has the label 'unknown'; the model knows 0, 1" in err
 
 
-def test_fit_names_the_label_that_makes_integers_strings(
+def test_fit_text_label_among_integers_warns(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_body_folder: Path
 ) -> None:
     (tmp_path / "extra.csv").write_text(table(NUMBERS) + "one more,unknown\n")
@@ -138,11 +136,11 @@ def test_fit_names_the_label_that_makes_integers_strings(
     code, _, err = run(capsys, *command)
     assert code == 0
     rows = len(SENTENCES) + 1
-    assert f"row {rows} (line {rows + 1}) has the label 'unknown', and all but 1 of {rows} labels are integers" in err
+    assert f"row {rows} (line {rows + 1}) has the label 'unknown'; all but 1 of {rows} labels are integers" in err
 
 
 @pytest.mark.parametrize("arguments", [["so good \U0001f600"], ["so good \U0001f600", "--json"]])
-def test_any_sentence_is_printed_on_any_terminal(
+def test_predict_unprintable_characters_are_escaped(
     monkeypatch: pytest.MonkeyPatch, places: Path, arguments: list[str]
 ) -> None:
     from ketfit.cli.main import main
@@ -156,7 +154,7 @@ def test_any_sentence_is_printed_on_any_terminal(
     assert ("\\ud83d\\ude00" if "--json" in arguments else "\\U0001f600") in sink.getvalue().decode("cp1252")
 
 
-def test_drawing_is_printed_on_any_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draw_unprintable_characters_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     from ketfit.cli.main import main
 
     sink = io.BytesIO()
@@ -190,7 +188,7 @@ def test_drawing_is_printed_on_any_terminal(monkeypatch: pytest.MonkeyPatch) -> 
         (table([f"{label} {'x' * 30_000}{n}" for n, label in enumerate(LABELS)]), [], 1, "shorten them, or name"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_fitted_is_told_before_the_body_is_loaded(
+def test_fit_unusable_data_fails_before_body_is_loaded(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -209,7 +207,7 @@ def test_what_cannot_be_fitted_is_told_before_the_body_is_loaded(
 
 
 @pytest.mark.usefixtures("no_body")
-def test_few_shot_that_leaves_none_says_what_would(
+def test_fit_few_shot_without_test_sentences_names_largest(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_body_folder: Path
 ) -> None:
     (tmp_path / "in.csv").write_text("text,label\na,x\nb,x\nc,y\nd,y\n")
@@ -223,7 +221,7 @@ def test_few_shot_that_leaves_none_says_what_would(
 
 
 @pytest.mark.usefixtures("no_body")
-def test_output_that_cannot_be_is_told_before_the_model_is_loaded(
+def test_predict_unusable_output_fails_before_model_is_loaded(
     capsys: pytest.CaptureFixture[str], places: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "out.csv").write_text("mine")
@@ -248,7 +246,7 @@ class Fitted:
         monkeypatch.setattr(TextClassifier, "fit", recorded)
 
 
-def test_fit_takes_weights_and_leaves_out_those_of_zero(
+def test_fit_weight_column_leaves_out_zero_weights(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_body_folder: Path
 ) -> None:
     weights = [0 if n < 10 else n / 8 for n in range(len(SENTENCES))]
@@ -263,7 +261,7 @@ def test_fit_takes_weights_and_leaves_out_those_of_zero(
     assert fitted.weight == tuple(weights[SENTENCES.index(text)] for text in fitted.texts)
 
 
-def test_weights_of_one_change_nothing(
+def test_fit_weights_of_one_change_nothing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, places: Path, tiny_body_folder: Path
 ) -> None:
     (tmp_path / "in.csv").write_text(table(LABELS, weight=[1] * len(LABELS)))
@@ -274,7 +272,7 @@ def test_weights_of_one_change_nothing(
 
 
 @pytest.mark.parametrize("few_shot", [[], ["--few-shot", 10, "--set", "validation_fraction=0.4"]])
-def test_fit_keeps_groups_on_one_side(
+def test_fit_group_column_keeps_groups_together(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -310,7 +308,7 @@ def test_fit_keeps_groups_on_one_side(
     assert len(set(np.asarray(numbers).tolist())) == len(set(groups))
 
 
-def test_class_weights_by_label_have_the_type_of_the_labels(
+def test_fit_class_weights_match_type_of_labels(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, places: Path, tiny_body_folder: Path
 ) -> None:
     config = tmp_path / "fit.toml"
@@ -327,7 +325,7 @@ def test_class_weights_by_label_have_the_type_of_the_labels(
     assert np.allclose(expected.predict_proba(GOOD), loaded.predict_proba(GOOD))
 
 
-def test_delimiter_of_fit_evaluate_and_predict(
+def test_delimiter_option_is_used_by_all_commands(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, places: Path, tiny_body_folder: Path
 ) -> None:
     source = tmp_path / "in.csv"
@@ -344,12 +342,12 @@ def test_delimiter_of_fit_evaluate_and_predict(
     assert second.startswith(f"{SENTENCES[0]};{LABELS[0]};")
 
 
-def test_config_with_a_byte_order_mark_is_read(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_fit_config_with_byte_order_mark_is_read(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "head.toml").write_bytes(b"\xef\xbb\xbf[head]\nn_qubits = 3\nmain_layers = 1\n")
     assert "q2:" in run_json(capsys, "draw", "--config", tmp_path / "head.toml")["drawing"]
 
 
-def test_repeats_of_an_exact_measurement_are_refused(
+def test_evaluate_repeats_without_randomness_is_refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, places: Path
 ) -> None:
     monkeypatch.setattr(Body, "encode", lambda *_, **__: pytest.fail("sentences were embedded"))

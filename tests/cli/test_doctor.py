@@ -12,6 +12,7 @@ from ketfit import Circuit, NoiseConfig, expectation
 from ketfit.circuit.circuit import Angle, ry
 from ketfit.cli import doctor
 from ketfit.errors import InsufficientMemoryError
+from tests.cli.running import run_json
 
 
 def _run(width: int, gradients: bool = False, noise: NoiseConfig | None = None) -> None:
@@ -27,7 +28,7 @@ def _run(width: int, gradients: bool = False, noise: NoiseConfig | None = None) 
         ("qubits_with_exact_noise", {"noise": NoiseConfig(bit_flip=0.1)}),
     ],
 )
-def test_the_widest_fits_and_the_next_does_not(
+def test_memory_report_gives_widest_circuit_that_fits(
     monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, object]
 ) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=200 * 2**20))
@@ -37,8 +38,17 @@ def test_the_widest_fits_and_the_next_does_not(
         _run(widest + 1, **options)  # type: ignore[arg-type]
 
 
-def test_no_memory_holds_nothing_and_all_memory_no_more_than_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_report_is_bounded_by_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
     assert doctor.memory()["qubits"] == 0
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**60))
     assert (doctor.memory()["qubits"], doctor.memory()["qubits_with_exact_noise"]) == (30, 15)
+
+
+def test_doctor_reports_engine_and_extras(capsys: pytest.CaptureFixture[str]) -> None:
+    report = run_json(capsys, "doctor")
+    assert report["engine"] in {f"native, {name}" for name in ("avx512", "avx2", "baseline")}
+    assert set(report["extras"]) >= {"bundled", "bundled-mpnet", "datasets", "draw", "hardware"}
+    assert report["extras"]["bundled"] == "installed"
+    assert report["memory"]["qubits"] >= report["memory"]["qubits_with_gradients"] > 0
+    assert report["memory"]["qubits_with_exact_noise"] > 0

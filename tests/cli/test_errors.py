@@ -15,7 +15,7 @@ import pytest
 import ketfit
 from ketfit.bodies.body import Body
 from ketfit.estimators.text import TextClassifier
-from tests.cli.test_cli import GOOD, SENTENCES, SMALL, data, model, run, run_json  # noqa: F401 - fixtures
+from tests.cli.running import GOOD, SENTENCES, SMALL, run, run_json
 
 PROGRAM = Path(sys.executable).parent / "ketfit"
 
@@ -24,7 +24,7 @@ def stop(*_: Any, **__: Any) -> Any:
     raise KeyboardInterrupt
 
 
-def test_an_error_is_one_line_and_debug_shows_the_trace(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_error_is_one_line_and_debug_shows_traceback(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     missing = ["predict", tmp_path, "--input", tmp_path / "missing.txt"]
     code, out, err = run(capsys, *missing)
     assert (code, out) == (1, "")
@@ -36,16 +36,16 @@ def test_an_error_is_one_line_and_debug_shows_the_trace(capsys: pytest.CaptureFi
     assert debugged.endswith(err)
 
 
-def test_an_error_that_nobody_foresaw_is_one_line_too(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unexpected_error_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> Any:
         raise RuntimeError("two\nlines")
 
     monkeypatch.setattr("ketfit.cli.doctor.collect_diagnostics", broken)
     code, out, err = run(capsys, "doctor", "--json")
     assert (code, out) == (1, "")
-    assert err == "error: RuntimeError: two lines; nobody foresaw this: report what ketfit --debug ... prints\n"
+    assert (
+        err == "error: RuntimeError: two lines; unexpected error: rerun with ketfit --debug and report the traceback\n"
+    )
     assert "Traceback" in run(capsys, "--debug", "doctor")[2]
 
 
@@ -53,7 +53,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_too(
     "command",
     [["inspect"], ["draw"], ["predict", "model", "--input"], ["fit", "-o", "out"], ["fit", "data.csv", "--output"]],
 )
-def test_name_that_no_file_can_have_is_an_error_of_the_file_system(
+def test_impossible_file_name_is_file_system_error(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -65,20 +65,20 @@ def test_name_that_no_file_can_have_is_an_error_of_the_file_system(
 
 
 @pytest.mark.parametrize("command", [["doctor"], ["inspect", "x"]])
-def test_any_command_ends_with_130_after_ctrl_c(
+def test_interrupted_command_exits_with_code_130(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     monkeypatch.setattr("ketfit.cli.doctor.collect_diagnostics", stop)
     monkeypatch.setattr("ketfit.persistence.model_files.find_model", stop)
     code, out, err = run(capsys, *command)
     assert (code, out) == (130, "")
-    assert err.startswith("stopped; ")
+    assert err.startswith("interrupted; ")
 
 
-def test_an_interrupted_fit_says_how_to_go_on(
+def test_interrupted_fit_names_how_to_resume(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    data: Path,  # noqa: F811
+    data: Path,
     tmp_path: Path,
     tiny_body_folder: Path,
 ) -> None:
@@ -86,18 +86,18 @@ def test_an_interrupted_fit_says_how_to_go_on(
     command = ["fit", data, "-o", tmp_path / "m", "--body", tiny_body_folder, *SMALL]
     code, _, err = run(capsys, *command)
     assert code == 130
-    assert "with --checkpoint FILE it goes on" in err
+    assert "use --checkpoint FILE" in err
     code, _, err = run(capsys, *command, "--checkpoint", tmp_path / "run")
     assert code == 130
     assert f"{tmp_path / 'run'}" in err
-    assert "the same command goes on" in err
+    assert "run the same command to continue" in err
     assert not (tmp_path / "m").exists()
 
 
-def test_an_interrupted_prediction_of_a_file_goes_on(
+def test_interrupted_file_prediction_resumes(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    model: Path,  # noqa: F811
+    model: Path,
     tmp_path: Path,
 ) -> None:
     source = tmp_path / "in.csv"
@@ -107,7 +107,7 @@ def test_an_interrupted_prediction_of_a_file_goes_on(
         patch.setattr(Body, "encode", stop)
         code, out, err = run(capsys, *command)
         assert (code, out) == (130, "")
-        assert f"{tmp_path / 'out.csv.parts'}: the same command goes on" in "".join(err.splitlines())
+        assert f"{tmp_path / 'out.csv.parts'}; run the same command to continue" in "".join(err.splitlines())
     report = run_json(capsys, *command)
     assert (report["rows"], report["output"]) == (len(SENTENCES), str(tmp_path / "out.csv"))
     here = run_json(capsys, "predict", model, "--input", source)["predictions"]
@@ -119,9 +119,9 @@ def test_an_interrupted_prediction_of_a_file_goes_on(
     assert "is there already" in err
 
 
-def test_predict_reads_a_column_and_refuses_an_output_without_a_file(
+def test_predict_output_without_file_is_refused(
     capsys: pytest.CaptureFixture[str],
-    model: Path,  # noqa: F811
+    model: Path,
     tmp_path: Path,
 ) -> None:
     source = tmp_path / "reviews"
@@ -132,13 +132,13 @@ def test_predict_reads_a_column_and_refuses_an_output_without_a_file(
     assert run(capsys, "predict", model, "--input", "-", "-o", tmp_path / "out.csv")[0] == 2
 
 
-def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_version_is_that_of_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--version") == (0, f"{ketfit.__version__}\n", "")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_shells_get_a_script_that_completes(shell: str) -> None:
+def test_main_completion_script_is_printed(shell: str) -> None:
     environment = {**os.environ, "_KETFIT_COMPLETE": f"source_{shell}"}
     script = subprocess.run([PROGRAM], env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
     assert f"complete_{shell}" in script
@@ -150,7 +150,7 @@ def test_shells_get_a_script_that_completes(shell: str) -> None:
     assert words.split() == ["evaluate"]
 
 
-def test_app_tells_what_it_needs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_app_options_without_data_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, _, err = run(capsys, "app", tmp_path / "none", "--few-shot", 3)
     assert code == 2
     assert "--data" in err

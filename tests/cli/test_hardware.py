@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_cli import LABELS, SENTENCES, run, run_json
+from tests.cli.running import LABELS, SENTENCES, run, run_json
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,9 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
-def test_plan_submit_status_fetch(capsys: pytest.CaptureFixture[str], model: Path, data: Path, tmp_path: Path) -> None:
+def test_hardware_run_goes_from_plan_to_fetch(
+    capsys: pytest.CaptureFixture[str], model: Path, data: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
     plan = run_json(
         capsys, "hardware", "plan", model, data, "-o", folder, "--backend", "simulator:ionq-forte", "--max-cost", 10000,
@@ -44,7 +46,7 @@ def test_plan_submit_status_fetch(capsys: pytest.CaptureFixture[str], model: Pat
     assert code == 1
     assert "circuits have results" in err
     code, out, err = run(capsys, "hardware", "submit", folder, "--json")
-    assert (code, err) == (0, f"submitting what is missing of {folder}; a simulator computes it meanwhile\n")
+    assert (code, err) == (0, f"submitting the missing jobs of {folder}; a simulator computes them now\n")
     assert json.loads(out)["price"] == pytest.approx(plan["cost"]["price"])
     report = run_json(capsys, "hardware", "fetch", folder)
     assert len(report["predictions"]) == len(SENTENCES)
@@ -53,7 +55,9 @@ def test_plan_submit_status_fetch(capsys: pytest.CaptureFixture[str], model: Pat
     assert run_json(capsys, "hardware", "cancel", folder)["jobs"] == {}
 
 
-def test_a_limit_on_money_refuses(capsys: pytest.CaptureFixture[str], model: Path, data: Path, tmp_path: Path) -> None:
+def test_hardware_plan_above_max_cost_is_refused(
+    capsys: pytest.CaptureFixture[str], model: Path, data: Path, tmp_path: Path
+) -> None:
     options = ("--backend", "simulator:ionq-forte", "--max-cost", 1)
     code, _, err = run(capsys, "hardware", "plan", model, data, "-o", tmp_path / "run", *options)
     assert code == 1
@@ -62,13 +66,13 @@ def test_a_limit_on_money_refuses(capsys: pytest.CaptureFixture[str], model: Pat
 
 
 @pytest.mark.parametrize("backend", ["simulator", "simulator:ionq-aria", "ketfit.hardware.backends.local:Simulator"])
-def test_check(capsys: pytest.CaptureFixture[str], tmp_path: Path, backend: str) -> None:
+def test_hardware_check_of_simulator_passes(capsys: pytest.CaptureFixture[str], tmp_path: Path, backend: str) -> None:
     report = run_json(capsys, "hardware", "check", backend, "-o", tmp_path)
     assert report["passed"]
     assert all(finding["passed"] for finding in report["findings"])
 
 
-def test_check_finds_what_is_wrong(tmp_path: Path) -> None:
+def test_hardware_check_of_faulty_backend_fails(tmp_path: Path) -> None:
     from ketfit.hardware.testing.conformance import check_backend
     from ketfit.hardware.testing.faulty_backend import Fault, FaultInjectingBackend
     from tests.hardware.example_runs import simulator
@@ -88,13 +92,15 @@ def test_check_finds_what_is_wrong(tmp_path: Path) -> None:
         ("ketfit.nothing:here", "cannot be made"),
     ],
 )
-def test_backends_that_there_are_not(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, told: str) -> None:
+def test_hardware_unknown_backend_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, told: str
+) -> None:
     code, _, err = run(capsys, "hardware", "check", name, "-o", tmp_path)
     assert code == 2
     assert told in err
 
 
-def test_a_backend_that_there_is_not_is_told_before_the_model_is_loaded(
+def test_hardware_unknown_backend_fails_before_model_is_loaded(
     capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path
 ) -> None:
     code, _, err = run(capsys, "hardware", "plan", "no-model", data, "-o", tmp_path / "run", "--backend", "abacus")
@@ -105,17 +111,17 @@ def test_a_backend_that_there_is_not_is_told_before_the_model_is_loaded(
 
 
 @pytest.mark.parametrize("backend", ["simulator", "simulator:ionq-forte"])
-def test_a_plan_says_that_a_simulator_costs_nothing(
+def test_hardware_plan_on_simulator_states_no_cost(
     capsys: pytest.CaptureFixture[str], model: Path, data: Path, tmp_path: Path, backend: str
 ) -> None:
     code, _, err = run(
         capsys, "hardware", "plan", model, data, "-o", tmp_path / "run", "--backend", backend, "--first", 2
     )
     assert code == 0
-    assert ("costs nothing" in err) == (backend == "simulator:ionq-forte")  # the other has no price at all
+    assert ("is free" in err) == (backend == "simulator:ionq-forte")  # the other has no price at all
 
 
-def test_check_leaves_the_current_folder_as_it_is(
+def test_hardware_check_leaves_current_folder_unchanged(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -123,7 +129,7 @@ def test_check_leaves_the_current_folder_as_it_is(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_backend_of_a_module_in_the_current_folder_runs_from_plan_to_fetch(
+def test_hardware_custom_backend_runs_from_plan_to_fetch(
     capsys: pytest.CaptureFixture[str], model: Path, data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)

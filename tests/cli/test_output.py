@@ -24,7 +24,7 @@ from ketfit.cli.output import key_value_table
         ("[bold]", "[bold]"),
     ],
 )
-def test_values_are_shown_for_people(value: Any, shown: str) -> None:
+def test_key_value_table_formats_values(value: Any, shown: str) -> None:
     drawn = io.StringIO()
     Console(file=drawn, width=100).print(key_value_table({"name": value, "table": {"inner": value}}))
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in drawn.getvalue().splitlines()[1:-1]]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_cli import LABELS, SENTENCES, run, run_json
+from tests.cli.running import LABELS, SENTENCES, run, run_json
 
 PLAN = """
 name = "Command line"
@@ -38,7 +38,7 @@ def plan(tmp_path: Path, tiny_body_folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_run_status_and_report(capsys: pytest.CaptureFixture[str], plan: Path, tmp_path: Path) -> None:
+def test_study_run_status_and_report(capsys: pytest.CaptureFixture[str], plan: Path, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     done = run_json(capsys, "study", "run", plan, "-o", folder)
     assert done == {"study": "Command line", "folder": str(folder), "done": 4, "failed": 0, "total": 4, "ran": 4}
@@ -51,7 +51,7 @@ def test_run_status_and_report(capsys: pytest.CaptureFixture[str], plan: Path, t
     assert record["command"] == f"ketfit study run {plan} -o {folder}"
 
 
-def test_other_data_bodies_and_seeds_by_option(
+def test_study_options_replace_data_bodies_and_seeds(
     capsys: pytest.CaptureFixture[str], plan: Path, tmp_path: Path, tiny_body_folder: Path
 ) -> None:
     other = tmp_path / "other data.tsv"
@@ -64,9 +64,7 @@ def test_other_data_bodies_and_seeds_by_option(
     assert record["command"].endswith(f"--data '{other}' --body {tiny_body_folder} --seeds 1")
 
 
-def test_failed_tasks_are_counted_told_and_end_with_code_1(
-    capsys: pytest.CaptureFixture[str], plan: Path, tmp_path: Path
-) -> None:
+def test_study_failed_tasks_exit_with_code_1(capsys: pytest.CaptureFixture[str], plan: Path, tmp_path: Path) -> None:
     endless = "train = { epochs = 2, weight_decay = 1e30 }\nbudget = { learning_rates = [1e30] }"
     plan.write_text(plan.read_text().replace("train = { epochs = 2 }", endless))
     code, _, err = run(capsys, "study", "run", plan, "-o", tmp_path / "study")
@@ -96,7 +94,7 @@ def run_json_failing(capsys: pytest.CaptureFixture[str], *arguments: object) -> 
         (("report", "nowhere"), 1, "nowhere holds no study"),
     ],
 )
-def test_what_is_not_there(
+def test_study_missing_folder_is_refused(
     capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     found, _, err = run(capsys, "study", *arguments)
@@ -104,9 +102,7 @@ def test_what_is_not_there(
     assert f"error: {message}" in err
 
 
-def test_a_bad_plan_is_wrong_usage_and_leaves_nothing(
-    capsys: pytest.CaptureFixture[str], plan: Path, tmp_path: Path
-) -> None:
+def test_study_bad_plan_exits_with_code_2(capsys: pytest.CaptureFixture[str], plan: Path, tmp_path: Path) -> None:
     plan.write_text(plan.read_text().replace("n_qubits = 4", "n_qubits = 3"))
     code, _, err = run(capsys, "study", "run", plan, "-o", tmp_path / "study")
     assert code == 2

@@ -12,7 +12,7 @@ import pytest
 
 from ketfit.data.splits import duplicate_groups, holdout_split
 from ketfit.estimators.text import TextClassifier
-from tests.cli.test_cli import BAD, GOOD, SMALL, data, model, run, run_json  # noqa: F401 - fixtures
+from tests.cli.running import BAD, GOOD, SMALL, run, run_json
 
 
 def write(path: Path, texts: list[str], labels: list[str]) -> Path:
@@ -25,7 +25,7 @@ def told(err: str) -> list[str]:
     return [line for line in err.splitlines() if "arning" in line]
 
 
-def test_settings_and_labels_that_are_doubtful_are_a_line_each(
+def test_fit_warnings_are_printed_once_each(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_body_folder: Path
 ) -> None:
     texts = [f"{text} {number}" for number in range(6) for text in GOOD]
@@ -41,9 +41,9 @@ def test_settings_and_labels_that_are_doubtful_are_a_line_each(
     ]
 
 
-def test_a_sentence_that_is_cut_is_a_line(
+def test_predict_truncated_sentence_warns(
     capsys: pytest.CaptureFixture[str],
-    model: Path,  # noqa: F811
+    model: Path,
 ) -> None:
     code, _, err = run(capsys, "predict", model, " ".join(["film"] * 300))
     assert code == 0
@@ -51,7 +51,7 @@ def test_a_sentence_that_is_cut_is_a_line(
     assert told(err)[0].startswith("warning: 1 of 1 new sentences have more than the 256 tokens")
 
 
-def test_warnings_of_others_stay_as_they_are(
+def test_warnings_of_other_packages_are_unchanged(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def warn() -> Any:
@@ -63,7 +63,7 @@ def test_warnings_of_others_stay_as_they_are(
     assert "warning: something else" not in err
 
 
-def test_accuracies_under_class_weights_have_names_of_their_own(
+def test_fit_class_weights_report_weighted_accuracy(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_body_folder: Path
 ) -> None:
     texts = [f"{text} {number}" for number in range(8) for text in (*GOOD, *BAD)]

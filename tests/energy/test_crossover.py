@@ -13,7 +13,7 @@ from ketfit.energy.qpu import native_gates, qpu_cost
 from ketfit.energy.simulation import statevector_cost
 from ketfit.errors import InputError
 from ketfit.model.config import HeadConfig
-from tests.cli.test_cli import run, run_json
+from tests.cli.running import run, run_json
 
 
 @pytest.fixture(scope="module")

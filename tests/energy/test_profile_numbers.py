@@ -29,7 +29,7 @@ from ketfit.errors import ConfigError, InputError
 from ketfit.hardware.backends.base import GateCounts
 from ketfit.hardware.pricing import DeviceCost, estimate, read_device
 from ketfit.simulate.noise import NoiseConfig
-from tests.cli.test_cli import run
+from tests.cli.running import run
 
 FOLDER = Path(load_profile.__code__.co_filename).parent / "profiles"
 ODD: tuple[Any, ...] = (

@@ -152,7 +152,7 @@ def test_an_interruption_says_how_to_go_on(study: Path, unbroken: tuple[list[dic
     process.send_signal(signal.SIGINT)
     assert process.wait(PATIENCE) == 130
     told = (study / "interrupted.log").read_text()
-    assert "the same command goes on from there" in told
+    assert "run the same command to continue" in told
     assert "Traceback" not in told
     assert start(study, "interrupted").wait(PATIENCE) == 0
     assert finished(study, "interrupted") == unbroken[0]

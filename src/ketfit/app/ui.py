@@ -124,7 +124,7 @@ class Page:
                 )
                 button = gr.Button("Classify", variant="primary")
                 shots, error = _sliders(gr, trained)
-                resample = gr.Button("Measure resample", size="sm")
+                resample = gr.Button("Measure again", size="sm")
             with gr.Column(scale=6, min_width=280):
                 prediction = gr.HTML(_NO_PREDICTION)
         inputs, circuit, outputs = gr.HTML(), gr.HTML(), gr.HTML()
@@ -187,7 +187,7 @@ def _settings(shots: float, error: float, draw: float) -> MeasurementSettings:
 
 
 def _write(sentences: list[str], labels: list[str], rows: list[list[float]], classes: tuple[str, ...]) -> str:
-    """A CSV file in Gradio's trained folder of temporary files."""
+    """Write a CSV file into Gradio's folder of temporary files and return its path."""
     folder = tempfile.mkdtemp(dir=tempfile.gettempdir())
     path = Path(folder, "predictions.csv")
     with path.open("w", encoding="utf-8", newline="") as file:

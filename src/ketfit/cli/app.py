@@ -1,4 +1,4 @@
-"""``ketfit app``: a model in the browser."""
+"""Show a model in the browser: ``ketfit app``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ketfit.cli.options import (
     DataOptions,
     Model,
     MovedBody,
-    blamed_on,
     check_body,
     check_source,
+    naming_option,
     takes_data_options,
 )
 from ketfit.cli.output import echo_stderr
@@ -24,20 +24,20 @@ def app(
     model: Model,
     data: Annotated[
         str | None,
-        typer.Option(help="Labelled sentences, to fit logistic regression on and show it beside the quantum head."),
+        typer.Option(help="Labelled sentences to fit logistic regression on, for comparison."),
     ] = None,
     few_shot: Annotated[
-        int | None, typer.Option(help="Fit it on so many per label, those that fit --few-shot trained on.", min=2)
+        int | None, typer.Option(help="Sentences per label for it, the same that fit --few-shot trained on.", min=2)
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 is this machine alone.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 is any that is free.", min=0, max=65535)] = 7860,
+    host: Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 is this machine only.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 for any free one.", min=0, max=65535)] = 7860,
     *,
     data_options: DataOptions,
     body: MovedBody = None,
 ) -> None:
-    """Show a model in the browser: the path of a sentence through its circuit, under shots and noise.
+    """Show a model in the browser: every step of a prediction, with shots and noise to vary.
 
-    Needs the extra app. Until Ctrl-C; nothing is sent to or fetched from anywhere else.
+    Needs the extra app. Runs until Ctrl-C and contacts no other host.
     """
     from ketfit.app.server import check_address, require_gradio, serve
     from ketfit.app.trace import TracePredictor, fit_baseline
@@ -58,35 +58,35 @@ def app(
         dataset = data_options.load(data)
     echo_stderr(f"loading {model}")
     classifier = TextClassifier.from_pretrained(model, body=body)
-    facts = _facts(model)
+    metadata = _metadata(model)
     classical = None
     if dataset is not None:
         name = dataset.name
         if few_shot is not None:
-            with blamed_on("--few-shot", few_shot):
+            with naming_option("--few-shot", few_shot):
                 parts = few_shot_split(dataset, few_shot, classifier.validation_fraction, classifier.seed)
             dataset = dataset.take(parts.train)
         classical = fit_baseline(classifier, dataset)
-        facts.append(("logistic regression", f"fitted on {len(dataset):,} sentences of {name}"))
+        metadata.append(("logistic regression", f"fitted on {len(dataset):,} sentences of {name}"))
     if host not in ("127.0.0.1", "localhost", "::1"):
-        echo_stderr(f"{host} can be reached by others, and nobody is asked for a password")
-    with exit_on_interrupt("the demo is closed, and its files are gone"):
-        serve(TracePredictor(classifier, classical), facts, host, port, _tell)
+        echo_stderr(f"warning: {host} is open to other machines, without a password")
+    with exit_on_interrupt("the server is stopped and its files are removed"):
+        serve(TracePredictor(classifier, classical), metadata, host, port, _echo_url)
 
 
-def _tell(url: str) -> None:
+def _echo_url(url: str) -> None:
     echo_stderr(f"the demo is at {url} (Ctrl-C stops it)")
 
 
-def _facts(model: str) -> list[tuple[str, str]]:
-    """What the demo tells about a model, from its record."""
+def _metadata(model: str) -> list[tuple[str, str]]:
+    """Return names and values that describe a model, from its metadata."""
     from ketfit.persistence.model_files import find_model, load_model
 
     head, record = load_model(find_model(model))
     assert record.body is not None
     counts = head.parameter_counts()
     gates = head.circuit.gate_counts()
-    facts = [
+    metadata = [
         ("model", model),
         ("body", f"{record.body.name}, {'tuned' if record.body.tuned else 'frozen'}, {record.embedding_dim} numbers"),
         ("classes", ", ".join(map(str, record.classes))),
@@ -102,5 +102,5 @@ def _facts(model: str) -> list[tuple[str, str]]:
         ),
         ("trained on", f"{record.train_size:,} sentences" + (f" of {record.data}" if record.data else "")),
     ]
-    facts += [(name.replace("_", " "), f"{value:.4g}") for name, value in record.metrics.items()]
-    return facts
+    metadata += [(name.replace("_", " "), f"{value:.4g}") for name, value in record.metrics.items()]
+    return metadata

@@ -1,4 +1,4 @@
-"""Train and compare heads on the bundled data: ``ketfit demo``."""
+"""Train and compare heads on the bundled data set: ``ketfit demo``."""
 
 from __future__ import annotations
 
@@ -27,16 +27,14 @@ from ketfit.cli.output import echo_stderr, print_report
 def demo(
     data: Annotated[str, typer.Option(help="Data set; the default is bundled.")] = "rotten-tomatoes",
     body: Annotated[str, typer.Option(help="Body; the default is bundled.")] = "all-MiniLM-L6-v2",
-    per_label: Annotated[
-        int, typer.Option(help="Sentences drawn of each label, to train and to validate.", min=2)
-    ] = 256,
-    seed: Annotated[int, typer.Option(help="Source of all chance.", min=0)] = 0,
+    per_label: Annotated[int, typer.Option(help="Sentences per label to train and validate on.", min=2)] = 256,
+    seed: Annotated[int, typer.Option(help="Random seed.", min=0)] = 0,
     output: Output = Path("ketfit-demo"),
     *,
     data_options: DataOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Train quantum and classical heads on the same few sentences, compare them on all the others, save the model."""
+    """Train quantum and classical heads on the same sentences, compare them on the others and save the model."""
     from ketfit.bodies.body import load_body
     from ketfit.estimators.quantum import QuantumHeadClassifier
     from ketfit.estimators.text import TextClassifier
@@ -52,7 +50,7 @@ def demo(
     check_class_names(dataset.classes)
     loaded = load_body(body)
     echo_stderr(f"embedding {len(dataset):,} sentences with {body}")
-    with exit_on_interrupt("the embeddings so far are kept: the same command goes on from there"):
+    with exit_on_interrupt("embeddings are cached; run the same command to continue"):
         embeddings = loaded.encode(dataset.texts, progress=True)
     heads = standard_heads(loaded.dimension, len(dataset.classes), seed=seed)
     rows = []

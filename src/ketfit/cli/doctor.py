@@ -1,4 +1,4 @@
-"""Show versions, memory, cache and extras: ``ketfit doctor``."""
+"""Report versions, memory, cache and extras: ``ketfit doctor``."""
 
 from __future__ import annotations
 
@@ -17,16 +17,13 @@ from ketfit.simulate.density_matrix import MAX_QUBITS as MAX_EXACT
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """What is installed here, which engine runs, and what the machine can hold."""
+    """Report versions, the simulation engine, memory and installed extras."""
     report = collect_diagnostics()
     print_report(report, as_json, key_value_table(report))
 
 
 def collect_diagnostics() -> dict[str, Any]:
-    """Versions, the engine that runs, what the memory can hold, the cache, and the extras that are there or missing.
-
-    Nothing is loaded but torch, and nothing is asked of the network.
-    """
+    """Return versions, engine, memory, cache and extras, without using the network."""
     import torch
 
     from ketfit.simulate import native
@@ -47,26 +44,26 @@ def collect_diagnostics() -> dict[str, Any]:
 
 
 def memory() -> dict[str, Any]:
-    """Free memory, and the most qubits that one sample can have in it in single precision, as the simulator counts.
+    """Return the free memory and the widest circuit that fits in it, for one sample in single precision.
 
-    A state and, with gradients, a second one; for exact noise a density matrix and the one it is made from.
+    Gradients need a second state; exact noise needs two density matrices.
     """
     free = available_memory()
     return {
         "free_gib": round(free / 2**30, 1),
-        "qubits": _widest(free, 4, base=2, most=MAX_QUBITS),
-        "qubits_with_gradients": _widest(free, 8, base=2, most=MAX_QUBITS),
-        "qubits_with_exact_noise": _widest(free, 2 * 4 * 1.07, base=4, most=MAX_EXACT),
+        "qubits": _widest(free, 4, base=2, max_qubits=MAX_QUBITS),
+        "qubits_with_gradients": _widest(free, 8, base=2, max_qubits=MAX_QUBITS),
+        "qubits_with_exact_noise": _widest(free, 2 * 4 * 1.07, base=4, max_qubits=MAX_EXACT),
     }
 
 
-def _widest(free: int, item: float, base: int, most: int) -> int:
-    """The most qubits, up to `most`, whose base**qubits items of so many bytes are within the free memory."""
-    return max((width for width in range(1, most + 1) if item * base**width <= free), default=0)
+def _widest(free: int, item_bytes: float, base: int, max_qubits: int) -> int:
+    """Return the largest width up to `max_qubits` whose ``base**width`` items of `item_bytes` fit in the memory."""
+    return max((width for width in range(1, max_qubits + 1) if item_bytes * base**width <= free), default=0)
 
 
 def extras() -> dict[str, str]:
-    """Each extra for users: "installed", or the line that installs what is missing of it."""
+    """Return "installed" or the command that installs it, for each extra."""
     lines: dict[str, list[str]] = {}
     for requirement in importlib.metadata.requires("ketfit") or []:
         match = re.fullmatch(r"([A-Za-z0-9._-]+).*; extra == ['\"](.+)['\"]", requirement)

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def draw(
-    model: Annotated[str | None, typer.Argument(help="A saved model, to draw with its trained angles.")] = None,
+    model: Annotated[str | None, typer.Argument(help="A saved model; its trained angles are shown.")] = None,
     config: ConfigFile = None,
-    module: Annotated[Literal["encoder", "qpu"], typer.Option(help="Which circuit.")] = "qpu",
-    encoder: Annotated[int, typer.Option(help="Which of a model's encoders, from 0.")] = 0,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Picture: .svg, .png or .pdf.")] = None,
+    module: Annotated[Literal["encoder", "qpu"], typer.Option(help="Circuit to draw.")] = "qpu",
+    encoder: Annotated[int, typer.Option(help="Index of the encoder, from 0.")] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write: .svg, .png or .pdf.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw a circuit as text, or as a picture with -o; without a model or --config, the paper's."""
+    """Draw a circuit as text, or as a picture with -o: of a model, of --config, or of the paper."""
     from ketfit.circuit.drawing.figure import draw_figure
     from ketfit.circuit.drawing.text import draw_text
 
@@ -54,7 +54,7 @@ def draw(
 def _circuit_of(
     model: str | None, config: Path | None, module: str, encoder: int
 ) -> tuple[Circuit, Sequence[float] | None, Sequence[int]]:
-    """The circuit to draw, its trained angles if there are any, and the qubits that are read out."""
+    """Return the circuit to draw, its trained angles if it has any, and the measured qubits."""
     from ketfit.model.config import HeadConfig
     from ketfit.persistence.model_files import find_model, load_model
 

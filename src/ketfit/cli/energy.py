@@ -1,4 +1,4 @@
-"""``ketfit energy``: what an inference costs on a QPU and in simulation, and where the two cross."""
+"""Estimate the energy of an inference on a QPU and in simulation: ``ketfit energy``."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ _FORMATS = ("svg", "png", "pdf")
 
 
 def energy(
-    model: Annotated[str | None, typer.Argument(help="A saved model; without one, the paper's Figure 5.")] = None,
+    model: Annotated[str | None, typer.Argument(help="A saved model; Figure 5 of the paper if left out.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file with a table [head].")] = None,
-    qpu: Annotated[str, typer.Option(help="Profile of the QPU, a name or a TOML file.")] = "ionq-forte-enterprise",
+    qpu: Annotated[str, typer.Option(help="Profile of the QPU: a name or a TOML file.")] = "ionq-forte-enterprise",
     against: Annotated[
-        list[str], typer.Option(help="Profiles that simulate; the first gives the crossover. May be repeated.")
+        list[str],
+        typer.Option(help="Processor of the simulation; may be repeated, the first gives the crossover."),
     ] = ["nvidia-a100", "nvidia-h100", "amd-epyc-9654", "laptop"],  # noqa: B006 - Typer reads it, nothing writes it
-    shots: Annotated[int, typer.Option(help="Shots of an inference.", min=1, max=MAX_SHOTS)] = 1000,
-    plot: Annotated[Path | None, typer.Option(help="Picture to write: .svg, .png or .pdf.")] = None,
-    network: Annotated[bool, typer.Option("--network", help="Also contract tensor networks on the first.")] = False,
+    shots: Annotated[int, typer.Option(help="Shots per inference.", min=1, max=MAX_SHOTS)] = 1000,
+    plot: Annotated[Path | None, typer.Option(help="File to write a plot to: .svg, .png or .pdf.")] = None,
+    network: Annotated[bool, typer.Option("--network", help="Also estimate tensor networks.")] = False,
     measure: Annotated[
-        Literal["rapl", "nvml"] | None, typer.Option(help="Also run it here and read this machine's counter.")
+        Literal["rapl", "nvml"] | None, typer.Option(help="Also run it on this machine and read its energy counter.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Energy of one inference against qubits, on a QPU and in simulation; where they cross, and what that rests on."""
+    """Estimate the energy of one inference on a QPU and in simulation, where they cross, and the assumptions."""
     from ketfit.energy.crossover import FOLLOW_UP, MAX_QUBITS, PAPER, SHOTS, CrossoverModel, assumptions_of
     from ketfit.energy.profiles import ProcessorProfile, QpuProfile, StatevectorProfile, load_profile
 
@@ -48,11 +49,11 @@ def energy(
     head = _head(model, config)
     program = load_profile("statevector", StatevectorProfile)
     spread = (shots, min(shots, SHOTS[1]), max(shots, SHOTS[2]))
-    with _named("--qpu"):
+    with _naming("--qpu"):
         comparison = CrossoverModel(head, load_profile(qpu, QpuProfile), program, spread)
-    with _named("--against"):
+    with _naming("--against"):
         processors = [load_profile(name, ProcessorProfile) for name in against]
-    measured = None if measure is None else _measured(comparison, measure)
+    measured = None if measure is None else _measure(comparison, measure)
     echo_stderr(f"counting gates up to {MAX_QUBITS} qubits")
     crossovers = [comparison.crossover(processor) for processor in processors]
     rows = list(comparison.rows(processors, range(max(comparison.narrowest, 4), 57, 2)))
@@ -87,15 +88,15 @@ def energy(
 
 
 @contextmanager
-def _named(option: str) -> Iterator[None]:
-    """Inside, an error says which option it is about."""
+def _naming(option: str) -> Iterator[None]:
+    """Name an option in the errors of the block."""
     try:
         yield
     except ConfigError as error:
         raise ConfigError(f"{option}: {error}") from error
 
 
-def _measured(comparison: Any, counter: str) -> Any:
+def _measure(comparison: Any, counter: str) -> Any:
     from ketfit.energy.meters import NvmlMeter, RaplMeter
 
     meter = RaplMeter.find() if counter == "rapl" else NvmlMeter.find()
@@ -111,7 +112,7 @@ def _head(model: str | None, config: Path | None) -> Any:
         return load_model(find_model(model))[0].config
     if config is None:
         return HeadConfig.paper()
-    with _named("--config"):
+    with _naming("--config"):
         head = FitConfig.from_toml(config).head
     if head is None:
         raise ConfigError(f"{config} has no table [head]; the head that fit would choose depends on the body")
@@ -119,7 +120,7 @@ def _head(model: str | None, config: Path | None) -> Any:
 
 
 def _tables(report: dict[str, Any]) -> Group:
-    crossings = Table("against", "crossover", "range", title=f"{report['qpu']}: qubits from which on it takes less")
+    crossings = Table("against", "crossover", "range", title=f"{report['qpu']}: qubits from which it needs less")
     for crossover in report["crossovers"]:
         both = dict.fromkeys(_shown(crossover[end]) for end in ("earliest", "latest"))
         crossings.add_row(literal_text(crossover["device"]), _shown(crossover["qubits"]), " to ".join(both))
@@ -135,7 +136,7 @@ def _tables(report: dict[str, Any]) -> Group:
                 f"{row['low']:.2g} to {row['high']:.2g}",
                 row["kind"],
             )
-    grounds = Table("rests on", "value", "range", "basis", title=f"assumptions, against {report['against']}")
+    grounds = Table("assumption", "value", "range", "basis", title=f"assumptions, against {report['against']}")
     for ground in report["assumptions"]:
         ends = f"{ground['low']:,.6g} to {ground['high']:,.6g}"
         grounds.add_row(literal_text(ground["name"]), f"{ground['value']:,.6g}", ends, ground["basis"])

@@ -1,4 +1,4 @@
-"""How a command ends: with what went wrong in one line, or, after Ctrl-C, with how to go on."""
+"""Turn errors, warnings, log messages and Ctrl-C into lines on stderr and exit codes."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ INTERRUPTED = 130
 
 
 class CommandGroup(TyperGroup):
-    """The commands, each of whose errors becomes a line on stderr and an exit code; with ``--debug``, behind its trace.
+    """A group of commands whose errors become one line on stderr; with ``--debug`` the traceback comes first.
 
-    Code 2 is wrong usage, 130 is Ctrl-C, and 1 is everything else.
+    The exit code is 2 for wrong usage, 130 for Ctrl-C and 1 for everything else.
     """
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
+        """Run the command of a context."""
         escape_unprintable()
         try:
             with _warnings_as_lines(), _log_on_stderr():
                 return super().invoke(ctx)
         except KeyboardInterrupt:
-            echo_stderr("stopped; what was begun and not finished is not there")
+            echo_stderr("interrupted; partial output was discarded")
             sys.exit(INTERRUPTED)
         except KetFitError as error:
             _trace(ctx)
@@ -44,40 +44,41 @@ class CommandGroup(TyperGroup):
             if _is_usage(error):
                 raise
             _trace(ctx)
-            if isinstance(error, OSError) and error.filename is not None:  # a name too long, a folder out of bounds
+            if isinstance(error, OSError) and error.filename is not None:
                 echo_stderr(f"error: cannot use {error.filename}: {error.strerror}")
                 sys.exit(1)
-            told = " ".join(str(error).split())
+            message = " ".join(str(error).split())
             echo_stderr(
-                f"error: {type(error).__name__}: {told}; nobody foresaw this: report what ketfit --debug ... prints"
+                f"error: {type(error).__name__}: {message}; unexpected error: "
+                "rerun with ketfit --debug and report the traceback"
             )
             sys.exit(1)
 
 
 @contextmanager
-def exit_on_interrupt(go_on: str) -> Iterator[None]:
-    """Inside, Ctrl-C ends the command with code 130 and with this line, which says what is kept and how to go on."""
+def exit_on_interrupt(message: str) -> Iterator[None]:
+    """Exit with code 130 on Ctrl-C in the block, and print what is kept and how to continue."""
     try:
         yield
     except KeyboardInterrupt:
-        echo_stderr(f"stopped; {go_on}")
+        echo_stderr(f"interrupted; {message}")
         raise typer.Exit(INTERRUPTED) from None
 
 
 @contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """Inside, each warning of KetFit's own is a line on stderr, once; those of other packages stay as they are."""
-    told: set[str] = set()
+    """Print each warning of KetFit once as a line on stderr; leave those of other packages unchanged."""
+    shown: set[str] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("always", KetFitWarning)
         others = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            """Print a warning that was not printed before."""
+            """Print a new warning."""
             if not issubclass(category, KetFitWarning):
                 others(message, category, *place, **more)
-            elif str(message) not in told:
-                told.add(str(message))
+            elif str(message) not in shown:
+                shown.add(str(message))
                 echo_stderr(f"warning: {message}")
 
         warnings.showwarning = show
@@ -91,7 +92,7 @@ class _StderrHandler(logging.Handler):
 
 @contextmanager
 def _log_on_stderr() -> Iterator[None]:
-    """Inside, print what KetFit logs, from INFO on, on stderr."""
+    """Print the log messages of KetFit from INFO on stderr."""
     logger, handler = logging.getLogger("ketfit"), _StderrHandler()
     level = logger.level
     logger.addHandler(handler)
@@ -109,5 +110,5 @@ def _trace(ctx: Any) -> None:
 
 
 def _is_usage(error: Exception) -> bool:
-    """Whether it is the command line's own complaint, which it prints itself."""
+    """Return whether Click raised the error and prints it."""
     return hasattr(error, "exit_code") and hasattr(error, "format_message")

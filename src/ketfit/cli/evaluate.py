@@ -1,4 +1,4 @@
-"""``ketfit evaluate``: how good a saved model is."""
+"""Evaluate a saved model: ``ketfit evaluate``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ketfit.cli.options import (
     DataOptions,
     Model,
     MovedBody,
-    blamed_on,
     check_body,
+    naming_option,
     takes_data_options,
 )
 from ketfit.cli.output import echo_stderr, evaluation_table, print_report
@@ -26,26 +26,26 @@ from ketfit.integers import as_integer
 def evaluate(
     model: Model,
     data: Data,
-    shots: Annotated[int | None, typer.Option(help="Read the QPU circuit from so many shots.")] = None,
+    shots: Annotated[int | None, typer.Option(help="Shots per circuit.")] = None,
     noise: Annotated[
         str | None, typer.Option(help="Noise of the QPU circuit: ionq-forte, ionq-aria, or a TOML file.")
     ] = None,
     trajectories: Annotated[
-        int | None, typer.Option(help="Average noise over so many trajectories; exact if left out.")
+        int | None, typer.Option(help="Trajectories to average noise over; exact if left out.")
     ] = None,
-    exact: Annotated[bool, typer.Option("--exact", help="First switch off what the model was trained with.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Ignore the shots and noise of training.")] = False,
     mitigate: Annotated[list[str], typer.Option(help="readout or zero_noise; may be repeated.")] = [],  # noqa: B006
     repeats: Annotated[
-        int | None, typer.Option(help="How often shots and trajectories are drawn anew, 10 if left out.", min=1)
+        int | None, typer.Option(help="Repetitions of random measurements; 10 if left out.", min=1)
     ] = None,
     *,
     data_options: DataOptions,
     body: MovedBody = None,
     as_json: AsJson = False,
 ) -> None:
-    """Accuracy of a saved model on labelled sentences, over all and by class, exact or as a device would have it.
+    """Evaluate a saved model on labelled sentences: accuracy, metrics per class and calibration.
 
-    Shots and noise are those the model was trained with, but for what the options change.
+    Shots and noise are those of training unless options change them.
     """
     from ketfit.estimators.text import TextClassifier
     from ketfit.evaluation.compare import evaluate_head
@@ -57,9 +57,9 @@ def evaluate(
     for name, value in (("shots", shots), ("trajectories", trajectories)):
         if value is not None:
             as_integer(value, name, minimum=1)
-    with blamed_on("--noise", noise):
+    with naming_option("--noise", noise):
         noisy = None if noise is None else load_noise(noise)
-    with blamed_on("--mitigate", ", ".join(mitigate)):
+    with naming_option("--mitigate", ", ".join(mitigate)):
         mitigation = checked_mitigation(mitigate)
     dataset = data_options.load(data)
     echo_stderr(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
@@ -67,15 +67,15 @@ def evaluate(
     dataset = classifier.match_labels(dataset)
     trained = classifier.classifier_.head_config_
     settings = {name: off if exact else getattr(trained, name) for name, off in MEASUREMENT.items()}
-    given = {"shots": shots, "noise": noisy, "trajectories": trajectories, "mitigation": mitigation}
-    settings |= {name: value for name, value in given.items() if value not in (None, ())}
+    changes = {"shots": shots, "noise": noisy, "trajectories": trajectories, "mitigation": mitigation}
+    settings |= {name: value for name, value in changes.items() if value not in (None, ())}
     classifier = classifier.with_measurement(**settings)
     head = classifier.classifier_
     if repeats is not None and not head.head_config_.is_random:
-        raise typer.BadParameter("--repeats draws shots or trajectories anew, and this measurement has neither")
+        raise typer.BadParameter("--repeats needs shots or trajectories; this measurement is exact")
     embeddings = classifier.body_.encode(dataset.texts, progress=True)
-    drawn = (repeats or 10) if head.head_config_.is_random else 1
-    accuracy, details = evaluate_head(head, embeddings, np.asarray(dataset.labels), drawn)
+    draws = (repeats or 10) if head.head_config_.is_random else 1
+    accuracy, details = evaluate_head(head, embeddings, np.asarray(dataset.labels), draws)
     measured = head.head_config_.model_dump(mode="json", include=set(MEASUREMENT), exclude_defaults=True)
     report = {
         "model": model,

@@ -1,4 +1,4 @@
-"""``ketfit demo`` and ``ketfit fit``: from sentences to a saved model."""
+"""Train a head on labelled sentences and save the model: ``ketfit fit``."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ def fit(
     output: Output,
     body: Annotated[str | None, typer.Option(help="Body: a bundled one, a folder, or a name on the Hub.")] = None,
     tune: Annotated[
-        Tune | None, typer.Option(help="How the body is trained; if left out, as the settings say, or frozen.")
+        Tune | None, typer.Option(help="Fine-tuning of the body; that of the settings if left out, else frozen.")
     ] = None,
     config: ConfigFile = None,
     settings: Settings = [],  # noqa: B006 - Typer reads it, nothing writes it
     few_shot: Annotated[
-        int | None, typer.Option(help="Train on so many sentences per label, test on the rest.", min=2)
+        int | None, typer.Option(help="Sentences per label to train on; the others are the test set.", min=2)
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="File to resume from after an interruption.", dir_okay=False)
+        Path | None, typer.Option(help="File to save progress in and to resume from.", dir_okay=False)
     ] = None,
-    weight_column: Annotated[str | None, typer.Option(help="Column with the weight of each row in training.")] = None,
+    weight_column: Annotated[str | None, typer.Option(help="Column with the sample weights.")] = None,
     group_column: Annotated[
-        str | None, typer.Option(help="Column with the group of each row; a group stays on one side of each split.")
+        str | None, typer.Option(help="Column with the groups; a split never divides a group.")
     ] = None,
     *,
     data_options: DataOptions,
@@ -73,10 +73,10 @@ def fit(
     chosen = fit_config(config, settings, body, tune)
     check_body(body, revision=chosen.revision)
     dataset = data_options.load(data, weight_column=weight_column, group_column=group_column)
-    dataset = _counting(dataset)
+    dataset = _drop_zero_weights(dataset)
     check_classes(dataset)
     check_class_names(dataset.classes)
-    _tell_odd_label(dataset)
+    _warn_text_label(dataset)
     class_weight = _class_weight(chosen.class_weight, dataset)
     parts = None
     if few_shot is not None:
@@ -85,11 +85,11 @@ def fit(
     echo_stderr(f"{len(dataset):,} sentences of {dataset.name}; loading {chosen.body}")
     parameters = {name: getattr(chosen, name) for name in type(chosen).model_fields}
     classifier = TextClassifier(**{**parameters, "class_weight": class_weight})
-    with exit_on_interrupt(_kept(checkpoint)):
+    with exit_on_interrupt(_interrupted_message(checkpoint)):
         _fit_on(classifier, dataset, parts, checkpoint)
     fitted = classifier.classifier_
     if chosen.validation_fraction and not fitted.validation_size_:
-        echo_stderr("the sentences, or their groups, are too few to validate on some of them: the last epoch stands")
+        echo_stderr("warning: too few sentences or groups for validation; the last epoch is kept")
     best = fitted.history_[fitted.best_epoch_]
     report: dict[str, Any] = {
         "data": dataset.name,
@@ -116,13 +116,13 @@ def fit(
     print_report(report, as_json, key_value_table(report))
 
 
-def _counting(dataset: Dataset) -> Dataset:
-    """The rows whose weight is not zero: the others neither train nor validate nor test."""
+def _drop_zero_weights(dataset: Dataset) -> Dataset:
+    """Return the data set without the rows of weight zero."""
     return dataset if dataset.weights is None else dataset.take(np.flatnonzero(dataset.weights))
 
 
 def _accuracies(best: Epoch) -> dict[str, float]:
-    """Return the accuracies on the validation share by name; the weighted one if it is another."""
+    """Return the validation accuracies by name; the weighted one only if it differs."""
     plain, weighted = best.validation_accuracy, best.validation_weighted_accuracy
     if plain is None or weighted is None:
         return {}
@@ -130,23 +130,23 @@ def _accuracies(best: Epoch) -> dict[str, float]:
     return {"validation_accuracy": plain} | ({} if same else {"validation_weighted_accuracy": weighted})
 
 
-def _tell_odd_label(dataset: Dataset) -> None:
-    """Name the first row whose label is no integer, if nearly all others are: it makes all labels strings."""
+def _warn_text_label(dataset: Dataset) -> None:
+    """Warn about a few text labels among integers, which turn all labels into strings."""
     from ketfit.data.readers import INTEGER
 
     odd = [row for row, label in enumerate(dataset.labels) if isinstance(label, str) and not INTEGER.fullmatch(label)]
     if 0 < len(odd) <= len(dataset) / 10:
         label = dataset.labels[odd[0]]
         echo_stderr(
-            f"warning: {dataset.name}: {dataset.place(odd[0])} has the label {label!r}, and all but {len(odd)} of "
-            f"{len(dataset):,} labels are integers; all are taken as strings, and {label!r} as a class"
+            f"warning: {dataset.name}: {dataset.place(odd[0])} has the label {label!r}; all but {len(odd)} of "
+            f"{len(dataset):,} labels are integers, so all are read as strings and {label!r} is a class"
         )
 
 
 def _class_weight(
     given: Literal["balanced"] | Mapping[str, float] | None, dataset: Dataset
 ) -> Literal["balanced"] | dict[Any, float] | None:
-    """The weights of the settings by label: TOML has keys of text alone, labels may be integers."""
+    """Return the class weights by label; the keys of TOML are strings, labels may be integers."""
     if given is None or isinstance(given, str):
         return given
     known = {str(label): label for label in dataset.classes}
@@ -159,7 +159,7 @@ def _class_weight(
 
 
 def _fit_on(classifier: TextClassifier, dataset: Dataset, parts: Split | None, checkpoint: Path | None) -> None:
-    """Fit on all sentences, or on those that a few-shot split drew."""
+    """Fit on all sentences, or on those of a few-shot split."""
     from ketfit.estimators.text import check_pairs
     from ketfit.model.tuning import ContrastiveConfig
 
@@ -179,8 +179,8 @@ def _fit_on(classifier: TextClassifier, dataset: Dataset, parts: Split | None, c
     )
 
 
-def _kept(checkpoint: Path | None) -> str:
-    """What an interrupted fit leaves, and how it goes on."""
+def _interrupted_message(checkpoint: Path | None) -> str:
+    """Return the message of an interrupted fit: what is kept, and how to continue."""
     if checkpoint is None:
-        return "the embeddings so far are kept, the training is not: with --checkpoint FILE it goes on where it stopped"
-    return f"all epochs so far are in {checkpoint} (a body's tuning beside it): the same command goes on from there"
+        return "embeddings are cached, training is lost; use --checkpoint FILE to make it resumable"
+    return f"finished epochs are in {checkpoint}; run the same command to continue"

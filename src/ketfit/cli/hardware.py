@@ -1,4 +1,4 @@
-"""``ketfit hardware``: run a trained head on a QPU, and say before what it costs."""
+"""Plan, submit and fetch runs on a QPU: ``ketfit hardware``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ app = typer.Typer(help="Run a trained head on a QPU: plan, submit, status, fetch
 
 
 def _folder(value: str | Path) -> Path:
-    # Path("") is the current folder, which an empty name does not mean.
+    # Path("") would be the current folder.
     if not str(value):
         raise typer.BadParameter("the name of the folder is empty")
     return Path(value)
@@ -47,14 +47,12 @@ def _mitigations(names: list[str]) -> list[str]:
 
 
 Run = Annotated[Path, typer.Argument(help="Folder of the run.", metavar="RUN", parser=_folder)]
-CustomBackend = Annotated[str | None, typer.Option("--backend", help="A backend of your own, module:function, again.")]
+CustomBackend = Annotated[str | None, typer.Option("--backend", help="Custom backend, module:function.")]
 Name = Annotated[
     str,
-    typer.Option(
-        help="simulator, aer, ionq:MACHINE, ibm:MACHINE or module:function; :ionq-forte is a simulator's noise."
-    ),
+    typer.Option(help="simulator, aer, ionq:MACHINE, ibm:MACHINE or module:function; simulator:ionq-forte adds noise."),
 ]
-Options = Annotated[list[str], typer.Option("--option", help="Of the backend, name=value; may be repeated.")]
+Options = Annotated[list[str], typer.Option("--option", help="Option of the backend, name=value; may be repeated.")]
 
 
 @app.command()
@@ -65,24 +63,26 @@ def plan(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.", parser=_folder)],
     backend: Name = "simulator",
     options: Options = [],  # noqa: B006
-    shots: Annotated[int, typer.Option(help="Of each circuit.", min=1)] = 1000,
+    shots: Annotated[int, typer.Option(help="Shots per circuit.", min=1)] = 1000,
     mitigate: Annotated[
-        list[str], typer.Option(help="readout or zero_noise, ours; may be repeated.", callback=_mitigations)
+        list[str],
+        typer.Option(help="Error mitigation: readout or zero_noise; may be repeated.", callback=_mitigations),
     ] = [],  # noqa: B006
-    first: Annotated[int | None, typer.Option(help="Only the first so many sentences.", min=1)] = None,
+    first: Annotated[int | None, typer.Option(help="Number of sentences to run.", min=1)] = None,
     max_cost: Annotated[
-        float | None, typer.Option(help="Refuse what costs more, now and later.", min=0, callback=_finite)
+        float | None,
+        typer.Option(help="Largest cost; more is refused, now and at submission.", min=0, callback=_finite),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="Prices: a known device, a TOML file, or provider, to ask.")
+        str | None, typer.Option(help="Prices: a known device, a TOML file, or provider to ask for them.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of a simulator's shots.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of a simulator.", min=0)] = 0,
     *,
     data_options: DataOptions,
     body: MovedBody = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a run takes: circuits, gates, shots, jobs, time, money. The encoders are computed here; nothing is sent."""
+    """Plan a run: circuits, gates, shots, jobs, time and cost. Nothing is sent."""
     from ketfit.estimators.text import TextClassifier
     from ketfit.hardware.backends.registry import load_backend
     from ketfit.hardware.runs.plan import plan_run, write_plan
@@ -92,7 +92,7 @@ def plan(
     dataset = data_options.load(data)
     dataset = dataset if first is None else dataset.take(range(min(first, len(dataset))))
     given = _options(options)
-    machine = load_backend(backend, output, given, seed=seed, own_code=True)  # before the slow part: it may be missing
+    machine = load_backend(backend, output, given, seed=seed, own_code=True)
     prices = _device(device, machine)
     echo_stderr(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model, body=body)
@@ -112,25 +112,25 @@ def plan(
         seed=seed,
         facts={"model": model, "data": dataset.name},
     )
-    made = write_plan(output, planned)
+    written = write_plan(output, planned)
     report = {
         "run": str(output),
         "backend": backend,
-        "options": made.described["options"],
-        "sentences": made.sentences,
-        "distinct_circuits": made.distinct,
-        "jobs": made.batches,
-        "cost": {**asdict(made.cost), "max_cost": max_cost},
+        "options": written.described["options"],
+        "sentences": written.sentences,
+        "distinct_circuits": written.distinct,
+        "jobs": written.batches,
+        "cost": {**asdict(written.cost), "max_cost": max_cost},
     }
-    here = backend.partition(":")[0] in ("simulator", "aer") and made.cost.price
-    free = f"; {backend} computes here and costs nothing: the price is the device's" if here else ""
+    simulated = backend.partition(":")[0] in ("simulator", "aer") and written.cost.price
+    free = f"; {backend} runs on this machine and is free: the price is that of the device" if simulated else ""
     print_report(
         report, as_json, key_value_table(report), f"nothing was sent{free}; next: ketfit hardware submit {output}"
     )
 
 
 def _device(name: str | None, machine: Any) -> Any:
-    """Prices and times by name, or from the provider; None is what the backend itself names."""
+    """Return prices and times by name or from the provider; None for those of the backend."""
     from ketfit.hardware.backends.registry import ask_prices
     from ketfit.hardware.pricing import load_device
 
@@ -143,21 +143,21 @@ def _device(name: str | None, machine: Any) -> Any:
 def submit(
     run: Run,
     backend: CustomBackend = None,
-    again: Annotated[bool, typer.Option("--again", help="Buy again what failed, was cancelled or read wrong.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Submit failed and rejected jobs again.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Submit what is missing, once. What is under way or has a result is never sent again."""
+    """Submit the missing jobs, each once. Jobs that run or have a result are never sent again."""
     from ketfit.hardware.runs.run import submit_run
 
-    echo_stderr(f"submitting what is missing of {run}; a simulator computes it meanwhile")
-    progress = submit_run(run, _own(backend, run), again=again)
+    echo_stderr(f"submitting the missing jobs of {run}; a simulator computes them now")
+    progress = submit_run(run, _custom_backend(backend, run), again=again)
     report = {"run": str(run), **asdict(progress)}
     print_report(report, as_json, key_value_table(report), f"next: ketfit hardware fetch {run}")
 
 
 @app.command()
 def status(run: Run, as_json: AsJson = False) -> None:
-    """How far a run is, from its ledger; nobody is asked."""
+    """Show the progress of a run from its ledger, without asking the provider."""
     from ketfit.hardware.runs.run import run_status
 
     report = {"run": str(run), **asdict(run_status(run))}
@@ -168,49 +168,47 @@ def status(run: Run, as_json: AsJson = False) -> None:
 def fetch(
     run: Run,
     backend: CustomBackend = None,
-    wait: Annotated[float, typer.Option(help="Seconds to wait for what is under way.", min=0, callback=_finite)] = 0,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for running jobs.", min=0, callback=_finite)] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch results; when all are there, predictions and accuracy, also in RUN/predictions.json."""
+    """Fetch results; when all are complete, write predictions and accuracy to RUN/predictions.json."""
     from ketfit.hardware.runs.run import PREDICTIONS, fetch_run
 
-    echo_stderr(f"asking for the results of {run}" + (f", for up to {wait:g} s" if wait else ""))
-    report = fetch_run(run, _own(backend, run), wait_s=wait)
+    echo_stderr(f"fetching the results of {run}" + (f", for up to {wait:g} s" if wait else ""))
+    report = fetch_run(run, _custom_backend(backend, run), wait_s=wait)
     shown = {name: value for name, value in report.items() if name != "predictions"}
     print_report(report, as_json, key_value_table(shown), f"predictions: {run / PREDICTIONS}")
 
 
 @app.command()
 def cancel(run: Run, backend: CustomBackend = None, as_json: AsJson = False) -> None:
-    """Ask for the end of all that is under way."""
+    """Cancel all jobs that are queued or running."""
     from ketfit.hardware.runs.run import cancel_run
 
-    jobs = {job: where.value for job, where in cancel_run(run, _own(backend, run)).items()}
-    print_report({"run": str(run), "jobs": jobs}, as_json, key_value_table(jobs or {"jobs": "none was under way"}))
+    jobs = {job: where.value for job, where in cancel_run(run, _custom_backend(backend, run)).items()}
+    print_report({"run": str(run), "jobs": jobs}, as_json, key_value_table(jobs or {"jobs": "none to cancel"}))
 
 
 @app.command()
 def check(
-    backend: Annotated[
-        str, typer.Argument(help="As for plan: simulator, aer, ionq:MACHINE, ibm:MACHINE, module:function.")
-    ],
+    backend: Annotated[str, typer.Argument(help="simulator, aer, ionq:MACHINE, ibm:MACHINE or module:function.")],
     options: Options = [],  # noqa: B006
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Keep what a simulator keeps in this folder.", parser=_folder),
+        typer.Option("--output", "-o", help="Folder for jobs of a simulator; temporary if left out.", parser=_folder),
     ] = None,
-    shots: Annotated[int, typer.Option(help="Of each circuit.", min=100)] = 1000,
+    shots: Annotated[int, typer.Option(help="Shots per circuit.", min=100)] = 1000,
     wait: Annotated[float, typer.Option(help="Seconds to wait for a job.", min=0, callback=_finite)] = 600,
     as_json: AsJson = False,
 ) -> None:
-    """Run the conformance suite on a backend: a few small jobs, which a QPU charges for."""
+    """Run the conformance suite on a backend: a few small jobs, which a provider may charge for."""
     from ketfit.hardware.backends.registry import load_backend
     from ketfit.hardware.testing.conformance import check_backend
 
     with tempfile.TemporaryDirectory() if output is None else nullcontext(output) as folder:
-        made = load_backend(backend, Path(folder), _options(options), own_code=True)
-        findings = check_backend(made, shots=shots, wait_s=wait)
-    table = Table("check", "", "finding", title=made.describe().name)
+        machine = load_backend(backend, Path(folder), _options(options), own_code=True)
+        findings = check_backend(machine, shots=shots, wait_s=wait)
+    table = Table("check", "", "finding", title=machine.describe().name)
     for finding in findings:
         table.add_row(finding.check, "ok" if finding.passed else "FAILED", literal_text(finding.message))
     passed = all(finding.passed for finding in findings)
@@ -234,8 +232,8 @@ def _options(given: list[str]) -> dict[str, Any]:
     return options
 
 
-def _own(backend: str | None, run: Path) -> Any:
-    """A user's own backend, which a run's folder must not name by itself."""
+def _custom_backend(backend: str | None, run: Path) -> Any:
+    """Return a custom backend; the code to load is named on the command line, never by the folder of a run."""
     if backend is None:
         return None
     from ketfit.hardware.backends.registry import load_backend

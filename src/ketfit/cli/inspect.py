@@ -1,4 +1,4 @@
-"""``ketfit inspect`` and ``ketfit draw``: what a model is, without running it."""
+"""Describe a saved model without loading its body: ``ketfit inspect``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ketfit.cli.output import key_value_table, print_report
 
 
 def inspect(model: Model, as_json: AsJson = False) -> None:
-    """What a saved model is: its body, circuits, parameters and training. The body is not loaded."""
+    """Describe a saved model: body, circuits, parameters and training. The body is not loaded."""
     from ketfit.persistence.model_files import find_model, load_model
 
     head, record = load_model(find_model(model))

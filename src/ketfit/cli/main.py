@@ -1,7 +1,7 @@
-"""The command line: thin verbs over the library.
+"""Assemble the command line ``ketfit``.
 
-Exit code 0 is done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C. With ``--json`` a command prints one JSON object on
-stdout and nothing else there; progress and errors go to stderr.
+Exit code 0 means success, 1 failure, 2 wrong usage, 130 Ctrl-C. With ``--json`` a command prints one JSON object on
+stdout and nothing else; progress and errors go to stderr.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, fit, evaluate, predict, inspect, draw, energy, doctor):
-    app.command()(verb)
+for command in (demo, fit, evaluate, predict, inspect, draw, energy, doctor):
+    app.command()(command)
 app.command("app")(web_demo)
 app.add_typer(study_app, name="study")
 app.add_typer(hardware_app, name="hardware")
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(show: bool) -> None:
+    if show:
         print(ketfit.__version__)  # noqa: T201
         raise typer.Exit
 
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error; before the command.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """Fine-tune sentence transformers with quantum classification heads."""

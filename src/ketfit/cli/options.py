@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and the settings that they make."""
+"""Define the arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from ketfit.data.splits import Split
     from ketfit.model.config import FitConfig
 
-Data = Annotated[str, typer.Argument(help="CSV, TSV, JSONL or Parquet file, a Hub data set, or rotten-tomatoes.")]
+Data = Annotated[str, typer.Argument(help="CSV, TSV, JSONL or Parquet file, data set on the Hub, or rotten-tomatoes.")]
 Model = Annotated[str, typer.Argument(help="Folder of a saved model, or its name on the Hub.")]
 MovedBody = Annotated[
-    str | None, typer.Option("--body", help="The model's own body, if it is not where it was: its folder or name.")
+    str | None, typer.Option("--body", help="New folder or name of the body of the model, if it was moved.")
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to save the model in.", file_okay=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -35,7 +35,8 @@ ConfigFile = Annotated[
 Settings = Annotated[
     list[str],
     typer.Option(
-        "--set", help="One setting, such as train.epochs=80; may be repeated. Head settings start from the paper's."
+        "--set",
+        help="A setting, such as train.epochs=80; may be repeated. The head defaults to the paper's.",
     ),
 ]
 Tune = Literal["frozen", "contrastive", "full"]
@@ -104,11 +105,11 @@ def takes_data_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def fit_config(path: Path | None, settings: list[str], body: str | None, tune: Tune | None) -> FitConfig:
-    """The TOML file's settings, then those of --set, then --body and --tune."""
+    """Return the settings of a TOML file, overridden by --set, --body and --tune."""
     from ketfit.base_config import read_toml, set_dotted_key
     from ketfit.model.config import FitConfig
 
-    with blamed_on("--config", path):
+    with naming_option("--config", path):
         tables = {} if path is None else read_toml(path)
     for setting in settings:
         set_dotted_key(tables, setting)
@@ -124,12 +125,8 @@ def fit_config(path: Path | None, settings: list[str], body: str | None, tune: T
 
 
 @contextmanager
-def blamed_on(option: str, value: object) -> Iterator[None]:
-    """Inside, data, bodies and settings that cannot be used are the fault of an option, which the error names.
-
-    Raises:
-        DataOptionError: in the place of the error.
-    """
+def naming_option(option: str, value: object) -> Iterator[None]:
+    """Raise errors about data, bodies and settings in the block as DataOptionError that names an option."""
     try:
         yield
     except (BodyError, ConfigError, DataError) as error:
@@ -137,53 +134,45 @@ def blamed_on(option: str, value: object) -> Iterator[None]:
 
 
 def check_source(source: str, option: str) -> None:
-    """Refuse a data set that is not bundled, not a file, and not named like one on the Hub; a folder is no file.
-
-    Raises:
-        DataOptionError: with the option.
-    """
+    """Raise DataOptionError unless a data set is bundled, a file, or named like one on the Hub."""
     from ketfit.data.dataset import BUNDLED, is_hub_name
 
     if Path(source).is_dir():
-        raise DataOptionError(f"{option} {source}: it is a folder; name one file in it")
+        raise DataOptionError(f"{option} {source} is a folder; name a file in it")
     if source != BUNDLED and not Path(source).exists() and not is_hub_name(source):
-        raise DataOptionError(f"{option} {source}: there is no such file; a data set on the Hub is named 'user/name'")
+        raise DataOptionError(f"{option} {source}: no such file; a data set on the Hub is named 'user/name'")
 
 
 def check_body(name: str | None, option: str = "--body", revision: str | None = None) -> None:
-    """Refuse a body that cannot be found, before anything is computed; None is no body to look for.
-
-    Raises:
-        DataOptionError: with the option.
-    """
+    """Raise DataOptionError if a body cannot be found; None is accepted."""
     from ketfit.bodies.sources import find_body
     from ketfit.data.dataset import text_fault
 
     if name is None:
         return
-    with blamed_on(option, name):
-        if text_fault(name):  # a model records the name of its body
+    with naming_option(option, name):
+        if text_fault(name):  # the metadata of a model hold the name of its body
             raise DataOptionError("the name is empty, or not valid Unicode")
         find_body(name, revision)
 
 
 def draw_few(dataset: Dataset, per_label: int, option: str, **settings: Any) -> Split:
-    """Return the few-shot split of an option's number of sentences per label, with sentences left to test on.
+    """Return a few-shot split with test sentences.
 
     Args:
-        dataset: What is split.
-        per_label: The value of the option.
-        option: Its name.
-        **settings: As `few_shot_split` takes them.
+        dataset: The data set to split.
+        per_label: Sentences per label, the value of the option.
+        option: Name of the option, for errors.
+        **settings: Arguments of `few_shot_split`.
 
     Raises:
-        DataOptionError: there are too few sentences to draw, or none would be left; the message names the option and
-            the largest number that leaves some.
+        DataOptionError: the sentences are too few, or none is left for the test; the message names the largest
+            number that leaves some.
     """
     from ketfit.data.splits import check_classes, few_shot_split
 
     check_classes(dataset)
-    with blamed_on(option, per_label):
+    with naming_option(option, per_label):
         parts = few_shot_split(dataset, per_label, **settings)
         if len(parts.test):
             return parts

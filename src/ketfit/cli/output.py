@@ -1,4 +1,4 @@
-"""What the command line prints: reports on stdout, everything else on stderr."""
+"""Print reports on stdout and messages on stderr."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ketfit.storage.strict_json import dump_json
 
 
 def escape_unprintable() -> None:
-    """Have characters that the encoding of stdout or stderr lacks printed as escapes, such as ``\\U0001f600``."""
+    r"""Print characters that the encoding of stdout or stderr lacks as escapes, such as ``\\U0001f600``."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def print_report(report: dict[str, Any], as_json: bool, table: RenderableType, hint: str | None = None) -> None:
-    """A report as one JSON object, or as its table and a hint on stderr."""
+    """Print a report as one JSON object, or as its table, followed by a hint on stderr."""
     if as_json:
         print(dump_json(report, "the report"))  # noqa: T201
         return
@@ -32,21 +32,21 @@ def print_report(report: dict[str, Any], as_json: bool, table: RenderableType, h
 
 
 def key_value_table(report: dict[str, Any]) -> Table:
-    """A report as names and values, its nested tables one level down; what is None shows as none."""
+    """Return a table of the names and values of a report, with one level of nesting."""
     table = Table(show_header=False)
     for name, value in report.items():
         if isinstance(value, dict):
             for inner, figure in value.items():
-                table.add_row(literal_text(f"{name}.{inner}"), literal_text(_shown(figure)))
+                table.add_row(literal_text(f"{name}.{inner}"), literal_text(_format_value(figure)))
         else:
-            table.add_row(literal_text(name), literal_text(_shown(value)))
+            table.add_row(literal_text(name), literal_text(_format_value(value)))
     return table
 
 
 def evaluation_table(report: dict[str, Any]) -> Group:
-    """What `ketfit evaluate` reports: its figures, its classes, and what was taken for what."""
+    """Return the tables of ``ketfit evaluate``: metrics, classes and confusion matrix."""
     hidden = {"classes", "confusion"}
-    if report["draws"] == 1:  # of one draw they say nothing
+    if report["draws"] == 1:
         hidden |= {"draws", "spread", "lowest", "highest"}
     figures = {name: value for name, value in report.items() if name not in hidden}
     classes = Table("class", "precision", "recall", "F1", "sentences", title="by class")
@@ -60,34 +60,34 @@ def evaluation_table(report: dict[str, Any]) -> Group:
     return Group(key_value_table(figures), classes, confusion)
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):
-        return ", ".join(map(_shown, value))
+        return ", ".join(map(_format_value, value))
     if value is None:
         return "none"
-    if isinstance(value, tuple):  # a range, or sentences
-        return ("; " if any(isinstance(part, str) for part in value) else " to ").join(map(_shown, value))
+    if isinstance(value, tuple):
+        return ("; " if any(isinstance(part, str) for part in value) else " to ").join(map(_format_value, value))
     return str(value)
 
 
 def literal_text(text: str) -> Text:
-    """Text as it is: a sentence in square brackets is no markup."""
+    """Return text that Rich prints literally, without markup in square brackets."""
     return Text(text)
 
 
 def console() -> Console:
-    """Standard output, as wide as the terminal."""
+    """Return the console of stdout."""
     return Console()
 
 
 def echo_stderr(message: str) -> None:
-    """A line on stderr."""
+    """Print a line on stderr."""
     Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def fail(error: KetFitError, code: int) -> NoReturn:
-    """End with an error on stderr."""
+    """Print an error on stderr and exit."""
     echo_stderr(f"error: {error}")
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""``ketfit predict``: the labels of a few sentences, or of a file of any length."""
+"""Predict labels of sentences or of a file: ``ketfit predict``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ketfit.cli.options import (
     Model,
     MovedBody,
     TextColumn,
-    blamed_on,
     check_body,
+    naming_option,
 )
 from ketfit.cli.output import echo_stderr, key_value_table, literal_text, print_report
 from ketfit.errors import DataError, DataOptionError
@@ -38,27 +38,28 @@ def predict(
         Path | None,
         typer.Option(
             "--input",
-            help="CSV, TSV, JSONL or Parquet file by its suffix; .txt and none hold a sentence a line. - is stdin.",
+            help="CSV, TSV, JSONL or Parquet file; other files hold one sentence per line. - is stdin.",
             allow_dash=True,
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="File for the rows with their predictions; for inputs of any length."),
+        typer.Option("--output", "-o", help="File for the rows with their predictions; for large inputs."),
     ] = None,
     text_column: TextColumn = "text",
     encoding: Encoding = "utf-8",
     delimiter: Delimiter = None,
     data_format: Annotated[
-        FileFormat | None, typer.Option("--format", help="Of an input without its suffix; lines: a sentence a line.")
+        FileFormat | None,
+        typer.Option("--format", help="Format of the input; lines: one sentence per line."),
     ] = None,
     body: MovedBody = None,
     as_json: AsJson = False,
 ) -> None:
-    """The label of each sentence, and the probability of each class.
+    """Predict the label of each sentence and the probability of each class.
 
-    With --output the rows of a file are predicted a block at a time in constant memory. Stopped or killed, the same
-    command goes on.
+    With --output the rows of a file are predicted block by block in constant memory; after an interruption the same
+    command continues.
     """
     if bool(texts) == (input_file is not None):
         raise typer.BadParameter("give sentences, or --input FILE, and not both")
@@ -75,7 +76,7 @@ def predict(
         for name, (value, default) in options.items():
             if value != default:
                 raise typer.BadParameter(f"--{name} is about --input FILE; leave it out")
-        _predict_here(model, texts, body, as_json)
+        _print_predictions(model, texts, body, as_json)
         return
     from ketfit.data.tables import text_table
 
@@ -91,24 +92,24 @@ def predict(
     sentences = [text for block in table.blocks(4096) for text in block.texts]
     if not sentences:
         raise DataError(f"{table.name} holds no sentence")
-    _predict_here(model, sentences, body, as_json)
+    _print_predictions(model, sentences, body, as_json)
 
 
 def _predict_file(model: str, table: TextTable, output: Path, body: str | None, as_json: bool) -> None:
     from ketfit.estimators.text import TextClassifier
     from ketfit.evaluation.batch_predict import check_output, parts_folder, predict_file
 
-    with blamed_on("--output", output):
+    with naming_option("--output", output):
         check_output(table, output)
     echo_stderr(f"loading {model}")
     classifier = TextClassifier.from_pretrained(model, body=body)
-    with exit_on_interrupt(f"the parts so far are in {parts_folder(output)}: the same command goes on from there"):
-        scored = predict_file(classifier, table, output, progress=True)
-    report = {"model": model, "input": str(table.path), "output": str(output), **asdict(scored)}
+    with exit_on_interrupt(f"finished parts are in {parts_folder(output)}; run the same command to continue"):
+        summary = predict_file(classifier, table, output, progress=True)
+    report = {"model": model, "input": str(table.path), "output": str(output), **asdict(summary)}
     print_report(report, as_json, key_value_table(report))
 
 
-def _predict_here(model: str, sentences: list[str], body: str | None, as_json: bool) -> None:
+def _print_predictions(model: str, sentences: list[str], body: str | None, as_json: bool) -> None:
     from ketfit.estimators.text import TextClassifier
 
     echo_stderr(f"loading {model}")

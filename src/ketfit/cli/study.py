@@ -1,4 +1,4 @@
-"""``ketfit study``: run a plan, see how far it is, report what came out."""
+"""Run studies and report their results: ``ketfit study``."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from ketfit.cli.errors import exit_on_interrupt
 from ketfit.cli.options import AsJson, check_body, check_source
 from ketfit.cli.output import echo_stderr, key_value_table, print_report
 
-app = typer.Typer(help="Compare heads over seeds: run a plan, see how far it is, report.", no_args_is_help=True)
+app = typer.Typer(help="Compare heads over seeds: run a plan, show its progress, write a report.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the study.", metavar="DIR")]
 
 
 @app.command()
 def run(
-    file: Annotated[Path, typer.Argument(help="Plan, a TOML file.", metavar="FILE")],
+    file: Annotated[Path, typer.Argument(help="Plan of the study, a TOML file.", metavar="FILE")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the study; a begun one goes on.", file_okay=False)
+        Path,
+        typer.Option("--output", "-o", help="Folder of the study, new or to continue.", file_okay=False),
     ],
-    data: Annotated[str | None, typer.Option(help="Other sentences than the plan's.")] = None,
-    bodies: Annotated[list[str] | None, typer.Option("--body", help="Other bodies than the plan's.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="The first so many seeds, not the plan's.", min=1)] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; one for each core if left out.", min=1)] = None,
-    engine: Annotated[Literal["local", "ray"], typer.Option(help="Processes of this machine, or a cluster.")] = "local",
-    address: Annotated[str | None, typer.Option(help="Of a Ray cluster, such as auto or HOST:PORT.")] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run those again that failed.")] = False,
+    data: Annotated[str | None, typer.Option(help="Data set instead of the plan's.")] = None,
+    bodies: Annotated[list[str] | None, typer.Option("--body", help="Body instead of the plan's, repeatable.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Number of seeds instead of the plan's.", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of processes; one per core if left out.", min=1)] = None,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="This machine, or a Ray cluster.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Address of the Ray cluster, such as auto or HOST:PORT.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed tasks again.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run the tasks of a plan that have no row yet. It may be stopped at any time, and run again to go on."""
+    """Run the tasks of a plan that have no result yet. After an interruption the same command continues."""
     from ketfit.study.executors import make_executor
     from ketfit.study.runner import run_study
     from ketfit.study.spec import StudyPlan
@@ -55,7 +56,7 @@ def run(
         ("--seeds", [seeds] if seeds else []),
     ):
         command += [word for value in values for word in (option, str(value))]
-    with exit_on_interrupt(f"what is done is kept in {output}, and the same command goes on from there"):
+    with exit_on_interrupt(f"results so far are in {output}; run the same command to continue"):
         progress = run_study(
             plan, output, executor, command=shlex.join(command), retry_failed=retry_failed, progress=True
         )
@@ -70,7 +71,7 @@ def run(
 
 @app.command()
 def status(folder: Folder, as_json: AsJson = False) -> None:
-    """How far a study is, and what failed. It may be asked while the study runs."""
+    """Show the progress and the failures of a study, also while it runs."""
     from ketfit.study.runner import count
     from ketfit.study.store import StudyRecord, read_results
 
@@ -79,8 +80,8 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
     failures: dict[str, int] = {}
     for name, row in rows.items():
         if name in names and row.error is not None:
-            told = f"{row.error['type']}: {row.error['message']}"
-            failures[told] = failures.get(told, 0) + 1
+            message = f"{row.error['type']}: {row.error['message']}"
+            failures[message] = failures.get(message, 0) + 1
     report = {"study": record.plan.name, **asdict(count(record.tasks, rows)), "failures": failures}
     del report["ran"]
     print_report(report, as_json, key_value_table(report))
@@ -88,7 +89,7 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
 
 @app.command()
 def report(folder: Folder, as_json: AsJson = False) -> None:
-    """Write ``report.html`` and ``summary.json`` into the study's folder, from the rows that are there."""
+    """Write ``report.html`` and ``summary.json`` into the folder of a study, from the results so far."""
     from ketfit.study.report import write_report
 
     summary = write_report(folder)

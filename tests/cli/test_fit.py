@@ -1,0 +1,196 @@
+"""``ketfit fit`` in process on a tiny body."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ketfit import TextClassifier
+from ketfit.bodies.body import load_body
+from tests.cli.running import GOOD, SENTENCES, SMALL, run, run_json
+
+
+def test_fit_with_few_shot_reports_and_saves_model(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    output = tmp_path / "model"
+    report = run_json(capsys, "fit", data, "-o", output, "--body", tiny_body_folder, *SMALL)
+    assert report["train_size"] + report["validation_size"] == len(SENTENCES)
+    assert report["model"] == str(output)
+    assert sorted(path.name for path in output.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    classifier = TextClassifier.from_pretrained(output)
+    assert classifier.classifier_.head_config_.n_qubits == 6
+    assert classifier.classifier_.n_parameters_ == report["parameters"]
+
+
+def test_fit_few_shot_tests_on_other_sentences(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    report = run_json(capsys, "fit", data, "-o", tmp_path / "m", "--body", tiny_body_folder, "--few-shot", 10, *SMALL)
+    assert (report["train_size"], report["validation_size"], report["test_size"]) == (17, 3, len(SENTENCES) - 20)
+    low, high = report["interval"]
+    assert low <= report["test_accuracy"] <= high
+
+
+def test_fit_with_checkpoint_resumes(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    command = ["fit", data, "--body", tiny_body_folder, *SMALL]
+    checkpoint = tmp_path / "run.checkpoint"
+    run_json(capsys, *command, "-o", tmp_path / "whole")
+    run_json(capsys, *command, "-o", tmp_path / "first", "--checkpoint", checkpoint)
+    assert checkpoint.exists()
+    run_json(capsys, *command, "-o", tmp_path / "again", "--checkpoint", checkpoint)
+    weights = {(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "first", "again")}
+    assert len(weights) == 1
+
+
+def test_fit_with_checkpoint_and_empty_cache_resumes(
+    capsys: pytest.CaptureFixture[str],
+    data: Path,
+    tmp_path: Path,
+    tiny_body_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = ["fit", data, "--body", tiny_body_folder, *SMALL, "--checkpoint", tmp_path / "run", "-o", tmp_path / "m"]
+    weights = []
+    for name in ("one", "other"):
+        monkeypatch.setenv("KETFIT_CACHE", str(tmp_path / name))
+        if name == "one":  # sentences in batches of one, whose embeddings differ from those of a batch in the last bits
+            body = load_body(tiny_body_folder, device="cpu")
+            for text in SENTENCES[:9]:
+                body.encode([text])
+        run_json(capsys, *command)
+        weights.append((tmp_path / "m" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+def test_fit_few_shot_two_contrastive_names_validation_share(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    command = ["fit", data, "--body", tiny_body_folder, *SMALL, "--few-shot", 2, "--tune", "contrastive"]
+    code, _, err = run(capsys, *command, "-o", tmp_path / "m")
+    assert code == 1
+    assert "validation took 1 of the 2 sentences" in " ".join(err.split())
+    run_json(capsys, *command, "--set", "validation_fraction=0.0", "-o", tmp_path / "m")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["contrastive", "full"])
+def test_fit_tune_contrastive_tunes_body(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path, method: str
+) -> None:
+    command = ["fit", data, "--body", tiny_body_folder, *SMALL, "--few-shot", 10, "--tune", method]
+    command += ["--set", "tune.epochs=1", "--set", "tune.batch_size=4", "--checkpoint", tmp_path / "run"]
+    report = run_json(capsys, *command, "-o", tmp_path / "m")
+    assert (report["tuned"], report["test_size"]) == (method, len(SENTENCES) - 20)
+    inspected = run_json(capsys, "inspect", tmp_path / "m")["body"]
+    assert inspected["tuned"]["settings"]["method"] == method
+    assert inspected["tuned"]["fingerprint"] != inspected["fingerprint"]
+    predicted = run_json(capsys, "predict", tmp_path / "m", *GOOD)
+    assert len(predicted["predictions"]) == len(GOOD)
+
+
+@pytest.mark.slow
+def test_fit_tune_option_overrides_settings(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    config = tmp_path / "fit.toml"
+    config.write_text('[tune]\nmethod = "contrastive"\npairs_per_sentence = 1\n')
+    command = ["fit", data, "--body", tiny_body_folder, *SMALL, "--config", config, "-o", tmp_path / "m"]
+    assert run_json(capsys, *command)["tuned"] == "contrastive"
+    assert run_json(capsys, *command, "--tune", "frozen")["tuned"] is None
+    code, _, err = run(capsys, *command, "--tune", "full")
+    assert code == 2
+    assert "EndToEndConfig has no setting 'pairs_per_sentence'" in err
+
+
+def test_fit_set_option_overrides_config_file(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    config = tmp_path / "fit.toml"
+    config.write_text(
+        f'body = "{tiny_body_folder}"\nseed = 3\n[head]\nn_qubits = 7\nmain_layers = 1\n[train]\nepochs = 2\n'
+    )
+    run_json(capsys, "fit", data, "-o", tmp_path / "m", "--config", config, "--set", "head.n_qubits=6")
+    inspected = run_json(capsys, "inspect", tmp_path / "m")
+    assert (inspected["seed"], inspected["train"]["epochs"], inspected["head"]["n_qubits"]) == (3, 2, 6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "head.n_qbits=3"], "did you mean 'n_qubits'"),
+        (["--set", "head.n_qubits"], "write it as name=value"),
+        (["--set", "seed=1", "--set", "seed.x=1"], "seed is a setting, not a table"),
+        (["--set", "head.shots=0"], "shots=0"),
+        (["--tune", "full", "--set", "tune.warmup=0.1"], "EndToEndConfig has no setting 'warmup'"),
+        (["--set", "tune.epochs=1"], "method=None; it is one of contrastive, full"),
+        (["--set", "head.n_qubits=2"], "connectivity=2 needs more than 2 qubits"),
+        (["--set", "head.n_qubits=3"], "needs n_qubits="),
+    ],
+)
+def test_fit_wrong_settings_exit_with_code_2(
+    capsys: pytest.CaptureFixture[str],
+    data: Path,
+    tmp_path: Path,
+    tiny_body_folder: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    code, out, err = run(capsys, "fit", data, "-o", tmp_path / "m", "--body", tiny_body_folder, *arguments)
+    assert code == 2
+    assert message in " ".join(err.split())
+    assert out == ""
+    assert not (tmp_path / "m").exists()
+
+
+def test_fit_missing_input_exits_with_code_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, err = run(capsys, "fit", tmp_path / "missing.csv", "-o", tmp_path / "m", "--json")
+    assert code == 1
+    assert out == ""
+    assert err.startswith("error: ")
+    assert "missing.csv" in "".join(err.split())
+
+
+def test_fit_unusable_output_fails_before_training(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("mine")
+    for command in (["fit", data, "--body", "no/such"], ["demo", "--data", data, "--body", "no/such"]):
+        code, _, err = run(capsys, *command, "-o", tmp_path / "full")
+        assert code == 1
+        assert "holds 'thesis.tex', which is not part of a model" in err
+
+
+@pytest.mark.slow
+def test_fit_interrupted_resumes_from_checkpoint(data: Path, tmp_path: Path, tiny_body_folder: Path) -> None:
+    program = Path(sys.executable).parent / "ketfit"
+    checkpoint = tmp_path / "run.checkpoint"
+    settings = [*SMALL[:-2], "--set", "train.epochs=200", "--set", "train.patience=200"]
+    command = [str(part) for part in (program, "fit", data, "--body", tiny_body_folder, *settings, "--json")]
+    process = subprocess.Popen(
+        [*command, "-o", str(tmp_path / "cut"), "--checkpoint", str(checkpoint)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # A shell that runs the tests in its background has its children ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 90
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert not (tmp_path / "cut").exists()
+    for name, extra in (("resumed", ["--checkpoint", str(checkpoint)]), ("whole", [])):
+        subprocess.run([*command, "-o", str(tmp_path / name), *extra], check=True, capture_output=True, timeout=120)
+    resumed, whole = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("resumed", "whole"))
+    assert resumed == whole
