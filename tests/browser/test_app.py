@@ -108,7 +108,7 @@ def test_app_traces_sentence_and_stays_on_host(desk: Visit, address: str, classi
         "Embedding",
         "Encoder ⟨Z⟩",
         "QPU circuit",
-        "Readings",
+        "Outcomes",
         "Expectation",
     ]
     circuit = classifier.classifier_.module_.circuit
@@ -137,7 +137,7 @@ def test_app_sliders_update_prediction(desk: Visit) -> None:
     else:
         pytest.fail("ten shots fell the same way seven times")
     shots.press("Home")
-    expect(desk.page.locator(".kf-card h2", has_text="Readings")).to_be_visible(timeout=SECONDS)
+    expect(desk.page.locator(".kf-card h2", has_text="Outcomes")).to_be_visible(timeout=SECONDS)
     expect(desk.page.locator(".kf-line .kf-figure")).to_have_text(exact, timeout=SECONDS)
     error = desk.page.get_by_label("range slider for Error of a two-qubit gate")
     error.focus()
