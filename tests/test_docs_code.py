@@ -36,13 +36,14 @@ from tests.conftest import write_tiny_body
 from tests.learn.conftest import online, writable  # noqa: F401 - fixtures
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TITLE = re.compile(r"\A# (\w+\.(?:py|toml))$", re.MULTILINE)
 BODY = "all-MiniLM-L6-v2"
 
 # Command lines of ketfit that are parsed and not run, by a part of them, and where the work behind them is tested.
 PARSED = {
+    " --engine ray ": "starts a cluster; tests/study/test_executors.py",
     "ketfit app ": "waits for a browser; tests/browser",
     "ketfit demo ": "make demo",
     "ketfit energy --measure ": "reads counters that not every machine has; tests/energy/test_meters.py",
@@ -152,9 +153,9 @@ def session(page: Path) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(40, 24)).astype(np.float32), np.arange(40) % 2
     names: dict[str, Any] = {"texts": few.texts, "labels": few.labels, "X": X, "y": y}
-    if page.name == "hub.md":
+    if page.stem == "hub":
         names["classifier"] = TextClassifier.from_pretrained("my-model")
-    if page.name == "wide-circuits.md":
+    if page.stem == "wide-circuits":
         names |= {"weights": rng.normal(size=600), "inputs": rng.normal(size=100)}
     return names
 
@@ -206,7 +207,7 @@ def read_settings(block: Block) -> None:
 
 
 @pytest.mark.usefixtures("writable")
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # by the Hub's client, of its own library
 @pytest.mark.filterwarnings("default")
 @pytest.mark.filterwarnings("error:::ketfit")
