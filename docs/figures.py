@@ -55,7 +55,7 @@ def figures() -> dict[str, str]:
 
 
 def _data_flow() -> str:
-    width, gap, top, height = 104, 66, 34, 92
+    width, gap, top, height = 104, 72, 34, 92
     down = top + height + 40
     across = len(PARTS) * width + len(DATA) * gap + 20
     label = "Text, body, embedding, encoder, QPU circuit, linear layer, label"
