@@ -36,7 +36,7 @@ def main(folder: Path) -> None:
         page.locator(".kf-label").wait_for()
         page.wait_for_timeout(1500)
         save(page, folder / "app.png")
-        page.set_viewport_size({"width": 800, "height": 1210})
+        page.set_viewport_size({"width": 800, "height": 1190})
         page.goto(REPORT.as_uri())
         page.wait_for_timeout(500)
         save(page, folder / "report.png")

@@ -99,9 +99,9 @@ def blocks(page: Path) -> list[Block]:
 
 def command_lines(block: Block) -> list[str]:
     """Return the commands of a block, without comments and the remarks behind three spaces."""
-    if block.language not in ("", "bash", "sh") or "─▶" in block.code:
+    if block.language not in ("", "bash", "sh"):
         return []
-    lines = (re.sub(r"\s{3,}\S.*$", "", line) for line in block.code.replace("\\\n", " ").splitlines())
+    lines = (re.sub(r"\s{3,}\S.*$", "", line) for line in re.sub(r"\s*\\\n\s*", " ", block.code).splitlines())
     lines = (re.sub(r"\s+#\s.*$", "", line).strip() for line in lines)
     return [line for line in lines if line and not line.startswith("#")]
 
