@@ -1,4 +1,4 @@
-"""Sentences beside numbers: embeddings as columns of a table, a head on all of them, and an ensemble of heads."""
+"""Combine embeddings and numbers in one table, and train a head and an ensemble of heads on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ketfit import BodyTransformer, QuantumHeadClassifier, TrainConfig
 
 texts, topics = sentences()
 table = pd.DataFrame({"sentence": texts, "words": [len(text.split()) for text in texts]})
-# A column named by a string is a list of sentences; a list of names is a table of numbers.
+# A string selects a column as a list of sentences; a list of names selects a table of numbers.
 columns = ColumnTransformer(
     [
         ("text", make_pipeline(BodyTransformer("all-MiniLM-L6-v2"), PCA(14, random_state=0)), "sentence"),
@@ -23,7 +23,7 @@ columns = ColumnTransformer(
     ]
 )
 head = QuantumHeadClassifier(train=TrainConfig(epochs=25))
-# Each member gets a random_state of its own, and with it other samples, initial angles and batches.
+# Each member gets its own random_state, and therefore other samples, initial angles and batches.
 for name, model in {"one head": head, "three heads": BaggingClassifier(head, n_estimators=3, random_state=0)}.items():
     scores = cross_val_score(make_pipeline(columns, model), table, topics, cv=2)
     print(f"{name}: {scores.mean():.1%} of {len(table)} right")

@@ -1,7 +1,7 @@
-"""A circuit of your own: described once, then drawn, counted, trained and exported.
+"""Describe a circuit once, then draw it, count its gates, train it and export it.
 
-Two qubits, and the input loaded three times between trained rotations. Such a circuit is a Fourier series of degree
-three in its input (Schuld, Sweke and Meyer, arXiv 2008.08605), so that it learns a wave of that degree.
+The circuit has two qubits and loads its input three times between trained rotations. It is a Fourier series of degree
+three in its input (Schuld, Sweke and Meyer, arXiv 2008.08605), so it can learn a wave of that degree.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A quantum head on principal components: 5 qubits for a sentence embedding that would need 9."""
+"""Train a quantum head on principal components: 5 qubits for a sentence embedding that would need 9."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ train, test = dataset.take(split.train), dataset.take(split.test[:400])
 X_train, X_test = body.encode(train.texts), body.encode(test.texts)
 y_train, y_test = np.asarray(train.labels), np.asarray(test.labels)
 
-# A head takes the qubits that its input needs: 31 components and a reference amplitude are 32 numbers.
+# A head uses as many qubits as its input needs: 31 components and a reference amplitude are 32 numbers.
 settings = TrainConfig(epochs=60)
 for name, model in {
     "whole embedding": QuantumHeadClassifier(train=settings),

@@ -1,4 +1,4 @@
-"""A grid search over a quantum head in a scikit-learn pipeline, on numbers that are no embeddings of sentences."""
+"""Search over the layers of a quantum head in a scikit-learn pipeline, on measurements instead of embeddings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ketfit import HeadConfig, QuantumHeadClassifier, TrainConfig
 X, y = load_breast_cancer(return_X_y=True)  # 30 measurements of a cell: 5 qubits hold 32 amplitudes
 X_train, X_test, y_train, y_test = train_test_split(X, y, train_size=200, stratify=y, random_state=0)
 
-head = HeadConfig(n_qubits=5, reference_amplitude=1.0)  # a product of amplitudes forgets the sign; a constant keeps it
+head = HeadConfig(n_qubits=5, reference_amplitude=1.0)  # without a constant, x and -x are the same
 pipeline = make_pipeline(StandardScaler(), QuantumHeadClassifier(head, TrainConfig(epochs=30)))
 grid = {
     "quantumheadclassifier__head__encoder_layers": [1, 4],

@@ -1,9 +1,9 @@
-"""Plan, submit and fetch a trained head on Qiskit Aer under the noise of IonQ Forte; `pip install 'ketfit[hardware]'`.
+"""Plan, submit and fetch a trained head on Qiskit Aer with the noise of IonQ Forte. Needs the extra ``hardware``.
 
     python examples/hardware_on_aer.py [FOLDER]
 
-With ``ionq:qpu.forte-1`` in the place of ``aer:ionq-forte``, and a key in IONQ_API_KEY, the same lines buy the same
-circuits from IonQ. Each step may be another process on another day: all that they need is in the folder.
+With ``ionq:qpu.forte-1`` instead of ``aer:ionq-forte``, and a key in IONQ_API_KEY, the same lines buy the same circuits
+from IonQ. Each step may run in another process on another day, because the folder contains everything that it needs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BACKEND, SHOTS = "aer:ionq-forte", 1000
 
 
 def main(folder: Path) -> None:
-    """Train, plan, submit, fetch, compare."""
+    """Train a head, run it on the backend and compare the accuracies."""
     x, y = load_breast_cancer(return_X_y=True)
     x_train, x_test, y_train, y_test = train_test_split(
         StandardScaler().fit_transform(x), y, test_size=40, random_state=0

@@ -1,7 +1,7 @@
-"""Four classes: one qubit is read out for each, and the linear layer decides.
+"""Train a quantum head for four classes: one measured qubit per class, and a linear layer behind them.
 
-Trained on patterns, tested on sentences that share no topic word with them: what is known about carrots and conductors
-comes from the body.
+The test sentences share no topic word with the training sentences, so the body provides the meaning of words such as
+"carrots" and "conductor".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A SetFit model whose head is quantum: eight sentences of each class, from the bundled film reviews.
+"""Train a SetFit model with a quantum head on eight film reviews of each class.
 
-Needs the extras ``setfit`` and ``bundled``. SetFit would first tune the body with its trainer; here the body is frozen,
+Needs the extras ``setfit`` and ``bundled``. SetFit would first tune the body with its trainer. Here the body is frozen,
 so that the example takes seconds.
 """
 

@@ -1,6 +1,6 @@
-"""A study: a plan in TOML, a row for each task that was run, and a report. Needs the extra ``study``.
+"""Run a study: a plan in TOML, one result per task, and a report. Needs the extra ``study``.
 
-A study that is stopped goes on where it was, and one that is finished has nothing left to run: start this twice.
+A stopped study resumes, and a finished one has nothing left to run. Start this script twice to see it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ with (folder / "topics.csv").open("w", newline="", encoding="utf-8") as file:
 
 plan = f"""
 name = "Topics"
-question = "Do two encoder layers learn more from eight sentences a topic than one, or than a linear head?"
+question = "Are two encoder layers better than one, or than a linear head, with eight sentences per topic?"
 seeds = 3
 train = {{ epochs = 20 }}
 

@@ -1,4 +1,4 @@
-"""Sentences about four topics, made from a few patterns, for the other examples."""
+"""Make sentences about four topics from a few patterns, for the other examples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNSEEN = {
 
 
 def sentences() -> tuple[list[str], list[str]]:
-    """All sentences and their topics, 40 of each."""
+    """Return all sentences and their topics, 40 per topic."""
     rows = [
         (pattern.format(thing), topic)
         for topic, things in THINGS.items()
@@ -39,6 +39,6 @@ def sentences() -> tuple[list[str], list[str]]:
 
 
 def unseen() -> tuple[list[str], list[str]]:
-    """Sentences that follow no pattern and name none of the things."""
+    """Return sentences that follow none of the patterns and contain none of the things, and their topics."""
     rows = [(text, topic) for topic, texts in UNSEEN.items() for text in texts]
     return [text for text, _ in rows], [topic for _, topic in rows]

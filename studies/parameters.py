@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 SUMMARY = Path(__file__).parent / "results" / "parameters" / "summary.json"
-FIGURE = Path(__file__).parent.parent / "docs" / "parameters.svg"
+FIGURE = Path(__file__).parent.parent / "docs" / "images" / "parameters.svg"
 GROUPS = {
     "quantum head": ("o", lambda cell: cell["kind"] == "quantum" and not _is_literal(cell)),
     "linear, on random directions": ("s", lambda cell: _is_linear(cell) and not _is_principal(cell)),

@@ -30,7 +30,7 @@ from ketfit.evaluation.compare import repeated_accuracy
 from ketfit.storage.append_log import AppendLog, complete_lines
 
 ROWS = Path(__file__).parent / "results" / "shots_and_noise.jsonl"
-FIGURE = Path(__file__).parent.parent / "docs" / "shots_and_noise.svg"
+FIGURE = Path(__file__).parent.parent / "docs" / "images" / "shots_and_noise.svg"
 SEEDS = range(5)
 SHOTS = (16, 64, 256, 1024, 4096)
 ERRORS = (0.0, 0.005, 0.01, 0.02, 0.05)

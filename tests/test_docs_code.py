@@ -37,13 +37,14 @@ from tests.conftest import write_tiny_body
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TITLE = re.compile(r"\A# (\w+\.(?:py|toml))$", re.MULTILINE)
 BODY = "all-MiniLM-L6-v2"
 
 # Command lines of ketfit that are parsed and not run, by a part of them, and where the work behind them is tested.
 PARSED = {
+    " --engine ray ": "starts a cluster; tests/study/test_executors.py",
     "ketfit app ": "waits for a browser; tests/browser",
     "ketfit demo ": "make demo",
     "ketfit energy --measure ": "reads counters that not every machine has; tests/energy/test_meters.py",
@@ -99,9 +100,9 @@ def blocks(page: Path) -> list[Block]:
 
 def command_lines(block: Block) -> list[str]:
     """Return the commands of a block, without comments and the remarks behind three spaces."""
-    if block.language not in ("", "bash", "sh") or "─▶" in block.code:
+    if block.language not in ("", "bash", "sh"):
         return []
-    lines = (re.sub(r"\s{3,}\S.*$", "", line) for line in block.code.replace("\\\n", " ").splitlines())
+    lines = (re.sub(r"\s{3,}\S.*$", "", line) for line in re.sub(r"\s*\\\n\s*", " ", block.code).splitlines())
     lines = (re.sub(r"\s+#\s.*$", "", line).strip() for line in lines)
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -153,9 +154,9 @@ def session(page: Path) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(40, 24)).astype(np.float32), np.arange(40) % 2
     names: dict[str, Any] = {"texts": few.texts, "labels": few.labels, "X": X, "y": y}
-    if page.name == "hub.md":
+    if page.stem == "hub":
         names["classifier"] = TextClassifier.from_pretrained("my-model")
-    if page.name == "wide-circuits.md":
+    if page.stem == "wide-circuits":
         names |= {"weights": rng.normal(size=600), "inputs": rng.normal(size=100)}
     return names
 
@@ -207,7 +208,7 @@ def read_settings(block: Block) -> None:
 
 
 @pytest.mark.usefixtures("writable")
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # by the Hub's client, of its own library
 @pytest.mark.filterwarnings("default")
 @pytest.mark.filterwarnings("error:::ketfit")

@@ -220,7 +220,7 @@ class QiskitBackend(LocalJobStore):
             raise ConfigError(
                 f"{backend.name} of {module} runs its jobs elsewhere, and its client repeats submissions; use "
                 "ketfit.hardware.backends.ionq.IonQBackend or ketfit.hardware.backends.ibm.IBMBackend; for others see "
-                "docs/hardware-backends.md"
+                "docs/how-to/own-backend.md"
             )
         super().__init__(folder)
         self.backend, self.prepared = backend, prepared
