@@ -30,15 +30,21 @@ DATA = (("text", ""), ("embedding", "384 or 768"), ("⟨Z⟩", "one per qubit"),
 
 # The packages from the highest to the lowest; each imports only from those below it.
 LAYERS = (
-    (("app", "browser demo"), ("cli", "command line")),
-    (("study", "compare heads"), ("hardware", "run on a QPU"), ("energy", "joules per inference")),
-    (("persistence", "model files, Hub"), ("evaluation", "metrics, prediction")),
+    (("cli", "command line"),),
+    (("app", "browser demo"),),
+    (("study", "compare heads"), ("hardware", "run on a QPU")),
+    (("evaluation", "metrics, comparison, prediction of files"),),
     (("estimators", "TextClassifier, QuantumHeadClassifier, classical heads"),),
-    (("data", "tables, splits"), ("bodies", "embed, tune, cache"), ("training", "loop, calibration")),
+    (("persistence", "model files, Hub"),),
+    (("bodies", "embed, fine-tune, cache"), ("training", "loop, calibration")),
+    (("data", "tables, splits"), ("energy", "joules per inference")),
     (("model", "settings, encoder, head: torch modules"),),
-    (("simulate", "expectation values, noise, shots, C++ kernel"),),
+    (("simulate", "expectations, noise, shots, C++ kernel"),),
     (("circuit", "one description of every circuit"),),
-    (("storage, errors, rng, base_config", "used by all packages above"),),
+    (("storage", "atomic files, hashes, append log"),),
+    (("base_config", "settings"), ("rng", "random streams")),
+    (("integers", "counts"), ("memory", "free memory"), ("progress", "progress bars")),
+    (("errors", "exceptions"),),
 )
 
 
@@ -78,7 +84,7 @@ def _data_flow() -> str:
 
 
 def _layers() -> str:
-    height, gap, margin = 46, 12, 14
+    height, gap, margin = 42, 11, 14
     shapes = [svg_open(WIDTH, len(LAYERS) * (height + gap) - gap + 2 * margin, "Packages, from cli down to errors")]
     for row, packages in enumerate(LAYERS):
         width = (WIDTH - 2 * margin - (len(packages) - 1) * gap) / len(packages)

@@ -14,6 +14,7 @@ import pytest
 import typer
 
 import ketfit.cli.main
+from ketfit.base_config import read_toml
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -33,6 +34,17 @@ def test_figures_equal_those_of_the_library(tmp_path: Path, monkeypatch: pytest.
         text = path.read_text(encoding="utf-8")
         assert text == (IMAGES / path.name).read_text(encoding="utf-8"), f"{path.name}: run python docs/figures.py"
         assert f"images/{path.name})" in pages
+
+
+def test_layers_figure_equals_import_contract() -> None:
+    settings = read_toml(ROOT / "pyproject.toml")
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    drawn = runpy.run_path(str(DOCS / "figures.py"))["LAYERS"]
+    expected = [[name.removeprefix("ketfit.") for name in layer.split(" | ")] for layer in layers]
+    assert [[name for name, _ in packages] for packages in drawn] == expected
+    modules = {path.stem for path in (ROOT / "src" / "ketfit").iterdir() if not path.name.startswith(("_", "py.typed"))}
+    assert modules == {name for layer in expected for name in layer}
 
 
 def test_ansatz_figure_equals_the_papers_gate_by_gate() -> None:
