@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 SETTINGS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/ketfit/simulate/kernel/*)
 
-.PHONY: help demo test browser check bench peers noise studies faults attacks fuzz audit sanitize docs wheel manylinux mpnet clean
+.PHONY: help demo test browser check bench peers noise studies faults attacks fuzz audit sanitize docs wheel mpnet clean
 
 help:
 	@echo "make demo    train, compare and save a quantum head on bundled film reviews"
@@ -96,6 +96,7 @@ wheel: $(VENV)/wheel.stamp
 	build/wheel-env/bin/python -m pip install --quiet --constraint constraints.txt build/wheel/*.whl
 	cd build && wheel-env/bin/python -I ../tests/wheel_smoke.py
 
+.PHONY: manylinux
 PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 manylinux: $(VENV)/manylinux.stamp
 	tests/manylinux.sh $(BIN)/python $(PYTHONS)

@@ -1,4 +1,4 @@
-"""Test an installed wheel: no extras, no source tree. Used by `make wheel`, `make manylinux` and the workflow Wheels."""
+"""Test an installed wheel, without extras or sources: `make wheel`, `make manylinux` and the workflow Wheels."""
 
 import json
 import subprocess
