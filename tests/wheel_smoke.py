@@ -1,4 +1,4 @@
-"""Run by `make wheel` in an environment that holds the wheel and nothing else: no extras, no source tree."""
+"""Test an installed wheel, without extras or sources: `make wheel`, `make manylinux` and the workflow Wheels."""
 
 import json
 import subprocess
@@ -33,4 +33,4 @@ assert report["extras"]["bundled"] == "pip install 'ketfit[bundled]'"
 ketfit_command[1] = "energy"
 report = json.loads(subprocess.run(ketfit_command, check=True, capture_output=True, text=True).stdout)
 assert report["crossover_qubits"] and report["assumptions"], "the profiles are in the wheel"
-print(f"the wheel of ketfit {ketfit.__version__} works on its own")
+print(f"the wheel of ketfit {ketfit.__version__} passed the smoke test on Python {sys.version.split()[0]}")
