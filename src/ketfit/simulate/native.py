@@ -94,16 +94,17 @@ def expect_and_differentiate(
         InputError: a number is not finite.
     """
     plan, _ = _plan(circuit, qubits, batch, weights.element_size())
-    given = [None if tensor is None else tensor.contiguous() for tensor in (weights, inputs, initial)]
-    cotangent = cotangent.contiguous()
+    weights, cotangent = weights.contiguous(), cotangent.contiguous()
+    inputs = None if inputs is None else inputs.contiguous()
+    initial = None if initial is None else initial.contiguous()
     result = weights.new_empty(batch, len(qubits))
     grads = [
         torch.empty_like(tensor) if want and tensor is not None else None
-        for tensor, want in zip(given, wanted, strict=True)
+        for tensor, want in zip((weights, inputs, initial), wanted, strict=True)
     ]
     run = plan.forward_and_backward_f32 if weights.dtype == torch.float32 else plan.forward_and_backward_f64
-    arrays = kernel_batch(batch, *given), result.data_ptr(), cotangent.data_ptr(), kernel_gradients(*grads)
-    if not run(*arrays, kernel_threads()):
+    arrays = kernel_batch(batch, weights, inputs, initial)
+    if not run(arrays, result.data_ptr(), cotangent.data_ptr(), kernel_gradients(*grads), kernel_threads()):
         check_finite(weights=weights, inputs=inputs, initial=initial, cotangent=cotangent)
     return [result, *grads]
 

@@ -20,6 +20,7 @@
 #include "instruction_sets.h"
 #include "pauli_kernels.h"
 #include "thread_pool.h"
+#include "tile_layout.h"
 
 namespace nb = nanobind;
 using namespace nanobind::literals;
@@ -213,25 +214,7 @@ class DensityMatrixExecutor {
 
     // What does not depend on the sample.
     TilePass<T> make_pass(const PauliOperation& operation) const {
-        TilePass<T> pass{};
-        const size_t lanes = size_t(kernels_.lanes);
-        const int bits[4] = {2 * operation.b, 2 * operation.b + 1, 2 * operation.a, 2 * operation.a + 1};
-        pass.mask = lanes - 1;
-        for (const int bit : bits) pass.mask |= size_t(1) << bit;
-        size_t strides[4];
-        for (int k = 0; k < 4; ++k) {
-            const bool in_lanes = size_t(1) << bits[k] < lanes;
-            pass.lane_bits[k] = in_lanes ? bits[k] : -1;
-            pass.in_lanes |= in_lanes;
-            size_t stride = size_t(1) << bits[k];
-            if (in_lanes)  // the lowest bit that is free changes places with it while the tile is worked on
-                for (stride = 1; pass.mask & stride;) stride <<= 1;
-            pass.mask |= stride;
-            strides[k] = stride;
-        }
-        for (size_t number = 0; number < 16; ++number)
-            for (int k = 0; k < 4; ++k)
-                if (number >> k & 1) pass.offsets[number] += padded_index(strides[k]);
+        TilePass<T> pass = make_tile_layout<T>(operation.a, operation.b, size_t(kernels_.lanes));
         pass.cnot = operation.cnot;
         pass.noise = &cnot_noise_;
         return pass;
