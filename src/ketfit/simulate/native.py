@@ -15,7 +15,7 @@ from torch import Tensor
 from ketfit.circuit.circuit import Circuit
 from ketfit.errors import InputError
 from ketfit.simulate import _kernel
-from ketfit.simulate.plan import Stage, cut_stages, fuse_steps, merge_gates, tables
+from ketfit.simulate.plan import Stage, cut_stages, fuse_operations, merge_gates, tables
 
 ISAS: tuple[str, ...] = tuple(_kernel.instruction_sets())
 """The instruction sets of this processor that the kernel was built for, from the widest to the narrowest."""
@@ -236,7 +236,7 @@ def make_plan(
     chunk_bits = min(chunk_bits, bits)
     stages = cut_stages(merge_gates(circuit), circuit.n_qubits, sample_bits, chunk_bits, low_bits=lane_bits + 2)
     in_lanes = frozenset(circuit.n_qubits - 1 - place for place in range(lane_bits - sample_bits))
-    fused = [Stage(stage.positions, fuse_steps(stage.steps, in_lanes)) for stage in stages]
+    fused = [Stage(stage.positions, fuse_operations(stage.operations, in_lanes)) for stage in stages]
     operations, term_offsets, terms, ranges, positions = tables(fused, circuit.n_qubits, sample_bits)
     return _kernel.Plan(
         instruction_set=isa,

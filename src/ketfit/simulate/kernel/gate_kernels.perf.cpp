@@ -1,6 +1,6 @@
-// Prints the time of a gate and the bandwidth of the state, beside that of a copy of memory: one pass over a state
-// reads and writes every amplitude, so the copy is the roofline of gates that are done one by one. Beyond 100%: two
-// gates share a pass, or the state is in a cache where the arithmetic is not the limit.
+// Prints the time of a gate and the bandwidth of the state, beside that of a copy of memory. One pass over a state
+// reads and writes every amplitude, so the copy is its roofline. A pass beyond 100% writes where it has read, while a
+// copy from main memory has to load the lines that it overwrites. A fused pair is two gates in one or two passes.
 
 #include "gate_kernels.h"
 
