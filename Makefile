@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
-SETTINGS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/ketfit/simulate/kernel/*)
+KERNEL := src/ketfit/simulate/kernel
+SETTINGS := pyproject.toml constraints.txt CMakeLists.txt \
+	$(filter-out $(wildcard $(KERNEL)/*test* $(KERNEL)/*.perf.cpp),$(wildcard $(KERNEL)/*))
 
-.PHONY: help demo test test-slow coverage browser check bench peers noise studies faults attacks fuzz audit sanitize docs wheel mpnet clean
+.PHONY: help demo test test-slow coverage browser check manylinux bench peers noise studies faults attacks fuzz audit sanitize cpp-test cpp-perf cpp-test-arm64 docs wheel mpnet clean
 
 help:
 	@echo "make demo    train, compare and save a quantum head on bundled film reviews"
@@ -22,6 +24,9 @@ help:
 	@echo "make fuzz    look for inputs that break the readers of files, for SECONDS=600"
 	@echo "make audit   ask whether the installed packages have known vulnerabilities (needs the network)"
 	@echo "make sanitize  run the kernel's tests under address, undefined-behaviour and thread sanitizers"
+	@echo "make cpp-test  run the kernel's C++ tests, on vectors of each width"
+	@echo "make cpp-perf  time the kernel's gates beside a copy of memory"
+	@echo "make cpp-test-arm64  cross-compile the C++ tests for arm64 and run them in an emulator"
 	@echo "make docs    build the documentation into site/"
 	@echo "make wheel   build the wheel and test it in a new environment"
 	@echo "make manylinux  build, repair and test manylinux wheels for PYTHONS='python3.10 python3.11 ...'"
@@ -92,6 +97,39 @@ audit: $(VENV)/audit.stamp
 
 sanitize: $(VENV)/sanitize.stamp
 	tests/sanitize.sh $(BIN)/python
+
+# Debian's packages are installed where that is possible without a question, as Chromium is.
+define debian
+	@command -v $(1) >/dev/null || [ -e "$(1)" ] || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq $(2); } \
+		|| { echo "this needs $(1): apt-get install $(2)"; exit 1; }
+endef
+
+# Vectors of 64 bytes try the lanes of AVX-512 on every processor.
+cpp-test:
+	$(call debian,cmake,cmake)
+	$(call debian,/usr/include/doctest/doctest.h,doctest-dev)
+	for bytes in 16 64; do \
+		cmake -S . -B build/cpp-$$bytes -DCMAKE_BUILD_TYPE=Release -DKETFIT_BUILD_TESTS=ON -DKETFIT_BASELINE_BYTES=$$bytes \
+		&& cmake --build build/cpp-$$bytes --parallel 2 --target kernel_tests && build/cpp-$$bytes/kernel_tests || exit 1; \
+	done
+
+cpp-perf:
+	$(call debian,cmake,cmake)
+	$(call debian,/usr/include/doctest/doctest.h,doctest-dev)
+	cmake -S . -B build/cpp-16 -DCMAKE_BUILD_TYPE=Release -DKETFIT_BUILD_TESTS=ON
+	cmake --build build/cpp-16 --parallel 2 --target kernel_perf
+	build/cpp-16/kernel_perf
+
+# The emulator itself fails where a forked child of a process with threads starts threads.
+cpp-test-arm64:
+	$(call debian,cmake,cmake)
+	$(call debian,/usr/include/doctest/doctest.h,doctest-dev)
+	$(call debian,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu)
+	$(call debian,qemu-aarch64,qemu-user)
+	cmake -S . -B build/cpp-arm64 -DCMAKE_BUILD_TYPE=Release -DKETFIT_BUILD_TESTS=ON -DCMAKE_SYSTEM_NAME=Linux \
+		-DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++
+	cmake --build build/cpp-arm64 --parallel 2 --target kernel_tests
+	qemu-aarch64 -L /usr/aarch64-linux-gnu build/cpp-arm64/kernel_tests --test-case-exclude='*forked child*'
 
 docs: $(VENV)/docs.stamp
 	$(BIN)/python docs/figures.py

@@ -34,9 +34,7 @@ class TimedPlan:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._plan, name)
-        return (
-            partial(self._watch.kernel_call, found) if name.startswith(("forward_f", "backward_f", "step_f")) else found
-        )
+        return partial(self._watch.kernel_call, found) if name.startswith(("forward_", "backward_")) else found
 
 
 @contextmanager

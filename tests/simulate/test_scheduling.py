@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ketfit.circuit import Angle, Circuit, cx, reuploading_circuit, ry
-from ketfit.simulate.scheduling import Stage, Step, cut_stages, fuse_steps, merge_gates, tables
+from ketfit.simulate.scheduling import Operation, Stage, cut_stages, fuse_operations, merge_gates, tables
 from tests.circuits import random_angles, random_circuit, reference_state
 
 W = [Angle("weight", k) for k in range(5)]
@@ -34,12 +34,12 @@ def circuits(draw: st.DrawFn, max_gates: int = 60) -> Circuit:
     return Circuit.from_gates(circuit.n_qubits, gates)
 
 
-def as_circuit(steps: Iterable[Step], like: Circuit) -> Circuit:
-    """What the steps do, one after the other, as gates."""
+def as_circuit(operations: Iterable[Operation], like: Circuit) -> Circuit:
+    """What the operations do, one after the other, as gates."""
     gates = []
-    for step in steps:
-        gates += [] if step.control is None else [cx(step.control, step.target)]
-        gates += [ry(step.target, angle) for angle in step.angles]
+    for operation in operations:
+        gates += [] if operation.control is None else [cx(operation.control, operation.target)]
+        gates += [ry(operation.target, angle) for angle in operation.angles]
     return Circuit(like.n_qubits, tuple(gates), like.n_weights, like.n_inputs)
 
 
@@ -49,21 +49,21 @@ def assert_same_state(mine: Circuit, other: Circuit) -> None:
     np.testing.assert_allclose(*states, rtol=0, atol=1e-12)
 
 
-def assert_same_order(mine: Sequence[Step], other: Sequence[Step], n_qubits: int) -> None:
-    """The same steps, in the same order for every qubit: only steps that share no qubit may have swapped."""
-    bare = [replace(step, fused=False) for step in mine]
+def assert_same_order(mine: Sequence[Operation], other: Sequence[Operation], n_qubits: int) -> None:
+    """The same operations, in the same order for every qubit: only operations that share no qubit may have swapped."""
+    bare = [replace(operation, fused=False) for operation in mine]
     assert Counter(bare) == Counter(other)
     for qubit in range(n_qubits):
         assert [s for s in bare if qubit in s.qubits] == [s for s in other if qubit in s.qubits]
 
 
-def count_fused(steps: Sequence[Step], in_lanes: frozenset[int]) -> int:
-    """How many steps are in pairs, each of which the kernel can do."""
-    firsts = [k for k, step in enumerate(steps) if step.fused]
-    for first, second in [(steps[k], steps[k + 1]) for k in firsts]:
+def count_fused(operations: Sequence[Operation], in_lanes: frozenset[int]) -> int:
+    """How many operations are in pairs, each of which the kernel can do."""
+    firsts = [k for k, operation in enumerate(operations) if operation.fused]
+    for first, second in [(operations[k], operations[k + 1]) for k in firsts]:
         assert not second.fused
-        assert not first.start
-        assert not second.start
+        assert not first.first_on_qubit
+        assert not second.first_on_qubit
         assert not in_lanes & (first.qubits | second.qubits)
         assert second.control in (None, first.target)
         assert second.target not in first.qubits
@@ -74,51 +74,51 @@ def count_fused(steps: Sequence[Step], in_lanes: frozenset[int]) -> int:
 
 
 A, B = W[:2]
-FIRST = Step(0, None, (A,), (0,), start=True)
+FIRST = Operation(0, None, (A,), (0,), first_on_qubit=True)
 
 
 @pytest.mark.parametrize(
-    ("gates", "steps"),
+    ("gates", "operations"),
     [
-        ([cx(0, 1), ry(1, A)], [Step(1, 0, (A,), (0,))]),
-        ([cx(0, 1), ry(1, A), ry(1, B)], [Step(1, 0, (A, B), (0, 1))]),
-        ([cx(0, 1), ry(0, A)], [Step(1, 0), Step(0, None, (A,), (0,))]),
-        ([ry(0, A), ry(0, B)], [Step(0, None, (A, B), (0, 1), start=True)]),
+        ([cx(0, 1), ry(1, A)], [Operation(1, 0, (A,), (0,))]),
+        ([cx(0, 1), ry(1, A), ry(1, B)], [Operation(1, 0, (A, B), (0, 1))]),
+        ([cx(0, 1), ry(0, A)], [Operation(1, 0), Operation(0, None, (A,), (0,))]),
+        ([ry(0, A), ry(0, B)], [Operation(0, None, (A, B), (0, 1), first_on_qubit=True)]),
         (
             [ry(0, A), ry(1, B), ry(0, A)],
-            [replace(FIRST, angles=(A, A), rotations=(0, 2)), Step(1, None, (B,), (1,), start=True)],
+            [replace(FIRST, angles=(A, A), rotations=(0, 2)), Operation(1, None, (B,), (1,), first_on_qubit=True)],
         ),
-        ([ry(0, A), cx(0, 1), ry(0, B)], [FIRST, Step(1, 0), Step(0, None, (B,), (1,))]),
-        ([cx(1, 2), cx(0, 1), ry(2, A)], [Step(2, 1, (A,), (0,)), Step(1, 0)]),
-        ([cx(0, 1), cx(0, 1), ry(1, A)], [Step(1, 0), Step(1, 0, (A,), (0,))]),
+        ([ry(0, A), cx(0, 1), ry(0, B)], [FIRST, Operation(1, 0), Operation(0, None, (B,), (1,))]),
+        ([cx(1, 2), cx(0, 1), ry(2, A)], [Operation(2, 1, (A,), (0,)), Operation(1, 0)]),
+        ([cx(0, 1), cx(0, 1), ry(1, A)], [Operation(1, 0), Operation(1, 0, (A,), (0,))]),
         ([], []),
     ],
 )
-def test_rotations_join_the_step_that_ends_on_their_qubit(gates, steps):
-    assert merge_gates(Circuit(3, tuple(gates), 5, 0)) == steps
+def test_rotations_join_the_operation_that_ends_on_their_qubit(gates, operations):
+    assert merge_gates(Circuit(3, tuple(gates), 5, 0)) == operations
 
 
 @given(circuits())
 @settings(max_examples=60, deadline=None)
-def test_merged_steps_do_what_the_gates_do(circuit):
-    steps = merge_gates(circuit)
-    assert_same_state(as_circuit(steps, circuit), circuit)
+def test_merged_operations_do_what_the_gates_do(circuit):
+    operations = merge_gates(circuit)
+    assert_same_state(as_circuit(operations, circuit), circuit)
     rotations = [gate for gate in circuit.gates if gate.angle is not None]
-    found = {r: ry(s.target, angle) for s in steps for angle, r in zip(s.angles, s.rotations, strict=True)}
+    found = {r: ry(s.target, angle) for s in operations for angle, r in zip(s.angles, s.rotations, strict=True)}
     assert found == dict(enumerate(rotations))
     seen: set[int] = set()
-    for step in steps:
-        assert step.start == (step.target not in seen and step.control is None)
-        assert not step.fused
-        seen |= step.qubits
+    for operation in operations:
+        assert operation.first_on_qubit == (operation.target not in seen and operation.control is None)
+        assert not operation.fused
+        seen |= operation.qubits
 
 
-def test_every_block_of_the_paper_is_one_step():
-    steps = merge_gates(PAPER)
-    assert [step.start for step in steps] == [True] * 10 + [False] * (len(steps) - 10)
-    blocks = [step for step in steps if step.control is not None]
+def test_every_block_of_the_paper_is_one_operation():
+    operations = merge_gates(PAPER)
+    assert [operation.first_on_qubit for operation in operations] == [True] * 10 + [False] * (len(operations) - 10)
+    blocks = [operation for operation in operations if operation.control is not None]
     assert len(blocks) == PAPER.gate_counts()["cx"] == 140
-    assert all(step.angles for step in blocks)
+    assert all(operation.angles for operation in blocks)
 
 
 # --- cut_stages --------------------------------------------------------------------------------------------------
@@ -126,14 +126,14 @@ def test_every_block_of_the_paper_is_one_step():
 
 @given(circuits(), st.integers(0, 3), st.integers(0, 5), st.integers(2, 6))
 @settings(max_examples=150, deadline=None)
-def test_stages_hold_every_step_once_and_in_a_possible_order(circuit, sample_bits, more_low_bits, more_bits):
-    n, steps = circuit.n_qubits, merge_gates(circuit)
+def test_stages_hold_every_operation_once_and_in_a_possible_order(circuit, sample_bits, more_low_bits, more_bits):
+    n, operations = circuit.n_qubits, merge_gates(circuit)
     low_bits = sample_bits + more_low_bits
     bits = n + sample_bits
     chunk_bits = min(low_bits + more_bits, bits)
-    stages = list(cut_stages(steps, n, sample_bits, chunk_bits, low_bits))
-    assert_same_order([step for stage in stages for step in stage.steps], steps, n)
-    assert all(stage.steps for stage in stages) or not steps
+    stages = list(cut_stages(operations, n, sample_bits, chunk_bits, low_bits))
+    assert_same_order([operation for stage in stages for operation in stage.operations], operations, n)
+    assert all(stage.operations for stage in stages) or not operations
     assert chunk_bits < bits or len(stages) == 1
     for stage in stages:
         assert len(stage.positions) == chunk_bits
@@ -141,37 +141,37 @@ def test_stages_hold_every_step_once_and_in_a_possible_order(circuit, sample_bit
         assert set(stage.positions) <= set(range(bits))
         assert stage.positions[: min(low_bits, bits)] == tuple(range(min(low_bits, bits)))
         inside = {n - 1 - (position - sample_bits) for position in stage.positions}
-        assert all(step.qubits <= inside for step in stage.steps)
+        assert all(operation.qubits <= inside for operation in stage.operations)
 
 
 def test_a_stage_takes_what_it_can_hold_from_behind_what_it_cannot():
     gates = (cx(0, 1), cx(2, 3), ry(6, W[0]), cx(3, 6), ry(6, W[1]), ry(5, W[2]), ry(1, W[3]), ry(2, W[4]))
-    steps = merge_gates(Circuit(8, gates, 5, 0))
-    stages = list(cut_stages(steps, 8, sample_bits=0, chunk_bits=6, low_bits=4))  # qubits 4 to 7 and two others
-    of_stages = [[(step.control, step.target) for step in stage.steps] for stage in stages]
+    operations = merge_gates(Circuit(8, gates, 5, 0))
+    stages = list(cut_stages(operations, 8, sample_bits=0, chunk_bits=6, low_bits=4))  # qubits 4 to 7 and two others
+    of_stages = [[(operation.control, operation.target) for operation in stage.operations] for stage in stages]
     assert of_stages == [[(0, 1), (None, 6), (None, 5)], [(2, 3), (3, 6), (None, 2)]]
 
 
-def test_no_steps_are_one_empty_stage():
+def test_no_operations_are_one_empty_stage():
     assert list(cut_stages([], 3, 1, 4, 3)) == [Stage((0, 1, 2, 3), ())]
 
 
-# --- fuse_steps --------------------------------------------------------------------------------------------------
+# --- fuse_operations --------------------------------------------------------------------------------------------------
 
 
 @given(circuits(), st.sets(st.integers(0, 8)), st.integers(1, 64))
 @settings(max_examples=150, deadline=None)
-def test_fused_steps_are_pairs_the_kernel_can_do_in_a_possible_order(circuit, in_lanes, window):
-    steps = merge_gates(circuit)
-    fused = fuse_steps(steps, frozenset(in_lanes), window)
-    assert_same_order(fused, steps, circuit.n_qubits)
+def test_fused_operations_are_pairs_the_kernel_can_do_in_a_possible_order(circuit, in_lanes, window):
+    operations = merge_gates(circuit)
+    fused = fuse_operations(operations, frozenset(in_lanes), window)
+    assert_same_order(fused, operations, circuit.n_qubits)
     count_fused(fused, frozenset(in_lanes))
     assert not fused or not fused[-1].fused
 
 
 @pytest.mark.parametrize("circuit", [PAPER, PAPER.light_cone((0,)), PAPER.light_cone((7,))])
-def test_most_steps_of_the_rings_are_in_pairs(circuit):
-    fused = fuse_steps(merge_gates(circuit), frozenset())
+def test_most_operations_of_the_rings_are_in_pairs(circuit):
+    fused = fuse_operations(merge_gates(circuit), frozenset())
     assert count_fused(fused, frozenset()) >= 0.8 * len(fused)
 
 
@@ -182,11 +182,11 @@ def test_most_steps_of_the_rings_are_in_pairs(circuit):
 @settings(max_examples=80, deadline=None)
 def test_the_tables_do_what_the_circuit_does(circuit, lane_bits, sample_bits, more_bits):
     n, sample_bits = circuit.n_qubits, min(sample_bits, lane_bits)
-    steps = merge_gates(circuit)
+    operations = merge_gates(circuit)
     chunk_bits = min(lane_bits + 2 + more_bits, n + sample_bits)
-    stages = cut_stages(steps, n, sample_bits, chunk_bits, low_bits=lane_bits + 2)
+    stages = cut_stages(operations, n, sample_bits, chunk_bits, low_bits=lane_bits + 2)
     in_lanes = frozenset(n - 1 - place for place in range(min(n, lane_bits - sample_bits)))
-    fused = [Stage(stage.positions, fuse_steps(stage.steps, in_lanes)) for stage in stages]
+    fused = [Stage(stage.positions, fuse_operations(stage.operations, in_lanes)) for stage in stages]
     ops, offsets, terms, ranges, positions = tables(fused, n, sample_bits)
     assert len(offsets) == len(ops) + 1
     assert [first for first, _ in ranges] == [sum(count for _, count in ranges[:k]) for k in range(len(ranges))]
@@ -199,6 +199,6 @@ def test_the_tables_do_what_the_circuit_does(circuit, lane_bits, sample_bits, mo
             angles = tuple(Angle("weight", angle) if angle >= 0 else Angle("input", ~angle) for angle, _ in of_op)
             rotations = tuple(rotation for _, rotation in of_op)
             control = None if control < 0 else qubits[control]
-            read.append(Step(qubits[target], control, angles, rotations, bool(start), bool(is_fused)))
-    assert read == [step for stage in fused for step in stage.steps]
+            read.append(Operation(qubits[target], control, angles, rotations, bool(start), bool(is_fused)))
+    assert read == [operation for stage in fused for operation in stage.operations]
     assert_same_state(as_circuit(read, circuit), circuit)

@@ -1,7 +1,7 @@
 """Exact noise: the density matrix, kept as its real Pauli coefficients, and its expectations.
 
 rho = 2**-Q sum_P r_P P over the 4**Q strings P of I, X, Z and Y, with r_P = tr(P rho). Gates turn and permute the
-coefficients, every channel of `NoiseConfig` scales them, and <Z_j Z_k ...> is one of them (kernel/channels.h says how).
+coefficients, every channel of `NoiseConfig` scales them, and <Z_j Z_k ...> is one of them (see kernel/pauli_kernels.h).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ketfit.circuit.circuit import Angle, Circuit, Gate
 from ketfit.errors import InputError, InsufficientMemoryError
 from ketfit.memory import memory_shortage
 from ketfit.simulate import _kernel
-from ketfit.simulate.native import ISA, check_finite
+from ketfit.simulate.native import ISA, check_finite, kernel_batch, kernel_gradients
 from ketfit.simulate.noise import NoiseConfig, noisy_light_cone
 
 MAX_QUBITS = 15
@@ -171,9 +171,17 @@ def make_plan(circuit: Circuit, strings: Sequence[int], noise: NoiseConfig, isa:
     """The kernel's plan for the coefficients of `strings`, by number; it applies every gate of the circuit."""
     width = _width(circuit)
     rotation, cnot = ((each.x, each.z, each.y, each.shift) for each in (noise.after_rotation, noise.after_cnot))
-    operations = _operations(circuit.gates, width)
-    sizes = (width, circuit.n_weights, circuit.n_inputs)
-    return _kernel.DensityPlan(isa, *sizes, operations, strings, rotation, cnot, 1 - noise.depolarizing_2q)
+    return _kernel.DensityMatrixPlan(
+        instruction_set=isa,
+        n_qubits=width,
+        n_weights=circuit.n_weights,
+        n_inputs=circuit.n_inputs,
+        operations=_operations(circuit.gates, width),
+        observables=strings,
+        after_rotation=rotation,
+        after_cnot=cnot,
+        depolarizing=1 - noise.depolarizing_2q,
+    )
 
 
 def _width(circuit: Circuit) -> int:
@@ -217,11 +225,11 @@ def _check_memory(circuit: Circuit, batch: int, weights: Tensor, inputs: Tensor 
             f"a density matrix on {circuit.n_qubits} qubits has 4**{circuit.n_qubits} entries; exact noise goes up to "
             f"{MAX_QUBITS} qubits: pass trajectories for more"
         )
-    state = weights.element_size() * 4 ** _width(circuit) * 1.07  # with the gaps of channels.h
+    state = weights.element_size() * 4 ** _width(circuit) * 1.07  # with the gaps of pauli_kernels.h
     tensors = (weights, inputs, initial)
     states = 1 + min(batch, torch.get_num_threads())
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
-        # Backward keeps two times the root of the number of operations; see density.cpp.
+        # Backward keeps two times the root of the number of operations; see density_matrix.cpp.
         states = 1 + min(batch, torch.get_num_threads()) * (4 + 2 * int(len(circuit.gates) ** 0.5))
     if initial is not None:
         states += batch * (6 if initial.requires_grad else 4)
@@ -230,10 +238,6 @@ def _check_memory(circuit: Circuit, batch: int, weights: Tensor, inputs: Tensor 
             f"{batch} density matrices on {circuit.n_qubits} qubits need {states * state / 2**30:,.1f} GiB at work and "
             f"{free / 2**30:,.1f} GiB are free; pass trajectories, or use a smaller batch or fewer qubits"
         )
-
-
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
 
 
 class _Density(torch.autograd.Function):
@@ -248,8 +252,8 @@ class _Density(torch.autograd.Function):
         ctx.save_for_backward(weights, inputs, start)
         result = weights.new_empty(batch, n_columns)
         run = plan.forward_f32 if weights.dtype == torch.float32 else plan.forward_f64
-        addresses = map(_address, (weights, inputs, start))
-        run(batch, *addresses, start.dim() == 1, result.data_ptr(), torch.get_num_threads())
+        arrays = kernel_batch(batch, weights, inputs, start)
+        run(arrays, start.dim() == 1, result.data_ptr(), torch.get_num_threads())
         return result
 
     @staticmethod
@@ -264,14 +268,9 @@ class _Density(torch.autograd.Function):
             for tensor, wanted in zip((inputs, start), ctx.needs_input_grad[3:5], strict=True)
         )
         run = ctx.plan.backward_f32 if weights.dtype == torch.float32 else ctx.plan.backward_f64
-        addresses = map(_address, (grad, grad_weights, grad_inputs, grad_start))
-        run(
-            ctx.batch,
-            *map(_address, (weights, inputs, start)),
-            start.dim() == 1,
-            *addresses,
-            torch.get_num_threads(),
-        )
+        arrays = kernel_batch(ctx.batch, weights, inputs, start)
+        gradients = kernel_gradients(grad_weights, grad_inputs, grad_start)
+        run(arrays, start.dim() == 1, grad.data_ptr(), gradients, torch.get_num_threads())
         return None, None, grad_weights, grad_inputs, grad_start, None
 
 
@@ -285,7 +284,7 @@ class _Observables(torch.autograd.Function):
         ctx.plan = plan
         ctx.save_for_backward(weights)
         result = weights.new_empty(rows, size)
-        run = plan.pull_f32 if weights.dtype == torch.float32 else plan.pull_f64
+        run = plan.evolve_observables_f32 if weights.dtype == torch.float32 else plan.evolve_observables_f64
         run(weights.data_ptr(), result.data_ptr(), torch.get_num_threads())
         return result
 
@@ -298,6 +297,6 @@ class _Observables(torch.autograd.Function):
         grad, grad_weights = grad.contiguous(), torch.empty_like(weights)
         each_its_own = torch.eye(len(grad)).to(weights)
         run = ctx.plan.backward_f32 if weights.dtype == torch.float32 else ctx.plan.backward_f64
-        addresses = map(_address, (each_its_own, grad_weights, None, None))
-        run(len(grad), *map(_address, (weights, None, grad)), False, *addresses, torch.get_num_threads())
+        arrays, gradients = kernel_batch(len(grad), weights, None, grad), kernel_gradients(grad_weights, None, None)
+        run(arrays, False, each_its_own.data_ptr(), gradients, torch.get_num_threads())
         return None, None, None, grad_weights

@@ -15,7 +15,7 @@ from torch import Tensor
 from ketfit.circuit.circuit import Circuit
 from ketfit.errors import InputError
 from ketfit.simulate import _kernel
-from ketfit.simulate.scheduling import Stage, cut_stages, fuse_steps, merge_gates, tables
+from ketfit.simulate.scheduling import Stage, cut_stages, fuse_operations, merge_gates, tables
 
 ISAS: tuple[str, ...] = tuple(_kernel.instruction_sets())
 """The instruction sets of this processor that the kernel was built for, from the widest to the narrowest."""
@@ -94,16 +94,17 @@ def expect_and_differentiate(
         InputError: a number is not finite.
     """
     plan, _ = _plan(circuit, qubits, batch, weights.element_size())
-    # Held by names for as long as the kernel reads their addresses.
-    given = [None if tensor is None else tensor.contiguous() for tensor in (weights, inputs, initial, cotangent)]
+    weights, cotangent = weights.contiguous(), cotangent.contiguous()
+    inputs = None if inputs is None else inputs.contiguous()
+    initial = None if initial is None else initial.contiguous()
     result = weights.new_empty(batch, len(qubits))
     grads = [
         torch.empty_like(tensor) if want and tensor is not None else None
-        for tensor, want in zip(given, wanted, strict=False)
+        for tensor, want in zip((weights, inputs, initial), wanted, strict=True)
     ]
-    run = plan.step_f32 if weights.dtype == torch.float32 else plan.step_f64
-    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in (*given, result, *grads)]
-    if not run(batch, *addresses, kernel_threads()):
+    run = plan.forward_and_backward_f32 if weights.dtype == torch.float32 else plan.forward_and_backward_f64
+    arrays = kernel_batch(batch, weights, inputs, initial)
+    if not run(arrays, result.data_ptr(), cotangent.data_ptr(), kernel_gradients(*grads), kernel_threads()):
         check_finite(weights=weights, inputs=inputs, initial=initial, cotangent=cotangent)
     return [result, *grads]
 
@@ -235,15 +236,45 @@ def make_plan(
     chunk_bits = min(chunk_bits, bits)
     stages = cut_stages(merge_gates(circuit), circuit.n_qubits, sample_bits, chunk_bits, low_bits=lane_bits + 2)
     in_lanes = frozenset(circuit.n_qubits - 1 - place for place in range(lane_bits - sample_bits))
-    fused = [Stage(stage.positions, fuse_steps(stage.steps, in_lanes)) for stage in stages]
-    ops, term_offsets, terms, ranges, positions = tables(fused, circuit.n_qubits, sample_bits)
-    measured = np.array([sample_bits + circuit.n_qubits - 1 - qubit for qubit in qubits], np.int32)
-    sizes = (circuit.n_weights, circuit.n_inputs, count_rotations(circuit))
-    return _kernel.Plan(isa, bits, sample_bits, *sizes, joint, ops, term_offsets, terms, ranges, positions, measured)
+    fused = [Stage(stage.positions, fuse_operations(stage.operations, in_lanes)) for stage in stages]
+    operations, term_offsets, terms, ranges, positions = tables(fused, circuit.n_qubits, sample_bits)
+    return _kernel.Plan(
+        instruction_set=isa,
+        bits=bits,
+        sample_bits=sample_bits,
+        n_weights=circuit.n_weights,
+        n_inputs=circuit.n_inputs,
+        n_rotations=count_rotations(circuit),
+        joint=joint,
+        operations=operations,
+        term_offsets=term_offsets,
+        terms=terms,
+        stages=ranges,
+        positions=positions,
+        measured=np.array([sample_bits + circuit.n_qubits - 1 - qubit for qubit in qubits], np.int32),
+    )
 
 
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
+def kernel_batch(
+    size: int, weights: Tensor, inputs: Tensor | None, initial: Tensor | None, signs: Tensor | None = None
+) -> _kernel.CircuitBatch:
+    """Return the addresses of contiguous tensors for the kernel; the caller keeps the tensors during its call."""
+    return _kernel.CircuitBatch(
+        size=size,
+        weights=weights.data_ptr(),
+        inputs=0 if inputs is None else inputs.data_ptr(),
+        initial=0 if initial is None else initial.data_ptr(),
+        signs=0 if signs is None else signs.data_ptr(),
+    )
+
+
+def kernel_gradients(weights: Tensor | None, inputs: Tensor | None, initial: Tensor | None) -> _kernel.Gradients:
+    """Return the addresses of tensors that the kernel writes gradients into, None for those that are not wanted."""
+    return _kernel.Gradients(
+        weights=0 if weights is None else weights.data_ptr(),
+        inputs=0 if inputs is None else inputs.data_ptr(),
+        initial=0 if initial is None else initial.data_ptr(),
+    )
 
 
 class _Native(torch.autograd.Function):
@@ -265,12 +296,12 @@ class _Native(torch.autograd.Function):
         signs = None if signs is None else signs.contiguous()
         state = None
         if any(ctx.needs_input_grad):
-            state = _take(spares, weights, plan.units(batch), plan.size)
+            state = _take(spares, weights, plan.n_units(batch), plan.unit_size)
             ctx.plan, ctx.batch, ctx.spares, ctx.states = plan, batch, spares, [state]
             ctx.save_for_backward(weights, inputs, initial, signs)
             ctx.set_materialize_grads(False)
         result = weights.new_empty(batch, plan.n_columns)
-        ctx.scale, finite = _forward(plan, batch, weights, inputs, initial, signs, result, state)
+        ctx.scale, finite = _forward(plan, kernel_batch(batch, weights, inputs, initial, signs), result, state)
         if not finite:  # the kernel has looked at the weights, the inputs and the result
             check_finite(weights=weights, inputs=inputs, initial=initial)
         return result
@@ -282,13 +313,14 @@ class _Native(torch.autograd.Function):
             raise InputError("expectation is differentiable once; leave create_graph=True out")
         if grad is None:
             return (None,) * 7
-        plan, batch = ctx.plan, ctx.batch
+        plan = ctx.plan
         weights, inputs, initial, signs = ctx.saved_tensors
+        batch = kernel_batch(ctx.batch, weights, inputs, initial, signs)
         try:
             state = ctx.states.pop()  # whoever has it undoes the gates on it
         except IndexError:  # an earlier backward pass, or one at this moment in another thread
-            state = _take(ctx.spares, weights, plan.units(batch), plan.size)
-            _forward(plan, batch, weights, inputs, initial, signs, torch.empty_like(grad), state)
+            state = _take(ctx.spares, weights, plan.n_units(ctx.batch), plan.unit_size)
+            _forward(plan, batch, torch.empty_like(grad), state)
         _, *wanted, _, _, _ = ctx.needs_input_grad
         grads = [
             torch.empty_like(tensor) if want else None
@@ -296,14 +328,7 @@ class _Native(torch.autograd.Function):
         ]
         grad = grad.contiguous()  # held by a name for as long as the kernel reads its address
         run = plan.backward_f32 if weights.dtype == torch.float32 else plan.backward_f64
-        run(
-            batch,
-            *map(_address, (weights, inputs, signs)),
-            initial is None,
-            ctx.scale,
-            *map(_address, (state, grad, *grads)),
-            kernel_threads(),
-        )
+        run(batch, state.data_ptr(), ctx.scale, grad.data_ptr(), kernel_gradients(*grads), kernel_threads())
         if state.nbytes <= SPARE_BYTES and not ctx.spares:
             ctx.spares.append(state)
         return (None, *grads, None, None, None)
@@ -318,7 +343,8 @@ def _take(spares: list[Tensor], like: Tensor, units: int, size: int) -> Tensor:
     return spare if spare.shape == (units, size) else like.new_empty(units, size)
 
 
-def _forward(plan: Any, batch: int, weights: Tensor, *tensors: Tensor | None) -> tuple[float, bool]:
-    run = plan.forward_f32 if weights.dtype == torch.float32 else plan.forward_f64
-    scale, finite = run(batch, *map(_address, (weights, *tensors)), kernel_threads())
+def _forward(plan: Any, batch: _kernel.CircuitBatch, result: Tensor, state: Tensor | None) -> tuple[float, bool]:
+    run = plan.forward_f32 if result.dtype == torch.float32 else plan.forward_f64
+    saved = 0 if state is None else state.data_ptr()
+    scale, finite = run(batch, result.data_ptr(), saved, kernel_threads())
     return scale, finite

@@ -1,4 +1,4 @@
-"""What the native kernel does for a circuit, in which order, on which bits: worked out once and kept."""
+"""Plan what the native kernel does for a circuit: which operations, in which order, on which bits."""
 
 from __future__ import annotations
 
@@ -16,83 +16,87 @@ IntArray = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Operation:
     """A CNOT from `control` (or none) and then a rotation by the sum of `angles`, on the qubit `target`.
 
-    `rotations` counts, for each angle, which of the circuit's rotations it came from. `start` says that nothing touched
-    the qubit before, so that from |0...0> the step belongs to the product state. `fused` joins it with the next step.
+    Attributes:
+        rotations: For each angle, the number of the rotation of the circuit that it comes from.
+        first_on_qubit: No operation before it acts on the qubit, so from |0...0> it is a part of the product state.
+        fused: The kernel does it in one pass with the next operation.
     """
 
     target: int
     control: int | None = None
     angles: tuple[Angle, ...] = ()
     rotations: tuple[int, ...] = ()
-    start: bool = False
+    first_on_qubit: bool = False
     fused: bool = False
 
     @property
     def qubits(self) -> frozenset[int]:
-        """The qubits it acts on."""
+        """Return the qubits that it acts on."""
         return frozenset({self.target} if self.control is None else {self.target, self.control})
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Steps that a chunk takes while it is in the cache, and the bits of the unit that a chunk spans, ascending."""
+    """Operations applied to a chunk while it is in the cache, and the bits of the unit that it spans, ascending."""
 
     positions: tuple[int, ...]
-    steps: tuple[Step, ...]
+    operations: tuple[Operation, ...]
 
 
-def merge_gates(circuit: Circuit) -> list[Step]:
-    """The gates as steps: a rotation joins the step before it on its qubit, if that step ends there."""
-    steps: list[Step] = []
-    last: dict[int, int] = {}  # of each qubit: the step that touched it last
+def merge_gates(circuit: Circuit) -> list[Operation]:
+    """Return the gates as operations; a rotation joins the last operation on its qubit, if that is its target."""
+    operations: list[Operation] = []
+    last: dict[int, int] = {}  # for each qubit the last operation on it
 
-    def add(step: Step) -> None:
-        last.update(dict.fromkeys(step.qubits, len(steps)))
-        steps.append(step)
+    def add(operation: Operation) -> None:
+        last.update(dict.fromkeys(operation.qubits, len(operations)))
+        operations.append(operation)
 
     rotation = count()
     for gate in circuit.gates:
         before = last.get(gate.target)
         if gate.angle is None:
-            add(Step(gate.target, gate.control))
+            add(Operation(gate.target, gate.control))
             continue
-        own = Step(gate.target, None, (gate.angle,), (next(rotation),), start=before is None)
-        if before is None or steps[before].target != gate.target:
+        own = Operation(gate.target, None, (gate.angle,), (next(rotation),), first_on_qubit=before is None)
+        if before is None or operations[before].target != gate.target:
             add(own)
         else:
-            step = steps[before]
-            steps[before] = replace(step, angles=step.angles + own.angles, rotations=step.rotations + own.rotations)
-    return steps
+            operation = operations[before]
+            operations[before] = replace(
+                operation, angles=operation.angles + own.angles, rotations=operation.rotations + own.rotations
+            )
+    return operations
 
 
 def cut_stages(
-    steps: Sequence[Step], n_qubits: int, sample_bits: int, chunk_bits: int, low_bits: int
+    operations: Sequence[Operation], n_qubits: int, sample_bits: int, chunk_bits: int, low_bits: int
 ) -> Iterator[Stage]:
-    """Stages of at most `chunk_bits` bits, among them the lowest `low_bits`, so that a chunk is made of long runs.
+    """Yield stages of `chunk_bits` bits at most, with the lowest `low_bits`, so that a chunk consists of long runs.
 
-    A stage takes, in order, every step that its bits can hold and that no step left for later has to precede.
+    A stage takes, in order, every operation that its bits can hold and that no operation left for later has to precede.
     """
     if chunk_bits < min(low_bits + 2, n_qubits + sample_bits):
         raise ValueError(f"chunk_bits={chunk_bits} cannot hold a CNOT beside the lowest {low_bits} bits")
     bits = n_qubits + sample_bits
-    pending = deque(steps)
+    pending = deque(operations)
     while True:
         chosen = {n_qubits - 1 - place for place in range(min(low_bits - sample_bits, n_qubits))}
         blocked: set[int] = set()
-        taken: list[Step] = []
-        left: list[Step] = []
+        taken: list[Operation] = []
+        left: list[Operation] = []
         while pending and len(blocked) < n_qubits:
-            step = pending.popleft()
-            fits = len(chosen | step.qubits) + sample_bits <= chunk_bits
-            if fits and not blocked & step.qubits:
-                chosen |= step.qubits
-                taken.append(step)
+            operation = pending.popleft()
+            fits = len(chosen | operation.qubits) + sample_bits <= chunk_bits
+            if fits and not blocked & operation.qubits:
+                chosen |= operation.qubits
+                taken.append(operation)
             else:
-                blocked |= step.qubits
-                left.append(step)
+                blocked |= operation.qubits
+                left.append(operation)
         pending.extendleft(reversed(left))
         positions = {*range(sample_bits), *(sample_bits + n_qubits - 1 - qubit for qubit in chosen)}
         spare = (position for position in range(bits) if position not in positions)
@@ -102,49 +106,51 @@ def cut_stages(
             return
 
 
-def fuse_steps(steps: Iterable[Step], in_lanes: frozenset[int], window: int = 64) -> tuple[Step, ...]:
-    """The steps in an order that lets as many as possible run two at a time: one on y, then one on z, from y or bare.
+def fuse_operations(
+    operations: Iterable[Operation], in_lanes: frozenset[int], window: int = 64
+) -> tuple[Operation, ...]:
+    """Return the operations in an order in which many pairs fuse: one on y, then one on z that y controls, or none.
 
-    Starts, and steps that touch a qubit `in_lanes`, stay alone.
+    Operations that are first on their qubit, or act on a qubit `in_lanes`, are not fused.
     """
-    pending = deque(steps)
-    done: list[Step] = []
+    pending = deque(operations)
+    done: list[Operation] = []
     while pending:
-        step = pending.popleft()
+        operation = pending.popleft()
         partner = None
-        if _fusible(step, in_lanes):
+        if _fusible(operation, in_lanes):
             blocked: set[int] = set()
             for place, other in enumerate(islice(pending, window)):
-                chained = other.control in (None, step.target) and other.target not in step.qubits
+                chained = other.control in (None, operation.target) and other.target not in operation.qubits
                 if chained and _fusible(other, in_lanes) and not blocked & other.qubits:
                     partner = place
                     break
                 blocked |= other.qubits
         if partner is None:
-            done.append(step)
+            done.append(operation)
         else:
-            done += [replace(step, fused=True), pending[partner]]
+            done += [replace(operation, fused=True), pending[partner]]
             del pending[partner]
     return tuple(done)
 
 
-def _fusible(step: Step, in_lanes: frozenset[int]) -> bool:
-    return not step.start and not in_lanes & step.qubits
+def _fusible(operation: Operation, in_lanes: frozenset[int]) -> bool:
+    return not operation.first_on_qubit and not in_lanes & operation.qubits
 
 
 def tables(stages: Sequence[Stage], n_qubits: int, sample_bits: int) -> tuple[IntArray, ...]:
-    """The stages as the kernel reads them: operations, where the terms of each begin, terms, stages, positions."""
+    """Return the stages as the kernel's arrays: operations, offsets of their terms, terms, stages, positions."""
     ops: list[tuple[int, ...]] = []
     terms: list[tuple[int, int]] = []
     offsets, ranges = [0], []
     for stage in stages:
         bit = {n_qubits - 1 - (position - sample_bits): place for place, position in enumerate(stage.positions)}
-        ranges.append((len(ops), len(stage.steps)))
-        for step in stage.steps:
-            control = -1 if step.control is None else bit[step.control]
-            ops.append((bit[step.target], control, step.fused, step.start))
-            numbers = [angle.index if angle.source == "weight" else ~angle.index for angle in step.angles]
-            terms += zip(numbers, step.rotations, strict=True)
+        ranges.append((len(ops), len(stage.operations)))
+        for operation in stage.operations:
+            control = -1 if operation.control is None else bit[operation.control]
+            ops.append((bit[operation.target], control, operation.fused, operation.first_on_qubit))
+            numbers = [angle.index if angle.source == "weight" else ~angle.index for angle in operation.angles]
+            terms += zip(numbers, operation.rotations, strict=True)
             offsets.append(len(terms))
     return (
         np.array(ops, np.int32).reshape(-1, 4),

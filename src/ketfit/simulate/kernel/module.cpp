@@ -1,4 +1,4 @@
-// The Python module: instruction sets, plans from tables, calls on addresses.
+// The Python module: instruction sets, the arrays of a call, and plans for statevectors.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -9,41 +9,21 @@
 #include <unistd.h>
 #endif
 
+#include <algorithm>
+#include <cmath>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
-#include "density.h"
-#include "run.h"
+#include "bindings.h"
+#include "executor.h"
+#include "instruction_sets.h"
 
 namespace nb = nanobind;
+using namespace nanobind::literals;
 
 namespace ketfit {
-
-extern const Engines baseline;
-#ifdef KETFIT_X86
-extern const Engines avx2, avx512;
-#endif
-
-struct Isa {
-    const char* name;
-    const Engines* engines;
-    bool runs;
-};
-
-// From the widest to the narrowest.
-std::vector<Isa> isas() {
-    std::vector<Isa> all;
-#ifdef KETFIT_X86
-    __builtin_cpu_init();
-    all.push_back({"avx512", &avx512,
-                   __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")});
-    all.push_back({"avx2", &avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
-#endif
-    all.push_back({"baseline", &baseline, true});
-    return all;
-}
+namespace {
 
 // Bytes of a core's second-level cache, 0 if the system does not say.
 int64_t cache_bytes() {
@@ -54,32 +34,32 @@ int64_t cache_bytes() {
 #endif
 }
 
-using Table = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu>;
+using IntArray = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu>;
 
-Stage read_stage(const Plan& plan, const int32_t* ops, const int32_t* positions, size_t width) {
+Stage make_stage(const Plan& plan, const int32_t* operation_range, const int32_t* positions, size_t width) {
     Stage stage{};
-    stage.first_op = ops[0];
-    stage.n_ops = ops[1];
+    stage.first_operation = operation_range[0];
+    stage.n_operations = operation_range[1];
     stage.positions.assign(positions, positions + width);
     for (int32_t position = 0; position < plan.bits; ++position)
-        if (!std::binary_search(positions, positions + width, position)) stage.others.push_back(position);
+        if (!std::binary_search(positions, positions + width, position)) stage.outer_positions.push_back(position);
     size_t run_bits = 0;
     while (run_bits < width && positions[run_bits] == int32_t(run_bits)) ++run_bits;
     stage.run_bits = int(run_bits);
     for (size_t r = 0; r < size_t(1) << (width - run_bits); ++r)
-        stage.runs.push_back(deposit(r, positions + run_bits, width - run_bits));
+        stage.run_offsets.push_back(deposit_bits(r, positions + run_bits, width - run_bits));
     stage.columns.assign(width, -1);
     for (size_t k = 0; k < plan.measured.size(); ++k) {
-        const auto place = std::find(positions, positions + width, plan.measured[k]);
-        if (place != positions + width) stage.columns[size_t(place - positions)] = int32_t(k);
+        const auto found = std::find(positions, positions + width, plan.measured[k]);
+        if (found != positions + width) stage.columns[size_t(found - positions)] = int32_t(k);
     }
     return stage;
 }
 
-// The tables are those of plan.py.
-void make_plan(Plan* plan, const std::string& isa, int bits, int sample_bits, int64_t n_weights, int64_t n_inputs,
-               int64_t n_rotations, bool joint, Table ops, Table term_offsets, Table terms, Table stages,
-               Table positions, Table measured) {
+// The arrays are those that plan.py makes.
+void make_plan(Plan* plan, const std::string& instruction_set, int bits, int sample_bits, int64_t n_weights,
+               int64_t n_inputs, int64_t n_rotations, bool joint, IntArray operations, IntArray term_offsets,
+               IntArray terms, IntArray stages, IntArray positions, IntArray measured) {
     new (plan) Plan{};
     plan->bits = bits;
     plan->sample_bits = sample_bits;
@@ -87,33 +67,26 @@ void make_plan(Plan* plan, const std::string& isa, int bits, int sample_bits, in
     plan->n_inputs = n_inputs;
     plan->n_rotations = n_rotations;
     plan->joint = joint;
-    for (const Isa& known : isas())
-        if (known.name == isa && known.runs) plan->engines = known.engines;
-    if (!plan->engines) throw std::invalid_argument("this processor has no " + isa);
+    plan->kernels = find_instruction_set(instruction_set).gate_kernels;
     plan->term_offsets.assign(term_offsets.data(), term_offsets.data() + term_offsets.size());
     for (size_t t = 0; t < terms.shape(0); ++t) plan->terms.push_back({terms.data()[2 * t], terms.data()[2 * t + 1]});
     plan->measured.assign(measured.data(), measured.data() + measured.size());
-    plan->starts.assign(size_t(bits), -1);
-    for (size_t i = 0; i < ops.shape(0); ++i) {
-        const int32_t* row = ops.data() + 4 * i;
+    plan->first_rotations.assign(size_t(bits), -1);
+    for (size_t i = 0; i < operations.shape(0); ++i) {
+        const int32_t* row = operations.data() + 4 * i;
         const auto first = plan->terms.begin() + plan->term_offsets[i];
         const auto end = plan->terms.begin() + plan->term_offsets[i + 1];
-        plan->reads_input.push_back(std::any_of(first, end, [](Term term) { return term.angle < 0; }));
-        plan->ops.push_back({row[0], row[1], row[2], row[3]});
+        plan->reads_input.push_back(std::any_of(first, end, [](AngleTerm term) { return term.angle < 0; }));
+        plan->operations.push_back({row[0], row[1], row[2], row[3]});
     }
     for (size_t s = 0; s < stages.shape(0); ++s) {
         const size_t width = positions.shape(1);
-        plan->stages.push_back(read_stage(*plan, stages.data() + 2 * s, positions.data() + s * width, width));
+        plan->stages.push_back(make_stage(*plan, stages.data() + 2 * s, positions.data() + s * width, width));
         const Stage& stage = plan->stages.back();
-        for (int i = stage.first_op; i < stage.first_op + stage.n_ops; ++i)
-            if (const Op& op = plan->ops[size_t(i)]; op.start)
-                plan->starts[size_t(stage.positions[size_t(op.target)])] = i;
+        for (int i = stage.first_operation; i < stage.first_operation + stage.n_operations; ++i)
+            if (const Operation& operation = plan->operations[size_t(i)]; operation.first_on_qubit)
+                plan->first_rotations[size_t(stage.positions[size_t(operation.target)])] = i;
     }
-}
-
-template <class T>
-T* at(uintptr_t address) {
-    return reinterpret_cast<T*>(address);
 }
 
 template <class T>
@@ -121,46 +94,43 @@ bool all_finite(const T* numbers, int64_t count) {
     return std::all_of(numbers, numbers + count, [](T number) { return std::isfinite(number); });
 }
 
-// Whether the numbers that can tell are: an infinite or missing initial amplitude shows in the result.
+// An initial amplitude that is not finite shows in the result; a weight or an input need not.
 template <class T>
-bool all_finite(const Plan& plan, const Angles<T>& angles, const T* out) {
-    return all_finite(angles.weights, plan.n_weights) &&
-           (!angles.inputs || all_finite(angles.inputs, angles.batch * plan.n_inputs)) &&
-           all_finite(out, angles.batch * int64_t(plan.n_columns()));
+bool all_finite(const Plan& plan, const CircuitBatch<T>& batch, const T* result) {
+    return all_finite(batch.weights, plan.n_weights) &&
+           (!batch.inputs || all_finite(batch.inputs, batch.size * plan.n_inputs)) &&
+           all_finite(result, batch.size * int64_t(plan.n_columns()));
 }
 
 template <class T>
-std::pair<double, bool> forward(const Plan& plan, int64_t batch, uintptr_t weights, uintptr_t inputs, uintptr_t initial,
-                                uintptr_t signs, uintptr_t out, uintptr_t saved, int threads) {
+std::pair<double, bool> forward(const Plan& plan, const BatchAddresses& addresses, uintptr_t result, uintptr_t saved,
+                                int n_threads) {
     nb::gil_scoped_release release;
-    const Angles<T> angles(plan, at<const T>(weights), at<const T>(inputs), at<const int8_t>(signs), batch);
-    Run<T> run(plan, angles, at<const T>(initial), !initial, threads);
-    const double scale = run.forward(at<T>(out), at<T>(saved));
-    return {scale, all_finite(plan, angles, at<const T>(out))};
+    const CircuitBatch<T> batch = addresses.as<T>();
+    const double scale = Executor<T>(plan, batch, n_threads).forward(pointer<T>(result), pointer<T>(saved));
+    return {scale, all_finite(plan, batch, pointer<const T>(result))};
 }
 
 template <class T>
-void backward(const Plan& plan, int64_t batch, uintptr_t weights, uintptr_t inputs, uintptr_t signs, bool product,
-              double scale, uintptr_t states, uintptr_t grads, uintptr_t grad_weights, uintptr_t grad_inputs,
-              uintptr_t grad_initial, int threads) {
+void backward(const Plan& plan, const BatchAddresses& batch, uintptr_t states, double scale, uintptr_t result_grads,
+              const GradientAddresses& gradients, int n_threads) {
     nb::gil_scoped_release release;
-    const Angles<T> angles(plan, at<const T>(weights), at<const T>(inputs), at<const int8_t>(signs), batch);
-    Run<T> run(plan, angles, nullptr, product, threads);
-    run.backward(at<T>(states), scale, at<const T>(grads), at<T>(grad_weights), at<T>(grad_inputs),
-                 at<T>(grad_initial));
+    Executor<T>(plan, batch.as<T>(), n_threads)
+        .backward(pointer<T>(states), scale, pointer<const T>(result_grads), gradients.as<T>());
 }
 
 template <class T>
-bool step(const Plan& plan, int64_t batch, uintptr_t weights, uintptr_t inputs, uintptr_t initial, uintptr_t grads,
-          uintptr_t out, uintptr_t grad_weights, uintptr_t grad_inputs, uintptr_t grad_initial, int threads) {
+bool forward_and_backward(const Plan& plan, const BatchAddresses& addresses, uintptr_t result, uintptr_t result_grads,
+                          const GradientAddresses& gradients, int n_threads) {
     nb::gil_scoped_release release;
-    const Angles<T> angles(plan, at<const T>(weights), at<const T>(inputs), nullptr, batch);
-    Run<T> run(plan, angles, at<const T>(initial), !initial, threads);
-    run.step(at<T>(out), at<const T>(grads), at<T>(grad_weights), at<T>(grad_inputs), at<T>(grad_initial));
-    return all_finite(plan, angles, at<const T>(out)) &&
-           all_finite(at<const T>(grads), batch * int64_t(plan.n_columns()));
+    const CircuitBatch<T> batch = addresses.as<T>();
+    const T* grads = pointer<const T>(result_grads);
+    Executor<T>(plan, batch, n_threads).forward_and_backward(pointer<T>(result), grads, gradients.as<T>());
+    return all_finite(plan, batch, pointer<const T>(result)) &&
+           all_finite(grads, batch.size * int64_t(plan.n_columns()));
 }
 
+}  // namespace
 }  // namespace ketfit
 
 NB_MODULE(_kernel, m) {
@@ -168,26 +138,34 @@ NB_MODULE(_kernel, m) {
     nb::set_leak_warnings(false);  // plans live in a cache until the interpreter ends
     m.def("instruction_sets", [] {
         nb::list names;
-        for (const Isa& isa : isas())
-            if (isa.runs) names.append(isa.name);
+        for (const InstructionSet& set : instruction_sets())
+            if (set.is_supported) names.append(set.name);
         return names;
     });
     m.def("lanes", [](const std::string& name, int itemsize) {
-        for (const Isa& isa : isas())
-            if (isa.name == name) return itemsize == 4 ? isa.engines->f32.lanes : isa.engines->f64.lanes;
+        for (const InstructionSet& set : instruction_sets())
+            if (set.name == name) return itemsize == 4 ? set.gate_kernels->f32.lanes : set.gate_kernels->f64.lanes;
         throw std::invalid_argument("unknown instruction set " + name);
     });
     m.def("cache_bytes", &cache_bytes);
+    nb::class_<BatchAddresses>(m, "CircuitBatch")
+        .def(nb::init<int64_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t>(), nb::kw_only(), "size"_a, "weights"_a,
+             "inputs"_a = 0, "initial"_a = 0, "signs"_a = 0);
+    nb::class_<GradientAddresses>(m, "Gradients")
+        .def(nb::init<uintptr_t, uintptr_t, uintptr_t>(), nb::kw_only(), "weights"_a = 0, "inputs"_a = 0,
+             "initial"_a = 0);
     nb::class_<Plan>(m, "Plan")
-        .def("__init__", &make_plan)
-        .def("units", &Plan::units)
-        .def_prop_ro("size", &Plan::size)
+        .def("__init__", &make_plan, nb::kw_only(), "instruction_set"_a, "bits"_a, "sample_bits"_a, "n_weights"_a,
+             "n_inputs"_a, "n_rotations"_a, "joint"_a, "operations"_a, "term_offsets"_a, "terms"_a, "stages"_a,
+             "positions"_a, "measured"_a)
+        .def("n_units", &Plan::n_units)
+        .def_prop_ro("unit_size", &Plan::unit_size)
         .def_prop_ro("n_columns", &Plan::n_columns)
         .def("forward_f32", &forward<float>)
         .def("forward_f64", &forward<double>)
         .def("backward_f32", &backward<float>)
         .def("backward_f64", &backward<double>)
-        .def("step_f32", &step<float>)
-        .def("step_f64", &step<double>);
-    bind_density(m);
+        .def("forward_and_backward_f32", &forward_and_backward<float>)
+        .def("forward_and_backward_f64", &forward_and_backward<double>);
+    bind_density_matrix(m);
 }

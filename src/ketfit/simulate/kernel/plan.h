@@ -1,4 +1,4 @@
-// What plan.py worked out for a circuit.
+// How the kernel simulates a circuit: the plan that the Python side makes (native.py).
 
 #pragma once
 
@@ -7,65 +7,54 @@
 #include <cstdint>
 #include <vector>
 
-#include "passes.h"
+#include "gate_kernels.h"
 
 namespace ketfit {
 
-// Bit i of `value` goes to bit positions[i].
-size_t deposit(size_t value, const int32_t* positions, size_t count) {
-    size_t result = 0;
-    for (size_t i = 0; i < count; ++i) result |= (value >> i & 1) << positions[i];
-    return result;
-}
-
+// Operations that are applied to each chunk of a unit in turn, while the chunk is in the cache.
 struct Stage {
-    int first_op, n_ops, run_bits;
-    std::vector<int32_t> positions, others;  // bits of the unit inside and outside a chunk, ascending
-    std::vector<size_t> runs;                // where each contiguous run of a chunk lies in the unit
-    std::vector<int32_t> columns;            // of each bit of the chunk, see Readout
+    int first_operation, n_operations;
+    std::vector<int32_t> positions;        // bits of the unit's index that a chunk spans, ascending
+    std::vector<int32_t> outer_positions;  // the other bits, ascending: they number the chunks
+    int run_bits;                          // a chunk is made of contiguous runs of 2^run_bits amplitudes
+    std::vector<size_t> run_offsets;       // where in the unit each run starts
+    std::vector<int32_t> columns;          // see Readout
 
-    size_t chunks() const { return size_t(1) << others.size(); }
-    size_t groups() const { return std::min<size_t>(chunks(), 32); }  // partial sums are kept by group
+    size_t n_chunks() const { return size_t(1) << outer_positions.size(); }
+    size_t n_groups() const { return std::min<size_t>(n_chunks(), 32); }  // of chunks, with a partial sum each
 };
 
 // One of the angles that an operation adds up.
-struct Term {
+struct AngleTerm {
     int32_t angle;     // weight i as i, input k as ~k
-    int32_t rotation;  // its column in the table of signs
+    int32_t rotation;  // column of the signs
 };
 
 struct Plan {
-    int bits, sample_bits;
+    int bits, sample_bits;  // log2 of the numbers of amplitudes and of samples in a unit
     int64_t n_weights, n_inputs, n_rotations;
-    bool joint;  // the result is how the outcomes of the measured qubits are distributed, not <Z> of each
-    std::vector<Op> ops;
-    std::vector<int32_t> term_offsets;  // of each operation's terms
-    std::vector<Term> terms;
-    std::vector<uint8_t> reads_input;  // of each operation: whether one of its terms is an input
+    bool joint;  // the result is the distribution of the measured qubits' outcomes, not <Z> of each
+    std::vector<Operation> operations;
+    std::vector<int32_t> term_offsets;  // terms of operation i: [term_offsets[i], term_offsets[i + 1])
+    std::vector<AngleTerm> terms;
+    std::vector<uint8_t> reads_input;  // [operation]: one of its terms is an input
     std::vector<Stage> stages;
-    std::vector<int32_t> measured;  // position of each measured qubit, the most significant bit of an outcome first
-    std::vector<int32_t> starts;    // of each position: the operation that starts it, or -1
-    const Engines* engines = nullptr;
+    std::vector<int32_t> measured;         // positions of the measured qubits, an outcome's most significant bit first
+    std::vector<int32_t> first_rotations;  // [position]: the operation with `first_on_qubit` there, or -1
+    const GateKernelSet* kernels = nullptr;
 
-    template <class T>
-    const Engine<T>& engine() const {
-        if constexpr (sizeof(T) == 4)
-            return engines->f32;
-        else
-            return engines->f64;
-    }
-    bool whole() const { return stages[0].chunks() == 1; }  // one chunk is all of a unit, and takes every operation
-    size_t size() const { return size_t(1) << bits; }
+    bool single_chunk() const { return stages[0].n_chunks() == 1; }  // then there is one stage
+    size_t unit_size() const { return size_t(1) << bits; }
+    int64_t n_units(int64_t batch) const { return (batch + (int64_t(1) << sample_bits) - 1) >> sample_bits; }
     size_t n_columns() const { return joint ? size_t(1) << measured.size() : measured.size(); }
-    int32_t n_terms(size_t op) const { return term_offsets[op + 1] - term_offsets[op]; }
+    int32_t n_terms(size_t operation) const { return term_offsets[operation + 1] - term_offsets[operation]; }
 
-    // What the measured qubits read at an index of the unit.
+    // The outcome of the measured qubits for the amplitude at an index of the unit.
     size_t outcome(size_t index) const {
         size_t bits = 0;
         for (const int32_t position : measured) bits = bits << 1 | (index >> position & 1);
         return bits;
     }
-    int64_t units(int64_t batch) const { return (batch + (int64_t(1) << sample_bits) - 1) >> sample_bits; }
 };
 
 }  // namespace ketfit
