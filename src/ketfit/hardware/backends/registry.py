@@ -136,10 +136,10 @@ def _import(module: str) -> ModuleType:
 def _qiskit(kind: str, rest: str, folder: Path, options: Mapping[str, Scalar], seed: int) -> Backend:
     # They come with the extras "hardware" and "ibm", whose packages take seconds to import.
     if kind in ("ionq", "ibm"):
-        machines = importlib.import_module(f"ketfit.hardware.{kind}")
+        machines = importlib.import_module(f"ketfit.hardware.backends.{kind}")
         made: Callable[..., Backend] = machines.IonQBackend if kind == "ionq" else machines.IBMBackend
         return made(rest, **options)
-    aer, qiskit = (importlib.import_module(f"ketfit.hardware.{module}") for module in ("aer", "qiskit"))
+    aer, qiskit = (importlib.import_module(f"ketfit.hardware.backends.{module}") for module in ("aer", "qiskit"))
     noise = _profile(rest)
     noted = {} if noise is None else {"noise": noise.model_dump_json(exclude_defaults=True)}
     simulator: Backend = qiskit.QiskitBackend(
