@@ -28,7 +28,7 @@ from ketfit.data.splits import few_shot_split
 from ketfit.hardware.backends.base import BoundCircuit
 from ketfit.hardware.backends.local import Simulator
 from ketfit.hardware.runs.postprocessing import MeasurementPlan, OutputLayer
-from ketfit.hardware.training import HardwareTraining, train_on_hardware
+from ketfit.hardware.training import HardwareTarget, HardwareTraining, train_on_hardware
 from ketfit.rng import numpy_stream
 from ketfit.simulate.shots import rotation_angles, rotations_as_inputs
 
@@ -80,11 +80,10 @@ def run(dataset: Any, body: Any, seed: int) -> dict[str, Any]:
             folder = Path(name) / config.method
             machine = Miscalibrated(folder / "jobs", seed=seed)
             samples = (held[0], held[1].tolist())
-            trained = train_on_hardware(
-                head, train[0], train[1].tolist(), machine, folder, config, validation=samples, seed=seed
-            )
+            target = HardwareTarget(machine, folder, seed)
+            trained = train_on_hardware(head, (train[0], train[1].tolist()), target, config, validation=samples)
             head = trained.classifier
-            found = {"kept_step": trained.kept, "spent": asdict(trained.spent)}
+            found = {"kept_step": trained.best_step, "spent": asdict(trained.spent)}
             row[f"after_{config.method}"] = {"accuracy": accuracy(head, *tested, judge), **found}
             sys.stderr.write(f"seed {seed}: {json.dumps(row)}\n")
     return row
@@ -101,7 +100,7 @@ def accuracy(classifier: QuantumHeadClassifier, x: Any, labels: Any, judge: Simu
         found = []
         for _ in range(REPEATS):
             counts = judge.result(judge.submit(circuits, SHIFT.shots, tag="test"))
-            codes = last.logits(measurement.values(measurement.distributions(counts)), z).argmax(dim=1).numpy()
+            codes = last.logits(measurement.expectations(measurement.distributions(counts)), z).argmax(dim=1).numpy()
             found.append(float((classifier.classes_[codes] == labels).mean()))
     return found
 

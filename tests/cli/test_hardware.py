@@ -73,7 +73,7 @@ def test_check_finds_what_is_wrong(tmp_path: Path) -> None:
     from ketfit.hardware.testing.faulty_backend import Fault, FaultInjectingBackend
     from tests.hardware.example_runs import simulator
 
-    faults = {"reversed": "bits come reversed", "wrong_shots": "were asked for", "missing": "results for 5"}
+    faults = {"reversed": "bits come reversed", "wrong_shots": "were requested", "missing": "results for 5"}
     for kind, told in faults.items():
         backend = FaultInjectingBackend(simulator(tmp_path / kind, 10), [Fault("result", kind, times=9)])
         failed = [finding.message for finding in check_backend(backend) if not finding.passed]

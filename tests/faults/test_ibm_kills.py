@@ -66,7 +66,7 @@ def test_an_answer_that_never_came_is_found_and_not_bought_again(tmp_path: Path,
     made = planned(folder, machine)
     ibm.set_faults(Fault("late status", "POST", "/jobs$", status=504))
     with pytest.raises(SubmissionStateUnknownError, match="504"):
-        submit_run(folder, machine(), patience=HASTY)
+        submit_run(folder, machine(), retry=HASTY)
     assert run_status(folder).unresolved == 1
     finish(folder, machine)
     check_nothing_lost(folder, made, ibm)

@@ -24,7 +24,7 @@ from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.hardware.backends.base import Backend
 from ketfit.hardware.backends.ionq import IonQBackend
 from ketfit.hardware.backends.retry import RetryPolicy
-from ketfit.hardware.runs.canary import canary
+from ketfit.hardware.runs.canary import canary_circuit
 from ketfit.hardware.runs.ledger import read_ledger_state
 from ketfit.hardware.runs.plan import PreparedRun, plan_run, read_plan, write_plan
 from ketfit.hardware.runs.run import fetch_run, run_status, submit_run
@@ -35,7 +35,7 @@ from tests.hardware.ionq_server import KEY, Fault, Store, serving
 pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("KETFIT_IONQ_KILLS", "4"))
-HASTY = RetryPolicy(deadline_s=20, first_s=0.02, longest_s=0.1)
+HASTY = RetryPolicy(deadline_s=20, initial_pause_s=0.02, max_pause_s=0.1)
 STARTED = 1  # looks at a job until it is done, beyond the first
 
 
@@ -74,7 +74,7 @@ def planned(folder: Path, make: Callable[[], Backend] = machine) -> PreparedRun:
 def run_killed(folder: Path, step: int, make: Callable[[], Backend] = machine) -> bool:
     """Submit and fetch in a process that kills itself at that step; whether it came so far."""
     backend, circuits = make(), planned_circuits(folder)
-    backend.count_gates([canary(3), *circuits])  # the compiler's threads do not outlive a fork
+    backend.count_gates([canary_circuit(3), *circuits])  # the compiler's threads do not outlive a fork
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: the server's is idle
         child = os.fork()
@@ -82,8 +82,8 @@ def run_killed(folder: Path, step: int, make: Callable[[], Backend] = machine) -
         code = 1
         try:
             steps = count_steps(lambda reached: reached == step and os.kill(os.getpid(), signal.SIGKILL))
-            submit_run(folder, backend, patience=HASTY)
-            fetch_run(folder, backend, wait_s=30, patience=HASTY)
+            submit_run(folder, backend, retry=HASTY)
+            fetch_run(folder, backend, wait_s=30, retry=HASTY)
             (folder / "steps").write_text(str(steps["all"]))
             code = 0
         finally:
@@ -121,21 +121,21 @@ def check_nothing_lost(folder: Path, made: PreparedRun, store: Store) -> None:
     """Of each circuit there is one paid job, the ledger knows it, and its counts are there."""
     accepted = [entry for entry in store.requests("POST") if entry["accepted"]]
     assert max(Counter(entry["name"] for entry in accepted).values()) == 1, "a batch was submitted twice"
-    account = read_ledger_state(folder)
-    jobs = {batch.job: batch for batch in account.batches if batch.job is not None}
+    state = read_ledger_state(folder)
+    jobs = {submission.job: submission for submission in state.submissions if submission.job is not None}
     assert set(jobs) == {job["id"] for job in store.jobs()}, "IonQ has jobs that are unknown here"
-    bought = Counter(key for batch in jobs.values() for key in batch.keys)
+    bought = Counter(key for submission in jobs.values() for key in submission.keys)
     plan = made.plan
     wanted = {result_key(each, plan.shots, plan.described) for each in made.circuits}
-    assert bought == Counter(wanted) and account.results.keys() == wanted
+    assert bought == Counter(wanted) and state.results.keys() == wanted
     circuits = sum(entry["circuits"] for entry in accepted)
     assert (circuits, circuits * plan.shots) == (plan.cost.circuits, plan.cost.shots), "not what was planned"
 
 
 def finish(folder: Path, make: Callable[[], Backend] = machine) -> None:
     """What a user does after a reboot."""
-    submit_run(folder, make(), patience=HASTY)
-    assert len(fetch_run(folder, make(), wait_s=30, patience=HASTY)["predictions"]) == 6
+    submit_run(folder, make(), retry=HASTY)
+    assert len(fetch_run(folder, make(), wait_s=30, retry=HASTY)["predictions"]) == 6
 
 
 def test_kills_between_any_two_steps(tmp_path: Path, ionq: Store) -> None:
@@ -174,7 +174,7 @@ def test_an_answer_that_never_came_is_found_and_not_bought_again(tmp_path: Path,
     made = planned(folder)
     ionq.set_faults(Fault("late status", "POST", status=504))
     with pytest.raises(SubmissionStateUnknownError, match="504"):
-        submit_run(folder, machine(), patience=HASTY)
+        submit_run(folder, machine(), retry=HASTY)
     assert run_status(folder).unresolved == 1
     finish(folder)
     check_nothing_lost(folder, made, ionq)
@@ -187,7 +187,7 @@ def test_nothing_is_sent_while_the_list_of_jobs_may_lag(tmp_path: Path, ionq: St
     ionq.set_faults(Fault("drop", "POST"))
     for _ in range(3):  # the second and third ask for the list, and send nothing
         with pytest.raises(SubmissionStateUnknownError):
-            submit_run(folder, machine(listing_delay_s=60), patience=HASTY)
+            submit_run(folder, machine(listing_delay_s=60), retry=HASTY)
     assert len(ionq.requests("POST")) == 1
     finish(folder)
     check_nothing_lost(folder, made, ionq)
@@ -199,7 +199,7 @@ def test_the_service_reboots_between_submit_and_fetch(tmp_path: Path, monkeypatc
     with serving(tmp_path / "ionq", polls=3) as (url, _):
         monkeypatch.setenv("IONQ_API_URL", url)
         made = planned(folder)
-        submit_run(folder, machine(), patience=HASTY)
+        submit_run(folder, machine(), retry=HASTY)
     with serving(tmp_path / "ionq") as (url, store):
         monkeypatch.setenv("IONQ_API_URL", url)
         finish(folder)
@@ -212,7 +212,7 @@ def test_the_service_reboots_between_submit_and_fetch(tmp_path: Path, monkeypatc
 def test_reads_are_asked_again_within_their_deadline(tmp_path: Path, ionq: Store) -> None:
     folder = tmp_path / "run"
     made = planned(folder)
-    submit_run(folder, machine(), patience=HASTY)
+    submit_run(folder, machine(), retry=HASTY)
     ionq.set_faults(
         Fault("status", path="/jobs/", status=503, times=2),
         Fault("garbage", path="/jobs/"),

@@ -61,14 +61,14 @@ def victim(folder: Path, mark: Mark, chance: random.Random) -> None:
     """Submit and fetch, in the process that is to be killed."""
     backend = Slow(folder / "jobs", max_circuits=4)
     backend.mark = mark
-    intent, accepted, write = Ledger.intent, Ledger.accepted, os.write
+    intent, accepted, write = Ledger.record_intent, Ledger.record_accepted, os.write
 
-    def marked_intent(self: Ledger, **facts: Any) -> Any:
+    def marked_intent(self: Ledger, *arguments: Any) -> None:
         mark("before intent")
-        return intent(self, **facts)
+        intent(self, *arguments)
 
-    def marked_accepted(self: Ledger, *facts: Any) -> None:
-        accepted(self, *facts)
+    def marked_accepted(self: Ledger, *arguments: Any) -> None:
+        accepted(self, *arguments)
         mark("after id")
 
     def halved(file: int, content: bytes) -> int:
@@ -77,7 +77,7 @@ def victim(folder: Path, mark: Mark, chance: random.Random) -> None:
             mark("mid-write")
         return half
 
-    Ledger.intent, Ledger.accepted = marked_intent, marked_accepted  # type: ignore[method-assign,assignment]
+    Ledger.record_intent, Ledger.record_accepted = marked_intent, marked_accepted  # type: ignore[method-assign]
     lines_module.os = type("Halving", (), {**vars(os), "write": staticmethod(halved)})  # type: ignore[attr-defined]
     submit_run(folder, backend)
     fetch_run(folder, backend)
@@ -122,10 +122,10 @@ def kill_at(folder: Path, step: str, time_of_it: int, chance: random.Random, wai
 
 def check_the_step(folder: Path, step: str) -> None:
     """The ledger and the provider are as they have to be at this step."""
-    account = read_ledger_state(folder)
+    state = read_ledger_state(folder)
     at_provider = {json.loads(path.read_text())["tag"] for path in (folder / "jobs").glob("job-*.json")}
-    submitted = {batch.tag for batch in account.batches if batch.job is not None}
-    unresolved = {batch.tag for batch in account.unresolved}
+    submitted = {submission.tag for submission in state.submissions if submission.job is not None}
+    unresolved = {submission.tag for submission in state.unresolved}
     if step == "mid-write":
         assert not (folder / LEDGER).read_bytes().endswith(b"\n")
     elif step == "after intent":
@@ -134,22 +134,22 @@ def check_the_step(folder: Path, step: str) -> None:
         assert len(unresolved) == 1 and at_provider == submitted | unresolved
     else:
         assert not unresolved and at_provider == submitted
-        assert account.waiting or step == "before intent"
+        assert state.waiting or step == "before intent"
 
 
 def check_nothing_lost(folder: Path, made: PreparedRun) -> None:
     """The provider's jobs are those of the ledger, each circuit is in one of them, and every count is kept."""
-    account = read_ledger_state(folder)
+    state = read_ledger_state(folder)
     provider = {path.stem: json.loads(path.read_text()) for path in (folder / "jobs").glob("job-*.json")}
-    jobs = {batch.job: batch for batch in account.batches if batch.job is not None}
+    jobs = {submission.job: submission for submission in state.submissions if submission.job is not None}
     assert set(provider) == set(jobs), "the provider has jobs that are unknown here"
-    assert Counter(job["tag"] for job in provider.values()) == Counter(batch.tag for batch in jobs.values())
-    bought = Counter(key for batch in jobs.values() for key in batch.keys)
+    assert Counter(job["tag"] for job in provider.values()) == Counter(submission.tag for submission in jobs.values())
+    bought = Counter(key for submission in jobs.values() for key in submission.keys)
     plan = made.plan
     assert bought == Counter(result_key(each, plan.shots, plan.described) for each in made.circuits)
-    for job, batch in jobs.items():
+    for job, submission in jobs.items():
         _, *counts = provider[job]["counts"]
-        assert [account.results[key] for key in batch.keys] == counts
+        assert [state.results[key] for key in submission.keys] == counts
     assert (folder / LEDGER).read_bytes().endswith(b"\n")
 
 

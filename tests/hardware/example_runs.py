@@ -17,7 +17,7 @@ from ketfit.model.config import HeadConfig, TrainConfig
 
 SHOTS = 200
 SENTENCES = 12
-HASTY = RetryPolicy(deadline_s=0.2, first_s=0.001, longest_s=0.01)
+HASTY = RetryPolicy(deadline_s=0.2, initial_pause_s=0.001, max_pause_s=0.01)
 
 
 @lru_cache

@@ -57,7 +57,7 @@ def evaluate(
     from ketfit.data.dataset import load_dataset
     from ketfit.estimators.text import TextClassifier
     from ketfit.evaluation.compare import evaluate_head
-    from ketfit.hardware.runs.postprocessing import checked_mitigation
+    from ketfit.hardware.runs.postprocessing import check_mitigation
     from ketfit.model.head import MEASUREMENT
     from ketfit.simulate.noise import load_noise
 
@@ -68,7 +68,7 @@ def evaluate(
     with blamed_on("--noise", noise):
         noisy = None if noise is None else load_noise(noise)
     with blamed_on("--mitigate", ", ".join(mitigate)):
-        mitigation = checked_mitigation(mitigate)
+        mitigation = check_mitigation(mitigate)
     columns = {"text_column": text_column, "label_column": label_column}
     dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding, delimiter=delimiter)
     echo_stderr(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")

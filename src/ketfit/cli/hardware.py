@@ -94,14 +94,14 @@ def plan(
     from ketfit.estimators.text import TextClassifier
     from ketfit.hardware.backends.registry import load_backend
     from ketfit.hardware.runs.plan import plan_run, write_plan
-    from ketfit.hardware.runs.postprocessing import checked_mitigation
+    from ketfit.hardware.runs.postprocessing import check_mitigation
 
     check_body(body)
     columns = {"text_column": text_column, "label_column": label_column}
     dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding, delimiter=delimiter)
     dataset = dataset if first is None else dataset.take(range(min(first, len(dataset))))
     given = _options(options)
-    machine = load_backend(backend, output, given, seed=seed, own_code=True)  # before the slow part: it may be missing
+    machine = load_backend(backend, output, given, seed=seed, allow_import=True)  # before the slow part: it may be missing
     prices = _device(device, machine)
     echo_stderr(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model, body=body)
@@ -115,11 +115,11 @@ def plan(
         options=given,
         labels=dataset.labels,
         shots=shots,
-        mitigation=checked_mitigation(mitigate),
+        mitigation=check_mitigation(mitigate),
         device=prices,
         max_cost=max_cost,
         seed=seed,
-        facts={"model": model, "data": dataset.name},
+        metadata={"model": model, "data": dataset.name},
     )
     made = write_plan(output, planned)
     report = {
@@ -140,12 +140,12 @@ def plan(
 
 def _device(name: str | None, machine: Any) -> Any:
     """Prices and times by name, or from the provider; None is what the backend itself names."""
-    from ketfit.hardware.backends.registry import ask_prices
+    from ketfit.hardware.backends.registry import fetch_prices
     from ketfit.hardware.pricing import load_device
 
     if name is None:
         return None
-    return ask_prices(machine) if name == "provider" else load_device(name)
+    return fetch_prices(machine) if name == "provider" else load_device(name)
 
 
 @app.command()
@@ -217,7 +217,7 @@ def check(
     from ketfit.hardware.testing.conformance import check_backend
 
     with tempfile.TemporaryDirectory() if output is None else nullcontext(output) as folder:
-        made = load_backend(backend, Path(folder), _options(options), own_code=True)
+        made = load_backend(backend, Path(folder), _options(options), allow_import=True)
         findings = check_backend(made, shots=shots, wait_s=wait)
     table = Table("check", "", "finding", title=made.describe().name)
     for finding in findings:
@@ -253,4 +253,4 @@ def _own(backend: str | None, run: Path) -> Any:
     plan = read_plan(run).plan
     if plan.backend != backend:
         raise ConfigError(f"{run} was planned for the backend {plan.backend!r}, not for {backend!r}")
-    return load_backend(backend, run, plan.options, seed=plan.seed, own_code=True)
+    return load_backend(backend, run, plan.options, seed=plan.seed, allow_import=True)

@@ -81,8 +81,10 @@ class Lagging(FaultInjectingBackend):
 
 
 def session(folder: Path, machine: Machine, backend: FaultInjectingBackend) -> Session:
-    patience = RetryPolicy(deadline_s=5, first_s=1.0, longest_s=10.0, sleep=machine.sleep, clock=lambda: machine.true)
-    return Session(folder / "run", backend, "r1", patience, now=machine.wall, clock=machine.clock)
+    retry = RetryPolicy(
+        deadline_s=5, initial_pause_s=1.0, max_pause_s=10.0, sleep=machine.sleep, clock=lambda: machine.true
+    )
+    return Session(folder / "run", backend, "r1", retry, now=machine.wall, clock=machine.clock)
 
 
 def submit(folder: Path, machine: Machine, backend: Lagging) -> bool:
@@ -129,7 +131,7 @@ def test_accepted_job_is_found_once_the_list_shows_it_and_never_bought_again(
     machine.true = DELAY
     assert submit(tmp_path, machine, backend)
     assert len(backend.accepted) == 1
-    assert [batch.job is not None for batch in read_ledger_state(tmp_path / "run").batches] == [True]
+    assert [submission.job is not None for submission in read_ledger_state(tmp_path / "run").submissions] == [True]
 
 
 @pytest.mark.parametrize("jump", JUMPS)

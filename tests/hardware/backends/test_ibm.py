@@ -28,7 +28,7 @@ from ketfit.errors import (
 from ketfit.hardware.backends.base import JobStatus
 from ketfit.hardware.backends.ibm import IBMBackend, client_from_environment
 from ketfit.hardware.backends.ibm_client import IBMClient
-from ketfit.hardware.backends.qiskit import read_at
+from ketfit.hardware.backends.qiskit import physical_qubits
 from ketfit.hardware.backends.registry import load_backend
 from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.runs.postprocessing import MeasurementPlan
@@ -41,7 +41,7 @@ from tests.hardware.ionq_server import Fault, Store
 
 SHOTS = 2000
 Served = tuple[str, Store]
-HASTY = RetryPolicy(deadline_s=10, first_s=0.02, longest_s=0.1)
+HASTY = RetryPolicy(deadline_s=10, initial_pause_s=0.02, max_pause_s=0.1)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
 
 
 def hasty(url: str, token: str = KEY) -> IBMBackend:
-    return IBMBackend("ibm_manila", transport=IBMClient(f"{url}/api/v1", url, token, INSTANCE, 1.5))
+    return IBMBackend("ibm_manila", client=IBMClient(f"{url}/api/v1", url, token, INSTANCE, 1.5))
 
 
 def submissions(store: Store) -> list[dict[str, Any]]:
@@ -71,7 +71,7 @@ def finished(backend: IBMBackend, job: str) -> list[dict[str, int]]:
 @pytest.mark.parametrize("level", [0, 2])
 def test_ibm_conforms(served: Served, tmp_path: Path, level: int) -> None:
     backend = load_backend("ibm:ibm_manila", tmp_path, {"optimization_level": level})
-    findings = check_backend(backend, patience=HASTY)
+    findings = check_backend(backend, retry=HASTY)
     assert [finding for finding in findings if not finding.passed] == []
     assert len(submissions(served[1])) == len(served[1].jobs()) == 1
 
@@ -133,7 +133,7 @@ def test_the_client_would_have_sent_it_again(served: Served) -> None:
 
     url, store = served
     backend = IBMBackend("ibm_manila")
-    inputs = backend._written(some_circuits(1), 10)
+    inputs = backend._sampler_inputs(some_circuits(1), 10)
     session = RetrySession(f"{url}/api/v1", backoff_factor=0)
     rest = Runtime(session)
     session.headers = {
@@ -155,11 +155,11 @@ def test_an_unclear_submission_is_reconciled_by_its_tag(served: Served, tmp_path
     backend._description = type(told)(**{**vars(told), "listing_delay_s": 0.0})
     backend.count_gates(circuits)
     store.set_faults(Fault(kind, "POST", "/jobs$", status=503))
-    with Session(tmp_path / "run", backend, "r1", patience=HASTY) as session:
+    with Session(tmp_path / "run", backend, "r1", retry=HASTY) as session:
         with pytest.raises(SubmissionStateUnknownError):
             session.submit(circuits, SHOTS)
         assert len(submissions(store)) == 1
-    with Session(tmp_path / "run", hasty(url), "r1", patience=HASTY) as session:
+    with Session(tmp_path / "run", hasty(url), "r1", retry=HASTY) as session:
         session.description = backend.describe()
         counts = session.run(circuits, SHOTS, wait_s=20)
     assert len(submissions(store)) == posts and len(store.jobs()) == 1
@@ -240,7 +240,7 @@ def test_the_key_and_the_instance_come_from_the_environment_only(
 ) -> None:
     backend = IBMBackend("ibm_manila")
     job = backend.submit(some_circuits(1), 10, tag="secret")
-    assert KEY not in repr(backend.transport) + repr(vars(backend.describe()))
+    assert KEY not in repr(backend.client) + repr(vars(backend.describe()))
     assert KEY not in (served[1].folder / "jobs" / f"{job}.json").read_text()
     with pytest.raises(RequestRejectedError, match="could not be found"):
         hasty(served[0], "wrong").jobs("x")
@@ -262,7 +262,7 @@ def test_the_key_and_the_instance_come_from_the_environment_only(
 def test_without_an_access_token_nothing_is_sent(served: Served) -> None:
     backend = hasty(served[0])
     backend.count_gates(some_circuits(1))
-    backend.transport._renew_at = 0.0
+    backend.client._renew_at = 0.0
     served[1].set_faults(Fault("status", "POST", "/identity", status=503))
     with pytest.raises(RequestRejectedError, match="nothing was sent"):
         backend.submit(some_circuits(1), 10, tag="x")
@@ -298,5 +298,5 @@ def test_mitigated_circuits_arrive_folded_and_calibrated_at_the_qubits_of_the_ru
     arrived = ibm_server.circuits_of(served[1].job(job)["payload"])
     two_qubit = [circuit.num_nonlocal_gates() for circuit in arrived]
     assert two_qubit[0] > 0 and two_qubit == [two_qubit[0], 3 * two_qubit[0], 5 * two_qubit[0], 0, 0]
-    assert len({read_at(circuit) for circuit in arrived}) == 1
+    assert len({physical_qubits(circuit) for circuit in arrived}) == 1
     assert_as_simulated(circuits, finished(backend, job), SHOTS)  # as the folds and calibrations are written

@@ -29,10 +29,10 @@ from ketfit.errors import (
 from ketfit.hardware.backends.base import BoundCircuit, GateCounts, JobStatus
 from ketfit.hardware.backends.ionq import IonQBackend, client_from_environment
 from ketfit.hardware.backends.ionq_client import IonQClient
-from ketfit.hardware.backends.registry import ask_prices, load_backend
+from ketfit.hardware.backends.registry import fetch_prices, load_backend
 from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.pricing import estimate
-from ketfit.hardware.runs.canary import canary, check_canary, check_counts
+from ketfit.hardware.runs.canary import canary_circuit, check_canary, check_counts
 from ketfit.hardware.runs.plan import plan_run
 from ketfit.hardware.runs.postprocessing import MeasurementPlan
 from ketfit.hardware.testing.conformance import check_backend
@@ -64,7 +64,7 @@ def finished(backend: IonQBackend, job: str) -> list[dict[str, int]]:
 )
 def test_counts_are_those_of_our_simulator(served: Served, machine: str, noise_model: str | None, gateset: str) -> None:
     backend = IonQBackend(machine, noise_model=noise_model, gateset=gateset)
-    circuits = [canary(4), *some_circuits(6), *some_circuits(2, measured=(2, 0), seed=1)]
+    circuits = [canary_circuit(4), *some_circuits(6), *some_circuits(2, measured=(2, 0), seed=1)]
     job = backend.submit(circuits, SHOTS, tag="ketfit-a-0")
     counts = finished(backend, job)
     check_counts(counts, [len(bound.measured) for bound in circuits], SHOTS)
@@ -82,14 +82,14 @@ def test_counts_are_those_of_our_simulator(served: Served, machine: str, noise_m
 @pytest.mark.parametrize("gateset", ["qis", "native"])
 def test_ionq_conforms(served: Served, tmp_path: Path, name: str, gateset: str) -> None:
     backend = load_backend(name, tmp_path, {"gateset": gateset})
-    findings = check_backend(backend, patience=RetryPolicy(first_s=0.02))
+    findings = check_backend(backend, retry=RetryPolicy(initial_pause_s=0.02))
     assert [finding for finding in findings if not finding.passed] == []
     assert len(served[1].requests("POST")) == len(served[1].jobs()) == 1
 
 
 def test_a_backend_that_mirrors_bits_does_not_conform(served: Served, tmp_path: Path) -> None:
     served[1].set_faults(Fault("reversed", path="results", times=99))
-    findings = check_backend(IonQBackend("simulator"), patience=RetryPolicy(first_s=0.02))
+    findings = check_backend(IonQBackend("simulator"), retry=RetryPolicy(initial_pause_s=0.02))
     failed = {finding.check for finding in findings if not finding.passed}
     assert "bits, qubits and totals" in failed
 
@@ -138,18 +138,18 @@ def test_the_price_is_what_ionq_says(served: Served) -> None:
 
 def test_ionqs_rule_plans_what_ionq_then_charges(served: Served, tmp_path: Path) -> None:
     backend, circuits = IonQBackend("qpu.forte-1"), some_circuits(3)
-    device = ask_prices(backend)
+    device = fetch_prices(backend)
     for shots in (1, 100, 5000):
         gates = backend.count_gates(circuits)
         mine = estimate(gates, shots, device)
         assert mine.price == pytest.approx(backend.quote(gates, 3, shots).price)
         assert mine.currency == "USD" and mine.machine_s and mine.machine_s > 0
     job = backend.submit(circuits[:1], 5000, tag="charged")
-    charged = backend.transport._object("GET", f"jobs/{job}/cost")["estimated_cost"]["value"]
+    charged = backend.client._object("GET", f"jobs/{job}/cost")["estimated_cost"]["value"]
     assert estimate(gates[:1], 5000, device).price == pytest.approx(charged)
-    assert ask_prices(IonQBackend("qpu.forte-1", mitigation="debiasing")).price.minimum == 80
+    assert fetch_prices(IonQBackend("qpu.forte-1", mitigation="debiasing")).price.minimum == 80
     with pytest.raises(ConfigError, match="no prices"):
-        ask_prices(load_backend("aer", tmp_path))
+        fetch_prices(load_backend("aer", tmp_path))
 
 
 def test_a_rule_that_does_not_explain_the_estimate_is_not_believed(served: Served) -> None:
@@ -191,7 +191,7 @@ def test_a_list_of_jobs_that_turns_in_a_circle_ends(served: Served) -> None:
 
 
 def test_nobody_at_the_address(served: Served) -> None:
-    backend = IonQBackend("simulator", transport=IonQClient("http://127.0.0.1:1/v0.4", KEY, 2))
+    backend = IonQBackend("simulator", client=IonQClient("http://127.0.0.1:1/v0.4", KEY, 2))
     for ask in (lambda: backend.status("x"), lambda: backend.submit(some_circuits(1), 1, tag="t")):
         with pytest.raises(ConnectionLostError, match=r"127\.0\.0\.1:1"):
             ask()
@@ -199,7 +199,7 @@ def test_nobody_at_the_address(served: Served) -> None:
 
 def test_status_and_cancel(tmp_path: Path) -> None:
     with serving(tmp_path, polls=2) as (url, _):
-        backend = IonQBackend("simulator", transport=IonQClient(url, KEY, 10))
+        backend = IonQBackend("simulator", client=IonQClient(url, KEY, 10))
         job = backend.submit(some_circuits(1), 10, tag="waits")
         assert [backend.status(job) for _ in range(3)] == [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.DONE]
         backend.cancel(job)  # too late, and no error
@@ -233,7 +233,7 @@ POST_FAULTS = {
 def test_a_submission_that_fails_is_sent_once(served: Served, name: str) -> None:
     url, store = served
     fault, error, accepted = POST_FAULTS[name]
-    backend = IonQBackend("simulator", transport=IonQClient(url, KEY, timeout=1.5))
+    backend = IonQBackend("simulator", client=IonQClient(url, KEY, timeout=1.5))
     backend.count_gates(some_circuits(1))
     store.set_faults(fault)
     start = time.monotonic()
@@ -251,7 +251,7 @@ def test_the_client_library_would_have_sent_it_again(served: Served, recwarn: py
 
     url, store = served
     backend = IonQBackend("simulator")
-    qiskit_backend = backend._compiled().backend
+    qiskit_backend = backend._get_compiler().backend
     qiskit_backend._client = IonQClient(KEY, url)
     store.set_faults(Fault("late status", "POST", status=503, times=2))
     circuit = QuantumCircuit(1, 1)
@@ -287,7 +287,7 @@ GET_FAULTS = {
 def test_every_fault_of_a_read_has_its_error_and_then_the_result(served: Served, name: str) -> None:
     url, store = served
     fault, error = GET_FAULTS[name]
-    backend = IonQBackend("simulator", transport=IonQClient(url, KEY, timeout=1.5))
+    backend = IonQBackend("simulator", client=IonQClient(url, KEY, timeout=1.5))
     circuits = some_circuits(2)
     job = backend.submit(circuits, SHOTS, tag="reads")
     store.set_faults(fault)
@@ -328,8 +328,8 @@ def test_probabilities_that_do_not_add_up_are_refused(served: Served) -> None:
 def test_the_key_comes_from_the_environment_only(
     served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    transport = client_from_environment()
-    assert KEY not in repr(transport) + repr(vars(IonQBackend("simulator").describe()))
+    client = client_from_environment()
+    assert KEY not in repr(client) + repr(vars(IonQBackend("simulator").describe()))
     (tmp_path / ".env").write_text("IONQ_API_KEY=from-a-file\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("IONQ_API_KEY")
@@ -392,7 +392,7 @@ def test_mitigated_circuits_arrive_folded_and_read_at_the_same_qubits(served: Se
     arrived = ionq_machine.circuits_of(served[1].jobs()[0]["payload"])
     two_qubit = [sum(len(gate.get("targets", ())) > 1 for gate in circuit) for circuit in arrived]
     assert two_qubit[0] > 0 and two_qubit == [two_qubit[0], 3 * two_qubit[0], 5 * two_qubit[0], 0, 0]
-    assert {counted.read_at for counted in backend.count_gates(circuits)} == {(2, 0)}
+    assert {counted.physical_qubits for counted in backend.count_gates(circuits)} == {(2, 0)}
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ def test_readout_is_refused_where_ionq_chooses_the_ions(served: Served, options:
     backend = IonQBackend("qpu.forte-1", **options)
     assert backend.describe().keeps_qubits == kept
     if not kept:
-        assert {counted.read_at for counted in backend.count_gates(some_circuits(1))} == {()}
+        assert {counted.physical_qubits for counted in backend.count_gates(some_circuits(1))} == {()}
         with pytest.raises(ConfigError, match="gateset=native"):
             plan_run(classifier(), embeddings(), backend, name="ionq:qpu.forte-1", mitigation=("readout",), shots=500)
     assert served[1].jobs() == []

@@ -69,7 +69,7 @@ def test_odd_value_of_an_option_is_refused_by_name_or_taken(tmp_path: Path, kind
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
-@pytest.mark.parametrize("option", ["transport", "folder", "noise", "name", "seed", "device", "prepared", "shots", ""])
+@pytest.mark.parametrize("option", ["client", "folder", "noise", "name", "seed", "device", "reset_first", "shots", ""])
 def test_option_that_a_backend_does_not_have_is_refused_with_those_it_has(
     tmp_path: Path, kind: str, option: str
 ) -> None:
@@ -189,12 +189,12 @@ def test_counts_that_are_no_integers_are_kept_and_rejected(tmp_path: Path, kind:
     backend.kind = kind
     with Session(tmp_path / "run", backend, "r1") as session, pytest.raises(WrongCountsError, match="whole number"):
         session.run(some_circuits(2), 50, wait_s=5)
-    (batch,) = read_ledger_state(tmp_path / "run").batches
-    assert batch.ended == "rejected"
+    (submission,) = read_ledger_state(tmp_path / "run").submissions
+    assert submission.ended == "rejected"
     with pytest.raises(WrongCountsError):
         to_big_endian_counts({"01": kind(3)}, 2)
     with pytest.raises(WrongCountsError):
-        simulator(tmp_path / "kept").keep(0, "t", 3, [{"01": kind(3)}])
+        simulator(tmp_path / "kept").save(0, "t", 3, [{"01": kind(3)}])
 
 
 @pytest.mark.parametrize("count", [True, -1, 2.5, "3"])
@@ -241,7 +241,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.parametrize("name", ["mine_of_the_tests:five_qubits", "my_lab.machine:five_qubits"])
 def test_function_of_a_module_in_the_current_folder_is_a_backend(own: Path, tmp_path: Path, name: str) -> None:
-    backend: Backend = load_backend(name, tmp_path, {"max_circuits": 5}, own_code=True)
+    backend: Backend = load_backend(name, tmp_path, {"max_circuits": 5}, allow_import=True)
     assert backend.describe().limits.circuits == 5
     assert all(finding.passed for finding in check_backend(backend, shots=500))
     with pytest.raises(ConfigError, match="a run's folder does not call it"):
@@ -267,7 +267,7 @@ def test_function_of_a_module_in_the_current_folder_is_a_backend(own: Path, tmp_
 )
 def test_name_that_is_no_backend_is_refused_with_what_is_wrong(own: Path, tmp_path: Path, name: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        load_backend(name, tmp_path, own_code=True)
+        load_backend(name, tmp_path, allow_import=True)
     assert "broken_of_the_tests" not in sys.modules
 
 
@@ -290,7 +290,7 @@ def test_options_by_name_take_integers_of_any_kind_and_a_plan_writes_them(tmp_pa
     assert len(fetch_run(tmp_path)["predictions"]) == 12
 
 
-@pytest.mark.parametrize("name", ["deadline_s", "first_s", "longest_s"])
+@pytest.mark.parametrize("name", ["deadline_s", "initial_pause_s", "max_pause_s"])
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0])
 def test_seconds_that_end_never_are_refused(name: str, seconds: float) -> None:
     with pytest.raises(ConfigError, match=name):

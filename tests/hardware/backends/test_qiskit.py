@@ -61,7 +61,7 @@ def test_500_sentences_on_aer_are_our_simulator_within_shots(tmp_path: Path) -> 
 def test_noise_on_aer_is_our_noise(tmp_path: Path, name: str) -> None:
     noise = READ_WRONG if name == "read wrong" else load_noise(name) if name == "ionq-forte" else NOISES[name]
     circuits, shots = head_circuits(25, n_qubits=3, measured=(0, 2)), 4000
-    backend = QiskitBackend(tmp_path, aer_simulator(noise), prepared=noise.preparation > 0)
+    backend = QiskitBackend(tmp_path, aer_simulator(noise), reset_first=noise.preparation > 0)
     read = read_values(backend.result(backend.submit(circuits, shots, tag="noisy")), 2, shots)
     # Two qubits of one circuit are correlated, so each has a test of its own.
     for qubit in range(2):
@@ -87,7 +87,7 @@ def test_a_seed_gives_the_same_counts_and_jobs_others(tmp_path: Path, seed: int)
 
 def test_aer_conforms(tmp_path: Path) -> None:
     for name, noise in (("ideal", None), ("noisy", load_noise("ionq-forte")), ("prepared", READ_WRONG)):
-        backend = QiskitBackend(tmp_path / name, aer_simulator(noise), prepared=noise is READ_WRONG)
+        backend = QiskitBackend(tmp_path / name, aer_simulator(noise), reset_first=noise is READ_WRONG)
         assert [finding for finding in check_backend(backend) if not finding.passed] == []
 
 
@@ -105,7 +105,7 @@ def test_a_device_with_other_gates_and_few_connections_conforms(tmp_path: Path) 
 def test_circuits_are_compiled_once_and_run_as_they_are(tmp_path: Path) -> None:
     compiler = Compiler(aer_simulator(), 0)
     circuits = head_circuits(20)
-    filled = [compiler.fill(bound) for bound in circuits]
+    filled = [compiler.bind(bound) for bound in circuits]
     assert len(compiler._templates) == 1
     own = circuits[0].circuit.gate_counts()
     assert (compiler.count_gates(circuits[0]).one_qubit, compiler.count_gates(circuits[0]).two_qubit) == tuple(

@@ -18,7 +18,7 @@ from ketfit.circuit.ansatz import reuploading_circuit
 from ketfit.circuit.circuit import Angle, Circuit, cx, ry
 from ketfit.errors import ConfigError, InputError, LedgerError, RateLimitError
 from ketfit.hardware.backends.base import BoundCircuit
-from ketfit.hardware.backends.qiskit import Compiler, QiskitBackend, read_at
+from ketfit.hardware.backends.qiskit import Compiler, QiskitBackend, physical_qubits
 from ketfit.hardware.runs.plan import plan_run, read_plan
 from ketfit.hardware.runs.postprocessing import MeasurementPlan
 from ketfit.hardware.runs.run import fetch_run, submit_run
@@ -70,18 +70,18 @@ def errors(backend: QiskitBackend, mitigation: tuple[Any, ...]) -> np.ndarray:
     circuits = measurement.circuits(WEIGHTS.tolist(), INPUTS)
     counts = backend.result(backend.submit(circuits, SHOTS, tag="mitigated"))
     exact = expectation(CIRCUIT, WEIGHTS, INPUTS, qubits=MEASURED)
-    return (measurement.values(measurement.distributions(counts)) - exact).numpy()
+    return (measurement.expectations(measurement.distributions(counts)) - exact).numpy()
 
 
 def sent(backend: QiskitBackend, mitigation: tuple[Any, ...]) -> list[Any]:
     circuits = MeasurementPlan(CIRCUIT, MEASURED, mitigation).circuits(WEIGHTS.tolist(), INPUTS)
-    return [backend.compiler.fill(bound) for bound in circuits]
+    return [backend.compiler.bind(bound) for bound in circuits]
 
 
 @LEVELS
 def test_readout_is_calibrated_where_it_is_read(tmp_path: Path, level: int) -> None:
     backend = QiskitBackend(tmp_path, device(), optimization_level=level)
-    assert len({read_at(circuit) for circuit in sent(backend, ("readout",))}) == 1
+    assert len({physical_qubits(circuit) for circuit in sent(backend, ("readout",))}) == 1
     # A value has a standard error of at most 1 / sqrt(shots), and so have both calibrations together; undoing an error
     # of e divides by 1 - 2 e. Five of those, for the largest of ten values.
     bound = 5 * np.sqrt(2 / SHOTS) / (1 - 2 * max(MISREAD))
@@ -100,7 +100,7 @@ def test_folds_have_exactly_three_and_five_times_the_gates(tmp_path: Path, level
     assert two_qubit[0] > 0 and [count / two_qubit[0] for count in two_qubit] == [1, 3, 5]
     pulses = [sum(circuit.count_ops().get(name, 0) for name in ("sx", "x", "rx", "u")) for circuit in folds]
     assert [count / pulses[0] for count in pulses] == [1, 3, 5]
-    assert len({read_at(circuit) for circuit in circuits}) == 1
+    assert len({physical_qubits(circuit) for circuit in circuits}) == 1
     # A compiler behind this one, in the device's own run, cancels nothing either.
     behind = transpile(
         folds[1], backend.backend, optimization_level=3, initial_layout=list(range(len(MISREAD))), seed_transpiler=0
@@ -140,7 +140,7 @@ def test_ibms_fake_device_reads_better_with_mitigation(tmp_path: Path, level: in
     # device's error is in its gates.
     assert mitigated < raw - 0.006 if mitigation == ("readout",) else mitigated < 0.3 * raw
     for circuit in sent(backend, mitigation):
-        assert read_at(circuit) == read_at(sent(backend, ())[0])
+        assert physical_qubits(circuit) == physical_qubits(sent(backend, ())[0])
 
 
 def test_gate_without_an_inverse_of_its_own_is_not_folded(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_calibration_with_gates_that_need_swaps_is_refused() -> None:
     calibration = BoundCircuit(far, (0.0,), (), (0, 3), followed)
     with pytest.raises(InputError, match="calibrate with rotations alone"):
         for level in range(4):
-            Compiler(device(), level).fill(calibration)
+            Compiler(device(), level).bind(calibration)
 
 
 def test_key_tells_what_a_circuit_follows() -> None:

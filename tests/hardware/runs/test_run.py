@@ -75,7 +75,7 @@ def test_what_was_planned_is_what_was_sent(tmp_path: Path) -> None:
     assert sum(circuits for circuits, _ in sent) == plan.cost.circuits == SENTENCES + plan.batches
     assert sum(circuits * shots for circuits, shots in sent) == plan.cost.shots
     assert (gates["ry"], gates["cx"]) == (plan.cost.one_qubit_gates, plan.cost.two_qubit_gates)
-    bought = sum(batch.price or 0 for batch in read_ledger_state(tmp_path).batches)
+    bought = sum(submission.price or 0 for submission in read_ledger_state(tmp_path).submissions)
     assert bought == pytest.approx(plan.cost.price)
     price = 12.4166 * plan.cost.circuits + SHOTS * (0.00022 * gates["ry"] + 0.000975 * gates["cx"])
     assert bought == pytest.approx(price)

@@ -52,8 +52,8 @@ def test_questions_are_asked_again(tmp_path: Path, correct: dict[str, Any], call
     run = tmp_path / "run"
     planned(run)
     backend = fake(run, Fault(call, kind, times=3))
-    submit_run(run, backend, patience=HASTY)
-    assert fetch_run(run, backend, patience=HASTY) == correct
+    submit_run(run, backend, retry=HASTY)
+    assert fetch_run(run, backend, retry=HASTY) == correct
 
 
 @pytest.mark.parametrize("kind", PASSING)
@@ -61,10 +61,10 @@ def test_questions_are_asked_again(tmp_path: Path, correct: dict[str, Any], call
 def test_questions_without_an_answer_end_in_time(tmp_path: Path, call: Call, kind: str) -> None:
     planned(tmp_path)
     backend = fake(tmp_path, Fault(call, kind, times=10**6))
-    submit_run(tmp_path, backend, patience=HASTY)
+    submit_run(tmp_path, backend, retry=HASTY)
     begun = time.monotonic()
-    with pytest.raises(BackendTimeoutError, match=r"no answer within 0\.2 s; at last: scripted"):
-        fetch_run(tmp_path, backend, patience=HASTY)
+    with pytest.raises(BackendTimeoutError, match=r"no answer within 0\.2 s; last error: scripted"):
+        fetch_run(tmp_path, backend, retry=HASTY)
     assert time.monotonic() - begun < 5
 
 
@@ -76,12 +76,12 @@ def test_a_declined_submission_is_no_intent_any_more(
     planned(run)
     backend = fake(run, Fault("submit", kind, skip=1))
     with pytest.raises(error):
-        submit_run(run, backend, patience=HASTY)
+        submit_run(run, backend, retry=HASTY)
     assert run_status(run).jobs == {"under way": 1, "declined": 1}
     with pytest.raises(ResultsPendingError, match="of 12 circuits have results"):
-        fetch_run(run, backend, patience=HASTY)
-    submit_run(run, backend, patience=HASTY)
-    assert fetch_run(run, backend, patience=HASTY) == correct
+        fetch_run(run, backend, retry=HASTY)
+    submit_run(run, backend, retry=HASTY)
+    assert fetch_run(run, backend, retry=HASTY) == correct
     assert jobs_of(run) == 4
 
 
@@ -94,13 +94,13 @@ def test_a_submission_without_an_answer_is_never_sent_again_before_its_fate_is_k
     planned(run)
     backend = fake(run, Fault("submit", f"{kind}_after" if accepted else kind, skip=2))
     with pytest.raises(SubmissionStateUnknownError, match="it is not sent again"):
-        submit_run(run, backend, patience=HASTY)
+        submit_run(run, backend, retry=HASTY)
     assert backend.calls.count("submit") == 3, "a submission was repeated"
     assert run_status(run).unresolved == 1
-    submit_run(run, backend, patience=HASTY)
-    assert fetch_run(run, backend, patience=HASTY) == correct
+    submit_run(run, backend, retry=HASTY)
+    assert fetch_run(run, backend, retry=HASTY) == correct
     assert jobs_of(run) == 4
-    assert len(read_ledger_state(run).batches) == (4 if accepted else 5)
+    assert len(read_ledger_state(run).submissions) == (4 if accepted else 5)
 
 
 def test_an_empty_list_proves_nothing_until_it_has_settled(tmp_path: Path) -> None:
@@ -110,9 +110,9 @@ def test_an_empty_list_proves_nothing_until_it_has_settled(tmp_path: Path) -> No
     )
     for match in ("was accepted is not known", "may be 1000 s behind", "may be 1000 s behind"):
         with pytest.raises(SubmissionStateUnknownError, match=match):
-            submit_run(tmp_path, backend, patience=HASTY)
+            submit_run(tmp_path, backend, retry=HASTY)
     assert backend.calls.count("submit") == 1
-    submit_run(tmp_path, backend, patience=HASTY)
+    submit_run(tmp_path, backend, retry=HASTY)
     assert jobs_of(tmp_path) == 4
 
 
@@ -121,11 +121,11 @@ def test_two_jobs_with_one_tag_stop_everything(tmp_path: Path) -> None:
     inner = simulator(tmp_path)
     backend = FaultInjectingBackend(inner, [Fault("submit", "timeout_after")])
     with pytest.raises(SubmissionStateUnknownError):
-        submit_run(tmp_path, backend, patience=HASTY)
+        submit_run(tmp_path, backend, retry=HASTY)
     (job,) = (tmp_path / "jobs").glob("job-*.json")
     (tmp_path / "jobs" / "job-000001.json").write_bytes(job.read_bytes())
     with pytest.raises(SubmissionStateUnknownError, match="has 2 jobs with the tag"):
-        submit_run(tmp_path, backend, patience=HASTY)
+        submit_run(tmp_path, backend, retry=HASTY)
 
 
 @pytest.mark.parametrize("kind", ["queued", "running"])
@@ -135,8 +135,8 @@ def test_a_queue_is_waited_for(tmp_path: Path, correct: dict[str, Any], kind: st
     backend = fake(run, Fault("status", kind, times=6))
     submit_run(run, backend)
     with pytest.raises(ResultsPendingError, match="0 of 12 circuits"):
-        fetch_run(run, backend, patience=HASTY)
-    assert fetch_run(run, backend, wait_s=5, patience=HASTY) == correct
+        fetch_run(run, backend, retry=HASTY)
+    assert fetch_run(run, backend, wait_s=5, retry=HASTY) == correct
 
 
 @pytest.mark.parametrize("kind", ["failed", "cancelled"])
@@ -148,7 +148,7 @@ def test_a_job_that_failed_is_bought_again_only_when_that_is_said(
     backend = fake(run, Fault("status", kind))
     submit_run(run, backend)
     with pytest.raises(JobFailedError, match="--again"):
-        fetch_run(run, backend, patience=HASTY)
+        fetch_run(run, backend, retry=HASTY)
     assert run_status(run).jobs == {kind: 1, "done": 3}
     submit_run(run, backend)
     assert jobs_of(run) == 4
@@ -163,9 +163,9 @@ def test_an_unknown_status_is_an_error_and_no_guess(tmp_path: Path, correct: dic
     backend = fake(run, Fault("status", "unknown"))
     submit_run(run, backend)
     with pytest.raises(UnknownStatusError, match="pondering"):
-        fetch_run(run, backend, patience=HASTY)
+        fetch_run(run, backend, retry=HASTY)
     assert run_status(run).jobs == {"under way": 1, "done": 3}
-    assert fetch_run(run, backend, patience=HASTY) == correct
+    assert fetch_run(run, backend, retry=HASTY) == correct
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_an_unknown_status_is_an_error_and_no_guess(tmp_path: Path, correct: dic
     [
         ("partial", PartialResultError, "results of 3 of 4 circuits"),
         ("missing", PartialResultError, "3 results for 4 circuits"),
-        ("wrong_shots", WrongCountsError, "201 shots in all, and 200 were asked for"),
+        ("wrong_shots", WrongCountsError, "201 shots in all; 200 were requested"),
         ("reversed", CanaryError, "the canary reads 011 and must read 110: bits come reversed"),
         ("shuffled", WrongCountsError, "it measures 3 qubits"),
     ],
@@ -185,10 +185,10 @@ def test_a_result_that_reads_wrong_is_kept_and_not_used(
     backend = fake(tmp_path, Fault("result", kind))
     submit_run(tmp_path, backend)
     with pytest.raises(error, match=match):
-        fetch_run(tmp_path, backend, patience=HASTY)
+        fetch_run(tmp_path, backend, retry=HASTY)
     assert run_status(tmp_path).jobs == {"rejected": 1, "done": 3}
-    account = read_ledger_state(tmp_path)
-    assert len(account.results) == SENTENCES - 3
+    state = read_ledger_state(tmp_path)
+    assert len(state.results) == SENTENCES - 3
     submit_run(tmp_path, backend)
     assert jobs_of(tmp_path) == 4, "a rejected batch was bought again without a word"
     submit_run(tmp_path, backend, again=True)
