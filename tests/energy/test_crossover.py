@@ -17,7 +17,7 @@ from tests.cli.test_cli import run, run_json
 
 
 @pytest.fixture(scope="module")
-def comparison() -> CrossoverModel:
+def model() -> CrossoverModel:
     qpu, program = load_profile("ionq-forte", QpuProfile), load_profile("statevector", StatevectorProfile)
     return CrossoverModel(HeadConfig.paper(), qpu, program)
 
@@ -28,44 +28,44 @@ def a100() -> ProcessorProfile:
 
 
 @pytest.mark.slow
-def test_the_qpu_takes_less_from_the_crossover_on_and_more_before(comparison, a100):
-    found = comparison.crossover(a100)
+def test_the_qpu_takes_less_from_the_crossover_on_and_more_before(model, a100):
+    found = model.crossover(a100)
     assert found.qubits is not None
     for qubits, less in ((found.qubits - 1, False), (found.qubits, True), (found.qubits + 5, True)):
         circuit = reuploading_circuit(qubits, 1, 1, 4, 2).light_cone((0,))
-        quantum = qpu_cost(native_gates(circuit, "zz"), 1, 1000, comparison.qpu).energy.joules.value
-        simulated = statevector_cost(circuit, a100, comparison.program).energy.joules.value
+        quantum = qpu_cost(native_gates(circuit, "zz"), 1, 1000, model.qpu).energy.joules.value
+        simulated = statevector_cost(circuit, a100, model.program).energy.joules.value
         assert (quantum <= simulated) is less
 
 
-def test_both_published_crossovers_are_inside_the_range(comparison, a100):
-    found = comparison.crossover(a100)
+def test_both_published_crossovers_are_inside_the_range(model, a100):
+    found = model.crossover(a100)
     assert found.earliest is not None and found.latest is not None
     assert found.earliest <= FOLLOW_UP < found.qubits < PAPER <= found.latest
 
 
-def test_the_papers_46_under_its_likely_constants(comparison, a100):
+def test_the_papers_46_under_its_likely_constants(model, a100):
     """20 kW, 1,000 shots, complex gates, and GPUs that only their arithmetic limits, all of it reached."""
-    figure = comparison.qpu.power_watts
-    strong = comparison.qpu.updated(power_watts=figure.updated(value=20_000))
-    high = comparison.program.gates_per_sweep
-    rotation = comparison.program.flops_per_rotation
-    fused = comparison.program.updated(
+    figure = model.qpu.power_watts
+    strong = model.qpu.updated(power_watts=figure.updated(value=20_000))
+    high = model.program.gates_per_sweep
+    rotation = model.program.flops_per_rotation
+    fused = model.program.updated(
         gates_per_sweep=high.updated(value=1e6, high=1e6), flops_per_rotation=rotation.updated(value=14)
     )
     all_of_it = a100.updated(tflops_share=a100.tflops_share.updated(value=1, high=1))
-    found = CrossoverModel(comparison.head, strong, fused).crossover(all_of_it)
+    found = CrossoverModel(model.head, strong, fused).crossover(all_of_it)
     assert abs(found.qubits - PAPER) <= 1
 
 
 @pytest.mark.slow
-def test_both_grow_with_the_gates_so_that_layers_hardly_move_it(comparison, a100):
-    deep = CrossoverModel(HeadConfig.paper(main_layers=16), comparison.qpu, comparison.program)
-    assert abs(deep.crossover(a100).qubits - comparison.crossover(a100).qubits) <= 1
+def test_both_grow_with_the_gates_so_that_layers_hardly_move_it(model, a100):
+    deep = CrossoverModel(HeadConfig.paper(main_layers=16), model.qpu, model.program)
+    assert abs(deep.crossover(a100).qubits - model.crossover(a100).qubits) <= 1
 
 
-def test_shifts_are_sorted_and_inside_the_range(comparison, a100):
-    found = comparison.crossover(a100)
+def test_shifts_are_sorted_and_inside_the_range(model, a100):
+    found = model.crossover(a100)
     widths = [shift.width for shift in found.shifts]
     assert widths == sorted(widths, reverse=True)
     assert found.shifts[0].name == "shots"
@@ -73,29 +73,29 @@ def test_shifts_are_sorted_and_inside_the_range(comparison, a100):
         assert found.earliest <= min(shift.at_low, shift.at_high) <= max(shift.at_low, shift.at_high) <= found.latest
 
 
-def test_rows_stop_where_a_state_cannot_be_held(comparison):
+def test_rows_stop_where_a_state_cannot_be_held(model):
     laptop = load_profile("laptop", ProcessorProfile)
-    rows = list(comparison.rows([laptop], [30, 40]))
+    rows = list(model.points([laptop], [30, 40]))
     assert [(row.device, row.qubits) for row in rows if row.device == laptop.name] == [(laptop.name, 30)]
     assert all(row.low <= row.joules <= row.high for row in rows)
 
 
-def test_a_nearest_neighbour_ring_has_no_crossover_with_a_tensor_network(comparison, a100):
-    ring = CrossoverModel(HeadConfig.paper(connectivity=1), comparison.qpu, comparison.program)
+def test_a_nearest_neighbour_ring_has_no_crossover_with_a_tensor_network(model, a100):
+    ring = CrossoverModel(HeadConfig.paper(connectivity=1), model.qpu, model.program)
     widths = [20, 60]
-    networks = list(ring.network_rows(a100, widths))
-    quantum = list(ring.rows([], widths))
+    networks = list(ring.network_points(a100, widths))
+    quantum = list(ring.points([], widths))
     assert [row.qubits for row in networks] == widths
     assert all(network.high < 1e-3 * row.low for network, row in zip(networks, quantum, strict=True))
 
 
-def test_a_network_that_does_not_fit_gives_no_row(comparison, a100):
-    assert [row.qubits for row in comparison.network_rows(a100, [8, 56])] == [8]
+def test_a_network_that_does_not_fit_gives_no_row(model, a100):
+    assert [row.qubits for row in model.network_points(a100, [8, 56])] == [8]
 
 
-def test_shots_out_of_order(comparison):
-    with pytest.raises(InputError, match="taken, lowest, highest"):
-        CrossoverModel(comparison.head, comparison.qpu, comparison.program, (10, 100, 1000))
+def test_shots_out_of_order(model):
+    with pytest.raises(InputError, match="the value, the lowest and the highest"):
+        CrossoverModel(model.head, model.qpu, model.program, (10, 100, 1000))
 
 
 def test_command(capsys, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 from ketfit.base_config import Config, read_toml
 from ketfit.circuit.ansatz import reuploading_circuit
 from ketfit.energy.profiles import (
-    LARGEST,
+    MAX_VALUE,
     ProcessorProfile,
     QpuProfile,
     StatevectorProfile,
@@ -33,7 +33,8 @@ from tests.cli.test_cli import run
 
 FOLDER = Path(load_profile.__code__.co_filename).parent / "profiles"
 ODD: tuple[Any, ...] = (
-    0, 0.0, -1, -0.5, math.inf, -math.inf, math.nan, 1e308, 5e-324, 10**400, "", "a", True, [1.0], LARGEST, 1 / LARGEST
+    0, 0.0, -1, -0.5, math.inf, -math.inf, math.nan, 1e308, 5e-324, 10**400, "", "a", True, [1.0],
+    MAX_VALUE, 1 / MAX_VALUE,
 )  # fmt: skip
 CIRCUIT = reuploading_circuit(30, 1, 1, 1, 1)
 MAY_BE_ZERO = ("time_1q_us", "time_2q_us", "readout_us", "reset_us", "overhead_us")
@@ -81,7 +82,7 @@ def test_odd_number_of_a_profile_is_refused_by_name_or_gives_finite_costs(name: 
             json.dumps([asdict(part) for part in computed(profile)], allow_nan=False)
     zero = any(field == "value" and value == 0 for field, value in taken)
     assert zero == (table in MAY_BE_ZERO)
-    assert ("value", LARGEST) in taken and not any(value == 1e308 for _, value in taken)
+    assert ("value", MAX_VALUE) in taken and not any(value == 1e308 for _, value in taken)
 
 
 def test_profile_with_a_zero_ends_a_command_with_the_name_of_the_figure(
@@ -145,5 +146,5 @@ def test_more_shots_than_a_number_holds_are_refused() -> None:
 
 @pytest.mark.parametrize("ends", [(math.inf, 0.0, math.inf), (0.0, -math.inf, 0.0), (math.nan, 0.0, 1.0)])
 def test_range_is_finite(ends: tuple[float, float, float]) -> None:
-    with pytest.raises(InputError, match="all finite"):
+    with pytest.raises(InputError, match="give finite numbers"):
         UncertainValue(*ends)

@@ -95,9 +95,14 @@ def test_contraction(plain):
 
 
 def test_every_number_of_every_profile_has_a_source_and_an_assumed_one_a_range():
-    wanted = {"qpu": QpuProfile, "gpu": ProcessorProfile, "cpu": ProcessorProfile, "statevector": StatevectorProfile}
+    types = {
+        "qpu": QpuProfile,
+        "gpu": ProcessorProfile,
+        "cpu": ProcessorProfile,
+        "statevector": StatevectorProfile,
+    }
     assert len(profile_names()) == 8
-    for kind, cls in wanted.items():
+    for kind, cls in types.items():
         for name in profile_names(kind):
             figures = [figure for _, figure in load_profile(name, cls) if isinstance(figure, SourcedValue)]
             assert len(figures) >= 3

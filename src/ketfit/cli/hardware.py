@@ -101,7 +101,8 @@ def plan(
     dataset = load_dataset(data, **columns, split=split, format=data_format, encoding=encoding, delimiter=delimiter)
     dataset = dataset if first is None else dataset.take(range(min(first, len(dataset))))
     given = _options(options)
-    machine = load_backend(backend, output, given, seed=seed, allow_import=True)  # before the slow part: it may be missing
+    # Before the slow part: the backend may be missing.
+    machine = load_backend(backend, output, given, seed=seed, allow_import=True)
     prices = _device(device, machine)
     echo_stderr(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model, body=body)
