@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -11,9 +11,9 @@ from ketfit.circuit.ansatz import reuploading_circuit
 from ketfit.circuit.circuit import Circuit
 from ketfit.energy.meters import Meter, read_while
 from ketfit.energy.profiles import DeviceProfile, ProcessorProfile, QpuProfile, SourcedValue, StatevectorProfile
-from ketfit.energy.qpu import Assumption, NativeGates, native_gates, qpu_cost
+from ketfit.energy.qpu import Assumption, NativeGates, QpuCost, native_gates, qpu_cost
 from ketfit.energy.quantities import Kind
-from ketfit.energy.simulation import contraction_cost, statevector_cost
+from ketfit.energy.simulation import SimulationCost, contraction_cost, statevector_cost
 from ketfit.errors import InputError
 from ketfit.integers import as_integer, as_integers
 from ketfit.model.config import HeadConfig
@@ -40,6 +40,13 @@ class CrossoverPoint:
     low: float
     high: float
     kind: Kind
+
+    @classmethod
+    def from_cost(cls, device: str, qubits: int, cost: QpuCost | SimulationCost, devices: int = 1) -> CrossoverPoint:
+        """Return the point of a computed cost."""
+        joules = cost.energy.joules
+        ends = (joules.value, joules.low, joules.high)
+        return cls(device, qubits, devices, cost.seconds.value, *ends, cost.energy.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +126,13 @@ class CrossoverModel:
         """
         for qubits in as_integers(widths, "widths", error=InputError):
             circuit, gates = _circuit(self.head, qubits), _gates(self.head, qubits, self.qpu.entangler)
-            low, high = (qpu_cost(gates, 1, shots, self.qpu).energy.joules for shots in self.shots[1:])
-            cost = qpu_cost(gates, 1, self.shots[0], self.qpu)
-            value = cost.energy.joules.value
-            yield CrossoverPoint(
-                self.qpu.name, qubits, 1, cost.seconds.value, value, low.low, high.high, cost.energy.kind
-            )
+            cost, lowest, highest = (qpu_cost(gates, 1, shots, self.qpu) for shots in self.shots)
+            point = CrossoverPoint.from_cost(self.qpu.name, qubits, cost)
+            yield replace(point, low=lowest.energy.joules.low, high=highest.energy.joules.high)
             for processor in processors:
                 if self._fits(processor, qubits):
                     run = statevector_cost(circuit, processor, self.program)
-                    joules, seconds = run.energy.joules, run.seconds.value
-                    energies = (joules.value, joules.low, joules.high, run.energy.kind)
-                    yield CrossoverPoint(processor.name, qubits, run.devices, seconds, *energies)
+                    yield CrossoverPoint.from_cost(processor.name, qubits, run, run.devices)
 
     def network_points(self, processor: ProcessorProfile, widths: Sequence[int]) -> Iterator[CrossoverPoint]:
         """Yield the energy of contracting the circuit's tensor network on `processor`, from a planned contraction.
@@ -150,9 +152,7 @@ class CrossoverModel:
                 continue
             work = (sum(plan.multiplications for plan in plans), sum(plan.elements_moved for plan in plans))
             run = contraction_cost(*work, processor)
-            joules, name = run.energy.joules, f"tensor network on {processor.name}"
-            energies = (joules.value, joules.low, joules.high, run.energy.kind)
-            yield CrossoverPoint(name, qubits, 1, run.seconds.value, *energies)
+            yield CrossoverPoint.from_cost(f"tensor network on {processor.name}", qubits, run)
 
     def measure(self, meter: Meter, qubits: int, seconds: float = 2.0) -> CrossoverPoint:
         """Measure the energy of one inference by KetFit's own engine on this machine.
@@ -175,12 +175,10 @@ class CrossoverModel:
         qubits = as_integer(qubits, "qubits", error=InputError)
         circuit = _circuit(self.head, qubits)
         generator = torch.Generator().manual_seed(0)
+        device, measured = "cuda" if meter.processor == "gpu" else "cpu", range(self.head.n_measured)
         weights, inputs = (
-            torch.rand(shape, generator=generator) for shape in (circuit.n_weights, (1, circuit.n_inputs))
+            torch.rand(shape, generator=generator).to(device) for shape in (circuit.n_weights, (1, circuit.n_inputs))
         )
-        measured = range(self.head.n_measured)
-        device = "cuda" if meter.processor == "gpu" else "cpu"
-        weights, inputs = weights.to(device), inputs.to(device)
         reading = read_while(meter, lambda: expectation(circuit, weights, inputs, qubits=measured).cpu(), seconds)
         joules = reading.energy.per(reading.runs)
         return CrossoverPoint(
@@ -199,18 +197,20 @@ class CrossoverModel:
         shots = self.shots
         at_low, at_high = (self._find(processor, shots=count) for count in shots[1:])
         yield Sensitivity("shots", at_low, at_high, _shots_assumption(shots))
-        for owner, profile in (("QPU", self.qpu), ("simulating device", processor), ("simulator", self.program)):
+        profiles = self._profiles(processor)
+        for owner, profile in profiles.items():
             for name, sourced in profile:
                 if not isinstance(sourced, SourcedValue) or sourced.range.low == sourced.range.high:
                     continue
                 crossovers, label = [], f"{owner}: {name}"
                 for end in (sourced.range.low, sourced.range.high):
-                    moved = profile.updated(**{name: sourced.updated(value=end)})
-                    changed = {"QPU": self.qpu, "simulating device": processor, "simulator": self.program}
-                    changed[owner] = moved
+                    changed = {**profiles, owner: profile.updated(**{name: sourced.updated(value=end)})}
                     other = CrossoverModel(self.head, changed["QPU"], changed["simulator"], shots)  # type: ignore[arg-type]
                     crossovers.append(other._find(changed["simulating device"], shots=shots[0]))  # type: ignore[arg-type]
                 yield Sensitivity(label, crossovers[0], crossovers[1], Assumption.from_sourced(label, sourced))
+
+    def _profiles(self, device: DeviceProfile) -> dict[str, DeviceProfile | StatevectorProfile]:
+        return {"QPU": self.qpu, "simulating device": device, "simulator": self.program}
 
     def _find(
         self, processor: ProcessorProfile, shots: int, end: Literal["value", "low", "high"] = "value"
@@ -236,10 +236,9 @@ class CrossoverModel:
 
 def assumptions_of(model: CrossoverModel, device: DeviceProfile) -> tuple[Assumption, ...]:
     """Return every number that a crossover rests on."""
-    parts = (("QPU", model.qpu), ("simulating device", device), ("simulator", model.program))
     sourced_values = (
         Assumption.from_sourced(f"{owner}: {name}", sourced)
-        for owner, profile in parts
+        for owner, profile in model._profiles(device).items()
         for name, sourced in profile
         if isinstance(sourced, SourcedValue)
     )

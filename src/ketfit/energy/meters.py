@@ -61,9 +61,8 @@ class RaplMeter:
             raise EnergyMeterError(
                 f"{root} does not exist: this machine shows no RAPL counters (virtual machines seldom do)"
             )
-        packages = tuple(
-            zone for zone in sorted(root.glob("intel-rapl:*")) if zone.name.count(":") == 1 and _is_package(zone)
-        )
+        zones = [zone for zone in sorted(root.glob("intel-rapl:*")) if zone.name.count(":") == 1]
+        packages = tuple(zone for zone in zones if _text(zone / "name").startswith("package"))
         if not packages:
             raise EnergyMeterError(f"{root} has no processor package (intel-rapl:N named package-N)")
         limits = tuple(_number(package / "max_energy_range_uj") for package in packages)
@@ -161,10 +160,6 @@ def read_while(meter: Meter, work: Callable[[], object], seconds: float = 2.0) -
     if joules <= 0:
         raise EnergyMeterError(f"{meter.name}: the counter did not move in {elapsed:.1f} s; it does not work here")
     return EnergyReading(Measured(UncertainValue(joules, joules, joules)), elapsed, runs)
-
-
-def _is_package(zone: Path) -> bool:
-    return _text(zone / "name").startswith("package")
 
 
 def _number(path: Path) -> int:

@@ -38,8 +38,7 @@ def draw_comparison(points: Sequence[CrossoverPoint], crossover: Crossover) -> F
             x = [point.qubits for point in own]
             label = f"{device} ({own[0].kind})"
             left.plot(x, [point.joules for point in own], color=color, linewidth=1.8, linestyle=dashes, label=label)
-            low, high = [point.low for point in own], [point.high for point in own]
-            left.fill_between(x, low, high, color=color, alpha=0.13, lw=0)
+            left.fill_between(x, [p.low for p in own], [p.high for p in own], color=color, alpha=0.13, lw=0)
         for qubits, name in ((PAPER, "paper, 46"), (FOLLOW_UP, "follow-up, 34")):
             left.axvline(qubits, color="#888888", linewidth=0.9, linestyle=(0, (4, 3)))
             left.text(qubits + 0.4, 0.02, name, transform=left.get_xaxis_transform(), rotation=90, va="bottom")

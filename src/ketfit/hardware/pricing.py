@@ -77,12 +77,12 @@ class Cost:
 
     circuits: int
     shots: int
-    one_qubit_gates: int
-    two_qubit_gates: int
-    price: float | None
-    currency: str | None
-    machine_s: float | None
-    assumptions: tuple[str, ...]
+    one_qubit_gates: int = 0
+    two_qubit_gates: int = 0
+    price: float | None = None
+    currency: str | None = None
+    machine_s: float | None = None
+    assumptions: tuple[str, ...] = ()
     energy_j: float | None = None
     energy_range_j: tuple[float, float] | None = None
 

@@ -49,10 +49,7 @@ class HardwareTraining(Config):
 
     method: Annotated[
         Literal["linear", "spsa", "parameter_shift"],
-        Field(
-            description="linear: the last layer only, one circuit per sample; spsa: two per sample and step; "
-            "parameter_shift: two per rotation, sample and step"
-        ),
+        Field(description="The last layer only, one circuit per sample; two per sample and step; or two per rotation"),
     ] = "spsa"
     steps: Annotated[Positive, Field(description="Steps of the optimizer")] = 20
     batch_size: Annotated[Positive, Field(description="Samples per step, drawn at random")] = 32
@@ -101,13 +98,7 @@ class HardwareTarget:
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """One training step.
-
-    Attributes:
-        loss: Mean loss of its measured samples.
-        validation_loss: Loss of the validation samples after the step, if they were measured.
-        circuits, shots, price: Totals of all steps so far.
-    """
+    """One training step: its mean loss, the validation loss after it, if any, and the totals of all steps so far."""
 
     loss: float
     validation_loss: float | None
@@ -234,8 +225,7 @@ class _HardwareTrainer:
         self.measured = tuple(range(self.head.config.n_measured))
         self.measurement = MeasurementPlan(self.head.circuit, self.measured)
         self.weights = torch.nn.Parameter(self.head.weights.detach().double())
-        self.linear = torch.nn.Linear(self.head.linear.in_features, self.head.linear.out_features).double()
-        self.linear.load_state_dict({name: tensor.double() for name, tensor in self.head.linear.state_dict().items()})
+        self.linear = copy.deepcopy(self.head.linear).double()
         self._optimizer = torch.optim.Adam([self.weights], lr=config.learning_rate)
         self._linear_optimizer = torch.optim.Adam(self.linear.parameters(), lr=config.linear_rate)
         self._measured_expectations: dict[bytes, Tensor] = {}
@@ -260,8 +250,7 @@ class _HardwareTrainer:
         loss = steps[self.config.method](number, rows, rng)
         with torch.no_grad():
             self.head.weights.copy_(self.weights)
-            for name, parameter in self.head.linear.named_parameters():
-                parameter.copy_(dict(self.linear.named_parameters())[name])
+            self.head.linear.load_state_dict(self.linear.state_dict())
         return loss
 
     def _measure(self, circuits: list[BoundCircuit]) -> Tensor:

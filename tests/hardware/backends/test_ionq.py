@@ -251,7 +251,7 @@ def test_the_client_library_would_have_sent_it_again(served: Served, recwarn: py
 
     url, store = served
     backend = IonQBackend("simulator")
-    qiskit_backend = backend._get_compiler().backend
+    qiskit_backend = backend._compiler.backend
     qiskit_backend._client = IonQClient(KEY, url)
     store.set_faults(Fault("late status", "POST", status=503, times=2))
     circuit = QuantumCircuit(1, 1)

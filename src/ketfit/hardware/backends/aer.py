@@ -41,11 +41,10 @@ def aer_noise_model(noise: NoiseConfig) -> Any:
         MissingExtraError: qiskit-aer is not installed.
     """
     try:
-        from qiskit.quantum_info import Kraus
+        from qiskit.quantum_info import Kraus, SuperOp
         from qiskit_aer.noise import NoiseModel, QuantumError, ReadoutError, depolarizing_error
     except ImportError as error:
         raise MissingExtraError("Qiskit Aer's noise", "'ketfit[hardware]'") from error
-    from qiskit.quantum_info import SuperOp
 
     model = NoiseModel(basis_gates=["ry", "cx", "reset"])
     one = SuperOp(depolarizing_error(noise.depolarizing_1q, 1)).compose(_qubit_channel(noise, noise.time_1q_us))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -114,7 +115,6 @@ class IBMBackend:
         self.machine, self.optimization_level = machine, optimization_level
         self.decoupling, self.max_seconds = decoupling, max_seconds
         self.client = client or client_from_environment()
-        self._compiler: Compiler | None = None
         options: dict[str, Scalar] = {"optimization_level": optimization_level, "decoupling": decoupling}
         self._description = Description(
             name=f"ibm:{machine}",
@@ -133,15 +133,10 @@ class IBMBackend:
 
     def count_gates(self, circuits: Sequence[BoundCircuit]) -> list[GateCounts]:
         """Return the gates of each circuit in the machine's gate set, as they are sent, swaps included."""
-        return [self._get_compiler().count_gates(bound) for bound in circuits]
+        return [self._compiler.count_gates(bound) for bound in circuits]
 
     def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
-        """Send one sampler job, once, with a pub for each circuit, and return its id.
-
-        Raises:
-            RateLimitError, RequestRejectedError: The job was not accepted.
-            BackendTimeoutError, ServerError, ConnectionLostError: The job may have been accepted.
-        """
+        """Send one sampler job, once, with a pub for each circuit, and return its id."""
         shots = check_submission(self._description, circuits, shots, tag)
         inputs = self._sampler_inputs(circuits, shots)
         try:
@@ -151,20 +146,11 @@ class IBMBackend:
         return self.client.submit(self.machine, "sampler", inputs, tag, self.max_seconds)
 
     def status(self, job: str) -> JobStatus:
-        """Return the status of a job.
-
-        Raises:
-            UnknownStatusError: IBM returns an unknown status.
-        """
+        """Return the status of a job."""
         return self._state(job)[0]
 
     def result(self, job: str) -> Sequence[Counts]:
-        """Return the counts of each circuit, in the order of submission.
-
-        Raises:
-            JobFailedError: The job is not done.
-            WrongCountsError: A result has other registers than the circuit.
-        """
+        """Return the counts of each circuit, in the order of submission."""
         status, reason = self._state(job)
         if status is not JobStatus.DONE:
             raise JobFailedError(f"job {job} is {status.value}: it has no result{reason and f' ({reason})'}")
@@ -203,8 +189,7 @@ class IBMBackend:
 
     def _sampler_inputs(self, circuits: Sequence[BoundCircuit], shots: int) -> dict[str, Any]:
         """Return the sampler's inputs, written and checked by qiskit-ibm-runtime's SamplerV2; send nothing."""
-        compiler = self._get_compiler()
-        compiled = [compiler.bind(bound) for bound in circuits]
+        compiled = [self._compiler.bind(bound) for bound in circuits]
         from qiskit import QiskitError
         from qiskit_ibm_runtime import SamplerV2
 
@@ -215,17 +200,18 @@ class IBMBackend:
             # The recommended successor postprocesses locally and calls another program.
             warnings.filterwarnings("ignore", message="The SamplerV2 class is deprecated", category=DeprecationWarning)
             try:
-                inputs: dict[str, Any] = SamplerV2(mode=compiler.backend, options=options).run(compiled, shots=shots)
+                inputs: dict[str, Any] = SamplerV2(mode=self._compiler.backend, options=options).run(
+                    compiled, shots=shots
+                )
             except (QiskitError, ValueError) as error:
                 raise RequestRejectedError(
                     f"nothing was sent: qiskit-ibm-runtime cannot write the job: {error}"
                 ) from error
         return inputs
 
-    def _get_compiler(self) -> Compiler:
-        if self._compiler is None:
-            self._compiler = Compiler(_qiskit_backend(self.machine, self.client), self.optimization_level)
-        return self._compiler
+    @cached_property
+    def _compiler(self) -> Compiler:
+        return Compiler(_qiskit_backend(self.machine, self.client), self.optimization_level)
 
 
 def _qiskit_backend(machine: str, client: IBMClient) -> Any:

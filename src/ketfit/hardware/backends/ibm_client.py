@@ -93,12 +93,7 @@ class IBMClient:
         self._ibm = replace(self._ibm, secrets=(self._token, self._bearer))
 
     def submit(self, machine: str, program: str, inputs: dict[str, Any], tag: str, max_seconds: int | None) -> str:
-        """POST a job, once, and return its id.
-
-        Raises:
-            RateLimitError, RequestRejectedError: The job was not accepted.
-            BackendTimeoutError, ServerError, ConnectionLostError: The job may have been accepted.
-        """
+        """POST a job, once, and return its id."""
         answer = self._rest().program_run(
             program_id=program,
             backend_name=machine,

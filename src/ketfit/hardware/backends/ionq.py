@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,7 +32,7 @@ from ketfit.hardware.backends.base import (
 )
 from ketfit.hardware.backends.ionq_client import IonQClient
 from ketfit.hardware.backends.qiskit import Compiler, round_to_counts, to_big_endian_counts
-from ketfit.hardware.pricing import Cost, DeviceCost, Price, load_device
+from ketfit.hardware.pricing import FREE, Cost, DeviceCost, Price, estimate, load_device
 
 URL = "https://api.ionq.co/v0.4"
 KEYS = ("IONQ_API_KEY", "QISKIT_IONQ_API_TOKEN")
@@ -105,7 +106,6 @@ class IonQBackend:
         self.machine, self.mitigation, self.gateset = machine, mitigation, gateset
         self.noise_model = (noise_model or "ideal") if machine == "simulator" else None
         self.client = client or client_from_environment()
-        self._compiler: Compiler | None = None
         options: dict[str, Scalar] = {
             "gateset": gateset,
             "mitigation": mitigation,
@@ -137,7 +137,7 @@ class IonQBackend:
         Raises:
             ConfigError: The job would have more gates than IonQ takes.
         """
-        counts = [self._get_compiler().count_gates(bound) for bound in circuits]
+        counts = [self._compiler.count_gates(bound) for bound in circuits]
         if not self._description.keeps_qubits:
             counts = [replace(each, physical_qubits=()) for each in counts]
         largest = max((each.one_qubit + each.two_qubit for each in counts), default=0)
@@ -149,23 +149,17 @@ class IonQBackend:
         return counts
 
     def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
-        """Send one job, once, and return its id; several circuits go as one multi-circuit job.
-
-        Raises:
-            RateLimitError, RequestRejectedError: The job was not accepted.
-            BackendTimeoutError, ServerError, ConnectionLostError: The job may have been accepted.
-        """
+        """Send one job, once, and return its id; several circuits go as one multi-circuit job."""
         shots = check_submission(self._description, circuits, shots, tag)
-        compiler = self._get_compiler()
         self.count_gates(circuits)
-        compiled = [compiler.bind(bound) for bound in circuits]
+        compiled = [self._compiler.bind(bound) for bound in circuits]
         with _ignored_transpile_warnings():
             from qiskit_ionq.exceptions import IonQError
 
             try:
                 # qiskit-ionq samples the shots of the ideal simulator locally: a seed that is stored with the job makes
                 # every fetch return the same counts.
-                job = compiler.backend.run(
+                job = self._compiler.backend.run(
                     compiled,
                     shots=shots,
                     name=tag,
@@ -177,24 +171,14 @@ class IonQBackend:
         return str(job.job_id())
 
     def status(self, job: str) -> JobStatus:
-        """Return the status of a job.
-
-        Raises:
-            UnknownStatusError: IonQ returns an unknown status.
-        """
+        """Return the status of a job."""
         status = self.client.retrieve_job(job).get("status")
         if status not in _STATUS:
             raise UnknownStatusError(f"IonQ says that job {job} is {status!r}; known are {', '.join(_STATUS)}")
         return _STATUS[status]
 
     def result(self, job: str) -> Sequence[Counts]:
-        """Return the counts of each circuit, in the order of submission.
-
-        Raises:
-            JobFailedError: The job is not done.
-            PartialResultError: Some circuits have no result.
-            WrongCountsError: Probabilities do not add up to 1.
-        """
+        """Return the counts of each circuit, in the order of submission."""
         status = self.status(job)
         if status is not JobStatus.DONE:
             raise JobFailedError(f"job {job} is {status.value}: it has no result")
@@ -202,7 +186,7 @@ class IonQBackend:
             from qiskit_ionq.exceptions import IonQError
 
             try:
-                ionq_job = self._get_compiler().backend.retrieve_job(job)
+                ionq_job = self._compiler.backend.retrieve_job(job)
                 result = ionq_job.result(sharpen=self.mitigation == "sharpening" if self.mitigation != "none" else None)
                 return [self._counts(each) for each in result.results]
             except (IonQError, LookupError, TypeError, ValueError, AttributeError) as error:
@@ -249,16 +233,9 @@ class IonQBackend:
                 raise UnknownStatusError(f"IonQ's estimate has no {error}: {answer}") from None
         if not math.isfinite(price + seconds):
             raise UnknownStatusError(f"IonQ's estimate is not finite: {price} {currency}, {seconds} s")
-        return Cost(
-            circuits=len(gates),
-            shots=shots * len(gates),
-            one_qubit_gates=sum(each.one_qubit for each in gates),
-            two_qubit_gates=sum(each.two_qubit for each in gates),
-            price=price,
-            currency=currency,
-            machine_s=seconds,
-            assumptions=("price and time: IonQ's own estimate for this account, a job for each circuit",),
-        )
+        basis = "price and time: IonQ's own estimate for this account, a job for each circuit"
+        cost = estimate(gates, shots, FREE)
+        return replace(cost, price=price, currency=currency, machine_s=seconds, assumptions=(basis,))
 
     def device_cost(self) -> DeviceCost:
         """Return IonQ's rates for this account, with times and power of the bundled device.
@@ -299,10 +276,9 @@ class IonQBackend:
             return to_big_endian_counts(result.data.counts, width)
         return to_big_endian_counts(round_to_counts(result.data.probabilities, result.shots), width)
 
-    def _get_compiler(self) -> Compiler:
-        if self._compiler is None:
-            self._compiler = Compiler(_qiskit_backend(self), self.optimization_level)
-        return self._compiler
+    @cached_property
+    def _compiler(self) -> Compiler:
+        return Compiler(_qiskit_backend(self), self.optimization_level)
 
 
 def _check_options(machine: str, noise_model: str | None, mitigation: str, gateset: str) -> None:

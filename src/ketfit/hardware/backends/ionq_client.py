@@ -38,12 +38,7 @@ class IonQClient:
     # The four methods that qiskit-ionq calls, under its names.
 
     def submit_job(self, job: Any) -> Any:
-        """POST a job, once.
-
-        Raises:
-            RateLimitError, RequestRejectedError: The job was not accepted.
-            BackendTimeoutError, ServerError, ConnectionLostError: The job may have been accepted.
-        """
+        """POST a job, once."""
         from qiskit_ionq.helpers import qiskit_to_ionq
 
         arguments = (job._passed_args, job.extra_query_params, job.extra_metadata)

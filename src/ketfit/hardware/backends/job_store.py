@@ -8,21 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from ketfit.errors import LedgerError, RequestRejectedError, StorageError, WrongCountsError
-from ketfit.hardware.backends.base import Counts, JobStatus
+from ketfit.hardware.backends.base import Counts, Description, JobStatus
 from ketfit.integers import as_integer
 from ketfit.storage.atomic import write_file
 from ketfit.storage.strict_json import parse_json
 
 
 class LocalJobStore:
-    """The job queries of a backend whose jobs are done as soon as they are submitted.
+    """A base class of backends whose jobs are done as soon as they are submitted. A subclass sets `_description`.
 
     Args:
         folder: Folder of the job files; created if it is missing.
     """
 
+    _description: Description
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def describe(self) -> Description:
+        """Return the backend's name, options and limits."""
+        return self._description
 
     def next_number(self) -> int:
         """Return the number of the next job, from 0."""

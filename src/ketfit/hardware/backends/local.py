@@ -83,10 +83,6 @@ class Simulator(LocalJobStore):
             keeps_qubits=True,
         )
 
-    def describe(self) -> Description:
-        """Return the backend's name, options and limits."""
-        return self._description
-
     def count_gates(self, circuits: Sequence[BoundCircuit]) -> list[GateCounts]:
         """Return the gates as they are written; nothing is transpiled."""
         gates = (bound.circuit.gate_counts() for bound in circuits)

@@ -241,10 +241,6 @@ class QiskitBackend(LocalJobStore):
             keeps_qubits=True,
         )
 
-    def describe(self) -> Description:
-        """Return the backend's name, options and limits."""
-        return self._description
-
     def count_gates(self, circuits: Sequence[BoundCircuit]) -> list[GateCounts]:
         """Return the gates of each circuit as the backend runs them."""
         return [self.compiler.count_gates(bound) for bound in circuits]

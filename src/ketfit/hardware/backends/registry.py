@@ -55,14 +55,14 @@ def load_backend(
         MissingExtraError: The backend needs a package that is not installed.
     """
     kind, _, rest = name.partition(":")
-    checked = checked_options(options or {})
+    checked: dict[str, Any] = checked_options(options or {})
     seed = as_integer(seed, "seed", minimum=0)
     if kind in OPTIONS:
         unknown = sorted(checked.keys() - OPTIONS[kind])
         if unknown:
             raise ConfigError(f"{kind} has no option {unknown[0]!r}; known are {', '.join(sorted(OPTIONS[kind]))}")
         if kind == "simulator":
-            return _simulator(rest, folder, checked, seed, name)
+            return Simulator(folder / JOBS, _noise(rest), seed=seed, name=name, device=_device(rest), **checked)
         return _qiskit_backend(kind, rest, folder, checked, seed)
     if rest.isidentifier() and all(part.isidentifier() for part in kind.split(".")):
         if not allow_import:
@@ -84,10 +84,6 @@ def fetch_prices(backend: Backend) -> DeviceCost:
     if device_cost is None:
         raise ConfigError(f"{backend.describe().name} has no prices to fetch; give a device or a TOML file instead")
     return device_cost()
-
-
-def _simulator(rest: str, folder: Path, options: Mapping[str, Any], seed: int, name: str) -> Simulator:
-    return Simulator(folder / JOBS, _noise(rest), seed=seed, name=name, device=_device(rest), **options)
 
 
 def _custom_backend(

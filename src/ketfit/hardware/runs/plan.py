@@ -194,7 +194,7 @@ def plan_run(
         mitigation=tuple(mitigation),
         head=head.config,
         classes=classifier.classes_.tolist(),
-        labels=None if labels is None else [_json_label(label) for label in labels],
+        labels=None if labels is None else [x.item() if isinstance(x, np.generic) else x for x in labels],
         temperature=float(classifier.temperature_),
         sentences=sentences,
         distinct=len(distinct),
@@ -227,11 +227,6 @@ def _check_backend(description: Description, shots: int, mitigation: Sequence[Mi
         )
     limits = description.limits
     return check_range(shots, "shots", limits.min_shots, limits.shots, description.name)
-
-
-def _json_label(label: Any) -> Any:
-    """Return a label as JSON can hold it: an array of labels has NumPy scalars."""
-    return label.item() if isinstance(label, np.generic) else label
 
 
 def _tensors(head: QuantumHead, embeddings: Any) -> dict[str, Tensor]:

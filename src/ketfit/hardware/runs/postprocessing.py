@@ -13,9 +13,10 @@ from torch import Tensor
 from ketfit.circuit.circuit import Angle, Circuit, ry
 from ketfit.errors import ConfigError
 from ketfit.hardware.backends.base import BoundCircuit, Counts
-from ketfit.simulate import shots as shot_statistics
 from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigate_readout
 from ketfit.simulate.noise import Confusion
+from ketfit.simulate.shots import expectations as z_expectations
+from ketfit.simulate.shots import rotation_angles, rotations_as_inputs, sample_outcomes
 
 Mitigation = Literal["readout", "zero_noise"]
 FOLDS, DEGREE = (1, 3, 5), 2
@@ -75,10 +76,8 @@ class MeasurementPlan:
         plain = [BoundCircuit(cone, tuple(weights), tuple(row), self.measured) for row in rows]
         bound = list(plain)
         if len(self.folds) > 1:
-            single, columns = shot_statistics.rotations_as_inputs(cone)
-            angles = shot_statistics.rotation_angles(
-                columns, torch.tensor(list(weights)).double(), inputs.double(), len(rows)
-            )
+            single, columns = rotations_as_inputs(cone)
+            angles = rotation_angles(columns, torch.tensor(list(weights)).double(), inputs.double(), len(rows))
             both = torch.cat([angles, -angles], dim=1).tolist()
             bound += [
                 BoundCircuit(fold_gates(single, fold), (), tuple(row), self.measured, follows, fold)
@@ -108,10 +107,10 @@ class MeasurementPlan:
         """
         confusion: list[Confusion | None] = [None] * len(self.measured)
         if "readout" in self.mitigation:
-            zeros, ones = ((1 - shot_statistics.expectations(row[None])[0]) / 2 for row in frequencies[-2:])
+            zeros, ones = ((1 - z_expectations(row[None])[0]) / 2 for row in frequencies[-2:])
             frequencies = frequencies[:-2]
             confusion = [((1 - z, 1 - o), (z, o)) for z, o in zip(zeros.tolist(), ones.tolist(), strict=True)]
-        folded = shot_statistics.expectations(frequencies)
+        folded = z_expectations(frequencies)
         folded = torch.stack([mitigate_readout(folded[:, j], matrix) for j, matrix in enumerate(confusion)], dim=1)
         folded = folded.reshape(len(self.folds), -1, len(self.measured))
         degree = min(DEGREE, len(self.folds) - 1)
@@ -196,7 +195,7 @@ def postprocess(
     smooth = (frequencies * shots + 0.5) / (shots + n_bitstrings / 2)
     resamples = []
     for _ in range(RESAMPLES):
-        sampled = measurement.expectations(shot_statistics.sample_outcomes(smooth, shots, generator) / shots)
+        sampled = measurement.expectations(sample_outcomes(smooth, shots, generator) / shots)
         resamples.append(output_layer.probabilities(sampled, encoder_expectations))
     draws = torch.stack(resamples)
     interval = torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=draws.dtype), dim=0)

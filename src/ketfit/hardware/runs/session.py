@@ -302,11 +302,7 @@ class Session:
         return statuses
 
     def fetch_until(self, wait_s: float) -> None:
-        """Fetch until no accepted submission is open, for at most `wait_s` seconds.
-
-        Raises:
-            HardwareError: As in `fetch`.
-        """
+        """Call `fetch` until no accepted submission is open, for at most `wait_s` seconds."""
 
         def is_done() -> bool:
             self.fetch()
@@ -346,12 +342,8 @@ class Session:
         return Cost(
             circuits=sum(len(submission.keys) + 1 for submission in paid),
             shots=sum(submission.shots * (len(submission.keys) + 1) for submission in paid),
-            one_qubit_gates=0,
-            two_qubit_gates=0,
             price=None if any(price is None for price in prices) else sum(price or 0.0 for price in prices),
             currency=self.prices.price.currency if self.prices.price else None,
-            machine_s=None,
-            assumptions=(),
         )
 
     def _check_qubits(self, physical_qubits: set[tuple[int, ...]]) -> None:

@@ -12,14 +12,7 @@ from ketfit.circuit.circuit import Angle, Circuit, cx, ry
 from ketfit.errors import HardwareError, KetFitError, ResultsPendingError
 from ketfit.hardware.backends.base import Backend, BoundCircuit, Counts, GateCounts, check_range
 from ketfit.hardware.backends.retry import RetryPolicy
-from ketfit.hardware.runs.canary import (
-    canary_bitstring,
-    canary_circuit,
-    check_canary,
-    check_counts,
-    majority_bitstring,
-    n_canary_qubits,
-)
+from ketfit.hardware.runs import canary
 
 WIDTH = 4
 
@@ -91,7 +84,7 @@ class _Suite:
         ring = reuploading_circuit(WIDTH, 1, 1, 1, 1)
         angles = tuple(0.3 + 0.17 * index for index in range(ring.n_weights))
         self.circuits = [
-            canary_circuit(WIDTH),
+            canary.canary_circuit(WIDTH),
             BoundCircuit(single, (math.pi,), (), (1,)),
             BoundCircuit(single, (math.pi,), (), (3, 1, 0)),
             BoundCircuit(tilted, (2 * math.pi / 3, math.pi / 3), (), (0, 2)),
@@ -143,13 +136,13 @@ class _Suite:
 
     def check_bits(self) -> str:
         """Check totals, widths and the canary."""
-        check_counts(self.results, [n_canary_qubits(WIDTH), *(len(c.measured) for c in self.circuits[1:])], self.shots)
-        check_canary(self.results[0], WIDTH)
-        return f"the canary reads {canary_bitstring(WIDTH)}"
+        canary.check_counts(self.results, [len(circuit.measured) for circuit in self.circuits], self.shots)
+        canary.check_canary(self.results[0], WIDTH)
+        return f"the canary reads {canary.canary_bitstring(WIDTH)}"
 
     def check_subsets(self) -> str:
         """Check that the j-th character is the j-th measured qubit."""
-        one, three = majority_bitstring(self.results[1], 1), majority_bitstring(self.results[2], 3)
+        one, three = canary.majority_bitstring(self.results[1], 1), canary.majority_bitstring(self.results[2], 3)
         assert one == "1", "qubit 1 was flipped and measured alone, and reads 0: another qubit was measured"
         assert three == "010", f"qubit 1 was flipped, and qubits 3, 1, 0 read {three}, not 010: their order is lost"
         return "qubit 1 alone, and qubits 3, 1, 0"

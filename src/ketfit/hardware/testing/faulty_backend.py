@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ketfit.errors import (
     BackendTimeoutError,
@@ -19,6 +19,7 @@ from ketfit.errors import (
 from ketfit.hardware.backends.base import Backend, BoundCircuit, Counts, Description, GateCounts, JobStatus
 from ketfit.integers import as_integer
 
+T = TypeVar("T")
 Call = Literal["submit", "status", "result", "cancel", "jobs"]
 
 _RAISED: dict[str, Callable[[], Exception]] = {
@@ -28,9 +29,9 @@ _RAISED: dict[str, Callable[[], Exception]] = {
     "connection_lost": lambda: ConnectionLostError("scripted: the connection broke"),
     "refused": lambda: RequestRejectedError("scripted: 401"),
 }
-_STATUS = {"queued": JobStatus.QUEUED, "running": JobStatus.RUNNING, "failed": JobStatus.FAILED}
+_STATUS = ("queued", "running", "failed", "cancelled")
 _RESULT = ("partial", "missing", "wrong_shots", "reversed", "shuffled")
-KINDS = (*_RAISED, *(f"{kind}_after" for kind in _RAISED), *_STATUS, "cancelled", "unknown", *_RESULT, "unlisted")
+KINDS = (*_RAISED, *(f"{kind}_after" for kind in _RAISED), *_STATUS, "unknown", *_RESULT, "unlisted")
 
 
 @dataclass
@@ -83,17 +84,15 @@ class FaultInjectingBackend:
 
     def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
         """Submit, or raise a scripted error before or after submitting."""
-        return str(self._call("submit", lambda: self.backend.submit(circuits, shots, tag=tag)))
+        return self._call("submit", lambda: self.backend.submit(circuits, shots, tag=tag))
 
     def status(self, job: str) -> JobStatus:
         """Return the status, or a scripted one."""
-        status: JobStatus = self._call("status", lambda: self.backend.status(job))
-        return status
+        return self._call("status", lambda: self.backend.status(job))
 
     def result(self, job: str) -> Sequence[Counts]:
         """Return the result, or a scripted wrong one."""
-        result: Sequence[Counts] = self._call("result", lambda: self.backend.result(job))
-        return result
+        return self._call("result", lambda: self.backend.result(job))
 
     def cancel(self, job: str) -> None:
         """Cancel, or raise a scripted error."""
@@ -101,10 +100,9 @@ class FaultInjectingBackend:
 
     def jobs(self, tag: str) -> Sequence[str]:
         """Return the jobs, or an empty list if that is scripted."""
-        jobs: Sequence[str] = self._call("jobs", lambda: self.backend.jobs(tag))
-        return jobs
+        return self._call("jobs", lambda: self.backend.jobs(tag))
 
-    def _call(self, call: Call, real: Callable[[], Any]) -> Any:
+    def _call(self, call: Call, real: Callable[[], T]) -> T:
         self.calls.append(call)
         fault = self._next(call)
         if fault is None:
@@ -116,11 +114,9 @@ class FaultInjectingBackend:
             raise _RAISED[fault.removesuffix("_after")]()
         if fault == "unknown":
             raise UnknownStatusError("scripted: the job is 'pondering'")
-        if fault == "unlisted":
-            return []
-        if fault in _STATUS or fault == "cancelled":
-            return JobStatus(fault)
-        return _corrupt_counts(fault, real())
+        result: Any = [] if fault == "unlisted" else JobStatus(fault) if fault in _STATUS else None
+        changed: T = _corrupt_counts(fault, real()) if result is None else result
+        return changed
 
     def _next(self, call: Call) -> str | None:
         for fault in self.faults:
@@ -134,7 +130,7 @@ class FaultInjectingBackend:
         return None
 
 
-def _corrupt_counts(fault: str, counts: Sequence[Counts]) -> Sequence[Counts]:
+def _corrupt_counts(fault: str, counts: Any) -> Any:
     """Return counts with the fault in them."""
     if fault == "partial":
         raise PartialResultError(f"scripted: results of {len(counts) - 1} of {len(counts)} circuits")
