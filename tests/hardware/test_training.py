@@ -17,17 +17,17 @@ from ketfit.hardware.backends.base import Backend
 from ketfit.hardware.runs.session import Session
 from ketfit.hardware.testing.faulty_backend import Fault, FaultInjectingBackend
 from ketfit.hardware.training import HardwareTarget, HardwareTraining, Trained, _HardwareTrainer, train_on_hardware
-from tests.hardware.example_runs import HASTY, classifier, embeddings, simulator
+from tests.hardware.example_runs import FAST_RETRY, classifier, embeddings, simulator
 
 LABELS = ["good", "bad"] * 6
 
 
 def train(folder: Path, config: HardwareTraining, backend: Backend | None = None, **options: Any) -> Trained:
-    target = HardwareTarget(backend or simulator(folder, 100), folder, wait_s=5, retry=HASTY)
+    target = HardwareTarget(backend or simulator(folder, 100), folder, wait_s=5, retry=FAST_RETRY)
     return train_on_hardware(classifier(), (embeddings(), LABELS), target, config, **options)
 
 
-def test_parameter_shift_is_the_gradient(tmp_path: Path) -> None:
+def test_parameter_shift_gradient_matches_autograd(tmp_path: Path) -> None:
     config = HardwareTraining(method="parameter_shift", batch_size=12, shots=2_000_000, train_linear=False)
     with Session(tmp_path, simulator(tmp_path, 1000), "gradient") as session:
         trainer = _HardwareTrainer(classifier(), (embeddings(), LABELS), session, config, 0, 5)
@@ -48,7 +48,7 @@ def test_parameter_shift_is_the_gradient(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["spsa", "parameter_shift"])
-def test_training_lowers_the_loss(tmp_path: Path, method: str) -> None:
+def test_training_lowers_loss(tmp_path: Path, method: str) -> None:
     rate = 1.0 if method == "spsa" else 0.1
     config = HardwareTraining(
         method=method, steps=25, batch_size=12, shots=1000, learning_rate=rate, train_linear=False
@@ -58,7 +58,7 @@ def test_training_lowers_the_loss(tmp_path: Path, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["spsa", "parameter_shift"])
-def test_a_broken_training_goes_on_and_buys_nothing_twice(tmp_path: Path, method: str) -> None:
+def test_interrupted_training_continues_and_buys_nothing_twice(tmp_path: Path, method: str) -> None:
     config = HardwareTraining(method=method, steps=4, batch_size=3, rotations=2)
     whole = train(tmp_path / "whole", config)
     folder = tmp_path / "broken"
@@ -77,7 +77,7 @@ def test_a_broken_training_goes_on_and_buys_nothing_twice(tmp_path: Path, method
     assert not issubclass(SubmissionStateUnknownError, ConnectionLostError)
 
 
-def test_a_budget_ends_a_training_before_it_is_exceeded_and_can_be_raised(tmp_path: Path) -> None:
+def test_budget_stops_training_before_it_is_exceeded_and_can_be_raised(tmp_path: Path) -> None:
     config = HardwareTraining(steps=4, batch_size=3, max_circuits=15)
     with pytest.raises(CostLimitError, match="21 circuits in all, of which 7 new: the limit is 15"):
         train(tmp_path, config)
@@ -87,7 +87,7 @@ def test_a_budget_ends_a_training_before_it_is_exceeded_and_can_be_raised(tmp_pa
         train(tmp_path, config.updated(shots=7))
 
 
-def test_the_linear_layer_is_trained_for_a_circuit_a_sample(tmp_path: Path) -> None:
+def test_linear_training_measures_each_sample_once(tmp_path: Path) -> None:
     config = HardwareTraining(method="linear", steps=300, batch_size=5, shots=1000, linear_rate=0.1)
     before = classifier().module_
     trained = train(tmp_path, config)
@@ -103,7 +103,7 @@ def test_the_linear_layer_is_trained_for_a_circuit_a_sample(tmp_path: Path) -> N
     assert reached == pytest.approx(log_loss(LABELS, fitted.predict_proba(values)), abs=0.02)
 
 
-def test_the_best_step_by_validation_is_kept(tmp_path: Path) -> None:
+def test_training_restores_best_step_by_validation(tmp_path: Path) -> None:
     wild = HardwareTraining(
         steps=6, batch_size=4, learning_rate=50, perturbation=1.5, linear_rate=3.0, validate_every=4
     )
@@ -128,6 +128,6 @@ def test_the_best_step_by_validation_is_kept(tmp_path: Path) -> None:
         train(tmp_path / "wild", wild, validation=(embeddings(), LABELS))
 
 
-def test_a_training_of_nothing_is_refused() -> None:
+def test_training_without_trained_parameters_is_rejected() -> None:
     with pytest.raises(ConfigError, match="trains the linear layer and nothing else"):
         HardwareTraining(method="linear", train_linear=False)
