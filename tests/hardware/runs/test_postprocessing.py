@@ -52,7 +52,7 @@ def device(
     misread: tuple[float, ...] = MISREAD, noise: float = 0.0, basis: tuple[str, ...] = ("cx", "sx"), seed: int = 1
 ) -> Device:
     generic = Device(len(MISREAD), basis_gates=[*basis, "rz", "x", "id"], coupling_map=LINE, seed=seed)
-    generic.misread, prepared.noise = misread, noise
+    generic.misread, generic.noise = misread, noise
     for qubit, error in enumerate(misread):
         generic.target["measure"][(qubit,)].error = error  # what layouts are chosen by
     return generic
