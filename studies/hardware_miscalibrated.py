@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def run(dataset: Any, body: Any, seed: int) -> dict[str, Any]:
-    """One draw of the data, and one device."""
+    """Train and measure one head on one split of the data and one device."""
     split = few_shot_split(dataset, 128, seed=seed)
     test = np.random.default_rng(seed).permutation(split.test)[:TESTED]
     parts = [dataset.take(part) for part in (split.train, split.validation, test)]
@@ -90,7 +90,7 @@ def run(dataset: Any, body: Any, seed: int) -> dict[str, Any]:
 
 
 def accuracy(classifier: QuantumHeadClassifier, x: Any, labels: Any, judge: Simulator) -> list[float]:
-    """Of each repeat, on the device."""
+    """Return the accuracy of each repeat on the device."""
     head = classifier.module_
     with torch.no_grad():
         z = head.encoder(torch.as_tensor(x, dtype=head.weights.dtype)).double()

@@ -72,7 +72,7 @@ def main() -> None:
 def run(
     dataset: Any, body: Any, trainings: dict[str, HardwareTraining], seed: int, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """One draw of the data: train without noise, measure, train on under noise, measure, and once more."""
+    """Train one head on one split of the data without noise, then under noise; measure before and after."""
     split = few_shot_split(dataset, 128, seed=seed)
     test = np.random.default_rng(seed).permutation(split.test)[:TESTED]
     x, labels = {}, {}
@@ -116,7 +116,7 @@ def run(
 
 
 def price(circuits: int) -> dict[str, Any]:
-    """What as many circuits of this head cost by IonQ Aria's gate-shot prices."""
+    """Return the cost of so many circuits of this head at the gate-shot prices of IonQ Aria."""
     from ketfit.hardware.backends.base import GateCounts
 
     counts = HEAD.qpu_circuit().light_cone((0,)).gate_counts()
