@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def compare(dataset: Any, body: Any, seed: int) -> dict[str, Any]:
-    """Signal and noise of SPSA's slopes for one draw of the data."""
+    """Return signal and noise of the slopes of SPSA for one split of the data."""
     split = few_shot_split(dataset, 128, seed=seed)
     parts = [dataset.take(part) for part in (split.train, split.validation)]
     train, held = ((body.encode(part.texts), np.asarray(part.labels)) for part in parts)

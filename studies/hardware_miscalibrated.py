@@ -28,7 +28,7 @@ from ketfit.data.splits import few_shot_split
 from ketfit.hardware.backends.base import BoundCircuit
 from ketfit.hardware.backends.local import Simulator
 from ketfit.hardware.runs.postprocessing import MeasurementPlan, OutputLayer
-from ketfit.hardware.training import HardwareTraining, train_on_hardware
+from ketfit.hardware.training import HardwareTarget, HardwareTraining, train_on_hardware
 from ketfit.rng import numpy_stream
 from ketfit.simulate.shots import rotation_angles, rotations_as_inputs
 
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def run(dataset: Any, body: Any, seed: int) -> dict[str, Any]:
-    """One draw of the data, and one device."""
+    """Train and measure one head on one split of the data and one device."""
     split = few_shot_split(dataset, 128, seed=seed)
     test = np.random.default_rng(seed).permutation(split.test)[:TESTED]
     parts = [dataset.take(part) for part in (split.train, split.validation, test)]
@@ -80,18 +80,17 @@ def run(dataset: Any, body: Any, seed: int) -> dict[str, Any]:
             folder = Path(name) / config.method
             machine = Miscalibrated(folder / "jobs", seed=seed)
             samples = (held[0], held[1].tolist())
-            trained = train_on_hardware(
-                head, train[0], train[1].tolist(), machine, folder, config, validation=samples, seed=seed
-            )
+            target = HardwareTarget(machine, folder, seed)
+            trained = train_on_hardware(head, (train[0], train[1].tolist()), target, config, validation=samples)
             head = trained.classifier
-            found = {"kept_step": trained.kept, "spent": asdict(trained.spent)}
+            found = {"kept_step": trained.best_step, "spent": asdict(trained.spent)}
             row[f"after_{config.method}"] = {"accuracy": accuracy(head, *tested, judge), **found}
             sys.stderr.write(f"seed {seed}: {json.dumps(row)}\n")
     return row
 
 
 def accuracy(classifier: QuantumHeadClassifier, x: Any, labels: Any, judge: Simulator) -> list[float]:
-    """Of each repeat, on the device."""
+    """Return the accuracy of each repeat on the device."""
     head = classifier.module_
     with torch.no_grad():
         z = head.encoder(torch.as_tensor(x, dtype=head.weights.dtype)).double()
@@ -101,7 +100,7 @@ def accuracy(classifier: QuantumHeadClassifier, x: Any, labels: Any, judge: Simu
         found = []
         for _ in range(REPEATS):
             counts = judge.result(judge.submit(circuits, SHIFT.shots, tag="test"))
-            codes = last.logits(measurement.values(measurement.distributions(counts)), z).argmax(dim=1).numpy()
+            codes = last.logits(measurement.expectations(measurement.distributions(counts)), z).argmax(dim=1).numpy()
             found.append(float((classifier.classes_[codes] == labels).mean()))
     return found
 

@@ -29,7 +29,7 @@ from ketfit.data.splits import few_shot_split
 from ketfit.evaluation.compare import evaluate_head
 from ketfit.hardware.backends.registry import load_backend
 from ketfit.hardware.pricing import estimate, load_device
-from ketfit.hardware.training import HardwareTraining, train_on_hardware
+from ketfit.hardware.training import HardwareTarget, HardwareTraining, train_on_hardware
 from ketfit.simulate.noise import load_noise
 
 HEAD = HeadConfig(
@@ -72,7 +72,7 @@ def main() -> None:
 def run(
     dataset: Any, body: Any, trainings: dict[str, HardwareTraining], seed: int, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """One draw of the data: train without noise, measure, train on under noise, measure, and once more."""
+    """Train one head on one split of the data without noise, then under noise; measure before and after."""
     split = few_shot_split(dataset, 128, seed=seed)
     test = np.random.default_rng(seed).permutation(split.test)[:TESTED]
     x, labels = {}, {}
@@ -97,19 +97,16 @@ def run(
                 machine.backend.set_options(method="density_matrix")  # type: ignore[attr-defined]
             trained = train_on_hardware(
                 head,
-                x["train"][few],
-                labels["train"][few].tolist(),
-                machine,
-                Path(folder),
+                (x["train"][few], labels["train"][few].tolist()),
+                HardwareTarget(machine, Path(folder), seed),
                 config,
                 validation=None if options.blind else (held[0], held[1].tolist()),
-                seed=seed,
             )
         head = trained.classifier
         row[f"after_{name}"] = {
             **accuracy(head, **device),
             "noise_alone": accuracy(head, noise=device["noise"])["accuracy"],
-            "kept_step": trained.kept,
+            "kept_step": trained.best_step,
             "first_and_last_loss": [trained.steps[0].loss, trained.steps[-1].loss],
             "spent": asdict(trained.spent),
             "at_aria_prices": price(trained.spent.circuits),
@@ -119,7 +116,7 @@ def run(
 
 
 def price(circuits: int) -> dict[str, Any]:
-    """What as many circuits of this head cost by IonQ Aria's gate-shot prices."""
+    """Return the cost of so many circuits of this head at the gate-shot prices of IonQ Aria."""
     from ketfit.hardware.backends.base import GateCounts
 
     counts = HEAD.qpu_circuit().light_cone((0,)).gate_counts()

@@ -331,7 +331,7 @@ ARGUMENTS: dict[str, Argument] = {
     "ProjectedLogisticRegressionHead": Argument(projected, "n_components", 3),
     "repeated_accuracy": Argument(lambda v: repeated_accuracy(FITTED, EMBEDDINGS, LABELS, v), "draws", 2),
     "Comparison widths": Argument(
-        lambda v: list(comparison().rows([load_profile("nvidia-a100", ProcessorProfile)], [v])), "widths", 4
+        lambda v: list(comparison().points([load_profile("nvidia-a100", ProcessorProfile)], [v])), "widths", 4
     ),
     "check_submission": Argument(
         lambda v: check_submission(Description("x"), [BoundCircuit(SINGLE, (), (0.1,) * SINGLE.n_inputs)], v, "tag"),

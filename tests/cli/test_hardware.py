@@ -77,7 +77,7 @@ def test_hardware_check_of_faulty_backend_fails(tmp_path: Path) -> None:
     from ketfit.hardware.testing.faulty_backend import Fault, FaultInjectingBackend
     from tests.hardware.example_runs import simulator
 
-    faults = {"reversed": "bits come reversed", "wrong_shots": "were asked for", "missing": "results for 5"}
+    faults = {"reversed": "bits come reversed", "wrong_shots": "were requested", "missing": "results for 5"}
     for kind, told in faults.items():
         backend = FaultInjectingBackend(simulator(tmp_path / kind, 10), [Fault("result", kind, times=9)])
         failed = [finding.message for finding in check_backend(backend) if not finding.passed]

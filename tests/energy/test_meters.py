@@ -1,3 +1,5 @@
+"""Tests of the energy counters, on files and a library that imitate them."""
+
 from __future__ import annotations
 
 import sys
@@ -7,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ketfit.energy.meters import NvmlMeter, RaplMeter, read_while
-from ketfit.energy.quantities import Assumed, Measured, Modelled, UncertainValue
-from ketfit.errors import EnergyMeterError, InputError, MissingExtraError
+from ketfit.energy.quantities import Measured, UncertainValue
+from ketfit.errors import EnergyMeterError, MissingExtraError
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def set_counter(root: Path, package: int, microjoules: object) -> None:
     (root / f"intel-rapl:{package}" / "energy_uj").write_text(f"{microjoules}\n")
 
 
-def test_packages_are_added_and_their_parts_are_not_counted_twice(powercap):
+def test_rapl_meter_adds_packages_without_their_parts(powercap):
     meter = RaplMeter.find(powercap)
     before = meter.read()
     set_counter(powercap, 0, 1_500_000)
@@ -40,14 +42,14 @@ def test_packages_are_added_and_their_parts_are_not_counted_twice(powercap):
     assert meter.joules(before, meter.read()) == pytest.approx(1.5)
 
 
-def test_a_counter_that_turned_over(powercap):
+def test_rapl_meter_corrects_overflow(powercap):
     meter = RaplMeter.find(powercap)
     before = meter.read()
     set_counter(powercap, 0, 250_000)  # 4 J to the end, and a quarter
     assert meter.joules(before, meter.read()) == pytest.approx(4.25)
 
 
-def test_a_reading_counts_runs(powercap):
+def test_read_while_counts_runs(powercap):
     meter, runs = RaplMeter.find(powercap), []
 
     def work():
@@ -60,20 +62,20 @@ def test_a_reading_counts_runs(powercap):
     assert reading.energy.kind == "measured"
 
 
-def test_a_counter_that_stands_still_is_an_error(powercap):
+def test_read_while_with_stopped_counter_fails(powercap):
     with pytest.raises(EnergyMeterError, match="did not move"):
         read_while(RaplMeter.find(powercap), lambda: None, seconds=0)
 
 
 @pytest.mark.parametrize("content", ["", "many", "-5"])
-def test_a_counter_that_holds_no_number_is_an_error(powercap, content):
+def test_rapl_meter_rejects_counter_without_number(powercap, content):
     set_counter(powercap, 1, content)
     with pytest.raises(EnergyMeterError, match="no number"):
         RaplMeter.find(powercap)
 
 
-def test_no_counters_are_an_error(tmp_path, powercap):
-    with pytest.raises(EnergyMeterError, match="not there"):
+def test_rapl_meter_without_counters_fails(tmp_path, powercap):
+    with pytest.raises(EnergyMeterError, match="does not exist"):
         RaplMeter.find(tmp_path / "none")
     (powercap / "intel-rapl:1" / "energy_uj").unlink()
     with pytest.raises(EnergyMeterError, match="energy_uj cannot be read"):
@@ -103,35 +105,16 @@ def fake_nvml(energies):
     )
 
 
-def test_a_gpu_counts_millijoules(monkeypatch):
+def test_nvml_meter_reads_millijoules(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([0, 1000, 3500]))
     reading = read_while(NvmlMeter.find(), lambda: None, seconds=0)
     assert reading.energy == Measured(UncertainValue(2.5, 2.5, 2.5))
 
 
-def test_a_gpu_without_the_counter_or_the_package(monkeypatch):
+def test_nvml_meter_without_counter_or_package_fails(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([None]))
     with pytest.raises(EnergyMeterError, match="Some GPU.*Not Supported"):
         NvmlMeter.find()
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with pytest.raises(MissingExtraError, match=r"ketfit\[energy\]"):
         NvmlMeter.find()
-
-
-KINDS = (Measured, Modelled, Assumed)
-
-
-@pytest.mark.parametrize("one", KINDS)
-@pytest.mark.parametrize("other", KINDS)
-def test_kinds_do_not_add_up(one, other):
-    left, right = one(UncertainValue(2, 1, 3)), other(UncertainValue(20, 10, 30))
-    if one is other:
-        assert left + right == one(UncertainValue(22, 11, 33))
-    else:
-        with pytest.raises(TypeError, match="unsupported operand"):
-            left + right
-
-
-def test_a_range_is_in_order():
-    with pytest.raises(InputError, match="from low over value to high"):
-        UncertainValue(1, 2, 3)

@@ -1,3 +1,5 @@
+"""Tests of the gate counts and the cost of circuits on a QPU."""
+
 from __future__ import annotations
 
 import random
@@ -39,13 +41,13 @@ def transpiled(circuit: Circuit, entangler: str) -> NativeGates:
 
 
 @pytest.mark.parametrize("shape", PAPERS)
-def test_counts_of_zz_are_qiskits(shape):
+def test_zz_gate_counts_match_qiskit(shape):
     circuit = reuploading_circuit(*shape).light_cone((0,))
     assert native_gates(circuit, "zz") == transpiled(circuit, "zz")
 
 
 @pytest.mark.parametrize("shape", PAPERS)
-def test_counts_of_ms_are_qiskits_to_a_fifth_and_not_below(shape):
+def test_ms_gate_counts_match_qiskit_within_a_quarter(shape):
     circuit = reuploading_circuit(*shape).light_cone((0,))
     ours, theirs = native_gates(circuit, "ms"), transpiled(circuit, "ms")
     assert ours.two_qubit == theirs.two_qubit
@@ -53,7 +55,7 @@ def test_counts_of_ms_are_qiskits_to_a_fifth_and_not_below(shape):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_counts_of_random_circuits_are_qiskits_where_it_removes_no_cnot(seed):
+def test_gate_counts_of_random_circuits_match_qiskit(seed):
     circuit = random_circuit(6, 24, seed)
     theirs = transpiled(circuit, "zz")
     ours = native_gates(circuit, "zz")
@@ -63,7 +65,7 @@ def test_counts_of_random_circuits_are_qiskits_where_it_removes_no_cnot(seed):
         assert ours == theirs
 
 
-def test_counts_by_hand():
+def test_gate_counts_match_counts_by_hand():
     w = [Angle("weight", k) for k in range(2)]
     assert native_gates(Circuit.from_gates(1, [ry(0, w[0]), ry(0, w[1])]), "zz") == NativeGates(2, 0)
     block = Circuit.from_gates(2, [cx(0, 1), ry(1, w[0])])
@@ -73,7 +75,7 @@ def test_counts_by_hand():
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**4), st.integers(0, 10**4), st.integers(1, 100), st.integers(1, 10**5))
-def test_cost_is_the_formula(seed, one_qubit, two_qubit, circuits, shots):
+def test_qpu_cost_matches_formula(seed, one_qubit, two_qubit, circuits, shots):
     profile = load_profile(random.Random(seed).choice(profile_names("qpu")), QpuProfile)
     cost = qpu_cost(NativeGates(one_qubit, two_qubit), circuits, shots, profile)
     for end in ("value", "low", "high"):
@@ -88,20 +90,20 @@ def test_cost_is_the_formula(seed, one_qubit, two_qubit, circuits, shots):
         assert getattr(cost.energy.joules, end) == pytest.approx(seconds * power)
 
 
-def test_one_assumed_figure_makes_the_energy_assumed(forte):
+def test_one_assumed_number_makes_the_energy_assumed(forte):
     gates = NativeGates(10, 5)
     assert isinstance(qpu_cost(gates, 1, 1, forte).energy, Assumed)
     published = {name: value.updated(basis="published") for name, value in forte if name.endswith(("_us", "_watts"))}
     assert isinstance(qpu_cost(gates, 1, 1, forte.updated(**published)).energy, Modelled)
 
 
-def test_only_what_is_used_is_assumed(forte):
+def test_assumptions_contain_only_used_numbers(forte):
     names = [assumption.name for assumption in qpu_cost(NativeGates(0, 5), 1, 1, forte).assumptions]
     assert "two-qubit gate (us)" in names
     assert "one-qubit gate (us)" not in names
 
 
-def test_counts_cannot_be_negative(forte):
+def test_negative_counts_are_rejected(forte):
     with pytest.raises(InputError, match="-1"):
         NativeGates(-1, 0)
     with pytest.raises(InputError, match="-3"):

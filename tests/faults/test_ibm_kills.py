@@ -19,7 +19,15 @@ pytest.importorskip("qiskit_ibm_runtime")
 from ketfit.errors import SubmissionStateUnknownError
 from ketfit.hardware.backends.ibm import IBMBackend
 from ketfit.hardware.runs.run import run_status, submit_run
-from tests.faults.test_ionq_kills import HASTY, STARTED, View, check_nothing_lost, finish, planned, run_killed
+from tests.faults.test_ionq_kills import (
+    FAST_RETRY,
+    STARTED,
+    View,
+    check_nothing_lost,
+    finish,
+    run_killed,
+    write_example_plan,
+)
 from tests.hardware.ibm_server import BEARER, INSTANCE, KEY, serving_ibm
 from tests.hardware.ionq_server import Fault, Store
 
@@ -39,43 +47,43 @@ def ibm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def machine() -> IBMBackend:
-    """Takes four circuits a job, and its list of jobs is up to date."""
+    """Return a machine that takes four circuits a job, with a job list without delay."""
     backend = IBMBackend("ibm_manila", max_circuits=4)
     backend._description = replace(backend.describe(), listing_delay_s=0.0)
     return backend
 
 
-def test_kills_between_any_two_steps(tmp_path: Path, ibm: Store) -> None:
+def test_run_killed_between_any_two_steps_continues(tmp_path: Path, ibm: Store) -> None:
     whole = tmp_path / "whole"
-    planned(whole, machine)
+    write_example_plan(whole, machine)
     assert not run_killed(whole, -1, machine)
     total = int((whole / "steps").read_text())
     assert total > 40
     for step in np.unique(np.linspace(1, total, min(KILLS, total)).round()).astype(int).tolist():
         folder = tmp_path / f"killed-{step}"
         before = {job["id"] for job in ibm.jobs()}
-        made = planned(folder, machine)
+        prepared = write_example_plan(folder, machine)
         # The number of looks at a job may differ by a few from run to run.
         assert run_killed(folder, step, machine) or step > total - 10
         finish(folder, machine)
-        check_nothing_lost(folder, made, View(ibm, before))
+        check_nothing_lost(folder, prepared, View(ibm, before))
 
 
-def test_an_answer_that_never_came_is_found_and_not_bought_again(tmp_path: Path, ibm: Store) -> None:
+def test_lost_answer_is_found_and_not_bought_again(tmp_path: Path, ibm: Store) -> None:
     folder = tmp_path / "run"
-    made = planned(folder, machine)
+    prepared = write_example_plan(folder, machine)
     ibm.set_faults(Fault("late status", "POST", "/jobs$", status=504))
     with pytest.raises(SubmissionStateUnknownError, match="504"):
-        submit_run(folder, machine(), patience=HASTY)
+        submit_run(folder, machine(), retry=FAST_RETRY)
     assert run_status(folder).unresolved == 1
     finish(folder, machine)
-    check_nothing_lost(folder, made, ibm)
+    check_nothing_lost(folder, prepared, ibm)
     assert len([entry for entry in ibm.requests("POST") if entry["path"].endswith("/jobs")]) == 2
 
 
-def test_no_key_and_no_access_token_in_any_file_of_a_run(tmp_path: Path, ibm: Store) -> None:
+def test_run_files_contain_no_key_and_no_access_token(tmp_path: Path, ibm: Store) -> None:
     folder = tmp_path / "run"
-    planned(folder, machine)
+    write_example_plan(folder, machine)
     finish(folder, machine)
     for path in folder.rglob("*"):
         content = path.read_bytes() if path.is_file() else b""

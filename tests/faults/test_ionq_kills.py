@@ -24,7 +24,7 @@ from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.hardware.backends.base import Backend
 from ketfit.hardware.backends.ionq import IonQBackend
 from ketfit.hardware.backends.retry import RetryPolicy
-from ketfit.hardware.runs.canary import canary
+from ketfit.hardware.runs.canary import canary_circuit
 from ketfit.hardware.runs.ledger import read_ledger_state
 from ketfit.hardware.runs.plan import PreparedRun, plan_run, read_plan, write_plan
 from ketfit.hardware.runs.run import fetch_run, run_status, submit_run
@@ -35,7 +35,7 @@ from tests.hardware.ionq_server import KEY, Fault, Store, serving
 pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("KETFIT_IONQ_KILLS", "4"))
-HASTY = RetryPolicy(deadline_s=20, first_s=0.02, longest_s=0.1)
+FAST_RETRY = RetryPolicy(deadline_s=20, initial_pause_s=0.02, max_pause_s=0.1)
 STARTED = 1  # looks at a job until it is done, beyond the first
 
 
@@ -55,26 +55,26 @@ def classifier() -> QuantumHeadClassifier:
 
 
 def machine(listing_delay_s: float = 0.0) -> IonQBackend:
-    """A QPU that takes four circuits a job, and whose list of jobs is as fresh as it says."""
+    """Return a QPU that takes four circuits a job, with this delay of its job list."""
     backend = IonQBackend("qpu.forte-1")
-    told = backend.describe()
-    limits = replace(told.limits, circuits=4)
-    backend._description = replace(told, limits=limits, listing_delay_s=listing_delay_s)
+    description = backend.describe()
+    limits = replace(description.limits, circuits=4)
+    backend._description = replace(description, limits=limits, listing_delay_s=listing_delay_s)
     return backend
 
 
-def planned(folder: Path, make: Callable[[], Backend] = machine) -> PreparedRun:
-    """Six sentences, in two jobs."""
+def write_example_plan(folder: Path, make: Callable[[], Backend] = machine) -> PreparedRun:
+    """Write a plan of six sentences in two jobs."""
     sentences = np.random.default_rng(0).normal(size=(6, 6))
-    made = plan_run(classifier(), sentences, make(), name=make().describe().name, shots=200)
-    write_plan(folder, made)
-    return made
+    prepared = plan_run(classifier(), sentences, make(), name=make().describe().name, shots=200)
+    write_plan(folder, prepared)
+    return prepared
 
 
 def run_killed(folder: Path, step: int, make: Callable[[], Backend] = machine) -> bool:
-    """Submit and fetch in a process that kills itself at that step; whether it came so far."""
+    """Submit and fetch in a process that kills itself at that step; return True if it reached the step."""
     backend, circuits = make(), planned_circuits(folder)
-    backend.count_gates([canary(3), *circuits])  # the compiler's threads do not outlive a fork
+    backend.count_gates([canary_circuit(3), *circuits])  # the compiler's threads do not outlive a fork
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: the server's is idle
         child = os.fork()
@@ -82,8 +82,8 @@ def run_killed(folder: Path, step: int, make: Callable[[], Backend] = machine) -
         code = 1
         try:
             steps = count_steps(lambda reached: reached == step and os.kill(os.getpid(), signal.SIGKILL))
-            submit_run(folder, backend, patience=HASTY)
-            fetch_run(folder, backend, wait_s=30, patience=HASTY)
+            submit_run(folder, backend, retry=FAST_RETRY)
+            fetch_run(folder, backend, wait_s=30, retry=FAST_RETRY)
             (folder / "steps").write_text(str(steps["all"]))
             code = 0
         finally:
@@ -117,41 +117,41 @@ def count_steps(at: Callable[[int], Any]) -> Counter[str]:
     return steps
 
 
-def check_nothing_lost(folder: Path, made: PreparedRun, store: Store) -> None:
-    """Of each circuit there is one paid job, the ledger knows it, and its counts are there."""
+def check_nothing_lost(folder: Path, prepared: PreparedRun, store: Store) -> None:
+    """Check that each circuit has one paid job, which is in the ledger with its counts."""
     accepted = [entry for entry in store.requests("POST") if entry["accepted"]]
-    assert max(Counter(entry["name"] for entry in accepted).values()) == 1, "a batch was submitted twice"
-    account = read_ledger_state(folder)
-    jobs = {batch.job: batch for batch in account.batches if batch.job is not None}
+    assert max(Counter(entry["name"] for entry in accepted).values()) == 1, "a job was submitted twice"
+    state = read_ledger_state(folder)
+    jobs = {submission.job: submission for submission in state.submissions if submission.job is not None}
     assert set(jobs) == {job["id"] for job in store.jobs()}, "IonQ has jobs that are unknown here"
-    bought = Counter(key for batch in jobs.values() for key in batch.keys)
-    plan = made.plan
-    wanted = {result_key(each, plan.shots, plan.described) for each in made.circuits}
-    assert bought == Counter(wanted) and account.results.keys() == wanted
+    bought = Counter(key for submission in jobs.values() for key in submission.keys)
+    plan = prepared.plan
+    wanted = {result_key(each, plan.shots, plan.described) for each in prepared.circuits}
+    assert bought == Counter(wanted) and state.results.keys() == wanted
     circuits = sum(entry["circuits"] for entry in accepted)
     assert (circuits, circuits * plan.shots) == (plan.cost.circuits, plan.cost.shots), "not what was planned"
 
 
 def finish(folder: Path, make: Callable[[], Backend] = machine) -> None:
-    """What a user does after a reboot."""
-    submit_run(folder, make(), patience=HASTY)
-    assert len(fetch_run(folder, make(), wait_s=30, patience=HASTY)["predictions"]) == 6
+    """Submit and fetch, as a user does after a reboot."""
+    submit_run(folder, make(), retry=FAST_RETRY)
+    assert len(fetch_run(folder, make(), wait_s=30, retry=FAST_RETRY)["predictions"]) == 6
 
 
-def test_kills_between_any_two_steps(tmp_path: Path, ionq: Store) -> None:
+def test_run_killed_between_any_two_steps_continues(tmp_path: Path, ionq: Store) -> None:
     whole = tmp_path / "whole"
-    planned(whole)
+    write_example_plan(whole)
     assert not run_killed(whole, -1)
     total = int((whole / "steps").read_text())
     assert total > 40
     for step in np.unique(np.linspace(1, total, min(KILLS, total)).round()).astype(int).tolist():
         folder = tmp_path / f"killed-{step}"
         before = {job["id"] for job in ionq.jobs()}
-        made = planned(folder)
+        prepared = write_example_plan(folder)
         # The number of looks at a job may differ by a few from run to run.
         assert run_killed(folder, step) or step > total - 10
         finish(folder)
-        check_nothing_lost(folder, made, View(ionq, before))
+        check_nothing_lost(folder, prepared, View(ionq, before))
 
 
 class View(Store):
@@ -169,62 +169,62 @@ class View(Store):
         return [entry for entry in super().requests(method) if entry["accepted"] in mine]
 
 
-def test_an_answer_that_never_came_is_found_and_not_bought_again(tmp_path: Path, ionq: Store) -> None:
+def test_lost_answer_is_found_and_not_bought_again(tmp_path: Path, ionq: Store) -> None:
     folder = tmp_path / "run"
-    made = planned(folder)
+    prepared = write_example_plan(folder)
     ionq.set_faults(Fault("late status", "POST", status=504))
     with pytest.raises(SubmissionStateUnknownError, match="504"):
-        submit_run(folder, machine(), patience=HASTY)
+        submit_run(folder, machine(), retry=FAST_RETRY)
     assert run_status(folder).unresolved == 1
     finish(folder)
-    check_nothing_lost(folder, made, ionq)
+    check_nothing_lost(folder, prepared, ionq)
     assert len(ionq.requests("POST")) == 2
 
 
-def test_nothing_is_sent_while_the_list_of_jobs_may_lag(tmp_path: Path, ionq: Store) -> None:
+def test_submit_sends_nothing_during_listing_delay(tmp_path: Path, ionq: Store) -> None:
     folder = tmp_path / "run"
-    made = planned(folder)
+    prepared = write_example_plan(folder)
     ionq.set_faults(Fault("drop", "POST"))
     for _ in range(3):  # the second and third ask for the list, and send nothing
         with pytest.raises(SubmissionStateUnknownError):
-            submit_run(folder, machine(listing_delay_s=60), patience=HASTY)
+            submit_run(folder, machine(listing_delay_s=60), retry=FAST_RETRY)
     assert len(ionq.requests("POST")) == 1
     finish(folder)
-    check_nothing_lost(folder, made, ionq)
+    check_nothing_lost(folder, prepared, ionq)
 
 
-def test_the_service_reboots_between_submit_and_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_survives_restart_of_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IONQ_API_KEY", KEY)
     folder = tmp_path / "run"
     with serving(tmp_path / "ionq", polls=3) as (url, _):
         monkeypatch.setenv("IONQ_API_URL", url)
-        made = planned(folder)
-        submit_run(folder, machine(), patience=HASTY)
+        prepared = write_example_plan(folder)
+        submit_run(folder, machine(), retry=FAST_RETRY)
     with serving(tmp_path / "ionq") as (url, store):
         monkeypatch.setenv("IONQ_API_URL", url)
         finish(folder)
-        check_nothing_lost(folder, made, store)
+        check_nothing_lost(folder, prepared, store)
         posts = len(store.requests("POST"))
         finish(folder)  # and once more: all is there
         assert len(store.requests("POST")) == posts == 2
 
 
-def test_reads_are_asked_again_within_their_deadline(tmp_path: Path, ionq: Store) -> None:
+def test_reads_are_retried_within_deadline(tmp_path: Path, ionq: Store) -> None:
     folder = tmp_path / "run"
-    made = planned(folder)
-    submit_run(folder, machine(), patience=HASTY)
+    prepared = write_example_plan(folder)
+    submit_run(folder, machine(), retry=FAST_RETRY)
     ionq.set_faults(
         Fault("status", path="/jobs/", status=503, times=2),
         Fault("garbage", path="/jobs/"),
         Fault("drop", path="results"),
     )
     finish(folder)
-    check_nothing_lost(folder, made, ionq)
+    check_nothing_lost(folder, prepared, ionq)
 
 
-def test_no_key_in_any_file_of_a_run(tmp_path: Path, ionq: Store) -> None:
+def test_run_files_contain_no_key(tmp_path: Path, ionq: Store) -> None:
     folder = tmp_path / "run"
-    planned(folder)
+    write_example_plan(folder)
     finish(folder)
     for path in folder.rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path

@@ -21,7 +21,6 @@ from typing import Any
 
 import pytest
 
-from ketfit.errors import KetFitError
 from ketfit.hardware.backends.base import BoundCircuit, Counts
 from ketfit.hardware.backends.local import Simulator
 from ketfit.hardware.runs.ledger import LEDGER, Ledger, read_ledger_state
@@ -29,14 +28,12 @@ from ketfit.hardware.runs.plan import PreparedRun
 from ketfit.hardware.runs.run import fetch_run, submit_run
 from ketfit.hardware.runs.session import result_key
 from ketfit.storage import append_log as lines_module
-from tests.hardware.example_runs import planned, simulator
+from tests.hardware.example_runs import simulator, write_example_plan
 
 pytestmark = pytest.mark.slow
-
 KILLS = int(os.environ.get("KETFIT_LEDGER_KILLS", "3"))
 STEPS = ("before intent", "after intent", "after POST", "after id", "mid-fetch", "mid-write")
 LINGER = 0.004  # seconds that the victim stays at the step, if it does not wait there
-
 Mark = Callable[[str], None]
 
 
@@ -57,33 +54,33 @@ class Slow(Simulator):
         return counts
 
 
-def victim(folder: Path, mark: Mark, chance: random.Random) -> None:
+def victim(folder: Path, mark: Mark, rng: random.Random) -> None:
     """Submit and fetch, in the process that is to be killed."""
     backend = Slow(folder / "jobs", max_circuits=4)
     backend.mark = mark
-    intent, accepted, write = Ledger.intent, Ledger.accepted, os.write
+    intent, accepted, write = Ledger.record_intent, Ledger.record_accepted, os.write
 
-    def marked_intent(self: Ledger, **facts: Any) -> Any:
+    def marked_intent(self: Ledger, *arguments: Any) -> None:
         mark("before intent")
-        return intent(self, **facts)
+        intent(self, *arguments)
 
-    def marked_accepted(self: Ledger, *facts: Any) -> None:
-        accepted(self, *facts)
+    def marked_accepted(self: Ledger, *arguments: Any) -> None:
+        accepted(self, *arguments)
         mark("after id")
 
     def halved(file: int, content: bytes) -> int:
-        half = write(file, content[: chance.randint(1, len(content))])
+        half = write(file, content[: rng.randint(1, len(content))])
         if half < len(content):
             mark("mid-write")
         return half
 
-    Ledger.intent, Ledger.accepted = marked_intent, marked_accepted  # type: ignore[method-assign,assignment]
+    Ledger.record_intent, Ledger.record_accepted = marked_intent, marked_accepted  # type: ignore[method-assign]
     lines_module.os = type("Halving", (), {**vars(os), "write": staticmethod(halved)})  # type: ignore[attr-defined]
     submit_run(folder, backend)
     fetch_run(folder, backend)
 
 
-def kill_at(folder: Path, step: str, time_of_it: int, chance: random.Random, waits: bool) -> bool:
+def kill_at(folder: Path, step: str, time_of_it: int, rng: random.Random, waits: bool) -> bool:
     """Run, and kill at a chance instant after the step was reached so many times; whether it was killed.
 
     If it `waits`, it goes no further, however late the kill comes.
@@ -101,7 +98,7 @@ def kill_at(folder: Path, step: str, time_of_it: int, chance: random.Random, wai
                     os.write(here, b"!")
                     time.sleep(60 if waits else LINGER)
 
-            victim(folder, mark, chance)
+            victim(folder, mark, rng)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -110,7 +107,7 @@ def kill_at(folder: Path, step: str, time_of_it: int, chance: random.Random, wai
     os.close(here)
     came = os.read(there, 1) == b"!"
     os.close(there)
-    time.sleep(chance.uniform(0, 1.5 * LINGER))
+    time.sleep(rng.uniform(0, 1.5 * LINGER))
     if came:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -122,10 +119,10 @@ def kill_at(folder: Path, step: str, time_of_it: int, chance: random.Random, wai
 
 def check_the_step(folder: Path, step: str) -> None:
     """The ledger and the provider are as they have to be at this step."""
-    account = read_ledger_state(folder)
+    state = read_ledger_state(folder)
     at_provider = {json.loads(path.read_text())["tag"] for path in (folder / "jobs").glob("job-*.json")}
-    submitted = {batch.tag for batch in account.batches if batch.job is not None}
-    unresolved = {batch.tag for batch in account.unresolved}
+    submitted = {submission.tag for submission in state.submissions if submission.job is not None}
+    unresolved = {submission.tag for submission in state.unresolved}
     if step == "mid-write":
         assert not (folder / LEDGER).read_bytes().endswith(b"\n")
     elif step == "after intent":
@@ -134,75 +131,46 @@ def check_the_step(folder: Path, step: str) -> None:
         assert len(unresolved) == 1 and at_provider == submitted | unresolved
     else:
         assert not unresolved and at_provider == submitted
-        assert account.waiting or step == "before intent"
+        assert state.waiting or step == "before intent"
 
 
-def check_nothing_lost(folder: Path, made: PreparedRun) -> None:
+def check_nothing_lost(folder: Path, prepared: PreparedRun) -> None:
     """The provider's jobs are those of the ledger, each circuit is in one of them, and every count is kept."""
-    account = read_ledger_state(folder)
+    state = read_ledger_state(folder)
     provider = {path.stem: json.loads(path.read_text()) for path in (folder / "jobs").glob("job-*.json")}
-    jobs = {batch.job: batch for batch in account.batches if batch.job is not None}
+    jobs = {submission.job: submission for submission in state.submissions if submission.job is not None}
     assert set(provider) == set(jobs), "the provider has jobs that are unknown here"
-    assert Counter(job["tag"] for job in provider.values()) == Counter(batch.tag for batch in jobs.values())
-    bought = Counter(key for batch in jobs.values() for key in batch.keys)
-    plan = made.plan
-    assert bought == Counter(result_key(each, plan.shots, plan.described) for each in made.circuits)
-    for job, batch in jobs.items():
+    assert Counter(job["tag"] for job in provider.values()) == Counter(submission.tag for submission in jobs.values())
+    bought = Counter(key for submission in jobs.values() for key in submission.keys)
+    plan = prepared.plan
+    assert bought == Counter(result_key(each, plan.shots, plan.described) for each in prepared.circuits)
+    for job, submission in jobs.items():
         _, *counts = provider[job]["counts"]
-        assert [account.results[key] for key in batch.keys] == counts
+        assert [state.results[key] for key in submission.keys] == counts
     assert (folder / LEDGER).read_bytes().endswith(b"\n")
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_kills_lose_and_repeat_nothing(tmp_path: Path, step: str) -> None:
-    chance = random.Random(step)
+def test_killed_run_loses_and_repeats_nothing(tmp_path: Path, step: str) -> None:
+    rng = random.Random(step)
     kills = number = at_the_step = 0
     while kills < KILLS:
         folder = tmp_path / str(number)
-        made = planned(folder, simulator(folder))
+        prepared = write_example_plan(folder, simulator(folder))
         # Some runs are killed more than once.
         while kills < KILLS:
             most, waits = 12 if step == "mid-write" else 4, kills % 2 == 0
-            killed = kill_at(folder, step, chance.randint(1, most), chance, waits)
+            killed = kill_at(folder, step, rng.randint(1, most), rng, waits)
             kills += killed
             if killed and waits:
                 check_the_step(folder, step)
                 at_the_step += 1
-            if not killed or chance.random() < 0.4:
+            if not killed or rng.random() < 0.4:
                 break
         backend = simulator(folder)
         submit_run(folder, backend)
-        assert len(fetch_run(folder, backend)["predictions"]) == made.plan.sentences
-        check_nothing_lost(folder, made)
+        assert len(fetch_run(folder, backend)["predictions"]) == prepared.plan.sentences
+        check_nothing_lost(folder, prepared)
         number += 1
         assert number < 20 * KILLS, "the kills come too late to hit anything"
     assert at_the_step >= KILLS // 2
-
-
-def test_a_damaged_line_is_named_and_stops_everything(tmp_path: Path) -> None:
-    planned(tmp_path)
-    backend = simulator(tmp_path)
-    submit_run(tmp_path, backend)
-    path = tmp_path / LEDGER
-    lines = path.read_bytes().split(b"\n")
-    lines[2] = lines[2][:-5]
-    path.write_bytes(b"\n".join(lines))
-    with pytest.raises(KetFitError, match=r"ledger\.jsonl, line 3 is damaged"):
-        submit_run(tmp_path, backend)
-    assert len(list((tmp_path / "jobs").glob("job-*.json"))) == 4
-
-
-def test_one_process_at_a_time(tmp_path: Path) -> None:
-    planned(tmp_path)
-    with Ledger(tmp_path), pytest.raises(KetFitError, match="another process works on"):
-        submit_run(tmp_path, simulator(tmp_path))
-
-
-def test_a_full_disk_before_an_intent_sends_nothing(tmp_path: Path, full_disk: Any) -> None:
-    planned(tmp_path)
-    backend = simulator(tmp_path)
-    with full_disk(100), pytest.raises(KetFitError, match="cannot write"):
-        submit_run(tmp_path, backend)
-    assert not (tmp_path / "jobs").exists()
-    submit_run(tmp_path, backend)
-    assert len(fetch_run(tmp_path, backend)["predictions"]) == 12

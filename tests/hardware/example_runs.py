@@ -17,7 +17,7 @@ from ketfit.model.config import HeadConfig, TrainConfig
 
 SHOTS = 200
 SENTENCES = 12
-HASTY = RetryPolicy(deadline_s=0.2, first_s=0.001, longest_s=0.01)
+FAST_RETRY = RetryPolicy(deadline_s=0.2, initial_pause_s=0.001, max_pause_s=0.01)
 
 
 @lru_cache
@@ -38,10 +38,10 @@ def simulator(folder: Path, max_circuits: int = 4, **settings: Any) -> Simulator
     return Simulator(folder / "jobs", max_circuits=max_circuits, **settings)
 
 
-def planned(folder: Path, backend: Backend | None = None, **settings: Any) -> PreparedRun:
-    """A plan, written."""
+def write_example_plan(folder: Path, backend: Backend | None = None, **settings: Any) -> PreparedRun:
+    """Write a plan of the example classifier into a folder, and return it."""
     labels = settings.pop("labels", None)
-    made = plan_run(
+    prepared = plan_run(
         settings.pop("classifier", None) or classifier(),
         settings.pop("embeddings", embeddings()),
         backend or simulator(folder),
@@ -50,5 +50,5 @@ def planned(folder: Path, backend: Backend | None = None, **settings: Any) -> Pr
         labels=labels,
         **{"shots": SHOTS, **settings},
     )
-    write_plan(folder, made)
-    return made
+    write_plan(folder, prepared)
+    return prepared

@@ -31,8 +31,8 @@ MACHINES = {"ibm_manila": "manila", "ibm_torino": "torino"}
 _ENDED = ("Completed", "Failed", "Cancelled")
 
 
-class Refused(Exception):
-    """The API would answer 400."""
+class RequestRefused(Exception):
+    """A request that the API rejects with status 400."""
 
 
 class _IBM(Handler):
@@ -54,7 +54,7 @@ class _IBM(Handler):
             if path == "/jobs":
                 return self._create(raw, entry) if self.command == "POST" else (200, self._list(query))
             return self._one_job(*path.removeprefix("/jobs/").partition("/")[::2])
-        except Refused as error:
+        except RequestRefused as error:
             return 400, _error(400, str(error))
 
     def _create(self, raw: bytes, entry: dict[str, Any]) -> tuple[int, Any]:
@@ -70,7 +70,7 @@ class _IBM(Handler):
     def _list(self, query: dict[str, str]) -> dict[str, Any]:
         limit, start = min(200, int(query.get("limit", 200))), int(query.get("offset", 0))
         found = [job for job in self.server.store.jobs() if query.get("tags") in (None, *job["tags"])]
-        shown = [_shown(job) for job in found[start : start + limit]]
+        shown = [_job_description(job) for job in found[start : start + limit]]
         return {"jobs": shown, "count": len(found), "limit": limit, "offset": start}
 
     def _one_job(self, job_id: str, what: str) -> tuple[int, Any]:
@@ -85,13 +85,13 @@ class _IBM(Handler):
             return 204, None
         if what == "":
             self._advance(job)
-            return 200, _shown(job)
+            return 200, _job_description(job)
         if what == "results" and job["status"] == "Completed":
             return 200, job["results"]
         return 404, _error(404, f"{self.command} {what}")
 
     def _advance(self, job: dict[str, Any]) -> None:
-        # A job waits for `polls` looks at it, runs during the next one, and is done at the one after.
+        # A job waits for `polls` status requests, runs during the next one, and is done at the one after.
         if job["status"] in _ENDED:
             return
         job["polls"] += 1
@@ -104,7 +104,7 @@ class _IBM(Handler):
 
 @contextmanager
 def serving_ibm(folder: Path, polls: int = 0) -> Iterator[tuple[str, Store]]:
-    """As `serving`; the URL is that of the machine, without the path of either service."""
+    """Run a server as `serving` does; the URL has no path of either service."""
     with serving(folder, polls, handler=_IBM, base="") as served:
         yield served
 
@@ -118,31 +118,31 @@ def _file(machine: str, kind: str) -> str:
 
 
 def described(machine: str, kind: str) -> dict[str, Any]:
-    """A machine's configuration or calibration, under the name it has here."""
+    """Return a machine's configuration or calibration, under its name in the tests."""
     found: dict[str, Any] = json.loads(_file(machine, kind))
     return {**found, "backend_name": machine}
 
 
 def circuits_of(payload: dict[str, Any]) -> list[QuantumCircuit]:
-    """The circuits of a job with their angles."""
+    """Return the circuits of a job with their angles."""
     pubs = json.loads(json.dumps(payload["params"]["pubs"]), cls=RuntimeDecoder)
     return [circuit.assign_parameters(values) if len(values) else circuit for circuit, values, _ in pubs]
 
 
 def check_payload(payload: Any) -> list[QuantumCircuit]:
-    """Refuses what IBM refuses: other programs, unknown fields, and circuits in other than the machine's gates."""
+    """Reject what IBM rejects: other programs, unknown fields, and circuits in other than the machine's gates."""
     known = {"program_id", "params", "backend", "tags", "cost", "log_level", "runtime", "private", "calibration_id"}
     if not isinstance(payload, dict) or payload.keys() - known or payload.get("program_id") != "sampler":
-        raise Refused("not a job of the sampler")
+        raise RequestRefused("not a job of the sampler")
     params = payload["params"]
     if params.get("version") != 2 or params.keys() - {"pubs", "options", "version", "support_qiskit"}:
-        raise Refused("not the inputs of a sampler")
+        raise RequestRefused("not the inputs of a sampler")
     if payload.get("backend") not in MACHINES:
-        raise Refused(f"no backend {payload.get('backend')}")
+        raise RequestRefused(f"no backend {payload.get('backend')}")
     if not all(isinstance(pub[2], int) and pub[2] > 0 for pub in params["pubs"]):
-        raise Refused("no shots")
+        raise RequestRefused("no shots")
     if sum(pub[2] for pub in params["pubs"]) > 10_000_000:
-        raise Refused("too many executions")
+        raise RequestRefused("too many executions")
     machine, circuits = described(payload["backend"], "configuration"), circuits_of(payload)
     gates = {"measure", "barrier", "delay", *machine["basis_gates"]}
     coupled = {tuple(pair) for pair in machine["coupling_map"]}
@@ -150,12 +150,12 @@ def check_payload(payload: Any) -> list[QuantumCircuit]:
         for each in circuit.data:
             qubits = tuple(circuit.find_bit(qubit).index for qubit in each.qubits)
             if each.operation.name not in gates or (len(qubits) == 2 and qubits not in coupled):
-                raise Refused(f"{each.operation.name} on {qubits} is no gate of {payload['backend']}")
+                raise RequestRefused(f"{each.operation.name} on {qubits} is no gate of {payload['backend']}")
     return circuits
 
 
 def run(payload: dict[str, Any], seed: int) -> Any:
-    """What a sampler returns, as JSON: of each register of each circuit the shots' bits."""
+    """Return a sampler's result as JSON: the bits of the shots of each register of each circuit."""
     circuits, shots = circuits_of(payload), payload["params"]["pubs"][0][2]
     simulator = AerSimulator(method="statevector", max_parallel_threads=1)
     result = simulator.run(circuits, shots=shots, seed_simulator=seed).result()
@@ -167,7 +167,7 @@ def run(payload: dict[str, Any], seed: int) -> Any:
     return json.loads(json.dumps(PrimitiveResult(pubs, metadata={"version": 2}), cls=RuntimeEncoder))
 
 
-def _shown(job: dict[str, Any]) -> dict[str, Any]:
+def _job_description(job: dict[str, Any]) -> dict[str, Any]:
     reason = {"reason": "the job was scripted to fail", "reason_code": 1517} if job["status"] == "Failed" else {}
     return {
         "id": job["id"],

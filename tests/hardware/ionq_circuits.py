@@ -1,4 +1,4 @@
-"""Circuits for the tests of IonQ, and what our own simulator makes of them."""
+"""Circuits for the tests of backends, and their distributions by KetFit's simulator."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from ketfit.hardware.backends.base import BoundCircuit
 from ketfit.simulate.expectation import MeasurementContext
 
 
-def some_circuits(
+def random_circuits(
     count: int, n_qubits: int = 3, measured: tuple[int, ...] = (0, 1), seed: int = 0
 ) -> list[BoundCircuit]:
-    """Of one shape and with the same weights, as a head has them."""
+    """Return circuits of one shape and with the same weights, as a head has them."""
     circuit = reuploading_circuit(n_qubits, 1, 1, 1, 1)
     rng = np.random.default_rng(seed)
     weights = tuple(rng.uniform(-3, 3, circuit.n_weights))
     return [BoundCircuit(circuit, weights, tuple(rng.uniform(-3, 3, circuit.n_inputs)), measured) for _ in range(count)]
 
 
-def assert_as_simulated(circuits: list[BoundCircuit], counts: list[dict[str, int]], shots: int) -> None:
-    """Each reading as often as our own simulator says, all circuits in one chi-square test."""
+def assert_counts_match_simulator(circuits: list[BoundCircuit], counts: list[dict[str, int]], shots: int) -> None:
+    """Check the counts of all circuits against KetFit's simulator in one chi-square test."""
     statistic, degrees = 0.0, 0
     for bound, row in zip(circuits, counts, strict=True):
-        expected = joint(bound) * shots
+        expected = exact_distribution(bound) * shots
         drawn = np.array([row.get(f"{k:0{len(bound.measured)}b}", 0) for k in range(expected.size)])
         often = expected >= 5
-        # What is rare counts together, if it comes to something.
+        # Rare outcomes are counted together.
         pairs = [*zip(drawn[often], expected[often], strict=True), (drawn[~often].sum(), expected[~often].sum())]
         kept = [(d, e) for d, e in pairs if e >= 1]
         statistic += sum((d - e) ** 2 / e for d, e in kept)
@@ -36,8 +36,8 @@ def assert_as_simulated(circuits: list[BoundCircuit], counts: list[dict[str, int
     assert chi2.sf(statistic, degrees) > 1e-6
 
 
-def joint(bound: BoundCircuit) -> np.ndarray:
-    """The probability of each reading, from our own engine."""
+def exact_distribution(bound: BoundCircuit) -> np.ndarray:
+    """Return the probability of each outcome, from KetFit's engine."""
     weights, inputs = (torch.tensor(row, dtype=torch.float64) for row in (bound.weights, bound.inputs))
     found = MeasurementContext(bound.measured, None, None, None).distribution(
         bound.circuit, weights, inputs[None], None, 1

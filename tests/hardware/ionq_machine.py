@@ -1,4 +1,4 @@
-"""What stands behind the test server's API: which jobs it takes, and what Qiskit Aer makes of their circuits."""
+"""The machine behind the test server: it checks jobs and runs their circuits with Qiskit Aer."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ _FIXED: dict[str, type] = {
     "vi": SXdgGate,
     "swap": SwapGate,
 }
-_TURNED: dict[str, type] = {"rx": RXGate, "ry": RYGate, "rz": RZGate, "xx": RXXGate, "yy": RYYGate, "zz": RZZGate}
+_ROTATIONS: dict[str, type] = {"rx": RXGate, "ry": RYGate, "rz": RZGate, "xx": RXXGate, "yy": RYYGate, "zz": RZZGate}
 
 
-class Refused(Exception):
-    """The API would answer 400, or the status given."""
+class RequestRefused(Exception):
+    """A request that the API rejects with status 400, or the given one."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -64,62 +64,62 @@ class Refused(Exception):
 
 
 def check_payload(payload: Any, size: int) -> None:
-    """Refuses what the API refuses, as its published schema says."""
+    """Reject what the API rejects according to its published schema."""
     if size > 10 * 2**20:
-        raise Refused("the request body may not exceed 10MB", 413)
+        raise RequestRefused("the request body may not exceed 10MB", 413)
     if not isinstance(payload, dict):
-        raise Refused("the body must be an object")
+        raise RequestRefused("the body must be an object")
     missing = {"type", "backend", "input"} - payload.keys()
     known = {"type", "backend", "input", "shots", "name", "metadata", "noise", "settings", "session_id", "dry_run"}
     if missing or payload.keys() - known:
-        raise Refused(f"missing {sorted(missing)}, unknown {sorted(payload.keys() - known)}")
+        raise RequestRefused(f"missing {sorted(missing)}, unknown {sorted(payload.keys() - known)}")
     if payload["backend"] not in BACKENDS:
-        raise Refused(f"no such backend: {payload['backend']}")
+        raise RequestRefused(f"no such backend: {payload['backend']}")
     if not isinstance(payload.get("shots"), int) or not 1 <= payload["shots"] <= 1_000_000:
-        raise Refused("shots must be an integer from 1 to 1000000")
+        raise RequestRefused("shots must be an integer from 1 to 1000000")
     metadata = payload.get("metadata") or {}
     if len(metadata) > 10 or any(not isinstance(value, str) or len(value) > 40_000 for value in metadata.values()):
-        raise Refused("metadata: at most 10 keys, each a string of at most 40000 characters")
+        raise RequestRefused("metadata: at most 10 keys, each a string of at most 40000 characters")
     debiasing = (payload.get("settings") or {}).get("error_mitigation", {}).get("debiasing")
     if debiasing and payload["shots"] < 500:
-        raise Refused("debiasing needs at least 500 shots")
+        raise RequestRefused("debiasing needs at least 500 shots")
     if payload["backend"] == "simulator" and (payload.get("noise") or {}).get("model", "ideal") not in NOISE:
-        raise Refused("no such noise model")
+        raise RequestRefused("no such noise model")
     gates = [gate for circuit in circuits_of(payload) for gate in circuit]
     if len(circuits_of(payload)) > 5_000 or len(gates) > 150_000:
-        raise Refused("a job may contain at most 5000 circuits and 150000 gates")
+        raise RequestRefused("a job may contain at most 5000 circuits and 150000 gates")
     width = payload["input"]["qubits"]
     for gate in gates:
         _check_gate(gate, width, payload["input"]["gateset"])
     if width > BACKENDS[payload["backend"]]:
-        raise Refused(f"{payload['backend']} has {BACKENDS[payload['backend']]} qubits")
+        raise RequestRefused(f"{payload['backend']} has {BACKENDS[payload['backend']]} qubits")
 
 
 def circuits_of(payload: dict[str, Any]) -> list[list[dict[str, Any]]]:
-    """The gate lists of a job of one circuit or of several."""
-    given = payload["input"]
+    """Return the gate lists of a job of one circuit or of several."""
+    content = payload["input"]
     if payload["type"] == "ionq.multi-circuit.v1":
-        return [circuit["circuit"] for circuit in given["circuits"]]
+        return [circuit["circuit"] for circuit in content["circuits"]]
     if payload["type"] == "ionq.circuit.v1":
-        return [given["circuit"]]
-    raise Refused(f"no such type: {payload['type']}")
+        return [content["circuit"]]
+    raise RequestRefused(f"no such type: {payload['type']}")
 
 
 def count_gates(payload: dict[str, Any]) -> dict[str, int]:
-    """Gates on one qubit and on two, of all circuits of a job."""
+    """Count the gates on one qubit and on two of all circuits of a job."""
     gates = [gate for circuit in circuits_of(payload) for gate in circuit]
     two = sum(len(_qubits(gate)) == 2 for gate in gates)
     return {"1q": len(gates) - two, "2q": two}
 
 
 def price(gates: dict[str, int], shots: int, mitigated: bool) -> float:
-    """Per gate and shot, with a minimum."""
+    """Return the price per gate and shot, with a minimum."""
     used = shots * (gates["1q"] * RATES["cost_1q_gate"] + gates["2q"] * RATES["cost_2q_gate"])
     return max(MITIGATED_MINIMUM if mitigated else RATES["job_cost_minimum"], used)
 
 
 def run(payload: dict[str, Any], seed: int) -> list[dict[str, float]]:
-    """Of each circuit, the probability of each state, whose bit k is qubit k: exact, or the share of the shots."""
+    """Return the probability of each state of each circuit, exact or by shots; bit k of a state is qubit k."""
     simulated = payload["backend"] == "simulator"
     model = (payload.get("noise") or {}).get("model", "ideal") if simulated else payload["backend"][4:]
     width, native = payload["input"]["qubits"], payload["input"]["gateset"] == "native"
@@ -145,15 +145,15 @@ def _qubits(gate: dict[str, Any]) -> list[int]:
 
 
 def _check_gate(gate: dict[str, Any], width: int, gateset: str) -> None:
-    known = {"gpi", "gpi2", "ms", "zz"} if gateset == "native" else _FIXED.keys() | _TURNED.keys()
+    known = {"gpi", "gpi2", "ms", "zz"} if gateset == "native" else _FIXED.keys() | _ROTATIONS.keys()
     if gate.get("gate") not in known:
-        raise Refused(f"{gate.get('gate')!r} is not a gate of the set {gateset!r}")
+        raise RequestRefused(f"{gate.get('gate')!r} is not a gate of the set {gateset!r}")
     qubits = _qubits(gate)
     if not qubits or len(set(qubits)) < len(qubits) or not all(0 <= qubit < width for qubit in qubits):
-        raise Refused(f"a gate on the qubits {qubits} of {width}")
+        raise RequestRefused(f"a gate on the qubits {qubits} of {width}")
     numbers = [gate[key] for key in ("rotation", "phase", "angle") if key in gate] + gate.get("phases", [])
     if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
-        raise Refused(f"not a number: {numbers}")
+        raise RequestRefused(f"not a number: {numbers}")
 
 
 def _build(gates: list[dict[str, Any]], width: int, native: bool) -> QuantumCircuit:
@@ -166,7 +166,7 @@ def _build(gates: list[dict[str, Any]], width: int, native: bool) -> QuantumCirc
             matrix = kinds[name](*angles).to_matrix()
             circuit.append(UnitaryGate(matrix, label=f"native{len(_qubits(gate))}"), _qubits(gate))
             continue
-        operation = _TURNED[name](gate["rotation"]) if name in _TURNED else _FIXED[name]()
+        operation = _ROTATIONS[name](gate["rotation"]) if name in _ROTATIONS else _FIXED[name]()
         controls = len(_qubits(gate)) - operation.num_qubits
         circuit.append(operation.control(controls) if controls else operation, _qubits(gate))
     return circuit if native else transpile(circuit, basis_gates=["u", "rx", "ry", "rz", "cx"], optimization_level=0)

@@ -1,7 +1,7 @@
 """IonQ's REST API v0.4 on loopback, as far as qiskit-ionq uses it, executed with Qiskit Aer: for tests only.
 
-Every job is a file and every request a line of a log, so the server may be stopped at any time, or killed, and another
-one started on the same folder. `Fault`s make it misbehave; what it has accepted it has accepted, whatever its answer.
+Every job is a file and every request a line of a log, so the server can be stopped or killed at any time, and another
+one started on the same folder. `Fault`s make it fail; an accepted job stays accepted, whatever the response.
 
     python -m tests.hardware.ionq_server FOLDER    serves, prints its URL, and ends when its standard input closes
 """
@@ -32,7 +32,7 @@ _ENDED = ("completed", "failed", "canceled")
 
 @dataclass(frozen=True)
 class Fault:
-    """One way to misbehave, for requests whose method and path match; `skip` of them pass first.
+    """A fault for requests whose method and path match, after `skip` of them.
 
     Kinds: "status" answers `status` instead of doing anything; "late status" does what was asked, then answers
     `status`; "drop" closes the connection before, "late drop" after doing it; "slow" waits `seconds` first, "late slow"
@@ -52,7 +52,7 @@ class Fault:
 
 
 class Store:
-    """The jobs, the log of requests and the faults still to come, all on disk."""
+    """The jobs, the log of requests and the remaining faults, all on disk."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -67,7 +67,7 @@ class Store:
         _write(self.folder / "jobs" / f"{job['id']}.json", json.dumps(job))
 
     def jobs(self) -> list[dict[str, Any]]:
-        """All of them, the newest first."""
+        """Return all jobs, the newest first."""
         found = [json.loads(path.read_text()) for path in (self.folder / "jobs").glob("*.json")]
         return sorted(found, key=lambda job: -job["number"])
 
@@ -86,7 +86,7 @@ class Store:
         _write(self.folder / "faults.json", json.dumps([asdict(fault) for fault in faults]))
 
     def next_fault(self, method: str, path: str) -> Fault | None:
-        """The first fault that has not happened yet and fits; counted off."""
+        """Return the first remaining fault that matches, and count it."""
         file = self.folder / "faults.json"
         faults = json.loads(file.read_text()) if file.exists() else []
         for fault in faults:
@@ -109,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def log_message(self, *_: Any) -> None:
-        """Nothing on standard error: the log is in the store."""
+        """Write nothing to standard error: the log is in the store."""
 
     def do_GET(self) -> None:
         self._serve()
@@ -138,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
             elif fault.kind == "late slow":
                 time.sleep(fault.seconds)
             elif status < 400:
-                body = _spoilt(fault, body)
+                body = _corrupted(fault, body)
         self._send(status, body, fault)
 
     def _send(self, status: int, body: Any, fault: Fault | None) -> None:
@@ -173,10 +173,8 @@ class Handler(BaseHTTPRequestHandler):
                 return 200, self._list(query)
             if path == "/jobs/estimate":
                 return 200, _estimate(query)
-            if match := re.match(r"/backends/qpu\.[\w-]+/characterizations$", path):
-                return 200, {"characterizations": [_characterization(match[0].split("/")[2])]}
             return self._one_job(*path.removeprefix("/jobs/").partition("/")[::2])
-        except machine.Refused as error:
+        except machine.RequestRefused as error:
             return error.status, _error(error.status, "Bad Request", str(error))
 
     def _create(self, raw: bytes, entry: dict[str, Any]) -> tuple[int, Any]:
@@ -184,7 +182,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             payload = json.loads(raw)
         except ValueError:
-            raise machine.Refused("the body is not JSON") from None
+            raise machine.RequestRefused("the body is not JSON") from None
         machine.check_payload(payload, len(raw))
         job_id, number = str(uuid.uuid4()), len(store.jobs())
         circuits = machine.circuits_of(payload)
@@ -207,7 +205,7 @@ class Handler(BaseHTTPRequestHandler):
         found = [job for job in self.server.store.jobs() if query.get("status") in (None, job["status"])]
         found = [job for job in found if query.get("target") in (None, job["payload"]["backend"])]
         later = str(start + limit) if start + limit < len(found) else None
-        return {"jobs": [_shown(job) for job in found[start : start + limit]], "next": later}
+        return {"jobs": [_job_description(job) for job in found[start : start + limit]], "next": later}
 
     def _one_job(self, job_id: str, what: str) -> tuple[int, Any]:
         store = self.server.store
@@ -221,9 +219,9 @@ class Handler(BaseHTTPRequestHandler):
             return 200, {"id": job_id, "status": job["status"]}
         if what == "":
             self._advance(job)
-            return 200, _shown(job)
+            return 200, _job_description(job)
         if what == "cost":
-            cost = {"value": _shown(job)["cost"], "unit": "usd"}
+            cost = {"value": _job_description(job)["cost"], "unit": "usd"}
             return 200, {"dry_run": False, "estimated_cost": cost, "cost": cost if job["status"] in _ENDED else None}
         if what.startswith("results/probabilities") and job["status"] == "completed":
             if job["children"]:
@@ -247,7 +245,7 @@ class Handler(BaseHTTPRequestHandler):
 def serving(
     folder: Path, polls: int = 0, port: int = 0, handler: type[Handler] = Handler, base: str = "/v0.4"
 ) -> Iterator[tuple[str, Store]]:
-    """A server in a thread of this process: its URL, and its store. A job ends after `polls` looks at it."""
+    """Run a server in a thread; yield its URL and its store. A job ends after `polls` status requests."""
     server = _Server(("127.0.0.1", port), handler)
     server.store, server.polls = Store(folder), polls
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -260,7 +258,7 @@ def serving(
         thread.join()
 
 
-def _shown(job: dict[str, Any]) -> dict[str, Any]:
+def _job_description(job: dict[str, Any]) -> dict[str, Any]:
     payload, done = job["payload"], job["status"] == "completed"
     counts, mitigated = machine.count_gates(payload), bool((payload.get("settings") or {}).get("error_mitigation"))
     where = f"/v0.4/jobs/{job['id']}/results/probabilities{'/aggregated' if job['children'] else ''}"
@@ -287,7 +285,7 @@ def _shown(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _spoilt(fault: Fault, body: Any) -> Any:
+def _corrupted(fault: Fault, body: Any) -> Any:
     if fault.kind == "replace":
         return fault.body
     if fault.kind == "answer":
@@ -313,17 +311,9 @@ def _backends(path: str) -> tuple[int, Any]:
     return (200, rows[name]) if name in rows else (404, _error(404, "Not Found", f"no backend {name}"))
 
 
-def _characterization(backend: str) -> dict[str, Any]:
-    one, two, read = machine.NOISE[backend[4:]]
-    fidelity = {"1q": {"median": 1 - one}, "2q": {"median": 1 - two}, "spam": {"median": 1 - read}}
-    timing = {"1q": 130e-6, "2q": 970e-6, "readout": 150e-6, "reset": 50e-6, "t1": 100, "t2": 1}
-    known = {"id": "c-1", "backend": backend, "date": "2026-01-01T00:00:00Z", "qubits": machine.BACKENDS[backend]}
-    return {**known, "connectivity": [], "fidelity": fidelity, "timing": timing}
-
-
 def _estimate(query: dict[str, str]) -> dict[str, Any]:
     if query.get("backend") not in machine.BACKENDS:
-        raise machine.Refused(f"no such backend: {query.get('backend')}")
+        raise machine.RequestRefused(f"no such backend: {query.get('backend')}")
     gates = {"1q": int(query.get("1q_gates", 0)), "2q": int(query.get("2q_gates", 0))}
     cost = machine.price(gates, int(query.get("shots", 1000)), query.get("error_mitigation") == "true")
     return {

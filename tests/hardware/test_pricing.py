@@ -16,7 +16,7 @@ GATES = [GateCounts(10, 5), GateCounts(3, 1), GateCounts(10, 5)]
 
 
 @pytest.mark.parametrize("name", ["ionq-forte", "ionq-aria"])
-def test_the_energy_of_a_run_is_that_of_its_circuits(name: str) -> None:
+def test_estimate_energy_is_sum_over_circuits(name: str) -> None:
     found = estimate(GATES, 500, load_device(name))
     profile = load_profile(name, QpuProfile)
     each = [qpu_cost(NativeGates(gates.one_qubit, gates.two_qubit), 1, 500, profile).energy.joules for gates in GATES]
@@ -34,7 +34,7 @@ def _seconds(name: str) -> float:
     return sum(part.value for part in parts)
 
 
-def test_a_file_of_ones_own_names_a_profile_or_holds_one(tmp_path: Path) -> None:
+def test_device_file_names_or_contains_a_profile(tmp_path: Path) -> None:
     (tmp_path / "named.toml").write_text('name = "ours"\nprofile = "ionq-aria"\n')
     named = load_device(tmp_path / "named.toml")
     assert named.price is None and named.profile == load_profile("ionq-aria", QpuProfile)
@@ -44,7 +44,7 @@ def test_a_file_of_ones_own_names_a_profile_or_holds_one(tmp_path: Path) -> None
         load_device(tmp_path / "wrong.toml")
 
 
-def test_a_machine_whose_power_is_unknown_has_none() -> None:
+def test_estimate_without_profile_has_no_energy() -> None:
     found = estimate(GATES, 500, FREE)
     assert found.energy_j is None and found.energy_range_j is None and found.machine_s is None
     assert not any("power" in line for line in found.assumptions)

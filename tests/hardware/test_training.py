@@ -13,23 +13,24 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from ketfit.errors import ConfigError, ConnectionLostError, CostLimitError, LedgerError, SubmissionStateUnknownError
+from ketfit.hardware.backends.base import Backend
 from ketfit.hardware.runs.session import Session
 from ketfit.hardware.testing.faulty_backend import Fault, FaultInjectingBackend
-from ketfit.hardware.training import HardwareTraining, Trained, _HardwareTrainer, count_circuits, train_on_hardware
-from tests.hardware.example_runs import HASTY, classifier, embeddings, simulator
+from ketfit.hardware.training import HardwareTarget, HardwareTraining, Trained, _HardwareTrainer, train_on_hardware
+from tests.hardware.example_runs import FAST_RETRY, classifier, embeddings, simulator
 
 LABELS = ["good", "bad"] * 6
 
 
-def train(folder: Path, config: HardwareTraining, backend: object = None, **more: Any) -> Trained:
-    used = backend or simulator(folder, 100)
-    return train_on_hardware(classifier(), embeddings(), LABELS, used, folder, config, patience=HASTY, wait_s=5, **more)  # type: ignore[arg-type]
+def train(folder: Path, config: HardwareTraining, backend: Backend | None = None, **options: Any) -> Trained:
+    target = HardwareTarget(backend or simulator(folder, 100), folder, wait_s=5, retry=FAST_RETRY)
+    return train_on_hardware(classifier(), (embeddings(), LABELS), target, config, **options)
 
 
-def test_parameter_shift_is_the_gradient(tmp_path: Path) -> None:
+def test_parameter_shift_gradient_matches_autograd(tmp_path: Path) -> None:
     config = HardwareTraining(method="parameter_shift", batch_size=12, shots=2_000_000, train_linear=False)
     with Session(tmp_path, simulator(tmp_path, 1000), "gradient") as session:
-        trainer = _HardwareTrainer(classifier(), embeddings(), LABELS, session, config, 0, 5)
+        trainer = _HardwareTrainer(classifier(), (embeddings(), LABELS), session, config, 0, 5)
         start = trainer.weights.detach().clone()
         trainer.step(0)
     found = trainer.weights.grad
@@ -47,7 +48,7 @@ def test_parameter_shift_is_the_gradient(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["spsa", "parameter_shift"])
-def test_training_lowers_the_loss(tmp_path: Path, method: str) -> None:
+def test_training_lowers_loss(tmp_path: Path, method: str) -> None:
     rate = 1.0 if method == "spsa" else 0.1
     config = HardwareTraining(
         method=method, steps=25, batch_size=12, shots=1000, learning_rate=rate, train_linear=False
@@ -57,7 +58,7 @@ def test_training_lowers_the_loss(tmp_path: Path, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["spsa", "parameter_shift"])
-def test_a_broken_training_goes_on_and_buys_nothing_twice(tmp_path: Path, method: str) -> None:
+def test_interrupted_training_continues_and_buys_nothing_twice(tmp_path: Path, method: str) -> None:
     config = HardwareTraining(method=method, steps=4, batch_size=3, rotations=2)
     whole = train(tmp_path / "whole", config)
     folder = tmp_path / "broken"
@@ -71,11 +72,12 @@ def test_a_broken_training_goes_on_and_buys_nothing_twice(tmp_path: Path, method
     assert [step.loss for step in again.steps] == [step.loss for step in whole.steps]
     for one, other in zip(again.classifier.module_.parameters(), whole.classifier.module_.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
-    assert whole.spent.circuits == count_circuits(config, classifier()) + 4, "a canary a job"
+    per_sample = 2 if method == "spsa" else 1 + 2 * 2  # two rotations are chosen
+    assert whole.spent.circuits == 4 * 3 * per_sample + 4, "4 steps of 3 samples, and a canary a job"
     assert not issubclass(SubmissionStateUnknownError, ConnectionLostError)
 
 
-def test_a_budget_ends_a_training_before_it_is_exceeded_and_can_be_raised(tmp_path: Path) -> None:
+def test_budget_stops_training_before_it_is_exceeded_and_can_be_raised(tmp_path: Path) -> None:
     config = HardwareTraining(steps=4, batch_size=3, max_circuits=15)
     with pytest.raises(CostLimitError, match="21 circuits in all, of which 7 new: the limit is 15"):
         train(tmp_path, config)
@@ -85,24 +87,23 @@ def test_a_budget_ends_a_training_before_it_is_exceeded_and_can_be_raised(tmp_pa
         train(tmp_path, config.updated(shots=7))
 
 
-def test_the_linear_layer_is_trained_for_a_circuit_a_sample(tmp_path: Path) -> None:
+def test_linear_training_measures_each_sample_once(tmp_path: Path) -> None:
     config = HardwareTraining(method="linear", steps=300, batch_size=5, shots=1000, linear_rate=0.1)
     before = classifier().module_
     trained = train(tmp_path, config)
-    assert count_circuits(config, classifier(), samples=12) == 12
     new = trained.spent.circuits - len(list((tmp_path / "jobs").glob("job-*.json")))
     assert new == 12, "each sample once, and a canary a job"
     assert torch.equal(trained.classifier.module_.weights, before.weights)
     with Session(tmp_path, simulator(tmp_path, 100), "again") as session:
-        trainer = _HardwareTrainer(trained.classifier, embeddings(), LABELS, session, config, 0, 5)
-        reached = trainer.loss(trainer.z, trainer.codes)
-        values = trainer._values_of(trainer.z).numpy()
+        trainer = _HardwareTrainer(trained.classifier, (embeddings(), LABELS), session, config, 0, 5)
+        reached = trainer.loss(trainer.encoder_expectations, trainer.codes)
+        values = trainer._measure_once(trainer.encoder_expectations).numpy()
     assert trained.spent.circuits == new + len(list((tmp_path / "jobs").glob("job-*.json")))
     fitted = LogisticRegression(C=1e9, tol=1e-8).fit(values, LABELS)
     assert reached == pytest.approx(log_loss(LABELS, fitted.predict_proba(values)), abs=0.02)
 
 
-def test_the_best_step_by_validation_is_kept(tmp_path: Path) -> None:
+def test_training_restores_best_step_by_validation(tmp_path: Path) -> None:
     wild = HardwareTraining(
         steps=6, batch_size=4, learning_rate=50, perturbation=1.5, linear_rate=3.0, validate_every=4
     )
@@ -110,23 +111,23 @@ def test_the_best_step_by_validation_is_kept(tmp_path: Path) -> None:
     trained = train(tmp_path / "wild", wild, validation=held)
     looks = [step.validation_loss for step in trained.steps]
     assert [loss is not None for loss in looks] == [False, False, False, True, False, True]
-    assert trained.kept == 0, "labels of the head's own choice: it was best as it came"
+    assert trained.best_step == 0, "labels of the head's own choice: it was best as it came"
     for name, tensor in trained.classifier.module_.state_dict().items():
         assert torch.equal(tensor, classifier().module_.state_dict()[name])
     jobs = len(list((tmp_path / "wild" / "jobs").glob("job-*.json")))
     # Steps so wild are cut off at the side that was measured: of both later looks, a batch is there already.
-    assert trained.spent.circuits - jobs == count_circuits(wild, classifier(), samples=12, validation=12) - 2 * 4
+    assert trained.spent.circuits - jobs == 6 * 4 * 2 + 3 * 12 - 2 * 4
     better = train(
         tmp_path / "better",
         wild.updated(method="linear", linear_rate=0.05, steps=40),
         validation=(embeddings(), LABELS),
     )
     seen = [math.inf if step.validation_loss is None else step.validation_loss for step in better.steps]
-    assert better.kept == 1 + int(np.argmin(seen)) > 20
+    assert better.best_step == 1 + int(np.argmin(seen)) > 20
     with pytest.raises(LedgerError, match="content differ"):
         train(tmp_path / "wild", wild, validation=(embeddings(), LABELS))
 
 
-def test_a_training_of_nothing_is_refused() -> None:
+def test_training_without_trained_parameters_is_rejected() -> None:
     with pytest.raises(ConfigError, match="trains the linear layer and nothing else"):
         HardwareTraining(method="linear", train_linear=False)

@@ -56,10 +56,10 @@ def energy(
     measured = None if measure is None else _measure(comparison, measure)
     echo_stderr(f"counting gates up to {MAX_QUBITS} qubits")
     crossovers = [comparison.crossover(processor) for processor in processors]
-    rows = list(comparison.rows(processors, range(max(comparison.narrowest, 4), 57, 2)))
+    rows = list(comparison.points(processors, range(max(comparison.min_qubits, 4), 57, 2)))
     if network:
         echo_stderr("planning contractions")
-        rows += comparison.network_rows(processors[0], range(max(comparison.narrowest, 4), 57, 4))
+        rows += comparison.network_points(processors[0], range(max(comparison.min_qubits, 4), 57, 4))
     first = crossovers[0]
     report: dict[str, Any] = {
         "circuit": {name: getattr(head, name) for name in ("main_layers", "n_reuploads", "connectivity")},

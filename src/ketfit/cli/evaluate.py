@@ -49,7 +49,7 @@ def evaluate(
     """
     from ketfit.estimators.text import TextClassifier
     from ketfit.evaluation.compare import evaluate_head
-    from ketfit.hardware.runs.postprocessing import checked_mitigation
+    from ketfit.hardware.runs.postprocessing import check_mitigation
     from ketfit.model.head import MEASUREMENT
     from ketfit.simulate.noise import load_noise
 
@@ -60,7 +60,7 @@ def evaluate(
     with naming_option("--noise", noise):
         noisy = None if noise is None else load_noise(noise)
     with naming_option("--mitigate", ", ".join(mitigate)):
-        mitigation = checked_mitigation(mitigate)
+        mitigation = check_mitigation(mitigate)
     dataset = data_options.load(data)
     echo_stderr(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model, body=body)

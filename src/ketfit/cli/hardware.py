@@ -24,7 +24,7 @@ from ketfit.cli.options import (
 from ketfit.cli.output import echo_stderr, key_value_table, literal_text, print_report
 from ketfit.errors import ConfigError
 
-app = typer.Typer(help="Run a trained head on a QPU: plan, submit, status, fetch.", no_args_is_help=True)
+app = typer.Typer(help="Run a trained head on a QPU: plan, submit, status, fetch, cancel, check.", no_args_is_help=True)
 
 
 def _folder(value: str | Path) -> Path:
@@ -40,7 +40,7 @@ def _finite(value: float | None) -> float | None:
     return value
 
 
-def _mitigations(names: list[str]) -> list[str]:
+def _mitigations(names: Any) -> Any:  # Typer on Python 3.10 fails on an annotation such as list[str]
     if unknown := set(names) - {"readout", "zero_noise"}:
         raise typer.BadParameter(f"unknown mitigation {min(unknown)!r}; known are readout and zero_noise")
     return names
@@ -86,13 +86,13 @@ def plan(
     from ketfit.estimators.text import TextClassifier
     from ketfit.hardware.backends.registry import load_backend
     from ketfit.hardware.runs.plan import plan_run, write_plan
-    from ketfit.hardware.runs.postprocessing import checked_mitigation
+    from ketfit.hardware.runs.postprocessing import check_mitigation
 
     check_body(body)
     dataset = data_options.load(data)
     dataset = dataset if first is None else dataset.take(range(min(first, len(dataset))))
     given = _options(options)
-    machine = load_backend(backend, output, given, seed=seed, own_code=True)
+    machine = load_backend(backend, output, given, seed=seed, allow_import=True)
     prices = _device(device, machine)
     echo_stderr(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model, body=body)
@@ -106,11 +106,11 @@ def plan(
         options=given,
         labels=dataset.labels,
         shots=shots,
-        mitigation=checked_mitigation(mitigate),
+        mitigation=check_mitigation(mitigate),
         device=prices,
         max_cost=max_cost,
         seed=seed,
-        facts={"model": model, "data": dataset.name},
+        metadata={"model": model, "data": dataset.name},
     )
     written = write_plan(output, planned)
     report = {
@@ -131,12 +131,12 @@ def plan(
 
 def _device(name: str | None, machine: Any) -> Any:
     """Return prices and times by name or from the provider; None for those of the backend."""
-    from ketfit.hardware.backends.registry import ask_prices
+    from ketfit.hardware.backends.registry import fetch_prices
     from ketfit.hardware.pricing import load_device
 
     if name is None:
         return None
-    return ask_prices(machine) if name == "provider" else load_device(name)
+    return fetch_prices(machine) if name == "provider" else load_device(name)
 
 
 @app.command()
@@ -206,7 +206,7 @@ def check(
     from ketfit.hardware.testing.conformance import check_backend
 
     with tempfile.TemporaryDirectory() if output is None else nullcontext(output) as folder:
-        machine = load_backend(backend, Path(folder), _options(options), own_code=True)
+        machine = load_backend(backend, Path(folder), _options(options), allow_import=True)
         findings = check_backend(machine, shots=shots, wait_s=wait)
     table = Table("check", "", "finding", title=machine.describe().name)
     for finding in findings:
@@ -242,4 +242,4 @@ def _custom_backend(backend: str | None, run: Path) -> Any:
     plan = read_plan(run).plan
     if plan.backend != backend:
         raise ConfigError(f"{run} was planned for the backend {plan.backend!r}, not for {backend!r}")
-    return load_backend(backend, run, plan.options, seed=plan.seed, own_code=True)
+    return load_backend(backend, run, plan.options, seed=plan.seed, allow_import=True)

@@ -1,1 +1,1 @@
-"""What a circuit costs in time and energy, on a QPU and in simulation, and where the two cross."""
+"""Time and energy of a circuit on a QPU and in simulation, and the number of qubits at which they cross."""

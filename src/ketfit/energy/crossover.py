@@ -1,9 +1,9 @@
-"""Where a QPU takes less energy than a simulation: by qubits, with the range, and by what it moves most."""
+"""The number of qubits from which on a QPU takes less energy than a simulation, with its range and sensitivities."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -11,21 +11,21 @@ from ketfit.circuit.ansatz import reuploading_circuit
 from ketfit.circuit.circuit import Circuit
 from ketfit.energy.meters import Meter, read_while
 from ketfit.energy.profiles import DeviceProfile, ProcessorProfile, QpuProfile, SourcedValue, StatevectorProfile
-from ketfit.energy.qpu import Assumption, NativeGates, native_gates, qpu_cost
+from ketfit.energy.qpu import Assumption, NativeGates, QpuCost, native_gates, qpu_cost
 from ketfit.energy.quantities import Kind
-from ketfit.energy.simulation import contraction_cost, statevector_cost
+from ketfit.energy.simulation import SimulationCost, contraction_cost, statevector_cost
 from ketfit.errors import InputError
 from ketfit.integers import as_integer, as_integers
 from ketfit.model.config import HeadConfig
 
 MAX_QUBITS = 80
-"""How far a crossover is looked for."""
+"""Largest number of qubits at which a crossover is searched."""
 
 PAPER, FOLLOW_UP = 46, 34
-"""The crossover that arXiv 2504.08732 estimates (Figure 5), and the one that arXiv 2605.02798 measured."""
+"""The crossover estimated by arXiv 2504.08732 (Figure 5), and the one measured by arXiv 2605.02798."""
 
 SHOTS = (1000, 100, 10_000)
-"""Taken, lowest and highest; neither paper's own number is known to us."""
+"""Value, lowest and highest number of shots; neither paper states its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,17 @@ class CrossoverPoint:
     high: float
     kind: Kind
 
+    @classmethod
+    def from_cost(cls, device: str, qubits: int, cost: QpuCost | SimulationCost, devices: int = 1) -> CrossoverPoint:
+        """Return the point of a computed cost."""
+        joules = cost.energy.joules
+        ends = (joules.value, joules.low, joules.high)
+        return cls(device, qubits, devices, cost.seconds.value, *ends, cost.energy.kind)
+
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """The crossover with one number at its lowest and at its highest, and the others as they are."""
+    """The crossover with one number at its lowest and at its highest, and the others at their values."""
 
     name: str
     at_low: int | None
@@ -53,7 +60,7 @@ class Sensitivity:
 
     @property
     def width(self) -> float:
-        """How many qubits it moves the crossover by; infinite if there is none at one end."""
+        """Distance in qubits between both crossovers; infinite if one does not exist."""
         if self.at_low is None or self.at_high is None:
             return float("inf")
         return abs(self.at_high - self.at_low)
@@ -61,9 +68,14 @@ class Sensitivity:
 
 @dataclass(frozen=True, slots=True)
 class Crossover:
-    """Fewest qubits from which on the QPU takes less energy, up to `MAX_QUBITS`; None where there are none.
+    """The fewest qubits from which on the QPU takes less energy, up to `MAX_QUBITS`; None if there is no such number.
 
-    `earliest` has every number as it favours the QPU most, `latest` as it favours it least, all at once.
+    Attributes:
+        device: Name of the simulating device.
+        qubits: Crossover with every number at its value.
+        earliest: Crossover with every number at the end that favours the QPU.
+        latest: Crossover with every number at the end that favours the simulation.
+        shifts: Sensitivities, the largest first.
     """
 
     device: str
@@ -75,13 +87,16 @@ class Crossover:
 
 @dataclass(frozen=True)
 class CrossoverModel:
-    """A QPU and a program on several processors, on one kind of circuit at every width.
+    """A comparison of a QPU and a simulator on one kind of circuit at every width.
 
     Args:
-        head: The kind of circuit: its QPU circuit's shape, whatever its width.
-        qpu: The QPU; a circuit wider than it has is counted as if it had the qubits.
+        head: Head whose QPU circuit is compared; its number of qubits is ignored.
+        qpu: The QPU; it is treated as if it had enough qubits.
         program: The simulator.
-        shots: Taken, lowest, highest.
+        shots: Value, lowest and highest number of shots.
+
+    Raises:
+        InputError: The shots are not in order.
     """
 
     head: HeadConfig
@@ -92,42 +107,40 @@ class CrossoverModel:
     def __post_init__(self) -> None:
         value, low, high = (as_integer(shots, "shots", minimum=1, error=InputError) for shots in self.shots)
         if not 1 <= low <= value <= high:
-            raise InputError(f"shots={self.shots}: give them as taken, lowest, highest")
+            raise InputError(f"shots={self.shots}: give the value, the lowest and the highest")
 
     @property
-    def narrowest(self) -> int:
-        """Fewest qubits on which the head's connectivity and readout are possible."""
+    def min_qubits(self) -> int:
+        """Fewest qubits that the head's connectivity and readout allow."""
         return max(2, self.head.connectivity + 1, self.head.n_measured)
 
-    def rows(self, processors: Sequence[ProcessorProfile], widths: Sequence[int]) -> Iterator[CrossoverPoint]:
-        """Energies of each device at each width; none where a state does not fit and devices cannot be joined.
+    def points(self, processors: Sequence[ProcessorProfile], widths: Sequence[int]) -> Iterator[CrossoverPoint]:
+        """Yield the energy of each device at each width; skip states that do not fit on devices without a link.
+
+        Args:
+            processors: Simulating devices.
+            widths: Numbers of qubits.
 
         Raises:
-            InputError: a width is not an integer.
+            InputError: A width is not an integer.
         """
         for qubits in as_integers(widths, "widths", error=InputError):
             circuit, gates = _circuit(self.head, qubits), _gates(self.head, qubits, self.qpu.entangler)
-            low, high = (qpu_cost(gates, 1, shots, self.qpu).energy.joules for shots in self.shots[1:])
-            cost = qpu_cost(gates, 1, self.shots[0], self.qpu)
-            value = cost.energy.joules.value
-            yield CrossoverPoint(
-                self.qpu.name, qubits, 1, cost.seconds.value, value, low.low, high.high, cost.energy.kind
-            )
+            cost, lowest, highest = (qpu_cost(gates, 1, shots, self.qpu) for shots in self.shots)
+            point = CrossoverPoint.from_cost(self.qpu.name, qubits, cost)
+            yield replace(point, low=lowest.energy.joules.low, high=highest.energy.joules.high)
             for processor in processors:
                 if self._fits(processor, qubits):
                     run = statevector_cost(circuit, processor, self.program)
-                    ends = run.energy.joules
-                    seconds = run.seconds.value
-                    figures = (run.devices, seconds, ends.value, ends.low, ends.high, run.energy.kind)
-                    yield CrossoverPoint(processor.name, qubits, *figures)
+                    yield CrossoverPoint.from_cost(processor.name, qubits, run, run.devices)
 
-    def network_rows(self, processor: ProcessorProfile, widths: Sequence[int]) -> Iterator[CrossoverPoint]:
-        """Energies of contracting the circuit's tensor network on `processor`, from the cost of the very contraction.
+    def network_points(self, processor: ProcessorProfile, widths: Sequence[int]) -> Iterator[CrossoverPoint]:
+        """Yield the energy of contracting the circuit's tensor network on `processor`, from a planned contraction.
 
-        None where the contraction does not fit into the processor's memory.
+        Widths whose contraction does not fit into the processor's memory are skipped.
 
         Raises:
-            InputError: a width is not an integer.
+            InputError: A width is not an integer.
             MissingExtraError: cotengra is not installed.
         """
         from ketfit.simulate.tensor_network import plan_contraction
@@ -139,17 +152,21 @@ class CrossoverModel:
                 continue
             work = (sum(plan.multiplications for plan in plans), sum(plan.elements_moved for plan in plans))
             run = contraction_cost(*work, processor)
-            ends, name = run.energy.joules, f"tensor network on {processor.name}"
-            yield CrossoverPoint(name, qubits, 1, run.seconds.value, ends.value, ends.low, ends.high, run.energy.kind)
+            yield CrossoverPoint.from_cost(f"tensor network on {processor.name}", qubits, run)
 
     def measure(self, meter: Meter, qubits: int, seconds: float = 2.0) -> CrossoverPoint:
-        """The energy of one inference by KetFit's own engine on this machine, read from a counter.
+        """Measure the energy of one inference by KetFit's own engine on this machine.
 
-        The counter counts all that the machine does meanwhile: let it do nothing else.
+        The counter includes everything else that runs on the machine: run nothing else.
+
+        Args:
+            meter: Energy counter.
+            qubits: Number of qubits.
+            seconds: Shortest time to run the inference repeatedly.
 
         Raises:
             InputError: `qubits` is not an integer.
-            EnergyMeterError: the counter cannot be read.
+            EnergyMeterError: The counter cannot be read.
         """
         import torch
 
@@ -158,12 +175,10 @@ class CrossoverModel:
         qubits = as_integer(qubits, "qubits", error=InputError)
         circuit = _circuit(self.head, qubits)
         generator = torch.Generator().manual_seed(0)
+        device, measured = "cuda" if meter.processor == "gpu" else "cpu", range(self.head.n_measured)
         weights, inputs = (
-            torch.rand(shape, generator=generator) for shape in (circuit.n_weights, (1, circuit.n_inputs))
+            torch.rand(shape, generator=generator).to(device) for shape in (circuit.n_weights, (1, circuit.n_inputs))
         )
-        measured = range(self.head.n_measured)
-        device = "cuda" if meter.of == "gpu" else "cpu"
-        weights, inputs = weights.to(device), inputs.to(device)
         reading = read_while(meter, lambda: expectation(circuit, weights, inputs, qubits=measured).cpu(), seconds)
         joules = reading.energy.per(reading.runs)
         return CrossoverPoint(
@@ -171,39 +186,39 @@ class CrossoverModel:
         )
 
     def crossover(self, processor: ProcessorProfile) -> Crossover:
-        """Where the QPU begins to take less energy than the program on `processor`, and what moves it, most first."""
-        shots, fewest, most = self.shots
-        earliest = self._first(processor, shots=fewest, end="low")
-        latest = self._first(processor, shots=most, end="high")
-        found = self._first(processor, shots=shots)
-        shifts = sorted(self._shifts(processor), key=lambda shift: -shift.width)
-        return Crossover(processor.name, found, earliest, latest, tuple(shifts))
+        """Return the crossover of the QPU and the program on `processor`, with its sensitivities."""
+        value, low, high = self.shots
+        earliest = self._find(processor, shots=low, end="low")
+        latest = self._find(processor, shots=high, end="high")
+        shifts = sorted(self._sensitivities(processor), key=lambda shift: -shift.width)
+        return Crossover(processor.name, self._find(processor, shots=value), earliest, latest, tuple(shifts))
 
-    def _shifts(self, processor: ProcessorProfile) -> Iterator[Sensitivity]:
+    def _sensitivities(self, processor: ProcessorProfile) -> Iterator[Sensitivity]:
         shots = self.shots
-        chosen = Assumption("shots", *shots, "chosen", "neither paper's number is known")
-        ends = [self._first(processor, shots=count) for count in shots[1:]]
-        yield Sensitivity("shots", ends[0], ends[1], chosen)
-        for owner, profile in (("QPU", self.qpu), ("simulating device", processor), ("simulator", self.program)):
-            for name, figure in profile:
-                if not isinstance(figure, SourcedValue) or figure.range.low == figure.range.high:
+        at_low, at_high = (self._find(processor, shots=count) for count in shots[1:])
+        yield Sensitivity("shots", at_low, at_high, _shots_assumption(shots))
+        profiles = self._profiles(processor)
+        for owner, profile in profiles.items():
+            for name, sourced in profile:
+                if not isinstance(sourced, SourcedValue) or sourced.range.low == sourced.range.high:
                     continue
-                found = []
-                for end in (figure.range.low, figure.range.high):
-                    moved = profile.updated(**{name: figure.updated(value=end)})
-                    changed = {"QPU": self.qpu, "simulating device": processor, "simulator": self.program}
-                    changed[owner] = moved
+                crossovers, label = [], f"{owner}: {name}"
+                for end in (sourced.range.low, sourced.range.high):
+                    changed = {**profiles, owner: profile.updated(**{name: sourced.updated(value=end)})}
                     other = CrossoverModel(self.head, changed["QPU"], changed["simulator"], shots)  # type: ignore[arg-type]
-                    found.append(other._first(changed["simulating device"], shots=shots[0]))  # type: ignore[arg-type]
-                yield Sensitivity(f"{owner}: {name}", found[0], found[1], Assumption.of(f"{owner}: {name}", figure))
+                    crossovers.append(other._find(changed["simulating device"], shots=shots[0]))  # type: ignore[arg-type]
+                yield Sensitivity(label, crossovers[0], crossovers[1], Assumption.from_sourced(label, sourced))
 
-    def _first(
+    def _profiles(self, device: DeviceProfile) -> dict[str, DeviceProfile | StatevectorProfile]:
+        return {"QPU": self.qpu, "simulating device": device, "simulator": self.program}
+
+    def _find(
         self, processor: ProcessorProfile, shots: int, end: Literal["value", "low", "high"] = "value"
     ) -> int | None:
-        """The crossover; with the QPU's energy at this end and the simulation's at the other."""
+        """Return the crossover with the QPU's energy at this end and the simulation's at the other."""
         other = {"low": "high", "high": "low", "value": "value"}[end]
         first = None
-        for qubits in range(MAX_QUBITS, self.narrowest - 1, -1):
+        for qubits in range(MAX_QUBITS, self.min_qubits - 1, -1):
             if not self._fits(processor, qubits):
                 continue
             gates = _gates(self.head, qubits, self.qpu.entangler)
@@ -219,17 +234,19 @@ class CrossoverModel:
         return processor.link_gb_s is not None or bytes_needed <= 1e9 * processor.memory_gb.value
 
 
-def assumptions_of(comparison: CrossoverModel, device: DeviceProfile) -> tuple[Assumption, ...]:
-    """Every number that a crossover rests on."""
-    parts = (("QPU", comparison.qpu), ("simulating device", device), ("simulator", comparison.program))
-    chosen = Assumption("shots", *comparison.shots, "chosen", "neither paper's number is known")
-    figures = (
-        Assumption.of(f"{owner}: {name}", figure)
-        for owner, profile in parts
-        for name, figure in profile
-        if isinstance(figure, SourcedValue)
+def assumptions_of(model: CrossoverModel, device: DeviceProfile) -> tuple[Assumption, ...]:
+    """Return every number that a crossover rests on."""
+    sourced_values = (
+        Assumption.from_sourced(f"{owner}: {name}", sourced)
+        for owner, profile in model._profiles(device).items()
+        for name, sourced in profile
+        if isinstance(sourced, SourcedValue)
     )
-    return (chosen, *figures)
+    return (_shots_assumption(model.shots), *sourced_values)
+
+
+def _shots_assumption(shots: tuple[int, int, int]) -> Assumption:
+    return Assumption("shots", *shots, "chosen", "neither paper's number is known")
 
 
 @lru_cache(maxsize=512)

@@ -1,7 +1,7 @@
-"""Counters of energy that this machine has: RAPL for the processor, NVML for an NVIDIA GPU. Nothing stands in for one.
+"""Energy counters of this machine: RAPL for the processor, NVML for an NVIDIA GPU. A missing counter is an error.
 
-RAPL is read from the kernel's powercap files, whose format is a stable interface of Linux; NVML through NVIDIA's own
-nvidia-ml-py. Neither talks to any other machine.
+RAPL is read from the kernel's powercap files, a stable interface of Linux, and NVML through NVIDIA's nvidia-ml-py.
+Neither contacts another machine.
 """
 
 from __future__ import annotations
@@ -19,51 +19,50 @@ POWERCAP = Path("/sys/class/powercap")
 
 
 class Meter(Protocol):
-    """A counter that only rises."""
+    """A monotonic energy counter."""
 
     @property
     def name(self) -> str:
-        """What it counts, for a person."""
+        """Name of the counted hardware."""
 
     @property
-    def of(self) -> Literal["cpu", "gpu"]:
-        """Where the work has to run to be counted."""
+    def processor(self) -> Literal["cpu", "gpu"]:
+        """The processor that must do the work."""
 
     def read(self) -> tuple[int, ...]:
-        """The counter now, a number for each part."""
+        """Return the counter of each part."""
 
     def joules(self, before: tuple[int, ...], after: tuple[int, ...]) -> float:
-        """Between two readings."""
+        """Return the joules between two readings."""
 
 
 @dataclass(frozen=True, slots=True)
 class RaplMeter:
-    """All processor packages of this machine, as the kernel's powercap files count them, in microjoules.
+    """The RAPL counters of all processor packages of this machine, in microjoules.
 
-    A package's counter starts again at 0 after `max_energy_range_uj`, some minutes at full power; one such turn between
-    two readings is seen, two are not.
+    A package's counter starts again at 0 after `max_energy_range_uj`, some minutes at full power. One such overflow
+    between two readings is corrected, a second one is lost.
     """
 
     packages: tuple[Path, ...]
     limits: tuple[int, ...]
     name: str = "this machine's processor (RAPL)"
-    of: Literal["cpu"] = "cpu"
+    processor: Literal["cpu"] = "cpu"
 
     @classmethod
     def find(cls, root: Path | None = None) -> RaplMeter:
-        """The packages below `root`, which is the kernel's own folder unless given.
+        """Return a meter of the packages below `root`; None is the kernel's folder.
 
         Raises:
-            EnergyMeterError: there are none, or they cannot be read.
+            EnergyMeterError: There are no packages, or they cannot be read.
         """
         root = POWERCAP if root is None else root
         if not root.is_dir():
             raise EnergyMeterError(
-                f"{root} is not there: this machine shows no RAPL counters (virtual machines seldom do)"
+                f"{root} does not exist: this machine shows no RAPL counters (virtual machines seldom do)"
             )
-        packages = tuple(
-            zone for zone in sorted(root.glob("intel-rapl:*")) if zone.name.count(":") == 1 and _is_package(zone)
-        )
+        zones = [zone for zone in sorted(root.glob("intel-rapl:*")) if zone.name.count(":") == 1]
+        packages = tuple(zone for zone in zones if _text(zone / "name").startswith("package"))
         if not packages:
             raise EnergyMeterError(f"{root} has no processor package (intel-rapl:N named package-N)")
         limits = tuple(_number(package / "max_energy_range_uj") for package in packages)
@@ -72,34 +71,34 @@ class RaplMeter:
         return meter
 
     def read(self) -> tuple[int, ...]:
-        """Microjoules of each package.
+        """Return the microjoules of each package.
 
         Raises:
-            EnergyMeterError: a file cannot be read.
+            EnergyMeterError: A file cannot be read.
         """
         return tuple(_number(package / "energy_uj") for package in self.packages)
 
     def joules(self, before: tuple[int, ...], after: tuple[int, ...]) -> float:
-        """Of all packages together, between two readings."""
+        """Return the joules of all packages together between two readings."""
         parts = zip(before, after, self.limits, strict=True)
         return 1e-6 * sum(end - start if end >= start else end - start + limit for start, end, limit in parts)
 
 
 @dataclass(frozen=True, slots=True)
 class NvmlMeter:
-    """The first NVIDIA GPU, as its own counter has it, in millijoules since the driver was loaded."""
+    """The counter of an NVIDIA GPU, in millijoules since the driver was loaded."""
 
     nvml: Any
     handle: Any
     name: str
-    of: Literal["gpu"] = "gpu"
+    processor: Literal["gpu"] = "gpu"
 
     @classmethod
     def find(cls, index: int = 0) -> NvmlMeter:
-        """The GPU of this number.
+        """Return a meter of the GPU with this index.
 
         Raises:
-            EnergyMeterError: there is none, or it has no such counter.
+            EnergyMeterError: There is no such GPU, or it has no energy counter.
             MissingExtraError: nvidia-ml-py is not installed.
         """
         try:
@@ -116,10 +115,10 @@ class NvmlMeter:
         return meter
 
     def read(self) -> tuple[int, ...]:
-        """Millijoules.
+        """Return the millijoules.
 
         Raises:
-            EnergyMeterError: the GPU does not answer, or is older than this counter (Volta).
+            EnergyMeterError: The GPU does not answer, or is older than this counter (Volta).
         """
         try:
             return (int(self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.handle)),)
@@ -127,13 +126,13 @@ class NvmlMeter:
             raise EnergyMeterError(f"{self.name}: the energy counter cannot be read: {error}") from error
 
     def joules(self, before: tuple[int, ...], after: tuple[int, ...]) -> float:
-        """Between two readings."""
+        """Return the joules between two readings."""
         return 1e-3 * (after[0] - before[0])
 
 
 @dataclass(frozen=True, slots=True)
 class EnergyReading:
-    """What a counter said while something ran `runs` times."""
+    """Energy and time of `runs` runs of a function."""
 
     energy: Measured
     seconds: float
@@ -141,25 +140,26 @@ class EnergyReading:
 
 
 def read_while(meter: Meter, work: Callable[[], object], seconds: float = 2.0) -> EnergyReading:
-    """Run `work` once unread, then for at least so many seconds with the meter read before and after.
+    """Measure the energy of repeated calls of `work`, after one warm-up call.
+
+    Args:
+        meter: Energy counter, read before and after.
+        work: Function to measure.
+        seconds: Shortest time to repeat it.
 
     Raises:
-        EnergyMeterError: the counter cannot be read, or stood still, which a counter does that nothing feeds.
+        EnergyMeterError: The counter cannot be read, or did not move.
     """
     work()
     before, start, runs = meter.read(), time.perf_counter(), 0
     while time.perf_counter() - start < seconds or not runs:
         work()
         runs += 1
-    took = time.perf_counter() - start
+    elapsed = time.perf_counter() - start
     joules = meter.joules(before, meter.read())
     if joules <= 0:
-        raise EnergyMeterError(f"{meter.name}: the counter did not move in {took:.1f} s; nothing seems to feed it")
-    return EnergyReading(Measured(UncertainValue(joules, joules, joules)), took, runs)
-
-
-def _is_package(zone: Path) -> bool:
-    return _text(zone / "name").startswith("package")
+        raise EnergyMeterError(f"{meter.name}: the counter did not move in {elapsed:.1f} s; it does not work here")
+    return EnergyReading(Measured(UncertainValue(joules, joules, joules)), elapsed, runs)
 
 
 def _number(path: Path) -> int:
@@ -174,5 +174,5 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise EnergyMeterError(
-            f"{path} cannot be read ({error}); the kernel lets only root read it unless told"
+            f"{path} cannot be read ({error}); by default the kernel allows only root to read it"
         ) from error

@@ -1,4 +1,4 @@
-"""The comparison as a picture: energies with their bands, and what moves the crossover."""
+"""A plot of the energies with their bands, and of the sensitivities of the crossover."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLORS = ("#1f5fa8", "#c4551b", "#6b7f2a", "#7a5195", "#4d4d4d", "#0f8b8d")
-_DASHES = ("-", "-", (0, (3, 2)))  # curves of like devices lie on each other
+_DASHES = ("-", "-", (0, (3, 2)))  # curves of similar devices overlap
 _MAX_SHIFTS = 8
 
 
-def draw_comparison(rows: Sequence[CrossoverPoint], crossover: Crossover) -> Figure:
-    """Joules of one inference against qubits, and the numbers that move the crossover most.
+def draw_comparison(points: Sequence[CrossoverPoint], crossover: Crossover) -> Figure:
+    """Draw the joules of one inference against qubits, and the numbers that move the crossover most.
 
     Raises:
         MissingExtraError: Matplotlib is not installed.
@@ -32,13 +32,13 @@ def draw_comparison(rows: Sequence[CrossoverPoint], crossover: Crossover) -> Fig
     with rc_context({"svg.hashsalt": "ketfit", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(10.5, 4.6), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
-        for place, device in enumerate(dict.fromkeys(row.device for row in rows)):
-            color, dashes = _COLORS[place % len(_COLORS)], _DASHES[place % len(_DASHES)]
-            own = [row for row in rows if row.device == device]
-            x = [row.qubits for row in own]
+        for index, device in enumerate(dict.fromkeys(point.device for point in points)):
+            color, dashes = _COLORS[index % len(_COLORS)], _DASHES[index % len(_DASHES)]
+            own = [point for point in points if point.device == device]
+            x = [point.qubits for point in own]
             label = f"{device} ({own[0].kind})"
-            left.plot(x, [row.joules for row in own], color=color, linewidth=1.8, linestyle=dashes, label=label)
-            left.fill_between(x, [row.low for row in own], [row.high for row in own], color=color, alpha=0.13, lw=0)
+            left.plot(x, [point.joules for point in own], color=color, linewidth=1.8, linestyle=dashes, label=label)
+            left.fill_between(x, [p.low for p in own], [p.high for p in own], color=color, alpha=0.13, lw=0)
         for qubits, name in ((PAPER, "paper, 46"), (FOLLOW_UP, "follow-up, 34")):
             left.axvline(qubits, color="#888888", linewidth=0.9, linestyle=(0, (4, 3)))
             left.text(qubits + 0.4, 0.02, name, transform=left.get_xaxis_transform(), rotation=90, va="bottom")
@@ -48,10 +48,10 @@ def draw_comparison(rows: Sequence[CrossoverPoint], crossover: Crossover) -> Fig
         left.legend(loc="upper left", frameon=False)
         left.spines[["top", "right"]].set_visible(False)
         shifts = [shift for shift in crossover.shifts if shift.at_low != shift.at_high][:_MAX_SHIFTS]
-        for place, shift in enumerate(shifts):
+        for index, shift in enumerate(shifts):
             ends = sorted(MAX_QUBITS if end is None else end for end in (shift.at_low, shift.at_high))
-            right.plot(ends, [place, place], color=_COLORS[0], linewidth=7, solid_capstyle="butt")
-            right.text(ends[1] + 0.3, place, shift.name.replace("_", " "), va="center")
+            right.plot(ends, [index, index], color=_COLORS[0], linewidth=7, solid_capstyle="butt")
+            right.text(ends[1] + 0.3, index, shift.name.replace("_", " "), va="center")
         if crossover.qubits is not None:
             right.axvline(crossover.qubits, color="#222222", linewidth=0.9)
         right.set_ylim(max(len(shifts), 1) - 0.4, -0.7)

@@ -1,4 +1,4 @@
-"""Devices as data: every number with its source and year, and a range wherever it is not published."""
+"""Profiles of devices: every number with its source and year, and with a range if it is not published."""
 
 from __future__ import annotations
 
@@ -15,24 +15,22 @@ from ketfit.errors import ConfigError
 
 Name = Annotated[str, Field(min_length=1)]
 
-LARGEST = 1e30
-"""So large a figure may be, and a positive one no smaller than 1 / LARGEST: all that is computed of them is finite."""
+MAX_VALUE = 1e30
+"""Largest value; a positive one is at least 1 / MAX_VALUE, so that everything computed from values is finite."""
 
 
 class SourcedValue(Config):
-    """One number of a device, and where it is from.
+    """One number of a device with its source.
 
-    A published one may stand alone; an assumed one needs the range in which it is believed to be.
+    A published number may have a range; an assumed one needs the range in which it is believed to be.
     """
 
-    value: Annotated[Finite, Field(ge=0, le=LARGEST, description="In the unit that its name ends with")]
-    low: Annotated[Finite | None, Field(ge=0, le=LARGEST, description="Lowest that it may be; none is the value")] = (
-        None
-    )
-    high: Annotated[Finite | None, Field(ge=0, le=LARGEST, description="Highest it may be; none is the value")] = None
-    basis: Annotated[Literal["published", "assumed"], Field(description="Whether a source gives the value")]
-    source: Annotated[Name, Field(description="Who says so, or why it is believed")]
-    year: Annotated[int, Field(ge=1990, description="Of the source")]
+    value: Annotated[Finite, Field(ge=0, le=MAX_VALUE, description="In the unit that its name ends with")]
+    low: Annotated[Finite | None, Field(ge=0, le=MAX_VALUE, description="Lowest plausible value; None is value")] = None
+    high: Annotated[Finite | None, Field(ge=0, le=MAX_VALUE, description="Highest plausible value; None: value")] = None
+    basis: Annotated[Literal["published", "assumed"], Field(description="published if a source gives the value")]
+    source: Annotated[Name, Field(description="Publication, or the reason for the assumption")]
+    year: Annotated[int, Field(ge=1990, description="Year of the source")]
 
     @model_validator(mode="after")
     def _in_order(self) -> SourcedValue:
@@ -45,65 +43,65 @@ class SourcedValue(Config):
 
     @property
     def range(self) -> UncertainValue:
-        """The value and both ends."""
+        """The value with its lowest and highest plausible value."""
         return UncertainValue(self.value, *self._ends())
 
     def _ends(self) -> tuple[float, float]:
         return self.value if self.low is None else self.low, self.value if self.high is None else self.high
 
 
-def _positive(figure: SourcedValue | None, info: ValidationInfo) -> SourcedValue | None:
-    if figure is not None and figure.range.low < 1 / LARGEST:
+def _positive(sourced: SourcedValue | None, info: ValidationInfo) -> SourcedValue | None:
+    if sourced is not None and sourced.range.low < 1 / MAX_VALUE:
         raise ValueError(
-            f"{info.field_name}={figure.range.low:g} at its lowest: it must be positive, at least {1 / LARGEST:g}"
+            f"{info.field_name}={sourced.range.low:g} at its lowest: it must be positive, at least {1 / MAX_VALUE:g}"
         )
-    return figure
+    return sourced
 
 
 PositiveSourcedValue = Annotated[SourcedValue, AfterValidator(_positive)]
 
 
 class DeviceProfile(Config):
-    """What all devices have."""
+    """The fields that all devices have."""
 
-    name: Annotated[Name, Field(description="As a person writes it")]
-    power_watts: Annotated[PositiveSourcedValue, Field(description="Drawn from the wall while it works")]
+    name: Annotated[Name, Field(description="Name of the device")]
+    power_watts: Annotated[PositiveSourcedValue, Field(description="Wall power while it works")]
 
 
 class QpuProfile(DeviceProfile):
     """A QPU that runs one gate after another."""
 
     kind: Literal["qpu"]
-    qubits: Annotated[int, Field(ge=1, description="How many it has")]
+    qubits: Annotated[int, Field(ge=1, description="Number of qubits")]
     entangler: Annotated[Literal["zz", "ms"], Field(description="Its native two-qubit gate")]
-    time_1q_us: Annotated[SourcedValue, Field(description="Of one pulse on one qubit")]
-    time_2q_us: Annotated[SourcedValue, Field(description="Of one native two-qubit gate")]
-    readout_us: Annotated[SourcedValue, Field(description="Reading all qubits, once a shot")]
-    reset_us: Annotated[SourcedValue, Field(description="Preparing all qubits, once a shot")]
-    overhead_us: Annotated[SourcedValue, Field(description="Cooling and all else between two shots")]
+    time_1q_us: Annotated[SourcedValue, Field(description="Duration of one pulse on one qubit")]
+    time_2q_us: Annotated[SourcedValue, Field(description="Duration of one native two-qubit gate")]
+    readout_us: Annotated[SourcedValue, Field(description="Readout of all qubits, once per shot")]
+    reset_us: Annotated[SourcedValue, Field(description="Preparation of all qubits, once per shot")]
+    overhead_us: Annotated[SourcedValue, Field(description="Cooling and other work between two shots")]
 
 
 class ProcessorProfile(DeviceProfile):
     """A GPU or a CPU that simulates."""
 
     kind: Literal["gpu", "cpu"]
-    memory_gb: Annotated[PositiveSourcedValue, Field(description="For the state, in units of 1e9 bytes")]
-    bandwidth_gb_s: Annotated[PositiveSourcedValue, Field(description="Of its memory, at best")]
-    tflops: Annotated[PositiveSourcedValue, Field(description="Single precision, at best")]
-    bandwidth_share: Annotated[PositiveSourcedValue, Field(description="Of the bandwidth that a simulator gets")]
-    tflops_share: Annotated[PositiveSourcedValue, Field(description="Of the arithmetic that a simulator gets")]
+    memory_gb: Annotated[PositiveSourcedValue, Field(description="Memory for the state, in units of 1e9 bytes")]
+    bandwidth_gb_s: Annotated[PositiveSourcedValue, Field(description="Peak memory bandwidth")]
+    tflops: Annotated[PositiveSourcedValue, Field(description="Peak single-precision arithmetic")]
+    bandwidth_share: Annotated[PositiveSourcedValue, Field(description="Share of the bandwidth in practice")]
+    tflops_share: Annotated[PositiveSourcedValue, Field(description="Share of the arithmetic in practice")]
     link_gb_s: Annotated[
         PositiveSourcedValue | None,
-        Field(description="Between it and others of its kind, one way; none cannot be joined"),
+        Field(description="Bandwidth to others of its kind, one way; none has no link"),
     ] = None
 
 
 class StatevectorProfile(Config):
-    """What a program that holds all amplitudes does for a gate."""
+    """A simulator that holds all amplitudes."""
 
     kind: Literal["statevector"]
-    name: Annotated[Name, Field(description="As a person writes it")]
-    amplitude_bytes: Annotated[PositiveSourcedValue, Field(description="Of one amplitude")]
+    name: Annotated[Name, Field(description="Name of the device")]
+    amplitude_bytes: Annotated[PositiveSourcedValue, Field(description="Bytes of one amplitude")]
     gates_per_sweep: Annotated[PositiveSourcedValue, Field(description="Gates applied in one pass over the memory")]
     flops_per_rotation: Annotated[PositiveSourcedValue, Field(description="Per amplitude; a CNOT needs none")]
 
@@ -119,43 +117,56 @@ _FOLDER = resources.files("ketfit.energy").joinpath("profiles")
 
 
 def profile_names(kind: str | None = None) -> tuple[str, ...]:
-    """The profiles that come with KetFit, all or those of a kind: qpu, gpu, cpu, statevector."""
+    """Return the names of the bundled profiles, all or those of a kind: qpu, gpu, cpu, statevector.
+
+    >>> profile_names("statevector")
+    ('statevector',)
+    """
     names = sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir() if entry.name.endswith(".toml"))
     return tuple(name for name in names if kind is None or _read(name)[1].get("kind") == kind)
 
 
-def load_profile(source: str | Path, wanted: type[Profile]) -> Profile:
-    """A profile of the class `wanted`: one that comes with KetFit, by name, or a TOML file.
+def load_profile(source: str | Path, profile_type: type[Profile]) -> Profile:
+    """Return a bundled profile by name, or one from a TOML file.
+
+    Args:
+        source: Name of a bundled profile, or path of a TOML file.
+        profile_type: Class that the profile must have.
 
     Raises:
-        ConfigError: there is no such profile, it is of another kind, or a number in it does not fit.
+        ConfigError: The profile is unknown, of another kind, or has an invalid number.
     """
     where, tables = _read(source)
-    return read_profile(tables, where, wanted)
+    return read_profile(tables, where, profile_type)
 
 
-def read_profile(tables: Mapping[str, Any], where: str, wanted: type[Profile]) -> Profile:
-    """A profile of the class `wanted` from parsed tables; `where` is what errors call them.
+def read_profile(tables: Mapping[str, Any], where: str, profile_type: type[Profile]) -> Profile:
+    """Return a profile from parsed tables.
+
+    Args:
+        tables: Content of a profile file.
+        where: Name of the tables in errors.
+        profile_type: Class that the profile must have.
 
     Raises:
-        ConfigError: it is of another kind, or a number in it does not fit.
+        ConfigError: The profile is of another kind, or has an invalid number.
     """
     kind = tables.get("kind")
     found = _KINDS.get(kind) if isinstance(kind, str) else None
     if found is None:
         raise ConfigError(f"{where}: kind={kind!r}; known are {', '.join(_KINDS)}")
-    if not issubclass(found, wanted):
+    if not issubclass(found, profile_type):
         raise ConfigError(f"{where} is a profile of kind {kind!r}, which cannot stand here")
-    figures = {
+    sourced_values = {
         name: SourcedValue.from_mapping(table, where=f"{where}, table {name}")
         for name, table in tables.items()
         if isinstance(table, Mapping)
     }
-    return found.from_mapping({**tables, **figures}, where=where)
+    return found.from_mapping({**tables, **sourced_values}, where=where)
 
 
 def _read(source: str | Path) -> tuple[str, dict[str, Any]]:
-    """How to call it, and its tables."""
+    """Return the name of a profile in errors, and its tables."""
     if isinstance(source, str) and not source.endswith(".toml"):
         if source not in profile_names():
             known = ", ".join(profile_names())

@@ -1,7 +1,7 @@
-"""What a circuit costs on a QPU: native gates, seconds, joules.
+"""Native gates, time and energy of a circuit on a QPU.
 
-A shot takes n1 t1 + n2 t2 + readout + reset + overhead, one gate after another, and the machine draws its power all the
-while: E = P * circuits * shots * time of a shot.
+A shot takes n1 t1 + n2 t2 + readout + reset + overhead, one gate after another, and the machine draws constant power:
+E = P * circuits * shots * time of a shot.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ketfit.circuit.circuit import Circuit
-from ketfit.energy.profiles import LARGEST, QpuProfile, SourcedValue
+from ketfit.energy.profiles import MAX_VALUE, QpuProfile, SourcedValue
 from ketfit.energy.quantities import Assumed, Modelled, UncertainValue
 from ketfit.errors import InputError
 from ketfit.integers import as_integer
@@ -21,10 +21,10 @@ Entangler = Literal["zz", "ms"]
 
 @dataclass(frozen=True, slots=True)
 class NativeGates:
-    """Gates that take time on the device: pulses on one qubit, and two-qubit gates. Rotations about Z take none.
+    """The gates that take time on the device: pulses on one qubit, and two-qubit gates. Rotations about Z take none.
 
     Raises:
-        InputError: a count is negative, or no whole number.
+        InputError: A count is negative, or no whole number.
     """
 
     one_qubit: int
@@ -36,7 +36,7 @@ class NativeGates:
 
 
 def native_gates(circuit: Circuit, entangler: Entangler) -> NativeGates:
-    """What is left of `circuit` on a device with pulses of a quarter turn, free rotations about Z, and one entangler.
+    """Count the gates of `circuit` on a device with quarter-turn pulses, free rotations about Z, and one entangler.
 
     Each CNOT is one two-qubit gate, and basis changes around it: for ``zz`` a Hadamard on the target before and after;
     for ``ms`` a quarter turn on the control before and after, and one on the target after. All that happens on a qubit
@@ -46,8 +46,12 @@ def native_gates(circuit: Circuit, entangler: Entangler) -> NativeGates:
     of those that are.
 
     Args:
-        circuit: With RY and CNOT.
+        circuit: Circuit of RY and CNOT gates.
         entangler: ``zz``, a rotation about ZZ as on IonQ Forte; or ``ms``, about XX as on IonQ Aria.
+
+    >>> from ketfit.circuit.ansatz import reuploading_circuit
+    >>> native_gates(reuploading_circuit(2, 1, 1, 1, 1), "zz").two_qubit
+    4
     """
     pulses = two_qubit = 0
     roles: dict[int, str] = defaultdict(lambda: "start")  # in its last CNOT
@@ -66,7 +70,7 @@ def native_gates(circuit: Circuit, entangler: Entangler) -> NativeGates:
 
 
 def _pulses(entangler: Entangler, before: str, after: str, rotated: bool) -> int:
-    """How many pulses stand between two CNOTs of a qubit, by its roles in them."""
+    """Return the number of pulses between two CNOTs of a qubit, from its roles in them."""
     if entangler == "zz":  # a Hadamard for each side on which it is a target; two of them cancel
         return 2 if rotated else ((before == "target") + (after == "target")) % 2
     if rotated:  # RY(t) Rx(-pi/2) = Rx(-pi/2) Rz(t), so that behind a target the RY comes free with the quarter turn
@@ -76,7 +80,7 @@ def _pulses(entangler: Entangler, before: str, after: str, rotated: bool) -> int
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """One number that a result rests on."""
+    """One number that a result rests on, with its source."""
 
     name: str
     value: float
@@ -86,15 +90,15 @@ class Assumption:
     source: str
 
     @classmethod
-    def of(cls, name: str, figure: SourcedValue) -> Assumption:
-        """A device's figure under a name of its own."""
-        ends = figure.range
-        return cls(name, ends.value, ends.low, ends.high, figure.basis, f"{figure.source} ({figure.year})")
+    def from_sourced(cls, name: str, sourced: SourcedValue) -> Assumption:
+        """Return a number of a device under a name of its own."""
+        ends = sourced.range
+        return cls(name, ends.value, ends.low, ends.high, sourced.basis, f"{sourced.source} ({sourced.year})")
 
 
 @dataclass(frozen=True, slots=True)
 class QpuCost:
-    """Time on the device and energy of some circuits, without queue and compiling, and what the numbers rest on."""
+    """Time and energy of circuits on a device, without queue and compilation, and the assumptions behind them."""
 
     seconds: UncertainValue
     energy: Modelled | Assumed
@@ -102,25 +106,25 @@ class QpuCost:
 
 
 def qpu_cost(gates: NativeGates, circuits: int, shots: int, profile: QpuProfile) -> QpuCost:
-    """Seconds and joules of `circuits` circuits of so many native `gates` each, run `shots` times each.
+    """Return the time and energy of circuits with the same native gates.
 
-    The ends of the ranges have every figure of the profile at its lowest or its highest at once. The energy is
+    The ends of the ranges have every number of the profile at its lowest or its highest at once. The energy is
     `Modelled` if all of them are published and `Assumed` if one is not.
 
     Args:
-        gates: Of one circuit, after transpilation: `native_gates`, or a compiler's own count.
-        circuits: How many are run.
-        shots: How often each of them is.
-        profile: The device, from `ketfit.energy.profiles.load_profile`.
+        gates: Gates of one circuit after transpilation, from `native_gates` or a compiler.
+        circuits: Number of circuits.
+        shots: Shots per circuit.
+        profile: Device, from `ketfit.energy.profiles.load_profile`.
 
     Raises:
-        InputError: a count is negative, or no whole number, or too large.
+        InputError: A count is negative, or no whole number, or too large.
     """
     circuits = as_integer(circuits, "circuits", minimum=0, error=InputError)
     shots = as_integer(shots, "shots", minimum=0, error=InputError)
-    if circuits * shots > LARGEST:
-        raise InputError(f"{circuits} circuits of {shots} shots: give at most {LARGEST:g} in all")
-    figures = {
+    if circuits * shots > MAX_VALUE:
+        raise InputError(f"{circuits} circuits of {shots} shots: give at most {MAX_VALUE:g} in all")
+    sourced_values = {
         "one-qubit gate (us)": (profile.time_1q_us, gates.one_qubit),
         "two-qubit gate (us)": (profile.time_2q_us, gates.two_qubit),
         "readout (us)": (profile.readout_us, 1),
@@ -129,15 +133,17 @@ def qpu_cost(gates: NativeGates, circuits: int, shots: int, profile: QpuProfile)
     }
     runs = circuits * shots
     ends = [
-        1e-6 * runs * sum(getattr(figure.range, end) * count for figure, count in figures.values())
+        1e-6 * runs * sum(getattr(sourced.range, end) * count for sourced, count in sourced_values.values())
         for end in ("value", "low", "high")
     ]
     seconds, power = UncertainValue(*ends), profile.power_watts.range
     joules = UncertainValue(power.value * seconds.value, power.low * seconds.low, power.high * seconds.high)
-    used = {"QPU power (W)": profile.power_watts} | {name: figure for name, (figure, count) in figures.items() if count}
-    published = all(figure.basis == "published" for figure in used.values())
+    used = {"QPU power (W)": profile.power_watts} | {
+        name: sourced for name, (sourced, count) in sourced_values.items() if count
+    }
+    published = all(sourced.basis == "published" for sourced in used.values())
     return QpuCost(
         seconds,
         Modelled(joules) if published else Assumed(joules),
-        tuple(Assumption.of(name, figure) for name, figure in used.items()),
+        tuple(Assumption.from_sourced(name, sourced) for name, sourced in used.items()),
     )

@@ -1,4 +1,4 @@
-"""Ranges and energies. An energy knows how it was come by, and kinds do not add up: not for mypy, not at run time."""
+"""Values with ranges, and energies by their origin. Energies of different kinds cannot be added (mypy and run time)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, final
+from typing import Literal, final
 
 from ketfit.errors import InputError
 
@@ -15,10 +15,13 @@ Kind = Literal["measured", "modelled", "assumed"]
 
 @dataclass(frozen=True, slots=True)
 class UncertainValue:
-    """A number with the lowest and the highest that it may well be.
+    """A number with its lowest and highest plausible value.
 
     Raises:
-        InputError: the three are not in order, or not finite.
+        InputError: The three are not in order, or not finite.
+
+    >>> UncertainValue(2, 1, 3) + UncertainValue(1, 1, 1)
+    UncertainValue(value=3, low=2, high=4)
     """
 
     value: float
@@ -27,38 +30,36 @@ class UncertainValue:
 
     def __post_init__(self) -> None:
         if not -math.inf < self.low <= self.value <= self.high < math.inf:
-            raise InputError(
-                f"a range goes from low over value to high, all finite, got {self.low}, {self.value}, {self.high}"
-            )
+            raise InputError(f"low={self.low}, value={self.value}, high={self.high}: give finite numbers in this order")
 
     def __add__(self, other: UncertainValue) -> UncertainValue:
         return UncertainValue(self.value + other.value, self.low + other.low, self.high + other.high)
 
     def map(self, function: Callable[[float], float]) -> UncertainValue:
-        """The range of a function that rises with its argument."""
+        """Return the value and range of an increasing function of this value."""
         return UncertainValue(function(self.value), function(self.low), function(self.high))
 
 
 @dataclass(frozen=True, slots=True)
 class Energy(ABC):
-    """Joules, of one of the three kinds below. There is none without a kind, and this base cannot be added."""
+    """Joules of one of the three kinds below; the base class cannot be added."""
 
     joules: UncertainValue
 
     @property
     @abstractmethod
     def kind(self) -> Kind:
-        """How the number was come by."""
+        """The origin of the number."""
 
     def per(self, count: int) -> UncertainValue:
-        """Joules for each of `count` things."""
+        """Return the joules divided by `count`."""
         return self.joules.map(lambda joules: joules / count)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Measured(Energy):
-    """Read from a counter of the machine that did the work; nothing in it is a model."""
+    """Energy read from a counter of the machine that did the work."""
 
     @property
     def kind(self) -> Literal["measured"]:
@@ -72,7 +73,7 @@ class Measured(Energy):
 @final
 @dataclass(frozen=True, slots=True)
 class Modelled(Energy):
-    """Worked out by a formula in which every number of the device is published."""
+    """Energy from a formula in which every number of the device is published."""
 
     @property
     def kind(self) -> Literal["modelled"]:
@@ -86,7 +87,7 @@ class Modelled(Energy):
 @final
 @dataclass(frozen=True, slots=True)
 class Assumed(Energy):
-    """Worked out by a formula in which at least one number that matters is an assumption."""
+    """Energy from a formula in which at least one number is an assumption."""
 
     @property
     def kind(self) -> Literal["assumed"]:
@@ -95,18 +96,3 @@ class Assumed(Energy):
 
     def __add__(self, other: Assumed) -> Assumed:
         return Assumed(self.joules + other.joules) if isinstance(other, Assumed) else NotImplemented
-
-
-if TYPE_CHECKING:
-    # mypy's strict mode reports an ignore that ignores nothing: the checks fail as soon as one of these is allowed.
-    def _never(measured: Measured, modelled: Modelled, assumed: Assumed, energy: Energy) -> tuple[Energy, ...]:
-        return (
-            measured + modelled,  # type: ignore[operator]
-            modelled + measured,  # type: ignore[operator]
-            measured + assumed,  # type: ignore[operator]
-            assumed + measured,  # type: ignore[operator]
-            modelled + assumed,  # type: ignore[operator]
-            assumed + modelled,  # type: ignore[operator]
-            energy + measured,  # type: ignore[operator]
-            energy + energy,  # type: ignore[operator]
-        )

@@ -1,6 +1,6 @@
-"""What a circuit costs to simulate: all amplitudes held, or a tensor network contracted; seconds and joules.
+"""Time and energy of simulating a circuit, with a state vector or by contracting a tensor network.
 
-A roofline: a device works for max(bytes / bandwidth, operations / arithmetic), and draws its power all the while.
+The model is a roofline: a device works for max(bytes / bandwidth, operations / arithmetic) at constant power.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from ketfit.energy.qpu import Assumption
 from ketfit.energy.quantities import Assumed, Modelled, UncertainValue
 from ketfit.errors import InputError
 
-LEANER = frozenset({"bandwidth_gb_s", "tflops", "bandwidth_share", "tflops_share", "link_gb_s", "gates_per_sweep"})
-"""Figures of which more means less energy."""
+DECREASING = frozenset({"bandwidth_gb_s", "tflops", "bandwidth_share", "tflops_share", "link_gb_s", "gates_per_sweep"})
+"""Numbers of a profile that lower the energy when they rise."""
 
-UNUSED = frozenset({"memory_gb"})
+UNUSED_VALUES = frozenset({"memory_gb"})
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationCost:
-    """Time and energy of one expectation value, the devices that it takes, and what limits it."""
+    """Time and energy of one expectation value, the number of devices, and the limiting resource."""
 
     devices: int
     seconds: UncertainValue
@@ -37,7 +37,7 @@ SourcedValues = Mapping[str, float]
 
 
 def statevector_cost(circuit: Circuit, processor: ProcessorProfile, program: StatevectorProfile) -> SimulationCost:
-    """One run of `circuit` by a program that holds its 2**Q amplitudes, on as many devices as hold them.
+    """Return the cost of one run of `circuit` by a state-vector simulator, on as many devices as its state needs.
 
     Reading and writing the state moves 2 * 2**Q * amplitude_bytes in each of gates / gates_per_sweep sweeps; rotations
     take 2**Q * flops_per_rotation each. On D > 1 devices the log2(D) topmost qubits are spread over them, and in every
@@ -45,14 +45,14 @@ def statevector_cost(circuit: Circuit, processor: ProcessorProfile, program: Sta
     shared evenly and all D devices draw power until the last is done.
 
     Args:
-        circuit: What runs; pass the light cone of what is measured.
-        processor: The device.
-        program: The simulator.
+        circuit: Circuit to run; pass the light cone of the measured qubits.
+        processor: Simulating device.
+        program: Simulator.
 
     Raises:
-        InputError: the state does not fit on one device, and the device has no link to others.
+        InputError: The state does not fit on one device, and the device has no link to others.
     """
-    figures = _figures(processor, program)
+    sourced_values = _sourced_values(processor, program)
     counts = circuit.gate_counts()
     gates, rotations = sum(counts.values()), counts["ry"]
     amplitudes = 2.0**circuit.n_qubits
@@ -63,32 +63,32 @@ def statevector_cost(circuit: Circuit, processor: ProcessorProfile, program: Sta
             f"{circuit.n_qubits} qubits take {amplitudes * program.amplitude_bytes.value / 1e9:,.0f} GB and "
             f"{processor.name} holds {processor.memory_gb.value:,.0f}; it has no link to others of its kind"
         )
-    spread = math.log2(devices) / circuit.n_qubits
+    distributed = math.log2(devices) / circuit.n_qubits
 
     def parts(at: SourcedValues) -> dict[str, float]:
-        sweeps, own = gates / at["gates_per_sweep"], amplitudes / devices
-        local = own * at["amplitude_bytes"]
+        sweeps, local = gates / at["gates_per_sweep"], amplitudes / devices
+        local_bytes = local * at["amplitude_bytes"]
         return {
-            "memory": sweeps * 2 * local / (1e9 * at["bandwidth_gb_s"] * at["bandwidth_share"]),
-            "arithmetic": rotations * own * at["flops_per_rotation"] / (1e12 * at["tflops"] * at["tflops_share"]),
-            "link": sweeps * spread * 0.5 * local / (1e9 * at["link_gb_s"]) if devices > 1 else 0.0,
+            "memory": sweeps * 2 * local_bytes / (1e9 * at["bandwidth_gb_s"] * at["bandwidth_share"]),
+            "arithmetic": rotations * local * at["flops_per_rotation"] / (1e12 * at["tflops"] * at["tflops_share"]),
+            "link": sweeps * distributed * 0.5 * local_bytes / (1e9 * at["link_gb_s"]) if devices > 1 else 0.0,
         }
 
-    return _cost(figures, parts, devices)
+    return _cost(sourced_values, parts, devices)
 
 
 def contraction_cost(
     operations: float, elements_moved: float, processor: ProcessorProfile, element_bytes: int = 8
 ) -> SimulationCost:
-    """One contraction of a tensor network of real numbers, on one device that holds its largest tensors.
+    """Return the cost of one contraction of a real tensor network on one device that holds its largest tensors.
 
     Args:
-        operations: Multiplications, each with an addition: cotengra's count for the very tree that is run.
-        elements_moved: Tensor elements read and written, by the same tree.
-        processor: The device. Its `tflops` are of single precision; numbers of 8 bytes get half of them.
-        element_bytes: 4 or 8.
+        operations: Multiplications, each with an addition, as counted by cotengra for the contraction tree.
+        elements_moved: Tensor elements read and written by the same tree.
+        processor: Simulating device; its `tflops` are single precision, and numbers of 8 bytes reach half of them.
+        element_bytes: Bytes of an element, 4 or 8.
     """
-    figures = _figures(processor)
+    sourced_values = _sourced_values(processor)
 
     def parts(at: SourcedValues) -> dict[str, float]:
         rate = 1e12 * at["tflops"] * at["tflops_share"] * 4 / element_bytes
@@ -98,40 +98,44 @@ def contraction_cost(
             "link": 0.0,
         }
 
-    return _cost({name: figure for name, figure in figures.items() if name != "link_gb_s"}, parts, 1)
+    return _cost({name: sourced for name, sourced in sourced_values.items() if name != "link_gb_s"}, parts, 1)
 
 
-def _figures(processor: ProcessorProfile, program: StatevectorProfile | None = None) -> dict[str, SourcedValue]:
-    found = {name: figure for source in (processor, program) for name, figure in source or () if name not in UNUSED}
-    return {name: figure for name, figure in found.items() if isinstance(figure, SourcedValue)}
+def _sourced_values(processor: ProcessorProfile, program: StatevectorProfile | None = None) -> dict[str, SourcedValue]:
+    return {
+        name: sourced
+        for profile in (processor, program)
+        for name, sourced in profile or ()
+        if isinstance(sourced, SourcedValue) and name not in UNUSED_VALUES
+    }
 
 
 def _cost(
-    figures: Mapping[str, SourcedValue], parts: Callable[[SourcedValues], dict[str, float]], devices: int
+    sourced_values: Mapping[str, SourcedValue], parts: Callable[[SourcedValues], dict[str, float]], devices: int
 ) -> SimulationCost:
-    """Both ends have every figure where it costs least or most; time without the power's own range."""
+    """Return the cost; the ends of its range have every number where it costs least or most."""
 
     def at(end: Literal["value", "low", "high"]) -> SourcedValues:
         flipped = {"low": "high", "high": "low", "value": "value"}
         return {
-            name: getattr(figure.range, flipped[end] if name in LEANER else end) for name, figure in figures.items()
+            name: getattr(sourced.range, flipped[end] if name in DECREASING else end)
+            for name, sourced in sourced_values.items()
         }
 
     values = {end: at(end) for end in ("value", "low", "high")}
     times = {end: parts(value) for end, value in values.items()}
-    shown = times["value"]
-    # A device that waits on its link has done its own work meanwhile or before: the longest of memory and arithmetic,
-    # and then the link, since an exchange cannot start before what it exchanges is computed.
+    times_at_value = times["value"]
+    # Memory and arithmetic overlap; the link follows, since an exchange cannot start before its data are computed.
     seconds = {end: max(part["memory"], part["arithmetic"]) + part["link"] for end, part in times.items()}
     joules = {end: devices * values[end]["power_watts"] * seconds[end] for end in seconds}
-    used = {name: figure for name, figure in figures.items() if name != "link_gb_s" or devices > 1}
-    published = all(figure.basis == "published" for figure in used.values())
+    used = {name: sourced for name, sourced in sourced_values.items() if name != "link_gb_s" or devices > 1}
+    published = all(sourced.basis == "published" for sourced in used.values())
     energy = UncertainValue(joules["value"], joules["low"], joules["high"])
-    bound: Literal["memory", "arithmetic", "link"] = max(("memory", "arithmetic", "link"), key=lambda part: shown[part])
+    resources: tuple[Literal["memory", "arithmetic", "link"], ...] = ("memory", "arithmetic", "link")
     return SimulationCost(
         devices,
         UncertainValue(seconds["value"], seconds["low"], seconds["high"]),
         Modelled(energy) if published else Assumed(energy),
-        bound,
-        tuple(Assumption.of(name, figure) for name, figure in used.items()),
+        max(resources, key=lambda resource: times_at_value[resource]),
+        tuple(Assumption.from_sourced(name, sourced) for name, sourced in used.items()),
     )

@@ -1,1 +1,1 @@
-"""Trained heads on a QPU: one seam to any backend, a ledger that loses no job, and what a run will cost."""
+"""Trained heads on a QPU: backends, runs with a write-ahead ledger, prices and training."""

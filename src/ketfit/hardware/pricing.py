@@ -1,4 +1,4 @@
-"""What a run will cost in money and time, from files of assumptions with their sources."""
+"""Cost of a run in money, time and energy, from device files with sources."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ Amount = Annotated[Finite, Field(ge=0, le=1e12)]
 
 
 class Price(Config):
-    """What a provider charges. A circuit of S shots, n1 one-qubit and n2 two-qubit gates costs
+    """The prices of a provider.
+
+    A circuit of S shots, n1 one-qubit and n2 two-qubit gates costs
 
     per_circuit + S (per_shot + n1 per_one_qubit_gate_shot + n2 per_two_qubit_gate_shot),
 
-    but never less than the `minimum`. `per_circuit_mitigated` takes the place of `per_circuit` where the provider
-    mitigates errors.
+    but at least the `minimum`. `per_circuit_mitigated` replaces `per_circuit` if the provider mitigates errors.
     """
 
     currency: str
@@ -41,8 +42,8 @@ class Price(Config):
     source: str
     year: int
 
-    def of(self, gates: GateCounts, shots: int, mitigated: bool) -> float:
-        """What one circuit costs."""
+    def circuit_price(self, gates: GateCounts, shots: int, mitigated: bool) -> float:
+        """Return the price of one circuit."""
         base = self.per_circuit
         if mitigated and self.per_circuit_mitigated is not None:
             base = self.per_circuit_mitigated
@@ -51,7 +52,7 @@ class Price(Config):
 
 
 class DeviceCost(Config):
-    """A device's prices, and the profile that says how long its gates take and what it draws; each may be unknown."""
+    """The prices of a device, and the profile of its gate times and power; each may be unknown."""
 
     name: str
     price: Price | None = None
@@ -60,27 +61,28 @@ class DeviceCost(Config):
 
 @dataclass(frozen=True)
 class Cost:
-    """What a number of circuits takes.
+    """The cost of a number of circuits.
 
     Attributes:
-        circuits, shots: How many, shots over all circuits.
-        one_qubit_gates, two_qubit_gates: Over all circuits, after transpilation, once for each circuit.
-        price: In `currency`; None if no price is known.
-        currency: Of the price.
+        circuits: Number of circuits.
+        shots: Shots of all circuits together.
+        one_qubit_gates, two_qubit_gates: Gates of all circuits after transpilation, each circuit counted once.
+        price: Price in `currency`; None if no price is known.
+        currency: Currency of the price.
         machine_s: Seconds on the machine, gates one after another, without the queue; None if its times are unknown.
-        assumptions: Where the figures come from.
+        assumptions: The numbers that the cost rests on, with their sources.
         energy_j: Joules of the machine; None if its power is unknown.
-        energy_range_j: The least and the most that they may be.
+        energy_range_j: Lowest and highest plausible energy.
     """
 
     circuits: int
     shots: int
-    one_qubit_gates: int
-    two_qubit_gates: int
-    price: float | None
-    currency: str | None
-    machine_s: float | None
-    assumptions: tuple[str, ...]
+    one_qubit_gates: int = 0
+    two_qubit_gates: int = 0
+    price: float | None = None
+    currency: str | None = None
+    machine_s: float | None = None
+    assumptions: tuple[str, ...] = ()
     energy_j: float | None = None
     energy_range_j: tuple[float, float] | None = None
 
@@ -91,10 +93,14 @@ FREE = DeviceCost(
 
 
 def load_device(source: str | Path | None) -> DeviceCost:
-    """Prices and times by the name of a bundled file or from a TOML file; None is a machine that costs nothing.
+    """Return the prices and times of a bundled device by name, or from a TOML file; None costs nothing.
 
     Raises:
-        ConfigError: there is no such device, or the file does not fit.
+        ConfigError: The device is unknown, or the file is invalid.
+
+    >>> load_device("ionq-aria").price.currency
+    'USD'
+
     """
     if source is None:
         return FREE
@@ -110,10 +116,10 @@ def load_device(source: str | Path | None) -> DeviceCost:
 
 
 def read_device(tables: dict[str, Any], where: str) -> DeviceCost:
-    """A device's costs from parsed tables, whose `profile` is a table, or the name or the file of one.
+    """Return a device from parsed tables; its `profile` is a table, or the name or the file of one.
 
     Raises:
-        ConfigError: they do not fit.
+        ConfigError: The tables are invalid.
     """
     parts: dict[str, Any] = {}
     if tables.get("price") is not None:
@@ -127,13 +133,13 @@ def read_device(tables: dict[str, Any], where: str) -> DeviceCost:
 
 
 def estimate(gates: Sequence[GateCounts], shots: int, device: DeviceCost, *, mitigated: bool = False) -> Cost:
-    """What circuits with these gates cost, `shots` shots each.
+    """Return the cost of circuits with these gates.
 
     Args:
-        gates: Of each circuit, after transpilation.
-        shots: Of each circuit.
+        gates: Gates of each circuit, after transpilation.
+        shots: Shots per circuit.
         device: Prices and profile.
-        mitigated: Whether the provider mitigates errors, which it may charge for.
+        mitigated: True if the provider mitigates errors, which may cost more.
 
     Raises:
         ConfigError: `shots` is not a whole number of at least 1.
@@ -146,25 +152,25 @@ def estimate(gates: Sequence[GateCounts], shots: int, device: DeviceCost, *, mit
         assumptions = [f"price: {device.name} has none here; give --device FILE"]
     seconds = joules = None
     if profile is not None:
-        nothing = UncertainValue(0.0, 0.0, 0.0)
+        zero = UncertainValue(0.0, 0.0, 0.0)
         parts = [
             qpu_cost(NativeGates(each.one_qubit, each.two_qubit), circuits, shots, profile)
             for each, circuits in Counter(gates).items()
         ]
-        seconds = sum((part.seconds for part in parts), nothing)
-        joules = sum((part.energy.joules for part in parts), nothing)
+        seconds = sum((part.seconds for part in parts), zero)
+        joules = sum((part.energy.joules for part in parts), zero)
         assumptions.append(f"time and energy: profile of {profile.name}, gates one after another, no queue")
-        used = {figure.name: figure for part in parts for figure in part.assumptions}
+        used = {assumption.name: assumption for part in parts for assumption in part.assumptions}
         assumptions += [
-            f"{figure.name}: {figure.basis} {figure.value:,g} ({figure.low:,g} to {figure.high:,g}); {figure.source}"
-            for figure in used.values()
+            f"{each.name}: {each.basis} {each.value:,g} ({each.low:,g} to {each.high:,g}); {each.source}"
+            for each in used.values()
         ]
     return Cost(
         circuits=len(gates),
         shots=shots * len(gates),
         one_qubit_gates=sum(each.one_qubit for each in gates),
         two_qubit_gates=sum(each.two_qubit for each in gates),
-        price=None if price is None else sum(price.of(each, shots, mitigated) for each in gates),
+        price=None if price is None else sum(price.circuit_price(each, shots, mitigated) for each in gates),
         currency=None if price is None else price.currency,
         machine_s=None if seconds is None else seconds.value,
         assumptions=tuple(assumptions),

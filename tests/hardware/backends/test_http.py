@@ -38,9 +38,7 @@ def url() -> Iterator[str]:
     thread.join()
 
 
-def test_the_key_is_ours_also_where_a_netrc_knows_the_host(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_send_uses_own_key_despite_netrc(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password else\n")
     (tmp_path / "netrc").chmod(0o600)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))

@@ -28,7 +28,7 @@ from ketfit.errors import (
 from ketfit.hardware.backends.base import JobStatus
 from ketfit.hardware.backends.ibm import IBMBackend, client_from_environment
 from ketfit.hardware.backends.ibm_client import IBMClient
-from ketfit.hardware.backends.qiskit import read_at
+from ketfit.hardware.backends.qiskit import physical_qubits
 from ketfit.hardware.backends.registry import load_backend
 from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.runs.postprocessing import MeasurementPlan
@@ -36,12 +36,12 @@ from ketfit.hardware.runs.session import Session
 from ketfit.hardware.testing.conformance import check_backend
 from tests.hardware import ibm_server
 from tests.hardware.ibm_server import BEARER, INSTANCE, KEY, serving_ibm
-from tests.hardware.ionq_circuits import assert_as_simulated, some_circuits
+from tests.hardware.ionq_circuits import assert_counts_match_simulator, random_circuits
 from tests.hardware.ionq_server import Fault, Store
 
 SHOTS = 2000
 Served = tuple[str, Store]
-HASTY = RetryPolicy(deadline_s=10, first_s=0.02, longest_s=0.1)
+FAST_RETRY = RetryPolicy(deadline_s=10, initial_pause_s=0.02, max_pause_s=0.1)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
 
 
 def hasty(url: str, token: str = KEY) -> IBMBackend:
-    return IBMBackend("ibm_manila", transport=IBMClient(f"{url}/api/v1", url, token, INSTANCE, 1.5))
+    return IBMBackend("ibm_manila", client=IBMClient(f"{url}/api/v1", url, token, INSTANCE, 1.5))
 
 
 def submissions(store: Store) -> list[dict[str, Any]]:
@@ -69,23 +69,26 @@ def finished(backend: IBMBackend, job: str) -> list[dict[str, int]]:
 
 
 @pytest.mark.parametrize("level", [0, 2])
-def test_ibm_conforms(served: Served, tmp_path: Path, level: int) -> None:
+def test_ibm_passes_conformance(served: Served, tmp_path: Path, level: int) -> None:
     backend = load_backend("ibm:ibm_manila", tmp_path, {"optimization_level": level})
-    findings = check_backend(backend, patience=HASTY)
+    findings = check_backend(backend, retry=FAST_RETRY)
     assert [finding for finding in findings if not finding.passed] == []
     assert len(submissions(served[1])) == len(served[1].jobs()) == 1
 
 
-def test_a_machine_of_133_qubits_reads_as_simulated(served: Served) -> None:
-    backend, circuits = IBMBackend("ibm_torino", decoupling="XY4", max_seconds=30), some_circuits(3, measured=(2, 0, 1))
-    planned = backend.count_gates(circuits)
+def test_counts_of_133_qubit_machine_match_simulator(served: Served) -> None:
+    backend, circuits = (
+        IBMBackend("ibm_torino", decoupling="XY4", max_seconds=30),
+        random_circuits(3, measured=(2, 0, 1)),
+    )
+    counted = backend.count_gates(circuits)
     assert submissions(served[1]) == []
     job = backend.submit(circuits, SHOTS, tag="wide")
-    assert_as_simulated(circuits, finished(backend, job), SHOTS)
+    assert_counts_match_simulator(circuits, finished(backend, job), SHOTS)
     payload = served[1].job(job)["payload"]
     assert payload["cost"] == 30 and payload["tags"] == ["wide"]
     assert payload["params"]["options"]["dynamical_decoupling"] == {"enable": True, "sequence_type": "XY4"}
-    for each, sent in zip(planned, ibm_server.circuits_of(payload), strict=True):
+    for each, sent in zip(counted, ibm_server.circuits_of(payload), strict=True):
         assert each.two_qubit == sent.num_nonlocal_gates()
         assert each.one_qubit == sum(sent.count_ops().values()) - sent.num_nonlocal_gates() - 3  # measurements
 
@@ -110,30 +113,30 @@ POST_FAULTS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", POST_FAULTS)
-def test_a_submission_that_fails_is_sent_once(served: Served, name: str) -> None:
+def test_failed_submission_is_sent_once(served: Served, name: str) -> None:
     url, store = served
     fault, error, accepted = POST_FAULTS[name]
     backend = hasty(url)
-    backend.count_gates(some_circuits(1))
+    backend.count_gates(random_circuits(1))
     store.set_faults(fault)
     start = time.monotonic()
     with pytest.raises(error) as caught:
-        backend.submit(some_circuits(1), 10, tag="once")
+        backend.submit(random_circuits(1), 10, tag="once")
     assert time.monotonic() - start < 10
     assert len(submissions(store)) == 1
     assert len(backend.jobs("once")) == accepted  # what was accepted is found again
-    told = str(caught.value) + repr(caught.value.__cause__) + repr(caught.value.__context__)
-    assert KEY not in told and BEARER not in told
+    message = str(caught.value) + repr(caught.value.__cause__) + repr(caught.value.__context__)
+    assert KEY not in message and BEARER not in message
 
 
-def test_the_client_would_have_sent_it_again(served: Served) -> None:
+def test_qiskit_ibm_runtime_client_repeats_submission(served: Served) -> None:
     # Why `IBMClient` exists. If this fails, qiskit-ibm-runtime has mended its session.
     from qiskit_ibm_runtime.api.rest.runtime import Runtime
     from qiskit_ibm_runtime.api.session import RetrySession
 
     url, store = served
     backend = IBMBackend("ibm_manila")
-    inputs = backend._written(some_circuits(1), 10)
+    inputs = backend._sampler_inputs(random_circuits(1), 10)
     session = RetrySession(f"{url}/api/v1", backoff_factor=0)
     rest = Runtime(session)
     session.headers = {
@@ -148,22 +151,22 @@ def test_the_client_would_have_sent_it_again(served: Served) -> None:
 
 
 @pytest.mark.parametrize(("kind", "posts"), [("late status", 1), ("late drop", 1), ("drop", 2)])
-def test_an_unclear_submission_is_reconciled_by_its_tag(served: Served, tmp_path: Path, kind: str, posts: int) -> None:
+def test_unresolved_submission_is_reconciled_by_tag(served: Served, tmp_path: Path, kind: str, posts: int) -> None:
     url, store = served
-    backend, circuits = hasty(url), some_circuits(2)
-    told = backend.describe()
-    backend._description = type(told)(**{**vars(told), "listing_delay_s": 0.0})
+    backend, circuits = hasty(url), random_circuits(2)
+    message = backend.describe()
+    backend._description = type(message)(**{**vars(message), "listing_delay_s": 0.0})
     backend.count_gates(circuits)
     store.set_faults(Fault(kind, "POST", "/jobs$", status=503))
-    with Session(tmp_path / "run", backend, "r1", patience=HASTY) as session:
+    with Session(tmp_path / "run", backend, "r1", retry=FAST_RETRY) as session:
         with pytest.raises(SubmissionStateUnknownError):
             session.submit(circuits, SHOTS)
         assert len(submissions(store)) == 1
-    with Session(tmp_path / "run", hasty(url), "r1", patience=HASTY) as session:
+    with Session(tmp_path / "run", hasty(url), "r1", retry=FAST_RETRY) as session:
         session.description = backend.describe()
         counts = session.run(circuits, SHOTS, wait_s=20)
     assert len(submissions(store)) == posts and len(store.jobs()) == 1
-    assert_as_simulated(circuits, [dict(row) for row in counts], SHOTS)
+    assert_counts_match_simulator(circuits, [dict(row) for row in counts], SHOTS)
 
 
 GET_FAULTS = {
@@ -185,21 +188,21 @@ GET_FAULTS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GET_FAULTS)
-def test_every_fault_of_a_read_has_its_error_and_then_the_result(served: Served, name: str) -> None:
+def test_read_fault_raises_its_error_and_then_returns_result(served: Served, name: str) -> None:
     fault, error = GET_FAULTS[name]
-    backend, circuits = hasty(served[0]), some_circuits(1)
+    backend, circuits = hasty(served[0]), random_circuits(1)
     job = backend.submit(circuits, SHOTS, tag="reads")
     served[1].set_faults(fault)
     with pytest.raises(error) as caught:
         backend.result(job)
     assert KEY not in str(caught.value)
-    assert_as_simulated(circuits, finished(backend, job), SHOTS)
+    assert_counts_match_simulator(circuits, finished(backend, job), SHOTS)
     assert len(submissions(served[1])) == 1
 
 
-def test_results_are_read_by_the_name_of_the_register(served: Served) -> None:
+def test_results_are_read_by_register_name(served: Served) -> None:
     backend = IBMBackend("ibm_manila")
-    job = backend.submit(some_circuits(1), 10, tag="named")
+    job = backend.submit(random_circuits(1), 10, tag="named")
     assert finished(backend, job)
     stored = served[1].job(job)
     data = stored["results"]["__value__"]["pub_results"][0]["__value__"]["data"]["__value__"]
@@ -209,9 +212,9 @@ def test_results_are_read_by_the_name_of_the_register(served: Served) -> None:
         backend.result(job)
 
 
-def test_a_job_is_found_by_its_tag_among_many(served: Served) -> None:
+def test_jobs_finds_tag_among_many_pages(served: Served) -> None:
     backend = IBMBackend("ibm_manila")
-    made = [backend.submit(some_circuits(1), 10, tag=f"run-{k}") for k in range(3)]
+    made = [backend.submit(random_circuits(1), 10, tag=f"run-{k}") for k in range(3)]
     assert backend.jobs("run-2") == [made[2]] and backend.jobs("run") == []
     many = {"jobs": [{"id": f"j{k}", "tags": ["run"]} for k in range(100)], "count": 300}
     served[1].set_faults(Fault("replace", path="/jobs$", times=2, body=many))
@@ -222,25 +225,23 @@ def test_a_job_is_found_by_its_tag_among_many(served: Served) -> None:
         backend.jobs("run")
 
 
-def test_status_and_cancel(tmp_path: Path) -> None:
+def test_status_and_cancel_follow_the_job(tmp_path: Path) -> None:
     with serving_ibm(tmp_path, polls=2) as (url, _):
         backend = hasty(url)
-        job = backend.submit(some_circuits(1), 10, tag="waits")
+        job = backend.submit(random_circuits(1), 10, tag="waits")
         assert [backend.status(job) for _ in range(3)] == [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.DONE]
         backend.cancel(job)  # too late, and no error
-        other = backend.submit(some_circuits(1), 10, tag="cancelled")
+        other = backend.submit(random_circuits(1), 10, tag="cancelled")
         backend.cancel(other)
         assert backend.status(other) is JobStatus.CANCELLED
         with pytest.raises(JobFailedError, match="cancelled"):
             backend.result(other)
 
 
-def test_the_key_and_the_instance_come_from_the_environment_only(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_key_and_instance_are_read_from_environment_only(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = IBMBackend("ibm_manila")
-    job = backend.submit(some_circuits(1), 10, tag="secret")
-    assert KEY not in repr(backend.transport) + repr(vars(backend.describe()))
+    job = backend.submit(random_circuits(1), 10, tag="secret")
+    assert KEY not in repr(backend.client) + repr(vars(backend.describe()))
     assert KEY not in (served[1].folder / "jobs" / f"{job}.json").read_text()
     with pytest.raises(RequestRejectedError, match="could not be found"):
         hasty(served[0], "wrong").jobs("x")
@@ -259,13 +260,13 @@ def test_the_key_and_the_instance_come_from_the_environment_only(
         client_from_environment()
 
 
-def test_without_an_access_token_nothing_is_sent(served: Served) -> None:
+def test_submit_without_access_token_sends_nothing(served: Served) -> None:
     backend = hasty(served[0])
-    backend.count_gates(some_circuits(1))
-    backend.transport._renew_at = 0.0
+    backend.count_gates(random_circuits(1))
+    backend.client._renew_at = 0.0
     served[1].set_faults(Fault("status", "POST", "/identity", status=503))
     with pytest.raises(RequestRejectedError, match="nothing was sent"):
-        backend.submit(some_circuits(1), 10, tag="x")
+        backend.submit(random_circuits(1), 10, tag="x")
     assert submissions(served[1]) == []
 
 
@@ -273,30 +274,30 @@ def test_without_an_access_token_nothing_is_sent(served: Served) -> None:
     "options",
     [{"optimization_level": 4}, {"decoupling": "ZZ"}, {"max_seconds": 0}, {"max_circuits": 1}],
 )
-def test_options_that_do_not_fit(served: Served, options: dict[str, Any]) -> None:
+def test_invalid_options_are_rejected(served: Served, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         IBMBackend("ibm_manila", **options)
 
 
-def test_a_machine_that_is_not_there_and_circuits_too_wide(served: Served) -> None:
+def test_unknown_machine_and_too_wide_circuit_are_rejected(served: Served) -> None:
     with pytest.raises(ConfigError, match="no machine"):
         IBMBackend("../jobs")
     with pytest.raises(RequestRejectedError, match="404"):
-        IBMBackend("ibm_nowhere").count_gates(some_circuits(1))
+        IBMBackend("ibm_nowhere").count_gates(random_circuits(1))
     with pytest.raises(InputError, match="5"):
-        IBMBackend("ibm_manila").count_gates(some_circuits(1, n_qubits=6))
+        IBMBackend("ibm_manila").count_gates(random_circuits(1, n_qubits=6))
     assert submissions(served[1]) == []
 
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
-def test_mitigated_circuits_arrive_folded_and_calibrated_at_the_qubits_of_the_run(served: Served, level: int) -> None:
+def test_mitigated_circuits_are_sent_folded_and_calibrated_in_place(served: Served, level: int) -> None:
     backend = IBMBackend("ibm_manila", optimization_level=level)
-    plain = some_circuits(2, n_qubits=4)[0]
+    plain = random_circuits(2, n_qubits=4)[0]
     measurement = MeasurementPlan(plain.circuit, plain.measured, ("readout", "zero_noise"))
     circuits = measurement.circuits(plain.weights, torch.tensor([plain.inputs]))
     job = backend.submit(circuits, SHOTS, tag="mitigated")
     arrived = ibm_server.circuits_of(served[1].job(job)["payload"])
     two_qubit = [circuit.num_nonlocal_gates() for circuit in arrived]
     assert two_qubit[0] > 0 and two_qubit == [two_qubit[0], 3 * two_qubit[0], 5 * two_qubit[0], 0, 0]
-    assert len({read_at(circuit) for circuit in arrived}) == 1
-    assert_as_simulated(circuits, finished(backend, job), SHOTS)  # as the folds and calibrations are written
+    assert len({physical_qubits(circuit) for circuit in arrived}) == 1
+    assert_counts_match_simulator(circuits, finished(backend, job), SHOTS)  # as the folds and calibrations are written

@@ -29,16 +29,16 @@ from ketfit.errors import (
 from ketfit.hardware.backends.base import BoundCircuit, GateCounts, JobStatus
 from ketfit.hardware.backends.ionq import IonQBackend, client_from_environment
 from ketfit.hardware.backends.ionq_client import IonQClient
-from ketfit.hardware.backends.registry import ask_prices, load_backend
+from ketfit.hardware.backends.registry import fetch_prices, load_backend
 from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.pricing import estimate
-from ketfit.hardware.runs.canary import canary, check_canary, check_counts
+from ketfit.hardware.runs.canary import canary_circuit, check_canary, check_counts
 from ketfit.hardware.runs.plan import plan_run
 from ketfit.hardware.runs.postprocessing import MeasurementPlan
 from ketfit.hardware.testing.conformance import check_backend
 from tests.hardware import ionq_machine
 from tests.hardware.example_runs import classifier, embeddings
-from tests.hardware.ionq_circuits import assert_as_simulated, joint, some_circuits
+from tests.hardware.ionq_circuits import assert_counts_match_simulator, exact_distribution, random_circuits
 from tests.hardware.ionq_server import KEY, Fault, Store, serving
 
 SHOTS = 2000
@@ -62,58 +62,58 @@ def finished(backend: IonQBackend, job: str) -> list[dict[str, int]]:
 @pytest.mark.parametrize(
     ("machine", "noise_model"), [("simulator", "ideal"), ("simulator", "forte-1"), ("qpu.forte-1", None)]
 )
-def test_counts_are_those_of_our_simulator(served: Served, machine: str, noise_model: str | None, gateset: str) -> None:
+def test_ionq_counts_match_simulator(served: Served, machine: str, noise_model: str | None, gateset: str) -> None:
     backend = IonQBackend(machine, noise_model=noise_model, gateset=gateset)
-    circuits = [canary(4), *some_circuits(6), *some_circuits(2, measured=(2, 0), seed=1)]
+    circuits = [canary_circuit(4), *random_circuits(6), *random_circuits(2, measured=(2, 0), seed=1)]
     job = backend.submit(circuits, SHOTS, tag="ketfit-a-0")
     counts = finished(backend, job)
     check_counts(counts, [len(bound.measured) for bound in circuits], SHOTS)
     check_canary(counts[0], 4)
     if noise_model == "ideal":
-        assert_as_simulated(circuits[1:], counts[1:], SHOTS)
+        assert_counts_match_simulator(circuits[1:], counts[1:], SHOTS)
     else:  # few gates and Forte's errors: some percent
         for bound, row in zip(circuits[1:], counts[1:], strict=True):
             found = np.array([row.get(f"{k:02b}", 0) for k in range(4)]) / SHOTS
-            assert np.abs(found - joint(bound)).max() < 0.08
+            assert np.abs(found - exact_distribution(bound)).max() < 0.08
     assert finished(backend, job) == counts  # what is read again is what was read
 
 
 @pytest.mark.parametrize("name", ["ionq:simulator", "ionq:qpu.forte-1", "ionq:qpu.aria-1"])
 @pytest.mark.parametrize("gateset", ["qis", "native"])
-def test_ionq_conforms(served: Served, tmp_path: Path, name: str, gateset: str) -> None:
+def test_ionq_passes_conformance(served: Served, tmp_path: Path, name: str, gateset: str) -> None:
     backend = load_backend(name, tmp_path, {"gateset": gateset})
-    findings = check_backend(backend, patience=RetryPolicy(first_s=0.02))
+    findings = check_backend(backend, retry=RetryPolicy(initial_pause_s=0.02))
     assert [finding for finding in findings if not finding.passed] == []
     assert len(served[1].requests("POST")) == len(served[1].jobs()) == 1
 
 
-def test_a_backend_that_mirrors_bits_does_not_conform(served: Served, tmp_path: Path) -> None:
+def test_conformance_fails_for_reversed_bits(served: Served, tmp_path: Path) -> None:
     served[1].set_faults(Fault("reversed", path="results", times=99))
-    findings = check_backend(IonQBackend("simulator"), patience=RetryPolicy(first_s=0.02))
+    findings = check_backend(IonQBackend("simulator"), retry=RetryPolicy(initial_pause_s=0.02))
     failed = {finding.check for finding in findings if not finding.passed}
     assert "bits, qubits and totals" in failed
 
 
-def test_a_single_circuit_is_a_job_too(served: Served) -> None:
+def test_single_circuit_is_a_job(served: Served) -> None:
     backend = IonQBackend("simulator")
-    circuits = some_circuits(1, measured=(2, 0, 1))
-    assert_as_simulated(circuits, finished(backend, backend.submit(circuits, SHOTS, tag="one")), SHOTS)
+    circuits = random_circuits(1, measured=(2, 0, 1))
+    assert_counts_match_simulator(circuits, finished(backend, backend.submit(circuits, SHOTS, tag="one")), SHOTS)
 
 
-def test_planned_gates_are_those_that_arrive(served: Served) -> None:
+def test_counted_gates_equal_sent_gates(served: Served) -> None:
     for gateset in ("qis", "native"):
         backend = IonQBackend("qpu.forte-1", gateset=gateset)
-        circuits = some_circuits(3)
-        planned = backend.count_gates(circuits)
+        circuits = random_circuits(3)
+        counted = backend.count_gates(circuits)
         assert served[1].requests("POST") == [] or gateset == "native"
         backend.submit(circuits, 100, tag=f"gates-{gateset}")
         payload = served[1].jobs()[0]["payload"]
-        for each, sent in zip(planned, ionq_machine.circuits_of(payload), strict=True):
+        for each, sent in zip(counted, ionq_machine.circuits_of(payload), strict=True):
             arrived = ionq_machine.count_gates({"type": "ionq.circuit.v1", "input": {"circuit": sent}})
             assert (each.one_qubit, each.two_qubit) == (arrived["1q"], arrived["2q"])
 
 
-def test_gates_that_undo_each_other_stay_where_the_backend_says_that_it_keeps_them(served: Served) -> None:
+def test_inverse_gates_stay_if_backend_keeps_gates(served: Served) -> None:
     gates = (ry(0, Angle("weight", 0)), cx(0, 1), cx(0, 1), cx(0, 1))
     folded = BoundCircuit(Circuit(2, gates, 1, 0), (0.3,), (), (0, 1))
     for gateset, level in (("qis", 1), ("native", 1), ("native", 0)):
@@ -121,12 +121,12 @@ def test_gates_that_undo_each_other_stay_where_the_backend_says_that_it_keeps_th
         kept = backend.describe().keeps_gates
         assert kept == (gateset == "native" and level == 0)
         assert (backend.count_gates([folded])[0].two_qubit == 3) == kept
-    assert_as_simulated([folded], finished(backend, backend.submit([folded], SHOTS, tag="folded")), SHOTS)
+    assert_counts_match_simulator([folded], finished(backend, backend.submit([folded], SHOTS, tag="folded")), SHOTS)
     with pytest.raises(ConfigError, match="optimization_level"):
         IonQBackend("simulator", optimization_level=3)
 
 
-def test_the_price_is_what_ionq_says(served: Served) -> None:
+def test_quote_returns_ionq_price(served: Served) -> None:
     backend = IonQBackend("qpu.forte-1")
     gates = [GateCounts(10, 20)] * 3 + [GateCounts(4, 5)]
     quote = backend.quote(gates, 3, 1000)
@@ -136,23 +136,23 @@ def test_the_price_is_what_ionq_says(served: Served) -> None:
     assert IonQBackend("simulator").quote(gates, 3, 1000).price == 0
 
 
-def test_ionqs_rule_plans_what_ionq_then_charges(served: Served, tmp_path: Path) -> None:
-    backend, circuits = IonQBackend("qpu.forte-1"), some_circuits(3)
-    device = ask_prices(backend)
+def test_fetched_prices_predict_charged_price(served: Served, tmp_path: Path) -> None:
+    backend, circuits = IonQBackend("qpu.forte-1"), random_circuits(3)
+    device = fetch_prices(backend)
     for shots in (1, 100, 5000):
         gates = backend.count_gates(circuits)
         mine = estimate(gates, shots, device)
         assert mine.price == pytest.approx(backend.quote(gates, 3, shots).price)
         assert mine.currency == "USD" and mine.machine_s and mine.machine_s > 0
     job = backend.submit(circuits[:1], 5000, tag="charged")
-    charged = backend.transport._object("GET", f"jobs/{job}/cost")["estimated_cost"]["value"]
+    charged = backend.client._object("GET", f"jobs/{job}/cost")["estimated_cost"]["value"]
     assert estimate(gates[:1], 5000, device).price == pytest.approx(charged)
-    assert ask_prices(IonQBackend("qpu.forte-1", mitigation="debiasing")).price.minimum == 80
+    assert fetch_prices(IonQBackend("qpu.forte-1", mitigation="debiasing")).price.minimum == 80
     with pytest.raises(ConfigError, match="no prices"):
-        ask_prices(load_backend("aer", tmp_path))
+        fetch_prices(load_backend("aer", tmp_path))
 
 
-def test_a_rule_that_does_not_explain_the_estimate_is_not_believed(served: Served) -> None:
+def test_device_cost_rejects_rates_that_contradict_estimate(served: Served) -> None:
     backend = IonQBackend("qpu.forte-1")
     for body in ({"rate_information": {"cost_1q_gate": 1, "cost_2q_gate": 1}}, {"rate_information": None}):
         served[1].set_faults(Fault("answer", path="estimate", body=body))
@@ -161,19 +161,19 @@ def test_a_rule_that_does_not_explain_the_estimate_is_not_believed(served: Serve
 
 
 @pytest.mark.parametrize(("mitigation", "sharpen"), [("debiasing", "sharpen=false"), ("sharpening", "sharpen=true")])
-def test_mitigation_is_passed_by_name(served: Served, mitigation: str, sharpen: str) -> None:
+def test_mitigation_is_sent_to_ionq(served: Served, mitigation: str, sharpen: str) -> None:
     backend = IonQBackend("qpu.forte-1", mitigation=mitigation)
     with pytest.raises(ConfigError, match="500"):
-        backend.submit(some_circuits(2), 499, tag="few")
-    job = backend.submit(some_circuits(2), 500, tag="debiased")
+        backend.submit(random_circuits(2), 499, tag="few")
+    job = backend.submit(random_circuits(2), 500, tag="debiased")
     assert served[1].jobs()[0]["payload"]["settings"] == {"error_mitigation": {"debiasing": True}}
     finished(backend, job)
     assert served[1].requests("GET")[-1]["query"] == sharpen
     assert len(served[1].requests("POST")) == 1
 
 
-def test_a_job_is_found_by_its_tag_among_many(served: Served) -> None:
-    backend, circuits = IonQBackend("simulator"), some_circuits(1)
+def test_jobs_finds_tag_among_many_pages(served: Served) -> None:
+    backend, circuits = IonQBackend("simulator"), random_circuits(1)
     made = [backend.submit(circuits, 10, tag=f"run-{k}") for k in range(30)]  # two pages
     assert backend.jobs("run-2") == [made[2]]
     assert backend.jobs("run-29") == [made[29]]
@@ -181,7 +181,7 @@ def test_a_job_is_found_by_its_tag_among_many(served: Served) -> None:
     assert IonQBackend("qpu.forte-1").jobs("run-2") == []
 
 
-def test_a_list_of_jobs_that_turns_in_a_circle_ends(served: Served) -> None:
+def test_jobs_with_cyclic_pages_raise_an_error(served: Served) -> None:
     served[1].set_faults(Fault("answer", path="/jobs$", body={"next": "0"}, times=9))
     with pytest.raises(UnknownStatusError, match="has shown"):
         IonQBackend("simulator").jobs("any")
@@ -190,21 +190,21 @@ def test_a_list_of_jobs_that_turns_in_a_circle_ends(served: Served) -> None:
         IonQBackend("simulator").jobs("any")
 
 
-def test_nobody_at_the_address(served: Served) -> None:
-    backend = IonQBackend("simulator", transport=IonQClient("http://127.0.0.1:1/v0.4", KEY, 2))
-    for ask in (lambda: backend.status("x"), lambda: backend.submit(some_circuits(1), 1, tag="t")):
+def test_unreachable_address_raises_connection_error(served: Served) -> None:
+    backend = IonQBackend("simulator", client=IonQClient("http://127.0.0.1:1/v0.4", KEY, 2))
+    for ask in (lambda: backend.status("x"), lambda: backend.submit(random_circuits(1), 1, tag="t")):
         with pytest.raises(ConnectionLostError, match=r"127\.0\.0\.1:1"):
             ask()
 
 
-def test_status_and_cancel(tmp_path: Path) -> None:
+def test_status_and_cancel_follow_the_job(tmp_path: Path) -> None:
     with serving(tmp_path, polls=2) as (url, _):
-        backend = IonQBackend("simulator", transport=IonQClient(url, KEY, 10))
-        job = backend.submit(some_circuits(1), 10, tag="waits")
+        backend = IonQBackend("simulator", client=IonQClient(url, KEY, 10))
+        job = backend.submit(random_circuits(1), 10, tag="waits")
         assert [backend.status(job) for _ in range(3)] == [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.DONE]
         backend.cancel(job)  # too late, and no error
         assert backend.status(job) is JobStatus.DONE
-        other = backend.submit(some_circuits(1), 10, tag="cancelled")
+        other = backend.submit(random_circuits(1), 10, tag="cancelled")
         backend.cancel(other)
         assert backend.status(other) is JobStatus.CANCELLED
         with pytest.raises(JobFailedError, match="cancelled"):
@@ -230,28 +230,28 @@ POST_FAULTS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", POST_FAULTS)
-def test_a_submission_that_fails_is_sent_once(served: Served, name: str) -> None:
+def test_failed_submission_is_sent_once(served: Served, name: str) -> None:
     url, store = served
     fault, error, accepted = POST_FAULTS[name]
-    backend = IonQBackend("simulator", transport=IonQClient(url, KEY, timeout=1.5))
-    backend.count_gates(some_circuits(1))
+    backend = IonQBackend("simulator", client=IonQClient(url, KEY, timeout=1.5))
+    backend.count_gates(random_circuits(1))
     store.set_faults(fault)
     start = time.monotonic()
     with pytest.raises(error) as caught:
-        backend.submit(some_circuits(2), 10, tag="once")
+        backend.submit(random_circuits(2), 10, tag="once")
     assert time.monotonic() - start < 4
     assert len(store.requests("POST")) == 1
     assert len(backend.jobs("once")) == accepted  # what was accepted is found again
     assert KEY not in str(caught.value) + repr(caught.value.__cause__) + repr(caught.value.__context__)
 
 
-def test_the_client_library_would_have_sent_it_again(served: Served, recwarn: pytest.WarningsRecorder) -> None:
+def test_qiskit_ionq_client_repeats_submission(served: Served, recwarn: pytest.WarningsRecorder) -> None:
     # Why `IonQClient` exists. If this fails, qiskit-ionq has mended its client, and our own may go.
     from qiskit_ionq.ionq_client import IonQClient
 
     url, store = served
     backend = IonQBackend("simulator")
-    qiskit_backend = backend._compiled().backend
+    qiskit_backend = backend._compiler.backend
     qiskit_backend._client = IonQClient(KEY, url)
     store.set_faults(Fault("late status", "POST", status=503, times=2))
     circuit = QuantumCircuit(1, 1)
@@ -284,11 +284,11 @@ GET_FAULTS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GET_FAULTS)
-def test_every_fault_of_a_read_has_its_error_and_then_the_result(served: Served, name: str) -> None:
+def test_read_fault_raises_its_error_and_then_returns_result(served: Served, name: str) -> None:
     url, store = served
     fault, error = GET_FAULTS[name]
-    backend = IonQBackend("simulator", transport=IonQClient(url, KEY, timeout=1.5))
-    circuits = some_circuits(2)
+    backend = IonQBackend("simulator", client=IonQClient(url, KEY, timeout=1.5))
+    circuits = random_circuits(2)
     job = backend.submit(circuits, SHOTS, tag="reads")
     store.set_faults(fault)
     start = time.monotonic()
@@ -296,11 +296,11 @@ def test_every_fault_of_a_read_has_its_error_and_then_the_result(served: Served,
         backend.result(job)
     assert time.monotonic() - start < 4
     assert KEY not in str(caught.value)
-    assert_as_simulated(circuits, [dict(row) for row in backend.result(job)], SHOTS)
+    assert_counts_match_simulator(circuits, [dict(row) for row in backend.result(job)], SHOTS)
     assert len(store.requests("POST")) == 1
 
 
-def test_rate_limits_say_how_long(served: Served) -> None:
+def test_rate_limit_error_has_retry_after(served: Served) -> None:
     backend = IonQBackend("simulator")
     served[1].set_faults(Fault("status", status=429))
     with pytest.raises(RateLimitError) as caught:
@@ -308,28 +308,26 @@ def test_rate_limits_say_how_long(served: Served) -> None:
     assert caught.value.retry_after_s == 1
 
 
-def test_results_in_another_order_go_to_their_circuits(served: Served) -> None:
-    backend, circuits = IonQBackend("simulator"), some_circuits(5)
+def test_shuffled_results_are_assigned_to_their_circuits(served: Served) -> None:
+    backend, circuits = IonQBackend("simulator"), random_circuits(5)
     job = backend.submit(circuits, SHOTS, tag="shuffled")
     counts = finished(backend, job)
     served[1].set_faults(Fault("shuffle", path="results"))
     assert finished(backend, job) == counts
 
 
-def test_probabilities_that_do_not_add_up_are_refused(served: Served) -> None:
+def test_probabilities_not_summing_to_one_are_rejected(served: Served) -> None:
     backend = IonQBackend("qpu.forte-1")
-    job = backend.submit(some_circuits(1), 100, tag="odd")
+    job = backend.submit(random_circuits(1), 100, tag="odd")
     (child,) = served[1].jobs()[0]["children"]
     served[1].set_faults(Fault("replace", path="results", body={child: {"0": 0.5, "1": 0.4}}))
     with pytest.raises(WrongCountsError, match="0.9"):
         backend.result(job)
 
 
-def test_the_key_comes_from_the_environment_only(
-    served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    transport = client_from_environment()
-    assert KEY not in repr(transport) + repr(vars(IonQBackend("simulator").describe()))
+def test_key_is_read_from_environment_only(served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    client = client_from_environment()
+    assert KEY not in repr(client) + repr(vars(IonQBackend("simulator").describe()))
     (tmp_path / ".env").write_text("IONQ_API_KEY=from-a-file\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("IONQ_API_KEY")
@@ -350,12 +348,12 @@ def test_the_key_comes_from_the_environment_only(
         ("qpu.forte-1", {"gateset": "clifford"}),
     ],
 )
-def test_options_that_do_not_fit(served: Served, machine: str, options: dict[str, str]) -> None:
+def test_invalid_options_are_rejected(served: Served, machine: str, options: dict[str, str]) -> None:
     with pytest.raises(ConfigError):
         IonQBackend(machine, **options)
 
 
-def test_a_job_with_more_gates_than_ionq_takes_is_refused_when_it_is_planned(served: Served) -> None:
+def test_job_with_too_many_gates_is_rejected_when_counted(served: Served) -> None:
     circuit = reuploading_circuit(6, 4, 4, 4, 5)
     bound = BoundCircuit(circuit, (0.1,) * circuit.n_weights, (0.2,) * 6)
     gates = sum(circuit.gate_counts().values())
@@ -368,31 +366,31 @@ def test_a_job_with_more_gates_than_ionq_takes_is_refused_when_it_is_planned(ser
 
 @pytest.mark.slow
 def test_500_circuits_of_ten_qubits_are_one_job(served: Served) -> None:
-    circuits = some_circuits(500, n_qubits=10, measured=(0,))
+    circuits = random_circuits(500, n_qubits=10, measured=(0,))
     job = IonQBackend("qpu.forte-1").submit(circuits, 10, tag="many")
     assert len(served[1].job(job)["children"]) == 500
     assert len(served[1].requests("POST")) == 1
 
 
-def test_a_machine_that_is_not_there_and_circuits_too_wide(served: Served) -> None:
+def test_unknown_machine_and_too_wide_circuit_are_rejected(served: Served) -> None:
     with pytest.raises(RequestRejectedError, match="404"):
-        IonQBackend("qpu.nowhere").submit(some_circuits(1), 10, tag="x")
+        IonQBackend("qpu.nowhere").submit(random_circuits(1), 10, tag="x")
     with pytest.raises(InputError, match="30 qubits"):
-        IonQBackend("simulator").count_gates(some_circuits(1, n_qubits=30))
+        IonQBackend("simulator").count_gates(random_circuits(1, n_qubits=30))
     assert served[1].requests("POST") == []
 
 
 @pytest.mark.parametrize("machine", ["simulator", "qpu.forte-1"])
-def test_mitigated_circuits_arrive_folded_and_read_at_the_same_qubits(served: Served, machine: str) -> None:
+def test_mitigated_circuits_are_sent_folded_at_same_qubits(served: Served, machine: str) -> None:
     backend = IonQBackend(machine, gateset="native", optimization_level=0)
-    plain = some_circuits(1, n_qubits=3, measured=(2, 0))[0]
+    plain = random_circuits(1, n_qubits=3, measured=(2, 0))[0]
     measurement = MeasurementPlan(plain.circuit, plain.measured, ("readout", "zero_noise"))
     circuits = measurement.circuits(plain.weights, torch.tensor([plain.inputs]))
     backend.submit(circuits, SHOTS, tag="mitigated")
     arrived = ionq_machine.circuits_of(served[1].jobs()[0]["payload"])
     two_qubit = [sum(len(gate.get("targets", ())) > 1 for gate in circuit) for circuit in arrived]
     assert two_qubit[0] > 0 and two_qubit == [two_qubit[0], 3 * two_qubit[0], 5 * two_qubit[0], 0, 0]
-    assert {counted.read_at for counted in backend.count_gates(circuits)} == {(2, 0)}
+    assert {counted.physical_qubits for counted in backend.count_gates(circuits)} == {(2, 0)}
 
 
 @pytest.mark.parametrize(
@@ -403,17 +401,17 @@ def test_mitigated_circuits_arrive_folded_and_read_at_the_same_qubits(served: Se
         ({"gateset": "native", "mitigation": "debiasing"}, False),
     ],
 )
-def test_readout_is_refused_where_ionq_chooses_the_ions(served: Served, options: dict[str, str], kept: bool) -> None:
+def test_readout_is_rejected_if_ionq_chooses_ions(served: Served, options: dict[str, str], kept: bool) -> None:
     backend = IonQBackend("qpu.forte-1", **options)
     assert backend.describe().keeps_qubits == kept
     if not kept:
-        assert {counted.read_at for counted in backend.count_gates(some_circuits(1))} == {()}
+        assert {counted.physical_qubits for counted in backend.count_gates(random_circuits(1))} == {()}
         with pytest.raises(ConfigError, match="gateset=native"):
             plan_run(classifier(), embeddings(), backend, name="ionq:qpu.forte-1", mitigation=("readout",), shots=500)
     assert served[1].jobs() == []
 
 
-def test_debiasing_with_too_few_shots_is_refused_when_it_is_planned(served: Served) -> None:
+def test_debiasing_with_too_few_shots_is_rejected_by_plan(served: Served) -> None:
     backend = IonQBackend("qpu.forte-1", mitigation="debiasing")
     with pytest.raises(ConfigError, match="shots=499: ionq:qpu.forte-1 takes 500 to 1,000,000"):
         plan_run(classifier(), embeddings(), backend, name="ionq:qpu.forte-1", shots=499)

@@ -50,7 +50,7 @@ def assert_within_shots(read: np.ndarray, exact: np.ndarray, shots: int) -> None
     assert 1e-6 < chi2.sf(statistic, exact.size) < 1 - 1e-6
 
 
-def test_500_sentences_on_aer_are_our_simulator_within_shots(tmp_path: Path) -> None:
+def test_aer_counts_of_500_sentences_match_simulator(tmp_path: Path) -> None:
     circuits, shots = head_circuits(500), 1000
     backend = QiskitBackend(tmp_path, aer_simulator())
     job = backend.submit(circuits, shots, tag="sentences")
@@ -58,10 +58,10 @@ def test_500_sentences_on_aer_are_our_simulator_within_shots(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["all", "relaxation", "preparation", "read wrong", "ionq-forte", "all, twirled"])
-def test_noise_on_aer_is_our_noise(tmp_path: Path, name: str) -> None:
+def test_aer_noise_matches_simulator_noise(tmp_path: Path, name: str) -> None:
     noise = READ_WRONG if name == "read wrong" else load_noise(name) if name == "ionq-forte" else NOISES[name]
     circuits, shots = head_circuits(25, n_qubits=3, measured=(0, 2)), 4000
-    backend = QiskitBackend(tmp_path, aer_simulator(noise), prepared=noise.preparation > 0)
+    backend = QiskitBackend(tmp_path, aer_simulator(noise), reset_first=noise.preparation > 0)
     read = read_values(backend.result(backend.submit(circuits, shots, tag="noisy")), 2, shots)
     # Two qubits of one circuit are correlated, so each has a test of its own.
     for qubit in range(2):
@@ -75,7 +75,7 @@ def test_noise_model_has_an_entry_for_each_gate() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_seed_gives_the_same_counts_and_jobs_others(tmp_path: Path, seed: int) -> None:
+def test_same_seed_gives_same_counts_and_jobs_differ(tmp_path: Path, seed: int) -> None:
     circuits = head_circuits(3)
     drawn = []
     for folder in ("a", "b"):
@@ -85,13 +85,13 @@ def test_a_seed_gives_the_same_counts_and_jobs_others(tmp_path: Path, seed: int)
     assert drawn[0][0] != drawn[0][1]
 
 
-def test_aer_conforms(tmp_path: Path) -> None:
+def test_aer_passes_conformance(tmp_path: Path) -> None:
     for name, noise in (("ideal", None), ("noisy", load_noise("ionq-forte")), ("prepared", READ_WRONG)):
-        backend = QiskitBackend(tmp_path / name, aer_simulator(noise), prepared=noise is READ_WRONG)
+        backend = QiskitBackend(tmp_path / name, aer_simulator(noise), reset_first=noise is READ_WRONG)
         assert [finding for finding in check_backend(backend) if not finding.passed] == []
 
 
-def test_a_device_with_other_gates_and_few_connections_conforms(tmp_path: Path) -> None:
+def test_device_with_sparse_couplings_passes_conformance(tmp_path: Path) -> None:
     device = GenericBackendV2(5, coupling_map=[[0, 1], [1, 0], [1, 2], [2, 3], [3, 4]], seed=1)
     backend = QiskitBackend(tmp_path, device, optimization_level=1)
     assert [finding for finding in check_backend(backend) if not finding.passed] == []
@@ -102,10 +102,10 @@ def test_a_device_with_other_gates_and_few_connections_conforms(tmp_path: Path) 
         backend.count_gates(head_circuits(1, n_qubits=6))
 
 
-def test_circuits_are_compiled_once_and_run_as_they_are(tmp_path: Path) -> None:
+def test_compiler_compiles_each_shape_once_and_keeps_gates(tmp_path: Path) -> None:
     compiler = Compiler(aer_simulator(), 0)
     circuits = head_circuits(20)
-    filled = [compiler.fill(bound) for bound in circuits]
+    filled = [compiler.bind(bound) for bound in circuits]
     assert len(compiler._templates) == 1
     own = circuits[0].circuit.gate_counts()
     assert (compiler.count_gates(circuits[0]).one_qubit, compiler.count_gates(circuits[0]).two_qubit) == tuple(
@@ -118,7 +118,7 @@ def test_circuits_are_compiled_once_and_run_as_they_are(tmp_path: Path) -> None:
         )
 
 
-def test_jobs_outlive_the_process(tmp_path: Path) -> None:
+def test_jobs_survive_the_process(tmp_path: Path) -> None:
     circuits = head_circuits(2)
     job = QiskitBackend(tmp_path, aer_simulator()).submit(circuits, 100, tag="kept")
     later = QiskitBackend(tmp_path, aer_simulator())
@@ -128,7 +128,7 @@ def test_jobs_outlive_the_process(tmp_path: Path) -> None:
         later.status("../job-000000")
 
 
-def test_a_backend_that_sends_jobs_away_is_refused(tmp_path: Path) -> None:
+def test_remote_qiskit_backend_is_rejected(tmp_path: Path) -> None:
     class Away:
         name = "ionq_qpu.forte-1"
 
@@ -137,7 +137,7 @@ def test_a_backend_that_sends_jobs_away_is_refused(tmp_path: Path) -> None:
         QiskitBackend(tmp_path, Away())
 
 
-def test_counts_turn_round_and_are_checked() -> None:
+def test_to_big_endian_counts_reverses_and_checks_bits() -> None:
     assert to_big_endian_counts({"01 1": 5, "000": 2}, 3) == {"110": 5, "000": 2}
     for reading in ("01", "0a1", "0111"):
         with pytest.raises(WrongCountsError):
@@ -145,7 +145,7 @@ def test_counts_turn_round_and_are_checked() -> None:
 
 
 @pytest.mark.parametrize("shots", [1, 7, 1000])
-def test_probabilities_are_shared_out_to_all_shots(shots: int) -> None:
+def test_round_to_counts_distributes_all_shots(shots: int) -> None:
     rng = np.random.default_rng(shots)
     for _ in range(20):
         p = rng.dirichlet(np.ones(6))

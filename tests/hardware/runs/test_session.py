@@ -1,4 +1,4 @@
-"""Every scripted fault ends in its own typed error or in a correct result, in time, and nothing is sent twice."""
+"""Tests of sessions under faults: each ends in its own error or a correct result, and nothing is sent twice."""
 
 from __future__ import annotations
 
@@ -24,148 +24,146 @@ from ketfit.errors import (
 from ketfit.hardware.runs.ledger import read_ledger_state
 from ketfit.hardware.runs.run import fetch_run, run_status, submit_run
 from ketfit.hardware.testing.faulty_backend import Call, Fault, FaultInjectingBackend
-from tests.hardware.example_runs import HASTY, SENTENCES, planned, simulator
+from tests.hardware.example_runs import FAST_RETRY, SENTENCES, simulator, write_example_plan
 
 PASSING = ("rate_limit", "timeout", "server_error", "connection_lost")
 
 
-def fake(folder: Path, *faults: Fault, **settings: Any) -> FaultInjectingBackend:
+def faulty_backend(folder: Path, *faults: Fault, **settings: Any) -> FaultInjectingBackend:
     return FaultInjectingBackend(simulator(folder), faults, **settings)
 
 
 @pytest.fixture
 def correct(tmp_path: Path) -> dict[str, Any]:
     """What an undisturbed run reads."""
-    planned(tmp_path / "undisturbed")
+    write_example_plan(tmp_path / "undisturbed")
     backend = simulator(tmp_path / "undisturbed")
     submit_run(tmp_path / "undisturbed", backend)
     return fetch_run(tmp_path / "undisturbed", backend)
 
 
-def jobs_of(folder: Path) -> int:
+def count_jobs(folder: Path) -> int:
     return len(list((folder / "jobs").glob("job-*.json")))
 
 
 @pytest.mark.parametrize("kind", PASSING)
 @pytest.mark.parametrize("call", ["status", "result"])
-def test_questions_are_asked_again(tmp_path: Path, correct: dict[str, Any], call: Call, kind: str) -> None:
+def test_reads_are_retried_after_passing_errors(tmp_path: Path, correct: dict[str, Any], call: Call, kind: str) -> None:
     run = tmp_path / "run"
-    planned(run)
-    backend = fake(run, Fault(call, kind, times=3))
-    submit_run(run, backend, patience=HASTY)
-    assert fetch_run(run, backend, patience=HASTY) == correct
+    write_example_plan(run)
+    backend = faulty_backend(run, Fault(call, kind, times=3))
+    submit_run(run, backend, retry=FAST_RETRY)
+    assert fetch_run(run, backend, retry=FAST_RETRY) == correct
 
 
 @pytest.mark.parametrize("kind", PASSING)
 @pytest.mark.parametrize("call", ["status", "result"])
-def test_questions_without_an_answer_end_in_time(tmp_path: Path, call: Call, kind: str) -> None:
-    planned(tmp_path)
-    backend = fake(tmp_path, Fault(call, kind, times=10**6))
-    submit_run(tmp_path, backend, patience=HASTY)
+def test_reads_without_an_answer_fail_at_the_deadline(tmp_path: Path, call: Call, kind: str) -> None:
+    write_example_plan(tmp_path)
+    backend = faulty_backend(tmp_path, Fault(call, kind, times=10**6))
+    submit_run(tmp_path, backend, retry=FAST_RETRY)
     begun = time.monotonic()
-    with pytest.raises(BackendTimeoutError, match=r"no answer within 0\.2 s; at last: scripted"):
-        fetch_run(tmp_path, backend, patience=HASTY)
+    with pytest.raises(BackendTimeoutError, match=r"no answer within 0\.2 s; last error: scripted"):
+        fetch_run(tmp_path, backend, retry=FAST_RETRY)
     assert time.monotonic() - begun < 5
 
 
 @pytest.mark.parametrize(("kind", "error"), [("rate_limit", RateLimitError), ("refused", RequestRejectedError)])
-def test_a_declined_submission_is_no_intent_any_more(
+def test_declined_submission_can_be_sent_again(
     tmp_path: Path, correct: dict[str, Any], kind: str, error: type[HardwareError]
 ) -> None:
     run = tmp_path / "run"
-    planned(run)
-    backend = fake(run, Fault("submit", kind, skip=1))
+    write_example_plan(run)
+    backend = faulty_backend(run, Fault("submit", kind, skip=1))
     with pytest.raises(error):
-        submit_run(run, backend, patience=HASTY)
+        submit_run(run, backend, retry=FAST_RETRY)
     assert run_status(run).jobs == {"under way": 1, "declined": 1}
     with pytest.raises(ResultsPendingError, match="of 12 circuits have results"):
-        fetch_run(run, backend, patience=HASTY)
-    submit_run(run, backend, patience=HASTY)
-    assert fetch_run(run, backend, patience=HASTY) == correct
-    assert jobs_of(run) == 4
+        fetch_run(run, backend, retry=FAST_RETRY)
+    submit_run(run, backend, retry=FAST_RETRY)
+    assert fetch_run(run, backend, retry=FAST_RETRY) == correct
+    assert count_jobs(run) == 4
 
 
 @pytest.mark.parametrize("accepted", [True, False])
 @pytest.mark.parametrize("kind", ["timeout", "server_error", "connection_lost"])
-def test_a_submission_without_an_answer_is_never_sent_again_before_its_fate_is_known(
+def test_unresolved_submission_is_not_sent_again_before_reconciling(
     tmp_path: Path, correct: dict[str, Any], kind: str, accepted: bool
 ) -> None:
     run = tmp_path / "run"
-    planned(run)
-    backend = fake(run, Fault("submit", f"{kind}_after" if accepted else kind, skip=2))
+    write_example_plan(run)
+    backend = faulty_backend(run, Fault("submit", f"{kind}_after" if accepted else kind, skip=2))
     with pytest.raises(SubmissionStateUnknownError, match="it is not sent again"):
-        submit_run(run, backend, patience=HASTY)
+        submit_run(run, backend, retry=FAST_RETRY)
     assert backend.calls.count("submit") == 3, "a submission was repeated"
     assert run_status(run).unresolved == 1
-    submit_run(run, backend, patience=HASTY)
-    assert fetch_run(run, backend, patience=HASTY) == correct
-    assert jobs_of(run) == 4
-    assert len(read_ledger_state(run).batches) == (4 if accepted else 5)
+    submit_run(run, backend, retry=FAST_RETRY)
+    assert fetch_run(run, backend, retry=FAST_RETRY) == correct
+    assert count_jobs(run) == 4
+    assert len(read_ledger_state(run).submissions) == (4 if accepted else 5)
 
 
-def test_an_empty_list_proves_nothing_until_it_has_settled(tmp_path: Path) -> None:
-    planned(tmp_path)
-    backend = fake(
+def test_empty_job_list_is_ignored_during_listing_delay(tmp_path: Path) -> None:
+    write_example_plan(tmp_path)
+    backend = faulty_backend(
         tmp_path, Fault("submit", "timeout_after"), Fault("jobs", "unlisted", times=2), listing_delay_s=1000.0
     )
     for match in ("was accepted is not known", "may be 1000 s behind", "may be 1000 s behind"):
         with pytest.raises(SubmissionStateUnknownError, match=match):
-            submit_run(tmp_path, backend, patience=HASTY)
+            submit_run(tmp_path, backend, retry=FAST_RETRY)
     assert backend.calls.count("submit") == 1
-    submit_run(tmp_path, backend, patience=HASTY)
-    assert jobs_of(tmp_path) == 4
+    submit_run(tmp_path, backend, retry=FAST_RETRY)
+    assert count_jobs(tmp_path) == 4
 
 
-def test_two_jobs_with_one_tag_stop_everything(tmp_path: Path) -> None:
-    planned(tmp_path)
+def test_two_jobs_with_one_tag_raise_an_error(tmp_path: Path) -> None:
+    write_example_plan(tmp_path)
     inner = simulator(tmp_path)
     backend = FaultInjectingBackend(inner, [Fault("submit", "timeout_after")])
     with pytest.raises(SubmissionStateUnknownError):
-        submit_run(tmp_path, backend, patience=HASTY)
+        submit_run(tmp_path, backend, retry=FAST_RETRY)
     (job,) = (tmp_path / "jobs").glob("job-*.json")
     (tmp_path / "jobs" / "job-000001.json").write_bytes(job.read_bytes())
     with pytest.raises(SubmissionStateUnknownError, match="has 2 jobs with the tag"):
-        submit_run(tmp_path, backend, patience=HASTY)
+        submit_run(tmp_path, backend, retry=FAST_RETRY)
 
 
 @pytest.mark.parametrize("kind", ["queued", "running"])
-def test_a_queue_is_waited_for(tmp_path: Path, correct: dict[str, Any], kind: str) -> None:
+def test_fetch_waits_for_queued_jobs(tmp_path: Path, correct: dict[str, Any], kind: str) -> None:
     run = tmp_path / "run"
-    planned(run)
-    backend = fake(run, Fault("status", kind, times=6))
+    write_example_plan(run)
+    backend = faulty_backend(run, Fault("status", kind, times=6))
     submit_run(run, backend)
     with pytest.raises(ResultsPendingError, match="0 of 12 circuits"):
-        fetch_run(run, backend, patience=HASTY)
-    assert fetch_run(run, backend, wait_s=5, patience=HASTY) == correct
+        fetch_run(run, backend, retry=FAST_RETRY)
+    assert fetch_run(run, backend, wait_s=5, retry=FAST_RETRY) == correct
 
 
 @pytest.mark.parametrize("kind", ["failed", "cancelled"])
-def test_a_job_that_failed_is_bought_again_only_when_that_is_said(
-    tmp_path: Path, correct: dict[str, Any], kind: str
-) -> None:
+def test_failed_job_is_bought_again_only_with_again(tmp_path: Path, correct: dict[str, Any], kind: str) -> None:
     run = tmp_path / "run"
-    planned(run)
-    backend = fake(run, Fault("status", kind))
+    write_example_plan(run)
+    backend = faulty_backend(run, Fault("status", kind))
     submit_run(run, backend)
     with pytest.raises(JobFailedError, match="--again"):
-        fetch_run(run, backend, patience=HASTY)
+        fetch_run(run, backend, retry=FAST_RETRY)
     assert run_status(run).jobs == {kind: 1, "done": 3}
     submit_run(run, backend)
-    assert jobs_of(run) == 4
+    assert count_jobs(run) == 4
     submit_run(run, backend, again=True)
-    assert jobs_of(run) == 5
+    assert count_jobs(run) == 5
     assert len(fetch_run(run, backend)["predictions"]) == SENTENCES == len(correct["predictions"])
 
 
-def test_an_unknown_status_is_an_error_and_no_guess(tmp_path: Path, correct: dict[str, Any]) -> None:
+def test_unknown_status_raises_an_error(tmp_path: Path, correct: dict[str, Any]) -> None:
     run = tmp_path / "run"
-    planned(run)
-    backend = fake(run, Fault("status", "unknown"))
+    write_example_plan(run)
+    backend = faulty_backend(run, Fault("status", "unknown"))
     submit_run(run, backend)
     with pytest.raises(UnknownStatusError, match="pondering"):
-        fetch_run(run, backend, patience=HASTY)
+        fetch_run(run, backend, retry=FAST_RETRY)
     assert run_status(run).jobs == {"under way": 1, "done": 3}
-    assert fetch_run(run, backend, patience=HASTY) == correct
+    assert fetch_run(run, backend, retry=FAST_RETRY) == correct
 
 
 @pytest.mark.parametrize(
@@ -173,31 +171,22 @@ def test_an_unknown_status_is_an_error_and_no_guess(tmp_path: Path, correct: dic
     [
         ("partial", PartialResultError, "results of 3 of 4 circuits"),
         ("missing", PartialResultError, "3 results for 4 circuits"),
-        ("wrong_shots", WrongCountsError, "201 shots in all, and 200 were asked for"),
+        ("wrong_shots", WrongCountsError, "201 shots in all; 200 were requested"),
         ("reversed", CanaryError, "the canary reads 011 and must read 110: bits come reversed"),
         ("shuffled", WrongCountsError, "it measures 3 qubits"),
     ],
 )
-def test_a_result_that_reads_wrong_is_kept_and_not_used(
-    tmp_path: Path, kind: str, error: type[HardwareError], match: str
-) -> None:
-    planned(tmp_path)
-    backend = fake(tmp_path, Fault("result", kind))
+def test_wrong_result_is_stored_and_not_used(tmp_path: Path, kind: str, error: type[HardwareError], match: str) -> None:
+    write_example_plan(tmp_path)
+    backend = faulty_backend(tmp_path, Fault("result", kind))
     submit_run(tmp_path, backend)
     with pytest.raises(error, match=match):
-        fetch_run(tmp_path, backend, patience=HASTY)
+        fetch_run(tmp_path, backend, retry=FAST_RETRY)
     assert run_status(tmp_path).jobs == {"rejected": 1, "done": 3}
-    account = read_ledger_state(tmp_path)
-    assert len(account.results) == SENTENCES - 3
+    state = read_ledger_state(tmp_path)
+    assert len(state.results) == SENTENCES - 3
     submit_run(tmp_path, backend)
-    assert jobs_of(tmp_path) == 4, "a rejected batch was bought again without a word"
+    assert count_jobs(tmp_path) == 4, "a rejected batch was bought again without a word"
     submit_run(tmp_path, backend, again=True)
-    assert jobs_of(tmp_path) == 5
+    assert count_jobs(tmp_path) == 5
     assert len(fetch_run(tmp_path, backend)["predictions"]) == SENTENCES
-
-
-def test_the_fake_refuses_faults_that_it_does_not_know() -> None:
-    from ketfit.errors import ConfigError
-
-    with pytest.raises(ConfigError, match="unknown fault 'flood'"):
-        Fault("submit", "flood")

@@ -1,4 +1,4 @@
-"""Qiskit Aer with the noise of this library: an independent check of the simulator, and a stand-in for a QPU."""
+"""Qiskit Aer with KetFit's noise models: an independent check of the simulator, and a substitute for a QPU."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ketfit.simulate.noise import NoiseConfig
 
 
 def aer_simulator(noise: NoiseConfig | None = None, seed: int | None = None, max_qubits: int | None = None) -> Any:
-    """A Qiskit `AerSimulator` that runs RY and CNOT as they are and follows each with its noise.
+    """Return a Qiskit `AerSimulator` that runs RY and CNOT as they are and follows each with its noise.
 
     Args:
-        noise: What `ketfit.expectation` takes; None is a perfect device.
-        seed: Of the shots; None draws a new one for every job.
-        max_qubits: Refuse wider circuits; None leaves it to Aer, which goes by the free memory.
+        noise: As in `ketfit.expectation`; None is a perfect device.
+        seed: Seed of the shots; None draws a new one for every job.
+        max_qubits: Largest circuit; None leaves it to Aer, which decides by the free memory.
 
     Raises:
         MissingExtraError: qiskit-aer is not installed.
@@ -33,28 +33,27 @@ def aer_simulator(noise: NoiseConfig | None = None, seed: int | None = None, max
 
 
 def aer_noise_model(noise: NoiseConfig) -> Any:
-    """The noise as a Qiskit Aer `NoiseModel` for circuits of ``ry`` and ``cx``.
+    """Return the noise as a Qiskit Aer `NoiseModel` for circuits of ``ry`` and ``cx``.
 
-    Preparation errors follow ``reset``, which a circuit must begin with on every qubit to have them.
+    Preparation errors follow ``reset``: a circuit must begin with a reset of every qubit to have them.
 
     Raises:
         MissingExtraError: qiskit-aer is not installed.
     """
     try:
-        from qiskit.quantum_info import Kraus
+        from qiskit.quantum_info import Kraus, SuperOp
         from qiskit_aer.noise import NoiseModel, QuantumError, ReadoutError, depolarizing_error
     except ImportError as error:
         raise MissingExtraError("Qiskit Aer's noise", "'ketfit[hardware]'") from error
-    from qiskit.quantum_info import SuperOp
 
     model = NoiseModel(basis_gates=["ry", "cx", "reset"])
-    one = SuperOp(depolarizing_error(noise.depolarizing_1q, 1)).compose(_on_each(noise, noise.time_1q_us))
-    each = _on_each(noise, noise.time_2q_us)
+    one = SuperOp(depolarizing_error(noise.depolarizing_1q, 1)).compose(_qubit_channel(noise, noise.time_1q_us))
+    each = _qubit_channel(noise, noise.time_2q_us)
     two = SuperOp(depolarizing_error(noise.depolarizing_2q, 2)).compose(each.tensor(each))
     for name, channel in (("ry", one), ("cx", two), ("reset", _flip("X", noise.preparation))):
         model.add_all_qubit_quantum_error(QuantumError(Kraus(channel)), [name])
     if noise.readout is not None:
-        # Aer's rows are what was true, ours what is read.
+        # Aer's rows are the true bits, ours the measured bits.
         model.add_all_qubit_readout_error(ReadoutError(list(zip(*noise.readout, strict=True))))
     return model
 
@@ -66,7 +65,7 @@ def _flip(pauli: str, probability: float) -> Any:
     return SuperOp(pauli_error([(pauli, probability), ("I", 1 - probability)]))
 
 
-def _on_each(noise: NoiseConfig, time: float | None) -> Any:
+def _qubit_channel(noise: NoiseConfig, time: float | None) -> Any:
     from qiskit.quantum_info import Pauli, SuperOp
     from qiskit_aer.noise import thermal_relaxation_error
 

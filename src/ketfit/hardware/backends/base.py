@@ -1,8 +1,7 @@
-"""The seam: what KetFit asks of a machine that runs circuits, and what goes over it.
+"""The interface of a machine that runs circuits (`Backend`), and the values that it takes and returns.
 
-A backend hands circuits on and answers; it never decides. In particular it sends a submission **once**: a client
-library that repeats a POST by itself has to be told not to. What may be repeated, and when, is decided above the seam
-(`ketfit.hardware.runs.session`), where the ledger stands.
+A backend sends a submission **once**: a client library that repeats a POST by itself must be told not to. Which calls
+may be repeated, and when, is decided above this interface (`ketfit.hardware.runs.session`), where the ledger is kept.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ if TYPE_CHECKING:
     from qiskit import QuantumCircuit
 
 Counts = Mapping[str, int]
-"""How often each reading came. Character j is the bit of the j-th measured qubit, so the first one is that of qubit 0
-where all are measured in order; Qiskit's keys read the other way round. The values sum to the number of shots."""
+"""Number of shots per bitstring. Character j is the bit of the j-th measured qubit, so the first one is that of qubit 0
+if all are measured in order; Qiskit's keys have the opposite order. The values sum to the number of shots."""
 
 Scalar = str | int | float | bool | None
 
 TAG = re.compile(r"[A-Za-z0-9-]{1,64}")
-"""What a tag looks like, so that every provider takes it in some field of a job."""
+"""The form of a tag, which every provider accepts in some field of a job."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +41,17 @@ class BoundCircuit:
         circuit: The gates.
         weights: Numbers of shape (n_weights,) in radians.
         inputs: Numbers of shape (n_inputs,) in radians.
-        measured: The qubits to measure; the j-th is character j of the readings.
+        measured: The qubits to measure; the j-th is character j of the bitstrings.
         follows: The circuit whose compiled form this one depends on. With `fold` 1 this is a calibration of its
-            readout, and has to be read at the physical qubits at which `follows` is read. With a larger `fold` it is
+            readout, and must be measured at the physical qubits of `follows`. With a larger `fold` it is
             `follows` with every gate G as G (G^-1 G)^k; a compiler folds the gates that it made of `follows`, since it
             would merge or route the folded ones of `circuit` otherwise. A machine that runs gates as they are written
             needs neither: it runs `circuit`.
         fold: How many gates each gate of `follows` has become, 2k + 1.
 
     Raises:
-        InputError: a number is missing or not finite, or the circuit cannot follow the other one.
-        CircuitError: a measured qubit is out of range, not an integer, or named twice, or there is none.
+        InputError: A number is missing or not finite, or the circuit cannot follow the other one.
+        CircuitError: A measured qubit is out of range, not an integer, or named twice, or there is none.
     """
 
     circuit: Circuit
@@ -80,14 +79,14 @@ class BoundCircuit:
 
     @cached_property
     def qasm(self) -> str:
-        """The OpenQASM 3 program. Reading its numbers gives the same float64."""
+        """The OpenQASM 3 program; its numbers parse to the same float64 values."""
         return to_qasm3(self.circuit, self.weights, self.inputs, self.measured)
 
     @cached_property
     def key(self) -> str:
-        """A hash of what is run: the same gates by the same angles, whether they were weights or inputs.
+        """A hash of the gates and angles, independent of which angles are weights and which inputs.
 
-        Where it follows another circuit, that one's gates are part of it: they decide on the physical qubits.
+        If the circuit follows another one, that one's gates are hashed too: they determine the physical qubits.
         """
         identity = self.qasm
         if self.follows is not None:
@@ -95,7 +94,7 @@ class BoundCircuit:
         return hashlib.sha256(identity.encode()).hexdigest()
 
     def to_qiskit(self) -> QuantumCircuit:
-        """The Qiskit circuit; measured qubit j goes to classical bit j, which is the j-th character **from the end**.
+        """Return the Qiskit circuit; measured qubit j goes to classical bit j, the j-th character **from the end**.
 
         Raises:
             MissingExtraError: Qiskit is not installed.
@@ -104,7 +103,7 @@ class BoundCircuit:
 
 
 class JobStatus(Enum):
-    """Where a job is. What a provider says beyond these is an `UnknownStatusError`, never a guess."""
+    """The status of a job. Every other status of a provider raises an `UnknownStatusError`."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -114,37 +113,37 @@ class JobStatus(Enum):
 
     @property
     def is_final(self) -> bool:
-        """Whether it stays so."""
+        """True if the status can no longer change."""
         return self not in (JobStatus.QUEUED, JobStatus.RUNNING)
 
 
 @dataclass(frozen=True)
 class GateCounts:
-    """Gates of one circuit as the machine runs it, after transpilation: what it takes time and money for.
+    """Number of gates of one circuit as the machine runs it, after transpilation.
 
     Attributes:
-        one_qubit, two_qubit: How many.
-        read_at: The physical qubit that each character of the readings comes from; empty if only the provider knows.
+        one_qubit, two_qubit: Number of gates on one qubit and on two.
+        physical_qubits: Physical qubit of each character of the bitstrings; empty if only the provider knows it.
     """
 
     one_qubit: int
     two_qubit: int
-    read_at: tuple[int, ...] = ()
+    physical_qubits: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one job; None is no limit that is known.
+    """Limits of one job; None is no known limit.
 
     Attributes:
-        qubits: Of each circuit.
-        circuits: How many.
-        shots: Per circuit.
-        min_shots: The least, per circuit.
-        measured: Qubits that a circuit may measure.
+        qubits: Largest number of qubits of a circuit.
+        circuits: Largest number of circuits.
+        shots: Largest number of shots per circuit.
+        min_shots: Smallest number of shots per circuit.
+        measured: Largest number of measured qubits of a circuit.
 
     Raises:
-        ConfigError: a limit is not a whole number of at least 1.
+        ConfigError: A limit is not a whole number of at least 1.
     """
 
     qubits: int | None = None
@@ -161,22 +160,23 @@ class Limits:
 
 @dataclass(frozen=True)
 class Description:
-    """What a backend says of itself, without a question to anybody.
+    """A backend's name, options, limits and guarantees.
 
     Attributes:
-        name: Which machine it is, such as ``ionq:qpu.forte-1``. Part of the key of every result.
-        options: All else that affects a result, such as a debiasing or a noise model: part of the key, too. No secrets.
-        limits: What one job may hold.
-        device: The file of prices and gate times that fits it, see `ketfit.hardware.pricing`; None if it costs nothing.
+        name: Name of the machine, such as ``ionq:qpu.forte-1``; part of the key of every result.
+        options: Everything else that affects a result, such as debiasing or a noise model; also part of the key. No
+            secrets.
+        limits: Limits of one job.
+        device: Name of its prices and gate times, see `ketfit.hardware.pricing`; None if it costs nothing.
         listing_delay_s: Seconds after a submission for which the list of jobs may not show it yet.
-        keeps_gates: Whether a circuit with a `fold` is run with that many times the gates of the one that it follows.
-            A compiler that cancels a gate with its opposite makes the extrapolation to zero noise meaningless, and
-            "zero_noise" is refused where this is False.
-        keeps_qubits: Whether a calibration is read at the physical qubits of the circuit that it follows. "readout" is
-            refused where this is False.
+        keeps_gates: True if a circuit with a `fold` is run with that many times the gates of the one that it follows.
+            A compiler that cancels a gate with its inverse makes the extrapolation to zero noise meaningless, so
+            "zero_noise" is rejected if this is False.
+        keeps_qubits: True if a calibration is measured at the physical qubits of the circuit that it follows. "readout"
+            is rejected if this is False.
 
     Raises:
-        ConfigError: an option is no finite scalar, or `listing_delay_s` is negative or not finite.
+        ConfigError: An option is no finite scalar, or `listing_delay_s` is negative or not finite.
     """
 
     name: str
@@ -188,7 +188,7 @@ class Description:
     keeps_qubits: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "options", plain_options(self.options))
+        object.__setattr__(self, "options", checked_options(self.options))
         if not 0 <= self.listing_delay_s < math.inf:
             raise ConfigError(f"listing_delay_s={self.listing_delay_s!r}: it must be a finite number of at least 0")
 
@@ -197,66 +197,66 @@ class Backend(Protocol):
     """A machine that runs circuits. Every call ends within a finite time of the backend's own choice.
 
     All methods but `describe` may raise a `BackendError`: `RateLimitError`, `BackendTimeoutError`, `ServerError` and
-    `ConnectionLostError` for what may pass, `RequestRejectedError` for what will not.
+    `ConnectionLostError` for temporary failures, `RequestRejectedError` for permanent ones.
     """
 
     def describe(self) -> Description:
-        """What it is; asks nobody."""
+        """Return the backend's description without contacting anyone."""
         ...
 
     def count_gates(self, circuits: Sequence[BoundCircuit]) -> Sequence[GateCounts]:
-        """The gates of each circuit after transpilation, as `submit` would send it; sends nothing."""
+        """Return the gates of each circuit after transpilation, as `submit` would send it; send nothing."""
         ...
 
     def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
-        """Send one job, once, and give its id.
+        """Send one job, once, and return its id.
 
         Args:
-            circuits: At least one, as many as the limits allow.
-            shots: Of each circuit.
-            tag: See `TAG`. Unlike any other job's; `jobs` finds the job by it.
+            circuits: At least one circuit and at most as many as the limits allow.
+            shots: Shots per circuit.
+            tag: Unique label of the job, see `TAG`; `jobs` finds the job by it.
 
         Raises:
-            RateLimitError, RequestRejectedError: the provider did **not** accept the job.
-            BackendTimeoutError, ServerError, ConnectionLostError: it may or may not have.
+            RateLimitError, RequestRejectedError: The provider did **not** accept the job.
+            BackendTimeoutError, ServerError, ConnectionLostError: The provider may or may not have accepted it.
         """
         ...
 
     def status(self, job: str) -> JobStatus:
-        """Where a job is.
+        """Return the status of a job.
 
         Raises:
-            UnknownStatusError: the provider says something that has no place in `JobStatus`.
+            UnknownStatusError: The provider's status corresponds to no `JobStatus`.
         """
         ...
 
     def result(self, job: str) -> Sequence[Counts]:
-        """The counts of each circuit of a job that is done, in the order of submission.
+        """Return the counts of each circuit of a job that is done, in the order of submission.
 
         Raises:
-            JobFailedError: it is not done, and will not be.
-            PartialResultError: there are counts for some of the circuits only.
+            JobFailedError: The job is not done and will not be.
+            PartialResultError: Only some of the circuits have counts.
         """
         ...
 
     def cancel(self, job: str) -> None:
-        """Ask for a job's end; `status` tells whether it came. No error if the job has ended already."""
+        """Request the cancellation of a job; `status` shows the outcome. No error if the job has ended already."""
         ...
 
     def jobs(self, tag: str) -> Sequence[str]:
-        """The ids of all jobs with exactly this tag, as the provider lists them, whatever their status."""
+        """Return the ids of all jobs with exactly this tag, in the provider's order, whatever their status."""
         ...
 
 
 def check_submission(description: Description, circuits: Sequence[BoundCircuit], shots: int, tag: str) -> int:
-    """Refuse a job that a backend's limits do not allow; call it first in `Backend.submit`.
+    """Check a job against a backend's limits; call it first in `Backend.submit`.
 
     Returns:
         The shots as a Python integer.
 
     Raises:
-        ConfigError: shots that are no whole number, or too many or too few; or a tag that no provider would take.
-        InputError: no circuits, too many, or one that is too wide or measures too many qubits.
+        ConfigError: The shots are no whole number, too many or too few, or the tag does not match `TAG`.
+        InputError: There are no circuits or too many, or one is too wide or measures too many qubits.
     """
     limits = description.limits
     shots = check_range(shots, "shots", limits.min_shots, limits.shots, description.name)
@@ -269,46 +269,49 @@ def check_submission(description: Description, circuits: Sequence[BoundCircuit],
     widest = max(circuit.circuit.n_qubits for circuit in circuits)
     if limits.qubits is not None and widest > limits.qubits:
         raise InputError(f"a circuit has {widest} qubits; {description.name} has {limits.qubits}")
-    most = max(len(circuit.measured) for circuit in circuits)
-    if limits.measured is not None and most > limits.measured:
-        raise InputError(f"a circuit measures {most} qubits; {description.name} reads at most {limits.measured}")
+    n_measured = max(len(circuit.measured) for circuit in circuits)
+    if limits.measured is not None and n_measured > limits.measured:
+        raise InputError(f"a circuit measures {n_measured} qubits; {description.name} reads at most {limits.measured}")
     return shots
 
 
-def check_range(value: Any, name: str, least: int, most: int | None, owner: str) -> int:
-    """Return `value` as a Python integer if it is one in the range that `owner` takes.
+def check_range(value: Any, name: str, minimum: int, maximum: int | None, owner: str) -> int:
+    """Return `value` as a Python integer if it is in the range that `owner` takes.
 
     Raises:
-        ConfigError: it is no integer, or out of range.
+        ConfigError: The value is no integer, or out of range.
+
+    >>> check_range(7, "shots", 1, 100, "the machine")
+    7
     """
-    allowed = f"at least {least:,}" if most is None else f"{least:,} to {most:,}"
+    allowed = f"at least {minimum:,}" if maximum is None else f"{minimum:,} to {maximum:,}"
     number = as_integer(value, name, hint=f"{owner} takes {allowed}")
-    if number < least or (most is not None and number > most):
+    if number < minimum or (maximum is not None and number > maximum):
         raise ConfigError(f"{name}={number}: {owner} takes {allowed}")
     return number
 
 
-def plain_options(options: Mapping[str, Any]) -> dict[str, Scalar]:
-    """Return options as JSON holds them, integers of any kind as Python's own.
+def checked_options(options: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Return options as JSON holds them; integers of any kind become Python integers.
 
     Raises:
-        ConfigError: an option is neither a string, a finite number, a boolean nor None.
+        ConfigError: An option is neither a string, a finite number, a boolean nor None.
     """
     plain: dict[str, Scalar] = {}
     for name, value in options.items():
-        refusal = f"option {name}={value!r}: it must be a string, a finite number, true or false"
+        message = f"option {name}={value!r}: it must be a string, a finite number, true or false"
         if isinstance(value, get_args(Scalar)):
             if isinstance(value, float) and not math.isfinite(value):
-                raise ConfigError(refusal)
+                raise ConfigError(message)
             plain[name] = value
             continue
         try:
             plain[name] = as_integer(value, name)
         except ConfigError:
-            raise ConfigError(refusal) from None
+            raise ConfigError(message) from None
     return plain
 
 
 def backend_identity(description: Description) -> dict[str, Any]:
-    """A backend's name and options as JSON has them: what a result belongs to, beside its circuit and shots."""
+    """Return a backend's name and options as JSON holds them, which are part of the key of every result."""
     return {"backend": description.name, "options": dict(sorted(description.options.items()))}

@@ -1,4 +1,4 @@
-"""A clock for ages that are measured across processes: it counts from the machine's start and cannot be set."""
+"""A clock for ages that are measured across processes: it counts from the machine's boot and cannot be set."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ketfit.errors import InputError
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 TIME_NAMESPACE = Path("/proc/self/ns/time")
 
-# Linux stops its monotonic clock while the machine is suspended; the provider's list of jobs does not wait for that.
+# Linux stops its monotonic clock while the machine is suspended, but the delay of the provider's list goes on.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 @dataclass(frozen=True)
 class BootTime:
-    """A reading of the clock.
+    """A time of the boot clock.
 
     Attributes:
-        boot: A name of this start of the machine that no other start has; None if the system tells none.
-        seconds: Since then, those of suspension included.
+        boot: Unique id of this boot of the machine; None if the system has none.
+        seconds: Seconds since the boot, suspension included.
     """
 
     boot: str | None
@@ -31,12 +31,12 @@ class BootTime:
 
     def __post_init__(self) -> None:
         if not isinstance(self.boot, (str, type(None))) or not math.isfinite(self.seconds):
-            raise InputError(f"boot={self.boot!r}, seconds={self.seconds!r} is no reading of a clock")
+            raise InputError(f"boot={self.boot!r}, seconds={self.seconds!r} is no time of the boot clock")
 
     def since(self, earlier: BootTime) -> float | None:
-        """Return the seconds from an earlier reading to this one; None if the two cannot be compared.
+        """Return the seconds from an earlier time to this one; None if the two cannot be compared.
 
-        A reading of the same boot that is later than this one comes from a machine that was set back to a snapshot.
+        An "earlier" time of the same boot that is later than this one comes from a machine restored from a snapshot.
         """
         if self.boot is None or self.boot != earlier.boot or self.seconds < earlier.seconds:
             return None
@@ -44,7 +44,7 @@ class BootTime:
 
 
 def boot_time() -> BootTime:
-    """Return the time since the machine was started."""
+    """Return the time since the machine was booted."""
     return BootTime(_boot(), time.clock_gettime(_CLOCK))
 
 

@@ -1,6 +1,6 @@
-"""One request to a provider, sent exactly once and ended by a deadline, with a typed error for whatever goes wrong.
+"""HTTP requests to a provider, each sent exactly once and ended by a deadline, with a typed error for every failure.
 
-Whether to ask again is for the caller; nothing here, and nothing below, repeats a request.
+Nothing here or below repeats a request; the caller decides about retries.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class ApiClient:
-    """Whom requests go to, for the errors.
+    """The address of a provider, with what its error messages name and hide.
 
     Attributes:
-        name: As users know it.
+        name: Name of the provider.
         url: Base address.
-        secrets: What no message may show.
-        key: The variable of the environment that holds the key.
+        secrets: Texts to redact from errors.
+        key: Environment variable that holds the key.
     """
 
     name: str
@@ -41,7 +41,7 @@ class ApiClient:
     key: str
 
     def __repr__(self) -> str:
-        return f"Provider({self.name!r}, {self.url!r})"
+        return f"ApiClient({self.name!r}, {self.url!r})"
 
     def send(
         self,
@@ -53,64 +53,77 @@ class ApiClient:
         params: Mapping[str, Any] | None = None,
         data: str | bytes | Mapping[str, str] | None = None,
     ) -> str:
-        """The text of the answer to one request.
+        """Send one request and return the text of the response.
+
+        Args:
+            method: HTTP method.
+            path: Path below the base address.
+            headers: HTTP headers.
+            timeout_s: Seconds until the whole response must have arrived.
+            params: Query parameters.
+            data: Request body.
 
         Raises:
-            BackendTimeoutError: it is not complete within `timeout_s` seconds in all.
-            ConnectionLostError: the connection broke, or there was none.
-            RateLimitError, RequestRejectedError: the request was not accepted.
-            ServerError: the answer is 5xx, 408 or 409.
+            BackendTimeoutError: The response is not complete within `timeout_s` seconds in all.
+            ConnectionLostError: The connection broke, or there was none.
+            RateLimitError, RequestRejectedError: The request was not accepted.
+            ServerError: The status is 5xx, 408 or 409.
         """
         try:
             import requests
         except ImportError as error:
             raise MissingExtraError(self.name, "'ketfit[hardware]'") from error
-        what = f"{method} /{path}"
+        request_line = f"{method} /{path}"
 
         def request() -> tuple[int, str, str | None]:
-            answer = requests.request(
+            response = requests.request(
                 method,
                 f"{self.url}/{path}",
                 params=params,
                 data=data,
                 headers=dict(headers),
-                auth=lambda prepared: prepared,  # else a matching entry of ~/.netrc would take the place of our key
+                auth=lambda prepared: prepared,  # otherwise a matching entry of ~/.netrc would replace our key
                 timeout=timeout_s,
                 allow_redirects=False,
             )
-            return answer.status_code, answer.text, answer.headers.get("Retry-After")
+            return response.status_code, response.text, response.headers.get("Retry-After")
 
         try:
-            status, text, pause = call_with_deadline(timeout_s, request)
+            status, text, retry_after = call_with_deadline(timeout_s, request)
         except (TimeoutError, requests.exceptions.Timeout):
-            raise BackendTimeoutError(f"{what}: no complete answer within {timeout_s:g} s") from None
+            raise BackendTimeoutError(f"{request_line}: no complete answer within {timeout_s:g} s") from None
         except requests.exceptions.RequestException as error:
-            # Of the error only its kind: its text could hold parts of the request.
-            raise ConnectionLostError(f"{what}: {type(error).__name__} at {self.url}") from None
+            # Only the type of the error: its text could contain parts of the request.
+            raise ConnectionLostError(f"{request_line}: {type(error).__name__} at {self.url}") from None
         if status >= 300:
-            raise self._refusal(what, status, text, pause)
+            raise self._error(request_line, status, text, retry_after)
         return text
 
-    def parse(self, text: str, what: str, decoder: type[json.JSONDecoder] | None = None) -> Any:
-        """What JSON says.
+    def parse(self, text: str, request_line: str, decoder: type[json.JSONDecoder] | None = None) -> Any:
+        """Return the content of a JSON response.
+
+        Args:
+            text: The response.
+            request_line: Method and path of the request, for the error.
+            decoder: JSON decoder.
 
         Raises:
-            ServerError: it is none.
+            ServerError: The response is not JSON.
         """
         try:
             return json.loads(text, cls=decoder)
         except ValueError:
-            raise ServerError(f"{self.name} answered {what} with no JSON") from None
+            raise ServerError(f"{self.name} answered {request_line} with no JSON") from None
 
-    def _refusal(self, what: str, status: int, text: str, pause: str | None) -> BackendError:
-        said = _message(text)
+    def _error(self, request_line: str, status: int, text: str, retry_after: str | None) -> BackendError:
+        reason = _error_message(text)
         for secret in self.secrets:
-            said = said.replace(secret, "***")
-        message = f"{self.name} answered {what} with {status}: {said[:200]}"
+            reason = reason.replace(secret, "***")
+        message = f"{self.name} answered {request_line} with {status}: {reason[:200]}"
         if status in (401, 403):
             return RequestRejectedError(f"{message}; check the key in {self.key}")
         if status == 429:
-            return RateLimitError(message, float(pause) if pause and pause.isdecimal() else None)
+            return RateLimitError(message, float(retry_after) if retry_after and retry_after.isdecimal() else None)
         return ServerError(message) if status >= 500 or status in (408, 409) else RequestRejectedError(message)
 
 
@@ -142,17 +155,16 @@ def call_with_deadline(seconds: float, call: Callable[[], _T]) -> _T:
     return returned
 
 
-def _message(text: str) -> str:
-    """What went wrong in an answer's own words: ``message``, ``error`` or the first of ``errors``."""
+def _error_message(text: str) -> str:
+    """Return the ``message``, the ``error`` or the first of the ``errors`` of a response."""
     try:
-        answer = json.loads(text)
+        body = json.loads(text)
     except ValueError:
         return text
-    if not isinstance(answer, dict):
-        return str(answer)
-    inner = answer.get("error")
-    many = answer.get("errors")
-    if isinstance(many, list) and many and isinstance(many[0], dict):
-        inner = many[0]
-    said = answer.get("message") or answer.get("errorMessage")
-    return str(said or (inner.get("message") if isinstance(inner, dict) else inner) or answer)
+    if not isinstance(body, dict):
+        return str(body)
+    error, errors = body.get("error"), body.get("errors")
+    if isinstance(errors, list) and errors and isinstance(errors[0], dict):
+        error = errors[0]
+    message = body.get("message") or body.get("errorMessage")
+    return str(message or (error.get("message") if isinstance(error, dict) else error) or body)

@@ -1,9 +1,9 @@
 """Requests to IBM's runtime REST API, each sent exactly once and ended by a deadline.
 
-qiskit-ibm-runtime writes the jobs, the paths and the headers, and reads the answers; it is not left to send the
-requests. Its own session sends a submission up to six times when the answer is 500, 502, 503, 504 or 520 to 524,
-though a job behind such an answer may well have been accepted; and if it gets no access token, it sends the key itself
-instead. Here a submission is never repeated, and whether to read again is for the caller.
+qiskit-ibm-runtime writes the jobs, the paths and the headers, and reads the responses, but does not send the requests:
+its own session sends a submission up to six times after a status of 500, 502, 503, 504 or 520 to 524, although such a
+job may have been accepted, and without an access token it sends the key itself. Here a submission is never repeated,
+and the caller decides about retries of reads.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ _GRANT = "urn:ibm:params:oauth:grant-type:apikey"
 
 
 @dataclass(frozen=True)
-class Answer:
-    """As much of an answer as the client's adapters look at."""
+class Response:
+    """The part of a response that qiskit-ibm-runtime's adapters use."""
 
-    provider: ApiClient
-    what: str
+    client: ApiClient
+    request_line: str
     text: str
 
     def json(self, cls: type[json.JSONDecoder] | None = None) -> Any:
-        """What it says.
+        """Return the content of a JSON response.
 
         Raises:
-            ServerError: it is no JSON.
+            ServerError: The response is not JSON.
         """
-        return self.provider.parse(self.text, self.what, cls)
+        return self.client.parse(self.text, self.request_line, cls)
 
 
 class IBMClient:
-    """What the client's REST adapters take for their session, and the calls that this library makes through them.
+    """A session for qiskit-ibm-runtime's REST adapters, and KetFit's calls through them.
 
     Args:
         url: Base address of the API with its version, ``https://quantum.cloud.ibm.com/api/v1``.
         iam_url: Base address of the service that gives access tokens, ``https://iam.cloud.ibm.com``.
-        token: The API key. It is sent to `iam_url` only, and appears nowhere else.
+        token: API key; sent to `iam_url` only and shown nowhere.
         instance: Cloud resource name of the instance whose plan pays.
-        timeout: Seconds until a request that has no complete answer counts as failed.
+        timeout: Seconds after which a request without a complete response fails.
     """
 
     def __init__(self, url: str, iam_url: str, token: str, instance: str, timeout: float) -> None:
@@ -56,49 +56,44 @@ class IBMClient:
         self._token, self._instance = token, instance
         self._bearer, self._renew_at = "", 0.0
         self.timeout = timeout
-        self.headers: Mapping[str, str] = {}  # the adapters set it to the version of the API that they speak
+        self.headers: Mapping[str, str] = {}  # the adapters set the version of the API here
 
     def __repr__(self) -> str:
-        return f"Transport({self._ibm.url!r})"
+        return f"IBMClient({self._ibm.url!r})"
 
-    # What the client's adapters call, under its names. They pass a time-out of 15 minutes for a submission.
+    # Called by the adapters, under their names. They pass a time-out of 15 minutes for a submission.
 
-    def get(self, url: str, *, params: Mapping[str, Any] | None = None, **named: Any) -> Answer:
+    def get(self, url: str, *, params: Mapping[str, Any] | None = None, **named: Any) -> Response:
         """GET a path, once."""
         return self._send("GET", url, params=params, headers=named.get("headers"))
 
-    def post(self, url: str, *, data: str | None = None, **named: Any) -> Answer:
+    def post(self, url: str, *, data: str | None = None, **named: Any) -> Response:
         """POST to a path, once."""
         return self._send("POST", url, data=data, headers=named.get("headers"))
 
-    # What KetFit calls.
+    # Called by KetFit.
 
     def authorize(self) -> None:
-        """POST the key for an access token, unless there is one that lasts.
+        """POST the key for an access token, unless a valid token is there.
 
         Raises:
-            RequestRejectedError: the key is none.
+            RequestRejectedError: The key is not valid.
         """
         if boot_time().seconds < self._renew_at:
             return
         form = {"grant_type": _GRANT, "apikey": self._token}
         headers = {"Accept": "application/json"}
         text = self._iam.send("POST", "identity/token", headers=headers, timeout_s=self.timeout, data=form)
-        said = self._iam.parse(text, "POST /identity/token")
+        answer = self._iam.parse(text, "POST /identity/token")
         try:
-            self._bearer, lasts = str(said["access_token"]), float(said["expires_in"])
+            self._bearer, lifetime = str(answer["access_token"]), float(answer["expires_in"])
         except (LookupError, TypeError, ValueError):
-            raise ServerError("IBM's IAM answered without an access token and its time") from None
-        self._renew_at = boot_time().seconds + 0.8 * lasts  # the token ages while the machine is suspended
+            raise ServerError("IBM's IAM answered without an access token and its lifetime") from None
+        self._renew_at = boot_time().seconds + 0.8 * lifetime  # the token ages while the machine is suspended
         self._ibm = replace(self._ibm, secrets=(self._token, self._bearer))
 
     def submit(self, machine: str, program: str, inputs: dict[str, Any], tag: str, max_seconds: int | None) -> str:
-        """POST a job, once; its id.
-
-        Raises:
-            RateLimitError, RequestRejectedError: it was not accepted.
-            BackendTimeoutError, ServerError, ConnectionLostError: it may have been.
-        """
+        """POST a job, once, and return its id."""
         answer = self._rest().program_run(
             program_id=program,
             backend_name=machine,
@@ -111,14 +106,14 @@ class IBMClient:
         return str(answer["id"])
 
     def job(self, job: str) -> dict[str, Any]:
-        """GET what is known about a job, without its circuits."""
+        """GET a job's state and metadata, without its circuits."""
         return _object(self._rest().program_job(job).get(exclude_params=True), f"/jobs/{job}")
 
     def results(self, job: str) -> Any:
-        """GET a job's results, as the client reads them.
+        """GET a job's results, decoded by qiskit-ibm-runtime.
 
         Raises:
-            ServerError: there are none, or they are no JSON.
+            ServerError: There are no results, or they are not JSON.
         """
         from qiskit_ibm_runtime import RuntimeDecoder
 
@@ -129,10 +124,10 @@ class IBMClient:
         self._rest().program_job(job).cancel()
 
     def jobs(self, tag: str) -> list[dict[str, Any]]:
-        """GET all jobs that have a tag, over as many pages as there are.
+        """GET all jobs that have a tag, page by page.
 
         Raises:
-            UnknownStatusError: a page has no list of jobs, or only jobs that another one has shown.
+            UnknownStatusError: A page has no list of jobs, or only jobs of earlier pages.
         """
         found: dict[str, dict[str, Any]] = {}
         skip = 0
@@ -143,7 +138,7 @@ class IBMClient:
                 raise UnknownStatusError(f"IBM's list of jobs has no jobs: it holds {', '.join(page) or 'nothing'}")
             new = {str(job["id"]): job for job in jobs}
             if jobs and new.keys() <= found.keys():
-                raise UnknownStatusError("IBM's list of jobs comes back to a page it has shown")
+                raise UnknownStatusError("IBM's list of jobs repeats a page that it has shown")
             found |= new
             skip += len(jobs)
             if len(jobs) < _PAGE and skip >= int(page.get("count") or 0):
@@ -166,16 +161,16 @@ class IBMClient:
             raise MissingExtraError("IBM", "'ketfit[ibm]'") from error
         return Runtime(self)
 
-    def _send(self, method: str, url: str, *, headers: Mapping[str, str] | None, **what: Any) -> Answer:
+    def _send(self, method: str, url: str, *, headers: Mapping[str, str] | None, **content: Any) -> Response:
         self.authorize()
-        said = {"Authorization": f"Bearer {self._bearer}", "Service-CRN": self._instance}
+        authorization = {"Authorization": f"Bearer {self._bearer}", "Service-CRN": self._instance}
         path = url.lstrip("/")
-        sent = {**self.headers, **(headers or {}), **said}
-        text = self._ibm.send(method, path, headers=sent, timeout_s=self.timeout, **what)
-        return Answer(self._ibm, f"{method} /{path}", text)
+        headers = {**self.headers, **(headers or {}), **authorization}
+        text = self._ibm.send(method, path, headers=headers, timeout_s=self.timeout, **content)
+        return Response(self._ibm, f"{method} /{path}", text)
 
 
-def _object(answer: Any, where: str) -> dict[str, Any]:
+def _object(answer: Any, path: str) -> dict[str, Any]:
     if not isinstance(answer, dict):
-        raise UnknownStatusError(f"IBM answered GET {where} with {type(answer).__name__}, not with an object")
+        raise UnknownStatusError(f"IBM answered GET {path} with {type(answer).__name__}, not with an object")
     return answer

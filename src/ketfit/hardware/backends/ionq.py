@@ -1,7 +1,7 @@
-"""IonQ's QPUs and simulators behind the seam: jobs written and read by qiskit-ionq, sent by `IonQClient`.
+"""IonQ's QPUs and simulators as backends: jobs written and read by qiskit-ionq, sent by `IonQClient`.
 
-The key comes from ``IONQ_API_KEY`` of the environment, or ``QISKIT_IONQ_API_TOKEN``, and from nowhere else; the address
-from ``IONQ_API_URL`` if that is set.
+The key is read from the environment variable ``IONQ_API_KEY`` or ``QISKIT_IONQ_API_TOKEN`` only, and the address from
+``IONQ_API_URL`` if that is set.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,18 +32,18 @@ from ketfit.hardware.backends.base import (
 )
 from ketfit.hardware.backends.ionq_client import IonQClient
 from ketfit.hardware.backends.qiskit import Compiler, round_to_counts, to_big_endian_counts
-from ketfit.hardware.pricing import Cost, DeviceCost, Price, load_device
+from ketfit.hardware.pricing import FREE, Cost, DeviceCost, Price, estimate, load_device
 
 URL = "https://api.ionq.co/v0.4"
 KEYS = ("IONQ_API_KEY", "QISKIT_IONQ_API_TOKEN")
 MITIGATIONS = ("none", "debiasing", "sharpening")
 TAG_FIELD = "ketfit_tag"
 MAX_CIRCUITS = 500
-"""Of one job. IonQ takes 5,000, but what qiskit-ionq notes about each must fit into 40,000 characters in all."""
+"""Circuits per job. IonQ takes 5,000, but qiskit-ionq's metadata of all of them must fit into 40,000 characters."""
 MAX_GATES = 150_000
 MAX_SHOTS = 1_000_000
-DEBIASED_SHOTS = 500
-"""The least for debiasing."""
+MIN_DEBIASED_SHOTS = 500
+"""Fewest shots for debiasing."""
 DEVICES = {"aria": "ionq-aria", "forte": "ionq-forte"}
 
 _STATUS = {
@@ -56,10 +57,10 @@ _STATUS = {
 
 
 def client_from_environment(timeout_s: float = 30.0) -> IonQClient:
-    """The way to IonQ that the environment describes.
+    """Return a client of IonQ's API with the key and address from the environment.
 
     Raises:
-        ConfigError: there is no key.
+        ConfigError: The environment has no key.
     """
     token = next((os.environ[name] for name in KEYS if os.environ.get(name)), None)
     if token is None:
@@ -71,17 +72,17 @@ class IonQBackend:
     """One of IonQ's machines.
 
     Args:
-        machine: As IonQ names it: ``simulator``, ``qpu.forte-1``, ``qpu.aria-1``.
-        noise_model: Of the simulator: ``ideal``, ``aria-1``, ``forte-1``; None for a QPU.
-        mitigation: ``debiasing``, or ``sharpening``, which is debiasing read by plurality. Of QPUs only.
+        machine: IonQ's name of the machine: ``simulator``, ``qpu.forte-1``, ``qpu.aria-1``.
+        noise_model: Noise model of the simulator: ``ideal``, ``aria-1``, ``forte-1``; None for a QPU.
+        mitigation: ``debiasing``, or ``sharpening``, which is debiasing with a plurality vote. QPUs only.
         gateset: ``qis`` leaves the translation to IonQ's compiler; ``native`` sends the machine's own gates.
-        optimization_level: Of Qiskit's compiler, 0 or 1. With 0, ``native`` runs every gate as it is written, which the
-            extrapolation to zero noise needs; with 1, gates that undo each other cancel, and rotations merge.
-        max_circuits: Of one job.
-        transport: The way to IonQ; None is what the environment describes.
+        optimization_level: Level of Qiskit's compiler, 0 or 1. With 0, ``native`` runs every gate as it is written,
+            which the extrapolation to zero noise needs; with 1, inverse gates cancel, and rotations merge.
+        max_circuits: Circuits per job.
+        client: Client of IonQ's API; None takes the key and address from the environment.
 
     Raises:
-        ConfigError: no key in the environment, or options that do not go together.
+        ConfigError: The environment has no key, or the options are invalid together.
         MissingExtraError: qiskit-ionq is not installed.
     """
 
@@ -94,7 +95,7 @@ class IonQBackend:
         gateset: str = "qis",
         optimization_level: int = 1,
         max_circuits: int = MAX_CIRCUITS,
-        transport: IonQClient | None = None,
+        client: IonQClient | None = None,
     ) -> None:
         _check_options(machine, noise_model, mitigation, gateset)
         optimization_level = check_range(optimization_level, "optimization_level", 0, 1, "IonQ's compiler")
@@ -104,69 +105,62 @@ class IonQBackend:
         self.optimization_level = optimization_level
         self.machine, self.mitigation, self.gateset = machine, mitigation, gateset
         self.noise_model = (noise_model or "ideal") if machine == "simulator" else None
-        self.transport = transport or client_from_environment()
-        self._compiler: Compiler | None = None
+        self.client = client or client_from_environment()
         options: dict[str, Scalar] = {
             "gateset": gateset,
             "mitigation": mitigation,
             "noise_model": self.noise_model,
             "optimization_level": optimization_level,
         }
-        # A simulator of IonQ's costs nothing.
+        # IonQ's simulators cost nothing.
         family = next((family for family in DEVICES if f"qpu.{family}" in machine), None)
         self._description = Description(
             name=f"ionq:{machine}",
             options=options,
             limits=Limits(
-                circuits=max_circuits, shots=MAX_SHOTS, min_shots=DEBIASED_SHOTS if mitigation != "none" else 1
+                circuits=max_circuits, shots=MAX_SHOTS, min_shots=MIN_DEBIASED_SHOTS if mitigation != "none" else 1
             ),
             device=DEVICES[family] if family else None,
             keeps_gates=gateset == "native" and optimization_level == 0,
-            # IonQ's compiler, which only native gates bypass, chooses ions for each circuit by itself and tells nobody,
-            # and debiasing runs a circuit on several choices. The simulators misread all qubits alike.
+            # IonQ's compiler, which only native gates bypass, chooses the ions of each circuit and does not report
+            # them, and debiasing runs a circuit on several choices. The simulators misread all qubits alike.
             keeps_qubits=machine == "simulator" or (gateset == "native" and mitigation == "none"),
         )
 
     def describe(self) -> Description:
-        """What it is. How many qubits it has is asked when the first circuit is compiled."""
+        """Return the name, options and limits; the number of qubits is requested with the first compilation."""
         return self._description
 
     def count_gates(self, circuits: Sequence[BoundCircuit]) -> list[GateCounts]:
-        """The gates of each circuit of one job in the machine's gate set, as they are sent.
+        """Return the gates of each circuit of one job in the machine's gate set, as they are sent.
 
         Raises:
-            ConfigError: the job would have more gates than IonQ takes.
+            ConfigError: The job would have more gates than IonQ takes.
         """
-        counts = [self._compiled().count_gates(bound) for bound in circuits]
+        counts = [self._compiler.count_gates(bound) for bound in circuits]
         if not self._description.keeps_qubits:
-            counts = [replace(counted, read_at=()) for counted in counts]
-        each = max((counted.one_qubit + counted.two_qubit for counted in counts), default=0)
-        if each * len(counts) > MAX_GATES:
+            counts = [replace(each, physical_qubits=()) for each in counts]
+        largest = max((each.one_qubit + each.two_qubit for each in counts), default=0)
+        if largest * len(counts) > MAX_GATES:
             raise ConfigError(
-                f"{len(counts)} circuits of up to {each:,} gates in one job are more than the {MAX_GATES:,} gates "
-                f"that IonQ takes: use --option max_circuits={MAX_GATES // each} or less"
+                f"{len(counts)} circuits of up to {largest:,} gates in one job are more than the {MAX_GATES:,} gates "
+                f"that IonQ takes: use --option max_circuits={MAX_GATES // largest} or less"
             )
         return counts
 
     def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
-        """Send one job, once; several circuits go as one job of IonQ's kind for several.
-
-        Raises:
-            RateLimitError, RequestRejectedError: it was not accepted.
-            BackendTimeoutError, ServerError, ConnectionLostError: it may have been.
-        """
+        """Send one job, once, and return its id; several circuits go as one multi-circuit job."""
         shots = check_submission(self._description, circuits, shots, tag)
-        compiler = self._compiled()
         self.count_gates(circuits)
-        filled = [compiler.fill(bound) for bound in circuits]
-        with _expected_warnings():
+        compiled = [self._compiler.bind(bound) for bound in circuits]
+        with _ignored_transpile_warnings():
             from qiskit_ionq.exceptions import IonQError
 
             try:
-                # Shots of the ideal simulator are drawn on this side: a seed that travels with the job makes every
-                # fetch read the same.
-                job = compiler.backend.run(
-                    filled,
+                # qiskit-ionq samples the shots of the ideal simulator locally: a seed that is stored with the job makes
+                # every fetch return the same counts.
+                job = self._compiler.backend.run(
+                    compiled,
                     shots=shots,
                     name=tag,
                     extra_metadata={TAG_FIELD: tag},
@@ -177,33 +171,23 @@ class IonQBackend:
         return str(job.job_id())
 
     def status(self, job: str) -> JobStatus:
-        """Where a job is.
-
-        Raises:
-            UnknownStatusError: IonQ says something new.
-        """
-        said = self.transport.retrieve_job(job).get("status")
-        if said not in _STATUS:
-            raise UnknownStatusError(f"IonQ says that job {job} is {said!r}; known are {', '.join(_STATUS)}")
-        return _STATUS[said]
+        """Return the status of a job."""
+        status = self.client.retrieve_job(job).get("status")
+        if status not in _STATUS:
+            raise UnknownStatusError(f"IonQ says that job {job} is {status!r}; known are {', '.join(_STATUS)}")
+        return _STATUS[status]
 
     def result(self, job: str) -> Sequence[Counts]:
-        """The counts of each circuit, in the order of submission.
-
-        Raises:
-            JobFailedError: it is not done.
-            PartialResultError: some circuits have none.
-            WrongCountsError: probabilities that do not add up to 1.
-        """
+        """Return the counts of each circuit, in the order of submission."""
         status = self.status(job)
         if status is not JobStatus.DONE:
             raise JobFailedError(f"job {job} is {status.value}: it has no result")
-        with _expected_warnings():
+        with _ignored_transpile_warnings():
             from qiskit_ionq.exceptions import IonQError
 
             try:
-                read = self._compiled().backend.retrieve_job(job)
-                result = read.result(sharpen=self.mitigation == "sharpening" if self.mitigation != "none" else None)
+                ionq_job = self._compiler.backend.retrieve_job(job)
+                result = ionq_job.result(sharpen=self.mitigation == "sharpening" if self.mitigation != "none" else None)
                 return [self._counts(each) for each in result.results]
             except (IonQError, LookupError, TypeError, ValueError, AttributeError) as error:
                 raise UnknownStatusError(
@@ -211,76 +195,75 @@ class IonQBackend:
                 ) from error
 
     def cancel(self, job: str) -> None:
-        """Ask for a job's end."""
+        """Request the cancellation of a job."""
         try:
-            self.transport.cancel_job(job)
+            self.client.cancel_job(job)
         except RequestRejectedError:
             if not self.status(job).is_final:
                 raise
 
     def jobs(self, tag: str) -> list[str]:
-        """The ids of all jobs for this machine with this tag."""
-        found = self.transport.jobs(self.machine)
-        marked = {job["id"]: job for job in found if (job.get("metadata") or {}).get(TAG_FIELD) == tag}
-        return [str(identifier) for identifier in marked]
+        """Return the ids of all jobs for this machine with this tag."""
+        listed = self.client.jobs(self.machine)
+        return list(
+            dict.fromkeys(str(job["id"]) for job in listed if (job.get("metadata") or {}).get(TAG_FIELD) == tag)
+        )
 
     def quote(self, gates: Sequence[GateCounts], n_qubits: int, shots: int) -> Cost:
-        """What IonQ itself says that circuits with these gates cost this account; it is asked, once for each kind.
+        """Return IonQ's own estimate of the cost of circuits for this account, with one request per kind of circuit.
 
-        Each circuit is taken as a job of its own, with IonQ's minimum, which is the most that a batch can cost.
+        Each circuit counts as a job of its own, with IonQ's minimum price, which is an upper bound for larger jobs.
+
+        Args:
+            gates: Gates of each circuit.
+            n_qubits: Number of qubits of each circuit.
+            shots: Shots per circuit.
 
         Raises:
-            UnknownStatusError: the answer has no finite price.
+            UnknownStatusError: The response has no finite price.
         """
         price, seconds, currency = 0.0, 0.0, ""
         for kind, count in Counter(gates).items():
-            said = self.transport.estimate(self.machine, kind, n_qubits, shots, self.mitigation != "none")
+            answer = self.client.estimate(self.machine, kind, n_qubits, shots, self.mitigation != "none")
             try:
-                price += count * float(said["estimated_cost"])
-                seconds += count * float(said["estimated_execution_time"])
-                currency = str(said["cost_unit"]).upper()
+                price += count * float(answer["estimated_cost"])
+                seconds += count * float(answer["estimated_execution_time"])
+                currency = str(answer["cost_unit"]).upper()
             except (KeyError, TypeError, ValueError) as error:
-                raise UnknownStatusError(f"IonQ's estimate has no {error}; it reads {said}") from None
+                raise UnknownStatusError(f"IonQ's estimate has no {error}: {answer}") from None
         if not math.isfinite(price + seconds):
             raise UnknownStatusError(f"IonQ's estimate is not finite: {price} {currency}, {seconds} s")
-        return Cost(
-            circuits=len(gates),
-            shots=shots * len(gates),
-            one_qubit_gates=sum(each.one_qubit for each in gates),
-            two_qubit_gates=sum(each.two_qubit for each in gates),
-            price=price,
-            currency=currency,
-            machine_s=seconds,
-            assumptions=("price and time: IonQ's own estimate for this account, a job for each circuit",),
-        )
+        basis = "price and time: IonQ's own estimate for this account, a job for each circuit"
+        cost = estimate(gates, shots, FREE)
+        return replace(cost, price=price, currency=currency, machine_s=seconds, assumptions=(basis,))
 
     def device_cost(self) -> DeviceCost:
-        """Prices by IonQ's own rule for this account, which is asked for; times and power as in the bundled file.
+        """Return IonQ's rates for this account, with times and power of the bundled device.
 
-        The rule is the minimum, or rates times gates times shots where that is more. It is compared with an estimate of
-        IonQ's before it is believed.
+        A job costs the minimum, or rates times gates times shots if that is more. This rule is checked against one of
+        IonQ's own estimates.
 
         Raises:
-            UnknownStatusError: the answer has no rates, or they do not explain IonQ's own estimate.
+            UnknownStatusError: The response has no rates, or they do not explain IonQ's own estimate.
         """
         mitigated, gates, shots = self.mitigation != "none", GateCounts(1000, 1000), 10_000
-        said = self.transport.estimate(self.machine, GateCounts(0, 0), 1, 1, mitigated)
+        answer = self.client.estimate(self.machine, GateCounts(0, 0), 1, 1, mitigated)
         try:
-            rates = said["rate_information"]
+            rates = answer["rate_information"]
             price = Price(
-                currency=str(said["cost_unit"]).upper(),
+                currency=str(answer["cost_unit"]).upper(),
                 per_one_qubit_gate_shot=float(rates["cost_1q_gate"]),
                 per_two_qubit_gate_shot=float(rates["cost_2q_gate"]),
-                minimum=float(said["estimated_cost"]),
+                minimum=float(answer["estimated_cost"]),
                 source="IonQ's estimate API, for this account",
-                year=int(said["estimated_at"][:4]),
+                year=int(answer["estimated_at"][:4]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise UnknownStatusError(f"IonQ's estimate has no rates that can be read ({error!r}): {said}") from None
-        ours, theirs = price.of(gates, shots, mitigated), self.quote([gates], 2, shots).price
+            raise UnknownStatusError(f"IonQ's estimate has no readable rates ({error!r}): {answer}") from None
+        ours, theirs = price.circuit_price(gates, shots, mitigated), self.quote([gates], 2, shots).price
         if theirs is None or abs(ours - theirs) > 0.01 * max(ours, theirs):
             raise UnknownStatusError(
-                f"IonQ's rates make {ours:,.2f} of {gates} and {shots:,} shots, and its own estimate is {theirs}: "
+                f"IonQ's rates give {ours:,.2f} for {gates} and {shots:,} shots, and its own estimate is {theirs}: "
                 "the rule has changed; give prices with --device FILE"
             )
         return DeviceCost(
@@ -293,10 +276,9 @@ class IonQBackend:
             return to_big_endian_counts(result.data.counts, width)
         return to_big_endian_counts(round_to_counts(result.data.probabilities, result.shots), width)
 
-    def _compiled(self) -> Compiler:
-        if self._compiler is None:
-            self._compiler = Compiler(_qiskit_backend(self), self.optimization_level)
-        return self._compiler
+    @cached_property
+    def _compiler(self) -> Compiler:
+        return Compiler(_qiskit_backend(self), self.optimization_level)
 
 
 def _check_options(machine: str, noise_model: str | None, mitigation: str, gateset: str) -> None:
@@ -315,43 +297,43 @@ def _check_options(machine: str, noise_model: str | None, mitigation: str, gates
         raise ConfigError(f"unknown gate set {gateset!r}; IonQ has qis and native (gateset)")
 
 
-def _qiskit_backend(described: IonQBackend) -> Any:
-    """qiskit-ionq's backend, with `IonQClient` in the place of its client.
+def _qiskit_backend(backend: IonQBackend) -> Any:
+    """Return qiskit-ionq's backend with `IonQClient` as its client.
 
-    Its provider is left out: that one asks for the number of qubits without a key and goes on with 4 if it gets no
-    answer, and it prefers a key from a file over one from the environment.
+    qiskit-ionq's provider is not used: it requests the number of qubits without a key, falls back to 4 without an
+    answer, and prefers a key from a file over one from the environment.
     """
     try:
         from qiskit_ionq import ionq_backend
         from qiskit_ionq.constants import ErrorMitigation
     except ImportError as error:
         raise MissingExtraError("IonQ", "'ketfit[hardware]'") from error
-    transport, machine = described.transport, described.machine
-    n_qubits = transport.backend(machine).get("qubits")
+    client, machine = backend.client, backend.machine
+    n_qubits = client.backend(machine).get("qubits")
     if not isinstance(n_qubits, int):
         raise UnknownStatusError(f"IonQ does not say how many qubits {machine} has")
     simulated = machine == "simulator"
     library: Any = ionq_backend.IonQBackend
-    with _expected_warnings():
-        backend = library(
+    with _ignored_transpile_warnings():
+        qiskit_backend = library(
             provider=SimpleNamespace(credentials={}, custom_headers=None),
             name=f"ionq_{machine}",
             description=f"IonQ {machine}",
-            gateset=described.gateset,
+            gateset=backend.gateset,
             num_qubits=n_qubits,
             simulator=simulated,
         )
-    backend._client = transport
-    # A job's results are read by the noise model of the backend that reads them, not by the job's.
-    backend.set_options(noise_model=described.noise_model if simulated else None)
-    if described.mitigation != "none":
-        backend.set_options(error_mitigation=ErrorMitigation.DEBIASING)
-    return backend
+    qiskit_backend._client = client
+    # qiskit-ionq interprets results by the noise model of the backend that fetches them, not by that of the job.
+    qiskit_backend.set_options(noise_model=backend.noise_model if simulated else None)
+    if backend.mitigation != "none":
+        qiskit_backend.set_options(error_mitigation=ErrorMitigation.DEBIASING)
+    return qiskit_backend
 
 
 @contextmanager
-def _expected_warnings() -> Iterator[None]:
-    """Without qiskit-ionq's advice on levels of compiling, which are set here and not by the user's defaults."""
+def _ignored_transpile_warnings() -> Iterator[None]:
+    """Ignore qiskit-ionq's warning about optimization levels, which KetFit sets itself."""
     try:
         from qiskit_ionq.exceptions import IonQTranspileLevelWarning
     except ImportError as error:

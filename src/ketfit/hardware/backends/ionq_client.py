@@ -1,9 +1,8 @@
 """Requests to IonQ's REST API, each sent exactly once and ended by a deadline.
 
-qiskit-ionq writes the jobs and reads the results; it is not left to send the requests. Its own client sends a job up to
-five times when the answer is 429, 502, 503, 504 or 520 to 529, though a job behind such an answer may well have been
-accepted and will be paid for; and it reads for ever when nobody answers. Whether to read again is for the caller here;
-a submission is never repeated.
+qiskit-ionq writes the jobs and reads the results, but does not send the requests: its own client sends a job up to five
+times after a status of 429, 502, 503, 504 or 520 to 529, although such a job may have been accepted and will be paid
+for, and it has no time-out. Here a submission is never repeated, and the caller decides about retries of reads.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ from ketfit.errors import PartialResultError, ServerError, UnknownStatusError
 from ketfit.hardware.backends.base import GateCounts
 from ketfit.hardware.backends.http import ApiClient
 
-_PAGE = 25  # as many jobs as the API lists at once
+_PAGE = 25  # the API's largest page
 
 
 class IonQClient:
-    """What qiskit-ionq's back ends and jobs ask of their client, and the calls that it lacks.
+    """A client for qiskit-ionq's backends and jobs, with further calls for KetFit.
 
     Args:
         url: Base address with the version, ``https://api.ionq.co/v0.4``.
-        token: The API key. It is sent in a header and appears nowhere else.
-        timeout: Seconds until a request that has no complete answer counts as failed.
+        token: API key; sent in a header and shown nowhere.
+        timeout: Seconds after which a request without a complete response fails.
     """
 
     def __init__(self, url: str, token: str, timeout: float) -> None:
@@ -34,17 +33,12 @@ class IonQClient:
         self._children: dict[str, list[str]] = {}
 
     def __repr__(self) -> str:
-        return f"Transport({self._ionq.url!r})"
+        return f"IonQClient({self._ionq.url!r})"
 
     # The four methods that qiskit-ionq calls, under its names.
 
     def submit_job(self, job: Any) -> Any:
-        """POST a job, once.
-
-        Raises:
-            RateLimitError, RequestRejectedError: it was not accepted.
-            BackendTimeoutError, ServerError, ConnectionLostError: it may have been.
-        """
+        """POST a job, once."""
         from qiskit_ionq.helpers import qiskit_to_ionq
 
         arguments = (job._passed_args, job.extra_query_params, job.extra_metadata)
@@ -55,7 +49,7 @@ class IonQClient:
         return answer
 
     def retrieve_job(self, job_id: str) -> dict[str, Any]:
-        """GET what is known about a job."""
+        """GET a job's status, metadata and links."""
         job = self._object("GET", f"jobs/{job_id}")
         children, results = job.get("child_job_ids"), job.get("results")
         url = results.get("probabilities", {}).get("url") if isinstance(results, dict) else None
@@ -68,40 +62,40 @@ class IonQClient:
         return self._object("PUT", f"jobs/{job_id}/status/cancel")
 
     def get_results(self, results_url: str, sharpen: bool | None = None, extra_query_params: Any = None) -> Any:
-        """GET probabilities; those of several circuits in the order in which the job has them.
+        """GET the probabilities; those of several circuits in the order of the job.
 
-        qiskit-ionq takes the circuits' results in the order of the answer, which no rule of JSON keeps.
+        qiskit-ionq relies on the order of the response, which JSON does not guarantee.
         """
         if not results_url:
             raise UnknownStatusError(
-                "the job is done, but names no probabilities in the form that this qiskit-ionq reads; nothing is lost: "
-                "update qiskit-ionq and fetch again"
+                "the job is done, but its response has no probabilities in the form that this qiskit-ionq reads; "
+                "nothing is lost: update qiskit-ionq and fetch again"
             )
         path = results_url.lstrip("/").partition("/")[2]  # without the version, which the base address has
         params = {} if sharpen is None else {"sharpen": str(sharpen).lower()}
-        found = self._object("GET", path, params={**params, **(extra_query_params or {})})
+        results = self._object("GET", path, params={**params, **(extra_query_params or {})})
         children = self._children.get(results_url)
         if children is None:
-            return found
-        if found.keys() != set(children):
+            return results
+        if results.keys() != set(children):
             raise PartialResultError(
-                f"of the job's {len(children)} circuits, the results have {len(found.keys() & set(children))}"
+                f"of the job's {len(children)} circuits, the results have {len(results.keys() & set(children))}"
             )
-        return {child: found[child] for child in children}
+        return {child: results[child] for child in children}
 
-    # What qiskit-ionq has no or no dependable call for.
+    # Calls that qiskit-ionq does not have, or not reliably.
 
     def backend(self, name: str) -> dict[str, Any]:
-        """GET a back end's description."""
+        """GET the description of a machine."""
         return self._object("GET", f"backends/{name}")
 
     def jobs(self, target: str) -> list[dict[str, Any]]:
-        """GET all jobs sent to a back end, page by page, the newest first.
+        """GET all jobs sent to a machine, page by page, the newest first.
 
         Raises:
-            UnknownStatusError: the pages do not end, or hold no jobs.
+            UnknownStatusError: The pages repeat, or contain no list of jobs.
         """
-        found: list[dict[str, Any]] = []
+        jobs: list[dict[str, Any]] = []
         seen: set[str] = set()
         cursor: str | None = None
         while True:
@@ -109,16 +103,16 @@ class IonQClient:
             page = self._object("GET", "jobs", params=params)
             if not isinstance(page.get("jobs"), list):
                 raise UnknownStatusError("IonQ's list of jobs has no field 'jobs'")
-            found.extend(page["jobs"])
+            jobs.extend(page["jobs"])
             cursor = page.get("next")
             if not cursor:
-                return found
+                return jobs
             if cursor in seen:
-                raise UnknownStatusError("IonQ's list of jobs comes back to a page it has shown")
+                raise UnknownStatusError("IonQ's list of jobs repeats a page that it has shown")
             seen.add(cursor)
 
     def estimate(self, machine: str, gates: GateCounts, n_qubits: int, shots: int, mitigated: bool) -> dict[str, Any]:
-        """GET the price of a job of one circuit: what IonQ's own rule makes of its gates."""
+        """GET IonQ's estimate of the price of a job of one circuit."""
         params = {
             "type": "ionq.circuit.v1",
             "backend": machine,
@@ -129,12 +123,6 @@ class IonQClient:
             "error_mitigation": str(mitigated).lower(),
         }
         return self._object("GET", "jobs/estimate", params=params)
-
-    def characterization(self, backend: str) -> dict[str, Any] | None:
-        """GET a device's latest measured fidelities and times; None if none is published."""
-        answer = self._object("GET", f"backends/{backend}/characterizations", params={"limit": "1"})
-        found = answer.get("characterizations") or []
-        return found[0] if found else None
 
     def _object(self, method: str, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
         answer = self._send(method, path, params=params)

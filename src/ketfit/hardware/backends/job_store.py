@@ -1,4 +1,4 @@
-"""Jobs of backends that compute at once, as files in a folder: submitted by one process, fetched by another."""
+"""Jobs of backends that compute at once, stored as files in a folder: one process submits, another fetches."""
 
 from __future__ import annotations
 
@@ -8,60 +8,63 @@ from pathlib import Path
 from typing import Any
 
 from ketfit.errors import LedgerError, RequestRejectedError, StorageError, WrongCountsError
-from ketfit.hardware.backends.base import Counts, JobStatus
+from ketfit.hardware.backends.base import Counts, Description, JobStatus
 from ketfit.integers import as_integer
 from ketfit.storage.atomic import write_file
 from ketfit.storage.strict_json import parse_json
 
 
 class LocalJobStore:
-    """What such a backend answers about its jobs, which are done as soon as they are submitted.
+    """A base class of backends whose jobs are done as soon as they are submitted. A subclass sets `_description`.
 
     Args:
-        folder: Where they are kept; made if it is missing.
+        folder: Folder of the job files; created if it is missing.
     """
+
+    _description: Description
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def describe(self) -> Description:
+        """Return the backend's name, options and limits."""
+        return self._description
+
     def next_number(self) -> int:
-        """The number of the next job, from 0."""
+        """Return the number of the next job, from 0."""
         return len(self._names())
 
-    def keep(self, number: int, tag: str, shots: int, counts: Sequence[Counts]) -> str:
-        """Keep the counts of a job; its id.
+    def save(self, number: int, tag: str, shots: int, counts: Sequence[Counts]) -> str:
+        """Store the counts of a job and return its id.
 
         Raises:
-            WrongCountsError: a count is no whole number.
+            WrongCountsError: A count is no whole number.
         """
         job = f"job-{number:06d}"
-        whole = [
-            {
-                reading: as_integer(count, f"the count of {reading}", error=WrongCountsError)
-                for reading, count in row.items()
-            }
+        plain = [
+            {bits: as_integer(count, f"the count of {bits}", error=WrongCountsError) for bits, count in row.items()}
             for row in counts
         ]
-        content = {"tag": tag, "shots": as_integer(shots, "shots"), "counts": whole}
+        content = {"tag": tag, "shots": as_integer(shots, "shots"), "counts": plain}
         write_file(self.folder / f"{job}.json", json.dumps(content).encode())
         return job
 
     def status(self, job: str) -> JobStatus:
-        """Done."""
+        """Return DONE; local jobs finish on submit."""
         self._job(job)
         return JobStatus.DONE
 
     def result(self, job: str) -> Sequence[Counts]:
-        """The counts that were drawn."""
+        """Return the stored counts of a job."""
         counts: Sequence[Counts] = self._job(job)["counts"]
         return counts
 
     def cancel(self, job: str) -> None:
-        """Nothing: a job has ended when it is submitted."""
+        """Check that the job exists; local jobs finish on submit."""
         self._job(job)
 
     def jobs(self, tag: str) -> list[str]:
-        """The jobs in the folder with this tag."""
+        """Return the ids of the jobs in the folder with this tag."""
         return [name for name in self._names() if self._job(name)["tag"] == tag]
 
     def _names(self) -> list[str]:

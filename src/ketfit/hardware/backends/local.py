@@ -1,4 +1,4 @@
-"""The local simulator behind the seam: exact or noisy distributions of our own engine, and shots from a seed."""
+"""The local simulator as a backend: exact or noisy distributions of KetFit's engine, and shots from a seed."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from ketfit.simulate.noise import NoiseConfig
 from ketfit.simulate.shots import MAX_SHOTS, sample_outcomes
 
 MAX_CIRCUITS = 500
-"""Circuits of one job, if no other number is given."""
+"""Default number of circuits per job."""
 
 
 class Simulator(LocalJobStore):
     """A backend on this machine. A job is done as soon as it is submitted.
 
     Args:
-        folder: Where jobs are kept; made if it is missing.
-        noise: Of every gate and readout; None is none.
+        folder: Folder of the job files; created if it is missing.
+        noise: Noise of every gate and readout; None simulates without noise.
         trajectories: As in `ketfit.expectation`; None is the exact density matrix.
-        seed: Source of shots and trajectories; the n-th job of a folder has a stream of its own.
-        name: What it is called.
-        device: The file of prices and times it is taken to have; None costs nothing.
-        max_circuits: Of one job, at least 2: one of them is the canary.
+        seed: Seed of shots and trajectories; the n-th job of a folder has a stream of its own.
+        name: Name of the backend.
+        device: Device whose prices and times are assumed; None costs nothing.
+        max_circuits: Circuits per job, at least 2: one of them is the canary.
 
     Raises:
-        ConfigError: noise, trajectories, the seed or `max_circuits` are not what they may be.
+        ConfigError: The noise, the trajectories, the seed or `max_circuits` are invalid.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Simulator(LocalJobStore):
         seed = as_integer(seed, "seed", minimum=0)
         max_circuits = check_range(max_circuits, "max_circuits", 2, None, "a job, which has a canary besides,")
         self.noise, self.trajectories, self.seed = noise, trajectories, seed
-        exactly = noise is not None and not noise.is_gate_noiseless and trajectories is None
+        is_exact = noise is not None and not noise.is_gate_noiseless and trajectories is None
         options: dict[str, Scalar] = {"seed": seed}
         if noise is not None:
             options["noise"] = json.dumps(noise.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
@@ -75,7 +75,7 @@ class Simulator(LocalJobStore):
             name=name,
             options=options,
             limits=Limits(
-                qubits=MAX_QUBITS if exactly else None, circuits=max_circuits, shots=MAX_SHOTS, measured=MAX_JOINT
+                qubits=MAX_QUBITS if is_exact else None, circuits=max_circuits, shots=MAX_SHOTS, measured=MAX_JOINT
             ),
             device=device,
             listing_delay_s=0.0,
@@ -83,23 +83,20 @@ class Simulator(LocalJobStore):
             keeps_qubits=True,
         )
 
-    def describe(self) -> Description:
-        """What it is."""
-        return self._description
-
     def count_gates(self, circuits: Sequence[BoundCircuit]) -> list[GateCounts]:
-        """The gates as they are written: nothing is transpiled."""
-        counted = (bound.circuit.gate_counts() for bound in circuits)
-        return [GateCounts(counts["ry"], counts["cx"]) for counts in counted]
+        """Return the gates as they are written; nothing is transpiled."""
+        gates = (bound.circuit.gate_counts() for bound in circuits)
+        return [GateCounts(counts["ry"], counts["cx"]) for counts in gates]
 
     def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
-        """Run a job and keep its counts."""
+        """Run a job, store its counts and return its id."""
         shots = check_submission(self._description, circuits, shots, tag)
         number = self.next_number()
-        return self.keep(number, tag, shots, sample(circuits, shots, self.seed, number, self.noise, self.trajectories))
+        counts = sample_counts(circuits, shots, self.seed, number, self.noise, self.trajectories)
+        return self.save(number, tag, shots, counts)
 
 
-def sample(
+def sample_counts(
     circuits: Sequence[BoundCircuit],
     shots: int,
     seed: int,
@@ -107,47 +104,48 @@ def sample(
     noise: NoiseConfig | None = None,
     trajectories: int | None = None,
 ) -> list[Counts]:
-    """Counts of each circuit, drawn from the distribution of our own engine.
+    """Return the counts of each circuit, sampled from the distribution of KetFit's engine.
 
     Args:
-        circuits: What to run.
-        shots: Of each.
-        seed: With `number`, the source of chance.
-        number: Of the job.
-        noise: As in `ketfit.expectation`, and so are `trajectories`.
+        circuits: Circuits to run.
+        shots: Shots per circuit.
+        seed: Seed of the random stream, together with `number`.
+        number: Number of the job.
+        noise: As in `ketfit.expectation`.
+        trajectories: As in `ketfit.expectation`.
     """
-    found: dict[int, Counts] = {}
+    counts: dict[int, Counts] = {}
     generator = torch_stream(seed, "shots", number)
-    for places, distribution in _groups(circuits, noise, trajectories, generator):
-        width = len(circuits[places[0]].measured)
-        for place, row in zip(places, sample_outcomes(distribution, shots, generator).long().tolist(), strict=True):
-            found[place] = {f"{reading:0{width}b}": count for reading, count in enumerate(row) if count}
-    return [found[place] for place in range(len(circuits))]
+    for indices, distribution in _grouped_distributions(circuits, noise, trajectories, generator):
+        width = len(circuits[indices[0]].measured)
+        for index, row in zip(indices, sample_outcomes(distribution, shots, generator).long().tolist(), strict=True):
+            counts[index] = {f"{outcome:0{width}b}": count for outcome, count in enumerate(row) if count}
+    return [counts[index] for index in range(len(circuits))]
 
 
 def exact_distributions(circuits: Sequence[BoundCircuit], noise: NoiseConfig | None = None) -> list[list[float]]:
-    """The probability of each reading of each circuit, the first measured qubit the highest bit."""
-    found: dict[int, list[float]] = {}
-    for places, distribution in _groups(circuits, noise, None, None):
-        found |= dict(zip(places, distribution.tolist(), strict=True))
-    return [found[place] for place in range(len(circuits))]
+    """Return the probability of each outcome of each circuit; the first measured qubit is the highest bit."""
+    distributions: dict[int, list[float]] = {}
+    for indices, distribution in _grouped_distributions(circuits, noise, None, None):
+        distributions |= dict(zip(indices, distribution.tolist(), strict=True))
+    return [distributions[index] for index in range(len(circuits))]
 
 
 @torch.no_grad()
-def _groups(
+def _grouped_distributions(
     circuits: Sequence[BoundCircuit],
     noise: NoiseConfig | None,
     trajectories: int | None,
     generator: torch.Generator | None,
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Places of circuits that differ in their inputs alone, which run together, and their distributions."""
+    """Yield the indices of circuits that differ only in their inputs, which run together, and their distributions."""
     groups: dict[Any, list[int]] = {}
-    for place, bound in enumerate(circuits):
-        groups.setdefault((bound.circuit, bound.weights, bound.measured), []).append(place)
-    for (circuit, weights, measured), places in groups.items():
-        rows = torch.tensor([circuits[place].inputs for place in places], dtype=torch.float64)
-        device = MeasurementContext(measured, noise, trajectories, generator)
+    for index, bound in enumerate(circuits):
+        groups.setdefault((bound.circuit, bound.weights, bound.measured), []).append(index)
+    for (circuit, weights, measured), indices in groups.items():
+        rows = torch.tensor([circuits[index].inputs for index in indices], dtype=torch.float64)
+        context = MeasurementContext(measured, noise, trajectories, generator)
         angles = torch.tensor(weights, dtype=torch.float64)
         inputs = rows if circuit.n_inputs else None
-        distribution = device.distribution(circuit, angles, inputs, None, len(places) if circuit.n_inputs else 1)
-        yield places, distribution.expand(len(places), -1)
+        distribution = context.distribution(circuit, angles, inputs, None, len(indices) if circuit.n_inputs else 1)
+        yield indices, distribution.expand(len(indices), -1)

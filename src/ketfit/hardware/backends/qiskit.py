@@ -1,4 +1,4 @@
-"""Any Qiskit `BackendV2` behind the seam: circuits out, counts back in this library's bit order."""
+"""Any Qiskit `BackendV2` as a backend: compiled circuits, and counts in KetFit's bit order."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from ketfit.integers import as_integer
 from ketfit.rng import numpy_stream
 
 REMOTE = ("qiskit_ionq", "qiskit_ibm_runtime", "qiskit_braket_provider", "azure.quantum")
-"""Packages whose backends send jobs away."""
+"""Packages whose backends send jobs to a provider."""
 
 MAX_CIRCUITS = 500
-"""Circuits of one job, if no other number is given."""
+"""Default number of circuits per job."""
 MAX_SHOTS = 10_000_000
-"""Per circuit: Qiskit Aer keeps every shot in memory until all are counted."""
+"""Shots per circuit: Qiskit Aer keeps every shot in memory until all are counted."""
 _NO_GATES = ("measure", "barrier", "delay", "id", "reset")
 
 
 class Compiler:
-    """Circuits in a backend's own gates. Each shape is compiled once, with its angles free, and then filled in.
+    """A compiler to a backend's own gates. Each shape is compiled once, with free angles, which are then assigned.
 
-    So what is compiled does not depend on the angles, and the gates that a plan counts are those of every job that
-    follows. It forgoes what merging rotations of known angles could save.
+    The compiled form therefore does not depend on the angles, and the gates that a plan counts are those of every later
+    job. The price is that rotations of known angles are not merged.
 
     A circuit that follows another one (`BoundCircuit.follows`) is made from that one's compiled form: a calibration is
-    placed on the physical qubits at which that one is read, and a fold repeats the gates of that one.
+    placed on the physical qubits at which that one is measured, and a fold repeats the gates of that one.
 
     Args:
         backend: A Qiskit `BackendV2`.
-        optimization_level: Qiskit's, 0 to 3.
+        optimization_level: Qiskit's optimization level, 0 to 3.
 
     Raises:
-        ConfigError: there is no such level.
+        ConfigError: The level is out of range.
     """
 
     def __init__(self, backend: Any, optimization_level: int) -> None:
@@ -58,10 +58,10 @@ class Compiler:
         self._counts: dict[int, GateCounts] = {}
 
     def template(self, circuit: Circuit, measured: tuple[int, ...]) -> Any:
-        """The circuit in the backend's gates with free angles; the j-th measured qubit goes to bit j.
+        """Return the circuit in the backend's gates with free angles; the j-th measured qubit goes to bit j.
 
         Raises:
-            InputError: the backend has too few qubits, or no gates for it.
+            InputError: The backend has too few qubits, or no gates for the circuit.
             MissingExtraError: Qiskit is not installed.
         """
         key = (circuit, measured)
@@ -73,44 +73,45 @@ class Compiler:
         return self._templates[key]
 
     def compiled(self, bound: BoundCircuit) -> Any:
-        """Return the circuit in the backend's gates with free angles, where it follows another one by that one's form.
+        """Return the circuit in the backend's gates with free angles, derived from the circuit that it follows, if any.
 
         Raises:
-            InputError: as in `template`; or the backend's two-qubit gate has no inverse among the backend's gates.
+            InputError: As in `template`; or the backend's two-qubit gate has no inverse among the backend's gates.
         """
         if bound.follows is None or (bound.fold > 1 and self._keeps_every_gate):
             return self.template(bound.circuit, bound.measured)
         key = (bound.circuit, bound.measured, bound.follows.circuit, bound.fold)
         if key not in self._following:
             followed = self.template(bound.follows.circuit, bound.measured)
-            made = self._folded(followed, bound.fold) if bound.fold > 1 else self._placed(bound, followed)
-            self._following[key] = made
+            self._following[key] = (
+                self._fold(followed, bound.fold) if bound.fold > 1 else self._place_calibration(bound, followed)
+            )
         return self._following[key]
 
     @cached_property
     def _keeps_every_gate(self) -> bool:
-        """True if a folded circuit compiles to folded gates: no swaps are added, and nothing is optimised away."""
+        """True if a folded circuit compiles to folded gates: no swaps are added, and no gates are cancelled."""
         couplings, size = self.backend.coupling_map, self.backend.num_qubits
         every_pair = couplings is None or len(set(couplings.get_edges())) == size * (size - 1)
         return self.optimization_level == 0 and every_pair
 
-    def _placed(self, bound: BoundCircuit, followed: Any) -> Any:
-        """The calibration on the physical qubits at which the followed circuit is read."""
-        places = read_at(followed)
-        others = iter(sorted(set(range(followed.num_qubits)) - set(places)))
-        where = dict(zip(bound.measured, places, strict=True))
-        layout = [where[qubit] if qubit in where else next(others) for qubit in range(bound.circuit.n_qubits)]
+    def _place_calibration(self, bound: BoundCircuit, followed: Any) -> Any:
+        """Return the calibration on the physical qubits at which the followed circuit is measured."""
+        physical = physical_qubits(followed)
+        others = iter(sorted(set(range(followed.num_qubits)) - set(physical)))
+        layout_of = dict(zip(bound.measured, physical, strict=True))
+        layout = [layout_of[qubit] if qubit in layout_of else next(others) for qubit in range(bound.circuit.n_qubits)]
         # Level 0 keeps the layout that it is given; the higher levels may look for another one.
-        made = self._transpile(to_qiskit(bound.circuit, measured=bound.measured), 0, layout)
-        if read_at(made) != places:
+        compiled = self._transpile(to_qiskit(bound.circuit, measured=bound.measured), 0, layout)
+        if physical_qubits(compiled) != physical:
             raise InputError(
-                f"a calibration would be read at the qubits {read_at(made)} of {self.backend.name} and the circuit at "
-                f"{places}: calibrate with rotations alone"
+                f"a calibration would be measured at the qubits {physical_qubits(compiled)} of {self.backend.name} and "
+                f"the circuit at {physical}: calibrate with rotations alone"
             )
-        return made
+        return compiled
 
-    def _folded(self, followed: Any, fold: int) -> Any:
-        """Every compiled gate G as G (G^-1 G)^k, with barriers between them for compilers behind this one."""
+    def _fold(self, followed: Any, fold: int) -> Any:
+        """Return the circuit with every gate G as G (G^-1 G)^k, with barriers against the compilers behind this one."""
         folded = followed.copy_empty_like()
         for instruction in followed.data:
             folded.append(instruction)
@@ -120,14 +121,14 @@ class Compiler:
                 folded.barrier(instruction.qubits)
                 folded.append(instruction)
         # Level 0 writes inverses in the backend's gates, such as that of SX, and leaves all else as it is.
-        made = self._transpile(folded, 0, list(range(folded.num_qubits)))
-        once, now = self._count(followed).two_qubit, self._count(made).two_qubit
-        if now != fold * once:
+        compiled = self._transpile(folded, 0, list(range(folded.num_qubits)))
+        before, after = self._count(followed).two_qubit, self._count(compiled).two_qubit
+        if after != fold * before:
             raise InputError(
-                f"{once} two-qubit gates folded {fold} times would be {now} on {self.backend.name}, whose two-qubit "
-                "gate has no inverse of its own: leave zero_noise out"
+                f"{before} two-qubit gates folded {fold} times would be {after} on {self.backend.name}, whose "
+                "two-qubit gate has no inverse of its own: leave zero_noise out"
             )
-        return made
+        return compiled
 
     def _transpile(self, circuit: Any, level: int, layout: list[int] | None = None) -> Any:
         try:
@@ -139,22 +140,22 @@ class Compiler:
         except QiskitError as error:
             raise InputError(f"Qiskit cannot write the circuit in the gates of {self.backend.name}: {error}") from error
 
-    def fill(self, bound: BoundCircuit) -> Any:
-        """The compiled circuit with its angles."""
+    def bind(self, bound: BoundCircuit) -> Any:
+        """Return the compiled circuit with its angles."""
         compiled = self.compiled(bound)
-        own = bound
+        source = bound
         if bound.follows is not None and bound.fold > 1 and not self._keeps_every_gate:
-            own = bound.follows
-        angles = {"w": own.weights, "x": own.inputs}
+            source = bound.follows
+        angles = {"w": source.weights, "x": source.inputs}
         return compiled.assign_parameters(
             {parameter: float(angles[parameter.vector.name][parameter.index]) for parameter in compiled.parameters}
         )
 
     def count_gates(self, bound: BoundCircuit) -> GateCounts:
-        """Gates on one qubit and on two after compiling; measurements and resets are no gates.
+        """Return the number of gates on one qubit and on two after compiling, without measurements and resets.
 
         Raises:
-            InputError: the backend would run a gate on more than two qubits.
+            InputError: The backend would run a gate on more than two qubits.
         """
         compiled = self.compiled(bound)
         if id(compiled) not in self._counts:
@@ -170,36 +171,36 @@ class Compiler:
             if operation.num_qubits > 2:
                 raise InputError(f"{self.backend.name} would run {operation.name!r} on {operation.num_qubits} qubits")
             counts[operation.num_qubits - 1] += 1
-        return GateCounts(counts[0], counts[1], read_at(compiled))
+        return GateCounts(counts[0], counts[1], physical_qubits(compiled))
 
 
-def read_at(compiled: Any) -> tuple[int, ...]:
+def physical_qubits(compiled: Any) -> tuple[int, ...]:
     """Return the physical qubit that is measured into each classical bit of a compiled circuit."""
-    places = {
+    qubits = {
         compiled.find_bit(instruction.clbits[0]).index: compiled.find_bit(instruction.qubits[0]).index
         for instruction in compiled.data
         if instruction.operation.name == "measure"
     }
-    return tuple(places[bit] for bit in sorted(places))
+    return tuple(qubits[bit] for bit in sorted(qubits))
 
 
 class QiskitBackend(LocalJobStore):
     """A Qiskit `BackendV2` that computes in this process, such as Aer's or a fake device. A job is done when submitted.
 
     Args:
-        folder: Where jobs are kept; made if it is missing.
+        folder: Folder of the job files; created if it is missing.
         backend: The `BackendV2`; its `run` must take `shots`.
-        name: What it is called; its own name if None.
-        options: All that affects its results and that it cannot tell by itself, such as its noise; no secrets.
-        seed: Source of the shots, for a backend that has the option `seed_simulator`; the n-th job of a folder has a
-            stream of its own. None leaves them to the backend.
-        optimization_level: Of Qiskit's compiler, 0 to 3; 0 keeps every gate where the backend has it.
-        device: The file of prices and times it is taken to have; None costs nothing.
-        max_circuits: Of one job, at least 2: one of them is the canary.
-        prepared: Begin with a reset of every qubit, which is where a noise model keeps errors of preparation.
+        name: Name of the backend; None takes the name of the `BackendV2`.
+        options: Everything that affects its results and that it does not report, such as its noise; no secrets.
+        seed: Seed of the shots, for a backend that has the option `seed_simulator`; the n-th job of a folder has a
+            stream of its own. None leaves the seed to the backend.
+        optimization_level: Optimization level of Qiskit's compiler, 0 to 3; 0 keeps every gate that the backend has.
+        device: Device whose prices and times are assumed; None costs nothing.
+        max_circuits: Circuits per job, at least 2: one of them is the canary.
+        reset_first: Begin with a reset of every qubit, to which a noise model attaches preparation errors.
 
     Raises:
-        ConfigError: an option is out of range, or the backend's jobs run elsewhere, where they have to be found again.
+        ConfigError: An option is out of range, or the backend sends its jobs to a provider.
     """
 
     def __init__(
@@ -213,46 +214,42 @@ class QiskitBackend(LocalJobStore):
         optimization_level: int = 0,
         device: str | None = None,
         max_circuits: int = MAX_CIRCUITS,
-        prepared: bool = False,
+        reset_first: bool = False,
     ) -> None:
         module = type(backend).__module__
         if module.startswith(REMOTE) and not module.startswith("qiskit_ibm_runtime.fake_provider"):
             raise ConfigError(
-                f"{backend.name} of {module} runs its jobs elsewhere, and its client repeats submissions; use "
+                f"{backend.name} of {module} sends its jobs to a provider, and its client repeats submissions; use "
                 "ketfit.hardware.backends.ionq.IonQBackend or ketfit.hardware.backends.ibm.IBMBackend; for others see "
                 "docs/how-to/own-backend.md"
             )
         super().__init__(folder)
-        self.backend, self.prepared = backend, prepared
+        self.backend, self.reset_first = backend, reset_first
         seed = None if seed is None else as_integer(seed, "seed", minimum=0)
         self.seed = seed if hasattr(backend.options, "seed_simulator") else None
         self.compiler = Compiler(backend, optimization_level)
         max_circuits = check_range(max_circuits, "max_circuits", 2, None, "a job, which has a canary besides,")
-        known: dict[str, Scalar] = {"seed": self.seed, "optimization_level": self.compiler.optimization_level}
+        own: dict[str, Scalar] = {"seed": self.seed, "optimization_level": self.compiler.optimization_level}
         self._description = Description(
             name=name or f"qiskit:{backend.name}",
-            options={**known, **(options or {})},
+            options={**own, **(options or {})},
             limits=Limits(qubits=backend.num_qubits, circuits=max_circuits, shots=MAX_SHOTS),
             device=device,
             listing_delay_s=0.0,
-            # `run` of a BackendV2 does not compile: `Compiler` has the last word on gates and qubits.
+            # `run` of a BackendV2 does not compile, so the gates and qubits of `Compiler` are final.
             keeps_gates=True,
             keeps_qubits=True,
         )
 
-    def describe(self) -> Description:
-        """What it is."""
-        return self._description
-
     def count_gates(self, circuits: Sequence[BoundCircuit]) -> list[GateCounts]:
-        """The gates of each circuit as the backend runs them."""
+        """Return the gates of each circuit as the backend runs them."""
         return [self.compiler.count_gates(bound) for bound in circuits]
 
     def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
-        """Run a job and keep its counts.
+        """Run a job, store its counts and return its id.
 
         Raises:
-            RequestRejectedError: the backend cannot run it.
+            RequestRejectedError: The backend cannot run it.
         """
         shots = check_submission(self._description, circuits, shots, tag)
         from qiskit import QiskitError
@@ -261,53 +258,59 @@ class QiskitBackend(LocalJobStore):
         options = {}
         if self.seed is not None:
             options["seed_simulator"] = int(numpy_stream(self.seed, "shots", number).integers(2**31))
-        filled = [self._prepare(self.compiler.fill(bound)) for bound in circuits]
+        compiled = [self._with_reset(self.compiler.bind(bound)) for bound in circuits]
         try:
-            result = self.backend.run(filled, shots=shots, **options).result()
-            read = [result.get_counts(place) for place in range(len(filled))]
+            result = self.backend.run(compiled, shots=shots, **options).result()
+            rows = [result.get_counts(index) for index in range(len(compiled))]
         except QiskitError as error:
             raise RequestRejectedError(f"{self._description.name} could not run the job: {error}") from error
-        counts = [to_big_endian_counts(row, len(bound.measured)) for row, bound in zip(read, circuits, strict=True)]
-        return self.keep(number, tag, shots, counts)
+        counts = [to_big_endian_counts(row, len(bound.measured)) for row, bound in zip(rows, circuits, strict=True)]
+        return self.save(number, tag, shots, counts)
 
-    def _prepare(self, filled: Any) -> Any:
-        if not self.prepared:
-            return filled
-        begun = filled.copy_empty_like()
-        begun.reset(range(filled.num_qubits))
-        return begun.compose(filled)
+    def _with_reset(self, circuit: Any) -> Any:
+        if not self.reset_first:
+            return circuit
+        reset = circuit.copy_empty_like()
+        reset.reset(range(circuit.num_qubits))
+        return reset.compose(circuit)
 
 
 def to_big_endian_counts(counts: Mapping[str, int], n_measured: int) -> dict[str, int]:
-    """Qiskit's counts with the first measured qubit leftmost, as everywhere in this library.
+    """Return Qiskit's counts with the first measured qubit leftmost, as everywhere in KetFit.
 
     Raises:
-        WrongCountsError: a reading is not a string of that many bits, or a count is no whole number.
+        WrongCountsError: A bitstring does not have `n_measured` bits, or a count is no whole number.
+
+    >>> to_big_endian_counts({"011": 5, "000": 2}, 3)
+    {'110': 5, '000': 2}
     """
-    turned: dict[str, int] = {}
-    for reading, count in counts.items():
-        bits = reading.replace(" ", "")
+    reversed_counts: dict[str, int] = {}
+    for bitstring, count in counts.items():
+        bits = bitstring.replace(" ", "")
         if len(bits) != n_measured or set(bits) - {"0", "1"}:
-            raise WrongCountsError(f"a result reads {reading!r}; {n_measured} qubits were measured, a bit for each")
-        turned[bits[::-1]] = as_integer(count, f"the count of {reading}", minimum=0, error=WrongCountsError)
-    return turned
+            raise WrongCountsError(f"a result has {bitstring!r}; {n_measured} qubits were measured, a bit for each")
+        reversed_counts[bits[::-1]] = as_integer(count, f"the count of {bitstring}", minimum=0, error=WrongCountsError)
+    return reversed_counts
 
 
 def round_to_counts(probabilities: Mapping[str, float], shots: int) -> dict[str, int]:
-    """Counts that add up to `shots`, each within one of its probability times the shots (largest remainders).
+    """Return counts that add up to `shots`, each within 1 of its probability times the shots (largest remainders).
 
     Services that mitigate errors return probabilities that are no multiples of 1 / shots; rounding each by itself would
     lose or add shots.
 
     Raises:
-        WrongCountsError: a probability is negative, or they do not add up to 1 within half a shot and a hundredth.
+        WrongCountsError: A probability is negative, or they do not add up to 1 within half a shot and a hundredth.
+
+    >>> round_to_counts({"0": 0.55, "1": 0.45}, 10)
+    {'0': 6, '1': 4}
     """
     total = sum(probabilities.values())
     if not probabilities or min(probabilities.values()) < 0 or not abs(total - 1) <= min(0.01, 0.5 / shots):
         raise WrongCountsError(f"the probabilities of a result add up to {total:.6g}, not to 1")
-    exact = {reading: probability * shots for reading, probability in probabilities.items()}
-    counts = {reading: int(value + 1e-6) for reading, value in exact.items()}
+    exact = {bitstring: probability * shots for bitstring, probability in probabilities.items()}
+    counts = {bitstring: int(value + 1e-6) for bitstring, value in exact.items()}
     missing = shots - sum(counts.values())
-    for reading in sorted(exact, key=lambda reading: (counts[reading] - exact[reading], reading))[: max(missing, 0)]:
-        counts[reading] += 1
-    return {reading: count for reading, count in counts.items() if count}
+    for bitstring in sorted(exact, key=lambda bits: (counts[bits] - exact[bits], bits))[: max(missing, 0)]:
+        counts[bitstring] += 1
+    return {bitstring: count for bitstring, count in counts.items() if count}

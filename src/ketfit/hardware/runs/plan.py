@@ -1,4 +1,4 @@
-"""What a run of a trained head on a backend will send, and what it costs, before anything is sent."""
+"""Plans of runs: the circuits that a trained head sends to a backend, and their cost, before anything is sent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ketfit.hardware.backends.base import (
     backend_identity,
     check_range,
     check_submission,
-    plain_options,
+    checked_options,
 )
 from ketfit.hardware.pricing import Cost, DeviceCost, estimate, load_device, read_device
 from ketfit.hardware.runs.ledger import read_ledger_state
@@ -43,26 +43,26 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class RunPlan:
-    """The content of ``plan.json``: what will be sent where, what it costs, and what the answers mean.
+    """The content of ``plan.json``: circuits, backend, cost, and the meaning of the results.
 
     Attributes:
-        run_id: No other run has it.
-        backend: As `load_backend` takes it, with its `options` and `seed`.
-        described: The backend's name and options as they count for results.
-        shots: Of each circuit.
-        mitigation: Ours; a provider's stands among the options.
-        head: The head's shape.
-        classes: The labels that the logits stand for.
-        labels: The true labels, or None.
-        temperature: What the logits are divided by.
-        sentences, distinct: How many sentences, and how many different circuits they and the mitigation make.
-        batches: Jobs; each has a canary besides.
-        cost: Of all of it, canaries included.
-        device: Prices and profile that the cost was worked out with.
-        max_cost: The limit on money for everything that is ever submitted from this folder.
-        circuits_sha256: Of the keys of all circuits, in order.
-        inputs_sha256: Of ``inputs.safetensors``.
-        facts: Where it comes from: model, data.
+        run_id: Unique id of the run.
+        backend: Name for `load_backend`, with its `options` and `seed`.
+        described: `backend_identity` of the backend, which is part of the key of every result.
+        shots: Shots per circuit.
+        mitigation: Mitigation by KetFit; a provider's is among the options.
+        head: Configuration of the head.
+        classes: Labels of the logits.
+        labels: True labels, or None.
+        temperature: Divisor of the logits.
+        sentences, distinct: Number of sentences, and of different circuits for them and the mitigation.
+        batches: Number of jobs; each has one canary besides.
+        cost: Cost of all jobs, canaries included.
+        device: Prices and profile behind the cost.
+        max_cost: Limit on money for all submissions from this folder.
+        circuits_sha256: Hash of the keys of all circuits, in order.
+        inputs_sha256: Hash of ``inputs.safetensors``.
+        facts: Metadata: the model and the data.
     """
 
     run_id: str
@@ -88,11 +88,11 @@ class RunPlan:
 
     @property
     def is_mitigated_by_provider(self) -> bool:
-        """Whether the provider was asked to mitigate errors."""
-        return bool(self.options.get("mitigation") not in (None, "none"))
+        """True if the provider is asked to mitigate errors."""
+        return _mitigates(self.options)
 
     def to_json(self) -> dict[str, Any]:
-        """As it is written."""
+        """Return the content of ``plan.json``."""
         table = {name: value for name, value in vars(self).items() if name not in ("head", "device")}
         table["cost"] = asdict(self.cost)
         return {
@@ -105,27 +105,27 @@ class RunPlan:
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A plan and what it was made from."""
+    """A plan, its circuits, and the tensors that they are made of."""
 
     plan: RunPlan
     circuits: list[BoundCircuit]
     tensors: dict[str, Tensor]
 
     @property
-    def z(self) -> Tensor:
+    def encoder_expectations(self) -> Tensor:
         """The encoders' output, shape (sentences, qubits)."""
         return self.tensors["z"]
 
     @property
     def measurement(self) -> MeasurementPlan:
-        """What makes the circuits, and values of their counts."""
+        """The circuits and the postprocessing of their counts."""
         return _measurement(self.plan.head, self.plan.mitigation)
 
     @property
-    def linear(self) -> OutputLayer:
+    def output_layer(self) -> OutputLayer:
         """The last layer of the head."""
-        parts = (self.tensors["linear.weight"], self.tensors["linear.bias"])
-        return OutputLayer(*parts, self.plan.head.skip_connection, self.plan.temperature)
+        weight, bias = self.tensors["linear.weight"], self.tensors["linear.bias"]
+        return OutputLayer(weight, bias, self.plan.head.skip_connection, self.plan.temperature)
 
 
 @torch.no_grad()
@@ -142,78 +142,80 @@ def plan_run(
     device: DeviceCost | None = None,
     max_cost: float | None = None,
     seed: int = 0,
-    facts: dict[str, str] | None = None,
+    metadata: dict[str, str] | None = None,
 ) -> PreparedRun:
-    """What a fitted head takes on a backend for these sentences. The encoders are computed here; nothing is sent.
+    """Plan the run of a fitted head on a backend. The encoders are computed here; nothing is sent.
 
     Args:
-        classifier: Fitted.
-        embeddings: Of the sentences, shape (n, embedding_dim).
-        backend: Where it will run.
-        name: What `load_backend` makes it from, with `options` and `seed`.
-        options: Of the backend.
-        labels: The true ones, or None.
-        shots: Of each circuit.
+        classifier: Fitted classifier.
+        embeddings: Embeddings of the sentences, shape (n, embedding_dim).
+        backend: Backend that will run the circuits.
+        name: Name from which `load_backend` makes the backend, with `options` and `seed`.
+        options: Options of the backend.
+        labels: True labels, or None.
+        shots: Shots per circuit.
         mitigation: See `MeasurementPlan`.
-        device: Prices and times; None is the file that the backend names.
-        max_cost: The limit on money, in the price's own currency.
-        seed: Source of a simulator's shots, and of the intervals.
-        facts: Where model and data come from, for the record.
+        device: Prices and times; None loads the device that the backend names.
+        max_cost: Limit on money, in the currency of the prices.
+        seed: Seed of a simulator's shots, and of the intervals.
+        metadata: Names of the model and the data, stored in the plan.
 
     Raises:
-        CostLimitError: it would cost more than `max_cost`.
-        ConfigError: shots, limits or mitigation that do not fit the backend; or a seed, an option or `max_cost` that is
-            not what it may be.
-        InputError: labels of another number, or embeddings or circuits that do not fit.
+        CostLimitError: The run would cost more than `max_cost`.
+        ConfigError: Shots, limits or mitigation do not fit the backend; or the seed, an option or the limit is invalid.
+        InputError: The number of labels is wrong, or embeddings or circuits do not fit.
     """
     head, description = classifier.module_, backend.describe()
-    shots = _check(description, shots, mitigation)
+    shots = _check_backend(description, shots, mitigation)
     seed, budget = as_integer(seed, "seed", minimum=0), Budget(money=max_cost)
-    options = plain_options(options or {})
+    options = checked_options(options or {})
     tensors = _tensors(head, embeddings)
     sentences = len(tensors["z"])
     if labels is not None and len(labels) != sentences:
         raise InputError(f"{len(labels)} labels for {sentences} sentences; give one for each")
-    config = head.config
-    circuits = _circuits(config, tuple(mitigation), tensors)
-    described = backend_identity(description)
-    keys = [result_key(circuit, shots, described) for circuit in circuits]
-    once = list(dict(zip(keys, circuits, strict=True)).values())
-    batches = plan_submissions(once, description.limits.circuits)
-    for batch in batches:
-        check_submission(description, batch, shots, "plan")
-    chosen = device or load_device(description.device)
-    gates = [each for batch in batches for each in backend.count_gates(batch)]
-    provider = options.get("mitigation") not in (None, "none")
-    cost = estimate(gates, shots, chosen, mitigated=provider)
-    check_budget(budget, estimate([], shots, chosen), cost)
+    circuits = _circuits(head.config, tuple(mitigation), tensors)
+    identity = backend_identity(description)
+    keys = [result_key(circuit, shots, identity) for circuit in circuits]
+    distinct = list(dict(zip(keys, circuits, strict=True)).values())
+    jobs = plan_submissions(distinct, description.limits.circuits)
+    for job in jobs:
+        check_submission(description, job, shots, "plan")
+    prices = device or load_device(description.device)
+    gates = [each for job in jobs for each in backend.count_gates(job)]
+    cost = estimate(gates, shots, prices, mitigated=_mitigates(options))
+    check_budget(budget, estimate([], shots, prices), cost)
     plan = RunPlan(
         run_id=secrets.token_hex(6),
         backend=name,
         options=options,
         seed=seed,
-        described=described,
+        described=identity,
         shots=shots,
         mitigation=tuple(mitigation),
-        head=config,
+        head=head.config,
         classes=classifier.classes_.tolist(),
-        labels=None if labels is None else [_plain_label(label) for label in labels],
+        labels=None if labels is None else [x.item() if isinstance(x, np.generic) else x for x in labels],
         temperature=float(classifier.temperature_),
         sentences=sentences,
-        distinct=len(once),
-        batches=len(batches),
+        distinct=len(distinct),
+        batches=len(jobs),
         cost=cost,
-        device=chosen,
+        device=prices,
         max_cost=max_cost,
         circuits_sha256=hashlib.sha256("".join(keys).encode()).hexdigest(),
         inputs_sha256="",
-        facts=dict(facts or {}),
+        facts=dict(metadata or {}),
     )
     return PreparedRun(plan, circuits, tensors)
 
 
-def _check(description: Description, shots: int, mitigation: Sequence[Mitigation]) -> int:
-    """Refuse what this backend cannot do, before anything is computed; the shots."""
+def _mitigates(options: dict[str, Scalar]) -> bool:
+    """Return True if a backend's options ask the provider to mitigate errors."""
+    return options.get("mitigation") not in (None, "none")
+
+
+def _check_backend(description: Description, shots: int, mitigation: Sequence[Mitigation]) -> int:
+    """Return the shots; raise an error, before anything is computed, if the backend cannot do the run."""
     if "zero_noise" in mitigation and not description.keeps_gates:
         raise ConfigError(
             f"{description.name} compiles circuits, and would cancel the folded gates of zero_noise; leave it out"
@@ -227,13 +229,8 @@ def _check(description: Description, shots: int, mitigation: Sequence[Mitigation
     return check_range(shots, "shots", limits.min_shots, limits.shots, description.name)
 
 
-def _plain_label(label: Any) -> Any:
-    """A label as JSON holds it: an array of labels has NumPy's scalars."""
-    return label.item() if isinstance(label, np.generic) else label
-
-
 def _tensors(head: QuantumHead, embeddings: Any) -> dict[str, Tensor]:
-    """The encoders' output for every sentence, and the trained numbers behind it, in double precision."""
+    """Return the encoders' output for every sentence and the trained parameters after it, in double precision."""
     x = torch.as_tensor(embeddings, dtype=head.weights.dtype)
     return {
         "z": torch.cat([head.encoder(part) for part in torch.split(x, 512)]).double(),
@@ -253,27 +250,27 @@ def _measurement(config: HeadConfig, mitigation: tuple[Mitigation, ...]) -> Meas
     return MeasurementPlan(config.qpu_circuit(), tuple(range(config.n_measured)), mitigation)
 
 
-def write_plan(folder: Path, planned: PreparedRun) -> RunPlan:
-    """Begin a run's folder.
+def write_plan(folder: Path, prepared: PreparedRun) -> RunPlan:
+    """Write a plan and its tensors into the folder of a run, and return the plan.
 
     Raises:
-        LedgerError: a run was begun there already, and something was submitted.
-        StorageError: it cannot be written.
+        LedgerError: The folder has a run of which something was submitted.
+        StorageError: The folder cannot be written.
     """
-    if read_ledger_state(folder).batches:
+    if read_ledger_state(folder).submissions:
         raise LedgerError(f"{folder} has a run of which something was submitted; name another folder")
     path = folder / INPUTS
-    write_tensors(path, planned.tensors, {})
-    plan = replace(planned.plan, inputs_sha256=hash_file(path))
+    write_tensors(path, prepared.tensors, {})
+    plan = replace(prepared.plan, inputs_sha256=hash_file(path))
     write_file(folder / PLAN, (dump_json(plan.to_json(), "the plan", indent=1) + "\n").encode())
     return plan
 
 
 def read_plan(folder: Path) -> PreparedRun:
-    """The plan of a run's folder, its circuits built again and found to be the planned ones.
+    """Read the plan of a run, build its circuits again and check that they are the planned ones.
 
     Raises:
-        LedgerError: there is none, it is damaged, or this version makes other circuits from it.
+        LedgerError: The folder has no plan, it is damaged, or this version makes other circuits from it.
     """
     path = folder / PLAN
     try:

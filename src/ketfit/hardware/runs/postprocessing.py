@@ -1,4 +1,4 @@
-"""From counts to predictions: expectation values, mitigation, logits, labels, and intervals from the shots."""
+"""Predictions from counts: expectation values, mitigation, logits, labels, and intervals from the shots."""
 
 from __future__ import annotations
 
@@ -15,34 +15,38 @@ from ketfit.errors import ConfigError
 from ketfit.hardware.backends.base import BoundCircuit, Counts
 from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigate_readout
 from ketfit.simulate.noise import Confusion
-from ketfit.simulate.shots import expectations, rotation_angles, rotations_as_inputs, sample_outcomes
+from ketfit.simulate.shots import expectations as z_expectations
+from ketfit.simulate.shots import rotation_angles, rotations_as_inputs, sample_outcomes
 
 Mitigation = Literal["readout", "zero_noise"]
 FOLDS, DEGREE = (1, 3, 5), 2
 RESAMPLES = 200
 
 
-def checked_mitigation(names: Iterable[str]) -> tuple[Mitigation, ...]:
-    """Names of mitigations, if all of them are.
+def check_mitigation(names: Iterable[str]) -> tuple[Mitigation, ...]:
+    """Return the distinct names of mitigations in their fixed order.
 
     Raises:
-        ConfigError: one is not.
+        ConfigError: A name is unknown.
+
+    >>> check_mitigation(["zero_noise", "readout"])
+    ('readout', 'zero_noise')
     """
-    given = set(names)
-    if unknown := given - {"readout", "zero_noise"}:
+    chosen, known = set(names), get_args(Mitigation)
+    if unknown := chosen - set(known):
         raise ConfigError(f"unknown mitigation {min(unknown)!r}; known are 'readout' and 'zero_noise'")
-    return tuple(name for name in get_args(Mitigation) if name in given)
+    return tuple(name for name in known if name in chosen)
 
 
 @dataclass(frozen=True)
 class MeasurementPlan:
-    """Which circuits stand for a batch of inputs, and how their counts become <Z>.
+    """The circuits that stand for a batch of inputs, and the way from their counts to <Z>.
 
     Attributes:
-        circuit: Of the QPU, all of it.
-        measured: The qubits that are read.
-        mitigation: "readout" sends two more circuits, which tell how each qubit is misread here and today, and undoes
-            that. They follow the circuits of the run, to be read at the same physical qubits. "zero_noise" sends each
+        circuit: The whole QPU circuit.
+        measured: The measured qubits.
+        mitigation: "readout" adds two calibration circuits, which show how each qubit is misread, and corrects for it;
+            they follow the circuits of the run, to be measured at the same physical qubits. "zero_noise" sends each
             circuit folded to one, three and five times its length, and extrapolates.
     """
 
@@ -51,17 +55,21 @@ class MeasurementPlan:
     mitigation: tuple[Mitigation, ...] = ()
 
     def __post_init__(self) -> None:
-        checked_mitigation(self.mitigation)
+        check_mitigation(self.mitigation)
 
     @property
     def folds(self) -> tuple[int, ...]:
-        """How long each circuit is run, in lengths of its own."""
+        """The lengths at which each circuit is run, in multiples of its own."""
         return FOLDS if "zero_noise" in self.mitigation else (1,)
 
     def circuits(self, weights: Sequence[float], inputs: Tensor) -> list[BoundCircuit]:
-        """The circuits of every row of `inputs`, fold by fold, and at the end those of the readout.
+        """Return the circuits of every row of `inputs`, fold by fold, and then the calibration circuits.
 
         Gates that cannot reach the measured qubits are left out.
+
+        Args:
+            weights: Trained angles in radians, shape (n_weights,).
+            inputs: Input angles in radians, shape (batch, n_inputs).
         """
         cone = self.circuit.light_cone(self.measured)
         rows = inputs.double().tolist()
@@ -79,42 +87,46 @@ class MeasurementPlan:
         return bound + (self._calibration(plain[0]) if "readout" in self.mitigation and plain else [])
 
     def _calibration(self, follows: BoundCircuit) -> list[BoundCircuit]:
-        """The measured qubits at 0 and at 1. Both have the same gates, since many machines refuse an empty circuit."""
-        turned = Circuit(self.circuit.n_qubits, tuple(ry(q, Angle("weight", 0)) for q in self.measured), 1, 0)
-        return [BoundCircuit(turned, (angle,), (), self.measured, follows) for angle in (0.0, math.pi)]
+        """Return circuits that prepare 0 and 1 with the same gates, since many machines reject an empty circuit."""
+        flips = Circuit(self.circuit.n_qubits, tuple(ry(q, Angle("weight", 0)) for q in self.measured), 1, 0)
+        return [BoundCircuit(flips, (angle,), (), self.measured, follows) for angle in (0.0, math.pi)]
 
     def distributions(self, counts: Sequence[Counts]) -> Tensor:
-        """Frequencies of the readings, shape (circuits, 2**measured)."""
+        """Return the frequencies of the bitstrings, shape (circuits, 2**measured)."""
         table = torch.zeros(len(counts), 2 ** len(self.measured), dtype=torch.float64)
         for row, each in enumerate(counts):
-            for reading, count in each.items():
-                table[row, int(reading, 2)] = count
+            for bitstring, count in each.items():
+                table[row, int(bitstring, 2)] = count
         return table / table.sum(dim=1, keepdim=True)
 
-    def values(self, frequencies: Tensor) -> Tensor:
-        """<Z> of each measured qubit for each row of inputs, shape (batch, measured), from `distributions`."""
+    def expectations(self, frequencies: Tensor) -> Tensor:
+        """Return <Z> of each measured qubit for each row of inputs, shape (batch, measured).
+
+        Args:
+            frequencies: The result of `distributions` for all circuits.
+        """
         confusion: list[Confusion | None] = [None] * len(self.measured)
         if "readout" in self.mitigation:
-            zeros, ones = ((1 - expectations(row[None])[0]) / 2 for row in frequencies[-2:])
+            zeros, ones = ((1 - z_expectations(row[None])[0]) / 2 for row in frequencies[-2:])
             frequencies = frequencies[:-2]
             confusion = [((1 - z, 1 - o), (z, o)) for z, o in zip(zeros.tolist(), ones.tolist(), strict=True)]
-        runs = expectations(frequencies)
-        runs = torch.stack([mitigate_readout(runs[:, j], matrix) for j, matrix in enumerate(confusion)], dim=1)
-        runs = runs.reshape(len(self.folds), -1, len(self.measured))
+        folded = z_expectations(frequencies)
+        folded = torch.stack([mitigate_readout(folded[:, j], matrix) for j, matrix in enumerate(confusion)], dim=1)
+        folded = folded.reshape(len(self.folds), -1, len(self.measured))
         degree = min(DEGREE, len(self.folds) - 1)
-        coefficients = torch.tensor(extrapolation(self.folds, degree), dtype=runs.dtype)
-        return torch.einsum("f,fbm->bm", coefficients, runs).clamp(-1, 1)
+        coefficients = torch.tensor(extrapolation(self.folds, degree), dtype=folded.dtype)
+        return torch.einsum("f,fbm->bm", coefficients, folded).clamp(-1, 1)
 
 
 @dataclass(frozen=True)
 class OutputLayer:
-    """What turns <Z> into probabilities: the last layer of a head, in double precision.
+    """The last layer of a head, from <Z> to probabilities, in double precision.
 
     Attributes:
         weight: Shape (classes, features).
         bias: Shape (classes,).
-        skip: Whether the features go on with the encoders' output.
-        temperature: What the logits are divided by.
+        skip: True if the features include the encoders' output.
+        temperature: Divisor of the logits.
     """
 
     weight: Tensor
@@ -122,28 +134,35 @@ class OutputLayer:
     skip: bool
     temperature: float
 
-    def logits(self, values: Tensor, z: Tensor) -> Tensor:
-        """Logits of shape (batch, classes)."""
-        features = torch.cat([values, z.double()], dim=1) if self.skip else values
+    def logits(self, qpu_expectations: Tensor, encoder_expectations: Tensor) -> Tensor:
+        """Return the logits, shape (batch, classes).
+
+        Args:
+            qpu_expectations: <Z> of the measured qubits, shape (batch, measured).
+            encoder_expectations: Output of the encoders, shape (batch, qubits).
+        """
+        features = qpu_expectations
+        if self.skip:
+            features = torch.cat([qpu_expectations, encoder_expectations.double()], dim=1)
         return features @ self.weight.T + self.bias
 
-    def probabilities(self, values: Tensor, z: Tensor) -> Tensor:
-        """Probabilities of shape (batch, classes)."""
-        return (self.logits(values, z) / self.temperature).softmax(dim=1)
+    def probabilities(self, qpu_expectations: Tensor, encoder_expectations: Tensor) -> Tensor:
+        """Return the probabilities, shape (batch, classes), from the arguments of `logits`."""
+        return (self.logits(qpu_expectations, encoder_expectations) / self.temperature).softmax(dim=1)
 
 
 @dataclass(frozen=True)
 class ShotPredictions:
-    """What was read for a batch of sentences.
+    """Predictions for a batch of sentences from a finite number of shots.
 
     Attributes:
-        values: <Z>, shape (batch, measured).
+        expectations: <Z>, shape (batch, measured).
         probabilities: Shape (batch, classes).
-        interval: Of the probabilities, from the shots alone: 95 %, shape (2, batch, classes).
-        stability: How often each label would stay if the shots were drawn again, shape (batch,).
+        interval: 95 % interval of the probabilities from the shots alone, shape (2, batch, classes).
+        stability: Share of resamples of the shots that keep the label, shape (batch,).
     """
 
-    values: Tensor
+    expectations: Tensor
     probabilities: Tensor
     interval: Tensor
     stability: Tensor
@@ -152,33 +171,33 @@ class ShotPredictions:
 @torch.no_grad()
 def postprocess(
     measurement: MeasurementPlan,
-    linear: OutputLayer,
-    z: Tensor,
+    output_layer: OutputLayer,
+    encoder_expectations: Tensor,
     counts: Sequence[Counts],
     shots: int,
     generator: torch.Generator,
 ) -> ShotPredictions:
-    """Predictions of a batch from its counts, with intervals by drawing the shots again from what was read.
+    """Return the predictions of a batch from its counts, with intervals by resampling the shots.
 
     Args:
-        measurement: What made the circuits.
-        linear: The last layer.
-        z: The encoders' output, shape (batch, qubits).
-        counts: Of the circuits of `MeasurementPlan.circuits`.
-        shots: Of each.
-        generator: Source of the draws.
+        measurement: Plan that made the circuits.
+        output_layer: Last layer of the head.
+        encoder_expectations: Output of the encoders, shape (batch, qubits).
+        counts: Counts of the circuits of `MeasurementPlan.circuits`.
+        shots: Shots per circuit.
+        generator: Random generator of the resamples.
     """
     frequencies = measurement.distributions(counts)
-    values = measurement.values(frequencies)
-    probabilities = linear.probabilities(values, z)
-    readings = frequencies.shape[1]
-    # Half a count for each reading, or what was never read could not be in a draw.
-    smooth = (frequencies * shots + 0.5) / (shots + readings / 2)
-    drawn = []
+    expectations = measurement.expectations(frequencies)
+    probabilities = output_layer.probabilities(expectations, encoder_expectations)
+    n_bitstrings = frequencies.shape[1]
+    # Half a count for each bitstring: otherwise one that was never measured could not occur in a resample.
+    smooth = (frequencies * shots + 0.5) / (shots + n_bitstrings / 2)
+    resamples = []
     for _ in range(RESAMPLES):
-        again = measurement.values(sample_outcomes(smooth, shots, generator) / shots)
-        drawn.append(linear.probabilities(again, z))
-    draws = torch.stack(drawn)
+        sampled = measurement.expectations(sample_outcomes(smooth, shots, generator) / shots)
+        resamples.append(output_layer.probabilities(sampled, encoder_expectations))
+    draws = torch.stack(resamples)
     interval = torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=draws.dtype), dim=0)
     stability = (draws.argmax(dim=2) == probabilities.argmax(dim=1)).double().mean(dim=0)
-    return ShotPredictions(values, probabilities, interval, stability)
+    return ShotPredictions(expectations, probabilities, interval, stability)

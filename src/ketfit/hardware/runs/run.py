@@ -1,12 +1,13 @@
-"""A run of a trained head on a backend: submit, look, fetch, cancel. Each may be another process, on another day.
+"""A run of a trained head on a backend: submit, status, fetch, cancel. Each step may be another process, days later.
 
-A run's folder has all that it takes: ``plan.json`` and ``inputs.safetensors`` (the encoders' output for every sentence
-and the trained numbers), the ledger, and at the end ``predictions.json``. Neither model, body nor sentences are asked
-again after the plan.
+The folder of a run holds all that these steps need: ``plan.json``, ``inputs.safetensors`` (the encoders' output for
+every sentence and the trained parameters), the ledger and at the end ``predictions.json``. The model, the body and the
+sentences are not needed after the plan.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,29 +30,31 @@ PREDICTIONS = "predictions.json"
 
 
 def open_session(
-    folder: Path, plan: RunPlan, backend: Backend | None = None, patience: RetryPolicy | None = None
+    folder: Path, plan: RunPlan, backend: Backend | None = None, retry: RetryPolicy | None = None
 ) -> Session:
-    """The session of a run.
+    """Open the session of a run.
 
     Args:
-        folder: The run's folder.
-        plan: Its plan.
-        backend: In the place of the one that the plan names; it has to be the same machine with the same options.
-        patience: How questions are asked again.
+        folder: Folder of the run.
+        plan: Plan of the run.
+        backend: Replaces the backend that the plan names; it must be the same machine with the same options.
+        retry: Retry policy for calls that buy nothing.
 
     Raises:
-        LedgerError: another process has the run, or the backend is another one.
+        LedgerError: Another process has the run open, or the backend is another one.
     """
     if backend is None:
         backend = load_backend(plan.backend, folder, plan.options, seed=plan.seed)
-    found = backend_identity(backend.describe())
-    if found != plan.described:
-        raise LedgerError(f"{folder} was planned for {plan.described}, and the backend is {found}; results do not mix")
+    identity = backend_identity(backend.describe())
+    if identity != plan.described:
+        raise LedgerError(
+            f"{folder} was planned for {plan.described}, and the backend is {identity}; results do not mix"
+        )
     return Session(
         folder,
         backend,
         plan.run_id,
-        patience or RetryPolicy(),
+        retry or RetryPolicy(),
         device=plan.device,
         budget=Budget(money=plan.max_cost),
         mitigated=plan.is_mitigated_by_provider,
@@ -60,7 +63,7 @@ def open_session(
 
 @dataclass(frozen=True)
 class RunProgress:
-    """How far a run is: circuits with results, and jobs by where they are."""
+    """The progress of a run: the number of circuits with results, and the number of jobs in each state."""
 
     circuits: int
     planned: int
@@ -72,35 +75,39 @@ class RunProgress:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every circuit has its result."""
+        """True if every circuit has its result."""
         return self.circuits == self.planned
 
 
 def submit_run(
-    folder: Path, backend: Backend | None = None, *, again: bool = False, patience: RetryPolicy | None = None
+    folder: Path, backend: Backend | None = None, *, again: bool = False, retry: RetryPolicy | None = None
 ) -> RunProgress:
-    """Submit what is missing of a run. Nothing that is under way or has a result is sent again.
+    """Submit the circuits of a run that are missing. Open jobs and circuits with results are never sent again.
+
+    Args:
+        folder: Folder of the run.
+        backend: As in `open_session`.
+        again: Buy again what failed, was cancelled or was rejected.
+        retry: As in `open_session`.
 
     Raises:
-        LedgerError: the plan's price or gates are no longer what this backend's compiler makes of it.
-        CostLimitError, SubmissionStateUnknownError, BackendError: as in `Session.submit`.
+        LedgerError: The backend's compiler no longer makes the planned gates, or their price has changed.
+        CostLimitError, SubmissionStateUnknownError, BackendError: As in `Session.submit`.
     """
-    planned = read_plan(folder)
-    with open_session(folder, planned.plan, backend, patience) as session:
-        if not session.ledger.account.batches:
-            _check_gates(planned, session)
-        session.submit(planned.circuits, planned.plan.shots, again=again)
-    return run_status(folder)
+    prepared = read_plan(folder)
+    with open_session(folder, prepared.plan, backend, retry) as session:
+        if not session.ledger.state.submissions:
+            _check_gates(prepared, session)
+        session.submit(prepared.circuits, prepared.plan.shots, again=again)
+        return _progress(prepared, session.ledger.state)
 
 
-def _check_gates(planned: PreparedRun, session: Session) -> None:
-    """Refuse to send what is not what was planned, which another version of a compiler could make of it."""
-    plan = planned.plan
-    keys = [session.key(circuit, plan.shots) for circuit in planned.circuits]
-    batches = plan_submissions(
-        list(dict(zip(keys, planned.circuits, strict=True)).values()), session.description.limits.circuits
-    )
-    gates = [each for batch in batches for each in session.backend.count_gates(batch)]
+def _check_gates(prepared: PreparedRun, session: Session) -> None:
+    """Raise an error if the backend's compiler makes other gates than when the run was planned."""
+    plan = prepared.plan
+    distinct = {session.key(circuit, plan.shots): circuit for circuit in prepared.circuits}
+    jobs = plan_submissions(list(distinct.values()), session.description.limits.circuits)
+    gates = [each for job in jobs for each in session.backend.count_gates(job)]
     now = estimate(gates, plan.shots, plan.device, mitigated=plan.is_mitigated_by_provider)
     if now != plan.cost:
         raise LedgerError(
@@ -109,87 +116,89 @@ def _check_gates(planned: PreparedRun, session: Session) -> None:
 
 
 def run_status(folder: Path) -> RunProgress:
-    """How far a run is, from its folder alone; it may be asked at any time."""
-    planned = read_plan(folder)
-    return _progress(planned, read_ledger_state(folder))
+    """Return the progress of a run from its folder; it can be called at any time and contacts nobody."""
+    return _progress(read_plan(folder), read_ledger_state(folder))
 
 
-def _progress(planned: PreparedRun, account: LedgerState) -> RunProgress:
-    plan = planned.plan
-    keys = {result_key(circuit, plan.shots, plan.described) for circuit in planned.circuits}
-    jobs: dict[str, int] = {}
-    for batch in account.batches:
-        where = batch.ended or ("unresolved" if batch.is_unresolved else "under way")
-        jobs[where] = jobs.get(where, 0) + 1
-    prices = [batch.price for batch in account.batches if batch.is_paid]
+def _progress(prepared: PreparedRun, state: LedgerState) -> RunProgress:
+    plan = prepared.plan
+    keys = {result_key(circuit, plan.shots, plan.described) for circuit in prepared.circuits}
+    prices = [submission.price for submission in state.submissions if submission.is_paid]
     return RunProgress(
-        circuits=len(keys & account.results.keys()),
+        circuits=len(keys & state.results.keys()),
         planned=len(keys),
-        jobs=jobs,
-        unresolved=len(account.unresolved),
+        jobs=dict(
+            Counter(each.ended or ("unresolved" if each.is_unresolved else "under way") for each in state.submissions)
+        ),
+        unresolved=len(state.unresolved),
         price=None if any(price is None for price in prices) else sum(price or 0.0 for price in prices),
         currency=plan.cost.currency,
-        failures=tuple(f"batch {b.number}: {b.reason}" for b in account.batches if b.reason is not None),
+        failures=tuple(
+            f"submission {each.number}: {each.reason}" for each in state.submissions if each.reason is not None
+        ),
     )
 
 
-def cancel_run(
-    folder: Path, backend: Backend | None = None, patience: RetryPolicy | None = None
-) -> dict[str, JobStatus]:
-    """Ask for the end of all that is under way; where each job is then."""
-    planned = read_plan(folder)
-    with open_session(folder, planned.plan, backend, patience) as session:
+def cancel_run(folder: Path, backend: Backend | None = None, retry: RetryPolicy | None = None) -> dict[str, JobStatus]:
+    """Cancel all open jobs of a run, and return the status of each.
+
+    Args:
+        folder: Folder of the run.
+        backend: As in `open_session`.
+        retry: As in `open_session`.
+    """
+    prepared = read_plan(folder)
+    with open_session(folder, prepared.plan, backend, retry) as session:
         return session.cancel()
 
 
 def fetch_run(
-    folder: Path, backend: Backend | None = None, *, wait_s: float = 0.0, patience: RetryPolicy | None = None
+    folder: Path, backend: Backend | None = None, *, wait_s: float = 0.0, retry: RetryPolicy | None = None
 ) -> dict[str, Any]:
-    """Fetch what is there; when all is, write ``predictions.json`` and give its content.
+    """Fetch the available results. Once all are there, write ``predictions.json`` and return its content.
 
     Args:
-        folder: The run's folder.
+        folder: Folder of the run.
         backend: As in `open_session`.
-        wait_s: Seconds to wait for what is still under way.
-        patience: As in `open_session`.
+        wait_s: Seconds to wait for open jobs.
+        retry: As in `open_session`.
 
     Raises:
-        ResultsPendingError: something has no result yet; what came is in the ledger.
-        ResultError, JobFailedError, SubmissionStateUnknownError, BackendError: as in `Session.fetch`.
+        ResultsPendingError: Some circuits have no result yet; the results that came are in the ledger.
+        ResultError, JobFailedError, SubmissionStateUnknownError, BackendError: As in `Session.fetch`.
     """
-    planned = read_plan(folder)
-    plan = planned.plan
-    with open_session(folder, plan, backend, patience) as session:
-
-        def done() -> bool:
-            session.fetch()
-            return not session.ledger.account.waiting
-
-        session.patience.wait_until(done, wait_s)
-        progress = _progress(planned, session.ledger.account)
+    prepared = read_plan(folder)
+    plan = prepared.plan
+    with open_session(folder, plan, backend, retry) as session:
+        session.fetch_until(wait_s)
+        progress = _progress(prepared, session.ledger.state)
         if not progress.is_complete:
             raise ResultsPendingError(
                 f"{progress.circuits} of {progress.planned} circuits have results; jobs: {progress.jobs or 'none'}. "
                 f"Fetch again later; what was never accepted or failed is sent with ketfit hardware submit {folder}"
             )
-        counts = session.counts(planned.circuits, plan.shots)
-    chance = torch_stream(plan.seed, "shots")
-    reading = postprocess(planned.measurement, planned.linear, planned.z, counts, plan.shots, chance)
-    report = _report(plan, reading)
+        counts = session.counts(prepared.circuits, plan.shots)
+    generator = torch_stream(plan.seed, "shots")
+    report = _report(
+        plan,
+        postprocess(
+            prepared.measurement, prepared.output_layer, prepared.encoder_expectations, counts, plan.shots, generator
+        ),
+    )
     write_file(folder / PREDICTIONS, (dump_json(report, "the predictions") + "\n").encode())
     return report
 
 
-def _report(plan: RunPlan, reading: ShotPredictions) -> dict[str, Any]:
-    best = reading.probabilities.argmax(dim=1).tolist()
+def _report(plan: RunPlan, predicted: ShotPredictions) -> dict[str, Any]:
+    best = predicted.probabilities.argmax(dim=1).tolist()
     predictions = [
         {
             "label": plan.classes[index],
-            "probabilities": reading.probabilities[row].tolist(),
-            "low": reading.interval[0, row].tolist(),
-            "high": reading.interval[1, row].tolist(),
-            "stability": float(reading.stability[row]),
-            "z": reading.values[row].tolist(),
+            "probabilities": predicted.probabilities[row].tolist(),
+            "low": predicted.interval[0, row].tolist(),
+            "high": predicted.interval[1, row].tolist(),
+            "stability": float(predicted.stability[row]),
+            "z": predicted.expectations[row].tolist(),
         }
         for row, index in enumerate(best)
     ]
@@ -198,7 +207,7 @@ def _report(plan: RunPlan, reading: ShotPredictions) -> dict[str, Any]:
         "shots": plan.shots,
         "sentences": plan.sentences,
         "classes": plan.classes,
-        "mean_stability": float(reading.stability.mean()),
+        "mean_stability": float(predicted.stability.mean()),
     }
     if plan.labels is not None:
         correct = sum(plan.classes[index] == label for index, label in zip(best, plan.labels, strict=True))

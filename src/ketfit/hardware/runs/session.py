@@ -1,4 +1,4 @@
-"""Circuits to counts through a ledger: nothing is sent twice, nothing that was paid for is lost."""
+"""Submission and retrieval of circuits through a ledger: no job is bought twice, and no paid result is lost."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,20 +40,20 @@ from ketfit.hardware.backends.base import (
 from ketfit.hardware.backends.boot_clock import BootTime, boot_time
 from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.pricing import Cost, DeviceCost, estimate, load_device
-from ketfit.hardware.runs.canary import canary, canary_width, check_canary, check_counts
+from ketfit.hardware.runs.canary import canary_circuit, check_canary, check_counts, n_canary_qubits
 from ketfit.hardware.runs.ledger import Ledger, Submission
 from ketfit.integers import as_integer
 
-MAX_TOGETHER = 1000
-"""Circuits of one job, where the backend has no limit."""
+DEFAULT_MAX_CIRCUITS = 1000
+"""Circuits per job, where the backend has no limit."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits of a whole run, canaries included; None is no limit. Money is in the price's own currency.
+    """Limits of a whole run, canaries included; None is no limit. `money` is in the currency of the prices.
 
     Raises:
-        ConfigError: a limit is negative or not finite.
+        ConfigError: A limit is negative or not finite.
     """
 
     money: float | None = None
@@ -69,27 +70,27 @@ class Budget:
 
 @dataclass
 class Session:
-    """One run on one backend. Use it as a context manager: it holds the ledger's lock.
+    """A run on one backend. Use it as a context manager: it holds the lock of the ledger.
 
     Args:
-        folder: The run's folder.
-        backend: Where circuits run.
-        run_id: Letters and digits that no other run has; every tag begins with it.
-        patience: How questions are asked again.
-        device: Prices and times; None is the file that the backend names.
-        budget: What the run may take; checked before each submission against all that the ledger has.
-        mitigated: Whether the provider mitigates errors, which it may charge for.
-        now: Seconds since 1970, for who reads the ledger.
-        clock: Measures how long a submission has been over.
+        folder: Folder of the run.
+        backend: Backend that runs the circuits.
+        run_id: Letters and digits, unique to the run; every tag begins with it.
+        retry: Retry policy for calls that buy nothing.
+        device: Prices and times; None loads the device that the backend names.
+        budget: Limits of the run, checked before each submission against the whole ledger.
+        mitigated: True if the provider mitigates errors, which may cost more.
+        now: Returns the seconds since 1970 that the ledger shows to its reader.
+        clock: Returns the boot time that measures how long a submission has been over.
 
     Raises:
-        LedgerError, StorageError: as in `Ledger`.
+        LedgerError, StorageError: As in `Ledger`.
     """
 
     folder: Path
     backend: Backend
     run_id: str
-    patience: RetryPolicy = field(default_factory=RetryPolicy)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     device: DeviceCost | None = None
     budget: Budget = Budget()
     mitigated: bool = False
@@ -98,7 +99,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.description = self.backend.describe()
-        self.device = self.device or load_device(self.description.device)
+        self.prices = self.device or load_device(self.description.device)
         self.ledger = Ledger(self.folder)
 
     def __enter__(self) -> Self:
@@ -108,307 +109,313 @@ class Session:
         self.ledger.__exit__()
 
     def key(self, circuit: BoundCircuit, shots: int) -> str:
-        """What a result is known by: circuit, shots, backend and options."""
+        """Return the `result_key` of a circuit on this session's backend."""
         return result_key(circuit, shots, backend_identity(self.description))
 
     def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, again: bool = False) -> list[Submission]:
-        """Send what has neither a result nor a batch under way, once each; the batches that were sent.
+        """Submit the circuits that have neither a result nor an open submission, each once.
 
         Args:
-            circuits: Any, of one width; equal ones are sent once.
-            shots: Of each.
-            again: Buy again what failed, was cancelled or rejected.
+            circuits: Circuits of one width; equal ones are sent once.
+            shots: Shots per circuit.
+            again: Buy again what failed, was cancelled or was rejected.
+
+        Returns:
+            The new submissions.
 
         Raises:
-            SubmissionStateUnknownError: the state of an earlier submission, or now of this one, is unknown.
-            CostLimitError: the budget does not allow it; nothing was sent.
-            RateLimitError, RequestRejectedError: a batch was not accepted; those before it were.
-            LedgerError: the compiler now reads circuits of a mitigated run at other physical qubits than before.
+            SubmissionStateUnknownError: It is unknown whether an earlier submission, or a new one, was accepted.
+            CostLimitError: The budget does not allow it; nothing was sent.
+            RateLimitError, RequestRejectedError: A submission was not accepted; those before it were.
+            LedgerError: The compiler places circuits of a mitigated run on other physical qubits than before.
             ConfigError: `shots` is not a whole number of at least 1.
         """
         shots = as_integer(shots, "shots", minimum=1)
         self.reconcile()
         by_key = {self.key(circuit, shots): circuit for circuit in circuits}
-        wanted = self.ledger.account.missing(list(by_key), again)
-        batches = plan_submissions([by_key[key] for key in wanted], self.description.limits.circuits)
-        gates = [self.backend.count_gates(batch) for batch in batches]
+        missing = self.ledger.state.missing(list(by_key), again)
+        jobs = plan_submissions([by_key[key] for key in missing], self.description.limits.circuits)
+        gates = [self.backend.count_gates(job) for job in jobs]
         if any(circuit.follows is not None for circuit in circuits):
-            self._check_qubits({each.read_at for part in gates for each in part[1:]})
-        self._check_budget([each for part in gates for each in part], shots)
-        sent, start = [], 0
-        for batch, counted in zip(batches, gates, strict=True):
-            keys = wanted[start : start + len(batch) - 1]
-            start += len(keys)
-            sent.append(self._send(batch, keys, shots, counted))
-        return sent
+            self._check_qubits({each.physical_qubits for counted in gates for each in counted[1:]})
+        added = estimate([each for counted in gates for each in counted], shots, self.prices, mitigated=self.mitigated)
+        check_budget(self.budget, self.spent(), added)
+        keys = iter(missing)  # the canary at the head of each job has none
+        return [
+            self._send(job, tuple(islice(keys, len(job) - 1)), shots, counted)
+            for job, counted in zip(jobs, gates, strict=True)
+        ]
 
     def _send(
-        self, circuits: Sequence[BoundCircuit], keys: Sequence[str], shots: int, gates: Sequence[GateCounts]
+        self, circuits: Sequence[BoundCircuit], keys: tuple[str, ...], shots: int, gates: Sequence[GateCounts]
     ) -> Submission:
-        assert self.device is not None
-        tag = f"ketfit-{self.run_id}-{len(self.ledger.account.batches)}"
-        check_submission(self.description, circuits, shots, tag)
-        price = estimate(gates, shots, self.device, mitigated=self.mitigated).price
-        n_qubits = circuits[0].circuit.n_qubits
-        read_at = sorted({each.read_at for each in gates[1:] if each.read_at})
-        batch = self.ledger.intent(
-            tag=tag, keys=keys, shots=shots, n_qubits=n_qubits, time=self.now(), price=price, read_at=read_at
+        number = len(self.ledger.state.submissions)
+        submission = Submission(
+            number=number,
+            tag=f"ketfit-{self.run_id}-{number}",
+            keys=keys,
+            shots=shots,
+            n_qubits=circuits[0].circuit.n_qubits,
+            time=self.now(),
+            price=estimate(gates, shots, self.prices, mitigated=self.mitigated).price,
+            physical_qubits=tuple(sorted({each.physical_qubits for each in gates[1:] if each.physical_qubits})),
         )
+        check_submission(self.description, circuits, shots, submission.tag)
+        self.ledger.record_intent(submission)
         try:
-            job = self.backend.submit(circuits, shots, tag=tag)
+            job = self.backend.submit(circuits, shots, tag=submission.tag)
         except (RateLimitError, RequestRejectedError) as error:
-            self.ledger.ended(batch, "declined", f"{type(error).__name__}: {error}")
+            self.ledger.record_end(submission, "declined", f"{type(error).__name__}: {error}")
             raise
         except TransientError as error:
-            self._begin_settling(batch)
+            self._begin_listing_delay(submission)
             raise SubmissionStateUnknownError(
-                f"batch {batch.number} was sent, and whether it was accepted is not known ({error}); it is not sent "
-                "again: ask for it with submit or fetch, which look for it in the provider's list of jobs"
+                f"submission {number} was sent, and whether it was accepted is not known ({error}); it is not sent "
+                "again: run submit or fetch, which look for it in the provider's list of jobs"
             ) from error
-        self.ledger.accepted(batch, job)
-        return self.ledger.account.batches[batch.number]
+        self.ledger.record_accepted(submission, job)
+        return self.ledger.state.submissions[number]
 
     def reconcile(self) -> None:
-        """Find out by their tags what became of the intents that nobody knows about.
+        """Find out by their tags whether unresolved submissions were accepted.
 
         Raises:
-            SubmissionStateUnknownError: the provider's list may not show it yet, or shows more than one job.
-            BackendTimeoutError: the provider does not answer.
+            SubmissionStateUnknownError: The provider's list may not show the job yet, or shows more than one.
+            BackendTimeoutError: The provider does not answer.
         """
-        for batch in self.ledger.account.unresolved:
-            tag = batch.tag
-            asked, jobs = self._list(tag)
+        for submission in self.ledger.state.unresolved:
+            tag = submission.tag
+            listed_at, jobs = self._list_jobs(tag)
             delay = self.description.listing_delay_s
-            if not jobs and delay and asked.boot is None:
-                # No later process can tell how long this one has looked, so it has to wait itself.
-                self.patience.wait_until(lambda tag=tag: bool(self._list(tag)[1]), delay)  # type: ignore[misc]
-                asked, jobs = self._list(tag)
+            if not jobs and delay and listed_at.boot is None:
+                # No later process can measure how long this one has waited, so this one waits itself.
+                self.retry.wait_until(lambda tag=tag: bool(self._list_jobs(tag)[1]), delay)  # type: ignore[misc]
+                _, jobs = self._list_jobs(tag)
             elif not jobs and delay:
-                self._check_settled(batch, asked)
+                self._check_listing_delay(submission, listed_at)
             if len(jobs) > 1:
                 raise SubmissionStateUnknownError(
-                    f"the provider has {len(jobs)} jobs with the tag {tag} ({', '.join(jobs)}), and one was sent from "
-                    "here; something between here and there sends twice. Cancel all but one, and ask again"
+                    f"the provider has {len(jobs)} jobs with the tag {tag} ({', '.join(jobs)}), and one was sent: "
+                    "something on the way to the provider sends twice. Cancel all but one, and run the command again"
                 )
             if jobs:
-                self.ledger.accepted(batch, jobs[0])
+                self.ledger.record_accepted(submission, jobs[0])
             else:
-                self.ledger.ended(batch, "declined", "the provider's list of jobs does not have it")
+                self.ledger.record_end(submission, "declined", "the provider's list of jobs does not have it")
 
-    def _list(self, tag: str) -> tuple[BootTime, Sequence[str]]:
-        """The jobs with a tag, and when they were asked for: the list is as old as the question."""
+    def _list_jobs(self, tag: str) -> tuple[BootTime, Sequence[str]]:
+        """Return the jobs with a tag, and the time of the request: the list is as old as the request."""
 
-        def question() -> tuple[BootTime, Sequence[str]]:
+        def request() -> tuple[BootTime, Sequence[str]]:
             return self.clock(), self.backend.jobs(tag)
 
-        return self.patience.ask(question, f"jobs with the tag {tag}")
+        return self.retry.call(request, f"jobs with the tag {tag}")
 
-    def _begin_settling(self, batch: Submission) -> None:
+    def _begin_listing_delay(self, submission: Submission) -> None:
         now = self.clock()
         if self.description.listing_delay_s and now.boot is not None:
-            self.ledger.unlisted(batch, now)
+            self.ledger.record_unlisted(submission, now)
 
-    def _check_settled(self, batch: Submission, asked: BootTime) -> None:
-        """Refuse to believe a list without the job that was asked for too early.
+    def _check_listing_delay(self, submission: Submission, listed_at: BootTime) -> None:
+        """Raise an error if a list without the job was requested before the listing delay had passed.
 
         The delay counts from the moment at which the submission was certainly over: from its error, or, if its process
         was killed, from the first list that another process got. It does not count from the intent, since compiling
         and waiting for an answer may take longer than the delay. After a restart of the machine it begins anew.
         """
         delay = self.description.listing_delay_s
-        age = None if batch.unlisted is None else asked.since(batch.unlisted)
+        age = None if submission.unlisted is None else listed_at.since(submission.unlisted)
         if age is None:
-            self._begin_settling(batch)
+            self._begin_listing_delay(submission)
             age = 0.0
         if age < delay:
             raise SubmissionStateUnknownError(
-                f"batch {batch.number} was sent and is not in the provider's list of jobs, which may be {delay:g} s "
-                f"behind; nothing else is sent until then: ask again in {math.ceil(delay - age)} s"
+                f"submission {submission.number} was sent and is not in the provider's list of jobs, which may be "
+                f"{delay:g} s behind; nothing else is sent until then: try again in {math.ceil(delay - age)} s"
             )
 
     def fetch(self) -> None:
-        """Write down the results that are there, and the ends of jobs that have none.
+        """Store the available results, and the ends of jobs without a result.
 
         Raises:
-            ResultError: a batch reads wrong; its counts are in the ledger, and other batches were fetched.
-            JobFailedError: a job failed or was cancelled; other batches were fetched.
-            UnknownStatusError, SubmissionStateUnknownError, BackendTimeoutError: see `reconcile`, `Backend.status`.
+            ResultError: A result fails its checks; its counts are in the ledger, and the other jobs were fetched.
+            JobFailedError: A job failed or was cancelled; the other jobs were fetched.
+            UnknownStatusError, SubmissionStateUnknownError, BackendTimeoutError: See `reconcile`, `Backend.status`.
         """
         self.reconcile()
         errors: list[HardwareError] = []
-        for batch in self.ledger.account.waiting:
+        for submission in self.ledger.state.waiting:
             try:
-                self._fetch(batch)
+                self._fetch(submission)
             except (ResultError, JobFailedError, UnknownStatusError) as error:  # noqa: PERF203
-                errors.append(error)  # the other batches come first
+                errors.append(error)  # the other jobs come first
         if errors:
             raise errors[0]
 
-    def _fetch(self, batch: Submission) -> None:
-        job = batch.job
+    def _fetch(self, submission: Submission) -> None:
+        job = submission.job
         assert job is not None
-        status = self.patience.ask(lambda: self.backend.status(job), f"the status of job {job}")
+        status = self.retry.call(lambda: self.backend.status(job), f"the status of job {job}")
         if not status.is_final:
             return
         if status is not JobStatus.DONE:
-            self.ledger.ended(batch, status.value, f"the provider says {status.value}")
+            self.ledger.record_end(submission, status.value, f"the provider says {status.value}")
             raise JobFailedError(
-                f"job {job} (batch {batch.number}) {status.value if status is JobStatus.FAILED else 'was cancelled'}; "
-                "look at the provider's page for the reason, and submit again with again=True (--again)"
+                f"job {job} (submission {submission.number}) "
+                f"{status.value if status is JobStatus.FAILED else 'was cancelled'}; look at the provider's page for "
+                "the reason, and submit again with again=True (--again)"
             )
         try:
-            results = self.patience.ask(lambda: self.backend.result(job), f"the result of job {job}")
+            results = self.retry.call(lambda: self.backend.result(job), f"the result of job {job}")
         except ResultError as error:
-            self.ledger.result(batch, [], f"{type(error).__name__}: {error}")
+            self.ledger.record_result(submission, [], f"{type(error).__name__}: {error}")
             raise
         except JobFailedError as error:
-            self.ledger.ended(batch, "failed", str(error))
+            self.ledger.record_end(submission, "failed", str(error))
             raise
-        found = [{reading: _as_written(count) for reading, count in counts.items()} for counts in results]
+        counts = [{bitstring: _json_count(count) for bitstring, count in row.items()} for row in results]
+        widths = [n_canary_qubits(submission.n_qubits), *map(n_measured_of_key, submission.keys)]
         try:
-            check_counts(found, [canary_width(batch.n_qubits), *map(key_width, batch.keys)], batch.shots)
-            check_canary(found[0], batch.n_qubits)
+            check_counts(counts, widths, submission.shots)
+            check_canary(counts[0], submission.n_qubits)
         except ResultError as error:
-            self.ledger.result(batch, found, f"{type(error).__name__}: {error}")
-            raise type(error)(f"batch {batch.number}, job {job}: {error}") from None
-        self.ledger.result(batch, found, None)
+            self.ledger.record_result(submission, counts, f"{type(error).__name__}: {error}")
+            raise type(error)(f"submission {submission.number}, job {job}: {error}") from None
+        self.ledger.record_result(submission, counts, None)
 
     def cancel(self) -> dict[str, JobStatus]:
-        """Ask for the end of all that is under way; where each job is then.
+        """Cancel all jobs without a result, and return the status of each.
 
         Raises:
-            SubmissionStateUnknownError, BackendTimeoutError: as in `reconcile`.
+            SubmissionStateUnknownError, BackendTimeoutError: As in `reconcile`.
         """
         self.reconcile()
-        where = {}
-        for batch in self.ledger.account.waiting:
-            job = batch.job
+        statuses = {}
+        for submission in self.ledger.state.waiting:
+            job = submission.job
             assert job is not None
-            self.patience.ask(lambda job=job: self.backend.cancel(job), f"cancelling job {job}")  # type: ignore[misc]
-            status = self.patience.ask(lambda job=job: self.backend.status(job), f"the status of job {job}")  # type: ignore[misc]
-            where[job] = status
+            self.retry.call(lambda job=job: self.backend.cancel(job), f"cancelling job {job}")  # type: ignore[misc]
+            status = self.retry.call(lambda job=job: self.backend.status(job), f"the status of job {job}")  # type: ignore[misc]
+            statuses[job] = status
             if status in (JobStatus.CANCELLED, JobStatus.FAILED):
-                self.ledger.ended(batch, status.value, "cancelled from here")
-        return where
+                self.ledger.record_end(submission, status.value, "cancelled from here")
+        return statuses
+
+    def fetch_until(self, wait_s: float) -> None:
+        """Call `fetch` until no accepted submission is open, for at most `wait_s` seconds."""
+
+        def is_done() -> bool:
+            self.fetch()
+            return not self.ledger.state.waiting
+
+        self.retry.wait_until(is_done, wait_s)
 
     def counts(self, circuits: Sequence[BoundCircuit], shots: int) -> list[Counts]:
-        """The counts of each circuit, from the ledger.
+        """Return the counts of each circuit from the ledger.
 
         Raises:
-            ResultsPendingError: some are not there yet.
+            ResultsPendingError: Some circuits have no result yet.
         """
         shots = as_integer(shots, "shots", minimum=1)
         keys = [self.key(circuit, shots) for circuit in circuits]
-        results = self.ledger.account.results
-        lacking = sum(key not in results for key in keys)
-        if lacking:
-            raise ResultsPendingError(f"{lacking} of {len(keys)} circuits have no result yet; fetch again later")
+        results = self.ledger.state.results
+        pending = sum(key not in results for key in keys)
+        if pending:
+            raise ResultsPendingError(f"{pending} of {len(keys)} circuits have no result yet; fetch again later")
         return [results[key] for key in keys]
 
     def run(self, circuits: Sequence[BoundCircuit], shots: int, *, wait_s: float) -> list[Counts]:
-        """Submit what is missing, wait, fetch: the counts of each circuit.
+        """Submit what is missing, wait for it and return the counts of each circuit.
 
         Raises:
-            ResultsPendingError: not all came within `wait_s` seconds; the same call goes on waiting.
-            CostLimitError, BackendError, ResultError, SubmissionStateUnknownError: as in `submit` and `fetch`.
+            ResultsPendingError: Not all results came within `wait_s` seconds; the same call goes on waiting.
+            CostLimitError, BackendError, ResultError, SubmissionStateUnknownError: As in `submit` and `fetch`.
         """
         self.submit(circuits, shots)
-
-        def done() -> bool:
-            self.fetch()
-            return not self.ledger.account.waiting
-
-        self.patience.wait_until(done, wait_s)
+        self.fetch_until(wait_s)
         return self.counts(circuits, shots)
 
     def spent(self) -> Cost:
-        """What was bought as far as is known, from the ledger: gates are not in it, and count as none."""
-        assert self.device is not None
-        paid = [batch for batch in self.ledger.account.batches if batch.is_paid]
-        prices = [batch.price for batch in paid]
-        circuits = sum(len(batch.keys) + 1 for batch in paid)
+        """Return what the ledger's submissions cost as far as is known; gates are not in it and count as 0."""
+        paid = [submission for submission in self.ledger.state.submissions if submission.is_paid]
+        prices = [submission.price for submission in paid]
         return Cost(
-            circuits=circuits,
-            shots=sum(batch.shots * (len(batch.keys) + 1) for batch in paid),
-            one_qubit_gates=0,
-            two_qubit_gates=0,
+            circuits=sum(len(submission.keys) + 1 for submission in paid),
+            shots=sum(submission.shots * (len(submission.keys) + 1) for submission in paid),
             price=None if any(price is None for price in prices) else sum(price or 0.0 for price in prices),
-            currency=self.device.price.currency if self.device.price else None,
-            machine_s=None,
-            assumptions=(),
+            currency=self.prices.price.currency if self.prices.price else None,
         )
 
-    def _check_qubits(self, read_at: set[tuple[int, ...]]) -> None:
-        """Refuse to calibrate, or to fold, at other physical qubits than those of the batches that count."""
-        counting = [batch for batch in self.ledger.account.batches if batch.ended in (None, "done")]
-        before = {qubits for batch in counting for qubits in batch.read_at}
-        if before and (other := read_at - before - {()}):
+    def _check_qubits(self, physical_qubits: set[tuple[int, ...]]) -> None:
+        """Raise an error if circuits would be calibrated or folded on other physical qubits than earlier jobs."""
+        used = [submission for submission in self.ledger.state.submissions if submission.ended in (None, "done")]
+        before = {qubits for submission in used for qubits in submission.physical_qubits}
+        if before and (other := physical_qubits - before - {()}):
             raise LedgerError(
-                f"the compiler now reads circuits at the physical qubits {min(other)}, and earlier jobs of this run "
-                f"were read at {min(before)}, so that one's calibration does not hold for the other; nothing was sent: "
-                "plan the run anew in another folder"
+                f"the compiler now measures circuits at the physical qubits {min(other)}, and earlier jobs of this run "
+                f"were measured at {min(before)}, so that one's calibration does not hold for the other; nothing was "
+                "sent: plan the run anew in another folder"
             )
 
-    def _check_budget(self, gates: Sequence[GateCounts], shots: int) -> None:
-        assert self.device is not None
-        spent, more = self.spent(), estimate(gates, shots, self.device, mitigated=self.mitigated)
-        check_budget(self.budget, spent, more)
 
-
-def check_budget(budget: Budget, spent: Cost, more: Cost) -> None:
-    """Refuse what would go beyond a budget.
+def check_budget(budget: Budget, spent: Cost, added: Cost) -> None:
+    """Raise an error if `added` on top of `spent` exceeds a budget.
 
     Raises:
-        CostLimitError: naming what is too much.
-        ConfigError: there is a limit on money, and no price is known.
+        CostLimitError: A limit would be exceeded; the message names it.
+        ConfigError: The money is limited, and no price is known.
     """
     for name, limit in (("circuits", budget.circuits), ("shots", budget.shots)):
-        total = getattr(spent, name) + getattr(more, name)
+        total = getattr(spent, name) + getattr(added, name)
         if limit is not None and total > limit:
             raise CostLimitError(
-                f"{total:,} {name} in all, of which {getattr(more, name):,} new: the limit is {limit:,}"
+                f"{total:,} {name} in all, of which {getattr(added, name):,} new: the limit is {limit:,}"
             )
-    if budget.money is None or not more.circuits:
+    if budget.money is None or not added.circuits:
         return
-    if more.price is None or spent.price is None:
+    if added.price is None or spent.price is None:
         raise ConfigError("there is a limit on money, and no price is known for this backend; give --device FILE")
-    total = spent.price + more.price
+    total = spent.price + added.price
     if total > budget.money:
         raise CostLimitError(
-            f"it would cost {total:,.2f} {more.currency} in all, of which {more.price:,.2f} new; the limit is "
+            f"it would cost {total:,.2f} {added.currency} in all, of which {added.price:,.2f} new; the limit is "
             f"{budget.money:,.2f}: nothing was sent"
         )
 
 
 def result_key(circuit: BoundCircuit, shots: int, backend: Mapping[str, object]) -> str:
-    """What a result is known by: the width of its readings, then a hash of circuit, shots, backend and options."""
+    """Return the key of a result: the number of measured qubits, then a hash of circuit, shots and backend.
+
+    Args:
+        circuit: The circuit.
+        shots: Shots per circuit.
+        backend: `backend_identity` of the backend.
+    """
     identity = json.dumps({"circuit": circuit.key, "shots": shots, **backend}, sort_keys=True)
     return f"{len(circuit.measured)}-{hashlib.sha256(identity.encode()).hexdigest()}"
 
 
-def _as_written(count: object) -> Any:
-    """A count as the ledger holds it: what is no whole number is kept as text, and refused by `check_counts`."""
+def n_measured_of_key(key: str) -> int:
+    """Return the number of measured qubits that a `result_key` begins with."""
+    return int(key.partition("-")[0])
+
+
+def plan_submissions(circuits: Sequence[BoundCircuit], max_circuits: int | None) -> list[list[BoundCircuit]]:
+    """Split circuits into jobs of at most `max_circuits`, each with a canary at its head.
+
+    Raises:
+        ConfigError: A job can hold one circuit only, which leaves no room for a canary.
+    """
+    if max_circuits is not None and max_circuits < 2:
+        raise ConfigError("this backend takes one circuit a job, and a canary has to come with each")
+    size = (max_circuits or DEFAULT_MAX_CIRCUITS) - 1
+    parts = [list(circuits[first : first + size]) for first in range(0, len(circuits), size)]
+    return [[canary_circuit(part[0].circuit.n_qubits), *part] for part in parts]
+
+
+def _json_count(count: object) -> Any:
+    """Return a count as JSON can hold it; text for what is no whole number, which `check_counts` rejects."""
     try:
         return as_integer(count, "count")
     except ConfigError:
         return repr(count)
-
-
-def key_width(key: str) -> int:
-    """How many qubits a circuit measures, by its key."""
-    return int(key.partition("-")[0])
-
-
-def plan_submissions(circuits: Sequence[BoundCircuit], most: int | None) -> list[list[BoundCircuit]]:
-    """Circuits in batches of at most `most`, a canary at the head of each.
-
-    Raises:
-        ConfigError: a job holds one circuit only, so that no canary could come with it.
-    """
-    if most is not None and most < 2:
-        raise ConfigError("this backend takes one circuit a job, and a canary has to come with each")
-    size = (most or MAX_TOGETHER) - 1
-    return [
-        [canary(part[0].circuit.n_qubits), *part]
-        for part in (list(circuits[first : first + size]) for first in range(0, len(circuits), size))
-    ]

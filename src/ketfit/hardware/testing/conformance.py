@@ -1,4 +1,4 @@
-"""What every backend must do, as checks that anybody can run against their own (`ketfit hardware check`)."""
+"""Checks of the contract of `Backend`, to run against any backend (`ketfit hardware check`)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ketfit.circuit.circuit import Angle, Circuit, cx, ry
 from ketfit.errors import HardwareError, KetFitError, ResultsPendingError
 from ketfit.hardware.backends.base import Backend, BoundCircuit, Counts, GateCounts, check_range
 from ketfit.hardware.backends.retry import RetryPolicy
-from ketfit.hardware.runs.canary import canary, canary_reading, canary_width, check_canary, check_counts, majority
+from ketfit.hardware.runs import canary
 
 WIDTH = 4
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What came of one check."""
+    """The outcome of one check."""
 
     check: str
     passed: bool
@@ -27,97 +27,98 @@ class CheckResult:
 
 
 def check_backend(
-    backend: Backend, *, shots: int = 1000, wait_s: float = 600.0, patience: RetryPolicy | None = None
+    backend: Backend, *, shots: int = 1000, wait_s: float = 600.0, retry: RetryPolicy | None = None
 ) -> list[CheckResult]:
-    """Run the conformance suite: two jobs of a few small circuits, and the questions around them.
+    """Run the conformance suite: a few small circuits in one job or more, and queries about them.
 
     Args:
-        backend: What to check.
-        shots: Of each circuit.
+        backend: Backend to check.
+        shots: Shots per circuit.
         wait_s: Seconds to wait for each job.
-        patience: How questions are asked again.
+        retry: Retry policy for calls that buy nothing.
 
     Returns:
-        A finding for each check, in order. A job that cannot be had ends the suite with a finding that failed.
+        The outcome of each check, in order. If the job fails, the suite ends with that failed check.
 
     Raises:
-        ConfigError: `shots` is not a number of shots that the backend takes.
+        ConfigError: The backend does not take that number of shots.
     """
     description = backend.describe()
     shots = check_range(shots, "shots", description.limits.min_shots, description.limits.shots, description.name)
-    suite = _Suite(backend, shots, wait_s, patience or RetryPolicy())
+    suite = _Suite(backend, shots, wait_s, retry or RetryPolicy())
     checks: tuple[tuple[str, Callable[[], str]], ...] = (
-        ("describes itself", suite.describes),
-        ("counts gates", suite.counts_gates),
-        ("runs a job", suite.runs),
-        ("bits, qubits and totals", suite.reads),
-        ("measures some qubits, in any order", suite.reads_subsets),
-        ("angles and CNOTs", suite.computes),
-        ("finds jobs by their tag", suite.finds),
-        ("answers the same twice", suite.repeats),
-        ("takes a cancellation of an ended job", suite.cancels),
-        ("refuses unknown jobs", suite.refuses),
+        ("describes itself", suite.check_description),
+        ("counts gates", suite.check_gates),
+        ("runs a job", suite.run_job),
+        ("bits, qubits and totals", suite.check_bits),
+        ("measures some qubits, in any order", suite.check_subsets),
+        ("angles and CNOTs", suite.check_distributions),
+        ("finds jobs by their tag", suite.check_tags),
+        ("answers the same twice", suite.check_repeat),
+        ("takes a cancellation of an ended job", suite.check_cancel),
+        ("refuses unknown jobs", suite.check_unknown_job),
     )
-    findings = []
+    results = []
     for name, check in checks:
         try:
-            findings.append(CheckResult(name, True, check()))
-        except (KetFitError, AssertionError) as error:  # noqa: PERF203
-            findings.append(CheckResult(name, False, f"{type(error).__name__}: {error}"))
-            if name == "runs a job":
-                break
+            results.append(CheckResult(name, True, check()))
+            continue
+        except (KetFitError, AssertionError) as error:
+            message = f"{type(error).__name__}: {error}"
         except Exception as error:
-            told = f"raised {type(error).__name__} ({error}), which is no error of ketfit.errors"
-            findings.append(CheckResult(name, False, told))
-            if name == "runs a job":
-                break
-    return findings
+            message = f"raised {type(error).__name__} ({error}), which is no error of ketfit.errors"
+        results.append(CheckResult(name, False, message))
+        if name == "runs a job":
+            break
+    return results
 
 
 class _Suite:
-    def __init__(self, backend: Backend, shots: int, wait_s: float, patience: RetryPolicy) -> None:
-        self.backend, self.shots, self.wait_s, self.patience = backend, shots, wait_s, patience
+    def __init__(self, backend: Backend, shots: int, wait_s: float, retry: RetryPolicy) -> None:
+        self.backend, self.shots, self.wait_s, self.retry = backend, shots, wait_s, retry
         self.tag = f"ketfit-check-{secrets.token_hex(6)}"
         self.job, self.results = "", list[Counts]()
-        # The canary measures all in order; then qubit 1 of 0 1 0 0 by itself, and three qubits out of order.
+        # The canary measures all qubits in order, the next two qubit 1 of 0 1 0 0 alone and three qubits out of order.
         single = Circuit(WIDTH, (ry(1, Angle("weight", 0)),), 1, 0)
         tilted = Circuit(WIDTH, (ry(0, Angle("weight", 0)), cx(0, 2), ry(2, Angle("weight", 1))), 2, 0)
         ring = reuploading_circuit(WIDTH, 1, 1, 1, 1)
         angles = tuple(0.3 + 0.17 * index for index in range(ring.n_weights))
         self.circuits = [
-            canary(WIDTH),
+            canary.canary_circuit(WIDTH),
             BoundCircuit(single, (math.pi,), (), (1,)),
             BoundCircuit(single, (math.pi,), (), (3, 1, 0)),
             BoundCircuit(tilted, (2 * math.pi / 3, math.pi / 3), (), (0, 2)),
             BoundCircuit(ring, angles, (0.4, -1.1, 2.0, 0.9), (0, 1)),
         ]
 
-    def describes(self) -> str:
-        """A name, options that JSON can hold, limits that leave room."""
+    def check_description(self) -> str:
+        """Check the name, the options and the limits."""
         description = self.backend.describe()
         assert description.name, "its name is empty"
         secret = [
             name for name in description.options if any(word in name.lower() for word in ("key", "token", "secret"))
         ]
         assert not secret, f"the option {secret} looks like a secret, and options are written down"
-        most = description.limits.circuits
-        assert most is None or most >= 2, f"a job takes {most} circuit, and a canary has to come with each"
+        max_circuits = description.limits.circuits
+        assert max_circuits is None or max_circuits >= 2, (
+            f"a job takes {max_circuits} circuit, and a canary has to come with each"
+        )
         assert math.isfinite(description.listing_delay_s), "listing_delay_s is not finite"
         return f"{description.name}, options {dict(description.options)}"
 
-    def counts_gates(self) -> str:
-        """As many counts as circuits, none negative."""
+    def check_gates(self) -> str:
+        """Check that there are as many gate counts as circuits, none negative."""
         counts = self.backend.count_gates(self.circuits)
         assert len(counts) == len(self.circuits), f"{len(counts)} counts for {len(self.circuits)} circuits"
         assert all(isinstance(each, GateCounts) and min(each.one_qubit, each.two_qubit) >= 0 for each in counts)
         assert counts[-1].two_qubit > 0, "a ring of CNOTs has no two-qubit gates"
         return f"{sum(c.one_qubit for c in counts)} one-qubit and {sum(c.two_qubit for c in counts)} two-qubit gates"
 
-    def runs(self) -> str:
-        """Submit, wait, fetch."""
-        most = self.backend.describe().limits.circuits or len(self.circuits)
-        for first in range(0, len(self.circuits), most):
-            part = self.circuits[first : first + most]
+    def run_job(self) -> str:
+        """Submit, wait and fetch."""
+        max_circuits = self.backend.describe().limits.circuits or len(self.circuits)
+        for first in range(0, len(self.circuits), max_circuits):
+            part = self.circuits[first : first + max_circuits]
             tag = self.tag if not first else f"{self.tag}-{first}"
             job = self.backend.submit(part, self.shots, tag=tag)
             self.job = self.job or job
@@ -126,64 +127,63 @@ class _Suite:
 
     def _wait(self, job: str) -> Sequence[Counts]:
         assert job and isinstance(job, str), f"submit gave {job!r} and not the id of a job"
-        ask = self.patience.ask
-        if not self.patience.wait_until(
-            lambda: ask(lambda: self.backend.status(job), f"the status of {job}").is_final, self.wait_s
+        call = self.retry.call
+        if not self.retry.wait_until(
+            lambda: call(lambda: self.backend.status(job), f"the status of {job}").is_final, self.wait_s
         ):
             raise ResultsPendingError(f"job {job} has not ended within {self.wait_s:g} s")
-        return ask(lambda: self.backend.result(job), f"the result of {job}")
+        return call(lambda: self.backend.result(job), f"the result of {job}")
 
-    def reads(self) -> str:
-        """Totals, widths, the canary."""
-        check_counts(self.results, [canary_width(WIDTH), *(len(c.measured) for c in self.circuits[1:])], self.shots)
-        check_canary(self.results[0], WIDTH)
-        return f"the canary reads {canary_reading(WIDTH)}"
+    def check_bits(self) -> str:
+        """Check totals, widths and the canary."""
+        canary.check_counts(self.results, [len(circuit.measured) for circuit in self.circuits], self.shots)
+        canary.check_canary(self.results[0], WIDTH)
+        return f"the canary reads {canary.canary_bitstring(WIDTH)}"
 
-    def reads_subsets(self) -> str:
-        """The j-th character is the j-th measured qubit, whichever that is."""
-        one, three = majority(self.results[1], 1), majority(self.results[2], 3)
-        assert one == "1", "qubit 1 was turned and measured alone, and reads 0: the measured qubit is another one"
-        assert three == "010", f"qubit 1 was turned, and qubits 3, 1, 0 read {three}, not 010: their order is lost"
+    def check_subsets(self) -> str:
+        """Check that the j-th character is the j-th measured qubit."""
+        one, three = canary.majority_bitstring(self.results[1], 1), canary.majority_bitstring(self.results[2], 3)
+        assert one == "1", "qubit 1 was flipped and measured alone, and reads 0: another qubit was measured"
+        assert three == "010", f"qubit 1 was flipped, and qubits 3, 1, 0 read {three}, not 010: their order is lost"
         return "qubit 1 alone, and qubits 3, 1, 0"
 
-    def computes(self) -> str:
-        """Distributions are near our own engine's: within shots, and a quarter for the device's errors."""
+    def check_distributions(self) -> str:
+        """Compare distributions with KetFit's engine; allow the shots' error, and a quarter for the device's errors."""
         from ketfit.hardware.backends.local import exact_distributions
 
         worst = 0.0
-        for place, exact in zip((3, 4), exact_distributions(self.circuits[3:]), strict=True):
-            counts = self.results[place]
-            read = [counts.get(f"{reading:02b}", 0) / self.shots for reading in range(4)]
-            worst = max(worst, sum(abs(p - q) for p, q in zip(read, exact, strict=True)) / 2)
+        for counts, exact in zip(self.results[3:], exact_distributions(self.circuits[3:]), strict=True):
+            shares = [counts.get(f"{outcome:02b}", 0) / self.shots for outcome in range(4)]
+            worst = max(worst, sum(abs(p - q) for p, q in zip(shares, exact, strict=True)) / 2)
         allowed = 0.25 + 2 / math.sqrt(self.shots)
         assert worst <= allowed, f"a distribution is {worst:.2f} off in total variation; {allowed:.2f} is allowed"
         return f"within {worst:.3f} of the exact distributions, in total variation"
 
-    def finds(self) -> str:
-        """The job by its tag, and no job by another tag."""
-        found = list(self.patience.ask(lambda: self.backend.jobs(self.tag), "jobs by tag"))
+    def check_tags(self) -> str:
+        """Check that the job is found by its tag, and no job by another tag."""
+        found = list(self.retry.call(lambda: self.backend.jobs(self.tag), "jobs by tag"))
         assert found == [self.job], f"jobs with the tag {self.tag}: {found}; there is one, {self.job}"
-        other = list(self.patience.ask(lambda: self.backend.jobs(f"{self.tag}-no"), "jobs by tag"))
+        other = list(self.retry.call(lambda: self.backend.jobs(f"{self.tag}-no"), "jobs by tag"))
         assert not other, f"jobs with a tag that was never used: {other}"
         return self.tag
 
-    def repeats(self) -> str:
-        """Results do not change between two questions."""
-        again = self.patience.ask(lambda: self.backend.result(self.job), "the result again")
+    def check_repeat(self) -> str:
+        """Check that a second fetch returns the same counts."""
+        again = self.retry.call(lambda: self.backend.result(self.job), "the result again")
         same = [dict(counts) for counts in again] == [dict(counts) for counts in self.results[: len(again)]]
         assert same, "the same job gave other counts the second time"
         return "equal counts"
 
-    def cancels(self) -> str:
-        """No error, and the result stays."""
+    def check_cancel(self) -> str:
+        """Check that cancelling an ended job raises no error and leaves it ended."""
         self.backend.cancel(self.job)
         assert self.backend.status(self.job).is_final
         return "no error"
 
-    def refuses(self) -> str:
-        """An unknown job is an error of the tree, not an empty answer."""
+    def check_unknown_job(self) -> str:
+        """Check that an unknown job raises a `HardwareError`."""
         try:
-            said = self.backend.status("no-such-job-0000")
+            status = self.backend.status("no-such-job-0000")
         except HardwareError as error:
             return type(error).__name__
-        raise AssertionError(f"the status of a job that does not exist is {said}")
+        raise AssertionError(f"the status of a job that does not exist is {status}")

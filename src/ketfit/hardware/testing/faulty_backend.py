@@ -1,10 +1,10 @@
-"""A backend that misbehaves as told: for the tests of this library, and of what others build on it."""
+"""A backend that injects scripted faults, for tests of KetFit and of code built on it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ketfit.errors import (
     BackendTimeoutError,
@@ -19,6 +19,7 @@ from ketfit.errors import (
 from ketfit.hardware.backends.base import Backend, BoundCircuit, Counts, Description, GateCounts, JobStatus
 from ketfit.integers import as_integer
 
+T = TypeVar("T")
 Call = Literal["submit", "status", "result", "cancel", "jobs"]
 
 _RAISED: dict[str, Callable[[], Exception]] = {
@@ -28,23 +29,23 @@ _RAISED: dict[str, Callable[[], Exception]] = {
     "connection_lost": lambda: ConnectionLostError("scripted: the connection broke"),
     "refused": lambda: RequestRejectedError("scripted: 401"),
 }
-_STATUS = {"queued": JobStatus.QUEUED, "running": JobStatus.RUNNING, "failed": JobStatus.FAILED}
+_STATUS = ("queued", "running", "failed", "cancelled")
 _RESULT = ("partial", "missing", "wrong_shots", "reversed", "shuffled")
-KINDS = (*_RAISED, *(f"{kind}_after" for kind in _RAISED), *_STATUS, "cancelled", "unknown", *_RESULT, "unlisted")
+KINDS = (*_RAISED, *(f"{kind}_after" for kind in _RAISED), *_STATUS, "unknown", *_RESULT, "unlisted")
 
 
 @dataclass
 class Fault:
-    """What goes wrong, where, and how often.
+    """A fault of one method, with its number of occurrences.
 
     Attributes:
-        call: The method.
+        call: Name of the method.
         kind: An error to raise (``rate_limit``, ``timeout``, ``server_error``, ``connection_lost``, ``refused``); with
-            ``_after`` behind it, raised once the call has had its effect. A status (``queued``, ``running``,
-            ``failed``, ``cancelled``, ``unknown``). A result that is wrong (``partial`` and ``missing`` circuits,
+            the suffix ``_after``, it is raised after the call had its effect. A status (``queued``, ``running``,
+            ``failed``, ``cancelled``, ``unknown``). A wrong result (``partial`` and ``missing`` circuits,
             ``wrong_shots``, ``reversed`` bits, ``shuffled`` circuits). ``unlisted``: the list of jobs is empty.
-        times: For so many calls.
-        skip: After so many calls.
+        times: Number of calls that fail.
+        skip: Number of calls before the first one that fails.
     """
 
     call: Call
@@ -60,67 +61,62 @@ class Fault:
 
 
 class FaultInjectingBackend:
-    """Another backend with faults in front of it.
+    """Another backend with injected faults.
 
     Args:
-        backend: What answers where no fault is scripted, such as a `Simulator`.
-        faults: In the order in which they are looked through.
+        backend: Backend for the calls without a fault, such as a `Simulator`.
+        faults: Scripted faults; the first one that matches a call applies.
         listing_delay_s: As in `Description`.
     """
 
     def __init__(self, backend: Backend, faults: Sequence[Fault] = (), listing_delay_s: float = 0.0) -> None:
         self.backend, self.faults, self.listing_delay_s = backend, list(faults), listing_delay_s
         self.calls: list[Call] = []
-        """Every call so far."""
+        """The names of all calls so far."""
 
     def describe(self) -> Description:
-        """What the backend behind it is, under the same name."""
+        """Return the description of the backend behind it, with this listing delay."""
         return replace(self.backend.describe(), listing_delay_s=self.listing_delay_s)
 
     def count_gates(self, circuits: Sequence[BoundCircuit]) -> Sequence[GateCounts]:
-        """As the backend behind it."""
+        """Return the gate counts of the backend behind it."""
         return self.backend.count_gates(circuits)
 
     def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
-        """Submit, or not, or so that nobody hears of it."""
-        return str(self._call("submit", lambda: self.backend.submit(circuits, shots, tag=tag)))
+        """Submit, or raise a scripted error before or after submitting."""
+        return self._call("submit", lambda: self.backend.submit(circuits, shots, tag=tag))
 
     def status(self, job: str) -> JobStatus:
-        """The status, or a scripted one."""
-        status: JobStatus = self._call("status", lambda: self.backend.status(job))
-        return status
+        """Return the status, or a scripted one."""
+        return self._call("status", lambda: self.backend.status(job))
 
     def result(self, job: str) -> Sequence[Counts]:
-        """The result, or what is scripted to come of it."""
-        result: Sequence[Counts] = self._call("result", lambda: self.backend.result(job))
-        return result
+        """Return the result, or a scripted wrong one."""
+        return self._call("result", lambda: self.backend.result(job))
 
     def cancel(self, job: str) -> None:
-        """Cancel, or not."""
+        """Cancel, or raise a scripted error."""
         self._call("cancel", lambda: self.backend.cancel(job))
 
     def jobs(self, tag: str) -> Sequence[str]:
-        """The jobs, or none of them."""
-        found: Sequence[str] = self._call("jobs", lambda: self.backend.jobs(tag))
-        return found
+        """Return the jobs, or an empty list if that is scripted."""
+        return self._call("jobs", lambda: self.backend.jobs(tag))
 
-    def _call(self, call: Call, answer: Callable[[], Any]) -> Any:
+    def _call(self, call: Call, real: Callable[[], T]) -> T:
         self.calls.append(call)
         fault = self._next(call)
         if fault is None:
-            return answer()
+            return real()
         if fault in _RAISED:
             raise _RAISED[fault]()
         if fault.removesuffix("_after") in _RAISED:
-            answer()
+            real()
             raise _RAISED[fault.removesuffix("_after")]()
         if fault == "unknown":
             raise UnknownStatusError("scripted: the job is 'pondering'")
-        if fault == "unlisted":
-            return []
-        if fault in _STATUS or fault == "cancelled":
-            return JobStatus(fault)
-        return _corrupt_counts(fault, answer())
+        result: Any = [] if fault == "unlisted" else JobStatus(fault) if fault in _STATUS else None
+        changed: T = _corrupt_counts(fault, real()) if result is None else result
+        return changed
 
     def _next(self, call: Call) -> str | None:
         for fault in self.faults:
@@ -134,17 +130,16 @@ class FaultInjectingBackend:
         return None
 
 
-def _corrupt_counts(fault: str, counts: Sequence[Counts]) -> Sequence[Counts]:
-    """Counts with the fault in them."""
+def _corrupt_counts(fault: str, counts: Any) -> Any:
+    """Return counts with the fault in them."""
     if fault == "partial":
         raise PartialResultError(f"scripted: results of {len(counts) - 1} of {len(counts)} circuits")
     if fault == "missing":
         return counts[:-1]
     if fault == "reversed":
-        return [{reading[::-1]: count for reading, count in each.items()} for each in counts]
+        return [{bits[::-1]: count for bits, count in each.items()} for each in counts]
     if fault == "shuffled":
         return [*counts[1:], counts[0]]
-    spoiled = [dict(each) for each in counts]
-    reading = next(iter(spoiled[-1]))
-    spoiled[-1][reading] += 1
-    return spoiled
+    wrong = [dict(each) for each in counts]
+    wrong[-1][next(iter(wrong[-1]))] += 1
+    return wrong

@@ -11,9 +11,7 @@ import pytest
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hardware_on_aer.py"
 
 
-def test_the_example_prints_what_a_run_costs_and_both_accuracies(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_example_prints_cost_and_both_accuracies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(EXAMPLE))["main"](tmp_path / "run")
     said = capsys.readouterr().out
     here, there = map(float, re.findall(r"0\.\d{3}", said))

@@ -1,4 +1,4 @@
-"""Every number of a profile, a price or a noise file is refused by name, or all that is computed from it is finite."""
+"""Tests of profiles, prices and noise files: an odd number is rejected by name, or all computed numbers are finite."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import pytest
 from ketfit.base_config import Config, read_toml
 from ketfit.circuit.ansatz import reuploading_circuit
 from ketfit.energy.profiles import (
-    LARGEST,
+    MAX_VALUE,
     ProcessorProfile,
     QpuProfile,
+    SourcedValue,
     StatevectorProfile,
     load_profile,
     profile_names,
@@ -33,7 +34,8 @@ from tests.cli.running import run
 
 FOLDER = Path(load_profile.__code__.co_filename).parent / "profiles"
 ODD: tuple[Any, ...] = (
-    0, 0.0, -1, -0.5, math.inf, -math.inf, math.nan, 1e308, 5e-324, 10**400, "", "a", True, [1.0], LARGEST, 1 / LARGEST
+    0, 0.0, -1, -0.5, math.inf, -math.inf, math.nan, 1e308, 5e-324, 10**400, "", "a", True, [1.0],
+    MAX_VALUE, 1 / MAX_VALUE,
 )  # fmt: skip
 CIRCUIT = reuploading_circuit(30, 1, 1, 1, 1)
 MAY_BE_ZERO = ("time_1q_us", "time_2q_us", "readout_us", "reset_us", "overhead_us")
@@ -64,7 +66,7 @@ def computed(profile: Config) -> list[UncertainValue]:
 
 
 @pytest.mark.parametrize(("name", "table"), FIGURES)
-def test_odd_number_of_a_profile_is_refused_by_name_or_gives_finite_costs(name: str, table: str) -> None:
+def test_odd_profile_number_is_rejected_by_name_or_gives_finite_costs(name: str, table: str) -> None:
     taken = []
     for field in ("value", "low", "high"):
         for value in ODD:
@@ -81,12 +83,10 @@ def test_odd_number_of_a_profile_is_refused_by_name_or_gives_finite_costs(name: 
             json.dumps([asdict(part) for part in computed(profile)], allow_nan=False)
     zero = any(field == "value" and value == 0 for field, value in taken)
     assert zero == (table in MAY_BE_ZERO)
-    assert ("value", LARGEST) in taken and not any(value == 1e308 for _, value in taken)
+    assert ("value", MAX_VALUE) in taken and not any(value == 1e308 for _, value in taken)
 
 
-def test_profile_with_a_zero_ends_a_command_with_the_name_of_the_figure(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_command_with_zero_in_profile_names_the_number(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     text = (FOLDER / "laptop.toml").read_text()
     (tmp_path / "laptop.toml").write_text(text.replace("value = 89.6", "value = 0"))
     code, _, err = run(capsys, "energy", "--against", tmp_path / "laptop.toml")
@@ -98,7 +98,7 @@ PRICES = ("per_circuit", "per_circuit_mitigated", "per_shot", "per_one_qubit_gat
 
 
 @pytest.mark.parametrize("field", PRICES)
-def test_odd_price_is_refused_by_name_or_gives_a_finite_cost(field: str) -> None:
+def test_odd_price_is_rejected_by_name_or_gives_finite_cost(field: str) -> None:
     for value in ODD:
         price = {"currency": "USD", "source": "ours", "year": 2025, "per_shot": 1e12, field: value}
         try:
@@ -112,7 +112,7 @@ def test_odd_price_is_refused_by_name_or_gives_a_finite_cost(field: str) -> None
 
 
 @pytest.mark.parametrize("field", [name for name in NoiseConfig.model_fields if name not in ("readout", "pauli_twirl")])
-def test_odd_number_of_a_noise_file_is_refused_by_name_or_gives_a_channel(tmp_path: Path, field: str) -> None:
+def test_odd_noise_number_is_rejected_by_name_or_gives_channel(tmp_path: Path, field: str) -> None:
     timed = {"t1_us": 1e3, "t2_us": 1e3, "time_1q_us": 1.0, "time_2q_us": 1.0} if "_us" in field else {}
     for value in ("0", "-1", "inf", "nan", "1e308", "5e-324", "1e400", '""', '"a"', "true", "[1.0]", "9" * 400):
         path = tmp_path / "noise.toml"
@@ -127,7 +127,7 @@ def test_odd_number_of_a_noise_file_is_refused_by_name_or_gives_a_channel(tmp_pa
 
 
 @pytest.mark.parametrize("count", [-1, 1.5, True, "3", math.nan])
-def test_counts_of_gates_and_shots_are_whole_numbers(count: Any) -> None:
+def test_gate_and_shot_counts_reject_what_is_no_whole_number(count: Any) -> None:
     forte = load_profile("ionq-forte", QpuProfile)
     for call in (
         lambda: NativeGates(count, 1),
@@ -138,12 +138,43 @@ def test_counts_of_gates_and_shots_are_whole_numbers(count: Any) -> None:
             call()
 
 
-def test_more_shots_than_a_number_holds_are_refused() -> None:
+def test_too_many_shots_are_rejected() -> None:
     with pytest.raises(InputError, match="at most 1e"):
         qpu_cost(NativeGates(1, 1), 1, 10**400, load_profile("ionq-forte", QpuProfile))
 
 
-@pytest.mark.parametrize("ends", [(math.inf, 0.0, math.inf), (0.0, -math.inf, 0.0), (math.nan, 0.0, 1.0)])
-def test_range_is_finite(ends: tuple[float, float, float]) -> None:
-    with pytest.raises(InputError, match="all finite"):
-        UncertainValue(*ends)
+def published(value: float) -> SourcedValue:
+    return SourcedValue(value=value, basis="published", source="a test", year=2026)
+
+
+def test_bundled_profiles_have_sources_and_ranges():
+    types = {
+        "qpu": QpuProfile,
+        "gpu": ProcessorProfile,
+        "cpu": ProcessorProfile,
+        "statevector": StatevectorProfile,
+    }
+    assert len(profile_names()) == 8
+    for kind, cls in types.items():
+        for name in profile_names(kind):
+            figures = [figure for _, figure in load_profile(name, cls) if isinstance(figure, SourcedValue)]
+            assert len(figures) >= 3
+            for figure in figures:
+                assert len(figure.source) > 10
+                assert 2015 <= figure.year <= 2026
+                assert figure.basis == "published" or figure.range.low < figure.range.high
+
+
+def test_invalid_profiles_are_rejected(tmp_path):
+    with pytest.raises(ConfigError, match=r"unknown profile 'ionq'; known are .*ionq-forte"):
+        load_profile("ionq", QpuProfile)
+    with pytest.raises(ConfigError, match="cannot stand here"):
+        load_profile("ionq-forte", ProcessorProfile)
+    with pytest.raises(ConfigError, match="give low and high"):
+        SourcedValue(value=1, basis="assumed", source="nobody", year=2026)
+    with pytest.raises(ConfigError, match="not in order"):
+        SourcedValue(value=1, low=2, high=3, basis="published", source="somebody", year=2026)
+    path = tmp_path / "mine.toml"
+    path.write_text('kind = "tpu"\n')
+    with pytest.raises(ConfigError, match=r"mine.toml: kind='tpu'; known are qpu, gpu"):
+        load_profile(path, QpuProfile)

@@ -1,0 +1,111 @@
+"""Tests of plans: a plan is what is sent, and a changed or damaged plan is rejected."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ketfit.errors import ConfigError, CostLimitError, LedgerError
+from ketfit.hardware.pricing import load_device
+from ketfit.hardware.runs.ledger import read_ledger_state
+from ketfit.hardware.runs.plan import plan_run, read_plan
+from ketfit.hardware.runs.run import fetch_run, submit_run
+from tests.hardware.example_runs import SENTENCES, SHOTS, classifier, embeddings, simulator, write_example_plan
+
+
+def test_submitted_circuits_equal_the_plan(tmp_path: Path) -> None:
+    device = load_device("ionq-aria")
+    backend = simulator(tmp_path)
+    plan = write_example_plan(tmp_path, backend, device=device).plan
+    sent: list[tuple[int, int]] = []
+    original = backend.submit
+    gates = {"ry": 0, "cx": 0}
+
+    def watching(circuits, shots, *, tag):  # type: ignore[no-untyped-def]
+        sent.append((len(circuits), shots))
+        for bound in circuits:
+            for name, count in bound.circuit.gate_counts().items():
+                gates[name] += count
+        return original(circuits, shots, tag=tag)
+
+    backend.submit = watching  # type: ignore[method-assign]
+    submit_run(tmp_path, backend)
+    assert len(sent) == plan.batches == 4
+    assert sum(circuits for circuits, _ in sent) == plan.cost.circuits == SENTENCES + plan.batches
+    assert sum(circuits * shots for circuits, shots in sent) == plan.cost.shots
+    assert (gates["ry"], gates["cx"]) == (plan.cost.one_qubit_gates, plan.cost.two_qubit_gates)
+    bought = sum(submission.price or 0 for submission in read_ledger_state(tmp_path).submissions)
+    assert bought == pytest.approx(plan.cost.price)
+    price = 12.4166 * plan.cost.circuits + SHOTS * (0.00022 * gates["ry"] + 0.000975 * gates["cx"])
+    assert bought == pytest.approx(price)
+    assert device.profile is not None
+    each = sum(getattr(device.profile, name).value for name in ("readout_us", "reset_us", "overhead_us"))
+    assert plan.cost.machine_s == pytest.approx(
+        1e-6 * SHOTS * (135 * gates["ry"] + 600 * gates["cx"] + each * plan.cost.circuits)
+    )
+
+
+def test_equal_sentences_are_sent_once(tmp_path: Path) -> None:
+    x = np.repeat(np.random.default_rng(2).normal(size=(2, 6)), 5, axis=0)
+    plan = write_example_plan(tmp_path, embeddings=x).plan
+    assert (plan.sentences, plan.distinct) == (10, 2)
+    backend = simulator(tmp_path)
+    submit_run(tmp_path, backend)
+    assert len(fetch_run(tmp_path, backend)["predictions"]) == 10
+    assert len(list((tmp_path / "jobs").glob("job-*.json"))) == 1
+
+
+def test_plan_beyond_cost_limit_is_rejected(tmp_path: Path) -> None:
+    device = load_device("ionq-aria")
+    with pytest.raises(CostLimitError, match="the limit is 10"):
+        write_example_plan(tmp_path, device=device, max_cost=10.0)
+    assert not (tmp_path / "plan.json").exists()
+    free = load_device(None).updated(price=None)
+    with pytest.raises(ConfigError, match="no price is known"):
+        write_example_plan(tmp_path, device=free, max_cost=10.0)
+
+
+def test_zero_noise_is_rejected_if_gates_are_not_kept(tmp_path: Path) -> None:
+    backend = simulator(tmp_path)
+    from dataclasses import replace
+
+    backend._description = replace(backend.describe(), keeps_gates=False)
+    with pytest.raises(ConfigError, match="would cancel the folded gates"):
+        write_example_plan(tmp_path, backend, mitigation=("zero_noise",))
+
+
+def test_other_backend_and_damaged_plan_are_rejected(tmp_path: Path) -> None:
+    write_example_plan(tmp_path)
+    with pytest.raises(LedgerError, match="results do not mix"):
+        submit_run(tmp_path, simulator(tmp_path, seed=1))
+    plan = (tmp_path / "plan.json").read_text()
+    (tmp_path / "plan.json").write_text(plan.replace('"shots": 200', '"shots": 300', 1))
+    with pytest.raises(LedgerError, match="not the circuits that were planned"):
+        read_plan(tmp_path)
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(LedgerError, match="damaged"):
+        read_plan(tmp_path)
+    with pytest.raises(LedgerError, match="begin with ketfit hardware plan"):
+        read_plan(tmp_path / "nowhere")
+    (tmp_path / "plan.json").write_text(plan)
+    submit_run(tmp_path)
+    with pytest.raises(LedgerError, match="name another folder"):
+        write_example_plan(tmp_path)
+
+
+@pytest.mark.parametrize("money", [math.inf, math.nan, -1.0, True])
+def test_plan_rejects_invalid_max_cost(tmp_path: Path, money: float) -> None:
+    with pytest.raises(ConfigError, match="max_cost"):
+        write_example_plan(tmp_path, max_cost=money)
+    assert not (tmp_path / "plan.json").exists()
+
+
+def test_readout_is_rejected_if_qubits_are_not_kept(tmp_path: Path) -> None:
+    backend = simulator(tmp_path)
+    backend._description = replace(backend.describe(), keeps_qubits=False)
+    with pytest.raises(ConfigError, match="keeps_qubits"):
+        plan_run(classifier(), embeddings(), backend, name="simulator", mitigation=("readout",))
