@@ -115,7 +115,7 @@ def fold_gates(circuit: Circuit, fold: int) -> Circuit:
     """Every gate `fold` times, forth and back; the angles are inputs, and their opposites are inputs behind them."""
     fold = as_integer(fold, "fold", minimum=1)
     key = ("fold", fold)
-    if key not in circuit.memo:
+    if key not in circuit.cache:
         gates: list[Gate] = []
         for gate in circuit.gates:
             if gate.angle is None:
@@ -123,6 +123,6 @@ def fold_gates(circuit: Circuit, fold: int) -> Circuit:
             else:
                 back = ry(gate.target, Angle("input", circuit.n_inputs + gate.angle.index))
                 gates += [gate, *[back, gate] * (fold // 2)]
-        circuit.memo[key] = Circuit(circuit.n_qubits, tuple(gates), 0, 2 * circuit.n_inputs)
-    folded: Circuit = circuit.memo[key]
+        circuit.cache[key] = Circuit(circuit.n_qubits, tuple(gates), 0, 2 * circuit.n_inputs)
+    folded: Circuit = circuit.cache[key]
     return folded
