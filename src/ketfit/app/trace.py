@@ -202,7 +202,7 @@ def trace(classifier: TextClassifier, embedded: EmbeddedText, settings: Measurem
     width = measured.config.n_measured
     device = MeasurementContext(tuple(range(width)), noise, trajectories, generator)
     values, readings = _read(device, measured, inputs, settings.shots, generator)
-    exact = MeasurementContext(tuple(range(width))).values(head.circuit, head.weights, inputs, None, 1)
+    exact = MeasurementContext(tuple(range(width))).expectations(head.circuit, head.weights, inputs, None, 1)
     rows = 1 if head.config.merge == "mean" else head.config.n_encoders
     return PredictionTrace(
         embedded=embedded,
@@ -276,7 +276,7 @@ def _read(
     if len(device.measured) > MAX_JOINT:
         if shots is not None:
             raise ConfigError(f"shots are drawn of at most {MAX_JOINT} qubits together; set the shots to 0")
-        return device.values(*circuit), ()
+        return device.expectations(*circuit), ()
     distribution = device.distribution(*circuit)
     counts: NDArray[Any] | list[None] = [None] * distribution.shape[1]
     if shots is None:
