@@ -29,7 +29,7 @@ def test_figure_3_gate_by_gate():
 
 
 def test_figure_3_without_the_wall_has_24_weights():
-    with_wall, without = ring_layers(4, 3, 2), ring_layers(4, 3, 2, rotation_wall=False)
+    with_wall, without = ring_layers(4, 3, 2), ring_layers(4, 3, 2, rotation_layer=False)
     assert without.n_weights == 24
     assert _shape(without.gates) == _shape(with_wall.gates[:16] + with_wall.gates[20:])
     assert _weights(without) == list(range(24))
@@ -37,7 +37,7 @@ def test_figure_3_without_the_wall_has_24_weights():
 
 def test_figure_2_block_by_block():
     gates = [gate for k, (a, b) in enumerate(FIGURE_2) for gate in (cx(a, b), ry(b, Angle("weight", k)))]
-    assert ring_layers(5, 1, 2, rotation_wall=False).gates == tuple(gates)
+    assert ring_layers(5, 1, 2, rotation_layer=False).gates == tuple(gates)
     wall = tuple(ry(qubit, Angle("weight", 10 + qubit)) for qubit in range(5))
     assert ring_layers(5, 1, 2).gates == (*gates, *wall)
 
@@ -51,7 +51,7 @@ def test_weight_and_gate_counts(n_qubits, layers):
         assert circuit.gate_counts() == {"ry": circuit.n_weights, "cx": n_qubits * connectivity * layers}
         assert circuit.n_inputs == 0
         assert _weights(circuit) == list(range(circuit.n_weights))
-        bare = ring_layers(n_qubits, layers, connectivity, rotation_wall=False)
+        bare = ring_layers(n_qubits, layers, connectivity, rotation_layer=False)
         assert bare.n_weights == n_qubits * connectivity * layers
 
 
@@ -65,12 +65,12 @@ def test_zero_layers_are_an_empty_circuit():
 
 def test_the_encoder_is_the_ring_ansatz():
     assert encoder_circuit(4, 2, 3) == ring_layers(4, 2, 3)
-    assert encoder_circuit(4, 2, 3, rotation_wall=False) == ring_layers(4, 2, 3, rotation_wall=False)
+    assert encoder_circuit(4, 2, 3, rotation_layer=False) == ring_layers(4, 2, 3, rotation_layer=False)
 
 
 @pytest.mark.parametrize("wall", [True, False])
 def test_tied_reuploads_share_their_weights(wall):
-    circuit = reuploading_circuit(3, 2, 1, 2, 1, rotation_wall=wall)
+    circuit = reuploading_circuit(3, 2, 1, 2, 1, rotation_layer=wall)
     block, main = ring_layers(3, 1, 1, wall), ring_layers(3, 2, 1, wall)
     uploads = tuple(ry(qubit, Angle("input", qubit)) for qubit in range(3))
     expected = uploads + block.gates + uploads + block.gates + _shifted(main, block.n_weights)
@@ -79,11 +79,11 @@ def test_tied_reuploads_share_their_weights(wall):
 
 @pytest.mark.parametrize("wall", [True, False])
 def test_untied_reuploads_number_their_weights_in_gate_order(wall):
-    circuit = reuploading_circuit(3, 3, 1, 2, 1, tie_reuploads=False, rotation_wall=wall)
+    circuit = reuploading_circuit(3, 3, 1, 2, 1, tie_reuploads=False, rotation_layer=wall)
     block, main = ring_layers(3, 1, 1, wall), ring_layers(3, 2, 1, wall)
     assert circuit.n_weights == 3 * block.n_weights + main.n_weights
     assert _weights(circuit) == list(range(circuit.n_weights))
-    assert _shape(circuit.gates) == _shape(reuploading_circuit(3, 3, 1, 2, 1, rotation_wall=wall).gates)
+    assert _shape(circuit.gates) == _shape(reuploading_circuit(3, 3, 1, 2, 1, rotation_layer=wall).gates)
 
 
 def test_tying_means_nothing_for_one_upload():

@@ -203,7 +203,7 @@ def test_circuits_need_neither_torch_nor_numpy():
     program = (
         "import sys\n"
         "from ketfit.circuit import reuploading_circuit\n"
-        "from ketfit.circuit.drawing.layout import draw_text\n"
+        "from ketfit.circuit.drawing.text import draw_text\n"
         "from ketfit.circuit.export import to_qasm3\n"
         "circuit = reuploading_circuit(4, 1, 1, 2, 2)\n"
         "assert hash(circuit.light_cone([0])) and circuit.depth() and draw_text(circuit) and to_qasm3(circuit)\n"

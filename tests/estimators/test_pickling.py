@@ -208,8 +208,8 @@ class TestText:
 
     def test_compiled_plans_do_not_travel(self, text: TextClassifier) -> None:
         text.fit(TEXTS, LABELS)
-        assert text.classifier_.module_.circuit.memo
-        assert pickle.loads(pickle.dumps(text)).classifier_.module_.circuit.memo == {}
+        assert text.classifier_.module_.circuit.cache
+        assert pickle.loads(pickle.dumps(text)).classifier_.module_.circuit.cache == {}
 
     @pytest.mark.slow
     def test_tools_of_scikit_learn_in_two_processes(self, text: TextClassifier, tiny_body: Body) -> None:

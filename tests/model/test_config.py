@@ -12,8 +12,7 @@ from pydantic import ValidationError
 from ketfit.base_config import Config, parse_toml_value, read_toml
 from ketfit.circuit import encoder_circuit, reuploading_circuit
 from ketfit.errors import ConfigError, KetFitError
-from ketfit.model.config import FitConfig, HeadConfig, TrainConfig
-from ketfit.model.encoder import check_width
+from ketfit.model.config import FitConfig, HeadConfig, TrainConfig, check_width
 from ketfit.model.head import QuantumHead
 from ketfit.simulate.noise import NoiseConfig, load_noise
 
@@ -363,8 +362,8 @@ def test_the_recommended_head_measures_a_qubit_for_each_of_several_classes(n_cla
 
 def test_the_circuits_are_those_of_the_settings():
     config = HeadConfig(**UNUSUAL_HEAD)
-    assert config.encoder_circuit() == encoder_circuit(5, 0, 4, rotation_wall=False)
-    assert config.qpu_circuit() == reuploading_circuit(5, 2, 0, 1, 4, tie_reuploads=False, rotation_wall=False)
+    assert config.encoder_circuit() == encoder_circuit(5, 0, 4, rotation_layer=False)
+    assert config.qpu_circuit() == reuploading_circuit(5, 2, 0, 1, 4, tie_reuploads=False, rotation_layer=False)
     concat = config.updated(merge="concat", encoder_layers=2, reupload_layers=3, tie_reuploads=True, rotation_wall=True)
     assert concat.encoder_circuit() == encoder_circuit(5, 2, 4)
     assert concat.qpu_circuit() == reuploading_circuit(15, 2, 3, 1, 4)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ketfit.errors import ConfigError, InputError
-from ketfit.model.config import HeadConfig
-from ketfit.model.encoder import Encoder, check_width, initial_angles, load_amplitudes
+from ketfit.model.config import HeadConfig, check_width
+from ketfit.model.encoder import Encoder, initial_angles, load_amplitudes
 from tests.circuits import reference_expectation, reference_state
 
 

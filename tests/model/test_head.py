@@ -274,7 +274,7 @@ def test_counts_are_those_of_the_trainable_parameters(n_encoders, merge, tied, w
         "angle scale": int(train_scale),
         "linear": (n_measured + (width if skip else 0) + 1) * 3,
     }
-    assert module.parameter_counts() == {**counts, "total": sum(counts.values())}
+    assert config.count_parameters(8, 3) == module.parameter_counts() == {**counts, "total": sum(counts.values())}
     assert counts == {
         "encoder angles": sizes["encoder.weights"],
         "QPU angles": sizes["weights"],

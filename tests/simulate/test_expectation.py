@@ -85,7 +85,7 @@ def test_gradients_never_drop_shots_and_shots_never_stop_gradients(wanted, polic
 @QUBITS
 def test_the_distribution_is_that_of_the_values(qubits, kind):
     run = (CIRCUIT, *(tensor.detach() for tensor in some_tensors(CIRCUIT, 3)), 3)
-    values = MeasurementContext(qubits, generator=seeded(), **kind).values(*run)
+    values = MeasurementContext(qubits, generator=seeded(), **kind).expectations(*run)
     distribution = MeasurementContext(qubits, generator=seeded(), **kind).distribution(*run)
     assert distribution.shape == (3, 2 ** len(qubits))
     assert distribution.min() >= -1e-12

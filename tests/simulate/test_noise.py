@@ -151,19 +151,19 @@ def test_what_follows_a_gate_is_what_aer_has(noise):
 def test_then_is_the_product_of_the_transfer_matrices_the_later_on_the_left():
     for first, later in itertools.product(CHANNELS, CHANNELS):
         product = transfer_matrix(later) @ transfer_matrix(first)
-        np.testing.assert_allclose(transfer_matrix(first.then(later)), product, rtol=0, atol=1e-15)
+        np.testing.assert_allclose(transfer_matrix(first.compose(later)), product, rtol=0, atol=1e-15)
 
 
 def test_then_may_be_bracketed_at_will_but_not_turned_round():
     for a, b, c in itertools.product(CHANNELS, repeat=3):
-        left, right = transfer_matrix(a.then(b).then(c)), transfer_matrix(a.then(b.then(c)))
+        left, right = transfer_matrix(a.compose(b).compose(c)), transfer_matrix(a.compose(b.compose(c)))
         np.testing.assert_allclose(left, right, rtol=0, atol=1e-15)
     for channel in CHANNELS:
-        assert channel.then(Channel()) == Channel().then(channel) == channel
+        assert channel.compose(Channel()) == Channel().compose(channel) == channel
     damping = NoiseConfig(t1_us=5.0, **TIMES).after_rotation
     flip = NoiseConfig(bit_flip=0.25).after_rotation
-    assert damping.then(flip).shift == pytest.approx(damping.shift / 2)
-    assert flip.then(damping).shift == pytest.approx(damping.shift)
+    assert damping.compose(flip).shift == pytest.approx(damping.shift / 2)
+    assert flip.compose(damping).shift == pytest.approx(damping.shift)
 
 
 @pytest.mark.parametrize("channel", [each for each in CHANNELS if not each.shift])

@@ -242,7 +242,7 @@ def test_one_plan_serves_calls_with_signs_and_without():
     first = native.expect(circuit, (0,), weights, inputs, initial, 9)
     native.expect(circuit, (0,), weights, inputs, initial, 9, some_signs(circuit, 9))
     assert torch.equal(native.expect(circuit, (0,), weights, inputs, initial, 9), first)
-    assert [key[0] for key in circuit.memo].count("plan") == 1
+    assert [key[0] for key in circuit.cache].count("plan") == 1
 
 
 def test_signs_need_not_be_contiguous():

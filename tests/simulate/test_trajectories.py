@@ -39,7 +39,7 @@ def estimate(tensors, noise, count, qubits=(2, 0, 1), joint=False, engine="auto"
 
 def exactly(tensors, noise, qubits=(2, 0, 1), joint=False) -> Tensor:
     device = MeasurementContext(qubits, noise)
-    return (device.distribution if joint else device.values)(CIRCUIT, *tensors, len(tensors[1]))
+    return (device.distribution if joint else device.expectations)(CIRCUIT, *tensors, len(tensors[1]))
 
 
 # --- against the density matrix ----------------------------------------------------------------------------------

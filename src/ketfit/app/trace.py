@@ -210,7 +210,7 @@ def trace(classifier: TextClassifier, embedded: EmbeddedText, settings: Measurem
     qubits = tuple(range(measured.config.n_measured))
     context = MeasurementContext(qubits, noise, trajectories, generator)
     measured_values, outcomes = _measure(context, measured, inputs, settings.shots, generator)
-    exact = MeasurementContext(qubits).values(head.circuit, head.weights, inputs, None, 1)
+    exact = MeasurementContext(qubits).expectations(head.circuit, head.weights, inputs, None, 1)
     rows = 1 if head.config.merge == "mean" else head.config.n_encoders
     return PredictionTrace(
         embedded=embedded,
@@ -278,7 +278,7 @@ def _measure(
     if bits > MAX_JOINT:
         if shots is not None:
             raise ConfigError(f"shots are drawn of at most {MAX_JOINT} qubits together; set the shots to 0")
-        return context.values(*circuit), ()
+        return context.expectations(*circuit), ()
     distribution = context.distribution(*circuit)
     probabilities = distribution[0].double().clamp(0, 1).tolist()
     if shots is None:

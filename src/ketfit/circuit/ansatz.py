@@ -9,43 +9,44 @@ from ketfit.errors import CircuitError
 from ketfit.integers import as_integer
 
 
-def ring_layers(n_qubits: int, layers: int, connectivity: int, rotation_wall: bool = True) -> Circuit:
+def ring_layers(n_qubits: int, layers: int, connectivity: int, rotation_layer: bool = True) -> Circuit:
     """The paper's ansatz (Figures 2 and 3): rings of CNOT-and-RY blocks over growing distances.
 
     For each distance d = 1..`connectivity` and each qubit q in order, one block: CNOT from q to (q + d) mod Q, then
-    RY on that target. After the first layer stands one column of RY on every qubit (the wall); further layers repeat
-    the rings. It has Q * connectivity * layers weights, and Q more with the wall; zero layers give an empty circuit.
+    RY on that target. The rotation layer, one column of RY on every qubit, follows the first layer; further layers
+    repeat the rings. The circuit has Q * connectivity * layers weights, and Q more with the rotation layer; zero layers
+    give an empty circuit.
 
     Args:
         n_qubits: Q, the width.
         layers: How often the rings are repeated.
         connectivity: C, the largest distance; 1 is nearest neighbours, Q - 1 is all to all.
-        rotation_wall: Whether the column of RY follows the first layer.
+        rotation_layer: Whether the column of RY follows the first layer.
 
     Raises:
         CircuitError: a number is out of range, or not an integer.
     """
     n_qubits, connectivity, layers = _check_rings(n_qubits, connectivity, layers=layers)
-    return Circuit.from_gates(n_qubits, _rings(n_qubits, layers, connectivity, rotation_wall, first_weight=0))
+    return Circuit.from_gates(n_qubits, _rings(n_qubits, layers, connectivity, rotation_layer, first_weight=0))
 
 
-def count_ring_weights(n_qubits: int, layers: int, connectivity: int, rotation_wall: bool = True) -> int:
+def count_ring_weights(n_qubits: int, layers: int, connectivity: int, rotation_layer: bool = True) -> int:
     """Return how many weights `ring_layers` has, without building it.
 
     Raises:
         CircuitError: a number is out of range, or not an integer.
     """
     n_qubits, connectivity, layers = _check_rings(n_qubits, connectivity, layers=layers)
-    return n_qubits * (connectivity * layers + (rotation_wall and layers > 0))
+    return n_qubits * (connectivity * layers + (rotation_layer and layers > 0))
 
 
-def encoder_circuit(n_qubits: int, layers: int, connectivity: int, rotation_wall: bool = True) -> Circuit:
+def encoder_circuit(n_qubits: int, layers: int, connectivity: int, rotation_layer: bool = True) -> Circuit:
     """The circuit of one encoder: the ring ansatz on an amplitude-encoded embedding, every qubit read out.
 
     Args and errors as in `ring_layers`; `layers` is the paper's M. The embedding enters as the initial amplitudes,
     not through gates.
     """
-    return ring_layers(n_qubits, layers, connectivity, rotation_wall)
+    return ring_layers(n_qubits, layers, connectivity, rotation_layer)
 
 
 def reuploading_circuit(
@@ -55,7 +56,7 @@ def reuploading_circuit(
     main_layers: int,
     connectivity: int,
     tie_reuploads: bool = True,
-    rotation_wall: bool = True,
+    rotation_layer: bool = True,
 ) -> Circuit:
     """The QPU's circuit: N times [RY(input q) on every qubit q, then PQC1], then PQC2.
 
@@ -69,7 +70,7 @@ def reuploading_circuit(
         main_layers: R, layers of PQC2.
         connectivity: C of both.
         tie_reuploads: Whether all N blocks of PQC1 share their weights.
-        rotation_wall: Whether both have their column of RY.
+        rotation_layer: Whether both have their column of RY.
 
     Raises:
         CircuitError: a number is out of range, or not an integer.
@@ -80,18 +81,18 @@ def reuploading_circuit(
     n_reuploads = as_integer(n_reuploads, "n_reuploads", error=CircuitError)
     if n_reuploads < 1:
         raise CircuitError(f"n_reuploads={n_reuploads}: the inputs must be loaded at least once")
-    block = count_ring_weights(n_qubits, reupload_layers, connectivity, rotation_wall)
+    block = count_ring_weights(n_qubits, reupload_layers, connectivity, rotation_layer)
     gates: list[Gate] = []
     for repeat in range(n_reuploads):
         first_weight = 0 if tie_reuploads else repeat * block
         gates.extend(ry(qubit, Angle("input", qubit)) for qubit in range(n_qubits))
-        gates.extend(_rings(n_qubits, reupload_layers, connectivity, rotation_wall, first_weight))
+        gates.extend(_rings(n_qubits, reupload_layers, connectivity, rotation_layer, first_weight))
     first_weight = block if tie_reuploads else n_reuploads * block
-    gates.extend(_rings(n_qubits, main_layers, connectivity, rotation_wall, first_weight))
+    gates.extend(_rings(n_qubits, main_layers, connectivity, rotation_layer, first_weight))
     return Circuit.from_gates(n_qubits, gates)
 
 
-def _rings(n_qubits: int, layers: int, connectivity: int, rotation_wall: bool, first_weight: int) -> Iterator[Gate]:
+def _rings(n_qubits: int, layers: int, connectivity: int, rotation_layer: bool, first_weight: int) -> Iterator[Gate]:
     weight = first_weight
     for layer in range(layers):
         for distance in range(1, connectivity + 1):
@@ -100,7 +101,7 @@ def _rings(n_qubits: int, layers: int, connectivity: int, rotation_wall: bool, f
                 yield cx(control, target)
                 yield ry(target, Angle("weight", weight))
                 weight += 1
-        if layer == 0 and rotation_wall:
+        if layer == 0 and rotation_layer:
             for qubit in range(n_qubits):
                 yield ry(qubit, Angle("weight", weight))
                 weight += 1

@@ -150,7 +150,7 @@ class Circuit:
         return hash((self.n_qubits, self.gates, self.n_weights, self.n_inputs))
 
     @cached_property
-    def memo(self) -> dict[Hashable, Any]:
+    def cache(self) -> dict[Hashable, Any]:
         """Where readers keep what they worked out about this very object, such as a simulator's plan.
 
         A cache that looks circuits up by value would compare hundreds of gates at every call.
@@ -187,9 +187,9 @@ class Circuit:
         """
         measured = as_integers(qubits, "qubits", error=CircuitError)
         key = ("light_cone", measured)
-        if key not in self.memo:
-            self.memo[key] = self._light_cone(self.check_qubits(measured))
-        cone: Circuit = self.memo[key]
+        if key not in self.cache:
+            self.cache[key] = self._light_cone(self.check_qubits(measured))
+        cone: Circuit = self.cache[key]
         return cone
 
     def _light_cone(self, measured: tuple[int, ...]) -> Circuit:
@@ -222,7 +222,7 @@ class Circuit:
         """
         # Python's own integers before anything is looked up: True and 1.0 hash as 1 does, and tensors by identity.
         measured = as_integers(qubits, name, error=CircuitError)
-        if ("checked", measured) in self.memo:
+        if ("checked", measured) in self.cache:
             return measured
         if not measured:
             raise CircuitError("name at least one qubit to measure")
@@ -231,5 +231,5 @@ class Circuit:
                 raise CircuitError(f"qubit {qubit} cannot be measured; the circuit has qubits 0 to {self.n_qubits - 1}")
         if len(set(measured)) < len(measured):
             raise CircuitError(f"a qubit is measured twice in {measured}; name each once")
-        self.memo["checked", measured] = True
+        self.cache["checked", measured] = True
         return measured

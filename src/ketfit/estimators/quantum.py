@@ -19,7 +19,6 @@ from ketfit.data.sequences import check_saveable_labels
 from ketfit.errors import InputError
 from ketfit.estimators.base import ClassWeight, RandomState, TorchHeadClassifier, too_few_numbers
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.model.encoder import slice_widths
 from ketfit.model.head import QuantumHead
 from ketfit.persistence.hub import HubMixin
 from ketfit.persistence.model_files import fetch_model, load_model, save_model
@@ -80,7 +79,7 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
     def _check_embeddings(self, module: nn.Module, x: NDArray[Any], rows: NDArray[np.int64]) -> None:
         assert isinstance(module, QuantumHead)
         config = module.config
-        ends = np.cumsum(slice_widths(config, x.shape[1])) if config.encoder_input == "slices" else [x.shape[1]]
+        ends = np.cumsum(config.slice_widths(x.shape[1])) if config.encoder_input == "slices" else [x.shape[1]]
         for number, part in enumerate(np.split(x, ends[:-1], axis=1)):
             zero = rows[~part.any(axis=1)]
             if len(zero):

@@ -37,7 +37,6 @@ from ketfit.estimators.base import (
 from ketfit.estimators.end_to_end import tune_end_to_end
 from ketfit.estimators.quantum import QuantumHeadClassifier, readout_advice
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.model.encoder import slice_widths
 from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, Precision, TuneConfig
 from ketfit.persistence.hub import HubMixin
 from ketfit.persistence.model_files import fetch_model, load_model, save_model
@@ -150,7 +149,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         if self.tune is not None:
             tuned_layers(body.transformer, self.tune.last_layers, body.name)
         shape = self.head or HeadConfig.recommended(body.dimension, len(classes))
-        slice_widths(shape, body.dimension)  # before a long tuning
+        shape.slice_widths(body.dimension)  # before a long tuning
         if advice := readout_advice(shape, body.dimension, len(classes)):
             warnings.warn(advice, ConfigWarning, stacklevel=2)
         shown: dict[str, Any] = {"progress": progress}

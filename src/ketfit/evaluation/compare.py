@@ -19,7 +19,6 @@ from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.evaluation.metrics import ClassificationReport, evaluate_predictions
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.model.head import QuantumHead
 
 Head = QuantumHeadClassifier | LogisticRegressionHead | SVCHead | MLPHead
 
@@ -53,8 +52,8 @@ def standard_heads(
 
 
 def count_parameters(config: HeadConfig, embedding_dim: int, n_classes: int) -> int:
-    """Trainable parameters of the quantum head that `config` describes."""
-    return QuantumHead(config, embedding_dim, n_classes).parameter_counts()["total"]
+    """Return the number of trainable parameters of the quantum head that `config` describes."""
+    return config.count_parameters(embedding_dim, n_classes)["total"]
 
 
 def compare_heads(

@@ -221,6 +221,56 @@ class HeadConfig(Config):
         tied = self.tie_reuploads if tied is None else tied
         return self.n_encoders * encoder, (1 if tied else self.n_reuploads) * reupload + main
 
+    def slice_widths(self, embedding_dim: int) -> list[int]:
+        """Return the number of embedding entries that each encoder gets; slices differ by at most one entry.
+
+        Raises:
+            ConfigError: they do not fit the encoders, or there are more encoders than entries.
+        """
+        widths = [embedding_dim] * self.n_encoders
+        if self.encoder_input == "slices":
+            share, rest = divmod(embedding_dim, self.n_encoders)
+            widths = [share + (encoder < rest) for encoder in range(self.n_encoders)]
+            if not share:
+                raise ConfigError(
+                    f"n_encoders={self.n_encoders}: an embedding of width {embedding_dim} has too few slices"
+                )
+        check_width(max(widths), self.n_qubits, self.reference_amplitude)
+        return widths
+
+    def check_sizes(self, embedding_dim: int, n_classes: int) -> tuple[int, int]:
+        """Return both sizes as Python integers.
+
+        Raises:
+            ConfigError: a size is not an integer or too small, or the embedding does not fit the encoders.
+        """
+        embedding_dim, n_classes = as_integer(embedding_dim, "embedding_dim"), as_integer(n_classes, "n_classes")
+        if n_classes < 2:
+            raise ConfigError(f"n_classes={n_classes}: a classifier needs at least two")
+        if embedding_dim < 1:
+            raise ConfigError(f"embedding_dim={embedding_dim}: an embedding has at least one entry")
+        self.slice_widths(embedding_dim)
+        return embedding_dim, n_classes
+
+    def count_parameters(self, embedding_dim: int, n_classes: int) -> dict[str, int]:
+        """Return the number of trainable parameters by part, and their total, without building the head.
+
+        >>> HeadConfig.recommended(768).count_parameters(768, 2)["total"]
+        934
+
+        Raises:
+            ConfigError: a size is not an integer or too small, or the embedding does not fit the encoders.
+        """
+        _, n_classes = self.check_sizes(embedding_dim, n_classes)
+        encoder_angles, qpu_angles = self.count_angles()
+        counts = {
+            "encoder angles": encoder_angles,
+            "QPU angles": qpu_angles,
+            "angle scale": int(self.train_angle_scale),
+            "linear": (self.n_readouts + 1) * n_classes,
+        }
+        return {**counts, "total": sum(counts.values())}
+
     def encoder_circuit(self) -> Circuit:
         """The circuit of one encoder (the first module)."""
         return encoder_circuit(self.n_qubits, self.encoder_layers, self.connectivity, self.rotation_wall)
@@ -235,6 +285,17 @@ class HeadConfig(Config):
             self.connectivity,
             self.tie_reuploads,
             self.rotation_wall,
+        )
+
+
+def check_width(width: int, n_qubits: int, reference_amplitude: float) -> None:
+    """Raise ConfigError, with the number of qubits needed, if an embedding is wider than an encoder's amplitudes."""
+    needed = width + (reference_amplitude > 0)
+    if needed > 2**n_qubits:
+        extra = " and its reference amplitude" if reference_amplitude else ""
+        raise ConfigError(
+            f"an embedding of width {width}{extra} needs n_qubits={(needed - 1).bit_length()}; "
+            f"n_qubits={n_qubits} holds {2**n_qubits} amplitudes"
         )
 
 

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ketfit.errors import ConfigError, InputError
+from ketfit.errors import InputError
 from ketfit.integers import as_integer
-from ketfit.model.config import HeadConfig
+from ketfit.model.config import HeadConfig, check_width
 from ketfit.simulate.compiler import compiler_disabled
 from ketfit.simulate.expectation import expectation
 
@@ -30,16 +30,16 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.circuit = config.encoder_circuit()
-        self.widths = slice_widths(config, as_integer(embedding_dim, "embedding_dim", minimum=1))
+        self.widths = config.slice_widths(as_integer(embedding_dim, "embedding_dim", minimum=1))
         self.n_slices = config.n_encoders if config.encoder_input == "slices" else 1
         self.weights = nn.Parameter(initial_angles(config.n_encoders, self.circuit.n_weights, generator=generator))
 
     @compiler_disabled
     def forward(self, embeddings: Tensor) -> Tensor:
         """<Z> of every qubit, shape (batch, qpu_qubits), from embeddings of shape (batch, embedding_dim)."""
-        return self.read(self.load(embeddings))
+        return self.measure(self.prepare_states(embeddings))
 
-    def load(self, embeddings: Tensor) -> Tensor:
+    def prepare_states(self, embeddings: Tensor) -> Tensor:
         """The amplitudes that enter the circuits, shape (batch, slices, 2**n_qubits): one slice, or E."""
         config = self.config
         parts = torch.split(embeddings, self.widths, dim=1) if self.n_slices > 1 else (embeddings,)
@@ -47,8 +47,8 @@ class Encoder(nn.Module):
             [load_amplitudes(part, config.n_qubits, config.reference_amplitude) for part in parts], dim=1
         )
 
-    def read(self, amplitudes: Tensor) -> Tensor:
-        """<Z> of every qubit, shape (batch, qpu_qubits), from what `load` gives."""
+    def measure(self, amplitudes: Tensor) -> Tensor:
+        """<Z> of every qubit, shape (batch, qpu_qubits), from the amplitudes of `prepare_states`."""
         config = self.config
         slices = amplitudes.unbind(dim=1) * (config.n_encoders // self.n_slices)
         readouts = [
@@ -103,40 +103,6 @@ def load_amplitudes(embeddings: Tensor, n_qubits: int, reference_amplitude: floa
     return amplitudes
 
 
-def check_width(width: int, n_qubits: int, reference_amplitude: float) -> None:
-    """Refuse an embedding that does not fit the amplitudes of an encoder.
-
-    Raises:
-        ConfigError: with the number of qubits it takes.
-    """
-    needed = width + (reference_amplitude > 0)
-    if needed > 2**n_qubits:
-        extra = " and its reference amplitude" if reference_amplitude else ""
-        raise ConfigError(
-            f"an embedding of width {width}{extra} needs n_qubits={(needed - 1).bit_length()}; "
-            f"n_qubits={n_qubits} holds {2**n_qubits} amplitudes"
-        )
-
-
 def initial_angles(*shape: int, generator: torch.Generator) -> Tensor:
     """Small random angles, normal with a spread of 0.1 rad: close to the identity but for the CNOTs."""
     return 0.1 * torch.randn(*shape, generator=generator)
-
-
-def slice_widths(config: HeadConfig, embedding_dim: int) -> list[int]:
-    """How many entries of the embedding each encoder sees; slices differ by one entry at most.
-
-    Raises:
-        ConfigError: they do not fit the encoders, or there are more encoders than entries.
-    """
-    if config.encoder_input == "whole":
-        widths = [embedding_dim] * config.n_encoders
-    else:
-        share, rest = divmod(embedding_dim, config.n_encoders)
-        widths = [share + (encoder < rest) for encoder in range(config.n_encoders)]
-        if not share:
-            raise ConfigError(
-                f"n_encoders={config.n_encoders}: an embedding of width {embedding_dim} has too few slices"
-            )
-    check_width(max(widths), config.n_qubits, config.reference_amplitude)
-    return widths

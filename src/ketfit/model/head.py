@@ -60,11 +60,7 @@ class QuantumHead(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        embedding_dim, n_classes = as_integer(embedding_dim, "embedding_dim"), as_integer(n_classes, "n_classes")
-        if n_classes < 2:
-            raise ConfigError(f"n_classes={n_classes}: a classifier needs at least two")
-        if embedding_dim < 1:
-            raise ConfigError(f"embedding_dim={embedding_dim}: an embedding has at least one entry")
+        embedding_dim, n_classes = config.check_sizes(embedding_dim, n_classes)
         generator = generator or torch.Generator().manual_seed(0)
         self.config = config
         self.embedding_dim = embedding_dim
@@ -95,24 +91,27 @@ class QuantumHead(nn.Module):
 
     @compiler_disabled
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Logits of shape (batch, n_classes) from embeddings (batch, embedding_dim), or from what `load` makes of them.
+        """Logits of shape (batch, n_classes) from embeddings (batch, embedding_dim), or amplitudes of `prepare_states`.
 
         Raises:
             InputError: wrong shape or dtype, or an embedding that is zero or not finite.
         """
         self._check(embeddings)
-        z = self.encoder.read(embeddings if embeddings.dim() == 3 else self.encoder.load(embeddings))
-        m = self._measure(self.angle_scale * z)
-        return self.classify(m, z)
+        amplitudes = embeddings if embeddings.dim() == 3 else self.encoder.prepare_states(embeddings)
+        encoder_expectations = self.encoder.measure(amplitudes)
+        qpu_expectations = self._measure(self.angle_scale * encoder_expectations)
+        return self.classify(qpu_expectations, encoder_expectations)
 
-    def classify(self, values: Tensor, z: Tensor) -> Tensor:
-        """Logits of the last layer, shape (batch, n_classes).
+    def classify(self, qpu_expectations: Tensor, encoder_expectations: Tensor) -> Tensor:
+        """Return the logits of the output layer, shape (batch, n_classes).
 
         Args:
-            values: <Z> of the measured qubits, shape (batch, n_measured).
-            z: The encoders' output, shape (batch, qpu_qubits), which a skip connection puts beside them.
+            qpu_expectations: <Z> of the measured qubits, shape (batch, n_measured).
+            encoder_expectations: <Z> of the encoders, shape (batch, qpu_qubits); used with a skip connection only.
         """
-        logits: Tensor = self.linear(torch.cat([values, z], dim=1) if self.config.skip_connection else values)
+        skip = self.config.skip_connection
+        features = torch.cat([qpu_expectations, encoder_expectations], dim=1) if skip else qpu_expectations
+        logits: Tensor = self.linear(features)
         return logits
 
     def _measure(self, inputs: Tensor) -> Tensor:
@@ -165,7 +164,7 @@ class QuantumHead(nn.Module):
         cone = noisy_light_cone(self.circuit, measured) if noisy else self.circuit.light_cone(measured)
         return step_cost(cone, batch, config.shots, config.gradient)
 
-    def load(self, embeddings: Tensor) -> Tensor:
+    def prepare_states(self, embeddings: Tensor) -> Tensor:
         """What the encoders' circuits start from: nothing in it is trained, so once is enough for fixed embeddings.
 
         Returns:
@@ -175,17 +174,11 @@ class QuantumHead(nn.Module):
             InputError: as in `forward`.
         """
         self._check(embeddings)
-        return self.encoder.load(embeddings)
+        return self.encoder.prepare_states(embeddings)
 
     def parameter_counts(self) -> dict[str, int]:
         """Trainable parameters by part, and their total."""
-        counts = {
-            "encoder angles": self.encoder.weights.numel(),
-            "QPU angles": self.weights.numel(),
-            "angle scale": self.angle_scale.numel() if self.angle_scale.requires_grad else 0,
-            "linear": sum(parameter.numel() for parameter in self.linear.parameters()),
-        }
-        return {**counts, "total": sum(counts.values())}
+        return self.config.count_parameters(self.embedding_dim, self.n_classes)
 
     def unreachable_angles(self) -> int:
         """How many QPU angles lie outside the light cone of the measured qubits, so that training cannot move them."""

@@ -76,16 +76,16 @@ def density_matrix_expectation(
 
 def _plan(circuit: Circuit, parities: Sequence[tuple[int, ...]], noise: NoiseConfig) -> Any:
     key = ("density", tuple(parities), noise)
-    if key not in circuit.memo:
+    if key not in circuit.cache:
         width = _width(circuit)
         strings = [sum(2 << (2 * (width - 1 - qubit)) for qubit in parity) for parity in parities]  # 2 is the digit Z
-        circuit.memo[key] = make_plan(circuit, strings, noise)
-    return circuit.memo[key]
+        circuit.cache[key] = make_plan(circuit, strings, noise)
+    return circuit.cache[key]
 
 
 def _loading(circuit: Circuit) -> tuple[list[int | None], Circuit] | None:
     """The input that each qubit's first rotation reads, if inputs enter nowhere else; and the circuit behind them."""
-    if "loading" not in circuit.memo:
+    if "loading" not in circuit.cache:
         loaded: list[int | None] = [None] * circuit.n_qubits
         rest: list[Gate] = []
         touched: set[int] = set()
@@ -98,8 +98,8 @@ def _loading(circuit: Circuit) -> tuple[list[int | None], Circuit] | None:
         later = any(gate.angle is not None and gate.angle.source == "input" for gate in rest)
         behind = Circuit(circuit.n_qubits, tuple(rest), circuit.n_weights, circuit.n_inputs)
         once = not later and any(index is not None for index in loaded)
-        circuit.memo["loading"] = (loaded, behind) if once else None
-    result: tuple[list[int | None], Circuit] | None = circuit.memo["loading"]
+        circuit.cache["loading"] = (loaded, behind) if once else None
+    result: tuple[list[int | None], Circuit] | None = circuit.cache["loading"]
     return result
 
 

@@ -94,19 +94,19 @@ def expectation(
     tensors = (weights, inputs, initial)
     if noise is None and shots is None:  # where a small circuit takes 20 microseconds, each of them counts
         return statevector_expectation(circuit, measured, *tensors, batch, engine=engine)
-    device = MeasurementContext(measured, noise, trajectories, generator, engine)
+    context = MeasurementContext(measured, noise, trajectories, generator, engine)
     if shots is None:
-        return device.values(circuit, *tensors, batch)
+        return context.expectations(circuit, *tensors, batch)
     differentiated = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
     if differentiated and gradient == "exact":
-        return device.values(circuit, *tensors, batch)
+        return context.expectations(circuit, *tensors, batch)
     if not differentiated:
-        return sample(device.distribution(circuit, *tensors, batch), shots, generator)
+        return sample(context.distribution(circuit, *tensors, batch), shots, generator)
     if gradient == "parameter_shift":
-        cone = noisy_light_cone(circuit, measured) if device.has_gate_noise else circuit.light_cone(measured)
-        return parameter_shift(device.distribution, cone, *tensors, batch, shots, generator, trajectories or 1)
+        cone = noisy_light_cone(circuit, measured) if context.has_gate_noise else circuit.light_cone(measured)
+        return parameter_shift(context.distribution, cone, *tensors, batch, shots, generator, trajectories or 1)
     estimate = straight_through if gradient == "straight_through" else reparameterized
-    return estimate(device.distribution(circuit, *tensors, batch), shots, generator)
+    return estimate(context.distribution(circuit, *tensors, batch), shots, generator)
 
 
 class ExpectationAndGradients(NamedTuple):
@@ -215,7 +215,7 @@ class MeasurementContext:
         """Whether gates or preparation are noisy."""
         return self.noise is not None and not self.noise.is_gate_noiseless
 
-    def values(
+    def expectations(
         self, circuit: Circuit, weights: Tensor, inputs: Tensor | None, initial: Tensor | None, batch: int
     ) -> Tensor:
         """<Z> of each measured qubit as it is read, shape (batch, measured)."""
@@ -227,7 +227,7 @@ class MeasurementContext:
     ) -> Tensor:
         """The joint distribution of the readings, shape (batch, 2**measured), the first qubit the highest bit."""
         if len(self.measured) == 1:
-            values = self.values(circuit, weights, inputs, initial, batch)
+            values = self.expectations(circuit, weights, inputs, initial, batch)
             return torch.cat([1 + values, 1 - values], dim=1) / 2
         result = self._run(circuit, weights, inputs, initial, batch, joint=True)
         return result if self.noise is None else apply_readout_error_to_distribution(result, self.noise.readout)

@@ -67,17 +67,17 @@ def mitigated_expectation(
     trajectories = check_noise(noise, trajectories, engine)
     folds, degree = as_integers(folds, "folds"), as_integer(degree, "degree")
     batch = check_tensors(circuit, weights, inputs, initial)
-    device = MeasurementContext(circuit.check_qubits(qubits), noise, trajectories, generator, engine)
+    context = MeasurementContext(circuit.check_qubits(qubits), noise, trajectories, generator, engine)
     if "zero_noise" not in mitigation:
         folds, degree = (1,), 0
     coefficients = extrapolation(folds, degree)
     single, columns = rotations_as_inputs(circuit)
     angles = rotation_angles(columns, weights, inputs, batch)
     both_ways = torch.cat([angles, -angles], dim=1)
-    total = weights.new_zeros(batch, len(device.measured))
+    total = weights.new_zeros(batch, len(context.measured))
     for fold, coefficient in zip(folds, coefficients, strict=True):
         run = (fold_gates(single, fold), weights.new_empty(0), both_ways, initial, batch)
-        values = device.values(*run) if shots is None else sample(device.distribution(*run), shots, generator)
+        values = context.expectations(*run) if shots is None else sample(context.distribution(*run), shots, generator)
         if "readout" in mitigation:
             values = mitigate_readout(values, noise.readout)
         total += coefficient * values
@@ -115,7 +115,7 @@ def fold_gates(circuit: Circuit, fold: int) -> Circuit:
     """Every gate `fold` times, forth and back; the angles are inputs, and their opposites are inputs behind them."""
     fold = as_integer(fold, "fold", minimum=1)
     key = ("fold", fold)
-    if key not in circuit.memo:
+    if key not in circuit.cache:
         gates: list[Gate] = []
         for gate in circuit.gates:
             if gate.angle is None:
@@ -123,6 +123,6 @@ def fold_gates(circuit: Circuit, fold: int) -> Circuit:
             else:
                 back = ry(gate.target, Angle("input", circuit.n_inputs + gate.angle.index))
                 gates += [gate, *[back, gate] * (fold // 2)]
-        circuit.memo[key] = Circuit(circuit.n_qubits, tuple(gates), 0, 2 * circuit.n_inputs)
-    folded: Circuit = circuit.memo[key]
+        circuit.cache[key] = Circuit(circuit.n_qubits, tuple(gates), 0, 2 * circuit.n_inputs)
+    folded: Circuit = circuit.cache[key]
     return folded

@@ -115,9 +115,9 @@ def _plan(
     """The plan for batches of that size, and the spare states that wait with it."""
     isa, sample_bits = choose_layout(circuit.n_qubits, batch, itemsize)
     key = ("plan", qubits, itemsize, sample_bits, joint, isa)
-    if key not in circuit.memo:
-        circuit.memo[key] = (make_plan(circuit, *key[1:]), [])
-    found: tuple[Any, list[Tensor]] = circuit.memo[key]
+    if key not in circuit.cache:
+        circuit.cache[key] = (make_plan(circuit, *key[1:]), [])
+    found: tuple[Any, list[Tensor]] = circuit.cache[key]
     return found
 
 
@@ -149,9 +149,9 @@ def kernel_first() -> Iterator[None]:
 
 def count_rotations(circuit: Circuit) -> int:
     """How many rotations the circuit has, counted once."""
-    if "rotations" not in circuit.memo:
-        circuit.memo["rotations"] = circuit.gate_counts()["ry"]
-    number: int = circuit.memo["rotations"]
+    if "rotations" not in circuit.cache:
+        circuit.cache["rotations"] = circuit.gate_counts()["ry"]
+    number: int = circuit.cache["rotations"]
     return number
 
 

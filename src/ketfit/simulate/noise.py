@@ -41,7 +41,7 @@ class Channel:
     y: float = 1.0
     shift: float = 0.0
 
-    def then(self, other: Channel) -> Channel:
+    def compose(self, other: Channel) -> Channel:
         """This channel and then the other."""
         return Channel(self.x * other.x, self.z * other.z, self.y * other.y, other.z * self.shift + other.shift)
 
@@ -111,12 +111,12 @@ class NoiseConfig(Config):
     def after_rotation(self) -> Channel:
         """What follows a one-qubit gate."""
         depolarizing = Channel(*[1 - self.depolarizing_1q] * 3)
-        return depolarizing.then(self._flips()).then(self._relaxation(self.time_1q_us))
+        return depolarizing.compose(self._flips()).compose(self._relaxation(self.time_1q_us))
 
     @property
     def after_cnot(self) -> Channel:
         """What follows a two-qubit gate on each of its qubits, behind the depolarizing of both."""
-        return self._flips().then(self._relaxation(self.time_2q_us))
+        return self._flips().compose(self._relaxation(self.time_2q_us))
 
     @property
     def is_gate_noiseless(self) -> bool:
@@ -159,14 +159,14 @@ def noisy_light_cone(circuit: Circuit, measured: Iterable[int]) -> Circuit:
     if support:
         circuit.check_qubits(tuple(support))
     key = ("noisy_light_cone", frozenset(support))
-    if key not in circuit.memo:
+    if key not in circuit.cache:
         kept: list[Gate] = []
         for gate in reversed(circuit.gates):
             if not support.isdisjoint(gate.qubits):
                 support.update(gate.qubits)
                 kept.append(gate)
-        circuit.memo[key] = Circuit(circuit.n_qubits, tuple(reversed(kept)), circuit.n_weights, circuit.n_inputs)
-    cone: Circuit = circuit.memo[key]
+        circuit.cache[key] = Circuit(circuit.n_qubits, tuple(reversed(kept)), circuit.n_weights, circuit.n_inputs)
+    cone: Circuit = circuit.cache[key]
     return cone
 
 

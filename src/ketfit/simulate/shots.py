@@ -157,7 +157,7 @@ def parameter_shift(
 def rotations_as_inputs(circuit: Circuit) -> tuple[Circuit, Tensor]:
     """The circuit with an input of its own for every rotation; and, of each, the column it had in (weights, inputs)."""
     key = "rotations_as_inputs"
-    if key not in circuit.memo:
+    if key not in circuit.cache:
         gates: list[Gate] = []
         columns: list[int] = []
         for gate in circuit.gates:
@@ -166,8 +166,8 @@ def rotations_as_inputs(circuit: Circuit) -> tuple[Circuit, Tensor]:
             else:
                 gates.append(ry(gate.target, Angle("input", len(columns))))
                 columns.append(gate.angle.index + (0 if gate.angle.source == "weight" else circuit.n_weights))
-        circuit.memo[key] = Circuit(circuit.n_qubits, tuple(gates), 0, len(columns)), torch.tensor(columns).long()
-    result: tuple[Circuit, Tensor] = circuit.memo[key]
+        circuit.cache[key] = Circuit(circuit.n_qubits, tuple(gates), 0, len(columns)), torch.tensor(columns).long()
+    result: tuple[Circuit, Tensor] = circuit.cache[key]
     return result
 
 

@@ -129,15 +129,15 @@ def statevector_expectation_and_gradients(
 def _kept_rotations(circuit: Circuit, measured: tuple[int, ...]) -> Tensor:
     """Which of the circuit's rotations are in the light cone of `measured`: on each qubit, the first ones."""
     key = ("kept_rotations", measured)
-    if key not in circuit.memo:
+    if key not in circuit.cache:
         left = Counter(gate.target for gate in circuit.light_cone(measured).gates if gate.angle is not None)
         kept = []
         for rotation, qubit in enumerate(gate.target for gate in circuit.gates if gate.angle is not None):
             if left[qubit]:
                 left[qubit] -= 1
                 kept.append(rotation)
-        circuit.memo[key] = torch.tensor(kept, dtype=torch.long)
-    found: Tensor = circuit.memo[key]
+        circuit.cache[key] = torch.tensor(kept, dtype=torch.long)
+    found: Tensor = circuit.cache[key]
     return found
 
 

@@ -71,7 +71,7 @@ def plan_contraction(circuit: Circuit, qubit: int = 0) -> ContractionPlan:
 
     (qubit,) = circuit.check_qubits((as_integer(qubit, "qubit", error=CircuitError),))
     key = ("contraction", qubit)
-    if key not in circuit.memo:
+    if key not in circuit.cache:
         cone = circuit.light_cone((qubit,))
         inputs, sources, columns = _network(cone, qubit)
         sizes = dict.fromkeys((index for tensor in inputs for index in tensor), 2)
@@ -82,7 +82,7 @@ def plan_contraction(circuit: Circuit, qubit: int = 0) -> ContractionPlan:
             for path in (*paths, greedy)
         ]
         tree = min(trees, key=lambda tree: tree.contraction_cost())
-        circuit.memo[key] = ContractionPlan(
+        circuit.cache[key] = ContractionPlan(
             qubit,
             len(inputs),
             float(tree.contraction_cost()),
@@ -93,7 +93,7 @@ def plan_contraction(circuit: Circuit, qubit: int = 0) -> ContractionPlan:
             sources,
             tuple(tree.get_path()),
         )
-    plan: ContractionPlan = circuit.memo[key]
+    plan: ContractionPlan = circuit.cache[key]
     return plan
 
 

@@ -171,15 +171,15 @@ def _draw_errors(
         yield struck[start:end], on_target[start:end], on_control[start:end]
 
 
-def _draw_places(trials: int, chance: float, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def _draw_places(trials: int, probability: float, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Which of so many trials succeed, ascending: by the geometric gaps between them, so that rare ones cost little."""
-    if chance <= 0 or not trials:
+    if probability <= 0 or not trials:
         return np.empty(0, np.int64)
     found = [np.empty(0, np.int64)]
     last = -1
     while last < trials:
-        expected = (trials - last) * chance
-        gaps = rng.geometric(chance, size=int(expected + 5 * expected**0.5) + 10).clip(max=trials + 1)
+        expected = (trials - last) * probability
+        gaps = rng.geometric(probability, size=int(expected + 5 * expected**0.5) + 10).clip(max=trials + 1)
         found.append(last + np.cumsum(gaps))
         last = int(found[-1][-1])
     places = np.concatenate(found)

@@ -9,7 +9,6 @@ from ketfit.base_config import Config, Positive
 from ketfit.errors import ConfigError
 from ketfit.estimators.classical import matching_hidden_units
 from ketfit.evaluation.compare import count_parameters
-from ketfit.model.encoder import slice_widths
 from ketfit.model.tuning import EndToEndConfig
 from ketfit.study.analysis.effects import check_estimable
 from ketfit.study.design import Point, design_points
@@ -129,7 +128,7 @@ def _settings(plan: StudyPlan, head: HeadPlan, levels: Point, n_classes: int, di
     """All settings of a head, none left to a default that a later version could change."""
     if head.kind == "quantum":
         config = head.quantum(dimension, n_classes, **levels)
-        slice_widths(config, dimension)
+        config.slice_widths(dimension)
         return config.model_dump(mode="json")
     if head.kind == "svc":
         return {}

@@ -169,9 +169,9 @@ def learning_rate(config: TrainConfig, epoch: int) -> float:
 
 @runtime_checkable
 class SupportsPreload(Protocol):
-    """A module whose first step has nothing to train: it takes ``load(x)`` in place of x."""
+    """A module whose first step has nothing to train: it takes ``prepare_states(x)`` in place of x."""
 
-    def load(self, embeddings: Tensor) -> Tensor: ...
+    def prepare_states(self, embeddings: Tensor) -> Tensor: ...
 
 
 def _load(module: nn.Module, samples: Samples) -> Samples:
@@ -179,9 +179,9 @@ def _load(module: nn.Module, samples: Samples) -> Samples:
     if not isinstance(module, SupportsPreload) or not len(samples):
         return samples
     with torch.no_grad():
-        one = module.load(samples.x[:1])
+        one = module.prepare_states(samples.x[:1])
         small = one.nbytes * len(samples) <= _LOADED_BYTES
-        return replace(samples, x=module.load(samples.x)) if small else samples
+        return replace(samples, x=module.prepare_states(samples.x)) if small else samples
 
 
 @runtime_checkable

@@ -185,7 +185,7 @@ def test_figure_touches_no_global_state():
         "settings = lambda: {k: matplotlib.rcParams[k] for k in matplotlib.rcParams if k != 'backend'}\n"
         "before = settings()\n"
         "from ketfit.circuit import ring_layers\n"
-        "from ketfit.circuit.drawing.layout import draw_figure\n"
+        "from ketfit.circuit.drawing.figure import draw_figure\n"
         "draw_figure(ring_layers(3, 1, 1), measured=[0]).savefig(io.BytesIO(), format='png')\n"
         "print('matplotlib.pyplot' in sys.modules, settings() == before)"
     )

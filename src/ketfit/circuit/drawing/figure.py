@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ketfit.circuit.circuit import Angle, Circuit, Gate
-from ketfit.circuit.drawing.layout import Column, _rounded, fold_columns, pack_columns
-from ketfit.circuit.drawing.text import _tails
+from ketfit.circuit.drawing.layout import Column, angle_label, fold_columns, pack_columns, wire_ends
 from ketfit.circuit.export import angle_values, measured_qubits
 from ketfit.errors import MissingExtraError
 
@@ -18,35 +17,15 @@ if TYPE_CHECKING:
 
 # Lengths in the figure are in units of the distance between two wires, which is this many inches.
 _INCHES = 0.4
-
-
 _BOX = 0.74
-
-
 _RING = 0.2
-
-
 _DOT = 0.09
-
-
 _BOX_PITCH = 0.94
-
-
 _CX_PITCH = 0.56
-
-
 _HEAD = 0.95
-
-
 _LEAD = 0.3
-
-
 _TAIL = 0.95
-
-
 _GAP = 0.7
-
-
 _STROKE = 0.7  # points
 
 
@@ -93,7 +72,7 @@ def draw_figure(
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0.0, across), ylim=(down - 0.5, -0.5))
     axes.set_axis_off()
     for number, part in enumerate(parts):
-        tails = _tails(circuit.n_qubits, ends, r"\langle Z \rangle", "" if part.stop == len(columns) else r"\cdots")
+        tails = wire_ends(circuit.n_qubits, ends, r"\langle Z \rangle", "" if part.stop == len(columns) else r"\cdots")
         _figure_wires(axes, tails, number * pitch, _HEAD + sum(widths[part]))
         _figure_columns(axes, columns[part], widths[part], number * pitch, values)
     return figure
@@ -140,16 +119,10 @@ def _figure_ry(axes: Axes, angle: Angle, x: float, y: float, values: Mapping[Ang
     corner = (x - _BOX / 2, y - _BOX / 2)
     axes.add_patch(Rectangle(corner, _BOX, _BOX, facecolor=fill, edgecolor="black", linewidth=_STROKE, zorder=3))
     _figure_label(axes, x, y - 0.16, "R_Y", size=7.5)
-    label = _figure_angle(angle, values)
+    label = angle_label(angle, values, r"\theta", "_{{{}}}")
     # Names are short whatever their index; a number must shrink to stay inside its box.
     size = min(6.5, 32 / len(label)) if angle in values else 7.5
     _figure_label(axes, x, y + 0.18, label, size)
-
-
-def _figure_angle(angle: Angle, values: Mapping[Angle, float]) -> str:
-    if angle in values:
-        return _rounded(values[angle])
-    return (r"\theta" if angle.source == "weight" else "x") + f"_{{{angle.index}}}"
 
 
 def _figure_line(axes: Axes, x: tuple[float, float], y: tuple[float, float], layer: int) -> None:

@@ -1,11 +1,11 @@
-"""Circuits as pictures: in the terminal and in a paper."""
+"""The layout that the text, figure and SVG drawings of a circuit share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from ketfit.circuit.circuit import Circuit, Gate
+from ketfit.circuit.circuit import Angle, Circuit, Gate
 
 Column = tuple[Gate, ...]
 
@@ -54,5 +54,13 @@ def _fill(widths: Sequence[float], room: float) -> list[slice]:
     return [*parts, slice(start, len(widths))]
 
 
-def _rounded(value: float) -> str:
-    return f"{round(value, 2) + 0.0:.2f}"  # adding zero turns -0.0 into 0.0
+def angle_label(angle: Angle, values: Mapping[Angle, float], weight: str, index: str = "{}") -> str:
+    """Return the angle's value, or its name: `weight` or "x", and its number in the format `index`."""
+    if angle in values:
+        return f"{round(values[angle], 2) + 0.0:.2f}"  # adding zero turns -0.0 into 0.0
+    return (weight if angle.source == "weight" else "x") + index.format(angle.index)
+
+
+def wire_ends(n_qubits: int, measured: frozenset[int], mark: str, continuation: str) -> list[str]:
+    """Return the text behind each wire: `continuation` if there is one, else `mark` on the measured qubits."""
+    return [continuation or (mark if qubit in measured else "") for qubit in range(n_qubits)]

@@ -7,7 +7,7 @@ from html import escape
 from itertools import accumulate, groupby, pairwise
 
 from ketfit.circuit.circuit import Angle, Circuit, Gate
-from ketfit.circuit.drawing.layout import Column, fold_columns, pack_columns
+from ketfit.circuit.drawing.layout import Column, angle_label, fold_columns, pack_columns, wire_ends
 from ketfit.circuit.export import angle_values, measured_qubits
 from ketfit.errors import CircuitError
 from ketfit.integers import as_integer
@@ -63,7 +63,7 @@ def draw_svg(
     drawn = []
     for number, fold in enumerate(folds):
         goes_on = fold.stop < len(columns)
-        part = _part(columns[fold], widths[fold], values, circuit.n_qubits, frozenset() if goes_on else ends, goes_on)
+        part = _part(columns[fold], widths[fold], values, circuit.n_qubits, ends, goes_on)
         top = number * pitch + names
         drawn.append(f'<g transform="translate(0 {top})">{part}</g>' if top else part)
     return (
@@ -124,7 +124,8 @@ def _part(
 ) -> str:
     """One part of a drawing: the wires, the gates, and the names of the sections above."""
     right = _HEAD + sum(widths)
-    parts = [_wire(qubit, right, "…" if goes_on else "⟨Z⟩" if qubit in ends else "") for qubit in range(n_qubits)]
+    tails = wire_ends(n_qubits, ends, "⟨Z⟩", "…" if goes_on else "")
+    parts = [_wire(qubit, right, tail) for qubit, tail in enumerate(tails)]
     left: float = _HEAD
     for name, group in groupby(zip(columns, widths, strict=True), key=lambda entry: entry[0][0]):
         start = left
@@ -164,20 +165,15 @@ def _gate(gate: Gate, x: float, values: Mapping[Angle, float]) -> str:
             f'<circle class="box" cx="{x}" cy="{y}" r="7" fill="white" stroke="currentColor"/>'
             f"{_line(x - 7, y, x + 7, y)}{_line(x, y - 7, x, y + 7)}"
         )
+    label = angle_label(gate.angle, values, "θ").replace("-", "\N{MINUS SIGN}")
     kind = "input" if gate.angle.source == "input" else "box"
     corner = f'x="{x - _BOX / 2}" y="{y - _BOX / 2}" width="{_BOX}" height="{_BOX}" rx="4"'
     return (
         f'<rect class="{kind}" {corner} fill="white" stroke="currentColor"/>'
         f'<text x="{x}" y="{y - 3}" font-size="9">RY</text>'
-        f'<text class="angle" x="{x}" y="{y + 10}" font-size="9.5">{_label(gate.angle, values)}</text>'
+        f'<text class="angle" x="{x}" y="{y + 10}" font-size="9.5">{label}</text>'
     )
 
 
 def _line(x1: float, y1: float, x2: float, y2: float) -> str:
     return f'<path d="M{x1} {y1}L{x2} {y2}" stroke="currentColor"/>'
-
-
-def _label(angle: Angle, values: Mapping[Angle, float]) -> str:
-    if angle in values:
-        return f"{round(values[angle], 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")  # adding zero turns -0.0 into 0.0
-    return f"{'θ' if angle.source == 'weight' else 'x'}{angle.index}"

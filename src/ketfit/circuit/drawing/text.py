@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from ketfit.circuit.circuit import Angle, Circuit
-from ketfit.circuit.drawing.layout import Column, _rounded, fold_columns, pack_columns
+from ketfit.circuit.drawing.layout import Column, angle_label, fold_columns, pack_columns, wire_ends
 from ketfit.circuit.export import angle_values, measured_qubits
 from ketfit.integers import as_integer
 
@@ -47,15 +47,10 @@ def draw_text(
     for part in parts:
         mark = "─" if part.start == 0 else "«"
         head = _between_wires([f"{f'q{qubit}: ':>{indent}}{mark}" for qubit in wires])
-        tails = _tails(circuit.n_qubits, ends, " <Z>", "" if part.stop == len(columns) else "»")
+        tails = wire_ends(circuit.n_qubits, ends, " <Z>", "" if part.stop == len(columns) else "»")
         rows = zip(head, *columns[part], _between_wires(tails), strict=True)
         drawn.append("\n".join("".join(row).rstrip() for row in rows))
     return "\n\n".join(drawn)
-
-
-def _tails(n_qubits: int, ends: frozenset[int], measured: str, goes_on: str) -> list[str]:
-    """What stands behind each wire: the sign of a measurement, or that the wire goes on below."""
-    return [goes_on or (measured if qubit in ends else "") for qubit in range(n_qubits)]
 
 
 def _text_column(column: Column, n_qubits: int, values: Mapping[Angle, float]) -> list[str]:
@@ -63,7 +58,7 @@ def _text_column(column: Column, n_qubits: int, values: Mapping[Angle, float]) -
     cells = [""] * (2 * n_qubits - 1)
     for gate in column:
         if gate.angle is not None:
-            cells[2 * gate.target] = f"┤RY({_text_angle(gate.angle, values)})├"
+            cells[2 * gate.target] = f"┤RY({angle_label(gate.angle, values, 'w')})├"
             continue
         low, high = sorted(2 * qubit for qubit in gate.qubits)
         for line in range(low + 1, high):
@@ -85,9 +80,3 @@ def _between_wires(cells: Sequence[str]) -> list[str]:
     for cell in cells:
         lines += [cell, " " * len(cell)]
     return lines[:-1]
-
-
-def _text_angle(angle: Angle, values: Mapping[Angle, float]) -> str:
-    if angle in values:
-        return _rounded(values[angle])
-    return f"{'w' if angle.source == 'weight' else 'x'}{angle.index}"
