@@ -187,7 +187,7 @@ class Rates(nn.Module):
         logits: Tensor = self.head(embeddings)
         return logits
 
-    def parts(self) -> list[tuple[list[nn.Parameter], float]]:
+    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """The two groups of parameters, each with its learning rate."""
         linear = list(self.head.linear.parameters())
         others = [p for p in self.head.parameters() if p.requires_grad and all(p is not own for own in linear)]

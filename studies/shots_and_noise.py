@@ -26,7 +26,7 @@ from ketfit.bodies.body import load_body
 from ketfit.data.dataset import Dataset, load_dataset
 from ketfit.data.splits import few_shot_split
 from ketfit.errors import KetFitError
-from ketfit.evaluation.compare import repeated_accuracy
+from ketfit.evaluation.compare import evaluate_head
 from ketfit.storage.append_log import AppendLog, complete_lines
 
 ROWS = Path(__file__).parent / "results" / "shots_and_noise.jsonl"
@@ -94,7 +94,7 @@ def measure(
     seconds = time.perf_counter() - start
     for place in missing:
         measured = classifier.with_measurement(**measurement(place))
-        result = repeated_accuracy(measured, embeddings[split.test], labels[split.test], DRAWS)
+        result, _ = evaluate_head(measured, embeddings[split.test], labels[split.test], DRAWS)
         yield {
             "seed": task["seed"],
             "trained": task["trained"],

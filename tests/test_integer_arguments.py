@@ -42,7 +42,7 @@ from ketfit.energy.crossover import CrossoverModel
 from ketfit.energy.profiles import ProcessorProfile, QpuProfile, StatevectorProfile, load_profile
 from ketfit.errors import CircuitError, KetFitError
 from ketfit.estimators.classical import MLPHead, ProjectedLogisticRegressionHead, matching_hidden_units
-from ketfit.evaluation.compare import count_parameters, repeated_accuracy
+from ketfit.evaluation.compare import count_parameters, evaluate_head
 from ketfit.evaluation.metrics import calibration
 from ketfit.hardware.backends.base import BoundCircuit, Description, check_submission
 from ketfit.hardware.training import HardwareTraining
@@ -329,7 +329,7 @@ ARGUMENTS: dict[str, Argument] = {
     "matching_hidden_units n_classes": Argument(lambda v: matching_hidden_units(90, 6, v), "n_classes", 3),
     "MLPHead": Argument(perceptron, "hidden", 3),
     "ProjectedLogisticRegressionHead": Argument(projected, "n_components", 3),
-    "repeated_accuracy": Argument(lambda v: repeated_accuracy(FITTED, EMBEDDINGS, LABELS, v), "draws", 2),
+    "evaluate_head": Argument(lambda v: evaluate_head(FITTED, EMBEDDINGS, LABELS, v), "draws", 2),
     "Comparison widths": Argument(
         lambda v: list(comparison().rows([load_profile("nvidia-a100", ProcessorProfile)], [v])), "widths", 4
     ),

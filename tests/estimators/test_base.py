@@ -605,7 +605,7 @@ class TestValidation:
 
     @pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, float("nan")])
     def test_a_share_out_of_range(self, fraction: float) -> None:
-        with pytest.raises(ConfigError, match=r"validation_fraction=.*: it goes from 0 to below 1"):
+        with pytest.raises(ConfigError, match=r"validation_fraction=.* is out of range; use at least 0 and below 1"):
             quantum(validation_fraction=fraction).fit(*clouds())
 
     def test_groups_of_another_length(self) -> None:
@@ -620,7 +620,12 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("x", "y", "error", "message"),
         [
-            (clouds()[0], np.zeros(30, int), DataError, "two classes or more; these labels hold 1 class: "),
+            (
+                clouds()[0],
+                np.zeros(30, int),
+                DataError,
+                "these labels hold 1 class: .*; a classifier needs two classes or more",
+            ),
             (clouds()[0], ["same"] * 30, DataError, "these labels hold 1 class: .*'same'"),
             (np.zeros((0, 5)), [], ValueError, r"Found array with 0 sample\(s\)"),
             (np.zeros((4, 0)), [0, 1, 0, 1], ValueError, r"0 feature\(s\)"),
@@ -792,8 +797,8 @@ def test_progress_is_shown_on_stderr_when_asked(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"head": {"n_qubits": 3}}, "head=.*pass a HeadConfig"),
-        ({"train": 3}, "train=3: pass a TrainConfig"),
+        ({"head": {"n_qubits": 3}}, "head=.* is of the wrong type; pass a HeadConfig"),
+        ({"train": 3}, "train=3 is of the wrong type; pass a TrainConfig"),
         ({"seed": None}, "seed=None: it must be a whole number of at least 0"),
         ({"seed": True}, "seed=True: it must be a whole number of at least 0"),
         ({"seed": -1}, "seed=-1: it must be a whole number of at least 0"),

@@ -17,7 +17,6 @@ from sklearn.svm import SVC
 
 from ketfit.errors import ConfigError
 from ketfit.estimators.classical import (
-    PAPER_HIDDEN_SIZES,
     LogisticRegressionHead,
     MLPHead,
     ProjectedLogisticRegressionHead,
@@ -181,18 +180,19 @@ class TestSVC:
             head.predict_proba(np.ones((1, 4)))
 
 
+def hidden_units(head: MLPHead) -> int:
+    layers = [layer for layer in head.module_.modules() if isinstance(layer, torch.nn.Linear)]
+    return layers[0].out_features if len(layers) == 2 else 0
+
+
 class TestMLP:
     @pytest.mark.parametrize(
         ("hidden", "size"), [(0, 1_538), (48, 37_010), (96, 74_018), (144, 111_026), (192, 148_034)]
     )
     def test_the_papers_sizes(self, hidden: int, size: int) -> None:
-        assert hidden in PAPER_HIDDEN_SIZES
         head = MLPHead(hidden=hidden, train=TrainConfig(epochs=1)).fit(*clouds(8, 2, 0, width=768))
         assert head.n_parameters_ == size
-        assert head.hidden_ == hidden
-
-    def test_all_of_the_papers_sizes_are_tested(self) -> None:
-        assert PAPER_HIDDEN_SIZES == (0, 48, 96, 144, 192)
+        assert hidden_units(head) == hidden
 
     @pytest.mark.parametrize(("dim", "classes"), [(768, 2), (384, 2), (768, 5), (16, 3), (1, 2)])
     def test_matching_comes_closest(self, dim: int, classes: int) -> None:
@@ -207,7 +207,7 @@ class TestMLP:
 
     def test_matching_sets_the_hidden_units(self) -> None:
         head = MLPHead(hidden=500, match_parameters=100, train=SHORT).fit(*clouds(20, 2, 0))
-        assert head.hidden_ == 14
+        assert hidden_units(head) == 14
         assert head.n_parameters_ == 14 * 5 + 15 * 2 == 100
 
     @pytest.mark.parametrize("hidden", [0, 5])
@@ -231,7 +231,7 @@ class TestMLP:
         x, y = clouds(20, 2, 0)
         head = MLPHead(hidden=1, train=SHORT, activation="none").fit(x, y)
         assert head.n_parameters_ == 5 + 4
-        assert head.hidden_ == 1
+        assert hidden_units(head) == 1
         logits = head.module_(torch.from_numpy(np.stack([x[0], x[1], (x[0] + x[1]) / 2])))
         torch.testing.assert_close(logits[2], (logits[0] + logits[1]) / 2)
 

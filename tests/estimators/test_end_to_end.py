@@ -130,7 +130,7 @@ class TestModule:
         config = EndToEndConfig(learning_rate=1e-5, angle_learning_rate=1e-3, linear_learning_rate=1e-2)
         head = QuantumHead(SHAPE.updated(train_angle_scale=True), 16, 2)
         module, _ = joined(tiny_body, head, config)
-        parts = module.parts()
+        parts = module.parameter_groups()
         assert [rate for _, rate in parts] == [1e-5, 1e-3, 1e-2]
         assert [sum(map(torch.numel, part)) for part, _ in parts] == [
             sum(map(torch.numel, module.transformer.parameters())),
@@ -138,7 +138,7 @@ class TestModule:
             head.parameter_counts()["linear"],
         ]
         classical, _ = joined(tiny_body, nn.Sequential(nn.Linear(16, 3), nn.GELU(), nn.Linear(3, 2)), config)
-        assert [rate for _, rate in classical.parts()] == [1e-5, 1e-2]
+        assert [rate for _, rate in classical.parameter_groups()] == [1e-5, 1e-2]
 
 
 class TestTuning:

@@ -14,9 +14,9 @@ import torch
 
 from ketfit import HeadConfig, NoiseConfig, QuantumHead, QuantumHeadClassifier, TrainConfig
 from ketfit.errors import ConfigError, TrainingError
-from ketfit.evaluation.compare import repeated_accuracy
+from ketfit.evaluation.compare import evaluate_head
 from ketfit.persistence.model_files import load_model
-from ketfit.simulate import expectation as measurement
+from ketfit.simulate.expectation import MeasurementContext, expectation
 from ketfit.simulate.mitigation import mitigated_expectation
 
 NOISE = NoiseConfig(depolarizing_1q=0.005, depolarizing_2q=0.03, readout=((0.97, 0.05), (0.03, 0.95)))
@@ -164,7 +164,7 @@ def test_the_head_passes_its_settings_on(monkeypatch: pytest.MonkeyPatch) -> Non
     head = QuantumHead(HeadConfig(**SHAPE, noise=NOISE), 8, 2)
     x = torch.from_numpy(X).float()
     z = head.angle_scale * head.encoder(x)
-    expected = head.linear(measurement.expectation(head.circuit, head.weights, z, noise=NOISE))
+    expected = head.linear(expectation(head.circuit, head.weights, z, noise=NOISE))
     torch.testing.assert_close(head(x), expected)
     mitigated = head.with_measurement(noise=NOISE, mitigation=("readout",))
     torch.testing.assert_close(mitigated(x), expected)  # not where it is trained
@@ -176,14 +176,14 @@ def test_the_head_passes_its_settings_on(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_parameter_shift_counts_what_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     head = QuantumHead(HeadConfig(**SHAPE, shots=30, gradient="parameter_shift"), 8, 2)
     rows: list[int] = []
-    run = measurement.MeasurementContext.distribution
+    run = MeasurementContext.distribution
 
     def counted(self: Any, *arguments: Any) -> torch.Tensor:
         result = run(self, *arguments)
         rows.append(len(result))
         return result
 
-    monkeypatch.setattr(measurement.MeasurementContext, "distribution", counted)
+    monkeypatch.setattr(MeasurementContext, "distribution", counted)
     head(torch.from_numpy(X).float()).sum().backward()
     cost = head.step_cost(len(X))
     assert cost is not None
@@ -191,16 +191,16 @@ def test_parameter_shift_counts_what_it_runs(monkeypatch: pytest.MonkeyPatch) ->
     assert QuantumHead(HeadConfig(**SHAPE), 8, 2).step_cost(len(X)) is None
 
 
-def test_repeated_accuracy_tells_the_spread_of_draws() -> None:
+def test_evaluate_head_of_several_draws_returns_their_spread() -> None:
     classifier = fitted().with_measurement(shots=5)
     twin = fitted().with_measurement(shots=5)
     shares = [float((twin.predict(X) == Y).mean()) for _ in range(6)]
-    result = repeated_accuracy(classifier, X, Y, 6)
+    result, _ = evaluate_head(classifier, X, Y, 6)
     assert result.accuracy == pytest.approx(np.mean(shares))
     assert result.spread == pytest.approx(np.std(shares, ddof=1))
     assert (result.lowest, result.highest, result.draws) == (min(shares), max(shares), 6)
     assert result.interval[0] < result.accuracy < result.interval[1]
-    assert repeated_accuracy(fitted(), X, Y, 1).spread is None
+    assert evaluate_head(fitted(), X, Y, 1)[0].spread is None
 
 
 def test_loaded_head_is_in_evaluation_mode(tmp_path: Path) -> None:

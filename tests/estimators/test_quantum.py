@@ -19,7 +19,7 @@ from ketfit.errors import BodyError, ConfigError, DataError, InputError, Trainin
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.estimators.text import TextClassifier
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.storage import hub_client as hub
+from ketfit.persistence import hub
 
 HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1, reference_amplitude=1)
 SHORT = TrainConfig(epochs=3, learning_rate=0.1)

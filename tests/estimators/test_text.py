@@ -75,9 +75,12 @@ def test_what_cannot_be_is_said_before_anything_is_tuned(
     monkeypatch.setattr(contrastive, "tune_body", lambda *_, **__: pytest.fail("it tuned"))
     text = TextClassifier(str(tiny_body_folder), HEAD, tune=CONTRASTIVE)
     for settings, message in (
-        ({"tune": "contrastive"}, "tune='contrastive': pass a ContrastiveConfig, a EndToEndConfig, or None"),
+        (
+            {"tune": "contrastive"},
+            "tune='contrastive' is of the wrong type; pass a ContrastiveConfig, an EndToEndConfig, or",
+        ),
         ({"head": HEAD.updated(n_qubits=3)}, "an embedding of width 16 needs n_qubits=4"),
-        ({"head": "deep"}, "head='deep': pass a HeadConfig"),
+        ({"head": "deep"}, "head='deep' is of the wrong type; pass a HeadConfig"),
     ):
         with pytest.raises(ConfigError, match=message):
             TextClassifier(**{**text.get_params(deep=False), **settings}).fit(TEXTS, WORDS)
