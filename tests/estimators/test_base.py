@@ -1,4 +1,4 @@
-"""The heads as scikit-learn estimators: its own checks, its tools, weights, validation, and every wrong input."""
+"""TorchHeadClassifier as a scikit-learn estimator: checks, tools, weights, validation and refused arguments."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ HEADS = pytest.mark.parametrize("make", [quantum, mlp])
 
 
 def clouds(n: int = 30, classes: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """`n` points in five dimensions, one cloud for each class, classes in turn."""
+    """Return `n` points in five dimensions, one cloud per class, with alternating classes."""
     y = np.arange(n) % classes
     x = 0.5 * np.random.default_rng(seed).standard_normal((n, 5))
     x[np.arange(n), y] += 3

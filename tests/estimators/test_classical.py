@@ -1,4 +1,4 @@
-"""The classical heads: the paper's sizes, one interface, and no probabilities out of thin air."""
+"""The classical heads: one interface, the paper's numbers of parameters, and calibrated probabilities."""
 
 from __future__ import annotations
 

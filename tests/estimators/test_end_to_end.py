@@ -1,4 +1,4 @@
-"""End to end: gradients from the logits to the first layer, parts with rates of their own, and nothing lost."""
+"""End-to-end training: gradients, parameter groups, selection and resumption."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def linear(tiny_body: Body) -> MLPHead:
 
 
 def joined(body: Body, head: nn.Module, config: EndToEndConfig = QUICK) -> tuple[TunedModule, Tensor]:
-    """A module of a fresh copy of the body, and the tokens of the sentences."""
+    """Return a module of a new copy of the body, and the tokens of the sentences."""
     transformer = trainable_copy(body, config.last_layers)
     features = tokens_of(transformer, TEXTS)
     names = [name for name, value in features.items() if isinstance(value, Tensor)]
@@ -100,16 +100,16 @@ class TestModule:
         value().backward()
         for name in names:
             parameter, step = parts[name], 1e-6
-            place = int(parameter.grad.abs().argmax())  # type: ignore[union-attr]
+            index = int(parameter.grad.abs().argmax())  # type: ignore[union-attr]
             flat = parameter.detach().view(-1)
             values = []
             with torch.no_grad():
                 for sign in (1, -1):
-                    flat[place] += sign * step
+                    flat[index] += sign * step
                     values.append(value().item())
-                    flat[place] -= sign * step
+                    flat[index] -= sign * step
             numeric = (values[0] - values[1]) / (2 * step)
-            assert parameter.grad.view(-1)[place].item() == pytest.approx(numeric, rel=1e-5, abs=1e-8), name  # type: ignore[union-attr]
+            assert parameter.grad.view(-1)[index].item() == pytest.approx(numeric, rel=1e-5, abs=1e-8), name  # type: ignore[union-attr]
 
     def test_dropout_uses_the_generator_alone(self, tiny_body: Body) -> None:
         module, tokens = joined(tiny_body, QuantumHead(SHAPE, 16, 2))

@@ -1,4 +1,4 @@
-"""What was fitted is what predicts and what is saved, whatever is set afterwards; names of features and of figures."""
+"""Parameters set after `fit`, feature names, and warnings about labels and readouts."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ TEXT_CHANGES: list[dict[str, Any]] = [
 
 
 def rows(n: int = 24) -> tuple[np.ndarray, np.ndarray]:
-    chance = np.random.default_rng(0)
-    return chance.normal(size=(n, 6)), np.array(["yes", "no"])[chance.integers(2, size=n)]
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(n, 6)), np.array(["yes", "no"])[rng.integers(2, size=n)]
 
 
 def files(classifier: Any, folder: Path) -> dict[str, bytes]:
@@ -58,7 +58,7 @@ def files(classifier: Any, folder: Path) -> dict[str, bytes]:
 
 
 def drawn(classifier: Any, x: Any) -> Any:
-    """Probabilities as they are drawn from the seed."""
+    """Return the probabilities of a fresh stream of the seed."""
     return classifier.with_measurement(shots=50).predict_proba(x).tolist()
 
 
@@ -126,12 +126,12 @@ class TestFeatureNames:
         np.testing.assert_array_equal(loaded.predict_proba(x), fitted.predict_proba(x))
         other = [x[list(self.NAMES[::-1])], x.rename(columns={"a": "z"}), x.drop(columns="a")]
         for wrong in other:
-            told = []
+            messages = []
             for head in (fitted, loaded):
                 with pytest.raises(ValueError, match="feature names") as caught:
                     head.predict(wrong)
-                told.append(str(caught.value))
-            assert told[0] == told[1]
+                messages.append(str(caught.value))
+            assert messages[0] == messages[1]
         for head in (fitted, loaded):
             with pytest.warns(UserWarning, match="X does not have valid feature names"):
                 head.predict(x.to_numpy())
@@ -166,7 +166,7 @@ class TestFeatureNames:
 
 
 class TestCapacityWarning:
-    """Warnings of settings that can hardly work."""
+    """Heads with too few inputs of the last layer for the number of classes."""
 
     @pytest.mark.parametrize(
         ("settings", "classes", "needed"),
@@ -196,10 +196,10 @@ class TestCapacityWarning:
             return
         assert [warning.category for warning in caught] == [ConfigWarning]
         most = min(classes, head.n_qubits)
-        told = str(caught[0].message)
-        assert f"tells {classes} classes apart by {head.n_readouts} number" in told
-        assert f"where {needed} or more are needed; set n_measured={most}" in told
-        assert f"HeadConfig.recommended(7, n_classes={classes})" in told
+        messages = str(caught[0].message)
+        assert f"tells {classes} classes apart by {head.n_readouts} number" in messages
+        assert f"where {needed} or more are needed; set n_measured={most}" in messages
+        assert f"HeadConfig.recommended(7, n_classes={classes})" in messages
 
     @pytest.mark.filterwarnings("ignore::ketfit.errors.ConfigWarning")
     @pytest.mark.parametrize(
@@ -208,9 +208,9 @@ class TestCapacityWarning:
     def test_capacity_rule_predicts_which_heads_learn_separate_clouds(
         self, measured: int, classes: int, learns: bool
     ) -> None:
-        chance = np.random.default_rng(5)
+        rng = np.random.default_rng(5)
         y = np.arange(12 * classes) % classes
-        x = chance.normal(size=(classes, 32))[y] + 0.4 * chance.normal(size=(len(y), 32))
+        x = rng.normal(size=(classes, 32))[y] + 0.4 * rng.normal(size=(len(y), 32))
         head = HeadConfig(n_qubits=6, n_measured=measured)
         fitted = QuantumHeadClassifier(head, TrainConfig(epochs=100, patience=None), validation_fraction=0).fit(x, y)
         assert (fitted.score(x, y) > 0.95) == learns == (classes <= 2**measured + 1)
@@ -254,8 +254,8 @@ class TestCapacityWarning:
 
 
 def test_weighted_metrics_have_their_own_names() -> None:
-    chance = np.random.default_rng(0)
-    x, y = chance.normal(size=(60, 4)), np.array([0] * 50 + [1] * 10)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 4)), np.array([0] * 50 + [1] * 10)
     fitted = QuantumHeadClassifier(EXACT, TrainConfig(epochs=8), class_weight="balanced", validation_fraction=0.4).fit(
         x, y
     )

@@ -1,4 +1,4 @@
-"""Bodies and classifiers that are copied, pickled and sent to other processes."""
+"""Copies and pickles of bodies and classifiers, also in other processes."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_fit_trains_every_parameter(way: dict[str, Any]) -> None:
 @every_way
 def test_resumed_fit_equals_an_uninterrupted_one(way: dict[str, Any], tmp_path: Path) -> None:
     whole = fitted(**way)
-    head, place = HeadConfig(**SHAPE, **way), tmp_path / "run.checkpoint"
+    head, checkpoint = HeadConfig(**SHAPE, **way), tmp_path / "run.checkpoint"
     stopped = QuantumHeadClassifier(head, SHORT)
     real = torch.optim.AdamW.step
     steps = []
@@ -113,17 +113,17 @@ def test_resumed_fit_equals_an_uninterrupted_one(way: dict[str, Any], tmp_path: 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.AdamW, "step", step)
         with pytest.raises(KeyboardInterrupt):
-            stopped.fit(X, Y, checkpoint=place)
-    assert place.exists()
-    assert same(stopped.fit(X, Y, checkpoint=place), whole)
+            stopped.fit(X, Y, checkpoint=checkpoint)
+    assert checkpoint.exists()
+    assert same(stopped.fit(X, Y, checkpoint=checkpoint), whole)
 
 
 @pytest.mark.parametrize("other", [{"shots": 51}, {"noise": NOISE}, {"reference_amplitude": 0.5}, {}])
 def test_checkpoint_of_other_settings_is_refused(other: dict[str, Any], tmp_path: Path) -> None:
-    place = tmp_path / "run.checkpoint"
-    QuantumHeadClassifier(HeadConfig(**SHAPE, shots=50), SHORT).fit(X, Y, checkpoint=place)
+    checkpoint = tmp_path / "run.checkpoint"
+    QuantumHeadClassifier(HeadConfig(**SHAPE, shots=50), SHORT).fit(X, Y, checkpoint=checkpoint)
     with pytest.raises(TrainingError, match="belongs to another run .its head"):
-        QuantumHeadClassifier(HeadConfig(**SHAPE, **other), SHORT).fit(X, Y, checkpoint=place)
+        QuantumHeadClassifier(HeadConfig(**SHAPE, **other), SHORT).fit(X, Y, checkpoint=checkpoint)
 
 
 @pytest.mark.slow
@@ -234,7 +234,7 @@ def test_loaded_head_is_in_evaluation_mode(tmp_path: Path) -> None:
 
 
 def test_predict_in_training_mode_equals_evaluation_mode() -> None:
-    """Whoever goes on training a fitted module by hand still predicts what inference gives."""
+    """A fitted module in training mode predicts as in evaluation mode."""
     one, other = fitted(**WAYS["mitigated"]), fitted(**WAYS["mitigated"])
     one.module_.train()
     np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
@@ -243,13 +243,13 @@ def test_predict_in_training_mode_equals_evaluation_mode() -> None:
 
 
 class TestCalibrate:
-    """A head whose probabilities have a temperature."""
+    """Heads with a calibrated temperature."""
 
     shape = HeadConfig(n_qubits=3, encoder_layers=1, connectivity=1, main_layers=1)
 
     def fitted(self, weight: Any = None, **settings: Any) -> tuple[QuantumHeadClassifier, np.ndarray]:
-        chance = np.random.default_rng(0)
-        x, y = chance.normal(size=(60, 5)), chance.integers(2, size=60)
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(60, 5)), rng.integers(2, size=60)
         return QuantumHeadClassifier(self.shape, TrainConfig(epochs=5), **settings).fit(x, y, weight), x
 
     def test_calibrate_changes_probabilities_and_not_labels(self) -> None:

@@ -115,7 +115,7 @@ def fitted(tiny_body_folder: Path) -> TextClassifier:
 
 @pytest.fixture
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The sentences that go through a body from now on, one list for each call; those from the cache do not."""
+    """Record the sentences that a body embeds, one list per call, without those from the cache."""
     seen: list[list[str]] = []
     plain = Body._embed
 

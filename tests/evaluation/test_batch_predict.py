@@ -1,4 +1,4 @@
-"""Predictions of whole files: equal to `predict_proba`, equal after a kill, and refused when they would mix."""
+"""Predictions of whole files: equal to `predict_proba`, equal after a kill, and refused for another job."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def classifier(tiny_body: Body) -> TextClassifier:
 
 
 def write(path: Path, texts: list[str] = TEXTS) -> TextTable:
-    """A table of sentences with another column, in the format of the suffix."""
+    """Write a table of sentences and another column in the format of the suffix."""
     rows = [{"id": number, "text": text} for number, text in enumerate(texts)]
     if path.suffix == ".parquet":
         ids = pa.array([row["id"] for row in rows], pa.int16())
@@ -243,6 +243,6 @@ def test_truncated_sentences_warn_once(classifier: TextClassifier, tmp_path: Pat
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         predict_file(classifier, table, tmp_path / "out.csv", block_rows=4)
-    told = [str(warning.message) for warning in caught if "does not count" in str(warning.message)]
-    assert len(told) == 1
-    assert "further on" in told[0]
+    messages = [str(warning.message) for warning in caught if "does not count" in str(warning.message)]
+    assert len(messages) == 1
+    assert "further on" in messages[0]

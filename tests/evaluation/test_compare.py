@@ -1,4 +1,4 @@
-"""Heads side by side: the same samples for each, no look at the test set, and honest intervals."""
+"""Comparison of heads on one split, and intervals of accuracies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def toy(n: int = 120) -> tuple[np.ndarray, np.ndarray, Split]:
 
 
 class Spy:
-    """A head that guesses, and remembers what it was shown."""
+    """A head that predicts a constant and records its arguments."""
 
     n_parameters_ = 7
 

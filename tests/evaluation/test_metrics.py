@@ -13,10 +13,10 @@ CLASSES = np.array(["bad", "fine", "good"])
 
 
 def predictions(n: int = 300, seed: int = 0, scale: float = 2.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logits of three classes, codes that they are drawn from at temperature 1, and the probabilities."""
-    chance = np.random.default_rng(seed)
-    logits = scale * chance.normal(size=(n, 3))
-    codes = np.array([chance.choice(3, p=row) for row in softmax(logits, axis=1)])
+    """Return logits of three classes, codes sampled from them at temperature 1, and the probabilities."""
+    rng = np.random.default_rng(seed)
+    logits = scale * rng.normal(size=(n, 3))
+    codes = np.array([rng.choice(3, p=row) for row in softmax(logits, axis=1)])
     return logits, codes, softmax(logits, axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Every example runs as it stands, warns of nothing, and prints what it promises."""
+"""Run every example, without warnings, and check its output."""
 
 from __future__ import annotations
 

@@ -17,10 +17,10 @@ from ketfit.training.calibration import effective_counts, fit_temperature
 
 
 def predictions(n: int = 300, seed: int = 0, scale: float = 2.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logits of three classes, codes that they are drawn from at temperature 1, and the probabilities."""
-    chance = np.random.default_rng(seed)
-    logits = scale * chance.normal(size=(n, 3))
-    codes = np.array([chance.choice(3, p=row) for row in softmax(logits, axis=1)])
+    """Return logits of three classes, codes sampled from them at temperature 1, and the probabilities."""
+    rng = np.random.default_rng(seed)
+    logits = scale * rng.normal(size=(n, 3))
+    codes = np.array([rng.choice(3, p=row) for row in softmax(logits, axis=1)])
     return logits, codes, softmax(logits, axis=1)
 
 
@@ -49,11 +49,11 @@ def test_fit_temperature_weights_equal_repeated_samples() -> None:
 
 
 def draw(
-    chance: np.random.Generator, n: int, classes: int, scale: float, temperature: float
+    rng: np.random.Generator, n: int, classes: int, scale: float, temperature: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits that are `temperature` times too large, and classes drawn from what they should be."""
-    honest = scale * chance.normal(size=(n, classes))
-    codes = (softmax(honest, axis=1).cumsum(axis=1) > chance.random((n, 1))).argmax(axis=1)
+    """Return logits that are `temperature` times too large, and classes sampled from the correct ones."""
+    honest = scale * rng.normal(size=(n, classes))
+    codes = (softmax(honest, axis=1).cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
     return temperature * honest, codes
 
 
@@ -67,12 +67,12 @@ def nll(logits: np.ndarray, codes: np.ndarray, temperature: float) -> float:
 @pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.parametrize("scale", [2.0, 5.0])
 def test_fit_temperature_of_few_samples_does_no_harm_on_average(size: int, classes: int, scale: float) -> None:
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     gains = {}
     for truth in (0.5, 0.7, 1.0, 1.5, 2.0, 4.0):
         gain = []
         for _ in range(60):
-            logits, codes = draw(chance, size + 500, classes, scale, truth)
+            logits, codes = draw(rng, size + 500, classes, scale, truth)
             y = torch.from_numpy(codes[:size])
             found = fit_temperature(torch.from_numpy(logits[:size]), y, torch.ones(size))
             gain.append(nll(logits[size:], codes[size:], 1) - nll(logits[size:], codes[size:], found))
@@ -91,7 +91,7 @@ def test_fit_temperature_of_many_samples_ignores_the_prior(truth: float) -> None
 
 
 class TestNoMinimumInside:
-    """The temperature stays 1, with a warning, where ever smaller or ever larger ones fit ever better."""
+    """Samples that do not determine the temperature: it stays 1, with a warning."""
 
     def kept(self, logits: list[list[float]], codes: list[int]) -> None:
         with pytest.warns(DataWarning, match="the temperature of the probabilities stays 1"):

@@ -1,4 +1,4 @@
-"""The training loop: what it learns, which epoch it keeps, and that an interruption changes nothing."""
+"""The training loop: learning, selection of the epoch, patience, weights, checkpoints and progress."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TINY = HeadConfig(n_qubits=2, encoder_layers=1, connectivity=1, main_layers=1, r
 
 
 def blobs(n: int, seed: int, shift: float = 2.0, dtype: torch.dtype = torch.float64) -> Samples:
-    """Two clouds of `n` points in three dimensions, `shift` apart, labels in turn, weights that differ."""
+    """Return two clouds of `n` points in three dimensions, `shift` apart, alternating labels, different weights."""
     generator = torch.Generator().manual_seed(seed)
     y = torch.arange(n) % 2
     x = torch.randn(n, 3, generator=generator, dtype=dtype)
@@ -61,7 +61,7 @@ def assert_same_state(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 
 def batches_seen(module: nn.Module) -> list[Tensor]:
-    """The inputs of every training step from now on: those of forward calls that record a gradient."""
+    """Record the inputs of every training step, that is of forward calls with gradients."""
     seen: list[Tensor] = []
 
     def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -72,17 +72,17 @@ def batches_seen(module: nn.Module) -> list[Tensor]:
     return seen
 
 
-class Power(Exception):
-    """The light goes out."""
+class Interruption(Exception):
+    """An interruption in the middle of a training."""
 
 
 def fail_at(module: nn.Module, call: int) -> nn.Module:
-    """The module, made to raise at its `call`-th forward, counted from 0."""
+    """Make the module raise at its `call`-th forward, counted from 0, and return it."""
     count = itertools.count()
 
     def fuse(_: nn.Module, __: tuple[Tensor, ...]) -> None:
         if next(count) == call:
-            raise Power
+            raise Interruption
 
     module.register_forward_pre_hook(fuse)
     return module
@@ -221,7 +221,7 @@ class TestSchedule:
 
 class TestSelection:
     def noisy(self, **settings: Any) -> tuple[nn.Linear, Samples, TrainResult]:
-        """A run whose validation figures go up and down: it learns something else than what it is judged by."""
+        """Return a run whose validation metrics rise and fall: validation and training labels differ."""
         held = blobs(30, seed=9, shift=-0.3)
         module = linear(seed=4)
         config = TrainConfig(epochs=30, batch_size=5, learning_rate=0.3, **settings)
@@ -258,7 +258,7 @@ class TestSelection:
 
     def test_selection_of_equal_losses_takes_the_first_epoch(self) -> None:
         class Stuck(nn.Module):
-            """Logits that training cannot change, though it has a weight to train."""
+            """A module with a trained weight that does not affect the logits."""
 
             def __init__(self) -> None:
                 super().__init__()
@@ -429,7 +429,7 @@ class TestCheckpoint:
         assert n_calls >= len(expected.history) > 1
         for call in range(n_calls):
             checkpoint = tmp_path / f"{call}.safetensors"
-            with pytest.raises(Power):
+            with pytest.raises(Interruption):
                 train(fail_at(make(), call), *data(whole, validated), config, seed=3, checkpoint=checkpoint)
             module = make()
             result = train(module, *data(whole, validated), config, seed=3, checkpoint=checkpoint)
@@ -447,7 +447,7 @@ class TestCheckpoint:
             try:
                 result = train(module, *data(whole, validated), config, seed=3, checkpoint=checkpoint)
                 break
-            except Power:
+            except Interruption:
                 breaks += 1
         assert breaks == 5
         assert result == expected
@@ -463,12 +463,12 @@ class TestCheckpoint:
         assert_same_state(state(one), state(other))
 
     def test_checkpoint_of_an_earlier_version_resumes(self, tmp_path: Path) -> None:
-        """Its history has one accuracy, the weighted one."""
+        """The history of earlier versions has one accuracy, the weighted one."""
         make, validated, config = RUNS["accuracy"]
         whole, checkpoint = make(), tmp_path / "run.safetensors"
         expected = train(whole, *data(whole, validated), config, seed=3)
         module = fail_at(make(), 9)
-        with pytest.raises(Power):
+        with pytest.raises(Interruption):
             train(module, *data(whole, validated), config, seed=3, checkpoint=checkpoint)
         tensors, metadata = read_tensors(checkpoint)
         facts = json.loads(metadata["checkpoint"])
@@ -621,7 +621,7 @@ class TestRefusedCheckpoints:
             train(linear(), blobs(16, 5), blobs(8, 2), self.config, seed=1, checkpoint=checkpoint)
 
     def refused(self, checkpoint: Path, error: type[Exception] = KetFitError) -> None:
-        """Refused with the file's name in the message, and left as it was."""
+        """Assert that the file is refused by name and left unchanged."""
         written = checkpoint.read_bytes()
         with pytest.raises(error, match=checkpoint.name):
             train(linear(), blobs(16, 1), blobs(8, 2), self.config, seed=0, checkpoint=checkpoint)
@@ -703,7 +703,7 @@ class TestFaults:
         self, step: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         checkpoint = tmp_path / "run.safetensors"
-        with pytest.raises(Power):  # stops before the second epoch; a checkpoint of the first is there
+        with pytest.raises(Interruption):  # stops before the second epoch; a checkpoint of the first is there
             train(fail_at(linear(), 1), blobs(8, 1), None, TrainConfig(epochs=4), seed=0, checkpoint=checkpoint)
         written = checkpoint.read_bytes()
 
@@ -767,7 +767,7 @@ class TestProgress:
         assert capsys.readouterr() == ("", "")
 
     def test_failed_training_closes_the_bar(self, capsys: pytest.CaptureFixture[str]) -> None:
-        with pytest.raises(Power):
+        with pytest.raises(Interruption):
             train(fail_at(linear(), 2), blobs(8, 1), None, TrainConfig(epochs=3), seed=0, progress=True)
         assert capsys.readouterr().out == ""
         train(linear(), blobs(8, 1), None, TrainConfig(epochs=3), seed=0, progress=True)  # a live bar would refuse

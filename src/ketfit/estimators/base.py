@@ -234,15 +234,9 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         if self.calibrate and not len(held_out):
             raise ConfigError(NO_CALIBRATION_SAMPLES)
         config = self.train or TrainConfig()
-        result = train(
-            module,
-            prepared.samples,
-            held_out if len(held_out) else None,
-            config,
-            seed=seed,
-            checkpoint=None if checkpoint is None else Path(checkpoint),
-            progress=progress,
-        )
+        file = None if checkpoint is None else Path(checkpoint)
+        validation = held_out if len(held_out) else None
+        result = train(module, prepared.samples, validation, config, seed=seed, checkpoint=file, progress=progress)
         self.classes_, self.module_, self.train_config_ = classes, module, config
         self.class_weights_ = prepared.class_weights
         self.history_, self.best_epoch_ = result.history, result.best_epoch

@@ -90,12 +90,7 @@ class TunedModule(nn.Module):
 
     def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """Return the trained parameters of the body, the circuit and the linear layers, each with a learning rate."""
-        linear = {
-            id(parameter)
-            for layer in self.head.modules()
-            if isinstance(layer, nn.Linear)
-            for parameter in layer.parameters()
-        }
+        linear = {id(p) for layer in self.head.modules() if isinstance(layer, nn.Linear) for p in layer.parameters()}
         trained = [parameter for parameter in self.head.parameters() if parameter.requires_grad]
         config = self.config
         groups = [

@@ -156,15 +156,13 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
 
     @classmethod
     def _from_metadata(cls, head: QuantumHead, metadata: ModelMetadata, device: str) -> Self:
-        class_weight = metadata.class_weight
+        weight = metadata.class_weight
         classifier = cls(
             head=metadata.head,
             train=metadata.train,
             seed=metadata.seed,
             validation_fraction=metadata.validation_fraction,
-            class_weight=dict(zip(metadata.classes, class_weight, strict=True))
-            if isinstance(class_weight, list)
-            else class_weight,
+            class_weight=dict(zip(metadata.classes, weight, strict=True)) if isinstance(weight, list) else weight,
             device=device,
             calibrate=metadata.temperature is not None,
         )
@@ -178,10 +176,8 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         classifier.train_size_, classifier.validation_size_ = metadata.train_size, metadata.validation_size
         classifier.best_epoch_ = metadata.best_epoch
         classifier.fit_settings_ = classifier._current_settings(metadata.seed)
-        if class_weight != "balanced":  # the metadata do not have the balanced weights
-            classifier.class_weights_ = (
-                np.ones(len(metadata.classes)) if class_weight is None else np.array(class_weight)
-            )
+        if weight != "balanced":  # the metadata do not have the balanced weights
+            classifier.class_weights_ = np.ones(len(metadata.classes)) if weight is None else np.array(weight)
         if metadata.feature_names is not None:
             classifier.feature_names_in_ = np.array(metadata.feature_names, dtype=object)
         return classifier

@@ -145,10 +145,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         body = self._load_body(self._check_labels(classifier, data, held_out))
         if self.tune is not None and held_out is None:
             data, held_out = self._hold_out(data, classifier.seed)
-        tuning: dict[str, Any] = {
-            "checkpoint": None if checkpoint is None else Path(f"{checkpoint}.tuning"),
-            "progress": progress,
-        }
+        file = None if checkpoint is None else Path(f"{checkpoint}.tuning")
+        tuning: dict[str, Any] = {"checkpoint": file, "progress": progress}
         if isinstance(self.tune, ContrastiveConfig):
             from ketfit.bodies.contrastive import tune_body  # the trainer takes seconds to import
 
@@ -158,16 +156,9 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         classifier._fit(self._fit_data(body, data, held_out, progress), checkpoint, progress, warn=False)
         if isinstance(self.tune, EndToEndConfig):
             classifier.calibrate = self.calibrate
-            body, classifier = tune_end_to_end(
-                body,
-                classifier,
-                data.texts,
-                data.labels,
-                self.tune,
-                validation=None if held_out is None else held_out.as_validation(),
-                sample_weight=data.weight,
-                **tuning,
-            )
+            tuning["validation"] = None if held_out is None else held_out.as_validation()
+            tuning["sample_weight"] = data.weight
+            body, classifier = tune_end_to_end(body, classifier, data.texts, data.labels, self.tune, **tuning)
         self.body_, self.classifier_, self.classes_ = body, classifier, classifier.classes_
         return self
 
