@@ -253,7 +253,7 @@ def build(variant: Variant, width: int, n_classes: int, rate: float, chance: tor
 
 
 def fit_torch(variant: Variant, parts: Parts, rate: float, seed: int) -> tuple[Probabilities, dict[str, Any]]:
-    """Train the members of a variant; return their mean probabilities and the metrics of the training."""
+    """Train the members of a variant; return the function of their mean probabilities, and the metrics."""
     settings = dict(variant.train)
     last = settings.get("selection") == "last"
     held = None if last else _samples(parts.validation)
@@ -279,7 +279,7 @@ def fit_torch(variant: Variant, parts: Parts, rate: float, seed: int) -> tuple[P
 
 
 def fit_linear(parts: Parts, strength: float) -> tuple[Probabilities, dict[str, Any]]:
-    """Fit logistic regression; return its probabilities and the metrics of its training."""
+    """Fit logistic regression; return its function of probabilities and the metrics of its training."""
     regression = LogisticRegression(C=strength, max_iter=1000)
     regression.fit(*parts.train)
     loss = log_loss(parts.train[1], regression.predict_proba(parts.train[0]))

@@ -525,7 +525,7 @@ from pathlib import Path
 import torch
 import torch._dynamo  # which the first optimiser would import in every child
 torch.set_num_threads(1)
-from ketfit.persistence.model_files import read_tensors, write_tensors
+from ketfit.storage.tensors import read_tensors, write_tensors
 from ketfit.training.loop import Samples, train
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
