@@ -180,7 +180,8 @@ def learning_rate(config: TrainConfig, epoch: int) -> float:
 class SupportsPreload(Protocol):
     """A module whose first step has no trained parameters: it takes ``load(x)`` in place of x."""
 
-    def load(self, embeddings: Tensor) -> Tensor: ...
+    def load(self, embeddings: Tensor) -> Tensor:
+        """Return the input of the first trained step."""
 
 
 def _preload(module: nn.Module, samples: Samples) -> Samples:
@@ -197,7 +198,8 @@ def _preload(module: nn.Module, samples: Samples) -> Samples:
 class HasLengths(Protocol):
     """A module whose time per sample depends on its length; batches have similar lengths unless `lengths` is None."""
 
-    def lengths(self, x: Tensor) -> Tensor | None: ...
+    def lengths(self, x: Tensor) -> Tensor | None:
+        """Return the length of each sample, shape (n,), or None."""
 
 
 @runtime_checkable
@@ -217,7 +219,8 @@ def _seed_generator(module: nn.Module, seed: int, *epoch: int) -> None:
 class HasParamGroups(Protocol):
     """A module with parameter groups, whose learning rates follow the schedule of the settings in proportion."""
 
-    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]: ...
+    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Return groups of trained parameters, each with its learning rate."""
 
 
 @dataclass(frozen=True)
