@@ -1,12 +1,12 @@
-"""What makes a quantum head learn: the way from the paper's head to the recommended one, and what was tried beside it.
+"""Compare settings of the quantum head, from the paper's head to the recommended one, on a frozen body.
 
     python studies/heads.py --data sst2.tsv
     python studies/heads.py --data trec.tsv --per-label 64
 
-On a frozen body. With two classes it takes one step after the other and changes one setting of the recommended head at
-a time; with more it asks what a head for several classes lacks. Each variant has two tries on each draw, chosen by the
-loss on the validation sentences; test accuracy is looked at once. Every row is kept when it is known, and a run that
-was stopped goes on. Rows and a table go into ``studies/results/heads/``.
+With two classes, the variants lead from the paper's head to the recommended one, and then change one setting of it at
+a time; with more classes, they test what a head for several classes needs. Each variant has two tries on each split,
+chosen by the loss on the validation sentences; test accuracy is measured once. Every row is written when it is
+complete, and an interrupted run resumes. Rows and a table go into ``studies/results/heads/``.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ Probabilities = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Variant:
-    """A head, as what it has other than the recommended one.
+    """A head, described by its differences from the recommended one.
 
     Attributes:
         head, train: Settings of `HeadConfig` and `TrainConfig`.
         literal: Start from the paper's head in place of the recommended one.
         linear_rate: Learning rate of the linear layer, in units of that of the angles.
-        spread: Of the initial angles, in units of the usual one.
-        members: Heads trained by themselves from other angles, whose probabilities are averaged.
+        spread: Spread of the initial angles, in units of the usual one.
+        members: Number of heads, trained separately from other angles, whose probabilities are averaged.
         per_class: A head with one measured qubit for each class.
-        components: The head sees so many principal components of the training sentences, and has the qubits for them.
+        components: Number of principal components of the training sentences that the head takes as input.
         linear: No quantum head: logistic regression.
         bottleneck: No quantum head: two linear layers with so many numbers between them.
     """
@@ -80,7 +80,7 @@ class Variant:
 
 _REFERENCE, _SCALE = {"reference_amplitude": 1.0}, {"angle_scale": math.pi / 2}
 _DEEP, _WIDE = {"encoder_layers": 8}, {"connectivity": 9}
-_PLAIN = {"encoder_layers": 8, "skip_connection": False}  # of more classes, as recommended for two
+_PLAIN = {"encoder_layers": 8, "skip_connection": False}  # for more classes, as recommended for two
 
 TWO_CLASSES = {
     "paper": Variant(literal=True),
@@ -138,7 +138,7 @@ TWO_CLASSES = {
     "linear on 383 components": Variant(components=383, linear=True),
     "logistic regression": Variant(linear=True),
 }
-"""Variants for two classes: the way, one change at a time, and heads of few parameters beside linear ones."""
+"""Variants for two classes: step by step, one change at a time, and heads of few parameters beside linear ones."""
 
 _SKIP = {"skip_connection": True}
 MANY_CLASSES = {
@@ -172,43 +172,43 @@ PAIRS = (
     ("a head for each class", "logistic regression"),
     ("7 qubits on 127 components", "linear on 127 components"),
 )
-"""Heads tested against each other beside the reference."""
+"""Pairs of variants to test against each other."""
 
 
 class Rates(nn.Module):
-    """A head whose linear layer learns at a rate of its own."""
+    """A head whose linear layer has its own learning rate."""
 
     def __init__(self, head: QuantumHead, angles: float, linear: float) -> None:
         super().__init__()
         self.head, self.rates = head, (angles, linear)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Logits of the head."""
+        """Return the logits of the head."""
         logits: Tensor = self.head(embeddings)
         return logits
 
-    def parts(self) -> list[tuple[list[nn.Parameter], float]]:
-        """The two groups of parameters, each with its learning rate."""
+    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Return the two groups of parameters, each with its learning rate."""
         linear = list(self.head.linear.parameters())
         others = [p for p in self.head.parameters() if p.requires_grad and all(p is not own for own in linear)]
         return [(others, self.rates[0]), (linear, self.rates[1])]
 
 
 class OnePerClass(nn.Module):
-    """A quantum head of two classes for each class; its logit is the difference of theirs."""
+    """A quantum head of two classes for each class; the logit of a class is the difference of its head's logits."""
 
     def __init__(self, heads: Iterable[QuantumHead]) -> None:
         super().__init__()
         self.heads = nn.ModuleList(heads)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Logits, shape (batch, n_classes)."""
+        """Return logits, shape (batch, n_classes)."""
         return torch.stack([(logits := head(embeddings))[:, 1] - logits[:, 0] for head in self.heads], dim=1)
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Embeddings and class numbers of training, validation and test, and how many classes there are."""
+    """Embeddings and class indices of training, validation and test, and the number of classes."""
 
     train: tuple[NDArray[np.float32], NDArray[np.int64]]
     validation: tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -217,14 +217,14 @@ class Parts:
 
     @classmethod
     def of(cls, split: Split, embeddings: NDArray[np.float32], codes: NDArray[np.int64]) -> Parts:
-        """The parts of a split."""
+        """Return the parts of a split."""
         train, validation, test = (
             (embeddings[rows], codes[rows]) for rows in map(list, (split.train, split.validation, split.test))
         )
         return cls(train, validation, test, n_classes=int(codes.max()) + 1)
 
     def projected(self, components: int) -> Parts:
-        """On the principal components of the training sentences, whatever their labels."""
+        """Return the parts projected on the principal components of the training sentences."""
         axes = PCA(components, svd_solver="full").fit(self.train[0])
         train, validation, test = (
             (axes.transform(x).astype(np.float32), y) for x, y in (self.train, self.validation, self.test)
@@ -233,7 +233,7 @@ class Parts:
 
 
 def build(variant: Variant, width: int, n_classes: int, rate: float, chance: torch.Generator) -> nn.Module:
-    """The module of a variant before training."""
+    """Return the module of a variant before training."""
     if variant.bottleneck is not None:
         first = seeded_linear(width, variant.bottleneck, chance)
         return nn.Sequential(first, seeded_linear(variant.bottleneck, n_classes, chance))
@@ -253,7 +253,7 @@ def build(variant: Variant, width: int, n_classes: int, rate: float, chance: tor
 
 
 def fit_torch(variant: Variant, parts: Parts, rate: float, seed: int) -> tuple[Probabilities, dict[str, Any]]:
-    """Train the members of a variant; what they say together, and the facts of the training."""
+    """Train the members of a variant; return the function of their mean probabilities, and the metrics."""
     settings = dict(variant.train)
     last = settings.get("selection") == "last"
     held = None if last else _samples(parts.validation)
@@ -279,7 +279,7 @@ def fit_torch(variant: Variant, parts: Parts, rate: float, seed: int) -> tuple[P
 
 
 def fit_linear(parts: Parts, strength: float) -> tuple[Probabilities, dict[str, Any]]:
-    """Logistic regression, and the facts of its training."""
+    """Fit logistic regression; return its function of probabilities and the metrics of its training."""
     regression = LogisticRegression(C=strength, max_iter=1000)
     regression.fit(*parts.train)
     loss = log_loss(parts.train[1], regression.predict_proba(parts.train[0]))
@@ -288,21 +288,21 @@ def fit_linear(parts: Parts, strength: float) -> tuple[Probabilities, dict[str, 
 
 
 def run(name: str, variant: Variant, parts: Parts, seed: int) -> dict[str, Any]:
-    """The row of one variant on one draw: the try with the lowest validation loss."""
+    """Return the row of one variant on one split: the try with the lowest validation loss."""
     start, tries = time.perf_counter(), []
     if variant.components is not None:
         parts = parts.projected(variant.components)
     for value in STRENGTHS if variant.linear else RATES:
-        says, facts = fit_linear(parts, value) if variant.linear else fit_torch(variant, parts, value, seed)
+        outputs, metrics = fit_linear(parts, value) if variant.linear else fit_torch(variant, parts, value, seed)
         x, y = parts.validation
-        loss = log_loss(y, says(x), labels=range(parts.n_classes))
-        tries.append(({"value": value, "validation_loss": float(loss), **facts}, says))
-    facts, says = min(tries, key=lambda made: made[0]["validation_loss"])
-    correct = says(parts.test[0]).argmax(axis=1) == parts.test[1]
+        loss = log_loss(y, outputs(x), labels=range(parts.n_classes))
+        tries.append(({"value": value, "validation_loss": float(loss), **metrics}, outputs))
+    metrics, outputs = min(tries, key=lambda item: item[0]["validation_loss"])
+    correct = outputs(parts.test[0]).argmax(axis=1) == parts.test[1]
     return {
         "variant": name,
         "seed": seed,
-        **facts,
+        **metrics,
         "tries": [{key: row[key] for key in ("value", "validation_loss")} for row, _ in tries],
         "test_accuracy": float(correct.mean()),
         "test_size": len(correct),
@@ -317,12 +317,12 @@ def _samples(part: tuple[NDArray[np.float32], NDArray[np.int64]]) -> Samples:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows so far; a last line that was cut off does not count."""
+    """Return the rows so far, without an incomplete last line."""
     return [json.loads(line) for line in complete_lines(path.read_bytes())] if path.exists() else []
 
 
 def table(rows: list[dict[str, Any]], variants: Iterable[str], splits: Mapping[int, Split], command: str) -> str:
-    """Markdown: each variant beside the reference, and the pairs; p values are Holm's over the first table."""
+    """Return Markdown tables of the variants against the reference, and of the pairs, with Holm's p values."""
     found = {(row["variant"], row["seed"]): row for row in rows}
     present = [name for name in variants if all((name, seed) in found for seed in splits)]
 
@@ -362,14 +362,14 @@ def _shown(test: CrossedTest) -> str:
 
 
 def embed(dataset: Dataset, name: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """All sentences of a data set by a body, and their class numbers."""
+    """Return the embeddings and the class indices of all sentences of a data set."""
     numbers = {label: code for code, label in enumerate(dataset.classes)}
     embeddings = load_body(name).encode(dataset.texts, progress=True)
     return embeddings, np.array([numbers[label] for label in dataset.labels])
 
 
 def main(arguments: list[str]) -> None:
-    """Run what is missing, seed by seed, and write the table."""
+    """Run the missing tasks, seed by seed, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="file with columns text and label")
     parser.add_argument("--body", default="all-mpnet-base-v2")

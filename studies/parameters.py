@@ -1,4 +1,4 @@
-"""Draws accuracy against trained parameters from the rows of the study parameters.toml.
+"""Plot accuracy against trained parameters from the rows of the study parameters.toml.
 
 ketfit study run studies/parameters.toml -o studies/results/parameters --data sst2.tsv
 ketfit study report studies/results/parameters
@@ -25,7 +25,7 @@ GROUPS = {
 
 
 def draw(cells: list[dict[str, Any]], path: Path) -> None:
-    """Means over the seeds with their intervals for new seeds and new sentences; a line joins the heads of a kind."""
+    """Plot means over the seeds with intervals for new seeds and sentences; a line joins the heads of a kind."""
     import matplotlib
 
     matplotlib.use("svg")

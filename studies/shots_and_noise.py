@@ -1,11 +1,11 @@
-"""Accuracy against shots and against gate errors, of heads trained exactly and of heads trained under them.
+"""Measure accuracy against shots and gate errors, for heads trained with and without them.
 
     python studies/shots_and_noise.py            # run what is missing, then draw
-    python studies/shots_and_noise.py --draw     # the table and the figure from the rows that are there
+    python studies/shots_and_noise.py --draw     # the table and the figure from the existing rows
 
 The bundled film reviews and body; five seeds, each with its own 256 sentences per label (85 % to train, 15 % to choose
-the epoch on), its own initial angles and all other sentences to test on. The head is `HeadConfig.recommended`: nothing
-was tuned here. Every row is written when it is known; a run that was stopped goes on where it was.
+the epoch on), its own initial angles and all other sentences to test on. The head is `HeadConfig.recommended`, without
+any tuning. Every row is written when it is complete; an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ketfit.bodies.body import load_body
 from ketfit.data.dataset import Dataset, load_dataset
 from ketfit.data.splits import few_shot_split
 from ketfit.errors import KetFitError
-from ketfit.evaluation.compare import repeated_accuracy
+from ketfit.evaluation.compare import evaluate_head
 from ketfit.storage.append_log import AppendLog, complete_lines
 
 ROWS = Path(__file__).parent / "results" / "shots_and_noise.jsonl"
@@ -39,12 +39,12 @@ DRAWS = 5
 
 
 def noise_of(error: float) -> NoiseConfig:
-    """Depolarizing of `error` after every two-qubit gate, and a tenth of it after every one-qubit gate."""
+    """Return depolarizing noise of `error` after every two-qubit gate, and a tenth of it after every one-qubit gate."""
     return NoiseConfig(depolarizing_2q=error, depolarizing_1q=error / 10)
 
 
 def tasks() -> Iterator[dict[str, Any]]:
-    """One for each training: what it is trained under, and what it is then measured under."""
+    """Return the trainings, each with its shots and noise and those of its measurements."""
     shots = [{"axis": "shots", "level": level} for level in SHOTS]
     errors = [{"axis": "error", "level": level} for level in ERRORS]
     for seed in SEEDS:
@@ -56,14 +56,14 @@ def tasks() -> Iterator[dict[str, Any]]:
 
 
 def measurement(place: dict[str, Any]) -> dict[str, Any]:
-    """The settings a head is tested under."""
+    """Return the measurement settings of a test."""
     if place["axis"] == "shots":
         return {"shots": place["level"]}
     return {"shots": SHOTS_UNDER_NOISE, "noise": noise_of(place["level"])}
 
 
 def run() -> None:
-    """Append the rows that are missing."""
+    """Append the missing rows."""
     dataset = load_dataset("rotten-tomatoes")
     body = load_body("all-MiniLM-L6-v2")
     embeddings, labels = body.encode(dataset.texts, progress=True), np.asarray(dataset.labels)
@@ -84,7 +84,7 @@ def measure(
     embeddings: NDArray[np.float32],
     labels: NDArray[Any],
 ) -> Iterator[dict[str, Any]]:
-    """Train the head of a task, and measure it under each of the settings that have no row yet."""
+    """Train the head of a task, and measure it with each of the settings that have no row yet."""
     split = few_shot_split(dataset, 256, seed=task["seed"])
     head = HeadConfig.recommended(embeddings.shape[1]).updated(**task["training"])
     start = time.perf_counter()
@@ -94,7 +94,7 @@ def measure(
     seconds = time.perf_counter() - start
     for place in missing:
         measured = classifier.with_measurement(**measurement(place))
-        result = repeated_accuracy(measured, embeddings[split.test], labels[split.test], DRAWS)
+        result, _ = evaluate_head(measured, embeddings[split.test], labels[split.test], DRAWS)
         yield {
             "seed": task["seed"],
             "trained": task["trained"],
@@ -107,22 +107,22 @@ def measure(
 
 
 def key(row: dict[str, Any]) -> tuple[Any, ...]:
-    """What makes a row this one and no other."""
+    """Return the key that identifies a row."""
     return row["seed"], row["trained"], row["axis"], row["level"]
 
 
 def read() -> list[dict[str, Any]]:
-    """The rows so far; a last line that was cut off does not count."""
+    """Return the rows so far, without an incomplete last line."""
     return [json.loads(line) for line in complete_lines(ROWS.read_bytes())] if ROWS.exists() else []
 
 
 def interval(values: list[float]) -> tuple[float, float]:
-    """The mean, and the half width of its 95 % t interval."""
+    """Return the mean and the half width of its 95 % t interval."""
     return float(np.mean(values)), float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
 def table(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """By axis and level: both means with their intervals, and the paired difference over seeds, in points."""
+    """Return, by axis and level, both means with intervals and the paired difference over seeds, in points."""
     accuracy = {key(row): 100 * row["accuracy"] for row in rows}
     summary: dict[str, list[dict[str, Any]]] = {}
     for axis, levels in (("shots", SHOTS), ("error", ERRORS)):
@@ -136,7 +136,7 @@ def table(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def draw(summary: dict[str, list[dict[str, Any]]]) -> None:
-    """The figure: two panels, means with 95 % intervals over seeds."""
+    """Plot the means with 95 % intervals over seeds in two panels."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -159,7 +159,7 @@ def draw(summary: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def main() -> None:
-    """Run, print the table and draw."""
+    """Run the missing tasks, print the table and plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--draw", action="store_true", help="only draw the rows that are there")
     if not parser.parse_args().draw:

@@ -1,9 +1,9 @@
-"""The table that asks whether a quantum head helps: three treatments of one body, the heads of table.toml.
+"""Compare a quantum head with other heads in three treatments of one body; the heads are those of table.toml.
 
     python studies/table.py --data sst2.tsv
 
-It goes on where it was stopped: the bodies and the rows that are there stay. At the end it writes the report of each
-treatment into studies/results/table/, and table.md beside them.
+An interrupted run resumes with the existing bodies and rows. At the end it writes the report of each treatment into
+studies/results/table/, and table.md beside them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RESULTS = HERE / "results" / "table"
 
 @dataclass(frozen=True)
 class Treatment:
-    """What is done with the body: how, for how many seeds, and the heads it is for (all, if none is named)."""
+    """A treatment of the body: its tuning, the number of seeds, and its heads (all if none is named)."""
 
     title: str
     tune: TuneConfig | None
@@ -55,7 +55,7 @@ TREATMENTS = {
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run what is missing, and write the table."""
+    """Run the missing tasks and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="file with columns text and label; without it the table is written from rows")
     parser.add_argument("--body", default="all-mpnet-base-v2")
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def plan_of(treatment: Treatment, data: str, body: str) -> StudyPlan:
-    """The plan of table.toml under a treatment. What is tuned embeds in bfloat16, at half the time."""
+    """Return the plan of table.toml for a treatment. Tuned bodies embed in bfloat16, which halves the time."""
     plan = StudyPlan.read(HERE / "table.toml")
     heads = {name: head for name, head in plan.heads.items() if not treatment.heads or name in treatment.heads}
     bodies = (BodyPlan(name=body, tune=treatment.tune, dtype="bfloat16" if treatment.tune else "float32"),)
@@ -88,7 +88,7 @@ def plan_of(treatment: Treatment, data: str, body: str) -> StudyPlan:
 
 
 def table(results: Path) -> str:
-    """Markdown, one table for each treatment that has rows."""
+    """Return Markdown with one table for each treatment that has rows."""
     parts = []
     for name, treatment in TREATMENTS.items():
         summary = results / name / "summary.json"
@@ -98,9 +98,9 @@ def table(results: Path) -> str:
 
 
 def _lines(folder: Path, summary: dict[str, Any]) -> Iterable[str]:
-    """The rows of one table; accuracies and differences in percent and points."""
+    """Return the rows of one table: accuracies in percent and differences in points."""
     compared = {row["head"]: row for row in summary["comparisons"]}
-    facts = _facts(folder)
+    measured = _parameters_and_seconds(folder)
     seeds = max(len(cell["seeds"]) for cell in summary["cells"])
     yield f"{seeds} seeds; differences are to logistic regression on the same seeds, with the test over seeds and"
     yield "sentences and, in brackets, the paired t test over seeds alone.\n"
@@ -108,7 +108,7 @@ def _lines(folder: Path, summary: dict[str, Any]) -> Iterable[str]:
     yield "|---|---:|---:|---:|---:|---|---|---|---:|"
     for cell in summary["cells"]:
         mean, crossed = cell["accuracy"], cell["crossed"]
-        parameters, seconds = facts[cell["head"]]
+        parameters, seconds = measured[cell["head"]]
         columns = [cell["head"], f"{parameters:,}", f"{mean['mean']:.2%}", f"{100 * mean['spread']:.2f}"]
         columns += [f"{cell['best']:.2%}", f"{crossed['low']:.2%} to {crossed['high']:.2%}"]
         if (row := compared.get(cell["head"])) is None:
@@ -124,8 +124,8 @@ def _p(test: dict[str, Any]) -> str:
     return "< 0.001" if test["p_value"] < 0.001 else f"{test['p_value']:.3f}"
 
 
-def _facts(folder: Path) -> dict[str, tuple[int, float]]:
-    """Parameters and median seconds of one fit (with the body, where it was trained too) of each head."""
+def _parameters_and_seconds(folder: Path) -> dict[str, tuple[int, float]]:
+    """Return the parameters and the median seconds of a fit of each head, including the body if it was trained."""
     rows, found = read_results(folder), {}
     for task in StudyRecord.read(folder).tasks:
         row = rows.get(task.id)

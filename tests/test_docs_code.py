@@ -48,7 +48,7 @@ PARSED = {
     "ketfit app ": "waits for a browser; tests/browser",
     "ketfit demo ": "make demo",
     "ketfit energy --measure ": "reads counters that not every machine has; tests/energy/test_meters.py",
-    "ketfit fit reviews.csv -o my-model --set head.shots=1000 ": "takes minutes; tests/estimators/test_measured.py",
+    "ketfit fit reviews.csv -o my-model --set head.shots=1000 ": "takes minutes; tests/estimators/test_quantum.py",
     " ionq:": "asks a provider; tests/hardware/backends/test_ionq.py",
     " run-on-forte ": "asks a provider; tests/hardware/backends/test_ionq.py",
     " ibm:": "asks a provider; tests/hardware/backends/test_ibm.py",

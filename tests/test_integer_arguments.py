@@ -42,7 +42,7 @@ from ketfit.energy.crossover import CrossoverModel
 from ketfit.energy.profiles import ProcessorProfile, QpuProfile, StatevectorProfile, load_profile
 from ketfit.errors import CircuitError, KetFitError
 from ketfit.estimators.classical import MLPHead, ProjectedLogisticRegressionHead, matching_hidden_units
-from ketfit.evaluation.compare import count_parameters, repeated_accuracy
+from ketfit.evaluation.compare import count_parameters, evaluate_head
 from ketfit.evaluation.metrics import calibration
 from ketfit.hardware.backends.base import BoundCircuit, Description, check_submission
 from ketfit.hardware.training import HardwareTraining
@@ -329,7 +329,7 @@ ARGUMENTS: dict[str, Argument] = {
     "matching_hidden_units n_classes": Argument(lambda v: matching_hidden_units(90, 6, v), "n_classes", 3),
     "MLPHead": Argument(perceptron, "hidden", 3),
     "ProjectedLogisticRegressionHead": Argument(projected, "n_components", 3),
-    "repeated_accuracy": Argument(lambda v: repeated_accuracy(FITTED, EMBEDDINGS, LABELS, v), "draws", 2),
+    "evaluate_head": Argument(lambda v: evaluate_head(FITTED, EMBEDDINGS, LABELS, v), "draws", 2),
     "Comparison widths": Argument(
         lambda v: list(comparison().points([load_profile("nvidia-a100", ProcessorProfile)], [v])), "widths", 4
     ),
@@ -367,7 +367,7 @@ def vars_of(value: Any) -> Iterable[Any]:
 
 
 @pytest.mark.parametrize("argument", ARGUMENTS.values(), ids=ARGUMENTS)
-def test_integer_of_any_kind_gives_the_result_of_pythons_own(argument):
+def test_integer_argument_of_any_type_equals_python_int(argument):
     expected = argument.call(argument.number)
     for kind, make in INTEGERS.items():
         print(kind)
@@ -375,7 +375,7 @@ def test_integer_of_any_kind_gives_the_result_of_pythons_own(argument):
 
 
 @pytest.mark.parametrize("argument", ARGUMENTS.values(), ids=ARGUMENTS)
-def test_what_is_no_integer_is_refused_by_the_name_of_the_argument(argument):
+def test_argument_that_is_no_integer_is_refused_by_name(argument):
     argument.call(argument.number)  # what was found for 1 must not be handed out for True and 1.0, which hash alike
     for kind, value in NOT_INTEGERS.items():
         if value is not None or not argument.takes_none:
@@ -434,7 +434,7 @@ EACH_TAKER = pytest.mark.parametrize("take", TAKERS.values(), ids=TAKERS)
 
 
 @EACH_TAKER
-def test_row_of_qubits_of_any_kind_is_taken_by_position(take):
+def test_qubits_of_any_sequence_type_are_taken_by_position(take):
     expected = take((2, 0))
     for kind, qubits in ROWS.items():
         print(kind)
@@ -442,7 +442,7 @@ def test_row_of_qubits_of_any_kind_is_taken_by_position(take):
 
 
 @EACH_TAKER
-def test_what_is_no_row_of_qubits_is_refused(take):
+def test_value_that_is_no_sequence_of_qubits_is_refused(take):
     take((2, 0))
     for kind, qubits in NOT_ROWS.items():
         print(kind)
@@ -450,14 +450,14 @@ def test_what_is_no_row_of_qubits_is_refused(take):
             take(qubits)
 
 
-def test_qubit_named_twice_by_two_kinds_of_integer_is_refused():
+def test_repeated_qubit_of_two_integer_types_is_refused():
     for one, other in itertools.permutations((1, np.int64(1), torch.tensor(1)), 2):
         with pytest.raises(CircuitError, match=r"a qubit is measured twice in \(1, 1\)"):
             with_gradients(qubits=(one, other))
 
 
 @pytest.mark.parametrize("kind", ["torch.int64", "0-d array", "numpy u1"])
-def test_circuit_of_other_integers_has_the_values_and_gradients_of_pennylane(kind):
+def test_circuit_of_other_integer_types_equals_pennylane(kind):
     number = INTEGERS[kind]
     gates = [
         ry(number(0), Angle("weight", number(0))),

@@ -62,7 +62,7 @@ def imported(tmp_path_factory):
 # --- importing ---------------------------------------------------------------------------------------------------
 
 
-def test_importing_is_quick_and_loads_nothing_heavy(imported):
+def test_import_is_quick_and_loads_nothing_heavy(imported):
     _, seen = imported
     assert seen["seconds"] < 1
     roots = {module.partition(".")[0] for module in seen["modules"]}
@@ -70,13 +70,13 @@ def test_importing_is_quick_and_loads_nothing_heavy(imported):
     assert not roots & {"torch", "numpy", "scipy", "sklearn", "pydantic", "sentence_transformers", "rich", "typer"}
 
 
-def test_importing_prints_nothing(imported):
+def test_import_prints_nothing(imported):
     done, _ = imported
     assert done.stderr == ""
     assert done.stdout.count("\n") == 1, "one line, which is the probe's own"
 
 
-def test_importing_touches_no_file_no_environment_and_no_network(imported):
+def test_import_touches_no_file_environment_or_network(imported):
     _, seen = imported
     assert seen["events"] == []
     # An editable install finds modules through a hook of its build tool, which reads its own settings.
@@ -90,14 +90,14 @@ def test_importing_touches_no_file_no_environment_and_no_network(imported):
 # --- names -------------------------------------------------------------------------------------------------------
 
 
-def test_there_are_at_most_fifteen_public_names_and_dir_lists_them():
+def test_public_names_are_at_most_fifteen_and_in_dir():
     assert len(ketfit.__all__) <= 15
     assert len(set(ketfit.__all__)) == len(ketfit.__all__)
     assert dir(ketfit) == sorted(ketfit.__all__)
 
 
 @pytest.mark.parametrize("name", ketfit.__all__)
-def test_every_public_name_is_there_and_documented(name):
+def test_public_names_exist_and_are_documented(name):
     value = getattr(ketfit, name)
     if name == "__version__":
         assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", value)
@@ -109,14 +109,14 @@ def test_every_public_name_is_there_and_documented(name):
     assert getattr(ketfit, name) is value
 
 
-def test_a_star_import_gives_the_public_names():
+def test_star_import_gives_the_public_names():
     space: dict[str, object] = {}
     code = "from ketfit import *"
     exec(code, space)
     assert set(space) - {"__builtins__"} == set(ketfit.__all__)
 
 
-def test_the_lazy_names_are_those_that_type_checkers_see():
+def test_lazy_imports_equal_the_type_checkers_imports():
     tree = ast.parse((SOURCE / "__init__.py").read_text(encoding="utf-8"))
     guarded = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     seen = {
@@ -129,7 +129,7 @@ def test_the_lazy_names_are_those_that_type_checkers_see():
     assert seen == ketfit._LAZY_IMPORTS
 
 
-def test_an_unknown_name_is_an_attribute_error():
+def test_unknown_name_raises_attribute_error():
     with pytest.raises(AttributeError, match="module 'ketfit' has no attribute 'QuantumHeed'"):
         _ = ketfit.QuantumHeed
     assert not hasattr(ketfit, "numpy")
@@ -200,7 +200,7 @@ def _banned_here(node: ast.AST, full_names: dict[str, str]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_nothing_in_the_source_runs_code_from_files_or_hides_errors(path):
+def test_source_has_no_banned_calls(path):
     assert list(banned(path.read_text(encoding="utf-8"))) == []
 
 
@@ -235,11 +235,11 @@ def test_nothing_in_the_source_runs_code_from_files_or_hides_errors(path):
         ),
     ],
 )
-def test_the_ban_finds_what_it_bans(source, found):
+def test_ban_finds_banned_code(source, found):
     assert list(banned(source)) == [found]
 
 
-def test_the_ban_lets_the_rest_pass():
+def test_ban_allows_other_code():
     harmless = """
 import json, safetensors.torch, torch
 model.eval()
@@ -257,7 +257,7 @@ except Exception as error:
     assert list(banned(harmless)) == []
 
 
-def test_the_extras_that_users_install_have_an_upper_bound():
+def test_user_extras_have_upper_bounds():
     # A new major version of something optional must not arrive unasked.
     found = [
         re.fullmatch(r"([\w.-]+)(\[.*?\])?\s*([^;]*);.*extra == .([\w-]+).", line) for line in requires("ketfit") or []
@@ -268,11 +268,11 @@ def test_the_extras_that_users_install_have_an_upper_bound():
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_file_is_named_after_what_it_holds(path):
+def test_file_name_is_not_a_catch_all(path):
     assert not {"utils", "util", "helpers", "helper", "common", "misc"} & {*path.relative_to(SOURCE).parts, path.stem}
 
 
-def test_the_source_was_found():
+def test_source_files_were_found():
     assert {"__init__.py", "errors.py", "simulate/statevector.py", "model/head.py"} <= {
         n.replace("\\", "/") for n in NAMES
     }
@@ -305,14 +305,14 @@ def _tree():
 TREE = _tree()
 
 
-def test_the_docstring_draws_every_error_and_no_other():
+def test_errors_docstring_lists_every_error():
     assert set(TREE) | {"KetFitError"} == set(CLASSES)
     assert errors.__doc__.count("── ") == len(LINES) == len(TREE), "a line of the tree could not be read"
     assert re.search(r"^    KetFitError$", errors.__doc__, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES.keys() - {"KetFitError"}))
-def test_every_error_has_the_bases_of_the_tree(name):
+def test_errors_have_the_bases_of_the_tree(name):
     parent, built_in = TREE[name]
     assert built_in or parent != "KetFitError", "every branch of the tree has a built-in base"
     second = (getattr(importlib.import_module("builtins"), built_in),) if built_in else ()
@@ -320,7 +320,7 @@ def test_every_error_has_the_bases_of_the_tree(name):
     assert CLASSES[name].__doc__
 
 
-def test_warnings_are_user_warnings_and_stand_in_the_docstring():
+def test_warnings_are_user_warnings_and_documented():
     assert errors.KetFitWarning.__bases__ == (UserWarning,)
     for name in WARNINGS:
         assert issubclass(getattr(errors, name), errors.KetFitWarning)
@@ -328,7 +328,7 @@ def test_warnings_are_user_warnings_and_stand_in_the_docstring():
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES))
-def test_every_error_can_be_pickled(name):
+def test_errors_can_be_pickled(name):
     given = ("Drawing", "'ketfit[draw]'") if name == "MissingExtraError" else ("what is wrong",)
     error = CLASSES[name](*given)
     for copied in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
@@ -337,12 +337,12 @@ def test_every_error_can_be_pickled(name):
     assert (str(limited), limited.retry_after_s) == ("too many", 2.5)
 
 
-def test_the_root_is_a_plain_exception():
+def test_root_error_is_a_plain_exception():
     assert errors.KetFitError.__bases__ == (Exception,)
     assert ketfit.KetFitError is errors.KetFitError
 
 
-def test_a_missing_extra_says_how_to_install_it():
+def test_missing_extra_names_the_pip_line():
     error = errors.MissingExtraError("Drawing", "'ketfit[draw]'")
     assert str(error) == "Drawing needs a package that is not installed: pip install 'ketfit[draw]'"
     with pytest.raises(ImportError, match=r"^Drawing needs .* pip install 'ketfit\[draw\]'$"):

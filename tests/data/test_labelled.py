@@ -312,8 +312,8 @@ def test_end_to_end_calibrates_the_tuned_head_alone(
     from ketfit.estimators import base as estimator
     from ketfit.estimators import end_to_end
 
-    monkeypatch.setattr(estimator, "temperature_of", lambda *_: pytest.fail("it calibrated the frozen head"))
-    monkeypatch.setattr(end_to_end, "temperature_of", lambda *_: 1.5)
+    monkeypatch.setattr(estimator, "calibrated_temperature", lambda *_: pytest.fail("it calibrated the frozen head"))
+    monkeypatch.setattr(end_to_end, "calibrated_temperature", lambda *_: 1.5)
     fitted = text(tiny_body_folder, FULL, calibrate=True).fit(TEXTS, LABELS)
     assert (fitted.classifier_.temperature_, fitted.classifier_.calibrate) == (1.5, True)
     fitted.save_pretrained(tmp_path / "model")

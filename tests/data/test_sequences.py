@@ -29,7 +29,7 @@ from ketfit.estimators.classical import LogisticRegressionHead, MLPHead, Project
 from ketfit.estimators.end_to_end import tune_end_to_end
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.estimators.text import TextClassifier
-from ketfit.evaluation.compare import compare_heads, evaluate_head, repeated_accuracy
+from ketfit.evaluation.compare import compare_heads, evaluate_head
 from ketfit.evaluation.metrics import calibration
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig
@@ -522,7 +522,7 @@ def test_counts_that_are_no_integers_are_refused(count: Any, tiny_body: Body) ->
     fitted = LogisticRegressionHead().fit(x, LABELS)
     for call, name in (
         (lambda: few_shot_split(Dataset("d", tuple(TEXTS), tuple(LABELS)), count), "per_label"),
-        (lambda: repeated_accuracy(fitted, x, np.array(LABELS), count), "draws"),
+        (lambda: evaluate_head(fitted, x, np.array(LABELS), count), "draws"),
         (lambda: calibration(fitted.predict_proba(x), np.zeros(8, int), count), "bins"),
     ):
         with pytest.raises(ConfigError, match=f"{name}={count!r}: it must be a whole number"):

@@ -1,4 +1,4 @@
-"""End to end: gradients from the logits to the first layer, parts with rates of their own, and nothing lost."""
+"""End-to-end training: gradients, parameter groups, selection and resumption."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def linear(tiny_body: Body) -> MLPHead:
 
 
 def joined(body: Body, head: nn.Module, config: EndToEndConfig = QUICK) -> tuple[TunedModule, Tensor]:
-    """A module of a fresh copy of the body, and the tokens of the sentences."""
+    """Return a module of a new copy of the body, and the tokens of the sentences."""
     transformer = trainable_copy(body, config.last_layers)
     features = tokens_of(transformer, TEXTS)
     names = [name for name, value in features.items() if isinstance(value, Tensor)]
@@ -60,7 +60,7 @@ def moved(before: dict[str, Tensor], module: nn.Module) -> set[str]:
 
 
 class TestModule:
-    def test_it_is_the_body_and_then_the_head(self, tiny_body: Body) -> None:
+    def test_tuned_module_equals_body_then_head(self, tiny_body: Body) -> None:
         head = QuantumHead(SHAPE, 16, 3)
         module, tokens = joined(tiny_body, head)
         embeddings = tiny_body.encode(TEXTS, cache=False)
@@ -68,7 +68,7 @@ class TestModule:
             np.testing.assert_allclose(module.embed(tokens).numpy(), embeddings, atol=1e-6)
             np.testing.assert_allclose(module(tokens), head(torch.from_numpy(embeddings)), atol=1e-6)
 
-    def test_padding_does_not_count(self, tiny_body: Body) -> None:
+    def test_padding_does_not_change_the_logits(self, tiny_body: Body) -> None:
         module, tokens = joined(tiny_body, QuantumHead(SHAPE, 16, 2))
         wider = torch.cat([tokens, torch.zeros(8, tokens.shape[1], 7, dtype=tokens.dtype)], dim=2)
         with torch.no_grad():
@@ -86,9 +86,7 @@ class TestModule:
         assert module.head.encoder.weights.grad.abs().max() > 0
 
     @pytest.mark.parametrize("shape", [SHAPE, HeadConfig(n_qubits=4, encoder_layers=1, connectivity=1, main_layers=1)])
-    def test_gradients_through_the_loading_are_those_of_finite_differences(
-        self, shape: HeadConfig, tiny_body: Body
-    ) -> None:
+    def test_gradients_through_amplitudes_equal_finite_differences(self, shape: HeadConfig, tiny_body: Body) -> None:
         module, tokens = joined(tiny_body, QuantumHead(shape, 16, 2))
         module.double()
         parts = dict(module.named_parameters())
@@ -102,18 +100,18 @@ class TestModule:
         value().backward()
         for name in names:
             parameter, step = parts[name], 1e-6
-            place = int(parameter.grad.abs().argmax())  # type: ignore[union-attr]
+            index = int(parameter.grad.abs().argmax())  # type: ignore[union-attr]
             flat = parameter.detach().view(-1)
             values = []
             with torch.no_grad():
                 for sign in (1, -1):
-                    flat[place] += sign * step
+                    flat[index] += sign * step
                     values.append(value().item())
-                    flat[place] -= sign * step
+                    flat[index] -= sign * step
             numeric = (values[0] - values[1]) / (2 * step)
-            assert parameter.grad.view(-1)[place].item() == pytest.approx(numeric, rel=1e-5, abs=1e-8), name  # type: ignore[union-attr]
+            assert parameter.grad.view(-1)[index].item() == pytest.approx(numeric, rel=1e-5, abs=1e-8), name  # type: ignore[union-attr]
 
-    def test_dropout_comes_from_the_generator_alone(self, tiny_body: Body) -> None:
+    def test_dropout_uses_the_generator_alone(self, tiny_body: Body) -> None:
         module, tokens = joined(tiny_body, QuantumHead(SHAPE, 16, 2))
         module.train()
         before = torch.get_rng_state()
@@ -126,11 +124,11 @@ class TestModule:
         assert not torch.equal(results[0], results[2])
         assert torch.equal(torch.get_rng_state(), before)
 
-    def test_parts_have_rates_of_their_own(self, tiny_body: Body) -> None:
+    def test_parameter_groups_have_their_own_learning_rates(self, tiny_body: Body) -> None:
         config = EndToEndConfig(learning_rate=1e-5, angle_learning_rate=1e-3, linear_learning_rate=1e-2)
         head = QuantumHead(SHAPE.updated(train_angle_scale=True), 16, 2)
         module, _ = joined(tiny_body, head, config)
-        parts = module.parts()
+        parts = module.parameter_groups()
         assert [rate for _, rate in parts] == [1e-5, 1e-3, 1e-2]
         assert [sum(map(torch.numel, part)) for part, _ in parts] == [
             sum(map(torch.numel, module.transformer.parameters())),
@@ -138,12 +136,12 @@ class TestModule:
             head.parameter_counts()["linear"],
         ]
         classical, _ = joined(tiny_body, nn.Sequential(nn.Linear(16, 3), nn.GELU(), nn.Linear(3, 2)), config)
-        assert [rate for _, rate in classical.parts()] == [1e-5, 1e-2]
+        assert [rate for _, rate in classical.parameter_groups()] == [1e-5, 1e-2]
 
 
 class TestTuning:
     @pytest.mark.parametrize("kind", ["quantum", "linear"])
-    def test_all_parts_are_trained_and_what_was_given_is_not(
+    def test_tune_trains_all_parts_of_copies(
         self, kind: str, tiny_body: Body, request: pytest.FixtureRequest, fresh_cache: Path
     ) -> None:
         head: TorchHeadClassifier = request.getfixturevalue(kind)
@@ -159,7 +157,7 @@ class TestTuning:
         assert (body.tuning.settings.method, body.name) == ("full", tiny_body.name)  # type: ignore[union-attr]
         assert body.folder.name == body.fingerprint[:32]
 
-    def test_the_best_epoch_is_what_one_gets(
+    def test_tune_restores_the_best_epoch(
         self, tiny_body: Body, quantum: QuantumHeadClassifier, fresh_cache: Path
     ) -> None:
         config = QUICK.updated(epochs=6, learning_rate=0.02, angle_learning_rate=0.1, schedule="constant")
@@ -171,12 +169,14 @@ class TestTuning:
         measured = -np.mean(np.log([proba[0, 1], proba[1, 0]]))
         assert measured == pytest.approx(losses[fitted.best_epoch_], rel=1e-4)
 
-    def test_it_stops_early(self, tiny_body: Body, quantum: QuantumHeadClassifier, fresh_cache: Path) -> None:
+    def test_tune_with_patience_stops_early(
+        self, tiny_body: Body, quantum: QuantumHeadClassifier, fresh_cache: Path
+    ) -> None:
         config = QUICK.updated(epochs=40, learning_rate=0.05, patience=2, schedule="constant")
         _, fitted = tune_end_to_end(tiny_body, quantum, TEXTS, LABELS, config, validation=HELD)
         assert len(fitted.history_) == fitted.best_epoch_ + 3 < 40
 
-    def test_only_the_last_layers(self, tiny_body: Body, linear: MLPHead, fresh_cache: Path) -> None:
+    def test_last_layers_leaves_the_others_unchanged(self, tiny_body: Body, linear: MLPHead, fresh_cache: Path) -> None:
         body, _ = tune_end_to_end(tiny_body, linear, TEXTS, LABELS, QUICK.updated(last_layers=1))
         names = moved(state(tiny_body.transformer), body.transformer)
         assert names
@@ -187,13 +187,13 @@ class TestTuning:
         bodies = [tune_end_to_end(tiny_body, head, TEXTS, LABELS, QUICK)[0] for head in (linear, linear, other)]
         assert bodies[0].fingerprint == bodies[1].fingerprint != bodies[2].fingerprint
 
-    def test_sentences_without_weight_do_not_count(self, tiny_body: Body, linear: MLPHead, fresh_cache: Path) -> None:
+    def test_sentences_of_weight_zero_are_left_out(self, tiny_body: Body, linear: MLPHead, fresh_cache: Path) -> None:
         kept = [0, 1, 2, 4, 5, 6]
         some = tune_end_to_end(tiny_body, linear, [TEXTS[i] for i in kept], [LABELS[i] for i in kept], QUICK)[0]
         weighted = tune_end_to_end(tiny_body, linear, TEXTS, LABELS, QUICK, sample_weight=[1, 1, 1, 0, 1, 1, 1, 0])[0]
         assert weighted.fingerprint == some.fingerprint
 
-    def test_batches_can_be_of_sentences_alike_in_length(
+    def test_group_by_length_batches_sentences_of_similar_length(
         self, tiny_body: Body, linear: MLPHead, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         widths: list[list[int]] = []
@@ -216,7 +216,9 @@ class TestTuning:
             spreads.append(np.mean([max(batch) - min(batch) for batch in widths]))
         assert spreads[0] < spreads[1]
 
-    def test_bfloat16(self, tiny_body: Body, quantum: QuantumHeadClassifier, fresh_cache: Path) -> None:
+    def test_bfloat16_tunes_a_float32_body(
+        self, tiny_body: Body, quantum: QuantumHeadClassifier, fresh_cache: Path
+    ) -> None:
         body, fitted = tune_end_to_end(tiny_body, quantum, TEXTS, LABELS, QUICK.updated(precision="bfloat16"))
         assert {tensor.dtype for tensor in body.transformer.parameters()} == {torch.float32}
         assert fitted.module_.weights.dtype == torch.float32
@@ -224,7 +226,7 @@ class TestTuning:
         assert exact.fingerprint != body.fingerprint
 
     @pytest.mark.parametrize("kind", ["quantum", "linear"])
-    def test_a_resumed_run_gives_the_same_body_and_head(
+    def test_resumed_run_gives_the_same_body_and_head(
         self,
         kind: str,
         tiny_body: Body,
@@ -260,22 +262,22 @@ class TestTuning:
 
 
 class TestBadInput:
-    def test_labels_that_the_head_does_not_know(self, tiny_body: Body, linear: MLPHead, fresh_cache: Path) -> None:
+    def test_unknown_labels_are_refused(self, tiny_body: Body, linear: MLPHead, fresh_cache: Path) -> None:
         with pytest.raises(DataError, match="the labels hold 'maybe', which the head was not fitted on"):
             tune_end_to_end(tiny_body, linear, TEXTS, [*LABELS[:-1], "maybe"], QUICK)
         with pytest.raises(DataError, match="'maybe'"):
             tune_end_to_end(tiny_body, linear, TEXTS, LABELS, QUICK, validation=(["good"], ["maybe"]))
 
-    def test_more_layers_than_there_are(self, tiny_body: Body, linear: MLPHead) -> None:
+    def test_more_last_layers_than_the_body_has_are_refused(self, tiny_body: Body, linear: MLPHead) -> None:
         with pytest.raises(ConfigError, match="last_layers=3: .* has 1 layers"):
             tune_end_to_end(tiny_body, linear, TEXTS, LABELS, QUICK.updated(last_layers=3))
 
-    def test_a_head_of_another_width(self, tiny_body: Body, fresh_cache: Path) -> None:
+    def test_head_of_another_width_is_refused(self, tiny_body: Body, fresh_cache: Path) -> None:
         narrow = QuantumHeadClassifier(SHAPE, SHORT).fit(tiny_body.encode(TEXTS)[:, :9], LABELS)
         with pytest.raises(ConfigError, match="takes embeddings of width 9; .* makes 16"):
             tune_end_to_end(tiny_body, narrow, TEXTS, LABELS, QUICK)
 
-    def test_too_little_memory_is_said_before_the_start(
+    def test_too_little_memory_fails_before_training(
         self, tiny_body: Body, linear: MLPHead, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10_000))

@@ -1,4 +1,4 @@
-"""What was fitted is what predicts and what is saved, whatever is set afterwards; names of features and of figures."""
+"""Parameters set after `fit`, feature names, and warnings about labels and readouts."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ TEXT_CHANGES: list[dict[str, Any]] = [
 
 
 def rows(n: int = 24) -> tuple[np.ndarray, np.ndarray]:
-    chance = np.random.default_rng(0)
-    return chance.normal(size=(n, 6)), np.array(["yes", "no"])[chance.integers(2, size=n)]
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(n, 6)), np.array(["yes", "no"])[rng.integers(2, size=n)]
 
 
 def files(classifier: Any, folder: Path) -> dict[str, bytes]:
@@ -58,13 +58,13 @@ def files(classifier: Any, folder: Path) -> dict[str, bytes]:
 
 
 def drawn(classifier: Any, x: Any) -> Any:
-    """Probabilities as they are drawn from the seed."""
+    """Return the probabilities of a fresh stream of the seed."""
     return classifier.with_measurement(shots=50).predict_proba(x).tolist()
 
 
-class TestParametersThatAreSetAfterFit:
+class TestParametersSetAfterFit:
     @pytest.mark.parametrize("change", CHANGES, ids=str)
-    def test_of_a_head(self, change: dict[str, Any], tmp_path: Path) -> None:
+    def test_parameters_set_after_fit_do_not_change_a_head(self, change: dict[str, Any], tmp_path: Path) -> None:
         x, y = rows()
         weight = {"yes": 2.0, "no": 1.0}
         head = QuantumHeadClassifier(HEAD, SHORT, 3, 0.25, weight, calibrate=True).fit(x, y)
@@ -74,7 +74,9 @@ class TestParametersThatAreSetAfterFit:
         assert drawn(head, x) == probabilities
 
     @pytest.mark.parametrize("change", CHANGES + TEXT_CHANGES, ids=str)
-    def test_of_a_classifier_of_sentences(self, change: dict[str, Any], tiny_body_folder: Path, tmp_path: Path) -> None:
+    def test_parameters_set_after_fit_do_not_change_a_text_classifier(
+        self, change: dict[str, Any], tiny_body_folder: Path, tmp_path: Path
+    ) -> None:
         text = TextClassifier(str(tiny_body_folder), HEAD, SHORT, 3, 0.25).fit(TEXTS, LABELS)
         saved, probabilities, name = files(text, tmp_path / "one"), drawn(text, TEXTS), model_fingerprint(text)
         text.set_params(**change)
@@ -84,14 +86,14 @@ class TestParametersThatAreSetAfterFit:
         assert drawn(text, TEXTS) == probabilities
         assert model_fingerprint(text) == name
 
-    def test_a_class_weight_that_is_changed_in_place(self, tmp_path: Path) -> None:
+    def test_class_weight_changed_in_place_does_not_change_the_head(self, tmp_path: Path) -> None:
         weight = {"yes": 2.0}
         head = QuantumHeadClassifier(HEAD, SHORT, class_weight=weight).fit(*rows())
         weight["yes"] = 5.0
         head.save_pretrained(tmp_path / "model")
         assert QuantumHeadClassifier.from_pretrained(tmp_path / "model").class_weight == {"yes": 2.0, "no": 1.0}
 
-    def test_of_a_loaded_head(self, tmp_path: Path) -> None:
+    def test_parameters_set_after_loading_do_not_change_a_head(self, tmp_path: Path) -> None:
         QuantumHeadClassifier(HEAD, SHORT, 3, 0.25, "balanced", calibrate=True).fit(*rows()).save_pretrained(
             tmp_path / "model"
         )
@@ -100,7 +102,7 @@ class TestParametersThatAreSetAfterFit:
         head.set_params(seed=9, class_weight=None, calibrate=False, train=None, validation_fraction=0.1)
         assert files(head, tmp_path / "two") == saved
 
-    def test_the_shape_of_another_head_does_not_decide_what_is_a_zero_slice(self) -> None:
+    def test_head_set_after_fit_does_not_decide_zero_slices(self) -> None:
         x, y = rows()
         head = QuantumHeadClassifier(HEAD, SHORT).fit(x, y)
         head.set_params(head=HEAD.updated(n_encoders=2, encoder_input="slices"))
@@ -115,7 +117,7 @@ class TestFeatureNames:
         x, y = rows()
         return pd.DataFrame(x, columns=self.NAMES, index=np.arange(24)[::-1]), y
 
-    def test_a_loaded_head_refuses_what_the_fitted_one_does(self, tmp_path: Path) -> None:
+    def test_loaded_head_refuses_the_column_names_that_the_fitted_one_refuses(self, tmp_path: Path) -> None:
         x, y = self.table()
         fitted = QuantumHeadClassifier(EXACT, SHORT).fit(x, y)
         fitted.save_pretrained(tmp_path / "model")
@@ -124,19 +126,19 @@ class TestFeatureNames:
         np.testing.assert_array_equal(loaded.predict_proba(x), fitted.predict_proba(x))
         other = [x[list(self.NAMES[::-1])], x.rename(columns={"a": "z"}), x.drop(columns="a")]
         for wrong in other:
-            told = []
+            messages = []
             for head in (fitted, loaded):
                 with pytest.raises(ValueError, match="feature names") as caught:
                     head.predict(wrong)
-                told.append(str(caught.value))
-            assert told[0] == told[1]
+                messages.append(str(caught.value))
+            assert messages[0] == messages[1]
         for head in (fitted, loaded):
             with pytest.warns(UserWarning, match="X does not have valid feature names"):
                 head.predict(x.to_numpy())
         loaded.save_pretrained(tmp_path / "again")
         assert (tmp_path / "again" / METADATA).read_bytes() == (tmp_path / "model" / METADATA).read_bytes()
 
-    def test_without_names_the_record_is_as_before(self, tmp_path: Path) -> None:
+    def test_metadata_without_feature_names_are_unchanged(self, tmp_path: Path) -> None:
         x, y = rows()
         QuantumHeadClassifier(HEAD, SHORT).fit(x, y).save_pretrained(tmp_path / "model")
         assert "feature_names" not in record_of(tmp_path / "model")
@@ -146,14 +148,14 @@ class TestFeatureNames:
             loaded.predict(self.table()[0])
 
     @pytest.mark.parametrize("names", [["a"], [1] * 6, "abcdef"])
-    def test_names_that_do_not_fit_the_head_are_refused(self, names: Any, tmp_path: Path) -> None:
+    def test_wrong_number_of_feature_names_is_refused(self, names: Any, tmp_path: Path) -> None:
         x, y = self.table()
         QuantumHeadClassifier(HEAD, SHORT).fit(x, y).save_pretrained(tmp_path / "model")
         write_record(tmp_path / "model", sealed({**record_of(tmp_path / "model"), "feature_names": names}))
         with pytest.raises(ModelFileError, match="feature_names"):
             QuantumHeadClassifier.from_pretrained(tmp_path / "model")
 
-    def test_names_that_are_lost_are_refused(self, tmp_path: Path) -> None:
+    def test_missing_feature_names_are_refused(self, tmp_path: Path) -> None:
         x, y = self.table()
         QuantumHeadClassifier(HEAD, SHORT).fit(x, y).save_pretrained(tmp_path / "model")
         record = record_of(tmp_path / "model")
@@ -163,8 +165,8 @@ class TestFeatureNames:
             QuantumHeadClassifier.from_pretrained(tmp_path / "model")
 
 
-class TestAdvice:
-    """Warnings of settings that can hardly work."""
+class TestCapacityWarning:
+    """Heads with too few inputs of the last layer for the number of classes."""
 
     @pytest.mark.parametrize(
         ("settings", "classes", "needed"),
@@ -182,7 +184,7 @@ class TestAdvice:
             ({"skip_connection": True, "n_qubits": 3}, 18, 5),
         ],
     )
-    def test_read_outs(self, settings: dict[str, Any], classes: int, needed: int | None) -> None:
+    def test_too_few_readouts_warn(self, settings: dict[str, Any], classes: int, needed: int | None) -> None:
         head = HeadConfig(**{"n_qubits": 6, "encoder_layers": 1, "main_layers": 1, **settings})
         y = np.arange(3 * classes) % classes
         x = np.random.default_rng(0).normal(size=(len(y), 7))
@@ -194,21 +196,21 @@ class TestAdvice:
             return
         assert [warning.category for warning in caught] == [ConfigWarning]
         most = min(classes, head.n_qubits)
-        told = str(caught[0].message)
-        assert f"tells {classes} classes apart by {head.n_readouts} number" in told
-        assert f"where {needed} or more are needed; set n_measured={most}" in told
-        assert f"HeadConfig.recommended(7, n_classes={classes})" in told
+        messages = str(caught[0].message)
+        assert f"tells {classes} classes apart by {head.n_readouts} number" in messages
+        assert f"where {needed} or more are needed; set n_measured={most}" in messages
+        assert f"HeadConfig.recommended(7, n_classes={classes})" in messages
 
     @pytest.mark.filterwarnings("ignore::ketfit.errors.ConfigWarning")
     @pytest.mark.parametrize(
         ("measured", "classes", "learns"), [(1, 3, True), (1, 6, False), (2, 5, True), (2, 12, False)]
     )
-    def test_the_rule_separates_heads_that_learn_separate_clouds_from_those_that_do_not(
+    def test_capacity_rule_predicts_which_heads_learn_separate_clouds(
         self, measured: int, classes: int, learns: bool
     ) -> None:
-        chance = np.random.default_rng(5)
+        rng = np.random.default_rng(5)
         y = np.arange(12 * classes) % classes
-        x = chance.normal(size=(classes, 32))[y] + 0.4 * chance.normal(size=(len(y), 32))
+        x = rng.normal(size=(classes, 32))[y] + 0.4 * rng.normal(size=(len(y), 32))
         head = HeadConfig(n_qubits=6, n_measured=measured)
         fitted = QuantumHeadClassifier(head, TrainConfig(epochs=100, patience=None), validation_fraction=0).fit(x, y)
         assert (fitted.score(x, y) > 0.95) == learns == (classes <= 2**measured + 1)
@@ -217,11 +219,11 @@ class TestAdvice:
 
     @pytest.mark.parametrize("classes", [2, 3, 6, 12, 40])
     @pytest.mark.parametrize("width", [16, 384])
-    def test_the_recommended_head_has_enough(self, width: int, classes: int) -> None:
+    def test_recommended_head_has_enough_readouts(self, width: int, classes: int) -> None:
         head = HeadConfig.recommended(width, classes)
         assert classes <= 2**head.n_readouts + 1
 
-    def test_hidden_units(self) -> None:
+    def test_too_few_hidden_units_warn(self) -> None:
         y = np.arange(24) % 6
         x = np.random.default_rng(0).normal(size=(24, 4))
         with pytest.warns(ConfigWarning, match="6 classes apart by 1 number, .* raise hidden, or take hidden=0"):
@@ -230,7 +232,7 @@ class TestAdvice:
         MLPHead(hidden=0, train=SHORT).fit(x, y)
 
     @pytest.mark.parametrize("tune", [None, ContrastiveConfig(pairs_per_sentence=1, batch_size=4)])
-    def test_of_a_classifier_of_sentences_once(self, tune: Any, tiny_body_folder: Path) -> None:
+    def test_text_classifier_with_too_few_readouts_warns_once(self, tune: Any, tiny_body_folder: Path) -> None:
         texts = [f"{word} {sign}" for word in ("good", "bad") for sign in "abcdefgh"]
         labels = [["one", "two", "three", "four", " one"][row % 5] for row in range(16)]
         head = EXACT
@@ -243,7 +245,7 @@ class TestAdvice:
         )
         assert "HeadConfig.recommended(16, n_classes=5)" in str(caught[1].message)
 
-    def test_labels_that_differ_by_space(self) -> None:
+    def test_labels_that_differ_by_space_warn(self) -> None:
         x, y = rows()
         with pytest.warns(DataWarning, match=r"the labels 'yes' and 'yes\\t' differ by surrounding space only"):
             QuantumHeadClassifier(HEAD, SHORT).fit(x, [*y[:-1], "yes\t"])
@@ -251,9 +253,9 @@ class TestAdvice:
         QuantumHeadClassifier(HEAD, SHORT).fit(x, np.where(y == "yes", "Yes", "yes"))
 
 
-def test_figures_of_a_model_with_unequal_weights_have_names_of_their_own() -> None:
-    chance = np.random.default_rng(0)
-    x, y = chance.normal(size=(60, 4)), np.array([0] * 50 + [1] * 10)
+def test_weighted_metrics_have_their_own_names() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 4)), np.array([0] * 50 + [1] * 10)
     fitted = QuantumHeadClassifier(EXACT, TrainConfig(epochs=8), class_weight="balanced", validation_fraction=0.4).fit(
         x, y
     )

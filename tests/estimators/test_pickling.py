@@ -1,4 +1,4 @@
-"""Bodies and classifiers that are copied, pickled and sent to other processes."""
+"""Copies and pickles of bodies and classifiers, also in other processes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def bits(body: Body) -> np.ndarray:
 
 class TestBody:
     @pytest.mark.parametrize("protocol", PROTOCOLS)
-    def test_frozen_body_is_pickled_by_name(self, protocol: int, tiny_body: Body) -> None:
+    def test_pickle_of_a_frozen_body_holds_its_name(self, protocol: int, tiny_body: Body) -> None:
         content = pickle.dumps(tiny_body, protocol)
         assert len(content) < 2000
         loaded = pickle.loads(content)
@@ -81,14 +81,14 @@ class TestBody:
         np.testing.assert_array_equal(bits(loaded), bits(tiny_body))
         np.testing.assert_array_equal(loaded.encode(TEXTS), tiny_body.encode(TEXTS))
 
-    def test_bfloat16_stays(self, tiny_body_folder: Path) -> None:
+    def test_pickle_of_a_bfloat16_body_keeps_the_dtype(self, tiny_body_folder: Path) -> None:
         body = load_body(tiny_body_folder, device="cpu", dtype="bfloat16")
         loaded = pickle.loads(pickle.dumps(body))
         assert loaded.dtype == "bfloat16"
         np.testing.assert_array_equal(bits(loaded), bits(body))
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
-    def test_tuned_body_survives_its_cache(self, protocol: int, tuned: Body, fresh_cache: Path) -> None:
+    def test_pickle_of_a_tuned_body_survives_its_cache(self, protocol: int, tuned: Body, fresh_cache: Path) -> None:
         content, before = pickle.dumps(tuned, protocol), bits(tuned)
         shutil.rmtree(fresh_cache)
         loaded = pickle.loads(content)
@@ -97,21 +97,19 @@ class TestBody:
         assert loaded.folder == fresh_cache / "tuned" / tuned.fingerprint[:32]
         np.testing.assert_array_equal(bits(loaded), before)
 
-    def test_moved_body_is_named(self, own_body: Path) -> None:
+    def test_pickle_of_a_moved_body_names_its_folder(self, own_body: Path) -> None:
         content = pickle.dumps(load_body(own_body, device="cpu"))
         own_body.rename(own_body.with_name("elsewhere"))
         with pytest.raises(BodyError, match=rf"in the folder {own_body}, which is not here; put it there, or load a"):
             pickle.loads(content)
 
-    def test_other_body_in_its_place_is_refused(self, own_body: Path) -> None:
+    def test_pickle_with_another_body_in_the_folder_is_refused(self, own_body: Path) -> None:
         content = pickle.dumps(load_body(own_body, device="cpu"))
         (own_body / "notes.txt").write_text("one more file that a tokenizer might read")
         with pytest.raises(BodyError, match=r"has fingerprint .*\.\.\., and what is in .*own-body has"):
             pickle.loads(content)
 
-    def test_body_of_the_hub_is_found_in_its_folder_or_by_its_commit(
-        self, hub: Hub, tiny_body: Body, tmp_path: Path
-    ) -> None:
+    def test_hub_body_is_found_in_its_folder_or_by_its_commit(self, hub: Hub, tiny_body: Body, tmp_path: Path) -> None:
         body = load_body("someone/tiny", device="cpu")
         content = pickle.dumps(body)
         loaded = pickle.loads(content)
@@ -120,7 +118,7 @@ class TestBody:
         again = pickle.loads(content)
         assert (again.fingerprint, again.revision) == (tiny_body.fingerprint, body.revision)
 
-    def test_changed_weights_are_not_pickled(self, tiny_body_folder: Path) -> None:
+    def test_body_with_changed_weights_is_refused(self, tiny_body_folder: Path) -> None:
         body = load_body(tiny_body_folder, device="cpu")
         with torch.no_grad():
             next(body.transformer.parameters()).zero_()
@@ -131,7 +129,7 @@ class TestBody:
         np.testing.assert_array_equal(bits(copy.deepcopy(body)), bits(body))
 
     @pytest.mark.parametrize("kind", ["removed", "changed"])
-    def test_tuned_body_without_its_files_is_not_pickled_or_saved(
+    def test_tuned_body_without_its_files_is_refused(
         self, kind: str, tuned: Body, fresh_cache: Path, tmp_path: Path
     ) -> None:
         head = QuantumHeadClassifier(HEAD, SHORT).fit(tuned.encode(TEXTS), LABELS)
@@ -145,7 +143,7 @@ class TestBody:
             TextClassifier.from_parts(tuned, head).save_pretrained(tmp_path / "model")
         assert not (tmp_path / "model").exists()
 
-    def test_body_of_an_absent_device_runs_on_the_cpu_after_a_warning(self, tiny_body: Body) -> None:
+    def test_body_of_an_absent_device_loads_on_the_cpu_with_a_warning(self, tiny_body: Body) -> None:
         reference = replace(BodyReference.of(tiny_body), device="cuda:7")
         with pytest.warns(
             UserWarning, match=r"pickled on the device 'cuda:7', which cannot be used here .* on the CPU"
@@ -185,14 +183,14 @@ class TestText:
         assert other.classifier_.history_ == text.classifier_.history_
         assert pickle.loads(pickle.dumps(clone(text))).get_params() == text.get_params()
 
-    def test_joblib_dumps_and_loads(self, text: TextClassifier) -> None:
+    def test_joblib_dump_predicts_equally(self, text: TextClassifier) -> None:
         file = io.BytesIO()
         joblib.dump(text.fit(TEXTS, LABELS), file)
         file.seek(0)
         np.testing.assert_array_equal(joblib.load(file).predict_proba(TEXTS), text.predict_proba(TEXTS))
 
     @pytest.mark.slow
-    def test_frozen_and_tuned_ones_load_in_another_process_with_an_empty_cache(
+    def test_pickle_loads_in_another_process_with_an_empty_cache(
         self, text: TextClassifier, tiny_body: Body, tuned: Body, fresh_cache: Path, tmp_path: Path
     ) -> None:
         texts = text.fit(TEXTS, LABELS), clone(text).set_params(tune=CONTRASTIVE).fit(TEXTS, LABELS)
@@ -206,13 +204,13 @@ class TestText:
             for name, array in zip(made.files, expected, strict=True):
                 np.testing.assert_allclose(made[name], array, rtol=0, atol=2e-6)
 
-    def test_compiled_plans_do_not_travel(self, text: TextClassifier) -> None:
+    def test_pickle_has_no_compiled_plans(self, text: TextClassifier) -> None:
         text.fit(TEXTS, LABELS)
         assert text.classifier_.module_.circuit.cache
         assert pickle.loads(pickle.dumps(text)).classifier_.module_.circuit.cache == {}
 
     @pytest.mark.slow
-    def test_tools_of_scikit_learn_in_two_processes(self, text: TextClassifier, tiny_body: Body) -> None:
+    def test_scikit_learn_tools_in_two_processes_predict_equally(self, text: TextClassifier, tiny_body: Body) -> None:
         labels = np.array(LABELS)
         other = clone(text).set_params(seed=1)
         tools = [
@@ -238,7 +236,7 @@ class TestText:
             np.testing.assert_array_equal(*scores)
 
     @pytest.mark.slow
-    def test_grid_over_the_settings_of_tuning(self, text: TextClassifier, fresh_cache: Path) -> None:
+    def test_grid_search_over_tuning_settings_finds_the_best(self, text: TextClassifier, fresh_cache: Path) -> None:
         text.set_params(tune=CONTRASTIVE, validation_fraction=0)
         grid = {"tune__learning_rate": [1e-5, 1e-3], "head__main_layers": [1]}
         search = GridSearchCV(text, grid, cv=2).fit(TEXTS, LABELS)
@@ -254,7 +252,7 @@ class TestHead:
         return QuantumHeadClassifier(HEAD.updated(shots=50), SHORT).fit(tiny_body.encode(TEXTS), LABELS)
 
     @pytest.mark.parametrize("copied", [lambda thing: pickle.loads(pickle.dumps(thing)), copy.deepcopy])
-    def test_copy_draws_the_same_shots_from_a_stream_of_its_own(
+    def test_copy_samples_the_same_shots_from_its_own_stream(
         self, copied: Callable[[Any], Any], head: QuantumHeadClassifier, tiny_body: Body
     ) -> None:
         x = tiny_body.encode(TEXTS)
@@ -265,7 +263,7 @@ class TestHead:
         for expected in drawn:
             np.testing.assert_array_equal(other.predict_proba(x), expected)
 
-    def test_head_of_an_absent_device_runs_on_the_cpu_after_a_warning(
+    def test_head_of_an_absent_device_loads_on_the_cpu_with_a_warning(
         self, tiny_body: Body, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         x = tiny_body.encode(TEXTS)

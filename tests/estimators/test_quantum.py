@@ -1,420 +1,313 @@
-"""Sentences in, labels out: on a tiny body, on the bundled one, under SetFit and in a pipeline."""
+"""QuantumHeadClassifier with shots and noise, calibrated, in a pipeline and as the head of a SetFit model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sentence_transformers import SentenceTransformer
-from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from ketfit import NoiseConfig, QuantumHead
 from ketfit.bodies.body import Body
-from ketfit.errors import BodyError, ConfigError, DataError, InputError, TrainingError
+from ketfit.errors import ConfigError, DataWarning, TrainingError
 from ketfit.estimators.quantum import QuantumHeadClassifier
-from ketfit.estimators.text import TextClassifier
+from ketfit.evaluation.compare import evaluate_head
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.storage import hub_client as hub
+from ketfit.persistence.model_files import load_model
+from ketfit.simulate.expectation import MeasurementContext, expectation
+from ketfit.simulate.mitigation import mitigated_expectation
 
-HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1, reference_amplitude=1)
-SHORT = TrainConfig(epochs=3, learning_rate=0.1)
+NOISE = NoiseConfig(depolarizing_1q=0.005, depolarizing_2q=0.03, readout=((0.97, 0.05), (0.03, 0.95)))
+
+
+SHAPE: dict[str, Any] = {"n_qubits": 4, "connectivity": 1, "encoder_layers": 1, "main_layers": 1}
+
+
+SHORT = TrainConfig(epochs=4, learning_rate=0.1, batch_size=16)
+
+
+BODY_HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1, reference_amplitude=1)
 TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", "not good", "the dull film"]
 LABELS = [1, 1, 1, 1, 0, 0, 0, 0]
-
-POSITIVE = """
-A warm and funny film that I would gladly see again.
-The acting is superb from the first scene to the last.
-I loved every minute of this charming story.
-A moving tale, beautifully shot and perfectly paced.
-The best comedy I have seen in years.
-Brilliant writing and a wonderful cast.
-It left me smiling all the way home.
-A clever thriller that keeps you on the edge of your seat.
-The music is gorgeous and the ending is deeply touching.
-An inspired and joyful piece of cinema.
-She gives a magnificent performance in the leading role.
-What a delightful surprise this little movie is.
-A triumph for the director and a treat for the audience.
-Fresh, witty and full of heart.
-I was captivated by its tender honesty.
-One of the most beautiful films of the decade.
-The dialogue sparkles and the jokes all land.
-An excellent drama with unforgettable characters.
-This is storytelling at its very finest.
-A gentle, uplifting picture for the whole family.
-The effects are stunning and the plot is gripping.
-A smart and satisfying adventure.
-I laughed, I cried, and I recommend it to everyone.
-Superbly directed, with great attention to detail.
-A rich and rewarding experience.
-The chemistry between the two leads is fantastic.
-It is a pleasure to watch such talented people at work.
-A masterpiece that deserves every award it won.
-Exciting, original and enormously entertaining.
-The film is a real gem, full of grace and humour.
-""".strip().splitlines()
-
-NEGATIVE = """
-A dull and lifeless film that wastes two hours of your time.
-The acting is wooden and the script is terrible.
-I hated every minute of this tedious mess.
-A clumsy story, badly shot and painfully slow.
-The worst comedy I have seen in years.
-Lazy writing and a bored cast.
-It left me angry that I had paid for a ticket.
-A predictable thriller without a single surprise.
-The music is grating and the ending makes no sense.
-A joyless and cynical piece of junk.
-She gives an embarrassing performance in the leading role.
-What a crushing disappointment this movie is.
-A failure for the director and an ordeal for the audience.
-Stale, humourless and empty.
-I was annoyed by its cheap sentiment.
-One of the ugliest films of the decade.
-The dialogue is awful and none of the jokes land.
-A miserable drama with characters nobody could care about.
-This is storytelling at its very laziest.
-A loud, stupid picture that insults the whole family.
-The effects look cheap and the plot is full of holes.
-A pointless and boring adventure.
-I yawned, I groaned, and I warn everyone to stay away.
-Badly directed, with no attention to detail.
-A hollow and depressing experience.
-There is no chemistry at all between the two leads.
-It is painful to watch such talented people wasted.
-A disaster that deserves to be forgotten.
-Tiresome, derivative and utterly forgettable.
-The film is a total bore, without wit or charm.
-""".strip().splitlines()
+FEW_EPOCHS = TrainConfig(epochs=3, learning_rate=0.1)
 
 
-@pytest.fixture
-def text(tiny_body_folder: Path) -> TextClassifier:
-    return TextClassifier(str(tiny_body_folder), HEAD, SHORT)
+X = np.random.default_rng(0).normal(size=(48, 8))
 
 
-@pytest.fixture(scope="module")
-def fitted(tiny_body_folder: Path) -> TextClassifier:
-    return TextClassifier(str(tiny_body_folder), HEAD, SHORT).fit(TEXTS, LABELS)
+Y = (X[:, 0] * X[:, 1] > 0).astype(int)
 
 
-@pytest.fixture
-def embedded(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The sentences that go through a body from now on, one list for each call; those from the cache do not."""
-    seen: list[list[str]] = []
-    plain = Body._embed
-
-    def spy(body: Body, texts: list[str], batch_size: int) -> np.ndarray:
-        seen.append(list(texts))
-        return plain(body, texts, batch_size)
-
-    monkeypatch.setattr(Body, "_embed", spy)
-    return seen
-
-
-class TestTextClassifier:
-    def test_it_learns_what_it_is_told(self, tiny_body_folder: Path) -> None:
-        head, long = HEAD.updated(encoder_layers=3, connectivity=4), TrainConfig(epochs=60, learning_rate=0.1)
-        text = TextClassifier(str(tiny_body_folder), head, long, validation_fraction=0)
-        assert text.fit(TEXTS, LABELS).score(TEXTS, LABELS) > 0.8
-
-    @pytest.mark.parametrize("labels", [LABELS, ["good"] * 4 + ["bad"] * 4, [3, 1, 7, 3, 1, 7, 3, 1], list("abcabcab")])
-    @pytest.mark.parametrize("kind", [list, np.array, tuple])
-    def test_labels(self, labels: Any, kind: Any, text: TextClassifier) -> None:
-        text.set_params(head__n_measured=len(set(labels)))
-        assert text.fit(kind(TEXTS), kind(labels)) is text
-        proba, predicted = text.predict_proba(TEXTS), text.predict(TEXTS)
-        assert text.classes_.tolist() == sorted(set(labels))
-        assert proba.shape == (8, len(set(labels)))
-        np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=0, atol=1e-12)
-        assert predicted.tolist() == [text.classes_[row.argmax()] for row in proba]
-        assert text.score(TEXTS, labels) == np.mean(
-            [one == other for one, other in zip(predicted, labels, strict=True)]
-        )
-
-    def test_it_is_a_head_on_the_embeddings(self, fitted: TextClassifier) -> None:
-        embeddings = fitted.body_.encode(TEXTS)
-        head = QuantumHeadClassifier(HEAD, SHORT).fit(embeddings, LABELS)
-        np.testing.assert_array_equal(head.predict_proba(embeddings), fitted.predict_proba(TEXTS))
-        assert fitted.classifier_.module_.weights.dtype.itemsize == 4, "a body computes in float32"
-
-    def test_the_recommended_head_fits_the_body(self, tiny_body_folder: Path) -> None:
-        text = TextClassifier(str(tiny_body_folder), train=TrainConfig(epochs=1)).fit(TEXTS, LABELS)
-        assert text.classifier_.head_config_ == HeadConfig.recommended(16)
-
-    def test_all_settings_reach_the_head(self, tiny_body_folder: Path) -> None:
-        settings: dict[str, Any] = {"seed": 5, "validation_fraction": 0.5, "class_weight": {0: 2.0}}
-        text = TextClassifier(str(tiny_body_folder), HEAD, SHORT, **settings).fit(TEXTS, LABELS)
-        params = text.classifier_.get_params(deep=False)
-        others = {"head": HEAD, "train": SHORT, "device": "cpu", "calibrate": False, "random_state": None}
-        assert params == {**settings, **others}
-        assert (text.classifier_.train_size_, text.classifier_.validation_size_) == (4, 4)
-
-    def test_sample_weights(self, text: TextClassifier) -> None:
-        text.set_params(validation_fraction=0)
-        weighted = text.fit(TEXTS, LABELS, [1, 1, 1, 0, 1, 1, 1, 0]).predict_proba(TEXTS)
-        kept = [0, 1, 2, 4, 5, 6]
-        fewer = text.fit([TEXTS[i] for i in kept], [LABELS[i] for i in kept]).predict_proba(TEXTS)
-        np.testing.assert_array_equal(weighted, fewer)
-
-    def test_nothing_to_predict(self, fitted: TextClassifier) -> None:
-        assert fitted.predict_proba([]).shape == (0, 2)
-        assert fitted.predict([]).shape == (0,)
-        assert fitted.predict([]).dtype == fitted.classes_.dtype
-
-    def test_one_sentence_and_many_copies(self, fitted: TextClassifier) -> None:
-        one = fitted.predict_proba(["good film"])
-        np.testing.assert_allclose(fitted.predict_proba(["good film"] * 3), np.repeat(one, 3, axis=0), atol=1e-6)
-
-    def test_validation_is_used_instead_of_a_share(self, text: TextClassifier) -> None:
-        text.fit(TEXTS, LABELS, validation=(["the good film", "dull film"], [1, 0]))
-        assert (text.classifier_.train_size_, text.classifier_.validation_size_) == (8, 2)
-        best = text.classifier_.history_[text.classifier_.best_epoch_]
-        proba = text.predict_proba(["the good film", "dull film"])
-        assert best.validation_loss == pytest.approx(-(np.log(proba[0, 1]) + np.log(proba[1, 0])) / 2, rel=1e-5)
-
-    @pytest.mark.parametrize("seed", range(4))
-    def test_copies_of_a_sentence_stay_on_one_side(
-        self, seed: int, text: TextClassifier, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        from ketfit.estimators import base as estimator
-
-        parts: list[Any] = []
-        plain = estimator.train
-        monkeypatch.setattr(
-            estimator, "train", lambda *args, **named: (parts.extend(args[1:3]), plain(*args, **named))[1]
-        )
-        # Copies but for white space and letter case, which the body does not see: their embeddings are equal.
-        texts = [copy for sentence in TEXTS for copy in (sentence, f"  {sentence.upper()} ", sentence.title())]
-        labels = [label for label in LABELS for _ in range(3)]
-        text.set_params(seed=seed, validation_fraction=0.4).fit(texts, labels)
-        kept, held = ({tuple(row.round(decimals=3).tolist()) for row in part.x} for part in parts)
-        assert len(parts[1]) >= 3
-        assert len(kept) + len(held) == 8
-        assert not kept & held
-
-    def test_equal_seeds(self, text: TextClassifier) -> None:
-        probas = [text.set_params(seed=seed).fit(TEXTS, LABELS).predict_proba(TEXTS) for seed in (1, 1, 2)]
-        np.testing.assert_array_equal(probas[0], probas[1])
-        assert not np.array_equal(probas[0], probas[2])
-
-    def test_a_checkpoint(self, text: TextClassifier, tmp_path: Path) -> None:
-        file = tmp_path / "run.safetensors"
-        first = text.fit(TEXTS, LABELS, checkpoint=file).predict_proba(TEXTS)
-        assert file.exists()
-        np.testing.assert_array_equal(clone(text).fit(TEXTS, LABELS, checkpoint=file).predict_proba(TEXTS), first)
-        with pytest.raises(TrainingError, match="its data differ"):
-            clone(text).fit(TEXTS[::-1], LABELS, checkpoint=file)
-
-    def test_progress_is_on_stderr(self, text: TextClassifier, capsys: pytest.CaptureFixture[str]) -> None:
-        text.fit(TEXTS, LABELS).predict(TEXTS)
-        assert capsys.readouterr() == ("", "")
-        text.set_params(cache=False).fit(TEXTS, LABELS, progress=True).predict(TEXTS, progress=True)
-        shown = capsys.readouterr()
-        assert shown.out == ""
-        assert shown.err.count("8/8") >= 2
-        assert "3/3" in shown.err
+WAYS: dict[str, dict[str, Any]] = {
+    "shots": {"shots": 50},
+    "straight through": {"shots": 50, "gradient": "straight_through"},
+    "parameter shift": {"shots": 50, "gradient": "parameter_shift"},
+    "no shots in training": {"shots": 50, "gradient": "exact"},
+    "noise": {"noise": NOISE},
+    "trajectories": {"noise": NOISE, "trajectories": 8},
+    "both": {"noise": NOISE, "shots": 50},
+    "sampled twice": {"noise": NOISE, "trajectories": 8, "shots": 50},
+    "three qubits": {"noise": NOISE, "shots": 50, "n_measured": 3},
+    "mitigated": {"noise": NOISE, "shots": 50, "mitigation": ("readout", "zero_noise")},
+}
 
 
-class TestCache:
-    def test_a_second_fit_embeds_nothing(
-        self, text: TextClassifier, fresh_cache: Path, embedded: list[list[str]]
-    ) -> None:
-        text.fit(TEXTS, LABELS)
-        assert sorted(sentence for call in embedded for sentence in call) == sorted(TEXTS)
-        embedded.clear()
-        text.set_params(seed=3).fit(TEXTS, LABELS).predict(TEXTS)
-        assert embedded == []
-        text.predict(["good film", "a new one"])
-        assert embedded == [["a new one"]]
-        assert list(fresh_cache.rglob("*.sqlite"))
-
-    def test_without_a_cache_nothing_is_written(
-        self, text: TextClassifier, fresh_cache: Path, embedded: list[list[str]]
-    ) -> None:
-        text.set_params(cache=False)
-        first = text.fit(TEXTS, LABELS).predict_proba(TEXTS)
-        assert len([sentence for call in embedded for sentence in call]) == 16
-        assert not fresh_cache.exists()
-        np.testing.assert_allclose(
-            text.set_params(cache=True).fit(TEXTS, LABELS).predict_proba(TEXTS), first, atol=1e-4
-        )
+every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
-class TestParams:
-    def test_nested(self, text: TextClassifier, tiny_body_folder: Path) -> None:
-        params = text.get_params()
-        assert params["body"] == str(tiny_body_folder)
-        assert (params["head__n_qubits"], params["train__epochs"], params["cache"]) == (5, 3, True)
-        text.set_params(head__n_qubits=6, train__epochs=4, seed=2, cache=False)
-        assert (text.head, text.train) == (HEAD.updated(n_qubits=6), SHORT.updated(epochs=4))
-
-    def test_clone(self, fitted: TextClassifier) -> None:
-        copy = clone(fitted)
-        assert copy.get_params() == fitted.get_params()
-        assert not hasattr(copy, "classifier_")
-
-    def test_unknown(self, text: TextClassifier) -> None:
-        with pytest.raises(ConfigError, match="HeadConfig has no setting 'qubits'"):
-            text.set_params(head__qubits=3)
-        with pytest.raises(ValueError, match="Invalid parameter 'bodies'"):
-            text.set_params(bodies="x")
-        with pytest.raises(ConfigError, match="head__n_qubits has no configuration to change; pass head="):
-            TextClassifier().set_params(head__n_qubits=3)
-
-    def test_the_default_body_is_the_bundled_one(self) -> None:
-        assert TextClassifier().body == "all-MiniLM-L6-v2"
+def fitted(seed: int = 0, **way: Any) -> QuantumHeadClassifier:
+    return QuantumHeadClassifier(HeadConfig(**SHAPE, **way), SHORT, seed).fit(X, Y)
 
 
-class TestRefused:
-    @pytest.mark.parametrize(
-        ("texts", "message"),
-        [
-            ([*TEXTS[:7], ""], r"texts\[7\] is blank"),
-            ([*TEXTS[:3], " \n\t", *TEXTS[4:]], r"texts\[3\] is blank"),
-            ([*TEXTS[:7], None], r"texts\[7\] is of type NoneType, not str"),
-            ([*TEXTS[:7], 3], r"texts\[7\] is of type int, not str"),
-            ("good film", r"texts must be a list of sentences, not str; for one sentence: \[sentence\]"),
-            (b"good film", "texts must be a list of sentences, not bytes"),
-            ([*TEXTS[:7], "\ud800"], r"texts\[7\] is not valid Unicode"),
-        ],
-    )
-    def test_sentences(self, texts: Any, message: str, text: TextClassifier, fitted: TextClassifier) -> None:
-        with pytest.raises(InputError, match=message):
-            text.fit(texts, LABELS)
-        with pytest.raises(InputError, match=message):
-            text.fit(TEXTS, LABELS, validation=(texts, LABELS))
-        with pytest.raises(InputError, match=message):
-            fitted.predict(texts)
-        assert not hasattr(text, "classifier_")
-
-    @pytest.mark.parametrize("texts", ["", b""])
-    def test_an_empty_string_is_no_empty_list(self, texts: Any, fitted: TextClassifier) -> None:
-        with pytest.raises(InputError, match="texts must be a list of sentences"):
-            fitted.predict_proba(texts)
-
-    @pytest.mark.parametrize("sentences", [None, 3, (sentence for sentence in TEXTS)])
-    def test_what_has_no_length(self, sentences: Any, fitted: TextClassifier) -> None:
-        with pytest.raises(InputError, match="texts must be a list of sentences"):
-            fitted.predict_proba(sentences)
-
-    @pytest.mark.parametrize(
-        ("texts", "labels", "error", "message"),
-        [
-            ([], [], ValueError, r"0 sample\(s\)"),
-            (TEXTS, [1] * 8, DataError, "these labels hold 1 class: "),
-            (TEXTS, LABELS[:7], ValueError, "inconsistent numbers of samples"),
-            (TEXTS, np.linspace(0, 1, 8), DataError, r"these are float64, and labels\[0\] is 0.0: convert them"),
-        ],
-    )
-    def test_labels(
-        self, texts: Sequence[str], labels: Any, error: type[Exception], message: str, text: TextClassifier
-    ) -> None:
-        with pytest.raises(error, match=message):
-            text.fit(texts, labels)
-
-    def test_an_unknown_label_in_validation(self, text: TextClassifier) -> None:
-        with pytest.raises(DataError, match="the validation labels hold 2, which the training labels do not"):
-            text.fit(TEXTS, LABELS, validation=(["dull"], [2]))
-
-    def test_a_head_too_small_for_the_body(self, text: TextClassifier) -> None:
-        with pytest.raises(ConfigError, match="width 16 and its reference amplitude needs n_qubits=5; n_qubits=4"):
-            text.set_params(head__n_qubits=4).fit(TEXTS, LABELS)
-
-    @pytest.mark.parametrize("body", ["no-such-body", "nobody/no-such-body", "/no/such/folder"])
-    def test_an_unknown_body(self, body: str) -> None:
-        with pytest.raises(BodyError, match=body):
-            TextClassifier(body, HEAD, SHORT).fit(TEXTS, LABELS)
-
-    @pytest.mark.parametrize("method", ["predict", "predict_proba"])
-    @pytest.mark.parametrize("texts", [TEXTS, []])
-    def test_before_fit(self, method: str, texts: list[str], text: TextClassifier) -> None:
-        with pytest.raises(NotFittedError, match="is not fitted yet"):
-            getattr(text, method)(texts)
-
-    def test_saving_before_fit(self, text: TextClassifier, tmp_path: Path) -> None:
-        with pytest.raises(NotFittedError, match="is not fitted yet"):
-            text.save_pretrained(tmp_path / "model")
-
-    def test_a_failed_fit_leaves_the_classifier_as_it_was(self, text: TextClassifier) -> None:
-        before = text.fit(TEXTS, LABELS).predict_proba(TEXTS)
-        with pytest.raises(DataError, match="1 class"):
-            text.fit(TEXTS, ["one"] * 8)
-        np.testing.assert_array_equal(text.predict_proba(TEXTS), before)
-        assert text.classes_.tolist() == [0, 1]
-        assert set(text.predict(TEXTS)) <= {0, 1}
+def numbers_of(classifier: QuantumHeadClassifier) -> dict[str, torch.Tensor]:
+    return classifier.module_.state_dict()
 
 
-class TestParts:
-    def test_from_parts(self, fitted: TextClassifier) -> None:
-        again = TextClassifier.from_parts(fitted.body_, fitted.classifier_)
-        np.testing.assert_array_equal(again.predict_proba(TEXTS), fitted.predict_proba(TEXTS))
-        assert again.get_params() == fitted.get_params()
-
-    def test_of_different_widths(self, fitted: TextClassifier) -> None:
-        head = QuantumHeadClassifier(HEAD, SHORT).fit(np.eye(8), LABELS)
-        with pytest.raises(ConfigError, match="the head takes embeddings of width 8; .* makes 16"):
-            TextClassifier.from_parts(fitted.body_, head)
+def same(one: QuantumHeadClassifier, other: QuantumHeadClassifier) -> bool:
+    pairs = zip(numbers_of(one).values(), numbers_of(other).values(), strict=True)
+    return all(torch.equal(mine, theirs) for mine, theirs in pairs)
 
 
-@pytest.mark.parametrize("kind", ["text", "head"])
-def test_pushing_saves_a_whole_model_first(
-    kind: str, fitted: TextClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The seam to the Hub is tested elsewhere: here, that what reaches it is a model, and that what it says comes back.
-    pushed: dict[str, Any] = {}
-
-    def take(folder: Path, repo_id: str, **settings: Any) -> str:
-        pushed.update(settings, repo_id=repo_id)
-        folder.rename(tmp_path / "pushed")
-        return "0123abcd"
-
-    monkeypatch.setattr(hub, "push", take)
-    model = fitted if kind == "text" else fitted.classifier_
-    assert model.push_to_hub("user/name", data="eight sentences", metrics={"accuracy": 0.5}, private=True) == "0123abcd"
-    assert callable(pushed.pop("owned"))
-    assert pushed == {"repo_id": "user/name", "private": True, "token": None, "commit_message": "Upload a KetFit model"}
-    loaded: Any = type(model).from_pretrained(tmp_path / "pushed")
-    given: Any = TEXTS if kind == "text" else fitted.body_.encode(TEXTS)
-    np.testing.assert_array_equal(loaded.predict_proba(given), model.predict_proba(given))
-    assert "eight sentences" in (tmp_path / "pushed" / "README.md").read_text()
+@every_way
+def test_equal_seeds_fit_equally_and_predictions_sample_anew(way: dict[str, Any]) -> None:
+    one, other = fitted(**way), fitted(**way)
+    assert same(one, other)
+    first = one.predict_proba(X)
+    np.testing.assert_array_equal(first, other.predict_proba(X))
+    assert np.array_equal(first, one.predict_proba(X)) == (not one.head_config_.is_random)
 
 
-def test_the_bundled_body_tells_praise_from_blame() -> None:
-    texts, labels = [*POSITIVE, *NEGATIVE], np.array(["good"] * 30 + ["bad"] * 30)
-    assert len(texts) == len(set(texts)) == 60
-    head = HeadConfig(
-        n_qubits=9, encoder_layers=3, connectivity=4, main_layers=1, reference_amplitude=1, angle_scale=1.5
-    )
-    text = TextClassifier("all-MiniLM-L6-v2", head, TrainConfig(epochs=40, learning_rate=0.05))
-    train, test = np.arange(60) % 3 > 0, np.arange(60) % 3 == 0
-    text.fit([texts[i] for i in np.flatnonzero(train)], labels[train])
-    assert text.score([texts[i] for i in np.flatnonzero(test)], labels[test]) > 0.7
-    assert text.body_.source == "bundled"
+@every_way
+def test_fit_trains_every_parameter(way: dict[str, Any]) -> None:
+    classifier = fitted(**way)
+    start = QuantumHead(classifier.head_config_, 8, 2)
+    torch.manual_seed(0)
+    start.double()(torch.from_numpy(X)).square().sum().backward()
+    for name, parameter in start.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
 
 
-def test_a_head_in_a_pipeline_that_embeds(tiny_body_folder: Path, fitted: TextClassifier) -> None:
-    embed = FunctionTransformer(lambda texts: fitted.body_.encode(texts), validate=False)
-    pipeline = make_pipeline(embed, QuantumHeadClassifier(HEAD, SHORT)).fit(TEXTS, LABELS)
-    np.testing.assert_array_equal(pipeline.predict_proba(TEXTS), fitted.predict_proba(TEXTS))
+@every_way
+def test_resumed_fit_equals_an_uninterrupted_one(way: dict[str, Any], tmp_path: Path) -> None:
+    whole = fitted(**way)
+    head, checkpoint = HeadConfig(**SHAPE, **way), tmp_path / "run.checkpoint"
+    stopped = QuantumHeadClassifier(head, SHORT)
+    real = torch.optim.AdamW.step
+    steps = []
+
+    def step(self: Any, *args: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 7:
+            raise KeyboardInterrupt
+        return real(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", step)
+        with pytest.raises(KeyboardInterrupt):
+            stopped.fit(X, Y, checkpoint=checkpoint)
+    assert checkpoint.exists()
+    assert same(stopped.fit(X, Y, checkpoint=checkpoint), whole)
+
+
+@pytest.mark.parametrize("other", [{"shots": 51}, {"noise": NOISE}, {"reference_amplitude": 0.5}, {}])
+def test_checkpoint_of_other_settings_is_refused(other: dict[str, Any], tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run.checkpoint"
+    QuantumHeadClassifier(HeadConfig(**SHAPE, shots=50), SHORT).fit(X, Y, checkpoint=checkpoint)
+    with pytest.raises(TrainingError, match="belongs to another run .its head"):
+        QuantumHeadClassifier(HeadConfig(**SHAPE, **other), SHORT).fit(X, Y, checkpoint=checkpoint)
+
+
+@pytest.mark.slow
+@every_way
+def test_loaded_model_has_the_same_measurement(way: dict[str, Any], tmp_path: Path) -> None:
+    classifier = fitted(**way)
+    classifier.save_pretrained(tmp_path / "model")
+    loaded = QuantumHeadClassifier.from_pretrained(tmp_path / "model")
+    assert loaded.head_config_ == classifier.head_config_
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted(**way).predict_proba(X))
+    policy = json.loads((tmp_path / "model" / "config.json").read_text())["head"]["gradient"]
+    assert policy == (way.get("gradient", "reparameterized") if "shots" in way else None)
+
+
+@pytest.mark.slow
+def test_model_card_lists_the_measurement(tmp_path: Path) -> None:
+    for name, way in WAYS.items():
+        fitted(**way).save_pretrained(tmp_path / name)
+        card = (tmp_path / name / "README.md").read_text(encoding="utf-8")
+        assert ("simulated exactly" in card, "The expectation values are exact" in card) == (False, False)
+        assert ("| read-out | 50 shots, gradient " in card) == ("shots" in way)
+        assert ("| noise | depolarizing_1q 0.005, depolarizing_2q 0.03, readout" in card) == ("noise" in way)
+        assert (", by 8 trajectories a sample |" in card) == ("trajectories" in way)
+    fitted().save_pretrained(tmp_path / "exact")
+    card = (tmp_path / "exact" / "README.md").read_text(encoding="utf-8")
+    assert "simulated exactly" in card
+    assert "The expectation values are exact" in card
+    assert "| noise | none |" in card
+
+
+@pytest.mark.slow
+@every_way
+def test_copy_samples_from_its_own_stream(way: dict[str, Any]) -> None:
+    classifier = fitted(**way)
+    for twin in (copy.deepcopy(classifier), pickle.loads(pickle.dumps(classifier))):
+        np.testing.assert_array_equal(twin.predict_proba(X), fitted(**way).predict_proba(X))
+
+
+def test_with_measurement_changes_shots_and_noise_and_back() -> None:
+    exact = fitted()
+    noisy = exact.with_measurement(noise=NOISE, shots=200)
+    assert same(noisy, exact)
+    assert noisy.head_config_ == HeadConfig(**SHAPE, noise=NOISE, shots=200)
+    assert exact.head_config_ == HeadConfig(**SHAPE)
+    assert not np.array_equal(noisy.predict_proba(X), exact.predict_proba(X))
+    np.testing.assert_array_equal(noisy.with_measurement().predict_proba(X), exact.predict_proba(X))
+    trained = fitted(noise=NOISE, trajectories=8, shots=50)
+    assert trained.with_measurement().head_config_ == HeadConfig(**SHAPE)
+    with torch.no_grad():  # the copy's parameters are its own
+        noisy.module_.weights.zero_()
+    assert not same(noisy, exact)
+
+
+def test_with_measurement_refuses_other_settings() -> None:
+    with pytest.raises(ConfigError, match="'n_qubits' is not about measurement; known are shots, gradient, noise, "):
+        fitted().with_measurement(n_qubits=5)
+    with pytest.raises(ConfigError, match="trajectories=4 is about noise; give noise too"):
+        fitted().with_measurement(trajectories=4)
+
+
+def test_forward_uses_the_measurement_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = QuantumHead(HeadConfig(**SHAPE, noise=NOISE), 8, 2)
+    x = torch.from_numpy(X).float()
+    z = head.angle_scale * head.encoder(x)
+    expected = head.linear(expectation(head.circuit, head.weights, z, noise=NOISE))
+    torch.testing.assert_close(head(x), expected)
+    mitigated = head.with_measurement(noise=NOISE, mitigation=("readout",))
+    torch.testing.assert_close(mitigated(x), expected)  # not where it is trained
+    values = mitigated_expectation(head.circuit, head.weights, z, noise=NOISE, mitigation=("readout",))
+    torch.testing.assert_close(mitigated.eval()(x), head.linear(values))
+    assert not torch.allclose(mitigated(x), expected, atol=1e-4)
+
+
+def test_step_cost_of_parameter_shift_equals_the_circuits_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = QuantumHead(HeadConfig(**SHAPE, shots=30, gradient="parameter_shift"), 8, 2)
+    rows: list[int] = []
+    run = MeasurementContext.distribution
+
+    def counted(self: Any, *arguments: Any) -> torch.Tensor:
+        result = run(self, *arguments)
+        rows.append(len(result))
+        return result
+
+    monkeypatch.setattr(MeasurementContext, "distribution", counted)
+    head(torch.from_numpy(X).float()).sum().backward()
+    cost = head.step_cost(len(X))
+    assert cost is not None
+    assert (cost.circuits, cost.shots) == (sum(rows), 30 * sum(rows))
+    assert QuantumHead(HeadConfig(**SHAPE), 8, 2).step_cost(len(X)) is None
+
+
+def test_evaluate_head_of_several_draws_returns_their_spread() -> None:
+    classifier = fitted().with_measurement(shots=5)
+    twin = fitted().with_measurement(shots=5)
+    shares = [float((twin.predict(X) == Y).mean()) for _ in range(6)]
+    result, _ = evaluate_head(classifier, X, Y, 6)
+    assert result.accuracy == pytest.approx(np.mean(shares))
+    assert result.spread == pytest.approx(np.std(shares, ddof=1))
+    assert (result.lowest, result.highest, result.draws) == (min(shares), max(shares), 6)
+    assert result.interval[0] < result.accuracy < result.interval[1]
+    assert evaluate_head(fitted(), X, Y, 1)[0].spread is None
+
+
+def test_loaded_head_is_in_evaluation_mode(tmp_path: Path) -> None:
+    fitted(**WAYS["mitigated"]).save_pretrained(tmp_path / "model")
+    head, _ = load_model(tmp_path / "model")
+    assert not any(module.training for module in head.modules())
+
+
+def test_predict_in_training_mode_equals_evaluation_mode() -> None:
+    """A fitted module in training mode predicts as in evaluation mode."""
+    one, other = fitted(**WAYS["mitigated"]), fitted(**WAYS["mitigated"])
+    one.module_.train()
+    np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
+    assert one.module_.training
+    assert not other.module_.training
+
+
+class TestCalibrate:
+    """Heads with a calibrated temperature."""
+
+    shape = HeadConfig(n_qubits=3, encoder_layers=1, connectivity=1, main_layers=1)
+
+    def fitted(self, weight: Any = None, **settings: Any) -> tuple[QuantumHeadClassifier, np.ndarray]:
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(60, 5)), rng.integers(2, size=60)
+        return QuantumHeadClassifier(self.shape, TrainConfig(epochs=5), **settings).fit(x, y, weight), x
+
+    def test_calibrate_changes_probabilities_and_not_labels(self) -> None:
+        plain, x = self.fitted()
+        scaled, _ = self.fitted(calibrate=True)
+        assert plain.temperature_ == 1.0 != scaled.temperature_
+        assert (plain.predict(x) == scaled.predict(x)).all()
+        odds = [np.log(head.predict_proba(x)[:, 1] / head.predict_proba(x)[:, 0]) for head in (plain, scaled)]
+        np.testing.assert_allclose(odds[0], scaled.temperature_ * odds[1], rtol=1e-9, atol=1e-12)
+
+    def test_temperature_is_saved_with_the_model(self, tmp_path: Any) -> None:
+        scaled, x = self.fitted(calibrate=True)
+        scaled.save_pretrained(tmp_path / "model")
+        loaded = QuantumHeadClassifier.from_pretrained(tmp_path / "model")
+        assert (loaded.temperature_, loaded.calibrate) == (scaled.temperature_, True)
+        assert (loaded.predict_proba(x) == scaled.predict_proba(x)).all()
+        measured = loaded.with_measurement(shots=10)
+        assert measured.temperature_ == scaled.temperature_
+
+    def test_calibrate_without_validation_samples_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match="calibrate=True takes validation samples, and there are none"):
+            self.fitted(calibrate=True, validation_fraction=0)
+
+    def test_temperature_ignores_the_unit_of_the_weights(self) -> None:
+        found = [self.fitted(np.full(60, unit), calibrate=True)[0].temperature_ for unit in (1.0, 1e-4)]
+        assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+    def test_calibrate_on_correct_samples_keeps_temperature_one(self, tmp_path: Any) -> None:
+        x = np.random.default_rng(0).normal(size=(12, 5))
+        y = (x[:, 0] > 0).astype(int)
+        made = QuantumHeadClassifier(self.shape, TrainConfig(epochs=60, learning_rate=0.2), calibrate=True)
+        with pytest.warns(DataWarning, match="stays 1: no number from 0.05 to 20.0 fits the 12 validation samples"):
+            made.fit(x, y, validation=(5 * x, y))
+        assert made.temperature_ == 1.0
+        made.save_pretrained(tmp_path / "model")
+        assert "not calibrated" in (tmp_path / "model" / "README.md").read_text()
+        assert QuantumHeadClassifier.from_pretrained(tmp_path / "model").calibrate
+
+
+def test_pipeline_of_body_and_head_equals_head_on_embeddings(tiny_body: Body) -> None:
+    embed = FunctionTransformer(lambda texts: tiny_body.encode(texts), validate=False)
+    pipeline = make_pipeline(embed, QuantumHeadClassifier(BODY_HEAD, FEW_EPOCHS)).fit(TEXTS, LABELS)
+    embeddings = tiny_body.encode(TEXTS)
+    head = QuantumHeadClassifier(BODY_HEAD, FEW_EPOCHS).fit(embeddings, LABELS)
+    np.testing.assert_array_equal(pipeline.predict_proba(TEXTS), head.predict_proba(embeddings))
 
 
 class TestSetFit:
     @pytest.mark.parametrize("labels", [LABELS, ["good"] * 4 + ["bad"] * 4])
-    def test_a_setfit_model_with_a_quantum_head(self, labels: Any, tiny_body_folder: Path) -> None:
+    def test_setfit_model_with_a_quantum_head_predicts_equally(self, labels: Any, tiny_body_folder: Path) -> None:
         from setfit import SetFitModel
 
         body = SentenceTransformer(str(tiny_body_folder), device="cpu")
-        model = SetFitModel(model_body=body, model_head=QuantumHeadClassifier(HEAD, SHORT))
+        model = SetFitModel(model_body=body, model_head=QuantumHeadClassifier(BODY_HEAD, FEW_EPOCHS))
         model.fit(TEXTS, labels, num_epochs=1, show_progress_bar=False)
         predicted, proba = model.predict(TEXTS), model.predict_proba(TEXTS)
         embeddings = body.encode(TEXTS)
-        head = QuantumHeadClassifier(HEAD, SHORT).fit(embeddings, labels)
+        head = QuantumHeadClassifier(BODY_HEAD, FEW_EPOCHS).fit(embeddings, labels)
         np.testing.assert_allclose(np.asarray(proba), head.predict_proba(embeddings), atol=1e-5)
         assert np.asarray(predicted).tolist() == head.predict(embeddings).tolist()
         assert np.asarray(model.predict("good film")).tolist() == np.asarray(predicted).tolist()[0]

@@ -1,34 +1,427 @@
-"""A classifier of sentences and the tuning of its body: what tunes, what does not, and what is refused before."""
+"""TextClassifier: fit, predict, tune, resume, cache and refuse, on a tiny body and on the bundled one."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 
-from ketfit.bodies.body import load_body
-from ketfit.errors import ConfigError, DataError, InputError, TrainingError
+from ketfit.bodies.body import Body, load_body
+from ketfit.errors import BodyError, ConfigError, DataError, InputError, TrainingError
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.estimators.text import TextClassifier
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, TuneConfig
+from ketfit.persistence import hub
 from ketfit.persistence.schema import METADATA
 from ketfit.storage.tensors import read_tensors, write_tensors
 
+HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1, reference_amplitude=1)
+
+
+SHORT = TrainConfig(epochs=3, learning_rate=0.1)
+
+
 TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", "not good", "the dull film"]
+
+
+LABELS = [1, 1, 1, 1, 0, 0, 0, 0]
+
+
+POSITIVE = """
+A warm and funny film that I would gladly see again.
+The acting is superb from the first scene to the last.
+I loved every minute of this charming story.
+A moving tale, beautifully shot and perfectly paced.
+The best comedy I have seen in years.
+Brilliant writing and a wonderful cast.
+It left me smiling all the way home.
+A clever thriller that keeps you on the edge of your seat.
+The music is gorgeous and the ending is deeply touching.
+An inspired and joyful piece of cinema.
+She gives a magnificent performance in the leading role.
+What a delightful surprise this little movie is.
+A triumph for the director and a treat for the audience.
+Fresh, witty and full of heart.
+I was captivated by its tender honesty.
+One of the most beautiful films of the decade.
+The dialogue sparkles and the jokes all land.
+An excellent drama with unforgettable characters.
+This is storytelling at its very finest.
+A gentle, uplifting picture for the whole family.
+The effects are stunning and the plot is gripping.
+A smart and satisfying adventure.
+I laughed, I cried, and I recommend it to everyone.
+Superbly directed, with great attention to detail.
+A rich and rewarding experience.
+The chemistry between the two leads is fantastic.
+It is a pleasure to watch such talented people at work.
+A masterpiece that deserves every award it won.
+Exciting, original and enormously entertaining.
+The film is a real gem, full of grace and humour.
+""".strip().splitlines()
+
+
+NEGATIVE = """
+A dull and lifeless film that wastes two hours of your time.
+The acting is wooden and the script is terrible.
+I hated every minute of this tedious mess.
+A clumsy story, badly shot and painfully slow.
+The worst comedy I have seen in years.
+Lazy writing and a bored cast.
+It left me angry that I had paid for a ticket.
+A predictable thriller without a single surprise.
+The music is grating and the ending makes no sense.
+A joyless and cynical piece of junk.
+She gives an embarrassing performance in the leading role.
+What a crushing disappointment this movie is.
+A failure for the director and an ordeal for the audience.
+Stale, humourless and empty.
+I was annoyed by its cheap sentiment.
+One of the ugliest films of the decade.
+The dialogue is awful and none of the jokes land.
+A miserable drama with characters nobody could care about.
+This is storytelling at its very laziest.
+A loud, stupid picture that insults the whole family.
+The effects look cheap and the plot is full of holes.
+A pointless and boring adventure.
+I yawned, I groaned, and I warn everyone to stay away.
+Badly directed, with no attention to detail.
+A hollow and depressing experience.
+There is no chemistry at all between the two leads.
+It is painful to watch such talented people wasted.
+A disaster that deserves to be forgotten.
+Tiresome, derivative and utterly forgettable.
+The film is a total bore, without wit or charm.
+""".strip().splitlines()
+
+
+@pytest.fixture
+def text(tiny_body_folder: Path) -> TextClassifier:
+    return TextClassifier(str(tiny_body_folder), HEAD, SHORT)
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_body_folder: Path) -> TextClassifier:
+    return TextClassifier(str(tiny_body_folder), HEAD, SHORT).fit(TEXTS, LABELS)
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Record the sentences that a body embeds, one list per call, without those from the cache."""
+    seen: list[list[str]] = []
+    plain = Body._embed
+
+    def spy(body: Body, texts: list[str], batch_size: int) -> np.ndarray:
+        seen.append(list(texts))
+        return plain(body, texts, batch_size)
+
+    monkeypatch.setattr(Body, "_embed", spy)
+    return seen
+
+
+class TestTextClassifier:
+    def test_fit_learns_the_training_sentences(self, tiny_body_folder: Path) -> None:
+        head, long = HEAD.updated(encoder_layers=3, connectivity=4), TrainConfig(epochs=60, learning_rate=0.1)
+        text = TextClassifier(str(tiny_body_folder), head, long, validation_fraction=0)
+        assert text.fit(TEXTS, LABELS).score(TEXTS, LABELS) > 0.8
+
+    @pytest.mark.parametrize("labels", [LABELS, ["good"] * 4 + ["bad"] * 4, [3, 1, 7, 3, 1, 7, 3, 1], list("abcabcab")])
+    @pytest.mark.parametrize("kind", [list, np.array, tuple])
+    def test_labels_of_every_type_are_predicted(self, labels: Any, kind: Any, text: TextClassifier) -> None:
+        text.set_params(head__n_measured=len(set(labels)))
+        assert text.fit(kind(TEXTS), kind(labels)) is text
+        proba, predicted = text.predict_proba(TEXTS), text.predict(TEXTS)
+        assert text.classes_.tolist() == sorted(set(labels))
+        assert proba.shape == (8, len(set(labels)))
+        np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=0, atol=1e-12)
+        assert predicted.tolist() == [text.classes_[row.argmax()] for row in proba]
+        assert text.score(TEXTS, labels) == np.mean(
+            [one == other for one, other in zip(predicted, labels, strict=True)]
+        )
+
+    def test_fit_equals_a_head_on_the_embeddings(self, fitted: TextClassifier) -> None:
+        embeddings = fitted.body_.encode(TEXTS)
+        head = QuantumHeadClassifier(HEAD, SHORT).fit(embeddings, LABELS)
+        np.testing.assert_array_equal(head.predict_proba(embeddings), fitted.predict_proba(TEXTS))
+        assert fitted.classifier_.module_.weights.dtype.itemsize == 4, "a body computes in float32"
+
+    def test_default_head_is_recommended_for_the_body(self, tiny_body_folder: Path) -> None:
+        text = TextClassifier(str(tiny_body_folder), train=TrainConfig(epochs=1)).fit(TEXTS, LABELS)
+        assert text.classifier_.head_config_ == HeadConfig.recommended(16)
+
+    def test_fit_passes_all_settings_to_the_head(self, tiny_body_folder: Path) -> None:
+        settings: dict[str, Any] = {"seed": 5, "validation_fraction": 0.5, "class_weight": {0: 2.0}}
+        text = TextClassifier(str(tiny_body_folder), HEAD, SHORT, **settings).fit(TEXTS, LABELS)
+        params = text.classifier_.get_params(deep=False)
+        others = {"head": HEAD, "train": SHORT, "device": "cpu", "calibrate": False, "random_state": None}
+        assert params == {**settings, **others}
+        assert (text.classifier_.train_size_, text.classifier_.validation_size_) == (4, 4)
+
+    def test_sample_of_weight_zero_is_left_out(self, text: TextClassifier) -> None:
+        text.set_params(validation_fraction=0)
+        weighted = text.fit(TEXTS, LABELS, [1, 1, 1, 0, 1, 1, 1, 0]).predict_proba(TEXTS)
+        kept = [0, 1, 2, 4, 5, 6]
+        fewer = text.fit([TEXTS[i] for i in kept], [LABELS[i] for i in kept]).predict_proba(TEXTS)
+        np.testing.assert_array_equal(weighted, fewer)
+
+    def test_predict_of_no_sentence_is_empty(self, fitted: TextClassifier) -> None:
+        assert fitted.predict_proba([]).shape == (0, 2)
+        assert fitted.predict([]).shape == (0,)
+        assert fitted.predict([]).dtype == fitted.classes_.dtype
+
+    def test_predict_of_copies_is_equal(self, fitted: TextClassifier) -> None:
+        one = fitted.predict_proba(["good film"])
+        np.testing.assert_allclose(fitted.predict_proba(["good film"] * 3), np.repeat(one, 3, axis=0), atol=1e-6)
+
+    def test_validation_replaces_the_share(self, text: TextClassifier) -> None:
+        text.fit(TEXTS, LABELS, validation=(["the good film", "dull film"], [1, 0]))
+        assert (text.classifier_.train_size_, text.classifier_.validation_size_) == (8, 2)
+        best = text.classifier_.history_[text.classifier_.best_epoch_]
+        proba = text.predict_proba(["the good film", "dull film"])
+        assert best.validation_loss == pytest.approx(-(np.log(proba[0, 1]) + np.log(proba[1, 0])) / 2, rel=1e-5)
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_split_keeps_copies_on_one_side(
+        self, seed: int, text: TextClassifier, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from ketfit.estimators import base as estimator
+
+        parts: list[Any] = []
+        plain = estimator.train
+        monkeypatch.setattr(
+            estimator, "train", lambda *args, **named: (parts.extend(args[1:3]), plain(*args, **named))[1]
+        )
+        # Copies but for white space and letter case, which the body does not see: their embeddings are equal.
+        texts = [copy for sentence in TEXTS for copy in (sentence, f"  {sentence.upper()} ", sentence.title())]
+        labels = [label for label in LABELS for _ in range(3)]
+        text.set_params(seed=seed, validation_fraction=0.4).fit(texts, labels)
+        kept, held = ({tuple(row.round(decimals=3).tolist()) for row in part.x} for part in parts)
+        assert len(parts[1]) >= 3
+        assert len(kept) + len(held) == 8
+        assert not kept & held
+
+    def test_equal_seeds_predict_equally(self, text: TextClassifier) -> None:
+        probas = [text.set_params(seed=seed).fit(TEXTS, LABELS).predict_proba(TEXTS) for seed in (1, 1, 2)]
+        np.testing.assert_array_equal(probas[0], probas[1])
+        assert not np.array_equal(probas[0], probas[2])
+
+    def test_fit_resumes_from_a_checkpoint(self, text: TextClassifier, tmp_path: Path) -> None:
+        file = tmp_path / "run.safetensors"
+        first = text.fit(TEXTS, LABELS, checkpoint=file).predict_proba(TEXTS)
+        assert file.exists()
+        np.testing.assert_array_equal(clone(text).fit(TEXTS, LABELS, checkpoint=file).predict_proba(TEXTS), first)
+        with pytest.raises(TrainingError, match="its data differ"):
+            clone(text).fit(TEXTS[::-1], LABELS, checkpoint=file)
+
+    def test_progress_prints_to_stderr(self, text: TextClassifier, capsys: pytest.CaptureFixture[str]) -> None:
+        text.fit(TEXTS, LABELS).predict(TEXTS)
+        assert capsys.readouterr() == ("", "")
+        text.set_params(cache=False).fit(TEXTS, LABELS, progress=True).predict(TEXTS, progress=True)
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err.count("8/8") >= 2
+        assert "3/3" in shown.err
+
+
+class TestCache:
+    def test_second_fit_embeds_nothing(
+        self, text: TextClassifier, fresh_cache: Path, embedded: list[list[str]]
+    ) -> None:
+        text.fit(TEXTS, LABELS)
+        assert sorted(sentence for call in embedded for sentence in call) == sorted(TEXTS)
+        embedded.clear()
+        text.set_params(seed=3).fit(TEXTS, LABELS).predict(TEXTS)
+        assert embedded == []
+        text.predict(["good film", "a new one"])
+        assert embedded == [["a new one"]]
+        assert list(fresh_cache.rglob("*.sqlite"))
+
+    def test_cache_off_writes_nothing(self, text: TextClassifier, fresh_cache: Path, embedded: list[list[str]]) -> None:
+        text.set_params(cache=False)
+        first = text.fit(TEXTS, LABELS).predict_proba(TEXTS)
+        assert len([sentence for call in embedded for sentence in call]) == 16
+        assert not fresh_cache.exists()
+        np.testing.assert_allclose(
+            text.set_params(cache=True).fit(TEXTS, LABELS).predict_proba(TEXTS), first, atol=1e-4
+        )
+
+
+class TestParams:
+    def test_nested_parameters_can_be_set(self, text: TextClassifier, tiny_body_folder: Path) -> None:
+        params = text.get_params()
+        assert params["body"] == str(tiny_body_folder)
+        assert (params["head__n_qubits"], params["train__epochs"], params["cache"]) == (5, 3, True)
+        text.set_params(head__n_qubits=6, train__epochs=4, seed=2, cache=False)
+        assert (text.head, text.train) == (HEAD.updated(n_qubits=6), SHORT.updated(epochs=4))
+
+    def test_clone_is_unfitted_with_equal_parameters(self, fitted: TextClassifier) -> None:
+        copy = clone(fitted)
+        assert copy.get_params() == fitted.get_params()
+        assert not hasattr(copy, "classifier_")
+
+    def test_unknown_parameter_is_refused(self, text: TextClassifier) -> None:
+        with pytest.raises(ConfigError, match="HeadConfig has no setting 'qubits'"):
+            text.set_params(head__qubits=3)
+        with pytest.raises(ValueError, match="Invalid parameter 'bodies'"):
+            text.set_params(bodies="x")
+        with pytest.raises(ConfigError, match="head__n_qubits has no configuration to change; pass head="):
+            TextClassifier().set_params(head__n_qubits=3)
+
+    def test_default_body_is_bundled(self) -> None:
+        assert TextClassifier().body == "all-MiniLM-L6-v2"
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("texts", "message"),
+        [
+            ([*TEXTS[:7], ""], r"texts\[7\] is blank"),
+            ([*TEXTS[:3], " \n\t", *TEXTS[4:]], r"texts\[3\] is blank"),
+            ([*TEXTS[:7], None], r"texts\[7\] is of type NoneType, not str"),
+            ([*TEXTS[:7], 3], r"texts\[7\] is of type int, not str"),
+            ("good film", r"texts must be a list of sentences, not str; for one sentence: \[sentence\]"),
+            (b"good film", "texts must be a list of sentences, not bytes"),
+            ([*TEXTS[:7], "\ud800"], r"texts\[7\] is not valid Unicode"),
+        ],
+    )
+    def test_unusable_sentences_are_refused(
+        self, texts: Any, message: str, text: TextClassifier, fitted: TextClassifier
+    ) -> None:
+        with pytest.raises(InputError, match=message):
+            text.fit(texts, LABELS)
+        with pytest.raises(InputError, match=message):
+            text.fit(TEXTS, LABELS, validation=(texts, LABELS))
+        with pytest.raises(InputError, match=message):
+            fitted.predict(texts)
+        assert not hasattr(text, "classifier_")
+
+    @pytest.mark.parametrize("texts", ["", b""])
+    def test_predict_of_an_empty_string_is_refused(self, texts: Any, fitted: TextClassifier) -> None:
+        with pytest.raises(InputError, match="texts must be a list of sentences"):
+            fitted.predict_proba(texts)
+
+    @pytest.mark.parametrize("sentences", [None, 3, (sentence for sentence in TEXTS)])
+    def test_predict_of_a_value_without_length_is_refused(self, sentences: Any, fitted: TextClassifier) -> None:
+        with pytest.raises(InputError, match="texts must be a list of sentences"):
+            fitted.predict_proba(sentences)
+
+    @pytest.mark.parametrize(
+        ("texts", "labels", "error", "message"),
+        [
+            ([], [], ValueError, r"0 sample\(s\)"),
+            (TEXTS, [1] * 8, DataError, "these labels hold 1 class: "),
+            (TEXTS, LABELS[:7], ValueError, "inconsistent numbers of samples"),
+            (TEXTS, np.linspace(0, 1, 8), DataError, r"these are float64, and labels\[0\] is 0.0: convert them"),
+        ],
+    )
+    def test_unusable_labels_are_refused(
+        self, texts: Sequence[str], labels: Any, error: type[Exception], message: str, text: TextClassifier
+    ) -> None:
+        with pytest.raises(error, match=message):
+            text.fit(texts, labels)
+
+    def test_unknown_validation_label_is_refused(self, text: TextClassifier) -> None:
+        with pytest.raises(DataError, match="the validation labels hold 2, which the training labels do not"):
+            text.fit(TEXTS, LABELS, validation=(["dull"], [2]))
+
+    def test_head_too_small_for_the_body_is_refused(self, text: TextClassifier) -> None:
+        with pytest.raises(ConfigError, match="width 16 and its reference amplitude needs n_qubits=5; n_qubits=4"):
+            text.set_params(head__n_qubits=4).fit(TEXTS, LABELS)
+
+    @pytest.mark.parametrize("body", ["no-such-body", "nobody/no-such-body", "/no/such/folder"])
+    def test_unknown_body_is_refused(self, body: str) -> None:
+        with pytest.raises(BodyError, match=body):
+            TextClassifier(body, HEAD, SHORT).fit(TEXTS, LABELS)
+
+    @pytest.mark.parametrize("method", ["predict", "predict_proba"])
+    @pytest.mark.parametrize("texts", [TEXTS, []])
+    def test_predict_before_fit_is_refused(self, method: str, texts: list[str], text: TextClassifier) -> None:
+        with pytest.raises(NotFittedError, match="is not fitted yet"):
+            getattr(text, method)(texts)
+
+    def test_save_before_fit_is_refused(self, text: TextClassifier, tmp_path: Path) -> None:
+        with pytest.raises(NotFittedError, match="is not fitted yet"):
+            text.save_pretrained(tmp_path / "model")
+
+    def test_failed_fit_leaves_the_classifier_unchanged(self, text: TextClassifier) -> None:
+        before = text.fit(TEXTS, LABELS).predict_proba(TEXTS)
+        with pytest.raises(DataError, match="1 class"):
+            text.fit(TEXTS, ["one"] * 8)
+        np.testing.assert_array_equal(text.predict_proba(TEXTS), before)
+        assert text.classes_.tolist() == [0, 1]
+        assert set(text.predict(TEXTS)) <= {0, 1}
+
+
+class TestParts:
+    def test_from_parts_predicts_equally(self, fitted: TextClassifier) -> None:
+        again = TextClassifier.from_parts(fitted.body_, fitted.classifier_)
+        np.testing.assert_array_equal(again.predict_proba(TEXTS), fitted.predict_proba(TEXTS))
+        assert again.get_params() == fitted.get_params()
+
+    def test_from_parts_of_different_widths_is_refused(self, fitted: TextClassifier) -> None:
+        head = QuantumHeadClassifier(HEAD, SHORT).fit(np.eye(8), LABELS)
+        with pytest.raises(ConfigError, match="the head takes embeddings of width 8; .* makes 16"):
+            TextClassifier.from_parts(fitted.body_, head)
+
+
+@pytest.mark.parametrize("kind", ["text", "head"])
+def test_push_to_hub_uploads_a_loadable_model(
+    kind: str, fitted: TextClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The seam to the Hub is tested elsewhere: here, that what reaches it is a model, and that what it says comes back.
+    pushed: dict[str, Any] = {}
+
+    def take(folder: Path, repo_id: str, **settings: Any) -> str:
+        pushed.update(settings, repo_id=repo_id)
+        folder.rename(tmp_path / "pushed")
+        return "0123abcd"
+
+    monkeypatch.setattr(hub, "push", take)
+    model = fitted if kind == "text" else fitted.classifier_
+    assert model.push_to_hub("user/name", data="eight sentences", metrics={"accuracy": 0.5}, private=True) == "0123abcd"
+    assert callable(pushed.pop("owned"))
+    assert pushed == {"repo_id": "user/name", "private": True, "token": None, "commit_message": "Upload a KetFit model"}
+    loaded: Any = type(model).from_pretrained(tmp_path / "pushed")
+    given: Any = TEXTS if kind == "text" else fitted.body_.encode(TEXTS)
+    np.testing.assert_array_equal(loaded.predict_proba(given), model.predict_proba(given))
+    assert "eight sentences" in (tmp_path / "pushed" / "README.md").read_text()
+
+
+def test_bundled_body_learns_sentiment() -> None:
+    texts, labels = [*POSITIVE, *NEGATIVE], np.array(["good"] * 30 + ["bad"] * 30)
+    assert len(texts) == len(set(texts)) == 60
+    head = HeadConfig(
+        n_qubits=9, encoder_layers=3, connectivity=4, main_layers=1, reference_amplitude=1, angle_scale=1.5
+    )
+    text = TextClassifier("all-MiniLM-L6-v2", head, TrainConfig(epochs=40, learning_rate=0.05))
+    train, test = np.arange(60) % 3 > 0, np.arange(60) % 3 == 0
+    text.fit([texts[i] for i in np.flatnonzero(train)], labels[train])
+    assert text.score([texts[i] for i in np.flatnonzero(test)], labels[test]) > 0.7
+    assert text.body_.source == "bundled"
+
+
 WORDS = ["positive"] * 4 + ["negative"] * 4
-HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1)
+
+
+PLAIN_HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1)
+
+
 CONTRASTIVE = ContrastiveConfig(pairs_per_sentence=1, batch_size=4)
-FULL = EndToEndConfig(epochs=1, batch_size=4)
 
 
-def test_a_model_in_bfloat16_embeds_in_bfloat16(tiny_body_folder: Path, tmp_path: Path) -> None:
-    text = TextClassifier(str(tiny_body_folder), HEAD, TrainConfig(epochs=1), dtype="bfloat16").fit(TEXTS, WORDS)
+END_TO_END = EndToEndConfig(epochs=1, batch_size=4)
+
+
+def test_bfloat16_model_loads_in_bfloat16(tiny_body_folder: Path, tmp_path: Path) -> None:
+    text = TextClassifier(str(tiny_body_folder), PLAIN_HEAD, TrainConfig(epochs=1), dtype="bfloat16").fit(TEXTS, WORDS)
     text.save_pretrained(tmp_path / "model")
     loaded = TextClassifier.from_pretrained(tmp_path / "model")
     assert (loaded.dtype, loaded.body_.dtype) == ("bfloat16", "bfloat16")
@@ -36,8 +429,10 @@ def test_a_model_in_bfloat16_embeds_in_bfloat16(tiny_body_folder: Path, tmp_path
     assert json.loads((tmp_path / "model" / METADATA).read_text())["body"]["dtype"] == "bfloat16"
 
 
-@pytest.mark.parametrize("tune", [CONTRASTIVE, FULL])
-def test_what_validates_never_tunes(tune: TuneConfig, tiny_body_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tune", [CONTRASTIVE, END_TO_END])
+def test_validation_sentences_never_tune(
+    tune: TuneConfig, tiny_body_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ketfit.bodies import contrastive
     from ketfit.estimators import text
 
@@ -46,7 +441,7 @@ def test_what_validates_never_tunes(tune: TuneConfig, tiny_body_folder: Path, mo
     monkeypatch.setattr(
         text, "tune_end_to_end", lambda body, head, texts, *_, **__: (seen.append(list(texts)), (body, head))[1]
     )
-    made = TextClassifier(str(tiny_body_folder), HEAD, TrainConfig(epochs=1), validation_fraction=0.25, tune=tune)
+    made = TextClassifier(str(tiny_body_folder), PLAIN_HEAD, TrainConfig(epochs=1), validation_fraction=0.25, tune=tune)
     made.fit([*TEXTS, *(f" {text.upper()} " for text in TEXTS)], WORDS * 2)
     kept = {text.strip().lower() for text in seen[0]}
     assert len(seen[0]) == made.classifier_.train_size_ == 12
@@ -56,28 +451,31 @@ def test_what_validates_never_tunes(tune: TuneConfig, tiny_body_folder: Path, mo
     assert seen[1] == TEXTS
 
 
-def test_sentences_without_weight_do_not_tune(tiny_body_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sentences_of_weight_zero_do_not_tune(tiny_body_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ketfit.bodies import contrastive
 
     seen: list[Any] = []
     monkeypatch.setattr(contrastive, "tune_body", lambda body, *given, **_: (seen.extend(given[:2]), body)[1])
-    made = TextClassifier(str(tiny_body_folder), HEAD, TrainConfig(epochs=1), validation_fraction=0, tune=CONTRASTIVE)
+    made = TextClassifier(
+        str(tiny_body_folder), PLAIN_HEAD, TrainConfig(epochs=1), validation_fraction=0, tune=CONTRASTIVE
+    )
     made.fit(TEXTS, WORDS, [1, 0, 2, 1, 1, 1, 0, 1])
     assert seen[0] == [TEXTS[row] for row in (0, 2, 3, 4, 5, 7)]
     assert seen[1].tolist() == [WORDS[row] for row in (0, 2, 3, 4, 5, 7)]
 
 
-def test_what_cannot_be_is_said_before_anything_is_tuned(
-    tiny_body_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_settings_fail_before_tuning(tiny_body_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ketfit.bodies import contrastive
 
     monkeypatch.setattr(contrastive, "tune_body", lambda *_, **__: pytest.fail("it tuned"))
-    text = TextClassifier(str(tiny_body_folder), HEAD, tune=CONTRASTIVE)
+    text = TextClassifier(str(tiny_body_folder), PLAIN_HEAD, tune=CONTRASTIVE)
     for settings, message in (
-        ({"tune": "contrastive"}, "tune='contrastive': pass a ContrastiveConfig, a EndToEndConfig, or None"),
-        ({"head": HEAD.updated(n_qubits=3)}, "an embedding of width 16 needs n_qubits=4"),
-        ({"head": "deep"}, "head='deep': pass a HeadConfig"),
+        (
+            {"tune": "contrastive"},
+            "tune='contrastive' is of the wrong type; pass a ContrastiveConfig, an EndToEndConfig, or",
+        ),
+        ({"head": PLAIN_HEAD.updated(n_qubits=3)}, "an embedding of width 16 needs n_qubits=4"),
+        ({"head": "deep"}, "head='deep' is of the wrong type; pass a HeadConfig"),
     ):
         with pytest.raises(ConfigError, match=message):
             TextClassifier(**{**text.get_params(deep=False), **settings}).fit(TEXTS, WORDS)
@@ -88,7 +486,7 @@ def test_what_cannot_be_is_said_before_anything_is_tuned(
 class TestCheckpoint:
     @pytest.fixture
     def text(self, tiny_body_folder: Path) -> TextClassifier:
-        return TextClassifier(str(tiny_body_folder), HEAD, TrainConfig(epochs=2), validation_fraction=0.25)
+        return TextClassifier(str(tiny_body_folder), PLAIN_HEAD, TrainConfig(epochs=2), validation_fraction=0.25)
 
     @pytest.fixture
     def checkpoint(self, text: TextClassifier, tmp_path: Path) -> Path:
@@ -96,7 +494,7 @@ class TestCheckpoint:
         return tmp_path / "run"
 
     @pytest.mark.parametrize("validation", [None, (["fine", "dull dull"], ["positive", "negative"])])
-    def test_embeddings_that_differ_by_rounding_resume(
+    def test_checkpoint_resumes_with_embeddings_that_differ_by_rounding(
         self, validation: Any, text: TextClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         text.fit(TEXTS, WORDS, validation=validation, checkpoint=tmp_path / "run")
@@ -137,13 +535,13 @@ class TestCheckpoint:
         with pytest.raises(TrainingError, match=r"belongs to another run \(its body differ\)"):
             text.set_params(body=str(own_body)).fit(TEXTS, WORDS, [1, 1, 1, 1, 1, 1, 1, 2], checkpoint=checkpoint)
 
-    def test_other_validation_sentences_are_refused(self, text: TextClassifier, tmp_path: Path) -> None:
+    def test_checkpoint_of_other_validation_sentences_is_refused(self, text: TextClassifier, tmp_path: Path) -> None:
         text.fit(TEXTS, WORDS, validation=(["fine", "dull"], ["positive", "negative"]), checkpoint=tmp_path / "run")
         for held in ((["fine", "bad"], ["positive", "negative"]), (["fine", "dull"], ["negative", "positive"])):
             with pytest.raises(TrainingError, match="its data differ"):
                 text.fit(TEXTS, WORDS, validation=held, checkpoint=tmp_path / "run")
 
-    def test_checkpoint_of_an_earlier_version_or_of_embeddings_is_named(
+    def test_checkpoint_of_an_earlier_version_or_of_embeddings_is_refused(
         self, text: TextClassifier, checkpoint: Path, tiny_body_folder: Path
     ) -> None:
         tensors, metadata = read_tensors(checkpoint)
@@ -155,16 +553,16 @@ class TestCheckpoint:
         ):
             text.fit(TEXTS, WORDS, checkpoint=checkpoint)
         embeddings = load_body(tiny_body_folder, device="cpu").encode(TEXTS)
-        head = QuantumHeadClassifier(HEAD, TrainConfig(epochs=2), validation_fraction=0.25)
+        head = QuantumHeadClassifier(PLAIN_HEAD, TrainConfig(epochs=2), validation_fraction=0.25)
         with pytest.raises(TrainingError, match="its data differ"):
             head.fit(embeddings, WORDS, checkpoint=checkpoint)
 
     @pytest.mark.slow
-    def test_tuned_fits_resume_with_an_emptied_cache(
+    def test_tuned_fit_resumes_with_an_emptied_cache(
         self, text: TextClassifier, tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         embed = TextClassifier._embed
-        for tune in (CONTRASTIVE, FULL):
+        for tune in (CONTRASTIVE, END_TO_END):
             text.set_params(tune=tune)
             with monkeypatch.context() as patch:
                 first = clone(text).fit(TEXTS, WORDS, checkpoint=tmp_path / tune.method)
@@ -177,8 +575,8 @@ class TestCheckpoint:
 
 class TestPairs:
     @pytest.mark.slow
-    def test_label_that_validation_leaves_one_sentence_of_is_named(self, tiny_body_folder: Path) -> None:
-        text = TextClassifier(str(tiny_body_folder), HEAD, TrainConfig(epochs=1), tune=CONTRASTIVE)
+    def test_split_that_leaves_one_sentence_of_a_label_is_refused(self, tiny_body_folder: Path) -> None:
+        text = TextClassifier(str(tiny_body_folder), PLAIN_HEAD, TrainConfig(epochs=1), tune=CONTRASTIVE)
         texts, labels = ["good", "fine", "bad", "dull"], ["positive"] * 2 + ["negative"] * 2
         message = (
             r"validation took 1 of the 2 sentences of label '\w+', .* use validation_fraction=0, or more sentences"
@@ -187,14 +585,14 @@ class TestPairs:
             text.fit(texts, labels)
         assert text.set_params(validation_fraction=0).fit(texts, labels).body_.tuning is not None
 
-    def test_label_with_one_sentence_is_not_blamed_on_validation(self, tiny_body_folder: Path) -> None:
-        text = TextClassifier(str(tiny_body_folder), HEAD, TrainConfig(epochs=1), tune=CONTRASTIVE)
+    def test_label_of_one_sentence_is_not_blamed_on_validation(self, tiny_body_folder: Path) -> None:
+        text = TextClassifier(str(tiny_body_folder), PLAIN_HEAD, TrainConfig(epochs=1), tune=CONTRASTIVE)
         with pytest.raises(DataError, match="pairs sentences of one label, and 'negative' has one sentence only"):
             text.fit(["good", "fine", "the good", "bad"], ["positive"] * 3 + ["negative"])
 
 
-def test_random_state_takes_the_place_of_the_seed(tiny_body_folder: Path) -> None:
-    text = TextClassifier(str(tiny_body_folder), HEAD, TrainConfig(epochs=1), seed=3)
+def test_random_state_replaces_the_seed(tiny_body_folder: Path) -> None:
+    text = TextClassifier(str(tiny_body_folder), PLAIN_HEAD, TrainConfig(epochs=1), seed=3)
     by_seed = text.fit(TEXTS, WORDS).predict_proba(TEXTS)
     by_state = clone(text).set_params(seed=0, random_state=3).fit(TEXTS, WORDS)
     np.testing.assert_array_equal(by_state.predict_proba(TEXTS), by_seed)
@@ -210,9 +608,11 @@ def test_random_state_takes_the_place_of_the_seed(tiny_body_folder: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tune", [CONTRASTIVE, FULL])
-def test_seed_of_a_random_state_tunes_and_is_saved(tune: TuneConfig, tiny_body_folder: Path, tmp_path: Path) -> None:
-    text = TextClassifier(str(tiny_body_folder), HEAD, TrainConfig(epochs=1), random_state=np.random.RandomState(1))
+@pytest.mark.parametrize("tune", [CONTRASTIVE, END_TO_END])
+def test_random_state_seed_tunes_and_is_saved(tune: TuneConfig, tiny_body_folder: Path, tmp_path: Path) -> None:
+    text = TextClassifier(
+        str(tiny_body_folder), PLAIN_HEAD, TrainConfig(epochs=1), random_state=np.random.RandomState(1)
+    )
     text.set_params(tune=tune).fit(TEXTS, WORDS)
     seed = text.classifier_.seed_
     assert text.body_.tuning is not None

@@ -1,4 +1,4 @@
-"""Predictions of whole files: equal to `predict_proba`, equal after a kill, and refused when they would mix."""
+"""Predictions of whole files: equal to `predict_proba`, equal after a kill, and refused for another job."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def classifier(tiny_body: Body) -> TextClassifier:
 
 
 def write(path: Path, texts: list[str] = TEXTS) -> TextTable:
-    """A table of sentences with another column, in the format of the suffix."""
+    """Write a table of sentences and another column in the format of the suffix."""
     rows = [{"id": number, "text": text} for number, text in enumerate(texts)]
     if path.suffix == ".parquet":
         ids = pa.array([row["id"] for row in rows], pa.int16())
@@ -74,7 +74,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         (".txt", ".csv"),
     ],
 )
-def test_rows_keep_their_columns_and_get_the_predictions_of_the_classifier(
+def test_predict_file_adds_the_predictions_to_every_row(
     classifier: TextClassifier, tmp_path: Path, source: str, target: str
 ) -> None:
     output = tmp_path / f"out{target}"
@@ -101,7 +101,7 @@ class Stopped(Exception):
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 @pytest.mark.parametrize("stop_at", [0, 1, 4, 7])
-def test_a_run_that_was_cut_off_ends_with_the_same_bytes(
+def test_resumed_predict_file_writes_the_same_bytes(
     tiny_body: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, stop_at: int
 ) -> None:
     random = fitted(tiny_body, shots=5)  # whose draws must not depend on where a run began
@@ -142,7 +142,7 @@ def interrupted(classifier: TextClassifier, table: TextTable, output: Path, monk
         predict_file(classifier, table, output, block_rows=8)
 
 
-def test_another_model_or_input_does_not_go_on(
+def test_parts_of_another_model_or_input_are_refused(
     classifier: TextClassifier, tiny_body: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "out.csv"
@@ -160,7 +160,7 @@ def test_another_model_or_input_does_not_go_on(
         predict_file(classifier, table, output, block_rows=8)
 
 
-def test_an_output_that_is_there_stays(classifier: TextClassifier, tmp_path: Path) -> None:
+def test_existing_output_is_refused(classifier: TextClassifier, tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
     output.write_text("mine")
     with pytest.raises(StorageError, match="is there already"):
@@ -173,7 +173,7 @@ def test_an_output_that_is_there_stays(classifier: TextClassifier, tmp_path: Pat
         predict_file(classifier, text_table(tmp_path / "in.csv"), other)
 
 
-def test_one_process_at_a_time(classifier: TextClassifier, tmp_path: Path) -> None:
+def test_locked_parts_folder_is_refused(classifier: TextClassifier, tmp_path: Path) -> None:
     from filelock import FileLock
 
     output = tmp_path / "out.csv"
@@ -182,7 +182,7 @@ def test_one_process_at_a_time(classifier: TextClassifier, tmp_path: Path) -> No
         predict_file(classifier, write(tmp_path / "in.csv"), output)
 
 
-def test_an_input_that_changes_meanwhile_is_refused(
+def test_input_changed_while_read_is_refused(
     classifier: TextClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table, output = write(tmp_path / "in.csv"), tmp_path / "out.csv"
@@ -199,7 +199,7 @@ def test_an_input_that_changes_meanwhile_is_refused(
     assert not output.exists()
 
 
-def test_a_bad_row_is_told_before_anything_is_predicted(
+def test_unusable_row_fails_before_prediction(
     classifier: TextClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Body, "encode", lambda *_, **__: pytest.fail("a body was asked"))
@@ -224,7 +224,7 @@ def test_a_bad_row_is_told_before_anything_is_predicted(
         text_table(tmp_path / "missing.csv")
 
 
-def test_a_line_break_does_not_fit_into_tsv(classifier: TextClassifier, tmp_path: Path) -> None:
+def test_line_break_in_tsv_output_is_refused(classifier: TextClassifier, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text('text\n"two\nlines"\n')
     with pytest.raises(DataError, match="TSV cannot hold"):
         predict_file(classifier, text_table(tmp_path / "in.csv"), tmp_path / "out.tsv")
@@ -232,17 +232,17 @@ def test_a_line_break_does_not_fit_into_tsv(classifier: TextClassifier, tmp_path
     assert read(tmp_path / "out.csv")[0]["text"] == "two\nlines"
 
 
-def test_typed_columns_stay_in_their_format(tmp_path: Path) -> None:
+def test_typed_columns_keep_their_types(tmp_path: Path) -> None:
     for source, target in ((".parquet", ".csv"), (".jsonl", ".parquet"), (".csv", ".xlsx")):
         with pytest.raises(DataError, match="are written as"):
             output_format(write(tmp_path / f"in{source}"), tmp_path / f"out{target}")
 
 
-def test_cut_sentences_are_told_once(classifier: TextClassifier, tmp_path: Path) -> None:
+def test_truncated_sentences_warn_once(classifier: TextClassifier, tmp_path: Path) -> None:
     table = write(tmp_path / "in.csv", ["good " * 400 + str(number) for number in range(20)])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         predict_file(classifier, table, tmp_path / "out.csv", block_rows=4)
-    told = [str(warning.message) for warning in caught if "does not count" in str(warning.message)]
-    assert len(told) == 1
-    assert "further on" in told[0]
+    messages = [str(warning.message) for warning in caught if "does not count" in str(warning.message)]
+    assert len(messages) == 1
+    assert "further on" in messages[0]

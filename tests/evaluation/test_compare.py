@@ -1,4 +1,4 @@
-"""Heads side by side: the same samples for each, no look at the test set, and honest intervals."""
+"""Comparison of heads on one split, and intervals of accuracies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def toy(n: int = 120) -> tuple[np.ndarray, np.ndarray, Split]:
 
 
 class Spy:
-    """A head that guesses, and remembers what it was shown."""
+    """A head that predicts a constant and records its arguments."""
 
     n_parameters_ = 7
 
@@ -45,7 +45,7 @@ class Spy:
         return np.array(["good"] * len(X))
 
 
-def test_each_head_sees_training_and_validation_and_then_the_test_embeddings_alone() -> None:
+def test_compare_heads_passes_the_parts_of_the_split() -> None:
     x, y, split = toy()
     seen: list[tuple[str, Any]] = []
     rows = list(compare_heads({"one": Spy(seen), "two": Spy(seen)}, x, y, split))  # type: ignore[dict-item]
@@ -61,7 +61,7 @@ def test_each_head_sees_training_and_validation_and_then_the_test_embeddings_alo
     assert [(row.name, row.parameters, row.test_accuracy) for row in rows] == [("one", 7, share), ("two", 7, share)]
 
 
-def test_rows_are_complete() -> None:
+def test_compare_heads_yields_complete_results() -> None:
     x, y, split = toy()
     heads = {
         "quantum head": QuantumHeadClassifier(TINY, TRAIN),
@@ -82,7 +82,7 @@ def test_rows_are_complete() -> None:
     assert heads["quantum head"].validation_size_ == 12  # type: ignore[union-attr]
 
 
-def test_one_head_is_fitted_at_each_step() -> None:
+def test_compare_heads_fits_one_head_per_step() -> None:
     x, y, split = toy()
     seen: list[tuple[str, Any]] = []
     steps = compare_heads({"one": Spy(seen), "two": Spy(seen)}, x, y, split)  # type: ignore[dict-item]
@@ -91,7 +91,7 @@ def test_one_head_is_fitted_at_each_step() -> None:
     assert len(seen) == 2
 
 
-def test_rows_left_out_are_seen_by_none() -> None:
+def test_compare_heads_ignores_excluded_rows() -> None:
     x, y, split = toy()
     changed = x.copy()
     changed[split.left_out] = np.nan
@@ -103,7 +103,7 @@ def test_rows_left_out_are_seen_by_none() -> None:
 @pytest.mark.parametrize(
     ("correct", "total"), [(0, 1), (1, 1), (0, 10), (10, 10), (1, 3), (77, 100), (8061, 9101), (9101, 9101)]
 )
-def test_the_interval_is_wilsons(correct: int, total: int) -> None:
+def test_accuracy_interval_equals_wilsons(correct: int, total: int) -> None:
     z = 1.959963984540054
     share = correct / total
     centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
@@ -114,13 +114,13 @@ def test_the_interval_is_wilsons(correct: int, total: int) -> None:
     assert all(type(bound) is float for bound in interval)
 
 
-def test_the_papers_standard_error() -> None:
+def test_accuracy_interval_matches_the_papers_standard_error() -> None:
     _, (low, high) = accuracy_interval(round(0.9270 * 9101), 9101)
     assert (high - low) / 2 / 1.96 == pytest.approx(0.0027, abs=0.0001)
 
 
 @pytest.mark.parametrize(("dim", "classes"), [(16, 2), (16, 3), (768, 2)])
-def test_standard_heads(dim: int, classes: int) -> None:
+def test_standard_heads_are_four_untrained_heads(dim: int, classes: int) -> None:
     heads = standard_heads(dim, classes, train=TRAIN, seed=4)
     quantum, logistic, svc, mlp = heads.values()
     assert isinstance(quantum, QuantumHeadClassifier)
@@ -132,7 +132,7 @@ def test_standard_heads(dim: int, classes: int) -> None:
     assert mlp.match_parameters == count_parameters(HeadConfig.recommended(dim, classes), dim, classes)
 
 
-def test_the_matched_perceptron_is_matched() -> None:
+def test_matched_perceptron_comes_closest_in_parameters() -> None:
     x, y, split = toy()
     heads = standard_heads(4, 2, train=TrainConfig(epochs=1))
     rows = {row.name: row.parameters for row in compare_heads(heads, x, y, split)}
@@ -142,7 +142,7 @@ def test_the_matched_perceptron_is_matched() -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"n_encoders": 2, "skip_connection": True}, {"train_angle_scale": True}])
-def test_parameters_are_counted_as_they_are(settings: dict[str, Any]) -> None:
+def test_count_parameters_equals_the_fitted_head(settings: dict[str, Any]) -> None:
     config = TINY.updated(**settings)
     trained = [parameter for parameter in QuantumHead(config, 5, 3).parameters() if parameter.requires_grad]
     assert count_parameters(config, 5, 3) == sum(parameter.numel() for parameter in trained)

@@ -1,4 +1,4 @@
-"""Every example runs as it stands, warns of nothing, and prints what it promises."""
+"""Run every example, without warnings, and check its output."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PROMISES = {
 ELSEWHERE = {"hardware_on_aer"}
 
 
-def test_every_example_is_run() -> None:
+def test_every_example_has_a_test() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} - MODULES - ELSEWHERE == PROMISES.keys()
     assert {path.stem for path in EXAMPLES.glob("*.ipynb")} == NOTEBOOKS.keys()
 
@@ -37,7 +37,7 @@ def test_every_example_is_run() -> None:
 @pytest.mark.parametrize("name", sorted(PROMISES))
 @pytest.mark.filterwarnings("default")
 @pytest.mark.filterwarnings("error:::ketfit")
-def test_a_script(
+def test_script_prints_the_expected_lines(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
@@ -61,7 +61,7 @@ NOTEBOOKS = {
 
 
 @pytest.mark.parametrize("name", sorted(NOTEBOOKS))
-def test_a_notebook(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notebook_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import nbformat
     from nbclient import NotebookClient
 

@@ -1,4 +1,4 @@
-"""The training loop: what it learns, which epoch it keeps, and that an interruption changes nothing."""
+"""The training loop: learning, selection of the epoch, patience, weights, checkpoints and progress."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TINY = HeadConfig(n_qubits=2, encoder_layers=1, connectivity=1, main_layers=1, r
 
 
 def blobs(n: int, seed: int, shift: float = 2.0, dtype: torch.dtype = torch.float64) -> Samples:
-    """Two clouds of `n` points in three dimensions, `shift` apart, labels in turn, weights that differ."""
+    """Return two clouds of `n` points in three dimensions, `shift` apart, alternating labels, different weights."""
     generator = torch.Generator().manual_seed(seed)
     y = torch.arange(n) % 2
     x = torch.randn(n, 3, generator=generator, dtype=dtype)
@@ -61,7 +61,7 @@ def assert_same_state(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 
 def batches_seen(module: nn.Module) -> list[Tensor]:
-    """The inputs of every training step from now on: those of forward calls that record a gradient."""
+    """Record the inputs of every training step, that is of forward calls with gradients."""
     seen: list[Tensor] = []
 
     def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -72,17 +72,17 @@ def batches_seen(module: nn.Module) -> list[Tensor]:
     return seen
 
 
-class Power(Exception):
-    """The light goes out."""
+class Interruption(Exception):
+    """An interruption in the middle of a training."""
 
 
 def fail_at(module: nn.Module, call: int) -> nn.Module:
-    """The module, made to raise at its `call`-th forward, counted from 0."""
+    """Make the module raise at its `call`-th forward, counted from 0, and return it."""
     count = itertools.count()
 
     def fuse(_: nn.Module, __: tuple[Tensor, ...]) -> None:
         if next(count) == call:
-            raise Power
+            raise Interruption
 
     module.register_forward_pre_hook(fuse)
     return module
@@ -90,7 +90,7 @@ def fail_at(module: nn.Module, call: int) -> nn.Module:
 
 class TestLearning:
     @pytest.mark.parametrize("make", [linear, quantum])
-    def test_separable_clouds_are_learned(self, make: Callable[[], nn.Module]) -> None:
+    def test_train_learns_separable_clouds(self, make: Callable[[], nn.Module]) -> None:
         module = make()
         before = evaluate(module, blobs(40, seed=3), 512)
         result = train(module, blobs(40, seed=1), blobs(20, seed=2), TrainConfig(epochs=40, learning_rate=0.1), seed=0)
@@ -99,7 +99,7 @@ class TestLearning:
         assert loss < before[0]
         assert result.history[-1].train_loss < 0.5 * result.history[0].train_loss
 
-    def test_three_classes_in_float32(self) -> None:
+    def test_train_learns_three_classes_in_float32(self) -> None:
         samples = blobs(60, seed=0, shift=0, dtype=torch.float32)
         y = torch.arange(60) % 3
         samples.x[torch.arange(60), y] += 5
@@ -115,7 +115,7 @@ class TestLearning:
         assert results[0] == results[1]
         assert_same_state(state(one), state(other))
 
-    def test_another_seed_takes_other_batches(self) -> None:
+    def test_another_seed_gives_other_batches(self) -> None:
         orders = []
         for seed in (0, 1):
             module = linear()
@@ -125,7 +125,7 @@ class TestLearning:
         assert orders[0].shape == orders[1].shape
         assert not torch.equal(orders[0], orders[1])
 
-    def test_no_global_random_state_is_read_or_changed(self) -> None:
+    def test_train_leaves_global_random_state_unchanged(self) -> None:
         runs = []
         for noise in (1, 2):
             module = quantum()
@@ -148,7 +148,7 @@ class TestLearning:
         assert not torch.equal(epochs[0], epochs[1])
         assert not torch.equal(epochs[1], epochs[2])
 
-    def test_samples_keep_their_labels_and_weights_when_shuffled(self) -> None:
+    def test_shuffled_samples_keep_their_labels_and_weights(self) -> None:
         # Full batch and one shuffled batch of all samples are the same step, up to the order of the sum.
         samples = blobs(20, 1)
         module = linear()
@@ -161,7 +161,7 @@ class TestLearning:
         torch.testing.assert_close(module.weight, by_hand.weight, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(module.bias, by_hand.bias, rtol=1e-9, atol=1e-9)
 
-    def test_torch_has_one_thread_while_a_quantum_head_learns_and_its_kernel_has_all(self) -> None:
+    def test_train_of_a_quantum_head_limits_torch_to_one_thread(self) -> None:
         before = torch.get_num_threads()
         torch.set_num_threads(3)
         try:
@@ -175,7 +175,7 @@ class TestLearning:
         finally:
             torch.set_num_threads(before)
 
-    def test_weight_decay_pulls_weights_towards_zero(self) -> None:
+    def test_weight_decay_shrinks_the_weights(self) -> None:
         sizes = []
         for decay in (0.0, 5.0):
             module = linear()
@@ -183,7 +183,7 @@ class TestLearning:
             sizes.append(module.weight.norm().item())
         assert sizes[1] < 0.5 * sizes[0]
 
-    def test_a_fixed_angle_scale_is_not_trained_and_a_free_one_is(self) -> None:
+    def test_angle_scale_is_trained_only_if_it_is_free(self) -> None:
         for free in (False, True):
             module = QuantumHead(TINY.updated(train_angle_scale=free), 3, 2).double()
             before = module.angle_scale.item()
@@ -192,11 +192,11 @@ class TestLearning:
 
 
 class TestSchedule:
-    def test_constant(self) -> None:
+    def test_constant_schedule_keeps_the_rate(self) -> None:
         config = TrainConfig(epochs=7, learning_rate=0.125)
         assert {learning_rate(config, epoch) for epoch in range(7)} == {0.125}
 
-    def test_cosine_starts_whole_halves_in_the_middle_and_would_end_at_zero(self) -> None:
+    def test_cosine_schedule_halves_the_rate_in_the_middle(self) -> None:
         config = TrainConfig(epochs=8, learning_rate=0.2, schedule="cosine")
         rates = [learning_rate(config, epoch) for epoch in range(9)]
         assert rates[0] == 0.2
@@ -205,7 +205,7 @@ class TestSchedule:
         assert rates[8] == pytest.approx(0, abs=1e-15)
         assert rates == sorted(rates, reverse=True)
 
-    def test_the_history_tells_the_rate_and_the_steps_follow_it(self) -> None:
+    def test_optimizer_follows_the_rate_in_the_history(self) -> None:
         config = TrainConfig(epochs=4, learning_rate=0.5, schedule="cosine")
         states: list[Tensor] = []
         module = linear()
@@ -221,27 +221,27 @@ class TestSchedule:
 
 class TestSelection:
     def noisy(self, **settings: Any) -> tuple[nn.Linear, Samples, TrainResult]:
-        """A run whose validation figures go up and down: it learns something else than what it is judged by."""
+        """Return a run whose validation metrics rise and fall: validation and training labels differ."""
         held = blobs(30, seed=9, shift=-0.3)
         module = linear(seed=4)
         config = TrainConfig(epochs=30, batch_size=5, learning_rate=0.3, **settings)
         return module, held, train(module, blobs(20, 1), held, config, seed=3)
 
-    def test_by_loss(self) -> None:
+    def test_selection_by_loss_takes_the_lowest(self) -> None:
         _, _, result = self.noisy()
         losses = [row.validation_loss for row in result.history]
         assert losses[result.best_epoch] == min(losses)  # type: ignore[type-var]
         accuracies = [row.validation_weighted_accuracy for row in result.history]
         assert accuracies.index(max(accuracies)) != result.best_epoch, "the two criteria must differ for this test"  # type: ignore[type-var]
 
-    def test_by_accuracy_and_the_first_of_equal_epochs_wins(self) -> None:
+    def test_selection_by_accuracy_takes_the_first_of_equal_epochs(self) -> None:
         _, _, result = self.noisy(selection="accuracy")
         accuracies = [row.validation_weighted_accuracy for row in result.history]
         assert accuracies.count(max(accuracies)) > 1, "there must be a tie for this test"  # type: ignore[type-var]
         assert result.best_epoch == accuracies.index(max(accuracies))  # type: ignore[type-var]
 
     @pytest.mark.parametrize("selection", ["loss", "accuracy"])
-    def test_the_best_weights_are_restored_and_not_the_last(self, selection: str) -> None:
+    def test_train_restores_the_best_weights(self, selection: str) -> None:
         module, held, result = self.noisy(selection=selection)
         best, last = result.history[result.best_epoch], result.history[-1]
         assert result.best_epoch < 29
@@ -249,16 +249,16 @@ class TestSelection:
         assert evaluate(module, held, 5) == figures
         assert best.validation_loss != last.validation_loss
 
-    def test_the_restored_weights_are_those_of_a_run_that_ends_there(self) -> None:
+    def test_restored_weights_equal_a_run_that_ends_there(self) -> None:
         module, _, result = self.noisy()
         short = linear(seed=4)
         config = TrainConfig(epochs=result.best_epoch + 1, batch_size=5, learning_rate=0.3)
         train(short, blobs(20, 1), None, config, seed=3)
         assert_same_state(state(module), state(short))
 
-    def test_equal_losses_keep_the_first_epoch(self) -> None:
+    def test_selection_of_equal_losses_takes_the_first_epoch(self) -> None:
         class Stuck(nn.Module):
-            """Logits that training cannot change, though it has a weight to train."""
+            """A module with a trained weight that does not affect the logits."""
 
             def __init__(self) -> None:
                 super().__init__()
@@ -271,7 +271,7 @@ class TestSelection:
         assert len({row.validation_loss for row in result.history}) == 1
         assert result.best_epoch == 0
 
-    def test_without_validation_the_last_epoch_stands(self) -> None:
+    def test_train_without_validation_keeps_the_last_epoch(self) -> None:
         module = linear()
         seen: list[Tensor] = []
         module.register_forward_pre_hook(lambda module, _: seen.append(module.weight.detach().clone()))
@@ -280,7 +280,7 @@ class TestSelection:
         assert all(row.validation_loss is None and row.validation_accuracy is None for row in result.history)
         assert not any(torch.equal(module.weight, weight) for weight in seen)
 
-    def test_the_result_is_frozen_and_another_training_leaves_it_alone(self) -> None:
+    def test_result_is_frozen_and_unchanged_by_another_training(self) -> None:
         module, held, result = self.noisy()
         before = result.history
         train(module, blobs(20, 1), held, TrainConfig(epochs=2, learning_rate=1.0), seed=1)
@@ -305,7 +305,7 @@ class TestPatience:
 
     @pytest.mark.parametrize("patience", [1, 2, 5])
     @pytest.mark.parametrize("selection", ["loss", "accuracy"])
-    def test_it_stops_after_so_many_epochs_without_a_new_best(self, patience: int, selection: str) -> None:
+    def test_patience_stops_after_epochs_without_a_new_best(self, patience: int, selection: str) -> None:
         whole, cut = self.run(None, selection), self.run(patience, selection)
         figures = [
             row.validation_loss if selection == "loss" else -row.validation_weighted_accuracy  # type: ignore[operator]
@@ -322,17 +322,17 @@ class TestPatience:
         assert cut.history == whole.history[: stop + 1]
         assert cut.best_epoch == best
 
-    def test_none_never_stops(self) -> None:
+    def test_patience_none_never_stops(self) -> None:
         assert len(self.run(None).history) == 30
 
-    def test_patience_without_validation_never_runs_out(self) -> None:
+    def test_patience_without_validation_never_stops(self) -> None:
         result = train(linear(), blobs(20, 1), None, TrainConfig(epochs=9, patience=1), seed=0)
         assert len(result.history) == 9
 
 
 class TestWeights:
     @pytest.mark.parametrize("make", [linear, quantum])
-    def test_weight_two_equals_a_sample_twice(self, make: Callable[[], nn.Module]) -> None:
+    def test_weight_two_equals_a_repeated_sample(self, make: Callable[[], nn.Module]) -> None:
         samples = blobs(12, 1)
         counts = torch.tensor([1, 2, 3] * 4)
         weighted, repeated = make(), make()
@@ -364,7 +364,7 @@ class TestWeights:
             assert row.validation_weighted_accuracy == pytest.approx(twin.validation_weighted_accuracy, rel=1e-12)
             assert twin.validation_weighted_accuracy == pytest.approx(twin.validation_accuracy, rel=1e-12)
 
-    def test_only_the_ratio_of_weights_counts(self) -> None:
+    def test_scaled_weights_train_equally(self) -> None:
         samples = blobs(12, 1)
         ends = []
         for scale in (1.0, 1024.0):
@@ -373,14 +373,14 @@ class TestWeights:
             ends.append(state(module))
         torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-12)
 
-    def test_the_training_loss_is_the_weighted_mean_over_the_batches(self) -> None:
+    def test_training_loss_is_the_weighted_mean_over_the_batches(self) -> None:
         # With a learning rate that moves nothing, the loss of an epoch is that of the weights it began with.
         samples = blobs(20, 1)
         module = linear()
         result = train(module, samples, None, TrainConfig(epochs=1, batch_size=6, learning_rate=1e-300), seed=0)
         assert result.history[0].train_loss == pytest.approx(evaluate(linear(), samples, 512)[0], rel=1e-12)
 
-    def test_evaluate_by_hand(self) -> None:
+    def test_evaluate_equals_the_formulas(self) -> None:
         module, samples = linear(), blobs(9, 1)
         with torch.no_grad():
             log = module(samples.x).log_softmax(dim=1)
@@ -391,7 +391,7 @@ class TestWeights:
         assert share != pytest.approx(hits), "the two accuracies must differ for this test"
         assert evaluate(module, samples, 4) == pytest.approx((loss, share, hits), rel=1e-12)
 
-    def test_logits_do_not_depend_on_the_batch_and_carry_no_gradient(self) -> None:
+    def test_predict_logits_ignores_batch_size_and_has_no_gradient(self) -> None:
         module, samples = quantum(), blobs(9, 1)
         logits = predict_logits(module, samples.x, 4)
         torch.testing.assert_close(logits, predict_logits(module, samples.x, 9), rtol=1e-12, atol=1e-12)
@@ -419,7 +419,7 @@ def data(module: nn.Module, validated: bool) -> tuple[Samples, Samples | None]:
 class TestCheckpoint:
     @pytest.mark.slow
     @pytest.mark.parametrize("name", RUNS)
-    def test_interrupted_anywhere_and_resumed_equals_unbroken(self, name: str, tmp_path: Path) -> None:
+    def test_resumed_run_equals_an_uninterrupted_one(self, name: str, tmp_path: Path) -> None:
         make, validated, config = RUNS[name]
         whole = make()
         calls: list[None] = []
@@ -429,7 +429,7 @@ class TestCheckpoint:
         assert n_calls >= len(expected.history) > 1
         for call in range(n_calls):
             checkpoint = tmp_path / f"{call}.safetensors"
-            with pytest.raises(Power):
+            with pytest.raises(Interruption):
                 train(fail_at(make(), call), *data(whole, validated), config, seed=3, checkpoint=checkpoint)
             module = make()
             result = train(module, *data(whole, validated), config, seed=3, checkpoint=checkpoint)
@@ -437,7 +437,7 @@ class TestCheckpoint:
             assert_same_state(state(module), state(whole))
         assert all(path.suffix == ".safetensors" for path in tmp_path.iterdir()), "a temporary file is left"
 
-    def test_interrupted_at_every_step_of_one_run(self, tmp_path: Path) -> None:
+    def test_run_interrupted_at_every_step_resumes_equally(self, tmp_path: Path) -> None:
         make, validated, config = RUNS["minibatches"]
         whole = make()
         expected = train(whole, *data(whole, validated), config, seed=3)
@@ -447,13 +447,13 @@ class TestCheckpoint:
             try:
                 result = train(module, *data(whole, validated), config, seed=3, checkpoint=checkpoint)
                 break
-            except Power:
+            except Interruption:
                 breaks += 1
         assert breaks == 5
         assert result == expected
         assert_same_state(state(module), state(whole))
 
-    def test_the_checkpoint_does_not_change_the_result(self, tmp_path: Path) -> None:
+    def test_checkpoint_does_not_change_the_result(self, tmp_path: Path) -> None:
         make, validated, config = RUNS["patience"]
         one, other = make(), make()
         plain = train(one, *data(one, validated), config, seed=3)
@@ -462,13 +462,13 @@ class TestCheckpoint:
         assert len(plain.history) < config.epochs
         assert_same_state(state(one), state(other))
 
-    def test_checkpoint_of_an_earlier_version_goes_on(self, tmp_path: Path) -> None:
-        """Its history has one accuracy, the weighted one."""
+    def test_checkpoint_of_an_earlier_version_resumes(self, tmp_path: Path) -> None:
+        """The history of earlier versions has one accuracy, the weighted one."""
         make, validated, config = RUNS["accuracy"]
         whole, checkpoint = make(), tmp_path / "run.safetensors"
         expected = train(whole, *data(whole, validated), config, seed=3)
         module = fail_at(make(), 9)
-        with pytest.raises(Power):
+        with pytest.raises(Interruption):
             train(module, *data(whole, validated), config, seed=3, checkpoint=checkpoint)
         tensors, metadata = read_tensors(checkpoint)
         facts = json.loads(metadata["checkpoint"])
@@ -483,7 +483,7 @@ class TestCheckpoint:
         assert_same_state(state(again), state(whole))
 
     @pytest.mark.parametrize("name", ["minibatches", "patience"])
-    def test_a_finished_run_returns_at_once(self, name: str, tmp_path: Path) -> None:
+    def test_finished_run_returns_at_once(self, name: str, tmp_path: Path) -> None:
         make, validated, config = RUNS[name]
         checkpoint = tmp_path / "run.safetensors"
         first = make()
@@ -494,13 +494,13 @@ class TestCheckpoint:
         assert_same_state(state(again), state(first))
         assert checkpoint.read_bytes() == written
 
-    def test_missing_folders_of_a_checkpoint_are_made(self, tmp_path: Path) -> None:
+    def test_checkpoint_creates_missing_folders(self, tmp_path: Path) -> None:
         checkpoint = tmp_path / "a" / "b" / "run.safetensors"
         train(linear(), blobs(8, 1), None, TrainConfig(epochs=1), seed=0, checkpoint=checkpoint)
         assert [path.name for path in checkpoint.parent.iterdir()] == ["run.safetensors"]
 
     @pytest.mark.slow
-    def test_killed_at_random_instants_and_resumed_equals_unbroken(self, tmp_path: Path) -> None:
+    def test_killed_run_resumes_equally(self, tmp_path: Path) -> None:
         # One process that imports torch once, and forks a child for every life of the run.
         outcome = subprocess.run(
             [sys.executable, "-W", "error", "-c", KILLER, str(tmp_path)],
@@ -525,7 +525,7 @@ from pathlib import Path
 import torch
 import torch._dynamo  # which the first optimiser would import in every child
 torch.set_num_threads(1)
-from ketfit.persistence.model_files import read_tensors, write_tensors
+from ketfit.storage.tensors import read_tensors, write_tensors
 from ketfit.training.loop import Samples, train
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
@@ -602,7 +602,7 @@ class TestRefusedCheckpoints:
             ({"samples": Samples(blobs(16, 1).x, blobs(16, 1).y, 2 * blobs(16, 1).weight)}, "data"),
         ],
     )
-    def test_a_checkpoint_of_another_run(self, change: dict[str, Any], named: str, tmp_path: Path) -> None:
+    def test_checkpoint_of_another_run_is_refused(self, change: dict[str, Any], named: str, tmp_path: Path) -> None:
         checkpoint = tmp_path / "run.safetensors"
         self.start(checkpoint)
         written = checkpoint.read_bytes()
@@ -614,31 +614,31 @@ class TestRefusedCheckpoints:
         assert checkpoint.read_bytes() == written
         assert_same_state(state(arguments["module"]), before)  # type: ignore[arg-type]
 
-    def test_all_that_differs_is_named(self, tmp_path: Path) -> None:
+    def test_checkpoint_error_names_every_difference(self, tmp_path: Path) -> None:
         checkpoint = tmp_path / "run.safetensors"
         self.start(checkpoint)
         with pytest.raises(TrainingError, match=r"its seed and data differ"):
             train(linear(), blobs(16, 5), blobs(8, 2), self.config, seed=1, checkpoint=checkpoint)
 
     def refused(self, checkpoint: Path, error: type[Exception] = KetFitError) -> None:
-        """Refused with the file's name in the message, and left as it was."""
+        """Assert that the file is refused by name and left unchanged."""
         written = checkpoint.read_bytes()
         with pytest.raises(error, match=checkpoint.name):
             train(linear(), blobs(16, 1), blobs(8, 2), self.config, seed=0, checkpoint=checkpoint)
         assert checkpoint.read_bytes() == written
 
-    def test_a_model_is_not_a_checkpoint(self, tmp_path: Path) -> None:
+    def test_model_file_as_checkpoint_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "model.safetensors"
         safetensors.torch.save_file(linear().state_dict(), path)
         self.refused(path, TrainingError)
 
     @pytest.mark.parametrize("content", [b"", b"garbage", b"\x80\x04K\x01.", bytes(8), b"\xff" * 64, b"{}"])
-    def test_garbage(self, content: bytes, tmp_path: Path) -> None:
+    def test_random_bytes_as_checkpoint_are_refused(self, content: bytes, tmp_path: Path) -> None:
         path = tmp_path / "run.safetensors"
         path.write_bytes(content)
         self.refused(path, ModelFileError)
 
-    def test_truncated_anywhere(self, tmp_path: Path) -> None:
+    def test_truncated_checkpoint_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "run.safetensors"
         self.start(path)
         content = path.read_bytes()
@@ -647,13 +647,13 @@ class TestRefusedCheckpoints:
             self.refused(path, ModelFileError)
 
     @pytest.mark.parametrize("text", ["", "no json", "[]", "{}", '{"run": 3}', "null"])
-    def test_a_file_whose_note_is_not_a_checkpoints(self, text: str, tmp_path: Path) -> None:
+    def test_file_with_other_metadata_is_refused(self, text: str, tmp_path: Path) -> None:
         path = tmp_path / "run.safetensors"
         write_tensors(path, linear().state_dict(), {"checkpoint": text})
         self.refused(path)
 
     @pytest.mark.parametrize("fault", ["lost", "renamed", "reshaped", "not a part"])
-    def test_tensors_that_do_not_fit(self, fault: str, tmp_path: Path) -> None:
+    def test_checkpoint_with_other_tensors_is_refused(self, fault: str, tmp_path: Path) -> None:
         path = tmp_path / "run.safetensors"
         self.start(path)
         tensors, metadata = read_tensors(path)
@@ -664,14 +664,14 @@ class TestRefusedCheckpoints:
         write_tensors(path, tensors, metadata)
         self.refused(path)
 
-    def test_a_folder(self, tmp_path: Path) -> None:
+    def test_folder_as_checkpoint_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ModelFileError, match=f"cannot read {tmp_path}"):
             train(linear(), blobs(16, 1), None, self.config, seed=0, checkpoint=tmp_path)
 
 
 class TestFaults:
     @pytest.mark.parametrize("cause", ["overflow", "nan"])
-    def test_a_loss_that_is_not_finite_ends_the_training(self, cause: str, tmp_path: Path) -> None:
+    def test_loss_that_is_not_finite_raises_training_error(self, cause: str, tmp_path: Path) -> None:
         samples = blobs(8, 1)
         if cause == "nan":
             samples.x[3, 1] = math.nan
@@ -683,14 +683,14 @@ class TestFaults:
         assert not any(tmp_path.iterdir())
 
     @pytest.mark.parametrize("epochs", [1, 5])
-    def test_a_validation_loss_that_is_not_finite_ends_the_training(self, epochs: int) -> None:
+    def test_validation_loss_that_is_not_finite_raises_training_error(self, epochs: int) -> None:
         # If it did not, no epoch would be better than the first, and its weights would come out without a word.
         held = blobs(8, 2)
         held.x.mul_(1e308)
         with pytest.raises(TrainingError, match=r"validation loss of epoch 0 is (nan|inf)"):
             train(linear(), blobs(8, 1), held, TrainConfig(epochs=epochs), seed=0)
 
-    def test_a_learning_rate_beyond_all_reason_is_a_training_error(self) -> None:
+    def test_huge_learning_rate_raises_training_error(self) -> None:
         samples, held = blobs(8, 1, dtype=torch.float32), blobs(8, 2, dtype=torch.float32)
         samples.x.mul_(100)
         for validation in (None, held):
@@ -699,11 +699,11 @@ class TestFaults:
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
     @pytest.mark.parametrize("step", ["open", "replace", "fsync", "mkdir"])
-    def test_a_checkpoint_that_cannot_be_written(
+    def test_checkpoint_that_cannot_be_written_raises_storage_error(
         self, step: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         checkpoint = tmp_path / "run.safetensors"
-        with pytest.raises(Power):  # stops before the second epoch; a checkpoint of the first is there
+        with pytest.raises(Interruption):  # stops before the second epoch; a checkpoint of the first is there
             train(fail_at(linear(), 1), blobs(8, 1), None, TrainConfig(epochs=4), seed=0, checkpoint=checkpoint)
         written = checkpoint.read_bytes()
 
@@ -727,13 +727,15 @@ class TestFaults:
         assert train(module, blobs(8, 1), None, TrainConfig(epochs=4), seed=0, checkpoint=checkpoint) == expected
         assert_same_state(state(module), state(whole))
 
-    def test_a_full_disk(self, tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]) -> None:
+    def test_full_disk_raises_storage_error(
+        self, tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
+    ) -> None:
         checkpoint = tmp_path / "run.safetensors"
         with full_disk(100), pytest.raises(StorageError, match=r"cannot write .*run\.safetensors"):
             train(linear(), blobs(8, 1), None, TrainConfig(epochs=2), seed=0, checkpoint=checkpoint)
         assert not any(tmp_path.iterdir())
 
-    def test_a_checkpoint_below_a_file(self, tmp_path: Path) -> None:
+    def test_checkpoint_below_a_file_raises_storage_error(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("I am not a folder")
         checkpoint = tmp_path / "file" / "run.safetensors"
         with pytest.raises(KetFitError, match=r"run\.safetensors"):
@@ -742,7 +744,7 @@ class TestFaults:
 
 class TestProgress:
     @pytest.mark.parametrize("validated", [True, False])
-    def test_the_bar_is_on_stderr_alone(self, validated: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_progress_bar_prints_to_stderr_only(self, validated: bool, capsys: pytest.CaptureFixture[str]) -> None:
         held = blobs(8, 2) if validated else None
         train(linear(), blobs(8, 1), held, TrainConfig(epochs=3), seed=0, progress=True)
         shown = capsys.readouterr()
@@ -750,7 +752,7 @@ class TestProgress:
         assert "3/3" in shown.err
         assert ("validation loss" if validated else "training loss") in shown.err
 
-    def test_a_run_that_stops_early_ends_with_a_full_bar_that_says_so(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_early_stop_ends_with_a_full_bar(self, capsys: pytest.CaptureFixture[str]) -> None:
         learned, held = blobs(8, 1), blobs(8, 2)
         against = Samples(held.x, 1 - held.y, held.weight)  # what is learned makes it worse here
         result = train(linear(), learned, against, TrainConfig(epochs=90, patience=1), seed=0, progress=True)
@@ -760,19 +762,19 @@ class TestProgress:
         assert f"{done}/{done}" in last
         assert f"stopped early, epoch {result.best_epoch} was the best" in last
 
-    def test_a_quiet_run_says_nothing(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_run_without_progress_prints_nothing(self, capsys: pytest.CaptureFixture[str]) -> None:
         train(linear(), blobs(8, 1), None, TrainConfig(epochs=3), seed=0)
         assert capsys.readouterr() == ("", "")
 
-    def test_the_bar_goes_away_when_training_fails(self, capsys: pytest.CaptureFixture[str]) -> None:
-        with pytest.raises(Power):
+    def test_failed_training_closes_the_bar(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(Interruption):
             train(fail_at(linear(), 2), blobs(8, 1), None, TrainConfig(epochs=3), seed=0, progress=True)
         assert capsys.readouterr().out == ""
         train(linear(), blobs(8, 1), None, TrainConfig(epochs=3), seed=0, progress=True)  # a live bar would refuse
         assert "3/3" in capsys.readouterr().err
 
 
-def test_weights_that_are_not_finite_never_come_out() -> None:
+def test_weights_that_are_not_finite_raise_training_error() -> None:
     # The loss is taken before a step, so that without validation samples nothing else would look at the last one.
     settings = TrainConfig(epochs=1, weight_decay=1e300)
     with pytest.raises(TrainingError, match="epoch 0 made weights that are not finite"):

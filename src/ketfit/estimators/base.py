@@ -33,43 +33,79 @@ from ketfit.training.calibration import effective_counts, fit_temperature
 from ketfit.training.loop import Samples, predict_logits, train
 
 ClassWeight = Mapping[Any, float] | Literal["balanced"] | None
-Parts = tuple[Samples, Samples]
 RandomState = int | np.random.RandomState | None
-FLOATS = [np.float64, np.float32]
+Validation = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike | None]
+FLOAT_DTYPES = [np.float64, np.float32]
+NO_CALIBRATION_SAMPLES = "calibrate=True takes validation samples, and there are none; raise validation_fraction"
+UNKNOWN_VALIDATION_LABEL = "the validation labels hold {!r}, which the training labels do not"
 
 
 @dataclass(frozen=True)
-class Origin:
-    """The sentences and the body behind embeddings, which stand for them in a checkpoint; see `Samples`.
+class EmbeddingSource:
+    """The body and the sentences behind embeddings; a checkpoint compares them in place of `x`, see `Samples`.
 
     Attributes:
         body: Identity of the body.
         sentences: Identity of each sentence, shape (n,).
-        validation: Those of the validation samples if they are given apart.
+        validation: Identity of each validation sentence if these are passed separately, else None.
     """
 
     body: str
     sentences: NDArray[np.str_]
     validation: NDArray[np.str_] | None
 
-    def named(self, samples: Samples, held: Samples, kept: NDArray[Any], held_out: NDArray[Any] | None) -> Parts:
-        """Return both sides with their origin; `kept` and `held_out` are the rows that they came from."""
-        apart = self.validation if held_out is None else self.sentences[held_out]
-        assert apart is not None
-        return (
-            replace(samples, body=self.body, sentences=tuple(self.sentences[kept].tolist())),
-            replace(held, body=self.body, sentences=tuple(apart.tolist())),
-        )
+    def attach(self, samples: Samples, sentences: NDArray[np.str_] | None) -> Samples:
+        """Return samples with the identity of their body and of their sentences."""
+        assert sentences is not None
+        return replace(samples, body=self.body, sentences=tuple(sentences.tolist()))
+
+
+@dataclass(frozen=True, eq=False)
+class FitData:
+    """The data arguments of `TorchHeadClassifier.fit`, unchecked, and the source of the embeddings if it is known."""
+
+    X: ArrayLike
+    y: ArrayLike
+    sample_weight: ArrayLike | None = None
+    groups: ArrayLike | None = None
+    validation: Validation | None = None
+    source: EmbeddingSource | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedFit:
+    """A new module with the samples to train and to validate it on; `class_weights` has one weight per class."""
+
+    module: nn.Module
+    classes: NDArray[Any]
+    class_weights: NDArray[Any]
+    samples: Samples
+    validation: Samples
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """The parameters of the last `fit`; parameters set afterwards change neither predictions nor files."""
+
+    seed: int
+    validation_fraction: float
+    class_weight: ClassWeight
+    calibrate: bool
 
 
 class ConfiguredEstimator(BaseEstimator):  # type: ignore[misc]
-    """An estimator some of whose parameters are `Config` values: their settings are parameters, too.
+    """An estimator whose `Config` parameters expose their settings as nested parameters.
 
     ``head__n_qubits`` in a grid search names the setting ``n_qubits`` of the parameter ``head``.
     """
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The parameters by name and, if `deep`, each setting of a `Config` among them as ``name__setting``."""
+        """Return the parameters by name and, if `deep`, each setting of a `Config` as ``name__setting``.
+
+        >>> from ketfit import HeadConfig, QuantumHeadClassifier
+        >>> QuantumHeadClassifier(HeadConfig(n_qubits=5)).get_params()["head__n_qubits"]
+        5
+        """
         params: dict[str, Any] = super().get_params(deep=False)
         if deep:
             configs = {name: value for name, value in params.items() if isinstance(value, Config)}
@@ -77,11 +113,14 @@ class ConfiguredEstimator(BaseEstimator):  # type: ignore[misc]
         return params
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters by name; ``name__setting`` replaces one setting of the `Config` there.
+        """Set parameters by name; ``name__setting`` replaces one setting of the `Config` in the parameter ``name``.
+
+        Args:
+            params: New values by name.
 
         Raises:
-            ConfigError: the setting does not exist or does not fit, or there is no `Config` to change.
-            ValueError: the parameter does not exist.
+            ConfigError: The setting does not exist or does not fit, or the parameter is not a `Config`.
+            ValueError: The parameter does not exist.
         """
         nested: dict[str, dict[str, Any]] = defaultdict(dict)
         for key in [key for key in params if "__" in key]:
@@ -99,27 +138,14 @@ class ConfiguredEstimator(BaseEstimator):  # type: ignore[misc]
         return self
 
 
-Validation = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike | None]
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """The parameters that a head was fitted with; what is set afterwards changes neither predictions nor files."""
-
-    seed: int
-    validation_fraction: float
-    class_weight: ClassWeight
-    calibrate: bool
-
-
 class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore[misc]
-    """A torch module on embeddings behind scikit-learn's interface. Subclasses say which module.
+    """A torch module on embeddings with scikit-learn's interface; subclasses build the module.
 
-    Attributes after `fit`: ``classes_``, ``module_``, ``history_`` (rows, see `Epoch`), ``best_epoch_``,
+    Attributes after `fit`: ``classes_``, ``module_``, ``history_`` (one `Epoch` each), ``best_epoch_``,
     ``n_parameters_``, ``train_size_``, ``validation_size_``, ``n_features_in_``, ``class_weights_``,
     ``temperature_``, ``seed_``, ``fit_settings_``; and ``feature_names_in_`` if `X` has named columns.
 
-    A pickle of a head on a GPU comes back on the CPU, with a UserWarning, where there is no such GPU.
+    A head pickled on a GPU is restored on the CPU, with a UserWarning, where there is no such GPU.
     """
 
     def __init__(
@@ -142,7 +168,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
 
     @abstractmethod
     def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator, dtype: torch.dtype) -> nn.Module:
-        """A fresh module with `n_classes` logits that computes in `dtype`."""
+        """Return a new module with `n_classes` logits that computes in `dtype`."""
 
     def fit(
         self,
@@ -157,9 +183,9 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
     ) -> Self:
         """Train the head.
 
-        A stratified share of the samples (`validation_fraction`) is kept for choosing the best epoch; every class
-        keeps at least one sample in training. With ``validation_fraction=0``, or too few samples to spare one, the
-        last epoch stands. Samples of weight zero are left out. A fit that fails leaves the estimator as it was.
+        A stratified share of the samples (`validation_fraction`) is held out to choose the best epoch; every class
+        keeps at least one sample in training. With ``validation_fraction=0``, or too few samples to hold one out, the
+        last epoch is used. Samples of weight zero are left out. A fit that fails leaves the estimator unchanged.
 
         Labels, weights and groups are sequences of any kind (lists, arrays, pandas, Arrow, `datasets`), and are taken
         by position. Labels of floats and booleans can be fitted, but not saved.
@@ -167,95 +193,96 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         Args:
             X: Embeddings, shape (n, embedding_dim). The head computes in float32 if they are float32, else in float64.
             y: Labels, strings or integers, shape (n,).
-            sample_weight: Weights of the samples, shape (n,), not negative.
+            sample_weight: Weights of the samples, shape (n,), zero or more.
             groups: Samples of one group, such as copies of one sentence, stay on one side of the split; shape (n,).
-            validation: Embeddings, labels and, if there are any, weights to validate on, in place of a share of `X`.
+            validation: Embeddings, labels and, optionally, weights to validate on, in place of a share of `X`.
             checkpoint: A file written after every epoch; the same call resumes from it.
             progress: Show a bar on stderr.
 
         Warns:
-            ConfigWarning: the head reads too few numbers for so many classes.
-            DataWarning: two labels differ by surrounding space only; or the validation samples cannot calibrate.
+            ConfigWarning: The head has too few readouts for the number of classes.
+            DataWarning: Two labels differ by surrounding space only; or the validation samples cannot calibrate.
 
         Raises:
-            InputError: an embedding is zero, or labels, weights or groups are not one usable value per sample.
-            DataError: there is only one class, or the validation labels hold one that `y` does not.
-            ConfigError: the settings do not fit the data.
-            TrainingError, ModelFileError, StorageError: as in `train`.
-            ValueError: an array that scikit-learn would refuse.
+            InputError: An embedding is zero, or labels, weights or groups are not one usable value per sample.
+            DataError: There is only one class, or a validation label is missing from `y`.
+            ConfigError: The settings do not fit the data.
+            TrainingError, ModelFileError, StorageError: As in `train`.
+            ValueError: scikit-learn refuses an array.
         """
         before = dict(self.__dict__)
         try:
-            return self._fit(X, y, sample_weight, groups, validation, checkpoint, progress)
+            return self._fit(FitData(X, y, sample_weight, groups, validation), checkpoint, progress)
         except BaseException:
             self.__dict__ = before
             raise
 
-    def _fit(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None,
-        groups: ArrayLike | None,
-        validation: Validation | None,
-        checkpoint: str | Path | None,
-        progress: bool,
-        origin: Origin | None = None,
-        advise: bool = True,
-    ) -> Self:
+    def _fit(self, data: FitData, checkpoint: str | Path | None, progress: bool, warn: bool = True) -> Self:
+        """Train on `data`; `warn` is False if the caller has already warned about labels and readouts."""
         self._check_settings()
         seed = chosen_seed(self.random_state, self.seed)
         if not 0 <= self.validation_fraction < 1:
-            raise ConfigError(f"validation_fraction={self.validation_fraction!r}: it goes from 0 to below 1")
-        x, labels = self._checked(X, y, reset=True)
+            raise ConfigError(
+                f"validation_fraction={self.validation_fraction!r} is out of range; use at least 0 and below 1"
+            )
+        prepared = self._prepare(data, seed)
+        module, classes, held_out = prepared.module, prepared.classes, prepared.validation
+        if warn:
+            warn_similar_labels(classes)
+            if message := self._capacity_warning(module, len(classes)):
+                warnings.warn(message, ConfigWarning, stacklevel=3)
+        if self.calibrate and not len(held_out):
+            raise ConfigError(NO_CALIBRATION_SAMPLES)
+        config = self.train or TrainConfig()
+        file = None if checkpoint is None else Path(checkpoint)
+        validation = held_out if len(held_out) else None
+        result = train(module, prepared.samples, validation, config, seed=seed, checkpoint=file, progress=progress)
+        self.classes_, self.module_, self.train_config_ = classes, module, config
+        self.class_weights_ = prepared.class_weights
+        self.history_, self.best_epoch_ = result.history, result.best_epoch
+        self.train_size_, self.validation_size_ = len(prepared.samples), len(held_out)
+        self.temperature_ = calibrated_temperature(module, held_out, config.batch_size) if self.calibrate else 1.0
+        self.fit_settings_ = self._current_settings(seed)
+        return self
+
+    def _prepare(self, data: FitData, seed: int) -> PreparedFit:
+        """Check the data, build the module and divide the samples into training and validation."""
+        x, labels = self._as_arrays(data.X, data.y, reset=True)
         check_classification_targets(labels)
-        weight = _weights(sample_weight, x)
-        counts = weight > 0
-        numbers = None if groups is None else as_groups(groups, length=len(counts))[counts]
-        x, labels, weight = x[counts], labels[counts], weight[counts]
-        classes, codes, of_class = self._classes(labels)
-        weight = weight * of_class[codes]
+        weight = _checked_weights(data.sample_weight, x)
+        positive = weight > 0
+        rows = np.flatnonzero(positive)
+        groups = None if data.groups is None else as_groups(data.groups, length=len(positive))[positive]
+        x, labels, weight = x[positive], labels[positive], weight[positive]
+        classes, codes, class_weights = self._encode_labels(labels)
+        weight = weight * class_weights[codes]
         dtype = torch.from_numpy(x[:0]).dtype
         module = self._build(x.shape[1], len(classes), torch_stream(seed, "init"), dtype)
         module.to(device=self.device, dtype=dtype)
-        rows = np.flatnonzero(counts)
         self._check_embeddings(module, x, rows)
-        if advise:
-            warn_of_lookalikes(classes)
-            if advice := self._advice(module, len(classes)):
-                warnings.warn(advice, ConfigWarning, stacklevel=3)
-        sides: tuple[NDArray[Any], NDArray[Any] | None] = rows, None
-        if validation is None:
-            kept, held_out = holdout_split(codes, self.validation_fraction, seed, numbers)
-            samples, held = (_samples(module, x[i], codes[i], weight[i]) for i in (kept, held_out))
-            sides = rows[kept], rows[held_out]
+        source = data.source
+        if data.validation is None:
+            sides = holdout_split(codes, self.validation_fraction, seed, groups)
+            samples, held_out = (_as_samples(module, x[side], codes[side], weight[side]) for side in sides)
+            rows, held_out_rows = (rows[side] for side in sides)
+            held_out_sentences = None if source is None else source.sentences[held_out_rows]
         else:
-            samples, held = _samples(module, x, codes, weight), self._validation(module, classes, of_class, validation)
-        if self.calibrate and not len(held):
-            raise ConfigError(NOTHING_TO_CALIBRATE_ON)
-        if origin is not None:
-            samples, held = origin.named(samples, held, *sides)
-        config = self.train or TrainConfig()
-        file = None if checkpoint is None else Path(checkpoint)
-        result = train(
-            module, samples, held if len(held) else None, config, seed=seed, checkpoint=file, progress=progress
-        )
-        self.classes_, self.module_, self.train_config_ = classes, module, config
-        self.class_weights_ = of_class
-        self.history_, self.best_epoch_ = result.history, result.best_epoch
-        self.train_size_, self.validation_size_ = len(samples), len(held)
-        self.temperature_ = temperature_of(module, held, config.batch_size) if self.calibrate else 1.0
-        self.fit_settings_ = self._fit_settings(seed)
-        return self
+            samples = _as_samples(module, x, codes, weight)
+            held_out = self._validation_samples(module, classes, class_weights, data.validation)
+            held_out_sentences = None if source is None else source.validation
+        if source is not None:
+            samples = source.attach(samples, source.sentences[rows])
+            held_out = source.attach(held_out, held_out_sentences)
+        return PreparedFit(module, classes, class_weights, samples, held_out)
 
     @property
     def seed_(self) -> int:
-        """The seed that `fit` used, of `seed` or `random_state`."""
+        """The seed that `fit` used, from `seed` or `random_state`."""
         check_is_fitted(self, "fit_settings_")
         return self.fit_settings_.seed
 
-    def _fit_settings(self, seed: int) -> FitSettings:
-        """Return the parameters as they are now, with a copy of the class weight."""
+    def _current_settings(self, seed: int) -> FitSettings:
+        """Return the current parameters, with a copy of the class weights."""
         weight = dict(self.class_weight) if isinstance(self.class_weight, Mapping) else self.class_weight
         return FitSettings(seed, float(self.validation_fraction), weight, bool(self.calibrate))
 
@@ -273,97 +300,106 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
             self.module_.to(available_device(device))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Probability of each of `classes_`, shape (n, n_classes), rows that sum to one."""
+        """Return the probability of each of `classes_`, shape (n, n_classes); each row sums to one.
+
+        Args:
+            X: Embeddings, shape (n, embedding_dim).
+
+        Raises:
+            InputError: An embedding is zero.
+            ValueError: scikit-learn refuses the array, or its width is not that of `fit`.
+        """
         check_is_fitted(self, "module_")
-        x = validate_data(self, X, dtype=FLOATS, reset=False)
+        x = validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
         self._check_embeddings(self.module_, x, np.arange(len(x)))
-        logits = predict_logits(self.module_, _like(self.module_, x), self.train_config_.batch_size)
+        logits = predict_logits(self.module_, _as_tensor(self.module_, x), self.train_config_.batch_size)
         probabilities: NDArray[np.float64] = (logits.double() / self.temperature_).softmax(dim=1).cpu().numpy()
         return probabilities
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """The most probable of `classes_` for each embedding, shape (n,)."""
+        """Return the most probable of `classes_` for each embedding, shape (n,)."""
         best = self.predict_proba(X).argmax(axis=1)
         labels: NDArray[Any] = self.classes_[best]
         return labels
 
     @property
     def n_parameters_(self) -> int:
-        """How many numbers were trained."""
+        """The number of trained parameters."""
         check_is_fitted(self, "module_")
         return sum(parameter.numel() for parameter in self.module_.parameters() if parameter.requires_grad)
 
-    def _checked(self, X: ArrayLike, y: ArrayLike, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Embeddings in one of `FLOATS` and labels, as scikit-learn would take them; `reset` learns the width."""
+    def _as_arrays(self, X: ArrayLike, y: ArrayLike, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return embeddings in one of `FLOAT_DTYPES`, and labels; `reset` stores the width and the column names."""
         if not (y is None or (isinstance(y, np.ndarray) and (y.ndim != 1 or y.dtype.kind == "c"))):
-            y = as_labels(y, "y" if reset else "validation y")  # what scikit-learn itself has to refuse goes there
-        x, labels = validate_data(self, X, y, dtype=FLOATS, reset=reset)
+            y = as_labels(y, "y" if reset else "validation y")  # scikit-learn itself refuses the other arrays
+        x, labels = validate_data(self, X, y, dtype=FLOAT_DTYPES, reset=reset)
         return x, labels
 
     def _check_embeddings(self, module: nn.Module, x: NDArray[Any], rows: NDArray[np.int64]) -> None:
-        """Refuse embeddings that the head cannot take; `rows` are their numbers in what the user gave."""
+        """Refuse embeddings that the head cannot take; `rows` are their positions in the user's array."""
 
-    def _advice(self, module: nn.Module, n_classes: int) -> str:
-        """Return a warning if the head can hardly learn so many classes, else ""."""
+    def _capacity_warning(self, module: nn.Module, n_classes: int) -> str:
+        """Return a warning if the head can hardly learn `n_classes` classes, else ""."""
         return ""
 
     def _check_settings(self) -> None:
-        """Refuse parameters of the wrong kind before anything is done with them."""
+        """Refuse parameters of the wrong type."""
         for name, config in (("head", HeadConfig), ("train", TrainConfig)):
             value = getattr(self, name, None)
             if not (value is None or isinstance(value, config)):
-                raise ConfigError(f"{name}={value!r}: pass a {config.__name__}, or None")
+                raise ConfigError(f"{name}={value!r} is of the wrong type; pass a {config.__name__}, or None")
         as_integer(self.seed, "seed", minimum=0)
 
-    def _classes(self, labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Return the sorted classes of the training labels, the class number of each label, and each class's weight.
+    def _encode_labels(self, labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Return the sorted classes of the training labels, the class index of each label, and each class's weight.
 
         Raises:
-            InputError: there are no labels.
-            DataError: there is only one class.
+            InputError: There are no labels.
+            DataError: There is only one class.
             ConfigError: `class_weight` does not fit.
         """
         if not len(labels):
-            raise InputError("found 0 sample(s); a classifier needs some of two classes or more")
+            raise InputError("found 0 sample(s); a classifier needs samples of at least two classes")
         classes, codes = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise DataError(
-                f"a classifier needs two classes or more; these labels hold 1 class: {classes.tolist()[0]!r}"
+                f"these labels hold 1 class: {classes.tolist()[0]!r}; a classifier needs two classes or more"
             )
-        of_sample = compute_sample_weight(self.class_weight, labels)
-        if not (np.isfinite(of_sample) & (of_sample > 0)).all():
-            raise ConfigError(f"class_weight={self.class_weight!r}: weights of classes are positive numbers")
-        of_class = np.ones(len(classes))
-        of_class[codes] = of_sample
-        return classes, codes, of_class
+        sample_weights = compute_sample_weight(self.class_weight, labels)
+        if not (np.isfinite(sample_weights) & (sample_weights > 0)).all():
+            raise ConfigError(
+                f"class_weight={self.class_weight!r} does not fit; weights of classes are positive numbers"
+            )
+        class_weights = np.ones(len(classes))
+        class_weights[codes] = sample_weights
+        return classes, codes, class_weights
 
-    def _validation(
-        self, module: nn.Module, classes: NDArray[Any], of_class: NDArray[Any], validation: Validation
+    def _validation_samples(
+        self, module: nn.Module, classes: NDArray[Any], class_weights: NDArray[Any], validation: Validation
     ) -> Samples:
         X, y, sample_weight = validation_parts(validation)
-        x, labels = self._checked(X, y, reset=False)
-        weight = _weights(sample_weight, x, "validation sample_weight")
-        counts = weight > 0
-        x, labels = x[counts], labels[counts]
-        self._check_embeddings(module, x, np.flatnonzero(counts))
-        codes = class_numbers(labels, classes, UNKNOWN_TO_TRAINING)
-        return _samples(module, x, codes, weight[counts] * of_class[codes])
+        x, labels = self._as_arrays(X, y, reset=False)
+        weight = _checked_weights(sample_weight, x, "validation sample_weight")
+        positive = weight > 0
+        x, labels = x[positive], labels[positive]
+        self._check_embeddings(module, x, np.flatnonzero(positive))
+        codes = class_indices(labels, classes, UNKNOWN_VALIDATION_LABEL)
+        return _as_samples(module, x, codes, weight[positive] * class_weights[codes])
 
 
-UNKNOWN_TO_TRAINING = "the validation labels hold {!r}, which the training labels do not"
-NOTHING_TO_CALIBRATE_ON = "calibrate=True takes validation samples, and there are none; raise validation_fraction"
+def calibrated_temperature(module: nn.Module, samples: Samples, batch_size: int) -> float:
+    """Return the temperature that calibrates `module` on validation samples; see `fit_temperature`."""
+    return fit_temperature(predict_logits(module, samples.x, batch_size), samples.y, effective_counts(samples.weight))
 
 
-def temperature_of(module: nn.Module, held: Samples, batch_size: int) -> float:
-    """Return the temperature that the validation samples ask for; see `fit_temperature`."""
-    return fit_temperature(predict_logits(module, held.x, batch_size), held.y, effective_counts(held.weight))
+def class_indices(labels: NDArray[Any], classes: NDArray[Any], message: str) -> NDArray[np.int64]:
+    """Return the index of each label among the sorted `classes`, shape (n,).
 
-
-def class_numbers(labels: NDArray[Any], classes: NDArray[Any], message: str) -> NDArray[np.int64]:
-    """Return the place of each label among the sorted `classes`, shape (n,).
+    >>> class_indices(np.array(["b", "a"]), np.array(["a", "b"]), "unknown label {!r}").tolist()
+    [1, 0]
 
     Raises:
-        DataError: a label is none of them; `message` is formatted with the first such label.
+        DataError: A label is not among `classes`; `message` is formatted with the first such label.
     """
     unknown = set(labels.tolist()) - set(classes.tolist())
     if unknown:
@@ -371,8 +407,8 @@ def class_numbers(labels: NDArray[Any], classes: NDArray[Any], message: str) -> 
     return np.searchsorted(classes, labels)
 
 
-def warn_of_lookalikes(classes: NDArray[Any]) -> None:
-    """Warn of two classes that are the same text but for surrounding space."""
+def warn_similar_labels(classes: NDArray[Any]) -> None:
+    """Warn about two classes that differ by surrounding space only."""
     seen: dict[str, str] = {}
     for name in classes.tolist():
         if isinstance(name, str) and (twin := seen.setdefault(name.strip(), name)) != name:
@@ -384,24 +420,34 @@ def warn_of_lookalikes(classes: NDArray[Any]) -> None:
             )
 
 
-def too_few_numbers(n_numbers: int, n_classes: int, fix: str) -> str:
-    """Return a warning if too few numbers go into the last linear layer to tell so many classes apart, else "".
+def capacity_warning(n_inputs: int, n_classes: int, fix: str) -> str:
+    """Return a warning if the last linear layer has too few inputs to separate so many classes, else "".
 
-    The signs of n numbers make 2**n regions that a linear layer tells apart, and one more lies in their middle. A head
+    The signs of n inputs make 2**n regions that a linear layer separates, and one more lies in their middle. A head
     with more classes than that hardly learns its own training samples.
+
+    Args:
+        n_inputs: Inputs of the last linear layer.
+        n_classes: Number of classes.
+        fix: The change that removes the warning.
+
+    >>> capacity_warning(2, 6, "raise hidden")
+    'this head tells 6 classes apart by 2 numbers, where 3 or more are needed; raise hidden'
+    >>> capacity_warning(3, 6, "raise hidden")
+    ''
     """
-    if n_classes <= 2**n_numbers + 1:
+    if n_classes <= 2**n_inputs + 1:
         return ""
     return (
-        f"this head tells {n_classes} classes apart by {n_numbers} number{'s' if n_numbers > 1 else ''}, where "
+        f"this head tells {n_classes} classes apart by {n_inputs} number{'s' if n_inputs > 1 else ''}, where "
         f"{(n_classes - 2).bit_length()} or more are needed; {fix}"
     )
 
 
-def _weights(sample_weight: Any, x: NDArray[Any], name: str = "sample_weight") -> NDArray[Any]:
-    """Return a weight for each row of `x`, of its dtype, one of them positive at least."""
-    given = as_weights(sample_weight, name)
-    weight: NDArray[Any] = _check_sample_weight(given, x, dtype=x.dtype, ensure_non_negative=True)
+def _checked_weights(sample_weight: Any, x: NDArray[Any], name: str = "sample_weight") -> NDArray[Any]:
+    """Return one weight per row of `x`, of its dtype, at least one of them positive."""
+    weights = as_weights(sample_weight, name)
+    weight: NDArray[Any] = _check_sample_weight(weights, x, dtype=x.dtype, ensure_non_negative=True)
     if not (weight > 0).any():
         raise DataError(f"{name} is zero for every sample; give some of each class a positive weight")
     return weight
@@ -412,12 +458,12 @@ def _device_of(module: nn.Module | None) -> str:
     return "cpu" if parameter is None else str(parameter.device)
 
 
-def _samples(module: nn.Module, X: NDArray[Any], codes: NDArray[Any], weight: NDArray[Any]) -> Samples:
-    x = _like(module, X)
-    return Samples(x, torch.as_tensor(codes, dtype=torch.int64, device=x.device), _like(module, weight))
+def _as_samples(module: nn.Module, X: NDArray[Any], codes: NDArray[Any], weight: NDArray[Any]) -> Samples:
+    x = _as_tensor(module, X)
+    return Samples(x, torch.as_tensor(codes, dtype=torch.int64, device=x.device), _as_tensor(module, weight))
 
 
-def _like(module: nn.Module, array: NDArray[Any]) -> Tensor:
-    """An array as a tensor on the module's device and of its dtype."""
+def _as_tensor(module: nn.Module, array: NDArray[Any]) -> Tensor:
+    """Return an array as a tensor on the module's device and of its dtype."""
     parameter = next(module.parameters())
     return torch.as_tensor(np.ascontiguousarray(array), dtype=parameter.dtype, device=parameter.device)

@@ -1,12 +1,13 @@
-"""The classical heads that a quantum head must stand beside, behind the same interface.
+"""Classical heads to compare a quantum head with, behind the same interface.
 
 Each has ``fit(X, y, sample_weight=None, *, validation=None, progress=False)``, ``predict``, ``predict_proba``,
-``score`` and ``n_parameters_``, the number of numbers that it needs to predict. Rows of weight zero are left out.
+``score`` and ``n_parameters_``, the number of parameters that a prediction needs. Rows of weight zero are left out.
 """
 
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +27,7 @@ from typing_extensions import Self
 
 from ketfit.data.sequences import counted, validation_parts
 from ketfit.errors import ConfigError
-from ketfit.estimators.base import ClassWeight, RandomState, TorchHeadClassifier, Validation, too_few_numbers
+from ketfit.estimators.base import ClassWeight, RandomState, TorchHeadClassifier, Validation, capacity_warning
 from ketfit.integers import as_integer
 from ketfit.model.config import TrainConfig
 from ketfit.model.head import seeded_linear
@@ -36,12 +37,9 @@ Directions = Literal["random", "principal"]
 
 RAISE_HIDDEN = "raise hidden, or take hidden=0 for a single linear layer"
 
-PAPER_HIDDEN_SIZES = (0, 48, 96, 144, 192)
-"""Hidden units of the paper's classical heads: at 768 dimensions and two classes, 1,538 to 148,034 parameters."""
 
-
-class LogisticRegressionHead(LogisticRegression):  # type: ignore[misc]
-    """scikit-learn's logistic regression; it has no epochs to choose from `validation` or to show as `progress`."""
+class _ScikitLearnHead:
+    """A head that scikit-learn fits, with the arguments of the heads that are trained in epochs."""
 
     def fit(
         self,
@@ -52,9 +50,35 @@ class LogisticRegressionHead(LogisticRegression):  # type: ignore[misc]
         validation: Validation | None = None,
         progress: bool = False,
     ) -> Self:
-        """Fit on the rows of `X` and `y` whose weight is not zero."""
-        super().fit(*counted(X, y, sample_weight))
+        """Fit on the rows whose weight is not zero.
+
+        Args:
+            X: Embeddings, shape (n, embedding_dim).
+            y: Labels, shape (n,).
+            sample_weight: Weights of the samples, shape (n,), zero or more.
+            validation: Samples to calibrate the probabilities of an `SVCHead` on; the other heads ignore them.
+            progress: Ignored: there are no epochs to show.
+
+        Raises:
+            ConfigError: A parameter of the head is out of range.
+        """
+        self._fit(*counted(X, y, sample_weight), validation)
         return self
+
+    @abstractmethod
+    def _fit(self, X: Any, y: Any, sample_weight: Any, validation: Validation | None) -> None:
+        """Fit on rows of positive weight."""
+
+
+class LogisticRegressionHead(_ScikitLearnHead, LogisticRegression):  # type: ignore[misc]
+    """scikit-learn's logistic regression.
+
+    >>> LogisticRegressionHead().fit([[0.0, 1.0], [1.0, 0.0]], ["a", "b"]).n_parameters_
+    3
+    """
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, validation: Validation | None) -> None:
+        LogisticRegression.fit(self, X, y, sample_weight)
 
     @property
     def n_parameters_(self) -> int:
@@ -63,16 +87,16 @@ class LogisticRegressionHead(LogisticRegression):  # type: ignore[misc]
         return int(self.coef_.size + self.intercept_.size)
 
 
-class ProjectedLogisticRegressionHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class ProjectedLogisticRegressionHead(_ScikitLearnHead, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Logistic regression on fixed directions: a linear head with as few parameters as another head has.
 
-    Random directions are drawn from the seed and owe nothing to the data, as the CNOTs of a quantum head do not; they
-    keep the angles between embeddings as well as so few numbers can (Johnson and Lindenstrauss). Principal ones are
-    those in which the training embeddings, whatever their labels, vary most: the stronger control, whose directions
-    are themselves numbers that come from data, and are not counted.
+    Random directions depend on the seed and not on the data, as the CNOTs of a quantum head do; they preserve the
+    angles between embeddings as well as so few dimensions can (Johnson and Lindenstrauss). Principal directions are
+    those of the largest variance of the training embeddings. They are the stronger control: they are themselves
+    estimated from data, and `n_parameters_` does not count them.
 
     Args:
-        n_components: Directions, at least 1.
+        n_components: Number of directions, at least 1.
         C: Inverse strength of the regularisation, as in scikit-learn.
         seed: Source of random directions.
         directions: "random" or "principal".
@@ -93,26 +117,11 @@ class ProjectedLogisticRegressionHead(ClassifierMixin, BaseEstimator):  # type: 
         self.directions = directions
         self.random_state = random_state
 
-    def fit(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-        *,
-        validation: Validation | None = None,
-        progress: bool = False,
-    ) -> Self:
-        """Project the rows of `X` whose weight is not zero, and fit on the projections and `y`.
-
-        Raises:
-            ConfigError: there are no such directions, or fewer principal ones than `n_components`.
-        """
-        X, y, sample_weight = counted(X, y, sample_weight)
-        regression = LogisticRegression(C=self.C)
+    def _fit(self, X: Any, y: Any, sample_weight: Any, validation: Validation | None) -> None:
+        regression = LogisticRegressionHead(C=self.C)
         self.pipeline_ = make_pipeline(self._projection(np.asarray(X)), regression)
-        self.pipeline_.fit(X, y, logisticregression__sample_weight=sample_weight)
+        self.pipeline_.fit(X, y, logisticregressionhead__sample_weight=sample_weight)
         self.classes_, self.n_features_in_ = regression.classes_, self.pipeline_.n_features_in_
-        return self
 
     def _projection(self, X: NDArray[Any]) -> PCA | GaussianRandomProjection:
         n_components = as_integer(self.n_components, "n_components", minimum=1)
@@ -128,13 +137,13 @@ class ProjectedLogisticRegressionHead(ClassifierMixin, BaseEstimator):  # type: 
         return PCA(n_components, svd_solver="full")
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """The most probable of `classes_` for each embedding, shape (n,)."""
+        """Return the most probable of `classes_` for each embedding, shape (n,)."""
         check_is_fitted(self)
         labels: NDArray[Any] = self.pipeline_.predict(X)
         return labels
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Probability of each of `classes_`, shape (n, n_classes)."""
+        """Return the probability of each of `classes_`, shape (n, n_classes)."""
         check_is_fitted(self)
         probabilities: NDArray[np.float64] = self.pipeline_.predict_proba(X)
         return probabilities
@@ -143,39 +152,29 @@ class ProjectedLogisticRegressionHead(ClassifierMixin, BaseEstimator):  # type: 
     def n_parameters_(self) -> int:
         """Coefficients and intercepts: n_components + 1 for two classes, k (n_components + 1) for k."""
         check_is_fitted(self)
-        regression = self.pipeline_[-1]
-        return int(regression.coef_.size + regression.intercept_.size)
+        return int(self.pipeline_[-1].n_parameters_)
 
 
-class SVCHead(SVC):  # type: ignore[misc]
+class SVCHead(_ScikitLearnHead, SVC):  # type: ignore[misc]
     """scikit-learn's support vector machine with an RBF kernel.
 
-    `predict_proba` is calibrated on the validation samples that `fit` was given (Platt scaling); it needs two of each
-    class.
+    `predict_proba` is calibrated on the validation samples of `fit` (Platt scaling), which needs two of each class.
     """
 
-    def fit(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-        *,
-        validation: Validation | None = None,
-        progress: bool = False,
-    ) -> Self:
-        """Fit on the rows of `X` and `y` whose weight is not zero; calibrate probabilities on those of `validation`."""
-        super().fit(*counted(X, y, sample_weight))
+    def _fit(self, X: Any, y: Any, sample_weight: Any, validation: Validation | None) -> None:
+        SVC.fit(self, X, y, sample_weight)
         self.calibrated_ = None
-        held = None if validation is None else counted(*validation_parts(validation))
-        if held is not None and _two_of_each(held[1], self.classes_):
+        if validation is None:
+            return
+        held_out = counted(*validation_parts(validation))
+        if all((np.asarray(held_out[1]) == label).sum() >= 2 for label in self.classes_):
             calibrated = CalibratedClassifierCV(FrozenEstimator(self), cv=2, ensemble=False)
-            with warnings.catch_warnings():  # the weights are for the calibration alone, as it should be
+            with warnings.catch_warnings():  # the weights are for the calibration alone, as intended
                 warnings.filterwarnings("ignore", "Since FrozenEstimator does not appear to accept sample_weight")
-                self.calibrated_ = calibrated.fit(*held)
-        return self
+                self.calibrated_ = calibrated.fit(*held_out)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Calibrated probabilities, shape (n, n_classes).
+        """Return calibrated probabilities, shape (n, n_classes).
 
         Raises:
             ConfigError: `fit` had too few validation samples to calibrate on.
@@ -190,7 +189,7 @@ class SVCHead(SVC):  # type: ignore[misc]
 
     @property
     def n_parameters_(self) -> int:
-        """Support vectors, their coefficients, and intercepts."""
+        """The number of entries of the support vectors, their coefficients, and intercepts."""
         check_is_fitted(self)
         return int(self.support_vectors_.size + self.dual_coef_.size + self.intercept_.size)
 
@@ -200,12 +199,12 @@ class MLPHead(TorchHeadClassifier):
 
     Args:
         hidden: Hidden units; 0 is a single linear layer.
-        match_parameters: In place of `hidden`: take as many hidden units, at least one, as come closest to so many
-            parameters in total.
-        activation: Of the hidden units: "gelu", or "none" for two linear layers through a bottleneck.
+        match_parameters: Choose the number of hidden units, at least one, whose total number of parameters comes
+            closest to this one; `hidden` is ignored then.
+        activation: Activation of the hidden units: "gelu", or "none" for two linear layers through a bottleneck.
         train, seed, validation_fraction, class_weight, device, calibrate, random_state: As in `QuantumHeadClassifier`.
 
-    Attributes after `fit`: those of `TorchHeadClassifier`, and ``hidden_``.
+    Attributes after `fit`: those of `TorchHeadClassifier`.
     """
 
     def __init__(
@@ -241,33 +240,24 @@ class MLPHead(TorchHeadClassifier):
         unit = nn.GELU() if self.activation == "gelu" else nn.Identity()
         return nn.Sequential(first, unit, seeded_linear(hidden, n_classes, generator))
 
-    def _advice(self, module: nn.Module, n_classes: int) -> str:
+    def _capacity_warning(self, module: nn.Module, n_classes: int) -> str:
         if not isinstance(module, nn.Sequential):
             return ""
         last = module[-1]
         assert isinstance(last, nn.Linear)
-        return too_few_numbers(last.in_features, n_classes, RAISE_HIDDEN)
-
-    @property
-    def hidden_(self) -> int:
-        """Hidden units of the fitted perceptron."""
-        check_is_fitted(self, "module_")
-        layers = [layer for layer in self.module_.modules() if isinstance(layer, nn.Linear)]
-        return layers[0].out_features if len(layers) == 2 else 0
-
-
-def _two_of_each(labels: ArrayLike, classes: NDArray[Any]) -> bool:
-    labels = np.asarray(labels)
-    return all((labels == label).sum() >= 2 for label in classes)
+        return capacity_warning(last.in_features, n_classes, RAISE_HIDDEN)
 
 
 def matching_hidden_units(n_parameters: int, embedding_dim: int, n_classes: int) -> int:
-    """Hidden units, at least one, with which a perceptron comes closest to `n_parameters` in total.
+    """Return the number of hidden units, at least one, that brings a perceptron closest to `n_parameters`.
 
-    It has hidden (embedding_dim + 1) + (hidden + 1) n_classes of them.
+    A perceptron has hidden (embedding_dim + 1) + (hidden + 1) n_classes parameters.
+
+    >>> matching_hidden_units(1000, embedding_dim=384, n_classes=2)
+    3
 
     Raises:
-        ConfigError: a number is not an integer, or a width or number of classes less than 1.
+        ConfigError: A number is not an integer, or a width or number of classes less than 1.
     """
     n_parameters = as_integer(n_parameters, "match_parameters")
     embedding_dim = as_integer(embedding_dim, "embedding_dim", minimum=1)

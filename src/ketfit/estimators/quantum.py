@@ -1,4 +1,4 @@
-"""The quantum head on embeddings, as an estimator."""
+"""A quantum head on embeddings as a scikit-learn estimator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing_extensions import Self
 import ketfit
 from ketfit.data.sequences import check_saveable_labels
 from ketfit.errors import InputError
-from ketfit.estimators.base import ClassWeight, RandomState, TorchHeadClassifier, too_few_numbers
+from ketfit.estimators.base import ClassWeight, RandomState, TorchHeadClassifier, capacity_warning
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
 from ketfit.persistence.hub import HubMixin
@@ -26,11 +26,11 @@ from ketfit.persistence.schema import BodyMetadata, ModelMetadata
 from ketfit.rng import torch_stream
 
 
-def readout_advice(config: HeadConfig, embedding_dim: int, n_classes: int) -> str:
-    """Return a warning if a quantum head reads too few numbers for so many classes, else ""; see `too_few_numbers`."""
-    most = min(n_classes, config.qpu_qubits)
-    fix = f"set n_measured={most}" + ("" if config.skip_connection else " and skip_connection=True")
-    return too_few_numbers(
+def readout_warning(config: HeadConfig, embedding_dim: int, n_classes: int) -> str:
+    """Return a warning if a quantum head has too few readouts for so many classes, else ""; see `capacity_warning`."""
+    n_measured = min(n_classes, config.qpu_qubits)
+    fix = f"set n_measured={n_measured}" + ("" if config.skip_connection else " and skip_connection=True")
+    return capacity_warning(
         config.n_readouts, n_classes, f"{fix}, or use HeadConfig.recommended({embedding_dim}, n_classes={n_classes})"
     )
 
@@ -39,20 +39,24 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
     """A quantum head on embeddings, for a pipeline, a grid search, or the head of a SetFit model.
 
     Args:
-        head: The head's shape; None is `HeadConfig.recommended` for the data at hand.
-        train: How to train; None is `TrainConfig()`.
-        seed: Source of all chance: the validation share, the initial parameters, the order of the batches.
+        head: Configuration of the head; None is `HeadConfig.recommended` for the data.
+        train: Training settings; None is `TrainConfig()`.
+        seed: Source of all randomness: the validation share, the initial parameters, the order of the batches.
         random_state: scikit-learn's name for the seed, by which ensembles such as `BaggingClassifier` give each member
-            its own. An integer takes the place of `seed`; a `numpy.random.RandomState` gives each fit another seed;
-            None leaves it to `seed`. The attribute ``seed_`` has the one that was used, and it is saved.
-        validation_fraction: Share of what `fit` gets that is kept to choose the best epoch on.
+            another one. An integer replaces `seed`; a `numpy.random.RandomState` gives each fit another seed; None
+            means `seed`. The attribute ``seed_`` is the seed that was used; a saved model contains it.
+        validation_fraction: Share of the samples of `fit` that is held out to choose the best epoch.
         class_weight: Weights by label, "balanced", or None.
         device: A torch device.
-        calibrate: Divide the logits by a temperature that is fitted on the validation samples, so that probabilities
-            mean more; the labels stay what they are.
+        calibrate: Divide the logits by a temperature that is fitted on the validation samples, which calibrates the
+            probabilities; the predicted labels do not change.
 
     Attributes after `fit`: those of `TorchHeadClassifier`, and ``head_config_``. After `from_pretrained` also
-    ``commit_``, the commit of the Hub that it was loaded from, or None for a folder.
+    ``commit_``, the commit of the Hub that the model was loaded from, or None for a folder.
+
+    >>> classifier = QuantumHeadClassifier(train=TrainConfig(epochs=2))
+    >>> classifier.fit([[0.1, 0.9], [0.9, 0.1]] * 5, ["dog", "cat"] * 5).predict_proba([[0.2, 0.8]]).shape
+    (1, 2)
     """
 
     module_: QuantumHead
@@ -83,24 +87,29 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         for number, part in enumerate(np.split(x, ends[:-1], axis=1)):
             zero = rows[~part.any(axis=1)]
             if len(zero):
-                what = f"slice {number} of embedding" if len(ends) > 1 else "embedding"
-                raise InputError(f"{what} {zero[0]} is all zeros, which has no direction to load into amplitudes")
+                kind = f"slice {number} of embedding" if len(ends) > 1 else "embedding"
+                raise InputError(
+                    f"{kind} {zero[0]} is all zeros and has no direction to load into amplitudes; remove it"
+                )
 
-    def _advice(self, module: nn.Module, n_classes: int) -> str:
+    def _capacity_warning(self, module: nn.Module, n_classes: int) -> str:
         assert isinstance(module, QuantumHead)
-        return readout_advice(module.config, module.embedding_dim, n_classes)
+        return readout_warning(module.config, module.embedding_dim, n_classes)
 
     @property
     def head_config_(self) -> HeadConfig:
-        """The shape of the fitted head."""
+        """The configuration of the fitted head."""
         check_is_fitted(self, "module_")
         return self.module_.config
 
     def with_measurement(self, **settings: Any) -> Self:
-        """A fitted copy whose QPU circuit runs under other shots and noise; see `QuantumHead.with_measurement`.
+        """Return a fitted copy whose QPU circuit runs with other shots and noise.
+
+        Args:
+            settings: As in `QuantumHead.with_measurement`.
 
         Raises:
-            ConfigError: a setting that is not about measurement, or does not fit.
+            ConfigError: A setting is not about measurement, or does not fit.
         """
         check_is_fitted(self, "module_")
         measured = copy.copy(self)
@@ -115,21 +124,21 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         """Write the model folder: ``model.safetensors``, ``config.json`` and a model card.
 
         Args:
-            folder: Where to. A model that stands there is replaced as a whole.
+            folder: The folder to write. A model in it is replaced as a whole.
             data: The name of the training data, for the card.
-            metrics: Measured figures by name, for the card. ``NAME_low`` and ``NAME_high`` are the ends of the 95 %
-                interval of the figure NAME.
+            metrics: Measured values by name, for the card. ``NAME_low`` and ``NAME_high`` are the ends of the 95 %
+                interval of the metric NAME.
 
         Raises:
-            StorageError: the folder holds other files, or cannot be written.
-            DataError: the labels are neither strings nor integers.
+            StorageError: The folder holds other files, or cannot be written.
+            DataError: The labels are neither strings nor integers.
         """
         check_is_fitted(self, "module_")
-        save_model(folder, self.module_, self._facts(data, metrics, body=None))
+        save_model(folder, self.module_, self._metadata(data, metrics, body=None))
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, revision: str | None = None, device: str = "cpu") -> Self:
-        """Load a model folder or a repository of the Hub; of a model for sentences, its head alone.
+        """Load a model folder or a repository of the Hub; a model for sentences is loaded without its body.
 
         Args:
             name: A folder, or ``user/name`` on the Hub.
@@ -137,61 +146,61 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
             device: A torch device.
 
         Raises:
-            ModelFileError: there is no such model, or it is not as it was saved.
+            ModelFileError: There is no such model, or it was changed since it was saved.
         """
-        found = fetch_model(name, revision)
-        classifier = cls._from_record(*load_model(found.folder), device=device)
-        classifier.commit_ = found.commit
+        snapshot = fetch_model(name, revision)
+        classifier = cls._from_metadata(*load_model(snapshot.folder), device=device)
+        classifier.commit_ = snapshot.commit
         return classifier
 
     @classmethod
-    def _from_record(cls, head: QuantumHead, record: ModelMetadata, device: str) -> Self:
-        weight = record.class_weight
+    def _from_metadata(cls, head: QuantumHead, metadata: ModelMetadata, device: str) -> Self:
+        weight = metadata.class_weight
         classifier = cls(
-            head=record.head,
-            train=record.train,
-            seed=record.seed,
-            validation_fraction=record.validation_fraction,
-            class_weight=dict(zip(record.classes, weight, strict=True)) if isinstance(weight, list) else weight,
+            head=metadata.head,
+            train=metadata.train,
+            seed=metadata.seed,
+            validation_fraction=metadata.validation_fraction,
+            class_weight=dict(zip(metadata.classes, weight, strict=True)) if isinstance(weight, list) else weight,
             device=device,
-            calibrate=record.temperature is not None,
+            calibrate=metadata.temperature is not None,
         )
         classifier.commit_ = None
-        classifier.temperature_ = record.temperature or 1.0
-        classifier.classes_ = np.array(record.classes)
-        classifier.n_features_in_ = record.embedding_dim
+        classifier.temperature_ = metadata.temperature or 1.0
+        classifier.classes_ = np.array(metadata.classes)
+        classifier.n_features_in_ = metadata.embedding_dim
         classifier.module_ = head.to(device)
-        classifier.module_.generator = torch_stream(record.seed, "shots")
-        classifier.train_config_ = record.train
-        classifier.train_size_, classifier.validation_size_ = record.train_size, record.validation_size
-        classifier.best_epoch_ = record.best_epoch
-        classifier.fit_settings_ = classifier._fit_settings(record.seed)
-        if weight != "balanced":  # what was balanced then is not in the record
-            classifier.class_weights_ = np.ones(len(record.classes)) if weight is None else np.array(weight)
-        if record.feature_names is not None:
-            classifier.feature_names_in_ = np.array(record.feature_names, dtype=object)
+        classifier.module_.generator = torch_stream(metadata.seed, "shots")
+        classifier.train_config_ = metadata.train
+        classifier.train_size_, classifier.validation_size_ = metadata.train_size, metadata.validation_size
+        classifier.best_epoch_ = metadata.best_epoch
+        classifier.fit_settings_ = classifier._current_settings(metadata.seed)
+        if weight != "balanced":  # the metadata do not have the balanced weights
+            classifier.class_weights_ = np.ones(len(metadata.classes)) if weight is None else np.array(weight)
+        if metadata.feature_names is not None:
+            classifier.feature_names_in_ = np.array(metadata.feature_names, dtype=object)
         return classifier
 
-    def _facts(
+    def _metadata(
         self, data: str | None, metrics: Mapping[str, float] | None, body: BodyMetadata | None
     ) -> dict[str, Any]:
-        """The fields of a `ModelMetadata` that the head itself does not know."""
+        """Return the fields of `ModelMetadata` that the module does not have."""
         check_saveable_labels(self.classes_, "classes_")
-        fitted, names = self.fit_settings_, getattr(self, "feature_names_in_", None)
+        settings, names = self.fit_settings_, getattr(self, "feature_names_in_", None)
         return {
             "ketfit_version": ketfit.__version__,
             "train": self.train_config_,
-            "seed": fitted.seed,
-            "validation_fraction": fitted.validation_fraction,
+            "seed": settings.seed,
+            "validation_fraction": settings.validation_fraction,
             "class_weight": self.class_weights_.tolist()
-            if isinstance(fitted.class_weight, Mapping)
-            else fitted.class_weight,
+            if isinstance(settings.class_weight, Mapping)
+            else settings.class_weight,
             "classes": self.classes_.tolist(),
             "feature_names": None if names is None else [str(name) for name in names],
             "train_size": self.train_size_,
             "validation_size": self.validation_size_,
             "best_epoch": self.best_epoch_,
-            "temperature": self.temperature_ if fitted.calibrate else None,
+            "temperature": self.temperature_ if settings.calibrate else None,
             "body": body,
             "data": data,
             "metrics": {} if metrics is None else {name: float(value) for name, value in metrics.items()},

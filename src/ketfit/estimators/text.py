@@ -1,4 +1,4 @@
-"""A body with a quantum head on raw sentences, as an estimator."""
+"""A sentence transformer with a quantum head as a scikit-learn estimator on sentences."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from ketfit.data.sequences import check_saveable_labels
 from ketfit.data.splits import split_groups
 from ketfit.errors import BodyError, ConfigError, ConfigWarning, DataError, ModelFileError
 from ketfit.estimators.base import (
-    NOTHING_TO_CALIBRATE_ON,
-    UNKNOWN_TO_TRAINING,
+    NO_CALIBRATION_SAMPLES,
+    UNKNOWN_VALIDATION_LABEL,
     ClassWeight,
     ConfiguredEstimator,
-    Origin,
+    EmbeddingSource,
+    FitData,
     RandomState,
-    class_numbers,
-    warn_of_lookalikes,
+    class_indices,
+    warn_similar_labels,
 )
-from ketfit.estimators.end_to_end import tune_end_to_end
-from ketfit.estimators.quantum import QuantumHeadClassifier, readout_advice
+from ketfit.estimators.end_to_end import SentenceValidation, check_embedding_width, tune_end_to_end
+from ketfit.estimators.quantum import QuantumHeadClassifier, readout_warning
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, Precision, TuneConfig
 from ketfit.persistence.hub import HubMixin
@@ -44,7 +45,7 @@ from ketfit.persistence.schema import BODY, BodyMetadata, TunedBodyMetadata
 from ketfit.rng import chosen_seed
 from ketfit.storage.cache_dir import is_folder
 
-_ASK = "say where it is with body=... (--body for ketfit predict, evaluate, app and hardware plan)"
+_BODY_HINT = "say where it is with body=... (--body for ketfit predict, evaluate, app and hardware plan)"
 
 
 class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: ignore[misc]
@@ -55,13 +56,13 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         head, train, seed, validation_fraction, class_weight, device, calibrate, random_state: As in
             `QuantumHeadClassifier`.
         revision: Branch, tag or commit of a body on the Hub.
-        cache: Whether embeddings are kept on disk, so that no sentence is embedded twice.
-        tune: How the body is tuned: `ContrastiveConfig`, `EndToEndConfig`, or None to leave it frozen.
-        dtype: What the body embeds with, see `load_body`.
+        cache: Cache embeddings on disk, so that no sentence is embedded twice.
+        tune: `ContrastiveConfig` or `EndToEndConfig` to tune the body, or None to leave it frozen.
+        dtype: Precision of the body's arithmetic, see `load_body`.
 
-    Attributes after `fit`: ``classes_``, ``body_`` (the tuned one), ``classifier_`` (the fitted
-    `QuantumHeadClassifier`). After `from_pretrained` also ``commit_``, the commit of the Hub that model and record, and
-    with them the body, were loaded from, or None for a folder.
+    Attributes after `fit`: ``classes_``, ``body_`` (after tuning), ``classifier_`` (the fitted
+    `QuantumHeadClassifier`). After `from_pretrained` also ``commit_``, the commit of the Hub that the model was loaded
+    from, or None for a folder.
 
     It can be copied, pickled and dumped with joblib: a pickle names a frozen body and holds the files of a tuned one,
     see `Body`.
@@ -106,108 +107,131 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         sample_weight: ArrayLike | None = None,
         *,
         groups: ArrayLike | None = None,
-        validation: tuple[Sequence[str], ArrayLike] | tuple[Sequence[str], ArrayLike, ArrayLike | None] | None = None,
+        validation: SentenceValidation | None = None,
         checkpoint: str | Path | None = None,
         progress: bool = False,
     ) -> Self:
-        """Tune the body if it is to be tuned, embed the sentences, and train the head on them.
+        """Tune the body if `tune` is set, embed the sentences, and train the head on the embeddings.
 
-        Copies of one sentence never fall on both sides of the validation split, and the body is tuned on the training
-        side alone. Rows of weight zero are left out first, as if they had not been given. All columns are sequences of
-        any kind (lists, arrays, pandas, Arrow, `datasets`), and are taken by position.
+        Copies of one sentence stay on one side of the validation split, and only the training side tunes the body.
+        Rows of weight zero are removed first. All columns are sequences of any kind (lists, arrays, pandas, Arrow,
+        `datasets`), and are taken by position.
 
         Args:
             texts: Sentences, none empty.
-            labels: Strings or integers, as many.
-            sample_weight: As in `QuantumHeadClassifier.fit`; contrastive tuning only knows whether it is zero.
+            labels: Strings or integers, one per sentence.
+            sample_weight: As in `QuantumHeadClassifier.fit`; contrastive tuning only uses whether a weight is zero.
             groups: Rows of one group stay on one side of the split, and so do groups that share a sentence.
-            validation: Sentences, labels and, if there are any, weights to validate on, in place of a share of `texts`.
-            checkpoint: A file written after every epoch; the same call resumes from it, also with an emptied cache. One
-                of other sentences, labels, weights, settings or of another body is refused. The tuning of the body has
-                one of its own beside it, with ``.tuning`` behind its name.
+            validation: Sentences, labels and, optionally, weights to validate on, in place of a share of `texts`.
+            checkpoint: A file written after every epoch; the same call resumes from it, also with an emptied cache. A
+                checkpoint of other sentences, labels, weights, settings or of another body is refused. The tuning of
+                the body writes a second checkpoint beside it, with ``.tuning`` appended to the name.
             progress: Show bars on stderr.
 
         Warns:
-            ConfigWarning, DataWarning: as in `QuantumHeadClassifier.fit`.
+            ConfigWarning, DataWarning: As in `QuantumHeadClassifier.fit`.
 
         Raises:
-            InputError: a sentence is empty or not a string, or a label, weight or group is missing.
-            BodyError: the body cannot be had.
-            InsufficientMemoryError: there is too little memory to tune the body.
-            DataError, ConfigError, ValueError: as in `QuantumHeadClassifier.fit`; DataError also if validation leaves
+            InputError: A sentence is empty or not a string, or a label, weight or group is missing.
+            BodyError: The body cannot be loaded.
+            InsufficientMemoryError: There is too little memory to tune the body.
+            DataError, ConfigError, ValueError: As in `QuantumHeadClassifier.fit`; DataError also if validation leaves
                 contrastive tuning one sentence of a label.
         """
-        classifier = self._head()
-        given = LabelledTexts.of(texts, labels, sample_weight, groups)
-        held = None if validation is None else LabelledTexts.of_validation(validation)
-        check_saveable_labels(given.labels, rows=given.rows)
-        classes, *_ = classifier._classes(given.labels)
-        if held is not None:
-            class_numbers(held.labels, classes, UNKNOWN_TO_TRAINING)
-        warn_of_lookalikes(classes)
-        body = load_body(self.body, revision=self.revision, device=self.device, dtype=self.dtype)
-        if self.tune is not None:
-            tuned_layers(body.transformer, self.tune.last_layers, body.name)
-        shape = self.head or HeadConfig.recommended(body.dimension, len(classes))
-        shape.slice_widths(body.dimension)  # before a long tuning
-        if advice := readout_advice(shape, body.dimension, len(classes)):
-            warnings.warn(advice, ConfigWarning, stacklevel=2)
-        shown: dict[str, Any] = {"progress": progress}
-        tuning = {**shown, "checkpoint": None if checkpoint is None else Path(f"{checkpoint}.tuning")}
-        if self.tune is not None and held is None:
-            everything = given
-            given, held = given.hold_out(self.validation_fraction, classifier.seed)
-            if self.calibrate and held is None:
-                raise ConfigError(NOTHING_TO_CALIBRATE_ON)
-            if isinstance(self.tune, ContrastiveConfig):
-                check_pairs(everything.labels, given.labels)
+        classifier = self._new_classifier()
+        data = LabelledTexts.of(texts, labels, sample_weight, groups)
+        held_out = None if validation is None else LabelledTexts.of_validation(validation)
+        body = self._load_body(self._check_labels(classifier, data, held_out))
+        if self.tune is not None and held_out is None:
+            data, held_out = self._hold_out(data, classifier.seed)
+        file = None if checkpoint is None else Path(f"{checkpoint}.tuning")
+        tuning: dict[str, Any] = {"checkpoint": file, "progress": progress}
         if isinstance(self.tune, ContrastiveConfig):
             from ketfit.bodies.contrastive import tune_body  # the trainer takes seconds to import
 
-            body = tune_body(body, given.texts, given.labels, self.tune, seed=classifier.seed, **tuning)
-        embeddings = self._embed(body, given.texts, progress)
-        validating = None if held is None else (self._embed(body, held.texts, progress), held.labels, held.weight)
-        split = split_groups(given.texts, given.groups) if held is None else None
-        origin = _origin(body, given.texts, None if held is None else held.texts)
-        classifier.calibrate = self.calibrate and not isinstance(
-            self.tune, EndToEndConfig
-        )  # which calibrates afterwards
-        data = (embeddings, given.labels, given.weight, split, validating)
-        classifier._fit(*data, checkpoint, progress, origin, advise=False)
+            body = tune_body(body, data.texts, data.labels, self.tune, seed=classifier.seed, **tuning)
+        # End-to-end training calibrates at its end.
+        classifier.calibrate = self.calibrate and not isinstance(self.tune, EndToEndConfig)
+        classifier._fit(self._fit_data(body, data, held_out, progress), checkpoint, progress, warn=False)
         if isinstance(self.tune, EndToEndConfig):
             classifier.calibrate = self.calibrate
-            validation = None if held is None else held.as_validation()
-            body, classifier = tune_end_to_end(
-                body,
-                classifier,
-                given.texts,
-                given.labels,
-                self.tune,
-                validation=validation,
-                sample_weight=given.weight,
-                **tuning,
-            )
+            tuning["validation"] = None if held_out is None else held_out.as_validation()
+            tuning["sample_weight"] = data.weight
+            body, classifier = tune_end_to_end(body, classifier, data.texts, data.labels, self.tune, **tuning)
         self.body_, self.classifier_, self.classes_ = body, classifier, classifier.classes_
         return self
 
-    def _head(self) -> QuantumHeadClassifier:
-        """The head that is to be fitted, its settings checked."""
+    def _new_classifier(self) -> QuantumHeadClassifier:
+        """Return the head to fit, after a check of its settings."""
         if not (self.tune is None or isinstance(self.tune, ContrastiveConfig | EndToEndConfig)):
-            raise ConfigError(f"tune={self.tune!r}: pass a ContrastiveConfig, a EndToEndConfig, or None")
+            raise ConfigError(
+                f"tune={self.tune!r} is of the wrong type; pass a ContrastiveConfig, an EndToEndConfig, or None"
+            )
         settings = {name: getattr(self, name) for name in QuantumHeadClassifier._get_param_names()}
         classifier = QuantumHeadClassifier(**settings)
         classifier._check_settings()
-        # Asked once: a RandomState gives another seed each time.
+        # Evaluated once: a RandomState gives another seed each time.
         return classifier.set_params(seed=chosen_seed(self.random_state, self.seed), random_state=None)
 
+    def _check_labels(
+        self, classifier: QuantumHeadClassifier, data: LabelledTexts, held_out: LabelledTexts | None
+    ) -> int:
+        """Check the labels before the body is loaded, and return the number of classes."""
+        check_saveable_labels(data.labels, rows=data.rows)
+        classes, *_ = classifier._encode_labels(data.labels)
+        if held_out is not None:
+            class_indices(held_out.labels, classes, UNKNOWN_VALIDATION_LABEL)
+        warn_similar_labels(classes)
+        return len(classes)
+
+    def _load_body(self, n_classes: int) -> Body:
+        """Load the body, and check that it fits the head before a long tuning."""
+        body = load_body(self.body, revision=self.revision, device=self.device, dtype=self.dtype)
+        if self.tune is not None:
+            tuned_layers(body.transformer, self.tune.last_layers, body.name)
+        head = self.head or HeadConfig.recommended(body.dimension, n_classes)
+        slice_widths(head, body.dimension)
+        if message := readout_warning(head, body.dimension, n_classes):
+            warnings.warn(message, ConfigWarning, stacklevel=3)
+        return body
+
+    def _hold_out(self, data: LabelledTexts, seed: int) -> tuple[LabelledTexts, LabelledTexts | None]:
+        """Return the training side and the validation side of a split before the tuning."""
+        train, held_out = data.hold_out(self.validation_fraction, seed)
+        if self.calibrate and held_out is None:
+            raise ConfigError(NO_CALIBRATION_SAMPLES)
+        if isinstance(self.tune, ContrastiveConfig):
+            check_pairs(data.labels, train.labels)
+        return train, held_out
+
+    def _fit_data(self, body: Body, data: LabelledTexts, held_out: LabelledTexts | None, progress: bool) -> FitData:
+        """Return the embeddings to fit the head on, with the identity of the body and of each sentence."""
+        embeddings = self._embed(body, data.texts, progress)
+        identity = f"{body.fingerprint} {body.dtype}"
+        if held_out is None:
+            groups = split_groups(data.texts, data.groups)
+            source = EmbeddingSource(identity, _hash_sentences(data.texts), None)
+            return FitData(embeddings, data.labels, data.weight, groups, source=source)
+        validation = self._embed(body, held_out.texts, progress), held_out.labels, held_out.weight
+        source = EmbeddingSource(identity, _hash_sentences(data.texts), _hash_sentences(held_out.texts))
+        return FitData(embeddings, data.labels, data.weight, validation=validation, source=source)
+
     def predict(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[Any]:
-        """The most probable of `classes_` for each sentence, shape (n,)."""
+        """Return the most probable of `classes_` for each sentence, shape (n,)."""
         best = self.predict_proba(texts, progress=progress).argmax(axis=1)
         labels: NDArray[Any] = self.classes_[best]
         return labels
 
     def predict_proba(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float64]:
-        """Probability of each of `classes_`, shape (n, n_classes), rows that sum to one."""
+        """Return the probability of each of `classes_`, shape (n, n_classes); each row sums to one.
+
+        Args:
+            texts: Sentences, none empty.
+            progress: Show a bar on stderr.
+
+        Raises:
+            InputError: A sentence is empty or not a string.
+        """
         check_is_fitted(self, "classifier_")
         embeddings = self._embed(self.body_, texts, progress)
         if not len(embeddings):
@@ -218,17 +242,13 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         """Return a data set with its labels in the type of ``classes_``; see `Dataset.with_labels_of`.
 
         Raises:
-            DataError: training did not see one of the labels; the message names the first such row.
+            DataError: A label is not among ``classes_``; the message names the first such row.
         """
         check_is_fitted(self, "classifier_")
         return data.with_labels_of(self.classes_.tolist())
 
     def with_measurement(self, **settings: Any) -> Self:
-        """A fitted copy whose QPU circuit runs under other shots and noise; see `QuantumHead.with_measurement`.
-
-        Raises:
-            ConfigError: a setting that is not about measurement, or does not fit.
-        """
+        """Return a fitted copy with other shots and noise; see `QuantumHeadClassifier.with_measurement`."""
         check_is_fitted(self, "classifier_")
         measured = copy.copy(self)
         measured.classifier_ = self.classifier_.with_measurement(**settings)
@@ -243,19 +263,22 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         metrics: Mapping[str, float] | None = None,
         with_body: bool = False,
     ) -> None:
-        """Write the model folder. A frozen body is named and fingerprinted in it; a tuned one stands in it whole.
+        """Write the model folder. It contains the files of a tuned body, and the name and fingerprint of a frozen one.
 
         Args:
-            folder, data, metrics: As in `QuantumHeadClassifier.save_pretrained`, and so are the errors.
-            with_body: Put a frozen body into the folder too, which can then move to a machine that lacks it.
+            folder: The folder to write. A model in it is replaced as a whole.
+            data: The name of the training data, for the card.
+            metrics: Measured values by name, for the card; see `QuantumHeadClassifier.save_pretrained`.
+            with_body: Copy a frozen body into the folder too, for a machine that does not have it.
 
         Raises:
-            BodyError: the files of a body that goes into the folder were removed or changed since it was loaded.
+            StorageError, DataError: As in `QuantumHeadClassifier.save_pretrained`.
+            BodyError: Files of the body to copy were removed or changed since it was loaded.
         """
         check_is_fitted(self, "classifier_")
         body, tuning = self.body_, self.body_.tuning
-        record = BodyMetadata(
-            # What goes elsewhere with its body has no use for a path of this machine.
+        metadata = BodyMetadata(
+            # A model that is moved with its body needs no path of this machine.
             name=Path(body.name).name if with_body and body.source == "local" else body.name,
             source=body.source,
             revision=body.revision,
@@ -266,11 +289,10 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             if tuning is None
             else TunedBodyMetadata(fingerprint=body.fingerprint, settings=tuning.settings, seed=tuning.seed),
         )
-        carried = body.folder if with_body or tuning is not None else None
-        if carried is not None:
+        body_folder = body.folder if with_body or tuning is not None else None
+        if body_folder is not None:
             check_files(body)
-        facts = self.classifier_._facts(data, metrics, record)
-        save_model(folder, self.classifier_.module_, facts, carried)
+        save_model(folder, self.classifier_.module_, self.classifier_._metadata(data, metrics, metadata), body_folder)
 
     def _save_for_hub(self, folder: Path, data: str | None, metrics: Mapping[str, float] | None) -> None:
         self.save_pretrained(folder, data=data, metrics=metrics, with_body=self.body_.source == "local")
@@ -285,39 +307,41 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         device: str = "cpu",
         cache: bool = True,
     ) -> Self:
-        """Load a model folder or a repository of the Hub, with the very body it was trained on.
+        """Load a model folder or a repository of the Hub, with the body it was trained on.
 
         Args:
             name: A folder, or ``user/name`` on the Hub.
             revision: Branch, tag or commit of the model on the Hub.
-            body: Where the body is now, if not where it was; it must be the same body.
+            body: Folder or name of the same body, if it has moved since the training.
             device: A torch device.
             cache: As in the constructor.
 
         Raises:
-            ModelFileError: there is no such model, it is not as it was saved, or it has no body.
-            BodyError: the body cannot be had, or is another one.
+            ModelFileError: There is no such model, it was changed since it was saved, or it has no body.
+            BodyError: The body cannot be loaded, or has another fingerprint.
         """
-        found = fetch_model(name, revision)
-        head, record = load_model(found.folder)
-        if record.body is None:
+        snapshot = fetch_model(name, revision)
+        head, metadata = load_model(snapshot.folder)
+        if metadata.body is None:
             raise ModelFileError(f"{name} takes embeddings, not sentences; load it with QuantumHeadClassifier")
-        loaded = _recorded_body(record.body, found.folder, body, device)
-        text = cls.from_parts(loaded, QuantumHeadClassifier._from_record(head, record, device), cache=cache)
-        text.commit_ = text.classifier_.commit_ = found.commit
-        return text
+        loaded = _load_saved_body(metadata.body, snapshot.folder, body, device)
+        classifier = cls.from_parts(loaded, QuantumHeadClassifier._from_metadata(head, metadata, device), cache=cache)
+        classifier.commit_ = classifier.classifier_.commit_ = snapshot.commit
+        return classifier
 
     @classmethod
     def from_parts(cls, body: Body, classifier: QuantumHeadClassifier, *, cache: bool = True) -> Self:
-        """A fitted classifier of sentences from a body and a head that was fitted on its embeddings.
+        """Return a fitted classifier of sentences from a body and a head that was fitted on its embeddings.
+
+        Args:
+            body: The body.
+            classifier: The head.
+            cache: As in the constructor.
 
         Raises:
-            ConfigError: the head takes embeddings of another width.
+            ConfigError: The head takes embeddings of another width.
         """
-        if classifier.n_features_in_ != body.dimension:
-            raise ConfigError(
-                f"the head takes embeddings of width {classifier.n_features_in_}; {body.name!r} makes {body.dimension}"
-            )
+        check_embedding_width(classifier, body)
         text = cls(
             body=body.name,
             revision=body.revision,
@@ -333,19 +357,19 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         return body.encode(texts, progress=progress, cache=self.cache)
 
 
-def check_pairs(given: NDArray[Any], training: NDArray[Any]) -> None:
-    """Refuse labels of which validation has left contrastive tuning one sentence, and so no pair.
+def check_pairs(labels: NDArray[Any], training: NDArray[Any]) -> None:
+    """Refuse a split that leaves contrastive tuning one sentence of a label, which makes no pair.
 
     Args:
-        given: The labels of all sentences that count.
-        training: Those of the ones that tune.
+        labels: The labels of all sentences of positive weight, before the split.
+        training: The labels of the training side.
 
     Raises:
-        DataError: with the first such label.
+        DataError: The message names the first such label.
     """
     names, counts = np.unique(training, return_counts=True)
     for name in names[counts == 1].tolist():
-        size = int((given == name).sum())
+        size = int((labels == name).sum())
         if size > 1:
             raise DataError(
                 f"validation took {size - 1} of the {size} sentences of label {name!r}, and contrastive tuning "
@@ -353,34 +377,28 @@ def check_pairs(given: NDArray[Any], training: NDArray[Any]) -> None:
             )
 
 
-def _origin(body: Body, texts: Sequence[str], validation: Sequence[str] | None) -> Origin:
-    """Return the identity of the body and of each sentence, for the checkpoint."""
-
-    def hashes(sentences: Sequence[str]) -> NDArray[np.str_]:
-        return np.array([hashlib.sha256(text.encode()).hexdigest() for text in sentences], dtype=np.str_)
-
-    held = None if validation is None else hashes(validation)
-    return Origin(f"{body.fingerprint} {body.dtype}", hashes(texts), held)
+def _hash_sentences(texts: Sequence[str]) -> NDArray[np.str_]:
+    return np.array([hashlib.sha256(text.encode()).hexdigest() for text in texts], dtype=np.str_)
 
 
-def _recorded_body(record: BodyMetadata, model: Path, moved: str | None, device: str) -> Body:
-    """The body that a record names, from the model's own folder if it stands there, if it is that very one."""
-    tuned, carried = record.tuned, moved is None and (model / BODY).is_dir()
-    wanted = record.fingerprint if tuned is None else tuned.fingerprint
-    if tuned is not None and moved is None and not carried:
-        raise BodyError(f"{model} lacks {BODY}, the folder of its tuned body; {_ASK}")
-    place = moved or (str(model / BODY) if carried else record.name)
-    if record.source == "local" and moved is None and not is_folder(place):
-        raise BodyError(f"{model} was trained on the body in the folder {place}, which is not there; {_ASK}")
-    files = find_files(place, record.revision if moved is None and not carried else None)
-    if files.fingerprint != wanted:  # asked before any of the files is parsed
+def _load_saved_body(metadata: BodyMetadata, model: Path, moved: str | None, device: str) -> Body:
+    """Load the body of a saved model, from the model's own folder if it is there, after a check of its fingerprint."""
+    tuned, in_folder = metadata.tuned, moved is None and (model / BODY).is_dir()
+    expected = metadata.fingerprint if tuned is None else tuned.fingerprint
+    if tuned is not None and moved is None and not in_folder:
+        raise BodyError(f"{model} lacks {BODY}, the folder of its tuned body; {_BODY_HINT}")
+    path = moved or (str(model / BODY) if in_folder else metadata.name)
+    if metadata.source == "local" and moved is None and not is_folder(path):
+        raise BodyError(f"{model} was trained on the body in the folder {path}, which is not there; {_BODY_HINT}")
+    files = find_files(path, metadata.revision if moved is None and not in_folder else None)
+    if files.fingerprint != expected:  # checked before any of the files is parsed
         raise BodyError(
-            f"{model} was trained on {record.name!r} ({'tuned' if tuned else record.source}) with fingerprint "
-            f"{wanted[:16]}..., and {place!r} here ({files.found.source}) has {files.fingerprint[:16]}...; "
-            f"give it the same body: {_ASK}"
+            f"{model} was trained on {metadata.name!r} ({'tuned' if tuned else metadata.source}) with fingerprint "
+            f"{expected[:16]}..., and {path!r} here ({files.found.source}) has {files.fingerprint[:16]}...; "
+            f"give it the same body: {_BODY_HINT}"
         )
-    body = load_files(files, device=device, dtype=record.dtype)
-    if tuned is None and (record.source == "local" or not carried):
+    body = load_files(files, device=device, dtype=metadata.dtype)
+    if tuned is None and (metadata.source == "local" or not in_folder):
         return body
-    tuning = None if tuned is None else Tuning(tuned.settings, tuned.seed, record.fingerprint)
-    return replace(body, name=record.name, revision=record.revision, source=record.source, tuning=tuning)
+    tuning = None if tuned is None else Tuning(tuned.settings, tuned.seed, metadata.fingerprint)
+    return replace(body, name=metadata.name, revision=metadata.revision, source=metadata.source, tuning=tuning)

@@ -1,9 +1,9 @@
-"""Predictions for a file of any length: in constant memory, and with nothing lost when they are interrupted.
+"""Predict the labels of a file of any length, in constant memory, and resume after an interruption.
 
-Beside the output stands, while it is made, a folder ``OUTPUT.parts``: ``job.json`` says of which model and which input,
-and each part has the predictions of one block of rows, written whole or not at all. A run that finds parts of the same
-job goes on behind them, and the parts become the output in the end. What is in a part depends on its block alone, so
-that the output has the same bytes whether the run was interrupted or not.
+Until the output is complete, the folder ``OUTPUT.parts`` beside it holds ``job.json``, which identifies the model and
+the input, and one part with the predictions of each block of rows, written atomically. A later run of the same job
+skips the existing parts; at the end the parts are joined. A part depends on its block alone, so that an interruption
+does not change the bytes of the output.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from ketfit.storage.hashing import hash_tensors
 from ketfit.storage.strict_json import dump_json, parse_json
 
 BLOCK_ROWS = 4096
-"""Rows of a part: what a kill can lose, and what is in memory at once."""
+"""Rows of a part: the most that a kill can lose, and the rows that are in memory at once."""
 
 JOB, LOCK = "job.json", ".lock"
 LABEL, PROBABILITY = "predicted_label", "probability_"
@@ -53,7 +53,7 @@ LABEL, PROBABILITY = "predicted_label", "probability_"
 
 @dataclass(frozen=True)
 class PredictionSummary:
-    """What `predict_file` did: the rows of the output, and how many of them an earlier run had made."""
+    """The rows of the output, those among them that an earlier run predicted, and the duration of this run."""
 
     rows: int
     resumed: int
@@ -62,7 +62,7 @@ class PredictionSummary:
 
 @dataclass(frozen=True)
 class Job:
-    """All that decides the bytes of the output."""
+    """Everything that determines the bytes of the output."""
 
     ketfit_version: str
     model: str
@@ -77,16 +77,16 @@ class Job:
 
 
 def parts_folder(output: Path) -> Path:
-    """Where the parts of an output are while it is made."""
+    """Return the folder of the parts of an incomplete output."""
     return output.with_name(f"{output.name}.parts")
 
 
 def check_output(table: TextTable, output: Path) -> TableFormat:
-    """Return the format of an output file; ask here before a model is loaded.
+    """Check an output file before a model is loaded, and return its format.
 
     Raises:
-        DataOptionError: the input is a pipe, or the output cannot hold its columns.
-        StorageError: the output is there already.
+        DataOptionError: The input is a pipe, or the output format cannot hold its columns.
+        StorageError: The output exists.
     """
     if not table.path.is_file():
         raise DataOptionError(
@@ -106,50 +106,54 @@ def predict_file(
     block_rows: int = BLOCK_ROWS,
     progress: bool = False,
 ) -> PredictionSummary:
-    """Predict the label of each row of a file, and write its rows with the predictions added to another file.
+    """Predict the label of each row of a file, and write its rows with the predictions to another file.
 
     The new columns are ``predicted_label`` and ``probability_CLASS`` for each class. The whole input is read and
-    checked before the first prediction. Embeddings are not cached. Shots and noise are those the model was trained
-    with, and each block draws from a stream of its own.
+    checked before the first prediction. Embeddings are not cached. Shots and noise are those of the training, and each
+    block samples from a random stream of its own.
 
     Args:
-        classifier: Fitted.
+        classifier: A fitted classifier.
         table: The input.
         output: The file to write: CSV, TSV, JSONL or Parquet by its suffix.
         block_rows: Rows of a part, at least 1; another number gives other last digits.
         progress: Show bars on stderr.
 
     Raises:
-        DataError: the input cannot be used, changed meanwhile, or the parts beside the output are of another job.
-        DataOptionError, StorageError: as in `check_output`.
-        StorageError: another process makes the output, or it cannot be written.
-        BodyError, InputError: as in `TextClassifier.predict_proba`.
+        DataError: The input cannot be used, was changed meanwhile, or the parts beside the output are of another job.
+        DataOptionError, StorageError: As in `check_output`.
+        StorageError: Another process writes the output, or it cannot be written.
+        BodyError, InputError: As in `TextClassifier.predict_proba`.
     """
     check_is_fitted(classifier, "classifier_")
     start = time.perf_counter()
     format = check_output(table, output)
     with _locked_folder(parts_folder(output)) as folder:
-        job, header, stamp = _validate_input(classifier, table, format, block_rows, progress)
+        job, header, signature = _validate_input(classifier, table, format, block_rows, progress)
         _check_job(folder, job)
         parts = [folder / f"{number:08d}.part" for number in range(-(-job.rows // block_rows))]
-        there = [part.exists() for part in parts]
-        resumed = sum(min(block_rows, job.rows - number * block_rows) for number, made in enumerate(there) if made)
-        predictor = _Predictor(classifier, format, table)
-        with ProgressBar("predicting", job.rows, shown=progress, done=resumed) as bar:
-            for number, block in enumerate(table.blocks(block_rows)):
-                if there[number]:
-                    continue
-                write_file(parts[number], predictor.part(block, number))
-                bar.advance(len(block))
-        if _file_signature(table.path) != stamp:
+        resumed = _write_parts(_Predictor(classifier, format, table), parts, job, progress)
+        if _file_signature(table.path) != signature:
             raise DataError(f"{table.path} was changed while it was read; remove {folder}, and start again")
         join_parts(parts, header, format, output, table.delimiter)
     shutil.rmtree(folder, ignore_errors=True)
     return PredictionSummary(job.rows, resumed, time.perf_counter() - start)
 
 
+def _write_parts(predictor: _Predictor, parts: list[Path], job: Job, progress: bool) -> int:
+    """Write the missing parts, and return the number of rows in the existing ones."""
+    exists, size = [part.exists() for part in parts], job.block_rows
+    resumed = sum(min(size, job.rows - number * size) for number, skip in enumerate(exists) if skip)
+    with ProgressBar("predicting", job.rows, shown=progress, done=resumed) as bar:
+        for number, block in enumerate(predictor.table.blocks(size)):
+            if not exists[number]:
+                write_file(parts[number], predictor.predict_block(block, number))
+                bar.advance(len(block))
+    return resumed
+
+
 class _Predictor:
-    """Makes parts of blocks, each from a stream of chance of its own."""
+    """Predicts blocks of rows, each with a random stream of its own."""
 
     def __init__(self, classifier: TextClassifier, format: TableFormat, table: TextTable) -> None:
         fitted = classifier.classifier_
@@ -159,11 +163,11 @@ class _Predictor:
         self.format, self.table = format, table
         self.warned = False
 
-    def part(self, block: Block, number: int) -> bytes:
-        """The rows of block `number` with their predictions."""
+    def predict_block(self, block: Block, number: int) -> bytes:
+        """Return the encoded rows of block `number` with their predictions."""
         self.head.module_.generator = torch_stream(self.head.seed_, "shots", number)
         with warnings.catch_warnings():
-            if self.warned:  # of every block it would be the same
+            if self.warned:  # every block would give the same warning
                 warnings.simplefilter("ignore", UserWarning)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
@@ -174,15 +178,15 @@ class _Predictor:
         probabilities = self.head.predict_proba(embeddings)
         columns: dict[str, list[Any]] = {LABEL: self.classes[probabilities.argmax(axis=1)].tolist()}
         columns |= {
-            f"{PROBABILITY}{name}": probabilities[:, place].tolist() for place, name in enumerate(self.classes.tolist())
+            f"{PROBABILITY}{name}": probabilities[:, index].tolist() for index, name in enumerate(self.classes.tolist())
         }
         return encode_block(block, columns, self.format, self.table.name, self.table.delimiter)
 
 
 def model_fingerprint(classifier: TextClassifier) -> str:
-    """SHA-256 (hex) over all of a fitted classifier that its predictions depend on."""
+    """Return the SHA-256 (hex) of everything in a fitted classifier that its predictions depend on."""
     fitted = classifier.classifier_
-    facts = {
+    settings = {
         "head": fitted.head_config_.model_dump(mode="json"),
         "classes": classifier.classes_.tolist(),
         "temperature": fitted.temperature_,
@@ -191,15 +195,15 @@ def model_fingerprint(classifier: TextClassifier) -> str:
         "body": [classifier.body_.fingerprint, classifier.body_.dtype],
         "device": str(fitted.module_.weights.device),
     }
-    return hash_tensors(fitted.module_.state_dict(), json.dumps(facts, sort_keys=True))
+    return hash_tensors(fitted.module_.state_dict(), json.dumps(settings, sort_keys=True))
 
 
 def _validate_input(
     classifier: TextClassifier, table: TextTable, format: TableFormat, block_rows: int, progress: bool
 ) -> tuple[Job, list[str], tuple[int, int]]:
-    """Read the input once: every row is fit to be predicted; what job it makes, its columns, and its stamp."""
-    stamp = _file_signature(table.path)
-    zero = [classifier.classes_[:1].tolist()[0]]
+    """Read and check the whole input; return the job, the columns of the output, and the signature of the input."""
+    signature = _file_signature(table.path)
+    placeholder = classifier.classes_[:1].tolist()
     rows, header = 0, []
     names = [LABEL, *(f"{PROBABILITY}{name}" for name in classifier.classes_.tolist())]
     with ProgressBar("checking", None, shown=progress) as bar:
@@ -208,8 +212,8 @@ def _validate_input(
                 header = [*(block.rows[0] if isinstance(block.rows, list) else block.rows.column_names), *names]
                 if format in DIALECTS:
                     encode_header(header, format, table.name, table.delimiter)
-            if not rows or table.format != "parquet":  # what could not be written is told now, not in hours
-                added = {name: zero * len(block) for name in names}
+            if not rows or table.format != "parquet":  # fail now, not after hours
+                added = {name: placeholder * len(block) for name in names}
                 encode_block(block, added, format, table.name, table.delimiter)
             rows += len(block)
             bar.set(rows)
@@ -228,35 +232,35 @@ def _validate_input(
         block_rows=block_rows,
         rows=rows,
     )
-    return job, header, stamp
+    return job, header, signature
 
 
 def _check_job(folder: Path, job: Job) -> None:
-    """Begin a job, or go on with the same one."""
+    """Write the job file of a new job, or check that the existing one describes the same job."""
     path = folder / JOB
     if not path.exists():
-        strangers = [entry.name for entry in folder.iterdir() if entry.name != LOCK]
-        if strangers:
-            raise StorageError(f"{folder} holds {strangers[0]!r} and no {JOB}; remove it, or name another output")
+        unknown = [entry.name for entry in folder.iterdir() if entry.name != LOCK]
+        if unknown:
+            raise StorageError(f"{folder} holds {unknown[0]!r} and no {JOB}; remove it, or name another output")
         write_file(path, (dump_json(asdict(job), "the job", indent=2) + "\n").encode())
         return
     try:
-        found = parse_json(path.read_text(encoding="utf-8"))
+        stored = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}; remove {folder} to start again") from error
-    if found == asdict(job):
+    if stored == asdict(job):
         return
-    there = found if isinstance(found, dict) else {}
-    other = [name for name, value in asdict(job).items() if there.get(name) != value] or ["keys"]
+    found = stored if isinstance(stored, dict) else {}
+    changed = [name for name, value in asdict(job).items() if found.get(name) != value] or ["keys"]
     raise DataError(
-        f"{folder} has predictions of another job: its {', '.join(other)} differ; go on with what it was begun with, "
+        f"{folder} has predictions of another job: its {', '.join(changed)} differ; use the same arguments to resume, "
         "remove it to start again, or name another output"
     )
 
 
 @contextmanager
 def _locked_folder(folder: Path) -> Iterator[Path]:
-    """The folder of the parts, made if it is missing, while no other process has it."""
+    """Create the folder of the parts if it is missing, and lock it against other processes."""
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -273,7 +277,7 @@ def _locked_folder(folder: Path) -> Iterator[Path]:
 
 def _file_signature(path: Path) -> tuple[int, int]:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns

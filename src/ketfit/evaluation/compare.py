@@ -1,10 +1,10 @@
-"""Heads side by side on one split: the same training, validation and test samples for each."""
+"""Compare heads on one split: the same training, validation and test samples for each."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ Head = QuantumHeadClassifier | LogisticRegressionHead | SVCHead | MLPHead
 
 @dataclass(frozen=True)
 class HeadResult:
-    """One row of a comparison: accuracies as fractions, the interval at 95 %, the time of `fit` in seconds."""
+    """One row of a comparison: accuracies as fractions, the 95 % interval, the duration of `fit` in seconds."""
 
     name: str
     parameters: int
@@ -37,9 +37,18 @@ class HeadResult:
 def standard_heads(
     embedding_dim: int, n_classes: int, *, train: TrainConfig | None = None, seed: int = 0
 ) -> dict[str, Head]:
-    """The recommended quantum head and its classical counterparts, untrained, by name.
+    """Return the recommended quantum head and its classical counterparts, untrained, by name.
 
-    The perceptron has the number of hidden units that comes closest to the quantum head's parameters.
+    The number of hidden units of the perceptron brings it closest to the quantum head's number of parameters.
+
+    Args:
+        embedding_dim: Width of the embeddings.
+        n_classes: Number of classes.
+        train: Training settings of the quantum head and of the perceptron; None is `TrainConfig()`.
+        seed: Seed of both.
+
+    >>> list(standard_heads(384, 2))
+    ['quantum head', 'logistic regression', 'SVC (RBF)', 'MLP, matched']
     """
     quantum = HeadConfig.recommended(embedding_dim, n_classes)
     size = count_parameters(quantum, embedding_dim, n_classes)
@@ -64,16 +73,16 @@ def compare_heads(
     *,
     progress: bool = False,
 ) -> Iterator[HeadResult]:
-    """Fit each head on the training samples, and score it on the test samples.
+    """Fit each head on the training samples, and yield its accuracy on the test samples.
 
-    Heads that are trained in epochs choose theirs on the validation samples.
+    Heads that are trained in epochs choose the best epoch on the validation samples.
 
     Args:
         heads: Untrained heads by name; they are fitted in place, one at each step of the iterator.
         embeddings: Shape (n, embedding_dim).
         labels: Shape (n,).
-        split: Positions of the three parts.
-        progress: Show each training's bar on stderr.
+        split: Rows of the three parts.
+        progress: Show a bar for each training on stderr.
     """
     embeddings, labels = np.asarray(embeddings), as_labels(labels)
     train, validation, (X_test, y_test) = (
@@ -90,10 +99,10 @@ def compare_heads(
 
 @dataclass(frozen=True)
 class RepeatedAccuracy:
-    """The mean accuracy over draws of shots and trajectories, and how the draws spread.
+    """The mean accuracy over repeated draws of shots and trajectories, and the spread of the draws.
 
-    `interval` is the 95 % interval of the mean for the chance of the test sentences; `spread` is the standard deviation
-    of the single draws, None if there was one.
+    `interval` is the 95 % interval of the mean for the sampling of the test sentences; `spread` is the standard
+    deviation of the single draws, None for one draw.
     """
 
     accuracy: float
@@ -104,46 +113,48 @@ class RepeatedAccuracy:
     highest: float
 
 
-def repeated_accuracy(head: Head, embeddings: NDArray[Any], labels: NDArray[Any], draws: int) -> RepeatedAccuracy:
-    """Score a fitted head on the same samples `draws` times, each with shots and trajectories of its own.
+def evaluate_head(
+    head: QuantumHeadClassifier, embeddings: NDArray[Any], labels: NDArray[Any], draws: int
+) -> tuple[RepeatedAccuracy, ClassificationReport]:
+    """Evaluate a fitted head on the same samples `draws` times, each time with new shots and trajectories.
 
     Args:
-        head: Fitted.
+        head: A fitted head.
         embeddings: Shape (n, embedding_dim).
         labels: Shape (n,).
         draws: At least 1.
+
+    Returns:
+        The accuracy, and the report of all draws.
 
     Raises:
         ConfigError: `draws` is not an integer, or less than 1.
     """
     labels, draws = as_labels(labels), as_integer(draws, "draws", minimum=1)
-    return accuracy_of_draws([int((head.predict(embeddings) == labels).sum()) for _ in range(draws)], len(labels))
-
-
-def evaluate_head(
-    head: QuantumHeadClassifier, embeddings: NDArray[Any], labels: NDArray[Any], draws: int
-) -> tuple[RepeatedAccuracy, ClassificationReport]:
-    """As `repeated_accuracy`, and what the same draws say of each class and of the probabilities."""
-    labels, draws = as_labels(labels), as_integer(draws, "draws", minimum=1)
     probabilities = [head.predict_proba(embeddings) for _ in range(draws)]
     correct = [int((head.classes_[draw.argmax(axis=1)] == labels).sum()) for draw in probabilities]
-    return accuracy_of_draws(correct, len(labels)), evaluate_predictions(probabilities, labels, head.classes_)
-
-
-def accuracy_of_draws(correct: Sequence[int], total: int) -> RepeatedAccuracy:
-    """What it means that each draw had so many of `total` samples right."""
-    _, interval = accuracy_interval(round(statistics.mean(correct)), total)
-    shares = [count / total for count in correct]
-    spread = statistics.stdev(shares) if len(shares) > 1 else None
-    return RepeatedAccuracy(statistics.mean(shares), interval, len(shares), spread, min(shares), max(shares))
+    _, interval = accuracy_interval(round(statistics.mean(correct)), len(labels))
+    shares = [count / len(labels) for count in correct]
+    spread = statistics.stdev(shares) if draws > 1 else None
+    accuracy = RepeatedAccuracy(statistics.mean(shares), interval, draws, spread, min(shares), max(shares))
+    return accuracy, evaluate_predictions(probabilities, labels, head.classes_)
 
 
 def accuracy_interval(correct: int, total: int) -> tuple[float, tuple[float, float]]:
-    """Accuracy and its 95 % Wilson interval: the chance of the test sentences alone, not that of training."""
+    """Return the accuracy and its 95 % Wilson interval, which covers the sampling of the test sentences alone.
+
+    >>> accuracy, (low, high) = accuracy_interval(90, 100)
+    >>> accuracy, round(low, 3), round(high, 3)
+    (0.9, 0.826, 0.945)
+    """
     interval = binomtest(correct, total).proportion_ci(method="wilson")
     return correct / total, (float(interval.low), float(interval.high))
 
 
 def with_interval(name: str, value: float, interval: tuple[float, float]) -> dict[str, float]:
-    """A figure and the ends of its 95 % interval, as metrics of a model that its card shows in one line."""
+    """Return a metric and the ends of its 95 % interval, as metrics that a model card shows in one line.
+
+    >>> with_interval("test_accuracy", 0.9, (0.8, 1.0))
+    {'test_accuracy': 0.9, 'test_accuracy_low': 0.8, 'test_accuracy_high': 1.0}
+    """
     return {name: value, f"{name}_low": interval[0], f"{name}_high": interval[1]}

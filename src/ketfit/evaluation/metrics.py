@@ -1,4 +1,4 @@
-"""How good predictions are: class by class, and as probabilities."""
+"""Metrics of predictions: per class, and of the probabilities."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ketfit.integers import as_integer
 
 
 @dataclass(frozen=True)
-class ClassScores:
-    """One class: shares of what was predicted as it and of what is it; None where there is nothing to share."""
+class ClassMetrics:
+    """The metrics of one class as fractions; None where they are undefined. `support` is its number of sentences."""
 
     label: int | str
     precision: float | None
@@ -27,13 +27,13 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether probabilities mean what they say; all are 0 for a perfect oracle.
+    """The calibration of probabilities; every error is 0 for a perfect classifier.
 
     Attributes:
         ece: Expected calibration error: mean distance of confidence and accuracy over `bins` bins of equal width
             (Guo et al., arXiv 1706.04599, equation 3).
-        bins: How many.
-        brier: Mean squared distance of the probabilities from the truth, summed over classes: 0 to 2.
+        bins: Number of bins.
+        brier: Mean squared distance of the probabilities from the one-hot labels, summed over classes: 0 to 2.
         nll: Mean negative logarithm of the true class's probability.
     """
 
@@ -45,15 +45,15 @@ class Calibration:
 
 @dataclass(frozen=True)
 class ClassificationReport:
-    """What predictions are worth, class by class and as probabilities.
+    """The metrics of predictions, per class and of the probabilities.
 
     Attributes:
-        classes: A row each.
-        confusion: Sentences of class i that were predicted as class j; with several draws, their mean.
-        calibration: Of all draws.
+        classes: The metrics of each class.
+        confusion: Number of sentences of class i that were predicted as class j, the mean over the draws.
+        calibration: The calibration over all draws.
     """
 
-    classes: tuple[ClassScores, ...]
+    classes: tuple[ClassMetrics, ...]
     confusion: tuple[tuple[float, ...], ...]
     calibration: Calibration
 
@@ -61,13 +61,17 @@ class ClassificationReport:
 def evaluate_predictions(
     probabilities: Sequence[NDArray[np.float64]], labels: NDArray[Any], classes: NDArray[Any], bins: int = 15
 ) -> ClassificationReport:
-    """Compare predictions with labels.
+    """Return the metrics of predicted probabilities against labels.
 
     Args:
-        probabilities: One draw or several, each of shape (n, n_classes).
+        probabilities: One or more draws, each of shape (n, n_classes).
         labels: Shape (n,), each one of `classes`.
-        classes: What the columns are, sorted.
-        bins: Of the calibration error.
+        classes: The sorted classes of the columns.
+        bins: Number of bins of the calibration error.
+
+    >>> report = evaluate_predictions([np.array([[0.9, 0.1], [0.4, 0.6]])], np.array([0, 1]), np.array([0, 1]))
+    >>> report.classes[0].recall, report.confusion
+    (1.0, ((1.0, 0.0), (0.0, 1.0)))
     """
     draws = len(probabilities)
     rows, truth = np.concatenate(probabilities), np.tile(labels, draws)
@@ -76,7 +80,7 @@ def evaluate_predictions(
     confusion = confusion_matrix(truth, predicted, labels=classes) / draws
     return ClassificationReport(
         classes=tuple(
-            ClassScores(label, _defined(precision), _defined(recall), _defined(f1), int(support) // draws)
+            ClassMetrics(label, _defined(precision), _defined(recall), _defined(f1), int(support) // draws)
             for label, precision, recall, f1, support in zip(classes.tolist(), *scores, strict=True)
         ),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
@@ -89,17 +93,23 @@ def _defined(share: float) -> float | None:
 
 
 def calibration(probabilities: NDArray[np.float64], codes: NDArray[np.int64], bins: int = 15) -> Calibration:
-    """Return how well probabilities of shape (n, n_classes) fit the true columns `codes`, shape (n,).
+    """Return the calibration errors of probabilities.
+
+    Args:
+        probabilities: Shape (n, n_classes).
+        codes: Class indices, shape (n,).
+        bins: Number of bins of equal width.
+
+    >>> calibration(np.array([[0.75, 0.25], [0.25, 0.75]]), np.array([0, 1])).ece
+    0.25
 
     Raises:
         ConfigError: `bins` is not an integer, or less than 1.
     """
     bins, confidence = as_integer(bins, "bins", minimum=1), probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == codes
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(
-        which, weights=right - confidence, minlength=bins
-    )  # of a bin: count times (accuracy - confidence)
+    correct = probabilities.argmax(axis=1) == codes
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(bin_of, weights=correct - confidence, minlength=bins)  # count times (accuracy - confidence)
     columns = np.arange(probabilities.shape[1])
     return Calibration(
         ece=float(abs(gaps).sum() / len(codes)),

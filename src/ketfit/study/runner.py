@@ -20,9 +20,9 @@ from ketfit.bodies.body import Body, load_body
 from ketfit.data.dataset import Dataset, load_dataset
 from ketfit.data.splits import Split, few_shot_split
 from ketfit.errors import ConfigWarning, DataOptionError
-from ketfit.estimators.base import too_few_numbers
+from ketfit.estimators.base import capacity_warning
 from ketfit.estimators.classical import RAISE_HIDDEN
-from ketfit.estimators.quantum import readout_advice
+from ketfit.estimators.quantum import readout_warning
 from ketfit.model.config import HeadConfig
 from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig
 from ketfit.progress import ProgressBar
@@ -106,9 +106,9 @@ def _warn(tasks: Iterable[Task], data: DataFacts, bodies: Mapping[str, BodyFacts
         head, advice = task.config["head"], ""
         if head["kind"] == "quantum":
             shape = HeadConfig.from_mapping(head["settings"])
-            advice = readout_advice(shape, bodies[task.body].dimension, data.n_classes)
+            advice = readout_warning(shape, bodies[task.body].dimension, data.n_classes)
         elif head["kind"] == "mlp" and head["settings"]["hidden"]:
-            advice = too_few_numbers(head["settings"]["hidden"], data.n_classes, RAISE_HIDDEN)
+            advice = capacity_warning(head["settings"]["hidden"], data.n_classes, RAISE_HIDDEN)
         if advice:
             told.add(f"head {task.head!r} on {task.body}: {advice}")
     for message in sorted(told):

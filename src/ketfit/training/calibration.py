@@ -11,42 +11,49 @@ from torch import Tensor, nn
 from ketfit.errors import DataWarning
 
 TEMPERATURES = (0.05, 20.0)
-"""Where the best temperature is looked for."""
-
+"""The lowest and the highest temperature of the search."""
 
 PRIOR_SPREAD = 0.5
-"""Standard deviation of the logarithm of the temperature before any sample is seen: 95 % between 1/e and e."""
+"""Standard deviation of the prior of the logarithm of the temperature: 95 % between 1/e and e."""
 
 
 def fit_temperature(logits: Tensor, y: Tensor, weight: Tensor) -> float:
-    """Return the number to divide logits by, fitted by cross-entropy (Guo et al., section 4.2) and drawn towards 1.
+    """Return the temperature to divide logits by, fitted by cross-entropy (Guo et al., section 4.2) with a prior at 1.
 
-    The logarithm of the temperature has a normal prior with mean 0 and standard deviation `PRIOR_SPREAD`: what is
-    minimised is the sum of the cross-entropies, each times its weight, plus ``log(T)**2 / (2 * PRIOR_SPREAD**2)``. The
-    sum grows with the number of samples and the prior does not, so that a few samples move the temperature a little
-    and hundreds decide it.
+    The logarithm of the temperature has a normal prior with mean 0 and standard deviation `PRIOR_SPREAD`: the minimised
+    sum is that of the weighted cross-entropies plus ``log(T)**2 / (2 * PRIOR_SPREAD**2)``. The cross-entropies grow
+    with the number of samples and the prior does not: a few samples change the temperature a little, hundreds
+    determine it.
 
-    Without a minimum inside `TEMPERATURES` before the prior is added, the samples say nothing about the temperature:
-    where all of them are predicted right, ever smaller ones fit ever better, and where the logits are worse than none,
-    ever larger ones. It is 1 then, with a warning.
+    If the cross-entropies alone have no minimum inside `TEMPERATURES`, the samples do not determine the temperature:
+    if all are predicted correctly, a lower temperature always fits better, and if the logits are worse than constant
+    ones, a higher one does. The temperature is then 1, with a warning.
 
     Args:
-        logits: Shape (n, n_classes), of samples that were not trained on.
-        y: Class numbers, shape (n,).
-        weight: How many samples each of them stands for, shape (n,), positive; see `effective_counts`.
+        logits: Logits of samples that were not trained on, shape (n, n_classes).
+        y: Class indices, shape (n,).
+        weight: The number of samples that each row represents, shape (n,), positive; see `effective_counts`.
 
     Returns:
-        Between the two `TEMPERATURES`; above 1 if the logits are too sure of themselves.
+        A number between the two `TEMPERATURES`; above 1 if the logits are overconfident.
+
+    Warns:
+        DataWarning: The samples do not determine the temperature.
+
+    >>> import torch
+    >>> logits, y = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]]), torch.tensor([0, 1, 1])
+    >>> round(fit_temperature(logits, y, torch.ones(3)), 1)
+    1.2
     """
     logits, weight = logits.double(), weight.double()
-    own = logits.gather(1, y[:, None])[:, 0]
+    true_logits = logits.gather(1, y[:, None])[:, 0]
 
     def slope(temperature: float) -> float:
-        """Return the derivative of the loss by the inverse of the temperature; it grows with that inverse."""
+        """Return the derivative of the loss by the inverse temperature, an increasing function of it."""
         mean = ((logits / temperature).softmax(dim=1) * logits).sum(dim=1)
-        return float(weight @ (mean - own))
+        return float(weight @ (mean - true_logits))
 
-    def penalised(logarithm: float) -> float:
+    def objective(logarithm: float) -> float:
         losses = nn.functional.cross_entropy(logits / math.exp(logarithm), y, reduction="none")
         return float(weight @ losses) + logarithm**2 / (2 * PRIOR_SPREAD**2)
 
@@ -55,15 +62,21 @@ def fit_temperature(logits: Tensor, y: Tensor, weight: Tensor) -> float:
     if not (slope(low) > rounding and slope(high) < -rounding):
         warnings.warn(
             f"the temperature of the probabilities stays 1: no number from {low} to {high} fits the {len(y)} "
-            "validation samples best, for all of them are predicted right, or hardly any; give more validation samples",
+            "validation samples best, because all of them are predicted right, or hardly any; give more validation "
+            "samples",
             DataWarning,
             stacklevel=2,
         )
         return 1.0
     bounds = (math.log(low), math.log(high))
-    return math.exp(minimize_scalar(penalised, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
+    return math.exp(minimize_scalar(objective, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
 
 
 def effective_counts(weight: Tensor) -> Tensor:
-    """Return weights scaled so that they sum to Kish's effective number of samples, whatever unit they came in."""
+    """Return weights scaled so that they sum to Kish's effective number of samples.
+
+    >>> import torch
+    >>> effective_counts(torch.tensor([10.0, 10.0])).tolist()
+    [1.0, 1.0]
+    """
     return weight * (weight.sum() / (weight @ weight))

@@ -1,4 +1,4 @@
-"""One training loop for every torch head, quantum or classical."""
+"""The training loop of every torch head, quantum or classical."""
 
 from __future__ import annotations
 
@@ -25,15 +25,20 @@ from ketfit.simulate.native import kernel_first
 from ketfit.storage.hashing import hash_tensors, tensor_bytes
 from ketfit.storage.tensors import read_tensors, write_tensors
 
-_LOADED_BYTES = 2**28  # amplitudes of more than this are loaded batch by batch instead of once
+_MAX_PRELOAD_BYTES = 2**28  # larger amplitudes are prepared batch by batch instead of once
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What a head learns from: `x` (n, embedding_dim), `y` (n,) class numbers, `weight` (n,) positive.
+    """Training or validation samples of a head.
 
-    `body` and `sentences`, if given, identify the body that computed `x` and the sentence of each row. A checkpoint
-    then compares them in place of `x`: embeddings of a sentence differ in their last bits between batches.
+    Attributes:
+        x: Embeddings, shape (n, embedding_dim).
+        y: Class indices, shape (n,).
+        weight: Positive weights, shape (n,).
+        body: Identity of the body that computed `x`, or None. With it, a checkpoint compares `body` and `sentences` in
+            place of `x`, because embeddings of a sentence differ in their last bits between batches.
+        sentences: Identity of the sentence of each row.
     """
 
     x: Tensor
@@ -48,16 +53,16 @@ class Samples:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of the history. The validation figures are None if there is no validation share.
+    """The metrics of one epoch; those of the validation are None without validation samples.
 
     Attributes:
         epoch: Counted from 0.
-        learning_rate: Of AdamW.
+        learning_rate: AdamW's learning rate.
         train_loss: Mean cross-entropy of the training samples, weighted by samples and classes.
-        validation_loss: The same of the validation samples.
-        validation_accuracy: Share of the validation samples that are predicted right, each counted once.
-        validation_weighted_accuracy: The share of their weight that is predicted right: sample weights times class
-            weights. Without weights it is `validation_accuracy`. Also None in the checkpoints of earlier versions.
+        validation_loss: Mean cross-entropy of the validation samples, weighted likewise.
+        validation_accuracy: Unweighted accuracy on the validation samples.
+        validation_weighted_accuracy: Accuracy weighted by sample weights times class weights. Without weights it equals
+            `validation_accuracy`. Also None in the checkpoints of earlier versions.
     """
 
     epoch: int
@@ -70,7 +75,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The history, and the epoch whose weights the head now has."""
+    """The history of a training, and the epoch whose weights the head has."""
 
     history: tuple[Epoch, ...]
     best_epoch: int
@@ -86,57 +91,57 @@ def train(
     checkpoint: Path | None = None,
     progress: bool = False,
 ) -> TrainResult:
-    """Train `module` in place by AdamW on weighted cross-entropy, and leave it with the weights of the best epoch.
+    """Train `module` in place by AdamW on weighted cross-entropy, and restore the weights of the best epoch.
 
-    The best epoch is chosen on the validation samples by `config.selection`, the first of equals, and both figures that
-    it can name are weighted; without validation samples it is the last one. The same arguments give the same result,
-    and so does a run that was interrupted and is called again with its checkpoint.
+    `config.selection` chooses the best epoch by a weighted metric of the validation samples, the first among equals;
+    without validation samples it is the last epoch. The same arguments give the same result, also if a run was
+    interrupted and is resumed from its checkpoint.
 
     Args:
         module: Maps (batch, embedding_dim) to logits (batch, n_classes).
         samples: The training samples, on the module's device and of its dtype.
         validation: The validation samples, or None.
-        config: How to train.
+        config: Training settings.
         seed: Source of the order of the batches.
-        checkpoint: A file to write after every epoch, and to resume from if it is there.
+        checkpoint: A file to write after every epoch, and to resume from if it exists.
         progress: Show a bar on stderr.
 
     Raises:
-        TrainingError: the loss or the weights are not finite, or the checkpoint belongs to another run.
-        ModelFileError: the checkpoint is damaged.
-        StorageError: the checkpoint cannot be written.
+        TrainingError: The loss or the weights are not finite, or the checkpoint belongs to another run.
+        ModelFileError: The checkpoint is damaged.
+        StorageError: The checkpoint cannot be written.
+
+    >>> layer = nn.Linear(2, 2)
+    >>> samples = Samples(torch.eye(2), torch.tensor([0, 1]), torch.ones(2))
+    >>> len(train(layer, samples, None, TrainConfig(epochs=3), seed=0).history)
+    3
     """
-    run = _TrainingRun(module, config, fingerprint=_fingerprint(module, samples, validation, config, seed))
+    run = _TrainingRun(module, config, _fingerprint(module, samples, validation, config, seed))
     if checkpoint is not None and checkpoint.exists():
         run.load(checkpoint)
-    loaded = _load(module, samples)
-    held = None if validation is None else _load(module, validation)
-    lengths = module.lengths(loaded.x) if isinstance(module, HasLengths) else None
-    # Else torch's team of threads, which it wakes for each loss and each step of the optimiser, waits for the kernel's.
+    samples = _preload(module, samples)
+    validation = None if validation is None else _preload(module, validation)
+    lengths = module.lengths(samples.x) if isinstance(module, HasLengths) else None
+    # Otherwise torch's thread pool, woken for each loss and each step of the optimiser, waits for the kernel's.
     threads = kernel_first() if isinstance(module, QuantumHead) else nullcontext()
     with ProgressBar("training", config.epochs, shown=progress) as bar, threads:
         while not run.finished():
-            epoch = len(run.history)
-            _seed_draws(module, seed, epoch)
-            rate = learning_rate(config, epoch)
-            module.train()
-            train_loss = run.train_epoch(
-                _batches(loaded, config.batch_size, seed, epoch, lengths), rate, len(loaded), bar
-            )
-            module.eval()
-            figures = (None, None, None) if held is None else evaluate(module, held, config.batch_size)
-            loss = figures[0]
-            run.record(Epoch(epoch, rate, train_loss, *figures))
+            number = len(run.history)
+            _seed_generator(module, seed, number)
+            batches = _batches(samples, config.batch_size, seed, number, lengths)
+            epoch = run.run_epoch(batches, len(samples), validation, bar)
             if checkpoint is not None:
                 run.save(checkpoint)
-            shown = train_loss if loss is None else loss
-            bar.set(epoch + 1, note=f"{'training' if loss is None else 'validation'} loss {shown:.4f}")
-        if 0 < len(run.history) < config.epochs:  # a bar that ends half-way looks like a run that was cut off
+            name, loss = "validation", epoch.validation_loss
+            if loss is None:
+                name, loss = "training", epoch.train_loss
+            bar.set(number + 1, note=f"{name} loss {loss:.4f}")
+        if 0 < len(run.history) < config.epochs:  # a bar that ends half-way looks like an interrupted run
             done = len(run.history)
             bar.set(done, done, note=f"stopped early, epoch {run.best_epoch} was the best")
     module.load_state_dict(run.best)
     module.eval()
-    _seed_draws(module, seed)
+    _seed_generator(module, seed)
     return TrainResult(tuple(run.history), run.best_epoch)
 
 
@@ -145,13 +150,13 @@ def evaluate(module: nn.Module, samples: Samples, batch_size: int) -> tuple[floa
     logits = predict_logits(module, samples.x, batch_size)
     share = samples.weight / samples.weight.sum()
     loss = (share * nn.functional.cross_entropy(logits, samples.y, reduction="none")).sum()
-    right = logits.argmax(dim=1) == samples.y
-    return loss.item(), right.double().mean().item(), (share * right).sum().item()
+    correct = logits.argmax(dim=1) == samples.y
+    return loss.item(), correct.double().mean().item(), (share * correct).sum().item()
 
 
 @torch.no_grad()
 def predict_logits(module: nn.Module, x: Tensor, batch_size: int) -> Tensor:
-    """Logits of shape (n, n_classes), computed `batch_size` rows at a time, with the module in evaluation mode."""
+    """Return logits, shape (n, n_classes), computed `batch_size` rows at a time with the module in evaluation mode."""
     was_training = module.training
     module.eval()
     try:
@@ -161,7 +166,11 @@ def predict_logits(module: nn.Module, x: Tensor, batch_size: int) -> Tensor:
 
 
 def learning_rate(config: TrainConfig, epoch: int) -> float:
-    """The learning rate of an epoch, counted from 0."""
+    """Return the learning rate of an epoch, counted from 0.
+
+    >>> learning_rate(TrainConfig(schedule="cosine", learning_rate=0.1, epochs=10), 5)
+    0.05
+    """
     if config.schedule == "constant":
         return config.learning_rate
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / config.epochs))
@@ -169,94 +178,119 @@ def learning_rate(config: TrainConfig, epoch: int) -> float:
 
 @runtime_checkable
 class SupportsPreload(Protocol):
-    """A module whose first step has nothing to train: it takes ``prepare_states(x)`` in place of x."""
+    """A module whose first step has no trained parameters: it takes ``prepare_states(x)`` in place of x."""
 
-    def prepare_states(self, embeddings: Tensor) -> Tensor: ...
+    def prepare_states(self, embeddings: Tensor) -> Tensor:
+        """Return the input of the first trained step."""
 
 
-def _load(module: nn.Module, samples: Samples) -> Samples:
-    """The samples after the step that has nothing to train, unless that takes too much memory."""
+def _preload(module: nn.Module, samples: Samples) -> Samples:
+    """Return the samples after the step without trained parameters, unless that takes too much memory."""
     if not isinstance(module, SupportsPreload) or not len(samples):
         return samples
     with torch.no_grad():
-        one = module.prepare_states(samples.x[:1])
-        small = one.nbytes * len(samples) <= _LOADED_BYTES
+        first = module.prepare_states(samples.x[:1])
+        small = first.nbytes * len(samples) <= _MAX_PRELOAD_BYTES
         return replace(samples, x=module.prepare_states(samples.x)) if small else samples
 
 
 @runtime_checkable
 class HasLengths(Protocol):
-    """A module whose work for a sample depends on its length: None, or lengths that a batch's samples are alike in."""
+    """A module whose time per sample depends on its length; batches have similar lengths unless `lengths` is None."""
 
-    def lengths(self, x: Tensor) -> Tensor | None: ...
+    def lengths(self, x: Tensor) -> Tensor | None:
+        """Return the length of each sample, shape (n,), or None."""
 
 
 @runtime_checkable
 class UsesGenerator(Protocol):
-    """A module that draws shots or trajectories."""
+    """A module that samples shots or trajectories."""
 
     generator: torch.Generator | None
 
 
-def _seed_draws(module: nn.Module, seed: int, *epoch: int) -> None:
-    # Of each epoch its own, so that a resumed run needs no state of a generator.
+def _seed_generator(module: nn.Module, seed: int, *epoch: int) -> None:
+    # Each epoch has its own stream, so that a checkpoint needs no state of a generator.
     if isinstance(module, UsesGenerator):
         module.generator = torch_stream(seed, "shots", *epoch)
 
 
 @runtime_checkable
 class HasParamGroups(Protocol):
-    """A module whose parts have learning rates of their own, in proportion to that of the settings as it changes."""
+    """A module with parameter groups, whose learning rates follow the schedule of the settings in proportion."""
 
-    def parts(self) -> list[tuple[list[nn.Parameter], float]]: ...
+    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Return groups of trained parameters, each with its learning rate."""
 
 
 @dataclass(frozen=True)
-class _Facts:
-    """What a checkpoint says beside its tensors."""
+class _Metadata:
+    """The content of a checkpoint beside its tensors; `run` is the fingerprint of the run."""
 
     run: dict[str, str]
     best_epoch: int
     history: list[Epoch]
 
 
-_FACTS = TypeAdapter(_Facts)
+_METADATA = TypeAdapter(_Metadata)
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 
 class _TrainingRun:
-    """All that changes while training: the module, the optimiser, the history and the best weights so far."""
+    """The state of a training: the module, the optimiser, the history and the best weights so far."""
 
     def __init__(self, module: nn.Module, config: TrainConfig, fingerprint: dict[str, str]) -> None:
         self.module = module
         self.config = config
         self.fingerprint = fingerprint
         self.trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        groups = module.parts() if isinstance(module, HasParamGroups) else [(self.trained, config.learning_rate)]
+        groups = [(self.trained, config.learning_rate)]
+        if isinstance(module, HasParamGroups):
+            groups = module.parameter_groups()
         self.rates = [rate for _, rate in groups]
         self.optimizer = torch.optim.AdamW(
-            [{"params": part, "lr": rate} for part, rate in groups], weight_decay=config.weight_decay, fused=True
+            [{"params": group, "lr": rate} for group, rate in groups], weight_decay=config.weight_decay, fused=True
         )
         self.history: list[Epoch] = []
         self.best = _copy(module)
         self.best_epoch = -1
 
     def finished(self) -> bool:
-        """Whether all epochs are done, or too many passed without a new best."""
-        done = len(self.history)
-        patience = self.config.patience
-        waited = done - 1 - self.best_epoch
-        return done >= self.config.epochs or (patience is not None and done > 0 and waited >= patience)
+        """Return whether all epochs are done, or `config.patience` epochs passed without a new best."""
+        done, patience = len(self.history), self.config.patience
+        epochs_since_best = done - 1 - self.best_epoch
+        return done >= self.config.epochs or (patience is not None and done > 0 and epochs_since_best >= patience)
 
-    def train_epoch(self, batches: Iterator[Samples], rate: float, size: int, bar: ProgressBar) -> float:
-        """One pass over the batches of `size` samples; the weighted mean of the loss before each step."""
-        for group, own_rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * (own_rate / self.config.learning_rate)
+    def run_epoch(self, batches: Iterator[Samples], size: int, validation: Samples | None, bar: ProgressBar) -> Epoch:
+        """Train on the batches of `size` samples, validate, and add the epoch to the history."""
+        number = len(self.history)
+        rate = learning_rate(self.config, number)
+        self.module.train()
+        train_loss = self._train_batches(batches, rate, size, bar)
+        self.module.eval()
+        metrics: tuple[float | None, float | None, float | None] = (None, None, None)
+        if validation is not None:
+            metrics = evaluate(self.module, validation, self.config.batch_size)
+        epoch = Epoch(number, rate, train_loss, *metrics)
+        if epoch.validation_loss is not None and not math.isfinite(epoch.validation_loss):
+            # Comparisons with NaN are false: no later epoch would be better than this one.
+            raise TrainingError(
+                f"the validation loss of epoch {number} is {epoch.validation_loss}; lower the learning rate"
+            )
+        self.history.append(epoch)
+        if self.best_epoch < 0 or _is_better(epoch, self.history[self.best_epoch], self.config.selection):
+            self.best, self.best_epoch = _copy(self.module), number
+        return epoch
+
+    def _train_batches(self, batches: Iterator[Samples], rate: float, size: int, bar: ProgressBar) -> float:
+        """Take one step per batch, and return the weighted mean of the loss before each step."""
+        for group, group_rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * (group_rate / self.config.learning_rate)
         total, weights = 0.0, 0.0
         for batch in batches:
             try:
                 logits = self.module(batch.x)
-            except InputError as error:  # the engine's word for weights that an earlier step of this epoch spoilt
+            except InputError as error:  # an earlier step of this epoch may have made the weights not finite
                 self._check_weights(error)
                 raise
             losses = nn.functional.cross_entropy(logits, batch.y, reduction="none")
@@ -281,83 +315,64 @@ class _TrainingRun:
                 "lower the learning rate or the weight decay"
             ) from cause
 
-    def record(self, row: Epoch) -> None:
-        """Add a row to the history, and keep the weights if it is the best so far."""
-        if row.validation_loss is not None and not math.isfinite(row.validation_loss):
-            # No epoch would be better than this one, nor this one better than another.
-            raise TrainingError(
-                f"the validation loss of epoch {row.epoch} is {row.validation_loss}; lower the learning rate"
-            )
-        self.history.append(row)
-        if self.best_epoch < 0 or _is_better(row, self.history[self.best_epoch], self.config.selection):
-            self.best, self.best_epoch = _copy(self.module), row.epoch
-
     def save(self, path: Path) -> None:
-        """Write all that `load` needs to go on from here."""
+        """Write a checkpoint from which `load` resumes."""
         tensors = {f"module.{name}": tensor for name, tensor in self.module.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
-        for place, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{place}.{name}": tensor for name, tensor in state.items()}
-        facts = _Facts(self.fingerprint, self.best_epoch, self.history)
-        write_tensors(path, tensors, {"checkpoint": _FACTS.dump_json(facts).decode()})
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
+        metadata = _Metadata(self.fingerprint, self.best_epoch, self.history)
+        write_tensors(path, tensors, {"checkpoint": _METADATA.dump_json(metadata).decode()})
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint of this very run."""
-        tensors, metadata = read_tensors(path)
+        """Resume from a checkpoint of the same run."""
+        tensors, header = read_tensors(path)
         try:
-            facts = _FACTS.validate_json(metadata.get("checkpoint", ""))
+            metadata = _METADATA.validate_json(header.get("checkpoint", ""))
         except ValidationError as error:
             raise TrainingError(f"{path} is not a checkpoint of KetFit; name another file or remove it") from error
-        lacking = [name for name in self.fingerprint if name not in facts.run]
-        if lacking:
+        missing = [name for name in self.fingerprint if name not in metadata.run]
+        if missing:
             raise TrainingError(
-                f"{path} does not hold the {' and '.join(lacking)} of its run: an earlier version of KetFit "
+                f"{path} does not hold the {' and '.join(missing)} of its run: an earlier version of KetFit "
                 "wrote it, or a fit on embeddings; name another file, or remove it to start again"
             )
-        changed = [name for name, value in self.fingerprint.items() if facts.run.get(name) != value]
+        changed = [name for name, value in self.fingerprint.items() if metadata.run.get(name) != value]
         if changed:
             raise TrainingError(
                 f"{path} belongs to another run (its {' and '.join(changed)} differ); "
                 "use the same arguments, or remove it to start again"
             )
-        # A parameter that nothing reads, such as the pooler of a body, has no gradient and no averages.
-        moved = [place for place in range(len(self._optimized())) if f"optimizer.{place}.step" in tensors]
-        if {name: tensor.shape for name, tensor in tensors.items()} != self._shapes(moved):
+        # A parameter without a gradient, such as the pooler of a body, has no averages.
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        stepped = [index for index in range(len(parameters)) if f"optimizer.{index}.step" in tensors]
+        shapes = {f"{part}.{name}": tensor.shape for part in ("module", "best") for name, tensor in self.best.items()}
+        for index in stepped:
+            shapes |= {f"optimizer.{index}.{name}": parameters[index].shape for name in _ADAM}
+            shapes[f"optimizer.{index}.step"] = torch.Size([])
+        if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
             raise TrainingError(f"{path} does not hold the tensors of this run; remove it to start again")
-        states = {place: {name: tensors[f"optimizer.{place}.{name}"] for name in _ADAM} for place in moved}
+        states = {index: {name: tensors[f"optimizer.{index}.{name}"] for name in _ADAM} for index in stepped}
         self.module.load_state_dict({name: tensors[f"module.{name}"] for name in self.best})
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
         self.best = {name: tensors[f"best.{name}"] for name in self.best}
-        self.best_epoch, self.history = facts.best_epoch, facts.history
-
-    def _optimized(self) -> list[Tensor]:
-        """What is trained, in the order in which the optimiser counts it."""
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-
-    def _shapes(self, moved: list[int]) -> dict[str, torch.Size]:
-        """What a checkpoint of this run holds, by the names that `save` gives."""
-        shapes = {f"{part}.{name}": tensor.shape for part in ("module", "best") for name, tensor in self.best.items()}
-        optimized = self._optimized()
-        for place in moved:
-            shapes |= {f"optimizer.{place}.{name}": optimized[place].shape for name in _ADAM}
-            shapes[f"optimizer.{place}.step"] = torch.Size([])
-        return shapes
+        self.best_epoch, self.history = metadata.best_epoch, metadata.history
 
 
-def _is_better(row: Epoch, best: Epoch, selection: str) -> bool:
-    if row.validation_loss is None or best.validation_loss is None:
+def _is_better(epoch: Epoch, best: Epoch, selection: str) -> bool:
+    if epoch.validation_loss is None or best.validation_loss is None:
         return True
     if selection == "loss":
-        return row.validation_loss < best.validation_loss
-    return _selected_accuracy(row) > _selected_accuracy(best)
+        return epoch.validation_loss < best.validation_loss
+    return _selected_accuracy(epoch) > _selected_accuracy(best)
 
 
-def _selected_accuracy(row: Epoch) -> float:
+def _selected_accuracy(epoch: Epoch) -> float:
     """Return the weighted accuracy; checkpoints of earlier versions have it as `validation_accuracy`."""
-    weighted = row.validation_weighted_accuracy
-    figure = row.validation_accuracy if weighted is None else weighted
-    assert figure is not None
-    return figure
+    weighted = epoch.validation_weighted_accuracy
+    accuracy = epoch.validation_accuracy if weighted is None else weighted
+    assert accuracy is not None
+    return accuracy
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:
@@ -368,13 +383,13 @@ def _batches(
     samples: Samples, batch_size: int, seed: int, epoch: int, lengths: Tensor | None = None
 ) -> Iterator[Samples]:
     # The order depends on the seed and the epoch alone, so that a resumed run needs no state of a generator.
-    chance = torch_stream(seed, "batches", epoch)
-    order = torch.randperm(len(samples), generator=chance).to(samples.y.device)
+    rng = torch_stream(seed, "batches", epoch)
+    order = torch.randperm(len(samples), generator=rng).to(samples.y.device)
     if lengths is not None:
         batches = torch.split(order[lengths[order].argsort(stable=True)], batch_size)
-        last = len(batches) - 1  # it may be short, and stays where the cuts below expect it
-        order = torch.cat([batches[place] for place in [*torch.randperm(last, generator=chance).tolist(), last]])
-    # Once an epoch: picking the rows of every batch by itself would cost more than a small head's step.
+        last = len(batches) - 1  # it may be short, and must stay last for the split below
+        order = torch.cat([batches[index] for index in [*torch.randperm(last, generator=rng).tolist(), last]])
+    # Once per epoch: an index operation for every batch would take longer than a small head's step.
     shuffled = (torch.split(tensor[order], batch_size) for tensor in (samples.x, samples.y, samples.weight))
     for x, y, weight in zip(*shuffled, strict=True):
         yield Samples(x, y, weight)
@@ -383,17 +398,17 @@ def _batches(
 def _fingerprint(
     module: nn.Module, samples: Samples, validation: Samples | None, config: TrainConfig, seed: int
 ) -> dict[str, str]:
-    """What decides the result of a run, by part, each as a hash or as plain text."""
+    """Return hashes or plain text of the arguments that determine the result of a run, by name."""
     data = hashlib.sha256()
-    for part in (samples, validation):
-        tensors = [] if part is None else [part.x, part.y, part.weight]
-        if part is not None and part.body is not None:
-            data.update(json.dumps(part.sentences).encode())
+    for side in (samples, validation):
+        tensors = [] if side is None else [side.x, side.y, side.weight]
+        if side is not None and side.body is not None:
+            data.update(json.dumps(side.sentences).encode())
             del tensors[0]
         for tensor in tensors:
             data.update(tensor_bytes(tensor))
         data.update(b"|")
-    # Shots and noise, for example, leave no trace in the tensors.
+    # The tensors do not depend on some settings, such as shots and noise.
     configs = (getattr(inner, "config", None) for inner in module.modules())
     settings = "".join(config.model_dump_json() for config in configs if isinstance(config, Config))
     return {
