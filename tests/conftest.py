@@ -132,7 +132,7 @@ def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(hub_client, "SECONDS", 0.5)
+    monkeypatch.setattr(hub_client, "TIMEOUT_SECONDS", 0.5)
     yield go
     huggingface_hub.close_session()
 
@@ -157,7 +157,7 @@ def writable(online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> 
     from tests.fake_hub import WritableHub
 
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(hub_client, "SECONDS", 5.0)
+    monkeypatch.setattr(hub_client, "TIMEOUT_SECONDS", 5.0)
     hub = WritableHub()
     online(hub.url)
     yield hub

@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from ketfit.bodies import cache
 from ketfit.bodies.body import Body, load_body
 from ketfit.errors import BodyError, ConfigError, InputError
+from ketfit.storage import cache_dir
 
 TEXTS = ["a good film", "the film is dull", "not bad!", "a good film", "and a very, very fine one"]
 
@@ -385,7 +386,7 @@ def test_unusable_cache_folder_warns_once_and_embeds_without_it(
     (tmp_path / "file").touch()
     folder = tmp_path / UNUSABLE[place]
     monkeypatch.setenv("KETFIT_CACHE", str(folder))
-    monkeypatch.setattr(cache, "_told", set())
+    monkeypatch.setattr(cache_dir, "_warned", set())
     with pytest.warns(UserWarning, match=rf"The cache {folder}/embeddings cannot be used .* set KETFIT_CACHE") as told:
         made = tiny_body.encode(TEXTS)
     assert len(told) == 1

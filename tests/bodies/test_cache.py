@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import sqlite3
@@ -14,13 +13,11 @@ from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import pytest
 
 from ketfit.bodies import cache
 from ketfit.bodies.cache import EmbeddingCache
 from ketfit.errors import BodyError, StorageError
-from ketfit.storage.cache_dir import cache_folder
 
 # Row i of the writer is i, i + 0.5, ..., so that every row tells whether it is right.
 WRITER = """
@@ -209,44 +206,3 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         EmbeddingCache(tmp_path / "file" / "a.sqlite", 3)
     with pytest.raises(StorageError, match="unable to open database file"):
         EmbeddingCache(tmp_path, 3)
-
-
-def test_the_cache_folder_is_the_users_unless_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("KETFIT_CACHE", str(tmp_path))
-    assert cache_folder() == tmp_path
-    monkeypatch.delenv("KETFIT_CACHE")
-    assert cache_folder() == platformdirs.user_cache_path("ketfit")
-
-
-STORING = """
-from pathlib import Path
-from ketfit.errors import StorageError
-from ketfit.bodies.cache import store_in
-
-def store(place):
-    if place == Path("/cache"):
-        raise StorageError("read-only")
-    (place / "file").touch()
-    return place
-
-print(store_in(Path("/cache"), store, "it"), store_in(Path("/cache"), store, "it"))
-"""
-
-
-def test_temporary_folder_stands_in_until_the_process_ends(tmp_path: Path) -> None:
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-c", STORING]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    first, second = done.stdout.split()
-    assert first == second
-    assert Path(first).parent == tmp_path
-    assert done.stderr.count("The cache /cache cannot be used (read-only); it is kept in") == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_folder_that_cannot_be_written_anywhere_is_told(tmp_path: Path) -> None:
-    def store(place: Path) -> None:
-        raise StorageError(f"{place} is full")
-
-    with pytest.raises(StorageError, match=f"^{tmp_path} is full$"):
-        cache.store_in(tmp_path, store, "it")

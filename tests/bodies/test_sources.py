@@ -322,7 +322,7 @@ def test_a_repository_that_is_no_sentence_transformer_is_refused(hub: Hub) -> No
 
 def test_files_that_may_not_be_read_are_told(hub: Hub) -> None:
     hub.file_status = {"model.safetensors": 403}
-    with pytest.raises(BodyError, match=r"does not let you read it \(status 403\)"):
+    with pytest.raises(BodyError, match=r"denies access to it \(status 403\)"):
         load_body("someone/tiny")
 
 
@@ -333,7 +333,7 @@ def test_a_download_that_breaks_off_is_told_and_never_taken_for_a_body(
     monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda seconds: None))
     hub.file_status = {"model.safetensors": 503}
     with pytest.raises(
-        BodyError, match=rf"download of 'someone/tiny' at commit {COMMIT} broke off: .*503.* Run it again"
+        BodyError, match=rf"download of 'someone/tiny' at commit {COMMIT} was interrupted: .*503.* Run it again"
     ):
         load_body("someone/tiny")
     hub.status = 503

@@ -26,10 +26,10 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from ketfit import TextClassifier
-from ketfit.evaluation.batch_predict import score_file
+from ketfit.evaluation.batch_predict import predict_file
 from ketfit.data.tables import text_table
 model, source, output = sys.argv[1:]
-score_file(TextClassifier.from_pretrained(model), text_table(Path(source)), Path(output), block_rows=40)
+predict_file(TextClassifier.from_pretrained(model), text_table(Path(source)), Path(output), block_rows=40)
 """
 
 

@@ -33,7 +33,7 @@ def model_hub(
     classifier: TextClassifier, tmp_path: Path, online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Hub]:
     """A Hub whose one repository is a saved model, with some files beside it that nobody asked for."""
-    monkeypatch.setattr(hub_seam, "SECONDS", 5.0)  # it answers at once, but for the load of the machine
+    monkeypatch.setattr(hub_seam, "TIMEOUT_SECONDS", 5.0)  # it answers at once, but for the load of the machine
     classifier.save_pretrained(tmp_path / "repository")
     (tmp_path / "repository" / "pytorch_model.bin").write_bytes(b"not wanted")
     hub = Hub(tmp_path / "repository")
@@ -136,7 +136,7 @@ def test_a_branch_that_moves_during_a_download_is_told(
         return plain(repository, path, **options)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    with pytest.raises(ModelFileError, match=rf"someone/model moved on from commit {commit} while it was downloaded"):
+    with pytest.raises(ModelFileError, match=f"someone/model changed from commit {commit} to another"):
         QuantumHeadClassifier.from_pretrained("someone/model")
     assert QuantumHeadClassifier.from_pretrained("someone/model", revision=commit).commit_ == commit
 

@@ -585,7 +585,7 @@ class TestDamage:
     def test_weights_of_another_model(self, model: Path, new: QuantumHeadClassifier, tmp_path: Path) -> None:
         new.save_pretrained(tmp_path / "other")
         shutil.copy(tmp_path / "other" / WEIGHTS, model / WEIGHTS)
-        refused(model, r"model\.safetensors is not the file that config\.json was written with")
+        refused(model, r"model\.safetensors is not the file that its config\.json was written with")
 
     def test_a_pickle_by_another_name_is_not_unpickled(self, model: Path, tmp_path: Path) -> None:
         class Bomb:
@@ -727,8 +727,8 @@ class TestRecord:
             ({"head": 3}, "head=3"),
             ({"head": None}, "head=None"),
             ({"train": []}, "train="),
-            ({"weights_sha256": "0" * 64}, r"is not the file that config\.json was written with"),
-            ({"weights_sha256": ""}, r"is not the file that config\.json was written with"),
+            ({"weights_sha256": "0" * 64}, r"is not the file that its config\.json was written with"),
+            ({"weights_sha256": ""}, r"is not the file that its config\.json was written with"),
             ({"weights_sha256": None}, "weights_sha256=None"),
         ],
     )

@@ -63,7 +63,7 @@ class TestVersion1:
         write_record(model, {**record_of(model), **change})
         refused(model, "which schema_version=1 does not know|is not as it was saved|has no setting 'color'")
         write_record(model, {key: value for key, value in record_of(OLD).items() if key != "seed"})
-        refused(model, "lacks seed of ModelRecord")
+        refused(model, "lacks seed of ModelMetadata")
 
     def test_saving_it_again_makes_it_version_2(self, tmp_path: Path) -> None:
         QuantumHeadClassifier.from_pretrained(OLD).save_pretrained(tmp_path / "model")

@@ -24,7 +24,7 @@ from ketfit.errors import BodyError, ConfigError, DataWarning, InputError, Stora
 from ketfit.integers import as_integer
 from ketfit.model.tuning import Precision, TuneConfig
 from ketfit.progress import ProgressBar
-from ketfit.storage.cache_dir import cache_folder, warn_of_cache
+from ketfit.storage.cache_dir import cache_folder, warn_cache_unusable
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -209,7 +209,8 @@ class Body:
 
 
 def _warn_without_cache(error: StorageError) -> None:
-    warn_of_cache(cache_folder() / "embeddings", error.__cause__ or error, "embeddings are not kept", stacklevel=4)
+    folder = cache_folder() / "embeddings"
+    warn_cache_unusable(folder, error.__cause__ or error, "embeddings are not kept", stacklevel=4)
 
 
 def load_body(

@@ -21,8 +21,8 @@ from ketfit.bodies.sources import file_hashes, fingerprint
 from ketfit.errors import BodyError, ConfigError, InsufficientMemoryError, StorageError
 from ketfit.memory import available_memory, memory_shortage
 from ketfit.model.tuning import TuneConfig
-from ketfit.storage.atomic import place_folder
-from ketfit.storage.cache_dir import cache_folder, cached_folder, is_folder, store_in
+from ketfit.storage.atomic import move_folder
+from ketfit.storage.cache_dir import cache_folder, cached_folder, is_folder, write_to_cache
 from ketfit.storage.hashing import hash_json
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def check_files(body: Body) -> None:
 
 
 def _kept(write: Callable[[Path], None], name: str | None) -> Path:
-    return store_in(cache_folder() / "tuned", lambda place: _keep_in(place, write, name), "the tuned body")
+    return write_to_cache(cache_folder() / "tuned", lambda place: _keep_in(place, write, name), "the tuned body")
 
 
 def _keep_in(place: Path, write: Callable[[Path], None], name: str | None) -> Path:
@@ -203,7 +203,7 @@ def _keep_in(place: Path, write: Callable[[Path], None], name: str | None) -> Pa
             staged = Path(scratch) / "body"
             write(staged)
             folder = place / (fingerprint(file_hashes(staged)) if name is None else name)[:32]
-            place_folder(staged, folder)
+            move_folder(staged, folder)
     except (OSError, RuntimeError, SafetensorError) as error:  # a full disk has many voices
         raise StorageError(
             f"the tuned body cannot be kept in {place}: {error}. Make room, or set KETFIT_CACHE to another folder."

@@ -15,7 +15,7 @@ from typing import Literal
 
 from ketfit.errors import BodyError, StorageError
 from ketfit.storage import hub_client as hub
-from ketfit.storage.cache_dir import cache_folder, cached_folder, is_folder, store_in
+from ketfit.storage.cache_dir import cache_folder, cached_folder, is_folder, write_to_cache
 from ketfit.storage.hashing import hash_file, hash_json
 
 Source = Literal["bundled", "local", "hub"]
@@ -132,7 +132,7 @@ def _bundled(name: str) -> Path | None:
     volumes = _mpnet_volumes()
     if not volumes:
         return None
-    return store_in(cache_folder() / "bodies", lambda place: _assemble(volumes, place / MPNET), MPNET)
+    return write_to_cache(cache_folder() / "bodies", lambda place: _assemble(volumes, place / MPNET), MPNET)
 
 
 def _installed_file(package: str, ending: str) -> Path | None:
@@ -233,15 +233,15 @@ def check_mpnet(sha256: str | None, folder: Path) -> None:
 
 def _from_hub(name: str, revision: str | None) -> BodyLocation:
     fix = INSTALL.get(bundled_name(name)) if revision is None else None
-    asked = hub.HubRequest(
+    request = hub.HubRequest(
         name=name,
         repository=name if "/" in name else f"{_ORGANISATION}/{name}",
         revision=revision,
         kind="body",
-        required="modules.json",
-        wanted=lambda path: path.suffix in SUFFIXES and not _hidden(path),
-        failure=BodyError,
-        otherwise=f"Install it: {fix}" if fix else "Connect once so that it is downloaded, or pass a local folder.",
+        required_file="modules.json",
+        includes=lambda path: path.suffix in SUFFIXES and not _hidden(path),
+        error=BodyError,
+        hint=f"Install it: {fix}" if fix else "Connect once so that it is downloaded, or pass a local folder.",
     )
-    snapshot = hub.fetch(asked)
+    snapshot = hub.fetch(request)
     return BodyLocation(snapshot.folder, "hub", snapshot.commit)

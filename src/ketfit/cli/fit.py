@@ -73,11 +73,11 @@ def fit(
     from ketfit.evaluation.compare import accuracy_interval, with_interval
     from ketfit.persistence.model_files import check_model_folder
     from ketfit.persistence.schema import check_class_names
-    from ketfit.storage.atomic import check_file
+    from ketfit.storage.atomic import check_writable_file
 
     check_model_folder(output)
     if checkpoint is not None:
-        check_file(checkpoint)
+        check_writable_file(checkpoint)
     chosen = fit_config(config, settings, body, tune)
     check_body(body, revision=chosen.revision)
     columns = {"text_column": text_column, "label_column": label_column}

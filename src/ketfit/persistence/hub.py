@@ -10,7 +10,7 @@ from typing import Any
 
 from ketfit.errors import StorageError
 from ketfit.persistence.schema import BODY
-from ketfit.storage.hub_client import SECONDS, describe_error
+from ketfit.storage.hub_client import TIMEOUT_SECONDS, describe_error
 
 
 def push(
@@ -42,7 +42,7 @@ def push(
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     try:
         api.create_repo(repository, private=private, exist_ok=True)
-        there = api.model_info(repository, timeout=SECONDS)
+        there = api.model_info(repository, timeout=TIMEOUT_SECONDS)
         names = {sibling.rfilename for sibling in there.siblings or []}
         stale = sorted(name for name in names - files.keys() if owned(PurePosixPath(name)))
         # Not upload_folder, which may make several commits of a folder: between two of them there is no whole model.

@@ -35,7 +35,7 @@ from ketfit.persistence.schema import (
     read_metadata,
 )
 from ketfit.storage import hub_client as hub
-from ketfit.storage.atomic import check_writable, replace_folder
+from ketfit.storage.atomic import check_writable_target, replace_folder
 from ketfit.storage.tensors import read_bytes, read_tensors
 
 
@@ -100,19 +100,19 @@ def fetch_model(name: str | Path, revision: str | None = None) -> hub.Snapshot:
         if revision is not None:
             raise ModelFileError(f"{folder} is a local folder and has no revision {revision!r}; leave the revision out")
         return hub.Snapshot(folder, None)
-    asked = hub.HubRequest(
+    request = hub.HubRequest(
         name=str(name),
         repository=str(name),
         revision=revision,
         kind="model",
-        required=METADATA,
-        wanted=lambda path: (
+        required_file=METADATA,
+        includes=lambda path: (
             str(path) in (WEIGHTS, METADATA, CARD) or (path.parts[0] == BODY and path.suffix in SUFFIXES)
         ),
-        failure=ModelFileError,
-        otherwise="Connect once so that it is downloaded, or pass a local folder.",
+        error=ModelFileError,
+        hint="Connect once so that it is downloaded, or pass a local folder.",
     )
-    return hub.fetch(asked)
+    return hub.fetch(request)
 
 
 def load_model(folder: str | Path) -> tuple[QuantumHead, ModelMetadata]:
@@ -128,9 +128,9 @@ def load_model(folder: str | Path) -> tuple[QuantumHead, ModelMetadata]:
         raise ModelFileError(
             f"{folder} is not a model: it has no {METADATA}; give the folder that ketfit fit -o or save_pretrained made"
         )
-    record, intact = read_metadata(folder / METADATA, read_bytes(folder / METADATA, at_most=MAX_METADATA_BYTES))
+    record, intact = read_metadata(folder / METADATA, read_bytes(folder / METADATA, max_bytes=MAX_METADATA_BYTES))
     path, dtype, shapes = folder / WEIGHTS, getattr(torch, record.dtype), _shapes(record)
-    tensors, _ = read_tensors(path, at_most=_largest_weights(shapes), sha256=record.weights_sha256)
+    tensors, _ = read_tensors(path, max_bytes=_largest_weights(shapes), sha256=record.weights_sha256)
     if tensors.keys() != shapes.keys():
         raise ModelFileError(f"{path} holds the tensors {sorted(tensors)}; this head has {sorted(shapes)}")
     for name, tensor in tensors.items():
@@ -172,7 +172,7 @@ def check_model_folder(folder: Path) -> None:
     """
     folder = folder.resolve()
     _check_replaceable(folder)
-    check_writable(folder)
+    check_writable_target(folder)
 
 
 def _check_replaceable(folder: Path) -> None:
