@@ -271,11 +271,11 @@ def test_other_sequences_of_strings_will_do(tiny_body: Body, kind: Callable[[lis
         ({"a", "b"}, "not set"),
         ({"a": "b"}, "not dict"),
         ((text for text in TEXTS), "not generator"),
-        (["fine", 3], r"texts\[1\] is of type int, not str"),
-        (["fine", None], r"texts\[1\] is of type NoneType, not str"),
-        (["fine", "good", ""], r"texts\[2\] is blank"),
-        (["fine", " \t\n\u00a0"], r"texts\[1\] is blank"),
-        (["half a pair \ud83d"], r"texts\[0\] is not valid Unicode"),
+        (["fine", 3], r"texts\[1\]: the text is int, not str"),
+        (["fine", None], r"texts\[1\]: the text is missing"),
+        (["fine", "good", ""], r"texts\[2\]: the text is empty"),
+        (["fine", " \t\n\u00a0"], r"texts\[1\]: the text is empty"),
+        (["half a pair \ud83d"], r"texts\[0\]: the text has half of a surrogate pair"),
     ],
 )
 def test_what_is_no_list_of_sentences_is_refused(tiny_body: Body, texts: Any, match: str) -> None:

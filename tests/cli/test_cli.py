@@ -399,7 +399,7 @@ def test_predict_wants_sentences_or_a_file(capsys: pytest.CaptureFixture[str], m
     assert run(capsys, "predict", model, "one", "--input", tmp_path / "x")[0] == 2
     code, _, err = run(capsys, "predict", model, "--input", tmp_path / "x")
     assert code == 1
-    assert "cannot read" in err
+    assert "there is no file" in err
 
 
 def test_inspect_counts_what_the_head_has(capsys: pytest.CaptureFixture[str], model: Path) -> None:

@@ -57,7 +57,7 @@ def toy(*counts: int) -> Dataset:
 
 
 def parts(split: Split) -> list[np.ndarray]:
-    return [split.train, split.validation, split.test, split.left_out]
+    return [split.train, split.validation, split.test, split.excluded]
 
 
 class TestDataset:
@@ -119,8 +119,8 @@ class TestDataset:
             (("a", "b"), "xy", "not one string"),
             (("a", "b", ""), (1, 2, 3), "d: row 3: the text is empty; remove the row or fill it"),
             (("a", " \t\n\u3000"), (1, 2), "row 2: the text is empty"),
-            (("a", None), (1, 2), "row 2: the text is empty"),
-            (("a", math.nan), (1, 2), "row 2: the text is empty"),
+            (("a", None), (1, 2), "row 2: the text is missing"),
+            (("a", math.nan), (1, 2), "row 2: the text is missing"),
             ((b"a",), (1,), "row 1: the text is bytes, not str"),
             ((7,), (1,), "row 1: the text is int, not str"),
             (("ok \ud83d",), (1,), "row 1: the text has half of a surrogate pair at character 3"),
@@ -331,7 +331,7 @@ class TestFiles:
     def test_delimiter(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.csv", 'text;label\n"a; b";1\n"c, d";2\n')
         assert load_dataset(path, delimiter=";").texts == ("a; b", "c, d")
-        with pytest.raises(DataOptionError, match=r"if ';' separates the fields, say so with delimiter="):
+        with pytest.raises(DataOptionError, match=r"if ';' separates the fields, set it with delimiter="):
             load_dataset(path)
 
     @pytest.mark.parametrize(
@@ -549,7 +549,7 @@ class TestHub:
 
         monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refuse)
         with pytest.raises(
-            DataError, match=r"no file 'user/name', and the Hub refuses .*: 404 Not Found Repository Not"
+            DataError, match=r"no file 'user/name', and the Hub has no accessible .*: 404 Not Found Repository Not"
         ):
             load_dataset("user/name", split="train")
 
@@ -567,7 +567,7 @@ class TestHub:
 
     def test_impossible_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-        with pytest.raises(DataError, match=r"the Hub refuses the data set of that name: "):
+        with pytest.raises(DataError, match=r"the Hub has no accessible data set of that name: "):
             load_dataset("user/a..b--c", split="train")
 
     def test_offline_goes_straight_to_the_cache(self, hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -680,7 +680,7 @@ class TestWeightsAndGroups:
         assert [[a == b for b in expected] for a in expected] == (found[:, None] == found).tolist()
 
     def test_split_groups_refuse_other_lengths(self) -> None:
-        with pytest.raises(InputError, match="2 samples, 1 groups"):
+        with pytest.raises(InputError, match=r"needs one value per sample, \(2,\)"):
             split_groups(["a", "b"], [1])
 
     @settings(deadline=None, max_examples=50)
@@ -784,7 +784,7 @@ class TestFewShotSplit:
         assert np.bincount(labels[drawn]).tolist() == [per_label] * 3
         assert len(set(groups[drawn])) == len(drawn)
         assert not set(groups[drawn]) & set(groups[split.test])
-        assert set(groups[split.left_out]) <= set(groups[drawn])
+        assert set(groups[split.excluded]) <= set(groups[drawn])
         assert len(split.validation) == min(round(3 * per_label * fraction), 3 * (per_label - 1))
         held = np.bincount(labels[split.validation], minlength=3)
         assert held.max() - held.min() <= 1
@@ -825,7 +825,7 @@ class TestFewShotSplit:
         first = int(split.train[0])
         assert first in (0, 2)
         assert split.train.tolist() == sorted([first, 1, 3, 4])
-        assert split.left_out.tolist() == sorted({0, 2, 5} - {first})
+        assert split.excluded.tolist() == sorted({0, 2, 5} - {first})
         assert split.validation.size == split.test.size == 0
 
     def test_copies_of_other_sentences_stay_in_the_test_set(self) -> None:
@@ -931,8 +931,8 @@ class TestHoldoutSplit:
             ([[0, 1]], 0.5, None, InputError, r"got int64 in shape \(1, 2\)"),
             ([0.0, 1.0], 0.5, None, InputError, "got float64"),
             (["a", "b"], 0.5, None, InputError, "integer class codes"),
-            ([0, 1], 0.5, [1, 2, 3], InputError, "2 samples, 3 groups"),
-            ([0, 1], 0.5, np.zeros((2, 1)), InputError, "groups must hold one hashable value per sample"),
+            ([0, 1], 0.5, [1, 2, 3], InputError, r"groups has shape \(3,\); it needs one value per sample, \(2,\)"),
+            ([0, 1], 0.5, np.zeros((2, 1)), InputError, "groups must be a list of one hashable value per sample"),
         ],
     )
     def test_refuses(self, y: Any, fraction: float, groups: Any, error: type[Exception], message: str) -> None:

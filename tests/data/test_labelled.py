@@ -127,9 +127,9 @@ class TestZeroWeights:
 
     def test_errors_name_the_row_that_was_given(self, tiny_body_folder: Path) -> None:
         for texts, labels, message in (
-            (["", *TEXTS[1:4], "", *TEXTS[5:]], LABELS, r"texts\[4\] is blank"),
+            (["", *TEXTS[1:4], "", *TEXTS[5:]], LABELS, r"texts\[4\]: the text is empty"),
             (TEXTS, ["yes"] * 4 + [None, "no", "no", "no"], r"labels\[4\] is missing"),
-            (TEXTS, ["yes"] * 4 + ["a\ud800", "no", "no", "no"], r"labels\[4\] is 'a\\ud800'"),
+            (TEXTS, ["yes"] * 4 + ["a\ud800", "no", "no", "no"], r"labels\[4\] has the label 'a\\ud800'"),
         ):
             with pytest.raises(ValueError, match=message):
                 text(tiny_body_folder).fit(texts, labels, [0, 0, 1, 1, 1, 1, 1, 1])
@@ -170,7 +170,7 @@ class TestValidationWeights:
     @TUNES
     def test_of_a_share_are_those_of_its_samples(self, tune: TuneConfig | None, tiny_body_folder: Path) -> None:
         weights = np.array([1.0, 2.0, 0.5, 1.5, 3.0, 1.0, 0.25, 2.0])
-        kept, held = LabelledTexts.of(TEXTS, LABELS, weights).hold_out(0.25, 0)
+        kept, held = LabelledTexts.from_columns(TEXTS, LABELS, weights).hold_out(0.25, 0)
         assert held is not None
         assert held.weight is not None and len(set(held.weight)) == 2
         shared = text(tiny_body_folder, tune).fit(TEXTS, LABELS, weights)

@@ -352,14 +352,14 @@ def test_parquet_read_as_text_is_named(tmp_path: Path) -> None:
 def test_array_of_objects_says_what_to_do(tmp_path: Path) -> None:
     for content in ('[{"text": "a"}]', '[\n {"text": "a"}\n]\n'):
         (tmp_path / "a.json").write_text(content)
-        with pytest.raises(DataError, match=r"line 1: .*objects of an array one on each line"):
+        with pytest.raises(DataError, match=r"line 1: .*write each object of the array on its own line"):
             list(text_table(tmp_path / "a.json", format="jsonl").blocks(2))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "csv", "delimiter": ";;"}, "delimiter=';;': it is one character"),
+        ({"format": "csv", "delimiter": ";;"}, "delimiter=';;': use one character"),
         ({"format": "csv", "delimiter": '"'}, "delimiter='\"'"),
         ({"format": "csv", "delimiter": ""}, "delimiter=''"),
         ({"format": "tsv", "delimiter": ";"}, "delimiter=';' has no meaning for the format tsv"),

@@ -275,13 +275,13 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("texts", "message"),
         [
-            ([*TEXTS[:7], ""], r"texts\[7\] is blank"),
-            ([*TEXTS[:3], " \n\t", *TEXTS[4:]], r"texts\[3\] is blank"),
-            ([*TEXTS[:7], None], r"texts\[7\] is of type NoneType, not str"),
-            ([*TEXTS[:7], 3], r"texts\[7\] is of type int, not str"),
+            ([*TEXTS[:7], ""], r"texts\[7\]: the text is empty"),
+            ([*TEXTS[:3], " \n\t", *TEXTS[4:]], r"texts\[3\]: the text is empty"),
+            ([*TEXTS[:7], None], r"texts\[7\]: the text is missing"),
+            ([*TEXTS[:7], 3], r"texts\[7\]: the text is int, not str"),
             ("good film", r"texts must be a list of sentences, not str; for one sentence: \[sentence\]"),
             (b"good film", "texts must be a list of sentences, not bytes"),
-            ([*TEXTS[:7], "\ud800"], r"texts\[7\] is not valid Unicode"),
+            ([*TEXTS[:7], "\ud800"], r"texts\[7\]: the text has half of a surrogate pair"),
         ],
     )
     def test_sentences(self, texts: Any, message: str, text: TextClassifier, fitted: TextClassifier) -> None:
@@ -309,7 +309,7 @@ class TestRefused:
             ([], [], ValueError, r"0 sample\(s\)"),
             (TEXTS, [1] * 8, DataError, "these labels hold 1 class: "),
             (TEXTS, LABELS[:7], ValueError, "inconsistent numbers of samples"),
-            (TEXTS, np.linspace(0, 1, 8), DataError, r"these are float64, and labels\[0\] is 0.0: convert them"),
+            (TEXTS, np.linspace(0, 1, 8), DataError, r"labels\[0\] has the label 0.0 of type float"),
         ],
     )
     def test_labels(

@@ -94,7 +94,7 @@ def test_one_head_is_fitted_at_each_step() -> None:
 def test_rows_left_out_are_seen_by_none() -> None:
     x, y, split = toy()
     changed = x.copy()
-    changed[split.left_out] = np.nan
+    changed[split.excluded] = np.nan
     heads = {"logistic regression": LogisticRegressionHead(), "quantum head": QuantumHeadClassifier(TINY, TRAIN)}
     one, other = ([row.test_accuracy for row in compare_heads(heads, data, y, split)] for data in (x, changed))
     assert one == other

@@ -364,7 +364,10 @@ class TestSaving:
 
     @pytest.mark.parametrize("labels", [(0.0, 1.0), (False, True)])
     def test_labels_that_are_neither_strings_nor_integers(self, labels: Any, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="only string and integer labels can be saved; these are (float64|bool)"):
+        with pytest.raises(
+            DataError,
+            match=r"cannot be saved: classes_\[0\] has the label .* of type (float|bool); labels are str or int",
+        ):
             fitted(labels).save_pretrained(tmp_path / "model")
         assert not any(tmp_path.iterdir())
 

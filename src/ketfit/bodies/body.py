@@ -19,7 +19,7 @@ import numpy as np
 
 from ketfit.bodies.cache import EmbeddingCache
 from ketfit.bodies.sources import MPNET, BodyFiles, Source, bundled_name, check_mpnet, find_files
-from ketfit.data.sequences import checked_texts
+from ketfit.data.sequences import as_texts
 from ketfit.errors import BodyError, ConfigError, DataWarning, InputError, StorageError
 from ketfit.integers import as_integer
 from ketfit.model.tuning import Precision, TuneConfig
@@ -104,7 +104,7 @@ class Body:
             BodyError: The body failed or gave a number that is not finite; its weights were changed since it was
                 loaded (and ``cache`` is True); the cache is damaged.
         """
-        texts = checked_texts(texts)
+        texts = as_texts(texts)
         batch_size = as_integer(batch_size, "batch_size", minimum=1, error=InputError)
         with ExitStack() as stack:
             store, known = None, {}

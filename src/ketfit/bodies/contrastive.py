@@ -128,7 +128,7 @@ def tune_body(
 
 
 def _checked(texts: Sequence[str], labels: ArrayLike) -> tuple[list[str], NDArray[np.int64]]:
-    given = LabelledTexts.of(texts, labels)
+    given = LabelledTexts.from_columns(texts, labels)
     names, first, codes, counts = np.unique(given.labels, return_index=True, return_inverse=True, return_counts=True)
     if len(names) < 2:
         raise DataError(f"contrastive tuning needs sentences of two labels or more; these have {len(names)}")

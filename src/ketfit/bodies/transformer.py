@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
 from ketfit.bodies.body import load_body
-from ketfit.data.sequences import checked_texts
+from ketfit.data.sequences import as_texts
 from ketfit.errors import InputError
 from ketfit.integers import as_integer
 from ketfit.model.tuning import Precision
@@ -99,4 +99,4 @@ def _sentences(X: Any) -> list[str]:
             f"X has shape {tuple(shape)}; a BodyTransformer takes one column of sentences. Pass table['column'], and "
             'in a ColumnTransformer name the column by a string: ("text", BodyTransformer(), "column")'
         )
-    return checked_texts(X)
+    return as_texts(X)

@@ -156,8 +156,8 @@ def _tell_odd_label(dataset: Dataset) -> None:
     if 0 < len(odd) <= len(dataset) / 10:
         label = dataset.labels[odd[0]]
         echo_stderr(
-            f"warning: {dataset.name}: {dataset.place(odd[0])} has the label {label!r}, and all but {len(odd)} of "
-            f"{len(dataset):,} labels are integers; all are taken as strings, and {label!r} as a class"
+            f"warning: {dataset.name}: {dataset.describe_row(odd[0])} has the label {label!r}, and all but {len(odd)} "
+            f"of {len(dataset):,} labels are integers; all are taken as strings, and {label!r} as a class"
         )
 
 

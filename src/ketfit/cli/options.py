@@ -97,7 +97,7 @@ def check_body(name: str | None, option: str = "--body", revision: str | None = 
         DataOptionError: with the option.
     """
     from ketfit.bodies.sources import find_body
-    from ketfit.data.dataset import text_fault
+    from ketfit.data.sequences import text_fault
 
     if name is None:
         return

@@ -23,7 +23,7 @@ from typing_extensions import Self
 
 from ketfit.base_config import Config
 from ketfit.bodies.device import available_device
-from ketfit.data.sequences import as_groups, as_labels, as_weights, validation_parts
+from ketfit.data.sequences import as_groups, as_labels, as_weights, unpack_validation
 from ketfit.data.splits import holdout_split
 from ketfit.errors import ConfigError, ConfigWarning, DataError, DataWarning, InputError
 from ketfit.integers import as_integer
@@ -340,7 +340,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
     def _validation(
         self, module: nn.Module, classes: NDArray[Any], of_class: NDArray[Any], validation: Validation
     ) -> Samples:
-        X, y, sample_weight = validation_parts(validation)
+        X, y, sample_weight = unpack_validation(validation)
         x, labels = self._checked(X, y, reset=False)
         weight = _weights(sample_weight, x, "validation sample_weight")
         counts = weight > 0

@@ -24,7 +24,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from typing_extensions import Self
 
-from ketfit.data.sequences import counted, validation_parts
+from ketfit.data.sequences import drop_zero_weights, unpack_validation
 from ketfit.errors import ConfigError
 from ketfit.estimators.base import ClassWeight, RandomState, TorchHeadClassifier, Validation, too_few_numbers
 from ketfit.integers import as_integer
@@ -53,7 +53,7 @@ class LogisticRegressionHead(LogisticRegression):  # type: ignore[misc]
         progress: bool = False,
     ) -> Self:
         """Fit on the rows of `X` and `y` whose weight is not zero."""
-        super().fit(*counted(X, y, sample_weight))
+        super().fit(*drop_zero_weights(X, y, sample_weight))
         return self
 
     @property
@@ -69,7 +69,7 @@ class ProjectedLogisticRegressionHead(ClassifierMixin, BaseEstimator):  # type: 
     Random directions are drawn from the seed and owe nothing to the data, as the CNOTs of a quantum head do not; they
     keep the angles between embeddings as well as so few numbers can (Johnson and Lindenstrauss). Principal ones are
     those in which the training embeddings, whatever their labels, vary most: the stronger control, whose directions
-    are themselves numbers that come from data, and are not counted.
+    are themselves numbers that come from data, and are not drop_zero_weights.
 
     Args:
         n_components: Directions, at least 1.
@@ -107,7 +107,7 @@ class ProjectedLogisticRegressionHead(ClassifierMixin, BaseEstimator):  # type: 
         Raises:
             ConfigError: there are no such directions, or fewer principal ones than `n_components`.
         """
-        X, y, sample_weight = counted(X, y, sample_weight)
+        X, y, sample_weight = drop_zero_weights(X, y, sample_weight)
         regression = LogisticRegression(C=self.C)
         self.pipeline_ = make_pipeline(self._projection(np.asarray(X)), regression)
         self.pipeline_.fit(X, y, logisticregression__sample_weight=sample_weight)
@@ -164,9 +164,9 @@ class SVCHead(SVC):  # type: ignore[misc]
         progress: bool = False,
     ) -> Self:
         """Fit on the rows of `X` and `y` whose weight is not zero; calibrate probabilities on those of `validation`."""
-        super().fit(*counted(X, y, sample_weight))
+        super().fit(*drop_zero_weights(X, y, sample_weight))
         self.calibrated_ = None
-        held = None if validation is None else counted(*validation_parts(validation))
+        held = None if validation is None else drop_zero_weights(*unpack_validation(validation))
         if held is not None and _two_of_each(held[1], self.classes_):
             calibrated = CalibratedClassifierCV(FrozenEstimator(self), cv=2, ensemble=False)
             with warnings.catch_warnings():  # the weights are for the calibration alone, as it should be

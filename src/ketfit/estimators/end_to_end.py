@@ -147,14 +147,14 @@ def tune_end_to_end(
             f"the head takes embeddings of width {head.n_features_in_}; {body.name!r} makes {body.dimension}"
         )
     transformer = trainable_copy(body, config.last_layers)
-    given = LabelledTexts.of(texts, labels, sample_weight)
+    given = LabelledTexts.from_columns(texts, labels, sample_weight)
     of_class = getattr(head, "class_weights_", None)
     if of_class is None:  # a loaded head with balanced classes: its record does not have their weights
         of_class = compute_class_weight(head.class_weight, classes=head.classes_, y=given.labels)
     names, samples = _samples(transformer, head, of_class, given)
     held = None
     if validation is not None:
-        held = _samples(transformer, head, of_class, LabelledTexts.of_validation(validation))[1]
+        held = _samples(transformer, head, of_class, LabelledTexts.from_validation(validation))[1]
     check_memory(transformer, config.batch_size, samples.x.shape[2], copies=1, checkpoint=checkpoint is not None)
     module = TunedModule(transformer, copy.deepcopy(head.module_), config, names)
     shared = TrainConfig.model_fields.keys() & EndToEndConfig.model_fields.keys()

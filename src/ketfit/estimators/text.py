@@ -139,8 +139,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
                 contrastive tuning one sentence of a label.
         """
         classifier = self._head()
-        given = LabelledTexts.of(texts, labels, sample_weight, groups)
-        held = None if validation is None else LabelledTexts.of_validation(validation)
+        given = LabelledTexts.from_columns(texts, labels, sample_weight, groups)
+        held = None if validation is None else LabelledTexts.from_validation(validation)
         check_saveable_labels(given.labels, rows=given.rows)
         classes, *_ = classifier._classes(given.labels)
         if held is not None:
