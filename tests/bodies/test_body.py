@@ -136,9 +136,9 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "pickled weights": (pickled_only, "has pickled weights only, which are never read"),
     "foreign code": (
         lambda folder: edit_modules(folder, 1, type="os.path.Pooling"),
-        r"asks for code from outside sentence-transformers \(os\.path\.Pooling\)",
+        r"names the module os\.path\.Pooling from outside sentence-transformers",
     ),
-    "a path that leads out": (lambda folder: edit_modules(folder, 1, path="../other"), "leads out of the folder"),
+    "a path that leads out": (lambda folder: edit_modules(folder, 1, path="../other"), "names a path outside the folder"),
     "truncated weights": (
         lambda folder: (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-100]),
         "own-body cannot be loaded: .*",
@@ -172,7 +172,7 @@ def test_an_activation_that_is_not_trusted_is_refused_and_not_replaced(own_body:
     assert load_body(own_body, device="cpu").dimension == 4
     for other in ("elsewhere.Activation", "torch.hub.list", 3):
         (dense / "config.json").write_text(json.dumps({**config, "activation_function": other}))
-        with pytest.raises(BodyError, match=rf"asks for the activation function '?{other}'?; it is to be one of torch"):
+        with pytest.raises(BodyError, match=rf"names the activation function '?{other}'?; allowed are those of torch"):
             load_body(own_body, device="cpu")
 
 
@@ -181,7 +181,7 @@ def test_modules_that_import_what_their_settings_name_are_refused(own_body: Path
     modules = json.loads((own_body / "modules.json").read_text())
     modules.append({"idx": 2, "name": "2", "path": "2_More", "type": f"sentence_transformers.{kind}"})
     (own_body / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(BodyError, match=f"asks for the module sentence_transformers.{kind}; a body is made of Dense"):
+    with pytest.raises(BodyError, match=f"names the module sentence_transformers.{kind}; allowed are Dense"):
         load_body(own_body, device="cpu")
 
 
@@ -324,7 +324,7 @@ def test_numbers_that_are_not_finite_are_refused(
 
 def test_an_array_of_another_shape_is_refused(tiny_body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny_body.transformer, "encode", lambda texts, **_: np.zeros((len(texts), 3)))
-    with pytest.raises(BodyError, match=r"gave an array of shape \(4, 3\), expected \(4, 16\)"):
+    with pytest.raises(BodyError, match=r"returned the shape \(4, 3\), expected \(4, 16\)"):
         tiny_body.encode(TEXTS, cache=False)
 
 

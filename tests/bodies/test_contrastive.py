@@ -119,7 +119,7 @@ class TestPairs:
         assert read(grouped) < 0.75 * read(pairs)
 
     def test_every_pass_has_pairs_of_its_own(self) -> None:
-        rows = contrastive._rows(TEXTS, np.repeat([0, 1], 4), QUICK.updated(epochs=2), seed=0)
+        rows = contrastive._training_columns(TEXTS, np.repeat([0, 1], 4), QUICK.updated(epochs=2), seed=0)
         half = len(rows["label"]) // 2
         pairs = list(zip(rows["sentence1"], rows["sentence2"], rows["label"], strict=True))
         assert pairs[:half] != pairs[half:]
@@ -325,7 +325,7 @@ from ketfit.bodies import finetuned as tuned
 from ketfit.bodies.body import load_body
 from ketfit.bodies.contrastive import tune_body
 from ketfit.model.tuning import ContrastiveConfig
-tuned.place_folder = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+tuned.move_folder = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 tune_body(load_body({str(tiny_body.folder)!r}, device="cpu"), {TEXTS}, {LABELS}, ContrastiveConfig(epochs=1))
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -339,9 +339,9 @@ class TestBadInput:
         ("texts", "labels", "error", "message"),
         [
             (TEXTS, ["yes"] * 8, DataError, "two labels or more; these have 1"),
-            (TEXTS, ["yes"] * 7 + ["no"], DataError, "'no' has one sentence only"),
+            (TEXTS, ["yes"] * 7 + ["no"], DataError, "'no' has only one sentence"),
             (TEXTS, LABELS[:-1], InputError, r"labels have shape \(7,\); there are 8 sentences"),
-            ([*TEXTS[:-1], " "], LABELS, InputError, r"texts\[7\] is blank"),
+            ([*TEXTS[:-1], " "], LABELS, InputError, r"texts\[7\]: the text is empty"),
             ("good film", LABELS, InputError, "must be a list of sentences"),
         ],
     )
@@ -382,5 +382,5 @@ class TestBadInput:
         self, tiny_body: Body, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("WORLD_SIZE", "3")
-        with pytest.raises(ConfigError, match="batch_size=4 cannot be shared by 3 processes"):
+        with pytest.raises(ConfigError, match="batch_size=4 cannot be divided among 3 processes"):
             tune_body(tiny_body, TEXTS, LABELS, QUICK)

@@ -12,7 +12,7 @@ from torch import nn
 
 from ketfit.bodies import finetuned as tuned
 from ketfit.bodies.body import Body
-from ketfit.bodies.finetuned import isolated_rng, save_finetuned, trainable_copy, tuned_folder
+from ketfit.bodies.finetuned import finetuned_folder, isolated_rng, save_finetuned, trainable_copy
 from ketfit.errors import BodyError, InsufficientMemoryError
 
 
@@ -47,8 +47,8 @@ def test_a_copy_is_fresh_and_whole(tiny_body: Body) -> None:
 
 
 def test_layers_that_are_not_known_cannot_be_counted() -> None:
-    with pytest.raises(BodyError, match="the layers of 'odd' are not known, so that last_layers cannot be tuned"):
-        tuned._layers(nn.Sequential(nn.Linear(2, 2), nn.ModuleList([nn.Linear(2, 2), nn.GELU()])), "odd")
+    with pytest.raises(BodyError, match="the layers of 'odd' cannot be found; leave last_layers out"):
+        tuned._find_layers(nn.Sequential(nn.Linear(2, 2), nn.ModuleList([nn.Linear(2, 2), nn.GELU()])), "odd")
 
 
 def test_what_is_kept_first_stays(tiny_body: Body, fresh_cache: object) -> None:
@@ -57,7 +57,7 @@ def test_what_is_kept_first_stays(tiny_body: Body, fresh_cache: object) -> None:
     changed = trainable_copy(tiny_body, None)
     with torch.no_grad():
         next(changed.parameters()).add_(1)
-    assert save_finetuned(changed, "name") == first == tuned_folder("name")
+    assert save_finetuned(changed, "name") == first == finetuned_folder("name")
     assert (first / "model.safetensors").read_bytes() == before
     assert save_finetuned(changed, None) != first
 

@@ -95,8 +95,8 @@ def test_settings_reach_the_body(transformer: BodyTransformer, monkeypatch: pyte
     ("settings", "texts", "error", "message"),
     [
         ({}, "a film", InputError, "not str"),
-        ({}, ["a film", None], InputError, r"texts\[1\] is of type NoneType"),
-        ({}, ["a film", " "], InputError, r"texts\[1\] is blank"),
+        ({}, ["a film", None], InputError, r"texts\[1\]: the text is missing"),
+        ({}, ["a film", " "], InputError, r"texts\[1\]: the text is empty"),
         ({"batch_size": 0}, TEXTS, InputError, "batch_size=0: it must be a whole number of at least 1"),
         ({"body": "/nowhere"}, TEXTS, BodyError, "There is no folder '/nowhere'"),
     ],

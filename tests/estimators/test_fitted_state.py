@@ -159,7 +159,7 @@ class TestFeatureNames:
         record = record_of(tmp_path / "model")
         del record["feature_names"]
         write_record(tmp_path / "model", record)
-        with pytest.raises(ModelFileError, match="is not as it was saved"):
+        with pytest.raises(ModelFileError, match="was changed after saving"):
             QuantumHeadClassifier.from_pretrained(tmp_path / "model")
 
 

@@ -100,7 +100,7 @@ class TestBody:
     def test_moved_body_is_named(self, own_body: Path) -> None:
         content = pickle.dumps(load_body(own_body, device="cpu"))
         own_body.rename(own_body.with_name("elsewhere"))
-        with pytest.raises(BodyError, match=rf"in the folder {own_body}, which is not here; put it there, or load a"):
+        with pytest.raises(BodyError, match=rf"in the folder {own_body}, which is missing; put it there, or load a"):
             pickle.loads(content)
 
     def test_other_body_in_its_place_is_refused(self, own_body: Path) -> None:
@@ -146,7 +146,7 @@ class TestBody:
         assert not (tmp_path / "model").exists()
 
     def test_body_of_an_absent_device_runs_on_the_cpu_after_a_warning(self, tiny_body: Body) -> None:
-        reference = replace(BodyReference.of(tiny_body), device="cuda:7")
+        reference = replace(BodyReference.from_body(tiny_body), device="cuda:7")
         with pytest.warns(
             UserWarning, match=r"pickled on the device 'cuda:7', which cannot be used here .* on the CPU"
         ):

@@ -119,7 +119,7 @@ def test_files_of_an_older_body_go_with_it_and_others_stay(
 def test_a_change_meanwhile_is_not_overwritten(classifier: TextClassifier, writable: WritableHub) -> None:
     writable.add("someone/model", {"README.md": b"a"})
     writable.before_commit = [("someone/model", {"README.md": b"somebody else's"})]
-    with pytest.raises(StorageError, match=r"the Hub did not take 'someone/model': .*412"):
+    with pytest.raises(StorageError, match=r"the Hub rejected the upload to 'someone/model': .*412"):
         classifier.classifier_.push_to_hub("someone/model")
     assert writable.commits["someone/model"][-1][1] == {"README.md": b"somebody else's"}
 
@@ -159,5 +159,5 @@ def test_a_push_that_is_refused_is_told(classifier: TextClassifier, monkeypatch:
         raise PermissionError("403 Forbidden")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", refuse)
-    with pytest.raises(StorageError, match="the Hub did not take 'someone/tiny': PermissionError: 403 Forbidden"):
+    with pytest.raises(StorageError, match="rejected the upload to 'someone/tiny': PermissionError: 403 Forbidden"):
         classifier.push_to_hub("someone/tiny")

@@ -253,13 +253,13 @@ class TestContents:
         assert "| loss low | 0.5000 |" in card, "an end of no interval is a figure like others"
         assert card.count("interval") == 1
         assert "not calibrated" in card
-        assert "How good it is" not in card
+        assert "Its accuracy was" not in card
 
     def test_the_card_without_data_and_metrics(self, tmp_path: Path) -> None:
         card = self.card(tmp_path)
         assert "| data | not recorded |" in card
         assert "Measured" not in card
-        assert "How good it is was not recorded." in card
+        assert "Its accuracy was not recorded." in card
         assert "None" not in card
 
     def test_labels_stand_in_the_card_as_they_are(self, tmp_path: Path) -> None:
@@ -805,7 +805,7 @@ class TestTensors:
         tensors = self.tensors(model)
         tensors["wait"] = tensors.pop("weights")
         write_weights(model, tensors)
-        refused(model, r"holds the tensors .*'wait'.*; this head has .*'weights'")
+        refused(model, r"holds the tensors .*'wait'.*; this head needs .*'weights'")
 
     def test_one_more(self, model: Path) -> None:
         write_weights(model, {**self.tensors(model), "more": torch.zeros(1)})

@@ -61,7 +61,7 @@ class TestVersion1:
     def test_its_records_are_read_as_strictly(self, change: dict[str, Any], tmp_path: Path) -> None:
         model = shutil.copytree(OLD, tmp_path / "model")
         write_record(model, {**record_of(model), **change})
-        refused(model, "which schema_version=1 does not know|is not as it was saved|has no setting 'color'")
+        refused(model, "which schema_version=1 does not have|was changed after saving|has no setting 'color'")
         write_record(model, {key: value for key, value in record_of(OLD).items() if key != "seed"})
         refused(model, "lacks seed of ModelMetadata")
 

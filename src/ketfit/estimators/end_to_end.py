@@ -15,7 +15,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
 from ketfit.bodies.body import Body
-from ketfit.bodies.finetuned import check_memory, save_finetuned, tokens_of, trainable_copy, tuned_body
+from ketfit.bodies.finetuned import check_memory, load_finetuned, save_finetuned, tokenize, trainable_copy
 from ketfit.data.labelled import LabelledTexts
 from ketfit.errors import BodyError, ConfigError
 from ketfit.estimators.base import TorchHeadClassifier, class_numbers, temperature_of
@@ -168,7 +168,7 @@ def tune_end_to_end(
     fitted.temperature_ = temperature_of(module, held, config.batch_size) if calibrates and held is not None else 1.0
     fitted.fit_settings_ = replace(head.fit_settings_, seed=seed, calibrate=calibrates)
     fitted.train_size_, fitted.validation_size_ = len(samples), 0 if held is None else len(held)
-    return tuned_body(save_finetuned(transformer, None), body, config, seed), fitted
+    return load_finetuned(save_finetuned(transformer, None), body, config, seed), fitted
 
 
 def _samples(
@@ -177,7 +177,7 @@ def _samples(
     """Return the names of what the transformer reads, and tokens, classes and weights of the sentences."""
     codes = class_numbers(given.labels, head.classes_, "the labels hold {!r}, which the head was not fitted on")
     weight = of_class[codes] * (1 if given.weight is None else given.weight)
-    features = tokens_of(transformer, given.texts)
+    features = tokenize(transformer, given.texts)
     tensors = {name: value for name, value in features.items() if isinstance(value, Tensor) and value.dim() == 2}
     if "attention_mask" not in tensors:
         raise BodyError("this body reads no tokens with an attention mask, and cannot be trained with its head")

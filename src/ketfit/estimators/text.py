@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
 from ketfit.bodies.body import Body, Tuning, load_body, load_files
-from ketfit.bodies.finetuned import check_files, tuned_layers
+from ketfit.bodies.finetuned import check_body_files, layers_to_tune
 from ketfit.bodies.sources import find_files
 from ketfit.data.dataset import Dataset
 from ketfit.data.labelled import LabelledTexts
@@ -148,7 +148,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         warn_of_lookalikes(classes)
         body = load_body(self.body, revision=self.revision, device=self.device, dtype=self.dtype)
         if self.tune is not None:
-            tuned_layers(body.transformer, self.tune.last_layers, body.name)
+            layers_to_tune(body.transformer, self.tune.last_layers, body.name)
         shape = self.head or HeadConfig.recommended(body.dimension, len(classes))
         slice_widths(shape, body.dimension)  # before a long tuning
         if advice := readout_advice(shape, body.dimension, len(classes)):
@@ -269,7 +269,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         )
         carried = body.folder if with_body or tuning is not None else None
         if carried is not None:
-            check_files(body)
+            check_body_files(body)
         facts = self.classifier_._facts(data, metrics, record)
         save_model(folder, self.classifier_.module_, facts, carried)
 
@@ -377,7 +377,7 @@ def _recorded_body(record: BodyMetadata, model: Path, moved: str | None, device:
     if files.fingerprint != wanted:  # asked before any of the files is parsed
         raise BodyError(
             f"{model} was trained on {record.name!r} ({'tuned' if tuned else record.source}) with fingerprint "
-            f"{wanted[:16]}..., and {place!r} here ({files.found.source}) has {files.fingerprint[:16]}...; "
+            f"{wanted[:16]}..., and {place!r} here ({files.location.source}) has {files.fingerprint[:16]}...; "
             f"give it the same body: {_ASK}"
         )
     body = load_files(files, device=device, dtype=record.dtype)
