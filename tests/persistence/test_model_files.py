@@ -1,4 +1,4 @@
-"""Saved models: bit for bit what they were, put in place at once or not at all, and refused when anything is off."""
+"""Saved models: round trips, atomic replacement, and errors for damaged files."""
 
 from __future__ import annotations
 
@@ -23,86 +23,26 @@ import torch
 from sklearn.base import clone
 from torch import Tensor
 
-import ketfit
 from ketfit.errors import BodyError, DataError, ModelFileError, StorageError
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.estimators.text import TextClassifier
-from ketfit.evaluation.compare import with_interval
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.persistence.model_files import check_model_folder, load_model
 from ketfit.persistence.schema import CARD, METADATA, WEIGHTS
-from ketfit.storage.atomic import write_file
-from ketfit.storage.strict_json import parse_json
-from ketfit.storage.tensors import read_tensors, write_tensors
-
-TINY = HeadConfig(n_qubits=2, encoder_layers=1, connectivity=1, main_layers=1)
-SHORT = TrainConfig(epochs=2)
-TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", "not good", "the dull film"]
-WORDS = ["positive"] * 4 + ["negative"] * 4
-
-
-def vectors(n: int = 12, dtype: str = "float64") -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((n, 4)).astype(dtype)
-
-
-def fitted(labels: Any = (0, 1), dtype: str = "float64", **settings: Any) -> QuantumHeadClassifier:
-    y = np.array(labels)[np.arange(12) % len(labels)]
-    return QuantumHeadClassifier(**{"head": TINY, "train": SHORT, **settings}).fit(vectors(dtype=dtype), y)
-
-
-def same(one: QuantumHeadClassifier, other: QuantumHeadClassifier) -> bool:
-    x = vectors()
-    return bool((one.predict_proba(x) == other.predict_proba(x)).all() and (one.predict(x) == other.predict(x)).all())
-
-
-@pytest.fixture(scope="module")
-def old() -> QuantumHeadClassifier:
-    return fitted()
-
-
-@pytest.fixture(scope="module")
-def new() -> QuantumHeadClassifier:
-    return fitted(seed=1)
-
-
-@pytest.fixture(scope="module")
-def saved(old: QuantumHeadClassifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("saved") / "model"
-    old.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def model(saved: Path, tmp_path: Path) -> Path:
-    """A copy of a saved model that a test may break."""
-    return shutil.copytree(saved, tmp_path / "model")
-
-
-def record_of(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / METADATA).read_text())
-    return content
-
-
-def sealed(record: dict[str, Any]) -> dict[str, Any]:
-    """The record with the hash of its other keys, as JSON with sorted keys."""
-    rest = {key: value for key, value in record.items() if key != "record_sha256"}
-    return {**rest, "record_sha256": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
-
-
-def write_record(folder: Path, record: Any) -> None:
-    (folder / METADATA).write_text(json.dumps(record))
-
-
-def write_weights(folder: Path, tensors: dict[str, Tensor]) -> None:
-    """Other tensors with the right hash in the record, so that the checks behind the hash have to see them."""
-    content = safetensors.torch.save(tensors)
-    (folder / WEIGHTS).write_bytes(content)
-    write_record(folder, {**record_of(folder), "weights_sha256": hashlib.sha256(content).hexdigest()})
-
-
-def refused(folder: Path, message: str) -> None:
-    with pytest.raises(ModelFileError, match=message):
-        QuantumHeadClassifier.from_pretrained(folder)
+from tests.persistence.saved_models import (
+    SHORT,
+    TEXTS,
+    TINY,
+    fitted,
+    record_of,
+    refused,
+    same,
+    sealed,
+    vectors,
+    write_record,
+    write_weights,
+)
+from tests.storage.failing_calls import fail_at
 
 
 class TestRoundTrip:
@@ -189,100 +129,9 @@ class TestContents:
         assert sorted(path.name for path in saved.iterdir()) == ["README.md", "config.json", "model.safetensors"]
         assert not any(path.name.startswith(".") for path in saved.parent.iterdir())
 
-    def test_the_record(self, saved: Path, old: QuantumHeadClassifier) -> None:
-        record = parse_json((saved / METADATA).read_text(encoding="utf-8"))
-        assert record == sealed(record)
-        del record["record_sha256"]
-        assert record == {
-            "schema_version": 2,
-            "ketfit_version": ketfit.__version__,
-            "head": TINY.model_dump(mode="json"),
-            "train": SHORT.model_dump(),
-            "seed": 0,
-            "validation_fraction": 0.15,
-            "class_weight": None,
-            "classes": [0, 1],
-            "embedding_dim": 4,
-            "dtype": "float64",
-            "train_size": 10,
-            "validation_size": 2,
-            "best_epoch": old.best_epoch_,
-            "temperature": None,
-            "body": None,
-            "data": None,
-            "metrics": {},
-            "weights_sha256": hashlib.sha256((saved / WEIGHTS).read_bytes()).hexdigest(),
-        }
-
     def test_the_tensors(self, saved: Path, old: QuantumHeadClassifier) -> None:
         tensors = safetensors.torch.load_file(saved / WEIGHTS)
         assert tensors.keys() == old.module_.state_dict().keys()
-
-    def card(self, tmp_path: Path, classifier: Any = None, **facts: Any) -> str:
-        (classifier or fitted(("bad", "good"))).save_pretrained(tmp_path / "model", **facts)
-        return (tmp_path / "model" / CARD).read_text(encoding="utf-8")
-
-    def test_the_card_is_filled(self, tmp_path: Path) -> None:
-        facts: dict[str, Any] = {
-            "data": "twelve random vectors",
-            "metrics": {"test_accuracy": 0.51234567, "test_loss": 1},
-        }
-        classifier = fitted(("bad", "good"))
-        card = self.card(tmp_path, classifier, **facts)
-        assert "`bad`, `good`" in card
-        assert "QuantumHeadClassifier.from_pretrained" in card
-        assert "shape (n, 4)" in card
-        assert "| data | `twelve random vectors` |" in card
-        assert "| test accuracy | 0.5123 |" in card
-        assert "| test loss | 1 |" in card
-        assert "| samples | 10 to train, 2 to validate |" in card
-        assert f"{classifier.n_parameters_} total" in card
-        assert "1 of 2 qubits, 1 layers, connectivity 1" in card
-        for sign in ("None", "undefined", "{{", "{%", "nan"):
-            assert sign not in card
-        assert card.startswith("---\nlibrary_name: ketfit\n")
-        assert "base_model" not in card
-        record = record_of(tmp_path / "model")
-        assert (record["data"], record["metrics"]) == (facts["data"], facts["metrics"])
-
-    def test_an_interval_stands_beside_its_figure(self, tmp_path: Path) -> None:
-        metrics = {**with_interval("test_accuracy", 0.75, (0.7, 0.8)), "test_sentences": 8018, "loss_low": 0.5}
-        card = self.card(tmp_path, metrics=metrics)
-        assert "| test accuracy | 0.7500 (95 % interval 0.7000 to 0.8000) |" in card
-        assert "| test sentences | 8,018 |" in card
-        assert "| loss low | 0.5000 |" in card, "an end of no interval is a figure like others"
-        assert card.count("interval") == 1
-        assert "not calibrated" in card
-        assert "Its accuracy was" not in card
-
-    def test_the_card_without_data_and_metrics(self, tmp_path: Path) -> None:
-        card = self.card(tmp_path)
-        assert "| data | not recorded |" in card
-        assert "Measured" not in card
-        assert "Its accuracy was not recorded." in card
-        assert "None" not in card
-
-    def test_labels_stand_in_the_card_as_they_are(self, tmp_path: Path) -> None:
-        assert "`R&B`, `don't know`" in self.card(tmp_path, fitted(("don't know", "R&B")))
-
-    def test_the_card_of_a_model_for_sentences(self, folder: Path, tiny_body_folder: Path) -> None:
-        card = (folder / CARD).read_text(encoding="utf-8")
-        assert "TextClassifier.from_pretrained" in card
-        assert "frozen, 16 dimensions" in card
-        assert record_of(folder)["body"]["fingerprint"] in card
-        assert "None" not in card
-        assert str(tiny_body_folder) not in card, "the place of the body on this machine is nobody's business"
-
-    @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-    def test_a_metric_that_is_not_finite_is_refused_or_kept(self, number: float, tmp_path: Path) -> None:
-        # What must not be: a folder that no one can load.
-        try:
-            fitted().save_pretrained(tmp_path / "model", metrics={"loss": number})
-        except ValueError as error:
-            assert "loss" in str(error)
-            assert not any(tmp_path.iterdir())
-        else:
-            QuantumHeadClassifier.from_pretrained(tmp_path / "model")
 
 
 class TestSaving:
@@ -380,37 +229,6 @@ class TestSaving:
         assert [path.name for path in model.parent.iterdir()] == ["model"]
 
 
-# The calls of the system that a save is made of, in one list, so that the k-th of them all can be made to fail.
-STEPS = (
-    "os.fsync",
-    "os.open",
-    "pathlib.Path.open",
-    "pathlib.Path.rename",
-    "pathlib.Path.replace",
-    "pathlib.Path.mkdir",
-)
-
-
-def fail_at(patch: pytest.MonkeyPatch, step: int, number: int) -> list[str]:
-    """Make the `step`-th call of any of `STEPS` raise; returns the names of the calls made, growing."""
-    calls: list[str] = []
-
-    def faulty(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **named: Any) -> Any:
-            calls.append(name)
-            if len(calls) == step + 1:
-                raise OSError(number, os.strerror(number))
-            return plain(*args, **named)
-
-        return call
-
-    for name in STEPS:
-        owner = Path if name.startswith("pathlib") else os
-        attribute = name.rpartition(".")[2]
-        patch.setattr(owner, attribute, faulty(name, getattr(owner, attribute)))
-    return calls
-
-
 class TestFaults:
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
     @pytest.mark.parametrize("replaces", [True, False])
@@ -468,18 +286,6 @@ class TestFaults:
         assert set(outcomes) == {"old", "new", "set aside"}, outcomes
         assert outcomes == sorted(outcomes, key=["old", "set aside", "new"].index)
         assert outcomes.count("set aside") == 1, "only between the two renames"
-
-    @pytest.mark.parametrize("step", range(5))
-    def test_a_single_file(self, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        path = tmp_path / "file"
-        write_file(path, b"old")
-        with monkeypatch.context() as patch:
-            calls = fail_at(patch, step, errno.ENOSPC)
-            with pytest.raises(StorageError, match="cannot write .*file: No space left on device"):
-                write_file(path, b"new")
-        assert len(calls) == step + 1
-        assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
-        assert path.read_bytes() in (b"old", b"new")
 
 
 KILLER = """
@@ -606,185 +412,6 @@ class TestDamage:
         return (folder / "weights.pt").read_bytes()
 
 
-class TestRecord:
-    """A ``config.json`` that is JSON, but not ours."""
-
-    @pytest.mark.parametrize(
-        ("text", "message"),
-        [
-            ("", "damaged, or not JSON"),
-            ("nonsense", "damaged, or not JSON"),
-            ("[]", "is not a JSON object"),
-            ("null", "is not a JSON object"),
-            ("3", "is not a JSON object"),
-            ('"text"', "is not a JSON object"),
-            ("{}", "schema_version=None"),
-            ("[" * 100_000, "damaged, or not JSON"),
-            ('{"a":' * 100_000 + "1" + "}" * 100_000, "damaged, or not JSON"),
-            ('{"seed": ' + "9" * 10_000 + "}", "damaged, or not JSON|schema_version=None"),
-            ("{'schema_version': 1}", "damaged, or not JSON"),
-            ('{"schema_version": 1} {}', "damaged, or not JSON"),
-        ],
-    )
-    def test_other_json(self, text: str, message: str, model: Path) -> None:
-        (model / METADATA).write_text(text)
-        refused(model, rf"config\.json.* ?({message})")
-
-    @pytest.mark.parametrize("content", [b"\xff\xfe{}", b"\xef\xbb\xbf{}", b"{\x00}", bytes(10)])
-    def test_other_bytes(self, content: bytes, model: Path) -> None:
-        (model / METADATA).write_bytes(content)
-        refused(model, r"config\.json is damaged, or not JSON")
-
-    def test_too_large(self, model: Path) -> None:
-        with (model / METADATA).open("ab") as file:
-            file.write(b" " * 2**20)
-        refused(model, r"config\.json has \d+ bytes; a file written by KetFit has at most 1048576")
-
-    @pytest.mark.parametrize(
-        ("once", "twice"),
-        [
-            ('"seed": 0', '"seed": 0, "seed": 0'),
-            ('"seed": 0', '"seed": 0, "\\u0073eed": 0'),
-            ('"n_qubits": 2', '"n_qubits": 2, "n_qubits": 3'),
-        ],
-    )
-    def test_a_key_twice(self, once: str, twice: str, model: Path) -> None:
-        text = (model / METADATA).read_text()
-        assert once in text
-        (model / METADATA).write_text(text.replace(once, twice))
-        refused(model, r"the key '(seed|n_qubits)' appears 2 times")
-
-    @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
-    @pytest.mark.parametrize("place", ['"validation_fraction": 0.15', '"metrics": {}'])
-    def test_numbers_that_are_not(self, number: str, place: str, model: Path) -> None:
-        text = (model / METADATA).read_text()
-        assert place in text
-        wrong = f'"metrics": {{"loss": {number}}}' if "metrics" in place else f'"validation_fraction": {number}'
-        (model / METADATA).write_text(text.replace(place, wrong))
-        refused(model, r"config\.json")
-
-    @pytest.mark.parametrize("version", [0, 3, 99, "1", "2", None, True, [1], 1.0, 1.5])
-    def test_another_version(self, version: Any, model: Path) -> None:
-        write_record(model, {**record_of(model), "schema_version": version})
-        refused(
-            model, r"schema_version=.* and this KetFit reads 1 and 2; read it with the KetFit that wrote it, or upgrade"
-        )
-
-    @pytest.mark.parametrize("table", ["", "head", "train"])
-    def test_an_unknown_key(self, table: str, model: Path) -> None:
-        record = record_of(model)
-        (record[table] if table else record)["n_qubitz"] = 1
-        write_record(model, record)
-        refused(model, "has no setting 'n_qubitz'")
-
-    @pytest.mark.parametrize("table", ["", "head", "train"])
-    def test_a_missing_key(self, table: str, model: Path) -> None:
-        # A default in its place could be another model: without reference_amplitude, say.
-        whole = record_of(model)
-        unseen = []
-        for key in whole[table] if table else whole:
-            record = json.loads(json.dumps(whole))
-            del (record[table] if table else record)[key]
-            write_record(model, record)
-            try:
-                load_model(model)
-            except ModelFileError as error:
-                assert key in str(error)
-            else:
-                unseen.append(key)
-        assert not unseen
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"seed": "0"}, "seed='0'"),
-            ({"seed": 0.5}, "seed=0.5"),
-            ({"seed": -1}, "seed=-1"),
-            ({"classes": ["a", 1]}, "classes"),
-            ({"classes": [0.0, 1.0]}, "classes"),
-            ({"classes": [True, False]}, "classes"),
-            ({"classes": "ab"}, "classes"),
-            ({"classes": [0, 0]}, r"at least two different labels, got \[0, 0\]"),
-            ({"classes": ["a", "a"]}, "at least two different labels"),
-            ({"classes": ["a"]}, r"at least two different labels, got \['a'\]"),
-            ({"classes": []}, "at least two different labels"),
-            ({"classes": [0, 1, 2]}, r"linear\.\w+ is torch.float64 of shape"),
-            ({"class_weight": "equal"}, "class_weight"),
-            ({"class_weight": [1.0]}, "class_weight"),
-            ({"class_weight": [1.0, 1.0, 1.0]}, "class_weight"),
-            ({"class_weight": [1.0, "1"]}, "class_weight"),
-            ({"embedding_dim": 0}, "embedding_dim=0"),
-            ({"embedding_dim": 5}, "width 5 needs n_qubits=3"),
-            ({"embedding_dim": True}, "embedding_dim=True"),
-            ({"dtype": "float16"}, "dtype='float16'"),
-            ({"dtype": "float32"}, "is torch.float64 of shape"),
-            ({"dtype": "__class__"}, "dtype='__class__'"),
-            ({"validation_fraction": 1.5}, "validation_fraction"),
-            ({"validation_fraction": "0.15"}, "validation_fraction='0.15'"),
-            ({"train_size": -3}, "train_size"),
-            ({"best_epoch": -3}, "best_epoch"),
-            ({"body": {}}, "body"),
-            ({"body": 3}, "body=3"),
-            ({"metrics": {"a": "b"}}, "metrics"),
-            ({"metrics": []}, "metrics"),
-            ({"head": 3}, "head=3"),
-            ({"head": None}, "head=None"),
-            ({"train": []}, "train="),
-            ({"weights_sha256": "0" * 64}, r"is not the file that its config\.json was written with"),
-            ({"weights_sha256": ""}, r"is not the file that its config\.json was written with"),
-            ({"weights_sha256": None}, "weights_sha256=None"),
-        ],
-    )
-    def test_values(self, change: dict[str, Any], message: str, model: Path) -> None:
-        write_record(model, {**record_of(model), **change})
-        refused(model, message)
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"n_qubits": 1}, "n_qubits=1"),
-            ({"n_qubits": "2"}, "n_qubits='2'"),
-            ({"n_qubits": 3}, "of shape"),
-            ({"connectivity": 2}, "connectivity=2 needs more than 2 qubits"),
-            ({"encoder_layers": 2}, r"encoder\.weights is torch.float64 of shape \(1, 4\)"),
-            ({"main_layers": 2}, "weights is torch.float64 of shape"),
-            ({"merge": "sum"}, "merge='sum'"),
-            ({"shots": 0}, "shots=0"),
-            ({"reference_amplitude": 1}, "width 4 and its reference amplitude needs n_qubits=3"),
-        ],
-    )
-    def test_heads(self, change: dict[str, Any], message: str, model: Path) -> None:
-        record = record_of(model)
-        write_record(model, {**record, "head": {**record["head"], **change}})
-        refused(model, message)
-
-    @pytest.mark.slow
-    def test_what_would_take_all_memory(self, model: Path, tmp_path: Path) -> None:
-        changes = [{"encoder_layers": 10**9}, {"n_reuploads": 10**9}, {"n_encoders": 10**9}, {"n_qubits": 10**5}]
-        folders = [shutil.copytree(model, tmp_path / str(number)) for number in range(5)]
-        os.truncate(folders[0] / WEIGHTS, 2**40)  # a hole, which takes no room on the disk
-        for folder, change in zip(folders[1:], changes, strict=True):
-            record = record_of(folder)
-            write_record(folder, {**record, "head": {**record["head"], **change}})
-        done = subprocess.run(
-            [sys.executable, "-c", LIMITED, *map(str, folders)], capture_output=True, text=True, timeout=120
-        )
-        assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["ModelFileError"] * 5, done
-
-
-LIMITED = """
-import resource, sys
-from ketfit.persistence.model_files import load_model
-resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))
-resource.setrlimit(resource.RLIMIT_CPU, (25, 25))
-for folder in sys.argv[1:]:
-    try:
-        load_model(folder)
-    except BaseException as error:
-        print(f"{type(error).__name__}: {error}"[:200].replace(chr(10), " "), flush=True)
-"""
-
-
 class TestTensors:
     """Weights with the right hash that are not those of the head."""
 
@@ -799,7 +426,7 @@ class TestTensors:
         whole = self.tensors(model)
         for name in whole:
             write_weights(model, {key: tensor for key, tensor in whole.items() if key != name})
-            refused(model, rf"holds the tensors .*; this head has .*{name}")
+            refused(model, rf"holds the tensors .*; this head needs .*{name}")
 
     def test_renamed(self, model: Path) -> None:
         tensors = self.tensors(model)
@@ -835,18 +462,6 @@ class TestTensors:
             tensors[name].view(-1)[-1] = number
             write_weights(model, tensors)
             refused(model, rf"{name} holds a number that is not finite")
-
-
-@pytest.fixture(scope="module")
-def classifier(tiny_body_folder: Path) -> TextClassifier:
-    return TextClassifier(str(tiny_body_folder), TINY.updated(n_qubits=4), SHORT).fit(TEXTS, WORDS)
-
-
-@pytest.fixture
-def folder(classifier: TextClassifier, tmp_path: Path) -> Path:
-    """A saved model for sentences, which a test may break."""
-    classifier.save_pretrained(tmp_path / "model", data="eight sentences", metrics={"accuracy": 0.5})
-    return tmp_path / "model"
 
 
 class TestText:
@@ -927,26 +542,6 @@ class TestText:
             TextClassifier.from_pretrained(folder, revision="main")
 
 
-class TestTensorFiles:
-    def test_round_trip(self, tmp_path: Path) -> None:
-        tensors = {"a": torch.arange(6.0).reshape(2, 3).T, "b": torch.zeros(0), "c": torch.tensor(3, dtype=torch.int64)}
-        write_tensors(tmp_path / "file", tensors, {"note": 'ü "x" \\ {}'})
-        loaded, metadata = read_tensors(tmp_path / "file")
-        assert loaded.keys() == tensors.keys()
-        assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
-        assert metadata == {"note": 'ü "x" \\ {}'}
-
-    def test_no_metadata(self, tmp_path: Path) -> None:
-        safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "file")
-        assert read_tensors(tmp_path / "file")[1] == {}
-
-    def test_parse_json_is_json(self) -> None:
-        assert parse_json('{"a": [1, 2.5, null, true, {"a": "ü"}]}') == {"a": [1, 2.5, None, True, {"a": "ü"}]}
-        for text in ('{"a": 1, "a": 1}', "NaN", "[-Infinity]", "1e999", "[1,]", "{a: 1}"):
-            with pytest.raises(ValueError, match=r"2 times|not JSON|Expecting|Illegal|finite"):
-                parse_json(text)
-
-
 def test_a_place_that_cannot_be_written_is_told_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_model_folder(tmp_path / "new" / "model")
     assert not any(tmp_path.iterdir())
@@ -957,9 +552,3 @@ def test_a_place_that_cannot_be_written_is_told_beforehand(tmp_path: Path, monke
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(StorageError, match="cannot write .*model: Read-only file system"):
         check_model_folder(tmp_path / "new" / "model")
-
-
-def test_a_record_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"config\.json would have .* bytes"):
-        fitted(("a" * 600_000, "b" * 600_000)).save_pretrained(tmp_path / "model")
-    assert not (tmp_path / "model").exists()

@@ -10,7 +10,7 @@ import pytest
 
 from ketfit.cli.output import print_report
 from ketfit.errors import InputError
-from ketfit.storage.strict_json import dump_json
+from ketfit.storage.strict_json import dump_json, parse_json
 
 
 @pytest.mark.parametrize("value", [{}, {"a": [1, 2.5, None, True, "é"]}, [[]], "text", 1e308, -5e-324])
@@ -37,3 +37,10 @@ def test_number_that_is_not_finite_is_refused_with_its_place(
     with pytest.raises(InputError, match=f"^{place} of .* is "):
         print_report(value(number), True, "")
     assert capsys.readouterr().out == ""
+
+
+def test_parse_json_is_json() -> None:
+    assert parse_json('{"a": [1, 2.5, null, true, {"a": "ü"}]}') == {"a": [1, 2.5, None, True, {"a": "ü"}]}
+    for text in ('{"a": 1, "a": 1}', "NaN", "[-Infinity]", "1e999", "[1,]", "{a: 1}"):
+        with pytest.raises(ValueError, match=r"2 times|not JSON|Expecting|Illegal|finite"):
+            parse_json(text)

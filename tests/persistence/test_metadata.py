@@ -1,0 +1,250 @@
+"""The metadata of a saved model: strict parsing of config.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ketfit
+from ketfit.errors import ModelFileError, StorageError
+from ketfit.estimators.quantum import QuantumHeadClassifier
+from ketfit.persistence.model_files import load_model
+from ketfit.persistence.schema import METADATA, WEIGHTS
+from ketfit.storage.strict_json import parse_json
+from tests.persistence.saved_models import (
+    SHORT,
+    TINY,
+    fitted,
+    record_of,
+    refused,
+    sealed,
+    write_record,
+)
+
+LIMITED = """
+import resource, sys
+from ketfit.persistence.model_files import load_model
+resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))
+resource.setrlimit(resource.RLIMIT_CPU, (25, 25))
+for folder in sys.argv[1:]:
+    try:
+        load_model(folder)
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}"[:200].replace(chr(10), " "), flush=True)
+"""
+
+
+class TestMetadata:
+    """A ``config.json`` that is JSON, but not ours."""
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("", "damaged, or not JSON"),
+            ("nonsense", "damaged, or not JSON"),
+            ("[]", "is not a JSON object"),
+            ("null", "is not a JSON object"),
+            ("3", "is not a JSON object"),
+            ('"text"', "is not a JSON object"),
+            ("{}", "schema_version=None"),
+            ("[" * 100_000, "damaged, or not JSON"),
+            ('{"a":' * 100_000 + "1" + "}" * 100_000, "damaged, or not JSON"),
+            ('{"seed": ' + "9" * 10_000 + "}", "damaged, or not JSON|schema_version=None"),
+            ("{'schema_version': 1}", "damaged, or not JSON"),
+            ('{"schema_version": 1} {}', "damaged, or not JSON"),
+        ],
+    )
+    def test_other_json(self, text: str, message: str, model: Path) -> None:
+        (model / METADATA).write_text(text)
+        refused(model, rf"config\.json.* ?({message})")
+
+    @pytest.mark.parametrize("content", [b"\xff\xfe{}", b"\xef\xbb\xbf{}", b"{\x00}", bytes(10)])
+    def test_other_bytes(self, content: bytes, model: Path) -> None:
+        (model / METADATA).write_bytes(content)
+        refused(model, r"config\.json is damaged, or not JSON")
+
+    def test_too_large(self, model: Path) -> None:
+        with (model / METADATA).open("ab") as file:
+            file.write(b" " * 2**20)
+        refused(model, r"config\.json has \d+ bytes; a file written by KetFit has at most 1048576")
+
+    @pytest.mark.parametrize(
+        ("once", "twice"),
+        [
+            ('"seed": 0', '"seed": 0, "seed": 0'),
+            ('"seed": 0', '"seed": 0, "\\u0073eed": 0'),
+            ('"n_qubits": 2', '"n_qubits": 2, "n_qubits": 3'),
+        ],
+    )
+    def test_a_key_twice(self, once: str, twice: str, model: Path) -> None:
+        text = (model / METADATA).read_text()
+        assert once in text
+        (model / METADATA).write_text(text.replace(once, twice))
+        refused(model, r"the key '(seed|n_qubits)' appears 2 times")
+
+    @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
+    @pytest.mark.parametrize("place", ['"validation_fraction": 0.15', '"metrics": {}'])
+    def test_numbers_that_are_not(self, number: str, place: str, model: Path) -> None:
+        text = (model / METADATA).read_text()
+        assert place in text
+        wrong = f'"metrics": {{"loss": {number}}}' if "metrics" in place else f'"validation_fraction": {number}'
+        (model / METADATA).write_text(text.replace(place, wrong))
+        refused(model, r"config\.json")
+
+    @pytest.mark.parametrize("version", [0, 3, 99, "1", "2", None, True, [1], 1.0, 1.5])
+    def test_another_version(self, version: Any, model: Path) -> None:
+        write_record(model, {**record_of(model), "schema_version": version})
+        refused(
+            model, r"schema_version=.* and this KetFit reads 1 and 2; read it with the KetFit that wrote it, or upgrade"
+        )
+
+    @pytest.mark.parametrize("table", ["", "head", "train"])
+    def test_an_unknown_key(self, table: str, model: Path) -> None:
+        record = record_of(model)
+        (record[table] if table else record)["n_qubitz"] = 1
+        write_record(model, record)
+        refused(model, "has no setting 'n_qubitz'")
+
+    @pytest.mark.parametrize("table", ["", "head", "train"])
+    def test_a_missing_key(self, table: str, model: Path) -> None:
+        # A default in its place could be another model: without reference_amplitude, say.
+        whole = record_of(model)
+        unseen = []
+        for key in whole[table] if table else whole:
+            record = json.loads(json.dumps(whole))
+            del (record[table] if table else record)[key]
+            write_record(model, record)
+            try:
+                load_model(model)
+            except ModelFileError as error:
+                assert key in str(error)
+            else:
+                unseen.append(key)
+        assert not unseen
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"seed": "0"}, "seed='0'"),
+            ({"seed": 0.5}, "seed=0.5"),
+            ({"seed": -1}, "seed=-1"),
+            ({"classes": ["a", 1]}, "classes"),
+            ({"classes": [0.0, 1.0]}, "classes"),
+            ({"classes": [True, False]}, "classes"),
+            ({"classes": "ab"}, "classes"),
+            ({"classes": [0, 0]}, r"at least two different labels, got \[0, 0\]"),
+            ({"classes": ["a", "a"]}, "at least two different labels"),
+            ({"classes": ["a"]}, r"at least two different labels, got \['a'\]"),
+            ({"classes": []}, "at least two different labels"),
+            ({"classes": [0, 1, 2]}, r"linear\.\w+ is torch.float64 of shape"),
+            ({"class_weight": "equal"}, "class_weight"),
+            ({"class_weight": [1.0]}, "class_weight"),
+            ({"class_weight": [1.0, 1.0, 1.0]}, "class_weight"),
+            ({"class_weight": [1.0, "1"]}, "class_weight"),
+            ({"embedding_dim": 0}, "embedding_dim=0"),
+            ({"embedding_dim": 5}, "width 5 needs n_qubits=3"),
+            ({"embedding_dim": True}, "embedding_dim=True"),
+            ({"dtype": "float16"}, "dtype='float16'"),
+            ({"dtype": "float32"}, "is torch.float64 of shape"),
+            ({"dtype": "__class__"}, "dtype='__class__'"),
+            ({"validation_fraction": 1.5}, "validation_fraction"),
+            ({"validation_fraction": "0.15"}, "validation_fraction='0.15'"),
+            ({"train_size": -3}, "train_size"),
+            ({"best_epoch": -3}, "best_epoch"),
+            ({"body": {}}, "body"),
+            ({"body": 3}, "body=3"),
+            ({"metrics": {"a": "b"}}, "metrics"),
+            ({"metrics": []}, "metrics"),
+            ({"head": 3}, "head=3"),
+            ({"head": None}, "head=None"),
+            ({"train": []}, "train="),
+            ({"weights_sha256": "0" * 64}, r"is not the file that its config\.json was written with"),
+            ({"weights_sha256": ""}, r"is not the file that its config\.json was written with"),
+            ({"weights_sha256": None}, "weights_sha256=None"),
+        ],
+    )
+    def test_values(self, change: dict[str, Any], message: str, model: Path) -> None:
+        write_record(model, {**record_of(model), **change})
+        refused(model, message)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"n_qubits": 1}, "n_qubits=1"),
+            ({"n_qubits": "2"}, "n_qubits='2'"),
+            ({"n_qubits": 3}, "of shape"),
+            ({"connectivity": 2}, "connectivity=2 needs more than 2 qubits"),
+            ({"encoder_layers": 2}, r"encoder\.weights is torch.float64 of shape \(1, 4\)"),
+            ({"main_layers": 2}, "weights is torch.float64 of shape"),
+            ({"merge": "sum"}, "merge='sum'"),
+            ({"shots": 0}, "shots=0"),
+            ({"reference_amplitude": 1}, "width 4 and its reference amplitude needs n_qubits=3"),
+        ],
+    )
+    def test_heads(self, change: dict[str, Any], message: str, model: Path) -> None:
+        record = record_of(model)
+        write_record(model, {**record, "head": {**record["head"], **change}})
+        refused(model, message)
+
+    @pytest.mark.slow
+    def test_what_would_take_all_memory(self, model: Path, tmp_path: Path) -> None:
+        changes = [{"encoder_layers": 10**9}, {"n_reuploads": 10**9}, {"n_encoders": 10**9}, {"n_qubits": 10**5}]
+        folders = [shutil.copytree(model, tmp_path / str(number)) for number in range(5)]
+        os.truncate(folders[0] / WEIGHTS, 2**40)  # a hole, which takes no room on the disk
+        for folder, change in zip(folders[1:], changes, strict=True):
+            record = record_of(folder)
+            write_record(folder, {**record, "head": {**record["head"], **change}})
+        done = subprocess.run(
+            [sys.executable, "-c", LIMITED, *map(str, folders)], capture_output=True, text=True, timeout=120
+        )
+        assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["ModelFileError"] * 5, done
+
+    def test_the_record(self, saved: Path, old: QuantumHeadClassifier) -> None:
+        record = parse_json((saved / METADATA).read_text(encoding="utf-8"))
+        assert record == sealed(record)
+        del record["record_sha256"]
+        assert record == {
+            "schema_version": 2,
+            "ketfit_version": ketfit.__version__,
+            "head": TINY.model_dump(mode="json"),
+            "train": SHORT.model_dump(),
+            "seed": 0,
+            "validation_fraction": 0.15,
+            "class_weight": None,
+            "classes": [0, 1],
+            "embedding_dim": 4,
+            "dtype": "float64",
+            "train_size": 10,
+            "validation_size": 2,
+            "best_epoch": old.best_epoch_,
+            "temperature": None,
+            "body": None,
+            "data": None,
+            "metrics": {},
+            "weights_sha256": hashlib.sha256((saved / WEIGHTS).read_bytes()).hexdigest(),
+        }
+
+    @pytest.mark.parametrize("number", [float("nan"), float("inf")])
+    def test_a_metric_that_is_not_finite_is_refused_or_kept(self, number: float, tmp_path: Path) -> None:
+        # What must not be: a folder that no one can load.
+        try:
+            fitted().save_pretrained(tmp_path / "model", metrics={"loss": number})
+        except ValueError as error:
+            assert "loss" in str(error)
+            assert not any(tmp_path.iterdir())
+        else:
+            QuantumHeadClassifier.from_pretrained(tmp_path / "model")
+
+
+def test_a_record_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"config\.json would have .* bytes"):
+        fitted(("a" * 600_000, "b" * 600_000)).save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
