@@ -103,7 +103,7 @@ def judged(saved: Path, folder: Path) -> tuple[str, str]:
 
 
 @pytest.mark.slow
-def test_a_mutated_model_loads_as_it_is_written_or_is_refused(saved: Path, tmp_path: Path) -> None:
+def test_mutated_model_loads_as_written_or_raises(saved: Path, tmp_path: Path) -> None:
     report = run_cases(range(FIRST, FIRST + CASES), lambda case: attack(case, saved, tmp_path))
     table = "\n".join(f"{count:7,} {name}" for name, count in sorted(report.outcomes.items()))
     most = f"slowest {report.slowest[0]:.2f} s ({report.slowest[1]}), memory {report.largest / 2**20:.0f} MiB"
@@ -122,12 +122,12 @@ class TestTheCagesHold:
     def run(self, run: Any, cases: int = 3) -> Report:
         return run_cases(range(cases), run)
 
-    def test_a_child_that_dies(self) -> None:
+    def test_dead_child_is_reported(self) -> None:
         report = self.run(lambda case: os.kill(os.getpid(), signal.SIGKILL) if case == 1 else ("k", "same", ""))
         assert report.outcomes == {"k: same": 2}
         assert report.findings == ["case 1: the child died (status 9)"]
 
-    def test_a_child_that_works_too_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_busy_child_is_stopped(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(children, "CPU_SECONDS", 0.05)
 
         def run(case: int) -> tuple[str, str, str]:
@@ -138,7 +138,7 @@ class TestTheCagesHold:
         assert self.run(run).findings == ["case 1, ?: took more than 0.05 s"]
 
     @pytest.mark.slow
-    def test_a_child_that_hangs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_hanging_child_is_stopped(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(children, "SILENT_SECONDS", 2.0)
 
         def run(case: int) -> tuple[str, str, str]:
@@ -148,7 +148,7 @@ class TestTheCagesHold:
 
         assert self.run(run).findings == ["case 1: the child hung"]
 
-    def test_memory(self) -> None:
+    def test_memory_of_child_is_limited(self) -> None:
         def run(case: int) -> tuple[str, str, str]:
             try:
                 return "k", "same", str(len(bytes(2**30)))
@@ -157,7 +157,7 @@ class TestTheCagesHold:
 
         assert self.run(run, 1).findings == ["case 0, k: MemoryError"]
 
-    def test_another_model_is_not_taken_for_what_the_files_say(self, saved: Path, tmp_path: Path) -> None:
+    def test_prediction_of_another_model_is_detected(self, saved: Path, tmp_path: Path) -> None:
         head, record = load_model(saved)
         tensors = head.state_dict()
         assert as_written(saved, tensors, record)

@@ -78,7 +78,7 @@ def mutated(draw: st.DrawFn, start: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", sorted(READERS.keys() - {"parquet"}))
-def test_a_reader_gives_a_value_or_an_error_of_ours(name: str) -> None:
+def test_reader_of_mutated_input_returns_or_raises_ketfit_error(name: str) -> None:
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(st.one_of(st.binary(max_size=300), mutated(STARTS[name])))
     def read(content: bytes) -> None:
@@ -92,7 +92,7 @@ def test_a_reader_gives_a_value_or_an_error_of_ours(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(READERS.keys() - {"parquet"}))
-def test_the_starts_are_good(name: str, tmp_path: Path) -> None:
+def test_reader_of_unmutated_input_returns(name: str, tmp_path: Path) -> None:
     assert READERS[name](tmp_path, STARTS[name])
 
 
@@ -107,7 +107,9 @@ def places(table: Any) -> list[tuple[Any, Any]]:
     ("name", "parse"),
     [("settings", tomllib.loads), ("plan", tomllib.loads), ("study", json.loads), ("rows", json.loads)],
 )
-def test_any_value_at_any_place(name: str, parse: Callable[[str], Any], tmp_path: Path) -> None:
+def test_reader_of_any_json_value_returns_or_raises_ketfit_error(
+    name: str, parse: Callable[[str], Any], tmp_path: Path
+) -> None:
     """What is syntax enough and means nothing: wrong types, huge numbers, lists for tables, and keys that are lost."""
     takes = {"settings": FitConfig.from_mapping, "plan": StudyPlan.from_mapping}
     line = STARTS[name].decode().splitlines()[0] if name == "rows" else STARTS[name].decode()
@@ -132,7 +134,7 @@ def test_any_value_at_any_place(name: str, parse: Callable[[str], Any], tmp_path
     assert refused > EXAMPLES
 
 
-def test_parquet_in_children(tmp_path: Path) -> None:
+def test_parquet_reader_of_mutated_file_is_contained_in_child(tmp_path: Path) -> None:
     """Its reader is C++ and may die or take all memory, which a child survives for us."""
 
     def read(case: int) -> tuple[str, str, str]:
@@ -162,5 +164,5 @@ def test_parquet_in_children(tmp_path: Path) -> None:
 @pytest.mark.slow
 @settings(max_examples=EXAMPLES, deadline=None, database=None)
 @given(st.one_of(st.text(max_size=50), st.sampled_from(["[" * 5000, "9" * 5000, "1 # x", '"a\nb = 1', "inf"])))
-def test_a_value_on_the_command_line_is_a_value_or_a_word(text: str) -> None:
+def test_parse_toml_value_returns_value_or_text(text: str) -> None:
     parse_toml_value(text)

@@ -55,7 +55,7 @@ def assert_rows_right(path: Path, count: int) -> int:
     return len(found)
 
 
-def test_what_is_put_is_got(tmp_path: Path) -> None:
+def test_put_then_get_returns_the_vectors(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
     with EmbeddingCache(tmp_path / "new" / "a.sqlite", 5) as store:
         assert store.get(["a", "b"]) == {}
@@ -69,7 +69,7 @@ def test_what_is_put_is_got(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found[text], row)
 
 
-def test_ten_thousand_rows_are_found_in_well_under_a_second(tmp_path: Path) -> None:
+def test_get_ten_thousand_rows_is_fast(tmp_path: Path) -> None:
     texts = [f"sentence {i}" for i in range(10_000)]
     rows = np.random.default_rng(0).standard_normal((10_000, 384)).astype(np.float32)
     with EmbeddingCache(tmp_path / "a.sqlite", 384) as store:
@@ -81,7 +81,7 @@ def test_ten_thousand_rows_are_found_in_well_under_a_second(tmp_path: Path) -> N
     assert took < 0.8
 
 
-def test_vectors_of_the_wrong_shape_are_a_programming_error(tmp_path: Path) -> None:
+def test_put_wrong_shape_raises_value_error(tmp_path: Path) -> None:
     with (
         EmbeddingCache(tmp_path / "a.sqlite", 3) as store,
         pytest.raises(ValueError, match=r"shape \(1, 2\), expected \(1, 3\)"),
@@ -90,7 +90,7 @@ def test_vectors_of_the_wrong_shape_are_a_programming_error(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_kills_at_random_instants_leave_only_whole_rows(tmp_path: Path) -> None:
+def test_put_killed_at_random_leaves_only_complete_rows(tmp_path: Path) -> None:
     path, chance = tmp_path / "a.sqlite", random.Random(0)
     for _ in range(6):
         with start_writer(path, 100_000, 50) as writer:
@@ -105,7 +105,7 @@ def test_kills_at_random_instants_leave_only_whole_rows(tmp_path: Path) -> None:
     assert assert_rows_right(path, 2_000) == 2_000
 
 
-def test_two_processes_at_once_both_succeed(tmp_path: Path) -> None:
+def test_put_from_two_processes_succeeds(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     with start_writer(path, 2_000, 20) as one, start_writer(path, 2_000, 25) as two:
         answers = one.communicate()[0], two.communicate()[0]
@@ -114,14 +114,14 @@ def test_two_processes_at_once_both_succeed(tmp_path: Path) -> None:
     assert assert_rows_right(path, 2_000) == 2_000
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_cache_file_that_is_no_database_raises(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     path.write_bytes(b"no database, but long enough to have been one" * 100)
     with pytest.raises(BodyError, match=r"a\.sqlite is damaged: file is not a database\. Delete that file"):
         EmbeddingCache(path, 3)
 
 
-def test_another_database_is_refused(tmp_path: Path) -> None:
+def test_cache_file_of_another_database_raises(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE embeddings (word TEXT)")
@@ -132,7 +132,7 @@ def test_another_database_is_refused(tmp_path: Path) -> None:
             store.put(["a"], np.zeros((1, 3)))
 
 
-def test_overwritten_pages_are_refused(tmp_path: Path) -> None:
+def test_get_overwritten_pages_raises(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     texts = [f"sentence {i}" for i in range(500)]
     with EmbeddingCache(path, 96) as store:
@@ -153,7 +153,7 @@ def test_overwritten_pages_are_refused(tmp_path: Path) -> None:
         (np.array([1, np.inf, 0], "<f4").tobytes(), "not finite"),
     ],
 )
-def test_damaged_rows_are_refused(tmp_path: Path, value: object, match: str) -> None:
+def test_get_damaged_row_raises(tmp_path: Path, value: object, match: str) -> None:
     path = tmp_path / "a.sqlite"
     with EmbeddingCache(path, 3) as store:
         store.put(["a", "b"], np.zeros((2, 3)))
@@ -163,7 +163,7 @@ def test_damaged_rows_are_refused(tmp_path: Path, value: object, match: str) -> 
         store.get(["b"])
 
 
-def test_a_full_disk_is_told_and_what_was_there_stays(
+def test_put_on_full_disk_raises_and_keeps_old_rows(
     tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
 ) -> None:
     path = tmp_path / "a.sqlite"
@@ -175,7 +175,7 @@ def test_a_full_disk_is_told_and_what_was_there_stays(
         store.put(["b"], np.ones((1, 96)))
 
 
-def test_a_read_only_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_put_into_read_only_file_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.sqlite"
     with EmbeddingCache(path, 3) as store:
         store.put(["a"], np.ones((1, 3)))
@@ -191,7 +191,7 @@ def test_a_read_only_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             store.put(["b"], np.ones((1, 3)))
 
 
-def test_a_lock_that_is_never_released_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_put_into_locked_file_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "_BUSY_SECONDS", 0.05)
     path = tmp_path / "a.sqlite"
     with EmbeddingCache(path, 3) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -200,7 +200,7 @@ def test_a_lock_that_is_never_released_is_told(tmp_path: Path, monkeypatch: pyte
             store.put(["b"], np.ones((1, 3)))
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_cache_in_impossible_folder_raises(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"a\.sqlite cannot be used"):
         EmbeddingCache(tmp_path / "file" / "a.sqlite", 3)

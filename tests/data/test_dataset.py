@@ -20,7 +20,7 @@ from tests.data.example_data import (
 
 
 class TestDataset:
-    def test_is_a_value(self) -> None:
+    def test_dataset_equal_columns_compare_equal(self) -> None:
         data = Dataset("d", ["b", "a"], ["y", "x"])  # type: ignore[arg-type]
         assert data == Dataset("d", ("b", "a"), ("y", "x"))
         assert len(data) == 2
@@ -28,7 +28,7 @@ class TestDataset:
         with pytest.raises(AttributeError):
             data.name = "e"  # type: ignore[misc]
 
-    def test_integer_classes_are_sorted_as_numbers(self) -> None:
+    def test_classes_of_integers_are_sorted_numerically(self) -> None:
         assert Dataset("d", ("a", "b", "c"), (10, 9, -1)).classes == (-1, 9, 10)
 
     def test_numpy_labels_become_python_values(self) -> None:
@@ -36,7 +36,7 @@ class TestDataset:
         assert [type(label) for label in data.labels] == [int, int]
         assert Dataset("d", ("a", "b"), tuple(np.array(["x", "y"]))).labels == ("x", "y")
 
-    def test_fingerprint_is_of_the_contents(self) -> None:
+    def test_fingerprint_depends_on_contents_only(self) -> None:
         data = Dataset("d", ("a", "b"), (1, 2))
         assert data.fingerprint == "742ede1bf9da54b03bd4307732772e7d350e9cbaf973bc4296a36f2febb8adec"
         assert data.fingerprint == Dataset("other name", ("a", "b"), (1, 2)).fingerprint
@@ -49,7 +49,7 @@ class TestDataset:
         ]
         assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 6
 
-    def test_take(self) -> None:
+    def test_take_returns_rows_in_given_order(self) -> None:
         data = Dataset("d", ("a", "b", "c"), (1, 2, 3))
         assert data.take([2, 0]) == Dataset("d", ("c", "a"), (3, 1))
         assert data.take(np.array([1])).texts == ("b",)
@@ -65,7 +65,7 @@ class TestDataset:
             ([[0]], "1-d array"),
         ],
     )
-    def test_take_refuses(self, indices: Any, message: str) -> None:
+    def test_take_invalid_indices_raises(self, indices: Any, message: str) -> None:
         with pytest.raises(DataError, match=message):
             Dataset("d", ("a", "b", "c"), (1, 2, 3)).take(indices)
 
@@ -97,13 +97,13 @@ class TestDataset:
             (("a", "b"), (1, "1"), "row 2 has the label '1', row 1 has 1"),
         ],
     )
-    def test_refuses(self, texts: Any, labels: Any, message: str) -> None:
+    def test_dataset_invalid_columns_raises(self, texts: Any, labels: Any, message: str) -> None:
         with pytest.raises(DataError, match=message):
             Dataset("d", texts, labels)
 
 
 class TestWeightsAndGroups:
-    def test_are_read_from_their_columns(self, tmp_path: Path) -> None:
+    def test_weights_and_groups_are_read_from_their_columns(self, tmp_path: Path) -> None:
         rows = [("a", "x", "1", "g1"), ("b", "y", "0.5", "g1"), ("c", "x", "2e1", "7")]
         text = "text,label,weight,group\n" + "".join(",".join(row) + "\n" for row in rows)
         data = load_dataset(write(tmp_path / "a.csv", text), weight_column="weight", group_column="group")
@@ -112,7 +112,7 @@ class TestWeightsAndGroups:
         assert load_dataset(tmp_path / "a.csv").weights is None
 
     @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-    def test_keep_the_types_of_their_format(self, tmp_path: Path, kind: str) -> None:
+    def test_groups_keep_the_types_of_the_format(self, tmp_path: Path, kind: str) -> None:
         rows = {"text": ["a", "b"], "label": ["x", "y"], "weight": [1, 3], "group": [5, 6]}
         if kind == "jsonl":
             lines = [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
@@ -134,16 +134,16 @@ class TestWeightsAndGroups:
             ("1e39", "weights are finite"),
         ],
     )
-    def test_weight_that_cannot_be_used(self, tmp_path: Path, weight: str, message: str) -> None:
+    def test_invalid_weight_raises(self, tmp_path: Path, weight: str, message: str) -> None:
         path = write(tmp_path / "a.csv", f"text,label,w\na,x,1\nb,y,{weight}\n")
         with pytest.raises(DataError, match=message):
             load_dataset(path, weight_column="w")
 
-    def test_weights_of_zero_alone(self, tmp_path: Path) -> None:
+    def test_only_zero_weights_raises(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="every weight in 'w' is zero"):
             load_dataset(write(tmp_path / "a.csv", "text,label,w\na,x,0\nb,y,0\n"), weight_column="w")
 
-    def test_missing_group(self, tmp_path: Path) -> None:
+    def test_missing_group_raises(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"row 2 \(line 3\) has no group"):
             load_dataset(write(tmp_path / "a.csv", "text,label,g\na,x,1\nb,y,\n"), group_column="g")
 
@@ -157,7 +157,7 @@ class TestWeightsAndGroups:
             ({"groups": ("a", None)}, "row 2 has no group"),
         ],
     )
-    def test_data_set_refuses(self, columns: Any, message: str) -> None:
+    def test_dataset_invalid_weights_or_groups_raises(self, columns: Any, message: str) -> None:
         with pytest.raises(DataError, match=message):
             Dataset("d", ("a", "b"), (1, 2), **columns)
 
@@ -173,7 +173,7 @@ class TestLabelsOf:
             (("01", "1"), ("01", "1"), ("01", "1")),
         ],
     )
-    def test_come_in_the_type_of_the_classes(self, labels: Any, classes: Any, expected: Any) -> None:
+    def test_with_labels_of_converts_to_the_type_of_the_classes(self, labels: Any, classes: Any, expected: Any) -> None:
         assert Dataset("d", ("t", "u"), labels).with_labels_of(classes).labels == expected
 
     @pytest.mark.parametrize(
@@ -185,11 +185,11 @@ class TestLabelsOf:
             (("1", "1.0"), (0, 1), "'1.0'"),
         ],
     )
-    def test_strange_one_is_named_with_its_row(self, labels: Any, classes: Any, strange: str) -> None:
+    def test_with_labels_of_unknown_label_raises_with_its_row(self, labels: Any, classes: Any, strange: str) -> None:
         with pytest.raises(DataError, match=rf"d: row 2 has the label {strange}; the model knows "):
             Dataset("d", ("t", "u"), labels).with_labels_of(classes)
 
-    def test_strange_one_is_named_with_its_line(self, tmp_path: Path) -> None:
+    def test_with_labels_of_unknown_label_raises_with_its_line(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.csv", 'text,label\n"a\nb",1\nc,x\n')
         with pytest.raises(DataError, match=r"row 2 \(line 4\) has the label 'x'; the model knows 0, 1"):
             load_dataset(path).with_labels_of([0, 1])

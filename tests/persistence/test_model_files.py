@@ -33,13 +33,13 @@ from tests.persistence.saved_models import (
     SHORT,
     TEXTS,
     TINY,
+    assert_rejected,
     fitted,
-    record_of,
-    refused,
+    metadata_of,
     same,
     sealed,
     vectors,
-    write_record,
+    write_metadata,
     write_weights,
 )
 from tests.storage.failing_calls import fail_at
@@ -50,7 +50,7 @@ class TestRoundTrip:
     @pytest.mark.parametrize(
         "labels", [(0, 1), (-3, 2**60), ("bad", "good"), ("naïve", "電影", 'a "b"\\n'), (0, 1, 2, 3, 4)]
     )
-    def test_labels_and_types(self, labels: Any, dtype: str, tmp_path: Path) -> None:
+    def test_load_model_restores_labels_and_types(self, labels: Any, dtype: str, tmp_path: Path) -> None:
         classifier = fitted(labels, dtype, head=TINY.updated(n_measured=2))
         classifier.save_pretrained(tmp_path / "model")
         loaded = QuantumHeadClassifier.from_pretrained(tmp_path / "model")
@@ -71,7 +71,7 @@ class TestRoundTrip:
             {"encoder_layers": 0, "main_layers": 0},
         ],
     )
-    def test_heads(self, settings: dict[str, Any], tmp_path: Path) -> None:
+    def test_load_model_restores_any_head(self, settings: dict[str, Any], tmp_path: Path) -> None:
         classifier = fitted(head=TINY.updated(**settings))
         classifier.save_pretrained(tmp_path / "model")
         loaded = QuantumHeadClassifier.from_pretrained(tmp_path / "model")
@@ -83,7 +83,7 @@ class TestRoundTrip:
             assert torch.equal(one, other), name
 
     @pytest.mark.parametrize("weight", [None, "balanced", {"bad": 3.0}, {"bad": 0.1, "good": 2}])
-    def test_settings(self, weight: Any, tmp_path: Path) -> None:
+    def test_load_model_restores_settings(self, weight: Any, tmp_path: Path) -> None:
         train = TrainConfig(epochs=3, batch_size=5, schedule="cosine", selection="accuracy", patience=1)
         classifier = fitted(
             ("bad", "good"), train=train, seed=np.int64(9), validation_fraction=np.float32(0.25), class_weight=weight
@@ -100,50 +100,50 @@ class TestRoundTrip:
         assert loaded.n_features_in_ == 4
         assert loaded.n_parameters_ == classifier.n_parameters_
 
-    def test_the_recommended_head_is_written_out(self, tmp_path: Path) -> None:
+    def test_recommended_head_is_saved_with_its_settings(self, tmp_path: Path) -> None:
         classifier = fitted(head=None, train=TrainConfig(epochs=1))
         classifier.save_pretrained(tmp_path / "model")
         assert QuantumHeadClassifier.from_pretrained(tmp_path / "model").head == HeadConfig.recommended(4)
 
-    def test_a_loaded_model_fits_again_and_saves_again(self, saved: Path, tmp_path: Path) -> None:
+    def test_loaded_model_can_be_fitted_and_saved_again(self, saved: Path, tmp_path: Path) -> None:
         loaded = QuantumHeadClassifier.from_pretrained(saved)
         loaded.save_pretrained(tmp_path / "model")
         assert (tmp_path / "model" / WEIGHTS).read_bytes() == (saved / WEIGHTS).read_bytes()
         assert (tmp_path / "model" / METADATA).read_bytes() == (saved / METADATA).read_bytes()
         assert same(clone(loaded).fit(vectors(), np.arange(12) % 2), loaded)
 
-    def test_saving_changes_nothing(self, tmp_path: Path) -> None:
+    def test_save_pretrained_does_not_change_the_model(self, tmp_path: Path) -> None:
         classifier, twin = fitted(), fitted()
         classifier.save_pretrained(tmp_path / "model")
         assert same(classifier, twin)
 
-    def test_a_string_is_a_path(self, saved: Path) -> None:
+    def test_from_pretrained_accepts_a_string(self, saved: Path) -> None:
         assert same(QuantumHeadClassifier.from_pretrained(str(saved)), QuantumHeadClassifier.from_pretrained(saved))
 
-    def test_a_moved_model_is_the_same(self, model: Path, tmp_path: Path, old: QuantumHeadClassifier) -> None:
+    def test_moved_model_predicts_the_same(self, model: Path, tmp_path: Path, old: QuantumHeadClassifier) -> None:
         assert same(QuantumHeadClassifier.from_pretrained(model.rename(tmp_path / "elsewhere")), old)
 
 
 class TestContents:
-    def test_three_files(self, saved: Path) -> None:
+    def test_save_pretrained_writes_three_files(self, saved: Path) -> None:
         assert sorted(path.name for path in saved.iterdir()) == ["README.md", "config.json", "model.safetensors"]
         assert not any(path.name.startswith(".") for path in saved.parent.iterdir())
 
-    def test_the_tensors(self, saved: Path, old: QuantumHeadClassifier) -> None:
+    def test_saved_tensors_equal_the_state_dict(self, saved: Path, old: QuantumHeadClassifier) -> None:
         tensors = safetensors.torch.load_file(saved / WEIGHTS)
         assert tensors.keys() == old.module_.state_dict().keys()
 
 
 class TestSaving:
-    def test_missing_folders_are_made(self, old: QuantumHeadClassifier, tmp_path: Path) -> None:
+    def test_save_pretrained_creates_missing_folders(self, old: QuantumHeadClassifier, tmp_path: Path) -> None:
         old.save_pretrained(tmp_path / "a" / "b" / "model")
         assert same(QuantumHeadClassifier.from_pretrained(tmp_path / "a" / "b" / "model"), old)
 
-    def test_an_empty_folder_is_filled(self, old: QuantumHeadClassifier, tmp_path: Path) -> None:
+    def test_save_pretrained_into_empty_folder_succeeds(self, old: QuantumHeadClassifier, tmp_path: Path) -> None:
         old.save_pretrained(tmp_path)
         assert same(QuantumHeadClassifier.from_pretrained(tmp_path), old)
 
-    def test_a_relative_folder(
+    def test_save_pretrained_into_relative_folder_succeeds(
         self, old: QuantumHeadClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -151,19 +151,19 @@ class TestSaving:
         assert same(QuantumHeadClassifier.from_pretrained("model"), old)
         assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
-    def test_a_model_is_replaced_as_a_whole(self, model: Path, new: QuantumHeadClassifier) -> None:
+    def test_save_pretrained_replaces_the_old_model(self, model: Path, new: QuantumHeadClassifier) -> None:
         new.save_pretrained(model)
         assert same(QuantumHeadClassifier.from_pretrained(model), new)
         assert [path.name for path in model.parent.iterdir()] == ["model"]
         assert len(list(model.iterdir())) == 3
 
-    def test_a_broken_model_is_replaced(self, model: Path, new: QuantumHeadClassifier) -> None:
+    def test_save_pretrained_replaces_a_damaged_model(self, model: Path, new: QuantumHeadClassifier) -> None:
         (model / WEIGHTS).unlink()
         (model / METADATA).write_text("nonsense")
         new.save_pretrained(model)
         assert same(QuantumHeadClassifier.from_pretrained(model), new)
 
-    def test_a_link_to_a_folder_stays_a_link(self, model: Path, new: QuantumHeadClassifier) -> None:
+    def test_save_pretrained_keeps_a_link_to_the_folder(self, model: Path, new: QuantumHeadClassifier) -> None:
         link = model.parent / "link"
         link.symlink_to(model, target_is_directory=True)
         new.save_pretrained(link)
@@ -171,7 +171,7 @@ class TestSaving:
         assert same(QuantumHeadClassifier.from_pretrained(model), new)
 
     @pytest.mark.parametrize("name", ["notes.txt", ".hidden", "model.safetensors.bak", "folder/", "pytorch_model.bin"])
-    def test_a_folder_with_anything_else_is_not_touched(
+    def test_save_pretrained_folder_with_other_files_raises(
         self, name: str, model: Path, new: QuantumHeadClassifier
     ) -> None:
         stranger = model / name.rstrip("/")
@@ -183,7 +183,7 @@ class TestSaving:
         assert stranger.exists()
         assert [path.name for path in model.parent.iterdir()] == ["model"]
 
-    def test_a_folder_by_the_name_of_a_file_is_not_removed(self, model: Path, new: QuantumHeadClassifier) -> None:
+    def test_save_pretrained_folder_named_like_a_file_raises(self, model: Path, new: QuantumHeadClassifier) -> None:
         (model / CARD).unlink()
         (model / CARD).mkdir()
         (model / CARD / "precious").write_text("mine")
@@ -191,7 +191,7 @@ class TestSaving:
             new.save_pretrained(model)
         assert (model / CARD / "precious").read_text() == "mine"
 
-    def test_the_current_folder(
+    def test_save_pretrained_current_folder_raises(
         self, new: QuantumHeadClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -199,20 +199,20 @@ class TestSaving:
             new.save_pretrained(".")
         assert Path.cwd().exists()
 
-    def test_a_file_in_the_way(self, new: QuantumHeadClassifier, tmp_path: Path) -> None:
+    def test_save_pretrained_over_a_file_raises(self, new: QuantumHeadClassifier, tmp_path: Path) -> None:
         (tmp_path / "model").write_text("precious")
         with pytest.raises(StorageError, match="cannot write .*model"):
             new.save_pretrained(tmp_path / "model")
         assert (tmp_path / "model").read_text() == "precious"
         assert len(list(tmp_path.iterdir())) == 1
 
-    def test_below_a_file(self, new: QuantumHeadClassifier, tmp_path: Path) -> None:
+    def test_save_pretrained_below_a_file_raises(self, new: QuantumHeadClassifier, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("precious")
         with pytest.raises(StorageError, match="cannot write .*model"):
             new.save_pretrained(tmp_path / "file" / "model")
 
     @pytest.mark.parametrize("labels", [(0.0, 1.0), (False, True)])
-    def test_labels_that_are_neither_strings_nor_integers(self, labels: Any, tmp_path: Path) -> None:
+    def test_save_pretrained_float_or_bool_labels_raise(self, labels: Any, tmp_path: Path) -> None:
         with pytest.raises(
             DataError,
             match=r"cannot be saved: classes_\[0\] has the label .* of type (float|bool); labels are str or int",
@@ -220,7 +220,7 @@ class TestSaving:
             fitted(labels).save_pretrained(tmp_path / "model")
         assert not any(tmp_path.iterdir())
 
-    def test_a_full_disk(
+    def test_save_pretrained_on_full_disk_keeps_old_model(
         self, model: Path, old: QuantumHeadClassifier, full_disk: Callable[[int], AbstractContextManager[None]]
     ) -> None:
         with full_disk(600), pytest.raises(StorageError, match="cannot write .*model: File too large"):
@@ -232,7 +232,7 @@ class TestSaving:
 class TestFaults:
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
     @pytest.mark.parametrize("replaces", [True, False])
-    def test_whatever_step_fails_the_old_model_or_the_new_one_is_there(
+    def test_save_pretrained_failing_at_any_call_leaves_a_whole_model(
         self,
         replaces: bool,
         number: int,
@@ -273,7 +273,9 @@ class TestFaults:
         assert not faults, "\n".join(faults)
 
     @pytest.mark.slow
-    def test_killed_at_every_step(self, saved: Path, new: QuantumHeadClassifier, tmp_path: Path) -> None:
+    def test_save_pretrained_killed_at_any_call_leaves_a_whole_model(
+        self, saved: Path, new: QuantumHeadClassifier, tmp_path: Path
+    ) -> None:
         new.save_pretrained(tmp_path / "new")
         done = subprocess.run(
             [sys.executable, "-c", KILLER, str(saved), str(tmp_path / "new"), str(tmp_path / "place")],
@@ -339,42 +341,42 @@ print(json.dumps(outcomes))
 
 
 class TestDamage:
-    def test_a_missing_folder(self, tmp_path: Path) -> None:
-        refused(tmp_path / "none", "none")
+    def test_load_model_missing_folder_raises(self, tmp_path: Path) -> None:
+        assert_rejected(tmp_path / "none", "none")
 
     @pytest.mark.parametrize("name", [WEIGHTS, METADATA])
-    def test_a_missing_file(self, name: str, model: Path) -> None:
+    def test_load_model_missing_file_raises(self, name: str, model: Path) -> None:
         (model / name).unlink()
         told = "is not a model: it has no config.json" if name == METADATA else f"cannot read .*{name}: No such file"
-        refused(model, told)
+        assert_rejected(model, told)
 
     @pytest.mark.parametrize("name", [WEIGHTS, METADATA])
-    def test_a_folder_for_a_file(self, name: str, model: Path) -> None:
+    def test_load_model_folder_in_place_of_file_raises(self, name: str, model: Path) -> None:
         (model / name).unlink()
         (model / name).mkdir()
-        refused(model, f"cannot read .*{name}")
+        assert_rejected(model, f"cannot read .*{name}")
 
-    def test_a_missing_card_does_no_harm(self, model: Path, old: QuantumHeadClassifier) -> None:
+    def test_load_model_without_card_succeeds(self, model: Path, old: QuantumHeadClassifier) -> None:
         (model / CARD).unlink()
         assert same(QuantumHeadClassifier.from_pretrained(model), old)
 
     @pytest.mark.parametrize("name", [WEIGHTS, METADATA])
-    def test_truncated_anywhere(self, name: str, model: Path) -> None:
+    def test_load_model_truncated_file_raises(self, name: str, model: Path) -> None:
         content = (model / name).read_bytes()
         end = len(content.rstrip()) if name == METADATA else len(content)  # the last line break does not count
         for length in [*range(0, end, 13), end - 1]:
             (model / name).write_bytes(content[:length])
-            refused(model, name)
+            assert_rejected(model, name)
 
     @pytest.mark.parametrize("extra", [b"\0", b" ", b"{}", bytes(100)])
     @pytest.mark.parametrize("name", [WEIGHTS, METADATA])
-    def test_longer_than_it_was(self, name: str, extra: bytes, model: Path) -> None:
+    def test_load_model_file_with_extra_bytes_raises(self, name: str, extra: bytes, model: Path) -> None:
         with (model / name).open("ab") as file:
             file.write(extra + b"x")
-        refused(model, name)
+        assert_rejected(model, name)
 
     @pytest.mark.parametrize("name", [WEIGHTS, METADATA])
-    def test_every_byte_counts(self, name: str, model: Path) -> None:
+    def test_load_model_any_changed_byte_raises(self, name: str, model: Path) -> None:
         path = model / name
         content = bytearray(path.read_bytes())
         chance = random.Random(0)
@@ -391,20 +393,22 @@ class TestDamage:
                 unseen.append(damaged[max(0, place - 25) : place + 15].decode(errors="replace"))
         assert not unseen, f"{len(unseen)} of {len(content)} were not seen, such as {unseen[:: len(unseen) // 5 + 1]}"
 
-    def test_weights_of_another_model(self, model: Path, new: QuantumHeadClassifier, tmp_path: Path) -> None:
+    def test_load_model_weights_of_another_model_raise(
+        self, model: Path, new: QuantumHeadClassifier, tmp_path: Path
+    ) -> None:
         new.save_pretrained(tmp_path / "other")
         shutil.copy(tmp_path / "other" / WEIGHTS, model / WEIGHTS)
-        refused(model, r"model\.safetensors is not the file that its config\.json was written with")
+        assert_rejected(model, r"model\.safetensors is not the file that its config\.json was written with")
 
-    def test_a_pickle_by_another_name_is_not_unpickled(self, model: Path, tmp_path: Path) -> None:
+    def test_load_model_does_not_unpickle(self, model: Path, tmp_path: Path) -> None:
         class Bomb:
             def __reduce__(self) -> tuple[Any, ...]:
                 return Path.touch, (tmp_path / "boom",)
 
         for content in (pickle.dumps(Bomb()), self.torch_file(tmp_path, Bomb())):
             (model / WEIGHTS).write_bytes(content)
-            write_record(model, {**record_of(model), "weights_sha256": hashlib.sha256(content).hexdigest()})
-            refused(model, "damaged, or not a safetensors file")
+            write_metadata(model, {**metadata_of(model), "weights_sha256": hashlib.sha256(content).hexdigest()})
+            assert_rejected(model, "damaged, or not a safetensors file")
         assert not (tmp_path / "boom").exists()
 
     def torch_file(self, folder: Path, content: Any) -> bytes:
@@ -418,56 +422,58 @@ class TestTensors:
     def tensors(self, model: Path) -> dict[str, Tensor]:
         return safetensors.torch.load((model / WEIGHTS).read_bytes())  # load_file would map the file that is broken
 
-    def test_as_they_were(self, model: Path, old: QuantumHeadClassifier) -> None:
+    def test_load_model_rewritten_tensors_succeed(self, model: Path, old: QuantumHeadClassifier) -> None:
         write_weights(model, self.tensors(model))
         assert same(QuantumHeadClassifier.from_pretrained(model), old)
 
-    def test_lost(self, model: Path) -> None:
+    def test_load_model_missing_tensor_raises(self, model: Path) -> None:
         whole = self.tensors(model)
         for name in whole:
             write_weights(model, {key: tensor for key, tensor in whole.items() if key != name})
-            refused(model, rf"holds the tensors .*; this head needs .*{name}")
+            assert_rejected(model, rf"holds the tensors .*; this head needs .*{name}")
 
-    def test_renamed(self, model: Path) -> None:
+    def test_load_model_renamed_tensor_raises(self, model: Path) -> None:
         tensors = self.tensors(model)
         tensors["wait"] = tensors.pop("weights")
         write_weights(model, tensors)
-        refused(model, r"holds the tensors .*'wait'.*; this head needs .*'weights'")
+        assert_rejected(model, r"holds the tensors .*'wait'.*; this head needs .*'weights'")
 
-    def test_one_more(self, model: Path) -> None:
+    def test_load_model_extra_tensor_raises(self, model: Path) -> None:
         write_weights(model, {**self.tensors(model), "more": torch.zeros(1)})
-        refused(model, "holds the tensors .*'more'")
+        assert_rejected(model, "holds the tensors .*'more'")
 
-    def test_none(self, model: Path) -> None:
+    def test_load_model_without_tensors_raises(self, model: Path) -> None:
         write_weights(model, {})
-        refused(model, r"holds the tensors \[\]")
+        assert_rejected(model, r"holds the tensors \[\]")
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool])
-    def test_of_another_type(self, dtype: torch.dtype, model: Path) -> None:
+    def test_load_model_tensor_of_other_dtype_raises(self, dtype: torch.dtype, model: Path) -> None:
         tensors = self.tensors(model)
         write_weights(model, {**tensors, "weights": tensors["weights"].to(dtype)})
-        refused(model, f"weights is {dtype} of shape .*; this head needs torch.float64")
+        assert_rejected(model, f"weights is {dtype} of shape .*; this head needs torch.float64")
 
-    def test_of_another_shape(self, model: Path) -> None:
+    def test_load_model_tensor_of_other_shape_raises(self, model: Path) -> None:
         tensors = self.tensors(model)
         for other in (tensors["weights"][None], tensors["weights"][:-1], torch.zeros(0).double()):
             write_weights(model, {**tensors, "weights": other.contiguous()})
-            refused(model, r"weights is torch.float64 of shape \(.*\); this head needs torch.float64 of shape \(\d+,\)")
+            assert_rejected(
+                model, r"weights is torch.float64 of shape \(.*\); this head needs torch.float64 of shape \(\d+,\)"
+            )
 
     @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-    def test_not_finite(self, number: float, model: Path) -> None:
+    def test_load_model_non_finite_tensor_raises(self, number: float, model: Path) -> None:
         whole = self.tensors(model)
         for name in whole:
             tensors = {key: tensor.clone() for key, tensor in whole.items()}
             tensors[name].view(-1)[-1] = number
             write_weights(model, tensors)
-            refused(model, rf"{name} holds a number that is not finite")
+            assert_rejected(model, rf"{name} holds a number that is not finite")
 
 
 class TestText:
     """Models for sentences, on a body of a few kilobytes."""
 
-    def test_round_trip(self, classifier: TextClassifier, folder: Path) -> None:
+    def test_text_model_round_trip_predicts_the_same(self, classifier: TextClassifier, folder: Path) -> None:
         loaded = TextClassifier.from_pretrained(folder)
         assert (loaded.predict_proba(TEXTS) == classifier.predict_proba(TEXTS)).all()
         assert (loaded.predict(TEXTS) == classifier.predict(TEXTS)).all()
@@ -475,27 +481,29 @@ class TestText:
         assert loaded.body_.fingerprint == classifier.body_.fingerprint
         assert sorted(path.name for path in folder.iterdir()) == sorted([CARD, METADATA, WEIGHTS])
 
-    def test_the_body_is_named_and_not_in_the_folder(self, folder: Path, tiny_body_folder: Path) -> None:
-        body = record_of(folder)["body"]
+    def test_text_model_names_its_body_without_copying_it(self, folder: Path, tiny_body_folder: Path) -> None:
+        body = metadata_of(folder)["body"]
         assert body["name"] == str(tiny_body_folder)
         assert (body["source"], body["revision"], body["dimension"]) == ("local", None, 16)
         assert len(body["fingerprint"]) == 64
         assert sum(path.stat().st_size for path in folder.iterdir()) < 20_000
 
-    def test_its_head_alone(self, classifier: TextClassifier, folder: Path) -> None:
+    def test_text_model_head_loads_alone(self, classifier: TextClassifier, folder: Path) -> None:
         head = QuantumHeadClassifier.from_pretrained(folder)
         embeddings = classifier.body_.encode(TEXTS)
         assert (head.predict_proba(embeddings) == classifier.predict_proba(TEXTS)).all()
 
-    def test_a_model_of_embeddings_takes_no_sentences(self, model: Path) -> None:
+    def test_text_classifier_from_embedding_model_raises(self, model: Path) -> None:
         with pytest.raises(ModelFileError, match="takes embeddings, not sentences; load it with QuantumHeadClassifier"):
             TextClassifier.from_pretrained(model)
 
-    def test_the_body_at_another_place(self, classifier: TextClassifier, folder: Path, own_body: Path) -> None:
+    def test_text_model_body_option_loads_moved_body(
+        self, classifier: TextClassifier, folder: Path, own_body: Path
+    ) -> None:
         loaded = TextClassifier.from_pretrained(folder, body=str(own_body))
         assert (loaded.predict_proba(TEXTS) == classifier.predict_proba(TEXTS)).all()
 
-    def test_another_body(self, folder: Path, own_body: Path) -> None:
+    def test_text_model_with_another_body_raises(self, folder: Path, own_body: Path) -> None:
         weights = own_body / "model.safetensors"
         tensors = safetensors.torch.load_file(weights)
         first = next(iter(tensors))
@@ -504,16 +512,16 @@ class TestText:
         with pytest.raises(BodyError, match=r"was trained on .* with fingerprint .*; give it the same body"):
             TextClassifier.from_pretrained(folder, body=str(own_body))
 
-    def test_a_body_that_is_gone(self, folder: Path, tmp_path: Path) -> None:
-        record = record_of(folder)
+    def test_text_model_missing_body_raises(self, folder: Path, tmp_path: Path) -> None:
+        record = metadata_of(folder)
         record["body"]["name"] = str(tmp_path / "gone")
-        write_record(folder, sealed(record))
+        write_metadata(folder, sealed(record))
         with pytest.raises(
             BodyError, match=r"body in the folder .*gone, which is not there; say .* body=\.\.\. \(--body"
         ):
             TextClassifier.from_pretrained(folder)
 
-    def test_body_that_is_carried_has_to_be_the_loaded_one(
+    def test_text_model_included_body_must_be_unchanged(
         self, classifier: TextClassifier, own_body: Path, tmp_path: Path
     ) -> None:
         moved = TextClassifier(str(own_body)).set_params(**classifier.get_params(deep=False))
@@ -524,25 +532,25 @@ class TestText:
         assert not (tmp_path / "carrying").exists()
 
     @pytest.mark.parametrize("key", ["name", "source", "revision", "fingerprint", "dimension"])
-    def test_a_body_record_without(self, key: str, folder: Path) -> None:
-        record = record_of(folder)
+    def test_text_model_incomplete_body_metadata_raises(self, key: str, folder: Path) -> None:
+        record = metadata_of(folder)
         del record["body"][key]
-        write_record(folder, record)
-        refused(folder, key)
+        write_metadata(folder, record)
+        assert_rejected(folder, key)
 
-    def test_a_body_of_another_width(self, folder: Path) -> None:
-        record = record_of(folder)
+    def test_text_model_body_of_other_dimension_raises(self, folder: Path) -> None:
+        record = metadata_of(folder)
         record["body"]["dimension"] = 17
-        write_record(folder, record)
+        write_metadata(folder, record)
         with pytest.raises(ModelFileError, match="dimension"):
             TextClassifier.from_pretrained(folder)
 
-    def test_a_revision_of_a_local_folder(self, folder: Path) -> None:
+    def test_text_model_folder_with_revision_raises(self, folder: Path) -> None:
         with pytest.raises(ModelFileError, match="is a local folder and has no revision 'main'"):
             TextClassifier.from_pretrained(folder, revision="main")
 
 
-def test_a_place_that_cannot_be_written_is_told_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_model_folder_unwritable_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_model_folder(tmp_path / "new" / "model")
     assert not any(tmp_path.iterdir())
 

@@ -13,7 +13,9 @@ from tests.storage.failing_calls import fail_at
 
 
 @pytest.mark.parametrize("step", range(5))
-def test_a_single_file(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_file_failing_at_any_call_keeps_old_or_new_file(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "file"
     write_file(path, b"old")
     with monkeypatch.context() as patch:

@@ -10,7 +10,7 @@ import torch
 from ketfit.storage.tensors import read_tensors, write_tensors
 
 
-def test_round_trip(tmp_path: Path) -> None:
+def test_write_tensors_then_read_tensors_returns_the_same(tmp_path: Path) -> None:
     tensors = {"a": torch.arange(6.0).reshape(2, 3).T, "b": torch.zeros(0), "c": torch.tensor(3, dtype=torch.int64)}
     write_tensors(tmp_path / "file", tensors, {"note": 'ü "x" \\ {}'})
     loaded, metadata = read_tensors(tmp_path / "file")
@@ -19,6 +19,6 @@ def test_round_trip(tmp_path: Path) -> None:
     assert metadata == {"note": 'ü "x" \\ {}'}
 
 
-def test_no_metadata(tmp_path: Path) -> None:
+def test_read_tensors_without_metadata_returns_empty_metadata(tmp_path: Path) -> None:
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "file")
     assert read_tensors(tmp_path / "file")[1] == {}
