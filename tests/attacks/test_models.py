@@ -1,4 +1,4 @@
-"""Mutated model folders: each loads as the model that its files say, or ends in an error of ours, within its limits.
+"""Mutated model folders: each loads as its files describe or raises an error of KetFit, within its limits.
 
 A few hundred by default; ``make attacks`` runs 100,000 (``KETFIT_ATTACKS``).
 """
@@ -46,31 +46,31 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-def alike(told: Any, written: Any) -> bool:
-    """Whether two parsed files are equal, where an integer in the place of a float stands for the one closest to it."""
-    if isinstance(told, dict) and isinstance(written, dict):
-        return told.keys() == written.keys() and all(alike(told[key], written[key]) for key in told)
-    if isinstance(told, list) and isinstance(written, list):
-        return len(told) == len(written) and all(map(alike, told, written))
-    closest = float(written) if type(told) is float and type(written) is int else written
-    return type(told) is type(closest) and bool(told == closest)
+def alike(caught: Any, written: Any) -> bool:
+    """Return whether two parsed files are equal, comparing integers and floats by value."""
+    if isinstance(caught, dict) and isinstance(written, dict):
+        return caught.keys() == written.keys() and all(alike(caught[key], written[key]) for key in caught)
+    if isinstance(caught, list) and isinstance(written, list):
+        return len(caught) == len(written) and all(map(alike, caught, written))
+    closest = float(written) if type(caught) is float and type(written) is int else written
+    return type(caught) is type(closest) and bool(caught == closest)
 
 
 def as_written(folder: Path, tensors: dict[str, Tensor], record: ModelMetadata) -> bool:
-    """Whether what was loaded is what the files say, read by no code of the library."""
+    """Return whether the loaded model equals the files, read without code of KetFit."""
     written = read_json(folder / METADATA)
     written.pop("record_sha256")
-    told: dict[str, Any] = json.loads(json.dumps(record.model_dump()))
+    caught: dict[str, Any] = json.loads(json.dumps(record.model_dump()))
     for name in ("gradient", "noise"):  # may be told by a name, or be left to the number of shots
-        told["head"].pop(name), written["head"].pop(name)
+        caught["head"].pop(name), written["head"].pop(name)
     header, data = header_and_data(folder / WEIGHTS)
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     found = {name: data[slice(*entry["data_offsets"])] for name, entry in entries.items()}
-    return alike(told, written) and found == {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+    return alike(caught, written) and found == {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
 
 
 def attack(case: int, saved: Path, place: Path) -> tuple[str, str, str]:
-    """One case: the kind of mutation, what came of it, and the details of a finding."""
+    """Run one case; return the mutation, the outcome and the details of a finding."""
     mutation = MUTATIONS[case % len(MUTATIONS)]
     work = place / str(case)
     folder = shutil.copytree(saved, work / "model")
@@ -117,7 +117,7 @@ def test_mutated_model_loads_as_written_or_raises(saved: Path, tmp_path: Path) -
 
 
 class TestTheCagesHold:
-    """The children notice what they are there to notice."""
+    """The harness reports dead, slow and hanging children."""
 
     def run(self, run: Any, cases: int = 3) -> Report:
         return run_cases(range(cases), run)

@@ -1,4 +1,4 @@
-"""Readers of files from outside, given anything: a value, or an error of ours. ``make fuzz`` looks for longer."""
+"""Readers of mutated external files return a value or raise an error of KetFit. ``make fuzz`` runs longer."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ PIECES += [
 
 @st.composite
 def mutated(draw: st.DrawFn, start: bytes) -> bytes:
-    """The start with some pieces put in, taken out, or written over."""
+    """Return the start with some pieces inserted, removed or overwritten."""
     content = start
     for _ in range(draw(st.integers(0, 4))):
         place = draw(st.integers(0, len(content)))
@@ -97,7 +97,7 @@ def test_reader_of_unmutated_input_returns(name: str, tmp_path: Path) -> None:
 
 
 def places(table: Any) -> list[tuple[Any, Any]]:
-    """Every table and list in a parsed file, the file itself among them, with each of its keys or positions."""
+    """Yield every table and list of a parsed file, at any level, with each of its keys or indices."""
     keys = list(table) if isinstance(table, dict) else range(len(table)) if isinstance(table, list) else []
     return [(table, key) for key in keys] + [place for key in keys for place in places(table[key])]
 
@@ -110,18 +110,18 @@ def places(table: Any) -> list[tuple[Any, Any]]:
 def test_reader_of_any_json_value_returns_or_raises_ketfit_error(
     name: str, parse: Callable[[str], Any], tmp_path: Path
 ) -> None:
-    """What is syntax enough and means nothing: wrong types, huge numbers, lists for tables, and keys that are lost."""
+    """Valid syntax with wrong types, huge numbers, lists in place of tables, and missing keys."""
     takes = {"settings": FitConfig.from_mapping, "plan": StudyPlan.from_mapping}
     line = STARTS[name].decode().splitlines()[0] if name == "rows" else STARTS[name].decode()
     refused = 0
     for case in range(5 * EXAMPLES):
-        chance, tables = random.Random(case), parse(line)
-        for _ in range(chance.choice([1, 1, 2])):
-            table, key = chance.choice(places(tables))
-            if chance.random() < 0.2:
+        rng, tables = random.Random(case), parse(line)
+        for _ in range(rng.choice([1, 1, 2])):
+            table, key = rng.choice(places(tables))
+            if rng.random() < 0.2:
                 del table[key]
             else:
-                table[key] = copy.deepcopy(chance.choice(VALUES))
+                table[key] = copy.deepcopy(rng.choice(VALUES))
         try:
             if name in takes:
                 takes[name](tables)
@@ -135,15 +135,15 @@ def test_reader_of_any_json_value_returns_or_raises_ketfit_error(
 
 
 def test_parquet_reader_of_mutated_file_is_contained_in_child(tmp_path: Path) -> None:
-    """Its reader is C++ and may die or take all memory, which a child survives for us."""
+    """The reader is C++ and may crash or take all memory, so that it runs in a child."""
 
     def read(case: int) -> tuple[str, str, str]:
-        chance = random.Random(case)
+        rng = random.Random(case)
         content = bytearray(STARTS["parquet"])
-        for _ in range(chance.choice([1, 1, 3, 10])):
-            content[chance.randrange(len(content))] = chance.choice([0, 1, 127, 128, 255, chance.randrange(256)])
-        if chance.random() < 0.2:
-            del content[chance.randrange(len(content)) :]
+        for _ in range(rng.choice([1, 1, 3, 10])):
+            content[rng.randrange(len(content))] = rng.choice([0, 1, 127, 128, 255, rng.randrange(256)])
+        if rng.random() < 0.2:
+            del content[rng.randrange(len(content)) :]
         folder = tmp_path / str(case)
         folder.mkdir()
         try:

@@ -1,4 +1,4 @@
-"""Bodies: loading folders, refusing what is none, embedding with and without the cache."""
+"""Bodies: loading, errors for invalid folders, embedding with and without the cache."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def minilm() -> Body:
 
 @pytest.fixture
 def embedded(tiny_body: Body, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """What the tiny body's transformer is asked to embed, call by call."""
+    """The sentences passed to the tiny body's transformer, call by call."""
     calls: list[list[str]] = []
     encode = tiny_body.transformer.encode
 
@@ -62,11 +62,11 @@ def test_load_body_of_local_folder_sets_attributes(tiny_body_folder: Path) -> No
 
 def test_encode_minilm_equals_sentence_transformers(minilm: Body, fresh_cache: Path) -> None:
     assert (minilm.source, minilm.revision, minilm.dimension) == ("bundled", None, 384)
-    made = minilm.encode(TEXTS)
-    assert made.dtype == np.float32
-    np.testing.assert_allclose(made, minilm.transformer.encode(TEXTS, show_progress_bar=False), atol=1e-5)
-    np.testing.assert_array_equal(minilm.encode(TEXTS), made)
-    np.testing.assert_allclose(minilm.encode(TEXTS, cache=False, batch_size=2), made, atol=2e-6)
+    result = minilm.encode(TEXTS)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, minilm.transformer.encode(TEXTS, show_progress_bar=False), atol=1e-5)
+    np.testing.assert_array_equal(minilm.encode(TEXTS), result)
+    np.testing.assert_allclose(minilm.encode(TEXTS, cache=False, batch_size=2), result, atol=2e-6)
 
 
 def test_load_body_prints_nothing_and_restores_library_settings(
@@ -199,12 +199,12 @@ def test_load_body_unknown_device_raises(tiny_body_folder: Path) -> None:
 
 
 def test_encode_returns_rows_in_the_order_of_the_texts(tiny_body: Body, fresh_cache: Path) -> None:
-    made = tiny_body.encode(TEXTS, batch_size=2)
-    assert made.shape == (5, 16)
-    assert made.dtype == np.float32
-    for text, row in zip(TEXTS, made, strict=True):
+    result = tiny_body.encode(TEXTS, batch_size=2)
+    assert result.shape == (5, 16)
+    assert result.dtype == np.float32
+    for text, row in zip(TEXTS, result, strict=True):
         np.testing.assert_allclose(row, tiny_body.transformer.encode(text, show_progress_bar=False), atol=2e-6)
-    np.testing.assert_array_equal(made[0], made[3])
+    np.testing.assert_array_equal(result[0], result[3])
 
 
 def test_encode_embeds_each_distinct_text_once(tiny_body: Body, embedded: list[list[str]], fresh_cache: Path) -> None:
@@ -220,8 +220,8 @@ def test_encode_embeds_each_distinct_text_once(tiny_body: Body, embedded: list[l
 
 
 def test_encode_without_cache_writes_nothing(tiny_body: Body, embedded: list[list[str]], fresh_cache: Path) -> None:
-    made = tiny_body.encode(TEXTS, cache=False)
-    np.testing.assert_array_equal(tiny_body.encode(TEXTS, cache=False), made)
+    result = tiny_body.encode(TEXTS, cache=False)
+    np.testing.assert_array_equal(tiny_body.encode(TEXTS, cache=False), result)
     assert len(embedded) == 2
     assert not fresh_cache.exists()
 
@@ -241,16 +241,16 @@ def test_encode_interrupted_keeps_finished_chunks(
         patch.setattr(tiny_body.transformer, "encode", breaking)
         tiny_body.encode(texts, batch_size=2)  # chunks of eight
     embedded.clear()
-    made = tiny_body.encode(texts, batch_size=2)
+    result = tiny_body.encode(texts, batch_size=2)
     assert sum(len(call) for call in embedded) == 40 - 24
-    np.testing.assert_allclose(made, tiny_body.encode(texts, cache=False), atol=2e-6)
+    np.testing.assert_allclose(result, tiny_body.encode(texts, cache=False), atol=2e-6)
 
 
 @pytest.mark.parametrize("empty", [[], (), np.array([], dtype=object)])
 def test_encode_of_no_texts_returns_no_rows(tiny_body: Body, fresh_cache: Path, empty: Any) -> None:
-    made = tiny_body.encode(empty, progress=True)
-    assert made.shape == (0, 16)
-    assert made.dtype == np.float32
+    result = tiny_body.encode(empty, progress=True)
+    assert result.shape == (0, 16)
+    assert result.dtype == np.float32
     assert not fresh_cache.exists()
 
 
@@ -362,11 +362,11 @@ def test_encode_on_full_disk_warns_once_and_continues(
         full_disk(4096),
         pytest.warns(UserWarning, match=r"cannot be used .*; embeddings are not kept\. Make room") as w,
     ):
-        made = tiny_body.encode(TEXTS)
+        result = tiny_body.encode(TEXTS)
     assert [Path(warning.filename).name for warning in w] == ["test_body.py"]
     with full_disk(4096):
-        np.testing.assert_array_equal(tiny_body.encode(TEXTS), made)  # warnings are errors: it is told once
-    np.testing.assert_array_equal(tiny_body.encode(TEXTS), made)
+        np.testing.assert_array_equal(tiny_body.encode(TEXTS), result)  # warnings are errors: it is told once
+    np.testing.assert_array_equal(tiny_body.encode(TEXTS), result)
     assert len(cache_files(fresh_cache)) == 1
 
 
@@ -385,11 +385,13 @@ def test_encode_unusable_cache_warns_once_and_continues(
     folder = tmp_path / UNUSABLE[place]
     monkeypatch.setenv("KETFIT_CACHE", str(folder))
     monkeypatch.setattr(cache_dir, "_warned", set())
-    with pytest.warns(UserWarning, match=rf"The cache {folder}/embeddings cannot be used .* set KETFIT_CACHE") as told:
-        made = tiny_body.encode(TEXTS)
-    assert len(told) == 1
-    np.testing.assert_array_equal(made, tiny_body.encode(TEXTS, cache=False))
-    np.testing.assert_array_equal(tiny_body.encode(TEXTS), made)
+    with pytest.warns(
+        UserWarning, match=rf"The cache {folder}/embeddings cannot be used .* set KETFIT_CACHE"
+    ) as caught:
+        result = tiny_body.encode(TEXTS)
+    assert len(caught) == 1
+    np.testing.assert_array_equal(result, tiny_body.encode(TEXTS, cache=False))
+    np.testing.assert_array_equal(tiny_body.encode(TEXTS), result)
 
 
 def test_encode_read_only_cache_is_read_and_warns_on_write(
@@ -404,8 +406,8 @@ def test_encode_read_only_cache_is_read_and_warns_on_write(
     np.testing.assert_array_equal(tiny_body.encode(TEXTS[:2]), known)
     assert embedded == []
     with pytest.warns(UserWarning, match="cannot be used .*readonly database"):
-        made = tiny_body.encode(TEXTS)
-    np.testing.assert_array_equal(made[:2], known)
+        result = tiny_body.encode(TEXTS)
+    np.testing.assert_array_equal(result[:2], known)
     assert [len(texts) for texts in embedded] == [2], "what the cache holds is not embedded again"
 
 

@@ -1,4 +1,4 @@
-"""The embedding cache: what is put is got, kills and crowds do no harm, damage is never taken for data."""
+"""The embedding cache: round trips, killed and concurrent processes, damaged files."""
 
 from __future__ import annotations
 
@@ -91,12 +91,12 @@ def test_put_wrong_shape_raises_value_error(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_put_killed_at_random_leaves_only_complete_rows(tmp_path: Path) -> None:
-    path, chance = tmp_path / "a.sqlite", random.Random(0)
+    path, rng = tmp_path / "a.sqlite", random.Random(0)
     for _ in range(6):
         with start_writer(path, 100_000, 50) as writer:
             assert writer.stdout is not None
             assert writer.stdout.readline() == "ready\n"
-            time.sleep(chance.uniform(0.01, 0.25))
+            time.sleep(rng.uniform(0.01, 0.25))
             writer.kill()
         assert writer.returncode == -signal.SIGKILL
         assert_rows_right(path, 2_000)

@@ -1,4 +1,4 @@
-"""Contrastive tuning: what it does to embeddings, that it is done once, and that an interruption changes nothing."""
+"""Contrastive tuning: pairs, effect on embeddings, caching, interruption and invalid input."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ QUICK = ContrastiveConfig(batch_size=4, learning_rate=1e-3, pairs_per_sentence=2
 
 
 class Power(Exception):
-    """The light goes out."""
+    """A simulated interruption."""
 
 
 def weights(body: Body) -> dict[str, torch.Tensor]:
@@ -51,7 +51,7 @@ def same(one: Body, other: Body) -> bool:
 
 
 def contrast(body: Body) -> float:
-    """Mean cosine within labels, minus that between them."""
+    """Return the mean cosine within labels minus that between labels."""
     rows = body.encode(TEXTS, cache=False)
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     cosines, equal = rows @ rows.T, np.equal.outer(LABELS, LABELS)
@@ -60,7 +60,7 @@ def contrast(body: Body) -> float:
 
 
 def cut_off(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """Let the light go out behind the checkpoint of that step, counted from 1."""
+    """Raise the simulated interruption after the checkpoint of a step, counted from 1."""
     plain = contrastive._TuningRun.save
 
     def save(run: Any, path: Path) -> None:
@@ -104,9 +104,9 @@ class TestPairs:
         assert order.tolist() != interleave_labels(codes, np.random.default_rng(1)).tolist()
 
     def test_batch_by_length_keeps_pairs_and_reduces_padding(self) -> None:
-        chance = np.random.default_rng(0)
-        sentences = ["x" * int(size) for size in chance.integers(5, 200, 60)]
-        pairs = draw_pairs(np.repeat([0, 1], 30), 2, chance)
+        rng = np.random.default_rng(0)
+        sentences = ["x" * int(size) for size in rng.integers(5, 200, 60)]
+        pairs = draw_pairs(np.repeat([0, 1], 30), 2, rng)
         grouped = batch_by_length(pairs, sentences, 16, np.random.default_rng(0))
         assert sorted(grouped) == sorted(pairs)
         assert grouped == batch_by_length(pairs, sentences, 16, np.random.default_rng(0))
@@ -131,8 +131,8 @@ class TestTuning:
     @pytest.mark.parametrize("loss", ["cosine", "triplet"])
     def test_tune_body_separates_labels(self, loss: Any, tiny_body: Body, fresh_cache: Path) -> None:
         config = QUICK.updated(loss=loss, epochs=12 if loss == "cosine" else 48, learning_rate=3e-3)
-        made = tune_body(tiny_body, TEXTS, LABELS, config)
-        assert contrast(made) > contrast(tiny_body) + 0.2
+        result = tune_body(tiny_body, TEXTS, LABELS, config)
+        assert contrast(result) > contrast(tiny_body) + 0.2
 
     @pytest.mark.slow
     def test_tune_body_same_arguments_give_same_body(
@@ -168,31 +168,31 @@ class TestTuning:
         assert len(list((fresh_cache / "tuned").iterdir())) == 5
 
     def test_tuned_body_names_its_base(self, tiny_body: Body, fresh_cache: Path) -> None:
-        made = tune_body(tiny_body, TEXTS, LABELS, QUICK, seed=3)
-        assert (made.name, made.source, made.revision) == (tiny_body.name, "local", None)
-        assert made.tuning is not None
-        assert (made.tuning.settings, made.tuning.seed) == (QUICK, 3)
-        assert made.tuning.base_fingerprint == tiny_body.fingerprint != made.fingerprint
-        assert load_body(made.folder).fingerprint == made.fingerprint
-        assert {path.suffix for path in made.folder.rglob("*") if path.is_file()} <= {".json", ".safetensors", ".txt"}
-        assert made.encode(["good film"]).shape == (1, 16)
+        result = tune_body(tiny_body, TEXTS, LABELS, QUICK, seed=3)
+        assert (result.name, result.source, result.revision) == (tiny_body.name, "local", None)
+        assert result.tuning is not None
+        assert (result.tuning.settings, result.tuning.seed) == (QUICK, 3)
+        assert result.tuning.base_fingerprint == tiny_body.fingerprint != result.fingerprint
+        assert load_body(result.folder).fingerprint == result.fingerprint
+        assert {path.suffix for path in result.folder.rglob("*") if path.is_file()} <= {".json", ".safetensors", ".txt"}
+        assert result.encode(["good film"]).shape == (1, 16)
 
     def test_tune_body_leaves_arguments_and_generators_unchanged(
         self, tiny_body_folder: Path, fresh_cache: Path
     ) -> None:
         body = load_body(tiny_body_folder, device="cpu")
         before, array, plain = weights(body), np.random.get_state()[1], random.getstate()  # noqa: NPY002
-        chance = torch.get_rng_state()
+        rng = torch.get_rng_state()
         tune_body(body, TEXTS, LABELS, QUICK)
         assert all(torch.equal(tensor, before[name]) for name, tensor in weights(body).items())
         assert not body.transformer.training
-        assert torch.equal(torch.get_rng_state(), chance)
+        assert torch.equal(torch.get_rng_state(), rng)
         assert random.getstate() == plain
         assert (np.random.get_state()[1] == array).all()  # noqa: NPY002
 
     def test_tune_body_last_layers_changes_only_those(self, tiny_body: Body, fresh_cache: Path) -> None:
-        made = tune_body(tiny_body, TEXTS, LABELS, QUICK.updated(last_layers=1))
-        before, after = weights(tiny_body), weights(made)
+        result = tune_body(tiny_body, TEXTS, LABELS, QUICK.updated(last_layers=1))
+        before, after = weights(tiny_body), weights(result)
         moved = {name for name in before if not torch.equal(before[name], after[name])}
         assert moved
         assert all(".layer.0." in name for name in moved)
@@ -201,11 +201,11 @@ class TestTuning:
 
     @pytest.mark.slow
     def test_tune_body_bfloat16_keeps_float32_weights(self, tiny_body: Body, fresh_cache: Path) -> None:
-        made = tune_body(tiny_body, TEXTS, LABELS, QUICK.updated(precision="bfloat16"))
+        result = tune_body(tiny_body, TEXTS, LABELS, QUICK.updated(precision="bfloat16"))
         exact = tune_body(tiny_body, TEXTS, LABELS, QUICK)
-        assert {tensor.dtype for tensor in weights(made).values() if tensor.is_floating_point()} == {torch.float32}
-        assert made.fingerprint != exact.fingerprint
-        np.testing.assert_allclose(made.encode(TEXTS), exact.encode(TEXTS), atol=0.05)
+        assert {tensor.dtype for tensor in weights(result).values() if tensor.is_floating_point()} == {torch.float32}
+        assert result.fingerprint != exact.fingerprint
+        np.testing.assert_allclose(result.encode(TEXTS), exact.encode(TEXTS), atol=0.05)
 
     @pytest.mark.slow
     def test_tune_body_prints_nothing_to_stdout(
@@ -316,13 +316,13 @@ class TestInterruption:
         with pytest.warns(
             UserWarning, match=r"cannot be used .*; the tuned body is kept in .* until this process ends"
         ):
-            made = tune_body(tiny_body, TEXTS, LABELS, QUICK)
-        assert made.fingerprint == usual.fingerprint
-        np.testing.assert_array_equal(made.encode(TEXTS, cache=False), usual.encode(TEXTS, cache=False))
+            result = tune_body(tiny_body, TEXTS, LABELS, QUICK)
+        assert result.fingerprint == usual.fingerprint
+        np.testing.assert_array_equal(result.encode(TEXTS, cache=False), usual.encode(TEXTS, cache=False))
         monkeypatch.setattr(contrastive, "_TuningRun", None)  # found again, and told once
-        assert tune_body(tiny_body, TEXTS, LABELS, QUICK).folder == made.folder
-        content = pickle.dumps(made)
-        shutil.rmtree(made.folder)
+        assert tune_body(tiny_body, TEXTS, LABELS, QUICK).folder == result.folder
+        content = pickle.dumps(result)
+        shutil.rmtree(result.folder)
         assert pickle.loads(content).fingerprint == usual.fingerprint
 
     @pytest.mark.slow

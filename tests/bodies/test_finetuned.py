@@ -1,4 +1,4 @@
-"""What tuning shares: the layers that are tuned, the memory that it takes, and chance that stays inside."""
+"""Fine-tuned bodies: trained layers, memory check, storage and isolated random generators."""
 
 from __future__ import annotations
 

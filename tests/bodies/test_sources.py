@@ -1,4 +1,4 @@
-"""Where bodies come from: bundled packages, an archive in parts, and a Hub that may do anything a server can do."""
+"""Sources of bodies: bundled packages, an archive in parts, and the Hub with all its failures."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_find_body_minilm_runs_no_package_code(name: str) -> None:
 
 
 def install(site: Path, archive: bytes, parts: list[str]) -> None:
-    """Packages as pip leaves them, each with its share of the archive."""
+    """Install packages as pip does, each with a part of the archive."""
     size = -(-len(archive) // len(PARTS))
     for index, part in enumerate(PARTS):
         if part not in parts:
@@ -106,7 +106,7 @@ def zipped(folder: Path, extra: str = f"{MPNET}/desktop.ini") -> bytes:
 
 @pytest.fixture
 def site(tiny_body_folder: Path, tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The one folder in which packages are looked for; the tiny body's weights pass for those of mpnet."""
+    """The only folder on the package path; the weights of the tiny body count as those of mpnet."""
     folder = tmp_path / "site"
     folder.mkdir()
     weights = (tiny_body_folder / "model.safetensors").read_bytes()
@@ -208,10 +208,10 @@ def test_mpnet_unusable_cache_assembles_once_in_temporary_folder(
     (tmp_path / "file").touch()
     monkeypatch.setenv("KETFIT_CACHE", str(tmp_path / "file"))
     with pytest.warns(UserWarning, match=f"file/bodies cannot be used .*; {MPNET} is kept in .* set KETFIT_CACHE"):
-        made = load_body(MPNET, device="cpu")
-    assert made.fingerprint == tiny_body.fingerprint
+        result = load_body(MPNET, device="cpu")
+    assert result.fingerprint == tiny_body.fingerprint
     shutil.rmtree(site)
-    assert load_body(MPNET, device="cpu").folder == made.folder
+    assert load_body(MPNET, device="cpu").folder == result.folder
 
 
 def test_mpnet_assembled_by_two_processes_gives_one_body(
@@ -349,9 +349,9 @@ def test_hub_unusable_cache_downloads_to_temporary_folder(
     (tmp_path / "file").touch()
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file"))
     with pytest.warns(UserWarning, match=r"The cache .*/file cannot be used .*; the body is kept in .* set HF_HOME"):
-        made = load_body("someone/tiny", device="cpu")
-    assert (made.fingerprint, made.revision) == (tiny_body.fingerprint, COMMIT)
-    assert load_body("someone/tiny", device="cpu").folder == made.folder
+        result = load_body("someone/tiny", device="cpu")
+    assert (result.fingerprint, result.revision) == (tiny_body.fingerprint, COMMIT)
+    assert load_body("someone/tiny", device="cpu").folder == result.folder
 
 
 def test_hub_download_on_full_disk_raises(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A body as a scikit-learn transformer: its contract, and its use beside other columns."""
+"""The scikit-learn transformer of a body: its contract and its use in pipelines."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def transformer(tiny_body_folder: Path) -> BodyTransformer:
 
 @pytest.fixture
 def table() -> pd.DataFrame:
-    """Sentences beside numbers, with an index whose labels are not the positions."""
+    """Return sentences and numbers with a shuffled index."""
     return pd.DataFrame({"review": TEXTS, "stars": [5.0, 4, 4, 1, 2, 1]}, index=[3, 1, 5, 0, 2, 4])
 
 
@@ -70,10 +70,10 @@ def test_transform_returns_embeddings_of_the_body(
     kind: Callable[[Any], Any], transformer: BodyTransformer, tiny_body: Body
 ) -> None:
     texts = kind(TEXTS)
-    made = transformer.fit(texts).transform(texts)
-    assert (made.dtype, made.shape) == (np.float32, (6, 16))
-    np.testing.assert_array_equal(made, tiny_body.encode(TEXTS))
-    np.testing.assert_array_equal(clone(transformer).fit_transform(texts, LABELS), made)
+    result = transformer.fit(texts).transform(texts)
+    assert (result.dtype, result.shape) == (np.float32, (6, 16))
+    np.testing.assert_array_equal(result, tiny_body.encode(TEXTS))
+    np.testing.assert_array_equal(clone(transformer).fit_transform(texts, LABELS), result)
 
 
 def test_transform_before_fit_raises(transformer: BodyTransformer) -> None:
@@ -143,9 +143,9 @@ def test_feature_union_joins_body_and_words(transformer: BodyTransformer) -> Non
 
 def test_pandas_output_keeps_the_index(transformer: BodyTransformer, table: pd.DataFrame) -> None:
     transformer.set_output(transform="pandas")
-    made = transformer.fit_transform(table["review"])
-    assert made.index.tolist() == table.index.tolist()
-    assert set(made.dtypes) == {np.dtype(np.float32)}
+    result = transformer.fit_transform(table["review"])
+    assert result.index.tolist() == table.index.tolist()
+    assert set(result.dtypes) == {np.dtype(np.float32)}
     assert transformer.fit_transform(TEXTS).columns.tolist() == [f"bodytransformer{number}" for number in range(16)]
 
 

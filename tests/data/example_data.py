@@ -35,7 +35,7 @@ def write(path: Path, content: str | bytes) -> Path:
 
 
 def toy(*counts: int) -> Dataset:
-    """`counts[k]` different sentences of class k, interleaved."""
+    """Return a data set with `counts[k]` different sentences of class k, interleaved."""
     rows = sorted((i, k) for k, count in enumerate(counts) for i in range(count))
     return Dataset("toy", tuple(f"sentence {i} of {k}" for i, k in rows), tuple(f"c{k}" for _, k in rows))
 

@@ -177,7 +177,7 @@ class TestLabelsOf:
         assert Dataset("d", ("t", "u"), labels).with_labels_of(classes).labels == expected
 
     @pytest.mark.parametrize(
-        ("labels", "classes", "strange"),
+        ("labels", "classes", "unknown"),
         [
             (("1", "n/a"), (0, 1), "'n/a'"),
             (("1", "01"), (0, 1), "'01'"),
@@ -185,8 +185,8 @@ class TestLabelsOf:
             (("1", "1.0"), (0, 1), "'1.0'"),
         ],
     )
-    def test_with_labels_of_unknown_label_raises_with_its_row(self, labels: Any, classes: Any, strange: str) -> None:
-        with pytest.raises(DataError, match=rf"d: row 2 has the label {strange}; the model knows "):
+    def test_with_labels_of_unknown_label_raises_with_its_row(self, labels: Any, classes: Any, unknown: str) -> None:
+        with pytest.raises(DataError, match=rf"d: row 2 has the label {unknown}; the model knows "):
             Dataset("d", ("t", "u"), labels).with_labels_of(classes)
 
     def test_with_labels_of_unknown_label_raises_with_its_line(self, tmp_path: Path) -> None:

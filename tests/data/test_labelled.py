@@ -1,4 +1,4 @@
-"""Rows of weight zero, weights and groups: they count in every way of fitting as they should, and nowhere else."""
+"""Weights of zero, validation weights and groups, for every way of fitting."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ class TestZeroWeights:
         ids=repr,
     )
     def test_rows_of_weight_zero_are_dropped_by_every_head(self, head: Any) -> None:
-        chance = np.random.default_rng(0)
-        x, y = chance.normal(size=(40, 5)), np.arange(40) % 3
-        weight = np.where(y == 2, 0.0, chance.uniform(0.5, 2, 40))
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(40, 5)), np.arange(40) % 3
+        weight = np.where(y == 2, 0.0, rng.uniform(0.5, 2, 40))
         weight[::7] = 0
         counts = weight > 0
         held = (x, y, weight)
@@ -110,8 +110,8 @@ class TestZeroWeights:
         np.testing.assert_array_equal(many.predict_proba(x), few.predict_proba(x))
 
     def test_logistic_regression_equals_scikit_learn_on_rows_of_positive_weight(self) -> None:
-        chance = np.random.default_rng(0)
-        x, y, weight = chance.normal(size=(40, 5)), np.arange(40) % 2, chance.integers(0, 3, 40)
+        rng = np.random.default_rng(0)
+        x, y, weight = rng.normal(size=(40, 5)), np.arange(40) % 2, rng.integers(0, 3, 40)
         theirs = LogisticRegression().fit(x[weight > 0], y[weight > 0], weight[weight > 0])
         np.testing.assert_array_equal(LogisticRegressionHead().fit(x, y, weight).coef_, theirs.coef_)
 
@@ -184,9 +184,9 @@ class TestValidationWeights:
         assert summary(shared) == summary(given)
 
     def test_validation_weights_of_a_head_are_used(self) -> None:
-        chance = np.random.default_rng(0)
-        x, y = chance.normal(size=(30, 5)), np.arange(30) % 2
-        weight = chance.uniform(0.1, 3, 30)
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(30, 5)), np.arange(30) % 2
+        weight = rng.uniform(0.1, 3, 30)
         fitted = MLPHead(train=SHORT, class_weight={0: 2.0, 1: 1.0}).fit(x, y, validation=(x, y, weight))
         best, proba = fitted.history_[fitted.best_epoch_], fitted.predict_proba(x)
         weights = weight * np.where(y == 0, 2.0, 1.0)
@@ -197,18 +197,18 @@ class TestValidationWeights:
         assert best.validation_accuracy != pytest.approx(best.validation_weighted_accuracy)
 
     def test_validation_weights_of_svm_are_used_in_calibration(self) -> None:
-        chance = np.random.default_rng(0)
-        x, y = chance.normal(size=(30, 5)), np.arange(30) % 2
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(30, 5)), np.arange(30) % 2
         one = SVCHead().fit(x, y, validation=(x, y, np.where(y == 0, 9.0, 1.0)))
         other = SVCHead().fit(x, y, validation=(x, y))
         assert one.predict_proba(x)[:, 0].mean() > other.predict_proba(x)[:, 0].mean() + 0.1
 
     def test_selection_by_accuracy_uses_weighted_accuracy(self) -> None:
-        chance = np.random.default_rng(1)
-        x, y = chance.normal(size=(40, 3)), chance.integers(2, size=40)
+        rng = np.random.default_rng(1)
+        x, y = rng.normal(size=(40, 3)), rng.integers(2, size=40)
         config = TrainConfig(epochs=30, learning_rate=0.3, selection="accuracy", patience=None)
         weight = np.where(y == 0, 25.0, 1.0)
-        fitted = MLPHead(train=config).fit(x, y, validation=(chance.normal(size=(40, 3)), y, weight))
+        fitted = MLPHead(train=config).fit(x, y, validation=(rng.normal(size=(40, 3)), y, weight))
         weighted = [row.validation_weighted_accuracy for row in fitted.history_]
         plain = [row.validation_accuracy for row in fitted.history_]
         assert fitted.best_epoch_ == int(np.argmax(weighted)) != int(np.argmax(plain))  # type: ignore[arg-type]
@@ -216,7 +216,7 @@ class TestValidationWeights:
 
 class TestGroups:
     def sides(self, tune: TuneConfig | None, body: Path, monkeypatch: pytest.MonkeyPatch, **given: Any) -> Any:
-        """The sentences that train and those that validate."""
+        """Return the training and the validation sentences."""
         from ketfit.estimators import base as estimator
 
         seen: list[Any] = []
@@ -268,7 +268,7 @@ class TestGroups:
 
 
 class TestBeforeALongTuning:
-    """What is wrong with the arguments is said before the body is tuned."""
+    """Invalid arguments raise before the body is tuned."""
 
     @pytest.mark.parametrize("tune", [CONTRASTIVE, FULL], ids=["contrastive", "full"])
     @pytest.mark.parametrize(

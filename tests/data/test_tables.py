@@ -1,4 +1,4 @@
-"""Tables come out as they went in, with columns added, or are refused before anything is written."""
+"""Tables are written unchanged with added columns, or rejected before anything is written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ADDED = {"predicted_label": "good", "probability_good": 0.25}
 
 
 def through(table: TextTable, output: Path, size: int = 2) -> list[str]:
-    """Write a table with the columns `ADDED`, as `score_file` does, and return its sentences."""
+    """Write a table with the columns `ADDED`, as `predict_file` does, and return its sentences."""
     format = output_format(table, output)
     parts, texts, header = [], [], []
     for number, block in enumerate(table.blocks(size)):
@@ -51,7 +51,7 @@ def through(table: TextTable, output: Path, size: int = 2) -> list[str]:
 
 
 def written(folder: Path, rows: list[dict[str, Any]], format: str) -> TextTable:
-    """A file of rows, written by other code than ours."""
+    """Write a table without code of KetFit."""
     path = folder / f"in.{format}"
     if format == "csv":
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -70,7 +70,7 @@ def written(folder: Path, rows: list[dict[str, Any]], format: str) -> TextTable:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file, read by other code than ours."""
+    """Read the rows of a file without code of KetFit."""
     if path.suffix == ".parquet":
         rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
         return rows

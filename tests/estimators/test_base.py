@@ -605,7 +605,7 @@ class TestValidation:
 
     @pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, float("nan")])
     def test_a_share_out_of_range(self, fraction: float) -> None:
-        with pytest.raises(ConfigError, match=r"validation_fraction=.*: it goes from 0 to below 1"):
+        with pytest.raises(ConfigError, match=r"validation_fraction=.*: it must be at least 0 and below 1"):
             quantum(validation_fraction=fraction).fit(*clouds())
 
     def test_groups_of_another_length(self) -> None:

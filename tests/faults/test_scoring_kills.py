@@ -1,4 +1,4 @@
-"""Predictions of a file by a process that is killed at a random part: what follows has the bytes of one whole run."""
+"""File predictions killed at a random part and resumed: the output equals that of an uninterrupted run."""
 
 from __future__ import annotations
 

@@ -42,6 +42,6 @@ def classifier(tiny_body_folder: Path) -> TextClassifier:
 
 @pytest.fixture
 def folder(classifier: TextClassifier, tmp_path: Path) -> Path:
-    """A saved model for sentences, which a test may break."""
+    """A saved text model that a test may break."""
     classifier.save_pretrained(tmp_path / "model", data="eight sentences", metrics={"accuracy": 0.5})
     return tmp_path / "model"

@@ -48,18 +48,18 @@ def metadata_of(folder: Path) -> dict[str, Any]:
     return content
 
 
-def sealed(record: dict[str, Any]) -> dict[str, Any]:
-    """The record with the hash of its other keys, as JSON with sorted keys."""
-    rest = {key: value for key, value in record.items() if key != "record_sha256"}
+def sealed(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata with the hash of its other keys, as JSON with sorted keys."""
+    rest = {key: value for key, value in metadata.items() if key != "record_sha256"}
     return {**rest, "record_sha256": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
 
 
-def write_metadata(folder: Path, record: Any) -> None:
-    (folder / METADATA).write_text(json.dumps(record))
+def write_metadata(folder: Path, metadata: Any) -> None:
+    (folder / METADATA).write_text(json.dumps(metadata))
 
 
 def write_weights(folder: Path, tensors: dict[str, Tensor]) -> None:
-    """Other tensors with the right hash in the record, so that the checks behind the hash have to see them."""
+    """Write other tensors and their hash into the metadata, to reach the checks after the hash."""
     content = safetensors.torch.save(tensors)
     (folder / WEIGHTS).write_bytes(content)
     write_metadata(folder, {**metadata_of(folder), "weights_sha256": hashlib.sha256(content).hexdigest()})

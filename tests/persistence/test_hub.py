@@ -1,4 +1,4 @@
-"""Models on the Hub: pushed as one commit, and fetched at one commit, by its own client from servers of ours."""
+"""Models on the Hub: uploaded as one commit and fetched at one commit, from a fake server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def classifier(tiny_body_folder: Path) -> TextClassifier:
 def model_hub(
     classifier: TextClassifier, tmp_path: Path, online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Hub]:
-    """A Hub whose one repository is a saved model, with some files beside it that nobody asked for."""
+    """A Hub with one saved model and some unrelated files in its repository."""
     monkeypatch.setattr(hub_seam, "TIMEOUT_SECONDS", 5.0)  # it answers at once, but for the load of the machine
     classifier.save_pretrained(tmp_path / "repository")
     (tmp_path / "repository" / "pytorch_model.bin").write_bytes(b"not wanted")
@@ -90,7 +90,7 @@ def test_push_to_hub_makes_one_commit_and_loads_back(
 def test_from_pretrained_commit_fixes_head_and_body(
     classifier: TextClassifier, writable: WritableHub, own_body: Path, tmp_path: Path
 ) -> None:
-    """A frozen body of the Hub is recorded by its commit, and stays what it was when its repository moves on."""
+    """The metadata names a frozen body by its commit, which later commits do not change."""
     writable.add("someone/body", files_of(own_body))
     pinned = writable.commits["someone/body"][0][0]
     trained = TextClassifier("someone/body", head=HEAD, train=TrainConfig(epochs=2)).fit(TEXTS, LABELS)

@@ -347,8 +347,8 @@ class TestDamage:
     @pytest.mark.parametrize("name", [WEIGHTS, METADATA])
     def test_load_model_missing_file_raises(self, name: str, model: Path) -> None:
         (model / name).unlink()
-        told = "is not a model: it has no config.json" if name == METADATA else f"cannot read .*{name}: No such file"
-        assert_rejected(model, told)
+        caught = "is not a model: it has no config.json" if name == METADATA else f"cannot read .*{name}: No such file"
+        assert_rejected(model, caught)
 
     @pytest.mark.parametrize("name", [WEIGHTS, METADATA])
     def test_load_model_folder_in_place_of_file_raises(self, name: str, model: Path) -> None:
@@ -379,11 +379,11 @@ class TestDamage:
     def test_load_model_any_changed_byte_raises(self, name: str, model: Path) -> None:
         path = model / name
         content = bytearray(path.read_bytes())
-        chance = random.Random(0)
+        rng = random.Random(0)
         unseen = []
         for place in range(len(content)):
             damaged = bytearray(content)
-            damaged[place] ^= 1 << chance.randrange(8)
+            damaged[place] ^= 1 << rng.randrange(8)
             path.write_bytes(damaged)
             try:
                 load_model(model)
@@ -417,7 +417,7 @@ class TestDamage:
 
 
 class TestTensors:
-    """Weights with the right hash that are not those of the head."""
+    """Weights with a correct hash that do not fit the head."""
 
     def tensors(self, model: Path) -> dict[str, Tensor]:
         return safetensors.torch.load((model / WEIGHTS).read_bytes())  # load_file would map the file that is broken
@@ -471,7 +471,7 @@ class TestTensors:
 
 
 class TestText:
-    """Models for sentences, on a body of a few kilobytes."""
+    """Text models with the tiny body."""
 
     def test_text_model_round_trip_predicts_the_same(self, classifier: TextClassifier, folder: Path) -> None:
         loaded = TextClassifier.from_pretrained(folder)

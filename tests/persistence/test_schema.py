@@ -55,7 +55,7 @@ for folder in sys.argv[1:]:
 
 
 class TestMetadata:
-    """A ``config.json`` that is JSON, but not ours."""
+    """A ``config.json`` that is not the metadata of a model."""
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -246,7 +246,7 @@ class TestMetadata:
 
     @pytest.mark.parametrize("number", [float("nan"), float("inf")])
     def test_save_pretrained_non_finite_metric_raises_or_loads(self, number: float, tmp_path: Path) -> None:
-        # What must not be: a folder that no one can load.
+        # Not allowed: a folder that cannot be loaded.
         try:
             fitted().save_pretrained(tmp_path / "model", metrics={"loss": number})
         except ValueError as error:

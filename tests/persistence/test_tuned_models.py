@@ -1,4 +1,4 @@
-"""The record of a saved model: both versions are read, and no key of any table may be lost, unknown or early."""
+"""Saved models with a fine-tuned body."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def tuned(request: pytest.FixtureRequest, tiny_body_folder: Path) -> TextClassif
 
 @pytest.fixture
 def folder(tuned: TextClassifier, tmp_path: Path) -> Path:
-    """A saved model with its tuned body, which a test may break."""
+    """A saved model with its tuned body that a test may break."""
     tuned.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 
 class TestTunedBody:
-    """A model with its body in its folder."""
+    """A model with its tuned body in its folder."""
 
     def test_tuned_model_round_trip_predicts_the_same(
         self, tuned: TextClassifier, folder: Path, tiny_body: Body

@@ -37,17 +37,6 @@ _MAX_WEIGHT = float(np.finfo(np.float32).max)
 
 _HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_DEFAULTS = {
-    "text_column": "text",
-    "label_column": "label",
-    "split": None,
-    "revision": None,
-    "format": None,
-    "encoding": "utf-8",
-    "delimiter": None,
-    "weight_column": None,
-    "group_column": None,
-}
 
 
 @dataclass(frozen=True)
@@ -285,7 +274,7 @@ def _parse_weight(weight: Any) -> Any:
 def _reject_options(kind: str, **options: str | None) -> None:
     """Raise DataOptionError if an option differs from its default."""
     for name, value in options.items():
-        if value != _DEFAULTS[name]:
+        if value != (load_dataset.__kwdefaults__ or {})[name]:
             raise DataOptionError(f"{name}={value!r} has no meaning for {kind}; leave it out")
 
 

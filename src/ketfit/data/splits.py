@@ -97,7 +97,7 @@ def few_shot_split(dataset: Dataset, per_label: int = 256, validation_fraction: 
     per_label = as_integer(per_label, "per_label")
     if per_label < 2:
         raise ConfigError(f"per_label must be at least 2, one to train and one to validate; got {per_label}")
-    _check_fraction("validation_fraction", validation_fraction)
+    check_fraction("validation_fraction", validation_fraction)
     check_classes(dataset)
     rng = numpy_stream(seed, "split")
     copies = duplicate_groups(dataset.texts)
@@ -169,7 +169,7 @@ def holdout_split(
         ConfigError: `fraction` is out of range.
         InputError: `y` or `groups` has the wrong shape or type.
     """
-    _check_fraction("fraction", fraction)
+    check_fraction("fraction", fraction)
     y = np.asarray(y)
     if y.ndim != 1 or y.size == 0 or not np.issubdtype(y.dtype, np.integer):
         raise InputError(f"y must hold integer class codes in shape (n,), n > 0; got {y.dtype} in shape {y.shape}")
@@ -178,10 +178,14 @@ def holdout_split(
     return _cut(codes, fraction, numbers, numpy_stream(seed, "validation"))
 
 
-def _check_fraction(name: str, fraction: float) -> None:
-    """Raise ConfigError for a fraction outside [0, 1)."""
+def check_fraction(name: str, fraction: float) -> None:
+    """Check that a fraction is at least 0 and below 1.
+
+    Raises:
+        ConfigError: it is not.
+    """
     if not 0 <= fraction < 1:
-        raise ConfigError(f"{name} must be at least 0 and below 1, got {fraction}")
+        raise ConfigError(f"{name}={fraction!r}: it must be at least 0 and below 1")
 
 
 def _cut(codes: Positions, fraction: float, groups: Positions, rng: np.random.Generator) -> tuple[Positions, Positions]:

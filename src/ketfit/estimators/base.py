@@ -24,7 +24,7 @@ from typing_extensions import Self
 from ketfit.base_config import Config
 from ketfit.bodies.device import available_device
 from ketfit.data.sequences import as_groups, as_labels, as_weights, unpack_validation
-from ketfit.data.splits import holdout_split
+from ketfit.data.splits import check_fraction, holdout_split
 from ketfit.errors import ConfigError, ConfigWarning, DataError, DataWarning, InputError
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig, TrainConfig
@@ -205,8 +205,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
     ) -> Self:
         self._check_settings()
         seed = chosen_seed(self.random_state, self.seed)
-        if not 0 <= self.validation_fraction < 1:
-            raise ConfigError(f"validation_fraction={self.validation_fraction!r}: it goes from 0 to below 1")
+        check_fraction("validation_fraction", self.validation_fraction)
         x, labels = self._checked(X, y, reset=True)
         check_classification_targets(labels)
         weight = _weights(sample_weight, x)
