@@ -111,13 +111,9 @@ def tune_body(
     if not is_folder(folder):
         columns = _training_columns(sentences, codes, config, seed)
         transformer = trainable_copy(body, config.last_layers)
-        sentences_per_step = config.batch_size * (2 if config.loss == "cosine" else 1)
+        per_step = config.batch_size * (2 if config.loss == "cosine" else 1)
         check_memory(
-            transformer,
-            sentences_per_step,
-            max_token_count(transformer, sentences),
-            copies=0,
-            checkpoint=checkpoint is not None,
+            transformer, per_step, max_token_count(transformer, sentences), copies=0, checkpoint=checkpoint is not None
         )
         run = _TuningRun(transformer, columns, config, seed, inputs)
         if checkpoint is not None and checkpoint.exists():
@@ -347,9 +343,6 @@ class _TuningRun(TrainerCallback):
                 tensor.copy_(tensors[f"weights.{name}"])
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.done = steps
-
-
-# --- Several devices: the launcher of accelerate or torch starts one process per device ------------------------------
 
 
 def _device_batch_size(batch_size: int) -> int:

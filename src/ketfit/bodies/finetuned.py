@@ -139,9 +139,6 @@ def tokenize(transformer: SentenceTransformer, texts: Sequence[str]) -> dict[str
     return features
 
 
-# --- The folder of fine-tuned bodies -----------------------------------------------------------------------------
-
-
 def content_hash(inputs: Mapping[str, str]) -> str:
     """Return the SHA-256 (hex) of all inputs that determine a fine-tuned body."""
     return hash_json(sorted(inputs.items()))

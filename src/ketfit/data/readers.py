@@ -99,22 +99,6 @@ def check_encoding(encoding: str) -> None:
         raise DataOptionError(f"unknown encoding {encoding!r}; use a Python codec such as 'utf-8'") from error
 
 
-def check_delimiter(delimiter: str | None, format: str) -> None:
-    """Check the delimiter of a CSV file; other formats take none.
-
-    Raises:
-        DataOptionError: CSV cannot have this delimiter, or the format is not CSV.
-    """
-    if delimiter is None:
-        return
-    if format != "csv":
-        raise DataOptionError(f"delimiter={delimiter!r} has no meaning for the format {format}; leave it out")
-    if len(delimiter) != 1 or delimiter in '"\r\n\0 \ufeff' or "\ud800" <= delimiter <= "\udfff":
-        raise DataOptionError(
-            f"delimiter={delimiter!r}: use one character, such as ';', that is no quote, blank or line break"
-        )
-
-
 def check_file_options(
     path: Path, format: str | None, encoding: str, delimiter: str | None, *, lines: bool = False, hint: str = ""
 ) -> str:
@@ -138,7 +122,12 @@ def check_file_options(
         if not path.exists():
             raise DataError(f"there is no file {path}{hint}")
     resolved = resolve_format(path, format, lines=lines)
-    check_delimiter(delimiter, resolved)
+    if delimiter is not None and resolved != "csv":
+        raise DataOptionError(f"delimiter={delimiter!r} has no meaning for the format {resolved}; leave it out")
+    if delimiter is not None and (len(delimiter) != 1 or re.match('["\r\n\0 \ufeff\ud800-\udfff]', delimiter)):
+        raise DataOptionError(
+            f"delimiter={delimiter!r}: use one character, such as ';', that is no quote, blank or line break"
+        )
     check_encoding(encoding)
     if resolved == "parquet" and encoding != "utf-8":
         raise DataOptionError(f"encoding={encoding!r} has no meaning for a Parquet file; leave it out")

@@ -7,6 +7,7 @@ pandas index is.
 from __future__ import annotations
 
 import numbers
+import re
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
@@ -19,6 +20,7 @@ from ketfit.errors import DataError, InputError, KetFitError
 
 _PYTHON_TYPES = (str, int, float, bool, type(None))
 _LABELS = "a list of labels"
+_SURROGATE = re.compile("[\ud800-\udfff]")  # the characters that UTF-8 cannot encode
 
 
 def as_list(
@@ -102,8 +104,8 @@ def text_fault(text: object, *, allow_blank: bool = False) -> str:
         return ": the text is empty; remove the row or fill it"
     if not isinstance(text, str):
         return f": the text is {type(text).__name__}, not str; convert it or choose another text column"
-    if (index := _surrogate_index(text)) is not None:
-        return f": the text has half of a surrogate pair at character {index}; repair it at its source"
+    if surrogate := _SURROGATE.search(text):
+        return f": the text has half of a surrogate pair at character {surrogate.start()}; repair it at its source"
     return ""
 
 
@@ -113,7 +115,8 @@ def label_fault(label: object) -> str:
         return fault
     if isinstance(label, int) and not -(2**63) <= label < 2**63:
         return f" has the label {label}, which 64 bits cannot hold; write it as a string"
-    if isinstance(label, str) and (index := _surrogate_index(label)) is not None:
+    if isinstance(label, str) and (surrogate := _SURROGATE.search(label)):
+        index = surrogate.start()
         return f" has the label {label!r} with half of a surrogate pair at character {index}; repair it at its source"
     return ""
 
@@ -125,16 +128,6 @@ def scalar_fault(value: object, noun: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         return f" has the {noun} {value!r} of type {type(value).__name__}; {noun}s are str or int"
     return ""
-
-
-def _surrogate_index(text: str) -> int | None:
-    if text.isascii():
-        return None
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        return error.start
-    return None
 
 
 def as_texts(texts: Any, name: str = "texts", *, check: bool = True, allow_blank: bool = False) -> list[Any]:

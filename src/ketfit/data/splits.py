@@ -179,11 +179,7 @@ def holdout_split(
 
 
 def check_fraction(name: str, fraction: float) -> None:
-    """Check that a fraction is at least 0 and below 1.
-
-    Raises:
-        ConfigError: it is not.
-    """
+    """Check that a fraction is at least 0 and below 1; raise ConfigError if it is not."""
     if not 0 <= fraction < 1:
         raise ConfigError(f"{name}={fraction!r}: it must be at least 0 and below 1")
 

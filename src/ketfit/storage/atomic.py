@@ -112,11 +112,7 @@ def check_writable_file(path: Path) -> None:
 
 
 def check_writable_target(path: Path) -> None:
-    """Check that a file or folder can be created at `path`.
-
-    Raises:
-        StorageError: it cannot be created.
-    """
+    """Check that a file or folder can be created at `path`; raise StorageError if it cannot."""
     parent = next(parent for parent in path.parents if parent.exists())
     probe = _temporary_sibling(parent / path.name)
     try:

@@ -55,11 +55,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_bytes(path: Path, max_bytes: int | None) -> bytes:
-    """Return the content of a regular file of at most `max_bytes` bytes.
-
-    Raises:
-        ModelFileError: the file is missing, not a regular file, too large, or cannot be read.
-    """
+    """Return the content of a regular file of at most `max_bytes` bytes; raise ModelFileError for any other file."""
     try:
         status = path.stat()
         # Reading a pipe would wait; reading a device may never end. A folder fails below.
