@@ -151,7 +151,7 @@ def test_settings_that_cannot_be_are_refused(body: Body) -> None:
 def test_a_sentence_that_is_too_long_for_the_body_is_told(body: Body) -> None:
     embedded = TracePredictor(make(body)).embed("good " * 390)
     assert embedded.notice is not None
-    assert "does not count" in embedded.notice
+    assert "are truncated" in embedded.notice
 
 
 def test_what_visitors_type_is_not_written_to_the_disk(

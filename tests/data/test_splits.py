@@ -168,7 +168,7 @@ class TestFewShotSplit:
             (toy(9, 9), {"per_label": 1}, ConfigError, "per_label must be at least 2, .*got 1"),
             (toy(9, 9), {"per_label": 2, "validation_fraction": 1.0}, ConfigError, "validation_fraction=1.*below 1"),
             (toy(9, 9), {"per_label": 2, "validation_fraction": -0.1}, ConfigError, "must be at least 0"),
-            (toy(9, 9), {"per_label": 2, "validation_fraction": math.nan}, ConfigError, "validation_fraction=nan: it must be"),
+            (toy(9, 9), {"per_label": 2, "validation_fraction": math.nan}, ConfigError, "fraction=nan: it must"),
         ],
     )  # fmt: skip
     def test_few_shot_split_invalid_arguments_raise(

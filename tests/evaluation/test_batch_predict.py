@@ -243,6 +243,6 @@ def test_cut_sentences_are_told_once(classifier: TextClassifier, tmp_path: Path)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         predict_file(classifier, table, tmp_path / "out.csv", block_rows=4)
-    told = [str(warning.message) for warning in caught if "does not count" in str(warning.message)]
+    told = [str(warning.message) for warning in caught if "are truncated" in str(warning.message)]
     assert len(told) == 1
     assert "further on" in told[0]
