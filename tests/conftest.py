@@ -1,4 +1,4 @@
-"""For all tests: no network, a cache folder of their own, and a sentence transformer of a few kilobytes."""
+"""Fixtures of all tests: no network, a separate cache folder, and a sentence transformer of a few kilobytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Read when huggingface_hub is imported, which the collection of the tests already does.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-# Tests run side by side, and threads that wait for a core that another test has are slower than none.
+# Tests run in parallel, and threads that wait for a core are slower than one thread.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
@@ -82,7 +82,7 @@ def write_tiny_body(folder: Path, layers: int = 1) -> None:
 
 @pytest.fixture
 def full_disk() -> Callable[[int], AbstractContextManager[None]]:
-    """Inside this context no file can grow beyond some bytes, which fails as a full disk does."""
+    """Return a context in which no file can grow beyond a size, as on a full disk."""
 
     @contextmanager
     def limited(size: int) -> Iterator[None]:
@@ -118,7 +118,7 @@ def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Go online, to a server on this machine; the Hub's cache is a new folder."""
+    """Return a function that directs requests for the Hub to a local server; the Hub's cache is a new folder."""
     import huggingface_hub
     from huggingface_hub import constants
 
@@ -132,7 +132,7 @@ def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(hub_client, "SECONDS", 0.5)
+    monkeypatch.setattr(hub_client, "TIMEOUT_SECONDS", 0.5)
     yield go
     huggingface_hub.close_session()
 
@@ -150,14 +150,14 @@ def hub(own_body: Path, online: Callable[[str], None]) -> Iterator[Hub]:
 
 @pytest.fixture
 def writable(online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> Iterator[WritableHub]:
-    """A Hub without repositories, that takes what is pushed; files go to it by Git LFS, which it can speak."""
+    """An empty Hub that accepts uploads, with files by Git LFS."""
     from huggingface_hub import constants
 
     from ketfit.storage import hub_client
     from tests.fake_hub import WritableHub
 
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(hub_client, "SECONDS", 5.0)
+    monkeypatch.setattr(hub_client, "TIMEOUT_SECONDS", 5.0)
     hub = WritableHub()
     online(hub.url)
     yield hub

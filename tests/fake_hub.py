@@ -1,4 +1,4 @@
-"""A small Hugging Face Hub on this machine, for the client that the product uses."""
+"""A small local Hugging Face Hub for the client of the Hub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LATER_COMMIT = "f" * 40
 
 
 class Hub:
-    """A server with one model, which answers as the Hub does, or with ``status`` to everything."""
+    """A server with one model that answers like the Hub, or with ``status`` to every request."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -70,7 +70,7 @@ Files = dict[str, bytes]
 
 
 class WritableHub:
-    """A server whose repositories are lists of commits, with the calls that a push makes: small files come inside the
+    """A server whose repositories are lists of commits, with the endpoints of an upload: small files come inside the
     commit, safetensors before it by the protocol of Git LFS."""
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class WritableHub:
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def add(self, name: str, files: Files) -> str:
-        """A commit on top of the others, whose hash is that of its content and its number."""
+        """Add a commit, named by the hash of its content and number, and return the hash."""
         commits = self.commits.setdefault(name, [])
         parts = [len(commits), *((path, hashlib.sha1(content).hexdigest()) for path, content in sorted(files.items()))]
         commits.append((hashlib.sha1(repr(parts).encode()).hexdigest(), files))
@@ -179,7 +179,7 @@ class WritableHub:
 
 
 def blocks(request: BaseHTTPRequestHandler) -> Iterator[bytes]:
-    """What a request carries, whole or in chunks."""
+    """Yield the body of a request, sent at once or in chunks."""
     if "Content-Length" in request.headers:
         yield request.rfile.read(int(request.headers["Content-Length"]))
         return

@@ -151,7 +151,7 @@ def test_trace_impossible_settings_are_refused(body: Body) -> None:
 def test_trace_truncated_sentence_has_notice(body: Body) -> None:
     embedded = TracePredictor(make(body)).embed("good " * 390)
     assert embedded.notice is not None
-    assert "does not count" in embedded.notice
+    assert "are truncated" in embedded.notice
 
 
 def test_trace_sentence_is_not_written_to_disk(body: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

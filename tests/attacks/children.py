@@ -26,7 +26,7 @@ SILENT_SECONDS = 300.0
 
 @dataclass
 class Report:
-    """What came of all cases: how often each outcome, the findings, and the most that one case took."""
+    """The results of all cases: counts of outcomes, findings, and the largest time and memory of a case."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
@@ -42,11 +42,11 @@ class Report:
 
 
 class TooSlow(BaseException):
-    """A case has used its time. Not an Exception, so that no handler of the library takes it for one of its own."""
+    """The time of a case is over. Not an Exception, so that no handler of the library catches it."""
 
 
 def run_cases(cases: range, run: Callable[[int], tuple[str, str, str]]) -> Report:
-    """Run every case in a child of this process; another child goes on behind a case that its child died of.
+    """Run every case in a child of this process; after a case that kills its child a new child continues.
 
     Args:
         cases: Numbers.
@@ -74,7 +74,7 @@ def run_cases(cases: range, run: Callable[[int], tuple[str, str, str]]) -> Repor
 
 
 def _listen(reader: int, report: Report, cases: range) -> tuple[int | None, str]:
-    """Read what a child tells until it ends; which case it had begun and not ended, and how that was noticed."""
+    """Read the messages of a child until it ends; return the unfinished case, if any, and the cause."""
     begun, text = None, b""
     while True:
         if not select.select([reader], [], [], SILENT_SECONDS)[0]:
@@ -91,7 +91,7 @@ def _listen(reader: int, report: Report, cases: range) -> tuple[int | None, str]
 
 
 def _work(cases: range, run: Callable[[int], tuple[str, str, str]], writer: int) -> None:
-    """The child: run the cases and tell of each when it begins and when it ends. Never returns."""
+    """Run the cases in the child and report the start and end of each; never return."""
     try:
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))

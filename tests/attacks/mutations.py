@@ -1,4 +1,4 @@
-"""Ways to damage or forge the folder of a saved model, each by the chance of one case.
+"""Ways to damage or forge the folder of a saved model, each by the random generator of a case.
 
 A mutation changes files and returns. What it does behind the back of the hashes is damage, and has to be refused or to
 make no difference. A forgery ends with `seal`, which gives the record the hashes that fit: whoever can write a folder
@@ -64,7 +64,7 @@ RAW = [
 
 
 class Bomb:
-    """What a pickle would run: it makes the folder ``boom`` beside the model's."""
+    """Create the folder ``boom`` beside the model folder; a pickle would run this."""
 
     def __init__(self, place: Path) -> None:
         self.place = str(place / "boom")
@@ -82,7 +82,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def seal(folder: Path) -> None:
-    """Put hashes that fit into the record; without a record that is one, do nothing."""
+    """Write correct hashes into the metadata, if it can be parsed."""
     try:
         record = read_json(folder / METADATA)
         record["weights_sha256"] = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
@@ -95,46 +95,46 @@ def seal(folder: Path) -> None:
     write_json(folder / METADATA, {**record, "record_sha256": hashlib.sha256(text.encode()).hexdigest()})
 
 
-def a_file(chance: random.Random, folder: Path, names: tuple[str, ...] = (WEIGHTS, METADATA)) -> Path:
-    return folder / chance.choice(names)
+def a_file(rng: random.Random, folder: Path, names: tuple[str, ...] = (WEIGHTS, METADATA)) -> Path:
+    return folder / rng.choice(names)
 
 
 # --- Bytes ------------------------------------------------------------------------------------------------------
 
 
-def bit_flips(chance: random.Random, folder: Path) -> None:
-    path = a_file(chance, folder, (WEIGHTS, METADATA, CARD))
+def bit_flips(rng: random.Random, folder: Path) -> None:
+    path = a_file(rng, folder, (WEIGHTS, METADATA, CARD))
     content = bytearray(path.read_bytes())
-    for _ in range(chance.choice([1, 1, 1, 2, 8, 64])):
-        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    for _ in range(rng.choice([1, 1, 1, 2, 8, 64])):
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
     path.write_bytes(content)
 
 
-def sealed_bit_flips(chance: random.Random, folder: Path) -> None:
-    bit_flips(chance, folder)
+def sealed_bit_flips(rng: random.Random, folder: Path) -> None:
+    bit_flips(rng, folder)
     seal(folder)
 
 
-def truncation(chance: random.Random, folder: Path) -> None:
-    path = a_file(chance, folder, (WEIGHTS, METADATA, CARD))
+def truncation(rng: random.Random, folder: Path) -> None:
+    path = a_file(rng, folder, (WEIGHTS, METADATA, CARD))
     content = path.read_bytes()
-    path.write_bytes(content[: chance.randrange(len(content))])
+    path.write_bytes(content[: rng.randrange(len(content))])
 
 
-def growth(chance: random.Random, folder: Path) -> None:
-    path = a_file(chance, folder)
-    path.write_bytes(path.read_bytes() + chance.choice([b"\0", b"}", b"{}", chance.randbytes(100), b" " * 2**21, b"x"]))
+def growth(rng: random.Random, folder: Path) -> None:
+    path = a_file(rng, folder)
+    path.write_bytes(path.read_bytes() + rng.choice([b"\0", b"}", b"{}", rng.randbytes(100), b" " * 2**21, b"x"]))
 
 
-def overwriting(chance: random.Random, folder: Path) -> None:
-    path = a_file(chance, folder)
+def overwriting(rng: random.Random, folder: Path) -> None:
+    path = a_file(rng, folder)
     content = bytearray(path.read_bytes())
-    start, length = chance.randrange(len(content)), chance.randrange(1, 64)
-    content[start : start + length] = chance.choice([bytes(length), b"\xff" * length, chance.randbytes(length)])
+    start, length = rng.randrange(len(content)), rng.randrange(1, 64)
+    content[start : start + length] = rng.choice([bytes(length), b"\xff" * length, rng.randbytes(length)])
     path.write_bytes(content)
 
 
-def exchange(chance: random.Random, folder: Path) -> None:
+def exchange(rng: random.Random, folder: Path) -> None:
     (folder / WEIGHTS).rename(folder / "other")
     (folder / METADATA).rename(folder / WEIGHTS)
     (folder / "other").rename(folder / METADATA)
@@ -156,119 +156,119 @@ def write_header(folder: Path, header: str | bytes, data: bytes, length: int | N
     seal(folder)
 
 
-def shapes(chance: random.Random, folder: Path) -> None:
+def shapes(rng: random.Random, folder: Path) -> None:
     header, data = header_and_data(folder / WEIGHTS)
-    entry = chance.choice([value for key, value in header.items() if key != "__metadata__"])
-    entry["shape"] = [chance.choice([0, 1, 2, *HUGE[:-1], -1, 1.5, "2", None]) for _ in range(chance.randrange(9))]
-    if chance.random() < 0.3:
-        entry["shape"] = [1] * chance.choice([65, 1000, 100_000])
+    entry = rng.choice([value for key, value in header.items() if key != "__metadata__"])
+    entry["shape"] = [rng.choice([0, 1, 2, *HUGE[:-1], -1, 1.5, "2", None]) for _ in range(rng.randrange(9))]
+    if rng.random() < 0.3:
+        entry["shape"] = [1] * rng.choice([65, 1000, 100_000])
     write_header(folder, json.dumps(header), data)
 
 
-def offsets(chance: random.Random, folder: Path) -> None:
+def offsets(rng: random.Random, folder: Path) -> None:
     header, data = header_and_data(folder / WEIGHTS)
-    for entry in chance.sample(sorted(header), chance.choice([1, 2])):
-        header[entry]["data_offsets"] = [chance.choice([0, 8, len(data), *HUGE, -1]) for _ in range(2)]
+    for entry in rng.sample(sorted(header), rng.choice([1, 2])):
+        header[entry]["data_offsets"] = [rng.choice([0, 8, len(data), *HUGE, -1]) for _ in range(2)]
     write_header(folder, json.dumps(header), data)
 
 
-def types(chance: random.Random, folder: Path) -> None:
+def types(rng: random.Random, folder: Path) -> None:
     header, data = header_and_data(folder / WEIGHTS)
-    for entry in chance.sample(sorted(header), chance.choice([1, len(header)])):
-        header[entry]["dtype"] = chance.choice([*DTYPES, "f64", "", "object", 3])
-        if chance.random() < 0.5 and header[entry]["shape"]:
-            header[entry]["shape"][0] *= chance.choice([2, 4, 8])
+    for entry in rng.sample(sorted(header), rng.choice([1, len(header)])):
+        header[entry]["dtype"] = rng.choice([*DTYPES, "f64", "", "object", 3])
+        if rng.random() < 0.5 and header[entry]["shape"]:
+            header[entry]["shape"][0] *= rng.choice([2, 4, 8])
     write_header(folder, json.dumps(header), data)
 
 
-def header_length(chance: random.Random, folder: Path) -> None:
+def header_length(rng: random.Random, folder: Path) -> None:
     header, data = header_and_data(folder / WEIGHTS)
-    write_header(folder, json.dumps(header), data, chance.choice([0, 1, 7, -1, 100_000_000, 2**32, 2**63, 2**64 - 8]))
+    write_header(folder, json.dumps(header), data, rng.choice([0, 1, 7, -1, 100_000_000, 2**32, 2**63, 2**64 - 8]))
 
 
-def header_keys_twice(chance: random.Random, folder: Path) -> None:
+def header_keys_twice(rng: random.Random, folder: Path) -> None:
     header, data = header_and_data(folder / WEIGHTS)
-    key = chance.choice(sorted(header))
-    again = json.dumps({key: header[chance.choice(sorted(header))]})[1:]
+    key = rng.choice(sorted(header))
+    again = json.dumps({key: header[rng.choice(sorted(header))]})[1:]
     write_header(folder, json.dumps(header)[:-1] + ", " + again, data)
 
 
-def other_headers(chance: random.Random, folder: Path) -> None:
+def other_headers(rng: random.Random, folder: Path) -> None:
     _, data = header_and_data(folder / WEIGHTS)
-    depth = chance.choice([10, 1000, 100_000])
+    depth = rng.choice([10, 1000, 100_000])
     headers = ["", "null", "[]", "3", "{}", "{" * depth, "[" * depth, '{"a":' * depth + "0" + "}" * depth, "\0" * 8]
     headers += [
-        '{"__metadata__": {"a": ' + chance.choice(RAW) + "}}",
+        '{"__metadata__": {"a": ' + rng.choice(RAW) + "}}",
         '{"__metadata__": []}',
         '{"__metadata__": {"a": {}}}',
     ]
-    write_header(folder, chance.choice(headers), data)
+    write_header(folder, rng.choice(headers), data)
 
 
-def metadata(chance: random.Random, folder: Path) -> None:
+def metadata(rng: random.Random, folder: Path) -> None:
     header, data = header_and_data(folder / WEIGHTS)
-    header["__metadata__"] = {chance.choice(STRINGS): chance.choice(STRINGS) for _ in range(chance.randrange(4))}
+    header["__metadata__"] = {rng.choice(STRINGS): rng.choice(STRINGS) for _ in range(rng.randrange(4))}
     write_header(folder, json.dumps(header), data)
 
 
-def bytes_of_header(chance: random.Random, folder: Path) -> None:
+def bytes_of_header(rng: random.Random, folder: Path) -> None:
     header, data = header_and_data(folder / WEIGHTS)
     raw = bytearray(json.dumps(header).encode())
-    for _ in range(chance.choice([1, 2, 5])):
-        raw[chance.randrange(len(raw))] = chance.choice([*b'{}[]",:0918-', chance.randrange(256)])
+    for _ in range(rng.choice([1, 2, 5])):
+        raw[rng.randrange(len(raw))] = rng.choice([*b'{}[]",:0918-', rng.randrange(256)])
     write_header(folder, bytes(raw), data)
 
 
 # --- Tensors -----------------------------------------------------------------------------------------------------
 
 
-def swapped_tensors(chance: random.Random, folder: Path) -> None:
+def swapped_tensors(rng: random.Random, folder: Path) -> None:
     header, data = header_and_data(folder / WEIGHTS)
-    one, other = chance.sample(sorted(header), 2)
+    one, other = rng.sample(sorted(header), 2)
     header[one], header[other] = header[other], header[one]
     write_header(folder, json.dumps(header), data)
 
 
-def names(chance: random.Random, folder: Path) -> None:
+def names(rng: random.Random, folder: Path) -> None:
     header, data = header_and_data(folder / WEIGHTS)
-    header[chance.choice([*STRINGS, "weights", "linear.bias.more"])] = header.pop(chance.choice(sorted(header)))
+    header[rng.choice([*STRINGS, "weights", "linear.bias.more"])] = header.pop(rng.choice(sorted(header)))
     write_header(folder, json.dumps(header), data)
 
 
-def numbers(chance: random.Random, folder: Path) -> None:
+def numbers(rng: random.Random, folder: Path) -> None:
     header, data = header_and_data(folder / WEIGHTS)
     changed = bytearray(data)
-    place = 8 * chance.randrange(len(data) // 8)
+    place = 8 * rng.randrange(len(data) // 8)
     wild = [float("nan"), float("inf"), -float("inf"), 5e-324, 1.7e308, -0.0]
-    changed[place : place + 8] = torch.tensor(chance.choice(wild), dtype=torch.float64).numpy().tobytes()
+    changed[place : place + 8] = torch.tensor(rng.choice(wild), dtype=torch.float64).numpy().tobytes()
     write_header(folder, json.dumps(header), bytes(changed))
 
 
 # --- The record --------------------------------------------------------------------------------------------------
 
 
-def a_place(chance: random.Random, record: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """A table of the record, the record itself among them, and one of its keys."""
+def a_place(rng: random.Random, record: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return a table of the metadata, at any level, and one of its keys."""
     tables, found = [record], []
     while tables:
         table = tables.pop()
         found += [(table, key) for key in table]
         tables += [value for value in table.values() if isinstance(value, dict)]
-    return chance.choice(found)
+    return rng.choice(found)
 
 
-def values(chance: random.Random, folder: Path) -> None:
+def values(rng: random.Random, folder: Path) -> None:
     record = read_json(folder / METADATA)
-    for _ in range(chance.choice([1, 1, 2, 3])):
-        table, key = a_place(chance, record)
-        table[key] = chance.choice(VALUES)
+    for _ in range(rng.choice([1, 1, 2, 3])):
+        table, key = a_place(rng, record)
+        table[key] = rng.choice(VALUES)
     write_json(folder / METADATA, record)
-    if chance.random() < 0.8:
+    if rng.random() < 0.8:
         seal(folder)
 
 
-def large_heads(chance: random.Random, folder: Path) -> None:
-    """Settings of the head that ask for as much as they may, and for more."""
+def large_heads(rng: random.Random, folder: Path) -> None:
+    """Set settings of the head at and beyond their limits."""
     record = read_json(folder / METADATA)
     most = [1, 2, 3, 12, 15, 16, 29, 30, 31, 1_000, 1_024, 20_000, 60_000, 400_000, 10**6, 10**9]
     sizes = [
@@ -280,27 +280,27 @@ def large_heads(chance: random.Random, folder: Path) -> None:
         "reupload_layers",
         "main_layers",
     ]
-    for name in chance.sample([*sizes, "n_measured"], chance.choice([1, 2, 3, 4])):
-        record["head"][name] = chance.choice(most)
-    record["head"]["merge"] = chance.choice(["mean", "concat"])
-    record["head"]["encoder_input"] = chance.choice(["whole", "slices"])
-    record["head"]["tie_reuploads"] = chance.random() < 0.5
-    record["embedding_dim"] = chance.choice([4, 10**3, 10**6, 10**9, 2**62])
-    if chance.random() < 0.3:
-        record["classes"] = list(range(chance.choice([3, 1_000, 100_000])))
+    for name in rng.sample([*sizes, "n_measured"], rng.choice([1, 2, 3, 4])):
+        record["head"][name] = rng.choice(most)
+    record["head"]["merge"] = rng.choice(["mean", "concat"])
+    record["head"]["encoder_input"] = rng.choice(["whole", "slices"])
+    record["head"]["tie_reuploads"] = rng.random() < 0.5
+    record["embedding_dim"] = rng.choice([4, 10**3, 10**6, 10**9, 2**62])
+    if rng.random() < 0.3:
+        record["classes"] = list(range(rng.choice([3, 1_000, 100_000])))
     write_json(folder / METADATA, record)
     seal(folder)
 
 
-def large_heads_that_fit(chance: random.Random, folder: Path) -> None:
-    """A head at the limits, with tensors that fit: few of them, where one set of angles serves all re-uploads."""
+def large_heads_that_fit(rng: random.Random, folder: Path) -> None:
+    """Write a head at the limits with fitting tensors."""
     record = read_json(folder / METADATA)
-    width = chance.choice([4, 10, 14, 30])
-    tied = chance.random() < 0.5
-    layers = {"encoder_layers": chance.choice([0, 1, 2]), "main_layers": 1, "reupload_layers": chance.choice([0, 1])}
-    head = {"n_qubits": width, "connectivity": chance.randrange(1, width), "tie_reuploads": tied, **layers}
-    record["head"] |= {**head, "n_reuploads": chance.choice([10, 100, 300, 1_000]), "n_encoders": 1}
-    record["embedding_dim"] = chance.choice([1, 4, 2**width])
+    width = rng.choice([4, 10, 14, 30])
+    tied = rng.random() < 0.5
+    layers = {"encoder_layers": rng.choice([0, 1, 2]), "main_layers": 1, "reupload_layers": rng.choice([0, 1])}
+    head = {"n_qubits": width, "connectivity": rng.randrange(1, width), "tie_reuploads": tied, **layers}
+    record["head"] |= {**head, "n_reuploads": rng.choice([10, 100, 300, 1_000]), "n_encoders": 1}
+    record["embedding_dim"] = rng.choice([1, 4, 2**width])
     ring = [width * (head["connectivity"] * count + (count > 0)) for count in layers.values()]
     qpu = ring[1] + ring[2] * (1 if tied else record["head"]["n_reuploads"])
     features = record["head"]["n_measured"] + width
@@ -312,53 +312,53 @@ def large_heads_that_fit(chance: random.Random, folder: Path) -> None:
     seal(folder)
 
 
-def keys(chance: random.Random, folder: Path) -> None:
+def keys(rng: random.Random, folder: Path) -> None:
     record = read_json(folder / METADATA)
-    table, key = a_place(chance, record)
+    table, key = a_place(rng, record)
     value = table.pop(key)
-    if chance.random() < 0.5:
-        table[chance.choice([key.upper(), key + " ", "\0", "__proto__", "", "schema_version"])] = value
+    if rng.random() < 0.5:
+        table[rng.choice([key.upper(), key + " ", "\0", "__proto__", "", "schema_version"])] = value
     write_json(folder / METADATA, record)
-    if chance.random() < 0.5:
+    if rng.random() < 0.5:
         seal(folder)
 
 
-def keys_twice(chance: random.Random, folder: Path) -> None:
+def keys_twice(rng: random.Random, folder: Path) -> None:
     text = (folder / METADATA).read_text()
     lines = text.splitlines()
-    place = chance.choice([i for i, line in enumerate(lines) if line.endswith(",")])
+    place = rng.choice([i for i, line in enumerate(lines) if line.endswith(",")])
     lines.insert(place, lines[place])
     (folder / METADATA).write_text("\n".join(lines))
 
 
-def raw_numbers(chance: random.Random, folder: Path) -> None:
+def raw_numbers(rng: random.Random, folder: Path) -> None:
     lines = (folder / METADATA).read_text().splitlines()
-    place = chance.choice([i for i, line in enumerate(lines) if line.rstrip(",")[-1:].isdigit()])
-    lines[place] = lines[place].partition(": ")[0] + ": " + chance.choice(RAW) + ","
+    place = rng.choice([i for i, line in enumerate(lines) if line.rstrip(",")[-1:].isdigit()])
+    lines[place] = lines[place].partition(": ")[0] + ": " + rng.choice(RAW) + ","
     (folder / METADATA).write_text("\n".join(lines))
 
 
-def deep_nesting(chance: random.Random, folder: Path) -> None:
-    depth = chance.choice([10, 900, 1_100, 100_000])
-    inner = chance.choice(["[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth, "[" * depth])
+def deep_nesting(rng: random.Random, folder: Path) -> None:
+    depth = rng.choice([10, 900, 1_100, 100_000])
+    inner = rng.choice(["[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth, "[" * depth])
     text = (folder / METADATA).read_text()
-    (folder / METADATA).write_text(chance.choice([inner, text.replace('"metrics": {}', f'"metrics": {inner}')]))
+    (folder / METADATA).write_text(rng.choice([inner, text.replace('"metrics": {}', f'"metrics": {inner}')]))
 
 
 # --- Files that are none -----------------------------------------------------------------------------------------
 
 
-def links(chance: random.Random, folder: Path) -> None:
-    path = a_file(chance, folder, (WEIGHTS, METADATA, CARD))
+def links(rng: random.Random, folder: Path) -> None:
+    path = a_file(rng, folder, (WEIGHTS, METADATA, CARD))
     path.rename(folder.parent / "target")
     places = ["/dev/zero", "/dev/random", "/dev/null", "/proc/self/mem", "/etc/passwd", "/", "nowhere", path.name, "."]
-    path.symlink_to(chance.choice([*places, folder.parent / "target", WEIGHTS, METADATA]))
+    path.symlink_to(rng.choice([*places, folder.parent / "target", WEIGHTS, METADATA]))
 
 
-def special_files(chance: random.Random, folder: Path) -> None:
-    path = a_file(chance, folder, (WEIGHTS, METADATA, CARD))
+def special_files(rng: random.Random, folder: Path) -> None:
+    path = a_file(rng, folder, (WEIGHTS, METADATA, CARD))
     path.unlink()
-    kind = chance.choice(["pipe", "folder", "socket", "hole"])
+    kind = rng.choice(["pipe", "folder", "socket", "hole"])
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "folder":
@@ -368,13 +368,13 @@ def special_files(chance: random.Random, folder: Path) -> None:
             server.bind(os.path.relpath(path))
     else:
         path.touch()
-        os.truncate(path, chance.choice([2**20, 2**30, 2**40]))
+        os.truncate(path, rng.choice([2**20, 2**30, 2**40]))
 
 
-def pickles(chance: random.Random, folder: Path) -> None:
+def pickles(rng: random.Random, folder: Path) -> None:
     bomb = Bomb(folder.parent)
-    path = a_file(chance, folder)
-    if chance.random() < 0.5:
+    path = a_file(rng, folder)
+    if rng.random() < 0.5:
         torch.save(bomb, path)
     else:
         path.write_bytes(pickle.dumps(bomb))
@@ -382,8 +382,8 @@ def pickles(chance: random.Random, folder: Path) -> None:
     seal(folder)
 
 
-def lost_files(chance: random.Random, folder: Path) -> None:
-    a_file(chance, folder, (WEIGHTS, METADATA, CARD)).unlink()
+def lost_files(rng: random.Random, folder: Path) -> None:
+    a_file(rng, folder, (WEIGHTS, METADATA, CARD)).unlink()
 
 
 MUTATIONS: tuple[Mutation, ...] = (

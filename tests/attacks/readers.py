@@ -1,4 +1,4 @@
-"""The readers of files that come from outside, each as a function of bytes, with contents to start a mutation from."""
+"""Readers of external files, each as a function of bytes, and valid contents to mutate."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _data(format: Any) -> Reader:
 
 def _table(format: Any) -> Reader:
     def copy(folder: Path, content: bytes) -> Any:
-        """Read a table and write its rows with a column more."""
+        """Read a table and write its rows with an added column."""
         table = text_table(_written(folder, f"table.{format}", content), format)
         target = "csv" if format == "lines" else format
         return [encode_block(block, {"new": [1] * len(block)}, target, table.name) for block in table.blocks(7)]
@@ -107,7 +107,7 @@ ROW = {
 
 
 def parquet_bytes(last: str | None = None) -> bytes:
-    """A small Parquet file with the columns that are read and one that is not."""
+    """Return a small Parquet file with the columns that are read and another one."""
     import pyarrow
     from pyarrow import parquet
 
@@ -118,7 +118,7 @@ def parquet_bytes(last: str | None = None) -> bytes:
 
 
 def starts(study: bytes) -> dict[str, bytes]:
-    """A content for each reader that it takes, or nearly; `study` is a ``study.json``."""
+    """Return a valid, or nearly valid, content for each reader; `study` is a ``study.json``."""
     tables = {
         "csv": b'text,label\n"a, ""b""",0\nc,1\n',
         "tsv": b'text\tlabel\na "b\t0\nc\t1\n',

@@ -1,4 +1,4 @@
-"""Mutated model folders: each loads as the model that its files say, or ends in an error of ours, within its limits.
+"""Mutated model folders: each loads as its files describe or raises an error of KetFit, within its limits.
 
 A few hundred by default; ``make attacks`` runs 100,000 (``KETFIT_ATTACKS``).
 """
@@ -46,31 +46,31 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-def alike(told: Any, written: Any) -> bool:
-    """Whether two parsed files are equal, where an integer in the place of a float stands for the one closest to it."""
-    if isinstance(told, dict) and isinstance(written, dict):
-        return told.keys() == written.keys() and all(alike(told[key], written[key]) for key in told)
-    if isinstance(told, list) and isinstance(written, list):
-        return len(told) == len(written) and all(map(alike, told, written))
-    closest = float(written) if type(told) is float and type(written) is int else written
-    return type(told) is type(closest) and bool(told == closest)
+def alike(caught: Any, written: Any) -> bool:
+    """Return whether two parsed files are equal, comparing integers and floats by value."""
+    if isinstance(caught, dict) and isinstance(written, dict):
+        return caught.keys() == written.keys() and all(alike(caught[key], written[key]) for key in caught)
+    if isinstance(caught, list) and isinstance(written, list):
+        return len(caught) == len(written) and all(map(alike, caught, written))
+    closest = float(written) if type(caught) is float and type(written) is int else written
+    return type(caught) is type(closest) and bool(caught == closest)
 
 
 def as_written(folder: Path, tensors: dict[str, Tensor], record: ModelMetadata) -> bool:
-    """Whether what was loaded is what the files say, read by no code of the library."""
+    """Return whether the loaded model equals the files, read without code of KetFit."""
     written = read_json(folder / METADATA)
     written.pop("record_sha256")
-    told: dict[str, Any] = json.loads(json.dumps(record.model_dump()))
+    caught: dict[str, Any] = json.loads(json.dumps(record.model_dump()))
     for name in ("gradient", "noise"):  # may be told by a name, or be left to the number of shots
-        told["head"].pop(name), written["head"].pop(name)
+        caught["head"].pop(name), written["head"].pop(name)
     header, data = header_and_data(folder / WEIGHTS)
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     found = {name: data[slice(*entry["data_offsets"])] for name, entry in entries.items()}
-    return alike(told, written) and found == {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+    return alike(caught, written) and found == {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
 
 
 def attack(case: int, saved: Path, place: Path) -> tuple[str, str, str]:
-    """One case: the kind of mutation, what came of it, and the details of a finding."""
+    """Run one case; return the mutation, the outcome and the details of a finding."""
     mutation = MUTATIONS[case % len(MUTATIONS)]
     work = place / str(case)
     folder = shutil.copytree(saved, work / "model")
@@ -103,7 +103,7 @@ def judged(saved: Path, folder: Path) -> tuple[str, str]:
 
 
 @pytest.mark.slow
-def test_a_mutated_model_loads_as_it_is_written_or_is_refused(saved: Path, tmp_path: Path) -> None:
+def test_mutated_model_loads_as_written_or_raises(saved: Path, tmp_path: Path) -> None:
     report = run_cases(range(FIRST, FIRST + CASES), lambda case: attack(case, saved, tmp_path))
     table = "\n".join(f"{count:7,} {name}" for name, count in sorted(report.outcomes.items()))
     most = f"slowest {report.slowest[0]:.2f} s ({report.slowest[1]}), memory {report.largest / 2**20:.0f} MiB"
@@ -117,17 +117,17 @@ def test_a_mutated_model_loads_as_it_is_written_or_is_refused(saved: Path, tmp_p
 
 
 class TestTheCagesHold:
-    """The children notice what they are there to notice."""
+    """The harness reports dead, slow and hanging children."""
 
     def run(self, run: Any, cases: int = 3) -> Report:
         return run_cases(range(cases), run)
 
-    def test_a_child_that_dies(self) -> None:
+    def test_dead_child_is_reported(self) -> None:
         report = self.run(lambda case: os.kill(os.getpid(), signal.SIGKILL) if case == 1 else ("k", "same", ""))
         assert report.outcomes == {"k: same": 2}
         assert report.findings == ["case 1: the child died (status 9)"]
 
-    def test_a_child_that_works_too_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_busy_child_is_stopped(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(children, "CPU_SECONDS", 0.05)
 
         def run(case: int) -> tuple[str, str, str]:
@@ -138,7 +138,7 @@ class TestTheCagesHold:
         assert self.run(run).findings == ["case 1, ?: took more than 0.05 s"]
 
     @pytest.mark.slow
-    def test_a_child_that_hangs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_hanging_child_is_stopped(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(children, "SILENT_SECONDS", 2.0)
 
         def run(case: int) -> tuple[str, str, str]:
@@ -148,7 +148,7 @@ class TestTheCagesHold:
 
         assert self.run(run).findings == ["case 1: the child hung"]
 
-    def test_memory(self) -> None:
+    def test_memory_of_child_is_limited(self) -> None:
         def run(case: int) -> tuple[str, str, str]:
             try:
                 return "k", "same", str(len(bytes(2**30)))
@@ -157,7 +157,7 @@ class TestTheCagesHold:
 
         assert self.run(run, 1).findings == ["case 0, k: MemoryError"]
 
-    def test_another_model_is_not_taken_for_what_the_files_say(self, saved: Path, tmp_path: Path) -> None:
+    def test_prediction_of_another_model_is_detected(self, saved: Path, tmp_path: Path) -> None:
         head, record = load_model(saved)
         tensors = head.state_dict()
         assert as_written(saved, tensors, record)

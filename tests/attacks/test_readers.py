@@ -1,4 +1,4 @@
-"""Readers of files from outside, given anything: a value, or an error of ours. ``make fuzz`` looks for longer."""
+"""Readers of mutated external files return a value or raise an error of KetFit. ``make fuzz`` runs longer."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ PIECES += [
 
 @st.composite
 def mutated(draw: st.DrawFn, start: bytes) -> bytes:
-    """The start with some pieces put in, taken out, or written over."""
+    """Return the start with some pieces inserted, removed or overwritten."""
     content = start
     for _ in range(draw(st.integers(0, 4))):
         place = draw(st.integers(0, len(content)))
@@ -78,7 +78,7 @@ def mutated(draw: st.DrawFn, start: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", sorted(READERS.keys() - {"parquet"}))
-def test_a_reader_gives_a_value_or_an_error_of_ours(name: str) -> None:
+def test_reader_of_mutated_input_returns_or_raises_ketfit_error(name: str) -> None:
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(st.one_of(st.binary(max_size=300), mutated(STARTS[name])))
     def read(content: bytes) -> None:
@@ -92,12 +92,12 @@ def test_a_reader_gives_a_value_or_an_error_of_ours(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(READERS.keys() - {"parquet"}))
-def test_the_starts_are_good(name: str, tmp_path: Path) -> None:
+def test_reader_of_unmutated_input_returns(name: str, tmp_path: Path) -> None:
     assert READERS[name](tmp_path, STARTS[name])
 
 
 def places(table: Any) -> list[tuple[Any, Any]]:
-    """Every table and list in a parsed file, the file itself among them, with each of its keys or positions."""
+    """Yield every table and list of a parsed file, at any level, with each of its keys or indices."""
     keys = list(table) if isinstance(table, dict) else range(len(table)) if isinstance(table, list) else []
     return [(table, key) for key in keys] + [place for key in keys for place in places(table[key])]
 
@@ -107,19 +107,21 @@ def places(table: Any) -> list[tuple[Any, Any]]:
     ("name", "parse"),
     [("settings", tomllib.loads), ("plan", tomllib.loads), ("study", json.loads), ("rows", json.loads)],
 )
-def test_any_value_at_any_place(name: str, parse: Callable[[str], Any], tmp_path: Path) -> None:
-    """What is syntax enough and means nothing: wrong types, huge numbers, lists for tables, and keys that are lost."""
+def test_reader_of_any_json_value_returns_or_raises_ketfit_error(
+    name: str, parse: Callable[[str], Any], tmp_path: Path
+) -> None:
+    """Valid syntax with wrong types, huge numbers, lists in place of tables, and missing keys."""
     takes = {"settings": FitConfig.from_mapping, "plan": StudyPlan.from_mapping}
     line = STARTS[name].decode().splitlines()[0] if name == "rows" else STARTS[name].decode()
     refused = 0
     for case in range(5 * EXAMPLES):
-        chance, tables = random.Random(case), parse(line)
-        for _ in range(chance.choice([1, 1, 2])):
-            table, key = chance.choice(places(tables))
-            if chance.random() < 0.2:
+        rng, tables = random.Random(case), parse(line)
+        for _ in range(rng.choice([1, 1, 2])):
+            table, key = rng.choice(places(tables))
+            if rng.random() < 0.2:
                 del table[key]
             else:
-                table[key] = copy.deepcopy(chance.choice(VALUES))
+                table[key] = copy.deepcopy(rng.choice(VALUES))
         try:
             if name in takes:
                 takes[name](tables)
@@ -132,16 +134,16 @@ def test_any_value_at_any_place(name: str, parse: Callable[[str], Any], tmp_path
     assert refused > EXAMPLES
 
 
-def test_parquet_in_children(tmp_path: Path) -> None:
-    """Its reader is C++ and may die or take all memory, which a child survives for us."""
+def test_parquet_reader_of_mutated_file_is_contained_in_child(tmp_path: Path) -> None:
+    """The reader is C++ and may crash or take all memory, so that it runs in a child."""
 
     def read(case: int) -> tuple[str, str, str]:
-        chance = random.Random(case)
+        rng = random.Random(case)
         content = bytearray(STARTS["parquet"])
-        for _ in range(chance.choice([1, 1, 3, 10])):
-            content[chance.randrange(len(content))] = chance.choice([0, 1, 127, 128, 255, chance.randrange(256)])
-        if chance.random() < 0.2:
-            del content[chance.randrange(len(content)) :]
+        for _ in range(rng.choice([1, 1, 3, 10])):
+            content[rng.randrange(len(content))] = rng.choice([0, 1, 127, 128, 255, rng.randrange(256)])
+        if rng.random() < 0.2:
+            del content[rng.randrange(len(content)) :]
         folder = tmp_path / str(case)
         folder.mkdir()
         try:
@@ -162,5 +164,5 @@ def test_parquet_in_children(tmp_path: Path) -> None:
 @pytest.mark.slow
 @settings(max_examples=EXAMPLES, deadline=None, database=None)
 @given(st.one_of(st.text(max_size=50), st.sampled_from(["[" * 5000, "9" * 5000, "1 # x", '"a\nb = 1', "inf"])))
-def test_a_value_on_the_command_line_is_a_value_or_a_word(text: str) -> None:
+def test_parse_toml_value_returns_value_or_text(text: str) -> None:
     parse_toml_value(text)

@@ -1,4 +1,4 @@
-"""Bodies: loading folders, refusing what is none, embedding with and without the cache."""
+"""Bodies: loading, errors for invalid folders, embedding with and without the cache."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from ketfit.bodies import cache
 from ketfit.bodies.body import Body, load_body
 from ketfit.errors import BodyError, ConfigError, InputError
+from ketfit.storage import cache_dir
 
 TEXTS = ["a good film", "the film is dull", "not bad!", "a good film", "and a very, very fine one"]
 
@@ -32,7 +33,7 @@ def minilm() -> Body:
 
 @pytest.fixture
 def embedded(tiny_body: Body, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """What the tiny body's transformer is asked to embed, call by call."""
+    """The sentences passed to the tiny body's transformer, call by call."""
     calls: list[list[str]] = []
     encode = tiny_body.transformer.encode
 
@@ -51,7 +52,7 @@ def cache_files(folder: Path) -> list[Path]:
 # --- Loading ----------------------------------------------------------------------------------------------------
 
 
-def test_a_local_folder_is_loaded(tiny_body_folder: Path) -> None:
+def test_load_body_of_local_folder_sets_attributes(tiny_body_folder: Path) -> None:
     body = load_body(str(tiny_body_folder), device="cpu")
     assert (body.name, body.source, body.revision) == (str(tiny_body_folder), "local", None)
     assert body.dimension == 16
@@ -59,16 +60,16 @@ def test_a_local_folder_is_loaded(tiny_body_folder: Path) -> None:
     assert "transformer" not in repr(body)
 
 
-def test_minilm_embeds_as_sentence_transformers_does(minilm: Body, fresh_cache: Path) -> None:
+def test_encode_minilm_equals_sentence_transformers(minilm: Body, fresh_cache: Path) -> None:
     assert (minilm.source, minilm.revision, minilm.dimension) == ("bundled", None, 384)
-    made = minilm.encode(TEXTS)
-    assert made.dtype == np.float32
-    np.testing.assert_allclose(made, minilm.transformer.encode(TEXTS, show_progress_bar=False), atol=1e-5)
-    np.testing.assert_array_equal(minilm.encode(TEXTS), made)
-    np.testing.assert_allclose(minilm.encode(TEXTS, cache=False, batch_size=2), made, atol=2e-6)
+    result = minilm.encode(TEXTS)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, minilm.transformer.encode(TEXTS, show_progress_bar=False), atol=1e-5)
+    np.testing.assert_array_equal(minilm.encode(TEXTS), result)
+    np.testing.assert_allclose(minilm.encode(TEXTS, cache=False, batch_size=2), result, atol=2e-6)
 
 
-def test_loading_prints_nothing_and_leaves_the_libraries_as_they_were(
+def test_load_body_prints_nothing_and_restores_library_settings(
     tiny_body_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def state() -> list[object]:
@@ -82,7 +83,7 @@ def test_loading_prints_nothing_and_leaves_the_libraries_as_they_were(
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_fingerprint_is_of_the_files_that_count(own_body: Path, tiny_body: Body) -> None:
+def test_fingerprint_covers_only_files_that_affect_the_result(own_body: Path, tiny_body: Body) -> None:
     (own_body / "README.md").write_text("changed")
     (own_body / ".hidden.json").write_text("{}")
     (own_body / ".cache").mkdir()
@@ -94,7 +95,7 @@ def test_the_fingerprint_is_of_the_files_that_count(own_body: Path, tiny_body: B
     assert load_body(own_body, device="cpu").fingerprint != tiny_body.fingerprint
 
 
-def test_other_weights_have_another_fingerprint(own_body: Path, tiny_body: Body) -> None:
+def test_fingerprint_changes_with_the_weights(own_body: Path, tiny_body: Body) -> None:
     weights = load_file(own_body / "model.safetensors")
     weights["embeddings.word_embeddings.weight"][5] += 1
     save_file(weights, own_body / "model.safetensors", metadata={"format": "pt"})
@@ -135,9 +136,9 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "pickled weights": (pickled_only, "has pickled weights only, which are never read"),
     "foreign code": (
         lambda folder: edit_modules(folder, 1, type="os.path.Pooling"),
-        r"asks for code from outside sentence-transformers \(os\.path\.Pooling\)",
+        r"names the module os\.path\.Pooling from outside sentence-transformers",
     ),
-    "a path that leads out": (lambda folder: edit_modules(folder, 1, path="../other"), "leads out of the folder"),
+    "a path outside": (lambda folder: edit_modules(folder, 1, path="../other"), "names a path outside the folder"),
     "truncated weights": (
         lambda folder: (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-100]),
         "own-body cannot be loaded: .*",
@@ -150,14 +151,14 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("breakage", BROKEN)
-def test_what_is_no_whole_sentence_transformer_is_refused(own_body: Path, breakage: str) -> None:
+def test_load_body_incomplete_or_foreign_folder_raises(own_body: Path, breakage: str) -> None:
     damage, match = BROKEN[breakage]
     damage(own_body)
     with pytest.raises(BodyError, match=match):
         load_body(own_body, device="cpu")
 
 
-def test_an_activation_that_is_not_trusted_is_refused_and_not_replaced(own_body: Path) -> None:
+def test_load_body_untrusted_activation_raises(own_body: Path) -> None:
     modules = json.loads((own_body / "modules.json").read_text())
     modules.append({"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"})
     (own_body / "modules.json").write_text(json.dumps(modules))
@@ -171,25 +172,25 @@ def test_an_activation_that_is_not_trusted_is_refused_and_not_replaced(own_body:
     assert load_body(own_body, device="cpu").dimension == 4
     for other in ("elsewhere.Activation", "torch.hub.list", 3):
         (dense / "config.json").write_text(json.dumps({**config, "activation_function": other}))
-        with pytest.raises(BodyError, match=rf"asks for the activation function '?{other}'?; it is to be one of torch"):
+        with pytest.raises(BodyError, match=rf"names the activation function '?{other}'?; allowed are those of torch"):
             load_body(own_body, device="cpu")
 
 
 @pytest.mark.parametrize("kind", ["models.WordEmbeddings", "models.Router", "util.http_get"])
-def test_modules_that_import_what_their_settings_name_are_refused(own_body: Path, kind: str) -> None:
+def test_load_body_module_that_imports_by_name_raises(own_body: Path, kind: str) -> None:
     modules = json.loads((own_body / "modules.json").read_text())
     modules.append({"idx": 2, "name": "2", "path": "2_More", "type": f"sentence_transformers.{kind}"})
     (own_body / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(BodyError, match=f"asks for the module sentence_transformers.{kind}; a body is made of Dense"):
+    with pytest.raises(BodyError, match=f"names the module sentence_transformers.{kind}; allowed are Dense"):
         load_body(own_body, device="cpu")
 
 
-def test_a_missing_pooler_is_no_loss(own_body: Path) -> None:
+def test_load_body_without_pooler_weights_succeeds(own_body: Path) -> None:
     drop_weight(own_body, "pooler.dense.weight")
     assert load_body(own_body, device="cpu").dimension == 16
 
 
-def test_an_unknown_device_is_refused(tiny_body_folder: Path) -> None:
+def test_load_body_unknown_device_raises(tiny_body_folder: Path) -> None:
     with pytest.raises(BodyError, match=r"cannot be loaded: .*warpdrive"):
         load_body(tiny_body_folder, device="warpdrive")
 
@@ -197,18 +198,16 @@ def test_an_unknown_device_is_refused(tiny_body_folder: Path) -> None:
 # --- Embedding --------------------------------------------------------------------------------------------------
 
 
-def test_rows_come_in_the_order_of_the_texts(tiny_body: Body, fresh_cache: Path) -> None:
-    made = tiny_body.encode(TEXTS, batch_size=2)
-    assert made.shape == (5, 16)
-    assert made.dtype == np.float32
-    for text, row in zip(TEXTS, made, strict=True):
+def test_encode_returns_rows_in_the_order_of_the_texts(tiny_body: Body, fresh_cache: Path) -> None:
+    result = tiny_body.encode(TEXTS, batch_size=2)
+    assert result.shape == (5, 16)
+    assert result.dtype == np.float32
+    for text, row in zip(TEXTS, result, strict=True):
         np.testing.assert_allclose(row, tiny_body.transformer.encode(text, show_progress_bar=False), atol=2e-6)
-    np.testing.assert_array_equal(made[0], made[3])
+    np.testing.assert_array_equal(result[0], result[3])
 
 
-def test_every_distinct_text_is_embedded_once_and_never_again(
-    tiny_body: Body, embedded: list[list[str]], fresh_cache: Path
-) -> None:
+def test_encode_embeds_each_distinct_text_once(tiny_body: Body, embedded: list[list[str]], fresh_cache: Path) -> None:
     first = tiny_body.encode(TEXTS)
     assert sorted(text for call in embedded for text in call) == sorted(set(TEXTS))
     embedded.clear()
@@ -220,14 +219,14 @@ def test_every_distinct_text_is_embedded_once_and_never_again(
     assert [file.name for file in cache_files(fresh_cache)] == [f"{tiny_body.fingerprint[:32]}.sqlite"]
 
 
-def test_without_the_cache_nothing_is_written(tiny_body: Body, embedded: list[list[str]], fresh_cache: Path) -> None:
-    made = tiny_body.encode(TEXTS, cache=False)
-    np.testing.assert_array_equal(tiny_body.encode(TEXTS, cache=False), made)
+def test_encode_without_cache_writes_nothing(tiny_body: Body, embedded: list[list[str]], fresh_cache: Path) -> None:
+    result = tiny_body.encode(TEXTS, cache=False)
+    np.testing.assert_array_equal(tiny_body.encode(TEXTS, cache=False), result)
     assert len(embedded) == 2
     assert not fresh_cache.exists()
 
 
-def test_a_run_that_breaks_off_keeps_its_chunks(
+def test_encode_interrupted_keeps_finished_chunks(
     tiny_body: Body, embedded: list[list[str]], fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = [f"film {i}" for i in range(40)]
@@ -242,21 +241,21 @@ def test_a_run_that_breaks_off_keeps_its_chunks(
         patch.setattr(tiny_body.transformer, "encode", breaking)
         tiny_body.encode(texts, batch_size=2)  # chunks of eight
     embedded.clear()
-    made = tiny_body.encode(texts, batch_size=2)
+    result = tiny_body.encode(texts, batch_size=2)
     assert sum(len(call) for call in embedded) == 40 - 24
-    np.testing.assert_allclose(made, tiny_body.encode(texts, cache=False), atol=2e-6)
+    np.testing.assert_allclose(result, tiny_body.encode(texts, cache=False), atol=2e-6)
 
 
 @pytest.mark.parametrize("empty", [[], (), np.array([], dtype=object)])
-def test_no_texts_make_no_rows(tiny_body: Body, fresh_cache: Path, empty: Any) -> None:
-    made = tiny_body.encode(empty, progress=True)
-    assert made.shape == (0, 16)
-    assert made.dtype == np.float32
+def test_encode_of_no_texts_returns_no_rows(tiny_body: Body, fresh_cache: Path, empty: Any) -> None:
+    result = tiny_body.encode(empty, progress=True)
+    assert result.shape == (0, 16)
+    assert result.dtype == np.float32
     assert not fresh_cache.exists()
 
 
 @pytest.mark.parametrize("kind", [tuple, lambda texts: np.array(texts, dtype=object), np.array])
-def test_other_sequences_of_strings_will_do(tiny_body: Body, kind: Callable[[list[str]], Any]) -> None:
+def test_encode_accepts_any_sequence_of_strings(tiny_body: Body, kind: Callable[[list[str]], Any]) -> None:
     np.testing.assert_array_equal(tiny_body.encode(kind(TEXTS)), tiny_body.encode(TEXTS))
 
 
@@ -270,19 +269,19 @@ def test_other_sequences_of_strings_will_do(tiny_body: Body, kind: Callable[[lis
         ({"a", "b"}, "not set"),
         ({"a": "b"}, "not dict"),
         ((text for text in TEXTS), "not generator"),
-        (["fine", 3], r"texts\[1\] is of type int, not str"),
-        (["fine", None], r"texts\[1\] is of type NoneType, not str"),
-        (["fine", "good", ""], r"texts\[2\] is blank"),
-        (["fine", " \t\n\u00a0"], r"texts\[1\] is blank"),
-        (["half a pair \ud83d"], r"texts\[0\] is not valid Unicode"),
+        (["fine", 3], r"texts\[1\]: the text is int, not str"),
+        (["fine", None], r"texts\[1\]: the text is missing"),
+        (["fine", "good", ""], r"texts\[2\]: the text is empty"),
+        (["fine", " \t\n\u00a0"], r"texts\[1\]: the text is empty"),
+        (["half a pair \ud83d"], r"texts\[0\]: the text has half of a surrogate pair"),
     ],
 )
-def test_what_is_no_list_of_sentences_is_refused(tiny_body: Body, texts: Any, match: str) -> None:
+def test_encode_invalid_texts_raise(tiny_body: Body, texts: Any, match: str) -> None:
     with pytest.raises(InputError, match=match):
         tiny_body.encode(texts)
 
 
-def test_a_batch_size_below_one_is_refused(tiny_body: Body) -> None:
+def test_encode_batch_size_below_one_raises(tiny_body: Body) -> None:
     with pytest.raises(InputError, match="batch_size=0: it must be a whole number of at least 1"):
         tiny_body.encode(TEXTS, batch_size=0)
     with pytest.raises(InputError, match=r"batch_size=2\.5: it must be a whole number"):
@@ -290,7 +289,7 @@ def test_a_batch_size_below_one_is_refused(tiny_body: Body) -> None:
     assert tiny_body.encode(TEXTS, batch_size=np.int64(2)).shape == (5, 16)  # type: ignore[arg-type]
 
 
-def test_progress_is_shown_on_stderr_and_only_when_asked_for(
+def test_encode_shows_progress_on_stderr_only_if_enabled(
     tiny_body: Body, fresh_cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tiny_body.encode(TEXTS)
@@ -303,13 +302,13 @@ def test_progress_is_shown_on_stderr_and_only_when_asked_for(
     assert "/s" in shown.err
 
 
-def test_sentences_that_are_cut_are_told(tiny_body: Body, fresh_cache: Path) -> None:
+def test_encode_truncated_sentences_warn(tiny_body: Body, fresh_cache: Path) -> None:
     with pytest.warns(UserWarning, match=r"1 of 2 new sentences have more than the 256 tokens that .* reads"):
         tiny_body.encode(["good " * 300, "good"])
     tiny_body.encode(["good " * 254])
 
 
-def test_numbers_that_are_not_finite_are_refused(
+def test_encode_non_finite_embedding_raises(
     tiny_body: Body, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(texts: list[str], **_: object) -> np.ndarray:
@@ -321,13 +320,13 @@ def test_numbers_that_are_not_finite_are_refused(
     assert tiny_body.encode(["fine"]).sum() == 16
 
 
-def test_an_array_of_another_shape_is_refused(tiny_body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encode_wrong_shape_from_transformer_raises(tiny_body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny_body.transformer, "encode", lambda texts, **_: np.zeros((len(texts), 3)))
-    with pytest.raises(BodyError, match=r"gave an array of shape \(4, 3\), expected \(4, 16\)"):
+    with pytest.raises(BodyError, match=r"returned the shape \(4, 3\), expected \(4, 16\)"):
         tiny_body.encode(TEXTS, cache=False)
 
 
-def test_a_failure_inside_the_body_is_told(tiny_body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encode_failure_of_transformer_raises(tiny_body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(texts: list[str], **_: object) -> np.ndarray:
         raise RuntimeError("out of memory")
 
@@ -336,7 +335,7 @@ def test_a_failure_inside_the_body_is_told(tiny_body: Body, monkeypatch: pytest.
         tiny_body.encode(TEXTS, cache=False)
 
 
-def test_trained_weights_are_never_mixed_with_the_cache(tiny_body_folder: Path, fresh_cache: Path) -> None:
+def test_encode_changed_weights_never_use_the_cache(tiny_body_folder: Path, fresh_cache: Path) -> None:
     body = load_body(tiny_body_folder, device="cpu")
     before = body.encode(TEXTS)
     optimizer = torch.optim.SGD(body.transformer.parameters(), lr=0.1)
@@ -348,7 +347,7 @@ def test_trained_weights_are_never_mixed_with_the_cache(tiny_body_folder: Path, 
     assert np.abs(body.encode(TEXTS, cache=False) - before).max() > 0.01
 
 
-def test_a_damaged_cache_is_refused(tiny_body: Body, fresh_cache: Path) -> None:
+def test_encode_damaged_cache_raises(tiny_body: Body, fresh_cache: Path) -> None:
     tiny_body.encode(TEXTS)
     (file,) = cache_files(fresh_cache)
     file.write_bytes(b"damaged" * 1000)
@@ -356,18 +355,18 @@ def test_a_damaged_cache_is_refused(tiny_body: Body, fresh_cache: Path) -> None:
         tiny_body.encode(TEXTS)
 
 
-def test_full_disk_warns_once_and_embeds_without_the_cache(
+def test_encode_on_full_disk_warns_once_and_continues(
     tiny_body: Body, fresh_cache: Path, full_disk: Callable[[int], AbstractContextManager[None]]
 ) -> None:
     with (
         full_disk(4096),
         pytest.warns(UserWarning, match=r"cannot be used .*; embeddings are not kept\. Make room") as w,
     ):
-        made = tiny_body.encode(TEXTS)
+        result = tiny_body.encode(TEXTS)
     assert [Path(warning.filename).name for warning in w] == ["test_body.py"]
     with full_disk(4096):
-        np.testing.assert_array_equal(tiny_body.encode(TEXTS), made)  # warnings are errors: it is told once
-    np.testing.assert_array_equal(tiny_body.encode(TEXTS), made)
+        np.testing.assert_array_equal(tiny_body.encode(TEXTS), result)  # warnings are errors: it is told once
+    np.testing.assert_array_equal(tiny_body.encode(TEXTS), result)
     assert len(cache_files(fresh_cache)) == 1
 
 
@@ -379,21 +378,23 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize("place", UNUSABLE)
-def test_unusable_cache_folder_warns_once_and_embeds_without_it(
+def test_encode_unusable_cache_warns_once_and_continues(
     place: str, tiny_body: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
     folder = tmp_path / UNUSABLE[place]
     monkeypatch.setenv("KETFIT_CACHE", str(folder))
-    monkeypatch.setattr(cache, "_told", set())
-    with pytest.warns(UserWarning, match=rf"The cache {folder}/embeddings cannot be used .* set KETFIT_CACHE") as told:
-        made = tiny_body.encode(TEXTS)
-    assert len(told) == 1
-    np.testing.assert_array_equal(made, tiny_body.encode(TEXTS, cache=False))
-    np.testing.assert_array_equal(tiny_body.encode(TEXTS), made)
+    monkeypatch.setattr(cache_dir, "_warned", set())
+    with pytest.warns(
+        UserWarning, match=rf"The cache {folder}/embeddings cannot be used .* set KETFIT_CACHE"
+    ) as caught:
+        result = tiny_body.encode(TEXTS)
+    assert len(caught) == 1
+    np.testing.assert_array_equal(result, tiny_body.encode(TEXTS, cache=False))
+    np.testing.assert_array_equal(tiny_body.encode(TEXTS), result)
 
 
-def test_read_only_cache_is_read_and_warns_when_something_is_to_be_written(
+def test_encode_read_only_cache_is_read_and_warns_on_write(
     tiny_body: Body, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch, embedded: list[list[str]]
 ) -> None:
     known = tiny_body.encode(TEXTS[:2])
@@ -405,15 +406,15 @@ def test_read_only_cache_is_read_and_warns_when_something_is_to_be_written(
     np.testing.assert_array_equal(tiny_body.encode(TEXTS[:2]), known)
     assert embedded == []
     with pytest.warns(UserWarning, match="cannot be used .*readonly database"):
-        made = tiny_body.encode(TEXTS)
-    np.testing.assert_array_equal(made[:2], known)
+        result = tiny_body.encode(TEXTS)
+    np.testing.assert_array_equal(result[:2], known)
     assert [len(texts) for texts in embedded] == [2], "what the cache holds is not embedded again"
 
 
 # --- Numbers of half the size ---------------------------------------------------------------------------------
 
 
-def test_bfloat16_is_close_and_faster_numbers_have_a_cache_of_their_own(
+def test_bfloat16_embeddings_are_close_and_cached_separately(
     tiny_body_folder: Path, tiny_body: Body, fresh_cache: Path
 ) -> None:
     half = load_body(tiny_body_folder, device="cpu", dtype="bfloat16")
@@ -429,11 +430,11 @@ def test_bfloat16_is_close_and_faster_numbers_have_a_cache_of_their_own(
     assert len(cache_files(fresh_cache)) == 2
 
 
-def test_bfloat16_of_a_real_body_is_within_a_hundredth(minilm: Body, fresh_cache: Path) -> None:
+def test_bfloat16_minilm_is_within_a_hundredth(minilm: Body, fresh_cache: Path) -> None:
     half = load_body("all-MiniLM-L6-v2", device="cpu", dtype="bfloat16")
     assert abs(half.encode(TEXTS) - minilm.encode(TEXTS)).max() <= 1e-2
 
 
-def test_another_dtype_is_refused(tiny_body_folder: Path) -> None:
+def test_load_body_unknown_dtype_raises(tiny_body_folder: Path) -> None:
     with pytest.raises(ConfigError, match="dtype='float16': a body computes in float32 or bfloat16"):
         load_body(tiny_body_folder, dtype="float16")  # type: ignore[arg-type]

@@ -1,8 +1,7 @@
-"""The embedding cache: what is put is got, kills and crowds do no harm, damage is never taken for data."""
+"""The embedding cache: round trips, killed and concurrent processes, damaged files."""
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import sqlite3
@@ -14,13 +13,11 @@ from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import pytest
 
 from ketfit.bodies import cache
 from ketfit.bodies.cache import EmbeddingCache
 from ketfit.errors import BodyError, StorageError
-from ketfit.storage.cache_dir import cache_folder
 
 # Row i of the writer is i, i + 0.5, ..., so that every row tells whether it is right.
 WRITER = """
@@ -58,7 +55,7 @@ def assert_rows_right(path: Path, count: int) -> int:
     return len(found)
 
 
-def test_what_is_put_is_got(tmp_path: Path) -> None:
+def test_put_then_get_returns_the_vectors(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
     with EmbeddingCache(tmp_path / "new" / "a.sqlite", 5) as store:
         assert store.get(["a", "b"]) == {}
@@ -72,7 +69,7 @@ def test_what_is_put_is_got(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found[text], row)
 
 
-def test_ten_thousand_rows_are_found_in_well_under_a_second(tmp_path: Path) -> None:
+def test_get_ten_thousand_rows_is_fast(tmp_path: Path) -> None:
     texts = [f"sentence {i}" for i in range(10_000)]
     rows = np.random.default_rng(0).standard_normal((10_000, 384)).astype(np.float32)
     with EmbeddingCache(tmp_path / "a.sqlite", 384) as store:
@@ -84,7 +81,7 @@ def test_ten_thousand_rows_are_found_in_well_under_a_second(tmp_path: Path) -> N
     assert took < 0.8
 
 
-def test_vectors_of_the_wrong_shape_are_a_programming_error(tmp_path: Path) -> None:
+def test_put_wrong_shape_raises_value_error(tmp_path: Path) -> None:
     with (
         EmbeddingCache(tmp_path / "a.sqlite", 3) as store,
         pytest.raises(ValueError, match=r"shape \(1, 2\), expected \(1, 3\)"),
@@ -93,13 +90,13 @@ def test_vectors_of_the_wrong_shape_are_a_programming_error(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_kills_at_random_instants_leave_only_whole_rows(tmp_path: Path) -> None:
-    path, chance = tmp_path / "a.sqlite", random.Random(0)
+def test_put_killed_at_random_leaves_only_complete_rows(tmp_path: Path) -> None:
+    path, rng = tmp_path / "a.sqlite", random.Random(0)
     for _ in range(6):
         with start_writer(path, 100_000, 50) as writer:
             assert writer.stdout is not None
             assert writer.stdout.readline() == "ready\n"
-            time.sleep(chance.uniform(0.01, 0.25))
+            time.sleep(rng.uniform(0.01, 0.25))
             writer.kill()
         assert writer.returncode == -signal.SIGKILL
         assert_rows_right(path, 2_000)
@@ -108,7 +105,7 @@ def test_kills_at_random_instants_leave_only_whole_rows(tmp_path: Path) -> None:
     assert assert_rows_right(path, 2_000) == 2_000
 
 
-def test_two_processes_at_once_both_succeed(tmp_path: Path) -> None:
+def test_put_from_two_processes_succeeds(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     with start_writer(path, 2_000, 20) as one, start_writer(path, 2_000, 25) as two:
         answers = one.communicate()[0], two.communicate()[0]
@@ -117,14 +114,14 @@ def test_two_processes_at_once_both_succeed(tmp_path: Path) -> None:
     assert assert_rows_right(path, 2_000) == 2_000
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_cache_file_that_is_no_database_raises(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     path.write_bytes(b"no database, but long enough to have been one" * 100)
     with pytest.raises(BodyError, match=r"a\.sqlite is damaged: file is not a database\. Delete that file"):
         EmbeddingCache(path, 3)
 
 
-def test_another_database_is_refused(tmp_path: Path) -> None:
+def test_cache_file_of_another_database_raises(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE embeddings (word TEXT)")
@@ -135,7 +132,7 @@ def test_another_database_is_refused(tmp_path: Path) -> None:
             store.put(["a"], np.zeros((1, 3)))
 
 
-def test_overwritten_pages_are_refused(tmp_path: Path) -> None:
+def test_get_overwritten_pages_raises(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     texts = [f"sentence {i}" for i in range(500)]
     with EmbeddingCache(path, 96) as store:
@@ -156,7 +153,7 @@ def test_overwritten_pages_are_refused(tmp_path: Path) -> None:
         (np.array([1, np.inf, 0], "<f4").tobytes(), "not finite"),
     ],
 )
-def test_damaged_rows_are_refused(tmp_path: Path, value: object, match: str) -> None:
+def test_get_damaged_row_raises(tmp_path: Path, value: object, match: str) -> None:
     path = tmp_path / "a.sqlite"
     with EmbeddingCache(path, 3) as store:
         store.put(["a", "b"], np.zeros((2, 3)))
@@ -166,7 +163,7 @@ def test_damaged_rows_are_refused(tmp_path: Path, value: object, match: str) -> 
         store.get(["b"])
 
 
-def test_a_full_disk_is_told_and_what_was_there_stays(
+def test_put_on_full_disk_raises_and_keeps_old_rows(
     tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
 ) -> None:
     path = tmp_path / "a.sqlite"
@@ -178,7 +175,7 @@ def test_a_full_disk_is_told_and_what_was_there_stays(
         store.put(["b"], np.ones((1, 96)))
 
 
-def test_a_read_only_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_put_into_read_only_file_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.sqlite"
     with EmbeddingCache(path, 3) as store:
         store.put(["a"], np.ones((1, 3)))
@@ -194,7 +191,7 @@ def test_a_read_only_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             store.put(["b"], np.ones((1, 3)))
 
 
-def test_a_lock_that_is_never_released_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_put_into_locked_file_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "_BUSY_SECONDS", 0.05)
     path = tmp_path / "a.sqlite"
     with EmbeddingCache(path, 3) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -203,50 +200,9 @@ def test_a_lock_that_is_never_released_is_told(tmp_path: Path, monkeypatch: pyte
             store.put(["b"], np.ones((1, 3)))
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_cache_in_impossible_folder_raises(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"a\.sqlite cannot be used"):
         EmbeddingCache(tmp_path / "file" / "a.sqlite", 3)
     with pytest.raises(StorageError, match="unable to open database file"):
         EmbeddingCache(tmp_path, 3)
-
-
-def test_the_cache_folder_is_the_users_unless_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("KETFIT_CACHE", str(tmp_path))
-    assert cache_folder() == tmp_path
-    monkeypatch.delenv("KETFIT_CACHE")
-    assert cache_folder() == platformdirs.user_cache_path("ketfit")
-
-
-STORING = """
-from pathlib import Path
-from ketfit.errors import StorageError
-from ketfit.bodies.cache import store_in
-
-def store(place):
-    if place == Path("/cache"):
-        raise StorageError("read-only")
-    (place / "file").touch()
-    return place
-
-print(store_in(Path("/cache"), store, "it"), store_in(Path("/cache"), store, "it"))
-"""
-
-
-def test_temporary_folder_stands_in_until_the_process_ends(tmp_path: Path) -> None:
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-c", STORING]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    first, second = done.stdout.split()
-    assert first == second
-    assert Path(first).parent == tmp_path
-    assert done.stderr.count("The cache /cache cannot be used (read-only); it is kept in") == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_folder_that_cannot_be_written_anywhere_is_told(tmp_path: Path) -> None:
-    def store(place: Path) -> None:
-        raise StorageError(f"{place} is full")
-
-    with pytest.raises(StorageError, match=f"^{tmp_path} is full$"):
-        cache.store_in(tmp_path, store, "it")

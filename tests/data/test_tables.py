@@ -1,4 +1,4 @@
-"""Tables come out as they went in, with columns added, or are refused before anything is written."""
+"""Tables are written unchanged with added columns, or rejected before anything is written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ADDED = {"predicted_label": "good", "probability_good": 0.25}
 
 
 def through(table: TextTable, output: Path, size: int = 2) -> list[str]:
-    """Write a table with the columns `ADDED`, as `score_file` does, and return its sentences."""
+    """Write a table with the columns `ADDED`, as `predict_file` does, and return its sentences."""
     format = output_format(table, output)
     parts, texts, header = [], [], []
     for number, block in enumerate(table.blocks(size)):
@@ -51,7 +51,7 @@ def through(table: TextTable, output: Path, size: int = 2) -> list[str]:
 
 
 def written(folder: Path, rows: list[dict[str, Any]], format: str) -> TextTable:
-    """A file of rows, written by other code than ours."""
+    """Write a table without code of KetFit."""
     path = folder / f"in.{format}"
     if format == "csv":
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -70,7 +70,7 @@ def written(folder: Path, rows: list[dict[str, Any]], format: str) -> TextTable:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file, read by other code than ours."""
+    """Read the rows of a file without code of KetFit."""
     if path.suffix == ".parquet":
         rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
         return rows
@@ -102,7 +102,7 @@ ROWS = st.lists(st.tuples(SENTENCE, TEXT), min_size=1, max_size=5)
 @example(rows=[("a\rb", "c")], name="n\rm")
 @example(rows=[("a\r", "\r\n"), ("\ufeffb", "\ufeff")], name="\ufeffid")
 @example(rows=[('"', '"'), ("'", ',";')], name='"')
-def test_any_rows_come_out_as_they_went_in_or_are_refused(
+def test_encode_block_any_rows_round_trip_or_raise(
     tmp_path_factory: pytest.TempPathFactory, source: str, target: str, rows: list[tuple[str, str]], name: str
 ) -> None:
     folder = tmp_path_factory.mktemp("rows")
@@ -127,7 +127,7 @@ def test_any_rows_come_out_as_they_went_in_or_are_refused(
     assert len(read(output)) == len(texts)
 
 
-def test_carriage_return_in_csv_is_quoted(tmp_path: Path) -> None:
+def test_encode_block_quotes_carriage_return_in_csv(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_bytes(b'id,text\n1,"one\rtwo"\n2,plain\n')
     assert through(text_table(tmp_path / "in.csv"), tmp_path / "out.csv") == ["one\rtwo", "plain"]
     assert (tmp_path / "out.csv").read_bytes() == (
@@ -136,14 +136,14 @@ def test_carriage_return_in_csv_is_quoted(tmp_path: Path) -> None:
     assert pd.read_csv(tmp_path / "out.csv")["text"].tolist() == ["one\rtwo", "plain"]
 
 
-def test_field_longer_than_readers_of_csv_take_is_refused(tmp_path: Path) -> None:
+def test_encode_block_field_over_csv_limit_raises(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("a" * (csv.field_size_limit() + 1) + "\n")
     with pytest.raises(DataError, match=r"a sentence has 131073 characters, .* name a \.jsonl or \.parquet"):
         through(text_table(tmp_path / "in.txt"), tmp_path / "out.csv")
     through(text_table(tmp_path / "in.txt"), tmp_path / "out.jsonl")
 
 
-def test_jsonl_keeps_numbers_and_escapes_as_they_are_written(tmp_path: Path) -> None:
+def test_encode_block_keeps_numbers_and_escapes_of_jsonl(tmp_path: Path) -> None:
     line = r'{"text":"a","x":12345678901234567890.125,"y":1e2 ,"z":"\u0041\ud83d", "half\udc00":null  }'
     (tmp_path / "in.jsonl").write_text(line + " \r\n")
     through(text_table(tmp_path / "in.jsonl"), tmp_path / "out.jsonl")
@@ -153,13 +153,13 @@ def test_jsonl_keeps_numbers_and_escapes_as_they_are_written(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("field", [r'"text": "a \ud83d"', r'"text": "\udc00a"'])
-def test_half_a_surrogate_pair_in_a_sentence_is_refused_with_its_line(tmp_path: Path, field: str) -> None:
+def test_blocks_surrogate_in_sentence_raises_with_its_line(tmp_path: Path, field: str) -> None:
     (tmp_path / "in.jsonl").write_text('{"text": "fine"}\n{' + field + "}\n")
     with pytest.raises(DataError, match=r"in\.jsonl, line 2: the text has half of a surrogate pair at character"):
         list(text_table(tmp_path / "in.jsonl").blocks(5))
 
 
-def test_half_a_surrogate_pair_from_an_odd_encoding_is_refused(tmp_path: Path) -> None:
+def test_encode_block_surrogate_in_column_raises(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_bytes(rb"text,other" + b"\n" + rb"a,\ud83d" + b"\n")
     table = text_table(tmp_path / "in.csv", encoding="unicode_escape")
     for suffix in ("csv", "jsonl", "parquet"):
@@ -247,7 +247,7 @@ FRAME = pd.DataFrame(
     ],
     ids=["plain", "levels", "range", "zoned", "shuffled", "named"],
 )
-def test_data_frames_come_back_with_their_types_and_index(tmp_path: Path, frame: pd.DataFrame) -> None:
+def test_pandas_frame_keeps_types_and_index(tmp_path: Path, frame: pd.DataFrame) -> None:
     frame.to_parquet(tmp_path / "in.parquet")
     through(text_table(tmp_path / "in.parquet"), tmp_path / "out.parquet")
     before, after = pd.read_parquet(tmp_path / "in.parquet"), pd.read_parquet(tmp_path / "out.parquet")
@@ -259,14 +259,14 @@ def test_data_frames_come_back_with_their_types_and_index(tmp_path: Path, frame:
     ("columns", "column"),
     [(pd.Index([0, 1]), "0"), (pd.MultiIndex.from_tuples([("a", "b"), ("c", "d")]), "('a', 'b')")],
 )
-def test_data_frame_whose_columns_are_not_strings_is_refused(tmp_path: Path, columns: pd.Index, column: str) -> None:
+def test_pandas_frame_with_non_string_columns_raises(tmp_path: Path, columns: pd.Index, column: str) -> None:
     pd.DataFrame([["a", 1], ["b", 2]], columns=columns).to_parquet(tmp_path / "in.parquet")
     with pytest.raises(DataError, match=r"rename them, for example with df\.columns = df\.columns\.map\(str\)"):
         through(text_table(tmp_path / "in.parquet", text_column=column), tmp_path / "out.parquet")
     assert not (tmp_path / "out.parquet").exists()
 
 
-def test_data_sets_of_the_hub_keep_their_features(tmp_path: Path) -> None:
+def test_hub_data_set_keeps_its_features(tmp_path: Path) -> None:
     features = datasets.Features(
         {
             "text": datasets.Value("string"),
@@ -300,7 +300,7 @@ def test_data_sets_of_the_hub_keep_their_features(tmp_path: Path) -> None:
         ("reviews", "lines"),
     ],
 )
-def test_suffix_says_the_format(tmp_path: Path, name: str, format: str) -> None:
+def test_text_table_takes_the_format_from_the_suffix(tmp_path: Path, name: str, format: str) -> None:
     (tmp_path / name).touch()
     assert text_table(tmp_path / name).format == format
 
@@ -316,7 +316,7 @@ def test_suffix_says_the_format(tmp_path: Path, name: str, format: str) -> None:
         ("a.zst", r"compressed \(Zstandard\)"),
     ],
 )
-def test_any_other_suffix_is_refused(tmp_path: Path, name: str, message: str) -> None:
+def test_text_table_unknown_suffix_raises(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / name).write_text('{"text": "a"}\n')
     with pytest.raises(DataOptionError, match=message):
         text_table(tmp_path / name)
@@ -328,7 +328,7 @@ def test_any_other_suffix_is_refused(tmp_path: Path, name: str, message: str) ->
     ("pack", "kind"),
     [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz"), (lambda _: _zip(), "zip archive")],
 )
-def test_compressed_file_is_named_whatever_its_suffix(
+def test_compressed_file_of_any_suffix_raises(
     tmp_path: Path, format: Any, pack: Callable[[bytes], bytes], kind: str
 ) -> None:
     (tmp_path / "a.csv").write_bytes(pack(b"text\nfine\n"))
@@ -343,23 +343,23 @@ def _zip() -> bytes:
     return sink.getvalue()
 
 
-def test_parquet_read_as_text_is_named(tmp_path: Path) -> None:
+def test_parquet_read_as_text_raises(tmp_path: Path) -> None:
     parquet.write_table(pa.table({"text": ["a"]}), tmp_path / "a.csv")
     with pytest.raises(DataError, match=r"a\.csv is a Parquet file; name that with format="):
         list(text_table(tmp_path / "a.csv").blocks(2))
 
 
-def test_array_of_objects_says_what_to_do(tmp_path: Path) -> None:
+def test_json_array_raises_with_the_fix(tmp_path: Path) -> None:
     for content in ('[{"text": "a"}]', '[\n {"text": "a"}\n]\n'):
         (tmp_path / "a.json").write_text(content)
-        with pytest.raises(DataError, match=r"line 1: .*objects of an array one on each line"):
+        with pytest.raises(DataError, match=r"line 1: .*write each object of the array on its own line"):
             list(text_table(tmp_path / "a.json", format="jsonl").blocks(2))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "csv", "delimiter": ";;"}, "delimiter=';;': it is one character"),
+        ({"format": "csv", "delimiter": ";;"}, "delimiter=';;': use one character"),
         ({"format": "csv", "delimiter": '"'}, "delimiter='\"'"),
         ({"format": "csv", "delimiter": ""}, "delimiter=''"),
         ({"format": "tsv", "delimiter": ";"}, "delimiter=';' has no meaning for the format tsv"),
@@ -371,7 +371,7 @@ def test_array_of_objects_says_what_to_do(tmp_path: Path) -> None:
         ({"format": "xml"}, "unknown format 'xml'"),
     ],
 )
-def test_option_that_does_not_fit_is_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+def test_option_that_does_not_fit_raises(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     (tmp_path / "a").write_text("text\nfine\n")
     with pytest.raises(DataOptionError, match=message):
         text_table(tmp_path / "a", **options)
@@ -382,7 +382,7 @@ def test_option_that_does_not_fit_is_refused(tmp_path: Path, options: dict[str, 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32-le"])
 @pytest.mark.parametrize(("suffix", "content"), [("csv", "text,b\nfine,1\n"), ("jsonl", '{"text": "fine"}\n')])
-def test_byte_order_mark_is_not_part_of_a_name(tmp_path: Path, encoding: str, suffix: str, content: str) -> None:
+def test_byte_order_mark_is_not_part_of_a_column_name(tmp_path: Path, encoding: str, suffix: str, content: str) -> None:
     mark = "" if encoding in ("utf-16", "utf-8-sig") else "\ufeff"
     (tmp_path / f"a.{suffix}").write_bytes((mark + content).encode(encoding))
     table = text_table(tmp_path / f"a.{suffix}", encoding=encoding)
@@ -390,7 +390,7 @@ def test_byte_order_mark_is_not_part_of_a_name(tmp_path: Path, encoding: str, su
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_file_of_a_byte_order_mark_alone_is_empty(tmp_path: Path, encoding: str) -> None:
+def test_file_of_byte_order_mark_only_is_empty(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "a.csv").write_bytes("\ufeff".encode(encoding))
     with pytest.raises(DataError, match=r"a\.csv: the file is empty"):
         list(text_table(tmp_path / "a.csv", encoding=encoding).blocks(2))
@@ -398,7 +398,7 @@ def test_file_of_a_byte_order_mark_alone_is_empty(tmp_path: Path, encoding: str)
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "utf-16-le"])
 @pytest.mark.parametrize("rows", [1, 20_000])
-def test_byte_that_is_not_of_the_encoding_is_numbered(tmp_path: Path, encoding: str, rows: int) -> None:
+def test_undecodable_byte_raises_with_its_position(tmp_path: Path, encoding: str, rows: int) -> None:
     before = ("text\n" + "fine\n" * rows).encode(encoding)
     bad = b"\x00\xdc" if encoding == "utf-16-le" else b"\xff"
     (tmp_path / "a.csv").write_bytes(before + bad + "\n".encode(encoding))
@@ -406,7 +406,7 @@ def test_byte_that_is_not_of_the_encoding_is_numbered(tmp_path: Path, encoding: 
         list(text_table(tmp_path / "a.csv", encoding=encoding).blocks(100))
 
 
-def test_utf_16_without_its_mark_is_refused(tmp_path: Path) -> None:
+def test_utf_16_without_byte_order_mark_raises(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("text\nfine\n".encode("utf-16-le"))
     with pytest.raises(DataError, match="does not start with BOM; name the right encoding"):
         list(text_table(tmp_path / "a.csv", encoding="utf-16").blocks(2))
@@ -436,7 +436,7 @@ def test_pipe_is_read_once(tmp_path: Path, format: Any) -> None:
     assert found == ["fine"]
 
 
-def test_standard_input_is_read_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_input_is_read_in_the_given_format(monkeypatch: pytest.MonkeyPatch) -> None:
     def given(content: bytes) -> None:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ketfit.bodies.body import Body
-from ketfit.bodies.finetuned import tokens_of, trainable_copy
+from ketfit.bodies.finetuned import tokenize, trainable_copy
 from ketfit.errors import ConfigError, DataError, InsufficientMemoryError, TrainingError
 from ketfit.estimators import end_to_end
 from ketfit.estimators.base import TorchHeadClassifier
@@ -46,7 +46,7 @@ def linear(tiny_body: Body) -> MLPHead:
 def joined(body: Body, head: nn.Module, config: EndToEndConfig = QUICK) -> tuple[TunedModule, Tensor]:
     """Return a module of a new copy of the body, and the tokens of the sentences."""
     transformer = trainable_copy(body, config.last_layers)
-    features = tokens_of(transformer, TEXTS)
+    features = tokenize(transformer, TEXTS)
     names = [name for name, value in features.items() if isinstance(value, Tensor)]
     return TunedModule(transformer, head, config, names).eval(), torch.stack([features[name] for name in names], dim=1)
 

@@ -18,7 +18,7 @@ from ketfit.evaluation.batch_predict import model_fingerprint
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.tuning import ContrastiveConfig
 from ketfit.persistence.schema import METADATA
-from tests.persistence.test_model_files import record_of, sealed, write_record
+from tests.persistence.saved_models import metadata_of, sealed, write_metadata
 
 TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", "not good", "the dull film"]
 LABELS = ["yes"] * 4 + ["no"] * 4
@@ -141,7 +141,7 @@ class TestFeatureNames:
     def test_metadata_without_feature_names_are_unchanged(self, tmp_path: Path) -> None:
         x, y = rows()
         QuantumHeadClassifier(HEAD, SHORT).fit(x, y).save_pretrained(tmp_path / "model")
-        assert "feature_names" not in record_of(tmp_path / "model")
+        assert "feature_names" not in metadata_of(tmp_path / "model")
         loaded = QuantumHeadClassifier.from_pretrained(tmp_path / "model")
         assert not hasattr(loaded, "feature_names_in_")
         with pytest.warns(UserWarning, match="X has feature names, but QuantumHeadClassifier was fitted without"):
@@ -151,17 +151,17 @@ class TestFeatureNames:
     def test_wrong_number_of_feature_names_is_refused(self, names: Any, tmp_path: Path) -> None:
         x, y = self.table()
         QuantumHeadClassifier(HEAD, SHORT).fit(x, y).save_pretrained(tmp_path / "model")
-        write_record(tmp_path / "model", sealed({**record_of(tmp_path / "model"), "feature_names": names}))
+        write_metadata(tmp_path / "model", sealed({**metadata_of(tmp_path / "model"), "feature_names": names}))
         with pytest.raises(ModelFileError, match="feature_names"):
             QuantumHeadClassifier.from_pretrained(tmp_path / "model")
 
     def test_missing_feature_names_are_refused(self, tmp_path: Path) -> None:
         x, y = self.table()
         QuantumHeadClassifier(HEAD, SHORT).fit(x, y).save_pretrained(tmp_path / "model")
-        record = record_of(tmp_path / "model")
+        record = metadata_of(tmp_path / "model")
         del record["feature_names"]
-        write_record(tmp_path / "model", record)
-        with pytest.raises(ModelFileError, match="is not as it was saved"):
+        write_metadata(tmp_path / "model", record)
+        with pytest.raises(ModelFileError, match="was changed after saving"):
             QuantumHeadClassifier.from_pretrained(tmp_path / "model")
 
 

@@ -100,7 +100,7 @@ class TestBody:
     def test_pickle_of_a_moved_body_names_its_folder(self, own_body: Path) -> None:
         content = pickle.dumps(load_body(own_body, device="cpu"))
         own_body.rename(own_body.with_name("elsewhere"))
-        with pytest.raises(BodyError, match=rf"in the folder {own_body}, which is not here; put it there, or load a"):
+        with pytest.raises(BodyError, match=rf"in the folder {own_body}, which is missing; put it there, or load a"):
             pickle.loads(content)
 
     def test_pickle_with_another_body_in_the_folder_is_refused(self, own_body: Path) -> None:

@@ -220,7 +220,7 @@ def test_unusable_row_fails_before_prediction(
         with pytest.raises(DataError, match=message):
             predict_file(classifier, text_table(tmp_path / name), tmp_path / f"out{Path(name).suffix}")
         assert not (tmp_path / f"out{Path(name).suffix}").exists()
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="there is no file"):
         text_table(tmp_path / "missing.csv")
 
 

@@ -94,7 +94,7 @@ def test_compare_heads_fits_one_head_per_step() -> None:
 def test_compare_heads_ignores_excluded_rows() -> None:
     x, y, split = toy()
     changed = x.copy()
-    changed[split.left_out] = np.nan
+    changed[split.excluded] = np.nan
     heads = {"logistic regression": LogisticRegressionHead(), "quantum head": QuantumHeadClassifier(TINY, TRAIN)}
     one, other = ([row.test_accuracy for row in compare_heads(heads, data, y, split)] for data in (x, changed))
     assert one == other

@@ -1,4 +1,4 @@
-"""Predictions of a file by a process that is killed at a random part: what follows has the bytes of one whole run."""
+"""File predictions killed at a random part and resumed: the output equals that of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ predict_file(TextClassifier.from_pretrained(model), text_table(Path(source)), Pa
 """
 
 
-def test_a_run_that_is_killed_goes_on(tiny_body_folder: Path, tmp_path: Path) -> None:
+def test_predict_file_killed_then_resumed_gives_the_same_bytes(tiny_body_folder: Path, tmp_path: Path) -> None:
     body = load_body(tiny_body_folder, device="cpu")
     head = QuantumHeadClassifier(HeadConfig(n_qubits=5, main_layers=1), TrainConfig(epochs=2))
     labels = np.array(["good" if "good" in text else "bad" for text in TEXTS])

@@ -1,4 +1,4 @@
-"""Models on the Hub: pushed as one commit, and fetched at one commit, by its own client from servers of ours."""
+"""Models on the Hub: uploaded as one commit and fetched at one commit, from a fake server."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def classifier(tiny_body_folder: Path) -> TextClassifier:
 def model_hub(
     classifier: TextClassifier, tmp_path: Path, online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Hub]:
-    """A Hub whose one repository is a saved model, with some files beside it that nobody asked for."""
-    monkeypatch.setattr(hub_seam, "SECONDS", 5.0)  # it answers at once, but for the load of the machine
+    """A Hub with one saved model and some unrelated files in its repository."""
+    monkeypatch.setattr(hub_seam, "TIMEOUT_SECONDS", 5.0)  # it answers at once, but for the load of the machine
     classifier.save_pretrained(tmp_path / "repository")
     (tmp_path / "repository" / "pytorch_model.bin").write_bytes(b"not wanted")
     hub = Hub(tmp_path / "repository")
@@ -44,7 +44,7 @@ def model_hub(
 
 
 @pytest.mark.parametrize("revision", [None, "v1", COMMIT])
-def test_a_model_is_fetched_and_predicts_as_it_did(
+def test_from_pretrained_hub_model_predicts_the_same(
     model_hub: Hub, classifier: TextClassifier, revision: str | None
 ) -> None:
     fetched = TextClassifier.from_pretrained("someone/tiny", revision=revision)
@@ -56,7 +56,7 @@ def test_a_model_is_fetched_and_predicts_as_it_did(
     TextClassifier.from_pretrained("someone/tiny", revision=revision)  # what was fetched once is there offline
 
 
-def test_what_the_hub_does_not_have_is_told(model_hub: Hub) -> None:
+def test_from_pretrained_unknown_name_raises(model_hub: Hub) -> None:
     with pytest.raises(ModelFileError, match=r"no folder 'someone/else', and the Hub does not know .*status 404"):
         TextClassifier.from_pretrained("someone/else")
     (model_hub.folder / "config.json").unlink()
@@ -64,13 +64,13 @@ def test_what_the_hub_does_not_have_is_told(model_hub: Hub) -> None:
         TextClassifier.from_pretrained("someone/tiny")
 
 
-def test_a_hub_that_is_not_there_is_told(online: Callable[[str], None]) -> None:
+def test_from_pretrained_unreachable_hub_raises(online: Callable[[str], None]) -> None:
     online("http://127.0.0.1:1")
     with pytest.raises(ModelFileError, match="does not answer .* Connect once so that it is downloaded"):
         TextClassifier.from_pretrained("someone/tiny")
 
 
-def test_a_push_is_one_commit_and_comes_back_as_it_was(
+def test_push_to_hub_makes_one_commit_and_loads_back(
     classifier: TextClassifier, writable: WritableHub, tiny_body_folder: Path
 ) -> None:
     facts: dict[str, Any] = {"data": "four films", "metrics": {"test_accuracy": 0.5}}
@@ -87,10 +87,10 @@ def test_a_push_is_one_commit_and_comes_back_as_it_was(
     assert fetched.body_.folder.parent.name == commit, "head and body are of one commit"
 
 
-def test_one_commit_pins_head_and_body(
+def test_from_pretrained_commit_fixes_head_and_body(
     classifier: TextClassifier, writable: WritableHub, own_body: Path, tmp_path: Path
 ) -> None:
-    """A frozen body of the Hub is recorded by its commit, and stays what it was when its repository moves on."""
+    """The metadata names a frozen body by its commit, which later commits do not change."""
     writable.add("someone/body", files_of(own_body))
     pinned = writable.commits["someone/body"][0][0]
     trained = TextClassifier("someone/body", head=HEAD, train=TrainConfig(epochs=2)).fit(TEXTS, LABELS)
@@ -104,7 +104,7 @@ def test_one_commit_pins_head_and_body(
     assert TextClassifier.from_pretrained("someone/model").body_.name == "all-MiniLM-L6-v2"
 
 
-def test_files_of_an_older_body_go_with_it_and_others_stay(
+def test_push_to_hub_removes_files_of_old_body_only(
     classifier: TextClassifier, writable: WritableHub, tmp_path: Path
 ) -> None:
     kept = {"LICENSE": b"mine", "notes/body.txt": b"mine"}
@@ -116,15 +116,15 @@ def test_files_of_an_older_body_go_with_it_and_others_stay(
     assert files == {**kept, **files_of(tmp_path / "saved")}
 
 
-def test_a_change_meanwhile_is_not_overwritten(classifier: TextClassifier, writable: WritableHub) -> None:
+def test_push_to_hub_concurrent_commit_raises(classifier: TextClassifier, writable: WritableHub) -> None:
     writable.add("someone/model", {"README.md": b"a"})
     writable.before_commit = [("someone/model", {"README.md": b"somebody else's"})]
-    with pytest.raises(StorageError, match=r"the Hub did not take 'someone/model': .*412"):
+    with pytest.raises(StorageError, match=r"the Hub rejected the upload to 'someone/model': .*412"):
         classifier.classifier_.push_to_hub("someone/model")
     assert writable.commits["someone/model"][-1][1] == {"README.md": b"somebody else's"}
 
 
-def test_a_branch_that_moves_during_a_download_is_told(
+def test_from_pretrained_branch_changed_during_download_raises(
     classifier: TextClassifier, writable: WritableHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit = classifier.classifier_.push_to_hub("someone/model")
@@ -136,12 +136,12 @@ def test_a_branch_that_moves_during_a_download_is_told(
         return plain(repository, path, **options)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    with pytest.raises(ModelFileError, match=rf"someone/model moved on from commit {commit} while it was downloaded"):
+    with pytest.raises(ModelFileError, match=f"someone/model changed from commit {commit} to another"):
         QuantumHeadClassifier.from_pretrained("someone/model")
     assert QuantumHeadClassifier.from_pretrained("someone/model", revision=commit).commit_ == commit
 
 
-def test_a_folder_has_no_commit_and_may_carry_its_body(classifier: TextClassifier, tmp_path: Path) -> None:
+def test_from_pretrained_folder_has_no_commit_and_may_include_body(classifier: TextClassifier, tmp_path: Path) -> None:
     classifier.save_pretrained(tmp_path / "model", with_body=True)
     classifier.save_pretrained(tmp_path / "model", with_body=True)  # it is known for a model, and replaced
     loaded = TextClassifier.from_pretrained((tmp_path / "model").rename(tmp_path / "moved"))
@@ -154,10 +154,10 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_push_that_is_refused_is_told(classifier: TextClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_to_hub_refused_raises(classifier: TextClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: huggingface_hub.HfApi, repo_id: str, **options: Any) -> None:
         raise PermissionError("403 Forbidden")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", refuse)
-    with pytest.raises(StorageError, match="the Hub did not take 'someone/tiny': PermissionError: 403 Forbidden"):
+    with pytest.raises(StorageError, match="rejected the upload to 'someone/tiny': PermissionError: 403 Forbidden"):
         classifier.push_to_hub("someone/tiny")

@@ -1,186 +1,294 @@
-"""The record of a saved model: both versions are read, and no key of any table may be lost, unknown or early."""
+"""The metadata of a saved model: strict parsing of config.json."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ketfit.bodies.body import Body
-from ketfit.errors import BodyError, StorageError
+import ketfit
+from ketfit.errors import ModelFileError, StorageError
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.estimators.text import TextClassifier
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig
-from ketfit.persistence.model_files import check_model_folder
-from ketfit.persistence.schema import BODY, CARD, METADATA, WEIGHTS
-from tests.persistence.test_model_files import record_of, refused, sealed, write_record
+from ketfit.persistence.model_files import load_model
+from ketfit.persistence.schema import METADATA, WEIGHTS
+from ketfit.storage.strict_json import parse_json
+from tests.persistence.saved_models import (
+    SHORT,
+    TINY,
+    assert_rejected,
+    fitted,
+    metadata_of,
+    sealed,
+    write_metadata,
+)
 
 OLD = Path(__file__).parent / "models" / "version-1"
+
 TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", "not good", "the dull film"]
+
 WORDS = ["positive"] * 4 + ["negative"] * 4
+
 HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1)
-CONTRASTIVE = ContrastiveConfig(pairs_per_sentence=1, batch_size=4)
-FULL = EndToEndConfig(epochs=1, batch_size=4)
 
 
-@pytest.fixture(scope="module", params=[CONTRASTIVE, FULL], ids=["contrastive", "full"])
-def tuned(request: pytest.FixtureRequest, tiny_body_folder: Path) -> TextClassifier:
-    return TextClassifier(str(tiny_body_folder), HEAD, TrainConfig(epochs=2), tune=request.param).fit(TEXTS, WORDS)
+LIMITED = """
+import resource, sys
+from ketfit.persistence.model_files import load_model
+resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))
+resource.setrlimit(resource.RLIMIT_CPU, (25, 25))
+for folder in sys.argv[1:]:
+    try:
+        load_model(folder)
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}"[:200].replace(chr(10), " "), flush=True)
+"""
 
 
-@pytest.fixture
-def folder(tuned: TextClassifier, tmp_path: Path) -> Path:
-    """A saved model with its tuned body, which a test may break."""
-    tuned.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+class TestMetadata:
+    """A ``config.json`` that is not the metadata of a model."""
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("", "damaged, or not JSON"),
+            ("nonsense", "damaged, or not JSON"),
+            ("[]", "is not a JSON object"),
+            ("null", "is not a JSON object"),
+            ("3", "is not a JSON object"),
+            ('"text"', "is not a JSON object"),
+            ("{}", "schema_version=None"),
+            ("[" * 100_000, "damaged, or not JSON"),
+            ('{"a":' * 100_000 + "1" + "}" * 100_000, "damaged, or not JSON"),
+            ('{"seed": ' + "9" * 10_000 + "}", "damaged, or not JSON|schema_version=None"),
+            ("{'schema_version': 1}", "damaged, or not JSON"),
+            ('{"schema_version": 1} {}', "damaged, or not JSON"),
+        ],
+    )
+    def test_read_metadata_other_json_raises(self, text: str, message: str, model: Path) -> None:
+        (model / METADATA).write_text(text)
+        assert_rejected(model, rf"config\.json.* ?({message})")
+
+    @pytest.mark.parametrize("content", [b"\xff\xfe{}", b"\xef\xbb\xbf{}", b"{\x00}", bytes(10)])
+    def test_read_metadata_invalid_bytes_raise(self, content: bytes, model: Path) -> None:
+        (model / METADATA).write_bytes(content)
+        assert_rejected(model, r"config\.json is damaged, or not JSON")
+
+    def test_read_metadata_too_large_raises(self, model: Path) -> None:
+        with (model / METADATA).open("ab") as file:
+            file.write(b" " * 2**20)
+        assert_rejected(model, r"config\.json has \d+ bytes; a file written by KetFit has at most 1048576")
+
+    @pytest.mark.parametrize(
+        ("once", "twice"),
+        [
+            ('"seed": 0', '"seed": 0, "seed": 0'),
+            ('"seed": 0', '"seed": 0, "\\u0073eed": 0'),
+            ('"n_qubits": 2', '"n_qubits": 2, "n_qubits": 3'),
+        ],
+    )
+    def test_read_metadata_repeated_key_raises(self, once: str, twice: str, model: Path) -> None:
+        text = (model / METADATA).read_text()
+        assert once in text
+        (model / METADATA).write_text(text.replace(once, twice))
+        assert_rejected(model, r"the key '(seed|n_qubits)' appears 2 times")
+
+    @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
+    @pytest.mark.parametrize("place", ['"validation_fraction": 0.15', '"metrics": {}'])
+    def test_read_metadata_non_finite_number_raises(self, number: str, place: str, model: Path) -> None:
+        text = (model / METADATA).read_text()
+        assert place in text
+        wrong = f'"metrics": {{"loss": {number}}}' if "metrics" in place else f'"validation_fraction": {number}'
+        (model / METADATA).write_text(text.replace(place, wrong))
+        assert_rejected(model, r"config\.json")
+
+    @pytest.mark.parametrize("version", [0, 3, 99, "1", "2", None, True, [1], 1.0, 1.5])
+    def test_read_metadata_unknown_version_raises(self, version: Any, model: Path) -> None:
+        write_metadata(model, {**metadata_of(model), "schema_version": version})
+        assert_rejected(
+            model, r"schema_version=.* and this KetFit reads 1 and 2; read it with the KetFit that wrote it, or upgrade"
+        )
+
+    @pytest.mark.parametrize("table", ["", "head", "train"])
+    def test_read_metadata_unknown_key_raises(self, table: str, model: Path) -> None:
+        record = metadata_of(model)
+        (record[table] if table else record)["n_qubitz"] = 1
+        write_metadata(model, record)
+        assert_rejected(model, "has no setting 'n_qubitz'")
+
+    @pytest.mark.parametrize("table", ["", "head", "train"])
+    def test_read_metadata_missing_key_raises(self, table: str, model: Path) -> None:
+        # A default in its place could be another model: without reference_amplitude, say.
+        whole = metadata_of(model)
+        unseen = []
+        for key in whole[table] if table else whole:
+            record = json.loads(json.dumps(whole))
+            del (record[table] if table else record)[key]
+            write_metadata(model, record)
+            try:
+                load_model(model)
+            except ModelFileError as error:
+                assert key in str(error)
+            else:
+                unseen.append(key)
+        assert not unseen
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"seed": "0"}, "seed='0'"),
+            ({"seed": 0.5}, "seed=0.5"),
+            ({"seed": -1}, "seed=-1"),
+            ({"classes": ["a", 1]}, "classes"),
+            ({"classes": [0.0, 1.0]}, "classes"),
+            ({"classes": [True, False]}, "classes"),
+            ({"classes": "ab"}, "classes"),
+            ({"classes": [0, 0]}, r"at least two different labels, got \[0, 0\]"),
+            ({"classes": ["a", "a"]}, "at least two different labels"),
+            ({"classes": ["a"]}, r"at least two different labels, got \['a'\]"),
+            ({"classes": []}, "at least two different labels"),
+            ({"classes": [0, 1, 2]}, r"linear\.\w+ is torch.float64 of shape"),
+            ({"class_weight": "equal"}, "class_weight"),
+            ({"class_weight": [1.0]}, "class_weight"),
+            ({"class_weight": [1.0, 1.0, 1.0]}, "class_weight"),
+            ({"class_weight": [1.0, "1"]}, "class_weight"),
+            ({"embedding_dim": 0}, "embedding_dim=0"),
+            ({"embedding_dim": 5}, "width 5 needs n_qubits=3"),
+            ({"embedding_dim": True}, "embedding_dim=True"),
+            ({"dtype": "float16"}, "dtype='float16'"),
+            ({"dtype": "float32"}, "is torch.float64 of shape"),
+            ({"dtype": "__class__"}, "dtype='__class__'"),
+            ({"validation_fraction": 1.5}, "validation_fraction"),
+            ({"validation_fraction": "0.15"}, "validation_fraction='0.15'"),
+            ({"train_size": -3}, "train_size"),
+            ({"best_epoch": -3}, "best_epoch"),
+            ({"body": {}}, "body"),
+            ({"body": 3}, "body=3"),
+            ({"metrics": {"a": "b"}}, "metrics"),
+            ({"metrics": []}, "metrics"),
+            ({"head": 3}, "head=3"),
+            ({"head": None}, "head=None"),
+            ({"train": []}, "train="),
+            ({"weights_sha256": "0" * 64}, r"is not the file that its config\.json was written with"),
+            ({"weights_sha256": ""}, r"is not the file that its config\.json was written with"),
+            ({"weights_sha256": None}, "weights_sha256=None"),
+        ],
+    )
+    def test_read_metadata_invalid_value_raises(self, change: dict[str, Any], message: str, model: Path) -> None:
+        write_metadata(model, {**metadata_of(model), **change})
+        assert_rejected(model, message)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"n_qubits": 1}, "n_qubits=1"),
+            ({"n_qubits": "2"}, "n_qubits='2'"),
+            ({"n_qubits": 3}, "of shape"),
+            ({"connectivity": 2}, "connectivity=2 needs more than 2 qubits"),
+            ({"encoder_layers": 2}, r"encoder\.weights is torch.float64 of shape \(1, 4\)"),
+            ({"main_layers": 2}, "weights is torch.float64 of shape"),
+            ({"merge": "sum"}, "merge='sum'"),
+            ({"shots": 0}, "shots=0"),
+            ({"reference_amplitude": 1}, "width 4 and its reference amplitude needs n_qubits=3"),
+        ],
+    )
+    def test_read_metadata_invalid_head_raises(self, change: dict[str, Any], message: str, model: Path) -> None:
+        record = metadata_of(model)
+        write_metadata(model, {**record, "head": {**record["head"], **change}})
+        assert_rejected(model, message)
+
+    @pytest.mark.slow
+    def test_load_model_huge_head_raises_without_allocating(self, model: Path, tmp_path: Path) -> None:
+        changes = [{"encoder_layers": 10**9}, {"n_reuploads": 10**9}, {"n_encoders": 10**9}, {"n_qubits": 10**5}]
+        folders = [shutil.copytree(model, tmp_path / str(number)) for number in range(5)]
+        os.truncate(folders[0] / WEIGHTS, 2**40)  # a hole, which takes no room on the disk
+        for folder, change in zip(folders[1:], changes, strict=True):
+            record = metadata_of(folder)
+            write_metadata(folder, {**record, "head": {**record["head"], **change}})
+        done = subprocess.run(
+            [sys.executable, "-c", LIMITED, *map(str, folders)], capture_output=True, text=True, timeout=120
+        )
+        assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["ModelFileError"] * 5, done
+
+    def test_save_pretrained_writes_all_metadata(self, saved: Path, old: QuantumHeadClassifier) -> None:
+        record = parse_json((saved / METADATA).read_text(encoding="utf-8"))
+        assert record == sealed(record)
+        del record["record_sha256"]
+        assert record == {
+            "schema_version": 2,
+            "ketfit_version": ketfit.__version__,
+            "head": TINY.model_dump(mode="json"),
+            "train": SHORT.model_dump(),
+            "seed": 0,
+            "validation_fraction": 0.15,
+            "class_weight": None,
+            "classes": [0, 1],
+            "embedding_dim": 4,
+            "dtype": "float64",
+            "train_size": 10,
+            "validation_size": 2,
+            "best_epoch": old.best_epoch_,
+            "temperature": None,
+            "body": None,
+            "data": None,
+            "metrics": {},
+            "weights_sha256": hashlib.sha256((saved / WEIGHTS).read_bytes()).hexdigest(),
+        }
+
+    @pytest.mark.parametrize("number", [float("nan"), float("inf")])
+    def test_save_pretrained_non_finite_metric_raises_or_loads(self, number: float, tmp_path: Path) -> None:
+        # Not allowed: a folder that cannot be loaded.
+        try:
+            fitted().save_pretrained(tmp_path / "model", metrics={"loss": number})
+        except ValueError as error:
+            assert "loss" in str(error)
+            assert not any(tmp_path.iterdir())
+        else:
+            QuantumHeadClassifier.from_pretrained(tmp_path / "model")
+
+
+def test_save_pretrained_too_large_metadata_raises(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"config\.json would have .* bytes"):
+        fitted(("a" * 600_000, "b" * 600_000)).save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 class TestVersion1:
-    def test_a_model_that_it_wrote(self) -> None:
+    def test_version_1_model_loads_and_predicts(self) -> None:
         # Saved by the last KetFit that wrote version 1, with the head and the numbers of this test.
         rows = np.random.default_rng(0).standard_normal((12, 4))
         loaded = QuantumHeadClassifier.from_pretrained(OLD)
         expected = [[0.26410078104482587, 0.7358992189551742], [0.16702473849778435, 0.8329752615022156]]
         np.testing.assert_allclose(loaded.predict_proba(rows)[:2], expected, rtol=1e-12)
-        assert record_of(OLD)["schema_version"] == 1
+        assert metadata_of(OLD)["schema_version"] == 1
 
-    def test_a_model_for_sentences(self, tmp_path: Path, tiny_body_folder: Path) -> None:
+    def test_version_1_text_model_loads(self, tmp_path: Path, tiny_body_folder: Path) -> None:
         text = TextClassifier(str(tiny_body_folder), HEAD, TrainConfig(epochs=1)).fit(TEXTS, WORDS)
         text.save_pretrained(tmp_path / "model")
-        record = record_of(tmp_path / "model")
+        record = metadata_of(tmp_path / "model")
         del record["temperature"], record["body"]["dtype"], record["body"]["tuned"]
-        write_record(tmp_path / "model", sealed({**record, "schema_version": 1}))
+        write_metadata(tmp_path / "model", sealed({**record, "schema_version": 1}))
         loaded = TextClassifier.from_pretrained(tmp_path / "model")
         assert (loaded.predict_proba(TEXTS) == text.predict_proba(TEXTS)).all()
 
     @pytest.mark.parametrize("change", [{"temperature": 2.0}, {"seed": 1}, {"color": "red"}])
-    def test_its_records_are_read_as_strictly(self, change: dict[str, Any], tmp_path: Path) -> None:
+    def test_version_1_metadata_is_read_strictly(self, change: dict[str, Any], tmp_path: Path) -> None:
         model = shutil.copytree(OLD, tmp_path / "model")
-        write_record(model, {**record_of(model), **change})
-        refused(model, "which schema_version=1 does not know|is not as it was saved|has no setting 'color'")
-        write_record(model, {key: value for key, value in record_of(OLD).items() if key != "seed"})
-        refused(model, "lacks seed of ModelRecord")
+        write_metadata(model, {**metadata_of(model), **change})
+        assert_rejected(model, "which schema_version=1 does not have|was changed after saving|has no setting 'color'")
+        write_metadata(model, {key: value for key, value in metadata_of(OLD).items() if key != "seed"})
+        assert_rejected(model, "lacks seed of ModelMetadata")
 
-    def test_saving_it_again_makes_it_version_2(self, tmp_path: Path) -> None:
+    def test_version_1_model_is_saved_as_version_2(self, tmp_path: Path) -> None:
         QuantumHeadClassifier.from_pretrained(OLD).save_pretrained(tmp_path / "model")
-        assert record_of(tmp_path / "model")["schema_version"] == 2
+        assert metadata_of(tmp_path / "model")["schema_version"] == 2
         assert (tmp_path / "model" / WEIGHTS).read_bytes() == (OLD / WEIGHTS).read_bytes()
-
-
-class TestTunedBody:
-    """A model with its body in its folder."""
-
-    def test_round_trip(self, tuned: TextClassifier, folder: Path, tiny_body: Body) -> None:
-        loaded = TextClassifier.from_pretrained(folder)
-        assert (loaded.predict_proba(TEXTS) == tuned.predict_proba(TEXTS)).all()
-        assert loaded.get_params() == {**tuned.get_params(), "head": loaded.head}
-        assert loaded.body_.tuning == tuned.body_.tuning
-        assert loaded.body_.name == tuned.body_.name
-        record = record_of(folder)["body"]
-        assert record["fingerprint"] == tiny_body.fingerprint
-        assert record["tuned"]["fingerprint"] == tuned.body_.fingerprint != tiny_body.fingerprint
-        assert sorted(path.name for path in folder.iterdir()) == sorted([CARD, METADATA, WEIGHTS, BODY])
-        suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
-        assert suffixes <= {".safetensors", ".json", ".txt", ".md"}
-
-    def test_it_needs_neither_the_cache_nor_the_body_it_was_made_from(
-        self, tuned: TextClassifier, folder: Path, fresh_cache: Path
-    ) -> None:
-        record = record_of(folder)
-        record["body"]["name"] = "gone"
-        write_record(folder, sealed(record))
-        moved = folder.rename(folder.with_name("moved"))
-        loaded = TextClassifier.from_pretrained(moved)
-        np.testing.assert_array_equal(loaded.predict_proba(TEXTS), tuned.predict_proba(TEXTS))
-
-    def test_saving_what_was_loaded_gives_the_same_files(self, folder: Path, tmp_path: Path) -> None:
-        TextClassifier.from_pretrained(folder).save_pretrained(tmp_path / "again")
-        files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-        assert all((folder / path).read_bytes() == (tmp_path / "again" / path).read_bytes() for path in files)
-
-    def test_the_card_says_so(self, folder: Path, tuned: TextClassifier) -> None:
-        card = (folder / CARD).read_text()
-        assert "tuned, in the folder `body`, 16 dimensions" in card
-        assert tuned.body_.fingerprint in card
-        assert f"{tuned.tune.method} tuning, 1 epochs, batches of 4" in card  # type: ignore[union-attr]
-
-    def test_another_body_in_its_folder(self, folder: Path, tiny_body_folder: Path) -> None:
-        shutil.rmtree(folder / BODY)
-        shutil.copytree(tiny_body_folder, folder / BODY)
-        with pytest.raises(BodyError, match=r"was trained on .* \(tuned\) with fingerprint .*; give it the same body"):
-            TextClassifier.from_pretrained(folder)
-
-    def test_a_changed_weight(self, folder: Path) -> None:
-        weights = folder / BODY / "model.safetensors"
-        content = bytearray(weights.read_bytes())
-        content[-5] ^= 1
-        weights.write_bytes(content)
-        with pytest.raises(BodyError, match="give it the same body"):
-            TextClassifier.from_pretrained(folder)
-
-    def test_another_body_is_refused_before_it_is_parsed(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        parsed = []
-        monkeypatch.setattr("ketfit.bodies.body.read_transformer", lambda *_: parsed.append("read"))
-        monkeypatch.setattr("ketfit.bodies.body._read_json", lambda *_: parsed.append("read"))
-        (folder / BODY / "tokenizer.json").write_text("[" * 10**6)
-        with pytest.raises(BodyError, match="give it the same body"):
-            TextClassifier.from_pretrained(folder)
-        assert not parsed
-
-    def test_a_body_that_is_gone_and_one_that_is_elsewhere(
-        self, folder: Path, tmp_path: Path, tuned: TextClassifier
-    ) -> None:
-        (folder / BODY).rename(tmp_path / "elsewhere")
-        with pytest.raises(BodyError, match=r"lacks body, the folder of its tuned body; say where it is"):
-            TextClassifier.from_pretrained(folder)
-        loaded = TextClassifier.from_pretrained(folder, body=str(tmp_path / "elsewhere"))
-        np.testing.assert_array_equal(loaded.predict_proba(TEXTS), tuned.predict_proba(TEXTS))
-
-    @pytest.mark.parametrize(
-        "place", [("tuned",), ("dtype",), ("tuned", "fingerprint"), ("tuned", "settings", "epochs")]
-    )
-    def test_a_lost_key(self, place: tuple[str, ...], folder: Path) -> None:
-        record = record_of(folder)
-        table = record["body"]
-        for name in place[:-1]:
-            table = table[name]
-        del table[place[-1]]
-        write_record(folder, sealed(record))
-        refused(folder, f"lacks {place[-1]} of ")
-
-    @pytest.mark.parametrize(
-        ("settings", "message"), [({"method": "magic"}, "magic"), ({"epochz": 1}, "has no setting 'epochz'")]
-    )
-    def test_settings_that_cannot_be(self, settings: dict[str, Any], message: str, folder: Path) -> None:
-        record = record_of(folder)
-        record["body"]["tuned"]["settings"] |= settings
-        write_record(folder, sealed(record))
-        refused(folder, message)
-
-    def test_it_is_replaced_as_a_whole(self, tuned: TextClassifier, folder: Path) -> None:
-        check_model_folder(folder)
-        tuned.save_pretrained(folder, data="again")
-        assert record_of(folder)["data"] == "again"
-        head = QuantumHeadClassifier.from_pretrained(folder)
-        head.save_pretrained(folder)
-        assert sorted(path.name for path in folder.iterdir()) == sorted([CARD, METADATA, WEIGHTS])
-
-    @pytest.mark.parametrize("stranger", ["thesis.tex", "1_Pooling/thesis.json", "model.safetensors"])
-    def test_other_files_in_the_folder_of_the_body_are_never_removed(
-        self, stranger: str, tuned: TextClassifier, folder: Path
-    ) -> None:
-        (folder / BODY / stranger).write_text("{}")
-        for attempt in (lambda: check_model_folder(folder), lambda: tuned.save_pretrained(folder)):
-            with pytest.raises(StorageError, match="which is not part of a model; choose another folder"):
-                attempt()
-        assert (folder / BODY / stranger).read_text() == "{}"
-
-    def test_a_folder_of_that_name_in_another_model(self, tuned: TextClassifier, tmp_path: Path) -> None:
-        shutil.copytree(OLD, tmp_path / "model")
-        (tmp_path / "model" / BODY).mkdir()
-        with pytest.raises(StorageError, match="holds 'body'"):
-            tuned.save_pretrained(tmp_path / "model")

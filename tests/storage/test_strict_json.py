@@ -10,11 +10,11 @@ import pytest
 
 from ketfit.cli.output import print_report
 from ketfit.errors import InputError
-from ketfit.storage.strict_json import dump_json
+from ketfit.storage.strict_json import dump_json, parse_json
 
 
 @pytest.mark.parametrize("value", [{}, {"a": [1, 2.5, None, True, "é"]}, [[]], "text", 1e308, -5e-324])
-def test_finite_json_is_what_the_standard_library_writes(value: Any) -> None:
+def test_dump_json_of_finite_values_equals_json_dumps(value: Any) -> None:
     assert dump_json(value, "it") == json.dumps(value)
     assert dump_json(value, "it", indent=1, sort_keys=True) == json.dumps(value, indent=1, sort_keys=True)
 
@@ -29,7 +29,7 @@ def test_finite_json_is_what_the_standard_library_writes(value: Any) -> None:
         (lambda number: {"range": (0.0, number)}, "range.1"),
     ],
 )
-def test_number_that_is_not_finite_is_refused_with_its_place(
+def test_dump_json_non_finite_number_raises_with_its_path(
     capsys: pytest.CaptureFixture[str], number: float, value: Any, place: str
 ) -> None:
     with pytest.raises(InputError, match=f"^{place} of the report is "):
@@ -37,3 +37,10 @@ def test_number_that_is_not_finite_is_refused_with_its_place(
     with pytest.raises(InputError, match=f"^{place} of .* is "):
         print_report(value(number), True, "")
     assert capsys.readouterr().out == ""
+
+
+def test_parse_json_rejects_what_the_standard_excludes() -> None:
+    assert parse_json('{"a": [1, 2.5, null, true, {"a": "ü"}]}') == {"a": [1, 2.5, None, True, {"a": "ü"}]}
+    for text in ('{"a": 1, "a": 1}', "NaN", "[-Infinity]", "1e999", "[1,]", "{a: 1}"):
+        with pytest.raises(ValueError, match=r"2 times|not JSON|Expecting|Illegal|finite"):
+            parse_json(text)

@@ -184,7 +184,7 @@ def test_a_draw_is_that_of_its_split(sentences: Path) -> None:
     )
     split = few_shot_split(dataset, 20, 0.25, 3)
     draw = SplitRecord.of(20, 0.25, 3, split)
-    assert draw.key == (20, 0.25, 3) and split.left_out.size > 0
+    assert draw.key == (20, 0.25, 3) and split.excluded.size > 0
     assert draw.not_tested == tuple(sorted(set(range(150)) - set(split.test.tolist())))
 
 

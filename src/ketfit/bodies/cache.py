@@ -1,4 +1,4 @@
-"""The folder of KetFit's own caches, and the cache of sentence embeddings: one SQLite file for every body."""
+"""The cache of sentence embeddings: one SQLite file per body."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -18,18 +17,18 @@ _KEYS_PER_QUERY = 500  # SQLite before 3.32 allows 999 variables in one statemen
 
 
 class EmbeddingCache:
-    """Sentence embeddings of one body on disk: SHA-256 of the text's UTF-8 bytes -> float32 little-endian vector.
+    """Sentence embeddings of one body on disk; a context manager.
 
-    Every :meth:`put` is one SQLite transaction, so that a process may be killed at any instant and loses only the
-    transaction it is in; several processes may use one file at once, and wait for each other for up to a minute.
-    Use it as a context manager, or call :meth:`close`.
+    The key is the SHA-256 of the UTF-8 bytes of the text, the value a little-endian float32 vector. Every :meth:`put`
+    is one SQLite transaction: a killed process loses only its open transaction. Several processes may use one
+    file; they wait for each other for up to a minute.
 
     Args:
-        path: The SQLite file; it and its folder are created when they do not exist.
+        path: The SQLite file; it and its folder are created if they are missing.
         dimension: Length of every vector.
 
     Raises:
-        BodyError: The file is not such a cache, or is damaged.
+        BodyError: The file is not an embedding cache, or is damaged.
         StorageError: The file cannot be opened or created.
     """
 
@@ -40,10 +39,10 @@ class EmbeddingCache:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._unusable(error) from error
-        with self._translated():
+        with self._translate_errors():
             self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
         try:
-            with self._translated():
+            with self._translate_errors():
                 self._connection.execute(
                     "CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, vector BLOB NOT NULL)"
                 )
@@ -52,21 +51,21 @@ class EmbeddingCache:
             raise
 
     def get(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """The vectors, float32 of shape (dimension,), of those of ``texts`` that are in the cache.
+        """Return the vectors, float32 of shape (dimension,), of the texts that are in the cache.
 
         Raises:
-            BodyError: The file or one of the rows asked for is damaged.
+            BodyError: The file or a row is damaged.
             StorageError: The file cannot be read.
         """
         keys = {_key(text): text for text in texts}
         found: dict[str, np.ndarray] = {}
-        with self._translated():
+        with self._translate_errors():
             for row_key, blob in self._rows(list(keys)):
                 found[keys[row_key]] = self._vector(blob)
         return found
 
     def put(self, texts: Sequence[str], vectors: np.ndarray) -> None:
-        """Add ``vectors`` (len(texts), dimension) in one transaction; texts that are there already stay as they are.
+        """Add ``vectors``, shape (len(texts), dimension), in one transaction; existing texts keep their vectors.
 
         Raises:
             BodyError: The file is damaged.
@@ -76,8 +75,8 @@ class EmbeddingCache:
         if stored.shape != (len(texts), self.dimension):
             raise ValueError(f"vectors have shape {stored.shape}, expected {(len(texts), self.dimension)}")
         rows = [(_key(text), vector.tobytes()) for text, vector in zip(texts, stored, strict=True)]
-        with self._translated():
-            # IMMEDIATE: a transaction that starts as a reader and then writes can be refused without any waiting.
+        with self._translate_errors():
+            # IMMEDIATE: a transaction that starts as a reader may fail without waiting when it writes.
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 self._connection.executemany("INSERT OR IGNORE INTO embeddings VALUES (?, ?)", rows)
@@ -93,17 +92,15 @@ class EmbeddingCache:
     def __enter__(self) -> EmbeddingCache:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _rows(self, keys: list[bytes]) -> Iterator[tuple[bytes, object]]:
         for start in range(0, len(keys), _KEYS_PER_QUERY):
-            some = keys[start : start + _KEYS_PER_QUERY]
-            marks = ",".join("?" * len(some))
+            batch = keys[start : start + _KEYS_PER_QUERY]
+            marks = ",".join("?" * len(batch))
             query = f"SELECT key, vector FROM embeddings WHERE key IN ({marks})"  # noqa: S608 - only question marks
-            yield from self._connection.execute(query, some).fetchall()
+            yield from self._connection.execute(query, batch).fetchall()
 
     def _vector(self, blob: object) -> np.ndarray:
         if not isinstance(blob, bytes) or len(blob) != 4 * self.dimension:
@@ -114,8 +111,8 @@ class EmbeddingCache:
         return vector
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """SQLite's errors as ours: damage to the file is a BodyError, a file that cannot be used a StorageError."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Raise BodyError for a damaged file, and StorageError for a file that cannot be used."""
         try:
             yield
         except sqlite3.OperationalError as error:
@@ -126,7 +123,7 @@ class EmbeddingCache:
             raise self._damaged(error) from error
 
     def _damaged(self, why: object) -> BodyError:
-        return BodyError(f"The embedding cache {self.path} is damaged: {why}. Delete that file; it will be made again.")
+        return BodyError(f"The embedding cache {self.path} is damaged: {why}. Delete that file; it is created again.")
 
     def _unusable(self, error: Exception) -> StorageError:
         return StorageError(

@@ -1,7 +1,7 @@
-"""Contrastive tuning: sentences of one label are drawn together and those of two apart, before any head is trained.
+"""Contrastive fine-tuning of a body: embeddings of one label move together, those of different labels apart.
 
-It runs on sentence-transformers' trainer and losses. Order, dropout and learning rate of a step depend on the seed and
-the number of that step alone, so that a checkpoint is weights, AdamW's averages and a number: safetensors, no pickle.
+It uses the trainer and the losses of sentence-transformers. Order, dropout and learning rate of a step depend only on
+the seed and the number of the step: a checkpoint has the weights, the averages of AdamW and the number of steps.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from transformers import PrinterCallback, TrainerCallback
 from ketfit.bodies.body import Body, capture_library_logs
 from ketfit.bodies.finetuned import (
     check_memory,
-    digest,
+    content_hash,
+    finetuned_folder,
     isolated_rng,
+    load_finetuned,
     max_token_count,
     save_finetuned,
     trainable_copy,
-    tuned_body,
-    tuned_folder,
 )
 from ketfit.data.labelled import LabelledTexts
 from ketfit.errors import ConfigError, DataError, MissingExtraError, TrainingError
@@ -52,11 +52,11 @@ try:
 except ImportError:  # before sentence-transformers 6
     from sentence_transformers import losses  # type: ignore[attr-defined,no-redef]
 
-CHECKPOINT_SECONDS = 300.0  # a checkpoint is three times the trained weights, and takes seconds to write
+CHECKPOINT_SECONDS = 300.0  # a checkpoint has three times the size of the trained weights and takes seconds to write
 
 _AVERAGES = ("exp_avg", "exp_avg_sq")
 
-Rows = dict[str, list[Any]]  # columns of a data set, as the losses name them
+Columns = dict[str, list[Any]]  # columns of a data set, by the names that the losses use
 
 
 def tune_body(
@@ -69,91 +69,90 @@ def tune_body(
     checkpoint: Path | None = None,
     progress: bool = False,
 ) -> Body:
-    """A body tuned on labelled sentences; `body` itself stays as it is.
+    """Return a body fine-tuned on labelled sentences; `body` is not changed.
 
-    The same arguments give the same body. It is kept in the folder ``tuned`` of the cache, under a hash of all that
-    decides it (the body's fingerprint, sentences, labels, settings, seed), and is tuned once: a second call finds it
-    there. A process that is killed leaves no half body.
+    The same arguments give the same body. It is stored in the folder ``tuned`` of the cache under a hash of its inputs
+    (the fingerprint of the body, sentences, labels, settings, seed); a second call loads it from there. A killed
+    process leaves no partial body.
 
     Args:
-        body: What to start from.
-        texts: The sentences to train on; give it none to validate or test on.
-        labels: As many, of two kinds or more.
-        config: How to tune.
-        seed: Source of the pairs, their order and the dropout.
-        checkpoint: A file written every five minutes, and resumed from if it is there.
-        progress: Show a bar on stderr.
+        body: The body to start from.
+        texts: The sentences to train on, length n, without those to validate or test on.
+        labels: Labels, length n, of two classes or more.
+        config: The settings.
+        seed: Seed of the pairs, their order and the dropout.
+        checkpoint: A file written every five minutes; an existing one is resumed from.
+        progress: Show a progress bar on stderr.
 
     Raises:
         InputError: a sentence is blank, or there are not as many labels as sentences.
-        DataError: there is one label only, or a label has one sentence only.
+        DataError: there is only one label, or a label has only one sentence.
         ConfigError: the settings do not fit the body or the sentences.
         InsufficientMemoryError: the free memory cannot hold weights, gradients, averages and activations.
         TrainingError: the loss is not finite, or the checkpoint belongs to another run.
-        BodyError, ModelFileError: the body or the checkpoint cannot be used.
-        StorageError: the checkpoint cannot be written, or the tuned body can neither be kept in the cache nor, after a
-            UserWarning, in a temporary folder.
+        BodyError: the body cannot be used.
+        ModelFileError: the checkpoint is damaged.
+        StorageError: the checkpoint cannot be written, or neither the cache nor a temporary folder can be.
         MissingExtraError: the packages of the extra ``tune`` are not installed.
     """
     if not all(find_spec(package) for package in ("accelerate", "datasets")):
         raise MissingExtraError("Contrastive tuning", "'ketfit[tune]'")
     config = config or ContrastiveConfig()
     sentences, codes = _checked(texts, labels)
-    facts = {
+    inputs = {
         "body": body.fingerprint,
         "sentences": hash_json(sentences),
         "labels": hash_json(codes.tolist()),
         "tuning settings": config.model_dump_json(),
         "seed": str(seed),
     }
-    name = digest(facts)
-    folder = tuned_folder(name)
+    name = content_hash(inputs)
+    folder = finetuned_folder(name)
     if not is_folder(folder):
-        rows = _rows(sentences, codes, config, seed)
+        columns = _training_columns(sentences, codes, config, seed)
         transformer = trainable_copy(body, config.last_layers)
-        read = config.batch_size * (2 if config.loss == "cosine" else 1)
+        per_step = config.batch_size * (2 if config.loss == "cosine" else 1)
         check_memory(
-            transformer, read, max_token_count(transformer, sentences), copies=0, checkpoint=checkpoint is not None
+            transformer, per_step, max_token_count(transformer, sentences), copies=0, checkpoint=checkpoint is not None
         )
-        run = _TuningRun(transformer, rows, config, seed, facts)
+        run = _TuningRun(transformer, columns, config, seed, inputs)
         if checkpoint is not None and checkpoint.exists():
             run.load(checkpoint)
         run.train(checkpoint, progress)
         if _is_main_process():
             folder = save_finetuned(transformer, name)
         _wait_for_all()
-        if not is_folder(folder):  # the cache cannot be written, and the first process has it to itself
+        if not is_folder(folder):  # a temporary folder of the main process, because the cache cannot be written
             folder = save_finetuned(transformer, name)
-    return tuned_body(folder, body, config, seed)
+    return load_finetuned(folder, body, config, seed)
 
 
 def _checked(texts: Sequence[str], labels: ArrayLike) -> tuple[list[str], NDArray[np.int64]]:
-    given = LabelledTexts.of(texts, labels)
-    names, first, codes, counts = np.unique(given.labels, return_index=True, return_inverse=True, return_counts=True)
+    samples = LabelledTexts.from_columns(texts, labels)
+    names, first, codes, counts = np.unique(samples.labels, return_index=True, return_inverse=True, return_counts=True)
     if len(names) < 2:
         raise DataError(f"contrastive tuning needs sentences of two labels or more; these have {len(names)}")
     if counts.min() < 2:
-        lonely = names[counts.argmin()].item()
-        raise DataError(f"contrastive tuning pairs sentences of one label, and {lonely!r} has one sentence only")
-    return given.texts, first.argsort().argsort()[
-        codes
-    ]  # numbered as they appear: what they are called decides nothing
+        label = names[counts.argmin()].item()
+        raise DataError(f"contrastive tuning pairs sentences of one label, and {label!r} has only one sentence")
+    # Numbered in order of appearance, so that the names of the labels do not affect the result.
+    return samples.texts, first.argsort().argsort()[codes]
 
 
-def _rows(sentences: list[str], codes: NDArray[np.int64], config: ContrastiveConfig, seed: int) -> Rows:
-    """What the trainer sees, in its order, all passes one after the other."""
-    chances = [numpy_stream(seed, "pairs", epoch) for epoch in range(config.epochs)]
+def _training_columns(sentences: list[str], codes: NDArray[np.int64], config: ContrastiveConfig, seed: int) -> Columns:
+    """Return the columns of the training data in the order of the steps, all epochs."""
+    rngs = [numpy_stream(seed, "pairs", epoch) for epoch in range(config.epochs)]
     if config.loss == "cosine":
         pairs = []
-        for chance in chances:
-            drawn = draw_pairs(codes, config.pairs_per_sentence, chance)
-            pairs += batch_by_length(drawn, sentences, config.batch_size, chance) if config.group_by_length else drawn
+        for rng in rngs:
+            drawn = draw_pairs(codes, config.pairs_per_sentence, rng)
+            pairs += batch_by_length(drawn, sentences, config.batch_size, rng) if config.group_by_length else drawn
         return {
             "sentence1": [sentences[one] for one, _ in pairs],
             "sentence2": [sentences[other] for _, other in pairs],
             "label": [float(codes[one] == codes[other]) for one, other in pairs],
         }
-    order = np.concatenate([interleave_labels(codes, chance) for chance in chances])
+    order = np.concatenate([interleave_labels(codes, rng) for rng in rngs])
     order = order[: len(order) // config.batch_size * config.batch_size or None]
     for start in range(0, len(order), config.batch_size):
         if len(set(codes[order[start : start + config.batch_size]].tolist())) < 2:
@@ -161,23 +160,23 @@ def _rows(sentences: list[str], codes: NDArray[np.int64], config: ContrastiveCon
     return {"sentence": [sentences[row] for row in order], "label": codes[order].tolist()}
 
 
-def draw_pairs(codes: NDArray[np.int64], count: int, chance: np.random.Generator) -> list[tuple[int, int]]:
-    """For each sentence `count` partners of its own label and `count` of others, in random order, never itself."""
+def draw_pairs(codes: NDArray[np.int64], count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Return `count` pairs of each sentence with its own label and `count` with other labels, in random order."""
     pairs = []
     for row, code in enumerate(codes):
         own = np.flatnonzero(codes == code)
         for partners in (own[own != row], np.flatnonzero(codes != code)):
-            chosen = chance.choice(partners, count, replace=len(partners) < count)
+            chosen = rng.choice(partners, count, replace=len(partners) < count)
             pairs += [(row, int(partner)) for partner in chosen]
-    return [pairs[place] for place in chance.permutation(len(pairs))]
+    return [pairs[index] for index in rng.permutation(len(pairs))]
 
 
 def batch_by_length(
-    pairs: list[tuple[int, int]], sentences: Sequence[str], batch_size: int, chance: np.random.Generator
+    pairs: list[tuple[int, int]], sentences: Sequence[str], batch_size: int, rng: np.random.Generator
 ) -> list[tuple[int, int]]:
-    """The same pairs in batches of about equal first and equal second sentences, the batches in random order.
+    """Sort pairs into batches of sentences of similar length, and shuffle the batches.
 
-    A batch is padded to its longest sentence: on reviews in random batches half of what a body reads is padding.
+    A batch is padded to its longest sentence; in random batches of reviews half of the tokens are padding.
     """
     one, other = (np.array([len(sentences[pair[side]]) for pair in pairs]) for side in (0, 1))
     by_first = np.argsort(one, kind="stable")
@@ -185,31 +184,35 @@ def batch_by_length(
     order = np.concatenate([stripe[np.argsort(other[stripe], kind="stable")] for stripe in stripes])
     whole = len(order) // batch_size * batch_size
     batches = order[:whole].reshape(-1, batch_size)
-    mixed = np.concatenate([batches[chance.permutation(len(batches))].ravel(), order[whole:]])
-    return [pairs[place] for place in mixed]
+    shuffled = np.concatenate([batches[rng.permutation(len(batches))].ravel(), order[whole:]])
+    return [pairs[index] for index in shuffled]
 
 
-def interleave_labels(codes: NDArray[np.int64], chance: np.random.Generator) -> NDArray[np.int64]:
-    """A random order of all sentences in which every label is spread evenly."""
-    places = np.empty(len(codes))
+def interleave_labels(codes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return a random order of all sentences, shape (n,), in which every label is spread evenly."""
+    positions = np.empty(len(codes))
     for code in np.unique(codes):
         own = np.flatnonzero(codes == code)
-        places[chance.permutation(own)] = (np.arange(len(own)) + chance.random(len(own))) / len(own)
-    return np.argsort(places, kind="stable")
+        positions[rng.permutation(own)] = (np.arange(len(own)) + rng.random(len(own))) / len(own)
+    return np.argsort(positions, kind="stable")
 
 
 class _PairTrainer(SentenceTransformerTrainer):
-    """The library's trainer, with batches in the order of the data, no model card, and an eye on the loss."""
+    """The trainer of sentence-transformers with batches in the order of the data, a loss check and no model card."""
 
     def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, *_: Any, **__: Any) -> BatchSampler:
-        """Batches in the order of the rows, which were drawn beforehand."""
+        """Return a sampler in the order of the rows."""
         return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Nothing: the card would be filled from the sentences and with what the Hub says about them."""
+        """Skip the model card, which would contain sentences and query the Hub."""
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        """The trainer's loss, refused if it is not finite."""
+        """Return the loss of the trainer.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
         loss: Any = super().compute_loss(*args, **kwargs)
         if not torch.isfinite(loss):
             raise TrainingError(f"the loss of tuning is {loss.item()}; lower the learning rate")
@@ -217,25 +220,30 @@ class _PairTrainer(SentenceTransformerTrainer):
 
 
 class _TuningRun(TrainerCallback):
-    """A tuning: what changes while it runs, and what the trainer calls at every step."""
+    """The state of a fine-tuning, and the callbacks of the trainer."""
 
     def __init__(
-        self, transformer: SentenceTransformer, rows: Rows, config: ContrastiveConfig, seed: int, facts: dict[str, str]
+        self,
+        transformer: SentenceTransformer,
+        columns: Columns,
+        config: ContrastiveConfig,
+        seed: int,
+        inputs: dict[str, str],
     ) -> None:
-        self.transformer, self.rows, self.config, self.seed, self.facts = transformer, rows, config, seed, facts
-        self.total = math.ceil(len(rows["label"]) / config.batch_size)
+        self.transformer, self.columns, self.config, self.seed, self.inputs = transformer, columns, config, seed, inputs
+        self.total = math.ceil(len(columns["label"]) / config.batch_size)
         self.done = self.first = 0  # steps taken in all, and before this process
-        self.trained = {name: tensor for name, tensor in transformer.named_parameters() if tensor.requires_grad}
+        self.parameters = {name: tensor for name, tensor in transformer.named_parameters() if tensor.requires_grad}
         self.optimizer = torch.optim.AdamW(
-            self.trained.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            self.parameters.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.checkpoint: Path | None = None
-        self.saved = 0.0
+        self.saved_at = 0.0
         self.bar = ProgressBar("tuning", self.total, shown=False)
 
     def train(self, checkpoint: Path | None, progress: bool) -> None:
-        """Take all steps that are left, and leave the transformer tuned."""
-        self.checkpoint, self.saved, self.first = checkpoint, time.monotonic(), self.done
+        """Run the remaining steps."""
+        self.checkpoint, self.saved_at, self.first = checkpoint, time.monotonic(), self.done
         self.bar = ProgressBar("tuning", self.total, shown=progress and _is_main_process(), done=self.done)
         if self.done < self.total:
             with self.bar, tempfile.TemporaryDirectory() as folder, isolated_rng(0), capture_library_logs():
@@ -246,11 +254,11 @@ class _TuningRun(TrainerCallback):
         from datasets import Dataset
 
         config = self.config
-        left = {name: column[self.done * config.batch_size :] for name, column in self.rows.items()}
+        remaining = {name: column[self.done * config.batch_size :] for name, column in self.columns.items()}
         arguments = SentenceTransformerTrainingArguments(
             output_dir=folder,
             num_train_epochs=1,
-            per_device_train_batch_size=_share(config.batch_size),
+            per_device_train_batch_size=_device_batch_size(config.batch_size),
             bf16=config.precision == "bfloat16",
             use_cpu=self.transformer.device.type == "cpu",
             dataloader_pin_memory=self.transformer.device.type != "cpu",
@@ -263,7 +271,7 @@ class _TuningRun(TrainerCallback):
         trainer = _PairTrainer(
             self.transformer,
             arguments,
-            Dataset.from_dict(left),
+            Dataset.from_dict(remaining),
             loss=loss(self.transformer),
             callbacks=[self],
             optimizers=(self.optimizer, torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)),
@@ -272,70 +280,80 @@ class _TuningRun(TrainerCallback):
         return trainer
 
     def _rate(self, step: int) -> float:
-        """The share of the learning rate that the scheduler's `step` has: a rise, and then a fall to zero."""
-        rise = self.config.warmup * self.total
+        """Return the factor of the learning rate at a step: linear warm-up, then linear decay to zero."""
+        warmup = self.config.warmup * self.total
         step += self.first
-        return (step + 1) / (rise + 1) if step < rise else (self.total - step) / (self.total - rise)
+        return (step + 1) / (warmup + 1) if step < warmup else (self.total - step) / (self.total - warmup)
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        """Seed the dropout of this step, so that a resumed run needs no state of a generator."""
+        """Seed the dropout of this step, so that a checkpoint needs no generator state."""
         torch.manual_seed(int(numpy_stream(self.seed, "dropout", self.done).integers(2**62)))
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Count the step, and write the checkpoint if it is due."""
         self.done += 1
         self.bar.set(self.done)
-        if self.checkpoint is not None and _is_main_process() and time.monotonic() - self.saved >= CHECKPOINT_SECONDS:
+        if (
+            self.checkpoint is not None
+            and _is_main_process()
+            and time.monotonic() - self.saved_at >= CHECKPOINT_SECONDS
+        ):
             self.save(self.checkpoint)
-            self.saved = time.monotonic()
+            self.saved_at = time.monotonic()
 
     def save(self, path: Path) -> None:
-        """Write all that `load` needs to go on from here."""
-        tensors = {f"weights.{name}": tensor.detach() for name, tensor in self.trained.items()}
-        for name, tensor in self.trained.items():
+        """Write a checkpoint for `load`."""
+        tensors = {f"weights.{name}": tensor.detach() for name, tensor in self.parameters.items()}
+        for name, tensor in self.parameters.items():
             tensors |= {f"{key}.{name}": value for key, value in self.optimizer.state[tensor].items()}
-        write_tensors(path, tensors, {"tuning": json.dumps({"run": self.facts, "steps": self.done})})
+        write_tensors(path, tensors, {"tuning": json.dumps({"run": self.inputs, "steps": self.done})})
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint of this very tuning."""
+        """Restore the state from a checkpoint of the same run.
+
+        Raises:
+            TrainingError: the file is not a checkpoint of this run.
+            ModelFileError: the file is damaged.
+        """
         tensors, metadata = read_tensors(path)
         try:
-            facts = json.loads(metadata["tuning"])
-            run, steps = dict(facts["run"]), int(facts["steps"])
+            progress = json.loads(metadata["tuning"])
+            run, steps = dict(progress["run"]), int(progress["steps"])
         except (KeyError, TypeError, ValueError) as error:
             raise TrainingError(f"{path} is not a checkpoint of a tuning; name another file or remove it") from error
-        changed = [name for name, value in self.facts.items() if run.get(name) != value]
+        changed = [name for name, value in self.inputs.items() if run.get(name) != value]
         if changed:
             raise TrainingError(
                 f"{path} belongs to another tuning (its {' and '.join(changed)} differ); "
                 "use the same arguments, or remove it to start again"
             )
-        shapes = {f"weights.{name}": one.shape for name, one in self.trained.items()}
-        moved = [name for name in self.trained if f"step.{name}" in tensors]  # a pooler that nothing reads is not
-        shapes |= {f"{key}.{name}": self.trained[name].shape for name in moved for key in _AVERAGES}
+        shapes = {f"weights.{name}": tensor.shape for name, tensor in self.parameters.items()}
+        moved = [name for name in self.parameters if f"step.{name}" in tensors]  # not an unused pooler
+        shapes |= {f"{key}.{name}": self.parameters[name].shape for name in moved for key in _AVERAGES}
         shapes |= {f"step.{name}": torch.Size([]) for name in moved}
         if {name: tensor.shape for name, tensor in tensors.items()} != shapes or not 0 < steps <= self.total:
             raise TrainingError(f"{path} does not hold the tensors of this tuning; remove it to start again")
         state = {
-            place: {key: tensors[f"{key}.{name}"] for key in ("step", *_AVERAGES)}
-            for place, name in enumerate(self.trained)
+            index: {key: tensors[f"{key}.{name}"] for key in ("step", *_AVERAGES)}
+            for index, name in enumerate(self.parameters)
             if name in moved
         }
         with torch.no_grad():
-            for name, tensor in self.trained.items():
+            for name, tensor in self.parameters.items():
                 tensor.copy_(tensors[f"weights.{name}"])
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.done = steps
 
 
-# --- Several devices: the launcher of accelerate or torch starts a process for each --------------------------------
+def _device_batch_size(batch_size: int) -> int:
+    """Return the number of pairs or sentences per device.
 
-
-def _share(batch_size: int) -> int:
-    """What each device takes of a batch."""
+    Raises:
+        ConfigError: the batch cannot be divided among the processes.
+    """
     devices = int(os.environ.get("WORLD_SIZE", "1"))
     if batch_size % devices:
-        raise ConfigError(f"batch_size={batch_size} cannot be shared by {devices} processes; take a multiple")
+        raise ConfigError(f"batch_size={batch_size} cannot be divided among {devices} processes; use a multiple")
     return batch_size // devices
 
 

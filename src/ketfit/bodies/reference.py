@@ -1,4 +1,4 @@
-"""The part of a body that a pickle holds: its place, its identity, and the files of a tuned one."""
+"""References to bodies in pickles: location, identity, and the files of a fine-tuned body."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ketfit.bodies.body import Body, Tuning, load_files
 from ketfit.bodies.device import available_device
-from ketfit.bodies.finetuned import check_files, keep_files
+from ketfit.bodies.finetuned import check_body_files, save_files
 from ketfit.bodies.sources import BodyFiles, Source, file_hashes, find_files
 from ketfit.errors import BodyError
 from ketfit.model.tuning import Precision
@@ -16,13 +16,12 @@ from ketfit.storage.cache_dir import is_folder
 
 @dataclass(frozen=True)
 class BodyReference:
-    """The place and identity of a body, in a pickle.
+    """The location and identity of a body, for a pickle; the attributes not listed are those of `Body`.
 
     Attributes:
-        name, revision, source, fingerprint, dtype, tuning: As in `Body`.
-        folder: Where its files were.
-        device: Where it ran.
-        files: The content of each file by its path in the folder; None for a frozen body, which is found by its name.
+        folder: The folder of its files when it was pickled.
+        device: Its torch device when it was pickled.
+        files: The content of each file by its path in the folder; None for a frozen body, which is found by name.
     """
 
     name: str
@@ -36,15 +35,15 @@ class BodyReference:
     files: Mapping[str, bytes] | None
 
     @classmethod
-    def of(cls, body: Body) -> BodyReference:
+    def from_body(cls, body: Body) -> BodyReference:
         """Return the reference to a body.
 
         Raises:
-            BodyError: the files of a tuned body are gone, or were changed.
+            BodyError: the files of a fine-tuned body were removed or changed.
         """
         files = None
         if body.tuning is not None:
-            check_files(body)
+            check_body_files(body)
             files = {name: (body.folder / name).read_bytes() for name in file_hashes(body.folder)}
         return cls(
             name=body.name,
@@ -60,17 +59,17 @@ class BodyReference:
 
 
 def load_reference(reference: BodyReference) -> Body:
-    """Return the body that was pickled.
+    """Load the body of a reference.
 
     Raises:
-        BodyError: it is not here, or another body is in its place.
-        StorageError: the files of a tuned body cannot be written.
+        BodyError: the body cannot be found, or its fingerprint differs.
+        StorageError: the files of a fine-tuned body cannot be written.
     """
-    files = _files_of(reference)
+    files = _find_reference_files(reference)
     if files.fingerprint != reference.fingerprint:
         raise BodyError(
             f"The pickled body {reference.name!r} has fingerprint {reference.fingerprint[:16]}..., and what is in "
-            f"{files.found.folder} has {files.fingerprint[:16]}...; put the same body there"
+            f"{files.location.folder} has {files.fingerprint[:16]}...; put the same body there"
         )
     body = load_files(files, device=available_device(reference.device), dtype=reference.dtype)
     return replace(
@@ -82,18 +81,18 @@ def load_reference(reference: BodyReference) -> Body:
     )
 
 
-def _files_of(reference: BodyReference) -> BodyFiles:
-    """Return the files in the folder where they were if they are still the same, or else found by name or unpacked."""
+def _find_reference_files(reference: BodyReference) -> BodyFiles:
+    """Return the files in the original folder if they are unchanged; else unpack them or find them by name."""
     if is_folder(reference.folder):
-        there = find_files(reference.folder)
-        nowhere_else = reference.source == "local" and reference.files is None
-        if there.fingerprint == reference.fingerprint or nowhere_else:
-            return there
+        files = find_files(reference.folder)
+        only_source = reference.source == "local" and reference.files is None
+        if files.fingerprint == reference.fingerprint or only_source:
+            return files
     if reference.files is not None:
-        return find_files(keep_files(reference.files, reference.fingerprint))
+        return find_files(save_files(reference.files, reference.fingerprint))
     if reference.source == "local":
         raise BodyError(
-            f"The pickled body is in the folder {reference.folder}, which is not here; put it there, or load a saved "
+            f"The pickled body is in the folder {reference.folder}, which is missing; put it there, or load a saved "
             "model with TextClassifier.from_pretrained(model, body=...)"
         )
     return find_files(reference.name, reference.revision)

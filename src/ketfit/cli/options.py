@@ -146,7 +146,7 @@ def check_source(source: str, option: str) -> None:
 def check_body(name: str | None, option: str = "--body", revision: str | None = None) -> None:
     """Raise DataOptionError if a body cannot be found; None is accepted."""
     from ketfit.bodies.sources import find_body
-    from ketfit.data.dataset import text_fault
+    from ketfit.data.sequences import text_fault
 
     if name is None:
         return

@@ -1,4 +1,4 @@
-"""Sentences with labels, weights and groups as `fit` takes them: by position, without the rows of weight zero."""
+"""The sentences, labels, weights and groups passed to `fit`, without the rows of weight zero."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import _check_sample_weight
 
 from ketfit.data.sequences import (
     as_groups,
     as_labels,
     as_list,
     as_texts,
-    as_weights,
     check_texts,
-    is_column,
-    validation_parts,
+    is_numpy_column,
+    positive_weights,
+    unpack_validation,
 )
 from ketfit.data.splits import holdout_split, split_groups
-from ketfit.errors import DataError, InputError
+from ketfit.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledTexts:
-    """Sentences that count, with what belongs to them.
+    """Sentences with positive weight, and their labels, weights and groups.
 
     Attributes:
-        texts: Sentences, none of them blank.
-        labels: Shape (n,).
-        weight: Shape (n,), positive; None if none were given.
-        groups: Shape (n,), equal for rows of one group; None if none were given.
-        rows: The position of each in what was given.
+        texts: Sentences, none of them blank, length n.
+        labels: Labels, shape (n,).
+        weight: Positive weights, shape (n,), or None.
+        groups: Group numbers, shape (n,), equal for rows of one group, or None.
+        rows: The index of each sentence in the argument, length n.
     """
 
     texts: list[str]
@@ -45,62 +44,56 @@ class LabelledTexts:
         return len(self.texts)
 
     @classmethod
-    def of(
+    def from_columns(
         cls, texts: Any, labels: Any, sample_weight: Any = None, groups: Any = None, prefix: str = ""
     ) -> LabelledTexts:
-        """Return the rows whose weight is not zero, as if the others had not been given.
+        """Return the rows whose weight is not zero.
 
         Args:
-            texts: Sentences, a sequence of any kind that `as_list` takes; the same holds for the other columns.
-            labels: As many labels.
-            sample_weight: As many weights, or None.
-            groups: As many hashable values, or None.
-            prefix: What stands before the names of the columns in errors, such as "validation ".
+            texts: Sentences, length n; any sequence that `as_list` accepts, like the other columns.
+            labels: Labels, length n.
+            sample_weight: Weights, length n, or None.
+            groups: Hashable values, length n, or None.
+            prefix: Prefix of the column names in errors, such as "validation ".
 
         Raises:
-            InputError: a column is not a sequence or of another length, or an entry cannot be used.
-            ValueError: scikit-learn refuses the weights.
+            InputError: a column is not a sequence or has another length, or an entry cannot be used.
+            ValueError: scikit-learn rejects the weights.
         """
-        sentences = as_texts(texts, f"{prefix}texts")
-        column = labels if is_column(labels) else as_list(labels, f"{prefix}labels", must="must be a list of labels")
+        sentences = as_texts(texts, f"{prefix}texts", check=False)
+        column = labels if is_numpy_column(labels) else as_list(labels, f"{prefix}labels", "a list of labels")
         if len(column) != len(sentences):
             raise InputError(
                 f"inconsistent numbers of samples: {prefix}labels have shape ({len(column)},); there are "
                 f"{len(sentences)} sentences"
             )
         codes = None if groups is None else as_groups(groups, f"{prefix}groups", len(sentences))
-        weight = as_weights(sample_weight, f"{prefix}sample_weight")
-        if weight is None or not len(sentences):
-            rows = list(range(len(sentences)))
-        else:
-            weight = _check_sample_weight(weight, sentences, ensure_non_negative=True)
-            rows = np.flatnonzero(weight > 0).tolist()
-            if not rows:
-                raise DataError(
-                    f"{prefix}sample_weight is zero for every row; give some of each class a positive weight"
-                )
-            weight = weight[rows]
-        kept = [sentences[row] for row in rows]
-        check_texts(kept, f"{prefix}texts", rows)
+        weight, rows = None, list(range(len(sentences)))
+        if sample_weight is not None and sentences:
+            positive, weight = positive_weights(sample_weight, sentences, f"{prefix}sample_weight")
+            rows = positive.tolist()
+        sentences = [sentences[row] for row in rows]
+        check_texts(sentences, f"{prefix}texts", rows)
         column = column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows]
         codes = None if codes is None else codes[rows]
-        return cls(kept, as_labels(column, f"{prefix}labels", rows), weight, codes, rows)
+        return cls(sentences, as_labels(column, f"{prefix}labels", rows), weight, codes, rows)
 
     @classmethod
-    def of_validation(cls, validation: Any) -> LabelledTexts:
-        """Return what a `validation` argument holds: sentences and labels, and weights if there are any.
+    def from_validation(cls, validation: Any) -> LabelledTexts:
+        """Return the sentences, labels and weights of a `validation` argument.
 
         Raises:
-            InputError, ValueError: as in `of`, or it is not a tuple of two or three.
+            InputError: `validation` is not a tuple of two or three, or see `from_columns`.
+            ValueError: scikit-learn rejects the weights.
         """
-        texts, labels, weight = validation_parts(validation)
-        held = cls.of(texts, labels, weight, prefix="validation ")
+        texts, labels, weight = unpack_validation(validation)
+        held = cls.from_columns(texts, labels, weight, prefix="validation ")
         if not len(held):
             raise InputError("validation holds no sentence; leave it out to validate on a share of the texts")
         return held
 
     def take(self, rows: NDArray[np.int64]) -> LabelledTexts:
-        """Return the rows at these positions, in that order."""
+        """Return the rows at these indices, in that order."""
         return LabelledTexts(
             [self.texts[row] for row in rows],
             self.labels[rows],
@@ -110,11 +103,11 @@ class LabelledTexts:
         )
 
     def hold_out(self, fraction: float, seed: int) -> tuple[LabelledTexts, LabelledTexts | None]:
-        """Return the training side and the validation side; the latter is None if there is nothing to spare."""
+        """Return the training part and the validation part, which is None if it would be empty."""
         codes = np.unique(self.labels, return_inverse=True)[1]
-        kept, held = holdout_split(codes, fraction, seed, split_groups(self.texts, self.groups))
-        return self.take(kept), self.take(held) if len(held) else None
+        train, held = holdout_split(codes, fraction, seed, split_groups(self.texts, self.groups))
+        return self.take(train), self.take(held) if len(held) else None
 
     def as_validation(self) -> tuple[list[str], NDArray[Any], NDArray[np.float64] | None]:
-        """Return sentences, labels and weights, as a `validation` argument."""
+        """Return the sentences, labels and weights as a `validation` argument."""
         return self.texts, self.labels, self.weight

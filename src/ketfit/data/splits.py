@@ -1,4 +1,4 @@
-"""Few-shot and hold-out splits that never separate duplicates or groups."""
+"""Few-shot and hold-out splits that keep duplicates and groups together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ketfit.data.dataset import Dataset, Positions
-from ketfit.data.sequences import as_groups, as_texts, check_texts
+from ketfit.data.sequences import as_groups, as_texts
 from ketfit.errors import ConfigError, DataError, DataOptionError, InputError
 from ketfit.integers import as_integer
 from ketfit.rng import numpy_stream
@@ -20,42 +20,47 @@ from ketfit.rng import numpy_stream
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Sorted positions (from 0) of a data set's rows; the four parts are disjoint and cover it.
+    """Sorted row indices, from 0, of a data set; the four parts are disjoint and cover it.
 
-    `left_out` are the copies of drawn sentences: they may stand neither in training nor in the test set.
+    Attributes:
+        train: Rows to train on.
+        validation: Rows to validate on.
+        test: Rows to test on.
+        excluded: Copies of drawn sentences, and the other rows of drawn groups; they are used nowhere.
     """
 
     train: Positions
     validation: Positions
     test: Positions
-    left_out: Positions
+    excluded: Positions
 
 
 def duplicate_groups(texts: Sequence[str]) -> Positions:
-    """Return a number per text, equal for texts that are the same but for white space and letter case; shape (n,).
+    """Return one number per text, shape (n,), equal for texts that differ only in white space and letter case.
 
     Raises:
         InputError: `texts` is not a sequence of strings.
+
+    >>> duplicate_groups(["A good film", "a  good film", "dull"]).tolist()
+    [0, 0, 1]
     """
-    sentences = as_texts(texts)
-    check_texts(sentences, "texts", range(len(sentences)), blank=True)
-    return as_groups([" ".join(text.split()).casefold() for text in sentences])
+    return as_groups([" ".join(text.split()).casefold() for text in as_texts(texts, allow_blank=True)])
 
 
 def split_groups(texts: Sequence[str], groups: Sequence[Hashable] | NDArray[Any] | None = None) -> Positions:
-    """Return one number per text, equal for texts that a split must keep together; shape (n,).
+    """Return one number per text, shape (n,), equal for texts that a split must keep together.
 
-    Copies of one sentence (see `duplicate_groups`) are kept together, and so are texts of one group; a copy in another
-    group joins the two groups.
+    These are copies of one sentence (see `duplicate_groups`) and texts of one group; a copy in another group joins the
+    two groups.
 
     Raises:
-        InputError: `groups` does not hold one hashable value per text.
+        InputError: `groups` is not a sequence of one hashable value per text.
     """
     copies = duplicate_groups(texts)
     if groups is None or not len(copies):
         return copies
-    codes = _group_numbers(groups, len(copies))
-    # A graph with two kinds of vertices, sentences and groups; each text joins one of each.
+    codes = as_groups(groups, length=len(copies))
+    # A bipartite graph of sentences and groups; each text is an edge.
     first = int(copies.max()) + 1
     size = first + int(codes.max()) + 1
     edges = coo_array((np.ones(len(copies)), (copies, first + codes)), shape=(size, size))
@@ -64,30 +69,35 @@ def split_groups(texts: Sequence[str], groups: Sequence[Hashable] | NDArray[Any]
 
 
 def few_shot_split(dataset: Dataset, per_label: int = 256, validation_fraction: float = 0.15, seed: int = 0) -> Split:
-    """The paper's protocol: `per_label` sentences of each label, cut into training and validation; the rest is test.
+    """Split as in the paper: `per_label` sentences of each label to train and validate, the other ones to test.
 
-    Two labels with 256 sentences each give 435 to train and 77 to validate. The cut is stratified. Of the copies of
-    one sentence (see `duplicate_groups`) at most one is drawn, and the others, whatever their label, are left out.
+    Two labels with 256 sentences each give 435 to train and 77 to validate, stratified. At most one copy of a sentence
+    (see `duplicate_groups`) is drawn; the other copies, whatever their label, are excluded.
 
-    If the data set has groups, they are drawn one after the other, each as far as it is needed, so that few of them are
-    touched; the rest of a group that was drawn from is left out, and the cut keeps groups whole, so that fewer
-    sentences may validate.
+    If the data set has groups, they are drawn from one after the other, so that few groups are used. The other rows of
+    such a group are excluded. Groups are not divided between training and validation, so that the validation part may
+    be smaller.
 
     Args:
-        dataset: What is split; at least two classes.
-        per_label: How many sentences of each label are drawn, at least 2.
-        validation_fraction: The share of the drawn sentences that validates, at least 0 and below 1.
-        seed: Fixes the draw and the cut.
+        dataset: The data set; at least two classes.
+        per_label: Number of sentences drawn of each label, at least 2.
+        validation_fraction: Fraction of the drawn sentences to validate on, at least 0 and below 1.
+        seed: Seed of the random draw.
 
     Raises:
-        ConfigError: `per_label` or `validation_fraction` is out of range, or `per_label` or `seed` not an integer.
-        DataError: only one class.
-        DataOptionError: too few different sentences of a label.
+        ConfigError: `per_label` or `validation_fraction` is out of range, or `per_label` or `seed` is not an integer.
+        DataError: the data set has only one class.
+        DataOptionError: a label has too few different sentences.
+
+    >>> films = Dataset("films", tuple(f"film {i}" for i in range(10)), (0, 1) * 5)
+    >>> split = few_shot_split(films, per_label=2, validation_fraction=0.5)
+    >>> len(split.train), len(split.validation), len(split.test)
+    (2, 2, 6)
     """
     per_label = as_integer(per_label, "per_label")
     if per_label < 2:
         raise ConfigError(f"per_label must be at least 2, one to train and one to validate; got {per_label}")
-    _check_fraction("validation_fraction", validation_fraction)
+    check_fraction("validation_fraction", validation_fraction)
     check_classes(dataset)
     rng = numpy_stream(seed, "split")
     copies = duplicate_groups(dataset.texts)
@@ -96,20 +106,20 @@ def few_shot_split(dataset: Dataset, per_label: int = 256, validation_fraction: 
     codes = np.array([numbers[label] for label in dataset.labels], dtype=np.int64)
     pool = _draw(dataset, codes, copies, groups, per_label, rng)
     train, validation = _cut(codes[pool], validation_fraction, groups[pool], rng)
-    touched = np.isin(groups, groups[pool])
+    used = np.isin(groups, groups[pool])
     return Split(
         train=pool[train],
         validation=pool[validation],
-        test=np.flatnonzero(~touched),
-        left_out=np.setdiff1d(np.flatnonzero(touched), pool),
+        test=np.flatnonzero(~used),
+        excluded=np.setdiff1d(np.flatnonzero(used), pool),
     )
 
 
 def check_classes(dataset: Dataset) -> None:
-    """Refuse a data set of one class.
+    """Check that a data set has at least two classes.
 
     Raises:
-        DataError: with its label.
+        DataError: every row has the same label.
     """
     if len(dataset.classes) < 2:
         raise DataError(
@@ -120,7 +130,7 @@ def check_classes(dataset: Dataset) -> None:
 def _draw(
     dataset: Dataset, codes: Positions, copies: Positions, groups: Positions, per_label: int, rng: np.random.Generator
 ) -> Positions:
-    """Sorted positions of `per_label` rows of every class, at most one of each sentence, from few groups."""
+    """Return sorted indices of `per_label` rows of every class, at most one copy of a sentence, from few groups."""
     drawn = np.array([], dtype=np.int64)
     for code, label in enumerate(dataset.classes):
         rows = rng.permutation(np.flatnonzero(codes == code))
@@ -131,7 +141,7 @@ def _draw(
                 f"{dataset.name}: the label {label!r} has only {len(rows)} different sentences to draw from; "
                 f"lower per_label={per_label} or add sentences"
             )
-        if dataset.groups is not None:  # group by group, those first that were drawn from
+        if dataset.groups is not None:  # group by group, groups already in use first
             order = np.unique(groups[rows], return_index=True, return_inverse=True)
             rows = rows[np.lexsort((order[1][order[2]], ~np.isin(groups[rows], groups[drawn])))]
         drawn = np.append(drawn, rows[:per_label])
@@ -141,47 +151,41 @@ def _draw(
 def holdout_split(
     y: NDArray[np.integer[Any]], fraction: float, seed: int, groups: Sequence[Hashable] | NDArray[Any] | None = None
 ) -> tuple[Positions, Positions]:
-    """Keep a stratified share of what a classifier is fitted on for validation.
+    """Split samples into a training part and a stratified validation part.
 
-    The share is ``round(fraction * n)``, spread over the classes in proportion; every class keeps at least one
-    sample in training. With `groups`, whole groups are drawn, and the share may come out smaller where they are large.
+    The validation part has ``round(fraction * n)`` samples in proportion to the classes; every class keeps at least one
+    sample in training. With `groups`, whole groups are drawn, and the part is smaller if the groups are large.
 
     Args:
-        y: Integer-coded classes, shape (n,).
-        fraction: The share that validates, at least 0 and below 1.
-        seed: Fixes the draw.
-        groups: One hashable value per sample; samples of equal value never fall on both sides.
+        y: Integer class codes, shape (n,).
+        fraction: Fraction of the samples to validate on, at least 0 and below 1.
+        seed: Seed of the random draw.
+        groups: One hashable value per sample; samples of equal value stay together.
 
     Returns:
-        The sorted positions to train on and to validate on; the latter may be empty.
+        The sorted indices to train on and to validate on; the latter may be empty.
 
     Raises:
         ConfigError: `fraction` is out of range.
         InputError: `y` or `groups` has the wrong shape or type.
     """
-    _check_fraction("fraction", fraction)
+    check_fraction("fraction", fraction)
     y = np.asarray(y)
     if y.ndim != 1 or y.size == 0 or not np.issubdtype(y.dtype, np.integer):
         raise InputError(f"y must hold integer class codes in shape (n,), n > 0; got {y.dtype} in shape {y.shape}")
-    numbers = np.arange(len(y)) if groups is None else _group_numbers(groups, len(y))
+    numbers = np.arange(len(y)) if groups is None else as_groups(groups, length=len(y))
     codes = np.unique(y, return_inverse=True)[1]
     return _cut(codes, fraction, numbers, numpy_stream(seed, "validation"))
 
 
-def _check_fraction(name: str, fraction: float) -> None:
+def check_fraction(name: str, fraction: float) -> None:
+    """Check that a fraction is at least 0 and below 1; raise ConfigError if it is not."""
     if not 0 <= fraction < 1:
-        raise ConfigError(f"{name} must be at least 0 and below 1, got {fraction}")
-
-
-def _group_numbers(groups: Sequence[Hashable] | NDArray[Any], samples: int) -> Positions:
-    numbers = as_groups(groups)
-    if len(numbers) != samples:
-        raise InputError(f"groups must hold one value per sample: {samples} samples, {len(numbers)} groups")
-    return numbers
+        raise ConfigError(f"{name}={fraction!r}: it must be at least 0 and below 1")
 
 
 def _cut(codes: Positions, fraction: float, groups: Positions, rng: np.random.Generator) -> tuple[Positions, Positions]:
-    """Positions to train and to validate: whole groups in random order, while every class has room for them."""
+    """Return indices to train and to validate on: whole groups in random order, while every class has room."""
     room = _apportion(round(fraction * len(codes)), np.bincount(codes))
     order = np.argsort(groups, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
@@ -195,7 +199,7 @@ def _cut(codes: Positions, fraction: float, groups: Positions, rng: np.random.Ge
 
 
 def _apportion(total: int, sizes: Positions) -> Positions:
-    """Spread `total` over classes by largest remainder, ties to the first, leaving one sample of each class."""
+    """Distribute `total` over classes by largest remainder, ties to the first, and leave one sample of each class."""
     whole, limits = sizes.sum(), sizes - 1
     total = min(total, limits.sum())
     counts: Positions = np.minimum(total * sizes // whole, limits)

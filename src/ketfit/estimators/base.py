@@ -23,7 +23,7 @@ from typing_extensions import Self
 
 from ketfit.base_config import Config
 from ketfit.bodies.device import available_device
-from ketfit.data.sequences import as_groups, as_labels, as_weights, validation_parts
+from ketfit.data.sequences import as_groups, as_labels, as_weights, unpack_validation
 from ketfit.data.splits import holdout_split
 from ketfit.errors import ConfigError, ConfigWarning, DataError, DataWarning, InputError
 from ketfit.integers import as_integer
@@ -377,7 +377,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
     def _validation_samples(
         self, module: nn.Module, classes: NDArray[Any], class_weights: NDArray[Any], validation: Validation
     ) -> Samples:
-        X, y, sample_weight = validation_parts(validation)
+        X, y, sample_weight = unpack_validation(validation)
         x, labels = self._as_arrays(X, y, reset=False)
         weight = _checked_weights(sample_weight, x, "validation sample_weight")
         positive = weight > 0

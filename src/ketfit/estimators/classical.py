@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from typing_extensions import Self
 
-from ketfit.data.sequences import counted, validation_parts
+from ketfit.data.sequences import drop_zero_weights, unpack_validation
 from ketfit.errors import ConfigError
 from ketfit.estimators.base import ClassWeight, RandomState, TorchHeadClassifier, Validation, capacity_warning
 from ketfit.integers import as_integer
@@ -62,7 +62,7 @@ class _ScikitLearnHead:
         Raises:
             ConfigError: A parameter of the head is out of range.
         """
-        self._fit(*counted(X, y, sample_weight), validation)
+        self._fit(*drop_zero_weights(X, y, sample_weight), validation)
         return self
 
     @abstractmethod
@@ -166,7 +166,7 @@ class SVCHead(_ScikitLearnHead, SVC):  # type: ignore[misc]
         self.calibrated_ = None
         if validation is None:
             return
-        held_out = counted(*validation_parts(validation))
+        held_out = drop_zero_weights(*unpack_validation(validation))
         if all((np.asarray(held_out[1]) == label).sum() >= 2 for label in self.classes_):
             calibrated = CalibratedClassifierCV(FrozenEstimator(self), cv=2, ensemble=False)
             with warnings.catch_warnings():  # the weights are for the calibration alone, as intended

@@ -15,7 +15,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
 from ketfit.bodies.body import Body
-from ketfit.bodies.finetuned import check_memory, save_finetuned, tokens_of, trainable_copy, tuned_body
+from ketfit.bodies.finetuned import check_memory, load_finetuned, save_finetuned, tokenize, trainable_copy
 from ketfit.data.labelled import LabelledTexts
 from ketfit.errors import BodyError, ConfigError
 from ketfit.estimators.base import TorchHeadClassifier, calibrated_temperature, class_indices
@@ -155,14 +155,14 @@ def tune_end_to_end(
     config = config or EndToEndConfig()
     check_embedding_width(head, body)
     transformer = trainable_copy(body, config.last_layers)
-    data = LabelledTexts.of(texts, labels, sample_weight)
+    data = LabelledTexts.from_columns(texts, labels, sample_weight)
     class_weights = getattr(head, "class_weights_", None)
     if class_weights is None:  # a loaded head with balanced classes: its metadata do not have their weights
         class_weights = compute_class_weight(head.class_weight, classes=head.classes_, y=data.labels)
     names, samples = _samples(transformer, head, class_weights, data)
     held_out = None
     if validation is not None:
-        held_out = _samples(transformer, head, class_weights, LabelledTexts.of_validation(validation))[1]
+        held_out = _samples(transformer, head, class_weights, LabelledTexts.from_validation(validation))[1]
     check_memory(transformer, config.batch_size, samples.x.shape[2], copies=1, checkpoint=checkpoint is not None)
     module = TunedModule(transformer, copy.deepcopy(head.module_), config, names)
     shared = TrainConfig.model_fields.keys() & EndToEndConfig.model_fields.keys()
@@ -180,7 +180,7 @@ def tune_end_to_end(
     calibrated = head.calibrate and held_out is not None
     fitted.fit_settings_ = replace(head.fit_settings_, seed=seed, calibrate=calibrated)
     fitted.train_size_ = len(samples)
-    return tuned_body(save_finetuned(transformer, None), body, config, seed), fitted
+    return load_finetuned(save_finetuned(transformer, None), body, config, seed), fitted
 
 
 def _samples(
@@ -189,7 +189,7 @@ def _samples(
     """Return the names of the transformer's inputs, and the tokens, classes and weights of the sentences."""
     codes = class_indices(data.labels, head.classes_, "the labels hold {!r}, which the head was not fitted on")
     weight = class_weights[codes] * (1 if data.weight is None else data.weight)
-    features = tokens_of(transformer, data.texts)
+    features = tokenize(transformer, data.texts)
     tensors = {name: value for name, value in features.items() if isinstance(value, Tensor) and value.dim() == 2}
     if "attention_mask" not in tensors:
         raise BodyError("this body reads no tokens with an attention mask, and cannot be trained with its head")

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
 from ketfit.bodies.body import Body, Tuning, load_body, load_files
-from ketfit.bodies.finetuned import check_files, tuned_layers
+from ketfit.bodies.finetuned import check_body_files, layers_to_tune
 from ketfit.bodies.sources import find_files
 from ketfit.data.dataset import Dataset
 from ketfit.data.labelled import LabelledTexts
@@ -139,8 +139,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
                 contrastive tuning one sentence of a label.
         """
         classifier = self._new_classifier()
-        data = LabelledTexts.of(texts, labels, sample_weight, groups)
-        held_out = None if validation is None else LabelledTexts.of_validation(validation)
+        data = LabelledTexts.from_columns(texts, labels, sample_weight, groups)
+        held_out = None if validation is None else LabelledTexts.from_validation(validation)
         body = self._load_body(self._check_labels(classifier, data, held_out))
         if self.tune is not None and held_out is None:
             data, held_out = self._hold_out(data, classifier.seed)
@@ -188,9 +188,9 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         """Load the body, and check that it fits the head before a long tuning."""
         body = load_body(self.body, revision=self.revision, device=self.device, dtype=self.dtype)
         if self.tune is not None:
-            tuned_layers(body.transformer, self.tune.last_layers, body.name)
+            layers_to_tune(body.transformer, self.tune.last_layers, body.name)
         head = self.head or HeadConfig.recommended(body.dimension, n_classes)
-        slice_widths(head, body.dimension)
+        head.slice_widths(body.dimension)
         if message := readout_warning(head, body.dimension, n_classes):
             warnings.warn(message, ConfigWarning, stacklevel=3)
         return body
@@ -291,7 +291,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         )
         body_folder = body.folder if with_body or tuning is not None else None
         if body_folder is not None:
-            check_files(body)
+            check_body_files(body)
         save_model(folder, self.classifier_.module_, self.classifier_._metadata(data, metrics, metadata), body_folder)
 
     def _save_for_hub(self, folder: Path, data: str | None, metrics: Mapping[str, float] | None) -> None:
@@ -394,7 +394,7 @@ def _load_saved_body(metadata: BodyMetadata, model: Path, moved: str | None, dev
     if files.fingerprint != expected:  # checked before any of the files is parsed
         raise BodyError(
             f"{model} was trained on {metadata.name!r} ({'tuned' if tuned else metadata.source}) with fingerprint "
-            f"{expected[:16]}..., and {path!r} here ({files.found.source}) has {files.fingerprint[:16]}...; "
+            f"{expected[:16]}..., and {path!r} here ({files.location.source}) has {files.fingerprint[:16]}...; "
             f"give it the same body: {_BODY_HINT}"
         )
     body = load_files(files, device=device, dtype=metadata.dtype)

@@ -1,4 +1,4 @@
-"""Push models to the Hugging Face Hub."""
+"""Upload of models to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -10,31 +10,33 @@ from typing import Any
 
 from ketfit.errors import StorageError
 from ketfit.persistence.schema import BODY
-from ketfit.storage.hub_client import SECONDS, describe_error
+from ketfit.storage.hub_client import TIMEOUT_SECONDS, describe_error
 
 
 def push(
     folder: Path,
     repository: str,
     *,
-    owned: Callable[[PurePosixPath], bool],
+    is_owned: Callable[[PurePosixPath], bool],
     private: bool,
     token: str | None,
     commit_message: str,
 ) -> str:
-    """Put a folder into a repository as one commit, on top of the one that is there now.
+    """Upload a folder to a repository as one commit on top of the current one.
 
     Args:
-        folder: What to upload.
-        repository: ``user/name``; made if it does not exist.
-        owned: Which files of an older model are removed in the same commit if this one has them no more.
-        private, token, commit_message: As in `HubMixin.push_to_hub`.
+        folder: The folder to upload.
+        repository: ``user/name``; created if it does not exist.
+        is_owned: Predicate of a path; such files of an older model that `folder` lacks are removed in the same commit.
+        private: See `HubMixin.push_to_hub`.
+        token: See `HubMixin.push_to_hub`.
+        commit_message: See `HubMixin.push_to_hub`.
 
     Returns:
-        The commit's hash.
+        The hash of the commit.
 
     Raises:
-        StorageError: the Hub did not take it, or somebody else changed the repository meanwhile.
+        StorageError: the Hub rejected the commit, or the repository changed during the upload.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
@@ -42,10 +44,10 @@ def push(
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     try:
         api.create_repo(repository, private=private, exist_ok=True)
-        there = api.model_info(repository, timeout=SECONDS)
-        names = {sibling.rfilename for sibling in there.siblings or []}
-        stale = sorted(name for name in names - files.keys() if owned(PurePosixPath(name)))
-        # Not upload_folder, which may make several commits of a folder: between two of them there is no whole model.
+        current = api.model_info(repository, timeout=TIMEOUT_SECONDS)
+        names = {sibling.rfilename for sibling in current.siblings or []}
+        stale = sorted(name for name in names - files.keys() if is_owned(PurePosixPath(name)))
+        # Not upload_folder, which may split a folder into several commits with partial models between them.
         commit = api.create_commit(
             repository,
             [
@@ -53,15 +55,15 @@ def push(
                 *(CommitOperationAdd(name, path) for name, path in files.items()),
             ],
             commit_message=commit_message,
-            parent_commit=there.sha,
+            parent_commit=current.sha,
         )
-    except Exception as error:  # as in fetch
-        raise StorageError(f"the Hub did not take {repository!r}: {describe_error(error)}") from error
+    except Exception as error:  # requests, httpx or httpx2, by the version of huggingface_hub
+        raise StorageError(f"the Hub rejected the upload to {repository!r}: {describe_error(error)}") from error
     return str(commit.oid)
 
 
 class HubMixin:
-    """An estimator that can be saved can be pushed to the Hugging Face Hub."""
+    """Mixin with `push_to_hub` for estimators that have `save_pretrained`."""
 
     @abstractmethod
     def save_pretrained(
@@ -70,7 +72,7 @@ class HubMixin:
         """Write the model folder."""
 
     def _save_for_hub(self, folder: Path, data: str | None, metrics: Mapping[str, float] | None) -> None:
-        """Write a model folder that means the same on every machine."""
+        """Write a model folder that does not depend on files of this machine."""
         self.save_pretrained(folder, data=data, metrics=metrics)
 
     def push_to_hub(
@@ -83,27 +85,28 @@ class HubMixin:
         token: str | None = None,
         commit_message: str = "Upload a KetFit model",
     ) -> str:
-        """Save the model and upload it as one commit of ``repo_id``, which is made if it does not exist.
+        """Save the model and upload it as one commit.
 
-        The commit holds all that a model is: the head, the record, the card, and the body unless that is bundled or
-        on the Hub itself, where the record names its commit. Files of an older model's body that this one does not
-        have are removed by the same commit; nothing else in the repository is.
+        The commit has the head, the metadata, the model card, and the body unless it is bundled or on the Hub, where
+        the metadata names its commit. Files of the body of an older model that this one lacks are removed in the same
+        commit; other files in the repository are kept.
 
         Args:
-            repo_id: ``user/name``.
-            data, metrics: As in `save_pretrained`.
-            private: Whether a new repository is private.
-            token: An access token; None takes the one that the Hub's own client knows.
-            commit_message: Of the commit.
+            repo_id: ``user/name``; created if it does not exist.
+            data: See `save_pretrained`.
+            metrics: See `save_pretrained`.
+            private: Make a new repository private.
+            token: An access token; None uses the one stored by the client of the Hub.
+            commit_message: Message of the commit.
 
         Returns:
-            The commit's hash, which `from_pretrained` takes as ``revision``.
+            The hash of the commit, for ``revision`` of `from_pretrained`.
 
         Raises:
-            StorageError: the Hub did not take it, or somebody else changed the repository meanwhile.
+            StorageError: the Hub rejected the commit, or the repository changed during the upload.
         """
         with tempfile.TemporaryDirectory() as folder:
             model = Path(folder) / "model"
             self._save_for_hub(model, data, metrics)
             options: dict[str, Any] = {"private": private, "token": token, "commit_message": commit_message}
-            return push(model, repo_id, owned=lambda path: path.parts[0] == BODY, **options)
+            return push(model, repo_id, is_owned=lambda path: path.parts[0] == BODY, **options)

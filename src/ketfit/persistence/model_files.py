@@ -1,8 +1,7 @@
 """Save, find and load model folders.
 
-A saved model is a folder of three files, numbers and JSON only: ``model.safetensors`` (the head's tensors),
-``config.json`` (everything else, a `ModelMetadata`) and ``README.md`` (the model card). A body that was tuned for it,
-or that was to go with it, stands beside them in the folder ``body``.
+A model folder has three files: ``model.safetensors`` (the tensors of the head), ``config.json`` (a `ModelMetadata`) and
+``README.md`` (the model card). A fine-tuned or included body is in the subfolder ``body``.
 """
 
 from __future__ import annotations
@@ -35,64 +34,67 @@ from ketfit.persistence.schema import (
     read_metadata,
 )
 from ketfit.storage import hub_client as hub
-from ketfit.storage.atomic import check_writable, replace_folder
+from ketfit.storage.atomic import check_writable_target, replace_folder
 from ketfit.storage.tensors import read_bytes, read_tensors
 
 
 def save_model(
-    folder: str | Path, head: QuantumHead, facts: Mapping[str, Any], body: Path | None = None
+    folder: str | Path, head: QuantumHead, fields: Mapping[str, Any], body: Path | None = None
 ) -> ModelMetadata:
-    """Write a model folder: the head's tensors, its record, a card filled from the record, and a body if it is given.
+    """Write a model folder: tensors, metadata, model card and, if given, a body.
 
-    A model that stands there already is replaced as a whole. Nothing else in a folder is ever removed.
+    An existing model is replaced as a whole; other files are never removed.
 
     Args:
-        folder: Where to; made if it is missing.
+        folder: The folder; created if it is missing.
         head: The trained head.
-        facts: The fields of `ModelMetadata` that the head itself does not know.
-        body: The folder of a body to copy into the model's.
+        fields: The fields of `ModelMetadata` that do not follow from the head.
+        body: The folder of a body to copy into the model folder.
+
+    Returns:
+        The metadata written.
 
     Raises:
-        StorageError: the folder holds other files, cannot be written, or the record is too large.
-        ConfigError: a fact does not fit, such as a metric that is not finite or whose name is not one word.
+        StorageError: the folder holds other files, cannot be written, or the metadata is too large.
+        ConfigError: a field is invalid, such as a metric that is not finite or whose name is not one word.
     """
     weights = safetensors.torch.save({name: tensor.cpu() for name, tensor in head.state_dict().items()})
-    record = ModelMetadata(
+    metadata = ModelMetadata(
         schema_version=SCHEMA_VERSION,
         head=head.config,
         embedding_dim=head.embedding_dim,
         dtype="float64" if head.weights.dtype == torch.float64 else "float32",
         weights_sha256=hashlib.sha256(weights).hexdigest(),
-        **facts,
+        **fields,
     )
     files: dict[str, bytes | Path] = {
         WEIGHTS: weights,
-        METADATA: (written := metadata_bytes(record)),
-        CARD: model_card(record, head).encode(),
+        METADATA: (content := metadata_bytes(metadata)),
+        CARD: model_card(metadata, head).encode(),
     }
     if body is not None:
         files |= {f"{BODY}/{name}": body / name for name in file_hashes(body)}
-    if len(written) > MAX_METADATA_BYTES:
+    if len(content) > MAX_METADATA_BYTES:
         raise StorageError(
-            f"{METADATA} would have {len(written)} bytes; the most is {MAX_METADATA_BYTES}: shorten the labels, "
+            f"{METADATA} would have {len(content)} bytes; allowed are {MAX_METADATA_BYTES}: shorten the labels, "
             "or the names of the features"
         )
     folder = Path(folder).resolve()
     _check_replaceable(folder)
     replace_folder(folder, files)
-    return record
+    return metadata
 
 
 def find_model(name: str | Path, revision: str | None = None) -> Path:
-    """The folder of a model; see `fetch_model`."""
+    """Return the folder of a model; see `fetch_model`."""
     return fetch_model(name, revision).folder
 
 
 def fetch_model(name: str | Path, revision: str | None = None) -> hub.Snapshot:
-    """A model's files: the folder `name` if it is one, else ``user/name`` on the Hub, at the one commit of `revision`.
+    """Return the files of a model: the local folder `name`, else ``user/name`` on the Hub at the commit of `revision`.
 
     Raises:
-        ModelFileError: there is no such folder, and the Hub does not have it or does not answer.
+        ModelFileError: there is no such folder, and the Hub does not have the model or does not answer.
         StorageError: the download cannot be stored.
     """
     folder = Path(name)
@@ -100,39 +102,39 @@ def fetch_model(name: str | Path, revision: str | None = None) -> hub.Snapshot:
         if revision is not None:
             raise ModelFileError(f"{folder} is a local folder and has no revision {revision!r}; leave the revision out")
         return hub.Snapshot(folder, None)
-    asked = hub.HubRequest(
+    request = hub.HubRequest(
         name=str(name),
         repository=str(name),
         revision=revision,
         kind="model",
-        required=METADATA,
-        wanted=lambda path: (
+        required_file=METADATA,
+        includes=lambda path: (
             str(path) in (WEIGHTS, METADATA, CARD) or (path.parts[0] == BODY and path.suffix in SUFFIXES)
         ),
-        failure=ModelFileError,
-        otherwise="Connect once so that it is downloaded, or pass a local folder.",
+        error=ModelFileError,
+        hint="Connect once so that it is downloaded, or pass a local folder.",
     )
-    return hub.fetch(asked)
+    return hub.fetch(request)
 
 
 def load_model(folder: str | Path) -> tuple[QuantumHead, ModelMetadata]:
-    """The head and the record of a model folder, if every tensor and every setting is as it was saved.
+    """Load the head and the metadata of a model folder, and verify their hashes.
 
     The head is in evaluation mode; call its `train` before training it further.
 
     Raises:
-        ModelFileError: a file is missing, damaged, of another version, or does not fit the others.
+        ModelFileError: a file is missing, damaged, of an unsupported version, or does not fit the others.
     """
     folder = Path(folder)
     if folder.is_dir() and not os.path.lexists(folder / METADATA):
         raise ModelFileError(
-            f"{folder} is not a model: it has no {METADATA}; give the folder that ketfit fit -o or save_pretrained made"
+            f"{folder} is not a model: it has no {METADATA}; name a folder written by ketfit fit -o or save_pretrained"
         )
-    record, intact = read_metadata(folder / METADATA, read_bytes(folder / METADATA, at_most=MAX_METADATA_BYTES))
-    path, dtype, shapes = folder / WEIGHTS, getattr(torch, record.dtype), _shapes(record)
-    tensors, _ = read_tensors(path, at_most=_largest_weights(shapes), sha256=record.weights_sha256)
+    metadata, intact = read_metadata(folder / METADATA, read_bytes(folder / METADATA, max_bytes=MAX_METADATA_BYTES))
+    path, dtype, shapes = folder / WEIGHTS, getattr(torch, metadata.dtype), _tensor_shapes(metadata)
+    tensors, _ = read_tensors(path, max_bytes=_max_weights_bytes(shapes), sha256=metadata.weights_sha256)
     if tensors.keys() != shapes.keys():
-        raise ModelFileError(f"{path} holds the tensors {sorted(tensors)}; this head has {sorted(shapes)}")
+        raise ModelFileError(f"{path} holds the tensors {sorted(tensors)}; this head needs {sorted(shapes)}")
     for name, tensor in tensors.items():
         if tensor.shape != shapes[name] or tensor.dtype != dtype:
             raise ModelFileError(
@@ -141,19 +143,19 @@ def load_model(folder: str | Path) -> tuple[QuantumHead, ModelMetadata]:
             )
         if not torch.isfinite(tensor).all():
             raise ModelFileError(f"{path}: {name} holds a number that is not finite")
-    try:  # only now, because a large head takes a while to make, and costs whoever asks for it a large file
-        head = QuantumHead(record.head, record.embedding_dim, len(record.classes)).to(dtype)
+    try:  # after the checks above: the size of the file bounds the size of the head
+        head = QuantumHead(metadata.head, metadata.embedding_dim, len(metadata.classes)).to(dtype)
     except ConfigError as error:
-        raise ModelFileError(f"{folder / METADATA} describes a head that cannot be: {error}") from error
-    if not intact:  # asked last, because the questions before have better answers
-        raise ModelFileError(f"{folder / METADATA} is not as it was saved; save or download the model again")
+        raise ModelFileError(f"{folder / METADATA} describes an invalid head: {error}") from error
+    if not intact:  # last, because the errors above are more precise
+        raise ModelFileError(f"{folder / METADATA} was changed after saving; save or download the model again")
     head.load_state_dict(tensors)
-    return head.eval(), record
+    return head.eval(), metadata
 
 
-def _shapes(record: ModelMetadata) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor of a record's head, without making the head."""
-    config, classes = record.head, len(record.classes)
+def _tensor_shapes(metadata: ModelMetadata) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of the head, without building it."""
+    config, classes = metadata.head, len(metadata.classes)
     encoder, qpu = config.count_angles()
     return {
         "encoder.weights": (config.n_encoders, encoder // config.n_encoders),
@@ -165,18 +167,18 @@ def _shapes(record: ModelMetadata) -> dict[str, tuple[int, ...]]:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Refuse a folder that a model cannot be saved in; before a long training, ask here.
+    """Check that a model can be saved in a folder, before a long training.
 
     Raises:
-        StorageError: it holds other files, is the current folder, or cannot be written.
+        StorageError: the folder holds other files, is the current folder, or cannot be written.
     """
     folder = folder.resolve()
     _check_replaceable(folder)
-    check_writable(folder)
+    check_writable_target(folder)
 
 
 def _check_replaceable(folder: Path) -> None:
-    """Raise StorageError if the folder holds anything but a model."""
+    """Raise StorageError if the folder holds anything but a model, or is the current folder."""
     if folder == Path.cwd():
         raise StorageError(f"{folder} is the current folder, which cannot be replaced; name another")
     try:
@@ -184,15 +186,15 @@ def _check_replaceable(folder: Path) -> None:
     except OSError as error:
         raise StorageError(f"cannot write {folder}: {error.strerror or error}") from error
     files = {entry.name for entry in entries if not entry.is_dir()}
-    strangers = sorted({entry.name for entry in entries} - (files & {WEIGHTS, METADATA, CARD}))
-    if strangers == [BODY] and BODY not in files:
-        strangers = _strange_to_body(folder)
-    if strangers:
-        raise StorageError(f"{folder} holds {strangers[0]!r}, which is not part of a model; choose another folder")
+    unknown = sorted({entry.name for entry in entries} - (files & {WEIGHTS, METADATA, CARD}))
+    if unknown == [BODY] and BODY not in files:
+        unknown = _unknown_body_files(folder)
+    if unknown:
+        raise StorageError(f"{folder} holds {unknown[0]!r}, which is not part of a model; choose another folder")
 
 
-def _strange_to_body(folder: Path) -> list[str]:
-    """What stands in the folder of a model's body and is not as it was saved with that model."""
+def _unknown_body_files(folder: Path) -> list[str]:
+    """Return the files in the body folder of a model that were not saved with it."""
     try:
         body = json.loads((folder / METADATA).read_bytes())["body"]
         saved = (body["tuned"] or body)["fingerprint"]
@@ -204,6 +206,6 @@ def _strange_to_body(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in files if path.suffix not in SUFFIXES)
 
 
-def _largest_weights(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Bytes that tensors of these shapes take, with ample room for their names."""
+def _max_weights_bytes(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return an upper bound of the size of a file with tensors of these shapes."""
     return 8 * sum(map(math.prod, shapes.values())) + 2**16

@@ -1,4 +1,4 @@
-"""The record of a saved model: ``config.json``, all of it but the tensors, read strictly."""
+"""The metadata of a saved model, ``config.json``, and its strict parser."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from ketfit.storage.strict_json import dump_json, parse_json
 
 SCHEMA_VERSION: Literal[2] = 2
 WEIGHTS, METADATA, CARD, BODY = "model.safetensors", "config.json", "README.md", "body"
-RECORD_HASH = "record_sha256"
-OPTIONAL = frozenset({"feature_names"})
-"""Keys that a record has only if there is something to say, so that most models load in earlier versions, too."""
+HASH_KEY = "record_sha256"
+OPTIONAL_KEYS = frozenset({"feature_names"})
+"""Keys that are written only if they have a value, so that most models load in earlier versions too."""
 
-MAX_METADATA_BYTES = 2**20  # bytes; a record of a thousand classes has some ten thousand
+MAX_METADATA_BYTES = 2**20  # the metadata of a thousand classes has about ten thousand bytes
 
 Count = Annotated[int, Field(ge=0)]
 
 
 def check_class_names(classes: Sequence[str] | Sequence[int]) -> None:
-    """Refuse labels that no record can hold; before a training, ask here.
+    """Check that the metadata of a model can hold the class labels, before a training.
 
     Raises:
-        DataError: they take too many bytes.
+        DataError: the labels take too many bytes.
     """
     size = len(json.dumps(classes, indent=4))
     if size > MAX_METADATA_BYTES - 2**16:
         raise DataError(
-            f"the {len(classes):,} labels take {size:,} bytes, and a model holds {MAX_METADATA_BYTES - 2**16:,} of "
-            "them; shorten them, or name another label_column= (--label-column)"
+            f"the {len(classes):,} labels take {size:,} bytes; a model file allows {MAX_METADATA_BYTES - 2**16:,}: "
+            "shorten them, or name another label_column= (--label-column)"
         )
 
 
 class TunedBodyMetadata(Config):
-    """How the body was tuned; it stands in the model's folder ``body``."""
+    """The fine-tuning of the body in the subfolder ``body`` of the model folder."""
 
     fingerprint: Annotated[str, Field(description="SHA-256 over the tuned body's files")]
     settings: TuneConfig
@@ -50,7 +50,7 @@ class TunedBodyMetadata(Config):
 
 
 class BodyMetadata(Config):
-    """Which sentence transformer made the embeddings that a model was trained on, or was tuned to make them."""
+    """The sentence transformer of a model, before and after any fine-tuning."""
 
     name: str
     source: Literal["bundled", "local", "hub"]
@@ -62,7 +62,7 @@ class BodyMetadata(Config):
 
 
 class ModelMetadata(Config):
-    """The content of ``config.json``: all of a saved model but its tensors."""
+    """The content of ``config.json``: a saved model without its tensors."""
 
     schema_version: Literal[2]
     ketfit_version: str
@@ -85,11 +85,11 @@ class ModelMetadata(Config):
     weights_sha256: str
 
     @model_serializer(mode="wrap")
-    def _without_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in dump(self).items() if value is not None or name not in OPTIONAL}
+    def _dump_without_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if value is not None or name not in OPTIONAL_KEYS}
 
     @model_validator(mode="after")
-    def _fits_together(self) -> ModelMetadata:
+    def _check_consistency(self) -> ModelMetadata:
         if len(set(self.classes)) < len(self.classes) or len(self.classes) < 2:
             raise ValueError(f"classes must be at least two different labels, got {self.classes}")
         if isinstance(self.class_weight, list) and len(self.class_weight) != len(self.classes):
@@ -104,10 +104,10 @@ class ModelMetadata(Config):
 
 
 def read_metadata(path: Path, content: bytes) -> tuple[ModelMetadata, bool]:
-    """The record in the content of the file `path`, and whether it is as it was saved.
+    """Parse the content of the file `path`; return the metadata, and whether its hash is correct.
 
     Raises:
-        ModelFileError: it is damaged, of a version that is not read, or does not fit together.
+        ModelFileError: the content is damaged, of an unsupported version, or inconsistent.
     """
     try:
         settings = parse_json(content.decode("utf-8"))
@@ -121,30 +121,30 @@ def read_metadata(path: Path, content: bytes) -> tuple[ModelMetadata, bool]:
             f"{path} has schema_version={version!r} and this KetFit reads 1 and {SCHEMA_VERSION}; "
             "read it with the KetFit that wrote it, or upgrade"
         )
-    if RECORD_HASH not in settings:
-        raise ModelFileError(f"{path} lacks {RECORD_HASH}; save or download the model again")
-    intact = settings.pop(RECORD_HASH) == hash_json(settings, sort_keys=True)
-    return _record_from(_upgraded(settings, path) if version == 1 else settings, path), intact
+    if HASH_KEY not in settings:
+        raise ModelFileError(f"{path} lacks {HASH_KEY}; save or download the model again")
+    intact = settings.pop(HASH_KEY) == hash_json(settings, sort_keys=True)
+    return _parse_metadata(_upgrade_version_1(settings, path) if version == 1 else settings, path), intact
 
 
-def _upgraded(settings: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A record of version 1, which knew neither temperatures nor tuned bodies, as one of version 2."""
+def _upgrade_version_1(settings: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Convert metadata of version 1, which has neither temperatures nor tuned bodies, to version 2."""
     body = settings.get("body")
     if isinstance(body, dict):
-        settings = {**settings, "body": _with_new(body, path, dtype="float32", tuned=None)}
-    return {**_with_new(settings, path, temperature=None), "schema_version": SCHEMA_VERSION}
+        settings = {**settings, "body": _with_new_keys(body, path, dtype="float32", tuned=None)}
+    return {**_with_new_keys(settings, path, temperature=None), "schema_version": SCHEMA_VERSION}
 
 
-def _with_new(table: dict[str, Any], path: Path, **new: Any) -> dict[str, Any]:
-    if early := table.keys() & new.keys():
-        raise ModelFileError(f"{path} has {min(early)!r}, which schema_version=1 does not know")
+def _with_new_keys(table: dict[str, Any], path: Path, **new: Any) -> dict[str, Any]:
+    if unexpected := table.keys() & new.keys():
+        raise ModelFileError(f"{path} has {min(unexpected)!r}, which schema_version=1 does not have")
     return {**table, **new}
 
 
-def _record_from(settings: dict[str, Any], path: Path) -> ModelMetadata:
-    """The record, with every key there: a default in the place of a lost one could be another model."""
+def _parse_metadata(settings: dict[str, Any], path: Path) -> ModelMetadata:
+    """Build the metadata; every key is required, because a default for a missing one could give another model."""
     try:
-        return _whole(ModelMetadata, settings, str(path))
+        return _parse_table(ModelMetadata, settings, str(path))
     except ConfigError as error:
         raise ModelFileError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
 
@@ -153,26 +153,26 @@ _Table = TypeVar("_Table", bound=Config)
 _TABLES: dict[type[Config], dict[str, type[Config] | None]] = {
     ModelMetadata: {"head": HeadConfig, "train": TrainConfig, "body": BodyMetadata},
     BodyMetadata: {"tuned": TunedBodyMetadata},
-    TunedBodyMetadata: {"settings": None},  # its method says
+    TunedBodyMetadata: {"settings": None},  # the class depends on its method
 }
 
 
-def _whole(table: type[_Table], settings: dict[str, Any], where: str) -> _Table:
-    """A table and the tables in it, none of which may lack a key."""
+def _parse_table(table: type[_Table], settings: dict[str, Any], where: str) -> _Table:
+    """Build a table and its nested tables, with every key required."""
     nested = {}
     for name, inner in _TABLES.get(table, {}).items():
-        found = settings.get(name)
-        if isinstance(found, dict):
-            nested[name] = _whole(inner or tuning_class(found, name), found, name)
-    lacking = [key for key in table.model_fields if key not in settings and key not in OPTIONAL]
-    if lacking:
-        raise ConfigError(f"{where} lacks {', '.join(lacking)} of {table.__name__}")
+        value = settings.get(name)
+        if isinstance(value, dict):
+            nested[name] = _parse_table(inner or tuning_class(value, name), value, name)
+    missing = [key for key in table.model_fields if key not in settings and key not in OPTIONAL_KEYS]
+    if missing:
+        raise ConfigError(f"{where} lacks {', '.join(missing)} of {table.__name__}")
     return table.from_mapping({**settings, **nested}, where=where)
 
 
-def metadata_bytes(record: ModelMetadata) -> bytes:
-    """The content of ``config.json``, with a hash of itself."""
-    settings = record.model_dump()
+def metadata_bytes(metadata: ModelMetadata) -> bytes:
+    """Return the content of ``config.json``, with its own hash."""
+    settings = metadata.model_dump()
     return (
-        dump_json({**settings, RECORD_HASH: hash_json(settings, sort_keys=True)}, "the model's record", indent=2) + "\n"
+        dump_json({**settings, HASH_KEY: hash_json(settings, sort_keys=True)}, "the model's metadata", indent=2) + "\n"
     ).encode()

@@ -1,7 +1,7 @@
-"""Files that are only ever appended to, a line at a time, by one process: rows of studies, ledgers of runs.
+"""Append-only files with one record per line, written by one process at a time: rows of studies, ledgers of runs.
 
-A line is there or it is not. The one that a kill cuts off has no line break; it does not count, and is taken off when
-the next process opens the file. A line that the disk had no room for is taken back.
+A line counts once its line break is written. A partial line, left by a killed process, is cut off when the next process
+opens the file; a partial line, left by a full disk, is cut off at once.
 """
 
 from __future__ import annotations
@@ -22,45 +22,51 @@ _T = TypeVar("_T")
 
 
 def complete_lines(content: bytes) -> list[bytes]:
-    """The lines that have ended, without their breaks."""
+    r"""Return the lines that end with a line break, without it.
+
+    >>> complete_lines(b"one\ntwo\nthr")
+    [b'one', b'two']
+    """
     return content[: content.rfind(b"\n") + 1].split(b"\n")[:-1]
 
 
 class AppendLog:
-    """A file of lines, open for appending. Use it as a context manager.
+    """A file of lines, locked for one process and opened for appending; a context manager.
 
     Args:
-        path: The file; it and its folder are made if they are missing.
-        lock: Name of the file beside it that keeps others out.
-        taken: What is raised if another process has it.
-        flush_seconds: Lines that come faster than this are flushed to the disk together; a kill of the process loses
-            none of them. With 0 each line is on the disk before `append` returns.
+        path: The file; it and its folder are created if they are missing.
+        lock: Name of the lock file in the same folder.
+        locked_error: The exception to raise if another process holds the lock.
+        flush_seconds: Lines appended within this time of each other are flushed to the disk together. A killed process
+            loses none of them, a power failure may. With 0 each line is on the disk before `append` returns.
 
     Raises:
-        KetFitError: `taken`.
+        KetFitError: `locked_error`.
         StorageError: the folder cannot be written.
     """
 
-    def __init__(self, path: Path, lock: str, taken: KetFitError, flush_seconds: float = 0.0) -> None:
+    def __init__(self, path: Path, lock: str, locked_error: KetFitError, flush_seconds: float = 0.0) -> None:
         self.path, self.flush_seconds = path, flush_seconds
-        self._flushed = 0.0
+        self._flushed_at = 0.0
         self._stack = ExitStack()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._stack.enter_context(FileLock(path.with_name(lock), timeout=0))
         except Timeout as error:
-            raise taken from error
+            raise locked_error from error
         except OSError as error:
             raise StorageError(f"cannot write {path.parent}: {error.strerror or error}") from error
 
     def open(self, read: Callable[[], _T]) -> _T:
-        """What `read` makes of the lines that are there; then the file is open. If `read` fails, all stays as it was.
+        """Call `read` on the existing lines, open the file, and return the result of `read`.
+
+        The file is unchanged if `read` fails.
 
         Raises:
             StorageError: the file cannot be written.
         """
         try:
-            found = read()
+            result = read()
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             self._stack.callback(os.close, self._file)
             os.ftruncate(self._file, self.path.read_bytes().rfind(b"\n") + 1)
@@ -71,13 +77,13 @@ class AppendLog:
         except BaseException:
             self._stack.close()
             raise
-        return found
+        return result
 
     def append(self, line: bytes) -> None:
-        """Add a line, without its break.
+        """Append a line; `line` has no line break.
 
         Raises:
-            StorageError: it cannot be written; the lines before it stand.
+            StorageError: the line cannot be written; the lines before it are unchanged.
         """
         content = line + b"\n"
         size = os.fstat(self._file).st_size
@@ -85,7 +91,7 @@ class AppendLog:
             written = os.write(self._file, content)
             while written < len(content):
                 written += os.write(self._file, content[written:])
-            if time.monotonic() - self._flushed > self.flush_seconds:
+            if time.monotonic() - self._flushed_at > self.flush_seconds:
                 self.flush()
         except OSError as error:
             os.ftruncate(self._file, size)
@@ -94,9 +100,9 @@ class AppendLog:
             ) from error
 
     def flush(self) -> None:
-        """Have all lines on the disk."""
+        """Flush all lines to the disk."""
         os.fsync(self._file)
-        self._flushed = time.monotonic()
+        self._flushed_at = time.monotonic()
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""Write files and folders so that a reader finds the old or the new content, never a part."""
+"""Atomic writes of files and folders: a reader sees the whole old content or the whole new content."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ketfit.errors import StorageError
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file so that a reader finds the old one or the new one, whole, whatever happens meanwhile.
+    """Write a file atomically.
 
     Raises:
-        StorageError: it cannot be written; an older file of that name is untouched.
+        StorageError: the file cannot be written; an existing file at `path` is unchanged.
     """
     with staged_file(path) as staged:
         _write_through(staged, content)
@@ -24,12 +24,12 @@ def write_file(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def staged_file(path: Path) -> Iterator[Path]:
-    """A place beside `path` to write a file at, which is put in the place of `path` at the end of the context.
+    """Yield a temporary path beside `path`, and rename the file written there to `path` at the end of the context.
 
-    If the context fails, nothing of it remains, and an older file at `path` is untouched.
+    If the context fails, the temporary file is removed, and an existing file at `path` is unchanged.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
     staged = _temporary_sibling(path)
     try:
@@ -47,14 +47,14 @@ def staged_file(path: Path) -> Iterator[Path]:
 
 
 def replace_folder(folder: Path, files: Mapping[str, bytes | Path]) -> None:
-    """Write a folder so that a reader finds all of the old one or all of the new one; replace one that exists.
+    """Write a folder atomically; an existing folder is replaced as a whole.
 
-    Killed between the two renames of a replacement, the old folder stands whole beside the path as
+    If the process is killed between the two renames of a replacement, the old folder remains beside `folder` as
     ``.NAME.<random>.old``.
 
     Args:
-        folder: The folder to write; its parents are made.
-        files: The content, or a file to copy, by name; a name may have folders in it.
+        folder: The folder to write; its parents are created.
+        files: The content, or the path of a file to copy, by name; a name may contain folders.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -73,7 +73,7 @@ def replace_folder(folder: Path, files: Mapping[str, bytes | Path]) -> None:
         staged.rename(folder)
         _flush_folder(folder.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):  # as it was before; the error below is the one to tell
+        with contextlib.suppress(OSError):  # restore the old folder; report the first error
             if retired.exists():
                 if folder.exists():
                     folder.rename(staged)
@@ -83,11 +83,11 @@ def replace_folder(folder: Path, files: Mapping[str, bytes | Path]) -> None:
     shutil.rmtree(retired, ignore_errors=True)
 
 
-def place_folder(staged: Path, folder: Path) -> None:
-    """Move a folder to its place once all of it is on the disk; if another stands there already, that one stays.
+def move_folder(staged: Path, folder: Path) -> None:
+    """Flush the files of `staged` to the disk and rename it to `folder`; an existing folder there is kept.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the folder cannot be written.
     """
     for path in (path for path in staged.rglob("*") if path.is_file()):
         with path.open("rb+") as file:
@@ -95,23 +95,24 @@ def place_folder(staged: Path, folder: Path) -> None:
     try:
         staged.rename(folder)
     except OSError:
-        if not folder.is_dir():  # else another process was faster
+        if not folder.is_dir():  # else another process has written it
             raise
     _flush_folder(folder.parent)
 
 
-def check_file(path: Path) -> None:
-    """Refuse a file that cannot be written; before a long training, ask here.
+def check_writable_file(path: Path) -> None:
+    """Check that a file can be written, before a long computation.
 
     Raises:
-        StorageError: it is a folder, or cannot be written.
+        StorageError: `path` is a folder, or cannot be written.
     """
     if path.is_dir():
         raise StorageError(f"cannot write {path}: it is a folder; name a file")
-    check_writable(path.resolve())
+    check_writable_target(path.resolve())
 
 
-def check_writable(path: Path) -> None:
+def check_writable_target(path: Path) -> None:
+    """Check that a file or folder can be created at `path`; raise StorageError if it cannot."""
     parent = next(parent for parent in path.parents if parent.exists())
     probe = _temporary_sibling(parent / path.name)
     try:
@@ -137,7 +138,7 @@ def _write_through(path: Path, content: bytes | Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened
+    if os.name == "posix":  # Windows cannot open a folder
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Folders of the cache, with a temporary one where the cache cannot be written."""
+"""Folders of the cache, with a temporary folder in place of one that cannot be written."""
 
 from __future__ import annotations
 
@@ -15,80 +15,77 @@ import platformdirs
 
 from ketfit.errors import StorageError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
-
-_told: set[Path] = set()
-
-
-_temporary: dict[Path, Path] = {}  # what stands in for a folder that could not be written, until this process ends
+_warned: set[Path] = set()
+_fallbacks: dict[Path, Path] = {}  # temporary folder by the folder that it replaces until this process ends
 
 
 def cache_folder() -> Path:
-    """The folder for assembled bodies and embeddings: ``KETFIT_CACHE``, or the user's cache folder.
+    """Return the folder for assembled bodies and embeddings: ``KETFIT_CACHE``, or the user's cache folder.
 
-    It is not created here. Everything in it can be deleted when no process uses it; it is made again when needed.
+    It is not created here. It can be deleted while no process uses it; its content is rebuilt when needed.
     """
-    chosen = os.environ.get("KETFIT_CACHE")
-    return Path(chosen) if chosen else platformdirs.user_cache_path("ketfit")
+    configured = os.environ.get("KETFIT_CACHE")
+    return Path(configured) if configured else platformdirs.user_cache_path("ketfit")
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:
-    """Return whether a folder can be seen at `path`."""
+    """Return whether `path` is a folder; False where a parent folder may not be entered."""
     return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises below a folder that may not be entered
 
 
-def cached_folder(part: str, name: str) -> Path:
-    """Return the folder `name` of one part of the cache, whether it exists or not.
+def cached_folder(section: str, name: str) -> Path:
+    """Return the folder `name` in a section of the cache; it may not exist.
 
-    It is in the temporary folder that stands in for a part that could not be written (see `store_in`), unless the
-    cache itself has it.
+    If the cache does not have it, and the section has a temporary replacement (see `write_to_cache`), the folder is in
+    the replacement.
     """
-    place = cache_folder() / part
-    there = place / name
-    return there if is_folder(there) else _temporary.get(place, place) / name
+    parent = cache_folder() / section
+    folder = parent / name
+    return folder if is_folder(folder) else _fallbacks.get(parent, parent) / name
 
 
-def store_in(place: Path, store: Callable[[Path], T], what: str, setting: str = "KETFIT_CACHE") -> T:
-    """Return ``store(place)``, or ``store(temporary folder)`` if `place` cannot be written.
+def write_to_cache(folder: Path, write: Callable[[Path], _T], what: str, setting: str = "KETFIT_CACHE") -> _T:
+    """Return ``write(folder)``, or ``write(temporary folder)`` if `folder` cannot be written.
 
-    The first time it warns. The temporary folder then stands in for `place`, and is removed when the process ends.
+    The temporary folder replaces `folder` until the process ends, and is removed then. The first use warns.
 
     Args:
-        place: A folder of a cache.
-        store: Writes into the folder that it is given; raises StorageError if it cannot.
-        what: What is stored, for the warning.
-        setting: The environment variable that names another cache, for the warning.
+        folder: A folder of a cache.
+        write: Writes into the folder passed to it; raises StorageError if it cannot.
+        what: Name of the stored thing for the warning.
+        setting: The environment variable that sets the cache, for the warning.
 
     Raises:
         StorageError: neither folder can be written.
     """
-    if place in _temporary:
-        return store(_temporary[place])
+    if folder in _fallbacks:
+        return write(_fallbacks[folder])
     try:
-        return store(place)
+        return write(folder)
     except StorageError as error:
         try:
-            folder = Path(tempfile.mkdtemp(prefix="ketfit-"))
-            # Not atexit: it does not run in the workers of a pool, and in a forked child it would remove the parent's.
-            Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=0)
-            made = store(folder)
-        except OSError:  # StorageError is one, too
+            fallback = Path(tempfile.mkdtemp(prefix="ketfit-"))
+            # Not atexit: pool workers skip it, and a forked child would remove the folder of its parent.
+            Finalize(None, shutil.rmtree, (fallback,), {"ignore_errors": True}, exitpriority=0)
+            result = write(fallback)
+        except OSError:  # includes StorageError
             raise error from error.__cause__
-        _temporary[place] = folder
-        consequence = f"{what} is kept in {folder} until this process ends"
-        warn_of_cache(place, error.__cause__ or error, consequence, setting, stacklevel=4)
-        return made
+        _fallbacks[folder] = fallback
+        consequence = f"{what} is kept in {fallback} until this process ends"
+        warn_cache_unusable(folder, error.__cause__ or error, consequence, setting, stacklevel=4)
+        return result
 
 
-def warn_of_cache(
-    place: Path, reason: object, consequence: str, setting: str = "KETFIT_CACHE", *, stacklevel: int = 3
+def warn_cache_unusable(
+    folder: Path, reason: object, consequence: str, setting: str = "KETFIT_CACHE", *, stacklevel: int = 3
 ) -> None:
-    """Warn that a cache cannot be used, once for each place in a process."""
-    if place not in _told:
-        _told.add(place)
+    """Warn that a cache folder cannot be used, once per folder and process."""
+    if folder not in _warned:
+        _warned.add(folder)
         warnings.warn(
-            f"The cache {place} cannot be used ({reason}); {consequence}. Make room or make it writable, or set "
+            f"The cache {folder} cannot be used ({reason}); {consequence}. Make room or make it writable, or set "
             f"{setting} to another folder.",
             stacklevel=stacklevel,
         )

@@ -15,7 +15,7 @@ _CHUNK_BYTES = 2**20
 
 
 def hash_file(path: Path) -> str:
-    """Return the SHA-256 (hex) of a file, read in chunks.
+    """Return the SHA-256 (hex) of a file.
 
     Raises:
         OSError: the file cannot be read.
@@ -37,13 +37,13 @@ def hash_json(value: Any, *, sort_keys: bool = False) -> str:
 
 
 def tensor_bytes(tensor: Tensor, name: str = "") -> bytes:
-    """Return what identifies a tensor: its name, shape, dtype and elements."""
+    """Return the name, shape, dtype and elements of a tensor as bytes, for a hash."""
     header = f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode()
     return header + tensor.detach().cpu().contiguous().numpy().tobytes()
 
 
 def hash_tensors(tensors: Mapping[str, Tensor], settings: str = "") -> str:
-    """Return the SHA-256 (hex) of settings and of named tensors, such as a state dict, in their order."""
+    """Return the SHA-256 (hex) of a settings text and of named tensors, such as a state dict, in the given order."""
     digest = hashlib.sha256(settings.encode())
     for name, tensor in tensors.items():
         digest.update(tensor_bytes(tensor, name))

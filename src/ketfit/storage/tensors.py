@@ -17,14 +17,19 @@ from ketfit.storage.strict_json import parse_json
 
 
 def read_tensors(
-    path: Path, *, at_most: int | None = None, sha256: str | None = None
+    path: Path, *, max_bytes: int | None = None, sha256: str | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file.
+    """Return the tensors and the metadata of a safetensors file.
+
+    Args:
+        path: The file.
+        max_bytes: Largest allowed size of the file.
+        sha256: Expected SHA-256 (hex) of the file.
 
     Raises:
-        ModelFileError: the file is missing, larger than it should be, not a whole safetensors file, or another one.
+        ModelFileError: the file is missing, too large, damaged, not a safetensors file, or has another hash.
     """
-    content = read_bytes(path, at_most)
+    content = read_bytes(path, max_bytes)
     try:
         tensors = safetensors.torch.load(content)
         metadata = _header_metadata(content)
@@ -38,10 +43,10 @@ def read_tensors(
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file at once or not at all.
+    """Write a safetensors file atomically.
 
     Raises:
-        StorageError: it cannot be written; an older file of that name is untouched.
+        StorageError: the file cannot be written; an existing file at `path` is unchanged.
     """
     content = safetensors.torch.save(
         {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, dict(metadata)
@@ -49,20 +54,22 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     write_file(path, content)
 
 
-def read_bytes(path: Path, at_most: int | None) -> bytes:
+def read_bytes(path: Path, max_bytes: int | None) -> bytes:
+    """Return the content of a regular file of at most `max_bytes` bytes; raise ModelFileError for any other file."""
     try:
-        facts = path.stat()
-        if not stat.S_ISREG(facts.st_mode) and not stat.S_ISDIR(facts.st_mode):  # a pipe would wait, a device never end
+        status = path.stat()
+        # Reading a pipe would wait; reading a device may never end. A folder fails below.
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             raise ModelFileError(f"{path} is not a file; save or download the model again")
-        if at_most is not None and facts.st_size > at_most:
-            raise ModelFileError(f"{path} has {facts.st_size} bytes; a file written by KetFit has at most {at_most}")
+        if max_bytes is not None and status.st_size > max_bytes:
+            raise ModelFileError(f"{path} has {status.st_size} bytes; a file written by KetFit has at most {max_bytes}")
         return path.read_bytes()
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _header_metadata(content: bytes) -> dict[str, str]:
-    """The free text of a safetensors file, from its header: eight bytes of length, then JSON."""
+    """Return the metadata of a safetensors file from its header: eight bytes of length, then JSON."""
     size = int.from_bytes(content[:8], "little")
     metadata: dict[str, str] = parse_json(content[8 : 8 + size].decode("utf-8")).get("__metadata__", {})
     return metadata

@@ -92,7 +92,7 @@ class SplitRecord(Config):
     @classmethod
     def of(cls, per_label: int, validation_fraction: float, seed: int, split: Split) -> SplitRecord:
         """The draw that made a split."""
-        others = np.sort(np.concatenate([split.train, split.validation, split.left_out]))
+        others = np.sort(np.concatenate([split.train, split.validation, split.excluded]))
         return cls(
             per_label=per_label, validation_fraction=validation_fraction, seed=seed, not_tested=tuple(others.tolist())
         )

@@ -6,10 +6,9 @@ Nothing here or below repeats a request; the caller decides about retries.
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from ketfit.errors import (
     BackendError,
@@ -20,8 +19,7 @@ from ketfit.errors import (
     RequestRejectedError,
     ServerError,
 )
-
-_T = TypeVar("_T")
+from ketfit.storage.deadline import call_with_deadline
 
 
 @dataclass(frozen=True)
@@ -125,34 +123,6 @@ class ApiClient:
         if status == 429:
             return RateLimitError(message, float(retry_after) if retry_after and retry_after.isdecimal() else None)
         return ServerError(message) if status >= 500 or status in (408, 409) else RequestRejectedError(message)
-
-
-def call_with_deadline(seconds: float, call: Callable[[], _T]) -> _T:
-    """What `call` returns or raises, if it takes no longer.
-
-    A time-out of a socket starts anew with every byte; this one does not.
-
-    Raises:
-        TimeoutError: it took longer; it goes on in a thread of its own, to no effect.
-    """
-    outcome: list[tuple[bool, Any]] = []
-
-    def run() -> None:
-        try:
-            outcome.append((True, call()))
-        except BaseException as error:
-            outcome.append((False, error))
-
-    thread = threading.Thread(target=run, daemon=True, name="ketfit-request")
-    thread.start()
-    thread.join(seconds)
-    if not outcome:
-        raise TimeoutError
-    worked, value = outcome[0]
-    if not worked:
-        raise value
-    returned: _T = value
-    return returned
 
 
 def _error_message(text: str) -> str:

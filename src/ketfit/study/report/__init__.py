@@ -29,14 +29,14 @@ def write_report(folder: Path) -> dict[str, Any]:
         from ketfit.study.report.render import make_page
     except ImportError as error:
         raise MissingExtraError("Writing a report", "'ketfit[study]'") from error
-    from ketfit.storage.atomic import check_file, write_file
+    from ketfit.storage.atomic import check_writable_file, write_file
     from ketfit.study.analysis.analysis import analyse
     from ketfit.study.report.summary import summary_sentences
     from ketfit.study.store import StudyRecord, read_results
 
     record, rows = StudyRecord.read(folder), read_results(folder)
-    check_file(folder / SUMMARY)
-    check_file(folder / REPORT)
+    check_writable_file(folder / SUMMARY)
+    check_writable_file(folder / REPORT)
     analysis = analyse(record, rows)
     answer = summary_sentences(analysis)
     summary = {**analysis.to_json(), "answer": answer}

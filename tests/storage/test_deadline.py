@@ -1,0 +1,28 @@
+"""Calls with a deadline."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from ketfit.storage.deadline import call_with_deadline
+
+
+def test_call_with_deadline_fast_call_returns_its_result() -> None:
+    assert call_with_deadline(5.0, lambda: 3) == 3
+
+
+def test_call_with_deadline_failing_call_raises_its_error() -> None:
+    def fail() -> None:
+        raise KeyError("lost")
+
+    with pytest.raises(KeyError, match="lost"):
+        call_with_deadline(5.0, fail)
+
+
+def test_call_with_deadline_slow_call_raises_timeout_error() -> None:
+    release = threading.Event()
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.05 s"):
+        call_with_deadline(0.05, release.wait)
+    release.set()
