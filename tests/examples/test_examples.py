@@ -23,7 +23,7 @@ PROMISES = {
     "grid_search": r"parameters, (8[5-9]|9\d)\.\d% of 369 test samples\n",
     "multiclass": r"quantum head +(7\d|8\d|9\d|100)% of 12\n",
     "setfit_head": r"16 sentences to learn from, (5[5-9]|[6-9]\d)% of 1\d\d right\n",
-    "study": r"Progressed\(done=9, failed=0, .*\n",
+    "study": r"StudyProgress\(done=9, failed=0, .*\n",
 }
 # Run by tests of their own, where their extra is tested.
 ELSEWHERE = {"hardware_on_aer"}

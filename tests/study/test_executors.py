@@ -50,17 +50,17 @@ def test_no_jobs_are_no_work() -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_takes_no_job_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_that_dies_takes_no_job_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     found = dict(LocalExecutor(2).run(die_once, jobs(12, mark=str(tmp_path / "mark"))))
     assert found == {place: {"result": place} for place in range(12)}
-    assert "a worker died, killed or out of memory; going on with the" in capsys.readouterr().err
+    assert "a worker died, killed or out of memory; going on with the" in caplog.text
 
 
 @pytest.mark.slow
-def test_workers_that_keep_dying_end_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_workers_that_keep_dying_end_it(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(StudyError, match="workers died 4 times in a row"):
         list(LocalExecutor(2).run(always_die, jobs(2)))
-    assert capsys.readouterr().err.count("a worker died") == 3
+    assert caplog.text.count("a worker died") == 3
 
 
 def test_what_is_not_finished_can_be_left(tmp_path: Path) -> None:

@@ -86,7 +86,9 @@ def test_any_bytes_are_rows_or_our_own_error(tmp_path_factory: pytest.TempPathFa
 
 @pytest.mark.slow
 def test_two_drivers_on_one_folder_are_refused(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from ketfit.study.store import RowsFile; RowsFile(Path(sys.argv[1]))"
+    code = (
+        "import sys; from pathlib import Path; from ketfit.study.store import ResultLog; ResultLog(Path(sys.argv[1]))"
+    )
     with ResultLog(tmp_path) as rows:
         rows.append(row_of(0))
         with pytest.raises(StudyError, match="another ketfit study run has"):
@@ -206,7 +208,7 @@ def test_a_draw_is_that_of_its_split(sentences: Path) -> None:
         ({"validation_fraction": "0.25"}, "valid number"),
         ({"seed": 1}, "draws has one of them twice"),
         ({"seed": 2}, "draws has none of 20 sentences a label with seed 0"),
-        ({"test": [1]}, "Draw has no setting 'test'"),
+        ({"test": [1]}, "SplitRecord has no setting 'test'"),
     ],
 )
 def test_a_damaged_draw_is_said_to_be(tmp_path: Path, plan: StudyPlan, change: dict[str, Any], told: str) -> None:

@@ -590,8 +590,8 @@ def test_without_statsmodels_the_pip_line_is_told() -> None:
         "import sys\n"
         "sys.modules['statsmodels'] = None\n"
         "from ketfit.errors import MissingExtraError\n"
-        "for name in ('statistics', 'effects'):\n"
-        "    try: __import__('ketfit.study.' + name)\n"
+        "for name in ('hypothesis_tests', 'effects'):\n"
+        "    try: __import__('ketfit.study.analysis.' + name)\n"
         "    except MissingExtraError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
