@@ -49,7 +49,7 @@ def test_predict_without_input_is_refused(capsys: pytest.CaptureFixture[str], mo
     assert run(capsys, "predict", model, "one", "--input", tmp_path / "x")[0] == 2
     code, _, err = run(capsys, "predict", model, "--input", tmp_path / "x")
     assert code == 1
-    assert "cannot read" in err
+    assert "there is no file" in err
 
 
 def test_predict_error_names_line_of_file(capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path) -> None:

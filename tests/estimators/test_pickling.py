@@ -144,7 +144,7 @@ class TestBody:
         assert not (tmp_path / "model").exists()
 
     def test_body_of_an_absent_device_loads_on_the_cpu_with_a_warning(self, tiny_body: Body) -> None:
-        reference = replace(BodyReference.of(tiny_body), device="cuda:7")
+        reference = replace(BodyReference.from_body(tiny_body), device="cuda:7")
         with pytest.warns(
             UserWarning, match=r"pickled on the device 'cuda:7', which cannot be used here .* on the CPU"
         ):

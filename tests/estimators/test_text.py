@@ -283,13 +283,13 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("texts", "message"),
         [
-            ([*TEXTS[:7], ""], r"texts\[7\] is blank"),
-            ([*TEXTS[:3], " \n\t", *TEXTS[4:]], r"texts\[3\] is blank"),
-            ([*TEXTS[:7], None], r"texts\[7\] is of type NoneType, not str"),
-            ([*TEXTS[:7], 3], r"texts\[7\] is of type int, not str"),
+            ([*TEXTS[:7], ""], r"texts\[7\]: the text is empty"),
+            ([*TEXTS[:3], " \n\t", *TEXTS[4:]], r"texts\[3\]: the text is empty"),
+            ([*TEXTS[:7], None], r"texts\[7\]: the text is missing"),
+            ([*TEXTS[:7], 3], r"texts\[7\]: the text is int, not str"),
             ("good film", r"texts must be a list of sentences, not str; for one sentence: \[sentence\]"),
             (b"good film", "texts must be a list of sentences, not bytes"),
-            ([*TEXTS[:7], "\ud800"], r"texts\[7\] is not valid Unicode"),
+            ([*TEXTS[:7], "\ud800"], r"texts\[7\]: the text has half of a surrogate pair"),
         ],
     )
     def test_unusable_sentences_are_refused(
@@ -319,7 +319,7 @@ class TestRefused:
             ([], [], ValueError, r"0 sample\(s\)"),
             (TEXTS, [1] * 8, DataError, "these labels hold 1 class: "),
             (TEXTS, LABELS[:7], ValueError, "inconsistent numbers of samples"),
-            (TEXTS, np.linspace(0, 1, 8), DataError, r"these are float64, and labels\[0\] is 0.0: convert them"),
+            (TEXTS, np.linspace(0, 1, 8), DataError, r"labels\[0\] has the label 0.0 of type float"),
         ],
     )
     def test_unusable_labels_are_refused(
@@ -387,7 +387,7 @@ def test_push_to_hub_uploads_a_loadable_model(
     monkeypatch.setattr(hub, "push", take)
     model = fitted if kind == "text" else fitted.classifier_
     assert model.push_to_hub("user/name", data="eight sentences", metrics={"accuracy": 0.5}, private=True) == "0123abcd"
-    assert callable(pushed.pop("owned"))
+    assert callable(pushed.pop("is_owned"))
     assert pushed == {"repo_id": "user/name", "private": True, "token": None, "commit_message": "Upload a KetFit model"}
     loaded: Any = type(model).from_pretrained(tmp_path / "pushed")
     given: Any = TEXTS if kind == "text" else fitted.body_.encode(TEXTS)
@@ -587,7 +587,7 @@ class TestPairs:
 
     def test_label_of_one_sentence_is_not_blamed_on_validation(self, tiny_body_folder: Path) -> None:
         text = TextClassifier(str(tiny_body_folder), PLAIN_HEAD, TrainConfig(epochs=1), tune=CONTRASTIVE)
-        with pytest.raises(DataError, match="pairs sentences of one label, and 'negative' has one sentence only"):
+        with pytest.raises(DataError, match="pairs sentences of one label, and 'negative' has only one sentence"):
             text.fit(["good", "fine", "the good", "bad"], ["positive"] * 3 + ["negative"])
 
 

@@ -243,6 +243,6 @@ def test_truncated_sentences_warn_once(classifier: TextClassifier, tmp_path: Pat
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         predict_file(classifier, table, tmp_path / "out.csv", block_rows=4)
-    messages = [str(warning.message) for warning in caught if "does not count" in str(warning.message)]
+    messages = [str(warning.message) for warning in caught if "are truncated" in str(warning.message)]
     assert len(messages) == 1
     assert "further on" in messages[0]
