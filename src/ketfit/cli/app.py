@@ -27,7 +27,7 @@ def app(
         typer.Option(help="Labelled sentences to fit logistic regression on, for comparison."),
     ] = None,
     few_shot: Annotated[
-        int | None, typer.Option(help="Sentences per label for it, the same that fit --few-shot trained on.", min=2)
+        int | None, typer.Option(help="Sentences per label to fit it on, sampled as by fit --few-shot.", min=2)
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 is this machine only.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 for any free one.", min=0, max=65535)] = 7860,

@@ -41,7 +41,7 @@ def fit(
     output: Output,
     body: Annotated[str | None, typer.Option(help="Body: a bundled one, a folder, or a name on the Hub.")] = None,
     tune: Annotated[
-        Tune | None, typer.Option(help="Fine-tuning of the body; that of the settings if left out, else frozen.")
+        Tune | None, typer.Option(help="Fine-tuning of the body; if left out, that of the settings file, or frozen.")
     ] = None,
     config: ConfigFile = None,
     settings: Settings = [],  # noqa: B006 - Typer reads it, nothing writes it

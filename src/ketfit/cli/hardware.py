@@ -71,10 +71,10 @@ def plan(
     first: Annotated[int | None, typer.Option(help="Number of sentences to run.", min=1)] = None,
     max_cost: Annotated[
         float | None,
-        typer.Option(help="Largest cost; more is refused, now and at submission.", min=0, callback=_finite),
+        typer.Option(help="Largest cost; a plan or submission above it is refused.", min=0, callback=_finite),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="Prices: a known device, a TOML file, or provider to ask for them.")
+        str | None, typer.Option(help="Prices: a known device, a TOML file, or provider for the rates of the account.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of a simulator.", min=0)] = 0,
     *,

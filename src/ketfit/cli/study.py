@@ -89,7 +89,7 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
 
 @app.command()
 def report(folder: Folder, as_json: AsJson = False) -> None:
-    """Write ``report.html`` and ``summary.json`` into the folder of a study, from the results so far."""
+    """Write report.html and summary.json into the folder of a study, from the results so far."""
     from ketfit.study.report import write_report
 
     summary = write_report(folder)

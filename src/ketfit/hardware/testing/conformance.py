@@ -47,16 +47,16 @@ def check_backend(
     shots = check_range(shots, "shots", description.limits.min_shots, description.limits.shots, description.name)
     suite = _Suite(backend, shots, wait_s, retry or RetryPolicy())
     checks: tuple[tuple[str, Callable[[], str]], ...] = (
-        ("describes itself", suite.check_description),
-        ("counts gates", suite.check_gates),
-        ("runs a job", suite.run_job),
+        ("description", suite.check_description),
+        ("gate counts", suite.check_gates),
+        ("job", suite.run_job),
         ("bits, qubits and totals", suite.check_bits),
-        ("measures some qubits, in any order", suite.check_subsets),
+        ("subsets of qubits, in any order", suite.check_subsets),
         ("angles and CNOTs", suite.check_distributions),
-        ("finds jobs by their tag", suite.check_tags),
-        ("answers the same twice", suite.check_repeat),
-        ("takes a cancellation of an ended job", suite.check_cancel),
-        ("refuses unknown jobs", suite.check_unknown_job),
+        ("jobs by tag", suite.check_tags),
+        ("repeated results", suite.check_repeat),
+        ("cancellation of a finished job", suite.check_cancel),
+        ("unknown job is refused", suite.check_unknown_job),
     )
     results = []
     for name, check in checks:
@@ -68,7 +68,7 @@ def check_backend(
         except Exception as error:
             message = f"raised {type(error).__name__} ({error}), which is no error of ketfit.errors"
         results.append(CheckResult(name, False, message))
-        if name == "runs a job":
+        if name == "job":
             break
     return results
 
