@@ -12,7 +12,7 @@ import numpy as np
 from ketfit.data.dataset import load_dataset
 from ketfit.data.splits import few_shot_split
 from ketfit.rng import numpy_stream
-from ketfit.study.expand import BodyFacts, DataFacts, expand
+from ketfit.study.expand import BodyMetadata, DataMetadata, expand
 from ketfit.study.spec import StudyPlan
 from ketfit.study.store import ROWS, SplitKey, SplitRecord, StudyRecord, TaskResult
 from ketfit.study.task import Task, pack_bits
@@ -59,11 +59,11 @@ def make_study(
     path.write_text("\n".join(["text\tlabel", *lines, ""]), encoding="utf-8")
     dataset = load_dataset(str(path))
     plan = StudyPlan.from_mapping({**settings, "data": {**settings["data"], "source": str(path)}})
-    data = DataFacts(name="made sentences", fingerprint=dataset.fingerprint, size=len(dataset), n_classes=2)
-    bodies = {body.name: BodyFacts(fingerprint=f"{n:064x}", dimension=16) for n, body in enumerate(plan.bodies)}
+    data = DataMetadata(name="made sentences", fingerprint=dataset.fingerprint, size=len(dataset), n_classes=2)
+    bodies = {body.name: BodyMetadata(fingerprint=f"{n:064x}", dimension=16) for n, body in enumerate(plan.bodies)}
     tasks = expand(plan, data, bodies)
     splits = {key: few_shot_split(dataset, *key) for key in map(draw_key, tasks)}
-    record = StudyRecord.of(
+    record = StudyRecord.from_tasks(
         plan,
         tasks,
         command=f"ketfit study run plan.toml -o {folder.name}",
@@ -71,7 +71,7 @@ def make_study(
         data=data,
         bodies=bodies,
         draws=tuple(
-            SplitRecord.of(*key, split=split) for key, split in sorted(splits.items(), key=lambda item: item[0])
+            SplitRecord.from_split(*key, split=split) for key, split in sorted(splits.items(), key=lambda item: item[0])
         ),
     )
     record.write(folder)

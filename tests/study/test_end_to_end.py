@@ -101,10 +101,10 @@ def test_what_stands_is_not_done_again(
 
 
 def test_what_a_linear_layer_stands_in_for_is_in_the_name_of_the_task(plan: StudyPlan) -> None:
-    from ketfit.study.expand import BodyFacts, DataFacts, expand
+    from ketfit.study.expand import BodyMetadata, DataMetadata, expand
 
-    data = DataFacts(name="d", fingerprint="f", size=100, n_classes=2)
-    bodies = {plan.bodies[0].label: BodyFacts(fingerprint="b", dimension=16)}
+    data = DataMetadata(name="d", fingerprint="f", size=100, n_classes=2)
+    bodies = {plan.bodies[0].label: BodyMetadata(fingerprint="b", dimension=16)}
     tasks = {task.head: task for task in expand(plan, data, bodies)}
     assert tasks["SVC"].config["body"]["trained_with"]["tries"] == list(plan.budget.learning_rates)
     assert "trained_with" not in tasks["quantum"].config["body"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -53,7 +54,7 @@ def test_no_jobs_are_no_work() -> None:
 def test_a_worker_that_dies_takes_no_job_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     found = dict(LocalExecutor(2).run(die_once, jobs(12, mark=str(tmp_path / "mark"))))
     assert found == {place: {"result": place} for place in range(12)}
-    assert "a worker died, killed or out of memory; going on with the" in caplog.text
+    assert re.search(r"a worker died, killed or out of memory; \d+ tasks remain", caplog.text)
 
 
 @pytest.mark.slow

@@ -15,13 +15,13 @@ import pytest
 from ketfit.errors import ConfigError
 from ketfit.evaluation.compare import count_parameters
 from ketfit.model.config import HeadConfig
-from ketfit.study.expand import BodyFacts, DataFacts, expand
+from ketfit.study.expand import BodyMetadata, DataMetadata, expand
 from ketfit.study.spec import StudyPlan
 from ketfit.study.task import Task, content_hash
 
 GOLDEN = Path(__file__).parent / "golden_tasks.json"
-DATA = DataFacts(name="reviews", fingerprint="d" * 64, size=9613, n_classes=2)
-BODY = BodyFacts(fingerprint="b" * 64, dimension=768)
+DATA = DataMetadata(name="reviews", fingerprint="d" * 64, size=9613, n_classes=2)
+BODY = BodyMetadata(fingerprint="b" * 64, dimension=768)
 
 SETTINGS: dict[str, Any] = {
     "name": "Golden",
@@ -187,7 +187,7 @@ def test_a_regression_has_no_more_directions_than_the_embedding() -> None:
     assert tasks["matched"].id == tasks["linear"].id
     for components in (0, 768):
         bad = {"linear": {"kind": "logistic-regression", "settings": {"components": components}}}
-        with pytest.raises(ConfigError, match=f"components={components}: directions go from 1 to 767"):
+        with pytest.raises(ConfigError, match=f"components={components} must be from 1 to 767"):
             tasks_of(heads=bad, factors={}, design={})
 
 
@@ -205,7 +205,7 @@ def test_principal_directions_make_another_task_than_random_ones() -> None:
     assert tasks["random"].id == tasks["named"].id != tasks["principal"].id
     assert tasks["principal"].config["head"]["settings"] == {"components": 9, "directions": "principal"}
     assert tasks["all"].config["head"]["settings"] == {"components": None}
-    with pytest.raises(ConfigError, match="directions='best': they are random or principal"):
+    with pytest.raises(ConfigError, match="unknown directions='best'; known: random, principal"):
         tasks_of(heads={"linear": linear(components=9, directions="best")}, factors={}, design={})
 
 

@@ -13,7 +13,7 @@ from ketfit.bodies.body import Body
 from ketfit.data.dataset import load_dataset
 from ketfit.data.splits import few_shot_split
 from ketfit.errors import ConfigError, ConfigWarning, DataError, StudyError
-from ketfit.study import runner as run_module
+from ketfit.study import runner
 from ketfit.study.executors import Job, LocalExecutor, Work
 from ketfit.study.runner import StudyProgress, run_study
 from ketfit.study.spec import StudyPlan
@@ -55,7 +55,7 @@ def test_a_second_run_does_only_what_is_missing(plan: StudyPlan, tmp_path: Path)
     run_study(plan, tmp_path, executor := Here(), command="test")
     again = Here()
     assert run_study(plan, tmp_path, again, command="test").ran == 0
-    wider = plan.on(n_seeds=3)
+    wider = plan.with_overrides(n_seeds=3)
     assert run_study(wider, tmp_path, again, command="test") == StudyProgress(15, 0, 15, ran=5)
     assert (executor.ran, again.ran) == (10, 5)
     assert len(StudyRecord.read(tmp_path).tasks) == 15
@@ -64,7 +64,7 @@ def test_a_second_run_does_only_what_is_missing(plan: StudyPlan, tmp_path: Path)
 def test_a_driver_that_stops_leaves_whole_rows_and_the_next_goes_on(plan: StudyPlan, tmp_path: Path) -> None:
     for most in (3, 4):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(run_module, "count", lambda tasks, rows, ran: StudyProgress(0, 0, 0, ran))
+            patch.setattr(runner, "count_results", lambda tasks, rows, ran: StudyProgress(0, 0, 0, ran))
             run_study(plan, tmp_path / "parts", Here(most=most), command="test")
     run_study(plan, tmp_path / "parts", Here(), command="test")
     run_study(plan, tmp_path / "whole", Here(), command="test")
@@ -107,15 +107,15 @@ def test_heads_that_are_too_narrow_are_named_once_before_they_run(
 def test_failed_tasks_keep_their_error_until_they_are_asked_for(
     plan: StudyPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = run_module.execute
+    real = runner.run_tasks
 
     def broken(config: dict[str, Any], *arrays: np.ndarray) -> dict[str, Any]:
         return {"error": {"type": "TrainingError", "message": f"seed {config['seed']}"}}
 
-    monkeypatch.setattr(run_module, "execute", lambda *arguments: real(*arguments, work=broken))
+    monkeypatch.setattr(runner, "run_tasks", lambda *arguments: real(*arguments, work=broken))
     assert run_study(plan, tmp_path, Here(), command="test") == StudyProgress(0, 10, 10, ran=10)
     assert {row.error["message"] for row in read_results(tmp_path).values() if row.error} == {"seed 0", "seed 1"}
-    monkeypatch.setattr(run_module, "execute", real)
+    monkeypatch.setattr(runner, "run_tasks", real)
     assert run_study(plan, tmp_path, Here(), command="test") == StudyProgress(0, 10, 10, ran=0)
     assert run_study(plan, tmp_path, Here(), command="test", retry_failed=True) == StudyProgress(10, 0, 10, ran=10)
 
@@ -129,7 +129,7 @@ def test_shared_work_is_done_once(plan: StudyPlan, tmp_path: Path, monkeypatch: 
         return encode(body, texts, **options)
 
     monkeypatch.setattr(Body, "encode", counted)
-    monkeypatch.setattr(run_module, "few_shot_split", lambda *key: drawn.append(key[1:]) or few_shot_split(*key))
+    monkeypatch.setattr(runner, "few_shot_split", lambda *key: drawn.append(key[1:]) or few_shot_split(*key))
     run_study(plan, tmp_path, Here(), command="test")
     assert embedded == [120]
     assert sorted(drawn) == [(20, 0.25, 0), (20, 0.25, 1)]
@@ -162,7 +162,7 @@ def test_the_record_has_the_draws_of_all_tasks(settings: dict[str, Any], tmp_pat
     assert [draw.key for draw in record.draws] == [(size, 0.25, seed) for size in (10, 20) for seed in (0, 1)]
     for draw in record.draws:
         np.testing.assert_array_equal(record.test_positions(draw), few_shot_split(dataset, *draw.key).test)
-    draws, rows = record.draws_by_task(), read_results(tmp_path)
+    draws, rows = record.splits_by_task(), read_results(tmp_path)
     assert draws.keys() == rows.keys()
     for name, row in rows.items():
         assert draws[name].key == (row.config["data"]["per_label"], 0.25, row.config["seed"])
@@ -178,7 +178,7 @@ def test_a_bad_plan_leaves_no_folder(plan: StudyPlan, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="lower per_label=100"):
         run_study(many, folder, Here(), command="test")
     every = plan.updated(data=plan.data.updated(per_label=60))
-    with pytest.raises(DataError, match=r"data\.per_label=60 leaves no sentence of reviews\.tsv to test on; lower it"):
+    with pytest.raises(DataError, match=r"data\.per_label=60 leaves no test sentence of reviews\.tsv; lower it"):
         run_study(every, folder, Here(), command="test")
     assert not folder.exists()
 
@@ -222,7 +222,7 @@ def test_a_tuned_body_is_tuned_once_for_each_seed(
     assert run_study(plan, tmp_path / "second", Here(), command="test").done == 4
     assert tuned == [0, 1], "what the cache has is not tuned again"
     assert bare(tmp_path / "first") == bare(tmp_path / "second")
-    assert not (tmp_path / "first" / run_module.TUNING).exists()
+    assert not (tmp_path / "first" / runner.TUNING).exists()
     record = StudyRecord.read(tmp_path / "first")
     assert {task.body for task in record.tasks} == {name, f"{name}, tuned"}
     losses = {

@@ -54,7 +54,7 @@ def test_every_plan_of_the_repository_is_one(path: Path) -> None:
 def test_a_budget_is_the_same_for_all_heads() -> None:
     with pytest.raises(ConfigError, match="3 learning_rates but 1 values of regularization; every head gets the same"):
         BudgetPlan(learning_rates=[0.1, 0.2, 0.3])
-    with pytest.raises(ConfigError, match="holds a value twice"):
+    with pytest.raises(ConfigError, match="holds a value twice; remove one of them"):
         BudgetPlan(learning_rates=[0.1, 0.1], regularization=[1.0, 2.0])
 
 
@@ -77,15 +77,19 @@ def test_a_budget_is_the_same_for_all_heads() -> None:
         ("train/epoch", 3, "train: TrainConfig has no setting 'epoch'; did you mean 'epochs'"),
         ("heads", {}, "heads"),
         ("heads/quantum/settings/n_qbits", 3, "heads.quantum: .*no setting 'n_qbits'; did you mean 'n_qubits'"),
-        ("heads/quantum/match", "linear", "heads.quantum: a quantum head matches no other"),
+        (
+            "heads/quantum/match",
+            "linear",
+            "heads.quantum: match is for mlp and logistic-regression, not for a quantum head",
+        ),
         ("heads/linear/kind", "forest", "heads.linear: kind='forest'"),
         ("heads/linear/start", "recommended", "heads.linear: start='recommended' is for quantum heads"),
         (
             "heads/linear/settings",
             {"hidden": 3},
-            "logistic-regression has no setting 'hidden'; known are",
+            "logistic-regression has no setting 'hidden'; known: components, directions",
         ),
-        ("heads/linear/match", "quantom", "heads.linear: match='quantom' is no quantum head of this plan"),
+        ("heads/linear/match", "quantom", "heads.linear: match='quantom' is not a quantum head of this plan"),
         ("heads/svm", {"kind": "svc", "match": "quantum"}, "heads.svm: match decides the size"),
         ("factors/n_qubits", [1, 2], "unknown factor 'n_qubits'; a factor is head.SETTING"),
         ("factors/head.qubits", [1, 2], "unknown factor 'head.qubits'"),
@@ -93,14 +97,18 @@ def test_a_budget_is_the_same_for_all_heads() -> None:
         ("factors/train.epochs", [1, 2], "train.epochs is a factor and a setting"),
         ("factors/head.encoder_layers", [], "'head.encoder_layers' needs two different levels or more, got \\[\\]"),
         ("factors/head.encoder_layers", [1, 1], "needs two different levels"),
-        ("factors/head.encoder_layers", {"low": 1, "high": 3}, "is a range, which only a latin-hypercube takes"),
+        (
+            "factors/head.encoder_layers",
+            {"low": 1, "high": 3},
+            "is a range, for latin-hypercube only; give a list of levels",
+        ),
         ("factors/head.encoder_layers", {"low": 3, "high": 3}, "factors.head.encoder_layers: low=3.0 must be below"),
         ("factors", {}, "a design of kind full needs factors"),
         ("design/kind", "heads", "a design of kind heads has no factors"),
         ("design/samples", 4, "samples belongs to a latin-hypercube design; this one is full"),
         ("design/kind", "fractional", "a fractional design needs either resolution or generators"),
         ("design/kind", "latin-hypercube", "needs samples"),
-        ("report/reference", "nobody", "report.reference='nobody' is none of the heads quantum, linear"),
+        ("report/reference", "nobody", "unknown report.reference='nobody'; known: quantum, linear"),
         ("report/margin", 0.0, "margin"),
     ],
 )
@@ -127,7 +135,7 @@ def test_learning_rates_are_tries_or_a_factor(settings: dict[str, Any]) -> None:
     settings = changed(settings, "factors/train.learning_rate", [0.01, 0.1])
     StudyPlan.from_mapping(settings)
     budget = {"learning_rates": [0.1, 0.2], "regularization": [1.0, 2.0]}
-    with pytest.raises(ConfigError, match="each of its levels is one try; give the budget one rate"):
+    with pytest.raises(ConfigError, match="each level is one try; give the budget one learning rate"):
         StudyPlan.from_mapping(changed(settings, "budget", budget))
 
 
@@ -140,15 +148,15 @@ def test_a_quantum_head_starts_from_the_paper_or_from_what_is_recommended() -> N
 
 
 def test_other_data_bodies_and_seeds_make_another_plan(plan: StudyPlan) -> None:
-    other = plan.on("other.tsv", ["one", "two"], 7)
+    other = plan.with_overrides("other.tsv", ["one", "two"], 7)
     assert (other.data.source, other.data.per_label) == ("other.tsv", 20)
     assert other.bodies == (BodyPlan(name="one"), BodyPlan(name="two"))
     assert other.seeds == tuple(range(7))
-    assert plan.on() == plan
+    assert plan.with_overrides() == plan
 
 
 def test_ranges_go_up() -> None:
-    with pytest.raises(ConfigError, match="a logarithmic range begins above zero"):
+    with pytest.raises(ConfigError, match="of a logarithmic range must be above zero"):
         LevelRange(low=0.0, high=1.0, log=True)
 
 

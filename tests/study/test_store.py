@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from ketfit.data.dataset import load_dataset
 from ketfit.data.splits import few_shot_split
 from ketfit.errors import KetFitError, StorageError, StudyError
-from ketfit.study.expand import BodyFacts, DataFacts, expand
+from ketfit.study.expand import BodyMetadata, DataMetadata, expand
 from ketfit.study.spec import StudyPlan
-from ketfit.study.store import ROWS, ResultLog, SplitRecord, StudyRecord, TaskResult, missing, read_results
+from ketfit.study.store import ROWS, ResultLog, SplitRecord, StudyRecord, TaskResult, pending_tasks, read_results
 from ketfit.study.task import Task
 
 
@@ -36,42 +36,42 @@ def task_of(number: int) -> Task:
 
 
 def test_rows_are_read_as_they_were_appended(tmp_path: Path) -> None:
-    with ResultLog(tmp_path / "study") as rows:
+    with ResultLog(tmp_path / "study") as log:
         for number in range(5):
-            rows.append(row_of(number))
-        assert read_results(tmp_path / "study") == rows.rows, "a reader sees each row while the driver runs"
+            log.append(row_of(number))
+        assert read_results(tmp_path / "study") == log.results, "a reader sees each row while the driver runs"
     assert list(read_results(tmp_path / "study").values()) == [row_of(number) for number in range(5)]
 
 
 def test_the_last_row_of_a_task_counts(tmp_path: Path) -> None:
-    with ResultLog(tmp_path) as rows:
-        rows.append(row_of(1, failed=True))
-        rows.append(row_of(1))
+    with ResultLog(tmp_path) as log:
+        log.append(row_of(1, failed=True))
+        log.append(row_of(1))
     assert read_results(tmp_path) == {row_of(1).task: row_of(1)}
 
 
 @pytest.mark.slow
 def test_a_line_that_was_cut_off_at_any_byte_does_not_count_and_goes(tmp_path: Path) -> None:
-    with ResultLog(tmp_path) as rows:
-        rows.append(row_of(0))
-        rows.append(row_of(1))
+    with ResultLog(tmp_path) as log:
+        log.append(row_of(0))
+        log.append(row_of(1))
     content = (tmp_path / ROWS).read_bytes()
     first = content.index(b"\n") + 1
     for size in range(first, len(content)):
         (tmp_path / ROWS).write_bytes(content[:size])
         assert list(read_results(tmp_path)) == [row_of(0).task]
-        with ResultLog(tmp_path) as rows:
-            rows.append(row_of(1))
+        with ResultLog(tmp_path) as log:
+            log.append(row_of(1))
         assert (tmp_path / ROWS).read_bytes() == content
 
 
 def test_a_whole_line_that_is_no_row_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
-    with ResultLog(tmp_path) as rows:
-        rows.append(row_of(0))
+    with ResultLog(tmp_path) as log:
+        log.append(row_of(0))
     content = (tmp_path / ROWS).read_bytes()
     for bad in (b"{}\n", b"nonsense\n", b"\xff\n", b"\n", b"[1]\n", b'{"task": 3}\n'):
         (tmp_path / ROWS).write_bytes(content + bad + content)
-        with pytest.raises(StudyError, match="line 2 is not a row"):
+        with pytest.raises(StudyError, match="line 2 is not a result"):
             ResultLog(tmp_path)
         assert (tmp_path / ROWS).read_bytes() == content + bad + content
 
@@ -80,7 +80,7 @@ def test_a_whole_line_that_is_no_row_is_named_and_nothing_is_lost(tmp_path: Path
 def test_any_bytes_are_rows_or_our_own_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     folder = tmp_path_factory.mktemp("rows")
     (folder / ROWS).write_bytes(content + b"\n")
-    with pytest.raises(StudyError, match="is not a row"):
+    with pytest.raises(StudyError, match="is not a result"):
         read_results(folder)
 
 
@@ -89,28 +89,28 @@ def test_two_drivers_on_one_folder_are_refused(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from ketfit.study.store import ResultLog; ResultLog(Path(sys.argv[1]))"
     )
-    with ResultLog(tmp_path) as rows:
-        rows.append(row_of(0))
-        with pytest.raises(StudyError, match="another ketfit study run has"):
+    with ResultLog(tmp_path) as log:
+        log.append(row_of(0))
+        with pytest.raises(StudyError, match="another ketfit study run uses"):
             ResultLog(tmp_path)
         other = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
         assert other.returncode == 1
-        assert "another ketfit study run has" in other.stderr
-        rows.append(row_of(1))
-    with ResultLog(tmp_path) as rows:
-        assert len(rows.rows) == 2
+        assert "another ketfit study run uses" in other.stderr
+        log.append(row_of(1))
+    with ResultLog(tmp_path) as log:
+        assert len(log.results) == 2
 
 
 def test_a_full_disk_takes_back_the_row_it_had_no_room_for(
     tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
 ) -> None:
-    with ResultLog(tmp_path) as rows:
-        rows.append(row_of(0))
+    with ResultLog(tmp_path) as log:
+        log.append(row_of(0))
         size = (tmp_path / ROWS).stat().st_size
         with full_disk(size + 20), pytest.raises(StorageError, match="make room and run again"):
-            rows.append(row_of(1))
+            log.append(row_of(1))
         assert (tmp_path / ROWS).stat().st_size == size
-        rows.append(row_of(1))
+        log.append(row_of(1))
     assert len(read_results(tmp_path)) == 2
 
 
@@ -123,18 +123,18 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
 def test_only_what_has_no_row_is_missing() -> None:
     rows = {row.task: row for row in (row_of(0), row_of(1, failed=True))}
     tasks = [task_of(number) for number in (0, 1, 2, 2, 1)]
-    assert [task.seed for task in missing(tasks, rows, retry_failed=False)] == [2]
-    assert [task.seed for task in missing(tasks, rows, retry_failed=True)] == [1, 2]
+    assert [task.seed for task in pending_tasks(tasks, rows, retry_failed=False)] == [2]
+    assert [task.seed for task in pending_tasks(tasks, rows, retry_failed=True)] == [1, 2]
 
 
 def record_of(plan: StudyPlan) -> StudyRecord:
-    data = DataFacts(name="reviews", fingerprint="d", size=10, n_classes=2)
-    bodies = {plan.bodies[0].name: BodyFacts(fingerprint="b", dimension=16)}
+    data = DataMetadata(name="reviews", fingerprint="d", size=10, n_classes=2)
+    bodies = {plan.bodies[0].name: BodyMetadata(fingerprint="b", dimension=16)}
     tasks = expand(plan, data, bodies)
     draws = tuple(
         SplitRecord(per_label=20, validation_fraction=0.25, seed=seed, not_tested=(1, 4, 9)) for seed in plan.seeds
     )
-    return StudyRecord.of(
+    return StudyRecord.from_tasks(
         plan, tasks, command="ketfit", versions={"ketfit": "1"}, data=data, bodies=bodies, draws=draws
     )
 
@@ -185,7 +185,7 @@ def test_a_draw_is_that_of_its_split(sentences: Path) -> None:
         dataset, texts=(*dataset.texts, *dataset.texts[:30]), labels=(*dataset.labels, *dataset.labels[:30])
     )
     split = few_shot_split(dataset, 20, 0.25, 3)
-    draw = SplitRecord.of(20, 0.25, 3, split)
+    draw = SplitRecord.from_split(20, 0.25, 3, split)
     assert draw.key == (20, 0.25, 3) and split.excluded.size > 0
     assert draw.not_tested == tuple(sorted(set(range(150)) - set(split.test.tolist())))
 
@@ -203,11 +203,11 @@ def test_a_draw_is_that_of_its_split(sentences: Path) -> None:
         ({"not_tested": {}}, "valid tuple"),
         ({"not_tested": None}, "valid tuple"),
         ({"per_label": 0}, "greater than or equal to 1"),
-        ({"per_label": 21}, "draws has none of 20 sentences a label with seed 0"),
-        ({"validation_fraction": 0.2}, "draws has none of 20 sentences a label with seed 0"),
+        ({"per_label": 21}, "draws has no split of 20 sentences per label with seed 0"),
+        ({"validation_fraction": 0.2}, "draws has no split of 20 sentences per label with seed 0"),
         ({"validation_fraction": "0.25"}, "valid number"),
-        ({"seed": 1}, "draws has one of them twice"),
-        ({"seed": 2}, "draws has none of 20 sentences a label with seed 0"),
+        ({"seed": 1}, "draws holds a split twice"),
+        ({"seed": 2}, "draws has no split of 20 sentences per label with seed 0"),
         ({"test": [1]}, "SplitRecord has no setting 'test'"),
     ],
 )

@@ -175,5 +175,5 @@ def test_bits_survive_packing(size: int) -> None:
     np.testing.assert_array_equal(unpack_bits(text, size), bits)
     with pytest.raises(KetFitError, match="do not hold"):
         unpack_bits(text, size + 9)
-    with pytest.raises(KetFitError, match="not base 64"):
+    with pytest.raises(KetFitError, match="not base64"):
         unpack_bits(text + "?", size)
