@@ -1,4 +1,4 @@
-"""Plans: what a TOML file may say, and how it is refused before any work is done."""
+"""Test plans: valid TOML files, and errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLANS = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
 
 
 def changed(settings: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """The settings with one entry replaced; a value of None takes it out."""
+    """Return the settings with one entry replaced, or removed if the value is None."""
     copy = json.loads(json.dumps(settings))
     *parents, name = path.split("/")
     table = copy
@@ -28,7 +28,7 @@ def changed(settings: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return copy
 
 
-def test_a_plan_reads_as_it_was_written(settings: dict[str, Any]) -> None:
+def test_study_plan_from_mapping_has_the_given_settings(settings: dict[str, Any]) -> None:
     plan = StudyPlan.from_mapping(settings)
     assert plan.seeds == (0, 1)
     assert plan.heads["quantum"].settings == {"n_qubits": 5, "main_layers": 1}
@@ -37,7 +37,7 @@ def test_a_plan_reads_as_it_was_written(settings: dict[str, Any]) -> None:
     assert plan.train_config(epochs=7).epochs == 7
 
 
-def test_a_plan_survives_json(settings: dict[str, Any]) -> None:
+def test_study_plan_json_round_trip_is_equal(settings: dict[str, Any]) -> None:
     settings = changed(settings, "factors/train.weight_decay", {"low": 0.001, "high": 0.1, "log": True})
     settings = changed(settings, "design", {"kind": "latin-hypercube", "samples": 5})
     plan = StudyPlan.from_mapping(settings)
@@ -45,13 +45,13 @@ def test_a_plan_survives_json(settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
-def test_every_plan_of_the_repository_is_one(path: Path) -> None:
+def test_study_plan_read_accepts_every_repository_plan(path: Path) -> None:
     plan = StudyPlan.read(path)
-    assert plan.question.endswith("?"), "a study asks something"
-    assert plan.data.source == "rotten-tomatoes", "it runs on the bundled data as it is"
+    assert plan.question.endswith("?"), "every study has a question"
+    assert plan.data.source == "rotten-tomatoes", "every study runs on the bundled data"
 
 
-def test_a_budget_is_the_same_for_all_heads() -> None:
+def test_budget_plan_unequal_or_repeated_tries_raise() -> None:
     with pytest.raises(ConfigError, match="3 learning_rates but 1 values of regularization; every head gets the same"):
         BudgetPlan(learning_rates=[0.1, 0.2, 0.3])
     with pytest.raises(ConfigError, match="holds a value twice; remove one of them"):
@@ -112,26 +112,26 @@ def test_a_budget_is_the_same_for_all_heads() -> None:
         ("report/margin", 0.0, "margin"),
     ],
 )
-def test_a_bad_plan_is_refused_with_the_thing_named(
+def test_study_plan_invalid_setting_is_named_in_the_error(
     settings: dict[str, Any], path: str, value: Any, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         StudyPlan.from_mapping(changed(settings, path, value))
 
 
-def test_two_level_designs_take_two_levels(settings: dict[str, Any]) -> None:
+def test_study_plan_two_level_design_rejects_three_levels(settings: dict[str, Any]) -> None:
     settings = changed(settings, "factors/head.encoder_layers", [1, 2, 3])
     for design in ({"kind": "plackett-burman"}, {"kind": "fractional", "resolution": 3}):
         with pytest.raises(ConfigError, match="'head.encoder_layers' has 3 levels; a .* design takes two"):
             StudyPlan.from_mapping(changed(settings, "design", design))
 
 
-def test_a_factor_of_quantum_heads_needs_one(settings: dict[str, Any]) -> None:
+def test_study_plan_head_factor_without_quantum_head_raises(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="'head.encoder_layers' has no quantum head to apply to"):
         StudyPlan.from_mapping(changed(settings, "heads/quantum/vary", False))
 
 
-def test_learning_rates_are_tries_or_a_factor(settings: dict[str, Any]) -> None:
+def test_study_plan_learning_rate_factor_with_several_tries_raises(settings: dict[str, Any]) -> None:
     settings = changed(settings, "factors/train.learning_rate", [0.01, 0.1])
     StudyPlan.from_mapping(settings)
     budget = {"learning_rates": [0.1, 0.2], "regularization": [1.0, 2.0]}
@@ -139,7 +139,7 @@ def test_learning_rates_are_tries_or_a_factor(settings: dict[str, Any]) -> None:
         StudyPlan.from_mapping(changed(settings, "budget", budget))
 
 
-def test_a_quantum_head_starts_from_the_paper_or_from_what_is_recommended() -> None:
+def test_head_plan_quantum_starts_from_paper_or_recommended() -> None:
     paper = HeadPlan(kind="quantum", settings={"n_qubits": 12})
     assert (paper.quantum(768, 2).n_qubits, paper.quantum(768, 2).encoder_layers) == (12, 2)
     ours = HeadPlan(kind="quantum", start="recommended", settings={"main_layers": 3})
@@ -147,7 +147,7 @@ def test_a_quantum_head_starts_from_the_paper_or_from_what_is_recommended() -> N
     assert ours.quantum(384, 2, encoder_layers=5).encoder_layers == 5
 
 
-def test_other_data_bodies_and_seeds_make_another_plan(plan: StudyPlan) -> None:
+def test_study_plan_with_overrides_replaces_data_bodies_and_seeds(plan: StudyPlan) -> None:
     other = plan.with_overrides("other.tsv", ["one", "two"], 7)
     assert (other.data.source, other.data.per_label) == ("other.tsv", 20)
     assert other.bodies == (BodyPlan(name="one"), BodyPlan(name="two"))
@@ -155,12 +155,12 @@ def test_other_data_bodies_and_seeds_make_another_plan(plan: StudyPlan) -> None:
     assert plan.with_overrides() == plan
 
 
-def test_ranges_go_up() -> None:
+def test_level_range_logarithmic_from_zero_raises() -> None:
     with pytest.raises(ConfigError, match="of a logarithmic range must be above zero"):
         LevelRange(low=0.0, high=1.0, log=True)
 
 
-def test_a_plan_that_is_no_toml_or_not_there(tmp_path: Path) -> None:
+def test_study_plan_read_missing_or_broken_file_raises(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read .*nothing\.toml"):
         StudyPlan.read(tmp_path / "nothing.toml")
     (tmp_path / "broken.toml").write_text("name = [")
