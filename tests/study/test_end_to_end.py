@@ -61,7 +61,6 @@ def test_end_to_end_study_trains_one_body_per_torch_head(plan: StudyPlan, tmp_pa
     assert all(task.body == f"{plan.bodies[0].name}, end to end" for task in StudyRecord.read(tmp_path).tasks)
 
 
-@pytest.mark.slow
 def test_end_to_end_study_validation_loss_is_of_the_tuned_body(
     plan: StudyPlan, settings: dict[str, Any], tmp_path: Path
 ) -> None:

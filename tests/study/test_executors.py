@@ -38,7 +38,6 @@ def jobs(count: int, **settings: Any) -> list[Job]:
     return [({"number": number, **settings}, (large, np.full(2, number))) for number in range(count)]
 
 
-@pytest.mark.slow
 def test_local_executor_runs_every_job_once_in_other_processes() -> None:
     results = list(LocalExecutor(2).run(add, jobs(40)))
     assert sorted(index for index, _ in results) == list(range(40))
@@ -50,7 +49,6 @@ def test_local_executor_without_jobs_yields_nothing() -> None:
     assert list(LocalExecutor(2).run(add, [])) == []
 
 
-@pytest.mark.slow
 def test_local_executor_after_worker_death_finishes_all_jobs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     results = dict(LocalExecutor(2).run(die_once, jobs(12, mark=str(tmp_path / "mark"))))
     assert results == {index: {"result": index} for index in range(12)}
