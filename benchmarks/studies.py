@@ -15,7 +15,7 @@ import numpy as np
 import typer
 
 from ketfit.study.executors import Arrays, LocalExecutor
-from ketfit.study.runner import execute
+from ketfit.study.runner import run_tasks
 from ketfit.study.store import ResultLog, StudyRecord, read_results
 from ketfit.study.task import Task
 
@@ -59,11 +59,11 @@ def material() -> Arrays:
 
 def seconds_of_runner(count: int, workers: int) -> float:
     """Rows on disk, from the first task to the last."""
-    work = [Task.of({"seed": number}, "head", "body", {}) for number in range(count)]
+    work = [Task.from_config({"seed": number}, "head", "body", {}) for number in range(count)]
     arrays = material()
     with tempfile.TemporaryDirectory() as folder, ResultLog(Path(folder)) as rows:
         start = time.perf_counter()
-        execute(rows, LocalExecutor(workers), work, lambda task: arrays, progress=False, work=no_work)
+        run_tasks(rows, LocalExecutor(workers), work, lambda task: arrays, progress=False, work=no_work)
         return time.perf_counter() - start
 
 

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="file with columns text and label; without it the table is written from rows")
     parser.add_argument("--body", default="all-mpnet-base-v2")
-    parser.add_argument("--only", choices=TREATMENTS, action="append", help="of the treatments; may be repeated")
+    parser.add_argument("--only", choices=TREATMENTS, action="append", help="treatment to run; may be repeated")
     options = parser.parse_args(arguments)
     for name in options.only or TREATMENTS:
         if options.data:
@@ -126,13 +126,13 @@ def _p(test: dict[str, Any]) -> str:
 
 def _parameters_and_seconds(folder: Path) -> dict[str, tuple[int, float]]:
     """Return the parameters and the median seconds of a fit of each head, including the body if it was trained."""
-    rows, found = read_results(folder), {}
+    rows, fits = read_results(folder), {}
     for task in StudyRecord.read(folder).tasks:
         row = rows.get(task.id)
         if row is not None and row.result is not None:
             seconds = row.run["seconds"]
-            found.setdefault(task.head, []).append((row.result["parameters"], seconds.get("with_body", seconds["fit"])))
-    return {head: (own[0][0], float(np.median([second for _, second in own]))) for head, own in found.items()}
+            fits.setdefault(task.head, []).append((row.result["parameters"], seconds.get("with_body", seconds["fit"])))
+    return {head: (values[0][0], float(np.median([second for _, second in values]))) for head, values in fits.items()}
 
 
 if __name__ == "__main__":

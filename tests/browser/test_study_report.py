@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page
 
 from ketfit.study.report import write_report
 from ketfit.study.task import Task
-from tests.study.made_studies import HOSTILE, flat, make_study, study_settings
+from tests.study.synthetic_studies import HOSTILE, flat, make_study, study_settings
 
 pytestmark = pytest.mark.browser
 

@@ -1,4 +1,4 @@
-"""Runs a study on a Ray cluster of two nodes on this machine, one of which is killed after a few rows.
+"""Run a study on a Ray cluster of two nodes on this machine, one of which is killed after a few results.
 
 python tests/faults/ray_cluster.py PLAN FOLDER
 """
@@ -22,17 +22,17 @@ from ketfit.study.store import read_results
 
 
 def main() -> None:
-    """Run the plan; fail if the node outlived the study, which would prove nothing."""
+    """Run the plan; fail if the node was not killed before the end of the study."""
     plan, folder = StudyPlan.read(sys.argv[1]), Path(sys.argv[2])
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    doomed = cluster.add_node(num_cpus=2)
-    killed: list[int] = []
+    node = cluster.add_node(num_cpus=2)
+    results_at_kill: list[int] = []
 
     def kill() -> None:
         while len(read_results(folder)) < 2:
             time.sleep(0.02)
-        cluster.remove_node(doomed, allow_graceful=False)
-        killed.append(len(read_results(folder)))
+        cluster.remove_node(node, allow_graceful=False)
+        results_at_kill.append(len(read_results(folder)))
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -42,8 +42,8 @@ def main() -> None:
         killer.join()
         cluster.shutdown()
     assert progress.done == progress.total, progress
-    assert killed[0] < progress.total, "the node was to die in the middle"
-    print(f"{progress.total} rows; the node died after {killed[0]}")
+    assert results_at_kill[0] < progress.total, "the node was killed after the end of the study"
+    print(f"{progress.total} rows; the node died after {results_at_kill[0]}")
 
 
 if __name__ == "__main__":

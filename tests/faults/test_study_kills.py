@@ -1,6 +1,6 @@
-"""Studies under SIGKILL: drivers and workers die at random instants, and the finished file is that of an unbroken run.
+"""Kill drivers and workers of studies at random times; the results must equal those of an uninterrupted run.
 
-A handful of kills here; ``make faults`` sets KETFIT_KILLS to 200.
+The default is 3 kills; ``make faults`` sets KETFIT_KILLS to 200.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ketfit.study.store import ROWS, read_results
 pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("KETFIT_KILLS", "3"))
-PATIENCE = 120  # seconds for one run, which takes some ten
+TIMEOUT_S = 120  # limit of one run, which takes about 10 s
 
 PLAN = """
 name = "Killed"
@@ -57,119 +57,121 @@ def start(study: Path, output: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "ketfit.cli", "study", "run", study / "plan.toml", "-o", study / output]
     with (study / f"{output}.log").open("ab") as log:
         return subprocess.Popen(
-            [*map(str, command), "--workers", "2"], stdout=log, stderr=log, preexec_fn=_hear_interruptions
+            [*map(str, command), "--workers", "2"], stdout=log, stderr=log, preexec_fn=_restore_sigint
         )
 
 
-def _hear_interruptions() -> None:
-    """A shell that starts a command in the background makes it, and all that it starts, deaf to SIGINT."""
+def _restore_sigint() -> None:
+    """Restore the SIGINT handler, which a shell turns off for background commands and their children."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def finished(study: Path, output: str) -> list[dict[str, Any]]:
-    """The rows in the order of their tasks, without times and hosts; none is there twice."""
+def sorted_results(study: Path, output: str) -> list[dict[str, Any]]:
+    """Return the results in the order of their tasks, without times and hosts; check that none is repeated."""
     names = [json.loads(line)["task"] for line in (study / output / ROWS).read_text().splitlines()]
     assert len(set(names)) == len(names)
     rows = read_results(study / output)
     return [rows[name].updated(run={}).model_dump() for name in sorted(rows)]
 
 
-def whole_lines(path: Path) -> bytes:
+def complete_lines(path: Path) -> bytes:
     content = path.read_bytes() if path.exists() else b""
     return content[: content.rfind(b"\n") + 1]
 
 
 @pytest.fixture(scope="module")
-def unbroken(study: Path) -> Iterator[tuple[list[dict[str, Any]], float, float]]:
-    """The rows of a run that nobody disturbs, the seconds to its first row and to its end."""
-    begun = time.monotonic()
-    process, first = start(study, "unbroken"), 0.0
+def uninterrupted(study: Path) -> Iterator[tuple[list[dict[str, Any]], float, float]]:
+    """Yield the results of an uninterrupted run and the seconds to its first result and to its end."""
+    started = time.monotonic()
+    process, first = start(study, "uninterrupted"), 0.0
     while process.poll() is None:
-        if not first and whole_lines(study / "unbroken" / ROWS):
-            first = time.monotonic() - begun
+        if not first and complete_lines(study / "uninterrupted" / ROWS):
+            first = time.monotonic() - started
         time.sleep(0.02)
-    assert process.returncode == 0, (study / "unbroken.log").read_text()
-    rows = finished(study, "unbroken")
+    assert process.returncode == 0, (study / "uninterrupted.log").read_text()
+    rows = sorted_results(study, "uninterrupted")
     assert len(rows) == 28
-    yield rows, first, time.monotonic() - begun
+    yield rows, first, time.monotonic() - started
 
 
 def children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """The worker processes, not the one that looks after their shared memory."""
+    """Return the worker processes, without the resource tracker of their shared memory."""
     try:
-        found = psutil.Process(process.pid).children(recursive=True)
-        return [child for child in found if "popen_loky" in " ".join(child.cmdline())]
+        processes = psutil.Process(process.pid).children(recursive=True)
+        return [child for child in processes if "popen_loky" in " ".join(child.cmdline())]
     except psutil.Error:
         return []
 
 
-def kill_once(study: Path, output: str, rows_first: int, delay: float, victim: str) -> bool:
-    """Begin or go on, and kill `delay` seconds after so many rows are there; whether that came before the end.
+def kill_once(study: Path, output: str, min_results: int, delay: float, victim: str) -> bool:
+    """Run, and kill `delay` seconds after `min_results` results; return True if the run had not ended.
 
-    Rows that were there stay there.
+    Check that earlier results are kept.
     """
     rows = study / output / ROWS
-    before = whole_lines(rows)
+    before = complete_lines(rows)
     process = start(study, output)
-    while whole_lines(rows).count(b"\n") < rows_first and process.poll() is None:
+    while complete_lines(rows).count(b"\n") < min_results and process.poll() is None:
         time.sleep(0.005)
     time.sleep(delay)
-    workers, ran = children(process), process.poll() is None
+    workers, was_running = children(process), process.poll() is None
     if victim == "worker" and workers:
         random.Random(delay).choice(workers).kill()
-        assert process.wait(PATIENCE) == 0, (study / f"{output}.log").read_text()
+        assert process.wait(TIMEOUT_S) == 0, (study / f"{output}.log").read_text()
     else:
         process.send_signal(signal.SIGKILL)
-        process.wait(PATIENCE)
-        psutil.wait_procs(workers, timeout=PATIENCE)
+        process.wait(TIMEOUT_S)
+        psutil.wait_procs(workers, timeout=TIMEOUT_S)
     assert rows.exists() or not before
-    assert whole_lines(rows).startswith(before)
-    return ran
+    assert complete_lines(rows).startswith(before)
+    return was_running
 
 
-def test_kills_at_random_instants_cost_nothing_but_time(
-    study: Path, unbroken: tuple[list[dict[str, Any]], float, float]
+def test_study_after_random_kills_has_the_same_results(
+    study: Path, uninterrupted: tuple[list[dict[str, Any]], float, float]
 ) -> None:
-    expected, first, _ = unbroken
-    chance = random.Random(0)
+    expected, first, _ = uninterrupted
+    rng = random.Random(0)
     number = kills = 0
     while kills < KILLS:
         output = f"killed-{number}"
-        # Most instants lie where rows are written, the others anywhere from the start. Rows tell how far a run is,
-        # whatever the machine does beside it.
-        there = chance.randrange(len(expected)) if kills % 4 else 0
-        delay = chance.uniform(0, 0.2 if kills % 4 else first)
-        kills += kill_once(study, output, there, delay, chance.choice(("driver", "driver", "worker")))
-        if kills == KILLS or chance.random() < 0.25 or len(read_results(study / output)) == len(expected):
-            assert start(study, output).wait(PATIENCE) == 0, (study / f"{output}.log").read_text()
-            assert finished(study, output) == expected
+        # Three of four kills happen while results are written, the others at any time from the start. The number of
+        # results measures progress independently of the machine's load.
+        min_results = rng.randrange(len(expected)) if kills % 4 else 0
+        delay = rng.uniform(0, 0.2 if kills % 4 else first)
+        kills += kill_once(study, output, min_results, delay, rng.choice(("driver", "driver", "worker")))
+        if kills == KILLS or rng.random() < 0.25 or len(read_results(study / output)) == len(expected):
+            assert start(study, output).wait(TIMEOUT_S) == 0, (study / f"{output}.log").read_text()
+            assert sorted_results(study, output) == expected
             number += 1
 
 
-def test_an_interruption_says_how_to_go_on(study: Path, unbroken: tuple[list[dict[str, Any]], float, float]) -> None:
+def test_study_interrupted_names_the_command_to_continue(
+    study: Path, uninterrupted: tuple[list[dict[str, Any]], float, float]
+) -> None:
     process = start(study, "interrupted")
-    wait_for_a_row(study, "interrupted")
+    wait_for_first_result(study, "interrupted")
     process.send_signal(signal.SIGINT)
-    assert process.wait(PATIENCE) == 130
-    told = (study / "interrupted.log").read_text()
-    assert "run the same command to continue" in told
-    assert "Traceback" not in told
-    assert start(study, "interrupted").wait(PATIENCE) == 0
-    assert finished(study, "interrupted") == unbroken[0]
+    assert process.wait(TIMEOUT_S) == 130
+    log = (study / "interrupted.log").read_text()
+    assert "run the same command to continue" in log
+    assert "Traceback" not in log
+    assert start(study, "interrupted").wait(TIMEOUT_S) == 0
+    assert sorted_results(study, "interrupted") == uninterrupted[0]
 
 
-def wait_for_a_row(study: Path, output: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not whole_lines(study / output / ROWS):
+def wait_for_first_result(study: Path, output: str) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not complete_lines(study / output / ROWS):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def test_workers_leave_when_their_driver_is_killed(
-    study: Path, unbroken: tuple[list[dict[str, Any]], float, float]
+def test_study_workers_exit_when_driver_is_killed(
+    study: Path, uninterrupted: tuple[list[dict[str, Any]], float, float]
 ) -> None:
     process = start(study, "orphaned")
-    wait_for_a_row(study, "orphaned")
+    wait_for_first_result(study, "orphaned")
     workers = children(process)
     assert workers
     process.kill()

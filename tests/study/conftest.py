@@ -1,4 +1,4 @@
-"""A plan that runs in seconds: forty sentences, a body of a few kilobytes, heads on five qubits."""
+"""Fixtures: a plan that runs in seconds, with 120 sentences, a tiny body and heads on five qubits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def settings(sentences: Path, tiny_body_folder: Path) -> dict[str, Any]:
-    """A plan as its TOML file reads, for tests to change."""
+    """Return the plan as a mapping, as read from its TOML file."""
     return {
         "name": "Tiny",
         "question": "Is it there?",

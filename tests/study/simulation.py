@@ -1,4 +1,4 @@
-"""Bounds on counts of simulated tests and intervals, and statsmodels without its collection of garbage."""
+"""Bounds on counts of simulated tests and intervals, and a fixture that turns off garbage collection."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from scipy import stats
 
 @pytest.fixture(scope="module", autouse=True)
 def no_collection() -> Iterator[None]:
-    """statsmodels collects garbage for each family of p-values, which takes longer than these tests."""
+    """Turn off garbage collection, which statsmodels calls for each family of p-values and is slow."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gc, "collect", lambda: 0)
         yield
 
 
 def at_most(count: int, rate: float) -> int:
-    """What a process of this error rate exceeds once in a thousand times."""
+    """Return the 99.9 % quantile of a count at this rate."""
     return int(stats.binom.ppf(0.999, count, rate))
 
 
 def at_least(count: int, rate: float) -> int:
-    """What a process of this success rate falls below once in a thousand times."""
+    """Return the 0.1 % quantile of a count at this rate."""
     return int(stats.binom.ppf(0.001, count, rate))

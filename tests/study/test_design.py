@@ -1,4 +1,4 @@
-"""Designs: the combinations they run, and their balance."""
+"""Test the points of designs and their balance."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def signs(points: list[dict], factors: dict) -> np.ndarray:
     return np.array([[2 * list(factors[name]).index(point[name]) - 1 for name in factors] for point in points])
 
 
-def test_heads_have_one_point() -> None:
+def test_design_points_heads_returns_one_empty_point() -> None:
     assert design_points(DesignPlan(), {}) == [{}]
 
 
-def test_a_scan_changes_one_factor_at_a_time() -> None:
+def test_design_points_scan_changes_one_factor_at_a_time() -> None:
     points = design_points(DesignPlan(kind="scan"), {"head.a": (1, 2, 3), "train.b": (0.1, 0.2)})
     assert points == [{}, {"head.a": 1}, {"head.a": 2}, {"head.a": 3}, {"train.b": 0.1}, {"train.b": 0.2}]
 
 
-def test_a_full_factorial_is_every_combination_once() -> None:
+def test_design_points_full_returns_every_combination_once() -> None:
     factors = {"head.a": (1, 2, 3), "head.b": ("x", "y"), "head.c": (True, False)}
     points = design_points(DesignPlan(kind="full"), factors)
     assert {tuple(point.values()) for point in points} == set(itertools.product(*factors.values()))
@@ -45,26 +45,26 @@ def test_a_full_factorial_is_every_combination_once() -> None:
         (DesignPlan(kind="plackett-burman"), 8),
     ],
 )
-def test_two_level_designs_are_balanced_and_orthogonal(design: DesignPlan, runs: int) -> None:
+def test_design_points_two_level_is_balanced_and_orthogonal(design: DesignPlan, runs: int) -> None:
     table = signs(design_points(design, SIX), SIX)
     assert len(table) == runs
     np.testing.assert_array_equal(table.T @ table, runs * np.eye(6))
     np.testing.assert_array_equal(table.sum(axis=0), 0)
 
 
-def test_resolution_four_keeps_main_effects_clear_of_interactions() -> None:
+def test_design_points_resolution_4_does_not_alias_main_effects() -> None:
     table = signs(design_points(DesignPlan(kind="fractional", resolution=4), SIX), SIX)
     for first, second in itertools.combinations(range(6), 2):
         np.testing.assert_array_equal(table.T @ (table[:, first] * table[:, second]), 0)
 
 
-def test_generators_are_those_of_the_plan() -> None:
+def test_design_points_generators_define_the_levels() -> None:
     factors = dict.fromkeys(("train.a", "train.b", "train.c"), (-1, 1))
     for point in design_points(DesignPlan(kind="fractional", generators="a b ab"), factors):
         assert point["train.c"] == point["train.a"] * point["train.b"]
 
 
-def test_a_latin_hypercube_meets_every_slice_of_every_range_once() -> None:
+def test_design_points_latin_hypercube_samples_every_slice_once() -> None:
     factors = {
         "train.rate": LevelRange(low=1e-4, high=1e-1, log=True),
         "train.decay": LevelRange(low=-1.0, high=1.0),
@@ -92,16 +92,16 @@ def test_a_latin_hypercube_meets_every_slice_of_every_range_once() -> None:
         (
             DesignPlan(kind="full"),
             {f"head.{i}": (0, 1) for i in range(30)},
-            "1,073,741,824 points; the most",
+            "1,073,741,824 points, more than the limit of 100,000",
         ),
     ],
 )
-def test_designs_that_there_are_not(design: DesignPlan, factors: dict, message: str) -> None:
+def test_design_points_impossible_design_raises_config_error(design: DesignPlan, factors: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         design_points(design, factors)
 
 
-def test_designs_without_the_extra_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_design_import_without_extra_names_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyDOE3", None)
     monkeypatch.delitem(sys.modules, "ketfit.study.design")
     with pytest.raises(MissingExtraError, match=r"pip install 'ketfit\[study\]'"):

@@ -1,4 +1,4 @@
-"""Bodies trained end to end in studies: with the head itself, or with a linear layer in the place of another."""
+"""Test studies with bodies trained end to end, with the head itself or with a linear layer."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ HEADS: dict[str, Any] = {
 def plan(settings: dict[str, Any]) -> StudyPlan:
     (name,) = settings["bodies"]
     tune = {"method": "full", "epochs": 2, "learning_rate": 1e-3, "batch_size": 8}
-    own = {"bodies": [{"name": name, "tune": tune}], "heads": HEADS, "factors": {}, "design": {}, "report": {}}
-    return StudyPlan.from_mapping({**settings, **own, "seeds": [0, 1]})
+    changes = {"bodies": [{"name": name, "tune": tune}], "heads": HEADS, "factors": {}, "design": {}, "report": {}}
+    return StudyPlan.from_mapping({**settings, **changes, "seeds": [0, 1]})
 
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The heads that bodies were trained with."""
+    """Return the list that records the heads that bodies are trained with."""
     heads: list[Any] = []
     real = end_to_end.tune_end_to_end
 
-    def note(body: Any, head: Any, *rest: Any, **settings: Any) -> Any:
+    def record(body: Any, head: Any, *rest: Any, **settings: Any) -> Any:
         heads.append(head)
         return real(body, head, *rest, **settings)
 
-    monkeypatch.setattr(end_to_end, "tune_end_to_end", note)
+    monkeypatch.setattr(end_to_end, "tune_end_to_end", record)
     return heads
 
 
 @pytest.mark.slow
-def test_each_head_has_a_body_of_its_own(plan: StudyPlan, tmp_path: Path, trained: list[Any]) -> None:
+def test_end_to_end_study_trains_one_body_per_torch_head(plan: StudyPlan, tmp_path: Path, trained: list[Any]) -> None:
     assert run_study(plan, tmp_path, LocalExecutor(1), command="test") == StudyProgress(8, 0, 8, ran=8)
     kinds = [type(head) for head in trained]
     assert kinds == 2 * [QuantumHeadClassifier, MLPHead, MLPHead], "SVC and logistic regression share a body"
@@ -61,9 +61,10 @@ def test_each_head_has_a_body_of_its_own(plan: StudyPlan, tmp_path: Path, traine
     assert all(task.body == f"{plan.bodies[0].name}, end to end" for task in StudyRecord.read(tmp_path).tasks)
 
 
-@pytest.mark.slow
-def test_the_body_is_trained(plan: StudyPlan, settings: dict[str, Any], tmp_path: Path) -> None:
-    """The quantum head's loss on validation is that of the whole, not that of the head on the body as it was."""
+def test_end_to_end_study_validation_loss_is_of_the_tuned_body(
+    plan: StudyPlan, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """Compare the validation loss of the result with that of the chosen try on the original body."""
     run_study(plan, tmp_path / "full", LocalExecutor(1), command="test")
     for row in read_results(tmp_path / "full").values():
         result = row.result
@@ -74,7 +75,7 @@ def test_the_body_is_trained(plan: StudyPlan, settings: dict[str, Any], tmp_path
 
 
 @pytest.mark.slow
-def test_what_stands_is_not_done_again(
+def test_end_to_end_study_after_interruption_runs_missing_tasks_only(
     plan: StudyPlan, tmp_path: Path, trained: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = end_to_end.train
@@ -93,18 +94,18 @@ def test_what_stands_is_not_done_again(
     assert len(read_results(tmp_path / "cut")) == 2
     assert run_study(plan, tmp_path / "cut", LocalExecutor(1), command="test").ran == 6
     run_study(plan, tmp_path / "whole", LocalExecutor(1), command="test")
-    bare = [
+    results = [
         {name: row.updated(run={}) for name, row in read_results(tmp_path / folder).items()}
         for folder in ("cut", "whole")
     ]
-    assert bare[0] == bare[1]
+    assert results[0] == results[1]
 
 
-def test_what_a_linear_layer_stands_in_for_is_in_the_name_of_the_task(plan: StudyPlan) -> None:
-    from ketfit.study.expand import BodyFacts, DataFacts, expand
+def test_end_to_end_task_config_has_tuning_and_linear_head(plan: StudyPlan) -> None:
+    from ketfit.study.expand import BodyMetadata, DataMetadata, expand
 
-    data = DataFacts(name="d", fingerprint="f", size=100, n_classes=2)
-    bodies = {plan.bodies[0].label: BodyFacts(fingerprint="b", dimension=16)}
+    data = DataMetadata(name="d", fingerprint="f", size=100, n_classes=2)
+    bodies = {plan.bodies[0].label: BodyMetadata(fingerprint="b", dimension=16)}
     tasks = {task.head: task for task in expand(plan, data, bodies)}
     assert tasks["SVC"].config["body"]["trained_with"]["tries"] == list(plan.budget.learning_rates)
     assert "trained_with" not in tasks["quantum"].config["body"]

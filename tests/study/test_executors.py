@@ -1,8 +1,9 @@
-"""Executors: every job once, workers that die, clusters that are not there."""
+"""Test executors: every job runs once, also when workers die."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -37,36 +38,34 @@ def jobs(count: int, **settings: Any) -> list[Job]:
     return [({"number": number, **settings}, (large, np.full(2, number))) for number in range(count)]
 
 
-@pytest.mark.slow
-def test_every_job_is_run_once_and_in_other_processes() -> None:
-    found = list(LocalExecutor(2).run(add, jobs(40)))
-    assert sorted(place for place, _ in found) == list(range(40))
-    assert all(result["result"] == 90_000 + 3 * place for place, result in found)
-    assert os.getpid() not in {result["process"] for _, result in found}
+def test_local_executor_runs_every_job_once_in_other_processes() -> None:
+    results = list(LocalExecutor(2).run(add, jobs(40)))
+    assert sorted(index for index, _ in results) == list(range(40))
+    assert all(result["result"] == 90_000 + 3 * index for index, result in results)
+    assert os.getpid() not in {result["process"] for _, result in results}
 
 
-def test_no_jobs_are_no_work() -> None:
+def test_local_executor_without_jobs_yields_nothing() -> None:
     assert list(LocalExecutor(2).run(add, [])) == []
 
 
-@pytest.mark.slow
-def test_a_worker_that_dies_takes_no_job_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    found = dict(LocalExecutor(2).run(die_once, jobs(12, mark=str(tmp_path / "mark"))))
-    assert found == {place: {"result": place} for place in range(12)}
-    assert "a worker died, killed or out of memory; going on with the" in caplog.text
+def test_local_executor_after_worker_death_finishes_all_jobs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    results = dict(LocalExecutor(2).run(die_once, jobs(12, mark=str(tmp_path / "mark"))))
+    assert results == {index: {"result": index} for index in range(12)}
+    assert re.search(r"a worker died, killed or out of memory; \d+ tasks remain", caplog.text)
 
 
 @pytest.mark.slow
-def test_workers_that_keep_dying_end_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_local_executor_repeated_worker_deaths_raise_study_error(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(StudyError, match="workers died 4 times in a row"):
         list(LocalExecutor(2).run(always_die, jobs(2)))
     assert caplog.text.count("a worker died") == 3
 
 
-def test_what_is_not_finished_can_be_left(tmp_path: Path) -> None:
-    found = LocalExecutor(2).run(add, jobs(200))
-    next(found)
-    found.close()
+def test_local_executor_closed_early_raises_nothing(tmp_path: Path) -> None:
+    results = LocalExecutor(2).run(add, jobs(200))
+    next(results)
+    results.close()
 
 
 @pytest.mark.parametrize(
@@ -76,19 +75,19 @@ def test_what_is_not_finished_can_be_left(tmp_path: Path) -> None:
         (("local", None, "auto"), "--address is for --engine ray"),
     ],
 )
-def test_options_that_do_not_belong_together(options: Any, message: str) -> None:
+def test_make_executor_option_of_other_engine_raises_study_error(options: Any, message: str) -> None:
     with pytest.raises(StudyError, match=message):
         make_executor(*options)
 
 
-def test_the_executor_is_the_one_that_was_asked_for() -> None:
+def test_make_executor_returns_the_named_engine() -> None:
     assert isinstance(make_executor("ray", None, None), RayExecutor)
     local = make_executor("local", 3, None)
     assert isinstance(local, LocalExecutor)
     assert local.workers == 3
 
 
-def test_ray_that_is_not_installed_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_executor_without_ray_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"--engine ray needs .* pip install 'ketfit\[ray\]'"):
         list(RayExecutor().run(add, jobs(1)))

@@ -1,4 +1,4 @@
-"""Tasks and their names: what changes a name, what does not, and what a plan expands to."""
+"""Test the tasks of a plan and what their ids depend on."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pytest
 from ketfit.errors import ConfigError
 from ketfit.evaluation.compare import count_parameters
 from ketfit.model.config import HeadConfig
-from ketfit.study.expand import BodyFacts, DataFacts, expand
+from ketfit.study.expand import BodyMetadata, DataMetadata, expand
 from ketfit.study.spec import StudyPlan
 from ketfit.study.task import Task, content_hash
 
 GOLDEN = Path(__file__).parent / "golden_tasks.json"
-DATA = DataFacts(name="reviews", fingerprint="d" * 64, size=9613, n_classes=2)
-BODY = BodyFacts(fingerprint="b" * 64, dimension=768)
+DATA = DataMetadata(name="reviews", fingerprint="d" * 64, size=9613, n_classes=2)
+BODY = BodyMetadata(fingerprint="b" * 64, dimension=768)
 
 SETTINGS: dict[str, Any] = {
     "name": "Golden",
@@ -47,8 +47,8 @@ def tasks_of(**changes: Any) -> list[Task]:
     return expand(StudyPlan.from_mapping({**SETTINGS, **changes}), DATA, {"body": BODY})
 
 
-def test_names_are_those_of_the_golden_file() -> None:
-    """If this fails, the names of all tasks that anyone has run have changed: raise RESULTS_VERSION, or mend it."""
+def test_task_ids_equal_those_of_the_golden_file() -> None:
+    """Guard the ids of existing results: if this fails, increase RESULTS_VERSION or fix the change."""
     golden = json.loads(GOLDEN.read_text())
     assert [{"id": task.id, "config": task.config} for task in tasks_of()] == golden
     for entry in golden:
@@ -56,7 +56,7 @@ def test_names_are_those_of_the_golden_file() -> None:
 
 
 @pytest.mark.slow
-def test_names_are_the_same_in_another_process() -> None:
+def test_content_hash_is_equal_in_another_process() -> None:
     code = "import json, sys; from ketfit.study.task import content_hash; print(content_hash(json.load(sys.stdin)))"
     entry = json.loads(GOLDEN.read_text())[0]
     shuffled = json.dumps(dict(reversed(entry["config"].items())))
@@ -68,13 +68,13 @@ def test_names_are_the_same_in_another_process() -> None:
         assert done.stdout.strip() == entry["id"]
 
 
-def test_the_order_of_keys_does_not_count_and_numbers_must_be_finite() -> None:
+def test_content_hash_ignores_key_order_and_rejects_nan() -> None:
     assert content_hash({"a": 1, "b": {"c": 2, "d": 3}}) == content_hash({"b": {"d": 3, "c": 2}, "a": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
         content_hash({"a": float("nan")})
 
 
-def test_names_in_the_plan_do_not_count() -> None:
+def test_task_ids_do_not_depend_on_names_in_the_plan() -> None:
     renamed = {f"another {name}": dict(head) for name, head in SETTINGS["heads"].items()}
     for head in renamed.values():
         if "match" in head:
@@ -92,7 +92,7 @@ def leaves(config: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path]
 
 
-def test_every_entry_of_a_configuration_counts() -> None:
+def test_task_ids_depend_on_every_entry_of_the_config() -> None:
     for task in tasks_of():
         for *parents, key in leaves(task.config):
             config = json.loads(json.dumps(task.config))
@@ -115,7 +115,7 @@ def test_every_entry_of_a_configuration_counts() -> None:
         {"seeds": [8, 9]},
     ],
 )
-def test_what_is_set_for_a_head_changes_its_names(changes: dict[str, Any]) -> None:
+def test_task_ids_change_with_the_settings_of_a_head(changes: dict[str, Any]) -> None:
     before = {task.id: task.head for task in tasks_of()}
     after = {task.id: task.head for task in tasks_of(**changes)}
     shared = {before[name] for name in before.keys() & after.keys()}
@@ -123,7 +123,7 @@ def test_what_is_set_for_a_head_changes_its_names(changes: dict[str, Any]) -> No
     assert shared == classical
 
 
-def test_data_and_body_are_known_by_their_content() -> None:
+def test_task_ids_depend_on_data_and_body_fingerprints() -> None:
     plan = StudyPlan.from_mapping(SETTINGS)
     before = {task.id for task in tasks_of()}
     other_data = expand(plan, DATA.updated(fingerprint="e" * 64), {"body": BODY})
@@ -134,7 +134,7 @@ def test_data_and_body_are_known_by_their_content() -> None:
     assert before == {task.id for task in renamed}
 
 
-def test_factors_apply_to_the_heads_that_have_them() -> None:
+def test_expand_factors_apply_to_matching_heads_only() -> None:
     cells = Counter(task.head for task in tasks_of() if task.seed == 0)
     expected = {"quantum": 4, "ours": 1, "linear": 1, "matched linear": 1, "mlp": 2, "matched mlp": 2, "svm": 1}
     assert cells == expected
@@ -142,19 +142,19 @@ def test_factors_apply_to_the_heads_that_have_them() -> None:
     assert one == ("train.weight_decay",)
 
 
-def test_the_first_seeds_come_first() -> None:
+def test_expand_tasks_are_sorted_by_seed() -> None:
     seeds = [task.seed for task in tasks_of()]
     assert seeds == sorted(seeds)
 
 
-def test_a_scan_says_at_which_level_its_other_factors_are() -> None:
+def test_expand_scan_levels_include_unchanged_factors() -> None:
     factors = {"head.n_qubits": [10, 11], "train.weight_decay": [0.0, 0.01], "data.per_label": [128, 256]}
     tasks = tasks_of(design={"kind": "scan"}, factors=factors, seeds=[0])
     levels = [tuple(task.levels.values()) for task in tasks if task.head == "quantum"]
     assert levels == [(10, 0.0, 256), (11, 0.0, 256), (10, 0.01, 256), (10, 0.0, 128)]
 
 
-def test_a_learning_rate_that_is_a_factor_is_the_only_try() -> None:
+def test_expand_learning_rate_factor_is_the_only_try() -> None:
     one = {"learning_rates": [0.03], "regularization": [1.0]}
     tasks = tasks_of(design={"kind": "scan"}, factors={"train.learning_rate": [0.01, 0.1]}, budget=one, seeds=[0])
     tried = [task.config["tries"] for task in tasks if task.head == "quantum"]
@@ -163,14 +163,14 @@ def test_a_learning_rate_that_is_a_factor_is_the_only_try() -> None:
     assert [task.config["tries"] for task in tasks if task.head == "svm"] == [[1.0]]
 
 
-def test_equal_heads_of_two_names_are_one_task_in_two_places() -> None:
+def test_expand_equal_heads_have_the_same_task_id() -> None:
     heads = {"one": {"kind": "svc"}, "two": {"kind": "svc"}}
     tasks = tasks_of(heads=heads, factors={}, design={}, seeds=[0])
     assert [task.head for task in tasks] == ["one", "two"]
     assert tasks[0].id == tasks[1].id
 
 
-def test_matched_heads_have_as_many_parameters() -> None:
+def test_expand_matched_heads_have_equal_parameter_counts() -> None:
     sizes = {task.head: task.config["head"]["settings"] for task in tasks_of()}
     quantum = HeadConfig.from_mapping({**SETTINGS["heads"]["quantum"]["settings"]})
     assert sizes["matched linear"]["components"] + 1 == count_parameters(quantum, 768, 2)
@@ -180,18 +180,18 @@ def test_matched_heads_have_as_many_parameters() -> None:
     assert sizes["linear"] == {"components": None}
 
 
-def test_a_regression_has_no_more_directions_than_the_embedding() -> None:
+def test_expand_regression_components_are_limited_by_dimension() -> None:
     heads = {"ours": {"kind": "quantum", "start": "recommended"}, "linear": {"kind": "logistic-regression"}}
     wide = {**heads, "matched": {"kind": "logistic-regression", "match": "ours"}}
     tasks = {task.head: task for task in tasks_of(heads=wide, factors={}, design={}, seeds=[0])}
     assert tasks["matched"].id == tasks["linear"].id
     for components in (0, 768):
         bad = {"linear": {"kind": "logistic-regression", "settings": {"components": components}}}
-        with pytest.raises(ConfigError, match=f"components={components}: directions go from 1 to 767"):
+        with pytest.raises(ConfigError, match=f"components={components} must be from 1 to 767"):
             tasks_of(heads=bad, factors={}, design={})
 
 
-def test_principal_directions_make_another_task_than_random_ones() -> None:
+def test_expand_principal_directions_have_another_task_id() -> None:
     def linear(**settings: Any) -> dict[str, Any]:
         return {"kind": "logistic-regression", "settings": settings}
 
@@ -205,16 +205,16 @@ def test_principal_directions_make_another_task_than_random_ones() -> None:
     assert tasks["random"].id == tasks["named"].id != tasks["principal"].id
     assert tasks["principal"].config["head"]["settings"] == {"components": 9, "directions": "principal"}
     assert tasks["all"].config["head"]["settings"] == {"components": None}
-    with pytest.raises(ConfigError, match="directions='best': they are random or principal"):
+    with pytest.raises(ConfigError, match="unknown directions='best'; known: random, principal"):
         tasks_of(heads={"linear": linear(components=9, directions="best")}, factors={}, design={})
 
 
-def test_nothing_is_left_to_a_default() -> None:
+def test_expand_config_has_all_settings() -> None:
     for task in tasks_of():
         if task.config["head"]["kind"] == "quantum":
             assert task.config["head"]["settings"].keys() == HeadConfig.model_fields.keys()
         if task.config["train"] is not None:
-            assert "learning_rate" not in task.config["train"], "which is among the tries"
+            assert "learning_rate" not in task.config["train"], "the learning rate is among the tries"
 
 
 @pytest.mark.parametrize(
@@ -226,12 +226,12 @@ def test_nothing_is_left_to_a_default() -> None:
         ({"train.epochs_": [1, 2]}, "unknown factor"),
     ],
 )
-def test_a_combination_that_cannot_be_is_named(factors: dict[str, Any], message: str) -> None:
+def test_expand_impossible_combination_is_named_in_the_error(factors: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         tasks_of(factors=factors, design={"kind": "scan"})
 
 
-def test_a_design_must_be_able_to_estimate_what_is_asked() -> None:
+def test_expand_design_that_cannot_estimate_effects_raises() -> None:
     factors = {"head.main_layers": [1, 2], "head.encoder_layers": [1, 2], "head.connectivity": [1, 2]}
     heads = {"quantum": {"kind": "quantum"}}
     fraction = {"kind": "fractional", "generators": "a b ab", "estimate": "main effects"}
@@ -242,7 +242,7 @@ def test_a_design_must_be_able_to_estimate_what_is_asked() -> None:
 
 @pytest.mark.parametrize("dimension", [384, 768])
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "studies").glob("*.toml")), ids=lambda p: p.stem)
-def test_every_plan_of_the_repository_expands_on_both_bundled_bodies(path: Path, dimension: int) -> None:
+def test_expand_every_repository_plan_on_both_bundled_bodies(path: Path, dimension: int) -> None:
     plan = StudyPlan.read(path)
     body = BODY.updated(dimension=dimension)
     tasks = expand(plan, DATA, {entry.label: body for entry in plan.bodies})

@@ -1,4 +1,4 @@
-"""Studies run: the same rows whoever runs them and in whatever order, only what is missing, shared work once."""
+"""Test runs of studies: equal results with any executor, missing tasks only, shared work once."""
 
 from __future__ import annotations
 
@@ -13,71 +13,69 @@ from ketfit.bodies.body import Body
 from ketfit.data.dataset import load_dataset
 from ketfit.data.splits import few_shot_split
 from ketfit.errors import ConfigError, ConfigWarning, DataError, StudyError
-from ketfit.study import runner as run_module
+from ketfit.study import runner
 from ketfit.study.executors import Job, LocalExecutor, Work
 from ketfit.study.runner import StudyProgress, run_study
 from ketfit.study.spec import StudyPlan
 from ketfit.study.store import StudyRecord, TaskResult, read_results
 
 
-class Here:
-    """Runs tasks in this process, in the order of `key`, and stops after so many."""
+class InProcessExecutor:
+    """Executor in this process, optionally in reverse order and with at most `max_tasks` tasks."""
 
-    def __init__(self, reverse: bool = False, most: int | None = None) -> None:
-        self.reverse, self.most, self.ran = reverse, most, 0
+    def __init__(self, reverse: bool = False, max_tasks: int | None = None) -> None:
+        self.reverse, self.max_tasks, self.ran = reverse, max_tasks, 0
 
     def run(self, work: Work, jobs: Sequence[Job]) -> Iterator[tuple[int, dict[str, Any]]]:
-        places = range(len(jobs))[:: -1 if self.reverse else 1]
-        for place in places[: self.most]:
-            config, arrays = jobs[place]
+        indices = range(len(jobs))[:: -1 if self.reverse else 1]
+        for index in indices[: self.max_tasks]:
+            config, arrays = jobs[index]
             self.ran += 1
-            yield place, work(config, *arrays)
+            yield index, work(config, *arrays)
 
 
-def bare(folder: Path) -> dict[str, TaskResult]:
-    """The rows by task, without what differs from run to run."""
+def comparable_results(folder: Path) -> dict[str, TaskResult]:
+    """Return the results by task without host and times."""
     return {name: row.updated(run={}) for name, row in sorted(read_results(folder).items())}
 
 
 @pytest.mark.slow
-def test_rows_are_the_same_whoever_runs_them(plan: StudyPlan, tmp_path: Path) -> None:
+def test_run_study_results_do_not_depend_on_the_executor(plan: StudyPlan, tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("here", "reversed", "processes")]
-    executors = (Here(), Here(reverse=True), LocalExecutor(2))
+    executors = (InProcessExecutor(), InProcessExecutor(reverse=True), LocalExecutor(2))
     for folder, executor in zip(folders, executors, strict=True):
         progress = run_study(plan, folder, executor, command="test")
         assert progress == StudyProgress(done=10, failed=0, total=10, ran=10)
-    first, second, third = map(bare, folders)
+    first, second, third = map(comparable_results, folders)
     assert len(first) == 10
     assert first == second == third
 
 
-def test_a_second_run_does_only_what_is_missing(plan: StudyPlan, tmp_path: Path) -> None:
-    run_study(plan, tmp_path, executor := Here(), command="test")
-    again = Here()
+def test_run_study_again_runs_missing_tasks_only(plan: StudyPlan, tmp_path: Path) -> None:
+    run_study(plan, tmp_path, executor := InProcessExecutor(), command="test")
+    again = InProcessExecutor()
     assert run_study(plan, tmp_path, again, command="test").ran == 0
-    wider = plan.on(n_seeds=3)
+    wider = plan.with_overrides(n_seeds=3)
     assert run_study(wider, tmp_path, again, command="test") == StudyProgress(15, 0, 15, ran=5)
     assert (executor.ran, again.ran) == (10, 5)
     assert len(StudyRecord.read(tmp_path).tasks) == 15
 
 
-def test_a_driver_that_stops_leaves_whole_rows_and_the_next_goes_on(plan: StudyPlan, tmp_path: Path) -> None:
-    for most in (3, 4):
+def test_run_study_after_stops_continues_to_the_same_results(plan: StudyPlan, tmp_path: Path) -> None:
+    for max_tasks in (3, 4):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(run_module, "count", lambda tasks, rows, ran: StudyProgress(0, 0, 0, ran))
-            run_study(plan, tmp_path / "parts", Here(most=most), command="test")
-    run_study(plan, tmp_path / "parts", Here(), command="test")
-    run_study(plan, tmp_path / "whole", Here(), command="test")
-    assert bare(tmp_path / "parts") == bare(tmp_path / "whole")
+            patch.setattr(runner, "count_results", lambda tasks, rows, ran: StudyProgress(0, 0, 0, ran))
+            run_study(plan, tmp_path / "parts", InProcessExecutor(max_tasks=max_tasks), command="test")
+    run_study(plan, tmp_path / "parts", InProcessExecutor(), command="test")
+    run_study(plan, tmp_path / "whole", InProcessExecutor(), command="test")
+    assert comparable_results(tmp_path / "parts") == comparable_results(tmp_path / "whole")
 
 
-def test_heads_that_are_too_narrow_are_named_once_before_they_run(
-    settings: dict[str, Any], tmp_path: Path, sentences: Path
-) -> None:
+def test_run_study_narrow_heads_warn_once_each(settings: dict[str, Any], tmp_path: Path, sentences: Path) -> None:
     labels = "abcdef"
     rows = [f"{line}" for line in sentences.read_text(encoding="utf-8").splitlines()[1:]]
     data = tmp_path / "six.tsv"
-    six = [row.rsplit("\t", 1)[0] + f"\t{labels[place % 6]}" for place, row in enumerate(rows)]
+    six = [row.rsplit("\t", 1)[0] + f"\t{labels[index % 6]}" for index, row in enumerate(rows)]
     data.write_text("\n".join(["text\tlabel", *six, ""]), encoding="utf-8")
     heads = {
         "wide": {"kind": "quantum", "settings": {"n_qubits": 5, "main_layers": 1, "n_measured": 5}},
@@ -95,32 +93,34 @@ def test_heads_that_are_too_narrow_are_named_once_before_they_run(
         "data": {**settings["data"], "source": str(data), "per_label": 8},
     }
     with pytest.warns(ConfigWarning) as caught:
-        progress = run_study(StudyPlan.from_mapping(changed), tmp_path / "study", Here(), command="test")
+        progress = run_study(StudyPlan.from_mapping(changed), tmp_path / "study", InProcessExecutor(), command="test")
     assert progress.failed == 0
-    told = [str(warning.message) for warning in caught]
-    assert len(told) == 2
-    assert "head 'one qubit' on " in told[0]
-    assert "6 classes apart by 1 number, where 3 or more are needed; set n_measured=5" in told[0]
-    assert "head 'perceptron' on " in told[1]
+    messages = [str(warning.message) for warning in caught]
+    assert len(messages) == 2
+    assert "head 'one qubit' on " in messages[0]
+    assert "6 classes apart by 1 number, where 3 or more are needed; set n_measured=5" in messages[0]
+    assert "head 'perceptron' on " in messages[1]
 
 
-def test_failed_tasks_keep_their_error_until_they_are_asked_for(
+def test_run_study_failed_tasks_run_again_only_with_retry_failed(
     plan: StudyPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = run_module.execute
+    real = runner.run_tasks
 
     def broken(config: dict[str, Any], *arrays: np.ndarray) -> dict[str, Any]:
         return {"error": {"type": "TrainingError", "message": f"seed {config['seed']}"}}
 
-    monkeypatch.setattr(run_module, "execute", lambda *arguments: real(*arguments, work=broken))
-    assert run_study(plan, tmp_path, Here(), command="test") == StudyProgress(0, 10, 10, ran=10)
+    monkeypatch.setattr(runner, "run_tasks", lambda *arguments: real(*arguments, work=broken))
+    assert run_study(plan, tmp_path, InProcessExecutor(), command="test") == StudyProgress(0, 10, 10, ran=10)
     assert {row.error["message"] for row in read_results(tmp_path).values() if row.error} == {"seed 0", "seed 1"}
-    monkeypatch.setattr(run_module, "execute", real)
-    assert run_study(plan, tmp_path, Here(), command="test") == StudyProgress(0, 10, 10, ran=0)
-    assert run_study(plan, tmp_path, Here(), command="test", retry_failed=True) == StudyProgress(10, 0, 10, ran=10)
+    monkeypatch.setattr(runner, "run_tasks", real)
+    assert run_study(plan, tmp_path, InProcessExecutor(), command="test") == StudyProgress(0, 10, 10, ran=0)
+    assert run_study(plan, tmp_path, InProcessExecutor(), command="test", retry_failed=True) == StudyProgress(
+        10, 0, 10, ran=10
+    )
 
 
-def test_shared_work_is_done_once(plan: StudyPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_study_embeds_and_splits_once(plan: StudyPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embedded, drawn = [], []
     encode = Body.encode
 
@@ -129,83 +129,85 @@ def test_shared_work_is_done_once(plan: StudyPlan, tmp_path: Path, monkeypatch: 
         return encode(body, texts, **options)
 
     monkeypatch.setattr(Body, "encode", counted)
-    monkeypatch.setattr(run_module, "few_shot_split", lambda *key: drawn.append(key[1:]) or few_shot_split(*key))
-    run_study(plan, tmp_path, Here(), command="test")
+    monkeypatch.setattr(runner, "few_shot_split", lambda *key: drawn.append(key[1:]) or few_shot_split(*key))
+    run_study(plan, tmp_path, InProcessExecutor(), command="test")
     assert embedded == [120]
     assert sorted(drawn) == [(20, 0.25, 0), (20, 0.25, 1)]
-    run_study(plan, tmp_path, Here(), command="test")
+    run_study(plan, tmp_path, InProcessExecutor(), command="test")
     assert embedded == [120], "nothing is missing, so that nothing is embedded"
 
 
-def test_tasks_are_given_the_split_of_their_seed(plan: StudyPlan, tmp_path: Path) -> None:
+def test_run_study_tasks_get_the_split_of_their_seed(plan: StudyPlan, tmp_path: Path) -> None:
     dataset = load_dataset(plan.data.source)
     seen = {}
 
-    class Looks(Here):
+    class RecordingExecutor(InProcessExecutor):
         def run(self, work: Work, jobs: Sequence[Job]) -> Iterator[tuple[int, dict[str, Any]]]:
             seen.update({config["seed"]: arrays for config, arrays in jobs})
             return super().run(work, jobs)
 
-    run_study(plan, tmp_path, Looks(), command="test")
+    run_study(plan, tmp_path, RecordingExecutor(), command="test")
     for seed, (embeddings, codes, train, validation, test) in seen.items():
         split = few_shot_split(dataset, 20, 0.25, seed)
         assert embeddings.shape == (120, 16)
         assert [dataset.classes[code] for code in codes] == list(dataset.labels)
-        for given, expected in ((train, split.train), (validation, split.validation), (test, split.test)):
-            np.testing.assert_array_equal(given, expected)
+        for actual, expected in ((train, split.train), (validation, split.validation), (test, split.test)):
+            np.testing.assert_array_equal(actual, expected)
 
 
-def test_the_record_has_the_draws_of_all_tasks(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_run_study_record_has_the_splits_of_all_tasks(settings: dict[str, Any], tmp_path: Path) -> None:
     plan = StudyPlan.from_mapping({**settings, "factors": {"data.per_label": [10, 20]}, "design": {"kind": "scan"}})
-    run_study(plan, tmp_path, Here(), command="test")
+    run_study(plan, tmp_path, InProcessExecutor(), command="test")
     record, dataset = StudyRecord.read(tmp_path), load_dataset(plan.data.source)
     assert [draw.key for draw in record.draws] == [(size, 0.25, seed) for size in (10, 20) for seed in (0, 1)]
     for draw in record.draws:
         np.testing.assert_array_equal(record.test_positions(draw), few_shot_split(dataset, *draw.key).test)
-    draws, rows = record.draws_by_task(), read_results(tmp_path)
+    draws, rows = record.splits_by_task(), read_results(tmp_path)
     assert draws.keys() == rows.keys()
     for name, row in rows.items():
         assert draws[name].key == (row.config["data"]["per_label"], 0.25, row.config["seed"])
         assert row.result is not None and row.result["test_size"] == len(record.test_positions(draws[name]))
 
 
-def test_a_bad_plan_leaves_no_folder(plan: StudyPlan, tmp_path: Path) -> None:
+def test_run_study_invalid_plan_creates_no_folder(plan: StudyPlan, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     wide = plan.updated(factors={"head.n_qubits": (3, 5)})
     with pytest.raises(ConfigError, match="width 16 needs n_qubits=4"):
-        run_study(wide, folder, Here(), command="test")
+        run_study(wide, folder, InProcessExecutor(), command="test")
     many = plan.updated(data=plan.data.updated(per_label=100))
     with pytest.raises(DataError, match="lower per_label=100"):
-        run_study(many, folder, Here(), command="test")
+        run_study(many, folder, InProcessExecutor(), command="test")
     every = plan.updated(data=plan.data.updated(per_label=60))
-    with pytest.raises(DataError, match=r"data\.per_label=60 leaves no sentence of reviews\.tsv to test on; lower it"):
-        run_study(every, folder, Here(), command="test")
+    with pytest.raises(DataError, match=r"data\.per_label=60 leaves no test sentence of reviews\.tsv; lower it"):
+        run_study(every, folder, InProcessExecutor(), command="test")
     assert not folder.exists()
 
 
-def test_a_plan_says_how_its_file_is_read(settings: dict[str, Any], sentences: Path, tmp_path: Path) -> None:
+def test_run_study_reads_data_with_the_options_of_the_plan(
+    settings: dict[str, Any], sentences: Path, tmp_path: Path
+) -> None:
     other = tmp_path / "reviews"
     other.write_bytes(sentences.read_text().replace("\t", ";").encode("utf-16"))
     read = {"source": str(other), "format": "csv", "encoding": "utf-16", "delimiter": ";"}
     plan = StudyPlan.from_mapping({**settings, "seeds": 1, "data": {**settings["data"], **read}})
-    run_study(plan, tmp_path / "study", Here(), command="test")
+    run_study(plan, tmp_path / "study", InProcessExecutor(), command="test")
     same = StudyPlan.from_mapping({**settings, "seeds": 1})
-    run_study(same, tmp_path / "same", Here(), command="test")
-    assert bare(tmp_path / "study").keys() == bare(tmp_path / "same").keys()
+    run_study(same, tmp_path / "same", InProcessExecutor(), command="test")
+    assert comparable_results(tmp_path / "study").keys() == comparable_results(tmp_path / "same").keys()
 
 
-def test_a_driver_beside_another_is_refused(plan: StudyPlan, tmp_path: Path) -> None:
-    class Another(Here):
+def test_run_study_in_a_locked_folder_raises_study_error(plan: StudyPlan, tmp_path: Path) -> None:
+    class NestedExecutor(InProcessExecutor):
         def run(self, work: Work, jobs: Sequence[Job]) -> Iterator[tuple[int, dict[str, Any]]]:
             with pytest.raises(StudyError, match="another ketfit study run"):
-                run_study(plan, tmp_path, Here(), command="test")
+                run_study(plan, tmp_path, InProcessExecutor(), command="test")
             return super().run(work, jobs)
 
-    assert run_study(plan, tmp_path, Another(), command="test").done == 10
+    assert run_study(plan, tmp_path, NestedExecutor(), command="test").done == 10
 
 
 @pytest.mark.slow
-def test_a_tuned_body_is_tuned_once_for_each_seed(
+def test_run_study_tunes_a_body_once_per_seed(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ketfit.bodies import contrastive
@@ -217,12 +219,12 @@ def test_a_tuned_body_is_tuned_once_for_each_seed(
     bodies = [name, {"name": name, "tune": {"pairs_per_sentence": 1, "learning_rate": 1e-3}}]
     heads = {"linear": {"kind": "logistic-regression"}}
     plan = StudyPlan.from_mapping({**settings, "bodies": bodies, "heads": heads, "factors": {}, "design": {}})
-    assert run_study(plan, tmp_path / "first", Here(), command="test") == StudyProgress(4, 0, 4, ran=4)
+    assert run_study(plan, tmp_path / "first", InProcessExecutor(), command="test") == StudyProgress(4, 0, 4, ran=4)
     assert tuned == [0, 1]
-    assert run_study(plan, tmp_path / "second", Here(), command="test").done == 4
-    assert tuned == [0, 1], "what the cache has is not tuned again"
-    assert bare(tmp_path / "first") == bare(tmp_path / "second")
-    assert not (tmp_path / "first" / run_module.TUNING).exists()
+    assert run_study(plan, tmp_path / "second", InProcessExecutor(), command="test").done == 4
+    assert tuned == [0, 1], "a cached body is not tuned again"
+    assert comparable_results(tmp_path / "first") == comparable_results(tmp_path / "second")
+    assert not (tmp_path / "first" / runner.TUNING).exists()
     record = StudyRecord.read(tmp_path / "first")
     assert {task.body for task in record.tasks} == {name, f"{name}, tuned"}
     losses = {

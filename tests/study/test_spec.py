@@ -1,4 +1,4 @@
-"""Plans: what a TOML file may say, and how it is refused before any work is done."""
+"""Test plans: valid TOML files, and errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLANS = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
 
 
 def changed(settings: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """The settings with one entry replaced; a value of None takes it out."""
+    """Return the settings with one entry replaced, or removed if the value is None."""
     copy = json.loads(json.dumps(settings))
     *parents, name = path.split("/")
     table = copy
@@ -28,7 +28,7 @@ def changed(settings: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return copy
 
 
-def test_a_plan_reads_as_it_was_written(settings: dict[str, Any]) -> None:
+def test_study_plan_from_mapping_has_the_given_settings(settings: dict[str, Any]) -> None:
     plan = StudyPlan.from_mapping(settings)
     assert plan.seeds == (0, 1)
     assert plan.heads["quantum"].settings == {"n_qubits": 5, "main_layers": 1}
@@ -37,7 +37,7 @@ def test_a_plan_reads_as_it_was_written(settings: dict[str, Any]) -> None:
     assert plan.train_config(epochs=7).epochs == 7
 
 
-def test_a_plan_survives_json(settings: dict[str, Any]) -> None:
+def test_study_plan_json_round_trip_is_equal(settings: dict[str, Any]) -> None:
     settings = changed(settings, "factors/train.weight_decay", {"low": 0.001, "high": 0.1, "log": True})
     settings = changed(settings, "design", {"kind": "latin-hypercube", "samples": 5})
     plan = StudyPlan.from_mapping(settings)
@@ -45,16 +45,16 @@ def test_a_plan_survives_json(settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
-def test_every_plan_of_the_repository_is_one(path: Path) -> None:
+def test_study_plan_read_accepts_every_repository_plan(path: Path) -> None:
     plan = StudyPlan.read(path)
-    assert plan.question.endswith("?"), "a study asks something"
-    assert plan.data.source == "rotten-tomatoes", "it runs on the bundled data as it is"
+    assert plan.question.endswith("?"), "every study has a question"
+    assert plan.data.source == "rotten-tomatoes", "every study runs on the bundled data"
 
 
-def test_a_budget_is_the_same_for_all_heads() -> None:
+def test_budget_plan_unequal_or_repeated_tries_raise() -> None:
     with pytest.raises(ConfigError, match="3 learning_rates but 1 values of regularization; every head gets the same"):
         BudgetPlan(learning_rates=[0.1, 0.2, 0.3])
-    with pytest.raises(ConfigError, match="holds a value twice"):
+    with pytest.raises(ConfigError, match="holds a value twice; remove one of them"):
         BudgetPlan(learning_rates=[0.1, 0.1], regularization=[1.0, 2.0])
 
 
@@ -77,15 +77,19 @@ def test_a_budget_is_the_same_for_all_heads() -> None:
         ("train/epoch", 3, "train: TrainConfig has no setting 'epoch'; did you mean 'epochs'"),
         ("heads", {}, "heads"),
         ("heads/quantum/settings/n_qbits", 3, "heads.quantum: .*no setting 'n_qbits'; did you mean 'n_qubits'"),
-        ("heads/quantum/match", "linear", "heads.quantum: a quantum head matches no other"),
+        (
+            "heads/quantum/match",
+            "linear",
+            "heads.quantum: match is for mlp and logistic-regression, not for a quantum head",
+        ),
         ("heads/linear/kind", "forest", "heads.linear: kind='forest'"),
         ("heads/linear/start", "recommended", "heads.linear: start='recommended' is for quantum heads"),
         (
             "heads/linear/settings",
             {"hidden": 3},
-            "logistic-regression has no setting 'hidden'; known are",
+            "logistic-regression has no setting 'hidden'; known: components, directions",
         ),
-        ("heads/linear/match", "quantom", "heads.linear: match='quantom' is no quantum head of this plan"),
+        ("heads/linear/match", "quantom", "heads.linear: match='quantom' is not a quantum head of this plan"),
         ("heads/svm", {"kind": "svc", "match": "quantum"}, "heads.svm: match decides the size"),
         ("factors/n_qubits", [1, 2], "unknown factor 'n_qubits'; a factor is head.SETTING"),
         ("factors/head.qubits", [1, 2], "unknown factor 'head.qubits'"),
@@ -93,45 +97,49 @@ def test_a_budget_is_the_same_for_all_heads() -> None:
         ("factors/train.epochs", [1, 2], "train.epochs is a factor and a setting"),
         ("factors/head.encoder_layers", [], "'head.encoder_layers' needs two different levels or more, got \\[\\]"),
         ("factors/head.encoder_layers", [1, 1], "needs two different levels"),
-        ("factors/head.encoder_layers", {"low": 1, "high": 3}, "is a range, which only a latin-hypercube takes"),
+        (
+            "factors/head.encoder_layers",
+            {"low": 1, "high": 3},
+            "is a range, for latin-hypercube only; give a list of levels",
+        ),
         ("factors/head.encoder_layers", {"low": 3, "high": 3}, "factors.head.encoder_layers: low=3.0 must be below"),
         ("factors", {}, "a design of kind full needs factors"),
         ("design/kind", "heads", "a design of kind heads has no factors"),
         ("design/samples", 4, "samples belongs to a latin-hypercube design; this one is full"),
         ("design/kind", "fractional", "a fractional design needs either resolution or generators"),
         ("design/kind", "latin-hypercube", "needs samples"),
-        ("report/reference", "nobody", "report.reference='nobody' is none of the heads quantum, linear"),
+        ("report/reference", "nobody", "unknown report.reference='nobody'; known: quantum, linear"),
         ("report/margin", 0.0, "margin"),
     ],
 )
-def test_a_bad_plan_is_refused_with_the_thing_named(
+def test_study_plan_invalid_setting_is_named_in_the_error(
     settings: dict[str, Any], path: str, value: Any, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         StudyPlan.from_mapping(changed(settings, path, value))
 
 
-def test_two_level_designs_take_two_levels(settings: dict[str, Any]) -> None:
+def test_study_plan_two_level_design_rejects_three_levels(settings: dict[str, Any]) -> None:
     settings = changed(settings, "factors/head.encoder_layers", [1, 2, 3])
     for design in ({"kind": "plackett-burman"}, {"kind": "fractional", "resolution": 3}):
         with pytest.raises(ConfigError, match="'head.encoder_layers' has 3 levels; a .* design takes two"):
             StudyPlan.from_mapping(changed(settings, "design", design))
 
 
-def test_a_factor_of_quantum_heads_needs_one(settings: dict[str, Any]) -> None:
+def test_study_plan_head_factor_without_quantum_head_raises(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="'head.encoder_layers' has no quantum head to apply to"):
         StudyPlan.from_mapping(changed(settings, "heads/quantum/vary", False))
 
 
-def test_learning_rates_are_tries_or_a_factor(settings: dict[str, Any]) -> None:
+def test_study_plan_learning_rate_factor_with_several_tries_raises(settings: dict[str, Any]) -> None:
     settings = changed(settings, "factors/train.learning_rate", [0.01, 0.1])
     StudyPlan.from_mapping(settings)
     budget = {"learning_rates": [0.1, 0.2], "regularization": [1.0, 2.0]}
-    with pytest.raises(ConfigError, match="each of its levels is one try; give the budget one rate"):
+    with pytest.raises(ConfigError, match="each level is one try; give the budget one learning rate"):
         StudyPlan.from_mapping(changed(settings, "budget", budget))
 
 
-def test_a_quantum_head_starts_from_the_paper_or_from_what_is_recommended() -> None:
+def test_head_plan_quantum_starts_from_paper_or_recommended() -> None:
     paper = HeadPlan(kind="quantum", settings={"n_qubits": 12})
     assert (paper.quantum(768, 2).n_qubits, paper.quantum(768, 2).encoder_layers) == (12, 2)
     ours = HeadPlan(kind="quantum", start="recommended", settings={"main_layers": 3})
@@ -139,20 +147,20 @@ def test_a_quantum_head_starts_from_the_paper_or_from_what_is_recommended() -> N
     assert ours.quantum(384, 2, encoder_layers=5).encoder_layers == 5
 
 
-def test_other_data_bodies_and_seeds_make_another_plan(plan: StudyPlan) -> None:
-    other = plan.on("other.tsv", ["one", "two"], 7)
+def test_study_plan_with_overrides_replaces_data_bodies_and_seeds(plan: StudyPlan) -> None:
+    other = plan.with_overrides("other.tsv", ["one", "two"], 7)
     assert (other.data.source, other.data.per_label) == ("other.tsv", 20)
     assert other.bodies == (BodyPlan(name="one"), BodyPlan(name="two"))
     assert other.seeds == tuple(range(7))
-    assert plan.on() == plan
+    assert plan.with_overrides() == plan
 
 
-def test_ranges_go_up() -> None:
-    with pytest.raises(ConfigError, match="a logarithmic range begins above zero"):
+def test_level_range_logarithmic_from_zero_raises() -> None:
+    with pytest.raises(ConfigError, match="of a logarithmic range must be above zero"):
         LevelRange(low=0.0, high=1.0, log=True)
 
 
-def test_a_plan_that_is_no_toml_or_not_there(tmp_path: Path) -> None:
+def test_study_plan_read_missing_or_broken_file_raises(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read .*nothing\.toml"):
         StudyPlan.read(tmp_path / "nothing.toml")
     (tmp_path / "broken.toml").write_text("name = [")

@@ -1,4 +1,4 @@
-"""One task: what it tries, what it chooses by, and that it never looks at the test sentences before."""
+"""Test the run of one task: its tries, its choice, and the use of the test sentences."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def config_of(kind: str, tries: list[float], selection: str = "loss", **settings
     }
 
 
-def material(n: int = 200) -> TaskArrays:
+def task_arrays(n: int = 200) -> TaskArrays:
     rng = np.random.default_rng(0)
     codes = np.arange(n) % 2
     x = rng.standard_normal((n, 8)).astype(np.float32)
@@ -38,8 +38,8 @@ def material(n: int = 200) -> TaskArrays:
     return TaskArrays(x, codes, train, validation, test)
 
 
-def arrays(material: TaskArrays) -> tuple[np.ndarray, ...]:
-    return material.embeddings, material.codes, material.train, material.validation, material.test
+def arrays(task_arrays: TaskArrays) -> tuple[np.ndarray, ...]:
+    return task_arrays.embeddings, task_arrays.codes, task_arrays.train, task_arrays.validation, task_arrays.test
 
 
 KINDS = [
@@ -53,45 +53,47 @@ KINDS = [
 
 
 @pytest.mark.parametrize("config", KINDS, ids=lambda config: config["head"]["kind"])
-def test_a_result_says_what_was_tried_and_scores_the_chosen(config: dict[str, Any]) -> None:
-    given = material()
-    outcome = run_task(config, given)
+def test_run_task_result_has_all_tries_and_scores_the_chosen(config: dict[str, Any]) -> None:
+    inputs = task_arrays()
+    outcome = run_task(config, inputs)
     result = outcome["result"]
     losses = [one["validation_loss"] for one in result["tries"]]
     assert [one["value"] for one in result["tries"]] == config["tries"]
     assert result["chosen"] == int(np.argmin(losses))
     assert result["validation_loss"] == losses[result["chosen"]]
     head = build_head(config, config["tries"][result["chosen"]]).fit(
-        *given.part(given.train), validation=given.part(given.validation)
+        *inputs.part(inputs.train), validation=inputs.part(inputs.validation)
     )
-    correct = head.predict(given.part(given.test)[0]) == given.part(given.test)[1]
+    correct = head.predict(inputs.part(inputs.test)[0]) == inputs.part(inputs.test)[1]
     np.testing.assert_array_equal(unpack_bits(result["correct"], result["test_size"]), correct)
     assert result["test_accuracy"] == correct.mean()
     assert result["parameters"] == head.n_parameters_
     assert 0 < outcome["timing"]["fit"] <= outcome["timing"]["all_tries"]
 
 
-def test_logistic_regression_is_scikit_learns() -> None:
-    given = material()
-    result = run_task(config_of("logistic-regression", [0.5], components=None), given)["result"]
-    theirs = LogisticRegression(C=0.5).fit(*given.part(given.train))
-    X, y = given.part(given.validation)
+def test_run_task_logistic_regression_equals_scikit_learn() -> None:
+    inputs = task_arrays()
+    result = run_task(config_of("logistic-regression", [0.5], components=None), inputs)["result"]
+    theirs = LogisticRegression(C=0.5).fit(*inputs.part(inputs.train))
+    X, y = inputs.part(inputs.validation)
     assert result["validation_loss"] == pytest.approx(log_loss(y, theirs.predict_proba(X)))
-    assert result["test_accuracy"] == theirs.score(*given.part(given.test))
+    assert result["test_accuracy"] == theirs.score(*inputs.part(inputs.test))
 
 
 @pytest.mark.parametrize(
     ("selection", "chosen"), [("loss", 1), ("accuracy", 2)], ids=["by loss", "by accuracy, ties by loss"]
 )
-def test_the_choice_is_by_what_the_budget_says(monkeypatch: pytest.MonkeyPatch, selection: str, chosen: int) -> None:
-    figures = iter([(0.9, 0.8), (0.2, 0.7), (0.5, 0.8), (0.6, 0.8)])
-    monkeypatch.setattr(task_module, "validate", lambda *_: next(figures))
+def test_run_task_chooses_by_the_selection_of_the_config(
+    monkeypatch: pytest.MonkeyPatch, selection: str, chosen: int
+) -> None:
+    scores = iter([(0.9, 0.8), (0.2, 0.7), (0.5, 0.8), (0.6, 0.8)])
+    monkeypatch.setattr(task_module, "validate", lambda *_: next(scores))
     config = config_of("logistic-regression", [0.1, 0.2, 0.3, 0.4], selection, components=None)
-    assert run_task(config, material())["result"]["chosen"] == chosen
+    assert run_task(config, task_arrays())["result"]["chosen"] == chosen
 
 
-def test_test_sentences_are_seen_once_by_the_chosen_head_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = material()
+def test_run_task_only_the_chosen_head_predicts_test_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = task_arrays()
     seen: list[tuple[float, str]] = []
 
     class Spy:
@@ -100,33 +102,33 @@ def test_test_sentences_are_seen_once_by_the_chosen_head_only(monkeypatch: pytes
         def __init__(self, value: float) -> None:
             self.value = value
 
-        def note(self, X: np.ndarray) -> None:
+        def record(self, X: np.ndarray) -> None:
             part = next(
                 name
                 for name in ("train", "validation", "test")
-                if np.array_equal(X, given.embeddings[getattr(given, name)])
+                if np.array_equal(X, inputs.embeddings[getattr(inputs, name)])
             )
             seen.append((self.value, part))
 
         def fit(self, X: np.ndarray, y: np.ndarray, *, validation: tuple[np.ndarray, np.ndarray]) -> None:
-            self.note(X)
-            self.note(validation[0])
+            self.record(X)
+            self.record(validation[0])
 
         def predict(self, X: np.ndarray) -> np.ndarray:
-            self.note(X)
+            self.record(X)
             return np.zeros(len(X), int)
 
         def predict_proba(self, X: np.ndarray) -> np.ndarray:
-            self.note(X)
+            self.record(X)
             return np.full((len(X), 2), [self.value, 1 - self.value])
 
     monkeypatch.setattr(task_module, "build_head", lambda config, value: Spy(value))
-    run_task(config_of("svc", [0.9, 0.5, 0.1]), given)
+    run_task(config_of("svc", [0.9, 0.5, 0.1]), inputs)
     assert seen[-1] == (0.5, "test")
     assert [part for _, part in seen].count("test") == 1
 
 
-def test_a_try_that_diverges_is_noted_and_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_task_diverged_try_is_recorded_and_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     real = build_head
 
     class Diverges:
@@ -137,31 +139,31 @@ def test_a_try_that_diverges_is_noted_and_not_chosen(monkeypatch: pytest.MonkeyP
         task_module, "build_head", lambda config, value: Diverges() if value > 1 else real(config, value)
     )
     config = config_of("logistic-regression", [2.0, 0.1], components=None)
-    result = run_task(config, material())["result"]
+    result = run_task(config, task_arrays())["result"]
     assert result["tries"][0] == {"value": 2.0, "error": "the loss of epoch 3 is nan"}
     assert result["chosen"] == 1
-    outcome = run_task_safely({**config, "tries": [2.0, 3.0]}, *arrays(material()))
+    outcome = run_task_safely({**config, "tries": [2.0, 3.0]}, *arrays(task_arrays()))
     assert outcome["error"]["type"] == "TrainingError"
     assert "none of the tries could be trained; the first: the loss of epoch 3 is nan" in outcome["error"]["message"]
 
 
-def test_any_error_is_the_tasks_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_task_safely_any_exception_is_returned_as_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(config: Any, value: float) -> Any:
         raise ZeroDivisionError("by zero")
 
     monkeypatch.setattr(task_module, "build_head", fails)
-    outcome = run_task_safely(config_of("svc", [1.0]), *arrays(material()))
+    outcome = run_task_safely(config_of("svc", [1.0]), *arrays(task_arrays()))
     assert outcome == {"error": {"type": "ZeroDivisionError", "message": "by zero"}}
 
 
 @pytest.mark.parametrize("config", KINDS, ids=lambda config: config["head"]["kind"])
-def test_results_are_the_same_on_any_number_of_threads(config: dict[str, Any]) -> None:
+def test_run_task_safely_result_does_not_depend_on_threads(config: dict[str, Any]) -> None:
     before = torch.get_num_threads()
     results = []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            results.append(run_task_safely(config, *arrays(material()))["result"])
+            results.append(run_task_safely(config, *arrays(task_arrays()))["result"])
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -169,11 +171,11 @@ def test_results_are_the_same_on_any_number_of_threads(config: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 9101])
-def test_bits_survive_packing(size: int) -> None:
+def test_pack_bits_round_trip_is_equal(size: int) -> None:
     bits = np.random.default_rng(size).random(size) < 0.7
     text = pack_bits(bits)
     np.testing.assert_array_equal(unpack_bits(text, size), bits)
     with pytest.raises(KetFitError, match="do not hold"):
         unpack_bits(text, size + 9)
-    with pytest.raises(KetFitError, match="not base 64"):
+    with pytest.raises(KetFitError, match="not base64"):
         unpack_bits(text + "?", size)

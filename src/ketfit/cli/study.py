@@ -47,7 +47,7 @@ def run(
         check_source(data, "--data")
     for body in bodies or []:
         check_body(body)
-    plan = StudyPlan.read(file).on(data, bodies, seeds)
+    plan = StudyPlan.read(file).with_overrides(data, bodies, seeds)
     executor = make_executor(engine, workers, address)
     command = ["ketfit", "study", "run", str(file), "-o", str(output)]
     for option, values in (
@@ -72,7 +72,7 @@ def run(
 @app.command()
 def status(folder: Folder, as_json: AsJson = False) -> None:
     """Show the progress and the failures of a study, also while it runs."""
-    from ketfit.study.runner import count
+    from ketfit.study.runner import count_results
     from ketfit.study.store import StudyRecord, read_results
 
     record, rows = StudyRecord.read(folder), read_results(folder)
@@ -82,7 +82,7 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
         if name in names and row.error is not None:
             message = f"{row.error['type']}: {row.error['message']}"
             failures[message] = failures.get(message, 0) + 1
-    report = {"study": record.plan.name, **asdict(count(record.tasks, rows)), "failures": failures}
+    report = {"study": record.plan.name, **asdict(count_results(record.tasks, rows)), "failures": failures}
     del report["ran"]
     print_report(report, as_json, key_value_table(report))
 

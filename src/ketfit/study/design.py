@@ -1,4 +1,4 @@
-"""Designs: from factors and their levels to the combinations that are run."""
+"""Designs of experiments: the combinations of factor levels that a study runs."""
 
 from __future__ import annotations
 
@@ -22,20 +22,23 @@ Levels = Mapping[str, Sequence[Level] | LevelRange]
 Point = dict[str, Level]
 
 MAX_POINTS = 100_000
-"""Of one design. A plan that asks for more is a mistake."""
+"""Largest number of points in one design."""
 
 
 def design_points(design: DesignPlan, factors: Levels) -> list[Point]:
-    """The combinations of levels that a design runs, each a mapping from factors to levels.
+    """Return the points of a design, each a mapping from factors to levels.
 
-    A scan's points name one factor each, and the first names none: it is where the heads stand by themselves.
+    The first point of a scan is empty (the heads' own settings); each of the others sets one factor.
 
     Args:
-        design: Which design.
+        design: The kind of design and its options.
         factors: Levels by factor, in the order of the plan; the first of two levels is the low one.
 
     Raises:
-        ConfigError: there is no such design for so many factors, or it would have more than 100,000 points.
+        ConfigError: The design does not exist for this number of factors, or has more than 100,000 points.
+
+    >>> design_points(DesignPlan(kind="full"), {"head.n_qubits": (10, 11)})
+    [{'head.n_qubits': 10}, {'head.n_qubits': 11}]
     """
     makers: dict[str, Callable[[DesignPlan, Levels], list[Point]]] = {
         "heads": lambda design, factors: [{}],
@@ -59,17 +62,17 @@ def _full(design: DesignPlan, factors: Levels) -> list[Point]:
 
 
 def _fractional(design: DesignPlan, factors: Levels) -> list[Point]:
-    """A regular two-level fraction, by generators or as the smallest of a resolution (pyDOE3)."""
+    """Return a regular two-level fraction, by generators or as the smallest of a resolution (pyDOE3)."""
     if design.generators is not None:
         words = design.generators.split()
         if len(words) != len(factors):
             raise ConfigError(
                 f"generators={design.generators!r} are for {len(words)} factors; the plan has {len(factors)}"
             )
-        what = f"generators={design.generators!r}"
+        request = f"generators={design.generators!r}"
         _check_size(2 ** sum(len(word) == 1 for word in words))
     else:
-        what = f"resolution={design.resolution} of {len(factors)} factors"
+        request = f"resolution={design.resolution} of {len(factors)} factors"
     try:
         if design.generators is not None:
             signs = pyDOE3.fracfact(design.generators)
@@ -77,7 +80,7 @@ def _fractional(design: DesignPlan, factors: Levels) -> list[Point]:
             signs = pyDOE3.fracfact_by_res(len(factors), design.resolution)
     except (ValueError, IndexError, KeyError) as error:
         raise ConfigError(
-            f"{what}: no such fraction is known ({error}); give generators, another resolution, or kind full"
+            f"{request}: no such fraction is known ({error}); give generators, another resolution, or kind full"
         ) from error
     return _two_levels(signs, factors)
 
@@ -89,23 +92,26 @@ def _plackett_burman(design: DesignPlan, factors: Levels) -> list[Point]:
 def _latin_hypercube(design: DesignPlan, factors: Levels) -> list[Point]:
     assert design.samples is not None
     _check_size(design.samples)
-    shares = pyDOE3.lhs(len(factors), samples=design.samples, seed=np.random.default_rng(design.seed))
+    fractions = pyDOE3.lhs(len(factors), samples=design.samples, seed=np.random.default_rng(design.seed))
     return [
-        {name: _within(levels, float(share)) for (name, levels), share in zip(factors.items(), row, strict=True)}
-        for row in shares
+        {
+            name: _level_at(levels, float(fraction))
+            for (name, levels), fraction in zip(factors.items(), row, strict=True)
+        }
+        for row in fractions
     ]
 
 
-def _within(levels: Sequence[Level] | LevelRange, share: float) -> Level:
-    """The level at a share from 0 to 1 of a range, or of the list of levels."""
+def _level_at(levels: Sequence[Level] | LevelRange, fraction: float) -> Level:
+    """Return the level at a fraction (0 to 1) of a range or of a list of levels."""
     if not isinstance(levels, LevelRange):
-        return levels[min(int(share * len(levels)), len(levels) - 1)]
-    if levels.integer:  # each whole number with the same share
+        return levels[min(int(fraction * len(levels)), len(levels) - 1)]
+    if levels.integer:  # each integer gets the same fraction
         low, high = math.ceil(levels.low), math.floor(levels.high)
-        return min(low + int(share * (high - low + 1)), high)
+        return min(low + int(fraction * (high - low + 1)), high)
     if levels.log:
-        return float(levels.low * (levels.high / levels.low) ** share)
-    return levels.low + share * (levels.high - levels.low)
+        return float(levels.low * (levels.high / levels.low) ** fraction)
+    return levels.low + fraction * (levels.high - levels.low)
 
 
 def _two_levels(signs: NDArray[Any], factors: Levels) -> list[Point]:
@@ -116,10 +122,12 @@ def _two_levels(signs: NDArray[Any], factors: Levels) -> list[Point]:
 
 
 def _discrete(factors: Levels) -> dict[str, Sequence[Level]]:
-    """The factors, none of which is a range: the plan has checked that."""
+    """Return the factors with lists of levels; the plan admits ranges only in a Latin hypercube."""
     return {name: levels for name, levels in factors.items() if not isinstance(levels, LevelRange)}
 
 
 def _check_size(points: int) -> None:
     if points > MAX_POINTS:
-        raise ConfigError(f"this design has {points:,} points; the most is {MAX_POINTS:,}: use a fraction of it")
+        raise ConfigError(
+            f"this design has {points:,} points, more than the limit of {MAX_POINTS:,}; use a fractional design"
+        )

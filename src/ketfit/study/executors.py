@@ -1,4 +1,4 @@
-"""Who runs the tasks: processes of this machine (joblib), or a cluster (Ray). The results are the same."""
+"""Executors of tasks: processes of this machine (joblib) or a cluster (Ray). The results are the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -26,31 +26,30 @@ Job = tuple[dict[str, Any], Arrays]
 Result = dict[str, Any]
 Work = Callable[..., Result]
 
-REACH_SECONDS = 10.0
+CONNECT_TIMEOUT_S = 10.0
 
 MAX_DEATHS = 3
-"""Times in a row that workers may die with no result between, before a study stops."""
+"""Largest number of consecutive worker deaths without a result before a study stops."""
 
 
 class Executor(Protocol):
-    """Runs ``work(config, *arrays)`` for each job and yields the job's place and the result, as they come."""
+    """Interface of an executor of tasks."""
 
     def run(self, work: Work, jobs: Sequence[Job]) -> Iterator[tuple[int, Result]]:
-        """Run all jobs.
+        """Run ``work(config, *arrays)`` for each job and yield pairs of job index and result as they finish.
 
         Raises:
-            StudyError: the workers cannot be had, or keep dying.
+            StudyError: The workers cannot be started, or keep dying.
         """
 
 
 class LocalExecutor:
-    """Processes of this machine.
+    """Executor with processes of this machine.
 
-    A worker that is killed takes the tasks in flight with it. They are begun again, which is said on stderr: tasks cost
-    nothing but time, and give the same result.
+    The tasks in flight of a killed worker start again, with a warning; their results are the same.
 
     Args:
-        workers: How many; None is one for each core. One needs no process beside the driver.
+        workers: Number of processes; None is one per core. One worker is the driver process itself.
     """
 
     def __init__(self, workers: int | None = None) -> None:
@@ -58,52 +57,42 @@ class LocalExecutor:
 
     def run(self, work: Work, jobs: Sequence[Job]) -> Iterator[tuple[int, Result]]:
         """Run all jobs; see `Executor`."""
-        left, deaths = dict(enumerate(jobs)), 0
-        while left:
-            before = len(left)
-            death = yield from self._until_a_death(work, left)
-            if death is None:
-                return
-            deaths = deaths + 1 if len(left) == before else 1
-            if deaths > MAX_DEATHS:
-                raise StudyError(
-                    f"workers died {deaths} times in a row, killed or out of memory; the rows so far are safe: "
-                    "free memory or use fewer --workers, and run again"
-                ) from death
-            _log.warning("a worker died, killed or out of memory; going on with the %d tasks that are left", len(left))
-
-    def _until_a_death(self, work: Work, left: dict[int, Job]) -> Generator[tuple[int, Result], None, Exception | None]:
-        """Yield results and take their jobs off; the error if a worker died meanwhile."""
-        try:
-            for place, result in self._results(work, left):
-                del left[place]
-                yield place, result
-        except TerminatedWorkerError as error:
-            death: Exception = error
-            return death
-        return None
+        remaining, deaths = dict(enumerate(jobs)), 0
+        while remaining:
+            before = len(remaining)
+            try:
+                for index, result in self._results(work, remaining):
+                    del remaining[index]
+                    yield index, result
+            except TerminatedWorkerError as error:
+                deaths = deaths + 1 if len(remaining) == before else 1
+                if deaths > MAX_DEATHS:
+                    raise StudyError(
+                        f"workers died {deaths} times in a row, killed or out of memory; the results so far are saved: "
+                        "free memory or use fewer --workers, and run again"
+                    ) from error
+                _log.warning("a worker died, killed or out of memory; %d tasks remain", len(remaining))
 
     def _results(self, work: Work, jobs: dict[int, Job]) -> Iterator[tuple[int, Result]]:
-        # Arrays of more than 64 KB are put in shared memory once, not sent with every task.
+        # Arrays above 64 KB are put in shared memory once instead of being sent with every task.
         with joblib.parallel_config(
             "loky", inner_max_num_threads=1, initializer=_exit_with_parent, initargs=(os.getpid(),)
         ):
             parallel = joblib.Parallel(self.workers, return_as="generator_unordered", max_nbytes="64K")
-            results = parallel(joblib.delayed(_numbered)(work, place, job) for place, job in list(jobs.items()))
+            results = parallel(joblib.delayed(_with_index)(work, index, job) for index, job in list(jobs.items()))
             try:
-                for place, result in results:  # noqa: UP028 - yield from would close them too early
-                    yield place, result
+                for index, result in results:  # noqa: UP028 - yield from would close them too early
+                    yield index, result
             finally:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # joblib's, of jobs that nobody waits for any more
+                    warnings.simplefilter("ignore")  # joblib warns of abandoned jobs
                     results.close()
 
 
 def _exit_with_parent(driver: int) -> None:
-    """End this worker when its driver is gone: nobody would take its results."""
+    """End this worker process when its driver process ends."""
 
     def watch() -> None:
-        """Wait for the driver's end, from a thread that the work does not see."""
         with contextlib.suppress(psutil.NoSuchProcess):
             psutil.Process(driver).wait()
         os._exit(1)
@@ -111,16 +100,16 @@ def _exit_with_parent(driver: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _numbered(work: Work, place: int, job: Job) -> tuple[int, Result]:
+def _with_index(work: Work, index: int, job: Job) -> tuple[int, Result]:
     config, arrays = job
-    return place, work(config, *arrays)
+    return index, work(config, *arrays)
 
 
 class RayExecutor:
-    """A Ray cluster. Tasks that a dead worker or node had are begun again elsewhere by Ray, three times at most.
+    """Executor with a Ray cluster. Ray runs the tasks of a dead worker or node again, at most three times.
 
     Args:
-        address: Of the cluster, as ``ray.init`` takes it; None starts Ray on this machine for the while.
+        address: Address of the cluster, as ``ray.init`` takes it; None starts Ray on this machine for the run.
     """
 
     def __init__(self, address: str | None = None) -> None:
@@ -136,22 +125,22 @@ class RayExecutor:
             waiting = iter(enumerate(jobs))
             while True:
                 while len(pending) < window and (entry := next(waiting, None)) is not None:
-                    place, (config, arrays) = entry
+                    index, (config, arrays) = entry
                     for array in arrays:
                         if id(array) not in stored:
                             stored[id(array)] = ray.put(array)
-                    pending[remote.remote(config, *(stored[id(array)] for array in arrays))] = place
+                    pending[remote.remote(config, *(stored[id(array)] for array in arrays))] = index
                 if not pending:
                     return
                 done, _ = ray.wait(list(pending), num_returns=1)
                 for reference in done:
-                    yield pending.pop(reference), _fetch(ray, reference)
+                    yield pending.pop(reference), _result(ray, reference)
 
 
-def _fetch(ray: Any, reference: Any) -> Result:
+def _result(ray: Any, reference: Any) -> Result:
     try:
         result: Result = ray.get(reference)
-    except ray.exceptions.RayError as error:  # the task's own errors are results; this is Ray's word for a lost task
+    except ray.exceptions.RayError as error:  # errors of the task itself are results; this is a lost task
         return {"error": {"type": type(error).__name__, "message": str(error).partition("\n")[0]}}
     return result
 
@@ -163,8 +152,8 @@ def _connected(address: str | None) -> Iterator[Any]:
         import ray
     except ImportError as error:
         raise MissingExtraError("--engine ray", "'ketfit[ray]'") from error
-    own = not ray.is_initialized()
-    if own:
+    started = not ray.is_initialized()
+    if started:
         try:
             _check_reachable(address)
             ray.init(address or "local", include_dashboard=False if address is None else None, log_to_driver=False)
@@ -175,22 +164,25 @@ def _connected(address: str | None) -> Iterator[Any]:
     try:
         yield ray
     finally:
-        if own:
+        if started:
             ray.shutdown()
 
 
 def _check_reachable(address: str | None) -> None:
-    """Raise if nothing listens at a cluster's HOST:PORT; Ray itself would go on trying for minutes."""
+    """Raise OSError if nothing listens at a cluster's HOST:PORT; Ray itself would retry for minutes."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if colon and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
 
 
 def make_executor(engine: str, workers: int | None, address: str | None) -> Executor:
-    """The executor of that name.
+    """Return a `LocalExecutor` with `workers` for the engine ``local``, a `RayExecutor` at `address` for ``ray``.
 
     Raises:
-        StudyError: the options do not belong together.
+        StudyError: An option is for the other engine.
+
+    >>> make_executor("local", 2, None).workers
+    2
     """
     if engine == "ray":
         if workers is not None:

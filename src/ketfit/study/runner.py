@@ -1,4 +1,4 @@
-"""Running a study: the work that tasks share is done once, then whatever has no row yet is run."""
+"""Runner of a study: prepare what tasks share once, then run the tasks that have no result yet."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig
 from ketfit.progress import ProgressBar
 from ketfit.study.end_to_end import EndToEndRunner
 from ketfit.study.executors import Arrays, Executor, Work
-from ketfit.study.expand import BodyFacts, DataFacts, expand
+from ketfit.study.expand import BodyMetadata, DataMetadata, expand
 from ketfit.study.spec import StudyPlan
-from ketfit.study.store import ResultLog, SplitKey, SplitRecord, StudyRecord, TaskResult, missing
+from ketfit.study.store import ResultLog, SplitKey, SplitRecord, StudyRecord, TaskResult, pending_tasks
 from ketfit.study.task import Task, run_task_safely
 
 _log = logging.getLogger(__name__)
 
 TUNING = "tuning.safetensors"
-"""The checkpoint of the body that is being tuned; it is gone when the body is done."""
+"""Checkpoint of the body being tuned, deleted when tuning ends."""
 
 PACKAGES = ("ketfit", "torch", "scikit-learn", "sentence-transformers", "numpy")
 
 
 @dataclass(frozen=True)
 class StudyProgress:
-    """How far a study is: tasks with a result, tasks that failed, tasks in all, and those this run did."""
+    """Numbers of tasks with a result, of failed tasks, of all tasks, and of those that this run ran."""
 
     done: int
     failed: int
@@ -60,48 +60,50 @@ def run_study(
     retry_failed: bool = False,
     progress: bool = False,
 ) -> StudyProgress:
-    """Run the tasks of a plan that have no row in `folder` yet.
+    """Run the tasks of a plan that have no result in `folder` yet.
 
-    The plan is checked as a whole before any work: every combination is resolved, every split is drawn. Rows of an
-    earlier plan stay where they are and count again where the same task comes up.
+    The whole plan is checked before any task runs: every combination is resolved and every split is drawn. Results of
+    an earlier plan are kept and reused where the same task occurs.
 
     Args:
         plan: The plan.
-        folder: Where ``study.json`` and ``rows.jsonl`` are or will be.
-        executor: Who runs the tasks.
-        command: What made it, for the report.
-        retry_failed: Run those again that failed.
-        progress: Show bars on stderr.
+        folder: Folder of ``study.json`` and ``rows.jsonl``, new or to continue.
+        executor: Executor of the tasks.
+        command: Command line of the study, for the report.
+        retry_failed: Run failed tasks again.
+        progress: Show progress bars on stderr.
 
     Raises:
-        ConfigError, DataError, BodyError: the plan cannot be run with these sentences and bodies.
-        StudyError: the folder has another driver, or the workers cannot be had or keep dying.
-        StorageError: the folder cannot be written; the rows so far stand.
+        ConfigError, DataError, BodyError: The plan does not fit these sentences and bodies.
+        StudyError: Another run uses the folder, or the workers cannot be started or keep dying.
+        StorageError: The folder cannot be written; earlier results are kept.
     """
     dataset = _load_data(plan)
-    data = DataFacts(
+    data = DataMetadata(
         name=dataset.name, fingerprint=dataset.fingerprint, size=len(dataset), n_classes=len(dataset.classes)
     )
     bodies = {body.label: load_body(body.name, revision=body.revision, dtype=body.dtype) for body in plan.bodies}
-    facts = {name: BodyFacts(fingerprint=body.fingerprint, dimension=body.dimension) for name, body in bodies.items()}
-    tasks = expand(plan, data, facts)
-    _warn(tasks, data, facts)
-    shared = _Shared(plan, dataset, bodies, tasks)
-    with ResultLog(folder) as rows:
-        StudyRecord.of(
-            plan, tasks, command=command, versions=_versions(), data=data, bodies=facts, draws=shared.draws()
+    metadata = {
+        name: BodyMetadata(fingerprint=body.fingerprint, dimension=body.dimension) for name, body in bodies.items()
+    }
+    tasks = expand(plan, data, metadata)
+    _warn(tasks, data, metadata)
+    inputs = _StudyInputs(plan, dataset, bodies, tasks)
+    with ResultLog(folder) as log:
+        StudyRecord.from_tasks(
+            plan, tasks, command=command, versions=_versions(), data=data, bodies=metadata, draws=inputs.split_records()
         ).write(folder)
-        wanted = missing(tasks, rows.rows, retry_failed)
-        apart = [task for task in wanted if not shared.is_together(task)]
-        shared.embed(apart, folder / TUNING, progress)
-        execute(rows, executor, apart, shared.arrays, progress)
-        shared.train_together(rows, [task for task in wanted if shared.is_together(task)], folder, progress)
-        return count(tasks, rows.rows, ran=len(wanted))
+        pending = pending_tasks(tasks, log.results, retry_failed)
+        poolable = [task for task in pending if not inputs.is_end_to_end(task)]
+        inputs.embed(poolable, folder / TUNING, progress)
+        run_tasks(log, executor, poolable, inputs.arrays, progress)
+        inputs.run_end_to_end(log, [task for task in pending if inputs.is_end_to_end(task)], folder, progress)
+        return count_results(tasks, log.results, ran=len(pending))
 
 
-def _warn(tasks: Iterable[Task], data: DataFacts, bodies: Mapping[str, BodyFacts]) -> None:
-    """Say once for each head and body what every fit of its tasks would say."""
-    told = set()
+def _warn(tasks: Iterable[Task], data: DataMetadata, bodies: Mapping[str, BodyMetadata]) -> None:
+    """Warn once per head and body of a configuration that limits the result."""
+    messages = set()
     for task in tasks:
         head, advice = task.config["head"], ""
         if head["kind"] == "quantum":
@@ -110,20 +112,20 @@ def _warn(tasks: Iterable[Task], data: DataFacts, bodies: Mapping[str, BodyFacts
         elif head["kind"] == "mlp" and head["settings"]["hidden"]:
             advice = capacity_warning(head["settings"]["hidden"], data.n_classes, RAISE_HIDDEN)
         if advice:
-            told.add(f"head {task.head!r} on {task.body}: {advice}")
-    for message in sorted(told):
+            messages.add(f"head {task.head!r} on {task.body}: {advice}")
+    for message in sorted(messages):
         warnings.warn(message, ConfigWarning, stacklevel=3)
 
 
-def count(tasks: Iterable[Any], rows: Mapping[str, TaskResult], ran: int = 0) -> StudyProgress:
-    """How many of the tasks have a result, and how many failed."""
-    found = [rows.get(name) for name in {task.id: None for task in tasks}]
-    failed = sum(row is not None and row.error is not None for row in found)
-    return StudyProgress(sum(row is not None for row in found) - failed, failed, len(found), ran)
+def count_results(tasks: Iterable[Any], results: Mapping[str, TaskResult], ran: int = 0) -> StudyProgress:
+    """Count the tasks that have a result and those that failed; tasks with the same id count once."""
+    found = [results.get(name) for name in {task.id: None for task in tasks}]
+    failed = sum(result is not None and result.error is not None for result in found)
+    return StudyProgress(sum(result is not None for result in found) - failed, failed, len(found), ran)
 
 
-class _Shared:
-    """What tasks have in common: the splits of each seed, drawn at once, tuned bodies, and the embeddings."""
+class _StudyInputs:
+    """Inputs that tasks share: the splits of each seed, the tuned bodies and the embeddings."""
 
     def __init__(self, plan: StudyPlan, dataset: Dataset, bodies: Mapping[str, Body], tasks: Iterable[Task]) -> None:
         self.dataset = dataset
@@ -131,124 +133,109 @@ class _Shared:
         self.tunings = {body.label: body.tune for body in plan.bodies}
         codes = {label: code for code, label in enumerate(dataset.classes)}
         self.codes = np.array([codes[label] for label in dataset.labels], np.int64)
-        keys = dict.fromkeys(map(_draw, tasks))
+        keys = dict.fromkeys(map(_split_key, tasks))
         self.splits: dict[SplitKey, Split] = {key: few_shot_split(dataset, *key) for key in keys}
         if empty := [key for key, split in self.splits.items() if not len(split.test)]:
             raise DataOptionError(
-                f"data.per_label={empty[0][0]} leaves no sentence of {dataset.name} to test on; lower it or add some"
+                f"data.per_label={empty[0][0]} leaves no test sentence of {dataset.name}; lower it or add sentences"
             )
         self.embeddings: dict[tuple[str, SplitKey | None], NDArray[np.float32]] = {}
 
-    def draws(self) -> tuple[SplitRecord, ...]:
-        """The splits as the record has them, in the order of what fixes them."""
-        return tuple(SplitRecord.of(*key, split=self.splits[key]) for key in sorted(self.splits))
+    def split_records(self) -> tuple[SplitRecord, ...]:
+        """Return the records of all splits, in the order of their keys."""
+        return tuple(SplitRecord.from_split(*key, split=self.splits[key]) for key in sorted(self.splits))
 
     def embed(self, tasks: Iterable[Task], checkpoint: Path, progress: bool) -> None:
-        """Embed all sentences with each body of the tasks, tuned for each draw where the plan has it so.
-
-        Tuned bodies and embeddings come from the cache as far as it has them.
-        """
-        for label, draw in dict.fromkeys(map(self._embedding, tasks)):
+        """Embed all sentences with each body of the tasks, tuned once per split if the plan asks for it."""
+        for label, key in dict.fromkeys(map(self._embedding_key, tasks)):
             body, tuning = self.bodies[label], self.tunings[label]
-            if draw is not None and isinstance(tuning, ContrastiveConfig):
-                body = self._tune(body, tuning, draw, checkpoint, progress)
+            if key is not None and isinstance(tuning, ContrastiveConfig):
+                body = self._tune(body, tuning, key, checkpoint, progress)
             _log.info("%s sentences of %s; embedding with %s", f"{len(self.dataset):,}", self.dataset.name, label)
-            self.embeddings[label, draw] = body.encode(self.dataset.texts, progress=progress)
+            self.embeddings[label, key] = body.encode(self.dataset.texts, progress=progress)
 
-    def is_together(self, task: Task) -> bool:
-        """Whether the body of a task is trained with its head."""
+    def is_end_to_end(self, task: Task) -> bool:
+        """Return True if the body of a task is trained end to end with its head."""
         return isinstance(self.tunings[task.body], EndToEndConfig)
 
-    def train_together(self, rows: ResultLog, tasks: Iterable[Task], folder: Path, progress: bool) -> None:
-        """Run the tasks whose body is trained with their head, one after the other on all cores of this machine."""
-        together = EndToEndRunner(self.dataset.texts, self.codes, folder, progress)
+    def run_end_to_end(self, log: ResultLog, tasks: Iterable[Task], folder: Path, progress: bool) -> None:
+        """Run the end-to-end tasks one after the other on all cores of this machine."""
+        runner = EndToEndRunner(self.dataset.texts, self.codes, folder, progress)
         for task in tasks:
             tuning = self.tunings[task.body]
             assert isinstance(tuning, EndToEndConfig)
-            rows.append(_row(task, together.attempt(task, self.bodies[task.body], tuning, self.splits[_draw(task)])))
+            outcome = runner.run_task(task, self.bodies[task.body], tuning, self.splits[_split_key(task)])
+            log.append(_task_result(task, outcome))
 
-    def _tune(self, body: Body, tuning: ContrastiveConfig, draw: SplitKey, checkpoint: Path, progress: bool) -> Body:
+    def _tune(self, body: Body, tuning: ContrastiveConfig, key: SplitKey, checkpoint: Path, progress: bool) -> Body:
         from ketfit.bodies.contrastive import tune_body
 
-        train = self.dataset.take(self.splits[draw].train)
-        _log.info("tuning %s on the %d sentences of seed %d", body.name, len(train), draw[-1])
+        train = self.dataset.take(self.splits[key].train)
+        _log.info("tuning %s on the %d sentences of seed %d", body.name, len(train), key[-1])
         tuned = tune_body(
-            body, train.texts, train.labels, tuning, seed=draw[-1], checkpoint=checkpoint, progress=progress
+            body, train.texts, train.labels, tuning, seed=key[-1], checkpoint=checkpoint, progress=progress
         )
         checkpoint.unlink(missing_ok=True)
         return tuned
 
-    def _embedding(self, task: Task) -> tuple[str, SplitKey | None]:
-        return task.body, None if self.tunings[task.body] is None else _draw(task)
+    def _embedding_key(self, task: Task) -> tuple[str, SplitKey | None]:
+        return task.body, None if self.tunings[task.body] is None else _split_key(task)
 
     def arrays(self, task: Task) -> Arrays:
-        """The arrays of the task's `Material`; equal ones are the same objects."""
-        split = self.splits[_draw(task)]
-        return self.embeddings[self._embedding(task)], self.codes, split.train, split.validation, split.test
+        """Return the arrays of a task's `TaskArrays`; equal arrays are the same object."""
+        split = self.splits[_split_key(task)]
+        return self.embeddings[self._embedding_key(task)], self.codes, split.train, split.validation, split.test
 
 
-def _draw(task: Task) -> SplitKey:
+def _split_key(task: Task) -> SplitKey:
     data = task.config["data"]
     return data["per_label"], data["validation_fraction"], task.seed
 
 
-def execute(
-    rows: ResultLog,
+def run_tasks(
+    log: ResultLog,
     executor: Executor,
     tasks: Sequence[Task],
     arrays: Callable[[Task], Arrays],
     progress: bool,
     work: Work = run_task_safely,
 ) -> None:
-    """Run tasks, and append the row of each as it comes.
+    """Run tasks, and append the result of each as it finishes.
 
     Args:
-        rows: Where to.
-        executor: Who runs them.
-        tasks: What to run.
-        arrays: What a task works on, the arguments of `work` behind the task's configuration.
-        progress: Show a bar on stderr.
-        work: What is done for a task.
+        log: Log for the results.
+        executor: Executor of the tasks.
+        tasks: Tasks to run.
+        arrays: Function that returns the arrays of a task, which follow its configuration as arguments of `work`.
+        progress: Show a progress bar on stderr.
+        work: Function that runs a task.
 
     Raises:
-        StudyError: the workers cannot be had or keep dying.
-        StorageError: a row cannot be written.
+        StudyError: The workers cannot be started or keep dying.
+        StorageError: A result cannot be written.
     """
     jobs = [(task.config, arrays(task)) for task in tasks]
     failed = 0
     with ProgressBar("tasks", len(tasks), shown=progress) as bar:
-        for place, outcome in executor.run(work, jobs):
-            task = tasks[place]
-            row = _row(task, outcome)
-            rows.append(row)
-            failed += row.error is not None
+        for index, outcome in executor.run(work, jobs):
+            result = _task_result(tasks[index], outcome)
+            log.append(result)
+            failed += result.error is not None
             bar.advance(note=f"{bar.rate:.1f}/s" + (f", {failed} failed" if failed else ""))
 
 
-def _row(task: Task, outcome: Mapping[str, Any]) -> TaskResult:
-    run = {"host": socket.gethostname(), "finished": _now(), "seconds": outcome.get("timing")}
+def _task_result(task: Task, outcome: Mapping[str, Any]) -> TaskResult:
+    finished = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    run = {"host": socket.gethostname(), "finished": finished, "seconds": outcome.get("timing")}
     return TaskResult(
         task=task.id, config=task.config, result=outcome.get("result"), error=outcome.get("error"), run=run
     )
 
 
 def _load_data(plan: StudyPlan) -> Dataset:
-    data = plan.data
-    return load_dataset(
-        data.source,
-        text_column=data.text_column,
-        label_column=data.label_column,
-        split=data.split,
-        revision=data.revision,
-        format=data.format,
-        encoding=data.encoding,
-        delimiter=data.delimiter,
-    )
+    options = plan.data.model_dump(exclude={"source", "per_label", "validation_fraction"})
+    return load_dataset(plan.data.source, **options)
 
 
 def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""What a study is: a TOML file that names data, bodies, heads, seeds, a design and the effort that each head gets."""
+"""Plan of a study: a TOML file with its data, bodies, heads, seeds, design and tuning budget."""
 
 from __future__ import annotations
 
@@ -18,35 +18,37 @@ HeadKind = Literal["quantum", "logistic-regression", "svc", "mlp"]
 DesignKind = Literal["heads", "scan", "full", "fractional", "plackett-burman", "latin-hypercube"]
 Level = bool | int | float | str
 MAX_SEEDS, MAX_SAMPLES = 10_000, 10_000
-"""Of one study. More is a mistake, or takes the memory of whoever reads the plan."""
+"""Limits of one study, so that a wrong number in a plan does not exhaust the memory."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-def _as_tuple(value: Any) -> Any:
-    """TOML has lists only."""
+def as_tuple(value: Any) -> Any:
+    """Return a list as a tuple; TOML has lists only."""
     return tuple(value) if isinstance(value, list) else value
 
 
-def _names(value: Any) -> Any:
-    """Bodies may be given by name alone."""
+def _body_plans(value: Any) -> Any:
+    """Return bodies as `BodyPlan`; a string is the name of a body."""
     if not isinstance(value, (list, tuple)):
         return value
-    return tuple(BodyPlan(name=entry) if isinstance(entry, str) else _table(BodyPlan, entry) for entry in value)
+    tables = ({"name": entry} if isinstance(entry, str) else entry for entry in value)
+    return tuple(BodyPlan(**table) if isinstance(table, Mapping) else table for table in tables)
 
 
-def _first_seeds(value: Any) -> Any:
-    """``seeds = 5`` is the first five."""
+def _seeds(value: Any) -> Any:
+    """Return a tuple of seeds; an integer n stands for 0 to n - 1."""
     if isinstance(value, int) and value > MAX_SEEDS:
         raise ValueError(f"seeds={value}: a study has at most {MAX_SEEDS}")
-    return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else _as_tuple(value)
+    return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else as_tuple(value)
 
 
-def _table(config: type[Config], value: Any) -> Any:
-    return config(**value) if isinstance(value, Mapping) else value
+def _nested(config: type[Config]) -> BeforeValidator:
+    """Return a validator that reads a table as a `Config`."""
+    return BeforeValidator(lambda value: config(**value) if isinstance(value, Mapping) else value)
 
 
 class DataPlan(Config):
-    """The sentences, and how many of each label are drawn; all others test."""
+    """Data set and the number of sentences drawn per label; all other sentences are the test set."""
 
     source: Annotated[str, Field(description="File, Hub data set, or rotten-tomatoes")] = "rotten-tomatoes"
     text_column: str = "text"
@@ -57,62 +59,55 @@ class DataPlan(Config):
         Literal["csv", "tsv", "jsonl", "parquet"] | None, Field(description="Format of a file without its suffix")
     ] = None
     encoding: Annotated[str, Field(description="Encoding of a text file")] = "utf-8"
-    delimiter: Annotated[str | None, Field(description="What separates the fields of a CSV file, if not a comma")] = (
-        None
-    )
-    per_label: Annotated[int, Field(ge=2, description="Sentences drawn of each label, to train and to validate")] = 256
-    validation_fraction: Annotated[float, Field(gt=0, lt=1, description="Share of the drawn that validates")] = 0.15
+    delimiter: Annotated[str | None, Field(description="Field separator of a CSV file, a comma by default")] = None
+    per_label: Annotated[int, Field(ge=2, description="Sentences per label for training and validation")] = 256
+    validation_fraction: Annotated[float, Field(gt=0, lt=1, description="Share of them for validation")] = 0.15
 
 
-def _tuning(value: Any) -> Any:
-    """A table without a method is contrastive."""
+def _as_tuning(value: Any) -> Any:
+    """Return a table as a tuning; the default method is contrastive."""
     return read_tuning({"method": "contrastive", **value}, "tune") if isinstance(value, Mapping) else value
 
 
 class BodyPlan(Config):
-    """A sentence transformer: as it is, or tuned on the training sentences of each seed.
+    """A sentence transformer, frozen or tuned on the training sentences of each seed.
 
-    Contrastive tuning makes a body for each seed, which all heads share. End to end (``method = "full"``) makes one for
-    each seed and head; see `ketfit.study.end_to_end.Together`.
+    Contrastive tuning makes one body per seed, which all heads share. End-to-end tuning (``method = "full"``) makes one
+    per seed and head; see `ketfit.study.end_to_end.EndToEndRunner`.
     """
 
     name: Annotated[str, Field(min_length=1, description="A bundled body, a local folder, or a name on the Hub")]
     revision: Annotated[str | None, Field(description="Branch, tag or commit on the Hub")] = None
-    tune: Annotated[
-        TuneConfig | None,
-        BeforeValidator(_tuning),
-        Field(description="How it is tuned; None is frozen"),
-    ] = None
-    dtype: Annotated[Precision, Field(description="Numbers that it embeds with")] = "float32"
+    tune: Annotated[TuneConfig | None, BeforeValidator(_as_tuning), Field(description="Tuning; None is frozen")] = None
+    dtype: Annotated[Precision, Field(description="Number format of the embeddings")] = "float32"
 
     @property
     def label(self) -> str:
-        """What rows and reports call it."""
-        how = {"contrastive": ", tuned", "full": ", end to end"}
-        return self.name if self.tune is None else self.name + how[self.tune.method]
+        """Name of the body in results and reports."""
+        suffixes = {"contrastive": ", tuned", "full": ", end to end"}
+        return self.name if self.tune is None else self.name + suffixes[self.tune.method]
+
+
+_Tries = Annotated[tuple[Annotated[Finite, Field(gt=0)], ...], BeforeValidator(as_tuple), Field(min_length=1)]
 
 
 class BudgetPlan(Config):
-    """What each head may try before the test set is looked at: as many values as every other head.
+    """Hyperparameter values that each head tries before testing; every head gets the same number of tries.
 
-    Heads that are trained in epochs try learning rates, the others the strength of their regularisation (``C`` of
-    scikit-learn). `selection` chooses among the tries, and among the epochs of each, on the validation sentences.
+    Heads trained in epochs try learning rates, the others the inverse regularization strength (``C`` of scikit-learn).
+    `selection` chooses among the tries, and among the epochs of each, on the validation sentences.
     """
 
-    learning_rates: Annotated[
-        tuple[Annotated[Finite, Field(gt=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)
-    ] = (0.03,)
-    regularization: Annotated[
-        tuple[Annotated[Finite, Field(gt=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)
-    ] = (1.0,)
-    selection: Annotated[Literal["loss", "accuracy"], Field(description="On the validation sentences")] = "loss"
+    learning_rates: _Tries = (0.03,)
+    regularization: _Tries = (1.0,)
+    selection: Annotated[Literal["loss", "accuracy"], Field(description="Validation measure that chooses")] = "loss"
 
     @model_validator(mode="after")
-    def _is_fair(self) -> BudgetPlan:
+    def _check_tries(self) -> BudgetPlan:
         for name in ("learning_rates", "regularization"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
-                raise ValueError(f"{name}={list(values)} holds a value twice; a try is worth one run")
+                raise ValueError(f"{name}={list(values)} holds a value twice; remove one of them")
         if len(self.learning_rates) != len(self.regularization):
             raise ValueError(
                 f"{len(self.learning_rates)} learning_rates but {len(self.regularization)} values of regularization; "
@@ -122,49 +117,52 @@ class BudgetPlan(Config):
 
 
 class HeadPlan(Config):
-    """One head of a study. `settings` depend on the kind.
+    """One head of a study. The `settings` depend on the kind.
 
     =====================  =========================================================================================
-    quantum                those of `HeadConfig`, on top of `start`
+    quantum                settings of `HeadConfig`, on top of `start`
     mlp                    ``hidden`` (0 is one linear layer), ``activation`` ("gelu", "none")
-    logistic-regression    ``components``: on so many fixed directions instead of the whole embedding;
-                           ``directions``: "random" unless given, or "principal", those of the training sentences
+    logistic-regression    ``components``: number of fixed directions to project the embedding on;
+                           ``directions``: "random" (default), or "principal" for those of the training sentences
     svc                    none
     =====================  =========================================================================================
 
-    `match` names a quantum head whose number of parameters an mlp or a logistic regression is to come closest to; a
-    logistic regression has no more of them than on the whole embedding.
+    `match` names a quantum head. An mlp or a logistic regression gets the size whose number of parameters is closest; a
+    logistic regression is limited to the whole embedding.
     """
 
     kind: HeadKind
-    start: Annotated[Literal["paper", "recommended"], Field(description="What a quantum head starts from")] = "paper"
+    start: Annotated[Literal["paper", "recommended"], Field(description="Base settings of a quantum head")] = "paper"
     settings: Annotated[dict[str, Any], Field(default_factory=dict)]
-    match: Annotated[str | None, Field(description="The quantum head whose parameters to match")] = None
-    vary: Annotated[bool, Field(description="Whether the factors apply to it")] = True
+    match: Annotated[str | None, Field(description="Quantum head with the number of parameters to match")] = None
+    vary: Annotated[bool, Field(description="Apply the factors to this head")] = True
 
     @model_validator(mode="after")
-    def _has_what_its_kind_has(self) -> HeadPlan:
+    def _check_settings(self) -> HeadPlan:
         known = {"mlp": {"hidden", "activation"}, "logistic-regression": {"components", "directions"}, "svc": set()}
         if self.kind == "quantum":
             if self.match is not None:
-                raise ValueError("a quantum head matches no other; match is for mlp and logistic-regression")
+                raise ValueError("match is for mlp and logistic-regression, not for a quantum head; leave it out")
             self.quantum(768, 2)
             return self
         if self.start != "paper":
             raise ValueError(f"start={self.start!r} is for quantum heads; leave it out")
-        strange = sorted(self.settings.keys() - known[self.kind])
-        if strange:
-            known_ones = ", ".join(sorted(known[self.kind])) or "none"
-            raise ValueError(f"a head of kind {self.kind} has no setting {strange[0]!r}; known are {known_ones}")
+        unknown = sorted(self.settings.keys() - known[self.kind])
+        if unknown:
+            known_names = ", ".join(sorted(known[self.kind])) or "none"
+            raise ValueError(f"a head of kind {self.kind} has no setting {unknown[0]!r}; known: {known_names}")
         if self.match is not None and (self.kind == "svc" or {"hidden", "components"} & self.settings.keys()):
             raise ValueError("match decides the size of an mlp or a logistic regression; give no size beside it")
         return self
 
     def quantum(self, embedding_dim: int, n_classes: int, **levels: Any) -> HeadConfig:
-        """The settings of a quantum head, with the levels of factors on top.
+        """Return the configuration of a quantum head, with factor levels (settings of `HeadConfig`) on top.
 
         Raises:
-            ConfigError: a setting is unknown or does not fit.
+            ConfigError: A setting is unknown or does not fit.
+
+        >>> HeadPlan(kind="quantum", settings={"n_qubits": 12}).quantum(768, 2).n_qubits
+        12
         """
         start = HeadConfig() if self.start == "paper" else HeadConfig.recommended(embedding_dim, n_classes)
         table = {name: getattr(start, name) for name in HeadConfig.model_fields}
@@ -172,41 +170,43 @@ class HeadPlan(Config):
 
 
 class LevelRange(Config):
-    """A factor of a Latin hypercube that takes any value between two."""
+    """Range of a factor in a Latin hypercube."""
 
     low: Finite
     high: Finite
-    log: Annotated[bool, Field(description="Even in the logarithm")] = False
-    integer: Annotated[bool, Field(description="Whole numbers only")] = False
+    log: Annotated[bool, Field(description="Uniform in the logarithm")] = False
+    integer: Annotated[bool, Field(description="Integers only")] = False
 
     @model_validator(mode="after")
-    def _goes_up(self) -> LevelRange:
+    def _check_order(self) -> LevelRange:
         if not self.low < self.high:
             raise ValueError(f"low={self.low} must be below high={self.high}")
         if self.log and self.low <= 0:
-            raise ValueError(f"low={self.low}: a logarithmic range begins above zero")
+            raise ValueError(f"low={self.low} of a logarithmic range must be above zero")
         return self
 
 
 class DesignPlan(Config):
-    """Which combinations of the factors' levels are run.
+    """Design of experiments: the combinations of factor levels to run.
 
-    ``heads`` has no factors; ``scan`` changes one factor at a time; ``full`` is all combinations; ``fractional`` a
-    regular two-level fraction, by `resolution` or by `generators` such as "a b c abc"; ``plackett-burman`` the
+    ``heads`` has no factors; ``scan`` changes one factor at a time; ``full`` is all combinations; ``fractional`` is a
+    regular two-level fraction, by `resolution` or by `generators` such as "a b c abc"; ``plackett-burman`` is the
     smallest two-level design for main effects; ``latin-hypercube`` spreads `samples` points over the ranges.
     """
 
     kind: DesignKind = "heads"
-    resolution: Annotated[int | None, Field(ge=3, le=8, description="Of a fractional design")] = None
-    generators: Annotated[str | None, Field(description="Of a fractional design, one word a factor")] = None
-    samples: Annotated[int | None, Field(ge=1, le=MAX_SAMPLES, description="Of a Latin hypercube")] = None
-    seed: Annotated[int, Field(ge=0, description="Of a Latin hypercube")] = 0
+    resolution: Annotated[int | None, Field(ge=3, le=8, description="Resolution of a fractional design")] = None
+    generators: Annotated[str | None, Field(description="Generators of a fractional design, one word per factor")] = (
+        None
+    )
+    samples: Annotated[int | None, Field(ge=1, le=MAX_SAMPLES, description="Points of a Latin hypercube")] = None
+    seed: Annotated[int, Field(ge=0, description="Seed of a Latin hypercube")] = 0
     estimate: Annotated[
-        Literal["nothing", "main effects", "interactions"], Field(description="What the report shall estimate")
+        Literal["nothing", "main effects", "interactions"], Field(description="Effects that the report estimates")
     ] = "nothing"
 
     @model_validator(mode="after")
-    def _belongs_together(self) -> DesignPlan:
+    def _check_options(self) -> DesignPlan:
         owners = {"resolution": "fractional", "generators": "fractional", "samples": "latin-hypercube"}
         for name, kind in owners.items():
             if getattr(self, name) is not None and self.kind != kind:
@@ -219,34 +219,34 @@ class DesignPlan(Config):
 
 
 class ReportPlan(Config):
-    """What the report compares."""
+    """Settings of the report: the comparisons and their intervals."""
 
-    reference: Annotated[str | None, Field(description="The head that all others are compared with")] = None
-    margin: Annotated[float, Field(gt=0, lt=1, description="Difference in accuracy that would not matter")] = 0.01
-    level: Annotated[float, Field(gt=0.5, lt=1, description="Of the intervals")] = 0.95
+    reference: Annotated[str | None, Field(description="Head that all others are compared with")] = None
+    margin: Annotated[float, Field(gt=0, lt=1, description="Negligible difference in accuracy")] = 0.01
+    level: Annotated[float, Field(gt=0.5, lt=1, description="Confidence level of the intervals")] = 0.95
 
 
 class StudyPlan(Config):
-    """A whole study, as read from its TOML file."""
+    """Plan of a whole study, as read from its TOML file."""
 
-    name: Annotated[str, Field(min_length=1, description="Of the study, for the report")]
-    question: Annotated[str, Field(description="What it asks, in a sentence")] = ""
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_first_seeds), Field(min_length=1)]
-    bodies: Annotated[tuple[BodyPlan, ...], BeforeValidator(_names), Field(min_length=1)] = (
+    name: Annotated[str, Field(min_length=1, description="Title of the report")]
+    question: Annotated[str, Field(description="Question of the study, in one sentence")] = ""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_seeds), Field(min_length=1)]
+    bodies: Annotated[tuple[BodyPlan, ...], BeforeValidator(_body_plans), Field(min_length=1)] = (
         BodyPlan(name="all-MiniLM-L6-v2"),
     )
-    data: Annotated[DataPlan, BeforeValidator(lambda value: _table(DataPlan, value))] = DataPlan()
-    budget: Annotated[BudgetPlan, BeforeValidator(lambda value: _table(BudgetPlan, value))] = BudgetPlan()
+    data: Annotated[DataPlan, _nested(DataPlan)] = DataPlan()
+    budget: Annotated[BudgetPlan, _nested(BudgetPlan)] = BudgetPlan()
     train: Annotated[
-        dict[str, Any], Field(default_factory=dict, description="Settings of TrainConfig but those of the budget")
+        dict[str, Any], Field(default_factory=dict, description="Settings of TrainConfig except those of the budget")
     ]
-    heads: Annotated[dict[str, HeadPlan], Field(min_length=1, description="By name")]
+    heads: Annotated[dict[str, HeadPlan], Field(min_length=1, description="Heads by name")]
     factors: Annotated[
         dict[str, tuple[Level, ...] | LevelRange],
         Field(default_factory=dict, description="Levels by setting, such as head.n_qubits"),
     ]
-    design: Annotated[DesignPlan, BeforeValidator(lambda value: _table(DesignPlan, value))] = DesignPlan()
-    report: Annotated[ReportPlan, BeforeValidator(lambda value: _table(ReportPlan, value))] = ReportPlan()
+    design: Annotated[DesignPlan, _nested(DesignPlan)] = DesignPlan()
+    report: Annotated[ReportPlan, _nested(ReportPlan)] = ReportPlan()
 
     @model_validator(mode="before")
     @classmethod
@@ -255,22 +255,17 @@ class StudyPlan(Config):
             return settings
         heads, factors = settings.get("heads"), settings.get("factors", {})
         if isinstance(heads, Mapping):
-            settings["heads"] = {name: _named(f"heads.{name}", HeadPlan, table) for name, table in heads.items()}
+            settings["heads"] = _read_entries(HeadPlan, "heads", heads)
         if isinstance(factors, Mapping):
-            settings["factors"] = {
-                name: _named(f"factors.{name}", LevelRange, levels)
-                if isinstance(levels, Mapping)
-                else _as_tuple(levels)
-                for name, levels in factors.items()
-            }
+            settings["factors"] = _read_entries(LevelRange, "factors", factors)
         return settings
 
     @model_validator(mode="after")
-    def _fits_together(self) -> StudyPlan:
-        named: dict[str, Sequence[Any]] = {"seeds": self.seeds, "bodies": [body.label for body in self.bodies]}
-        for name, values in named.items():
+    def _check_plan(self) -> StudyPlan:
+        unique: dict[str, Sequence[Any]] = {"seeds": self.seeds, "bodies": [body.label for body in self.bodies]}
+        for name, values in unique.items():
             if len(set(values)) < len(values):
-                raise ValueError(f"{name} holds {_twice(values)!r} twice")
+                raise ValueError(f"{name} holds {_first_duplicate(values)!r} twice")
         self._check_heads()
         _check_train(self.train, self.factors)
         self._check_factors()
@@ -280,9 +275,9 @@ class StudyPlan(Config):
         quantum = {name for name, head in self.heads.items() if head.kind == "quantum"}
         for name, head in self.heads.items():
             if head.match is not None and head.match not in quantum:
-                raise ValueError(f"heads.{name}: match={head.match!r} is no quantum head of this plan")
+                raise ValueError(f"heads.{name}: match={head.match!r} is not a quantum head of this plan")
         if self.report.reference is not None and self.report.reference not in self.heads:
-            raise ValueError(f"report.reference={self.report.reference!r} is none of the heads {', '.join(self.heads)}")
+            raise ValueError(f"unknown report.reference={self.report.reference!r}; known: {', '.join(self.heads)}")
 
     def _check_factors(self) -> None:
         if (self.design.kind == "heads") != (not self.factors):
@@ -299,10 +294,10 @@ class StudyPlan(Config):
             if table == "head" and not any(head.kind == "quantum" and head.vary for head in self.heads.values()):
                 raise ValueError(f"factor {name!r} has no quantum head to apply to")
             if name == "train.learning_rate" and len(self.budget.learning_rates) > 1:
-                raise ValueError(f"{name} is a factor, so that each of its levels is one try; give the budget one rate")
+                raise ValueError(f"{name} is a factor, so each level is one try; give the budget one learning rate")
             if isinstance(levels, LevelRange):
                 if self.design.kind != "latin-hypercube":
-                    raise ValueError(f"factor {name!r} is a range, which only a latin-hypercube takes; give levels")
+                    raise ValueError(f"factor {name!r} is a range, for latin-hypercube only; give a list of levels")
             elif len(levels) < 2 or len(set(map(repr, levels))) < len(levels):
                 raise ValueError(f"factor {name!r} needs two different levels or more, got {list(levels)}")
             elif self.design.kind in ("fractional", "plackett-burman") and len(levels) != 2:
@@ -310,20 +305,29 @@ class StudyPlan(Config):
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """The plan in a TOML file.
+        """Return the plan in a TOML file.
 
         Raises:
-            ConfigError: the file cannot be read, or the plan cannot be run; nothing was begun.
+            ConfigError: The file cannot be read, or the plan is not valid.
         """
         return cls.from_toml(path)
 
-    def on(
+    def with_overrides(
         self, source: str | None = None, bodies: Sequence[str] | None = None, n_seeds: int | None = None
     ) -> StudyPlan:
-        """The same study on other sentences (columns as in the plan), other bodies, or so many seeds from 0.
+        """Return the plan with another data set, other bodies or another number of seeds.
+
+        Args:
+            source: Data set with the columns of the plan; None keeps it.
+            bodies: Names of frozen bodies; None keeps those of the plan.
+            n_seeds: Number of seeds, from 0; None keeps those of the plan.
 
         Raises:
-            ConfigError: `n_seeds` is not an integer, or less than 1, or the changed plan cannot be run.
+            ConfigError: `n_seeds` is not a positive integer, or the changed plan is not valid.
+
+        >>> plan = StudyPlan.from_mapping({"name": "SVC", "seeds": 5, "heads": {"svc": {"kind": "svc"}}})
+        >>> plan.with_overrides(n_seeds=2).seeds
+        (0, 1)
         """
         changes: dict[str, Any] = {}
         if source is not None:
@@ -335,20 +339,24 @@ class StudyPlan(Config):
         return self.updated(**changes) if changes else self
 
     def train_config(self, **levels: Any) -> TrainConfig:
-        """How heads are trained in epochs; the learning rate stands for the first try.
+        """Return the training configuration of heads trained in epochs, with the learning rate of the first try.
 
         Raises:
-            ConfigError: a setting is unknown or does not fit.
+            ConfigError: A setting is unknown or does not fit.
         """
         first = {"learning_rate": self.budget.learning_rates[0], "selection": self.budget.selection}
         return TrainConfig.from_mapping({**first, **self.train, **levels}, where="train")
 
 
-def _named(where: str, config: type[Config], value: Any) -> Any:
-    return config.from_mapping(value, where=where) if isinstance(value, Mapping) else value
+def _read_entries(config: type[Config], table: str, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a table, with tables as `Config` and lists as tuples."""
+    return {
+        name: config.from_mapping(entry, where=f"{table}.{name}") if isinstance(entry, Mapping) else as_tuple(entry)
+        for name, entry in entries.items()
+    }
 
 
-def _twice(values: Sequence[Any]) -> Any:
+def _first_duplicate(values: Sequence[Any]) -> Any:
     return next(value for number, value in enumerate(values) if value in values[:number])
 
 

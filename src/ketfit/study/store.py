@@ -1,9 +1,7 @@
-"""What a study leaves on disk: ``study.json``, what is to be run, and ``rows.jsonl``, a line for each task that was.
+"""Files of a study: ``study.json`` has the plan and its tasks, ``rows.jsonl`` one result per line.
 
-The two say all that a report needs; neither the sentences nor the bodies are asked again.
-
-A row is there or it is not. It is appended whole and flushed; the line that a kill cuts off has no line break, does not
-count, and is taken off when the next driver opens the folder.
+A report needs these two files only, neither the sentences nor the bodies. A result is appended as a whole line; an
+incomplete last line, left by a kill, is ignored by readers and removed by the next run.
 """
 
 from __future__ import annotations
@@ -25,27 +23,27 @@ from ketfit.errors import StudyError
 from ketfit.storage.append_log import AppendLog, complete_lines
 from ketfit.storage.atomic import write_file
 from ketfit.storage.strict_json import dump_json, parse_json
-from ketfit.study.expand import BodyFacts, DataFacts
-from ketfit.study.spec import StudyPlan
+from ketfit.study.expand import BodyMetadata, DataMetadata
+from ketfit.study.spec import StudyPlan, as_tuple
 from ketfit.study.task import Task
 
 ROWS, RECORD, LOCK = "rows.jsonl", "study.json", ".lock"
 FLUSH_SECONDS = 0.1
-"""Rows that come faster than this are flushed to the disk together; a kill of the process loses none of them."""
+"""Longest delay between two flushes to the disk; a killed process loses no written result."""
 
 SplitKey = tuple[int, float, int]
-"""What fixes a draw: how many sentences of each label, the share of them that validates, and the seed."""
+"""Key of a split: sentences per label, fraction of them for validation, and seed."""
 
 
 class TaskResult(Config):
-    """One line of ``rows.jsonl``: what came of a task.
+    """Result of a task, one line of ``rows.jsonl``.
 
     Attributes:
-        task: The task's name.
-        config: All that affects the result.
-        result: See `run_task`; None if the task failed.
-        error: ``type`` and ``message``; None if it did not.
-        run: When, where and how long: all that differs between two runs of one task.
+        task: Id of the task.
+        config: Configuration of the task.
+        result: Result of `run_task`; None if the task failed.
+        error: ``type`` and ``message``; None if the task succeeded.
+        run: Host, end and duration, the only entries that differ between two runs of one task.
     """
 
     task: str
@@ -56,7 +54,7 @@ class TaskResult(Config):
 
 
 class PlannedTask(Config):
-    """Where a task stands in its plan; see `Task`."""
+    """A task without its configuration; see `Task`."""
 
     id: str
     head: str
@@ -66,32 +64,29 @@ class PlannedTask(Config):
 
 
 class SplitRecord(Config):
-    """Which sentences one seed does not test on, so that rows can be compared sentence by sentence without the data.
+    """Positions of the sentences outside the test set of a split, to compare results sentence by sentence.
 
     Attributes:
-        per_label: How many sentences of each label were drawn.
-        validation_fraction: The share of the drawn ones that validates.
-        seed: Of the draw.
-        not_tested: Positions in the data set, from 0 and sorted, of the drawn sentences and of their copies.
+        per_label: Number of sentences drawn per label.
+        validation_fraction: Fraction of the drawn sentences for validation.
+        seed: Seed of the split.
+        not_tested: Sorted positions, from 0, of the drawn sentences and of their duplicates in the data set.
     """
 
     per_label: Positive
     validation_fraction: float
     seed: int
-    not_tested: Annotated[
-        tuple[Annotated[int, Field(ge=0)], ...],
-        BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),  # JSON has lists only
-    ]
+    not_tested: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(as_tuple)]
 
     @model_validator(mode="after")
-    def _sorted(self) -> Self:
+    def _check_sorted(self) -> Self:
         if any(one >= other for one, other in pairwise(self.not_tested)):
             raise ValueError(f"not_tested of seed {self.seed} must be sorted, each position once")
         return self
 
     @classmethod
-    def of(cls, per_label: int, validation_fraction: float, seed: int, split: Split) -> SplitRecord:
-        """The draw that made a split."""
+    def from_split(cls, per_label: int, validation_fraction: float, seed: int, split: Split) -> SplitRecord:
+        """Return the record of a split."""
         others = np.sort(np.concatenate([split.train, split.validation, split.excluded]))
         return cls(
             per_label=per_label, validation_fraction=validation_fraction, seed=seed, not_tested=tuple(others.tolist())
@@ -99,74 +94,72 @@ class SplitRecord(Config):
 
     @property
     def key(self) -> SplitKey:
-        """What fixes it."""
+        """Key of the split."""
         return self.per_label, self.validation_fraction, self.seed
 
 
 class StudyRecord(Config):
-    """The content of ``study.json``; `draws` has every draw of the tasks once."""
+    """Content of ``study.json``; `draws` has every split of the tasks once."""
 
     plan: StudyPlan
     command: str
     versions: dict[str, str]
-    data: DataFacts
-    bodies: dict[str, BodyFacts]
+    data: DataMetadata
+    bodies: dict[str, BodyMetadata]
     tasks: tuple[PlannedTask, ...]
     draws: tuple[SplitRecord, ...]
 
     @model_validator(mode="after")
-    def _draws_fit(self) -> Self:
-        if len({draw.key for draw in self.draws}) < len(self.draws):
-            raise ValueError("draws has one of them twice")
-        for draw in self.draws:
-            if draw.not_tested and draw.not_tested[-1] >= self.data.size:
-                raise ValueError(
-                    f"draws: not_tested of seed {draw.seed} has {draw.not_tested[-1]}; "
-                    f"positions go from 0 to {self.data.size - 1}"
-                )
-        self.draws_by_task()
+    def _check_draws(self) -> Self:
+        if len({split.key for split in self.draws}) < len(self.draws):
+            raise ValueError("draws holds a split twice")
+        for split in self.draws:
+            if split.not_tested and split.not_tested[-1] >= self.data.size:
+                message = f"draws: not_tested of seed {split.seed} has {split.not_tested[-1]}"
+                raise ValueError(f"{message}; positions go from 0 to {self.data.size - 1}")
+        self.splits_by_task()
         return self
 
-    def draws_by_task(self) -> dict[str, SplitRecord]:
-        """The draw of each task, by the task's name.
+    def splits_by_task(self) -> dict[str, SplitRecord]:
+        """Return the split of each task, by task id.
 
         Raises:
-            ValueError: the draw of a task is not there.
+            ValueError: The split of a task is missing.
         """
-        known, data = {draw.key: draw for draw in self.draws}, self.plan.data
-        found = {}
+        known, data = {split.key: split for split in self.draws}, self.plan.data
+        splits = {}
         for task in self.tasks:
             key = task.levels.get("data.per_label", data.per_label), data.validation_fraction, task.seed
             if key not in known:
-                raise ValueError(f"draws has none of {key[0]} sentences a label with seed {task.seed}")
-            found[task.id] = known[key]
-        return found
+                raise ValueError(f"draws has no split of {key[0]} sentences per label with seed {task.seed}")
+            splits[task.id] = known[key]
+        return splits
 
-    def test_positions(self, draw: SplitRecord) -> NDArray[np.int64]:
-        """Positions of a draw's test sentences in the data set, sorted: the order in which rows tell what was right."""
-        others = np.array(draw.not_tested, np.int64)
+    def test_positions(self, split: SplitRecord) -> NDArray[np.int64]:
+        """Return the sorted positions of a split's test sentences, the order of ``correct`` in its results."""
+        others = np.array(split.not_tested, np.int64)
         return np.setdiff1d(np.arange(self.data.size, dtype=np.int64), others, assume_unique=True)
 
     @classmethod
-    def of(cls, plan: StudyPlan, tasks: list[Task], **facts: Any) -> StudyRecord:
-        """The record of a plan and its tasks."""
+    def from_tasks(cls, plan: StudyPlan, tasks: list[Task], **metadata: Any) -> StudyRecord:
+        """Return the record of a plan and its tasks; `metadata` are the other fields."""
         planned = (PlannedTask(**{name: getattr(task, name) for name in PlannedTask.model_fields}) for task in tasks)
-        return cls(plan=plan, tasks=tuple(planned), **facts)
+        return cls(plan=plan, tasks=tuple(planned), **metadata)
 
     def write(self, folder: Path) -> None:
-        """Put it in a study's folder, in the place of an older one.
+        """Write ``study.json`` into a folder, replacing an older one.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: The file cannot be written.
         """
         write_file(folder / RECORD, (dump_json(self.model_dump(mode="json"), "the study") + "\n").encode())
 
     @classmethod
     def read(cls, folder: Path) -> StudyRecord:
-        """The record of a study's folder.
+        """Return the record of a study's folder.
 
         Raises:
-            StudyError: there is none, or it is damaged.
+            StudyError: The file is missing or damaged.
         """
         path = folder / RECORD
         try:
@@ -175,77 +168,75 @@ class StudyRecord(Config):
                 plan=StudyPlan.from_mapping(table["plan"]),
                 command=table["command"],
                 versions=table["versions"],
-                data=DataFacts.from_mapping(table["data"]),
-                bodies={name: BodyFacts.from_mapping(facts) for name, facts in table["bodies"].items()},
+                data=DataMetadata.from_mapping(table["data"]),
+                bodies={name: BodyMetadata.from_mapping(body) for name, body in table["bodies"].items()},
                 tasks=tuple(PlannedTask.from_mapping(task) for task in table["tasks"]),
-                draws=tuple(SplitRecord.from_mapping(draw) for draw in table["draws"]),
+                draws=tuple(SplitRecord.from_mapping(split) for split in table["draws"]),
             )
         except FileNotFoundError as error:
-            raise StudyError(f"{folder} holds no study: it has no {RECORD}; begin with ketfit study run") from error
+            raise StudyError(f"{folder} holds no study: it has no {RECORD}; start one with ketfit study run") from error
         except OSError as error:
             raise StudyError(f"cannot read {path}: {error.strerror or error}") from error
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise StudyError(f"{path} is damaged ({error}); run the study again to write it anew") from error
+            raise StudyError(f"{path} is damaged ({error}); run the study again to rewrite it") from error
 
 
 def read_results(folder: Path) -> dict[str, TaskResult]:
-    """The rows of a study's folder by task; of a task that was tried again, the last one.
+    """Return the results of a study's folder by task id; the last one of a task that ran again.
 
     Raises:
-        StudyError: a whole line is not a row; it is never passed over.
+        StudyError: The file cannot be read, or a complete line is not a result.
     """
     path = folder / ROWS
     try:
         content = path.read_bytes() if path.exists() else b""
     except OSError as error:
         raise StudyError(f"cannot read {path}: {error.strerror or error}") from error
-    rows: dict[str, TaskResult] = {}
+    results: dict[str, TaskResult] = {}
     for number, line in enumerate(complete_lines(content), start=1):
         try:
-            row = TaskResult.from_mapping(parse_json(line.decode("utf-8")))
+            result = TaskResult.from_mapping(parse_json(line.decode("utf-8")))
         except (ValueError, TypeError, RecursionError) as error:
             raise StudyError(
-                f"{path}, line {number} is not a row ({error}); take the line out to run it again"
+                f"{path}, line {number} is not a result ({error}); delete the line to run its task again"
             ) from error
-        rows[row.task] = row
-    return rows
+        results[result.task] = result
+    return results
 
 
 class ResultLog:
-    """The rows of a study, open for appending, by one driver at a time. Use it as a context manager.
+    """Results of a study by task id, open for appending by one process at a time. Use it as a context manager.
 
     Args:
-        folder: The study's folder; made if it is missing.
+        folder: Folder of the study, created if missing.
 
     Raises:
-        StudyError: another driver has the folder, or a row is damaged.
-        StorageError: the folder cannot be written.
+        StudyError: Another run uses the folder, or a result is damaged.
+        StorageError: The folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
-        taken = StudyError(f"another ketfit study run has {folder}; wait for it, or name another folder")
-        self._lines = AppendLog(folder / ROWS, LOCK, taken, FLUSH_SECONDS)
-        self.rows = self._lines.open(lambda: read_results(folder))
+        locked = StudyError(f"another ketfit study run uses {folder}; wait for it, or name another folder")
+        self._log = AppendLog(folder / ROWS, LOCK, locked, FLUSH_SECONDS)
+        self.results = self._log.open(lambda: read_results(folder))
 
-    def append(self, row: TaskResult) -> None:
-        """Add a row at the end: one write, and soon after it is on the disk.
+    def append(self, result: TaskResult) -> None:
+        """Append a result as one line, flushed to the disk within `FLUSH_SECONDS`.
 
         Raises:
-            StorageError: it cannot be written; the rows before it stand.
+            StorageError: The line cannot be written; earlier results are kept.
         """
-        self._lines.append(json.dumps(row.model_dump(mode="json"), separators=(",", ":"), allow_nan=False).encode())
-        self.rows[row.task] = row
+        self._log.append(json.dumps(result.model_dump(mode="json"), separators=(",", ":"), allow_nan=False).encode())
+        self.results[result.task] = result
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._lines.__exit__(*error)
+        self._log.__exit__(*error)
 
 
-def missing(tasks: Iterable[Task], rows: Mapping[str, TaskResult], retry_failed: bool) -> list[Task]:
-    """The tasks without a row, each once, in order; with `retry_failed` also those that failed."""
-    wanted = {task.id: task for task in tasks}
-    return [
-        task for task in wanted.values() if task.id not in rows or (retry_failed and rows[task.id].error is not None)
-    ]
+def pending_tasks(tasks: Iterable[Task], results: Mapping[str, TaskResult], retry_failed: bool) -> list[Task]:
+    """Return the tasks without a result, each once, in order; with `retry_failed` also those that failed."""
+    done = {name for name, result in results.items() if not (retry_failed and result.error is not None)}
+    return [task for name, task in {task.id: task for task in tasks}.items() if name not in done]

@@ -1,4 +1,4 @@
-"""Tasks: one head on one draw of the sentences, named by the hash of everything that affects its result."""
+"""Tasks of a study: one head on one split. Its id is the hash of everything that affects the result."""
 
 from __future__ import annotations
 
@@ -25,19 +25,26 @@ from ketfit.evaluation.compare import Head
 from ketfit.model.config import HeadConfig, TrainConfig
 
 RESULTS_VERSION = 1
-"""Part of every task's name: goes up when the library changes so that the same settings give other results."""
+"""Part of every task id; increase it when a change of the library changes results of the same settings."""
+
+
+_thread_pools = lru_cache(ThreadpoolController)
+
+Part = tuple[NDArray[np.float32], NDArray[np.int64]]
+"""Embeddings, shape (n, dimension), and class numbers, shape (n,)."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task of a plan: its name, what it runs, and where it stands in the plan.
+    """A task of a plan.
 
     Attributes:
-        id: SHA-256 (hex) of `config`, whatever the order of its keys.
-        config: All that affects the result, as JSON.
-        head, body: Their names in the plan; they affect no result.
-        levels: The level of every factor that applies to this head.
-        seed: Of the draw of the sentences and of the training.
+        id: SHA-256 (hex) of `config`, independent of the order of its keys.
+        config: Everything that affects the result, as JSON.
+        head: Name of the head in the plan; it does not affect the result.
+        body: Label of the body in the plan; it does not affect the result.
+        levels: Level of every factor that applies to this head.
+        seed: Seed of the split and of the training.
     """
 
     id: str
@@ -48,14 +55,14 @@ class Task:
     seed: int
 
     @classmethod
-    def of(cls, config: dict[str, Any], head: str, body: str, levels: dict[str, Any]) -> Task:
-        """The task with the name that its `config` has."""
+    def from_config(cls, config: dict[str, Any], head: str, body: str, levels: dict[str, Any]) -> Task:
+        """Return the task with the id of its `config`."""
         return cls(content_hash(config), config, head, body, levels, config["seed"])
 
 
 @dataclass(frozen=True, eq=False)
 class TaskArrays:
-    """All embeddings of a body, shape (n, dimension), class numbers, shape (n,), and the positions of three parts."""
+    """Embeddings of a body, shape (n, dimension), class numbers, shape (n,), and the positions of each part."""
 
     embeddings: NDArray[np.float32]
     codes: NDArray[np.int64]
@@ -63,67 +70,62 @@ class TaskArrays:
     validation: NDArray[np.int64]
     test: NDArray[np.int64]
 
-    def part(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Embeddings and class numbers of one of the parts."""
+    def part(self, rows: NDArray[np.int64]) -> Part:
+        """Return the embeddings and class numbers at these positions."""
         return self.embeddings[rows], self.codes[rows]
 
 
 def content_hash(config: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) of a JSON object, independent of the order of its keys.
+    """Return the SHA-256 (hex) of a JSON object, independent of the order of its keys.
 
     Raises:
-        ValueError: a number is not finite.
+        ValueError: A number is not finite.
+
+    >>> content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})
+    True
     """
     canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def run_task_safely(config: Mapping[str, Any], *material: NDArray[Any]) -> dict[str, Any]:
-    """Run a task on its `TaskArrays`: ``{"result": ..., "timing": ...}``, or ``{"error": ...}`` if it fails.
+def run_task_safely(config: Mapping[str, Any], *arrays: NDArray[Any]) -> dict[str, Any]:
+    """Run a task on its `TaskArrays` and return ``{"result": ..., "timing": ...}``, or ``{"error": ...}`` if it fails.
 
-    It works on one thread, so that its result is the same wherever and beside whatever it runs.
+    The task runs on one thread, so that its result does not depend on the machine's load.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with _thread_pools().limit(limits=1):
-            return run_task(config, TaskArrays(*material))
+            return run_task(config, TaskArrays(*arrays))
     except Exception as error:
         return {"error": {"type": type(error).__name__, "message": str(error)}}
     finally:
         torch.set_num_threads(threads)
 
 
-@lru_cache
-def _thread_pools() -> ThreadpoolController:
-    return ThreadpoolController()
+def run_task(config: Mapping[str, Any], arrays: TaskArrays) -> dict[str, Any]:
+    """Fit the head once per try, choose among the tries on validation, and score the chosen one on test.
 
-
-def run_task(config: Mapping[str, Any], material: TaskArrays) -> dict[str, Any]:
-    """Fit the head once for each try, choose among the tries on validation, and score the chosen one on test.
-
-    A try whose training diverges is noted and not chosen. The test sentences are looked at once, by the chosen head.
+    A try whose training diverges is recorded and not chosen. Only the chosen head predicts the test sentences, once.
 
     Args:
-        config: As `Task.config`.
-        material: Embeddings and parts of this task's seed.
+        config: Configuration of the task, see `Task.config`.
+        arrays: Embeddings and parts of the task's split.
 
     Returns:
         ``result``, which is the same for every run of the task, and ``timing`` in seconds.
 
     Raises:
-        KetFitError: no try could be trained, or a setting does not fit the data.
+        KetFitError: No try could be trained, or a setting does not fit the data.
     """
-    train, validation, test = map(material.part, (material.train, material.validation, material.test))
+    train, validation, test = map(arrays.part, (arrays.train, arrays.validation, arrays.test))
     return score(fit_tries(config, train, validation), *test)
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
-    """The head of the best try, what came of all tries, which of them it was, and the seconds that each took.
-
-    ``validation_loss`` and ``validation_accuracy`` are those of `head`.
-    """
+class FittedHead:
+    """Head of the best try with its validation scores, and the record and the seconds of each try."""
 
     head: Head
     tries: list[dict[str, Any]]
@@ -133,24 +135,21 @@ class Fitted:
     validation_accuracy: float
 
 
-Part = tuple[NDArray[np.float32], NDArray[np.int64]]
-
-
-def fit_tries(config: Mapping[str, Any], train: Part, validation: Part) -> Fitted:
-    """Fit the head of a task once for each try; the best is chosen on validation, the first of equals.
+def fit_tries(config: Mapping[str, Any], train: Part, validation: Part) -> FittedHead:
+    """Fit the head of a task once per try and choose the best on validation, the first of equals.
 
     Raises:
-        KetFitError: no try could be trained, or a setting does not fit the data.
+        KetFitError: No try could be trained, or a setting does not fit the data.
     """
     tries: list[dict[str, Any]] = []
     seconds: list[float] = []
-    best: tuple[tuple[float, ...], int, Head] | None = None  # rank, place among the tries, head
+    best: tuple[tuple[float, ...], int, Head] | None = None  # rank, index of the try, head
     for value in config["tries"]:
         start = time.perf_counter()
         head = build_head(config, value)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConfigWarning)  # the driver has said it, once for all tasks
+                warnings.simplefilter("ignore", ConfigWarning)  # the driver warns once for all tasks
                 head.fit(*train, validation=validation)
             loss, accuracy = validate(head, *validation)
         except TrainingError as error:
@@ -158,21 +157,20 @@ def fit_tries(config: Mapping[str, Any], train: Part, validation: Part) -> Fitte
             continue
         finally:
             seconds.append(time.perf_counter() - start)
-        tries.append(
-            {"value": value, "validation_loss": loss, "validation_accuracy": accuracy, "best_epoch": _epoch(head)}
-        )
+        tries.append({"value": value, "validation_loss": loss, "validation_accuracy": accuracy})
+        tries[-1]["best_epoch"] = getattr(head, "best_epoch_", None)
         rank = (loss,) if config["selection"] == "loss" else (-accuracy, loss)
         if best is None or rank < best[0]:
             best = (rank, len(tries) - 1, head)
     if best is None:
         raise TrainingError(f"none of the tries could be trained; the first: {tries[0]['error']}")
     _, chosen, head = best
-    of_best = tries[chosen]
-    return Fitted(head, tries, chosen, seconds, of_best["validation_loss"], of_best["validation_accuracy"])
+    best_try = tries[chosen]
+    return FittedHead(head, tries, chosen, seconds, best_try["validation_loss"], best_try["validation_accuracy"])
 
 
-def score(fitted: Fitted, X_test: NDArray[np.float32], y_test: NDArray[np.int64]) -> dict[str, Any]:
-    """The ``result`` and the ``timing`` of a task from its head and the test part."""
+def score(fitted: FittedHead, X_test: NDArray[np.float32], y_test: NDArray[np.int64]) -> dict[str, Any]:
+    """Return the ``result`` and the ``timing`` of a task from its head and the test part."""
     start = time.perf_counter()
     correct = fitted.head.predict(X_test) == y_test
     result = {
@@ -191,7 +189,7 @@ def score(fitted: Fitted, X_test: NDArray[np.float32], y_test: NDArray[np.int64]
 
 
 def build_head(config: Mapping[str, Any], value: float) -> Head:
-    """The untrained head of a task for one try, a learning rate or an inverse strength of regularisation."""
+    """Return the unfitted head of a task for one try: a learning rate, or an inverse regularization strength."""
     kind, settings, seed = config["head"]["kind"], config["head"]["settings"], config["seed"]
     if kind == "svc":
         return SVCHead(C=value)
@@ -207,31 +205,34 @@ def build_head(config: Mapping[str, Any], value: float) -> Head:
 
 
 def validate(head: Head, X: NDArray[Any], y: NDArray[Any]) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy of a fitted head."""
+    """Return the mean cross-entropy and the accuracy of a fitted head."""
     probabilities = head.predict_proba(X)
     loss = log_loss(y, probabilities, labels=np.arange(probabilities.shape[1]))
     return float(loss), float((head.predict(X) == y).mean())
 
 
-def _epoch(head: Head) -> int | None:
-    return getattr(head, "best_epoch_", None)
-
-
 def pack_bits(bits: NDArray[np.bool_]) -> str:
-    """Booleans as text, eight in a byte, in base 64."""
+    """Return booleans as base64 text, eight per byte.
+
+    >>> pack_bits(np.array([True, False, True]))
+    'oA=='
+    """
     return base64.b64encode(np.packbits(bits).tobytes()).decode()
 
 
 def unpack_bits(text: str, size: int) -> NDArray[np.bool_]:
-    """The `size` booleans that `pack_bits` wrote.
+    """Return the `size` booleans that `pack_bits` wrote.
 
     Raises:
-        KetFitError: the text holds another number of them.
+        KetFitError: The text is not base64, or has another number of bytes.
+
+    >>> unpack_bits("oA==", 3)
+    array([ True, False,  True])
     """
     try:
         content = base64.b64decode(text, validate=True)
     except ValueError as error:
-        raise KetFitError(f"not base 64: {error}") from error
+        raise KetFitError(f"the packed bits are not base64: {error}; run the task again") from error
     if len(content) != (size + 7) // 8:
-        raise KetFitError(f"{len(content)} bytes do not hold {size} bits")
+        raise KetFitError(f"{len(content)} bytes do not hold {size} bits; run the task again")
     return np.unpackbits(np.frombuffer(content, np.uint8), count=size).astype(bool)

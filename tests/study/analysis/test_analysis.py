@@ -25,7 +25,7 @@ from ketfit.study.analysis.hypothesis_tests import (
 from ketfit.study.report.summary import conclusion, summary_sentences, verdict
 from ketfit.study.store import StudyRecord, TaskResult, read_results
 from ketfit.study.task import Task, unpack_bits
-from tests.study.made_studies import Skill, flat, make_study, study_settings
+from tests.study.synthetic_studies import Skill, flat, make_study, study_settings
 
 FACTORS = {"head.encoder_layers": [1, 2], "head.connectivity": [1, 3], "head.skip_connection": [False, True]}
 

@@ -30,7 +30,7 @@ from ketfit.study.report.axes import avoid_overlap
 from ketfit.study.report.render import to_toml
 from ketfit.study.spec import StudyPlan
 from ketfit.study.store import RECORD, ROWS, StudyRecord
-from tests.study.made_studies import HOSTILE, flat, make_study, study_settings
+from tests.study.synthetic_studies import HOSTILE, flat, make_study, study_settings
 
 RESULTS = sorted(path.parent for path in (Path(__file__).parents[3] / "studies" / "results").rglob("study.json"))
 VOID = {"meta", "link", "br", "path", "use", "rect"}

@@ -93,7 +93,7 @@ def group_rows(record: StudyRecord, rows: Mapping[str, TaskResult]) -> list[Grou
     found: dict[tuple[str, str, str], list[Any]] = {}
     for task in record.tasks:
         found.setdefault((task.body, task.head, json.dumps(task.levels, sort_keys=True)), []).append(task)
-    draws = record.draws_by_task()
+    draws = record.splits_by_task()
     bodies, heads = [body.label for body in record.plan.bodies], list(record.plan.heads)
     groups = []
     for tasks in found.values():

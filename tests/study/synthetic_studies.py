@@ -1,4 +1,4 @@
-"""Studies that nobody ran: folders with the rows that heads of known skill would leave."""
+"""Folders of synthetic studies: results that heads of a known accuracy would have."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import numpy as np
 from ketfit.data.dataset import load_dataset
 from ketfit.data.splits import few_shot_split
 from ketfit.rng import numpy_stream
-from ketfit.study.expand import BodyFacts, DataFacts, expand
+from ketfit.study.expand import BodyMetadata, DataMetadata, expand
 from ketfit.study.spec import StudyPlan
 from ketfit.study.store import ROWS, SplitKey, SplitRecord, StudyRecord, TaskResult
 from ketfit.study.task import Task, pack_bits
 
 Skill = Callable[[Task], float]
-Asked = Callable[[Task], bool]
+TaskPredicate = Callable[[Task], bool]
 
 HOSTILE = "<script>alert('q')</script> & \"quotes\" $x^2$"
 
 
 def study_settings(**changes: Any) -> dict[str, Any]:
-    """A plan of one quantum and two classical heads, with changes on top."""
+    """Return a plan of one quantum and two classical heads, with changes on top."""
     return {
         "name": "A made study",
         "question": "Are the numbers of a report those of its rows?",
@@ -48,22 +48,22 @@ def make_study(
     skill: Skill,
     *,
     sentences: int = 600,
-    failed: Asked = lambda task: False,
-    missing: Asked = lambda task: False,
+    failed: TaskPredicate = lambda task: False,
+    missing: TaskPredicate = lambda task: False,
     chosen: Callable[[Task], int] = lambda task: 1,
 ) -> StudyRecord:
-    """Write a study's folder; `skill` is a task's log odds of being right on a sentence of middling difficulty."""
+    """Write a study's folder; `skill` is the log odds of a correct label for a sentence of average difficulty."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "sentences.tsv"
     lines = [f"sentence number {number}\t{'good' if number % 2 else 'bad'}" for number in range(sentences)]
     path.write_text("\n".join(["text\tlabel", *lines, ""]), encoding="utf-8")
     dataset = load_dataset(str(path))
     plan = StudyPlan.from_mapping({**settings, "data": {**settings["data"], "source": str(path)}})
-    data = DataFacts(name="made sentences", fingerprint=dataset.fingerprint, size=len(dataset), n_classes=2)
-    bodies = {body.name: BodyFacts(fingerprint=f"{n:064x}", dimension=16) for n, body in enumerate(plan.bodies)}
+    data = DataMetadata(name="made sentences", fingerprint=dataset.fingerprint, size=len(dataset), n_classes=2)
+    bodies = {body.name: BodyMetadata(fingerprint=f"{n:064x}", dimension=16) for n, body in enumerate(plan.bodies)}
     tasks = expand(plan, data, bodies)
-    splits = {key: few_shot_split(dataset, *key) for key in map(draw_key, tasks)}
-    record = StudyRecord.of(
+    splits = {key: few_shot_split(dataset, *key) for key in map(split_key, tasks)}
+    record = StudyRecord.from_tasks(
         plan,
         tasks,
         command=f"ketfit study run plan.toml -o {folder.name}",
@@ -71,45 +71,45 @@ def make_study(
         data=data,
         bodies=bodies,
         draws=tuple(
-            SplitRecord.of(*key, split=split) for key, split in sorted(splits.items(), key=lambda item: item[0])
+            SplitRecord.from_split(*key, split=split) for key, split in sorted(splits.items(), key=lambda item: item[0])
         ),
     )
     record.write(folder)
     difficulty = np.random.default_rng(0).normal(0, 1.5, sentences)
-    rows: dict[str, TaskResult] = {}
+    results: dict[str, TaskResult] = {}
     for number, task in enumerate(tasks):
         if not missing(task):
-            correct = _correct(task, skill(task) - difficulty[splits[draw_key(task)].test])
-            rows[task.id] = _failed_row(task) if failed(task) else _row(task, correct, chosen(task), number)
-    lines = [json.dumps(row.model_dump(mode="json")) for row in rows.values()]
+            correct = _correct(task, skill(task) - difficulty[splits[split_key(task)].test])
+            results[task.id] = _failed_result(task) if failed(task) else _result(task, correct, chosen(task), number)
+    lines = [json.dumps(result.model_dump(mode="json")) for result in results.values()]
     (folder / ROWS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return record
 
 
-def draw_key(task: Task) -> SplitKey:
-    """Which draw of the sentences a task gets."""
+def split_key(task: Task) -> SplitKey:
+    """Return the key of a task's split."""
     data = task.config["data"]
     return data["per_label"], data["validation_fraction"], task.seed
 
 
-def _correct(task: Task, odds: Any) -> Any:
-    """Sentences that are hard are hard for all; a seed helps or harms all heads, and each a little by itself."""
+def _correct(task: Task, log_odds: Any) -> Any:
+    """Sample correctness with a difficulty per sentence, an effect per seed and an effect per task."""
     shared = numpy_stream(task.seed, "split").normal(0, 0.1)
     own = np.random.default_rng(int(task.id[:12], 16))
-    return own.random(len(odds)) < 1 / (1 + np.exp(-2 * (odds + shared + own.normal(0, 0.08))))
+    return own.random(len(log_odds)) < 1 / (1 + np.exp(-2 * (log_odds + shared + own.normal(0, 0.08))))
 
 
-def _row(task: Task, correct: Any, chosen: int, number: int) -> TaskResult:
+def _result(task: Task, correct: Any, chosen: int, number: int) -> TaskResult:
     accuracy = float(correct.mean())
     validation = round(10 * accuracy) / 10
     tries = [
         {
             "value": value,
-            "validation_loss": 1.2 - accuracy + 0.1 * abs(place - chosen),
+            "validation_loss": 1.2 - accuracy + 0.1 * abs(index - chosen),
             "validation_accuracy": validation,
             "best_epoch": 7,
         }
-        for place, value in enumerate(task.config["tries"])
+        for index, value in enumerate(task.config["tries"])
     ]
     chosen = min(chosen, len(tries) - 1)
     kind, settings = task.config["head"]["kind"], task.config["head"]["settings"]
@@ -136,7 +136,7 @@ def _row(task: Task, correct: Any, chosen: int, number: int) -> TaskResult:
     return TaskResult(task=task.id, config=task.config, result=result, error=None, run=run)
 
 
-def _failed_row(task: Task) -> TaskResult:
+def _failed_result(task: Task) -> TaskResult:
     error = {"type": "TrainingError", "message": f"the loss is not finite {HOSTILE}"}
     return TaskResult(
         task=task.id,
@@ -148,5 +148,5 @@ def _failed_row(task: Task) -> TaskResult:
 
 
 def flat(task: Task) -> float:
-    """Heads that differ by what they are and by nothing else."""
+    """Return log odds that depend on the head only."""
     return {"quantum": 2.0, "logistic regression": 2.3, "SVC": 2.3}.get(task.head, 2.1)
