@@ -50,7 +50,7 @@ def all_coefficients(circuit: Circuit, tensors, batch: int, noise: NoiseConfig, 
 @pytest.mark.slow
 @EACH_NOISE
 @pytest.mark.parametrize("n_qubits", range(2, 9))
-def test_values_are_those_of_aer(n_qubits, noise):
+def test_expectation_random_circuit_matches_aer(n_qubits, noise):
     circuits = [some_circuit(n_qubits, seed=n_qubits)]
     if n_qubits > 2:
         circuits.append(reuploading_circuit(n_qubits, 2, 1, 1, 2))
@@ -69,7 +69,7 @@ def test_values_are_those_of_aer(n_qubits, noise):
 @EACH_NOISE
 @INITIAL
 @pytest.mark.parametrize("n_qubits", [1, 2, 3, 4])
-def test_the_coefficients_are_those_of_the_density_matrix_that_aer_gives(n_qubits, given_initial, noise):
+def test_coefficients_random_circuit_match_aer_density_matrix(n_qubits, given_initial, noise):
     circuit = some_circuit(n_qubits, seed=10 + n_qubits)
     tensors = some_tensors(circuit, 2, given_initial=given_initial, seed=n_qubits)
     weights, inputs, initial = by_numpy(tensors)
@@ -85,7 +85,7 @@ def test_the_coefficients_are_those_of_the_density_matrix_that_aer_gives(n_qubit
 @EACH_NOISE
 @INITIAL
 @pytest.mark.parametrize("n_qubits", [1, 2, 3, 4])
-def test_the_state_stays_a_density_matrix(n_qubits, given_initial, noise):
+def test_coefficients_random_circuit_form_a_density_matrix(n_qubits, given_initial, noise):
     for seed in range(3):
         circuit = some_circuit(n_qubits, seed)
         tensors = some_tensors(circuit, 2, given_initial=given_initial, seed=seed)
@@ -101,7 +101,7 @@ def test_the_state_stays_a_density_matrix(n_qubits, given_initial, noise):
 
 
 @pytest.mark.parametrize("n_qubits", [1, 2, 3, 4])
-def test_pauli_coefficients_are_those_of_the_pure_state(n_qubits):
+def test_pauli_coefficients_pure_state_match_definition(n_qubits):
     amplitudes = some_tensors(some_circuit(n_qubits), 3)[2].detach()
     for psi, row in zip(amplitudes.numpy(), pauli_coefficients(amplitudes).numpy(), strict=True):
         np.testing.assert_allclose(matrix_of(row), np.outer(psi, psi), rtol=0, atol=1e-15)
@@ -109,7 +109,7 @@ def test_pauli_coefficients_are_those_of_the_pure_state(n_qubits):
 
 @INITIAL
 @pytest.mark.parametrize("n_qubits", [1, 2, 5, 7])
-def test_no_noise_is_the_statevector(n_qubits, given_initial):
+def test_expectation_without_noise_matches_statevector(n_qubits, given_initial):
     circuit, qubits = some_circuit(n_qubits), tuple(range(n_qubits))[::-1]
     tensors = some_tensors(circuit, 3, given_initial=given_initial)
     values = density_matrix_expectation(circuit, [(qubit,) for qubit in qubits], *tensors, 3, NoiseConfig())
@@ -119,7 +119,7 @@ def test_no_noise_is_the_statevector(n_qubits, given_initial):
 
 
 @pytest.mark.parametrize("n_qubits", [1, 3, 7])
-def test_depolarizing_with_certainty_leaves_nothing_but_the_trace(n_qubits):
+def test_expectation_full_depolarizing_keeps_only_the_trace(n_qubits):
     rotations = [ry(qubit, Angle("weight", 0)) for qubit in range(n_qubits)]
     cnots = [cx(qubit, (qubit + 1) % n_qubits) for qubit in range(n_qubits) if n_qubits > 1]
     circuit = Circuit.from_gates(n_qubits, rotations + cnots)
@@ -129,7 +129,7 @@ def test_depolarizing_with_certainty_leaves_nothing_but_the_trace(n_qubits):
         assert not coefficients[0, 1:].any()
 
 
-def test_a_lone_qubit_shrinks_and_relaxes_as_by_hand():
+def test_expectation_single_qubit_matches_manual_relaxation():
     circuit = Circuit.from_gates(1, [ry(0, Angle("weight", 0))])
     weights = torch.tensor([2.5], dtype=torch.float64)
     for noise, expected in (
@@ -143,7 +143,7 @@ def test_a_lone_qubit_shrinks_and_relaxes_as_by_hand():
 
 
 @pytest.mark.parametrize("radius", [0.0, 0.5, 7.0])
-def test_amplitudes_of_norm_r_give_r_squared_times_the_expectation(radius):
+def test_expectation_unnormalized_initial_scales_with_squared_norm(radius):
     circuit, parities = some_circuit(4), some_parities(4)
     weights, inputs, initial = some_tensors(circuit, 3)
     values = density_matrix_expectation(circuit, parities, weights, inputs, initial, 3, ALL)
@@ -153,7 +153,7 @@ def test_amplitudes_of_norm_r_give_r_squared_times_the_expectation(radius):
 
 @INITIAL
 @pytest.mark.parametrize("n_qubits", [1, 3])
-def test_a_circuit_of_no_gates_reads_what_was_prepared(n_qubits, given_initial):
+def test_expectation_without_gates_returns_prepared_state(n_qubits, given_initial):
     circuit, parities = Circuit(n_qubits, (), 2, 1), some_parities(n_qubits)
     tensors = some_tensors(circuit, 2, given_initial=given_initial)
     results = outcome(density_matrix_expectation(circuit, parities, *tensors, 2, ALL), tensors)
@@ -169,7 +169,7 @@ def test_a_circuit_of_no_gates_reads_what_was_prepared(n_qubits, given_initial):
 
 @INITIAL
 @pytest.mark.parametrize("n_qubits", [1, 2, 5, 7])
-def test_a_batch_is_a_loop(n_qubits, given_initial):
+def test_expectation_batch_equals_loop_over_samples(n_qubits, given_initial):
     circuit, parities = some_circuit(n_qubits), some_parities(n_qubits)
     weights, inputs, initial = tensors = some_tensors(circuit, 4, given_initial=given_initial)
     together = outcome(density_matrix_expectation(circuit, parities, *tensors, 4, ALL), tensors)
@@ -181,7 +181,7 @@ def test_a_batch_is_a_loop(n_qubits, given_initial):
 
 @INITIAL
 @pytest.mark.parametrize("n_qubits", [1, 2, 3, 5, 8])
-def test_single_precision_loses_no_more_than_its_digits(n_qubits, given_initial):
+def test_expectation_float32_matches_float64(n_qubits, given_initial):
     circuit, parities = reuploading_circuit(max(3, n_qubits), 2, 1, 1, 2), some_parities(n_qubits)
     if n_qubits < 3:
         circuit = some_circuit(n_qubits)
@@ -194,7 +194,7 @@ def test_single_precision_loses_no_more_than_its_digits(n_qubits, given_initial)
 
 @BOTH
 @pytest.mark.parametrize("n_qubits", [1, 2, 3, 4, 6, 7])
-def test_every_instruction_set_gives_the_same_numbers(n_qubits, dtype):
+def test_plan_every_instruction_set_gives_same_values(n_qubits, dtype):
     circuit = some_circuit(n_qubits, seed=3)
     tensors = some_tensors(circuit, 2, dtype)
     first, *others = (outcome(all_coefficients(circuit, tensors, 2, ALL, isa), tensors) for isa in ISAS)
@@ -206,7 +206,7 @@ def test_every_instruction_set_gives_the_same_numbers(n_qubits, dtype):
 @BOTH
 @INITIAL
 @pytest.mark.parametrize(("n_qubits", "batch"), [(1, 9), (3, 50), (6, 5), (7, 1), (7, 3), (8, 1)])
-def test_results_are_equal_bit_for_bit_for_any_number_of_threads(n_qubits, batch, given_initial, dtype, set_threads):
+def test_results_any_number_of_threads_are_bitwise_equal(n_qubits, batch, given_initial, dtype, set_threads):
     circuit, parities = some_circuit(n_qubits), some_parities(n_qubits)
     tensors = some_tensors(circuit, batch, dtype, given_initial)
 
@@ -220,7 +220,7 @@ def test_results_are_equal_bit_for_bit_for_any_number_of_threads(n_qubits, batch
         assert_equal(run(threads), first)
 
 
-def test_strides_do_not_matter():
+def test_expectation_noncontiguous_tensors_gives_same_results():
     circuit, parities = some_circuit(4), some_parities(4)
     plain, strided = (some_tensors(circuit, 3) for _ in range(2))
     weights, inputs, initial = strided
@@ -243,7 +243,7 @@ def test_strides_do_not_matter():
 
 @INITIAL
 @pytest.mark.parametrize("n_qubits", [1, 3, 7])
-def test_a_batch_of_none_gives_none(n_qubits, given_initial):
+def test_expectation_empty_batch_returns_empty(n_qubits, given_initial):
     circuit = some_circuit(n_qubits)
     tensors = some_tensors(circuit, 0, given_initial=given_initial)
     values, of_weights, *others = outcome(density_matrix_expectation(circuit, [(0,), ()], *tensors, 0, ALL), tensors)
@@ -252,7 +252,7 @@ def test_a_batch_of_none_gives_none(n_qubits, given_initial):
     assert [other.shape for other in others] == [tensor.shape for tensor in tensors[1:] if tensor is not None]
 
 
-def test_one_circuit_serves_every_noise_parity_and_precision():
+def test_plan_cache_separates_noise_parity_and_dtype():
     shared = some_circuit(3)
     for noise in (ALL, NoiseConfig(), NOISES["damping"], ALL):
         for parities in ([(0,)], [(0,), (2, 1)], [(1, 2)]):
@@ -262,7 +262,7 @@ def test_one_circuit_serves_every_noise_parity_and_precision():
                 assert torch.equal(density_matrix_expectation(shared, parities, *tensors, 2, noise), fresh)
 
 
-def test_no_initial_is_every_qubit_at_zero():
+def test_expectation_without_initial_starts_from_zero_state():
     circuit, parities = some_circuit(3), some_parities(3)
     weights, inputs, _ = some_tensors(circuit, 2)
     zero = torch.eye(1, 8).double().expand(2, -1)
@@ -278,7 +278,7 @@ def test_no_initial_is_every_qubit_at_zero():
 
 @INITIAL
 @pytest.mark.parametrize(("n_qubits", "n_gates"), [(1, 5), *((3, count) for count in (3, 4, 7, 10, 16, 25)), (4, 20)])
-def test_gradients_are_those_of_finite_differences(n_qubits, n_gates, given_initial):
+def test_gradients_random_circuit_match_finite_differences(n_qubits, n_gates, given_initial):
     circuit = random_circuit(n_qubits, n_gates, seed=n_gates)
     tensors = [tensor for tensor in some_tensors(circuit, 2, given_initial=given_initial) if tensor is not None]
 
@@ -289,7 +289,7 @@ def test_gradients_are_those_of_finite_differences(n_qubits, n_gates, given_init
 
 
 @EACH_NOISE
-def test_gradients_under_each_noise_are_those_of_finite_differences(noise):
+def test_gradients_each_noise_match_finite_differences(noise):
     circuit = some_circuit(2, seed=7)
     tensors = some_tensors(circuit, 1)
     assert torch.autograd.gradcheck(
@@ -298,7 +298,7 @@ def test_gradients_under_each_noise_are_those_of_finite_differences(noise):
 
 
 @pytest.mark.parametrize(("n_qubits", "batch"), [(5, 2), (7, 1), (8, 1)])
-def test_gradients_of_wide_states_are_the_slopes_along_a_direction(n_qubits, batch):
+def test_gradients_wide_state_match_directional_derivative(n_qubits, batch):
     circuit, parities = reuploading_circuit(n_qubits, 2, 1, 1, 2), some_parities(n_qubits)
     tensors = some_tensors(circuit, batch)
 
@@ -316,7 +316,7 @@ def test_gradients_of_wide_states_are_the_slopes_along_a_direction(n_qubits, bat
 
 
 @pytest.mark.parametrize("wanted", range(1, 8))
-def test_only_the_gradients_asked_for_are_given(wanted):
+def test_gradients_only_for_tensors_that_require_grad(wanted):
     circuit, parities = some_circuit(3), some_parities(3)
     tensors = some_tensors(circuit, 2)
     expected = outcome(density_matrix_expectation(circuit, parities, *tensors, 2, ALL), tensors)[1:]
@@ -328,7 +328,7 @@ def test_only_the_gradients_asked_for_are_given(wanted):
         assert (tensor.grad is None) != tensor.requires_grad
 
 
-def test_the_arguments_are_not_changed_and_a_kept_graph_gives_the_same_twice():
+def test_backward_twice_gives_same_gradients_and_keeps_arguments():
     circuit = some_circuit(3)
     tensors = some_tensors(circuit, 1)
     before = [tensor.detach().clone() for tensor in tensors]
@@ -338,7 +338,7 @@ def test_the_arguments_are_not_changed_and_a_kept_graph_gives_the_same_twice():
     assert_equal(tensors, before)
 
 
-def test_a_second_derivative_is_refused():
+def test_second_derivative_raises_input_error():
     circuit = some_circuit(3)
     tensors = some_tensors(circuit, 1)
     values = density_matrix_expectation(circuit, [(0,)], *tensors, 1, ALL)
@@ -356,7 +356,7 @@ def refuse_to_start(monkeypatch, free: int) -> None:
     monkeypatch.setattr(density, "make_plan", lambda *_: pytest.fail("this should have been refused before"))
 
 
-def test_sixteen_qubits_are_too_many(monkeypatch):
+def test_sixteen_qubits_raise_input_error(monkeypatch):
     refuse_to_start(monkeypatch, 2**60)
     circuit = Circuit(16, (), 0, 0)
     with pytest.raises(
@@ -369,20 +369,18 @@ def test_sixteen_qubits_are_too_many(monkeypatch):
     ("n_qubits", "batch", "wants", "given_initial"),
     [(15, 1, False, False), (14, 1, True, False), (12, 64, False, True), (12, 16, True, True)],
 )
-def test_states_that_no_memory_holds_are_refused_before_any_is_made(n_qubits, batch, wants, given_initial, monkeypatch):
+def test_memory_too_small_raises_before_allocation(n_qubits, batch, wants, given_initial, monkeypatch):
     refuse_to_start(monkeypatch, 2**31)
     monkeypatch.setattr(density, "pauli_coefficients", lambda *_: pytest.fail("this should have been refused before"))
     circuit = Circuit.from_gates(n_qubits, [ry(0, Angle("weight", 0)), cx(0, 1)])
     weights = torch.zeros(1, requires_grad=wants)
     initial = torch.zeros(batch, 2**n_qubits) if given_initial else None
-    message = (
-        rf"{batch} density matrices on {n_qubits} qubits need \d+\.\d GiB at work and 2\.0 GiB are free; pass traj"
-    )
+    message = rf"{batch} density matrices on {n_qubits} qubits need \d+\.\d GiB and 2\.0 GiB are free; pass traj"
     with pytest.raises(InsufficientMemoryError, match=message):
         density_matrix_expectation(circuit, [(0,)], weights, None, initial, batch, ALL)
 
 
-def test_a_byte_decides_whether_states_fit(monkeypatch, set_threads):
+def test_memory_check_at_the_limit_is_exact(monkeypatch, set_threads):
     set_threads(1)
     circuit, needed = some_circuit(6), 2 * 8 * 4**6 * 1.07  # the last for gaps between coefficients
     weights, inputs, _ = some_tensors(circuit, 3)
@@ -396,7 +394,7 @@ def test_a_byte_decides_whether_states_fit(monkeypatch, set_threads):
 @BOTH
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("place", range(3))
-def test_a_number_that_is_not_finite_is_refused(place, number, dtype):
+def test_nonfinite_number_raises_input_error(place, number, dtype):
     circuit = some_circuit(3)
     tensors = [tensor.detach() for tensor in some_tensors(circuit, 2, dtype)]
     tensors[place].view(-1)[-1] = number
@@ -404,6 +402,6 @@ def test_a_number_that_is_not_finite_is_refused(place, number, dtype):
         density_matrix_expectation(circuit, [(0,)], *tensors, 2, ALL)
 
 
-def test_other_devices_than_the_processor_are_refused():
+def test_other_device_raises_input_error():
     with pytest.raises(InputError, match="density matrices are computed on the CPU and weights are on meta; move them"):
         density_matrix_expectation(Circuit(2, (), 0, 0), [(0,)], torch.zeros(0, device="meta"), None, None, 1, ALL)

@@ -51,7 +51,7 @@ def is_drawn(values: Tensor, shots: int) -> bool:
 @QUBITS
 @pytest.mark.parametrize("policy", [None, *GRADIENTS])
 @pytest.mark.parametrize("wanted", range(3), ids=NAMES)
-def test_gradients_never_drop_shots_and_shots_never_stop_gradients(wanted, policy, qubits, kind):
+def test_expectation_with_gradient_and_shots_keeps_both(wanted, policy, qubits, kind):
     tensors = [tensor.detach() for tensor in some_tensors(CIRCUIT, 2)]
 
     def run() -> Tensor:
@@ -83,7 +83,7 @@ def test_gradients_never_drop_shots_and_shots_never_stop_gradients(wanted, polic
 
 @EACH_KIND
 @QUBITS
-def test_the_distribution_is_that_of_the_values(qubits, kind):
+def test_distribution_marginals_match_expectations(qubits, kind):
     run = (CIRCUIT, *(tensor.detach() for tensor in some_tensors(CIRCUIT, 3)), 3)
     values = MeasurementContext(qubits, generator=seeded(), **kind).expectations(*run)
     distribution = MeasurementContext(qubits, generator=seeded(), **kind).distribution(*run)
@@ -94,7 +94,7 @@ def test_the_distribution_is_that_of_the_values(qubits, kind):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_trajectories_are_the_mean_and_the_seed_is_used_once(engine):
+def test_expectation_with_trajectories_returns_seeded_mean(engine):
     tensors = [tensor.detach() for tensor in some_tensors(CIRCUIT, 3)]
     run = {"noise": TWIRLED.updated(readout=READOUT), "trajectories": 4, "engine": engine}
     mine = expectation(CIRCUIT, *tensors, (2, 1), generator=seeded(2), **run)
@@ -107,7 +107,7 @@ def test_trajectories_are_the_mean_and_the_seed_is_used_once(engine):
 
 
 @pytest.mark.parametrize("noise", [NoiseConfig(), ALL], ids=["silent", "all"])
-def test_a_readout_error_misreads_each_qubit(noise):
+def test_readout_error_applies_to_each_qubit(noise):
     tensors = some_tensors(CIRCUIT, 3)
     plain = expectation(CIRCUIT, *tensors, (2, 0, 1), noise=noise)
     misread = expectation(CIRCUIT, *tensors, (2, 0, 1), noise=noise.updated(readout=READOUT))
@@ -120,7 +120,7 @@ def test_a_readout_error_misreads_each_qubit(noise):
 
 
 @pytest.mark.parametrize("kind", [{}, {"noise": ALL}, {"noise": TWIRLED, "trajectories": 3}], ids=["none", "all", "tr"])
-def test_a_readout_error_misreads_readings_bit_by_bit(kind):
+def test_readout_error_applies_to_each_bit_of_distribution(kind):
     tensors = [tensor.detach() for tensor in some_tensors(CIRCUIT, 3)]
     noise = kind.get("noise", NoiseConfig())
     plain, misread = (
@@ -132,7 +132,7 @@ def test_a_readout_error_misreads_readings_bit_by_bit(kind):
     assert torch.equal(apply_readout_error_to_distribution(plain, None), plain)
 
 
-def test_no_readout_error_is_as_if_there_were_none_and_a_full_one_turns_the_sign():
+def test_readout_error_none_keeps_and_full_negates_values():
     values = torch.linspace(-1, 1, 5)
     assert torch.equal(apply_readout_error(values, None), values)
     assert torch.equal(apply_readout_error(values, ((1.0, 0.0), (0.0, 1.0))), values)
@@ -141,7 +141,7 @@ def test_no_readout_error_is_as_if_there_were_none_and_a_full_one_turns_the_sign
 
 
 @pytest.mark.parametrize("policy", [policy for policy in GRADIENTS if policy != "exact"])
-def test_shots_are_misread_too(policy):
+def test_readout_error_applies_to_shots(policy):
     tensors = alike(CIRCUIT, 5000)
     tensors[0].requires_grad_()
     noise = ALL.updated(readout=READOUT)
@@ -172,14 +172,14 @@ WHOLE = "it must be a whole number of at least 1"
         ({"shots": 5, "gradient": ""}, "^unknown gradient ''; known are"),
         ({"gradient": "exact"}, "^gradient='exact' says how to differentiate shots; pass shots, or leave it out$"),
         ({"gradient": "parameter_shift", "noise": ALL}, "^gradient='parameter_shift' says how to differentiate shots"),
-        ({"trajectories": 5}, "^trajectories=5 sample noise; pass noise too, or leave trajectories out$"),
-        ({"trajectories": 5, "shots": 5}, "^trajectories=5 sample noise; pass noise too"),
+        ({"trajectories": 5}, "^trajectories=5 is given without noise; pass noise, or omit trajectories$"),
+        ({"trajectories": 5, "shots": 5}, "^trajectories=5 is given without noise; pass noise"),
         ({"noise": TWIRLED, "trajectories": 0}, f"^trajectories=0: {WHOLE}$"),
         ({"noise": TWIRLED, "trajectories": -3}, f"^trajectories=-3: {WHOLE}$"),
         ({"noise": TWIRLED, "trajectories": True}, f"^trajectories=True: {WHOLE}$"),
         ({"noise": TWIRLED, "trajectories": 1.5}, f"^trajectories=1.5: {WHOLE}$"),
         ({"noise": TWIRLED, "trajectories": "9"}, f"^trajectories='9': {WHOLE}$"),
-        ({"noise": NOISES["damping"], "trajectories": 5}, "no mixture of Pauli errors.*pauli_twirl=True$"),
+        ({"noise": NOISES["damping"], "trajectories": 5}, "not a mixture of Pauli errors.*pauli_twirl=True$"),
         ({"noise": {"bit_flip": 0.1}}, r"^noise is of type dict; pass a NoiseConfig, for instance load_noise\(...\)$"),
         ({"noise": "ionq-forte"}, "^noise is of type str; pass a NoiseConfig"),
         ({"noise": 0.1, "trajectories": 5}, "^noise is of type float; pass a NoiseConfig"),
@@ -188,13 +188,13 @@ WHOLE = "it must be a whole number of at least 1"
         ({"noise": ALL, "engine": "numpy"}, "^unknown engine 'numpy'; known are 'auto', 'native' and 'torch'$"),
     ],
 )
-def test_choices_that_do_not_fit_are_refused(arguments, message):
+def test_expectation_invalid_options_raise_config_error(arguments, message):
     with pytest.raises(ConfigError, match=message) as caught:
         expectation(CIRCUIT, *TENSORS, **arguments)
     assert "\n" not in str(caught.value)
 
 
-def test_what_the_torch_engine_can_do_with_noise():
+def test_torch_engine_with_noise_needs_trajectories_or_no_gate_noise():
     plain = expectation(CIRCUIT, *TENSORS, engine="torch")
     assert torch.equal(expectation(CIRCUIT, *TENSORS, engine="torch", noise=NoiseConfig()), plain)
     misread = expectation(CIRCUIT, *TENSORS, engine="torch", noise=NoiseConfig(readout=READOUT))
@@ -208,14 +208,14 @@ def test_what_the_torch_engine_can_do_with_noise():
     ids=["none", "density matrix", "trajectories", "torch"],
 )
 @pytest.mark.parametrize("policy", [None, *GRADIENTS])
-def test_shots_of_thirteen_qubits_are_refused(policy, kind):
+def test_shots_of_thirteen_qubits_raise_input_error(policy, kind):
     circuit, weights = Circuit(13, (), 1, 0), torch.zeros(1, requires_grad=policy not in (None, "exact"))
     run = {"qubits": range(13), "shots": 5, "gradient": policy, **kind}
     with pytest.raises(InputError, match="the joint distribution of 13 qubits has 8192 outcomes; measure at most 12"):
         expectation(circuit, weights, **run)
 
 
-def test_thirteen_qubits_are_measured_exactly_and_twelve_from_shots():
+def test_thirteen_qubits_exact_and_twelve_from_shots_work():
     circuit, weights = Circuit(13, (), 1, 0), torch.zeros(1)
     assert expectation(circuit, weights, qubits=range(13)).tolist() == [[1] * 13]
     assert expectation(circuit, weights, qubits=range(1, 13), shots=7).tolist() == [[1] * 12]

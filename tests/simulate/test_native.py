@@ -85,9 +85,7 @@ def circuits(draw: st.DrawFn) -> Circuit:
     seed=st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=200, deadline=None)
-def test_both_engines_give_the_same_values_and_gradients(
-    circuit, batch, dtype, wants, layouts, given_initial, signed, joint, seed
-):
+def test_native_engine_matches_torch_engine(circuit, batch, dtype, wants, layouts, given_initial, signed, joint, seed):
     rng = np.random.default_rng(seed)
     qubits = tuple(rng.permutation(circuit.n_qubits)[: rng.integers(1, circuit.n_qubits + 1)].tolist())
     signs = some_signs(circuit, batch, seed) if signed else None
@@ -123,7 +121,7 @@ def test_both_engines_give_the_same_values_and_gradients(
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.bool])
 @pytest.mark.parametrize("name", NAMES)
-def test_numbers_of_another_kind_are_refused(engine, dtype, name):
+def test_other_dtype_raises_input_error(engine, dtype, name):
     circuit = random_circuit(3, n_gates=8, seed=0)
     tensors = {key: tensor.detach() for key, tensor in zip(NAMES, some_tensors(circuit, 2), strict=True)}
     tensors[name] = tensors[name].to(dtype)
@@ -145,7 +143,7 @@ def layout_case(n_qubits: int, given_initial: bool) -> tuple[Circuit, tuple[int,
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("given_initial", [False, True])
 @pytest.mark.parametrize("n_qubits", [1, 2, 4, 7, 10, 13])
-def test_every_layout_gives_the_numbers_of_torch(n_qubits, given_initial, isa, dtype):
+def test_every_layout_matches_torch_engine(n_qubits, given_initial, isa, dtype):
     circuit, qubits, expected = layout_case(n_qubits, given_initial)
     tensors = some_tensors(circuit, 11, dtype, given_initial)
     for layout in every_layout(n_qubits, isa, dtype):
@@ -158,7 +156,7 @@ def test_every_layout_gives_the_numbers_of_torch(n_qubits, given_initial, isa, d
 
 @BOTH
 @pytest.mark.parametrize(("n_qubits", "batch"), [(4, 1500), (10, 64), (11, 3), (14, 2), (16, 2), (18, 1)])
-def test_results_are_equal_bit_for_bit_for_any_number_of_threads(n_qubits, batch, dtype, set_threads):
+def test_results_any_number_of_threads_are_bitwise_equal(n_qubits, batch, dtype, set_threads):
     circuit = random_circuit(n_qubits, n_gates=60, seed=n_qubits)
     tensors = some_tensors(circuit, batch, dtype)
 
@@ -184,7 +182,7 @@ def assert_same_arrays(got: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) 
     assert [np.array_equal(a, b) for a, b in zip(got, wanted, strict=True)] == [True] * len(wanted)
 
 
-def test_calls_from_eight_threads_at_once_give_what_calls_in_turn_give(set_threads):
+def test_concurrent_calls_match_sequential_calls(set_threads):
     in_turn = [paper_outcome(seed) for seed in range(8)]
     with ThreadPoolExecutor(8) as pool:
         at_once = list(pool.map(paper_outcome, [*range(8)] * 4))
@@ -192,7 +190,7 @@ def test_calls_from_eight_threads_at_once_give_what_calls_in_turn_give(set_threa
 
 
 @pytest.mark.slow
-def test_worker_processes_give_the_same_numbers(set_threads):
+def test_worker_processes_give_same_results(set_threads):
     wanted = [paper_outcome(seed) for seed in range(3)]
     try:
         got = Parallel(n_jobs=2, backend="loky", timeout=80)(delayed(paper_outcome)(seed) for seed in range(3))
@@ -229,7 +227,7 @@ may_fork = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:Depr
 
 @forks
 @may_fork
-def test_a_forked_child_computes_with_threads_of_its_own(set_threads):
+def test_forked_child_uses_its_own_threads(set_threads):
     wanted = paper_outcome(1, threads=2)
     for threads in (2, 3):
         assert_same_arrays(in_a_fork(paper_outcome, 1, threads), wanted)
@@ -252,7 +250,7 @@ def wrong_gradients_of_one_graph() -> int:
 
 @forks
 @may_fork
-def test_threads_may_walk_back_through_one_graph_at_once():
+def test_concurrent_adjoint_passes_of_one_graph_agree():
     assert in_a_fork(wrong_gradients_of_one_graph) == 0  # a fork, because memory that is freed too early kills
 
 
@@ -260,7 +258,7 @@ def test_threads_may_walk_back_through_one_graph_at_once():
 
 
 @pytest.mark.parametrize(("n_qubits", "batch"), [(4, 21), (9, 5), (17, 1)])
-def test_a_graph_gives_gradients_again_and_of_some_outputs_alone(n_qubits, batch):
+def test_backward_again_or_of_some_outputs_gives_gradients(n_qubits, batch):
     circuit = random_circuit(n_qubits, n_gates=50, seed=n_qubits)
     tensors, signs = some_tensors(circuit, batch), some_signs(circuit, batch)
     values = native.expect(circuit, (0, 2, 1), *tensors, batch, signs)
@@ -273,7 +271,7 @@ def test_a_graph_gives_gradients_again_and_of_some_outputs_alone(n_qubits, batch
     assert one[2][:-1].eq(0).all()
 
 
-def test_a_graph_refuses_changed_weights_and_second_derivatives():
+def test_changed_weights_and_second_derivative_raise_errors():
     circuit = random_circuit(4, n_gates=20, seed=0)
     tensors = some_tensors(circuit, 3)
     values = expectation(circuit, *tensors, engine="native")
@@ -295,7 +293,7 @@ ANGLES = [0.0, -0.0, np.pi, -np.pi, np.pi + 1e-6, np.pi - 2e-6, np.pi - 1e-7, 3 
 @BOTH
 @pytest.mark.parametrize("n_qubits", [1, 3, 8])
 @pytest.mark.parametrize("source", ["weight", "input"])
-def test_angles_of_whole_turns_and_huge_ones_are_exact(source, n_qubits, dtype):
+def test_angles_full_turn_and_huge_are_exact(source, n_qubits, dtype):
     circuit = random_circuit(n_qubits, n_gates=60, seed=n_qubits, n_inputs=12)
     tensors = [tensor.detach() for tensor in some_tensors(circuit, 5, dtype)]
     numbers = tensors[source == "input"]
@@ -310,7 +308,7 @@ def test_angles_of_whole_turns_and_huge_ones_are_exact(source, n_qubits, dtype):
 @BOTH
 @pytest.mark.parametrize("angle", [None, np.pi - 3e-6, np.pi - 1e-6, 3.0])
 @pytest.mark.parametrize("given_initial", [False, True])
-def test_3000_gates_neither_lose_nor_overflow_the_norm(angle, given_initial, dtype):
+def test_3000_gates_keep_the_norm(angle, given_initial, dtype):
     rng = random.Random(1)
     gates = [ry(rng.randrange(3), Angle("weight", k)) if k % 2 else cx(*rng.sample(range(3), 2)) for k in range(3000)]
     circuit = Circuit(4, tuple(gates), 3000, 0)  # the fourth qubit stays |0>: its <Z> is the squared norm
@@ -329,7 +327,7 @@ def test_3000_gates_neither_lose_nor_overflow_the_norm(angle, given_initial, dty
 
 @BOTH
 @pytest.mark.parametrize("n_qubits", [1, 2, 5, 14, 17])
-def test_a_circuit_of_no_gates_reads_the_amplitudes(n_qubits, dtype):
+def test_circuit_without_gates_measures_amplitudes(n_qubits, dtype):
     circuit, qubits = Circuit(n_qubits, (), 3, 1), tuple(range(n_qubits))[::-1]
     tensors, doubles = some_tensors(circuit, 3, dtype), some_tensors(circuit, 3)
     mine = outcome(expectation(circuit, *tensors, qubits, engine="native"), tensors)
@@ -344,7 +342,7 @@ def test_a_circuit_of_no_gates_reads_the_amplitudes(n_qubits, dtype):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("n_qubits", "free"), [(30, 2**34), (20, 2**27), (45, None)])
-def test_gradients_that_no_memory_holds_are_refused(n_qubits, free, engine, monkeypatch):
+def test_gradients_memory_too_small_raises(n_qubits, free, engine, monkeypatch):
     if free:
         monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=free))
     circuit = reuploading_circuit(n_qubits, 1, 1, 0, 1)
@@ -353,7 +351,7 @@ def test_gradients_that_no_memory_holds_are_refused(n_qubits, free, engine, monk
         expectation(circuit, weights, inputs, engine=engine)
 
 
-def test_values_alone_need_memory_for_one_state_a_thread(monkeypatch, set_threads):
+def test_values_without_gradient_need_one_state_per_thread(monkeypatch, set_threads):
     set_threads(1)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**27))
     circuit = Circuit.from_gates(20, [ry(0, Angle("input", 0)), cx(0, 19)])
@@ -368,7 +366,7 @@ def test_values_alone_need_memory_for_one_state_a_thread(monkeypatch, set_thread
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("place", range(3))
-def test_a_number_that_is_not_finite_is_refused_wherever_it_stands(place, number, engine, dtype):
+def test_nonfinite_number_at_any_index_raises_input_error(place, number, engine, dtype):
     for n_qubits, batch in ((1, 1), (2, 9), (9, 3)):
         circuit = random_circuit(n_qubits, n_gates=9, seed=n_qubits)
         circuit = Circuit(n_qubits, circuit.gates, circuit.n_weights + 1, circuit.n_inputs + 1)  # the last used by none

@@ -40,7 +40,7 @@ def shifted(tensors, qubits=(2, 0, 1), count=10, circuit=CIRCUIT, generator=None
     return expectation(circuit, *tensors, qubits, **run, **kind)
 
 
-def test_these_tests_use_weights_and_inputs_more_than_once():
+def test_fixture_circuit_repeats_weights_and_inputs():
     uses = Counter(gate.angle for gate in CIRCUIT.light_cone((1,)).gates if gate.angle is not None)
     assert {angle.source for angle, count in uses.items() if count > 1} == {"weight", "input"}
 
@@ -52,7 +52,7 @@ def test_these_tests_use_weights_and_inputs_more_than_once():
 @EACH_KIND
 @QUBITS
 @INITIAL
-def test_the_gradient_is_unbiased(given_initial, qubits, kind):
+def test_gradient_is_unbiased(given_initial, qubits, kind):
     tensors, generator = fixed_start(CIRCUIT, 2, given_initial), seeded()
     form = torch.linspace(-1, 2, 2 * len(qubits), dtype=torch.float64).view(2, -1)
     drawn = slopes(lambda: shifted(tensors, qubits, 50, generator=generator, **kind) * form, tensors[:2], 250)
@@ -64,7 +64,7 @@ def test_the_gradient_is_unbiased(given_initial, qubits, kind):
 
 @pytest.mark.parametrize("noise", [None, MILD, NoiseConfig(readout=TWIRLED.readout)], ids=["none", "all", "readout"])
 @INITIAL
-def test_many_shots_give_the_exact_gradient(given_initial, noise):
+def test_gradient_many_shots_approaches_exact(given_initial, noise):
     tensors = fixed_start(CIRCUIT, 3, given_initial, seed=1)
     exact = outcome(expectation(CIRCUIT, *tensors, (2, 0, 1), noise=noise), tensors[:2])
     mine = outcome(shifted(tensors, count=10**11, generator=seeded(), noise=noise), tensors[:2])
@@ -72,7 +72,7 @@ def test_many_shots_give_the_exact_gradient(given_initial, noise):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
 
 
-def test_the_noise_of_a_gate_that_changes_nothing_counts():
+def test_gradient_includes_noise_of_gates_without_effect():
     gates = [ry(0, Angle("input", 0)), cx(0, 1), ry(1, Angle("weight", 0)), cx(1, 2), ry(2, Angle("weight", 1))]
     circuit, noise = Circuit.from_gates(3, gates), NoiseConfig(depolarizing_2q=0.2)
     tensors = fixed_start(circuit, 2)
@@ -82,7 +82,7 @@ def test_the_noise_of_a_gate_that_changes_nothing_counts():
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
 
 
-def test_a_slope_has_the_variance_of_its_two_circuits():
+def test_gradient_variance_is_that_of_two_circuits():
     circuit = Circuit.from_gates(1, [ry(0, Angle("input", 0))])
     inputs = torch.full((5000, 1), 0.7, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(
@@ -93,7 +93,7 @@ def test_a_slope_has_the_variance_of_its_two_circuits():
 
 
 @EACH_KIND
-def test_the_value_is_a_draw_of_the_circuit_as_it_is(kind):
+def test_value_is_a_sample_of_the_unshifted_circuit(kind):
     tensors = fixed_start(CIRCUIT, 3)
     with torch.no_grad():
         drawn = expectation(CIRCUIT, *tensors, (0, 1), shots=10, generator=seeded(3), **kind)
@@ -101,7 +101,7 @@ def test_the_value_is_a_draw_of_the_circuit_as_it_is(kind):
 
 
 @EACH_KIND
-def test_each_backward_pass_draws_anew_and_a_seed_repeats_both(kind):
+def test_backward_passes_sample_anew_and_seed_repeats_both(kind):
     def twice() -> list[Tensor]:
         tensors = fixed_start(CIRCUIT, 2)
         total = shifted(tensors, generator=seeded(4), **kind).sum()
@@ -114,7 +114,7 @@ def test_each_backward_pass_draws_anew_and_a_seed_repeats_both(kind):
         assert torch.equal(one, other)
 
 
-def test_only_the_gradients_asked_for_are_given():
+def test_gradients_only_for_tensors_that_require_grad():
     both = outcome(shifted(tensors := fixed_start(CIRCUIT, 2), generator=seeded()), tensors[:2])[1:]
     for place in range(2):
         tensors = [tensor.detach() for tensor in fixed_start(CIRCUIT, 2)]
@@ -123,7 +123,7 @@ def test_only_the_gradients_asked_for_are_given():
         assert torch.equal(alone, both[place])
 
 
-def test_single_precision_follows_double():
+def test_float32_matches_float64():
     runs = []
     for dtype in (torch.float32, torch.float64):
         tensors = some_tensors(CIRCUIT, 2, dtype, given_initial=False)
@@ -133,7 +133,7 @@ def test_single_precision_follows_double():
         np.testing.assert_allclose(one, other, rtol=0, atol=0.01)
 
 
-def test_circuits_without_inputs_without_rotations_and_with_idle_weights():
+def test_circuit_without_inputs_rotations_or_used_weights_works():
     weights = torch.tensor([0.3, 0.9], dtype=torch.float64, requires_grad=True)
     idle = Circuit(2, (ry(0, Angle("weight", 1)), cx(0, 1), ry(1, Angle("weight", 0))), 2, 0)
     for circuit, expected, slope in ((idle, math.cos(0.9), -math.sin(0.9)), (Circuit(1, (), 2, 0), 1, 0)):
@@ -162,7 +162,7 @@ def circuits_run(monkeypatch) -> list[int]:
 
 @pytest.mark.parametrize("together", [0.1, 1, 3, 100])
 @pytest.mark.parametrize("noise", [None, MILD], ids=["no noise", "noise"])
-def test_the_cost_is_that_of_the_circuits_that_run(noise, together, monkeypatch, circuits_run):
+def test_step_cost_counts_executed_circuits(noise, together, monkeypatch, circuits_run):
     circuit = reuploading_circuit(3, 2, 1, 1, 1)
     tensors = fixed_start(circuit, 4)
     cone = circuit.light_cone((1,)) if noise is None else noisy_light_cone(circuit, (1,))
@@ -180,7 +180,7 @@ def test_the_cost_is_that_of_the_circuits_that_run(noise, together, monkeypatch,
 
 
 @pytest.mark.parametrize("policy", [policy for policy in GRADIENTS if policy != "parameter_shift"])
-def test_the_other_policies_run_one_circuit_a_sample(policy, circuits_run):
+def test_step_cost_other_policies_run_one_circuit_per_sample(policy, circuits_run):
     tensors = fixed_start(CIRCUIT, 4)
     if policy == "exact":
         tensors = [tensor.detach() for tensor in tensors]
@@ -191,7 +191,7 @@ def test_the_other_policies_run_one_circuit_a_sample(policy, circuits_run):
     assert (sum(circuits_run), cost.circuits, cost.shots) == (4, 4, 36)
 
 
-def test_rotations_become_inputs_of_their_own():
+def test_rotations_as_inputs_gives_each_rotation_an_input():
     weights, inputs, initial = fixed_start(CIRCUIT, 3)
     circuit, columns = rotations_as_inputs(CIRCUIT)
     assert (circuit.n_weights, circuit.n_inputs) == (0, CIRCUIT.gate_counts()["ry"])
@@ -205,7 +205,7 @@ def test_rotations_become_inputs_of_their_own():
 
 
 @EACH_KIND
-def test_a_gradient_of_the_amplitudes_is_refused(kind):
+def test_gradient_of_initial_amplitudes_raises_input_error(kind):
     tensors = some_tensors(CIRCUIT, 2)
     with pytest.raises(InputError, match="parameter_shift has no gradient of the initial amplitudes; detach them or"):
         shifted(tensors, **kind)
@@ -218,7 +218,7 @@ def test_a_gradient_of_the_amplitudes_is_refused(kind):
 
 @EACH_KIND
 @pytest.mark.parametrize("policy", GRADIENTS)
-def test_a_second_derivative_is_refused(policy, kind):
+def test_second_derivative_raises_input_error(policy, kind):
     tensors = fixed_start(CIRCUIT, 2)
     values = expectation(CIRCUIT, *tensors, (0, 1), shots=5, gradient=policy, **kind)
     for tensor in tensors[:2]:

@@ -42,7 +42,7 @@ def by_numpy(tensors, sample: int = 0, qubits=(2, 0, 1)) -> np.ndarray:
 
 
 @BOTH
-def test_counts_are_as_likely_as_the_statevector_says(dtype):
+def test_counts_follow_statevector_distribution(dtype):
     tensors = some_tensors(CIRCUIT, 2, dtype)
     distribution = MeasurementContext((2, 0, 1)).distribution(CIRCUIT, *tensors, 2)
     counts = sample_outcomes(distribution, 200_000, seeded())
@@ -51,7 +51,7 @@ def test_counts_are_as_likely_as_the_statevector_says(dtype):
         assert_likely(row, by_numpy(tensors, number))
 
 
-def test_counts_are_as_likely_as_aer_s_density_matrix_says():
+def test_counts_follow_aer_density_matrix():
     tensors = some_tensors(CIRCUIT, 2)
     distribution = MeasurementContext((2, 0, 1), ALL).distribution(CIRCUIT, *tensors, 2)
     weights, inputs, initial = (tensor.detach().numpy() for tensor in tensors)
@@ -60,7 +60,7 @@ def test_counts_are_as_likely_as_aer_s_density_matrix_says():
         assert_likely(row, matrix.diagonal().real.reshape(2, 2, 2).transpose(2, 0, 1).ravel())
 
 
-def test_counts_of_few_shots_are_multinomial():
+def test_counts_few_shots_are_multinomial():
     probabilities = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
     counts = sample_outcomes(probabilities.expand(40_000, 4), 3, seeded(2))
     kinds = [kind for kind in itertools.product(range(4), repeat=4) if sum(kind) == 3]
@@ -71,7 +71,7 @@ def test_counts_of_few_shots_are_multinomial():
 
 @BOTH
 @pytest.mark.parametrize("shots", [1, 7, 1000, 10**6])
-def test_counts_are_whole_and_sum_to_the_shots(shots, dtype):
+def test_counts_are_integers_that_sum_to_shots(shots, dtype):
     rows = np.random.default_rng(shots).dirichlet(np.full(16, 0.1), size=50)
     counts = sample_outcomes(torch.tensor(rows, dtype=dtype), shots)
     assert torch.equal(counts, counts.round())
@@ -79,13 +79,13 @@ def test_counts_are_whole_and_sum_to_the_shots(shots, dtype):
     assert torch.equal(counts.sum(1), torch.full((50,), float(shots), dtype=dtype))
 
 
-def test_each_row_is_drawn_from_its_own_distribution():
+def test_counts_of_each_row_follow_its_distribution():
     rows = np.random.default_rng(3).dirichlet(np.full(4, 2.0), size=30)
     for counts, row in zip(sample_outcomes(torch.tensor(rows), 100_000, seeded(3)), rows, strict=True):
         assert_likely(counts, row)
 
 
-def test_rounding_below_zero_and_impossible_readings_are_never_read():
+def test_impossible_outcomes_have_no_counts():
     rows = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 1], [1 + 1e-7, -1e-7, 0, 0], [-1e-7, 0.5, -1e-9, 0.5 + 1e-7]])
     counts = sample_outcomes(rows, 1000, seeded(4))
     assert counts[:3].tolist() == [[1000, 0, 0, 0], [0, 0, 0, 1000], [1000, 0, 0, 0]]
@@ -95,7 +95,7 @@ def test_rounding_below_zero_and_impossible_readings_are_never_read():
 
 @EACH_POLICY
 @BOTH
-def test_a_certain_reading_is_read_exactly(dtype, policy):
+def test_certain_outcome_gives_exact_value(dtype, policy):
     circuit = Circuit.from_gates(2, [ry(0, Angle("input", 0)), cx(0, 1)])
     inputs = torch.tensor([[0.0], [math.pi]], dtype=torch.float64).to(dtype).requires_grad_()
     run = (circuit, torch.zeros(0, dtype=dtype), inputs, None)
@@ -115,7 +115,7 @@ def test_a_certain_reading_is_read_exactly(dtype, policy):
 @pytest.mark.parametrize("policy", [None, *GRADIENTS])
 @pytest.mark.parametrize("shots", [4, 900])
 @pytest.mark.parametrize("readout", [None, READOUT], ids=["read", "misread"])
-def test_values_have_the_mean_and_the_covariance_of_shots(readout, shots, policy):
+def test_values_have_mean_and_covariance_of_shots(readout, shots, policy):
     tensors = alike(CIRCUIT, 6000, seed=5)
     probabilities = by_numpy(tensors)
     if readout is not None:
@@ -134,7 +134,7 @@ def test_values_have_the_mean_and_the_covariance_of_shots(readout, shots, policy
     assert_mean(torch.cat([one, (one - mean[1]).square()], 1), torch.stack([mean[1], covariance[1, 1]]))
 
 
-def test_readings_of_an_entangled_pair_are_correlated():
+def test_outcomes_of_entangled_pair_are_correlated():
     circuit = Circuit.from_gates(2, [ry(0, Angle("input", 0)), cx(0, 1)])
     inputs = torch.full((5000, 1), 1.2, dtype=torch.float64)
     draws = expectation(circuit, torch.zeros(0).double(), inputs, None, (0, 1), shots=25, generator=seeded())
@@ -142,7 +142,7 @@ def test_readings_of_an_entangled_pair_are_correlated():
     assert_mean((draws[:, 0] - math.cos(1.2)) * (draws[:, 1] - math.cos(1.2)), torch.tensor(math.sin(1.2) ** 2 / 25))
 
 
-def test_reparameterized_frequencies_have_the_covariance_of_shots_even_without_some_readings():
+def test_reparameterized_with_impossible_outcomes_has_covariance_of_shots():
     p = torch.tensor([0.5, 0.0, 0.0, 0.2, 0.0, 0.3, 0.0, 0.0]).double()
     draws = reparameterized(p.expand(20_000, 8), 50, seeded())
     around = draws - p @ SIGNS
@@ -165,7 +165,7 @@ def across(gradient: Tensor, initial: Tensor) -> Tensor:
 
 @EACH_KIND
 @QUBITS
-def test_straight_through_is_a_draw_with_the_gradient_of_the_mean(qubits, kind):
+def test_straight_through_is_sample_with_gradient_of_mean(qubits, kind):
     tensors = some_tensors(CIRCUIT, 3)
     exact = outcome(run_with(tensors, qubits, None, kind, None, seeded(1)), tensors)
     value, *gradients = outcome(run_with(tensors, qubits, "straight_through", kind, 20, seeded(1)), tensors)
@@ -180,7 +180,7 @@ def test_straight_through_is_a_draw_with_the_gradient_of_the_mean(qubits, kind):
 
 @EACH_KIND
 @QUBITS
-def test_exact_has_no_shots_where_it_is_differentiated_and_has_them_elsewhere(qubits, kind):
+def test_exact_gradient_uses_shots_only_without_differentiation(qubits, kind):
     tensors = some_tensors(CIRCUIT, 3)
     exact = outcome(run_with(tensors, qubits, None, kind, None, seeded(1)), tensors)
     mine = outcome(run_with(tensors, qubits, "exact", kind, 20, seeded(1)), tensors)
@@ -193,7 +193,7 @@ def test_exact_has_no_shots_where_it_is_differentiated_and_has_them_elsewhere(qu
 
 @EACH_KIND
 @QUBITS
-def test_the_reparameterized_gradient_is_that_of_finite_differences_of_the_same_draw(qubits, kind):
+def test_reparameterized_gradient_matches_finite_differences(qubits, kind):
     tensors = some_tensors(CIRCUIT, 2)
     assert torch.autograd.gradcheck(
         lambda *given: run_with(given, qubits, "reparameterized", kind, 20, seeded(6)), tensors
@@ -201,14 +201,14 @@ def test_the_reparameterized_gradient_is_that_of_finite_differences_of_the_same_
 
 
 @QUBITS
-def test_the_reparameterized_gradient_is_that_of_the_mean_on_average(qubits):
+def test_reparameterized_gradient_is_unbiased(qubits):
     tensors, generator = some_tensors(CIRCUIT, 1), seeded()
     drawn = slopes(lambda: run_with(tensors, qubits, "reparameterized", {}, 5, generator), tensors, 1000)
     assert_mean(drawn, slopes(lambda: run_with(tensors, qubits, None, {}, None), tensors, 1)[0])
     assert (drawn.std(0) > 1e-3).any(), "a gradient of the mean alone"
 
 
-def test_reparameterized_is_the_default():
+def test_gradient_default_is_reparameterized():
     tensors = some_tensors(CIRCUIT, 2)
     named, unnamed = (run_with(tensors, (0, 1), policy, {}, 9, seeded()) for policy in ("reparameterized", None))
     assert torch.equal(named, unnamed)
@@ -217,7 +217,7 @@ def test_reparameterized_is_the_default():
 @BOTH
 @pytest.mark.parametrize("policy", [policy for policy in GRADIENTS if policy != "parameter_shift"])
 @pytest.mark.parametrize("angle", [0.0, math.pi, 1e-9, 1e-4])
-def test_gradients_are_finite_where_readings_are_certain(angle, policy, dtype):
+def test_gradients_of_certain_outcomes_are_finite(angle, policy, dtype):
     circuit = Circuit.from_gates(3, [ry(k, Angle("input", 0)) for k in range(3)] + [cx(0, 1), cx(1, 2)])
     inputs = torch.full((20, 1), angle, dtype=dtype, requires_grad=True)
     for qubits in ((0,), (0, 2, 1)):
@@ -228,7 +228,7 @@ def test_gradients_are_finite_where_readings_are_certain(angle, policy, dtype):
         assert gradient.abs().max() <= 30
 
 
-def test_probabilities_rounded_below_zero_leave_gradients_finite():
+def test_gradients_of_negative_rounded_probabilities_are_finite():
     p = torch.tensor([[1 + 1e-7, -1e-7, 0, 0]], requires_grad=True)
     for estimate in (reparameterized, straight_through):
         (gradient,) = torch.autograd.grad(estimate(p, 10, seeded()).sum(), p)
@@ -240,7 +240,7 @@ def test_probabilities_rounded_below_zero_leave_gradients_finite():
 
 @EACH_POLICY
 @EACH_KIND
-def test_a_seed_gives_the_same_values_and_gradients_and_the_next_draw_others(kind, policy):
+def test_seed_repeats_results_and_next_sample_differs(kind, policy):
     tensors = some_tensors(CIRCUIT, 2)[:2]
 
     def twice(generator: torch.Generator | None) -> list[list[Tensor]]:
@@ -266,7 +266,7 @@ def test_a_seed_gives_the_same_values_and_gradients_and_the_next_draw_others(kin
 @EACH_POLICY
 @EACH_KIND
 @QUBITS
-def test_a_batch_of_none_gives_none(qubits, kind, policy):
+def test_empty_batch_returns_empty(qubits, kind, policy):
     weights, inputs, _ = some_tensors(CIRCUIT, 0)
     values, of_weights, of_inputs = outcome(run_with((weights, inputs, None), qubits, policy, kind), (weights, inputs))
     assert values.shape == (0, len(qubits))
@@ -278,7 +278,7 @@ def test_a_batch_of_none_gives_none(qubits, kind, policy):
 
 @EACH_POLICY
 @EACH_KIND
-def test_what_inference_mode_leaves_behind_serves_gradients(kind, policy):
+def test_gradients_after_inference_mode_work(kind, policy):
     circuit = random_circuit(3, 24, seed=9)
     weights, inputs, _ = some_tensors(circuit, 2)
     run = {"qubits": (0, 2), "shots": 5, "gradient": policy, "generator": seeded(), **kind}
@@ -289,7 +289,7 @@ def test_what_inference_mode_leaves_behind_serves_gradients(kind, policy):
     assert all(gradient.any() for gradient in torch.autograd.grad(values.sum(), (weights, inputs)))
 
 
-def test_many_shots_come_close_to_the_exact_value_in_the_order_of_the_qubits():
+def test_many_shots_approach_exact_values_in_qubit_order():
     tensors = [tensor.detach() for tensor in some_tensors(CIRCUIT, 2)]
     for qubits in itertools.permutations(range(3)):
         exact = expectation(CIRCUIT, *tensors, qubits)

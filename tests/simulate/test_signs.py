@@ -60,7 +60,7 @@ def expected_outcome(circuit, qubits, tensors, batch, signs, joint) -> list[Tens
 @pytest.mark.parametrize("batch", [1, 20])
 @pytest.mark.parametrize("given_initial", [False, True])
 @pytest.mark.parametrize("n_qubits", range(1, 10))
-def test_each_sample_has_signs_of_its_own(n_qubits, given_initial, batch, engine, joint):
+def test_signs_per_sample_match_dense_simulation(n_qubits, given_initial, batch, engine, joint):
     circuit = merging_circuit(n_qubits, seed=n_qubits)
     qubits, signs = some_qubits(circuit, seed=n_qubits), some_signs(circuit, batch)
     doubles = some_tensors(circuit, batch, given_initial=given_initial)
@@ -90,7 +90,7 @@ def layout_case(n_qubits: int, given_initial: bool, signed: bool, joint: bool):
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("given_initial", [False, True])
 @pytest.mark.parametrize("n_qubits", [1, 3, 8, 12])
-def test_every_layout_gives_the_textbook_s_numbers(n_qubits, given_initial, isa, signed, joint, dtype):
+def test_every_layout_matches_dense_simulation(n_qubits, given_initial, isa, signed, joint, dtype):
     circuit, qubits, signs, expected = layout_case(n_qubits, given_initial, signed, joint)
     tensors = some_tensors(circuit, 11, dtype, given_initial)
     for layout in every_layout(n_qubits, isa, dtype):
@@ -100,7 +100,7 @@ def test_every_layout_gives_the_textbook_s_numbers(n_qubits, given_initial, isa,
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_twelve_qubits_are_read_at_once_in_the_order_asked(engine):
+def test_joint_of_twelve_qubits_keeps_requested_order(engine):
     circuit = merging_circuit(12, seed=2)
     qubits = tuple(np.random.default_rng(0).permutation(12).tolist())
     weights, inputs, initial = (tensor.detach() for tensor in some_tensors(circuit, 3))
@@ -114,7 +114,7 @@ def test_twelve_qubits_are_read_at_once_in_the_order_asked(engine):
 @SIGNED
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("given_initial", [False, True])
-def test_gradients_are_those_of_finite_differences(given_initial, engine, signed, joint):
+def test_gradients_match_finite_differences(given_initial, engine, signed, joint):
     circuit = merging_circuit(4, seed=1)
     tensors = [tensor for tensor in some_tensors(circuit, 3, given_initial=given_initial) if tensor is not None]
     signs = some_signs(circuit, 3) if signed else None
@@ -130,7 +130,7 @@ def test_gradients_are_those_of_finite_differences(given_initial, engine, signed
 @READOUTS
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("seed", range(5))
-def test_the_light_cone_takes_its_own_signs(seed, engine, joint):
+def test_light_cone_selects_its_signs(seed, engine, joint):
     circuit = random_circuit(6, n_gates=20, seed=seed)
     qubits, signs = ((seed + 1) % 6, seed), some_signs(circuit, 7, seed)
     cone = circuit.light_cone(qubits)
@@ -174,7 +174,7 @@ def frame(circuit: Circuit, slots: list[tuple[int, int]], codes: Tensor) -> tupl
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("given_initial", [False, True])
 @pytest.mark.parametrize("n_qubits", range(2, 9))
-def test_paulis_are_signs_and_bits_read_the_other_way_round(n_qubits, given_initial, engine):
+def test_pauli_errors_equal_signs_and_flipped_bits(n_qubits, given_initial, engine):
     circuit, qubits = reuploading_circuit(n_qubits, 1, 1, 1, 1), tuple(range(n_qubits))[::-1]
     slots, codes = some_errors(circuit, 20, seed=n_qubits)
     signs, flipped = frame(circuit, slots, codes)
@@ -194,7 +194,7 @@ def test_paulis_are_signs_and_bits_read_the_other_way_round(n_qubits, given_init
     assert_close(outcome(mine, tensors), expected(joint=True), 1e-12)
 
 
-def test_a_pauli_behind_a_rotation_is_its_sign():
+def test_pauli_after_rotation_equals_sign():
     rotation = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
     for pauli, sign in zip(PAULIS.numpy(), (1, -1, 1, -1), strict=True):
         turned = rotation if sign > 0 else rotation.T
@@ -207,7 +207,7 @@ def test_a_pauli_behind_a_rotation_is_its_sign():
 @BOTH
 @READOUTS
 @pytest.mark.parametrize(("n_qubits", "batch"), [(4, 1500), (10, 64), (11, 3), (14, 2), (17, 1)])
-def test_results_are_equal_bit_for_bit_for_any_number_of_threads(n_qubits, batch, joint, dtype, set_threads):
+def test_results_any_number_of_threads_are_bitwise_equal(n_qubits, batch, joint, dtype, set_threads):
     circuit = merging_circuit(n_qubits, seed=n_qubits)
     tensors, signs = some_tensors(circuit, batch, dtype), some_signs(circuit, batch)
     qubits = tuple(range(min(n_qubits, 12)))
@@ -224,7 +224,7 @@ def test_results_are_equal_bit_for_bit_for_any_number_of_threads(n_qubits, batch
 
 @BOTH
 @pytest.mark.parametrize("n_qubits", [3, 6, 12])
-def test_signs_of_a_sample_leave_the_others_as_they_are(n_qubits, dtype):
+def test_signs_of_one_sample_do_not_affect_others(n_qubits, dtype):
     circuit, qubits = merging_circuit(n_qubits, seed=n_qubits), (0, 1)
     tensors, signs = some_tensors(circuit, 20, dtype), some_signs(circuit, 20)
     signs[::3] = 1
@@ -236,7 +236,7 @@ def test_signs_of_a_sample_leave_the_others_as_they_are(n_qubits, dtype):
     assert_close(none, outcome(native.expect(circuit, qubits, *tensors, 20), tensors), TOLERANCE[dtype])
 
 
-def test_one_plan_serves_calls_with_signs_and_without():
+def test_plan_is_shared_with_and_without_signs():
     circuit = merging_circuit(5)
     weights, inputs, initial = (tensor.detach() for tensor in some_tensors(circuit, 9))
     first = native.expect(circuit, (0,), weights, inputs, initial, 9)
@@ -245,7 +245,7 @@ def test_one_plan_serves_calls_with_signs_and_without():
     assert [key[0] for key in circuit.cache].count("plan") == 1
 
 
-def test_signs_need_not_be_contiguous():
+def test_noncontiguous_signs_give_same_results():
     circuit = merging_circuit(5)
     tensors, signs = some_tensors(circuit, 9), some_signs(circuit, 9)
     strided = torch.stack([signs.t(), -signs.t()], 2)[..., 0].t()
@@ -273,12 +273,12 @@ GOOD = torch.ones(3, 3, dtype=torch.int8)
         (GOOD.bool(), "signs must be an int8 tensor of shape"),
         (GOOD.to("meta"), "signs must be an int8 tensor of shape"),
         ([[1] * 3] * 3, "signs must be an int8 tensor of shape"),
-        (GOOD * 0, "signs are 1, or -1"),
-        (GOOD.index_fill(1, torch.tensor(2), 2), "signs are 1, or -1"),
-        (GOOD.index_fill(0, torch.tensor(0), -128), "signs are 1, or -1"),
+        (GOOD * 0, "signs has a value other than 1 and -1; pass 1, or -1"),
+        (GOOD.index_fill(1, torch.tensor(2), 2), "signs has a value other than 1 and -1; pass 1, or -1"),
+        (GOOD.index_fill(0, torch.tensor(0), -128), "signs has a value other than 1 and -1; pass 1, or -1"),
     ],
 )
-def test_signs_that_do_not_fit_are_refused(signs, message, engine):
+def test_invalid_signs_raise_input_error(signs, message, engine):
     initial = torch.eye(4)[:3]
     with pytest.raises(InputError, match=message):
         statevector_expectation(PAIR, (1,), torch.zeros(2), None, initial, 3, signs=signs, engine=engine)
@@ -286,7 +286,7 @@ def test_signs_that_do_not_fit_are_refused(signs, message, engine):
         native.expect(PAIR, (1,), torch.zeros(2), None, initial, 3, signs)
 
 
-def test_outcomes_that_no_memory_holds_are_refused(monkeypatch):
+def test_joint_memory_too_small_raises(monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**27))
     circuit, batch = Circuit(12, (ry(0, Angle("input", 0)),), 0, 1), 2**14
     inputs = torch.zeros(batch, 1)
@@ -296,7 +296,7 @@ def test_outcomes_that_no_memory_holds_are_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_more_outcomes_than_of_12_qubits_are_refused(engine):
+def test_joint_of_more_than_12_qubits_raises_input_error(engine):
     circuit, message = Circuit(13, (), 0, 0), "of 13 qubits has 8192 outcomes; measure at most 12 qubits"
     with pytest.raises(InputError, match=message):
         statevector_expectation(circuit, tuple(range(13)), torch.zeros(0), None, None, 1, joint=True, engine=engine)

@@ -122,7 +122,7 @@ def shift_rule(circuit: Circuit, angles: list[Angle], values: np.ndarray) -> tup
 
 
 @pytest.mark.parametrize("n_qubits", range(2, 11))
-def test_values_and_gradients_are_those_of_pennylane(n_qubits, engine):
+def test_values_and_gradients_match_pennylane(n_qubits, engine):
     circuit = random_circuit(n_qubits, n_gates=12 + 4 * n_qubits, seed=n_qubits, n_inputs=3)
     qubits = some_order(circuit, seed=n_qubits)
     ours = wanting(some_tensors(circuit, seed=n_qubits))
@@ -148,7 +148,7 @@ def test_values_and_gradients_are_those_of_pennylane(n_qubits, engine):
 
 
 @pytest.mark.parametrize("n_qubits", range(2, 11))
-def test_values_are_those_of_aer(n_qubits):
+def test_values_match_aer(n_qubits):
     circuit = random_circuit(n_qubits, n_gates=15 + 5 * n_qubits, seed=100 + n_qubits)
     qubits = some_order(circuit, seed=n_qubits)
     weights, inputs, initial = some_tensors(circuit, seed=n_qubits)
@@ -160,7 +160,7 @@ def test_values_are_those_of_aer(n_qubits):
 
 
 @pytest.mark.parametrize("n_qubits", [2, 5, 10])
-def test_gradients_are_the_parameter_shifts_of_aer(n_qubits):
+def test_gradients_match_parameter_shift_of_aer(n_qubits):
     circuit = random_circuit(n_qubits, n_gates=16, seed=200 + n_qubits)
     ours = wanting(some_tensors(circuit, batch=1, seed=n_qubits))
     weights, inputs, initial = (tensor.detach().numpy() for tensor in ours)
@@ -172,7 +172,7 @@ def test_gradients_are_the_parameter_shifts_of_aer(n_qubits):
     np.testing.assert_allclose(ours[1].grad[0], expected[1], rtol=0, atol=1e-10)
 
 
-def test_the_reuploading_circuit_of_190_rotations_is_that_of_pennylane_and_aer():
+def test_reuploading_circuit_matches_pennylane_and_aer():
     assert PAPER.gate_counts()["ry"] == 190
     qubits = (0, 7)
     ours = wanting(some_tensors(PAPER, batch=2))
@@ -192,7 +192,7 @@ def test_the_reuploading_circuit_of_190_rotations_is_that_of_pennylane_and_aer()
 
 
 @pytest.mark.parametrize("wants", [w for w in itertools.product((False, True), repeat=3) if any(w)])
-def test_every_combination_of_gradients_is_that_of_finite_differences(wants):
+def test_gradients_every_combination_matches_finite_differences(wants):
     circuit = random_circuit(3, n_gates=18, seed=3)
     tensors = [tensor.requires_grad_(want) for tensor, want in zip(some_tensors(circuit, batch=2), wants, strict=True)]
     assert torch.autograd.gradcheck(lambda *given: expectation(circuit, *given, (2, 0)), tensors)
@@ -203,7 +203,7 @@ def test_every_combination_of_gradients_is_that_of_finite_differences(wants):
 @pytest.mark.parametrize(
     "circuit", [encoder_circuit(4, 2, 2), reuploading_circuit(3, 2, 1, 1, 2), reuploading_circuit(6, 2, 2, 3, 2)]
 )
-def test_gradients_are_those_of_the_parameter_shift_rule(circuit):
+def test_gradients_match_parameter_shift_rule(circuit):
     free, angles = untied(circuit)
     weights, inputs, initial = wanting(some_tensors(circuit, batch=1, seed=5))
     rows = torch.tensor(shifted(angles, weights.detach().numpy(), inputs.detach().numpy()[0]))
@@ -216,7 +216,7 @@ def test_gradients_are_those_of_the_parameter_shift_rule(circuit):
     assert np.abs(expected[0]).max() > 1e-3
 
 
-def test_a_graph_that_is_kept_gives_the_same_gradients_twice():
+def test_backward_twice_gives_same_gradients():
     tensors = wanting(some_tensors(PAPER))
     total = expectation(PAPER, *tensors, (3, 1)).sum()
     first = torch.autograd.grad(total, tensors, retain_graph=True)
@@ -226,7 +226,7 @@ def test_a_graph_that_is_kept_gives_the_same_gradients_twice():
         assert one.abs().max() > 0
 
 
-def test_a_second_derivative_is_refused_before_it_can_be_lost():
+def test_second_derivative_raises_input_error():
     weights, inputs, _ = wanting(some_tensors(PAPER))
     for value in (expectation(PAPER, weights, inputs).sum(), expectation(PAPER, weights, inputs).square().sum()):
         with pytest.raises(InputError, match="differentiable once; leave create_graph=True out"):
@@ -235,7 +235,7 @@ def test_a_second_derivative_is_refused_before_it_can_be_lost():
 
 @pytest.mark.parametrize("circuit", [PAPER, CONE, Circuit(3, (), 2, 2)])
 @pytest.mark.parametrize("batch", [1, 3])  # one sample needs no copy to be contiguous either way
-def test_the_arguments_are_not_changed(circuit, batch):
+def test_arguments_are_not_modified(circuit, batch):
     tensors = wanting(some_tensors(circuit, batch))
     before = [tensor.detach().clone() for tensor in tensors]
     versions = [tensor._version for tensor in tensors]
@@ -248,7 +248,7 @@ def test_the_arguments_are_not_changed(circuit, batch):
     assert torch.equal(values, kept)
 
 
-def test_a_weight_changed_between_forward_and_backward_is_torchs_error():
+def test_weight_changed_before_backward_raises_torch_error():
     weights, inputs, _ = wanting(some_tensors(PAPER))
     total = expectation(PAPER, weights, inputs).sum()
     with torch.no_grad():
@@ -257,7 +257,7 @@ def test_a_weight_changed_between_forward_and_backward_is_torchs_error():
         total.backward()
 
 
-def test_a_first_call_in_inference_mode_does_not_spoil_later_gradients():
+def test_gradients_after_inference_mode_work():
     circuit = random_circuit(3, n_gates=14, seed=314159)  # a circuit of its own, so that its plan is not cached yet
     tensors = some_tensors(circuit)
     with torch.inference_mode():
@@ -272,7 +272,7 @@ def test_a_first_call_in_inference_mode_does_not_spoil_later_gradients():
 # --- shapes ------------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_is_a_loop():
+def test_batch_equals_loop_over_samples():
     ours, looped = (wanting(some_tensors(PAPER, batch=4)) for _ in range(2))
     values = expectation(PAPER, *ours, (0, 5))
     weights, inputs, initial = looped
@@ -284,7 +284,7 @@ def test_a_batch_is_a_loop():
 
 
 @pytest.mark.parametrize("radius", [0.0, 1e-3, 0.5, 7.0])
-def test_amplitudes_of_norm_r_give_r_squared_times_the_expectation(radius):
+def test_unnormalized_initial_scales_with_squared_norm(radius):
     circuit = random_circuit(4, n_gates=25, seed=8)
     weights, inputs, initial = some_tensors(circuit)
     values = expectation(circuit, weights, inputs, initial, (1, 3))
@@ -292,7 +292,7 @@ def test_amplitudes_of_norm_r_give_r_squared_times_the_expectation(radius):
     np.testing.assert_allclose(scaled, radius**2 * values, rtol=1e-12, atol=0)
 
 
-def test_no_initial_is_every_qubit_at_zero():
+def test_without_initial_starts_from_zero_state():
     circuit = random_circuit(3, n_gates=20, seed=9)
     weights, inputs, initial = wanting(some_tensors(circuit, batch=2))
     zero = torch.zeros_like(initial)
@@ -308,7 +308,7 @@ def test_no_initial_is_every_qubit_at_zero():
         np.testing.assert_array_equal(mine, other)
 
 
-def test_no_inputs_are_for_circuits_that_read_none():
+def test_inputs_none_only_for_circuit_without_inputs():
     circuit = ring_layers(3, 2, 2)
     weights, _, initial = some_tensors(circuit, batch=5)
     values = expectation(circuit, weights, initial=initial, qubits=(2, 0))
@@ -321,7 +321,7 @@ def test_no_inputs_are_for_circuits_that_read_none():
 
 
 @pytest.mark.parametrize("given_initial", [False, True])
-def test_a_batch_of_none_gives_none(given_initial):
+def test_empty_batch_returns_empty(given_initial):
     circuit = reuploading_circuit(3, 1, 1, 1, 1)
     weights, inputs, initial = wanting(some_tensors(circuit, batch=0))
     values = expectation(circuit, weights, inputs, initial if given_initial else None, (0, 2))
@@ -331,7 +331,7 @@ def test_a_batch_of_none_gives_none(given_initial):
     assert inputs.grad.shape == inputs.shape
 
 
-def test_a_circuit_without_gates_reads_the_amplitudes():
+def test_circuit_without_gates_measures_amplitudes():
     circuit = Circuit.from_gates(2, [])
     initial = torch.tensor([[0.1, 0.2, 0.4, 0.8]], dtype=torch.float64, requires_grad=True)
     values = expectation(circuit, initial.new_zeros(0), initial=initial, qubits=(0, 1))
@@ -340,7 +340,7 @@ def test_a_circuit_without_gates_reads_the_amplitudes():
     np.testing.assert_allclose(initial.grad, [[0.2, 0.4, -0.8, -1.6]], atol=1e-15)
 
 
-def test_one_qubit_and_one_rotation_are_a_cosine():
+def test_single_rotation_gives_cosine():
     circuit = Circuit.from_gates(1, [ry(0, Angle("weight", 0))])
     for angle in (0.0, 0.3, math.pi / 2, -2.0, 100.0):
         weights = torch.tensor([angle], dtype=torch.float64, requires_grad=True)
@@ -350,7 +350,7 @@ def test_one_qubit_and_one_rotation_are_a_cosine():
         assert weights.grad.item() == pytest.approx(-math.sin(angle), abs=1e-14)
 
 
-def test_strides_do_not_matter():
+def test_noncontiguous_tensors_give_same_results():
     tensors = wanting(some_tensors(PAPER, batch=4))
     plain = expectation(PAPER, *tensors, (6, 2))
     strided = wanting(tensors)
@@ -370,7 +370,7 @@ def test_strides_do_not_matter():
     np.testing.assert_allclose(one, other, rtol=0, atol=1e-14)
 
 
-def test_expanded_tensors_add_up_their_gradients():
+def test_expanded_tensors_sum_their_gradients():
     circuit = random_circuit(4, n_gates=30, seed=11)
     weights, inputs, initial = wanting(some_tensors(circuit, batch=1))
     values = expectation(circuit, weights, inputs.expand(5, -1), initial.expand(5, -1), (1,))
@@ -387,7 +387,7 @@ def test_expanded_tensors_add_up_their_gradients():
     assert same_angle.grad.item() == pytest.approx(expanded.grad.sum().item(), abs=1e-13)
 
 
-def test_measured_qubits_come_in_the_order_asked():
+def test_measured_qubits_keep_requested_order():
     circuit = random_circuit(4, n_gates=40, seed=12)
     tensors = some_tensors(circuit)
     every = expectation(circuit, *tensors, range(4))
@@ -405,7 +405,7 @@ def test_measured_qubits_come_in_the_order_asked():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_light_cone_changes_neither_values_nor_gradients(seed):
+def test_light_cone_keeps_values_and_gradients(seed):
     circuit = random_circuit(5, n_gates=14, seed=seed)
     qubits = (seed % 5,)
     cone = circuit.light_cone(qubits)
@@ -420,7 +420,7 @@ def test_the_light_cone_changes_neither_values_nor_gradients(seed):
     assert torch.equal(expectation(cone, *tensors, qubits), narrow)
 
 
-def test_weights_and_inputs_outside_the_cone_have_a_gradient_of_exactly_zero():
+def test_gradient_outside_light_cone_is_exactly_zero():
     weights, inputs, initial = wanting(some_tensors(CONE, seed=2))
     expectation(CONE, weights, inputs, initial, (0,)).sum().backward()
     assert weights.grad[0] != 0
@@ -434,7 +434,7 @@ def test_weights_and_inputs_outside_the_cone_have_a_gradient_of_exactly_zero():
 
 @given(seed=st.integers(0, 2**32 - 1), n_qubits=st.integers(1, 6), angle=st.floats(-1e6, 1e6))
 @settings(max_examples=40, deadline=None)
-def test_expectations_stay_between_minus_one_and_one(seed, n_qubits, angle):
+def test_expectations_are_within_minus_one_and_one(seed, n_qubits, angle):
     circuit = random_circuit(n_qubits, n_gates=20, seed=seed)
     weights, inputs, initial = some_tensors(circuit, seed=seed)
     weights[0] = angle
@@ -447,7 +447,7 @@ def test_expectations_stay_between_minus_one_and_one(seed, n_qubits, angle):
 
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=15, deadline=None)
-def test_full_turns_change_nothing(seed):
+def test_full_turns_keep_expectations(seed):
     circuit = random_circuit(4, n_gates=20, seed=seed)
     weights, inputs, initial = some_tensors(circuit, seed=seed)
     turns = torch.tensor(np.random.default_rng(seed).integers(-3, 4, circuit.n_weights))
@@ -456,7 +456,7 @@ def test_full_turns_change_nothing(seed):
     np.testing.assert_allclose(values, expectation(circuit, weights, inputs, initial, range(4)), rtol=0, atol=1e-12)
 
 
-def test_results_are_equal_from_run_to_run_and_agree_for_one_and_two_threads():
+def test_repeated_runs_are_equal_and_threads_agree():
     circuit = random_circuit(11, n_gates=20, seed=0)
 
     def once(threads: int) -> list[np.ndarray]:
@@ -479,7 +479,7 @@ def test_results_are_equal_from_run_to_run_and_agree_for_one_and_two_threads():
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_result_is_of_the_weights_dtype_and_device(device, dtype):
+def test_result_has_dtype_and_device_of_weights(device, dtype):
     circuit = random_circuit(3, n_gates=15, seed=1)
     tensors = wanting([tensor.to(device) for tensor in some_tensors(circuit, dtype=dtype)])
     values = expectation(circuit, *tensors, (1, 2))
@@ -491,7 +491,7 @@ def test_the_result_is_of_the_weights_dtype_and_device(device, dtype):
     np.testing.assert_allclose(values.detach().cpu(), by_reference(circuit, cpu, (1, 2)), rtol=0, atol=1e-5)
 
 
-def test_autocast_does_not_coarsen_the_result():
+def test_autocast_keeps_precision():
     circuit = random_circuit(3, n_gates=15, seed=1)
     tensors = some_tensors(circuit, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -499,7 +499,7 @@ def test_autocast_does_not_coarsen_the_result():
     assert torch.equal(values, expectation(circuit, *tensors))
 
 
-def test_auto_is_the_native_engine_on_the_cpu():
+def test_auto_engine_on_cpu_is_native():
     tensors = some_tensors(PAPER)
     assert torch.equal(expectation(PAPER, *tensors, engine="auto"), expectation(PAPER, *tensors, engine="native"))
 
@@ -537,13 +537,13 @@ W, X, PSI = torch.zeros(4), torch.zeros(3, 2), torch.zeros(3, 4)
         ((W,), r"this circuit reads 2 inputs; pass inputs of shape \(batch, 2\)"),
     ],
 )
-def test_a_tensor_that_does_not_fit_is_named(tensors, message):
+def test_invalid_tensor_raises_named_input_error(tensors, message):
     with pytest.raises(InputError, match=message):
         expectation(PAIR, *tensors)
 
 
 @pytest.mark.parametrize("unknown", ["", "Torch", None])
-def test_an_unknown_engine_is_refused(unknown):
+def test_unknown_engine_raises_config_error(unknown):
     with pytest.raises(ConfigError, match=f"unknown engine {unknown!r}; known are 'auto', 'native' and 'torch'"):
         expectation(PAIR, W, X, engine=unknown)
 
@@ -557,12 +557,12 @@ def test_an_unknown_engine_is_refused(unknown):
         ((1, 0, 1), r"a qubit is measured twice in \(1, 0, 1\); name each once"),
     ],
 )
-def test_a_qubit_that_cannot_be_measured_is_refused(qubits, message):
+def test_invalid_qubit_raises_circuit_error(qubits, message):
     with pytest.raises(CircuitError, match=message):
         expectation(PAIR, W, X, qubits=qubits)
 
 
-def test_the_reference_agrees_with_itself_on_random_angles():
+def test_reference_simulators_agree_on_random_angles():
     circuit = random_circuit(4, n_gates=24, seed=0)
     weights, inputs = random_angles(circuit, 0)
     state = reference_state(circuit, weights, inputs)

@@ -14,7 +14,13 @@ from ketfit.errors import ConfigError, InputError, InsufficientMemoryError
 from ketfit.simulate import NoiseConfig, expectation, trajectories
 from ketfit.simulate.expectation import MeasurementContext, apply_readout_error
 from ketfit.simulate.noise import noisy_light_cone
-from ketfit.simulate.trajectories import Estimate, _draw_errors, _draw_places, draw_frames, trajectory_expectation
+from ketfit.simulate.trajectories import (
+    Estimate,
+    _sample_errors,
+    _sample_successes,
+    sample_frames,
+    trajectory_expectation,
+)
 from tests.circuits import random_circuit
 from tests.simulate.chance import alike, assert_likely, assert_mean, assert_near, assert_variance, seeded, slopes
 from tests.simulate.noisy import ALL, NOISES, aer_channels, run_aer
@@ -49,7 +55,7 @@ def exactly(tensors, noise, qubits=(2, 0, 1), joint=False) -> Tensor:
 @EACH_ENGINE
 @INITIAL
 @READOUTS
-def test_the_mean_is_that_of_the_density_matrix(qubits, joint, given_initial, engine, noise):
+def test_mean_matches_density_matrix(qubits, joint, given_initial, engine, noise):
     tensors = some_tensors(CIRCUIT, 2, given_initial=given_initial, seed=1)
     with torch.no_grad():
         mine = estimate(tensors, noise, 5000, qubits, joint, engine, seeded(3))
@@ -60,7 +66,7 @@ def test_the_mean_is_that_of_the_density_matrix(qubits, joint, given_initial, en
 
 
 @INITIAL
-def test_the_mean_is_that_of_aer_s_density_matrix(given_initial):
+def test_mean_matches_aer_density_matrix(given_initial):
     tensors = some_tensors(CIRCUIT, 2, given_initial=given_initial, seed=4)
     with torch.no_grad():
         singles = estimate(tensors, TWIRLED, 20_000, generator=seeded())
@@ -74,7 +80,7 @@ def test_the_mean_is_that_of_aer_s_density_matrix(given_initial):
         assert_near(readings.mean[sample], probabilities, readings.standard_error[sample], within=4)
 
 
-def test_few_trajectories_are_right_on_average_and_so_is_their_standard_error():
+def test_few_trajectories_have_unbiased_mean_and_error():
     tensors = alike(CIRCUIT, 4000)
     mine = estimate(tensors, TWIRLED, 6, generator=seeded())
     exact = exactly([tensors[0], *(tensor[:1] for tensor in tensors[1:])], TWIRLED)
@@ -82,19 +88,19 @@ def test_few_trajectories_are_right_on_average_and_so_is_their_standard_error():
     assert_variance(mine.mean, mine.standard_error.square().mean(0))
 
 
-def test_the_standard_error_falls_with_the_root_of_the_trajectories():
+def test_standard_error_falls_with_root_of_trajectories():
     tensors = alike(CIRCUIT, 1)
     few, many = (estimate(tensors, TWIRLED, count, generator=seeded()).standard_error for count in (500, 50_000))
     np.testing.assert_allclose(few / many, 10, rtol=0.2)
 
 
-def test_one_trajectory_has_no_finite_standard_error():
+def test_one_trajectory_has_infinite_standard_error():
     mine = estimate(alike(CIRCUIT, 3), TWIRLED, 1)
     assert mine.mean.isfinite().all()
     assert torch.equal(mine.standard_error, torch.full((3, 3), torch.inf, dtype=torch.float64))
 
 
-def test_full_depolarizing_leaves_nothing():
+def test_full_depolarizing_gives_zero():
     tensors = some_tensors(CIRCUIT, 2)
     for noise in (NoiseConfig(depolarizing_1q=1.0), NoiseConfig(depolarizing_1q=1.0, depolarizing_2q=1.0)):
         mine = estimate(tensors, noise, 4000, generator=seeded())
@@ -107,7 +113,7 @@ def test_full_depolarizing_leaves_nothing():
 
 
 @EACH_ENGINE
-def test_a_seed_gives_the_same_trajectories_and_the_next_draw_others(engine):
+def test_seed_repeats_trajectories_and_next_sample_differs(engine):
     tensors = some_tensors(CIRCUIT, 2)
     generators = [seeded(5), seeded(5)]
     first, second = (
@@ -119,7 +125,7 @@ def test_a_seed_gives_the_same_trajectories_and_the_next_draw_others(engine):
     assert not torch.equal(first[0], estimate(tensors, TWIRLED, 4, engine=engine, generator=seeded(6)).mean)
 
 
-def test_without_a_generator_it_is_torch_s_default_one():
+def test_without_generator_uses_torch_default():
     tensors = some_tensors(CIRCUIT, 2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
@@ -130,14 +136,14 @@ def test_without_a_generator_it_is_torch_s_default_one():
     assert not torch.equal(other, first)
 
 
-def test_a_given_generator_is_the_only_one_that_moves():
+def test_given_generator_is_the_only_one_advanced():
     before = torch.random.get_rng_state(), np.random.get_state()[2]  # noqa: NPY002
     estimate(some_tensors(CIRCUIT, 2), TWIRLED, 4, generator=seeded())
     assert torch.equal(torch.random.get_rng_state(), before[0])
     assert np.random.get_state()[2] == before[1]  # noqa: NPY002
 
 
-def test_both_engines_draw_the_same_trajectories_and_each_sample_its_own():
+def test_engines_sample_same_trajectories_per_sample():
     tensors = alike(CIRCUIT, 8)
     native, by_torch = (estimate(tensors, TWIRLED, 1, engine=engine, generator=seeded(2)).mean for engine in ENGINES)
     np.testing.assert_allclose(native, by_torch, rtol=0, atol=1e-13)
@@ -150,7 +156,7 @@ def test_both_engines_draw_the_same_trajectories_and_each_sample_its_own():
 @EACH_ENGINE
 @READOUTS
 @INITIAL
-def test_the_gradient_is_that_of_finite_differences_of_the_same_trajectories(given_initial, qubits, joint, engine):
+def test_gradient_matches_finite_differences_of_same_trajectories(given_initial, qubits, joint, engine):
     tensors = some_tensors(CIRCUIT, 2, given_initial=given_initial)
 
     def run(weights: Tensor, inputs: Tensor, initial: Tensor | None = None) -> Tensor:
@@ -160,7 +166,7 @@ def test_the_gradient_is_that_of_finite_differences_of_the_same_trajectories(giv
 
 
 @READOUTS
-def test_the_gradient_is_on_average_that_of_the_density_matrix(qubits, joint):
+def test_gradient_mean_matches_density_matrix(qubits, joint):
     tensors, generator = some_tensors(CIRCUIT, 1, seed=2), seeded()
     form = torch.linspace(-1, 2, 8 if joint else len(qubits), dtype=torch.float64)
     drawn = slopes(lambda: estimate(tensors, TWIRLED, 10, qubits, joint, "auto", generator).mean @ form, tensors, 200)
@@ -168,7 +174,7 @@ def test_the_gradient_is_on_average_that_of_the_density_matrix(qubits, joint):
     assert_mean(drawn, exact[0])
 
 
-def test_the_standard_error_has_no_gradient():
+def test_standard_error_is_detached():
     mine = estimate(some_tensors(CIRCUIT, 2), TWIRLED, 4)
     assert mine.mean.requires_grad
     assert not mine.standard_error.requires_grad
@@ -192,7 +198,7 @@ def every_single_error(circuit: Circuit) -> tuple[Errors, int]:
 
 
 def as_codes(struck, bits):
-    """What `_draw_errors` yields, from the bits x and z of the target and of the control."""
+    """What `_sample_errors` yields, from the bits x and z of the target and of the control."""
     target, control = np.array([1, 2]) @ bits.reshape(2, 2, -1).astype(np.uint8)
     return struck, target.astype(np.uint8), control.astype(np.uint8)
 
@@ -222,14 +228,14 @@ def as_operators(circuit: Circuit, errors: Errors, count: int, flipped: bool) ->
 
 @pytest.mark.parametrize("preparation", [0.0, 1.0])
 @pytest.mark.parametrize("seed", range(3))
-def test_every_single_error_is_signs_and_flips(seed, preparation, monkeypatch):
+def test_every_single_error_becomes_signs_and_flips(seed, preparation, monkeypatch):
     circuit = random_circuit(3, 20, seed=seed)
     errors, count = every_single_error(circuit)
     monkeypatch.setattr(
-        trajectories, "_draw_errors", lambda _gates, chances, *_: starmap(as_codes, errors[len(chances)])
+        trajectories, "_sample_errors", lambda _gates, chances, *_: starmap(as_codes, errors[len(chances)])
     )
     noise = NoiseConfig(preparation=preparation)
-    signs, flips = draw_frames(circuit, (0, 1, 2), noise, count, np.random.default_rng(0))
+    signs, flips = sample_frames(circuit, (0, 1, 2), noise, count, np.random.default_rng(0))
     assert (signs.dtype, signs.shape, flips.shape) == (np.int8, (count, circuit.gate_counts()["ry"]), (count, 3))
     # From each basis state, so that whole matrices are compared.
     weights, inputs, _ = some_tensors(circuit, 1)
@@ -247,15 +253,15 @@ def test_every_single_error_is_signs_and_flips(seed, preparation, monkeypatch):
 @EACH_ENGINE
 @READOUTS
 @pytest.mark.parametrize("seed", range(4))
-def test_trajectories_are_circuits_with_the_paulis_that_were_drawn(seed, qubits, joint, engine, monkeypatch):
+def test_trajectories_equal_circuits_with_sampled_paulis(seed, qubits, joint, engine, monkeypatch):
     drawn: Errors = {4: [], 16: []}
 
     def recorded(gates, probabilities, *rest):
-        for each in _draw_errors(gates, probabilities, *rest):
+        for each in _sample_errors(gates, probabilities, *rest):
             drawn[len(probabilities)].append(as_bits(*each))
             yield each
 
-    monkeypatch.setattr(trajectories, "_draw_errors", recorded)
+    monkeypatch.setattr(trajectories, "_sample_errors", recorded)
     circuit = random_circuit(4, 24, seed=seed)
     noise = NoiseConfig(depolarizing_1q=0.1, depolarizing_2q=0.3, phase_flip=0.1, preparation=float(seed % 2))
     tensors = some_tensors(circuit, 3)
@@ -271,15 +277,15 @@ def test_trajectories_are_circuits_with_the_paulis_that_were_drawn(seed, qubits,
 
 
 @EACH_NOISE
-def test_paulis_have_the_probabilities_that_aer_gives_them(noise, monkeypatch):
+def test_paulis_have_probabilities_of_aer(noise, monkeypatch):
     asked = {}
 
     def listening(gates, probabilities, *_):
         asked[len(probabilities)] = probabilities
         return iter([(np.empty(0, int), np.empty(0, np.uint8), np.empty(0, np.uint8))] * gates)
 
-    monkeypatch.setattr(trajectories, "_draw_errors", listening)
-    draw_frames(CIRCUIT, (0,), noise, 1, np.random.default_rng(0))
+    monkeypatch.setattr(trajectories, "_sample_errors", listening)
+    sample_frames(CIRCUIT, (0,), noise, 1, np.random.default_rng(0))
     order = np.array([0, 1, 3, 2])  # Aer's X, Y, Z after our X, Z, Y
     for channel, size, places in zip(
         aer_channels(noise), (2, 4), (order, np.add.outer(4 * order, order).ravel()), strict=True
@@ -290,14 +296,14 @@ def test_paulis_have_the_probabilities_that_aer_gives_them(noise, monkeypatch):
 
 
 @pytest.mark.parametrize("paulis", [4, 16])
-def test_errors_strike_as_often_as_their_probabilities_say(paulis):
+def test_sample_errors_frequencies_match_probabilities(paulis):
     shares = np.random.default_rng(1).dirichlet(np.full(paulis - 1, 3.0))
     shares[1] = 0
     chances = np.array([0.6, *(0.4 * shares / shares.sum())])
     gates, count = 4, 20_000
     table = np.zeros((gates, paulis))
     by_trajectory = np.zeros(count)
-    for gate, each in enumerate(_draw_errors(gates, chances, count, np.random.default_rng(2))):
+    for gate, each in enumerate(_sample_errors(gates, chances, count, np.random.default_rng(2))):
         struck, bits = as_bits(*each)
         assert (np.diff(struck) > 0).all()
         np.add.at(table[gate], (1 << np.arange(4)) @ bits, 1)
@@ -310,11 +316,11 @@ def test_errors_strike_as_often_as_their_probabilities_say(paulis):
     assert_likely(np.bincount(by_trajectory.astype(int), minlength=gates + 1), binomial)
 
 
-def test_a_draw_at_the_very_edge_is_no_error_without_a_probability():
+def test_sample_errors_at_interval_edge_skips_zero_probability():
     class Edge:
         random, geometric = staticmethod(np.zeros), staticmethod(lambda _chance, size: np.ones(size, int))
 
-    ((struck, target, control),) = _draw_errors(1, np.array([0.9, 0.0, 0.1, 0.0]), 3, Edge())
+    ((struck, target, control),) = _sample_errors(1, np.array([0.9, 0.0, 0.1, 0.0]), 3, Edge())
     assert struck.tolist() == [0, 1, 2]
     assert (target.tolist(), control.tolist()) == ([2, 2, 2], [0, 0, 0])
 
@@ -323,19 +329,19 @@ def test_a_draw_at_the_very_edge_is_no_error_without_a_probability():
 
 
 @pytest.mark.parametrize("chance", [0.2, 0.5, 0.9])
-def test_places_are_those_of_independent_trials(chance):
+def test_sample_successes_are_independent(chance):
     rng = np.random.default_rng(3)
     probabilities = [math.prod(chance if k >> place & 1 else 1 - chance for place in range(3)) for k in range(8)]
-    alone = [int((1 << _draw_places(3, chance, rng)).sum()) for _ in range(8000)]
+    alone = [int((1 << _sample_successes(3, chance, rng)).sum()) for _ in range(8000)]
     assert_likely(np.bincount(alone, minlength=8), probabilities)
     together = np.zeros(3 * 50_000, int)
-    together[_draw_places(len(together), chance, rng)] = 1
+    together[_sample_successes(len(together), chance, rng)] = 1
     assert_likely(np.bincount(together.reshape(-1, 3) @ [1, 2, 4], minlength=8), probabilities)
 
 
-def test_many_places_are_spread_evenly():
+def test_sample_successes_many_are_uniform():
     rng, trials, chance = np.random.default_rng(4), 100_000, 0.01
-    runs = [_draw_places(trials, chance, rng) for _ in range(200)]
+    runs = [_sample_successes(trials, chance, rng) for _ in range(200)]
     assert all((np.diff(places) > 0).all() and places[0] >= 0 and places[-1] < trials for places in runs)
     assert_likely(np.bincount(np.concatenate(runs) // 1000, minlength=100), np.ones(100))
     counts = torch.tensor([float(len(places)) for places in runs])
@@ -347,24 +353,24 @@ def test_many_places_are_spread_evenly():
     ("trials", "chance", "expected"),
     [(50, 0.0, 0), (50, -1e-17, 0), (50, 1.0, 50), (50, 1e-300, 0), (2**40, 1e-300, 0), (0, 0.5, 0), (0, 1.0, 0)],
 )
-def test_the_extremes_of_trials_and_chances(trials, chance, expected):
-    places = _draw_places(trials, chance, np.random.default_rng(0))
+def test_sample_successes_extremes_give_expected(trials, chance, expected):
+    places = _sample_successes(trials, chance, np.random.default_rng(0))
     assert places.tolist() == list(range(expected))
 
 
-def test_places_go_on_where_the_first_gaps_were_too_short():
+def test_sample_successes_continues_after_short_gaps():
     class Short:
         def geometric(self, chance: float, size: int) -> np.ndarray:
             return np.ones(size, int)
 
-    assert _draw_places(1000, 0.01, Short()).tolist() == list(range(1000))
+    assert _sample_successes(1000, 0.01, Short()).tolist() == list(range(1000))
 
 
 # --- no noise, other noise, no samples ---------------------------------------------------------------------------
 
 
 @EACH_ENGINE
-def test_no_noise_is_the_noiseless_value(engine):
+def test_without_noise_gives_noiseless_value(engine):
     weights, inputs, initial = (tensor.detach() for tensor in some_tensors(CIRCUIT, 2))
     plain = expectation(CIRCUIT, weights, inputs, initial, (1, 0), engine=engine)
     run = {"qubits": (1, 0), "trajectories": 3, "engine": engine}
@@ -378,8 +384,8 @@ def test_no_noise_is_the_noiseless_value(engine):
 
 
 @pytest.mark.parametrize("name", ["damping", "relaxation", "fast dephasing", "all"])
-def test_noise_that_is_no_mixture_of_paulis_is_refused(name):
-    message = r"amplitude damping \(t1_us\) is no mixture of Pauli errors.*approximate with pauli_twirl=True"
+def test_noise_without_pauli_mixture_raises_config_error(name):
+    message = r"amplitude damping \(t1_us\) is not a mixture of Pauli errors.*approximate with pauli_twirl=True"
     with pytest.raises(ConfigError, match=message):
         estimate(some_tensors(CIRCUIT, 2), NOISES[name], 3)
     with pytest.raises(ConfigError, match=message):
@@ -389,7 +395,7 @@ def test_noise_that_is_no_mixture_of_paulis_is_refused(name):
 @EACH_ENGINE
 @READOUTS
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_batch_of_none_gives_none(count, qubits, joint, engine):
+def test_empty_batch_returns_empty(count, qubits, joint, engine):
     tensors = some_tensors(CIRCUIT, 0)
     mine = estimate(tensors, TWIRLED, count, qubits, joint, engine)
     assert mine.mean.shape == mine.standard_error.shape == (0, 8 if joint else len(qubits))
@@ -399,7 +405,7 @@ def test_a_batch_of_none_gives_none(count, qubits, joint, engine):
 
 
 @EACH_ENGINE
-def test_single_precision_follows_double(engine):
+def test_float32_matches_float64(engine):
     runs = [
         estimate(some_tensors(CIRCUIT, 2, dtype), TWIRLED, 50, engine=engine, generator=seeded()).mean
         for dtype in (torch.float32, torch.float64)
@@ -408,14 +414,14 @@ def test_single_precision_follows_double(engine):
     np.testing.assert_allclose(runs[0].detach(), runs[1].detach(), rtol=0, atol=1e-5)
 
 
-def test_trajectories_that_no_memory_holds_are_refused_before_any_is_drawn(monkeypatch):
-    monkeypatch.setattr(trajectories, "draw_frames", lambda *_: pytest.fail("frames were drawn"))
+def test_memory_too_small_raises_before_sampling(monkeypatch):
+    monkeypatch.setattr(trajectories, "sample_frames", lambda *_: pytest.fail("frames were drawn"))
     weights, inputs, _ = some_tensors(CIRCUIT, 2)
     with pytest.raises(InsufficientMemoryError, match=r"trajectories in all need [\d,.]+ GiB and"):
         expectation(CIRCUIT, weights, inputs, noise=TWIRLED, trajectories=10**10)
 
 
-def test_a_batch_that_is_not_that_of_the_inputs_is_refused():
+def test_wrong_batch_raises_input_error():
     weights, inputs, _ = some_tensors(CIRCUIT, 2)
     with pytest.raises(InputError, match="batch=50 is not the batch of the inputs"):
         trajectory_expectation(CIRCUIT, (0,), weights, inputs, None, 50, TWIRLED, 4)
