@@ -1,4 +1,4 @@
-"""Inputs that are loaded once: one evolution of the observables, against one evolution of each sample's state."""
+"""Inputs that are loaded once: evolution of the observables, compared with evolution of each sample's state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ketfit.errors import InputError
 from ketfit.simulate import density_matrix as density
 from ketfit.simulate.density_matrix import density_matrix_expectation
 from ketfit.simulate.noise import NoiseConfig
-from tests.simulate.noisy import ALL as NOISE
+from tests.simulate.aer_reference import ALL as NOISE
 
 LONELY = Circuit.from_gates(1, [ry(0, Angle("input", 0)), ry(0, Angle("weight", 0))])
 # Qubit 1 is not loaded; qubit 2 reads the input that qubit 0 reads.
@@ -42,7 +42,7 @@ def numbers(circuit, batch, dtype=torch.float64):
 
 
 def both_ways(monkeypatch, circuit, parities, weights, inputs, noise=NOISE):
-    """Values and gradients by one evolution for all, and by one for each sample."""
+    """Return values and gradients from one evolution for the batch, and from one for each sample."""
     results = []
     for loading in (density._loading, lambda circuit: None):
         with monkeypatch.context() as patch:

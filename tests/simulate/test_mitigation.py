@@ -15,26 +15,26 @@ from ketfit.simulate.expectation import apply_readout_error
 from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigate_readout, mitigated_expectation
 from ketfit.simulate.shots import rotation_angles, rotations_as_inputs
 from tests.circuits import random_circuit
-from tests.simulate.chance import alike, assert_mean, assert_near, seeded
-from tests.simulate.noisy import ALL
-from tests.simulate.samples import BOTH, ENGINES, some_tensors
+from tests.simulate.aer_reference import ALL
+from tests.simulate.dense_reference import BOTH_DTYPES, ENGINES, random_tensors
+from tests.simulate.statistical_assertions import assert_mean, assert_within_errors, repeated_tensors, seeded
 
 CIRCUIT = random_circuit(3, 24, seed=5)
 READOUT = ((0.95, 0.12), (0.05, 0.88))
 WEAK = NoiseConfig(depolarizing_1q=0.002, depolarizing_2q=0.01)
 EITHER = [(), ("readout",), ("zero_noise",), ("readout", "zero_noise")]
 EACH_MITIGATION = pytest.mark.parametrize("mitigation", EITHER, ids="+".join)
-INITIAL = pytest.mark.parametrize("given_initial", [False, True], ids=["from zero", "amplitudes"])
+INITIAL = pytest.mark.parametrize("has_initial", [False, True], ids=["from zero", "amplitudes"])
 
 
 def mitigated(tensors, mitigation, noise=WEAK, qubits=(2, 0, 1), circuit=CIRCUIT, **others) -> Tensor:
     return mitigated_expectation(circuit, *tensors, qubits, mitigation=mitigation, noise=noise, **others)
 
 
-# --- readout -----------------------------------------------------------------------------------------------------
+# --- readout ------------------------------------------------------------------------------------------------------
 
 
-@BOTH
+@BOTH_DTYPES
 def test_mitigate_readout_inverts_apply_readout_error(dtype):
     rng, values = np.random.default_rng(0), torch.linspace(-1, 1, 9, dtype=dtype)
     for zero, one in rng.random((50, 2)):
@@ -57,8 +57,8 @@ def test_mitigate_readout_singular_matrix_raises_config_error(readout):
     with pytest.raises(ConfigError, match="has no inverse: it is the same for both states; omit 'readout'"):
         mitigate_readout(torch.zeros(3), readout)
     with pytest.raises(ConfigError, match="has no inverse"):
-        mitigated(some_tensors(CIRCUIT, 2), ("readout",), NoiseConfig(readout=readout))
-    assert mitigated(some_tensors(CIRCUIT, 2), (), NoiseConfig(readout=readout)).shape == (2, 3)
+        mitigated(random_tensors(CIRCUIT, 2), ("readout",), NoiseConfig(readout=readout))
+    assert mitigated(random_tensors(CIRCUIT, 2), (), NoiseConfig(readout=readout)).shape == (2, 3)
 
 
 def test_mitigate_readout_of_shots_is_clipped():
@@ -72,14 +72,14 @@ def test_mitigate_readout_of_shots_is_clipped():
 
 
 @INITIAL
-def test_readout_mitigation_keeps_gate_noise(given_initial):
-    tensors = some_tensors(CIRCUIT, 2, given_initial=given_initial)
+def test_readout_mitigation_keeps_gate_noise(has_initial):
+    tensors = random_tensors(CIRCUIT, 2, has_initial=has_initial)
     expected = expectation(CIRCUIT, *tensors, (2, 0, 1), noise=ALL).detach()
     mine = mitigated(tensors, ("readout",), ALL.updated(readout=READOUT))
     np.testing.assert_allclose(mine, expected, rtol=0, atol=1e-13)
 
 
-# --- zero noise --------------------------------------------------------------------------------------------------
+# --- zero noise ---------------------------------------------------------------------------------------------------
 
 
 def test_extrapolation_full_degree_gives_richardson_coefficients():
@@ -97,8 +97,8 @@ def test_extrapolation_matches_polynomial_fit_at_zero(folds, degree):
 
 @INITIAL
 @pytest.mark.parametrize("fold", [1, 3, 5])
-def test_fold_gates_keeps_expectation_and_multiplies_gates(fold, given_initial):
-    weights, inputs, initial = some_tensors(CIRCUIT, 2, given_initial=given_initial)
+def test_fold_gates_keeps_expectation_and_multiplies_gates(fold, has_initial):
+    weights, inputs, initial = random_tensors(CIRCUIT, 2, has_initial=has_initial)
     circuit, columns = rotations_as_inputs(CIRCUIT)
     folded, angles = fold_gates(circuit, fold), rotation_angles(columns, weights, inputs, 2)
     assert folded.gate_counts() == {name: fold * count for name, count in CIRCUIT.gate_counts().items()}
@@ -106,7 +106,7 @@ def test_fold_gates_keeps_expectation_and_multiplies_gates(fold, given_initial):
     assert [(gate.name, gate.qubits) for gate in folded.gates] == targets
     run = (folded, weights.new_empty(0), torch.cat([angles, -angles], 1), initial)
     values, expected = expectation(*run, (0, 1, 2)), expectation(CIRCUIT, weights, inputs, initial, (0, 1, 2))
-    assert_near(values, expected, torch.zeros(()))
+    assert_within_errors(values, expected, torch.zeros(()))
 
 
 @pytest.mark.parametrize(("folds", "degree"), [((1, 3, 5), 2), ((1, 3), 1), ((1, 5, 7), 1), ((3,), 0)])
@@ -123,8 +123,8 @@ def test_zero_noise_extrapolates_powers_of_noise(folds, degree):
 @EACH_MITIGATION
 @INITIAL
 @pytest.mark.parametrize("engine", ENGINES)
-def test_mitigated_expectation_without_noise_is_exact(engine, given_initial, mitigation):
-    tensors = some_tensors(CIRCUIT, 3, given_initial=given_initial)
+def test_mitigated_expectation_without_noise_is_exact(engine, has_initial, mitigation):
+    tensors = random_tensors(CIRCUIT, 3, has_initial=has_initial)
     expected = expectation(CIRCUIT, *tensors, (2, 0, 1)).detach()
     mine = mitigated(tensors, mitigation, NoiseConfig(), engine=engine)
     np.testing.assert_allclose(mine, expected, rtol=0, atol=1e-12)
@@ -134,14 +134,14 @@ def test_mitigated_expectation_without_noise_is_exact(engine, given_initial, mit
 @pytest.mark.parametrize("seed", range(5))
 def test_zero_noise_reduces_bias(seed):
     circuit = random_circuit(3, 24, seed=seed)
-    tensors = some_tensors(circuit, 3, seed=seed)
+    tensors = random_tensors(circuit, 3, seed=seed)
     exact, noisy = (expectation(circuit, *tensors, (0, 1, 2), noise=noise).detach() for noise in (None, WEAK))
     mine = mitigated(tensors, ("zero_noise",), WEAK, (0, 1, 2), circuit)
     assert (mine - exact).abs().max() < 0.1 * (noisy - exact).abs().max()
 
 
 def test_zero_noise_with_trajectories_reduces_bias():
-    tensors = alike(CIRCUIT, 40)
+    tensors = repeated_tensors(CIRCUIT, 40)
     single = [tensors[0], *(tensor[:1] for tensor in tensors[1:])]
     exact, noisy = (expectation(CIRCUIT, *single, (0, 1, 2), noise=noise)[0] for noise in (None, WEAK))
     means = mitigated(tensors, ("zero_noise",), WEAK, (0, 1, 2), trajectories=500, generator=seeded())
@@ -150,7 +150,7 @@ def test_zero_noise_with_trajectories_reduces_bias():
 
 
 def test_both_mitigations_correct_readout_of_each_run():
-    tensors = some_tensors(CIRCUIT, 3)
+    tensors = random_tensors(CIRCUIT, 3)
     alone = mitigated(tensors, ("zero_noise",))
     for mitigation in itertools.permutations(("readout", "zero_noise")):
         together = mitigated(tensors, mitigation, WEAK.updated(readout=READOUT))
@@ -158,41 +158,41 @@ def test_both_mitigations_correct_readout_of_each_run():
     assert not torch.allclose(mitigated(tensors, ("zero_noise",), WEAK.updated(readout=READOUT)), alone, atol=1e-2)
 
 
-# --- shots, sources, shapes --------------------------------------------------------------------------------------
+# --- shots, sources, shapes ---------------------------------------------------------------------------------------
 
 
 @EACH_MITIGATION
 def test_mitigated_shots_are_unbiased(mitigation):
-    tensors = [tensor.detach() for tensor in some_tensors(CIRCUIT, 1)]
+    tensors = [tensor.detach() for tensor in random_tensors(CIRCUIT, 1)]
     noise = WEAK.updated(readout=READOUT)
     exact = mitigated(tensors, mitigation, noise)[0]
     assert exact.abs().max() < 0.9, "values that are cut off would have a bias"
     many = [tensors[0], *(tensor.expand(2000, -1) for tensor in tensors[1:])]
-    draws = mitigated(many, mitigation, noise, shots=400, generator=seeded())
-    assert_mean(draws, exact)
-    assert (draws.std(0) > 0).all()
+    repeats = mitigated(many, mitigation, noise, shots=400, generator=seeded())
+    assert_mean(repeats, exact)
+    assert (repeats.std(0) > 0).all()
 
 
 def test_empty_mitigation_returns_expectation():
-    tensors = [tensor.detach() for tensor in some_tensors(CIRCUIT, 2)]
+    tensors = [tensor.detach() for tensor in random_tensors(CIRCUIT, 2)]
     noise = ALL.updated(readout=READOUT)
     plain = expectation(CIRCUIT, *tensors, (2, 0, 1), noise=noise)
     np.testing.assert_allclose(mitigated(tensors, (), noise), plain, rtol=0, atol=1e-14)
-    drawn = expectation(CIRCUIT, *tensors, (2, 0, 1), noise=noise, shots=9, generator=seeded())
-    assert torch.equal(mitigated(tensors, (), noise, shots=9, generator=seeded()), drawn)
+    sampled = expectation(CIRCUIT, *tensors, (2, 0, 1), noise=noise, shots=9, generator=seeded())
+    assert torch.equal(mitigated(tensors, (), noise, shots=9, generator=seeded()), sampled)
 
 
 @EACH_MITIGATION
 @pytest.mark.parametrize("trajectories", [None, 3])
 def test_mitigated_expectation_is_clipped_and_detached(trajectories, mitigation):
     run = {"shots": 2, "trajectories": trajectories, "generator": seeded()}
-    values = mitigated(some_tensors(CIRCUIT, 200), mitigation, WEAK.updated(readout=READOUT), **run)
+    values = mitigated(random_tensors(CIRCUIT, 200), mitigation, WEAK.updated(readout=READOUT), **run)
     assert values.abs().max() == 1
     assert not values.requires_grad
 
 
 def test_mitigated_expectation_same_seed_repeats_values():
-    tensors = some_tensors(CIRCUIT, 2)
+    tensors = random_tensors(CIRCUIT, 2)
     run = {"shots": 20, "trajectories": 3}
     first, again, other = (
         mitigated(tensors, ("readout", "zero_noise"), generator=seeded(seed), **run) for seed in (1, 1, 2)
@@ -206,7 +206,7 @@ def test_mitigated_expectation_same_seed_repeats_values():
 @pytest.mark.parametrize("qubits", [(1,), (2, 0, 1)], ids=["one", "three"])
 def test_mitigated_expectation_empty_batch_returns_empty(qubits, run, mitigation):
     noise = WEAK.updated(readout=READOUT)
-    assert mitigated(some_tensors(CIRCUIT, 0), mitigation, noise, qubits, **run).shape == (0, len(qubits))
+    assert mitigated(random_tensors(CIRCUIT, 0), mitigation, noise, qubits, **run).shape == (0, len(qubits))
 
 
 def test_mitigated_expectation_without_inputs_and_float32_works():
@@ -221,15 +221,15 @@ def test_mitigated_expectation_without_inputs_and_float32_works():
     assert runs[0].item() == pytest.approx(runs[1].item(), abs=1e-5)
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (
-            {"mitigation": ("read_out",)},
-            "^unknown mitigation 'read_out'; give a tuple of 'readout', 'zero_noise' or both$",
+            {"mitigation": ("measure_dense_state",)},
+            "^unknown mitigation 'measure_dense_state'; give a tuple of 'readout', 'zero_noise' or both$",
         ),
         ({"mitigation": ("zero_noise", "zne")}, "^unknown mitigation 'zne'; give a tuple"),
         ({"mitigation": "readout"}, "^unknown mitigation 'readout'; give a tuple"),
@@ -255,11 +255,11 @@ def test_mitigated_expectation_without_inputs_and_float32_works():
 def test_invalid_options_raise_config_error(arguments, message):
     arguments = {"mitigation": ("zero_noise",), "noise": WEAK, **arguments}
     with pytest.raises(ConfigError, match=message):
-        mitigated_expectation(CIRCUIT, *some_tensors(CIRCUIT, 2), **arguments)
+        mitigated_expectation(CIRCUIT, *random_tensors(CIRCUIT, 2), **arguments)
 
 
 def test_invalid_tensors_and_qubits_raise_errors():
-    weights, inputs, initial = some_tensors(CIRCUIT, 2)
+    weights, inputs, initial = random_tensors(CIRCUIT, 2)
     with pytest.raises(InputError, match="this circuit reads 2 inputs"):
         mitigated((weights, None, initial), ("zero_noise",))
     with pytest.raises(InputError, match="weights holds|inputs holds"):

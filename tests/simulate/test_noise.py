@@ -20,8 +20,8 @@ from ketfit.simulate import NoiseConfig, load_noise
 from ketfit.simulate.density_matrix import _Density, density_matrix_expectation, make_plan, pauli_coefficients
 from ketfit.simulate.noise import DEVICES, Channel, noise_from_fidelities, noisy_light_cone
 from tests.circuits import random_circuit
-from tests.simulate.noisy import ALL, NOISES, aer_channels, twirl
-from tests.simulate.samples import assert_close, outcome, some_tensors
+from tests.simulate.aer_reference import ALL, NOISES, aer_channels, twirl
+from tests.simulate.dense_reference import assert_close, random_tensors, values_and_gradients
 
 EACH_NOISE = pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
 CHANNELS = [
@@ -32,7 +32,7 @@ FIGURES = {"ionq-forte": (0.9998, 0.9941, 0.9962), "ionq-aria": (0.9995, 0.996, 
 
 
 def transfer_matrix(channel: Channel) -> np.ndarray:
-    """By I, X, Y and Z, as Qiskit has it."""
+    """Return the transfer matrix in Qiskit's order I, X, Y, Z."""
     matrix = np.diag([1, channel.x, channel.y, channel.z])
     matrix[3, 0] = channel.shift
     return matrix
@@ -42,7 +42,7 @@ def channel_of(matrix: np.ndarray) -> Channel:
     return Channel(matrix[1, 1], matrix[3, 3], matrix[2, 2], matrix[3, 0])
 
 
-# --- settings ----------------------------------------------------------------------------------------------------
+# --- settings -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_is_gate_noiseless_ignores_readout_only():
     assert not NoiseConfig(t1_us=1.0, time_2q_us=1.0).is_gate_noiseless
 
 
-# --- channels ----------------------------------------------------------------------------------------------------
+# --- channels -----------------------------------------------------------------------------------------------------
 
 
 @EACH_NOISE
@@ -232,11 +232,11 @@ def test_relaxation_without_t1_has_no_damping():
     assert channel == Channel(x=math.exp(-0.25), y=math.exp(-0.25))
 
 
-# --- devices -----------------------------------------------------------------------------------------------------
+# --- devices ------------------------------------------------------------------------------------------------------
 
 
 def fidelities(noise: NoiseConfig) -> list[float]:
-    """Average fidelities of what follows a rotation and a CNOT: (sum |tr K|**2 + d) / (d**2 + d), K Kraus operators."""
+    """Return the average fidelities (sum |tr K|**2 + d) / (d**2 + d) of the channels after a rotation and a CNOT."""
     result = []
     for channel in aer_channels(noise):
         operators = Kraus(channel).data
@@ -302,7 +302,7 @@ def test_load_noise_unknown_device_raises_config_error(name):
     assert simulate.load_noise is load_noise
 
 
-# --- light cone --------------------------------------------------------------------------------------------------
+# --- light cone ---------------------------------------------------------------------------------------------------
 
 
 def by_the_whole_circuit(circuit: Circuit, tensors, parities, noise: NoiseConfig) -> torch.Tensor:
@@ -321,22 +321,22 @@ def test_noisy_light_cone_keeps_expectation(seed, noise):
     for chosen in ([parities[0]], [parities[1]], parities):
         cone = noisy_light_cone(circuit, {qubit for parity in chosen for qubit in parity})
         assert cone == noisy_light_cone(cone, itertools.chain(*chosen))
-        tensors = some_tensors(circuit, 2, seed=seed)
+        tensors = random_tensors(circuit, 2, seed=seed)
         values = density_matrix_expectation(circuit, chosen, *tensors, 2, noise)
         whole = by_the_whole_circuit(circuit, tensors, chosen, noise)
-        assert_close(outcome(values, tensors), outcome(whole, tensors), 1e-13)
+        assert_close(values_and_gradients(values, tensors), values_and_gradients(whole, tensors), 1e-13)
 
 
 def test_noisy_light_cone_keeps_gates_that_reach_measured_qubits():
-    places = [Angle("weight", k) for k in range(5)]
+    indices = [Angle("weight", k) for k in range(5)]
     gates = (
-        ry(0, places[0]),
-        ry(2, places[1]),
+        ry(0, indices[0]),
+        ry(2, indices[1]),
         cx(0, 1),
-        ry(1, places[2]),
+        ry(1, indices[2]),
         cx(2, 3),
-        ry(0, places[3]),
-        ry(3, places[4]),
+        ry(0, indices[3]),
+        ry(3, indices[4]),
     )
     circuit = Circuit(4, gates, 6, 1)
     assert noisy_light_cone(circuit, (0,)).gates == (gates[0], gates[2], gates[5])
@@ -344,7 +344,7 @@ def test_noisy_light_cone_keeps_gates_that_reach_measured_qubits():
     assert noisy_light_cone(circuit, {3}).gates == (gates[1], gates[4], gates[6])
     assert noisy_light_cone(circuit, ()) == Circuit(4, (), 6, 1)
     assert noisy_light_cone(circuit, range(4)) == circuit
-    weights, inputs, _ = some_tensors(circuit, 2)
+    weights, inputs, _ = random_tensors(circuit, 2)
     density_matrix_expectation(circuit, [(0,)], weights, inputs, None, 2, ALL).sum().backward()
     assert [k for k, slope in enumerate(weights.grad) if slope] == [0, 3]
     assert not inputs.grad.any()

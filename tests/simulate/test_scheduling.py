@@ -1,4 +1,4 @@
-"""The order in which the native kernel does things: every gate once, and none before one it has to wait for."""
+"""Schedules of the native kernel: every gate exactly once, in an order that respects dependencies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAPER = reuploading_circuit(10, 2, 2, 3, 2)
 
 @st.composite
 def circuits(draw: st.DrawFn, max_gates: int = 60) -> Circuit:
-    """A random circuit, half of the CNOTs with a rotation behind."""
+    """Generate a random circuit; a rotation follows half of the CNOTs."""
     rng = random.Random(draw(st.integers(0, 2**32 - 1)))
     circuit = random_circuit(draw(st.integers(1, 9)), draw(st.integers(3, max_gates)), rng.randrange(2**32))
     angles = [gate.angle for gate in circuit.gates if gate.angle is not None]
@@ -42,7 +42,7 @@ def circuits(draw: st.DrawFn, max_gates: int = 60) -> Circuit:
 
 
 def as_circuit(operations: Iterable[Operation], like: Circuit) -> Circuit:
-    """What the operations do, one after the other, as gates."""
+    """Return the operations as a circuit of gates."""
     gates = []
     for operation in operations:
         gates += [] if operation.control is None else [cx(operation.control, operation.target)]
@@ -57,7 +57,7 @@ def assert_same_state(mine: Circuit, other: Circuit) -> None:
 
 
 def assert_same_order(mine: Sequence[Operation], other: Sequence[Operation], n_qubits: int) -> None:
-    """The same operations, in the same order for every qubit: only operations that share no qubit may have swapped."""
+    """Check that both sequences have the same operations, in the same order on every qubit."""
     bare = [replace(operation, fused=False) for operation in mine]
     assert Counter(bare) == Counter(other)
     for qubit in range(n_qubits):
@@ -65,7 +65,7 @@ def assert_same_order(mine: Sequence[Operation], other: Sequence[Operation], n_q
 
 
 def count_fused(operations: Sequence[Operation], in_lanes: frozenset[int]) -> int:
-    """How many operations are in pairs, each of which the kernel can do."""
+    """Return the number of operations in pairs, and check that each pair is valid."""
     firsts = [k for k, operation in enumerate(operations) if operation.fused]
     for first, second in [(operations[k], operations[k + 1]) for k in firsts]:
         assert not second.fused
@@ -77,7 +77,7 @@ def count_fused(operations: Sequence[Operation], in_lanes: frozenset[int]) -> in
     return 2 * len(firsts)
 
 
-# --- merge_gates -------------------------------------------------------------------------------------------------
+# --- merge_gates --------------------------------------------------------------------------------------------------
 
 
 A, B = W[:2]
@@ -128,7 +128,7 @@ def test_merge_gates_paper_block_is_one_operation():
     assert all(operation.angles for operation in blocks)
 
 
-# --- partition_stages -----------------------------------------------------------------------------------
+# --- partition_stages ---------------------------------------------------------------------------------------------
 
 
 @given(circuits(), st.integers(0, 3), st.integers(0, 5), st.integers(2, 6))
@@ -165,7 +165,7 @@ def test_partition_stages_without_operations_yields_empty_stage():
     assert list(partition_stages([], 3, 1, 4, 3)) == [Stage((0, 1, 2, 3), ())]
 
 
-# --- fuse_operations --------------------------------------------------------------------------------------------------
+# --- fuse_operations ----------------------------------------------------------------------------------------------
 
 
 @given(circuits(), st.sets(st.integers(0, 8)), st.integers(1, 64))
@@ -184,7 +184,7 @@ def test_fuse_operations_ring_fuses_most_operations(circuit):
     assert count_fused(fused, frozenset()) >= 0.8 * len(fused)
 
 
-# --- all together ------------------------------------------------------------------------------------------------
+# --- all together -------------------------------------------------------------------------------------------------
 
 
 @given(circuits(), st.integers(0, 3), st.integers(0, 3), st.integers(2, 9))

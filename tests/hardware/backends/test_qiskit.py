@@ -17,7 +17,7 @@ from ketfit.hardware.backends.base import BoundCircuit
 from ketfit.hardware.backends.qiskit import Compiler, QiskitBackend, round_to_counts, to_big_endian_counts
 from ketfit.hardware.testing.conformance import check_backend
 from ketfit.simulate import NoiseConfig, expectation, load_noise
-from tests.simulate.noisy import ALL, NOISES
+from tests.simulate.aer_reference import ALL, NOISES
 
 READ_WRONG = NoiseConfig(readout=((0.95, 0.1), (0.05, 0.9)), preparation=0.05, depolarizing_2q=0.03)
 
