@@ -268,7 +268,9 @@ ARGUMENTS: dict[str, Argument] = {
     "measure_trajectories measured": Argument(lambda v: trajectories(measured=(2, v)), "measured"),
     "measure_trajectories batch": Argument(lambda v: trajectories(batch=v), "batch", 2),
     "measure_trajectories trajectories": Argument(lambda v: trajectories(trajectories=v), "trajectories", 3),
-    "sample_frames count": Argument(lambda v: sample_frames(CIRCUIT, (0,), NOISE, v, np.random.default_rng(0)), "count", 5),
+    "sample_frames count": Argument(
+        lambda v: sample_frames(CIRCUIT, (0,), NOISE, v, np.random.default_rng(0)), "count", 5
+    ),
     "plan_contraction": Argument(lambda v: plan_contraction(CIRCUIT, v), "qubit"),
     "network_expectation qubits": Argument(lambda v: network_expectation(CIRCUIT, WEIGHTS, INPUTS[0], [v]), "qubits"),
     "network_expectation memory": Argument(
