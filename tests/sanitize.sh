@@ -16,8 +16,8 @@ run() { # sanitizers, libraries to load first, tests to choose
     cmake --build "$build" --parallel 2 >>"$build.log"
     KETFIT_KERNEL=$(echo "$build"/_kernel*.so) LD_PRELOAD="$2:$(library libstdc++.so.6)" \
         "$python" -m pytest -p tests.built_kernel -n 0 -q -k "$3" \
-        tests/simulate/test_native.py tests/simulate/test_signs.py tests/simulate/test_density.py \
-        tests/simulate/test_loading.py tests/simulate/test_expectation_and_gradients.py
+        tests/simulate/test_native.py tests/simulate/test_native_signs.py tests/simulate/test_density_matrix.py \
+        tests/simulate/test_density_matrix_loading.py tests/simulate/test_expectation_and_gradients.py
 }
 
 mkdir -p build
