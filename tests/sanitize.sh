@@ -24,4 +24,4 @@ mkdir -p build
 # Python and torch keep memory until the process ends, which is not a leak of ours.
 ASAN_OPTIONS=detect_leaks=0 run address,undefined "$(library libasan.so):$(library libubsan.so)" "test and not aer"
 # The thread sanitizer does not follow threads that start in a forked child.
-TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp" run thread "$(library libtsan.so)" "not forked and not walk_back and not aer"
+TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp" run thread "$(library libtsan.so)" "not forked and not concurrent_adjoint_passes and not aer"
