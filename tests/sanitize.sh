@@ -16,12 +16,12 @@ run() { # sanitizers, libraries to load first, tests to choose
     cmake --build "$build" --parallel 2 >>"$build.log"
     KETFIT_KERNEL=$(echo "$build"/_kernel*.so) LD_PRELOAD="$2:$(library libstdc++.so.6)" \
         "$python" -m pytest -p tests.built_kernel -n 0 -q -k "$3" \
-        tests/simulate/test_native.py tests/simulate/test_signs.py tests/simulate/test_density.py \
-        tests/simulate/test_loading.py tests/simulate/test_expectation_and_gradients.py
+        tests/simulate/test_native.py tests/simulate/test_native_signs.py tests/simulate/test_density_matrix.py \
+        tests/simulate/test_density_matrix_loading.py tests/simulate/test_expectation_and_gradients.py
 }
 
 mkdir -p build
 # Python and torch keep memory until the process ends, which is not a leak of ours.
 ASAN_OPTIONS=detect_leaks=0 run address,undefined "$(library libasan.so):$(library libubsan.so)" "test and not aer"
 # The thread sanitizer does not follow threads that start in a forked child.
-TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp" run thread "$(library libtsan.so)" "not forked and not walk_back and not aer"
+TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp" run thread "$(library libtsan.so)" "not forked and not concurrent_adjoint_passes and not aer"

@@ -54,7 +54,7 @@ from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigated_expe
 from ketfit.simulate.noise import noisy_light_cone
 from ketfit.simulate.shots import rotations_as_inputs, step_cost
 from ketfit.simulate.tensor_network import network_expectation, plan_contraction
-from ketfit.simulate.trajectories import draw_frames, trajectory_expectation
+from ketfit.simulate.trajectories import sample_frames, trajectory_expectation
 from ketfit.study.analysis.hypothesis_tests import summarize
 from ketfit.study.analysis.power import detectable_difference
 from ketfit.study.spec import DataPlan, HeadPlan, StudyPlan
@@ -268,7 +268,9 @@ ARGUMENTS: dict[str, Argument] = {
     "measure_trajectories measured": Argument(lambda v: trajectories(measured=(2, v)), "measured"),
     "measure_trajectories batch": Argument(lambda v: trajectories(batch=v), "batch", 2),
     "measure_trajectories trajectories": Argument(lambda v: trajectories(trajectories=v), "trajectories", 3),
-    "draw_frames count": Argument(lambda v: draw_frames(CIRCUIT, (0,), NOISE, v, np.random.default_rng(0)), "count", 5),
+    "sample_frames count": Argument(
+        lambda v: sample_frames(CIRCUIT, (0,), NOISE, v, np.random.default_rng(0)), "count", 5
+    ),
     "plan_contraction": Argument(lambda v: plan_contraction(CIRCUIT, v), "qubit"),
     "network_expectation qubits": Argument(lambda v: network_expectation(CIRCUIT, WEIGHTS, INPUTS[0], [v]), "qubits"),
     "network_expectation memory": Argument(

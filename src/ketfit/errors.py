@@ -149,7 +149,7 @@ class PartialResultError(ResultError):
 
 
 class WrongCountsError(ResultError):
-    """Counts that do not sum to the shots, or whose readings are none of the measured qubits."""
+    """Counts that do not sum to the shots, or whose outcomes are not bit strings of the measured qubits."""
 
 
 class CanaryError(ResultError):

@@ -17,14 +17,22 @@ from ketfit.simulate.density_matrix import _Density, density_matrix_expectation,
 from ketfit.simulate.noise import Channel
 from ketfit.simulate.statevector import statevector_expectation
 from tests.circuits import random_circuit
-from tests.simulate.noisy import ALL, NOISES, matrix_of, run_aer, some_parities
-from tests.simulate.samples import BOTH, ISAS, NAMES, assert_close, assert_equal, outcome, some_tensors
+from tests.simulate.aer_reference import ALL, NOISES, density_matrix_from_coefficients, example_parities, run_aer
+from tests.simulate.dense_reference import (
+    BOTH_DTYPES,
+    ISAS,
+    NAMES,
+    assert_close,
+    assert_equal,
+    random_tensors,
+    values_and_gradients,
+)
 
 EACH_NOISE = pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
-INITIAL = pytest.mark.parametrize("given_initial", [False, True], ids=["from zero", "amplitudes"])
+INITIAL = pytest.mark.parametrize("has_initial", [False, True], ids=["from zero", "amplitudes"])
 
 
-def some_circuit(n_qubits: int, seed: int = 0) -> Circuit:
+def small_random_circuit(n_qubits: int, seed: int = 0) -> Circuit:
     return random_circuit(n_qubits, n_gates=10 + 4 * n_qubits, seed=seed)
 
 
@@ -33,7 +41,7 @@ def by_numpy(tensors) -> list[np.ndarray | None]:
 
 
 def all_coefficients(circuit: Circuit, tensors, batch: int, noise: NoiseConfig, isa: str = ISAS[0]) -> Tensor:
-    """tr(P rho) of every string P, shape (batch, 4**n_qubits); the kernel's second qubit beside a lone one is cut."""
+    """Return tr(P rho) of every string P, shape (batch, 4**n_qubits), without the kernel's padding qubit."""
     weights, inputs, initial = tensors
     if initial is None:
         initial = torch.eye(1, 2**circuit.n_qubits, dtype=weights.dtype).expand(batch, -1)
@@ -44,19 +52,19 @@ def all_coefficients(circuit: Circuit, tensors, batch: int, noise: NoiseConfig, 
     return _Density.apply(make_plan(circuit, strings, noise, isa), len(strings), weights, inputs, start, batch)
 
 
-# --- against Aer -------------------------------------------------------------------------------------------------
+# --- against Aer --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @EACH_NOISE
 @pytest.mark.parametrize("n_qubits", range(2, 9))
-def test_values_are_those_of_aer(n_qubits, noise):
-    circuits = [some_circuit(n_qubits, seed=n_qubits)]
+def test_expectation_random_circuit_matches_aer(n_qubits, noise):
+    circuits = [small_random_circuit(n_qubits, seed=n_qubits)]
     if n_qubits > 2:
         circuits.append(reuploading_circuit(n_qubits, 2, 1, 1, 2))
-    parities = some_parities(n_qubits)
+    parities = example_parities(n_qubits)
     for circuit in circuits:
-        tensors = some_tensors(circuit, 1, given_initial=False, seed=n_qubits)
+        tensors = random_tensors(circuit, 1, has_initial=False, seed=n_qubits)
         weights, inputs, _ = by_numpy(tensors)
         expected, _ = run_aer(circuit, weights, inputs[0], None, noise, parities)
         values = density_matrix_expectation(circuit, parities, *tensors, 1, noise)
@@ -69,29 +77,31 @@ def test_values_are_those_of_aer(n_qubits, noise):
 @EACH_NOISE
 @INITIAL
 @pytest.mark.parametrize("n_qubits", [1, 2, 3, 4])
-def test_the_coefficients_are_those_of_the_density_matrix_that_aer_gives(n_qubits, given_initial, noise):
-    circuit = some_circuit(n_qubits, seed=10 + n_qubits)
-    tensors = some_tensors(circuit, 2, given_initial=given_initial, seed=n_qubits)
+def test_coefficients_random_circuit_match_aer_density_matrix(n_qubits, has_initial, noise):
+    circuit = small_random_circuit(n_qubits, seed=10 + n_qubits)
+    tensors = random_tensors(circuit, 2, has_initial=has_initial, seed=n_qubits)
     weights, inputs, initial = by_numpy(tensors)
     for sample, row in enumerate(all_coefficients(circuit, tensors, 2, noise).detach().numpy()):
         psi = None if initial is None else initial[sample] / np.linalg.norm(initial[sample])
         _, expected = run_aer(circuit, weights, inputs[sample], psi, noise)
-        np.testing.assert_allclose(matrix_of(row), expected, rtol=0, atol=1e-7)  # amplitudes are of float32
+        np.testing.assert_allclose(
+            density_matrix_from_coefficients(row), expected, rtol=0, atol=1e-7
+        )  # amplitudes are of float32
 
 
-# --- what a density matrix is ------------------------------------------------------------------------------------
+# --- properties of a density matrix -------------------------------------------------------------------------------
 
 
 @EACH_NOISE
 @INITIAL
 @pytest.mark.parametrize("n_qubits", [1, 2, 3, 4])
-def test_the_state_stays_a_density_matrix(n_qubits, given_initial, noise):
+def test_coefficients_random_circuit_form_a_density_matrix(n_qubits, has_initial, noise):
     for seed in range(3):
-        circuit = some_circuit(n_qubits, seed)
-        tensors = some_tensors(circuit, 2, given_initial=given_initial, seed=seed)
+        circuit = small_random_circuit(n_qubits, seed)
+        tensors = random_tensors(circuit, 2, has_initial=has_initial, seed=seed)
         norms = [1, 1] if tensors[2] is None else tensors[2].detach().square().sum(1).tolist()
         for row, norm in zip(all_coefficients(circuit, tensors, 2, noise).detach().numpy(), norms, strict=True):
-            matrix = matrix_of(row)
+            matrix = density_matrix_from_coefficients(row)
             assert np.trace(matrix) == pytest.approx(norm, abs=1e-13)
             np.testing.assert_allclose(matrix, matrix.conj().T, rtol=0, atol=1e-15)
             eigenvalues = np.linalg.eigvalsh(matrix)
@@ -101,25 +111,27 @@ def test_the_state_stays_a_density_matrix(n_qubits, given_initial, noise):
 
 
 @pytest.mark.parametrize("n_qubits", [1, 2, 3, 4])
-def test_pauli_coefficients_are_those_of_the_pure_state(n_qubits):
-    amplitudes = some_tensors(some_circuit(n_qubits), 3)[2].detach()
+def test_pauli_coefficients_pure_state_match_definition(n_qubits):
+    amplitudes = random_tensors(small_random_circuit(n_qubits), 3)[2].detach()
     for psi, row in zip(amplitudes.numpy(), pauli_coefficients(amplitudes).numpy(), strict=True):
-        np.testing.assert_allclose(matrix_of(row), np.outer(psi, psi), rtol=0, atol=1e-15)
+        np.testing.assert_allclose(density_matrix_from_coefficients(row), np.outer(psi, psi), rtol=0, atol=1e-15)
 
 
 @INITIAL
 @pytest.mark.parametrize("n_qubits", [1, 2, 5, 7])
-def test_no_noise_is_the_statevector(n_qubits, given_initial):
-    circuit, qubits = some_circuit(n_qubits), tuple(range(n_qubits))[::-1]
-    tensors = some_tensors(circuit, 3, given_initial=given_initial)
+def test_expectation_without_noise_matches_statevector(n_qubits, has_initial):
+    circuit, qubits = small_random_circuit(n_qubits), tuple(range(n_qubits))[::-1]
+    tensors = random_tensors(circuit, 3, has_initial=has_initial)
     values = density_matrix_expectation(circuit, [(qubit,) for qubit in qubits], *tensors, 3, NoiseConfig())
     assert_close(
-        outcome(values, tensors), outcome(statevector_expectation(circuit, qubits, *tensors, 3), tensors), 1e-12
+        values_and_gradients(values, tensors),
+        values_and_gradients(statevector_expectation(circuit, qubits, *tensors, 3), tensors),
+        1e-12,
     )
 
 
 @pytest.mark.parametrize("n_qubits", [1, 3, 7])
-def test_depolarizing_with_certainty_leaves_nothing_but_the_trace(n_qubits):
+def test_expectation_full_depolarizing_keeps_only_the_trace(n_qubits):
     rotations = [ry(qubit, Angle("weight", 0)) for qubit in range(n_qubits)]
     cnots = [cx(qubit, (qubit + 1) % n_qubits) for qubit in range(n_qubits) if n_qubits > 1]
     circuit = Circuit.from_gates(n_qubits, rotations + cnots)
@@ -129,7 +141,7 @@ def test_depolarizing_with_certainty_leaves_nothing_but_the_trace(n_qubits):
         assert not coefficients[0, 1:].any()
 
 
-def test_a_lone_qubit_shrinks_and_relaxes_as_by_hand():
+def test_expectation_single_qubit_matches_manual_relaxation():
     circuit = Circuit.from_gates(1, [ry(0, Angle("weight", 0))])
     weights = torch.tensor([2.5], dtype=torch.float64)
     for noise, expected in (
@@ -143,9 +155,9 @@ def test_a_lone_qubit_shrinks_and_relaxes_as_by_hand():
 
 
 @pytest.mark.parametrize("radius", [0.0, 0.5, 7.0])
-def test_amplitudes_of_norm_r_give_r_squared_times_the_expectation(radius):
-    circuit, parities = some_circuit(4), some_parities(4)
-    weights, inputs, initial = some_tensors(circuit, 3)
+def test_expectation_unnormalized_initial_scales_with_squared_norm(radius):
+    circuit, parities = small_random_circuit(4), example_parities(4)
+    weights, inputs, initial = random_tensors(circuit, 3)
     values = density_matrix_expectation(circuit, parities, weights, inputs, initial, 3, ALL)
     scaled = density_matrix_expectation(circuit, parities, weights, inputs, radius * initial, 3, ALL)
     np.testing.assert_allclose(scaled.detach(), radius**2 * values.detach(), rtol=1e-12, atol=1e-15)
@@ -153,66 +165,66 @@ def test_amplitudes_of_norm_r_give_r_squared_times_the_expectation(radius):
 
 @INITIAL
 @pytest.mark.parametrize("n_qubits", [1, 3])
-def test_a_circuit_of_no_gates_reads_what_was_prepared(n_qubits, given_initial):
-    circuit, parities = Circuit(n_qubits, (), 2, 1), some_parities(n_qubits)
-    tensors = some_tensors(circuit, 2, given_initial=given_initial)
-    results = outcome(density_matrix_expectation(circuit, parities, *tensors, 2, ALL), tensors)
-    plain = outcome(density_matrix_expectation(circuit, parities, *tensors, 2, NoiseConfig()), tensors)
+def test_expectation_without_gates_returns_prepared_state(n_qubits, has_initial):
+    circuit, parities = Circuit(n_qubits, (), 2, 1), example_parities(n_qubits)
+    tensors = random_tensors(circuit, 2, has_initial=has_initial)
+    results = values_and_gradients(density_matrix_expectation(circuit, parities, *tensors, 2, ALL), tensors)
+    plain = values_and_gradients(density_matrix_expectation(circuit, parities, *tensors, 2, NoiseConfig()), tensors)
     shrunk = torch.tensor([(1 - 2 * ALL.preparation) ** len(parity) for parity in parities], dtype=torch.float64)
     np.testing.assert_allclose(results[0], plain[0] * shrunk, rtol=0, atol=1e-15)
     assert not results[1].any()
     assert not results[2].any()
 
 
-# --- shapes, numbers and bits ------------------------------------------------------------------------------------
+# --- shapes, numbers and bits -------------------------------------------------------------------------------------
 
 
 @INITIAL
 @pytest.mark.parametrize("n_qubits", [1, 2, 5, 7])
-def test_a_batch_is_a_loop(n_qubits, given_initial):
-    circuit, parities = some_circuit(n_qubits), some_parities(n_qubits)
-    weights, inputs, initial = tensors = some_tensors(circuit, 4, given_initial=given_initial)
-    together = outcome(density_matrix_expectation(circuit, parities, *tensors, 4, ALL), tensors)
+def test_expectation_batch_equals_loop_over_samples(n_qubits, has_initial):
+    circuit, parities = small_random_circuit(n_qubits), example_parities(n_qubits)
+    weights, inputs, initial = tensors = random_tensors(circuit, 4, has_initial=has_initial)
+    together = values_and_gradients(density_matrix_expectation(circuit, parities, *tensors, 4, ALL), tensors)
     rows = [slice(k, k + 1) for k in range(4)]
     pairs = [(inputs[row], None if initial is None else initial[row]) for row in rows]
     one_by_one = [density_matrix_expectation(circuit, parities, weights, x, psi, 1, ALL) for x, psi in pairs]
-    assert_close(together, outcome(torch.cat(one_by_one), tensors), 1e-13)
+    assert_close(together, values_and_gradients(torch.cat(one_by_one), tensors), 1e-13)
 
 
 @INITIAL
 @pytest.mark.parametrize("n_qubits", [1, 2, 3, 5, 8])
-def test_single_precision_loses_no_more_than_its_digits(n_qubits, given_initial):
-    circuit, parities = reuploading_circuit(max(3, n_qubits), 2, 1, 1, 2), some_parities(n_qubits)
+def test_expectation_float32_matches_float64(n_qubits, has_initial):
+    circuit, parities = reuploading_circuit(max(3, n_qubits), 2, 1, 1, 2), example_parities(n_qubits)
     if n_qubits < 3:
-        circuit = some_circuit(n_qubits)
-    doubles, singles = (some_tensors(circuit, 2, dtype, given_initial) for dtype in (torch.float64, torch.float32))
+        circuit = small_random_circuit(n_qubits)
+    doubles, singles = (random_tensors(circuit, 2, dtype, has_initial) for dtype in (torch.float64, torch.float32))
     values = density_matrix_expectation(circuit, parities, *singles, 2, ALL)
     assert values.dtype == torch.float32
-    expected = outcome(density_matrix_expectation(circuit, parities, *doubles, 2, ALL), doubles)
-    assert_close(outcome(values, singles), expected, 1e-5)
+    expected = values_and_gradients(density_matrix_expectation(circuit, parities, *doubles, 2, ALL), doubles)
+    assert_close(values_and_gradients(values, singles), expected, 1e-5)
 
 
-@BOTH
+@BOTH_DTYPES
 @pytest.mark.parametrize("n_qubits", [1, 2, 3, 4, 6, 7])
-def test_every_instruction_set_gives_the_same_numbers(n_qubits, dtype):
-    circuit = some_circuit(n_qubits, seed=3)
-    tensors = some_tensors(circuit, 2, dtype)
-    first, *others = (outcome(all_coefficients(circuit, tensors, 2, ALL, isa), tensors) for isa in ISAS)
+def test_plan_every_instruction_set_gives_same_values(n_qubits, dtype):
+    circuit = small_random_circuit(n_qubits, seed=3)
+    tensors = random_tensors(circuit, 2, dtype)
+    first, *others = (values_and_gradients(all_coefficients(circuit, tensors, 2, ALL, isa), tensors) for isa in ISAS)
     assert all(result.any() for result in first)
     for other in others:
         assert_close(other, first, 1e-13 if dtype == torch.float64 else 1e-6)
 
 
-@BOTH
+@BOTH_DTYPES
 @INITIAL
 @pytest.mark.parametrize(("n_qubits", "batch"), [(1, 9), (3, 50), (6, 5), (7, 1), (7, 3), (8, 1)])
-def test_results_are_equal_bit_for_bit_for_any_number_of_threads(n_qubits, batch, given_initial, dtype, set_threads):
-    circuit, parities = some_circuit(n_qubits), some_parities(n_qubits)
-    tensors = some_tensors(circuit, batch, dtype, given_initial)
+def test_results_any_number_of_threads_are_bitwise_equal(n_qubits, batch, has_initial, dtype, set_threads):
+    circuit, parities = small_random_circuit(n_qubits), example_parities(n_qubits)
+    tensors = random_tensors(circuit, batch, dtype, has_initial)
 
     def run(threads: int) -> list[Tensor]:
         set_threads(threads)
-        return outcome(density_matrix_expectation(circuit, parities, *tensors, batch, ALL), tensors)
+        return values_and_gradients(density_matrix_expectation(circuit, parities, *tensors, batch, ALL), tensors)
 
     first = run(1)
     assert all(result.any() for result in first)
@@ -220,9 +232,9 @@ def test_results_are_equal_bit_for_bit_for_any_number_of_threads(n_qubits, batch
         assert_equal(run(threads), first)
 
 
-def test_strides_do_not_matter():
-    circuit, parities = some_circuit(4), some_parities(4)
-    plain, strided = (some_tensors(circuit, 3) for _ in range(2))
+def test_expectation_noncontiguous_tensors_gives_same_results():
+    circuit, parities = small_random_circuit(4), example_parities(4)
+    plain, strided = (random_tensors(circuit, 3) for _ in range(2))
     weights, inputs, initial = strided
     given = (
         torch.stack([weights, weights], 1)[:, 0],
@@ -232,8 +244,8 @@ def test_strides_do_not_matter():
     assert not any(tensor.is_contiguous() for tensor in given)
     expected = density_matrix_expectation(circuit, parities, *plain, 3, ALL)
     assert_equal(
-        outcome(density_matrix_expectation(circuit, parities, *given, 3, ALL), strided),
-        outcome(expected.clone(), plain),
+        values_and_gradients(density_matrix_expectation(circuit, parities, *given, 3, ALL), strided),
+        values_and_gradients(expected.clone(), plain),
     )
     # A loss that hands back a transposed and expanded gradient.
     values = density_matrix_expectation(circuit, parities, *plain, 3, ALL)
@@ -243,84 +255,88 @@ def test_strides_do_not_matter():
 
 @INITIAL
 @pytest.mark.parametrize("n_qubits", [1, 3, 7])
-def test_a_batch_of_none_gives_none(n_qubits, given_initial):
-    circuit = some_circuit(n_qubits)
-    tensors = some_tensors(circuit, 0, given_initial=given_initial)
-    values, of_weights, *others = outcome(density_matrix_expectation(circuit, [(0,), ()], *tensors, 0, ALL), tensors)
+def test_expectation_empty_batch_returns_empty(n_qubits, has_initial):
+    circuit = small_random_circuit(n_qubits)
+    tensors = random_tensors(circuit, 0, has_initial=has_initial)
+    values, of_weights, *others = values_and_gradients(
+        density_matrix_expectation(circuit, [(0,), ()], *tensors, 0, ALL), tensors
+    )
     assert values.shape == (0, 2)
     assert torch.equal(of_weights, torch.zeros_like(of_weights))
     assert [other.shape for other in others] == [tensor.shape for tensor in tensors[1:] if tensor is not None]
 
 
-def test_one_circuit_serves_every_noise_parity_and_precision():
-    shared = some_circuit(3)
+def test_plan_cache_separates_noise_parity_and_dtype():
+    shared = small_random_circuit(3)
     for noise in (ALL, NoiseConfig(), NOISES["damping"], ALL):
         for parities in ([(0,)], [(0,), (2, 1)], [(1, 2)]):
             for dtype in (torch.float64, torch.float32):
-                tensors = some_tensors(shared, 2, dtype)
-                fresh = density_matrix_expectation(some_circuit(3), parities, *tensors, 2, noise)
+                tensors = random_tensors(shared, 2, dtype)
+                fresh = density_matrix_expectation(small_random_circuit(3), parities, *tensors, 2, noise)
                 assert torch.equal(density_matrix_expectation(shared, parities, *tensors, 2, noise), fresh)
 
 
-def test_no_initial_is_every_qubit_at_zero():
-    circuit, parities = some_circuit(3), some_parities(3)
-    weights, inputs, _ = some_tensors(circuit, 2)
+def test_expectation_without_initial_starts_from_zero_state():
+    circuit, parities = small_random_circuit(3), example_parities(3)
+    weights, inputs, _ = random_tensors(circuit, 2)
     zero = torch.eye(1, 8).double().expand(2, -1)
     runs = [
-        outcome(density_matrix_expectation(circuit, parities, weights, inputs, start, 2, ALL), (weights, inputs))
+        values_and_gradients(
+            density_matrix_expectation(circuit, parities, weights, inputs, start, 2, ALL), (weights, inputs)
+        )
         for start in (None, zero)
     ]
     assert_close(*runs, 1e-15)
 
 
-# --- gradients ---------------------------------------------------------------------------------------------------
+# --- gradients ----------------------------------------------------------------------------------------------------
 
 
 @INITIAL
 @pytest.mark.parametrize(("n_qubits", "n_gates"), [(1, 5), *((3, count) for count in (3, 4, 7, 10, 16, 25)), (4, 20)])
-def test_gradients_are_those_of_finite_differences(n_qubits, n_gates, given_initial):
+def test_gradients_random_circuit_match_finite_differences(n_qubits, n_gates, has_initial):
     circuit = random_circuit(n_qubits, n_gates, seed=n_gates)
-    tensors = [tensor for tensor in some_tensors(circuit, 2, given_initial=given_initial) if tensor is not None]
+    tensors = [tensor for tensor in random_tensors(circuit, 2, has_initial=has_initial) if tensor is not None]
 
     def run(weights: Tensor, inputs: Tensor, initial: Tensor | None = None) -> Tensor:
-        return density_matrix_expectation(circuit, some_parities(n_qubits), weights, inputs, initial, 2, ALL)
+        return density_matrix_expectation(circuit, example_parities(n_qubits), weights, inputs, initial, 2, ALL)
 
     assert torch.autograd.gradcheck(run, tensors)
 
 
 @EACH_NOISE
-def test_gradients_under_each_noise_are_those_of_finite_differences(noise):
-    circuit = some_circuit(2, seed=7)
-    tensors = some_tensors(circuit, 1)
+def test_gradients_each_noise_match_finite_differences(noise):
+    circuit = small_random_circuit(2, seed=7)
+    tensors = random_tensors(circuit, 1)
     assert torch.autograd.gradcheck(
         lambda *given: density_matrix_expectation(circuit, [(0,), (1, 0)], *given, 1, noise), tensors
     )
 
 
 @pytest.mark.parametrize(("n_qubits", "batch"), [(5, 2), (7, 1), (8, 1)])
-def test_gradients_of_wide_states_are_the_slopes_along_a_direction(n_qubits, batch):
-    circuit, parities = reuploading_circuit(n_qubits, 2, 1, 1, 2), some_parities(n_qubits)
-    tensors = some_tensors(circuit, batch)
+def test_gradients_wide_state_match_directional_derivative(n_qubits, batch):
+    circuit, parities = reuploading_circuit(n_qubits, 2, 1, 1, 2), example_parities(n_qubits)
+    tensors = random_tensors(circuit, batch)
 
     def run(*given: Tensor) -> Tensor:
         return density_matrix_expectation(circuit, parities, *given, batch, ALL).square().sum()
 
     slopes = torch.autograd.grad(run(*tensors), tensors)
     generator = torch.Generator().manual_seed(0)
-    for place, (tensor, slope) in enumerate(zip(tensors, slopes, strict=True)):
+    for position, (tensor, slope) in enumerate(zip(tensors, slopes, strict=True)):
         direction = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
         with torch.no_grad():
             steps = (tensor + step * direction for step in (1e-5, -1e-5))
-            ahead, behind = (run(*tensors[:place], moved, *tensors[place + 1 :]).item() for moved in steps)
+            ahead, behind = (run(*tensors[:position], moved, *tensors[position + 1 :]).item() for moved in steps)
         assert (slope * direction).sum().item() == pytest.approx((ahead - behind) / 2e-5, rel=1e-6, abs=1e-8)
 
 
-@pytest.mark.parametrize("wanted", range(1, 8))
-def test_only_the_gradients_asked_for_are_given(wanted):
-    circuit, parities = some_circuit(3), some_parities(3)
-    tensors = some_tensors(circuit, 2)
-    expected = outcome(density_matrix_expectation(circuit, parities, *tensors, 2, ALL), tensors)[1:]
-    chosen = [tensor.detach().requires_grad_(bool(wanted >> k & 1)) for k, tensor in enumerate(tensors)]
+@pytest.mark.parametrize("mask", range(1, 8))
+def test_gradients_only_for_tensors_that_require_grad(mask):
+    circuit, parities = small_random_circuit(3), example_parities(3)
+    tensors = random_tensors(circuit, 2)
+    expected = values_and_gradients(density_matrix_expectation(circuit, parities, *tensors, 2, ALL), tensors)[1:]
+    chosen = [tensor.detach().requires_grad_(bool(mask >> k & 1)) for k, tensor in enumerate(tensors)]
     values = density_matrix_expectation(circuit, parities, *chosen, 2, ALL)
     values.backward(torch.linspace(-1, 1.5, values.numel(), dtype=torch.float64).reshape(values.shape))
     for tensor, slope in zip(chosen, expected, strict=True):
@@ -328,35 +344,35 @@ def test_only_the_gradients_asked_for_are_given(wanted):
         assert (tensor.grad is None) != tensor.requires_grad
 
 
-def test_the_arguments_are_not_changed_and_a_kept_graph_gives_the_same_twice():
-    circuit = some_circuit(3)
-    tensors = some_tensors(circuit, 1)
+def test_backward_twice_gives_same_gradients_and_keeps_arguments():
+    circuit = small_random_circuit(3)
+    tensors = random_tensors(circuit, 1)
     before = [tensor.detach().clone() for tensor in tensors]
-    total = density_matrix_expectation(circuit, some_parities(3), *tensors, 1, ALL).sum()
+    total = density_matrix_expectation(circuit, example_parities(3), *tensors, 1, ALL).sum()
     first = torch.autograd.grad(total, tensors, retain_graph=True)
     assert_equal(first, torch.autograd.grad(total, tensors))
     assert_equal(tensors, before)
 
 
-def test_a_second_derivative_is_refused():
-    circuit = some_circuit(3)
-    tensors = some_tensors(circuit, 1)
+def test_second_derivative_raises_input_error():
+    circuit = small_random_circuit(3)
+    tensors = random_tensors(circuit, 1)
     values = density_matrix_expectation(circuit, [(0,)], *tensors, 1, ALL)
-    for place in range(3):
+    for position in range(3):
         with pytest.raises(InputError, match="differentiable once; leave create_graph=True out"):
-            torch.autograd.grad(values.square().sum(), tensors[place], create_graph=True)
+            torch.autograd.grad(values.square().sum(), tensors[position], create_graph=True)
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------------------------
 
 
 def refuse_to_start(monkeypatch, free: int) -> None:
-    """So much memory is free; and whoever goes on to the plan fails."""
+    """Set the free memory, and fail if a plan is made."""
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=free))
     monkeypatch.setattr(density, "make_plan", lambda *_: pytest.fail("this should have been refused before"))
 
 
-def test_sixteen_qubits_are_too_many(monkeypatch):
+def test_sixteen_qubits_raise_input_error(monkeypatch):
     refuse_to_start(monkeypatch, 2**60)
     circuit = Circuit(16, (), 0, 0)
     with pytest.raises(
@@ -366,26 +382,24 @@ def test_sixteen_qubits_are_too_many(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("n_qubits", "batch", "wants", "given_initial"),
+    ("n_qubits", "batch", "wants", "has_initial"),
     [(15, 1, False, False), (14, 1, True, False), (12, 64, False, True), (12, 16, True, True)],
 )
-def test_states_that_no_memory_holds_are_refused_before_any_is_made(n_qubits, batch, wants, given_initial, monkeypatch):
+def test_memory_too_small_raises_before_allocation(n_qubits, batch, wants, has_initial, monkeypatch):
     refuse_to_start(monkeypatch, 2**31)
     monkeypatch.setattr(density, "pauli_coefficients", lambda *_: pytest.fail("this should have been refused before"))
     circuit = Circuit.from_gates(n_qubits, [ry(0, Angle("weight", 0)), cx(0, 1)])
     weights = torch.zeros(1, requires_grad=wants)
-    initial = torch.zeros(batch, 2**n_qubits) if given_initial else None
-    message = (
-        rf"{batch} density matrices on {n_qubits} qubits need \d+\.\d GiB at work and 2\.0 GiB are free; pass traj"
-    )
+    initial = torch.zeros(batch, 2**n_qubits) if has_initial else None
+    message = rf"{batch} density matrices on {n_qubits} qubits need \d+\.\d GiB and 2\.0 GiB are free; pass traj"
     with pytest.raises(InsufficientMemoryError, match=message):
         density_matrix_expectation(circuit, [(0,)], weights, None, initial, batch, ALL)
 
 
-def test_a_byte_decides_whether_states_fit(monkeypatch, set_threads):
+def test_memory_check_at_the_limit_is_exact(monkeypatch, set_threads):
     set_threads(1)
-    circuit, needed = some_circuit(6), 2 * 8 * 4**6 * 1.07  # the last for gaps between coefficients
-    weights, inputs, _ = some_tensors(circuit, 3)
+    circuit, needed = small_random_circuit(6), 2 * 8 * 4**6 * 1.07  # the last for gaps between coefficients
+    weights, inputs, _ = random_tensors(circuit, 3)
     monkeypatch.setattr("ketfit.memory.ALWAYS_AVAILABLE", 0)
     for free in (math.ceil(needed), math.ceil(needed) - 1):
         monkeypatch.setattr("psutil.virtual_memory", lambda free=free: SimpleNamespace(available=free))
@@ -393,17 +407,17 @@ def test_a_byte_decides_whether_states_fit(monkeypatch, set_threads):
             density_matrix_expectation(circuit, [(0,)], weights, inputs, None, 3, ALL)
 
 
-@BOTH
+@BOTH_DTYPES
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("place", range(3))
-def test_a_number_that_is_not_finite_is_refused(place, number, dtype):
-    circuit = some_circuit(3)
-    tensors = [tensor.detach() for tensor in some_tensors(circuit, 2, dtype)]
-    tensors[place].view(-1)[-1] = number
-    with pytest.raises(InputError, match=f"{NAMES[place]} holds a number that is not finite"):
+@pytest.mark.parametrize("position", range(3))
+def test_nonfinite_number_raises_input_error(position, number, dtype):
+    circuit = small_random_circuit(3)
+    tensors = [tensor.detach() for tensor in random_tensors(circuit, 2, dtype)]
+    tensors[position].view(-1)[-1] = number
+    with pytest.raises(InputError, match=f"{NAMES[position]} holds a number that is not finite"):
         density_matrix_expectation(circuit, [(0,)], *tensors, 2, ALL)
 
 
-def test_other_devices_than_the_processor_are_refused():
+def test_other_device_raises_input_error():
     with pytest.raises(InputError, match="density matrices are computed on the CPU and weights are on meta; move them"):
         density_matrix_expectation(Circuit(2, (), 0, 0), [(0,)], torch.zeros(0, device="meta"), None, None, 1, ALL)

@@ -1,4 +1,4 @@
-"""How shots, noise and gradients go together in `expectation`, readout errors, and what is refused."""
+"""Combinations of shots, noise and gradients in `expectation`, readout errors, and invalid options."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ketfit.simulate.expectation import MeasurementContext, apply_readout_error,
 from ketfit.simulate.shots import GRADIENTS, expectations
 from ketfit.simulate.trajectories import trajectory_expectation
 from tests.circuits import random_circuit
-from tests.simulate.chance import alike, assert_mean, seeded
-from tests.simulate.noisy import ALL, NOISES
-from tests.simulate.samples import ENGINES, NAMES, some_tensors
+from tests.simulate.aer_reference import ALL, NOISES
+from tests.simulate.dense_reference import ENGINES, NAMES, random_tensors
+from tests.simulate.statistical_assertions import assert_mean, repeated_tensors, seeded
 
 CIRCUIT = random_circuit(3, 24, seed=5)
 READOUT = ((0.95, 0.12), (0.05, 0.88))
@@ -38,42 +38,42 @@ EACH_KIND = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 QUBITS = pytest.mark.parametrize("qubits", [(1,), (2, 0, 1)], ids=["one", "three"])
 
 
-def is_drawn(values: Tensor, shots: int) -> bool:
-    """Whether these are means of so many readings of +1 and -1; sums of an odd number are odd."""
+def is_mean_of_shots(values: Tensor, shots: int) -> bool:
+    """Return True for means of this number of outcomes +1 and -1; the sum of an odd number is odd."""
     sums = values.detach() * shots
     return bool((sums - sums.round()).abs().max() < 1e-9 and (sums.round() % 2 == shots % 2).all())
 
 
-# --- shots and gradients -----------------------------------------------------------------------------------------
+# --- shots and gradients ------------------------------------------------------------------------------------------
 
 
 @EACH_KIND
 @QUBITS
 @pytest.mark.parametrize("policy", [None, *GRADIENTS])
-@pytest.mark.parametrize("wanted", range(3), ids=NAMES)
-def test_gradients_never_drop_shots_and_shots_never_stop_gradients(wanted, policy, qubits, kind):
-    tensors = [tensor.detach() for tensor in some_tensors(CIRCUIT, 2)]
+@pytest.mark.parametrize("tensor_index", range(3), ids=NAMES)
+def test_expectation_with_gradient_and_shots_keeps_both(tensor_index, policy, qubits, kind):
+    tensors = [tensor.detach() for tensor in random_tensors(CIRCUIT, 2)]
 
     def run() -> Tensor:
         return expectation(CIRCUIT, *tensors, qubits, shots=33, gradient=policy, generator=generator, **kind)
 
     generator = seeded()
-    assert is_drawn(run(), 33)
+    assert is_mean_of_shots(run(), 33)
     assert not torch.equal(run(), run())
-    tensors[wanted].requires_grad_()
+    tensors[tensor_index].requires_grad_()
     with torch.no_grad():
-        assert is_drawn(run(), 33)
+        assert is_mean_of_shots(run(), 33)
         assert not torch.equal(run(), run())
-    if policy == "parameter_shift" and wanted == 2:
+    if policy == "parameter_shift" and tensor_index == 2:
         with pytest.raises(InputError, match="no gradient of the initial amplitudes"):
             run()
         return
     values = run()
-    (gradient,) = torch.autograd.grad(values.sum(), tensors[wanted])
+    (gradient,) = torch.autograd.grad(values.sum(), tensors[tensor_index])
     assert gradient.any()
     # Only "exact" is without shots, and only here; what else varies are the trajectories.
     assert torch.equal(run(), run()) == (policy == "exact" and "trajectories" not in kind)
-    assert is_drawn(values, 33) == (policy in ("straight_through", "parameter_shift"))
+    assert is_mean_of_shots(values, 33) == (policy in ("straight_through", "parameter_shift"))
     if policy == "exact":
         generator = seeded(1)
         differentiated = run()
@@ -83,8 +83,8 @@ def test_gradients_never_drop_shots_and_shots_never_stop_gradients(wanted, polic
 
 @EACH_KIND
 @QUBITS
-def test_the_distribution_is_that_of_the_values(qubits, kind):
-    run = (CIRCUIT, *(tensor.detach() for tensor in some_tensors(CIRCUIT, 3)), 3)
+def test_distribution_marginals_match_expectations(qubits, kind):
+    run = (CIRCUIT, *(tensor.detach() for tensor in random_tensors(CIRCUIT, 3)), 3)
     values = MeasurementContext(qubits, generator=seeded(), **kind).expectations(*run)
     distribution = MeasurementContext(qubits, generator=seeded(), **kind).distribution(*run)
     assert distribution.shape == (3, 2 ** len(qubits))
@@ -94,8 +94,8 @@ def test_the_distribution_is_that_of_the_values(qubits, kind):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_trajectories_are_the_mean_and_the_seed_is_used_once(engine):
-    tensors = [tensor.detach() for tensor in some_tensors(CIRCUIT, 3)]
+def test_expectation_with_trajectories_returns_seeded_mean(engine):
+    tensors = [tensor.detach() for tensor in random_tensors(CIRCUIT, 3)]
     run = {"noise": TWIRLED.updated(readout=READOUT), "trajectories": 4, "engine": engine}
     mine = expectation(CIRCUIT, *tensors, (2, 1), generator=seeded(2), **run)
     of = (CIRCUIT, (2, 1), *tensors, 3, run["noise"], 4)
@@ -103,25 +103,25 @@ def test_trajectories_are_the_mean_and_the_seed_is_used_once(engine):
     assert torch.equal(mine, apply_readout_error(mean, READOUT))
 
 
-# --- readout errors ----------------------------------------------------------------------------------------------
+# --- readout errors -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("noise", [NoiseConfig(), ALL], ids=["silent", "all"])
-def test_a_readout_error_misreads_each_qubit(noise):
-    tensors = some_tensors(CIRCUIT, 3)
+def test_readout_error_applies_to_each_qubit(noise):
+    tensors = random_tensors(CIRCUIT, 3)
     plain = expectation(CIRCUIT, *tensors, (2, 0, 1), noise=noise)
     misread = expectation(CIRCUIT, *tensors, (2, 0, 1), noise=noise.updated(readout=READOUT))
     true = torch.stack([1 + plain, 1 - plain]).detach() / 2
     read = np.einsum("rt,tbq->rbq", READOUT, true)
     np.testing.assert_allclose(misread.detach(), read[0] - read[1], rtol=0, atol=1e-14)
-    slopes, plain_slopes = (torch.autograd.grad(values.sum(), tensors[:2]) for values in (misread, plain))
-    for mine, other in zip(slopes, plain_slopes, strict=True):
+    repeated_gradients, plain_slopes = (torch.autograd.grad(values.sum(), tensors[:2]) for values in (misread, plain))
+    for mine, other in zip(repeated_gradients, plain_slopes, strict=True):
         np.testing.assert_allclose(mine, other * (0.95 + 0.88 - 1), rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("kind", [{}, {"noise": ALL}, {"noise": TWIRLED, "trajectories": 3}], ids=["none", "all", "tr"])
-def test_a_readout_error_misreads_readings_bit_by_bit(kind):
-    tensors = [tensor.detach() for tensor in some_tensors(CIRCUIT, 3)]
+def test_readout_error_applies_to_each_bit_of_distribution(kind):
+    tensors = [tensor.detach() for tensor in random_tensors(CIRCUIT, 3)]
     noise = kind.get("noise", NoiseConfig())
     plain, misread = (
         MeasurementContext((2, 0, 1), each, kind.get("trajectories"), seeded()).distribution(CIRCUIT, *tensors, 3)
@@ -132,7 +132,7 @@ def test_a_readout_error_misreads_readings_bit_by_bit(kind):
     assert torch.equal(apply_readout_error_to_distribution(plain, None), plain)
 
 
-def test_no_readout_error_is_as_if_there_were_none_and_a_full_one_turns_the_sign():
+def test_readout_error_none_keeps_and_full_negates_values():
     values = torch.linspace(-1, 1, 5)
     assert torch.equal(apply_readout_error(values, None), values)
     assert torch.equal(apply_readout_error(values, ((1.0, 0.0), (0.0, 1.0))), values)
@@ -141,19 +141,19 @@ def test_no_readout_error_is_as_if_there_were_none_and_a_full_one_turns_the_sign
 
 
 @pytest.mark.parametrize("policy", [policy for policy in GRADIENTS if policy != "exact"])
-def test_shots_are_misread_too(policy):
-    tensors = alike(CIRCUIT, 5000)
+def test_readout_error_applies_to_shots(policy):
+    tensors = repeated_tensors(CIRCUIT, 5000)
     tensors[0].requires_grad_()
     noise = ALL.updated(readout=READOUT)
     one = [tensors[0], *(tensor[:1] for tensor in tensors[1:])]
     exact = expectation(CIRCUIT, *one, (2, 0), noise=noise)[0]
-    draws = expectation(CIRCUIT, *tensors, (2, 0), noise=noise, shots=9, gradient=policy, generator=seeded())
-    assert_mean(draws.detach(), exact.detach())
+    repeats = expectation(CIRCUIT, *tensors, (2, 0), noise=noise, shots=9, gradient=policy, generator=seeded())
+    assert_mean(repeats.detach(), exact.detach())
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------------------------
 
-TENSORS = [tensor.detach() for tensor in some_tensors(CIRCUIT, 2)]
+TENSORS = [tensor.detach() for tensor in random_tensors(CIRCUIT, 2)]
 WHOLE = "it must be a whole number of at least 1"
 
 
@@ -172,14 +172,14 @@ WHOLE = "it must be a whole number of at least 1"
         ({"shots": 5, "gradient": ""}, "^unknown gradient ''; known are"),
         ({"gradient": "exact"}, "^gradient='exact' says how to differentiate shots; pass shots, or leave it out$"),
         ({"gradient": "parameter_shift", "noise": ALL}, "^gradient='parameter_shift' says how to differentiate shots"),
-        ({"trajectories": 5}, "^trajectories=5 sample noise; pass noise too, or leave trajectories out$"),
-        ({"trajectories": 5, "shots": 5}, "^trajectories=5 sample noise; pass noise too"),
+        ({"trajectories": 5}, "^trajectories=5 is given without noise; pass noise, or omit trajectories$"),
+        ({"trajectories": 5, "shots": 5}, "^trajectories=5 is given without noise; pass noise"),
         ({"noise": TWIRLED, "trajectories": 0}, f"^trajectories=0: {WHOLE}$"),
         ({"noise": TWIRLED, "trajectories": -3}, f"^trajectories=-3: {WHOLE}$"),
         ({"noise": TWIRLED, "trajectories": True}, f"^trajectories=True: {WHOLE}$"),
         ({"noise": TWIRLED, "trajectories": 1.5}, f"^trajectories=1.5: {WHOLE}$"),
         ({"noise": TWIRLED, "trajectories": "9"}, f"^trajectories='9': {WHOLE}$"),
-        ({"noise": NOISES["damping"], "trajectories": 5}, "no mixture of Pauli errors.*pauli_twirl=True$"),
+        ({"noise": NOISES["damping"], "trajectories": 5}, "not a mixture of Pauli errors.*pauli_twirl=True$"),
         ({"noise": {"bit_flip": 0.1}}, r"^noise is of type dict; pass a NoiseConfig, for instance load_noise\(...\)$"),
         ({"noise": "ionq-forte"}, "^noise is of type str; pass a NoiseConfig"),
         ({"noise": 0.1, "trajectories": 5}, "^noise is of type float; pass a NoiseConfig"),
@@ -188,13 +188,13 @@ WHOLE = "it must be a whole number of at least 1"
         ({"noise": ALL, "engine": "numpy"}, "^unknown engine 'numpy'; known are 'auto', 'native' and 'torch'$"),
     ],
 )
-def test_choices_that_do_not_fit_are_refused(arguments, message):
+def test_expectation_invalid_options_raise_config_error(arguments, message):
     with pytest.raises(ConfigError, match=message) as caught:
         expectation(CIRCUIT, *TENSORS, **arguments)
     assert "\n" not in str(caught.value)
 
 
-def test_what_the_torch_engine_can_do_with_noise():
+def test_torch_engine_with_noise_needs_trajectories_or_no_gate_noise():
     plain = expectation(CIRCUIT, *TENSORS, engine="torch")
     assert torch.equal(expectation(CIRCUIT, *TENSORS, engine="torch", noise=NoiseConfig()), plain)
     misread = expectation(CIRCUIT, *TENSORS, engine="torch", noise=NoiseConfig(readout=READOUT))
@@ -208,14 +208,14 @@ def test_what_the_torch_engine_can_do_with_noise():
     ids=["none", "density matrix", "trajectories", "torch"],
 )
 @pytest.mark.parametrize("policy", [None, *GRADIENTS])
-def test_shots_of_thirteen_qubits_are_refused(policy, kind):
+def test_shots_of_thirteen_qubits_raise_input_error(policy, kind):
     circuit, weights = Circuit(13, (), 1, 0), torch.zeros(1, requires_grad=policy not in (None, "exact"))
     run = {"qubits": range(13), "shots": 5, "gradient": policy, **kind}
     with pytest.raises(InputError, match="the joint distribution of 13 qubits has 8192 outcomes; measure at most 12"):
         expectation(circuit, weights, **run)
 
 
-def test_thirteen_qubits_are_measured_exactly_and_twelve_from_shots():
+def test_thirteen_qubits_exact_and_twelve_from_shots_work():
     circuit, weights = Circuit(13, (), 1, 0), torch.zeros(1)
     assert expectation(circuit, weights, qubits=range(13)).tolist() == [[1] * 13]
     assert expectation(circuit, weights, qubits=range(1, 13), shots=7).tolist() == [[1] * 12]

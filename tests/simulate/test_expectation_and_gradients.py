@@ -1,4 +1,4 @@
-"""Values and gradients in one call: those of `expectation` and autograd, in every layout, and refused alike."""
+"""Values and gradients in one call, compared with `expectation` and autograd in every layout."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ketfit.circuit import Circuit, reuploading_circuit
 from ketfit.errors import CircuitError, ConfigError, InputError, InsufficientMemoryError
 from ketfit.simulate import expectation, expectation_and_gradients, native
 from tests.circuits import random_circuit
-from tests.simulate.samples import (
-    BOTH,
+from tests.simulate.dense_reference import (
+    BOTH_DTYPES,
     ENGINES,
     ISAS,
     NAMES,
     TOLERANCE,
+    all_layouts,
     assert_close,
     assert_equal,
-    every_layout,
-    outcome,
-    some_qubits,
-    some_tensors,
+    random_qubits,
+    random_tensors,
+    values_and_gradients,
 )
 
 PAIR = reuploading_circuit(2, 1, 1, 0, 1)  # 4 weights, 2 inputs
@@ -37,7 +37,7 @@ W, X, PSI = torch.zeros(4), torch.zeros(3, 2), torch.zeros(3, 4)
 
 
 def form(batch: int, columns: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """The cotangent that `outcome` takes gradients with."""
+    """Return the cotangent of `values_and_gradients`."""
     return torch.linspace(-1, 1.5, batch * columns, dtype=torch.float64).reshape(batch, columns).to(dtype)
 
 
@@ -47,49 +47,49 @@ def form(batch: int, columns: int, dtype: torch.dtype = torch.float64) -> Tensor
     batch=st.integers(0, 40),
     dtype=st.sampled_from(sorted(TOLERANCE, key=str)),
     engine=st.sampled_from(ENGINES),
-    given_initial=st.booleans(),
+    has_initial=st.booleans(),
     wrt=st.sets(st.sampled_from(NAMES)),
 )
 @settings(max_examples=150, deadline=None)
-def test_it_gives_what_expectation_and_autograd_give(seed, n_qubits, batch, dtype, engine, given_initial, wrt):
+def test_expectation_and_gradients_matches_autograd(seed, n_qubits, batch, dtype, engine, has_initial, wrt):
     circuit = random_circuit(n_qubits, n_gates=3 + seed % 50, seed=seed)
-    qubits = some_qubits(circuit, seed)
-    tensors = some_tensors(circuit, batch, dtype, given_initial, seed)
-    names = wrt if given_initial else wrt - {"initial"}
+    qubits = random_qubits(circuit, seed)
+    tensors = random_tensors(circuit, batch, dtype, has_initial, seed)
+    names = wrt if has_initial else wrt - {"initial"}
     found = expectation_and_gradients(
         circuit, *tensors, qubits, cotangent=form(batch, len(qubits), dtype), wrt=sorted(names), engine=engine
     )
-    values, *gradients = outcome(expectation(circuit, *tensors, qubits, engine="torch"), tensors)
-    wanted = dict(zip(NAMES, gradients, strict=False))
+    values, *gradients = values_and_gradients(expectation(circuit, *tensors, qubits, engine="torch"), tensors)
+    reference = dict(zip(NAMES, gradients, strict=False))
     assert {name for name in NAMES if getattr(found, name) is not None} == names
     mine = [found.values, *(getattr(found, name) for name in sorted(names))]
-    assert_close(mine, [values, *(wanted[name] for name in sorted(names))], 2 * TOLERANCE[dtype])
+    assert_close(mine, [values, *(reference[name] for name in sorted(names))], 2 * TOLERANCE[dtype])
     assert not any(part.requires_grad for part in mine)
 
 
-@BOTH
+@BOTH_DTYPES
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("given_initial", [False, True])
+@pytest.mark.parametrize("has_initial", [False, True])
 @pytest.mark.parametrize("n_qubits", [1, 2, 4, 7, 10, 13])
-def test_every_layout_gives_the_very_numbers_of_two_calls(n_qubits, given_initial, isa, dtype, monkeypatch):
+def test_every_layout_is_bitwise_equal_to_autograd(n_qubits, has_initial, isa, dtype, monkeypatch):
     circuit = random_circuit(n_qubits, n_gates=12 + 5 * n_qubits, seed=n_qubits)
-    qubits = some_qubits(circuit, seed=n_qubits)
-    tensors = some_tensors(circuit, 11, dtype, given_initial)
-    wanted = tuple(tensor is not None for tensor in tensors)
+    qubits = random_qubits(circuit, seed=n_qubits)
+    tensors = random_tensors(circuit, 11, dtype, has_initial)
+    reference = tuple(tensor is not None for tensor in tensors)
     cotangent = form(11, len(qubits), dtype)
-    for layout in every_layout(n_qubits, isa, dtype):
+    for layout in all_layouts(n_qubits, isa, dtype):
         plan = native.make_plan(circuit, qubits, **layout)
         monkeypatch.setattr(native, "_plan", lambda *_, plan=plan: (plan, []))
-        once = native.expect_and_differentiate(circuit, qubits, *tensors, 11, cotangent, wanted)
-        twice = outcome(native._Native.apply(plan, *tensors, 11, None, []), tensors)
+        once = native.expect_and_differentiate(circuit, qubits, *tensors, 11, cotangent, reference)
+        twice = values_and_gradients(native._Native.apply(plan, *tensors, 11, None, []), tensors)
         assert_equal([part for part in once if part is not None], twice)
 
 
-@BOTH
+@BOTH_DTYPES
 @pytest.mark.parametrize(("n_qubits", "batch"), [(4, 1500), (8, 5), (10, 64), (14, 2), (16, 2), (18, 1), (18, 3)])
-def test_the_result_is_equal_bit_for_bit_for_any_number_of_threads(n_qubits, batch, dtype, set_threads):
+def test_results_any_number_of_threads_are_bitwise_equal(n_qubits, batch, dtype, set_threads):
     circuit = random_circuit(n_qubits, n_gates=60, seed=n_qubits)
-    tensors = some_tensors(circuit, batch, dtype)
+    tensors = random_tensors(circuit, batch, dtype)
 
     def run(threads: int) -> list[Tensor]:
         set_threads(threads)
@@ -100,15 +100,15 @@ def test_the_result_is_equal_bit_for_bit_for_any_number_of_threads(n_qubits, bat
     assert all(tensor.abs().max() > 0 for tensor in first)
     for threads in (1, 2, 4, 7, 2):
         assert_equal(run(threads), first)
-    assert_equal(outcome(expectation(circuit, *tensors, range(n_qubits)), tensors), first)
+    assert_equal(values_and_gradients(expectation(circuit, *tensors, range(n_qubits)), tensors), first)
 
 
-def test_calls_from_eight_threads_at_once_give_what_calls_in_turn_give(set_threads):
+def test_concurrent_calls_match_sequential_calls(set_threads):
     set_threads(2)
 
     def run(seed: int) -> list[Tensor]:
         circuit = reuploading_circuit(8 + seed % 3, 2, 1, 1 + seed % 2, 2)
-        found = expectation_and_gradients(circuit, *some_tensors(circuit, 64, torch.float32, False, seed))
+        found = expectation_and_gradients(circuit, *random_tensors(circuit, 64, torch.float32, False, seed))
         return [part for part in found if part is not None]
 
     in_turn = [run(seed) for seed in range(8)]
@@ -118,54 +118,54 @@ def test_calls_from_eight_threads_at_once_give_what_calls_in_turn_give(set_threa
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_gradients_are_those_of_finite_differences(engine):
+def test_gradients_match_finite_differences(engine):
     circuit = random_circuit(5, n_gates=40, seed=5)
-    tensors = [tensor.detach() for tensor in some_tensors(circuit, 3)]
+    tensors = [tensor.detach() for tensor in random_tensors(circuit, 3)]
     cotangent = form(3, 2)
     found = expectation_and_gradients(circuit, *tensors, (3, 1), cotangent=cotangent, engine=engine)
-    for place, gradient in enumerate(found[1:]):
+    for position, gradient in enumerate(found[1:]):
         for index in np.ndindex(*gradient.shape):
             sides = []
             for step in (1e-5, -1e-5):
                 moved = [tensor.clone() for tensor in tensors]
-                moved[place][index] += step
+                moved[position][index] += step
                 sides.append((expectation(circuit, *moved, (3, 1), engine=engine) * cotangent).sum().item())
             assert gradient[index].item() == pytest.approx((sides[0] - sides[1]) / 2e-5, abs=1e-8)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_cotangent_is_one_and_every_given_tensor_is_wanted_unless_said_otherwise(engine):
+def test_defaults_are_unit_cotangent_and_all_given_tensors(engine):
     circuit = random_circuit(4, n_gates=30, seed=4)
-    tensors = some_tensors(circuit, 6, given_initial=False)
+    tensors = random_tensors(circuit, 6, has_initial=False)
     found = expectation_and_gradients(circuit, *tensors, qubits=(1, 2), engine=engine)
     values = expectation(circuit, *tensors, (1, 2), engine="torch")
-    wanted = torch.autograd.grad(values.sum(), tensors[:2])
+    reference = torch.autograd.grad(values.sum(), tensors[:2])
     assert found.initial is None
-    assert_close([found.values, found.weights, found.inputs], [values.detach(), *wanted], 1e-12)
+    assert_close([found.values, found.weights, found.inputs], [values.detach(), *reference], 1e-12)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad, torch.inference_mode])
 @pytest.mark.parametrize("required", [False, True])
-def test_grad_mode_and_requires_grad_play_no_part_and_nothing_is_changed(engine, mode, required):
+def test_grad_mode_and_requires_grad_do_not_affect_results(engine, mode, required):
     circuit = random_circuit(4, n_gates=30, seed=4)
-    tensors = [tensor.detach().requires_grad_(required) for tensor in some_tensors(circuit, 6)]
+    tensors = [tensor.detach().requires_grad_(required) for tensor in random_tensors(circuit, 6)]
     before = [tensor.detach().clone() for tensor in tensors]
     cotangent = form(6, 1)
-    wanted = expectation_and_gradients(circuit, *(tensor.detach() for tensor in tensors), cotangent=cotangent)
+    reference = expectation_and_gradients(circuit, *(tensor.detach() for tensor in tensors), cotangent=cotangent)
     with mode():
         found = expectation_and_gradients(circuit, *tensors, cotangent=cotangent, engine=engine)
         made_there = expectation_and_gradients(circuit, *(tensor.clone() for tensor in tensors), engine=engine)
-    assert_close(found, wanted, 1e-12)
-    assert_close([made_there.values], [wanted.values], 1e-12)
+    assert_close(found, reference, 1e-12)
+    assert_close([made_there.values], [reference.values], 1e-12)
     assert_equal([tensor.detach() for tensor in tensors], before)
     assert torch.equal(cotangent, form(6, 1))
     assert all(tensor.grad is None and tensor.requires_grad == required for tensor in tensors)
 
 
-def test_strides_do_not_matter():
+def test_noncontiguous_tensors_give_same_results():
     circuit = random_circuit(3, n_gates=20, seed=3)
-    tensors = [tensor.detach() for tensor in some_tensors(circuit, 6)]
+    tensors = [tensor.detach() for tensor in random_tensors(circuit, 6)]
     odd = [torch.stack([tensor, tensor + 1], dim=-1)[..., 0] for tensor in tensors]
     cotangent = form(6, 2)
     found = expectation_and_gradients(circuit, *odd, (0, 2), cotangent=cotangent.t().contiguous().t())
@@ -185,7 +185,7 @@ def test_strides_do_not_matter():
         ({"initial": PSI + math.nan}, InputError, "initial holds a number that is not finite"),
         ({"cotangent": torch.ones(3, 2)}, InputError, r"cotangent has shape \(3, 2\); this circuit needs \(batch, 1\)"),
         ({"cotangent": torch.ones(3)}, InputError, r"cotangent has shape \(3,\)"),
-        ({"cotangent": torch.ones(2, 1)}, InputError, "cotangent has 2 rows and the batch is 3"),
+        ({"cotangent": torch.ones(2, 1)}, InputError, "cotangent has 2 rows for a batch of 3"),
         ({"cotangent": torch.ones(3, 1).double()}, InputError, "cotangent is torch.float64 and weights"),
         ({"cotangent": [[1.0]] * 3}, InputError, "cotangent is of type list"),
         ({"cotangent": torch.full((3, 1), math.nan)}, InputError, "cotangent holds a number that is not finite"),
@@ -199,18 +199,18 @@ def test_strides_do_not_matter():
         ({"qubits": (1, 1)}, CircuitError, "a qubit is measured twice"),
     ],
 )
-def test_what_does_not_fit_is_named(engine, arguments, error, message):
+def test_invalid_arguments_raise_named_errors(engine, arguments, error, message):
     with pytest.raises(error, match=message):
         expectation_and_gradients(PAIR, **{"weights": W, "inputs": X, "initial": PSI, "engine": engine, **arguments})
 
 
 @pytest.mark.parametrize("unknown", ["", "Torch", None])
-def test_an_unknown_engine_is_refused(unknown):
+def test_unknown_engine_raises_config_error(unknown):
     with pytest.raises(ConfigError, match=f"unknown engine {unknown!r}"):
         expectation_and_gradients(PAIR, W, X, engine=unknown)
 
 
-def test_it_asks_for_less_memory_than_autograd_and_refuses_what_is_not_free(monkeypatch, set_threads):
+def test_memory_check_needs_less_than_autograd_and_raises(monkeypatch, set_threads):
     set_threads(2)
     circuit = Circuit(20, (), 0, 0)
     free = SimpleNamespace(available=5 * 2**22)  # of four states for two threads, in float32
@@ -227,12 +227,12 @@ def test_it_asks_for_less_memory_than_autograd_and_refuses_what_is_not_free(monk
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_kernel_first_leaves_torch_one_thread_and_the_kernel_all_of_them(threads, set_threads):
+def test_limit_torch_threads_gives_torch_one_and_kernel_all(threads, set_threads):
     set_threads(threads)
     seen = []
-    with pytest.raises(KeyError), native.kernel_first():
+    with pytest.raises(KeyError), native.limit_torch_threads():
         seen.append((torch.get_num_threads(), native.kernel_threads()))
-        with native.kernel_first():
+        with native.limit_torch_threads():
             seen.append((torch.get_num_threads(), native.kernel_threads()))
         seen.append(native.kernel_threads())
         raise KeyError
@@ -242,7 +242,7 @@ def test_kernel_first_leaves_torch_one_thread_and_the_kernel_all_of_them(threads
 
 
 @pytest.mark.parametrize("itemsize", [4, 8])
-def test_a_unit_of_several_samples_fits_the_cache_and_the_batch_feeds_two_threads(itemsize):
+def test_choose_layout_fits_cache_and_feeds_two_threads(itemsize):
     for n_qubits, batch in itertools.product(range(1, 31), (0, 1, 2, 3, 8, 9, 32, 1024)):
         isa, bits = native.choose_layout(n_qubits, batch, itemsize)
         lanes = native._kernel.lanes(isa, itemsize)

@@ -15,27 +15,27 @@ from ketfit.simulate.expectation import apply_readout_error
 from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigate_readout, mitigated_expectation
 from ketfit.simulate.shots import rotation_angles, rotations_as_inputs
 from tests.circuits import random_circuit
-from tests.simulate.chance import alike, assert_mean, assert_near, seeded
-from tests.simulate.noisy import ALL
-from tests.simulate.samples import BOTH, ENGINES, some_tensors
+from tests.simulate.aer_reference import ALL
+from tests.simulate.dense_reference import BOTH_DTYPES, ENGINES, random_tensors
+from tests.simulate.statistical_assertions import assert_mean, assert_within_errors, repeated_tensors, seeded
 
 CIRCUIT = random_circuit(3, 24, seed=5)
 READOUT = ((0.95, 0.12), (0.05, 0.88))
 WEAK = NoiseConfig(depolarizing_1q=0.002, depolarizing_2q=0.01)
 EITHER = [(), ("readout",), ("zero_noise",), ("readout", "zero_noise")]
 EACH_MITIGATION = pytest.mark.parametrize("mitigation", EITHER, ids="+".join)
-INITIAL = pytest.mark.parametrize("given_initial", [False, True], ids=["from zero", "amplitudes"])
+INITIAL = pytest.mark.parametrize("has_initial", [False, True], ids=["from zero", "amplitudes"])
 
 
 def mitigated(tensors, mitigation, noise=WEAK, qubits=(2, 0, 1), circuit=CIRCUIT, **others) -> Tensor:
     return mitigated_expectation(circuit, *tensors, qubits, mitigation=mitigation, noise=noise, **others)
 
 
-# --- readout -----------------------------------------------------------------------------------------------------
+# --- readout ------------------------------------------------------------------------------------------------------
 
 
-@BOTH
-def test_undoing_a_readout_error_inverts_it(dtype):
+@BOTH_DTYPES
+def test_mitigate_readout_inverts_apply_readout_error(dtype):
     rng, values = np.random.default_rng(0), torch.linspace(-1, 1, 9, dtype=dtype)
     for zero, one in rng.random((50, 2)):
         if abs(zero - one) < 0.1:
@@ -46,22 +46,22 @@ def test_undoing_a_readout_error_inverts_it(dtype):
         np.testing.assert_allclose(back, values, rtol=0, atol=1e-13 if dtype == torch.float64 else 1e-5)
 
 
-def test_without_a_readout_error_there_is_nothing_to_undo():
+def test_mitigate_readout_without_readout_returns_values():
     values = torch.linspace(-1, 1, 9)
     assert torch.equal(mitigate_readout(values, None), values)
     assert torch.equal(mitigate_readout(values, ((1.0, 0.0), (0.0, 1.0))), values)
 
 
 @pytest.mark.parametrize("readout", [((0.5, 0.5), (0.5, 0.5)), ((0.7, 0.7), (0.3, 0.3)), ((1, 1), (0, 0))])
-def test_a_readout_that_tells_nothing_is_refused(readout):
-    with pytest.raises(ConfigError, match="both states read alike, which cannot be undone; leave 'readout' out"):
+def test_mitigate_readout_singular_matrix_raises_config_error(readout):
+    with pytest.raises(ConfigError, match="has no inverse: it is the same for both states; omit 'readout'"):
         mitigate_readout(torch.zeros(3), readout)
-    with pytest.raises(ConfigError, match="both states read alike"):
-        mitigated(some_tensors(CIRCUIT, 2), ("readout",), NoiseConfig(readout=readout))
-    assert mitigated(some_tensors(CIRCUIT, 2), (), NoiseConfig(readout=readout)).shape == (2, 3)
+    with pytest.raises(ConfigError, match="has no inverse"):
+        mitigated(random_tensors(CIRCUIT, 2), ("readout",), NoiseConfig(readout=readout))
+    assert mitigated(random_tensors(CIRCUIT, 2), (), NoiseConfig(readout=readout)).shape == (2, 3)
 
 
-def test_undone_shots_stay_between_minus_one_and_one():
+def test_mitigate_readout_of_shots_is_clipped():
     circuit = Circuit.from_gates(1, [ry(0, Angle("input", 0))])
     inputs = torch.tensor([[0.1], [3.0]], dtype=torch.float64).repeat(300, 1)
     noise = NoiseConfig(readout=((0.8, 0.3), (0.2, 0.7)))
@@ -72,24 +72,24 @@ def test_undone_shots_stay_between_minus_one_and_one():
 
 
 @INITIAL
-def test_readout_mitigation_takes_the_readout_error_away_and_leaves_the_other_noise(given_initial):
-    tensors = some_tensors(CIRCUIT, 2, given_initial=given_initial)
+def test_readout_mitigation_keeps_gate_noise(has_initial):
+    tensors = random_tensors(CIRCUIT, 2, has_initial=has_initial)
     expected = expectation(CIRCUIT, *tensors, (2, 0, 1), noise=ALL).detach()
     mine = mitigated(tensors, ("readout",), ALL.updated(readout=READOUT))
     np.testing.assert_allclose(mine, expected, rtol=0, atol=1e-13)
 
 
-# --- zero noise --------------------------------------------------------------------------------------------------
+# --- zero noise ---------------------------------------------------------------------------------------------------
 
 
-def test_richardson_s_coefficients():
+def test_extrapolation_full_degree_gives_richardson_coefficients():
     np.testing.assert_allclose(extrapolation((1, 3, 5), 2), [15 / 8, -5 / 4, 3 / 8], rtol=0, atol=1e-13)
     np.testing.assert_allclose(extrapolation((1, 3), 1), [3 / 2, -1 / 2], rtol=0, atol=1e-14)
     assert extrapolation((1,), 0) == pytest.approx([1])
 
 
 @pytest.mark.parametrize(("folds", "degree"), [((1, 3, 5), 0), ((1, 3, 5), 1), ((1, 3, 5, 9), 2), ((3, 7, 11), 2)])
-def test_coefficients_are_those_of_the_fitted_polynomial_at_zero(folds, degree):
+def test_extrapolation_matches_polynomial_fit_at_zero(folds, degree):
     values = np.random.default_rng(0).normal(size=len(folds))
     expected = np.polynomial.Polynomial.fit(folds, values, degree)(0)
     assert np.dot(extrapolation(folds, degree), values) == pytest.approx(expected, abs=1e-10)
@@ -97,8 +97,8 @@ def test_coefficients_are_those_of_the_fitted_polynomial_at_zero(folds, degree):
 
 @INITIAL
 @pytest.mark.parametrize("fold", [1, 3, 5])
-def test_a_folded_circuit_does_the_same_with_so_many_gates(fold, given_initial):
-    weights, inputs, initial = some_tensors(CIRCUIT, 2, given_initial=given_initial)
+def test_fold_gates_keeps_expectation_and_multiplies_gates(fold, has_initial):
+    weights, inputs, initial = random_tensors(CIRCUIT, 2, has_initial=has_initial)
     circuit, columns = rotations_as_inputs(CIRCUIT)
     folded, angles = fold_gates(circuit, fold), rotation_angles(columns, weights, inputs, 2)
     assert folded.gate_counts() == {name: fold * count for name, count in CIRCUIT.gate_counts().items()}
@@ -106,11 +106,11 @@ def test_a_folded_circuit_does_the_same_with_so_many_gates(fold, given_initial):
     assert [(gate.name, gate.qubits) for gate in folded.gates] == targets
     run = (folded, weights.new_empty(0), torch.cat([angles, -angles], 1), initial)
     values, expected = expectation(*run, (0, 1, 2)), expectation(CIRCUIT, weights, inputs, initial, (0, 1, 2))
-    assert_near(values, expected, torch.zeros(()))
+    assert_within_errors(values, expected, torch.zeros(()))
 
 
 @pytest.mark.parametrize(("folds", "degree"), [((1, 3, 5), 2), ((1, 3), 1), ((1, 5, 7), 1), ((3,), 0)])
-def test_zero_noise_extrapolates_the_powers_of_the_noise(folds, degree):
+def test_zero_noise_extrapolates_powers_of_noise(folds, degree):
     circuit = Circuit.from_gates(2, [ry(0, Angle("input", 0)), cx(0, 1)])
     inputs, noise = torch.tensor([[0.4], [2.0]]).double(), NoiseConfig(depolarizing_1q=0.03, depolarizing_2q=0.05)
     left = np.array([(0.97 * 0.95) ** fold for fold in folds])  # of <Z>, whichever qubit it is of
@@ -123,8 +123,8 @@ def test_zero_noise_extrapolates_the_powers_of_the_noise(folds, degree):
 @EACH_MITIGATION
 @INITIAL
 @pytest.mark.parametrize("engine", ENGINES)
-def test_without_noise_it_is_the_exact_value_for_tied_weights_too(engine, given_initial, mitigation):
-    tensors = some_tensors(CIRCUIT, 3, given_initial=given_initial)
+def test_mitigated_expectation_without_noise_is_exact(engine, has_initial, mitigation):
+    tensors = random_tensors(CIRCUIT, 3, has_initial=has_initial)
     expected = expectation(CIRCUIT, *tensors, (2, 0, 1)).detach()
     mine = mitigated(tensors, mitigation, NoiseConfig(), engine=engine)
     np.testing.assert_allclose(mine, expected, rtol=0, atol=1e-12)
@@ -132,16 +132,16 @@ def test_without_noise_it_is_the_exact_value_for_tied_weights_too(engine, given_
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_zero_noise_reduces_the_bias(seed):
+def test_zero_noise_reduces_bias(seed):
     circuit = random_circuit(3, 24, seed=seed)
-    tensors = some_tensors(circuit, 3, seed=seed)
+    tensors = random_tensors(circuit, 3, seed=seed)
     exact, noisy = (expectation(circuit, *tensors, (0, 1, 2), noise=noise).detach() for noise in (None, WEAK))
     mine = mitigated(tensors, ("zero_noise",), WEAK, (0, 1, 2), circuit)
     assert (mine - exact).abs().max() < 0.1 * (noisy - exact).abs().max()
 
 
-def test_zero_noise_reduces_the_bias_with_trajectories():
-    tensors = alike(CIRCUIT, 40)
+def test_zero_noise_with_trajectories_reduces_bias():
+    tensors = repeated_tensors(CIRCUIT, 40)
     single = [tensors[0], *(tensor[:1] for tensor in tensors[1:])]
     exact, noisy = (expectation(CIRCUIT, *single, (0, 1, 2), noise=noise)[0] for noise in (None, WEAK))
     means = mitigated(tensors, ("zero_noise",), WEAK, (0, 1, 2), trajectories=500, generator=seeded())
@@ -149,8 +149,8 @@ def test_zero_noise_reduces_the_bias_with_trajectories():
     assert (means.mean(0) - exact).abs().max() < 0.3 * (noisy - exact).abs().max()
 
 
-def test_both_together_are_the_first_on_each_run_of_the_second():
-    tensors = some_tensors(CIRCUIT, 3)
+def test_both_mitigations_correct_readout_of_each_run():
+    tensors = random_tensors(CIRCUIT, 3)
     alone = mitigated(tensors, ("zero_noise",))
     for mitigation in itertools.permutations(("readout", "zero_noise")):
         together = mitigated(tensors, mitigation, WEAK.updated(readout=READOUT))
@@ -158,41 +158,41 @@ def test_both_together_are_the_first_on_each_run_of_the_second():
     assert not torch.allclose(mitigated(tensors, ("zero_noise",), WEAK.updated(readout=READOUT)), alone, atol=1e-2)
 
 
-# --- shots, sources, shapes --------------------------------------------------------------------------------------
+# --- shots, sources, shapes ---------------------------------------------------------------------------------------
 
 
 @EACH_MITIGATION
-def test_shots_are_mitigated_on_average(mitigation):
-    tensors = [tensor.detach() for tensor in some_tensors(CIRCUIT, 1)]
+def test_mitigated_shots_are_unbiased(mitigation):
+    tensors = [tensor.detach() for tensor in random_tensors(CIRCUIT, 1)]
     noise = WEAK.updated(readout=READOUT)
     exact = mitigated(tensors, mitigation, noise)[0]
     assert exact.abs().max() < 0.9, "values that are cut off would have a bias"
     many = [tensors[0], *(tensor.expand(2000, -1) for tensor in tensors[1:])]
-    draws = mitigated(many, mitigation, noise, shots=400, generator=seeded())
-    assert_mean(draws, exact)
-    assert (draws.std(0) > 0).all()
+    repeats = mitigated(many, mitigation, noise, shots=400, generator=seeded())
+    assert_mean(repeats, exact)
+    assert (repeats.std(0) > 0).all()
 
 
-def test_no_mitigation_is_the_value_as_it_is():
-    tensors = [tensor.detach() for tensor in some_tensors(CIRCUIT, 2)]
+def test_empty_mitigation_returns_expectation():
+    tensors = [tensor.detach() for tensor in random_tensors(CIRCUIT, 2)]
     noise = ALL.updated(readout=READOUT)
     plain = expectation(CIRCUIT, *tensors, (2, 0, 1), noise=noise)
     np.testing.assert_allclose(mitigated(tensors, (), noise), plain, rtol=0, atol=1e-14)
-    drawn = expectation(CIRCUIT, *tensors, (2, 0, 1), noise=noise, shots=9, generator=seeded())
-    assert torch.equal(mitigated(tensors, (), noise, shots=9, generator=seeded()), drawn)
+    sampled = expectation(CIRCUIT, *tensors, (2, 0, 1), noise=noise, shots=9, generator=seeded())
+    assert torch.equal(mitigated(tensors, (), noise, shots=9, generator=seeded()), sampled)
 
 
 @EACH_MITIGATION
 @pytest.mark.parametrize("trajectories", [None, 3])
-def test_the_result_is_between_minus_one_and_one_and_has_no_gradient(trajectories, mitigation):
+def test_mitigated_expectation_is_clipped_and_detached(trajectories, mitigation):
     run = {"shots": 2, "trajectories": trajectories, "generator": seeded()}
-    values = mitigated(some_tensors(CIRCUIT, 200), mitigation, WEAK.updated(readout=READOUT), **run)
+    values = mitigated(random_tensors(CIRCUIT, 200), mitigation, WEAK.updated(readout=READOUT), **run)
     assert values.abs().max() == 1
     assert not values.requires_grad
 
 
-def test_a_seed_gives_the_same_values():
-    tensors = some_tensors(CIRCUIT, 2)
+def test_mitigated_expectation_same_seed_repeats_values():
+    tensors = random_tensors(CIRCUIT, 2)
     run = {"shots": 20, "trajectories": 3}
     first, again, other = (
         mitigated(tensors, ("readout", "zero_noise"), generator=seeded(seed), **run) for seed in (1, 1, 2)
@@ -204,12 +204,12 @@ def test_a_seed_gives_the_same_values():
 @EACH_MITIGATION
 @pytest.mark.parametrize("run", [{}, {"shots": 4}, {"trajectories": 3}, {"shots": 4, "trajectories": 3}], ids=str)
 @pytest.mark.parametrize("qubits", [(1,), (2, 0, 1)], ids=["one", "three"])
-def test_a_batch_of_none_gives_none(qubits, run, mitigation):
+def test_mitigated_expectation_empty_batch_returns_empty(qubits, run, mitigation):
     noise = WEAK.updated(readout=READOUT)
-    assert mitigated(some_tensors(CIRCUIT, 0), mitigation, noise, qubits, **run).shape == (0, len(qubits))
+    assert mitigated(random_tensors(CIRCUIT, 0), mitigation, noise, qubits, **run).shape == (0, len(qubits))
 
 
-def test_circuits_without_inputs_and_single_precision():
+def test_mitigated_expectation_without_inputs_and_float32_works():
     circuit = Circuit.from_gates(2, [ry(0, Angle("weight", 0)), cx(0, 1), ry(1, Angle("weight", 0))])
     runs = [
         mitigated(
@@ -221,45 +221,45 @@ def test_circuits_without_inputs_and_single_precision():
     assert runs[0].item() == pytest.approx(runs[1].item(), abs=1e-5)
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (
-            {"mitigation": ("read_out",)},
-            "^unknown mitigation 'read_out'; give a tuple of 'readout', 'zero_noise' or both$",
+            {"mitigation": ("measure_dense_state",)},
+            "^unknown mitigation 'measure_dense_state'; give a tuple of 'readout', 'zero_noise' or both$",
         ),
         ({"mitigation": ("zero_noise", "zne")}, "^unknown mitigation 'zne'; give a tuple"),
         ({"mitigation": "readout"}, "^unknown mitigation 'readout'; give a tuple"),
-        ({"noise": None}, "^without noise there is nothing to mitigate"),
+        ({"noise": None}, "^mitigation needs noise"),
         ({"degree": 1.5}, r"^degree=1.5: it must be a whole number$"),
-        ({"folds": ()}, r"^folds=\(\), degree=2: folds are odd, positive and ascending, and more than the degree$"),
-        ({"folds": (1, 2, 3)}, r"^folds=\(1, 2, 3\), degree=2: folds are odd"),
-        ({"folds": (0, 1, 3)}, "folds are odd, positive and ascending"),
-        ({"folds": (-1, 1, 3)}, "folds are odd, positive and ascending"),
-        ({"folds": (1, 3, 3)}, "folds are odd, positive and ascending"),
-        ({"folds": (3, 1, 5)}, "folds are odd, positive and ascending"),
+        ({"folds": ()}, r"^folds=\(\), degree=2: pass odd, positive, ascending folds, more of them than the degree$"),
+        ({"folds": (1, 2, 3)}, r"^folds=\(1, 2, 3\), degree=2: pass odd"),
+        ({"folds": (0, 1, 3)}, "pass odd, positive, ascending folds"),
+        ({"folds": (-1, 1, 3)}, "pass odd, positive, ascending folds"),
+        ({"folds": (1, 3, 3)}, "pass odd, positive, ascending folds"),
+        ({"folds": (3, 1, 5)}, "pass odd, positive, ascending folds"),
         ({"folds": (1.0, 3.0, 5.0)}, r"^folds\[0\]=1.0: it must be a whole number$"),
-        ({"folds": (1, 3)}, "and more than the degree"),
-        ({"degree": 3}, "and more than the degree"),
-        ({"degree": -1}, "and more than the degree"),
+        ({"folds": (1, 3)}, "more of them than the degree"),
+        ({"degree": 3}, "more of them than the degree"),
+        ({"degree": -1}, "more of them than the degree"),
         ({"shots": 0}, "^shots=0: it must be a whole number of at least 1"),
         ({"trajectories": 0}, "^trajectories=0: it must be a whole number of at least 1"),
-        ({"noise": ALL, "trajectories": 3}, "no mixture of Pauli errors.*pauli_twirl=True$"),
+        ({"noise": ALL, "trajectories": 3}, "not a mixture of Pauli errors.*pauli_twirl=True$"),
         ({"noise": "ionq-forte"}, "^noise is of type str; pass a NoiseConfig"),
         ({"engine": "torch"}, "^the torch engine has no density matrix; pass trajectories"),
     ],
 )
-def test_choices_that_do_not_fit_are_refused(arguments, message):
+def test_invalid_options_raise_config_error(arguments, message):
     arguments = {"mitigation": ("zero_noise",), "noise": WEAK, **arguments}
     with pytest.raises(ConfigError, match=message):
-        mitigated_expectation(CIRCUIT, *some_tensors(CIRCUIT, 2), **arguments)
+        mitigated_expectation(CIRCUIT, *random_tensors(CIRCUIT, 2), **arguments)
 
 
-def test_tensors_and_qubits_that_do_not_fit_are_refused():
-    weights, inputs, initial = some_tensors(CIRCUIT, 2)
+def test_invalid_tensors_and_qubits_raise_errors():
+    weights, inputs, initial = random_tensors(CIRCUIT, 2)
     with pytest.raises(InputError, match="this circuit reads 2 inputs"):
         mitigated((weights, None, initial), ("zero_noise",))
     with pytest.raises(InputError, match="weights holds|inputs holds"):

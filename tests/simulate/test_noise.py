@@ -20,8 +20,8 @@ from ketfit.simulate import NoiseConfig, load_noise
 from ketfit.simulate.density_matrix import _Density, density_matrix_expectation, make_plan, pauli_coefficients
 from ketfit.simulate.noise import DEVICES, Channel, noise_from_fidelities, noisy_light_cone
 from tests.circuits import random_circuit
-from tests.simulate.noisy import ALL, NOISES, aer_channels, twirl
-from tests.simulate.samples import assert_close, outcome, some_tensors
+from tests.simulate.aer_reference import ALL, NOISES, aer_channels, twirl
+from tests.simulate.dense_reference import assert_close, random_tensors, values_and_gradients
 
 EACH_NOISE = pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
 CHANNELS = [
@@ -32,7 +32,7 @@ FIGURES = {"ionq-forte": (0.9998, 0.9941, 0.9962), "ionq-aria": (0.9995, 0.996, 
 
 
 def transfer_matrix(channel: Channel) -> np.ndarray:
-    """By I, X, Y and Z, as Qiskit has it."""
+    """Return the transfer matrix in Qiskit's order I, X, Y, Z."""
     matrix = np.diag([1, channel.x, channel.y, channel.z])
     matrix[3, 0] = channel.shift
     return matrix
@@ -42,7 +42,7 @@ def channel_of(matrix: np.ndarray) -> Channel:
     return Channel(matrix[1, 1], matrix[3, 3], matrix[2, 2], matrix[3, 0])
 
 
-# --- settings ----------------------------------------------------------------------------------------------------
+# --- settings -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -65,10 +65,10 @@ def channel_of(matrix: np.ndarray) -> Channel:
         ({"depolarising_1q": 0.1}, "no setting 'depolarising_1q'; did you mean 'depolarizing_1q'[?]"),
         ({"t1_ms": 0.1}, "no setting 't1_ms'; did you mean 't1_us'[?]"),
         ({"zzz": 0.1}, "no setting 'zzz'; known are depolarizing_1q, depolarizing_2q, bit_flip,"),
-        ({"t1_us": 1.0, "t2_us": 2.5, **TIMES}, "^t2_us=2.5 is more than 2 t1_us=2.0, which no qubit can have$"),
+        ({"t1_us": 1.0, "t2_us": 2.5, **TIMES}, "^t2_us=2.5 is more than its physical limit 2 t1_us=2.0; lower it$"),
         (
             {"t1_us": 1.0},
-            "act for as long as a gate takes; give time_1q_us or time_2q_us, or both, too, or none of the four$",
+            "need durations of gates; give time_1q_us or time_2q_us, or both, too, or none of the four$",
         ),
         ({"t2_us": 1.0}, "give time_1q_us or time_2q_us, or both, too, or none of the four$"),
         ({"time_1q_us": 1.0}, "give t1_us or t2_us, or both, too, or none of the four$"),
@@ -89,7 +89,7 @@ def channel_of(matrix: np.ndarray) -> Channel:
         ({"readout": "ab"}, "^readout='ab': input should be a valid tuple$"),
     ],
 )
-def test_noise_that_no_device_can_have_is_refused(settings, message):
+def test_noise_config_invalid_settings_raise_config_error(settings, message):
     with pytest.raises(ConfigError, match=message) as caught:
         NoiseConfig(**settings)
     assert "\n" not in str(caught.value)
@@ -97,14 +97,14 @@ def test_noise_that_no_device_can_have_is_refused(settings, message):
         NoiseConfig().updated(**settings)
 
 
-def test_the_extremes_are_accepted():
+def test_noise_config_extreme_values_are_accepted():
     for name in ("depolarizing_1q", "depolarizing_2q", "bit_flip", "phase_flip", "preparation"):
         assert [getattr(NoiseConfig(**{name: value}), name) for value in (0, 1, np.float32(0.5))] == [0, 1, 0.5]
     assert NoiseConfig(t1_us=1.0, t2_us=2.0, **TIMES).after_rotation.x == math.exp(-0.5)
     assert NoiseConfig(readout=((0, 1), (1, 0))).readout == ((0, 1), (1, 0))
 
 
-def test_readout_may_be_lists_as_files_have_them(tmp_path):
+def test_noise_config_readout_as_lists_becomes_tuples(tmp_path):
     path = tmp_path / "noise.toml"
     path.write_text("readout = [[0.98, 0.03], [0.02, 0.97]]\nbit_flip = 0.01\n", encoding="utf-8")
     expected = NoiseConfig(readout=((0.98, 0.03), (0.02, 0.97)), bit_flip=0.01)
@@ -113,7 +113,7 @@ def test_readout_may_be_lists_as_files_have_them(tmp_path):
     assert NoiseConfig(readout=np.array(expected.readout).tolist(), bit_flip=0.01) == expected
 
 
-def test_equal_noise_is_equal_hashes_alike_and_is_frozen():
+def test_noise_config_equal_settings_compare_and_hash_equal():
     noise = NoiseConfig(**ALL.model_dump())
     assert noise == ALL
     assert hash(noise) == hash(ALL)
@@ -122,13 +122,13 @@ def test_equal_noise_is_equal_hashes_alike_and_is_frozen():
         noise.bit_flip = 0.2
 
 
-def test_every_setting_has_a_description_and_is_nothing_by_default():
+def test_noise_config_fields_have_description_and_no_noise_default():
     for name, field in NoiseConfig.model_fields.items():
         assert len(field.description) > 5, name
         assert not field.default, name
 
 
-def test_silent_noise_is_that_which_does_nothing_to_gates():
+def test_is_gate_noiseless_ignores_readout_only():
     readout = ((0.9, 0.1), (0.1, 0.9))
     assert NoiseConfig().is_gate_noiseless
     assert NoiseConfig(readout=readout, pauli_twirl=True).is_gate_noiseless
@@ -136,11 +136,11 @@ def test_silent_noise_is_that_which_does_nothing_to_gates():
     assert not NoiseConfig(t1_us=1.0, time_2q_us=1.0).is_gate_noiseless
 
 
-# --- channels ----------------------------------------------------------------------------------------------------
+# --- channels -----------------------------------------------------------------------------------------------------
 
 
 @EACH_NOISE
-def test_what_follows_a_gate_is_what_aer_has(noise):
+def test_channels_after_gates_match_aer(noise):
     one, two = (PTM(channel).data for channel in aer_channels(noise))
     np.testing.assert_allclose(transfer_matrix(noise.after_rotation), one, rtol=0, atol=1e-12)
     each = transfer_matrix(noise.after_cnot)
@@ -148,13 +148,13 @@ def test_what_follows_a_gate_is_what_aer_has(noise):
     np.testing.assert_allclose(np.kron(each, each) @ depolarizing, two, rtol=0, atol=1e-12)
 
 
-def test_then_is_the_product_of_the_transfer_matrices_the_later_on_the_left():
+def test_compose_is_product_of_transfer_matrices():
     for first, later in itertools.product(CHANNELS, CHANNELS):
         product = transfer_matrix(later) @ transfer_matrix(first)
         np.testing.assert_allclose(transfer_matrix(first.compose(later)), product, rtol=0, atol=1e-15)
 
 
-def test_then_may_be_bracketed_at_will_but_not_turned_round():
+def test_compose_is_associative_but_not_commutative():
     for a, b, c in itertools.product(CHANNELS, repeat=3):
         left, right = transfer_matrix(a.compose(b).compose(c)), transfer_matrix(a.compose(b.compose(c)))
         np.testing.assert_allclose(left, right, rtol=0, atol=1e-15)
@@ -167,7 +167,7 @@ def test_then_may_be_bracketed_at_will_but_not_turned_round():
 
 
 @pytest.mark.parametrize("channel", [each for each in CHANNELS if not each.shift])
-def test_pauli_probabilities_are_those_of_a_mixture_with_the_channel_s_factors(channel):
+def test_pauli_probabilities_mixture_has_channel_factors(channel):
     probabilities = channel.pauli_probabilities()
     assert sum(probabilities) == pytest.approx(1, abs=1e-15)
     assert min(probabilities) >= 0
@@ -175,7 +175,7 @@ def test_pauli_probabilities_are_those_of_a_mixture_with_the_channel_s_factors(c
     np.testing.assert_allclose(transfer_matrix(channel), PTM(SuperOp(mixture)).data, rtol=0, atol=1e-14)
 
 
-def test_pauli_probabilities_come_back_from_the_factors_they_give():
+def test_pauli_probabilities_round_trip_through_factors():
     for probabilities in np.random.default_rng(0).dirichlet([0.3, 0.3, 0.3, 0.3], size=20):
         i, x, z, y = probabilities
         channel = Channel(x=i + x - z - y, z=i + z - x - y, y=i + y - x - z)
@@ -187,10 +187,10 @@ def test_pauli_probabilities_come_back_from_the_factors_they_give():
     assert NoiseConfig(depolarizing_1q=1).after_rotation.pauli_probabilities() == (0.25,) * 4
 
 
-def test_amplitude_damping_is_no_mixture_of_paulis():
+def test_pauli_probabilities_amplitude_damping_raises_config_error():
     noise = NoiseConfig(t1_us=5.0, time_2q_us=1.0)
     assert noise.after_rotation.pauli_probabilities() == (1, 0, 0, 0)
-    message = "^amplitude damping .t1_us. is no mixture of Pauli errors, .* or approximate with pauli_twirl=True$"
+    message = "^amplitude damping .t1_us. is not a mixture of Pauli errors, .* or approximate with pauli_twirl=True$"
     for refused in (noise.after_cnot.pauli_probabilities, noise.check_pauli_channel):
         with pytest.raises(ConfigError, match=message):
             refused()
@@ -200,7 +200,7 @@ def test_amplitude_damping_is_no_mixture_of_paulis():
 
 @pytest.mark.parametrize("t1", [0.01, 0.3, 1.0, 5.0, 1e4, 1e8])
 @pytest.mark.parametrize("ratio", [None, 0.01, 1.0, 1.9, 2.0])
-def test_a_twirl_is_a_mixture_and_the_mean_over_the_paulis(t1, ratio):
+def test_pauli_twirl_is_mean_over_paulis(t1, ratio):
     exact = NoiseConfig(t1_us=t1, t2_us=None if ratio is None else ratio * t1, **TIMES)
     twirled = exact.updated(pauli_twirl=True)
     for before, after in (
@@ -213,30 +213,30 @@ def test_a_twirl_is_a_mixture_and_the_mean_over_the_paulis(t1, ratio):
         assert before.shift > 0
 
 
-def test_a_twirl_leaves_mixtures_as_they_are():
+def test_pauli_twirl_keeps_pauli_mixtures():
     for noise in NOISES.values():
         if not noise.after_cnot.shift:
             twirled = noise.updated(pauli_twirl=True)
             assert (twirled.after_rotation, twirled.after_cnot) == (noise.after_rotation, noise.after_cnot)
 
 
-def test_no_t2_is_twice_t1_which_is_amplitude_damping_alone():
+def test_relaxation_without_t2_is_amplitude_damping():
     alone = NoiseConfig(t1_us=3.0, **TIMES)
     assert alone.after_cnot == alone.updated(t2_us=6.0).after_cnot
     damping = PTM(SuperOp(amplitude_damping_error(1 - math.exp(-5 / 3)))).data
     np.testing.assert_allclose(transfer_matrix(alone.after_cnot), damping, rtol=0, atol=1e-14)
 
 
-def test_no_t1_is_no_damping():
+def test_relaxation_without_t1_has_no_damping():
     channel = NoiseConfig(t2_us=4.0, **TIMES).after_rotation
     assert channel == Channel(x=math.exp(-0.25), y=math.exp(-0.25))
 
 
-# --- devices -----------------------------------------------------------------------------------------------------
+# --- devices ------------------------------------------------------------------------------------------------------
 
 
 def fidelities(noise: NoiseConfig) -> list[float]:
-    """Average fidelities of what follows a rotation and a CNOT: (sum |tr K|**2 + d) / (d**2 + d), K Kraus operators."""
+    """Return the average fidelities (sum |tr K|**2 + d) / (d**2 + d) of the channels after a rotation and a CNOT."""
     result = []
     for channel in aer_channels(noise):
         operators = Kraus(channel).data
@@ -247,7 +247,7 @@ def fidelities(noise: NoiseConfig) -> list[float]:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_devices_have_the_fidelities_that_are_published(device):
+def test_devices_have_published_fidelities(device):
     noise = load_noise(device)
     assert noise == load_noise(device)
     assert fidelities(noise) == pytest.approx(FIGURES[device][:2], abs=1e-9)
@@ -258,20 +258,20 @@ def test_devices_have_the_fidelities_that_are_published(device):
 
 @pytest.mark.parametrize("figures", [(0.999, 0.98, 0.95), (0.95, 0.8, 1.0), (0.99, 0.9, 0.5)])
 @pytest.mark.parametrize("t1", [200.0, 1e3, 1e6])
-def test_the_fidelities_that_noise_was_made_of_come_back(figures, t1):
+def test_noise_from_fidelities_reproduces_fidelities(figures, t1):
     noise = noise_from_fidelities(*figures, t1_us=t1, t2_us=1.5 * t1, time_1q_us=0.1, time_2q_us=1.0)
     assert fidelities(noise) == pytest.approx(figures[:2], abs=1e-9)
     assert (noise.t1_us, noise.t2_us, noise.time_1q_us, noise.time_2q_us) == (t1, 1.5 * t1, 0.1, 1.0)
     np.testing.assert_allclose(noise.readout, [[figures[2], 1 - figures[2]], [1 - figures[2], figures[2]]])
 
 
-def test_relaxation_that_is_worse_than_the_fidelity_leaves_no_depolarizing():
+def test_noise_from_fidelities_strong_relaxation_has_no_depolarizing():
     noise = noise_from_fidelities(0.9999, 0.99, 1.0, t1_us=50.0, t2_us=50.0, time_1q_us=1.0, time_2q_us=5.0)
     assert (noise.depolarizing_1q, noise.depolarizing_2q) == (0, 0)
     assert all(mine < figure for mine, figure in zip(fidelities(noise), (0.9999, 0.99), strict=True))
 
 
-def test_a_fidelity_that_is_none_is_refused():
+def test_noise_from_fidelities_out_of_range_raises_config_error():
     times = {"t1_us": 1e6, "t2_us": 1e6, "time_1q_us": 1.0, "time_2q_us": 1.0}
     for figures, name in (
         ((0.99, 0.98, 1.2), "readout"),
@@ -281,7 +281,7 @@ def test_a_fidelity_that_is_none_is_refused():
             noise_from_fidelities(*figures, **times)
 
 
-def test_noise_is_loaded_from_a_file(tmp_path):
+def test_load_noise_toml_file_returns_config(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("t1_us = 50\nt2_us = 70.5\ntime_2q_us = 0.4\ndepolarizing_2q = 1e-2\n", encoding="utf-8")
     expected = NoiseConfig(t1_us=50.0, t2_us=70.5, time_2q_us=0.4, depolarizing_2q=0.01)
@@ -295,14 +295,14 @@ def test_noise_is_loaded_from_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["ionq", "IonQ-Forte", "", "noise.json", Path("ionq-forte"), "mine.toml.txt"])
-def test_an_unknown_device_is_refused(name):
+def test_load_noise_unknown_device_raises_config_error(name):
     message = f"^unknown device {str(name)!r}; known are ionq-forte, ionq-aria, or name a .toml file$"
     with pytest.raises(ConfigError, match=message if name else "^unknown device "):
         load_noise(name)
     assert simulate.load_noise is load_noise
 
 
-# --- light cone --------------------------------------------------------------------------------------------------
+# --- light cone ---------------------------------------------------------------------------------------------------
 
 
 def by_the_whole_circuit(circuit: Circuit, tensors, parities, noise: NoiseConfig) -> torch.Tensor:
@@ -314,29 +314,29 @@ def by_the_whole_circuit(circuit: Circuit, tensors, parities, noise: NoiseConfig
 
 @EACH_NOISE
 @pytest.mark.parametrize("seed", range(4))
-def test_gates_outside_the_light_cone_change_nothing(seed, noise):
+def test_noisy_light_cone_keeps_expectation(seed, noise):
     circuit = random_circuit(5, n_gates=18, seed=seed)
     rng = np.random.default_rng(seed)
     parities = [tuple(rng.permutation(5)[:count].tolist()) for count in (1, 2)]
     for chosen in ([parities[0]], [parities[1]], parities):
         cone = noisy_light_cone(circuit, {qubit for parity in chosen for qubit in parity})
         assert cone == noisy_light_cone(cone, itertools.chain(*chosen))
-        tensors = some_tensors(circuit, 2, seed=seed)
+        tensors = random_tensors(circuit, 2, seed=seed)
         values = density_matrix_expectation(circuit, chosen, *tensors, 2, noise)
         whole = by_the_whole_circuit(circuit, tensors, chosen, noise)
-        assert_close(outcome(values, tensors), outcome(whole, tensors), 1e-13)
+        assert_close(values_and_gradients(values, tensors), values_and_gradients(whole, tensors), 1e-13)
 
 
-def test_the_light_cone_keeps_what_reaches_the_measured_qubits():
-    places = [Angle("weight", k) for k in range(5)]
+def test_noisy_light_cone_keeps_gates_that_reach_measured_qubits():
+    indices = [Angle("weight", k) for k in range(5)]
     gates = (
-        ry(0, places[0]),
-        ry(2, places[1]),
+        ry(0, indices[0]),
+        ry(2, indices[1]),
         cx(0, 1),
-        ry(1, places[2]),
+        ry(1, indices[2]),
         cx(2, 3),
-        ry(0, places[3]),
-        ry(3, places[4]),
+        ry(0, indices[3]),
+        ry(3, indices[4]),
     )
     circuit = Circuit(4, gates, 6, 1)
     assert noisy_light_cone(circuit, (0,)).gates == (gates[0], gates[2], gates[5])
@@ -344,13 +344,13 @@ def test_the_light_cone_keeps_what_reaches_the_measured_qubits():
     assert noisy_light_cone(circuit, {3}).gates == (gates[1], gates[4], gates[6])
     assert noisy_light_cone(circuit, ()) == Circuit(4, (), 6, 1)
     assert noisy_light_cone(circuit, range(4)) == circuit
-    weights, inputs, _ = some_tensors(circuit, 2)
+    weights, inputs, _ = random_tensors(circuit, 2)
     density_matrix_expectation(circuit, [(0,)], weights, inputs, None, 2, ALL).sum().backward()
     assert [k for k, slope in enumerate(weights.grad) if slope] == [0, 3]
     assert not inputs.grad.any()
 
 
-def test_a_cnot_that_only_brings_noise_stays():
+def test_noisy_light_cone_keeps_cnot_with_noise_only():
     circuit = Circuit(2, (cx(0, 1),), 0, 0)
     assert not circuit.light_cone((0,)).gates
     assert noisy_light_cone(circuit, (0,)) == circuit

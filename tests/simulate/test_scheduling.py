@@ -1,4 +1,4 @@
-"""The order in which the native kernel does things: every gate once, and none before one it has to wait for."""
+"""Schedules of the native kernel: every gate exactly once, in an order that respects dependencies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ketfit.circuit import Angle, Circuit, cx, reuploading_circuit, ry
-from ketfit.simulate.scheduling import Operation, Stage, cut_stages, fuse_operations, merge_gates, tables
+from ketfit.simulate.scheduling import (
+    Operation,
+    Stage,
+    fuse_operations,
+    merge_gates,
+    partition_stages,
+    to_kernel_arrays,
+)
 from tests.circuits import random_angles, random_circuit, reference_state
 
 W = [Angle("weight", k) for k in range(5)]
@@ -22,7 +29,7 @@ PAPER = reuploading_circuit(10, 2, 2, 3, 2)
 
 @st.composite
 def circuits(draw: st.DrawFn, max_gates: int = 60) -> Circuit:
-    """A random circuit, half of the CNOTs with a rotation behind."""
+    """Generate a random circuit; a rotation follows half of the CNOTs."""
     rng = random.Random(draw(st.integers(0, 2**32 - 1)))
     circuit = random_circuit(draw(st.integers(1, 9)), draw(st.integers(3, max_gates)), rng.randrange(2**32))
     angles = [gate.angle for gate in circuit.gates if gate.angle is not None]
@@ -35,7 +42,7 @@ def circuits(draw: st.DrawFn, max_gates: int = 60) -> Circuit:
 
 
 def as_circuit(operations: Iterable[Operation], like: Circuit) -> Circuit:
-    """What the operations do, one after the other, as gates."""
+    """Return the operations as a circuit of gates."""
     gates = []
     for operation in operations:
         gates += [] if operation.control is None else [cx(operation.control, operation.target)]
@@ -50,7 +57,7 @@ def assert_same_state(mine: Circuit, other: Circuit) -> None:
 
 
 def assert_same_order(mine: Sequence[Operation], other: Sequence[Operation], n_qubits: int) -> None:
-    """The same operations, in the same order for every qubit: only operations that share no qubit may have swapped."""
+    """Check that both sequences have the same operations, in the same order on every qubit."""
     bare = [replace(operation, fused=False) for operation in mine]
     assert Counter(bare) == Counter(other)
     for qubit in range(n_qubits):
@@ -58,7 +65,7 @@ def assert_same_order(mine: Sequence[Operation], other: Sequence[Operation], n_q
 
 
 def count_fused(operations: Sequence[Operation], in_lanes: frozenset[int]) -> int:
-    """How many operations are in pairs, each of which the kernel can do."""
+    """Return the number of operations in pairs, and check that each pair is valid."""
     firsts = [k for k, operation in enumerate(operations) if operation.fused]
     for first, second in [(operations[k], operations[k + 1]) for k in firsts]:
         assert not second.fused
@@ -70,7 +77,7 @@ def count_fused(operations: Sequence[Operation], in_lanes: frozenset[int]) -> in
     return 2 * len(firsts)
 
 
-# --- merge_gates -------------------------------------------------------------------------------------------------
+# --- merge_gates --------------------------------------------------------------------------------------------------
 
 
 A, B = W[:2]
@@ -94,13 +101,13 @@ FIRST = Operation(0, None, (A,), (0,), first_on_qubit=True)
         ([], []),
     ],
 )
-def test_rotations_join_the_operation_that_ends_on_their_qubit(gates, operations):
+def test_merge_gates_joins_rotations_to_last_operation(gates, operations):
     assert merge_gates(Circuit(3, tuple(gates), 5, 0)) == operations
 
 
 @given(circuits())
 @settings(max_examples=60, deadline=None)
-def test_merged_operations_do_what_the_gates_do(circuit):
+def test_merge_gates_keeps_the_unitary(circuit):
     operations = merge_gates(circuit)
     assert_same_state(as_circuit(operations, circuit), circuit)
     rotations = [gate for gate in circuit.gates if gate.angle is not None]
@@ -113,7 +120,7 @@ def test_merged_operations_do_what_the_gates_do(circuit):
         seen |= operation.qubits
 
 
-def test_every_block_of_the_paper_is_one_operation():
+def test_merge_gates_paper_block_is_one_operation():
     operations = merge_gates(PAPER)
     assert [operation.first_on_qubit for operation in operations] == [True] * 10 + [False] * (len(operations) - 10)
     blocks = [operation for operation in operations if operation.control is not None]
@@ -121,17 +128,17 @@ def test_every_block_of_the_paper_is_one_operation():
     assert all(operation.angles for operation in blocks)
 
 
-# --- cut_stages --------------------------------------------------------------------------------------------------
+# --- partition_stages ---------------------------------------------------------------------------------------------
 
 
 @given(circuits(), st.integers(0, 3), st.integers(0, 5), st.integers(2, 6))
 @settings(max_examples=150, deadline=None)
-def test_stages_hold_every_operation_once_and_in_a_possible_order(circuit, sample_bits, more_low_bits, more_bits):
+def test_partition_stages_has_every_operation_in_valid_order(circuit, sample_bits, more_low_bits, more_bits):
     n, operations = circuit.n_qubits, merge_gates(circuit)
     low_bits = sample_bits + more_low_bits
     bits = n + sample_bits
     chunk_bits = min(low_bits + more_bits, bits)
-    stages = list(cut_stages(operations, n, sample_bits, chunk_bits, low_bits))
+    stages = list(partition_stages(operations, n, sample_bits, chunk_bits, low_bits))
     assert_same_order([operation for stage in stages for operation in stage.operations], operations, n)
     assert all(stage.operations for stage in stages) or not operations
     assert chunk_bits < bits or len(stages) == 1
@@ -144,24 +151,26 @@ def test_stages_hold_every_operation_once_and_in_a_possible_order(circuit, sampl
         assert all(operation.qubits <= inside for operation in stage.operations)
 
 
-def test_a_stage_takes_what_it_can_hold_from_behind_what_it_cannot():
+def test_partition_stages_takes_operations_after_deferred_ones():
     gates = (cx(0, 1), cx(2, 3), ry(6, W[0]), cx(3, 6), ry(6, W[1]), ry(5, W[2]), ry(1, W[3]), ry(2, W[4]))
     operations = merge_gates(Circuit(8, gates, 5, 0))
-    stages = list(cut_stages(operations, 8, sample_bits=0, chunk_bits=6, low_bits=4))  # qubits 4 to 7 and two others
+    stages = list(
+        partition_stages(operations, 8, sample_bits=0, chunk_bits=6, low_bits=4)
+    )  # qubits 4 to 7 and two others
     of_stages = [[(operation.control, operation.target) for operation in stage.operations] for stage in stages]
     assert of_stages == [[(0, 1), (None, 6), (None, 5)], [(2, 3), (3, 6), (None, 2)]]
 
 
-def test_no_operations_are_one_empty_stage():
-    assert list(cut_stages([], 3, 1, 4, 3)) == [Stage((0, 1, 2, 3), ())]
+def test_partition_stages_without_operations_yields_empty_stage():
+    assert list(partition_stages([], 3, 1, 4, 3)) == [Stage((0, 1, 2, 3), ())]
 
 
-# --- fuse_operations --------------------------------------------------------------------------------------------------
+# --- fuse_operations ----------------------------------------------------------------------------------------------
 
 
 @given(circuits(), st.sets(st.integers(0, 8)), st.integers(1, 64))
 @settings(max_examples=150, deadline=None)
-def test_fused_operations_are_pairs_the_kernel_can_do_in_a_possible_order(circuit, in_lanes, window):
+def test_fuse_operations_gives_valid_pairs_in_valid_order(circuit, in_lanes, window):
     operations = merge_gates(circuit)
     fused = fuse_operations(operations, frozenset(in_lanes), window)
     assert_same_order(fused, operations, circuit.n_qubits)
@@ -170,24 +179,24 @@ def test_fused_operations_are_pairs_the_kernel_can_do_in_a_possible_order(circui
 
 
 @pytest.mark.parametrize("circuit", [PAPER, PAPER.light_cone((0,)), PAPER.light_cone((7,))])
-def test_most_operations_of_the_rings_are_in_pairs(circuit):
+def test_fuse_operations_ring_fuses_most_operations(circuit):
     fused = fuse_operations(merge_gates(circuit), frozenset())
     assert count_fused(fused, frozenset()) >= 0.8 * len(fused)
 
 
-# --- all together ------------------------------------------------------------------------------------------------
+# --- all together -------------------------------------------------------------------------------------------------
 
 
 @given(circuits(), st.integers(0, 3), st.integers(0, 3), st.integers(2, 9))
 @settings(max_examples=80, deadline=None)
-def test_the_tables_do_what_the_circuit_does(circuit, lane_bits, sample_bits, more_bits):
+def test_to_kernel_arrays_reproduce_the_circuit(circuit, lane_bits, sample_bits, more_bits):
     n, sample_bits = circuit.n_qubits, min(sample_bits, lane_bits)
     operations = merge_gates(circuit)
     chunk_bits = min(lane_bits + 2 + more_bits, n + sample_bits)
-    stages = cut_stages(operations, n, sample_bits, chunk_bits, low_bits=lane_bits + 2)
+    stages = partition_stages(operations, n, sample_bits, chunk_bits, low_bits=lane_bits + 2)
     in_lanes = frozenset(n - 1 - place for place in range(min(n, lane_bits - sample_bits)))
     fused = [Stage(stage.positions, fuse_operations(stage.operations, in_lanes)) for stage in stages]
-    ops, offsets, terms, ranges, positions = tables(fused, n, sample_bits)
+    ops, offsets, terms, ranges, positions = to_kernel_arrays(fused, n, sample_bits)
     assert len(offsets) == len(ops) + 1
     assert [first for first, _ in ranges] == [sum(count for _, count in ranges[:k]) for k in range(len(ranges))]
     read = []

@@ -1,4 +1,4 @@
-"""What is drawn and what is differentiated, policy by policy; parameter shift has a file of its own."""
+"""Samples and gradients of each policy except parameter shift."""
 
 from __future__ import annotations
 
@@ -16,9 +16,16 @@ from ketfit.simulate import NoiseConfig, expectation
 from ketfit.simulate.expectation import MeasurementContext
 from ketfit.simulate.shots import GRADIENTS, readout_signs, reparameterized, sample, sample_outcomes, straight_through
 from tests.circuits import random_circuit, reference_state
-from tests.simulate.chance import alike, assert_likely, assert_mean, assert_near, seeded, slopes
-from tests.simulate.noisy import ALL, run_aer
-from tests.simulate.samples import BOTH, outcome, some_tensors
+from tests.simulate.aer_reference import ALL, run_aer
+from tests.simulate.dense_reference import BOTH_DTYPES, random_tensors, values_and_gradients
+from tests.simulate.statistical_assertions import (
+    assert_frequencies,
+    assert_mean,
+    assert_within_errors,
+    repeated_gradients,
+    repeated_tensors,
+    seeded,
+)
 
 CIRCUIT = random_circuit(3, 24, seed=5)
 READOUT = ((0.95, 0.12), (0.05, 0.88))
@@ -31,47 +38,47 @@ SIGNS = torch.tensor([[1 - 2 * bit for bit in bits] for bits in itertools.produc
 
 
 def by_numpy(tensors, sample: int = 0, qubits=(2, 0, 1)) -> np.ndarray:
-    """The joint distribution from the textbook's amplitudes."""
+    """Return the joint distribution from the amplitudes of the dense simulation."""
     weights, inputs, initial = (tensor.detach().double().numpy() for tensor in tensors)
     psi = initial[sample] / np.linalg.norm(initial[sample])
     state = reference_state(CIRCUIT, weights, inputs[sample], psi).reshape([2] * 3)
     return (state.transpose(qubits) ** 2).ravel()
 
 
-# --- counts ------------------------------------------------------------------------------------------------------
+# --- counts -------------------------------------------------------------------------------------------------------
 
 
-@BOTH
-def test_counts_are_as_likely_as_the_statevector_says(dtype):
-    tensors = some_tensors(CIRCUIT, 2, dtype)
+@BOTH_DTYPES
+def test_counts_follow_statevector_distribution(dtype):
+    tensors = random_tensors(CIRCUIT, 2, dtype)
     distribution = MeasurementContext((2, 0, 1)).distribution(CIRCUIT, *tensors, 2)
     counts = sample_outcomes(distribution, 200_000, seeded())
     assert (counts.dtype, counts.shape, counts.requires_grad) == (dtype, (2, 8), False)
     for number, row in enumerate(counts):
-        assert_likely(row, by_numpy(tensors, number))
+        assert_frequencies(row, by_numpy(tensors, number))
 
 
-def test_counts_are_as_likely_as_aer_s_density_matrix_says():
-    tensors = some_tensors(CIRCUIT, 2)
+def test_counts_follow_aer_density_matrix():
+    tensors = random_tensors(CIRCUIT, 2)
     distribution = MeasurementContext((2, 0, 1), ALL).distribution(CIRCUIT, *tensors, 2)
     weights, inputs, initial = (tensor.detach().numpy() for tensor in tensors)
     for number, row in enumerate(sample_outcomes(distribution, 200_000, seeded(1))):
         _, matrix = run_aer(CIRCUIT, weights, inputs[number], initial[number] / np.linalg.norm(initial[number]), ALL)
-        assert_likely(row, matrix.diagonal().real.reshape(2, 2, 2).transpose(2, 0, 1).ravel())
+        assert_frequencies(row, matrix.diagonal().real.reshape(2, 2, 2).transpose(2, 0, 1).ravel())
 
 
-def test_counts_of_few_shots_are_multinomial():
+def test_counts_few_shots_are_multinomial():
     probabilities = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
     counts = sample_outcomes(probabilities.expand(40_000, 4), 3, seeded(2))
     kinds = [kind for kind in itertools.product(range(4), repeat=4) if sum(kind) == 3]
     found = [(counts == torch.tensor(kind)).all(1).sum().item() for kind in kinds]
     assert sum(found) == 40_000
-    assert_likely(found, [multinomial.pmf(kind, 3, probabilities.numpy()) for kind in kinds])
+    assert_frequencies(found, [multinomial.pmf(kind, 3, probabilities.numpy()) for kind in kinds])
 
 
-@BOTH
+@BOTH_DTYPES
 @pytest.mark.parametrize("shots", [1, 7, 1000, 10**6])
-def test_counts_are_whole_and_sum_to_the_shots(shots, dtype):
+def test_counts_are_integers_that_sum_to_shots(shots, dtype):
     rows = np.random.default_rng(shots).dirichlet(np.full(16, 0.1), size=50)
     counts = sample_outcomes(torch.tensor(rows, dtype=dtype), shots)
     assert torch.equal(counts, counts.round())
@@ -79,13 +86,13 @@ def test_counts_are_whole_and_sum_to_the_shots(shots, dtype):
     assert torch.equal(counts.sum(1), torch.full((50,), float(shots), dtype=dtype))
 
 
-def test_each_row_is_drawn_from_its_own_distribution():
+def test_counts_of_each_row_follow_its_distribution():
     rows = np.random.default_rng(3).dirichlet(np.full(4, 2.0), size=30)
     for counts, row in zip(sample_outcomes(torch.tensor(rows), 100_000, seeded(3)), rows, strict=True):
-        assert_likely(counts, row)
+        assert_frequencies(counts, row)
 
 
-def test_rounding_below_zero_and_impossible_readings_are_never_read():
+def test_impossible_outcomes_have_no_counts():
     rows = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 1], [1 + 1e-7, -1e-7, 0, 0], [-1e-7, 0.5, -1e-9, 0.5 + 1e-7]])
     counts = sample_outcomes(rows, 1000, seeded(4))
     assert counts[:3].tolist() == [[1000, 0, 0, 0], [0, 0, 0, 1000], [1000, 0, 0, 0]]
@@ -94,8 +101,8 @@ def test_rounding_below_zero_and_impossible_readings_are_never_read():
 
 
 @EACH_POLICY
-@BOTH
-def test_a_certain_reading_is_read_exactly(dtype, policy):
+@BOTH_DTYPES
+def test_certain_outcome_gives_exact_value(dtype, policy):
     circuit = Circuit.from_gates(2, [ry(0, Angle("input", 0)), cx(0, 1)])
     inputs = torch.tensor([[0.0], [math.pi]], dtype=torch.float64).to(dtype).requires_grad_()
     run = (circuit, torch.zeros(0, dtype=dtype), inputs, None)
@@ -109,14 +116,14 @@ def test_a_certain_reading_is_read_exactly(dtype, policy):
     assert inputs.grad.isfinite().all()
 
 
-# --- values ------------------------------------------------------------------------------------------------------
+# --- values -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("policy", [None, *GRADIENTS])
 @pytest.mark.parametrize("shots", [4, 900])
 @pytest.mark.parametrize("readout", [None, READOUT], ids=["read", "misread"])
-def test_values_have_the_mean_and_the_covariance_of_shots(readout, shots, policy):
-    tensors = alike(CIRCUIT, 6000, seed=5)
+def test_values_have_mean_and_covariance_of_shots(readout, shots, policy):
+    tensors = repeated_tensors(CIRCUIT, 6000, seed=5)
     probabilities = by_numpy(tensors)
     if readout is not None:
         probabilities = np.kron(np.kron(readout, readout), readout) @ probabilities
@@ -124,34 +131,36 @@ def test_values_have_the_mean_and_the_covariance_of_shots(readout, shots, policy
     mean, covariance = p @ SIGNS, SIGNS.t() @ (p.diag() - p.outer(p)) @ SIGNS / shots
     np.testing.assert_allclose(covariance.diagonal(), (1 - mean**2) / shots, rtol=1e-12)
     assert covariance.triu(1).abs().max() > 0.1 / shots, "no correlation would hide an error"
-    tensors[0].requires_grad_(policy not in (None, "exact"))  # "exact" draws where nothing is differentiated
+    tensors[0].requires_grad_(policy not in (None, "exact"))  # "exact" samples if no gradient is computed
     run = {"noise": NoiseConfig(readout=readout), "shots": shots, "gradient": policy, "generator": seeded(shots)}
-    draws = expectation(CIRCUIT, *tensors, (2, 0, 1), **run).detach()
-    assert_mean(draws, mean)
-    around = draws - mean
+    repeats = expectation(CIRCUIT, *tensors, (2, 0, 1), **run).detach()
+    assert_mean(repeats, mean)
+    around = repeats - mean
     assert_mean((around[:, :, None] * around[:, None]).flatten(1), covariance.flatten())
     one = expectation(CIRCUIT, *tensors, (0,), **run).detach()
     assert_mean(torch.cat([one, (one - mean[1]).square()], 1), torch.stack([mean[1], covariance[1, 1]]))
 
 
-def test_readings_of_an_entangled_pair_are_correlated():
+def test_outcomes_of_entangled_pair_are_correlated():
     circuit = Circuit.from_gates(2, [ry(0, Angle("input", 0)), cx(0, 1)])
     inputs = torch.full((5000, 1), 1.2, dtype=torch.float64)
-    draws = expectation(circuit, torch.zeros(0).double(), inputs, None, (0, 1), shots=25, generator=seeded())
-    assert torch.equal(draws[:, 0], draws[:, 1])
-    assert_mean((draws[:, 0] - math.cos(1.2)) * (draws[:, 1] - math.cos(1.2)), torch.tensor(math.sin(1.2) ** 2 / 25))
+    repeats = expectation(circuit, torch.zeros(0).double(), inputs, None, (0, 1), shots=25, generator=seeded())
+    assert torch.equal(repeats[:, 0], repeats[:, 1])
+    assert_mean(
+        (repeats[:, 0] - math.cos(1.2)) * (repeats[:, 1] - math.cos(1.2)), torch.tensor(math.sin(1.2) ** 2 / 25)
+    )
 
 
-def test_reparameterized_frequencies_have_the_covariance_of_shots_even_without_some_readings():
+def test_reparameterized_with_impossible_outcomes_has_covariance_of_shots():
     p = torch.tensor([0.5, 0.0, 0.0, 0.2, 0.0, 0.3, 0.0, 0.0]).double()
-    draws = reparameterized(p.expand(20_000, 8), 50, seeded())
-    around = draws - p @ SIGNS
+    repeats = reparameterized(p.expand(20_000, 8), 50, seeded())
+    around = repeats - p @ SIGNS
     expected = SIGNS.t() @ (p.diag() - p.outer(p)) @ SIGNS / 50
-    assert_mean(draws, p @ SIGNS)
+    assert_mean(repeats, p @ SIGNS)
     assert_mean((around[:, :, None] * around[:, None]).flatten(1), expected.flatten())
 
 
-# --- gradients ---------------------------------------------------------------------------------------------------
+# --- gradients ----------------------------------------------------------------------------------------------------
 
 
 def run_with(tensors, qubits, policy, kind, shots=20, generator=None) -> Tensor:
@@ -159,19 +168,21 @@ def run_with(tensors, qubits, policy, kind, shots=20, generator=None) -> Tensor:
 
 
 def across(gradient: Tensor, initial: Tensor) -> Tensor:
-    """Without what would change the norm, which must be 1 for readout errors and shots."""
+    """Omit initial amplitudes, whose norm must be 1 for readout errors and shots."""
     return gradient - (gradient * initial).sum(1, True) / initial.square().sum(1, True) * initial
 
 
 @EACH_KIND
 @QUBITS
-def test_straight_through_is_a_draw_with_the_gradient_of_the_mean(qubits, kind):
-    tensors = some_tensors(CIRCUIT, 3)
-    exact = outcome(run_with(tensors, qubits, None, kind, None, seeded(1)), tensors)
-    value, *gradients = outcome(run_with(tensors, qubits, "straight_through", kind, 20, seeded(1)), tensors)
+def test_straight_through_is_sample_with_gradient_of_mean(qubits, kind):
+    tensors = random_tensors(CIRCUIT, 3)
+    exact = values_and_gradients(run_with(tensors, qubits, None, kind, None, seeded(1)), tensors)
+    value, *gradients = values_and_gradients(
+        run_with(tensors, qubits, "straight_through", kind, 20, seeded(1)), tensors
+    )
     with torch.no_grad():
-        drawn = run_with(tensors, qubits, None, kind, 20, seeded(1))
-    np.testing.assert_allclose(value, drawn, rtol=0, atol=1e-14)
+        sampled = run_with(tensors, qubits, None, kind, 20, seeded(1))
+    np.testing.assert_allclose(value, sampled, rtol=0, atol=1e-14)
     assert not torch.allclose(value, exact[0], atol=1e-3)
     gradients[2], exact[3] = (across(gradient, tensors[2].detach()) for gradient in (gradients[2], exact[3]))
     for mine, other in zip(gradients, exact[1:], strict=True):
@@ -180,44 +191,44 @@ def test_straight_through_is_a_draw_with_the_gradient_of_the_mean(qubits, kind):
 
 @EACH_KIND
 @QUBITS
-def test_exact_has_no_shots_where_it_is_differentiated_and_has_them_elsewhere(qubits, kind):
-    tensors = some_tensors(CIRCUIT, 3)
-    exact = outcome(run_with(tensors, qubits, None, kind, None, seeded(1)), tensors)
-    mine = outcome(run_with(tensors, qubits, "exact", kind, 20, seeded(1)), tensors)
+def test_exact_gradient_uses_shots_only_without_differentiation(qubits, kind):
+    tensors = random_tensors(CIRCUIT, 3)
+    exact = values_and_gradients(run_with(tensors, qubits, None, kind, None, seeded(1)), tensors)
+    mine = values_and_gradients(run_with(tensors, qubits, "exact", kind, 20, seeded(1)), tensors)
     assert all(torch.equal(one, other) for one, other in zip(mine, exact, strict=True))
     with torch.no_grad():
-        drawn, again = (run_with(tensors, qubits, policy, kind, 20, seeded(1)) for policy in ("exact", None))
-    assert torch.equal(drawn, again)
-    assert not torch.allclose(drawn, exact[0], atol=1e-3)
+        sampled, again = (run_with(tensors, qubits, policy, kind, 20, seeded(1)) for policy in ("exact", None))
+    assert torch.equal(sampled, again)
+    assert not torch.allclose(sampled, exact[0], atol=1e-3)
 
 
 @EACH_KIND
 @QUBITS
-def test_the_reparameterized_gradient_is_that_of_finite_differences_of_the_same_draw(qubits, kind):
-    tensors = some_tensors(CIRCUIT, 2)
+def test_reparameterized_gradient_matches_finite_differences(qubits, kind):
+    tensors = random_tensors(CIRCUIT, 2)
     assert torch.autograd.gradcheck(
         lambda *given: run_with(given, qubits, "reparameterized", kind, 20, seeded(6)), tensors
     )
 
 
 @QUBITS
-def test_the_reparameterized_gradient_is_that_of_the_mean_on_average(qubits):
-    tensors, generator = some_tensors(CIRCUIT, 1), seeded()
-    drawn = slopes(lambda: run_with(tensors, qubits, "reparameterized", {}, 5, generator), tensors, 1000)
-    assert_mean(drawn, slopes(lambda: run_with(tensors, qubits, None, {}, None), tensors, 1)[0])
-    assert (drawn.std(0) > 1e-3).any(), "a gradient of the mean alone"
+def test_reparameterized_gradient_is_unbiased(qubits):
+    tensors, generator = random_tensors(CIRCUIT, 1), seeded()
+    sampled = repeated_gradients(lambda: run_with(tensors, qubits, "reparameterized", {}, 5, generator), tensors, 1000)
+    assert_mean(sampled, repeated_gradients(lambda: run_with(tensors, qubits, None, {}, None), tensors, 1)[0])
+    assert (sampled.std(0) > 1e-3).any(), "a gradient of the mean alone"
 
 
-def test_reparameterized_is_the_default():
-    tensors = some_tensors(CIRCUIT, 2)
+def test_gradient_default_is_reparameterized():
+    tensors = random_tensors(CIRCUIT, 2)
     named, unnamed = (run_with(tensors, (0, 1), policy, {}, 9, seeded()) for policy in ("reparameterized", None))
     assert torch.equal(named, unnamed)
 
 
-@BOTH
+@BOTH_DTYPES
 @pytest.mark.parametrize("policy", [policy for policy in GRADIENTS if policy != "parameter_shift"])
 @pytest.mark.parametrize("angle", [0.0, math.pi, 1e-9, 1e-4])
-def test_gradients_are_finite_where_readings_are_certain(angle, policy, dtype):
+def test_gradients_of_certain_outcomes_are_finite(angle, policy, dtype):
     circuit = Circuit.from_gates(3, [ry(k, Angle("input", 0)) for k in range(3)] + [cx(0, 1), cx(1, 2)])
     inputs = torch.full((20, 1), angle, dtype=dtype, requires_grad=True)
     for qubits in ((0,), (0, 2, 1)):
@@ -228,24 +239,24 @@ def test_gradients_are_finite_where_readings_are_certain(angle, policy, dtype):
         assert gradient.abs().max() <= 30
 
 
-def test_probabilities_rounded_below_zero_leave_gradients_finite():
+def test_gradients_of_negative_rounded_probabilities_are_finite():
     p = torch.tensor([[1 + 1e-7, -1e-7, 0, 0]], requires_grad=True)
     for estimate in (reparameterized, straight_through):
         (gradient,) = torch.autograd.grad(estimate(p, 10, seeded()).sum(), p)
         assert gradient.isfinite().all()
 
 
-# --- sources, shapes, modes --------------------------------------------------------------------------------------
+# --- sources, shapes, modes ---------------------------------------------------------------------------------------
 
 
 @EACH_POLICY
 @EACH_KIND
-def test_a_seed_gives_the_same_values_and_gradients_and_the_next_draw_others(kind, policy):
-    tensors = some_tensors(CIRCUIT, 2)[:2]
+def test_seed_repeats_results_and_next_sample_differs(kind, policy):
+    tensors = random_tensors(CIRCUIT, 2)[:2]
 
     def twice(generator: torch.Generator | None) -> list[list[Tensor]]:
         run = (run_with((*tensors, None), (0, 2), policy, kind, 15, generator) for _ in range(2))
-        return [outcome(values, tensors) for values in run]
+        return [values_and_gradients(values, tensors) for values in run]
 
     def equal(some: list[Tensor], others: list[Tensor]) -> bool:
         return all(torch.equal(one, other) for one, other in zip(some, others, strict=True))
@@ -266,9 +277,11 @@ def test_a_seed_gives_the_same_values_and_gradients_and_the_next_draw_others(kin
 @EACH_POLICY
 @EACH_KIND
 @QUBITS
-def test_a_batch_of_none_gives_none(qubits, kind, policy):
-    weights, inputs, _ = some_tensors(CIRCUIT, 0)
-    values, of_weights, of_inputs = outcome(run_with((weights, inputs, None), qubits, policy, kind), (weights, inputs))
+def test_empty_batch_returns_empty(qubits, kind, policy):
+    weights, inputs, _ = random_tensors(CIRCUIT, 0)
+    values, of_weights, of_inputs = values_and_gradients(
+        run_with((weights, inputs, None), qubits, policy, kind), (weights, inputs)
+    )
     assert values.shape == (0, len(qubits))
     assert not of_weights.any()
     assert of_inputs.shape == inputs.shape
@@ -278,9 +291,9 @@ def test_a_batch_of_none_gives_none(qubits, kind, policy):
 
 @EACH_POLICY
 @EACH_KIND
-def test_what_inference_mode_leaves_behind_serves_gradients(kind, policy):
+def test_gradients_after_inference_mode_work(kind, policy):
     circuit = random_circuit(3, 24, seed=9)
-    weights, inputs, _ = some_tensors(circuit, 2)
+    weights, inputs, _ = random_tensors(circuit, 2)
     run = {"qubits": (0, 2), "shots": 5, "gradient": policy, "generator": seeded(), **kind}
     readout_signs.cache_clear()
     with torch.inference_mode():
@@ -289,10 +302,10 @@ def test_what_inference_mode_leaves_behind_serves_gradients(kind, policy):
     assert all(gradient.any() for gradient in torch.autograd.grad(values.sum(), (weights, inputs)))
 
 
-def test_many_shots_come_close_to_the_exact_value_in_the_order_of_the_qubits():
-    tensors = [tensor.detach() for tensor in some_tensors(CIRCUIT, 2)]
+def test_many_shots_approach_exact_values_in_qubit_order():
+    tensors = [tensor.detach() for tensor in random_tensors(CIRCUIT, 2)]
     for qubits in itertools.permutations(range(3)):
         exact = expectation(CIRCUIT, *tensors, qubits)
-        drawn = expectation(CIRCUIT, *tensors, qubits, shots=10**8, generator=seeded())
-        assert_near(drawn, exact, ((1 - exact**2) / 10**8).sqrt())
+        sampled = expectation(CIRCUIT, *tensors, qubits, shots=10**8, generator=seeded())
+        assert_within_errors(sampled, exact, ((1 - exact**2) / 10**8).sqrt())
     assert min(abs(a - b) for row in exact.tolist() for a, b in itertools.combinations(row, 2)) > 1e-2

@@ -37,13 +37,13 @@ expectation = simulate.expectation
 
 @pytest.fixture(params=["native", "torch"], autouse=True)
 def engine(request, monkeypatch):
-    """Every test here runs against both engines."""
+    """Run every test with both engines."""
     monkeypatch.setattr(f"{__name__}.expectation", functools.partial(simulate.expectation, engine=request.param))
     return request.param
 
 
-def some_tensors(circuit: Circuit, batch: int = 3, seed: int = 0, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    """Weights, inputs and normalised initial amplitudes that fit `circuit`."""
+def random_tensors(circuit: Circuit, batch: int = 3, seed: int = 0, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """Return weights, inputs and normalised initial amplitudes for `circuit`."""
     rng = np.random.default_rng(seed)
     weights = rng.uniform(-np.pi, np.pi, circuit.n_weights)
     inputs = rng.uniform(-np.pi, np.pi, (batch, circuit.n_inputs))
@@ -53,7 +53,7 @@ def some_tensors(circuit: Circuit, batch: int = 3, seed: int = 0, dtype: torch.d
 
 
 def some_order(circuit: Circuit, seed: int) -> tuple[int, ...]:
-    """About half of the qubits, shuffled."""
+    """Return about half of the qubits, shuffled."""
     rng = np.random.default_rng(seed)
     return tuple(rng.permutation(circuit.n_qubits)[: 1 + circuit.n_qubits // 2].tolist())
 
@@ -63,7 +63,7 @@ def wanting(tensors: list[Tensor]) -> list[Tensor]:
 
 
 def gradients(values: Tensor, tensors: list[Tensor], seed: int = 0) -> list[np.ndarray]:
-    """Derivatives of a random linear form of `values` (the same one for one seed and shape), as float64 arrays."""
+    """Return the gradients of a random linear form of `values`, fixed by seed and shape, as float64 arrays."""
     form = torch.tensor(np.random.default_rng(seed).normal(size=tuple(values.shape)), dtype=values.dtype)
     return [gradient.double().numpy() for gradient in torch.autograd.grad((form.to(values) * values).sum(), tensors)]
 
@@ -81,7 +81,7 @@ def by_pennylane(circuit: Circuit, tensors: list[Tensor], qubits: tuple[int, ...
 
 
 def by_aer(runs: list[tuple[Circuit, np.ndarray, np.ndarray, np.ndarray]], qubits: tuple[int, ...]) -> np.ndarray:
-    """<Z> of `qubits` for each (circuit, weights, inputs of one sample, amplitudes of one sample)."""
+    """Return <Z> of `qubits` for each (circuit, weights, inputs of one sample, amplitudes of one sample)."""
     loaded = []
     for circuit, weights, inputs, initial in runs:
         converted = QuantumCircuit(circuit.n_qubits)
@@ -95,22 +95,22 @@ def by_aer(runs: list[tuple[Circuit, np.ndarray, np.ndarray, np.ndarray]], qubit
 
 
 def untied(circuit: Circuit) -> tuple[Circuit, list[Angle]]:
-    """The circuit with an input of its own for every rotation, and the angle that each of them stood for."""
+    """Return the circuit with one input per rotation, and the original angle of each rotation."""
     angles = [gate.angle for gate in circuit.gates if gate.angle is not None]
-    places = itertools.count()
-    gates = [gate if gate.angle is None else ry(gate.target, Angle("input", next(places))) for gate in circuit.gates]
+    indices = itertools.count()
+    gates = [gate if gate.angle is None else ry(gate.target, Angle("input", next(indices))) for gate in circuit.gates]
     return Circuit.from_gates(circuit.n_qubits, gates), angles
 
 
 def shifted(angles: list[Angle], weights: np.ndarray, inputs: np.ndarray) -> np.ndarray:
-    """The values of `angles` with one of them turned by a quarter, forwards (first half of the rows) or backwards."""
+    """Return the values of `angles` with one shifted by pi/2 (first half of the rows) or -pi/2 in each row."""
     values = np.array([(weights if angle.source == "weight" else inputs)[angle.index] for angle in angles])
     shifts = np.pi / 2 * np.eye(len(angles))
     return np.concatenate([values + shifts, values - shifts])
 
 
 def shift_rule(circuit: Circuit, angles: list[Angle], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gradients to the weights and to one sample's inputs, from <Z> at each row of `shifted`."""
+    """Return the gradients of the weights and of one sample's inputs, from <Z> at each row of `shifted`."""
     forwards, backwards = np.split(values, 2)
     sums = {"weight": np.zeros(circuit.n_weights), "input": np.zeros(circuit.n_inputs)}
     for angle, slope in zip(angles, (forwards - backwards) / 2, strict=True):
@@ -118,14 +118,14 @@ def shift_rule(circuit: Circuit, angles: list[Angle], values: np.ndarray) -> tup
     return sums["weight"], sums["input"]
 
 
-# --- against other people's simulators ---------------------------------------------------------------------------
+# --- comparison with other simulators -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_qubits", range(2, 11))
-def test_values_and_gradients_are_those_of_pennylane(n_qubits, engine):
+def test_values_and_gradients_match_pennylane(n_qubits, engine):
     circuit = random_circuit(n_qubits, n_gates=12 + 4 * n_qubits, seed=n_qubits, n_inputs=3)
     qubits = some_order(circuit, seed=n_qubits)
-    ours = wanting(some_tensors(circuit, seed=n_qubits))
+    ours = wanting(random_tensors(circuit, seed=n_qubits))
     theirs = wanting(ours)
     values, expected = expectation(circuit, *ours, qubits), by_pennylane(circuit, theirs, qubits)
     assert values.shape == (3, len(qubits))
@@ -148,10 +148,10 @@ def test_values_and_gradients_are_those_of_pennylane(n_qubits, engine):
 
 
 @pytest.mark.parametrize("n_qubits", range(2, 11))
-def test_values_are_those_of_aer(n_qubits):
+def test_values_match_aer(n_qubits):
     circuit = random_circuit(n_qubits, n_gates=15 + 5 * n_qubits, seed=100 + n_qubits)
     qubits = some_order(circuit, seed=n_qubits)
-    weights, inputs, initial = some_tensors(circuit, seed=n_qubits)
+    weights, inputs, initial = random_tensors(circuit, seed=n_qubits)
     runs = [(circuit, weights.numpy(), x, psi) for x, psi in zip(inputs.numpy(), initial.numpy(), strict=True)]
     expected = by_aer(runs, qubits)
     np.testing.assert_allclose(expectation(circuit, weights, inputs, initial, qubits), expected, rtol=0, atol=1e-10)
@@ -160,9 +160,9 @@ def test_values_are_those_of_aer(n_qubits):
 
 
 @pytest.mark.parametrize("n_qubits", [2, 5, 10])
-def test_gradients_are_the_parameter_shifts_of_aer(n_qubits):
+def test_gradients_match_parameter_shift_of_aer(n_qubits):
     circuit = random_circuit(n_qubits, n_gates=16, seed=200 + n_qubits)
-    ours = wanting(some_tensors(circuit, batch=1, seed=n_qubits))
+    ours = wanting(random_tensors(circuit, batch=1, seed=n_qubits))
     weights, inputs, initial = (tensor.detach().numpy() for tensor in ours)
     free, angles = untied(circuit)
     values = by_aer([(free, [], row, initial[0]) for row in shifted(angles, weights, inputs[0])], (0,))
@@ -172,10 +172,10 @@ def test_gradients_are_the_parameter_shifts_of_aer(n_qubits):
     np.testing.assert_allclose(ours[1].grad[0], expected[1], rtol=0, atol=1e-10)
 
 
-def test_the_reuploading_circuit_of_190_rotations_is_that_of_pennylane_and_aer():
+def test_reuploading_circuit_matches_pennylane_and_aer():
     assert PAPER.gate_counts()["ry"] == 190
     qubits = (0, 7)
-    ours = wanting(some_tensors(PAPER, batch=2))
+    ours = wanting(random_tensors(PAPER, batch=2))
     theirs = wanting(ours)
     values, expected = expectation(PAPER, *ours, qubits), by_pennylane(PAPER, theirs, qubits)
     np.testing.assert_allclose(values.detach(), expected.detach(), rtol=0, atol=1e-10)
@@ -188,13 +188,15 @@ def test_the_reuploading_circuit_of_190_rotations_is_that_of_pennylane_and_aer()
     np.testing.assert_allclose(single, expected.detach(), rtol=0, atol=1e-5)
 
 
-# --- gradients -------------------------------------------------------------------------------------------------------
+# --- gradients ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wants", [w for w in itertools.product((False, True), repeat=3) if any(w)])
-def test_every_combination_of_gradients_is_that_of_finite_differences(wants):
+def test_gradients_every_combination_matches_finite_differences(wants):
     circuit = random_circuit(3, n_gates=18, seed=3)
-    tensors = [tensor.requires_grad_(want) for tensor, want in zip(some_tensors(circuit, batch=2), wants, strict=True)]
+    tensors = [
+        tensor.requires_grad_(want) for tensor, want in zip(random_tensors(circuit, batch=2), wants, strict=True)
+    ]
     assert torch.autograd.gradcheck(lambda *given: expectation(circuit, *given, (2, 0)), tensors)
     expectation(circuit, *tensors, (2, 0)).sum().backward()
     assert [tensor.grad is not None for tensor in tensors] == list(wants)
@@ -203,9 +205,9 @@ def test_every_combination_of_gradients_is_that_of_finite_differences(wants):
 @pytest.mark.parametrize(
     "circuit", [encoder_circuit(4, 2, 2), reuploading_circuit(3, 2, 1, 1, 2), reuploading_circuit(6, 2, 2, 3, 2)]
 )
-def test_gradients_are_those_of_the_parameter_shift_rule(circuit):
+def test_gradients_match_parameter_shift_rule(circuit):
     free, angles = untied(circuit)
-    weights, inputs, initial = wanting(some_tensors(circuit, batch=1, seed=5))
+    weights, inputs, initial = wanting(random_tensors(circuit, batch=1, seed=5))
     rows = torch.tensor(shifted(angles, weights.detach().numpy(), inputs.detach().numpy()[0]))
     with torch.no_grad():
         values = expectation(free, rows.new_zeros(0), rows, initial.expand(len(rows), -1))
@@ -216,8 +218,8 @@ def test_gradients_are_those_of_the_parameter_shift_rule(circuit):
     assert np.abs(expected[0]).max() > 1e-3
 
 
-def test_a_graph_that_is_kept_gives_the_same_gradients_twice():
-    tensors = wanting(some_tensors(PAPER))
+def test_backward_twice_gives_same_gradients():
+    tensors = wanting(random_tensors(PAPER))
     total = expectation(PAPER, *tensors, (3, 1)).sum()
     first = torch.autograd.grad(total, tensors, retain_graph=True)
     second = torch.autograd.grad(total, tensors)
@@ -226,8 +228,8 @@ def test_a_graph_that_is_kept_gives_the_same_gradients_twice():
         assert one.abs().max() > 0
 
 
-def test_a_second_derivative_is_refused_before_it_can_be_lost():
-    weights, inputs, _ = wanting(some_tensors(PAPER))
+def test_second_derivative_raises_input_error():
+    weights, inputs, _ = wanting(random_tensors(PAPER))
     for value in (expectation(PAPER, weights, inputs).sum(), expectation(PAPER, weights, inputs).square().sum()):
         with pytest.raises(InputError, match="differentiable once; leave create_graph=True out"):
             torch.autograd.grad(value, weights, create_graph=True)
@@ -235,8 +237,8 @@ def test_a_second_derivative_is_refused_before_it_can_be_lost():
 
 @pytest.mark.parametrize("circuit", [PAPER, CONE, Circuit(3, (), 2, 2)])
 @pytest.mark.parametrize("batch", [1, 3])  # one sample needs no copy to be contiguous either way
-def test_the_arguments_are_not_changed(circuit, batch):
-    tensors = wanting(some_tensors(circuit, batch))
+def test_arguments_are_not_modified(circuit, batch):
+    tensors = wanting(random_tensors(circuit, batch))
     before = [tensor.detach().clone() for tensor in tensors]
     versions = [tensor._version for tensor in tensors]
     values = expectation(circuit, *tensors, (1, 2))
@@ -248,8 +250,8 @@ def test_the_arguments_are_not_changed(circuit, batch):
     assert torch.equal(values, kept)
 
 
-def test_a_weight_changed_between_forward_and_backward_is_torchs_error():
-    weights, inputs, _ = wanting(some_tensors(PAPER))
+def test_weight_changed_before_backward_raises_torch_error():
+    weights, inputs, _ = wanting(random_tensors(PAPER))
     total = expectation(PAPER, weights, inputs).sum()
     with torch.no_grad():
         weights += 1
@@ -257,9 +259,9 @@ def test_a_weight_changed_between_forward_and_backward_is_torchs_error():
         total.backward()
 
 
-def test_a_first_call_in_inference_mode_does_not_spoil_later_gradients():
+def test_gradients_after_inference_mode_work():
     circuit = random_circuit(3, n_gates=14, seed=314159)  # a circuit of its own, so that its plan is not cached yet
-    tensors = some_tensors(circuit)
+    tensors = random_tensors(circuit)
     with torch.inference_mode():
         values = expectation(circuit, *tensors)
     again = wanting(tensors)
@@ -269,11 +271,11 @@ def test_a_first_call_in_inference_mode_does_not_spoil_later_gradients():
     assert again[0].grad.abs().max() > 0
 
 
-# --- shapes ------------------------------------------------------------------------------------------------------
+# --- shapes -------------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_is_a_loop():
-    ours, looped = (wanting(some_tensors(PAPER, batch=4)) for _ in range(2))
+def test_batch_equals_loop_over_samples():
+    ours, looped = (wanting(random_tensors(PAPER, batch=4)) for _ in range(2))
     values = expectation(PAPER, *ours, (0, 5))
     weights, inputs, initial = looped
     one_by_one = [expectation(PAPER, weights, inputs[k : k + 1], initial[k : k + 1], (0, 5)) for k in range(4)]
@@ -284,17 +286,17 @@ def test_a_batch_is_a_loop():
 
 
 @pytest.mark.parametrize("radius", [0.0, 1e-3, 0.5, 7.0])
-def test_amplitudes_of_norm_r_give_r_squared_times_the_expectation(radius):
+def test_unnormalized_initial_scales_with_squared_norm(radius):
     circuit = random_circuit(4, n_gates=25, seed=8)
-    weights, inputs, initial = some_tensors(circuit)
+    weights, inputs, initial = random_tensors(circuit)
     values = expectation(circuit, weights, inputs, initial, (1, 3))
     scaled = expectation(circuit, weights, inputs, radius * initial, (1, 3))
     np.testing.assert_allclose(scaled, radius**2 * values, rtol=1e-12, atol=0)
 
 
-def test_no_initial_is_every_qubit_at_zero():
+def test_without_initial_starts_from_zero_state():
     circuit = random_circuit(3, n_gates=20, seed=9)
-    weights, inputs, initial = wanting(some_tensors(circuit, batch=2))
+    weights, inputs, initial = wanting(random_tensors(circuit, batch=2))
     zero = torch.zeros_like(initial)
     zero[:, 0] = 1
     values = expectation(circuit, weights, inputs, qubits=(0, 1, 2))
@@ -308,9 +310,9 @@ def test_no_initial_is_every_qubit_at_zero():
         np.testing.assert_array_equal(mine, other)
 
 
-def test_no_inputs_are_for_circuits_that_read_none():
+def test_inputs_none_only_for_circuit_without_inputs():
     circuit = ring_layers(3, 2, 2)
-    weights, _, initial = some_tensors(circuit, batch=5)
+    weights, _, initial = random_tensors(circuit, batch=5)
     values = expectation(circuit, weights, initial=initial, qubits=(2, 0))
     assert torch.equal(values, expectation(circuit, weights, torch.zeros(5, 0, dtype=torch.float64), initial, (2, 0)))
     np.testing.assert_allclose(values, by_reference(circuit, [weights, torch.zeros(5, 0), initial], (2, 0)), atol=1e-12)
@@ -320,18 +322,18 @@ def test_no_inputs_are_for_circuits_that_read_none():
     np.testing.assert_allclose(alone[0], reference_expectation(state, (0,)), atol=1e-12)
 
 
-@pytest.mark.parametrize("given_initial", [False, True])
-def test_a_batch_of_none_gives_none(given_initial):
+@pytest.mark.parametrize("has_initial", [False, True])
+def test_empty_batch_returns_empty(has_initial):
     circuit = reuploading_circuit(3, 1, 1, 1, 1)
-    weights, inputs, initial = wanting(some_tensors(circuit, batch=0))
-    values = expectation(circuit, weights, inputs, initial if given_initial else None, (0, 2))
+    weights, inputs, initial = wanting(random_tensors(circuit, batch=0))
+    values = expectation(circuit, weights, inputs, initial if has_initial else None, (0, 2))
     assert values.shape == (0, 2)
     values.sum().backward()
     assert torch.equal(weights.grad, torch.zeros_like(weights))
     assert inputs.grad.shape == inputs.shape
 
 
-def test_a_circuit_without_gates_reads_the_amplitudes():
+def test_circuit_without_gates_measures_amplitudes():
     circuit = Circuit.from_gates(2, [])
     initial = torch.tensor([[0.1, 0.2, 0.4, 0.8]], dtype=torch.float64, requires_grad=True)
     values = expectation(circuit, initial.new_zeros(0), initial=initial, qubits=(0, 1))
@@ -340,7 +342,7 @@ def test_a_circuit_without_gates_reads_the_amplitudes():
     np.testing.assert_allclose(initial.grad, [[0.2, 0.4, -0.8, -1.6]], atol=1e-15)
 
 
-def test_one_qubit_and_one_rotation_are_a_cosine():
+def test_single_rotation_gives_cosine():
     circuit = Circuit.from_gates(1, [ry(0, Angle("weight", 0))])
     for angle in (0.0, 0.3, math.pi / 2, -2.0, 100.0):
         weights = torch.tensor([angle], dtype=torch.float64, requires_grad=True)
@@ -350,8 +352,8 @@ def test_one_qubit_and_one_rotation_are_a_cosine():
         assert weights.grad.item() == pytest.approx(-math.sin(angle), abs=1e-14)
 
 
-def test_strides_do_not_matter():
-    tensors = wanting(some_tensors(PAPER, batch=4))
+def test_noncontiguous_tensors_give_same_results():
+    tensors = wanting(random_tensors(PAPER, batch=4))
     plain = expectation(PAPER, *tensors, (6, 2))
     strided = wanting(tensors)
     weights, inputs, initial = strided
@@ -370,9 +372,9 @@ def test_strides_do_not_matter():
     np.testing.assert_allclose(one, other, rtol=0, atol=1e-14)
 
 
-def test_expanded_tensors_add_up_their_gradients():
+def test_expanded_tensors_sum_their_gradients():
     circuit = random_circuit(4, n_gates=30, seed=11)
-    weights, inputs, initial = wanting(some_tensors(circuit, batch=1))
+    weights, inputs, initial = wanting(random_tensors(circuit, batch=1))
     values = expectation(circuit, weights, inputs.expand(5, -1), initial.expand(5, -1), (1,))
     single = expectation(circuit, weights, inputs, initial, (1,))
     np.testing.assert_allclose(values.detach(), single.detach().expand(5, 1), rtol=0, atol=1e-14)
@@ -387,9 +389,9 @@ def test_expanded_tensors_add_up_their_gradients():
     assert same_angle.grad.item() == pytest.approx(expanded.grad.sum().item(), abs=1e-13)
 
 
-def test_measured_qubits_come_in_the_order_asked():
+def test_measured_qubits_keep_requested_order():
     circuit = random_circuit(4, n_gates=40, seed=12)
-    tensors = some_tensors(circuit)
+    tensors = random_tensors(circuit)
     every = expectation(circuit, *tensors, range(4))
     np.testing.assert_allclose(every, by_reference(circuit, tensors, (0, 1, 2, 3)), rtol=0, atol=1e-12)
     assert len({round(value, 6) for value in every[0].tolist()}) == 4, "equal columns would hide a wrong order"
@@ -401,16 +403,16 @@ def test_measured_qubits_come_in_the_order_asked():
     assert torch.equal(expectation(circuit, *tensors), expectation(circuit, *tensors, (0,)))
 
 
-# --- light cone --------------------------------------------------------------------------------------------------
+# --- light cone ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_light_cone_changes_neither_values_nor_gradients(seed):
+def test_light_cone_keeps_values_and_gradients(seed):
     circuit = random_circuit(5, n_gates=14, seed=seed)
     qubits = (seed % 5,)
     cone = circuit.light_cone(qubits)
     assert len(cone.gates) < len(circuit.gates)
-    tensors = wanting(some_tensors(circuit, seed=seed))
+    tensors = wanting(random_tensors(circuit, seed=seed))
     # Measuring every qubit keeps every gate, and the column of this one must not notice the others.
     whole = expectation(circuit, *tensors, (*qubits, *(q for q in range(5) if q not in qubits)))[:, :1]
     narrow = expectation(circuit, *tensors, qubits)
@@ -420,8 +422,8 @@ def test_the_light_cone_changes_neither_values_nor_gradients(seed):
     assert torch.equal(expectation(cone, *tensors, qubits), narrow)
 
 
-def test_weights_and_inputs_outside_the_cone_have_a_gradient_of_exactly_zero():
-    weights, inputs, initial = wanting(some_tensors(CONE, seed=2))
+def test_gradient_outside_light_cone_is_exactly_zero():
+    weights, inputs, initial = wanting(random_tensors(CONE, seed=2))
     expectation(CONE, weights, inputs, initial, (0,)).sum().backward()
     assert weights.grad[0] != 0
     assert weights.grad[1:].tolist() == [0, 0]
@@ -429,14 +431,14 @@ def test_weights_and_inputs_outside_the_cone_have_a_gradient_of_exactly_zero():
     assert inputs.grad[:, 2].tolist() == [0, 0, 0]
 
 
-# --- properties --------------------------------------------------------------------------------------------------
+# --- properties ---------------------------------------------------------------------------------------------------
 
 
 @given(seed=st.integers(0, 2**32 - 1), n_qubits=st.integers(1, 6), angle=st.floats(-1e6, 1e6))
 @settings(max_examples=40, deadline=None)
-def test_expectations_stay_between_minus_one_and_one(seed, n_qubits, angle):
+def test_expectations_are_within_minus_one_and_one(seed, n_qubits, angle):
     circuit = random_circuit(n_qubits, n_gates=20, seed=seed)
-    weights, inputs, initial = some_tensors(circuit, seed=seed)
+    weights, inputs, initial = random_tensors(circuit, seed=seed)
     weights[0] = angle
     values = expectation(circuit, weights, inputs, initial, range(n_qubits))
     assert values.abs().max() <= 1 + 1e-12
@@ -447,21 +449,21 @@ def test_expectations_stay_between_minus_one_and_one(seed, n_qubits, angle):
 
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=15, deadline=None)
-def test_full_turns_change_nothing(seed):
+def test_full_turns_keep_expectations(seed):
     circuit = random_circuit(4, n_gates=20, seed=seed)
-    weights, inputs, initial = some_tensors(circuit, seed=seed)
+    weights, inputs, initial = random_tensors(circuit, seed=seed)
     turns = torch.tensor(np.random.default_rng(seed).integers(-3, 4, circuit.n_weights))
     turned_weights = weights + 2 * math.pi * turns.double()
     values = expectation(circuit, turned_weights, inputs, initial, range(4))
     np.testing.assert_allclose(values, expectation(circuit, weights, inputs, initial, range(4)), rtol=0, atol=1e-12)
 
 
-def test_results_are_equal_from_run_to_run_and_agree_for_one_and_two_threads():
+def test_repeated_runs_are_equal_and_threads_agree():
     circuit = random_circuit(11, n_gates=20, seed=0)
 
     def once(threads: int) -> list[np.ndarray]:
         torch.set_num_threads(threads)
-        tensors = wanting(some_tensors(circuit, batch=40, dtype=torch.float32))  # enough for torch to share the work
+        tensors = wanting(random_tensors(circuit, batch=40, dtype=torch.float32))  # enough for torch to share the work
         values = expectation(circuit, *tensors, (0, 4))
         return [values.detach().double().numpy(), *gradients(values, tensors)]
 
@@ -479,9 +481,9 @@ def test_results_are_equal_from_run_to_run_and_agree_for_one_and_two_threads():
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_result_is_of_the_weights_dtype_and_device(device, dtype):
+def test_result_has_dtype_and_device_of_weights(device, dtype):
     circuit = random_circuit(3, n_gates=15, seed=1)
-    tensors = wanting([tensor.to(device) for tensor in some_tensors(circuit, dtype=dtype)])
+    tensors = wanting([tensor.to(device) for tensor in random_tensors(circuit, dtype=dtype)])
     values = expectation(circuit, *tensors, (1, 2))
     assert (values.dtype, values.device.type) == (dtype, device)
     values.sum().backward()
@@ -491,20 +493,20 @@ def test_the_result_is_of_the_weights_dtype_and_device(device, dtype):
     np.testing.assert_allclose(values.detach().cpu(), by_reference(circuit, cpu, (1, 2)), rtol=0, atol=1e-5)
 
 
-def test_autocast_does_not_coarsen_the_result():
+def test_autocast_keeps_precision():
     circuit = random_circuit(3, n_gates=15, seed=1)
-    tensors = some_tensors(circuit, dtype=torch.float32)
+    tensors = random_tensors(circuit, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         values = expectation(circuit, *tensors)
     assert torch.equal(values, expectation(circuit, *tensors))
 
 
-def test_auto_is_the_native_engine_on_the_cpu():
-    tensors = some_tensors(PAPER)
+def test_auto_engine_on_cpu_is_native():
+    tensors = random_tensors(PAPER)
     assert torch.equal(expectation(PAPER, *tensors, engine="auto"), expectation(PAPER, *tensors, engine="native"))
 
 
-# --- errors ------------------------------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------------------------
 
 PAIR = reuploading_circuit(2, 1, 1, 0, 1)  # 4 weights, 2 inputs
 W, X, PSI = torch.zeros(4), torch.zeros(3, 2), torch.zeros(3, 4)
@@ -537,13 +539,13 @@ W, X, PSI = torch.zeros(4), torch.zeros(3, 2), torch.zeros(3, 4)
         ((W,), r"this circuit reads 2 inputs; pass inputs of shape \(batch, 2\)"),
     ],
 )
-def test_a_tensor_that_does_not_fit_is_named(tensors, message):
+def test_invalid_tensor_raises_named_input_error(tensors, message):
     with pytest.raises(InputError, match=message):
         expectation(PAIR, *tensors)
 
 
 @pytest.mark.parametrize("unknown", ["", "Torch", None])
-def test_an_unknown_engine_is_refused(unknown):
+def test_unknown_engine_raises_config_error(unknown):
     with pytest.raises(ConfigError, match=f"unknown engine {unknown!r}; known are 'auto', 'native' and 'torch'"):
         expectation(PAIR, W, X, engine=unknown)
 
@@ -557,12 +559,12 @@ def test_an_unknown_engine_is_refused(unknown):
         ((1, 0, 1), r"a qubit is measured twice in \(1, 0, 1\); name each once"),
     ],
 )
-def test_a_qubit_that_cannot_be_measured_is_refused(qubits, message):
+def test_invalid_qubit_raises_circuit_error(qubits, message):
     with pytest.raises(CircuitError, match=message):
         expectation(PAIR, W, X, qubits=qubits)
 
 
-def test_the_reference_agrees_with_itself_on_random_angles():
+def test_reference_simulators_agree_on_random_angles():
     circuit = random_circuit(4, n_gates=24, seed=0)
     weights, inputs = random_angles(circuit, 0)
     state = reference_state(circuit, weights, inputs)

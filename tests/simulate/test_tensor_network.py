@@ -22,7 +22,7 @@ def by_statevector(circuit, weights, inputs, qubits):
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(2, 8), st.integers(4, 40), st.integers(0, 10**6), st.data())
-def test_equals_the_statevector_on_random_circuits(n_qubits, n_gates, seed, data):
+def test_network_expectation_random_circuit_matches_statevector(n_qubits, n_gates, seed, data):
     circuit = random_circuit(n_qubits, n_gates, seed)
     qubits = data.draw(st.lists(st.integers(0, n_qubits - 1), min_size=1, max_size=3, unique=True))
     weights, inputs = random_angles(circuit, seed)
@@ -33,7 +33,7 @@ def test_equals_the_statevector_on_random_circuits(n_qubits, n_gates, seed, data
 @pytest.mark.parametrize(
     "shape", [(6, 1, 1, 1, 2), (8, 2, 1, 1, 1), (12, 1, 1, 2, 1), (20, 1, 1, 1, 1), (20, 1, 1, 3, 1)]
 )
-def test_equals_the_statevector_on_the_papers_circuit(shape):
+def test_network_expectation_paper_circuit_matches_statevector(shape):
     circuit = reuploading_circuit(*shape)
     weights, inputs = random_angles(circuit, 1)
     np.testing.assert_allclose(
@@ -41,14 +41,14 @@ def test_equals_the_statevector_on_the_papers_circuit(shape):
     )
 
 
-def test_width_does_not_grow_with_the_qubits():
+def test_plan_width_is_independent_of_qubits():
     narrow, wide = (plan_contraction(reuploading_circuit(n, 1, 1, 1, 1)) for n in (30, 90))
     assert wide.largest <= 4 * narrow.largest
     assert wide.largest < 2**14
     assert wide.multiplications < 5 * narrow.multiplications
 
 
-def test_wide_circuit_of_known_answer():
+def test_network_expectation_wide_circuit_gives_known_value():
     n = 60  # no rotation turns: the state stays |0...0>, and a half turn of input 0 goes once around the ring
     circuit = reuploading_circuit(n, 1, 1, 1, 1)
     still, turned = np.zeros(n), np.zeros(n)
@@ -63,22 +63,22 @@ def test_wide_circuit_of_known_answer():
         assert network_expectation(circuit, weights, turned, (qubit,))[0] == pytest.approx(1 - 2 * bits[qubit])
 
 
-def test_same_plan_twice():
+def test_plan_contraction_is_deterministic():
     plans = [plan_contraction(reuploading_circuit(10, 1, 1, 2, 2)) for _ in range(2)]
     assert plans[0].multiplications == plans[1].multiplications
     assert plans[0].path == plans[1].path
 
 
-def test_too_much_memory_is_said_before_it_starts(monkeypatch):
+def test_memory_too_small_raises_before_contraction(monkeypatch):
     circuit = reuploading_circuit(12, 1, 1, 2, 2)
     weights, inputs = random_angles(circuit, 0)
     need = plan_contraction(circuit).bytes_needed
     monkeypatch.setattr("ketfit.simulate.tensor_network._contract", lambda *_: pytest.fail("it started"))
-    with pytest.raises(InsufficientMemoryError, match=r"needs .* and .* are there"):
+    with pytest.raises(InsufficientMemoryError, match=r"needs .* and .* are available"):
         network_expectation(circuit, weights, inputs, memory=need - 1)
 
 
-def test_what_does_not_fit():
+def test_invalid_arguments_raise_errors():
     circuit = reuploading_circuit(4, 1, 1, 1, 1)
     weights, inputs = random_angles(circuit, 0)
     with pytest.raises(InputError, match="reads 4 inputs"):
@@ -89,18 +89,18 @@ def test_what_does_not_fit():
         network_expectation(circuit, weights, inputs, (9,))
 
 
-def test_without_the_packages(monkeypatch):
+def test_missing_cotengra_raises_missing_extra_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "cotengra", None)
     with pytest.raises(MissingExtraError, match=r"ketfit\[network\]"):
         plan_contraction(reuploading_circuit(4, 1, 1, 1, 1))
 
 
-def test_a_qubit_that_nothing_touches():
+def test_untouched_qubit_has_expectation_one():
     assert network_expectation(Circuit(3, (), 0, 0), [])[0] == 1
 
 
 @pytest.mark.slow
-def test_equals_quimb_on_a_wide_circuit():
+def test_network_expectation_wide_circuit_matches_quimb():
     from quimb.tensor import Circuit as QuimbCircuit
 
     circuit = reuploading_circuit(24, 1, 1, 1, 1)

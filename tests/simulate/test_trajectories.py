@@ -14,17 +14,37 @@ from ketfit.errors import ConfigError, InputError, InsufficientMemoryError
 from ketfit.simulate import NoiseConfig, expectation, trajectories
 from ketfit.simulate.expectation import MeasurementContext, apply_readout_error
 from ketfit.simulate.noise import noisy_light_cone
-from ketfit.simulate.trajectories import Estimate, _draw_errors, _draw_places, draw_frames, trajectory_expectation
+from ketfit.simulate.trajectories import (
+    Estimate,
+    _sample_errors,
+    _sample_successes,
+    sample_frames,
+    trajectory_expectation,
+)
 from tests.circuits import random_circuit
-from tests.simulate.chance import alike, assert_likely, assert_mean, assert_near, assert_variance, seeded, slopes
-from tests.simulate.noisy import ALL, NOISES, aer_channels, run_aer
-from tests.simulate.samples import ENGINES, outcome, read_out, some_tensors, textbook
+from tests.simulate.aer_reference import ALL, NOISES, aer_channels, run_aer
+from tests.simulate.dense_reference import (
+    ENGINES,
+    dense_state,
+    measure_dense_state,
+    random_tensors,
+    values_and_gradients,
+)
+from tests.simulate.statistical_assertions import (
+    assert_frequencies,
+    assert_mean,
+    assert_variance,
+    assert_within_errors,
+    repeated_gradients,
+    repeated_tensors,
+    seeded,
+)
 
 TWIRLED = ALL.updated(pauli_twirl=True)
 PAULI = {name: noise for name, noise in NOISES.items() if not (noise.after_rotation.shift or noise.after_cnot.shift)}
 EACH_NOISE = pytest.mark.parametrize("noise", PAULI.values(), ids=PAULI)
 EACH_ENGINE = pytest.mark.parametrize("engine", ENGINES)
-INITIAL = pytest.mark.parametrize("given_initial", [False, True], ids=["from zero", "amplitudes"])
+INITIAL = pytest.mark.parametrize("has_initial", [False, True], ids=["from zero", "amplitudes"])
 READOUTS = pytest.mark.parametrize(
     ("qubits", "joint"), [((1,), False), ((2, 0, 1), False), ((2, 0, 1), True)], ids=["one", "each", "joint"]
 )
@@ -42,73 +62,75 @@ def exactly(tensors, noise, qubits=(2, 0, 1), joint=False) -> Tensor:
     return (device.distribution if joint else device.expectations)(CIRCUIT, *tensors, len(tensors[1]))
 
 
-# --- against the density matrix ----------------------------------------------------------------------------------
+# --- against the density matrix -----------------------------------------------------------------------------------
 
 
 @EACH_NOISE
 @EACH_ENGINE
 @INITIAL
 @READOUTS
-def test_the_mean_is_that_of_the_density_matrix(qubits, joint, given_initial, engine, noise):
-    tensors = some_tensors(CIRCUIT, 2, given_initial=given_initial, seed=1)
+def test_mean_matches_density_matrix(qubits, joint, has_initial, engine, noise):
+    tensors = random_tensors(CIRCUIT, 2, has_initial=has_initial, seed=1)
     with torch.no_grad():
         mine = estimate(tensors, noise, 5000, qubits, joint, engine, seeded(3))
-        assert_near(mine.mean, exactly(tensors, noise, qubits, joint), mine.standard_error)
+        assert_within_errors(mine.mean, exactly(tensors, noise, qubits, joint), mine.standard_error)
         distance = (mine.mean - exactly(tensors, NoiseConfig(), qubits, joint)).abs()
     assert (distance > 8 * mine.standard_error).any(), "noise that does nothing hides an error"
     assert mine.mean.shape == mine.standard_error.shape == (2, 2 ** len(qubits) if joint else len(qubits))
 
 
 @INITIAL
-def test_the_mean_is_that_of_aer_s_density_matrix(given_initial):
-    tensors = some_tensors(CIRCUIT, 2, given_initial=given_initial, seed=4)
+def test_mean_matches_aer_density_matrix(has_initial):
+    tensors = random_tensors(CIRCUIT, 2, has_initial=has_initial, seed=4)
     with torch.no_grad():
         singles = estimate(tensors, TWIRLED, 20_000, generator=seeded())
-        readings = estimate(tensors, TWIRLED, 20_000, joint=True, generator=seeded(1))
+        joint_estimate = estimate(tensors, TWIRLED, 20_000, joint=True, generator=seeded(1))
     weights, inputs, initial = (None if tensor is None else tensor.detach().numpy() for tensor in tensors)
     for sample in range(2):
         psi = None if initial is None else initial[sample] / np.linalg.norm(initial[sample])
         values, matrix = run_aer(CIRCUIT, weights, inputs[sample], psi, TWIRLED, [(2,), (0,), (1,)])
-        assert_near(singles.mean[sample], torch.tensor(values), singles.standard_error[sample], within=4)
+        assert_within_errors(singles.mean[sample], torch.tensor(values), singles.standard_error[sample], within=4)
         probabilities = torch.tensor(matrix.diagonal().real.reshape(2, 2, 2).transpose(2, 0, 1).ravel())
-        assert_near(readings.mean[sample], probabilities, readings.standard_error[sample], within=4)
+        assert_within_errors(
+            joint_estimate.mean[sample], probabilities, joint_estimate.standard_error[sample], within=4
+        )
 
 
-def test_few_trajectories_are_right_on_average_and_so_is_their_standard_error():
-    tensors = alike(CIRCUIT, 4000)
+def test_few_trajectories_have_unbiased_mean_and_error():
+    tensors = repeated_tensors(CIRCUIT, 4000)
     mine = estimate(tensors, TWIRLED, 6, generator=seeded())
     exact = exactly([tensors[0], *(tensor[:1] for tensor in tensors[1:])], TWIRLED)
     assert_mean(mine.mean, exact[0])
     assert_variance(mine.mean, mine.standard_error.square().mean(0))
 
 
-def test_the_standard_error_falls_with_the_root_of_the_trajectories():
-    tensors = alike(CIRCUIT, 1)
+def test_standard_error_falls_with_root_of_trajectories():
+    tensors = repeated_tensors(CIRCUIT, 1)
     few, many = (estimate(tensors, TWIRLED, count, generator=seeded()).standard_error for count in (500, 50_000))
     np.testing.assert_allclose(few / many, 10, rtol=0.2)
 
 
-def test_one_trajectory_has_no_finite_standard_error():
-    mine = estimate(alike(CIRCUIT, 3), TWIRLED, 1)
+def test_one_trajectory_has_infinite_standard_error():
+    mine = estimate(repeated_tensors(CIRCUIT, 3), TWIRLED, 1)
     assert mine.mean.isfinite().all()
     assert torch.equal(mine.standard_error, torch.full((3, 3), torch.inf, dtype=torch.float64))
 
 
-def test_full_depolarizing_leaves_nothing():
-    tensors = some_tensors(CIRCUIT, 2)
+def test_full_depolarizing_gives_zero():
+    tensors = random_tensors(CIRCUIT, 2)
     for noise in (NoiseConfig(depolarizing_1q=1.0), NoiseConfig(depolarizing_1q=1.0, depolarizing_2q=1.0)):
         mine = estimate(tensors, noise, 4000, generator=seeded())
-        assert_near(mine.mean, torch.zeros(2, 3), mine.standard_error)
-        readings = estimate(tensors, noise, 4000, joint=True, generator=seeded())
-        assert_near(readings.mean, torch.full((2, 8), 1 / 8), readings.standard_error)
+        assert_within_errors(mine.mean, torch.zeros(2, 3), mine.standard_error)
+        joint_estimate = estimate(tensors, noise, 4000, joint=True, generator=seeded())
+        assert_within_errors(joint_estimate.mean, torch.full((2, 8), 1 / 8), joint_estimate.standard_error)
 
 
-# --- sources -----------------------------------------------------------------------------------------------------
+# --- sources ------------------------------------------------------------------------------------------------------
 
 
 @EACH_ENGINE
-def test_a_seed_gives_the_same_trajectories_and_the_next_draw_others(engine):
-    tensors = some_tensors(CIRCUIT, 2)
+def test_seed_repeats_trajectories_and_next_sample_differs(engine):
+    tensors = random_tensors(CIRCUIT, 2)
     generators = [seeded(5), seeded(5)]
     first, second = (
         [estimate(tensors, TWIRLED, 4, engine=engine, generator=each).mean for _ in range(2)] for each in generators
@@ -119,8 +141,8 @@ def test_a_seed_gives_the_same_trajectories_and_the_next_draw_others(engine):
     assert not torch.equal(first[0], estimate(tensors, TWIRLED, 4, engine=engine, generator=seeded(6)).mean)
 
 
-def test_without_a_generator_it_is_torch_s_default_one():
-    tensors = some_tensors(CIRCUIT, 2)
+def test_without_generator_uses_torch_default():
+    tensors = random_tensors(CIRCUIT, 2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         first = estimate(tensors, TWIRLED, 4).mean
@@ -130,28 +152,28 @@ def test_without_a_generator_it_is_torch_s_default_one():
     assert not torch.equal(other, first)
 
 
-def test_a_given_generator_is_the_only_one_that_moves():
+def test_given_generator_is_the_only_one_advanced():
     before = torch.random.get_rng_state(), np.random.get_state()[2]  # noqa: NPY002
-    estimate(some_tensors(CIRCUIT, 2), TWIRLED, 4, generator=seeded())
+    estimate(random_tensors(CIRCUIT, 2), TWIRLED, 4, generator=seeded())
     assert torch.equal(torch.random.get_rng_state(), before[0])
     assert np.random.get_state()[2] == before[1]  # noqa: NPY002
 
 
-def test_both_engines_draw_the_same_trajectories_and_each_sample_its_own():
-    tensors = alike(CIRCUIT, 8)
+def test_engines_sample_same_trajectories_per_sample():
+    tensors = repeated_tensors(CIRCUIT, 8)
     native, by_torch = (estimate(tensors, TWIRLED, 1, engine=engine, generator=seeded(2)).mean for engine in ENGINES)
     np.testing.assert_allclose(native, by_torch, rtol=0, atol=1e-13)
     assert len(set(native[:, 0].tolist())) > 1
 
 
-# --- gradients ---------------------------------------------------------------------------------------------------
+# --- gradients ----------------------------------------------------------------------------------------------------
 
 
 @EACH_ENGINE
 @READOUTS
 @INITIAL
-def test_the_gradient_is_that_of_finite_differences_of_the_same_trajectories(given_initial, qubits, joint, engine):
-    tensors = some_tensors(CIRCUIT, 2, given_initial=given_initial)
+def test_gradient_matches_finite_differences_of_same_trajectories(has_initial, qubits, joint, engine):
+    tensors = random_tensors(CIRCUIT, 2, has_initial=has_initial)
 
     def run(weights: Tensor, inputs: Tensor, initial: Tensor | None = None) -> Tensor:
         return estimate((weights, inputs, initial), TWIRLED, 3, qubits, joint, engine, seeded(9)).mean
@@ -160,27 +182,29 @@ def test_the_gradient_is_that_of_finite_differences_of_the_same_trajectories(giv
 
 
 @READOUTS
-def test_the_gradient_is_on_average_that_of_the_density_matrix(qubits, joint):
-    tensors, generator = some_tensors(CIRCUIT, 1, seed=2), seeded()
+def test_gradient_mean_matches_density_matrix(qubits, joint):
+    tensors, generator = random_tensors(CIRCUIT, 1, seed=2), seeded()
     form = torch.linspace(-1, 2, 8 if joint else len(qubits), dtype=torch.float64)
-    drawn = slopes(lambda: estimate(tensors, TWIRLED, 10, qubits, joint, "auto", generator).mean @ form, tensors, 200)
-    exact = slopes(lambda: exactly(tensors, TWIRLED, qubits, joint) @ form, tensors, 1)
-    assert_mean(drawn, exact[0])
+    sampled = repeated_gradients(
+        lambda: estimate(tensors, TWIRLED, 10, qubits, joint, "auto", generator).mean @ form, tensors, 200
+    )
+    exact = repeated_gradients(lambda: exactly(tensors, TWIRLED, qubits, joint) @ form, tensors, 1)
+    assert_mean(sampled, exact[0])
 
 
-def test_the_standard_error_has_no_gradient():
-    mine = estimate(some_tensors(CIRCUIT, 2), TWIRLED, 4)
+def test_standard_error_is_detached():
+    mine = estimate(random_tensors(CIRCUIT, 2), TWIRLED, 4)
     assert mine.mean.requires_grad
     assert not mine.standard_error.requires_grad
 
 
-# --- frames ------------------------------------------------------------------------------------------------------
+# --- frames -------------------------------------------------------------------------------------------------------
 
 Errors = dict[int, list[tuple[np.ndarray, np.ndarray]]]
 
 
 def every_single_error(circuit: Circuit) -> tuple[Errors, int]:
-    """Behind each gate each Pauli, each in a trajectory of its own: by how many Paulis there are, gate by gate."""
+    """Return every Pauli after every gate, one trajectory each, by the number of Paulis and the gate."""
     errors: Errors = {4: [], 16: []}
     count = 0
     for gate in circuit.gates:
@@ -192,22 +216,22 @@ def every_single_error(circuit: Circuit) -> tuple[Errors, int]:
 
 
 def as_codes(struck, bits):
-    """What `_draw_errors` yields, from the bits x and z of the target and of the control."""
+    """Return an item of `_sample_errors` from the bits x and z of the target and of the control."""
     target, control = np.array([1, 2]) @ bits.reshape(2, 2, -1).astype(np.uint8)
     return struck, target.astype(np.uint8), control.astype(np.uint8)
 
 
 def as_bits(struck, target, control):
-    """The other way round."""
+    """Return the bits x and z from an item of `_sample_errors`."""
     return struck, np.array([code >> bit & 1 == 1 for code in (target, control) for bit in (0, 1)])
 
 
 def as_operators(circuit: Circuit, errors: Errors, count: int, flipped: bool) -> tuple[list[tuple[int, int]], Tensor]:
-    """Where `textbook` is to apply Paulis, and which: 0 none, 1 X, 2 Y, 3 Z."""
+    """Return the positions and the Paulis (0 none, 1 X, 2 Y, 3 Z) that `dense_state` applies."""
     slots = [(0, qubit) for qubit in range(circuit.n_qubits)]
     columns = [np.full(count, int(flipped)) for _ in slots]
     left = {paulis: iter(each) for paulis, each in errors.items()}
-    for place, gate in enumerate(circuit.gates):
+    for position, gate in enumerate(circuit.gates):
         struck, bits = next(left[4 if gate.control is None else 16])
         for qubit, (x, z) in zip((gate.target, gate.control), bits.reshape(2, 2, -1).astype(int), strict=True):
             if qubit is None:
@@ -216,28 +240,32 @@ def as_operators(circuit: Circuit, errors: Errors, count: int, flipped: bool) ->
                 continue
             columns.append(np.zeros(count, int))
             columns[-1][struck] = x + 3 * z - 2 * x * z
-            slots.append((place + 1, qubit))
+            slots.append((position + 1, qubit))
     return slots, torch.tensor(np.array(columns).T)
 
 
 @pytest.mark.parametrize("preparation", [0.0, 1.0])
 @pytest.mark.parametrize("seed", range(3))
-def test_every_single_error_is_signs_and_flips(seed, preparation, monkeypatch):
+def test_every_single_error_becomes_signs_and_flips(seed, preparation, monkeypatch):
     circuit = random_circuit(3, 20, seed=seed)
     errors, count = every_single_error(circuit)
     monkeypatch.setattr(
-        trajectories, "_draw_errors", lambda _gates, chances, *_: starmap(as_codes, errors[len(chances)])
+        trajectories,
+        "_sample_errors",
+        lambda _gates, error_probabilities, *_: starmap(as_codes, errors[len(error_probabilities)]),
     )
     noise = NoiseConfig(preparation=preparation)
-    signs, flips = draw_frames(circuit, (0, 1, 2), noise, count, np.random.default_rng(0))
+    signs, flips = sample_frames(circuit, (0, 1, 2), noise, count, np.random.default_rng(0))
     assert (signs.dtype, signs.shape, flips.shape) == (np.int8, (count, circuit.gate_counts()["ry"]), (count, 3))
     # From each basis state, so that whole matrices are compared.
-    weights, inputs, _ = some_tensors(circuit, 1)
+    weights, inputs, _ = random_tensors(circuit, 1)
     tensors = [weights, inputs.expand(8 * count, -1), torch.eye(8, dtype=torch.float64).repeat(count, 1)]
     slots, codes = as_operators(circuit, errors, count, bool(preparation))
-    noisy = read_out(textbook(circuit, tensors, 8 * count, None, slots, codes.repeat_interleave(8, 0)), (0, 1, 2), True)
+    noisy = measure_dense_state(
+        dense_state(circuit, tensors, 8 * count, None, slots, codes.repeat_interleave(8, 0)), (0, 1, 2), True
+    )
     signed = torch.tensor(signs).repeat_interleave(8, 0)
-    mine = read_out(textbook(circuit, tensors, 8 * count, signed), (0, 1, 2), True)
+    mine = measure_dense_state(dense_state(circuit, tensors, 8 * count, signed), (0, 1, 2), True)
     moved = torch.tensor(flips @ [4, 2, 1]).repeat_interleave(8)[:, None]
     np.testing.assert_allclose(mine.gather(1, torch.arange(8) ^ moved).detach(), noisy.detach(), rtol=0, atol=1e-13)
     assert (signs < 0).any()
@@ -247,57 +275,59 @@ def test_every_single_error_is_signs_and_flips(seed, preparation, monkeypatch):
 @EACH_ENGINE
 @READOUTS
 @pytest.mark.parametrize("seed", range(4))
-def test_trajectories_are_circuits_with_the_paulis_that_were_drawn(seed, qubits, joint, engine, monkeypatch):
-    drawn: Errors = {4: [], 16: []}
+def test_trajectories_equal_circuits_with_sampled_paulis(seed, qubits, joint, engine, monkeypatch):
+    sampled: Errors = {4: [], 16: []}
 
     def recorded(gates, probabilities, *rest):
-        for each in _draw_errors(gates, probabilities, *rest):
-            drawn[len(probabilities)].append(as_bits(*each))
+        for each in _sample_errors(gates, probabilities, *rest):
+            sampled[len(probabilities)].append(as_bits(*each))
             yield each
 
-    monkeypatch.setattr(trajectories, "_draw_errors", recorded)
+    monkeypatch.setattr(trajectories, "_sample_errors", recorded)
     circuit = random_circuit(4, 24, seed=seed)
     noise = NoiseConfig(depolarizing_1q=0.1, depolarizing_2q=0.3, phase_flip=0.1, preparation=float(seed % 2))
-    tensors = some_tensors(circuit, 3)
+    tensors = random_tensors(circuit, 3)
     run = (circuit, qubits, *tensors, 3, noise, 5)
     mine = trajectory_expectation(*run, joint=joint, generator=seeded(seed), engine=engine).mean
     cone = noisy_light_cone(circuit, qubits)
-    slots, codes = as_operators(cone, drawn, 15, bool(noise.preparation))
+    slots, codes = as_operators(cone, sampled, 15, bool(noise.preparation))
     weights, *others = tensors
     repeated = [weights, *(tensor.repeat_interleave(5, 0) for tensor in others)]
-    expected = read_out(textbook(cone, repeated, 15, None, slots, codes), qubits, joint).view(3, 5, -1).mean(1)
-    for one, other in zip(outcome(mine, tensors), outcome(expected, tensors), strict=True):
+    expected = (
+        measure_dense_state(dense_state(cone, repeated, 15, None, slots, codes), qubits, joint).view(3, 5, -1).mean(1)
+    )
+    for one, other in zip(values_and_gradients(mine, tensors), values_and_gradients(expected, tensors), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
 
 
 @EACH_NOISE
-def test_paulis_have_the_probabilities_that_aer_gives_them(noise, monkeypatch):
+def test_paulis_have_probabilities_of_aer(noise, monkeypatch):
     asked = {}
 
     def listening(gates, probabilities, *_):
         asked[len(probabilities)] = probabilities
         return iter([(np.empty(0, int), np.empty(0, np.uint8), np.empty(0, np.uint8))] * gates)
 
-    monkeypatch.setattr(trajectories, "_draw_errors", listening)
-    draw_frames(CIRCUIT, (0,), noise, 1, np.random.default_rng(0))
+    monkeypatch.setattr(trajectories, "_sample_errors", listening)
+    sample_frames(CIRCUIT, (0,), noise, 1, np.random.default_rng(0))
     order = np.array([0, 1, 3, 2])  # Aer's X, Y, Z after our X, Z, Y
-    for channel, size, places in zip(
+    for channel, size, indices in zip(
         aer_channels(noise), (2, 4), (order, np.add.outer(4 * order, order).ravel()), strict=True
     ):
         by_aer = Chi(channel).data.diagonal().real / size
-        np.testing.assert_allclose(asked[size**2], by_aer[places], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(asked[size**2], by_aer[indices], rtol=0, atol=1e-12)
         assert asked[size**2].sum() == pytest.approx(1, abs=1e-12)
 
 
 @pytest.mark.parametrize("paulis", [4, 16])
-def test_errors_strike_as_often_as_their_probabilities_say(paulis):
+def test_sample_errors_frequencies_match_probabilities(paulis):
     shares = np.random.default_rng(1).dirichlet(np.full(paulis - 1, 3.0))
     shares[1] = 0
-    chances = np.array([0.6, *(0.4 * shares / shares.sum())])
+    error_probabilities = np.array([0.6, *(0.4 * shares / shares.sum())])
     gates, count = 4, 20_000
     table = np.zeros((gates, paulis))
     by_trajectory = np.zeros(count)
-    for gate, each in enumerate(_draw_errors(gates, chances, count, np.random.default_rng(2))):
+    for gate, each in enumerate(_sample_errors(gates, error_probabilities, count, np.random.default_rng(2))):
         struck, bits = as_bits(*each)
         assert (np.diff(struck) > 0).all()
         np.add.at(table[gate], (1 << np.arange(4)) @ bits, 1)
@@ -305,67 +335,69 @@ def test_errors_strike_as_often_as_their_probabilities_say(paulis):
         by_trajectory[struck] += 1
     assert gate == gates - 1
     for row in table:
-        assert_likely(row, chances)
+        assert_frequencies(row, error_probabilities)
     binomial = [math.comb(gates, k) * 0.4**k * 0.6 ** (gates - k) for k in range(gates + 1)]
-    assert_likely(np.bincount(by_trajectory.astype(int), minlength=gates + 1), binomial)
+    assert_frequencies(np.bincount(by_trajectory.astype(int), minlength=gates + 1), binomial)
 
 
-def test_a_draw_at_the_very_edge_is_no_error_without_a_probability():
+def test_sample_errors_at_interval_edge_skips_zero_probability():
     class Edge:
-        random, geometric = staticmethod(np.zeros), staticmethod(lambda _chance, size: np.ones(size, int))
+        random, geometric = staticmethod(np.zeros), staticmethod(lambda _probability, size: np.ones(size, int))
 
-    ((struck, target, control),) = _draw_errors(1, np.array([0.9, 0.0, 0.1, 0.0]), 3, Edge())
+    ((struck, target, control),) = _sample_errors(1, np.array([0.9, 0.0, 0.1, 0.0]), 3, Edge())
     assert struck.tolist() == [0, 1, 2]
     assert (target.tolist(), control.tolist()) == ([2, 2, 2], [0, 0, 0])
 
 
-# --- places ------------------------------------------------------------------------------------------------------
+# --- successes ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("chance", [0.2, 0.5, 0.9])
-def test_places_are_those_of_independent_trials(chance):
+@pytest.mark.parametrize("probability", [0.2, 0.5, 0.9])
+def test_sample_successes_are_independent(probability):
     rng = np.random.default_rng(3)
-    probabilities = [math.prod(chance if k >> place & 1 else 1 - chance for place in range(3)) for k in range(8)]
-    alone = [int((1 << _draw_places(3, chance, rng)).sum()) for _ in range(8000)]
-    assert_likely(np.bincount(alone, minlength=8), probabilities)
+    probabilities = [
+        math.prod(probability if k >> position & 1 else 1 - probability for position in range(3)) for k in range(8)
+    ]
+    alone = [int((1 << _sample_successes(3, probability, rng)).sum()) for _ in range(8000)]
+    assert_frequencies(np.bincount(alone, minlength=8), probabilities)
     together = np.zeros(3 * 50_000, int)
-    together[_draw_places(len(together), chance, rng)] = 1
-    assert_likely(np.bincount(together.reshape(-1, 3) @ [1, 2, 4], minlength=8), probabilities)
+    together[_sample_successes(len(together), probability, rng)] = 1
+    assert_frequencies(np.bincount(together.reshape(-1, 3) @ [1, 2, 4], minlength=8), probabilities)
 
 
-def test_many_places_are_spread_evenly():
-    rng, trials, chance = np.random.default_rng(4), 100_000, 0.01
-    runs = [_draw_places(trials, chance, rng) for _ in range(200)]
-    assert all((np.diff(places) > 0).all() and places[0] >= 0 and places[-1] < trials for places in runs)
-    assert_likely(np.bincount(np.concatenate(runs) // 1000, minlength=100), np.ones(100))
-    counts = torch.tensor([float(len(places)) for places in runs])
-    assert_mean(counts, torch.tensor(trials * chance))
-    assert_variance(counts, torch.tensor(trials * chance * (1 - chance)))
+def test_sample_successes_many_are_uniform():
+    rng, trials, probability = np.random.default_rng(4), 100_000, 0.01
+    runs = [_sample_successes(trials, probability, rng) for _ in range(200)]
+    assert all((np.diff(indices) > 0).all() and indices[0] >= 0 and indices[-1] < trials for indices in runs)
+    assert_frequencies(np.bincount(np.concatenate(runs) // 1000, minlength=100), np.ones(100))
+    counts = torch.tensor([float(len(indices)) for indices in runs])
+    assert_mean(counts, torch.tensor(trials * probability))
+    assert_variance(counts, torch.tensor(trials * probability * (1 - probability)))
 
 
 @pytest.mark.parametrize(
-    ("trials", "chance", "expected"),
+    ("trials", "probability", "expected"),
     [(50, 0.0, 0), (50, -1e-17, 0), (50, 1.0, 50), (50, 1e-300, 0), (2**40, 1e-300, 0), (0, 0.5, 0), (0, 1.0, 0)],
 )
-def test_the_extremes_of_trials_and_chances(trials, chance, expected):
-    places = _draw_places(trials, chance, np.random.default_rng(0))
-    assert places.tolist() == list(range(expected))
+def test_sample_successes_extremes_give_expected(trials, probability, expected):
+    indices = _sample_successes(trials, probability, np.random.default_rng(0))
+    assert indices.tolist() == list(range(expected))
 
 
-def test_places_go_on_where_the_first_gaps_were_too_short():
+def test_sample_successes_continues_after_short_gaps():
     class Short:
-        def geometric(self, chance: float, size: int) -> np.ndarray:
+        def geometric(self, probability: float, size: int) -> np.ndarray:
             return np.ones(size, int)
 
-    assert _draw_places(1000, 0.01, Short()).tolist() == list(range(1000))
+    assert _sample_successes(1000, 0.01, Short()).tolist() == list(range(1000))
 
 
-# --- no noise, other noise, no samples ---------------------------------------------------------------------------
+# --- no noise, other noise, no samples ----------------------------------------------------------------------------
 
 
 @EACH_ENGINE
-def test_no_noise_is_the_noiseless_value(engine):
-    weights, inputs, initial = (tensor.detach() for tensor in some_tensors(CIRCUIT, 2))
+def test_without_noise_gives_noiseless_value(engine):
+    weights, inputs, initial = (tensor.detach() for tensor in random_tensors(CIRCUIT, 2))
     plain = expectation(CIRCUIT, weights, inputs, initial, (1, 0), engine=engine)
     run = {"qubits": (1, 0), "trajectories": 3, "engine": engine}
     assert torch.equal(expectation(CIRCUIT, weights, inputs, initial, noise=NoiseConfig(), **run), plain)
@@ -378,19 +410,19 @@ def test_no_noise_is_the_noiseless_value(engine):
 
 
 @pytest.mark.parametrize("name", ["damping", "relaxation", "fast dephasing", "all"])
-def test_noise_that_is_no_mixture_of_paulis_is_refused(name):
-    message = r"amplitude damping \(t1_us\) is no mixture of Pauli errors.*approximate with pauli_twirl=True"
+def test_noise_without_pauli_mixture_raises_config_error(name):
+    message = r"amplitude damping \(t1_us\) is not a mixture of Pauli errors.*approximate with pauli_twirl=True"
     with pytest.raises(ConfigError, match=message):
-        estimate(some_tensors(CIRCUIT, 2), NOISES[name], 3)
+        estimate(random_tensors(CIRCUIT, 2), NOISES[name], 3)
     with pytest.raises(ConfigError, match=message):
-        expectation(CIRCUIT, *some_tensors(CIRCUIT, 2), noise=NOISES[name], trajectories=3)
+        expectation(CIRCUIT, *random_tensors(CIRCUIT, 2), noise=NOISES[name], trajectories=3)
 
 
 @EACH_ENGINE
 @READOUTS
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_batch_of_none_gives_none(count, qubits, joint, engine):
-    tensors = some_tensors(CIRCUIT, 0)
+def test_empty_batch_returns_empty(count, qubits, joint, engine):
+    tensors = random_tensors(CIRCUIT, 0)
     mine = estimate(tensors, TWIRLED, count, qubits, joint, engine)
     assert mine.mean.shape == mine.standard_error.shape == (0, 8 if joint else len(qubits))
     of_weights, *others = torch.autograd.grad(mine.mean.sum(), tensors)
@@ -399,23 +431,23 @@ def test_a_batch_of_none_gives_none(count, qubits, joint, engine):
 
 
 @EACH_ENGINE
-def test_single_precision_follows_double(engine):
+def test_float32_matches_float64(engine):
     runs = [
-        estimate(some_tensors(CIRCUIT, 2, dtype), TWIRLED, 50, engine=engine, generator=seeded()).mean
+        estimate(random_tensors(CIRCUIT, 2, dtype), TWIRLED, 50, engine=engine, generator=seeded()).mean
         for dtype in (torch.float32, torch.float64)
     ]
     assert runs[0].dtype == torch.float32
     np.testing.assert_allclose(runs[0].detach(), runs[1].detach(), rtol=0, atol=1e-5)
 
 
-def test_trajectories_that_no_memory_holds_are_refused_before_any_is_drawn(monkeypatch):
-    monkeypatch.setattr(trajectories, "draw_frames", lambda *_: pytest.fail("frames were drawn"))
-    weights, inputs, _ = some_tensors(CIRCUIT, 2)
+def test_memory_too_small_raises_before_sampling(monkeypatch):
+    monkeypatch.setattr(trajectories, "sample_frames", lambda *_: pytest.fail("frames were sampled"))
+    weights, inputs, _ = random_tensors(CIRCUIT, 2)
     with pytest.raises(InsufficientMemoryError, match=r"trajectories in all need [\d,.]+ GiB and"):
         expectation(CIRCUIT, weights, inputs, noise=TWIRLED, trajectories=10**10)
 
 
-def test_a_batch_that_is_not_that_of_the_inputs_is_refused():
-    weights, inputs, _ = some_tensors(CIRCUIT, 2)
+def test_wrong_batch_raises_input_error():
+    weights, inputs, _ = random_tensors(CIRCUIT, 2)
     with pytest.raises(InputError, match="batch=50 is not the batch of the inputs"):
         trajectory_expectation(CIRCUIT, (0,), weights, inputs, None, 50, TWIRLED, 4)

@@ -17,7 +17,7 @@ from ketfit.cli.options import (
     Output,
     check_body,
     check_source,
-    draw_few,
+    sample_few_shot,
     takes_data_options,
 )
 from ketfit.cli.output import echo_stderr, print_report
@@ -46,7 +46,7 @@ def demo(
     check_source(data, "--data")
     check_body(body)
     dataset = data_options.load(data)
-    parts = draw_few(dataset, per_label, "--per-label", seed=seed)
+    parts = sample_few_shot(dataset, per_label, "--per-label", seed=seed)
     check_class_names(dataset.classes)
     loaded = load_body(body)
     echo_stderr(f"embedding {len(dataset):,} sentences with {body}")

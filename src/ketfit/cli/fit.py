@@ -21,8 +21,8 @@ from ketfit.cli.options import (
     Settings,
     Tune,
     check_body,
-    draw_few,
     fit_config,
+    sample_few_shot,
     takes_data_options,
 )
 from ketfit.cli.output import echo_stderr, key_value_table, print_report
@@ -81,7 +81,7 @@ def fit(
     parts = None
     if few_shot is not None:
         shares = {"validation_fraction": chosen.validation_fraction, "seed": chosen.seed}
-        parts = draw_few(dataset, few_shot, "--few-shot", **shares)
+        parts = sample_few_shot(dataset, few_shot, "--few-shot", **shares)
     echo_stderr(f"{len(dataset):,} sentences of {dataset.name}; loading {chosen.body}")
     parameters = {name: getattr(chosen, name) for name in type(chosen).model_fields}
     classifier = TextClassifier(**{**parameters, "class_weight": class_weight})

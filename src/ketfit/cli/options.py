@@ -156,7 +156,7 @@ def check_body(name: str | None, option: str = "--body", revision: str | None = 
         find_body(name, revision)
 
 
-def draw_few(dataset: Dataset, per_label: int, option: str, **settings: Any) -> Split:
+def sample_few_shot(dataset: Dataset, per_label: int, option: str, **settings: Any) -> Split:
     """Return a few-shot split with test sentences.
 
     Args:

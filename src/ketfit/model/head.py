@@ -33,8 +33,8 @@ class QuantumHead(nn.Module):
 
     - After `train` (where a new module stands) shots are differentiated by the configured `gradient`, and nothing is
       mitigated.
-    - After `eval` m is what inference gives: an exact draw of the configured shots, or the mitigated value. A draw has
-      the gradient of its mean, whatever `gradient` says. A mitigated value is computed without gradients: none flows
+    - After `eval` m is what inference gives: an exact sample of the configured shots, or the mitigated value. A sample
+      has the gradient of its mean, for any `gradient`. A mitigated value is computed without gradients: none flows
       through m to the angles and the encoders; only the linear layer, and a skip connection, have theirs.
 
     Under torch.compile a head is called as it is, between two graphs.
@@ -76,7 +76,7 @@ class QuantumHead(nn.Module):
         self.to(dtype)
 
     def __getstate__(self) -> dict[str, Any]:
-        # torch.Generator cannot be copied or pickled by every version of torch. A copy draws on from the same state.
+        # torch.Generator cannot be copied or pickled by every version of torch. A copy continues from the same state.
         state = self.__dict__.copy()
         if self.generator is not None:
             state["generator"] = (str(self.generator.device), self.generator.get_state())
@@ -129,7 +129,7 @@ class QuantumHead(nn.Module):
                 self.circuit, self.weights, inputs, qubits=qubits, mitigation=config.mitigation, **device
             )
         if not self.training and config.shots is not None:
-            gradient = "straight_through"  # its value is the draw, and no circuits are run for its gradient
+            gradient = "straight_through"  # its value is an exact sample, and its gradient needs no circuits
         return expectation(self.circuit, self.weights, inputs, qubits=qubits, gradient=gradient, **device)
 
     def with_measurement(self, **settings: Any) -> QuantumHead:
@@ -207,7 +207,7 @@ class QuantumHead(nn.Module):
 
 
 def seeded_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    """A linear layer with torch's usual spread of initial numbers, drawn from `generator` and from nothing else."""
+    """Return a linear layer with torch's default initialization, sampled only from `generator`."""
     layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5, generator=generator)

@@ -1,4 +1,4 @@
-"""How it is computed: arrays in, expectations out."""
+"""Simulation of circuits: expectations from arrays of angles, exact, noisy or from shots."""
 
 from ketfit.simulate.expectation import expectation, expectation_and_gradients
 from ketfit.simulate.noise import NoiseConfig, load_noise

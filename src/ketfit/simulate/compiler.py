@@ -1,4 +1,4 @@
-"""Keep torch.compile out of what it cannot trace: the kernel takes the addresses of tensors."""
+"""Exclude functions from torch.compile that it cannot trace: the kernel takes the addresses of tensors."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ T = TypeVar("T")
 
 
 def compiler_disabled(function: Callable[P, T]) -> Callable[P, T]:
-    """Return `function` as one that torch.compile calls as it is, between two graphs.
+    """Return a version of `function` that torch.compile does not trace: it breaks the graph and calls the function.
 
-    ``torch.compiler.disable`` imports torch._dynamo, which takes a second; it is asked for only once a program has
-    imported that itself, as torch.compile does.
+    ``torch.compiler.disable`` imports torch._dynamo, which takes a second, so it is called only after torch.compile
+    has imported that module.
     """
     disabled: Callable[P, T] | None = None
 
     @functools.wraps(function)
-    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
         nonlocal disabled
         if "torch._dynamo" not in sys.modules:
             return function(*args, **kwargs)
@@ -30,4 +30,4 @@ def compiler_disabled(function: Callable[P, T]) -> Callable[P, T]:
             disabled = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
         return disabled(*args, **kwargs)
 
-    return called
+    return wrapper

@@ -1,6 +1,6 @@
-"""Exact noise: the density matrix, kept as its real Pauli coefficients, and its expectations.
+"""Exact simulation of noise: the density matrix, stored as its real Pauli coefficients, and its expectations.
 
-rho = 2**-Q sum_P r_P P over the 4**Q strings P of I, X, Z and Y, with r_P = tr(P rho). Gates turn and permute the
+rho = 2**-Q sum_P r_P P over the 4**Q strings P of I, X, Z and Y, with r_P = tr(P rho). Gates rotate and permute the
 coefficients, every channel of `NoiseConfig` scales them, and <Z_j Z_k ...> is one of them (see kernel/pauli_kernels.h).
 """
 
@@ -23,9 +23,9 @@ from ketfit.simulate.native import ISA, check_finite, kernel_batch, kernel_gradi
 from ketfit.simulate.noise import NoiseConfig, noisy_light_cone
 
 MAX_QUBITS = 15
-"""Strings are numbered by 32 bits; 15 qubits take 4 GiB in single precision."""
+"""Largest density matrix: strings have 32-bit numbers, and 15 qubits take 4 GiB in single precision."""
 
-_PULLED_BYTES = 2**30  # of observables that are evolved for a whole batch; if it is more, each sample is for itself
+_MAX_OBSERVABLE_BYTES = 2**30  # above this size every sample is evolved instead of the observables
 _NO_ANGLE = np.iinfo(np.int32).min
 
 
@@ -38,16 +38,14 @@ def density_matrix_expectation(
     batch: int,
     noise: NoiseConfig,
 ) -> Tensor:
-    """<Z_j Z_k ...> of each of `parities` under gate and preparation noise, shape (batch, len(parities)).
+    """Return <Z_j Z_k ...> of each of `parities` under gate and preparation noise, shape (batch, len(parities)).
 
-    Differentiable once in all three tensors. Computed on the CPU; the arguments are those of `ketfit.expectation`.
-
-    Args:
-        parities: The qubits of each product; an empty one gives the trace.
+    Each parity has the qubits of one product; an empty one gives the trace. The other arguments are those of
+    `ketfit.expectation`. The result is computed on the CPU and is differentiable once in all three tensors.
 
     Raises:
-        InputError: a tensor is not on the CPU, or not finite; or more than 15 qubits.
-        InsufficientMemoryError: the density matrices do not fit into the memory that is free.
+        InputError: A tensor is not on the CPU or not finite, or the circuit has more than 15 qubits.
+        InsufficientMemoryError: The density matrices do not fit into the free memory.
     """
     if weights.device.type != "cpu":
         raise InputError(f"density matrices are computed on the CPU and weights are on {weights.device}; move them")
@@ -55,11 +53,11 @@ def density_matrix_expectation(
     _check_memory(circuit, batch, weights, inputs, initial)
     cone = noisy_light_cone(circuit, tuple({qubit for parity in parities for qubit in parity}))
     loading = _loading(cone)
-    pulled = len(parities) * weights.element_size() * 4 ** _width(circuit)
-    small = len(parities) == 1 or pulled <= _PULLED_BYTES
+    observable_bytes = len(parities) * weights.element_size() * 4 ** _width(circuit)
+    small = len(parities) == 1 or observable_bytes <= _MAX_OBSERVABLE_BYTES
     if initial is None and loading is not None and len(parities) < batch and small:
         assert inputs is not None
-        return _measure_loaded(*loading, parities, weights, inputs, noise)
+        return _loaded_expectation(*loading, parities, weights, inputs, noise)
     plan = _plan(cone, parities, noise)
     width = _width(circuit)
     if initial is None:
@@ -84,7 +82,7 @@ def _plan(circuit: Circuit, parities: Sequence[tuple[int, ...]], noise: NoiseCon
 
 
 def _loading(circuit: Circuit) -> tuple[list[int | None], Circuit] | None:
-    """The input that each qubit's first rotation reads, if inputs enter nowhere else; and the circuit behind them."""
+    """Return the input of each qubit's first rotation and the remaining circuit; None if inputs are used elsewhere."""
     if "loading" not in circuit.cache:
         loaded: list[int | None] = [None] * circuit.n_qubits
         rest: list[Gate] = []
@@ -103,7 +101,7 @@ def _loading(circuit: Circuit) -> tuple[list[int | None], Circuit] | None:
     return result
 
 
-def _measure_loaded(
+def _loaded_expectation(
     loaded: list[int | None],
     circuit: Circuit,
     parities: Sequence[tuple[int, ...]],
@@ -111,12 +109,12 @@ def _measure_loaded(
     inputs: Tensor,
     noise: NoiseConfig,
 ) -> Tensor:
-    """The same for inputs that are loaded once, on fresh qubits: one evolution for the whole batch.
+    """Return the expectations for inputs that are loaded once, on fresh qubits, with one evolution for the batch.
 
-    Behind the loading every sample sees the same channel. So the observables go backwards through it once (Heisenberg
-    picture), and meet each sample's product state, which has no string with a Y. By linearity one evolution gives the
-    gradient of the weights too: that of the samples' states, each times its share of the loss, summed. The last digits
-    depend on the number of threads, as those of torch's matrix products do.
+    After the loading every sample passes the same channel. So the observables are evolved backwards through it once
+    (Heisenberg picture) and contracted with each sample's product state, which has no string with a Y. By linearity
+    one evolution also gives the gradient of the weights, from the sum of the samples' states weighted by the gradient
+    of the loss. The last digits depend on the number of threads, as those of torch's matrix products do.
     """
     observables: Tensor = _Observables.apply(  # type: ignore[no-untyped-call]
         _plan(circuit, parities, noise), len(parities), 4 ** _width(circuit), weights
@@ -135,20 +133,20 @@ def _measure_loaded(
 
 
 def _loaded_qubit(angle: Tensor | None, inputs: Tensor, noise: NoiseConfig) -> Tensor:
-    """Coefficients of I, X and Z of a fresh qubit, perhaps behind a noisy RY, shape (batch, 3)."""
+    """Return the coefficients of I, X and Z of a fresh qubit after a noisy RY, if it has one, shape (batch, 3)."""
     z = 1 - 2 * noise.preparation
     if angle is None:
         return inputs.new_tensor([[1, 0, z]]).expand(len(inputs), 3)
     after = noise.after_rotation
-    turned = (torch.ones_like(angle), after.x * z * angle.sin(), after.z * z * angle.cos() + after.shift)
-    return torch.stack(turned, dim=1)
+    rotated = (torch.ones_like(angle), after.x * z * angle.sin(), after.z * z * angle.cos() + after.shift)
+    return torch.stack(rotated, dim=1)
 
 
 def pauli_coefficients(amplitudes: Tensor, flip: float = 0.0) -> Tensor:
-    """<psi|P|psi> of every string P, shape (batch, 4**Q), from real amplitudes of shape (batch, 2**Q).
+    """Return <psi|P|psi> of every string P, shape (batch, 4**Q), from real amplitudes of shape (batch, 2**Q).
 
-    Qubit 0 is the most significant digit; digits are 0 I, 1 X, 2 Z, 3 Y. With probability `flip` each qubit is flipped
-    first.
+    Qubit 0 is the most significant digit; digits are 0 I, 1 X, 2 Z, 3 Y. Each qubit is first flipped with probability
+    `flip`.
     """
     batch, size = amplitudes.shape
     n_qubits = size.bit_length() - 1
@@ -156,19 +154,19 @@ def pauli_coefficients(amplitudes: Tensor, flip: float = 0.0) -> Tensor:
     order = [0] + [axis for qubit in range(n_qubits) for axis in (1 + qubit, 1 + n_qubits + qubit)]
     result = result.permute(order).reshape(batch, 4**n_qubits)
     z = 1 - 2 * flip
-    # From rho_00, rho_01, rho_10 and rho_11; tr(Y rho) has a factor i, which the signs below put back.
+    # From rho_00, rho_01, rho_10 and rho_11; tr(Y rho) has a factor i, which the signs below restore.
     digit = amplitudes.new_tensor([[1, 0, 0, 1], [0, 1, 1, 0], [z, 0, 0, -z], [0, z, -z, 0]])
     for qubit in range(n_qubits):
         rest = 4 ** (n_qubits - 1 - qubit)
         result = (digit @ result.view(batch, 4**qubit, 4, rest)).view(batch, 4**n_qubits)
-    signs, imaginary = amplitudes.new_ones(1), amplitudes.new_zeros(1)  # of a product with i for each Y
+    signs, imaginary = amplitudes.new_ones(1), amplitudes.new_zeros(1)  # parts of a product with one i for each Y
     for _ in range(n_qubits):
         signs, imaginary = torch.cat([signs] * 3 + [-imaginary]), torch.cat([imaginary] * 3 + [signs])
     return result * signs
 
 
 def make_plan(circuit: Circuit, strings: Sequence[int], noise: NoiseConfig, isa: str = ISA) -> Any:
-    """The kernel's plan for the coefficients of `strings`, by number; it applies every gate of the circuit."""
+    """Return the kernel's plan for the coefficients of the numbered `strings`; it applies every gate of the circuit."""
     width = _width(circuit)
     rotation, cnot = ((each.x, each.z, each.y, each.shift) for each in (noise.after_rotation, noise.after_cnot))
     return _kernel.DensityMatrixPlan(
@@ -185,16 +183,17 @@ def make_plan(circuit: Circuit, strings: Sequence[int], noise: NoiseConfig, isa:
 
 
 def _width(circuit: Circuit) -> int:
-    return max(2, circuit.n_qubits)  # an operation takes two qubits; beside a lone one the second stays |0>
+    return max(2, circuit.n_qubits)  # an operation takes two qubits; a single qubit gets a second one in |0>
 
 
 def _operations(gates: Sequence[Gate], width: int) -> npt.NDArray[np.int32]:
-    """Rows (digit a, digit b, CNOT?, angle of a, angle of b): a CNOT with the rotation of its target, or two rotations.
+    """Return rows (digit a, digit b, CNOT?, angle of a, angle of b).
 
-    A rotation joins an operation if nothing has touched its qubit since.
+    A row is a CNOT with a rotation of its target, or two rotations. A rotation joins an earlier row if no later row
+    acts on its qubit.
     """
     rows: list[list[int]] = []
-    last: dict[int, int] = {}  # of each qubit: the operation that touched it last
+    last: dict[int, int] = {}  # for each qubit the last operation on it
     single: int | None = None  # an operation with one rotation and room for another
     for gate in gates:
         digit = width - 1 - gate.target
@@ -219,7 +218,7 @@ def _term(angle: Angle | None) -> int:
 
 
 def _check_memory(circuit: Circuit, batch: int, weights: Tensor, inputs: Tensor | None, initial: Tensor | None) -> None:
-    """Refuse what does not fit before any of it is allocated."""
+    """Raise an error, before anything is allocated, if the circuit is too wide or the memory too small."""
     if circuit.n_qubits > MAX_QUBITS:
         raise InputError(
             f"a density matrix on {circuit.n_qubits} qubits has 4**{circuit.n_qubits} entries; exact noise goes up to "
@@ -229,13 +228,13 @@ def _check_memory(circuit: Circuit, batch: int, weights: Tensor, inputs: Tensor 
     tensors = (weights, inputs, initial)
     states = 1 + min(batch, torch.get_num_threads())
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
-        # Backward keeps two times the root of the number of operations; see density_matrix.cpp.
+        # The adjoint pass stores 2 sqrt(number of operations) states; see density_matrix.cpp.
         states = 1 + min(batch, torch.get_num_threads()) * (4 + 2 * int(len(circuit.gates) ** 0.5))
     if initial is not None:
         states += batch * (6 if initial.requires_grad else 4)
     if (free := memory_shortage(states * state)) is not None:
         raise InsufficientMemoryError(
-            f"{batch} density matrices on {circuit.n_qubits} qubits need {states * state / 2**30:,.1f} GiB at work and "
+            f"{batch} density matrices on {circuit.n_qubits} qubits need {states * state / 2**30:,.1f} GiB and "
             f"{free / 2**30:,.1f} GiB are free; pass trajectories, or use a smaller batch or fewer qubits"
         )
 
@@ -245,7 +244,7 @@ class _Density(torch.autograd.Function):
     def forward(
         ctx: Any, plan: Any, n_columns: int, weights: Tensor, inputs: Tensor | None, start: Tensor, batch: int
     ) -> Tensor:
-        """Expectations of shape (batch, n_columns); `start` is shared by the batch if it has one dimension."""
+        """Return expectations, shape (batch, n_columns); a `start` of one dimension is shared by the batch."""
         weights, start = weights.contiguous(), start.contiguous()
         inputs = None if inputs is None else inputs.contiguous()
         ctx.plan, ctx.batch = plan, batch
@@ -258,14 +257,14 @@ class _Density(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the weights, the inputs and the start."""
+        """Return the gradients of the weights, the inputs and the start."""
         if torch.is_grad_enabled():
             raise InputError("expectation is differentiable once; leave create_graph=True out")
         weights, inputs, start = ctx.saved_tensors
         grad, grad_weights = grad.contiguous(), torch.empty_like(weights)
         grad_inputs, grad_start = (
-            torch.empty_like(tensor) if wanted else None
-            for tensor, wanted in zip((inputs, start), ctx.needs_input_grad[3:5], strict=True)
+            torch.empty_like(tensor) if needed else None
+            for tensor, needed in zip((inputs, start), ctx.needs_input_grad[3:5], strict=True)
         )
         run = ctx.plan.backward_f32 if weights.dtype == torch.float32 else ctx.plan.backward_f64
         arrays = kernel_batch(ctx.batch, weights, inputs, start)
@@ -275,11 +274,11 @@ class _Density(torch.autograd.Function):
 
 
 class _Observables(torch.autograd.Function):
-    """Strings in front of a circuit, by their coefficients there; differentiable in the weights."""
+    """Coefficients of observables evolved to the start of a circuit; differentiable in the weights."""
 
     @staticmethod
     def forward(ctx: Any, plan: Any, rows: int, size: int, weights: Tensor) -> Tensor:
-        """Shape (rows, size)."""
+        """Return the coefficients, shape (rows, size)."""
         weights = weights.contiguous()
         ctx.plan = plan
         ctx.save_for_backward(weights)
@@ -290,13 +289,13 @@ class _Observables(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None, Tensor]:
-        """The gradient of the weights: of row k's state, which `grad` holds, by observable k."""
+        """Return the gradient of the weights; row k of `grad` is the state that observable k is measured on."""
         if torch.is_grad_enabled():
             raise InputError("expectation is differentiable once; leave create_graph=True out")
         (weights,) = ctx.saved_tensors
         grad, grad_weights = grad.contiguous(), torch.empty_like(weights)
-        each_its_own = torch.eye(len(grad)).to(weights)
+        cotangent = torch.eye(len(grad)).to(weights)
         run = ctx.plan.backward_f32 if weights.dtype == torch.float32 else ctx.plan.backward_f64
         arrays, gradients = kernel_batch(len(grad), weights, None, grad), kernel_gradients(grad_weights, None, None)
-        run(arrays, False, each_its_own.data_ptr(), gradients, torch.get_num_threads())
+        run(arrays, False, cotangent.data_ptr(), gradients, torch.get_num_threads())
         return None, None, None, grad_weights

@@ -1,4 +1,4 @@
-"""The one way from a circuit to numbers: exact, under noise, from finite shots; always differentiable."""
+"""Differentiable expectations of a circuit: exact, under noise and from finite shots."""
 
 from __future__ import annotations
 
@@ -51,40 +51,45 @@ def expectation(
     generator: torch.Generator | None = None,
     engine: Engine = "auto",
 ) -> Tensor:
-    """<Z> of each of `qubits` after `circuit`, differentiable once in all three tensors.
+    """Return <Z> of each of `qubits` after `circuit`, differentiable once in all three tensors.
 
     Args:
-        circuit: What to run. Gates that cannot reach `qubits` are left out.
+        circuit: Circuit to run, without the gates that cannot affect `qubits`.
         weights: Angles in radians, shape (n_weights,), shared by the batch.
         inputs: Angles in radians, shape (batch, n_inputs); None only if the circuit reads none.
         initial: Amplitudes before the first gate, shape (batch, 2**n_qubits), qubit 0 the most significant bit of the
-            index; None is |0...0>. They are taken as they are: a vector of norm r gives r**2 times the expectation,
-            and with shots or readout error they have to be of norm 1.
-        qubits: Which qubits to measure, in the order of the result's columns: integers of any kind, also as an array,
-            a tensor or a Series with one axis.
+            index; None is |0...0>. They are not normalized: a vector of norm r gives r**2 times the expectation.
+            Shots and readout errors need norm 1.
+        qubits: Qubits to measure, in the order of the result's columns: integers of any kind, also as an array, a
+            tensor or a Series with one axis.
         noise: Noise of gates, preparation and readout; exact, by the density matrix, unless `trajectories` is given.
-        trajectories: How many Pauli trajectories each sample's mean is taken over: unbiased, for circuits too wide for
-            a density matrix and for training at full speed. With shots, they estimate what the shots are drawn from.
-        shots: How many shots each value comes from; None is the exact mean. Bits are drawn jointly for all of
-            `qubits`, from an exact multinomial distribution wherever nothing is differentiated.
+        trajectories: Number of Pauli trajectories that each sample's mean is taken over: unbiased, for circuits too
+            wide for a density matrix and for fast training. With shots, they estimate the distribution of the shots.
+        shots: Number of shots for each value; None is the exact mean. Bits are sampled jointly for all of `qubits`,
+            from an exact multinomial distribution unless a gradient is computed.
         gradient: How shots are differentiated. "reparameterized" (the default): the mean and Gaussian noise of the
-            shots' covariance, with the gradient through both. "straight_through": an exact draw, with the gradient of
-            the mean. "parameter_shift": an exact draw, and a gradient from shifted circuits with shots of their own,
-            as hardware has it. "exact": no shots in what is differentiated, but in all else.
-        generator: Source of shots and trajectories; None is torch's default one.
-        engine: "native" for the compiled kernel, which computes on the CPU; "torch" for torch's own operations on any
-            device; "auto" for the kernel on the CPU and torch elsewhere. The density matrix has the kernel alone.
+            shots' covariance, with the gradient through both. "straight_through": an exact sample, with the gradient
+            of the mean. "parameter_shift": an exact sample, and a gradient from shifted circuits with shots of their
+            own, as on hardware. "exact": exact values where a gradient is computed, shots elsewhere.
+        generator: Random generator of shots and trajectories; None is torch's default one.
+        engine: "native" for the compiled kernel, which computes on the CPU; "torch" for torch's operations on any
+            device; "auto" for the kernel on the CPU and torch elsewhere. Only the kernel has the density matrix.
 
     Returns:
-        Shape (batch, len(qubits)), of the dtype and on the device of `weights`. The batch is 1 if neither `inputs`
-        nor `initial` is given.
+        Shape (batch, len(qubits)), with the dtype and device of `weights`. The batch is 1 if neither `inputs` nor
+        `initial` is given.
 
     Raises:
-        CircuitError: a qubit is out of range, not an integer, or named twice.
-        InputError: a tensor has the wrong shape, dtype or device, or holds a number that is not finite; or shots ask
-            for the joint distribution of more than 12 qubits.
-        ConfigError: a choice that is unknown, out of range, or does not fit the others.
-        InsufficientMemoryError: the states do not fit into the memory that is free.
+        CircuitError: A qubit is out of range, not an integer, or named twice.
+        InputError: A tensor has the wrong shape, dtype or device, or a number that is not finite; or shots need the
+            joint distribution of more than 12 qubits.
+        ConfigError: An option is unknown, out of range, or does not fit the others.
+        InsufficientMemoryError: The states do not fit into the free memory.
+
+    >>> from ketfit.circuit import Angle, Circuit, ry
+    >>> circuit = Circuit(1, (ry(0, Angle("weight", 0)),), n_weights=1, n_inputs=0)
+    >>> expectation(circuit, torch.tensor([torch.pi / 3])).round(decimals=4)
+    tensor([[0.5000]])
     """
     check_engine(engine)
     shots = check_shots(shots, gradient)
@@ -110,8 +115,7 @@ def expectation(
 
 
 class ExpectationAndGradients(NamedTuple):
-    """<Z> of shape (batch, measured qubits), and the gradients of a weighted sum of it: each shaped like its tensor,
-    or None if it was not asked for. No graph hangs on any of them."""
+    """<Z>, shape (batch, qubits), and gradients shaped like their tensors or None if not in `wrt`; all detached."""
 
     values: Tensor
     weights: Tensor | None
@@ -131,78 +135,81 @@ def expectation_and_gradients(
     wrt: Sequence[Literal["weights", "inputs", "initial"]] | None = None,
     engine: Engine = "auto",
 ) -> ExpectationAndGradients:
-    """Exact <Z> of each of `qubits`, and the gradients of the sum of <Z> times `cotangent`, in one call.
+    """Return the exact <Z> of each of `qubits`, and the gradients of the sum of <Z> times `cotangent`, in one call.
 
-    The numbers are those of `expectation` and `torch.autograd.grad`. This way is faster for small circuits, where
-    autograd takes longer than the simulation, and holds two states for each thread instead of one for each sample.
-    Whether a tensor has `requires_grad` plays no part.
+    The numbers are those of `expectation` and `torch.autograd.grad`. This function is faster for small circuits, where
+    autograd takes longer than the simulation, and stores two states for each thread instead of one for each sample.
+    It ignores `requires_grad` of the tensors.
 
     Args:
-        circuit: As for `expectation`, and so are `weights`, `inputs`, `initial`, `qubits` and `engine`.
+        circuit: Circuit to run, as in `expectation`.
         weights: Angles in radians, shape (n_weights,).
         inputs: Angles in radians, shape (batch, n_inputs).
         initial: Amplitudes, shape (batch, 2**n_qubits).
-        qubits: Which qubits to measure.
-        cotangent: The derivative of a loss with respect to each value, shape (batch, len(qubits)); None is 1 for all.
-        wrt: Which tensors to give gradients for; None is every one that is given.
-        engine: "native", "torch" or "auto".
+        qubits: Qubits to measure.
+        cotangent: Derivative of a loss with respect to each value, shape (batch, len(qubits)); None is 1 for all.
+        wrt: Names of the tensors to differentiate; None is every tensor that is given.
+        engine: "native", "torch" or "auto", as in `expectation`.
 
     Raises:
-        CircuitError: a qubit is out of range, not an integer, or named twice.
-        InputError: a tensor has the wrong shape, dtype or device, holds a number that is not finite, or is named in
-            `wrt` and not given.
-        ConfigError: an unknown engine, or one that does not run on this device, or an unknown name in `wrt`.
-        InsufficientMemoryError: the states do not fit into the memory that is free.
+        CircuitError: A qubit is out of range, not an integer, or named twice.
+        InputError: A tensor has the wrong shape, dtype or device, or a number that is not finite, or `wrt` names a
+            tensor that is not given.
+        ConfigError: The engine is unknown or does not run on this device, or `wrt` has an unknown name.
+        InsufficientMemoryError: The states do not fit into the free memory.
+
+    >>> from ketfit.circuit import Angle, Circuit, ry
+    >>> circuit = Circuit(1, (ry(0, Angle("weight", 0)),), n_weights=1, n_inputs=0)
+    >>> expectation_and_gradients(circuit, torch.tensor([torch.pi / 2])).weights.round()
+    tensor([-1.])
     """
     check_engine(engine)
     batch = check_tensors(circuit, weights, inputs, initial)
     measured = circuit.check_qubits(qubits)
-    wanted = (True, inputs is not None, initial is not None)
+    needs_grad = (True, inputs is not None, initial is not None)
     if wrt is not None:
-        wanted = _check_wrt(wrt, wanted)
+        needs_grad = _check_wrt(wrt, needs_grad)
     if cotangent is None:
         cotangent = _ones(batch, len(measured), weights.dtype, weights.device)
     else:
         check_tensor("cotangent", cotangent, weights, len(measured), dimensions=2)
         if len(cotangent) != batch:
-            raise InputError(f"cotangent has {len(cotangent)} rows and the batch is {batch}; it needs one for each")
+            raise InputError(
+                f"cotangent has {len(cotangent)} rows for a batch of {batch}; pass one row for each sample"
+            )
     return ExpectationAndGradients(
         *statevector_expectation_and_gradients(  # type: ignore[arg-type]
-            circuit, measured, weights, inputs, initial, batch, cotangent, wanted, engine
+            circuit, measured, weights, inputs, initial, batch, cotangent, needs_grad, engine
         )
     )
 
 
-@lru_cache(maxsize=8)  # making them takes a tenth of a small circuit's time; nobody writes to them
+@lru_cache(maxsize=8)  # allocation takes a tenth of a small circuit's time; the tensors are never written to
 @torch.inference_mode(False)
 def _ones(batch: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.ones(batch, columns, dtype=dtype, device=device)
 
 
 def _check_wrt(wrt: Sequence[str], given: tuple[bool, bool, bool]) -> tuple[bool, bool, bool]:
-    """Which of the three tensors are named."""
-    there = dict(zip(("weights", "inputs", "initial"), given, strict=True))
+    """Return for each of the three tensors if `wrt` names it."""
+    is_given = dict(zip(("weights", "inputs", "initial"), given, strict=True))
     for name in wrt:
-        if name not in there:
+        if name not in is_given:
             raise ConfigError(f"wrt names {name!r}; known are 'weights', 'inputs' and 'initial'")
-        if not there[name]:
-            raise InputError(f"wrt names {name!r}, which is not given; pass it, or leave it out of wrt")
+        if not is_given[name]:
+            raise InputError(f"wrt names {name!r}, which is not given; pass it, or remove it from wrt")
     return "weights" in wrt, "inputs" in wrt, "initial" in wrt
 
 
 def check_engine(engine: Engine) -> None:
-    """Refuse an engine that there is not.
-
-    Raises:
-        ConfigError: naming it.
-    """
+    """Raise ConfigError if the engine is unknown."""
     if engine not in ("auto", "native", "torch"):
         raise ConfigError(f"unknown engine {engine!r}; known are 'auto', 'native' and 'torch'")
 
 
 @dataclass(frozen=True)
 class MeasurementContext:
-    """What stands between a circuit and its readings: the engine, the noise and the measured qubits."""
+    """The measured qubits of a circuit, and the noise and the engine that they are simulated with."""
 
     measured: tuple[int, ...]
     noise: NoiseConfig | None = None
@@ -212,20 +219,20 @@ class MeasurementContext:
 
     @property
     def has_gate_noise(self) -> bool:
-        """Whether gates or preparation are noisy."""
+        """Return True if gates or preparation are noisy."""
         return self.noise is not None and not self.noise.is_gate_noiseless
 
     def expectations(
         self, circuit: Circuit, weights: Tensor, inputs: Tensor | None, initial: Tensor | None, batch: int
     ) -> Tensor:
-        """<Z> of each measured qubit as it is read, shape (batch, measured)."""
+        """Return <Z> of each measured qubit, after readout error, shape (batch, measured)."""
         result = self._run(circuit, weights, inputs, initial, batch, joint=False)
         return result if self.noise is None else apply_readout_error(result, self.noise.readout)
 
     def distribution(
         self, circuit: Circuit, weights: Tensor, inputs: Tensor | None, initial: Tensor | None, batch: int
     ) -> Tensor:
-        """The joint distribution of the readings, shape (batch, 2**measured), the first qubit the highest bit."""
+        """Return the joint distribution of outcomes, shape (batch, 2**measured), the first qubit the highest bit."""
         if len(self.measured) == 1:
             values = self.expectations(circuit, weights, inputs, initial, batch)
             return torch.cat([1 + values, 1 - values], dim=1) / 2
@@ -245,7 +252,7 @@ class MeasurementContext:
         if self.noise is None or self.noise.is_gate_noiseless:
             return statevector_expectation(circuit, self.measured, *tensors, batch, joint=joint, engine=self.engine)
         if self.trajectories is None:
-            return _measure_exactly(circuit, self.measured, *tensors, batch, self.noise, joint)
+            return _exact_noisy_result(circuit, self.measured, *tensors, batch, self.noise, joint)
         return trajectory_expectation(
             circuit,
             self.measured,
@@ -260,31 +267,31 @@ class MeasurementContext:
 
 
 def apply_readout_error(values: Tensor, readout: Confusion | None) -> Tensor:
-    """<Z> after a readout error on each qubit."""
+    """Return <Z> after a readout error on each qubit."""
     if readout is None:
         return values
     (zero_zero, zero_one), (one_zero, one_one) = readout
-    of_zero, of_one = zero_zero - one_zero, zero_one - one_one  # <Z> as read where it was 0 and where it was 1
-    return (of_zero + of_one) / 2 + (of_zero - of_one) / 2 * values
+    z_of_zero, z_of_one = zero_zero - one_zero, zero_one - one_one  # measured <Z> of |0> and of |1>
+    return (z_of_zero + z_of_one) / 2 + (z_of_zero - z_of_one) / 2 * values
 
 
 def apply_readout_error_to_distribution(distribution: Tensor, readout: Confusion | None) -> Tensor:
-    """A joint distribution after a readout error on each qubit."""
+    """Return a joint distribution after a readout error on each qubit."""
     if readout is None:
         return distribution
-    return _on_each_bit(distribution.new_tensor(readout), distribution)
+    return _apply_to_each_bit(distribution.new_tensor(readout), distribution)
 
 
-def _on_each_bit(matrix: Tensor, distribution: Tensor) -> Tensor:
-    """A 2 x 2 matrix on each bit of an array of shape (batch, 2**bits)."""
-    batch, readings = distribution.shape
+def _apply_to_each_bit(matrix: Tensor, distribution: Tensor) -> Tensor:
+    """Apply a 2 x 2 matrix to each bit of an array of shape (batch, 2**bits)."""
+    batch, outcomes = distribution.shape
     result = distribution
-    for bit in range(readings.bit_length() - 1):
-        result = matrix @ result.reshape(batch, 2**bit, 2, readings >> (bit + 1))
+    for bit in range(outcomes.bit_length() - 1):
+        result = matrix @ result.reshape(batch, 2**bit, 2, outcomes >> (bit + 1))
     return result.reshape(distribution.shape)
 
 
-def _measure_exactly(
+def _exact_noisy_result(
     circuit: Circuit,
     measured: tuple[int, ...],
     weights: Tensor,
@@ -301,15 +308,15 @@ def _measure_exactly(
     subsets = product((False, True), repeat=len(measured))
     parities = [tuple(qubit for qubit, chosen in zip(measured, subset, strict=True) if chosen) for subset in subsets]
     values = density_matrix_expectation(circuit, parities, weights, inputs, initial, batch, noise)
-    # p(b) = 2**-m sum over subsets S of (-1)**(how many bits of b are 1 in S) <Z_S>
-    return _on_each_bit(values.new_tensor([[1, 1], [1, -1]]) / 2, values)
+    # p(b) = 2**-m sum over subsets S of (-1)**(number of bits of b that are 1 in S) <Z_S>
+    return _apply_to_each_bit(values.new_tensor([[1, 1], [1, -1]]) / 2, values)
 
 
 def check_noise(noise: NoiseConfig | None, trajectories: int | None, engine: Engine) -> int | None:
     """Return the number of trajectories as a Python integer, or None.
 
     Raises:
-        ConfigError: noise of another type, or trajectories or an engine that do not fit it.
+        ConfigError: The noise has another type, or the trajectories or the engine do not fit it.
     """
     if noise is not None and not isinstance(noise, NoiseConfig):
         raise ConfigError(f"noise is of type {type(noise).__name__}; pass a NoiseConfig, for instance load_noise(...)")
@@ -318,7 +325,7 @@ def check_noise(noise: NoiseConfig | None, trajectories: int | None, engine: Eng
             raise ConfigError("the torch engine has no density matrix; pass trajectories, or engine='auto'")
         return None
     if noise is None:
-        raise ConfigError(f"trajectories={trajectories} sample noise; pass noise too, or leave trajectories out")
+        raise ConfigError(f"trajectories={trajectories} is given without noise; pass noise, or omit trajectories")
     trajectories = as_integer(trajectories, "trajectories", minimum=1)
     noise.check_pauli_channel()
     return trajectories

@@ -1,4 +1,4 @@
-"""What can be done about noise at evaluation: undo the readout error, extrapolate to no noise."""
+"""Error mitigation at evaluation: invert the readout error, and extrapolate to zero noise."""
 
 from __future__ import annotations
 
@@ -39,30 +39,24 @@ def mitigated_expectation(
     folds: Sequence[int] = (1, 3, 5),
     degree: int = 2,
 ) -> Tensor:
-    """<Z> of each of `qubits` with the bias of noise reduced, and its spread raised; without gradients.
+    """Return <Z> of each of `qubits`, shape (batch, len(qubits)), with less bias and more variance; no gradients.
 
-    Every result is brought back between -1 and 1, so initial amplitudes have to be of norm 1.
-
-    Args:
-        mitigation: "readout": undo the confusion matrix of each qubit. "zero_noise": run the circuit with every gate G
-            folded into G (G^-1 G)^k, which makes its noise 2k + 1 times as long, and extrapolate to zero (Giurgica-
-            Tiron et al., arXiv 2005.10921). Both: the first on each run of the second.
-        noise: As the other arguments in `ketfit.expectation`. Every run of "zero_noise" has `shots` shots of its own.
-        folds: Odd and ascending: how many gates each gate becomes, run by run.
-        degree: Of the polynomial that is fitted to the runs; one less than runs is Richardson's extrapolation.
-
-    Returns:
-        Shape (batch, len(qubits)).
+    The mitigation "readout" inverts the confusion matrix of each qubit. "zero_noise" runs the circuit with every gate
+    G replaced by G (G^-1 G)^k, which multiplies its noise by 2k + 1, and extrapolates to zero (Giurgica-Tiron et al.,
+    arXiv 2005.10921); every run has `shots` shots of its own. With both, every run is corrected for readout first. The
+    odd, ascending `folds` are the factors 2k + 1 of the runs, and `degree` is that of the polynomial fitted to them;
+    one less than the number of runs is Richardson's extrapolation. The other arguments are those of
+    `ketfit.expectation`. Results are clipped to -1 and 1, so initial amplitudes need norm 1.
 
     Raises:
-        ConfigError: a mitigation that is unknown, a confusion matrix without an inverse, or folds that do not fit.
-        CircuitError, InputError, InsufficientMemoryError: as in `ketfit.expectation`.
+        ConfigError: The mitigation is unknown, a confusion matrix has no inverse, or the folds are invalid.
+        CircuitError: As in `ketfit.expectation`, as are InputError and InsufficientMemoryError.
     """
     unknown = [mitigation] if isinstance(mitigation, str) else set(mitigation) - {"readout", "zero_noise"}
     if unknown:
         raise ConfigError(f"unknown mitigation {min(unknown)!r}; give a tuple of 'readout', 'zero_noise' or both")
     if noise is None:
-        raise ConfigError("without noise there is nothing to mitigate; give noise, or call expectation")
+        raise ConfigError("mitigation needs noise; pass noise, or call expectation")
     shots = check_shots(shots, None)
     trajectories = check_noise(noise, trajectories, engine)
     folds, degree = as_integers(folds, "folds"), as_integer(degree, "degree")
@@ -73,10 +67,10 @@ def mitigated_expectation(
     coefficients = extrapolation(folds, degree)
     single, columns = rotations_as_inputs(circuit)
     angles = rotation_angles(columns, weights, inputs, batch)
-    both_ways = torch.cat([angles, -angles], dim=1)
+    signed_angles = torch.cat([angles, -angles], dim=1)
     total = weights.new_zeros(batch, len(context.measured))
     for fold, coefficient in zip(folds, coefficients, strict=True):
-        run = (fold_gates(single, fold), weights.new_empty(0), both_ways, initial, batch)
+        run = (fold_gates(single, fold), weights.new_empty(0), signed_angles, initial, batch)
         values = context.expectations(*run) if shots is None else sample(context.distribution(*run), shots, generator)
         if "readout" in mitigation:
             values = mitigate_readout(values, noise.readout)
@@ -85,34 +79,41 @@ def mitigated_expectation(
 
 
 def mitigate_readout(values: Tensor, readout: Confusion | None) -> Tensor:
-    """<Z> before a readout error on each qubit, at least -1 and at most 1.
+    """Return <Z> before a readout error on each qubit, clipped to -1 and 1.
 
     Raises:
-        ConfigError: the confusion matrix has no inverse.
+        ConfigError: The confusion matrix has no inverse.
     """
     if readout is None:
         return values
     (zero_zero, zero_one), (one_zero, one_one) = readout
-    of_zero, of_one = zero_zero - one_zero, zero_one - one_one
-    if of_zero == of_one:
-        raise ConfigError(f"readout={readout}: both states read alike, which cannot be undone; leave 'readout' out")
-    return ((2 * values - of_zero - of_one) / (of_zero - of_one)).clamp(-1, 1)
+    z_of_zero, z_of_one = zero_zero - one_zero, zero_one - one_one
+    if z_of_zero == z_of_one:
+        raise ConfigError(f"readout={readout} has no inverse: it is the same for both states; omit 'readout'")
+    return ((2 * values - z_of_zero - z_of_one) / (z_of_zero - z_of_one)).clamp(-1, 1)
 
 
 def extrapolation(folds: Sequence[int], degree: int) -> list[float]:
-    """What to multiply each run with: the value at zero of the least-squares polynomial through them."""
+    """Return the factor of each run in the value at zero of the least-squares polynomial through the runs.
+
+    >>> [round(factor, 3) for factor in extrapolation((1, 3, 5), 2)]
+    [1.875, -1.25, 0.375]
+    """
     folds, degree = as_integers(folds, "folds"), as_integer(degree, "degree")
     odd = all(fold > 0 and fold % 2 for fold in folds)
     if not odd or list(folds) != sorted(set(folds)) or not 0 <= degree < len(folds):
         raise ConfigError(
-            f"folds={tuple(folds)}, degree={degree}: folds are odd, positive and ascending, and more than the degree"
+            f"folds={tuple(folds)}, degree={degree}: pass odd, positive, ascending folds, more of them than the degree"
         )
     powers = np.vander(np.array(folds, float), degree + 1, increasing=True)
     return [float(number) for number in np.linalg.pinv(powers)[0]]
 
 
 def fold_gates(circuit: Circuit, fold: int) -> Circuit:
-    """Every gate `fold` times, forth and back; the angles are inputs, and their opposites are inputs behind them."""
+    """Return a circuit with each gate G as G (G^-1 G)^k, `fold` = 2k + 1 gates.
+
+    The angles have to be inputs; the negative angles are additional inputs after them.
+    """
     fold = as_integer(fold, "fold", minimum=1)
     key = ("fold", fold)
     if key not in circuit.cache:
@@ -121,8 +122,8 @@ def fold_gates(circuit: Circuit, fold: int) -> Circuit:
             if gate.angle is None:
                 gates += [gate] * fold
             else:
-                back = ry(gate.target, Angle("input", circuit.n_inputs + gate.angle.index))
-                gates += [gate, *[back, gate] * (fold // 2)]
+                inverse = ry(gate.target, Angle("input", circuit.n_inputs + gate.angle.index))
+                gates += [gate, *[inverse, gate] * (fold // 2)]
         circuit.cache[key] = Circuit(circuit.n_qubits, tuple(gates), 0, 2 * circuit.n_inputs)
     folded: Circuit = circuit.cache[key]
     return folded

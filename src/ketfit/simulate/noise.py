@@ -1,4 +1,4 @@
-"""Gate noise: which channels follow which gates, and how strong they are on a device."""
+"""Noise models: the channels after each gate, readout errors, and the noise of named devices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ketfit.integers import as_integers
 
 
 def _as_tuples(value: Any) -> Any:
-    """The lists that TOML and JSON have, as tuples."""
+    """Return the nested lists of TOML and JSON as tuples."""
     return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
@@ -31,9 +31,9 @@ Confusion = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """Noise on one qubit: factors of the Pauli coefficients of X, Z and Y, and what Z gains from I.
+    """Noise on one qubit: factors of the Pauli coefficients of X, Z and Y, and a shift of Z proportional to I.
 
-    Every channel of `NoiseConfig` is of this kind, and so is one after another.
+    All channels of `NoiseConfig` and their compositions have this form.
     """
 
     x: float = 1.0
@@ -42,18 +42,22 @@ class Channel:
     shift: float = 0.0
 
     def compose(self, other: Channel) -> Channel:
-        """This channel and then the other."""
+        """Return the channel that applies this one and then the other.
+
+        >>> Channel(x=0.5).compose(Channel(x=0.5)).x
+        0.25
+        """
         return Channel(self.x * other.x, self.z * other.z, self.y * other.y, other.z * self.shift + other.shift)
 
     def pauli_probabilities(self) -> tuple[float, float, float, float]:
-        """How often it applies I, X, Z and Y.
+        """Return the probabilities of I, X, Z and Y.
 
         Raises:
-            ConfigError: it is no mixture of Paulis.
+            ConfigError: The channel is not a mixture of Paulis.
         """
         if self.shift:
             raise ConfigError(
-                "amplitude damping (t1_us) is no mixture of Pauli errors, which trajectories draw from; "
+                "amplitude damping (t1_us) is not a mixture of Pauli errors, which trajectories sample; "
                 "leave trajectories out for the exact density matrix, or approximate with pauli_twirl=True"
             )
         signs = ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1))
@@ -62,10 +66,10 @@ class Channel:
 
 
 class NoiseConfig(Config):
-    """Noise of a device. After every gate, on the qubits it acts on: depolarizing, bit flip, phase flip, relaxation.
+    """Noise of a device: depolarizing, bit flip, phase flip and relaxation on the qubits of every gate, after the gate.
 
-    The circuit's two-qubit gate is the CNOT and its one-qubit gate RY, each followed by its own noise. Nothing happens
-    to idle qubits. Every field is zero or absent by default; `device_noise` has named devices.
+    CNOT is the two-qubit gate and RY the one-qubit gate; each has its own noise. Idle qubits have no noise. Every field
+    is zero or absent by default; `load_noise` has named devices.
     """
 
     depolarizing_1q: Annotated[
@@ -86,7 +90,8 @@ class NoiseConfig(Config):
     ] = None
     preparation: Annotated[Probability, Field(description="Probability that a qubit starts flipped")] = 0.0
     pauli_twirl: Annotated[
-        bool, Field(description="Replace amplitude damping by its Pauli twirl, an approximation trajectories can draw")
+        bool,
+        Field(description="Replace amplitude damping by its Pauli twirl, an approximation trajectories can sample"),
     ] = False
 
     @model_validator(mode="after")
@@ -94,42 +99,38 @@ class NoiseConfig(Config):
         relaxes = self.t1_us is not None or self.t2_us is not None
         timed = self.time_1q_us is not None or self.time_2q_us is not None
         if self.t1_us is not None and self.t2_us is not None and self.t2_us > 2 * self.t1_us:
-            raise ValueError(f"t2_us={self.t2_us} is more than 2 t1_us={2 * self.t1_us}, which no qubit can have")
+            raise ValueError(f"t2_us={self.t2_us} is more than its physical limit 2 t1_us={2 * self.t1_us}; lower it")
         if relaxes != timed:
             missing = "time_1q_us or time_2q_us, or both," if relaxes else "t1_us or t2_us, or both,"
-            raise ValueError(f"T1 and T2 act for as long as a gate takes; give {missing} too, or none of the four")
+            raise ValueError(f"T1 and T2 need durations of gates; give {missing} too, or none of the four")
         if self.readout is not None:
             for true, column in enumerate(zip(*self.readout, strict=True)):
                 if abs(sum(column) - 1) > 1e-6:
                     raise ValueError(
                         f"readout: column {true} of the confusion matrix sums to {sum(column):g}, not to 1; "
-                        "columns are what was true, rows what is read"
+                        "columns are true states, rows are outcomes"
                     )
         return self
 
     @property
     def after_rotation(self) -> Channel:
-        """What follows a one-qubit gate."""
+        """Return the channel after a one-qubit gate."""
         depolarizing = Channel(*[1 - self.depolarizing_1q] * 3)
         return depolarizing.compose(self._flips()).compose(self._relaxation(self.time_1q_us))
 
     @property
     def after_cnot(self) -> Channel:
-        """What follows a two-qubit gate on each of its qubits, behind the depolarizing of both."""
+        """Return the channel on each qubit of a two-qubit gate, after the depolarizing of both."""
         return self._flips().compose(self._relaxation(self.time_2q_us))
 
     @property
     def is_gate_noiseless(self) -> bool:
-        """Whether gates and preparation have no noise; readout may."""
-        quiet = self.after_rotation == self.after_cnot == Channel()
-        return quiet and not self.depolarizing_2q and not self.preparation
+        """Return True if gates and preparation have no noise; readout is not considered."""
+        no_channel = self.after_rotation == self.after_cnot == Channel()
+        return no_channel and not self.depolarizing_2q and not self.preparation
 
     def check_pauli_channel(self) -> None:
-        """Refuse noise that Pauli trajectories cannot draw.
-
-        Raises:
-            ConfigError: it is no mixture of Paulis.
-        """
+        """Raise ConfigError if the noise is not a mixture of Paulis, which trajectories sample."""
         for channel in (self.after_rotation, self.after_cnot):
             channel.pauli_probabilities()
 
@@ -141,40 +142,43 @@ class NoiseConfig(Config):
         if time is None or (self.t1_us is None and self.t2_us is None):
             return Channel()
         t1 = math.inf if self.t1_us is None else self.t1_us
-        kept = math.exp(-time / t1)
+        survival = math.exp(-time / t1)
         coherence = math.exp(-time / (2 * t1 if self.t2_us is None else self.t2_us))
-        return Channel(coherence, kept, coherence, 0.0 if self.pauli_twirl else 1 - kept)
+        return Channel(coherence, survival, coherence, 0.0 if self.pauli_twirl else 1 - survival)
 
 
 def noisy_light_cone(circuit: Circuit, measured: Iterable[int]) -> Circuit:
-    """The circuit without the gates whose action and noise cannot reach the `measured` qubits.
+    """Return the circuit without the gates whose action and noise cannot affect the `measured` qubits.
 
-    It keeps a CNOT that `Circuit.light_cone` drops because the observable is diagonal on its control: its noise still
-    acts there.
+    `Circuit.light_cone` drops a CNOT if the observable is diagonal on its control; this function keeps the CNOT,
+    because its noise affects the observable.
 
     Raises:
-        CircuitError: a qubit is out of range, or not an integer.
+        CircuitError: A qubit is out of range, or not an integer.
     """
     support = set(as_integers(measured, "measured", error=CircuitError))
     if support:
         circuit.check_qubits(tuple(support))
     key = ("noisy_light_cone", frozenset(support))
     if key not in circuit.cache:
-        kept: list[Gate] = []
+        gates: list[Gate] = []
         for gate in reversed(circuit.gates):
             if not support.isdisjoint(gate.qubits):
                 support.update(gate.qubits)
-                kept.append(gate)
-        circuit.cache[key] = Circuit(circuit.n_qubits, tuple(reversed(kept)), circuit.n_weights, circuit.n_inputs)
+                gates.append(gate)
+        circuit.cache[key] = Circuit(circuit.n_qubits, tuple(reversed(gates)), circuit.n_weights, circuit.n_inputs)
     cone: Circuit = circuit.cache[key]
     return cone
 
 
 def load_noise(source: str | Path) -> NoiseConfig:
-    """The noise of a named device, ``ionq-forte`` or ``ionq-aria``, or of a TOML file with the fields of `NoiseConfig`.
+    """Return the noise of a device, ``ionq-forte`` or ``ionq-aria``, or from a TOML file with fields of `NoiseConfig`.
 
     Raises:
-        ConfigError: there is no such device, or the file does not fit.
+        ConfigError: The device is unknown, or the file is invalid.
+
+    >>> load_noise("ionq-forte").time_2q_us
+    970.0
     """
     if isinstance(source, str) and source in DEVICES:
         return DEVICES[source]()
@@ -193,20 +197,15 @@ def noise_from_fidelities(
     time_1q_us: float,
     time_2q_us: float,
 ) -> NoiseConfig:
-    """Noise of a device of which the usual figures are published.
+    """Return the noise of a device from its published average gate fidelities, SPAM fidelity and times (in us).
 
     A published gate fidelity is an average over states, F = (d tr(R) / d**2 + 1) / (d + 1) with R the channel's Pauli
-    transfer matrix, and holds all that happens during the gate. So depolarizing is what T1 and T2 leave of it, and
-    none if they leave nothing. The error of preparation and measurement counts as a symmetric readout error, since
-    one figure cannot say which of both it was.
-
-    Args:
-        fidelity_1q, fidelity_2q: Average gate fidelities.
-        fidelity_spam: Of preparation and measurement together.
-        t1_us, t2_us, time_1q_us, time_2q_us: Microseconds, as in `NoiseConfig`.
+    transfer matrix, and includes relaxation during the gate. So depolarizing is the part of the error that T1 and T2
+    do not explain, and zero if they explain it all. The SPAM error (of state preparation and measurement) becomes a
+    symmetric readout error, because one figure cannot separate the two.
 
     Raises:
-        ConfigError: a fidelity that no depolarizing comes down to, or a number out of range.
+        ConfigError: A fidelity is lower than full depolarizing gives, or a number is out of range.
     """
     relaxing = NoiseConfig(t1_us=t1_us, t2_us=t2_us, time_1q_us=time_1q_us, time_2q_us=time_2q_us)
     error = 1 - fidelity_spam
@@ -221,22 +220,22 @@ def _depolarizing(fidelity: float, dimension: int, relaxation: Channel) -> float
     if not 1 / dimension <= fidelity <= 1:
         raise ConfigError(
             f"a gate fidelity of {fidelity} is out of range; on dimension {dimension} it is at least "
-            f"{1 / dimension}, where nothing is left of the state, and at most 1"
+            f"{1 / dimension} (full depolarizing) and at most 1"
         )
     trace = (1 + relaxation.x + relaxation.z + relaxation.y) ** (dimension // 2)
-    wanted = dimension * ((dimension + 1) * fidelity - 1)  # the trace that this average fidelity stands for
-    return max(0.0, (trace - wanted) / (trace - 1)) if trace > 1 else 0.0
+    target_trace = dimension * ((dimension + 1) * fidelity - 1)
+    return max(0.0, (trace - target_trace) / (trace - 1)) if trace > 1 else 0.0
 
 
 def _ionq_forte() -> NoiseConfig:
-    # Fidelities, gate times, T1 (10 to 100 s are given) and T2: IonQ's public figures for Forte, as listed by Azure
+    # Fidelities, gate times, T1 (published as 10 to 100 s) and T2: IonQ's public figures for Forte, as listed by Azure
     # Quantum's page on the provider (learn.microsoft.com/azure/quantum/provider-ionq); SPAM as in the example of
     # IonQ's characterization API (docs.ionq.com/api-reference/v0.4/backends/get-a-characterization).
     return noise_from_fidelities(0.9998, 0.9941, 0.9962, t1_us=1e8, t2_us=1e6, time_1q_us=130.0, time_2q_us=970.0)
 
 
 def _ionq_aria() -> NoiseConfig:
-    # All figures: the same page of Azure Quantum, "IonQ Aria quantum computer"; T1 is given as 10 to 100 s.
+    # All figures: the same page of Azure Quantum, "IonQ Aria quantum computer"; T1 is published as 10 to 100 s.
     return noise_from_fidelities(0.9995, 0.996, 0.9961, t1_us=1e8, t2_us=1e6, time_1q_us=135.0, time_2q_us=600.0)
 
 

@@ -1,4 +1,4 @@
-"""Plan what the native kernel does for a circuit: which operations, in which order, on which bits."""
+"""Scheduling of a circuit for the native kernel: its operations, their order, and the bits that each stage spans."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Operation:
     """A CNOT from `control` (or none) and then a rotation by the sum of `angles`, on the qubit `target`.
 
     Attributes:
-        rotations: For each angle, the number of the rotation of the circuit that it comes from.
-        first_on_qubit: No operation before it acts on the qubit, so from |0...0> it is a part of the product state.
-        fused: The kernel does it in one pass with the next operation.
+        rotations: Index of each angle's rotation among the rotations of the circuit.
+        first_on_qubit: True if no earlier operation acts on the qubit; from |0...0> it prepares a product state.
+        fused: True if the kernel applies it together with the next operation.
     """
 
     target: int
@@ -34,13 +34,13 @@ class Operation:
 
     @property
     def qubits(self) -> frozenset[int]:
-        """Return the qubits that it acts on."""
+        """Return the qubits of the operation."""
         return frozenset({self.target} if self.control is None else {self.target, self.control})
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Operations applied to a chunk while it is in the cache, and the bits of the unit that it spans, ascending."""
+    """Operations that are applied to a chunk while it is in the cache, and its bits of the unit, ascending."""
 
     positions: tuple[int, ...]
     operations: tuple[Operation, ...]
@@ -72,36 +72,36 @@ def merge_gates(circuit: Circuit) -> list[Operation]:
     return operations
 
 
-def cut_stages(
+def partition_stages(
     operations: Sequence[Operation], n_qubits: int, sample_bits: int, chunk_bits: int, low_bits: int
 ) -> Iterator[Stage]:
-    """Yield stages of `chunk_bits` bits at most, with the lowest `low_bits`, so that a chunk consists of long runs.
+    """Yield stages of at most `chunk_bits` bits; each has the lowest `low_bits`, so that memory access is contiguous.
 
-    A stage takes, in order, every operation that its bits can hold and that no operation left for later has to precede.
+    A stage takes, in order, every operation that fits its bits and does not depend on a deferred operation.
     """
     if chunk_bits < min(low_bits + 2, n_qubits + sample_bits):
         raise ValueError(f"chunk_bits={chunk_bits} cannot hold a CNOT beside the lowest {low_bits} bits")
     bits = n_qubits + sample_bits
     pending = deque(operations)
     while True:
-        chosen = {n_qubits - 1 - place for place in range(min(low_bits - sample_bits, n_qubits))}
+        chosen = {n_qubits - 1 - bit for bit in range(min(low_bits - sample_bits, n_qubits))}
         blocked: set[int] = set()
-        taken: list[Operation] = []
-        left: list[Operation] = []
+        accepted: list[Operation] = []
+        deferred: list[Operation] = []
         while pending and len(blocked) < n_qubits:
             operation = pending.popleft()
             fits = len(chosen | operation.qubits) + sample_bits <= chunk_bits
             if fits and not blocked & operation.qubits:
                 chosen |= operation.qubits
-                taken.append(operation)
+                accepted.append(operation)
             else:
                 blocked |= operation.qubits
-                left.append(operation)
-        pending.extendleft(reversed(left))
+                deferred.append(operation)
+        pending.extendleft(reversed(deferred))
         positions = {*range(sample_bits), *(sample_bits + n_qubits - 1 - qubit for qubit in chosen)}
-        spare = (position for position in range(bits) if position not in positions)
-        positions.update(islice(spare, chunk_bits - len(positions)))
-        yield Stage(tuple(sorted(positions)), tuple(taken))
+        free = (position for position in range(bits) if position not in positions)
+        positions.update(islice(free, chunk_bits - len(positions)))
+        yield Stage(tuple(sorted(positions)), tuple(accepted))
         if not pending:
             return
 
@@ -109,42 +109,43 @@ def cut_stages(
 def fuse_operations(
     operations: Iterable[Operation], in_lanes: frozenset[int], window: int = 64
 ) -> tuple[Operation, ...]:
-    """Return the operations in an order in which many pairs fuse: one on y, then one on z that y controls, or none.
+    """Return the operations, reordered so that many consecutive pairs can be fused.
 
-    Operations that are first on their qubit, or act on a qubit `in_lanes`, are not fused.
+    A pair acts on target y, then on target z with y as its control or without one. Operations that are first on their
+    qubit, or act on a qubit `in_lanes`, are not fused.
     """
     pending = deque(operations)
-    done: list[Operation] = []
+    ordered: list[Operation] = []
     while pending:
         operation = pending.popleft()
         partner = None
         if _fusible(operation, in_lanes):
             blocked: set[int] = set()
-            for place, other in enumerate(islice(pending, window)):
+            for index, other in enumerate(islice(pending, window)):
                 chained = other.control in (None, operation.target) and other.target not in operation.qubits
                 if chained and _fusible(other, in_lanes) and not blocked & other.qubits:
-                    partner = place
+                    partner = index
                     break
                 blocked |= other.qubits
         if partner is None:
-            done.append(operation)
+            ordered.append(operation)
         else:
-            done += [replace(operation, fused=True), pending[partner]]
+            ordered += [replace(operation, fused=True), pending[partner]]
             del pending[partner]
-    return tuple(done)
+    return tuple(ordered)
 
 
 def _fusible(operation: Operation, in_lanes: frozenset[int]) -> bool:
     return not operation.first_on_qubit and not in_lanes & operation.qubits
 
 
-def tables(stages: Sequence[Stage], n_qubits: int, sample_bits: int) -> tuple[IntArray, ...]:
+def to_kernel_arrays(stages: Sequence[Stage], n_qubits: int, sample_bits: int) -> tuple[IntArray, ...]:
     """Return the stages as the kernel's arrays: operations, offsets of their terms, terms, stages, positions."""
     ops: list[tuple[int, ...]] = []
     terms: list[tuple[int, int]] = []
     offsets, ranges = [0], []
     for stage in stages:
-        bit = {n_qubits - 1 - (position - sample_bits): place for place, position in enumerate(stage.positions)}
+        bit = {n_qubits - 1 - (position - sample_bits): index for index, position in enumerate(stage.positions)}
         ranges.append((len(ops), len(stage.operations)))
         for operation in stage.operations:
             control = -1 if operation.control is None else bit[operation.control]

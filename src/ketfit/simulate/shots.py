@@ -1,4 +1,4 @@
-"""Finite shots: what a number of repetitions tells about <Z>, and which gradient is taken through it."""
+"""Estimates of <Z> from finite shots, and the ways to differentiate them."""
 
 from __future__ import annotations
 
@@ -16,40 +16,43 @@ from ketfit.errors import ConfigError, InputError
 from ketfit.integers import as_integer
 
 Gradient = Literal["reparameterized", "straight_through", "parameter_shift", "exact"]
-"""How to differentiate a value that came from shots; `ketfit.expectation` explains each."""
+"""Gradient policies of values that are estimated from shots; `ketfit.expectation` explains each."""
 
 GRADIENTS: tuple[Gradient, ...] = ("reparameterized", "straight_through", "parameter_shift", "exact")
 
 MAX_SHOTS = 2**53
-"""Counts are whole numbers in double precision."""
+"""Counts are stored in double precision, which is exact up to this number."""
 
 Distribution = Callable[[Circuit, Tensor, "Tensor | None", "Tensor | None", int], Tensor]
-"""From (circuit, weights, inputs, initial, batch) to the joint distribution, shape (batch, 2**measured)."""
+"""Function of (circuit, weights, inputs, initial, batch) that returns the joint distribution, (batch, 2**measured)."""
 
-_MAX_ANGLES = 2**22  # of shifted circuits that run together
+_MAX_ANGLES = 2**22  # in one run of shifted circuits
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one step of training asks of a QPU."""
+    """Number of circuits and shots that one training step runs on a QPU."""
 
     circuits: int
     shots: int
 
 
 def step_cost(circuit: Circuit, batch: int, shots: int, gradient: Gradient) -> StepCost:
-    """Circuits and shots for the values of a batch and, by parameter shift, their gradients.
+    """Return the circuits and shots for the values of a batch and, by parameter shift, their gradients.
 
-    The other policies take their gradients from the simulator, which costs a QPU nothing and which no QPU can do.
+    The gradients of the other policies need a simulator and no circuits on a QPU.
 
     Args:
-        circuit: As it runs: without the gates outside the light cone.
-        batch: Samples of a step.
+        circuit: Circuit without the gates outside the light cone.
+        batch: Number of samples in a step.
         shots: Shots per circuit.
-        gradient: The policy, as in `ketfit.expectation`.
+        gradient: Gradient policy, as in `ketfit.expectation`.
 
     Raises:
-        ConfigError: a number is not an integer or less than 1, or an unknown policy.
+        ConfigError: A number is not an integer or less than 1, or the policy is unknown.
+
+    >>> step_cost(Circuit(1, (ry(0, Angle("weight", 0)),), n_weights=1, n_inputs=0), 8, 100, "parameter_shift")
+    StepCost(circuits=24, shots=2400)
     """
     batch, shots = as_integer(batch, "batch", minimum=1), as_integer(shots, "shots", minimum=1)
     _check_gradient(gradient)
@@ -59,34 +62,34 @@ def step_cost(circuit: Circuit, batch: int, shots: int, gradient: Gradient) -> S
 
 
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)  # or what it keeps could not serve a gradient later
+@torch.inference_mode(False)  # because autograd cannot use a cached tensor from inference mode
 def readout_signs(n_measured: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The value +1 or -1 of each measured qubit's Z for each reading, shape (2**n_measured, n_measured)."""
-    readings = torch.arange(2**n_measured, device=device)[:, None]
-    places = torch.arange(n_measured - 1, -1, -1, device=device)
-    signs: Tensor = (1 - 2 * (readings >> places & 1)).to(dtype)
+    """Return Z (+1 or -1) of each measured qubit for each outcome, shape (2**n_measured, n_measured)."""
+    outcomes = torch.arange(2**n_measured, device=device)[:, None]
+    bits = torch.arange(n_measured - 1, -1, -1, device=device)
+    signs: Tensor = (1 - 2 * (outcomes >> bits & 1)).to(dtype)
     return signs
 
 
 def expectations(distribution: Tensor) -> Tensor:
-    """<Z> of each measured qubit, shape (batch, measured), from joint distributions (batch, 2**measured)."""
+    """Return <Z> of each measured qubit, shape (batch, measured), from joint distributions (batch, 2**measured)."""
     n_measured = distribution.shape[1].bit_length() - 1
     return distribution @ readout_signs(n_measured, distribution.dtype, distribution.device)
 
 
 @torch.no_grad()
 def sample_outcomes(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
-    """How often each reading comes in `shots` shots, an exact multinomial draw: shape and dtype of `distribution`.
+    """Return an exact multinomial sample of the count of each outcome, with the shape and dtype of `distribution`.
 
-    Bit by bit: how many shots read 0 among those that agree so far is binomial.
+    The bits are sampled in turn: among the shots that agree in the earlier bits, the number of zeros is binomial.
     """
     exact = distribution.double().clamp(min=0)
     if generator is not None:
         exact = exact.to(generator.device)
-    batch, readings = exact.shape
+    batch, outcomes = exact.shape
     counts = exact.new_full((batch, 1), float(shots))
-    while (groups := counts.shape[1]) < readings:
-        halves = exact.view(batch, groups, 2, readings // (2 * groups)).sum(dim=3)
+    while (groups := counts.shape[1]) < outcomes:
+        halves = exact.view(batch, groups, 2, outcomes // (2 * groups)).sum(dim=3)
         share = (halves[:, :, 0] / halves.sum(dim=2)).nan_to_num(0.0).clamp(0, 1)
         zeros = torch.binomial(counts, share, generator=generator)
         counts = torch.stack([zeros, counts - zeros], dim=2).flatten(1)
@@ -94,32 +97,32 @@ def sample_outcomes(distribution: Tensor, shots: int, generator: torch.Generator
 
 
 def sample(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
-    """Estimates of <Z> from `shots` shots, shape (batch, measured), without a gradient."""
+    """Return estimates of <Z> from `shots` shots, shape (batch, measured), without a gradient."""
     frequencies = sample_outcomes(distribution.detach().double(), shots, generator) / shots
     return expectations(frequencies.to(distribution))
 
 
 def straight_through(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
-    """The value of `sample` with the gradient of the mean."""
+    """Return the value of `sample` with the gradient of the mean."""
     mean = expectations(distribution)
-    return sample(distribution, shots, generator) + (mean - mean.detach())  # plus zero: to the last digit the draw
+    return sample(distribution, shots, generator) + (mean - mean.detach())  # adds exactly zero
 
 
 def reparameterized(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
-    """The mean and Gaussian noise of the covariance that shots have, with the gradient through both.
+    """Return the mean plus Gaussian noise with the covariance of shots, with the gradient through both.
 
     For one qubit m + sqrt((1 - m**2) / S) eps. For several, frequencies p + (sqrt(p) eps - p (sqrt(p) . eps)) /
-    sqrt(S), whose covariance is that of S shots, (diag(p) - p p^T) / S; so correlations of the qubits are right.
+    sqrt(S), with the covariance (diag(p) - p p^T) / S of S shots, so correlations between qubits are exact.
     """
     shape = (len(distribution), 1) if distribution.shape[1] == 2 else distribution.shape
     source = distribution.device if generator is None else generator.device
     noise = torch.randn(shape, generator=generator, dtype=distribution.dtype, device=source).to(distribution.device)
-    least = torch.finfo(distribution.dtype).tiny ** 0.5  # a root has no slope at zero
+    minimum = torch.finfo(distribution.dtype).tiny ** 0.5  # the root is not differentiable at zero
     mean = expectations(distribution)
     if distribution.shape[1] == 2:
-        spread: Tensor = ((1 - mean**2).clamp(min=least) / shots).sqrt()
+        spread: Tensor = ((1 - mean**2).clamp(min=minimum) / shots).sqrt()
         return mean + spread * noise
-    roots = distribution.clamp(min=least).sqrt() * noise
+    roots = distribution.clamp(min=minimum).sqrt() * noise
     return mean + expectations(roots - distribution * roots.sum(dim=1, keepdim=True)) / math.sqrt(shots)
 
 
@@ -134,17 +137,15 @@ def parameter_shift(
     generator: torch.Generator | None = None,
     trajectories: int = 1,
 ) -> Tensor:
-    """The value of `sample` with the gradient that hardware can measure: df/dt = (f(t + pi/2) - f(t - pi/2)) / 2.
+    """Return the value of `sample` with the gradient that hardware measures: df/dt = (f(t + pi/2) - f(t - pi/2)) / 2.
 
-    Every rotation of every sample is shifted both ways in a circuit of its own with `shots` shots of its own
-    (Schuld et al., arXiv 1811.11184); `step_cost` counts them. Linear in the channel, it holds under noise too.
-
-    Args:
-        run: Gives the distributions that shots are drawn from; it or `sample` gets all other arguments but the last.
-        trajectories: How many states `run` holds for each row, so that not too many rows run together.
+    Every rotation of every sample is shifted up and down, each in a circuit and `shots` shots of its own (Schuld et
+    al., arXiv 1811.11184); `step_cost` counts them. The rule is linear in the channel, so it is exact under noise too.
+    `run` returns the distributions that shots are sampled from, and holds `trajectories` states for each row, which
+    limits the rows that run together.
 
     Raises:
-        InputError: a gradient of the initial amplitudes is asked for, which no shift gives.
+        InputError: The initial amplitudes need a gradient, which parameter shift does not have.
     """
     if initial is not None and initial.requires_grad:
         raise InputError("parameter_shift has no gradient of the initial amplitudes; detach them or change the policy")
@@ -155,7 +156,7 @@ def parameter_shift(
 
 
 def rotations_as_inputs(circuit: Circuit) -> tuple[Circuit, Tensor]:
-    """The circuit with an input of its own for every rotation; and, of each, the column it had in (weights, inputs)."""
+    """Return the circuit with one input per rotation, and each rotation's original column in (weights, inputs)."""
     key = "rotations_as_inputs"
     if key not in circuit.cache:
         gates: list[Gate] = []
@@ -172,7 +173,7 @@ def rotations_as_inputs(circuit: Circuit) -> tuple[Circuit, Tensor]:
 
 
 def rotation_angles(columns: Tensor, weights: Tensor, inputs: Tensor | None, batch: int) -> Tensor:
-    """The angle of every rotation, shape (batch, rotations), by the columns of `rotations_as_inputs`."""
+    """Return the angle of every rotation, shape (batch, rotations), by the columns of `rotations_as_inputs`."""
     parts = [weights.expand(batch, -1)] + ([] if inputs is None else [inputs])
     return torch.cat(parts, dim=1)[:, columns.to(weights.device)]
 
@@ -191,7 +192,7 @@ class _ParameterShift(torch.autograd.Function):
         generator: torch.Generator | None,
         trajectories: int,
     ) -> Tensor:
-        """The drawn value."""
+        """Return the sampled value."""
         ctx.run, ctx.circuit, ctx.batch, ctx.shots, ctx.generator = run, circuit, batch, shots, generator
         ctx.trajectories = trajectories
         ctx.save_for_backward(weights, inputs, initial)
@@ -199,39 +200,39 @@ class _ParameterShift(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the weights and the inputs from the shifted circuits."""
+        """Return the gradients of the weights and the inputs from the shifted circuits."""
         if torch.is_grad_enabled():
             raise InputError("expectation is differentiable once; leave create_graph=True out")
         weights, inputs, initial = ctx.saved_tensors
         circuit, columns = rotations_as_inputs(ctx.circuit)
         angles = rotation_angles(columns, weights, inputs, ctx.batch)
         no_weights = weights.new_empty(0)
-        together = max(1, _MAX_ANGLES // max(1, 2 * angles.numel() * ctx.trajectories))
+        step = max(1, _MAX_ANGLES // max(1, 2 * angles.numel() * ctx.trajectories))
         slopes = torch.empty_like(angles)
-        for first in range(0, angles.shape[1], together):
-            shift = torch.pi / 2 * torch.eye(angles.shape[1]).to(angles)[first : first + together]
+        for first in range(0, angles.shape[1], step):
+            shift = torch.pi / 2 * torch.eye(angles.shape[1]).to(angles)[first : first + step]
             shifted = (angles + torch.stack([shift, -shift])[:, :, None]).flatten(0, 2)
             copies = None if initial is None else initial.repeat(2 * len(shift), 1)
             values = sample(ctx.run(circuit, no_weights, shifted, copies, len(shifted)), ctx.shots, ctx.generator)
             up, down = values.view(2, len(shift), ctx.batch, values.shape[1])
-            slopes[:, first : first + together] = ((up - down) * grad / 2).sum(dim=2).t()
+            slopes[:, first : first + step] = ((up - down) * grad / 2).sum(dim=2).t()
         columns = columns.to(weights.device)
-        both = slopes.new_zeros(ctx.batch, len(weights) + (0 if inputs is None else inputs.shape[1]))
-        both.index_add_(1, columns, slopes)
-        grad_inputs = None if inputs is None else both[:, len(weights) :]
-        return None, None, both[:, : len(weights)].sum(dim=0), grad_inputs, *[None] * 5
+        grads = slopes.new_zeros(ctx.batch, len(weights) + (0 if inputs is None else inputs.shape[1]))
+        grads.index_add_(1, columns, slopes)
+        grad_inputs = None if inputs is None else grads[:, len(weights) :]
+        return None, None, grads[:, : len(weights)].sum(dim=0), grad_inputs, *[None] * 5
 
 
 def check_shots(shots: int | None, gradient: str | None) -> int | None:
     """Return the number of shots as a Python integer, or None.
 
     Raises:
-        ConfigError: it is no number of shots, or the policy is unknown or has no shots to differentiate.
+        ConfigError: The number of shots is invalid, or the policy is unknown or given without shots.
     """
     if shots is not None:
         shots = as_integer(shots, "shots", minimum=1, hint="None is the exact value")
         if shots > MAX_SHOTS:
-            raise ConfigError("so many shots cannot be counted; 2**53 are the most, and None is the exact value")
+            raise ConfigError(f"shots={shots} is more than the maximum of 2**53; lower it, or None is the exact value")
     if gradient is not None:
         _check_gradient(gradient)
     if gradient is not None and shots is None:

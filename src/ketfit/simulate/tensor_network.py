@@ -1,10 +1,9 @@
-"""Expectations of circuits too wide to hold, as the contraction of a tensor network; exact.
+"""Exact expectations of circuits whose statevector is too large, by contraction of a tensor network.
 
-<Z_k> = <0|U^T Z_k U|0> is a network of a tensor for each gate of the light cone, twice, and one for Z_k. A CNOT shares
-the index of its control (a hyperedge), and is one tensor of three indices, so that no gate has more. cotengra
-holds its contraction tree. Two trees are tried: one made by going along the qubits, which keeps the ring
-circuits of the paper as narrow as their layers are many, whatever the number of qubits; and one by cotengra's greedy
-search, which draws nothing at random. The cheaper one is taken, so that a plan is the same every time.
+<Z_k> = <0|U^T Z_k U|0> is a network with two tensors for each gate of the light cone, and one for Z_k. A CNOT shares
+the index of its control (a hyperedge) and is one tensor of three indices, the maximum of all gates. The plan is the
+cheaper of two contraction trees of cotengra: a sweep along the qubits, whose width in the ring circuits of the paper
+grows with the number of layers but not of qubits, and a greedy search. Both are deterministic.
 """
 
 from __future__ import annotations
@@ -29,16 +28,15 @@ _ITEM = 8  # bytes of a float64
 
 @dataclass(frozen=True, slots=True)
 class ContractionPlan:
-    """How one expectation would be contracted, and what that takes; made before anything is computed.
+    """The contraction of one expectation and its cost.
 
-    Args:
-        qubit: Whose <Z> it is.
-        tensors: How many tensors the network has.
-        multiplications: Each with an addition, in the whole contraction.
-        elements_moved: Elements of all tensors that are read or written.
-        largest: Elements of the largest tensor.
-        peak: Elements held at the same time, at most.
-        bytes_needed: Of the peak, in double precision.
+    Attributes:
+        qubit: Qubit whose <Z> is computed.
+        tensors: Number of tensors in the network.
+        multiplications: Number of multiply-add operations.
+        elements_moved: Number of elements of all tensors that are read or written.
+        largest: Number of elements of the largest tensor.
+        peak: Maximum number of elements in memory at the same time.
     """
 
     qubit: int
@@ -53,16 +51,16 @@ class ContractionPlan:
 
     @property
     def bytes_needed(self) -> int:
-        """Memory of the contraction at its peak."""
+        """Return the memory of the contraction at its peak, in double precision."""
         return self.peak * _ITEM
 
 
 def plan_contraction(circuit: Circuit, qubit: int = 0) -> ContractionPlan:
-    """The contraction of <Z> of `qubit` after `circuit` from |0...0>, and its cost. Nothing is contracted.
+    """Return the contraction of <Z> of `qubit` after `circuit` from |0...0>, and its cost, without computing it.
 
     Raises:
-        CircuitError: the qubit is out of range, or not an integer.
-        MissingExtraError: cotengra is not installed.
+        CircuitError: The qubit is out of range, or not an integer.
+        MissingExtraError: The package cotengra is not installed.
     """
     try:
         import cotengra
@@ -75,11 +73,11 @@ def plan_contraction(circuit: Circuit, qubit: int = 0) -> ContractionPlan:
         cone = circuit.light_cone((qubit,))
         inputs, sources, columns = _network(cone, qubit)
         sizes = dict.fromkeys((index for tensor in inputs for index in tensor), 2)
-        paths = [_along_the_qubits(columns, cone.n_qubits)]
+        sweep = _sweep_path(columns, cone.n_qubits)
         greedy = cotengra.pathfinders.path_basic.optimize_greedy(inputs, (), sizes, use_ssa=True)
         trees = [
             cotengra.ContractionTree.from_path(inputs, (), sizes, ssa_path=path, autocomplete=True)
-            for path in (*paths, greedy)
+            for path in (sweep, greedy)
         ]
         tree = min(trees, key=lambda tree: tree.contraction_cost())
         circuit.cache[key] = ContractionPlan(
@@ -105,26 +103,24 @@ def network_expectation(
     *,
     memory: int | None = None,
 ) -> npt.NDArray[np.float64]:
-    """<Z> of each of `qubits` after `circuit` from |0...0>, one sample, in double precision and without gradients.
+    """Return <Z> of each of `qubits` after `circuit` from |0...0>, shape (len(qubits),), in double precision.
 
-    For circuits whose statevector does not fit; `ketfit.expectation` is faster on all others.
+    It takes one sample and has no gradients. Use it for circuits whose statevector does not fit into memory;
+    `ketfit.expectation` is faster on all others.
 
     Args:
-        circuit: What to run. Gates that cannot reach a qubit are left out of its network.
+        circuit: Circuit to run, for each qubit without the gates that cannot affect it.
         weights: Angles in radians, shape (n_weights,).
         inputs: Angles in radians, shape (n_inputs,); None only if the circuit reads none.
-        qubits: Which qubits to measure; each is a contraction of its own.
-        memory: Bytes that a contraction may take; None is what is free now.
-
-    Returns:
-        Shape (len(qubits),).
+        qubits: Qubits to measure, with one contraction for each.
+        memory: Bytes that a contraction may use; None is the free memory.
 
     Raises:
-        CircuitError: a qubit is out of range, not an integer, or named twice.
-        ConfigError: `memory` is not an integer, or negative.
-        InputError: the angles are of another shape or not finite.
-        InsufficientMemoryError: a contraction would take more memory; nothing was contracted.
-        MissingExtraError: cotengra is not installed.
+        CircuitError: A qubit is out of range, not an integer, or named twice.
+        ConfigError: The memory is not an integer, or negative.
+        InputError: The angles have the wrong shape or are not finite.
+        InsufficientMemoryError: A contraction needs more memory; nothing was computed.
+        MissingExtraError: The package cotengra is not installed.
     """
     if inputs is None and circuit.n_inputs:
         raise InputError(f"this circuit reads {circuit.n_inputs} inputs; pass inputs of shape ({circuit.n_inputs},)")
@@ -132,12 +128,12 @@ def network_expectation(
         memory = as_integer(memory, "memory", minimum=0, hint="None is what is free now")
     values = angle_values(circuit, weights, inputs)
     plans = [plan_contraction(circuit, qubit) for qubit in circuit.check_qubits(qubits)]
-    have = available_memory() if memory is None else memory
+    limit = available_memory() if memory is None else memory
     for plan in plans:
-        if plan.bytes_needed > have:
+        if plan.bytes_needed > limit:
             raise InsufficientMemoryError(
                 f"<Z> of qubit {plan.qubit} of {circuit.n_qubits} needs {_size(plan.bytes_needed)} at the peak "
-                f"and {_size(have)} are there; use fewer layers, less connectivity or fewer qubits"
+                f"and {_size(limit)} are available; use fewer layers, less connectivity or fewer qubits"
             )
     return np.array([_contract(circuit, plan, values) for plan in plans])
 
@@ -154,20 +150,20 @@ def _contract(circuit: Circuit, plan: ContractionPlan, values: Mapping[Angle, fl
     ]
     uses = Counter(index for indices in plan.inputs for index in indices)
     for step in plan.path:
-        # torch's einsum makes matrix products of contractions along shared indices, where numpy's walks over elements.
-        taken = [parts.pop(place) for place in sorted(step, reverse=True)]
-        own = list(dict.fromkeys(index for _, indices in taken for index in indices))
-        uses.subtract(index for _, indices in taken for index in indices)
-        left = tuple(index for index in own if uses[index])
-        uses.update(left)
-        number = {index: place for place, index in enumerate(own)}
-        operands = [part for array, indices in taken for part in (array, [number[index] for index in indices])]
-        parts.append((torch.einsum(*operands, [number[index] for index in left]), left))
+        # torch's einsum turns contractions along shared indices into matrix products; numpy's loops over elements.
+        factors = [parts.pop(position) for position in sorted(step, reverse=True)]
+        step_indices = list(dict.fromkeys(index for _, indices in factors for index in indices))
+        uses.subtract(index for _, indices in factors for index in indices)
+        open_indices = tuple(index for index in step_indices if uses[index])
+        uses.update(open_indices)
+        number = {index: position for position, index in enumerate(step_indices)}
+        operands = [part for array, indices in factors for part in (array, [number[index] for index in indices])]
+        parts.append((torch.einsum(*operands, [number[index] for index in open_indices]), open_indices))
     return float(torch.stack([array for array, _ in parts]).prod())
 
 
 def _data(gate: Gate | None, rank: int, values: Mapping[Angle, float]) -> npt.NDArray[np.float64]:
-    """The numbers of a tensor: |0>, Z, a rotation or a CNOT."""
+    """Return the elements of a tensor: |0>, Z, a rotation or a CNOT."""
     if gate is None:
         return np.array([1.0, 0.0]) if rank == 1 else np.diag([1.0, -1.0])
     if gate.angle is None:
@@ -179,23 +175,23 @@ def _data(gate: Gate | None, rank: int, values: Mapping[Angle, float]) -> npt.ND
 def _network(
     cone: Circuit, qubit: int
 ) -> tuple[tuple[tuple[str, ...], ...], tuple[int | None, ...], tuple[tuple[int, ...], ...]]:
-    """Of each tensor its indices, the gate that it is (None for |0> and Z), and the qubits that it touches."""
+    """Return for each tensor its indices, its gate (None for |0> and Z), and its qubits."""
     fresh = iter(f"i{number}" for number in range(4 * (len(cone.gates) + cone.n_qubits) + 2))
     inputs: list[tuple[str, ...]] = []
     sources: list[int | None] = []
     columns: list[tuple[int, ...]] = []
     last: list[dict[int, str]] = []
     touched = sorted({wire for gate in cone.gates for wire in gate.qubits} | {qubit})
-    for _ in range(2):  # U on |0>, and again for the bra: every gate is real
+    for _ in range(2):  # U|0> for the ket, and again for the bra, because every gate is real
         wires = {wire: next(fresh) for wire in touched}
         for wire in touched:
             inputs.append((wires[wire],))
             sources.append(None)
             columns.append((wire,))
-        for place, gate in enumerate(cone.gates):
+        for position, gate in enumerate(cone.gates):
             before, after = wires[gate.target], next(fresh)
             inputs.append((after, before) if gate.control is None else (wires[gate.control], after, before))
-            sources.append(place)
+            sources.append(position)
             columns.append(gate.qubits)
             wires[gate.target] = after
         last.append(wires)
@@ -207,18 +203,18 @@ def _network(
     return tuple(inputs), tuple(sources), tuple(columns)
 
 
-def _along_the_qubits(columns: tuple[tuple[int, ...], ...], n_qubits: int) -> tuple[tuple[int, int], ...]:
-    """One tensor after another into one, by the later of their qubits: a sweep along the ring, as an SSA path.
+def _sweep_path(columns: tuple[tuple[int, ...], ...], n_qubits: int) -> tuple[tuple[int, int], ...]:
+    """Return the SSA path of a sweep along the ring, which contracts tensors in the order of their higher qubits.
 
-    What wraps around comes where the sweep meets its first qubit, so that the ring stays open at one place.
+    A tensor across the end of the ring comes with its lower qubit, so that only one end of the ring stays open.
     """
 
-    def place(number: int) -> tuple[int, int]:
+    def sort_key(number: int) -> tuple[int, int]:
         wires = columns[number]
-        far = max(wires) - min(wires) > n_qubits // 2
-        return (min(wires) if far else max(wires), number)
+        wraps = max(wires) - min(wires) > n_qubits // 2
+        return (min(wires) if wraps else max(wires), number)
 
-    order = sorted(range(len(columns)), key=place)
+    order = sorted(range(len(columns)), key=sort_key)
     path, current = [], order[0]
     for step, number in enumerate(order[1:]):
         path.append((current, number))

@@ -1,9 +1,9 @@
-"""Noise by Pauli trajectories: each is the noiseless circuit with the signs of some rotations flipped.
+"""Simulation of noise by Pauli trajectories: noiseless circuits with the signs of some rotations flipped.
 
-An error that strikes somewhere can be moved to the end of the circuit: RY(t) X = X RY(-t) and RY(t) Z = Z RY(-t), Y
-commutes with RY, and a CNOT turns a Pauli into a Pauli. So a trajectory is known by the Pauli it has collected at each
-gate (a Pauli frame, as in stabiliser simulation): the rotations it reverses, and the measured bits it flips at the end.
-No error ever acts on a state, and the adjoint method differentiates a trajectory as it does the noiseless circuit.
+An error anywhere in the circuit can be moved to its end: RY(t) X = X RY(-t) and RY(t) Z = Z RY(-t), Y commutes with
+RY, and a CNOT maps Paulis to Paulis. So a trajectory is described by the product of Paulis at each gate (a Pauli frame,
+as in stabiliser simulation): the rotations that it negates, and the measured bits that it flips at the end. No error is
+applied to a state, and the adjoint method differentiates a trajectory like the noiseless circuit.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ def trajectory_expectation(
     generator: torch.Generator | None = None,
     engine: Engine = "auto",
 ) -> Estimate:
-    """<Z> of the measured qubits, or their joint distribution, under gate and preparation noise.
+    """Estimate <Z> of the measured qubits, or their joint distribution, under gate and preparation noise.
 
-    Each sample has `trajectories` trajectories of its own. Unbiased; differentiable in all three tensors, where the
-    gradient is that of the very trajectories that were drawn. The arguments are those of `ketfit.expectation`.
+    Each sample has `trajectories` trajectories of its own. The estimate is unbiased and differentiable in all three
+    tensors, with the gradient of the sampled trajectories. The arguments are those of `ketfit.expectation`.
 
     Raises:
-        CircuitError: a qubit is out of range, not an integer, or named twice.
-        ConfigError: the noise is no mixture of Paulis, or `batch` or `trajectories` is no such number.
-        InputError: a tensor does not fit the circuit or the batch.
-        InsufficientMemoryError: so many trajectories do not fit into the memory that is free.
+        CircuitError: A qubit is out of range, not an integer, or named twice.
+        ConfigError: The noise is not a mixture of Paulis, or `batch` or `trajectories` is not a valid number.
+        InputError: A tensor does not fit the circuit or the batch.
+        InsufficientMemoryError: The trajectories do not fit into the free memory.
     """
     batch = as_integer(batch, "batch", minimum=0)
     trajectories = as_integer(trajectories, "trajectories", minimum=1)
@@ -66,7 +66,7 @@ def trajectory_expectation(
     cone = noisy_light_cone(circuit, measured)
     _check_memory(cone, batch * trajectories, weights, initial is not None)
     seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device if generator else "cpu"))
-    signs, flips = draw_frames(cone, measured, noise, batch * trajectories, np.random.default_rng(seed))
+    signs, flips = sample_frames(cone, measured, noise, batch * trajectories, np.random.default_rng(seed))
     values = statevector_expectation(
         cone,
         measured,
@@ -80,9 +80,9 @@ def trajectory_expectation(
     )
     flipped = torch.from_numpy(flips).to(weights.device)
     if joint:
-        places = 2 ** torch.arange(len(measured) - 1, -1, -1, device=weights.device)
-        read = (flipped * places).sum(dim=1, keepdim=True) ^ torch.arange(2 ** len(measured), device=weights.device)
-        values = values.gather(1, read)
+        powers = 2 ** torch.arange(len(measured) - 1, -1, -1, device=weights.device)
+        sources = (flipped * powers).sum(dim=1, keepdim=True) ^ torch.arange(2 ** len(measured), device=weights.device)
+        values = values.gather(1, sources)
     else:
         values = torch.where(flipped, -values, values)
     values = values.view(batch, trajectories, values.shape[1])
@@ -94,9 +94,9 @@ def trajectory_expectation(
     return Estimate(mean, error)
 
 
-def _check_memory(circuit: Circuit, rows: int, weights: Tensor, given_initial: bool) -> None:
-    """Refuse what does not fit before any of it is drawn."""
-    numbers = circuit.n_inputs + (2**circuit.n_qubits if given_initial else 0)
+def _check_memory(circuit: Circuit, rows: int, weights: Tensor, has_initial: bool) -> None:
+    """Raise an error, before anything is sampled, if the trajectories do not fit into the free memory."""
+    numbers = circuit.n_inputs + (2**circuit.n_qubits if has_initial else 0)
     needed = rows * (9 * circuit.n_qubits + 3 * len(circuit.gates) + numbers * weights.element_size())
     if (free := memory_shortage(needed)) is not None:
         raise InsufficientMemoryError(
@@ -105,36 +105,36 @@ def _check_memory(circuit: Circuit, rows: int, weights: Tensor, given_initial: b
         )
 
 
-def draw_frames(
+def sample_frames(
     circuit: Circuit, measured: Sequence[int], noise: NoiseConfig, count: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
-    """Which rotations `count` trajectories reverse and which measured bits they flip.
+    """Sample the rotations that `count` trajectories negate and the measured bits that they flip.
 
     Returns:
-        +1 or -1 for each rotation, shape (count, rotations); and whether each measured bit flips, (count, measured).
+        +1 or -1 for each rotation, shape (count, rotations); and True for each flipped bit, shape (count, measured).
 
     Raises:
-        CircuitError: a qubit is out of range, not an integer, or named twice.
-        ConfigError: `count` is not an integer, or negative.
+        CircuitError: A qubit is out of range, not an integer, or named twice.
+        ConfigError: The count is not an integer, or negative.
     """
     measured, count = circuit.check_qubits(measured, "measured"), as_integer(count, "count", minimum=0)
     single = np.array(noise.after_rotation.pauli_probabilities())
     local = np.array(noise.after_cnot.pauli_probabilities())
     depolarized = np.full(16, noise.depolarizing_2q / 16)
     depolarized[0] += 1 - noise.depolarizing_2q
-    both = _compose(depolarized, np.kron(local, local))  # control, target
+    two_qubit = _compose(depolarized, np.kron(local, local))  # control, target
     rotations = circuit.gate_counts()["ry"]
     errors = {
-        "ry": _draw_errors(rotations, single, count, rng),
-        "cx": _draw_errors(len(circuit.gates) - rotations, both, count, rng),
+        "ry": _sample_errors(rotations, single, count, rng),
+        "cx": _sample_errors(len(circuit.gates) - rotations, two_qubit, count, rng),
     }
-    # Of each qubit one array, in which bit 0 is its X and bit 1 its Z.
+    # One array for each qubit, in which bit 0 is its X and bit 1 its Z.
     frames = list((rng.random((circuit.n_qubits, count)) < noise.preparation).astype(np.uint8))
     at_rotation = np.empty((rotations, count), np.uint8)
     rotation = 0
     for gate in circuit.gates:
         target = frames[gate.target]
-        struck, on_target, on_control = next(errors[gate.name])
+        affected, on_target, on_control = next(errors[gate.name])
         if gate.control is None:
             at_rotation[rotation] = target
             rotation += 1
@@ -142,45 +142,45 @@ def draw_frames(
             control = frames[gate.control]
             target ^= control & 1
             control ^= target & 2
-            control[struck] ^= on_control
-        target[struck] ^= on_target
-    reverses = np.array([1, -1, -1, 1], np.int8)  # X and Z do, Y does not
+            control[affected] ^= on_control
+        target[affected] ^= on_target
+    signs = np.array([1, -1, -1, 1], np.int8)  # X and Z negate the angle, Y does not
     flips = np.array([frames[qubit] for qubit in measured]) & 1 == 1
-    return np.ascontiguousarray(reverses.take(at_rotation).T), np.ascontiguousarray(flips.T)
+    return np.ascontiguousarray(signs.take(at_rotation).T), np.ascontiguousarray(flips.T)
 
 
 def _compose(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The distribution of the product of two Paulis, numbered so that a product is the exclusive or."""
+    """Return the distribution of the product of two Paulis, numbered so that a product is the exclusive or."""
     numbers = np.arange(len(first))
     return np.array([first @ second[numbers ^ product] for product in numbers])
 
 
-def _draw_errors(
+def _sample_errors(
     gates: int, probabilities: npt.NDArray[np.float64], count: int, rng: np.random.Generator
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
-    """For each gate: the trajectories that an error strikes behind it, and of each the Pauli on target and control.
+    """Yield for each gate the trajectories with an error after it, and the Paulis on the target and the control.
 
-    Paulis are 1 X, 2 Z and 3 Y; `probabilities` are of 4 times the control's plus the target's.
+    Paulis are 1 X, 2 Z and 3 Y; the index of `probabilities` is 4 times the control's Pauli plus the target's.
     """
-    places = _draw_places(gates * count, 1 - probabilities[0], rng)
+    hits = _sample_successes(gates * count, 1 - probabilities[0], rng)
     shares = np.cumsum(probabilities[1:])
-    codes = (1 + np.searchsorted(shares[:-1], shares[-1] * rng.random(len(places)), side="right")).astype(np.uint8)
-    on_target, on_control, struck = codes & 3, codes >> 2, places % count
-    ends = np.searchsorted(places, count * np.arange(gates + 1)).tolist()
+    codes = (1 + np.searchsorted(shares[:-1], shares[-1] * rng.random(len(hits)), side="right")).astype(np.uint8)
+    on_target, on_control, affected = codes & 3, codes >> 2, hits % count
+    ends = np.searchsorted(hits, count * np.arange(gates + 1)).tolist()
     for start, end in pairwise(ends):
-        yield struck[start:end], on_target[start:end], on_control[start:end]
+        yield affected[start:end], on_target[start:end], on_control[start:end]
 
 
-def _draw_places(trials: int, probability: float, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Which of so many trials succeed, ascending: by the geometric gaps between them, so that rare ones cost little."""
+def _sample_successes(trials: int, probability: float, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Return the indices of successful trials, ascending, from their geometric gaps, so that rare ones cost little."""
     if probability <= 0 or not trials:
         return np.empty(0, np.int64)
-    found = [np.empty(0, np.int64)]
+    chunks = [np.empty(0, np.int64)]
     last = -1
     while last < trials:
         expected = (trials - last) * probability
         gaps = rng.geometric(probability, size=int(expected + 5 * expected**0.5) + 10).clip(max=trials + 1)
-        found.append(last + np.cumsum(gaps))
-        last = int(found[-1][-1])
-    places = np.concatenate(found)
-    return places[places < trials]
+        chunks.append(last + np.cumsum(gaps))
+        last = int(chunks[-1][-1])
+    indices = np.concatenate(chunks)
+    return indices[indices < trials]

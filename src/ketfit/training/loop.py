@@ -21,7 +21,7 @@ from ketfit.model.config import TrainConfig
 from ketfit.model.head import QuantumHead
 from ketfit.progress import ProgressBar
 from ketfit.rng import torch_stream
-from ketfit.simulate.native import kernel_first
+from ketfit.simulate.native import limit_torch_threads
 from ketfit.storage.hashing import hash_tensors, tensor_bytes
 from ketfit.storage.tensors import read_tensors, write_tensors
 
@@ -123,7 +123,7 @@ def train(
     validation = None if validation is None else _preload(module, validation)
     lengths = module.lengths(samples.x) if isinstance(module, HasLengths) else None
     # Otherwise torch's thread pool, woken for each loss and each step of the optimiser, waits for the kernel's.
-    threads = kernel_first() if isinstance(module, QuantumHead) else nullcontext()
+    threads = limit_torch_threads() if isinstance(module, QuantumHead) else nullcontext()
     with ProgressBar("training", config.epochs, shown=progress) as bar, threads:
         while not run.finished():
             number = len(run.history)

@@ -25,7 +25,7 @@ class Counting(FaultInjectingBackend):
     kind: Any = np.int64
 
     def result(self, job: str) -> list[dict[str, Any]]:
-        return [{reading: self.kind(count) for reading, count in row.items()} for row in super().result(job)]
+        return [{outcome: self.kind(count) for outcome, count in row.items()} for row in super().result(job)]
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.uint32, torch.tensor])

@@ -24,7 +24,7 @@ def test_simulator_rejects_invalid_trajectories(tmp_path: Path, trajectories: An
 
 
 def test_simulator_rejects_what_expectation_rejects(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="sample noise; pass noise too"):
+    with pytest.raises(ConfigError, match=" is given without noise; pass noise"):
         Simulator(tmp_path, trajectories=5)
     with pytest.raises(ConfigError, match="noise is of type dict"):
         Simulator(tmp_path, {"depolarizing_1q": 0.1})  # type: ignore[arg-type]

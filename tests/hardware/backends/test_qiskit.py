@@ -17,7 +17,7 @@ from ketfit.hardware.backends.base import BoundCircuit
 from ketfit.hardware.backends.qiskit import Compiler, QiskitBackend, round_to_counts, to_big_endian_counts
 from ketfit.hardware.testing.conformance import check_backend
 from ketfit.simulate import NoiseConfig, expectation, load_noise
-from tests.simulate.noisy import ALL, NOISES
+from tests.simulate.aer_reference import ALL, NOISES
 
 READ_WRONG = NoiseConfig(readout=((0.95, 0.1), (0.05, 0.9)), preparation=0.05, depolarizing_2q=0.03)
 
@@ -44,7 +44,7 @@ def read_values(counts: list[dict[str, int]], width: int, shots: int) -> np.ndar
 
 
 def assert_within_shots(read: np.ndarray, exact: np.ndarray, shots: int) -> None:
-    """All in one chi-square test; the variance of a reading of +-1 is 1 - <Z>^2, a shot's worth at the least."""
+    """All in one chi-square test; the variance of an outcome +-1 is 1 - <Z>^2, a shot's worth at the least."""
     variance = np.maximum(1 - exact**2, 1 / shots) / shots
     statistic = ((read - exact) ** 2 / variance).sum()
     assert 1e-6 < chi2.sf(statistic, exact.size) < 1 - 1e-6
@@ -139,9 +139,9 @@ def test_remote_qiskit_backend_is_rejected(tmp_path: Path) -> None:
 
 def test_to_big_endian_counts_reverses_and_checks_bits() -> None:
     assert to_big_endian_counts({"01 1": 5, "000": 2}, 3) == {"110": 5, "000": 2}
-    for reading in ("01", "0a1", "0111"):
+    for outcome in ("01", "0a1", "0111"):
         with pytest.raises(WrongCountsError):
-            to_big_endian_counts({reading: 1}, 3)
+            to_big_endian_counts({outcome: 1}, 3)
 
 
 @pytest.mark.parametrize("shots", [1, 7, 1000])

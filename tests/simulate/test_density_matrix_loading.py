@@ -1,4 +1,4 @@
-"""Inputs that are loaded once: one evolution of the observables, against one evolution of each sample's state."""
+"""Inputs that are loaded once: evolution of the observables, compared with evolution of each sample's state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ketfit.errors import InputError
 from ketfit.simulate import density_matrix as density
 from ketfit.simulate.density_matrix import density_matrix_expectation
 from ketfit.simulate.noise import NoiseConfig
-from tests.simulate.noisy import ALL as NOISE
+from tests.simulate.aer_reference import ALL as NOISE
 
 LONELY = Circuit.from_gates(1, [ry(0, Angle("input", 0)), ry(0, Angle("weight", 0))])
 # Qubit 1 is not loaded; qubit 2 reads the input that qubit 0 reads.
@@ -42,7 +42,7 @@ def numbers(circuit, batch, dtype=torch.float64):
 
 
 def both_ways(monkeypatch, circuit, parities, weights, inputs, noise=NOISE):
-    """Values and gradients by one evolution for all, and by one for each sample."""
+    """Return values and gradients from one evolution for the batch, and from one for each sample."""
     results = []
     for loading in (density._loading, lambda circuit: None):
         with monkeypatch.context() as patch:
@@ -55,14 +55,14 @@ def both_ways(monkeypatch, circuit, parities, weights, inputs, noise=NOISE):
 
 @pytest.mark.parametrize("noise", [NOISE, NoiseConfig(), NoiseConfig(depolarizing_2q=1.0)], ids=["all", "none", "most"])
 @pytest.mark.parametrize("circuit", CIRCUITS.values(), ids=CIRCUITS)
-def test_both_ways_agree(monkeypatch, circuit, noise):
+def test_loaded_expectation_matches_evolution_of_each_sample(monkeypatch, circuit, noise):
     parities = [(), (0,), tuple(range(circuit.n_qubits))]
     pulled, pushed = both_ways(monkeypatch, circuit, parities, *numbers(circuit, 9), noise)
     for one, other in zip(pulled, pushed, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
-def test_single_precision_is_as_close(monkeypatch):
+def test_loaded_expectation_float32_is_as_accurate(monkeypatch):
     circuit = CIRCUITS["5 qubits"]
     single = both_ways(monkeypatch, circuit, [(0,), (1, 2)], *numbers(circuit, 5, torch.float32))[0]
     double = both_ways(monkeypatch, circuit, [(0,), (1, 2)], *numbers(circuit, 5))[1]
@@ -70,7 +70,7 @@ def test_single_precision_is_as_close(monkeypatch):
         torch.testing.assert_close(one.double(), other, rtol=0, atol=5e-6)
 
 
-def test_the_evolution_is_done_once(monkeypatch):
+def test_loaded_expectation_evolves_observables_once(monkeypatch):
     pulled = []
     monkeypatch.setattr(density._Density, "apply", lambda *_: pytest.fail("a state was evolved"))
     apply = density._Observables.apply
@@ -80,24 +80,24 @@ def test_the_evolution_is_done_once(monkeypatch):
     assert pulled == [1]
 
 
-def test_observables_that_take_too_much_memory_are_left(monkeypatch):
+def test_observables_above_memory_limit_use_sample_evolution(monkeypatch):
     circuit = CIRCUITS["3 qubits"]
     weights, inputs = numbers(circuit, 5)
     parities = [(0,), (1,), (2,)]
     expected = density_matrix_expectation(circuit, parities, weights, inputs, None, 5, NOISE)
-    monkeypatch.setattr(density, "_PULLED_BYTES", 3 * 8 * 4**3 - 1)
+    monkeypatch.setattr(density, "_MAX_OBSERVABLE_BYTES", 3 * 8 * 4**3 - 1)
     monkeypatch.setattr(density._Observables, "apply", lambda *_: pytest.fail("observables were evolved"))
     torch.testing.assert_close(density_matrix_expectation(circuit, parities, weights, inputs, None, 5, NOISE), expected)
 
 
 @pytest.mark.parametrize("circuit", [reuploading_circuit(3, 2, 1, 1, 1), CIRCUITS["3 qubits"]], ids=["twice", "few"])
-def test_the_other_way_is_taken_where_it_has_to_be_or_is_cheaper(monkeypatch, circuit):
+def test_unsuitable_or_cheaper_cases_use_sample_evolution(monkeypatch, circuit):
     monkeypatch.setattr(density._Observables, "apply", lambda *_: pytest.fail("observables were evolved"))
     batch = 20 if circuit.n_inputs == 3 and density._loading(circuit) is None else 1
     assert density_matrix_expectation(circuit, [(0,)], *numbers(circuit, batch), None, batch, NOISE).shape == (batch, 1)
 
 
-def test_second_derivatives_and_bad_numbers_are_refused():
+def test_second_derivative_and_nonfinite_number_raise_input_error():
     circuit = CIRCUITS["3 qubits"]
     weights, inputs = numbers(circuit, 4)
     values = density_matrix_expectation(circuit, [(0,)], weights, inputs, None, 4, NOISE)

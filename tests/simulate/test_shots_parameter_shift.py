@@ -15,8 +15,8 @@ from ketfit.simulate.expectation import MeasurementContext
 from ketfit.simulate.noise import noisy_light_cone
 from ketfit.simulate.shots import GRADIENTS, rotation_angles, rotations_as_inputs, step_cost
 from tests.circuits import random_circuit
-from tests.simulate.chance import assert_mean, assert_near, seeded, slopes
-from tests.simulate.samples import outcome, some_tensors
+from tests.simulate.dense_reference import random_tensors, values_and_gradients
+from tests.simulate.statistical_assertions import assert_mean, assert_within_errors, repeated_gradients, seeded
 
 CIRCUIT = random_circuit(3, 24, seed=5)
 MILD = NoiseConfig(
@@ -26,12 +26,12 @@ TWIRLED = MILD.updated(pauli_twirl=True, readout=((0.95, 0.12), (0.05, 0.88)))
 KINDS = {"no noise": {}, "density matrix": {"noise": MILD}, "trajectories": {"noise": TWIRLED, "trajectories": 5}}
 EACH_KIND = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 QUBITS = pytest.mark.parametrize("qubits", [(1,), (2, 0, 1)], ids=["one", "three"])
-INITIAL = pytest.mark.parametrize("given_initial", [False, True], ids=["from zero", "amplitudes"])
+INITIAL = pytest.mark.parametrize("has_initial", [False, True], ids=["from zero", "amplitudes"])
 
 
-def fixed_start(circuit: Circuit, batch: int, given_initial: bool = True, seed: int = 0) -> list[Tensor | None]:
-    """Weights and inputs that want gradients, and amplitudes that want none."""
-    weights, inputs, initial = some_tensors(circuit, batch, given_initial=given_initial, seed=seed)
+def fixed_start(circuit: Circuit, batch: int, has_initial: bool = True, seed: int = 0) -> list[Tensor | None]:
+    """Return weights and inputs that require gradients, and amplitudes that do not."""
+    weights, inputs, initial = random_tensors(circuit, batch, has_initial=has_initial, seed=seed)
     return [weights, inputs, None if initial is None else initial.detach()]
 
 
@@ -40,49 +40,51 @@ def shifted(tensors, qubits=(2, 0, 1), count=10, circuit=CIRCUIT, generator=None
     return expectation(circuit, *tensors, qubits, **run, **kind)
 
 
-def test_these_tests_use_weights_and_inputs_more_than_once():
+def test_fixture_circuit_repeats_weights_and_inputs():
     uses = Counter(gate.angle for gate in CIRCUIT.light_cone((1,)).gates if gate.angle is not None)
     assert {angle.source for angle, count in uses.items() if count > 1} == {"weight", "input"}
 
 
-# --- the gradient ------------------------------------------------------------------------------------------------
+# --- the gradient -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @EACH_KIND
 @QUBITS
 @INITIAL
-def test_the_gradient_is_unbiased(given_initial, qubits, kind):
-    tensors, generator = fixed_start(CIRCUIT, 2, given_initial), seeded()
+def test_gradient_is_unbiased(has_initial, qubits, kind):
+    tensors, generator = fixed_start(CIRCUIT, 2, has_initial), seeded()
     form = torch.linspace(-1, 2, 2 * len(qubits), dtype=torch.float64).view(2, -1)
-    drawn = slopes(lambda: shifted(tensors, qubits, 50, generator=generator, **kind) * form, tensors[:2], 250)
+    sampled = repeated_gradients(
+        lambda: shifted(tensors, qubits, 50, generator=generator, **kind) * form, tensors[:2], 250
+    )
     noise = {"noise": kind["noise"]} if kind else {}
-    exact = slopes(lambda: expectation(CIRCUIT, *tensors, qubits, **noise) * form, tensors[:2], 1)[0]
-    assert_mean(drawn, exact)
-    assert (exact.abs() > 10 * drawn.std(0) / 250**0.5).sum() > len(exact) / 4, "too much noise to see an error"
+    exact = repeated_gradients(lambda: expectation(CIRCUIT, *tensors, qubits, **noise) * form, tensors[:2], 1)[0]
+    assert_mean(sampled, exact)
+    assert (exact.abs() > 10 * sampled.std(0) / 250**0.5).sum() > len(exact) / 4, "too much noise to see an error"
 
 
 @pytest.mark.parametrize("noise", [None, MILD, NoiseConfig(readout=TWIRLED.readout)], ids=["none", "all", "readout"])
 @INITIAL
-def test_many_shots_give_the_exact_gradient(given_initial, noise):
-    tensors = fixed_start(CIRCUIT, 3, given_initial, seed=1)
-    exact = outcome(expectation(CIRCUIT, *tensors, (2, 0, 1), noise=noise), tensors[:2])
-    mine = outcome(shifted(tensors, count=10**11, generator=seeded(), noise=noise), tensors[:2])
+def test_gradient_many_shots_approaches_exact(has_initial, noise):
+    tensors = fixed_start(CIRCUIT, 3, has_initial, seed=1)
+    exact = values_and_gradients(expectation(CIRCUIT, *tensors, (2, 0, 1), noise=noise), tensors[:2])
+    mine = values_and_gradients(shifted(tensors, count=10**11, generator=seeded(), noise=noise), tensors[:2])
     for one, other in zip(mine, exact, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
 
 
-def test_the_noise_of_a_gate_that_changes_nothing_counts():
+def test_gradient_includes_noise_of_gates_without_effect():
     gates = [ry(0, Angle("input", 0)), cx(0, 1), ry(1, Angle("weight", 0)), cx(1, 2), ry(2, Angle("weight", 1))]
     circuit, noise = Circuit.from_gates(3, gates), NoiseConfig(depolarizing_2q=0.2)
     tensors = fixed_start(circuit, 2)
-    exact = outcome(expectation(circuit, *tensors, (1,), noise=noise), tensors[:2])
-    mine = outcome(shifted(tensors, (1,), 10**11, circuit, seeded(), noise=noise), tensors[:2])
+    exact = values_and_gradients(expectation(circuit, *tensors, (1,), noise=noise), tensors[:2])
+    mine = values_and_gradients(shifted(tensors, (1,), 10**11, circuit, seeded(), noise=noise), tensors[:2])
     for one, other in zip(mine, exact, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
 
 
-def test_a_slope_has_the_variance_of_its_two_circuits():
+def test_gradient_variance_is_that_of_two_circuits():
     circuit = Circuit.from_gates(1, [ry(0, Angle("input", 0))])
     inputs = torch.full((5000, 1), 0.7, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(
@@ -93,15 +95,15 @@ def test_a_slope_has_the_variance_of_its_two_circuits():
 
 
 @EACH_KIND
-def test_the_value_is_a_draw_of_the_circuit_as_it_is(kind):
+def test_value_is_a_sample_of_the_unshifted_circuit(kind):
     tensors = fixed_start(CIRCUIT, 3)
     with torch.no_grad():
-        drawn = expectation(CIRCUIT, *tensors, (0, 1), shots=10, generator=seeded(3), **kind)
-    assert torch.equal(shifted(tensors, (0, 1), generator=seeded(3), **kind), drawn)
+        sampled = expectation(CIRCUIT, *tensors, (0, 1), shots=10, generator=seeded(3), **kind)
+    assert torch.equal(shifted(tensors, (0, 1), generator=seeded(3), **kind), sampled)
 
 
 @EACH_KIND
-def test_each_backward_pass_draws_anew_and_a_seed_repeats_both(kind):
+def test_backward_passes_sample_anew_and_seed_repeats_both(kind):
     def twice() -> list[Tensor]:
         tensors = fixed_start(CIRCUIT, 2)
         total = shifted(tensors, generator=seeded(4), **kind).sum()
@@ -114,26 +116,26 @@ def test_each_backward_pass_draws_anew_and_a_seed_repeats_both(kind):
         assert torch.equal(one, other)
 
 
-def test_only_the_gradients_asked_for_are_given():
-    both = outcome(shifted(tensors := fixed_start(CIRCUIT, 2), generator=seeded()), tensors[:2])[1:]
-    for place in range(2):
+def test_gradients_only_for_tensors_that_require_grad():
+    both = values_and_gradients(shifted(tensors := fixed_start(CIRCUIT, 2), generator=seeded()), tensors[:2])[1:]
+    for position in range(2):
         tensors = [tensor.detach() for tensor in fixed_start(CIRCUIT, 2)]
-        tensors[place].requires_grad_()
-        alone = outcome(shifted(tensors, generator=seeded()), [tensors[place]])[1]
-        assert torch.equal(alone, both[place])
+        tensors[position].requires_grad_()
+        alone = values_and_gradients(shifted(tensors, generator=seeded()), [tensors[position]])[1]
+        assert torch.equal(alone, both[position])
 
 
-def test_single_precision_follows_double():
+def test_float32_matches_float64():
     runs = []
     for dtype in (torch.float32, torch.float64):
-        tensors = some_tensors(CIRCUIT, 2, dtype, given_initial=False)
-        runs.append(outcome(shifted(tensors, count=10**7, generator=seeded()), tensors[:2]))
+        tensors = random_tensors(CIRCUIT, 2, dtype, has_initial=False)
+        runs.append(values_and_gradients(shifted(tensors, count=10**7, generator=seeded()), tensors[:2]))
     assert {tensor.dtype for tensor in runs[0]} == {torch.float32}
     for one, other in zip(*runs, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=0.01)
 
 
-def test_circuits_without_inputs_without_rotations_and_with_idle_weights():
+def test_circuit_without_inputs_rotations_or_used_weights_works():
     weights = torch.tensor([0.3, 0.9], dtype=torch.float64, requires_grad=True)
     idle = Circuit(2, (ry(0, Angle("weight", 1)), cx(0, 1), ry(1, Angle("weight", 0))), 2, 0)
     for circuit, expected, slope in ((idle, math.cos(0.9), -math.sin(0.9)), (Circuit(1, (), 2, 0), 1, 0)):
@@ -143,12 +145,12 @@ def test_circuits_without_inputs_without_rotations_and_with_idle_weights():
         np.testing.assert_allclose(gradient, [0, slope], rtol=0, atol=1e-3)
 
 
-# --- what it costs -----------------------------------------------------------------------------------------------
+# --- cost ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def circuits_run(monkeypatch) -> list[int]:
-    """How many circuits each call to the device runs."""
+    """Record the number of circuits in each run."""
     rows, run = [], MeasurementContext.distribution
 
     def counting(self, circuit, weights, inputs, initial, batch):
@@ -162,25 +164,25 @@ def circuits_run(monkeypatch) -> list[int]:
 
 @pytest.mark.parametrize("together", [0.1, 1, 3, 100])
 @pytest.mark.parametrize("noise", [None, MILD], ids=["no noise", "noise"])
-def test_the_cost_is_that_of_the_circuits_that_run(noise, together, monkeypatch, circuits_run):
+def test_step_cost_counts_executed_circuits(noise, together, monkeypatch, circuits_run):
     circuit = reuploading_circuit(3, 2, 1, 1, 1)
     tensors = fixed_start(circuit, 4)
     cone = circuit.light_cone((1,)) if noise is None else noisy_light_cone(circuit, (1,))
     rotations = cone.gate_counts()["ry"]
     assert rotations < circuit.gate_counts()["ry"]
     monkeypatch.setattr(shots, "_MAX_ANGLES", int(together * 2 * 4 * rotations))
-    mine = outcome(shifted(tensors, (1,), 10**11, circuit, seeded(), noise=noise), tensors[:2])
+    mine = values_and_gradients(shifted(tensors, (1,), 10**11, circuit, seeded(), noise=noise), tensors[:2])
     cost = step_cost(cone, 4, 10**11, "parameter_shift")
     assert (sum(circuits_run), sum(circuits_run) * 10**11) == (cost.circuits, cost.shots)
     assert cost.circuits == 4 * (1 + 2 * rotations)
     assert len(circuits_run) - 1 == math.ceil(rotations / max(together, 1))
-    exact = outcome(expectation(circuit, *tensors, (1,), noise=noise), tensors[:2])
+    exact = values_and_gradients(expectation(circuit, *tensors, (1,), noise=noise), tensors[:2])
     for one, other in zip(mine, exact, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("policy", [policy for policy in GRADIENTS if policy != "parameter_shift"])
-def test_the_other_policies_run_one_circuit_a_sample(policy, circuits_run):
+def test_step_cost_other_policies_run_one_circuit_per_sample(policy, circuits_run):
     tensors = fixed_start(CIRCUIT, 4)
     if policy == "exact":
         tensors = [tensor.detach() for tensor in tensors]
@@ -191,22 +193,22 @@ def test_the_other_policies_run_one_circuit_a_sample(policy, circuits_run):
     assert (sum(circuits_run), cost.circuits, cost.shots) == (4, 4, 36)
 
 
-def test_rotations_become_inputs_of_their_own():
+def test_rotations_as_inputs_gives_each_rotation_an_input():
     weights, inputs, initial = fixed_start(CIRCUIT, 3)
     circuit, columns = rotations_as_inputs(CIRCUIT)
     assert (circuit.n_weights, circuit.n_inputs) == (0, CIRCUIT.gate_counts()["ry"])
     angles = rotation_angles(columns, weights, inputs, 3)
     mine = expectation(circuit, weights.new_empty(0), angles, initial, (0, 1, 2))
     expected = expectation(CIRCUIT, weights, inputs, initial, (0, 1, 2))
-    assert_near(mine, expected, torch.zeros(()))
+    assert_within_errors(mine, expected, torch.zeros(()))
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------------------------
 
 
 @EACH_KIND
-def test_a_gradient_of_the_amplitudes_is_refused(kind):
-    tensors = some_tensors(CIRCUIT, 2)
+def test_gradient_of_initial_amplitudes_raises_input_error(kind):
+    tensors = random_tensors(CIRCUIT, 2)
     with pytest.raises(InputError, match="parameter_shift has no gradient of the initial amplitudes; detach them or"):
         shifted(tensors, **kind)
     tensors = [tensor.detach().requires_grad_(tensor is tensors[2]) for tensor in tensors]
@@ -218,7 +220,7 @@ def test_a_gradient_of_the_amplitudes_is_refused(kind):
 
 @EACH_KIND
 @pytest.mark.parametrize("policy", GRADIENTS)
-def test_a_second_derivative_is_refused(policy, kind):
+def test_second_derivative_raises_input_error(policy, kind):
     tensors = fixed_start(CIRCUIT, 2)
     values = expectation(CIRCUIT, *tensors, (0, 1), shots=5, gradient=policy, **kind)
     for tensor in tensors[:2]:

@@ -1,4 +1,4 @@
-"""Noise for the simulator's tests, and what Qiskit Aer makes of it."""
+"""Noise models for the tests, and reference results from Qiskit Aer."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ NOISES = {
 DIGITS = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[1, 0], [0, -1]], [[0, -1j], [1j, 0]]])  # I, X, Z, Y
 
 
-def some_parities(n_qubits: int, seed: int = 0) -> list[tuple[int, ...]]:
-    """Each qubit, all of them, none, and a shuffled half."""
+def example_parities(n_qubits: int, seed: int = 0) -> list[tuple[int, ...]]:
+    """Return each qubit, all qubits, no qubit, and a shuffled half."""
     half = np.random.default_rng(seed).permutation(n_qubits)[: 1 + n_qubits // 2].tolist()
     return [*((qubit,) for qubit in range(n_qubits)), tuple(range(n_qubits)), (), tuple(half)]
 
 
-def matrix_of(coefficients: np.ndarray) -> np.ndarray:
-    """rho from tr(P rho) of every string P."""
+def density_matrix_from_coefficients(coefficients: np.ndarray) -> np.ndarray:
+    """Return rho from tr(P rho) of every string P."""
     n_qubits = coefficients.size.bit_length() // 2
     result = coefficients.reshape([4] * n_qubits)
     for _ in range(n_qubits):  # the first digit turns into a row and a column behind the others
@@ -61,7 +61,7 @@ def matrix_of(coefficients: np.ndarray) -> np.ndarray:
 
 
 def aer_channels(noise: NoiseConfig) -> tuple[SuperOp, SuperOp]:
-    """What follows a rotation, and a CNOT."""
+    """Return the channels after a rotation and after a CNOT."""
     one = SuperOp(depolarizing_error(noise.depolarizing_1q, 1)).compose(_on_each(noise, noise.time_1q_us))
     each = _on_each(noise, noise.time_2q_us)
     return one, SuperOp(depolarizing_error(noise.depolarizing_2q, 2)).compose(each.tensor(each))
@@ -75,7 +75,7 @@ def run_aer(
     noise: NoiseConfig,
     parities: Sequence[tuple[int, ...]] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of one sample: the expectation of each parity, and the density matrix with qubit 0 the highest bit."""
+    """Return each parity's expectation and the density matrix of one sample, with qubit 0 the highest bit."""
     model, converted = NoiseModel(), QuantumCircuit(circuit.n_qubits)
     for name, channel in zip(("ry", "cx"), aer_channels(noise), strict=True):
         model.add_all_qubit_quantum_error(QuantumError(Kraus(channel)), [name])
@@ -108,6 +108,6 @@ def _on_each(noise: NoiseConfig, time: float | None) -> SuperOp:
 
 
 def twirl(channel: SuperOp) -> SuperOp:
-    """The mean over the Paulis P of: P, the channel, and P again."""
+    """Return the mean over the Paulis P of P, the channel, and P again."""
     paulis = [SuperOp(Pauli(name)) for name in "IXYZ"]
     return sum((pauli.compose(channel).compose(pauli) for pauli in paulis[1:]), start=channel) / 4

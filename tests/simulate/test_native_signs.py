@@ -1,4 +1,4 @@
-"""Signs of single rotations in single samples, the Pauli errors that they stand for, and joint distributions."""
+"""Signs of rotations for each sample, the Pauli errors that they represent, and joint distributions."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ketfit.errors import InputError, InsufficientMemoryError
 from ketfit.simulate import native
 from ketfit.simulate.statevector import statevector_expectation
 from tests.circuits import random_circuit, reference_state
-from tests.simulate.samples import (
-    BOTH,
+from tests.simulate.dense_reference import (
+    BOTH_DTYPES,
     ENGINES,
     ISAS,
     PAULIS,
     TOLERANCE,
+    all_layouts,
     assert_close,
     assert_equal,
-    every_layout,
-    outcome,
-    read_out,
-    some_qubits,
-    some_signs,
-    some_tensors,
-    textbook,
+    dense_state,
+    measure_dense_state,
+    random_qubits,
+    random_signs,
+    random_tensors,
+    values_and_gradients,
 )
 
 READOUTS = pytest.mark.parametrize("joint", [False, True], ids=["each", "joint"])
@@ -37,7 +37,7 @@ SIGNED = pytest.mark.parametrize("signed", [False, True], ids=["plain", "signed"
 
 
 def merging_circuit(n_qubits: int, seed: int = 0) -> Circuit:
-    """Random gates and, between them, rotations that follow one another on a qubit, by weights and by inputs."""
+    """Return random gates with consecutive rotations by weights and by inputs on a qubit in between."""
     circuit = random_circuit(n_qubits, n_gates=10 + 4 * n_qubits, seed=seed)
     angles = [gate.angle for gate in circuit.gates if gate.angle is not None]
     rng = np.random.default_rng(seed)
@@ -48,62 +48,64 @@ def merging_circuit(n_qubits: int, seed: int = 0) -> Circuit:
 
 
 def expected_outcome(circuit, qubits, tensors, batch, signs, joint) -> list[Tensor]:
-    return outcome(read_out(textbook(circuit, tensors, batch, signs), qubits, joint), tensors)
+    return values_and_gradients(
+        measure_dense_state(dense_state(circuit, tensors, batch, signs), qubits, joint), tensors
+    )
 
 
-# --- against a dense simulation ----------------------------------------------------------------------------------
+# --- against a dense simulation -----------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @READOUTS
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("batch", [1, 20])
-@pytest.mark.parametrize("given_initial", [False, True])
+@pytest.mark.parametrize("has_initial", [False, True])
 @pytest.mark.parametrize("n_qubits", range(1, 10))
-def test_each_sample_has_signs_of_its_own(n_qubits, given_initial, batch, engine, joint):
+def test_signs_per_sample_match_dense_simulation(n_qubits, has_initial, batch, engine, joint):
     circuit = merging_circuit(n_qubits, seed=n_qubits)
-    qubits, signs = some_qubits(circuit, seed=n_qubits), some_signs(circuit, batch)
-    doubles = some_tensors(circuit, batch, given_initial=given_initial)
+    qubits, signs = random_qubits(circuit, seed=n_qubits), random_signs(circuit, batch)
+    doubles = random_tensors(circuit, batch, has_initial=has_initial)
     expected = expected_outcome(circuit, qubits, doubles, batch, signs, joint)
-    plain = read_out(textbook(circuit, doubles, batch), qubits, joint)
+    plain = measure_dense_state(dense_state(circuit, doubles, batch), qubits, joint)
     assert not torch.allclose(plain, expected[0], atol=1e-3)
     for dtype, tolerance in TOLERANCE.items():
-        tensors = some_tensors(circuit, batch, dtype, given_initial)
+        tensors = random_tensors(circuit, batch, dtype, has_initial)
         values = statevector_expectation(circuit, qubits, *tensors, batch, signs=signs, joint=joint, engine=engine)
         assert (values.dtype, values.shape) == (dtype, plain.shape)
         # In single precision the torch engine loses more digits.
-        assert_close(outcome(values, tensors), expected, tolerance * (1 if engine == "native" else 4))
+        assert_close(values_and_gradients(values, tensors), expected, tolerance * (1 if engine == "native" else 4))
 
 
 @functools.cache
-def layout_case(n_qubits: int, given_initial: bool, signed: bool, joint: bool):
+def layout_case(n_qubits: int, has_initial: bool, signed: bool, joint: bool):
     circuit = merging_circuit(n_qubits, seed=n_qubits)
-    qubits, signs = some_qubits(circuit, seed=n_qubits), some_signs(circuit, 11) if signed else None
-    doubles = some_tensors(circuit, 11, given_initial=given_initial)
+    qubits, signs = random_qubits(circuit, seed=n_qubits), random_signs(circuit, 11) if signed else None
+    doubles = random_tensors(circuit, 11, has_initial=has_initial)
     return circuit, qubits, signs, expected_outcome(circuit, qubits, doubles, 11, signs, joint)
 
 
 @pytest.mark.slow
-@BOTH
+@BOTH_DTYPES
 @READOUTS
 @SIGNED
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("given_initial", [False, True])
+@pytest.mark.parametrize("has_initial", [False, True])
 @pytest.mark.parametrize("n_qubits", [1, 3, 8, 12])
-def test_every_layout_gives_the_textbook_s_numbers(n_qubits, given_initial, isa, signed, joint, dtype):
-    circuit, qubits, signs, expected = layout_case(n_qubits, given_initial, signed, joint)
-    tensors = some_tensors(circuit, 11, dtype, given_initial)
-    for layout in every_layout(n_qubits, isa, dtype):
+def test_every_layout_matches_dense_simulation(n_qubits, has_initial, isa, signed, joint, dtype):
+    circuit, qubits, signs, expected = layout_case(n_qubits, has_initial, signed, joint)
+    tensors = random_tensors(circuit, 11, dtype, has_initial)
+    for layout in all_layouts(n_qubits, isa, dtype):
         plan = native.make_plan(circuit, qubits, joint=joint, **layout)
         values = native._Native.apply(plan, *tensors, 11, signs, [])
-        assert_close(outcome(values, tensors), expected, TOLERANCE[dtype])
+        assert_close(values_and_gradients(values, tensors), expected, TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_twelve_qubits_are_read_at_once_in_the_order_asked(engine):
+def test_joint_of_twelve_qubits_keeps_requested_order(engine):
     circuit = merging_circuit(12, seed=2)
     qubits = tuple(np.random.default_rng(0).permutation(12).tolist())
-    weights, inputs, initial = (tensor.detach() for tensor in some_tensors(circuit, 3))
+    weights, inputs, initial = (tensor.detach() for tensor in random_tensors(circuit, 3))
     values = statevector_expectation(circuit, qubits, weights, inputs, initial, 3, joint=True, engine=engine)
     for b in range(3):
         state = reference_state(circuit, weights.numpy(), inputs[b].numpy(), initial[b].numpy())
@@ -113,11 +115,11 @@ def test_twelve_qubits_are_read_at_once_in_the_order_asked(engine):
 @READOUTS
 @SIGNED
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("given_initial", [False, True])
-def test_gradients_are_those_of_finite_differences(given_initial, engine, signed, joint):
+@pytest.mark.parametrize("has_initial", [False, True])
+def test_gradients_match_finite_differences(has_initial, engine, signed, joint):
     circuit = merging_circuit(4, seed=1)
-    tensors = [tensor for tensor in some_tensors(circuit, 3, given_initial=given_initial) if tensor is not None]
-    signs = some_signs(circuit, 3) if signed else None
+    tensors = [tensor for tensor in random_tensors(circuit, 3, has_initial=has_initial) if tensor is not None]
+    signs = random_signs(circuit, 3) if signed else None
 
     def run(weights: Tensor, inputs: Tensor, initial: Tensor | None = None) -> Tensor:
         return statevector_expectation(
@@ -130,21 +132,23 @@ def test_gradients_are_those_of_finite_differences(given_initial, engine, signed
 @READOUTS
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("seed", range(5))
-def test_the_light_cone_takes_its_own_signs(seed, engine, joint):
+def test_light_cone_selects_its_signs(seed, engine, joint):
     circuit = random_circuit(6, n_gates=20, seed=seed)
-    qubits, signs = ((seed + 1) % 6, seed), some_signs(circuit, 7, seed)
+    qubits, signs = ((seed + 1) % 6, seed), random_signs(circuit, 7, seed)
     cone = circuit.light_cone(qubits)
     assert cone.gate_counts()["ry"] < signs.shape[1]
-    tensors = some_tensors(circuit, 7)
+    tensors = random_tensors(circuit, 7)
     values = statevector_expectation(circuit, qubits, *tensors, 7, signs=signs, joint=joint, engine=engine)
-    assert_close(outcome(values, tensors), expected_outcome(circuit, qubits, tensors, 7, signs, joint), 1e-12)
+    assert_close(
+        values_and_gradients(values, tensors), expected_outcome(circuit, qubits, tensors, 7, signs, joint), 1e-12
+    )
 
 
-# --- the errors that signs stand for -----------------------------------------------------------------------------
+# --- Pauli errors as signs ----------------------------------------------------------------------------------------
 
 
 def some_errors(circuit: Circuit, batch: int, seed: int) -> tuple[list[tuple[int, int]], Tensor]:
-    """Places in order, before all gates to behind all, some of them twice; and Paulis: 0 none, 1 X, 2 Y, 3 Z."""
+    """Return sorted positions in the circuit, some twice, and Paulis: 0 none, 1 X, 2 Y, 3 Z."""
     rng, n, end = np.random.default_rng(seed), circuit.n_qubits, len(circuit.gates)
     slots = [(int(rng.integers(end + 1)), int(rng.integers(n))) for _ in range(12)]
     slots += [(0, 0), (0, n - 1), (end, 0), (end, 0), (end, n - 1), slots[0]]
@@ -153,12 +157,12 @@ def some_errors(circuit: Circuit, batch: int, seed: int) -> tuple[list[tuple[int
 
 
 def frame(circuit: Circuit, slots: list[tuple[int, int]], codes: Tensor) -> tuple[Tensor, Tensor]:
-    """The signs and the bits that are read the other way round once every error has moved behind the last gate."""
+    """Return the signs and the flipped bits after every error is moved behind the last gate."""
     x, z = (torch.zeros(len(codes), circuit.n_qubits, dtype=torch.bool) for _ in range(2))
     columns = []
-    for place, gate in enumerate((*circuit.gates, None)):
+    for position, gate in enumerate((*circuit.gates, None)):
         for column, (after, qubit) in enumerate(slots):
-            if after == place:
+            if after == position:
                 x[:, qubit] ^= (codes[:, column] == 1) | (codes[:, column] == 2)
                 z[:, qubit] ^= codes[:, column] >= 2
         if gate is None:
@@ -172,49 +176,51 @@ def frame(circuit: Circuit, slots: list[tuple[int, int]], codes: Tensor) -> tupl
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("given_initial", [False, True])
+@pytest.mark.parametrize("has_initial", [False, True])
 @pytest.mark.parametrize("n_qubits", range(2, 9))
-def test_paulis_are_signs_and_bits_read_the_other_way_round(n_qubits, given_initial, engine):
+def test_pauli_errors_equal_signs_and_flipped_bits(n_qubits, has_initial, engine):
     circuit, qubits = reuploading_circuit(n_qubits, 1, 1, 1, 1), tuple(range(n_qubits))[::-1]
     slots, codes = some_errors(circuit, 20, seed=n_qubits)
     signs, flipped = frame(circuit, slots, codes)
-    tensors = some_tensors(circuit, 20, given_initial=given_initial)
+    tensors = random_tensors(circuit, 20, has_initial=has_initial)
 
     def expected(joint: bool) -> list[Tensor]:
-        return outcome(read_out(textbook(circuit, tensors, 20, None, slots, codes), qubits, joint), tensors)
+        return values_and_gradients(
+            measure_dense_state(dense_state(circuit, tensors, 20, None, slots, codes), qubits, joint), tensors
+        )
 
     values = statevector_expectation(circuit, qubits, *tensors, 20, signs=signs, engine=engine)
     mine = values * (1 - 2 * flipped[:, list(qubits)].double())
-    assert not torch.allclose(read_out(textbook(circuit, tensors, 20), qubits, False), mine, atol=1e-3)
-    assert_close(outcome(mine, tensors), expected(joint=False), 1e-12)
-    # Read at once, the outcome of a sample moves to where its bits differ.
+    assert not torch.allclose(measure_dense_state(dense_state(circuit, tensors, 20), qubits, False), mine, atol=1e-3)
+    assert_close(values_and_gradients(mine, tensors), expected(joint=False), 1e-12)
+    # Read at once, the values_and_gradients of a sample moves to where its bits differ.
     values = statevector_expectation(circuit, qubits, *tensors, 20, signs=signs, joint=True, engine=engine)
     moved = (flipped[:, list(qubits)].long() * 2 ** torch.arange(n_qubits).flip(0)).sum(1)
     mine = values.gather(1, torch.arange(2**n_qubits) ^ moved[:, None])
-    assert_close(outcome(mine, tensors), expected(joint=True), 1e-12)
+    assert_close(values_and_gradients(mine, tensors), expected(joint=True), 1e-12)
 
 
-def test_a_pauli_behind_a_rotation_is_its_sign():
+def test_pauli_after_rotation_equals_sign():
     rotation = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
     for pauli, sign in zip(PAULIS.numpy(), (1, -1, 1, -1), strict=True):
         turned = rotation if sign > 0 else rotation.T
         np.testing.assert_allclose(rotation @ pauli, pauli @ turned, atol=1e-15)
 
 
-# --- bits --------------------------------------------------------------------------------------------------------
+# --- bits ---------------------------------------------------------------------------------------------------------
 
 
-@BOTH
+@BOTH_DTYPES
 @READOUTS
 @pytest.mark.parametrize(("n_qubits", "batch"), [(4, 1500), (10, 64), (11, 3), (14, 2), (17, 1)])
-def test_results_are_equal_bit_for_bit_for_any_number_of_threads(n_qubits, batch, joint, dtype, set_threads):
+def test_results_any_number_of_threads_are_bitwise_equal(n_qubits, batch, joint, dtype, set_threads):
     circuit = merging_circuit(n_qubits, seed=n_qubits)
-    tensors, signs = some_tensors(circuit, batch, dtype), some_signs(circuit, batch)
+    tensors, signs = random_tensors(circuit, batch, dtype), random_signs(circuit, batch)
     qubits = tuple(range(min(n_qubits, 12)))
 
     def run(threads: int) -> list[Tensor]:
         set_threads(threads)
-        return outcome(native.expect(circuit, qubits, *tensors, batch, signs, joint), tensors)
+        return values_and_gradients(native.expect(circuit, qubits, *tensors, batch, signs, joint), tensors)
 
     first = run(1)
     assert all(tensor.abs().max() > 0 for tensor in first)
@@ -222,39 +228,40 @@ def test_results_are_equal_bit_for_bit_for_any_number_of_threads(n_qubits, batch
         assert_equal(run(threads), first)
 
 
-@BOTH
+@BOTH_DTYPES
 @pytest.mark.parametrize("n_qubits", [3, 6, 12])
-def test_signs_of_a_sample_leave_the_others_as_they_are(n_qubits, dtype):
+def test_signs_of_one_sample_do_not_affect_others(n_qubits, dtype):
     circuit, qubits = merging_circuit(n_qubits, seed=n_qubits), (0, 1)
-    tensors, signs = some_tensors(circuit, 20, dtype), some_signs(circuit, 20)
+    tensors, signs = random_tensors(circuit, 20, dtype), random_signs(circuit, 20)
     signs[::3] = 1
     some, none = (
-        outcome(native.expect(circuit, qubits, *tensors, 20, s), tensors) for s in (signs, torch.ones_like(signs))
+        values_and_gradients(native.expect(circuit, qubits, *tensors, 20, s), tensors)
+        for s in (signs, torch.ones_like(signs))
     )
     assert not torch.equal(some[0], none[0])
     assert_equal([some[k][::3] for k in (0, 2, 3)], [none[k][::3] for k in (0, 2, 3)])
-    assert_close(none, outcome(native.expect(circuit, qubits, *tensors, 20), tensors), TOLERANCE[dtype])
+    assert_close(none, values_and_gradients(native.expect(circuit, qubits, *tensors, 20), tensors), TOLERANCE[dtype])
 
 
-def test_one_plan_serves_calls_with_signs_and_without():
+def test_plan_is_shared_with_and_without_signs():
     circuit = merging_circuit(5)
-    weights, inputs, initial = (tensor.detach() for tensor in some_tensors(circuit, 9))
+    weights, inputs, initial = (tensor.detach() for tensor in random_tensors(circuit, 9))
     first = native.expect(circuit, (0,), weights, inputs, initial, 9)
-    native.expect(circuit, (0,), weights, inputs, initial, 9, some_signs(circuit, 9))
+    native.expect(circuit, (0,), weights, inputs, initial, 9, random_signs(circuit, 9))
     assert torch.equal(native.expect(circuit, (0,), weights, inputs, initial, 9), first)
     assert [key[0] for key in circuit.cache].count("plan") == 1
 
 
-def test_signs_need_not_be_contiguous():
+def test_noncontiguous_signs_give_same_results():
     circuit = merging_circuit(5)
-    tensors, signs = some_tensors(circuit, 9), some_signs(circuit, 9)
+    tensors, signs = random_tensors(circuit, 9), random_signs(circuit, 9)
     strided = torch.stack([signs.t(), -signs.t()], 2)[..., 0].t()
     assert not strided.is_contiguous()
-    runs = [outcome(native.expect(circuit, (0,), *tensors, 9, each), tensors) for each in (signs, strided)]
+    runs = [values_and_gradients(native.expect(circuit, (0,), *tensors, 9, each), tensors) for each in (signs, strided)]
     assert_equal(*runs)
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------------------------
 
 PAIR = Circuit.from_gates(
     2, [ry(0, Angle("weight", 0)), cx(0, 1), ry(1, Angle("weight", 1)), ry(0, Angle("weight", 0))]
@@ -273,12 +280,12 @@ GOOD = torch.ones(3, 3, dtype=torch.int8)
         (GOOD.bool(), "signs must be an int8 tensor of shape"),
         (GOOD.to("meta"), "signs must be an int8 tensor of shape"),
         ([[1] * 3] * 3, "signs must be an int8 tensor of shape"),
-        (GOOD * 0, "signs are 1, or -1"),
-        (GOOD.index_fill(1, torch.tensor(2), 2), "signs are 1, or -1"),
-        (GOOD.index_fill(0, torch.tensor(0), -128), "signs are 1, or -1"),
+        (GOOD * 0, "signs has a value other than 1 and -1; pass 1, or -1"),
+        (GOOD.index_fill(1, torch.tensor(2), 2), "signs has a value other than 1 and -1; pass 1, or -1"),
+        (GOOD.index_fill(0, torch.tensor(0), -128), "signs has a value other than 1 and -1; pass 1, or -1"),
     ],
 )
-def test_signs_that_do_not_fit_are_refused(signs, message, engine):
+def test_invalid_signs_raise_input_error(signs, message, engine):
     initial = torch.eye(4)[:3]
     with pytest.raises(InputError, match=message):
         statevector_expectation(PAIR, (1,), torch.zeros(2), None, initial, 3, signs=signs, engine=engine)
@@ -286,7 +293,7 @@ def test_signs_that_do_not_fit_are_refused(signs, message, engine):
         native.expect(PAIR, (1,), torch.zeros(2), None, initial, 3, signs)
 
 
-def test_outcomes_that_no_memory_holds_are_refused(monkeypatch):
+def test_joint_memory_too_small_raises(monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**27))
     circuit, batch = Circuit(12, (ry(0, Angle("input", 0)),), 0, 1), 2**14
     inputs = torch.zeros(batch, 1)
@@ -296,7 +303,7 @@ def test_outcomes_that_no_memory_holds_are_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_more_outcomes_than_of_12_qubits_are_refused(engine):
+def test_joint_of_more_than_12_qubits_raises_input_error(engine):
     circuit, message = Circuit(13, (), 0, 0), "of 13 qubits has 8192 outcomes; measure at most 12 qubits"
     with pytest.raises(InputError, match=message):
         statevector_expectation(circuit, tuple(range(13)), torch.zeros(0), None, None, 1, joint=True, engine=engine)
