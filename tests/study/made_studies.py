@@ -1,4 +1,4 @@
-"""Studies that nobody ran: folders with the rows that heads of known skill would leave."""
+"""Synthetic study folders: rows of heads with a known skill."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ketfit.study.store import ROWS, SplitKey, SplitRecord, StudyRecord, TaskRes
 from ketfit.study.task import Task, pack_bits
 
 Skill = Callable[[Task], float]
-Asked = Callable[[Task], bool]
+TaskFilter = Callable[[Task], bool]
 
 HOSTILE = "<script>alert('q')</script> & \"quotes\" $x^2$"
 
 
 def study_settings(**changes: Any) -> dict[str, Any]:
-    """A plan of one quantum and two classical heads, with changes on top."""
+    """Return a plan of one quantum and two classical heads, updated by `changes`."""
     return {
         "name": "A made study",
         "question": "Are the numbers of a report those of its rows?",
@@ -48,11 +48,11 @@ def make_study(
     skill: Skill,
     *,
     sentences: int = 600,
-    failed: Asked = lambda task: False,
-    missing: Asked = lambda task: False,
+    failed: TaskFilter = lambda task: False,
+    missing: TaskFilter = lambda task: False,
     chosen: Callable[[Task], int] = lambda task: 1,
 ) -> StudyRecord:
-    """Write a study's folder; `skill` is a task's log odds of being right on a sentence of middling difficulty."""
+    """Write a study's folder; `skill` returns a task's log odds of being right on a sentence of mean difficulty."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "sentences.tsv"
     lines = [f"sentence number {number}\t{'good' if number % 2 else 'bad'}" for number in range(sentences)]
@@ -62,7 +62,7 @@ def make_study(
     data = DataFacts(name="made sentences", fingerprint=dataset.fingerprint, size=len(dataset), n_classes=2)
     bodies = {body.name: BodyFacts(fingerprint=f"{n:064x}", dimension=16) for n, body in enumerate(plan.bodies)}
     tasks = expand(plan, data, bodies)
-    splits = {key: few_shot_split(dataset, *key) for key in map(draw_key, tasks)}
+    splits = {key: few_shot_split(dataset, *key) for key in map(split_key, tasks)}
     record = StudyRecord.of(
         plan,
         tasks,
@@ -79,21 +79,21 @@ def make_study(
     rows: dict[str, TaskResult] = {}
     for number, task in enumerate(tasks):
         if not missing(task):
-            correct = _correct(task, skill(task) - difficulty[splits[draw_key(task)].test])
+            correct = _correct(task, skill(task) - difficulty[splits[split_key(task)].test])
             rows[task.id] = _failed_row(task) if failed(task) else _row(task, correct, chosen(task), number)
     lines = [json.dumps(row.model_dump(mode="json")) for row in rows.values()]
     (folder / ROWS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return record
 
 
-def draw_key(task: Task) -> SplitKey:
-    """Which draw of the sentences a task gets."""
+def split_key(task: Task) -> SplitKey:
+    """Return the key of the split of a task."""
     data = task.config["data"]
     return data["per_label"], data["validation_fraction"], task.seed
 
 
 def _correct(task: Task, odds: Any) -> Any:
-    """Sentences that are hard are hard for all; a seed helps or harms all heads, and each a little by itself."""
+    """Draw correctness: difficulty is shared by all heads, and seeds shift all heads and each head a little."""
     shared = numpy_stream(task.seed, "split").normal(0, 0.1)
     own = np.random.default_rng(int(task.id[:12], 16))
     return own.random(len(odds)) < 1 / (1 + np.exp(-2 * (odds + shared + own.normal(0, 0.08))))
@@ -148,5 +148,5 @@ def _failed_row(task: Task) -> TaskResult:
 
 
 def flat(task: Task) -> float:
-    """Heads that differ by what they are and by nothing else."""
+    """Return the log odds of a head, the same for every seed and level."""
     return {"quantum": 2.0, "logistic regression": 2.3, "SVC": 2.3}.get(task.head, 2.1)
