@@ -27,10 +27,7 @@ class Caveat:
 
 
 def find_caveats(
-    record: StudyRecord,
-    groups: Sequence[Group],
-    cells: Sequence[Cell],
-    comparisons: Sequence[HeadComparison],
+    record: StudyRecord, groups: Sequence[Group], cells: Sequence[Cell], comparisons: Sequence[HeadComparison]
 ) -> tuple[Caveat, ...]:
     """Return all caveats that apply, the most serious first."""
     results = [group for group in groups if group.rows]

@@ -152,7 +152,7 @@ def make_cell(group: Group, record: StudyRecord, representative: bool) -> Cell:
     """Summarize a group as a cell."""
     level, seeds = record.plan.report.level, tuple(group.rows)
     accuracies = tuple(group.results("test_accuracy"))
-    crossed = None
+    enough_seeds, crossed = len(seeds) >= SEEDS_FOR_BOOTSTRAP, None
     if len(seeds) > 1:
         positions = [record.test_positions(group.draws[seed]) for seed in seeds]
         crossed = summarize_crossed([group.correct(seed) for seed in seeds], positions, level=level)
@@ -171,7 +171,7 @@ def make_cell(group: Group, record: StudyRecord, representative: bool) -> Cell:
         accuracies=accuracies,
         accuracy=summarize(accuracies, level=level) if seeds else None,
         crossed=crossed,
-        bootstrap=_bootstrap(accuracies, level),
+        bootstrap=summarize(accuracies, method="bootstrap", level=level) if enough_seeds else None,
         best=max(accuracies, default=None),
         validation_accuracy=_or_none(mean, group.results("validation_accuracy")),
         validation_loss=_or_none(mean, group.results("validation_loss")),
@@ -180,10 +180,6 @@ def make_cell(group: Group, record: StudyRecord, representative: bool) -> Cell:
         fit_seconds=_or_none(median, [time["fit"] for time in times if "fit" in time]),
         all_tries_seconds=_or_none(median, [time["all_tries"] for time in times if "all_tries" in time]),
     )
-
-
-def _bootstrap(accuracies: Sequence[float], level: float) -> Summary | None:
-    return summarize(accuracies, method="bootstrap", level=level) if len(accuracies) >= SEEDS_FOR_BOOTSTRAP else None
 
 
 def _or_none(statistic: Any, values: Sequence[Any]) -> Any:

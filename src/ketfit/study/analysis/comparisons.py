@@ -12,7 +12,6 @@ from ketfit.study.analysis.cells import Group, describe_setting
 from ketfit.study.analysis.hypothesis_tests import (
     CrossedTest,
     Equivalence,
-    McNemar,
     PairedTest,
     crossed_test,
     equivalence_test,
@@ -96,12 +95,9 @@ def _counterpart(group: Group, candidates: Sequence[Group], representative: Mapp
     own = representative[group.body, candidates[0].head]
     if group.head == own.head:
         return own
-    matching = [other for other in candidates if _agree(group.levels, other.levels)]
+    levels = group.levels
+    matching = [g for g in candidates if all(levels[f] == g.levels[f] for f in levels.keys() & g.levels.keys())]
     return own if own in matching or not matching else matching[0]
-
-
-def _agree(levels: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
-    return all(levels[factor] == others[factor] for factor in levels.keys() & others.keys())
 
 
 def _compare(
@@ -115,6 +111,7 @@ def _compare(
     correct = [(group.correct(seed), other.correct(seed)) for seed in seeds]
     first, second = ([float(side.mean()) for side in sides] for sides in zip(*correct, strict=True))
     differences = tuple(a - b for a, b in zip(first, second, strict=True))
+    p_values = [mcnemar(one, two).p_value for one, two in correct]
     comparison = HeadComparison(
         body=group.body,
         head=group.head,
@@ -126,7 +123,7 @@ def _compare(
         seeds=tuple(seeds),
         differences=differences,
         difference=mean(differences),
-        mcnemar=_sentencewise([mcnemar(one, two) for one, two in correct], 1 - level),
+        mcnemar=Sentencewise(median(p_values), sum(p < 1 - level for p in p_values), len(p_values)),
     )
     if len(seeds) < 2:
         return comparison
@@ -144,11 +141,6 @@ def _compare(
         seeds_needed=_or_none(lambda: seeds_needed(paired.difference, paired.spread, **noise)),
         detectable=_or_none(lambda: detectable_difference(len(seeds), paired.spread, **noise)),
     )
-
-
-def _sentencewise(tests: Sequence[McNemar], alpha: float) -> Sentencewise:
-    p_values = [test.p_value for test in tests]
-    return Sentencewise(median(p_values), sum(p < alpha for p in p_values), len(tests))
 
 
 def _test_train_ratio(record: StudyRecord, group: Group, seed: int) -> float:

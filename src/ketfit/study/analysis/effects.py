@@ -214,13 +214,7 @@ def _sources(
 def check_estimable(
     points: Points, *, factors: Factors | None = None, interactions: Interactions = True, blocks: Blocks = None
 ) -> None:
-    """Raise ConfigError if a design cannot estimate all terms of `main_effects`; call it before any run.
-
-    Args:
-        points: As in `main_effects`.
-        factors: As in `main_effects`.
-        interactions: As in `main_effects`.
-        blocks: As in `main_effects`.
+    """Raise ConfigError if a design cannot estimate all terms of `main_effects`; arguments as there.
 
     Raises:
         ConfigError: Terms are aliased, wholly or in part (the message names them), or a factor has one level.

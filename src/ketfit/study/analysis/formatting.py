@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ketfit.study.analysis.cells import Cell
+    from ketfit.study.analysis.comparisons import HeadComparison
 
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
-
-
-class HasSetting(Protocol):
-    """A cell or a comparison: a head and its setting as text."""
-
-    @property
-    def head(self) -> str:
-        """The head's name in the plan."""
-
-    @property
-    def setting(self) -> str:
-        """The levels as text; see `Cell.setting`."""
 
 
 def signed(text: str) -> str:
@@ -116,6 +108,6 @@ def setting_name(levels: Mapping[str, Any]) -> str:
     return ", ".join(f"{factor_name(factor)} {level_name(level)}" for factor, level in levels.items())
 
 
-def cell_name(cell: HasSetting) -> str:
+def cell_name(cell: Cell | HeadComparison) -> str:
     """Return the head of a cell or a comparison with its setting in brackets."""
     return f"{cell.head} ({cell.setting})" if cell.setting else cell.head

@@ -60,16 +60,14 @@ def scan_pictures(analysis: Analysis, scans: Sequence[Scan], number: int) -> Ite
         if reference is not None and reference.accuracy is not None:
             canvas.axes.axhline(100 * reference.accuracy.mean, color=SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
             values = [*values, reference.accuracy.mean]
-        positions = _level_positions(canvas.axes, [point.level for point in scan.points])
-        descriptions = []
-        for x, point in zip(positions, scan.points, strict=True):
+        xs = _level_positions(canvas.axes, [point.level for point in scan.points])
+        labels = []
+        for x, point in zip(xs, scan.points, strict=True):
             _mark(canvas, x, point.values, point.accuracy, color, "D" if point.own else marker)
-            descriptions.append(f"{level_name(point.level)}: {points(point.accuracy.mean)} %")
-        canvas.axes.plot(
-            positions, [100 * point.accuracy.mean for point in scan.points], color=color, linewidth=1, zorder=2
-        )
+            labels.append(f"{level_name(point.level)}: {points(point.accuracy.mean)} %")
+        canvas.axes.plot(xs, [100 * point.accuracy.mean for point in scan.points], color=color, linewidth=1, zorder=2)
         canvas.axes.set(xlabel=factor_name(scan.factor), ylabel=ACCURACY if index == 0 else "")
-        panels.append((canvas, f"{head}, {factor_name(scan.factor)}: {'; '.join(descriptions)}."))
+        panels.append((canvas, f"{head}, {factor_name(scan.factor)}: {'; '.join(labels)}."))
     if not panels:
         return
     _same_height([canvas for canvas, _ in panels], values)
@@ -79,7 +77,7 @@ def scan_pictures(analysis: Analysis, scans: Sequence[Scan], number: int) -> Ite
         f"{head} on {body}, one setting at a time",
         f"Means over seeds with {100 * analysis.study['level']:g} % t intervals, small dots the seeds; a diamond is "
         f"the head's own setting{', which all panels share' if len(panels) > 1 else ''}.{dashed}",
-        tuple(canvas.panel(f"scan{number}-{index}", description) for index, (canvas, description) in enumerate(panels)),
+        tuple(canvas.panel(f"scan{number}-{index}", label) for index, (canvas, label) in enumerate(panels)),
     )
 
 
@@ -99,15 +97,15 @@ def _same_height(canvases: Sequence[Canvas], values: Sequence[float]) -> None:
 
 
 def _level_positions(axes: Axes, levels: Sequence[Any]) -> list[float]:
-    """Set and return the x positions of levels: numbers to scale, logarithmic if they span a factor of 20."""
+    """Set and return the x xs of levels: numbers to scale, logarithmic if they span a factor of 20."""
     numbers = all(isinstance(level, (int, float)) and not isinstance(level, bool) for level in levels)
-    positions = [float(level) for level in levels] if numbers else [float(index) for index in range(len(levels))]
-    if numbers and min(positions) > 0 and max(positions) / min(positions) >= 20:
+    xs = [float(level) for level in levels] if numbers else [float(index) for index in range(len(levels))]
+    if numbers and min(xs) > 0 and max(xs) / min(xs) >= 20:
         axes.set_xscale("log")
     axes.margins(x=0.15)
-    axes.set_xticks(positions, [level_name(level) for level in levels])
+    axes.set_xticks(xs, [level_name(level) for level in levels])
     axes.xaxis.set_minor_locator(NullLocator())
-    return positions
+    return xs
 
 
 def effect_pictures(each: HeadEffects, number: int) -> Iterator[Picture]:
@@ -125,9 +123,7 @@ def effect_pictures(each: HeadEffects, number: int) -> Iterator[Picture]:
             f"Main effects, {where}",
             "Mean accuracy at each level over all levels of the other factors: means over seeds with t intervals, and "
             "the seeds as dots. What a seed does to all levels alike is in these intervals only.",
-            tuple(
-                canvas.panel(f"main{number}-{index}", description) for index, (canvas, description) in enumerate(drawn)
-            ),
+            tuple(canvas.panel(f"main{number}-{index}", label) for index, (canvas, label) in enumerate(drawn)),
         )
     pairs = _largest_pairs(each)
     if pairs:
@@ -140,9 +136,7 @@ def effect_pictures(each: HeadEffects, number: int) -> Iterator[Picture]:
             "effects",
             f"Interactions, {where}",
             f"Mean accuracy at the levels of two factors; parallel lines are no interaction.{more}",
-            tuple(
-                canvas.panel(f"pair{number}-{index}", description) for index, (canvas, description) in enumerate(drawn)
-            ),
+            tuple(canvas.panel(f"pair{number}-{index}", label) for index, (canvas, label) in enumerate(drawn)),
         )
     if each.half_normal is not None and len(each.half_normal.effects) >= MIN_EFFECTS:
         yield _half_normal(each, where, number)
@@ -151,12 +145,12 @@ def effect_pictures(each: HeadEffects, number: int) -> Iterator[Picture]:
 def _effect_sizes(each: HeadEffects, where: str, number: int) -> Picture:
     assert each.effects is not None
     ordered = sorted(each.effects.terms, key=lambda term: -abs(term.effect))[:MAX_ROWS]
-    canvas, positions = rows([term_name(term.name) for term in ordered], "effect on test accuracy (points)")
+    canvas, xs = rows([term_name(term.name) for term in ordered], "effect on test accuracy (points)")
     canvas.axes.axvline(0, color=SOFT, linewidth=1, zorder=1)
-    for term, y in zip(ordered, positions, strict=True):
+    for term, y in zip(ordered, xs, strict=True):
         canvas.seed_dots_x([100 * value for value in seed_effects(each, term.name)], y, FIRST)
         canvas.mean(100 * term.effect, y, FIRST, h=in_points(term.low, term.high))
-    description = "; ".join(f"{term_name(term.name)} {points(term.effect, plus=True)} points" for term in ordered)
+    label = "; ".join(f"{term_name(term.name)} {points(term.effect, plus=True)} points" for term in ordered)
     cut = f" The {MAX_ROWS} largest of {len(each.effects.terms)}." if len(each.effects.terms) > MAX_ROWS else ""
     return Picture(
         "effects",
@@ -164,7 +158,7 @@ def _effect_sizes(each: HeadEffects, where: str, number: int) -> Picture:
         "The change of mean accuracy from the low to the high level of a factor, and half the difference of such "
         f"changes for an interaction, largest first; bars are {100 * each.effects.level:g} % intervals, dots the "
         f"seeds.{cut}",
-        (canvas.panel(f"effects{number}", f"Effects on {where}: {description}."),),
+        (canvas.panel(f"effects{number}", f"Effects on {where}: {label}."),),
     )
 
 
@@ -181,13 +175,13 @@ def seed_effects(each: HeadEffects, term: str) -> list[float]:
 def _main_effect(each: HeadEffects, factors: tuple[str, ...]) -> tuple[Canvas, str]:
     means = [mean for mean in each.marginals if mean.factors == factors]
     canvas = Canvas(PANEL, 220)
-    positions = _level_positions(canvas.axes, [level_name(mean.levels[0]) for mean in means])
-    canvas.axes.plot(positions, [100 * mean.accuracy.mean for mean in means], color=FIRST, linewidth=1, zorder=2)
-    for x, mean in zip(positions, means, strict=True):
+    xs = _level_positions(canvas.axes, [level_name(mean.levels[0]) for mean in means])
+    canvas.axes.plot(xs, [100 * mean.accuracy.mean for mean in means], color=FIRST, linewidth=1, zorder=2)
+    for x, mean in zip(xs, means, strict=True):
         _mark(canvas, x, mean.values, mean.accuracy, FIRST, "o")
     canvas.axes.set(xlabel=factor_name(factors[0]), ylabel=ACCURACY)
-    description = "; ".join(f"{level_name(mean.levels[0])}: {points(mean.accuracy.mean)} %" for mean in means)
-    return canvas, f"Main effect of {factor_name(factors[0])}. {description}."
+    label = "; ".join(f"{level_name(mean.levels[0])}: {points(mean.accuracy.mean)} %" for mean in means)
+    return canvas, f"Main effect of {factor_name(factors[0])}. {label}."
 
 
 def _largest_pairs(each: HeadEffects) -> list[tuple[str, ...]]:
@@ -201,7 +195,7 @@ def _interaction(each: HeadEffects, pair: tuple[str, ...]) -> tuple[Canvas, str]
     means = [mean for mean in each.marginals if mean.factors == pair]
     canvas = Canvas(PANEL, 230)
     first = list(dict.fromkeys(mean.levels[0] for mean in means))
-    positions = _level_positions(canvas.axes, [level_name(level) for level in first])
+    xs = _level_positions(canvas.axes, [level_name(level) for level in first])
     lines = {
         level: [mean for mean in means if mean.levels[1] == level]
         for level in dict.fromkeys(m.levels[1] for m in means)
@@ -210,24 +204,22 @@ def _interaction(each: HeadEffects, pair: tuple[str, ...]) -> tuple[Canvas, str]
     for (level, line), color, marker, dashes, end in zip(
         lines.items(), (FIRST, SECOND), "os", ("solid", (0, (5, 2))), ends, strict=False
     ):
-        canvas.axes.plot(
-            positions, [100 * mean.accuracy.mean for mean in line], color=color, linewidth=1.4, linestyle=dashes
-        )
+        canvas.axes.plot(xs, [100 * mean.accuracy.mean for mean in line], color=color, linewidth=1.4, linestyle=dashes)
         dodge, shift = (-0.04, -8) if color == FIRST else (0.04, 8)
-        for x, mean in zip(positions, line, strict=True):
+        for x, mean in zip(xs, line, strict=True):
             canvas.seed_dots_y([100 * value for value in mean.values], x + dodge, color, shift)
             v = in_points(mean.accuracy.low, mean.accuracy.high)
             canvas.mean(x + dodge, 100 * mean.accuracy.mean, color, marker, v=v)
         canvas.axes.annotate(
-            f"{factor_name(pair[1])} {level_name(level)}", (positions[-1] + 0.1, end), (9, 0),
+            f"{factor_name(pair[1])} {level_name(level)}", (xs[-1] + 0.1, end), (9, 0),
             textcoords="offset points", va="center", fontsize=10.5, color=color,
         )  # fmt: skip
     canvas.axes.set_xlim(-0.25, len(first) + 0.1)
     canvas.axes.set(xlabel=factor_name(pair[0]), ylabel=ACCURACY)
-    description = "; ".join(
+    label = "; ".join(
         f"{setting_name(dict(zip(pair, mean.levels, strict=True)))}: {points(mean.accuracy.mean)} %" for mean in means
     )
-    return canvas, f"Interaction of {factor_name(pair[0])} and {factor_name(pair[1])}. {description}."
+    return canvas, f"Interaction of {factor_name(pair[0])} and {factor_name(pair[1])}. {label}."
 
 
 def _label_height(means: Sequence[Marginal]) -> float:
@@ -269,14 +261,12 @@ def _half_normal(each: HeadEffects, where: str, number: int) -> Picture:
             bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
         )
     axes.set(xlabel="absolute effect (points)", ylabel="half-normal quantile")
-    description = "; ".join(
-        f"{term_name(name)} {points(size)}" for name, size in zip(plot.names, plot.effects, strict=True)
-    )
+    label = "; ".join(f"{term_name(name)} {points(size)}" for name, size in zip(plot.names, plot.effects, strict=True))
     return Picture(
         "effects",
         f"Half-normal plot of the effects, {where}",
         "Effects that are noise lie along the line, which stands for Lenth's pseudo standard error, "
         f"{points(plot.pseudo_error)} points. One effect named beforehand is more than noise beyond ME, "
         f"{points(plot.margin)} points; the largest of all beyond SME, {points(plot.simultaneous_margin)} points.",
-        (canvas.panel(f"halfnormal{number}", f"Absolute effects on {where} in points: {description}."),),
+        (canvas.panel(f"halfnormal{number}", f"Absolute effects on {where} in points: {label}."),),
     )

@@ -52,8 +52,8 @@ def _accuracies(analysis: Analysis, body: str, number: int) -> Iterator[Picture]
     cells = [cell for cell in analysis.cells if cell.body == body and cell.standing and cell.accuracy][:MAX_ROWS]
     if not cells:
         return
-    canvas, positions = rows([cell_name(cell) for cell in cells], ACCURACY)
-    for cell, y in zip(cells, positions, strict=True):
+    canvas, ys = rows([cell_name(cell) for cell in cells], ACCURACY)
+    for cell, y in zip(cells, ys, strict=True):
         assert cell.accuracy is not None
         color, marker = head_style(cell.kind)
         canvas.seed_dots_x([100 * value for value in cell.accuracies], y, color)
@@ -61,13 +61,13 @@ def _accuracies(analysis: Analysis, body: str, number: int) -> Iterator[Picture]
         canvas.mean(100 * cell.accuracy.mean, y, color, marker, h=h)
         if cell.head == analysis.study["reference"]:
             canvas.axes.axvline(100 * cell.accuracy.mean, color=SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    description = "; ".join(f"{cell_name(cell)} {points(cell.accuracy.mean)} %" for cell in cells if cell.accuracy)
+    label = "; ".join(f"{cell_name(cell)} {points(cell.accuracy.mean)} %" for cell in cells if cell.accuracy)
     dashed = " The dashed line is the mean of the reference." if analysis.study["reference"] else ""
     caption = (
         "Large marks are means over seeds (circles: quantum heads; squares: classical heads), small dots the seeds"
         f"{_bars(analysis, cells)}.{dashed}"
     )
-    panel = canvas.panel(f"accuracy{number}", f"Mean test accuracy on {body}: {description}.")
+    panel = canvas.panel(f"accuracy{number}", f"Mean test accuracy on {body}: {label}.")
     yield Picture("accuracy", f"Test accuracy on {body}", caption, (panel,))
 
 
@@ -84,14 +84,14 @@ def _differences(analysis: Analysis, body: str, number: int) -> Iterator[Picture
         return
     kinds = {cell.head: cell.kind for cell in analysis.cells}
     margin = 100 * analysis.study["margin"]
-    canvas, positions = rows([cell_name(each) for each in shown], "difference in test accuracy (points)")
+    canvas, ys = rows([cell_name(each) for each in shown], "difference in test accuracy (points)")
     canvas.axes.axvspan(-margin, margin, color=BAND, linewidth=0, zorder=0)
     canvas.axes.axvline(0, color=SOFT, linewidth=1, zorder=1)
-    for each, y in zip(shown, positions, strict=True):
+    for each, y in zip(shown, ys, strict=True):
         color, marker = head_style(kinds[each.head])
         canvas.seed_dots_x([100 * value for value in each.differences], y, color)
         canvas.mean(100 * each.difference, y, color, marker, h=_test_bounds(each))
-    description = "; ".join(f"{cell_name(each)} {points(each.difference, plus=True)} points" for each in shown)
+    label = "; ".join(f"{cell_name(each)} {points(each.difference, plus=True)} points" for each in shown)
     bars = ""
     if any(each.crossed is not None for each in shown):
         bars = f", bars {100 * analysis.study['level']:g} % intervals for new seeds and new sentences"
@@ -103,7 +103,7 @@ def _differences(analysis: Analysis, body: str, number: int) -> Iterator[Picture
         f"Large marks are mean paired differences, small dots the seeds{bars}. "
         f"The band is the margin of ±{margin_points(margin / 100)} that the plan calls irrelevant.{more}"
     )
-    yield Picture("differences", title, caption, (canvas.panel(f"difference{number}", f"{title}: {description}."),))
+    yield Picture("differences", title, caption, (canvas.panel(f"difference{number}", f"{title}: {label}."),))
 
 
 def _test_bounds(each: HeadComparison) -> Bounds:
@@ -154,18 +154,18 @@ def _relation(cells: Sequence[Cell], attribute: str, xlabel: str, log: bool, key
         axes.set_xticks(sorted({getattr(cell, attribute) for cell in shown}))
     else:
         axes.set_xscale("log")
-        positions = [getattr(cell, attribute) for cell in shown]
-        near = max(positions) < 30 * min(positions)
+        xs = [getattr(cell, attribute) for cell in shown]
+        near = max(xs) < 30 * min(xs)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if near else (1,)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if value < 1e4 else f"{value:,.0f}")
     _name_marks(canvas, [cell for cell in shown if cell.standing], attribute)
-    description = "; ".join(
+    label = "; ".join(
         f"{cell_name(cell)}: {getattr(cell, attribute):.3g}, {points(cell.accuracy.mean)} %"
         for cell in shown
         if cell.accuracy
     )
-    return canvas.panel(key, f"Test accuracy against {xlabel}. {description}.")
+    return canvas.panel(key, f"Test accuracy against {xlabel}. {label}.")
 
 
 def _name_marks(canvas: Canvas, cells: Sequence[Cell], attribute: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter, itemgetter
 from typing import Any
 
-from ketfit.study.analysis.analysis import Analysis, ScanPoint
+from ketfit.study.analysis.analysis import Analysis
 from ketfit.study.analysis.cells import Cell
 from ketfit.study.analysis.comparisons import HeadComparison
 from ketfit.study.analysis.effects import Term
@@ -191,7 +192,7 @@ def _without_reference(analysis: Analysis, body: str) -> list[str]:
             "there is nothing to compare it with yet" if reference else "the plan names no reference to test against"
         )
         return [f"{_subject(means[0][1], analysis.study)} reaches {points(means[0][0], 1)} %; {reason}."]
-    (low, lowest), (high, highest) = min(means, key=_mean_of_pair), max(means, key=_mean_of_pair)
+    (low, lowest), (high, highest) = min(means, key=itemgetter(0)), max(means, key=itemgetter(0))
     reason = "The reference has no result yet" if reference else "The plan names no reference"
     return [
         f"mean accuracies go from {points(low, 1)} % ({lowest.head}) to {points(high, 1)} % ({highest.head}).",
@@ -199,14 +200,10 @@ def _without_reference(analysis: Analysis, body: str) -> list[str]:
     ]
 
 
-def _mean_of_pair(pair: tuple[float, Cell]) -> float:
-    return pair[0]
-
-
 def _about_scans(analysis: Analysis, several: bool) -> list[str]:
     sentences: list[str] = []
     for scan in [scan for scan in analysis.scans if len(scan.points) > 1][:MAX_LISTED]:
-        low, high = min(scan.points, key=_mean_of_point), max(scan.points, key=_mean_of_point)
+        low, high = (pick(scan.points, key=attrgetter("accuracy.mean")) for pick in (min, max))
         where = f"{scan.head} on {scan.body}" if several else scan.head
         told = (
             f"Over the {factor_name(scan.factor)} of {where} the mean goes from {points(low.accuracy.mean, 1)} % at "
@@ -223,10 +220,6 @@ def _about_scans(analysis: Analysis, several: bool) -> list[str]:
             )
         sentences.append(f"{told}.")
     return sentences
-
-
-def _mean_of_point(point: ScanPoint) -> float:
-    return point.accuracy.mean
 
 
 def _about_effects(analysis: Analysis, several: bool) -> list[str]:
