@@ -49,7 +49,7 @@ CONTRASTS = """
 }
 """
 
-CUT_LETTERS = """
+CLIPPED_TEXT = """
 () => [...document.querySelectorAll("svg")].flatMap(svg => {
   const frame = svg.getBoundingClientRect();
   return [...svg.querySelectorAll("text")].filter(text => {
@@ -61,12 +61,12 @@ CUT_LETTERS = """
 """
 
 
-class Shown(NamedTuple):
-    """A report in one look, with what the browser complained of and asked for."""
+class Opened(NamedTuple):
+    """A report opened at one window size, with the errors and requests of the browser."""
 
     look: str
     page: Page
-    complaints: list[str]
+    errors: list[str]
     requests: list[str]
 
 
@@ -75,8 +75,8 @@ def _levels(task: Task) -> float:
 
 
 @pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A factorial on two bodies, a scan, and one with names that want to be more than names and rows that lack."""
+def report_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Write reports of a factorial on two bodies, of a scan, and of a study with hostile names and missing rows."""
     factors: dict[str, Any] = {"head.connectivity": [1, 3], "head.main_layers": [1, 4], "head.n_qubits": [4, 5]}
     heads = {
         HOSTILE: {"kind": "quantum", "settings": {"n_qubits": 5}},
@@ -100,55 +100,55 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module", params=[(study, look) for study in ("factorial", "scan", "hostile") for look in SIZES])
-def shown(browser: Browser, folders: dict[str, Path], request: pytest.FixtureRequest) -> Iterator[Shown]:
+def opened(browser: Browser, report_folders: dict[str, Path], request: pytest.FixtureRequest) -> Iterator[Opened]:
     study, look = request.param
     width, height = SIZES[look]
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme="dark" if look == "dark" else "light"
     )
     page = context.new_page()
-    complaints: list[str] = []
+    errors: list[str] = []
     requests: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
-    page.on("request", lambda asked: requests.append(asked.url))
-    page.goto((folders[study] / "report.html").as_uri())
-    yield Shown(look, page, complaints, requests)
+    page.on("console", lambda message: errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: (errors.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto((report_folders[study] / "report.html").as_uri())
+    yield Opened(look, page, errors, requests)
     context.close()
 
 
-def test_nothing_is_loaded_and_nothing_goes_wrong(shown: Shown) -> None:
-    assert shown.complaints == []
-    assert [url for url in shown.requests if not url.startswith("data:")] == [shown.page.url]
-    assert shown.page.evaluate("document.scripts.length") == 0
+def test_report_loads_nothing_and_logs_no_error(opened: Opened) -> None:
+    assert opened.errors == []
+    assert [url for url in opened.requests if not url.startswith("data:")] == [opened.page.url]
+    assert opened.page.evaluate("document.scripts.length") == 0
 
 
-def test_the_page_is_as_wide_as_the_window(shown: Shown) -> None:
-    width, window = shown.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+def test_report_fits_window_width(opened: Opened) -> None:
+    width, window = opened.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
     assert width <= window
 
 
-def test_wide_tables_scroll_in_their_own_frames(shown: Shown) -> None:
-    frames = shown.page.evaluate(
+def test_report_wide_tables_scroll(opened: Opened) -> None:
+    frames = opened.page.evaluate(
         "[...document.querySelectorAll('.scroll')].map(e => [e.getBoundingClientRect().right, e.tabIndex, e.ariaLabel])"
     )
     assert frames
     for right, tab, label in frames:
-        assert right <= SIZES[shown.look][0] and tab == 0 and label
+        assert right <= SIZES[opened.look][0] and tab == 0 and label
 
 
-def test_all_figures_are_there_to_be_seen(shown: Shown) -> None:
-    boxes = [svg.bounding_box() for svg in shown.page.locator("figure svg").all()]
+def test_report_figures_are_visible(opened: Opened) -> None:
+    boxes = [svg.bounding_box() for svg in opened.page.locator("figure svg").all()]
     assert len(boxes) >= 3
     for box in boxes:
         assert box is not None and box["width"] > 200 and box["height"] > 80
-        assert box["x"] >= 0 and box["x"] + box["width"] <= SIZES[shown.look][0]
-    assert shown.page.evaluate(CUT_LETTERS) == []
+        assert box["x"] >= 0 and box["x"] + box["width"] <= SIZES[opened.look][0]
+    assert opened.page.evaluate(CLIPPED_TEXT) == []
 
 
-def test_letters_of_figures_can_be_read(shown: Shown) -> None:
-    sizes = shown.page.evaluate(
+def test_report_figure_text_is_large_enough(opened: Opened) -> None:
+    sizes = opened.page.evaluate(
         """[...document.querySelectorAll("svg text")].map(text => {
              const svg = text.closest("svg");
              return parseFloat(getComputedStyle(text).fontSize) * svg.clientWidth / svg.viewBox.baseVal.width;
@@ -157,28 +157,28 @@ def test_letters_of_figures_can_be_read(shown: Shown) -> None:
     assert min(sizes) > 7.5
 
 
-def test_letters_stand_out_from_the_ground(shown: Shown) -> None:
-    contrasts = shown.page.evaluate(CONTRASTS)
+def test_report_text_has_contrast(opened: Opened) -> None:
+    contrasts = opened.page.evaluate(CONTRASTS)
     assert len(contrasts) > 100
     assert [told for told in contrasts if told[0] < 4.5] == []
 
 
-def test_the_ground_follows_the_scheme(shown: Shown) -> None:
-    red = int(shown.page.evaluate("getComputedStyle(document.body).backgroundColor").split("(")[1].split(",")[0])
-    assert red < 60 if shown.look == "dark" else red > 200
+def test_report_background_follows_color_scheme(opened: Opened) -> None:
+    red = int(opened.page.evaluate("getComputedStyle(document.body).backgroundColor").split("(")[1].split(",")[0])
+    assert red < 60 if opened.look == "dark" else red > 200
 
 
-def test_headings_go_down_one_step_at_a_time(shown: Shown) -> None:
+def test_report_headings_are_nested(opened: Opened) -> None:
     steps = [
-        int(tag[1]) for tag in shown.page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(e => e.tagName)")
+        int(tag[1]) for tag in opened.page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(e => e.tagName)")
     ]
     assert steps[0] == 1 and steps.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(steps))
 
 
-def test_names_are_shown_as_they_are(browser: Browser, folders: dict[str, Path]) -> None:
+def test_report_shows_names_unchanged(browser: Browser, report_folders: dict[str, Path]) -> None:
     page = browser.new_page()
-    page.goto((folders["hostile"] / "report.html").as_uri())
+    page.goto((report_folders["hostile"] / "report.html").as_uri())
     assert page.locator("h1").inner_text() == HOSTILE
     assert HOSTILE in (page.locator("figure svg").first.get_attribute("aria-label") or "")
     assert page.locator("svg text", has_text="alert('q')").count() > 0
@@ -186,9 +186,9 @@ def test_names_are_shown_as_they_are(browser: Browser, folders: dict[str, Path])
     page.close()
 
 
-def test_paper_is_white_even_at_night(browser: Browser, folders: dict[str, Path]) -> None:
+def test_report_prints_light_in_dark_mode(browser: Browser, report_folders: dict[str, Path]) -> None:
     page = browser.new_page(color_scheme="dark")
-    page.goto((folders["factorial"] / "report.html").as_uri())
+    page.goto((report_folders["factorial"] / "report.html").as_uri())
     page.emulate_media(media="print", color_scheme="dark")
     ink = page.evaluate("getComputedStyle(document.body).color")
     assert max(int(part) for part in ink[4:-1].split(",")) < 80

@@ -1,1 +1,1 @@
-"""The web demo: ``journey`` computes, ``stations`` draws, ``page`` lays out and ``server`` guards and serves."""
+"""The web demo: trace a prediction, render its steps, build the page and serve it."""

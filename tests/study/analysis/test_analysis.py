@@ -30,7 +30,7 @@ from tests.study.synthetic_studies import Skill, flat, make_study, study_setting
 FACTORS = {"head.encoder_layers": [1, 2], "head.connectivity": [1, 3], "head.skip_connection": [False, True]}
 
 
-def analysed(folder: Path, settings: dict[str, Any], skill: Skill = flat, **options: Any) -> Analysis:
+def analyse_made(folder: Path, settings: dict[str, Any], skill: Skill = flat, **options: Any) -> Analysis:
     record = make_study(folder, settings, skill, **options)
     return analyse(record, read_results(folder))
 
@@ -44,13 +44,18 @@ def kinds(analysis: Analysis) -> set[str]:
     return {caveat.kind for caveat in analysis.caveats}
 
 
-@pytest.mark.slow
-def test_a_cell_holds_the_rows_of_its_seeds(tmp_path: Path) -> None:
-    record = make_study(tmp_path, study_settings(), flat)
-    analysis = analyse(record, read_results(tmp_path))
+@pytest.fixture(scope="module")
+def plain_study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyRecord, Analysis]:
+    folder = tmp_path_factory.mktemp("plain")
+    record = make_study(folder, study_settings(), flat)
+    return folder, record, analyse(record, read_results(folder))
+
+
+def test_analyse_cell_summarizes_rows_of_its_seeds(plain_study: tuple[Path, StudyRecord, Analysis]) -> None:
+    folder, record, analysis = plain_study
     assert [cell.head for cell in analysis.cells] == ["quantum", "logistic regression", "SVC"]
     for cell in analysis.cells:
-        rows = rows_of(tmp_path, record, cell.head)
+        rows = rows_of(folder, record, cell.head)
         results = [row.result or {} for row in rows]
         accuracies = [result["test_accuracy"] for result in results]
         assert cell.accuracy == summarize(accuracies)
@@ -61,17 +66,15 @@ def test_a_cell_holds_the_rows_of_its_seeds(tmp_path: Path) -> None:
         assert cell.standing and cell.crossed is not None and cell.bootstrap is None
 
 
-@pytest.mark.slow
-def test_a_comparison_is_that_of_the_statistics(tmp_path: Path) -> None:
-    record = make_study(tmp_path, study_settings(), flat)
-    analysis = analyse(record, read_results(tmp_path))
-    quantum, reference = (rows_of(tmp_path, record, head) for head in ("quantum", "logistic regression"))
+def test_analyse_comparison_equals_hypothesis_tests(plain_study: tuple[Path, StudyRecord, Analysis]) -> None:
+    folder, record, analysis = plain_study
+    quantum, reference = (rows_of(folder, record, head) for head in ("quantum", "logistic regression"))
     one, two = (
         [unpack_bits(row.result["correct"], 560) for row in rows if row.result] for rows in (quantum, reference)
     )
     found = analysis.comparisons[0]
     assert (found.head, found.reference, found.seeds) == ("quantum", "logistic regression", (0, 1, 2, 3, 4))
-    dataset = load_dataset(str(tmp_path / "sentences.tsv"))
+    dataset = load_dataset(str(folder / "sentences.tsv"))
     positions = [few_shot_split(dataset, 20, 0.25, seed).test for seed in range(5)]
     assert found.crossed == crossed_test(one, two, positions)
     means = [bits.mean() for bits in one], [bits.mean() for bits in two]
@@ -87,13 +90,13 @@ def test_a_comparison_is_that_of_the_statistics(tmp_path: Path) -> None:
     assert found.detectable and found.seeds_needed
 
 
-def test_bootstrap_from_twenty_seeds_on(tmp_path: Path) -> None:
-    cell = analysed(tmp_path, study_settings(seeds=20)).cells[0]
+def test_analyse_twenty_seeds_adds_bootstrap(tmp_path: Path) -> None:
+    cell = analyse_made(tmp_path, study_settings(seeds=20)).cells[0]
     assert cell.bootstrap == summarize(cell.accuracies, method="bootstrap")
 
 
-def test_pairs_hold_the_seeds_of_both(tmp_path: Path) -> None:
-    analysis = analysed(
+def test_analyse_missing_and_failed_runs_compares_common_seeds(tmp_path: Path) -> None:
+    analysis = analyse_made(
         tmp_path,
         study_settings(),
         failed=lambda task: task.head == "logistic regression" and task.seed == 1,
@@ -109,22 +112,22 @@ def test_pairs_hold_the_seeds_of_both(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_bodies_are_compared_apart(tmp_path: Path) -> None:
-    analysis = analysed(tmp_path, study_settings(bodies=["one", "two"]))
+def test_analyse_two_bodies_compares_each_separately(tmp_path: Path) -> None:
+    analysis = analyse_made(tmp_path, study_settings(bodies=["one", "two"]))
     assert [(each.body, each.head) for each in analysis.comparisons] == [
         (body, head) for body in ("one", "two") for head in ("quantum", "SVC")
     ]
     assert summary_sentences(analysis)[0].startswith("On one, quantum is ")
 
 
-def test_no_reference_no_comparison(tmp_path: Path) -> None:
-    analysis = analysed(tmp_path, study_settings(report={}))
+def test_analyse_without_reference_has_no_comparison(tmp_path: Path) -> None:
+    analysis = analyse_made(tmp_path, study_settings(report={}))
     assert analysis.comparisons == ()
     assert "names no reference" in summary_sentences(analysis)[1]
 
 
-def test_one_seed_has_no_intervals(tmp_path: Path) -> None:
-    analysis = analysed(tmp_path, study_settings(seeds=1))
+def test_analyse_one_seed_has_no_intervals(tmp_path: Path) -> None:
+    analysis = analyse_made(tmp_path, study_settings(seeds=1))
     assert all(cell.accuracy and cell.accuracy.low is None and cell.crossed is None for cell in analysis.cells)
     assert all(
         each.crossed is None and each.paired is None and each.adjusted_p is None for each in analysis.comparisons
@@ -132,8 +135,8 @@ def test_one_seed_has_no_intervals(tmp_path: Path) -> None:
     assert "One seed says nothing" in summary_sentences(analysis)[0]
 
 
-def test_nothing_was_run_yet(tmp_path: Path) -> None:
-    analysis = analysed(tmp_path, study_settings(), missing=lambda task: True)
+def test_analyse_without_results_has_no_answer(tmp_path: Path) -> None:
+    analysis = analyse_made(tmp_path, study_settings(), missing=lambda task: True)
     assert analysis.study["done"] == 0 and analysis.comparisons == ()
     assert summary_sentences(analysis) == ["There is no result yet, so there is nothing to answer."]
 
@@ -147,9 +150,9 @@ def test_nothing_was_run_yet(tmp_path: Path) -> None:
         (0.5, "The difference is larger than the margin of 1 point"),
     ],
 )
-def test_the_answer_follows_the_test(tmp_path: Path, odds: float, told: str) -> None:
+def test_summary_sentences_follow_the_test(tmp_path: Path, odds: float, told: str) -> None:
     skill = {"quantum": odds, "logistic regression": 2.3, "SVC": 2.3}
-    analysis = analysed(tmp_path, study_settings(), lambda task: skill[task.head], sentences=1500)
+    analysis = analyse_made(tmp_path, study_settings(), lambda task: skill[task.head], sentences=1500)
     found = analysis.comparisons[0]
     assert found.crossed is not None and found.crossed.low is not None and found.crossed.high is not None
     answer = summary_sentences(analysis)[0]
@@ -159,9 +162,9 @@ def test_the_answer_follows_the_test(tmp_path: Path, odds: float, told: str) -> 
 
 
 @pytest.mark.slow
-def test_equal_heads_are_equivalent_and_told_to_be_the_same(tmp_path: Path) -> None:
+def test_analyse_identical_heads_are_equivalent(tmp_path: Path) -> None:
     heads = {"a": {"kind": "svc"}, "b": {"kind": "svc"}}
-    analysis = analysed(tmp_path, study_settings(heads=heads, report={"reference": "a"}))
+    analysis = analyse_made(tmp_path, study_settings(heads=heads, report={"reference": "a"}))
     found = analysis.comparisons[0]
     assert found.difference == 0 and found.equivalence is not None
     assert "twins" in kinds(analysis)
@@ -169,12 +172,12 @@ def test_equal_heads_are_equivalent_and_told_to_be_the_same(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_factorial_stands_for_itself_by_its_validation(tmp_path: Path) -> None:
+def test_analyse_factorial_representative_is_best_on_validation(tmp_path: Path) -> None:
     def skill(task: Task) -> float:
         return 1.5 + task.levels["head.encoder_layers"] / 2 if task.head == "quantum" else 2.3
 
     settings = study_settings(factors=FACTORS, design={"kind": "full", "estimate": "interactions"})
-    analysis = analysed(tmp_path, settings, skill)
+    analysis = analyse_made(tmp_path, settings, skill)
     quantum = [cell for cell in analysis.cells if cell.head == "quantum"]
     best = min(quantum, key=lambda cell: cell.validation_loss or 0)
     assert len(quantum) == 8 and [cell for cell in quantum if cell.standing] == [best]
@@ -183,12 +186,12 @@ def test_a_factorial_stands_for_itself_by_its_validation(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_effects_are_those_that_were_put_in(tmp_path: Path) -> None:
+def test_analyse_effects_recover_simulated_effect(tmp_path: Path) -> None:
     def skill(task: Task) -> float:
         return 1.5 + (task.levels["head.connectivity"] == 3) if task.head == "quantum" else 2.3
 
     settings = study_settings(factors=FACTORS, design={"kind": "full", "estimate": "interactions"})
-    (found,) = analysed(tmp_path, settings, skill, sentences=1500).effects
+    (found,) = analyse_made(tmp_path, settings, skill, sentences=1500).effects
     assert found.effects is not None and found.half_normal is not None and found.effects.error == "blocks"
     terms = {term.name: term for term in found.effects.terms}
     assert len(terms) == 6
@@ -199,20 +202,20 @@ def test_effects_are_those_that_were_put_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_effects_need_the_whole_design(tmp_path: Path) -> None:
+def test_analyse_effects_exclude_seeds_without_whole_design(tmp_path: Path) -> None:
     settings = study_settings(factors=FACTORS, design={"kind": "full", "estimate": "main effects"})
-    (found,) = analysed(
+    (found,) = analyse_made(
         tmp_path / "a", settings, failed=lambda task: task.seed == 2 and task.levels.get("head.connectivity") == 3
     ).effects
     assert found.seeds == (0, 1, 3, 4) and found.left_out == (2,)
-    (found,) = analysed(
+    (found,) = analyse_made(
         tmp_path / "b", settings, missing=lambda task: task.levels.get("head.connectivity") == 3
     ).effects
     assert found.effects is None and found.problem
 
 
 @pytest.mark.slow
-def test_plackett_burman_of_seven_factors_on_two_bodies(tmp_path: Path) -> None:
+def test_analyse_plackett_burman_has_effects_per_body(tmp_path: Path) -> None:
     names = ("n_encoders", "encoder_layers", "connectivity", "n_reuploads", "reupload_layers", "main_layers")
     factors: dict[str, list[Any]] = {f"head.{name}": [1, 2] for name in names}
     settings = study_settings(
@@ -220,17 +223,19 @@ def test_plackett_burman_of_seven_factors_on_two_bodies(tmp_path: Path) -> None:
         factors={**factors, "head.skip_connection": [False, True]},
         design={"kind": "plackett-burman", "estimate": "main effects"},
     )
-    analysis = analysed(tmp_path, settings)
+    analysis = analyse_made(tmp_path, settings)
     assert [each.body for each in analysis.effects] == ["one", "two"]
     for each in analysis.effects:
         assert each.effects is not None and len(each.effects.terms) == 7 and each.half_normal is not None
 
 
 @pytest.mark.slow
-def test_a_scan_goes_through_its_own_setting(tmp_path: Path) -> None:
+def test_analyse_scan_contains_own_setting(tmp_path: Path) -> None:
     factors = {"head.n_qubits": [4, 6, 8], "head.encoder_layers": [1, 4]}
     settings = study_settings(factors=factors, design={"kind": "scan"})
-    analysis = analysed(tmp_path, settings, lambda task: 1 + task.levels.get("head.n_qubits", 10) / 8, sentences=1500)
+    analysis = analyse_made(
+        tmp_path, settings, lambda task: 1 + task.levels.get("head.n_qubits", 10) / 8, sentences=1500
+    )
     qubits, layers = analysis.scans
     assert [point.level for point in qubits.points] == [4, 5, 6, 8]
     assert [point.own for point in qubits.points] == [False, True, False, False]
@@ -244,7 +249,7 @@ def test_a_scan_goes_through_its_own_setting(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_reference_that_varies_is_compared_at_the_same_levels(tmp_path: Path) -> None:
+def test_analyse_varied_reference_is_compared_at_same_levels(tmp_path: Path) -> None:
     heads = {
         "a": {"kind": "quantum", "settings": {"n_qubits": 5}},
         "b": {"kind": "quantum", "settings": {"n_qubits": 6}},
@@ -253,48 +258,48 @@ def test_a_reference_that_varies_is_compared_at_the_same_levels(tmp_path: Path) 
     settings = study_settings(
         heads=heads, factors={"head.connectivity": [1, 3]}, design={"kind": "scan"}, report={"reference": "a"}
     )
-    found = analysed(tmp_path, settings).comparisons
+    found = analyse_made(tmp_path, settings).comparisons
     pairs = {(each.head, *each.levels.values(), *each.reference_levels.values()) for each in found}
     assert pairs == {("a", 1, 2), ("a", 3, 2), ("b", 1, 1), ("b", 2, 2), ("b", 3, 3), ("fixed", 2)}
 
 
-def test_heads_tested_on_other_sentences_are_not_compared(tmp_path: Path) -> None:
+def test_analyse_different_splits_are_not_compared(tmp_path: Path) -> None:
     heads = {
         "quantum": {"kind": "quantum", "settings": {"n_qubits": 5}},
         "logistic regression": {"kind": "logistic-regression", "vary": False},
     }
     settings = study_settings(heads=heads, factors={"data.per_label": [10, 20, 40]}, design={"kind": "scan"})
-    found = analysed(tmp_path, settings).comparisons
+    found = analyse_made(tmp_path, settings).comparisons
     assert [each.levels["data.per_label"] for each in found] == [20]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chosen", [0, 2])
-def test_the_edge_of_the_grid(tmp_path: Path, chosen: int) -> None:
-    analysis = analysed(tmp_path, study_settings(), chosen=lambda task: chosen if task.head == "SVC" else 1)
+def test_find_caveats_chosen_edge_of_grid_names_head(tmp_path: Path, chosen: int) -> None:
+    analysis = analyse_made(tmp_path, study_settings(), chosen=lambda task: chosen if task.head == "SVC" else 1)
     (edge,) = [caveat for caveat in analysis.caveats if caveat.kind == "edge"]
     assert "SVC (5 of 5 runs, mostly" in edge.text and "quantum" not in edge.text
 
 
 @pytest.mark.slow
-def test_caveats_are_found_where_they_are(tmp_path: Path) -> None:
+def test_find_caveats_reports_only_those_that_apply(tmp_path: Path) -> None:
     settings = study_settings(budget={"learning_rates": [0.03], "regularization": [1.0]}, train={"epochs": 8}, seeds=3)
-    analysis = analysed(tmp_path, settings, lambda task: -1.0 if task.head == "quantum" else 2.3)
+    analysis = analyse_made(tmp_path, settings, lambda task: -1.0 if task.head == "quantum" else 2.3)
     assert {"seeds", "one try", "short", "chance", "validation", "best"} <= kinds(analysis)
-    calm = analysed(tmp_path / "calm", study_settings())
+    calm = analyse_made(tmp_path / "calm", study_settings())
     assert kinds(calm) == {"validation", "best"}
 
 
 @pytest.mark.slow
-def test_rows_of_other_studies_do_not_count(tmp_path: Path) -> None:
+def test_analyse_ignores_rows_of_other_studies(tmp_path: Path) -> None:
     record = make_study(tmp_path, study_settings(), flat)
     rows = read_results(tmp_path)
-    stranger = next(iter(rows.values()))
-    assert analyse(record, {**rows, "another": stranger}) == analyse(record, rows)
+    other_row = next(iter(rows.values()))
+    assert analyse(record, {**rows, "another": other_row}) == analyse(record, rows)
 
 
 @pytest.mark.slow
-def test_json_and_the_order_of_rows(tmp_path: Path) -> None:
+def test_analyse_does_not_depend_on_row_order(tmp_path: Path) -> None:
     settings = study_settings(factors=FACTORS, design={"kind": "full", "estimate": "interactions"}, seeds=3)
     record = make_study(tmp_path, settings, flat)
     rows = read_results(tmp_path)
@@ -305,7 +310,7 @@ def test_json_and_the_order_of_rows(tmp_path: Path) -> None:
 
 
 def told(low: float, high: float, adjusted_p: float, margin: float = 0.01) -> HeadComparison:
-    """A comparison with these bounds over many seeds."""
+    """Return a comparison with the given bounds over many seeds."""
     mean_, error = (low + high) / 2, (high - low) / (2 * 1.96)
     test = CrossedTest(mean_, error, 1e6, 0.95, low, high, mean_ / error, adjusted_p, 20, 1000, error, 0.0)
     return HeadComparison(
@@ -341,14 +346,14 @@ def told(low: float, high: float, adjusted_p: float, margin: float = 0.01) -> He
         (-0.030, 0.010, 0.4, "It may be as large as 3.0 points, so whether it lies within the margin", "open"),
     ],
 )
-def test_what_is_said_of_an_interval(low: float, high: float, p: float, sentence: str, words: str) -> None:
+def test_verdict_and_conclusion_follow_interval(low: float, high: float, p: float, sentence: str, words: str) -> None:
     study = {"level": 0.95, "margin": 0.01, "design": {"kind": "heads"}}
     comparison = told(low, high, p)
     assert sentence in verdict(comparison, study).replace("\N{NO-BREAK SPACE}", " ")
     assert conclusion(comparison, study) == words
 
 
-def test_seeds_that_differ_alike_have_no_interval() -> None:
+def test_verdict_without_spread_has_no_interval() -> None:
     test = CrossedTest(0.05, 0.0, 4.0, 0.95, None, None, None, 0.0625, 5, 1000, 0.0, 0.0)
     comparison = replace(told(0.0, 0.1, 0.0625), crossed=test, equivalence=equivalence_test(test, 0.01))
     study = {"level": 0.95, "margin": 0.01, "design": {"kind": "heads"}}
@@ -356,7 +361,7 @@ def test_seeds_that_differ_alike_have_no_interval() -> None:
 
 
 @pytest.mark.slow
-def test_tries_that_diverged_are_counted(tmp_path: Path) -> None:
+def test_find_caveats_counts_diverged_tries(tmp_path: Path) -> None:
     record = make_study(tmp_path, study_settings(seeds=2), flat)
     rows = read_results(tmp_path)
     for name, row in list(rows.items()):
@@ -368,7 +373,7 @@ def test_tries_that_diverged_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_effects_of_one_seed_are_tested_by_what_is_left_over(tmp_path: Path) -> None:
+def test_analyse_effects_of_one_seed_use_residual_error(tmp_path: Path) -> None:
     settings = study_settings(factors=FACTORS, design={"kind": "full", "estimate": "main effects"}, seeds=1)
-    (found,) = analysed(tmp_path, settings).effects
+    (found,) = analyse_made(tmp_path, settings).effects
     assert found.effects is not None and found.effects.error == "residual" and found.effects.terms[0].p_value

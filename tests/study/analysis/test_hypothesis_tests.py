@@ -48,7 +48,7 @@ PAIRS = st.integers(3, 20).flatmap(lambda n: arrays(np.float64, (2, n), elements
 # Summaries
 
 
-def test_t_interval_is_scipys() -> None:
+def test_summarize_t_interval_equals_scipy() -> None:
     summary = summarize(SLEEP_1, level=0.9)
     oracle = stats.ttest_1samp(SLEEP_1, 0).confidence_interval(0.9)
     assert (summary.low, summary.high) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
@@ -56,7 +56,7 @@ def test_t_interval_is_scipys() -> None:
     assert (summary.lowest, summary.highest, summary.level) == (-1.6, 3.7, 0.9)
 
 
-def test_bootstrap_is_scipys_bca_from_its_seed() -> None:
+def test_summarize_bootstrap_equals_scipy_bca() -> None:
     summary = summarize(SLEEP_1, method="bootstrap", seed=3)
     oracle = stats.bootstrap((SLEEP_1,), np.mean, n_resamples=9_999, rng=np.random.default_rng(3))
     assert (summary.low, summary.high) == tuple(oracle.confidence_interval)
@@ -66,7 +66,7 @@ def test_bootstrap_is_scipys_bca_from_its_seed() -> None:
 
 
 @pytest.mark.parametrize("method", ["t", "bootstrap"])
-def test_summaries_without_spread_have_no_interval(method: Any) -> None:
+def test_summarize_without_spread_has_no_interval(method: Any) -> None:
     one = summarize([0.9], method=method)
     assert (one.n, one.mean, one.spread, one.low, one.high, one.lowest, one.highest) == (
         *(1, 0.9, None, None, None, 0.9, 0.9),
@@ -77,7 +77,7 @@ def test_summaries_without_spread_have_no_interval(method: Any) -> None:
 
 
 @pytest.mark.parametrize("values", [[0.1, 0.2], [0.9, 0.9, 0.9, 0.9, 0.91], [0.0, 1.0, 1.0]])
-def test_bootstrap_of_few_or_tied_values_is_finite(values: list[float]) -> None:
+def test_summarize_bootstrap_few_or_tied_values_is_finite(values: list[float]) -> None:
     summary = summarize(values, method="bootstrap")
     assert summary.low is not None
     assert summary.high is not None
@@ -86,14 +86,14 @@ def test_bootstrap_of_few_or_tied_values_is_finite(values: list[float]) -> None:
 
 @given(VALUES, st.randoms(use_true_random=False))
 @settings(max_examples=50, deadline=None)
-def test_summaries_do_not_depend_on_the_order(values: np.ndarray, random: Any) -> None:
+def test_summarize_does_not_depend_on_order(values: np.ndarray, random: Any) -> None:
     shuffled = list(values)
     random.shuffle(shuffled)
     one, other = (dataclasses.astuple(summarize(v)) for v in (values, shuffled))
     assert one == pytest.approx(other, abs=1e-12)
 
 
-def test_t_interval_covers() -> None:
+def test_summarize_t_interval_covers() -> None:
     rng = np.random.default_rng(0)
     for n in (2, 5, 20):
         runs = [summarize(values) for values in rng.normal(0.9, 0.01, (1000, n))]
@@ -102,7 +102,7 @@ def test_t_interval_covers() -> None:
 
 
 @pytest.mark.parametrize(("n", "count", "low", "high"), [(5, 400, 0.14, 0.18), (20, 400, 0.05, 0.08)])
-def test_bootstrap_covers_what_its_docstring_says(n: int, count: int, low: float, high: float) -> None:
+def test_summarize_bootstrap_covers_as_documented(n: int, count: int, low: float, high: float) -> None:
     rng = np.random.default_rng(1)
     runs = [summarize(rng.normal(size=n), method="bootstrap", seed=seed) for seed in range(count)]
     missed = sum(not run.low <= 0 <= run.high for run in runs)  # type: ignore[operator]
@@ -112,7 +112,7 @@ def test_bootstrap_covers_what_its_docstring_says(n: int, count: int, low: float
 # McNemar
 
 
-def test_mcnemar_published() -> None:
+def test_mcnemar_published_value() -> None:
     """Fay (2010), Exact McNemar's Test and Matching Confidence Intervals: b = 2, c = 9, p = 0.06543."""
     first = np.repeat([True, True, False, False], [21, 2, 9, 12])
     second = np.repeat([True, False, True, False], [21, 2, 9, 12])
@@ -124,7 +124,7 @@ def test_mcnemar_published() -> None:
 
 @given(arrays(np.bool_, st.tuples(st.just(2), st.integers(1, 40))))
 @settings(max_examples=100, deadline=None)
-def test_mcnemar_is_statsmodels_and_symmetric(pair: np.ndarray) -> None:
+def test_mcnemar_equals_statsmodels_and_is_symmetric(pair: np.ndarray) -> None:
     found, turned = mcnemar(*pair), mcnemar(*pair[::-1])
     table = [[(pair[0] == a).astype(int) @ (pair[1] == b) for b in (True, False)] for a in (True, False)]
     assert found.p_value == pytest.approx(mcnemar_oracle(np.array(table), exact=True).pvalue, abs=1e-12)
@@ -132,12 +132,12 @@ def test_mcnemar_is_statsmodels_and_symmetric(pair: np.ndarray) -> None:
     assert (turned.only_first, turned.only_second) == (found.only_second, found.only_first)
 
 
-def test_mcnemar_without_discordant_sentences() -> None:
+def test_mcnemar_without_discordant_sentences_has_p_one() -> None:
     right = np.array([True, False, True])
     assert (mcnemar(right, right).p_value, mcnemar(right, right).difference) == (1.0, 0.0)
 
 
-def test_mcnemar_rejects_no_more_than_its_level() -> None:
+def test_mcnemar_holds_level() -> None:
     rng = np.random.default_rng(2)
     hard = rng.normal(size=(1500, 300))
     pairs = (hard + rng.normal(1.4, 0.5, (2, 1500, 300)) > 0).transpose(1, 0, 2)
@@ -147,7 +147,7 @@ def test_mcnemar_rejects_no_more_than_its_level() -> None:
 # Paired tests
 
 
-def test_paired_test_published() -> None:
+def test_paired_test_published_value() -> None:
     """Student's sleep data: t = -4.0621, 9 degrees of freedom, p = 0.002833, 95 % from -2.4599 to -0.7001."""
     found = paired_test(SLEEP_1, SLEEP_2)
     assert (found.n, found.df, found.correction) == (10, 9, "none")
@@ -163,7 +163,7 @@ def test_paired_test_published() -> None:
 
 @given(PAIRS.filter(lambda pair: np.ptp(pair[0] - pair[1]) > 0))
 @settings(max_examples=100, deadline=None)
-def test_paired_test_is_scipys(pair: np.ndarray) -> None:
+def test_paired_test_equals_scipy(pair: np.ndarray) -> None:
     found, oracle = paired_test(*pair, level=0.9), stats.ttest_rel(*pair)
     interval = oracle.confidence_interval(0.9)
     assert (found.statistic, found.p_value) == pytest.approx((oracle.statistic, oracle.pvalue), rel=1e-9, abs=1e-12)
@@ -172,7 +172,7 @@ def test_paired_test_is_scipys(pair: np.ndarray) -> None:
 
 @given(PAIRS, st.floats(0.1, 10), st.floats(-100, 100), st.randoms(use_true_random=False))
 @settings(max_examples=100, deadline=None)
-def test_paired_test_turns_shifts_and_scales(pair: np.ndarray, scale: float, shift: float, random: Any) -> None:
+def test_paired_test_is_antisymmetric_and_scales(pair: np.ndarray, scale: float, shift: float, random: Any) -> None:
     found, turned = paired_test(*pair), paired_test(*pair[::-1])
     assert (turned.p_value, turned.difference) == pytest.approx((found.p_value, -found.difference), rel=1e-9)
     order = list(range(pair.shape[1]))
@@ -185,7 +185,7 @@ def test_paired_test_turns_shifts_and_scales(pair: np.ndarray, scale: float, shi
     assert moved.difference == pytest.approx(found.difference * scale, rel=1e-6, abs=1e-9)
 
 
-def test_corrected_test_is_the_formula() -> None:
+def test_paired_test_correction_equals_formula() -> None:
     """Nadeau and Bengio (2003): t = mean / sqrt((1/n + n_test/n_train) s^2), here 10 times 90 % to 10 %."""
     first, second = np.array(SLEEP_1), np.array(SLEEP_2)
     found, plain = paired_test(first, second, test_train_ratio=1 / 9), paired_test(first, second)
@@ -196,14 +196,14 @@ def test_corrected_test_is_the_formula() -> None:
     assert (found.difference, found.spread, found.effect_size) == (plain.difference, plain.spread, plain.effect_size)
 
 
-def test_the_papers_split_makes_corrected_intervals_ten_times_as_wide() -> None:
+def test_paired_test_correction_widens_interval_tenfold() -> None:
     first, second = [0.93, 0.92, 0.94, 0.93, 0.91], [0.92, 0.92, 0.93, 0.91, 0.91]
     plain, corrected = paired_test(first, second), paired_test(first, second, test_train_ratio=9101 / 435)
     assert corrected.standard_error / plain.standard_error == pytest.approx(10.28, abs=0.01)
 
 
 @pytest.mark.parametrize("ratio", [None, 5.0])
-def test_differences_without_spread(ratio: float | None) -> None:
+def test_paired_test_without_spread_has_no_interval(ratio: float | None) -> None:
     none = paired_test([0.9, 0.8, 0.7], [0.9, 0.8, 0.7], test_train_ratio=ratio)
     assert (none.p_value, none.difference, none.effect_size, none.statistic, none.low) == (1.0, 0.0, 0.0, None, None)
     same = paired_test([0.9, 0.8, 0.7, 0.6], [0.8, 0.7, 0.6, 0.5], test_train_ratio=ratio)
@@ -213,11 +213,11 @@ def test_differences_without_spread(ratio: float | None) -> None:
     assert (rounding.p_value, rounding.difference, rounding.effect_size) == (1.0, 0.0, 0.0)
 
 
-def test_two_seeds_have_no_effect_size() -> None:
+def test_paired_test_two_seeds_have_no_effect_size() -> None:
     assert paired_test([0.9, 0.8], [0.8, 0.75]).effect_size is None
 
 
-def test_effect_size_is_unbiased() -> None:
+def test_paired_test_effect_size_is_unbiased() -> None:
     rng = np.random.default_rng(3)
     gaps = rng.normal(0.5, 1, (4000, 5))
     found = [paired_test(gap, np.zeros(5)).effect_size for gap in gaps]
@@ -226,7 +226,7 @@ def test_effect_size_is_unbiased() -> None:
 
 
 @pytest.mark.parametrize("n", [2, 5, 20])
-def test_paired_test_holds_its_level_and_covers(n: int) -> None:
+def test_paired_test_holds_level_and_covers(n: int) -> None:
     rng = np.random.default_rng(4)
     seeds = rng.normal(0.9, 0.02, (1500, n))
     first, second = seeds + rng.normal(0.01, 0.01, (1500, n)), seeds + rng.normal(0, 0.01, (1500, n))
@@ -236,7 +236,7 @@ def test_paired_test_holds_its_level_and_covers(n: int) -> None:
     assert at_least(1500, 0.05) <= sum(test.p_value < 0.05 for test in null) <= at_most(1500, 0.05)
 
 
-def test_correction_holds_its_level_where_seeds_correlate_as_it_supposes() -> None:
+def test_paired_test_correction_holds_level_for_assumed_correlation() -> None:
     rng = np.random.default_rng(5)
     ratio, n, count = 0.25, 10, 2000
     shared = ratio / (1 + ratio)
@@ -252,7 +252,7 @@ def test_correction_holds_its_level_where_seeds_correlate_as_it_supposes() -> No
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """Heads whose margin on a sentence is a sum of normal parts, and right where it is above zero."""
+    """Heads whose margin on a sentence is a sum of normal parts; a head is right if it is positive."""
 
     means: tuple[float, float] = (1.6, 1.5)
     sentence: float = 1.0  # how hard a sentence is, for both
@@ -291,7 +291,7 @@ WORLDS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WORLDS)
-def test_crossed_intervals_cover_and_tost_keeps_its_level(name: str) -> None:
+def test_crossed_test_covers_and_tost_holds_level(name: str) -> None:
     world, rng, count = WORLDS[name], np.random.default_rng(6), 400
     one, two = world.accuracies()
     truth = one - two
@@ -310,14 +310,14 @@ def test_crossed_intervals_cover_and_tost_keeps_its_level(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["all parts", "sentences"])
-def test_crossed_test_holds_its_level(name: str) -> None:
+def test_crossed_test_holds_level(name: str) -> None:
     world, rng, count = replace(WORLDS[name], means=(1.5, 1.5)), np.random.default_rng(7), 400
     tests = [crossed_test(*world.study(rng)) for _ in range(count)]
     assert count * 0.005 < sum(test.p_value < 0.05 for test in tests) <= at_most(count, 0.05)
 
 
-def test_seeds_alone_claim_too_much_for_new_sentences() -> None:
-    """What the crossed test is for: with the sentences' part, the paired test is wrong one time in four."""
+def test_paired_test_rejects_too_often_for_new_sentences() -> None:
+    """With a sentence effect, the paired test rejects one time in four."""
     world, rng, count = replace(WORLDS["sentences"], means=(1.5, 1.5)), np.random.default_rng(8), 300
     wrong = 0
     for _ in range(count):
@@ -327,14 +327,14 @@ def test_seeds_alone_claim_too_much_for_new_sentences() -> None:
 
 
 @pytest.mark.parametrize("n_seeds", [2, 3, 4])
-def test_crossed_test_of_few_seeds_holds_its_level(n_seeds: int) -> None:
+def test_crossed_test_few_seeds_holds_level(n_seeds: int) -> None:
     world, rng, count = World(means=(1.5, 1.5), threshold=0.0), np.random.default_rng(9), 1000
     tests = [crossed_test(*world.study(rng, n_seeds, 400, 420)) for _ in range(count)]
     assert sum(test.p_value < 0.05 for test in tests) <= at_most(count, 0.05)
     assert {test.df for test in tests} == {n_seeds - 1}
 
 
-def test_crossed_variance_of_equal_test_sets_is_the_analysis_of_variance() -> None:
+def test_crossed_test_equal_test_sets_equals_anova() -> None:
     rng = np.random.default_rng(10)
     first, second, where = World(taste=0.6).study(rng, n_seeds=6, n=50, pool=50)
     found = crossed_test(first, second, where)
@@ -349,7 +349,7 @@ def test_crossed_variance_of_equal_test_sets_is_the_analysis_of_variance() -> No
     assert (found.difference, found.n_seeds, found.n_sentences) == (pytest.approx(mean), 6, 50)
 
 
-def test_crossed_variance_of_unequal_test_sets_is_the_mean_covariance() -> None:
+def test_crossed_test_unequal_test_sets_uses_mean_covariance() -> None:
     rng = np.random.default_rng(11)
     d, sentences = [], []
     for n in (9, 12, 7, 11, 10):
@@ -371,7 +371,7 @@ def test_crossed_variance_of_unequal_test_sets_is_the_mean_covariance() -> None:
     assert found.df >= 4
 
 
-def test_crossed_test_without_common_sentences_is_the_paired_test() -> None:
+def test_crossed_test_without_common_sentences_equals_paired_test() -> None:
     rng = np.random.default_rng(12)
     first, second = rng.random((2, 5, 40)) < 0.7
     sentences = np.arange(200).reshape(5, 40)
@@ -381,7 +381,7 @@ def test_crossed_test_without_common_sentences_is_the_paired_test() -> None:
     assert found.sentence_error == 0
 
 
-def test_crossed_test_turns_and_does_not_depend_on_any_order() -> None:
+def test_crossed_test_is_antisymmetric_and_order_independent() -> None:
     rng = np.random.default_rng(13)
     first, second, sentences = World(taste=0.6).study(rng, n_seeds=6, n=60, pool=80)
     found, turned = crossed_test(first, second, sentences), crossed_test(second, first, sentences)
@@ -394,7 +394,7 @@ def test_crossed_test_turns_and_does_not_depend_on_any_order() -> None:
     assert dataclasses.astuple(crossed_test(*mixed)) == pytest.approx(dataclasses.astuple(found), rel=1e-9)
 
 
-def test_crossed_degrees_of_freedom_follow_the_shares() -> None:
+def test_crossed_test_degrees_of_freedom_follow_shares() -> None:
     rng = np.random.default_rng(14)
     by_seed = crossed_test(*WORLDS["seeds"].study(rng))
     by_sentence = crossed_test(*World(taste=1.0, training=0.0, threshold=0.0, rest=0.05).study(rng))
@@ -403,7 +403,7 @@ def test_crossed_degrees_of_freedom_follow_the_shares() -> None:
     assert by_sentence.sentence_error > 3 * by_sentence.seed_error
 
 
-def test_crossed_test_without_spread() -> None:
+def test_crossed_test_without_spread_has_no_interval() -> None:
     right, where = [np.array([True, True, False])] * 5, [np.arange(3)] * 5
     same = crossed_test(right, right, where)
     assert (same.difference, same.p_value, same.low, same.statistic) == (0.0, 1.0, None, None)
@@ -415,7 +415,7 @@ def test_crossed_test_without_spread() -> None:
     assert mixed.sentence_error > 0
 
 
-def test_summarize_crossed_is_the_mean_over_seeds() -> None:
+def test_summarize_crossed_returns_mean_over_seeds() -> None:
     right, _, sentences = World().study(np.random.default_rng(15), n=300, pool=320)
     crossed, alone = summarize_crossed(right, sentences), summarize([row.mean() for row in right])
     assert replace(crossed, low=None, high=None) == replace(alone, low=None, high=None)
@@ -424,7 +424,7 @@ def test_summarize_crossed_is_the_mean_over_seeds() -> None:
     assert (crossed.low, crossed.high) == pytest.approx((against.low, against.high))
 
 
-def test_results_are_json() -> None:
+def test_results_serialize_to_json() -> None:
     right, other, sentences = World().study(np.random.default_rng(16), n=30, pool=40)
     paired = paired_test([0.9, 0.8, 0.7], [0.8, 0.8, 0.8])
     crossed = crossed_test(right, other, sentences)
@@ -436,7 +436,7 @@ def test_results_are_json() -> None:
 # Equivalence
 
 
-def test_tost_is_statsmodels() -> None:
+def test_equivalence_test_equals_statsmodels() -> None:
     for margin in (0.5, 1.5, 3.0):
         p_value, lower, upper = ttost_paired(np.array(SLEEP_1), np.array(SLEEP_2), -margin, margin)
         found = equivalence_test(paired_test(SLEEP_1, SLEEP_2), margin)
@@ -448,20 +448,20 @@ def test_tost_is_statsmodels() -> None:
         assert found.equivalent == (-margin < found.low and found.high < margin)  # type: ignore[operator]
 
 
-def test_equivalence_takes_the_error_of_its_test() -> None:
+def test_equivalence_test_uses_error_of_its_test() -> None:
     plain, wide = (paired_test(SLEEP_1, SLEEP_2, test_train_ratio=ratio) for ratio in (None, 20.0))
     assert equivalence_test(plain, 3.0).equivalent
     assert not equivalence_test(wide, 3.0).equivalent
 
 
-def test_no_worse_is_one_half_of_equivalent() -> None:
+def test_equivalence_test_no_worse_is_one_sided() -> None:
     better = equivalence_test(paired_test(SLEEP_2, SLEEP_1), 0.5)
     assert better.no_worse
     assert not better.equivalent
     assert not equivalence_test(paired_test(SLEEP_1, SLEEP_2), 0.5).no_worse
 
 
-def test_equivalence_without_spread_counts_seeds() -> None:
+def test_equivalence_test_without_spread_uses_sign_test() -> None:
     few, many = (equivalence_test(paired_test([0.9] * n, [0.9] * n), 0.01) for n in (4, 5))
     assert (few.p_value, few.equivalent, few.low) == (1 / 16, False, None)
     assert (many.p_value, many.equivalent, many.no_worse) == (1 / 32, True, True)
@@ -470,7 +470,7 @@ def test_equivalence_without_spread_counts_seeds() -> None:
 
 
 @pytest.mark.slow
-def test_tost_keeps_its_level_at_the_margin() -> None:
+def test_equivalence_test_holds_level_at_margin() -> None:
     rng = np.random.default_rng(17)
     tests = [paired_test(gap, np.zeros(10)) for gap in rng.normal(0.01, 0.005, (2000, 10))]
     wrong = sum(equivalence_test(test, 0.01).equivalent for test in tests)
@@ -483,26 +483,26 @@ def test_tost_keeps_its_level_at_the_margin() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
-def test_holm_is_statsmodels_and_never_below(p_values: list[float]) -> None:
+def test_holm_equals_statsmodels_and_is_never_smaller(p_values: list[float]) -> None:
     found = holm(p_values)
     assert found == tuple(multipletests(p_values, method="holm")[1])
     assert all(p <= adjusted <= 1 for p, adjusted in zip(p_values, found, strict=True))
 
 
-def test_holm_published() -> None:
+def test_holm_published_values() -> None:
     """Holm (1979) by hand: the smallest times 4, the next times 3, ..., never falling."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
     assert holm([]) == ()
 
 
-def test_holm_keeps_the_familys_level() -> None:
+def test_holm_holds_family_level() -> None:
     rng = np.random.default_rng(18)
     heads = rng.normal(0.9, 0.01, (1000, 5, 6))
     families = [holm([paired_test(head, study[0]).p_value for head in study[1:]]) for study in heads]
     assert 0 < sum(min(family) < 0.05 for family in families) <= at_most(1000, 0.05)
 
 
-# Bad input
+# Invalid input
 
 B, W = np.array([True, False, True]), np.arange(3)
 
@@ -537,7 +537,7 @@ B, W = np.array([True, False, True]), np.arange(3)
         (lambda: holm([math.nan]), "not finite"),
     ],
 )
-def test_bad_arrays(call: Callable[[], Any], words: str) -> None:
+def test_invalid_array_raises_input_error(call: Callable[[], Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         call()
 
@@ -556,7 +556,7 @@ PAIRED = paired_test(SLEEP_1, SLEEP_2)
         lambda level: equivalence_test(PAIRED, 0.1, level=level),
     ],
 )
-def test_bad_levels(call: Callable[[float], Any], level: float) -> None:
+def test_invalid_level_raises_config_error(call: Callable[[float], Any], level: float) -> None:
     with pytest.raises(ConfigError, match="level is .*above 0 and below 1"):
         call(level)
 
@@ -573,19 +573,19 @@ def test_bad_levels(call: Callable[[float], Any], level: float) -> None:
         ],
     ],
 )
-def test_bad_settings(call: Callable[[], Any], words: str) -> None:
+def test_invalid_setting_raises_config_error(call: Callable[[], Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         call()
 
 
-def test_results_are_frozen() -> None:
+def test_results_are_immutable() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         PAIRED.p_value = 0.0  # type: ignore[misc]
     assert isinstance(crossed_test([B, B], [B, ~B], [W, W]), CrossedTest)
 
 
 @pytest.mark.slow
-def test_without_statsmodels_the_pip_line_is_told() -> None:
+def test_missing_statsmodels_names_pip_command() -> None:
     code = (
         "import sys\n"
         "sys.modules['statsmodels'] = None\n"

@@ -37,7 +37,7 @@ VOID = {"meta", "link", "br", "path", "use", "rect"}
 
 
 class Page(HTMLParser):
-    """The elements of a page, and its text; a tag that closes another than it should is an error."""
+    """Parser of the elements and the text of a page; wrongly nested tags fail an assertion."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -78,17 +78,22 @@ def report(folder: Path, settings: dict[str, Any], **options: Any) -> tuple[dict
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Page]:
+def factorial_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("study")
+
+
+@pytest.fixture(scope="module")
+def factorial_report(factorial_folder: Path) -> tuple[dict[str, Any], Page]:
     settings = study_settings(
         seeds=3,
         factors={"head.encoder_layers": [1, 2], "head.connectivity": [1, 3]},
         design={"kind": "full", "estimate": "interactions"},
     )
-    return report(tmp_path_factory.mktemp("study"), settings)
+    return report(factorial_folder, settings)
 
 
-def test_the_numbers_of_the_page_are_those_of_the_summary(whole: tuple[dict[str, Any], Page]) -> None:
-    summary, page = whole
+def test_write_report_page_shows_numbers_of_summary(factorial_report: tuple[dict[str, Any], Page]) -> None:
+    summary, page = factorial_report
     for cell in summary["cells"]:
         accuracy = cell["accuracy"]
         for number in (accuracy["mean"], accuracy["spread"], cell["best"], cell["validation_accuracy"]):
@@ -109,15 +114,17 @@ def test_the_numbers_of_the_page_are_those_of_the_summary(whole: tuple[dict[str,
         assert " ".join(told.split()) in page.text
 
 
-@pytest.mark.slow
-def test_summary_json_is_what_is_returned(tmp_path: Path) -> None:
-    summary, _ = report(tmp_path, study_settings())
-    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")) == json.loads(json.dumps(summary))
+def test_write_report_returns_content_of_summary_json(
+    factorial_folder: Path, factorial_report: tuple[dict[str, Any], Page]
+) -> None:
+    summary, _ = factorial_report
+    written = json.loads((factorial_folder / "summary.json").read_text(encoding="utf-8"))
+    assert written == json.loads(json.dumps(summary))
     assert summary["study"]["name"] == "A made study"
 
 
-def test_what_was_run_is_told(whole: tuple[dict[str, Any], Page]) -> None:
-    summary, page = whole
+def test_write_report_page_describes_runs(factorial_report: tuple[dict[str, Any], Page]) -> None:
+    summary, page = factorial_report
     study = summary["study"]
     for word in (study["command"], study["data"]["fingerprint"], study["bodies"]["body-a"]["fingerprint"]):
         assert word in page.text
@@ -125,8 +132,8 @@ def test_what_was_run_is_told(whole: tuple[dict[str, Any], Page]) -> None:
     assert "2026-01-01 00:00:00 UTC to" in page.text and "ketfit 0.1.0" in page.text
 
 
-def test_the_page_is_whole_and_loads_nothing(whole: tuple[dict[str, Any], Page]) -> None:
-    _, page = whole
+def test_write_report_page_is_well_formed_and_loads_nothing(factorial_report: tuple[dict[str, Any], Page]) -> None:
+    _, page = factorial_report
     assert page.open == []
     assert not {"script", "iframe", "img", "object", "base"} & {tag for tag, _ in page.elements}
     for tag, attributes in page.elements:
@@ -139,8 +146,8 @@ def test_the_page_is_whole_and_loads_nothing(whole: tuple[dict[str, Any], Page])
     assert references <= {f"#{name}" for name in ids}
 
 
-def test_figures_and_tables_can_be_heard(whole: tuple[dict[str, Any], Page]) -> None:
-    _, page = whole
+def test_write_report_figures_and_tables_are_accessible(factorial_report: tuple[dict[str, Any], Page]) -> None:
+    _, page = factorial_report
     for drawing in page.all("svg"):
         assert drawing["role"] == "img" and drawing["aria-label"]
     assert len(page.all("figure")) == len(page.all("figcaption")) > 4
@@ -149,7 +156,7 @@ def test_figures_and_tables_can_be_heard(whole: tuple[dict[str, Any], Page]) -> 
 
 
 @pytest.mark.slow
-def test_the_same_rows_make_the_same_bytes(tmp_path: Path) -> None:
+def test_write_report_same_rows_gives_same_bytes(tmp_path: Path) -> None:
     settings = study_settings(factors={"head.connectivity": [1, 2, 3]}, design={"kind": "scan"}, bodies=["a", "b"])
     make_study(tmp_path, settings, flat)
     write_report(tmp_path)
@@ -163,7 +170,7 @@ def test_the_same_rows_make_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_report_needs_the_folder_alone(tmp_path: Path) -> None:
+def test_write_report_depends_on_folder_only(tmp_path: Path) -> None:
     make_study(tmp_path, study_settings(factors={"data.per_label": [10, 20]}, design={"kind": "scan"}), flat)
     write_report(tmp_path)
     names = ("report.html", "summary.json")
@@ -176,7 +183,7 @@ def test_a_report_needs_the_folder_alone(tmp_path: Path) -> None:
     assert [(tmp_path / name).read_bytes() for name in names] == before
 
 
-def test_a_study_without_its_draws_is_damaged(tmp_path: Path) -> None:
+def test_write_report_record_without_draws_raises(tmp_path: Path) -> None:
     make_study(tmp_path, study_settings(), flat)
     table = json.loads((tmp_path / RECORD).read_text(encoding="utf-8"))
     del table["draws"]
@@ -187,7 +194,7 @@ def test_a_study_without_its_draws_is_damaged(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_names_from_outside_stay_text(tmp_path: Path) -> None:
+def test_write_report_escapes_names(tmp_path: Path) -> None:
     heads = {
         HOSTILE: {"kind": "quantum", "settings": {"n_qubits": 5}},
         '"></svg><img src=x onerror=alert(1)>': {"kind": "svc"},
@@ -203,26 +210,26 @@ def test_names_from_outside_stay_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_unfinished_study_says_so_first(tmp_path: Path) -> None:
+def test_write_report_unfinished_study_is_marked_first(tmp_path: Path) -> None:
     _, page = report(tmp_path, study_settings(), missing=lambda task: task.seed > 2, failed=lambda task: task.seed == 0)
     told = "Not complete. Of 15 runs, 6 have a result, 3 failed and 6 are still to be run."
     assert 0 < page.text.index(told) < page.text.index("Read with care")
 
 
-def test_an_empty_study_has_a_report(tmp_path: Path) -> None:
+def test_write_report_empty_study_has_no_figure(tmp_path: Path) -> None:
     _, page = report(tmp_path, study_settings(), missing=lambda task: True)
     assert "There is no result yet" in page.text and not page.all("figure")
 
 
 @pytest.mark.slow
-def test_a_single_seed_has_dashes_for_intervals(tmp_path: Path) -> None:
+def test_write_report_single_seed_has_no_intervals(tmp_path: Path) -> None:
     summary, page = report(tmp_path, study_settings(seeds=1))
     assert summary["cells"][0]["accuracy"]["low"] is None
     assert "One seed says nothing" in page.text and " to " not in re.findall(r"Mean Spread.*?Differences", page.text)[0]
 
 
 @pytest.mark.slow
-def test_without_a_reference_nothing_is_tested(tmp_path: Path) -> None:
+def test_write_report_without_reference_has_no_differences(tmp_path: Path) -> None:
     _, page = report(tmp_path, study_settings(report={}))
     assert "names no reference" in page.text and "Differences from" not in page.text
 
@@ -240,7 +247,7 @@ def test_without_a_reference_nothing_is_tested(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_every_design_has_a_report(tmp_path: Path, design: str, factors: dict[str, Any]) -> None:
+def test_write_report_every_design(tmp_path: Path, design: str, factors: dict[str, Any]) -> None:
     table = {"kind": design, **({"samples": 6} if design == "latin-hypercube" else {})}
     settings = study_settings(factors=factors, design=table, seeds=2)
     if "train.learning_rate" in factors:
@@ -251,14 +258,14 @@ def test_every_design_has_a_report(tmp_path: Path, design: str, factors: dict[st
     assert len(page.all("svg")) >= 3 and len(summary["cells"]) > 3
 
 
-def test_a_folder_without_a_study(tmp_path: Path) -> None:
+def test_write_report_folder_without_study_raises(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="holds no study"):
         write_report(tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("package", ["matplotlib", "statsmodels"])
-def test_a_missing_extra_is_named(tmp_path: Path, package: str) -> None:
+def test_write_report_missing_extra_names_pip_command(tmp_path: Path, package: str) -> None:
     program = (
         f"import sys, pathlib; sys.modules[{package!r}] = None\n"
         "from ketfit.errors import MissingExtraError\n"
@@ -270,7 +277,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, package: str) -> None:
     assert "pip install 'ketfit[study]'" in done.stdout
 
 
-def test_the_plan_of_a_page_makes_the_plan_again(tmp_path: Path) -> None:
+def test_to_toml_round_trips_plan(tmp_path: Path) -> None:
     settings = study_settings(
         name='a "quoted" name\\ \x7f ü',
         factors={"head.angle_scale": {"low": 1e-05, "high": 3.0, "log": True}, "head.merge": ["concat", "mean"]},
@@ -283,7 +290,7 @@ def test_the_plan_of_a_page_makes_the_plan_again(tmp_path: Path) -> None:
     assert StudyRecord.read(tmp_path).plan == plan
 
 
-def test_numbers_in_words() -> None:
+def test_formatting_numbers_and_names() -> None:
     assert points(0.8830) == "88.30" and points(-0.004, 1) == "\N{MINUS SIGN}0.4" and points(0.012, 1, True) == "+1.2"
     assert points(-0.00001) == points(0.00001, plus=True) == "0.00"
     assert interval(-0.01, 0.02, 1, True) == "\N{MINUS SIGN}1.0 to +2.0" and interval(None, None) == "\N{EN DASH}"
@@ -302,7 +309,7 @@ def test_numbers_in_words() -> None:
     assert sentence("quantum head") == "Quantum head" and sentence("lr-2 wins") == "lr-2 wins"
 
 
-def test_names_are_pushed_apart_and_no_further() -> None:
+def test_avoid_overlap_keeps_minimum_distance() -> None:
     assert avoid_overlap([], 1) == []
     assert avoid_overlap([3.0, 1.0], 1) == [3.0, 1.0]
     assert avoid_overlap([1.0, 1.0, 1.0], 1) == [0.0, 1.0, 2.0]
@@ -312,7 +319,7 @@ def test_names_are_pushed_apart_and_no_further() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
-def test_the_committed_reports_say_what_their_rows_say(folder: Path, tmp_path: Path) -> None:
+def test_committed_reports_match_their_rows(folder: Path, tmp_path: Path) -> None:
     for name in (RECORD, ROWS):
         shutil.copy(folder / name, tmp_path / name)
     found, committed = write_report(tmp_path), json.loads((folder / SUMMARY).read_text())

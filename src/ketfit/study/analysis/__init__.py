@@ -1,1 +1,1 @@
-"""Statistics of a study."""
+"""Statistical analysis of the results of a study."""

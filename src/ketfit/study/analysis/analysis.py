@@ -1,4 +1,4 @@
-"""What a study found, as numbers: cells, comparisons with the reference, scans, effects of factors, and caveats."""
+"""Analysis of a study: cells, comparisons with the reference, scans, effects of factors, and caveats."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ketfit.study.spec import LevelRange, StudyPlan
 from ketfit.study.store import StudyRecord, TaskResult
 
 BALANCED = ("full", "fractional", "plackett-burman")
-"""Designs in which each level meets the levels of the other factors equally often, so that plain means compare."""
+"""Balanced designs: plain means over the other factors can be compared."""
 
 
 @dataclass(frozen=True)
 class Marginal:
-    """Mean accuracy at one level of a factor, or of two, over the levels of all others; one value for each seed."""
+    """Mean accuracy at the levels of one or two factors, averaged over the other factors; one value per seed."""
 
     factors: tuple[str, ...]
     levels: tuple[Any, ...]
@@ -34,7 +34,7 @@ class Marginal:
 class HeadEffects:
     """The effects of the factors on one head on one body.
 
-    `seeds` are the blocks; `left_out` are seeds without the whole design. `problem` tells why nothing was estimated.
+    `seeds` are the blocks; `left_out` are seeds without the whole design. `problem` says why nothing is estimated.
     """
 
     body: str
@@ -49,7 +49,7 @@ class HeadEffects:
 
 @dataclass(frozen=True)
 class ScanPoint:
-    """One level of a scanned factor; `difference` is that to the head's own setting, over the seeds of both."""
+    """One level of a scanned factor; `difference` is that to the head's own setting, on their common seeds."""
 
     level: Any
     own: bool
@@ -60,7 +60,7 @@ class ScanPoint:
 
 @dataclass(frozen=True)
 class Scan:
-    """One factor of one head on one body, the others as the head has them by itself."""
+    """Levels of one factor of one head on one body; the other factors have the head's own levels."""
 
     body: str
     head: str
@@ -70,7 +70,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class Analysis:
-    """All that a report says. `study` describes what was run."""
+    """All numbers of a report; `study` describes the runs."""
 
     study: Mapping[str, Any]
     cells: tuple[Cell, ...]
@@ -80,21 +80,21 @@ class Analysis:
     caveats: tuple[Caveat, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries, lists and numbers."""
+        """Return plain dictionaries, lists and numbers."""
         return asdict(self)
 
 
 def analyse(record: StudyRecord, rows: Mapping[str, TaskResult]) -> Analysis:
-    """Analyse the rows of a study, finished or not.
+    """Analyse the rows of a finished or unfinished study.
 
     Args:
-        record: What was to be run.
-        rows: What came of it, by task; rows of other studies do not count.
+        record: The plan and the tasks of the study.
+        rows: Results by task id; rows of other studies are ignored.
     """
     groups = group_rows(record, rows)
-    standing = representative_groups(record, groups)
-    cells = tuple(make_cell(group, record, standing.get((group.body, group.head)) is group) for group in groups)
-    comparisons = compare_all(record, groups, standing)
+    representative = representative_groups(record, groups)
+    cells = tuple(make_cell(group, record, representative.get((group.body, group.head)) is group) for group in groups)
+    comparisons = compare_all(record, groups, representative)
     effects = _all_effects(record, groups) if record.plan.design.estimate != "nothing" else ()
     scans = _scans(record, groups) if record.plan.design.kind == "scan" else ()
     return Analysis(
@@ -121,7 +121,7 @@ def _study(record: StudyRecord, rows: Mapping[str, TaskResult], groups: Sequence
         "command": record.command,
         "versions": dict(record.versions),
         "data": record.data.model_dump(mode="json"),
-        "bodies": {name: facts.model_dump(mode="json") for name, facts in record.bodies.items()},
+        "bodies": {name: body.model_dump(mode="json") for name, body in record.bodies.items()},
         "design": plan.design.model_dump(mode="json"),
         "reference": plan.report.reference,
         "margin": plan.report.margin,
@@ -140,7 +140,7 @@ def _study(record: StudyRecord, rows: Mapping[str, TaskResult], groups: Sequence
 
 
 def _all_effects(record: StudyRecord, groups: Sequence[Group]) -> tuple[HeadEffects, ...]:
-    """Of the quantum heads that the factors apply to, or of any head if there is no such one."""
+    """Return the effects on the varied quantum heads, or on all varied heads if none of them is quantum."""
     varied = [group for group in groups if group.levels]
     quantum = [group for group in varied if record.plan.heads[group.head].kind == "quantum"]
     pairs = dict.fromkeys((group.body, group.head) for group in quantum or varied)
@@ -179,22 +179,22 @@ def _effects(plan: StudyPlan, body: str, head: str, groups: Sequence[Group]) -> 
 def _half_normal(effects: Effects) -> HalfNormal | None:
     try:
         return half_normal(effects, level=effects.level)
-    except ConfigError:  # too few effects, or factors of more than two levels: there is no such plot
+    except ConfigError:  # too few effects, or factors of more than two levels
         return None
 
 
 def _marginals(
     groups: Sequence[Group], seeds: Sequence[int], levels: Mapping[str, Sequence[Any]], level: float, pairs: bool
 ) -> tuple[Marginal, ...]:
-    wanted: list[tuple[str, ...]] = [(factor,) for factor in levels]
-    wanted += list(combinations(levels, 2)) if pairs else []
+    combined: list[tuple[str, ...]] = [(factor,) for factor in levels]
+    combined += list(combinations(levels, 2)) if pairs else []
     found = []
-    for factors in wanted:
+    for factors in combined:
         for point in product(*(levels[factor] for factor in factors)):
-            here = [g for g in groups if all(g.levels[f] == at for f, at in zip(factors, point, strict=True))]
-            if here:
+            matching = [g for g in groups if all(g.levels[f] == v for f, v in zip(factors, point, strict=True))]
+            if matching:
                 values = tuple(
-                    sum((group.rows[seed].result or {})["test_accuracy"] for group in here) / len(here)
+                    sum((group.rows[seed].result or {})["test_accuracy"] for group in matching) / len(matching)
                     for seed in seeds
                 )
                 found.append(Marginal(factors, point, values, summarize(values, level=level)))
@@ -222,15 +222,15 @@ def _scan_point(record: StudyRecord, group: Group, base: Group | None, factor: s
     difference: CrossedTest | None = None
     seeds = group.common_seeds(base) if base is not None else []
     if base is not None and group is not base and len(seeds) > 1:
-        here, there = [group.correct(seed) for seed in seeds], [base.correct(seed) for seed in seeds]
+        correct, base_correct = [group.correct(seed) for seed in seeds], [base.correct(seed) for seed in seeds]
         difference = crossed_test(
-            here, there, [record.test_positions(group.draws[seed]) for seed in seeds], level=level
+            correct, base_correct, [record.test_positions(group.draws[seed]) for seed in seeds], level=level
         )
     return ScanPoint(group.levels[factor], group is base, values, summarize(values, level=level), difference)
 
 
 def ordered_levels(plan: StudyPlan, factor: str, seen: Sequence[Any]) -> tuple[Any, ...]:
-    """Levels in the plan's order, the low one first; a head's own level that the plan lacks is put where it belongs."""
+    """Return the levels in `seen` in the order of the plan, low first; numbers are sorted if the plan lacks one."""
     planned = plan.factors[factor]
     levels = list(dict.fromkeys(seen))
     if isinstance(planned, LevelRange):

@@ -1,4 +1,4 @@
-"""What a referee would hold against a study, found in its rows."""
+"""Reasons to read the results of a study with care, found in its rows."""
 
 from __future__ import annotations
 
@@ -15,26 +15,23 @@ from ketfit.study.store import StudyRecord
 
 FEW_SEEDS = 5
 OFTEN = 0.5
-"""Of the runs of a head: what happens in more of them is no chance."""
+"""Share of the runs of a head above which a problem is reported."""
 
 
 @dataclass(frozen=True)
 class Caveat:
-    """A reason to read the results with care: what kind, and in words."""
+    """A reason to read the results with care: its kind and its sentence."""
 
     kind: str
     text: str
 
 
 def find_caveats(
-    record: StudyRecord,
-    groups: Sequence[Group],
-    cells: Sequence[Cell],
-    comparisons: Sequence[HeadComparison],
+    record: StudyRecord, groups: Sequence[Group], cells: Sequence[Cell], comparisons: Sequence[HeadComparison]
 ) -> tuple[Caveat, ...]:
-    """All that apply, the gravest first."""
+    """Return all caveats that apply, the most serious first."""
     results = [group for group in groups if group.rows]
-    found = [
+    return (
         *_unfinished(groups),
         *_few_seeds(results),
         *_unequal_seeds(record, comparisons),
@@ -42,85 +39,87 @@ def find_caveats(
         *_training(record, results),
         *_chance(record, cells),
         *_selection(record, cells),
-        *_twins(results),
+        *_identical_heads(results),
         *_best_seed_bias(cells),
-    ]
-    return tuple(Caveat(kind, text) for kind, text in found)
+    )
 
 
-Found = Iterator[tuple[str, str]]
-
-
-def _unfinished(groups: Sequence[Group]) -> Found:
+def _unfinished(groups: Sequence[Group]) -> Iterator[Caveat]:
     missing = {group.tasks[seed] for group in groups for seed in group.missing}
     failed = {group.tasks[seed]: group.head for group in groups for seed in group.failed}
     if missing:
         verb = "has" if len(missing) == 1 else "have"
-        yield "missing", f"{count(len(missing), 'run')} {verb} no result yet; every figure below is of those that have."
+        yield Caveat(
+            "missing", f"{count(len(missing), 'run')} {verb} no result yet; every figure below is of those that have."
+        )
     if failed:
-        yield (
+        yield Caveat(
             "failed",
             f"{count(len(failed), 'run')} failed, of {join_names(dict.fromkeys(failed.values()))}. Means are over the "
             "seeds that did not fail, which may be the easier ones.",
         )
 
 
-def _few_seeds(results: Sequence[Group]) -> Found:
+def _few_seeds(results: Sequence[Group]) -> Iterator[Caveat]:
     fewest = min((len(group.rows) for group in results), default=FEW_SEEDS)
     if fewest == 1:
-        yield "seeds", "There are results of a single seed: no spread, no interval and no test over seeds exists."
+        yield Caveat(
+            "seeds", "There are results of a single seed: no spread, no interval and no test over seeds exists."
+        )
     elif fewest < FEW_SEEDS:
-        yield (
+        yield Caveat(
             "seeds",
             f"Some results rest on {count(fewest, 'seed')}: an interval from {count(fewest - 1, 'degree')} of freedom "
             "is wide, and holds only as far as seeds scatter normally, which so few cannot show.",
         )
 
 
-def _unequal_seeds(record: StudyRecord, comparisons: Sequence[HeadComparison]) -> Found:
+def _unequal_seeds(record: StudyRecord, comparisons: Sequence[HeadComparison]) -> Iterator[Caveat]:
     short = [each for each in comparisons if len(each.seeds) < len(record.plan.seeds)]
     if short:
         fewest = min(len(each.seeds) for each in short)
         verb = "uses" if len(short) == 1 else "use"
-        yield (
+        yield Caveat(
             "pairs",
             f"{count(len(short), 'comparison')} {verb} fewer than the {count(len(record.plan.seeds), 'seed')} planned, "
             f"down to {fewest}, because both heads must have a result.",
         )
 
 
-def _budget(record: StudyRecord, results: Sequence[Group]) -> Found:
+def _budget(record: StudyRecord, results: Sequence[Group]) -> Iterator[Caveat]:
     tries = len(record.plan.budget.learning_rates)
     if tries == 1 and results and "train.learning_rate" not in record.plan.factors:
-        yield (
+        yield Caveat(
             "one try",
             "Every head had one learning rate, or one strength of regularisation. A head whose best value lies "
             "elsewhere is at a disadvantage that this study cannot see.",
         )
-    edges, lost = [], []
+    edges, diverging = [], []
     for head, rows in _by_head(results):
-        values = [row["tries"][row["chosen"]]["value"] for row in rows if _at_the_edge(row)]
+        values = [row["tries"][row["chosen"]]["value"] for row in rows if _chose_grid_edge(row)]
         if len(values) > OFTEN * len(rows):
             often = max(set(values), key=lambda value: (values.count(value), value))
             edges.append(f"{head} ({len(values)} of {count(len(rows), 'run')}, mostly {often:g})")
-        diverged = sum("error" in tried for row in rows for tried in row["tries"])
+        diverged = sum("error" in attempt for row in rows for attempt in row["tries"])
         if diverged:
-            lost.append(f"{head} ({diverged} of {sum(len(row['tries']) for row in rows)} tries)")
+            diverging.append(f"{head} ({diverged} of {sum(len(row['tries']) for row in rows)} tries)")
     if edges:
-        yield (
+        yield Caveat(
             "edge",
             f"Validation chose the first or the last try more often than not for {join_names(edges)}: the grid may be "
             "too narrow.",
         )
-    if lost:
-        yield "diverged", f"Training diverged, so that the try could not be chosen, for {join_names(lost)}."
+    if diverging:
+        yield Caveat(
+            "diverged", f"Training diverged, so that the try could not be chosen, for {join_names(diverging)}."
+        )
 
 
-def _at_the_edge(result: dict[str, Any]) -> bool:
+def _chose_grid_edge(result: dict[str, Any]) -> bool:
     return len(result["tries"]) > 1 and result["chosen"] in (0, len(result["tries"]) - 1)
 
 
-def _training(record: StudyRecord, results: Sequence[Group]) -> Found:
+def _training(record: StudyRecord, results: Sequence[Group]) -> Iterator[Caveat]:
     for head in dict.fromkeys(group.head for group in results):
         late, trained = 0, 0
         for group in results:
@@ -131,25 +130,25 @@ def _training(record: StudyRecord, results: Sequence[Group]) -> Found:
                     trained += 1
                     late += epoch >= train["epochs"] - 1
         if late > OFTEN * trained:
-            yield (
+            yield Caveat(
                 "short",
                 f"For {head}, the last epoch was the best in {late} of {count(trained, 'run')}: training was cut "
                 "short, and more epochs may do better.",
             )
 
 
-def _chance(record: StudyRecord, cells: Sequence[Cell]) -> Found:
+def _chance(record: StudyRecord, cells: Sequence[Cell]) -> Iterator[Caveat]:
     chance = 1 / record.data.n_classes
     for cell in cells:
         if cell.standing and cell.accuracy is not None and cell.accuracy.mean < chance + 0.05:
-            yield (
+            yield Caveat(
                 "chance",
                 f"{sentence(cell.head)} on {cell.body} reaches {points(cell.accuracy.mean, 1)} %, near the "
                 f"{points(chance, 1)} % of guessing: it has hardly learnt, and its differences to others say so only.",
             )
 
 
-def _selection(record: StudyRecord, cells: Sequence[Cell]) -> Found:
+def _selection(record: StudyRecord, cells: Sequence[Cell]) -> Iterator[Caveat]:
     plan = record.plan
     drawn = plan.data.per_label * record.data.n_classes
     size = round(drawn * plan.data.validation_fraction)
@@ -158,38 +157,38 @@ def _selection(record: StudyRecord, cells: Sequence[Cell]) -> Found:
         typical = mean(accuracies)
         error = math.sqrt(typical * (1 - typical) / size)
         if error > plan.report.margin:
-            yield (
+            yield Caveat(
                 "validation",
                 f"{size} validation sentences choose among tries and epochs: the standard error of one accuracy on "
                 f"them is {points(error, 1)} points, more than the margin of {margin_points(plan.report.margin)}.",
             )
     if plan.design.kind not in ("heads", "scan"):
-        many = {(cell.body, cell.head): 0 for cell in cells}
+        settings = {(cell.body, cell.head): 0 for cell in cells}
         for cell in cells:
-            many[cell.body, cell.head] += bool(cell.seeds)
-        most, least = max(many.values(), default=0), min(many.values(), default=0)
-        if most > max(least, 1):
-            names = join_names(dict.fromkeys(head for (_, head), number in many.items() if number == most))
-            yield (
+            settings[cell.body, cell.head] += bool(cell.seeds)
+        largest, smallest = max(settings.values(), default=0), min(settings.values(), default=0)
+        if largest > max(smallest, 1):
+            names = join_names(dict.fromkeys(head for (_, head), number in settings.items() if number == largest))
+            yield Caveat(
                 "many settings",
-                f"What stands for {names} is the best on validation of {most} settings; other heads had as few as "
-                f"{least}. That is a larger budget than theirs.",
+                f"What stands for {names} is the best on validation of {largest} settings; other heads had as few as "
+                f"{smallest}. That is a larger budget than theirs.",
             )
 
 
-def _twins(results: Sequence[Group]) -> Found:
+def _identical_heads(results: Sequence[Group]) -> Iterator[Caveat]:
     heads: dict[tuple[str, ...], list[str]] = {}
     for group in results:
         heads.setdefault(tuple(group.tasks.values()), []).append(group.head)
-    told = {tuple(dict.fromkeys(names)) for names in heads.values() if len(set(names)) > 1}
-    for names in sorted(told):
-        yield (
+    identical = {tuple(dict.fromkeys(names)) for names in heads.values() if len(set(names)) > 1}
+    for names in sorted(identical):
+        yield Caveat(
             "twins",
             f"{sentence(join_names(names))} are the same settings: they are one set of runs and agree by construction.",
         )
 
 
-def _best_seed_bias(cells: Sequence[Cell]) -> Found:
+def _best_seed_bias(cells: Sequence[Cell]) -> Iterator[Caveat]:
     gaps: list[tuple[float, Any]] = [
         (cell.best - cell.accuracy.mean, cell)
         for cell in cells
@@ -197,7 +196,7 @@ def _best_seed_bias(cells: Sequence[Cell]) -> Found:
     ]
     if gaps:
         gap, cell = max(gaps, key=lambda pair: pair[0])
-        yield (
+        yield Caveat(
             "best",
             f"The best of the {count(len(cell.seeds), 'seed')} lies up to {points(gap, 1)} points above the mean "
             f"({cell.head}). A best of several runs is what one gets by choosing on the test set; only means are "

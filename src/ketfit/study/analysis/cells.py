@@ -1,4 +1,4 @@
-"""Cells of a study: one head on one body at one combination of levels, over its seeds."""
+"""Cells of a study: the runs of one head on one body at one combination of levels."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ketfit.study.store import SplitRecord, StudyRecord, TaskResult
 from ketfit.study.task import unpack_bits
 
 SEEDS_FOR_BOOTSTRAP = 20
-"""Below, the bootstrap covers less than it says; see `summarize`."""
+"""With fewer seeds the bootstrap interval covers too little; see `summarize`."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Tasks and draws of one cell by seed, its rows with a result, and the seeds that failed or are still to be run."""
+    """Tasks, splits and results of one cell by seed, with the seeds that failed or have no row yet."""
 
     body: str
     head: str
@@ -34,36 +34,36 @@ class Group:
     missing: tuple[int, ...]
 
     def results(self, name: str) -> list[Any]:
-        """One figure of the results, seed by seed."""
+        """Return the value `name` of each result, in the order of seeds."""
         return [(row.result or {})[name] for row in self.rows.values()]
 
     def correct(self, seed: int) -> NDArray[np.bool_]:
-        """Which test sentences the head of this seed gets right."""
+        """Return one bool per test sentence: whether the head of this seed is right."""
         result = self.rows[seed].result or {}
         return unpack_bits(result["correct"], result["test_size"])
 
     def common_seeds(self, other: Group) -> list[int]:
-        """The seeds with a result here and in another group, on the same draw of the sentences."""
+        """Return the seeds with a result in both groups on the same split."""
         return [seed for seed in self.rows if seed in other.rows and self.draws[seed] == other.draws[seed]]
 
     def validation(self, selection: str) -> float:
-        """What the plan selects on, over the seeds; the smaller, the better."""
+        """Return the mean validation value that the plan selects on; smaller is better."""
         sign = 1 if selection == "loss" else -1
         return float(sign * mean(self.results(f"validation_{selection}")))
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell as it is reported. Accuracies are fractions, times are medians in seconds.
+    """Summary of one cell. Accuracies are fractions, times are medians in seconds.
 
     Attributes:
-        setting: The levels in words; of a scan only what differs from the head's own setting.
-        standing: Whether it stands for its head: the head's own setting, or of a factorial design the one that is
-            best on validation.
+        setting: The levels as text; for a scan only those that differ from the head's own setting.
+        standing: True if the cell represents its head: it has the head's own setting, or in a factorial design the
+            best validation value.
         accuracy: With a t interval, for new seeds on the same sentences.
         crossed: With an interval for new seeds and new sentences; None for one seed.
         bootstrap: With a BCa interval; None below twenty seeds.
-        best: The best seed's: the largest of so many draws, not an estimate of anything.
+        best: The largest accuracy of all seeds; a biased estimate of the mean.
     """
 
     body: str
@@ -89,7 +89,7 @@ class Cell:
 
 
 def group_rows(record: StudyRecord, rows: Mapping[str, TaskResult]) -> list[Group]:
-    """The tasks of a study in their cells, in the order of the plan's bodies and heads."""
+    """Group the tasks of a study into cells, in the order of the plan's bodies and heads."""
     found: dict[tuple[str, str, str], list[Any]] = {}
     for task in record.tasks:
         found.setdefault((task.body, task.head, json.dumps(task.levels, sort_keys=True)), []).append(task)
@@ -115,7 +115,7 @@ def group_rows(record: StudyRecord, rows: Mapping[str, TaskResult]) -> list[Grou
 
 
 def own_levels(record: StudyRecord, body: str, head: str, factors: Sequence[str]) -> dict[str, Any]:
-    """The levels that a head has by itself, of the factors named."""
+    """Return the level of each of `factors` in the head's own settings."""
     plan, tables = record.plan, {"data": {"per_label": record.plan.data.per_label}}
     tables["train"] = plan.train_config().model_dump(mode="json")
     if plan.heads[head].kind == "quantum":
@@ -126,7 +126,7 @@ def own_levels(record: StudyRecord, body: str, head: str, factors: Sequence[str]
 
 
 def describe_setting(record: StudyRecord, group: Group) -> str:
-    """See `Cell.setting`."""
+    """Return the levels of a group as text; see `Cell.setting`."""
     levels = dict(group.levels)
     if levels and record.plan.design.kind == "scan":
         own = own_levels(record, group.body, group.head, list(levels))
@@ -136,7 +136,7 @@ def describe_setting(record: StudyRecord, group: Group) -> str:
 
 
 def representative_groups(record: StudyRecord, groups: Sequence[Group]) -> dict[tuple[str, str], Group]:
-    """The cell that stands for each head on each body: see `Cell`. A head without any result has none."""
+    """Return the group that represents each (body, head) with a result; see `Cell.standing`."""
     found = {}
     for body, head in dict.fromkeys((group.body, group.head) for group in groups):
         mine = [group for group in groups if (group.body, group.head) == (body, head) and group.rows]
@@ -148,11 +148,11 @@ def representative_groups(record: StudyRecord, groups: Sequence[Group]) -> dict[
     return found
 
 
-def make_cell(group: Group, record: StudyRecord, standing: bool) -> Cell:
-    """What is reported of a group."""
+def make_cell(group: Group, record: StudyRecord, representative: bool) -> Cell:
+    """Summarize a group as a cell."""
     level, seeds = record.plan.report.level, tuple(group.rows)
     accuracies = tuple(group.results("test_accuracy"))
-    crossed = None
+    enough_seeds, crossed = len(seeds) >= SEEDS_FOR_BOOTSTRAP, None
     if len(seeds) > 1:
         positions = [record.test_positions(group.draws[seed]) for seed in seeds]
         crossed = summarize_crossed([group.correct(seed) for seed in seeds], positions, level=level)
@@ -164,27 +164,23 @@ def make_cell(group: Group, record: StudyRecord, standing: bool) -> Cell:
         kind=record.plan.heads[group.head].kind,
         levels=group.levels,
         setting=describe_setting(record, group),
-        standing=standing,
+        standing=representative,
         seeds=seeds,
         failed=group.failed,
         missing=group.missing,
         accuracies=accuracies,
         accuracy=summarize(accuracies, level=level) if seeds else None,
         crossed=crossed,
-        bootstrap=_bootstrap(accuracies, level),
+        bootstrap=summarize(accuracies, method="bootstrap", level=level) if enough_seeds else None,
         best=max(accuracies, default=None),
-        validation_accuracy=_middle(mean, group.results("validation_accuracy")),
-        validation_loss=_middle(mean, group.results("validation_loss")),
-        parameters=_middle(max, group.results("parameters")),
+        validation_accuracy=_or_none(mean, group.results("validation_accuracy")),
+        validation_loss=_or_none(mean, group.results("validation_loss")),
+        parameters=_or_none(max, group.results("parameters")),
         n_qubits=settings.get("n_qubits"),
-        fit_seconds=_middle(median, [time["fit"] for time in times if "fit" in time]),
-        all_tries_seconds=_middle(median, [time["all_tries"] for time in times if "all_tries" in time]),
+        fit_seconds=_or_none(median, [time["fit"] for time in times if "fit" in time]),
+        all_tries_seconds=_or_none(median, [time["all_tries"] for time in times if "all_tries" in time]),
     )
 
 
-def _bootstrap(accuracies: Sequence[float], level: float) -> Summary | None:
-    return summarize(accuracies, method="bootstrap", level=level) if len(accuracies) >= SEEDS_FOR_BOOTSTRAP else None
-
-
-def _middle(of: Any, values: Sequence[Any]) -> Any:
-    return of(values) if values else None
+def _or_none(statistic: Any, values: Sequence[Any]) -> Any:
+    return statistic(values) if values else None

@@ -1,4 +1,4 @@
-"""Every cell of a study against the reference, on the same seeds and the same sentences."""
+"""Comparisons of the cells of a study with the reference, on the same seeds and sentences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from ketfit.study.analysis.cells import Group, describe_setting
 from ketfit.study.analysis.hypothesis_tests import (
     CrossedTest,
     Equivalence,
-    McNemar,
     PairedTest,
     crossed_test,
     equivalence_test,
@@ -26,7 +25,7 @@ from ketfit.study.store import StudyRecord
 
 @dataclass(frozen=True)
 class Sentencewise:
-    """McNemar's exact test of each seed by itself. The seeds share sentences, so their p-values are not pooled."""
+    """McNemar's exact tests, one per seed. Seeds share test sentences, so the p-values are not pooled."""
 
     median_p: float
     significant: int
@@ -35,16 +34,16 @@ class Sentencewise:
 
 @dataclass(frozen=True)
 class HeadComparison:
-    """A cell minus the reference, in fractions, over the seeds that both have.
+    """Differences of accuracies, cell minus reference, as fractions over the common seeds.
 
     Attributes:
-        setting, standing: In words, and whether the cell stands for its head; see `Cell`.
-        crossed: For new seeds and new sentences: the headline.
-        paired: For new seeds on the same sentences.
-        corrected: The same with Nadeau and Bengio's variance, which supposes far more overlap than there is.
-        adjusted_p: Holm's, of the headline, over all comparisons of the study.
-        equivalence: Of the headline against the plan's margin.
-        seeds_needed: To find a true difference as large as this one, with power 0.8; None if no number is enough.
+        setting, standing: See `Cell`.
+        crossed: The main test, for new seeds and new sentences.
+        paired: The test for new seeds on the same sentences.
+        corrected: `paired` with Nadeau and Bengio's variance, which assumes far more overlap than there is.
+        adjusted_p: p-value of `crossed`, adjusted by Holm over all comparisons of the study.
+        equivalence: TOST of `crossed` against the plan's margin.
+        seeds_needed: Seeds that find a difference of this size with power 0.8; None if no number suffices.
         detectable: The smallest true difference that these seeds find with power 0.8.
 
     All but `difference`, `differences` and `mcnemar` are None for one seed.
@@ -71,37 +70,34 @@ class HeadComparison:
 
 
 def compare_all(
-    record: StudyRecord, groups: Sequence[Group], standing: Mapping[tuple[str, str], Group]
+    record: StudyRecord, groups: Sequence[Group], representative: Mapping[tuple[str, str], Group]
 ) -> tuple[HeadComparison, ...]:
-    """All comparisons with the plan's reference, body by body; none if the plan names no reference.
+    """Compare all cells with the plan's reference, body by body; return () if the plan names no reference.
 
-    A cell is compared with the reference at the same levels of the factors that both have, and with the cell that
-    stands for the reference where there is no such one; other cells of the reference too are compared with that.
-    Cells that were not tested on the same sentences are not compared.
+    A cell is compared with the reference cell at the same levels of their common factors, else with the cell that
+    represents the reference. Other cells of the reference are compared with its representative. Cells without a
+    common seed and split are skipped.
     """
     name = record.plan.report.reference
     found = []
     for group in groups:
-        if name is None or (group.body, name) not in standing:
+        if name is None or (group.body, name) not in representative:
             continue
-        other = _counterpart(group, [g for g in groups if (g.body, g.head) == (group.body, name)], standing)
+        other = _counterpart(group, [g for g in groups if (g.body, g.head) == (group.body, name)], representative)
         seeds = group.common_seeds(other)
         if group is not other and seeds:
-            found.append(_compare(record, group, other, seeds, standing))
+            found.append(_compare(record, group, other, seeds, representative))
     adjusted = iter(holm([each.crossed.p_value for each in found if each.crossed is not None]))
     return tuple(each if each.crossed is None else replace(each, adjusted_p=next(adjusted)) for each in found)
 
 
-def _counterpart(group: Group, candidates: Sequence[Group], standing: Mapping[tuple[str, str], Group]) -> Group:
-    own = standing[group.body, candidates[0].head]
+def _counterpart(group: Group, candidates: Sequence[Group], representative: Mapping[tuple[str, str], Group]) -> Group:
+    own = representative[group.body, candidates[0].head]
     if group.head == own.head:
         return own
-    alike = [other for other in candidates if _agree(group.levels, other.levels)]
-    return own if own in alike or not alike else alike[0]
-
-
-def _agree(levels: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
-    return all(levels[factor] == others[factor] for factor in levels.keys() & others.keys())
+    levels = group.levels
+    matching = [g for g in candidates if all(levels[f] == g.levels[f] for f in levels.keys() & g.levels.keys())]
+    return own if own in matching or not matching else matching[0]
 
 
 def _compare(
@@ -109,12 +105,13 @@ def _compare(
     group: Group,
     other: Group,
     seeds: Sequence[int],
-    standing: Mapping[tuple[str, str], Group],
+    representative: Mapping[tuple[str, str], Group],
 ) -> HeadComparison:
     level, margin = record.plan.report.level, record.plan.report.margin
     correct = [(group.correct(seed), other.correct(seed)) for seed in seeds]
     first, second = ([float(side.mean()) for side in sides] for sides in zip(*correct, strict=True))
     differences = tuple(a - b for a, b in zip(first, second, strict=True))
+    p_values = [mcnemar(one, two).p_value for one, two in correct]
     comparison = HeadComparison(
         body=group.body,
         head=group.head,
@@ -122,11 +119,11 @@ def _compare(
         setting=describe_setting(record, group),
         reference=other.head,
         reference_levels=other.levels,
-        standing=standing.get((group.body, group.head)) is group,
+        standing=representative.get((group.body, group.head)) is group,
         seeds=tuple(seeds),
         differences=differences,
         difference=mean(differences),
-        mcnemar=_sentencewise([mcnemar(one, two) for one, two in correct], 1 - level),
+        mcnemar=Sentencewise(median(p_values), sum(p < 1 - level for p in p_values), len(p_values)),
     )
     if len(seeds) < 2:
         return comparison
@@ -141,14 +138,9 @@ def _compare(
         paired=paired,
         corrected=paired_test(first, second, test_train_ratio=ratio, level=level),
         equivalence=equivalence_test(crossed, margin, level=level),
-        seeds_needed=_possible(lambda: seeds_needed(paired.difference, paired.spread, **noise)),
-        detectable=_possible(lambda: detectable_difference(len(seeds), paired.spread, **noise)),
+        seeds_needed=_or_none(lambda: seeds_needed(paired.difference, paired.spread, **noise)),
+        detectable=_or_none(lambda: detectable_difference(len(seeds), paired.spread, **noise)),
     )
-
-
-def _sentencewise(tests: Sequence[McNemar], alpha: float) -> Sentencewise:
-    p_values = [test.p_value for test in tests]
-    return Sentencewise(median(p_values), sum(p < alpha for p in p_values), len(tests))
 
 
 def _test_train_ratio(record: StudyRecord, group: Group, seed: int) -> float:
@@ -157,9 +149,9 @@ def _test_train_ratio(record: StudyRecord, group: Group, seed: int) -> float:
     return float((group.rows[seed].result or {})["test_size"] / (drawn - round(drawn * draw.validation_fraction)))
 
 
-def _possible(ask: Callable[[], Any]) -> Any:
-    """None where there is no answer: a difference or a spread of zero, or more seeds than anyone has."""
+def _or_none(calculate: Callable[[], Any]) -> Any:
+    """Return None instead of ConfigError: for a difference or spread of zero, or more than `MAX_SEEDS` seeds."""
     try:
-        return ask()
+        return calculate()
     except ConfigError:
         return None

@@ -1,4 +1,4 @@
-"""Designed studies: how many seeds they need, what they can tell apart, and the effects of their factors."""
+"""Effects of factors in designed studies, and checks that a design can estimate them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Interactions = bool | Sequence[tuple[str, ...]]
 Blocks = Sequence[Hashable] | None
 
 MEAN, BLOCKS = "the mean", "the blocks"
-SHOWN = 12  # names in one group of an error
+MAX_NAMES = 12  # names in one group of an error
 
 
 @dataclass(frozen=True)
 class Term:
     """One effect: ``"a"`` of a two-level factor, ``"a[level]"`` of one with more, ``"a:b"`` of an interaction.
 
-    `low` and `high` bound it at the level asked for; `p_value` is that of no effect, `p_adjusted` Holm's over all
-    terms. All but `effect` are None where nothing is left to estimate the error from.
+    `low` and `high` bound the effect at the given level; `p_value` tests for no effect, `p_adjusted` is adjusted by
+    Holm over all terms. All but `effect` are None if no degree of freedom is left to estimate the error.
     """
 
     name: str
@@ -45,10 +45,10 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A factor or an interaction, all its terms jointly: F test with (`df`, `df_error`) degrees of freedom.
+class SourceTest:
+    """Joint F test of all terms of a factor or an interaction, with (`df`, `df_error`) degrees of freedom.
 
-    `p_adjusted` is Holm's over all sources. None where the error cannot be estimated.
+    `p_adjusted` is adjusted by Holm over all sources. Values are None if the error cannot be estimated.
     """
 
     name: str
@@ -64,11 +64,11 @@ class Effects:
     """Least-squares effects of a study of `n` observations.
 
     `df` are the degrees of freedom of the terms' errors; `residual_spread` is the residual standard deviation, None
-    where nothing is left; `r_squared` the share of variance that terms and blocks explain, None if there is none.
+    if it is zero; `r_squared` is the share of variance that terms and blocks explain, None without variance.
     """
 
     terms: tuple[Term, ...]
-    sources: tuple[Source, ...]
+    sources: tuple[SourceTest, ...]
     n: int
     df: int
     residual_spread: float | None
@@ -79,10 +79,10 @@ class Effects:
 
 @dataclass(frozen=True)
 class HalfNormal:
-    """Points of a half-normal plot, by growing absolute effect, and Lenth's margins.
+    """Points of a half-normal plot in order of absolute effect, with Lenth's margins.
 
     Effects that are noise lie on a line through the origin with the slope `pseudo_error`, Lenth's pseudo standard
-    error (PSE). One effect named beforehand is more than noise above `margin` (ME); where the largest are picked out
+    error (PSE). One effect named beforehand is significant above `margin` (ME); the largest effects, picked
     afterwards, above `simultaneous_margin` (SME).
     """
 
@@ -95,7 +95,7 @@ class HalfNormal:
 
 
 class _Model(NamedTuple):
-    """Columns of the model matrix with the source of each, the nuisance ones (mean, blocks) first."""
+    """Model matrix with the name and source of each column; the `nuisance` columns (mean, blocks) come first."""
 
     matrix: Floats
     names: tuple[str, ...]
@@ -113,30 +113,33 @@ def main_effects(
     error: Literal["residual", "blocks"] = "residual",
     level: float = 0.95,
 ) -> Effects:
-    """Main effects and interactions of factors on a response, by least squares.
+    """Estimate main effects and interactions of factors on a response by least squares.
 
     The effect of a two-level factor is mean(high) - mean(low); ``a:b`` is half the difference of a's effects at the
     two levels of b, as in Montgomery's Design and Analysis of Experiments (ch. 6). A factor of k levels has k - 1
     terms, each a level against the first, and one joint F test.
 
-    `blocks` takes the mean of each block (seed) out. With ``error="residual"`` all that is left over is one error:
-    right if an effect is the same for each seed. It need not be: a factor may help with one few-shot draw and harm
-    with another. ``error="blocks"`` estimates the effects in each block by itself and tests their mean over blocks
-    with (blocks - 1) degrees of freedom, which holds for new seeds either way; each block must hold the whole design.
-    Both take the test sentences as given.
+    `blocks` removes the mean of each block (seed). ``error="residual"`` pools all residuals into one error, which is
+    right only if an effect is the same for each seed. ``error="blocks"`` estimates the effects in each block and tests
+    their mean over blocks with (blocks - 1) degrees of freedom, which holds for new seeds also if effects vary between
+    seeds; each block must contain the whole design. Both treat the test sentences as fixed.
 
     Args:
         points: One mapping {factor: level} for each observation, all with the same factors.
         response: Shape (n,), such as accuracies.
-        factors: The levels of each factor in their order, low first; sorted as they stand in `points` if not given.
-        interactions: All of two two-level factors, none, or those named: ``[("a", "b"), ("a", "b", "c")]``.
+        factors: Levels of each factor in order, low first; default: the sorted levels in `points`.
+        interactions: True for all pairs of two-level factors, False for none, or ``[("a", "b"), ("a", "b", "c")]``.
         blocks: The block of each observation, such as its seed.
-        error: What effects are measured against.
-        level: Of the intervals.
+        error: Source of the error estimate.
+        level: Confidence level of the intervals.
 
     Raises:
-        ConfigError: a design that cannot estimate what is asked, naming what it mixes up; bad factors or settings.
-        InputError: a response that is not finite numbers, or of another length than `points`.
+        ConfigError: The design cannot estimate all terms (the message names them), or a factor or setting is invalid.
+        InputError: The response is not finite numbers or has another length than `points`.
+
+    >>> points = [{"a": 0}, {"a": 1}, {"a": 0}, {"a": 1}]
+    >>> round(main_effects(points, [1.0, 3.0, 2.0, 4.0]).terms[0].effect, 6)
+    2.0
     """
     check_between(level, "level")
     y = finite_array(response, "response")
@@ -146,7 +149,7 @@ def main_effects(
         raise ConfigError(f"error {error!r} is not possible; take 'residual', or 'blocks' with at least two blocks")
     model = _model(points, factors, interactions, blocks)
     _refuse_aliases(model)
-    from statsmodels.regression.linear_model import OLS  # that it is there, the import of `statistics` has checked
+    from statsmodels.regression.linear_model import OLS  # installed: checked by the import of hypothesis_tests
 
     fit = OLS(y, model.matrix).fit()
     smallest = ROUNDING * float(np.abs(y).max())
@@ -164,7 +167,7 @@ def main_effects(
 
 
 def _over_blocks(model: _Model, y: Floats, blocks: Sequence[Hashable]) -> tuple[int, Floats, Floats]:
-    """Degrees of freedom, mean and its covariance of the effects estimated in each block by itself."""
+    """Return the degrees of freedom, mean and covariance of the mean of the effects estimated per block."""
     columns = [0, *range(model.nuisance, len(model.names))]
     found = []
     for block in dict.fromkeys(blocks):
@@ -182,26 +185,28 @@ def _terms(
 ) -> tuple[Term, ...]:
     terms = []
     errors = np.sqrt(np.diag(covariance))
-    for place, (effect, error) in enumerate(zip(estimates.tolist(), errors.tolist(), strict=True), model.nuisance):
+    for column, (effect, error) in enumerate(zip(estimates.tolist(), errors.tolist(), strict=True), model.nuisance):
         known = df > 0 and error > smallest
-        term = Term(model.names[place], model.sources[place], effect)
+        term = Term(model.names[column], model.sources[column], effect)
         terms.append(Term(term.name, term.source, effect, error, *t_test(effect, error, df, level)) if known else term)
     adjusted = iter(holm([term.p_value for term in terms if term.p_value is not None]))
     return tuple(term if term.p_value is None else replace(term, p_adjusted=next(adjusted)) for term in terms)
 
 
-def _sources(terms: Sequence[Term], estimates: Floats, covariance: Floats, df: int, error: str) -> tuple[Source, ...]:
+def _sources(
+    terms: Sequence[Term], estimates: Floats, covariance: Floats, df: int, error: str
+) -> tuple[SourceTest, ...]:
     found = []
     for name in dict.fromkeys(term.source for term in terms):
-        places = [place for place, term in enumerate(terms) if term.source == name]
-        part, size = covariance[np.ix_(places, places)], len(places)
+        indices = [index for index, term in enumerate(terms) if term.source == name]
+        part, size = covariance[np.ix_(indices, indices)], len(indices)
         # A covariance estimated from few blocks costs degrees of freedom: Hotelling's T^2.
         df_error = df - size + 1 if error == "blocks" else df
-        if df_error < 1 or any(terms[place].p_value is None for place in places) or np.linalg.cond(part) > 1e12:
-            found.append(Source(name, size, max(df_error, 0)))
+        if df_error < 1 or any(terms[index].p_value is None for index in indices) or np.linalg.cond(part) > 1e12:
+            found.append(SourceTest(name, size, max(df_error, 0)))
             continue
-        f = float(estimates[places] @ np.linalg.solve(part, estimates[places])) / size * df_error / df
-        found.append(Source(name, size, df_error, f, float(stats.f.sf(f, size, df_error))))
+        f = float(estimates[indices] @ np.linalg.solve(part, estimates[indices])) / size * df_error / df
+        found.append(SourceTest(name, size, df_error, f, float(stats.f.sf(f, size, df_error))))
     adjusted = iter(holm([source.p_value for source in found if source.p_value is not None]))
     return tuple(s if s.p_value is None else replace(s, p_adjusted=next(adjusted)) for s in found)
 
@@ -209,31 +214,28 @@ def _sources(terms: Sequence[Term], estimates: Floats, covariance: Floats, df: i
 def check_estimable(
     points: Points, *, factors: Factors | None = None, interactions: Interactions = True, blocks: Blocks = None
 ) -> None:
-    """Refuse a design that cannot tell apart what `main_effects` would be asked for; to be called before any run.
-
-    Args:
-        points, factors, interactions, blocks: As in `main_effects`.
+    """Raise ConfigError if a design cannot estimate all terms of `main_effects`; arguments as there.
 
     Raises:
-        ConfigError: naming all terms that are mixed up, wholly or in part, or a factor with one level.
+        ConfigError: Terms are aliased, wholly or in part (the message names them), or a factor has one level.
     """
     _refuse_aliases(_model(points, factors, interactions, blocks))
 
 
 def _refuse_aliases(model: _Model) -> None:
-    told = []
+    messages = []
     for group in _aliases(model):
         names = list(dict.fromkeys(model.sources[column] for column in sorted(group)))
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
         alone = f"the levels of {names[0]} apart (a combination is missing)"
-        told.append(" from ".join(names[:SHOWN]) + more if len(names) > 1 else alone)
-    if told:
-        mixed = "; ".join(dict.fromkeys(told))
+        messages.append(" from ".join(names[:MAX_NAMES]) + more if len(names) > 1 else alone)
+    if messages:
+        mixed = "; ".join(dict.fromkeys(messages))
         raise ConfigError(f"this design cannot tell {mixed}: ask for fewer interactions or take a larger design")
 
 
 def _aliases(model: _Model) -> list[set[int]]:
-    """Columns that cannot be estimated, in the smallest groups that depend on none outside."""
+    """Return the smallest groups of linearly dependent columns."""
     rows = np.unique(model.matrix, axis=0)
     independent: list[int] = []
     groups: list[set[int]] = []
@@ -243,7 +245,7 @@ def _aliases(model: _Model) -> list[set[int]]:
         if np.linalg.norm(rest) > 1e-8 * math.sqrt(len(rows)):
             independent.append(column)
             continue
-        group = {column, *(independent[place] for place in np.flatnonzero(np.abs(weights) > 1e-6))}
+        group = {column, *(independent[index] for index in np.flatnonzero(np.abs(weights) > 1e-6))}
         apart = [other for other in groups if not other & group]
         groups = [*apart, group.union(*(other for other in groups if other & group))]
     return sorted(groups, key=min)
@@ -268,7 +270,7 @@ def _model(points: Points, factors: Factors | None, interactions: Interactions, 
 
 
 def _coded(name: str, values: Sequence[Hashable], order: Sequence[Hashable]) -> list[tuple[str, Floats]]:
-    """A column for each level but the first, centred on levels that are used alike, with its name."""
+    """Return the name and the column of each level but the first, centred for equally frequent levels."""
     names = [name if len(order) == 2 else f"{name}[{level}]" for level in order]
     columns = [np.array([value == level for value in values]) - 1 / len(order) for level in order]
     return list(zip(names, columns, strict=True))[1:]
@@ -279,9 +281,9 @@ def _levels(points: Points, factors: Factors | None) -> dict[str, tuple[Any, ...
         raise ConfigError("the design has no points; give one mapping {factor: level} for each run")
     names = list(points[0] if factors is None else factors)
     found: dict[str, tuple[Any, ...]] = {}
-    for place, point in enumerate(points):
+    for index, point in enumerate(points):
         if set(point) != set(names):
-            raise ConfigError(f"point {place} has the factors {sorted(point)}, not {sorted(names)}; give all to each")
+            raise ConfigError(f"point {index} has the factors {sorted(point)}, not {sorted(names)}; give all to each")
     for name in names:
         seen = {point[name] for point in points}
         try:
@@ -296,23 +298,23 @@ def _levels(points: Points, factors: Factors | None) -> dict[str, tuple[Any, ...
     return found
 
 
-def _interactions(asked: Interactions, levels: Mapping[str, Sequence[Any]]) -> list[tuple[str, ...]]:
-    if isinstance(asked, bool):
+def _interactions(interactions: Interactions, levels: Mapping[str, Sequence[Any]]) -> list[tuple[str, ...]]:
+    if isinstance(interactions, bool):
         pairs = combinations([name for name, order in levels.items() if len(order) == 2], 2)
-        return list(pairs) if asked else []
-    for names in asked:
+        return list(pairs) if interactions else []
+    for names in interactions:
         if isinstance(names, str) or len(names) < 2 or len(set(names)) < len(names) or not set(names) <= set(levels):
             raise ConfigError(f"interaction {names!r} must name two or more of the factors {', '.join(levels)}")
-    return [tuple(names) for names in asked]
+    return [tuple(names) for names in interactions]
 
 
 def half_normal(effects: Effects, *, level: float = 0.95) -> HalfNormal:
-    """The half-normal plot (Daniel 1959) of the effects with Lenth's margins (1989), for designs without replicates.
+    """Return the half-normal plot (Daniel 1959) of the effects with Lenth's margins (1989).
 
-    Most effects should be noise, all with one variance: two-level factors, each level as often as the other.
+    For two-level designs without replicates. Most effects should be noise of one variance.
 
     Raises:
-        ConfigError: fewer than three effects, a factor with more than two levels, a level outside (0, 1).
+        ConfigError: There are fewer than three effects, a factor has more than two levels, or `level` is not in (0, 1).
     """
     check_between(level, "level")
     m = len(effects.terms)

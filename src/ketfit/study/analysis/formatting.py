@@ -1,44 +1,40 @@
-"""Numbers and names in words, for the report of a study."""
+"""Numbers and names as text, for the report of a study."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ketfit.study.analysis.cells import Cell
+    from ketfit.study.analysis.comparisons import HeadComparison
 
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
-class Named(Protocol):
-    """What has a head and a setting in words: a cell, or a comparison of one."""
-
-    @property
-    def head(self) -> str:
-        """The head's name in the plan."""
-
-    @property
-    def setting(self) -> str:
-        """See `Cell.setting`."""
-
-
 def signed(text: str) -> str:
-    """A number's text with a minus sign instead of a hyphen, and with no sign if it is rounded to nothing."""
+    """Replace the hyphen of a number's text by a minus sign; drop the sign of a zero."""
     return (text if text.strip("+-0.") else text.lstrip("+-")).replace("-", MINUS)
 
 
 def points(fraction: float, digits: int = 2, plus: bool = False) -> str:
-    """A fraction in percentage points, or in per cent: ``88.30``, with its sign ``+1.20``."""
+    """Return a fraction in percentage points or per cent.
+
+    >>> points(0.883), points(0.012, plus=True)
+    ('88.30', '+1.20')
+    """
     return signed(f"{100 * fraction:{'+' if plus else ''}.{digits}f}")
 
 
 def interval(low: float | None, high: float | None, digits: int = 2, plus: bool = False) -> str:
-    """``0.40 to 2.00``, or a dash where there is none."""
+    """Return an interval as ``0.40 to 2.00``, or a dash without bounds."""
     if low is None or high is None:
         return NONE
     return f"{points(low, digits, plus)} to {points(high, digits, plus)}"
 
 
 def p_value(p: float | None, equals: bool = False) -> str:
-    """``0.034``, ``0.21`` or ``< 0.001``; in a sentence with `equals`, ``= 0.034``."""
+    """Return a p-value as ``0.034``, ``0.21`` or ``< 0.001``; with `equals` as ``= 0.034``."""
     if p is None:
         return NONE
     if p < 0.001:
@@ -48,12 +44,12 @@ def p_value(p: float | None, equals: bool = False) -> str:
 
 
 def percent(level: float) -> str:
-    """``95 %``; what stands between cannot break."""
+    """Return a level as ``95 %``, with a no-break space."""
     return f"{100 * level:g}\N{NO-BREAK SPACE}%"
 
 
 def seconds(value: float | None) -> str:
-    """``4 ms``, ``1.96 s`` or ``2 min 3 s``."""
+    """Return a time as ``4 ms``, ``1.96 s`` or ``2 min 3 s``."""
     if value is None:
         return NONE
     if value < 0.1:
@@ -64,12 +60,12 @@ def seconds(value: float | None) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """``1 seed``, ``2 seeds``."""
+    """Return a number with its noun: ``1 seed``, ``2 seeds``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def join_names(names: Iterable[str]) -> str:
-    """``a, b and c``, with semicolons where the names have commas of their own."""
+    """Join names as ``a, b and c``, with semicolons if a name contains a comma."""
     *first, last = names
     if len(first) > 1 and any("," in name for name in (*first, last)):
         return "; ".join([*first, f"and {last}"])
@@ -77,19 +73,19 @@ def join_names(names: Iterable[str]) -> str:
 
 
 def sentence(text: str) -> str:
-    """With a capital to begin with, if its first word is one that may have it."""
+    """Capitalize the first letter if the first word is a plain lower-case word."""
     word = text.split(" ", 1)[0]
     return text[0].upper() + text[1:] if word.isalpha() and word.islower() else text
 
 
 def margin_points(margin: float) -> str:
-    """``1 point``, ``0.5 points``."""
+    """Return a margin as ``1 point`` or ``0.5 points``."""
     number = f"{100 * margin:.4g}"
     return f"{number} point{'' if number == '1' else 's'}"
 
 
 def level_name(level: Any) -> str:
-    """A level as it is read: ``on``, ``none``, ``0.03``."""
+    """Return a level as text: ``on``, ``none``, ``0.03``."""
     if level is None:
         return "none"
     if isinstance(level, bool):
@@ -98,20 +94,20 @@ def level_name(level: Any) -> str:
 
 
 def factor_name(factor: str) -> str:
-    """``head.encoder_layers`` as ``encoder layers``."""
+    """Return ``head.encoder_layers`` as ``encoder layers``."""
     return (factor.partition(".")[2].removeprefix("n_") or factor).replace("_", " ")
 
 
 def term_name(term: str) -> str:
-    """A term of a fitted model: ``encoder layers x connectivity``."""
+    """Return a term of a fitted model as ``encoder layers x connectivity``."""
     return " \N{MULTIPLICATION SIGN} ".join(factor_name(part) for part in term.split(":"))
 
 
 def setting_name(levels: Mapping[str, Any]) -> str:
-    """``encoder layers 2, connectivity 3``."""
+    """Return levels as ``encoder layers 2, connectivity 3``."""
     return ", ".join(f"{factor_name(factor)} {level_name(level)}" for factor, level in levels.items())
 
 
-def cell_name(cell: Named) -> str:
-    """The head of a cell or a comparison, and its levels in brackets."""
+def cell_name(cell: Cell | HeadComparison) -> str:
+    """Return the head of a cell or a comparison with its setting in brackets."""
     return f"{cell.head} ({cell.setting})" if cell.setting else cell.head

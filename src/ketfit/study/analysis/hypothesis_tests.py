@@ -1,4 +1,4 @@
-"""Heads compared over seeds: intervals, tests and effect sizes. Accuracies, differences and margins are fractions."""
+"""Intervals, tests and effect sizes over seeds. Accuracies, differences and margins are fractions."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Floats = NDArray[np.float64]
 Method = Literal["t", "bootstrap"]
 
 RESAMPLES = 9_999
-ROUNDING = 1e-12  # relative to the values: differences of accuracies that are equal on paper are not in binary
+ROUNDING = 1e-12  # relative tolerance: equal accuracies differ by rounding
 SEEDS_TO_MIX_DF = 5
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The values of one cell over its seeds.
+    """Summary statistics of the values of one cell over its seeds.
 
-    `spread` is the sample standard deviation, `low` and `high` bound the mean at `level`. They are None for one value;
-    the bounds also where all values are equal, and so tell nothing of their error.
+    `spread` is the sample standard deviation; `low` and `high` bound the mean at `level`. They are None for one value,
+    the bounds also if all values are equal.
     """
 
     n: int
@@ -48,10 +48,11 @@ class Summary:
 
 @dataclass(frozen=True)
 class McNemar:
-    """Two trained heads on the same `n` sentences: who alone is right how often.
+    """McNemar's test of two trained heads on the same `n` sentences.
 
-    `difference` is the first head's accuracy minus the second's. `p_value` is that of no difference for these two
-    trained heads on new sentences; it says nothing about other seeds, and is not to be pooled over them.
+    `only_first` counts sentences that only the first head has right; `difference` is first minus second accuracy.
+    `p_value` tests for no difference between these two trained heads on new sentences. It does not apply to other
+    seeds and must not be pooled over seeds.
     """
 
     n: int
@@ -63,11 +64,11 @@ class McNemar:
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean difference, first minus second, with what a t test and an interval need.
+    """A mean difference, first minus second, with its t test and interval.
 
-    `low` and `high` bound the true difference at `level`; `p_value` is two-sided, for no difference. Without any
-    spread between seeds nothing tells the error: bounds and statistic are None, and the p-value is that of n signs
-    that agree, 2^(1-n), or 1 if the difference is zero.
+    `low` and `high` bound the true difference at `level`; `p_value` is two-sided, for no difference. Without
+    spread between seeds the error is unknown: bounds and statistic are None, and the p-value is that of the sign
+    test, 2^(1-n), or 1 if the difference is zero.
     """
 
     difference: float
@@ -96,10 +97,10 @@ class PairedTest(Difference):
 
 @dataclass(frozen=True)
 class CrossedTest(Difference):
-    """A difference with seeds and test sentences both random.
+    """A difference with both seeds and test sentences as random effects.
 
-    `seed_error` and `sentence_error` are the parts of the standard error, their squares add up to its square: more
-    seeds make the first smaller, and only more sentences the second. `n_sentences` counts those of any seed.
+    `seed_error` and `sentence_error` are the parts of the standard error; their squares add up to its square. More
+    seeds reduce the first, only more sentences the second. `n_sentences` counts the distinct sentences of all seeds.
     """
 
     n_seeds: int
@@ -114,7 +115,7 @@ class Equivalence:
 
     `p_no_worse` is for "the first is worse by `margin` or more", `p_no_better` for "better by `margin` or more",
     `p_value` the larger. `equivalent`: both are rejected; `no_worse`: the first is. `low` and `high` are the interval
-    at 2 `level` - 1 that TOST looks at, None without spread (see `Difference`).
+    at 2 `level` - 1 that TOST uses, None without spread (see `Difference`).
     """
 
     margin: float
@@ -130,20 +131,23 @@ class Equivalence:
 
 
 def summarize(values: ArrayLike, *, method: Method = "t", level: float = 0.95, seed: int = 0) -> Summary:
-    """Mean, spread and interval of one cell over its seeds, for new seeds on the same sentences.
+    """Return mean, spread and interval of one cell over its seeds, for new seeds on the same sentences.
 
-    On normal values the t interval holds its level at any n. The bootstrap (BCa, 9,999 resamples) needs no normal
-    values, but many: at 95 % it covers 84 % for n = 5, 91 % for 10 and 93 % for 20. Prefer t below some 20 seeds.
+    The t interval is exact for normal values at any n. The bootstrap (BCa, 9,999 resamples) assumes no normality but
+    needs many values: at 95 % it covers 84 % for n = 5, 91 % for 10 and 93 % for 20. Prefer t below 20 seeds.
 
     Args:
         values: Shape (n,), finite.
         method: ``"t"``, or ``"bootstrap"``: bias-corrected and accelerated (Efron 1987).
         level: Between 0 and 1.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
 
     Raises:
-        InputError, ConfigError: no values, one that is not finite; an unknown method, a level outside (0, 1), a seed
-            that is negative or not an integer.
+        InputError: There are no values, or one is not finite.
+        ConfigError: The method is unknown, `level` is not in (0, 1), or the seed is not an integer of 0 or more.
+
+    >>> summarize([0.8, 0.9, 1.0]).mean
+    0.9
     """
     array = finite_array(values, "values")
     check_between(level, "level")
@@ -163,13 +167,17 @@ def summarize(values: ArrayLike, *, method: Method = "t", level: float = 0.95, s
 
 
 def mcnemar(first_correct: NDArray[np.bool_], second_correct: NDArray[np.bool_]) -> McNemar:
-    """McNemar's exact test: the discordant sentences are a fair coin if the two trained heads are equally good.
+    """Test two trained heads by McNemar's exact test, which is binomial on the discordant sentences.
 
     Args:
-        first_correct, second_correct: Bool, shape (n,): whether each head is right, in one order of sentences.
+        first_correct: Bool, shape (n,): the sentences that the first head has right.
+        second_correct: The same for the second head, in the same order of sentences.
 
     Raises:
-        InputError: not bool, no sentences, or lengths that differ.
+        InputError: The arrays are not bool, are empty, or differ in length.
+
+    >>> mcnemar(np.array([True, True, False]), np.array([True, False, False])).p_value
+    1.0
     """
     first, second = _correct(first_correct, "first_correct"), _correct(second_correct, "second_correct")
     if len(first) != len(second):
@@ -182,20 +190,22 @@ def mcnemar(first_correct: NDArray[np.bool_], second_correct: NDArray[np.bool_])
 def paired_test(
     first: ArrayLike, second: ArrayLike, *, test_train_ratio: float | None = None, level: float = 0.95
 ) -> PairedTest:
-    """Paired t test over seeds of the mean difference, first minus second: for new seeds on the same sentences.
+    """Test the mean difference, first minus second, over paired seeds: for new seeds on the same sentences.
 
     With `test_train_ratio` the variance of the mean is (1/n + ratio) s^2 (Nadeau and Bengio 2003), for training sets
-    drawn again and again from few data. It supposes that the results of two seeds correlate by
-    n_test / (n_train + n_test): 0.95 for 435 training and 9,101 test sentences, while the training sets share 4.5 %.
-    That makes the interval of 5 seeds ten times as wide, far too wide; `crossed_test` measures what it supposes.
+    drawn repeatedly from few data. It assumes that the results of two seeds correlate by n_test / (n_train + n_test):
+    0.95 for 435 training and 9,101 test sentences, while the training sets share only 4.5 %. The interval of 5 seeds
+    is then ten times as wide, far too wide; `crossed_test` estimates the correlation instead.
 
     Args:
-        first, second: Shape (n,), n >= 2: one value for each seed, in one order of seeds.
+        first: Shape (n,), n >= 2: one value for each seed.
+        second: The same for the second head, in the same order of seeds.
         test_train_ratio: n_test / n_train, for Nadeau and Bengio's correction.
-        level: Of the interval.
+        level: Confidence level of the interval.
 
     Raises:
-        InputError, ConfigError: lengths that differ, fewer than two seeds, a value that is not finite; a bad setting.
+        InputError: The lengths differ, there are fewer than two seeds, or a value is not finite.
+        ConfigError: `level` or `test_train_ratio` is out of range.
     """
     one, two = finite_array(first, "first", 2), finite_array(second, "second", 2)
     check_between(level, "level")
@@ -204,7 +214,7 @@ def paired_test(
     ratio = 0.0 if test_train_ratio is None else check_between(test_train_ratio, "test_train_ratio", math.inf)
     gaps, n = one - two, len(one)
     spread = _spread(gaps, np.concatenate([one, two]))
-    # Without spread, a difference that is rounding is none.
+    # Without spread, treat a difference of rounding size as zero.
     difference = float(gaps.mean()) if spread or not np.allclose(one, two, rtol=ROUNDING, atol=0) else 0.0
     error = spread * math.sqrt(1 / n + ratio)
     test = t_test(difference, error, n - 1, level)
@@ -228,28 +238,29 @@ def crossed_test(
     *,
     level: float = 0.95,
 ) -> CrossedTest:
-    """The difference of two heads, first minus second, for new seeds and new sentences: the one to headline.
+    """Test the difference of two heads, first minus second, for new seeds and new sentences.
 
     Seeds and sentences are crossed random effects (Owen 2007): d_js = mean + seed_j + sentence_s + rest_js. The
     estimate is the mean over seeds of each seed's mean, as in `paired_test`. Its variance is exactly
 
         E[s^2] / J + mean over pairs of seeds of Cov(mean_j, mean_k)
 
-    with s^2 the variance of the J seed means: the first part holds seeds and rest, so the rest counts once; the second
-    is what all seeds share, their common sentences. It is estimated from products of residuals of two seeds at one
-    sentence, whatever the overlap of the test sets, and taken as 0 if it comes out below. With equal test sets this
-    is the two-way analysis of variance, (MS_seed + MS_sentence - MS_rest) / (J n).
+    with s^2 the variance of the J seed means: the first part contains seeds and rest, so the rest counts once; the
+    second comes from the sentences that seeds share. It is estimated from products of residuals of two seeds at one
+    sentence, for any overlap of the test sets, and set to 0 if it is negative. With equal test sets this is the
+    two-way analysis of variance, (MS_seed + MS_sentence - MS_rest) / (J n).
 
     The degrees of freedom are the harmonic mean of the two parts', weighted by their shares, and J - 1 below five
     seeds. Satterthwaite's formula squares the shares and rejects too often at few seeds: up to 5.9 % at 5, 13 % at 2.
 
     Args:
-        first_correct, second_correct: For each seed, whether each head is right on its test sentences; bool, (n_j,).
-        sentences: For each seed, the positions of its test sentences in the data set; whole numbers, (n_j,).
-        level: Of the interval.
+        first_correct: For each seed j, the test sentences that the first head has right; bool, shape (n_j,).
+        second_correct: The same for the second head.
+        sentences: For each seed j, the positions of its test sentences in the data set; integers, shape (n_j,).
+        level: Confidence level of the interval.
 
     Raises:
-        InputError: fewer than two seeds, numbers of seeds or sentences that differ, or a sentence twice in one seed.
+        InputError: There are fewer than two seeds, numbers of seeds or sentences differ, or a seed repeats a sentence.
     """
     check_between(level, "level")
     first = _by_seed(first_correct, sentences, "first_correct")
@@ -260,7 +271,7 @@ def crossed_test(
 def summarize_crossed(
     correct: Sequence[NDArray[np.bool_]], sentences: Sequence[NDArray[np.integer[Any]]], *, level: float = 0.95
 ) -> Summary:
-    """`summarize` for new seeds and new sentences: arguments, errors and the interval's making as in `crossed_test`."""
+    """Return `summarize` with the interval of `crossed_test`, for new seeds and new sentences."""
     check_between(level, "level")
     values = _by_seed(correct, sentences, "correct")
     found = _crossed(values, sentences, level)
@@ -277,7 +288,7 @@ def _crossed(values: Sequence[Floats], sentences: Sequence[NDArray[np.integer[An
     present[row, column] = 1
 
     common = present @ present.T
-    # Residuals about a seed's mean are a little smaller than errors: this is the share that is left of a covariance.
+    # Residuals about a seed's mean are smaller than errors: `share` corrects the bias of their covariance.
     share = 1 - 1 / n[:, None] - 1 / n + common / np.outer(n, n)
     covariance = np.divide(residuals @ residuals.T, share, out=np.zeros_like(common), where=common > 0)
     pairs = n_seeds * (n_seeds - 1)
@@ -296,15 +307,15 @@ def _crossed(values: Sequence[Floats], sentences: Sequence[NDArray[np.integer[An
 
 
 def equivalence_test(test: Difference, margin: float, *, level: float = 0.95) -> Equivalence:
-    """TOST: is the difference smaller than a margin stated beforehand, and is the first head no worse than by it?
+    """Test by TOST if the difference is smaller than a margin set beforehand.
 
     Args:
-        test: Of `paired_test` or `crossed_test`, whose error and degrees of freedom are used; larger is better.
-        margin: The largest difference that does not matter, a fraction above 0.
+        test: Result of `paired_test` or `crossed_test` on values of which larger is better.
+        margin: The largest irrelevant difference, a fraction above 0.
         level: One minus the error rate of each one-sided test.
 
     Raises:
-        ConfigError: a margin not above 0, or a level outside (0.5, 1).
+        ConfigError: `margin` is not above 0, or `level` is not in (0.5, 1).
     """
     check_between(margin, "margin", math.inf)
     if check_between(level, "level") <= 0.5:
@@ -316,18 +327,21 @@ def equivalence_test(test: Difference, margin: float, *, level: float = 0.95) ->
 
 
 def _one_sided(inside: float, test: Difference) -> float:
-    if test.standard_error == 0:  # n signs that agree, as in t_test
+    if test.standard_error == 0:  # sign test, as in t_test
         return 0.5 ** (test.df + 1) if inside > 0 else 1.0
     return float(stats.t.sf(inside / test.standard_error, test.df))
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Holm's adjusted p-values of a family, in its order: below 0.05 where the family's error rate of 5 % allows.
+    """Return the p-values of a family adjusted by Holm, in the given order.
 
     Raises:
-        InputError: a p-value outside [0, 1]. A family of none is ().
+        InputError: A p-value is outside [0, 1].
+
+    >>> holm([0.01, 0.04])
+    (0.02, 0.04)
     """
-    array = finite_array(p_values, "p_values", least=0)
+    array = finite_array(p_values, "p_values", min_length=0)
     if ((array < 0) | (array > 1)).any():
         raise InputError(f"p-values lie between 0 and 1, got {array.min():g} to {array.max():g}")
     return tuple(multipletests(array, method="holm")[1].tolist()) if len(array) else ()
@@ -343,7 +357,7 @@ class TTest(NamedTuple):
 
 
 def t_test(difference: float, error: float, df: float, level: float) -> TTest:
-    """The t test of a difference against 0 from its standard error; without one, see `Difference`."""
+    """Test a difference against 0 by its standard error; see `Difference` for an error of zero."""
     if error == 0:
         return TTest(None, None, None, 1.0 if difference == 0 else 0.5**df)
     half, statistic = float(stats.t.ppf((1 + level) / 2, df)) * error, difference / error
@@ -355,23 +369,23 @@ def _spread(values: Floats, scale: Floats) -> float:
     return 0.0 if spread <= ROUNDING * np.abs(scale).max() else spread
 
 
-def finite_array(values: ArrayLike, name: str, least: int = 1) -> Floats:
-    """`values` as floats, shape (n,) with n >= `least`; InputError otherwise."""
+def finite_array(values: ArrayLike, name: str, min_length: int = 1) -> Floats:
+    """Return `values` as floats of shape (n,) with n >= `min_length`; raise InputError otherwise."""
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} must be numbers: {error}") from error
-    if array.ndim != 1 or len(array) < least:
-        raise InputError(f"{name} has the shape {array.shape}; give a list of at least {least}, one for each run")
+    if array.ndim != 1 or len(array) < min_length:
+        raise InputError(f"{name} has the shape {array.shape}; give a list of at least {min_length}, one for each run")
     if not np.isfinite(array).all():
         raise InputError(f"{name}[{int(np.argmin(np.isfinite(array)))}] is not finite; leave failed runs out")
     return array
 
 
-def check_between(value: float, name: str, top: float = 1) -> float:
-    """`value` if it lies in (0, `top`), neither end included; ConfigError otherwise."""
-    if not 0 < value < top:
-        raise ConfigError(f"{name} is {value}; it must lie above 0 and below {top:g}")
+def check_between(value: float, name: str, upper: float = 1) -> float:
+    """Return `value` if it is in the open interval (0, `upper`); raise ConfigError otherwise."""
+    if not 0 < value < upper:
+        raise ConfigError(f"{name} is {value}; it must lie above 0 and below {upper:g}")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Seeds that a comparison needs, and the difference that it can detect."""
+"""Power of paired tests: seeds that a comparison needs, and the difference that it can detect."""
 
 from __future__ import annotations
 
@@ -24,28 +24,32 @@ def seeds_needed(
     test_train_ratio: float | None = None,
     sentence_error: float = 0.0,
 ) -> int:
-    """The fewest seeds with which a paired test finds a true `difference` with the probability `power`.
+    """Return the fewest seeds with which a paired test finds a true `difference` with probability `power`.
 
     Args:
         difference: The true mean difference, a fraction; its sign does not matter.
         spread: Standard deviation of the differences between seeds, as in `PairedTest`, above 0.
-        power, level: Between 0 and 1; the test is two-sided at 1 - level.
-        test_train_ratio: n_test / n_train, where the test will be Nadeau and Bengio's.
-        sentence_error: As in `CrossedTest`, where the test will be that one; more seeds do not make it smaller.
+        power: Probability to find the difference, between 0 and 1.
+        level: Between 0 and 1; the test is two-sided at 1 - level.
+        test_train_ratio: n_test / n_train, for Nadeau and Bengio's test.
+        sentence_error: `CrossedTest.sentence_error`, for the crossed test; more seeds do not reduce it.
 
     Raises:
-        ConfigError: a setting out of range, or more than 10,000 seeds, which may mean that no number is enough.
+        ConfigError: A setting is out of range, or more than 10,000 seeds are needed.
+
+    >>> seeds_needed(0.5, 1.0)
+    34
     """
     check_between(abs(difference), "the absolute difference", math.inf)
     check_between(level, "level")
     check_between(power, "power")
 
-    def reached(n: int) -> bool:
+    def has_power(n: int) -> bool:
         return _power(abs(difference) / _error(n, spread, test_train_ratio, sentence_error), n, level) >= power
 
-    if not reached(MAX_SEEDS):
+    if not has_power(MAX_SEEDS):
         raise ConfigError(f"{MAX_SEEDS:,} seeds do not find {difference:g} with power {power:g}; look for more")
-    return 2 + bisect_left(range(2, MAX_SEEDS), True, key=reached)
+    return 2 + bisect_left(range(2, MAX_SEEDS), True, key=has_power)
 
 
 def detectable_difference(
@@ -57,16 +61,16 @@ def detectable_difference(
     test_train_ratio: float | None = None,
     sentence_error: float = 0.0,
 ) -> float:
-    """The smallest true difference that a paired test over `n` seeds finds with `power`; see `seeds_needed`."""
+    """Return the smallest true difference that a paired test over `n` seeds finds with `power`; see `seeds_needed`."""
     n = as_integer(n, "n")
     if n < 2:
         raise ConfigError(f"n is {n}; a spread between seeds needs at least two")
     if check_between(power, "power") <= 1 - check_between(level, "level"):
         raise ConfigError(f"power {power:g} is not above 1 - level, which a difference of zero has already")
-    most = 2.0
-    while _power(most, n, level) < power:
-        most *= 2
-    size = float(brentq(lambda size: _power(size, n, level) - power, 0, most))
+    upper = 2.0
+    while _power(upper, n, level) < power:
+        upper *= 2
+    size = float(brentq(lambda size: _power(size, n, level) - power, 0, upper))
     return size * _error(n, spread, test_train_ratio, sentence_error)
 
 
@@ -79,7 +83,7 @@ def _error(n: int, spread: float, test_train_ratio: float | None, sentence_error
 
 
 def _power(size: float, n: int, level: float) -> float:
-    """Of the paired test over n seeds, for a difference of `size` standard errors."""
+    """Return the power of the paired test over n seeds for a difference of `size` standard errors."""
     bound = stats.t.ppf((1 + level) / 2, n - 1)
     # The far tail is below 3e-7 from 5 on, where SciPy's value of it may be NaN.
     far = float(stats.nct.cdf(-bound, n - 1, size)) if size < 5 else 0.0

@@ -1,4 +1,4 @@
-"""The report of a study: ``report.html``, to be read, and ``summary.json``, the same numbers for programs."""
+"""The report of a study: ``report.html`` for readers and ``summary.json`` with the same numbers for programs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ REPORT, SUMMARY = "report.html", "summary.json"
 
 
 def write_report(folder: Path) -> dict[str, Any]:
-    """Analyse the rows that a study's folder has, and write ``report.html`` and ``summary.json`` into it.
+    """Analyse the rows in a study's folder and write ``report.html`` and ``summary.json`` into it.
 
-    The folder is all it takes, and the same folder makes the same files. A study that is not finished is reported as
-    far as it is.
+    The files depend on the folder only. An unfinished study is reported with the results it has.
 
     Returns:
         The content of ``summary.json``.
 
     Raises:
-        StudyError: the folder holds no study, or a damaged one.
-        StorageError: the files cannot be written; older ones are untouched.
+        StudyError: The folder contains no study, or a damaged one.
+        StorageError: The files cannot be written; older files are unchanged.
         MissingExtraError: Matplotlib or statsmodels is not installed.
     """
     try:

@@ -1,7 +1,7 @@
-"""A drawing for the inside of a page: SVG by Matplotlib, in the colours and the letters of the page.
+"""Matplotlib drawings as inline SVG in the colours and fonts of the report page.
 
-A panel is as wide as a telephone, one unit to a pixel, so that its letters keep their size; the page sets panels side
-by side where it has room. Colours are names that the page's style sheet gives a meaning to, in light and in dark.
+A panel fits the width of a phone, one unit per pixel, so that its font size is kept; wider pages show panels side by
+side. Colours are CSS variables, which the style sheet sets for light and dark mode.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 PANEL, WIDE = 330, 420
-LETTERS = 12.0
+FONT_SIZE = 12.0
 
-# Matplotlib wants numbers for colours; these stand for what the page calls var(--ink) and so on.
+# Matplotlib needs numeric colours; each is a placeholder for a CSS variable such as var(--ink).
 INK, SOFT, GRID, FIRST, SECOND, BAND, PAPER = (f"#0101{number:02x}" for number in range(1, 8))
 NAMES = {INK: "ink", SOFT: "soft", GRID: "grid", FIRST: "first", SECOND: "second", BAND: "band", PAPER: "paper"}
 STYLE: Any = {
@@ -29,13 +29,13 @@ STYLE: Any = {
     "svg.hashsalt": "ketfit",
     "text.parse_math": False,
     "text.color": INK,
-    "font.size": LETTERS,
+    "font.size": FONT_SIZE,
     "axes.edgecolor": SOFT,
     "axes.labelcolor": SOFT,
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": LETTERS,
+    "axes.titlesize": FONT_SIZE,
     "axes.titlelocation": "left",
     "axes.titlecolor": INK,
     "axes.unicode_minus": True,
@@ -44,13 +44,13 @@ STYLE: Any = {
     "grid.linewidth": 0.8,
     "xtick.color": SOFT,
     "ytick.color": SOFT,
-    "xtick.labelsize": LETTERS - 1,
-    "ytick.labelsize": LETTERS - 1,
+    "xtick.labelsize": FONT_SIZE - 1,
+    "ytick.labelsize": FONT_SIZE - 1,
 }
 
 MAX_ROWS = 24
-FEW = 12
-"""Comparisons on a body that are all shown; of more, those that stand for their heads."""
+MAX_COMPARISONS = 12
+"""Comparisons on one body that are all shown; of more, only those of representative cells."""
 ACCURACY = "test accuracy (%)"
 
 Bounds = tuple[float | None, float | None]
@@ -58,7 +58,7 @@ Bounds = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class Panel:
-    """One drawing: its SVG, and how wide it wants to be, in pixels."""
+    """One drawing: its SVG and its width in pixels."""
 
     svg: str
     width: int
@@ -66,16 +66,16 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the report: one or more panels under one caption, in the section `place`."""
+    """A figure of the report: one or more panels under one caption, in one section."""
 
-    place: Literal["accuracy", "differences", "scans", "effects", "relations"]
+    section: Literal["accuracy", "differences", "scans", "effects", "relations"]
     title: str
     caption: str
     panels: tuple[Panel, ...]
 
 
 class Canvas:
-    """One Matplotlib figure of so many pixels, and its way into a page."""
+    """One Matplotlib figure with a size in pixels."""
 
     def __init__(self, width: int, height: float) -> None:
         self.width = width
@@ -83,21 +83,21 @@ class Canvas:
         self.axes: Axes = self.figure.add_subplot()
 
     def panel(self, key: str, description: str) -> Panel:
-        """The finished drawing. `key` is unique in the page, `description` is read aloud in its place."""
+        """Return the drawing; `key` is unique in the page, `description` is its text for screen readers."""
         file = io.StringIO()
         self.figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-        return Panel(_for_page(file.getvalue(), key, description), self.width)
+        return Panel(_inline_svg(file.getvalue(), key, description), self.width)
 
-    def across(self, values: Sequence[float], at: float, color: str) -> None:
-        """Seeds as dots just below the line of their mean."""
-        self._dots(values, [at] * len(values), color, (0, -7))
+    def seed_dots_x(self, values: Sequence[float], y: float, color: str) -> None:
+        """Draw seeds as dots just below the horizontal line `y` of their mean."""
+        self._dots(values, [y] * len(values), color, (0, -7))
 
-    def along(self, values: Sequence[float], at: float, color: str, shift: float = -8) -> None:
-        """Seeds as dots just to the left of their mean, or `shift` to its right."""
-        self._dots([at] * len(values), values, color, (shift, 0))
+    def seed_dots_y(self, values: Sequence[float], x: float, color: str, shift: float = -8) -> None:
+        """Draw seeds as dots `shift` points beside the vertical line `x` of their mean."""
+        self._dots([x] * len(values), values, color, (shift, 0))
 
     def _dots(self, x: Sequence[float], y: Sequence[float], color: str, shift: tuple[float, float]) -> None:
-        self.axes.update_datalim(list(zip(x, y, strict=True)))  # what is moved does not count by itself
+        self.axes.update_datalim(list(zip(x, y, strict=True)))  # the moved dots do not count for the limits
         moved = ScaledTranslation(shift[0] / 72, shift[1] / 72, self.figure.dpi_scale_trans)
         self.axes.plot(
             x,
@@ -115,7 +115,7 @@ class Canvas:
     def mean(
         self, x: float, y: float, color: str, marker: str = "o", *, h: Bounds | None = None, v: Bounds | None = None
     ) -> None:
-        """A mean with its interval, along the x axis (`h`) or the y axis (`v`)."""
+        """Draw a mean with its interval along the x axis (`h`) or the y axis (`v`)."""
         for bounds, horizontal in ((h, True), (v, False)):
             if bounds is not None and bounds[0] is not None and bounds[1] is not None:
                 ends = list(bounds)
@@ -127,59 +127,63 @@ class Canvas:
 
 
 def head_style(kind: str) -> tuple[str, str]:
-    """Colour and marker: quantum heads stand out, classical ones are the ground."""
+    """Return the colour and the marker of a kind of head."""
     return (FIRST, "o") if kind == "quantum" else (SOFT, "s")
 
 
 def in_points(low: float | None, high: float | None) -> Bounds:
-    """An interval of fractions in percentage points."""
+    """Return an interval of fractions in percentage points."""
     return (None, None) if low is None or high is None else (100 * low, 100 * high)
 
 
 def rows(labels: Sequence[str], xlabel: str) -> tuple[Canvas, list[float]]:
-    """A canvas with a line for each label, the label above the line, and where the lines are."""
+    """Return a canvas with one line per label, the label above it, and the y positions of the lines."""
     wrapped = [textwrap.wrap(label, 56, max_lines=2, placeholder=" …") or [""] for label in labels]
-    place, places = 0.0, []
-    for words in wrapped:
-        place += 36.0 + 15.0 * (len(words) - 1)
-        places.append(place)
-    canvas = Canvas(WIDE, place + 58)
+    bottom, positions = 0.0, []
+    for lines in wrapped:
+        bottom += 36.0 + 15.0 * (len(lines) - 1)
+        positions.append(bottom)
+    canvas = Canvas(WIDE, bottom + 58)
     axes = canvas.axes
-    axes.set_ylim(place + 14, 6)
+    axes.set_ylim(bottom + 14, 6)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(xlabel)
     axes.grid(axis="x")
-    for at, words in zip(places, wrapped, strict=True):
-        for number, text in enumerate(reversed(words)):
-            axes.text(0, at - 9 - 15 * number, text, transform=axes.get_yaxis_transform(), va="baseline", zorder=5)
-    return canvas, places
+    for y, lines in zip(positions, wrapped, strict=True):
+        for number, text in enumerate(reversed(lines)):
+            axes.text(0, y - 9 - 15 * number, text, transform=axes.get_yaxis_transform(), va="baseline", zorder=5)
+    return canvas, positions
 
 
-def avoid_overlap(wanted: Iterable[float], least: float) -> list[float]:
-    """Places as near as can be to those wanted, in their order, no two nearer to each other than `least`."""
-    values = list(wanted)
-    order = sorted(range(len(values)), key=lambda place: (values[place], place))
-    blocks: list[list[int]] = []  # runs of neighbours that touch, each centred on where its members want to be
-    for place in order:
-        blocks.append([place])
-        while len(blocks) > 1 and _start(blocks[-1], values, least) < _start(blocks[-2], values, least) + least * len(
-            blocks[-2]
-        ):
+def avoid_overlap(positions: Iterable[float], min_distance: float) -> list[float]:
+    """Return the positions nearest to those given, in their order, that keep `min_distance`.
+
+    >>> avoid_overlap([1.0, 1.0, 1.0], 1)
+    [0.0, 1.0, 2.0]
+    """
+    values = list(positions)
+    order = sorted(range(len(values)), key=lambda index: (values[index], index))
+    blocks: list[list[int]] = []  # runs of touching neighbours, each centred on the given positions
+    for index in order:
+        blocks.append([index])
+        while len(blocks) > 1 and _start(blocks[-1], values, min_distance) < _start(
+            blocks[-2], values, min_distance
+        ) + min_distance * len(blocks[-2]):
             blocks[-2:] = [blocks[-2] + blocks[-1]]
-    found = [0.0] * len(values)
+    moved = [0.0] * len(values)
     for block in blocks:
-        for number, place in enumerate(block):
-            found[place] = _start(block, values, least) + least * number
-    return found
+        for number, index in enumerate(block):
+            moved[index] = _start(block, values, min_distance) + min_distance * number
+    return moved
 
 
-def _start(block: Sequence[int], values: Sequence[float], least: float) -> float:
-    return sum(values[place] - least * number for number, place in enumerate(block)) / len(block)
+def _start(block: Sequence[int], values: Sequence[float], min_distance: float) -> float:
+    return sum(values[index] - min_distance * number for number, index in enumerate(block)) / len(block)
 
 
-def _for_page(svg: str, key: str, description: str) -> str:
-    """Matplotlib's file as an element of a page: no header, names of its own, the page's colours and letters."""
+def _inline_svg(svg: str, key: str, description: str) -> str:
+    """Return Matplotlib's file as an element without header, with unique ids and the colours and fonts of the page."""
     size = re.search(r'viewBox="([\d. ]+)"', svg)
     assert size is not None
     body = svg[svg.index(">", svg.index("<svg")) + 1 :]

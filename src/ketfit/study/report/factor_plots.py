@@ -1,4 +1,4 @@
-"""The figures of settings in a report: scans, effects and interactions."""
+"""Figures of a report about settings: scans, effects and interactions."""
 
 from __future__ import annotations
 
@@ -31,43 +31,43 @@ from ketfit.study.report.axes import (
 MAX_PAIRS = 6
 MAX_NAMES = 6
 MIN_EFFECTS = 5
-"""Fewer do not tell what is noise among them."""
+"""With fewer effects a half-normal plot cannot show which are noise."""
 
 
 def by_head(scans: Sequence[Scan]) -> list[list[Scan]]:
-    """The scans of each head on each body together, in order."""
-    found: dict[tuple[str, str], list[Scan]] = {}
+    """Group scans by body and head, in order."""
+    grouped: dict[tuple[str, str], list[Scan]] = {}
     for scan in scans:
-        found.setdefault((scan.body, scan.head), []).append(scan)
-    return list(found.values())
+        grouped.setdefault((scan.body, scan.head), []).append(scan)
+    return list(grouped.values())
 
 
 def scan_pictures(analysis: Analysis, scans: Sequence[Scan], number: int) -> Iterator[Picture]:
-    """A panel for each scanned factor of one head, the reference as a dashed line; `number` is the first figure's."""
+    """Yield the figure of one head's scans, a panel per factor; `number` makes its ids unique."""
     body, head = scans[0].body, scans[0].head
     scans = [scan for scan in scans if len(scan.points) > 1]
-    standing = [cell for cell in analysis.cells if cell.body == body and cell.standing]
-    reference = next((cell for cell in standing if cell.head == analysis.study["reference"] != head), None)
+    representative = [cell for cell in analysis.cells if cell.body == body and cell.standing]
+    reference = next((cell for cell in representative if cell.head == analysis.study["reference"] != head), None)
     values = [value for scan in scans for point in scan.points for value in point.values]
     color, marker = (
-        head_style(next(cell.kind for cell in standing if cell.head == head)) if standing else head_style("quantum")
+        head_style(next(cell.kind for cell in representative if cell.head == head))
+        if representative
+        else head_style("quantum")
     )
     panels = []
-    for place, scan in enumerate(scans):
+    for index, scan in enumerate(scans):
         canvas = Canvas(PANEL, 250)
         if reference is not None and reference.accuracy is not None:
             canvas.axes.axhline(100 * reference.accuracy.mean, color=SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
             values = [*values, reference.accuracy.mean]
-        places = _level_places(canvas.axes, [point.level for point in scan.points])
-        told = []
-        for x, point in zip(places, scan.points, strict=True):
+        xs = _level_positions(canvas.axes, [point.level for point in scan.points])
+        labels = []
+        for x, point in zip(xs, scan.points, strict=True):
             _mark(canvas, x, point.values, point.accuracy, color, "D" if point.own else marker)
-            told.append(f"{level_name(point.level)}: {points(point.accuracy.mean)} %")
-        canvas.axes.plot(
-            places, [100 * point.accuracy.mean for point in scan.points], color=color, linewidth=1, zorder=2
-        )
-        canvas.axes.set(xlabel=factor_name(scan.factor), ylabel=ACCURACY if place == 0 else "")
-        panels.append((canvas, f"{head}, {factor_name(scan.factor)}: {'; '.join(told)}."))
+            labels.append(f"{level_name(point.level)}: {points(point.accuracy.mean)} %")
+        canvas.axes.plot(xs, [100 * point.accuracy.mean for point in scan.points], color=color, linewidth=1, zorder=2)
+        canvas.axes.set(xlabel=factor_name(scan.factor), ylabel=ACCURACY if index == 0 else "")
+        panels.append((canvas, f"{head}, {factor_name(scan.factor)}: {'; '.join(labels)}."))
     if not panels:
         return
     _same_height([canvas for canvas, _ in panels], values)
@@ -77,17 +77,17 @@ def scan_pictures(analysis: Analysis, scans: Sequence[Scan], number: int) -> Ite
         f"{head} on {body}, one setting at a time",
         f"Means over seeds with {100 * analysis.study['level']:g} % t intervals, small dots the seeds; a diamond is "
         f"the head's own setting{', which all panels share' if len(panels) > 1 else ''}.{dashed}",
-        tuple(canvas.panel(f"scan{number}-{place}", told) for place, (canvas, told) in enumerate(panels)),
+        tuple(canvas.panel(f"scan{number}-{index}", label) for index, (canvas, label) in enumerate(panels)),
     )
 
 
 def _mark(canvas: Canvas, x: float, values: Sequence[float], accuracy: Summary, color: str, marker: str) -> None:
-    canvas.along([100 * value for value in values], x, color)
+    canvas.seed_dots_y([100 * value for value in values], x, color)
     canvas.mean(x, 100 * accuracy.mean, color, marker, v=in_points(accuracy.low, accuracy.high))
 
 
 def _same_height(canvases: Sequence[Canvas], values: Sequence[float]) -> None:
-    """One y axis for all, so that a step looks alike wherever it stands."""
+    """Give all canvases the same y axis."""
     lows, highs = zip(*(canvas.axes.get_ylim() for canvas in canvases), strict=True)
     low = min([*lows, *(100 * value for value in values)])
     high = max([*highs, *(100 * value for value in values)])
@@ -96,20 +96,20 @@ def _same_height(canvases: Sequence[Canvas], values: Sequence[float]) -> None:
         canvas.axes.grid(axis="y")
 
 
-def _level_places(axes: Axes, levels: Sequence[Any]) -> list[float]:
-    """Where levels stand on the x axis: numbers where they belong, in the logarithm if they span it, names in a row."""
+def _level_positions(axes: Axes, levels: Sequence[Any]) -> list[float]:
+    """Set and return the x xs of levels: numbers to scale, logarithmic if they span a factor of 20."""
     numbers = all(isinstance(level, (int, float)) and not isinstance(level, bool) for level in levels)
-    places = [float(level) for level in levels] if numbers else [float(place) for place in range(len(levels))]
-    if numbers and min(places) > 0 and max(places) / min(places) >= 20:
+    xs = [float(level) for level in levels] if numbers else [float(index) for index in range(len(levels))]
+    if numbers and min(xs) > 0 and max(xs) / min(xs) >= 20:
         axes.set_xscale("log")
     axes.margins(x=0.15)
-    axes.set_xticks(places, [level_name(level) for level in levels])
+    axes.set_xticks(xs, [level_name(level) for level in levels])
     axes.xaxis.set_minor_locator(NullLocator())
-    return places
+    return xs
 
 
 def effect_pictures(each: HeadEffects, number: int) -> Iterator[Picture]:
-    """Sizes of the effects, means at each level, interactions, half-normal plot; `number` is the first figure's."""
+    """Yield the figures of effects, main effects, interactions and half-normal plot; `number` makes ids unique."""
     if each.effects is None:
         return
     where = f"{each.head} on {each.body}"
@@ -123,7 +123,7 @@ def effect_pictures(each: HeadEffects, number: int) -> Iterator[Picture]:
             f"Main effects, {where}",
             "Mean accuracy at each level over all levels of the other factors: means over seeds with t intervals, and "
             "the seeds as dots. What a seed does to all levels alike is in these intervals only.",
-            tuple(canvas.panel(f"main{number}-{place}", told) for place, (canvas, told) in enumerate(drawn)),
+            tuple(canvas.panel(f"main{number}-{index}", label) for index, (canvas, label) in enumerate(drawn)),
         )
     pairs = _largest_pairs(each)
     if pairs:
@@ -136,7 +136,7 @@ def effect_pictures(each: HeadEffects, number: int) -> Iterator[Picture]:
             "effects",
             f"Interactions, {where}",
             f"Mean accuracy at the levels of two factors; parallel lines are no interaction.{more}",
-            tuple(canvas.panel(f"pair{number}-{place}", told) for place, (canvas, told) in enumerate(drawn)),
+            tuple(canvas.panel(f"pair{number}-{index}", label) for index, (canvas, label) in enumerate(drawn)),
         )
     if each.half_normal is not None and len(each.half_normal.effects) >= MIN_EFFECTS:
         yield _half_normal(each, where, number)
@@ -145,12 +145,12 @@ def effect_pictures(each: HeadEffects, number: int) -> Iterator[Picture]:
 def _effect_sizes(each: HeadEffects, where: str, number: int) -> Picture:
     assert each.effects is not None
     ordered = sorted(each.effects.terms, key=lambda term: -abs(term.effect))[:MAX_ROWS]
-    canvas, places = rows([term_name(term.name) for term in ordered], "effect on test accuracy (points)")
+    canvas, xs = rows([term_name(term.name) for term in ordered], "effect on test accuracy (points)")
     canvas.axes.axvline(0, color=SOFT, linewidth=1, zorder=1)
-    for term, at in zip(ordered, places, strict=True):
-        canvas.across([100 * value for value in seed_effects(each, term.name)], at, FIRST)
-        canvas.mean(100 * term.effect, at, FIRST, h=in_points(term.low, term.high))
-    told = "; ".join(f"{term_name(term.name)} {points(term.effect, plus=True)} points" for term in ordered)
+    for term, y in zip(ordered, xs, strict=True):
+        canvas.seed_dots_x([100 * value for value in seed_effects(each, term.name)], y, FIRST)
+        canvas.mean(100 * term.effect, y, FIRST, h=in_points(term.low, term.high))
+    label = "; ".join(f"{term_name(term.name)} {points(term.effect, plus=True)} points" for term in ordered)
     cut = f" The {MAX_ROWS} largest of {len(each.effects.terms)}." if len(each.effects.terms) > MAX_ROWS else ""
     return Picture(
         "effects",
@@ -158,12 +158,12 @@ def _effect_sizes(each: HeadEffects, where: str, number: int) -> Picture:
         "The change of mean accuracy from the low to the high level of a factor, and half the difference of such "
         f"changes for an interaction, largest first; bars are {100 * each.effects.level:g} % intervals, dots the "
         f"seeds.{cut}",
-        (canvas.panel(f"effects{number}", f"Effects on {where}: {told}."),),
+        (canvas.panel(f"effects{number}", f"Effects on {where}: {label}."),),
     )
 
 
 def seed_effects(each: HeadEffects, term: str) -> list[float]:
-    """The effect in every seed by itself, from the marginal means of a two-level factor or of two of them."""
+    """Return the effect of a two-level factor, or of a pair of them, in each seed, from the marginal means."""
     means = [mean for mean in each.marginals if ":".join(mean.factors) == term]
     if len(means) == 2:
         return [high - low for low, high in zip(means[0].values, means[1].values, strict=True)]
@@ -175,13 +175,13 @@ def seed_effects(each: HeadEffects, term: str) -> list[float]:
 def _main_effect(each: HeadEffects, factors: tuple[str, ...]) -> tuple[Canvas, str]:
     means = [mean for mean in each.marginals if mean.factors == factors]
     canvas = Canvas(PANEL, 220)
-    places = _level_places(canvas.axes, [level_name(mean.levels[0]) for mean in means])
-    canvas.axes.plot(places, [100 * mean.accuracy.mean for mean in means], color=FIRST, linewidth=1, zorder=2)
-    for x, mean in zip(places, means, strict=True):
+    xs = _level_positions(canvas.axes, [level_name(mean.levels[0]) for mean in means])
+    canvas.axes.plot(xs, [100 * mean.accuracy.mean for mean in means], color=FIRST, linewidth=1, zorder=2)
+    for x, mean in zip(xs, means, strict=True):
         _mark(canvas, x, mean.values, mean.accuracy, FIRST, "o")
     canvas.axes.set(xlabel=factor_name(factors[0]), ylabel=ACCURACY)
-    told = "; ".join(f"{level_name(mean.levels[0])}: {points(mean.accuracy.mean)} %" for mean in means)
-    return canvas, f"Main effect of {factor_name(factors[0])}. {told}."
+    label = "; ".join(f"{level_name(mean.levels[0])}: {points(mean.accuracy.mean)} %" for mean in means)
+    return canvas, f"Main effect of {factor_name(factors[0])}. {label}."
 
 
 def _largest_pairs(each: HeadEffects) -> list[tuple[str, ...]]:
@@ -195,36 +195,34 @@ def _interaction(each: HeadEffects, pair: tuple[str, ...]) -> tuple[Canvas, str]
     means = [mean for mean in each.marginals if mean.factors == pair]
     canvas = Canvas(PANEL, 230)
     first = list(dict.fromkeys(mean.levels[0] for mean in means))
-    places = _level_places(canvas.axes, [level_name(level) for level in first])
+    xs = _level_positions(canvas.axes, [level_name(level) for level in first])
     lines = {
         level: [mean for mean in means if mean.levels[1] == level]
         for level in dict.fromkeys(m.levels[1] for m in means)
     }
-    ends = avoid_overlap([100 * line[-1].accuracy.mean for line in lines.values()], _letter(means))
+    ends = avoid_overlap([100 * line[-1].accuracy.mean for line in lines.values()], _label_height(means))
     for (level, line), color, marker, dashes, end in zip(
         lines.items(), (FIRST, SECOND), "os", ("solid", (0, (5, 2))), ends, strict=False
     ):
-        canvas.axes.plot(
-            places, [100 * mean.accuracy.mean for mean in line], color=color, linewidth=1.4, linestyle=dashes
-        )
+        canvas.axes.plot(xs, [100 * mean.accuracy.mean for mean in line], color=color, linewidth=1.4, linestyle=dashes)
         dodge, shift = (-0.04, -8) if color == FIRST else (0.04, 8)
-        for x, mean in zip(places, line, strict=True):
-            canvas.along([100 * value for value in mean.values], x + dodge, color, shift)
+        for x, mean in zip(xs, line, strict=True):
+            canvas.seed_dots_y([100 * value for value in mean.values], x + dodge, color, shift)
             v = in_points(mean.accuracy.low, mean.accuracy.high)
             canvas.mean(x + dodge, 100 * mean.accuracy.mean, color, marker, v=v)
         canvas.axes.annotate(
-            f"{factor_name(pair[1])} {level_name(level)}", (places[-1] + 0.1, end), (9, 0), textcoords="offset points",
-            va="center", fontsize=10.5, color=color,
+            f"{factor_name(pair[1])} {level_name(level)}", (xs[-1] + 0.1, end), (9, 0),
+            textcoords="offset points", va="center", fontsize=10.5, color=color,
         )  # fmt: skip
     canvas.axes.set_xlim(-0.25, len(first) + 0.1)
     canvas.axes.set(xlabel=factor_name(pair[0]), ylabel=ACCURACY)
-    told = "; ".join(
+    label = "; ".join(
         f"{setting_name(dict(zip(pair, mean.levels, strict=True)))}: {points(mean.accuracy.mean)} %" for mean in means
     )
-    return canvas, f"Interaction of {factor_name(pair[0])} and {factor_name(pair[1])}. {told}."
+    return canvas, f"Interaction of {factor_name(pair[0])} and {factor_name(pair[1])}. {label}."
 
 
-def _letter(means: Sequence[Marginal]) -> float:
+def _label_height(means: Sequence[Marginal]) -> float:
     values = [100 * value for mean in means for value in mean.values]
     return max(max(values) - min(values), 0.1) / 8
 
@@ -241,7 +239,7 @@ def _half_normal(each: HeadEffects, where: str, number: int) -> Picture:
     if plot.pseudo_error > 0:
         axes.plot([0, 100 * plot.pseudo_error * top], [0, top], color=SOFT, linewidth=1, zorder=1)
         for bound, name, drop in ((100 * plot.margin, "ME", 0), (100 * plot.simultaneous_margin, "SME", -13)):
-            if bound < 2 * max(sizes):  # with few effects the margins are so wide that they would squeeze the rest
+            if bound < 2 * max(sizes):  # with few effects the margins are too wide for the plot
                 right = max(right, 1.12 * bound)
                 axes.axvline(bound, color=SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
                 axes.annotate(
@@ -250,8 +248,8 @@ def _half_normal(each: HeadEffects, where: str, number: int) -> Picture:
     axes.set_xlim(0, right)
     axes.set_ylim(0, top)
     for name, x, y in list(zip(plot.names, sizes, plot.quantiles, strict=True))[-MAX_NAMES:]:
-        far = x > 0.5 * axes.get_xlim()[1]
-        shift, align = (-7, "right") if far else (7, "left")
+        in_right_half = x > 0.5 * axes.get_xlim()[1]
+        shift, align = (-7, "right") if in_right_half else (7, "left")
         axes.annotate(
             term_name(name),
             (x, y),
@@ -263,12 +261,12 @@ def _half_normal(each: HeadEffects, where: str, number: int) -> Picture:
             bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
         )
     axes.set(xlabel="absolute effect (points)", ylabel="half-normal quantile")
-    told = "; ".join(f"{term_name(name)} {points(size)}" for name, size in zip(plot.names, plot.effects, strict=True))
+    label = "; ".join(f"{term_name(name)} {points(size)}" for name, size in zip(plot.names, plot.effects, strict=True))
     return Picture(
         "effects",
         f"Half-normal plot of the effects, {where}",
         "Effects that are noise lie along the line, which stands for Lenth's pseudo standard error, "
         f"{points(plot.pseudo_error)} points. One effect named beforehand is more than noise beyond ME, "
         f"{points(plot.margin)} points; the largest of all beyond SME, {points(plot.simultaneous_margin)} points.",
-        (canvas.panel(f"halfnormal{number}", f"Absolute effects on {where} in points: {told}."),),
+        (canvas.panel(f"halfnormal{number}", f"Absolute effects on {where} in points: {label}."),),
     )

@@ -1,4 +1,4 @@
-"""The figures of a report, from its numbers."""
+"""Figures of a report about heads: accuracies, differences, and accuracy against size and time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ketfit.study.analysis.formatting import cell_name, margin_points, points
 from ketfit.study.report.axes import (
     ACCURACY,
     BAND,
-    FEW,
+    MAX_COMPARISONS,
     MAX_ROWS,
     PANEL,
     SOFT,
@@ -35,7 +35,7 @@ MAX_DOTS = 60
 
 
 def draw(analysis: Analysis) -> tuple[Picture, ...]:
-    """All figures of a report, in its order; those without data are left out."""
+    """Return all figures of a report in order; figures without data are omitted."""
     with matplotlib.rc_context(STYLE):
         pictures: list[Picture] = []
         for number, body in enumerate(analysis.study["bodies"]):
@@ -52,22 +52,22 @@ def _accuracies(analysis: Analysis, body: str, number: int) -> Iterator[Picture]
     cells = [cell for cell in analysis.cells if cell.body == body and cell.standing and cell.accuracy][:MAX_ROWS]
     if not cells:
         return
-    canvas, places = rows([cell_name(cell) for cell in cells], ACCURACY)
-    for cell, at in zip(cells, places, strict=True):
+    canvas, ys = rows([cell_name(cell) for cell in cells], ACCURACY)
+    for cell, y in zip(cells, ys, strict=True):
         assert cell.accuracy is not None
         color, marker = head_style(cell.kind)
-        canvas.across([100 * value for value in cell.accuracies], at, color)
+        canvas.seed_dots_x([100 * value for value in cell.accuracies], y, color)
         h = in_points(cell.accuracy.low, cell.accuracy.high)
-        canvas.mean(100 * cell.accuracy.mean, at, color, marker, h=h)
+        canvas.mean(100 * cell.accuracy.mean, y, color, marker, h=h)
         if cell.head == analysis.study["reference"]:
             canvas.axes.axvline(100 * cell.accuracy.mean, color=SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    told = "; ".join(f"{cell_name(cell)} {points(cell.accuracy.mean)} %" for cell in cells if cell.accuracy)
+    label = "; ".join(f"{cell_name(cell)} {points(cell.accuracy.mean)} %" for cell in cells if cell.accuracy)
     dashed = " The dashed line is the mean of the reference." if analysis.study["reference"] else ""
     caption = (
         "Large marks are means over seeds (circles: quantum heads; squares: classical heads), small dots the seeds"
         f"{_bars(analysis, cells)}.{dashed}"
     )
-    panel = canvas.panel(f"accuracy{number}", f"Mean test accuracy on {body}: {told}.")
+    panel = canvas.panel(f"accuracy{number}", f"Mean test accuracy on {body}: {label}.")
     yield Picture("accuracy", f"Test accuracy on {body}", caption, (panel,))
 
 
@@ -79,19 +79,19 @@ def _bars(analysis: Analysis, cells: Sequence[Cell]) -> str:
 
 def _differences(analysis: Analysis, body: str, number: int) -> Iterator[Picture]:
     found = [each for each in analysis.comparisons if each.body == body]
-    shown = found if len(found) <= FEW else [each for each in found if each.standing][:MAX_ROWS]
+    shown = found if len(found) <= MAX_COMPARISONS else [each for each in found if each.standing][:MAX_ROWS]
     if not shown:
         return
     kinds = {cell.head: cell.kind for cell in analysis.cells}
     margin = 100 * analysis.study["margin"]
-    canvas, places = rows([cell_name(each) for each in shown], "difference in test accuracy (points)")
+    canvas, ys = rows([cell_name(each) for each in shown], "difference in test accuracy (points)")
     canvas.axes.axvspan(-margin, margin, color=BAND, linewidth=0, zorder=0)
     canvas.axes.axvline(0, color=SOFT, linewidth=1, zorder=1)
-    for each, at in zip(shown, places, strict=True):
+    for each, y in zip(shown, ys, strict=True):
         color, marker = head_style(kinds[each.head])
-        canvas.across([100 * value for value in each.differences], at, color)
-        canvas.mean(100 * each.difference, at, color, marker, h=_test_bounds(each))
-    told = "; ".join(f"{cell_name(each)} {points(each.difference, plus=True)} points" for each in shown)
+        canvas.seed_dots_x([100 * value for value in each.differences], y, color)
+        canvas.mean(100 * each.difference, y, color, marker, h=_test_bounds(each))
+    label = "; ".join(f"{cell_name(each)} {points(each.difference, plus=True)} points" for each in shown)
     bars = ""
     if any(each.crossed is not None for each in shown):
         bars = f", bars {100 * analysis.study['level']:g} % intervals for new seeds and new sentences"
@@ -103,7 +103,7 @@ def _differences(analysis: Analysis, body: str, number: int) -> Iterator[Picture
         f"Large marks are mean paired differences, small dots the seeds{bars}. "
         f"The band is the margin of ±{margin_points(margin / 100)} that the plan calls irrelevant.{more}"
     )
-    yield Picture("differences", title, caption, (canvas.panel(f"difference{number}", f"{title}: {told}."),))
+    yield Picture("differences", title, caption, (canvas.panel(f"difference{number}", f"{title}: {label}."),))
 
 
 def _test_bounds(each: HeadComparison) -> Bounds:
@@ -118,8 +118,10 @@ def _relations(analysis: Analysis, body: str, number: int) -> Iterator[Picture]:
         panels.append(_relation(cells, "n_qubits", "qubits of an encoder", False, f"qubits{number}"))
     panels.append(_relation(cells, "fit_seconds", "seconds to fit the chosen try (median)", True, f"seconds{number}"))
     panels = [panel for panel in panels if panel is not None]
-    few = sum(len(cell.seeds) for cell in cells) <= MAX_DOTS
-    dots = ", and small dots for the seeds" if few else "; seeds are left out, as there are too many to tell apart"
+    few_seeds = sum(len(cell.seeds) for cell in cells) <= MAX_DOTS
+    dots = (
+        ", and small dots for the seeds" if few_seeds else "; seeds are left out, as there are too many to tell apart"
+    )
     if panels:
         yield Picture(
             "relations",
@@ -143,7 +145,7 @@ def _relation(cells: Sequence[Cell], attribute: str, xlabel: str, log: bool, key
         color, marker = head_style(cell.kind)
         x = getattr(cell, attribute)
         if dots:
-            canvas.along([100 * value for value in cell.accuracies], x, color)
+            canvas.seed_dots_y([100 * value for value in cell.accuracies], x, color)
         canvas.mean(x, 100 * cell.accuracy.mean, color, marker, v=in_points(cell.accuracy.low, cell.accuracy.high))
     axes.set(xlabel=xlabel, ylabel=ACCURACY)
     axes.grid(axis="y")
@@ -152,32 +154,32 @@ def _relation(cells: Sequence[Cell], attribute: str, xlabel: str, log: bool, key
         axes.set_xticks(sorted({getattr(cell, attribute) for cell in shown}))
     else:
         axes.set_xscale("log")
-        places = [getattr(cell, attribute) for cell in shown]
-        near = max(places) < 30 * min(places)
+        xs = [getattr(cell, attribute) for cell in shown]
+        near = max(xs) < 30 * min(xs)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if near else (1,)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if value < 1e4 else f"{value:,.0f}")
     _name_marks(canvas, [cell for cell in shown if cell.standing], attribute)
-    told = "; ".join(
+    label = "; ".join(
         f"{cell_name(cell)}: {getattr(cell, attribute):.3g}, {points(cell.accuracy.mean)} %"
         for cell in shown
         if cell.accuracy
     )
-    return canvas.panel(key, f"Test accuracy against {xlabel}. {told}.")
+    return canvas.panel(key, f"Test accuracy against {xlabel}. {label}.")
 
 
 def _name_marks(canvas: Canvas, cells: Sequence[Cell], attribute: str) -> None:
-    """Names in a column beside the axes, each with a line to its mark, so that none covers a mark or another name."""
+    """Write names in a column beside the axes, each with a line to its mark, without overlap."""
     axes = canvas.axes
     cells = cells[:MAX_NAMES]
     bottom, top = axes.get_ylim()
     heights = [(100 * cell.accuracy.mean - bottom) / (top - bottom) for cell in cells if cell.accuracy]
-    for at, cell in zip(avoid_overlap(heights, 0.068), cells, strict=True):
+    for y, cell in zip(avoid_overlap(heights, 0.068), cells, strict=True):
         assert cell.accuracy is not None
         axes.annotate(
             cell.head if len(cell.head) <= 25 else f"{cell.head[:24]}…",
             (getattr(cell, attribute), 100 * cell.accuracy.mean),
-            (1.06, at),
+            (1.06, y),
             textcoords="axes fraction",
             va="center",
             fontsize=10.5,

@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file from an analysis, with nothing to load from anywhere."""
+"""Rendering of an analysis as one HTML file without external resources."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ketfit.study.analysis import formatting as wording
+from ketfit.study.analysis import formatting
 from ketfit.study.analysis.analysis import Analysis, HeadEffects
 from ketfit.study.analysis.effects import Term
-from ketfit.study.report import summary as findings
-from ketfit.study.report.axes import FEW, Picture
+from ketfit.study.report.axes import MAX_COMPARISONS, Picture
 from ketfit.study.report.plots import draw
+from ketfit.study.report.summary import conclusion
 from ketfit.study.spec import HeadPlan, LevelRange, StudyPlan
 from ketfit.study.store import StudyRecord
 
-PLACES = ("accuracy", "differences", "scans", "effects", "relations")
+SECTIONS = ("accuracy", "differences", "scans", "effects", "relations")
 
 
 def make_page(record: StudyRecord, analysis: Analysis, answer: list[str]) -> str:
-    """The whole file."""
+    """Return the content of ``report.html``."""
     environment = Environment(
         loader=PackageLoader("ketfit.study.report", "."),
         autoescape=True,
@@ -32,20 +32,20 @@ def make_page(record: StudyRecord, analysis: Analysis, answer: list[str]) -> str
         lstrip_blocks=True,
     )
     environment.filters.update(
-        points=wording.points,
-        p=wording.p_value,
-        percent=wording.percent,
-        seconds=wording.seconds,
-        level=wording.level_name,
-        factor=wording.factor_name,
-        term=wording.term_name,
-        count=wording.count,
-        margin=wording.margin_points,
+        points=formatting.points,
+        p=formatting.p_value,
+        percent=formatting.percent,
+        seconds=formatting.seconds,
+        level=formatting.level_name,
+        factor=formatting.factor_name,
+        term=formatting.term_name,
+        count=formatting.count,
+        margin=formatting.margin_points,
         time=_time,
     )
-    places: dict[str, list[Picture]] = {}
+    sections: dict[str, list[Picture]] = {}
     for picture in draw(analysis):
-        places.setdefault(picture.place, []).append(picture)
+        sections.setdefault(picture.section, []).append(picture)
     study, plan = analysis.study, record.plan
     return environment.get_template("report.html.j2").render(
         study=study,
@@ -53,21 +53,21 @@ def make_page(record: StudyRecord, analysis: Analysis, answer: list[str]) -> str
         answer=answer,
         plan=plan,
         plan_toml=to_toml(plan.model_dump(mode="json")),
-        pictures={place: places.get(place, []) for place in PLACES},
-        standing_note=_standing_note(plan),
+        pictures={name: sections.get(name, []) for name in SECTIONS},
+        representative_note=_representative_note(plan),
         design=_design(plan),
         limits=limits(record, analysis),
         rates=[f"{rate:g}" for rate in plan.budget.learning_rates],
         strengths=[f"{value:g}" for value in plan.budget.regularization],
         heads={name: _head(head) for name, head in plan.heads.items()},
-        few=FEW,
+        max_comparisons=MAX_COMPARISONS,
         uniform=len({cell.seeds for cell in analysis.cells}) == 1,
         test_sizes=[f"{size:,}" for size in study["test_sizes"]],
-        svg=Markup,  # of our own drawings, which escape the names in them
-        interval=wording.interval,
-        listed=wording.join_names,
-        signed=wording.signed,
-        conclusion=findings.conclusion,
+        svg=Markup,  # safe: the drawings escape the names in them
+        interval=formatting.interval,
+        join_names=formatting.join_names,
+        signed=formatting.signed,
+        conclusion=conclusion,
         error_note=_error_note,
         levels_of=_levels_of,
     )
@@ -77,7 +77,7 @@ def _time(text: str) -> str:
     return text.replace("T", " ").replace("+00:00", " UTC")
 
 
-def _standing_note(plan: StudyPlan) -> str:
+def _representative_note(plan: StudyPlan) -> str:
     if plan.design.kind == "heads":
         return ""
     if plan.design.kind == "scan":
@@ -96,19 +96,19 @@ def _design(plan: StudyPlan) -> str:
         "latin-hypercube": f"Latin hypercube of {plan.design.samples} points, seed {plan.design.seed}",
     }[plan.design.kind]
     factors = "; ".join(f"{factor}: {_levels(levels)}" for factor, levels in plan.factors.items())
-    asked = f", to estimate {plan.design.estimate}" if plan.design.estimate != "nothing" else ""
-    return f"{kind}{asked}{f' ({factors})' if factors else ''}"
+    estimate = f", to estimate {plan.design.estimate}" if plan.design.estimate != "nothing" else ""
+    return f"{kind}{estimate}{f' ({factors})' if factors else ''}"
 
 
 def _head(head: HeadPlan) -> str:
     kinds = {"quantum": "quantum circuit", "logistic-regression": "logistic regression", "svc": "SVC", "mlp": "MLP"}
-    settings = [f"{name} {_one(value)}" for name, value in head.settings.items()]
+    settings = [f"{name} {_setting_value(value)}" for name, value in head.settings.items()]
     start = [f"from the {head.start} setting"] if head.kind == "quantum" else []
     matched = [f"with as many parameters as {head.match}"] if head.match else []
     return ", ".join([kinds[head.kind], *start, *settings, *matched])
 
 
-def _one(value: Any) -> str:
+def _setting_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -120,32 +120,34 @@ def _fraction(plan: StudyPlan) -> str:
 def _levels(levels: Any) -> str:
     if isinstance(levels, LevelRange):
         return f"{levels.low:g} to {levels.high:g}{' in the logarithm' if levels.log else ''}"
-    return ", ".join(map(wording.level_name, levels))
+    return ", ".join(map(formatting.level_name, levels))
 
 
 def _levels_of(plan: StudyPlan, term: Term) -> str:
-    """The low and the high level of a two-level factor: what its effect is the effect of."""
+    """Return the low and the high level of a two-level factor as text."""
     levels = plan.factors.get(term.name)
     if levels is None or isinstance(levels, LevelRange) or len(levels) != 2:
         return ""
-    return f"{wording.level_name(levels[0])} → {wording.level_name(levels[1])}"
+    return f"{formatting.level_name(levels[0])} → {formatting.level_name(levels[1])}"
 
 
 def _error_note(each: HeadEffects) -> str:
     assert each.effects is not None
-    n = wording.count(len(each.seeds), "seed")
+    n = formatting.count(len(each.seeds), "seed")
     if each.effects.error == "blocks":
-        told = f"Each seed's effects are estimated apart and tested over the {n}: for new seeds on the same sentences"
+        text = f"Each seed's effects are estimated apart and tested over the {n}: for new seeds on the same sentences"
     else:
-        told = "One seed only: tested against what the model leaves over, if anything"
-    left = f"; {wording.count(len(each.left_out), 'seed')} without the whole design left out" if each.left_out else ""
-    return f"{told}{left}. p is of no effect, and beside it as Holm adjusts it over all terms."
+        text = "One seed only: tested against what the model leaves over, if anything"
+    left = (
+        f"; {formatting.count(len(each.left_out), 'seed')} without the whole design left out" if each.left_out else ""
+    )
+    return f"{text}{left}. p is of no effect, and beside it as Holm adjusts it over all terms."
 
 
 def limits(record: StudyRecord, analysis: Analysis) -> list[tuple[str, str]]:
-    """What the study cannot say, from what it was: of what, and why."""
+    """Return the limits of a study: pairs of a topic and a reason."""
     plan, data = record.plan, record.data.name
-    bodies = wording.join_names(body.label for body in plan.bodies)
+    bodies = formatting.join_names(body.label for body in plan.bodies)
     found = [
         (
             "Other sentences and other bodies.",
@@ -156,7 +158,7 @@ def limits(record: StudyRecord, analysis: Analysis) -> list[tuple[str, str]]:
     ]
     detectable = [each.detectable for each in analysis.comparisons if each.standing and each.detectable]
     if detectable:
-        seeds = wording.count(len(plan.seeds), "seed")
+        seeds = formatting.count(len(plan.seeds), "seed")
         found.append(
             (
                 "Small differences.",
@@ -185,26 +187,30 @@ def _about_hardware(plan: StudyPlan) -> list[tuple[str, str]]:
         return []
     if named & {"shots", "noise"}:
         return [("A quantum computer.", "Shots and noise were simulated as the plan says; no device was used.")]
-    told = "Circuits were simulated exactly, without shots or noise. Nothing here is evidence of a quantum advantage."
-    return [("A quantum computer.", told)]
+    text = "Circuits were simulated exactly, without shots or noise. Nothing here is evidence of a quantum advantage."
+    return [("A quantum computer.", text)]
 
 
 def _span(values: Sequence[float]) -> str:
-    low, high = wording.points(min(values), 1), wording.points(max(values), 1)
+    low, high = formatting.points(min(values), 1), formatting.points(max(values), 1)
     return low if low == high else f"{low} to {high}"
 
 
-def to_toml(table: Mapping[str, Any], at: str = "") -> str:
-    """A plan as the TOML file that makes it again; what is None is left out, as TOML has no word for it."""
+def to_toml(table: Mapping[str, Any], path: str = "") -> str:
+    """Return a plan as TOML; values of None are omitted, as TOML has no null.
+
+    >>> to_toml({"seeds": 5, "question": None})
+    'seeds = 5'
+    """
     lines = [
         f"{_key(name)} = {_value(value)}"
         for name, value in table.items()
         if value is not None and not isinstance(value, Mapping)
     ]
-    parts = ["\n".join([f"[{at}]", *lines] if at else lines)] if lines else []
+    parts = ["\n".join([f"[{path}]", *lines] if path else lines)] if lines else []
     for name, value in table.items():
         if isinstance(value, Mapping):
-            parts.append(to_toml(value, f"{at}.{_key(name)}" if at else _key(name)))
+            parts.append(to_toml(value, f"{path}.{_key(name)}" if path else _key(name)))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -213,7 +219,7 @@ def _key(name: str) -> str:
 
 
 def _text(text: str) -> str:
-    # JSON's strings are TOML's, but for one character that only TOML wants escaped.
+    # JSON strings are valid TOML, except for DEL, which TOML requires escaped.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

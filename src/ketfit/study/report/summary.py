@@ -1,11 +1,12 @@
-"""What a study found, in sentences, each decided by its tests."""
+"""The results of a study in sentences; the tests of the analysis select each sentence."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter, itemgetter
 from typing import Any
 
-from ketfit.study.analysis.analysis import Analysis, ScanPoint
+from ketfit.study.analysis.analysis import Analysis
 from ketfit.study.analysis.cells import Cell
 from ketfit.study.analysis.comparisons import HeadComparison
 from ketfit.study.analysis.effects import Term
@@ -25,19 +26,19 @@ from ketfit.study.analysis.formatting import (
 )
 from ketfit.study.analysis.hypothesis_tests import Difference, Equivalence
 
-SUFFICIENT = 3
-"""Findings that a sentence can list."""
-READABLE = 4
-"""Settings that a sentence can carry."""
+MAX_LISTED = 3
+"""Results listed in a sentence."""
+MAX_SETTINGS = 4
+"""Settings named in a sentence."""
 
 
 def best_digits(half_width: float) -> int:
-    """Decimals of a difference in a sentence: what its interval can carry."""
+    """Return the decimals of a difference that its interval justifies."""
     return 1 if half_width >= 0.005 else 2
 
 
 def summary_sentences(analysis: Analysis) -> list[str]:
-    """The answer of a study, sentence by sentence, each decided by its tests."""
+    """Return the sentences that answer the question of a study."""
     study, several = analysis.study, len(analysis.study["bodies"]) > 1
     if study["done"] == 0:
         return ["There is no result yet, so there is nothing to answer."]
@@ -51,18 +52,18 @@ def summary_sentences(analysis: Analysis) -> list[str]:
 
 def _on_body(analysis: Analysis, found: Sequence[HeadComparison]) -> list[str]:
     kinds = {cell.head: cell.kind for cell in analysis.cells}
-    found = sorted(found, key=lambda each: kinds[each.head] != "quantum")  # stable: the plan's order within each
-    led = [each for each in found if kinds[each.head] == "quantum"][:SUFFICIENT] or found[:1]
-    sentences = [verdict(each, analysis.study, first=not place) for place, each in enumerate(led)]
-    rest = [each for each in found if each not in led]
+    found = sorted(found, key=lambda each: kinds[each.head] != "quantum")  # stable sort keeps the plan's order
+    leading = [each for each in found if kinds[each.head] == "quantum"][:MAX_LISTED] or found[:1]
+    sentences = [verdict(each, analysis.study, first=not place) for place, each in enumerate(leading)]
+    rest = [each for each in found if each not in leading]
     if rest and rest[0].crossed is not None:
-        sentences += _in_brief(rest, 1 - analysis.study["level"])
+        sentences += _remaining(rest, 1 - analysis.study["level"])
     return sentences
 
 
 def verdict(comparison: HeadComparison, study: Mapping[str, Any], first: bool = True) -> str:
-    """What a comparison says, in one or two sentences; the first of a paragraph also says what the interval is."""
-    name, test, equivalence = _the(comparison, study), comparison.crossed, comparison.equivalence
+    """Return the result of a comparison in one or two sentences; the `first` also explains interval and margin."""
+    name, test, equivalence = _subject(comparison, study), comparison.crossed, comparison.equivalence
     if test is None or equivalence is None:
         return _one_seed(comparison, name)
     bounds = _bounds(test)
@@ -75,12 +76,12 @@ def verdict(comparison: HeadComparison, study: Mapping[str, Any], first: bool = 
     where = f"{size} points {side}" if float(size) else "level with"
     told = f"{name} is {where} {comparison.reference} ({between})"
     if is_shown(comparison, 1 - study["level"]):
-        return f"{told}. {_size(equivalence, bounds, limit)}"
-    return f"{told}: no difference was shown. {_open(equivalence, bounds, limit)}"
+        return f"{told}. {_shown_size(equivalence, bounds, limit)}"
+    return f"{told}: no difference was shown. {_not_shown(equivalence, bounds, limit)}"
 
 
 def conclusion(comparison: HeadComparison, study: Mapping[str, Any]) -> str:
-    """What a comparison says, in a few words of a table."""
+    """Return the result of a comparison in a few words, for a table."""
     test, equivalence = comparison.crossed, comparison.equivalence
     if test is None or equivalence is None:
         return "one seed: open"
@@ -95,13 +96,13 @@ def conclusion(comparison: HeadComparison, study: Mapping[str, Any]) -> str:
 
 
 def is_shown(comparison: HeadComparison, alpha: float) -> bool:
-    """Whether there is a difference, with all comparisons of the study allowed for."""
+    """Return True if the difference is significant after adjustment over all comparisons of the study."""
     return comparison.adjusted_p is not None and comparison.adjusted_p < alpha
 
 
-def _the(cell: Cell | HeadComparison, study: Mapping[str, Any]) -> str:
+def _subject(cell: Cell | HeadComparison, study: Mapping[str, Any]) -> str:
     chosen = study["design"]["kind"] not in ("heads", "scan") and bool(cell.levels)
-    if chosen and len(cell.levels) > READABLE:
+    if chosen and len(cell.levels) > MAX_SETTINGS:
         return f"{cell.head} (its best setting on validation)"
     return f"{cell.head} ({cell.setting}, chosen on validation)" if chosen else cell_name(cell)
 
@@ -115,7 +116,7 @@ def _is_beyond(bounds: tuple[float, float] | None, margin: float) -> bool:
 
 
 def _between(bounds: tuple[float, float] | None, digits: int) -> str:
-    """On the side of the difference where zero is outside, with signs where it is inside."""
+    """Return an interval as text: of absolute values if zero is outside, with signs if it is inside."""
     if bounds is None:
         return "not to be had, as all seeds differ alike"
     if _is_beyond(bounds, 0):
@@ -124,7 +125,7 @@ def _between(bounds: tuple[float, float] | None, digits: int) -> str:
     return interval(*bounds, digits, plus=True)
 
 
-def _open(equivalence: Equivalence, bounds: tuple[float, float] | None, limit: str) -> str:
+def _not_shown(equivalence: Equivalence, bounds: tuple[float, float] | None, limit: str) -> str:
     alone = ""
     if _is_beyond(bounds, 0):
         alone = "The interval leaves zero out, but not once all comparisons of this study are allowed for. "
@@ -136,11 +137,11 @@ def _open(equivalence: Equivalence, bounds: tuple[float, float] | None, limit: s
         return f"{alone}It is no worse by more than {limit} (one-sided p {p})."
     if bounds is None:
         return f"{alone}Whether it lies within {limit} is open."
-    most = points(max(map(abs, bounds)), 1)
-    return f"{alone}It may be as large as {most} points, so whether it lies within {limit} is open."
+    largest = points(max(map(abs, bounds)), 1)
+    return f"{alone}It may be as large as {largest} points, so whether it lies within {limit} is open."
 
 
-def _size(equivalence: Equivalence, bounds: tuple[float, float] | None, limit: str) -> str:
+def _shown_size(equivalence: Equivalence, bounds: tuple[float, float] | None, limit: str) -> str:
     if equivalence.equivalent:
         return f"There is a difference, but it is smaller than {limit}."
     if _is_beyond(bounds, equivalence.margin):
@@ -158,20 +159,22 @@ def _one_seed(comparison: HeadComparison, name: str) -> str:
     )
 
 
-def _in_brief(rest: Sequence[HeadComparison], alpha: float) -> list[str]:
+def _remaining(rest: Sequence[HeadComparison], alpha: float) -> list[str]:
     reference = rest[0].reference
     shown = [each for each in rest if is_shown(each, alpha)]
     above, below = [each for each in shown if each.difference > 0], [each for each in shown if each.difference <= 0]
     sentences = [
-        f"{_sized(each)} {'is' if len(each) == 1 else 'are'} {side} {reference}."
+        f"{_with_differences(each)} {'is' if len(each) == 1 else 'are'} {side} {reference}."
         for side, each in (("above", above), ("below", below))
         if each
     ]
     same = [each for each in rest if each not in shown]
-    return [*sentences, f"No difference from {reference} was shown for {_sized(same)}."] if same else sentences
+    return (
+        [*sentences, f"No difference from {reference} was shown for {_with_differences(same)}."] if same else sentences
+    )
 
 
-def _sized(comparisons: Sequence[HeadComparison]) -> str:
+def _with_differences(comparisons: Sequence[HeadComparison]) -> str:
     return join_names(f"{each.head} ({points(each.difference, 1, plus=True)})" for each in comparisons)
 
 
@@ -185,24 +188,22 @@ def _without_reference(analysis: Analysis, body: str) -> list[str]:
         return ["nothing has a result yet."]
     reference = analysis.study["reference"]
     if len(means) == 1:
-        why = "there is nothing to compare it with yet" if reference else "the plan names no reference to test against"
-        return [f"{_the(means[0][1], analysis.study)} reaches {points(means[0][0], 1)} %; {why}."]
-    (low, lowest), (high, highest) = min(means, key=_first), max(means, key=_first)
-    why = "The reference has no result yet" if reference else "The plan names no reference"
+        reason = (
+            "there is nothing to compare it with yet" if reference else "the plan names no reference to test against"
+        )
+        return [f"{_subject(means[0][1], analysis.study)} reaches {points(means[0][0], 1)} %; {reason}."]
+    (low, lowest), (high, highest) = min(means, key=itemgetter(0)), max(means, key=itemgetter(0))
+    reason = "The reference has no result yet" if reference else "The plan names no reference"
     return [
         f"mean accuracies go from {points(low, 1)} % ({lowest.head}) to {points(high, 1)} % ({highest.head}).",
-        f"{why}, so no difference between heads is tested.",
+        f"{reason}, so no difference between heads is tested.",
     ]
-
-
-def _first(pair: tuple[float, Cell]) -> float:
-    return pair[0]
 
 
 def _about_scans(analysis: Analysis, several: bool) -> list[str]:
     sentences: list[str] = []
-    for scan in [scan for scan in analysis.scans if len(scan.points) > 1][:SUFFICIENT]:
-        low, high = min(scan.points, key=_height), max(scan.points, key=_height)
+    for scan in [scan for scan in analysis.scans if len(scan.points) > 1][:MAX_LISTED]:
+        low, high = (pick(scan.points, key=attrgetter("accuracy.mean")) for pick in (min, max))
         where = f"{scan.head} on {scan.body}" if several else scan.head
         told = (
             f"Over the {factor_name(scan.factor)} of {where} the mean goes from {points(low.accuracy.mean, 1)} % at "
@@ -212,17 +213,13 @@ def _about_scans(analysis: Analysis, several: bool) -> list[str]:
             told += ", which is its own setting"
         elif high.difference is not None:
             bounds = interval(high.difference.low, high.difference.high, 1, plus=True)
-            picked = "" if sentences else ", with no allowance for having been picked"
+            selection_note = "" if sentences else ", with no allowance for having been picked"
             told += (
                 f", {points(high.difference.difference, 1, plus=True)} points from its own setting "
-                f"({percent(analysis.study['level'])} interval {bounds}{picked})"
+                f"({percent(analysis.study['level'])} interval {bounds}{selection_note})"
             )
         sentences.append(f"{told}.")
     return sentences
-
-
-def _height(point: ScanPoint) -> float:
-    return point.accuracy.mean
 
 
 def _about_effects(analysis: Analysis, several: bool) -> list[str]:
@@ -239,13 +236,13 @@ def _about_effects(analysis: Analysis, several: bool) -> list[str]:
             told = "no factor has an effect that was shown" if tested else "the effects have no error to be tested by"
             sentences.append(f"For {where}, {told}.")
             continue
-        largest = [_effect(term, each.effects.level) for term in shown[:SUFFICIENT]]
+        largest = [_effect_text(term, each.effects.level) for term in shown[:MAX_LISTED]]
         more = len(shown) - len(largest)
         rest = f", and {more} smaller {'one' if more == 1 else 'ones'}" if more else ""
         sentences.append(f"For {where}, {count(len(shown), 'effect')} stood out: {join_names(largest)}{rest}.")
     return sentences
 
 
-def _effect(term: Term, level: float) -> str:
+def _effect_text(term: Term, level: float) -> str:
     bounds = interval(term.low, term.high, 1, plus=True)
     return f"{term_name(term.name)} ({points(term.effect, 1, plus=True)} points, {percent(level)} interval {bounds})"
