@@ -1,4 +1,4 @@
-"""Strict, frozen settings: read from Python, TOML or JSON, with errors a person can act on."""
+"""Strict, frozen settings, read from Python, TOML or JSON."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Config(BaseModel):
             raise ConfigError(f"the settings of {type(self).__name__} are nested too deeply") from None
 
     def updated(self, /, **settings: Any) -> Self:
-        """A copy with some settings changed, checked like a new one."""
+        """Return a checked copy with some settings changed."""
         return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **settings})
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any], where: str = "the configuration") -> Self:
-        """Settings from a parsed JSON or TOML table; `where` names it in errors.
+        """Return settings from a parsed JSON or TOML table; `where` names it in errors.
 
         Raises:
             ConfigError: a key is unknown, or a value does not fit.
@@ -58,7 +58,7 @@ class Config(BaseModel):
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
-        """Settings from a TOML file.
+        """Return settings from a TOML file.
 
         Raises:
             ConfigError: the file cannot be read, is not TOML, or a setting does not fit.
@@ -67,7 +67,7 @@ class Config(BaseModel):
 
 
 def parse_toml_value(text: str) -> Any:
-    """One value as TOML writes it; a bare word, which TOML does not have, is a string."""
+    """Return a value written in TOML; a bare word is a string."""
     try:
         document = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):  # such as a number of thousands of digits
@@ -76,7 +76,7 @@ def parse_toml_value(text: str) -> Any:
 
 
 def set_dotted_key(tables: dict[str, Any], setting: str) -> None:
-    """Put ``name=value`` or ``table.name=value``, with a value as TOML writes it, into parsed tables.
+    """Set ``name=value`` or ``table.name=value``, with a TOML value, in parsed tables.
 
     A name with a dot or an equals sign stands in double quotes, such as ``class_weight."a.b"=2``.
 
@@ -97,7 +97,7 @@ def set_dotted_key(tables: dict[str, Any], setting: str) -> None:
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """The tables of a TOML file.
+    """Return the tables of a TOML file.
 
     Raises:
         ConfigError: the file cannot be read or is not TOML.
@@ -111,7 +111,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """`value` with Python's own numbers for those of NumPy, torch and pandas, which strict validation would refuse."""
+    """Return `value` with its NumPy, torch and pandas numbers as Python numbers, for strict validation."""
     if type(value) is dict:
         return {key: _plain(each) for key, each in value.items()}
     if type(value) in (list, tuple):
@@ -122,7 +122,7 @@ def _plain(value: Any) -> Any:
 
 
 def _explain(config: type[Config], error: ValidationError) -> str:
-    """One line a person can act on, from pydantic's list of what was wrong."""
+    """Return one readable line from pydantic's list of errors."""
     lines, missing, meant = [], [], set()
     for item in error.errors():
         name = ".".join(map(str, item["loc"]))
@@ -143,7 +143,7 @@ def _explain(config: type[Config], error: ValidationError) -> str:
 
 
 def _elsewhere(config: type[Config], name: str) -> list[str]:
-    """Where else a setting of this name stands, such as train.epochs."""
+    """Return another place of a setting with this name, such as train.epochs."""
     return [
         f"{table}.{name}"
         for table, field in config.model_fields.items()

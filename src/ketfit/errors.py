@@ -1,4 +1,4 @@
-"""Every exception and warning that KetFit raises on purpose.
+"""The exceptions and warnings of KetFit.
 
 ::
 
@@ -44,7 +44,7 @@ from __future__ import annotations
 
 
 class KetFitError(Exception):
-    """Base of every exception raised on purpose by KetFit."""
+    """Base class of the exceptions of KetFit."""
 
 
 class ConfigError(KetFitError, ValueError):
@@ -60,7 +60,7 @@ class InputError(KetFitError, ValueError):
 
 
 class DataError(KetFitError, ValueError):
-    """A data set cannot be read, or cannot be used for what was asked."""
+    """A data set cannot be read or used."""
 
 
 class DataOptionError(DataError):
@@ -68,19 +68,19 @@ class DataOptionError(DataError):
 
 
 class BodyError(KetFitError, RuntimeError):
-    """A sentence transformer cannot be found, is not what it should be, or failed to embed."""
+    """A sentence transformer cannot be found, is invalid, or failed to embed."""
 
 
 class TrainingError(KetFitError, RuntimeError):
-    """Training diverged, or a checkpoint does not belong to the run that wants to resume from it."""
+    """Training diverged, or a checkpoint belongs to another run."""
 
 
 class StudyError(KetFitError, RuntimeError):
-    """A study cannot go on: its folder is taken or damaged, its cluster cannot be reached, or its workers died."""
+    """A study cannot continue: its folder is in use or damaged, its cluster is unreachable, or its workers died."""
 
 
 class EnergyMeterError(KetFitError, RuntimeError):
-    """A counter of energy is not there, or cannot be read; no constant stands in for it."""
+    """An energy counter is missing or cannot be read."""
 
 
 class ModelFileError(KetFitError, ValueError):
@@ -88,23 +88,23 @@ class ModelFileError(KetFitError, ValueError):
 
 
 class StorageError(KetFitError, OSError):
-    """A file could not be written; whatever stood at its place before is untouched."""
+    """A file could not be written; an earlier file at its path is unchanged."""
 
 
 class HardwareError(KetFitError, RuntimeError):
-    """A run on a backend cannot go on. Base of the errors below."""
+    """Base class of the errors of runs on a backend."""
 
 
 class BackendError(HardwareError):
-    """A provider, or the way to it, failed."""
+    """A provider, or the connection to it, failed."""
 
 
 class TransientError(BackendError):
-    """It may pass. A question may be asked again; a submission never, since it may have been accepted."""
+    """A temporary error. Queries may be repeated; submissions never, because they may have been accepted."""
 
 
 class RateLimitError(TransientError):
-    """Too many requests. This one was not accepted, even if it was a submission.
+    """Too many requests; the request was not accepted.
 
     Args:
         message: What was asked.
@@ -117,23 +117,23 @@ class RateLimitError(TransientError):
 
 
 class BackendTimeoutError(TransientError):
-    """No answer came in time."""
+    """The provider did not respond in time."""
 
 
 class ServerError(TransientError):
-    """The provider answered that it failed (5xx)."""
+    """The provider reported a failure (5xx)."""
 
 
 class ConnectionLostError(TransientError):
-    """The connection broke, or could not be made."""
+    """The connection broke or could not be opened."""
 
 
 class RequestRejectedError(BackendError):
-    """The provider did not accept the request and will not as it is: a key, a right, a budget, a field."""
+    """The provider rejected the request: for its key, permission, budget or a field."""
 
 
 class UnknownStatusError(BackendError):
-    """The provider's answer is none that this version understands."""
+    """The provider sent a response that this version does not know."""
 
 
 class JobFailedError(BackendError):
@@ -141,19 +141,19 @@ class JobFailedError(BackendError):
 
 
 class ResultError(HardwareError):
-    """A result that cannot be trusted. It is kept in the ledger, and used for nothing."""
+    """A result is not trustworthy; it stays in the ledger and is not used."""
 
 
 class PartialResultError(ResultError):
-    """There are counts for some of the circuits only."""
+    """Only some of the circuits have counts."""
 
 
 class WrongCountsError(ResultError):
-    """Counts that do not sum to the shots, or whose outcomes are not bit strings of the measured qubits."""
+    """Counts do not sum to the shots, or outcomes are not bit strings of the measured qubits."""
 
 
 class CanaryError(ResultError):
-    """The circuit whose answer is known came back with another answer."""
+    """The canary circuit, whose outcome is known, gave another outcome."""
 
 
 class LedgerError(HardwareError):
@@ -161,15 +161,15 @@ class LedgerError(HardwareError):
 
 
 class SubmissionStateUnknownError(HardwareError):
-    """Nobody knows yet whether a submission was accepted; nothing else is submitted until that is known."""
+    """It is unknown whether a submission was accepted; nothing else is submitted until it is known."""
 
 
 class ResultsPendingError(HardwareError):
-    """Results are not there yet."""
+    """Results are not available yet."""
 
 
 class CostLimitError(HardwareError):
-    """It would take more money, circuits or shots than the limit allows; nothing was sent."""
+    """A run exceeds the limit of cost, circuits or shots; nothing was sent."""
 
 
 class InsufficientMemoryError(KetFitError, MemoryError):
@@ -177,15 +177,15 @@ class InsufficientMemoryError(KetFitError, MemoryError):
 
 
 class KetFitWarning(UserWarning):
-    """Base of every warning that KetFit gives on purpose; the command line prints each as one line on stderr."""
+    """Base class of the warnings of KetFit; the command line prints each as one line on stderr."""
 
 
 class ConfigWarning(KetFitWarning):
-    """Settings can hardly work for these data; the message names the one to change."""
+    """A setting is unsuitable for the data; the message names it."""
 
 
 class DataWarning(KetFitWarning):
-    """Data are probably not what was meant."""
+    """Data are probably not as intended."""
 
 
 class MissingExtraError(KetFitError, ImportError):

@@ -1,4 +1,4 @@
-"""Integers of any kind (Python, NumPy, torch) as Python's own, so that equal numbers hash and compare alike."""
+"""Convert integers of any kind (Python, NumPy, torch) to Python's, so that equal numbers hash and compare alike."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ketfit.errors import ConfigError, KetFitError
 def as_integer(
     value: Any, name: str, *, minimum: int | None = None, error: type[KetFitError] = ConfigError, hint: str = ""
 ) -> int:
-    """Return `value` as a Python integer if it is one of any kind.
+    """Return an integer of any kind as a Python integer.
 
     Every type with ``__index__`` counts as an integer, zero-dimensional integer arrays and tensors included. Booleans,
     floats (also whole ones), strings and arrays with an axis do not.
@@ -44,7 +44,7 @@ def as_integer(
 def as_integers(
     values: Iterable[Any], name: str, *, minimum: int | None = None, error: type[KetFitError] = ConfigError
 ) -> tuple[int, ...]:
-    """Return `values` as a tuple of Python integers, by position, if each of them is an integer of any kind.
+    """Return a sequence of integers of any kind as a tuple of Python integers.
 
     Args:
         values: A range, a sequence, or an array, tensor or Series with one axis; neither a string nor a mapping.

@@ -1,4 +1,4 @@
-"""Memory that this process may still take: the machine's free memory, its container's limit, its own limits."""
+"""Measure the memory that this process can still allocate within the limits of machine, container and process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _GROUP_FILES = {
 
 
 def available_memory() -> int:
-    """Return how many bytes this process can still allocate without being refused or killed.
+    """Return the number of bytes that this process can allocate without being refused or killed.
 
     The least of what is free on the machine, what is left to every control group that the process is in (version 1 and
     2, so also a container's or a batch system's limit), and what is left below the process's own limits of address

@@ -1,4 +1,4 @@
-"""Progress bars on stderr, in one style for every long loop."""
+"""Show progress bars on stderr."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ProgressBar:
         self._task = self._bars.add_task(description, total=total, completed=done, note="")
 
     def advance(self, steps: float = 1, note: str | None = None) -> None:
-        """Move on by some steps, or a part of one, and replace the note if there is a new one."""
+        """Advance by some steps, or a part of one, and replace the note if it is given."""
         self._note = self._note if note is None else note
         self._bars.update(self._task, advance=steps, note=self._note)
 
@@ -38,7 +38,7 @@ class ProgressBar:
 
     @property
     def rate(self) -> float:
-        """Steps per second, lately."""
+        """The recent number of steps per second."""
         return self._bars.tasks[0].speed or 0.0
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Named random streams: one user seed, one independent stream for each use of chance."""
+"""Derive named, independent random streams from one seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Stream = Literal["split", "validation", "init", "batches", "shots", "pairs", "dr
 
 
 def chosen_seed(random_state: Any, seed: int) -> int:
-    """Return the seed of one fit: `seed` if `random_state` is None, an integer itself, or a draw from a RandomState.
+    """Return the seed of one fit: `seed` if `random_state` is None, an integer itself, or a sample of a RandomState.
 
     Raises:
         ConfigError: `random_state` is none of these, or `seed` is not an integer from 0.
@@ -30,7 +30,7 @@ def chosen_seed(random_state: Any, seed: int) -> int:
 
 
 def numpy_stream(seed: int, stream: Stream, *counters: int) -> np.random.Generator:
-    """A NumPy generator for one use of chance, independent of every other stream of the same seed.
+    """Return a NumPy generator that is independent of every other stream of the same seed.
 
     Args:
         seed: The user's seed, a non-negative integer.
@@ -44,7 +44,7 @@ def numpy_stream(seed: int, stream: Stream, *counters: int) -> np.random.Generat
 
 
 def torch_stream(seed: int, stream: Stream, *counters: int) -> torch.Generator:
-    """A CPU torch generator for one use of chance; see `numpy_stream`."""
+    """Return a torch generator on the CPU; see `numpy_stream`."""
     import torch
 
     state = int(_sequence(seed, stream, counters).generate_state(1, np.uint64)[0])

@@ -1,4 +1,4 @@
-"""What is computed: circuits as values, without torch and without input or output."""
+"""Circuits as immutable values, without torch and without input or output."""
 
 from ketfit.circuit.ansatz import encoder_circuit, reuploading_circuit, ring_layers
 from ketfit.circuit.circuit import Angle, Circuit, Gate, cx, ry

@@ -1,4 +1,4 @@
-"""The circuits of the paper (arXiv 2504.08732): the ring ansatz, the encoder and the data re-uploading circuit."""
+"""Build the circuits of arXiv 2504.08732: the ring ansatz, the encoder and the data re-uploading circuit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ketfit.integers import as_integer
 
 
 def ring_layers(n_qubits: int, layers: int, connectivity: int, rotation_layer: bool = True) -> Circuit:
-    """The paper's ansatz (Figures 2 and 3): rings of CNOT-and-RY blocks over growing distances.
+    """Return the paper's ansatz (Figures 2 and 3): rings of CNOT-and-RY blocks over growing distances.
 
     For each distance d = 1..`connectivity` and each qubit q in order, one block: CNOT from q to (q + d) mod Q, then
     RY on that target. The rotation layer, one column of RY on every qubit, follows the first layer; further layers
@@ -31,7 +31,7 @@ def ring_layers(n_qubits: int, layers: int, connectivity: int, rotation_layer: b
 
 
 def count_ring_weights(n_qubits: int, layers: int, connectivity: int, rotation_layer: bool = True) -> int:
-    """Return how many weights `ring_layers` has, without building it.
+    """Return the number of weights of `ring_layers` without building it.
 
     Raises:
         CircuitError: a number is out of range, or not an integer.
@@ -41,7 +41,7 @@ def count_ring_weights(n_qubits: int, layers: int, connectivity: int, rotation_l
 
 
 def encoder_circuit(n_qubits: int, layers: int, connectivity: int, rotation_layer: bool = True) -> Circuit:
-    """The circuit of one encoder: the ring ansatz on an amplitude-encoded embedding, every qubit read out.
+    """Return the circuit of one encoder: the ring ansatz on an amplitude-encoded embedding.
 
     Args and errors as in `ring_layers`; `layers` is the paper's M. The embedding enters as the initial amplitudes,
     not through gates.
@@ -58,7 +58,7 @@ def reuploading_circuit(
     tie_reuploads: bool = True,
     rotation_layer: bool = True,
 ) -> Circuit:
-    """The QPU's circuit: N times [RY(input q) on every qubit q, then PQC1], then PQC2.
+    """Return the QPU circuit: N times [RY(input q) on every qubit q, then PQC1], then PQC2.
 
     PQC1 and PQC2 are ring ansatzes. The inputs are angles in radians: scale them before. Weights come in the order of
     the gates: PQC1 (once if tied, N times if not), then PQC2.
@@ -108,7 +108,7 @@ def _rings(n_qubits: int, layers: int, connectivity: int, rotation_layer: bool, 
 
 
 def _check_rings(n_qubits: int, connectivity: int, **layers: int) -> tuple[int, ...]:
-    """The numbers as Python integers, in the order of the arguments."""
+    """Return the checked numbers as Python integers, in the order of the arguments."""
     n_qubits = as_integer(n_qubits, "n_qubits", error=CircuitError)
     connectivity = as_integer(connectivity, "connectivity", error=CircuitError)
     if n_qubits < 2:

@@ -1,4 +1,4 @@
-"""The one description of a circuit that the simulator, the drawings, the exports and the counts all read."""
+"""Describe circuits for the simulators, drawings, exports and counts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ketfit.integers import as_integer, as_integers
 
 @dataclass(frozen=True, slots=True)
 class Angle:
-    """The angle of a rotation, in radians: entry `index` of the weights or of the inputs.
+    """The angle of a rotation in radians: entry `index` of the weights or of the inputs.
 
     Weights are trained and shared by a batch; inputs differ from sample to sample.
 
@@ -69,23 +69,23 @@ class Gate:
 
     @property
     def qubits(self) -> tuple[int, ...]:
-        """The qubits it acts on, the control first."""
+        """The qubits of the gate, the control first."""
         return (self.target,) if self.control is None else (self.control, self.target)
 
 
 def ry(qubit: int, angle: Angle) -> Gate:
-    """A rotation about Y by `angle` on `qubit`."""
+    """Return a rotation about Y by `angle` on `qubit`."""
     return Gate("ry", qubit, angle=angle)
 
 
 def cx(control: int, target: int) -> Gate:
-    """A controlled NOT."""
+    """Return a CNOT."""
     return Gate("cx", target, control=control)
 
 
 @dataclass(frozen=True)
 class Circuit:
-    """A sequence of gates on `n_qubits` qubits, with places for `n_weights` weights and `n_inputs` inputs.
+    """A sequence of gates on `n_qubits` qubits that reads `n_weights` weights and `n_inputs` inputs.
 
     Qubit 0 is the most significant bit of the basis index: on two qubits, amplitude 1 is |01>, qubit 1 excited.
     A circuit is a value: frozen, hashable, equal to any other with the same content. `from_gates` counts the
@@ -125,7 +125,7 @@ class Circuit:
 
     @classmethod
     def from_gates(cls, n_qubits: int, gates: Iterable[Gate]) -> Circuit:
-        """A circuit with as many weights and inputs as its gates use.
+        """Return a circuit with as many weights and inputs as its gates use.
 
         Raises:
             CircuitError: a weight or input below the highest one is used by no gate.
@@ -151,7 +151,7 @@ class Circuit:
 
     @cached_property
     def cache(self) -> dict[Hashable, Any]:
-        """Where readers keep what they worked out about this very object, such as a simulator's plan.
+        """Values derived from this object, such as the plan of a simulator.
 
         A cache that looks circuits up by value would compare hundreds of gates at every call.
         """
@@ -162,12 +162,12 @@ class Circuit:
         return Circuit, (self.n_qubits, self.gates, self.n_weights, self.n_inputs)
 
     def gate_counts(self) -> dict[str, int]:
-        """How many gates of each name: ``{"ry": ..., "cx": ...}``."""
+        """Return the number of gates by name: ``{"ry": ..., "cx": ...}``."""
         counts = Counter(gate.name for gate in self.gates)
         return {"ry": counts["ry"], "cx": counts["cx"]}
 
     def depth(self) -> int:
-        """The length of the longest chain of gates that must follow one another."""
+        """Return the length of the longest chain of gates that must follow one another."""
         layers = [0] * self.n_qubits
         for gate in self.gates:
             layer = 1 + max(layers[qubit] for qubit in gate.qubits)
@@ -176,7 +176,7 @@ class Circuit:
         return max(layers)
 
     def light_cone(self, qubits: Iterable[int]) -> Circuit:
-        """This circuit without the gates that cannot change <Z> of `qubits`, whatever the state before them.
+        """Return this circuit without the gates that cannot change <Z> of `qubits` for any initial state.
 
         Walks back from the measurement with the observable's support (Heisenberg picture). A rotation outside the
         support drops out, and so does a CNOT whose target is outside it as long as the observable is diagonal on
@@ -211,7 +211,7 @@ class Circuit:
         return Circuit(self.n_qubits, tuple(reversed(kept)), self.n_weights, self.n_inputs)
 
     def check_qubits(self, qubits: Iterable[int], name: str = "qubits") -> tuple[int, ...]:
-        """Return `qubits` as a tuple of Python integers, if each is one of this circuit's and none comes twice.
+        """Return distinct qubits of this circuit as a tuple of Python integers.
 
         Args:
             qubits: Integers of any kind, by position: a sequence, or an array, tensor or Series with one axis.

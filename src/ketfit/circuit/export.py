@@ -1,4 +1,4 @@
-"""Circuits in other people's languages: OpenQASM 3, Qiskit and PennyLane."""
+"""Export circuits to OpenQASM 3, Qiskit and PennyLane."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def angle_values(
     circuit: Circuit, weights: Iterable[float] | None = None, inputs: Iterable[float] | None = None
 ) -> dict[Angle, float]:
-    """The value of each angle for which numbers are given; an angle without one is not in the result.
+    """Return the value of each angle whose numbers are given.
 
     Args:
         circuit: The circuit whose angles are meant.
@@ -45,7 +45,7 @@ def to_qasm3(
     inputs: Iterable[float] | None = None,
     measured: Iterable[int] = (),
 ) -> str:
-    """The circuit as an OpenQASM 3 program; needs no other package.
+    """Return the circuit as an OpenQASM 3 program; no other package is needed.
 
     Numbers are written so that reading them gives the same float64. Angles without a number become declared inputs,
     ``input float[64] w_3;`` for weight 3 and ``x_0`` for input 0, if a gate uses them.
@@ -85,7 +85,7 @@ def to_qiskit(
     inputs: Iterable[float] | None = None,
     measured: Iterable[int] = (),
 ) -> QuantumCircuit:
-    """The circuit as a Qiskit circuit, qubit k as Qiskit's qubit k.
+    """Return the circuit as a Qiskit circuit; qubit k is Qiskit's qubit k.
 
     Angles without a number become elements of the parameter vectors ``w`` and ``x``; those that no gate uses do not
     appear. Mind the bit order: here qubit 0 is the most significant bit of the basis index, in Qiskit's statevectors
@@ -123,7 +123,7 @@ def to_qiskit(
 
 
 def to_pennylane(circuit: Circuit, measured: Iterable[int] = (0,)) -> Callable[..., list[ExpectationMP]]:
-    """The circuit as a PennyLane quantum function ``f(weights=None, inputs=None, initial=None)``.
+    """Return the circuit as a PennyLane quantum function ``f(weights=None, inputs=None, initial=None)``.
 
     Wrap it in a QNode on the wires 0..n_qubits - 1; it returns <Z> of each measured qubit as a list. PennyLane also
     takes qubit 0 as the most significant bit. Every argument may be a list or an array of any framework PennyLane
@@ -149,7 +149,7 @@ def to_pennylane(circuit: Circuit, measured: Iterable[int] = (0,)) -> Callable[.
     dimension = 2**circuit.n_qubits
 
     def quantum_function(weights: Any = None, inputs: Any = None, initial: Any = None) -> list[ExpectationMP]:
-        """Apply the circuit's gates to its angles and list the read-outs."""
+        """Apply the gates of the circuit and return the measurements."""
         angles = {
             "weight": _array("weights", weights, circuit.n_weights, batched=False),
             "input": _array("inputs", inputs, circuit.n_inputs, batched=True),
@@ -196,7 +196,7 @@ def _array(name: str, values: Any, size: int, *, batched: bool) -> Any:
 
 
 def measured_qubits(circuit: Circuit, measured: Iterable[int]) -> tuple[int, ...]:
-    """The qubits to measure, checked; unlike `Circuit.check_qubits` it takes none as none."""
+    """Return the checked qubits to measure; an empty list stays empty."""
     qubits = as_integers(measured, "measured", error=CircuitError)
     return circuit.check_qubits(qubits) if qubits else ()
 

@@ -1,4 +1,4 @@
-"""What the user sets for a head and its training: saved with the model."""
+"""Settings of a head and of its training, saved with the model."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _read_noise(value: Any) -> Any:
 
 
 class HeadConfig(Config):
-    """The shape of a quantum head: E encoders, one circuit for the QPU, one linear layer.
+    """Settings of a quantum head: E encoders, one QPU circuit and one linear layer.
 
     Symbols in brackets are those of arXiv 2504.08732. The defaults are the paper's literal model, one encoder on 10
     qubits; `recommended` is what we found to learn better.
@@ -155,7 +155,7 @@ class HeadConfig(Config):
 
     @classmethod
     def paper(cls, **settings: Any) -> HeadConfig:
-        """The paper's literal model: zero padding, one measured qubit, angle scale pi, M=2, R=4, N=1, C=2.
+        """Return the paper's model: zero padding, one measured qubit, angle scale pi, M=2, R=4, N=1, C=2.
 
         One encoder on 10 qubits unless `settings` say otherwise. The paper's best head has several encoders and 14
         qubits; it does not say how they were split.
@@ -164,7 +164,7 @@ class HeadConfig(Config):
 
     @classmethod
     def recommended(cls, embedding_dim: int, n_classes: int = 2) -> HeadConfig:
-        """The setting that learned best on frozen embeddings, for embeddings of any width.
+        """Return the settings that learned best on frozen embeddings, for embeddings of any width.
 
         A reference amplitude gives the encoder's quadratic form its linear and constant terms; a deep, all-to-all
         encoder makes up for what one product of rotations cannot reach. It was chosen by validation loss on three
@@ -198,7 +198,7 @@ class HeadConfig(Config):
 
     @property
     def is_random(self) -> bool:
-        """Whether two evaluations differ: there are shots, or trajectories of noise that is not silent."""
+        """True if two evaluations differ: with shots, or with trajectories of gate noise."""
         sampled = self.trajectories is not None and self.noise is not None and not self.noise.is_gate_noiseless
         return self.shots is not None or sampled
 
@@ -209,11 +209,11 @@ class HeadConfig(Config):
 
     @property
     def n_readouts(self) -> int:
-        """Return how many numbers go into the linear layer: measured qubits, and those of the skip connection."""
+        """The number of inputs of the linear layer: measured qubits, and those of the skip connection."""
         return self.n_measured + (self.qpu_qubits if self.skip_connection else 0)
 
     def count_angles(self, tied: bool | None = None) -> tuple[int, int]:
-        """Trained angles of all encoders and of the QPU circuit, without building them; `tied` as `tie_reuploads`."""
+        """Return the number of trained angles of all encoders and of the QPU circuit; `tied` as `tie_reuploads`."""
         ring = (self.connectivity, self.rotation_wall)
         encoder = count_ring_weights(self.n_qubits, self.encoder_layers, *ring)
         reupload = count_ring_weights(self.qpu_qubits, self.reupload_layers, *ring)
@@ -272,11 +272,11 @@ class HeadConfig(Config):
         return {**counts, "total": sum(counts.values())}
 
     def encoder_circuit(self) -> Circuit:
-        """The circuit of one encoder (the first module)."""
+        """Return the circuit of one encoder (the first module)."""
         return encoder_circuit(self.n_qubits, self.encoder_layers, self.connectivity, self.rotation_wall)
 
     def qpu_circuit(self) -> Circuit:
-        """The circuit for the QPU (the second module); its inputs are the scaled outputs of the encoders."""
+        """Return the QPU circuit (the second module); its inputs are the scaled encoder expectations."""
         return reuploading_circuit(
             self.qpu_qubits,
             self.n_reuploads,
@@ -300,7 +300,7 @@ def check_width(width: int, n_qubits: int, reference_amplitude: float) -> None:
 
 
 class TrainConfig(Config):
-    """How a head is trained. The defaults were chosen by validation loss for heads on few-shot data."""
+    """Settings of training. The defaults were chosen by validation loss for heads on few-shot data."""
 
     epochs: Annotated[int, Field(ge=1, description="Passes over the training samples")] = 150
     batch_size: Annotated[int, Field(ge=1, description="Samples per step; few-shot sets fit in one batch")] = 512
@@ -321,7 +321,7 @@ class TrainConfig(Config):
 
 
 class FitConfig(Config):
-    """What a TOML file can tell ``ketfit fit``: these keys, and the tables ``[head]``, ``[train]`` and ``[tune]``."""
+    """Settings of ``ketfit fit``: these keys, and the tables ``[head]``, ``[train]`` and ``[tune]``."""
 
     body: Annotated[str, Field(description="A bundled body, a local folder, or a name on the Hub")] = "all-MiniLM-L6-v2"
     revision: Annotated[str | None, Field(description="Branch, tag or commit of a body on the Hub")] = None
@@ -344,7 +344,7 @@ class FitConfig(Config):
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any], where: str = "the configuration") -> Self:
-        """As `Config.from_mapping`, with the tables ``head``, ``train`` and ``tune`` as mappings of their own."""
+        """Return settings from a mapping with tables ``head``, ``train`` and ``tune``; see `Config.from_mapping`."""
         tables: dict[str, type[Config]] = {"head": HeadConfig, "train": TrainConfig}
         nested: dict[str, Config] = {
             name: config.from_mapping(settings[name], where=f"{where}, table {name}")

@@ -1,4 +1,4 @@
-"""A head as one picture: from the embedding through the encoders and the QPU circuit to the classes."""
+"""Draw a head as one picture: embedding, encoders, QPU circuit and classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_DRAWN = 3
 
 
 def draw_overview(head: HeadConfig, embedding_dim: int, n_classes: int) -> str:
-    """The parts of a head, what flows between them, and the parameters of each, as an ``<svg>`` element.
+    """Return the parts of a head, the values between them and the parameters of each as an ``<svg>`` element.
 
     The model of arXiv 2504.08732 as in its Figure 1, with the numbers of `head`. Three encoders at most are drawn; of
     more the first two and the last. ``ketfit.circuit.drawing.svg.svg_file`` makes a file of it.
@@ -65,7 +65,7 @@ def _many(number: int, one: str, more: str | None = None) -> str:
 
 
 def _encoders(head: HeadConfig, drawn: int) -> list[str]:
-    """A box for each encoder, or for the first two and the last, with dots between."""
+    """Yield a box per encoder, or for the first two and the last, with dots between."""
     numbers = [*range(1, drawn), head.n_encoders]
     top = -_PITCH * (drawn - 1) / 2
     parts = []
@@ -87,7 +87,7 @@ def _qpu_lines(head: HeadConfig) -> Sequence[str]:
 
 
 def _arrows(head: HeadConfig, embedding_dim: int) -> list[str]:
-    """What flows: x, z, and the expectation values; with a skip connection z flows to the linear layer as well."""
+    """Yield the arrows: x, z and the expectations; with a skip connection z also enters the linear layer."""
     ends = [(center - width / 2, center + width / 2) for center, width in zip(_CENTERS, _WIDTHS, strict=True)]
     flows = [
         (0, "x", f"{embedding_dim:,}"),

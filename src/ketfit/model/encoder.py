@@ -1,4 +1,4 @@
-"""The first module: embeddings become amplitudes, E circuits turn them, every qubit is read out exactly."""
+"""Encode embeddings: load them as amplitudes, apply E circuits and compute <Z> of every qubit exactly."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Encoder(nn.Module):
 
     @compiler_disabled
     def forward(self, embeddings: Tensor) -> Tensor:
-        """<Z> of every qubit, shape (batch, qpu_qubits), from embeddings of shape (batch, embedding_dim)."""
+        """Return <Z> of every qubit, shape (batch, qpu_qubits), from embeddings of shape (batch, embedding_dim)."""
         return self.measure(self.prepare_states(embeddings))
 
     def prepare_states(self, embeddings: Tensor) -> Tensor:
-        """The amplitudes that enter the circuits, shape (batch, slices, 2**n_qubits): one slice, or E."""
+        """Return the initial amplitudes of the circuits, shape (batch, slices, 2**n_qubits): one slice, or E."""
         config = self.config
         parts = torch.split(embeddings, self.widths, dim=1) if self.n_slices > 1 else (embeddings,)
         return torch.stack(
@@ -48,7 +48,7 @@ class Encoder(nn.Module):
         )
 
     def measure(self, amplitudes: Tensor) -> Tensor:
-        """<Z> of every qubit, shape (batch, qpu_qubits), from the amplitudes of `prepare_states`."""
+        """Return <Z> of every qubit, shape (batch, qpu_qubits), from the amplitudes of `prepare_states`."""
         config = self.config
         slices = amplitudes.unbind(dim=1) * (config.n_encoders // self.n_slices)
         readouts = [
@@ -61,7 +61,7 @@ class Encoder(nn.Module):
 
 
 def load_amplitudes(embeddings: Tensor, n_qubits: int, reference_amplitude: float = 0.0) -> Tensor:
-    """Normalised amplitudes (x, c |x|, 0, ..., 0) of each embedding x, with c = `reference_amplitude`.
+    """Return the normalised amplitudes (x, c |x|, 0, ..., 0) of each embedding x, with c = `reference_amplitude`.
 
     With c = 0 this is the paper's amplitude encoding with zero padding; <Z> is then a quadratic form, even in x. With
     c > 0 one spare amplitude holds a constant, which gives the form linear and constant terms.
@@ -104,5 +104,5 @@ def load_amplitudes(embeddings: Tensor, n_qubits: int, reference_amplitude: floa
 
 
 def initial_angles(*shape: int, generator: torch.Generator) -> Tensor:
-    """Small random angles, normal with a spread of 0.1 rad: close to the identity but for the CNOTs."""
+    """Return normal random angles with standard deviation 0.1 rad: close to the identity except for the CNOTs."""
     return 0.1 * torch.randn(*shape, generator=generator)

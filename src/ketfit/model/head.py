@@ -1,4 +1,4 @@
-"""The quantum head: embeddings in, logits out."""
+"""The quantum head as a torch module: embeddings in, logits out."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class QuantumHead(nn.Module):
 
     @compiler_disabled
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Logits of shape (batch, n_classes) from embeddings (batch, embedding_dim), or amplitudes of `prepare_states`.
+        """Return logits, shape (batch, n_classes), from embeddings (batch, embedding_dim) or `prepare_states`.
 
         Raises:
             InputError: wrong shape or dtype, or an embedding that is zero or not finite.
@@ -115,7 +115,7 @@ class QuantumHead(nn.Module):
         return logits
 
     def _measure(self, inputs: Tensor) -> Tensor:
-        """What is read from the QPU's circuit, shape (batch, n_measured): with the config's shots and noise."""
+        """Return <Z> of the measured qubits, shape (batch, n_measured), with the shots and noise of the config."""
         config, gradient = self.config, self.config.gradient
         device: dict[str, Any] = {
             "noise": config.noise,
@@ -133,7 +133,7 @@ class QuantumHead(nn.Module):
         return expectation(self.circuit, self.weights, inputs, qubits=qubits, gradient=gradient, **device)
 
     def with_measurement(self, **settings: Any) -> QuantumHead:
-        """A copy of this head, with its own parameters, whose QPU circuit runs under other shots and noise.
+        """Return a copy with its own parameters whose QPU circuit has other shots and noise.
 
         Args:
             settings: Any of shots, gradient, noise, trajectories and mitigation, as in `HeadConfig`; the others are
@@ -151,7 +151,7 @@ class QuantumHead(nn.Module):
         return head
 
     def step_cost(self, batch: int) -> StepCost | None:
-        """Circuits and shots that a QPU would run for one step of training; None if it trains without shots.
+        """Return the circuits and shots of one training step on a QPU; None without shots.
 
         Raises:
             ConfigError: `batch`, the samples of a step, is not an integer, or less than 1.
@@ -165,7 +165,7 @@ class QuantumHead(nn.Module):
         return step_cost(cone, batch, config.shots, config.gradient)
 
     def prepare_states(self, embeddings: Tensor) -> Tensor:
-        """What the encoders' circuits start from: nothing in it is trained, so once is enough for fixed embeddings.
+        """Return the initial states of the encoders; they have no trained parameters and can be computed once.
 
         Returns:
             Amplitudes of shape (batch, slices, 2**n_qubits); slices is 1 unless every encoder has its own.
@@ -177,11 +177,11 @@ class QuantumHead(nn.Module):
         return self.encoder.prepare_states(embeddings)
 
     def parameter_counts(self) -> dict[str, int]:
-        """Trainable parameters by part, and their total."""
+        """Return the number of trainable parameters by part, and their total."""
         return self.config.count_parameters(self.embedding_dim, self.n_classes)
 
     def unreachable_angles(self) -> int:
-        """How many QPU angles lie outside the light cone of the measured qubits, so that training cannot move them."""
+        """Return the number of QPU angles outside the light cone of the measured qubits, which do not train."""
         cone = self.circuit.light_cone(range(self.config.n_measured))
         reached = {gate.angle.index for gate in cone.gates if gate.angle is not None and gate.angle.source == "weight"}
         return self.circuit.n_weights - len(reached)

@@ -1,4 +1,4 @@
-"""What the user sets for the tuning of a body: saved with the model."""
+"""Settings of the fine-tuning of a body, saved with the model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Rate = Annotated[Finite, Field(gt=0, le=1e37)]
 
 
 class _Tuning(Config):
-    """What both ways to tune have in common."""
+    """Settings that both methods share."""
 
     batch_size: Annotated[int, Field(ge=2, description="Pairs or sentences per step, over all devices")] = 16
     learning_rate: Annotated[Rate, Field(description="Of AdamW for the body")] = 2e-5
@@ -33,7 +33,7 @@ class _Tuning(Config):
 
 
 class ContrastiveConfig(_Tuning):
-    """Tune the body before the head: sentences of one label are drawn together, those of two apart.
+    """Settings of contrastive tuning, before the head: embeddings of one label move together, others apart.
 
     It is the first stage of SetFit (Tunstall et al., arXiv 2209.11055), on sentence-transformers' trainer and losses.
     """
@@ -60,7 +60,7 @@ class ContrastiveConfig(_Tuning):
 
 
 class EndToEndConfig(_Tuning):
-    """Train body, encoders, circuit and linear layer together, each part with a learning rate of its own.
+    """Settings of end-to-end training of body, encoders, circuit and linear layer, each with its own learning rate.
 
     The head is first trained on the embeddings of the body as it was, so that its first gradients do not spoil it
     (Kumar et al., arXiv 2202.10054). Best weights are those of the whole, by `selection` on the validation share.
@@ -90,7 +90,7 @@ _METHODS: dict[str, type[ContrastiveConfig] | type[EndToEndConfig]] = {
 
 
 def tuning_class(settings: Mapping[str, Any], where: str) -> type[ContrastiveConfig] | type[EndToEndConfig]:
-    """What the settings in a table are of, by its key ``method``.
+    """Return the class of the settings in a table, by its key ``method``.
 
     Raises:
         ConfigError: the method is missing or unknown.
@@ -102,7 +102,7 @@ def tuning_class(settings: Mapping[str, Any], where: str) -> type[ContrastiveCon
 
 
 def read_tuning(settings: Mapping[str, Any], where: str = "the configuration") -> TuneConfig:
-    """The settings in a table whose key ``method`` says which way to tune.
+    """Return the settings in a table, by its key ``method``.
 
     Raises:
         ConfigError: the method is missing or unknown, a key is unknown, or a value does not fit.

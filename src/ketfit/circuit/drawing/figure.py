@@ -36,7 +36,7 @@ def draw_figure(
     measured: Iterable[int] = (),
     width: float | None = 7.0,
 ) -> Figure:
-    """The circuit as a matplotlib figure in the manner of the paper's Figure 3, qubit 0 on top.
+    """Return a Matplotlib figure in the style of the paper's Figure 3, with qubit 0 on top.
 
     Boxes are RY, with theta (a weight), x (an input, on grey) or the value in radians; dots are controls. The figure
     belongs to no window and changes no global state: save it with ``figure.savefig("circuit.pdf")``.

@@ -1,4 +1,4 @@
-"""The layout that the text, figure and SVG drawings of a circuit share."""
+"""Lay out the columns of a circuit for its text, figure and SVG drawings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Column = tuple[Gate, ...]
 
 
 def pack_columns(circuit: Circuit) -> tuple[Column, ...]:
-    """The gates in columns, each as far left as it can stand without touching another gate or a vertical line.
+    """Return the gates in columns, each as far left as possible without touching another gate or a vertical line.
 
     A CNOT takes every wire from its control to its target.
     """
@@ -29,7 +29,7 @@ def pack_columns(circuit: Circuit) -> tuple[Column, ...]:
 
 
 def fold_columns(widths: Sequence[float], room: float | None) -> list[slice]:
-    """The columns in as few parts as fit into `room` (None: one), about equally wide, each of at least one column."""
+    """Return the fewest parts of about equal width that fit in `room` (None: one part), each of at least one column."""
     parts = _fill(widths, math.inf if room is None else room)
     # The narrowest room that needs no further part, to the thousandth, makes the last part as full as the others.
     low, high = sum(widths) / len(parts), sum(widths) if room is None else room

@@ -1,4 +1,4 @@
-"""Circuits as SVG text: in the colours of the page around them, or as files with colours of their own."""
+"""Draw circuits as SVG, in the colours of the surrounding page or as files with their own colours."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def draw_svg(
     width: float | None = None,
     sections: Sequence[tuple[str, int]] = (),
 ) -> str:
-    """The circuit as an ``<svg>`` element, one wire for each qubit, qubit 0 on top.
+    """Return the circuit as an ``<svg>`` element, one wire per qubit, qubit 0 on top.
 
     Lines and letters have the colour of the text around (``currentColor``). A page may style the classes ``box``,
     ``input`` (a box whose angle is an input) and ``dot``; without a style a box is white. `svg_file` makes a file.
@@ -74,7 +74,7 @@ def draw_svg(
 
 
 def svg_open(across: float, down: float, label: str) -> str:
-    """The opening tag of a drawing of so many pixels, with the text that stands for it where it cannot be seen."""
+    """Return the opening tag of a drawing, with its size in pixels and its alternative text."""
     return (
         f'<svg class="circuit" width="{across}" height="{down}" viewBox="0 0 {across} {down}" role="img" '
         f'aria-label="{escape(label)}" fill="currentColor" stroke="none" font-size="10" text-anchor="middle">'
@@ -82,14 +82,14 @@ def svg_open(across: float, down: float, label: str) -> str:
 
 
 def svg_file(drawing: str) -> str:
-    """A drawing as the text of a file of its own, with a ground, and in the colours of a light or a dark screen."""
+    """Return a drawing as the content of a file, with a background and the colours of a light or a dark screen."""
     opening, rest = drawing.split(">", 1)
     opening = opening.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     return f'{opening}><style>{_STYLE}</style><rect class="page" width="100%" height="100%" rx="8"/>{rest}\n'
 
 
 def _named_columns(circuit: Circuit, sections: Sequence[tuple[str, int]]) -> Iterator[tuple[str, Column]]:
-    """The columns, each with the name of its section; no column has gates of two."""
+    """Yield the columns, each with the name of its section; no column has gates of two sections."""
     if not sections:
         yield from (("", column) for column in pack_columns(circuit))
         return
@@ -105,7 +105,7 @@ def _named_columns(circuit: Circuit, sections: Sequence[tuple[str, int]]) -> Ite
 
 
 def _folds(names: Sequence[str], widths: Sequence[float], room: float | None) -> list[slice]:
-    """The columns of each part: whole sections where all of them fit into `room`."""
+    """Return the columns of each part: whole sections where all of them fit in `room`."""
     sizes = [len(list(group)) for _, group in groupby(names)]
     starts = [0, *accumulate(sizes)]
     wide = [sum(widths[start:stop]) for start, stop in pairwise(starts)]
@@ -122,7 +122,7 @@ def _part(
     ends: frozenset[int],
     goes_on: bool,
 ) -> str:
-    """One part of a drawing: the wires, the gates, and the names of the sections above."""
+    """Return one part of a drawing: wires, gates and the names of the sections above."""
     right = _HEAD + sum(widths)
     tails = wire_ends(n_qubits, ends, "⟨Z⟩", "…" if goes_on else "")
     parts = [_wire(qubit, right, tail) for qubit, tail in enumerate(tails)]

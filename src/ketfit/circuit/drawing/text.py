@@ -17,7 +17,7 @@ def draw_text(
     measured: Iterable[int] = (),
     width: int | None = 100,
 ) -> str:
-    """The circuit as text, one wire for each qubit, qubit 0 on top.
+    """Return the circuit as text, one wire per qubit, qubit 0 on top.
 
     ``●`` is a control and ``⊕`` its target. An angle shows as ``w3`` (weight 3) or ``x0`` (input 0), or as its value
     in radians where numbers are given.
@@ -54,7 +54,7 @@ def draw_text(
 
 
 def _text_column(column: Column, n_qubits: int, values: Mapping[Angle, float]) -> list[str]:
-    """The 2 * n_qubits - 1 lines of one column, wires and the spaces between them, all of one width."""
+    """Return the 2 * n_qubits - 1 lines of one column, all of one width: wires and the spaces between them."""
     cells = [""] * (2 * n_qubits - 1)
     for gate in column:
         if gate.angle is not None:
@@ -75,7 +75,7 @@ def _text_column(column: Column, n_qubits: int, values: Mapping[Angle, float]) -
 
 
 def _between_wires(cells: Sequence[str]) -> list[str]:
-    """`cells` of the wires with the blank lines between them."""
+    """Return the cells of the wires with the blank lines between them."""
     lines = []
     for cell in cells:
         lines += [cell, " " * len(cell)]
