@@ -311,7 +311,7 @@ ARGUMENTS: dict[str, Argument] = {
         for name, takes_none in [(named.removesuffix("?"), named.endswith("?"))]
     },
     "StudyPlan seeds": Argument(lambda v: study(seeds=(0, v)), "seeds"),
-    "StudyPlan number of seeds": Argument(lambda v: study().on(n_seeds=v), "n_seeds", 3, takes_none=True),
+    "StudyPlan number of seeds": Argument(lambda v: study().with_overrides(n_seeds=v), "n_seeds", 3, takes_none=True),
     "StudyPlan settings of a head": Argument(
         lambda v: HeadPlan(kind="quantum", settings={"main_layers": v}).quantum(8, 2), "main_layers", 2
     ),
