@@ -32,13 +32,13 @@ class Outer(Config):
         ),
     ],
 )
-def test_what_is_missing_or_unknown_is_named_alone(settings: dict[str, Any], told: str) -> None:
+def test_config_missing_or_unknown_setting_is_named(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError) as raised:
         Outer.from_mapping(settings, where="plan.toml")
     assert str(raised.value) == f"plan.toml: {told}"
 
 
-def test_settings_nested_without_end_are_refused() -> None:
+def test_config_endless_nesting_is_refused() -> None:
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]

@@ -22,20 +22,20 @@ CX02 RY2(t24)  CX13 RY3(t25)  CX20 RY0(t26)  CX31 RY1(t27)
 FIGURE_2 = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 0), (0, 2), (1, 3), (2, 4), (3, 0), (4, 1)]
 
 
-def test_figure_3_gate_by_gate():
+def test_ring_layers_equal_figure_3_gate_by_gate():
     gates = [_read(word) for word in FIGURE_3.split()]
     assert len(gates) == 24 + 28
     assert ring_layers(4, 3, 2) == Circuit(4, tuple(gates), n_weights=28, n_inputs=0)
 
 
-def test_figure_3_without_the_wall_has_24_weights():
+def test_ring_layers_without_rotation_layer_have_24_weights():
     with_wall, without = ring_layers(4, 3, 2), ring_layers(4, 3, 2, rotation_layer=False)
     assert without.n_weights == 24
     assert _shape(without.gates) == _shape(with_wall.gates[:16] + with_wall.gates[20:])
     assert _weights(without) == list(range(24))
 
 
-def test_figure_2_block_by_block():
+def test_ring_layers_equal_figure_2_block_by_block():
     gates = [gate for k, (a, b) in enumerate(FIGURE_2) for gate in (cx(a, b), ry(b, Angle("weight", k)))]
     assert ring_layers(5, 1, 2, rotation_layer=False).gates == tuple(gates)
     wall = tuple(ry(qubit, Angle("weight", 10 + qubit)) for qubit in range(5))
@@ -44,7 +44,7 @@ def test_figure_2_block_by_block():
 
 @pytest.mark.parametrize("n_qubits", [2, 3, 4, 7])
 @pytest.mark.parametrize("layers", [1, 2, 5])
-def test_weight_and_gate_counts(n_qubits, layers):
+def test_ring_layers_have_expected_counts(n_qubits, layers):
     for connectivity in range(1, n_qubits):
         circuit = ring_layers(n_qubits, layers, connectivity)
         assert circuit.n_weights == n_qubits * (connectivity * layers + 1)
@@ -55,7 +55,7 @@ def test_weight_and_gate_counts(n_qubits, layers):
         assert bare.n_weights == n_qubits * connectivity * layers
 
 
-def test_zero_layers_are_an_empty_circuit():
+def test_ring_layers_of_zero_layers_are_empty():
     assert ring_layers(3, 0, 2) == Circuit(3, (), 0, 0)
     uploads = (ry(0, Angle("input", 0)), ry(1, Angle("input", 1)))
     assert reuploading_circuit(2, 2, 0, 0, 1) == Circuit(2, uploads * 2, 0, 2)
@@ -63,13 +63,13 @@ def test_zero_layers_are_an_empty_circuit():
     assert main_only.gates == uploads + ring_layers(2, 1, 1).gates
 
 
-def test_the_encoder_is_the_ring_ansatz():
+def test_encoder_circuit_is_ring_ansatz():
     assert encoder_circuit(4, 2, 3) == ring_layers(4, 2, 3)
     assert encoder_circuit(4, 2, 3, rotation_layer=False) == ring_layers(4, 2, 3, rotation_layer=False)
 
 
 @pytest.mark.parametrize("wall", [True, False])
-def test_tied_reuploads_share_their_weights(wall):
+def test_reuploading_tied_shares_weights(wall):
     circuit = reuploading_circuit(3, 2, 1, 2, 1, rotation_layer=wall)
     block, main = ring_layers(3, 1, 1, wall), ring_layers(3, 2, 1, wall)
     uploads = tuple(ry(qubit, Angle("input", qubit)) for qubit in range(3))
@@ -78,7 +78,7 @@ def test_tied_reuploads_share_their_weights(wall):
 
 
 @pytest.mark.parametrize("wall", [True, False])
-def test_untied_reuploads_number_their_weights_in_gate_order(wall):
+def test_reuploading_untied_numbers_weights_in_gate_order(wall):
     circuit = reuploading_circuit(3, 3, 1, 2, 1, tie_reuploads=False, rotation_layer=wall)
     block, main = ring_layers(3, 1, 1, wall), ring_layers(3, 2, 1, wall)
     assert circuit.n_weights == 3 * block.n_weights + main.n_weights
@@ -86,13 +86,13 @@ def test_untied_reuploads_number_their_weights_in_gate_order(wall):
     assert _shape(circuit.gates) == _shape(reuploading_circuit(3, 3, 1, 2, 1, rotation_layer=wall).gates)
 
 
-def test_tying_means_nothing_for_one_upload():
+def test_reuploading_once_ignores_tying():
     assert reuploading_circuit(4, 1, 2, 3, 2, tie_reuploads=True) == reuploading_circuit(
         4, 1, 2, 3, 2, tie_reuploads=False
     )
 
 
-def test_more_layers_only_add_gates_at_the_end():
+def test_ring_layers_more_layers_append_gates():
     for shorter, longer in pairwise(ring_layers(4, layers, 2) for layers in range(5)):
         assert longer.gates[: len(shorter.gates)] == shorter.gates
 
@@ -112,7 +112,7 @@ def test_more_layers_only_add_gates_at_the_end():
         (lambda: reuploading_circuit(3, 0, 1, 1, 1), "n_reuploads=0: the inputs must be loaded at least once"),
     ],
 )
-def test_numbers_out_of_range_are_refused_by_name(build, message):
+def test_ansatz_number_out_of_range_is_refused_by_name(build, message):
     with pytest.raises(CircuitError, match=message):
         build()
 

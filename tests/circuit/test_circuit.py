@@ -44,14 +44,14 @@ W0 = Angle("weight", 0)
         (lambda: ring_layers(3, 1, 1).check_qubits(iter([1, 0, 1])), r"measured twice in \(1, 0, 1\)"),
     ],
 )
-def test_what_cannot_exist_is_refused_by_name(build, message):
+def test_circuit_invalid_parts_are_refused_by_name(build, message):
     with pytest.raises(CircuitError, match=message) as caught:
         build()
     assert isinstance(caught.value, KetFitError)
     assert isinstance(caught.value, ValueError)
 
 
-def test_a_circuit_is_frozen():
+def test_circuit_is_frozen():
     circuit = ring_layers(3, 1, 1)
     with pytest.raises(FrozenInstanceError):
         circuit.n_qubits = 4
@@ -61,14 +61,14 @@ def test_a_circuit_is_frozen():
         W0.index = 1
 
 
-def test_gates_may_come_as_any_iterable_and_end_as_a_tuple():
+def test_circuit_gates_of_any_iterable_become_tuple():
     gates = [ry(0, W0), cx(0, 1)]
     assert Circuit(2, gates, 1, 0) == Circuit.from_gates(2, iter(gates))
     assert Circuit(2, gates, 1, 0).gates == tuple(gates)
     assert [gate.qubits for gate in gates] == [(0,), (0, 1)]
 
 
-def test_equal_content_is_equal_and_hashes_alike():
+def test_circuit_equal_content_has_equal_hash():
     first, second = ring_layers(4, 2, 2), ring_layers(4, 2, 2)
     assert first == second
     assert first is not second
@@ -76,7 +76,7 @@ def test_equal_content_is_equal_and_hashes_alike():
     assert len({first, second, ring_layers(4, 2, 1)}) == 2
 
 
-def test_circuits_differ_by_any_field():
+def test_circuit_with_other_field_differs():
     circuit = ring_layers(3, 1, 1)
     others = [
         replace(circuit, n_qubits=4),
@@ -88,14 +88,14 @@ def test_circuits_differ_by_any_field():
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda circuit: pickle.loads(pickle.dumps(circuit))])
-def test_a_copy_is_equal(duplicate):
+def test_circuit_copy_is_equal(duplicate):
     circuit = ring_layers(3, 1, 1)
     hash(circuit)
     assert duplicate(circuit) == circuit
     assert hash(duplicate(circuit)) == hash(circuit)
 
 
-def test_a_pickle_made_under_another_hash_seed_has_this_process_hash():
+def test_circuit_pickle_from_other_hash_seed_has_own_hash():
     program = (
         "import pickle, sys; from ketfit.circuit import reuploading_circuit\n"
         "circuit = reuploading_circuit(3, 2, 1, 1, 2); hash(circuit)\n"
@@ -115,14 +115,14 @@ def test_a_pickle_made_under_another_hash_seed_has_this_process_hash():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_depth_and_counts_are_those_of_qiskit(seed):
+def test_depth_and_gate_counts_equal_qiskit(seed):
     circuit = random_circuit(n_qubits=1 + seed % 6, n_gates=5 + 3 * seed, seed=seed)
     converted = to_qiskit(circuit)
     assert circuit.depth() == converted.depth()
     assert {name: count for name, count in circuit.gate_counts().items() if count} == dict(converted.count_ops())
 
 
-def test_an_empty_circuit_has_no_depth():
+def test_depth_of_empty_circuit_is_zero():
     circuit = Circuit.from_gates(2, [])
     assert circuit.depth() == 0
     assert circuit.gate_counts() == {"ry": 0, "cx": 0}
@@ -130,7 +130,7 @@ def test_an_empty_circuit_has_no_depth():
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_the_light_cone_leaves_the_measured_expectations_unchanged(seed):
+def test_light_cone_keeps_measured_expectations(seed):
     circuit, qubits = _circuit_and_subset(seed)
     cone = circuit.light_cone(qubits)
     weights, inputs = random_angles(circuit, seed)
@@ -144,7 +144,7 @@ def test_the_light_cone_leaves_the_measured_expectations_unchanged(seed):
 
 
 @pytest.mark.parametrize("seed", range(15))
-def test_a_gate_that_the_light_cone_drops_has_no_influence(seed):
+def test_light_cone_dropped_gate_has_no_influence(seed):
     circuit, qubits = _circuit_and_subset(seed)
     circuit = _one_weight_for_each_rotation(circuit)
     weights, _ = random_angles(circuit, seed)
@@ -166,7 +166,7 @@ def test_a_gate_that_the_light_cone_drops_has_no_influence(seed):
     assert following is None
 
 
-def test_random_circuits_give_the_light_cone_something_to_drop():
+def test_light_cone_of_random_circuits_drops_gates():
     dropped = 0
     for seed in range(40):
         circuit, qubits = _circuit_and_subset(seed)
@@ -174,7 +174,7 @@ def test_random_circuits_give_the_light_cone_something_to_drop():
     assert dropped > 50
 
 
-def test_the_light_cone_of_the_papers_circuit_is_smaller():
+def test_light_cone_of_paper_circuit_is_smaller():
     circuit = reuploading_circuit(10, 2, 2, 3, 2)
     cone = circuit.light_cone([0])
     assert circuit.gate_counts() == {"ry": 190, "cx": 140}
@@ -194,12 +194,12 @@ def test_the_light_cone_of_the_papers_circuit_is_smaller():
         ([ry(0, W0), ry(2, W0), cx(0, 1)], 1, [0, 2]),
     ],
 )
-def test_what_the_light_cone_keeps_by_hand(gates, measured, kept):
+def test_light_cone_equals_hand_made_example(gates, measured, kept):
     circuit = Circuit(3, gates, 1, 0)
     assert circuit.light_cone([measured]).gates == tuple(gates[place] for place in kept)
 
 
-def test_circuits_need_neither_torch_nor_numpy():
+def test_circuit_import_loads_neither_torch_nor_numpy():
     program = (
         "import sys\n"
         "from ketfit.circuit import reuploading_circuit\n"

@@ -38,11 +38,11 @@ c[1] = measure q[0];
 """
 
 
-def test_qasm_of_a_small_circuit():
+def test_to_qasm3_of_small_circuit_equals_text():
     assert to_qasm3(SMALL, measured=(1, 0)) == SMALL_QASM
 
 
-def test_qasm_declares_only_the_angles_that_are_used_and_free():
+def test_to_qasm3_declares_only_used_free_angles():
     assert "input" not in to_qasm3(SMALL, weights=[1, 2], inputs=[3])
     assert re.findall(r"input float\[64\] (\w+);", to_qasm3(SMALL, weights=[1, 2])) == ["x_0"]
     cone = SMALL.light_cone([0])
@@ -51,7 +51,7 @@ def test_qasm_declares_only_the_angles_that_are_used_and_free():
     assert "bit" not in to_qasm3(SMALL).replace("qubit", "")
 
 
-def test_qasm_numbers_keep_every_bit():
+def test_to_qasm3_numbers_keep_every_bit():
     numbers = [math.pi, 1 / 3, -1e-17, 5e-324, 1.7976931348623157e308, -0.1, 1e22]
     circuit = Circuit.from_gates(1, [ry(0, Angle("weight", k)) for k in range(len(numbers))])
     text = to_qasm3(circuit, weights=numbers)
@@ -61,7 +61,7 @@ def test_qasm_numbers_keep_every_bit():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_qasm_read_by_qiskit_is_the_qiskit_circuit(seed):
+def test_to_qasm3_read_by_qiskit_equals_to_qiskit(seed):
     circuit = random_circuit(n_qubits=1 + seed % 4, n_gates=8 + 3 * seed, seed=seed)
     weights, inputs = random_angles(circuit, seed)
     bound = to_qiskit(circuit, weights, inputs)
@@ -77,20 +77,20 @@ def test_qasm_read_by_qiskit_is_the_qiskit_circuit(seed):
     assert Operator(partly.assign_parameters({p: values[p.name] for p in partly.parameters})) == Operator(bound)
 
 
-def test_qasm_measurements_read_by_qiskit_are_those_of_the_qiskit_circuit():
+def test_to_qasm3_measurements_read_by_qiskit_equal_to_qiskit():
     read = qiskit.qasm3.loads(to_qasm3(SMALL, [1.0, 2.0], [3.0], measured=(1, 0)))
     assert read == to_qiskit(SMALL, [1.0, 2.0], [3.0], measured=(1, 0))
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_qiskit_amplitudes_in_reversed_bit_order_are_ours(seed):
+def test_to_qiskit_amplitudes_equal_in_reversed_bit_order(seed):
     circuit = random_circuit(n_qubits=1 + seed % 5, n_gates=8 + 3 * seed, seed=seed)
     weights, inputs = random_angles(circuit, seed)
     state = Statevector(to_qiskit(circuit, weights, inputs)).reverse_qargs().data
     np.testing.assert_allclose(state, reference_state(circuit, weights, inputs), rtol=0, atol=1e-12)
 
 
-def test_qiskit_parameters_are_vectors_of_weights_and_inputs():
+def test_to_qiskit_parameters_are_two_vectors():
     circuit = reuploading_circuit(4, 1, 1, 1, 1)
     weights, inputs = random_angles(circuit, 0)
     free = to_qiskit(circuit)
@@ -102,13 +102,13 @@ def test_qiskit_parameters_are_vectors_of_weights_and_inputs():
     assert Operator(to_qiskit(circuit, weights).assign_parameters(inputs)) == Operator(bound)
 
 
-def test_qiskit_has_no_classical_bits_unless_measured():
+def test_to_qiskit_has_classical_bits_only_if_measured():
     assert to_qiskit(SMALL).num_clbits == 0
     measured = to_qiskit(SMALL, measured=(1,))
     assert (measured.num_clbits, measured.count_ops()["measure"]) == (1, 1)
 
 
-def test_counts_sampled_by_aer_follow_the_probabilities():
+def test_to_qiskit_counts_of_aer_follow_probabilities():
     shots, measured = 20_000, (2, 0)
     circuit = random_circuit(n_qubits=3, n_gates=20, seed=4)
     weights, inputs = random_angles(circuit, 4)
@@ -124,7 +124,7 @@ def test_counts_sampled_by_aer_follow_the_probabilities():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_pennylane_values_are_those_of_qiskit(seed):
+def test_to_pennylane_expectations_equal_qiskit(seed):
     n_qubits = 1 + seed
     circuit = random_circuit(n_qubits, n_gates=10 + 3 * seed, seed=seed)
     weights, inputs = random_angles(circuit, seed)
@@ -136,7 +136,7 @@ def test_pennylane_values_are_those_of_qiskit(seed):
     np.testing.assert_allclose(values, expected, rtol=0, atol=1e-10)
 
 
-def test_pennylane_takes_a_batch_of_inputs():
+def test_to_pennylane_accepts_batch_of_inputs():
     circuit = reuploading_circuit(3, 2, 1, 1, 2)
     weights, _ = random_angles(circuit, 0)
     batch = np.random.default_rng(1).normal(size=(4, 3))
@@ -151,7 +151,7 @@ def test_pennylane_takes_a_batch_of_inputs():
     np.testing.assert_allclose(node(weights, batch.tolist()), values, rtol=0, atol=1e-14)
 
 
-def test_pennylane_takes_initial_amplitudes_in_our_order():
+def test_to_pennylane_accepts_initial_amplitudes():
     circuit = ring_layers(3, 2, 1)
     weights, _ = random_angles(circuit, 0)
     initial = np.random.default_rng(2).normal(size=(4, 8))
@@ -162,7 +162,7 @@ def test_pennylane_takes_initial_amplitudes_in_our_order():
     np.testing.assert_allclose(node(weights, initial=initial[0]), expected[0], rtol=0, atol=1e-10)
 
 
-def test_pennylane_differentiates_through_torch():
+def test_to_pennylane_differentiates_by_torch():
     weights = torch.tensor([0.3, -0.7], dtype=torch.float64, requires_grad=True)
     node = _node(SMALL, (0,))
     (value,) = node(weights, torch.tensor([0.4], dtype=torch.float64))
@@ -185,7 +185,7 @@ def test_pennylane_differentiates_through_torch():
         (([0.1, 0.2],), r"inputs is missing: give an array of shape \(1,\)"),
     ],
 )
-def test_pennylane_names_the_array_of_the_wrong_shape(arguments, message):
+def test_to_pennylane_wrong_shape_is_refused_by_name(arguments, message):
     with pytest.raises(InputError, match=message):
         _node(SMALL, (0,))(*arguments)
 
@@ -203,20 +203,20 @@ def test_pennylane_names_the_array_of_the_wrong_shape(arguments, message):
         ({"inputs": ["a"]}, r"inputs must be one flat row of 1 numbers, got \['a'\]"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused_by_name(convert, numbers, message):
+def test_export_wrong_numbers_are_refused_by_name(convert, numbers, message):
     with pytest.raises(InputError, match=message):
         convert(SMALL, **numbers)
 
 
 @pytest.mark.parametrize("convert", [to_qasm3, to_qiskit, to_pennylane])
-def test_qubits_that_cannot_be_measured_are_refused_by_name(convert):
+def test_export_invalid_measured_qubits_are_refused_by_name(convert):
     with pytest.raises(CircuitError, match="qubit 2 cannot be measured"):
         convert(SMALL, measured=(0, 2))
     with pytest.raises(CircuitError, match="measured twice"):
         convert(SMALL, measured=(1, 1))
 
 
-def test_numbers_may_be_tensors_that_want_gradients():
+def test_export_accepts_tensors_that_require_gradients():
     weights = torch.tensor([0.25, -0.5], requires_grad=True)
     assert angle_values(SMALL, weights) == {Angle("weight", 0): 0.25, Angle("weight", 1): -0.5}
     assert angle_values(SMALL, inputs=(number for number in [1])) == {Angle("input", 0): 1.0}
@@ -227,7 +227,7 @@ def test_numbers_may_be_tensors_that_want_gradients():
     ("package", "convert", "extra"),
     [("qiskit", to_qiskit, "hardware"), ("pennylane", to_pennylane, "pennylane")],
 )
-def test_a_missing_package_names_its_extra(monkeypatch, package, convert, extra):
+def test_export_without_package_names_extra(monkeypatch, package, convert, extra):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=rf"needs a package .*: pip install 'ketfit\[{extra}\]'"):
         convert(SMALL)

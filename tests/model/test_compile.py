@@ -43,7 +43,7 @@ def model(**settings: Any) -> nn.Sequential:
 
 @pytest.mark.slow
 @BACKENDS
-def test_compiled_model_with_a_head_gives_eager_values_and_gradients(backend):
+def test_compiled_model_equals_eager_values_and_gradients(backend):
     eager = model()
     compiled = copy.deepcopy(eager)
     result = torch.compile(compiled, backend=backend)(ROWS)
@@ -56,7 +56,7 @@ def test_compiled_model_with_a_head_gives_eager_values_and_gradients(backend):
 
 @pytest.mark.slow
 @BACKENDS
-def test_compiled_model_with_a_head_trains_as_the_eager_one(backend):
+def test_compiled_model_trains_as_eager(backend):
     eager = model(shots=50, gradient="straight_through")
     compiled = copy.deepcopy(eager)
     run = torch.compile(compiled, backend=backend)
@@ -72,7 +72,7 @@ def test_compiled_model_with_a_head_trains_as_the_eager_one(backend):
 
 
 @pytest.mark.parametrize("settings", [{"shots": 40}, {"shots": 40, "noise": NOISE, "mitigation": ("zero_noise",)}])
-def test_compiled_head_in_evaluation_mode_draws_and_mitigates(settings):
+def test_compiled_head_in_evaluation_samples_and_mitigates(settings):
     eager = model(**settings).eval()
     compiled = copy.deepcopy(eager)
     results = []
@@ -106,7 +106,7 @@ def encoded(weights: Tensor, inputs: Tensor) -> Tensor:
 @pytest.mark.slow
 @BACKENDS
 @pytest.mark.parametrize("function", [values, gradients, mitigated, encoded], ids=lambda function: function.__name__)
-def test_compiled_function_that_measures_gives_eager_values(function, backend):
+def test_compiled_function_with_expectation_equals_eager(function, backend):
     run = torch.compile(function, backend=backend)
     for rows in (4, 2):
         inputs = torch.linspace(-1, 1, 3 * rows, dtype=torch.float64).view(rows, 3)
@@ -115,7 +115,7 @@ def test_compiled_function_that_measures_gives_eager_values(function, backend):
 
 
 @pytest.mark.slow
-def test_what_stands_around_a_head_is_compiled():
+def test_compiled_model_compiles_modules_around_head():
     graphs = []
 
     def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
@@ -135,13 +135,13 @@ def test_what_stands_around_a_head_is_compiled():
 
 
 @pytest.mark.slow
-def test_whole_graph_is_refused_by_torch():
+def test_compile_fullgraph_is_refused_by_torch():
     with pytest.raises(torch._dynamo.exc.Unsupported, match="expectation"):
         torch.compile(values, backend="eager", fullgraph=True)(WEIGHTS, torch.zeros(2, 3, dtype=torch.float64))
 
 
 @pytest.mark.slow
-def test_import_of_heads_leaves_the_compiler_out():
+def test_head_import_does_not_load_compiler():
     program = (
         "import sys\n"
         "import ketfit.estimators.quantum, ketfit.model.head, ketfit.simulate.mitigation\n"

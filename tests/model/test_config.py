@@ -106,14 +106,14 @@ UNUSUAL_TRAIN = {
         (FitConfig, {"validation_fraction": 1.0}, "validation_fraction=1.0: input should be less than 1"),
     ],
 )
-def test_a_setting_that_does_not_fit_is_named(config, settings, message):
+def test_config_invalid_setting_is_named(config, settings, message):
     with pytest.raises(ConfigError, match=message) as caught:
         config(**settings)
     assert "\n" not in str(caught.value)
     assert caught.value.__suppress_context__, "pydantic's own report would bury the message"
 
 
-def test_every_fault_is_reported_at_once():
+def test_config_reports_all_errors_at_once():
     with pytest.raises(ConfigError, match=r"^n_qubits=1: .*; connectivity=0: .*; HeadConfig has no setting 'zzz'"):
         HeadConfig(n_qubits=1, connectivity=0, zzz=1)
 
@@ -132,21 +132,21 @@ def test_every_fault_is_reported_at_once():
         ({"encoder_input": "slices"}, "encoder_input='slices' needs n_encoders of 2 or more"),
     ],
 )
-def test_settings_that_do_not_fit_together_are_refused(settings, message):
+def test_head_config_inconsistent_settings_are_refused(settings, message):
     with pytest.raises(ConfigError, match=f"^{message}"):
         HeadConfig(**settings)
     with pytest.raises(ConfigError, match=f"^{message}"):
         HeadConfig().updated(**settings)
 
 
-def test_the_largest_settings_that_fit_together_do():
+def test_head_config_largest_consistent_settings_are_accepted():
     assert HeadConfig(n_qubits=3, connectivity=2, n_measured=3).qpu_qubits == 3
     assert HeadConfig(n_encoders=3, n_measured=30).qpu_qubits == 30
     assert HeadConfig(n_encoders=3, n_measured=10, merge="mean").qpu_qubits == 10
 
 
 @pytest.mark.parametrize("config", [HeadConfig(), TrainConfig(), FitConfig()])
-def test_a_config_is_frozen(config):
+def test_config_is_frozen(config):
     name = next(iter(type(config).model_fields))
     with pytest.raises(ValidationError, match="Instance is frozen"):
         setattr(config, name, getattr(config, name))
@@ -155,19 +155,19 @@ def test_a_config_is_frozen(config):
 # --- what is accepted --------------------------------------------------------------------------------------------
 
 
-def test_the_fields_of_a_head_are_those_of_the_design():
+def test_head_config_has_expected_fields():
     assert list(HeadConfig.model_fields) == HEAD_FIELDS.split()
 
 
 @pytest.mark.parametrize("config", [HeadConfig, TrainConfig, FitConfig])
-def test_every_setting_has_a_description_and_a_default(config):
+def test_config_settings_have_description_and_default(config):
     for name, field in config.model_fields.items():
         assert field.description, name
         assert len(field.description) > 5, name
         assert not field.is_required(), name
 
 
-def test_numpys_scalars_are_taken_as_the_numbers_they_are():
+def test_config_accepts_numpy_scalars():
     config = HeadConfig(
         n_qubits=np.int64(4),
         n_encoders=np.uint8(2),
@@ -185,12 +185,12 @@ def test_numpys_scalars_are_taken_as_the_numbers_they_are():
     assert [TrainConfig(epochs=n).epochs for n in np.arange(1, 4)] == [1, 2, 3]
 
 
-def test_a_whole_number_may_stand_for_a_real_one():
+def test_config_accepts_integer_for_float():
     assert HeadConfig(angle_scale=3) == HeadConfig(angle_scale=3.0)
     assert type(HeadConfig(angle_scale=3).angle_scale) is float
 
 
-def test_updated_is_a_checked_copy():
+def test_config_updated_returns_checked_copy():
     config = HeadConfig(n_qubits=6, n_measured=2)
     changed = config.updated(n_encoders=2, angle_scale=np.float64(1.5))
     assert changed == HeadConfig(n_qubits=6, n_measured=2, n_encoders=2, angle_scale=1.5)
@@ -204,7 +204,7 @@ def test_updated_is_a_checked_copy():
     assert (fit.seed, fit.head) == (3, config)
 
 
-def test_equal_settings_are_equal_and_hash_alike():
+def test_config_equal_settings_have_equal_hash():
     for first, second, other in [
         (HeadConfig(n_qubits=4), HeadConfig(n_qubits=4), HeadConfig(n_qubits=5)),
         (TrainConfig(epochs=4), TrainConfig(epochs=4), TrainConfig()),
@@ -217,7 +217,7 @@ def test_equal_settings_are_equal_and_hash_alike():
 
 
 @pytest.mark.parametrize("changed", UNUSUAL_HEAD)
-def test_heads_differ_by_any_field(changed):
+def test_head_config_with_other_field_differs(changed):
     whole = {**UNUSUAL_HEAD, "n_encoders": 3}
     default = 2 if changed == "n_encoders" else HeadConfig.model_fields[changed].default
     if changed in ("n_qubits", "shots"):  # the defaults do not fit the others
@@ -245,13 +245,13 @@ def test_heads_differ_by_any_field(changed):
         ),
     ],
 )
-def test_json_gives_back_the_same_settings(config):
+def test_config_json_round_trip_is_equal(config):
     assert type(config).from_mapping(json.loads(config.model_dump_json())) == config
     assert type(config).from_mapping(json.loads(json.dumps(config.model_dump()))) == config
     assert set(config.model_dump()) == set(type(config).model_fields)
 
 
-def test_nothing_in_the_unusual_settings_is_a_default():
+def test_fixture_unusual_settings_have_no_default():
     assert [name for name in UNUSUAL_HEAD if UNUSUAL_HEAD[name] == HeadConfig.model_fields[name].default] == []
     assert [name for name in UNUSUAL_TRAIN if UNUSUAL_TRAIN[name] == TrainConfig.model_fields[name].default] == []
     assert set(UNUSUAL_HEAD) == set(HeadConfig.model_fields) - {"noise", "trajectories", "mitigation"}
@@ -261,7 +261,7 @@ def test_nothing_in_the_unusual_settings_is_a_default():
 # --- shots and noise ---------------------------------------------------------------------------------------------
 
 
-def test_the_gradient_of_shots_stands_in_the_config():
+def test_head_config_stores_gradient_of_shots():
     assert HeadConfig(shots=100).gradient == "reparameterized"
     assert HeadConfig(shots=100, gradient="exact").gradient == "exact"
     assert HeadConfig.model_validate_json(HeadConfig(shots=100).model_dump_json()).gradient == "reparameterized"
@@ -286,12 +286,12 @@ def test_the_gradient_of_shots_stands_in_the_config():
         ({"shots": 10, "n_measured": 13, "n_encoders": 2}, "n_measured=13: with shots at most 12 qubits"),
     ],
 )
-def test_shots_and_noise_that_do_not_fit_are_refused(settings, message):
+def test_head_config_inconsistent_shots_and_noise_are_refused(settings, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         HeadConfig(**settings)
 
 
-def test_noise_is_a_device_a_table_or_an_object():
+def test_head_config_accepts_noise_by_name_table_or_object():
     table = {"bit_flip": 0.1, "readout": [[0.9, 0.2], [0.1, 0.8]]}
     noise = HeadConfig(noise=table).noise
     assert noise == NoiseConfig(bit_flip=0.1, readout=((0.9, 0.2), (0.1, 0.8)))
@@ -301,7 +301,7 @@ def test_noise_is_a_device_a_table_or_an_object():
     assert HeadConfig.model_validate_json(saved) == HeadConfig(noise=noise, mitigation=("zero_noise",))
 
 
-def test_what_is_random():
+def test_head_config_is_random_with_shots_or_trajectories():
     noise = NoiseConfig(bit_flip=0.1)
     assert not HeadConfig().is_random
     assert not HeadConfig(noise=noise).is_random
@@ -313,7 +313,7 @@ def test_what_is_random():
 # --- heads with a name -------------------------------------------------------------------------------------------
 
 
-def test_the_papers_head_has_174_parameters():
+def test_head_config_paper_has_174_parameters():
     config = HeadConfig.paper()
     assert config == HeadConfig()
     assert QuantumHead(config, 768, 2).parameter_counts() == {
@@ -336,7 +336,7 @@ def test_the_papers_head_has_174_parameters():
         HeadConfig.paper(qubits=3)
 
 
-def test_the_recommended_head_of_768_has_934_parameters():
+def test_head_config_recommended_for_768_has_934_parameters():
     config = HeadConfig.recommended(768)
     counts = QuantumHead(config, 768, 2).parameter_counts()
     assert (counts["total"], counts["encoder angles"], counts["linear"]) == (934, 730, 4)
@@ -346,7 +346,7 @@ def test_the_recommended_head_of_768_has_934_parameters():
     assert HeadConfig.recommended(384).n_qubits == 9
 
 
-def test_the_recommended_head_fits_every_width_with_no_qubit_to_spare():
+def test_head_config_recommended_uses_fewest_qubits():
     for width in range(1, 1101):
         config = HeadConfig.recommended(width)
         check_width(width, config.n_qubits, config.reference_amplitude)
@@ -354,13 +354,13 @@ def test_the_recommended_head_fits_every_width_with_no_qubit_to_spare():
 
 
 @pytest.mark.parametrize(("n_classes", "n_measured"), [(2, 1), (3, 3), (4, 4), (7, 7), (8, 7), (100, 7)])
-def test_the_recommended_head_measures_a_qubit_for_each_of_several_classes(n_classes, n_measured):
+def test_head_config_recommended_measures_qubit_per_class(n_classes, n_measured):
     config = HeadConfig.recommended(100, n_classes)
     assert config.n_measured == n_measured
     assert (config.encoder_layers, config.skip_connection) == ((8, False) if n_classes == 2 else (20, True))
 
 
-def test_the_circuits_are_those_of_the_settings():
+def test_head_config_circuits_follow_settings():
     config = HeadConfig(**UNUSUAL_HEAD)
     assert config.encoder_circuit() == encoder_circuit(5, 0, 4, rotation_layer=False)
     assert config.qpu_circuit() == reuploading_circuit(5, 2, 0, 1, 4, tie_reuploads=False, rotation_layer=False)
@@ -372,7 +372,7 @@ def test_the_circuits_are_those_of_the_settings():
 # --- files -------------------------------------------------------------------------------------------------------
 
 
-def test_a_head_from_toml(tmp_path):
+def test_head_config_from_toml_equals_settings(tmp_path):
     path = tmp_path / "head.toml"
     path.write_text('n_qubits = 6\nangle_scale = 2\nmerge = "mean"\ntie_reuploads = false\n', encoding="utf-8")
     expected = HeadConfig(n_qubits=6, angle_scale=2.0, merge="mean", tie_reuploads=False)
@@ -382,7 +382,7 @@ def test_a_head_from_toml(tmp_path):
     assert HeadConfig.from_toml(path) == HeadConfig()
 
 
-def test_a_fit_from_toml_with_its_tables(tmp_path):
+def test_fit_config_from_toml_reads_tables(tmp_path):
     path = tmp_path / "fit.toml"
     path.write_text(
         'body = "søren/modell"\nseed = 7\n[head]\nn_qubits = 4\nconnectivity = 3\n[train]\nepochs = 2\n',
@@ -415,21 +415,21 @@ def test_a_fit_from_toml_with_its_tables(tmp_path):
         (HeadConfig, b"x = " + b"[" * 5000, "PATH is not TOML"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_named(config, content, message, tmp_path):
+def test_config_unusable_file_is_named(config, content, message, tmp_path):
     path = tmp_path / "some.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match="^" + message.replace("PATH", re.escape(str(path)))):
         config.from_toml(path)
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
+def test_config_unreadable_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=f"^cannot read {re.escape(str(tmp_path / 'none.toml'))}: No such file"):
         FitConfig.from_toml(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match=f"^cannot read {re.escape(str(tmp_path))}: Is a directory"):
         read_toml(tmp_path)
 
 
-def test_a_mapping_names_where_it_stands():
+def test_config_from_mapping_error_names_source():
     with pytest.raises(ConfigError, match=r"^the configuration: epochs=0"):
         TrainConfig.from_mapping({"epochs": 0})
     with pytest.raises(ConfigError, match=r"^config\.json: epochs=0"):
@@ -465,20 +465,20 @@ def test_a_mapping_names_where_it_stands():
         ("inf", math.inf),
     ],
 )
-def test_a_value_is_read_as_toml_or_else_as_text(text, value):
+def test_parse_toml_value_returns_value_or_string(text, value):
     read = parse_toml_value(text)
     assert read == value
     assert type(read) is type(value)
 
 
-def test_a_config_error_is_a_value_error():
+def test_config_error_is_value_error():
     with pytest.raises(ValueError, match="epochs") as caught:
         TrainConfig(epochs=0)
     assert isinstance(caught.value, KetFitError)
     assert all(issubclass(config, Config) for config in (HeadConfig, TrainConfig, FitConfig))
 
 
-def test_a_qpu_circuit_that_no_memory_holds_is_refused():
+def test_head_config_circuit_beyond_memory_is_refused():
     with pytest.raises(ConfigError, match="make a QPU circuit of 50 qubits; the most is 30"):
         HeadConfig(n_qubits=10, n_encoders=5)
     assert HeadConfig(n_qubits=10, n_encoders=5, merge="mean").qpu_qubits == 10

@@ -21,7 +21,7 @@ from ketfit.model.head import QuantumHead
         ({"n_encoders": 3, "merge": "mean"}, 2),
     ],
 )
-def test_the_numbers_are_those_of_the_head(settings: dict[str, Any], classes: int) -> None:
+def test_draw_overview_numbers_equal_head(settings: dict[str, Any], classes: int) -> None:
     config = HeadConfig(**{"n_qubits": 4, "main_layers": 1, **settings})
     head = QuantumHead(config, 16, classes)
     root = ElementTree.fromstring(draw_overview(config, 16, classes))
@@ -39,7 +39,7 @@ def test_the_numbers_are_those_of_the_head(settings: dict[str, Any], classes: in
     assert ("z, past the circuit" in texts) == config.skip_connection
 
 
-def test_all_of_it_is_inside_the_frame() -> None:
+def test_draw_overview_is_inside_frame() -> None:
     for encoders in (1, 2, 9):
         root = ElementTree.fromstring(draw_overview(HeadConfig(n_qubits=2, n_encoders=encoders, connectivity=1), 4, 2))
         group = root.find("g")

@@ -30,14 +30,14 @@ def encoder(config: HeadConfig, width: int, seed: int = 0) -> Encoder:
 # --- amplitudes --------------------------------------------------------------------------------------------------
 
 
-def test_amplitudes_are_the_direction_of_the_embedding_and_zeros():
+def test_load_amplitudes_gives_direction_and_zeros():
     loaded = load_amplitudes(torch.tensor([[3.0, 0.0, -4.0], [0.0, -2.0, 0.0]], dtype=torch.float64), 3)
     expected = [[0.6, 0, -0.8, 0, 0, 0, 0, 0], [0, -1, 0, 0, 0, 0, 0, 0]]
     np.testing.assert_allclose(loaded, expected, rtol=0, atol=1e-15)
     assert (loaded[:, 3:] == 0).all()
 
 
-def test_the_reference_amplitude_stands_behind_the_embedding():
+def test_load_amplitudes_appends_reference_amplitude():
     loaded = load_amplitudes(torch.tensor([[3.0, 0.0, -4.0], [0.0, -2.0, 0.0]], dtype=torch.float64), 3, 0.75)
     # (x, c |x|) / |(x, c |x|)| with c = 3/4 and 1 + c**2 = (5/4)**2
     expected = [[0.48, 0, -0.64, 0.6, 0, 0, 0, 0], [0, -0.8, 0, 0.6, 0, 0, 0, 0]]
@@ -52,7 +52,7 @@ def test_the_reference_amplitude_stands_behind_the_embedding():
     exponent=st.integers(-100, 100),
 )
 @settings(max_examples=60, deadline=None)
-def test_amplitudes_have_norm_one_and_ignore_the_scale(seed, width, reference, exponent):
+def test_load_amplitudes_are_normalised_and_ignore_scale(seed, width, reference, exponent):
     rows = embeddings(3, width, seed)
     loaded = load_amplitudes(rows, 4, reference)
     assert loaded.shape == (3, 16)
@@ -62,7 +62,7 @@ def test_amplitudes_have_norm_one_and_ignore_the_scale(seed, width, reference, e
 
 @pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e-10, 1.0, 1e10, 1e30, 1e38])
 @pytest.mark.parametrize("reference", [0.0, 1.0])
-def test_tiny_and_huge_embeddings_load_like_any_other(scale, reference):
+def test_load_amplitudes_of_tiny_and_huge_embeddings_are_exact(scale, reference):
     rows = torch.nn.functional.normalize(embeddings(2, 6, dtype=torch.float32), dim=1)
     expected = load_amplitudes(rows, 3, reference)
     scaled = (rows * scale).requires_grad_()
@@ -76,38 +76,38 @@ def test_tiny_and_huge_embeddings_load_like_any_other(scale, reference):
     np.testing.assert_allclose(gradient, by_hand, rtol=0, atol=1e-5)
 
 
-def test_entries_of_very_different_size_keep_their_ratio():
+def test_load_amplitudes_keep_ratio_of_entries():
     loaded = load_amplitudes(torch.tensor([[1e-25, 1e25, 3e25]]), 2)
     np.testing.assert_allclose(loaded, [[0, 1 / math.sqrt(10), 3 / math.sqrt(10), 0]], rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize(("reference", "expected"), [(1e-200, [0.6, -0.8, 0, 0]), (1e200, [0, 0, 1, 0])])
-def test_a_tiny_and_a_huge_reference_amplitude_keep_the_norm(reference, expected):
+def test_load_amplitudes_extreme_reference_keeps_norm(reference, expected):
     rows = torch.tensor([[3.0, -4.0]], dtype=torch.float64)
     np.testing.assert_allclose(load_amplitudes(rows, 2, reference), [expected], rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("reference", [0.0, 0.5, 2.0])
 @pytest.mark.parametrize("width", [1, 3, 7])
-def test_gradients_of_amplitudes_are_those_of_finite_differences(reference, width):
+def test_load_amplitudes_gradients_equal_finite_differences(reference, width):
     rows = embeddings(2, width, seed=width).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: load_amplitudes(x, 3, reference), rows)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_amplitudes_keep_the_dtype_and_the_argument(dtype):
+def test_load_amplitudes_keeps_dtype_and_argument(dtype):
     rows = embeddings(2, 4, dtype=dtype)
     before = rows.clone()
     assert load_amplitudes(rows, 2).dtype == dtype
     assert torch.equal(rows, before)
 
 
-def test_no_embeddings_give_no_amplitudes():
+def test_load_amplitudes_of_empty_batch_is_empty():
     assert load_amplitudes(torch.zeros(0, 5), 3, 1.0).shape == (0, 8)
 
 
 @pytest.mark.parametrize("zero", [0.0, -0.0])
-def test_a_zero_vector_is_refused(zero):
+def test_load_amplitudes_zero_vector_is_refused(zero):
     rows = torch.ones(3, 4)
     rows[1] = zero
     with pytest.raises(InputError, match="embedding 1 is all zeros, and a zero vector has no direction"):
@@ -115,7 +115,7 @@ def test_a_zero_vector_is_refused(zero):
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_a_number_that_is_not_finite_is_refused(number):
+def test_load_amplitudes_nonfinite_number_is_refused(number):
     rows = torch.ones(4, 3)
     rows[2, 1] = rows[3, 0] = number
     rows[1] = 0
@@ -133,7 +133,7 @@ def test_a_number_that_is_not_finite_is_refused(number):
         (1024, 10, 0.1, "width 1024 and its reference amplitude needs n_qubits=11; n_qubits=10 holds 1024"),
     ],
 )
-def test_an_embedding_that_is_too_wide_says_how_many_qubits_it_needs(width, n_qubits, reference, message):
+def test_encoder_too_wide_embedding_error_names_qubits(width, n_qubits, reference, message):
     with pytest.raises(ConfigError, match=message):
         check_width(width, n_qubits, reference)
     with pytest.raises(ConfigError, match=message):
@@ -144,7 +144,7 @@ def test_an_embedding_that_is_too_wide_says_how_many_qubits_it_needs(width, n_qu
 
 
 @pytest.mark.parametrize(("width", "reference"), [(4, 0.0), (3, 1.0), (1, 0.0)])
-def test_the_widest_embedding_that_fits_does(width, reference):
+def test_encoder_widest_embedding_is_accepted(width, reference):
     check_width(width, 2, reference)
     assert load_amplitudes(torch.ones(1, width), 2, reference).count_nonzero() == width + (reference > 0)
 
@@ -167,7 +167,7 @@ def by_hand(module: Encoder, parts: list[np.ndarray]) -> np.ndarray:
 
 @pytest.mark.parametrize("reference", [0.0, 0.7])
 @pytest.mark.parametrize("n_encoders", [1, 2, 3])
-def test_every_encoder_reads_the_whole_embedding(n_encoders, reference):
+def test_encoder_concat_loads_whole_embedding(n_encoders, reference):
     config = HeadConfig(n_qubits=3, n_encoders=n_encoders, reference_amplitude=reference)
     module, rows = encoder(config, 6), embeddings(4, 6)
     expected = np.array([by_hand(module, [row] * n_encoders) for row in rows.numpy()])
@@ -183,7 +183,7 @@ def test_every_encoder_reads_the_whole_embedding(n_encoders, reference):
 @pytest.mark.parametrize(
     ("width", "cuts"), [(6, (0, 3, 6)), (7, (0, 4, 7)), (5, (0, 2, 4, 5)), (3, (0, 1, 2, 3)), (8, (0, 3, 6, 8))]
 )
-def test_slices_cut_the_embedding_into_parts_that_differ_by_one_entry(width, cuts, reference, merge):
+def test_slice_widths_differ_by_at_most_one(width, cuts, reference, merge):
     n_encoders = len(cuts) - 1
     config = HeadConfig(
         n_qubits=3, n_encoders=n_encoders, encoder_input="slices", reference_amplitude=reference, merge=merge
@@ -196,7 +196,7 @@ def test_slices_cut_the_embedding_into_parts_that_differ_by_one_entry(width, cut
     assert module.widths == np.diff(cuts).tolist()
 
 
-def test_slices_fit_where_the_whole_does_not():
+def test_encoder_slices_fit_where_whole_does_not():
     slices = HeadConfig(n_qubits=3, n_encoders=2, encoder_input="slices")
     assert Encoder(slices, 16, torch.Generator()).widths == [8, 8]
     with pytest.raises(ConfigError, match="an embedding of width 9 needs n_qubits=4; n_qubits=3 holds 8 amplitudes"):
@@ -207,13 +207,13 @@ def test_slices_fit_where_the_whole_does_not():
         Encoder(slices.updated(reference_amplitude=1.0), 16, torch.Generator())
 
 
-def test_more_encoders_than_entries_are_refused():
+def test_encoder_more_encoders_than_entries_are_refused():
     config = HeadConfig(n_qubits=3, n_encoders=5, encoder_input="slices")
     with pytest.raises(ConfigError, match="n_encoders=5: an embedding of width 4 has too few slices"):
         Encoder(config, 4, torch.Generator())
 
 
-def test_a_slice_of_zeros_is_refused():
+def test_encoder_zero_slice_is_refused():
     module = encoder(HeadConfig(n_qubits=3, n_encoders=2, encoder_input="slices"), 8)
     rows = torch.ones(2, 8, dtype=torch.float64)
     rows[1, 4:] = 0
@@ -221,14 +221,14 @@ def test_a_slice_of_zeros_is_refused():
         module(rows)
 
 
-def test_an_encoder_without_layers_reads_the_amplitudes():
+def test_encoder_without_layers_measures_amplitudes():
     module = encoder(HeadConfig(n_qubits=2, connectivity=1, encoder_layers=0), 4)
     assert module.weights.shape == (1, 0)
     values = module(torch.tensor([[1.0, 2.0, 3.0, 4.0]], dtype=torch.float64))
     np.testing.assert_allclose(values.detach(), [[(1 + 4 - 9 - 16) / 30, (1 - 4 + 9 - 16) / 30]], rtol=0, atol=1e-14)
 
 
-def test_initial_angles_are_small_and_follow_the_generator():
+def test_initial_angles_are_small_and_reproducible():
     draw = initial_angles(100, 50, generator=torch.Generator().manual_seed(3))
     assert draw.shape == (100, 50)
     assert abs(draw.mean().item()) < 0.1 * 5 / math.sqrt(5000)

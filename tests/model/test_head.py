@@ -118,7 +118,7 @@ def by_hand(module: QuantumHead, rows: np.ndarray) -> np.ndarray:
         ({"n_encoders": 2, "n_measured": 3, "merge": "mean", "skip_connection": True, "rotation_wall": False}, 3),
     ],
 )
-def test_the_logits_are_those_of_the_papers_definition(settings, n_classes):
+def test_head_logits_equal_paper_definition(settings, n_classes):
     config = SMALL.updated(**settings)
     module, rows = head(config, 7, n_classes), embeddings(3, 7)
     logits = module(rows)
@@ -127,7 +127,7 @@ def test_the_logits_are_those_of_the_papers_definition(settings, n_classes):
     assert logits.std(dim=0).min() > 1e-6, "equal rows would hide a wrong sample"
 
 
-def test_the_hand_made_gates_are_the_circuits_gates():
+def test_fixture_hand_made_gates_equal_circuit():
     module = head(SMALL.updated(n_encoders=2), 7)
     assert ring_gates(3, 2, 2, True) == [
         (0, 1), (1, 2), (2, 0), (0, 2), (1, 0), (2, 1),
@@ -141,14 +141,14 @@ def test_the_hand_made_gates_are_the_circuits_gates():
     np.testing.assert_allclose(state.reshape(-1), by_circuit, rtol=0, atol=1e-13)
 
 
-def test_a_batch_is_a_loop_and_training_mode_changes_nothing():
+def test_head_batch_equals_loop_in_both_modes():
     module, rows = head(SMALL.updated(n_encoders=2), 6), embeddings(5, 6)
     together = module(rows)
     np.testing.assert_allclose(together.detach(), torch.cat([module(row[None]) for row in rows]).detach(), atol=1e-13)
     assert torch.equal(module.eval()(rows), module.train()(rows))
 
 
-def test_no_embeddings_give_no_logits():
+def test_head_empty_batch_gives_no_logits():
     module = head(SMALL, 8, n_classes=3)
     logits = module(torch.zeros(0, 8, dtype=torch.float64))
     assert logits.shape == (0, 3)
@@ -167,7 +167,7 @@ def test_no_embeddings_give_no_logits():
         {"n_encoders": 2, "encoder_input": "slices", "n_measured": 2, "skip_connection": True, "tie_reuploads": False},
     ],
 )
-def test_gradients_of_the_whole_head_are_those_of_finite_differences(settings):
+def test_head_gradients_equal_finite_differences(settings):
     config = HeadConfig(n_qubits=2, connectivity=1, encoder_layers=1, main_layers=1).updated(**settings)
     module = head(config, 3 if config.encoder_input == "whole" else 6)
     names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
@@ -183,7 +183,7 @@ def test_gradients_of_the_whole_head_are_those_of_finite_differences(settings):
         assert tensor.grad.abs().max() > 1e-6, name
 
 
-def test_the_angle_scale_learns_only_if_it_may():
+def test_head_angle_scale_trains_only_if_set():
     rows = embeddings(2, 8)
     for trained in (False, True):
         module = head(SMALL.updated(train_angle_scale=trained), 8)
@@ -206,7 +206,7 @@ def test_the_angle_scale_learns_only_if_it_may():
         {"n_encoders": 2, "merge": "mean", "n_measured": 2},
     ],
 )
-def test_unreachable_angles_are_those_that_training_cannot_move(settings):
+def test_unreachable_angles_have_zero_gradient(settings):
     module = head(SMALL.updated(**settings), 8)
     largest = torch.zeros_like(module.weights)
     for seed in range(3):  # a reachable angle may have a vanishing gradient by chance, but not three times
@@ -216,7 +216,7 @@ def test_unreachable_angles_are_those_that_training_cannot_move(settings):
     assert largest[largest != 0].min() > 1e-9
 
 
-def test_reading_one_qubit_leaves_angles_out_of_reach_and_reading_all_leaves_none():
+def test_unreachable_angles_depend_on_measured_qubits():
     assert head(SMALL.updated(n_encoders=2), 8).unreachable_angles() > 0
     assert head(SMALL.updated(n_encoders=2, n_measured=6), 8).unreachable_angles() == 0
 
@@ -225,7 +225,7 @@ def test_reading_one_qubit_leaves_angles_out_of_reach_and_reading_all_leaves_non
 
 
 @pytest.mark.parametrize("settings", [{}, {"n_encoders": 2, "encoder_input": "slices", "skip_connection": True}])
-def test_without_a_reference_amplitude_the_head_cannot_tell_x_from_minus_x(settings):
+def test_head_without_reference_amplitude_is_even(settings):
     rows = embeddings(4, 7)
     even = head(SMALL.updated(**settings), 7)
     np.testing.assert_allclose(even(rows).detach(), even(-rows).detach(), rtol=0, atol=1e-13)
@@ -234,7 +234,7 @@ def test_without_a_reference_amplitude_the_head_cannot_tell_x_from_minus_x(setti
 
 
 @pytest.mark.parametrize("reference", [0.0, 1.0])
-def test_the_length_of_an_embedding_does_not_matter(reference):
+def test_head_ignores_length_of_embedding(reference):
     module, rows = head(SMALL.updated(reference_amplitude=reference), 7), embeddings(4, 7)
     np.testing.assert_allclose(module(1e5 * rows).detach(), module(rows).detach(), rtol=0, atol=1e-12)
 
@@ -252,7 +252,7 @@ def test_the_length_of_an_embedding_does_not_matter(reference):
         if place % 3 == 0
     ],
 )
-def test_counts_are_those_of_the_trainable_parameters(n_encoders, merge, tied, wall, train_scale, skip, n_measured):
+def test_parameter_counts_equal_trainable_parameters(n_encoders, merge, tied, wall, train_scale, skip, n_measured):
     config = HeadConfig(
         n_qubits=3,
         n_encoders=n_encoders,
@@ -290,7 +290,7 @@ def test_counts_are_those_of_the_trainable_parameters(n_encoders, merge, tied, w
     assert ("angle scale" in shown) is train_scale
 
 
-def test_the_state_has_five_names():
+def test_head_state_dict_has_five_names():
     module = QuantumHead(SMALL.updated(n_encoders=2, skip_connection=True), 8, 3)
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     assert shapes == {
@@ -302,7 +302,7 @@ def test_the_state_has_five_names():
     }
 
 
-def test_a_state_gives_back_the_head():
+def test_head_state_dict_restores_head():
     first, second = head(SMALL, 8, seed=1), head(SMALL, 8, seed=2)
     rows = embeddings(3, 8)
     assert not torch.equal(first(rows), second(rows))
@@ -310,7 +310,7 @@ def test_a_state_gives_back_the_head():
     assert torch.equal(first(rows), second(rows))
 
 
-def test_equal_seeds_give_equal_heads_and_others_do_not():
+def test_head_seed_decides_parameters():
     def state(seed: int | None) -> dict[str, torch.Tensor]:
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         return QuantumHead(SMALL.updated(n_encoders=2), 8, 2, generator).state_dict()
@@ -325,13 +325,13 @@ def test_equal_seeds_give_equal_heads_and_others_do_not():
     assert not torch.equal(first["encoder.weights"][0], first["encoder.weights"][1])
 
 
-def test_building_a_head_leaves_torchs_own_generator_alone():
+def test_head_init_leaves_torch_generator_unchanged():
     before = torch.get_rng_state()
     QuantumHead(SMALL, 8, 2, torch.Generator().manual_seed(0))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_initial_parameters_are_small_angles_and_a_bounded_linear_layer():
+def test_head_init_has_small_angles_and_bounded_linear():
     module = QuantumHead(HeadConfig(n_qubits=8, encoder_layers=8, n_measured=4), 200, 5)
     for angles in (module.weights, module.encoder.weights):
         assert angles.std().item() == pytest.approx(0.1, rel=5 / math.sqrt(2 * angles.numel()))
@@ -339,7 +339,7 @@ def test_initial_parameters_are_small_angles_and_a_bounded_linear_layer():
         assert 0 < parameter.abs().max().item() <= 0.5
 
 
-def test_a_head_is_float32_until_it_is_doubled():
+def test_head_dtype_is_float32_until_double():
     module = QuantumHead(SMALL, 8, 2)
     rows = embeddings(3, 8)
     single = module(rows.float())
@@ -372,7 +372,7 @@ def measured(module: QuantumHead, rows: torch.Tensor, seed: int = 3) -> torch.Te
 
 
 @EACH_MEASUREMENT
-def test_evaluation_mode_with_gradients_enabled_gives_the_values_of_inference(settings):
+def test_head_eval_with_gradients_equals_inference(settings):
     module, rows = head(SMALL.updated(**settings), 7).eval(), embeddings(5, 7)
     found = measured(module, rows)
     for mode in (torch.no_grad, torch.inference_mode):
@@ -383,7 +383,7 @@ def test_evaluation_mode_with_gradients_enabled_gives_the_values_of_inference(se
     assert found.requires_grad
 
 
-def test_mitigated_evaluation_is_that_of_mitigated_expectation():
+def test_head_eval_mitigated_equals_mitigated_expectation():
     config = SMALL.updated(**MEASURED["mitigated"])
     module, rows = head(config, 7).eval(), embeddings(5, 7)
     z = module.encoder(rows)
@@ -394,7 +394,7 @@ def test_mitigated_evaluation_is_that_of_mitigated_expectation():
 
 
 @pytest.mark.parametrize("gradient", ["reparameterized", "straight_through", "parameter_shift", "exact"])
-def test_shots_in_evaluation_mode_scatter_as_binomial_counts(gradient):
+def test_head_eval_shots_follow_binomial(gradient):
     module = head(SMALL.updated(shots=25, gradient=gradient), 7).eval()
     row = embeddings(1, 7)
     exact = module.with_measurement()._measure(module.angle_scale * module.encoder(row))
@@ -408,7 +408,7 @@ def test_shots_in_evaluation_mode_scatter_as_binomial_counts(gradient):
     assert drawn.std().item() == pytest.approx(spread, rel=0.1)
 
 
-def test_shots_in_evaluation_mode_have_the_gradient_of_the_mean():
+def test_head_eval_shots_have_gradient_of_mean():
     module, rows = head(SMALL.updated(shots=25), 7).eval(), embeddings(5, 7)
     measured(module, rows).sum().backward()
     exact = module.with_measurement().eval()
@@ -419,7 +419,7 @@ def test_shots_in_evaluation_mode_have_the_gradient_of_the_mean():
 
 
 @pytest.mark.parametrize("skip", [False, True])
-def test_mitigated_evaluation_has_gradients_of_the_linear_layer_alone(skip):
+def test_head_eval_mitigated_differentiates_linear_layer_only(skip):
     module = head(SMALL.updated(**MEASURED["mitigated"], skip_connection=skip), 7).eval()
     module(embeddings(5, 7)).sum().backward()
     assert module.linear.weight.grad.abs().max() > 0
@@ -427,7 +427,7 @@ def test_mitigated_evaluation_has_gradients_of_the_linear_layer_alone(skip):
     assert (module.encoder.weights.grad is not None) == skip
 
 
-def test_training_mode_trains_as_configured_and_mitigates_nothing():
+def test_head_train_mode_applies_no_mitigation():
     rows = embeddings(5, 7)
     noisy = head(SMALL.updated(noise=NOISE), 7)
     mitigated = head(SMALL.updated(**MEASURED["mitigated"]), 7)
@@ -457,23 +457,23 @@ def test_training_mode_trains_as_configured_and_mitigates_nothing():
         (torch.tensor([[1.0] * 7 + [math.inf]]), "embedding 0 holds a number that is not finite"),
     ],
 )
-def test_embeddings_that_do_not_fit_are_refused(rows, message):
+def test_head_wrong_embeddings_are_refused(rows, message):
     with pytest.raises(InputError, match=message):
         QuantumHead(SMALL, 8, 2)(rows)
 
 
 @pytest.mark.parametrize("n_classes", [1, 0, -3])
-def test_a_classifier_of_fewer_than_two_classes_is_refused(n_classes):
+def test_head_with_one_class_is_refused(n_classes):
     with pytest.raises(ConfigError, match=f"n_classes={n_classes}: a classifier needs at least two"):
         QuantumHead(SMALL, 8, n_classes)
 
 
-def test_an_embedding_wider_than_the_encoders_is_refused():
+def test_head_too_wide_embedding_is_refused():
     with pytest.raises(ConfigError, match="an embedding of width 768 needs n_qubits=10; n_qubits=3 holds 8"):
         QuantumHead(SMALL, 768, 2)
 
 
-def test_parameters_that_are_not_finite_are_refused():
+def test_head_nonfinite_parameters_are_refused():
     module = QuantumHead(SMALL, 8, 2)
     with torch.no_grad():
         module.weights[0] = math.nan

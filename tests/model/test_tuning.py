@@ -12,7 +12,7 @@ from ketfit.model.config import FitConfig
 from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, read_tuning
 
 
-def test_the_method_chooses_the_settings() -> None:
+def test_read_tuning_method_chooses_class() -> None:
     assert read_tuning({"method": "contrastive", "epochs": 2}) == ContrastiveConfig(epochs=2)
     assert read_tuning({"method": "full", "angle_learning_rate": 0.5}) == EndToEndConfig(angle_learning_rate=0.5)
 
@@ -32,12 +32,12 @@ def test_the_method_chooses_the_settings() -> None:
         ({"method": "full", "precision": "float16"}, "precision='float16'"),
     ],
 )
-def test_settings_that_do_not_fit(settings: dict[str, Any], message: str) -> None:
+def test_tuning_invalid_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_tuning(settings)
 
 
-def test_a_table_of_a_file(tmp_path: Path) -> None:
+def test_read_tuning_reads_table_of_file(tmp_path: Path) -> None:
     path = tmp_path / "fit.toml"
     path.write_text('dtype = "bfloat16"\n[tune]\nmethod = "full"\nlast_layers = 2\n')
     config = FitConfig.from_toml(path)

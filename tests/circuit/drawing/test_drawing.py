@@ -62,44 +62,44 @@ q2: ─┼────────────⊕─●─
 q3: ─●─┤RY(0.00)├───⊕─"""
 
 
-def test_text_of_an_upload_and_a_ring():
+def test_draw_text_of_upload_and_ring_equals_text():
     assert draw_text(reuploading_circuit(3, 1, 1, 0, 1), measured=(0, 2)) == UPLOAD_AND_RING
 
 
-def test_text_folds_into_parts_of_about_one_width():
+def test_draw_text_folds_into_parts_of_similar_width():
     assert draw_text(reuploading_circuit(3, 1, 1, 0, 1), measured=(2, 0), width=50) == FOLDED
 
 
-def test_text_crosses_wires():
+def test_draw_text_crosses_wires():
     assert draw_text(CROSSING, measured=(3,)) == CROSSED_WIRES
 
 
-def test_text_shows_numbers_where_given_and_no_minus_zero():
+def test_draw_text_shows_given_numbers_without_minus_zero():
     assert draw_text(CROSSING, weights=[0.52], inputs=np.array([-0.001])) == NUMBERS
     assert "RY(-1.57)" in draw_text(CROSSING, weights=[-np.pi / 2])
     assert "RY(x0)" in draw_text(CROSSING, weights=[-np.pi / 2])
 
 
-def test_text_without_gates_is_bare_wires():
+def test_draw_text_without_gates_shows_wires():
     assert draw_text(Circuit(2, (), 0, 0), measured=[1]) == "q0: ─\n\nq1: ─ <Z>"
     assert draw_text(Circuit(1, (), 0, 0)) == "q0: ─"
 
 
-def test_text_aligns_wires_with_two_digits():
+def test_draw_text_aligns_two_digit_wires():
     lines = draw_text(ring_layers(11, 1, 1), width=None).splitlines()
     assert [line[:6] for line in lines[::2]] == [f" q{k}: ─" for k in range(10)] + ["q10: ─"]
     assert len({len(line) for line in lines[::2]}) == 1
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_text_can_be_read_back(seed):
+def test_draw_text_can_be_parsed(seed):
     circuit = random_circuit(n_qubits=1 + seed % 6, n_gates=4 + 2 * seed, seed=seed)
     text = draw_text(circuit, width=None)
     assert _on_each_wire(_read_back(text), circuit.n_qubits) == _on_each_wire(circuit.gates, circuit.n_qubits)
 
 
 @pytest.mark.parametrize("width", [1, 30, 60, 100])
-def test_folding_loses_no_gate_and_keeps_the_width(width):
+def test_draw_text_folded_keeps_gates_and_width(width):
     circuit = random_circuit(n_qubits=5, n_gates=60, seed=width)
     text = draw_text(circuit, measured=range(5), width=width)
     counts = circuit.gate_counts()
@@ -110,7 +110,7 @@ def test_folding_loses_no_gate_and_keeps_the_width(width):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_columns_hold_every_gate_in_order_as_far_left_as_it_fits(seed):
+def test_pack_columns_keeps_order_and_packs_left(seed):
     circuit = random_circuit(n_qubits=2 + seed % 5, n_gates=10 + seed, seed=seed)
     columns = pack_columns(circuit)
     drawn = [gate for column in columns for gate in column]
@@ -123,7 +123,7 @@ def test_columns_hold_every_gate_in_order_as_far_left_as_it_fits(seed):
         occupied = set(wires)
 
 
-def test_figure_holds_every_gate_and_label():
+def test_draw_figure_shows_every_gate_and_label():
     circuit = reuploading_circuit(4, 1, 1, 2, 2)
     figure = draw_figure(circuit, measured=(0, 3))
     (axes,) = figure.axes
@@ -137,13 +137,13 @@ def test_figure_holds_every_gate_and_label():
     assert sum(isinstance(patch, Circle) for patch in axes.patches) == 2 * counts["cx"]
 
 
-def test_figure_shows_numbers_where_given():
+def test_draw_figure_shows_given_numbers():
     (axes,) = draw_figure(CROSSING, weights=[0.517]).axes
     labels = {text.get_text() for text in axes.texts}
     assert {"$0.52$", "$x_{0}$"} <= labels
 
 
-def test_figure_folds_to_its_width():
+def test_draw_figure_folds_to_width():
     circuit = ring_layers(4, 3, 2)
     wide, folded = draw_figure(circuit, width=None), draw_figure(circuit, width=4.0)
     assert folded.get_figwidth() <= 4.0 < wide.get_figwidth()
@@ -154,14 +154,14 @@ def test_figure_folds_to_its_width():
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
-def test_figure_saves(kind):
+def test_draw_figure_can_be_saved(kind):
     file = io.BytesIO()
     draw_figure(ring_layers(3, 1, 2), measured=(0,)).savefig(file, format=kind)
     assert {"png": b"PNG", "svg": b"<svg", "pdf": b"%PDF"}[kind] in file.getvalue()
 
 
 @pytest.mark.parametrize("numbers", [False, True])
-def test_no_label_of_the_figure_meets_another_or_leaves_its_box(numbers):
+def test_draw_figure_labels_do_not_overlap(numbers):
     circuit = random_circuit(n_qubits=12, n_gates=80, seed=5)
     weights, inputs = random_angles(circuit, 0) if numbers else (None, None)
     figure = draw_figure(circuit, 4 * weights if numbers else None, inputs, measured=range(12))
@@ -179,7 +179,7 @@ def test_no_label_of_the_figure_meets_another_or_leaves_its_box(numbers):
             assert _inside(extent, figure.bbox), text
 
 
-def test_figure_touches_no_global_state():
+def test_draw_figure_changes_no_global_state():
     program = (
         "import io, sys, matplotlib\n"
         "settings = lambda: {k: matplotlib.rcParams[k] for k in matplotlib.rcParams if k != 'backend'}\n"
@@ -193,7 +193,7 @@ def test_figure_touches_no_global_state():
     assert done.stdout.split() == ["False", "True"]
 
 
-def test_figure_without_matplotlib_names_the_extra(monkeypatch):
+def test_draw_figure_without_matplotlib_names_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"Drawing a figure .*pip install 'ketfit\[draw\]'"):
         draw_figure(ring_layers(3, 1, 1))
@@ -201,7 +201,7 @@ def test_figure_without_matplotlib_names_the_extra(monkeypatch):
 
 
 @pytest.mark.parametrize("draw", [draw_text, draw_figure])
-def test_what_cannot_be_drawn_is_refused_by_name(draw):
+def test_drawing_invalid_arguments_are_refused_by_name(draw):
     circuit = reuploading_circuit(3, 1, 1, 1, 1)
     with pytest.raises(InputError, match="weights has 2 numbers, the circuit has n_weights=12"):
         draw(circuit, weights=[0.1, 0.2])

@@ -20,7 +20,7 @@ def parts(text: str, tag: str, style: str) -> list[ElementTree.Element]:
     return [part for part in ElementTree.fromstring(text).iter(tag) if part.get("class") == style]
 
 
-def test_every_gate_is_there() -> None:
+def test_draw_svg_shows_every_gate() -> None:
     text = draw_svg(CIRCUIT, measured=[0])
     counts = CIRCUIT.gate_counts()
     inputs = sum(gate.angle is not None and gate.angle.source == "input" for gate in CIRCUIT.gates)
@@ -33,7 +33,7 @@ def test_every_gate_is_there() -> None:
     assert text.count("⟨Z⟩") == 1
 
 
-def test_numbers_stand_in_the_boxes_and_everything_inside_the_frame() -> None:
+def test_draw_svg_numbers_are_inside_boxes_and_frame() -> None:
     text = draw_svg(CIRCUIT, [-1.005] * CIRCUIT.n_weights, [-0.001] * CIRCUIT.n_inputs)
     labels = {part.text for part in parts(text, "text", "angle")}
     assert labels in ({"\N{MINUS SIGN}1.00", "0.00"}, {"\N{MINUS SIGN}1.01", "0.00"})
@@ -43,19 +43,19 @@ def test_numbers_stand_in_the_boxes_and_everything_inside_the_frame() -> None:
         assert 0 <= float(x) <= width and 0 <= float(y) <= height
 
 
-def test_the_lines_of_a_small_circuit() -> None:
+def test_draw_svg_of_small_circuit_has_expected_lines() -> None:
     text = draw_svg(Circuit(1, (ry(0, Angle("weight", 0)),), 1, 0))
     assert [part.text for part in ElementTree.fromstring(text).iter("text")] == ["q0", "RY", "θ0"]
 
 
-def test_numbers_that_do_not_fit_are_refused() -> None:
+def test_draw_svg_wrong_numbers_are_refused() -> None:
     with pytest.raises(InputError):
         draw_svg(CIRCUIT, [0.0])
     with pytest.raises(CircuitError):
         draw_svg(CIRCUIT, measured=[4])
 
 
-def test_a_drawing_folds_at_sections_and_keeps_every_gate_in_its_order() -> None:
+def test_draw_svg_folds_at_sections_and_keeps_order() -> None:
     circuit = encoder_circuit(4, 2, 1)
     sections = [("first", 8), ("wall", 4), ("second", 8)]
     whole = draw_svg(circuit, measured=[0], sections=sections)
@@ -77,12 +77,12 @@ def test_a_drawing_folds_at_sections_and_keeps_every_gate_in_its_order() -> None
 
 
 @pytest.mark.parametrize("sections", [[("short", 51)], [("long", 60)], [("back", 60), ("and forth", -8)]])
-def test_sections_that_are_not_the_gates_are_refused(sections: list[tuple[str, int]]) -> None:
+def test_draw_svg_wrong_sections_are_refused(sections: list[tuple[str, int]]) -> None:
     with pytest.raises(CircuitError, match="sections"):
         draw_svg(encoder_circuit(4, 3, 2), sections=sections)
 
 
-def test_a_file_has_the_drawing_and_colours_of_its_own() -> None:
+def test_svg_file_has_drawing_and_colours() -> None:
     drawing = draw_svg(CIRCUIT, sections=[("<all> & more", len(CIRCUIT.gates))])
     root = ElementTree.fromstring(svg_file(drawing))
     svg = "{http://www.w3.org/2000/svg}"
