@@ -45,8 +45,10 @@ def summary_sentences(analysis: Analysis) -> list[str]:
     sentences: list[str] = []
     for body in study["bodies"]:
         found = [each for each in analysis.comparisons if each.body == body and each.standing]
-        told = _without_reference(analysis, body) if not found else _on_body(analysis, found)
-        sentences += [f"On {body}, {told[0]}", *map(sentence, told[1:])] if several else map(sentence, told)
+        statement = _without_reference(analysis, body) if not found else _on_body(analysis, found)
+        sentences += (
+            [f"On {body}, {statement[0]}", *map(sentence, statement[1:])] if several else map(sentence, statement)
+        )
     return sentences + _about_scans(analysis, several) + _about_effects(analysis, several)
 
 
@@ -74,10 +76,10 @@ def verdict(comparison: HeadComparison, study: Mapping[str, Any], first: bool = 
     between = f"{percent(study['level'])} interval {_between(bounds, digits)}{scope}"
     limit = f"the margin of {margin_points(study['margin'])} that the plan calls irrelevant" if first else "the margin"
     where = f"{size} points {side}" if float(size) else "level with"
-    told = f"{name} is {where} {comparison.reference} ({between})"
+    statement = f"{name} is {where} {comparison.reference} ({between})"
     if is_shown(comparison, 1 - study["level"]):
-        return f"{told}. {_shown_size(equivalence, bounds, limit)}"
-    return f"{told}: no difference was shown. {_not_shown(equivalence, bounds, limit)}"
+        return f"{statement}. {_shown_size(equivalence, bounds, limit)}"
+    return f"{statement}: no difference was shown. {_not_shown(equivalence, bounds, limit)}"
 
 
 def conclusion(comparison: HeadComparison, study: Mapping[str, Any]) -> str:
@@ -205,20 +207,20 @@ def _about_scans(analysis: Analysis, several: bool) -> list[str]:
     for scan in [scan for scan in analysis.scans if len(scan.points) > 1][:MAX_LISTED]:
         low, high = (pick(scan.points, key=attrgetter("accuracy.mean")) for pick in (min, max))
         where = f"{scan.head} on {scan.body}" if several else scan.head
-        told = (
+        statement = (
             f"Over the {factor_name(scan.factor)} of {where} the mean goes from {points(low.accuracy.mean, 1)} % at "
             f"{level_name(low.level)} to {points(high.accuracy.mean, 1)} % at {level_name(high.level)}"
         )
         if high.own:
-            told += ", which is its own setting"
+            statement += ", which is its own setting"
         elif high.difference is not None:
             bounds = interval(high.difference.low, high.difference.high, 1, plus=True)
             selection_note = "" if sentences else ", with no allowance for having been picked"
-            told += (
+            statement += (
                 f", {points(high.difference.difference, 1, plus=True)} points from its own setting "
                 f"({percent(analysis.study['level'])} interval {bounds}{selection_note})"
             )
-        sentences.append(f"{told}.")
+        sentences.append(f"{statement}.")
     return sentences
 
 
@@ -233,8 +235,10 @@ def _about_effects(analysis: Analysis, several: bool) -> list[str]:
         where = f"{each.head} on {each.body}" if several else each.head
         if not shown:
             tested = any(term.p_value is not None for term in each.effects.terms)
-            told = "no factor has an effect that was shown" if tested else "the effects have no error to be tested by"
-            sentences.append(f"For {where}, {told}.")
+            statement = (
+                "no factor has an effect that was shown" if tested else "the effects have no error to be tested by"
+            )
+            sentences.append(f"For {where}, {statement}.")
             continue
         largest = [_effect_text(term, each.effects.level) for term in shown[:MAX_LISTED]]
         more = len(shown) - len(largest)
