@@ -29,7 +29,7 @@ def timed(encode: Callable[[list[str]], np.ndarray], texts: list[str]) -> float:
 
 
 def ways(bodies: dict[str, Body], batch_size: int) -> dict[str, Callable[[list[str]], np.ndarray]]:
-    """What is timed, by name: each embeds sentences without any cache."""
+    """Return the timed functions by name: each embeds sentences without a cache."""
     transformer = bodies["float32"].transformer
     made: dict[str, Callable[[list[str]], np.ndarray]] = {
         "sentence-transformers": lambda texts: transformer.encode(texts, show_progress_bar=False)
@@ -93,7 +93,7 @@ def main(
 
 
 def embedded(bodies: dict[str, Body], dataset: Dataset) -> dict[str, Any]:
-    """How far the numbers are apart over all sentences, and what logistic regression makes of them."""
+    """Compare the embeddings over all sentences, and logistic regression on them."""
     labels, split = np.asarray(dataset.labels), few_shot_split(dataset)
     rows = {dtype: body.encode(dataset.texts, progress=True) for dtype, body in bodies.items()}
     accuracy = {}

@@ -1,4 +1,4 @@
-"""How near KetFit is to what the machine can do, and how its costs grow: all that needs no other simulator.
+"""Compare KetFit with the limits of the machine, and measure how its costs grow.
 
 The circuit is that of kernel.py unless a section says otherwise; a step is <Z_0> of a batch and its gradients.
 """
@@ -344,7 +344,7 @@ def thread_count(threads: int) -> Iterator[None]:
 
 
 def child(*words: str, source: str | None = None) -> dict[str, Any]:
-    """What a fresh interpreter prints: a hidden command of this file, or a program."""
+    """Return the output of a new interpreter that runs a hidden command of this file, or a program."""
     program = [str(Path(__file__).resolve()), *words] if source is None else ["-c", source]
     found = run([sys.executable, *program], {}, timeout=900)
     if isinstance(found, str):

@@ -1,4 +1,4 @@
-"""What a study costs beside its training: tasks of no work through the runner, and the pace of a study that was run."""
+"""Measure the overhead of a study: tasks without work through the runner, and the pace of a finished study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of settings that do not fit."""
+"""Errors about invalid settings."""
 
 from __future__ import annotations
 

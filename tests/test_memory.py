@@ -57,58 +57,60 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Groups:
 
 @pytest.mark.parametrize("version", [1, 2])
 class TestControlGroup:
-    def test_own_limit_less_use_is_what_is_left(self, groups: Groups, version: int) -> None:
+    def test_available_memory_is_limit_minus_use(self, groups: Groups, version: int) -> None:
         groups.enter(version, "/job")
         groups.limit(version, "job", 500 * MIB, 120 * MIB)
         assert available_memory() == 380 * MIB
 
-    def test_file_cache_that_the_kernel_gives_back_counts_as_free(self, groups: Groups, version: int) -> None:
+    def test_available_memory_counts_reclaimable_cache_as_free(self, groups: Groups, version: int) -> None:
         groups.enter(version, "/job")
         groups.limit(version, "job", 500 * MIB, 480 * MIB, cached=300 * MIB)
         assert available_memory() == 320 * MIB
 
-    def test_tightest_group_above_counts(self, groups: Groups, version: int) -> None:
+    def test_available_memory_uses_tightest_group(self, groups: Groups, version: int) -> None:
         groups.enter(version, "/slice/pod/job")
         groups.limit(version, "slice", 900 * MIB, 0)
         groups.limit(version, "slice/pod", 200 * MIB, 50 * MIB)
         groups.limit(version, "slice/pod/job", "max" if version == 2 else UNLIMITED_V1, 50 * MIB)
         assert available_memory() == 150 * MIB
 
-    def test_container_that_sees_its_own_group_as_root(self, groups: Groups, version: int) -> None:
+    def test_available_memory_in_container_with_own_root(self, groups: Groups, version: int) -> None:
         groups.enter(version, "/")
         groups.limit(version, "", 300 * MIB, 100 * MIB)
         assert available_memory() == 200 * MIB
 
     @pytest.mark.parametrize(("path", "root"), [("/docker/abc", "/docker/abc"), ("/docker/abc", "/elsewhere")])
-    def test_container_that_sees_the_hosts_path(self, groups: Groups, version: int, path: str, root: str) -> None:
+    def test_available_memory_in_container_with_host_path(
+        self, groups: Groups, version: int, path: str, root: str
+    ) -> None:
         groups.enter(version, path, root)
         groups.limit(version, "", 300 * MIB, 100 * MIB)
         assert available_memory() == 200 * MIB
 
-    def test_path_below_the_mounted_root_is_followed(self, groups: Groups, version: int) -> None:
+    def test_available_memory_follows_path_below_mounted_root(self, groups: Groups, version: int) -> None:
         groups.enter(version, "/docker/abc/worker", "/docker/abc")
         groups.limit(version, "", 300 * MIB, 100 * MIB)
         groups.limit(version, "worker", 80 * MIB, 10 * MIB)
         assert available_memory() == 70 * MIB
 
-    def test_group_beyond_its_limit_leaves_nothing(self, groups: Groups, version: int) -> None:
+    def test_available_memory_of_group_beyond_limit_is_zero(self, groups: Groups, version: int) -> None:
         groups.enter(version, "/job")
         groups.limit(version, "job", 100 * MIB, 130 * MIB)
         assert available_memory() == 0
 
-    def test_no_limit_leaves_the_machines_memory(self, groups: Groups, version: int) -> None:
+    def test_available_memory_without_limit_is_that_of_machine(self, groups: Groups, version: int) -> None:
         groups.enter(version, "/job")
         groups.limit(version, "job", "max" if version == 2 else UNLIMITED_V1, 5 * MIB)
         assert available_memory() == 2**40
 
-    def test_circuit_beyond_the_limit_is_refused_before_it_is_allocated(self, groups: Groups, version: int) -> None:
+    def test_circuit_beyond_memory_limit_is_refused_before_allocation(self, groups: Groups, version: int) -> None:
         groups.enter(version, "/job")
         groups.limit(version, "job", 1000 * MIB, 900 * MIB)
         with pytest.raises(InsufficientMemoryError, match=r"on 28 qubits need .* and 0\.1 GiB are free"):
             expectation(Circuit(28, (), 0, 0), torch.zeros(0))
 
 
-def test_system_without_control_groups_has_the_machines_memory(groups: Groups) -> None:
+def test_available_memory_without_control_groups_is_that_of_machine(groups: Groups) -> None:
     assert available_memory() == 2**40
 
 
@@ -128,7 +130,7 @@ def own_limit(request: pytest.FixtureRequest) -> Iterator[int]:
 @pytest.mark.parametrize(
     "own_limit", [(resource.RLIMIT_AS, "vms"), (resource.RLIMIT_DATA, "data")], ids=["as", "data"], indirect=True
 )
-def test_limit_of_the_process_counts(own_limit: int) -> None:
+def test_available_memory_respects_process_limits(own_limit: int) -> None:
     assert 0.8 * own_limit < available_memory() < 1.2 * own_limit
     with pytest.raises(InsufficientMemoryError, match="on 28 qubits need"):
         expectation(Circuit(28, (), 0, 0), torch.zeros(0))

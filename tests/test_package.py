@@ -49,7 +49,7 @@ print(json.dumps({"seconds": seconds, "opened": opened, "keys": keys, "events": 
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
-    """What happened while `import ketfit` ran, in a folder of its own."""
+    """Return the recorded events of `import ketfit` in an empty folder."""
     folder = tmp_path_factory.mktemp("import")
     done = subprocess.run(
         [sys.executable, "-B", "-W", "error", "-c", PROBE], capture_output=True, text=True, cwd=folder
@@ -158,7 +158,7 @@ UNSAFE_CALLS = {
 
 
 def banned(source: str) -> Iterator[str]:
-    """What of `source` could run code from a file, or hide an error: ``"line: what"``."""
+    """Yield the code of `source` that could run code from a file or hide an error."""
     tree = ast.parse(source)
     full_names: dict[str, str] = {}
     for node in ast.walk(tree):
@@ -235,11 +235,11 @@ def test_source_has_no_banned_calls(path):
         ),
     ],
 )
-def test_ban_finds_banned_code(source, found):
+def test_banned_finder_finds_banned_code(source, found):
     assert list(banned(source)) == [found]
 
 
-def test_ban_allows_other_code():
+def test_banned_finder_allows_other_code():
     harmless = """
 import json, safetensors.torch, torch
 model.eval()
@@ -293,7 +293,7 @@ LINES = re.findall(r"^    ((?:│   |    )*)[├└]── (\w+) +\S.*?(?: \((\w
 
 
 def _tree():
-    """Of each class in the docstring the class above it, and its built-in base or an empty text."""
+    """Return for each class in the docstring its parent and its built-in base, or an empty string."""
     tree, above = {}, ["KetFitError"]
     for indent, name, built_in in LINES:
         depth = len(indent) // 4

@@ -1,4 +1,4 @@
-"""How every step is timed, KetFit's and the peers'."""
+"""Time the steps of KetFit and of the other simulators."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def priority(realtime: bool) -> Iterator[None]:
 
 
 def set_scheduler(policy: int, level: int) -> None:
-    """How the system schedules each thread of this process; a thread that ends meanwhile needs none."""
+    """Set the scheduling policy of each thread of this process; threads that end meanwhile are skipped."""
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(ProcessLookupError):
             os.sched_setscheduler(int(task.name), policy, os.sched_param(level))

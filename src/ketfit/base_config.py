@@ -137,7 +137,7 @@ def _explain(config: type[Config], error: ValidationError) -> str:
             lines.append(str(item["ctx"]["error"]))
         else:
             lines.append(f"{name}={item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
-    # One that is written wrong is not missing as well.
+    # A misspelt setting is not reported as missing, too.
     lines += [f"{config.__name__} needs the setting {name!r}" for name in missing if name not in meant]
     return "; ".join(lines)
 

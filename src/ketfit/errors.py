@@ -3,40 +3,40 @@
 ::
 
     KetFitError
-    ├── ConfigError          a setting that is unknown, out of range, or does not fit the others   (ValueError)
-    ├── CircuitError         a gate, an angle or a circuit that cannot exist                       (ValueError)
-    ├── InputError           an array of the wrong shape, type or content                          (ValueError)
-    ├── DataError            a data set that cannot be read or used                                (ValueError)
+    ├── ConfigError          a setting that is unknown, out of range, or does not fit the others  (ValueError)
+    ├── CircuitError         a gate, an angle or a circuit that cannot exist                      (ValueError)
+    ├── InputError           an array of the wrong shape, type or content                         (ValueError)
+    ├── DataError            a data set that cannot be read or used                               (ValueError)
     │   └── DataOptionError          an option of reading, splitting or writing it that does not fit it
-    ├── BodyError            a sentence transformer that cannot be found, trusted or run           (RuntimeError)
-    ├── TrainingError        training that diverged or cannot be resumed                           (RuntimeError)
-    ├── StudyError           a study's folder, cluster or workers that cannot be used               (RuntimeError)
-    ├── EnergyMeterError           a counter of energy that is not there or cannot be read                (RuntimeError)
-    ├── ModelFileError       a saved model that is missing, damaged or of another version          (ValueError)
-    ├── StorageError         a file that could not be written                                      (OSError)
-    ├── HardwareError        a run on a backend that cannot go on                                  (RuntimeError)
-    │   ├── BackendError             the provider, or the way to it
-    │   │   ├── TransientError           what may pass: a question may be asked again, a submission never
+    ├── BodyError            a sentence transformer that cannot be found, trusted or run          (RuntimeError)
+    ├── TrainingError        training that diverged or cannot be resumed                          (RuntimeError)
+    ├── StudyError           a study's folder, cluster or workers that cannot be used             (RuntimeError)
+    ├── EnergyMeterError     an energy counter that is missing or cannot be read                  (RuntimeError)
+    ├── ModelFileError       a saved model that is missing, damaged or of another version         (ValueError)
+    ├── StorageError         a file that could not be written                                     (OSError)
+    ├── HardwareError        a run on a backend that cannot continue                              (RuntimeError)
+    │   ├── BackendError             the provider, or the connection to it
+    │   │   ├── TransientError           a temporary error: queries may be repeated, submissions never
     │   │   │   ├── RateLimitError           too many requests; this one was not accepted
-    │   │   │   ├── BackendTimeoutError      no answer in time
-    │   │   │   ├── ServerError              an answer of 5xx
-    │   │   │   └── ConnectionLostError      the connection broke, or there was none
-    │   │   ├── RequestRejectedError             the request was not accepted, and will not be as it is
-    │   │   ├── UnknownStatusError       an answer that this version does not understand
+    │   │   │   ├── BackendTimeoutError      no response in time
+    │   │   │   ├── ServerError              a response of status 5xx
+    │   │   │   └── ConnectionLostError      the connection broke or could not be opened
+    │   │   ├── RequestRejectedError     the provider rejected the request
+    │   │   ├── UnknownStatusError       a response that this version does not know
     │   │   └── JobFailedError           a job that failed or was cancelled
-    │   ├── ResultError              a result that cannot be trusted
+    │   ├── ResultError              a result that is not trustworthy
     │   │   ├── PartialResultError       counts for some of the circuits only
-    │   │   ├── WrongCountsError         counts that do not sum to the shots, or are none of these qubits
-    │   │   └── CanaryError              a circuit with a known answer came back with another
-    │   ├── LedgerError              a run's folder or ledger that is taken, damaged, or of something else
-    │   ├── SubmissionStateUnknownError    a submission of which nobody knows yet whether it was accepted
-    │   ├── ResultsPendingError            results that are not there yet
+    │   │   ├── WrongCountsError         counts that do not sum to the shots or do not fit the qubits
+    │   │   └── CanaryError              the canary circuit gave another outcome than the known one
+    │   ├── LedgerError              a run's folder or ledger that is in use, damaged, or of another run
+    │   ├── SubmissionStateUnknownError  it is unknown whether a submission was accepted
+    │   ├── ResultsPendingError      results that are not available yet
     │   └── CostLimitError           more than the limit on money, circuits or shots allows
-    ├── InsufficientMemoryError  states that the free memory cannot hold                           (MemoryError)
-    └── MissingExtraError    an optional dependency that is not installed                          (ImportError)
+    ├── InsufficientMemoryError  states that the free memory cannot hold                          (MemoryError)
+    └── MissingExtraError    an optional dependency that is not installed                         (ImportError)
 
 The built-in in brackets is a second base, so that ``except ValueError`` keeps working for callers who do not
-know this library. Every message names the thing at fault and what to do about it. Warnings are of the class
+know this library. Every message names the cause and what to do about it. Warnings are of the class
 `KetFitWarning`, a UserWarning: `ConfigWarning` and `DataWarning`.
 """
 
@@ -107,8 +107,8 @@ class RateLimitError(TransientError):
     """Too many requests; the request was not accepted.
 
     Args:
-        message: What was asked.
-        retry_after_s: Seconds that the provider wants to be left alone; None if it did not say.
+        message: The failed request.
+        retry_after_s: Seconds to wait before the next request; None if the provider named none.
     """
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:

@@ -53,7 +53,7 @@ def as_integers(
         error: The exception to raise.
 
     Raises:
-        KetFitError: of the class `error`, naming the place, if one is not an integer or less than `minimum`.
+        KetFitError: of the class `error`, naming its index, if one is not an integer or less than `minimum`.
 
     >>> import numpy as np
     >>> as_integers(np.arange(3), "qubits")
@@ -75,7 +75,7 @@ def as_integers(
         if minimum is None:
             return numbers
     return tuple(
-        as_integer(value, f"{name}[{place}]", minimum=minimum, error=error) for place, value in enumerate(numbers)
+        as_integer(value, f"{name}[{index}]", minimum=minimum, error=error) for index, value in enumerate(numbers)
     )
 
 

@@ -111,15 +111,15 @@ class Circuit:
         for source, size in sizes.items():
             if size < 0:
                 raise CircuitError(f"n_{source}s={size}: it cannot be negative")
-        for place, gate in enumerate(self.gates):
+        for index, gate in enumerate(self.gates):
             for qubit in gate.qubits:
                 if not 0 <= qubit < self.n_qubits:
                     raise CircuitError(
-                        f"gate {place} ({gate.name}) acts on qubit {qubit}; the qubits are 0 to {self.n_qubits - 1}"
+                        f"gate {index} ({gate.name}) acts on qubit {qubit}; the qubits are 0 to {self.n_qubits - 1}"
                     )
             if gate.angle is not None and gate.angle.index >= sizes[gate.angle.source]:
                 raise CircuitError(
-                    f"gate {place} ({gate.name}) reads {gate.angle.source} {gate.angle.index}; "
+                    f"gate {index} ({gate.name}) reads {gate.angle.source} {gate.angle.index}; "
                     f"the circuit has n_{gate.angle.source}s={sizes[gate.angle.source]}"
                 )
 
@@ -195,7 +195,7 @@ class Circuit:
     def _light_cone(self, measured: tuple[int, ...]) -> Circuit:
         support = set(measured)
         not_diagonal: set[int] = set()
-        kept: list[Gate] = []
+        remaining: list[Gate] = []
         for gate in reversed(self.gates):
             if gate.control is None:
                 reaches = gate.target in support
@@ -207,8 +207,8 @@ class Circuit:
                     not_diagonal.add(gate.target)
             if reaches:
                 support.update(gate.qubits)
-                kept.append(gate)
-        return Circuit(self.n_qubits, tuple(reversed(kept)), self.n_weights, self.n_inputs)
+                remaining.append(gate)
+        return Circuit(self.n_qubits, tuple(reversed(remaining)), self.n_weights, self.n_inputs)
 
     def check_qubits(self, qubits: Iterable[int], name: str = "qubits") -> tuple[int, ...]:
         """Return distinct qubits of this circuit as a tuple of Python integers.

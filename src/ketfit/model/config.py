@@ -123,8 +123,8 @@ class HeadConfig(Config):
             self.noise.check_pauli_channel()
         elif self.qpu_qubits > MAX_EXACT and not self.noise.is_gate_noiseless:
             raise ValueError(
-                f"exact noise on {self.qpu_qubits} qubits takes 4**{self.qpu_qubits} numbers, and {MAX_EXACT} qubits "
-                "are the most; give trajectories"
+                f"exact noise on {self.qpu_qubits} qubits takes 4**{self.qpu_qubits} numbers; "
+                f"use at most {MAX_EXACT} qubits, or give trajectories"
             )
         return self
 
@@ -146,11 +146,11 @@ class HeadConfig(Config):
         if self.qpu_qubits > MAX_QUBITS:
             raise ValueError(
                 f"n_encoders={self.n_encoders} of n_qubits={self.n_qubits} make a QPU circuit of {self.qpu_qubits} "
-                f"qubits; the most is {MAX_QUBITS}: use fewer, or merge='mean'"
+                f"qubits; use at most {MAX_QUBITS}, or merge='mean'"
             )
         rotations = sum(self.count_angles(tied=False)) + self.n_reuploads * self.qpu_qubits
         if rotations > MAX_ROTATIONS:
-            raise ValueError(f"these circuits have {rotations:,} rotations; the most is {MAX_ROTATIONS:,}")
+            raise ValueError(f"these circuits have {rotations:,} rotations; use at most {MAX_ROTATIONS:,}")
         return self
 
     @classmethod
@@ -325,7 +325,7 @@ class FitConfig(Config):
 
     body: Annotated[str, Field(description="A bundled body, a local folder, or a name on the Hub")] = "all-MiniLM-L6-v2"
     revision: Annotated[str | None, Field(description="Branch, tag or commit of a body on the Hub")] = None
-    seed: Annotated[int, Field(ge=0, description="Source of all chance")] = 0
+    seed: Annotated[int, Field(ge=0, description="Random seed")] = 0
     validation_fraction: Annotated[
         float, Field(ge=0, lt=1, description="Share of the training data to choose the best epoch on")
     ] = 0.15

@@ -69,9 +69,9 @@ def _encoders(head: HeadConfig, drawn: int) -> list[str]:
     numbers = [*range(1, drawn), head.n_encoders]
     top = -_PITCH * (drawn - 1) / 2
     parts = []
-    for place, number in enumerate(numbers):
+    for index, number in enumerate(numbers):
         lines = (f"encoder {number}", f"{head.n_qubits} qubits, {_many(head.encoder_layers, 'layer')}")
-        parts.append(_box(1, top + place * _PITCH, 46, lines))
+        parts.append(_box(1, top + index * _PITCH, 46, lines))
     if head.n_encoders > _MAX_DRAWN:
         parts.append(_text(_CENTERS[1], top + 1.5 * _PITCH + 4, "⋮", size=13))
     return parts
@@ -94,10 +94,10 @@ def _arrows(head: HeadConfig, embedding_dim: int) -> list[str]:
         (1, "z" if head.merge == "concat" else "mean z", f"{head.qpu_qubits:,}"),
         (2, "⟨Z⟩", f"{head.n_measured:,}"),
     ]
-    parts = [_arrow(ends[place][1] + 4, ends[place + 1][0] - 4) for place in range(3)]
+    parts = [_arrow(ends[index][1] + 4, ends[index + 1][0] - 4) for index in range(3)]
     parts.append(_arrow(ends[3][1] + 4, _CENTERS[4] - 14))
-    for place, name, count in flows:
-        middle = (ends[place][1] + ends[place + 1][0]) / 2
+    for index, name, count in flows:
+        middle = (ends[index][1] + ends[index + 1][0]) / 2
         parts += [_text(middle, -8, name, size=12), _text(middle, 17, count, quiet=True)]
     if head.skip_connection:
         start, stop = ends[1][1] + 10, _CENTERS[3]
@@ -127,7 +127,7 @@ def _box(column: int, middle: float, height: float, lines: Sequence[str], inner:
 
 def _below(half: float, column: int, *lines: str) -> str:
     return "".join(
-        _text(_CENTERS[column], half + 26 + 16 * place, line, quiet=True) for place, line in enumerate(lines)
+        _text(_CENTERS[column], half + 26 + 16 * index, line, quiet=True) for index, line in enumerate(lines)
     )
 
 

@@ -46,7 +46,7 @@ def draw_figure(
         weights: Numbers of shape (n_weights,) in radians, or None to show names.
         inputs: Numbers of shape (n_inputs,) in radians, or None to show names.
         measured: Qubits that end in <Z>.
-        width: Inches, at most. A longer drawing goes on below, with at least one column in each part; None never
+        width: Inches, at most. A longer drawing is folded into parts of at least one column; None never
             folds.
 
     Raises:

@@ -19,12 +19,12 @@ def pack_columns(circuit: Circuit) -> tuple[Column, ...]:
     filled = [0] * circuit.n_qubits
     for gate in circuit.gates:
         span = range(min(gate.qubits), max(gate.qubits) + 1)
-        place = max(filled[wire] for wire in span)
-        if place == len(columns):
+        index = max(filled[wire] for wire in span)
+        if index == len(columns):
             columns.append([])
-        columns[place].append(gate)
+        columns[index].append(gate)
         for wire in span:
-            filled[wire] = place + 1
+            filled[wire] = index + 1
     return tuple(tuple(column) for column in columns)
 
 
@@ -46,10 +46,10 @@ def fold_columns(widths: Sequence[float], room: float | None) -> list[slice]:
 def _fill(widths: Sequence[float], room: float) -> list[slice]:
     parts = []
     start, used = 0, 0.0
-    for place, width in enumerate(widths):
-        if used + width > room and place > start:
-            parts.append(slice(start, place))
-            start, used = place, 0.0
+    for index, width in enumerate(widths):
+        if used + width > room and index > start:
+            parts.append(slice(start, index))
+            start, used = index, 0.0
         used += width
     return [*parts, slice(start, len(widths))]
 

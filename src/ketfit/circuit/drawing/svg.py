@@ -44,7 +44,7 @@ def draw_svg(
         weights: Numbers of shape (n_weights,) in radians, or None to show names.
         inputs: Numbers of shape (n_inputs,) in radians, or None to show names.
         measured: Qubits that end in <Z>.
-        width: Pixels, at most. A longer drawing goes on below, with at least one column in each part; None never folds.
+        width: Pixels, at most. A longer drawing is folded into parts of at least one column; None never folds.
         sections: Names above the wires, each with its number of gates, in their order and for all of them. Sections
             that fit into the width are kept in one part.
 
@@ -93,7 +93,7 @@ def _named_columns(circuit: Circuit, sections: Sequence[tuple[str, int]]) -> Ite
     if not sections:
         yield from (("", column) for column in pack_columns(circuit))
         return
-    sizes = [as_integer(gates, f"sections[{place}]", error=CircuitError) for place, (_, gates) in enumerate(sections)]
+    sizes = [as_integer(gates, f"sections[{index}]", error=CircuitError) for index, (_, gates) in enumerate(sections)]
     named = sum(sizes)
     if named != len(circuit.gates) or min(sizes) < 0:
         raise CircuitError(f"the sections name {named} gates; the circuit has {len(circuit.gates)}")

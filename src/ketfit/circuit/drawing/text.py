@@ -20,14 +20,14 @@ def draw_text(
     """Return the circuit as text, one wire per qubit, qubit 0 on top.
 
     ``●`` is a control and ``⊕`` its target. An angle shows as ``w3`` (weight 3) or ``x0`` (input 0), or as its value
-    in radians where numbers are given.
+    in radians for the given numbers.
 
     Args:
         circuit: What to draw.
         weights: Numbers of shape (n_weights,) in radians, or None to show names.
         inputs: Numbers of shape (n_inputs,) in radians, or None to show names.
         measured: Qubits that end in ``<Z>``.
-        width: Characters in a line. A longer drawing goes on below, with at least one column in each part; None never
+        width: Characters in a line. A longer drawing is folded into parts of at least one column; None never
             folds.
 
     Raises:
