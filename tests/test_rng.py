@@ -23,10 +23,10 @@ def test_streams_of_other_names_differ(other: tuple[object, ...]) -> None:
 
 
 def test_streams_leave_global_generators_unchanged() -> None:
-    numpy_state, torch_state = np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[union-attr]
+    numpy_state, torch_state = np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[union-attr]  # noqa: NPY002
     numpy_stream(0, "init").random()
     torch.rand(1, generator=torch_stream(0, "init"))
-    assert np.random.get_state()[1].tolist() == numpy_state  # type: ignore[union-attr]
+    assert np.random.get_state()[1].tolist() == numpy_state  # type: ignore[union-attr]  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), torch_state)
 
 

@@ -482,5 +482,5 @@ def test_head_config_circuit_beyond_memory_is_refused():
     with pytest.raises(ConfigError, match="make a QPU circuit of 50 qubits; use at most 30"):
         HeadConfig(n_qubits=10, n_encoders=5)
     assert HeadConfig(n_qubits=10, n_encoders=5, merge="mean").qpu_qubits == 10
-    with pytest.raises(ConfigError, match="rotations; the most is 100,000"):
+    with pytest.raises(ConfigError, match="rotations; use at most 100,000"):
         HeadConfig(encoder_layers=10**9)
