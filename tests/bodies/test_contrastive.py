@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 from ketfit.bodies import contrastive
 from ketfit.bodies.body import Body, load_body
-from ketfit.bodies.contrastive import batch_by_length, draw_pairs, interleave_labels, tune_body
+from ketfit.bodies.contrastive import balanced_batches, batch_by_length, draw_pairs, interleave_labels, tune_body
 from ketfit.errors import (
     ConfigError,
     DataError,
@@ -34,7 +35,7 @@ from ketfit.storage.tensors import write_tensors
 
 TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", "not good", "the dull film"]
 LABELS = ["yes"] * 4 + ["no"] * 4
-QUICK = ContrastiveConfig(batch_size=4, learning_rate=1e-3, pairs_per_sentence=2)
+QUICK = ContrastiveConfig(loss="cosine", batch_size=4, learning_rate=1e-3, pairs_per_sentence=2)
 
 
 class Power(Exception):
@@ -126,9 +127,98 @@ class TestPairs:
         assert all((LABELS[TEXTS.index(one)] == LABELS[TEXTS.index(other)]) == label for one, other, label in pairs)
 
 
+class TestBalancedBatches:
+    @pytest.mark.parametrize(
+        ("counts", "batch_size", "expected"),
+        [
+            ([20, 20], 8, [4, 4]),
+            ([20, 20, 20], 8, [2, 3]),
+            ([3, 40], 16, [3, 13]),
+            ([4, 4], 64, [4, 4]),
+        ],
+    )
+    def test_balanced_batches_have_equal_numbers_of_each_label(
+        self, counts: list[int], batch_size: int, expected: list[int]
+    ) -> None:
+        codes = np.repeat(np.arange(len(counts)), counts)
+        batches = balanced_batches(codes, batch_size, 6, np.random.default_rng(0))
+        assert len(batches) == 6 * round(len(codes) / min(batch_size, len(codes)))
+        for batch in batches:
+            assert len(set(batch.tolist())) == len(batch) == min(batch_size, len(codes))
+            found = np.bincount(codes[batch], minlength=len(counts))
+            assert (min(found), max(found)) == (min(expected), max(expected))
+
+    def test_balanced_batches_read_every_sentence_equally_often(self) -> None:
+        batches = balanced_batches(np.repeat([0, 1], 16), 8, 5, np.random.default_rng(0))
+        assert np.bincount(batches.ravel()).tolist() == [5] * 32
+
+    def test_balanced_batches_of_many_labels_have_pairs_of_each(self) -> None:
+        codes = np.repeat(np.arange(30), 3)
+        batches = balanced_batches(codes, 11, 4, np.random.default_rng(0))
+        assert batches.shape[1] == 10
+        for batch in batches:
+            assert set(np.bincount(codes[batch]).tolist()) <= {0, 2}
+
+    def test_balanced_batches_depend_on_the_seed_alone(self) -> None:
+        codes = np.repeat([0, 1], 20)
+        one, again, other = (balanced_batches(codes, 8, 2, np.random.default_rng(seed)) for seed in (0, 0, 1))
+        assert (one == again).all()
+        assert (one != other).any()
+
+
+class TestEarlyStopping:
+    VALIDATION = (["the fine film", "the bad film"], ["yes", "no"])
+
+    def test_tune_body_patience_restores_the_best_epoch(
+        self, tiny_body: Body, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        losses = iter([0.5, 0.4, 0.6, 0.7, 0.1])
+        monkeypatch.setattr(contrastive._Probe, "loss", lambda *_: next(losses))
+        config = QUICK.updated(loss="supervised", epochs=5, patience=2, batch_size=8)
+        stopped = tune_body(tiny_body, TEXTS, LABELS, config, validation=self.VALIDATION)
+        assert next(losses) == 0.1
+        losses = iter([0.5, 0.4, 0.6, 0.7])
+        longer = config.updated(patience=3)
+        assert not same(stopped, tiny_body)
+        unlimited = iter([0.5, 0.4, 0.6, 0.7, 0.8])
+        monkeypatch.setattr(contrastive._Probe, "loss", lambda *_: next(unlimited))
+        assert same(stopped, tune_body(tiny_body, TEXTS, LABELS, longer, validation=self.VALIDATION))
+
+    @pytest.mark.slow
+    def test_tune_body_resumed_with_patience_gives_the_same_body(
+        self, tiny_body: Body, fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config = QUICK.updated(loss="supervised", epochs=6, patience=6, batch_size=8, cross_entropy=0.5)
+        arguments: dict[str, Any] = {"validation": self.VALIDATION, "checkpoint": tmp_path / "c"}
+        whole = tune_body(tiny_body, TEXTS, LABELS, config, validation=self.VALIDATION)
+        monkeypatch.setenv("KETFIT_CACHE", str(tmp_path / "other"))
+        with monkeypatch.context() as patch, pytest.raises(Power):
+            cut_off(patch, after=3)
+            tune_body(tiny_body, TEXTS, LABELS, config, **arguments)
+        assert same(tune_body(tiny_body, TEXTS, LABELS, config, **arguments), whole)
+
+    def test_tune_body_probe_loss_is_that_of_logistic_regression(self, tiny_body: Body) -> None:
+        probe = contrastive._Probe.from_validation(TEXTS, np.array(LABELS), self.VALIDATION)
+        x, held_out = (
+            tiny_body.transformer.encode(texts, normalize_embeddings=True) for texts in (TEXTS, self.VALIDATION[0])
+        )
+        model = LogisticRegression(max_iter=1000).fit(x, LABELS)
+        probabilities = model.predict_proba(held_out)
+        expected = -np.log([probabilities[0, 1], probabilities[1, 0]]).mean()
+        assert probe.loss(tiny_body.transformer) == pytest.approx(expected, rel=1e-5)
+
+    def test_tune_body_patience_without_validation_raises(self, tiny_body: Body, fresh_cache: Path) -> None:
+        with pytest.raises(ConfigError, match="patience stops on validation sentences, and there are none"):
+            tune_body(tiny_body, TEXTS, LABELS, QUICK.updated(patience=1))
+
+    def test_tune_body_unknown_validation_label_raises(self, tiny_body: Body, fresh_cache: Path) -> None:
+        with pytest.raises(DataError, match="the validation labels hold 'maybe'"):
+            tune_body(tiny_body, TEXTS, LABELS, QUICK.updated(patience=1), validation=(["good"], ["maybe"]))
+
+
 class TestTuning:
     @pytest.mark.slow
-    @pytest.mark.parametrize("loss", ["cosine", "triplet"])
+    @pytest.mark.parametrize("loss", ["supervised", "cosine", "triplet"])
     def test_tune_body_separates_labels(self, loss: Any, tiny_body: Body, fresh_cache: Path) -> None:
         config = QUICK.updated(loss=loss, epochs=12 if loss == "cosine" else 48, learning_rate=3e-3)
         result = tune_body(tiny_body, TEXTS, LABELS, config)
@@ -236,7 +326,9 @@ class TestInterruption:
         steps: list[int] = []
         plain = contrastive._TuningRun.on_step_end
         monkeypatch.setattr(
-            contrastive._TuningRun, "on_step_end", lambda run, *args, **named: (steps.append(run.done), plain(run))[1]
+            contrastive._TuningRun,
+            "on_step_end",
+            lambda run, *args, **named: (steps.append(run.done), plain(run, *args, **named))[1],
         )
         resumed = tune_body(tiny_body, TEXTS, LABELS, config, checkpoint=checkpoint)
         assert steps == [3, 4, 5, 6, 7]

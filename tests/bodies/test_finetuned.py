@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,9 +12,17 @@ import torch
 from torch import nn
 
 from ketfit.bodies import finetuned as tuned
-from ketfit.bodies.body import Body
-from ketfit.bodies.finetuned import finetuned_folder, isolated_rng, save_finetuned, trainable_copy
+from ketfit.bodies.body import Body, load_body
+from ketfit.bodies.finetuned import (
+    available_precision,
+    finetuned_folder,
+    isolated_rng,
+    layer_learning_rates,
+    save_finetuned,
+    trainable_copy,
+)
 from ketfit.errors import BodyError, InsufficientMemoryError
+from tests.conftest import write_tiny_body
 
 
 def test_check_memory_need_grows_with_trained_part(tiny_body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,3 +83,34 @@ def test_isolated_rng_restores_global_generators() -> None:
     assert torch.equal(drawn[0], drawn[1])
     assert random.getstate() == outside[0]
     assert torch.equal(torch.get_rng_state(), outside[1])
+
+
+class TestLayerLearningRates:
+    def test_layer_learning_rates_fall_by_the_decay_from_layer_to_layer(self, tmp_path: Path) -> None:
+        write_tiny_body(tmp_path, layers=3)
+        transformer = trainable_copy(load_body(tmp_path, device="cpu"), None)
+        groups = layer_learning_rates(transformer, 0.1, 0.5)
+        rates = {id(tensor): rate for group, rate in groups for tensor in group}
+        named = dict(transformer.named_parameters())
+        assert rates.keys() == {id(tensor) for tensor in named.values()}
+        expected = {"layer.2.": 0.1, "layer.1.": 0.05, "layer.0.": 0.025, "embeddings.": 0.0125, "pooler.": 0.1}
+        for name, tensor in named.items():
+            (rate,) = (rate for part, rate in expected.items() if part in name)
+            assert rates[id(tensor)] == pytest.approx(rate), name
+
+    def test_layer_learning_rates_without_decay_are_one_group(self, tiny_body: Body) -> None:
+        transformer = trainable_copy(tiny_body, 1)
+        ((group, rate),) = layer_learning_rates(transformer, 0.1, 1.0)
+        assert rate == 0.1
+        assert len(group) == sum(tensor.requires_grad for tensor in transformer.parameters())
+
+
+class TestAvailablePrecision:
+    @pytest.mark.parametrize(("units", "expected"), [({"avx512_bf16": True}, "bfloat16"), ({"avx2": True}, "float32")])
+    def test_available_precision_auto_follows_the_processor(
+        self, units: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units, raising=False)
+        assert available_precision("auto", torch.device("cpu")) == expected
+        assert available_precision("float32", torch.device("cpu")) == "float32"
+        assert available_precision("bfloat16", torch.device("cpu")) == "bfloat16"

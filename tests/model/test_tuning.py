@@ -30,6 +30,10 @@ def test_read_tuning_method_chooses_class() -> None:
         ({"method": "full", "last_layers": 0}, "last_layers=0"),
         ({"method": "full", "learning_rate": float("inf")}, "learning_rate=inf"),
         ({"method": "full", "precision": "float16"}, "precision='float16'"),
+        ({"method": "full", "layer_decay": 1.5}, "layer_decay=1.5"),
+        ({"method": "contrastive", "temperature": 0.0}, "temperature=0.0"),
+        ({"method": "contrastive", "loss": "triplet", "cross_entropy": 1.0}, "is for loss='supervised'; leave it out"),
+        ({"method": "contrastive", "loss": "supervised", "group_by_length": True}, "the supervised loss needs all"),
     ],
 )
 def test_tuning_invalid_settings_are_refused(settings: dict[str, Any], message: str) -> None:

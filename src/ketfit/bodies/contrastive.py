@@ -1,17 +1,20 @@
 """Contrastive fine-tuning of a body: embeddings of one label move together, those of different labels apart.
 
-It uses the trainer and the losses of sentence-transformers. Order, dropout and learning rate of a step depend only on
-the seed and the number of the step: a checkpoint has the weights, the averages of AdamW and the number of steps.
+It uses the trainer of sentence-transformers, with its losses on pairs and triplets and a supervised contrastive loss.
+Order, dropout and learning rate of a step depend only on the seed and the number of the step: a checkpoint has the
+weights, the averages of AdamW and the number of steps.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,21 +27,28 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from torch import Tensor, nn
 from torch.utils.data import BatchSampler, SequentialSampler
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback, TrainerControl
 
 from ketfit.bodies.body import Body, capture_library_logs
+from ketfit.bodies.contrastive_losses import SupervisedContrastiveLoss
 from ketfit.bodies.finetuned import (
+    available_precision,
     check_memory,
     content_hash,
     finetuned_folder,
     isolated_rng,
+    layer_learning_rates,
     load_finetuned,
     max_token_count,
     save_finetuned,
     trainable_copy,
 )
-from ketfit.data.labelled import LabelledTexts
+from ketfit.data.labelled import LabelledTexts, SentenceValidation
+from ketfit.data.sequences import as_labels
 from ketfit.errors import ConfigError, DataError, MissingExtraError, TrainingError
 from ketfit.model.tuning import ContrastiveConfig
 from ketfit.progress import ProgressBar
@@ -55,6 +65,9 @@ except ImportError:  # before sentence-transformers 6
 CHECKPOINT_SECONDS = 300.0  # a checkpoint has three times the size of the trained weights and takes seconds to write
 
 _AVERAGES = ("exp_avg", "exp_avg_sq")
+_LINEAR_LEARNING_RATE = 1e-2  # of the layer of the cross-entropy term, which starts at zero
+
+logger = logging.getLogger(__name__)
 
 Columns = dict[str, list[Any]]  # columns of a data set, by the names that the losses use
 
@@ -66,6 +79,7 @@ def tune_body(
     config: ContrastiveConfig | None = None,
     *,
     seed: int = 0,
+    validation: SentenceValidation | None = None,
     checkpoint: Path | None = None,
     progress: bool = False,
 ) -> Body:
@@ -81,13 +95,14 @@ def tune_body(
         labels: Labels, length n, of two classes or more.
         config: The settings.
         seed: Seed of the pairs, their order and the dropout.
+        validation: Sentences and labels, and optionally weights, that `config.patience` stops early on.
         checkpoint: A file written every five minutes; an existing one is resumed from.
         progress: Show a progress bar on stderr.
 
     Raises:
         InputError: a sentence is blank, or there are not as many labels as sentences.
         DataError: there is only one label, or a label has only one sentence.
-        ConfigError: the settings do not fit the body or the sentences.
+        ConfigError: the settings do not fit the body or the sentences; or patience has no validation sentences.
         InsufficientMemoryError: the free memory cannot hold weights, gradients, averages and activations.
         TrainingError: the loss is not finite, or the checkpoint belongs to another run.
         BodyError: the body cannot be used.
@@ -98,6 +113,7 @@ def tune_body(
     if not all(find_spec(package) for package in ("accelerate", "datasets")):
         raise MissingExtraError("Contrastive tuning", "'ketfit[tune]'")
     config = config or ContrastiveConfig()
+    config = config.updated(precision=available_precision(config.precision, body.transformer.device))
     sentences, codes = _checked(texts, labels)
     inputs = {
         "body": body.fingerprint,
@@ -106,16 +122,21 @@ def tune_body(
         "tuning settings": config.model_dump_json(),
         "seed": str(seed),
     }
+    probe = None
+    if config.patience is not None:
+        probe = _Probe.from_validation(sentences, np.asarray(as_labels(labels, "labels")), validation)
+        inputs["validation"] = hash_json([probe.held_out.texts, probe.held_out.labels.tolist()])
     name = content_hash(inputs)
     folder = finetuned_folder(name)
     if not is_folder(folder):
         columns = _training_columns(sentences, codes, config, seed)
         transformer = trainable_copy(body, config.last_layers)
         per_step = config.batch_size * (2 if config.loss == "cosine" else 1)
-        check_memory(
-            transformer, per_step, max_token_count(transformer, sentences), copies=0, checkpoint=checkpoint is not None
-        )
-        run = _TuningRun(transformer, columns, config, seed, inputs)
+        longest = max_token_count(transformer, sentences)
+        check_memory(transformer, per_step, longest, copies=0, checkpoint=checkpoint is not None)
+        loss = _make_loss(transformer, config, body.dimension, len(set(columns["label"])))
+        run = _TuningRun(transformer, loss, columns, config, inputs)
+        run.probe = probe
         if checkpoint is not None and checkpoint.exists():
             run.load(checkpoint)
         run.train(checkpoint, progress)
@@ -152,6 +173,9 @@ def _training_columns(sentences: list[str], codes: NDArray[np.int64], config: Co
             "sentence2": [sentences[other] for _, other in pairs],
             "label": [float(codes[one] == codes[other]) for one, other in pairs],
         }
+    if config.loss == "supervised":
+        batches = balanced_batches(codes, config.batch_size, config.epochs, rngs[0])
+        return {"sentence": [sentences[row] for row in batches.flat], "label": codes[batches].ravel().tolist()}
     order = np.concatenate([interleave_labels(codes, rng) for rng in rngs])
     order = order[: len(order) // config.batch_size * config.batch_size or None]
     for start in range(0, len(order), config.batch_size):
@@ -197,6 +221,66 @@ def interleave_labels(codes: NDArray[np.int64], rng: np.random.Generator) -> NDA
     return np.argsort(positions, kind="stable")
 
 
+def balanced_batches(
+    codes: NDArray[np.int64], batch_size: int, epochs: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return the rows of each batch, shape (steps, rows), with as equal a number of each label as there is.
+
+    A batch has at least two sentences of each of its labels, and none twice. Successive batches go through the
+    sentences of a label in random order before any is repeated. As many are read in all as in `epochs` passes.
+
+    Args:
+        codes: Label number of each sentence, shape (n,), each at least twice.
+        batch_size: Largest number of sentences in a batch.
+        epochs: Number of passes.
+        rng: Source of the order.
+    """
+    own = {code: np.flatnonzero(codes == code) for code in np.unique(codes)}
+    rows = min(batch_size, len(codes))
+    n_labels = min(len(own), rows // 2)
+    rows = rows if n_labels == len(own) else 2 * n_labels
+    order = {code: _shuffled_forever(members, rng) for code, members in own.items()}
+    labels = _shuffled_forever(np.array(list(own)), rng)
+    batches = np.empty((epochs * max(1, round(len(codes) / rows)), rows), dtype=np.int64)
+    for batch in batches:
+        chosen = _take_distinct(labels, n_labels)
+        share = _equal_shares([len(own[code]) for code in chosen], rows)
+        members = [_take_distinct(order[code], count) for code, count in zip(chosen, share, strict=True)]
+        drawn = np.concatenate(members)
+        batch[:] = drawn[interleave_labels(codes[drawn], rng)]
+    return batches
+
+
+def _shuffled_forever(members: NDArray[Any], rng: np.random.Generator) -> Iterator[Any]:
+    while True:
+        yield from rng.permutation(members).tolist()
+
+
+def _take_distinct(stream: Iterator[Any], count: int) -> list[Any]:
+    """Return the next `count` different values of an endless stream, without those that it repeats meanwhile."""
+    taken: dict[Any, None] = {}
+    while len(taken) < count:
+        taken[next(stream)] = None
+    return list(taken)
+
+
+def _equal_shares(sizes: Sequence[int], total: int) -> list[int]:
+    """Divide `total` among groups as equally as their sizes allow; the first groups get what is left over.
+
+    >>> _equal_shares([3, 40, 40], 16)
+    [3, 7, 6]
+    """
+    shares = [0] * len(sizes)
+    while total > 0:
+        open_groups = [index for index, size in enumerate(sizes) if shares[index] < size][:total]
+        if not open_groups:
+            break
+        for index in open_groups:
+            shares[index] += 1
+        total -= len(open_groups)
+    return shares
+
+
 class _PairTrainer(SentenceTransformerTrainer):
     """The trainer of sentence-transformers with batches in the order of the data, a loss check and no model card."""
 
@@ -219,46 +303,108 @@ class _PairTrainer(SentenceTransformerTrainer):
         return loss
 
 
+@dataclass(frozen=True, eq=False)
+class _Probe:
+    """Sentences that a logistic regression on the embeddings is fitted on, and those that its loss is measured on."""
+
+    texts: list[str]
+    labels: NDArray[Any]
+    held_out: LabelledTexts
+
+    @classmethod
+    def from_validation(cls, texts: list[str], labels: NDArray[Any], validation: SentenceValidation | None) -> _Probe:
+        """Return a probe of the training sentences on validation sentences.
+
+        Raises:
+            ConfigError: there are no validation sentences.
+            DataError: a validation label is not among the training labels.
+        """
+        held_out = None if validation is None else LabelledTexts.from_validation(validation)
+        if held_out is None or not held_out.texts:
+            raise ConfigError(
+                "patience stops on validation sentences, and there are none; hold some out, or leave it out"
+            )
+        if unknown := set(held_out.labels.tolist()) - set(labels.tolist()):
+            raise DataError(f"the validation labels hold {min(unknown, key=str)!r}, which the training labels do not")
+        return cls(texts, labels, held_out)
+
+    def loss(self, transformer: SentenceTransformer) -> float:
+        """Return the mean cross-entropy on the validation sentences."""
+        training = transformer.training
+        with isolated_rng(0):
+            x, held_out = (
+                transformer.encode(texts, show_progress_bar=False, normalize_embeddings=True)
+                for texts in (self.texts, self.held_out.texts)
+            )
+        transformer.train(training)
+        model = LogisticRegression(max_iter=1000).fit(x, self.labels)
+        probabilities = model.predict_proba(held_out)
+        weight = self.held_out.weight
+        return float(log_loss(self.held_out.labels, probabilities, sample_weight=weight, labels=model.classes_))
+
+
+def _first_lowest(losses: list[float]) -> int:
+    return min(range(len(losses)), key=losses.__getitem__, default=-1)
+
+
 class _TuningRun(TrainerCallback):
     """The state of a fine-tuning, and the callbacks of the trainer."""
 
     def __init__(
         self,
         transformer: SentenceTransformer,
+        loss: nn.Module,
         columns: Columns,
         config: ContrastiveConfig,
-        seed: int,
         inputs: dict[str, str],
     ) -> None:
-        self.transformer, self.columns, self.config, self.seed, self.inputs = transformer, columns, config, seed, inputs
-        self.total = math.ceil(len(columns["label"]) / config.batch_size)
+        self.transformer, self.loss, self.columns = transformer, loss, columns
+        self.config, self.inputs, self.seed = config, inputs, int(inputs["seed"])
+        self.batch_size = min(config.batch_size, len(columns["label"]))
+        self.total = math.ceil(len(columns["label"]) / self.batch_size)
         self.done = self.first = 0  # steps taken in all, and before this process
         self.parameters = {name: tensor for name, tensor in transformer.named_parameters() if tensor.requires_grad}
+        groups = layer_learning_rates(transformer, config.learning_rate, config.layer_decay)
+        if isinstance(linear := getattr(loss, "linear", None), nn.Linear):
+            self.parameters |= {f"linear.{name}": tensor for name, tensor in linear.named_parameters()}
+            groups.append((list(linear.parameters()), _LINEAR_LEARNING_RATE))
         self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            [{"params": group, "lr": rate} for group, rate in groups], weight_decay=config.weight_decay, fused=True
         )
         self.checkpoint: Path | None = None
         self.saved_at = 0.0
         self.bar = ProgressBar("tuning", self.total, shown=False)
+        self.probe: _Probe | None = None
+        self.losses: list[float] = []  # of the probe, by epoch
+        self.best: dict[str, Tensor] = {}  # trained parameters after the epoch with the lowest of them
+
+    @property
+    def stopped(self) -> bool:
+        """True if the probe's loss did not fall for `patience` epochs."""
+        patience = self.config.patience
+        return patience is not None and len(self.losses) - 1 - _first_lowest(self.losses) >= patience
 
     def train(self, checkpoint: Path | None, progress: bool) -> None:
         """Run the remaining steps."""
         self.checkpoint, self.saved_at, self.first = checkpoint, time.monotonic(), self.done
         self.bar = ProgressBar("tuning", self.total, shown=progress and _is_main_process(), done=self.done)
-        if self.done < self.total:
+        if self.done < self.total and not self.stopped:
             with self.bar, tempfile.TemporaryDirectory() as folder, isolated_rng(0), capture_library_logs():
                 self._trainer(folder).train()
+        with torch.no_grad():
+            for name, tensor in self.best.items():
+                self.parameters[name].copy_(tensor)
         self.transformer.eval()
 
     def _trainer(self, folder: str) -> _PairTrainer:
         from datasets import Dataset
 
         config = self.config
-        remaining = {name: column[self.done * config.batch_size :] for name, column in self.columns.items()}
+        remaining = {name: column[self.done * self.batch_size :] for name, column in self.columns.items()}
         arguments = SentenceTransformerTrainingArguments(
             output_dir=folder,
             num_train_epochs=1,
-            per_device_train_batch_size=_device_batch_size(config.batch_size),
+            per_device_train_batch_size=_device_batch_size(self.batch_size),
             bf16=config.precision == "bfloat16",
             use_cpu=self.transformer.device.type == "cpu",
             dataloader_pin_memory=self.transformer.device.type != "cpu",
@@ -267,12 +413,11 @@ class _TuningRun(TrainerCallback):
             report_to="none",
             disable_tqdm=True,
         )
-        loss = losses.CosineSimilarityLoss if config.loss == "cosine" else losses.BatchHardSoftMarginTripletLoss
         trainer = _PairTrainer(
             self.transformer,
             arguments,
             Dataset.from_dict(remaining),
-            loss=loss(self.transformer),
+            loss=self.loss,
             callbacks=[self],
             optimizers=(self.optimizer, torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)),
         )
@@ -289,10 +434,13 @@ class _TuningRun(TrainerCallback):
         """Seed the dropout of this step, so that a checkpoint needs no generator state."""
         torch.manual_seed(int(numpy_stream(self.seed, "dropout", self.done).integers(2**62)))
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Count the step, and write the checkpoint if it is due."""
+    def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
+        """Count the step, validate after an epoch, and write the checkpoint if it is due."""
         self.done += 1
         self.bar.set(self.done)
+        if self.probe is not None and self.done % (self.total / self.config.epochs) < 1:
+            self._validate(self.probe)
+            control.should_training_stop |= self.stopped
         if (
             self.checkpoint is not None
             and _is_main_process()
@@ -301,12 +449,21 @@ class _TuningRun(TrainerCallback):
             self.save(self.checkpoint)
             self.saved_at = time.monotonic()
 
+    def _validate(self, probe: _Probe) -> None:
+        self.losses.append(probe.loss(self.transformer))
+        logger.info("validation loss after epoch %d of tuning: %.4f", len(self.losses), self.losses[-1])
+        if _first_lowest(self.losses) == len(self.losses) - 1:
+            self.best = {name: tensor.detach().clone() for name, tensor in self.parameters.items()}
+
     def save(self, path: Path) -> None:
         """Write a checkpoint for `load`."""
         tensors = {f"weights.{name}": tensor.detach() for name, tensor in self.parameters.items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         for name, tensor in self.parameters.items():
             tensors |= {f"{key}.{name}": value for key, value in self.optimizer.state[tensor].items()}
-        write_tensors(path, tensors, {"tuning": json.dumps({"run": self.inputs, "steps": self.done})})
+        write_tensors(
+            path, tensors, {"tuning": json.dumps({"run": self.inputs, "steps": self.done, "losses": self.losses})}
+        )
 
     def load(self, path: Path) -> None:
         """Restore the state from a checkpoint of the same run.
@@ -319,6 +476,7 @@ class _TuningRun(TrainerCallback):
         try:
             progress = json.loads(metadata["tuning"])
             run, steps = dict(progress["run"]), int(progress["steps"])
+            probe_losses = [float(loss) for loss in progress["losses"]]
         except (KeyError, TypeError, ValueError) as error:
             raise TrainingError(f"{path} is not a checkpoint of a tuning; name another file or remove it") from error
         changed = [name for name, value in self.inputs.items() if run.get(name) != value]
@@ -331,18 +489,34 @@ class _TuningRun(TrainerCallback):
         moved = [name for name in self.parameters if f"step.{name}" in tensors]  # not an unused pooler
         shapes |= {f"{key}.{name}": self.parameters[name].shape for name in moved for key in _AVERAGES}
         shapes |= {f"step.{name}": torch.Size([]) for name in moved}
+        if probe_losses:
+            shapes |= {f"best.{name}": tensor.shape for name, tensor in self.parameters.items()}
         if {name: tensor.shape for name, tensor in tensors.items()} != shapes or not 0 < steps <= self.total:
             raise TrainingError(f"{path} does not hold the tensors of this tuning; remove it to start again")
-        state = {
-            index: {key: tensors[f"{key}.{name}"] for key in ("step", *_AVERAGES)}
-            for index, name in enumerate(self.parameters)
-            if name in moved
-        }
         with torch.no_grad():
             for name, tensor in self.parameters.items():
                 tensor.copy_(tensors[f"weights.{name}"])
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        self.done = steps
+        for name in moved:
+            parameter = self.parameters[name]
+            state = {key: tensors[f"{key}.{name}"].to(parameter.device) for key in ("step", *_AVERAGES)}
+            self.optimizer.state[parameter] = state
+        if probe_losses:
+            self.best = {name: tensors[f"best.{name}"] for name in self.parameters}
+        self.done, self.losses = steps, probe_losses
+
+
+def _make_loss(transformer: SentenceTransformer, config: ContrastiveConfig, dimension: int, n_labels: int) -> nn.Module:
+    """Return the loss of the settings as a module that embeds by `transformer`."""
+    if config.loss == "cosine":
+        return losses.CosineSimilarityLoss(transformer)
+    if config.loss == "triplet":
+        return losses.BatchHardSoftMarginTripletLoss(transformer)
+    linear = None
+    if config.cross_entropy:
+        linear = nn.Linear(dimension, n_labels, device=transformer.device)
+        nn.init.zeros_(linear.weight)
+        nn.init.zeros_(linear.bias)
+    return SupervisedContrastiveLoss(transformer, config.temperature, linear, config.cross_entropy)
 
 
 def _device_batch_size(batch_size: int) -> int:

@@ -20,7 +20,7 @@ from ketfit.bodies.body import Body, Tuning, capture_library_logs, load_body, re
 from ketfit.bodies.sources import file_hashes, fingerprint
 from ketfit.errors import BodyError, ConfigError, InsufficientMemoryError, StorageError
 from ketfit.memory import available_memory, memory_shortage
-from ketfit.model.tuning import TuneConfig
+from ketfit.model.tuning import Precision, TuneConfig, TuningPrecision
 from ketfit.storage.atomic import move_folder
 from ketfit.storage.cache_dir import cache_folder, cached_folder, is_folder, write_to_cache
 from ketfit.storage.hashing import hash_json
@@ -61,6 +61,45 @@ def layers_to_tune(transformer: SentenceTransformer, last_layers: int | None, na
     if last_layers > len(layers):
         raise ConfigError(f"last_layers={last_layers}: {name!r} has {len(layers)} layers")
     return list(layers)[-last_layers:]
+
+
+def layer_learning_rates(
+    transformer: SentenceTransformer, rate: float, decay: float
+) -> list[tuple[list[nn.Parameter], float]]:
+    """Return the trained parameters of a transformer in groups, each with its learning rate.
+
+    The last layer and everything behind it (the pooling) have `rate`, each layer below `decay` times that of the layer
+    above it, and the token embeddings that of a layer below the first one.
+
+    Args:
+        transformer: The transformer.
+        rate: Learning rate of the last layer.
+        decay: Factor from layer to layer; 1 makes one group.
+
+    Raises:
+        BodyError: the layers of the body cannot be found.
+    """
+    trained = {name: tensor for name, tensor in transformer.named_parameters() if tensor.requires_grad}
+    if decay == 1:
+        return [(list(trained.values()), rate)]
+    layers = _find_layers(transformer[0], "the body")
+    depth_of = {id(tensor): depth for depth, layer in enumerate(layers, 1) for tensor in layer.parameters()}
+    groups: dict[int, list[nn.Parameter]] = {}
+    for name, tensor in trained.items():
+        outside = 0 if "embeddings." in name else len(layers)
+        groups.setdefault(depth_of.get(id(tensor), outside), []).append(tensor)
+    return [(groups[depth], rate * decay ** (len(layers) - depth)) for depth in sorted(groups)]
+
+
+def available_precision(precision: TuningPrecision, device: torch.device) -> Precision:
+    """Return the precision to tune in: `auto` is bfloat16 on devices with instructions for it, else float32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    units = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    native = units.get("avx512_bf16") or units.get("amx_bf16")
+    return "bfloat16" if device.type == "cpu" and native else "float32"
 
 
 def check_memory(

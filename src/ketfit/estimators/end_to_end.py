@@ -15,8 +15,16 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
 from ketfit.bodies.body import Body
-from ketfit.bodies.finetuned import check_memory, load_finetuned, save_finetuned, tokenize, trainable_copy
-from ketfit.data.labelled import LabelledTexts
+from ketfit.bodies.finetuned import (
+    available_precision,
+    check_memory,
+    layer_learning_rates,
+    load_finetuned,
+    save_finetuned,
+    tokenize,
+    trainable_copy,
+)
+from ketfit.data.labelled import LabelledTexts, SentenceValidation
 from ketfit.errors import BodyError, ConfigError
 from ketfit.estimators.base import TorchHeadClassifier, calibrated_temperature, class_indices
 from ketfit.model.config import TrainConfig
@@ -29,7 +37,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Head = TypeVar("Head", bound=TorchHeadClassifier)
-SentenceValidation = tuple[Sequence[str], ArrayLike] | tuple[Sequence[str], ArrayLike, ArrayLike | None]
 
 
 class TunedModule(nn.Module):
@@ -94,7 +101,7 @@ class TunedModule(nn.Module):
         trained = [parameter for parameter in self.head.parameters() if parameter.requires_grad]
         config = self.config
         groups = [
-            ([weight for weight in self.transformer.parameters() if weight.requires_grad], config.learning_rate),
+            *layer_learning_rates(self.transformer, config.learning_rate, config.layer_decay),
             ([parameter for parameter in trained if id(parameter) not in linear], config.angle_learning_rate),
             ([parameter for parameter in trained if id(parameter) in linear], config.linear_learning_rate),
         ]
@@ -153,6 +160,7 @@ def tune_end_to_end(
         BodyError: The body cannot be trained.
     """
     config = config or EndToEndConfig()
+    config = config.updated(precision=available_precision(config.precision, body.transformer.device))
     check_embedding_width(head, body)
     transformer = trainable_copy(body, config.last_layers)
     data = LabelledTexts.from_columns(texts, labels, sample_weight)

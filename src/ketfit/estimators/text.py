@@ -20,7 +20,7 @@ from ketfit.bodies.body import Body, Tuning, load_body, load_files
 from ketfit.bodies.finetuned import check_body_files, layers_to_tune
 from ketfit.bodies.sources import find_files
 from ketfit.data.dataset import Dataset
-from ketfit.data.labelled import LabelledTexts
+from ketfit.data.labelled import LabelledTexts, SentenceValidation
 from ketfit.data.sequences import check_saveable_labels
 from ketfit.data.splits import split_groups
 from ketfit.errors import BodyError, ConfigError, ConfigWarning, DataError, ModelFileError
@@ -35,7 +35,7 @@ from ketfit.estimators.base import (
     class_indices,
     warn_similar_labels,
 )
-from ketfit.estimators.end_to_end import SentenceValidation, check_embedding_width, tune_end_to_end
+from ketfit.estimators.end_to_end import check_embedding_width, tune_end_to_end
 from ketfit.estimators.quantum import QuantumHeadClassifier, readout_warning
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, Precision, TuneConfig

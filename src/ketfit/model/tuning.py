@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,12 +11,19 @@ from ketfit.base_config import Config, Finite, Positive
 from ketfit.errors import ConfigError
 
 Precision = Literal["float32", "bfloat16"]
+TuningPrecision = Literal["float32", "bfloat16", "auto"]
 
 Rate = Annotated[Finite, Field(gt=0, le=1e37)]
 
 
 class _Tuning(Config):
-    """Settings that both methods share."""
+    """Settings that both methods share.
+
+    Attributes:
+        ADDED: The settings that schema version 2 did not have, with the values that mean what was done without them.
+    """
+
+    ADDED: ClassVar[dict[str, Any]] = {"layer_decay": 1.0}
 
     batch_size: Annotated[int, Field(ge=2, description="Pairs or sentences per step, over all devices")] = 16
     learning_rate: Annotated[Rate, Field(description="Of AdamW for the body")] = 2e-5
@@ -24,25 +31,54 @@ class _Tuning(Config):
     last_layers: Annotated[
         Positive | None, Field(description="Tune only so many layers of the transformer, the last ones; None is all")
     ] = None
+    layer_decay: Annotated[
+        Finite, Field(gt=0, le=1, description="Each layer's learning rate as a share of that of the layer above it")
+    ] = 1.0
     precision: Annotated[
-        Precision, Field(description="Of the body's matrix products while it is tuned; its weights stay float32")
+        TuningPrecision,
+        Field(
+            description="Of the body's matrix products while it is tuned; its weights stay float32. auto is bfloat16 "
+            "where the device has instructions for it"
+        ),
     ] = "float32"
     group_by_length: Annotated[
-        bool, Field(description="Sentences of a step are alike in length, so that less is padded; not for triplets")
+        bool,
+        Field(description="Sentences of a step are alike in length, so that less is padded; for pairs and end to end"),
     ] = False
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings as JSON values, without added ones at the values of schema version 2.
+
+        Task ids of studies are hashes of it, and stay what they were when a setting is added.
+
+        >>> "layer_decay" in EndToEndConfig().identity(), EndToEndConfig(layer_decay=0.9).identity()["layer_decay"]
+        (False, 0.9)
+        """
+        settings = self.model_dump(mode="json")
+        return {name: value for name, value in settings.items() if name not in self.ADDED or value != self.ADDED[name]}
 
 
 class ContrastiveConfig(_Tuning):
     """Settings of contrastive tuning, before the head: embeddings of one label move together, others apart.
 
-    It is the first stage of SetFit (Tunstall et al., arXiv 2209.11055), on sentence-transformers' trainer and losses.
+    The supervised loss takes all pairs of a batch (Khosla et al., arXiv 2004.11362) and embeds each sentence once a
+    step. The cosine loss on pairs is the first stage of SetFit (Tunstall et al., arXiv 2209.11055).
     """
+
+    ADDED: ClassVar[dict[str, Any]] = {"layer_decay": 1.0, "temperature": 0.1, "cross_entropy": 0.0, "patience": None}
 
     method: Literal["contrastive"] = "contrastive"
     loss: Annotated[
-        Literal["cosine", "triplet"],
-        Field(description="CosineSimilarityLoss on pairs, or BatchHardSoftMarginTripletLoss on labelled batches"),
+        Literal["supervised", "cosine", "triplet"],
+        Field(
+            description="Supervised contrastive loss on label-balanced batches, CosineSimilarityLoss on pairs, or "
+            "BatchHardSoftMarginTripletLoss on labelled batches"
+        ),
     ] = "cosine"
+    temperature: Annotated[Finite, Field(gt=0, description="With the supervised loss: divides the cosines")] = 0.1
+    cross_entropy: Annotated[
+        Finite, Field(ge=0, description="With the supervised loss: weight of the cross-entropy of a linear layer")
+    ] = 0.0
     epochs: Annotated[int, Field(ge=1, description="Passes over the sentences, each with pairs of its own")] = 1
     pairs_per_sentence: Annotated[
         int,
@@ -51,11 +87,22 @@ class ContrastiveConfig(_Tuning):
     warmup: Annotated[
         Finite, Field(ge=0, lt=1, description="Share of the steps in which the learning rate rises; then it falls")
     ] = 0.1
+    patience: Annotated[
+        Positive | None,
+        Field(
+            description="Stop after so many epochs in which the validation loss of logistic regression on the "
+            "embeddings did not fall, and keep the best epoch's weights; None never stops early"
+        ),
+    ] = None
 
     @model_validator(mode="after")
-    def _can_be_grouped(self) -> ContrastiveConfig:
-        if self.group_by_length and self.loss == "triplet":
-            raise ValueError("group_by_length=True takes labels apart, and triplets need all in a step; leave it out")
+    def _check_loss(self) -> ContrastiveConfig:
+        if self.group_by_length and self.loss != "cosine":
+            raise ValueError(
+                f"group_by_length=True takes labels apart, and the {self.loss} loss needs all in a step; leave it out"
+            )
+        if self.cross_entropy and self.loss != "supervised":
+            raise ValueError(f"cross_entropy={self.cross_entropy} is for loss='supervised'; leave it out")
         return self
 
 

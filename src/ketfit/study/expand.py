@@ -84,7 +84,7 @@ def _body_config(plan: StudyPlan, head: HeadPlan, body: BodyPlan) -> dict[str, A
     """Return the dtype and the tuning of a body, as far as they differ from a frozen float32 body."""
     settings: dict[str, Any] = {} if body.dtype == "float32" else {"dtype": body.dtype}
     if body.tune is not None:
-        settings["tune"] = body.tune.model_dump(mode="json")
+        settings["tune"] = body.tune.identity()
     if isinstance(body.tune, EndToEndConfig) and head.kind in ("svc", "logistic-regression"):
         train = plan.train_config().model_dump(mode="json", exclude={"selection", "learning_rate"})
         linear = {"kind": "mlp", "settings": {"hidden": 0, "activation": "none"}}
