@@ -13,7 +13,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,6 +35,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl
 
 from ketfit.bodies.body import Body, capture_library_logs
 from ketfit.bodies.contrastive_losses import SupervisedContrastiveLoss
+from ketfit.bodies.contrastive_sampling import Columns, PairSampler
 from ketfit.bodies.finetuned import (
     available_precision,
     check_memory,
@@ -48,7 +49,6 @@ from ketfit.bodies.finetuned import (
     trainable_copy,
 )
 from ketfit.data.labelled import LabelledTexts, SentenceValidation
-from ketfit.data.sequences import as_labels
 from ketfit.errors import ConfigError, DataError, MissingExtraError, TrainingError
 from ketfit.model.tuning import ContrastiveConfig
 from ketfit.progress import ProgressBar
@@ -69,8 +69,6 @@ _LINEAR_LEARNING_RATE = 1e-2  # of the layer of the cross-entropy term, which st
 
 logger = logging.getLogger(__name__)
 
-Columns = dict[str, list[Any]]  # columns of a data set, by the names that the losses use
-
 
 def tune_body(
     body: Body,
@@ -79,6 +77,7 @@ def tune_body(
     config: ContrastiveConfig | None = None,
     *,
     seed: int = 0,
+    pairs: Sequence[tuple[str, str, float]] | None = None,
     validation: SentenceValidation | None = None,
     checkpoint: Path | None = None,
     progress: bool = False,
@@ -95,6 +94,8 @@ def tune_body(
         labels: Labels, length n, of two classes or more.
         config: The settings.
         seed: Seed of the pairs, their order and the dropout.
+        pairs: Two sentences and their similarity, 0 to 1, each; they take the place of pairs drawn by the labels. For
+            the cosine loss.
         validation: Sentences and labels, and optionally weights, that `config.patience` stops early on.
         checkpoint: A file written every five minutes; an existing one is resumed from.
         progress: Show a progress bar on stderr.
@@ -114,25 +115,28 @@ def tune_body(
         raise MissingExtraError("Contrastive tuning", "'ketfit[tune]'")
     config = config or ContrastiveConfig()
     config = config.updated(precision=available_precision(config.precision, body.transformer.device))
-    sentences, codes = _checked(texts, labels)
+    samples = _checked(texts, labels)
+    sampler = PairSampler.from_labels(samples.texts, samples.labels, config, pairs)
     inputs = {
         "body": body.fingerprint,
-        "sentences": hash_json(sentences),
-        "labels": hash_json(codes.tolist()),
+        "sentences": hash_json(samples.texts),
+        "labels": hash_json(sampler.codes.tolist()),
         "tuning settings": config.model_dump_json(),
         "seed": str(seed),
     }
+    if sampler.pairs is not None:
+        inputs["pairs"] = hash_json(sampler.pairs)
     probe = None
     if config.patience is not None:
-        probe = _Probe.from_validation(sentences, np.asarray(as_labels(labels, "labels")), validation)
+        probe = _Probe.from_validation(samples.texts, samples.labels, validation)
         inputs["validation"] = hash_json([probe.held_out.texts, probe.held_out.labels.tolist()])
     name = content_hash(inputs)
     folder = finetuned_folder(name)
     if not is_folder(folder):
-        columns = _training_columns(sentences, codes, config, seed)
+        columns = sampler.columns(config, seed)
         transformer = trainable_copy(body, config.last_layers)
         per_step = config.batch_size * (2 if config.loss == "cosine" else 1)
-        longest = max_token_count(transformer, sentences)
+        longest = max_token_count(transformer, columns.get("sentence") or columns["sentence1"] + columns["sentence2"])
         check_memory(transformer, per_step, longest, copies=0, checkpoint=checkpoint is not None)
         loss = _make_loss(transformer, config, body.dimension, len(set(columns["label"])))
         run = _TuningRun(transformer, loss, columns, config, inputs)
@@ -148,137 +152,15 @@ def tune_body(
     return load_finetuned(folder, body, config, seed)
 
 
-def _checked(texts: Sequence[str], labels: ArrayLike) -> tuple[list[str], NDArray[np.int64]]:
+def _checked(texts: Sequence[str], labels: ArrayLike) -> LabelledTexts:
     samples = LabelledTexts.from_columns(texts, labels)
-    names, first, codes, counts = np.unique(samples.labels, return_index=True, return_inverse=True, return_counts=True)
+    names, counts = np.unique(samples.labels, return_counts=True)
     if len(names) < 2:
         raise DataError(f"contrastive tuning needs sentences of two labels or more; these have {len(names)}")
     if counts.min() < 2:
         label = names[counts.argmin()].item()
         raise DataError(f"contrastive tuning pairs sentences of one label, and {label!r} has only one sentence")
-    # Numbered in order of appearance, so that the names of the labels do not affect the result.
-    return samples.texts, first.argsort().argsort()[codes]
-
-
-def _training_columns(sentences: list[str], codes: NDArray[np.int64], config: ContrastiveConfig, seed: int) -> Columns:
-    """Return the columns of the training data in the order of the steps, all epochs."""
-    rngs = [numpy_stream(seed, "pairs", epoch) for epoch in range(config.epochs)]
-    if config.loss == "cosine":
-        pairs = []
-        for rng in rngs:
-            drawn = draw_pairs(codes, config.pairs_per_sentence, rng)
-            pairs += batch_by_length(drawn, sentences, config.batch_size, rng) if config.group_by_length else drawn
-        return {
-            "sentence1": [sentences[one] for one, _ in pairs],
-            "sentence2": [sentences[other] for _, other in pairs],
-            "label": [float(codes[one] == codes[other]) for one, other in pairs],
-        }
-    if config.loss == "supervised":
-        batches = balanced_batches(codes, config.batch_size, config.epochs, rngs[0])
-        return {"sentence": [sentences[row] for row in batches.flat], "label": codes[batches].ravel().tolist()}
-    order = np.concatenate([interleave_labels(codes, rng) for rng in rngs])
-    order = order[: len(order) // config.batch_size * config.batch_size or None]
-    for start in range(0, len(order), config.batch_size):
-        if len(set(codes[order[start : start + config.batch_size]].tolist())) < 2:
-            raise ConfigError(f"batch_size={config.batch_size} leaves batches of one label only; raise it")
-    return {"sentence": [sentences[row] for row in order], "label": codes[order].tolist()}
-
-
-def draw_pairs(codes: NDArray[np.int64], count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """Return `count` pairs of each sentence with its own label and `count` with other labels, in random order."""
-    pairs = []
-    for row, code in enumerate(codes):
-        own = np.flatnonzero(codes == code)
-        for partners in (own[own != row], np.flatnonzero(codes != code)):
-            chosen = rng.choice(partners, count, replace=len(partners) < count)
-            pairs += [(row, int(partner)) for partner in chosen]
-    return [pairs[index] for index in rng.permutation(len(pairs))]
-
-
-def batch_by_length(
-    pairs: list[tuple[int, int]], sentences: Sequence[str], batch_size: int, rng: np.random.Generator
-) -> list[tuple[int, int]]:
-    """Sort pairs into batches of sentences of similar length, and shuffle the batches.
-
-    A batch is padded to its longest sentence; in random batches of reviews half of the tokens are padding.
-    """
-    one, other = (np.array([len(sentences[pair[side]]) for pair in pairs]) for side in (0, 1))
-    by_first = np.argsort(one, kind="stable")
-    stripes = np.array_split(by_first, max(1, round(math.sqrt(len(pairs) / batch_size))))
-    order = np.concatenate([stripe[np.argsort(other[stripe], kind="stable")] for stripe in stripes])
-    whole = len(order) // batch_size * batch_size
-    batches = order[:whole].reshape(-1, batch_size)
-    shuffled = np.concatenate([batches[rng.permutation(len(batches))].ravel(), order[whole:]])
-    return [pairs[index] for index in shuffled]
-
-
-def interleave_labels(codes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return a random order of all sentences, shape (n,), in which every label is spread evenly."""
-    positions = np.empty(len(codes))
-    for code in np.unique(codes):
-        own = np.flatnonzero(codes == code)
-        positions[rng.permutation(own)] = (np.arange(len(own)) + rng.random(len(own))) / len(own)
-    return np.argsort(positions, kind="stable")
-
-
-def balanced_batches(
-    codes: NDArray[np.int64], batch_size: int, epochs: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Return the rows of each batch, shape (steps, rows), with as equal a number of each label as there is.
-
-    A batch has at least two sentences of each of its labels, and none twice. Successive batches go through the
-    sentences of a label in random order before any is repeated. As many are read in all as in `epochs` passes.
-
-    Args:
-        codes: Label number of each sentence, shape (n,), each at least twice.
-        batch_size: Largest number of sentences in a batch.
-        epochs: Number of passes.
-        rng: Source of the order.
-    """
-    own = {code: np.flatnonzero(codes == code) for code in np.unique(codes)}
-    rows = min(batch_size, len(codes))
-    n_labels = min(len(own), rows // 2)
-    rows = rows if n_labels == len(own) else 2 * n_labels
-    order = {code: _shuffled_forever(members, rng) for code, members in own.items()}
-    labels = _shuffled_forever(np.array(list(own)), rng)
-    batches = np.empty((epochs * max(1, round(len(codes) / rows)), rows), dtype=np.int64)
-    for batch in batches:
-        chosen = _take_distinct(labels, n_labels)
-        share = _equal_shares([len(own[code]) for code in chosen], rows)
-        members = [_take_distinct(order[code], count) for code, count in zip(chosen, share, strict=True)]
-        drawn = np.concatenate(members)
-        batch[:] = drawn[interleave_labels(codes[drawn], rng)]
-    return batches
-
-
-def _shuffled_forever(members: NDArray[Any], rng: np.random.Generator) -> Iterator[Any]:
-    while True:
-        yield from rng.permutation(members).tolist()
-
-
-def _take_distinct(stream: Iterator[Any], count: int) -> list[Any]:
-    """Return the next `count` different values of an endless stream, without those that it repeats meanwhile."""
-    taken: dict[Any, None] = {}
-    while len(taken) < count:
-        taken[next(stream)] = None
-    return list(taken)
-
-
-def _equal_shares(sizes: Sequence[int], total: int) -> list[int]:
-    """Divide `total` among groups as equally as their sizes allow; the first groups get what is left over.
-
-    >>> _equal_shares([3, 40, 40], 16)
-    [3, 7, 6]
-    """
-    shares = [0] * len(sizes)
-    while total > 0:
-        open_groups = [index for index, size in enumerate(sizes) if shares[index] < size][:total]
-        if not open_groups:
-            break
-        for index in open_groups:
-            shares[index] += 1
-        total -= len(open_groups)
-    return shares
+    return samples
 
 
 class _PairTrainer(SentenceTransformerTrainer):

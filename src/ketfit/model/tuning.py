@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ketfit.base_config import Config, Finite, Positive
 from ketfit.errors import ConfigError
@@ -14,6 +14,11 @@ Precision = Literal["float32", "bfloat16"]
 TuningPrecision = Literal["float32", "bfloat16", "auto"]
 
 Rate = Annotated[Finite, Field(gt=0, le=1e37)]
+
+
+def _as_tuples(value: Any) -> Any:
+    """Return a list of lists as tuples; JSON and TOML have lists only."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 class _Tuning(Config):
@@ -65,7 +70,13 @@ class ContrastiveConfig(_Tuning):
     step. The cosine loss on pairs is the first stage of SetFit (Tunstall et al., arXiv 2209.11055).
     """
 
-    ADDED: ClassVar[dict[str, Any]] = {"layer_decay": 1.0, "temperature": 0.1, "cross_entropy": 0.0, "patience": None}
+    ADDED: ClassVar[dict[str, Any]] = {
+        "layer_decay": 1.0,
+        "temperature": 0.1,
+        "cross_entropy": 0.0,
+        "patience": None,
+        "unlike_labels": None,
+    }
 
     method: Literal["contrastive"] = "contrastive"
     loss: Annotated[
@@ -84,6 +95,11 @@ class ContrastiveConfig(_Tuning):
         int,
         Field(ge=1, description="With the cosine loss: pairs of one label, and as many of two, a sentence and pass"),
     ] = 4
+    unlike_labels: Annotated[
+        tuple[tuple[int | str, int | str], ...] | None,
+        BeforeValidator(_as_tuples),
+        Field(description="With the cosine loss: the pairs of labels that unlike pairs are drawn from; None is all"),
+    ] = None
     warmup: Annotated[
         Finite, Field(ge=0, lt=1, description="Share of the steps in which the learning rate rises; then it falls")
     ] = 0.1
@@ -103,6 +119,8 @@ class ContrastiveConfig(_Tuning):
             )
         if self.cross_entropy and self.loss != "supervised":
             raise ValueError(f"cross_entropy={self.cross_entropy} is for loss='supervised'; leave it out")
+        if self.unlike_labels is not None and self.loss != "cosine":
+            raise ValueError(f"unlike_labels={self.unlike_labels} is for loss='cosine'; leave it out")
         return self
 
 
