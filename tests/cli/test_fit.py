@@ -83,16 +83,17 @@ def test_fit_few_shot_two_contrastive_names_validation_share(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["contrastive", "full"])
-def test_fit_tune_contrastive_tunes_body(
+@pytest.mark.parametrize("method", ["contrastive", "full", "end-to-end"])
+def test_fit_tune_tunes_body(
     capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path, method: str
 ) -> None:
     command = ["fit", data, "--body", tiny_body_folder, *SMALL, "--few-shot", 10, "--tune", method]
     command += ["--set", "tune.epochs=1", "--set", "tune.batch_size=4", "--checkpoint", tmp_path / "run"]
     report = run_json(capsys, *command, "-o", tmp_path / "m")
-    assert (report["tuned"], report["test_size"]) == (method, len(SENTENCES) - 20)
+    name = "end-to-end" if method == "full" else method
+    assert (report["tuned"], report["test_size"]) == (name, len(SENTENCES) - 20)
     inspected = run_json(capsys, "inspect", tmp_path / "m")["body"]
-    assert inspected["tuned"]["settings"]["method"] == method
+    assert inspected["tuned"]["settings"]["method"] == ("contrastive" if method == "contrastive" else "full")
     assert inspected["tuned"]["fingerprint"] != inspected["fingerprint"]
     predicted = run_json(capsys, "predict", tmp_path / "m", *GOOD)
     assert len(predicted["predictions"]) == len(GOOD)
@@ -132,7 +133,13 @@ def test_fit_set_option_overrides_config_file(
         (["--set", "seed=1", "--set", "seed.x=1"], "seed is a setting, not a table"),
         (["--set", "head.shots=0"], "shots=0"),
         (["--tune", "full", "--set", "tune.warmup=0.1"], "EndToEndConfig has no setting 'warmup'"),
-        (["--set", "tune.epochs=1"], "method=None; it is one of contrastive, full"),
+        (["--tune", "magic"], "'magic' is not one of frozen, contrastive, end-to-end"),
+        (["--tune", "end-to-end,contrastive"], "contrastive tuning after end-to-end training"),
+        (["--tune", "contrastive", "--tune", "contrastive"], "two contrastive stages in a row; leave one out"),
+        (["--tune", "contrastive,frozen"], "--tune contrastive,frozen: a frozen body has no stages"),
+        (["--tune", "contrastive,end-to-end", "--set", "tune.epochs=1"], "tune.epochs is a setting of one stage"),
+        (["--set", "tune=[]"], "table tune: tune is an empty list"),
+        (["--set", "tune.epochs=1"], "method=None; it is contrastive or end-to-end"),
         (["--set", "head.n_qubits=2"], "connectivity=2 needs more than 2 qubits"),
         (["--set", "head.n_qubits=3"], "needs n_qubits="),
     ],

@@ -38,7 +38,7 @@ from ketfit.bodies.finetuned import (
     save_finetuned,
     trainable_copy,
 )
-from ketfit.data.labelled import LabelledTexts
+from ketfit.data.labelled import LabelledTexts, SentenceValidation
 from ketfit.errors import ConfigError, DataError, MissingExtraError, TrainingError
 from ketfit.model.tuning import ContrastiveConfig
 from ketfit.progress import ProgressBar
@@ -66,6 +66,7 @@ def tune_body(
     config: ContrastiveConfig | None = None,
     *,
     seed: int = 0,
+    validation: SentenceValidation | None = None,
     checkpoint: Path | None = None,
     progress: bool = False,
 ) -> Body:
@@ -81,6 +82,7 @@ def tune_body(
         labels: Labels, length n, of two classes or more.
         config: The settings.
         seed: Seed of the pairs, their order and the dropout.
+        validation: Sentences and labels, and optionally weights, that are not trained on.
         checkpoint: A file written every five minutes; an existing one is resumed from.
         progress: Show a progress bar on stderr.
 

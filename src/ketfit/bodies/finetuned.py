@@ -213,9 +213,17 @@ def _save_in(parent: Path, write: Callable[[Path], None], name: str | None) -> P
 
 
 def load_finetuned(folder: Path, base: Body, settings: TuneConfig, seed: int) -> Body:
-    """Load a fine-tuned body from its folder, with the name of the original body."""
+    """Load a fine-tuned body from its folder, with the name of the original body.
+
+    Args:
+        folder: The folder.
+        base: The body that it was tuned from; its own stages, if any, come first.
+        settings: Settings of the last stage.
+        seed: Seed of the last stage.
+    """
     body = load_body(folder, device=str(base.transformer.device), dtype=base.dtype)
-    tuning = Tuning(settings, seed, base.fingerprint)
+    earlier = base.tuning or Tuning((), seed, base.fingerprint)
+    tuning = Tuning((*earlier.stages, settings), seed, earlier.base_fingerprint)
     return replace(body, name=base.name, revision=base.revision, source=base.source, tuning=tuning)
 
 

@@ -40,9 +40,7 @@ def fit(
     data: Data,
     output: Output,
     body: Annotated[str | None, typer.Option(help="Body: a bundled one, a folder, or a name on the Hub.")] = None,
-    tune: Annotated[
-        Tune | None, typer.Option(help="Fine-tuning of the body; if left out, that of the settings file, or frozen.")
-    ] = None,
+    tune: Tune = [],  # noqa: B006
     config: ConfigFile = None,
     settings: Settings = [],  # noqa: B006 - Typer reads it, nothing writes it
     few_shot: Annotated[
@@ -63,6 +61,7 @@ def fit(
     from ketfit.data.splits import check_classes
     from ketfit.estimators.text import TextClassifier
     from ketfit.evaluation.compare import accuracy_interval, with_interval
+    from ketfit.model.tuning import as_stages, describe_stages
     from ketfit.persistence.model_files import check_model_folder
     from ketfit.persistence.schema import check_class_names
     from ketfit.storage.atomic import check_writable_file
@@ -94,7 +93,7 @@ def fit(
     report: dict[str, Any] = {
         "data": dataset.name,
         "body": classifier.body_.name,
-        "tuned": chosen.tune.method if chosen.tune else None,
+        "tuned": describe_stages(stages) if (stages := as_stages(chosen.tune)) else None,
         "parameters": fitted.n_parameters_,
         "train_size": fitted.train_size_,
         "validation_size": fitted.validation_size_,
@@ -161,11 +160,11 @@ def _class_weight(
 def _fit_on(classifier: TextClassifier, dataset: Dataset, parts: Split | None, checkpoint: Path | None) -> None:
     """Fit on all sentences, or on those of a few-shot split."""
     from ketfit.estimators.text import check_pairs
-    from ketfit.model.tuning import ContrastiveConfig
+    from ketfit.model.tuning import ContrastiveConfig, as_stages
 
     train = dataset if parts is None else dataset.take(parts.train)
     held = dataset.take(parts.validation) if parts is not None and len(parts.validation) else None
-    if held is not None and isinstance(classifier.tune, ContrastiveConfig):
+    if held is not None and any(isinstance(stage, ContrastiveConfig) for stage in as_stages(classifier.tune)):
         check_pairs(np.array([*train.labels, *held.labels]), np.array(train.labels))
     validation = None if held is None else (held.texts, held.labels, held.weights)
     classifier.fit(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ketfit.data.sequences import (
     as_groups,
@@ -20,6 +21,9 @@ from ketfit.data.sequences import (
 )
 from ketfit.data.splits import holdout_split, split_groups
 from ketfit.errors import InputError
+
+SentenceValidation = tuple[Sequence[str], ArrayLike] | tuple[Sequence[str], ArrayLike, ArrayLike | None]
+"""Sentences, labels and, optionally, weights to validate on."""
 
 
 @dataclass(frozen=True, eq=False)

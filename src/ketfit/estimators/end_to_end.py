@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ketfit.bodies.body import Body
 from ketfit.bodies.finetuned import check_memory, load_finetuned, save_finetuned, tokenize, trainable_copy
-from ketfit.data.labelled import LabelledTexts
+from ketfit.data.labelled import LabelledTexts, SentenceValidation
 from ketfit.errors import BodyError, ConfigError
 from ketfit.estimators.base import TorchHeadClassifier, calibrated_temperature, class_indices
 from ketfit.model.config import TrainConfig
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Head = TypeVar("Head", bound=TorchHeadClassifier)
-SentenceValidation = tuple[Sequence[str], ArrayLike] | tuple[Sequence[str], ArrayLike, ArrayLike | None]
 
 
 class TunedModule(nn.Module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,25 +19,23 @@ from ketfit.bodies.body import Body, Tuning, load_body, load_files
 from ketfit.bodies.finetuned import check_body_files, layers_to_tune
 from ketfit.bodies.sources import find_files
 from ketfit.data.dataset import Dataset
-from ketfit.data.labelled import LabelledTexts
+from ketfit.data.labelled import LabelledTexts, SentenceValidation
 from ketfit.data.sequences import check_saveable_labels
-from ketfit.data.splits import split_groups
 from ketfit.errors import BodyError, ConfigError, ConfigWarning, DataError, ModelFileError
 from ketfit.estimators.base import (
     NO_CALIBRATION_SAMPLES,
     UNKNOWN_VALIDATION_LABEL,
     ClassWeight,
     ConfiguredEstimator,
-    EmbeddingSource,
-    FitData,
     RandomState,
     class_indices,
     warn_similar_labels,
 )
-from ketfit.estimators.end_to_end import SentenceValidation, check_embedding_width, tune_end_to_end
+from ketfit.estimators.end_to_end import check_embedding_width
 from ketfit.estimators.quantum import QuantumHeadClassifier, readout_warning
+from ketfit.estimators.staged_fit import StagedFit
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, Precision, TuneConfig
+from ketfit.model.tuning import ContrastiveConfig, Precision, TuneConfig, as_stages
 from ketfit.persistence.hub import HubMixin
 from ketfit.persistence.model_files import fetch_model, load_model, save_model
 from ketfit.persistence.schema import BODY, BodyMetadata, TunedBodyMetadata
@@ -57,7 +54,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             `QuantumHeadClassifier`.
         revision: Branch, tag or commit of a body on the Hub.
         cache: Cache embeddings on disk, so that no sentence is embedded twice.
-        tune: `ContrastiveConfig` or `EndToEndConfig` to tune the body, or None to leave it frozen.
+        tune: `ContrastiveConfig` or `EndToEndConfig` to tune the body, a list of the two for two stages in that order,
+            or None to leave the body frozen.
         dtype: Precision of the body's arithmetic, see `load_body`.
 
     Attributes after `fit`: ``classes_``, ``body_`` (after tuning), ``classifier_`` (the fitted
@@ -81,7 +79,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         device: str = "cpu",
         revision: str | None = None,
         cache: bool = True,
-        tune: TuneConfig | None = None,
+        tune: TuneConfig | Sequence[TuneConfig] | None = None,
         dtype: Precision = "float32",
         calibrate: bool = False,
         random_state: RandomState = None,
@@ -113,6 +111,9 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
     ) -> Self:
         """Tune the body if `tune` is set, embed the sentences, and train the head on the embeddings.
 
+        Each stage of `tune` starts from the body of the one before. The head is fitted before the end-to-end stage, on
+        the embeddings of the body so far.
+
         Copies of one sentence stay on one side of the validation split, and only the training side tunes the body.
         Rows of weight zero are removed first. All columns are sequences of any kind (lists, arrays, pandas, Arrow,
         `datasets`), and are taken by position.
@@ -124,8 +125,9 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             groups: Rows of one group stay on one side of the split, and so do groups that share a sentence.
             validation: Sentences, labels and, optionally, weights to validate on, in place of a share of `texts`.
             checkpoint: A file written after every epoch; the same call resumes from it, also with an emptied cache. A
-                checkpoint of other sentences, labels, weights, settings or of another body is refused. The tuning of
-                the body writes a second checkpoint beside it, with ``.tuning`` appended to the name.
+                checkpoint of other sentences, labels, weights, settings or of another body is refused. Each stage of
+                `tune` writes a checkpoint of its own beside it: the first one with ``.tuning`` appended to the name,
+                the second one with ``.tuning-2``.
             progress: Show bars on stderr.
 
         Warns:
@@ -138,35 +140,20 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             DataError, ConfigError, ValueError: As in `QuantumHeadClassifier.fit`; DataError also if validation leaves
                 contrastive tuning one sentence of a label.
         """
+        stages = as_stages(self.tune)
         classifier = self._new_classifier()
         data = LabelledTexts.from_columns(texts, labels, sample_weight, groups)
         held_out = None if validation is None else LabelledTexts.from_validation(validation)
         body = self._load_body(self._check_labels(classifier, data, held_out))
-        if self.tune is not None and held_out is None:
+        if stages and held_out is None:
             data, held_out = self._hold_out(data, classifier.seed)
-        file = None if checkpoint is None else Path(f"{checkpoint}.tuning")
-        tuning: dict[str, Any] = {"checkpoint": file, "progress": progress}
-        if isinstance(self.tune, ContrastiveConfig):
-            from ketfit.bodies.contrastive import tune_body  # the trainer takes seconds to import
-
-            body = tune_body(body, data.texts, data.labels, self.tune, seed=classifier.seed, **tuning)
-        # End-to-end training calibrates at its end.
-        classifier.calibrate = self.calibrate and not isinstance(self.tune, EndToEndConfig)
-        classifier._fit(self._fit_data(body, data, held_out, progress), checkpoint, progress, warn=False)
-        if isinstance(self.tune, EndToEndConfig):
-            classifier.calibrate = self.calibrate
-            tuning["validation"] = None if held_out is None else held_out.as_validation()
-            tuning["sample_weight"] = data.weight
-            body, classifier = tune_end_to_end(body, classifier, data.texts, data.labels, self.tune, **tuning)
-        self.body_, self.classifier_, self.classes_ = body, classifier, classifier.classes_
+        fit = StagedFit(stages, self.cache, checkpoint, progress)
+        self.body_, self.classifier_ = fit.run(body, classifier, data, held_out)
+        self.classes_ = self.classifier_.classes_
         return self
 
     def _new_classifier(self) -> QuantumHeadClassifier:
         """Return the head to fit, after a check of its settings."""
-        if not (self.tune is None or isinstance(self.tune, ContrastiveConfig | EndToEndConfig)):
-            raise ConfigError(
-                f"tune={self.tune!r} is of the wrong type; pass a ContrastiveConfig, an EndToEndConfig, or None"
-            )
         settings = {name: getattr(self, name) for name in QuantumHeadClassifier._get_param_names()}
         classifier = QuantumHeadClassifier(**settings)
         classifier._check_settings()
@@ -187,8 +174,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
     def _load_body(self, n_classes: int) -> Body:
         """Load the body, and check that it fits the head before a long tuning."""
         body = load_body(self.body, revision=self.revision, device=self.device, dtype=self.dtype)
-        if self.tune is not None:
-            layers_to_tune(body.transformer, self.tune.last_layers, body.name)
+        for stage in as_stages(self.tune):
+            layers_to_tune(body.transformer, stage.last_layers, body.name)
         head = self.head or HeadConfig.recommended(body.dimension, n_classes)
         head.slice_widths(body.dimension)
         if message := readout_warning(head, body.dimension, n_classes):
@@ -200,21 +187,9 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         train, held_out = data.hold_out(self.validation_fraction, seed)
         if self.calibrate and held_out is None:
             raise ConfigError(NO_CALIBRATION_SAMPLES)
-        if isinstance(self.tune, ContrastiveConfig):
+        if isinstance(as_stages(self.tune)[0], ContrastiveConfig):
             check_pairs(data.labels, train.labels)
         return train, held_out
-
-    def _fit_data(self, body: Body, data: LabelledTexts, held_out: LabelledTexts | None, progress: bool) -> FitData:
-        """Return the embeddings to fit the head on, with the identity of the body and of each sentence."""
-        embeddings = self._embed(body, data.texts, progress)
-        identity = f"{body.fingerprint} {body.dtype}"
-        if held_out is None:
-            groups = split_groups(data.texts, data.groups)
-            source = EmbeddingSource(identity, _hash_sentences(data.texts), None)
-            return FitData(embeddings, data.labels, data.weight, groups, source=source)
-        validation = self._embed(body, held_out.texts, progress), held_out.labels, held_out.weight
-        source = EmbeddingSource(identity, _hash_sentences(data.texts), _hash_sentences(held_out.texts))
-        return FitData(embeddings, data.labels, data.weight, validation=validation, source=source)
 
     def predict(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[Any]:
         """Return the most probable of `classes_` for each sentence, shape (n,)."""
@@ -287,7 +262,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             dtype=body.dtype,
             tuned=None
             if tuning is None
-            else TunedBodyMetadata(fingerprint=body.fingerprint, settings=tuning.settings, seed=tuning.seed),
+            else TunedBodyMetadata(fingerprint=body.fingerprint, settings=tuning.stages[0], seed=tuning.seed),
         )
         body_folder = body.folder if with_body or tuning is not None else None
         if body_folder is not None:
@@ -342,11 +317,13 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             ConfigError: The head takes embeddings of another width.
         """
         check_embedding_width(classifier, body)
+        stages = [] if body.tuning is None else list(body.tuning.stages)
+        tune = stages if len(stages) > 1 else next(iter(stages), None)
         text = cls(
             body=body.name,
             revision=body.revision,
             cache=cache,
-            tune=None if body.tuning is None else body.tuning.settings,
+            tune=tune,
             dtype=body.dtype,
             **classifier.get_params(deep=False),
         )
@@ -377,10 +354,6 @@ def check_pairs(labels: NDArray[Any], training: NDArray[Any]) -> None:
             )
 
 
-def _hash_sentences(texts: Sequence[str]) -> NDArray[np.str_]:
-    return np.array([hashlib.sha256(text.encode()).hexdigest() for text in texts], dtype=np.str_)
-
-
 def _load_saved_body(metadata: BodyMetadata, model: Path, moved: str | None, device: str) -> Body:
     """Load the body of a saved model, from the model's own folder if it is there, after a check of its fingerprint."""
     tuned, in_folder = metadata.tuned, moved is None and (model / BODY).is_dir()
@@ -400,5 +373,5 @@ def _load_saved_body(metadata: BodyMetadata, model: Path, moved: str | None, dev
     body = load_files(files, device=device, dtype=metadata.dtype)
     if tuned is None and (metadata.source == "local" or not in_folder):
         return body
-    tuning = None if tuned is None else Tuning(tuned.settings, tuned.seed, metadata.fingerprint)
+    tuning = None if tuned is None else Tuning((tuned.settings,), tuned.seed, metadata.fingerprint)
     return replace(body, name=metadata.name, revision=metadata.revision, source=metadata.source, tuning=tuning)
