@@ -41,6 +41,10 @@ def fit(
     output: Output,
     body: Annotated[str | None, typer.Option(help="Body: a bundled one, a folder, or a name on the Hub.")] = None,
     tune: Tune = [],  # noqa: B006
+    validation: Annotated[
+        Literal["holdout", "cross"] | None,
+        typer.Option(help="Choose the best epoch on a held-out share, or on folds, to train on all sentences then."),
+    ] = None,
     config: ConfigFile = None,
     settings: Settings = [],  # noqa: B006 - Typer reads it, nothing writes it
     few_shot: Annotated[
@@ -69,7 +73,7 @@ def fit(
     check_model_folder(output)
     if checkpoint is not None:
         check_writable_file(checkpoint)
-    chosen = fit_config(config, settings, body, tune)
+    chosen = fit_config(config, settings, body, tune, validation)
     check_body(body, revision=chosen.revision)
     dataset = data_options.load(data, weight_column=weight_column, group_column=group_column)
     dataset = _drop_zero_weights(dataset)
@@ -79,7 +83,8 @@ def fit(
     class_weight = _class_weight(chosen.class_weight, dataset)
     parts = None
     if few_shot is not None:
-        shares = {"validation_fraction": chosen.validation_fraction, "seed": chosen.seed}
+        fraction = 0.0 if chosen.validation == "cross" else chosen.validation_fraction  # the folds are made of all
+        shares = {"validation_fraction": fraction, "seed": chosen.seed}
         parts = sample_few_shot(dataset, few_shot, "--few-shot", **shares)
     echo_stderr(f"{len(dataset):,} sentences of {dataset.name}; loading {chosen.body}")
     parameters = {name: getattr(chosen, name) for name in type(chosen).model_fields}
@@ -100,6 +105,8 @@ def fit(
         "best_epoch": fitted.best_epoch_,
         "validation_accuracy": best.validation_accuracy,
     }
+    if fitted.fold_histories_:
+        report["folds"] = len(fitted.fold_histories_)
     metrics = _accuracies(best)
     report |= metrics
     if cost := fitted.module_.step_cost(min(fitted.train_config_.batch_size, fitted.train_size_)):

@@ -122,8 +122,10 @@ def takes_data_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_data_options
 
 
-def fit_config(path: Path | None, settings: list[str], body: str | None, tune: list[str]) -> FitConfig:
-    """Return the settings of a TOML file, overridden by --set, --body and --tune."""
+def fit_config(
+    path: Path | None, settings: list[str], body: str | None, tune: list[str], validation: str | None = None
+) -> FitConfig:
+    """Return the settings of a TOML file, overridden by --set, --body, --tune and --validation."""
     from ketfit.base_config import read_toml, set_dotted_key
     from ketfit.model.config import FitConfig
 
@@ -133,6 +135,8 @@ def fit_config(path: Path | None, settings: list[str], body: str | None, tune: l
         set_dotted_key(tables, setting)
     if body is not None:
         tables["body"] = body
+    if validation is not None:
+        tables["validation"] = validation
     methods = [word for text in tune for word in text.split(",")]
     if methods == ["frozen"]:
         tables.pop("tune", None)

@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from ketfit.bodies.body import Body
 from ketfit.data.labelled import LabelledTexts
 from ketfit.data.splits import split_groups
-from ketfit.estimators.base import EmbeddingSource, FitData
-from ketfit.estimators.end_to_end import tune_end_to_end
+from ketfit.errors import DataError
+from ketfit.estimators.base import EmbeddingSource, FitData, fold_file
+from ketfit.estimators.end_to_end import train_end_to_end_fold, tune_end_to_end
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, TuneConfig
+from ketfit.training.cross_validation import CrossValidation
 
 _Stage = TypeVar("_Stage", ContrastiveConfig, EndToEndConfig)
+_Sides = Sequence[tuple[LabelledTexts, LabelledTexts]]  # the training and the validation sentences of each fold
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,77 @@ class StagedFit:
             progress=self.progress,
         )
 
-    def tune(self, body: Body, data: LabelledTexts, held_out: LabelledTexts | None, seed: int) -> Body:
-        """Return the body after its contrastive stage, if there is one."""
+    def run_folds(
+        self, body: Body, head: QuantumHeadClassifier, data: LabelledTexts
+    ) -> tuple[Body, QuantumHeadClassifier]:
+        """Choose the epochs by cross-validation, then tune the body and fit the head on all sentences.
+
+        The contrastive stage has no validation and runs all its epochs. It tunes one body on the training side of each
+        fold. These bodies choose the epochs of the head; then the heads of the folds, fitted for so many epochs, choose
+        those of the end-to-end stage.
+
+        Args:
+            body: The body to start from.
+            head: The head; see `run`.
+            data: All sentences.
+
+        Raises:
+            DataError: A label has too few sentences for the folds, or for pairs in one of them.
+        """
+        calibrate, end_to_end, seed = head.calibrate, self._find(EndToEndConfig), head.seed
+        sides = data.folds(head.n_folds, seed)
+        if self._find(ContrastiveConfig) is not None:
+            _check_fold_pairs([train for train, _ in sides])
+        folds = [
+            self.embed(self.tune(body, train, None, seed, number), train, held)
+            for number, (train, held) in enumerate(sides)
+        ]
+        tuned = self.tune(body, data, None, seed)
+        head.calibrate = calibrate and end_to_end is None
+        head._fit(self.embed(tuned, data, None), self.checkpoint, self.progress, warn=False, folds=folds)
+        head.calibrate = calibrate
+        if end_to_end is None:
+            return tuned, head
+        cross = self._validate_end_to_end(body, head, sides, folds, end_to_end)
+        tuned, head = tune_end_to_end(
+            tuned,
+            head,
+            data.texts,
+            data.labels,
+            end_to_end,
+            sample_weight=data.weight,
+            checkpoint=self.stage_file(end_to_end),
+            progress=self.progress,
+            epochs=cross.best_epoch + 1,
+        )
+        head._use_cross_validation(cross)
+        return tuned, head
+
+    def _validate_end_to_end(
+        self, body: Body, head: QuantumHeadClassifier, sides: _Sides, folds: Sequence[FitData], stage: EndToEndConfig
+    ) -> CrossValidation:
+        """Run the end-to-end stage on each fold, from the fold's own body and a head of as many epochs as `head`."""
+        file, results = self.stage_file(stage), []
+        for number, ((train, held), fold) in enumerate(zip(sides, folds, strict=True)):
+            head_file = None if self.checkpoint is None else fold_file(f"{self.checkpoint}.head", number)
+            fold_head = head._fit_epochs(fold, head_file, self.progress)
+            fold_body = self.tune(body, train, None, head.seed, number)  # from the cache
+            result = train_end_to_end_fold(
+                fold_body, fold_head, train, held, stage, checkpoint=fold_file(file, number), progress=self.progress
+            )
+            results.append(result)
+        return CrossValidation(tuple(results), stage.selection)
+
+    def tune(
+        self, body: Body, data: LabelledTexts, held_out: LabelledTexts | None, seed: int, fold: int | None = None
+    ) -> Body:
+        """Return the body after its contrastive stage, if there is one; `fold` is counted from 0."""
         stage = self._find(ContrastiveConfig)
         if stage is None:
             return body
         from ketfit.bodies.contrastive import tune_body  # the trainer takes seconds to import
 
+        file = self.stage_file(stage)
         return tune_body(
             body,
             data.texts,
@@ -82,7 +149,7 @@ class StagedFit:
             stage,
             seed=seed,
             validation=None if held_out is None else held_out.as_validation(),
-            checkpoint=self.stage_file(stage),
+            checkpoint=file if fold is None else fold_file(file, fold),
             progress=self.progress,
         )
 
@@ -113,6 +180,22 @@ class StagedFit:
 
     def _find(self, kind: type[_Stage]) -> _Stage | None:
         return next((stage for stage in self.stages if isinstance(stage, kind)), None)
+
+
+def _check_fold_pairs(training: Sequence[LabelledTexts]) -> None:
+    """Refuse folds that leave contrastive tuning one sentence of a label, which makes no pair.
+
+    Raises:
+        DataError: The message names the first such label.
+    """
+    for data in training:
+        names, counts = np.unique(data.labels, return_counts=True)
+        if counts.min() < 2:
+            label = names[counts.argmin()].item()
+            raise DataError(
+                f"a fold leaves one sentence of label {label!r} to train on, and contrastive tuning pairs two of one "
+                "label; add sentences of that label, or use more folds"
+            )
 
 
 def _hash_sentences(texts: Sequence[str]) -> NDArray[np.str_]:

@@ -28,6 +28,7 @@ from ketfit.estimators.base import (
     ClassWeight,
     ConfiguredEstimator,
     RandomState,
+    ValidationMethod,
     class_indices,
     warn_similar_labels,
 )
@@ -50,8 +51,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
 
     Args:
         body: A bundled body, a local folder, or a name on the Hub; see `load_body`.
-        head, train, seed, validation_fraction, class_weight, device, calibrate, random_state: As in
-            `QuantumHeadClassifier`.
+        head, train, seed, validation_fraction, class_weight, device, calibrate, random_state, validation, n_folds: As
+            in `QuantumHeadClassifier`. Cross-validation also tunes a body for each fold.
         revision: Branch, tag or commit of a body on the Hub.
         cache: Cache embeddings on disk, so that no sentence is embedded twice.
         tune: `ContrastiveConfig` or `EndToEndConfig` to tune the body, a list of the two for two stages in that order,
@@ -83,6 +84,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         dtype: Precision = "float32",
         calibrate: bool = False,
         random_state: RandomState = None,
+        validation: ValidationMethod = "holdout",
+        n_folds: int = 5,
     ) -> None:
         self.body = body
         self.head = head
@@ -97,6 +100,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         self.dtype = dtype
         self.calibrate = calibrate
         self.random_state = random_state
+        self.validation = validation
+        self.n_folds = n_folds
 
     def fit(
         self,
@@ -115,6 +120,9 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         the embeddings of the body so far.
 
         Copies of one sentence stay on one side of the validation split, and only the training side tunes the body.
+        With ``validation="cross"``, all of this is done on each fold to choose the epochs of the head, and of the
+        end-to-end stage, and then on all sentences. The contrastive stage runs all its epochs.
+
         Rows of weight zero are removed first. All columns are sequences of any kind (lists, arrays, pandas, Arrow,
         `datasets`), and are taken by position.
 
@@ -127,7 +135,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             checkpoint: A file written after every epoch; the same call resumes from it, also with an emptied cache. A
                 checkpoint of other sentences, labels, weights, settings or of another body is refused. Each stage of
                 `tune` writes a checkpoint of its own beside it: the first one with ``.tuning`` appended to the name,
-                the second one with ``.tuning-2``.
+                the second one with ``.tuning-2``. Cross-validation writes more files, with ``.fold-1`` and so on
+                appended to these names.
             progress: Show bars on stderr.
 
         Warns:
@@ -142,13 +151,18 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         """
         stages = as_stages(self.tune)
         classifier = self._new_classifier()
+        if validation is not None:
+            classifier._check_holdout()
         data = LabelledTexts.from_columns(texts, labels, sample_weight, groups)
         held_out = None if validation is None else LabelledTexts.from_validation(validation)
         body = self._load_body(self._check_labels(classifier, data, held_out))
-        if stages and held_out is None:
-            data, held_out = self._hold_out(data, classifier.seed)
         fit = StagedFit(stages, self.cache, checkpoint, progress)
-        self.body_, self.classifier_ = fit.run(body, classifier, data, held_out)
+        if stages and self.validation == "cross":
+            self.body_, self.classifier_ = fit.run_folds(body, classifier, data)
+        else:
+            if stages and held_out is None:
+                data, held_out = self._hold_out(data, classifier.seed)
+            self.body_, self.classifier_ = fit.run(body, classifier, data, held_out)
         self.classes_ = self.classifier_.classes_
         return self
 

@@ -329,6 +329,11 @@ class FitConfig(Config):
     validation_fraction: Annotated[
         float, Field(ge=0, lt=1, description="Share of the training data to choose the best epoch on")
     ] = 0.15
+    validation: Annotated[
+        Literal["holdout", "cross"],
+        Field(description="holdout chooses the best epoch on that share; cross chooses it on folds, and uses all data"),
+    ] = "holdout"
+    n_folds: Annotated[int, Field(ge=2, description="Folds of cross")] = 5
     class_weight: Annotated[
         Literal["balanced"] | dict[str, float] | None,
         BeforeValidator(_read_class_weight),
