@@ -163,6 +163,7 @@ class TestTextClassifier:
         text = TextClassifier(str(tiny_body_folder), HEAD, SHORT, **settings).fit(TEXTS, LABELS)
         params = text.classifier_.get_params(deep=False)
         others = {"head": HEAD, "train": SHORT, "device": "cpu", "calibrate": False, "random_state": None}
+        others |= {"validation": "holdout", "n_folds": 5}
         assert params == {**settings, **others}
         assert (text.classifier_.train_size_, text.classifier_.validation_size_) == (4, 4)
 
