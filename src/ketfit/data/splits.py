@@ -200,7 +200,7 @@ def fold_splits(
         InputError: `groups` has the wrong shape or type.
 
     >>> [held.tolist() for _, held in fold_splits(np.array([0, 0, 1, 1]), 2, seed=0)]
-    [[0, 2], [1, 3]]
+    [[1, 2], [0, 3]]
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # most commands need no folds
 

@@ -294,11 +294,11 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         self.history_, self.best_epoch_ = result.history, result.best_epoch
         self.train_size_, self.validation_size_ = len(prepared.samples), len(held_out)
         self.temperature_, self.fold_histories_ = 1.0, ()
+        self.fit_settings_ = self._current_settings(seed)
         if cross is not None:
             self._use_cross_validation(cross)
         elif self.calibrate:
             self.temperature_ = calibrated_temperature(module, held_out, config.batch_size)
-        self.fit_settings_ = self._current_settings(seed)
         return self
 
     def _divide(self, data: FitData, seed: int) -> list[FitData]:
@@ -346,6 +346,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         self.history_ = cross.describe(self.history_)
         self.fold_histories_ = tuple(fold.history for fold in cross.folds)
         self.validation_size_ = cross.size
+        self.fit_settings_ = replace(self.fit_settings_, calibrate=bool(self.calibrate))
         if self.calibrate:
             self.temperature_ = cross.temperature()
 
