@@ -168,7 +168,7 @@ class TestTuning:
         result = tune_body(tiny_body, TEXTS, LABELS, QUICK, seed=3)
         assert (result.name, result.source, result.revision) == (tiny_body.name, "local", None)
         assert result.tuning is not None
-        assert (result.tuning.settings, result.tuning.seed) == (QUICK, 3)
+        assert (result.tuning.stages, result.tuning.seed) == ((QUICK,), 3)
         assert result.tuning.base_fingerprint == tiny_body.fingerprint != result.fingerprint
         assert load_body(result.folder).fingerprint == result.fingerprint
         assert {path.suffix for path in result.folder.rglob("*") if path.is_file()} <= {".json", ".safetensors", ".txt"}

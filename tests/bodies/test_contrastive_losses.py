@@ -1,4 +1,4 @@
-"""The supervised contrastive loss against its definition, and embedding in chunks of similar length."""
+"""The supervised contrastive loss against its definition."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ketfit.bodies.body import Body
-from ketfit.bodies.contrastive_losses import SupervisedContrastiveLoss, embed_by_length, supervised_contrastive_loss
+from ketfit.bodies.contrastive_losses import SupervisedContrastiveLoss, supervised_contrastive_loss
 from ketfit.bodies.finetuned import tokenize
 
 TEXTS = ["good film", "the good fine film , not dull .", "dull", "bad the bad film " * 9] * 9
@@ -61,26 +61,3 @@ class TestSupervisedContrastiveLoss:
         both = SupervisedContrastiveLoss(tiny_body.transformer, 0.1, linear, cross_entropy=0.5)
         difference = both([features], labels) - plain([features], labels)
         assert difference.item() == pytest.approx(0.5 * math.log(2), abs=1e-5)
-
-
-class TestEmbedByLength:
-    def test_embed_by_length_equals_one_padded_batch(self, tiny_body: Body) -> None:
-        features = tokenize(tiny_body.transformer, TEXTS)
-        with torch.no_grad():
-            whole = tiny_body.transformer(dict(features))["sentence_embedding"]
-            chunks = embed_by_length(tiny_body.transformer, features)
-        torch.testing.assert_close(chunks, whole, atol=1e-5, rtol=1e-5)
-
-    def test_embed_by_length_pads_each_chunk_to_its_longest(self, tiny_body: Body) -> None:
-        features = tokenize(tiny_body.transformer, TEXTS)
-        seen: list[tuple[int, ...]] = []
-
-        class Spy(torch.nn.Module):
-            def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-                seen.append(tuple(inputs["input_ids"].shape))
-                return {"sentence_embedding": inputs["attention_mask"].sum(dim=1, keepdim=True)}
-
-        lengths = embed_by_length(Spy(), features)
-        assert lengths[:, 0].tolist() == features["attention_mask"].sum(dim=1).tolist()
-        assert sum(rows for rows, _ in seen) == len(TEXTS)
-        assert sum(rows * tokens for rows, tokens in seen) < 0.7 * features["input_ids"].numel()

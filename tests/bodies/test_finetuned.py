@@ -15,14 +15,18 @@ from ketfit.bodies import finetuned as tuned
 from ketfit.bodies.body import Body, load_body
 from ketfit.bodies.finetuned import (
     available_precision,
+    embed_by_length,
     finetuned_folder,
     isolated_rng,
     layer_learning_rates,
     save_finetuned,
+    tokenize,
     trainable_copy,
 )
 from ketfit.errors import BodyError, InsufficientMemoryError
 from tests.conftest import write_tiny_body
+
+MIXED_LENGTHS = ["good film", "the good fine film , not dull .", "dull", "bad the bad film " * 9] * 9
 
 
 def test_check_memory_need_grows_with_trained_part(tiny_body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,3 +118,26 @@ class TestAvailablePrecision:
         assert available_precision("auto", torch.device("cpu")) == expected
         assert available_precision("float32", torch.device("cpu")) == "float32"
         assert available_precision("bfloat16", torch.device("cpu")) == "bfloat16"
+
+
+class TestEmbedByLength:
+    def test_embed_by_length_equals_one_padded_batch(self, tiny_body: Body) -> None:
+        features = tokenize(tiny_body.transformer, MIXED_LENGTHS)
+        with torch.no_grad():
+            whole = tiny_body.transformer(dict(features))["sentence_embedding"]
+            chunks = embed_by_length(tiny_body.transformer, features)
+        torch.testing.assert_close(chunks, whole, atol=1e-5, rtol=1e-5)
+
+    def test_embed_by_length_pads_each_chunk_to_its_longest(self, tiny_body: Body) -> None:
+        features = tokenize(tiny_body.transformer, MIXED_LENGTHS)
+        seen: list[tuple[int, ...]] = []
+
+        class Spy(torch.nn.Module):
+            def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+                seen.append(tuple(inputs["input_ids"].shape))
+                return {"sentence_embedding": inputs["attention_mask"].sum(dim=1, keepdim=True)}
+
+        lengths = embed_by_length(Spy(), features)
+        assert lengths[:, 0].tolist() == features["attention_mask"].sum(dim=1).tolist()
+        assert sum(rows for rows, _ in seen) == len(MIXED_LENGTHS)
+        assert sum(rows * tokens for rows, tokens in seen) < 0.7 * features["input_ids"].numel()

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ketfit import TextClassifier
 from ketfit.bodies.body import load_body
+from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig
 from tests.cli.running import GOOD, SENTENCES, SMALL, run, run_json
 
 
@@ -83,16 +85,17 @@ def test_fit_few_shot_two_contrastive_names_validation_share(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["contrastive", "full"])
-def test_fit_tune_contrastive_tunes_body(
+@pytest.mark.parametrize("method", ["contrastive", "full", "end-to-end"])
+def test_fit_tune_tunes_body(
     capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path, method: str
 ) -> None:
     command = ["fit", data, "--body", tiny_body_folder, *SMALL, "--few-shot", 10, "--tune", method]
     command += ["--set", "tune.epochs=1", "--set", "tune.batch_size=4", "--checkpoint", tmp_path / "run"]
     report = run_json(capsys, *command, "-o", tmp_path / "m")
-    assert (report["tuned"], report["test_size"]) == (method, len(SENTENCES) - 20)
+    name = "end-to-end" if method == "full" else method
+    assert (report["tuned"], report["test_size"]) == (name, len(SENTENCES) - 20)
     inspected = run_json(capsys, "inspect", tmp_path / "m")["body"]
-    assert inspected["tuned"]["settings"]["method"] == method
+    assert inspected["tuned"]["settings"]["method"] == ("contrastive" if method == "contrastive" else "full")
     assert inspected["tuned"]["fingerprint"] != inspected["fingerprint"]
     predicted = run_json(capsys, "predict", tmp_path / "m", *GOOD)
     assert len(predicted["predictions"]) == len(GOOD)
@@ -110,6 +113,54 @@ def test_fit_tune_option_overrides_settings(
     code, _, err = run(capsys, *command, "--tune", "full")
     assert code == 2
     assert "EndToEndConfig has no setting 'pairs_per_sentence'" in err
+
+
+@pytest.mark.slow
+def test_fit_tune_stages_take_their_settings_from_the_file(
+    capsys: pytest.CaptureFixture[str],
+    data: Path,
+    tmp_path: Path,
+    tiny_body_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tuned: list[Any] = []
+    monkeypatch.setattr(TextClassifier, "save_pretrained", lambda text, *_, **__: tuned.append(text.body_.tuning))
+    config = tmp_path / "fit.toml"
+    config.write_text(
+        '[[tune]]\nmethod = "contrastive"\npairs_per_sentence = 1\n[[tune]]\nmethod = "full"\nepochs = 2\n'
+    )
+    command = ["fit", data, "--body", tiny_body_folder, *SMALL, "--config", config, "-o", tmp_path / "m"]
+    stages = (ContrastiveConfig(pairs_per_sentence=1), EndToEndConfig(epochs=2))
+    for options, name, expected in (
+        ([], "contrastive, then end-to-end", stages),
+        (["--tune", "contrastive,end-to-end"], "contrastive, then end-to-end", stages),
+        (["--tune", "contrastive", "--tune", "end-to-end"], "contrastive, then end-to-end", stages),
+        (["--tune", "end-to-end"], "end-to-end", stages[1:]),
+    ):
+        assert run_json(capsys, *command, *options)["tuned"] == name
+        assert tuned.pop().stages == expected
+
+
+def test_fit_validation_cross_trains_on_all_sentences(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    command = ["fit", data, "--body", tiny_body_folder, *SMALL, "--validation", "cross", "--set", "n_folds=2"]
+    report = run_json(capsys, *command, "-o", tmp_path / "m")
+    assert (report["train_size"], report["validation_size"], report["folds"]) == (len(SENTENCES),) * 2 + (2,)
+    assert report["validation_accuracy"] is not None
+    report = run_json(capsys, *command, "--few-shot", 4, "-o", tmp_path / "m")
+    assert (report["train_size"], report["validation_size"]) == (8, 8)
+    assert report["test_size"] == len(SENTENCES) - 8
+    assert len(run_json(capsys, "predict", tmp_path / "m", *GOOD)["predictions"]) == len(GOOD)
+
+
+def test_fit_validation_cross_with_too_few_sentences_names_the_label(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    command = ["fit", data, "--body", tiny_body_folder, *SMALL, "--validation", "cross", "--few-shot", 4]
+    code, _, err = run(capsys, *command, "-o", tmp_path / "m")
+    assert code == 1
+    assert "has 4 different sentences or groups, and n_folds=5 needs one for each fold" in " ".join(err.split())
 
 
 def test_fit_set_option_overrides_config_file(
@@ -132,7 +183,15 @@ def test_fit_set_option_overrides_config_file(
         (["--set", "seed=1", "--set", "seed.x=1"], "seed is a setting, not a table"),
         (["--set", "head.shots=0"], "shots=0"),
         (["--tune", "full", "--set", "tune.warmup=0.1"], "EndToEndConfig has no setting 'warmup'"),
-        (["--set", "tune.epochs=1"], "method=None; it is one of contrastive, full"),
+        (["--tune", "magic"], "'magic' is not one of frozen, contrastive, end-to-end"),
+        (["--tune", "end-to-end,contrastive"], "contrastive tuning after end-to-end training"),
+        (["--tune", "contrastive", "--tune", "contrastive"], "two contrastive stages in a row; leave one out"),
+        (["--tune", "contrastive,frozen"], "--tune contrastive,frozen: a frozen body has no stages"),
+        (["--tune", "contrastive,end-to-end", "--set", "tune.epochs=1"], "tune.epochs is a setting of one stage"),
+        (["--set", "tune=[]"], "table tune: tune is an empty list"),
+        (["--set", "n_folds=1"], "n_folds=1"),
+        (["--set", "validation=loo"], "validation='loo'"),
+        (["--set", "tune.epochs=1"], "method=None; it is contrastive or end-to-end"),
         (["--set", "head.n_qubits=2"], "connectivity=2 needs more than 2 qubits"),
         (["--set", "head.n_qubits=3"], "needs n_qubits="),
     ],

@@ -31,6 +31,7 @@ ODD_TEXT = {
     "--split": ["train", ""],
     "--encoding": ["nonsense", "hex", "rot13", ""],
     "--delimiter": [";", ";;", '"', "\n", ""],
+    "--tune": ["nonsense", "", "contrastive,", "contrastive,contrastive", "full,contrastive", "frozen,full"],
     "--set": ["nonsense", "", "=", "head=", ".x=1", "no_such=1", "head.n_qubits=many", "class_weight=heavy", "seed=-1"],
     "--config": ["no-such-file.toml", "FOLDER", "FILE"],
     "--checkpoint": ["FOLDER"],

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ketfit.data.dataset import Dataset
-from ketfit.data.splits import duplicate_groups, few_shot_split, holdout_split, split_groups
+from ketfit.data.splits import duplicate_groups, few_shot_split, fold_splits, holdout_split, split_groups
 from ketfit.errors import ConfigError, DataError, InputError
 from tests.data.example_data import (
     parts,
@@ -263,3 +263,59 @@ class TestHoldoutSplit:
     ) -> None:
         with pytest.raises(error, match=message):
             holdout_split(np.array(y), fraction, 0, groups)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    sizes=st.lists(st.integers(3, 20), min_size=2, max_size=4),
+    n_folds=st.integers(2, 3),
+    seed=st.integers(0, 99),
+)
+def test_fold_splits_are_stratified_and_cover_every_sample_once(sizes: list[int], n_folds: int, seed: int) -> None:
+    labels = np.repeat([f"label {code}" for code in range(len(sizes))], sizes)
+    splits = fold_splits(labels, n_folds, seed)
+    assert sorted(np.concatenate([held for _, held in splits]).tolist()) == list(range(len(labels)))
+    for train, held in splits:
+        assert sorted([*train, *held]) == list(range(len(labels)))
+        for name, size in Counter(labels.tolist()).items():
+            assert (labels[held] == name).sum() in (size // n_folds, -(-size // n_folds))
+    again = fold_splits(labels, n_folds, seed)
+    assert [held.tolist() for _, held in splits] == [held.tolist() for _, held in again]
+
+
+def test_fold_splits_keep_groups_together_and_depend_on_the_seed() -> None:
+    labels = np.tile([0, 1], 30)
+    groups = np.repeat(np.arange(15), 4)
+    splits = fold_splits(labels, 5, 0, groups)
+    for train, held in splits:
+        assert not set(groups[train]) & set(groups[held])
+        assert len(held) == 12
+        assert labels[held].mean() == 0.5
+    others = {str([held.tolist() for _, held in fold_splits(labels, 5, seed, groups)]) for seed in range(5)}
+    assert len(others) > 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "n_folds", "groups", "message"),
+    [
+        (["a"] * 9 + ["b"] * 2, 3, None, "the label 'b' has 2 samples, and n_folds=3 needs one for each fold; lower"),
+        (["a"] * 9 + ["b"] * 3, 3, [*range(10), 9, 10], "label 'b' has 2 different sentences or groups, and n_folds=3"),
+    ],
+)
+def test_fold_splits_with_too_few_samples_of_a_label_raise(
+    labels: list[str], n_folds: int, groups: list[int] | None, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        fold_splits(np.array(labels), n_folds, 0, groups)
+
+
+def test_fold_splits_with_groups_that_hold_a_label_together_raise() -> None:
+    """Two groups have all samples of both labels, and a third fold has nothing to validate on."""
+    with pytest.raises(DataError, match="has 2 different sentences or groups, and n_folds=3"):
+        fold_splits(np.array(["a", "b"] * 6), 3, 0, [0, 0] * 3 + [1, 1] * 3)
+
+
+@pytest.mark.parametrize(("n_folds", "message"), [(1, "n_folds"), (2.5, "n_folds"), ("two", "n_folds")])
+def test_fold_splits_with_invalid_number_of_folds_raise(n_folds: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        fold_splits(np.array([0, 0, 1, 1]), n_folds, 0)

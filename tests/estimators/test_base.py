@@ -250,6 +250,8 @@ class TestParams:
             "device",
             "calibrate",
             "random_state",
+            "validation",
+            "n_folds",
         }
 
     def test_get_params_without_a_config_has_no_settings(self) -> None:

@@ -154,7 +154,7 @@ class TestTuning:
             name.replace("0.model.", "0.auto_model.") for name in moved(body_before, body.transformer)
         }
         assert fitted.history_[-1].train_loss < fitted.history_[0].train_loss
-        assert (body.tuning.settings.method, body.name) == ("full", tiny_body.name)  # type: ignore[union-attr]
+        assert (body.tuning.stages[0].method, body.name) == ("full", tiny_body.name)  # type: ignore[union-attr]
         assert body.folder.name == body.fingerprint[:32]
 
     def test_tune_restores_the_best_epoch(

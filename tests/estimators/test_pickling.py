@@ -241,7 +241,7 @@ class TestText:
         grid = {"tune__learning_rate": [1e-5, 1e-3], "head__main_layers": [1]}
         search = GridSearchCV(text, grid, cv=2).fit(TEXTS, LABELS)
         best = search.best_estimator_
-        assert best.body_.tuning.settings.learning_rate == search.best_params_["tune__learning_rate"]
+        assert best.body_.tuning.stages[0].learning_rate == search.best_params_["tune__learning_rate"]
         copied = pickle.loads(pickle.dumps(search))
         np.testing.assert_array_equal(copied.predict_proba(TEXTS), search.predict_proba(TEXTS))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,7 @@ class TestTextClassifier:
         text = TextClassifier(str(tiny_body_folder), HEAD, SHORT, **settings).fit(TEXTS, LABELS)
         params = text.classifier_.get_params(deep=False)
         others = {"head": HEAD, "train": SHORT, "device": "cpu", "calibrate": False, "random_state": None}
+        others |= {"validation": "holdout", "n_folds": 5}
         assert params == {**settings, **others}
         assert (text.classifier_.train_size_, text.classifier_.validation_size_) == (4, 4)
 
@@ -434,12 +436,12 @@ def test_validation_sentences_never_tune(
     tune: TuneConfig, tiny_body_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ketfit.bodies import contrastive
-    from ketfit.estimators import text
+    from ketfit.estimators import staged_fit
 
     seen: list[list[str]] = []
     monkeypatch.setattr(contrastive, "tune_body", lambda body, texts, *_, **__: (seen.append(list(texts)), body)[1])
     monkeypatch.setattr(
-        text, "tune_end_to_end", lambda body, head, texts, *_, **__: (seen.append(list(texts)), (body, head))[1]
+        staged_fit, "tune_end_to_end", lambda body, head, texts, *_, **__: (seen.append(list(texts)), (body, head))[1]
     )
     made = TextClassifier(str(tiny_body_folder), PLAIN_HEAD, TrainConfig(epochs=1), validation_fraction=0.25, tune=tune)
     made.fit([*TEXTS, *(f" {text.upper()} " for text in TEXTS)], WORDS * 2)
@@ -449,6 +451,83 @@ def test_validation_sentences_never_tune(
     assert len(kept) == 6, "copies of a sentence stay on one side"
     made.fit(TEXTS, WORDS, validation=(["fine", "dull dull"], ["positive", "negative"]))
     assert seen[1] == TEXTS
+
+
+class TestStages:
+    STAGES = (CONTRASTIVE, END_TO_END)
+
+    @pytest.fixture
+    def text(self, tiny_body_folder: Path) -> TextClassifier:
+        return TextClassifier(
+            str(tiny_body_folder), PLAIN_HEAD, TrainConfig(epochs=2), validation_fraction=0.25, tune=list(self.STAGES)
+        )
+
+    @pytest.fixture
+    def calls(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, dict[str, Any]]]:
+        """The stages that run: the name, the body it starts from, and the settings of the call."""
+        from ketfit.bodies import contrastive
+        from ketfit.estimators import staged_fit
+
+        calls: list[tuple[str, Any, dict[str, Any]]] = []
+
+        def tune_body(body: Body, texts: Sequence[str], *_: Any, **settings: Any) -> Body:
+            calls.append(("contrastive", body, {"texts": texts, **settings}))
+            return replace(body, name="tuned")
+
+        def tune_end_to_end(body: Body, head: Any, texts: Sequence[str], *_: Any, **settings: Any) -> tuple[Body, Any]:
+            calls.append(("end-to-end", body, {"texts": texts, "head": head, **settings}))
+            return body, head
+
+        monkeypatch.setattr(contrastive, "tune_body", tune_body)
+        monkeypatch.setattr(staged_fit, "tune_end_to_end", tune_end_to_end)
+        return calls
+
+    def test_each_stage_starts_from_the_body_before(
+        self, text: TextClassifier, calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        embedded: list[str] = []
+        encode = Body.encode
+        monkeypatch.setattr(
+            Body, "encode", lambda body, *given, **more: (embedded.append(body.name), encode(body, *given, **more))[1]
+        )
+        text.set_params(calibrate=True).fit(TEXTS, WORDS, checkpoint=tmp_path / "run")
+        (first, start, one), (second, tuned, other) = calls
+        assert (first, second) == ("contrastive", "end-to-end")
+        assert (start.name, tuned.name) == (text.body, "tuned")
+        assert set(embedded) == {"tuned"}, "the head is fitted on the contrastive body"
+        assert one["texts"] == other["texts"]
+        assert len(one["texts"]) == 6
+        assert one["validation"][0] == other["validation"][0]
+        assert not set(one["validation"][0]) & set(one["texts"])
+        assert (one["checkpoint"], other["checkpoint"]) == (tmp_path / "run.tuning", tmp_path / "run.tuning-2")
+        assert other["head"].calibrate
+        assert other["head"].temperature_ == 1, "the end-to-end stage calibrates at its end"
+
+    @pytest.mark.slow
+    def test_stages_differ_from_each_stage_alone(self, text: TextClassifier, tiny_body: Body) -> None:
+        both = clone(text).fit(TEXTS, WORDS)
+        tuning = both.body_.tuning
+        assert tuning is not None
+        assert (tuning.stages, tuning.base_fingerprint) == (self.STAGES, tiny_body.fingerprint)
+        alone = [clone(text).set_params(tune=stage).fit(TEXTS, WORDS).body_.fingerprint for stage in self.STAGES]
+        assert len({both.body_.fingerprint, tiny_body.fingerprint, *alone}) == 4
+        again = clone(text).fit(TEXTS, WORDS)
+        assert again.body_.fingerprint == both.body_.fingerprint
+        np.testing.assert_array_equal(again.predict_proba(TEXTS), both.predict_proba(TEXTS))
+        assert TextClassifier.from_parts(both.body_, both.classifier_).tune == list(self.STAGES)
+
+    def test_split_that_leaves_one_sentence_of_a_label_is_refused(self, text: TextClassifier, calls: list[Any]) -> None:
+        with pytest.raises(DataError, match=r"validation took 1 of the 2 sentences of label"):
+            text.fit(["good", "fine", "bad", "dull"], ["positive"] * 2 + ["negative"] * 2)
+        assert not calls
+
+    def test_more_last_layers_than_the_body_has_are_refused_in_every_stage(
+        self, text: TextClassifier, calls: list[Any]
+    ) -> None:
+        text.set_params(tune=[CONTRASTIVE, END_TO_END.updated(last_layers=2)])
+        with pytest.raises(ConfigError, match="last_layers=2: .* has 1 layers"):
+            text.fit(TEXTS, WORDS)
+        assert not calls
 
 
 def test_sentences_of_weight_zero_do_not_tune(tiny_body_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -474,6 +553,8 @@ def test_invalid_settings_fail_before_tuning(tiny_body_folder: Path, monkeypatch
             {"tune": "contrastive"},
             "tune='contrastive' is of the wrong type; pass a ContrastiveConfig, an EndToEndConfig, or",
         ),
+        ({"tune": [END_TO_END, CONTRASTIVE]}, "tune has contrastive tuning after end-to-end training"),
+        ({"tune": []}, "tune is an empty list"),
         ({"head": PLAIN_HEAD.updated(n_qubits=3)}, "an embedding of width 16 needs n_qubits=4"),
         ({"head": "deep"}, "head='deep' is of the wrong type; pass a HeadConfig"),
     ):
@@ -498,8 +579,8 @@ class TestCheckpoint:
         self, validation: Any, text: TextClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         text.fit(TEXTS, WORDS, validation=validation, checkpoint=tmp_path / "run")
-        embed = TextClassifier._embed
-        monkeypatch.setattr(TextClassifier, "_embed", lambda *given: embed(*given) * np.float32(1 + 3e-7))
+        embed = Body.encode
+        monkeypatch.setattr(Body, "encode", lambda *given, **more: embed(*given, **more) * np.float32(1 + 3e-7))
         again = clone(text).fit(TEXTS, WORDS, validation=validation, checkpoint=tmp_path / "run")
         assert again.classifier_.history_ == text.classifier_.history_
         one, other = (fitted.classifier_.module_.state_dict() for fitted in (text, again))
@@ -561,14 +642,14 @@ class TestCheckpoint:
     def test_tuned_fit_resumes_with_an_emptied_cache(
         self, text: TextClassifier, tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        embed = TextClassifier._embed
-        for tune in (CONTRASTIVE, END_TO_END):
+        embed = Body.encode
+        for number, tune in enumerate((CONTRASTIVE, END_TO_END, [CONTRASTIVE, END_TO_END])):
             text.set_params(tune=tune)
             with monkeypatch.context() as patch:
-                first = clone(text).fit(TEXTS, WORDS, checkpoint=tmp_path / tune.method)
+                first = clone(text).fit(TEXTS, WORDS, checkpoint=tmp_path / str(number))
                 shutil.rmtree(fresh_cache)
-                patch.setattr(TextClassifier, "_embed", lambda *given: embed(*given) * np.float32(1 + 3e-7))
-                again = clone(text).fit(TEXTS, WORDS, checkpoint=tmp_path / tune.method)
+                patch.setattr(Body, "encode", lambda *given, **more: embed(*given, **more) * np.float32(1 + 3e-7))
+                again = clone(text).fit(TEXTS, WORDS, checkpoint=tmp_path / str(number))
             assert again.body_.fingerprint == first.body_.fingerprint
             np.testing.assert_array_equal(again.predict_proba(TEXTS), first.predict_proba(TEXTS))
 

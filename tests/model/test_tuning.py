@@ -9,20 +9,21 @@ import pytest
 
 from ketfit.errors import ConfigError
 from ketfit.model.config import FitConfig
-from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, read_tuning
+from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, as_stages, read_tuning
 
 
 def test_read_tuning_method_chooses_class() -> None:
     assert read_tuning({"method": "contrastive", "epochs": 2}) == ContrastiveConfig(epochs=2)
-    assert read_tuning({"method": "full", "angle_learning_rate": 0.5}) == EndToEndConfig(angle_learning_rate=0.5)
+    for method in ("full", "end-to-end"):
+        assert read_tuning({"method": method, "angle_learning_rate": 0.5}) == EndToEndConfig(angle_learning_rate=0.5)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, r"method=None; it is one of contrastive, full"),
-        ({"method": "magic"}, "method='magic'; it is one of contrastive, full"),
-        ({"method": ["full"]}, "it is one of contrastive, full"),
+        ({}, r"method=None; it is contrastive or end-to-end"),
+        ({"method": "magic"}, "method='magic'; it is contrastive or end-to-end"),
+        ({"method": ["full"]}, "it is contrastive or end-to-end"),
         ({"method": "full", "pairs_per_sentence": 3}, "EndToEndConfig has no setting 'pairs_per_sentence'"),
         ({"method": "contrastive", "angle_learning_rate": 3}, "ContrastiveConfig has no setting 'angle_learning_rate'"),
         ({"method": "contrastive", "batch_size": 1}, "batch_size=1"),
@@ -53,3 +54,41 @@ def test_read_tuning_reads_table_of_file(tmp_path: Path) -> None:
         FitConfig.from_toml(path)
     with pytest.raises(ConfigError, match=r"tune\..*=3"):
         FitConfig.from_mapping({"tune": 3})
+
+
+def test_fit_config_reads_list_of_stages(tmp_path: Path) -> None:
+    path = tmp_path / "fit.toml"
+    path.write_text('[[tune]]\nmethod = "contrastive"\nepochs = 2\n[[tune]]\nmethod = "end-to-end"\n')
+    stages = (ContrastiveConfig(epochs=2), EndToEndConfig())
+    assert FitConfig.from_toml(path).tune == stages
+    assert FitConfig(tune=list(stages)).tune == stages  # type: ignore[arg-type]
+    assert FitConfig(tune=stages[0]).tune == stages[0]
+    path.write_text('[[tune]]\nmethod = "contrastive"\n[[tune]]\nepochs = 2\n')
+    with pytest.raises(ConfigError, match=r"fit\.toml, table tune\[1\]: method=None; it is contrastive or end-to-end"):
+        FitConfig.from_toml(path)
+
+
+def test_as_stages_returns_stages_in_order() -> None:
+    stages = ContrastiveConfig(), EndToEndConfig()
+    assert as_stages(None) == ()
+    assert as_stages(stages[1]) == stages[1:]
+    assert as_stages(list(stages)) == stages
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([], "tune is an empty list; name a stage"),
+        ([EndToEndConfig(), ContrastiveConfig()], "tune has contrastive tuning after end-to-end training.*put the con"),
+        ([ContrastiveConfig(), ContrastiveConfig(epochs=2)], "tune has two contrastive stages in a row; leave one out"),
+        ([ContrastiveConfig(), EndToEndConfig(), EndToEndConfig()], "tune has two end-to-end stages in a row"),
+        ([EndToEndConfig(), ContrastiveConfig(), EndToEndConfig()], "contrastive tuning after end-to-end training"),
+        ([ContrastiveConfig(), "end-to-end"], "tune='end-to-end' is of the wrong type; pass a ContrastiveConfig, an E"),
+        ("contrastive", "tune='contrastive' is of the wrong type"),
+    ],
+)
+def test_stages_that_make_no_sense_are_refused(stages: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        as_stages(stages)
+    with pytest.raises(ConfigError, match=message if isinstance(stages, list) else "tune"):
+        FitConfig.from_mapping({"tune": stages})

@@ -10,6 +10,7 @@ import pytest
 from ketfit.estimators import end_to_end
 from ketfit.estimators.classical import MLPHead
 from ketfit.estimators.quantum import QuantumHeadClassifier
+from ketfit.model.tuning import ContrastiveConfig
 from ketfit.study.executors import LocalExecutor
 from ketfit.study.runner import StudyProgress, run_study
 from ketfit.study.spec import StudyPlan
@@ -110,3 +111,43 @@ def test_end_to_end_task_config_has_tuning_and_linear_head(plan: StudyPlan) -> N
     assert tasks["SVC"].config["body"]["trained_with"]["tries"] == list(plan.budget.learning_rates)
     assert "trained_with" not in tasks["quantum"].config["body"]
     assert tasks["MLP"].config["body"]["tune"]["method"] == "full"
+
+
+def test_stages_are_a_list_in_the_task_and_one_stage_is_not(plan: StudyPlan) -> None:
+    from ketfit.study.expand import BodyMetadata, DataMetadata, expand
+
+    (stage,) = plan.bodies[0].stages
+    data = DataMetadata(name="d", fingerprint="f", size=100, n_classes=2)
+
+    def config(tune: Any) -> Any:
+        body = plan.bodies[0].updated(tune=tune)
+        changed = plan.updated(bodies=(body,))
+        return expand(changed, data, {body.label: BodyMetadata(fingerprint="b", dimension=16)})[-1].config["body"]
+
+    assert config([stage]) == config(stage)
+    both = config([ContrastiveConfig(), stage])
+    assert both["tune"] == [ContrastiveConfig().model_dump(mode="json"), config(stage)["tune"]]
+    assert "trained_with" in both, "SVC is fitted on a body that was trained with a linear layer"
+
+
+@pytest.mark.slow
+def test_end_to_end_study_starts_from_contrastive_body_of_the_seed(
+    plan: StudyPlan, tmp_path: Path, trained: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+    record = end_to_end.tune_end_to_end
+    monkeypatch.setattr(
+        end_to_end,
+        "tune_end_to_end",
+        lambda body, *rest, **more: (started.append(body), record(body, *rest, **more))[1],
+    )
+    contrastive = ContrastiveConfig(pairs_per_sentence=2, learning_rate=1e-3)
+    body = plan.bodies[0].updated(tune=[contrastive, *plan.bodies[0].stages])
+    heads = {name: plan.heads[name] for name in ("MLP", "SVC")}
+    plan = plan.updated(bodies=(body,), heads=heads)
+    assert run_study(plan, tmp_path, LocalExecutor(1), command="test") == StudyProgress(4, 0, 4, ran=4)
+    assert [each.tuning.stages for each in started] == 4 * [(contrastive,)]
+    assert [each.tuning.seed for each in started] == [0, 0, 1, 1]
+    assert len({each.fingerprint for each in started}) == 2, "one contrastive body per seed"
+    assert {task.body for task in StudyRecord.read(tmp_path).tasks} == {f"{body.name}, tuned, then end to end"}
+    assert not list(tmp_path.glob("*.safetensors"))

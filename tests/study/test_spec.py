@@ -166,3 +166,31 @@ def test_study_plan_read_missing_or_broken_file_raises(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text("name = [")
     with pytest.raises(ConfigError, match=r"broken\.toml is not TOML"):
         StudyPlan.read(tmp_path / "broken.toml")
+
+
+@pytest.mark.parametrize(
+    ("tune", "label"),
+    [
+        (None, "a"),
+        ({}, "a, tuned"),
+        ({"method": "end-to-end"}, "a, end to end"),
+        ([{"method": "full"}], "a, end to end"),
+        ([{"epochs": 2}, {"method": "end-to-end"}], "a, tuned, then end to end"),
+    ],
+)
+def test_body_plan_label_names_the_stages(tune: Any, label: str) -> None:
+    assert BodyPlan(name="a", tune=tune).label == label
+
+
+@pytest.mark.parametrize(
+    ("tune", "message"),
+    [
+        ([], "tune is an empty list"),
+        ([{}, {"epochs": 2}], "two contrastive stages in a row"),
+        ([{"method": "full"}, {}], "contrastive tuning after end-to-end training"),
+        ([{}, {"method": "full", "warmup": 0.1}], r"tune\[1\]: EndToEndConfig has no setting 'warmup'"),
+    ],
+)
+def test_body_plan_stages_that_make_no_sense_are_refused(tune: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        BodyPlan(name="a", tune=tune)

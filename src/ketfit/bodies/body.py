@@ -40,9 +40,9 @@ _MISSING_WEIGHT = re.compile(r"^(.+?)\s*\|\s*(?:\x1b\[[0-9;]*m)?MISSING|newly in
 
 @dataclass(frozen=True)
 class Tuning:
-    """The settings and seed of a fine-tuning, and the fingerprint of the body before it."""
+    """The stages of a fine-tuning in their order, the seed, and the fingerprint of the body before the first stage."""
 
-    settings: TuneConfig
+    stages: tuple[TuneConfig, ...]
     seed: int
     base_fingerprint: str
 

@@ -8,7 +8,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
-_CHUNK = 16  # sentences of similar length that are embedded at once; smaller ones pad less and use the cores less
+from ketfit.bodies.finetuned import embed_by_length
 
 
 def supervised_contrastive_loss(embeddings: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -67,28 +67,3 @@ class SupervisedContrastiveLoss(nn.Module):
             return loss
         logits = self.linear(nn.functional.normalize(embeddings.float(), dim=1))
         return loss + self.cross_entropy * nn.functional.cross_entropy(logits, labels)
-
-
-def embed_by_length(model: nn.Module, features: dict[str, Tensor]) -> Tensor:
-    """Return embeddings, shape (n, dimension), of tokenized sentences in chunks of similar length.
-
-    Each chunk is cut to its longest sentence: in a batch of reviews half of the tokens are padding.
-
-    Args:
-        model: A sentence transformer.
-        features: Its inputs; tensors of shape (n, tokens), with ``attention_mask`` among them.
-    """
-    mask = features.get("attention_mask")
-    if mask is None:
-        embeddings: Tensor = model(features)["sentence_embedding"]
-        return embeddings
-    order = mask.sum(dim=1).argsort(stable=True)
-    parts = []
-    for rows in torch.split(order, _CHUNK):
-        used = mask[rows].any(dim=0)
-        chunk = {
-            name: tensor[rows][:, used] if isinstance(tensor, Tensor) and tensor.shape == mask.shape else tensor
-            for name, tensor in features.items()
-        }
-        parts.append(model(chunk)["sentence_embedding"])
-    return torch.cat(parts)[order.argsort()]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from ketfit.bodies.body import Body, Tuning, capture_library_logs, load_body, read_transformer
 from ketfit.bodies.sources import file_hashes, fingerprint
@@ -27,6 +27,8 @@ from ketfit.storage.hashing import hash_json
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+_CHUNK = 16  # sentences of similar length that are embedded at once; smaller ones pad less and use the cores less
 
 
 def trainable_copy(body: Body, last_layers: int | None) -> SentenceTransformer:
@@ -178,6 +180,31 @@ def tokenize(transformer: SentenceTransformer, texts: Sequence[str]) -> dict[str
     return features
 
 
+def embed_by_length(model: nn.Module, features: dict[str, Tensor]) -> Tensor:
+    """Return embeddings, shape (n, dimension), of tokenized sentences in chunks of similar length.
+
+    Each chunk is cut to its longest sentence: in a batch of reviews half of the tokens are padding.
+
+    Args:
+        model: A sentence transformer.
+        features: Its inputs; tensors of shape (n, tokens), with ``attention_mask`` among them.
+    """
+    mask = features.get("attention_mask")
+    if mask is None:
+        embeddings: Tensor = model(features)["sentence_embedding"]
+        return embeddings
+    order = mask.sum(dim=1).argsort(stable=True)
+    parts = []
+    for rows in torch.split(order, _CHUNK):
+        used = mask[rows].any(dim=0)
+        chunk = {
+            name: tensor[rows][:, used] if isinstance(tensor, Tensor) and tensor.shape == mask.shape else tensor
+            for name, tensor in features.items()
+        }
+        parts.append(model(chunk)["sentence_embedding"])
+    return torch.cat(parts)[order.argsort()]
+
+
 def content_hash(inputs: Mapping[str, str]) -> str:
     """Return the SHA-256 (hex) of all inputs that determine a fine-tuned body."""
     return hash_json(sorted(inputs.items()))
@@ -252,9 +279,17 @@ def _save_in(parent: Path, write: Callable[[Path], None], name: str | None) -> P
 
 
 def load_finetuned(folder: Path, base: Body, settings: TuneConfig, seed: int) -> Body:
-    """Load a fine-tuned body from its folder, with the name of the original body."""
+    """Load a fine-tuned body from its folder, with the name of the original body.
+
+    Args:
+        folder: The folder.
+        base: The body that it was tuned from; its own stages, if any, come first.
+        settings: Settings of the last stage.
+        seed: Seed of the last stage.
+    """
     body = load_body(folder, device=str(base.transformer.device), dtype=base.dtype)
-    tuning = Tuning(settings, seed, base.fingerprint)
+    earlier = base.tuning or Tuning((), seed, base.fingerprint)
+    tuning = Tuning((*earlier.stages, settings), seed, earlier.base_fingerprint)
     return replace(body, name=base.name, revision=base.revision, source=base.source, tuning=tuning)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,9 @@ from ketfit.cli.options import (
     takes_data_options,
 )
 from ketfit.cli.output import echo_stderr
+
+if TYPE_CHECKING:
+    from ketfit.bodies.body import Body
 
 
 @takes_data_options
@@ -58,7 +61,7 @@ def app(
         dataset = data_options.load(data)
     echo_stderr(f"loading {model}")
     classifier = TextClassifier.from_pretrained(model, body=body)
-    metadata = _metadata(model)
+    metadata = _metadata(model, classifier.body_)
     classical = None
     if dataset is not None:
         name = dataset.name
@@ -78,17 +81,20 @@ def _echo_url(url: str) -> None:
     echo_stderr(f"the demo is at {url} (Ctrl-C stops it)")
 
 
-def _metadata(model: str) -> list[tuple[str, str]]:
-    """Return names and values that describe a model, from its metadata."""
+def _metadata(model: str, loaded_body: Body) -> list[tuple[str, str]]:
+    """Return names and values that describe a model, from its metadata and its loaded body."""
+    from ketfit.model.tuning import describe_stages
     from ketfit.persistence.model_files import find_model, load_model
 
     head, record = load_model(find_model(model))
     assert record.body is not None
+    tuning = loaded_body.tuning
+    tuned = "frozen" if tuning is None else f"tuned ({describe_stages(tuning.stages)})"
     counts = head.parameter_counts()
     gates = head.circuit.gate_counts()
     metadata = [
         ("model", model),
-        ("body", f"{record.body.name}, {'tuned' if record.body.tuned else 'frozen'}, {record.embedding_dim} numbers"),
+        ("body", f"{record.body.name}, {tuned}, {record.embedding_dim} numbers"),
         ("classes", ", ".join(map(str, record.classes))),
         (
             "head",

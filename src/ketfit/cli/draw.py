@@ -61,7 +61,7 @@ def _circuit_of(
     head = None if model is None else load_model(find_model(model))[0]
     shape = HeadConfig.paper() if head is None else head.config
     if config is not None:
-        table = fit_config(config, [], None, None).head
+        table = fit_config(config, [], None, []).head
         if table is None:
             raise ConfigError(f"{config} has no table [head]; the head that fit would choose depends on the body")
         shape = table

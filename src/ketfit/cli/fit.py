@@ -40,8 +40,10 @@ def fit(
     data: Data,
     output: Output,
     body: Annotated[str | None, typer.Option(help="Body: a bundled one, a folder, or a name on the Hub.")] = None,
-    tune: Annotated[
-        Tune | None, typer.Option(help="Fine-tuning of the body; if left out, that of the settings file, or frozen.")
+    tune: Tune = [],  # noqa: B006
+    validation: Annotated[
+        Literal["holdout", "cross"] | None,
+        typer.Option(help="Choose the best epoch on a held-out share, or on folds, to train on all sentences then."),
     ] = None,
     config: ConfigFile = None,
     settings: Settings = [],  # noqa: B006 - Typer reads it, nothing writes it
@@ -63,6 +65,7 @@ def fit(
     from ketfit.data.splits import check_classes
     from ketfit.estimators.text import TextClassifier
     from ketfit.evaluation.compare import accuracy_interval, with_interval
+    from ketfit.model.tuning import as_stages, describe_stages
     from ketfit.persistence.model_files import check_model_folder
     from ketfit.persistence.schema import check_class_names
     from ketfit.storage.atomic import check_writable_file
@@ -70,7 +73,7 @@ def fit(
     check_model_folder(output)
     if checkpoint is not None:
         check_writable_file(checkpoint)
-    chosen = fit_config(config, settings, body, tune)
+    chosen = fit_config(config, settings, body, tune, validation)
     check_body(body, revision=chosen.revision)
     dataset = data_options.load(data, weight_column=weight_column, group_column=group_column)
     dataset = _drop_zero_weights(dataset)
@@ -80,7 +83,8 @@ def fit(
     class_weight = _class_weight(chosen.class_weight, dataset)
     parts = None
     if few_shot is not None:
-        shares = {"validation_fraction": chosen.validation_fraction, "seed": chosen.seed}
+        fraction = 0.0 if chosen.validation == "cross" else chosen.validation_fraction  # the folds are made of all
+        shares = {"validation_fraction": fraction, "seed": chosen.seed}
         parts = sample_few_shot(dataset, few_shot, "--few-shot", **shares)
     echo_stderr(f"{len(dataset):,} sentences of {dataset.name}; loading {chosen.body}")
     parameters = {name: getattr(chosen, name) for name in type(chosen).model_fields}
@@ -94,13 +98,15 @@ def fit(
     report: dict[str, Any] = {
         "data": dataset.name,
         "body": classifier.body_.name,
-        "tuned": chosen.tune.method if chosen.tune else None,
+        "tuned": describe_stages(stages) if (stages := as_stages(chosen.tune)) else None,
         "parameters": fitted.n_parameters_,
         "train_size": fitted.train_size_,
         "validation_size": fitted.validation_size_,
         "best_epoch": fitted.best_epoch_,
         "validation_accuracy": best.validation_accuracy,
     }
+    if fitted.fold_histories_:
+        report["folds"] = len(fitted.fold_histories_)
     metrics = _accuracies(best)
     report |= metrics
     if cost := fitted.module_.step_cost(min(fitted.train_config_.batch_size, fitted.train_size_)):
@@ -161,11 +167,11 @@ def _class_weight(
 def _fit_on(classifier: TextClassifier, dataset: Dataset, parts: Split | None, checkpoint: Path | None) -> None:
     """Fit on all sentences, or on those of a few-shot split."""
     from ketfit.estimators.text import check_pairs
-    from ketfit.model.tuning import ContrastiveConfig
+    from ketfit.model.tuning import ContrastiveConfig, as_stages
 
     train = dataset if parts is None else dataset.take(parts.train)
     held = dataset.take(parts.validation) if parts is not None and len(parts.validation) else None
-    if held is not None and isinstance(classifier.tune, ContrastiveConfig):
+    if held is not None and any(isinstance(stage, ContrastiveConfig) for stage in as_stages(classifier.tune)):
         check_pairs(np.array([*train.labels, *held.labels]), np.array(train.labels))
     validation = None if held is None else (held.texts, held.labels, held.weights)
     classifier.fit(

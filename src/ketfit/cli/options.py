@@ -39,7 +39,25 @@ Settings = Annotated[
         help="A setting, such as train.epochs=80; may be repeated. The head defaults to the paper's.",
     ),
 ]
-Tune = Literal["frozen", "contrastive", "full"]
+TUNE_WORDS = ("frozen", "contrastive", "end-to-end", "full")  # full is the earlier word for end-to-end
+
+
+def _check_tune(text: str) -> str:
+    for word in text.split(","):
+        if word not in TUNE_WORDS:
+            raise typer.BadParameter(f"{word!r} is not one of frozen, contrastive, end-to-end")
+    return text
+
+
+Tune = Annotated[
+    list[str],
+    typer.Option(
+        help="Fine-tuning of the body: frozen, contrastive, end-to-end, or contrastive,end-to-end for both in that "
+        "order. If left out, that of the settings file, or frozen.",
+        parser=_check_tune,
+        metavar="STAGES",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -104,8 +122,10 @@ def takes_data_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_data_options
 
 
-def fit_config(path: Path | None, settings: list[str], body: str | None, tune: Tune | None) -> FitConfig:
-    """Return the settings of a TOML file, overridden by --set, --body and --tune."""
+def fit_config(
+    path: Path | None, settings: list[str], body: str | None, tune: list[str], validation: str | None = None
+) -> FitConfig:
+    """Return the settings of a TOML file, overridden by --set, --body, --tune and --validation."""
     from ketfit.base_config import read_toml, set_dotted_key
     from ketfit.model.config import FitConfig
 
@@ -115,13 +135,49 @@ def fit_config(path: Path | None, settings: list[str], body: str | None, tune: T
         set_dotted_key(tables, setting)
     if body is not None:
         tables["body"] = body
-    if tune == "frozen":
+    if validation is not None:
+        tables["validation"] = validation
+    methods = [word for text in tune for word in text.split(",")]
+    if methods == ["frozen"]:
         tables.pop("tune", None)
-    elif tune is not None:
-        own = tables.get("tune", {})
-        tables["tune"] = {**own, "method": tune} if isinstance(own, dict) else own
+    elif "frozen" in methods:
+        raise ConfigError(f"--tune {','.join(methods)}: a frozen body has no stages; leave out frozen, or the others")
+    elif methods:
+        tables["tune"] = _stage_tables(tables.get("tune", {}), methods)
     places = [*([] if path is None else [str(path)]), *(["--set"] if settings else [])]
     return FitConfig.from_mapping(tables, where=" and ".join(places) or "the settings")
+
+
+def _stage_tables(tables: Any, methods: list[str]) -> Any:
+    """Return the tables of the stages of --tune, with the settings that the file or --set has for each.
+
+    Args:
+        tables: The table ``[tune]`` or the list ``[[tune]]``; what is neither is returned unchanged, to be refused.
+        methods: The words of --tune.
+
+    Raises:
+        ConfigError: One table without a method has settings, and --tune names several stages.
+    """
+    if isinstance(tables, dict):
+        if len(methods) == 1:
+            return {**tables, "method": methods[0]}
+        if tables and "method" not in tables:
+            raise ConfigError(
+                f"tune.{next(iter(tables))} is a setting of one stage, and --tune names {len(methods)}; put the "
+                "settings of each stage into a [[tune]] table of the file of --config"
+            )
+        tables = [tables] if tables else []
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        return tables
+    own = {_method_name(table.get("method")): table for table in tables}
+    if len(own) < len(tables):
+        return tables
+    stages = [{**own.get(_method_name(method), {}), "method": method} for method in methods]
+    return stages if len(stages) > 1 else stages[0]
+
+
+def _method_name(method: object) -> str:
+    return "end-to-end" if method == "full" else str(method)
 
 
 @contextmanager

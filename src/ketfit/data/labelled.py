@@ -19,10 +19,11 @@ from ketfit.data.sequences import (
     positive_weights,
     unpack_validation,
 )
-from ketfit.data.splits import holdout_split, split_groups
+from ketfit.data.splits import fold_splits, holdout_split, split_groups
 from ketfit.errors import InputError
 
 SentenceValidation = tuple[Sequence[str], ArrayLike] | tuple[Sequence[str], ArrayLike, ArrayLike | None]
+"""Sentences, labels and, optionally, weights to validate on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +111,11 @@ class LabelledTexts:
         codes = np.unique(self.labels, return_inverse=True)[1]
         train, held = holdout_split(codes, fraction, seed, split_groups(self.texts, self.groups))
         return self.take(train), self.take(held) if len(held) else None
+
+    def folds(self, n_folds: int, seed: int) -> list[tuple[LabelledTexts, LabelledTexts]]:
+        """Return the training part and the validation part of each fold; see `fold_splits`."""
+        splits = fold_splits(self.labels, n_folds, seed, split_groups(self.texts, self.groups))
+        return [(self.take(train), self.take(held)) for train, held in splits]
 
     def as_validation(self) -> tuple[list[str], NDArray[Any], NDArray[np.float64] | None]:
         """Return the sentences, labels and weights as a `validation` argument."""

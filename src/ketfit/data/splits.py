@@ -178,6 +178,57 @@ def holdout_split(
     return _cut(codes, fraction, numbers, numpy_stream(seed, "validation"))
 
 
+def fold_splits(
+    labels: NDArray[Any], n_folds: int, seed: int, groups: Sequence[Hashable] | NDArray[Any] | None = None
+) -> list[tuple[Positions, Positions]]:
+    """Divide samples into stratified folds; each is the validation part once, and the others are the training part.
+
+    With `groups`, a group is in one fold, so that folds may differ in size.
+
+    Args:
+        labels: Labels, shape (n,).
+        n_folds: Number of folds, at least 2.
+        seed: Seed of the random division.
+        groups: One hashable value per sample; samples of equal value stay together.
+
+    Returns:
+        For each fold, the sorted indices to train on and to validate on.
+
+    Raises:
+        ConfigError: `n_folds` is not an integer, or below 2.
+        DataError: A label has fewer samples, or groups of samples, than folds.
+        InputError: `groups` has the wrong shape or type.
+
+    >>> [held.tolist() for _, held in fold_splits(np.array([0, 0, 1, 1]), 2, seed=0)]
+    [[1, 2], [0, 3]]
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # most commands need no folds
+
+    n_folds = as_integer(n_folds, "n_folds", minimum=2)
+    names, codes = np.unique(labels, return_inverse=True)
+    numbers = np.arange(len(codes)) if groups is None else as_groups(groups, length=len(codes))
+    for code, name in enumerate(names.tolist()):
+        size = len(np.unique(numbers[codes == code]))
+        if size < n_folds:
+            kind = "samples" if groups is None else "different sentences or groups"
+            raise DataError(
+                f"the label {name!r} has {size} {kind}, and n_folds={n_folds} needs one for each fold; "
+                "lower n_folds, or add some"
+            )
+    divided = len(np.unique(numbers)) < len(numbers)
+    splitter = (StratifiedGroupKFold if divided else StratifiedKFold)(
+        n_folds, shuffle=True, random_state=int(numpy_stream(seed, "folds").integers(2**32))
+    )
+    splits = [(train, held) for train, held in splitter.split(codes, codes, numbers if divided else None)]
+    for train, held in splits:
+        if not len(held) or len(np.unique(codes[train])) < len(names):
+            raise DataError(
+                f"the groups are too large for n_folds={n_folds}: a fold is empty, or has all samples of a label; "
+                "lower n_folds"
+            )
+    return splits
+
+
 def check_fraction(name: str, fraction: float) -> None:
     """Check that a fraction is at least 0 and below 1; raise ConfigError if it is not."""
     if not 0 <= fraction < 1:

@@ -6,10 +6,10 @@ import copy
 import warnings
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,16 +24,18 @@ from typing_extensions import Self
 from ketfit.base_config import Config
 from ketfit.bodies.device import available_device
 from ketfit.data.sequences import as_groups, as_labels, as_weights, unpack_validation
-from ketfit.data.splits import holdout_split
+from ketfit.data.splits import fold_splits, holdout_split
 from ketfit.errors import ConfigError, ConfigWarning, DataError, DataWarning, InputError
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.rng import chosen_seed, torch_stream
 from ketfit.training.calibration import effective_counts, fit_temperature
-from ketfit.training.loop import Samples, predict_logits, train
+from ketfit.training.cross_validation import CrossValidation, train_fold
+from ketfit.training.loop import Epoch, Samples, predict_logits, train
 
 ClassWeight = Mapping[Any, float] | Literal["balanced"] | None
 RandomState = int | np.random.RandomState | None
+ValidationMethod = Literal["holdout", "cross"]
 Validation = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike | None]
 FLOAT_DTYPES = [np.float64, np.float32]
 NO_CALIBRATION_SAMPLES = "calibrate=True takes validation samples, and there are none; raise validation_fraction"
@@ -58,6 +60,10 @@ class EmbeddingSource:
         """Return samples with the identity of their body and of their sentences."""
         assert sentences is not None
         return replace(samples, body=self.body, sentences=tuple(sentences.tolist()))
+
+    def divide(self, train: NDArray[np.int64], validation: NDArray[np.int64]) -> EmbeddingSource:
+        """Return the source of the rows to train on and to validate on."""
+        return EmbeddingSource(self.body, self.sentences[train], self.sentences[validation])
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,10 +149,17 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
 
     Attributes after `fit`: ``classes_``, ``module_``, ``history_`` (one `Epoch` each), ``best_epoch_``,
     ``n_parameters_``, ``train_size_``, ``validation_size_``, ``n_features_in_``, ``class_weights_``,
-    ``temperature_``, ``seed_``, ``fit_settings_``; and ``feature_names_in_`` if `X` has named columns.
+    ``temperature_``, ``seed_``, ``fit_settings_``, ``fold_histories_``; and ``feature_names_in_`` if `X` has named
+    columns.
+
+    With ``validation="cross"``, ``fold_histories_`` has the history of each fold (it is empty otherwise). ``history_``
+    has the epochs of the last training, on all samples: their training loss, and the means of the validation metrics
+    over the folds. ``best_epoch_`` is its last one, and ``validation_size_`` counts every sample, once.
 
     A head pickled on a GPU is restored on the CPU, with a UserWarning, where there is no such GPU.
     """
+
+    fold_histories_: tuple[tuple[Epoch, ...], ...]
 
     def __init__(
         self,
@@ -157,6 +170,8 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         device: str = "cpu",
         calibrate: bool = False,
         random_state: RandomState = None,
+        validation: ValidationMethod = "holdout",
+        n_folds: int = 5,
     ) -> None:
         self.train = train
         self.seed = seed
@@ -165,6 +180,8 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         self.device = device
         self.calibrate = calibrate
         self.random_state = random_state
+        self.validation = validation
+        self.n_folds = n_folds
 
     @abstractmethod
     def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator, dtype: torch.dtype) -> nn.Module:
@@ -187,6 +204,10 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         keeps at least one sample in training. With ``validation_fraction=0``, or too few samples to hold one out, the
         last epoch is used. Samples of weight zero are left out. A fit that fails leaves the estimator unchanged.
 
+        With ``validation="cross"``, the samples are divided into `n_folds` stratified folds. A head is trained for all
+        epochs on all folds but one, and validated on that one, for each fold. The epoch with the best mean over the
+        folds is chosen, and the head is trained on all samples up to that epoch.
+
         Labels, weights and groups are sequences of any kind (lists, arrays, pandas, Arrow, `datasets`), and are taken
         by position. Labels of floats and booleans can be fitted, but not saved.
 
@@ -196,7 +217,8 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
             sample_weight: Weights of the samples, shape (n,), zero or more.
             groups: Samples of one group, such as copies of one sentence, stay on one side of the split; shape (n,).
             validation: Embeddings, labels and, optionally, weights to validate on, in place of a share of `X`.
-            checkpoint: A file written after every epoch; the same call resumes from it.
+            checkpoint: A file written after every epoch; the same call resumes from it. Cross-validation writes another
+                file after each fold, with ``.fold-1`` and so on appended to the name.
             progress: Show a bar on stderr.
 
         Warns:
@@ -205,11 +227,14 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
 
         Raises:
             InputError: An embedding is zero, or labels, weights or groups are not one usable value per sample.
-            DataError: There is only one class, or a validation label is missing from `y`.
+            DataError: There is only one class, a validation label is missing from `y`, or a class has too few samples
+                for the folds.
             ConfigError: The settings do not fit the data.
             TrainingError, ModelFileError, StorageError: As in `train`.
             ValueError: scikit-learn refuses an array.
         """
+        if validation is not None:
+            self._check_holdout()
         before = dict(self.__dict__)
         try:
             return self._fit(FitData(X, y, sample_weight, groups, validation), checkpoint, progress)
@@ -217,8 +242,24 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
             self.__dict__ = before
             raise
 
-    def _fit(self, data: FitData, checkpoint: str | Path | None, progress: bool, warn: bool = True) -> Self:
-        """Train on `data`; `warn` is False if the caller has already warned about labels and readouts."""
+    def _fit(
+        self,
+        data: FitData,
+        checkpoint: str | Path | None,
+        progress: bool,
+        warn: bool = True,
+        folds: Sequence[FitData] | None = None,
+    ) -> Self:
+        """Train on `data`.
+
+        Args:
+            data: The data.
+            checkpoint: See `fit`.
+            progress: See `fit`.
+            warn: False if the caller has already warned about labels and readouts.
+            folds: The folds of a cross-validation, the validation part of each in `FitData.validation`; None divides
+                `data` itself.
+        """
         self._check_settings()
         seed = chosen_seed(self.random_state, self.seed)
         if not 0 <= self.validation_fraction < 1:
@@ -231,19 +272,100 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
             warn_similar_labels(classes)
             if message := self._capacity_warning(module, len(classes)):
                 warnings.warn(message, ConfigWarning, stacklevel=3)
-        if self.calibrate and not len(held_out):
-            raise ConfigError(NO_CALIBRATION_SAMPLES)
         config = self.train or TrainConfig()
-        file = None if checkpoint is None else Path(checkpoint)
-        validation = held_out if len(held_out) else None
-        result = train(module, prepared.samples, validation, config, seed=seed, checkpoint=file, progress=progress)
+        cross = None
+        if self.validation == "cross":
+            folds = self._divide(data, seed) if folds is None else folds
+            cross = self._cross_validate(folds, config, seed, checkpoint, progress)
+        elif self.calibrate and not len(held_out):
+            raise ConfigError(NO_CALIBRATION_SAMPLES)
+        result = train(
+            module,
+            prepared.samples,
+            held_out if len(held_out) else None,
+            config,
+            seed=seed,
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            progress=progress,
+            epochs=None if cross is None else cross.best_epoch + 1,
+        )
         self.classes_, self.module_, self.train_config_ = classes, module, config
         self.class_weights_ = prepared.class_weights
         self.history_, self.best_epoch_ = result.history, result.best_epoch
         self.train_size_, self.validation_size_ = len(prepared.samples), len(held_out)
-        self.temperature_ = calibrated_temperature(module, held_out, config.batch_size) if self.calibrate else 1.0
+        self.temperature_, self.fold_histories_ = 1.0, ()
         self.fit_settings_ = self._current_settings(seed)
+        if cross is not None:
+            self._use_cross_validation(cross)
+        elif self.calibrate:
+            self.temperature_ = calibrated_temperature(module, held_out, config.batch_size)
         return self
+
+    def _divide(self, data: FitData, seed: int) -> list[FitData]:
+        """Return the folds of `data`, without the samples of weight zero."""
+        x, labels = self._as_arrays(data.X, data.y, reset=False)
+        weight = _checked_weights(data.sample_weight, x)
+        rows = np.flatnonzero(weight > 0)
+        groups = None if data.groups is None else as_groups(data.groups, length=len(x))[rows]
+        splits = fold_splits(labels[rows], self.n_folds, seed, groups)
+        folds = []
+        for train_rows, held_rows in ((rows[part], rows[held]) for part, held in splits):
+            validation = x[held_rows], labels[held_rows], weight[held_rows]
+            source = data.source and data.source.divide(train_rows, held_rows)
+            fold = FitData(x[train_rows], labels[train_rows], weight[train_rows], None, validation, source)
+            folds.append(fold)
+        return folds
+
+    def _cross_validate(
+        self,
+        folds: Sequence[FitData],
+        config: TrainConfig,
+        seed: int,
+        checkpoint: str | Path | None,
+        progress: bool,
+    ) -> CrossValidation:
+        """Train a new module on every fold, and return the results."""
+        results = []
+        for number, fold in enumerate(folds):
+            prepared = copy.copy(self)._prepare(fold, seed)
+            result = train_fold(
+                prepared.module,
+                prepared.samples,
+                prepared.validation,
+                config,
+                seed=seed,
+                keep_logits=self.calibrate,
+                checkpoint=fold_file(checkpoint, number),
+                progress=progress,
+            )
+            results.append(result)
+        return CrossValidation(tuple(results), config.selection)
+
+    def _use_cross_validation(self, cross: CrossValidation) -> None:
+        """Set the fitted attributes that depend on the folds."""
+        self.history_ = cross.describe(self.history_)
+        self.fold_histories_ = tuple(fold.history for fold in cross.folds)
+        self.validation_size_ = cross.size
+        self.fit_settings_ = replace(self.fit_settings_, calibrate=bool(self.calibrate))
+        if self.calibrate:
+            self.temperature_ = cross.temperature()
+
+    def _fit_epochs(self, data: FitData, checkpoint: Path | None, progress: bool) -> Self:
+        """Return a copy of this cross-validated head that is fitted on `data` alone, for the same number of epochs."""
+        fitted, seed = copy.copy(self), self.seed_
+        prepared = fitted._prepare(replace(data, validation=None), seed)
+        fitted.module_, fitted.class_weights_ = prepared.module, prepared.class_weights
+        train(
+            prepared.module,
+            prepared.samples,
+            None,
+            self.train_config_,
+            seed=seed,
+            checkpoint=checkpoint,
+            progress=progress,
+            epochs=self.best_epoch_ + 1,
+        )
+        return fitted
 
     def _prepare(self, data: FitData, seed: int) -> PreparedFit:
         """Check the data, build the module and divide the samples into training and validation."""
@@ -262,7 +384,8 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         self._check_embeddings(module, x, rows)
         source = data.source
         if data.validation is None:
-            sides = holdout_split(codes, self.validation_fraction, seed, groups)
+            fraction = 0.0 if self.validation == "cross" else self.validation_fraction
+            sides = holdout_split(codes, fraction, seed, groups)
             samples, held_out = (_as_samples(module, x[side], codes[side], weight[side]) for side in sides)
             rows, held_out_rows = (rows[side] for side in sides)
             held_out_sentences = None if source is None else source.sentences[held_out_rows]
@@ -349,6 +472,17 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
             if not (value is None or isinstance(value, config)):
                 raise ConfigError(f"{name}={value!r} is of the wrong type; pass a {config.__name__}, or None")
         as_integer(self.seed, "seed", minimum=0)
+        if self.validation not in get_args(ValidationMethod):
+            raise ConfigError(f"validation={self.validation!r}: it is holdout or cross")
+        as_integer(self.n_folds, "n_folds", minimum=2)
+
+    def _check_holdout(self) -> None:
+        """Refuse validation samples beside cross-validation."""
+        if self.validation == "cross":
+            raise ConfigError(
+                "validation='cross' divides the samples of fit itself; leave out the validation samples, or use "
+                "validation='holdout'"
+            )
 
     def _encode_labels(self, labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Return the sorted classes of the training labels, the class index of each label, and each class's weight.
@@ -385,6 +519,11 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         self._check_embeddings(module, x, np.flatnonzero(positive))
         codes = class_indices(labels, classes, UNKNOWN_VALIDATION_LABEL)
         return _as_samples(module, x, codes, weight[positive] * class_weights[codes])
+
+
+def fold_file(checkpoint: str | Path | None, number: int) -> Path | None:
+    """Return the checkpoint of a fold, counted from 0: ``.fold-1`` after the name for the first one."""
+    return None if checkpoint is None else Path(f"{checkpoint}.fold-{number + 1}")
 
 
 def calibrated_temperature(module: nn.Module, samples: Samples, batch_size: int) -> float:

@@ -27,7 +27,14 @@ from typing_extensions import Self
 
 from ketfit.data.sequences import drop_zero_weights, unpack_validation
 from ketfit.errors import ConfigError
-from ketfit.estimators.base import ClassWeight, RandomState, TorchHeadClassifier, Validation, capacity_warning
+from ketfit.estimators.base import (
+    ClassWeight,
+    RandomState,
+    TorchHeadClassifier,
+    Validation,
+    ValidationMethod,
+    capacity_warning,
+)
 from ketfit.integers import as_integer
 from ketfit.model.config import TrainConfig
 from ketfit.model.head import seeded_linear
@@ -202,7 +209,8 @@ class MLPHead(TorchHeadClassifier):
         match_parameters: Choose the number of hidden units, at least one, whose total number of parameters comes
             closest to this one; `hidden` is ignored then.
         activation: Activation of the hidden units: "gelu", or "none" for two linear layers through a bottleneck.
-        train, seed, validation_fraction, class_weight, device, calibrate, random_state: As in `QuantumHeadClassifier`.
+        train, seed, validation_fraction, class_weight, device, calibrate, random_state, validation, n_folds: As in
+            `QuantumHeadClassifier`.
 
     Attributes after `fit`: those of `TorchHeadClassifier`.
     """
@@ -219,8 +227,12 @@ class MLPHead(TorchHeadClassifier):
         activation: Literal["gelu", "none"] = "gelu",
         calibrate: bool = False,
         random_state: RandomState = None,
+        validation: ValidationMethod = "holdout",
+        n_folds: int = 5,
     ) -> None:
-        super().__init__(train, seed, validation_fraction, class_weight, device, calibrate, random_state)
+        super().__init__(
+            train, seed, validation_fraction, class_weight, device, calibrate, random_state, validation, n_folds
+        )
         self.hidden = hidden
         self.match_parameters = match_parameters
         self.activation = activation

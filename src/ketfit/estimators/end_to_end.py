@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ketfit.bodies.body import Body
 from ketfit.bodies.finetuned import (
-    available_precision,
     check_memory,
+    embed_by_length,
     layer_learning_rates,
     load_finetuned,
     save_finetuned,
@@ -31,6 +31,7 @@ from ketfit.model.config import TrainConfig
 from ketfit.model.head import QuantumHead
 from ketfit.model.tuning import EndToEndConfig
 from ketfit.rng import chosen_seed
+from ketfit.training.cross_validation import FoldResult, train_fold
 from ketfit.training.loop import Samples, train
 
 if TYPE_CHECKING:
@@ -78,17 +79,13 @@ class TunedModule(nn.Module):
     def embed(self, tokens: Tensor) -> Tensor:
         """Return embeddings, shape (batch, dimension), of the head's dtype, from the tokens of `forward`."""
         features = dict(zip(self.names, tokens.unbind(dim=1), strict=True))
-        used = features["attention_mask"].any(
-            dim=0
-        )  # the longest sentence of this batch may be shorter than that of all
-        features = {name: feature[:, used] for name, feature in features.items()}
         with ExitStack() as stack:
             if self.training:  # dropout uses torch's global generator, whose state must not change
                 stack.enter_context(torch.random.fork_rng())
                 torch.manual_seed(int(torch.randint(2**62, (), generator=self._generator)))
             if self.config.precision == "bfloat16":
                 stack.enter_context(torch.autocast(tokens.device.type, torch.bfloat16))
-            embeddings: Tensor = self.transformer(features)["sentence_embedding"]
+            embeddings = embed_by_length(self.transformer, features)
         return embeddings.to(next(self.head.parameters()).dtype)
 
     def lengths(self, tokens: Tensor) -> Tensor | None:
@@ -131,6 +128,7 @@ def tune_end_to_end(
     sample_weight: ArrayLike | None = None,
     checkpoint: Path | None = None,
     progress: bool = False,
+    epochs: int | None = None,
 ) -> tuple[Body, Head]:
     """Train a body and a head that was fitted on its embeddings end to end, in copies of both.
 
@@ -148,6 +146,7 @@ def tune_end_to_end(
         sample_weight: Weights of the sentences, shape (n,), zero or more; sentences of weight zero are left out.
         checkpoint: A file written after every epoch, five times as large as the body; the same call resumes from it.
         progress: Show a bar on stderr.
+        epochs: Stop after so many epochs of the schedule; None trains all of them, or up to the patience.
 
     Returns:
         The tuned body, stored in the folder ``tuned`` of the cache under its fingerprint, and the trained head.
@@ -159,27 +158,24 @@ def tune_end_to_end(
         TrainingError, ModelFileError, StorageError: As in `train`.
         BodyError: The body cannot be trained.
     """
-    config = config or EndToEndConfig()
-    config = config.updated(precision=available_precision(config.precision, body.transformer.device))
-    check_embedding_width(head, body)
-    transformer = trainable_copy(body, config.last_layers)
+    config = _with_precision(config or EndToEndConfig(), body)
     data = LabelledTexts.from_columns(texts, labels, sample_weight)
-    class_weights = getattr(head, "class_weights_", None)
-    if class_weights is None:  # a loaded head with balanced classes: its metadata do not have their weights
-        class_weights = compute_class_weight(head.class_weight, classes=head.classes_, y=data.labels)
-    names, samples = _samples(transformer, head, class_weights, data)
-    held_out = None
-    if validation is not None:
-        held_out = _samples(transformer, head, class_weights, LabelledTexts.from_validation(validation))[1]
-    check_memory(transformer, config.batch_size, samples.x.shape[2], copies=1, checkpoint=checkpoint is not None)
-    module = TunedModule(transformer, copy.deepcopy(head.module_), config, names)
-    shared = TrainConfig.model_fields.keys() & EndToEndConfig.model_fields.keys()
-    settings = TrainConfig(**{name: getattr(config, name) for name in shared})
-    seed = chosen_seed(head.random_state, head.seed)
-    result = train(module, samples, held_out, settings, seed=seed, checkpoint=checkpoint, progress=progress)
+    held = None if validation is None else LabelledTexts.from_validation(validation)
+    run = _prepare(body, head, data, held, config, checkpoint)
+    module, held_out, seed = run.module, run.validation, run.seed
+    result = train(
+        module,
+        run.samples,
+        held_out,
+        run.settings,
+        seed=seed,
+        checkpoint=checkpoint,
+        progress=progress,
+        epochs=epochs,
+    )
     fitted = copy.copy(head)
     fitted.module_ = module.head
-    fitted.history_, fitted.best_epoch_ = result.history, result.best_epoch
+    fitted.history_, fitted.best_epoch_, fitted.fold_histories_ = result.history, result.best_epoch, ()
     fitted.temperature_, fitted.validation_size_ = 1.0, 0
     if held_out is not None:
         fitted.validation_size_ = len(held_out)
@@ -187,8 +183,85 @@ def tune_end_to_end(
             fitted.temperature_ = calibrated_temperature(module, held_out, config.batch_size)
     calibrated = head.calibrate and held_out is not None
     fitted.fit_settings_ = replace(head.fit_settings_, seed=seed, calibrate=calibrated)
-    fitted.train_size_ = len(samples)
-    return load_finetuned(save_finetuned(transformer, None), body, config, seed), fitted
+    fitted.train_size_ = len(run.samples)
+    return load_finetuned(save_finetuned(module.transformer, None), body, config, seed), fitted
+
+
+def train_end_to_end_fold(
+    body: Body,
+    head: TorchHeadClassifier,
+    data: LabelledTexts,
+    held_out: LabelledTexts,
+    config: EndToEndConfig,
+    *,
+    checkpoint: Path | None = None,
+    progress: bool = False,
+) -> FoldResult:
+    """Train copies of a body and of a fitted head end to end for all epochs, and validate each on one fold.
+
+    Args:
+        body: The body to start from.
+        head: The head, fitted on embeddings of `data` by `body`.
+        data: The sentences of the other folds.
+        held_out: The sentences of this fold.
+        config: Settings of the training.
+        checkpoint: A file written at the end; a later call reads the result from it.
+        progress: Show a bar on stderr.
+
+    Raises:
+        KetFitError: As in `tune_end_to_end`.
+    """
+    run = _prepare(body, head, data, held_out, _with_precision(config, body), None)
+    assert run.validation is not None
+    return train_fold(
+        run.module,
+        run.samples,
+        run.validation,
+        run.settings,
+        seed=run.seed,
+        keep_logits=head.calibrate,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+
+
+def _with_precision(config: EndToEndConfig, body: Body) -> EndToEndConfig:
+    """Return the settings with the precision that `auto` means on the body's device."""
+    return config.updated(precision=available_precision(config.precision, body.transformer.device))
+
+
+@dataclass(frozen=True, eq=False)
+class _PreparedRun:
+    """A module of body and head with its samples, and the settings of its training."""
+
+    module: TunedModule
+    samples: Samples
+    validation: Samples | None
+    settings: TrainConfig
+    seed: int
+
+
+def _prepare(
+    body: Body,
+    head: TorchHeadClassifier,
+    data: LabelledTexts,
+    held_out: LabelledTexts | None,
+    config: EndToEndConfig,
+    checkpoint: Path | None,
+) -> _PreparedRun:
+    """Check that body, head, sentences and memory fit, and return copies of body and head as one module."""
+    check_embedding_width(head, body)
+    transformer = trainable_copy(body, config.last_layers)
+    class_weights = getattr(head, "class_weights_", None)
+    if class_weights is None:  # a loaded head with balanced classes: its metadata do not have their weights
+        class_weights = compute_class_weight(head.class_weight, classes=head.classes_, y=data.labels)
+    names, samples = _samples(transformer, head, class_weights, data)
+    validation = None if held_out is None else _samples(transformer, head, class_weights, held_out)[1]
+    check_memory(transformer, config.batch_size, samples.x.shape[2], copies=1, checkpoint=checkpoint is not None)
+    module = TunedModule(transformer, copy.deepcopy(head.module_), config, names)
+    shared = TrainConfig.model_fields.keys() & EndToEndConfig.model_fields.keys()
+    settings = TrainConfig(**{name: getattr(config, name) for name in shared})
+    return _PreparedRun(module, samples, validation, settings, chosen_seed(head.random_state, head.seed))
 
 
 def _samples(

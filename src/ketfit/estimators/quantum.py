@@ -17,7 +17,7 @@ from typing_extensions import Self
 import ketfit
 from ketfit.data.sequences import check_saveable_labels
 from ketfit.errors import InputError
-from ketfit.estimators.base import ClassWeight, RandomState, TorchHeadClassifier, capacity_warning
+from ketfit.estimators.base import ClassWeight, RandomState, TorchHeadClassifier, ValidationMethod, capacity_warning
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
 from ketfit.persistence.hub import HubMixin
@@ -50,6 +50,9 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         device: A torch device.
         calibrate: Divide the logits by a temperature that is fitted on the validation samples, which calibrates the
             probabilities; the predicted labels do not change.
+        validation: "holdout" chooses the best epoch on the share `validation_fraction`. "cross" chooses it by
+            cross-validation and then trains on all samples; the temperature is that of the logits of the folds.
+        n_folds: Number of folds of the cross-validation.
 
     Attributes after `fit`: those of `TorchHeadClassifier`, and ``head_config_``. After `from_pretrained` also
     ``commit_``, the commit of the Hub that the model was loaded from, or None for a folder.
@@ -72,8 +75,12 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         device: str = "cpu",
         calibrate: bool = False,
         random_state: RandomState = None,
+        validation: ValidationMethod = "holdout",
+        n_folds: int = 5,
     ) -> None:
-        super().__init__(train, seed, validation_fraction, class_weight, device, calibrate, random_state)
+        super().__init__(
+            train, seed, validation_fraction, class_weight, device, calibrate, random_state, validation, n_folds
+        )
         self.head = head
 
     def _build(self, embedding_dim: int, n_classes: int, generator: torch.Generator, dtype: torch.dtype) -> QuantumHead:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,23 +21,22 @@ from ketfit.bodies.sources import find_files
 from ketfit.data.dataset import Dataset
 from ketfit.data.labelled import LabelledTexts, SentenceValidation
 from ketfit.data.sequences import check_saveable_labels
-from ketfit.data.splits import split_groups
-from ketfit.errors import BodyError, ConfigError, ConfigWarning, DataError, ModelFileError
+from ketfit.errors import BodyError, ConfigError, ConfigWarning, DataError, ModelFileError, StorageError
 from ketfit.estimators.base import (
     NO_CALIBRATION_SAMPLES,
     UNKNOWN_VALIDATION_LABEL,
     ClassWeight,
     ConfiguredEstimator,
-    EmbeddingSource,
-    FitData,
     RandomState,
+    ValidationMethod,
     class_indices,
     warn_similar_labels,
 )
-from ketfit.estimators.end_to_end import check_embedding_width, tune_end_to_end
+from ketfit.estimators.end_to_end import check_embedding_width
 from ketfit.estimators.quantum import QuantumHeadClassifier, readout_warning
+from ketfit.estimators.staged_fit import StagedFit
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, Precision, TuneConfig
+from ketfit.model.tuning import ContrastiveConfig, Precision, TuneConfig, as_stages
 from ketfit.persistence.hub import HubMixin
 from ketfit.persistence.model_files import fetch_model, load_model, save_model
 from ketfit.persistence.schema import BODY, BodyMetadata, TunedBodyMetadata
@@ -53,11 +51,12 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
 
     Args:
         body: A bundled body, a local folder, or a name on the Hub; see `load_body`.
-        head, train, seed, validation_fraction, class_weight, device, calibrate, random_state: As in
-            `QuantumHeadClassifier`.
+        head, train, seed, validation_fraction, class_weight, device, calibrate, random_state, validation, n_folds: As
+            in `QuantumHeadClassifier`. Cross-validation also tunes a body for each fold.
         revision: Branch, tag or commit of a body on the Hub.
         cache: Cache embeddings on disk, so that no sentence is embedded twice.
-        tune: `ContrastiveConfig` or `EndToEndConfig` to tune the body, or None to leave it frozen.
+        tune: `ContrastiveConfig` or `EndToEndConfig` to tune the body, a list of the two for two stages in that order,
+            or None to leave the body frozen.
         dtype: Precision of the body's arithmetic, see `load_body`.
 
     Attributes after `fit`: ``classes_``, ``body_`` (after tuning), ``classifier_`` (the fitted
@@ -81,10 +80,12 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         device: str = "cpu",
         revision: str | None = None,
         cache: bool = True,
-        tune: TuneConfig | None = None,
+        tune: TuneConfig | Sequence[TuneConfig] | None = None,
         dtype: Precision = "float32",
         calibrate: bool = False,
         random_state: RandomState = None,
+        validation: ValidationMethod = "holdout",
+        n_folds: int = 5,
     ) -> None:
         self.body = body
         self.head = head
@@ -99,6 +100,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         self.dtype = dtype
         self.calibrate = calibrate
         self.random_state = random_state
+        self.validation = validation
+        self.n_folds = n_folds
 
     def fit(
         self,
@@ -113,7 +116,13 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
     ) -> Self:
         """Tune the body if `tune` is set, embed the sentences, and train the head on the embeddings.
 
+        Each stage of `tune` starts from the body of the one before. The head is fitted before the end-to-end stage, on
+        the embeddings of the body so far.
+
         Copies of one sentence stay on one side of the validation split, and only the training side tunes the body.
+        With ``validation="cross"``, all of this is done on each fold to choose the epochs of the head, and of the
+        end-to-end stage, and then on all sentences. The contrastive stage runs all its epochs.
+
         Rows of weight zero are removed first. All columns are sequences of any kind (lists, arrays, pandas, Arrow,
         `datasets`), and are taken by position.
 
@@ -124,8 +133,10 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             groups: Rows of one group stay on one side of the split, and so do groups that share a sentence.
             validation: Sentences, labels and, optionally, weights to validate on, in place of a share of `texts`.
             checkpoint: A file written after every epoch; the same call resumes from it, also with an emptied cache. A
-                checkpoint of other sentences, labels, weights, settings or of another body is refused. The tuning of
-                the body writes a second checkpoint beside it, with ``.tuning`` appended to the name.
+                checkpoint of other sentences, labels, weights, settings or of another body is refused. Each stage of
+                `tune` writes a checkpoint of its own beside it: the first one with ``.tuning`` appended to the name,
+                the second one with ``.tuning-2``. Cross-validation writes more files, with ``.fold-1`` and so on
+                appended to these names.
             progress: Show bars on stderr.
 
         Warns:
@@ -138,35 +149,25 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             DataError, ConfigError, ValueError: As in `QuantumHeadClassifier.fit`; DataError also if validation leaves
                 contrastive tuning one sentence of a label.
         """
+        stages = as_stages(self.tune)
         classifier = self._new_classifier()
+        if validation is not None:
+            classifier._check_holdout()
         data = LabelledTexts.from_columns(texts, labels, sample_weight, groups)
         held_out = None if validation is None else LabelledTexts.from_validation(validation)
         body = self._load_body(self._check_labels(classifier, data, held_out))
-        if self.tune is not None and held_out is None:
-            data, held_out = self._hold_out(data, classifier.seed)
-        file = None if checkpoint is None else Path(f"{checkpoint}.tuning")
-        tuning: dict[str, Any] = {"checkpoint": file, "progress": progress}
-        if isinstance(self.tune, ContrastiveConfig):
-            from ketfit.bodies.contrastive import tune_body  # the trainer takes seconds to import
-
-            body = tune_body(body, data.texts, data.labels, self.tune, seed=classifier.seed, **tuning)
-        # End-to-end training calibrates at its end.
-        classifier.calibrate = self.calibrate and not isinstance(self.tune, EndToEndConfig)
-        classifier._fit(self._fit_data(body, data, held_out, progress), checkpoint, progress, warn=False)
-        if isinstance(self.tune, EndToEndConfig):
-            classifier.calibrate = self.calibrate
-            tuning["validation"] = None if held_out is None else held_out.as_validation()
-            tuning["sample_weight"] = data.weight
-            body, classifier = tune_end_to_end(body, classifier, data.texts, data.labels, self.tune, **tuning)
-        self.body_, self.classifier_, self.classes_ = body, classifier, classifier.classes_
+        fit = StagedFit(stages, self.cache, checkpoint, progress)
+        if stages and self.validation == "cross":
+            self.body_, self.classifier_ = fit.run_folds(body, classifier, data)
+        else:
+            if stages and held_out is None:
+                data, held_out = self._hold_out(data, classifier.seed)
+            self.body_, self.classifier_ = fit.run(body, classifier, data, held_out)
+        self.classes_ = self.classifier_.classes_
         return self
 
     def _new_classifier(self) -> QuantumHeadClassifier:
         """Return the head to fit, after a check of its settings."""
-        if not (self.tune is None or isinstance(self.tune, ContrastiveConfig | EndToEndConfig)):
-            raise ConfigError(
-                f"tune={self.tune!r} is of the wrong type; pass a ContrastiveConfig, an EndToEndConfig, or None"
-            )
         settings = {name: getattr(self, name) for name in QuantumHeadClassifier._get_param_names()}
         classifier = QuantumHeadClassifier(**settings)
         classifier._check_settings()
@@ -187,8 +188,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
     def _load_body(self, n_classes: int) -> Body:
         """Load the body, and check that it fits the head before a long tuning."""
         body = load_body(self.body, revision=self.revision, device=self.device, dtype=self.dtype)
-        if self.tune is not None:
-            layers_to_tune(body.transformer, self.tune.last_layers, body.name)
+        for stage in as_stages(self.tune):
+            layers_to_tune(body.transformer, stage.last_layers, body.name)
         head = self.head or HeadConfig.recommended(body.dimension, n_classes)
         head.slice_widths(body.dimension)
         if message := readout_warning(head, body.dimension, n_classes):
@@ -200,21 +201,9 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         train, held_out = data.hold_out(self.validation_fraction, seed)
         if self.calibrate and held_out is None:
             raise ConfigError(NO_CALIBRATION_SAMPLES)
-        if isinstance(self.tune, ContrastiveConfig):
+        if isinstance(as_stages(self.tune)[0], ContrastiveConfig):
             check_pairs(data.labels, train.labels)
         return train, held_out
-
-    def _fit_data(self, body: Body, data: LabelledTexts, held_out: LabelledTexts | None, progress: bool) -> FitData:
-        """Return the embeddings to fit the head on, with the identity of the body and of each sentence."""
-        embeddings = self._embed(body, data.texts, progress)
-        identity = f"{body.fingerprint} {body.dtype}"
-        if held_out is None:
-            groups = split_groups(data.texts, data.groups)
-            source = EmbeddingSource(identity, _hash_sentences(data.texts), None)
-            return FitData(embeddings, data.labels, data.weight, groups, source=source)
-        validation = self._embed(body, held_out.texts, progress), held_out.labels, held_out.weight
-        source = EmbeddingSource(identity, _hash_sentences(data.texts), _hash_sentences(held_out.texts))
-        return FitData(embeddings, data.labels, data.weight, validation=validation, source=source)
 
     def predict(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[Any]:
         """Return the most probable of `classes_` for each sentence, shape (n,)."""
@@ -277,6 +266,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         """
         check_is_fitted(self, "classifier_")
         body, tuning = self.body_, self.body_.tuning
+        if tuning is not None and len(tuning.stages) > 1:
+            raise StorageError("a model of schema_version=2 holds the settings of one tuning stage; this one has two")
         metadata = BodyMetadata(
             # A model that is moved with its body needs no path of this machine.
             name=Path(body.name).name if with_body and body.source == "local" else body.name,
@@ -287,7 +278,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             dtype=body.dtype,
             tuned=None
             if tuning is None
-            else TunedBodyMetadata(fingerprint=body.fingerprint, settings=tuning.settings, seed=tuning.seed),
+            else TunedBodyMetadata(fingerprint=body.fingerprint, settings=tuning.stages[0], seed=tuning.seed),
         )
         body_folder = body.folder if with_body or tuning is not None else None
         if body_folder is not None:
@@ -342,11 +333,13 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             ConfigError: The head takes embeddings of another width.
         """
         check_embedding_width(classifier, body)
+        stages = [] if body.tuning is None else list(body.tuning.stages)
+        tune = stages if len(stages) > 1 else next(iter(stages), None)
         text = cls(
             body=body.name,
             revision=body.revision,
             cache=cache,
-            tune=None if body.tuning is None else body.tuning.settings,
+            tune=tune,
             dtype=body.dtype,
             **classifier.get_params(deep=False),
         )
@@ -377,10 +370,6 @@ def check_pairs(labels: NDArray[Any], training: NDArray[Any]) -> None:
             )
 
 
-def _hash_sentences(texts: Sequence[str]) -> NDArray[np.str_]:
-    return np.array([hashlib.sha256(text.encode()).hexdigest() for text in texts], dtype=np.str_)
-
-
 def _load_saved_body(metadata: BodyMetadata, model: Path, moved: str | None, device: str) -> Body:
     """Load the body of a saved model, from the model's own folder if it is there, after a check of its fingerprint."""
     tuned, in_folder = metadata.tuned, moved is None and (model / BODY).is_dir()
@@ -400,5 +389,5 @@ def _load_saved_body(metadata: BodyMetadata, model: Path, moved: str | None, dev
     body = load_files(files, device=device, dtype=metadata.dtype)
     if tuned is None and (metadata.source == "local" or not in_folder):
         return body
-    tuning = None if tuned is None else Tuning(tuned.settings, tuned.seed, metadata.fingerprint)
+    tuning = None if tuned is None else Tuning((tuned.settings,), tuned.seed, metadata.fingerprint)
     return replace(body, name=metadata.name, revision=metadata.revision, source=metadata.source, tuning=tuning)

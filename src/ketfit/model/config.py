@@ -14,7 +14,7 @@ from ketfit.circuit.ansatz import count_ring_weights, encoder_circuit, reuploadi
 from ketfit.circuit.circuit import Circuit
 from ketfit.errors import ConfigError
 from ketfit.integers import as_integer
-from ketfit.model.tuning import Precision, TuneConfig, read_tuning
+from ketfit.model.tuning import Precision, TuneConfig, read_stages
 from ketfit.simulate.density_matrix import MAX_QUBITS as MAX_EXACT
 from ketfit.simulate.mitigation import Mitigation
 from ketfit.simulate.native import MAX_JOINT
@@ -321,7 +321,7 @@ class TrainConfig(Config):
 
 
 class FitConfig(Config):
-    """Settings of ``ketfit fit``: these keys, and the tables ``[head]``, ``[train]`` and ``[tune]``."""
+    """Settings of ``ketfit fit``: these keys, and the tables ``[head]``, ``[train]``, ``[tune]`` or ``[[tune]]``."""
 
     body: Annotated[str, Field(description="A bundled body, a local folder, or a name on the Hub")] = "all-MiniLM-L6-v2"
     revision: Annotated[str | None, Field(description="Branch, tag or commit of a body on the Hub")] = None
@@ -329,6 +329,11 @@ class FitConfig(Config):
     validation_fraction: Annotated[
         float, Field(ge=0, lt=1, description="Share of the training data to choose the best epoch on")
     ] = 0.15
+    validation: Annotated[
+        Literal["holdout", "cross"],
+        Field(description="holdout chooses the best epoch on that share; cross chooses it on folds, and uses all data"),
+    ] = "holdout"
+    n_folds: Annotated[int, Field(ge=2, description="Folds of cross")] = 5
     class_weight: Annotated[
         Literal["balanced"] | dict[str, float] | None,
         BeforeValidator(_read_class_weight),
@@ -340,7 +345,11 @@ class FitConfig(Config):
     )
     head: Annotated[HeadConfig | None, Field(description="None is the recommended head for the body")] = None
     train: Annotated[TrainConfig, Field(description="How to train")] = TrainConfig()
-    tune: Annotated[TuneConfig | None, Field(description="How to tune the body; None leaves it as it is")] = None
+    tune: Annotated[
+        TuneConfig | tuple[TuneConfig, ...] | None,
+        BeforeValidator(read_stages),
+        Field(description="How to tune the body, in one stage or several; None leaves it as it is"),
+    ] = None
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any], where: str = "the configuration") -> Self:
@@ -351,6 +360,5 @@ class FitConfig(Config):
             for name, config in tables.items()
             if isinstance(settings.get(name), Mapping)
         }
-        if isinstance(tune := settings.get("tune"), Mapping):
-            nested["tune"] = read_tuning(tune, where=f"{where}, table tune")
-        return super().from_mapping({**settings, **nested}, where)
+        tune = {"tune": read_stages(settings["tune"], where=f"{where}, table tune")} if "tune" in settings else {}
+        return super().from_mapping({**settings, **nested, **tune}, where)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -150,7 +151,8 @@ TuneConfig = ContrastiveConfig | EndToEndConfig
 
 _METHODS: dict[str, type[ContrastiveConfig] | type[EndToEndConfig]] = {
     "contrastive": ContrastiveConfig,
-    "full": EndToEndConfig,
+    "end-to-end": EndToEndConfig,
+    "full": EndToEndConfig,  # the word in files and task ids
 }
 
 
@@ -162,7 +164,7 @@ def tuning_class(settings: Mapping[str, Any], where: str) -> type[ContrastiveCon
     """
     method = settings.get("method")
     if not isinstance(method, str) or method not in _METHODS:
-        raise ConfigError(f"{where}: method={method!r}; it is one of {', '.join(_METHODS)}")
+        raise ConfigError(f"{where}: method={method!r}; it is contrastive or end-to-end")
     return _METHODS[method]
 
 
@@ -172,4 +174,71 @@ def read_tuning(settings: Mapping[str, Any], where: str = "the configuration") -
     Raises:
         ConfigError: the method is missing or unknown, a key is unknown, or a value does not fit.
     """
-    return tuning_class(settings, where).from_mapping(settings, where)
+    config = tuning_class(settings, where)
+    return config.from_mapping({**settings, "method": config.model_fields["method"].default}, where)
+
+
+def read_stages(value: Any, where: str = "the configuration") -> Any:
+    """Return a table of settings as a tuning, and a list of tables as a tuple; other values are returned unchanged.
+
+    Raises:
+        ConfigError: a table cannot be read (see `read_tuning`), or the stages do not follow each other.
+    """
+    if isinstance(value, Mapping):
+        return read_tuning(value, where)
+    if not isinstance(value, (list, tuple)):
+        return value
+    stages = [
+        read_tuning(stage, f"{where}[{number}]") if isinstance(stage, Mapping) else stage
+        for number, stage in enumerate(value)
+    ]
+    try:
+        return as_stages(stages)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def as_stages(tune: TuneConfig | Sequence[TuneConfig] | None) -> tuple[TuneConfig, ...]:
+    """Return the stages of a tuning in their order; a frozen body, None, has none.
+
+    >>> [stage.method for stage in as_stages([ContrastiveConfig(), EndToEndConfig()])]
+    ['contrastive', 'full']
+
+    Raises:
+        ConfigError: `tune` or a stage is of the wrong type, the list is empty, or the stages do not follow each other.
+    """
+    if tune is None:
+        return ()
+    stages = tuple(tune) if isinstance(tune, (list, tuple)) else (tune,)
+    for stage in stages:
+        if not isinstance(stage, ContrastiveConfig | EndToEndConfig):
+            raise ConfigError(
+                f"tune={stage!r} is of the wrong type; pass a ContrastiveConfig, an EndToEndConfig, or a list of them "
+                "(None leaves the body frozen)"
+            )
+    if not stages:
+        raise ConfigError("tune is an empty list; name a stage, or leave tune out for a frozen body")
+    names = [stage_name(stage) for stage in stages]
+    for name, next_name in pairwise(names):
+        if name == next_name:
+            raise ConfigError(f"tune has two {name} stages in a row; leave one out")
+        if name == "end-to-end":
+            raise ConfigError(
+                f"tune has {next_name} tuning after end-to-end training, which would undo the fit of body and head; "
+                f"put the {next_name} stage first"
+            )
+    return stages
+
+
+def stage_name(stage: TuneConfig) -> str:
+    """Return "contrastive" or "end-to-end"."""
+    return "end-to-end" if isinstance(stage, EndToEndConfig) else stage.method
+
+
+def describe_stages(stages: Sequence[TuneConfig]) -> str:
+    """Return the names of stages as text.
+
+    >>> describe_stages([ContrastiveConfig(), EndToEndConfig()])
+    'contrastive, then end-to-end'
+    """
+    return ", then ".join(map(stage_name, stages))

@@ -26,9 +26,9 @@ _log = logging.getLogger(__name__)
 class EndToEndRunner:
     """Runner of the tasks whose body is trained end to end.
 
-    A torch head is fitted on the original body once per try; the head chosen on validation is then trained end to end
-    with the body. SVC and logistic regression have no gradients: they are fitted on a body that was trained with a
-    linear layer.
+    A torch head is fitted on the body, frozen or contrastively tuned, once per try; the head chosen on validation is
+    then trained end to end with the body. SVC and logistic regression have no gradients: they are fitted on a body that
+    was trained with a linear layer.
 
     Attributes:
         texts: All sentences of the data set.
@@ -74,7 +74,7 @@ class EndToEndRunner:
     def _train(
         self, config: Mapping[str, Any], body: Body, tuning: EndToEndConfig, split: Split
     ) -> tuple[FittedHead, Body]:
-        """Choose a head on the original body, then train both end to end."""
+        """Choose a head on the body as it is, then train both end to end."""
         from ketfit.estimators.end_to_end import tune_end_to_end
 
         fitted = fit_tries(config, self._part(body, split.train), self._part(body, split.validation))

@@ -9,7 +9,6 @@ from ketfit.base_config import Config, Positive
 from ketfit.errors import ConfigError
 from ketfit.estimators.classical import matching_hidden_units
 from ketfit.evaluation.compare import count_parameters
-from ketfit.model.tuning import EndToEndConfig
 from ketfit.study.analysis.effects import check_estimable
 from ketfit.study.design import Point, design_points
 from ketfit.study.spec import BodyPlan, HeadPlan, StudyPlan
@@ -83,9 +82,10 @@ def _head_tasks(
 def _body_config(plan: StudyPlan, head: HeadPlan, body: BodyPlan) -> dict[str, Any]:
     """Return the dtype and the tuning of a body, as far as they differ from a frozen float32 body."""
     settings: dict[str, Any] = {} if body.dtype == "float32" else {"dtype": body.dtype}
-    if body.tune is not None:
-        settings["tune"] = body.tune.identity()
-    if isinstance(body.tune, EndToEndConfig) and head.kind in ("svc", "logistic-regression"):
+    if body.stages:
+        stages = [stage.identity() for stage in body.stages]
+        settings["tune"] = stages if len(stages) > 1 else stages[0]
+    if body.is_end_to_end and head.kind in ("svc", "logistic-regression"):
         train = plan.train_config().model_dump(mode="json", exclude={"selection", "learning_rate"})
         linear = {"kind": "mlp", "settings": {"hidden": 0, "activation": "none"}}
         settings["trained_with"] = {"head": linear, "train": train, "tries": list(plan.budget.learning_rates)}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ class _StudyInputs:
     def __init__(self, plan: StudyPlan, dataset: Dataset, bodies: Mapping[str, Body], tasks: Iterable[Task]) -> None:
         self.dataset = dataset
         self.bodies = bodies
-        self.tunings = {body.label: body.tune for body in plan.bodies}
+        self.plans = {body.label: body for body in plan.bodies}
         codes = {label: code for code, label in enumerate(dataset.classes)}
         self.codes = np.array([codes[label] for label in dataset.labels], np.int64)
         keys = dict.fromkeys(map(_split_key, tasks))
@@ -148,38 +149,48 @@ class _StudyInputs:
     def embed(self, tasks: Iterable[Task], checkpoint: Path, progress: bool) -> None:
         """Embed all sentences with each body of the tasks, tuned once per split if the plan asks for it."""
         for label, key in dict.fromkeys(map(self._embedding_key, tasks)):
-            body, tuning = self.bodies[label], self.tunings[label]
-            if key is not None and isinstance(tuning, ContrastiveConfig):
-                body = self._tune(body, tuning, key, checkpoint, progress)
+            body = self.bodies[label] if key is None else self._tuned_body(label, key, checkpoint, progress)
             _log.info("%s sentences of %s; embedding with %s", f"{len(self.dataset):,}", self.dataset.name, label)
             self.embeddings[label, key] = body.encode(self.dataset.texts, progress=progress)
 
     def is_end_to_end(self, task: Task) -> bool:
         """Return True if the body of a task is trained end to end with its head."""
-        return isinstance(self.tunings[task.body], EndToEndConfig)
+        return self.plans[task.body].is_end_to_end
 
     def run_end_to_end(self, log: ResultLog, tasks: Iterable[Task], folder: Path, progress: bool) -> None:
         """Run the end-to-end tasks one after the other on all cores of this machine."""
         runner = EndToEndRunner(self.dataset.texts, self.codes, folder, progress)
-        for task in tasks:
-            tuning = self.tunings[task.body]
+        for (label, key), group in groupby(tasks, lambda task: (task.body, _split_key(task))):
+            body = self._tuned_body(label, key, folder / TUNING, progress)
+            tuning = self.plans[label].stages[-1]
             assert isinstance(tuning, EndToEndConfig)
-            outcome = runner.run_task(task, self.bodies[task.body], tuning, self.splits[_split_key(task)])
-            log.append(_task_result(task, outcome))
+            for task in group:
+                log.append(_task_result(task, runner.run_task(task, body, tuning, self.splits[key])))
 
-    def _tune(self, body: Body, tuning: ContrastiveConfig, key: SplitKey, checkpoint: Path, progress: bool) -> Body:
+    def _tuned_body(self, label: str, key: SplitKey, checkpoint: Path, progress: bool) -> Body:
+        """Return the body after its contrastive stage on the training sentences of a split, if it has that stage."""
+        body, (stage, *_) = self.bodies[label], self.plans[label].stages
+        if not isinstance(stage, ContrastiveConfig):
+            return body
         from ketfit.bodies.contrastive import tune_body
 
-        train = self.dataset.take(self.splits[key].train)
+        train, held_out = (self.dataset.take(rows) for rows in (self.splits[key].train, self.splits[key].validation))
         _log.info("tuning %s on the %d sentences of seed %d", body.name, len(train), key[-1])
         tuned = tune_body(
-            body, train.texts, train.labels, tuning, seed=key[-1], checkpoint=checkpoint, progress=progress
+            body,
+            train.texts,
+            train.labels,
+            stage,
+            seed=key[-1],
+            validation=(held_out.texts, held_out.labels),
+            checkpoint=checkpoint,
+            progress=progress,
         )
         checkpoint.unlink(missing_ok=True)
         return tuned
 
     def _embedding_key(self, task: Task) -> tuple[str, SplitKey | None]:
-        return task.body, None if self.tunings[task.body] is None else _split_key(task)
+        return task.body, _split_key(task) if self.plans[task.body].stages else None
 
     def arrays(self, task: Task) -> Arrays:
         """Return the arrays of a task's `TaskArrays`; equal arrays are the same object."""

@@ -12,7 +12,7 @@ from typing_extensions import Self
 from ketfit.base_config import Config, Finite
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.model.tuning import Precision, TuneConfig, read_tuning
+from ketfit.model.tuning import EndToEndConfig, Precision, TuneConfig, as_stages, read_stages
 
 HeadKind = Literal["quantum", "logistic-regression", "svc", "mlp"]
 DesignKind = Literal["heads", "scan", "full", "fractional", "plackett-burman", "latin-hypercube"]
@@ -65,27 +65,49 @@ class DataPlan(Config):
 
 
 def _as_tuning(value: Any) -> Any:
-    """Return a table as a tuning; the default method is contrastive."""
-    return read_tuning({"method": "contrastive", **value}, "tune") if isinstance(value, Mapping) else value
+    """Return a table as a tuning, and a list of tables as its stages; the default method is contrastive."""
+    if isinstance(value, (list, tuple)):
+        value = [{"method": "contrastive", **stage} if isinstance(stage, Mapping) else stage for stage in value]
+    elif isinstance(value, Mapping):
+        value = {"method": "contrastive", **value}
+    return read_stages(value, "tune")
 
 
 class BodyPlan(Config):
     """A sentence transformer, frozen or tuned on the training sentences of each seed.
 
-    Contrastive tuning makes one body per seed, which all heads share. End-to-end tuning (``method = "full"``) makes one
-    per seed and head; see `ketfit.study.end_to_end.EndToEndRunner`.
+    Contrastive tuning makes one body per seed, which all heads share. End-to-end tuning (``method = "end-to-end"``)
+    makes one per seed and head; see `ketfit.study.end_to_end.EndToEndRunner`. A list of both tables is both in that
+    order.
     """
 
     name: Annotated[str, Field(min_length=1, description="A bundled body, a local folder, or a name on the Hub")]
     revision: Annotated[str | None, Field(description="Branch, tag or commit on the Hub")] = None
-    tune: Annotated[TuneConfig | None, BeforeValidator(_as_tuning), Field(description="Tuning; None is frozen")] = None
+    tune: Annotated[
+        TuneConfig | tuple[TuneConfig, ...] | None,
+        BeforeValidator(_as_tuning),
+        Field(description="Tuning in one stage or a list of stages; None is frozen"),
+    ] = None
     dtype: Annotated[Precision, Field(description="Number format of the embeddings")] = "float32"
+
+    @property
+    def stages(self) -> tuple[TuneConfig, ...]:
+        """Stages of the tuning in their order; none for a frozen body."""
+        return as_stages(self.tune)
+
+    @property
+    def is_end_to_end(self) -> bool:
+        """True if the last stage trains the body with its head."""
+        return any(isinstance(stage, EndToEndConfig) for stage in self.stages)
 
     @property
     def label(self) -> str:
         """Name of the body in results and reports."""
-        suffixes = {"contrastive": ", tuned", "full": ", end to end"}
-        return self.name if self.tune is None else self.name + suffixes[self.tune.method]
+        if not self.stages:
+            return self.name
+        if len(self.stages) > 1:
+            return f"{self.name}, tuned, then end to end"
+        return f"{self.name}, end to end" if self.is_end_to_end else f"{self.name}, tuned"
 
 
 _Tries = Annotated[tuple[Annotated[Finite, Field(gt=0)], ...], BeforeValidator(as_tuple), Field(min_length=1)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,6 +90,8 @@ def train(
     seed: int,
     checkpoint: Path | None = None,
     progress: bool = False,
+    epochs: int | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
 ) -> TrainResult:
     """Train `module` in place by AdamW on weighted cross-entropy, and restore the weights of the best epoch.
 
@@ -105,6 +107,8 @@ def train(
         seed: Source of the order of the batches.
         checkpoint: A file to write after every epoch, and to resume from if it exists.
         progress: Show a bar on stderr.
+        epochs: Stop after so many epochs of the schedule of `config`; None trains all of them.
+        on_epoch: Function that is called after each epoch, with the weights of that epoch in `module`.
 
     Raises:
         TrainingError: The loss or the weights are not finite, or the checkpoint belongs to another run.
@@ -116,7 +120,10 @@ def train(
     >>> len(train(layer, samples, None, TrainConfig(epochs=3), seed=0).history)
     3
     """
-    run = _TrainingRun(module, config, _fingerprint(module, samples, validation, config, seed))
+    fingerprint = run_fingerprint(module, samples, validation, config, seed)
+    if epochs is not None:
+        fingerprint["training settings"] += f", stopped after {epochs} epochs"
+    run = _TrainingRun(module, config, fingerprint, config.epochs if epochs is None else epochs)
     if checkpoint is not None and checkpoint.exists():
         run.load(checkpoint)
     samples = _preload(module, samples)
@@ -124,19 +131,21 @@ def train(
     lengths = module.lengths(samples.x) if isinstance(module, HasLengths) else None
     # Otherwise torch's thread pool, woken for each loss and each step of the optimiser, waits for the kernel's.
     threads = limit_torch_threads() if isinstance(module, QuantumHead) else nullcontext()
-    with ProgressBar("training", config.epochs, shown=progress) as bar, threads:
+    with ProgressBar("training", run.epochs, shown=progress) as bar, threads:
         while not run.finished():
             number = len(run.history)
             _seed_generator(module, seed, number)
             batches = _batches(samples, config.batch_size, seed, number, lengths)
             epoch = run.run_epoch(batches, len(samples), validation, bar)
+            if on_epoch is not None:
+                on_epoch(epoch)
             if checkpoint is not None:
                 run.save(checkpoint)
             name, loss = "validation", epoch.validation_loss
             if loss is None:
                 name, loss = "training", epoch.train_loss
             bar.set(number + 1, note=f"{name} loss {loss:.4f}")
-        if 0 < len(run.history) < config.epochs:  # a bar that ends half-way looks like an interrupted run
+        if 0 < len(run.history) < run.epochs:  # a bar that ends half-way looks like an interrupted run
             done = len(run.history)
             bar.set(done, done, note=f"stopped early, epoch {run.best_epoch} was the best")
     module.load_state_dict(run.best)
@@ -239,9 +248,10 @@ _ADAM = ("step", "exp_avg", "exp_avg_sq")
 class _TrainingRun:
     """The state of a training: the module, the optimiser, the history and the best weights so far."""
 
-    def __init__(self, module: nn.Module, config: TrainConfig, fingerprint: dict[str, str]) -> None:
+    def __init__(self, module: nn.Module, config: TrainConfig, fingerprint: dict[str, str], epochs: int) -> None:
         self.module = module
         self.config = config
+        self.epochs = epochs
         self.fingerprint = fingerprint
         self.trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         groups = [(self.trained, config.learning_rate)]
@@ -259,7 +269,7 @@ class _TrainingRun:
         """Return whether all epochs are done, or `config.patience` epochs passed without a new best."""
         done, patience = len(self.history), self.config.patience
         epochs_since_best = done - 1 - self.best_epoch
-        return done >= self.config.epochs or (patience is not None and done > 0 and epochs_since_best >= patience)
+        return done >= self.epochs or (patience is not None and done > 0 and epochs_since_best >= patience)
 
     def run_epoch(self, batches: Iterator[Samples], size: int, validation: Samples | None, bar: ProgressBar) -> Epoch:
         """Train on the batches of `size` samples, validate, and add the epoch to the history."""
@@ -278,7 +288,7 @@ class _TrainingRun:
                 f"the validation loss of epoch {number} is {epoch.validation_loss}; lower the learning rate"
             )
         self.history.append(epoch)
-        if self.best_epoch < 0 or _is_better(epoch, self.history[self.best_epoch], self.config.selection):
+        if self.best_epoch < 0 or is_better(epoch, self.history[self.best_epoch], self.config.selection):
             self.best, self.best_epoch = _copy(self.module), number
         return epoch
 
@@ -359,7 +369,8 @@ class _TrainingRun:
         self.best_epoch, self.history = metadata.best_epoch, metadata.history
 
 
-def _is_better(epoch: Epoch, best: Epoch, selection: str) -> bool:
+def is_better(epoch: Epoch, best: Epoch, selection: str) -> bool:
+    """Return whether an epoch is better than the best one so far; any is without validation samples."""
     if epoch.validation_loss is None or best.validation_loss is None:
         return True
     if selection == "loss":
@@ -395,7 +406,7 @@ def _batches(
         yield Samples(x, y, weight)
 
 
-def _fingerprint(
+def run_fingerprint(
     module: nn.Module, samples: Samples, validation: Samples | None, config: TrainConfig, seed: int
 ) -> dict[str, str]:
     """Return hashes or plain text of the arguments that determine the result of a run, by name."""

@@ -1,0 +1,202 @@
+"""One fit of a body and a head: contrastive tuning, the head, then end-to-end training, as far as asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ketfit.bodies.body import Body
+from ketfit.data.labelled import LabelledTexts
+from ketfit.data.splits import split_groups
+from ketfit.errors import DataError
+from ketfit.estimators.base import EmbeddingSource, FitData, fold_file
+from ketfit.estimators.end_to_end import train_end_to_end_fold, tune_end_to_end
+from ketfit.estimators.quantum import QuantumHeadClassifier
+from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, TuneConfig
+from ketfit.training.cross_validation import CrossValidation
+
+_Stage = TypeVar("_Stage", ContrastiveConfig, EndToEndConfig)
+_Sides = Sequence[tuple[LabelledTexts, LabelledTexts]]  # the training and the validation sentences of each fold
+
+
+@dataclass(frozen=True)
+class StagedFit:
+    """The stages of a fit, its files and its progress bars.
+
+    Attributes:
+        stages: Stages of the tuning in their order; none for a frozen body.
+        cache: Cache embeddings on disk.
+        checkpoint: The checkpoint of the head; each stage has one of its own, see `stage_file`. None writes none.
+        progress: Show bars on stderr.
+    """
+
+    stages: tuple[TuneConfig, ...]
+    cache: bool
+    checkpoint: str | Path | None
+    progress: bool
+
+    def run(
+        self, body: Body, head: QuantumHeadClassifier, data: LabelledTexts, held_out: LabelledTexts | None
+    ) -> tuple[Body, QuantumHeadClassifier]:
+        """Tune the body and fit the head; return the tuned body and the fitted head.
+
+        Args:
+            body: The body to start from.
+            head: The head, whose settings are checked; it is fitted in place, and end-to-end training returns a copy.
+            data: Sentences to train on.
+            held_out: Sentences to validate on, or None; a frozen body's head then holds out a share itself.
+        """
+        calibrate, end_to_end = head.calibrate, self._find(EndToEndConfig)
+        body = self.tune(body, data, held_out, head.seed)
+        head.calibrate = calibrate and end_to_end is None  # end-to-end training calibrates at its end
+        head._fit(self.embed(body, data, held_out), self.checkpoint, self.progress, warn=False)
+        head.calibrate = calibrate
+        if end_to_end is None:
+            return body, head
+        return tune_end_to_end(
+            body,
+            head,
+            data.texts,
+            data.labels,
+            end_to_end,
+            validation=None if held_out is None else held_out.as_validation(),
+            sample_weight=data.weight,
+            checkpoint=self.stage_file(end_to_end),
+            progress=self.progress,
+        )
+
+    def run_folds(
+        self, body: Body, head: QuantumHeadClassifier, data: LabelledTexts
+    ) -> tuple[Body, QuantumHeadClassifier]:
+        """Choose the epochs by cross-validation, then tune the body and fit the head on all sentences.
+
+        The contrastive stage has no validation and runs all its epochs. It tunes one body on the training side of each
+        fold. These bodies choose the epochs of the head; then the heads of the folds, fitted for so many epochs, choose
+        those of the end-to-end stage.
+
+        Args:
+            body: The body to start from.
+            head: The head; see `run`.
+            data: All sentences.
+
+        Raises:
+            DataError: A label has too few sentences for the folds, or for pairs in one of them.
+        """
+        calibrate, end_to_end, seed = head.calibrate, self._find(EndToEndConfig), head.seed
+        sides = data.folds(head.n_folds, seed)
+        if self._find(ContrastiveConfig) is not None:
+            _check_fold_pairs([train for train, _ in sides])
+        folds = [
+            self.embed(self.tune(body, train, None, seed, number), train, held)
+            for number, (train, held) in enumerate(sides)
+        ]
+        tuned = self.tune(body, data, None, seed)
+        head.calibrate = calibrate and end_to_end is None
+        head._fit(self.embed(tuned, data, None), self.checkpoint, self.progress, warn=False, folds=folds)
+        head.calibrate = calibrate
+        if end_to_end is None:
+            return tuned, head
+        cross = self._validate_end_to_end(body, head, sides, folds, end_to_end)
+        tuned, head = tune_end_to_end(
+            tuned,
+            head,
+            data.texts,
+            data.labels,
+            end_to_end,
+            sample_weight=data.weight,
+            checkpoint=self.stage_file(end_to_end),
+            progress=self.progress,
+            epochs=cross.best_epoch + 1,
+        )
+        head._use_cross_validation(cross)
+        return tuned, head
+
+    def _validate_end_to_end(
+        self, body: Body, head: QuantumHeadClassifier, sides: _Sides, folds: Sequence[FitData], stage: EndToEndConfig
+    ) -> CrossValidation:
+        """Run the end-to-end stage on each fold, from the fold's own body and a head of as many epochs as `head`."""
+        file, results = self.stage_file(stage), []
+        for number, ((train, held), fold) in enumerate(zip(sides, folds, strict=True)):
+            head_file = None if self.checkpoint is None else fold_file(f"{self.checkpoint}.head", number)
+            fold_head = head._fit_epochs(fold, head_file, self.progress)
+            fold_body = self.tune(body, train, None, head.seed, number)  # from the cache
+            result = train_end_to_end_fold(
+                fold_body, fold_head, train, held, stage, checkpoint=fold_file(file, number), progress=self.progress
+            )
+            results.append(result)
+        return CrossValidation(tuple(results), stage.selection)
+
+    def tune(
+        self, body: Body, data: LabelledTexts, held_out: LabelledTexts | None, seed: int, fold: int | None = None
+    ) -> Body:
+        """Return the body after its contrastive stage, if there is one; `fold` is counted from 0."""
+        stage = self._find(ContrastiveConfig)
+        if stage is None:
+            return body
+        from ketfit.bodies.contrastive import tune_body  # the trainer takes seconds to import
+
+        file = self.stage_file(stage)
+        return tune_body(
+            body,
+            data.texts,
+            data.labels,
+            stage,
+            seed=seed,
+            validation=None if held_out is None else held_out.as_validation(),
+            checkpoint=file if fold is None else fold_file(file, fold),
+            progress=self.progress,
+        )
+
+    def embed(self, body: Body, data: LabelledTexts, held_out: LabelledTexts | None) -> FitData:
+        """Return the embeddings to fit the head on, with the identity of the body and of each sentence."""
+        embeddings = body.encode(data.texts, progress=self.progress, cache=self.cache)
+        identity = f"{body.fingerprint} {body.dtype}"
+        if held_out is None:
+            groups = split_groups(data.texts, data.groups)
+            source = EmbeddingSource(identity, _hash_sentences(data.texts), None)
+            return FitData(embeddings, data.labels, data.weight, groups, source=source)
+        held = body.encode(held_out.texts, progress=self.progress, cache=self.cache)
+        source = EmbeddingSource(identity, _hash_sentences(data.texts), _hash_sentences(held_out.texts))
+        validation = held, held_out.labels, held_out.weight
+        return FitData(embeddings, data.labels, data.weight, validation=validation, source=source)
+
+    def stage_file(self, stage: TuneConfig) -> Path | None:
+        """Return the checkpoint of a stage: ``.tuning`` after the name for the first one, ``.tuning-2`` for the second.
+
+        >>> stages = ContrastiveConfig(), EndToEndConfig()
+        >>> StagedFit(stages, cache=True, checkpoint="run", progress=False).stage_file(stages[1]).name
+        'run.tuning-2'
+        """
+        if self.checkpoint is None:
+            return None
+        number = self.stages.index(stage) + 1
+        return Path(f"{self.checkpoint}.tuning" + (f"-{number}" if number > 1 else ""))
+
+    def _find(self, kind: type[_Stage]) -> _Stage | None:
+        return next((stage for stage in self.stages if isinstance(stage, kind)), None)
+
+
+def _check_fold_pairs(training: Sequence[LabelledTexts]) -> None:
+    """Refuse folds that leave contrastive tuning one sentence of a label, which makes no pair.
+
+    Raises:
+        DataError: The message names the first such label.
+    """
+    for data in training:
+        names, counts = np.unique(data.labels, return_counts=True)
+        if counts.min() < 2:
+            label = names[counts.argmin()].item()
+            raise DataError(
+                f"a fold leaves one sentence of label {label!r} to train on, and contrastive tuning pairs two of one "
+                "label; add sentences of that label, or use more folds"
+            )
+
+
+def _hash_sentences(texts: Sequence[str]) -> NDArray[np.str_]:
+    return np.array([hashlib.sha256(text.encode()).hexdigest() for text in texts], dtype=np.str_)
