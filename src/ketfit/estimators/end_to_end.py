@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ketfit.bodies.body import Body
 from ketfit.bodies.finetuned import (
+    available_precision,
     check_memory,
     embed_by_length,
     layer_learning_rates,
