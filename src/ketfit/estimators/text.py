@@ -1,4 +1,4 @@
-"""A sentence transformer with a quantum head as a scikit-learn estimator on sentences."""
+"""A sentence transformer with a head as a scikit-learn estimator on sentences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import ClassifierMixin
+from sklearn.base import ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
@@ -31,17 +31,25 @@ from ketfit.estimators.base import (
     ConfiguredEstimator,
     EmbeddingSource,
     FitData,
+    FitSettings,
     RandomState,
+    TorchHeadClassifier,
     class_indices,
+    encode_labels,
     warn_similar_labels,
 )
+from ketfit.estimators.choice import EmbeddedLabels, choose_head, simplest_kinds
+from ketfit.estimators.classical import LogisticRegressionHead, MLPHead, SVCHead
 from ketfit.estimators.end_to_end import SentenceValidation, check_embedding_width, tune_end_to_end
-from ketfit.estimators.quantum import QuantumHeadClassifier, readout_warning
+from ketfit.estimators.heads import AUTO, HEADS, HeadEstimator, HeadSpec, NewHead, is_head, new_head
+from ketfit.estimators.quantum import QuantumHeadClassifier, readout_warning, require_quantum_head
+from ketfit.model.classical import HeadKind
 from ketfit.model.config import HeadConfig, TrainConfig
+from ketfit.model.head_choice import HeadChoice
 from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, Precision, TuneConfig
 from ketfit.persistence.hub import HubMixin
-from ketfit.persistence.model_files import fetch_model, load_model, save_model
-from ketfit.persistence.schema import BODY, BodyMetadata, TunedBodyMetadata
+from ketfit.persistence.model_files import fetch_model, load_head, save_model
+from ketfit.persistence.schema import BODY, ESTIMATORS, BodyMetadata, TunedBodyMetadata
 from ketfit.rng import chosen_seed
 from ketfit.storage.cache_dir import is_folder
 
@@ -49,31 +57,47 @@ _BODY_HINT = "say where it is with body=... (--body for ketfit predict, evaluate
 
 
 class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: ignore[misc]
-    """A sentence transformer with a quantum head, on raw sentences.
+    """A sentence transformer with a quantum or classical head, on raw sentences.
+
+    The heads, from simple to complex: "logistic-regression", "svc", "mlp" and "quantum". ``head="auto"`` compares them
+    by their validation losses over repeated stratified splits of the training sentences (groups and copies stay on one
+    side), on the embeddings of the body before any tuning. It takes the simplest one, in this order, whose mean loss
+    is within one standard error of the lowest (Breiman's rule), and fits it as if it had been named.
+
+    Logistic regression takes all sentences, and nothing is held out for it. A support vector machine is calibrated on
+    the validation sentences, two or more of each label. End-to-end tuning starts from the fitted head: a logistic
+    regression goes on as an `MLPHead` without hidden units, and a support vector machine has no gradients.
 
     Args:
         body: A bundled body, a local folder, or a name on the Hub; see `load_body`.
-        head, train, seed, validation_fraction, class_weight, device, calibrate, random_state: As in
-            `QuantumHeadClassifier`.
+        head: Settings of a quantum head; a kind of head as above, with its defaults; "auto"; a head estimator, which is
+            cloned, such as ``LogisticRegressionHead(C=10)``; or None for the recommended quantum head.
+        train, seed, validation_fraction, class_weight, device, calibrate, random_state: As in
+            `QuantumHeadClassifier`, as far as the head has them. A head estimator may have them instead.
         revision: Branch, tag or commit of a body on the Hub.
         cache: Cache embeddings on disk, so that no sentence is embedded twice.
         tune: `ContrastiveConfig` or `EndToEndConfig` to tune the body, or None to leave it frozen.
         dtype: Precision of the body's arithmetic, see `load_body`.
 
-    Attributes after `fit`: ``classes_``, ``body_`` (after tuning), ``classifier_`` (the fitted
-    `QuantumHeadClassifier`). After `from_pretrained` also ``commit_``, the commit of the Hub that the model was loaded
-    from, or None for a folder.
+    Attributes after `fit`: ``classes_``, ``body_`` (after tuning), ``classifier_`` (the fitted head on embeddings),
+    ``head_choice_`` (the `HeadChoice` of ``head="auto"``, else None). After `from_pretrained` also ``commit_``, the
+    commit of the Hub that the model was loaded from, or None for a folder.
 
     It can be copied, pickled and dumped with joblib: a pickle names a frozen body and holds the files of a tuned one,
     see `Body`.
     """
 
+    body_: Body
+    classifier_: HeadEstimator
+    classes_: NDArray[Any]
+    head_choice_: HeadChoice | None
+    fit_settings_: FitSettings | None
     commit_: str | None
 
     def __init__(
         self,
         body: str = "all-MiniLM-L6-v2",
-        head: HeadConfig | None = None,
+        head: HeadSpec = None,
         train: TrainConfig | None = None,
         seed: int = 0,
         validation_fraction: float = 0.15,
@@ -138,71 +162,142 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             DataError, ConfigError, ValueError: As in `QuantumHeadClassifier.fit`; DataError also if validation leaves
                 contrastive tuning one sentence of a label.
         """
-        classifier = self._new_classifier()
+        if not (self.tune is None or isinstance(self.tune, ContrastiveConfig | EndToEndConfig)):
+            raise ConfigError(
+                f"tune={self.tune!r} is of the wrong type; pass a ContrastiveConfig, an EndToEndConfig, or None"
+            )
+        settings = self._head_settings()
+        automatic = isinstance(self.head, str) and self.head == AUTO
+        head = None if automatic else self._new_head(self.head, settings, checkpoint)
         data = LabelledTexts.from_columns(texts, labels, sample_weight, groups)
         held_out = None if validation is None else LabelledTexts.from_validation(validation)
-        body = self._load_body(self._check_labels(classifier, data, held_out))
-        if self.tune is not None and held_out is None:
-            data, held_out = self._hold_out(data, classifier.seed)
+        class_weight = settings["class_weight"] if head is None else head.class_weight
+        class_weights = self._check_labels(data, held_out, class_weight)
+        body = self._load_body(head, len(class_weights))
+        choice = None
+        if head is None:
+            kinds = simplest_kinds(end_to_end=self._tunes_end_to_end)
+            choice = choose_head(self._embedded(body, data, progress), settings, kinds)
+            head = self._new_head(choice.kind, self._settings_of(choice.kind, settings), None)
+        if held_out is None and self._needs_held_out(head):
+            data, held_out = self._hold_out(data, head)
+        if isinstance(head.estimator, SVCHead):
+            _check_calibration(data, held_out)
         file = None if checkpoint is None else Path(f"{checkpoint}.tuning")
         tuning: dict[str, Any] = {"checkpoint": file, "progress": progress}
         if isinstance(self.tune, ContrastiveConfig):
             from ketfit.bodies.contrastive import tune_body  # the trainer takes seconds to import
 
-            body = tune_body(body, data.texts, data.labels, self.tune, seed=classifier.seed, **tuning)
-        # End-to-end training calibrates at its end.
-        classifier.calibrate = self.calibrate and not isinstance(self.tune, EndToEndConfig)
-        classifier._fit(self._fit_data(body, data, held_out, progress), checkpoint, progress, warn=False)
+            body = tune_body(body, data.texts, data.labels, self.tune, seed=head.seed, **tuning)
+        classifier = self._fit_head(head, body, data, held_out, checkpoint, progress)
+        fitted = FitSettings(head.seed, float(head.validation_fraction), head.class_weight, bool(head.calibrate))
         if isinstance(self.tune, EndToEndConfig):
-            classifier.calibrate = self.calibrate
+            if isinstance(classifier, LogisticRegressionHead):
+                classifier = MLPHead.from_regression(classifier, fitted, class_weights, self.tune, self.device)
+            assert isinstance(classifier, TorchHeadClassifier)
+            classifier.calibrate = head.calibrate
             tuning["validation"] = None if held_out is None else held_out.as_validation()
             tuning["sample_weight"] = data.weight
             body, classifier = tune_end_to_end(body, classifier, data.texts, data.labels, self.tune, **tuning)
         self.body_, self.classifier_, self.classes_ = body, classifier, classifier.classes_
+        self.head_choice_, self.fit_settings_ = choice, fitted
         return self
 
-    def _new_classifier(self) -> QuantumHeadClassifier:
+    @property
+    def _tunes_end_to_end(self) -> bool:
+        return isinstance(self.tune, EndToEndConfig)
+
+    def _head_settings(self) -> dict[str, Any]:
+        """Return the parameters that heads share, with the seed of this fit."""
+        settings = {name: getattr(self, name) for name in TorchHeadClassifier._get_param_names()}
+        seed = chosen_seed(self.random_state, self.seed)
+        return {**settings, "seed": seed, "random_state": None}
+
+    def _settings_of(self, kind: HeadKind, settings: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings that apply to a chosen kind of head: not all kinds have epochs and a temperature."""
+        if issubclass(HEADS[kind], TorchHeadClassifier):
+            return settings
+        return {**settings, "train": None, "calibrate": False}
+
+    def _new_head(self, spec: HeadSpec, settings: dict[str, Any], checkpoint: str | Path | None) -> NewHead:
         """Return the head to fit, after a check of its settings."""
-        if not (self.tune is None or isinstance(self.tune, ContrastiveConfig | EndToEndConfig)):
+        head = new_head(spec, settings)
+        if isinstance(head.estimator, TorchHeadClassifier):
+            return head
+        kind = head.estimator.kind
+        if self._tunes_end_to_end and isinstance(head.estimator, SVCHead):
             raise ConfigError(
-                f"tune={self.tune!r} is of the wrong type; pass a ContrastiveConfig, an EndToEndConfig, or None"
+                f"tune={self.tune!r} trains body and head by gradients, and a head of kind {kind!r} has none; "
+                "choose another head, or contrastive tuning"
             )
-        settings = {name: getattr(self, name) for name in QuantumHeadClassifier._get_param_names()}
-        classifier = QuantumHeadClassifier(**settings)
-        classifier._check_settings()
-        # Evaluated once: a RandomState gives another seed each time.
-        return classifier.set_params(seed=chosen_seed(self.random_state, self.seed), random_state=None)
+        if checkpoint is not None and self.tune is None:
+            raise ConfigError(
+                f"checkpoint={str(checkpoint)!r} is for training in epochs, and a head of kind {kind!r} is fitted in "
+                "one step; leave it out"
+            )
+        return head
 
     def _check_labels(
-        self, classifier: QuantumHeadClassifier, data: LabelledTexts, held_out: LabelledTexts | None
-    ) -> int:
-        """Check the labels before the body is loaded, and return the number of classes."""
+        self, data: LabelledTexts, held_out: LabelledTexts | None, class_weight: ClassWeight
+    ) -> NDArray[Any]:
+        """Check the labels before the body is loaded, and return one weight per class."""
         check_saveable_labels(data.labels, rows=data.rows)
-        classes, *_ = classifier._encode_labels(data.labels)
+        classes, _, class_weights = encode_labels(data.labels, class_weight)
         if held_out is not None:
             class_indices(held_out.labels, classes, UNKNOWN_VALIDATION_LABEL)
         warn_similar_labels(classes)
-        return len(classes)
+        return class_weights
 
-    def _load_body(self, n_classes: int) -> Body:
+    def _load_body(self, head: NewHead | None, n_classes: int) -> Body:
         """Load the body, and check that it fits the head before a long tuning."""
         body = load_body(self.body, revision=self.revision, device=self.device, dtype=self.dtype)
         if self.tune is not None:
             layers_to_tune(body.transformer, self.tune.last_layers, body.name)
-        head = self.head or HeadConfig.recommended(body.dimension, n_classes)
-        head.slice_widths(body.dimension)
-        if message := readout_warning(head, body.dimension, n_classes):
-            warnings.warn(message, ConfigWarning, stacklevel=3)
+        if head is not None and isinstance(head.estimator, QuantumHeadClassifier):
+            config = head.estimator.head or HeadConfig.recommended(body.dimension, n_classes)
+            config.slice_widths(body.dimension)
+            if message := readout_warning(config, body.dimension, n_classes):
+                warnings.warn(message, ConfigWarning, stacklevel=3)
         return body
 
-    def _hold_out(self, data: LabelledTexts, seed: int) -> tuple[LabelledTexts, LabelledTexts | None]:
+    def _needs_held_out(self, head: NewHead) -> bool:
+        """Return whether sentences are held out before the tuning, or to calibrate a head."""
+        if isinstance(head.estimator, LogisticRegressionHead):
+            return self._tunes_end_to_end
+        return self.tune is not None or isinstance(head.estimator, SVCHead)
+
+    def _hold_out(self, data: LabelledTexts, head: NewHead) -> tuple[LabelledTexts, LabelledTexts | None]:
         """Return the training side and the validation side of a split before the tuning."""
-        train, held_out = data.hold_out(self.validation_fraction, seed)
-        if self.calibrate and held_out is None:
+        train, held_out = data.hold_out(head.validation_fraction, head.seed)
+        if head.calibrate and held_out is None:
             raise ConfigError(NO_CALIBRATION_SAMPLES)
         if isinstance(self.tune, ContrastiveConfig):
             check_pairs(data.labels, train.labels)
         return train, held_out
+
+    def _fit_head(
+        self,
+        head: NewHead,
+        body: Body,
+        data: LabelledTexts,
+        held_out: LabelledTexts | None,
+        checkpoint: str | Path | None,
+        progress: bool,
+    ) -> HeadEstimator:
+        """Fit the head on the embeddings of a body."""
+        classifier = head.estimator
+        if isinstance(classifier, TorchHeadClassifier):
+            classifier.calibrate = head.calibrate and not self._tunes_end_to_end  # it calibrates at its end
+            return classifier._fit(self._fit_data(body, data, held_out, progress), checkpoint, progress, warn=False)
+        validation = None
+        if held_out is not None:
+            validation = self._embed(body, held_out.texts, progress), held_out.labels, held_out.weight
+        X = self._embed(body, data.texts, progress)
+        return classifier.fit(X, data.labels, data.weight, validation=validation)
+
+    def _embedded(self, body: Body, data: LabelledTexts, progress: bool) -> EmbeddedLabels:
+        groups = split_groups(data.texts, data.groups)
+        return EmbeddedLabels(self._embed(body, data.texts, progress), data.labels, data.weight, groups)
 
     def _fit_data(self, body: Body, data: LabelledTexts, held_out: LabelledTexts | None, progress: bool) -> FitData:
         """Return the embeddings to fit the head on, with the identity of the body and of each sentence."""
@@ -248,10 +343,15 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         return data.with_labels_of(self.classes_.tolist())
 
     def with_measurement(self, **settings: Any) -> Self:
-        """Return a fitted copy with other shots and noise; see `QuantumHeadClassifier.with_measurement`."""
+        """Return a fitted copy with other shots and noise; see `QuantumHeadClassifier.with_measurement`.
+
+        Raises:
+            ConfigError: The head is classical, or a setting does not fit.
+        """
         check_is_fitted(self, "classifier_")
+        head = require_quantum_head(self.classifier_, "run with shots or noise")
         measured = copy.copy(self)
-        measured.classifier_ = self.classifier_.with_measurement(**settings)
+        measured.classifier_ = head.with_measurement(**settings)
         measured.head = measured.classifier_.head
         return measured
 
@@ -272,7 +372,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             with_body: Copy a frozen body into the folder too, for a machine that does not have it.
 
         Raises:
-            StorageError, DataError: As in `QuantumHeadClassifier.save_pretrained`.
+            StorageError, DataError, ConfigError: As in `PretrainedHead.save_pretrained`.
             BodyError: Files of the body to copy were removed or changed since it was loaded.
         """
         check_is_fitted(self, "classifier_")
@@ -287,12 +387,16 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             dtype=body.dtype,
             tuned=None
             if tuning is None
-            else TunedBodyMetadata(fingerprint=body.fingerprint, settings=tuning.settings, seed=tuning.seed),
+            else TunedBodyMetadata(fingerprint=body.fingerprint, stages=[tuning.settings], seed=tuning.seed),
         )
         body_folder = body.folder if with_body or tuning is not None else None
         if body_folder is not None:
             check_body_files(body)
-        save_model(folder, self.classifier_.module_, self.classifier_._metadata(data, metrics, metadata), body_folder)
+        fields = self.classifier_.metadata_fields(data, metrics, metadata)
+        if fields["seed"] is None and self.fit_settings_ is not None:
+            fields["seed"] = self.fit_settings_.seed
+            fields["validation_fraction"] = self.fit_settings_.validation_fraction
+        save_model(folder, self.classifier_.to_saved(), {**fields, "head_choice": self.head_choice_}, body_folder)
 
     def _save_for_hub(self, folder: Path, data: str | None, metrics: Mapping[str, float] | None) -> None:
         self.save_pretrained(folder, data=data, metrics=metrics, with_body=self.body_.source == "local")
@@ -321,40 +425,67 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             BodyError: The body cannot be loaded, or has another fingerprint.
         """
         snapshot = fetch_model(name, revision)
-        head, metadata = load_model(snapshot.folder)
+        saved, metadata = load_head(snapshot.folder)
         if metadata.body is None:
-            raise ModelFileError(f"{name} takes embeddings, not sentences; load it with QuantumHeadClassifier")
+            estimator = ESTIMATORS[metadata.head_kind]
+            raise ModelFileError(f"{name} takes embeddings, not sentences; load it with {estimator}")
         loaded = _load_saved_body(metadata.body, snapshot.folder, body, device)
-        classifier = cls.from_parts(loaded, QuantumHeadClassifier._from_metadata(head, metadata, device), cache=cache)
-        classifier.commit_ = classifier.classifier_.commit_ = snapshot.commit
+        head = HEADS[metadata.head_kind].from_saved(saved, metadata, device)
+        classifier = cls.from_parts(loaded, head, cache=cache)
+        if classifier.fit_settings_ is None and metadata.seed is not None:
+            fraction = metadata.validation_fraction or 0.0
+            classifier.fit_settings_ = FitSettings(metadata.seed, fraction, head.class_weight, False)
+            classifier.seed, classifier.validation_fraction = metadata.seed, fraction
+        classifier.device, classifier.head_choice_ = device, metadata.head_choice
+        classifier.commit_ = head.commit_ = snapshot.commit
         return classifier
 
     @classmethod
-    def from_parts(cls, body: Body, classifier: QuantumHeadClassifier, *, cache: bool = True) -> Self:
+    def from_parts(cls, body: Body, classifier: HeadEstimator, *, cache: bool = True) -> Self:
         """Return a fitted classifier of sentences from a body and a head that was fitted on its embeddings.
 
         Args:
             body: The body.
-            classifier: The head.
+            classifier: The head: one that a model file can hold.
             cache: As in the constructor.
 
         Raises:
-            ConfigError: The head takes embeddings of another width.
+            ConfigError: The head takes embeddings of another width, or is of another kind.
         """
+        if not is_head(classifier):
+            heads = ", ".join(ESTIMATORS.values())
+            raise ConfigError(f"classifier={classifier!r} is not the head of a text classifier; pass one of {heads}")
         check_embedding_width(classifier, body)
+        if isinstance(classifier, QuantumHeadClassifier):
+            parameters = classifier.get_params(deep=False)
+        else:
+            parameters = {"head": clone(classifier)}
         text = cls(
             body=body.name,
             revision=body.revision,
             cache=cache,
             tune=None if body.tuning is None else body.tuning.settings,
             dtype=body.dtype,
-            **classifier.get_params(deep=False),
+            **parameters,
         )
         text.body_, text.classifier_, text.classes_ = body, classifier, classifier.classes_
+        text.head_choice_ = None
+        text.fit_settings_ = classifier.fit_settings_ if isinstance(classifier, TorchHeadClassifier) else None
         return text
 
     def _embed(self, body: Body, texts: Sequence[str], progress: bool) -> NDArray[np.float32]:
         return body.encode(texts, progress=progress, cache=self.cache)
+
+
+def _check_calibration(data: LabelledTexts, held_out: LabelledTexts | None) -> None:
+    """Refuse validation sentences that cannot calibrate a support vector machine."""
+    for label in np.unique(data.labels).tolist():
+        count = 0 if held_out is None else int((held_out.labels == label).sum())
+        if count < 2:
+            raise ConfigError(
+                f"head='svc' is calibrated on two or more validation sentences of each label, and {label!r} has "
+                f"{count}; raise validation_fraction, add sentences, or choose another head"
+            )
 
 
 def check_pairs(labels: NDArray[Any], training: NDArray[Any]) -> None:
@@ -400,5 +531,5 @@ def _load_saved_body(metadata: BodyMetadata, model: Path, moved: str | None, dev
     body = load_files(files, device=device, dtype=metadata.dtype)
     if tuned is None and (metadata.source == "local" or not in_folder):
         return body
-    tuning = None if tuned is None else Tuning(tuned.settings, tuned.seed, metadata.fingerprint)
+    tuning = None if tuned is None else Tuning(tuned.stages[0], tuned.seed, metadata.fingerprint)
     return replace(body, name=metadata.name, revision=metadata.revision, source=metadata.source, tuning=tuning)
