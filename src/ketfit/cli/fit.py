@@ -17,6 +17,7 @@ from ketfit.cli.options import (
     ConfigFile,
     Data,
     DataOptions,
+    Head,
     Output,
     Settings,
     Tune,
@@ -43,6 +44,13 @@ def fit(
     tune: Annotated[
         Tune | None, typer.Option(help="Fine-tuning of the body; if left out, that of the settings file, or frozen.")
     ] = None,
+    head: Annotated[
+        Head | None,
+        typer.Option(
+            help="Kind of head; auto takes the simplest one that validates as well as the best. If left out, that of "
+            "the settings file, or quantum."
+        ),
+    ] = None,
     config: ConfigFile = None,
     settings: Settings = [],  # noqa: B006 - Typer reads it, nothing writes it
     few_shot: Annotated[
@@ -59,7 +67,7 @@ def fit(
     data_options: DataOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Train a quantum head on labelled sentences and save the model."""
+    """Train a quantum or classical head on labelled sentences and save the model."""
     from ketfit.data.splits import check_classes
     from ketfit.estimators.text import TextClassifier
     from ketfit.evaluation.compare import accuracy_interval, with_interval
@@ -70,7 +78,7 @@ def fit(
     check_model_folder(output)
     if checkpoint is not None:
         check_writable_file(checkpoint)
-    chosen = fit_config(config, settings, body, tune)
+    chosen = fit_config(config, settings, body, tune, head)
     check_body(body, revision=chosen.revision)
     dataset = data_options.load(data, weight_column=weight_column, group_column=group_column)
     dataset = _drop_zero_weights(dataset)
@@ -87,24 +95,7 @@ def fit(
     classifier = TextClassifier(**{**parameters, "class_weight": class_weight})
     with exit_on_interrupt(_interrupted_message(checkpoint)):
         _fit_on(classifier, dataset, parts, checkpoint)
-    fitted = classifier.classifier_
-    if chosen.validation_fraction and not fitted.validation_size_:
-        echo_stderr("warning: too few sentences or groups for validation; the last epoch is kept")
-    best = fitted.history_[fitted.best_epoch_]
-    report: dict[str, Any] = {
-        "data": dataset.name,
-        "body": classifier.body_.name,
-        "tuned": chosen.tune.method if chosen.tune else None,
-        "parameters": fitted.n_parameters_,
-        "train_size": fitted.train_size_,
-        "validation_size": fitted.validation_size_,
-        "best_epoch": fitted.best_epoch_,
-        "validation_accuracy": best.validation_accuracy,
-    }
-    metrics = _accuracies(best)
-    report |= metrics
-    if cost := fitted.module_.step_cost(min(fitted.train_config_.batch_size, fitted.train_size_)):
-        report["qpu_step"] = asdict(cost)
+    report, metrics = _training_report(classifier, dataset.name)
     if parts is not None:
         test = dataset.take(parts.test)
         correct = int((classifier.predict(test.texts, progress=True) == np.asarray(test.labels)).sum())
@@ -114,6 +105,36 @@ def fit(
     classifier.save_pretrained(output, data=dataset.name, metrics=metrics)
     report["model"] = str(output)
     print_report(report, as_json, key_value_table(report))
+
+
+def _training_report(classifier: TextClassifier, data: str) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return what there is to say about a training, and the metrics in it for the model card."""
+    from ketfit.estimators.base import TorchHeadClassifier
+    from ketfit.estimators.quantum import QuantumHeadClassifier
+
+    fitted, tuning = classifier.classifier_, classifier.tune
+    report: dict[str, Any] = {
+        "data": data,
+        "body": classifier.body_.name,
+        "tuned": None if tuning is None else tuning.method,
+        "head": fitted.kind,
+        "parameters": fitted.n_parameters_,
+        "train_size": fitted.train_size_,
+        "validation_size": fitted.validation_size_,
+    }
+    metrics: dict[str, float] = {}
+    if isinstance(fitted, TorchHeadClassifier):
+        if classifier.validation_fraction and not fitted.validation_size_:
+            echo_stderr("warning: too few sentences or groups for validation; the last epoch is kept")
+        best = fitted.history_[fitted.best_epoch_]
+        metrics = _accuracies(best)
+        report |= {"best_epoch": fitted.best_epoch_, "validation_accuracy": best.validation_accuracy, **metrics}
+    if isinstance(fitted, QuantumHeadClassifier):
+        cost = fitted.module_.step_cost(min(fitted.train_config_.batch_size, fitted.train_size_))
+        report |= {"qpu_step": asdict(cost)} if cost else {}
+    if classifier.head_choice_ is not None:
+        report["head_choice"] = classifier.head_choice_.model_dump()
+    return report, metrics
 
 
 def _drop_zero_weights(dataset: Dataset) -> Dataset:

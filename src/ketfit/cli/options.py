@@ -17,7 +17,7 @@ from ketfit.errors import BodyError, ConfigError, DataError, DataOptionError
 if TYPE_CHECKING:
     from ketfit.data.dataset import Dataset
     from ketfit.data.splits import Split
-    from ketfit.model.config import FitConfig
+    from ketfit.model.config import FitConfig, HeadConfig
 
 Data = Annotated[str, typer.Argument(help="CSV, TSV, JSONL or Parquet file, data set on the Hub, or rotten-tomatoes.")]
 Model = Annotated[str, typer.Argument(help="Folder of a saved model, or its name on the Hub.")]
@@ -40,6 +40,7 @@ Settings = Annotated[
     ),
 ]
 Tune = Literal["frozen", "contrastive", "full"]
+Head = Literal["quantum", "logistic", "svc", "mlp", "auto"]
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,10 @@ def takes_data_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_data_options
 
 
-def fit_config(path: Path | None, settings: list[str], body: str | None, tune: Tune | None) -> FitConfig:
-    """Return the settings of a TOML file, overridden by --set, --body and --tune."""
+def fit_config(
+    path: Path | None, settings: list[str], body: str | None, tune: Tune | None, head: Head | None = None
+) -> FitConfig:
+    """Return the settings of a TOML file, overridden by --set, --body, --tune and --head."""
     from ketfit.base_config import read_toml, set_dotted_key
     from ketfit.model.config import FitConfig
 
@@ -115,6 +118,8 @@ def fit_config(path: Path | None, settings: list[str], body: str | None, tune: T
         set_dotted_key(tables, setting)
     if body is not None:
         tables["body"] = body
+    if head is not None:
+        _set_head(tables, head)
     if tune == "frozen":
         tables.pop("tune", None)
     elif tune is not None:
@@ -122,6 +127,45 @@ def fit_config(path: Path | None, settings: list[str], body: str | None, tune: T
         tables["tune"] = {**own, "method": tune} if isinstance(own, dict) else own
     places = [*([] if path is None else [str(path)]), *(["--set"] if settings else [])]
     return FitConfig.from_mapping(tables, where=" and ".join(places) or "the settings")
+
+
+def _set_head(tables: dict[str, Any], head: Head) -> None:
+    """Set the kind of head in parsed tables; "quantum" keeps the table [head]."""
+    is_table = isinstance(tables.get("head"), dict)
+    if head == "quantum":
+        if not is_table:
+            tables.pop("head", None)
+        return
+    if is_table:
+        raise ConfigError(f"--head {head}: head has the settings of a quantum head; remove them, or use --head quantum")
+    tables["head"] = "logistic-regression" if head == "logistic" else head
+
+
+def circuit_settings(head: HeadConfig | str | None, source: Path) -> HeadConfig:
+    """Return the settings of a quantum head in a file of settings.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if head is None:
+        raise ConfigError(f"{source} has no table [head]; the head that fit would choose depends on the body")
+    if isinstance(head, str):
+        raise ConfigError(f"{source} has head={head!r} and no circuit; give it a table [head] of a quantum head")
+    return head
+
+
+def check_quantum_model(model: str, purpose: str) -> None:
+    """Raise ConfigError if a saved model has no circuit, before anything else is loaded.
+
+    Args:
+        model: A folder, or a name on the Hub.
+        purpose: What the circuit is needed for, such as "run on hardware".
+    """
+    from ketfit.persistence.model_files import find_model, load_metadata
+
+    kind = load_metadata(find_model(model)).head_kind
+    if kind != "quantum":
+        raise ConfigError(f"{model} has a head of kind {kind!r} and no circuit to {purpose}; use a quantum head")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ketfit.data.splits import holdout_split
 from ketfit.errors import ConfigError, ConfigWarning
 from ketfit.estimators.base import FitData, TorchHeadClassifier
 from ketfit.estimators.classical import SVCHead
-from ketfit.estimators.heads import HEADS, HeadEstimator, NewHead, new_head
+from ketfit.estimators.heads import HEADS, HeadEstimator, NewHead, new_head, settings_for
 from ketfit.model.classical import HeadKind
 from ketfit.model.head_choice import HeadChoice, HeadLoss
 from ketfit.rng import chosen_seed, numpy_stream
@@ -97,7 +97,8 @@ def choose_head(data: EmbeddedLabels, settings: Mapping[str, Any], kinds: Sequen
             )
         for kind in list(losses):
             # A temperature is left out: it belongs to some kinds only.
-            head = new_head(kind, {**settings, "seed": seed, "random_state": None, "calibrate": False})
+            own = {**settings_for(kind, settings), "seed": seed, "random_state": None, "calibrate": False}
+            head = new_head(kind, own)
             fitted = fit_head(head, train)
             if isinstance(fitted, SVCHead) and fitted.platt_ is None:
                 warnings.warn(

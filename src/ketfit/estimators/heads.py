@@ -84,6 +84,13 @@ def new_head(spec: HeadSpec, settings: Mapping[str, Any]) -> NewHead:
     return NewHead(estimator, seed, **shared)
 
 
+def settings_for(kind: HeadKind, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that apply to a kind of head that was not named: not all have epochs and a temperature."""
+    if issubclass(HEADS[kind], TorchHeadClassifier):
+        return dict(settings)
+    return {**settings, "train": None, "calibrate": False}
+
+
 def is_head(value: object) -> TypeGuard[HeadEstimator]:
     """Return whether a value is an estimator of one of the kinds of `HEADS`."""
     return isinstance(value, tuple(HEADS.values()))

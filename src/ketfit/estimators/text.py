@@ -41,9 +41,8 @@ from ketfit.estimators.base import (
 from ketfit.estimators.choice import EmbeddedLabels, choose_head, simplest_kinds
 from ketfit.estimators.classical import LogisticRegressionHead, MLPHead, SVCHead
 from ketfit.estimators.end_to_end import SentenceValidation, check_embedding_width, tune_end_to_end
-from ketfit.estimators.heads import AUTO, HEADS, HeadEstimator, HeadSpec, NewHead, is_head, new_head
+from ketfit.estimators.heads import AUTO, HEADS, HeadEstimator, HeadSpec, NewHead, is_head, new_head, settings_for
 from ketfit.estimators.quantum import QuantumHeadClassifier, readout_warning, require_quantum_head
-from ketfit.model.classical import HeadKind
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.head_choice import HeadChoice
 from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, Precision, TuneConfig
@@ -178,7 +177,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         if head is None:
             kinds = simplest_kinds(end_to_end=self._tunes_end_to_end)
             choice = choose_head(self._embedded(body, data, progress), settings, kinds)
-            head = self._new_head(choice.kind, self._settings_of(choice.kind, settings), None)
+            head = self._new_head(choice.kind, settings_for(choice.kind, settings), None)
         if held_out is None and self._needs_held_out(head):
             data, held_out = self._hold_out(data, head)
         if isinstance(head.estimator, SVCHead):
@@ -213,12 +212,6 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         seed = chosen_seed(self.random_state, self.seed)
         return {**settings, "seed": seed, "random_state": None}
 
-    def _settings_of(self, kind: HeadKind, settings: dict[str, Any]) -> dict[str, Any]:
-        """Return the settings that apply to a chosen kind of head: not all kinds have epochs and a temperature."""
-        if issubclass(HEADS[kind], TorchHeadClassifier):
-            return settings
-        return {**settings, "train": None, "calibrate": False}
-
     def _new_head(self, spec: HeadSpec, settings: dict[str, Any], checkpoint: str | Path | None) -> NewHead:
         """Return the head to fit, after a check of its settings."""
         head = new_head(spec, settings)
@@ -227,8 +220,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         kind = head.estimator.kind
         if self._tunes_end_to_end and isinstance(head.estimator, SVCHead):
             raise ConfigError(
-                f"tune={self.tune!r} trains body and head by gradients, and a head of kind {kind!r} has none; "
-                "choose another head, or contrastive tuning"
+                f"end-to-end tuning takes gradients through the head, and a head of kind {kind!r} has none; choose "
+                "another head, or contrastive tuning"
             )
         if checkpoint is not None and self.tune is None:
             raise ConfigError(
