@@ -66,7 +66,7 @@ class SVCConfig(_ClassicalConfig):
 
     C: Annotated[_PositiveFloat, Field(description="Inverse strength of the penalty")] = 1.0
     kernel: Literal["linear", "poly", "rbf", "sigmoid"] = "rbf"
-    degree: Annotated[int, Field(ge=0, description="Of the kernel poly")] = 3
+    degree: Annotated[int, Field(ge=0, le=1000, description="Of the kernel poly")] = 3
     gamma: Literal["scale", "auto"] | Annotated[Finite, Field(ge=0)] = "scale"
     coef0: Finite = 0.0
     tol: _PositiveFloat = 1e-3
@@ -75,6 +75,12 @@ class SVCConfig(_ClassicalConfig):
         tuple[Annotated[int, Field(ge=0, lt=2**31)], ...],
         Field(strict=False, description="Support vectors of each class, in the order of the classes"),
     ]
+
+    @model_validator(mode="after")
+    def _check_support(self) -> SVCConfig:
+        if not sum(self.n_support):
+            raise ValueError(f"n_support={self.n_support}: a fitted head has at least one support vector")
+        return self
 
     def tensor_shapes(self, embedding_dim: int, n_classes: int) -> Shapes:
         """Return the shape of each tensor by name."""

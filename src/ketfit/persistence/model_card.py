@@ -18,6 +18,8 @@ from ketfit.persistence.schema import ESTIMATORS, HEAD_NAMES, ModelMetadata
 ENERGY_PROFILE = "ionq-forte-enterprise"
 """Profile of the QPU for the energy estimate of the card."""
 
+_UNSHOWN = ("n_support", "calibrated")  # the card has them elsewhere
+
 ENERGY_SHOTS = 1000
 """Shots of one inference if the model is exact."""
 
@@ -33,7 +35,7 @@ def model_card(metadata: ModelMetadata) -> str:
         metrics=_with_intervals(metadata.metrics),
         head_names=HEAD_NAMES,
         estimators=ESTIMATORS,
-        settings=", ".join(f"{name} {value}" for name, value in config if name not in ("n_support", "calibrated")),
+        settings=", ".join(f"{name} {value}" for name, value in config if name not in _UNSHOWN and value is not None),
         counts=config.count_parameters(metadata.embedding_dim, len(metadata.classes)),
         quantum=_quantum_values(config) if isinstance(config, HeadConfig) else None,
     )
