@@ -12,7 +12,7 @@ from ketfit.integers import as_integer, as_integers
 if TYPE_CHECKING:
     import torch
 
-Stream = Literal["split", "validation", "folds", "init", "batches", "shots", "pairs", "dropout"]
+Stream = Literal["split", "validation", "folds", "init", "batches", "shots", "pairs", "dropout", "choice"]
 
 
 def chosen_seed(random_state: Any, seed: int) -> int:

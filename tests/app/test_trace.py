@@ -11,7 +11,16 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from ketfit import HeadConfig, NoiseConfig, QuantumHeadClassifier, TextClassifier, TrainConfig
-from ketfit.app.trace import MAX_CHARACTERS, MeasurementSettings, TracePredictor, fit_baseline, trace, trained_settings
+from ketfit.app.trace import (
+    MAX_CHARACTERS,
+    ClassicalTrace,
+    MeasurementSettings,
+    TracePredictor,
+    fit_baseline,
+    trace,
+    trained_settings,
+)
+from ketfit.app.views import render_classical, render_prediction
 from ketfit.bodies.body import Body, load_body
 from ketfit.data.dataset import Dataset
 from ketfit.errors import ConfigError, DataError, InputError
@@ -159,3 +168,26 @@ def test_trace_sentence_is_not_written_to_disk(body: Body, tmp_path: Path, monke
     monkeypatch.setenv("KETFIT_CACHE", str(tmp_path / "cache"))
     TracePredictor(classifier).trace("a secret film", MeasurementSettings())
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("kind", ["logistic-regression", "svc", "mlp"])
+def test_trace_of_classical_head_has_its_probabilities(kind: str, body: Body, tiny_body_folder: Path) -> None:
+    classifier = TextClassifier(str(tiny_body_folder), kind, validation_fraction=0.4)  # type: ignore[arg-type]
+    texts = [f"{text} {number}" for number, text in enumerate(TEXTS)]
+    predictor = TracePredictor(classifier.fit(texts, LABELS))
+    traced = predictor.trace("a good film", MeasurementSettings())
+    assert isinstance(traced, ClassicalTrace)
+    expected = classifier.predict_proba(["a good film"])
+    np.testing.assert_array_equal([traced.probabilities], expected)
+    np.testing.assert_array_equal(predictor.probabilities(["a good film"], MeasurementSettings()), expected)
+    assert traced.label == traced.exact_label == classifier.predict(["a good film"])[0]
+    assert predictor.trained_settings is None
+    html = render_prediction(traced) + render_classical(traced)
+    assert f"The {traced.head} says" in html
+    assert "Embedding" in html
+    assert "qubit" not in html
+    for settings in (MeasurementSettings(shots=10), MeasurementSettings(two_qubit_error=0.1)):
+        with pytest.raises(ConfigError, match="has no circuit to run with shots or noise"):
+            predictor.trace("a film", settings)
+        with pytest.raises(ConfigError, match="has no circuit to run with shots or noise"):
+            predictor.probabilities(["a film"], settings)

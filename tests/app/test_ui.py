@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ketfit import TextClassifier
 from ketfit.app.server import HEADERS, RequestLimitMiddleware, serve
-from ketfit.app.trace import TracePredictor
-from ketfit.app.ui import MAX_SENTENCES, Page
+from ketfit.app.trace import MeasurementSettings, TracePredictor
+from ketfit.app.ui import MAX_SENTENCES, Page, _sliders
 from ketfit.bodies.body import load_body
 from ketfit.errors import ConfigError
 from tests.app.test_trace import make
@@ -133,3 +135,19 @@ def test_app_without_gradio_names_extra(monkeypatch: pytest.MonkeyPatch, capsys:
     assert capsys.readouterr().err == (
         "error: The web demo needs a package that is not installed: pip install 'ketfit[app]'\n"
     )
+
+
+def test_page_of_classical_head_has_no_circuit(tiny_body_folder: Path) -> None:
+    texts = [f"{word} film {number}" for number in range(10) for word in ("good", "bad")]
+    classifier = TextClassifier(str(tiny_body_folder), "logistic-regression").fit(texts, ["good", "bad"] * 10)
+    page = Page(TracePredictor(classifier), [])
+    prediction, inputs, circuit, outputs = page.classify(HOSTILE, 0, 0, 0)
+    assert "The logistic regression says" in prediction
+    assert "Embedding" in inputs
+    assert (circuit, outputs) == ("", "")
+    assert "<script>" not in prediction + inputs
+    assert "kf-error" in page.classify("a film", 100, 0, 0)[0]
+    assert "quantum" not in page._header()
+    gradio = SimpleNamespace(Slider=lambda *_, visible, **__: visible)  # its event loops outlive a test
+    assert _sliders(gradio, page.predictor.trained_settings) == (False, False)
+    assert _sliders(gradio, MeasurementSettings()) == (True, True)

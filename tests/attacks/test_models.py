@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from torch import Tensor
 
 from ketfit import HeadConfig, QuantumHeadClassifier, TrainConfig
 from ketfit.errors import KetFitError
-from ketfit.persistence.model_files import load_model
+from ketfit.estimators.heads import HEADS
+from ketfit.persistence.model_files import load_head
 from ketfit.persistence.schema import METADATA, WEIGHTS, ModelMetadata
 from tests.attacks import children
 from tests.attacks.children import Report, run_cases
-from tests.attacks.mutations import MUTATIONS, header_and_data, read_json
+from tests.attacks.mutations import MUTATIONS, header_and_data, large_heads, large_heads_that_fit, read_json
 
 CASES = int(os.environ.get("KETFIT_ATTACKS", "300"))
 FIRST = int(os.environ.get("KETFIT_ATTACKS_FROM", "0"))
@@ -62,16 +64,18 @@ def as_written(folder: Path, tensors: dict[str, Tensor], record: ModelMetadata) 
     written.pop("record_sha256")
     caught: dict[str, Any] = json.loads(json.dumps(record.model_dump()))
     for name in ("gradient", "noise"):  # may be told by a name, or be left to the number of shots
-        caught["head"].pop(name), written["head"].pop(name)
+        caught["head"].pop(name, None), written["head"].pop(name, None)
     header, data = header_and_data(folder / WEIGHTS)
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     found = {name: data[slice(*entry["data_offsets"])] for name, entry in entries.items()}
     return alike(caught, written) and found == {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
 
 
-def attack(case: int, saved: Path, place: Path) -> tuple[str, str, str]:
+def attack(
+    case: int, saved: Path, place: Path, mutations: Sequence[Callable[[random.Random, Path], None]] = MUTATIONS
+) -> tuple[str, str, str]:
     """Run one case; return the mutation, the outcome and the details of a finding."""
-    mutation = MUTATIONS[case % len(MUTATIONS)]
+    mutation = mutations[case % len(mutations)]
     work = place / str(case)
     folder = shutil.copytree(saved, work / "model")
     os.chdir(work)
@@ -88,14 +92,15 @@ def attack(case: int, saved: Path, place: Path) -> tuple[str, str, str]:
 
 def judged(saved: Path, folder: Path) -> tuple[str, str]:
     try:
-        head, record = load_model(folder)
+        head, record = load_head(folder)
+        HEADS[record.head_kind].from_saved(head, record)
     except KetFitError as error:
         return ("refused", "") if str(error) else ("finding", f"{type(error).__name__} says nothing")
     except Exception as error:
         return "finding", f"{type(error).__name__}: {error}"
-    tensors = head.state_dict()
-    before, first = load_model(saved)
-    if record == first and same(tensors, before.state_dict()):
+    tensors = head.tensors
+    before, first = load_head(saved)
+    if record == first and same(tensors, before.tensors):
         return "same", ""
     if as_written(folder, tensors, record):
         return "as written", ""
@@ -114,6 +119,21 @@ def test_mutated_model_loads_as_written_or_raises(saved: Path, tmp_path: Path) -
     assert kinds == {mutation.__name__ for mutation in MUTATIONS}, "not every mutation was tried"
     outcomes = {name.partition(": ")[2] for name in report.outcomes}
     assert outcomes == {"refused", "same", "as written"}, "the mutations do not reach as far as they did"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["logistic-regression", "svc", "mlp"])
+def test_mutated_classical_model_loads_as_written_or_raises(kind: str, tmp_path: Path) -> None:
+    y = np.arange(30) % 3
+    x = np.random.default_rng(0).standard_normal((30, 4))
+    head: Any = HEADS[kind]()  # type: ignore[index]
+    head.fit(x[:20], y[:20], validation=(x[20:], y[20:])).save_pretrained(tmp_path / "model", data="twenty rows")
+    mutations = [one for one in MUTATIONS if one not in (large_heads, large_heads_that_fit)]
+    cases = range(FIRST, FIRST + CASES)
+    report = run_cases(cases, lambda case: attack(case, tmp_path / "model", tmp_path, mutations))
+    assert not report.findings, f"{len(report.findings)} findings:\n" + "\n".join(report.findings[:20])
+    assert sum(report.outcomes.values()) == CASES, "a case was lost"
+    assert {name.partition(": ")[2] for name in report.outcomes} == {"refused", "same", "as written"}
 
 
 class TestTheCagesHold:
@@ -158,8 +178,8 @@ class TestTheCagesHold:
         assert self.run(run, 1).findings == ["case 0, k: MemoryError"]
 
     def test_prediction_of_another_model_is_detected(self, saved: Path, tmp_path: Path) -> None:
-        head, record = load_model(saved)
-        tensors = head.state_dict()
+        head, record = load_head(saved)
+        tensors = head.tensors
         assert as_written(saved, tensors, record)
         assert not as_written(saved, {**tensors, "weights": tensors["weights"] + 1}, record)
         assert not as_written(saved, tensors, record.updated(seed=1))

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from ketfit.errors import ConfigError, ConnectionLostError, CostLimitError, LedgerError, SubmissionStateUnknownError
+from ketfit.estimators.classical import SVCHead
 from ketfit.hardware.backends.base import Backend
 from ketfit.hardware.runs.session import Session
 from ketfit.hardware.testing.faulty_backend import Fault, FaultInjectingBackend
@@ -131,3 +132,12 @@ def test_training_restores_best_step_by_validation(tmp_path: Path) -> None:
 def test_training_without_trained_parameters_is_rejected() -> None:
     with pytest.raises(ConfigError, match="trains the linear layer and nothing else"):
         HardwareTraining(method="linear", train_linear=False)
+
+
+def test_training_of_classical_head_raises_before_anything_is_written(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    target = HardwareTarget(simulator(tmp_path / "jobs", 100), folder, wait_s=5, retry=FAST_RETRY)
+    head = SVCHead().fit(embeddings(), LABELS)
+    with pytest.raises(ConfigError, match="SVCHead is a classical head and has no circuit to train on hardware"):
+        train_on_hardware(head, (embeddings(), LABELS), target, HardwareTraining())  # type: ignore[arg-type]
+    assert not folder.exists()

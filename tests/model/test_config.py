@@ -405,7 +405,7 @@ def test_fit_config_from_toml_reads_tables(tmp_path):
         (HeadConfig, b"self = 1", "PATH: HeadConfig has no setting 'self'"),
         (FitConfig, b"[head]\nn_qbits = 4", "PATH, table head: HeadConfig has no setting 'n_qbits'; did you mean"),
         (FitConfig, b"[train]\nepochs = 0", "PATH, table train: epochs=0: input should be greater"),
-        (FitConfig, b"head = 3", "PATH: head=3: input should be a valid dictionary or instance of HeadConfig"),
+        (FitConfig, b"head = 3", "PATH: head=3: it is a table of settings, or one of quantum"),
         (FitConfig, b"n_qubits = 3", "PATH: FitConfig has no setting 'n_qubits'; did you mean 'head.n_qubits'\\?"),
         (FitConfig, b"[heads]\nn_qubits = 3", "PATH: FitConfig has no setting 'heads'; did you mean 'head'[?]"),
         (HeadConfig, b"n_qubits: 4", "PATH is not TOML in UTF-8: Expected '=' after a key"),

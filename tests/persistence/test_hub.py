@@ -104,6 +104,19 @@ def test_from_pretrained_commit_fixes_head_and_body(
     assert TextClassifier.from_pretrained("someone/model").body_.name == "all-MiniLM-L6-v2"
 
 
+@pytest.mark.parametrize("kind", ["logistic-regression", "svc", "mlp"])
+def test_push_to_hub_classical_head_is_fetched(kind: Any, writable: WritableHub, tiny_body_folder: Path) -> None:
+    texts, labels = [f"{text} {number}" for number, text in enumerate(TEXTS * 2)], LABELS * 2
+    classifier = TextClassifier(str(tiny_body_folder), kind, validation_fraction=0.3).fit(texts, labels)
+    commit = classifier.push_to_hub("someone/model", metrics={"test_accuracy": 0.5})
+    fetched = TextClassifier.from_pretrained("someone/model", revision=commit)
+    np.testing.assert_array_equal(fetched.predict_proba(TEXTS), classifier.predict_proba(TEXTS))
+    head = type(classifier.classifier_).from_pretrained("someone/model")
+    assert head.commit_ == fetched.commit_ == commit
+    head.push_to_hub("someone/head")
+    assert type(head).from_pretrained("someone/head").n_parameters_ == head.n_parameters_
+
+
 def test_push_to_hub_removes_files_of_old_body_only(
     classifier: TextClassifier, writable: WritableHub, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from ketfit.errors import ModelFileError, StorageError
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.estimators.text import TextClassifier
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.persistence.model_files import load_model
+from ketfit.persistence.model_files import load_metadata, load_model
 from ketfit.persistence.schema import METADATA, WEIGHTS
 from ketfit.storage.strict_json import parse_json
 from tests.persistence.saved_models import (
@@ -33,6 +33,7 @@ from tests.persistence.saved_models import (
 )
 
 OLD = Path(__file__).parent / "models" / "version-1"
+VERSION_2 = Path(__file__).parent / "models" / "version-2"
 
 TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", "not good", "the dull film"]
 
@@ -43,7 +44,7 @@ HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1)
 
 LIMITED = """
 import resource, sys
-from ketfit.persistence.model_files import load_model
+from ketfit.persistence.model_files import load_metadata, load_model
 resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))
 resource.setrlimit(resource.RLIMIT_CPU, (25, 25))
 for folder in sys.argv[1:]:
@@ -111,11 +112,11 @@ class TestMetadata:
         (model / METADATA).write_text(text.replace(place, wrong))
         assert_rejected(model, r"config\.json")
 
-    @pytest.mark.parametrize("version", [0, 3, 99, "1", "2", None, True, [1], 1.0, 1.5])
+    @pytest.mark.parametrize("version", [0, 4, 99, "1", "2", None, True, [1], 1.0, 1.5])
     def test_read_metadata_unknown_version_raises(self, version: Any, model: Path) -> None:
         write_metadata(model, {**metadata_of(model), "schema_version": version})
         assert_rejected(
-            model, r"schema_version=.* and this KetFit reads 1 and 2; read it with the KetFit that wrote it, or upgrade"
+            model, r"schema_version=.* and this KetFit reads 1, 2, 3; read it with the KetFit that wrote it, or upgrade"
         )
 
     @pytest.mark.parametrize("table", ["", "head", "train"])
@@ -224,8 +225,9 @@ class TestMetadata:
         assert record == sealed(record)
         del record["record_sha256"]
         assert record == {
-            "schema_version": 2,
+            "schema_version": 3,
             "ketfit_version": ketfit.__version__,
+            "head_kind": "quantum",
             "head": TINY.model_dump(mode="json"),
             "train": SHORT.model_dump(),
             "seed": 0,
@@ -275,7 +277,8 @@ class TestVersion1:
         text = TextClassifier(str(tiny_body_folder), HEAD, TrainConfig(epochs=1)).fit(TEXTS, WORDS)
         text.save_pretrained(tmp_path / "model")
         record = metadata_of(tmp_path / "model")
-        del record["temperature"], record["body"]["dtype"], record["body"]["tuned"]
+        del record["temperature"], record["body"]["dtype"], record["body"]["tuned"], record["head_kind"]
+        record["head"].pop("components", None)
         write_metadata(tmp_path / "model", sealed({**record, "schema_version": 1}))
         loaded = TextClassifier.from_pretrained(tmp_path / "model")
         assert (loaded.predict_proba(TEXTS) == text.predict_proba(TEXTS)).all()
@@ -288,7 +291,51 @@ class TestVersion1:
         write_metadata(model, {key: value for key, value in metadata_of(OLD).items() if key != "seed"})
         assert_rejected(model, "lacks seed of ModelMetadata")
 
-    def test_version_1_model_is_saved_as_version_2(self, tmp_path: Path) -> None:
+    def test_version_1_model_is_saved_as_version_3(self, tmp_path: Path) -> None:
         QuantumHeadClassifier.from_pretrained(OLD).save_pretrained(tmp_path / "model")
-        assert metadata_of(tmp_path / "model")["schema_version"] == 2
+        assert metadata_of(tmp_path / "model")["schema_version"] == 3
         assert (tmp_path / "model" / WEIGHTS).read_bytes() == (OLD / WEIGHTS).read_bytes()
+
+
+class TestVersion2:
+    """A model with a tuned body, saved by the last KetFit that wrote version 2, without its body's files."""
+
+    def test_version_2_model_loads_and_predicts(self) -> None:
+        rows = np.random.default_rng(0).standard_normal((12, 16))
+        loaded = QuantumHeadClassifier.from_pretrained(VERSION_2)
+        expected = [[0.38225751137777947, 0.6177424886222206], [0.31783487406859573, 0.6821651259314042]]
+        np.testing.assert_allclose(loaded.predict_proba(rows)[:2], expected, rtol=1e-5)
+        assert metadata_of(VERSION_2)["schema_version"] == 2
+
+    def test_version_2_tuning_is_read_as_one_stage(self) -> None:
+        metadata = load_metadata(VERSION_2)
+        assert metadata.head_kind == "quantum"
+        assert metadata.body is not None
+        assert metadata.body.tuned is not None
+        settings = metadata_of(VERSION_2)["body"]["tuned"]["settings"]
+        (stage,) = metadata.body.tuned.stages
+        assert settings.items() <= stage.model_dump().items()
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"head_kind": "quantum"}, "'head_kind', which schema_version=2 does not have"),
+            ({"head_choice": None}, "'head_choice', which schema_version=2 does not have"),
+            ({"seed": 1}, "was changed after saving"),
+        ],
+    )
+    def test_version_2_metadata_is_read_strictly(self, change: dict[str, Any], message: str, tmp_path: Path) -> None:
+        model = shutil.copytree(VERSION_2, tmp_path / "model")
+        write_metadata(model, {**metadata_of(model), **change})
+        assert_rejected(model, message)
+
+    @pytest.mark.parametrize("change", [{"stages": []}, {"settings": 3}, {"settings": None}])
+    def test_version_2_tuning_is_read_strictly(self, change: dict[str, Any], tmp_path: Path) -> None:
+        model = shutil.copytree(VERSION_2, tmp_path / "model")
+        metadata = metadata_of(model)
+        metadata["body"]["tuned"] |= change
+        write_metadata(model, sealed(metadata))
+        assert_rejected(model, "which schema_version=2 does not have|stages")
+        del metadata["body"]["tuned"]["settings"]
+        write_metadata(model, sealed(metadata))
+        assert_rejected(model, "lacks settings")

@@ -111,9 +111,9 @@ class TestTunedBody:
         np.testing.assert_array_equal(loaded.predict_proba(TEXTS), tuned.predict_proba(TEXTS))
 
     @pytest.mark.parametrize(
-        "place", [("tuned",), ("dtype",), ("tuned", "fingerprint"), ("tuned", "settings", "epochs")]
+        "place", [("tuned",), ("dtype",), ("tuned", "fingerprint"), ("tuned", "stages", 0, "epochs")]
     )
-    def test_tuned_model_missing_key_raises(self, place: tuple[str, ...], folder: Path) -> None:
+    def test_tuned_model_missing_key_raises(self, place: tuple[Any, ...], folder: Path) -> None:
         record = metadata_of(folder)
         table = record["body"]
         for name in place[:-1]:
@@ -127,7 +127,7 @@ class TestTunedBody:
     )
     def test_tuned_model_invalid_settings_raise(self, settings: dict[str, Any], message: str, folder: Path) -> None:
         record = metadata_of(folder)
-        record["body"]["tuned"]["settings"] |= settings
+        record["body"]["tuned"]["stages"][0] |= settings
         write_metadata(folder, sealed(record))
         assert_rejected(folder, message)
 

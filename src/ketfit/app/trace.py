@@ -15,8 +15,10 @@ from ketfit.circuit.circuit import Circuit
 from ketfit.data.dataset import Dataset
 from ketfit.errors import ConfigError, InputError
 from ketfit.estimators.classical import LogisticRegressionHead
+from ketfit.estimators.quantum import QuantumHeadClassifier, require_quantum_head
 from ketfit.estimators.text import TextClassifier
 from ketfit.model.head import QuantumHead
+from ketfit.persistence.schema import HEAD_NAMES
 from ketfit.rng import torch_stream
 from ketfit.simulate.expectation import MeasurementContext
 from ketfit.simulate.native import MAX_JOINT
@@ -120,6 +122,11 @@ class PredictionTrace:
     baseline: BaselinePrediction | None
 
     @property
+    def head(self) -> str:
+        """The name of the kind of head."""
+        return HEAD_NAMES["quantum"]
+
+    @property
     def label(self) -> str:
         """The most probable class."""
         return self.classes[int(np.argmax(self.probabilities))]
@@ -128,6 +135,37 @@ class PredictionTrace:
     def exact_label(self) -> str:
         """The most probable class without shots and noise."""
         return self.classes[int(np.argmax(self.exact_probabilities))]
+
+
+@dataclass(frozen=True)
+class ClassicalTrace:
+    """All values of the prediction of a classical head.
+
+    Attributes:
+        embedded: The sentence and its embedding.
+        head: The name of the kind of head.
+        n_parameters: The number of parameters of the head.
+        classes: The labels.
+        probabilities: Probabilities of the classes.
+        baseline: The prediction of the head to compare with, if there is one.
+    """
+
+    embedded: EmbeddedText
+    head: str
+    n_parameters: int
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    baseline: BaselinePrediction | None
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.classes[int(np.argmax(self.probabilities))]
+
+    @property
+    def exact_label(self) -> str:
+        """The label; there are neither shots nor noise."""
+        return self.label
 
 
 class TracePredictor:
@@ -157,21 +195,35 @@ class TracePredictor:
         notices = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
         return EmbeddedText(sentence, tuple(row.tolist()), notices[0] if notices else None)
 
-    def trace(self, sentence: str, settings: MeasurementSettings) -> PredictionTrace:
+    @property
+    def trained_settings(self) -> MeasurementSettings | None:
+        """The shots and the two-qubit error of the training; None for a classical head."""
+        fitted = self.classifier.classifier_
+        return trained_settings(fitted.module_) if isinstance(fitted, QuantumHeadClassifier) else None
+
+    def trace(self, sentence: str, settings: MeasurementSettings) -> PredictionTrace | ClassicalTrace:
         """Return all intermediate values of the prediction of a sentence.
 
         Raises:
             InputError, BodyError: as in `embed`.
-            ConfigError: the settings do not fit the model.
+            ConfigError: the settings do not fit the model, such as shots of a classical head.
             InsufficientMemoryError: the circuit does not fit into the free memory.
         """
         embedded = self.embed(sentence)
-        traced = trace(self.classifier, embedded, settings)
+        traced = self._trace(embedded, settings)
         if self.baseline is None:
             return traced
         row = self.baseline.predict_proba(np.array([embedded.embedding], dtype=np.float32))[0]
         label = str(self.baseline.classes_[row.argmax()])
         return replace(traced, baseline=BaselinePrediction("logistic regression", label, tuple(row.tolist())))
+
+    def _trace(self, embedded: EmbeddedText, settings: MeasurementSettings) -> PredictionTrace | ClassicalTrace:
+        fitted = self.classifier.classifier_
+        if isinstance(fitted, QuantumHeadClassifier) or settings != MeasurementSettings(draw=settings.draw):
+            return trace(self.classifier, embedded, settings)
+        row = fitted.predict_proba(np.array([embedded.embedding], dtype=np.float32))[0]
+        name = HEAD_NAMES[fitted.kind]
+        return ClassicalTrace(embedded, name, fitted.n_parameters_, self.classes, tuple(row.tolist()), None)
 
     def probabilities(self, sentences: Sequence[str], settings: MeasurementSettings) -> list[list[float]]:
         """Return the probabilities of `classes` for each sentence.
@@ -181,6 +233,10 @@ class TracePredictor:
         """
         embeddings = self.classifier.body_.encode(sentences, cache=False)
         fitted = self.classifier.classifier_
+        if not isinstance(fitted, QuantumHeadClassifier) and settings == MeasurementSettings():
+            classical: list[list[float]] = fitted.predict_proba(embeddings).tolist()
+            return classical
+        fitted = require_quantum_head(fitted, "run with shots or noise")
         _, noise, trajectories = _apply_settings(fitted.module_, settings)
         measured = fitted.with_measurement(shots=settings.shots, noise=noise, trajectories=trajectories)
         rows: list[list[float]] = measured.predict_proba(embeddings).tolist()
@@ -197,10 +253,10 @@ def trace(classifier: TextClassifier, embedded: EmbeddedText, settings: Measurem
     """Return all intermediate values of the prediction of an embedded sentence.
 
     Raises:
-        ConfigError: the settings do not fit the model.
+        ConfigError: the head is classical, or the settings do not fit the model.
         InsufficientMemoryError: the circuit does not fit into the free memory.
     """
-    fitted = classifier.classifier_
+    fitted = require_quantum_head(classifier.classifier_, "run with shots or noise")
     head = fitted.module_
     embedding = torch.tensor([embedded.embedding], dtype=head.weights.dtype, device=head.weights.device)
     encoder_expectations = head.encoder(embedding)

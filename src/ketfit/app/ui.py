@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ketfit.app import views
-from ketfit.app.trace import MAX_CHARACTERS, MeasurementSettings, TracePredictor, check_length, trained_settings
+from ketfit.app.trace import MAX_CHARACTERS, ClassicalTrace, MeasurementSettings, TracePredictor, check_length
 from ketfit.data.tables import text_table
 from ketfit.errors import DataError, KetFitError
+from ketfit.persistence.schema import HEAD_NAMES
 
 if TYPE_CHECKING:
     import gradio
@@ -43,6 +44,8 @@ class Page:
             trace = self.predictor.trace(_text(sentence), _settings(shots, error, draw))
         except KetFitError as fault:
             return views.render_message(str(fault)), "", "", ""
+        if isinstance(trace, ClassicalTrace):
+            return views.render_prediction(trace), views.render_classical(trace), "", ""
         return (
             views.render_prediction(trace),
             views.render_inputs(trace),
@@ -93,7 +96,7 @@ class Page:
         """Return the page as Gradio blocks."""
         import gradio as gr
 
-        trained = trained_settings(self.predictor.classifier.classifier_.module_)
+        trained = self.predictor.trained_settings
         blocks = gr.Blocks(title="KetFit", analytics_enabled=False, delete_cache=_FILE_LIFETIME)
         with blocks:
             gr.HTML(self._header())
@@ -107,12 +110,14 @@ class Page:
         return blocks
 
     def _header(self) -> str:
-        return (
-            '<header class="kf-head"><h1>KetFit</h1><p class="kf-quiet">A quantum classification head on a sentence '
-            "transformer. Type a sentence and follow it through the circuit.</p></header>"
-        )
+        kind = self.predictor.classifier.classifier_.kind
+        name, action = "quantum classification head", "and follow it through the circuit"
+        if kind != "quantum":
+            name, action = HEAD_NAMES[kind], "to classify it"
+        text = f"A {name} on a sentence transformer. Type a sentence {action}."
+        return f'<header class="kf-head"><h1>KetFit</h1><p class="kf-quiet">{text}</p></header>'
 
-    def _one_sentence(self, gr: Any, trained: MeasurementSettings) -> None:
+    def _one_sentence(self, gr: Any, trained: MeasurementSettings | None) -> None:
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=280):
                 sentence = gr.Textbox(
@@ -124,7 +129,7 @@ class Page:
                 )
                 button = gr.Button("Classify", variant="primary")
                 shots, error = _sliders(gr, trained)
-                resample = gr.Button("Measure again", size="sm")
+                resample = gr.Button("Measure again", size="sm", visible=trained is not None)
             with gr.Column(scale=6, min_width=280):
                 prediction = gr.HTML(_NO_PREDICTION)
         inputs, circuit, outputs = gr.HTML(), gr.HTML(), gr.HTML()
@@ -138,7 +143,7 @@ class Page:
             self.measure, settings, [prediction, outputs], api_visibility="private", **_EVENT_OPTIONS
         )
 
-    def _many_sentences(self, gr: Any, trained: MeasurementSettings) -> None:
+    def _many_sentences(self, gr: Any, trained: MeasurementSettings | None) -> None:
         gr.HTML(
             f'<p class="kf-quiet">A CSV, TSV, JSONL or Parquet file with a column "text", or a text file with a '
             f"sentence on each line; up to {MAX_SENTENCES:,} sentences.</p>"
@@ -163,10 +168,19 @@ def _on(event: Callable[..., Any], call: Callable[..., Any], inputs: Any, output
     event(call, inputs, outputs, api_visibility="private", **{**_EVENT_OPTIONS, **options})
 
 
-def _sliders(gr: Any, trained: MeasurementSettings) -> tuple[Any, Any]:
-    shots = gr.Slider(0, MAX_SHOTS, value=min(trained.shots or 0, MAX_SHOTS), step=10, label="Shots (0 is exact)")
+def _sliders(gr: Any, trained: MeasurementSettings | None) -> tuple[Any, Any]:
+    """Return the controls of shots and noise, which are hidden for a classical head."""
+    start, shown = trained or MeasurementSettings(), trained is not None
+    shots = gr.Slider(
+        0, MAX_SHOTS, value=min(start.shots or 0, MAX_SHOTS), step=10, label="Shots (0 is exact)", visible=shown
+    )
     error = gr.Slider(
-        0, MAX_ERROR, value=min(trained.two_qubit_error, MAX_ERROR), step=0.001, label="Error of a two-qubit gate"
+        0,
+        MAX_ERROR,
+        value=min(start.two_qubit_error, MAX_ERROR),
+        step=0.001,
+        label="Error of a two-qubit gate",
+        visible=shown,
     )
     return shots, error
 

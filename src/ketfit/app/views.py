@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ketfit.app.trace import PredictionTrace
+from ketfit.app.trace import ClassicalTrace, PredictionTrace
 from ketfit.circuit.drawing.svg import draw_svg
 
 HEATMAP_COLUMNS = 96
@@ -16,7 +16,7 @@ MAX_OUTCOMES = 16
 MAX_CLASSES = 12
 
 
-def render_prediction(trace: PredictionTrace) -> str:
+def render_prediction(trace: PredictionTrace | ClassicalTrace) -> str:
     """Return the label, the probabilities of the classes and the prediction of the classical head."""
     return _render("prediction", trace)
 
@@ -24,6 +24,11 @@ def render_prediction(trace: PredictionTrace) -> str:
 def render_inputs(trace: PredictionTrace) -> str:
     """Return the embedding as a heat map, and the expectations of the encoders."""
     return _render("inputs", trace)
+
+
+def render_classical(trace: ClassicalTrace) -> str:
+    """Return the embedding as a heat map, and the classical head that reads it."""
+    return _render("classical", trace)
 
 
 def render_circuit(trace: PredictionTrace) -> str:

@@ -82,31 +82,35 @@ def _echo_url(url: str) -> None:
 
 
 def _metadata(model: str, loaded_body: Body) -> list[tuple[str, str]]:
-    """Return names and values that describe a model, from its metadata and its loaded body."""
+    """Return names and values that describe a model, from its metadata."""
+    from ketfit.model.config import HeadConfig
     from ketfit.model.tuning import describe_stages
-    from ketfit.persistence.model_files import find_model, load_model
+    from ketfit.persistence.model_files import find_model, load_head
+    from ketfit.persistence.schema import HEAD_NAMES
 
-    head, record = load_model(find_model(model))
+    record = load_head(find_model(model))[1]
     assert record.body is not None
     tuning = loaded_body.tuning
     tuned = "frozen" if tuning is None else f"tuned ({describe_stages(tuning.stages)})"
-    counts = head.parameter_counts()
-    gates = head.circuit.gate_counts()
+    config = record.head
+    counts = config.count_parameters(record.embedding_dim, len(record.classes))
+    parts = ", ".join(f"{n:,} {name}" for name, n in counts.items() if n and name != "total")
     metadata = [
         ("model", model),
         ("body", f"{record.body.name}, {tuned}, {record.embedding_dim} numbers"),
         ("classes", ", ".join(map(str, record.classes))),
-        (
-            "head",
-            f"{counts['total']:,} parameters: "
-            + ", ".join(f"{n:,} {name}" for name, n in counts.items() if n and name != "total"),
-        ),
-        ("encoders", f"{record.head.n_encoders} of {record.head.n_qubits} qubits"),
-        (
-            "QPU circuit",
-            f"{head.circuit.n_qubits} qubits, {gates['ry']} RY, {gates['cx']} CNOT, depth {head.circuit.depth()}",
-        ),
-        ("trained on", f"{record.train_size:,} sentences" + (f" of {record.data}" if record.data else "")),
+        ("head", f"{HEAD_NAMES[record.head_kind]}, {counts['total']:,} parameters: {parts}"),
     ]
+    if isinstance(config, HeadConfig):
+        circuit = config.qpu_circuit()
+        gates = circuit.gate_counts()
+        metadata += [
+            ("encoders", f"{config.n_encoders} of {config.n_qubits} qubits"),
+            (
+                "QPU circuit",
+                f"{circuit.n_qubits} qubits, {gates['ry']} RY, {gates['cx']} CNOT, depth {circuit.depth()}",
+            ),
+        ]
+    metadata.append(("trained on", f"{record.train_size:,} sentences" + (f" of {record.data}" if record.data else "")))
     metadata += [(name.replace("_", " "), f"{value:.4g}") for name, value in record.metrics.items()]
     return metadata

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ketfit.cli.options import AsJson, ConfigFile, fit_config
+from ketfit.cli.options import AsJson, ConfigFile, circuit_settings, fit_config
 from ketfit.cli.output import console
 from ketfit.errors import ConfigError
 
@@ -61,10 +61,7 @@ def _circuit_of(
     head = None if model is None else load_model(find_model(model))[0]
     shape = HeadConfig.paper() if head is None else head.config
     if config is not None:
-        table = fit_config(config, [], None, []).head
-        if table is None:
-            raise ConfigError(f"{config} has no table [head]; the head that fit would choose depends on the body")
-        shape = table
+        shape = circuit_settings(fit_config(config, [], None, []).head, config)
     if not 0 <= encoder < shape.n_encoders:
         raise ConfigError(f"--encoder {encoder}: this head has encoders 0 to {shape.n_encoders - 1}")
     if module == "encoder":

@@ -13,7 +13,7 @@ import typer
 from rich.console import Group
 from rich.table import Table
 
-from ketfit.cli.options import AsJson
+from ketfit.cli.options import AsJson, circuit_settings
 from ketfit.cli.output import echo_stderr, literal_text, print_report
 from ketfit.errors import ConfigError
 
@@ -114,9 +114,7 @@ def _head(model: str | None, config: Path | None) -> Any:
         return HeadConfig.paper()
     with _naming("--config"):
         head = FitConfig.from_toml(config).head
-    if head is None:
-        raise ConfigError(f"{config} has no table [head]; the head that fit would choose depends on the body")
-    return head
+    return circuit_settings(head, config)
 
 
 def _tables(report: dict[str, Any]) -> Group:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -15,6 +15,7 @@ from ketfit.cli.options import (
     Model,
     MovedBody,
     check_body,
+    check_quantum_model,
     naming_option,
     takes_data_options,
 )
@@ -47,6 +48,7 @@ def evaluate(
 
     Shots and noise are those of training unless options change them.
     """
+    from ketfit.estimators.quantum import QuantumHeadClassifier
     from ketfit.estimators.text import TextClassifier
     from ketfit.evaluation.compare import evaluate_head
     from ketfit.hardware.runs.postprocessing import check_mitigation
@@ -61,29 +63,36 @@ def evaluate(
         noisy = None if noise is None else load_noise(noise)
     with naming_option("--mitigate", ", ".join(mitigate)):
         mitigation = check_mitigation(mitigate)
+    if (shots, noise, trajectories, mitigation) != (None, None, None, ()):
+        check_quantum_model(model, "run with shots or noise")
     dataset = data_options.load(data)
     echo_stderr(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model, body=body)
     dataset = classifier.match_labels(dataset)
-    trained = classifier.classifier_.head_config_
-    settings = {name: off if exact else getattr(trained, name) for name, off in MEASUREMENT.items()}
-    changes = {"shots": shots, "noise": noisy, "trajectories": trajectories, "mitigation": mitigation}
-    settings |= {name: value for name, value in changes.items() if value not in (None, ())}
-    classifier = classifier.with_measurement(**settings)
+    config = None
+    if isinstance(classifier.classifier_, QuantumHeadClassifier):
+        trained = classifier.classifier_.head_config_
+        settings = {name: off if exact else getattr(trained, name) for name, off in MEASUREMENT.items()}
+        changes = {"shots": shots, "noise": noisy, "trajectories": trajectories, "mitigation": mitigation}
+        settings |= {name: value for name, value in changes.items() if value not in (None, ())}
+        classifier = classifier.with_measurement(**settings)
+        config = classifier.classifier_.head_config_
     head = classifier.classifier_
-    if repeats is not None and not head.head_config_.is_random:
+    is_random = config is not None and config.is_random
+    if repeats is not None and not is_random:
         raise typer.BadParameter("--repeats needs shots or trajectories; this measurement is exact")
     embeddings = classifier.body_.encode(dataset.texts, progress=True)
-    draws = (repeats or 10) if head.head_config_.is_random else 1
-    accuracy, details = evaluate_head(head, embeddings, np.asarray(dataset.labels), draws)
-    measured = head.head_config_.model_dump(mode="json", include=set(MEASUREMENT), exclude_defaults=True)
+    accuracy, details = evaluate_head(head, embeddings, np.asarray(dataset.labels), (repeats or 10) if is_random else 1)
+    measured: dict[str, Any] = {}
+    if config is not None:
+        measured = config.model_dump(mode="json", include=set(MEASUREMENT), exclude_defaults=True)
     report = {
         "model": model,
         "data": dataset.name,
         "size": len(dataset),
         **asdict(accuracy),
         "measurement": measured,
-        "temperature": head.temperature_,
+        "temperature": getattr(head, "temperature_", None),
         **asdict(details),
     }
     print_report(report, as_json, evaluation_table(report))

@@ -17,6 +17,7 @@ from ketfit.cli.options import (
     ConfigFile,
     Data,
     DataOptions,
+    Head,
     Output,
     Settings,
     Tune,
@@ -45,6 +46,13 @@ def fit(
         Literal["holdout", "cross"] | None,
         typer.Option(help="Choose the best epoch on a held-out share, or on folds, to train on all sentences then."),
     ] = None,
+    head: Annotated[
+        Head | None,
+        typer.Option(
+            help="Kind of head; auto takes the simplest one that validates as well as the best. If left out, that of "
+            "the settings file, or quantum."
+        ),
+    ] = None,
     config: ConfigFile = None,
     settings: Settings = [],  # noqa: B006 - Typer reads it, nothing writes it
     few_shot: Annotated[
@@ -61,11 +69,10 @@ def fit(
     data_options: DataOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Train a quantum head on labelled sentences and save the model."""
+    """Train a quantum or classical head on labelled sentences and save the model."""
     from ketfit.data.splits import check_classes
     from ketfit.estimators.text import TextClassifier
     from ketfit.evaluation.compare import accuracy_interval, with_interval
-    from ketfit.model.tuning import as_stages, describe_stages
     from ketfit.persistence.model_files import check_model_folder
     from ketfit.persistence.schema import check_class_names
     from ketfit.storage.atomic import check_writable_file
@@ -73,7 +80,7 @@ def fit(
     check_model_folder(output)
     if checkpoint is not None:
         check_writable_file(checkpoint)
-    chosen = fit_config(config, settings, body, tune, validation)
+    chosen = fit_config(config, settings, body, tune, head, validation)
     check_body(body, revision=chosen.revision)
     dataset = data_options.load(data, weight_column=weight_column, group_column=group_column)
     dataset = _drop_zero_weights(dataset)
@@ -91,26 +98,7 @@ def fit(
     classifier = TextClassifier(**{**parameters, "class_weight": class_weight})
     with exit_on_interrupt(_interrupted_message(checkpoint)):
         _fit_on(classifier, dataset, parts, checkpoint)
-    fitted = classifier.classifier_
-    if chosen.validation_fraction and not fitted.validation_size_:
-        echo_stderr("warning: too few sentences or groups for validation; the last epoch is kept")
-    best = fitted.history_[fitted.best_epoch_]
-    report: dict[str, Any] = {
-        "data": dataset.name,
-        "body": classifier.body_.name,
-        "tuned": describe_stages(stages) if (stages := as_stages(chosen.tune)) else None,
-        "parameters": fitted.n_parameters_,
-        "train_size": fitted.train_size_,
-        "validation_size": fitted.validation_size_,
-        "best_epoch": fitted.best_epoch_,
-        "validation_accuracy": best.validation_accuracy,
-    }
-    if fitted.fold_histories_:
-        report["folds"] = len(fitted.fold_histories_)
-    metrics = _accuracies(best)
-    report |= metrics
-    if cost := fitted.module_.step_cost(min(fitted.train_config_.batch_size, fitted.train_size_)):
-        report["qpu_step"] = asdict(cost)
+    report, metrics = _training_report(classifier, dataset.name)
     if parts is not None:
         test = dataset.take(parts.test)
         correct = int((classifier.predict(test.texts, progress=True) == np.asarray(test.labels)).sum())
@@ -120,6 +108,39 @@ def fit(
     classifier.save_pretrained(output, data=dataset.name, metrics=metrics)
     report["model"] = str(output)
     print_report(report, as_json, key_value_table(report))
+
+
+def _training_report(classifier: TextClassifier, data: str) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return what there is to say about a training, and the metrics in it for the model card."""
+    from ketfit.estimators.base import TorchHeadClassifier
+    from ketfit.estimators.quantum import QuantumHeadClassifier
+    from ketfit.model.tuning import as_stages, describe_stages
+
+    fitted = classifier.classifier_
+    report: dict[str, Any] = {
+        "data": data,
+        "body": classifier.body_.name,
+        "tuned": describe_stages(stages) if (stages := as_stages(classifier.tune)) else None,
+        "head": fitted.kind,
+        "parameters": fitted.n_parameters_,
+        "train_size": fitted.train_size_,
+        "validation_size": fitted.validation_size_,
+    }
+    metrics: dict[str, float] = {}
+    if isinstance(fitted, TorchHeadClassifier):
+        if classifier.validation_fraction and not fitted.validation_size_:
+            echo_stderr("warning: too few sentences or groups for validation; the last epoch is kept")
+        best = fitted.history_[fitted.best_epoch_]
+        metrics = _accuracies(best)
+        report |= {"best_epoch": fitted.best_epoch_, "validation_accuracy": best.validation_accuracy, **metrics}
+        if fitted.fold_histories_:
+            report["folds"] = len(fitted.fold_histories_)
+    if isinstance(fitted, QuantumHeadClassifier):
+        cost = fitted.module_.step_cost(min(fitted.train_config_.batch_size, fitted.train_size_))
+        report |= {"qpu_step": asdict(cost)} if cost else {}
+    if classifier.head_choice_ is not None:
+        report["head_choice"] = classifier.head_choice_.model_dump()
+    return report, metrics
 
 
 def _drop_zero_weights(dataset: Dataset) -> Dataset:

@@ -19,6 +19,7 @@ from ketfit.cli.options import (
     Model,
     MovedBody,
     check_body,
+    check_quantum_model,
     takes_data_options,
 )
 from ketfit.cli.output import echo_stderr, key_value_table, literal_text, print_report
@@ -89,6 +90,7 @@ def plan(
     from ketfit.hardware.runs.postprocessing import check_mitigation
 
     check_body(body)
+    check_quantum_model(model, "run on hardware")
     dataset = data_options.load(data)
     dataset = dataset if first is None else dataset.take(range(min(first, len(dataset))))
     given = _options(options)

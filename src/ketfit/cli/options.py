@@ -17,7 +17,7 @@ from ketfit.errors import BodyError, ConfigError, DataError, DataOptionError
 if TYPE_CHECKING:
     from ketfit.data.dataset import Dataset
     from ketfit.data.splits import Split
-    from ketfit.model.config import FitConfig
+    from ketfit.model.config import FitConfig, HeadConfig
 
 Data = Annotated[str, typer.Argument(help="CSV, TSV, JSONL or Parquet file, data set on the Hub, or rotten-tomatoes.")]
 Model = Annotated[str, typer.Argument(help="Folder of a saved model, or its name on the Hub.")]
@@ -58,6 +58,7 @@ Tune = Annotated[
         metavar="STAGES",
     ),
 ]
+Head = Literal["quantum", "logistic", "svc", "mlp", "auto"]
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,14 @@ def takes_data_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def fit_config(
-    path: Path | None, settings: list[str], body: str | None, tune: list[str], validation: str | None = None
+    path: Path | None,
+    settings: list[str],
+    body: str | None,
+    tune: list[str],
+    head: Head | None = None,
+    validation: str | None = None,
 ) -> FitConfig:
-    """Return the settings of a TOML file, overridden by --set, --body, --tune and --validation."""
+    """Return the settings of a TOML file, overridden by --set, --body, --tune, --head and --validation."""
     from ketfit.base_config import read_toml, set_dotted_key
     from ketfit.model.config import FitConfig
 
@@ -135,6 +141,8 @@ def fit_config(
         set_dotted_key(tables, setting)
     if body is not None:
         tables["body"] = body
+    if head is not None:
+        _set_head(tables, head)
     if validation is not None:
         tables["validation"] = validation
     methods = [word for text in tune for word in text.split(",")]
@@ -178,6 +186,45 @@ def _stage_tables(tables: Any, methods: list[str]) -> Any:
 
 def _method_name(method: object) -> str:
     return "end-to-end" if method == "full" else str(method)
+
+
+def _set_head(tables: dict[str, Any], head: Head) -> None:
+    """Set the kind of head in parsed tables; "quantum" keeps the table [head]."""
+    is_table = isinstance(tables.get("head"), dict)
+    if head == "quantum":
+        if not is_table:
+            tables.pop("head", None)
+        return
+    if is_table:
+        raise ConfigError(f"--head {head}: head has the settings of a quantum head; remove them, or use --head quantum")
+    tables["head"] = "logistic-regression" if head == "logistic" else head
+
+
+def circuit_settings(head: HeadConfig | str | None, source: Path) -> HeadConfig:
+    """Return the settings of a quantum head in a file of settings.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if head is None:
+        raise ConfigError(f"{source} has no table [head]; the head that fit would choose depends on the body")
+    if isinstance(head, str):
+        raise ConfigError(f"{source} has head={head!r} and no circuit; give it a table [head] of a quantum head")
+    return head
+
+
+def check_quantum_model(model: str, purpose: str) -> None:
+    """Raise ConfigError if a saved model has no circuit, before anything else is loaded.
+
+    Args:
+        model: A folder, or a name on the Hub.
+        purpose: What the circuit is needed for, such as "run on hardware".
+    """
+    from ketfit.persistence.model_files import find_model, load_metadata
+
+    kind = load_metadata(find_model(model)).head_kind
+    if kind != "quantum":
+        raise ConfigError(f"{model} has a head of kind {kind!r} and no circuit to {purpose}; use a quantum head")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import copy
 import warnings
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -39,6 +39,10 @@ ValidationMethod = Literal["holdout", "cross"]
 Validation = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike | None]
 FLOAT_DTYPES = [np.float64, np.float32]
 NO_CALIBRATION_SAMPLES = "calibrate=True takes validation samples, and there are none; raise validation_fraction"
+HOLDOUT_BESIDE_CROSS = (
+    "validation='cross' divides the samples of fit itself; leave out the validation samples, or use "
+    "validation='holdout'"
+)
 UNKNOWN_VALIDATION_LABEL = "the validation labels hold {!r}, which the training labels do not"
 
 
@@ -100,7 +104,7 @@ class FitSettings:
 
 
 class ConfiguredEstimator(BaseEstimator):  # type: ignore[misc]
-    """An estimator whose `Config` parameters expose their settings as nested parameters.
+    """An estimator whose `Config` parameters expose their settings as nested parameters, as estimators do.
 
     ``head__n_qubits`` in a grid search names the setting ``n_qubits`` of the parameter ``head``.
     """
@@ -116,6 +120,8 @@ class ConfiguredEstimator(BaseEstimator):  # type: ignore[misc]
         if deep:
             configs = {name: value for name, value in params.items() if isinstance(value, Config)}
             params |= {f"{name}__{key}": setting for name, config in configs.items() for key, setting in config}
+            inner = {name: value for name, value in params.items() if isinstance(value, BaseEstimator)}
+            params |= {f"{name}__{key}": setting for name, each in inner.items() for key, setting in _deep(each)}
         return params
 
     def set_params(self, **params: Any) -> Self:
@@ -135,6 +141,9 @@ class ConfiguredEstimator(BaseEstimator):  # type: ignore[misc]
         super().set_params(**params)
         for name, settings in nested.items():
             config = getattr(self, name, None)
+            if isinstance(config, BaseEstimator):
+                config.set_params(**settings)
+                continue
             if not isinstance(config, Config):
                 key = next(iter(settings))
                 raise ConfigError(
@@ -142,6 +151,11 @@ class ConfiguredEstimator(BaseEstimator):  # type: ignore[misc]
                 )
             setattr(self, name, config.updated(**settings))
         return self
+
+
+def _deep(estimator: BaseEstimator) -> Iterable[tuple[str, Any]]:
+    params: dict[str, Any] = estimator.get_params(deep=True)
+    return params.items()
 
 
 class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore[misc]
@@ -376,7 +390,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         rows = np.flatnonzero(positive)
         groups = None if data.groups is None else as_groups(data.groups, length=len(positive))[positive]
         x, labels, weight = x[positive], labels[positive], weight[positive]
-        classes, codes, class_weights = self._encode_labels(labels)
+        classes, codes, class_weights = encode_labels(labels, self.class_weight)
         weight = weight * class_weights[codes]
         dtype = torch.from_numpy(x[:0]).dtype
         module = self._build(x.shape[1], len(classes), torch_stream(seed, "init"), dtype)
@@ -479,34 +493,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
     def _check_holdout(self) -> None:
         """Refuse validation samples beside cross-validation."""
         if self.validation == "cross":
-            raise ConfigError(
-                "validation='cross' divides the samples of fit itself; leave out the validation samples, or use "
-                "validation='holdout'"
-            )
-
-    def _encode_labels(self, labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Return the sorted classes of the training labels, the class index of each label, and each class's weight.
-
-        Raises:
-            InputError: There are no labels.
-            DataError: There is only one class.
-            ConfigError: `class_weight` does not fit.
-        """
-        if not len(labels):
-            raise InputError("found 0 sample(s); a classifier needs samples of at least two classes")
-        classes, codes = np.unique(labels, return_inverse=True)
-        if len(classes) < 2:
-            raise DataError(
-                f"these labels hold 1 class: {classes.tolist()[0]!r}; a classifier needs two classes or more"
-            )
-        sample_weights = compute_sample_weight(self.class_weight, labels)
-        if not (np.isfinite(sample_weights) & (sample_weights > 0)).all():
-            raise ConfigError(
-                f"class_weight={self.class_weight!r} does not fit; weights of classes are positive numbers"
-            )
-        class_weights = np.ones(len(classes))
-        class_weights[codes] = sample_weights
-        return classes, codes, class_weights
+            raise ConfigError(HOLDOUT_BESIDE_CROSS)
 
     def _validation_samples(
         self, module: nn.Module, classes: NDArray[Any], class_weights: NDArray[Any], validation: Validation
@@ -529,6 +516,27 @@ def fold_file(checkpoint: str | Path | None, number: int) -> Path | None:
 def calibrated_temperature(module: nn.Module, samples: Samples, batch_size: int) -> float:
     """Return the temperature that calibrates `module` on validation samples; see `fit_temperature`."""
     return fit_temperature(predict_logits(module, samples.x, batch_size), samples.y, effective_counts(samples.weight))
+
+
+def encode_labels(labels: NDArray[Any], class_weight: ClassWeight) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return the sorted classes of the training labels, the class index of each label, and each class's weight.
+
+    Raises:
+        InputError: There are no labels.
+        DataError: There is only one class.
+        ConfigError: `class_weight` does not fit.
+    """
+    if not len(labels):
+        raise InputError("found 0 sample(s); a classifier needs samples of at least two classes")
+    classes, codes = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise DataError(f"these labels hold 1 class: {classes.tolist()[0]!r}; a classifier needs two classes or more")
+    sample_weights = compute_sample_weight(class_weight, labels)
+    if not (np.isfinite(sample_weights) & (sample_weights > 0)).all():
+        raise ConfigError(f"class_weight={class_weight!r} does not fit; weights of classes are positive numbers")
+    class_weights = np.ones(len(classes))
+    class_weights[codes] = sample_weights
+    return classes, codes, class_weights
 
 
 def class_indices(labels: NDArray[Any], classes: NDArray[Any], message: str) -> NDArray[np.int64]:

@@ -2,17 +2,23 @@
 
 Each has ``fit(X, y, sample_weight=None, *, validation=None, progress=False)``, ``predict``, ``predict_proba``,
 ``score`` and ``n_parameters_``, the number of parameters that a prediction needs. Rows of weight zero are left out.
+All but the projected logistic regression, a control for studies, can be saved and loaded as the quantum head is.
 """
 
 from __future__ import annotations
 
+import copy
 import warnings
 from abc import abstractmethod
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
@@ -22,26 +28,38 @@ from sklearn.pipeline import make_pipeline
 from sklearn.random_projection import GaussianRandomProjection
 from sklearn.svm import SVC
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import Self
 
 from ketfit.data.sequences import drop_zero_weights, unpack_validation
 from ketfit.errors import ConfigError
 from ketfit.estimators.base import (
     ClassWeight,
+    FitData,
+    FitSettings,
     RandomState,
-    TorchHeadClassifier,
     Validation,
     ValidationMethod,
     capacity_warning,
 )
+from ketfit.estimators.pretrained import (
+    PretrainedHead,
+    PretrainedTorchHead,
+    class_weights_to_save,
+    saved_class_weights,
+)
 from ketfit.integers import as_integer
+from ketfit.model.classical import LogisticRegressionConfig, MLPConfig, SVCConfig
 from ketfit.model.config import TrainConfig
 from ketfit.model.head import seeded_linear
+from ketfit.model.tuning import EndToEndConfig
+from ketfit.persistence.model_files import SavedHead
+from ketfit.persistence.schema import ModelMetadata
 from ketfit.rng import chosen_seed
 
 Directions = Literal["random", "principal"]
 
+UNCALIBRATED = "a support vector machine has no probabilities of its own; give fit validation samples, two of a class"
 RAISE_HIDDEN = "raise hidden, or take hidden=0 for a single linear layer"
 
 
@@ -77,21 +95,89 @@ class _ScikitLearnHead:
         """Fit on rows of positive weight."""
 
 
-class LogisticRegressionHead(_ScikitLearnHead, LogisticRegression):  # type: ignore[misc]
+class _PretrainedScikitLearnHead(_ScikitLearnHead, PretrainedHead):
+    """A head that scikit-learn fits, and whose parameters a model file can hold."""
+
+    saved_parameters: ClassVar[tuple[str, ...]]
+    get_params: Callable[..., dict[str, Any]]
+
+    def _after_fit(self, train_size: int, validation_size: int) -> None:
+        """Store what a model file holds besides the arrays; parameters set after `fit` do not change it."""
+        self.fit_params_ = copy.deepcopy(self.get_params(deep=False))
+        self.train_size_, self.validation_size_ = train_size, validation_size
+
+    def check_saveable(self) -> None:
+        """Refuse parameters that a model file cannot hold.
+
+        Raises:
+            ConfigError: A parameter other than `saved_parameters` and ``class_weight`` does not have its default.
+        """
+        self._settings_to_save(self.get_params(deep=False))
+
+    def _settings_to_save(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        defaults = type(self)().get_params(deep=False)
+        saved = {*self.saved_parameters, "class_weight", *_WITHOUT_EFFECT}
+        for name, value in parameters.items():
+            if name not in saved and value != defaults[name]:
+                raise ConfigError(
+                    f"{type(self).__name__}({name}={value!r}): a model file holds {', '.join(self.saved_parameters)} "
+                    f"and class_weight; leave {name} at {defaults[name]!r}"
+                )
+        return {name: parameters[name] for name in self.saved_parameters}
+
+    def _training_fields(self) -> dict[str, Any]:
+        weight = class_weights_to_save(self.fit_params_["class_weight"], self.classes_)
+        none = dict.fromkeys(("train", "seed", "validation_fraction", "best_epoch", "temperature"))
+        return {**none, "class_weight": weight}
+
+    @classmethod
+    def _restored(cls, saved: SavedHead, metadata: ModelMetadata) -> tuple[Self, dict[str, NDArray[Any]]]:
+        """Return a head with the parameters and the common attributes of a saved one, and the arrays."""
+        settings = {name: getattr(saved.config, name) for name in cls.saved_parameters}
+        head = cls(**settings, class_weight=saved_class_weights(metadata))  # type: ignore[call-arg]
+        head._restore(metadata)
+        head._after_fit(metadata.train_size, metadata.validation_size)
+        return head, {name: tensor.numpy() for name, tensor in saved.tensors.items()}
+
+
+_WITHOUT_EFFECT = ("n_jobs", "verbose", "cache_size")
+"""Parameters of scikit-learn that change neither the fit nor the predictions."""
+
+
+class LogisticRegressionHead(_PretrainedScikitLearnHead, LogisticRegression):  # type: ignore[misc]
     """scikit-learn's logistic regression.
 
     >>> LogisticRegressionHead().fit([[0.0, 1.0], [1.0, 0.0]], ["a", "b"]).n_parameters_
     3
     """
 
+    kind = "logistic-regression"
+    saved_parameters = ("C", "fit_intercept", "solver", "tol", "max_iter")
+
     def _fit(self, X: Any, y: Any, sample_weight: Any, validation: Validation | None) -> None:
         LogisticRegression.fit(self, X, y, sample_weight)
+        self._after_fit(len(y), 0)
 
     @property
     def n_parameters_(self) -> int:
         """Coefficients and intercepts: embedding_dim + 1 for two classes, k (embedding_dim + 1) for k."""
         check_is_fitted(self)
         return int(self.coef_.size + self.intercept_.size)
+
+    def to_saved(self) -> SavedHead:
+        """Return the fitted head as settings and tensors."""
+        rows, width = self.coef_.shape
+        intercept = np.broadcast_to(self.intercept_, rows)  # one zero for all classes without fit_intercept
+        config = LogisticRegressionConfig(**self._settings_to_save(self.fit_params_))
+        return SavedHead(config, _tensors(coef=self.coef_, intercept=intercept), width, _dtype(self.coef_))
+
+    @classmethod
+    def from_saved(cls, saved: SavedHead, metadata: ModelMetadata, device: str = "cpu") -> Self:
+        """Return the fitted head of a saved model; scikit-learn computes on the CPU."""
+        head, arrays = cls._restored(saved, metadata)
+        # In the order of the default solver, so that the products round as before.
+        head.coef_, head.intercept_ = np.asfortranarray(arrays["coef"]), arrays["intercept"]
+        return head
 
 
 class ProjectedLogisticRegressionHead(_ScikitLearnHead, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -162,23 +248,67 @@ class ProjectedLogisticRegressionHead(_ScikitLearnHead, ClassifierMixin, BaseEst
         return int(self.pipeline_[-1].n_parameters_)
 
 
-class SVCHead(_ScikitLearnHead, SVC):  # type: ignore[misc]
+@dataclass(frozen=True, eq=False)
+class PlattScaling:
+    """The probabilities 1 / (1 + exp(slope * decision + intercept)) of each class, normalised (Platt, 1999).
+
+    Attributes:
+        slopes: Shape (n_classes,), or (1,) for two classes.
+        intercepts: Shape as `slopes`.
+    """
+
+    slopes: NDArray[np.float64]
+    intercepts: NDArray[np.float64]
+
+    def probabilities(self, decisions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return probabilities, shape (n, n_classes), from decisions: (n,) for two classes, else (n, n_classes).
+
+        >>> PlattScaling(np.array([-1.0]), np.array([0.0])).probabilities(np.array([0.0])).tolist()
+        [[0.5, 0.5]]
+        """
+        if decisions.ndim == 1:
+            second = expit(-(self.slopes * decisions + self.intercepts))
+            return np.column_stack([1.0 - second, second])
+        each = np.column_stack(
+            [
+                expit(-(slope * column + intercept))
+                for slope, intercept, column in zip(self.slopes, self.intercepts, decisions.T, strict=True)
+            ]
+        )
+        total = each.sum(axis=1, keepdims=True)
+        uniform = np.full_like(each, 1 / each.shape[1])
+        shares: NDArray[np.float64] = np.minimum(np.divide(each, total, out=uniform, where=total != 0), 1.0)
+        return shares
+
+
+class SVCHead(_PretrainedScikitLearnHead, SVC):  # type: ignore[misc]
     """scikit-learn's support vector machine with an RBF kernel.
 
     `predict_proba` is calibrated on the validation samples of `fit` (Platt scaling), which needs two of each class.
+    As in scikit-learn, the most probable class may differ from that of `predict`, which compares pairs of classes.
+
+    Attributes after `fit`: those of scikit-learn, and ``platt_``, the `PlattScaling`, or None without such samples.
     """
+
+    kind = "svc"
+    saved_parameters = ("C", "kernel", "degree", "gamma", "coef0", "tol")
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, validation: Validation | None) -> None:
         SVC.fit(self, X, y, sample_weight)
-        self.calibrated_ = None
-        if validation is None:
-            return
-        held_out = drop_zero_weights(*unpack_validation(validation))
-        if all((np.asarray(held_out[1]) == label).sum() >= 2 for label in self.classes_):
-            calibrated = CalibratedClassifierCV(FrozenEstimator(self), cv=2, ensemble=False)
-            with warnings.catch_warnings():  # the weights are for the calibration alone, as intended
-                warnings.filterwarnings("ignore", "Since FrozenEstimator does not appear to accept sample_weight")
-                self.calibrated_ = calibrated.fit(*held_out)
+        held_out = None if validation is None else drop_zero_weights(*unpack_validation(validation))
+        self.platt_ = None if held_out is None else self._calibrate(held_out)
+        self._after_fit(len(y), 0 if held_out is None else len(held_out[1]))
+
+    def _calibrate(self, held_out: tuple[Any, Any, Any]) -> PlattScaling | None:
+        """Return the calibration on samples, which are used for nothing else; None if a class has fewer than two."""
+        if not all((np.asarray(held_out[1]) == label).sum() >= 2 for label in self.classes_):
+            return None
+        calibrated = CalibratedClassifierCV(FrozenEstimator(self), cv=2, ensemble=False)
+        with warnings.catch_warnings():  # the weights are for the calibration alone, as intended
+            warnings.filterwarnings("ignore", "Since FrozenEstimator does not appear to accept sample_weight")
+            calibrated.fit(*held_out)
+        sigmoids = calibrated.calibrated_classifiers_[0].calibrators
+        return PlattScaling(np.array([each.a_ for each in sigmoids]), np.array([each.b_ for each in sigmoids]))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return calibrated probabilities, shape (n, n_classes).
@@ -187,12 +317,9 @@ class SVCHead(_ScikitLearnHead, SVC):  # type: ignore[misc]
             ConfigError: `fit` had too few validation samples to calibrate on.
         """
         check_is_fitted(self)
-        if self.calibrated_ is None:
-            raise ConfigError(
-                "a support vector machine has no probabilities of its own; give fit validation samples, two of a class"
-            )
-        probabilities: NDArray[np.float64] = self.calibrated_.predict_proba(X)
-        return probabilities
+        if self.platt_ is None:
+            raise ConfigError(UNCALIBRATED)
+        return self.platt_.probabilities(self.decision_function(X))
 
     @property
     def n_parameters_(self) -> int:
@@ -200,8 +327,51 @@ class SVCHead(_ScikitLearnHead, SVC):  # type: ignore[misc]
         check_is_fitted(self)
         return int(self.support_vectors_.size + self.dual_coef_.size + self.intercept_.size)
 
+    def to_saved(self) -> SavedHead:
+        """Return the fitted head as settings and tensors."""
+        settings = self._settings_to_save(self.fit_params_)
+        config = SVCConfig(**settings, calibrated=self.platt_ is not None, n_support=tuple(self.n_support_.tolist()))
+        tensors = _tensors(
+            support=self.support_,
+            support_vectors=self.support_vectors_,
+            dual_coef=self.dual_coef_,
+            intercept=self.intercept_,
+            gamma=np.float64(self._gamma),
+        )
+        if self.platt_ is not None:
+            tensors |= _tensors(**{"platt.slopes": self.platt_.slopes, "platt.intercepts": self.platt_.intercepts})
+        return SavedHead(config, tensors, self.support_vectors_.shape[1], torch.float64)
 
-class MLPHead(TorchHeadClassifier):
+    @classmethod
+    def from_saved(cls, saved: SavedHead, metadata: ModelMetadata, device: str = "cpu") -> Self:
+        """Return the fitted head of a saved model; scikit-learn computes on the CPU."""
+        assert isinstance(saved.config, SVCConfig)
+        head, arrays = cls._restored(saved, metadata)
+        head.support_, head.support_vectors_ = arrays["support"], arrays["support_vectors"]
+        head.dual_coef_, head.intercept_ = arrays["dual_coef"], arrays["intercept"]
+        # What scikit-learn's predictions read, under the names of its own fit; libsvm has the sign of the first class.
+        sign = -1 if len(head.classes_) == 2 else 1
+        head._dual_coef_, head._intercept_ = sign * head.dual_coef_, sign * head.intercept_
+        head._n_support = np.array(saved.config.n_support, dtype=np.int32)
+        head._gamma = float(arrays["gamma"])
+        head._probA = head._probB = np.empty(0)
+        head._sparse = False
+        head.shape_fit_ = (metadata.train_size, metadata.embedding_dim)
+        calibrated = saved.config.calibrated
+        head.platt_ = PlattScaling(arrays["platt.slopes"], arrays["platt.intercepts"]) if calibrated else None
+        return head
+
+
+def _tensors(**arrays: Any) -> dict[str, Tensor]:
+    """Return arrays as tensors of their own, in C order, by the same names."""
+    return {name: torch.from_numpy(np.array(array, order="C")) for name, array in arrays.items()}
+
+
+def _dtype(array: NDArray[Any]) -> torch.dtype:
+    return torch.float64 if array.dtype == np.float64 else torch.float32
+
+
+class MLPHead(PretrainedTorchHead):
     """A perceptron with one hidden layer, trained by the same loop as the quantum head.
 
     Args:
@@ -214,6 +384,8 @@ class MLPHead(TorchHeadClassifier):
 
     Attributes after `fit`: those of `TorchHeadClassifier`.
     """
+
+    kind = "mlp"
 
     def __init__(
         self,
@@ -249,8 +421,7 @@ class MLPHead(TorchHeadClassifier):
         if hidden == 0:
             return seeded_linear(embedding_dim, n_classes, generator)
         first = seeded_linear(embedding_dim, hidden, generator)
-        unit = nn.GELU() if self.activation == "gelu" else nn.Identity()
-        return nn.Sequential(first, unit, seeded_linear(hidden, n_classes, generator))
+        return _perceptron(first, self.activation, seeded_linear(hidden, n_classes, generator))
 
     def _capacity_warning(self, module: nn.Module, n_classes: int) -> str:
         if not isinstance(module, nn.Sequential):
@@ -258,6 +429,97 @@ class MLPHead(TorchHeadClassifier):
         last = module[-1]
         assert isinstance(last, nn.Linear)
         return capacity_warning(last.in_features, n_classes, RAISE_HIDDEN)
+
+    def _fit(
+        self,
+        data: FitData,
+        checkpoint: str | Path | None,
+        progress: bool,
+        warn: bool = True,
+        folds: Sequence[FitData] | None = None,
+    ) -> Self:
+        super()._fit(data, checkpoint, progress, warn, folds)
+        self.fit_shape_ = {name: getattr(self, name) for name in ("hidden", "match_parameters", "activation")}
+        return self
+
+    @classmethod
+    def from_regression(
+        cls,
+        regression: LogisticRegressionHead,
+        settings: FitSettings,
+        class_weights: NDArray[Any],
+        tune: EndToEndConfig,
+        device: str,
+    ) -> Self:
+        """Return a single linear layer with the probabilities of a logistic regression, to train it further.
+
+        Args:
+            regression: The fitted regression.
+            settings: The settings of the training to come.
+            class_weights: One weight per class.
+            tune: The training to come.
+            device: A torch device.
+        """
+        weight, bias = torch.from_numpy(regression.coef_), torch.from_numpy(regression.intercept_)
+        if len(weight) == 1:  # the logit of the second class; half of it for each
+            weight, bias = torch.cat([-weight / 2, weight / 2]), torch.cat([-bias / 2, bias / 2])
+        common = {"epochs", "batch_size", "weight_decay", "schedule", "selection", "patience"}
+        train = TrainConfig(
+            learning_rate=tune.linear_learning_rate, **{name: getattr(tune, name) for name in sorted(common)}
+        )
+        head = cls(
+            hidden=0,
+            train=train,
+            seed=settings.seed,
+            validation_fraction=settings.validation_fraction,
+            class_weight=settings.class_weight,
+            device=device,
+            calibrate=settings.calibrate,
+        )
+        head.module_ = _linear({"output.weight": weight, "output.bias": bias.to(weight.dtype)}, "output").to(device)
+        head.classes_, head.n_features_in_ = regression.classes_, regression.n_features_in_
+        head.class_weights_, head.fit_settings_, head.train_config_ = class_weights, settings, train
+        head.train_size_, head.validation_size_, head.temperature_ = regression.train_size_, 0, 1.0
+        head.history_, head.best_epoch_, head.fold_histories_ = (), 0, ()
+        head.fit_shape_ = {"hidden": 0, "match_parameters": None, "activation": "gelu"}
+        return head
+
+    def to_saved(self) -> SavedHead:
+        """Return the fitted head as settings and tensors."""
+        check_is_fitted(self, "module_")
+        layers = [layer for layer in self.module_.modules() if isinstance(layer, nn.Linear)]
+        config = MLPConfig(**self.fit_shape_, units=layers[0].out_features if len(layers) > 1 else 0)
+        tensors = {
+            f"{name}.{part}": tensor.detach()
+            for name, layer in zip(("hidden", "output")[-len(layers) :], layers, strict=True)
+            for part, tensor in layer.state_dict().items()
+        }
+        return SavedHead(config, tensors, self.n_features_in_, layers[0].weight.dtype)
+
+    @classmethod
+    def from_saved(cls, saved: SavedHead, metadata: ModelMetadata, device: str = "cpu") -> Self:
+        """Return the fitted head of a saved model on a torch device."""
+        config, tensors = saved.config, saved.tensors
+        assert isinstance(config, MLPConfig)
+        module: nn.Module = _linear(tensors, "output")
+        if config.units:
+            module = _perceptron(_linear(tensors, "hidden"), config.activation, _linear(tensors, "output"))
+        shape = config.model_dump(exclude={"units"})
+        head = cls._restored(metadata, module.eval(), device, **shape)
+        head.fit_shape_ = shape
+        return head
+
+
+def _linear(tensors: Mapping[str, Tensor], name: str) -> nn.Linear:
+    """Return a linear layer with the tensors ``NAME.weight`` and ``NAME.bias``."""
+    weight, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], dtype=weight.dtype)  # type: ignore[no-untyped-call]
+    layer.load_state_dict({"weight": weight, "bias": bias})
+    return layer
+
+
+def _perceptron(first: nn.Linear, activation: str, last: nn.Linear) -> nn.Sequential:
+    return nn.Sequential(first, nn.GELU() if activation == "gelu" else nn.Identity(), last)
 
 
 def matching_hidden_units(n_parameters: int, embedding_dim: int, n_classes: int) -> int:

@@ -28,6 +28,7 @@ from ketfit.bodies.finetuned import (
 from ketfit.data.labelled import LabelledTexts, SentenceValidation
 from ketfit.errors import BodyError, ConfigError
 from ketfit.estimators.base import TorchHeadClassifier, calibrated_temperature, class_indices
+from ketfit.estimators.pretrained import PretrainedHead
 from ketfit.model.config import TrainConfig
 from ketfit.model.head import QuantumHead
 from ketfit.model.tuning import EndToEndConfig
@@ -106,7 +107,7 @@ class TunedModule(nn.Module):
         return [group for group in groups if group[0]]
 
 
-def check_embedding_width(head: TorchHeadClassifier, body: Body) -> None:
+def check_embedding_width(head: PretrainedHead | TorchHeadClassifier, body: Body) -> None:
     """Refuse a head that was fitted on embeddings of another width than the body's.
 
     Raises:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,15 +12,13 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from typing_extensions import Self
 
-import ketfit
-from ketfit.data.sequences import check_saveable_labels
-from ketfit.errors import InputError
-from ketfit.estimators.base import ClassWeight, RandomState, TorchHeadClassifier, ValidationMethod, capacity_warning
+from ketfit.errors import ConfigError, InputError
+from ketfit.estimators.base import ClassWeight, RandomState, ValidationMethod, capacity_warning
+from ketfit.estimators.pretrained import PretrainedTorchHead
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
-from ketfit.persistence.hub import HubMixin
-from ketfit.persistence.model_files import fetch_model, load_model, save_model
-from ketfit.persistence.schema import BodyMetadata, ModelMetadata
+from ketfit.persistence.model_files import SavedHead, build_head
+from ketfit.persistence.schema import ModelMetadata
 from ketfit.rng import torch_stream
 
 
@@ -35,7 +31,7 @@ def readout_warning(config: HeadConfig, embedding_dim: int, n_classes: int) -> s
     )
 
 
-class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
+class QuantumHeadClassifier(PretrainedTorchHead):
     """A quantum head on embeddings, for a pipeline, a grid search, or the head of a SetFit model.
 
     Args:
@@ -62,8 +58,8 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
     (1, 2)
     """
 
+    kind = "quantum"
     module_: QuantumHead
-    commit_: str | None
 
     def __init__(
         self,
@@ -125,90 +121,32 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         measured.head = measured.module_.config
         return measured
 
-    def save_pretrained(
-        self, folder: str | Path, *, data: str | None = None, metrics: Mapping[str, float] | None = None
-    ) -> None:
-        """Write the model folder: ``model.safetensors``, ``config.json`` and a model card.
-
-        Args:
-            folder: The folder to write. A model in it is replaced as a whole.
-            data: The name of the training data, for the card.
-            metrics: Measured values by name, for the card. ``NAME_low`` and ``NAME_high`` are the ends of the 95 %
-                interval of the metric NAME.
-
-        Raises:
-            StorageError: The folder holds other files, or cannot be written.
-            DataError: The labels are neither strings nor integers.
-        """
+    def to_saved(self) -> SavedHead:
+        """Return the fitted head as settings and tensors."""
         check_is_fitted(self, "module_")
-        save_model(folder, self.module_, self._metadata(data, metrics, body=None))
+        return SavedHead.from_module(self.module_)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *, revision: str | None = None, device: str = "cpu") -> Self:
-        """Load a model folder or a repository of the Hub; a model for sentences is loaded without its body.
-
-        Args:
-            name: A folder, or ``user/name`` on the Hub.
-            revision: Branch, tag or commit on the Hub.
-            device: A torch device.
-
-        Raises:
-            ModelFileError: There is no such model, or it was changed since it was saved.
-        """
-        snapshot = fetch_model(name, revision)
-        classifier = cls._from_metadata(*load_model(snapshot.folder), device=device)
-        classifier.commit_ = snapshot.commit
+    def from_saved(cls, saved: SavedHead, metadata: ModelMetadata, device: str = "cpu") -> Self:
+        """Return the fitted head of a saved model on a torch device."""
+        head = build_head(saved, len(metadata.classes))
+        classifier = cls._restored(metadata, head, device, head=head.config)
+        classifier.module_.generator = torch_stream(classifier.seed_, "shots")
         return classifier
 
-    @classmethod
-    def _from_metadata(cls, head: QuantumHead, metadata: ModelMetadata, device: str) -> Self:
-        weight = metadata.class_weight
-        classifier = cls(
-            head=metadata.head,
-            train=metadata.train,
-            seed=metadata.seed,
-            validation_fraction=metadata.validation_fraction,
-            class_weight=dict(zip(metadata.classes, weight, strict=True)) if isinstance(weight, list) else weight,
-            device=device,
-            calibrate=metadata.temperature is not None,
-        )
-        classifier.commit_ = None
-        classifier.temperature_ = metadata.temperature or 1.0
-        classifier.classes_ = np.array(metadata.classes)
-        classifier.n_features_in_ = metadata.embedding_dim
-        classifier.module_ = head.to(device)
-        classifier.module_.generator = torch_stream(metadata.seed, "shots")
-        classifier.train_config_ = metadata.train
-        classifier.train_size_, classifier.validation_size_ = metadata.train_size, metadata.validation_size
-        classifier.best_epoch_ = metadata.best_epoch
-        classifier.fit_settings_ = classifier._current_settings(metadata.seed)
-        if weight != "balanced":  # the metadata do not have the balanced weights
-            classifier.class_weights_ = np.ones(len(metadata.classes)) if weight is None else np.array(weight)
-        if metadata.feature_names is not None:
-            classifier.feature_names_in_ = np.array(metadata.feature_names, dtype=object)
-        return classifier
 
-    def _metadata(
-        self, data: str | None, metrics: Mapping[str, float] | None, body: BodyMetadata | None
-    ) -> dict[str, Any]:
-        """Return the fields of `ModelMetadata` that the module does not have."""
-        check_saveable_labels(self.classes_, "classes_")
-        settings, names = self.fit_settings_, getattr(self, "feature_names_in_", None)
-        return {
-            "ketfit_version": ketfit.__version__,
-            "train": self.train_config_,
-            "seed": settings.seed,
-            "validation_fraction": settings.validation_fraction,
-            "class_weight": self.class_weights_.tolist()
-            if isinstance(settings.class_weight, Mapping)
-            else settings.class_weight,
-            "classes": self.classes_.tolist(),
-            "feature_names": None if names is None else [str(name) for name in names],
-            "train_size": self.train_size_,
-            "validation_size": self.validation_size_,
-            "best_epoch": self.best_epoch_,
-            "temperature": self.temperature_ if settings.calibrate else None,
-            "body": body,
-            "data": data,
-            "metrics": {} if metrics is None else {name: float(value) for name, value in metrics.items()},
-        }
+def require_quantum_head(classifier: object, purpose: str) -> QuantumHeadClassifier:
+    """Return a classifier that is a quantum head.
+
+    Args:
+        classifier: A fitted head.
+        purpose: What the circuit is needed for, such as "run on hardware".
+
+    Raises:
+        ConfigError: The head is classical.
+    """
+    if isinstance(classifier, QuantumHeadClassifier):
+        return classifier
+    raise ConfigError(
+        f"{type(classifier).__name__} is a classical head and has no circuit to {purpose}; use a quantum head"
+    )

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,11 @@ from ketfit.bodies.body import Body
 from ketfit.data.labelled import LabelledTexts
 from ketfit.data.splits import split_groups
 from ketfit.errors import DataError
-from ketfit.estimators.base import EmbeddingSource, FitData, fold_file
+from ketfit.estimators.base import EmbeddingSource, FitData, TorchHeadClassifier, fold_file
+from ketfit.estimators.choice import EmbeddedLabels
+from ketfit.estimators.classical import LogisticRegressionHead, MLPHead
 from ketfit.estimators.end_to_end import train_end_to_end_fold, tune_end_to_end
-from ketfit.estimators.quantum import QuantumHeadClassifier
+from ketfit.estimators.heads import HeadEstimator, NewHead
 from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, TuneConfig
 from ketfit.training.cross_validation import CrossValidation
 
@@ -42,26 +44,35 @@ class StagedFit:
     progress: bool
 
     def run(
-        self, body: Body, head: QuantumHeadClassifier, data: LabelledTexts, held_out: LabelledTexts | None
-    ) -> tuple[Body, QuantumHeadClassifier]:
+        self,
+        body: Body,
+        head: NewHead,
+        data: LabelledTexts,
+        held_out: LabelledTexts | None,
+        class_weights: NDArray[Any],
+    ) -> tuple[Body, HeadEstimator]:
         """Tune the body and fit the head; return the tuned body and the fitted head.
 
         Args:
             body: The body to start from.
-            head: The head, whose settings are checked; it is fitted in place, and end-to-end training returns a copy.
+            head: The head; it is fitted in place, and end-to-end training returns a copy.
             data: Sentences to train on.
             held_out: Sentences to validate on, or None; a frozen body's head then holds out a share itself.
+            class_weights: One weight per class.
         """
-        calibrate, end_to_end = head.calibrate, self._find(EndToEndConfig)
+        end_to_end = self._find(EndToEndConfig)
         body = self.tune(body, data, held_out, head.seed)
-        head.calibrate = calibrate and end_to_end is None  # end-to-end training calibrates at its end
-        head._fit(self.embed(body, data, held_out), self.checkpoint, self.progress, warn=False)
-        head.calibrate = calibrate
+        fitted = self._fit_head(head, self.embed(body, data, held_out), calibrate=end_to_end is None)
         if end_to_end is None:
-            return body, head
+            return body, fitted
+        if isinstance(fitted, LogisticRegressionHead):
+            device = str(body.transformer.device)
+            fitted = MLPHead.from_regression(fitted, head.fit_settings(), class_weights, end_to_end, device)
+        assert isinstance(fitted, TorchHeadClassifier)
+        fitted.calibrate = head.calibrate
         return tune_end_to_end(
             body,
-            head,
+            fitted,
             data.texts,
             data.labels,
             end_to_end,
@@ -71,9 +82,15 @@ class StagedFit:
             progress=self.progress,
         )
 
-    def run_folds(
-        self, body: Body, head: QuantumHeadClassifier, data: LabelledTexts
-    ) -> tuple[Body, QuantumHeadClassifier]:
+    def _fit_head(self, head: NewHead, data: FitData, *, calibrate: bool) -> HeadEstimator:
+        """Fit the head on embeddings; end-to-end training calibrates at its end, and not here."""
+        estimator = head.estimator
+        if isinstance(estimator, TorchHeadClassifier):
+            estimator.calibrate = head.calibrate and calibrate
+            return estimator._fit(data, self.checkpoint, self.progress, warn=False)
+        return estimator.fit(data.X, data.y, data.sample_weight, validation=data.validation)
+
+    def run_folds(self, body: Body, new: NewHead, data: LabelledTexts) -> tuple[Body, HeadEstimator]:
         """Choose the epochs by cross-validation, then tune the body and fit the head on all sentences.
 
         The contrastive stage has no validation and runs all its epochs. It tunes one body on the training side of each
@@ -82,13 +99,15 @@ class StagedFit:
 
         Args:
             body: The body to start from.
-            head: The head; see `run`.
+            new: The head, of a kind that is trained in epochs; see `run`.
             data: All sentences.
 
         Raises:
             DataError: A label has too few sentences for the folds, or for pairs in one of them.
         """
-        calibrate, end_to_end, seed = head.calibrate, self._find(EndToEndConfig), head.seed
+        head, end_to_end = new.estimator, self._find(EndToEndConfig)
+        assert isinstance(head, TorchHeadClassifier)
+        calibrate, seed = head.calibrate, head.seed
         sides = data.folds(head.n_folds, seed)
         if self._find(ContrastiveConfig) is not None:
             _check_fold_pairs([train for train, _ in sides])
@@ -118,7 +137,7 @@ class StagedFit:
         return tuned, head
 
     def _validate_end_to_end(
-        self, body: Body, head: QuantumHeadClassifier, sides: _Sides, folds: Sequence[FitData], stage: EndToEndConfig
+        self, body: Body, head: TorchHeadClassifier, sides: _Sides, folds: Sequence[FitData], stage: EndToEndConfig
     ) -> CrossValidation:
         """Run the end-to-end stage on each fold, from the fold's own body and a head of as many epochs as `head`."""
         file, results = self.stage_file(stage), []
@@ -152,6 +171,11 @@ class StagedFit:
             checkpoint=file if fold is None else fold_file(file, fold),
             progress=self.progress,
         )
+
+    def embed_labels(self, body: Body, data: LabelledTexts) -> EmbeddedLabels:
+        """Return the embeddings of sentences with their labels, to choose a head on."""
+        X = body.encode(data.texts, progress=self.progress, cache=self.cache)
+        return EmbeddedLabels(X, data.labels, data.weight, split_groups(data.texts, data.groups))
 
     def embed(self, body: Body, data: LabelledTexts, held_out: LabelledTexts | None) -> FitData:
         """Return the embeddings to fit the head on, with the identity of the body and of each sentence."""

@@ -1,4 +1,4 @@
-"""A sentence transformer with a quantum head as a scikit-learn estimator on sentences."""
+"""A sentence transformer with a head as a scikit-learn estimator on sentences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import ClassifierMixin
+from sklearn.base import ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
@@ -23,23 +23,31 @@ from ketfit.data.labelled import LabelledTexts, SentenceValidation
 from ketfit.data.sequences import check_saveable_labels
 from ketfit.errors import BodyError, ConfigError, ConfigWarning, DataError, ModelFileError, StorageError
 from ketfit.estimators.base import (
+    HOLDOUT_BESIDE_CROSS,
     NO_CALIBRATION_SAMPLES,
     UNKNOWN_VALIDATION_LABEL,
     ClassWeight,
     ConfiguredEstimator,
+    FitSettings,
     RandomState,
+    TorchHeadClassifier,
     ValidationMethod,
     class_indices,
+    encode_labels,
     warn_similar_labels,
 )
+from ketfit.estimators.choice import choose_head, simplest_kinds
+from ketfit.estimators.classical import LogisticRegressionHead, SVCHead
 from ketfit.estimators.end_to_end import check_embedding_width
-from ketfit.estimators.quantum import QuantumHeadClassifier, readout_warning
+from ketfit.estimators.heads import AUTO, HEADS, HeadEstimator, HeadSpec, NewHead, is_head, new_head, settings_for
+from ketfit.estimators.quantum import QuantumHeadClassifier, readout_warning, require_quantum_head
 from ketfit.estimators.staged_fit import StagedFit
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.model.tuning import ContrastiveConfig, Precision, TuneConfig, as_stages
+from ketfit.model.head_choice import HeadChoice
+from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, Precision, TuneConfig, as_stages
 from ketfit.persistence.hub import HubMixin
-from ketfit.persistence.model_files import fetch_model, load_model, save_model
-from ketfit.persistence.schema import BODY, BodyMetadata, TunedBodyMetadata
+from ketfit.persistence.model_files import fetch_model, load_head, save_model
+from ketfit.persistence.schema import BODY, ESTIMATORS, BodyMetadata, TunedBodyMetadata
 from ketfit.rng import chosen_seed
 from ketfit.storage.cache_dir import is_folder
 
@@ -47,32 +55,49 @@ _BODY_HINT = "say where it is with body=... (--body for ketfit predict, evaluate
 
 
 class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: ignore[misc]
-    """A sentence transformer with a quantum head, on raw sentences.
+    """A sentence transformer with a quantum or classical head, on raw sentences.
+
+    The heads, from simple to complex: "logistic-regression", "svc", "mlp" and "quantum". ``head="auto"`` compares them
+    by their validation losses over repeated stratified splits of the training sentences (groups and copies stay on one
+    side), on the embeddings of the body before any tuning. It takes the simplest one, in this order, whose mean loss
+    is within one standard error of the lowest (Breiman's rule), and fits it as if it had been named.
+
+    Logistic regression takes all sentences, and nothing is held out for it. A support vector machine is calibrated on
+    the validation sentences, two or more of each label. End-to-end tuning starts from the fitted head: a logistic
+    regression goes on as an `MLPHead` without hidden units, and a support vector machine has no gradients.
 
     Args:
         body: A bundled body, a local folder, or a name on the Hub; see `load_body`.
-        head, train, seed, validation_fraction, class_weight, device, calibrate, random_state, validation, n_folds: As
-            in `QuantumHeadClassifier`. Cross-validation also tunes a body for each fold.
+        head: Settings of a quantum head; a kind of head as above, with its defaults; "auto"; a head estimator, which is
+            cloned, such as ``LogisticRegressionHead(C=10)``; or None for the recommended quantum head.
+        train, seed, validation_fraction, class_weight, device, calibrate, random_state, validation, n_folds: As in
+            `QuantumHeadClassifier`, as far as the head has them. A head estimator may have them instead.
+            Cross-validation also tunes a body for each fold.
         revision: Branch, tag or commit of a body on the Hub.
         cache: Cache embeddings on disk, so that no sentence is embedded twice.
         tune: `ContrastiveConfig` or `EndToEndConfig` to tune the body, a list of the two for two stages in that order,
             or None to leave the body frozen.
         dtype: Precision of the body's arithmetic, see `load_body`.
 
-    Attributes after `fit`: ``classes_``, ``body_`` (after tuning), ``classifier_`` (the fitted
-    `QuantumHeadClassifier`). After `from_pretrained` also ``commit_``, the commit of the Hub that the model was loaded
-    from, or None for a folder.
+    Attributes after `fit`: ``classes_``, ``body_`` (after tuning), ``classifier_`` (the fitted head on embeddings),
+    ``head_choice_`` (the `HeadChoice` of ``head="auto"``, else None). After `from_pretrained` also ``commit_``, the
+    commit of the Hub that the model was loaded from, or None for a folder.
 
     It can be copied, pickled and dumped with joblib: a pickle names a frozen body and holds the files of a tuned one,
     see `Body`.
     """
 
+    body_: Body
+    classifier_: HeadEstimator
+    classes_: NDArray[Any]
+    head_choice_: HeadChoice | None
+    fit_settings_: FitSettings | None
     commit_: str | None
 
     def __init__(
         self,
         body: str = "all-MiniLM-L6-v2",
-        head: HeadConfig | None = None,
+        head: HeadSpec = None,
         train: TrainConfig | None = None,
         seed: int = 0,
         validation_fraction: float = 0.15,
@@ -149,59 +174,98 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             DataError, ConfigError, ValueError: As in `QuantumHeadClassifier.fit`; DataError also if validation leaves
                 contrastive tuning one sentence of a label.
         """
-        stages = as_stages(self.tune)
-        classifier = self._new_classifier()
-        if validation is not None:
-            classifier._check_holdout()
+        stages, settings = as_stages(self.tune), self._head_settings()
+        automatic = isinstance(self.head, str) and self.head == AUTO
+        head = None if automatic else self._new_head(self.head, settings, checkpoint)
+        if validation is not None and self.validation == "cross":
+            raise ConfigError(HOLDOUT_BESIDE_CROSS)
         data = LabelledTexts.from_columns(texts, labels, sample_weight, groups)
         held_out = None if validation is None else LabelledTexts.from_validation(validation)
-        body = self._load_body(self._check_labels(classifier, data, held_out))
+        class_weight = settings["class_weight"] if head is None else head.class_weight
+        class_weights = self._check_labels(data, held_out, class_weight)
+        body = self._load_body(head, len(class_weights))
         fit = StagedFit(stages, self.cache, checkpoint, progress)
-        if stages and self.validation == "cross":
-            self.body_, self.classifier_ = fit.run_folds(body, classifier, data)
+        choice = None
+        if head is None:
+            kinds = simplest_kinds(end_to_end=self._tunes_end_to_end)
+            choice = choose_head(fit.embed_labels(body, data), settings, kinds)
+            head = self._new_head(choice.kind, settings_for(choice.kind, settings), None)
+        if stages and head.validation == "cross":
+            self.body_, self.classifier_ = fit.run_folds(body, head, data)
         else:
-            if stages and held_out is None:
-                data, held_out = self._hold_out(data, classifier.seed)
-            self.body_, self.classifier_ = fit.run(body, classifier, data, held_out)
-        self.classes_ = self.classifier_.classes_
+            if held_out is None and self._needs_held_out(head):
+                data, held_out = self._hold_out(data, head)
+            if isinstance(head.estimator, SVCHead):
+                _check_calibration(data, held_out)
+            self.body_, self.classifier_ = fit.run(body, head, data, held_out, class_weights)
+        self.classes_, self.head_choice_ = self.classifier_.classes_, choice
+        self.fit_settings_ = head.fit_settings()
         return self
 
-    def _new_classifier(self) -> QuantumHeadClassifier:
+    @property
+    def _tunes_end_to_end(self) -> bool:
+        return any(isinstance(stage, EndToEndConfig) for stage in as_stages(self.tune))
+
+    def _head_settings(self) -> dict[str, Any]:
+        """Return the parameters that heads share, with the seed of this fit."""
+        settings = {name: getattr(self, name) for name in TorchHeadClassifier._get_param_names()}
+        seed = chosen_seed(self.random_state, self.seed)
+        return {**settings, "seed": seed, "random_state": None}
+
+    def _new_head(self, spec: HeadSpec, settings: dict[str, Any], checkpoint: str | Path | None) -> NewHead:
         """Return the head to fit, after a check of its settings."""
-        settings = {name: getattr(self, name) for name in QuantumHeadClassifier._get_param_names()}
-        classifier = QuantumHeadClassifier(**settings)
-        classifier._check_settings()
-        # Evaluated once: a RandomState gives another seed each time.
-        return classifier.set_params(seed=chosen_seed(self.random_state, self.seed), random_state=None)
+        head = new_head(spec, settings)
+        if isinstance(head.estimator, TorchHeadClassifier):
+            return head
+        kind = head.estimator.kind
+        if self._tunes_end_to_end and isinstance(head.estimator, SVCHead):
+            raise ConfigError(
+                f"end-to-end tuning takes gradients through the head, and a head of kind {kind!r} has none; choose "
+                "another head, or contrastive tuning"
+            )
+        if checkpoint is not None and self.tune is None:
+            raise ConfigError(
+                f"checkpoint={str(checkpoint)!r} is for training in epochs, and a head of kind {kind!r} is fitted in "
+                "one step; leave it out"
+            )
+        return head
 
     def _check_labels(
-        self, classifier: QuantumHeadClassifier, data: LabelledTexts, held_out: LabelledTexts | None
-    ) -> int:
-        """Check the labels before the body is loaded, and return the number of classes."""
+        self, data: LabelledTexts, held_out: LabelledTexts | None, class_weight: ClassWeight
+    ) -> NDArray[Any]:
+        """Check the labels before the body is loaded, and return one weight per class."""
         check_saveable_labels(data.labels, rows=data.rows)
-        classes, *_ = classifier._encode_labels(data.labels)
+        classes, _, class_weights = encode_labels(data.labels, class_weight)
         if held_out is not None:
             class_indices(held_out.labels, classes, UNKNOWN_VALIDATION_LABEL)
         warn_similar_labels(classes)
-        return len(classes)
+        return class_weights
 
-    def _load_body(self, n_classes: int) -> Body:
+    def _load_body(self, head: NewHead | None, n_classes: int) -> Body:
         """Load the body, and check that it fits the head before a long tuning."""
         body = load_body(self.body, revision=self.revision, device=self.device, dtype=self.dtype)
         for stage in as_stages(self.tune):
             layers_to_tune(body.transformer, stage.last_layers, body.name)
-        head = self.head or HeadConfig.recommended(body.dimension, n_classes)
-        head.slice_widths(body.dimension)
-        if message := readout_warning(head, body.dimension, n_classes):
-            warnings.warn(message, ConfigWarning, stacklevel=3)
+        if head is not None and isinstance(head.estimator, QuantumHeadClassifier):
+            config = head.estimator.head or HeadConfig.recommended(body.dimension, n_classes)
+            config.slice_widths(body.dimension)
+            if message := readout_warning(config, body.dimension, n_classes):
+                warnings.warn(message, ConfigWarning, stacklevel=3)
         return body
 
-    def _hold_out(self, data: LabelledTexts, seed: int) -> tuple[LabelledTexts, LabelledTexts | None]:
+    def _needs_held_out(self, head: NewHead) -> bool:
+        """Return whether sentences are held out before the tuning, or to calibrate a head."""
+        if isinstance(head.estimator, LogisticRegressionHead):
+            stops_early = any(isinstance(stage, ContrastiveConfig) and stage.patience for stage in as_stages(self.tune))
+            return self._tunes_end_to_end or stops_early
+        return self.tune is not None or isinstance(head.estimator, SVCHead)
+
+    def _hold_out(self, data: LabelledTexts, head: NewHead) -> tuple[LabelledTexts, LabelledTexts | None]:
         """Return the training side and the validation side of a split before the tuning."""
-        train, held_out = data.hold_out(self.validation_fraction, seed)
-        if self.calibrate and held_out is None:
+        train, held_out = data.hold_out(head.validation_fraction, head.seed)
+        if head.calibrate and held_out is None:
             raise ConfigError(NO_CALIBRATION_SAMPLES)
-        if isinstance(as_stages(self.tune)[0], ContrastiveConfig):
+        if any(isinstance(stage, ContrastiveConfig) for stage in as_stages(self.tune)):
             check_pairs(data.labels, train.labels)
         return train, held_out
 
@@ -237,10 +301,15 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         return data.with_labels_of(self.classes_.tolist())
 
     def with_measurement(self, **settings: Any) -> Self:
-        """Return a fitted copy with other shots and noise; see `QuantumHeadClassifier.with_measurement`."""
+        """Return a fitted copy with other shots and noise; see `QuantumHeadClassifier.with_measurement`.
+
+        Raises:
+            ConfigError: The head is classical, or a setting does not fit.
+        """
         check_is_fitted(self, "classifier_")
+        head = require_quantum_head(self.classifier_, "run with shots or noise")
         measured = copy.copy(self)
-        measured.classifier_ = self.classifier_.with_measurement(**settings)
+        measured.classifier_ = head.with_measurement(**settings)
         measured.head = measured.classifier_.head
         return measured
 
@@ -261,7 +330,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             with_body: Copy a frozen body into the folder too, for a machine that does not have it.
 
         Raises:
-            StorageError, DataError: As in `QuantumHeadClassifier.save_pretrained`.
+            StorageError, DataError, ConfigError: As in `PretrainedHead.save_pretrained`.
             BodyError: Files of the body to copy were removed or changed since it was loaded.
         """
         check_is_fitted(self, "classifier_")
@@ -278,12 +347,16 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             dtype=body.dtype,
             tuned=None
             if tuning is None
-            else TunedBodyMetadata(fingerprint=body.fingerprint, settings=tuning.stages[0], seed=tuning.seed),
+            else TunedBodyMetadata(fingerprint=body.fingerprint, stages=list(tuning.stages), seed=tuning.seed),
         )
         body_folder = body.folder if with_body or tuning is not None else None
         if body_folder is not None:
             check_body_files(body)
-        save_model(folder, self.classifier_.module_, self.classifier_._metadata(data, metrics, metadata), body_folder)
+        fields = self.classifier_.metadata_fields(data, metrics, metadata)
+        if fields["seed"] is None and self.fit_settings_ is not None:
+            fields["seed"] = self.fit_settings_.seed
+            fields["validation_fraction"] = self.fit_settings_.validation_fraction
+        save_model(folder, self.classifier_.to_saved(), {**fields, "head_choice": self.head_choice_}, body_folder)
 
     def _save_for_hub(self, folder: Path, data: str | None, metrics: Mapping[str, float] | None) -> None:
         self.save_pretrained(folder, data=data, metrics=metrics, with_body=self.body_.source == "local")
@@ -312,42 +385,69 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             BodyError: The body cannot be loaded, or has another fingerprint.
         """
         snapshot = fetch_model(name, revision)
-        head, metadata = load_model(snapshot.folder)
+        saved, metadata = load_head(snapshot.folder)
         if metadata.body is None:
-            raise ModelFileError(f"{name} takes embeddings, not sentences; load it with QuantumHeadClassifier")
+            estimator = ESTIMATORS[metadata.head_kind]
+            raise ModelFileError(f"{name} takes embeddings, not sentences; load it with {estimator}")
         loaded = _load_saved_body(metadata.body, snapshot.folder, body, device)
-        classifier = cls.from_parts(loaded, QuantumHeadClassifier._from_metadata(head, metadata, device), cache=cache)
-        classifier.commit_ = classifier.classifier_.commit_ = snapshot.commit
+        head = HEADS[metadata.head_kind].from_saved(saved, metadata, device)
+        classifier = cls.from_parts(loaded, head, cache=cache)
+        if classifier.fit_settings_ is None and metadata.seed is not None:
+            fraction = metadata.validation_fraction or 0.0
+            classifier.fit_settings_ = FitSettings(metadata.seed, fraction, head.class_weight, False)
+            classifier.seed, classifier.validation_fraction = metadata.seed, fraction
+        classifier.device, classifier.head_choice_ = device, metadata.head_choice
+        classifier.commit_ = head.commit_ = snapshot.commit
         return classifier
 
     @classmethod
-    def from_parts(cls, body: Body, classifier: QuantumHeadClassifier, *, cache: bool = True) -> Self:
+    def from_parts(cls, body: Body, classifier: HeadEstimator, *, cache: bool = True) -> Self:
         """Return a fitted classifier of sentences from a body and a head that was fitted on its embeddings.
 
         Args:
             body: The body.
-            classifier: The head.
+            classifier: The head: one that a model file can hold.
             cache: As in the constructor.
 
         Raises:
-            ConfigError: The head takes embeddings of another width.
+            ConfigError: The head takes embeddings of another width, or is of another kind.
         """
+        if not is_head(classifier):
+            heads = ", ".join(ESTIMATORS.values())
+            raise ConfigError(f"classifier={classifier!r} is not the head of a text classifier; pass one of {heads}")
         check_embedding_width(classifier, body)
         stages = [] if body.tuning is None else list(body.tuning.stages)
         tune = stages if len(stages) > 1 else next(iter(stages), None)
+        if isinstance(classifier, QuantumHeadClassifier):
+            parameters = classifier.get_params(deep=False)
+        else:
+            parameters = {"head": clone(classifier)}
         text = cls(
             body=body.name,
             revision=body.revision,
             cache=cache,
             tune=tune,
             dtype=body.dtype,
-            **classifier.get_params(deep=False),
+            **parameters,
         )
         text.body_, text.classifier_, text.classes_ = body, classifier, classifier.classes_
+        text.head_choice_ = None
+        text.fit_settings_ = classifier.fit_settings_ if isinstance(classifier, TorchHeadClassifier) else None
         return text
 
     def _embed(self, body: Body, texts: Sequence[str], progress: bool) -> NDArray[np.float32]:
         return body.encode(texts, progress=progress, cache=self.cache)
+
+
+def _check_calibration(data: LabelledTexts, held_out: LabelledTexts | None) -> None:
+    """Refuse validation sentences that cannot calibrate a support vector machine."""
+    for label in np.unique(data.labels).tolist():
+        count = 0 if held_out is None else int((held_out.labels == label).sum())
+        if count < 2:
+            raise ConfigError(
+                f"head='svc' is calibrated on two or more validation sentences of each label, and {label!r} has "
+                f"{count}; raise validation_fraction, add sentences, or choose another head"
+            )
 
 
 def check_pairs(labels: NDArray[Any], training: NDArray[Any]) -> None:
@@ -389,5 +489,5 @@ def _load_saved_body(metadata: BodyMetadata, model: Path, moved: str | None, dev
     body = load_files(files, device=device, dtype=metadata.dtype)
     if tuned is None and (metadata.source == "local" or not in_folder):
         return body
-    tuning = None if tuned is None else Tuning((tuned.settings,), tuned.seed, metadata.fingerprint)
+    tuning = None if tuned is None else Tuning(tuple(tuned.stages), tuned.seed, metadata.fingerprint)
     return replace(body, name=metadata.name, revision=metadata.revision, source=metadata.source, tuning=tuning)

@@ -35,6 +35,8 @@ from ketfit.data.tables import (
     output_format,
 )
 from ketfit.errors import DataError, DataOptionError, DataWarning, StorageError
+from ketfit.estimators.base import TorchHeadClassifier
+from ketfit.estimators.heads import HeadEstimator
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.estimators.text import TextClassifier
 from ketfit.model.head import MEASUREMENT
@@ -157,15 +159,18 @@ class _Predictor:
 
     def __init__(self, classifier: TextClassifier, format: TableFormat, table: TextTable) -> None:
         fitted = classifier.classifier_
-        settings = {name: getattr(fitted.head_config_, name) for name in MEASUREMENT}
-        self.head: QuantumHeadClassifier = fitted.with_measurement(**settings)  # a copy: its generator is set below
+        self.head: HeadEstimator = fitted
+        if isinstance(fitted, QuantumHeadClassifier):  # a copy: its generator is set below
+            settings = {name: getattr(fitted.head_config_, name) for name in MEASUREMENT}
+            self.head = fitted.with_measurement(**settings)
         self.body, self.classes = classifier.body_, classifier.classes_
         self.format, self.table = format, table
         self.warned = False
 
     def predict_block(self, block: Block, number: int) -> bytes:
         """Return the encoded rows of block `number` with their predictions."""
-        self.head.module_.generator = torch_stream(self.head.seed_, "shots", number)
+        if isinstance(self.head, QuantumHeadClassifier):
+            self.head.module_.generator = torch_stream(self.head.seed_, "shots", number)
         with warnings.catch_warnings():
             if self.warned:  # every block would give the same warning
                 warnings.simplefilter("ignore", UserWarning)
@@ -186,16 +191,22 @@ class _Predictor:
 def model_fingerprint(classifier: TextClassifier) -> str:
     """Return the SHA-256 (hex) of everything in a fitted classifier that its predictions depend on."""
     fitted = classifier.classifier_
+    saved = fitted.to_saved()
     settings = {
-        "head": fitted.head_config_.model_dump(mode="json"),
+        "head": saved.config.model_dump(mode="json"),
         "classes": classifier.classes_.tolist(),
-        "temperature": fitted.temperature_,
-        "batch_size": fitted.train_config_.batch_size,
-        "seed": fitted.seed_,
         "body": [classifier.body_.fingerprint, classifier.body_.dtype],
-        "device": str(fitted.module_.weights.device),
     }
-    return hash_tensors(fitted.module_.state_dict(), json.dumps(settings, sort_keys=True))
+    if isinstance(fitted, TorchHeadClassifier):
+        settings |= {
+            "temperature": fitted.temperature_,
+            "batch_size": fitted.train_config_.batch_size,
+            "seed": fitted.seed_,
+            "device": str(next(iter(saved.tensors.values())).device),
+        }
+    if not isinstance(fitted, QuantumHeadClassifier):
+        settings["kind"] = fitted.kind
+    return hash_tensors(saved.tensors, json.dumps(settings, sort_keys=True))
 
 
 def _validate_input(

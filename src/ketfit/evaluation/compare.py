@@ -15,12 +15,13 @@ from scipy.stats import binomtest
 from ketfit.data.sequences import as_labels
 from ketfit.data.splits import Split
 from ketfit.estimators.classical import LogisticRegressionHead, MLPHead, SVCHead
+from ketfit.estimators.heads import HeadEstimator
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.evaluation.metrics import ClassificationReport, evaluate_predictions
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig, TrainConfig
 
-Head = QuantumHeadClassifier | LogisticRegressionHead | SVCHead | MLPHead
+Head = HeadEstimator
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class RepeatedAccuracy:
 
 
 def evaluate_head(
-    head: QuantumHeadClassifier, embeddings: NDArray[Any], labels: NDArray[Any], draws: int
+    head: Head, embeddings: NDArray[Any], labels: NDArray[Any], draws: int
 ) -> tuple[RepeatedAccuracy, ClassificationReport]:
     """Evaluate a fitted head on the same samples `draws` times, each time with new shots and trajectories.
 

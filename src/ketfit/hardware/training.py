@@ -26,7 +26,7 @@ from torch import Tensor
 from ketfit.base_config import Config, Finite, Positive
 from ketfit.data.sequences import as_labels
 from ketfit.errors import InputError, LedgerError
-from ketfit.estimators.quantum import QuantumHeadClassifier
+from ketfit.estimators.quantum import QuantumHeadClassifier, require_quantum_head
 from ketfit.hardware.backends.base import Backend, BoundCircuit, backend_identity
 from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.pricing import Cost, DeviceCost
@@ -149,7 +149,9 @@ def train_on_hardware(
         LedgerError: The folder belongs to another training.
         ResultsPendingError, BackendError, ResultError, SubmissionStateUnknownError: As in `Session.run`.
         InputError: The head does not know a label.
+        ConfigError: The head is classical.
     """
+    require_quantum_head(classifier, "train on hardware")
     seed = as_integer(target.seed, "seed", minimum=0)
     run_id = _open_folder(target, classifier, [samples, *filter(None, [validation])], config, seed)
     budget = Budget(config.max_cost, config.max_circuits, config.max_shots)

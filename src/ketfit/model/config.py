@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
@@ -14,6 +14,7 @@ from ketfit.circuit.ansatz import count_ring_weights, encoder_circuit, reuploadi
 from ketfit.circuit.circuit import Circuit
 from ketfit.errors import ConfigError
 from ketfit.integers import as_integer
+from ketfit.model.classical import HeadKind
 from ketfit.model.tuning import Precision, TuneConfig, read_stages
 from ketfit.simulate.density_matrix import MAX_QUBITS as MAX_EXACT
 from ketfit.simulate.mitigation import Mitigation
@@ -37,6 +38,12 @@ def _read_class_weight(value: Any) -> Any:
     if value in (None, "balanced") or (isinstance(value, Mapping) and fitting):
         return value
     raise ConfigError(f"class_weight={value!r}: input should be 'balanced', or a table of positive numbers by label")
+
+
+def _read_head(value: Any) -> Any:
+    if value is None or isinstance(value, HeadConfig) or value in (kinds := (*get_args(HeadKind), "auto")):
+        return value
+    raise ConfigError(f"head={value!r}: it is a table of settings, or one of {', '.join(kinds)}")
 
 
 def _read_noise(value: Any) -> Any:
@@ -343,7 +350,11 @@ class FitConfig(Config):
     calibrate: Annotated[bool, Field(description="Fit a temperature of the probabilities on the validation share")] = (
         False
     )
-    head: Annotated[HeadConfig | None, Field(description="None is the recommended head for the body")] = None
+    head: Annotated[
+        HeadConfig | HeadKind | Literal["auto"] | None,
+        BeforeValidator(_read_head),
+        Field(description="Settings of a quantum head, a kind of head, or auto; None is the recommended quantum head"),
+    ] = None
     train: Annotated[TrainConfig, Field(description="How to train")] = TrainConfig()
     tune: Annotated[
         TuneConfig | tuple[TuneConfig, ...] | None,

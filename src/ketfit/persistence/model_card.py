@@ -5,45 +5,61 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ketfit.circuit.circuit import Circuit
 from ketfit.energy.profiles import QpuProfile, load_profile
 from ketfit.energy.qpu import native_gates, qpu_cost
-from ketfit.model.head import QuantumHead
-from ketfit.persistence.schema import ModelMetadata
+from ketfit.model.config import HeadConfig
+from ketfit.persistence.schema import ESTIMATORS, HEAD_NAMES, ModelMetadata
 
 ENERGY_PROFILE = "ionq-forte-enterprise"
 """Profile of the QPU for the energy estimate of the card."""
+
+_UNSHOWN = ("n_support", "calibrated")  # the card has them elsewhere
 
 ENERGY_SHOTS = 1000
 """Shots of one inference if the model is exact."""
 
 
-def model_card(metadata: ModelMetadata, head: QuantumHead) -> str:
-    """Return the model card, in Markdown, of a head and its metadata."""
+def model_card(metadata: ModelMetadata) -> str:
+    """Return the model card, in Markdown, of a saved model."""
     # Not escaped as HTML: this is Markdown, and texts of users are in code spans.
     environment = Environment(loader=PackageLoader("ketfit.persistence", "."), undefined=StrictUndefined)  # noqa: S701
     environment.filters |= {"code": _code_span, "figure": _format_metric}
-    noise = {} if metadata.head.noise is None else metadata.head.noise.model_dump(exclude_defaults=True)
+    config = metadata.head
     return environment.get_template("model_card.md.j2").render(
         metadata=metadata,
         metrics=_with_intervals(metadata.metrics),
-        exact=metadata.head.shots is None and not noise,
-        noise=", ".join(f"{name} {value}" for name, value in noise.items()),
-        counts=head.parameter_counts(),
-        gates=head.circuit.gate_counts(),
-        depth=head.circuit.depth(),
-        energy=_energy(metadata, head),
+        head_names=HEAD_NAMES,
+        estimators=ESTIMATORS,
+        settings=", ".join(f"{name} {value}" for name, value in config if name not in _UNSHOWN and value is not None),
+        counts=config.count_parameters(metadata.embedding_dim, len(metadata.classes)),
+        quantum=_quantum_values(config) if isinstance(config, HeadConfig) else None,
     )
 
 
-def _energy(metadata: ModelMetadata, head: QuantumHead) -> str:
+def _quantum_values(config: HeadConfig) -> dict[str, Any]:
+    """Return what the card of a quantum head says about its circuit."""
+    circuit = config.qpu_circuit()
+    noise = {} if config.noise is None else config.noise.model_dump(exclude_defaults=True)
+    return {
+        "exact": config.shots is None and not noise,
+        "noise": ", ".join(f"{name} {value}" for name, value in noise.items()),
+        "gates": circuit.gate_counts(),
+        "depth": circuit.depth(),
+        "energy": _energy(config, circuit),
+    }
+
+
+def _energy(config: HeadConfig, circuit: Circuit) -> str:
     """Return the energy of one inference on a QPU, with its assumptions, as text."""
     profile = _energy_profile()
-    circuit = head.circuit.light_cone(range(metadata.head.n_measured))
-    shots = metadata.head.shots or ENERGY_SHOTS
-    joules = qpu_cost(native_gates(circuit, profile.entangler), 1, shots, profile).energy.joules
+    cone = circuit.light_cone(range(config.n_measured))
+    shots = config.shots or ENERGY_SHOTS
+    joules = qpu_cost(native_gates(cone, profile.entangler), 1, shots, profile).energy.joules
     low, high = profile.power_watts.range.low, profile.power_watts.range.high
     return (
         f"about {joules.value:,.0f} J an inference of {shots:,} shots on {profile.name}, {joules.low:,.0f} to "

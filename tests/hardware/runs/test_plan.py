@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ketfit.errors import ConfigError, CostLimitError, LedgerError
+from ketfit.estimators.classical import LogisticRegressionHead
 from ketfit.hardware.pricing import load_device
 from ketfit.hardware.runs.ledger import read_ledger_state
 from ketfit.hardware.runs.plan import plan_run, read_plan
@@ -109,3 +110,11 @@ def test_readout_is_rejected_if_qubits_are_not_kept(tmp_path: Path) -> None:
     backend._description = replace(backend.describe(), keeps_qubits=False)
     with pytest.raises(ConfigError, match="keeps_qubits"):
         plan_run(classifier(), embeddings(), backend, name="simulator", mitigation=("readout",))
+
+
+def test_classical_head_is_rejected_before_the_backend_is_asked(tmp_path: Path) -> None:
+    head = LogisticRegressionHead().fit(embeddings(), ["good", "bad"] * (SENTENCES // 2))
+    with pytest.raises(
+        ConfigError, match="LogisticRegressionHead is a classical head and has no circuit to run on hard"
+    ):
+        plan_run(head, embeddings(), None, name="simulator")  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ketfit.errors import ConfigError, InputError, LedgerError
-from ketfit.estimators.quantum import QuantumHeadClassifier
+from ketfit.estimators.quantum import QuantumHeadClassifier, require_quantum_head
 from ketfit.hardware.backends.base import (
     Backend,
     BoundCircuit,
@@ -162,10 +162,12 @@ def plan_run(
 
     Raises:
         CostLimitError: The run would cost more than `max_cost`.
-        ConfigError: Shots, limits or mitigation do not fit the backend; or the seed, an option or the limit is invalid.
+        ConfigError: The head is classical; shots, limits or mitigation do not fit the backend; or the seed, an option
+            or the limit is invalid.
         InputError: The number of labels is wrong, or embeddings or circuits do not fit.
     """
-    head, description = classifier.module_, backend.describe()
+    head = require_quantum_head(classifier, "run on hardware").module_
+    description = backend.describe()
     shots = _check_backend(description, shots, mitigation)
     seed, budget = as_integer(seed, "seed", minimum=0), Budget(money=max_cost)
     options = checked_options(options or {})
