@@ -131,3 +131,12 @@ def test_training_restores_best_step_by_validation(tmp_path: Path) -> None:
 def test_training_without_trained_parameters_is_rejected() -> None:
     with pytest.raises(ConfigError, match="trains the linear layer and nothing else"):
         HardwareTraining(method="linear", train_linear=False)
+
+
+def test_training_of_head_with_components_encodes_projections(tmp_path: Path) -> None:
+    fitted = classifier(n_qubits=2, connectivity=1, components=3)
+    with Session(tmp_path, simulator(tmp_path, 100), "components") as session:
+        trainer = _HardwareTrainer(fitted, (embeddings(), LABELS), session, HardwareTraining(), 0, 5)
+    with torch.no_grad():
+        expected = fitted.module_.encode(torch.from_numpy(embeddings()))
+    torch.testing.assert_close(trainer.encoder_expectations, expected)

@@ -102,5 +102,8 @@ def _metadata(model: str) -> list[tuple[str, str]]:
         ),
         ("trained on", f"{record.train_size:,} sentences" + (f" of {record.data}" if record.data else "")),
     ]
+    if head.projection is not None:
+        components = f"{record.head.components} of the training embeddings, {head.projection.size:,} fitted numbers"
+        metadata.insert(4, ("principal components", components))
     metadata += [(name.replace("_", " "), f"{value:.4g}") for name, value in record.metrics.items()]
     return metadata

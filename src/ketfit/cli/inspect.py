@@ -18,6 +18,9 @@ def inspect(model: Model, as_json: AsJson = False) -> None:
     report: dict[str, Any] = {
         **record.model_dump(),
         "parameters": head.parameter_counts(),
+        "projection": None
+        if (projection := head.projection) is None
+        else {"components": len(projection.directions), "fitted_numbers": projection.size},
         "unreachable_angles": head.unreachable_angles(),
         "qpu_step": asdict(cost) if (cost := head.step_cost(min(record.train.batch_size, record.train_size))) else None,
         "circuits": {

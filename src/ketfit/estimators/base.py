@@ -259,19 +259,22 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         dtype = torch.from_numpy(x[:0]).dtype
         module = self._build(x.shape[1], len(classes), torch_stream(seed, "init"), dtype)
         module.to(device=self.device, dtype=dtype)
-        self._check_embeddings(module, x, rows)
-        source = data.source
-        if data.validation is None:
-            sides = holdout_split(codes, self.validation_fraction, seed, groups)
-            samples, held_out = (_as_samples(module, x[side], codes[side], weight[side]) for side in sides)
-            rows, held_out_rows = (rows[side] for side in sides)
-            held_out_sentences = None if source is None else source.sentences[held_out_rows]
+        validation, source = data.validation, data.source
+        if validation is None:
+            train_side, held_out_side = holdout_split(codes, self.validation_fraction, seed, groups)
         else:
-            samples = _as_samples(module, x, codes, weight)
-            held_out = self._validation_samples(module, classes, class_weights, data.validation)
+            train_side, held_out_side = np.arange(len(x)), np.arange(0)
+        self._fit_projection(module, x[train_side])
+        self._check_embeddings(module, x, rows)
+        samples = _as_samples(module, x[train_side], codes[train_side], weight[train_side])
+        if validation is None:
+            held_out = _as_samples(module, x[held_out_side], codes[held_out_side], weight[held_out_side])
+            held_out_sentences = None if source is None else source.sentences[rows[held_out_side]]
+        else:
+            held_out = self._validation_samples(module, classes, class_weights, validation)
             held_out_sentences = None if source is None else source.validation
         if source is not None:
-            samples = source.attach(samples, source.sentences[rows])
+            samples = source.attach(samples, source.sentences[rows[train_side]])
             held_out = source.attach(held_out, held_out_sentences)
         return PreparedFit(module, classes, class_weights, samples, held_out)
 
@@ -312,7 +315,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         check_is_fitted(self, "module_")
         x = validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
         self._check_embeddings(self.module_, x, np.arange(len(x)))
-        logits = predict_logits(self.module_, _as_tensor(self.module_, x), self.train_config_.batch_size)
+        logits = predict_logits(self.module_, as_tensor(self.module_, x), self.train_config_.batch_size)
         probabilities: NDArray[np.float64] = (logits.double() / self.temperature_).softmax(dim=1).cpu().numpy()
         return probabilities
 
@@ -337,6 +340,9 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
 
     def _check_embeddings(self, module: nn.Module, x: NDArray[Any], rows: NDArray[np.int64]) -> None:
         """Refuse embeddings that the head cannot take; `rows` are their positions in the user's array."""
+
+    def _fit_projection(self, module: nn.Module, x: NDArray[Any]) -> None:
+        """Fit what the module computes from the training embeddings before it is trained, if anything."""
 
     def _capacity_warning(self, module: nn.Module, n_classes: int) -> str:
         """Return a warning if the head can hardly learn `n_classes` classes, else ""."""
@@ -459,11 +465,11 @@ def _device_of(module: nn.Module | None) -> str:
 
 
 def _as_samples(module: nn.Module, X: NDArray[Any], codes: NDArray[Any], weight: NDArray[Any]) -> Samples:
-    x = _as_tensor(module, X)
-    return Samples(x, torch.as_tensor(codes, dtype=torch.int64, device=x.device), _as_tensor(module, weight))
+    x = as_tensor(module, X)
+    return Samples(x, torch.as_tensor(codes, dtype=torch.int64, device=x.device), as_tensor(module, weight))
 
 
-def _as_tensor(module: nn.Module, array: NDArray[Any]) -> Tensor:
+def as_tensor(module: nn.Module, array: NDArray[Any]) -> Tensor:
     """Return an array as a tensor on the module's device and of its dtype."""
     parameter = next(module.parameters())
     return torch.as_tensor(np.ascontiguousarray(array), dtype=parameter.dtype, device=parameter.device)

@@ -17,7 +17,7 @@ from typing_extensions import Self
 import ketfit
 from ketfit.data.sequences import check_saveable_labels
 from ketfit.errors import InputError
-from ketfit.estimators.base import ClassWeight, RandomState, TorchHeadClassifier, capacity_warning
+from ketfit.estimators.base import ClassWeight, RandomState, TorchHeadClassifier, as_tensor, capacity_warning
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
 from ketfit.persistence.hub import HubMixin
@@ -80,14 +80,24 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         config = self.head or HeadConfig.recommended(embedding_dim, n_classes)
         return QuantumHead(config, embedding_dim, n_classes, generator, dtype)
 
+    def _fit_projection(self, module: nn.Module, x: NDArray[Any]) -> None:
+        assert isinstance(module, QuantumHead)
+        if module.projection is not None:
+            module.config.check_training_size(len(x))
+            module.projection.fit(x)
+
+    @torch.no_grad()
     def _check_embeddings(self, module: nn.Module, x: NDArray[Any], rows: NDArray[np.int64]) -> None:
         assert isinstance(module, QuantumHead)
-        config = module.config
-        ends = np.cumsum(config.slice_widths(x.shape[1])) if config.encoder_input == "slices" else [x.shape[1]]
-        for number, part in enumerate(np.split(x, ends[:-1], axis=1)):
+        config, projected = module.config, ""
+        ends = np.cumsum(config.slice_widths(x.shape[1]))
+        if module.projection is not None:
+            x, projected = module.project(as_tensor(module, x)).cpu().numpy(), "projected "
+        parts = np.split(x, ends[:-1], axis=1) if config.encoder_input == "slices" else [x]
+        for number, part in enumerate(parts):
             zero = rows[~part.any(axis=1)]
             if len(zero):
-                kind = f"slice {number} of embedding" if len(ends) > 1 else "embedding"
+                kind = f"slice {number} of {projected}embedding" if len(parts) > 1 else f"{projected}embedding"
                 raise InputError(
                     f"{kind} {zero[0]} is all zeros and has no direction to load into amplitudes; remove it"
                 )

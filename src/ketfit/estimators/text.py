@@ -144,6 +144,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         body = self._load_body(self._check_labels(classifier, data, held_out))
         if self.tune is not None and held_out is None:
             data, held_out = self._hold_out(data, classifier.seed)
+        if self.tune is not None and isinstance(self.head, HeadConfig):  # before a long tuning
+            self.head.check_training_size(len(data.texts))
         file = None if checkpoint is None else Path(f"{checkpoint}.tuning")
         tuning: dict[str, Any] = {"checkpoint": file, "progress": progress}
         if isinstance(self.tune, ContrastiveConfig):

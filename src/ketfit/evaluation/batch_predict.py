@@ -187,7 +187,7 @@ def model_fingerprint(classifier: TextClassifier) -> str:
     """Return the SHA-256 (hex) of everything in a fitted classifier that its predictions depend on."""
     fitted = classifier.classifier_
     settings = {
-        "head": fitted.head_config_.model_dump(mode="json"),
+        "head": json.loads(fitted.head_config_.identity_json()),
         "classes": classifier.classes_.tolist(),
         "temperature": fitted.temperature_,
         "batch_size": fitted.train_config_.batch_size,

@@ -32,6 +32,7 @@ def model_card(metadata: ModelMetadata, head: QuantumHead) -> str:
         exact=metadata.head.shots is None and not noise,
         noise=", ".join(f"{name} {value}" for name, value in noise.items()),
         counts=head.parameter_counts(),
+        projection_size=0 if head.projection is None else head.projection.size,
         gates=head.circuit.gate_counts(),
         depth=head.circuit.depth(),
         energy=_energy(metadata, head),

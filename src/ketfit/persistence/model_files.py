@@ -157,7 +157,12 @@ def _tensor_shapes(metadata: ModelMetadata) -> dict[str, tuple[int, ...]]:
     """Return the shape of each tensor of the head, without building it."""
     config, classes = metadata.head, len(metadata.classes)
     encoder, qpu = config.count_angles()
+    projection: dict[str, tuple[int, ...]] = {}
+    if config.components is not None:
+        projection["projection.mean"] = (metadata.embedding_dim,)
+        projection["projection.directions"] = (config.components, metadata.embedding_dim)
     return {
+        **projection,
         "encoder.weights": (config.n_encoders, encoder // config.n_encoders),
         "weights": (qpu,),
         "angle_scale": (),

@@ -19,7 +19,7 @@ from ketfit.storage.strict_json import dump_json, parse_json
 SCHEMA_VERSION: Literal[2] = 2
 WEIGHTS, METADATA, CARD, BODY = "model.safetensors", "config.json", "README.md", "body"
 HASH_KEY = "record_sha256"
-OPTIONAL_KEYS = frozenset({"feature_names"})
+OPTIONAL_KEYS = frozenset({"feature_names", "components"})
 """Keys that are written only if they have a value, so that most models load in earlier versions too."""
 
 MAX_METADATA_BYTES = 2**20  # the metadata of a thousand classes has about ten thousand bytes
