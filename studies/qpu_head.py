@@ -37,6 +37,7 @@ from ketfit.bodies.body import load_body
 from ketfit.data.dataset import Dataset, load_dataset
 from ketfit.data.splits import Split, few_shot_split
 from ketfit.errors import DataError, KetFitError
+from ketfit.evaluation.compare import accuracy_interval
 from ketfit.hardware.backends.aer import aer_simulator
 from ketfit.hardware.backends.qiskit import QiskitBackend
 from ketfit.hardware.pricing import estimate, load_device
@@ -228,14 +229,22 @@ def table(rows: list[dict[str, Any]], tests: Mapping[int, NDArray[np.int64]], co
         cells = [_interval(summarize_crossed(right(name, condition), positions)) for name in HEADS]
         test = crossed_test(right(HEADS[1], condition), right(HEADS[0], condition), positions)
         lines.append(line(f"accuracy, {condition}", *cells, _difference(test)))
+    aer = [_aer_accuracy([row["aer"] for row in own[name]]) for name in HEADS]
+    lines.append(line(f"accuracy on Aer, {AER_SHOTS:,} shots, {len(tests) * sentences} sentences", *aer, ""))
     for device in PRICED:
-        for shots in map(str, SHOTS):
-            keys = ("cost", device, shots)
-            lines.append(both(f"price on {device}, {shots} shots", "{:,.2f} USD", *keys, "price"))
+        for shots in SHOTS:
+            keys = ("cost", device, str(shots))
+            lines.append(both(f"price on {device}, {shots:,} shots", "{:,.2f} USD", *keys, "price"))
     keys = ("cost", DEVICE, str(SHOTS[0]))
     lines.append(both(f"time on {DEVICE}, {SHOTS[0]:,} shots", "{:,.0f} s", *keys, "machine_s"))
     lines.append(both(f"energy of {DEVICE}, {SHOTS[0]:,} shots", "{:,.0f} J", *keys, "energy_j"))
     return "\n".join(lines) + "\n"
+
+
+def _aer_accuracy(runs: list[dict[str, Any]]) -> str:
+    correct, total = (sum(run[name] for run in runs) for name in ("correct", "sentences"))
+    accuracy, (low, high) = accuracy_interval(correct, total)
+    return f"{accuracy:.0%} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def _interval(summary: Any) -> str:

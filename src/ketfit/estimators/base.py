@@ -315,7 +315,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         check_is_fitted(self, "module_")
         x = validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
         self._check_embeddings(self.module_, x, np.arange(len(x)))
-        logits = predict_logits(self.module_, as_tensor(self.module_, x), self.train_config_.batch_size)
+        logits = predict_logits(self.module_, _as_tensor(self.module_, x), self.train_config_.batch_size)
         probabilities: NDArray[np.float64] = (logits.double() / self.temperature_).softmax(dim=1).cpu().numpy()
         return probabilities
 
@@ -465,11 +465,11 @@ def _device_of(module: nn.Module | None) -> str:
 
 
 def _as_samples(module: nn.Module, X: NDArray[Any], codes: NDArray[Any], weight: NDArray[Any]) -> Samples:
-    x = as_tensor(module, X)
-    return Samples(x, torch.as_tensor(codes, dtype=torch.int64, device=x.device), as_tensor(module, weight))
+    x = _as_tensor(module, X)
+    return Samples(x, torch.as_tensor(codes, dtype=torch.int64, device=x.device), _as_tensor(module, weight))
 
 
-def as_tensor(module: nn.Module, array: NDArray[Any]) -> Tensor:
+def _as_tensor(module: nn.Module, array: NDArray[Any]) -> Tensor:
     """Return an array as a tensor on the module's device and of its dtype."""
     parameter = next(module.parameters())
     return torch.as_tensor(np.ascontiguousarray(array), dtype=parameter.dtype, device=parameter.device)

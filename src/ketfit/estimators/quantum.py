@@ -17,7 +17,7 @@ from typing_extensions import Self
 import ketfit
 from ketfit.data.sequences import check_saveable_labels
 from ketfit.errors import InputError
-from ketfit.estimators.base import ClassWeight, RandomState, TorchHeadClassifier, as_tensor, capacity_warning
+from ketfit.estimators.base import ClassWeight, RandomState, TorchHeadClassifier, capacity_warning
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead
 from ketfit.persistence.hub import HubMixin
@@ -39,7 +39,8 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
     """A quantum head on embeddings, for a pipeline, a grid search, or the head of a SetFit model.
 
     Args:
-        head: Configuration of the head; None is `HeadConfig.recommended` for the data.
+        head: Configuration of the head; None is `HeadConfig.recommended` for the data. Its `components` are fitted on
+            the training samples of positive weight, regardless of the size of the weights, before the training.
         train: Training settings; None is `TrainConfig()`.
         seed: Source of all randomness: the validation share, the initial parameters, the order of the batches.
         random_state: scikit-learn's name for the seed, by which ensembles such as `BaggingClassifier` give each member
@@ -92,7 +93,9 @@ class QuantumHeadClassifier(HubMixin, TorchHeadClassifier):
         config, projected = module.config, ""
         ends = np.cumsum(config.slice_widths(x.shape[1]))
         if module.projection is not None:
-            x, projected = module.project(as_tensor(module, x)).cpu().numpy(), "projected "
+            weights = module.weights
+            rows_of_x = torch.as_tensor(np.ascontiguousarray(x), dtype=weights.dtype, device=weights.device)
+            x, projected = module.project(rows_of_x).cpu().numpy(), "projected "
         parts = np.split(x, ends[:-1], axis=1) if config.encoder_input == "slices" else [x]
         for number, part in enumerate(parts):
             zero = rows[~part.any(axis=1)]
