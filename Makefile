@@ -69,6 +69,7 @@ noise: $(VENV)/demo.stamp $(VENV)/test.stamp
 	$(PIP) qulacs==0.6.14
 	$(BIN)/python benchmarks/noise.py --output benchmarks/results/noise.json
 	$(BIN)/python studies/shots_and_noise.py
+	$(BIN)/python studies/qpu_head.py
 
 studies: $(VENV)/demo.stamp $(VENV)/test.stamp mpnet
 	@test -n "$(SST)" || { echo "name the sentences: make studies SST=sst2.tsv (columns text and label)"; exit 2; }

@@ -45,7 +45,7 @@ def compare(dataset: Any, body: Any, seed: int) -> dict[str, Any]:
     head = classifier.module_.double()
     codes = torch.as_tensor(np.searchsorted(classifier.classes_, train[1]))
     with torch.no_grad():
-        inputs = head.angle_scale * head.encoder(torch.as_tensor(train[0]).double())
+        inputs = head.angle_scale * head.encode(torch.as_tensor(train[0]).double())
 
     def loss(weights: torch.Tensor, rows: torch.Tensor, **shots: Any) -> torch.Tensor:
         values = expectation(head.circuit, weights, inputs[rows], noise=load_noise("ionq-forte"), **shots)

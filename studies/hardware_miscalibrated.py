@@ -93,7 +93,7 @@ def accuracy(classifier: QuantumHeadClassifier, x: Any, labels: Any, judge: Simu
     """Return the accuracy of each repeat on the device."""
     head = classifier.module_
     with torch.no_grad():
-        z = head.encoder(torch.as_tensor(x, dtype=head.weights.dtype)).double()
+        z = head.encode(torch.as_tensor(x, dtype=head.weights.dtype)).double()
         measurement = MeasurementPlan(head.circuit, (0,))
         circuits = measurement.circuits(head.weights.double().tolist(), head.angle_scale.double() * z)
         last = OutputLayer(head.linear.weight.double(), head.linear.bias.double(), skip=False, temperature=1.0)

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import Self
@@ -32,6 +32,9 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, revalidate_instances="never")
 
+    ADDED_SETTINGS: ClassVar[Mapping[str, Any]] = {}
+    """Settings that earlier versions did not have, with the values that mean what was done without them."""
+
     def __init__(self, /, **settings: Any) -> None:
         try:
             super().__init__(**_plain(settings))
@@ -43,6 +46,19 @@ class Config(BaseModel):
     def updated(self, /, **settings: Any) -> Self:
         """Return a checked copy with some settings changed."""
         return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **settings})
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings as JSON values to identify a run by.
+
+        `ADDED_SETTINGS` are left out at those values, so that identities written by earlier versions stay valid.
+        """
+        unused = {name for name, value in self.ADDED_SETTINGS.items() if getattr(self, name) == value}
+        return self.model_dump(mode="json", exclude=unused)
+
+    def identity_json(self) -> str:
+        """Return `identity` as JSON text."""
+        unused = {name for name, value in self.ADDED_SETTINGS.items() if getattr(self, name) == value}
+        return self.model_dump_json(exclude=unused)
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any], where: str = "the configuration") -> Self:

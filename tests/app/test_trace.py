@@ -53,6 +53,7 @@ HEADS: list[dict[str, Any]] = [
     {"classes": 3, "n_measured": 3},
     {"n_encoders": 2, "n_qubits": 4, "connectivity": 1},
     {"n_encoders": 2, "merge": "mean"},
+    {"components": 3},
     {"noise": NoiseConfig(bit_flip=0.02, readout=((0.95, 0.1), (0.05, 0.9)))},
 ]
 SETTINGS = [
@@ -103,6 +104,14 @@ def test_trace_intermediate_values_equal_those_of_head(body: Body) -> None:
     assert traced.inputs == pytest.approx((head.angle_scale * readouts).tolist(), abs=1e-6)
     assert traced.weights == pytest.approx(head.weights.tolist())
     assert traced.circuit == head.circuit
+
+
+def test_trace_has_components_of_head(body: Body) -> None:
+    predictor = TracePredictor(make(body, components=3))
+    projected = predictor.classifier.classifier_.module_.project(torch.from_numpy(body.encode(["a good film"])))
+    traced = predictor.trace("a good film", MeasurementSettings())
+    assert traced.components == pytest.approx(projected[0].tolist(), abs=1e-6)
+    assert TracePredictor(make(body)).trace("a good film", MeasurementSettings()).components is None
 
 
 def test_trace_same_draw_gives_same_counts(body: Body) -> None:

@@ -34,6 +34,14 @@ def test_page_shows_all_steps_and_escapes_text(page: Page) -> None:
     assert page.measure("", 20, 0.01, 0) == ("", "")
 
 
+def test_page_shows_principal_components(page: Page, tiny_body_folder: Path) -> None:
+    body = load_body(tiny_body_folder, device="cpu")
+    html = "".join(Page(TracePredictor(make(body, components=3)), []).classify("a good film", 20, 0.01, 0))
+    assert "along 3 principal directions" in html
+    assert "3 numbers of the projected embedding" in html
+    assert "Principal components" not in "".join(page.classify("a good film", 20, 0.01, 0))
+
+
 @pytest.mark.parametrize(
     ("shots", "error", "draw"),
     [(-1, 0, 0), (10**9, 0, 0), (math.nan, 0, 0), (math.inf, 0, 0), (0, -0.1, 0), (0, math.nan, 0), (0, 2, 0),

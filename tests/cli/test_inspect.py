@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ketfit import TextClassifier
-from tests.cli.running import SMALL, run, run_json
+from ketfit import HeadConfig, TextClassifier, TrainConfig
+from tests.cli.running import LABELS, SENTENCES, SMALL, run, run_json
 
 
 @pytest.mark.slow
@@ -40,3 +40,19 @@ def test_inspect_reports_counts_of_head(capsys: pytest.CaptureFixture[str], mode
     code, out, _ = run(capsys, "inspect", model)
     assert code == 0
     assert "parameters.total" in out
+
+
+def test_inspect_head_with_components_reports_projection(
+    capsys: pytest.CaptureFixture[str], model: Path, tiny_body_folder: Path, tmp_path: Path
+) -> None:
+    assert run_json(capsys, "inspect", model)["projection"] is None
+    head = HeadConfig(n_qubits=2, connectivity=1, main_layers=1, components=3)
+    text = TextClassifier(str(tiny_body_folder), head, TrainConfig(epochs=1)).fit(SENTENCES, LABELS)
+    text.save_pretrained(tmp_path / "projected")
+    report = run_json(capsys, "inspect", tmp_path / "projected")
+    assert report["projection"] == {"components": 3, "fitted_numbers": 16 + 3 * 16}
+    assert report["head"]["components"] == 3
+    assert report["parameters"]["total"] == text.classifier_.n_parameters_
+    code, out, _ = run(capsys, "inspect", tmp_path / "projected")
+    assert code == 0
+    assert "projection.fitted_numbers" in out

@@ -111,6 +111,19 @@ class TestModule:
             numeric = (values[0] - values[1]) / (2 * step)
             assert parameter.grad.view(-1)[index].item() == pytest.approx(numeric, rel=1e-5, abs=1e-8), name  # type: ignore[union-attr]
 
+    def test_projection_stays_fixed_and_passes_gradients_on(self, tiny_body: Body) -> None:
+        shape = SHAPE.updated(n_qubits=3, components=3)
+        classifier = QuantumHeadClassifier(shape, SHORT, validation_fraction=0).fit(tiny_body.encode(TEXTS), LABELS)
+        body, tuned = tune_end_to_end(tiny_body, classifier, TEXTS, LABELS, QUICK)
+        changed = moved(state(classifier.module_), tuned.module_)
+        assert "encoder.weights" in changed
+        assert not {name for name in changed if name.startswith("projection")}
+        assert body.fingerprint != tiny_body.fingerprint
+        module, tokens = joined(tiny_body, tuned.module_)
+        nn.functional.cross_entropy(module(tokens), torch.tensor([1, 1, 1, 1, 0, 0, 0, 0])).backward()
+        layer = module.transformer[0].auto_model.encoder.layer[0].attention.self.query.weight.grad
+        assert layer.abs().max() > 0
+
     def test_dropout_uses_the_generator_alone(self, tiny_body: Body) -> None:
         module, tokens = joined(tiny_body, QuantumHead(SHAPE, 16, 2))
         module.train()

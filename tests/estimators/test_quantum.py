@@ -12,15 +12,19 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from ketfit import NoiseConfig, QuantumHead
 from ketfit.bodies.body import Body
-from ketfit.errors import ConfigError, DataWarning, TrainingError
+from ketfit.data.splits import holdout_split
+from ketfit.errors import ConfigError, DataWarning, InputError, TrainingError
+from ketfit.estimators.base import EmbeddingSource, FitData
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.evaluation.compare import evaluate_head
 from ketfit.model.config import HeadConfig, TrainConfig
+from ketfit.model.projection import Projection
 from ketfit.persistence.model_files import load_model
 from ketfit.simulate.expectation import MeasurementContext, expectation
 from ketfit.simulate.mitigation import mitigated_expectation
@@ -311,3 +315,88 @@ class TestSetFit:
         np.testing.assert_allclose(np.asarray(proba), head.predict_proba(embeddings), atol=1e-5)
         assert np.asarray(predicted).tolist() == head.predict(embeddings).tolist()
         assert np.asarray(model.predict("good film")).tolist() == np.asarray(predicted).tolist()[0]
+
+
+class TestComponents:
+    """Principal components of the training embeddings."""
+
+    HEAD = HeadConfig(**{**SHAPE, "n_qubits": 3, "components": 4, "reference_amplitude": 1})
+
+    def fitted(self, x: Any = X, y: Any = Y, **arguments: Any) -> QuantumHeadClassifier:
+        return QuantumHeadClassifier(self.HEAD, SHORT).fit(x, y, **arguments)
+
+    def test_projection_is_fitted_on_training_side_only(self) -> None:
+        classifier = self.fitted()
+        train, validation = holdout_split(Y, 0.15, 0)
+        assert len(validation)
+        expected = Projection(8, 4).double()
+        expected.fit(X[train])
+        projection = classifier.module_.projection
+        assert projection is not None
+        assert torch.equal(projection.directions, expected.directions)
+        assert torch.equal(projection.mean, expected.mean)
+        assert classifier.n_parameters_ == self.HEAD.count_parameters(8, 2)["total"]
+
+    def test_projection_leaves_out_validation_and_weights_of_zero(self) -> None:
+        x, y = np.concatenate([X, 100 * X]), np.concatenate([Y, Y])
+        weights = np.repeat([1.0, 0.0], len(X))
+        held = (100 * X, Y)
+        one = self.fitted(x, y, sample_weight=weights, validation=held)
+        other = self.fitted(validation=held)
+        for name, tensor in other.module_.state_dict().items():
+            assert torch.equal(one.module_.state_dict()[name], tensor), name
+
+    def test_predictions_equal_head_on_pca(self) -> None:
+        classifier = self.fitted()
+        train, _ = holdout_split(Y, 0.15, 0)
+        pca = PCA(4, svd_solver="full").fit(X[train])
+        projection = classifier.module_.projection
+        assert projection is not None
+        signs = (pca.components_ * projection.directions.numpy()).sum(axis=1)
+        plain = QuantumHead(self.HEAD.updated(components=None), 4, 2, dtype=torch.float64)
+        tensors = classifier.module_.state_dict()
+        plain.load_state_dict({name: tensors[name] for name in plain.state_dict()})
+        with torch.no_grad():
+            logits = plain.eval()(torch.from_numpy(pca.transform(X) * signs))
+        np.testing.assert_allclose(classifier.predict_proba(X), logits.softmax(dim=1), atol=1e-10)
+
+    def test_too_many_components_raise_and_keep_the_old_fit(self) -> None:
+        classifier = self.fitted()
+        before = classifier.predict_proba(X)
+        with pytest.raises(ConfigError, match=r"components=4: 4 training sentences, .* at most 3 principal components"):
+            classifier.set_params(validation_fraction=0).fit(X[:4], [0, 1, 0, 1])
+        with pytest.raises(ConfigError, match="components=4: an embedding of width 3 has 3 principal components"):
+            classifier.fit(X[:, :3], Y)
+        with pytest.raises(ConfigError, match="the 12 training embeddings have only 2 principal components"):
+            classifier.fit(np.repeat(X[:3], 4, axis=0), [0, 1] * 6)
+        assert np.array_equal(classifier.predict_proba(X), before)
+
+    def test_embedding_at_the_mean_raises(self) -> None:
+        classifier = self.fitted()
+        assert classifier.module_.projection is not None
+        with pytest.raises(InputError, match="projected embedding 1 is all zeros"):
+            classifier.predict([X[0], classifier.module_.projection.mean.numpy()])
+
+    def test_zero_embedding_away_from_the_mean_is_predicted(self) -> None:
+        assert len(self.fitted(X + 1).predict(np.zeros((1, 8)))) == 1
+
+    def test_copies_and_measured_copies_have_the_projection(self) -> None:
+        classifier = self.fitted()
+        for copied in (
+            copy.deepcopy(classifier),
+            pickle.loads(pickle.dumps(classifier)),
+            classifier.with_measurement(),
+        ):
+            assert np.array_equal(copied.predict_proba(X), classifier.predict_proba(X))
+
+    def test_checkpoint_of_sentences_resumes_with_embeddings_of_other_last_bits(self, tmp_path: Path) -> None:
+        source = EmbeddingSource("body", np.array([str(row) for row in range(len(X))]), None)
+        first = QuantumHeadClassifier(self.HEAD, SHORT)._fit(FitData(X, Y, source=source), tmp_path / "c", False)
+        again = QuantumHeadClassifier(self.HEAD, SHORT)
+        again._fit(FitData(X * (1 + 1e-7), Y, source=source), tmp_path / "c", False)
+        assert again.history_ == first.history_
+        assert np.array_equal(again.predict_proba(X), first.predict_proba(X))
+        with pytest.raises(TrainingError, match="its head differ"):
+            QuantumHeadClassifier(self.HEAD.updated(components=3), SHORT)._fit(
+                FitData(X, Y, source=source), tmp_path / "c", False
+            )

@@ -704,3 +704,25 @@ def test_random_state_seed_tunes_and_is_saved(tune: TuneConfig, tiny_body_folder
     assert TextClassifier.from_pretrained(tmp_path / "model").classifier_.seed_ == seed
     same = clone(text).set_params(seed=seed, random_state=None).fit(TEXTS, WORDS)
     np.testing.assert_array_equal(same.predict_proba(TEXTS), text.predict_proba(TEXTS))
+
+
+class TestComponents:
+    """A head on principal components."""
+
+    HEAD = HeadConfig(n_qubits=3, encoder_layers=1, main_layers=1, components=3, reference_amplitude=1)
+
+    def test_saved_model_predicts_as_before(self, tiny_body_folder: Path, tmp_path: Path) -> None:
+        text = TextClassifier(str(tiny_body_folder), self.HEAD, SHORT).fit(TEXTS, LABELS)
+        text.save_pretrained(tmp_path / "model")
+        loaded = TextClassifier.from_pretrained(tmp_path / "model")
+        assert loaded.classifier_.head_config_ == self.HEAD
+        assert np.array_equal(loaded.predict_proba(TEXTS), text.predict_proba(TEXTS))
+
+    @pytest.mark.parametrize("tune", [ContrastiveConfig(epochs=1), EndToEndConfig(epochs=1)])
+    def test_too_many_components_fail_before_tuning(self, tiny_body_folder: Path, tune: Any, monkeypatch: Any) -> None:
+        monkeypatch.setattr(Body, "encode", lambda *_, **__: pytest.fail("the body was used"))
+        text = TextClassifier(str(tiny_body_folder), self.HEAD.updated(components=7), SHORT, tune=tune)
+        with pytest.raises(ConfigError, match="components=7: [1-7] training sentences"):
+            text.fit(TEXTS, LABELS)
+        with pytest.raises(ConfigError, match="components=17: an embedding of width 16"):
+            text.set_params(head__components=17, head__n_qubits=5).fit(TEXTS, LABELS)

@@ -18,8 +18,8 @@ from ketfit.simulate.noise import NoiseConfig, load_noise
 
 HEAD_FIELDS = """
 n_qubits n_encoders encoder_layers connectivity n_reuploads reupload_layers main_layers n_measured merge encoder_input
-angle_scale train_angle_scale tie_reuploads rotation_wall reference_amplitude skip_connection shots gradient noise
-trajectories mitigation
+components angle_scale train_angle_scale tie_reuploads rotation_wall reference_amplitude skip_connection shots gradient
+noise trajectories mitigation
 """
 UNUSUAL_HEAD = {
     "n_qubits": 5,
@@ -32,6 +32,7 @@ UNUSUAL_HEAD = {
     "n_measured": 4,
     "merge": "mean",
     "encoder_input": "slices",
+    "components": 6,
     "angle_scale": 0.1 + 0.2,
     "train_angle_scale": True,
     "tie_reuploads": False,
@@ -358,6 +359,62 @@ def test_head_config_recommended_measures_qubit_per_class(n_classes, n_measured)
     config = HeadConfig.recommended(100, n_classes)
     assert config.n_measured == n_measured
     assert (config.encoder_layers, config.skip_connection) == ((8, False) if n_classes == 2 else (20, True))
+
+
+def test_head_config_recommended_for_qpu_has_219_parameters():
+    for width in (384, 768):
+        config = HeadConfig.recommended(width, for_qpu=True)
+        counts = QuantumHead(config, width, 2).parameter_counts()
+        assert (counts["total"], counts["encoder angles"], counts["linear"]) == (219, 165, 4)
+        assert config == HeadConfig.recommended(31).updated(components=31)
+    assert (config.n_qubits, config.connectivity, config.encoder_layers, config.main_layers) == (5, 4, 8, 1)
+    assert (config.angle_scale, config.reference_amplitude) == (math.pi / 2, 1.0)
+
+
+@pytest.mark.parametrize("width", [1, 16, 31])
+def test_head_config_recommended_for_qpu_takes_all_of_narrow_embedding(width):
+    assert HeadConfig.recommended(width, for_qpu=True) == HeadConfig.recommended(width)
+
+
+def test_head_config_recommended_for_qpu_of_several_classes_reads_all_qubits():
+    config = HeadConfig.recommended(768, 6, for_qpu=True)
+    assert (config.n_qubits, config.n_measured, config.skip_connection, config.components) == (5, 5, True, 31)
+
+
+def test_head_config_components_are_what_encoders_see():
+    config = HeadConfig(n_qubits=3, components=7, reference_amplitude=1)
+    assert (config.input_width(768), config.slice_widths(768)) == (7, [7])
+    assert config.updated(n_encoders=2, encoder_input="slices").slice_widths(768) == [4, 3]
+    assert config.count_parameters(768, 2) == config.updated(components=None).count_parameters(7, 2)
+    with pytest.raises(ConfigError, match="an embedding of width 8 and its reference amplitude needs n_qubits=4"):
+        config.updated(components=8).check_sizes(768, 2)
+    with pytest.raises(ConfigError, match="components=7: an embedding of width 6 has 6 principal components; use few"):
+        config.check_sizes(6, 2)
+    assert config.slice_widths(7) == [7]
+
+
+@pytest.mark.parametrize("components", [0, -1, 2.0, "3"])
+def test_head_config_components_of_wrong_value_raise(components):
+    with pytest.raises(ConfigError, match=f"components={components!r}: input should be"):
+        HeadConfig(components=components)
+
+
+def test_head_config_components_need_more_training_sentences():
+    config = HeadConfig(components=5)
+    config.check_training_size(6)
+    HeadConfig().check_training_size(0)
+    with pytest.raises(
+        ConfigError, match=r"components=5: 5 training sentences, .* have at most 4 principal components"
+    ):
+        config.check_training_size(5)
+
+
+def test_head_config_identity_leaves_out_added_settings_at_default():
+    config = HeadConfig(n_qubits=4)
+    assert "components" not in json.loads(config.identity_json())
+    assert json.loads(config.updated(components=3).identity_json())["components"] == 3
+    assert config.identity_json() == config.model_dump_json(exclude={"components"})
+    assert TrainConfig().identity_json() == TrainConfig().model_dump_json()
 
 
 def test_head_config_circuits_follow_settings():

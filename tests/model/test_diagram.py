@@ -39,6 +39,16 @@ def test_draw_overview_numbers_equal_head(settings: dict[str, Any], classes: int
     assert ("z, past the circuit" in texts) == config.skip_connection
 
 
+def test_draw_overview_shows_principal_components() -> None:
+    root = ElementTree.fromstring(draw_overview(HeadConfig.recommended(768, for_qpu=True), 768, 2))
+    texts = [part.text or "" for part in root.iter("text")]
+    assert "768 → 31 components" in texts
+    assert "31" in texts and "768" not in texts
+    label = root.get("aria-label") or ""
+    assert "Embedding of 768 numbers, projected on 31 principal components, 1 encoder" in label
+    assert label.endswith("219 parameters")
+
+
 def test_draw_overview_is_inside_frame() -> None:
     for encoders in (1, 2, 9):
         root = ElementTree.fromstring(draw_overview(HeadConfig(n_qubits=2, n_encoders=encoders, connectivity=1), 4, 2))

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 
 from ketfit.errors import ConfigError, InputError
 from ketfit.model.config import HeadConfig
@@ -29,6 +30,57 @@ def head(config: HeadConfig, width: int, n_classes: int = 2, seed: int = 0) -> Q
         module.weights *= 10
         module.encoder.weights *= 10
     return module
+
+
+# --- principal components ----------------------------------------------------------------------------------------
+
+
+def projected_head(**settings) -> tuple[QuantumHead, QuantumHead]:
+    """A head with fitted components, and the same head on the components."""
+    config = HeadConfig(n_qubits=3, main_layers=1, components=6, reference_amplitude=1, **settings)
+    module = head(config, 20)
+    module.projection.fit(embeddings(40, 20).numpy())
+    plain = head(config.updated(components=None), 6)
+    plain.load_state_dict({k: v for k, v in module.state_dict().items() if not k.startswith("projection")})
+    return module, plain
+
+
+@pytest.mark.parametrize("settings", [{}, {"n_encoders": 2, "encoder_input": "slices"}, {"skip_connection": True}])
+def test_head_with_components_equals_head_on_components(settings):
+    module, plain = projected_head(**settings)
+    x = embeddings(5, 20, seed=1)
+    components = PCA(6, svd_solver="full").fit(embeddings(40, 20).numpy()).transform(x.numpy())
+    projected = module.project(x)
+    np.testing.assert_allclose(projected.abs(), np.abs(components), atol=1e-12)
+    torch.testing.assert_close(module(x), plain(projected))
+    torch.testing.assert_close(module.encode(x), plain.encode(projected))
+    torch.testing.assert_close(module(module.prepare_states(x)), plain(projected))
+    assert torch.equal(plain.project(projected), projected)
+
+
+def test_head_with_components_counts_and_trains_no_projection():
+    module, plain = projected_head()
+    assert module.parameter_counts() == plain.parameter_counts()
+    assert {*module.state_dict()} - {*plain.state_dict()} == {"projection.mean", "projection.directions"}
+    assert dict(module.named_parameters()).keys() == dict(plain.named_parameters()).keys()
+    assert "20 -> 1 x 3 qubits" in repr(module)
+    copied = module.with_measurement(shots=10)
+    assert torch.equal(copied.projection.directions, module.projection.directions)
+
+
+def test_head_with_components_gradient_of_embedding_equals_finite_differences():
+    module, _ = projected_head()
+    x = embeddings(2, 20, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(module, (x,))
+
+
+def test_head_with_unfitted_components_raises():
+    module = head(HeadConfig(n_qubits=3, components=6), 20)
+    for call in (module, module.encode, module.prepare_states, module.project):
+        with pytest.raises(InputError, match="the projection of this head is not fitted"):
+            call(embeddings(2, 20))
+    with pytest.raises(InputError, match=r"embeddings have shape \(2, 6\); this head needs \(batch, 20\)"):
+        module.project(embeddings(2, 6))
 
 
 # --- the forward pass by hand ------------------------------------------------------------------------------------

@@ -560,3 +560,44 @@ def test_check_model_folder_unwritable_raises(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(StorageError, match="cannot write .*model: Read-only file system"):
         check_model_folder(tmp_path / "new" / "model")
+
+
+class TestComponents:
+    """A saved head with principal components."""
+
+    HEAD = TINY.updated(components=3)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_load_model_restores_projection(self, dtype: str, tmp_path: Path) -> None:
+        classifier = fitted(dtype=dtype, head=self.HEAD)
+        classifier.save_pretrained(tmp_path / "model")
+        loaded = QuantumHeadClassifier.from_pretrained(tmp_path / "model")
+        assert same(loaded, classifier)
+        assert loaded.head_config_ == self.HEAD
+        assert "3 principal components of the training embeddings, 16 fitted numbers, not trained" in (
+            (tmp_path / "model" / CARD).read_text()
+        )
+
+    def test_load_model_without_or_with_other_projection_raises(self, tmp_path: Path) -> None:
+        folder = tmp_path / "model"
+        fitted(head=self.HEAD).save_pretrained(folder)
+        whole = safetensors.torch.load_file(folder / WEIGHTS)
+        write_weights(folder, {name: tensor for name, tensor in whole.items() if name != "projection.mean"})
+        assert_rejected(folder, "this head needs .*projection.directions.*projection.mean")
+        write_weights(folder, {**whole, "projection.directions": whole["projection.directions"][:2]})
+        assert_rejected(folder, r"projection.directions is torch.float64 of shape \(2, 4\); .* of shape \(3, 4\)")
+        write_weights(folder, {**whole, "projection.mean": torch.full((4,), torch.nan, dtype=torch.float64)})
+        assert_rejected(folder, "projection.mean holds a number that is not finite")
+        write_weights(folder, whole)
+        metadata = metadata_of(folder)
+        write_metadata(folder, sealed({**metadata, "head": {**metadata["head"], "components": None}}))
+        assert_rejected(folder, r"holds the tensors .*'projection.directions', 'projection.mean'")
+
+    def test_load_model_with_more_components_than_dimensions_raises(self, tmp_path: Path) -> None:
+        folder = tmp_path / "model"
+        fitted(head=self.HEAD).save_pretrained(folder)
+        metadata = metadata_of(folder)
+        whole = safetensors.torch.load_file(folder / WEIGHTS)
+        write_metadata(folder, {**metadata, "head": {**metadata["head"], "components": 9}})
+        write_weights(folder, {**whole, "projection.directions": torch.ones(9, 4, dtype=torch.float64)})
+        assert_rejected(folder, "describes an invalid head: components=9: an embedding of width 4")

@@ -212,7 +212,7 @@ def test_expand_principal_directions_have_another_task_id() -> None:
 def test_expand_config_has_all_settings() -> None:
     for task in tasks_of():
         if task.config["head"]["kind"] == "quantum":
-            assert task.config["head"]["settings"].keys() == HeadConfig.model_fields.keys()
+            assert task.config["head"]["settings"].keys() == HeadConfig.model_fields.keys() - {"components"}
         if task.config["train"] is not None:
             assert "learning_rate" not in task.config["train"], "the learning rate is among the tries"
 
@@ -248,3 +248,26 @@ def test_expand_every_repository_plan_on_both_bundled_bodies(path: Path, dimensi
     tasks = expand(plan, DATA, {entry.label: body for entry in plan.bodies})
     assert {task.head for task in tasks} == set(plan.heads)
     assert {task.seed for task in tasks} == set(plan.seeds)
+
+
+def test_expand_quantum_head_on_components_has_own_ids_and_narrow_circuits() -> None:
+    def quantum(**settings: Any) -> dict[str, Any]:
+        return {"kind": "quantum", "start": "recommended", "settings": settings}
+
+    heads = {"whole": quantum(), "components": quantum(components=31), "wide": quantum(components=31, n_qubits=6)}
+    tasks = {task.head: task for task in tasks_of(heads=heads, factors={}, design={}, seeds=[0])}
+    assert len({task.id for task in tasks.values()}) == 3
+    settings = {name: task.config["head"]["settings"] for name, task in tasks.items()}
+    assert "components" not in settings["whole"]
+    expected = HeadConfig.recommended(768, for_qpu=True).model_dump(mode="json")
+    assert settings["components"] == expected
+    assert (settings["wide"]["n_qubits"], settings["wide"]["components"]) == (6, 31)
+    scanned = {"factors": {"head.components": [7, 15]}, "design": {"kind": "scan"}, "seeds": [0]}
+    levels = tasks_of(heads={"whole": quantum()}, **scanned)
+    sizes = {task.levels["head.components"]: task.config["head"]["settings"]["n_qubits"] for task in levels}
+    assert sizes == {None: 10, 7: 3, 15: 4}
+    with pytest.raises(ConfigError, match="head 'whole' on body.*components=1000: an embedding of width 768 has 768"):
+        tasks_of(heads={"whole": quantum(components=1000, n_qubits=10)}, factors={}, design={})
+    for wrong in ("many", 0, 2.5):
+        with pytest.raises(ConfigError, match="components="):
+            tasks_of(heads={"whole": quantum(components=wrong)}, factors={}, design={})

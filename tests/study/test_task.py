@@ -44,6 +44,7 @@ def arrays(task_arrays: TaskArrays) -> tuple[np.ndarray, ...]:
 
 KINDS = [
     config_of("quantum", [0.01, 0.1], **QUANTUM),
+    config_of("quantum", [0.01, 0.1], **{**QUANTUM, "components": 5}),
     config_of("mlp", [0.01, 0.1], hidden=4, activation="gelu"),
     config_of("logistic-regression", [0.1, 1.0], components=None),
     config_of("logistic-regression", [0.1, 1.0], components=5),

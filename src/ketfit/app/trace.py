@@ -92,6 +92,7 @@ class PredictionTrace:
 
     Attributes:
         embedded: The sentence and its embedding.
+        components: The principal components that the encoders see; None if they see the embedding itself.
         encoder_expectations: <Z> of each qubit of each encoder, one row per encoder (one row if they are averaged).
         circuit: The QPU circuit.
         weights, inputs: Its angles in radians: the trained ones, and the scaled encoder expectations.
@@ -107,6 +108,7 @@ class PredictionTrace:
     """
 
     embedded: EmbeddedText
+    components: tuple[float, ...] | None
     encoder_expectations: tuple[tuple[float, ...], ...]
     circuit: Circuit
     weights: tuple[float, ...]
@@ -259,7 +261,8 @@ def trace(classifier: TextClassifier, embedded: EmbeddedText, settings: Measurem
     fitted = require_quantum_head(classifier.classifier_, "run with shots or noise")
     head = fitted.module_
     embedding = torch.tensor([embedded.embedding], dtype=head.weights.dtype, device=head.weights.device)
-    encoder_expectations = head.encoder(embedding)
+    encoder_expectations = head.encode(embedding)
+    components = None if head.projection is None else tuple(head.project(embedding)[0].tolist())
     inputs = head.angle_scale * encoder_expectations
     measured, noise, trajectories = _apply_settings(head, settings)
     generator = torch_stream(fitted.seed_, "shots", settings.draw)
@@ -270,6 +273,7 @@ def trace(classifier: TextClassifier, embedded: EmbeddedText, settings: Measurem
     rows = 1 if head.config.merge == "mean" else head.config.n_encoders
     return PredictionTrace(
         embedded=embedded,
+        components=components,
         encoder_expectations=tuple(tuple(row) for row in encoder_expectations.reshape(rows, -1).tolist()),
         circuit=head.circuit,
         weights=tuple(head.weights.tolist()),

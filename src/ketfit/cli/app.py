@@ -104,6 +104,10 @@ def _metadata(model: str, loaded_body: Body) -> list[tuple[str, str]]:
     if isinstance(config, HeadConfig):
         circuit = config.qpu_circuit()
         gates = circuit.gate_counts()
+        if config.components is not None:
+            fitted = record.embedding_dim * (config.components + 1)
+            components = f"{config.components} of the training embeddings, {fitted:,} fitted numbers"
+            metadata.append(("principal components", components))
         metadata += [
             ("encoders", f"{config.n_encoders} of {config.n_qubits} qubits"),
             (

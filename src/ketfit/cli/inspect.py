@@ -34,6 +34,9 @@ def _circuit_report(head: QuantumHead, metadata: ModelMetadata) -> dict[str, Any
     assert metadata.train is not None
     cost = head.step_cost(min(metadata.train.batch_size, metadata.train_size))
     return {
+        "projection": None
+        if (projection := head.projection) is None
+        else {"components": len(projection.directions), "fitted_numbers": projection.size},
         "unreachable_angles": head.unreachable_angles(),
         "qpu_step": asdict(cost) if cost else None,
         "circuits": {

@@ -395,20 +395,23 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         dtype = torch.from_numpy(x[:0]).dtype
         module = self._build(x.shape[1], len(classes), torch_stream(seed, "init"), dtype)
         module.to(device=self.device, dtype=dtype)
-        self._check_embeddings(module, x, rows)
-        source = data.source
-        if data.validation is None:
+        validation, source = data.validation, data.source
+        if validation is None:
             fraction = 0.0 if self.validation == "cross" else self.validation_fraction
-            sides = holdout_split(codes, fraction, seed, groups)
-            samples, held_out = (_as_samples(module, x[side], codes[side], weight[side]) for side in sides)
-            rows, held_out_rows = (rows[side] for side in sides)
-            held_out_sentences = None if source is None else source.sentences[held_out_rows]
+            train_side, held_out_side = holdout_split(codes, fraction, seed, groups)
         else:
-            samples = _as_samples(module, x, codes, weight)
-            held_out = self._validation_samples(module, classes, class_weights, data.validation)
+            train_side, held_out_side = np.arange(len(x)), np.arange(0)
+        self._fit_projection(module, x[train_side])
+        self._check_embeddings(module, x, rows)
+        samples = _as_samples(module, x[train_side], codes[train_side], weight[train_side])
+        if validation is None:
+            held_out = _as_samples(module, x[held_out_side], codes[held_out_side], weight[held_out_side])
+            held_out_sentences = None if source is None else source.sentences[rows[held_out_side]]
+        else:
+            held_out = self._validation_samples(module, classes, class_weights, validation)
             held_out_sentences = None if source is None else source.validation
         if source is not None:
-            samples = source.attach(samples, source.sentences[rows])
+            samples = source.attach(samples, source.sentences[rows[train_side]])
             held_out = source.attach(held_out, held_out_sentences)
         return PreparedFit(module, classes, class_weights, samples, held_out)
 
@@ -474,6 +477,9 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
 
     def _check_embeddings(self, module: nn.Module, x: NDArray[Any], rows: NDArray[np.int64]) -> None:
         """Refuse embeddings that the head cannot take; `rows` are their positions in the user's array."""
+
+    def _fit_projection(self, module: nn.Module, x: NDArray[Any]) -> None:
+        """Fit what the module computes from the training embeddings before it is trained, if anything."""
 
     def _capacity_warning(self, module: nn.Module, n_classes: int) -> str:
         """Return a warning if the head can hardly learn `n_classes` classes, else ""."""

@@ -35,7 +35,8 @@ class QuantumHeadClassifier(PretrainedTorchHead):
     """A quantum head on embeddings, for a pipeline, a grid search, or the head of a SetFit model.
 
     Args:
-        head: Configuration of the head; None is `HeadConfig.recommended` for the data.
+        head: Configuration of the head; None is `HeadConfig.recommended` for the data. Its `components` are fitted on
+            the training samples of positive weight, regardless of the size of the weights, before the training.
         train: Training settings; None is `TrainConfig()`.
         seed: Source of all randomness: the validation share, the initial parameters, the order of the batches.
         random_state: scikit-learn's name for the seed, by which ensembles such as `BaggingClassifier` give each member
@@ -83,14 +84,26 @@ class QuantumHeadClassifier(PretrainedTorchHead):
         config = self.head or HeadConfig.recommended(embedding_dim, n_classes)
         return QuantumHead(config, embedding_dim, n_classes, generator, dtype)
 
+    def _fit_projection(self, module: nn.Module, x: NDArray[Any]) -> None:
+        assert isinstance(module, QuantumHead)
+        if module.projection is not None:
+            module.config.check_training_size(len(x))
+            module.projection.fit(x)
+
+    @torch.no_grad()
     def _check_embeddings(self, module: nn.Module, x: NDArray[Any], rows: NDArray[np.int64]) -> None:
         assert isinstance(module, QuantumHead)
-        config = module.config
-        ends = np.cumsum(config.slice_widths(x.shape[1])) if config.encoder_input == "slices" else [x.shape[1]]
-        for number, part in enumerate(np.split(x, ends[:-1], axis=1)):
+        config, projected = module.config, ""
+        ends = np.cumsum(config.slice_widths(x.shape[1]))
+        if module.projection is not None:
+            weights = module.weights
+            rows_of_x = torch.as_tensor(np.ascontiguousarray(x), dtype=weights.dtype, device=weights.device)
+            x, projected = module.project(rows_of_x).cpu().numpy(), "projected "
+        parts = np.split(x, ends[:-1], axis=1) if config.encoder_input == "slices" else [x]
+        for number, part in enumerate(parts):
             zero = rows[~part.any(axis=1)]
             if len(zero):
-                kind = f"slice {number} of embedding" if len(ends) > 1 else "embedding"
+                kind = f"slice {number} of {projected}embedding" if len(parts) > 1 else f"{projected}embedding"
                 raise InputError(
                     f"{kind} {zero[0]} is all zeros and has no direction to load into amplitudes; remove it"
                 )

@@ -197,6 +197,9 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
                 data, held_out = self._hold_out(data, head)
             if isinstance(head.estimator, SVCHead):
                 _check_calibration(data, held_out)
+            config = head.estimator.head if isinstance(head.estimator, QuantumHeadClassifier) else None
+            if stages and config is not None:  # before a long tuning
+                config.check_training_size(len(data.texts))
             self.body_, self.classifier_ = fit.run(body, head, data, held_out, class_weights)
         self.classes_, self.head_choice_ = self.classifier_.classes_, choice
         self.fit_settings_ = head.fit_settings()

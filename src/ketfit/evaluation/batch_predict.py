@@ -193,7 +193,7 @@ def model_fingerprint(classifier: TextClassifier) -> str:
     fitted = classifier.classifier_
     saved = fitted.to_saved()
     settings = {
-        "head": saved.config.model_dump(mode="json"),
+        "head": saved.config.identity(),
         "classes": classifier.classes_.tolist(),
         "body": [classifier.body_.fingerprint, classifier.body_.dtype],
     }

@@ -241,7 +241,7 @@ class _HardwareTrainer:
         if len(labels) != len(embeddings):
             raise InputError(f"{len(labels)} labels for {len(embeddings)} embeddings; give one for each")
         with torch.no_grad():
-            encoded = self.head.encoder(torch.as_tensor(embeddings, dtype=self.head.weights.dtype)).double()
+            encoded = self.head.encode(torch.as_tensor(embeddings, dtype=self.head.weights.dtype)).double()
         return encoded, torch.tensor([known.index(label) for label in labels])
 
     def step(self, number: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
@@ -27,6 +27,9 @@ MAX_QUBITS = 30
 
 MAX_ENCODERS = 1024
 """Of one head; more than that many slices of an embedding hold a number or two."""
+
+QPU_COMPONENTS = 31
+"""Principal components of the head recommended for a QPU: with the reference amplitude they fill five qubits."""
 
 MAX_ROTATIONS = 100_000
 """In the circuits of one head. Settings that ask for more are a mistake, or an attack on whoever loads them."""
@@ -61,6 +64,8 @@ class HeadConfig(Config):
     qubits; `recommended` is what we found to learn better.
     """
 
+    ADDED_SETTINGS: ClassVar[Mapping[str, Any]] = {"components": None}
+
     n_qubits: Annotated[
         int, Field(ge=2, le=MAX_QUBITS, description="Qubits of each encoder (Q_c); 2**n_qubits amplitudes")
     ] = 10
@@ -77,6 +82,10 @@ class HeadConfig(Config):
     encoder_input: Annotated[
         Literal["whole", "slices"], Field(description="Each encoder sees the whole embedding, or its own slice of it")
     ] = "whole"
+    components: Annotated[
+        Positive | None,
+        Field(description="Principal components of the training embeddings that the encoders see; none is all of it"),
+    ] = None
     angle_scale: Annotated[Finite, Field(gt=0, description="Radians per unit of <Z> in the angle encoding (s)")] = (
         math.pi
     )
@@ -170,7 +179,7 @@ class HeadConfig(Config):
         return cls(**settings)
 
     @classmethod
-    def recommended(cls, embedding_dim: int, n_classes: int = 2) -> HeadConfig:
+    def recommended(cls, embedding_dim: int, n_classes: int = 2, *, for_qpu: bool = False) -> HeadConfig:
         """Return the settings that learned best on frozen embeddings, for embeddings of any width.
 
         A reference amplitude gives the encoder's quadratic form its linear and constant terms; a deep, all-to-all
@@ -181,15 +190,25 @@ class HeadConfig(Config):
         Each further class needs a direction of the embedding to itself: for more than two the encoder is deeper, and
         its qubits also go straight into the linear layer (``studies/heads.py`` on TREC, by validation loss).
 
+        With `for_qpu` the head takes 31 principal components of the embedding (all of a narrower one) on five qubits:
+        fewer gates, and so less noise. For two classes no loss of accuracy was shown, and with noise and few shots a
+        gain (``studies/qpu_head.py``); more classes were not tested.
+
         Args:
             embedding_dim: Width of the embedding.
             n_classes: Number of classes.
+            for_qpu: Return a head for a QPU instead of one for simulation only.
 
         Raises:
             ConfigError: a number is not an integer, or less than 1.
+
+        >>> HeadConfig.recommended(768).n_qubits, HeadConfig.recommended(768, for_qpu=True).n_qubits
+        (10, 5)
         """
         embedding_dim = as_integer(embedding_dim, "embedding_dim", minimum=1)
         n_classes = as_integer(n_classes, "n_classes", minimum=1)
+        if for_qpu and embedding_dim > QPU_COMPONENTS:
+            return cls.recommended(QPU_COMPONENTS, n_classes).updated(components=QPU_COMPONENTS)
         n_qubits = max(2, embedding_dim.bit_length())  # room for embedding_dim + 1 amplitudes
         several = n_classes > 2
         return cls(
@@ -228,20 +247,53 @@ class HeadConfig(Config):
         tied = self.tie_reuploads if tied is None else tied
         return self.n_encoders * encoder, (1 if tied else self.n_reuploads) * reupload + main
 
-    def slice_widths(self, embedding_dim: int) -> list[int]:
-        """Return the number of embedding entries that each encoder gets; slices differ by at most one entry.
+    def input_width(self, embedding_dim: int) -> int:
+        """Return the number of values that the encoders see: the principal components, or the whole embedding.
+
+        >>> HeadConfig.recommended(768, for_qpu=True).input_width(768)
+        31
 
         Raises:
-            ConfigError: they do not fit the encoders, or there are more encoders than entries.
+            ConfigError: there are more components than entries of the embedding.
         """
-        widths = [embedding_dim] * self.n_encoders
+        if self.components is None:
+            return embedding_dim
+        if self.components > embedding_dim:
+            raise ConfigError(
+                f"components={self.components}: an embedding of width {embedding_dim} has {embedding_dim} principal "
+                "components; use fewer"
+            )
+        return self.components
+
+    def check_training_size(self, n_samples: int) -> None:
+        """Refuse principal components of too few embeddings; `n_samples` is the number of training embeddings.
+
+        Raises:
+            ConfigError: there are as many components as training embeddings, or more.
+        """
+        if self.components is not None and self.components >= n_samples:
+            raise ConfigError(
+                f"components={self.components}: {n_samples} training sentences, without those held out for "
+                f"validation, have at most {max(n_samples - 1, 0)} principal components; use fewer, or give more "
+                "sentences"
+            )
+
+    def slice_widths(self, embedding_dim: int) -> list[int]:
+        """Return the number of values that each encoder gets; slices differ by at most one value.
+
+        Args:
+            embedding_dim: Width of the embedding, before it is projected on any `components`.
+
+        Raises:
+            ConfigError: they do not fit the encoders, or there are more encoders than values.
+        """
+        width = self.input_width(embedding_dim)
+        widths = [width] * self.n_encoders
         if self.encoder_input == "slices":
-            share, rest = divmod(embedding_dim, self.n_encoders)
+            share, rest = divmod(width, self.n_encoders)
             widths = [share + (encoder < rest) for encoder in range(self.n_encoders)]
             if not share:
-                raise ConfigError(
-                    f"n_encoders={self.n_encoders}: an embedding of width {embedding_dim} has too few slices"
-                )
+                raise ConfigError(f"n_encoders={self.n_encoders}: an embedding of width {width} has too few slices")
         check_width(max(widths), self.n_qubits, self.reference_amplitude)
         return widths
 

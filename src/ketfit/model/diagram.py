@@ -29,15 +29,17 @@ def draw_overview(head: HeadConfig, embedding_dim: int, n_classes: int) -> str:
         n_classes: Classes.
 
     Raises:
-        ConfigError: a number is not an integer, or less than 1.
+        ConfigError: a number is not an integer, or less than 1, or the head has more components than that.
     """
     embedding_dim = as_integer(embedding_dim, "embedding_dim", minimum=1)
     n_classes = as_integer(n_classes, "n_classes", minimum=1)
     encoders, qpu = head.count_angles()
     linear_inputs = head.n_readouts
     linear = (linear_inputs + 1) * n_classes
+    width = head.input_width(embedding_dim)
+    projected = "" if head.components is None else f"projected on {_many(width, 'principal component')}, "
     label = (
-        f"Embedding of {embedding_dim} numbers, {_many(head.n_encoders, 'encoder')}, "
+        f"Embedding of {embedding_dim} numbers, {projected}{_many(head.n_encoders, 'encoder')}, "
         f"QPU circuit on {head.qpu_qubits} qubits, linear layer, {_many(n_classes, 'class', 'classes')}; "
         f"{encoders + qpu + linear} parameters"
     )
@@ -50,8 +52,8 @@ def draw_overview(head: HeadConfig, embedding_dim: int, n_classes: int) -> str:
         _box(2, 0, _QPU, _qpu_lines(head), inner=True),
         _box(3, 0, 64, ("linear", f"{linear_inputs} → {n_classes}")),
         _text(_CENTERS[4] + 4, 4, "label", size=12),
-        *_arrows(head, embedding_dim),
-        _below(half, 0, "frozen or tuned"),
+        *_arrows(head, width),
+        _below(half, 0, "frozen or tuned", *([f"{embedding_dim} → {width} components"] if projected else [])),
         _below(half, 1, _many(encoders, "angle"), "simulated, exact" + (", a slice each" if slices else "")),
         _below(half, 2, _many(qpu, "angle"), "simulated, or on a QPU"),
         _below(half, 3, _many(linear, "number")),
@@ -86,11 +88,11 @@ def _qpu_lines(head: HeadConfig) -> Sequence[str]:
     )
 
 
-def _arrows(head: HeadConfig, embedding_dim: int) -> list[str]:
+def _arrows(head: HeadConfig, width: int) -> list[str]:
     """Yield the arrows: x, z and the expectations; with a skip connection z also enters the linear layer."""
     ends = [(center - width / 2, center + width / 2) for center, width in zip(_CENTERS, _WIDTHS, strict=True)]
     flows = [
-        (0, "x", f"{embedding_dim:,}"),
+        (0, "x", f"{width:,}"),
         (1, "z" if head.merge == "concat" else "mean z", f"{head.qpu_qubits:,}"),
         (2, "⟨Z⟩", f"{head.n_measured:,}"),
     ]

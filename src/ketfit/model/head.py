@@ -12,6 +12,7 @@ from ketfit.errors import ConfigError, InputError
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig
 from ketfit.model.encoder import Encoder, initial_angles
+from ketfit.model.projection import Projection
 from ketfit.simulate.compiler import compiler_disabled
 from ketfit.simulate.expectation import expectation
 from ketfit.simulate.mitigation import mitigated_expectation
@@ -28,6 +29,10 @@ class QuantumHead(nn.Module):
     ::
 
         x -> encoders -> z = <Z> of every encoder qubit -> RY(s z), PQC1, ..., PQC2 -> m = <Z> of Q_m qubits -> linear
+
+    With ``config.components`` the encoders see the principal components of the training embeddings in place of x. Fit
+    them with ``head.projection.fit(embeddings)``, as `QuantumHeadClassifier` does; they are not trained. Gradients flow
+    through them into the embeddings.
 
     How m is measured follows ``training``, as dropout does, and not whether gradients are enabled:
 
@@ -66,7 +71,8 @@ class QuantumHead(nn.Module):
         self.embedding_dim = embedding_dim
         self.n_classes = n_classes
         self.circuit = config.qpu_circuit()
-        self.encoder = Encoder(config, embedding_dim, generator)
+        self.projection = None if config.components is None else Projection(embedding_dim, config.components)
+        self.encoder = Encoder(config, config.input_width(embedding_dim), generator)
         self.weights = nn.Parameter(initial_angles(self.circuit.n_weights, generator=generator))
         scale = torch.tensor(config.angle_scale, dtype=torch.float64)  # rounded once, to the head's own dtype
         self.angle_scale = nn.Parameter(scale, requires_grad=config.train_angle_scale)
@@ -94,13 +100,30 @@ class QuantumHead(nn.Module):
         """Return logits, shape (batch, n_classes), from embeddings (batch, embedding_dim) or `prepare_states`.
 
         Raises:
-            InputError: wrong shape or dtype, or an embedding that is zero or not finite.
+            InputError: wrong shape or dtype, an embedding that is zero or not finite, or a projection that is not
+                fitted.
         """
-        self._check(embeddings)
-        amplitudes = embeddings if embeddings.dim() == 3 else self.encoder.prepare_states(embeddings)
-        encoder_expectations = self.encoder.measure(amplitudes)
+        encoder_expectations = self.encode(embeddings)
         qpu_expectations = self._measure(self.angle_scale * encoder_expectations)
         return self.classify(qpu_expectations, encoder_expectations)
+
+    def encode(self, embeddings: Tensor) -> Tensor:
+        """Return <Z> of the encoders, shape (batch, qpu_qubits), from the input of `forward`.
+
+        Raises:
+            InputError: as in `forward`.
+        """
+        self._check(embeddings)
+        return self.encoder.measure(embeddings if embeddings.dim() == 3 else self.prepare_states(embeddings))
+
+    def project(self, embeddings: Tensor) -> Tensor:
+        """Return the values that the encoders see, shape (batch, components), or the embeddings if all of them are.
+
+        Raises:
+            InputError: wrong shape or dtype, or a projection that is not fitted.
+        """
+        self._check(embeddings)
+        return embeddings if self.projection is None else self.projection(embeddings)
 
     def classify(self, qpu_expectations: Tensor, encoder_expectations: Tensor) -> Tensor:
         """Return the logits of the output layer, shape (batch, n_classes).
@@ -173,8 +196,7 @@ class QuantumHead(nn.Module):
         Raises:
             InputError: as in `forward`.
         """
-        self._check(embeddings)
-        return self.encoder.prepare_states(embeddings)
+        return self.encoder.prepare_states(self.project(embeddings))
 
     def parameter_counts(self) -> dict[str, int]:
         """Return the number of trainable parameters by part, and their total."""

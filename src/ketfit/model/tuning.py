@@ -23,13 +23,9 @@ def _as_tuples(value: Any) -> Any:
 
 
 class _Tuning(Config):
-    """Settings that both methods share.
+    """Settings that both methods share."""
 
-    Attributes:
-        ADDED: The settings that schema version 2 did not have, with the values that mean what was done without them.
-    """
-
-    ADDED: ClassVar[dict[str, Any]] = {"layer_decay": 1.0}
+    ADDED_SETTINGS: ClassVar[Mapping[str, Any]] = {"layer_decay": 1.0}
 
     batch_size: Annotated[int, Field(ge=2, description="Pairs or sentences per step, over all devices")] = 16
     learning_rate: Annotated[Rate, Field(description="Of AdamW for the body")] = 2e-5
@@ -52,17 +48,6 @@ class _Tuning(Config):
         Field(description="Sentences of a step are alike in length, so that less is padded; for pairs and end to end"),
     ] = False
 
-    def identity(self) -> dict[str, Any]:
-        """Return the settings as JSON values, without added ones at the values of schema version 2.
-
-        Task ids of studies are hashes of it, and stay what they were when a setting is added.
-
-        >>> "layer_decay" in EndToEndConfig().identity(), EndToEndConfig(layer_decay=0.9).identity()["layer_decay"]
-        (False, 0.9)
-        """
-        settings = self.model_dump(mode="json")
-        return {name: value for name, value in settings.items() if name not in self.ADDED or value != self.ADDED[name]}
-
 
 class ContrastiveConfig(_Tuning):
     """Settings of contrastive tuning, before the head: embeddings of one label move together, others apart.
@@ -71,7 +56,7 @@ class ContrastiveConfig(_Tuning):
     step. The cosine loss on pairs is the first stage of SetFit (Tunstall et al., arXiv 2209.11055).
     """
 
-    ADDED: ClassVar[dict[str, Any]] = {
+    ADDED_SETTINGS: ClassVar[Mapping[str, Any]] = {
         "layer_decay": 1.0,
         "temperature": 0.1,
         "cross_entropy": 0.0,

@@ -53,12 +53,6 @@ ESTIMATORS: dict[HeadKind, str] = {
 
 TRAINED_IN_EPOCHS: tuple[HeadKind, ...] = ("quantum", "mlp")
 
-_NEW_HEAD_KEYS: dict[str, Any] = {"components": None}
-"""Settings of a quantum head that version 2 does not have, with the values that mean its behaviour."""
-
-_NEW_TUNING_KEYS: dict[str, dict[str, Any]] = {"contrastive": {}, "full": {}}
-"""Settings of each method of tuning that version 2 does not have, with the values that mean its behaviour."""
-
 
 def check_class_names(classes: Sequence[str] | Sequence[int]) -> None:
     """Check that the metadata of a model can hold the class labels, before a training.
@@ -192,21 +186,21 @@ def _upgrade_version_2(settings: dict[str, Any], path: Path) -> dict[str, Any]:
     """Convert metadata of version 2, which has quantum heads and one stage of tuning, to version 3."""
     head, body = settings.get("head"), settings.get("body")
     if isinstance(head, dict):
-        new = {name: value for name, value in _NEW_HEAD_KEYS.items() if name in HeadConfig.model_fields}
-        settings = {**settings, "head": _with_new_keys(head, path, 2, new)}
+        settings = {**settings, "head": _with_new_keys(head, path, 2, HeadConfig.ADDED_SETTINGS)}
     if isinstance(body, dict) and isinstance(tuned := body.get("tuned"), dict):
         if "settings" not in tuned:
             raise ModelFileError(f"{path} lacks settings of the tuned body")
         stage = tuned["settings"]
         if isinstance(stage, dict):
-            stage = _with_new_keys(stage, path, 2, _NEW_TUNING_KEYS.get(str(stage.get("method")), {}))
+            new = tuning_class(stage, f"{path}: body.tuned.settings").ADDED_SETTINGS
+            stage = _with_new_keys(stage, path, 2, new)
         rest = {name: value for name, value in tuned.items() if name != "settings"}
         settings = {**settings, "body": {**body, "tuned": _with_new_keys(rest, path, 2, {"stages": [stage]})}}
     settings = _with_new_keys(settings, path, 2, {"head_kind": "quantum", "head_choice": None})
     return {**settings, "schema_version": SCHEMA_VERSION}
 
 
-def _with_new_keys(table: dict[str, Any], path: Path, version: int, new: dict[str, Any]) -> dict[str, Any]:
+def _with_new_keys(table: dict[str, Any], path: Path, version: int, new: Mapping[str, Any]) -> dict[str, Any]:
     if unexpected := table.keys() & new.keys():
         raise ModelFileError(f"{path} has {min(unexpected)!r}, which schema_version={version} does not have")
     return {**table, **new}

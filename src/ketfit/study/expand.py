@@ -9,6 +9,7 @@ from ketfit.base_config import Config, Positive
 from ketfit.errors import ConfigError
 from ketfit.estimators.classical import matching_hidden_units
 from ketfit.evaluation.compare import count_parameters
+from ketfit.model.config import HeadConfig
 from ketfit.study.analysis.effects import check_estimable
 from ketfit.study.design import Point, design_points
 from ketfit.study.spec import BodyPlan, HeadPlan, StudyPlan
@@ -132,7 +133,7 @@ def _head_settings(plan: StudyPlan, head: HeadPlan, levels: Point, n_classes: in
     if head.kind == "quantum":
         config = head.quantum(dimension, n_classes, **levels)
         config.slice_widths(dimension)
-        return config.model_dump(mode="json")
+        return config.identity()
     if head.kind == "svc":
         return {}
     matched = None
@@ -161,7 +162,8 @@ def _head_settings(plan: StudyPlan, head: HeadPlan, levels: Point, n_classes: in
 
 def _applied_levels(plan: StudyPlan, head: HeadPlan, config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the level of each factor that applies, including levels from the settings of the head."""
-    tables = {"head": config["head"]["settings"], "train": config["train"] or {}, "data": config["data"]}
+    unused = HeadConfig.ADDED_SETTINGS  # not among the settings of a task unless they are set
+    tables = {"head": {**unused, **config["head"]["settings"]}, "train": config["train"] or {}, "data": config["data"]}
     levels = {}
     for factor in relevant_factors(plan, head):
         table, _, setting = factor.partition(".")

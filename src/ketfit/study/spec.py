@@ -142,7 +142,8 @@ class HeadPlan(Config):
     """One head of a study. The `settings` depend on the kind.
 
     =====================  =========================================================================================
-    quantum                settings of `HeadConfig`, on top of `start`
+    quantum                settings of `HeadConfig`, on top of `start`; with ``components`` the recommended start is
+                           the one for embeddings of that width
     mlp                    ``hidden`` (0 is one linear layer), ``activation`` ("gelu", "none")
     logistic-regression    ``components``: number of fixed directions to project the embedding on;
                            ``directions``: "random" (default), or "principal" for those of the training sentences
@@ -186,9 +187,12 @@ class HeadPlan(Config):
         >>> HeadPlan(kind="quantum", settings={"n_qubits": 12}).quantum(768, 2).n_qubits
         12
         """
-        start = HeadConfig() if self.start == "paper" else HeadConfig.recommended(embedding_dim, n_classes)
+        own = {**self.settings, **levels}
+        # The recommended sizes follow from what the encoders see. Values of a wrong type are refused below.
+        width = components if isinstance(components := own.get("components"), int) else embedding_dim
+        start = HeadConfig() if self.start == "paper" else HeadConfig.recommended(max(1, width), n_classes)
         table = {name: getattr(start, name) for name in HeadConfig.model_fields}
-        return HeadConfig.from_mapping({**table, **self.settings, **levels}, where="the head")
+        return HeadConfig.from_mapping({**table, **own}, where="the head")
 
 
 class LevelRange(Config):

@@ -412,20 +412,23 @@ def run_fingerprint(
     """Return hashes or plain text of the arguments that determine the result of a run, by name."""
     data = hashlib.sha256()
     for side in (samples, validation):
-        tensors = [] if side is None else [side.x, side.y, side.weight]
+        columns = [] if side is None else [side.x, side.y, side.weight]
         if side is not None and side.body is not None:
             data.update(json.dumps(side.sentences).encode())
-            del tensors[0]
-        for tensor in tensors:
+            del columns[0]
+        for tensor in columns:
             data.update(tensor_bytes(tensor))
         data.update(b"|")
     # The tensors do not depend on some settings, such as shots and noise.
     configs = (getattr(inner, "config", None) for inner in module.modules())
-    settings = "".join(config.model_dump_json() for config in configs if isinstance(config, Config))
+    settings = "".join(config.identity_json() for config in configs if isinstance(config, Config))
+    tensors = module.state_dict()
+    if samples.body is not None:  # a projection was fitted on the embeddings, and differs in its last bits as they do
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("projection.")}
     return {
         "training settings": config.model_dump_json(),
         "seed": str(seed),
-        "head": hash_tensors(module.state_dict(), settings),
+        "head": hash_tensors(tensors, settings),
         "data": data.hexdigest(),
         **({} if samples.body is None else {"body": samples.body}),
     }

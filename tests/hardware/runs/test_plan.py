@@ -8,13 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ketfit.errors import ConfigError, CostLimitError, LedgerError
 from ketfit.estimators.classical import LogisticRegressionHead
+from ketfit.estimators.quantum import QuantumHeadClassifier
+from ketfit.hardware.backends.registry import load_backend
 from ketfit.hardware.pricing import load_device
 from ketfit.hardware.runs.ledger import read_ledger_state
-from ketfit.hardware.runs.plan import plan_run, read_plan
+from ketfit.hardware.runs.plan import plan_run, read_plan, write_plan
 from ketfit.hardware.runs.run import fetch_run, submit_run
+from ketfit.model.head import QuantumHead
 from tests.hardware.example_runs import SENTENCES, SHOTS, classifier, embeddings, simulator, write_example_plan
 
 
@@ -118,3 +122,30 @@ def test_classical_head_is_rejected_before_the_backend_is_asked(tmp_path: Path) 
         ConfigError, match="LogisticRegressionHead is a classical head and has no circuit to run on hard"
     ):
         plan_run(head, embeddings(), None, name="simulator")  # type: ignore[arg-type]
+
+
+def test_plan_of_head_with_components_has_encoded_projections(tmp_path: Path) -> None:
+    fitted = classifier(n_qubits=2, connectivity=1, components=3)
+    written = write_example_plan(tmp_path, classifier=fitted)
+    projected = fitted.module_.project(torch.from_numpy(embeddings()))
+    plain = QuantumHead(fitted.head_config_.updated(components=None), 3, 2, dtype=torch.float64)
+    tensors = fitted.module_.state_dict()
+    plain.load_state_dict({name: tensors[name] for name in plain.state_dict()})
+    torch.testing.assert_close(written.encoder_expectations, plain.encode(projected).detach())
+    assert written.plan.to_json()["head"]["components"] == 3
+    assert read_plan(tmp_path).circuits == written.circuits
+
+
+@pytest.mark.parametrize("kind", ["simulator", "aer"])
+def test_run_of_head_with_components_predicts_as_the_head(tmp_path: Path, kind: str) -> None:
+    fitted = classifier(n_qubits=2, connectivity=1, components=3)
+    fitted.save_pretrained(tmp_path / "model")
+    saved = QuantumHeadClassifier.from_pretrained(tmp_path / "model")
+    backend = load_backend(kind, tmp_path)
+    plan = plan_run(saved, embeddings(), backend, name=kind, shots=20_000)
+    write_plan(tmp_path / "run", plan)
+    submit_run(tmp_path / "run", backend)
+    found = [row["probabilities"] for row in fetch_run(tmp_path / "run", backend)["predictions"]]
+    exact = fitted.predict_proba(embeddings())
+    np.testing.assert_allclose(found, exact, atol=0.05)
+    assert np.ptp(exact[:, 0]) > 0.1, "the test would pass with one prediction for all"

@@ -235,7 +235,7 @@ def _tensors(head: QuantumHead, embeddings: Any) -> dict[str, Tensor]:
     """Return the encoders' output for every sentence and the trained parameters after it, in double precision."""
     x = torch.as_tensor(embeddings, dtype=head.weights.dtype)
     return {
-        "z": torch.cat([head.encoder(part) for part in torch.split(x, 512)]).double(),
+        "z": torch.cat([head.encode(part) for part in torch.split(x, 512)]).double(),
         "angle_scale": head.angle_scale.detach().double(),
         "weights": head.weights.detach().double(),
         "linear.weight": head.linear.weight.detach().double(),
