@@ -31,7 +31,8 @@ from ketfit.hardware.backends.base import Backend, BoundCircuit, backend_identit
 from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.pricing import Cost, DeviceCost
 from ketfit.hardware.runs.postprocessing import MeasurementPlan, OutputLayer
-from ketfit.hardware.runs.session import Budget, Session
+from ketfit.hardware.runs.jobs import Budget
+from ketfit.hardware.runs.session import Session
 from ketfit.integers import as_integer
 from ketfit.rng import numpy_stream
 from ketfit.simulate.shots import rotation_angles, rotations_as_inputs

@@ -26,9 +26,9 @@ from ketfit.hardware.backends.base import (
     checked_options,
 )
 from ketfit.hardware.pricing import Cost, DeviceCost, estimate, load_device, read_device
+from ketfit.hardware.runs.jobs import Budget, check_budget, result_key, split_into_jobs
 from ketfit.hardware.runs.ledger import read_ledger_state
 from ketfit.hardware.runs.postprocessing import MeasurementPlan, Mitigation, OutputLayer
-from ketfit.hardware.runs.session import Budget, check_budget, plan_submissions, result_key
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig
 from ketfit.model.head import QuantumHead
@@ -177,7 +177,7 @@ def plan_run(
     identity = backend_identity(description)
     keys = [result_key(circuit, shots, identity) for circuit in circuits]
     distinct = list(dict(zip(keys, circuits, strict=True)).values())
-    jobs = plan_submissions(distinct, description.limits.circuits)
+    jobs = split_into_jobs(distinct, description.limits.circuits)
     for job in jobs:
         check_submission(description, job, shots, "plan")
     prices = device or load_device(description.device)
