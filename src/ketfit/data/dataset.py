@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from ketfit.data.readers import (
     FORMATS,
     check_encoding,
+    TableFile,
     check_file_options,
     read_bundled,
-    read_file,
     read_hub,
 )
 from ketfit.data.sequences import as_list, is_missing, label_fault, scalar_fault, text_fault
@@ -246,7 +246,7 @@ def load_dataset(
         hint = "; standard input is /dev/stdin, with format= (--format)" if str(path) == "-" else ""
         hint = f"; a data set on the Hub is named 'user/name'{hint}"
         resolved = check_file_options(path, format, encoding, delimiter, hint=hint)
-        content = read_file(path, columns, resolved, encoding, delimiter)
+        content = TableFile(path, resolved, encoding, delimiter).read_columns(columns)
     selected = dict(zip(named, content.columns, strict=True))
     weights = selected.get("weight_column")
     dataset = Dataset(

@@ -17,13 +17,10 @@ from pyarrow import parquet
 from ketfit.data.readers import (
     DIALECTS,
     FORMATS,
+    TableFile,
     check_file_options,
-    open_lines,
-    open_parquet,
     require_columns,
     resolve_format,
-    source_name,
-    table_rows,
 )
 from ketfit.data.sequences import text_fault
 from ketfit.errors import DataError, DataOptionError
@@ -61,22 +58,10 @@ class Block:
 
 
 @dataclass(frozen=True)
-class TextTable:
-    """A file with a sentence in each row.
+class TextTable(TableFile):
+    """A table with a sentence in each row; `text_column` is its column, or for ``lines`` the name given to it."""
 
-    Attributes:
-        path: The file, which may be a pipe; ``-`` is standard input.
-        format: Format of the file.
-        text_column: The column with the sentences; for ``lines`` the name given to it.
-        encoding: Encoding of all formats but Parquet.
-        delimiter: Delimiter of CSV; None is a comma.
-    """
-
-    path: Path
-    format: TableFormat
     text_column: str = "text"
-    encoding: str = "utf-8"
-    delimiter: str | None = None
 
     def blocks(self, size: int) -> Iterator[Block]:
         """Yield all rows in order, `size` at a time; the last block may be shorter.
@@ -87,8 +72,7 @@ class TextTable:
         yield from self._parquet_blocks(size) if self.format == "parquet" else self._text_blocks(size)
 
     def _text_blocks(self, size: int) -> Iterator[Block]:
-        with open_lines(self.path, self.encoding, self.format) as lines:
-            rows = table_rows(self.name, lines, self.format, [self.text_column], self.delimiter)
+        with self.open_rows([self.text_column]) as rows:
             while batch := list(islice(rows, size)):
                 texts = []
                 for number, row, _ in batch:
@@ -100,7 +84,7 @@ class TextTable:
 
     def _parquet_blocks(self, size: int) -> Iterator[Block]:
         done = 0
-        with open_parquet(self.path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
+        with self.open_parquet(buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
             require_columns(self.name, [self.text_column], file.schema_arrow.names)
             # One row group at a time: some nested types cannot be read across groups.
             groups = range(file.num_row_groups)
@@ -112,11 +96,6 @@ class TextTable:
                         raise DataError(f"{self.name}, row {number}{fault}")
                 done += len(texts)
                 yield Block(texts, table)
-
-    @property
-    def name(self) -> str:
-        """The name of the table for messages."""
-        return source_name(self.path)
 
 
 def text_table(
@@ -141,7 +120,7 @@ def text_table(
         DataOptionError: the format is unknown, or an option does not fit it.
     """
     resolved = check_file_options(path, format, encoding, delimiter, lines=True)
-    return TextTable(path, resolved, text_column, encoding, delimiter)  # type: ignore[arg-type]
+    return TextTable(path, resolved, encoding, delimiter, text_column)
 
 
 def output_format(table: TextTable, output: Path) -> TableFormat:
