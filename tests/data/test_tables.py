@@ -27,7 +27,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from ketfit.data.tables import TextTable, encode_block, encode_header, join_parts, output_format, text_table
+from ketfit.data.tables import TableWriter, TextTable, output_format, text_table
 from ketfit.errors import DataError, DataOptionError
 
 NASTY = "\0\t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x7f\x85\xa0\u2028\u2029\ufeff\ufffe\"',;|\\ a\U0001f600"
@@ -36,17 +36,16 @@ ADDED = {"predicted_label": "good", "probability_good": 0.25}
 
 def through(table: TextTable, output: Path, size: int = 2) -> list[str]:
     """Write a table with the columns `ADDED`, as `predict_file` does, and return its sentences."""
-    format = output_format(table, output)
+    writer = TableWriter(output_format(table, output), table.name, table.delimiter)
     parts, texts, header = [], [], []
     for number, block in enumerate(table.blocks(size)):
         added = {name: [value] * len(block) for name, value in ADDED.items()}
         parts.append(output.with_name(f"{number}.part"))
-        parts[-1].write_bytes(encode_block(block, added, format, table.name, table.delimiter))
+        parts[-1].write_bytes(writer.encode_block(block, added))
         header = [*(block.rows[0] if isinstance(block.rows, list) else block.rows.column_names), *ADDED]
         texts += block.texts
-    if format in ("csv", "tsv"):
-        encode_header(header, format, table.name, table.delimiter)
-    join_parts(parts, header, format, output, table.delimiter)
+    writer.encode_header(header)
+    writer.join(parts, header, output)
     return texts
 
 

@@ -124,7 +124,7 @@ def test_resumed_predict_file_writes_the_same_bytes(
             with pytest.raises(Stopped):
                 predict_file(random, table, cut, block_rows=8)
         else:  # all parts are there, and what fails is the joining
-            patch.setattr("ketfit.evaluation.batch_predict.join_parts", lambda *_: failing(random.body_))
+            patch.setattr("ketfit.data.tables.TableWriter.join", lambda *_: failing(random.body_))
             with pytest.raises(Stopped):
                 predict_file(random, table, cut, block_rows=8)
         assert not cut.exists()
@@ -138,7 +138,7 @@ def interrupted(classifier: TextClassifier, table: TextTable, output: Path, monk
         def stop(*_: Any) -> None:
             raise Stopped
 
-        patch.setattr("ketfit.evaluation.batch_predict.join_parts", stop)
+        patch.setattr("ketfit.data.tables.TableWriter.join", stop)
         predict_file(classifier, table, output, block_rows=8)
 
 

@@ -42,10 +42,10 @@ class Page:
         try:
             trace = self.predictor.trace(_text(sentence), _settings(shots, error, draw))
         except KetFitError as fault:
-            return views.render_message(str(fault)), "", "", ""
+            return views.render("message", str(fault)), "", "", ""
         return (
-            views.render_prediction(trace),
-            views.render_inputs(trace),
+            views.render("prediction", trace),
+            views.render("inputs", trace),
             views.render_circuit(trace),
             views.render_outputs(trace),
         )
@@ -64,7 +64,7 @@ class Page:
         try:
             return self._file(Path(path), _settings(shots, error, 0))
         except KetFitError as fault:
-            return views.render_message(str(fault).replace(path, "the file")), None
+            return views.render("message", str(fault).replace(path, "the file")), None
 
     def _file(self, path: Path, settings: MeasurementSettings) -> tuple[str, str]:
         sentences: list[str] = []
@@ -79,15 +79,11 @@ class Page:
             raise DataError("the file holds no sentence")
         for sentence in sentences:
             check_length(sentence)
-        labels, probabilities, rows = [], [], []
-        for row in self.predictor.probabilities(sentences, settings):
-            best = max(range(len(row)), key=row.__getitem__)
-            labels.append(self.predictor.classes[best])
-            probabilities.append(row[best])
-            rows.append(row)
-        return views.render_table(sentences, labels, probabilities, _TABLE_ROWS), _write(
-            sentences, labels, rows, self.predictor.classes
-        )
+        classes, probabilities = self.predictor.classes, self.predictor.probabilities(sentences, settings)
+        labels = [classes[row.index(max(row))] for row in probabilities]
+        rows = list(zip(sentences, labels, map(max, probabilities), strict=True))
+        table = views.render("table", rows[:_TABLE_ROWS], len(rows) - _TABLE_ROWS)
+        return table, _write(sentences, labels, probabilities, classes)
 
     def build(self) -> gradio.Blocks:
         """Return the page as Gradio blocks."""
@@ -96,21 +92,15 @@ class Page:
         trained = trained_settings(self.predictor.classifier.classifier_.module_)
         blocks = gr.Blocks(title="KetFit", analytics_enabled=False, delete_cache=_FILE_LIFETIME)
         with blocks:
-            gr.HTML(self._header())
+            gr.HTML(_HEADER)
             with gr.Tab("Type"):
                 self._one_sentence(gr, trained)
             with gr.Tab("Upload"):
                 self._many_sentences(gr, trained)
             with gr.Tab("About"):
-                gr.HTML(views.render_metadata(self.metadata))
+                gr.HTML(views.render("metadata", self.metadata))
         blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=1, status_update_rate=5)
         return blocks
-
-    def _header(self) -> str:
-        return (
-            '<header class="kf-head"><h1>KetFit</h1><p class="kf-quiet">A quantum classification head on a sentence '
-            "transformer. Type a sentence and follow it through the circuit.</p></header>"
-        )
 
     def _one_sentence(self, gr: Any, trained: MeasurementSettings) -> None:
         with gr.Row(equal_height=False):
@@ -155,6 +145,10 @@ class Page:
         _on(upload.upload, run, [upload, shots, error], [result, download])
 
 
+_HEADER = (
+    '<header class="kf-head"><h1>KetFit</h1><p class="kf-quiet">A quantum classification head on a sentence '
+    "transformer. Type a sentence and follow it through the circuit.</p></header>"
+)
 _NO_PREDICTION = '<section class="kf-card kf-prediction"><p class="kf-quiet">Its label appears here.</p></section>'
 _EVENT_OPTIONS: dict[str, Any] = {"show_progress": "hidden", "concurrency_id": "model", "concurrency_limit": 1}
 

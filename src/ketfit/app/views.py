@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,20 +15,10 @@ MAX_OUTCOMES = 16
 MAX_CLASSES = 12
 
 
-def render_prediction(trace: PredictionTrace) -> str:
-    """Return the label, the probabilities of the classes and the prediction of the classical head."""
-    return _render("prediction", trace)
-
-
-def render_inputs(trace: PredictionTrace) -> str:
-    """Return the embedding as a heat map, and the expectations of the encoders."""
-    return _render("inputs", trace)
-
-
 def render_circuit(trace: PredictionTrace) -> str:
     """Return the QPU circuit with its angles."""
     drawing = draw_svg(trace.circuit, trace.weights, trace.inputs, range(len(trace.expectations)))
-    return _render("circuit", trace, drawing)
+    return render("circuit", trace, drawing)
 
 
 def render_outputs(trace: PredictionTrace) -> str:
@@ -44,23 +33,7 @@ def render_outputs(trace: PredictionTrace) -> str:
     for value, exact in zip(trace.expectations, trace.exact_expectations, strict=True):
         margin = 2 * math.sqrt(max(0.0, 1 - value * value) / shots) if shots else 0.0
         intervals.append((value, exact, max(-1.0, value - margin), min(1.0, value + margin)))
-    return _render("outputs", trace, measurement, intervals)
-
-
-def render_message(text: str) -> str:
-    """Return an error message."""
-    return _render("message", text)
-
-
-def render_table(sentences: Sequence[str], labels: Sequence[str], probabilities: Sequence[float], shown: int) -> str:
-    """Return the first `shown` of many sentences with their labels."""
-    rows = list(zip(sentences, labels, probabilities, strict=True))
-    return _render("table", rows[:shown], len(rows) - shown)
-
-
-def render_metadata(rows: Sequence[tuple[str, str]]) -> str:
-    """Return names and values of the model."""
-    return _render("metadata", rows)
+    return render("outputs", trace, measurement, intervals)
 
 
 def _signed(value: float) -> str:
@@ -83,5 +56,6 @@ def _environment() -> Environment:
 _MACROS: Any = _environment().get_template("views.html.j2").module
 
 
-def _render(macro: str, *values: Any) -> str:
+def render(macro: str, *values: Any) -> str:
+    """Return the HTML of a macro of ``views.html.j2``."""
     return str(getattr(_MACROS, macro)(*values)).strip()

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from ketfit.data.readers import (
     FORMATS,
-    check_encoding,
     TableFile,
+    check_encoding,
     check_file_options,
     read_bundled,
     read_hub,

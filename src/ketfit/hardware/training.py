@@ -30,8 +30,8 @@ from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.hardware.backends.base import Backend, BoundCircuit, backend_identity
 from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.pricing import Cost, DeviceCost
-from ketfit.hardware.runs.postprocessing import MeasurementPlan, OutputLayer
 from ketfit.hardware.runs.jobs import Budget
+from ketfit.hardware.runs.postprocessing import MeasurementPlan, OutputLayer
 from ketfit.hardware.runs.session import Session
 from ketfit.integers import as_integer
 from ketfit.rng import numpy_stream

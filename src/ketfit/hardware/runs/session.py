@@ -41,6 +41,7 @@ from ketfit.hardware.runs.jobs import Budget, check_budget, n_measured_of_key, r
 from ketfit.hardware.runs.ledger import Ledger, Submission
 from ketfit.integers import as_integer
 
+
 @dataclass
 class Session:
     """A run on one backend. Use it as a context manager: it holds the lock of the ledger.
@@ -65,7 +66,7 @@ class Session:
     run_id: str
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     device: DeviceCost | None = None
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
     mitigated: bool = False
     now: Callable[[], float] = time.time
     clock: Callable[[], BootTime] = boot_time
