@@ -280,16 +280,14 @@ def _measure(
             raise ConfigError(f"shots are drawn of at most {MAX_JOINT} qubits together; set the shots to 0")
         return context.expectations(*circuit), ()
     distribution = context.distribution(*circuit)
+    shares, counts = distribution, [None] * 2**bits
+    if shots is not None:
+        sampled = sample_outcomes(distribution.double(), shots, generator)
+        shares, counts = (sampled / shots).to(distribution), sampled[0].long().tolist()
     probabilities = distribution[0].double().clamp(0, 1).tolist()
-    if shots is None:
-        return expectations(distribution), tuple(
-            Outcome(f"{index:0{bits}b}", probability, None, probability)
-            for index, probability in enumerate(probabilities)
-        )
-    counts = sample_outcomes(distribution.double(), shots, generator)
-    return expectations((counts / shots).to(distribution)), tuple(
-        Outcome(f"{index:0{bits}b}", probability, int(count), float(count) / shots)
-        for index, (probability, count) in enumerate(zip(probabilities, counts[0].tolist(), strict=True))
+    return expectations(shares), tuple(
+        Outcome(f"{index:0{bits}b}", probability, count, probability if shots is None else count / shots)
+        for index, (probability, count) in enumerate(zip(probabilities, counts, strict=True))
     )
 
 
