@@ -11,7 +11,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from ketfit import HeadConfig, NoiseConfig, QuantumHeadClassifier, TextClassifier, TrainConfig
-from ketfit.app.trace import MAX_CHARACTERS, MeasurementSettings, TracePredictor, fit_baseline, trace, trained_settings
+from ketfit.app.trace import MAX_CHARACTERS, MeasurementSettings, TracePredictor, fit_baseline, trained_settings
 from ketfit.bodies.body import Body, load_body
 from ketfit.data.dataset import Dataset
 from ketfit.errors import ConfigError, DataError, InputError
@@ -142,10 +142,9 @@ def test_trace_invalid_sentence_is_refused(body: Body, sentence: str) -> None:
 
 def test_trace_impossible_settings_are_refused(body: Body) -> None:
     predictor = TracePredictor(make(body))
-    embedded = predictor.embed("a good film")
     for settings in (MeasurementSettings(shots=0), MeasurementSettings(two_qubit_error=1.5)):
         with pytest.raises(ConfigError):
-            trace(predictor.classifier, embedded, settings)
+            predictor.trace("a good film", settings)
 
 
 def test_trace_truncated_sentence_has_notice(body: Body) -> None:

@@ -7,11 +7,12 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ketfit.app.trace import TracePredictor
 from ketfit.app.ui import Page
@@ -19,6 +20,7 @@ from ketfit.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 MAX_FILE_BYTES = 2**20
@@ -34,27 +36,22 @@ HEADERS = {
     "x-content-type-options": "nosniff",
 }
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
-
+@dataclass(frozen=True)
 class RequestLimitMiddleware:
     """An ASGI middleware that limits the size of requests, checks their host and adds `HEADERS`.
 
-    Args:
+    Attributes:
         inner: The application behind it.
         hosts: Accepted names in the Host header, without a port; empty for any. The check refuses DNS rebinding.
         max_bytes: Largest body of a request, in bytes.
     """
 
-    def __init__(self, inner: Application, hosts: tuple[str, ...] = LOCAL, max_bytes: int = MAX_REQUEST_BYTES) -> None:
-        self.inner = inner
-        self.hosts = hosts
-        self.max_bytes = max_bytes
+    inner: ASGIApp
+    hosts: tuple[str, ...] = LOCAL
+    max_bytes: int = MAX_REQUEST_BYTES
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request, or pass it to the inner application."""
         if scope["type"] != "http":
             await self.inner(scope, receive, send)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -157,6 +157,7 @@ class TracePredictor:
         notices = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
         return EmbeddedText(sentence, tuple(row.tolist()), notices[0] if notices else None)
 
+    @torch.no_grad()
     def trace(self, sentence: str, settings: MeasurementSettings) -> PredictionTrace:
         """Return all intermediate values of the prediction of a sentence.
 
@@ -166,12 +167,41 @@ class TracePredictor:
             InsufficientMemoryError: the circuit does not fit into the free memory.
         """
         embedded = self.embed(sentence)
-        traced = trace(self.classifier, embedded, settings)
+        fitted = self.classifier.classifier_
+        head = fitted.module_
+        embedding = torch.tensor([embedded.embedding], dtype=head.weights.dtype, device=head.weights.device)
+        encoder_expectations = head.encoder(embedding)
+        inputs = head.angle_scale * encoder_expectations
+        noise, trajectories = _apply_settings(head, settings)
+        generator = torch_stream(fitted.seed_, "shots", settings.draw)
+        qubits = tuple(range(head.config.n_measured))
+        context = MeasurementContext(qubits, noise, trajectories, generator)
+        measured, outcomes = _measure(context, head, inputs, settings.shots, generator)
+        exact = MeasurementContext(qubits).expectations(head.circuit, head.weights, inputs, None, 1)
+        rows = 1 if head.config.merge == "mean" else head.config.n_encoders
+        return PredictionTrace(
+            embedded=embedded,
+            encoder_expectations=tuple(tuple(row) for row in encoder_expectations.reshape(rows, -1).tolist()),
+            circuit=head.circuit,
+            weights=tuple(head.weights.tolist()),
+            inputs=tuple(inputs[0].tolist()),
+            settings=settings,
+            trajectories=trajectories,
+            outcomes=outcomes,
+            expectations=tuple(measured[0].tolist()),
+            exact_expectations=tuple(exact[0].tolist()),
+            classes=self.classes,
+            probabilities=_probabilities(head, measured, encoder_expectations, fitted.temperature_),
+            exact_probabilities=_probabilities(head, exact, encoder_expectations, fitted.temperature_),
+            baseline=self._predict_baseline(embedded),
+        )
+
+    def _predict_baseline(self, embedded: EmbeddedText) -> BaselinePrediction | None:
         if self.baseline is None:
-            return traced
+            return None
         row = self.baseline.predict_proba(np.array([embedded.embedding], dtype=np.float32))[0]
         label = str(self.baseline.classes_[row.argmax()])
-        return replace(traced, baseline=BaselinePrediction("logistic regression", label, tuple(row.tolist())))
+        return BaselinePrediction("logistic regression", label, tuple(row.tolist()))
 
     def probabilities(self, sentences: Sequence[str], settings: MeasurementSettings) -> list[list[float]]:
         """Return the probabilities of `classes` for each sentence.
@@ -181,7 +211,7 @@ class TracePredictor:
         """
         embeddings = self.classifier.body_.encode(sentences, cache=False)
         fitted = self.classifier.classifier_
-        _, noise, trajectories = _apply_settings(fitted.module_, settings)
+        noise, trajectories = _apply_settings(fitted.module_, settings)
         measured = fitted.with_measurement(shots=settings.shots, noise=noise, trajectories=trajectories)
         rows: list[list[float]] = measured.predict_proba(embeddings).tolist()
         return rows
@@ -190,44 +220,6 @@ class TracePredictor:
     def classes(self) -> tuple[str, ...]:
         """The labels, in the order of the probabilities."""
         return tuple(map(str, self.classifier.classes_.tolist()))
-
-
-@torch.no_grad()
-def trace(classifier: TextClassifier, embedded: EmbeddedText, settings: MeasurementSettings) -> PredictionTrace:
-    """Return all intermediate values of the prediction of an embedded sentence.
-
-    Raises:
-        ConfigError: the settings do not fit the model.
-        InsufficientMemoryError: the circuit does not fit into the free memory.
-    """
-    fitted = classifier.classifier_
-    head = fitted.module_
-    embedding = torch.tensor([embedded.embedding], dtype=head.weights.dtype, device=head.weights.device)
-    encoder_expectations = head.encoder(embedding)
-    inputs = head.angle_scale * encoder_expectations
-    measured, noise, trajectories = _apply_settings(head, settings)
-    generator = torch_stream(fitted.seed_, "shots", settings.draw)
-    qubits = tuple(range(measured.config.n_measured))
-    context = MeasurementContext(qubits, noise, trajectories, generator)
-    measured_values, outcomes = _measure(context, measured, inputs, settings.shots, generator)
-    exact = MeasurementContext(qubits).expectations(head.circuit, head.weights, inputs, None, 1)
-    rows = 1 if head.config.merge == "mean" else head.config.n_encoders
-    return PredictionTrace(
-        embedded=embedded,
-        encoder_expectations=tuple(tuple(row) for row in encoder_expectations.reshape(rows, -1).tolist()),
-        circuit=head.circuit,
-        weights=tuple(head.weights.tolist()),
-        inputs=tuple(inputs[0].tolist()),
-        settings=settings,
-        trajectories=trajectories,
-        outcomes=outcomes,
-        expectations=tuple(measured_values[0].tolist()),
-        exact_expectations=tuple(exact[0].tolist()),
-        classes=tuple(map(str, classifier.classes_.tolist())),
-        probabilities=_probabilities(head, measured_values, encoder_expectations, fitted.temperature_),
-        exact_probabilities=_probabilities(head, exact, encoder_expectations, fitted.temperature_),
-        baseline=None,
-    )
 
 
 def fit_baseline(classifier: TextClassifier, data: Dataset) -> LogisticRegressionHead:
@@ -255,18 +247,14 @@ def check_length(sentence: str) -> None:
         raise InputError(f"the sentence has {len(sentence):,} characters; shorten it to {MAX_CHARACTERS:,}")
 
 
-def _apply_settings(
-    head: QuantumHead, settings: MeasurementSettings
-) -> tuple[QuantumHead, NoiseConfig | None, int | None]:
-    """Return the head under the settings, its noise, and the number of trajectories."""
-    noise = (head.config.noise or NoiseConfig()).updated(depolarizing_2q=settings.two_qubit_error)
-    if noise == NoiseConfig():
-        return head.with_measurement(shots=settings.shots), None, None
-    trajectories = None
-    if not noise.is_gate_noiseless:
+def _apply_settings(head: QuantumHead, settings: MeasurementSettings) -> tuple[NoiseConfig | None, int | None]:
+    """Return the noise and the number of trajectories under the settings; raise ConfigError if they do not fit."""
+    changed = (head.config.noise or NoiseConfig()).updated(depolarizing_2q=settings.two_qubit_error)
+    noise, trajectories = None if changed == NoiseConfig() else changed, None
+    if noise is not None and not noise.is_gate_noiseless:
         trajectories = head.config.trajectories or (TRAJECTORIES if head.config.qpu_qubits > MAX_EXACT_QUBITS else None)
-    measured = head.with_measurement(shots=settings.shots, noise=noise, trajectories=trajectories)
-    return measured, noise, trajectories
+    head.with_measurement(shots=settings.shots, noise=noise, trajectories=trajectories)
+    return noise, trajectories
 
 
 def _measure(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,17 +26,17 @@ _FILE_LIFETIME = (300, 900)  # seconds between two clean-ups of uploaded files, 
 _SUFFIXES = [".csv", ".tsv", ".jsonl", ".parquet", ".txt"]
 
 
+@dataclass(frozen=True)
 class Page:
     """The page and its callbacks.
 
-    Args:
+    Attributes:
         predictor: The model.
         metadata: Names and values that describe the model.
     """
 
-    def __init__(self, predictor: TracePredictor, metadata: list[tuple[str, str]]) -> None:
-        self.predictor = predictor
-        self.metadata = metadata
+    predictor: TracePredictor
+    metadata: list[tuple[str, str]]
 
     def classify(self, sentence: str, shots: float, error: float, draw: float) -> tuple[str, str, str, str]:
         """Return the HTML of the prediction, the inputs, the circuit and the outputs."""

@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ketfit.errors import DataError, DataOptionError, MissingExtraError
+from ketfit.errors import DataError, DataOptionError, MissingExtraError, optional_imports
 from ketfit.storage.strict_json import parse_json
 
 DIALECTS: dict[str, dict[str, Any]] = {
@@ -372,10 +372,8 @@ def _array_hint(line: str) -> str:
 
 def read_hub(name: str, columns: Sequence[str], split: str | None, revision: str | None) -> SelectedColumns:
     """Return columns of a split of a Hub data set; the class label -1, which marks a missing label, becomes None."""
-    try:
+    with optional_imports(f"The Hub data set {name!r}", "datasets"):
         import datasets
-    except ImportError as error:
-        raise MissingExtraError(f"The Hub data set {name!r}", "'ketfit[datasets]'") from error
 
     if not datasets.config.HF_HUB_OFFLINE:
         _check_hub(name, revision)

@@ -131,12 +131,11 @@ def scalar_fault(value: object, noun: str) -> str:
     return ""
 
 
-def as_texts(texts: Any, name: str = "texts", *, allow_blank: bool = False) -> list[Any]:
+def as_texts(texts: Any, *, allow_blank: bool = False) -> list[Any]:
     """Return the entries of a sequence of sentences.
 
     Args:
         texts: The sentences.
-        name: Name of the argument for errors.
         allow_blank: Accept blank sentences.
 
     Raises:
@@ -146,8 +145,8 @@ def as_texts(texts: Any, name: str = "texts", *, allow_blank: bool = False) -> l
     Traceback (most recent call last):
     ketfit.errors.InputError: texts must be a list of sentences, not str; for one sentence: [sentence]
     """
-    sentences = as_list(texts, name, "a list of sentences", string_hint=ONE_SENTENCE)
-    check_texts(sentences, name, range(len(sentences)), allow_blank=allow_blank)
+    sentences = as_list(texts, "texts", "a list of sentences", string_hint=ONE_SENTENCE)
+    check_texts(sentences, "texts", range(len(sentences)), allow_blank=allow_blank)
     return sentences
 
 

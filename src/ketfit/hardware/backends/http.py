@@ -14,10 +14,10 @@ from ketfit.errors import (
     BackendError,
     BackendTimeoutError,
     ConnectionLostError,
-    MissingExtraError,
     RateLimitError,
     RequestRejectedError,
     ServerError,
+    optional_imports,
 )
 from ketfit.storage.deadline import call_with_deadline
 
@@ -87,10 +87,8 @@ class ApiClient:
             RateLimitError, RequestRejectedError: The request was not accepted.
             ServerError: The status is 5xx, 408 or 409.
         """
-        try:
+        with optional_imports(self.name, "hardware"):
             import requests
-        except ImportError as error:
-            raise MissingExtraError(self.name, "'ketfit[hardware]'") from error
         request_line = f"{method} /{path}"
 
         def request() -> tuple[int, str, str | None]:

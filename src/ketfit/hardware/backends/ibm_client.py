@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ketfit.errors import MissingExtraError, ServerError, UnknownStatusError
+from ketfit.errors import ServerError, UnknownStatusError, optional_imports
 from ketfit.hardware.backends.boot_clock import boot_time
 from ketfit.hardware.backends.http import ApiClient, Response
 
@@ -136,10 +136,8 @@ class IBMClient:
         return _object(self._rest().backend(machine).properties(), f"/backends/{machine}/properties")
 
     def _rest(self) -> Any:
-        try:
+        with optional_imports("IBM", "ibm"):
             from qiskit_ibm_runtime.api.rest.runtime import Runtime
-        except ImportError as error:
-            raise MissingExtraError("IBM", "'ketfit[ibm]'") from error
         return Runtime(self)
 
     def _send(self, method: str, url: str, *, headers: Mapping[str, str] | None, **content: Any) -> Response:
