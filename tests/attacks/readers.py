@@ -10,7 +10,7 @@ from typing import Any
 
 from ketfit.base_config import read_toml
 from ketfit.data.dataset import load_dataset
-from ketfit.data.tables import TableWriter, text_table
+from ketfit.data.tables import TableWriter, TextTable
 from ketfit.model.config import FitConfig
 from ketfit.study.spec import StudyPlan
 from ketfit.study.store import RECORD, ROWS, StudyRecord, read_results
@@ -28,7 +28,7 @@ def _data(format: Any) -> Reader:
 def _table(format: Any) -> Reader:
     def copy(folder: Path, content: bytes) -> Any:
         """Read a table and write its rows with an added column."""
-        table = text_table(_written(folder, f"table.{format}", content), format)
+        table = TextTable.find(_written(folder, f"table.{format}", content), format)
         target = "csv" if format == "lines" else format
         return [
             TableWriter(target, table.name).encode_block(block, {"new": [1] * len(block)}) for block in table.blocks(7)

@@ -30,9 +30,12 @@ def angle_values(
         InputError: the numbers are of another shape or not finite.
     """
     values: dict[Angle, float] = {}
-    for source, given, size in (("weight", weights, circuit.n_weights), ("input", inputs, circuit.n_inputs)):
-        numbers = [] if given is None else _numbers(f"{source}s", given, size)
-        values |= {Angle(source, index): number for index, number in enumerate(numbers)}
+    if weights is not None:
+        numbers = _numbers("weights", weights, circuit.n_weights)
+        values |= {Angle("weight", index): number for index, number in enumerate(numbers)}
+    if inputs is not None:
+        numbers = _numbers("inputs", inputs, circuit.n_inputs)
+        values |= {Angle("input", index): number for index, number in enumerate(numbers)}
     return values
 
 

@@ -20,7 +20,6 @@ from ketfit.data.readers import (
     FORMATS,
     TableFile,
     check_encoding,
-    check_file_options,
     read_bundled,
     read_hub,
 )
@@ -244,9 +243,9 @@ def load_dataset(
         # A model card is UTF-8, so that undecodable bytes of a file name are escaped.
         name = path.name.encode(errors="backslashreplace").decode()
         hint = "; standard input is /dev/stdin, with format= (--format)" if str(path) == "-" else ""
-        hint = f"; a data set on the Hub is named 'user/name'{hint}"
-        resolved = check_file_options(path, format, encoding, delimiter, hint=hint)
-        content = TableFile(path, resolved, encoding, delimiter).read_columns(columns)
+        if not path.exists():
+            raise DataError(f"there is no file {path}; a data set on the Hub is named 'user/name'{hint}")
+        content = TableFile.find(path, format, encoding, delimiter).read_columns(columns)
     selected = dict(zip(named, content.columns, strict=True))
     weights = selected.get("weight_column")
     dataset = Dataset(

@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from typing_extensions import Self
 
 from ketfit.errors import DataError, DataOptionError, MissingExtraError, optional_imports
 from ketfit.storage.strict_json import parse_json
@@ -30,7 +32,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
 FORMATS = (*DIALECTS, "jsonl", "parquet")
 STDIN = "-"
 
-_SUFFIXES = {**{name: name for name in FORMATS}, "ndjson": "jsonl"}
+SUFFIXES = {**{name: name for name in FORMATS}, "ndjson": "jsonl"}
 _COMPRESSED_SUFFIXES = {"gz": "gzip", "bz2": "bzip2", "xz": "xz", "zst": "Zstandard", "zip": "zip"}
 _COMPRESSED = (
     (re.compile(rb"\x1f\x8b"), "compressed with gzip; decompress it first: gunzip"),
@@ -76,7 +78,7 @@ def resolve_format(path: Path, format: str | None, *, lines: bool = False) -> st
     """
     suffix = path.suffix.lower().removeprefix(".")
     known = (*FORMATS, "lines") if lines else FORMATS
-    resolved = format or _SUFFIXES.get(suffix)
+    resolved = format or SUFFIXES.get(suffix)
     if resolved is None and lines and (suffix in ("", "txt") or str(path) == STDIN):
         resolved = "lines"
     if resolved in known:
@@ -101,41 +103,6 @@ def check_encoding(encoding: str) -> None:
         io.TextIOWrapper(io.BytesIO(), encoding)  # rejects codecs that do not decode text
     except (LookupError, ValueError) as error:
         raise DataOptionError(f"unknown encoding {encoding!r}; use a Python codec such as 'utf-8'") from error
-
-
-def check_file_options(
-    path: Path, format: str | None, encoding: str, delimiter: str | None, *, lines: bool = False, hint: str = ""
-) -> str:
-    """Check that a file exists and that the options fit its format, and return the format.
-
-    Args:
-        path: The file; with `lines`, ``-`` is standard input.
-        format: See `resolve_format`.
-        encoding: Encoding of CSV, TSV, JSONL and lines.
-        delimiter: Delimiter of CSV; None is a comma.
-        lines: See `resolve_format`.
-        hint: Advice for the error if there is no such file.
-
-    Raises:
-        DataError: there is no such file.
-        DataOptionError: the format is unknown, or an option does not fit it.
-    """
-    if not (lines and str(path) == STDIN):
-        if path.is_dir():
-            raise DataError(f"{path} is a directory; name one file in it")
-        if not path.exists():
-            raise DataError(f"there is no file {path}{hint}")
-    resolved = resolve_format(path, format, lines=lines)
-    if delimiter is not None and resolved != "csv":
-        raise DataOptionError(f"delimiter={delimiter!r} has no meaning for the format {resolved}; leave it out")
-    if delimiter is not None and (len(delimiter) != 1 or re.match('["\r\n\0 \ufeff\ud800-\udfff]', delimiter)):
-        raise DataOptionError(
-            f"delimiter={delimiter!r}: use one character, such as ';', that is no quote, blank or line break"
-        )
-    check_encoding(encoding)
-    if resolved == "parquet" and encoding != "utf-8":
-        raise DataOptionError(f"encoding={encoding!r} has no meaning for a Parquet file; leave it out")
-    return resolved
 
 
 def read_bundled() -> SelectedColumns:
@@ -171,6 +138,48 @@ class TableFile:
     format: str
     encoding: str = "utf-8"
     delimiter: str | None = None
+
+    holds_sentences: ClassVar[bool] = False
+    """True if the format ``lines`` and standard input are allowed."""
+
+    @classmethod
+    def find(
+        cls,
+        path: Path,
+        format: str | None = None,
+        encoding: str = "utf-8",
+        delimiter: str | None = None,
+        **more: str,
+    ) -> Self:
+        """Return the table in a file after a check of its options.
+
+        Args:
+            path: The file; ``-`` is standard input.
+            format: The format; None takes it from the suffix, see `resolve_format`.
+            encoding: Encoding of all formats but Parquet.
+            delimiter: Delimiter of CSV; None is a comma.
+            more: Further attributes.
+
+        Raises:
+            DataError: there is no such file.
+            DataOptionError: the format is unknown, or an option does not fit it.
+        """
+        if not (cls.holds_sentences and str(path) == STDIN):
+            if path.is_dir():
+                raise DataError(f"{path} is a directory; name one file in it")
+            if not path.exists():
+                raise DataError(f"there is no file {path}")
+        resolved = resolve_format(path, format, lines=cls.holds_sentences)
+        if delimiter is not None and resolved != "csv":
+            raise DataOptionError(f"delimiter={delimiter!r} has no meaning for the format {resolved}; leave it out")
+        if delimiter is not None and (len(delimiter) != 1 or re.match('["\r\n\0 \ufeff\ud800-\udfff]', delimiter)):
+            raise DataOptionError(
+                f"delimiter={delimiter!r}: use one character, such as ';', that is no quote, blank or line break"
+            )
+        check_encoding(encoding)
+        if resolved == "parquet" and encoding != "utf-8":
+            raise DataOptionError(f"encoding={encoding!r} has no meaning for a Parquet file; leave it out")
+        return cls(path, resolved, encoding, delimiter, **more)
 
     @property
     def name(self) -> str:

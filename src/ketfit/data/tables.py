@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -17,10 +17,9 @@ from pyarrow import parquet
 from ketfit.data.readers import (
     DIALECTS,
     FORMATS,
+    SUFFIXES,
     TableFile,
-    check_file_options,
     require_columns,
-    resolve_format,
 )
 from ketfit.data.sequences import text_fault
 from ketfit.errors import DataError, DataOptionError
@@ -62,6 +61,8 @@ class TextTable(TableFile):
 
     text_column: str = "text"
 
+    holds_sentences: ClassVar[bool] = True
+
     def blocks(self, size: int) -> Iterator[Block]:
         """Yield all rows in order, `size` at a time; the last block may be shorter.
 
@@ -97,31 +98,6 @@ class TextTable(TableFile):
                 yield Block(texts, table)
 
 
-def text_table(
-    path: Path,
-    format: TableFormat | None = None,
-    text_column: str = "text",
-    encoding: str = "utf-8",
-    delimiter: str | None = None,
-) -> TextTable:
-    """Return the table in a file, a pipe, or standard input.
-
-    Args:
-        path: The file; ``-`` is standard input.
-        format: The format; None takes it from the suffix. Files without a suffix or with ``.txt``, and standard input,
-            have one sentence per line.
-        text_column: The column with the sentences; for ``lines`` the name given to it.
-        encoding: Encoding of all formats but Parquet.
-        delimiter: Delimiter of CSV; None is a comma.
-
-    Raises:
-        DataError: there is no such file.
-        DataOptionError: the format is unknown, or an option does not fit it.
-    """
-    resolved = check_file_options(path, format, encoding, delimiter, lines=True)
-    return TextTable(path, resolved, encoding, delimiter, text_column)
-
-
 def output_format(table: TextTable, output: Path) -> TableFormat:
     """Return the format of an output file, by its suffix.
 
@@ -129,10 +105,7 @@ def output_format(table: TextTable, output: Path) -> TableFormat:
         DataOptionError: the suffix is unknown, or the format cannot hold the columns of `table` unchanged.
     """
     allowed = _OUTPUT_FORMATS.get(table.format, FORMATS)
-    try:
-        format = resolve_format(output, None)
-    except DataOptionError:
-        format = None
+    format = SUFFIXES.get(output.suffix.lower().removeprefix("."))
     if format not in allowed:
         raise DataOptionError(
             f"{output}: rows of {table.format} are written as {' or '.join(f'.{name}' for name in allowed)}, so that "
