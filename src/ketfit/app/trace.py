@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -268,7 +269,8 @@ def _measure(
             raise ConfigError(f"shots are drawn of at most {MAX_JOINT} qubits together; set the shots to 0")
         return context.expectations(*circuit), ()
     distribution = context.distribution(*circuit)
-    shares, counts = distribution, [None] * 2**bits
+    shares: Tensor = distribution
+    counts: list[Any] = [None] * 2**bits
     if shots is not None:
         sampled = sample_outcomes(distribution.double(), shots, generator)
         shares, counts = (sampled / shots).to(distribution), sampled[0].long().tolist()

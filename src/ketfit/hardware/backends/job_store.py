@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ketfit.errors import LedgerError, RequestRejectedError, StorageError, WrongCountsError
-from ketfit.hardware.backends.base import BoundCircuit, Counts, Description, JobStatus, check_submission
+from ketfit.hardware.backends.base import Counts, Description, JobStatus
 from ketfit.integers import as_integer
 from ketfit.storage.atomic import write_file
 from ketfit.storage.strict_json import parse_json
 
 
-class LocalJobStore(ABC):
+class LocalJobStore:
     """A base class of backends whose jobs are done as soon as they are submitted. A subclass sets `_description`.
 
     Args:
@@ -31,19 +30,9 @@ class LocalJobStore(ABC):
         """Return the backend's name, options and limits."""
         return self._description
 
-    def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
-        """Run a job, store its counts and return its id.
-
-        Raises:
-            RequestRejectedError: The backend cannot run it.
-        """
-        shots = check_submission(self._description, circuits, shots, tag)
-        number = len(self._names())
-        return self.save(number, tag, shots, self._run(circuits, shots, number))
-
-    @abstractmethod
-    def _run(self, circuits: Sequence[BoundCircuit], shots: int, number: int) -> list[Counts]:
-        """Return the counts of the circuits of a job; `number` is that of the job, from 0."""
+    def next_number(self) -> int:
+        """Return the number of the next job, from 0."""
+        return len(self._names())
 
     def save(self, number: int, tag: str, shots: int, counts: Sequence[Counts]) -> str:
         """Store the counts of a job and return its id.

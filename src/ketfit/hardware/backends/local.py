@@ -17,6 +17,7 @@ from ketfit.hardware.backends.base import (
     Limits,
     Scalar,
     check_range,
+    check_submission,
 )
 from ketfit.hardware.backends.job_store import LocalJobStore
 from ketfit.integers import as_integer
@@ -87,7 +88,9 @@ class Simulator(LocalJobStore):
         gates = (bound.circuit.gate_counts() for bound in circuits)
         return [GateCounts(counts["ry"], counts["cx"]) for counts in gates]
 
-    def _run(self, circuits: Sequence[BoundCircuit], shots: int, number: int) -> list[Counts]:
+    def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
+        """Run a job, store its counts and return its id."""
+        shots, number = check_submission(self._description, circuits, shots, tag), self.next_number()
         counts: dict[int, Counts] = {}
         generator = torch_stream(self.seed, "shots", number)
         for indices, distribution in _grouped_distributions(circuits, self.noise, self.trajectories, generator):
@@ -95,7 +98,7 @@ class Simulator(LocalJobStore):
             sampled = sample_outcomes(distribution, shots, generator).long().tolist()
             for index, row in zip(indices, sampled, strict=True):
                 counts[index] = {f"{outcome:0{width}b}": count for outcome, count in enumerate(row) if count}
-        return [counts[index] for index in range(len(circuits))]
+        return self.save(number, tag, shots, [counts[index] for index in range(len(circuits))])
 
 
 def exact_distributions(circuits: Sequence[BoundCircuit]) -> list[list[float]]:

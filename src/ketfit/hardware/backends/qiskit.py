@@ -12,12 +12,12 @@ from ketfit.circuit.export import to_qiskit
 from ketfit.errors import ConfigError, InputError, RequestRejectedError, WrongCountsError, optional_imports
 from ketfit.hardware.backends.base import (
     BoundCircuit,
-    Counts,
     Description,
     GateCounts,
     Limits,
     Scalar,
     check_range,
+    check_submission,
 )
 from ketfit.hardware.backends.job_store import LocalJobStore
 from ketfit.integers import as_integer
@@ -243,7 +243,13 @@ class QiskitBackend(LocalJobStore):
         """Return the gates of each circuit as the backend runs them."""
         return [self.compiler.count_gates(bound) for bound in circuits]
 
-    def _run(self, circuits: Sequence[BoundCircuit], shots: int, number: int) -> list[Counts]:
+    def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
+        """Run a job, store its counts and return its id.
+
+        Raises:
+            RequestRejectedError: The backend cannot run it.
+        """
+        shots, number = check_submission(self._description, circuits, shots, tag), self.next_number()
         from qiskit import QiskitError
 
         options = {}
@@ -255,7 +261,8 @@ class QiskitBackend(LocalJobStore):
             rows = [result.get_counts(index) for index in range(len(compiled))]
         except QiskitError as error:
             raise RequestRejectedError(f"{self._description.name} could not run the job: {error}") from error
-        return [to_big_endian_counts(row, len(bound.measured)) for row, bound in zip(rows, circuits, strict=True)]
+        counts = [to_big_endian_counts(row, len(bound.measured)) for row, bound in zip(rows, circuits, strict=True)]
+        return self.save(number, tag, shots, counts)
 
     def _with_reset(self, circuit: Any) -> Any:
         if not self.reset_first:

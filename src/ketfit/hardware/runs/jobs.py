@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from ketfit.hardware.backends.base import BoundCircuit
 from ketfit.hardware.pricing import Cost
 from ketfit.hardware.runs.canary import canary_circuit
 from ketfit.integers import as_integer
+from ketfit.storage.hashing import hash_json
 
 DEFAULT_MAX_CIRCUITS = 1000
 """Circuits per job, where the backend has no limit."""
@@ -71,8 +70,8 @@ def result_key(circuit: BoundCircuit, shots: int, backend: Mapping[str, object])
         shots: Shots per circuit.
         backend: `backend_identity` of the backend.
     """
-    identity = json.dumps({"circuit": circuit.key, "shots": shots, **backend}, sort_keys=True)
-    return f"{len(circuit.measured)}-{hashlib.sha256(identity.encode()).hexdigest()}"
+    identity = hash_json({"circuit": circuit.key, "shots": shots, **backend}, sort_keys=True)
+    return f"{len(circuit.measured)}-{identity}"
 
 
 def n_measured_of_key(key: str) -> int:
