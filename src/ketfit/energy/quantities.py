@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
@@ -36,10 +35,6 @@ class UncertainValue:
     def __add__(self, other: UncertainValue) -> UncertainValue:
         return UncertainValue(self.value + other.value, self.low + other.low, self.high + other.high)
 
-    def map(self, function: Callable[[float], float]) -> UncertainValue:
-        """Return the value and range of an increasing function of this value."""
-        return UncertainValue(function(self.value), function(self.low), function(self.high))
-
 
 @dataclass(frozen=True, slots=True)
 class Energy:
@@ -51,7 +46,7 @@ class Energy:
 
     def per(self, count: int) -> UncertainValue:
         """Return the joules divided by `count`."""
-        return self.joules.map(lambda joules: joules / count)
+        return UncertainValue(self.joules.value / count, self.joules.low / count, self.joules.high / count)
 
 
 class _EnergyOfOneKind(Energy):
