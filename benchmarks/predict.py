@@ -23,7 +23,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 
 from ketfit import HeadConfig, QuantumHeadClassifier, TextClassifier, TrainConfig
 from ketfit.data.dataset import load_dataset
-from ketfit.data.tables import text_table
+from ketfit.data.tables import TextTable
 from ketfit.evaluation.batch_predict import predict_file
 
 DIMENSION = 384
@@ -88,7 +88,7 @@ def child(size: int) -> None:
         write_repeated(source, data.texts, size)
         before = psutil.Process().memory_info().rss
         start = time.perf_counter()
-        scored = predict_file(classifier, text_table(source), target)
+        scored = predict_file(classifier, TextTable.find(source), target)
         seconds = time.perf_counter() - start
         assert parquet.read_metadata(target).num_rows == scored.rows == size
         report = {

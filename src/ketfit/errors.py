@@ -42,6 +42,9 @@ know this library. Every message names the cause and what to do about it. Warnin
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class KetFitError(Exception):
     """Base class of the exceptions of KetFit."""
@@ -202,3 +205,22 @@ class MissingExtraError(KetFitError, ImportError):
 
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
         return type(self), self._given  # an exception is pickled as its message otherwise, which is one argument
+
+
+@contextmanager
+def optional_imports(purpose: str, extra: str) -> Iterator[None]:
+    """Raise `MissingExtraError` if an import in the block fails.
+
+    Args:
+        purpose: What the packages are needed for, as the start of a sentence.
+        extra: The extra of KetFit that installs them.
+
+    >>> with optional_imports("A plot", "draw"):
+    ...     import no_such_package
+    Traceback (most recent call last):
+    ketfit.errors.MissingExtraError: A plot needs a package that is not installed: pip install 'ketfit[draw]'
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(purpose, f"'ketfit[{extra}]'") from error

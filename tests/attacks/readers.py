@@ -10,7 +10,7 @@ from typing import Any
 
 from ketfit.base_config import read_toml
 from ketfit.data.dataset import load_dataset
-from ketfit.data.tables import encode_block, text_table
+from ketfit.data.tables import TableWriter, TextTable
 from ketfit.model.config import FitConfig
 from ketfit.study.spec import StudyPlan
 from ketfit.study.store import RECORD, ROWS, StudyRecord, read_results
@@ -28,9 +28,11 @@ def _data(format: Any) -> Reader:
 def _table(format: Any) -> Reader:
     def copy(folder: Path, content: bytes) -> Any:
         """Read a table and write its rows with an added column."""
-        table = text_table(_written(folder, f"table.{format}", content), format)
+        table = TextTable.find(_written(folder, f"table.{format}", content), format)
         target = "csv" if format == "lines" else format
-        return [encode_block(block, {"new": [1] * len(block)}, target, table.name) for block in table.blocks(7)]
+        return [
+            TableWriter(target, table.name).encode_block(block, {"new": [1] * len(block)}) for block in table.blocks(7)
+        ]
 
     return copy
 

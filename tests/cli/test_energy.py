@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from ketfit.energy.crossover import FOLLOW_UP, PAPER, CrossoverModel
-from ketfit.energy.meters import RaplMeter
+from ketfit.energy.meters import Meter
 from ketfit.energy.profiles import QpuProfile, StatevectorProfile, load_profile
 from ketfit.model.config import HeadConfig
 from tests.cli.running import run, run_json
@@ -44,8 +44,8 @@ def test_energy_command_without_counters_fails(capsys, monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_energy_command_reads_counter(capsys, monkeypatch):
     readings = iter([(0,), (3_000_000,)])
-    monkeypatch.setattr(RaplMeter, "read", lambda self: next(readings))
-    monkeypatch.setattr(RaplMeter, "find", lambda: RaplMeter((), (10**9,)))
+    meter = Meter("this machine's processor (RAPL)", "cpu", lambda: next(readings), 1e-6, (10**9,))
+    monkeypatch.setattr("ketfit.energy.meters.rapl_meter", lambda: meter)
     monkeypatch.setattr(sys.modules["ketfit.cli.energy"], "MEASURED_QUBITS", 4)
     report = run_json(capsys, "energy", "--measure", "rapl", "--against", "laptop")
     measured = report["measured"]

@@ -27,7 +27,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from ketfit.data.tables import TextTable, encode_block, encode_header, join_parts, output_format, text_table
+from ketfit.data.tables import TableWriter, TextTable, output_format
 from ketfit.errors import DataError, DataOptionError
 
 NASTY = "\0\t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x7f\x85\xa0\u2028\u2029\ufeff\ufffe\"',;|\\ a\U0001f600"
@@ -36,17 +36,16 @@ ADDED = {"predicted_label": "good", "probability_good": 0.25}
 
 def through(table: TextTable, output: Path, size: int = 2) -> list[str]:
     """Write a table with the columns `ADDED`, as `predict_file` does, and return its sentences."""
-    format = output_format(table, output)
+    writer = TableWriter(output_format(table, output), table.name, table.delimiter)
     parts, texts, header = [], [], []
     for number, block in enumerate(table.blocks(size)):
         added = {name: [value] * len(block) for name, value in ADDED.items()}
         parts.append(output.with_name(f"{number}.part"))
-        parts[-1].write_bytes(encode_block(block, added, format, table.name, table.delimiter))
+        parts[-1].write_bytes(writer.encode_block(block, added))
         header = [*(block.rows[0] if isinstance(block.rows, list) else block.rows.column_names), *ADDED]
         texts += block.texts
-    if format in ("csv", "tsv"):
-        encode_header(header, format, table.name, table.delimiter)
-    join_parts(parts, header, format, output, table.delimiter)
+    writer.encode_header(header)
+    writer.join(parts, header, output)
     return texts
 
 
@@ -66,7 +65,7 @@ def written(folder: Path, rows: list[dict[str, Any]], format: str) -> TextTable:
         path.write_bytes("".join(f"{row['text']}\n" for row in rows).encode())
     else:
         parquet.write_table(pa.table({name: [row[name] for row in rows] for name in rows[0]}), path)
-    return text_table(path)
+    return TextTable.find(path)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -123,13 +122,13 @@ def test_encode_block_any_rows_round_trip_or_raise(
         found = read(output)
         expected = [{**row, **ADDED} for row in content]
         assert [{**row, "probability_good": float(row["probability_good"])} for row in found] == expected
-    assert [text for block in text_table(output).blocks(3) for text in block.texts] == texts
+    assert [text for block in TextTable.find(output).blocks(3) for text in block.texts] == texts
     assert len(read(output)) == len(texts)
 
 
 def test_encode_block_quotes_carriage_return_in_csv(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_bytes(b'id,text\n1,"one\rtwo"\n2,plain\n')
-    assert through(text_table(tmp_path / "in.csv"), tmp_path / "out.csv") == ["one\rtwo", "plain"]
+    assert through(TextTable.find(tmp_path / "in.csv"), tmp_path / "out.csv") == ["one\rtwo", "plain"]
     assert (tmp_path / "out.csv").read_bytes() == (
         b'id,text,predicted_label,probability_good\n"1","one\rtwo","good","0.25"\n2,plain,good,0.25\n'
     )
@@ -139,14 +138,14 @@ def test_encode_block_quotes_carriage_return_in_csv(tmp_path: Path) -> None:
 def test_encode_block_field_over_csv_limit_raises(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("a" * (csv.field_size_limit() + 1) + "\n")
     with pytest.raises(DataError, match=r"a sentence has 131073 characters, .* name a \.jsonl or \.parquet"):
-        through(text_table(tmp_path / "in.txt"), tmp_path / "out.csv")
-    through(text_table(tmp_path / "in.txt"), tmp_path / "out.jsonl")
+        through(TextTable.find(tmp_path / "in.txt"), tmp_path / "out.csv")
+    through(TextTable.find(tmp_path / "in.txt"), tmp_path / "out.jsonl")
 
 
 def test_encode_block_keeps_numbers_and_escapes_of_jsonl(tmp_path: Path) -> None:
     line = r'{"text":"a","x":12345678901234567890.125,"y":1e2 ,"z":"\u0041\ud83d", "half\udc00":null  }'
     (tmp_path / "in.jsonl").write_text(line + " \r\n")
-    through(text_table(tmp_path / "in.jsonl"), tmp_path / "out.jsonl")
+    through(TextTable.find(tmp_path / "in.jsonl"), tmp_path / "out.jsonl")
     out = (tmp_path / "out.jsonl").read_text()
     assert out == line[:-1] + ', "predicted_label": "good", "probability_good": 0.25}\n'
     assert json.loads(out) == {**json.loads(line), **ADDED}
@@ -156,12 +155,12 @@ def test_encode_block_keeps_numbers_and_escapes_of_jsonl(tmp_path: Path) -> None
 def test_blocks_surrogate_in_sentence_raises_with_its_line(tmp_path: Path, field: str) -> None:
     (tmp_path / "in.jsonl").write_text('{"text": "fine"}\n{' + field + "}\n")
     with pytest.raises(DataError, match=r"in\.jsonl, line 2: the text has half of a surrogate pair at character"):
-        list(text_table(tmp_path / "in.jsonl").blocks(5))
+        list(TextTable.find(tmp_path / "in.jsonl").blocks(5))
 
 
 def test_encode_block_surrogate_in_column_raises(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_bytes(rb"text,other" + b"\n" + rb"a,\ud83d" + b"\n")
-    table = text_table(tmp_path / "in.csv", encoding="unicode_escape")
+    table = TextTable.find(tmp_path / "in.csv", encoding="unicode_escape")
     for suffix in ("csv", "jsonl", "parquet"):
         with pytest.raises(DataError, match="half of a surrogate pair in a column"):
             through(table, tmp_path / f"out.{suffix}")
@@ -215,7 +214,7 @@ def test_parquet_columns_keep_type_nullability_and_metadata(tmp_path: Path, colu
     )
     source, output = tmp_path / "in.parquet", tmp_path / "out.parquet"
     parquet.write_table(pa.table([pa.array(["a", "b", "c"]), values], schema=schema), source, row_group_size=2)
-    assert through(text_table(source), output) == ["a", "b", "c"]
+    assert through(TextTable.find(source), output) == ["a", "b", "c"]
     before, after = parquet.read_table(source), parquet.read_table(output)
     assert after.select(["text", "column"]).equals(before, check_metadata=True)
     assert after.column_names == ["text", "column", *ADDED]
@@ -249,7 +248,7 @@ FRAME = pd.DataFrame(
 )
 def test_pandas_frame_keeps_types_and_index(tmp_path: Path, frame: pd.DataFrame) -> None:
     frame.to_parquet(tmp_path / "in.parquet")
-    through(text_table(tmp_path / "in.parquet"), tmp_path / "out.parquet")
+    through(TextTable.find(tmp_path / "in.parquet"), tmp_path / "out.parquet")
     before, after = pd.read_parquet(tmp_path / "in.parquet"), pd.read_parquet(tmp_path / "out.parquet")
     assert after.columns.tolist() == [*before.columns, *ADDED]
     pd.testing.assert_frame_equal(after[before.columns.tolist()].rename_axis(columns=before.columns.name), before)
@@ -262,7 +261,7 @@ def test_pandas_frame_keeps_types_and_index(tmp_path: Path, frame: pd.DataFrame)
 def test_pandas_frame_with_non_string_columns_raises(tmp_path: Path, columns: pd.Index, column: str) -> None:
     pd.DataFrame([["a", 1], ["b", 2]], columns=columns).to_parquet(tmp_path / "in.parquet")
     with pytest.raises(DataError, match=r"rename them, for example with df\.columns = df\.columns\.map\(str\)"):
-        through(text_table(tmp_path / "in.parquet", text_column=column), tmp_path / "out.parquet")
+        through(TextTable.find(tmp_path / "in.parquet", text_column=column), tmp_path / "out.parquet")
     assert not (tmp_path / "out.parquet").exists()
 
 
@@ -278,7 +277,7 @@ def test_hub_data_set_keeps_its_features(tmp_path: Path) -> None:
     rows = {"text": ["a", "b"], "label": [1, 0], "tokens": [[1, 2], []], "pair": [{"en": "x", "de": "y"}] * 2}
     before = datasets.Dataset.from_dict(rows, features=features)
     before.to_parquet(tmp_path / "in.parquet")
-    through(text_table(tmp_path / "in.parquet"), tmp_path / "out.parquet")
+    through(TextTable.find(tmp_path / "in.parquet"), tmp_path / "out.parquet")
     after = datasets.Dataset.from_parquet(str(tmp_path / "out.parquet"), cache_dir=str(tmp_path / "cache"))
     added = {"predicted_label": datasets.Value("string"), "probability_good": datasets.Value("float64")}
     assert after.features == datasets.Features({**features, **added})
@@ -302,7 +301,7 @@ def test_hub_data_set_keeps_its_features(tmp_path: Path) -> None:
 )
 def test_text_table_takes_the_format_from_the_suffix(tmp_path: Path, name: str, format: str) -> None:
     (tmp_path / name).touch()
-    assert text_table(tmp_path / name).format == format
+    assert TextTable.find(tmp_path / name).format == format
 
 
 @pytest.mark.parametrize(
@@ -319,8 +318,8 @@ def test_text_table_takes_the_format_from_the_suffix(tmp_path: Path, name: str, 
 def test_text_table_unknown_suffix_raises(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / name).write_text('{"text": "a"}\n')
     with pytest.raises(DataOptionError, match=message):
-        text_table(tmp_path / name)
-    assert text_table(tmp_path / name, format="lines").format == "lines"
+        TextTable.find(tmp_path / name)
+    assert TextTable.find(tmp_path / name, format="lines").format == "lines"
 
 
 @pytest.mark.parametrize("format", ["csv", "jsonl", "parquet", "lines"])
@@ -333,7 +332,7 @@ def test_compressed_file_of_any_suffix_raises(
 ) -> None:
     (tmp_path / "a.csv").write_bytes(pack(b"text\nfine\n"))
     with pytest.raises(DataError, match=rf"a\.csv is .*{kind}"):
-        list(text_table(tmp_path / "a.csv", format=format).blocks(2))
+        list(TextTable.find(tmp_path / "a.csv", format=format).blocks(2))
 
 
 def _zip() -> bytes:
@@ -346,14 +345,14 @@ def _zip() -> bytes:
 def test_parquet_read_as_text_raises(tmp_path: Path) -> None:
     parquet.write_table(pa.table({"text": ["a"]}), tmp_path / "a.csv")
     with pytest.raises(DataError, match=r"a\.csv is a Parquet file; name that with format="):
-        list(text_table(tmp_path / "a.csv").blocks(2))
+        list(TextTable.find(tmp_path / "a.csv").blocks(2))
 
 
 def test_json_array_raises_with_the_fix(tmp_path: Path) -> None:
     for content in ('[{"text": "a"}]', '[\n {"text": "a"}\n]\n'):
         (tmp_path / "a.json").write_text(content)
         with pytest.raises(DataError, match=r"line 1: .*write each object of the array on its own line"):
-            list(text_table(tmp_path / "a.json", format="jsonl").blocks(2))
+            list(TextTable.find(tmp_path / "a.json", format="jsonl").blocks(2))
 
 
 @pytest.mark.parametrize(
@@ -374,7 +373,7 @@ def test_json_array_raises_with_the_fix(tmp_path: Path) -> None:
 def test_option_that_does_not_fit_raises(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     (tmp_path / "a").write_text("text\nfine\n")
     with pytest.raises(DataOptionError, match=message):
-        text_table(tmp_path / "a", **options)
+        TextTable.find(tmp_path / "a", **options)
 
 
 # --- Where a file starts and ends -------------------------------------------------------------------------------------
@@ -385,7 +384,7 @@ def test_option_that_does_not_fit_raises(tmp_path: Path, options: dict[str, Any]
 def test_byte_order_mark_is_not_part_of_a_column_name(tmp_path: Path, encoding: str, suffix: str, content: str) -> None:
     mark = "" if encoding in ("utf-16", "utf-8-sig") else "\ufeff"
     (tmp_path / f"a.{suffix}").write_bytes((mark + content).encode(encoding))
-    table = text_table(tmp_path / f"a.{suffix}", encoding=encoding)
+    table = TextTable.find(tmp_path / f"a.{suffix}", encoding=encoding)
     assert [text for block in table.blocks(2) for text in block.texts] == ["fine"]
 
 
@@ -393,7 +392,7 @@ def test_byte_order_mark_is_not_part_of_a_column_name(tmp_path: Path, encoding: 
 def test_file_of_byte_order_mark_only_is_empty(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "a.csv").write_bytes("\ufeff".encode(encoding))
     with pytest.raises(DataError, match=r"a\.csv: the file is empty"):
-        list(text_table(tmp_path / "a.csv", encoding=encoding).blocks(2))
+        list(TextTable.find(tmp_path / "a.csv", encoding=encoding).blocks(2))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "utf-16-le"])
@@ -403,20 +402,20 @@ def test_undecodable_byte_raises_with_its_position(tmp_path: Path, encoding: str
     bad = b"\x00\xdc" if encoding == "utf-16-le" else b"\xff"
     (tmp_path / "a.csv").write_bytes(before + bad + "\n".encode(encoding))
     with pytest.raises(DataError, match=rf"a\.csv: byte {len(before)} \(0x{bad[0]:02x}\) is not valid {encoding}"):
-        list(text_table(tmp_path / "a.csv", encoding=encoding).blocks(100))
+        list(TextTable.find(tmp_path / "a.csv", encoding=encoding).blocks(100))
 
 
 def test_utf_16_without_byte_order_mark_raises(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("text\nfine\n".encode("utf-16-le"))
     with pytest.raises(DataError, match="does not start with BOM; name the right encoding"):
-        list(text_table(tmp_path / "a.csv", encoding="utf-16").blocks(2))
+        list(TextTable.find(tmp_path / "a.csv", encoding="utf-16").blocks(2))
 
 
 def test_delimiter_is_read_and_written(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text('id;text\n1;"a; b"\n2;c, d\n')
     with pytest.raises(DataOptionError, match=r"has no column 'text'.*if ';' separates the fields.* \(--delimiter\)"):
-        list(text_table(tmp_path / "in.csv").blocks(2))
-    assert through(text_table(tmp_path / "in.csv", delimiter=";"), tmp_path / "out.csv") == ["a; b", "c, d"]
+        list(TextTable.find(tmp_path / "in.csv").blocks(2))
+    assert through(TextTable.find(tmp_path / "in.csv", delimiter=";"), tmp_path / "out.csv") == ["a; b", "c, d"]
     assert (tmp_path / "out.csv").read_text() == (
         'id;text;predicted_label;probability_good\n1;"a; b";good;0.25\n2;c, d;good;0.25\n'
     )
@@ -431,7 +430,7 @@ def test_pipe_is_read_once(tmp_path: Path, format: Any) -> None:
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(contents[format],))
     writer.start()
-    found = [text for block in text_table(tmp_path / "pipe", format=format).blocks(2) for text in block.texts]
+    found = [text for block in TextTable.find(tmp_path / "pipe", format=format).blocks(2) for text in block.texts]
     writer.join()
     assert found == ["fine"]
 
@@ -441,10 +440,10 @@ def test_standard_input_is_read_in_the_given_format(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
 
     given(b"one\ntwo\n")
-    assert [block.texts for block in text_table(Path("-")).blocks(5)] == [["one", "two"]]
+    assert [block.texts for block in TextTable.find(Path("-")).blocks(5)] == [["one", "two"]]
     given(b'id;review\n1;"a; b"\n')
-    table = text_table(Path("-"), "csv", "review", delimiter=";")
+    table = TextTable.find(Path("-"), "csv", delimiter=";", text_column="review")
     assert [block.texts for block in table.blocks(5)] == [["a; b"]]
     given(b"id\n")
     with pytest.raises(DataOptionError, match="standard input has no column 'text'"):
-        list(text_table(Path("-"), "csv").blocks(5))
+        list(TextTable.find(Path("-"), "csv").blocks(5))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ketfit.energy.meters import NvmlMeter, RaplMeter, read_while
+from ketfit.energy.meters import nvml_meter, rapl_meter, read_while
 from ketfit.energy.quantities import Measured, UncertainValue
 from ketfit.errors import EnergyMeterError, MissingExtraError
 
@@ -35,7 +35,7 @@ def set_counter(root: Path, package: int, microjoules: object) -> None:
 
 
 def test_rapl_meter_adds_packages_without_their_parts(powercap):
-    meter = RaplMeter.find(powercap)
+    meter = rapl_meter(powercap)
     before = meter.read()
     set_counter(powercap, 0, 1_500_000)
     set_counter(powercap, 1, 2_000_000)
@@ -43,14 +43,14 @@ def test_rapl_meter_adds_packages_without_their_parts(powercap):
 
 
 def test_rapl_meter_corrects_overflow(powercap):
-    meter = RaplMeter.find(powercap)
+    meter = rapl_meter(powercap)
     before = meter.read()
     set_counter(powercap, 0, 250_000)  # 4 J to the end, and a quarter
     assert meter.joules(before, meter.read()) == pytest.approx(4.25)
 
 
 def test_read_while_counts_runs(powercap):
-    meter, runs = RaplMeter.find(powercap), []
+    meter, runs = rapl_meter(powercap), []
 
     def work():
         runs.append(1)
@@ -64,26 +64,26 @@ def test_read_while_counts_runs(powercap):
 
 def test_read_while_with_stopped_counter_fails(powercap):
     with pytest.raises(EnergyMeterError, match="did not move"):
-        read_while(RaplMeter.find(powercap), lambda: None, seconds=0)
+        read_while(rapl_meter(powercap), lambda: None, seconds=0)
 
 
 @pytest.mark.parametrize("content", ["", "many", "-5"])
 def test_rapl_meter_rejects_counter_without_number(powercap, content):
     set_counter(powercap, 1, content)
     with pytest.raises(EnergyMeterError, match="no number"):
-        RaplMeter.find(powercap)
+        rapl_meter(powercap)
 
 
 def test_rapl_meter_without_counters_fails(tmp_path, powercap):
     with pytest.raises(EnergyMeterError, match="does not exist"):
-        RaplMeter.find(tmp_path / "none")
+        rapl_meter(tmp_path / "none")
     (powercap / "intel-rapl:1" / "energy_uj").unlink()
     with pytest.raises(EnergyMeterError, match="energy_uj cannot be read"):
-        RaplMeter.find(powercap)
+        rapl_meter(powercap)
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(EnergyMeterError, match="no processor package"):
-        RaplMeter.find(empty)
+        rapl_meter(empty)
 
 
 def fake_nvml(energies):
@@ -107,14 +107,14 @@ def fake_nvml(energies):
 
 def test_nvml_meter_reads_millijoules(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([0, 1000, 3500]))
-    reading = read_while(NvmlMeter.find(), lambda: None, seconds=0)
+    reading = read_while(nvml_meter(), lambda: None, seconds=0)
     assert reading.energy == Measured(UncertainValue(2.5, 2.5, 2.5))
 
 
 def test_nvml_meter_without_counter_or_package_fails(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([None]))
     with pytest.raises(EnergyMeterError, match="Some GPU.*Not Supported"):
-        NvmlMeter.find()
+        nvml_meter()
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with pytest.raises(MissingExtraError, match=r"ketfit\[energy\]"):
-        NvmlMeter.find()
+        nvml_meter()

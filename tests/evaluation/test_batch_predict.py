@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from ketfit import HeadConfig, QuantumHeadClassifier, TextClassifier, TrainConfig
 from ketfit.bodies.body import Body
-from ketfit.data.tables import TextTable, output_format, text_table
+from ketfit.data.tables import TextTable, output_format
 from ketfit.errors import DataError, KetFitError, StorageError
 from ketfit.evaluation.batch_predict import JOB, parts_folder, predict_file
 
@@ -49,7 +49,7 @@ def write(path: Path, texts: list[str] = TEXTS) -> TextTable:
         with path.open("w", newline="") as file:
             writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
             writer.writerows([["id", "text"], *([row["id"], row["text"]] for row in rows)])
-    return text_table(path)
+    return TextTable.find(path)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -124,7 +124,7 @@ def test_resumed_predict_file_writes_the_same_bytes(
             with pytest.raises(Stopped):
                 predict_file(random, table, cut, block_rows=8)
         else:  # all parts are there, and what fails is the joining
-            patch.setattr("ketfit.evaluation.batch_predict.join_parts", lambda *_: failing(random.body_))
+            patch.setattr("ketfit.data.tables.TableWriter.join", lambda *_: failing(random.body_))
             with pytest.raises(Stopped):
                 predict_file(random, table, cut, block_rows=8)
         assert not cut.exists()
@@ -138,7 +138,7 @@ def interrupted(classifier: TextClassifier, table: TextTable, output: Path, monk
         def stop(*_: Any) -> None:
             raise Stopped
 
-        patch.setattr("ketfit.evaluation.batch_predict.join_parts", stop)
+        patch.setattr("ketfit.data.tables.TableWriter.join", stop)
         predict_file(classifier, table, output, block_rows=8)
 
 
@@ -170,7 +170,7 @@ def test_existing_output_is_refused(classifier: TextClassifier, tmp_path: Path) 
     parts_folder(other).mkdir()
     (parts_folder(other) / "thesis.tex").write_text("mine")
     with pytest.raises(StorageError, match=r"holds 'thesis\.tex'"):
-        predict_file(classifier, text_table(tmp_path / "in.csv"), other)
+        predict_file(classifier, TextTable.find(tmp_path / "in.csv"), other)
 
 
 def test_locked_parts_folder_is_refused(classifier: TextClassifier, tmp_path: Path) -> None:
@@ -218,17 +218,17 @@ def test_unusable_row_fails_before_prediction(
     for name, (content, message) in faults.items():
         (tmp_path / name).write_text(content)
         with pytest.raises(DataError, match=message):
-            predict_file(classifier, text_table(tmp_path / name), tmp_path / f"out{Path(name).suffix}")
+            predict_file(classifier, TextTable.find(tmp_path / name), tmp_path / f"out{Path(name).suffix}")
         assert not (tmp_path / f"out{Path(name).suffix}").exists()
     with pytest.raises(DataError, match="there is no file"):
-        text_table(tmp_path / "missing.csv")
+        TextTable.find(tmp_path / "missing.csv")
 
 
 def test_line_break_in_tsv_output_is_refused(classifier: TextClassifier, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text('text\n"two\nlines"\n')
     with pytest.raises(DataError, match="TSV cannot hold"):
-        predict_file(classifier, text_table(tmp_path / "in.csv"), tmp_path / "out.tsv")
-    predict_file(classifier, text_table(tmp_path / "in.csv"), tmp_path / "out.csv")
+        predict_file(classifier, TextTable.find(tmp_path / "in.csv"), tmp_path / "out.tsv")
+    predict_file(classifier, TextTable.find(tmp_path / "in.csv"), tmp_path / "out.csv")
     assert read(tmp_path / "out.csv")[0]["text"] == "two\nlines"
 
 

@@ -25,10 +25,10 @@ from ketfit.hardware.backends.base import Backend
 from ketfit.hardware.backends.ionq import IonQBackend
 from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.runs.canary import canary_circuit
+from ketfit.hardware.runs.jobs import result_key
 from ketfit.hardware.runs.ledger import read_ledger_state
 from ketfit.hardware.runs.plan import PreparedRun, plan_run, read_plan, write_plan
 from ketfit.hardware.runs.run import fetch_run, run_status, submit_run
-from ketfit.hardware.runs.session import result_key
 from ketfit.model.config import HeadConfig, TrainConfig
 from tests.hardware.ionq_server import KEY, Fault, Store, serving
 

@@ -23,10 +23,10 @@ import pytest
 
 from ketfit.hardware.backends.base import BoundCircuit, Counts
 from ketfit.hardware.backends.local import Simulator
+from ketfit.hardware.runs.jobs import result_key
 from ketfit.hardware.runs.ledger import LEDGER, Ledger, read_ledger_state
 from ketfit.hardware.runs.plan import PreparedRun
 from ketfit.hardware.runs.run import fetch_run, submit_run
-from ketfit.hardware.runs.session import result_key
 from ketfit.storage import append_log as lines_module
 from tests.hardware.example_runs import simulator, write_example_plan
 

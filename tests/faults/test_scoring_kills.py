@@ -27,9 +27,9 @@ import sys
 from pathlib import Path
 from ketfit import TextClassifier
 from ketfit.evaluation.batch_predict import predict_file
-from ketfit.data.tables import text_table
+from ketfit.data.tables import TextTable
 model, source, output = sys.argv[1:]
-predict_file(TextClassifier.from_pretrained(model), text_table(Path(source)), Path(output), block_rows=40)
+predict_file(TextClassifier.from_pretrained(model), TextTable.find(Path(source)), Path(output), block_rows=40)
 """
 
 

@@ -30,8 +30,9 @@ def train(folder: Path, config: HardwareTraining, backend: Backend | None = None
 
 def test_parameter_shift_gradient_matches_autograd(tmp_path: Path) -> None:
     config = HardwareTraining(method="parameter_shift", batch_size=12, shots=2_000_000, train_linear=False)
-    with Session(tmp_path, simulator(tmp_path, 1000), "gradient") as session:
-        trainer = _HardwareTrainer(classifier(), (embeddings(), LABELS), session, config, 0, 5)
+    target = HardwareTarget(simulator(tmp_path, 1000), tmp_path, wait_s=5)
+    with Session(tmp_path, target.backend, "gradient") as session:
+        trainer = _HardwareTrainer(classifier(), (embeddings(), LABELS), session, config, target)
         start = trainer.weights.detach().clone()
         trainer.step(0)
     found = trainer.weights.grad
@@ -95,8 +96,9 @@ def test_linear_training_measures_each_sample_once(tmp_path: Path) -> None:
     new = trained.spent.circuits - len(list((tmp_path / "jobs").glob("job-*.json")))
     assert new == 12, "each sample once, and a canary a job"
     assert torch.equal(trained.classifier.module_.weights, before.weights)
-    with Session(tmp_path, simulator(tmp_path, 100), "again") as session:
-        trainer = _HardwareTrainer(trained.classifier, (embeddings(), LABELS), session, config, 0, 5)
+    target = HardwareTarget(simulator(tmp_path, 100), tmp_path, wait_s=5)
+    with Session(tmp_path, target.backend, "again") as session:
+        trainer = _HardwareTrainer(trained.classifier, (embeddings(), LABELS), session, config, target)
         reached = trainer.loss(trainer.encoder_expectations, trainer.codes)
         values = trainer._measure_once(trainer.encoder_expectations).numpy()
     assert trained.spent.circuits == new + len(list((tmp_path / "jobs").glob("job-*.json")))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ketfit.app import views
 from ketfit.app.trace import MAX_CHARACTERS, ClassicalTrace, MeasurementSettings, TracePredictor, check_length
-from ketfit.data.tables import text_table
+from ketfit.data.tables import TextTable
 from ketfit.errors import DataError, KetFitError
 from ketfit.persistence.schema import HEAD_NAMES
 
@@ -71,7 +71,7 @@ class Page:
 
     def _file(self, path: Path, settings: MeasurementSettings) -> tuple[str, str]:
         sentences: list[str] = []
-        for block in text_table(path).blocks(MAX_SENTENCES + 1):
+        for block in TextTable.find(path).blocks(MAX_SENTENCES + 1):
             sentences += block.texts
             if len(sentences) > MAX_SENTENCES:
                 raise DataError(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ketfit.circuit.circuit import Angle, Circuit
-from ketfit.errors import CircuitError, InputError, MissingExtraError
+from ketfit.errors import CircuitError, InputError, optional_imports
 from ketfit.integers import as_integers
 
 if TYPE_CHECKING:
@@ -102,11 +102,9 @@ def to_qiskit(
         CircuitError: a measured qubit is out of range, not an integer, or named twice.
         MissingExtraError: Qiskit is not installed.
     """
-    try:
+    with optional_imports("Converting to Qiskit", "hardware"):
         from qiskit import QuantumCircuit
         from qiskit.circuit import ParameterVector
-    except ImportError as error:
-        raise MissingExtraError("Converting to Qiskit", "'ketfit[hardware]'") from error
 
     values = angle_values(circuit, weights, inputs)
     qubits = measured_qubits(circuit, measured)
@@ -140,10 +138,8 @@ def to_pennylane(circuit: Circuit, measured: Iterable[int] = (0,)) -> Callable[.
         MissingExtraError: PennyLane is not installed.
         InputError: on a call, an array is missing or of another shape.
     """
-    try:
+    with optional_imports("Converting to PennyLane", "pennylane"):
         import pennylane as qml
-    except ImportError as error:
-        raise MissingExtraError("Converting to PennyLane", "'ketfit[pennylane]'") from error
 
     qubits = circuit.check_qubits(measured, "measured")
     dimension = 2**circuit.n_qubits

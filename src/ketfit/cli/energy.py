@@ -97,9 +97,9 @@ def _naming(option: str) -> Iterator[None]:
 
 
 def _measure(comparison: Any, counter: str) -> Any:
-    from ketfit.energy.meters import NvmlMeter, RaplMeter
+    from ketfit.energy.meters import nvml_meter, rapl_meter
 
-    meter = RaplMeter.find() if counter == "rapl" else NvmlMeter.find()
+    meter = rapl_meter() if counter == "rapl" else nvml_meter()
     echo_stderr(f"running {MEASURED_QUBITS} qubits here, with {meter.name} counting")
     return comparison.measure(meter, MEASURED_QUBITS)
 

@@ -78,10 +78,10 @@ def predict(
                 raise typer.BadParameter(f"--{name} is about --input FILE; leave it out")
         _print_predictions(model, texts, body, as_json)
         return
-    from ketfit.data.tables import text_table
+    from ketfit.data.tables import TextTable
 
     try:
-        table = text_table(input_file, data_format, text_column, encoding, delimiter)
+        table = TextTable.find(input_file, data_format, encoding, delimiter, text_column=text_column)
     except DataOptionError as error:
         raise DataOptionError(f"--input {input_file}: {error}") from error
     if output is not None:

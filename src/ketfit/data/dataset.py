@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from ketfit.data.readers import (
     FORMATS,
+    TableFile,
     check_encoding,
-    check_file_options,
     read_bundled,
-    read_file,
     read_hub,
 )
 from ketfit.data.sequences import as_list, is_missing, label_fault, scalar_fault, text_fault
@@ -244,9 +243,9 @@ def load_dataset(
         # A model card is UTF-8, so that undecodable bytes of a file name are escaped.
         name = path.name.encode(errors="backslashreplace").decode()
         hint = "; standard input is /dev/stdin, with format= (--format)" if str(path) == "-" else ""
-        hint = f"; a data set on the Hub is named 'user/name'{hint}"
-        resolved = check_file_options(path, format, encoding, delimiter, hint=hint)
-        content = read_file(path, columns, resolved, encoding, delimiter)
+        if not path.exists():
+            raise DataError(f"there is no file {path}; a data set on the Hub is named 'user/name'{hint}")
+        content = TableFile.find(path, format, encoding, delimiter).read_columns(columns)
     selected = dict(zip(named, content.columns, strict=True))
     weights = selected.get("weight_column")
     dataset = Dataset(

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ketfit.data.sequences import (
+    ONE_SENTENCE,
     as_groups,
     as_labels,
     as_list,
-    as_texts,
     check_texts,
     is_numpy_column,
     positive_weights,
@@ -64,7 +64,7 @@ class LabelledTexts:
             InputError: a column is not a sequence or has another length, or an entry cannot be used.
             ValueError: scikit-learn rejects the weights.
         """
-        sentences = as_texts(texts, f"{prefix}texts", check=False)
+        sentences = as_list(texts, f"{prefix}texts", "a list of sentences", string_hint=ONE_SENTENCE)
         column = labels if is_numpy_column(labels) else as_list(labels, f"{prefix}labels", "a list of labels")
         if len(column) != len(sentences):
             raise InputError(

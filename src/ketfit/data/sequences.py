@@ -19,6 +19,7 @@ from sklearn.utils.validation import _check_sample_weight
 from ketfit.errors import DataError, InputError, KetFitError
 
 _PYTHON_TYPES = (str, int, float, bool, type(None))
+ONE_SENTENCE = "; for one sentence: [sentence]"
 _LABELS = "a list of labels"
 _SURROGATE = re.compile("[\ud800-\udfff]")  # the characters that UTF-8 cannot encode
 
@@ -130,13 +131,11 @@ def scalar_fault(value: object, noun: str) -> str:
     return ""
 
 
-def as_texts(texts: Any, name: str = "texts", *, check: bool = True, allow_blank: bool = False) -> list[Any]:
+def as_texts(texts: Any, *, allow_blank: bool = False) -> list[Any]:
     """Return the entries of a sequence of sentences.
 
     Args:
         texts: The sentences.
-        name: Name of the argument for errors.
-        check: Check each entry with `check_texts`.
         allow_blank: Accept blank sentences.
 
     Raises:
@@ -146,9 +145,8 @@ def as_texts(texts: Any, name: str = "texts", *, check: bool = True, allow_blank
     Traceback (most recent call last):
     ketfit.errors.InputError: texts must be a list of sentences, not str; for one sentence: [sentence]
     """
-    sentences = as_list(texts, name, "a list of sentences", string_hint="; for one sentence: [sentence]")
-    if check:
-        check_texts(sentences, name, range(len(sentences)), allow_blank=allow_blank)
+    sentences = as_list(texts, "texts", "a list of sentences", string_hint=ONE_SENTENCE)
+    check_texts(sentences, "texts", range(len(sentences)), allow_blank=allow_blank)
     return sentences
 
 

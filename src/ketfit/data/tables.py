@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -17,18 +17,13 @@ from pyarrow import parquet
 from ketfit.data.readers import (
     DIALECTS,
     FORMATS,
-    check_file_options,
-    open_lines,
-    open_parquet,
+    SUFFIXES,
+    TableFile,
     require_columns,
-    resolve_format,
-    source_name,
-    table_rows,
 )
 from ketfit.data.sequences import text_fault
 from ketfit.errors import DataError, DataOptionError
 from ketfit.storage.atomic import staged_file
-from ketfit.storage.hashing import hash_file
 
 TableFormat = Literal["csv", "tsv", "jsonl", "parquet", "lines"]
 """``lines`` is a text file with one sentence per line."""
@@ -61,22 +56,12 @@ class Block:
 
 
 @dataclass(frozen=True)
-class TextTable:
-    """A file with a sentence in each row.
+class TextTable(TableFile):
+    """A table with a sentence in each row; `text_column` is its column, or for ``lines`` the name given to it."""
 
-    Attributes:
-        path: The file, which may be a pipe; ``-`` is standard input.
-        format: Format of the file.
-        text_column: The column with the sentences; for ``lines`` the name given to it.
-        encoding: Encoding of all formats but Parquet.
-        delimiter: Delimiter of CSV; None is a comma.
-    """
-
-    path: Path
-    format: TableFormat
     text_column: str = "text"
-    encoding: str = "utf-8"
-    delimiter: str | None = None
+
+    holds_sentences: ClassVar[bool] = True
 
     def blocks(self, size: int) -> Iterator[Block]:
         """Yield all rows in order, `size` at a time; the last block may be shorter.
@@ -87,8 +72,7 @@ class TextTable:
         yield from self._parquet_blocks(size) if self.format == "parquet" else self._text_blocks(size)
 
     def _text_blocks(self, size: int) -> Iterator[Block]:
-        with open_lines(self.path, self.encoding, self.format) as lines:
-            rows = table_rows(self.name, lines, self.format, [self.text_column], self.delimiter)
+        with self.open_rows([self.text_column]) as rows:
             while batch := list(islice(rows, size)):
                 texts = []
                 for number, row, _ in batch:
@@ -100,7 +84,7 @@ class TextTable:
 
     def _parquet_blocks(self, size: int) -> Iterator[Block]:
         done = 0
-        with open_parquet(self.path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
+        with self.open_parquet(buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
             require_columns(self.name, [self.text_column], file.schema_arrow.names)
             # One row group at a time: some nested types cannot be read across groups.
             groups = range(file.num_row_groups)
@@ -113,36 +97,6 @@ class TextTable:
                 done += len(texts)
                 yield Block(texts, table)
 
-    @property
-    def name(self) -> str:
-        """The name of the table for messages."""
-        return source_name(self.path)
-
-
-def text_table(
-    path: Path,
-    format: TableFormat | None = None,
-    text_column: str = "text",
-    encoding: str = "utf-8",
-    delimiter: str | None = None,
-) -> TextTable:
-    """Return the table in a file, a pipe, or standard input.
-
-    Args:
-        path: The file; ``-`` is standard input.
-        format: The format; None takes it from the suffix. Files without a suffix or with ``.txt``, and standard input,
-            have one sentence per line.
-        text_column: The column with the sentences; for ``lines`` the name given to it.
-        encoding: Encoding of all formats but Parquet.
-        delimiter: Delimiter of CSV; None is a comma.
-
-    Raises:
-        DataError: there is no such file.
-        DataOptionError: the format is unknown, or an option does not fit it.
-    """
-    resolved = check_file_options(path, format, encoding, delimiter, lines=True)
-    return TextTable(path, resolved, text_column, encoding, delimiter)  # type: ignore[arg-type]
-
 
 def output_format(table: TextTable, output: Path) -> TableFormat:
     """Return the format of an output file, by its suffix.
@@ -151,10 +105,7 @@ def output_format(table: TextTable, output: Path) -> TableFormat:
         DataOptionError: the suffix is unknown, or the format cannot hold the columns of `table` unchanged.
     """
     allowed = _OUTPUT_FORMATS.get(table.format, FORMATS)
-    try:
-        format = resolve_format(output, None)
-    except DataOptionError:
-        format = None
+    format = SUFFIXES.get(output.suffix.lower().removeprefix("."))
     if format not in allowed:
         raise DataOptionError(
             f"{output}: rows of {table.format} are written as {' or '.join(f'.{name}' for name in allowed)}, so that "
@@ -163,68 +114,110 @@ def output_format(table: TextTable, output: Path) -> TableFormat:
     return format  # type: ignore[return-value]
 
 
-def fingerprint_file(path: Path) -> str:
-    """Return the SHA-256 (hex) of a file.
+@dataclass(frozen=True)
+class TableWriter:
+    """Encode rows as parts of a file, and join the parts.
 
-    Raises:
-        DataError: the file cannot be read.
-    """
-    try:
-        return hash_file(path)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def encode_block(block: Block, added: Columns, format: TableFormat, where: str, delimiter: str | None = None) -> bytes:
-    """Return a block with added columns, encoded as a part for `join_parts`.
-
-    Args:
-        block: The rows.
-        added: The added columns by name: strings, integers or floats.
-        format: Format of the part.
+    Attributes:
+        format: Format of the file.
         where: Name of the table for errors.
         delimiter: Delimiter of CSV; None is a comma.
-
-    Raises:
-        DataError: the table has an added column already, or the format cannot hold a field.
     """
-    rows = block.rows
-    present = set(rows.column_names) if isinstance(rows, pa.Table) else {name for row in rows for name in row}
-    if taken := [name for name in added if name in present]:
-        raise DataError(
-            f"{where} has a column {taken[0]!r} already; rename it, because a column of predictions gets that name"
-        )
-    try:
-        if format == "parquet":
-            return _parquet_part(rows, added, where)
-        assert not isinstance(rows, pa.Table)
-        new_values = zip(*added.values(), strict=True)
-        if format == "jsonl":
-            lines = block.lines or [json.dumps(row, ensure_ascii=False) for row in rows]
-            return "".join(
-                _extend_object(line, dict(zip(added, new, strict=True)))
-                for line, new in zip(lines, new_values, strict=True)
-            ).encode()
-        if (longest := max(map(len, block.texts))) > csv.field_size_limit():  # readers of CSV would reject it
+
+    format: TableFormat
+    where: str
+    delimiter: str | None = None
+
+    def encode_block(self, block: Block, added: Columns) -> bytes:
+        """Return a block with added columns as a part for `join`.
+
+        Args:
+            block: The rows.
+            added: The added columns by name: strings, integers or floats.
+
+        Raises:
+            DataError: the table has an added column already, or the format cannot hold a field.
+        """
+        rows = block.rows
+        present = set(rows.column_names) if isinstance(rows, pa.Table) else {name for row in rows for name in row}
+        if taken := [name for name in added if name in present]:
             raise DataError(
-                f"{where}: a sentence has {longest} characters, too many for {format}; name a .jsonl or .parquet"
+                f"{self.where} has a column {taken[0]!r} already; rename it, because a column of predictions gets that "
+                "name"
             )
-        return _delimited(
-            [(*row.values(), *new) for row, new in zip(rows, new_values, strict=True)], format, where, delimiter
-        )
-    except UnicodeEncodeError as error:
-        raise DataError(f"{where} has half of a surrogate pair in a column; repair it at its source") from error
+        try:
+            if self.format == "parquet":
+                return _parquet_part(rows, added, self.where)
+            assert not isinstance(rows, pa.Table)
+            new_values = zip(*added.values(), strict=True)
+            if self.format == "jsonl":
+                lines = block.lines or [json.dumps(row, ensure_ascii=False) for row in rows]
+                return "".join(
+                    _extend_object(line, dict(zip(added, new, strict=True)))
+                    for line, new in zip(lines, new_values, strict=True)
+                ).encode()
+            if (longest := max(map(len, block.texts))) > csv.field_size_limit():  # readers of CSV would reject it
+                raise DataError(
+                    f"{self.where}: a sentence has {longest} characters, too many for {self.format}; name a .jsonl or "
+                    ".parquet"
+                )
+            return self._delimited([(*row.values(), *new) for row, new in zip(rows, new_values, strict=True)])
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{self.where} has half of a surrogate pair in a column; repair it at its source"
+            ) from error
 
+    def encode_header(self, header: Sequence[str]) -> bytes:
+        """Return the header line of CSV and TSV; other formats have none.
 
-def encode_header(header: Sequence[str], format: TableFormat, where: str, delimiter: str | None = None) -> bytes:
-    """Return the header line of CSV or TSV.
+        Raises:
+            DataError: the format cannot hold a column name.
+        """
+        if self.format not in DIALECTS:
+            return b""
+        if self.format == "tsv" and header[0].startswith("\ufeff"):
+            raise DataError(f"{self.where}: TSV cannot begin with a byte order mark in a name; name a .csv or .jsonl")
+        return self._delimited([header])
 
-    Raises:
-        DataError: the format cannot hold a column name.
-    """
-    if format == "tsv" and header[0].startswith("\ufeff"):
-        raise DataError(f"{where}: TSV cannot begin with a byte order mark in a name; name a .csv or .jsonl")
-    return _delimited([header], format, where, delimiter)
+    def join(self, parts: Sequence[Path], header: Sequence[str], output: Path) -> None:
+        """Join parts to one file, in order, in constant memory, and atomically.
+
+        Args:
+            parts: Files written with `encode_block`, at least one.
+            header: Column names, for CSV and TSV.
+            output: The file to write.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        with staged_file(output) as staged:
+            if self.format == "parquet":
+                _join_parquet(parts, staged)
+                return
+            with staged.open("xb") as file:
+                file.write(self.encode_header(header))
+                for part in parts:
+                    file.write(part.read_bytes())
+
+    def _delimited(self, rows: Sequence[Sequence[Any]]) -> bytes:
+        if self.format == "tsv":
+            text = "".join("\t".join(map(str, row)) + "\n" for row in rows)
+            if "\r" in text or text.count("\n") > len(rows) or text.count("\t") > sum(map(len, rows)) - len(rows):
+                raise DataError(
+                    f"{self.where}: TSV cannot hold a field with a tab or a line break; name a .csv or .jsonl"
+                )
+            return text.encode()
+        sink = io.StringIO(newline="")
+        dialect: dict[str, Any] = {"lineterminator": "\n", "delimiter": self.delimiter or ","}
+        csv.writer(sink, **dialect).writerows(rows)
+        if "\r" in sink.getvalue() or sink.getvalue().startswith("\ufeff"):
+            # The writer quotes neither a carriage return, which ends a line too, nor a byte order mark.
+            sink = io.StringIO(newline="")
+            plain, quoting = csv.writer(sink, **dialect), csv.writer(sink, quoting=csv.QUOTE_ALL, **dialect)
+            for row in rows:
+                unsafe = str(row[0]).startswith("\ufeff") or any("\r" in str(cell) for cell in row)
+                (quoting if unsafe else plain).writerow(row)
+        return sink.getvalue().encode()
 
 
 def _extend_object(line: str, new: Mapping[str, Any]) -> str:
@@ -256,32 +249,6 @@ def _check_pandas_columns(schema: pa.Schema, where: str) -> None:
         )
 
 
-def join_parts(
-    parts: Sequence[Path], header: Sequence[str], format: TableFormat, output: Path, delimiter: str | None = None
-) -> None:
-    """Join parts to one file, in order, in constant memory, and atomically.
-
-    Args:
-        parts: Files written with `encode_block`, at least one.
-        header: Column names, for CSV and TSV.
-        format: Format of the parts and of the output.
-        output: The file to write.
-        delimiter: Delimiter of CSV; None is a comma.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
-    with staged_file(output) as staged:
-        if format == "parquet":
-            _join_parquet(parts, staged)
-            return
-        with staged.open("xb") as file:
-            if format in DIALECTS:
-                file.write(encode_header(header, format, str(output), delimiter))
-            for part in parts:
-                file.write(part.read_bytes())
-
-
 def _join_parquet(parts: Sequence[Path], output: Path) -> None:
     schema = parquet.read_schema(parts[0])
     with parquet.ParquetWriter(output, schema) as writer:
@@ -309,22 +276,3 @@ def _rebatched(batches: Iterator[pa.RecordBatch], size: int, schema: pa.Schema) 
             count -= size
     if count:
         yield pa.Table.from_batches(pending, schema)
-
-
-def _delimited(rows: Sequence[Sequence[Any]], format: TableFormat, where: str, delimiter: str | None) -> bytes:
-    if format == "tsv":
-        text = "".join("\t".join(map(str, row)) + "\n" for row in rows)
-        if "\r" in text or text.count("\n") > len(rows) or text.count("\t") > sum(map(len, rows)) - len(rows):
-            raise DataError(f"{where}: TSV cannot hold a field with a tab or a line break; name a .csv or .jsonl")
-        return text.encode()
-    sink = io.StringIO(newline="")
-    dialect: dict[str, Any] = {"lineterminator": "\n", "delimiter": delimiter or ","}
-    csv.writer(sink, **dialect).writerows(rows)
-    if "\r" in sink.getvalue() or sink.getvalue().startswith("\ufeff"):
-        # The writer quotes neither a carriage return, which ends a line too, nor a byte order mark.
-        sink = io.StringIO(newline="")
-        plain, quoting = csv.writer(sink, **dialect), csv.writer(sink, quoting=csv.QUOTE_ALL, **dialect)
-        for row in rows:
-            unsafe = str(row[0]).startswith("\ufeff") or any("\r" in str(cell) for cell in row)
-            (quoting if unsafe else plain).writerow(row)
-    return sink.getvalue().encode()

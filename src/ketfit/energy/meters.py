@@ -10,124 +10,91 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 from ketfit.energy.quantities import Measured, UncertainValue
-from ketfit.errors import EnergyMeterError, MissingExtraError
+from ketfit.errors import EnergyMeterError, optional_imports
 
 POWERCAP = Path("/sys/class/powercap")
 
 
-class Meter(Protocol):
-    """A monotonic energy counter."""
-
-    @property
-    def name(self) -> str:
-        """Name of the counted hardware."""
-
-    @property
-    def processor(self) -> Literal["cpu", "gpu"]:
-        """The processor that must do the work."""
-
-    def read(self) -> tuple[int, ...]:
-        """Return the counter of each part."""
-
-    def joules(self, before: tuple[int, ...], after: tuple[int, ...]) -> float:
-        """Return the joules between two readings."""
-
-
 @dataclass(frozen=True, slots=True)
-class RaplMeter:
-    """The RAPL counters of all processor packages of this machine, in microjoules.
+class Meter:
+    """Monotonic energy counters of this machine.
 
-    A package's counter starts again at 0 after `max_energy_range_uj`, some minutes at full power. One such overflow
-    between two readings is corrected, a second one is lost.
+    Attributes:
+        name: Name of the counted hardware.
+        processor: The processor that must do the work.
+        read: Returns the counter of each part, or raises EnergyMeterError.
+        joules_per_count: Unit of the counters.
+        limits: The largest value of each counter, after which it starts again at 0. One such overflow between two
+            readings is corrected, a second one is lost.
     """
 
-    packages: tuple[Path, ...]
-    limits: tuple[int, ...]
-    name: str = "this machine's processor (RAPL)"
-    processor: Literal["cpu"] = "cpu"
-
-    @classmethod
-    def find(cls, root: Path | None = None) -> RaplMeter:
-        """Return a meter of the packages below `root`; None is the kernel's folder.
-
-        Raises:
-            EnergyMeterError: There are no packages, or they cannot be read.
-        """
-        root = POWERCAP if root is None else root
-        if not root.is_dir():
-            raise EnergyMeterError(
-                f"{root} does not exist: this machine shows no RAPL counters (virtual machines seldom do)"
-            )
-        zones = [zone for zone in sorted(root.glob("intel-rapl:*")) if zone.name.count(":") == 1]
-        packages = tuple(zone for zone in zones if _text(zone / "name").startswith("package"))
-        if not packages:
-            raise EnergyMeterError(f"{root} has no processor package (intel-rapl:N named package-N)")
-        limits = tuple(_number(package / "max_energy_range_uj") for package in packages)
-        meter = cls(packages, limits)
-        meter.read()
-        return meter
-
-    def read(self) -> tuple[int, ...]:
-        """Return the microjoules of each package.
-
-        Raises:
-            EnergyMeterError: A file cannot be read.
-        """
-        return tuple(_number(package / "energy_uj") for package in self.packages)
-
-    def joules(self, before: tuple[int, ...], after: tuple[int, ...]) -> float:
-        """Return the joules of all packages together between two readings."""
-        parts = zip(before, after, self.limits, strict=True)
-        return 1e-6 * sum(end - start if end >= start else end - start + limit for start, end, limit in parts)
-
-
-@dataclass(frozen=True, slots=True)
-class NvmlMeter:
-    """The counter of an NVIDIA GPU, in millijoules since the driver was loaded."""
-
-    nvml: Any
-    handle: Any
     name: str
-    processor: Literal["gpu"] = "gpu"
-
-    @classmethod
-    def find(cls, index: int = 0) -> NvmlMeter:
-        """Return a meter of the GPU with this index.
-
-        Raises:
-            EnergyMeterError: There is no such GPU, or it has no energy counter.
-            MissingExtraError: nvidia-ml-py is not installed.
-        """
-        try:
-            import pynvml
-        except ImportError as error:
-            raise MissingExtraError("Reading a GPU's energy", "'ketfit[energy]'") from error
-        try:
-            pynvml.nvmlInit()
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            meter = cls(pynvml, handle, f"{pynvml.nvmlDeviceGetName(handle)} (NVML)")
-        except pynvml.NVMLError as error:
-            raise EnergyMeterError(f"no NVIDIA GPU {index} can be read: {error}") from error
-        meter.read()
-        return meter
-
-    def read(self) -> tuple[int, ...]:
-        """Return the millijoules.
-
-        Raises:
-            EnergyMeterError: The GPU does not answer, or is older than this counter (Volta).
-        """
-        try:
-            return (int(self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.handle)),)
-        except self.nvml.NVMLError as error:
-            raise EnergyMeterError(f"{self.name}: the energy counter cannot be read: {error}") from error
+    processor: Literal["cpu", "gpu"]
+    read: Callable[[], tuple[int, ...]]
+    joules_per_count: float
+    limits: tuple[int, ...]
 
     def joules(self, before: tuple[int, ...], after: tuple[int, ...]) -> float:
-        """Return the joules between two readings."""
-        return 1e-3 * (after[0] - before[0])
+        """Return the joules of all parts together between two readings."""
+        parts = zip(before, after, self.limits, strict=True)
+        counts = sum(end - start if end >= start else end - start + limit for start, end, limit in parts)
+        return self.joules_per_count * counts
+
+
+def rapl_meter(root: Path | None = None) -> Meter:
+    """Return a meter of all processor packages, whose RAPL counters start again after some minutes at full power.
+
+    Args:
+        root: Folder of the packages; None is the kernel's.
+
+    Raises:
+        EnergyMeterError: There are no packages, or they cannot be read.
+    """
+    root = POWERCAP if root is None else root
+    if not root.is_dir():
+        raise EnergyMeterError(
+            f"{root} does not exist: this machine shows no RAPL counters (virtual machines seldom do)"
+        )
+    zones = [zone for zone in sorted(root.glob("intel-rapl:*")) if zone.name.count(":") == 1]
+    packages = [zone for zone in zones if _text(zone / "name").startswith("package")]
+    if not packages:
+        raise EnergyMeterError(f"{root} has no processor package (intel-rapl:N named package-N)")
+    limits = tuple(_number(package / "max_energy_range_uj") for package in packages)
+
+    def read() -> tuple[int, ...]:
+        return tuple(_number(package / "energy_uj") for package in packages)
+
+    read()
+    return Meter("this machine's processor (RAPL)", "cpu", read, 1e-6, limits)
+
+
+def nvml_meter(index: int = 0) -> Meter:
+    """Return a meter of the NVIDIA GPU with this index, which counts from the loading of its driver.
+
+    Raises:
+        EnergyMeterError: There is no such GPU, or it has no energy counter: it is older than Volta.
+        MissingExtraError: nvidia-ml-py is not installed.
+    """
+    with optional_imports("Reading a GPU's energy", "energy"):
+        import pynvml
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        name = f"{pynvml.nvmlDeviceGetName(handle)} (NVML)"
+    except pynvml.NVMLError as error:
+        raise EnergyMeterError(f"no NVIDIA GPU {index} can be read: {error}") from error
+
+    def read() -> tuple[int, ...]:
+        try:
+            return (int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)),)
+        except pynvml.NVMLError as error:
+            raise EnergyMeterError(f"{name}: the energy counter cannot be read: {error}") from error
+
+    read()
+    return Meter(name, "gpu", read, 1e-3, (0,))
 
 
 @dataclass(frozen=True, slots=True)

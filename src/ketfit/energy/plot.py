@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ketfit.energy.crossover import FOLLOW_UP, MAX_QUBITS, PAPER, Crossover, CrossoverPoint
-from ketfit.errors import MissingExtraError
+from ketfit.errors import optional_imports
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,12 +22,10 @@ def draw_comparison(points: Sequence[CrossoverPoint], crossover: Crossover) -> F
     Raises:
         MissingExtraError: Matplotlib is not installed.
     """
-    try:
+    with optional_imports("Drawing the comparison", "draw"):
         from matplotlib import rc_context
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
-    except ImportError as error:
-        raise MissingExtraError("Drawing the comparison", "'ketfit[draw]'") from error
 
     with rc_context({"svg.hashsalt": "ketfit", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(10.5, 4.6), layout="constrained")

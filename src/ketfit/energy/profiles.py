@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -113,7 +112,7 @@ _KINDS: dict[str, type[Config]] = {
     "cpu": ProcessorProfile,
     "statevector": StatevectorProfile,
 }
-_FOLDER = resources.files("ketfit.energy").joinpath("profiles")
+_FOLDER = Path(__file__).with_name("profiles")
 
 
 def profile_names(kind: str | None = None) -> tuple[str, ...]:
@@ -122,8 +121,27 @@ def profile_names(kind: str | None = None) -> tuple[str, ...]:
     >>> profile_names("statevector")
     ('statevector',)
     """
-    names = sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir() if entry.name.endswith(".toml"))
-    return tuple(name for name in names if kind is None or _read(name)[1].get("kind") == kind)
+    names = sorted(path.stem for path in _FOLDER.glob("*.toml"))
+    return tuple(name for name in names if kind is None or read_bundled(_FOLDER, name, "profile").get("kind") == kind)
+
+
+def read_bundled(folder: Path, source: str | Path, noun: str) -> dict[str, Any]:
+    """Return the tables of a TOML file in a folder of the package by its name, or of any TOML file by its path.
+
+    Args:
+        folder: The folder of the package.
+        source: Name without the suffix, or path with it.
+        noun: What such a file describes, for errors.
+
+    Raises:
+        ConfigError: The name is unknown, or the file cannot be read or is not TOML.
+    """
+    names = sorted(path.stem for path in folder.glob("*.toml"))
+    if str(source) in names:
+        return read_toml(folder / f"{source}.toml")
+    if isinstance(source, str) and not source.endswith(".toml"):
+        raise ConfigError(f"unknown {noun} {source!r}; known are {', '.join(names)}, or name a .toml file")
+    return read_toml(source)
 
 
 def load_profile(source: str | Path, profile_type: type[Profile]) -> Profile:
@@ -136,8 +154,7 @@ def load_profile(source: str | Path, profile_type: type[Profile]) -> Profile:
     Raises:
         ConfigError: The profile is unknown, of another kind, or has an invalid number.
     """
-    where, tables = _read(source)
-    return read_profile(tables, where, profile_type)
+    return read_profile(read_bundled(_FOLDER, source, "profile"), str(source), profile_type)
 
 
 def read_profile(tables: Mapping[str, Any], where: str, profile_type: type[Profile]) -> Profile:
@@ -163,14 +180,3 @@ def read_profile(tables: Mapping[str, Any], where: str, profile_type: type[Profi
         if isinstance(table, Mapping)
     }
     return found.from_mapping({**tables, **sourced_values}, where=where)
-
-
-def _read(source: str | Path) -> tuple[str, dict[str, Any]]:
-    """Return the name of a profile in errors, and its tables."""
-    if isinstance(source, str) and not source.endswith(".toml"):
-        if source not in profile_names():
-            known = ", ".join(profile_names())
-            raise ConfigError(f"unknown profile {source!r}; known are {known}, or name a .toml file")
-        with resources.as_file(_FOLDER.joinpath(f"{source}.toml")) as path:
-            return f"profile {source}", read_toml(path)
-    return str(source), read_toml(source)

@@ -7,6 +7,7 @@ E = P * circuits * shots * time of a shot.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,11 +106,22 @@ class QpuCost:
     assumptions: tuple[Assumption, ...]
 
 
+def energy_from(
+    joules: UncertainValue, used: Mapping[str, SourcedValue]
+) -> tuple[Modelled | Assumed, tuple[Assumption, ...]]:
+    """Return the energy that was computed from the `used` numbers, and these as its assumptions.
+
+    It is `Modelled` if all of them are published and `Assumed` if one is not.
+    """
+    published = all(sourced.basis == "published" for sourced in used.values())
+    assumptions = tuple(Assumption.from_sourced(name, sourced) for name, sourced in used.items())
+    return (Modelled if published else Assumed)(joules), assumptions
+
+
 def qpu_cost(gates: NativeGates, circuits: int, shots: int, profile: QpuProfile) -> QpuCost:
     """Return the time and energy of circuits with the same native gates.
 
-    The ends of the ranges have every number of the profile at its lowest or its highest at once. The energy is
-    `Modelled` if all of them are published and `Assumed` if one is not.
+    The ends of the ranges have every number of the profile at its lowest or its highest at once.
 
     Args:
         gates: Gates of one circuit after transpilation, from `native_gates` or a compiler.
@@ -141,9 +153,4 @@ def qpu_cost(gates: NativeGates, circuits: int, shots: int, profile: QpuProfile)
     used = {"QPU power (W)": profile.power_watts} | {
         name: sourced for name, (sourced, count) in sourced_values.items() if count
     }
-    published = all(sourced.basis == "published" for sourced in used.values())
-    return QpuCost(
-        seconds,
-        Modelled(joules) if published else Assumed(joules),
-        tuple(Assumption.from_sourced(name, sourced) for name, sourced in used.items()),
-    )
+    return QpuCost(seconds, *energy_from(joules, used))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import ClassVar, Literal, final
+
+from typing_extensions import Self
 
 from ketfit.errors import InputError
 
@@ -35,64 +35,45 @@ class UncertainValue:
     def __add__(self, other: UncertainValue) -> UncertainValue:
         return UncertainValue(self.value + other.value, self.low + other.low, self.high + other.high)
 
-    def map(self, function: Callable[[float], float]) -> UncertainValue:
-        """Return the value and range of an increasing function of this value."""
-        return UncertainValue(function(self.value), function(self.low), function(self.high))
-
 
 @dataclass(frozen=True, slots=True)
-class Energy(ABC):
-    """Joules of one of the three kinds below; the base class cannot be added."""
+class Energy:
+    """Joules of one of the three kinds below; `kind` is the origin of the number. The base class cannot be added."""
+
+    kind: ClassVar[Kind]
 
     joules: UncertainValue
 
-    @property
-    @abstractmethod
-    def kind(self) -> Kind:
-        """The origin of the number."""
-
     def per(self, count: int) -> UncertainValue:
         """Return the joules divided by `count`."""
-        return self.joules.map(lambda joules: joules / count)
+        return UncertainValue(self.joules.value / count, self.joules.low / count, self.joules.high / count)
+
+
+class _EnergyOfOneKind(Energy):
+    """Energy that can be added to energy of the same class."""
+
+    __slots__ = ()
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(self.joules + other.joules) if type(other) is type(self) else NotImplemented
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Measured(Energy):
+class Measured(_EnergyOfOneKind):
     """Energy read from a counter of the machine that did the work."""
 
-    @property
-    def kind(self) -> Literal["measured"]:
-        """``measured``."""
-        return "measured"
-
-    def __add__(self, other: Measured) -> Measured:
-        return Measured(self.joules + other.joules) if isinstance(other, Measured) else NotImplemented
+    kind: ClassVar[Literal["measured"]] = "measured"
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Modelled(Energy):
+class Modelled(_EnergyOfOneKind):
     """Energy from a formula in which every number of the device is published."""
 
-    @property
-    def kind(self) -> Literal["modelled"]:
-        """``modelled``."""
-        return "modelled"
-
-    def __add__(self, other: Modelled) -> Modelled:
-        return Modelled(self.joules + other.joules) if isinstance(other, Modelled) else NotImplemented
+    kind: ClassVar[Literal["modelled"]] = "modelled"
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Assumed(Energy):
+class Assumed(_EnergyOfOneKind):
     """Energy from a formula in which at least one number is an assumption."""
 
-    @property
-    def kind(self) -> Literal["assumed"]:
-        """``assumed``."""
-        return "assumed"
-
-    def __add__(self, other: Assumed) -> Assumed:
-        return Assumed(self.joules + other.joules) if isinstance(other, Assumed) else NotImplemented
+    kind: ClassVar[Literal["assumed"]] = "assumed"

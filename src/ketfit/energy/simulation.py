@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from ketfit.circuit.circuit import Circuit
 from ketfit.energy.profiles import ProcessorProfile, SourcedValue, StatevectorProfile
-from ketfit.energy.qpu import Assumption
+from ketfit.energy.qpu import Assumption, energy_from
 from ketfit.energy.quantities import Assumed, Modelled, UncertainValue
 from ketfit.errors import InputError
 
@@ -22,6 +22,10 @@ DECREASING = frozenset({"bandwidth_gb_s", "tflops", "bandwidth_share", "tflops_s
 UNUSED_VALUES = frozenset({"memory_gb"})
 
 
+Resource = Literal["memory", "arithmetic", "link"]
+SourcedValues = Mapping[str, float]
+
+
 @dataclass(frozen=True, slots=True)
 class SimulationCost:
     """Time and energy of one expectation value, the number of devices, and the limiting resource."""
@@ -29,11 +33,8 @@ class SimulationCost:
     devices: int
     seconds: UncertainValue
     energy: Modelled | Assumed
-    bound: Literal["memory", "arithmetic", "link"]
+    bound: Resource
     assumptions: tuple[Assumption, ...]
-
-
-SourcedValues = Mapping[str, float]
 
 
 def statevector_cost(circuit: Circuit, processor: ProcessorProfile, program: StatevectorProfile) -> SimulationCost:
@@ -115,7 +116,7 @@ def _cost(
 ) -> SimulationCost:
     """Return the cost; the ends of its range have every number where it costs least or most."""
 
-    def at(end: Literal["value", "low", "high"]) -> SourcedValues:
+    def at(end: str) -> SourcedValues:
         flipped = {"low": "high", "high": "low", "value": "value"}
         return {
             name: getattr(sourced.range, flipped[end] if name in DECREASING else end)
@@ -124,18 +125,10 @@ def _cost(
 
     values = {end: at(end) for end in ("value", "low", "high")}
     times = {end: parts(value) for end, value in values.items()}
-    times_at_value = times["value"]
     # Memory and arithmetic overlap; the link follows, since an exchange cannot start before its data are computed.
     seconds = {end: max(part["memory"], part["arithmetic"]) + part["link"] for end, part in times.items()}
     joules = {end: devices * values[end]["power_watts"] * seconds[end] for end in seconds}
     used = {name: sourced for name, sourced in sourced_values.items() if name != "link_gb_s" or devices > 1}
-    published = all(sourced.basis == "published" for sourced in used.values())
-    energy = UncertainValue(joules["value"], joules["low"], joules["high"])
-    resources: tuple[Literal["memory", "arithmetic", "link"], ...] = ("memory", "arithmetic", "link")
-    return SimulationCost(
-        devices,
-        UncertainValue(seconds["value"], seconds["low"], seconds["high"]),
-        Modelled(energy) if published else Assumed(energy),
-        max(resources, key=lambda resource: times_at_value[resource]),
-        tuple(Assumption.from_sourced(name, sourced) for name, sourced in used.items()),
-    )
+    energy, assumptions = energy_from(UncertainValue(**joules), used)
+    bound = max(get_args(Resource), key=times["value"].__getitem__)
+    return SimulationCost(devices, UncertainValue(**seconds), energy, bound, assumptions)

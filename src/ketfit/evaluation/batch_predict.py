@@ -23,15 +23,11 @@ from filelock import FileLock, Timeout
 from sklearn.utils.validation import check_is_fitted
 
 import ketfit
-from ketfit.data.readers import DIALECTS
 from ketfit.data.tables import (
     Block,
     TableFormat,
+    TableWriter,
     TextTable,
-    encode_block,
-    encode_header,
-    fingerprint_file,
-    join_parts,
     output_format,
 )
 from ketfit.errors import DataError, DataOptionError, DataWarning, StorageError
@@ -43,7 +39,7 @@ from ketfit.model.head import MEASUREMENT
 from ketfit.progress import ProgressBar
 from ketfit.rng import torch_stream
 from ketfit.storage.atomic import write_file
-from ketfit.storage.hashing import hash_tensors
+from ketfit.storage.hashing import hash_file, hash_tensors
 from ketfit.storage.strict_json import dump_json, parse_json
 
 BLOCK_ROWS = 4096
@@ -129,15 +125,15 @@ def predict_file(
     """
     check_is_fitted(classifier, "classifier_")
     start = time.perf_counter()
-    format = check_output(table, output)
+    writer = TableWriter(check_output(table, output), table.name, table.delimiter)
     with _locked_folder(parts_folder(output)) as folder:
-        job, header, signature = _validate_input(classifier, table, format, block_rows, progress)
+        job, header, signature = _validate_input(classifier, table, writer, block_rows, progress)
         _check_job(folder, job)
         parts = [folder / f"{number:08d}.part" for number in range(-(-job.rows // block_rows))]
-        resumed = _write_parts(_Predictor(classifier, format, table), parts, job, progress)
+        resumed = _write_parts(_Predictor(classifier, writer, table), parts, job, progress)
         if _file_signature(table.path) != signature:
             raise DataError(f"{table.path} was changed while it was read; remove {folder}, and start again")
-        join_parts(parts, header, format, output, table.delimiter)
+        writer.join(parts, header, output)
     shutil.rmtree(folder, ignore_errors=True)
     return PredictionSummary(job.rows, resumed, time.perf_counter() - start)
 
@@ -157,14 +153,14 @@ def _write_parts(predictor: _Predictor, parts: list[Path], job: Job, progress: b
 class _Predictor:
     """Predicts blocks of rows, each with a random stream of its own."""
 
-    def __init__(self, classifier: TextClassifier, format: TableFormat, table: TextTable) -> None:
+    def __init__(self, classifier: TextClassifier, writer: TableWriter, table: TextTable) -> None:
         fitted = classifier.classifier_
         self.head: HeadEstimator = fitted
         if isinstance(fitted, QuantumHeadClassifier):  # a copy: its generator is set below
             settings = {name: getattr(fitted.head_config_, name) for name in MEASUREMENT}
             self.head = fitted.with_measurement(**settings)
         self.body, self.classes = classifier.body_, classifier.classes_
-        self.format, self.table = format, table
+        self.writer, self.table = writer, table
         self.warned = False
 
     def predict_block(self, block: Block, number: int) -> bytes:
@@ -185,7 +181,7 @@ class _Predictor:
         columns |= {
             f"{PROBABILITY}{name}": probabilities[:, index].tolist() for index, name in enumerate(self.classes.tolist())
         }
-        return encode_block(block, columns, self.format, self.table.name, self.table.delimiter)
+        return self.writer.encode_block(block, columns)
 
 
 def model_fingerprint(classifier: TextClassifier) -> str:
@@ -210,7 +206,7 @@ def model_fingerprint(classifier: TextClassifier) -> str:
 
 
 def _validate_input(
-    classifier: TextClassifier, table: TextTable, format: TableFormat, block_rows: int, progress: bool
+    classifier: TextClassifier, table: TextTable, writer: TableWriter, block_rows: int, progress: bool
 ) -> tuple[Job, list[str], tuple[int, int]]:
     """Read and check the whole input; return the job, the columns of the output, and the signature of the input."""
     signature = _file_signature(table.path)
@@ -221,25 +217,28 @@ def _validate_input(
         for block in table.blocks(block_rows):
             if not rows:
                 header = [*(block.rows[0] if isinstance(block.rows, list) else block.rows.column_names), *names]
-                if format in DIALECTS:
-                    encode_header(header, format, table.name, table.delimiter)
+                writer.encode_header(header)
             if not rows or table.format != "parquet":  # fail now, not after hours
                 added = {name: placeholder * len(block) for name in names}
-                encode_block(block, added, format, table.name, table.delimiter)
+                writer.encode_block(block, added)
             rows += len(block)
             bar.set(rows)
         bar.set(rows, rows)
     if not rows:
         raise DataError(f"{table.name} holds no sentence")
+    try:
+        digest = hash_file(table.path)
+    except OSError as error:
+        raise DataError(f"cannot read {table.path}: {error.strerror or error}") from error
     job = Job(
         ketfit_version=ketfit.__version__,
         model=model_fingerprint(classifier),
-        input=fingerprint_file(table.path),
+        input=digest,
         text_column=table.text_column,
         encoding=table.encoding,
         delimiter=table.delimiter,
         input_format=table.format,
-        output_format=format,
+        output_format=writer.format,
         block_rows=block_rows,
         rows=rows,
     )

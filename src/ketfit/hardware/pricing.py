@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from ketfit.base_config import Config, Finite, read_toml
-from ketfit.energy.profiles import QpuProfile, load_profile, read_profile
+from ketfit.base_config import Config, Finite
+from ketfit.energy.profiles import QpuProfile, load_profile, read_bundled, read_profile
 from ketfit.energy.qpu import NativeGates, qpu_cost
 from ketfit.energy.quantities import UncertainValue
-from ketfit.errors import ConfigError
 from ketfit.hardware.backends.base import GateCounts
 from ketfit.integers import as_integer
 
@@ -104,15 +102,7 @@ def load_device(source: str | Path | None) -> DeviceCost:
     """
     if source is None:
         return FREE
-    bundled = files("ketfit.hardware") / "devices"
-    names = sorted(entry.name.removesuffix(".toml") for entry in bundled.iterdir() if entry.name.endswith(".toml"))
-    if str(source) in names:
-        path = Path(str(bundled / f"{source}.toml"))
-    elif Path(source).suffix == ".toml":
-        path = Path(source)
-    else:
-        raise ConfigError(f"unknown device {str(source)!r}; known are {', '.join(names)}, or name a .toml file")
-    return read_device(read_toml(path), str(path))
+    return read_device(read_bundled(Path(__file__).with_name("devices"), source, "device"), str(source))
 
 
 def read_device(tables: dict[str, Any], where: str) -> DeviceCost:

@@ -30,8 +30,9 @@ from ketfit.estimators.quantum import QuantumHeadClassifier, require_quantum_hea
 from ketfit.hardware.backends.base import Backend, BoundCircuit, backend_identity
 from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.pricing import Cost, DeviceCost
+from ketfit.hardware.runs.jobs import Budget
 from ketfit.hardware.runs.postprocessing import MeasurementPlan, OutputLayer
-from ketfit.hardware.runs.session import Budget, Session
+from ketfit.hardware.runs.session import Session
 from ketfit.integers import as_integer
 from ketfit.rng import numpy_stream
 from ketfit.simulate.shots import rotation_angles, rotations_as_inputs
@@ -86,6 +87,9 @@ class HardwareTarget:
         wait_s: Seconds to wait for the jobs of each step.
         device: Prices and times; None loads the device that the backend names.
         retry: Retry policy for calls that buy nothing.
+
+    Raises:
+        ConfigError: `seed` is not a whole number of at least 0.
     """
 
     backend: Backend
@@ -94,6 +98,9 @@ class HardwareTarget:
     wait_s: float = 3600.0
     device: DeviceCost | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", as_integer(self.seed, "seed", minimum=0))
 
 
 @dataclass(frozen=True)
@@ -152,11 +159,10 @@ def train_on_hardware(
         ConfigError: The head is classical.
     """
     require_quantum_head(classifier, "train on hardware")
-    seed = as_integer(target.seed, "seed", minimum=0)
-    run_id = _open_folder(target, classifier, [samples, *filter(None, [validation])], config, seed)
+    run_id = _open_folder(target, classifier, [samples, *filter(None, [validation])], config)
     budget = Budget(config.max_cost, config.max_circuits, config.max_shots)
     with Session(target.folder, target.backend, run_id, target.retry, target.device, budget) as session:
-        trainer = _HardwareTrainer(classifier, samples, session, config, seed, target.wait_s)
+        trainer = _HardwareTrainer(classifier, samples, session, config, target)
         checkpoint = _BestCheckpoint(trainer, validation)
         steps = []
         for number in range(config.steps):
@@ -172,11 +178,7 @@ def train_on_hardware(
 
 
 def _open_folder(
-    target: HardwareTarget,
-    classifier: QuantumHeadClassifier,
-    samples: Sequence[Samples],
-    config: HardwareTraining,
-    seed: int,
+    target: HardwareTarget, classifier: QuantumHeadClassifier, samples: Sequence[Samples], config: HardwareTraining
 ) -> str:
     """Return the id of a training's folder, which is created, or must hold the same settings and data."""
     digest = hashlib.sha256()
@@ -187,7 +189,7 @@ def _open_folder(
     budget = {"max_circuits", "max_shots", "max_cost", "steps"}  # may be raised later
     record = {
         "settings": config.model_dump(mode="json", exclude=budget),
-        "seed": seed,
+        "seed": target.seed,
         "content": digest.hexdigest(),
         **backend_identity(target.backend.describe()),
     }
@@ -216,10 +218,9 @@ class _HardwareTrainer:
         samples: Samples,
         session: Session,
         config: HardwareTraining,
-        seed: int,
-        wait_s: float,
+        target: HardwareTarget,
     ) -> None:
-        self.session, self.config, self.seed, self.wait_s = session, config, seed, wait_s
+        self.session, self.config, self.seed, self.wait_s = session, config, target.seed, target.wait_s
         self.classifier = copy.copy(classifier)
         self.head = copy.deepcopy(classifier.module_)
         self.classifier.module_ = self.head

@@ -20,8 +20,9 @@ from ketfit.hardware.backends.base import BoundCircuit, Description, Limits, che
 from ketfit.hardware.backends.local import Simulator
 from ketfit.hardware.backends.qiskit import QiskitBackend
 from ketfit.hardware.pricing import estimate, load_device
+from ketfit.hardware.runs.jobs import Budget
 from ketfit.hardware.runs.plan import plan_run
-from ketfit.hardware.runs.session import Budget, Session
+from ketfit.hardware.runs.session import Session
 from ketfit.hardware.testing.conformance import check_backend
 from ketfit.simulate.noise import NoiseConfig
 from tests.hardware.example_runs import classifier, embeddings, simulator, write_example_plan

@@ -43,6 +43,6 @@ def test_send_uses_own_key_despite_netrc(url: str, tmp_path: Path, monkeypatch: 
     (tmp_path / "netrc").chmod(0o600)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     SEEN.clear()
-    provider = ApiClient("Lab", url, ("secret",), "LAB_KEY")
-    assert provider.send("GET", "jobs", headers={"Authorization": "apiKey secret"}, timeout_s=10) == "{}"
+    provider = ApiClient("Lab", url, ("secret",), "LAB_KEY", 10)
+    assert provider.send("GET", "jobs", headers={"Authorization": "apiKey secret"}).text == "{}"
     assert SEEN == ["apiKey secret"]

@@ -126,14 +126,13 @@ def test_inverse_gates_stay_if_backend_keeps_gates(served: Served) -> None:
         IonQBackend("simulator", optimization_level=3)
 
 
-def test_quote_returns_ionq_price(served: Served) -> None:
+def test_estimated_price_returns_ionq_price(served: Served) -> None:
     backend = IonQBackend("qpu.forte-1")
     gates = [GateCounts(10, 20)] * 3 + [GateCounts(4, 5)]
-    quote = backend.quote(gates, 3, 1000)
-    assert quote.price == pytest.approx(3 * 1000 * (10 * 0.0002 + 20 * 0.001) + 10)
-    assert (quote.currency, quote.circuits, quote.two_qubit_gates) == ("USD", 4, 65)
-    assert IonQBackend("qpu.forte-1", mitigation="debiasing").quote(gates[:1], 3, 1000).price == 80
-    assert IonQBackend("simulator").quote(gates, 3, 1000).price == 0
+    prices = [backend.estimated_price(each, 3, 1000) for each in gates]
+    assert prices == pytest.approx([1000 * (10 * 0.0002 + 20 * 0.001)] * 3 + [10])
+    assert IonQBackend("qpu.forte-1", mitigation="debiasing").estimated_price(gates[0], 3, 1000) == 80
+    assert IonQBackend("simulator").estimated_price(gates[0], 3, 1000) == 0
 
 
 def test_fetched_prices_predict_charged_price(served: Served, tmp_path: Path) -> None:
@@ -142,7 +141,7 @@ def test_fetched_prices_predict_charged_price(served: Served, tmp_path: Path) ->
     for shots in (1, 100, 5000):
         gates = backend.count_gates(circuits)
         mine = estimate(gates, shots, device)
-        assert mine.price == pytest.approx(backend.quote(gates, 3, shots).price)
+        assert mine.price == pytest.approx(sum(backend.estimated_price(each, 3, shots) for each in gates))
         assert mine.currency == "USD" and mine.machine_s and mine.machine_s > 0
     job = backend.submit(circuits[:1], 5000, tag="charged")
     charged = backend.client._object("GET", f"jobs/{job}/cost")["estimated_cost"]["value"]

@@ -11,6 +11,7 @@ from qiskit.providers.fake_provider import GenericBackendV2
 from scipy.stats import chi2
 
 from ketfit.circuit.ansatz import reuploading_circuit
+from ketfit.circuit.export import to_qiskit
 from ketfit.errors import ConfigError, InputError, RequestRejectedError, WrongCountsError
 from ketfit.hardware.backends.aer import aer_noise_model, aer_simulator
 from ketfit.hardware.backends.base import BoundCircuit
@@ -113,9 +114,9 @@ def test_compiler_compiles_each_shape_once_and_keeps_gates(tmp_path: Path) -> No
     )
     for bound, qiskit_circuit in zip(circuits, filled, strict=True):
         assert not qiskit_circuit.parameters
-        assert qiskit_circuit.remove_final_measurements(inplace=False) == bound.to_qiskit().remove_final_measurements(
-            inplace=False
-        )
+        assert qiskit_circuit.remove_final_measurements(inplace=False) == to_qiskit(
+            bound.circuit, bound.weights, bound.inputs, bound.measured
+        ).remove_final_measurements(inplace=False)
 
 
 def test_jobs_survive_the_process(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from ketfit.circuit.circuit import Angle, Circuit, Gate
 from ketfit.circuit.drawing.layout import Column, angle_label, fold_columns, pack_columns, wire_ends
 from ketfit.circuit.export import angle_values, measured_qubits
-from ketfit.errors import MissingExtraError
+from ketfit.errors import optional_imports
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,10 +54,8 @@ def draw_figure(
         CircuitError: a measured qubit is out of range, not an integer, or named twice.
         MissingExtraError: matplotlib is not installed.
     """
-    try:
+    with optional_imports("Drawing a figure", "draw"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("Drawing a figure", "'ketfit[draw]'") from error
 
     values = angle_values(circuit, weights, inputs)
     ends = frozenset(measured_qubits(circuit, measured))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ketfit.errors import MissingExtraError
+from ketfit.errors import optional_imports
 from ketfit.simulate.noise import NoiseConfig
 
 
@@ -20,10 +20,8 @@ def aer_simulator(noise: NoiseConfig | None = None, seed: int | None = None, max
     Raises:
         MissingExtraError: qiskit-aer is not installed.
     """
-    try:
+    with optional_imports("Qiskit Aer", "hardware"):
         from qiskit_aer import AerSimulator
-    except ImportError as error:
-        raise MissingExtraError("Qiskit Aer", "'ketfit[hardware]'") from error
     options: dict[str, Any] = {"seed_simulator": seed}
     if noise is not None:
         options["noise_model"] = aer_noise_model(noise)
@@ -40,11 +38,9 @@ def aer_noise_model(noise: NoiseConfig) -> Any:
     Raises:
         MissingExtraError: qiskit-aer is not installed.
     """
-    try:
+    with optional_imports("Qiskit Aer's noise", "hardware"):
         from qiskit.quantum_info import Kraus, SuperOp
         from qiskit_aer.noise import NoiseModel, QuantumError, ReadoutError, depolarizing_error
-    except ImportError as error:
-        raise MissingExtraError("Qiskit Aer's noise", "'ketfit[hardware]'") from error
 
     model = NoiseModel(basis_gates=["ry", "cx", "reset"])
     one = SuperOp(depolarizing_error(noise.depolarizing_1q, 1)).compose(_qubit_channel(noise, noise.time_1q_us))

@@ -13,15 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, get_args
+from typing import Any, Protocol, get_args
 
 from ketfit.circuit.circuit import Circuit
-from ketfit.circuit.export import angle_values, to_qasm3, to_qiskit
+from ketfit.circuit.export import angle_values, to_qasm3
 from ketfit.errors import ConfigError, InputError
 from ketfit.integers import as_integer
-
-if TYPE_CHECKING:
-    from qiskit import QuantumCircuit
 
 Counts = Mapping[str, int]
 """Number of shots per bitstring. Character j is the bit of the j-th measured qubit, so the first one is that of qubit 0
@@ -92,14 +89,6 @@ class BoundCircuit:
         if self.follows is not None:
             identity += f"fold {self.fold} of\n{to_qasm3(self.follows.circuit, measured=self.measured)}"
         return hashlib.sha256(identity.encode()).hexdigest()
-
-    def to_qiskit(self) -> QuantumCircuit:
-        """Return the Qiskit circuit; measured qubit j goes to classical bit j, the j-th character **from the end**.
-
-        Raises:
-            MissingExtraError: Qiskit is not installed.
-        """
-        return to_qiskit(self.circuit, self.weights, self.inputs, self.measured)
 
 
 class JobStatus(Enum):

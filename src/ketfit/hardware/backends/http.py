@@ -14,12 +14,32 @@ from ketfit.errors import (
     BackendError,
     BackendTimeoutError,
     ConnectionLostError,
-    MissingExtraError,
     RateLimitError,
     RequestRejectedError,
     ServerError,
+    optional_imports,
 )
 from ketfit.storage.deadline import call_with_deadline
+
+
+@dataclass(frozen=True)
+class Response:
+    """The text of a response, and what an error about it names: the provider, and method and path of the request."""
+
+    provider: str
+    request_line: str
+    text: str
+
+    def json(self, cls: type[json.JSONDecoder] | None = None) -> Any:
+        """Return the content of a JSON response, decoded by `cls`.
+
+        Raises:
+            ServerError: The response is not JSON.
+        """
+        try:
+            return json.loads(self.text, cls=cls)
+        except ValueError:
+            raise ServerError(f"{self.provider} answered {self.request_line} with no JSON") from None
 
 
 @dataclass(frozen=True)
@@ -31,12 +51,14 @@ class ApiClient:
         url: Base address.
         secrets: Texts to redact from errors.
         key: Environment variable that holds the key.
+        timeout_s: Seconds until a whole response must have arrived.
     """
 
     name: str
     url: str
     secrets: tuple[str, ...]
     key: str
+    timeout_s: float
 
     def __repr__(self) -> str:
         return f"ApiClient({self.name!r}, {self.url!r})"
@@ -47,17 +69,15 @@ class ApiClient:
         path: str,
         *,
         headers: Mapping[str, str],
-        timeout_s: float,
         params: Mapping[str, Any] | None = None,
         data: str | bytes | Mapping[str, str] | None = None,
-    ) -> str:
-        """Send one request and return the text of the response.
+    ) -> Response:
+        """Send one request and return the response.
 
         Args:
             method: HTTP method.
             path: Path below the base address.
             headers: HTTP headers.
-            timeout_s: Seconds until the whole response must have arrived.
             params: Query parameters.
             data: Request body.
 
@@ -67,10 +87,8 @@ class ApiClient:
             RateLimitError, RequestRejectedError: The request was not accepted.
             ServerError: The status is 5xx, 408 or 409.
         """
-        try:
+        with optional_imports(self.name, "hardware"):
             import requests
-        except ImportError as error:
-            raise MissingExtraError(self.name, "'ketfit[hardware]'") from error
         request_line = f"{method} /{path}"
 
         def request() -> tuple[int, str, str | None]:
@@ -81,37 +99,21 @@ class ApiClient:
                 data=data,
                 headers=dict(headers),
                 auth=lambda prepared: prepared,  # otherwise a matching entry of ~/.netrc would replace our key
-                timeout=timeout_s,
+                timeout=self.timeout_s,
                 allow_redirects=False,
             )
             return response.status_code, response.text, response.headers.get("Retry-After")
 
         try:
-            status, text, retry_after = call_with_deadline(timeout_s, request)
+            status, text, retry_after = call_with_deadline(self.timeout_s, request)
         except (TimeoutError, requests.exceptions.Timeout):
-            raise BackendTimeoutError(f"{request_line}: no complete answer within {timeout_s:g} s") from None
+            raise BackendTimeoutError(f"{request_line}: no complete answer within {self.timeout_s:g} s") from None
         except requests.exceptions.RequestException as error:
             # Only the type of the error: its text could contain parts of the request.
             raise ConnectionLostError(f"{request_line}: {type(error).__name__} at {self.url}") from None
         if status >= 300:
             raise self._error(request_line, status, text, retry_after)
-        return text
-
-    def parse(self, text: str, request_line: str, decoder: type[json.JSONDecoder] | None = None) -> Any:
-        """Return the content of a JSON response.
-
-        Args:
-            text: The response.
-            request_line: Method and path of the request, for the error.
-            decoder: JSON decoder.
-
-        Raises:
-            ServerError: The response is not JSON.
-        """
-        try:
-            return json.loads(text, cls=decoder)
-        except ValueError:
-            raise ServerError(f"{self.name} answered {request_line} with no JSON") from None
+        return Response(self.name, request_line, text)
 
     def _error(self, request_line: str, status: int, text: str, retry_after: str | None) -> BackendError:
         reason = _error_message(text)

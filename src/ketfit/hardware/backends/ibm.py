@@ -17,12 +17,12 @@ from typing import Any
 from ketfit.errors import (
     ConfigError,
     JobFailedError,
-    MissingExtraError,
     RequestRejectedError,
     ServerError,
     TransientError,
     UnknownStatusError,
     WrongCountsError,
+    optional_imports,
 )
 from ketfit.hardware.backends.base import (
     BoundCircuit,
@@ -60,7 +60,7 @@ _STATUS = {
 }
 
 
-def client_from_environment(timeout_s: float = 60.0) -> IBMClient:
+def client_from_environment() -> IBMClient:
     """Return a client of IBM's API with the key, instance and addresses from the environment.
 
     Raises:
@@ -74,7 +74,7 @@ def client_from_environment(timeout_s: float = 60.0) -> IBMClient:
             f"set {INSTANCE} in the environment to the CRN of the instance that pays (crn:v1:...); none is chosen here"
         )
     url = os.environ.get("IBM_API_URL") or _api_url(instance)
-    return IBMClient(url, os.environ.get("IBM_IAM_URL") or IAM_URL, token, instance, timeout_s)
+    return IBMClient(url, os.environ.get("IBM_IAM_URL") or IAM_URL, token, instance, timeout=60.0)
 
 
 class IBMBackend:
@@ -220,11 +220,9 @@ def _qiskit_backend(machine: str, client: IBMClient) -> Any:
     Its own service is not used: it searches all instances of an account, makes for each a session that repeats
     submissions, and chooses the instance itself if none is named.
     """
-    try:
+    with optional_imports("IBM", "ibm"):
         from qiskit_ibm_runtime import IBMBackend as Library
         from qiskit_ibm_runtime.utils.backend_decoder import configuration_from_server_data
-    except ImportError as error:
-        raise MissingExtraError("IBM", "'ketfit[ibm]'") from error
     configuration = configuration_from_server_data(raw_config=client.configuration(machine))
     if configuration is None:
         raise UnknownStatusError(f"this qiskit-ibm-runtime cannot read IBM's configuration of {machine}")

@@ -8,35 +8,17 @@ and the caller decides about retries of reads.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from ketfit.errors import MissingExtraError, ServerError, UnknownStatusError
+from ketfit.errors import ServerError, UnknownStatusError, optional_imports
 from ketfit.hardware.backends.boot_clock import boot_time
-from ketfit.hardware.backends.http import ApiClient
+from ketfit.hardware.backends.http import ApiClient, Response
 
 KEY, INSTANCE = "QISKIT_IBM_TOKEN", "QISKIT_IBM_INSTANCE"
 _PAGE = 100
 _GRANT = "urn:ibm:params:oauth:grant-type:apikey"
-
-
-@dataclass(frozen=True)
-class Response:
-    """The part of a response that qiskit-ibm-runtime's adapters use."""
-
-    client: ApiClient
-    request_line: str
-    text: str
-
-    def json(self, cls: type[json.JSONDecoder] | None = None) -> Any:
-        """Return the content of a JSON response.
-
-        Raises:
-            ServerError: The response is not JSON.
-        """
-        return self.client.parse(self.text, self.request_line, cls)
 
 
 class IBMClient:
@@ -51,11 +33,10 @@ class IBMClient:
     """
 
     def __init__(self, url: str, iam_url: str, token: str, instance: str, timeout: float) -> None:
-        self._ibm = ApiClient("IBM", url.rstrip("/"), (token,), KEY)
-        self._iam = ApiClient("IBM's IAM", iam_url.rstrip("/"), (token,), KEY)
+        self._ibm = ApiClient("IBM", url.rstrip("/"), (token,), KEY, timeout)
+        self._iam = ApiClient("IBM's IAM", iam_url.rstrip("/"), (token,), KEY, timeout)
         self._token, self._instance = token, instance
         self._bearer, self._renew_at = "", 0.0
-        self.timeout = timeout
         self.headers: Mapping[str, str] = {}  # the adapters set the version of the API here
 
     def __repr__(self) -> str:
@@ -83,8 +64,7 @@ class IBMClient:
             return
         form = {"grant_type": _GRANT, "apikey": self._token}
         headers = {"Accept": "application/json"}
-        text = self._iam.send("POST", "identity/token", headers=headers, timeout_s=self.timeout, data=form)
-        answer = self._iam.parse(text, "POST /identity/token")
+        answer = self._iam.send("POST", "identity/token", headers=headers, data=form).json()
         try:
             self._bearer, lifetime = str(answer["access_token"]), float(answer["expires_in"])
         except (LookupError, TypeError, ValueError):
@@ -117,7 +97,8 @@ class IBMClient:
         """
         from qiskit_ibm_runtime import RuntimeDecoder
 
-        return self._ibm.parse(self._rest().program_job(job).results(), f"GET /jobs/{job}/results", RuntimeDecoder)
+        text = self._rest().program_job(job).results()
+        return Response("IBM", f"GET /jobs/{job}/results", text).json(RuntimeDecoder)
 
     def cancel(self, job: str) -> None:
         """POST a job's cancellation."""
@@ -155,10 +136,8 @@ class IBMClient:
         return _object(self._rest().backend(machine).properties(), f"/backends/{machine}/properties")
 
     def _rest(self) -> Any:
-        try:
+        with optional_imports("IBM", "ibm"):
             from qiskit_ibm_runtime.api.rest.runtime import Runtime
-        except ImportError as error:
-            raise MissingExtraError("IBM", "'ketfit[ibm]'") from error
         return Runtime(self)
 
     def _send(self, method: str, url: str, *, headers: Mapping[str, str] | None, **content: Any) -> Response:
@@ -166,8 +145,7 @@ class IBMClient:
         authorization = {"Authorization": f"Bearer {self._bearer}", "Service-CRN": self._instance}
         path = url.lstrip("/")
         headers = {**self.headers, **(headers or {}), **authorization}
-        text = self._ibm.send(method, path, headers=headers, timeout_s=self.timeout, **content)
-        return Response(self._ibm, f"{method} /{path}", text)
+        return self._ibm.send(method, path, headers=headers, **content)
 
 
 def _object(answer: Any, path: str) -> dict[str, Any]:

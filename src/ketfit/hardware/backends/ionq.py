@@ -10,7 +10,6 @@ import math
 import os
 import warnings
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +17,7 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
-from ketfit.errors import ConfigError, JobFailedError, MissingExtraError, RequestRejectedError, UnknownStatusError
+from ketfit.errors import ConfigError, JobFailedError, RequestRejectedError, UnknownStatusError, optional_imports
 from ketfit.hardware.backends.base import (
     BoundCircuit,
     Counts,
@@ -32,7 +31,7 @@ from ketfit.hardware.backends.base import (
 )
 from ketfit.hardware.backends.ionq_client import IonQClient
 from ketfit.hardware.backends.qiskit import Compiler, round_to_counts, to_big_endian_counts
-from ketfit.hardware.pricing import FREE, Cost, DeviceCost, Price, estimate, load_device
+from ketfit.hardware.pricing import DeviceCost, Price, load_device
 
 URL = "https://api.ionq.co/v0.4"
 KEYS = ("IONQ_API_KEY", "QISKIT_IONQ_API_TOKEN")
@@ -56,7 +55,7 @@ _STATUS = {
 }
 
 
-def client_from_environment(timeout_s: float = 30.0) -> IonQClient:
+def client_from_environment() -> IonQClient:
     """Return a client of IonQ's API with the key and address from the environment.
 
     Raises:
@@ -65,7 +64,7 @@ def client_from_environment(timeout_s: float = 30.0) -> IonQClient:
     token = next((os.environ[name] for name in KEYS if os.environ.get(name)), None)
     if token is None:
         raise ConfigError(f"there is no IonQ API key: set {KEYS[0]} in the environment; it is read from nowhere else")
-    return IonQClient(os.environ.get("IONQ_API_URL") or URL, token, timeout_s)
+    return IonQClient(os.environ.get("IONQ_API_URL") or URL, token, timeout=30.0)
 
 
 class IonQBackend:
@@ -209,33 +208,20 @@ class IonQBackend:
             dict.fromkeys(str(job["id"]) for job in listed if (job.get("metadata") or {}).get(TAG_FIELD) == tag)
         )
 
-    def quote(self, gates: Sequence[GateCounts], n_qubits: int, shots: int) -> Cost:
-        """Return IonQ's own estimate of the cost of circuits for this account, with one request per kind of circuit.
-
-        Each circuit counts as a job of its own, with IonQ's minimum price, which is an upper bound for larger jobs.
-
-        Args:
-            gates: Gates of each circuit.
-            n_qubits: Number of qubits of each circuit.
-            shots: Shots per circuit.
+    def estimated_price(self, gates: GateCounts, n_qubits: int, shots: int) -> float:
+        """Return IonQ's own estimate of the price of a job of one circuit, for this account.
 
         Raises:
             UnknownStatusError: The response has no finite price.
         """
-        price, seconds, currency = 0.0, 0.0, ""
-        for kind, count in Counter(gates).items():
-            answer = self.client.estimate(self.machine, kind, n_qubits, shots, self.mitigation != "none")
-            try:
-                price += count * float(answer["estimated_cost"])
-                seconds += count * float(answer["estimated_execution_time"])
-                currency = str(answer["cost_unit"]).upper()
-            except (KeyError, TypeError, ValueError) as error:
-                raise UnknownStatusError(f"IonQ's estimate has no {error}: {answer}") from None
-        if not math.isfinite(price + seconds):
-            raise UnknownStatusError(f"IonQ's estimate is not finite: {price} {currency}, {seconds} s")
-        basis = "price and time: IonQ's own estimate for this account, a job for each circuit"
-        cost = estimate(gates, shots, FREE)
-        return replace(cost, price=price, currency=currency, machine_s=seconds, assumptions=(basis,))
+        answer = self.client.estimate(self.machine, gates, n_qubits, shots, self.mitigation != "none")
+        try:
+            price = float(answer["estimated_cost"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnknownStatusError(f"IonQ's estimate has no {error}: {answer}") from None
+        if not math.isfinite(price):
+            raise UnknownStatusError(f"IonQ's estimate is not finite: {price}")
+        return price
 
     def device_cost(self) -> DeviceCost:
         """Return IonQ's rates for this account, with times and power of the bundled device.
@@ -260,8 +246,8 @@ class IonQBackend:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UnknownStatusError(f"IonQ's estimate has no readable rates ({error!r}): {answer}") from None
-        ours, theirs = price.circuit_price(gates, shots, mitigated), self.quote([gates], 2, shots).price
-        if theirs is None or abs(ours - theirs) > 0.01 * max(ours, theirs):
+        ours, theirs = price.circuit_price(gates, shots, mitigated), self.estimated_price(gates, 2, shots)
+        if abs(ours - theirs) > 0.01 * max(ours, theirs):
             raise UnknownStatusError(
                 f"IonQ's rates give {ours:,.2f} for {gates} and {shots:,} shots, and its own estimate is {theirs}: "
                 "the rule has changed; give prices with --device FILE"
@@ -303,11 +289,9 @@ def _qiskit_backend(backend: IonQBackend) -> Any:
     qiskit-ionq's provider is not used: it requests the number of qubits without a key, falls back to 4 without an
     answer, and prefers a key from a file over one from the environment.
     """
-    try:
+    with optional_imports("IonQ", "hardware"):
         from qiskit_ionq import ionq_backend
         from qiskit_ionq.constants import ErrorMitigation
-    except ImportError as error:
-        raise MissingExtraError("IonQ", "'ketfit[hardware]'") from error
     client, machine = backend.client, backend.machine
     n_qubits = client.backend(machine).get("qubits")
     if not isinstance(n_qubits, int):
@@ -334,10 +318,8 @@ def _qiskit_backend(backend: IonQBackend) -> Any:
 @contextmanager
 def _ignored_transpile_warnings() -> Iterator[None]:
     """Ignore qiskit-ionq's warning about optimization levels, which KetFit sets itself."""
-    try:
+    with optional_imports("IonQ", "hardware"):
         from qiskit_ionq.exceptions import IonQTranspileLevelWarning
-    except ImportError as error:
-        raise MissingExtraError("IonQ", "'ketfit[hardware]'") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IonQTranspileLevelWarning)
         yield

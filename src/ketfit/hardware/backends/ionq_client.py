@@ -27,9 +27,8 @@ class IonQClient:
     """
 
     def __init__(self, url: str, token: str, timeout: float) -> None:
-        self._ionq = ApiClient("IonQ", url.rstrip("/"), (token,), "IONQ_API_KEY")
+        self._ionq = ApiClient("IonQ", url.rstrip("/"), (token,), "IONQ_API_KEY", timeout)
         self._token = token
-        self.timeout = timeout
         self._children: dict[str, list[str]] = {}
 
     def __repr__(self) -> str:
@@ -132,5 +131,4 @@ class IonQClient:
 
     def _send(self, method: str, path: str, *, params: Mapping[str, str] | None = None, data: str | None = None) -> Any:
         headers = {"Content-Type": "application/json", "Authorization": f"apiKey {self._token}"}
-        text = self._ionq.send(method, path, headers=headers, timeout_s=self.timeout, params=params, data=data)
-        return self._ionq.parse(text, f"{method} /{path}")
+        return self._ionq.send(method, path, headers=headers, params=params, data=data).json()

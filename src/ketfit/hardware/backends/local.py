@@ -90,43 +90,21 @@ class Simulator(LocalJobStore):
 
     def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
         """Run a job, store its counts and return its id."""
-        shots = check_submission(self._description, circuits, shots, tag)
-        number = self.next_number()
-        counts = sample_counts(circuits, shots, self.seed, number, self.noise, self.trajectories)
-        return self.save(number, tag, shots, counts)
+        shots, number = check_submission(self._description, circuits, shots, tag), self.next_number()
+        counts: dict[int, Counts] = {}
+        generator = torch_stream(self.seed, "shots", number)
+        for indices, distribution in _grouped_distributions(circuits, self.noise, self.trajectories, generator):
+            width = len(circuits[indices[0]].measured)
+            sampled = sample_outcomes(distribution, shots, generator).long().tolist()
+            for index, row in zip(indices, sampled, strict=True):
+                counts[index] = {f"{outcome:0{width}b}": count for outcome, count in enumerate(row) if count}
+        return self.save(number, tag, shots, [counts[index] for index in range(len(circuits))])
 
 
-def sample_counts(
-    circuits: Sequence[BoundCircuit],
-    shots: int,
-    seed: int,
-    number: int,
-    noise: NoiseConfig | None = None,
-    trajectories: int | None = None,
-) -> list[Counts]:
-    """Return the counts of each circuit, sampled from the distribution of KetFit's engine.
-
-    Args:
-        circuits: Circuits to run.
-        shots: Shots per circuit.
-        seed: Seed of the random stream, together with `number`.
-        number: Number of the job.
-        noise: As in `ketfit.expectation`.
-        trajectories: As in `ketfit.expectation`.
-    """
-    counts: dict[int, Counts] = {}
-    generator = torch_stream(seed, "shots", number)
-    for indices, distribution in _grouped_distributions(circuits, noise, trajectories, generator):
-        width = len(circuits[indices[0]].measured)
-        for index, row in zip(indices, sample_outcomes(distribution, shots, generator).long().tolist(), strict=True):
-            counts[index] = {f"{outcome:0{width}b}": count for outcome, count in enumerate(row) if count}
-    return [counts[index] for index in range(len(circuits))]
-
-
-def exact_distributions(circuits: Sequence[BoundCircuit], noise: NoiseConfig | None = None) -> list[list[float]]:
-    """Return the probability of each outcome of each circuit; the first measured qubit is the highest bit."""
+def exact_distributions(circuits: Sequence[BoundCircuit]) -> list[list[float]]:
+    """Return the noiseless probability of each outcome of each circuit; its highest bit is the first measured qubit."""
     distributions: dict[int, list[float]] = {}
-    for indices, distribution in _grouped_distributions(circuits, noise, None, None):
+    for indices, distribution in _grouped_distributions(circuits, None, None, None):
         distributions |= dict(zip(indices, distribution.tolist(), strict=True))
     return [distributions[index] for index in range(len(circuits))]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ketfit.circuit.circuit import Circuit
 from ketfit.circuit.export import to_qiskit
-from ketfit.errors import ConfigError, InputError, MissingExtraError, RequestRejectedError, WrongCountsError
+from ketfit.errors import ConfigError, InputError, RequestRejectedError, WrongCountsError, optional_imports
 from ketfit.hardware.backends.base import (
     BoundCircuit,
     Description,
@@ -131,10 +131,8 @@ class Compiler:
         return compiled
 
     def _transpile(self, circuit: Any, level: int, layout: list[int] | None = None) -> Any:
-        try:
+        with optional_imports("Running on a Qiskit backend", "hardware"):
             from qiskit import QiskitError, transpile
-        except ImportError as error:
-            raise MissingExtraError("Running on a Qiskit backend", "'ketfit[hardware]'") from error
         try:
             return transpile(circuit, self.backend, optimization_level=level, initial_layout=layout, seed_transpiler=0)
         except QiskitError as error:
@@ -251,10 +249,9 @@ class QiskitBackend(LocalJobStore):
         Raises:
             RequestRejectedError: The backend cannot run it.
         """
-        shots = check_submission(self._description, circuits, shots, tag)
+        shots, number = check_submission(self._description, circuits, shots, tag), self.next_number()
         from qiskit import QiskitError
 
-        number = self.next_number()
         options = {}
         if self.seed is not None:
             options["seed_simulator"] = int(numpy_stream(self.seed, "shots", number).integers(2**31))

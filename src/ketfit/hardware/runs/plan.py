@@ -26,9 +26,9 @@ from ketfit.hardware.backends.base import (
     checked_options,
 )
 from ketfit.hardware.pricing import Cost, DeviceCost, estimate, load_device, read_device
+from ketfit.hardware.runs.jobs import Budget, check_budget, result_key, split_into_jobs
 from ketfit.hardware.runs.ledger import read_ledger_state
 from ketfit.hardware.runs.postprocessing import MeasurementPlan, Mitigation, OutputLayer
-from ketfit.hardware.runs.session import Budget, check_budget, plan_submissions, result_key
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig
 from ketfit.model.head import QuantumHead
@@ -105,9 +105,10 @@ class RunPlan:
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A plan, its circuits, and the tensors that they are made of."""
+    """A plan, its measurements and their circuits, and the tensors that the circuits are made of."""
 
     plan: RunPlan
+    measurement: MeasurementPlan
     circuits: list[BoundCircuit]
     tensors: dict[str, Tensor]
 
@@ -115,11 +116,6 @@ class PreparedRun:
     def encoder_expectations(self) -> Tensor:
         """The encoders' output, shape (sentences, qubits)."""
         return self.tensors["z"]
-
-    @property
-    def measurement(self) -> MeasurementPlan:
-        """The circuits and the postprocessing of their counts."""
-        return _measurement(self.plan.head, self.plan.mitigation)
 
     @property
     def output_layer(self) -> OutputLayer:
@@ -175,11 +171,11 @@ def plan_run(
     sentences = len(tensors["z"])
     if labels is not None and len(labels) != sentences:
         raise InputError(f"{len(labels)} labels for {sentences} sentences; give one for each")
-    circuits = _circuits(head.config, tuple(mitigation), tensors)
+    measurement, circuits = _prepare(head.config, tuple(mitigation), tensors)
     identity = backend_identity(description)
     keys = [result_key(circuit, shots, identity) for circuit in circuits]
     distinct = list(dict(zip(keys, circuits, strict=True)).values())
-    jobs = plan_submissions(distinct, description.limits.circuits)
+    jobs = split_into_jobs(distinct, description.limits.circuits)
     for job in jobs:
         check_submission(description, job, shots, "plan")
     prices = device or load_device(description.device)
@@ -208,7 +204,7 @@ def plan_run(
         inputs_sha256="",
         facts=dict(metadata or {}),
     )
-    return PreparedRun(plan, circuits, tensors)
+    return PreparedRun(plan, measurement, circuits, tensors)
 
 
 def _mitigates(options: dict[str, Scalar]) -> bool:
@@ -243,13 +239,12 @@ def _tensors(head: QuantumHead, embeddings: Any) -> dict[str, Tensor]:
     }
 
 
-def _circuits(config: HeadConfig, mitigation: tuple[Mitigation, ...], tensors: dict[str, Tensor]) -> list[BoundCircuit]:
-    inputs = tensors["angle_scale"] * tensors["z"]
-    return _measurement(config, mitigation).circuits(tensors["weights"].tolist(), inputs)
-
-
-def _measurement(config: HeadConfig, mitigation: tuple[Mitigation, ...]) -> MeasurementPlan:
-    return MeasurementPlan(config.qpu_circuit(), tuple(range(config.n_measured)), mitigation)
+def _prepare(
+    config: HeadConfig, mitigation: tuple[Mitigation, ...], tensors: dict[str, Tensor]
+) -> tuple[MeasurementPlan, list[BoundCircuit]]:
+    """Return the measurements of a head, and the circuits of its sentences."""
+    measurement = MeasurementPlan(config.qpu_circuit(), tuple(range(config.n_measured)), mitigation)
+    return measurement, measurement.circuits(tensors["weights"].tolist(), tensors["angle_scale"] * tensors["z"])
 
 
 def write_plan(folder: Path, prepared: PreparedRun) -> RunPlan:
@@ -287,7 +282,7 @@ def read_plan(folder: Path) -> PreparedRun:
         table["device"] = read_device(table["device"], str(path))
         plan = RunPlan(**table)
         tensors, _ = read_tensors(folder / INPUTS, sha256=plan.inputs_sha256)
-        circuits = _circuits(plan.head, plan.mitigation, tensors)
+        measurement, circuits = _prepare(plan.head, plan.mitigation, tensors)
     except FileNotFoundError as error:
         raise LedgerError(f"{folder} has no {PLAN}; begin with ketfit hardware plan") from error
     except OSError as error:
@@ -300,4 +295,4 @@ def read_plan(folder: Path) -> PreparedRun:
             f"{path}: these are not the circuits that were planned: the file was changed, or an earlier version of "
             "KetFit planned them with mitigation, and only that version fetches them; plan anew in another folder"
         )
-    return PreparedRun(plan, circuits, tensors)
+    return PreparedRun(plan, measurement, circuits, tensors)

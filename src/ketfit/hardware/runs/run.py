@@ -17,11 +17,11 @@ from ketfit.evaluation.compare import accuracy_interval
 from ketfit.hardware.backends.base import Backend, JobStatus, backend_identity
 from ketfit.hardware.backends.registry import load_backend
 from ketfit.hardware.backends.retry import RetryPolicy
-from ketfit.hardware.pricing import estimate
+from ketfit.hardware.runs.jobs import Budget, result_key
 from ketfit.hardware.runs.ledger import LedgerState, read_ledger_state
 from ketfit.hardware.runs.plan import PreparedRun, RunPlan, read_plan
 from ketfit.hardware.runs.postprocessing import ShotPredictions, postprocess
-from ketfit.hardware.runs.session import Budget, Session, plan_submissions, result_key
+from ketfit.hardware.runs.session import Session
 from ketfit.rng import torch_stream
 from ketfit.storage.atomic import write_file
 from ketfit.storage.strict_json import dump_json
@@ -91,28 +91,12 @@ def submit_run(
         retry: As in `open_session`.
 
     Raises:
-        LedgerError: The backend's compiler no longer makes the planned gates, or their price has changed.
-        CostLimitError, SubmissionStateUnknownError, BackendError: As in `Session.submit`.
+        LedgerError, CostLimitError, SubmissionStateUnknownError, BackendError: As in `Session.submit`.
     """
     prepared = read_plan(folder)
     with open_session(folder, prepared.plan, backend, retry) as session:
-        if not session.ledger.state.submissions:
-            _check_gates(prepared, session)
-        session.submit(prepared.circuits, prepared.plan.shots, again=again)
+        session.submit(prepared.circuits, prepared.plan.shots, again=again, planned=prepared.plan.cost)
         return _progress(prepared, session.ledger.state)
-
-
-def _check_gates(prepared: PreparedRun, session: Session) -> None:
-    """Raise an error if the backend's compiler makes other gates than when the run was planned."""
-    plan = prepared.plan
-    distinct = {session.key(circuit, plan.shots): circuit for circuit in prepared.circuits}
-    jobs = plan_submissions(list(distinct.values()), session.description.limits.circuits)
-    gates = [each for job in jobs for each in session.backend.count_gates(job)]
-    now = estimate(gates, plan.shots, plan.device, mitigated=plan.is_mitigated_by_provider)
-    if now != plan.cost:
-        raise LedgerError(
-            f"{session.folder} was planned as {plan.cost}, and would now be {now}: the compiler has changed; plan anew"
-        )
 
 
 def run_status(folder: Path) -> RunProgress:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,6 @@ from typing_extensions import Self
 
 from ketfit.errors import (
     ConfigError,
-    CostLimitError,
     HardwareError,
     JobFailedError,
     LedgerError,
@@ -40,32 +36,10 @@ from ketfit.hardware.backends.base import (
 from ketfit.hardware.backends.boot_clock import BootTime, boot_time
 from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.pricing import Cost, DeviceCost, estimate, load_device
-from ketfit.hardware.runs.canary import canary_circuit, check_canary, check_counts, n_canary_qubits
+from ketfit.hardware.runs.canary import check_canary, check_counts, n_canary_qubits
+from ketfit.hardware.runs.jobs import Budget, check_budget, n_measured_of_key, result_key, split_into_jobs
 from ketfit.hardware.runs.ledger import Ledger, Submission
 from ketfit.integers import as_integer
-
-DEFAULT_MAX_CIRCUITS = 1000
-"""Circuits per job, where the backend has no limit."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Limits of a whole run, canaries included; None is no limit. `money` is in the currency of the prices.
-
-    Raises:
-        ConfigError: A limit is negative or not finite.
-    """
-
-    money: float | None = None
-    circuits: int | None = None
-    shots: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.money is not None and (isinstance(self.money, bool) or not 0 <= self.money < math.inf):
-            raise ConfigError(f"max_cost={self.money!r}: it must be a finite number of at least 0; None is no limit")
-        for name in ("circuits", "shots"):
-            if (limit := getattr(self, name)) is not None:
-                object.__setattr__(self, name, as_integer(limit, f"max_{name}", minimum=0))
 
 
 @dataclass
@@ -92,7 +66,7 @@ class Session:
     run_id: str
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     device: DeviceCost | None = None
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
     mitigated: bool = False
     now: Callable[[], float] = time.time
     clock: Callable[[], BootTime] = boot_time
@@ -112,13 +86,16 @@ class Session:
         """Return the `result_key` of a circuit on this session's backend."""
         return result_key(circuit, shots, backend_identity(self.description))
 
-    def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, again: bool = False) -> list[Submission]:
+    def submit(
+        self, circuits: Sequence[BoundCircuit], shots: int, *, again: bool = False, planned: Cost | None = None
+    ) -> list[Submission]:
         """Submit the circuits that have neither a result nor an open submission, each once.
 
         Args:
             circuits: Circuits of one width; equal ones are sent once.
             shots: Shots per circuit.
             again: Buy again what failed, was cancelled or was rejected.
+            planned: Planned cost, which the first submission of a run must have; None checks nothing.
 
         Returns:
             The new submissions.
@@ -127,33 +104,32 @@ class Session:
             SubmissionStateUnknownError: It is unknown whether an earlier submission, or a new one, was accepted.
             CostLimitError: The budget does not allow it; nothing was sent.
             RateLimitError, RequestRejectedError: A submission was not accepted; those before it were.
-            LedgerError: The compiler places circuits of a mitigated run on other physical qubits than before.
+            LedgerError: The compiler places circuits of a mitigated run on other physical qubits than before, or no
+                longer makes the planned gates, or their price has changed.
             ConfigError: `shots` is not a whole number of at least 1.
         """
         shots = as_integer(shots, "shots", minimum=1)
         self.reconcile()
         by_key = {self.key(circuit, shots): circuit for circuit in circuits}
         missing = self.ledger.state.missing(list(by_key), again)
-        jobs = plan_submissions([by_key[key] for key in missing], self.description.limits.circuits)
+        jobs = split_into_jobs([by_key[key] for key in missing], self.description.limits.circuits)
         gates = [self.backend.count_gates(job) for job in jobs]
+        added = estimate([each for counted in gates for each in counted], shots, self.prices, mitigated=self.mitigated)
+        if planned is not None and not self.ledger.state.submissions and added != planned:
+            raise LedgerError(
+                f"{self.folder} was planned as {planned}, and would now be {added}: the compiler has changed; plan anew"
+            )
         if any(circuit.follows is not None for circuit in circuits):
             self._check_qubits({each.physical_qubits for counted in gates for each in counted[1:]})
-        added = estimate([each for counted in gates for each in counted], shots, self.prices, mitigated=self.mitigated)
         check_budget(self.budget, self.spent(), added)
-        keys = iter(missing)  # the canary at the head of each job has none
-        return [
-            self._send(job, tuple(islice(keys, len(job) - 1)), shots, counted)
-            for job, counted in zip(jobs, gates, strict=True)
-        ]
+        return [self._send(job, shots, counted) for job, counted in zip(jobs, gates, strict=True)]
 
-    def _send(
-        self, circuits: Sequence[BoundCircuit], keys: tuple[str, ...], shots: int, gates: Sequence[GateCounts]
-    ) -> Submission:
+    def _send(self, circuits: Sequence[BoundCircuit], shots: int, gates: Sequence[GateCounts]) -> Submission:
         number = len(self.ledger.state.submissions)
         submission = Submission(
             number=number,
             tag=f"ketfit-{self.run_id}-{number}",
-            keys=keys,
+            keys=tuple(self.key(circuit, shots) for circuit in circuits[1:]),  # the canary has none
             shots=shots,
             n_qubits=circuits[0].circuit.n_qubits,
             time=self.now(),
@@ -356,61 +332,6 @@ class Session:
                 f"were measured at {min(before)}, so that one's calibration does not hold for the other; nothing was "
                 "sent: plan the run anew in another folder"
             )
-
-
-def check_budget(budget: Budget, spent: Cost, added: Cost) -> None:
-    """Raise an error if `added` on top of `spent` exceeds a budget.
-
-    Raises:
-        CostLimitError: A limit would be exceeded; the message names it.
-        ConfigError: The money is limited, and no price is known.
-    """
-    for name, limit in (("circuits", budget.circuits), ("shots", budget.shots)):
-        total = getattr(spent, name) + getattr(added, name)
-        if limit is not None and total > limit:
-            raise CostLimitError(
-                f"{total:,} {name} in all, of which {getattr(added, name):,} new: the limit is {limit:,}"
-            )
-    if budget.money is None or not added.circuits:
-        return
-    if added.price is None or spent.price is None:
-        raise ConfigError("there is a limit on money, and no price is known for this backend; give --device FILE")
-    total = spent.price + added.price
-    if total > budget.money:
-        raise CostLimitError(
-            f"it would cost {total:,.2f} {added.currency} in all, of which {added.price:,.2f} new; the limit is "
-            f"{budget.money:,.2f}: nothing was sent"
-        )
-
-
-def result_key(circuit: BoundCircuit, shots: int, backend: Mapping[str, object]) -> str:
-    """Return the key of a result: the number of measured qubits, then a hash of circuit, shots and backend.
-
-    Args:
-        circuit: The circuit.
-        shots: Shots per circuit.
-        backend: `backend_identity` of the backend.
-    """
-    identity = json.dumps({"circuit": circuit.key, "shots": shots, **backend}, sort_keys=True)
-    return f"{len(circuit.measured)}-{hashlib.sha256(identity.encode()).hexdigest()}"
-
-
-def n_measured_of_key(key: str) -> int:
-    """Return the number of measured qubits that a `result_key` begins with."""
-    return int(key.partition("-")[0])
-
-
-def plan_submissions(circuits: Sequence[BoundCircuit], max_circuits: int | None) -> list[list[BoundCircuit]]:
-    """Split circuits into jobs of at most `max_circuits`, each with a canary at its head.
-
-    Raises:
-        ConfigError: A job can hold one circuit only, which leaves no room for a canary.
-    """
-    if max_circuits is not None and max_circuits < 2:
-        raise ConfigError("this backend takes one circuit a job, and a canary has to come with each")
-    size = (max_circuits or DEFAULT_MAX_CIRCUITS) - 1
-    parts = [list(circuits[first : first + size]) for first in range(0, len(circuits), size)]
-    return [[canary_circuit(part[0].circuit.n_qubits), *part] for part in parts]
 
 
 def _json_count(count: object) -> Any:
