@@ -12,7 +12,6 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -33,7 +32,15 @@ from typing_extensions import Self
 
 from ketfit.data.sequences import drop_zero_weights, unpack_validation
 from ketfit.errors import ConfigError
-from ketfit.estimators.base import ClassWeight, FitData, FitSettings, RandomState, Validation, capacity_warning
+from ketfit.estimators.base import (
+    ClassWeight,
+    FitData,
+    FitSettings,
+    PreparedFit,
+    RandomState,
+    Validation,
+    capacity_warning,
+)
 from ketfit.estimators.pretrained import (
     PretrainedHead,
     PretrainedTorchHead,
@@ -417,10 +424,9 @@ class MLPHead(PretrainedTorchHead):
         assert isinstance(last, nn.Linear)
         return capacity_warning(last.in_features, n_classes, RAISE_HIDDEN)
 
-    def _fit(self, data: FitData, checkpoint: str | Path | None, progress: bool, warn: bool = True) -> Self:
-        super()._fit(data, checkpoint, progress, warn)
+    def _prepare(self, data: FitData, seed: int) -> PreparedFit:
         self.fit_shape_ = {name: getattr(self, name) for name in ("hidden", "match_parameters", "activation")}
-        return self
+        return super()._prepare(data, seed)
 
     @classmethod
     def from_regression(
