@@ -82,6 +82,11 @@ def test_choose_head_without_validation_samples_raises() -> None:
             choose_head(lines(n), {**SETTINGS, "validation_fraction": fraction}, ["logistic-regression"])
 
 
+def test_choose_head_invalid_fraction_raises() -> None:
+    with pytest.raises(ConfigError, match="validation_fraction=-0.5: it must be at least 0"):
+        choose_head(lines(), {**SETTINGS, "validation_fraction": -0.5}, ["logistic-regression"])
+
+
 def test_choose_head_leaves_out_svc_that_cannot_be_calibrated() -> None:
     with pytest.warns(ConfigWarning, match="head='auto' leaves out 'svc': a validation share has fewer than two"):
         choice = choose_head(lines(12), SETTINGS, ["logistic-regression", "svc"])

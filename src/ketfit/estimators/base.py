@@ -6,7 +6,7 @@ import copy
 import warnings
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -121,7 +121,9 @@ class ConfiguredEstimator(BaseEstimator):  # type: ignore[misc]
             configs = {name: value for name, value in params.items() if isinstance(value, Config)}
             params |= {f"{name}__{key}": setting for name, config in configs.items() for key, setting in config}
             inner = {name: value for name, value in params.items() if isinstance(value, BaseEstimator)}
-            params |= {f"{name}__{key}": setting for name, each in inner.items() for key, setting in _deep(each)}
+            params |= {
+                f"{name}__{key}": value for name, each in inner.items() for key, value in each.get_params().items()
+            }
         return params
 
     def set_params(self, **params: Any) -> Self:
@@ -151,11 +153,6 @@ class ConfiguredEstimator(BaseEstimator):  # type: ignore[misc]
                 )
             setattr(self, name, config.updated(**settings))
         return self
-
-
-def _deep(estimator: BaseEstimator) -> Iterable[tuple[str, Any]]:
-    params: dict[str, Any] = estimator.get_params(deep=True)
-    return params.items()
 
 
 class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore[misc]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_sample_weight
 
-from ketfit.data.splits import holdout_split
+from ketfit.data.splits import check_fraction, holdout_split
 from ketfit.errors import ConfigError, ConfigWarning
 from ketfit.estimators.base import FitData, TorchHeadClassifier
 from ketfit.estimators.classical import SVCHead
@@ -87,6 +87,7 @@ def choose_head(data: EmbeddedLabels, settings: Mapping[str, Any], kinds: Sequen
         ConfigError: A share would be empty, or a setting does not fit.
     """
     seed, fraction = chosen_seed(settings["random_state"], settings["seed"]), settings["validation_fraction"]
+    check_fraction("validation_fraction", fraction)
     losses: dict[HeadKind, list[float]] = {kind: [] for kind in kinds}
     for number in range(N_SPLITS):
         train, held_out = data.hold_out(fraction, int(numpy_stream(seed, "choice", number).integers(2**31)))
@@ -105,7 +106,7 @@ def choose_head(data: EmbeddedLabels, settings: Mapping[str, Any], kinds: Sequen
                     "head='auto' leaves out 'svc': a validation share has fewer than two samples of a class to "
                     "calibrate it on; add samples, or raise validation_fraction",
                     ConfigWarning,
-                    stacklevel=2,
+                    stacklevel=3,
                 )
                 del losses[kind]
                 continue

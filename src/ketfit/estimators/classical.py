@@ -10,9 +10,8 @@ from __future__ import annotations
 import copy
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -37,6 +36,7 @@ from ketfit.estimators.base import (
     ClassWeight,
     FitData,
     FitSettings,
+    PreparedFit,
     RandomState,
     Validation,
     ValidationMethod,
@@ -430,17 +430,9 @@ class MLPHead(PretrainedTorchHead):
         assert isinstance(last, nn.Linear)
         return capacity_warning(last.in_features, n_classes, RAISE_HIDDEN)
 
-    def _fit(
-        self,
-        data: FitData,
-        checkpoint: str | Path | None,
-        progress: bool,
-        warn: bool = True,
-        folds: Sequence[FitData] | None = None,
-    ) -> Self:
-        super()._fit(data, checkpoint, progress, warn, folds)
+    def _prepare(self, data: FitData, seed: int) -> PreparedFit:
         self.fit_shape_ = {name: getattr(self, name) for name in ("hidden", "match_parameters", "activation")}
-        return self
+        return super()._prepare(data, seed)
 
     @classmethod
     def from_regression(

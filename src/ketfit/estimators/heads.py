@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeGuard
 
 from sklearn.base import clone
 
+from ketfit.data.splits import check_fraction
 from ketfit.errors import ConfigError
 from ketfit.estimators.base import FitSettings, TorchHeadClassifier, ValidationMethod
 from ketfit.estimators.classical import LogisticRegressionHead, MLPHead, SVCHead
@@ -25,8 +26,7 @@ HEADS: dict[HeadKind, type[HeadEstimator]] = {
     "mlp": MLPHead,
     "quantum": QuantumHeadClassifier,
 }
-"""Estimator of each kind of head, the simplest kind first: convex and linear, convex with a kernel, a perceptron, a
-circuit."""
+"""Estimator of each kind of head, the simplest kind first: linear, a kernel, a perceptron, a circuit."""
 
 AUTO = "auto"
 
@@ -84,6 +84,7 @@ def new_head(spec: HeadSpec, settings: Mapping[str, Any]) -> NewHead:
         estimator._check_settings()
         estimator.set_params(seed=seed, random_state=None)
     else:
+        check_fraction("validation_fraction", settings["validation_fraction"])
         _refuse_unused(estimator, settings)
         estimator.check_saveable()
     shared = {name: settings[name] for name in ("validation_fraction", "class_weight", "calibrate", "validation")}

@@ -156,7 +156,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             labels: Strings or integers, one per sentence.
             sample_weight: As in `QuantumHeadClassifier.fit`; contrastive tuning only uses whether a weight is zero.
             groups: Rows of one group stay on one side of the split, and so do groups that share a sentence.
-            validation: Sentences, labels and, optionally, weights to validate on, in place of a share of `texts`.
+            validation: Sentences, labels and, optionally, weights to validate on, in place of a share of `texts`. A
+                logistic regression uses them in end-to-end tuning only, and ``head="auto"`` does not choose by them.
             checkpoint: A file written after every epoch; the same call resumes from it, also with an emptied cache. A
                 checkpoint of other sentences, labels, weights, settings or of another body is refused. Each stage of
                 `tune` writes a checkpoint of its own beside it: the first one with ``.tuning`` appended to the name,
