@@ -37,7 +37,7 @@ from ketfit.circuit.drawing.svg import draw_svg
 from ketfit.circuit.drawing.text import draw_text
 from ketfit.circuit.export import to_pennylane, to_qasm3, to_qiskit
 from ketfit.data.dataset import Dataset
-from ketfit.data.splits import few_shot_split, holdout_split
+from ketfit.data.splits import few_shot_split, fold_splits, holdout_split
 from ketfit.energy.crossover import CrossoverModel
 from ketfit.energy.profiles import ProcessorProfile, QpuProfile, StatevectorProfile, load_profile
 from ketfit.errors import CircuitError, KetFitError
@@ -325,6 +325,8 @@ ARGUMENTS: dict[str, Argument] = {
     "few_shot_split per_label": Argument(lambda v: few_shot_split(DATASET, v), "per_label", 4),
     "few_shot_split seed": Argument(lambda v: few_shot_split(DATASET, 4, seed=v), "seed"),
     "holdout_split seed": Argument(lambda v: holdout_split(LABELS, 0.3, v), "seed"),
+    "fold_splits n_folds": Argument(lambda v: fold_splits(LABELS, v, 0), "n_folds", 3),
+    "fold_splits seed": Argument(lambda v: fold_splits(LABELS, 3, v), "seed"),
     "calibration bins": Argument(lambda v: calibration(FITTED.predict_proba(EMBEDDINGS), LABELS, v), "bins", 4),
     "matching_hidden_units parameters": Argument(lambda v: matching_hidden_units(v, 6, 2), "match_parameters", 90),
     "matching_hidden_units embedding_dim": Argument(lambda v: matching_hidden_units(90, v, 2), "embedding_dim", 6),

@@ -53,12 +53,6 @@ ESTIMATORS: dict[HeadKind, str] = {
 
 TRAINED_IN_EPOCHS: tuple[HeadKind, ...] = ("quantum", "mlp")
 
-<<<<<<< HEAD
-=======
-_NEW_HEAD_KEYS: dict[str, Any] = {"components": None}
-"""Settings of a quantum head that version 2 does not have, with the values that mean its behaviour."""
-
->>>>>>> heads
 
 def check_class_names(classes: Sequence[str] | Sequence[int]) -> None:
     """Check that the metadata of a model can hold the class labels, before a training.
@@ -198,32 +192,22 @@ def _upgrade_version_2(settings: dict[str, Any], path: Path) -> dict[str, Any]:
             raise ModelFileError(f"{path} lacks settings of the tuned body")
         stage = tuned["settings"]
         if isinstance(stage, dict):
-<<<<<<< HEAD
-            new = tuning_class(stage, f"{path}: body.tuned.settings").ADDED_SETTINGS
-            stage = _with_new_keys(stage, path, 2, new)
-=======
             stage = _with_new_keys(stage, path, 2, _added_settings(stage))
->>>>>>> heads
         rest = {name: value for name, value in tuned.items() if name != "settings"}
         settings = {**settings, "body": {**body, "tuned": _with_new_keys(rest, path, 2, {"stages": [stage]})}}
     settings = _with_new_keys(settings, path, 2, {"head_kind": "quantum", "head_choice": None})
     return {**settings, "schema_version": SCHEMA_VERSION}
 
 
-<<<<<<< HEAD
-def _with_new_keys(table: dict[str, Any], path: Path, version: int, new: Mapping[str, Any]) -> dict[str, Any]:
-=======
-def _added_settings(stage: dict[str, Any]) -> dict[str, Any]:
+def _added_settings(stage: dict[str, Any]) -> Mapping[str, Any]:
     """Return the settings of a method of tuning that version 2 does not have, with values that mean its behaviour."""
     try:
-        added: dict[str, Any] = getattr(tuning_class(stage, "settings"), "ADDED", {})
+        return tuning_class(stage, "settings").ADDED_SETTINGS
     except ConfigError:  # an unknown method, which is refused when the settings are read
         return {}
-    return added
 
 
-def _with_new_keys(table: dict[str, Any], path: Path, version: int, new: dict[str, Any]) -> dict[str, Any]:
->>>>>>> heads
+def _with_new_keys(table: dict[str, Any], path: Path, version: int, new: Mapping[str, Any]) -> dict[str, Any]:
     if unexpected := table.keys() & new.keys():
         raise ModelFileError(f"{path} has {min(unexpected)!r}, which schema_version={version} does not have")
     return {**table, **new}
