@@ -35,7 +35,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run the tasks of a plan that have no result yet. After an interruption the same command continues."""
-    from ketfit.study.executors import make_executor
+    from ketfit.study.executors import LocalExecutor, RayExecutor
     from ketfit.study.runner import run_study
     from ketfit.study.spec import StudyPlan
 
@@ -48,7 +48,7 @@ def run(
     for body in bodies or []:
         check_body(body)
     plan = StudyPlan.read(file).with_overrides(data, bodies, seeds)
-    executor = make_executor(engine, workers, address)
+    executor = RayExecutor(address) if engine == "ray" else LocalExecutor(workers)
     command = ["ketfit", "study", "run", str(file), "-o", str(output)]
     for option, values in (
         ("--data", [data] if data else []),

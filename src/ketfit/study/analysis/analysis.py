@@ -11,7 +11,7 @@ from ketfit.errors import ConfigError
 from ketfit.study.analysis.caveats import Caveat, find_caveats
 from ketfit.study.analysis.cells import Cell, Group, group_rows, make_cell, own_levels, representative_groups
 from ketfit.study.analysis.comparisons import HeadComparison, compare_all
-from ketfit.study.analysis.effects import Effects, HalfNormal, half_normal, main_effects
+from ketfit.study.analysis.effects import Design, Effects, HalfNormal, half_normal, main_effects
 from ketfit.study.analysis.hypothesis_tests import CrossedTest, Summary, crossed_test, summarize
 from ketfit.study.spec import LevelRange, StudyPlan
 from ketfit.study.store import StudyRecord, TaskResult
@@ -162,11 +162,8 @@ def _effects(plan: StudyPlan, body: str, head: str, groups: Sequence[Group]) -> 
     pairs = plan.design.estimate == "interactions"
     try:
         effects = main_effects(
-            [group.levels for _, group in cases],
+            Design([group.levels for _, group in cases], levels, pairs, [seed for seed, _ in cases]),
             [(group.rows[seed].result or {})["test_accuracy"] for seed, group in cases],
-            factors=levels,
-            interactions=pairs,
-            blocks=[seed for seed, _ in cases],
             error="blocks" if len(seeds) > 1 else "residual",
             level=plan.report.level,
         )

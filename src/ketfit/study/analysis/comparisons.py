@@ -87,8 +87,8 @@ def compare_all(
         seeds = group.common_seeds(other)
         if group is not other and seeds:
             found.append(_compare(record, group, other, seeds, representative))
-    adjusted = iter(holm([each.crossed.p_value for each in found if each.crossed is not None]))
-    return tuple(each if each.crossed is None else replace(each, adjusted_p=next(adjusted)) for each in found)
+    adjusted = holm([each.crossed.p_value if each.crossed else None for each in found])
+    return tuple(replace(each, adjusted_p=p) for each, p in zip(found, adjusted, strict=True))
 
 
 def _counterpart(group: Group, candidates: Sequence[Group], representative: Mapping[tuple[str, str], Group]) -> Group:

@@ -31,18 +31,6 @@ def make_page(record: StudyRecord, analysis: Analysis, answer: list[str]) -> str
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        points=formatting.points,
-        p=formatting.p_value,
-        percent=formatting.percent,
-        seconds=formatting.seconds,
-        level=formatting.level_name,
-        factor=formatting.factor_name,
-        term=formatting.term_name,
-        count=formatting.count,
-        margin=formatting.margin_points,
-        time=_time,
-    )
     sections: dict[str, list[Picture]] = {}
     for picture in draw(analysis):
         sections.setdefault(picture.section, []).append(picture)
@@ -64,17 +52,11 @@ def make_page(record: StudyRecord, analysis: Analysis, answer: list[str]) -> str
         uniform=len({cell.seeds for cell in analysis.cells}) == 1,
         test_sizes=[f"{size:,}" for size in study["test_sizes"]],
         svg=Markup,  # safe: the drawings escape the names in them
-        interval=formatting.interval,
-        join_names=formatting.join_names,
-        signed=formatting.signed,
+        fmt=formatting,
         conclusion=conclusion,
         error_note=_error_note,
         levels_of=_levels_of,
     )
-
-
-def _time(text: str) -> str:
-    return text.replace("T", " ").replace("+00:00", " UTC")
 
 
 def _representative_note(plan: StudyPlan) -> str:
