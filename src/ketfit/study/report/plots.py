@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import matplotlib
@@ -59,8 +61,8 @@ def draw(analysis: Analysis) -> tuple[Picture, ...]:
         for number, body in enumerate(analysis.study["bodies"]):
             for make in (_accuracies, _differences, _relations):
                 pictures += make(analysis, body, number)
-        for number, scans in enumerate(by_head(analysis.scans)):
-            pictures += scan_pictures(analysis, scans, number)
+        for number, (_, scans) in enumerate(groupby(analysis.scans, key=attrgetter("body", "head"))):
+            pictures += scan_pictures(analysis, list(scans), number)
         for number, each in enumerate(analysis.effects):
             pictures += effect_pictures(each, number)
     return tuple(pictures)
@@ -204,14 +206,6 @@ def _name_marks(canvas: Canvas, cells: Sequence[Cell], attribute: str) -> None:
             color=head_style(cell.kind)[0],
             arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.6, "alpha": 0.6, "shrinkA": 2, "shrinkB": 5},
         )
-
-
-def by_head(scans: Sequence[Scan]) -> list[list[Scan]]:
-    """Group scans by body and head, in order."""
-    grouped: dict[tuple[str, str], list[Scan]] = {}
-    for scan in scans:
-        grouped.setdefault((scan.body, scan.head), []).append(scan)
-    return list(grouped.values())
 
 
 def scan_pictures(analysis: Analysis, scans: Sequence[Scan], number: int) -> Iterator[Picture]:
