@@ -12,11 +12,13 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
+
+from ketfit.study.analysis.hypothesis_tests import Summary
 
 PANEL, WIDE = 330, 420
 FONT_SIZE = 12.0
@@ -53,7 +55,27 @@ MAX_COMPARISONS = 12
 """Comparisons on one body that are all shown; of more, only those of representative cells."""
 ACCURACY = "test accuracy (%)"
 
-Bounds = tuple[float | None, float | None]
+
+class Style(NamedTuple):
+    """Colour and marker of a mean; seeds are drawn `shift` points right of a vertical line."""
+
+    color: str
+    marker: str
+    shift: float = -8
+
+
+class Sample(NamedTuple):
+    """Values over seeds, None if they are not drawn, with their mean and its interval; all are fractions."""
+
+    values: Sequence[float] | None
+    mean: float
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def from_summary(cls, values: Sequence[float] | None, summary: Summary) -> Sample:
+        """Return the sample of values and their summary."""
+        return cls(values, summary.mean, summary.low, summary.high)
 
 
 @dataclass(frozen=True)
@@ -88,55 +110,32 @@ class Canvas:
         self.figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
         return Panel(_inline_svg(file.getvalue(), key, description), self.width)
 
-    def seed_dots_x(self, values: Sequence[float], y: float, color: str) -> None:
-        """Draw seeds as dots just below the horizontal line `y` of their mean."""
-        self._dots(values, [y] * len(values), color, (0, -7))
+    def mark(self, sample: Sample, at: float, style: Style, along: Literal["x", "y"] = "y") -> None:
+        """Draw a sample along an axis, at a position on the other: its mean, its interval, and seeds as dots beside."""
 
-    def seed_dots_y(self, values: Sequence[float], x: float, color: str, shift: float = -8) -> None:
-        """Draw seeds as dots `shift` points beside the vertical line `x` of their mean."""
-        self._dots([x] * len(values), values, color, (shift, 0))
+        def plot(fractions: Sequence[float], **options: Any) -> None:
+            values, others = [100 * fraction for fraction in fractions], [at] * len(fractions)
+            x, y = (values, others) if along == "x" else (others, values)
+            self.axes.update_datalim(list(zip(x, y, strict=True)))  # moved dots do not count for the limits otherwise
+            self.axes.plot(x, y, color=style.color, **options)
 
-    def _dots(self, x: Sequence[float], y: Sequence[float], color: str, shift: tuple[float, float]) -> None:
-        self.axes.update_datalim(list(zip(x, y, strict=True)))  # the moved dots do not count for the limits
-        moved = ScaledTranslation(shift[0] / 72, shift[1] / 72, self.figure.dpi_scale_trans)
-        self.axes.plot(
-            x,
-            y,
-            linestyle="none",
-            marker="o",
-            markersize=4,
-            markeredgewidth=0,
-            color=color,
-            alpha=0.65,
-            zorder=2,
-            transform=self.axes.transData + moved,
-        )
-
-    def mean(
-        self, x: float, y: float, color: str, marker: str = "o", *, h: Bounds | None = None, v: Bounds | None = None
-    ) -> None:
-        """Draw a mean with its interval along the x axis (`h`) or the y axis (`v`)."""
-        for bounds, horizontal in ((h, True), (v, False)):
-            if bounds is not None and bounds[0] is not None and bounds[1] is not None:
-                ends = list(bounds)
-                line = (ends, [y, y]) if horizontal else ([x, x], ends)
-                self.axes.plot(*line, color=color, linewidth=1.8, solid_capstyle="butt", zorder=3)
-        self.axes.plot(
-            [x], [y], marker=marker, markersize=7, color=color, markeredgecolor=PAPER, markeredgewidth=1.2, zorder=4
-        )
+        if sample.values is not None:
+            shift = (0, -7) if along == "x" else (style.shift, 0)
+            moved = ScaledTranslation(shift[0] / 72, shift[1] / 72, self.figure.dpi_scale_trans)
+            transform = self.axes.transData + moved
+            dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 4, "markeredgewidth": 0}
+            plot(sample.values, **dots, alpha=0.65, zorder=2, transform=transform)
+        if sample.low is not None and sample.high is not None:
+            plot([sample.low, sample.high], linewidth=1.8, solid_capstyle="butt", zorder=3)
+        plot([sample.mean], marker=style.marker, markersize=7, markeredgecolor=PAPER, markeredgewidth=1.2, zorder=4)
 
 
-def head_style(kind: str) -> tuple[str, str]:
-    """Return the colour and the marker of a kind of head."""
-    return (FIRST, "o") if kind == "quantum" else (SOFT, "s")
+def head_style(kind: str) -> Style:
+    """Return the style of a kind of head."""
+    return Style(FIRST, "o") if kind == "quantum" else Style(SOFT, "s")
 
 
-def in_points(low: float | None, high: float | None) -> Bounds:
-    """Return an interval of fractions in percentage points."""
-    return (None, None) if low is None or high is None else (100 * low, 100 * high)
-
-
-def rows(labels: Sequence[str], xlabel: str) -> tuple[Canvas, list[float]]:
+def labelled_lines(labels: Sequence[str], xlabel: str) -> tuple[Canvas, list[float]]:
     """Return a canvas with one line per label, the label above it, and the y positions of the lines."""
     wrapped = [textwrap.wrap(label, 56, max_lines=2, placeholder=" …") or [""] for label in labels]
     bottom, positions = 0.0, []

@@ -13,7 +13,6 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from ketfit.study.analysis.analysis import Analysis, HeadEffects, Marginal, Scan
 from ketfit.study.analysis.cells import Cell
-from ketfit.study.analysis.comparisons import HeadComparison
 from ketfit.study.analysis.formatting import (
     cell_name,
     factor_name,
@@ -23,7 +22,6 @@ from ketfit.study.analysis.formatting import (
     setting_name,
     term_name,
 )
-from ketfit.study.analysis.hypothesis_tests import Summary
 from ketfit.study.report.axes import (
     ACCURACY,
     BAND,
@@ -36,14 +34,14 @@ from ketfit.study.report.axes import (
     SOFT,
     STYLE,
     WIDE,
-    Bounds,
     Canvas,
     Panel,
     Picture,
+    Sample,
+    Style,
     avoid_overlap,
     head_style,
-    in_points,
-    rows,
+    labelled_lines,
 )
 
 MAX_PAIRS = 6
@@ -72,13 +70,10 @@ def _accuracies(analysis: Analysis, body: str, number: int) -> Iterator[Picture]
     cells = [cell for cell in analysis.cells if cell.body == body and cell.standing and cell.accuracy][:MAX_ROWS]
     if not cells:
         return
-    canvas, ys = rows([cell_name(cell) for cell in cells], ACCURACY)
+    canvas, ys = labelled_lines([cell_name(cell) for cell in cells], ACCURACY)
     for cell, y in zip(cells, ys, strict=True):
         assert cell.accuracy is not None
-        color, marker = head_style(cell.kind)
-        canvas.seed_dots_x([100 * value for value in cell.accuracies], y, color)
-        h = in_points(cell.accuracy.low, cell.accuracy.high)
-        canvas.mean(100 * cell.accuracy.mean, y, color, marker, h=h)
+        canvas.mark(Sample.from_summary(cell.accuracies, cell.accuracy), y, head_style(cell.kind), "x")
         if cell.head == analysis.study["reference"]:
             canvas.axes.axvline(100 * cell.accuracy.mean, color=SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     label = "; ".join(f"{cell_name(cell)} {points(cell.accuracy.mean)} %" for cell in cells if cell.accuracy)
@@ -104,13 +99,12 @@ def _differences(analysis: Analysis, body: str, number: int) -> Iterator[Picture
         return
     kinds = {cell.head: cell.kind for cell in analysis.cells}
     margin = 100 * analysis.study["margin"]
-    canvas, ys = rows([cell_name(each) for each in shown], "difference in test accuracy (points)")
+    canvas, ys = labelled_lines([cell_name(each) for each in shown], "difference in test accuracy (points)")
     canvas.axes.axvspan(-margin, margin, color=BAND, linewidth=0, zorder=0)
     canvas.axes.axvline(0, color=SOFT, linewidth=1, zorder=1)
     for each, y in zip(shown, ys, strict=True):
-        color, marker = head_style(kinds[each.head])
-        canvas.seed_dots_x([100 * value for value in each.differences], y, color)
-        canvas.mean(100 * each.difference, y, color, marker, h=_test_bounds(each))
+        low, high = (each.crossed.low, each.crossed.high) if each.crossed else (None, None)
+        canvas.mark(Sample(each.differences, each.difference, low, high), y, head_style(kinds[each.head]), "x")
     label = "; ".join(f"{cell_name(each)} {points(each.difference, plus=True)} points" for each in shown)
     bars = ""
     if any(each.crossed is not None for each in shown):
@@ -124,10 +118,6 @@ def _differences(analysis: Analysis, body: str, number: int) -> Iterator[Picture
         f"The band is the margin of ±{margin_points(margin / 100)} that the plan calls irrelevant.{more}"
     )
     yield Picture("differences", title, caption, (canvas.panel(f"difference{number}", f"{title}: {label}."),))
-
-
-def _test_bounds(each: HeadComparison) -> Bounds:
-    return (None, None) if each.crossed is None else in_points(each.crossed.low, each.crossed.high)
 
 
 def _relations(analysis: Analysis, body: str, number: int) -> Iterator[Picture]:
@@ -162,11 +152,8 @@ def _relation(cells: Sequence[Cell], attribute: str, xlabel: str, log: bool, key
     axes = canvas.axes
     for cell in shown:
         assert cell.accuracy is not None
-        color, marker = head_style(cell.kind)
-        x = getattr(cell, attribute)
-        if dots:
-            canvas.seed_dots_y([100 * value for value in cell.accuracies], x, color)
-        canvas.mean(x, 100 * cell.accuracy.mean, color, marker, v=in_points(cell.accuracy.low, cell.accuracy.high))
+        sample = Sample.from_summary(cell.accuracies if dots else None, cell.accuracy)
+        canvas.mark(sample, getattr(cell, attribute), head_style(cell.kind))
     axes.set(xlabel=xlabel, ylabel=ACCURACY)
     axes.grid(axis="y")
     axes.margins(x=0.12)
@@ -203,7 +190,7 @@ def _name_marks(canvas: Canvas, cells: Sequence[Cell], attribute: str) -> None:
             textcoords="axes fraction",
             va="center",
             fontsize=10.5,
-            color=head_style(cell.kind)[0],
+            color=head_style(cell.kind).color,
             arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.6, "alpha": 0.6, "shrinkA": 2, "shrinkB": 5},
         )
 
@@ -215,11 +202,7 @@ def scan_pictures(analysis: Analysis, scans: Sequence[Scan], number: int) -> Ite
     representative = [cell for cell in analysis.cells if cell.body == body and cell.standing]
     reference = next((cell for cell in representative if cell.head == analysis.study["reference"] != head), None)
     values = [value for scan in scans for point in scan.points for value in point.values]
-    color, marker = (
-        head_style(next(cell.kind for cell in representative if cell.head == head))
-        if representative
-        else head_style("quantum")
-    )
+    style = head_style(next((cell.kind for cell in representative if cell.head == head), "quantum"))
     panels = []
     for index, scan in enumerate(scans):
         canvas = Canvas(PANEL, 250)
@@ -229,9 +212,12 @@ def scan_pictures(analysis: Analysis, scans: Sequence[Scan], number: int) -> Ite
         xs = _level_positions(canvas.axes, [point.level for point in scan.points])
         labels = []
         for x, point in zip(xs, scan.points, strict=True):
-            _mark(canvas, x, point.values, point.accuracy, color, "D" if point.own else marker)
+            own_style = style._replace(marker="D") if point.own else style
+            canvas.mark(Sample.from_summary(point.values, point.accuracy), x, own_style)
             labels.append(f"{level_name(point.level)}: {points(point.accuracy.mean)} %")
-        canvas.axes.plot(xs, [100 * point.accuracy.mean for point in scan.points], color=color, linewidth=1, zorder=2)
+        canvas.axes.plot(
+            xs, [100 * point.accuracy.mean for point in scan.points], color=style.color, linewidth=1, zorder=2
+        )
         canvas.axes.set(xlabel=factor_name(scan.factor), ylabel=ACCURACY if index == 0 else "")
         panels.append((canvas, f"{head}, {factor_name(scan.factor)}: {'; '.join(labels)}."))
     if not panels:
@@ -245,11 +231,6 @@ def scan_pictures(analysis: Analysis, scans: Sequence[Scan], number: int) -> Ite
         f"the head's own setting{', which all panels share' if len(panels) > 1 else ''}.{dashed}",
         tuple(canvas.panel(f"scan{number}-{index}", label) for index, (canvas, label) in enumerate(panels)),
     )
-
-
-def _mark(canvas: Canvas, x: float, values: Sequence[float], accuracy: Summary, color: str, marker: str) -> None:
-    canvas.seed_dots_y([100 * value for value in values], x, color)
-    canvas.mean(x, 100 * accuracy.mean, color, marker, v=in_points(accuracy.low, accuracy.high))
 
 
 def _same_height(canvases: Sequence[Canvas], values: Sequence[float]) -> None:
@@ -311,11 +292,11 @@ def effect_pictures(each: HeadEffects, number: int) -> Iterator[Picture]:
 def _effect_sizes(each: HeadEffects, where: str, number: int) -> Picture:
     assert each.effects is not None
     ordered = sorted(each.effects.terms, key=lambda term: -abs(term.effect))[:MAX_ROWS]
-    canvas, xs = rows([term_name(term.name) for term in ordered], "effect on test accuracy (points)")
+    canvas, xs = labelled_lines([term_name(term.name) for term in ordered], "effect on test accuracy (points)")
     canvas.axes.axvline(0, color=SOFT, linewidth=1, zorder=1)
     for term, y in zip(ordered, xs, strict=True):
-        canvas.seed_dots_x([100 * value for value in seed_effects(each, term.name)], y, FIRST)
-        canvas.mean(100 * term.effect, y, FIRST, h=in_points(term.low, term.high))
+        sample = Sample(seed_effects(each, term.name), term.effect, term.low, term.high)
+        canvas.mark(sample, y, Style(FIRST, "o"), "x")
     label = "; ".join(f"{term_name(term.name)} {points(term.effect, plus=True)} points" for term in ordered)
     cut = f" The {MAX_ROWS} largest of {len(each.effects.terms)}." if len(each.effects.terms) > MAX_ROWS else ""
     return Picture(
@@ -344,7 +325,7 @@ def _main_effect(each: HeadEffects, factors: tuple[str, ...]) -> tuple[Canvas, s
     xs = _level_positions(canvas.axes, [level_name(mean.levels[0]) for mean in means])
     canvas.axes.plot(xs, [100 * mean.accuracy.mean for mean in means], color=FIRST, linewidth=1, zorder=2)
     for x, mean in zip(xs, means, strict=True):
-        _mark(canvas, x, mean.values, mean.accuracy, FIRST, "o")
+        canvas.mark(Sample.from_summary(mean.values, mean.accuracy), x, Style(FIRST, "o"))
     canvas.axes.set(xlabel=factor_name(factors[0]), ylabel=ACCURACY)
     label = "; ".join(f"{level_name(mean.levels[0])}: {points(mean.accuracy.mean)} %" for mean in means)
     return canvas, f"Main effect of {factor_name(factors[0])}. {label}."
@@ -367,15 +348,12 @@ def _interaction(each: HeadEffects, pair: tuple[str, ...]) -> tuple[Canvas, str]
         for level in dict.fromkeys(m.levels[1] for m in means)
     }
     ends = avoid_overlap([100 * line[-1].accuracy.mean for line in lines.values()], _label_height(means))
-    for (level, line), color, marker, dashes, end in zip(
-        lines.items(), (FIRST, SECOND), "os", ("solid", (0, (5, 2))), ends, strict=False
-    ):
+    styles = (Style(FIRST, "o"), Style(SECOND, "s", shift=8))
+    for (level, line), style, dashes, end in zip(lines.items(), styles, ("solid", (0, (5, 2))), ends, strict=False):
+        color, dodge = style.color, 0.04 if style.shift > 0 else -0.04
         canvas.axes.plot(xs, [100 * mean.accuracy.mean for mean in line], color=color, linewidth=1.4, linestyle=dashes)
-        dodge, shift = (-0.04, -8) if color == FIRST else (0.04, 8)
         for x, mean in zip(xs, line, strict=True):
-            canvas.seed_dots_y([100 * value for value in mean.values], x + dodge, color, shift)
-            v = in_points(mean.accuracy.low, mean.accuracy.high)
-            canvas.mean(x + dodge, 100 * mean.accuracy.mean, color, marker, v=v)
+            canvas.mark(Sample.from_summary(mean.values, mean.accuracy), x + dodge, style)
         canvas.axes.annotate(
             f"{factor_name(pair[1])} {level_name(level)}", (xs[-1] + 0.1, end), (9, 0),
             textcoords="offset points", va="center", fontsize=10.5, color=color,
