@@ -26,7 +26,7 @@ from ketfit.study.analysis.formatting import (
     sentence,
 )
 from ketfit.study.report import SUMMARY, write_report
-from ketfit.study.report.axes import avoid_overlap
+from ketfit.study.report.plots import avoid_overlap
 from ketfit.study.report.render import to_toml
 from ketfit.study.spec import StudyPlan
 from ketfit.study.store import RECORD, ROWS, StudyRecord

@@ -1,55 +1,112 @@
-"""Draw the figures of a report: heads, differences, scans, effects and interactions."""
+"""Draw the figures of a report by Matplotlib, as inline SVG in the colours and fonts of the page.
+
+A panel fits the width of a phone, one unit per pixel, so that its font size is kept; wider pages show panels side by
+side. Colours are CSS variables, which the style sheet sets for light and dark mode.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import html
+import io
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
+from ketfit.study.analysis import formatting as fmt
 from ketfit.study.analysis.analysis import Analysis, HeadEffects, Marginal, Scan
 from ketfit.study.analysis.cells import Cell
-from ketfit.study.analysis.formatting import (
-    cell_name,
-    factor_name,
-    level_name,
-    margin_points,
-    points,
-    setting_name,
-    term_name,
-)
-from ketfit.study.report.axes import (
-    ACCURACY,
-    BAND,
-    FIRST,
-    MAX_COMPARISONS,
-    MAX_ROWS,
-    PANEL,
-    PAPER,
-    SECOND,
-    SOFT,
-    STYLE,
-    WIDE,
-    Canvas,
-    Panel,
-    Picture,
-    Sample,
-    Style,
-    avoid_overlap,
-    head_style,
-    labelled_lines,
-)
+from ketfit.study.analysis.hypothesis_tests import Summary
 
+PANEL, WIDE = 330, 420
+FONT_SIZE = 12.0
+
+# Matplotlib needs numeric colours; each is a placeholder for a CSS variable such as var(--ink).
+INK, SOFT, GRID, FIRST, SECOND, BAND, PAPER = (f"#0101{number:02x}" for number in range(1, 8))
+NAMES = {INK: "ink", SOFT: "soft", GRID: "grid", FIRST: "first", SECOND: "second", BAND: "band", PAPER: "paper"}
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ketfit",
+    "text.parse_math": False,
+    "text.color": INK,
+    "font.size": FONT_SIZE,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": SOFT,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": FONT_SIZE,
+    "axes.titlelocation": "left",
+    "axes.titlecolor": INK,
+    "axes.unicode_minus": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelsize": FONT_SIZE - 1,
+    "ytick.labelsize": FONT_SIZE - 1,
+}
+
+MAX_ROWS = 24
+MAX_COMPARISONS = 12
+"""Comparisons on one body that are all shown; of more, only those of representative cells."""
+ACCURACY = "test accuracy (%)"
 MAX_PAIRS = 6
 MAX_EFFECT_NAMES = 6
 MIN_EFFECTS = 5
 """With fewer effects a half-normal plot cannot show which are noise."""
 MAX_HEAD_NAMES = 14
 MAX_DOTS = 60
+
+
+class Style(NamedTuple):
+    """Colour and marker of a mean; seeds are drawn `shift` points right of a vertical line."""
+
+    color: str
+    marker: str
+    shift: float = -8
+
+
+class Sample(NamedTuple):
+    """Values over seeds, None if they are not drawn, with their mean and its interval; all are fractions."""
+
+    values: Sequence[float] | None
+    mean: float
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def from_summary(cls, values: Sequence[float] | None, summary: Summary) -> Sample:
+        """Return the sample of values and their summary."""
+        return cls(values, summary.mean, summary.low, summary.high)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing: its SVG and its width in pixels."""
+
+    svg: str
+    width: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report: one or more panels under one caption, in one section."""
+
+    section: Literal["accuracy", "differences", "scans", "effects", "relations"]
+    title: str
+    caption: str
+    panels: tuple[Panel, ...]
 
 
 def draw(analysis: Analysis) -> tuple[Picture, ...]:
@@ -70,13 +127,13 @@ def _accuracies(analysis: Analysis, body: str, number: int) -> Iterator[Picture]
     cells = [cell for cell in analysis.cells if cell.body == body and cell.standing and cell.accuracy][:MAX_ROWS]
     if not cells:
         return
-    canvas, ys = labelled_lines([cell_name(cell) for cell in cells], ACCURACY)
+    canvas, ys = labelled_lines([fmt.cell_name(cell) for cell in cells], ACCURACY)
     for cell, y in zip(cells, ys, strict=True):
         assert cell.accuracy is not None
         canvas.mark(Sample.from_summary(cell.accuracies, cell.accuracy), y, head_style(cell.kind), "x")
         if cell.head == analysis.study["reference"]:
             canvas.axes.axvline(100 * cell.accuracy.mean, color=SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    label = "; ".join(f"{cell_name(cell)} {points(cell.accuracy.mean)} %" for cell in cells if cell.accuracy)
+    label = "; ".join(f"{fmt.cell_name(cell)} {fmt.points(cell.accuracy.mean)} %" for cell in cells if cell.accuracy)
     dashed = " The dashed line is the mean of the reference." if analysis.study["reference"] else ""
     caption = (
         "Large marks are means over seeds (circles: quantum heads; squares: classical heads), small dots the seeds"
@@ -99,13 +156,13 @@ def _differences(analysis: Analysis, body: str, number: int) -> Iterator[Picture
         return
     kinds = {cell.head: cell.kind for cell in analysis.cells}
     margin = 100 * analysis.study["margin"]
-    canvas, ys = labelled_lines([cell_name(each) for each in shown], "difference in test accuracy (points)")
+    canvas, ys = labelled_lines([fmt.cell_name(each) for each in shown], "difference in test accuracy (points)")
     canvas.axes.axvspan(-margin, margin, color=BAND, linewidth=0, zorder=0)
     canvas.axes.axvline(0, color=SOFT, linewidth=1, zorder=1)
     for each, y in zip(shown, ys, strict=True):
         low, high = (each.crossed.low, each.crossed.high) if each.crossed else (None, None)
         canvas.mark(Sample(each.differences, each.difference, low, high), y, head_style(kinds[each.head]), "x")
-    label = "; ".join(f"{cell_name(each)} {points(each.difference, plus=True)} points" for each in shown)
+    label = "; ".join(f"{fmt.cell_name(each)} {fmt.points(each.difference, plus=True)} points" for each in shown)
     bars = ""
     if any(each.crossed is not None for each in shown):
         bars = f", bars {100 * analysis.study['level']:g} % intervals for new seeds and new sentences"
@@ -115,7 +172,7 @@ def _differences(analysis: Analysis, body: str, number: int) -> Iterator[Picture
     title = f"Differences from {shown[0].reference} on {body}"
     caption = (
         f"Large marks are mean paired differences, small dots the seeds{bars}. "
-        f"The band is the margin of ±{margin_points(margin / 100)} that the plan calls irrelevant.{more}"
+        f"The band is the margin of ±{fmt.margin_points(margin / 100)} that the plan calls irrelevant.{more}"
     )
     yield Picture("differences", title, caption, (canvas.panel(f"difference{number}", f"{title}: {label}."),))
 
@@ -168,7 +225,7 @@ def _relation(cells: Sequence[Cell], attribute: str, xlabel: str, log: bool, key
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if value < 1e4 else f"{value:,.0f}")
     _name_marks(canvas, [cell for cell in shown if cell.standing], attribute)
     label = "; ".join(
-        f"{cell_name(cell)}: {getattr(cell, attribute):.3g}, {points(cell.accuracy.mean)} %"
+        f"{fmt.cell_name(cell)}: {getattr(cell, attribute):.3g}, {fmt.points(cell.accuracy.mean)} %"
         for cell in shown
         if cell.accuracy
     )
@@ -214,12 +271,12 @@ def scan_pictures(analysis: Analysis, scans: Sequence[Scan], number: int) -> Ite
         for x, point in zip(xs, scan.points, strict=True):
             own_style = style._replace(marker="D") if point.own else style
             canvas.mark(Sample.from_summary(point.values, point.accuracy), x, own_style)
-            labels.append(f"{level_name(point.level)}: {points(point.accuracy.mean)} %")
+            labels.append(f"{fmt.level_name(point.level)}: {fmt.points(point.accuracy.mean)} %")
         canvas.axes.plot(
             xs, [100 * point.accuracy.mean for point in scan.points], color=style.color, linewidth=1, zorder=2
         )
-        canvas.axes.set(xlabel=factor_name(scan.factor), ylabel=ACCURACY if index == 0 else "")
-        panels.append((canvas, f"{head}, {factor_name(scan.factor)}: {'; '.join(labels)}."))
+        canvas.axes.set(xlabel=fmt.factor_name(scan.factor), ylabel=ACCURACY if index == 0 else "")
+        panels.append((canvas, f"{head}, {fmt.factor_name(scan.factor)}: {'; '.join(labels)}."))
     if not panels:
         return
     _same_height([canvas for canvas, _ in panels], values)
@@ -250,7 +307,7 @@ def _level_positions(axes: Axes, levels: Sequence[Any]) -> list[float]:
     if numbers and min(xs) > 0 and max(xs) / min(xs) >= 20:
         axes.set_xscale("log")
     axes.margins(x=0.15)
-    axes.set_xticks(xs, [level_name(level) for level in levels])
+    axes.set_xticks(xs, [fmt.level_name(level) for level in levels])
     axes.xaxis.set_minor_locator(NullLocator())
     return xs
 
@@ -292,12 +349,12 @@ def effect_pictures(each: HeadEffects, number: int) -> Iterator[Picture]:
 def _effect_sizes(each: HeadEffects, where: str, number: int) -> Picture:
     assert each.effects is not None
     ordered = sorted(each.effects.terms, key=lambda term: -abs(term.effect))[:MAX_ROWS]
-    canvas, xs = labelled_lines([term_name(term.name) for term in ordered], "effect on test accuracy (points)")
+    canvas, xs = labelled_lines([fmt.term_name(term.name) for term in ordered], "effect on test accuracy (points)")
     canvas.axes.axvline(0, color=SOFT, linewidth=1, zorder=1)
     for term, y in zip(ordered, xs, strict=True):
         sample = Sample(seed_effects(each, term.name), term.effect, term.low, term.high)
         canvas.mark(sample, y, Style(FIRST, "o"), "x")
-    label = "; ".join(f"{term_name(term.name)} {points(term.effect, plus=True)} points" for term in ordered)
+    label = "; ".join(f"{fmt.term_name(term.name)} {fmt.points(term.effect, plus=True)} points" for term in ordered)
     cut = f" The {MAX_ROWS} largest of {len(each.effects.terms)}." if len(each.effects.terms) > MAX_ROWS else ""
     return Picture(
         "effects",
@@ -322,13 +379,13 @@ def seed_effects(each: HeadEffects, term: str) -> list[float]:
 def _main_effect(each: HeadEffects, factors: tuple[str, ...]) -> tuple[Canvas, str]:
     means = [mean for mean in each.marginals if mean.factors == factors]
     canvas = Canvas(PANEL, 220)
-    xs = _level_positions(canvas.axes, [level_name(mean.levels[0]) for mean in means])
+    xs = _level_positions(canvas.axes, [fmt.level_name(mean.levels[0]) for mean in means])
     canvas.axes.plot(xs, [100 * mean.accuracy.mean for mean in means], color=FIRST, linewidth=1, zorder=2)
     for x, mean in zip(xs, means, strict=True):
         canvas.mark(Sample.from_summary(mean.values, mean.accuracy), x, Style(FIRST, "o"))
-    canvas.axes.set(xlabel=factor_name(factors[0]), ylabel=ACCURACY)
-    label = "; ".join(f"{level_name(mean.levels[0])}: {points(mean.accuracy.mean)} %" for mean in means)
-    return canvas, f"Main effect of {factor_name(factors[0])}. {label}."
+    canvas.axes.set(xlabel=fmt.factor_name(factors[0]), ylabel=ACCURACY)
+    label = "; ".join(f"{fmt.level_name(mean.levels[0])}: {fmt.points(mean.accuracy.mean)} %" for mean in means)
+    return canvas, f"Main effect of {fmt.factor_name(factors[0])}. {label}."
 
 
 def _largest_pairs(each: HeadEffects) -> list[tuple[str, ...]]:
@@ -342,7 +399,7 @@ def _interaction(each: HeadEffects, pair: tuple[str, ...]) -> tuple[Canvas, str]
     means = [mean for mean in each.marginals if mean.factors == pair]
     canvas = Canvas(PANEL, 230)
     first = list(dict.fromkeys(mean.levels[0] for mean in means))
-    xs = _level_positions(canvas.axes, [level_name(level) for level in first])
+    xs = _level_positions(canvas.axes, [fmt.level_name(level) for level in first])
     lines = {
         level: [mean for mean in means if mean.levels[1] == level]
         for level in dict.fromkeys(m.levels[1] for m in means)
@@ -355,15 +412,16 @@ def _interaction(each: HeadEffects, pair: tuple[str, ...]) -> tuple[Canvas, str]
         for x, mean in zip(xs, line, strict=True):
             canvas.mark(Sample.from_summary(mean.values, mean.accuracy), x + dodge, style)
         canvas.axes.annotate(
-            f"{factor_name(pair[1])} {level_name(level)}", (xs[-1] + 0.1, end), (9, 0),
+            f"{fmt.factor_name(pair[1])} {fmt.level_name(level)}", (xs[-1] + 0.1, end), (9, 0),
             textcoords="offset points", va="center", fontsize=10.5, color=color,
         )  # fmt: skip
     canvas.axes.set_xlim(-0.25, len(first) + 0.1)
-    canvas.axes.set(xlabel=factor_name(pair[0]), ylabel=ACCURACY)
+    canvas.axes.set(xlabel=fmt.factor_name(pair[0]), ylabel=ACCURACY)
     label = "; ".join(
-        f"{setting_name(dict(zip(pair, mean.levels, strict=True)))}: {points(mean.accuracy.mean)} %" for mean in means
+        f"{fmt.setting_name(dict(zip(pair, mean.levels, strict=True)))}: {fmt.points(mean.accuracy.mean)} %"
+        for mean in means
     )
-    return canvas, f"Interaction of {factor_name(pair[0])} and {factor_name(pair[1])}. {label}."
+    return canvas, f"Interaction of {fmt.factor_name(pair[0])} and {fmt.factor_name(pair[1])}. {label}."
 
 
 def _label_height(means: Sequence[Marginal]) -> float:
@@ -395,7 +453,7 @@ def _half_normal(each: HeadEffects, where: str, number: int) -> Picture:
         in_right_half = x > 0.5 * axes.get_xlim()[1]
         shift, align = (-7, "right") if in_right_half else (7, "left")
         axes.annotate(
-            term_name(name),
+            fmt.term_name(name),
             (x, y),
             (shift, 0),
             textcoords="offset points",
@@ -405,12 +463,118 @@ def _half_normal(each: HeadEffects, where: str, number: int) -> Picture:
             bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
         )
     axes.set(xlabel="absolute effect (points)", ylabel="half-normal quantile")
-    label = "; ".join(f"{term_name(name)} {points(size)}" for name, size in zip(plot.names, plot.effects, strict=True))
+    label = "; ".join(
+        f"{fmt.term_name(name)} {fmt.points(size)}" for name, size in zip(plot.names, plot.effects, strict=True)
+    )
     return Picture(
         "effects",
         f"Half-normal plot of the effects, {where}",
         "Effects that are noise lie along the line, which stands for Lenth's pseudo standard error, "
-        f"{points(plot.pseudo_error)} points. One effect named beforehand is more than noise beyond ME, "
-        f"{points(plot.margin)} points; the largest of all beyond SME, {points(plot.simultaneous_margin)} points.",
+        f"{fmt.points(plot.pseudo_error)} points. One effect named beforehand is more than noise beyond ME, "
+        f"{fmt.points(plot.margin)} points; the largest of all beyond SME, "
+        f"{fmt.points(plot.simultaneous_margin)} points.",
         (canvas.panel(f"halfnormal{number}", f"Absolute effects on {where} in points: {label}."),),
     )
+
+
+class Canvas:
+    """One Matplotlib figure with a size in pixels."""
+
+    def __init__(self, width: int, height: float) -> None:
+        self.width = width
+        self.figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+        self.axes: Axes = self.figure.add_subplot()
+
+    def panel(self, key: str, description: str) -> Panel:
+        """Return the drawing; `key` is unique in the page, `description` is its text for screen readers."""
+        file = io.StringIO()
+        self.figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        return Panel(_inline_svg(file.getvalue(), key, description), self.width)
+
+    def mark(self, sample: Sample, at: float, style: Style, along: Literal["x", "y"] = "y") -> None:
+        """Draw a sample along an axis, at a position on the other: its mean, its interval, and seeds as dots beside."""
+
+        def plot(fractions: Sequence[float], **options: Any) -> None:
+            values, others = [100 * fraction for fraction in fractions], [at] * len(fractions)
+            x, y = (values, others) if along == "x" else (others, values)
+            self.axes.update_datalim(list(zip(x, y, strict=True)))  # moved dots do not count for the limits otherwise
+            self.axes.plot(x, y, color=style.color, **options)
+
+        if sample.values is not None:
+            shift = (0, -7) if along == "x" else (style.shift, 0)
+            moved = ScaledTranslation(shift[0] / 72, shift[1] / 72, self.figure.dpi_scale_trans)
+            transform = self.axes.transData + moved
+            dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 4, "markeredgewidth": 0}
+            plot(sample.values, **dots, alpha=0.65, zorder=2, transform=transform)
+        if sample.low is not None and sample.high is not None:
+            plot([sample.low, sample.high], linewidth=1.8, solid_capstyle="butt", zorder=3)
+        plot([sample.mean], marker=style.marker, markersize=7, markeredgecolor=PAPER, markeredgewidth=1.2, zorder=4)
+
+
+def head_style(kind: str) -> Style:
+    """Return the style of a kind of head."""
+    return Style(FIRST, "o") if kind == "quantum" else Style(SOFT, "s")
+
+
+def labelled_lines(labels: Sequence[str], xlabel: str) -> tuple[Canvas, list[float]]:
+    """Return a canvas with one line per label, the label above it, and the y positions of the lines."""
+    wrapped = [textwrap.wrap(label, 56, max_lines=2, placeholder=" …") or [""] for label in labels]
+    bottom, positions = 0.0, []
+    for lines in wrapped:
+        bottom += 36.0 + 15.0 * (len(lines) - 1)
+        positions.append(bottom)
+    canvas = Canvas(WIDE, bottom + 58)
+    axes = canvas.axes
+    axes.set_ylim(bottom + 14, 6)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(xlabel)
+    axes.grid(axis="x")
+    for y, lines in zip(positions, wrapped, strict=True):
+        for number, text in enumerate(reversed(lines)):
+            axes.text(0, y - 9 - 15 * number, text, transform=axes.get_yaxis_transform(), va="baseline", zorder=5)
+    return canvas, positions
+
+
+def avoid_overlap(positions: Iterable[float], min_distance: float) -> list[float]:
+    """Return the positions nearest to those given, in their order, that keep `min_distance`.
+
+    >>> avoid_overlap([1.0, 1.0, 1.0], 1)
+    [0.0, 1.0, 2.0]
+    """
+    values = list(positions)
+    order = sorted(range(len(values)), key=lambda index: (values[index], index))
+    blocks: list[list[int]] = []  # runs of touching neighbours, each centred on the given positions
+    for index in order:
+        blocks.append([index])
+        while len(blocks) > 1 and _start(blocks[-1], values, min_distance) < _start(
+            blocks[-2], values, min_distance
+        ) + min_distance * len(blocks[-2]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    moved = [0.0] * len(values)
+    for block in blocks:
+        for number, index in enumerate(block):
+            moved[index] = _start(block, values, min_distance) + min_distance * number
+    return moved
+
+
+def _start(block: Sequence[int], values: Sequence[float], min_distance: float) -> float:
+    return sum(values[index] - min_distance * number for number, index in enumerate(block)) / len(block)
+
+
+def _inline_svg(svg: str, key: str, description: str) -> str:
+    """Return Matplotlib's file as an element without header, with unique ids and the colours and fonts of the page."""
+    size = re.search(r'viewBox="([\d. ]+)"', svg)
+    assert size is not None
+    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r' id="', f' id="{key}-', body)
+    body = re.sub(r"(url\(#|href=\"#)", rf"\1{key}-", body)
+    body = re.sub(r"font-family: [^;\"]*", "font-family: inherit", body)
+    body = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 var(--sans)", body)
+    body = re.sub(r' transform="rotate\(-0 [^"]*"', "", body)
+    body = re.sub(r"\s*\n\s*", " ", body)
+    for number, name in NAMES.items():
+        body = body.replace(number, f"var(--{name})")
+    label = html.escape(description)
+    return f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{size[1]}" role="img" aria-label="{label}">{body}'

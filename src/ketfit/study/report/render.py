@@ -10,11 +10,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ketfit.study.analysis import formatting
+from ketfit.study.analysis import formatting as fmt
 from ketfit.study.analysis.analysis import Analysis, HeadEffects
 from ketfit.study.analysis.effects import Term
-from ketfit.study.report.axes import MAX_COMPARISONS, Picture
-from ketfit.study.report.plots import draw
+from ketfit.study.report.plots import MAX_COMPARISONS, Picture, draw
 from ketfit.study.report.summary import conclusion
 from ketfit.study.spec import HeadPlan, LevelRange, StudyPlan
 from ketfit.study.store import StudyRecord
@@ -52,7 +51,7 @@ def make_page(record: StudyRecord, analysis: Analysis, answer: list[str]) -> str
         uniform=len({cell.seeds for cell in analysis.cells}) == 1,
         test_sizes=[f"{size:,}" for size in study["test_sizes"]],
         svg=Markup,  # safe: the drawings escape the names in them
-        fmt=formatting,
+        fmt=fmt,
         conclusion=conclusion,
         error_note=_error_note,
         levels_of=_levels_of,
@@ -102,7 +101,7 @@ def _fraction(plan: StudyPlan) -> str:
 def _levels(levels: Any) -> str:
     if isinstance(levels, LevelRange):
         return f"{levels.low:g} to {levels.high:g}{' in the logarithm' if levels.log else ''}"
-    return ", ".join(map(formatting.level_name, levels))
+    return ", ".join(map(fmt.level_name, levels))
 
 
 def _levels_of(plan: StudyPlan, term: Term) -> str:
@@ -110,26 +109,24 @@ def _levels_of(plan: StudyPlan, term: Term) -> str:
     levels = plan.factors.get(term.name)
     if levels is None or isinstance(levels, LevelRange) or len(levels) != 2:
         return ""
-    return f"{formatting.level_name(levels[0])} → {formatting.level_name(levels[1])}"
+    return f"{fmt.level_name(levels[0])} → {fmt.level_name(levels[1])}"
 
 
 def _error_note(each: HeadEffects) -> str:
     assert each.effects is not None
-    n = formatting.count(len(each.seeds), "seed")
+    n = fmt.count(len(each.seeds), "seed")
     if each.effects.error == "blocks":
         text = f"Each seed's effects are estimated apart and tested over the {n}: for new seeds on the same sentences"
     else:
         text = "One seed only: tested against what the model leaves over, if anything"
-    left = (
-        f"; {formatting.count(len(each.left_out), 'seed')} without the whole design left out" if each.left_out else ""
-    )
+    left = f"; {fmt.count(len(each.left_out), 'seed')} without the whole design left out" if each.left_out else ""
     return f"{text}{left}. p is of no effect, and beside it as Holm adjusts it over all terms."
 
 
 def limits(record: StudyRecord, analysis: Analysis) -> list[tuple[str, str]]:
     """Return the limits of a study: pairs of a topic and a reason."""
     plan, data = record.plan, record.data.name
-    bodies = formatting.join_names(body.label for body in plan.bodies)
+    bodies = fmt.join_names(body.label for body in plan.bodies)
     found = [
         (
             "Other sentences and other bodies.",
@@ -140,7 +137,7 @@ def limits(record: StudyRecord, analysis: Analysis) -> list[tuple[str, str]]:
     ]
     detectable = [each.detectable for each in analysis.comparisons if each.standing and each.detectable]
     if detectable:
-        seeds = formatting.count(len(plan.seeds), "seed")
+        seeds = fmt.count(len(plan.seeds), "seed")
         found.append(
             (
                 "Small differences.",
@@ -174,7 +171,7 @@ def _about_hardware(plan: StudyPlan) -> list[tuple[str, str]]:
 
 
 def _span(values: Sequence[float]) -> str:
-    low, high = formatting.points(min(values), 1), formatting.points(max(values), 1)
+    low, high = fmt.points(min(values), 1), fmt.points(max(values), 1)
     return low if low == high else f"{low} to {high}"
 
 
