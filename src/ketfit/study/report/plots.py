@@ -135,18 +135,15 @@ def _accuracies(analysis: Analysis, body: str, number: int) -> Iterator[Picture]
             canvas.axes.axvline(100 * cell.accuracy.mean, color=SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     label = "; ".join(f"{fmt.cell_name(cell)} {fmt.points(cell.accuracy.mean)} %" for cell in cells if cell.accuracy)
     dashed = " The dashed line is the mean of the reference." if analysis.study["reference"] else ""
+    level, bars = 100 * analysis.study["level"], ""
+    if any(cell.accuracy and cell.accuracy.low is not None for cell in cells):
+        bars = f", bars {level:g} % t intervals of the mean, for new seeds on the same sentences"
     caption = (
         "Large marks are means over seeds (circles: quantum heads; squares: classical heads), small dots the seeds"
-        f"{_bars(analysis, cells)}.{dashed}"
+        f"{bars}.{dashed}"
     )
     panel = canvas.panel(f"accuracy{number}", f"Mean test accuracy on {body}: {label}.")
     yield Picture("accuracy", f"Test accuracy on {body}", caption, (panel,))
-
-
-def _bars(analysis: Analysis, cells: Sequence[Cell]) -> str:
-    if not any(cell.accuracy and cell.accuracy.low is not None for cell in cells):
-        return ""
-    return f", bars {100 * analysis.study['level']:g} % t intervals of the mean, for new seeds on the same sentences"
 
 
 def _differences(analysis: Analysis, body: str, number: int) -> Iterator[Picture]:
@@ -180,53 +177,50 @@ def _differences(analysis: Analysis, body: str, number: int) -> Iterator[Picture
 def _relations(analysis: Analysis, body: str, number: int) -> Iterator[Picture]:
     cells = [cell for cell in analysis.cells if cell.body == body and cell.accuracy]
     qubits = {cell.n_qubits for cell in cells if cell.n_qubits is not None}
-    panels = [_relation(cells, "parameters", "trainable parameters", True, f"parameters{number}")]
-    if len(qubits) > 1:
-        panels.append(_relation(cells, "n_qubits", "qubits of an encoder", False, f"qubits{number}"))
-    panels.append(_relation(cells, "fit_seconds", "seconds to fit the chosen try (median)", True, f"seconds{number}"))
-    panels = [panel for panel in panels if panel is not None]
-    few_seeds = sum(len(cell.seeds) for cell in cells) <= MAX_DOTS
-    dots = (
-        ", and small dots for the seeds" if few_seeds else "; seeds are left out, as there are too many to tell apart"
-    )
+    dots = sum(len(cell.seeds) for cell in cells) <= MAX_DOTS
+    drawn = [
+        _relation(cells, "parameters", "trainable parameters", f"parameters{number}", dots),
+        _relation(cells, "n_qubits", "qubits of an encoder", f"qubits{number}", dots) if len(qubits) > 1 else None,
+        _relation(cells, "fit_seconds", "seconds to fit the chosen try (median)", f"seconds{number}", dots),
+    ]
+    panels = tuple(panel for panel in drawn if panel is not None)
+    seeds = ", and small dots for the seeds" if dots else "; seeds are left out, as there are too many to tell apart"
     if panels:
         yield Picture(
             "relations",
             f"Accuracy against size and time on {body}",
             "Every cell of the study: its mean over seeds (circles: quantum heads; squares: classical heads), its "
-            f"interval as in the figure of accuracies{dots}. Names stand at the settings that "
+            f"interval as in the figure of accuracies{seeds}. Names stand at the settings that "
             "stand for their heads. Times are of one thread, on whatever ran the study.",
-            tuple(panel for panel in panels if panel is not None),
+            panels,
         )
 
 
-def _relation(cells: Sequence[Cell], attribute: str, xlabel: str, log: bool, key: str) -> Panel | None:
-    dots = sum(len(cell.seeds) for cell in cells) <= MAX_DOTS
+def _relation(cells: Sequence[Cell], attribute: str, xlabel: str, key: str, dots: bool) -> Panel | None:
     shown = [cell for cell in cells if (getattr(cell, attribute) or 0) > 0]
     if len(shown) < 2:
         return None
+    xs = [getattr(cell, attribute) for cell in shown]
     canvas = Canvas(PANEL, 290)
     axes = canvas.axes
-    for cell in shown:
+    for cell, x in zip(shown, xs, strict=True):
         assert cell.accuracy is not None
-        sample = Sample.from_summary(cell.accuracies if dots else None, cell.accuracy)
-        canvas.mark(sample, getattr(cell, attribute), head_style(cell.kind))
+        canvas.mark(Sample.from_summary(cell.accuracies if dots else None, cell.accuracy), x, head_style(cell.kind))
     axes.set(xlabel=xlabel, ylabel=ACCURACY)
     axes.grid(axis="y")
     axes.margins(x=0.12)
-    if not log:
-        axes.set_xticks(sorted({getattr(cell, attribute) for cell in shown}))
+    if attribute == "n_qubits":
+        axes.set_xticks(sorted(set(xs)))
     else:
         axes.set_xscale("log")
-        xs = [getattr(cell, attribute) for cell in shown]
         near = max(xs) < 30 * min(xs)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if near else (1,)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if value < 1e4 else f"{value:,.0f}")
     _name_marks(canvas, [cell for cell in shown if cell.standing], attribute)
     label = "; ".join(
-        f"{fmt.cell_name(cell)}: {getattr(cell, attribute):.3g}, {fmt.points(cell.accuracy.mean)} %"
-        for cell in shown
+        f"{fmt.cell_name(cell)}: {x:.3g}, {fmt.points(cell.accuracy.mean)} %"
+        for cell, x in zip(shown, xs, strict=True)
         if cell.accuracy
     )
     return canvas.panel(key, f"Test accuracy against {xlabel}. {label}.")
