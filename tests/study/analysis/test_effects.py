@@ -81,8 +81,8 @@ def test_main_effects_published_fraction_matches() -> None:
         (point, y) for point, y in zip(factorial("ABCD"), FILTRATION, strict=True) if np.prod(list(point.values())) > 0
     ]
     points, response = zip(*runs, strict=True)
-    asked = [("A", "B"), ("A", "C"), ("A", "D")]
-    found = by_name(estimate(points, response, interactions=asked))
+    pairs = [("A", "B"), ("A", "C"), ("A", "D")]
+    found = by_name(estimate(points, response, interactions=pairs))
     published = {"A": 19.0, "B": 1.5, "C": 14.0, "D": 16.5, "A:B": -1.0, "A:C": -18.5, "A:D": 19.0}
     assert found == pytest.approx(published)
     with pytest.raises(ConfigError, match="cannot tell A:B from C:D; A:C from B:D; A:D from B:C: ask"):
@@ -258,26 +258,26 @@ def simulated(rng: np.random.Generator, varies: float) -> tuple[list[Point], lis
 @pytest.mark.parametrize(("error", "varies"), [("residual", 0.0), ("blocks", 0.0), ("blocks", 0.02)])
 def test_main_effects_hold_level_and_cover(error: Any, varies: float) -> None:
     rng, count = np.random.default_rng(3), 600
-    missed, wrong, family, joint = 0, 0, 0, 0
+    missed, rejected, family, joint = 0, 0, 0, 0
     for _ in range(count):
         points, blocks, y = simulated(rng, varies)
         found = estimate(points, y, blocks=blocks, error=error)
         a, b, *_ = found.terms
         missed += not a.low <= 0.01 <= a.high  # type: ignore[operator]
-        wrong += b.p_value < 0.05  # type: ignore[operator]
+        rejected += b.p_value < 0.05  # type: ignore[operator]
         joint += found.sources[1].p_value < 0.05  # type: ignore[operator]
         family += min(term.p_adjusted for term in found.terms[1:]) < 0.05  # type: ignore[type-var]
     assert at_least(count, 0.05) <= missed <= at_most(count, 0.05)
-    assert wrong == joint
-    assert at_least(count, 0.05) <= wrong <= at_most(count, 0.05)
+    assert rejected == joint
+    assert at_least(count, 0.05) <= rejected <= at_most(count, 0.05)
     assert family <= at_most(count, 0.05)
 
 
 def test_main_effects_residual_error_rejects_too_often_if_effects_vary() -> None:
     rng = np.random.default_rng(4)
     runs = [simulated(rng, 0.02) for _ in range(200)]
-    wrong = sum(estimate(p, y, blocks=b, interactions=False).terms[1].p_value < 0.05 for p, b, y in runs)  # type: ignore[operator]
-    assert wrong > at_most(200, 0.1)
+    rejected = sum(estimate(p, y, blocks=b, interactions=False).terms[1].p_value < 0.05 for p, b, y in runs)  # type: ignore[operator]
+    assert rejected > at_most(200, 0.1)
 
 
 @pytest.mark.slow
@@ -285,11 +285,11 @@ def test_main_effects_joint_tests_hold_level() -> None:
     rng, count = np.random.default_rng(5), 500
     points, blocks = [{"m": m, "a": a} for m in "xyz" for a in "uv"] * 6, np.repeat(range(6), 6).tolist()
     for error in ("residual", "blocks"):
-        wrong = 0
+        rejected = 0
         for _ in range(count):
             y = rng.normal(size=36) + np.repeat(rng.normal(size=6), 6)
-            wrong += estimate(points, y, blocks=blocks, error=error).sources[0].p_value < 0.05  # type: ignore[arg-type, operator]
-        assert at_least(count, 0.05) <= wrong <= at_most(count, 0.05)
+            rejected += estimate(points, y, blocks=blocks, error=error).sources[0].p_value < 0.05  # type: ignore[arg-type, operator]
+        assert at_least(count, 0.05) <= rejected <= at_most(count, 0.05)
 
 
 # Estimable terms
@@ -358,8 +358,8 @@ def test_check_estimable_raises_exactly_if_rank_deficient(rows: list[tuple[int, 
     null = np.linalg.svd(matrix)[2][np.linalg.matrix_rank(matrix) :]
     names = ["the mean", *"abcd", *map(":".join, combinations("abcd", 2))]
     mixed = {name for name, part in zip(names, np.abs(null).max(axis=0), strict=True) if part > 1e-9}
-    told = str(caught.value).removeprefix("this design cannot tell ").split(": ask")[0]
-    assert {name for group in told.split("; ") for name in group.split(" from ")} == mixed
+    named = str(caught.value).removeprefix("this design cannot tell ").split(": ask")[0]
+    assert {name for group in named.split("; ") for name in group.split(" from ")} == mixed
 
 
 # Half-normal plots
@@ -449,9 +449,9 @@ def test_invalid_setting_raises_config_error(call: Callable[[], Any], words: str
 
 def test_effects_are_frozen_and_json() -> None:
     found = estimate(factorial("abc"), [1.0, 2.0, 4.0, 3.0, 5.0, 7.0, 6.0, 9.0])
-    for row in (found, half_normal(found)):
-        text = json.dumps(dataclasses.asdict(row), allow_nan=False)
-        assert json.loads(text) == json.loads(json.dumps(dataclasses.asdict(row)))
+    for value in (found, half_normal(found)):
+        text = json.dumps(dataclasses.asdict(value), allow_nan=False)
+        assert json.loads(text) == json.loads(json.dumps(dataclasses.asdict(value)))
     assert type(found.df) is int
     assert all(type(value) in (float, str) for value in dataclasses.astuple(found.terms[0]))
     with pytest.raises(dataclasses.FrozenInstanceError):
