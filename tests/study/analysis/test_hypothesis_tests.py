@@ -493,6 +493,7 @@ def test_holm_published_values() -> None:
     """Holm (1979) by hand: the smallest times 4, the next times 3, ..., never falling."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
     assert holm([]) == ()
+    assert holm([0.01, None, 0.04, None]) == (0.02, None, 0.04, None)
 
 
 def test_holm_holds_family_level() -> None:

@@ -107,7 +107,7 @@ class HalfNormal:
     simultaneous_margin: float
 
 
-class Model(NamedTuple):
+class ModelMatrix(NamedTuple):
     """Model matrix with the name and source of each column; the `nuisance` columns (mean, blocks) come first."""
 
     matrix: Floats
@@ -148,7 +148,7 @@ def main_effects(
     y = finite_array(response, "response")
     if len(y) != len(design.points):
         raise InputError(f"{len(design.points)} points but {len(y)} responses; give one response for each point")
-    blocks = design.blocks or ()
+    blocks = () if design.blocks is None else design.blocks
     if error not in ("residual", "blocks") or (error == "blocks" and len(set(blocks)) < 2):
         raise ConfigError(f"error {error!r} is not possible; take 'residual', or 'blocks' with at least two blocks")
     model = check_estimable(design)
@@ -170,7 +170,7 @@ def main_effects(
     return Effects(terms, sources, len(y), df, left, r_squared, error, level)
 
 
-def _over_blocks(model: Model, y: Floats, blocks: Sequence[Hashable]) -> tuple[int, Floats, Floats]:
+def _over_blocks(model: ModelMatrix, y: Floats, blocks: Sequence[Hashable]) -> tuple[int, Floats, Floats]:
     """Return the degrees of freedom, mean and covariance of the mean of the effects estimated per block."""
     columns = [0, *range(model.nuisance, len(model.names))]
     found = []
@@ -184,7 +184,7 @@ def _over_blocks(model: Model, y: Floats, blocks: Sequence[Hashable]) -> tuple[i
     return len(found) - 1, effects.mean(axis=0), np.atleast_2d(np.cov(effects, rowvar=False)) / len(found)
 
 
-def _terms(model: Model, estimates: Floats, errors: Floats, df: int, level: float) -> tuple[Term, ...]:
+def _terms(model: ModelMatrix, estimates: Floats, errors: Floats, df: int, level: float) -> tuple[Term, ...]:
     terms = []
     for column, (effect, error) in enumerate(zip(estimates.tolist(), errors.tolist(), strict=True), model.nuisance):
         tested = (error, *t_test(effect, error, df, level)) if error else ()
@@ -211,7 +211,7 @@ def _sources(
     return tuple(replace(source, p_adjusted=p) for source, p in zip(found, adjusted, strict=True))
 
 
-def check_estimable(design: Design) -> Model:
+def check_estimable(design: Design) -> ModelMatrix:
     """Return the model of a design that can estimate all its terms.
 
     Raises:
@@ -229,7 +229,7 @@ def check_estimable(design: Design) -> Model:
     return model
 
 
-def _aliases(model: Model) -> list[set[int]]:
+def _aliases(model: ModelMatrix) -> list[set[int]]:
     """Return the smallest groups of linearly dependent columns."""
     rows = np.unique(model.matrix, axis=0)
     independent: list[int] = []
@@ -246,7 +246,7 @@ def _aliases(model: Model) -> list[set[int]]:
     return sorted(groups, key=min)
 
 
-def _model(design: Design) -> Model:
+def _model(design: Design) -> ModelMatrix:
     points, blocks, levels = design.points, design.blocks, _levels(design)
     coded = {name: _coded(name, [point[name] for point in points], order) for name, order in levels.items()}
     columns: list[tuple[str, str, Floats]] = [(MEAN, MEAN, np.ones(len(points)))]
@@ -261,7 +261,7 @@ def _model(design: Design) -> Model:
             column = np.prod([column for _, column in parts], axis=0) * 2.0 ** (len(names) - 1)
             columns.append((":".join(label for label, _ in parts), ":".join(names), column))
     labels, sources, values = zip(*columns, strict=True)
-    return Model(np.column_stack(values), labels, sources, nuisance)
+    return ModelMatrix(np.column_stack(values), labels, sources, nuisance)
 
 
 def _coded(name: str, values: Sequence[Hashable], order: Sequence[Hashable]) -> list[tuple[str, Floats]]:
