@@ -63,7 +63,7 @@ def seconds_of_runner(count: int, workers: int) -> float:
     arrays = material()
     with tempfile.TemporaryDirectory() as folder, ResultLog(Path(folder)) as rows:
         start = time.perf_counter()
-        run_tasks(rows, LocalExecutor(workers), work, lambda task: arrays, progress=False, work=no_work)
+        run_tasks(rows, LocalExecutor(workers), [(task, arrays) for task in work], progress=False, work=no_work)
         return time.perf_counter() - start
 
 

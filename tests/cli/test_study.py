@@ -31,8 +31,8 @@ reference = "linear"
 @pytest.fixture
 def plan(tmp_path: Path, tiny_body_folder: Path) -> Path:
     data, path = tmp_path / "reviews.tsv", tmp_path / "plan.toml"
-    rows = [f"{text}\t{label}" for text, label in zip(SENTENCES, LABELS, strict=True)]
-    data.write_text("\n".join(["text\tlabel", *rows, ""]), encoding="utf-8")
+    lines = [f"{text}\t{label}" for text, label in zip(SENTENCES, LABELS, strict=True)]
+    data.write_text("\n".join(["text\tlabel", *lines, ""]), encoding="utf-8")
     path.write_text(PLAN.format(body=tiny_body_folder, data=data))
     return path
 
@@ -107,4 +107,20 @@ def test_study_bad_plan_exits_with_code_2(capsys: pytest.CaptureFixture[str], pl
     code, _, err = run(capsys, "study", "run", plan, "-o", tmp_path / "study")
     assert code == 2
     assert "width 16 needs n_qubits=4" in err
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--engine", "ray", "--workers", "3"), "--workers is for the local engine; Ray uses the cluster's CPUs"),
+        (("--address", "auto"), "--address is for --engine ray"),
+    ],
+)
+def test_study_option_of_other_engine_exits_with_code_2(
+    capsys: pytest.CaptureFixture[str], plan: Path, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    code, _, err = run(capsys, "study", "run", plan, "-o", tmp_path / "study", *options)
+    assert code == 2
+    assert message in err
     assert not (tmp_path / "study").exists()

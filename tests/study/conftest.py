@@ -16,13 +16,13 @@ BAD = ["a cold and empty film", "dull and long", "a bore from start to end", "sl
 @pytest.fixture(scope="session")
 def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sentences") / "reviews.tsv"
-    rows = [
+    lines = [
         f"{text} {number}\t{label}"
         for number in range(12)
         for label, texts in (("good", GOOD), ("bad", BAD))
         for text in texts
     ]
-    path.write_text("\n".join(["text\tlabel", *rows, ""]), encoding="utf-8")
+    path.write_text("\n".join(["text\tlabel", *lines, ""]), encoding="utf-8")
     return path
 
 
@@ -31,7 +31,7 @@ def settings(sentences: Path, tiny_body_folder: Path) -> dict[str, Any]:
     """Return the plan as a mapping, as read from its TOML file."""
     return {
         "name": "Tiny",
-        "question": "Is it there?",
+        "question": "Does the quantum head help?",
         "seeds": 2,
         "bodies": [str(tiny_body_folder)],
         "data": {"source": str(sentences), "per_label": 20, "validation_fraction": 0.25},

@@ -26,8 +26,8 @@ HOSTILE = "<script>alert('q')</script> & \"quotes\" $x^2$"
 def study_settings(**changes: Any) -> dict[str, Any]:
     """Return a plan of one quantum and two classical heads, with changes on top."""
     return {
-        "name": "A made study",
-        "question": "Are the numbers of a report those of its rows?",
+        "name": "A synthetic study",
+        "question": "Are the numbers of a report those of its results?",
         "seeds": 5,
         "bodies": ["body-a"],
         "data": {"source": "", "per_label": 20, "validation_fraction": 0.25},
@@ -59,7 +59,7 @@ def make_study(
     path.write_text("\n".join(["text\tlabel", *lines, ""]), encoding="utf-8")
     dataset = load_dataset(str(path))
     plan = StudyPlan.from_mapping({**settings, "data": {**settings["data"], "source": str(path)}})
-    data = DataMetadata(name="made sentences", fingerprint=dataset.fingerprint, size=len(dataset), n_classes=2)
+    data = DataMetadata(name="synthetic sentences", fingerprint=dataset.fingerprint, size=len(dataset), n_classes=2)
     bodies = {body.name: BodyMetadata(fingerprint=f"{n:064x}", dimension=16) for n, body in enumerate(plan.bodies)}
     tasks = expand(plan, data, bodies)
     splits = {key: few_shot_split(dataset, *key) for key in map(split_key, tasks)}
@@ -129,7 +129,7 @@ def _result(task: Task, correct: Any, chosen: int, number: int) -> TaskResult:
     fit = parameters / 100 + 0.001 * (number % 7)
     seconds = {"fit": fit, "all_tries": 3 * fit, "test": 0.01}
     run = {
-        "host": "made",
+        "host": "synthetic",
         "finished": f"2026-01-01T00:{number // 60 % 60:02d}:{number % 60:02d}+00:00",
         "seconds": seconds,
     }
@@ -143,7 +143,7 @@ def _failed_result(task: Task) -> TaskResult:
         config=task.config,
         result=None,
         error=error,
-        run={"host": "made", "finished": None, "seconds": None},
+        run={"host": "synthetic", "finished": None, "seconds": None},
     )
 
 

@@ -53,12 +53,10 @@ def test_end_to_end_study_trains_one_body_per_torch_head(plan: StudyPlan, tmp_pa
     assert kinds == 2 * [QuantumHeadClassifier, MLPHead, MLPHead], "SVC and logistic regression share a body"
     assert [head.hidden for head in trained if isinstance(head, MLPHead)] == 2 * [2, 0]
     assert not list(tmp_path.glob("end-to-end*"))
-    results = {task.id: (task.head, task.seed) for task in StudyRecord.read(tmp_path).tasks}
-    rows = read_results(tmp_path)
-    losses = {key: rows[name].result for name, key in results.items()}
-    assert len({result["validation_loss"] for result in losses.values() if result}) == 8
-    for row in rows.values():
-        assert row.run["seconds"]["with_body"] > row.run["seconds"]["fit"]
+    results = read_results(tmp_path)
+    assert len({result.result["validation_loss"] for result in results.values() if result.result}) == 8
+    for result in results.values():
+        assert result.run["seconds"]["with_body"] > result.run["seconds"]["fit"]
     assert all(task.body == f"{plan.bodies[0].name}, end to end" for task in StudyRecord.read(tmp_path).tasks)
 
 
@@ -67,11 +65,11 @@ def test_end_to_end_study_validation_loss_is_of_the_tuned_body(
 ) -> None:
     """Compare the validation loss of the result with that of the chosen try on the original body."""
     run_study(plan, tmp_path / "full", LocalExecutor(1), command="test")
-    for row in read_results(tmp_path / "full").values():
-        result = row.result
+    for task_result in read_results(tmp_path / "full").values():
+        result = task_result.result
         assert result is not None
         before = result["tries"][result["chosen"]]["validation_loss"]
-        kind = row.config["head"]["kind"]
+        kind = task_result.config["head"]["kind"]
         assert (result["validation_loss"] == before) == (kind in ("svc", "logistic-regression"))
 
 
@@ -96,7 +94,7 @@ def test_end_to_end_study_after_interruption_runs_missing_tasks_only(
     assert run_study(plan, tmp_path / "cut", LocalExecutor(1), command="test").ran == 6
     run_study(plan, tmp_path / "whole", LocalExecutor(1), command="test")
     results = [
-        {name: row.updated(run={}) for name, row in read_results(tmp_path / folder).items()}
+        {name: result.updated(run={}) for name, result in read_results(tmp_path / folder).items()}
         for folder in ("cut", "whole")
     ]
     assert results[0] == results[1]

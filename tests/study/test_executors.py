@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ketfit.errors import MissingExtraError, StudyError
-from ketfit.study.executors import Job, LocalExecutor, RayExecutor, make_executor
+from ketfit.study.executors import Job, LocalExecutor, RayExecutor
 
 
 def add(config: dict[str, Any], *arrays: np.ndarray) -> dict[str, Any]:
@@ -66,25 +66,6 @@ def test_local_executor_closed_early_raises_nothing(tmp_path: Path) -> None:
     results = LocalExecutor(2).run(add, jobs(200))
     next(results)
     results.close()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("ray", 3, None), "--workers is for the local engine"),
-        (("local", None, "auto"), "--address is for --engine ray"),
-    ],
-)
-def test_make_executor_option_of_other_engine_raises_study_error(options: Any, message: str) -> None:
-    with pytest.raises(StudyError, match=message):
-        make_executor(*options)
-
-
-def test_make_executor_returns_the_named_engine() -> None:
-    assert isinstance(make_executor("ray", None, None), RayExecutor)
-    local = make_executor("local", 3, None)
-    assert isinstance(local, LocalExecutor)
-    assert local.workers == 3
 
 
 def test_ray_executor_without_ray_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,11 +31,11 @@ SETTINGS: dict[str, Any] = {
     "budget": {"learning_rates": [0.01, 0.03], "regularization": [0.1, 1.0]},
     "heads": {
         "quantum": {"kind": "quantum", "settings": {"angle_scale": 1.5, "noise": "ionq-forte", "shots": 100}},
-        "ours": {"kind": "quantum", "start": "recommended", "vary": False},
+        "recommended": {"kind": "quantum", "start": "recommended", "vary": False},
         "linear": {"kind": "logistic-regression"},
         "matched linear": {"kind": "logistic-regression", "match": "quantum"},
         "mlp": {"kind": "mlp", "settings": {"hidden": 0}},
-        "matched mlp": {"kind": "mlp", "match": "ours"},
+        "matched mlp": {"kind": "mlp", "match": "recommended"},
         "svm": {"kind": "svc"},
     },
     "factors": {"head.n_qubits": [10, 11], "train.weight_decay": [0.0, 0.01]},
@@ -136,7 +136,7 @@ def test_task_ids_depend_on_data_and_body_fingerprints() -> None:
 
 def test_expand_factors_apply_to_matching_heads_only() -> None:
     cells = Counter(task.head for task in tasks_of() if task.seed == 0)
-    expected = {"quantum": 4, "ours": 1, "linear": 1, "matched linear": 1, "mlp": 2, "matched mlp": 2, "svm": 1}
+    expected = {"quantum": 4, "recommended": 1, "linear": 1, "matched linear": 1, "mlp": 2, "matched mlp": 2, "svm": 1}
     assert cells == expected
     (one,) = {tuple(task.levels) for task in tasks_of() if task.head == "mlp"}
     assert one == ("train.weight_decay",)
@@ -174,15 +174,15 @@ def test_expand_matched_heads_have_equal_parameter_counts() -> None:
     sizes = {task.head: task.config["head"]["settings"] for task in tasks_of()}
     quantum = HeadConfig.from_mapping({**SETTINGS["heads"]["quantum"]["settings"]})
     assert sizes["matched linear"]["components"] + 1 == count_parameters(quantum, 768, 2)
-    ours = count_parameters(HeadConfig.recommended(768), 768, 2)
+    recommended = count_parameters(HeadConfig.recommended(768), 768, 2)
     assert sizes["matched mlp"] == {"hidden": 1, "activation": "gelu"}
-    assert 769 + 4 <= ours < 2 * 769 + 6
+    assert 769 + 4 <= recommended < 2 * 769 + 6
     assert sizes["linear"] == {"components": None}
 
 
 def test_expand_regression_components_are_limited_by_dimension() -> None:
-    heads = {"ours": {"kind": "quantum", "start": "recommended"}, "linear": {"kind": "logistic-regression"}}
-    wide = {**heads, "matched": {"kind": "logistic-regression", "match": "ours"}}
+    heads = {"recommended": {"kind": "quantum", "start": "recommended"}, "linear": {"kind": "logistic-regression"}}
+    wide = {**heads, "matched": {"kind": "logistic-regression", "match": "recommended"}}
     tasks = {task.head: task for task in tasks_of(heads=wide, factors={}, design={}, seeds=[0])}
     assert tasks["matched"].id == tasks["linear"].id
     for components in (0, 768):

@@ -36,7 +36,7 @@ class InProcessExecutor:
 
 def comparable_results(folder: Path) -> dict[str, TaskResult]:
     """Return the results by task without host and times."""
-    return {name: row.updated(run={}) for name, row in sorted(read_results(folder).items())}
+    return {name: result.updated(run={}) for name, result in sorted(read_results(folder).items())}
 
 
 @pytest.mark.slow
@@ -64,7 +64,7 @@ def test_run_study_again_runs_missing_tasks_only(plan: StudyPlan, tmp_path: Path
 def test_run_study_after_stops_continues_to_the_same_results(plan: StudyPlan, tmp_path: Path) -> None:
     for max_tasks in (3, 4):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(runner, "count_results", lambda tasks, rows, ran: StudyProgress(0, 0, 0, ran))
+            patch.setattr(runner, "count_results", lambda tasks, results, ran: StudyProgress(0, 0, 0, ran))
             run_study(plan, tmp_path / "parts", InProcessExecutor(max_tasks=max_tasks), command="test")
     run_study(plan, tmp_path / "parts", InProcessExecutor(), command="test")
     run_study(plan, tmp_path / "whole", InProcessExecutor(), command="test")
@@ -73,9 +73,9 @@ def test_run_study_after_stops_continues_to_the_same_results(plan: StudyPlan, tm
 
 def test_run_study_narrow_heads_warn_once_each(settings: dict[str, Any], tmp_path: Path, sentences: Path) -> None:
     labels = "abcdef"
-    rows = [f"{line}" for line in sentences.read_text(encoding="utf-8").splitlines()[1:]]
+    lines = sentences.read_text(encoding="utf-8").splitlines()[1:]
     data = tmp_path / "six.tsv"
-    six = [row.rsplit("\t", 1)[0] + f"\t{labels[index % 6]}" for index, row in enumerate(rows)]
+    six = [line.rsplit("\t", 1)[0] + f"\t{labels[index % 6]}" for index, line in enumerate(lines)]
     data.write_text("\n".join(["text\tlabel", *six, ""]), encoding="utf-8")
     heads = {
         "wide": {"kind": "quantum", "settings": {"n_qubits": 5, "main_layers": 1, "n_measured": 5}},
@@ -112,7 +112,8 @@ def test_run_study_failed_tasks_run_again_only_with_retry_failed(
 
     monkeypatch.setattr(runner, "run_tasks", lambda *arguments: real(*arguments, work=broken))
     assert run_study(plan, tmp_path, InProcessExecutor(), command="test") == StudyProgress(0, 10, 10, ran=10)
-    assert {row.error["message"] for row in read_results(tmp_path).values() if row.error} == {"seed 0", "seed 1"}
+    results = read_results(tmp_path).values()
+    assert {result.error["message"] for result in results if result.error} == {"seed 0", "seed 1"}
     monkeypatch.setattr(runner, "run_tasks", real)
     assert run_study(plan, tmp_path, InProcessExecutor(), command="test") == StudyProgress(0, 10, 10, ran=0)
     assert run_study(plan, tmp_path, InProcessExecutor(), command="test", retry_failed=True) == StudyProgress(
@@ -162,11 +163,11 @@ def test_run_study_record_has_the_splits_of_all_tasks(settings: dict[str, Any], 
     assert [draw.key for draw in record.draws] == [(size, 0.25, seed) for size in (10, 20) for seed in (0, 1)]
     for draw in record.draws:
         np.testing.assert_array_equal(record.test_positions(draw), few_shot_split(dataset, *draw.key).test)
-    draws, rows = record.splits_by_task(), read_results(tmp_path)
-    assert draws.keys() == rows.keys()
-    for name, row in rows.items():
-        assert draws[name].key == (row.config["data"]["per_label"], 0.25, row.config["seed"])
-        assert row.result is not None and row.result["test_size"] == len(record.test_positions(draws[name]))
+    draws, results = record.splits_by_task(), read_results(tmp_path)
+    assert draws.keys() == results.keys()
+    for name, result in results.items():
+        assert draws[name].key == (result.config["data"]["per_label"], 0.25, result.config["seed"])
+        assert result.result is not None and result.result["test_size"] == len(record.test_positions(draws[name]))
 
 
 def test_run_study_invalid_plan_creates_no_folder(plan: StudyPlan, tmp_path: Path) -> None:
@@ -228,8 +229,8 @@ def test_run_study_tunes_a_body_once_per_seed(
     record = StudyRecord.read(tmp_path / "first")
     assert {task.body for task in record.tasks} == {name, f"{name}, tuned"}
     losses = {
-        (task.body, task.seed): row.result["validation_loss"]
+        (task.body, task.seed): result.result["validation_loss"]
         for task in record.tasks
-        if (row := read_results(tmp_path / "first")[task.id]).result
+        if (result := read_results(tmp_path / "first")[task.id]).result
     }
     assert len(set(losses.values())) == 4

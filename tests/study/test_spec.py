@@ -142,9 +142,9 @@ def test_study_plan_learning_rate_factor_with_several_tries_raises(settings: dic
 def test_head_plan_quantum_starts_from_paper_or_recommended() -> None:
     paper = HeadPlan(kind="quantum", settings={"n_qubits": 12})
     assert (paper.quantum(768, 2).n_qubits, paper.quantum(768, 2).encoder_layers) == (12, 2)
-    ours = HeadPlan(kind="quantum", start="recommended", settings={"main_layers": 3})
-    assert (ours.quantum(384, 2).n_qubits, ours.quantum(384, 2).main_layers) == (9, 3)
-    assert ours.quantum(384, 2, encoder_layers=5).encoder_layers == 5
+    recommended = HeadPlan(kind="quantum", start="recommended", settings={"main_layers": 3})
+    assert (recommended.quantum(384, 2).n_qubits, recommended.quantum(384, 2).main_layers) == (9, 3)
+    assert recommended.quantum(384, 2, encoder_layers=5).encoder_layers == 5
 
 
 def test_study_plan_with_overrides_replaces_data_bodies_and_seeds(plan: StudyPlan) -> None:

@@ -39,7 +39,7 @@ def test_read_results_returns_appended_results_in_order(tmp_path: Path) -> None:
     with ResultLog(tmp_path / "study") as log:
         for number in range(5):
             log.append(result_of(number))
-        assert read_results(tmp_path / "study") == log.results, "a reader sees each row while the driver runs"
+        assert read_results(tmp_path / "study") == log.results, "a reader sees each result while the driver runs"
     assert list(read_results(tmp_path / "study").values()) == [result_of(number) for number in range(5)]
 
 
@@ -69,11 +69,11 @@ def test_result_log_damaged_line_is_named_and_file_unchanged(tmp_path: Path) -> 
     with ResultLog(tmp_path) as log:
         log.append(result_of(0))
     content = (tmp_path / ROWS).read_bytes()
-    for bad in (b"{}\n", b"nonsense\n", b"\xff\n", b"\n", b"[1]\n", b'{"task": 3}\n'):
-        (tmp_path / ROWS).write_bytes(content + bad + content)
+    for line in (b"{}\n", b"nonsense\n", b"\xff\n", b"\n", b"[1]\n", b'{"task": 3}\n'):
+        (tmp_path / ROWS).write_bytes(content + line + content)
         with pytest.raises(StudyError, match="line 2 is not a result"):
             ResultLog(tmp_path)
-        assert (tmp_path / ROWS).read_bytes() == content + bad + content
+        assert (tmp_path / ROWS).read_bytes() == content + line + content
 
 
 @given(st.binary(max_size=300))
@@ -123,10 +123,10 @@ def test_result_log_impossible_folder_raises_storage_error(tmp_path: Path) -> No
 
 
 def test_pending_tasks_returns_tasks_without_result() -> None:
-    rows = {row.task: row for row in (result_of(0), result_of(1, failed=True))}
+    results = {result.task: result for result in (result_of(0), result_of(1, failed=True))}
     tasks = [task_of(number) for number in (0, 1, 2, 2, 1)]
-    assert [task.seed for task in pending_tasks(tasks, rows, retry_failed=False)] == [2]
-    assert [task.seed for task in pending_tasks(tasks, rows, retry_failed=True)] == [1, 2]
+    assert [task.seed for task in pending_tasks(tasks, results, retry_failed=False)] == [2]
+    assert [task.seed for task in pending_tasks(tasks, results, retry_failed=True)] == [1, 2]
 
 
 def record_of(plan: StudyPlan) -> StudyRecord:

@@ -75,10 +75,10 @@ def test_run_task_result_has_all_tries_and_scores_the_chosen(config: dict[str, A
 def test_run_task_logistic_regression_equals_scikit_learn() -> None:
     inputs = task_arrays()
     result = run_task(config_of("logistic-regression", [0.5], components=None), inputs)["result"]
-    theirs = LogisticRegression(C=0.5).fit(*inputs.part(inputs.train))
+    reference = LogisticRegression(C=0.5).fit(*inputs.part(inputs.train))
     X, y = inputs.part(inputs.validation)
-    assert result["validation_loss"] == pytest.approx(log_loss(y, theirs.predict_proba(X)))
-    assert result["test_accuracy"] == theirs.score(*inputs.part(inputs.test))
+    assert result["validation_loss"] == pytest.approx(log_loss(y, reference.predict_proba(X)))
+    assert result["test_accuracy"] == reference.score(*inputs.part(inputs.test))
 
 
 @pytest.mark.parametrize(

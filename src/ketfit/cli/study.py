@@ -35,7 +35,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run the tasks of a plan that have no result yet. After an interruption the same command continues."""
-    from ketfit.study.executors import make_executor
+    from ketfit.study.executors import LocalExecutor, RayExecutor
     from ketfit.study.runner import run_study
     from ketfit.study.spec import StudyPlan
 
@@ -48,7 +48,7 @@ def run(
     for body in bodies or []:
         check_body(body)
     plan = StudyPlan.read(file).with_overrides(data, bodies, seeds)
-    executor = make_executor(engine, workers, address)
+    executor = RayExecutor(address) if engine == "ray" else LocalExecutor(workers)
     command = ["ketfit", "study", "run", str(file), "-o", str(output)]
     for option, values in (
         ("--data", [data] if data else []),
@@ -75,14 +75,14 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
     from ketfit.study.runner import count_results
     from ketfit.study.store import StudyRecord, read_results
 
-    record, rows = StudyRecord.read(folder), read_results(folder)
+    record, results = StudyRecord.read(folder), read_results(folder)
     names = {task.id for task in record.tasks}
     failures: dict[str, int] = {}
-    for name, row in rows.items():
-        if name in names and row.error is not None:
-            message = f"{row.error['type']}: {row.error['message']}"
+    for name, result in results.items():
+        if name in names and result.error is not None:
+            message = f"{result.error['type']}: {result.error['message']}"
             failures[message] = failures.get(message, 0) + 1
-    report = {"study": record.plan.name, **asdict(count_results(record.tasks, rows)), "failures": failures}
+    report = {"study": record.plan.name, **asdict(count_results(record.tasks, results)), "failures": failures}
     del report["ran"]
     print_report(report, as_json, key_value_table(report))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,53 +40,43 @@ def design_points(design: DesignPlan, factors: Levels) -> list[Point]:
     >>> design_points(DesignPlan(kind="full"), {"head.n_qubits": (10, 11)})
     [{'head.n_qubits': 10}, {'head.n_qubits': 11}]
     """
-    makers: dict[str, Callable[[DesignPlan, Levels], list[Point]]] = {
-        "heads": lambda design, factors: [{}],
-        "scan": _scan,
-        "full": _full,
-        "fractional": _fractional,
-        "plackett-burman": _plackett_burman,
-        "latin-hypercube": _latin_hypercube,
-    }
-    return makers[design.kind](design, factors)
+    levels = {name: values for name, values in factors.items() if not isinstance(values, LevelRange)}
+    match design.kind:
+        case "heads":
+            return [{}]
+        case "scan":
+            return [{}, *({name: level} for name, values in levels.items() for level in values)]
+        case "full":
+            _check_size(math.prod(map(len, levels.values())))
+            return [dict(zip(levels, point, strict=True)) for point in itertools.product(*levels.values())]
+        case "latin-hypercube":
+            return _latin_hypercube(design, factors)
+    signs = pyDOE3.pbdesign(len(levels)) if design.kind == "plackett-burman" else _fraction(design, len(levels))
+    return [
+        {name: pair[int(sign > 0)] for (name, pair), sign in zip(levels.items(), row, strict=True)} for row in signs
+    ]
 
 
-def _scan(design: DesignPlan, factors: Levels) -> list[Point]:
-    return [{}, *({name: level} for name, levels in _discrete(factors).items() for level in levels)]
-
-
-def _full(design: DesignPlan, factors: Levels) -> list[Point]:
-    levels = _discrete(factors)
-    _check_size(math.prod(map(len, levels.values())))
-    return [dict(zip(levels, point, strict=True)) for point in itertools.product(*levels.values())]
-
-
-def _fractional(design: DesignPlan, factors: Levels) -> list[Point]:
-    """Return a regular two-level fraction, by generators or as the smallest of a resolution (pyDOE3)."""
-    if design.generators is not None:
-        words = design.generators.split()
-        if len(words) != len(factors):
-            raise ConfigError(
-                f"generators={design.generators!r} are for {len(words)} factors; the plan has {len(factors)}"
-            )
-        request = f"generators={design.generators!r}"
-        _check_size(2 ** sum(len(word) == 1 for word in words))
+def _fraction(design: DesignPlan, n_factors: int) -> NDArray[Any]:
+    """Return the signs of a regular two-level fraction, by generators or as the smallest of a resolution (pyDOE3)."""
+    if design.generators is None:
+        request = f"resolution={design.resolution} of {n_factors} factors"
     else:
-        request = f"resolution={design.resolution} of {len(factors)} factors"
+        request, words = f"generators={design.generators!r}", design.generators.split()
+        if len(words) != n_factors:
+            raise ConfigError(f"{request} are for {len(words)} factors; the plan has {n_factors}")
+        _check_size(2 ** sum(len(word) == 1 for word in words))
     try:
-        if design.generators is not None:
-            signs = pyDOE3.fracfact(design.generators)
-        else:
-            signs = pyDOE3.fracfact_by_res(len(factors), design.resolution)
+        signs: NDArray[Any] = (
+            pyDOE3.fracfact_by_res(n_factors, design.resolution)
+            if design.generators is None
+            else pyDOE3.fracfact(design.generators)
+        )
     except (ValueError, IndexError, KeyError) as error:
         raise ConfigError(
             f"{request}: no such fraction is known ({error}); give generators, another resolution, or kind full"
         ) from error
-    return _two_levels(signs, factors)
-
-
-def _plackett_burman(design: DesignPlan, factors: Levels) -> list[Point]:
-    return _two_levels(pyDOE3.pbdesign(len(factors)), factors)
+    return signs
 
 
 def _latin_hypercube(design: DesignPlan, factors: Levels) -> list[Point]:
@@ -112,18 +102,6 @@ def _level_at(levels: Sequence[Level] | LevelRange, fraction: float) -> Level:
     if levels.log:
         return float(levels.low * (levels.high / levels.low) ** fraction)
     return levels.low + fraction * (levels.high - levels.low)
-
-
-def _two_levels(signs: NDArray[Any], factors: Levels) -> list[Point]:
-    levels = _discrete(factors)
-    return [
-        {name: pair[int(sign > 0)] for (name, pair), sign in zip(levels.items(), row, strict=True)} for row in signs
-    ]
-
-
-def _discrete(factors: Levels) -> dict[str, Sequence[Level]]:
-    """Return the factors with lists of levels; the plan admits ranges only in a Latin hypercube."""
-    return {name: levels for name, levels in factors.items() if not isinstance(levels, LevelRange)}
 
 
 def _check_size(points: int) -> None:

@@ -173,21 +173,3 @@ def _check_reachable(address: str | None) -> None:
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if colon and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
-
-
-def make_executor(engine: str, workers: int | None, address: str | None) -> Executor:
-    """Return a `LocalExecutor` with `workers` for the engine ``local``, a `RayExecutor` at `address` for ``ray``.
-
-    Raises:
-        StudyError: An option is for the other engine.
-
-    >>> make_executor("local", 2, None).workers
-    2
-    """
-    if engine == "ray":
-        if workers is not None:
-            raise StudyError("--workers is for the local engine; Ray uses the cluster's CPUs")
-        return RayExecutor(address)
-    if address is not None:
-        raise StudyError("--address is for --engine ray")
-    return LocalExecutor(workers)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from ketfit.base_config import Config, Positive
@@ -10,7 +11,7 @@ from ketfit.errors import ConfigError
 from ketfit.estimators.classical import matching_hidden_units
 from ketfit.evaluation.compare import count_parameters
 from ketfit.model.config import HeadConfig
-from ketfit.study.analysis.effects import check_estimable
+from ketfit.study.analysis.effects import Design, check_estimable
 from ketfit.study.design import Point, design_points
 from ketfit.study.spec import BodyPlan, HeadPlan, StudyPlan
 from ketfit.study.task import RESULTS_VERSION, Task
@@ -32,9 +33,6 @@ class BodyMetadata(Config):
     dimension: Positive
 
 
-_Inputs = tuple[DataMetadata, BodyMetadata]
-
-
 def expand(plan: StudyPlan, data: DataMetadata, bodies: Mapping[str, BodyMetadata]) -> list[Task]:
     """Return all tasks of a plan, seed by seed, so that an unfinished study has complete seeds.
 
@@ -50,34 +48,28 @@ def expand(plan: StudyPlan, data: DataMetadata, bodies: Mapping[str, BodyMetadat
         ConfigError: A combination cannot be built, or the design cannot estimate the effects of the plan.
     """
     points = design_points(plan.design, plan.factors)
+    levels = {name: _distinct_levels(plan, head, points) for name, head in plan.heads.items()}
     tasks: dict[tuple[str, str, str], Task] = {}
-    for seed in plan.seeds:
-        for body in plan.bodies:
-            for name in plan.heads:
-                for task in _head_tasks(plan, name, body, points, seed, (data, bodies[body.label])):
-                    tasks.setdefault((task.head, task.body, task.id), task)
+    for seed, body, (name, head) in product(plan.seeds, plan.bodies, plan.heads.items()):
+        for applied in levels[name]:
+            try:
+                config = _task_config(plan, head, applied, data, bodies[body.label])
+            except ConfigError as error:
+                where = "".join(f", {factor} = {level!r}" for factor, level in applied.items())
+                raise ConfigError(f"head {name!r} on {body.label}{where}: {error}") from error
+            config["body"] |= _body_config(plan, head, body)
+            task = Task.from_config(config | {"seed": seed}, name, body.label, _applied_levels(plan, head, config))
+            tasks.setdefault((task.head, task.body, task.id), task)
     if plan.design.estimate != "nothing":
         _check_design(plan, list(tasks.values()))
     return list(tasks.values())
 
 
-def _head_tasks(
-    plan: StudyPlan, name: str, body: BodyPlan, points: Sequence[Point], seed: int, inputs: _Inputs
-) -> Iterator[Task]:
-    head = plan.heads[name]
-    seen: set[str] = set()
-    for point in points:
-        applied = {factor: level for factor, level in point.items() if factor in relevant_factors(plan, head)}
-        if (key := repr(sorted(applied.items()))) in seen:
-            continue
-        seen.add(key)
-        try:
-            config = _task_config(plan, head, applied, seed, inputs)
-        except ConfigError as error:
-            levels = "".join(f", {factor} = {level!r}" for factor, level in applied.items())
-            raise ConfigError(f"head {name!r} on {body.label}{levels}: {error}") from error
-        config["body"] |= _body_config(plan, head, body)
-        yield Task.from_config(config, name, body.label, _applied_levels(plan, head, config))
+def _distinct_levels(plan: StudyPlan, head: HeadPlan, points: Sequence[Point]) -> list[Point]:
+    """Return the points of a design without the factors that do not apply to a head, each once."""
+    factors = relevant_factors(plan, head)
+    applied = [{factor: level for factor, level in point.items() if factor in factors} for point in points]
+    return list({repr(sorted(levels.items())): levels for levels in applied}.values())
 
 
 def _body_config(plan: StudyPlan, head: HeadPlan, body: BodyPlan) -> dict[str, Any]:
@@ -101,8 +93,10 @@ def relevant_factors(plan: StudyPlan, head: HeadPlan) -> list[str]:
     return [factor for factor in plan.factors if factor.partition(".")[0] in tables]
 
 
-def _task_config(plan: StudyPlan, head: HeadPlan, levels: Point, seed: int, inputs: _Inputs) -> dict[str, Any]:
-    data, body = inputs
+def _task_config(
+    plan: StudyPlan, head: HeadPlan, levels: Point, data: DataMetadata, body: BodyMetadata
+) -> dict[str, Any]:
+    """Return the configuration of a task of a frozen body, without its seed."""
     by_table: dict[str, dict[str, Any]] = {"head": {}, "train": {}, "data": {}}
     for factor, level in levels.items():
         table, _, setting = factor.partition(".")
@@ -124,7 +118,6 @@ def _task_config(plan: StudyPlan, head: HeadPlan, levels: Point, seed: int, inpu
         "train": train if uses_epochs else None,
         "tries": [rate] if uses_epochs and "learning_rate" in by_table["train"] else tries,
         "selection": plan.budget.selection,
-        "seed": seed,
     }
 
 
@@ -175,4 +168,4 @@ def _check_design(plan: StudyPlan, tasks: Sequence[Task]) -> None:
     varied = [name for name, head in plan.heads.items() if head.kind == "quantum" and relevant_factors(plan, head)]
     for name in varied or list(plan.heads):
         points = [task.levels for task in tasks if task.head == name and task.body == plan.bodies[0].label]
-        check_estimable(points, interactions=plan.design.estimate == "interactions")
+        check_estimable(Design(points, interactions=plan.design.estimate == "interactions"))

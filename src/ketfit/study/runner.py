@@ -6,7 +6,7 @@ import logging
 import platform
 import socket
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -32,7 +32,7 @@ from ketfit.study.executors import Arrays, Executor, Work
 from ketfit.study.expand import BodyMetadata, DataMetadata, expand
 from ketfit.study.spec import StudyPlan
 from ketfit.study.store import ResultLog, SplitKey, SplitRecord, StudyRecord, TaskResult, pending_tasks
-from ketfit.study.task import Task, run_task_safely
+from ketfit.study.task import Task, TaskArrays, run_task_safely
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +79,8 @@ def run_study(
         StudyError: Another run uses the folder, or the workers cannot be started or keep dying.
         StorageError: The folder cannot be written; earlier results are kept.
     """
-    dataset = _load_data(plan)
+    options = plan.data.model_dump(exclude={"source", "per_label", "validation_fraction"})
+    dataset = load_dataset(plan.data.source, **options)
     data = DataMetadata(
         name=dataset.name, fingerprint=dataset.fingerprint, size=len(dataset), n_classes=len(dataset.classes)
     )
@@ -90,14 +91,15 @@ def run_study(
     tasks = expand(plan, data, metadata)
     _warn(tasks, data, metadata)
     inputs = _StudyInputs(plan, dataset, bodies, tasks)
+    versions = {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
     with ResultLog(folder) as log:
         StudyRecord.from_tasks(
-            plan, tasks, command=command, versions=_versions(), data=data, bodies=metadata, draws=inputs.split_records()
+            plan, tasks, command=command, versions=versions, data=data, bodies=metadata, draws=inputs.split_records()
         ).write(folder)
         pending = pending_tasks(tasks, log.results, retry_failed)
         poolable = [task for task in pending if not inputs.is_end_to_end(task)]
         inputs.embed(poolable, folder / TUNING, progress)
-        run_tasks(log, executor, poolable, inputs.arrays, progress)
+        run_tasks(log, executor, [(task, inputs.arrays(task)) for task in poolable], progress)
         inputs.run_end_to_end(log, [task for task in pending if inputs.is_end_to_end(task)], folder, progress)
         return count_results(tasks, log.results, ran=len(pending))
 
@@ -120,9 +122,9 @@ def _warn(tasks: Iterable[Task], data: DataMetadata, bodies: Mapping[str, BodyMe
 
 def count_results(tasks: Iterable[Any], results: Mapping[str, TaskResult], ran: int = 0) -> StudyProgress:
     """Count the tasks that have a result and those that failed; tasks with the same id count once."""
-    found = [results.get(name) for name in {task.id: None for task in tasks}]
-    failed = sum(result is not None and result.error is not None for result in found)
-    return StudyProgress(sum(result is not None for result in found) - failed, failed, len(found), ran)
+    ids = {task.id for task in tasks}
+    failed = [results[name].error is not None for name in ids & results.keys()]
+    return StudyProgress(len(failed) - sum(failed), sum(failed), len(ids), ran)
 
 
 class _StudyInputs:
@@ -192,10 +194,10 @@ class _StudyInputs:
     def _embedding_key(self, task: Task) -> tuple[str, SplitKey | None]:
         return task.body, _split_key(task) if self.plans[task.body].stages else None
 
-    def arrays(self, task: Task) -> Arrays:
-        """Return the arrays of a task's `TaskArrays`; equal arrays are the same object."""
-        split = self.splits[_split_key(task)]
-        return self.embeddings[self._embedding_key(task)], self.codes, split.train, split.validation, split.test
+    def arrays(self, task: Task) -> TaskArrays:
+        """Return the arrays of a task; equal arrays are the same object."""
+        split, embeddings = self.splits[_split_key(task)], self.embeddings[self._embedding_key(task)]
+        return TaskArrays(embeddings, self.codes, split.train, split.validation, split.test)
 
 
 def _split_key(task: Task) -> SplitKey:
@@ -206,8 +208,7 @@ def _split_key(task: Task) -> SplitKey:
 def run_tasks(
     log: ResultLog,
     executor: Executor,
-    tasks: Sequence[Task],
-    arrays: Callable[[Task], Arrays],
+    tasks: Sequence[tuple[Task, Arrays]],
     progress: bool,
     work: Work = run_task_safely,
 ) -> None:
@@ -216,8 +217,7 @@ def run_tasks(
     Args:
         log: Log for the results.
         executor: Executor of the tasks.
-        tasks: Tasks to run.
-        arrays: Function that returns the arrays of a task, which follow its configuration as arguments of `work`.
+        tasks: Tasks with their arrays, which follow the configuration as arguments of `work`.
         progress: Show a progress bar on stderr.
         work: Function that runs a task.
 
@@ -225,11 +225,10 @@ def run_tasks(
         StudyError: The workers cannot be started or keep dying.
         StorageError: A result cannot be written.
     """
-    jobs = [(task.config, arrays(task)) for task in tasks]
     failed = 0
     with ProgressBar("tasks", len(tasks), shown=progress) as bar:
-        for index, outcome in executor.run(work, jobs):
-            result = _task_result(tasks[index], outcome)
+        for index, outcome in executor.run(work, [(task.config, arrays) for task, arrays in tasks]):
+            result = _task_result(tasks[index][0], outcome)
             log.append(result)
             failed += result.error is not None
             bar.advance(note=f"{bar.rate:.1f}/s" + (f", {failed} failed" if failed else ""))
@@ -241,12 +240,3 @@ def _task_result(task: Task, outcome: Mapping[str, Any]) -> TaskResult:
     return TaskResult(
         task=task.id, config=task.config, result=outcome.get("result"), error=outcome.get("error"), run=run
     )
-
-
-def _load_data(plan: StudyPlan) -> Dataset:
-    options = plan.data.model_dump(exclude={"source", "per_label", "validation_fraction"})
-    return load_dataset(plan.data.source, **options)
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}

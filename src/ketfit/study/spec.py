@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, Strict, model_validator
 from typing_extensions import Self
 
 from ketfit.base_config import Config, Finite
@@ -22,29 +22,20 @@ MAX_SEEDS, MAX_SAMPLES = 10_000, 10_000
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-def as_tuple(value: Any) -> Any:
-    """Return a list as a tuple; TOML has lists only."""
-    return tuple(value) if isinstance(value, list) else value
+Lax = Strict(False)
+"""Reads tables and lists, as TOML and JSON have them, as settings and tuples; what is in them stays strict."""
 
 
-def _body_plans(value: Any) -> Any:
-    """Return bodies as `BodyPlan`; a string is the name of a body."""
-    if not isinstance(value, (list, tuple)):
-        return value
-    tables = ({"name": entry} if isinstance(entry, str) else entry for entry in value)
-    return tuple(BodyPlan(**table) if isinstance(table, Mapping) else table for table in tables)
+def _body_plan(value: Any) -> Any:
+    """Return a string, the name of a body, as a table."""
+    return {"name": value} if isinstance(value, str) else value
 
 
 def _seeds(value: Any) -> Any:
     """Return a tuple of seeds; an integer n stands for 0 to n - 1."""
     if isinstance(value, int) and value > MAX_SEEDS:
         raise ValueError(f"seeds={value}: a study has at most {MAX_SEEDS}")
-    return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else as_tuple(value)
-
-
-def _nested(config: type[Config]) -> BeforeValidator:
-    """Return a validator that reads a table as a `Config`."""
-    return BeforeValidator(lambda value: config(**value) if isinstance(value, Mapping) else value)
+    return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class DataPlan(Config):
@@ -110,7 +101,7 @@ class BodyPlan(Config):
         return f"{self.name}, end to end" if self.is_end_to_end else f"{self.name}, tuned"
 
 
-_Tries = Annotated[tuple[Annotated[Finite, Field(gt=0)], ...], BeforeValidator(as_tuple), Field(min_length=1)]
+_Tries = Annotated[tuple[Annotated[Finite, Field(gt=0)], ...], Lax, Field(min_length=1)]
 
 
 class BudgetPlan(Config):
@@ -257,22 +248,22 @@ class StudyPlan(Config):
 
     name: Annotated[str, Field(min_length=1, description="Title of the report")]
     question: Annotated[str, Field(description="Question of the study, in one sentence")] = ""
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_seeds), Field(min_length=1)]
-    bodies: Annotated[tuple[BodyPlan, ...], BeforeValidator(_body_plans), Field(min_length=1)] = (
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Lax, BeforeValidator(_seeds), Field(min_length=1)]
+    bodies: Annotated[tuple[Annotated[BodyPlan, Lax, BeforeValidator(_body_plan)], ...], Lax, Field(min_length=1)] = (
         BodyPlan(name="all-MiniLM-L6-v2"),
     )
-    data: Annotated[DataPlan, _nested(DataPlan)] = DataPlan()
-    budget: Annotated[BudgetPlan, _nested(BudgetPlan)] = BudgetPlan()
+    data: Annotated[DataPlan, Lax] = DataPlan()
+    budget: Annotated[BudgetPlan, Lax] = BudgetPlan()
     train: Annotated[
         dict[str, Any], Field(default_factory=dict, description="Settings of TrainConfig except those of the budget")
     ]
     heads: Annotated[dict[str, HeadPlan], Field(min_length=1, description="Heads by name")]
     factors: Annotated[
-        dict[str, tuple[Level, ...] | LevelRange],
+        dict[str, Annotated[tuple[Level, ...], Lax] | LevelRange],
         Field(default_factory=dict, description="Levels by setting, such as head.n_qubits"),
     ]
-    design: Annotated[DesignPlan, _nested(DesignPlan)] = DesignPlan()
-    report: Annotated[ReportPlan, _nested(ReportPlan)] = ReportPlan()
+    design: Annotated[DesignPlan, Lax] = DesignPlan()
+    report: Annotated[ReportPlan, Lax] = ReportPlan()
 
     @model_validator(mode="before")
     @classmethod
@@ -375,9 +366,9 @@ class StudyPlan(Config):
 
 
 def _read_entries(config: type[Config], table: str, entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of a table, with tables as `Config` and lists as tuples."""
+    """Return the entries of a table, with tables as `Config`, whose errors name the entry."""
     return {
-        name: config.from_mapping(entry, where=f"{table}.{name}") if isinstance(entry, Mapping) else as_tuple(entry)
+        name: config.from_mapping(entry, where=f"{table}.{name}") if isinstance(entry, Mapping) else entry
         for name, entry in entries.items()
     }
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from ketfit.base_config import Config, Positive
@@ -24,7 +24,7 @@ from ketfit.storage.append_log import AppendLog, complete_lines
 from ketfit.storage.atomic import write_file
 from ketfit.storage.strict_json import dump_json, parse_json
 from ketfit.study.expand import BodyMetadata, DataMetadata
-from ketfit.study.spec import StudyPlan, as_tuple
+from ketfit.study.spec import Lax, StudyPlan
 from ketfit.study.task import Task
 
 ROWS, RECORD, LOCK = "rows.jsonl", "study.json", ".lock"
@@ -76,7 +76,7 @@ class SplitRecord(Config):
     per_label: Positive
     validation_fraction: float
     seed: int
-    not_tested: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(as_tuple)]
+    not_tested: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Lax]
 
     @model_validator(mode="after")
     def _check_sorted(self) -> Self:
@@ -101,13 +101,13 @@ class SplitRecord(Config):
 class StudyRecord(Config):
     """Content of ``study.json``; `draws` has every split of the tasks once."""
 
-    plan: StudyPlan
+    plan: Annotated[StudyPlan, Lax]
     command: str
     versions: dict[str, str]
-    data: DataMetadata
-    bodies: dict[str, BodyMetadata]
-    tasks: tuple[PlannedTask, ...]
-    draws: tuple[SplitRecord, ...]
+    data: Annotated[DataMetadata, Lax]
+    bodies: dict[str, Annotated[BodyMetadata, Lax]]
+    tasks: Annotated[tuple[Annotated[PlannedTask, Lax], ...], Lax]
+    draws: Annotated[tuple[Annotated[SplitRecord, Lax], ...], Lax]
 
     @model_validator(mode="after")
     def _check_draws(self) -> Self:
@@ -163,21 +163,12 @@ class StudyRecord(Config):
         """
         path = folder / RECORD
         try:
-            table = parse_json(path.read_text(encoding="utf-8"))
-            return cls(
-                plan=StudyPlan.from_mapping(table["plan"]),
-                command=table["command"],
-                versions=table["versions"],
-                data=DataMetadata.from_mapping(table["data"]),
-                bodies={name: BodyMetadata.from_mapping(body) for name, body in table["bodies"].items()},
-                tasks=tuple(PlannedTask.from_mapping(task) for task in table["tasks"]),
-                draws=tuple(SplitRecord.from_mapping(split) for split in table["draws"]),
-            )
+            return cls(**parse_json(path.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             raise StudyError(f"{folder} holds no study: it has no {RECORD}; start one with ketfit study run") from error
         except OSError as error:
             raise StudyError(f"cannot read {path}: {error.strerror or error}") from error
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise StudyError(f"{path} is damaged ({error}); run the study again to rewrite it") from error
 
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -60,8 +60,7 @@ class Task:
         return cls(content_hash(config), config, head, body, levels, config["seed"])
 
 
-@dataclass(frozen=True, eq=False)
-class TaskArrays:
+class TaskArrays(NamedTuple):
     """Embeddings of a body, shape (n, dimension), class numbers, shape (n,), and the positions of each part."""
 
     embeddings: NDArray[np.float32]
@@ -70,9 +69,9 @@ class TaskArrays:
     validation: NDArray[np.int64]
     test: NDArray[np.int64]
 
-    def part(self, rows: NDArray[np.int64]) -> Part:
+    def part(self, positions: NDArray[np.int64]) -> Part:
         """Return the embeddings and class numbers at these positions."""
-        return self.embeddings[rows], self.codes[rows]
+        return self.embeddings[positions], self.codes[positions]
 
 
 def content_hash(config: Mapping[str, Any]) -> str:

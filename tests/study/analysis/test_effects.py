@@ -20,7 +20,7 @@ from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multivariate import test_mvmean as hotelling
 
 from ketfit.errors import ConfigError, InputError
-from ketfit.study.analysis.effects import Effects, check_estimable, half_normal, main_effects
+from ketfit.study.analysis.effects import Design, Effects, check_estimable, half_normal, main_effects
 from ketfit.study.analysis.hypothesis_tests import holm
 from tests.study.simulation import at_least, at_most, no_collection
 
@@ -38,6 +38,16 @@ def factorial(names: str, levels: tuple[Any, ...] = (-1, 1)) -> list[Point]:
     return [dict(zip(names, point[::-1], strict=True)) for point in product(levels, repeat=len(names))]
 
 
+def estimate(points: Any, response: Any, *, error: Any = "residual", level: float = 0.95, **terms: Any) -> Effects:
+    """Return the effects of a design with these points and terms."""
+    return main_effects(Design(points, **terms), response, error=error, level=level)
+
+
+def check(points: Any, **terms: Any) -> None:
+    """Raise if the design with these points and terms cannot estimate them all."""
+    check_estimable(Design(points, **terms))
+
+
 def by_name(effects: Effects) -> dict[str, float]:
     return {term.name: term.effect for term in effects.terms}
 
@@ -51,13 +61,13 @@ def test_main_effects_published_factorial_matches() -> None:
     published |= {"B:C": 2.375, "B:D": -0.375, "C:D": -1.125, "A:B:C": 1.875, "A:B:D": 4.125, "A:C:D": -1.625}
     published |= {"B:C:D": -2.625, "A:B:C:D": 1.375}
     points = factorial("ABCD")
-    saturated = main_effects(points, FILTRATION, interactions=ALL_WORDS)
+    saturated = estimate(points, FILTRATION, interactions=ALL_WORDS)
     assert by_name(saturated) == pytest.approx(published)
     assert (saturated.df, saturated.residual_spread, saturated.r_squared) == (0, None, pytest.approx(1))
     assert {(t.standard_error, t.low, t.statistic, t.p_value, t.p_adjusted) for t in saturated.terms} == {(None,) * 5}
     assert {source.p_value for source in saturated.sources} == {None}
 
-    pairs = main_effects(points, FILTRATION)
+    pairs = estimate(points, FILTRATION)
     assert by_name(pairs) == pytest.approx({name: size for name, size in published.items() if name.count(":") < 2})
     # The rest is the sum of squares of the five that were left out: 4 times the square of each.
     left = math.sqrt(4 * sum(size**2 for name, size in published.items() if name.count(":") > 1) / 5)
@@ -71,13 +81,13 @@ def test_main_effects_published_fraction_matches() -> None:
         (point, y) for point, y in zip(factorial("ABCD"), FILTRATION, strict=True) if np.prod(list(point.values())) > 0
     ]
     points, response = zip(*runs, strict=True)
-    asked = [("A", "B"), ("A", "C"), ("A", "D")]
-    found = by_name(main_effects(points, response, interactions=asked))
+    pairs = [("A", "B"), ("A", "C"), ("A", "D")]
+    found = by_name(estimate(points, response, interactions=pairs))
     published = {"A": 19.0, "B": 1.5, "C": 14.0, "D": 16.5, "A:B": -1.0, "A:C": -18.5, "A:D": 19.0}
     assert found == pytest.approx(published)
     with pytest.raises(ConfigError, match="cannot tell A:B from C:D; A:C from B:D; A:D from B:C: ask"):
-        check_estimable(points)
-    check_estimable(points, interactions=False)
+        check(points)
+    check(points, interactions=False)
 
 
 def test_main_effects_published_blocks_match() -> None:
@@ -89,7 +99,7 @@ def test_main_effects_published_blocks_match() -> None:
         9100: [82.5, 89.5, 85.6, 87.4, 78.9, 90.7],
     }
     points = [{"pressure": pressure} for pressure in yields for _ in range(6)]
-    found = main_effects(points, np.concatenate(list(yields.values())), blocks=[*range(6)] * 4)
+    found = estimate(points, np.concatenate(list(yields.values())), blocks=[*range(6)] * 4)
     (source,) = found.sources
     assert (source.name, source.df, source.df_error) == ("pressure", 3, 15)
     assert (source.statistic, source.p_value) == (pytest.approx(8.11, abs=0.005), pytest.approx(0.0019, abs=5e-5))
@@ -110,7 +120,7 @@ def unbalanced() -> tuple[list[Point], list[int], np.ndarray]:
 
 def test_main_effects_unbalanced_equals_statsmodels() -> None:
     points, blocks, y = unbalanced()
-    found = main_effects(points, y, blocks=blocks, level=0.9)
+    found = estimate(points, y, blocks=blocks, level=0.9)
     frame = pd.DataFrame(points).assign(y=y, block=blocks)
     frame["q"] = frame["q"].map({2: -0.5, 8: 0.5})
     frame["wall"] = frame["wall"].map({"x": -0.5, "y": 0.5})
@@ -134,7 +144,7 @@ def test_main_effects_unbalanced_equals_statsmodels() -> None:
 
 def test_main_effects_named_interactions_of_three_levels() -> None:
     points, blocks, y = unbalanced()
-    found = main_effects(points, y, interactions=[("q", "merge")], blocks=blocks)
+    found = estimate(points, y, interactions=[("q", "merge")], blocks=blocks)
     frame = pd.DataFrame(points).assign(y=y, block=blocks)
     full = ols("y ~ C(q) * C(merge) + C(wall) + C(block)", frame).fit()
     small = ols("y ~ C(q) + C(merge) + C(wall) + C(block)", frame).fit()
@@ -153,9 +163,9 @@ def test_main_effects_named_interactions_of_three_levels() -> None:
 
 def test_main_effects_order_of_levels_sets_sign() -> None:
     points = [{"wall": wall, "q": q} for wall in (True, False) for q in ("ten", "two")]
-    found = main_effects(points, [4.0, 3.0, 2.0, 1.0], interactions=False)
+    found = estimate(points, [4.0, 3.0, 2.0, 1.0], interactions=False)
     assert by_name(found) == pytest.approx({"wall": 2.0, "q": -1.0})
-    turned = main_effects(
+    turned = estimate(
         points, [4.0, 3.0, 2.0, 1.0], factors={"q": ["two", "ten"], "wall": [True, False]}, interactions=False
     )
     assert by_name(turned) == pytest.approx({"q": 1.0, "wall": -2.0})
@@ -171,10 +181,10 @@ def test_main_effects_order_of_levels_sets_sign() -> None:
 @settings(max_examples=40, deadline=None)
 def test_main_effects_are_linear_and_order_independent(y: list[float], shift: float, scale: float, random: Any) -> None:
     points, blocks = factorial("abc") * 3, [block for block in "xyz" for _ in range(8)]
-    found = main_effects(points, y, blocks=blocks)
+    found = estimate(points, y, blocks=blocks)
     order = list(range(24))
     random.shuffle(order)
-    moved = main_effects(
+    moved = estimate(
         [points[k] for k in order],
         [y[k] * scale + shift + ord(blocks[k]) for k in order],
         blocks=[blocks[k] for k in order],
@@ -185,11 +195,11 @@ def test_main_effects_are_linear_and_order_independent(y: list[float], shift: fl
 
 def test_main_effects_saturated_design_has_no_error() -> None:
     points = factorial("ab") * 2
-    exact = main_effects(points, [point["a"] + 0.1 * point["b"] for point in points])
+    exact = estimate(points, [point["a"] + 0.1 * point["b"] for point in points])
     assert by_name(exact) == pytest.approx({"a": 2.0, "b": 0.2, "a:b": 0.0}, abs=1e-12)
     assert exact.residual_spread is None
     assert {term.p_value for term in exact.terms} == {None}
-    constant = main_effects(points, [0.9] * 8)
+    constant = estimate(points, [0.9] * 8)
     assert (constant.r_squared, constant.residual_spread) == (None, None)
     assert by_name(constant) == pytest.approx({"a": 0, "b": 0, "a:b": 0}, abs=1e-12)
 
@@ -201,7 +211,7 @@ def test_main_effects_block_error_tests_effects_of_blocks() -> None:
     rng = np.random.default_rng(1)
     points = [{"a": a, "m": m} for a in (0, 1) for m in "xyz"]
     y = rng.normal(size=(7, 6))
-    found = main_effects(points * 7, y.ravel(), blocks=np.repeat(range(7), 6).tolist(), error="blocks", level=0.9)
+    found = estimate(points * 7, y.ravel(), blocks=np.repeat(range(7), 6).tolist(), error="blocks", level=0.9)
     gains = y[:, 3:].mean(axis=1) - y[:, :3].mean(axis=1)
     oracle = stats.ttest_1samp(gains, 0)
     interval = oracle.confidence_interval(0.9)
@@ -214,13 +224,13 @@ def test_main_effects_block_error_tests_effects_of_blocks() -> None:
     source = found.sources[1]
     assert (source.df, source.df_error) == (2, 5)
     assert (source.statistic, source.p_value) == pytest.approx((joint.statistic, joint.pvalue))
-    pooled = main_effects(points * 7, y.ravel(), blocks=np.repeat(range(7), 6).tolist())
+    pooled = estimate(points * 7, y.ravel(), blocks=np.repeat(range(7), 6).tolist())
     assert by_name(found) == pytest.approx(by_name(pooled))
 
 
 def test_main_effects_few_blocks_have_no_joint_test() -> None:
     points = [{"m": m} for m in "wxyz"]
-    found = main_effects(
+    found = estimate(
         points * 3, np.random.default_rng(2).normal(size=12), blocks=[0] * 4 + [1] * 4 + [2] * 4, error="blocks"
     )
     assert found.sources[0].p_value is None
@@ -231,8 +241,8 @@ def test_main_effects_incomplete_block_is_named() -> None:
     points = factorial("ab") * 3
     blocks = [4] * 4 + [5] * 4 + [6] * 4
     with pytest.raises(ConfigError, match="block 6 lacks points of the design"):
-        main_effects(points[:-1], np.arange(11.0), blocks=blocks[:-1], error="blocks")
-    assert main_effects(points[:-1], np.arange(11.0), blocks=blocks[:-1]).df == 5
+        estimate(points[:-1], np.arange(11.0), blocks=blocks[:-1], error="blocks")
+    assert estimate(points[:-1], np.arange(11.0), blocks=blocks[:-1]).df == 5
 
 
 def simulated(rng: np.random.Generator, varies: float) -> tuple[list[Point], list[int], np.ndarray]:
@@ -248,26 +258,26 @@ def simulated(rng: np.random.Generator, varies: float) -> tuple[list[Point], lis
 @pytest.mark.parametrize(("error", "varies"), [("residual", 0.0), ("blocks", 0.0), ("blocks", 0.02)])
 def test_main_effects_hold_level_and_cover(error: Any, varies: float) -> None:
     rng, count = np.random.default_rng(3), 600
-    missed, wrong, family, joint = 0, 0, 0, 0
+    missed, rejected, family, joint = 0, 0, 0, 0
     for _ in range(count):
         points, blocks, y = simulated(rng, varies)
-        found = main_effects(points, y, blocks=blocks, error=error)
+        found = estimate(points, y, blocks=blocks, error=error)
         a, b, *_ = found.terms
         missed += not a.low <= 0.01 <= a.high  # type: ignore[operator]
-        wrong += b.p_value < 0.05  # type: ignore[operator]
+        rejected += b.p_value < 0.05  # type: ignore[operator]
         joint += found.sources[1].p_value < 0.05  # type: ignore[operator]
         family += min(term.p_adjusted for term in found.terms[1:]) < 0.05  # type: ignore[type-var]
     assert at_least(count, 0.05) <= missed <= at_most(count, 0.05)
-    assert wrong == joint
-    assert at_least(count, 0.05) <= wrong <= at_most(count, 0.05)
+    assert rejected == joint
+    assert at_least(count, 0.05) <= rejected <= at_most(count, 0.05)
     assert family <= at_most(count, 0.05)
 
 
 def test_main_effects_residual_error_rejects_too_often_if_effects_vary() -> None:
     rng = np.random.default_rng(4)
     runs = [simulated(rng, 0.02) for _ in range(200)]
-    wrong = sum(main_effects(p, y, blocks=b, interactions=False).terms[1].p_value < 0.05 for p, b, y in runs)  # type: ignore[operator]
-    assert wrong > at_most(200, 0.1)
+    rejected = sum(estimate(p, y, blocks=b, interactions=False).terms[1].p_value < 0.05 for p, b, y in runs)  # type: ignore[operator]
+    assert rejected > at_most(200, 0.1)
 
 
 @pytest.mark.slow
@@ -275,11 +285,11 @@ def test_main_effects_joint_tests_hold_level() -> None:
     rng, count = np.random.default_rng(5), 500
     points, blocks = [{"m": m, "a": a} for m in "xyz" for a in "uv"] * 6, np.repeat(range(6), 6).tolist()
     for error in ("residual", "blocks"):
-        wrong = 0
+        rejected = 0
         for _ in range(count):
             y = rng.normal(size=36) + np.repeat(rng.normal(size=6), 6)
-            wrong += main_effects(points, y, blocks=blocks, error=error).sources[0].p_value < 0.05  # type: ignore[arg-type, operator]
-        assert at_least(count, 0.05) <= wrong <= at_most(count, 0.05)
+            rejected += estimate(points, y, blocks=blocks, error=error).sources[0].p_value < 0.05  # type: ignore[arg-type, operator]
+        assert at_least(count, 0.05) <= rejected <= at_most(count, 0.05)
 
 
 # Estimable terms
@@ -288,16 +298,16 @@ def test_main_effects_joint_tests_hold_level() -> None:
 def test_check_estimable_resolution_three_names_aliases() -> None:
     half = [{"a": a, "b": b, "c": a * b} for a in (-1, 1) for b in (-1, 1)]
     with pytest.raises(ConfigError, match="cannot tell a from b:c; b from a:c; c from a:b: ask for fewer"):
-        check_estimable(half)
-    check_estimable(half, interactions=False)
+        check(half)
+    check(half, interactions=False)
     with pytest.raises(ConfigError, match="cannot tell c from a:b: "):
-        check_estimable(half, interactions=[("a", "b")])
+        check(half, interactions=[("a", "b")])
 
 
 def test_check_estimable_three_aliases_are_one_group() -> None:
     quarter = [{**p, "e": p["a"] * p["b"] * p["c"], "f": p["b"] * p["c"] * p["d"]} for p in factorial("abcd")]
     with pytest.raises(ConfigError) as caught:
-        check_estimable(quarter)
+        check(quarter)
     groups = str(caught.value).removeprefix("this design cannot tell ").split(": ask")[0].split("; ")
     # Montgomery, the 2^(6-2) with E = ABC and F = BCD: its table of aliases among two-factor interactions.
     published = ["AB CE", "AC BE", "AD EF", "AE BC DF", "AF DE", "BD CF", "BF CD"]
@@ -310,24 +320,24 @@ def test_check_estimable_finds_partial_aliases() -> None:
     row = [1, 1, -1, 1, 1, 1, -1, -1, -1, 1, -1]
     runs = [np.roll(row, k) for k in range(11)] + [np.full(11, -1)]
     points = [dict(zip("abcdefghijk", run.tolist(), strict=True)) for run in runs]
-    check_estimable(points, interactions=False)
+    check(points, interactions=False)
     with pytest.raises(ConfigError, match="a from b from .* and 54 more: "):
-        check_estimable(points)
+        check(points)
     five = [{name: point[name] for name in "abcd"} for point in points]
-    check_estimable(five)  # four factors project to what can be estimated with all interactions
+    check(five)  # four factors project to what can be estimated with all interactions
 
 
 def test_check_estimable_factors_aliased_with_blocks_or_each_other() -> None:
     points = factorial("ab") + factorial("ab")
     with pytest.raises(ConfigError, match="cannot tell the blocks from a: "):
-        check_estimable(points, blocks=[point["a"] for point in points])
+        check(points, blocks=[point["a"] for point in points])
     twins = [{"a": a, "b": a, "c": c} for a in (0, 1) for c in (0, 1)]
     with pytest.raises(ConfigError, match="cannot tell the mean from a:b; a from b; a:c from b:c: "):
-        check_estimable(twins)
+        check(twins)
     holes = [{"m": m, "a": a} for m in "xyz" for a in (0, 1)][:-1]
-    check_estimable(holes)
+    check(holes)
     with pytest.raises(ConfigError, match="m"):
-        check_estimable(holes, interactions=[("m", "a")])
+        check(holes, interactions=[("m", "a")])
 
 
 @given(st.lists(st.tuples(*[st.sampled_from([0, 1])] * 4), min_size=2, max_size=14))
@@ -340,16 +350,16 @@ def test_check_estimable_raises_exactly_if_rank_deficient(rows: list[tuple[int, 
     words = [codes[:, list(word)].prod(axis=1) for size in (1, 2) for word in combinations(range(4), size)]
     matrix = np.column_stack([np.ones(len(rows)), *words])
     if np.linalg.matrix_rank(matrix) == 11:
-        check_estimable(points)
+        check(points)
         return
     with pytest.raises(ConfigError) as caught:
-        check_estimable(points)
+        check(points)
     # A term is named exactly if it can be changed without a change of any response.
     null = np.linalg.svd(matrix)[2][np.linalg.matrix_rank(matrix) :]
     names = ["the mean", *"abcd", *map(":".join, combinations("abcd", 2))]
     mixed = {name for name, part in zip(names, np.abs(null).max(axis=0), strict=True) if part > 1e-9}
-    told = str(caught.value).removeprefix("this design cannot tell ").split(": ask")[0]
-    assert {name for group in told.split("; ") for name in group.split(" from ")} == mixed
+    named = str(caught.value).removeprefix("this design cannot tell ").split(": ask")[0]
+    assert {name for group in named.split("; ") for name in group.split(" from ")} == mixed
 
 
 # Half-normal plots
@@ -357,7 +367,7 @@ def test_check_estimable_raises_exactly_if_rank_deficient(rows: list[tuple[int, 
 
 def test_half_normal_published_factorial_matches() -> None:
     """Lenth (1989) on the filtration example, as in Montgomery: PSE = 2.625, ME = 6.748, SME = 13.699."""
-    found = half_normal(main_effects(factorial("ABCD"), FILTRATION, interactions=ALL_WORDS))
+    found = half_normal(estimate(factorial("ABCD"), FILTRATION, interactions=ALL_WORDS))
     assert found.pseudo_error == pytest.approx(2.625)
     assert (found.margin, found.simultaneous_margin) == pytest.approx((6.748, 13.699), abs=0.005)
     active = [name for name, size in zip(found.names, found.effects, strict=True) if size > found.margin]
@@ -368,7 +378,7 @@ def test_half_normal_published_factorial_matches() -> None:
 
 
 def test_half_normal_zero_effects_has_zero_margins() -> None:
-    found = half_normal(main_effects(factorial("ab"), [0.9] * 4))
+    found = half_normal(estimate(factorial("ab"), [0.9] * 4))
     assert (found.pseudo_error, found.margin) == pytest.approx((0, 0), abs=1e-12)
 
 
@@ -379,7 +389,7 @@ def test_half_normal_margins_hold_level() -> None:
     words = [word for size in (2, 3, 4) for word in combinations("abcd", size)]
     one, any_ = 0, 0
     for _ in range(count):
-        found = half_normal(main_effects(points, rng.normal(size=16), interactions=words))
+        found = half_normal(estimate(points, rng.normal(size=16), interactions=words))
         one += dict(zip(found.names, found.effects, strict=True))["a"] > found.margin
         any_ += found.effects[-1] > found.simultaneous_margin
     assert 0 < one <= at_most(count, 0.05)
@@ -395,10 +405,10 @@ Y = [1.0, 2.0, 3.0, 4.5]
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: main_effects(AB, Y[:3]), "4 points but 3 responses"),
-        (lambda: main_effects(AB, [1.0, 2.0, math.nan, 4.0]), r"response\[2\] is not finite"),
-        (lambda: main_effects(AB, []), "response has the shape"),
-        (lambda: main_effects(AB, Y, blocks=[1, 2]), "4 points but 2 blocks"),
+        (lambda: estimate(AB, Y[:3]), "4 points but 3 responses"),
+        (lambda: estimate(AB, [1.0, 2.0, math.nan, 4.0]), r"response\[2\] is not finite"),
+        (lambda: estimate(AB, []), "response has the shape"),
+        (lambda: estimate(AB, Y, blocks=[1, 2]), "4 points but 2 blocks"),
     ],
 )
 def test_invalid_array_raises_input_error(call: Callable[[], Any], words: str) -> None:
@@ -409,27 +419,27 @@ def test_invalid_array_raises_input_error(call: Callable[[], Any], words: str) -
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: check_estimable([]), "the design has no points"),
-        (lambda: check_estimable([{"a": 1, "b": 2}, {"a": 1, "b": 3}]), r"factor a has the levels \[1\]"),
-        (lambda: check_estimable([{"a": 1}, {"b": 2}]), r"point 1 has the factors \['b'\], not \['a'\]"),
-        (lambda: check_estimable([{"a": 1}, {"a": "x"}]), "the levels of a cannot be sorted; .* factors="),
-        (lambda: check_estimable([{"a": 1}, {"a": None}]), "the levels of a cannot be sorted"),
-        (lambda: check_estimable(AB, factors={"a": [-1, 1]}), "point 0 has the factors"),
-        (lambda: check_estimable(AB, factors={"a": [-1, 1], "b": [-1, 0, 1]}), r"levels \[-1, 0, 1\], but the points"),
-        (lambda: check_estimable(AB, factors={"a": [-1, 1], "b": [-1, 1, 1]}), "but the points have"),
-        (lambda: check_estimable(AB, factors={"a": [-1, 1], "b": []}), r"factor b has the levels \[\]"),
-        (lambda: check_estimable(AB, interactions=[("a", "z")]), r"\('a', 'z'\) must name two or more of .* a, b"),
-        (lambda: check_estimable(AB, interactions=[("a", "a")]), "must name two or more"),
-        (lambda: check_estimable(AB, interactions=[("a",)]), "must name two or more"),
-        (lambda: check_estimable(AB, interactions=["ab"]), "must name two or more"),  # type: ignore[list-item]
-        (lambda: main_effects(AB, Y, error="none"), "error 'none' is not possible"),  # type: ignore[arg-type]
-        (lambda: main_effects(AB, Y, error="blocks"), "'blocks' with at least two blocks"),
-        (lambda: main_effects(AB, Y, error="blocks", blocks=[1] * 4), "'blocks' with at least two blocks"),
-        (lambda: main_effects(AB, Y, level=95), "level is 95"),
-        (lambda: main_effects(AB[:3], Y[:3]), "cannot tell"),
-        (lambda: half_normal(main_effects(AB, Y, interactions=False)), "three or more effects"),
-        (lambda: half_normal(main_effects([{"m": m} for m in "wxyz"], Y)), "all of two-level factors"),
-        (lambda: half_normal(main_effects(AB, Y), level=0), "level is 0"),
+        (lambda: check([]), "the design has no points"),
+        (lambda: check([{"a": 1, "b": 2}, {"a": 1, "b": 3}]), r"factor a has the levels \[1\]"),
+        (lambda: check([{"a": 1}, {"b": 2}]), r"point 1 has the factors \['b'\], not \['a'\]"),
+        (lambda: check([{"a": 1}, {"a": "x"}]), "the levels of a cannot be sorted; .* factors="),
+        (lambda: check([{"a": 1}, {"a": None}]), "the levels of a cannot be sorted"),
+        (lambda: check(AB, factors={"a": [-1, 1]}), "point 0 has the factors"),
+        (lambda: check(AB, factors={"a": [-1, 1], "b": [-1, 0, 1]}), r"levels \[-1, 0, 1\], but the points"),
+        (lambda: check(AB, factors={"a": [-1, 1], "b": [-1, 1, 1]}), "but the points have"),
+        (lambda: check(AB, factors={"a": [-1, 1], "b": []}), r"factor b has the levels \[\]"),
+        (lambda: check(AB, interactions=[("a", "z")]), r"\('a', 'z'\) must name two or more of .* a, b"),
+        (lambda: check(AB, interactions=[("a", "a")]), "must name two or more"),
+        (lambda: check(AB, interactions=[("a",)]), "must name two or more"),
+        (lambda: check(AB, interactions=["ab"]), "must name two or more"),  # type: ignore[list-item]
+        (lambda: estimate(AB, Y, error="none"), "error 'none' is not possible"),  # type: ignore[arg-type]
+        (lambda: estimate(AB, Y, error="blocks"), "'blocks' with at least two blocks"),
+        (lambda: estimate(AB, Y, error="blocks", blocks=[1] * 4), "'blocks' with at least two blocks"),
+        (lambda: estimate(AB, Y, level=95), "level is 95"),
+        (lambda: estimate(AB[:3], Y[:3]), "cannot tell"),
+        (lambda: half_normal(estimate(AB, Y, interactions=False)), "three or more effects"),
+        (lambda: half_normal(estimate([{"m": m} for m in "wxyz"], Y)), "all of two-level factors"),
+        (lambda: half_normal(estimate(AB, Y), level=0), "level is 0"),
     ],
 )
 def test_invalid_setting_raises_config_error(call: Callable[[], Any], words: str) -> None:
@@ -438,10 +448,10 @@ def test_invalid_setting_raises_config_error(call: Callable[[], Any], words: str
 
 
 def test_effects_are_frozen_and_json() -> None:
-    found = main_effects(factorial("abc"), [1.0, 2.0, 4.0, 3.0, 5.0, 7.0, 6.0, 9.0])
-    for row in (found, half_normal(found)):
-        text = json.dumps(dataclasses.asdict(row), allow_nan=False)
-        assert json.loads(text) == json.loads(json.dumps(dataclasses.asdict(row)))
+    found = estimate(factorial("abc"), [1.0, 2.0, 4.0, 3.0, 5.0, 7.0, 6.0, 9.0])
+    for value in (found, half_normal(found)):
+        text = json.dumps(dataclasses.asdict(value), allow_nan=False)
+        assert json.loads(text) == json.loads(json.dumps(dataclasses.asdict(value)))
     assert type(found.df) is int
     assert all(type(value) in (float, str) for value in dataclasses.astuple(found.terms[0]))
     with pytest.raises(dataclasses.FrozenInstanceError):

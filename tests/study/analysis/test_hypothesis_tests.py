@@ -133,8 +133,8 @@ def test_mcnemar_equals_statsmodels_and_is_symmetric(pair: np.ndarray) -> None:
 
 
 def test_mcnemar_without_discordant_sentences_has_p_one() -> None:
-    right = np.array([True, False, True])
-    assert (mcnemar(right, right).p_value, mcnemar(right, right).difference) == (1.0, 0.0)
+    correct = np.array([True, False, True])
+    assert (mcnemar(correct, correct).p_value, mcnemar(correct, correct).difference) == (1.0, 0.0)
 
 
 def test_mcnemar_holds_level() -> None:
@@ -251,7 +251,7 @@ def test_paired_test_correction_holds_level_for_assumed_correlation() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class World:
+class Simulation:
     """Heads whose margin on a sentence is a sum of normal parts; a head is right if it is positive."""
 
     means: tuple[float, float] = (1.6, 1.5)
@@ -271,31 +271,31 @@ class World:
         label = rng.choice([-1.0, 1.0], pool)
         known = np.array(self.means)[:, None] + self.sentence * rng.normal(size=pool)
         known = known + self.taste * rng.normal(size=(2, pool))
-        rows = []
+        found = []
         for _ in range(n_seeds):
-            where = rng.permutation(pool)[:n]
+            positions = rng.permutation(pool)[:n]
             trained = self.training * rng.normal(size=(2, 1)) + self.draw * rng.normal()
-            moved = self.threshold * rng.normal(size=(2, 1)) * label[where]
-            right = known[:, where] + trained + moved + self.rest * rng.normal(size=(2, n)) > 0
-            rows.append((right[0], right[1], where))
-        return tuple(zip(*rows, strict=True))
+            moved = self.threshold * rng.normal(size=(2, 1)) * label[positions]
+            correct = known[:, positions] + trained + moved + self.rest * rng.normal(size=(2, n)) > 0
+            found.append((correct[0], correct[1], positions))
+        return tuple(zip(*found, strict=True))
 
 
-WORLDS = {
-    "all parts": World(),
-    "sentences": World(taste=0.6, training=0.0, threshold=0.0),
-    "seeds": World(taste=0.0, training=0.2, threshold=0.2),
-    "threshold": World(taste=0.1, training=0.02, threshold=0.3),
+SIMULATIONS = {
+    "all parts": Simulation(),
+    "sentences": Simulation(taste=0.6, training=0.0, threshold=0.0),
+    "seeds": Simulation(taste=0.0, training=0.2, threshold=0.2),
+    "threshold": Simulation(taste=0.1, training=0.02, threshold=0.3),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("name", SIMULATIONS)
 def test_crossed_test_covers_and_tost_holds_level(name: str) -> None:
-    world, rng, count = WORLDS[name], np.random.default_rng(6), 400
-    one, two = world.accuracies()
+    simulation, rng, count = SIMULATIONS[name], np.random.default_rng(6), 400
+    one, two = simulation.accuracies()
     truth = one - two
-    studies = [world.study(rng) for _ in range(count)]
+    studies = [simulation.study(rng) for _ in range(count)]
     tests = [crossed_test(*study) for study in studies]
     assert sum(not test.low <= truth <= test.high for test in tests) <= at_most(count, 0.05)  # type: ignore[operator]
     # At the margin itself: better by it, and (turned) worse by it.
@@ -311,34 +311,34 @@ def test_crossed_test_covers_and_tost_holds_level(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["all parts", "sentences"])
 def test_crossed_test_holds_level(name: str) -> None:
-    world, rng, count = replace(WORLDS[name], means=(1.5, 1.5)), np.random.default_rng(7), 400
-    tests = [crossed_test(*world.study(rng)) for _ in range(count)]
+    simulation, rng, count = replace(SIMULATIONS[name], means=(1.5, 1.5)), np.random.default_rng(7), 400
+    tests = [crossed_test(*simulation.study(rng)) for _ in range(count)]
     assert count * 0.005 < sum(test.p_value < 0.05 for test in tests) <= at_most(count, 0.05)
 
 
 def test_paired_test_rejects_too_often_for_new_sentences() -> None:
     """With a sentence effect, the paired test rejects one time in four."""
-    world, rng, count = replace(WORLDS["sentences"], means=(1.5, 1.5)), np.random.default_rng(8), 300
-    wrong = 0
+    simulation, rng, count = replace(SIMULATIONS["sentences"], means=(1.5, 1.5)), np.random.default_rng(8), 300
+    rejected = 0
     for _ in range(count):
-        first, second, _ = world.study(rng, n=800, pool=840)
-        wrong += paired_test([part.mean() for part in first], [part.mean() for part in second]).p_value < 0.05
-    assert wrong > at_least(count, 0.25)
+        first, second, _ = simulation.study(rng, n=800, pool=840)
+        rejected += paired_test([part.mean() for part in first], [part.mean() for part in second]).p_value < 0.05
+    assert rejected > at_least(count, 0.25)
 
 
 @pytest.mark.parametrize("n_seeds", [2, 3, 4])
 def test_crossed_test_few_seeds_holds_level(n_seeds: int) -> None:
-    world, rng, count = World(means=(1.5, 1.5), threshold=0.0), np.random.default_rng(9), 1000
-    tests = [crossed_test(*world.study(rng, n_seeds, 400, 420)) for _ in range(count)]
+    simulation, rng, count = Simulation(means=(1.5, 1.5), threshold=0.0), np.random.default_rng(9), 1000
+    tests = [crossed_test(*simulation.study(rng, n_seeds, 400, 420)) for _ in range(count)]
     assert sum(test.p_value < 0.05 for test in tests) <= at_most(count, 0.05)
     assert {test.df for test in tests} == {n_seeds - 1}
 
 
 def test_crossed_test_equal_test_sets_equals_anova() -> None:
     rng = np.random.default_rng(10)
-    first, second, where = World(taste=0.6).study(rng, n_seeds=6, n=50, pool=50)
-    found = crossed_test(first, second, where)
-    d = np.array([(f * 1.0 - s)[np.argsort(w)] for f, s, w in zip(first, second, where, strict=True)])
+    first, second, positions = Simulation(taste=0.6).study(rng, n_seeds=6, n=50, pool=50)
+    found = crossed_test(first, second, positions)
+    d = np.array([(f * 1.0 - s)[np.argsort(w)] for f, s, w in zip(first, second, positions, strict=True)])
     mean, seeds, sentences = d.mean(), d.mean(axis=1, keepdims=True), d.mean(axis=0)
     ms_seed = 50 * ((seeds - mean) ** 2).sum() / 5
     ms_sentence = 6 * ((sentences - mean) ** 2).sum() / 49
@@ -383,7 +383,7 @@ def test_crossed_test_without_common_sentences_equals_paired_test() -> None:
 
 def test_crossed_test_is_antisymmetric_and_order_independent() -> None:
     rng = np.random.default_rng(13)
-    first, second, sentences = World(taste=0.6).study(rng, n_seeds=6, n=60, pool=80)
+    first, second, sentences = Simulation(taste=0.6).study(rng, n_seeds=6, n=60, pool=80)
     found, turned = crossed_test(first, second, sentences), crossed_test(second, first, sentences)
     assert (turned.difference, turned.low, turned.p_value) == pytest.approx(
         (-found.difference, -found.high, found.p_value)
@@ -396,41 +396,41 @@ def test_crossed_test_is_antisymmetric_and_order_independent() -> None:
 
 def test_crossed_test_degrees_of_freedom_follow_shares() -> None:
     rng = np.random.default_rng(14)
-    by_seed = crossed_test(*WORLDS["seeds"].study(rng))
-    by_sentence = crossed_test(*World(taste=1.0, training=0.0, threshold=0.0, rest=0.05).study(rng))
+    by_seed = crossed_test(*SIMULATIONS["seeds"].study(rng))
+    by_sentence = crossed_test(*Simulation(taste=1.0, training=0.0, threshold=0.0, rest=0.05).study(rng))
     assert 4 <= by_seed.df < 6
     assert 40 < by_sentence.df < 2100
     assert by_sentence.sentence_error > 3 * by_sentence.seed_error
 
 
 def test_crossed_test_without_spread_has_no_interval() -> None:
-    right, where = [np.array([True, True, False])] * 5, [np.arange(3)] * 5
-    same = crossed_test(right, right, where)
+    correct, positions = [np.array([True, True, False])] * 5, [np.arange(3)] * 5
+    same = crossed_test(correct, correct, positions)
     assert (same.difference, same.p_value, same.low, same.statistic) == (0.0, 1.0, None, None)
-    better = crossed_test([np.ones(3, dtype=bool)] * 5, [np.zeros(3, dtype=bool)] * 5, where)
+    better = crossed_test([np.ones(3, dtype=bool)] * 5, [np.zeros(3, dtype=bool)] * 5, positions)
     assert (better.difference, better.p_value, better.low) == (1.0, 1 / 16, None)
     # Equal means of seeds, and all the spread between sentences.
-    mixed = crossed_test(right, [~row for row in right], where)
+    mixed = crossed_test(correct, [~values for values in correct], positions)
     assert (mixed.seed_error, mixed.df) == (0.0, 4.0)
     assert mixed.sentence_error > 0
 
 
 def test_summarize_crossed_returns_mean_over_seeds() -> None:
-    right, _, sentences = World().study(np.random.default_rng(15), n=300, pool=320)
-    crossed, alone = summarize_crossed(right, sentences), summarize([row.mean() for row in right])
+    correct, _, sentences = Simulation().study(np.random.default_rng(15), n=300, pool=320)
+    crossed, alone = summarize_crossed(correct, sentences), summarize([values.mean() for values in correct])
     assert replace(crossed, low=None, high=None) == replace(alone, low=None, high=None)
     one = np.zeros(300, dtype=bool)
-    against = crossed_test(right, [one] * 5, sentences)
+    against = crossed_test(correct, [one] * 5, sentences)
     assert (crossed.low, crossed.high) == pytest.approx((against.low, against.high))
 
 
 def test_results_serialize_to_json() -> None:
-    right, other, sentences = World().study(np.random.default_rng(16), n=30, pool=40)
+    correct, other, sentences = Simulation().study(np.random.default_rng(16), n=30, pool=40)
     paired = paired_test([0.9, 0.8, 0.7], [0.8, 0.8, 0.8])
-    crossed = crossed_test(right, other, sentences)
-    found = [summarize(SLEEP_1), mcnemar(right[0], other[0]), paired, crossed, equivalence_test(crossed, 0.01)]
-    for row in [*found, summarize_crossed(right, sentences)]:
-        assert json.loads(json.dumps(dataclasses.asdict(row), allow_nan=False)) == dataclasses.asdict(row)
+    crossed = crossed_test(correct, other, sentences)
+    found = [summarize(SLEEP_1), mcnemar(correct[0], other[0]), paired, crossed, equivalence_test(crossed, 0.01)]
+    for value in [*found, summarize_crossed(correct, sentences)]:
+        assert json.loads(json.dumps(dataclasses.asdict(value), allow_nan=False)) == dataclasses.asdict(value)
 
 
 # Equivalence
@@ -473,8 +473,8 @@ def test_equivalence_test_without_spread_uses_sign_test() -> None:
 def test_equivalence_test_holds_level_at_margin() -> None:
     rng = np.random.default_rng(17)
     tests = [paired_test(gap, np.zeros(10)) for gap in rng.normal(0.01, 0.005, (2000, 10))]
-    wrong = sum(equivalence_test(test, 0.01).equivalent for test in tests)
-    assert at_least(2000, 0.05) <= wrong <= at_most(2000, 0.05)
+    rejected = sum(equivalence_test(test, 0.01).equivalent for test in tests)
+    assert at_least(2000, 0.05) <= rejected <= at_most(2000, 0.05)
     turned = [replace(test, difference=-test.difference) for test in tests]
     assert at_least(2000, 0.05) <= sum(equivalence_test(t, 0.01).no_worse for t in turned) <= at_most(2000, 0.05)
 
@@ -493,6 +493,7 @@ def test_holm_published_values() -> None:
     """Holm (1979) by hand: the smallest times 4, the next times 3, ..., never falling."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
     assert holm([]) == ()
+    assert holm([0.01, None, 0.04, None]) == (0.02, None, 0.04, None)
 
 
 def test_holm_holds_family_level() -> None:

@@ -43,10 +43,10 @@ def test_seeds_needed_published_value() -> None:
 
 
 @pytest.mark.slow
-@given(st.integers(2, 200), st.floats(0.06, 0.9999), st.sampled_from([None, 0.25]), st.sampled_from([0.0, 0.002]))
+@given(st.integers(2, 200), st.floats(0.06, 0.9999), st.sampled_from([0.0, 0.002]))
 @settings(max_examples=60, deadline=None)
-def test_seeds_needed_inverts_detectable(n: int, power: float, ratio: float | None, sentence_error: float) -> None:
-    options: dict[str, Any] = {"power": power, "test_train_ratio": ratio, "sentence_error": sentence_error}
+def test_seeds_needed_inverts_detectable(n: int, power: float, sentence_error: float) -> None:
+    options: dict[str, Any] = {"power": power, "sentence_error": sentence_error}
     smallest = detectable_difference(n, 0.01, **options)
     assert seeds_needed(smallest * (1 + 1e-6), 0.01, **options) <= n
     assert n == 2 or seeds_needed(smallest * (1 - 1e-6), 0.01, **options) > n - 1
@@ -63,7 +63,6 @@ def test_seeds_needed_power_matches_simulation() -> None:
 
 def test_seeds_needed_sentence_error_needs_more_seeds() -> None:
     assert seeds_needed(0.01, 0.01, sentence_error=0.002) > seeds_needed(0.01, 0.01)
-    assert seeds_needed(0.01, 0.01, test_train_ratio=0.05) > seeds_needed(0.01, 0.01)
     assert detectable_difference(10**4, 0.01, sentence_error=0.002) == pytest.approx(2.8016 * 0.002, rel=2e-3)
 
 
@@ -75,10 +74,8 @@ def test_seeds_needed_sentence_error_needs_more_seeds() -> None:
         (lambda: seeds_needed(0.01, 0), "spread is 0"),
         (lambda: seeds_needed(0.01, 0.01, power=1), "power is 1"),
         (lambda: seeds_needed(0.01, 0.01, level=0), "level is 0"),
-        (lambda: seeds_needed(0.01, 0.01, test_train_ratio=0), "test_train_ratio is 0"),
         (lambda: seeds_needed(0.01, 0.01, sentence_error=-1), "sentence_error is -1"),
         (lambda: seeds_needed(0.0001, 0.01), "10,000 seeds do not find 0.0001 with power 0.8"),
-        (lambda: seeds_needed(0.01, 0.01, test_train_ratio=9101 / 435), "10,000 seeds do not find"),
         (lambda: detectable_difference(1, 0.01), "n is 1"),
         (lambda: detectable_difference(5, -0.01), "spread is -0.01"),
         (lambda: detectable_difference(5, 0.01, power=0.05), "not above 1 - level"),

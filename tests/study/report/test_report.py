@@ -1,3 +1,5 @@
+"""Test the report of a study: the numbers of the page and of summary.json, and what the page is made of."""
+
 from __future__ import annotations
 
 import json
@@ -7,29 +9,15 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ketfit.base_config import read_toml
 from ketfit.errors import StudyError
-from ketfit.study.analysis.formatting import (
-    factor_name,
-    interval,
-    join_names,
-    level_name,
-    p_value,
-    points,
-    seconds,
-    sentence,
-)
+from ketfit.study.analysis.formatting import interval, p_value, points
 from ketfit.study.report import SUMMARY, write_report
-from ketfit.study.report.axes import avoid_overlap
-from ketfit.study.report.render import to_toml
-from ketfit.study.spec import StudyPlan
-from ketfit.study.store import RECORD, ROWS, StudyRecord
+from ketfit.study.store import RECORD, ROWS
 from tests.study.synthetic_studies import HOSTILE, flat, make_study, study_settings
 
 RESULTS = sorted(path.parent for path in (Path(__file__).parents[3] / "studies" / "results").rglob("study.json"))
@@ -110,8 +98,8 @@ def test_write_report_page_shows_numbers_of_summary(factorial_report: tuple[dict
     for term in summary["effects"][0]["effects"]["terms"]:
         assert points(term["effect"], plus=True) in page.text
         assert interval(term["low"], term["high"], plus=True) in page.text
-    for told in [*summary["answer"], *(caveat["text"] for caveat in summary["caveats"])]:
-        assert " ".join(told.split()) in page.text
+    for text in [*summary["answer"], *(caveat["text"] for caveat in summary["caveats"])]:
+        assert " ".join(text.split()) in page.text
 
 
 def test_write_report_returns_content_of_summary_json(
@@ -120,7 +108,7 @@ def test_write_report_returns_content_of_summary_json(
     summary, _ = factorial_report
     written = json.loads((factorial_folder / "summary.json").read_text(encoding="utf-8"))
     assert written == json.loads(json.dumps(summary))
-    assert summary["study"]["name"] == "A made study"
+    assert summary["study"]["name"] == "A synthetic study"
 
 
 def test_write_report_page_describes_runs(factorial_report: tuple[dict[str, Any], Page]) -> None:
@@ -188,7 +176,9 @@ def test_write_report_record_without_draws_raises(tmp_path: Path) -> None:
     table = json.loads((tmp_path / RECORD).read_text(encoding="utf-8"))
     del table["draws"]
     (tmp_path / RECORD).write_text(json.dumps(table), encoding="utf-8")
-    with pytest.raises(StudyError, match=r"study\.json is damaged \('draws'\); run the study again"):
+    with pytest.raises(
+        StudyError, match=r"study\.json is damaged \(StudyRecord needs the setting 'draws'\); run the study again"
+    ):
         write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
 
@@ -212,8 +202,8 @@ def test_write_report_escapes_names(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_write_report_unfinished_study_is_marked_first(tmp_path: Path) -> None:
     _, page = report(tmp_path, study_settings(), missing=lambda task: task.seed > 2, failed=lambda task: task.seed == 0)
-    told = "Not complete. Of 15 runs, 6 have a result, 3 failed and 6 are still to be run."
-    assert 0 < page.text.index(told) < page.text.index("Read with care")
+    notice = "Not complete. Of 15 runs, 6 have a result, 3 failed and 6 are still to be run."
+    assert 0 < page.text.index(notice) < page.text.index("Read with care")
 
 
 def test_write_report_empty_study_has_no_figure(tmp_path: Path) -> None:
@@ -275,46 +265,6 @@ def test_write_report_missing_extra_names_pip_command(tmp_path: Path, package: s
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=tmp_path)
     assert "pip install 'ketfit[study]'" in done.stdout
-
-
-def test_to_toml_round_trips_plan(tmp_path: Path) -> None:
-    settings = study_settings(
-        name='a "quoted" name\\ \x7f ü',
-        factors={"head.angle_scale": {"low": 1e-05, "high": 3.0, "log": True}, "head.merge": ["concat", "mean"]},
-        design={"kind": "latin-hypercube", "samples": 4},
-        train={"epochs": 7},
-    )
-    plan = make_study(tmp_path, settings, flat).plan
-    (tmp_path / "plan.toml").write_text(to_toml(plan.model_dump(mode="json")), encoding="utf-8")
-    assert StudyPlan.from_mapping(read_toml(tmp_path / "plan.toml")) == plan
-    assert StudyRecord.read(tmp_path).plan == plan
-
-
-def test_formatting_numbers_and_names() -> None:
-    assert points(0.8830) == "88.30" and points(-0.004, 1) == "\N{MINUS SIGN}0.4" and points(0.012, 1, True) == "+1.2"
-    assert points(-0.00001) == points(0.00001, plus=True) == "0.00"
-    assert interval(-0.01, 0.02, 1, True) == "\N{MINUS SIGN}1.0 to +2.0" and interval(None, None) == "\N{EN DASH}"
-    assert [p_value(p) for p in (0.0001, 0.0342, 0.214, 0.999, None)] == [
-        "< 0.001", "0.034", "0.21", "> 0.99", "\N{EN DASH}",
-    ]  # fmt: skip
-    assert p_value(0.03, equals=True) == "= 0.030" and p_value(1e-9, equals=True) == "< 0.001"
-    assert [seconds(s) for s in (0.004, 1.96, 123.0, None)] == ["4 ms", "1.96 s", "2 min 3 s", "\N{EN DASH}"]
-    assert (
-        join_names(["a"]) == "a"
-        and join_names("abc") == "a, b and c"
-        and join_names(["a, b", "c", "d"]) == "a, b; c; and d"
-    )
-    assert [level_name(level) for level in (True, None, 0.03, 7, "mean")] == ["on", "none", "0.03", "7", "mean"]
-    assert factor_name("head.n_qubits") == "qubits" and factor_name("train.learning_rate") == "learning rate"
-    assert sentence("quantum head") == "Quantum head" and sentence("lr-2 wins") == "lr-2 wins"
-
-
-def test_avoid_overlap_keeps_minimum_distance() -> None:
-    assert avoid_overlap([], 1) == []
-    assert avoid_overlap([3.0, 1.0], 1) == [3.0, 1.0]
-    assert avoid_overlap([1.0, 1.0, 1.0], 1) == [0.0, 1.0, 2.0]
-    found = sorted(avoid_overlap([0.1, 0.2, 0.25, 0.9], 0.2))
-    assert all(b - a > 0.2 - 1e-9 for a, b in pairwise(found))
 
 
 @pytest.mark.slow

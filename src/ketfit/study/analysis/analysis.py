@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations, product
 from typing import Any
 
 from ketfit.errors import ConfigError
 from ketfit.study.analysis.caveats import Caveat, find_caveats
-from ketfit.study.analysis.cells import Cell, Group, group_rows, make_cell, own_levels, representative_groups
+from ketfit.study.analysis.cells import (
+    Cell,
+    Group,
+    by_head,
+    crossed_difference,
+    group_results,
+    make_cell,
+    own_levels,
+    representative_groups,
+)
 from ketfit.study.analysis.comparisons import HeadComparison, compare_all
-from ketfit.study.analysis.effects import Effects, HalfNormal, half_normal, main_effects
-from ketfit.study.analysis.hypothesis_tests import CrossedTest, Summary, crossed_test, summarize
+from ketfit.study.analysis.effects import Design, Effects, HalfNormal, half_normal, main_effects
+from ketfit.study.analysis.hypothesis_tests import CrossedTest, Summary, summarize
 from ketfit.study.spec import LevelRange, StudyPlan
 from ketfit.study.store import StudyRecord, TaskResult
 
@@ -84,37 +94,35 @@ class Analysis:
         return asdict(self)
 
 
-def analyse(record: StudyRecord, rows: Mapping[str, TaskResult]) -> Analysis:
-    """Analyse the rows of a finished or unfinished study.
+def analyse(record: StudyRecord, results: Mapping[str, TaskResult]) -> Analysis:
+    """Analyse the results of a finished or unfinished study.
 
     Args:
         record: The plan and the tasks of the study.
-        rows: Results by task id; rows of other studies are ignored.
+        results: Results by task id; those of other studies are ignored.
     """
-    groups = group_rows(record, rows)
+    groups = group_results(record, results)
     representative = representative_groups(record, groups)
     cells = tuple(make_cell(group, record, representative.get((group.body, group.head)) is group) for group in groups)
     comparisons = compare_all(record, groups, representative)
-    effects = _all_effects(record, groups) if record.plan.design.estimate != "nothing" else ()
-    scans = _scans(record, groups) if record.plan.design.kind == "scan" else ()
     return Analysis(
-        study=_study(record, rows, groups),
+        study=_study(record, results, groups),
         cells=cells,
         comparisons=comparisons,
-        scans=scans,
-        effects=effects,
+        scans=_scans(record, groups) if record.plan.design.kind == "scan" else (),
+        effects=_all_effects(record, groups) if record.plan.design.estimate != "nothing" else (),
         caveats=find_caveats(record, groups, cells, comparisons),
     )
 
 
-def _study(record: StudyRecord, rows: Mapping[str, TaskResult], groups: Sequence[Group]) -> dict[str, Any]:
+def _study(record: StudyRecord, results: Mapping[str, TaskResult], groups: Sequence[Group]) -> dict[str, Any]:
     plan = record.plan
-    mine = {task.id: rows[task.id] for task in record.tasks if task.id in rows}
-    failed = sum(row.error is not None for row in mine.values())
+    mine = {task.id: results[task.id] for task in record.tasks if task.id in results}
+    failed = sum(result.error is not None for result in mine.values())
     planned = len({task.id for task in record.tasks})
     drawn = plan.data.per_label * record.data.n_classes
-    sizes = sorted({size for group in groups for size in group.results("test_size")})
-    times = sorted(str(row.run.get("finished")) for row in mine.values() if row.run.get("finished"))
+    sizes = sorted({size for group in groups for size in group.values("test_size")})
+    times = sorted(str(result.run["finished"]) for result in mine.values() if result.run.get("finished"))
     return {
         "name": plan.name,
         "question": plan.question,
@@ -135,7 +143,7 @@ def _study(record: StudyRecord, rows: Mapping[str, TaskResult], groups: Sequence
         "validation_size": round(drawn * plan.data.validation_fraction),
         "test_sizes": sizes[:1] + sizes[-1:] if len(sizes) > 1 else sizes,
         "finished": [times[0], times[-1]] if times else [],
-        "hosts": sorted({str(row.run.get("host")) for row in mine.values()}),
+        "hosts": sorted({str(result.run.get("host")) for result in mine.values()}),
     }
 
 
@@ -143,18 +151,15 @@ def _all_effects(record: StudyRecord, groups: Sequence[Group]) -> tuple[HeadEffe
     """Return the effects on the varied quantum heads, or on all varied heads if none of them is quantum."""
     varied = [group for group in groups if group.levels]
     quantum = [group for group in varied if record.plan.heads[group.head].kind == "quantum"]
-    pairs = dict.fromkeys((group.body, group.head) for group in quantum or varied)
-    return tuple(
-        _effects(record.plan, body, head, [g for g in varied if (g.body, g.head) == (body, head)])
-        for body, head in pairs
-    )
+    return tuple(_effects(record.plan, mine) for mine in by_head(quantum or varied).values())
 
 
-def _effects(plan: StudyPlan, body: str, head: str, groups: Sequence[Group]) -> HeadEffects:
-    seeds = [seed for seed in plan.seeds if all(seed in group.rows for group in groups)]
+def _effects(plan: StudyPlan, groups: Sequence[Group]) -> HeadEffects:
+    seeds = tuple(seed for seed in plan.seeds if all(seed in group.results for group in groups))
     left_out = tuple(seed for seed in plan.seeds if seed not in seeds)
+    found = HeadEffects(groups[0].body, groups[0].head, seeds, left_out)
     if not seeds:
-        return HeadEffects(body, head, (), left_out, problem="no seed has a result for the whole design yet")
+        return replace(found, problem="no seed has a result for the whole design yet")
     levels = {
         factor: ordered_levels(plan, factor, [group.levels[factor] for group in groups]) for factor in groups[0].levels
     }
@@ -162,25 +167,18 @@ def _effects(plan: StudyPlan, body: str, head: str, groups: Sequence[Group]) -> 
     pairs = plan.design.estimate == "interactions"
     try:
         effects = main_effects(
-            [group.levels for _, group in cases],
-            [(group.rows[seed].result or {})["test_accuracy"] for seed, group in cases],
-            factors=levels,
-            interactions=pairs,
-            blocks=[seed for seed, _ in cases],
+            Design([group.levels for _, group in cases], levels, pairs, [seed for seed, _ in cases]),
+            [group.value("test_accuracy", seed) for seed, group in cases],
             error="blocks" if len(seeds) > 1 else "residual",
             level=plan.report.level,
         )
     except ConfigError as error:
-        return HeadEffects(body, head, tuple(seeds), left_out, problem=str(error))
-    plotted = _marginals(groups, seeds, levels, plan.report.level, pairs) if plan.design.kind in BALANCED else ()
-    return HeadEffects(body, head, tuple(seeds), left_out, effects, _half_normal(effects), plotted)
-
-
-def _half_normal(effects: Effects) -> HalfNormal | None:
-    try:
-        return half_normal(effects, level=effects.level)
-    except ConfigError:  # too few effects, or factors of more than two levels
-        return None
+        return replace(found, problem=str(error))
+    plot = None
+    with suppress(ConfigError):  # too few effects, or factors of more than two levels
+        plot = half_normal(effects, level=effects.level)
+    marginals = _marginals(groups, seeds, levels, plan.report.level, pairs) if plan.design.kind in BALANCED else ()
+    return replace(found, effects=effects, half_normal=plot, marginals=marginals)
 
 
 def _marginals(
@@ -193,23 +191,19 @@ def _marginals(
         for point in product(*(levels[factor] for factor in factors)):
             matching = [g for g in groups if all(g.levels[f] == v for f, v in zip(factors, point, strict=True))]
             if matching:
-                values = tuple(
-                    sum((group.rows[seed].result or {})["test_accuracy"] for group in matching) / len(matching)
-                    for seed in seeds
-                )
+                values = tuple(sum(g.value("test_accuracy", seed) for g in matching) / len(matching) for seed in seeds)
                 found.append(Marginal(factors, point, values, summarize(values, level=level)))
     return tuple(found)
 
 
 def _scans(record: StudyRecord, groups: Sequence[Group]) -> tuple[Scan, ...]:
     found = []
-    for body, head in dict.fromkeys((group.body, group.head) for group in groups if group.levels):
-        mine = [group for group in groups if (group.body, group.head) == (body, head)]
-        own = own_levels(record, body, head, list(mine[0].levels))
+    for (body, head), mine in by_head(group for group in groups if group.levels).items():
+        own = own_levels(record, mine[0])
         base = next((group for group in mine if group.levels == own), None)
         for factor in own:
             rest = {name: level for name, level in own.items() if name != factor}
-            line = [g for g in mine if g.rows and all(g.levels[name] == level for name, level in rest.items())]
+            line = [g for g in mine if g.results and all(g.levels[name] == level for name, level in rest.items())]
             order = ordered_levels(record.plan, factor, [group.levels[factor] for group in line])
             line.sort(key=lambda group, order=order, factor=factor: order.index(group.levels[factor]))  # type: ignore[misc]
             points = (_scan_point(record, group, base, factor) for group in line)
@@ -218,15 +212,11 @@ def _scans(record: StudyRecord, groups: Sequence[Group]) -> tuple[Scan, ...]:
 
 
 def _scan_point(record: StudyRecord, group: Group, base: Group | None, factor: str) -> ScanPoint:
-    level, values = record.plan.report.level, tuple(group.results("test_accuracy"))
-    difference: CrossedTest | None = None
-    seeds = group.common_seeds(base) if base is not None else []
-    if base is not None and group is not base and len(seeds) > 1:
-        correct, base_correct = [group.correct(seed) for seed in seeds], [base.correct(seed) for seed in seeds]
-        difference = crossed_test(
-            correct, base_correct, [record.test_positions(group.draws[seed]) for seed in seeds], level=level
-        )
-    return ScanPoint(group.levels[factor], group is base, values, summarize(values, level=level), difference)
+    values = tuple(group.values("test_accuracy"))
+    seeds = group.common_seeds(base) if base is not None and group is not base else []
+    difference = crossed_difference(record, group, base, seeds) if base is not None and len(seeds) > 1 else None
+    accuracy = summarize(values, level=record.plan.report.level)
+    return ScanPoint(group.levels[factor], group is base, values, accuracy, difference)
 
 
 def ordered_levels(plan: StudyPlan, factor: str, seen: Sequence[Any]) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Reasons to read the results of a study with care, found in its rows."""
+"""Reasons to read the results of a study with care, found in its results."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def find_caveats(
     record: StudyRecord, groups: Sequence[Group], cells: Sequence[Cell], comparisons: Sequence[HeadComparison]
 ) -> tuple[Caveat, ...]:
     """Return all caveats that apply, the most serious first."""
-    results = [group for group in groups if group.rows]
+    done = [group for group in groups if group.results]
     return (
         *_unfinished(groups),
-        *_few_seeds(results),
+        *_few_seeds(done),
         *_unequal_seeds(record, comparisons),
-        *_budget(record, results),
-        *_training(record, results),
+        *_budget(record, done),
+        *_training(done),
         *_chance(record, cells),
         *_selection(record, cells),
-        *_identical_heads(results),
+        *_identical_heads(done),
         *_best_seed_bias(cells),
     )
 
@@ -60,8 +60,8 @@ def _unfinished(groups: Sequence[Group]) -> Iterator[Caveat]:
         )
 
 
-def _few_seeds(results: Sequence[Group]) -> Iterator[Caveat]:
-    fewest = min((len(group.rows) for group in results), default=FEW_SEEDS)
+def _few_seeds(groups: Sequence[Group]) -> Iterator[Caveat]:
+    fewest = min((len(group.results) for group in groups), default=FEW_SEEDS)
     if fewest == 1:
         yield Caveat(
             "seeds", "There are results of a single seed: no spread, no interval and no test over seeds exists."
@@ -86,23 +86,23 @@ def _unequal_seeds(record: StudyRecord, comparisons: Sequence[HeadComparison]) -
         )
 
 
-def _budget(record: StudyRecord, results: Sequence[Group]) -> Iterator[Caveat]:
+def _budget(record: StudyRecord, groups: Sequence[Group]) -> Iterator[Caveat]:
     tries = len(record.plan.budget.learning_rates)
-    if tries == 1 and results and "train.learning_rate" not in record.plan.factors:
+    if tries == 1 and groups and "train.learning_rate" not in record.plan.factors:
         yield Caveat(
             "one try",
             "Every head had one learning rate, or one strength of regularisation. A head whose best value lies "
             "elsewhere is at a disadvantage that this study cannot see.",
         )
     edges, diverging = [], []
-    for head, rows in _by_head(results):
-        values = [row["tries"][row["chosen"]]["value"] for row in rows if _chose_grid_edge(row)]
-        if len(values) > OFTEN * len(rows):
+    for head, runs in _runs_by_head(groups):
+        values = [result["tries"][result["chosen"]]["value"] for result, _ in runs if _chose_grid_edge(result)]
+        if len(values) > OFTEN * len(runs):
             often = max(set(values), key=lambda value: (values.count(value), value))
-            edges.append(f"{head} ({len(values)} of {count(len(rows), 'run')}, mostly {often:g})")
-        diverged = sum("error" in attempt for row in rows for attempt in row["tries"])
-        if diverged:
-            diverging.append(f"{head} ({diverged} of {sum(len(row['tries']) for row in rows)} tries)")
+            edges.append(f"{head} ({len(values)} of {count(len(runs), 'run')}, mostly {often:g})")
+        attempts = [attempt for result, _ in runs for attempt in result["tries"]]
+        if diverged := sum("error" in attempt for attempt in attempts):
+            diverging.append(f"{head} ({diverged} of {len(attempts)} tries)")
     if edges:
         yield Caveat(
             "edge",
@@ -119,20 +119,18 @@ def _chose_grid_edge(result: dict[str, Any]) -> bool:
     return len(result["tries"]) > 1 and result["chosen"] in (0, len(result["tries"]) - 1)
 
 
-def _training(record: StudyRecord, results: Sequence[Group]) -> Iterator[Caveat]:
-    for head in dict.fromkeys(group.head for group in results):
-        late, trained = 0, 0
-        for group in results:
-            for row in group.rows.values() if group.head == head else ():
-                result, train = row.result or {}, row.config.get("train") or {}
-                epoch = result["tries"][result["chosen"]].get("best_epoch")
-                if epoch is not None and "epochs" in train:
-                    trained += 1
-                    late += epoch >= train["epochs"] - 1
-        if late > OFTEN * trained:
+def _training(groups: Sequence[Group]) -> Iterator[Caveat]:
+    for head, runs in _runs_by_head(groups):
+        epochs = [
+            (result["tries"][result["chosen"]].get("best_epoch"), (config.get("train") or {}).get("epochs"))
+            for result, config in runs
+        ]
+        trained = [(best, planned) for best, planned in epochs if best is not None and planned is not None]
+        late = sum(best >= planned - 1 for best, planned in trained)
+        if late > OFTEN * len(trained):
             yield Caveat(
                 "short",
-                f"For {head}, the last epoch was the best in {late} of {count(trained, 'run')}: training was cut "
+                f"For {head}, the last epoch was the best in {late} of {count(len(trained), 'run')}: training was cut "
                 "short, and more epochs may do better.",
             )
 
@@ -176,9 +174,9 @@ def _selection(record: StudyRecord, cells: Sequence[Cell]) -> Iterator[Caveat]:
             )
 
 
-def _identical_heads(results: Sequence[Group]) -> Iterator[Caveat]:
+def _identical_heads(groups: Sequence[Group]) -> Iterator[Caveat]:
     heads: dict[tuple[str, ...], list[str]] = {}
-    for group in results:
+    for group in groups:
         heads.setdefault(tuple(group.tasks.values()), []).append(group.head)
     identical = {tuple(dict.fromkeys(names)) for names in heads.values() if len(set(names)) > 1}
     for names in sorted(identical):
@@ -204,7 +202,8 @@ def _best_seed_bias(cells: Sequence[Cell]) -> Iterator[Caveat]:
         )
 
 
-def _by_head(results: Sequence[Group]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    for head in dict.fromkeys(group.head for group in results):
-        rows = [row.result for group in results if group.head == head for row in group.rows.values()]
-        yield head, [row for row in rows if row is not None]
+def _runs_by_head(groups: Sequence[Group]) -> Iterator[tuple[str, list[tuple[dict[str, Any], dict[str, Any]]]]]:
+    """Yield each head with the result and the configuration of its runs."""
+    for head in dict.fromkeys(group.head for group in groups):
+        runs = [run for group in groups if group.head == head for run in group.results.values()]
+        yield head, [(run.result, run.config) for run in runs if run.result is not None]

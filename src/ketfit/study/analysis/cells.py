@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, median
 from typing import Any
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ketfit.study.analysis.formatting import setting_name
-from ketfit.study.analysis.hypothesis_tests import Summary, summarize, summarize_crossed
-from ketfit.study.store import SplitRecord, StudyRecord, TaskResult
+from ketfit.study.analysis.hypothesis_tests import CrossedTest, Summary, crossed_test, summarize, summarize_crossed
+from ketfit.study.store import PlannedTask, SplitRecord, StudyRecord, TaskResult
 from ketfit.study.task import unpack_bits
 
 SEEDS_FOR_BOOTSTRAP = 20
@@ -22,34 +22,37 @@ SEEDS_FOR_BOOTSTRAP = 20
 
 @dataclass(frozen=True)
 class Group:
-    """Tasks, splits and results of one cell by seed, with the seeds that failed or have no row yet."""
+    """Tasks, splits and results of one cell by seed, with the seeds that failed or have no result yet."""
 
     body: str
     head: str
     levels: Mapping[str, Any]
-    rows: Mapping[int, TaskResult] = field(repr=False)
+    results: Mapping[int, TaskResult] = field(repr=False)
     tasks: Mapping[int, str]
     draws: Mapping[int, SplitRecord] = field(repr=False)
     failed: tuple[int, ...]
     missing: tuple[int, ...]
 
-    def results(self, name: str) -> list[Any]:
+    def value(self, name: str, seed: int) -> Any:
+        """Return the value `name` of the result of a seed."""
+        return (self.results[seed].result or {})[name]
+
+    def values(self, name: str) -> list[Any]:
         """Return the value `name` of each result, in the order of seeds."""
-        return [(row.result or {})[name] for row in self.rows.values()]
+        return [self.value(name, seed) for seed in self.results]
 
     def correct(self, seed: int) -> NDArray[np.bool_]:
         """Return one bool per test sentence: whether the head of this seed is right."""
-        result = self.rows[seed].result or {}
-        return unpack_bits(result["correct"], result["test_size"])
+        return unpack_bits(self.value("correct", seed), self.value("test_size", seed))
 
     def common_seeds(self, other: Group) -> list[int]:
         """Return the seeds with a result in both groups on the same split."""
-        return [seed for seed in self.rows if seed in other.rows and self.draws[seed] == other.draws[seed]]
+        return [seed for seed in self.results if seed in other.results and self.draws[seed] == other.draws[seed]]
 
     def validation(self, selection: str) -> float:
         """Return the mean validation value that the plan selects on; smaller is better."""
         sign = 1 if selection == "loss" else -1
-        return float(sign * mean(self.results(f"validation_{selection}")))
+        return float(sign * mean(self.values(f"validation_{selection}")))
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,9 @@ class Cell:
     all_tries_seconds: float | None
 
 
-def group_rows(record: StudyRecord, rows: Mapping[str, TaskResult]) -> list[Group]:
+def group_results(record: StudyRecord, results: Mapping[str, TaskResult]) -> list[Group]:
     """Group the tasks of a study into cells, in the order of the plan's bodies and heads."""
-    found: dict[tuple[str, str, str], list[Any]] = {}
+    found: dict[tuple[str, str, str], list[PlannedTask]] = {}
     for task in record.tasks:
         found.setdefault((task.body, task.head, json.dumps(task.levels, sort_keys=True)), []).append(task)
     draws = record.splits_by_task()
@@ -98,66 +101,77 @@ def group_rows(record: StudyRecord, rows: Mapping[str, TaskResult]) -> list[Grou
     groups = []
     for tasks in found.values():
         tasks.sort(key=lambda task: task.seed)
-        done = {task.seed: rows[task.id] for task in tasks if task.id in rows}
+        done = {task.seed: results[task.id] for task in tasks if task.id in results}
         groups.append(
             Group(
                 body=tasks[0].body,
                 head=tasks[0].head,
                 levels=tasks[0].levels,
-                rows={seed: row for seed, row in done.items() if row.result is not None},
+                results={seed: result for seed, result in done.items() if result.result is not None},
                 tasks={task.seed: task.id for task in tasks},
                 draws={task.seed: draws[task.id] for task in tasks},
-                failed=tuple(seed for seed, row in done.items() if row.result is None),
-                missing=tuple(task.seed for task in tasks if task.id not in rows),
+                failed=tuple(seed for seed, result in done.items() if result.result is None),
+                missing=tuple(task.seed for task in tasks if task.id not in results),
             )
         )
     return sorted(groups, key=lambda group: (bodies.index(group.body), heads.index(group.head)))
 
 
-def own_levels(record: StudyRecord, body: str, head: str, factors: Sequence[str]) -> dict[str, Any]:
-    """Return the level of each of `factors` in the head's own settings."""
+def by_head(groups: Iterable[Group]) -> dict[tuple[str, str], list[Group]]:
+    """Return the groups of each body and head, in order."""
+    found: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        found.setdefault((group.body, group.head), []).append(group)
+    return found
+
+
+def own_levels(record: StudyRecord, group: Group) -> dict[str, Any]:
+    """Return the levels in the own settings of a group's head, of the factors that apply to it."""
     plan, tables = record.plan, {"data": {"per_label": record.plan.data.per_label}}
     tables["train"] = plan.train_config().model_dump(mode="json")
-    if plan.heads[head].kind == "quantum":
-        config = plan.heads[head].quantum(record.bodies[body].dimension, record.data.n_classes)
+    if plan.heads[group.head].kind == "quantum":
+        config = plan.heads[group.head].quantum(record.bodies[group.body].dimension, record.data.n_classes)
         tables["head"] = config.model_dump(mode="json")
-    split = {factor: factor.partition(".") for factor in factors}
+    split = {factor: factor.partition(".") for factor in group.levels}
     return {factor: tables[table][setting] for factor, (table, _, setting) in split.items()}
 
 
 def describe_setting(record: StudyRecord, group: Group) -> str:
     """Return the levels of a group as text; see `Cell.setting`."""
-    levels = dict(group.levels)
-    if levels and record.plan.design.kind == "scan":
-        own = own_levels(record, group.body, group.head, list(levels))
-        levels = {factor: level for factor, level in levels.items() if level != own[factor]}
-        return setting_name(levels) or "own setting"
-    return setting_name(levels)
+    if not group.levels or record.plan.design.kind != "scan":
+        return setting_name(group.levels)
+    own = own_levels(record, group)
+    changed = {factor: level for factor, level in group.levels.items() if level != own[factor]}
+    return setting_name(changed) or "own setting"
 
 
 def representative_groups(record: StudyRecord, groups: Sequence[Group]) -> dict[tuple[str, str], Group]:
     """Return the group that represents each (body, head) with a result; see `Cell.standing`."""
     found = {}
-    for body, head in dict.fromkeys((group.body, group.head) for group in groups):
-        mine = [group for group in groups if (group.body, group.head) == (body, head) and group.rows]
-        own = [group for group in mine if group.levels == own_levels(record, body, head, list(group.levels))]
-        if mine and own and record.plan.design.kind in ("heads", "scan"):
-            found[body, head] = own[0]
-        elif mine:
-            found[body, head] = min(mine, key=lambda group: group.validation(record.plan.budget.selection))
+    for key, mine in by_head(group for group in groups if group.results).items():
+        own = own_levels(record, mine[0]) if record.plan.design.kind in ("heads", "scan") else None
+        best = min(mine, key=lambda group: group.validation(record.plan.budget.selection))
+        found[key] = next((group for group in mine if group.levels == own), best)
     return found
+
+
+def crossed_difference(record: StudyRecord, group: Group, other: Group, seeds: Sequence[int]) -> CrossedTest:
+    """Test the difference of two groups on their common seeds, for new seeds and new sentences."""
+    correct, other_correct = ([each.correct(seed) for seed in seeds] for each in (group, other))
+    positions = [record.test_positions(group.draws[seed]) for seed in seeds]
+    return crossed_test(correct, other_correct, positions, level=record.plan.report.level)
 
 
 def make_cell(group: Group, record: StudyRecord, representative: bool) -> Cell:
     """Summarize a group as a cell."""
-    level, seeds = record.plan.report.level, tuple(group.rows)
-    accuracies = tuple(group.results("test_accuracy"))
+    level, seeds = record.plan.report.level, tuple(group.results)
+    accuracies = tuple(group.values("test_accuracy"))
     enough_seeds, crossed = len(seeds) >= SEEDS_FOR_BOOTSTRAP, None
     if len(seeds) > 1:
         positions = [record.test_positions(group.draws[seed]) for seed in seeds]
         crossed = summarize_crossed([group.correct(seed) for seed in seeds], positions, level=level)
-    times = [row.run.get("seconds") or {} for row in group.rows.values()]
-    settings: dict[str, Any] = next((row.config["head"]["settings"] for row in group.rows.values()), {})
+    times = [result.run.get("seconds") or {} for result in group.results.values()]
+    settings: dict[str, Any] = next((result.config["head"]["settings"] for result in group.results.values()), {})
     return Cell(
         body=group.body,
         head=group.head,
@@ -173,9 +187,9 @@ def make_cell(group: Group, record: StudyRecord, representative: bool) -> Cell:
         crossed=crossed,
         bootstrap=summarize(accuracies, method="bootstrap", level=level) if enough_seeds else None,
         best=max(accuracies, default=None),
-        validation_accuracy=_or_none(mean, group.results("validation_accuracy")),
-        validation_loss=_or_none(mean, group.results("validation_loss")),
-        parameters=_or_none(max, group.results("parameters")),
+        validation_accuracy=_or_none(mean, group.values("validation_accuracy")),
+        validation_loss=_or_none(mean, group.values("validation_loss")),
+        parameters=_or_none(max, group.values("parameters")),
         n_qubits=settings.get("n_qubits"),
         fit_seconds=_or_none(median, [time["fit"] for time in times if "fit" in time]),
         all_tries_seconds=_or_none(median, [time["all_tries"] for time in times if "all_tries" in time]),

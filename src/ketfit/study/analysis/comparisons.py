@@ -8,12 +8,11 @@ from statistics import mean, median
 from typing import Any
 
 from ketfit.errors import ConfigError
-from ketfit.study.analysis.cells import Group, describe_setting
+from ketfit.study.analysis.cells import Group, by_head, crossed_difference, describe_setting
 from ketfit.study.analysis.hypothesis_tests import (
     CrossedTest,
     Equivalence,
     PairedTest,
-    crossed_test,
     equivalence_test,
     holm,
     mcnemar,
@@ -78,35 +77,26 @@ def compare_all(
     represents the reference. Other cells of the reference are compared with its representative. Cells without a
     common seed and split are skipped.
     """
-    name = record.plan.report.reference
-    found = []
+    name, found, grouped = record.plan.report.reference, [], by_head(groups)
     for group in groups:
         if name is None or (group.body, name) not in representative:
             continue
-        other = _counterpart(group, [g for g in groups if (g.body, g.head) == (group.body, name)], representative)
+        other = _counterpart(group, representative[group.body, name], grouped[group.body, name])
         seeds = group.common_seeds(other)
         if group is not other and seeds:
-            found.append(_compare(record, group, other, seeds, representative))
-    adjusted = iter(holm([each.crossed.p_value for each in found if each.crossed is not None]))
-    return tuple(each if each.crossed is None else replace(each, adjusted_p=next(adjusted)) for each in found)
+            standing = representative.get((group.body, group.head)) is group
+            found.append(_compare(record, group, other, seeds, standing))
+    adjusted = holm([each.crossed.p_value if each.crossed else None for each in found])
+    return tuple(replace(each, adjusted_p=p) for each, p in zip(found, adjusted, strict=True))
 
 
-def _counterpart(group: Group, candidates: Sequence[Group], representative: Mapping[tuple[str, str], Group]) -> Group:
-    own = representative[group.body, candidates[0].head]
-    if group.head == own.head:
-        return own
+def _counterpart(group: Group, reference: Group, candidates: Sequence[Group]) -> Group:
     levels = group.levels
     matching = [g for g in candidates if all(levels[f] == g.levels[f] for f in levels.keys() & g.levels.keys())]
-    return own if own in matching or not matching else matching[0]
+    return reference if group.head == reference.head or reference in matching or not matching else matching[0]
 
 
-def _compare(
-    record: StudyRecord,
-    group: Group,
-    other: Group,
-    seeds: Sequence[int],
-    representative: Mapping[tuple[str, str], Group],
-) -> HeadComparison:
+def _compare(record: StudyRecord, group: Group, other: Group, seeds: Sequence[int], standing: bool) -> HeadComparison:
     level, margin = record.plan.report.level, record.plan.report.margin
     correct = [(group.correct(seed), other.correct(seed)) for seed in seeds]
     first, second = ([float(side.mean()) for side in sides] for sides in zip(*correct, strict=True))
@@ -119,7 +109,7 @@ def _compare(
         setting=describe_setting(record, group),
         reference=other.head,
         reference_levels=other.levels,
-        standing=representative.get((group.body, group.head)) is group,
+        standing=standing,
         seeds=tuple(seeds),
         differences=differences,
         difference=mean(differences),
@@ -129,8 +119,7 @@ def _compare(
         return comparison
     paired = paired_test(first, second, level=level)
     ratio = _test_train_ratio(record, group, seeds[0])
-    positions = [record.test_positions(group.draws[seed]) for seed in seeds]
-    crossed = crossed_test([one for one, _ in correct], [two for _, two in correct], positions, level=level)
+    crossed = crossed_difference(record, group, other, seeds)
     noise = {"level": level, "sentence_error": crossed.sentence_error}
     return replace(
         comparison,
@@ -146,7 +135,7 @@ def _compare(
 def _test_train_ratio(record: StudyRecord, group: Group, seed: int) -> float:
     draw = group.draws[seed]
     drawn = draw.per_label * record.data.n_classes
-    return float((group.rows[seed].result or {})["test_size"] / (drawn - round(drawn * draw.validation_fraction)))
+    return float(group.value("test_size", seed) / (drawn - round(drawn * draw.validation_fraction)))
 
 
 def _or_none(calculate: Callable[[], Any]) -> Any:

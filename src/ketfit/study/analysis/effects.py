@@ -16,13 +16,26 @@ from ketfit.errors import ConfigError, InputError
 from ketfit.study.analysis.hypothesis_tests import ROUNDING, check_between, finite_array, holm, t_test
 
 Floats = NDArray[np.float64]
-Points = Sequence[Mapping[str, Hashable]]
-Factors = Mapping[str, Sequence[Hashable]]
-Interactions = bool | Sequence[tuple[str, ...]]
-Blocks = Sequence[Hashable] | None
 
 MEAN, BLOCKS = "the mean", "the blocks"
 MAX_NAMES = 12  # names in one group of an error
+
+
+@dataclass(frozen=True)
+class Design:
+    """Points of an experiment and the terms to estimate from it.
+
+    Attributes:
+        points: One mapping {factor: level} for each observation, all with the same factors.
+        factors: Levels of each factor in order, low first; default: the sorted levels in `points`.
+        interactions: True for all pairs of two-level factors, False for none, or ``[("a", "b"), ("a", "b", "c")]``.
+        blocks: The block of each observation, such as its seed.
+    """
+
+    points: Sequence[Mapping[str, Hashable]]
+    factors: Mapping[str, Sequence[Hashable]] | None = None
+    interactions: bool | Sequence[tuple[str, ...]] = True
+    blocks: Sequence[Hashable] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +107,7 @@ class HalfNormal:
     simultaneous_margin: float
 
 
-class _Model(NamedTuple):
+class ModelMatrix(NamedTuple):
     """Model matrix with the name and source of each column; the `nuisance` columns (mean, blocks) come first."""
 
     matrix: Floats
@@ -104,14 +117,7 @@ class _Model(NamedTuple):
 
 
 def main_effects(
-    points: Points,
-    response: ArrayLike,
-    *,
-    factors: Factors | None = None,
-    interactions: Interactions = True,
-    blocks: Blocks = None,
-    error: Literal["residual", "blocks"] = "residual",
-    level: float = 0.95,
+    design: Design, response: ArrayLike, *, error: Literal["residual", "blocks"] = "residual", level: float = 0.95
 ) -> Effects:
     """Estimate main effects and interactions of factors on a response by least squares.
 
@@ -119,17 +125,14 @@ def main_effects(
     two levels of b, as in Montgomery's Design and Analysis of Experiments (ch. 6). A factor of k levels has k - 1
     terms, each a level against the first, and one joint F test.
 
-    `blocks` removes the mean of each block (seed). ``error="residual"`` pools all residuals into one error, which is
+    Blocks remove the mean of each block (seed). ``error="residual"`` pools all residuals into one error, which is
     right only if an effect is the same for each seed. ``error="blocks"`` estimates the effects in each block and tests
     their mean over blocks with (blocks - 1) degrees of freedom, which holds for new seeds also if effects vary between
     seeds; each block must contain the whole design. Both treat the test sentences as fixed.
 
     Args:
-        points: One mapping {factor: level} for each observation, all with the same factors.
+        design: The points and the terms.
         response: Shape (n,), such as accuracies.
-        factors: Levels of each factor in order, low first; default: the sorted levels in `points`.
-        interactions: True for all pairs of two-level factors, False for none, or ``[("a", "b"), ("a", "b", "c")]``.
-        blocks: The block of each observation, such as its seed.
         error: Source of the error estimate.
         level: Confidence level of the intervals.
 
@@ -138,35 +141,36 @@ def main_effects(
         InputError: The response is not finite numbers or has another length than `points`.
 
     >>> points = [{"a": 0}, {"a": 1}, {"a": 0}, {"a": 1}]
-    >>> round(main_effects(points, [1.0, 3.0, 2.0, 4.0]).terms[0].effect, 6)
+    >>> round(main_effects(Design(points), [1.0, 3.0, 2.0, 4.0]).terms[0].effect, 6)
     2.0
     """
     check_between(level, "level")
     y = finite_array(response, "response")
-    if len(y) != len(points):
-        raise InputError(f"{len(points)} points but {len(y)} responses; give one response for each point")
-    if error not in ("residual", "blocks") or (error == "blocks" and (blocks is None or len(set(blocks)) < 2)):
+    if len(y) != len(design.points):
+        raise InputError(f"{len(design.points)} points but {len(y)} responses; give one response for each point")
+    blocks = () if design.blocks is None else design.blocks
+    if error not in ("residual", "blocks") or (error == "blocks" and len(set(blocks)) < 2):
         raise ConfigError(f"error {error!r} is not possible; take 'residual', or 'blocks' with at least two blocks")
-    model = _model(points, factors, interactions, blocks)
-    _refuse_aliases(model)
+    model = check_estimable(design)
     from statsmodels.regression.linear_model import OLS  # installed: checked by the import of hypothesis_tests
 
     fit = OLS(y, model.matrix).fit()
     smallest = ROUNDING * float(np.abs(y).max())
     spread = math.sqrt(fit.ssr / fit.df_resid) if fit.df_resid else 0.0
     r_squared = 1 - float(fit.ssr) / float(((y - y.mean()) ** 2).sum()) if np.ptp(y) > 0 else None
-    if error == "blocks" and blocks is not None:
+    if error == "blocks":
         df, estimates, covariance = _over_blocks(model, y, blocks)
     else:
         df, estimates = int(fit.df_resid), np.asarray(fit.params)[model.nuisance :]
         covariance = spread**2 * np.asarray(fit.normalized_cov_params)[model.nuisance :, model.nuisance :]
-    terms = _terms(model, estimates, covariance, df, level, smallest)
+    errors = np.sqrt(np.diag(covariance)) if df > 0 else np.zeros(len(estimates))
+    terms = _terms(model, estimates, np.where(errors > smallest, errors, 0), df, level)
     sources = _sources(terms, estimates, covariance, df, error)
     left = spread if spread > smallest else None
     return Effects(terms, sources, len(y), df, left, r_squared, error, level)
 
 
-def _over_blocks(model: _Model, y: Floats, blocks: Sequence[Hashable]) -> tuple[int, Floats, Floats]:
+def _over_blocks(model: ModelMatrix, y: Floats, blocks: Sequence[Hashable]) -> tuple[int, Floats, Floats]:
     """Return the degrees of freedom, mean and covariance of the mean of the effects estimated per block."""
     columns = [0, *range(model.nuisance, len(model.names))]
     found = []
@@ -180,17 +184,13 @@ def _over_blocks(model: _Model, y: Floats, blocks: Sequence[Hashable]) -> tuple[
     return len(found) - 1, effects.mean(axis=0), np.atleast_2d(np.cov(effects, rowvar=False)) / len(found)
 
 
-def _terms(
-    model: _Model, estimates: Floats, covariance: Floats, df: int, level: float, smallest: float
-) -> tuple[Term, ...]:
+def _terms(model: ModelMatrix, estimates: Floats, errors: Floats, df: int, level: float) -> tuple[Term, ...]:
     terms = []
-    errors = np.sqrt(np.diag(covariance))
     for column, (effect, error) in enumerate(zip(estimates.tolist(), errors.tolist(), strict=True), model.nuisance):
-        known = df > 0 and error > smallest
-        term = Term(model.names[column], model.sources[column], effect)
-        terms.append(Term(term.name, term.source, effect, error, *t_test(effect, error, df, level)) if known else term)
-    adjusted = iter(holm([term.p_value for term in terms if term.p_value is not None]))
-    return tuple(term if term.p_value is None else replace(term, p_adjusted=next(adjusted)) for term in terms)
+        tested = (error, *t_test(effect, error, df, level)) if error else ()
+        terms.append(Term(model.names[column], model.sources[column], effect, *tested))
+    adjusted = holm([term.p_value for term in terms])
+    return tuple(replace(term, p_adjusted=p) for term, p in zip(terms, adjusted, strict=True))
 
 
 def _sources(
@@ -207,23 +207,17 @@ def _sources(
             continue
         f = float(estimates[indices] @ np.linalg.solve(part, estimates[indices])) / size * df_error / df
         found.append(SourceTest(name, size, df_error, f, float(stats.f.sf(f, size, df_error))))
-    adjusted = iter(holm([source.p_value for source in found if source.p_value is not None]))
-    return tuple(s if s.p_value is None else replace(s, p_adjusted=next(adjusted)) for s in found)
+    adjusted = holm([source.p_value for source in found])
+    return tuple(replace(source, p_adjusted=p) for source, p in zip(found, adjusted, strict=True))
 
 
-def check_estimable(
-    points: Points, *, factors: Factors | None = None, interactions: Interactions = True, blocks: Blocks = None
-) -> None:
-    """Raise ConfigError if a design cannot estimate all terms of `main_effects`; arguments as there.
+def check_estimable(design: Design) -> ModelMatrix:
+    """Return the model of a design that can estimate all its terms.
 
     Raises:
         ConfigError: Terms are aliased, wholly or in part (the message names them), or a factor has one level.
     """
-    _refuse_aliases(_model(points, factors, interactions, blocks))
-
-
-def _refuse_aliases(model: _Model) -> None:
-    messages = []
+    model, messages = _model(design), []
     for group in _aliases(model):
         names = list(dict.fromkeys(model.sources[column] for column in sorted(group)))
         more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
@@ -232,9 +226,10 @@ def _refuse_aliases(model: _Model) -> None:
     if messages:
         mixed = "; ".join(dict.fromkeys(messages))
         raise ConfigError(f"this design cannot tell {mixed}: ask for fewer interactions or take a larger design")
+    return model
 
 
-def _aliases(model: _Model) -> list[set[int]]:
+def _aliases(model: ModelMatrix) -> list[set[int]]:
     """Return the smallest groups of linearly dependent columns."""
     rows = np.unique(model.matrix, axis=0)
     independent: list[int] = []
@@ -251,8 +246,8 @@ def _aliases(model: _Model) -> list[set[int]]:
     return sorted(groups, key=min)
 
 
-def _model(points: Points, factors: Factors | None, interactions: Interactions, blocks: Blocks) -> _Model:
-    levels = _levels(points, factors)
+def _model(design: Design) -> ModelMatrix:
+    points, blocks, levels = design.points, design.blocks, _levels(design)
     coded = {name: _coded(name, [point[name] for point in points], order) for name, order in levels.items()}
     columns: list[tuple[str, str, Floats]] = [(MEAN, MEAN, np.ones(len(points)))]
     if blocks is not None:
@@ -260,13 +255,13 @@ def _model(points: Points, factors: Factors | None, interactions: Interactions, 
             raise InputError(f"{len(points)} points but {len(blocks)} blocks; give one block for each point")
         columns += [(BLOCKS, BLOCKS, column) for _, column in _coded(BLOCKS, blocks, list(dict.fromkeys(blocks)))]
     nuisance = len(columns)
-    for names in [(name,) for name in levels] + _interactions(interactions, levels):
+    for names in [(name,) for name in levels] + _interactions(design, levels):
         for parts in product(*(coded[name] for name in names)):
             # Factors are coded 1 apart; the power of two makes an interaction half a difference of effects.
             column = np.prod([column for _, column in parts], axis=0) * 2.0 ** (len(names) - 1)
             columns.append((":".join(label for label, _ in parts), ":".join(names), column))
     labels, sources, values = zip(*columns, strict=True)
-    return _Model(np.column_stack(values), labels, sources, nuisance)
+    return ModelMatrix(np.column_stack(values), labels, sources, nuisance)
 
 
 def _coded(name: str, values: Sequence[Hashable], order: Sequence[Hashable]) -> list[tuple[str, Floats]]:
@@ -276,7 +271,8 @@ def _coded(name: str, values: Sequence[Hashable], order: Sequence[Hashable]) -> 
     return list(zip(names, columns, strict=True))[1:]
 
 
-def _levels(points: Points, factors: Factors | None) -> dict[str, tuple[Any, ...]]:
+def _levels(design: Design) -> dict[str, tuple[Any, ...]]:
+    points, factors = design.points, design.factors
     if not points:
         raise ConfigError("the design has no points; give one mapping {factor: level} for each run")
     names = list(points[0] if factors is None else factors)
@@ -298,14 +294,14 @@ def _levels(points: Points, factors: Factors | None) -> dict[str, tuple[Any, ...
     return found
 
 
-def _interactions(interactions: Interactions, levels: Mapping[str, Sequence[Any]]) -> list[tuple[str, ...]]:
-    if isinstance(interactions, bool):
+def _interactions(design: Design, levels: Mapping[str, Sequence[Any]]) -> list[tuple[str, ...]]:
+    if isinstance(design.interactions, bool):
         pairs = combinations([name for name, order in levels.items() if len(order) == 2], 2)
-        return list(pairs) if interactions else []
-    for names in interactions:
+        return list(pairs) if design.interactions else []
+    for names in design.interactions:
         if isinstance(names, str) or len(names) < 2 or len(set(names)) < len(names) or not set(names) <= set(levels):
             raise ConfigError(f"interaction {names!r} must name two or more of the factors {', '.join(levels)}")
-    return [tuple(names) for names in interactions]
+    return [tuple(names) for names in design.interactions]
 
 
 def half_normal(effects: Effects, *, level: float = 0.95) -> HalfNormal:

@@ -59,6 +59,11 @@ def seconds(value: float | None) -> str:
     return f"{int(value // 60)} min {int(value % 60)} s"
 
 
+def utc_time(text: str) -> str:
+    """Return an ISO time in UTC as ``2026-01-01 00:00:00 UTC``."""
+    return text.replace("T", " ").replace("+00:00", " UTC")
+
+
 def count(number: int, noun: str) -> str:
     """Return a number with its noun: ``1 seed``, ``2 seeds``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -332,19 +332,22 @@ def _one_sided(inside: float, test: Difference) -> float:
     return float(stats.t.sf(inside / test.standard_error, test.df))
 
 
-def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Return the p-values of a family adjusted by Holm, in the given order.
+def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
+    """Return the p-values of a family adjusted by Holm, in the given order; None, without a test, stays None.
 
     Raises:
         InputError: A p-value is outside [0, 1].
 
-    >>> holm([0.01, 0.04])
-    (0.02, 0.04)
+    >>> holm([0.01, None, 0.04])
+    (0.02, None, 0.04)
     """
-    array = finite_array(p_values, "p_values", min_length=0)
+    tested = {index: p for index, p in enumerate(p_values) if p is not None}
+    array = finite_array(list(tested.values()), "p_values", min_length=0)
     if ((array < 0) | (array > 1)).any():
         raise InputError(f"p-values lie between 0 and 1, got {array.min():g} to {array.max():g}")
-    return tuple(multipletests(array, method="holm")[1].tolist()) if len(array) else ()
+    adjusted = multipletests(array, method="holm")[1].tolist() if tested else []
+    by_index = dict(zip(tested, adjusted, strict=True))
+    return tuple(by_index.get(index) for index in range(len(p_values)))
 
 
 class TTest(NamedTuple):

@@ -16,13 +16,7 @@ MAX_SEEDS = 10_000
 
 
 def seeds_needed(
-    difference: float,
-    spread: float,
-    *,
-    power: float = 0.8,
-    level: float = 0.95,
-    test_train_ratio: float | None = None,
-    sentence_error: float = 0.0,
+    difference: float, spread: float, *, power: float = 0.8, level: float = 0.95, sentence_error: float = 0.0
 ) -> int:
     """Return the fewest seeds with which a paired test finds a true `difference` with probability `power`.
 
@@ -31,7 +25,6 @@ def seeds_needed(
         spread: Standard deviation of the differences between seeds, as in `PairedTest`, above 0.
         power: Probability to find the difference, between 0 and 1.
         level: Between 0 and 1; the test is two-sided at 1 - level.
-        test_train_ratio: n_test / n_train, for Nadeau and Bengio's test.
         sentence_error: `CrossedTest.sentence_error`, for the crossed test; more seeds do not reduce it.
 
     Raises:
@@ -45,7 +38,7 @@ def seeds_needed(
     check_between(power, "power")
 
     def has_power(n: int) -> bool:
-        return _power(abs(difference) / _error(n, spread, test_train_ratio, sentence_error), n, level) >= power
+        return _power(abs(difference) / _error(n, spread, sentence_error), n, level) >= power
 
     if not has_power(MAX_SEEDS):
         raise ConfigError(f"{MAX_SEEDS:,} seeds do not find {difference:g} with power {power:g}; look for more")
@@ -53,13 +46,7 @@ def seeds_needed(
 
 
 def detectable_difference(
-    n: int,
-    spread: float,
-    *,
-    power: float = 0.8,
-    level: float = 0.95,
-    test_train_ratio: float | None = None,
-    sentence_error: float = 0.0,
+    n: int, spread: float, *, power: float = 0.8, level: float = 0.95, sentence_error: float = 0.0
 ) -> float:
     """Return the smallest true difference that a paired test over `n` seeds finds with `power`; see `seeds_needed`."""
     n = as_integer(n, "n")
@@ -71,15 +58,14 @@ def detectable_difference(
     while _power(upper, n, level) < power:
         upper *= 2
     size = float(brentq(lambda size: _power(size, n, level) - power, 0, upper))
-    return size * _error(n, spread, test_train_ratio, sentence_error)
+    return size * _error(n, spread, sentence_error)
 
 
-def _error(n: int, spread: float, test_train_ratio: float | None, sentence_error: float) -> float:
+def _error(n: int, spread: float, sentence_error: float) -> float:
     check_between(spread, "spread", math.inf)
-    ratio = 0.0 if test_train_ratio is None else check_between(test_train_ratio, "test_train_ratio", math.inf)
     if not 0 <= sentence_error < math.inf:
         raise ConfigError(f"sentence_error is {sentence_error}; it must be 0 or a finite number above")
-    return math.hypot(spread * math.sqrt(1 / n + ratio), sentence_error)
+    return math.hypot(spread * math.sqrt(1 / n), sentence_error)
 
 
 def _power(size: float, n: int, level: float) -> float:

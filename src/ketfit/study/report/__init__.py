@@ -12,7 +12,7 @@ REPORT, SUMMARY = "report.html", "summary.json"
 
 
 def write_report(folder: Path) -> dict[str, Any]:
-    """Analyse the rows in a study's folder and write ``report.html`` and ``summary.json`` into it.
+    """Analyse the results in a study's folder and write ``report.html`` and ``summary.json`` into it.
 
     The files depend on the folder only. An unfinished study is reported with the results it has.
 
@@ -33,10 +33,10 @@ def write_report(folder: Path) -> dict[str, Any]:
     from ketfit.study.report.summary import summary_sentences
     from ketfit.study.store import StudyRecord, read_results
 
-    record, rows = StudyRecord.read(folder), read_results(folder)
+    record, results = StudyRecord.read(folder), read_results(folder)
     check_writable_file(folder / SUMMARY)
     check_writable_file(folder / REPORT)
-    analysis = analyse(record, rows)
+    analysis = analyse(record, results)
     answer = summary_sentences(analysis)
     summary = {**analysis.to_json(), "answer": answer}
     write_file(folder / SUMMARY, (json.dumps(summary, indent=1, allow_nan=False) + "\n").encode())

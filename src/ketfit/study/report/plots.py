@@ -1,55 +1,112 @@
-"""Draw the figures of a report: heads, differences, scans, effects and interactions."""
+"""Draw the figures of a report by Matplotlib, as inline SVG in the colours and fonts of the page.
+
+A panel fits the width of a phone, one unit per pixel, so that its font size is kept; wider pages show panels side by
+side. Colours are CSS variables, which the style sheet sets for light and dark mode.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import html
+import io
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
+from ketfit.study.analysis import formatting as fmt
 from ketfit.study.analysis.analysis import Analysis, HeadEffects, Marginal, Scan
 from ketfit.study.analysis.cells import Cell
-from ketfit.study.analysis.comparisons import HeadComparison
-from ketfit.study.analysis.formatting import (
-    cell_name,
-    factor_name,
-    level_name,
-    margin_points,
-    points,
-    setting_name,
-    term_name,
-)
 from ketfit.study.analysis.hypothesis_tests import Summary
-from ketfit.study.report.axes import (
-    ACCURACY,
-    BAND,
-    FIRST,
-    MAX_COMPARISONS,
-    MAX_ROWS,
-    PANEL,
-    PAPER,
-    SECOND,
-    SOFT,
-    STYLE,
-    WIDE,
-    Bounds,
-    Canvas,
-    Panel,
-    Picture,
-    avoid_overlap,
-    head_style,
-    in_points,
-    rows,
-)
 
+PANEL, WIDE = 330, 420
+FONT_SIZE = 12.0
+
+# Matplotlib needs numeric colours; each is a placeholder for a CSS variable such as var(--ink).
+INK, SOFT, GRID, FIRST, SECOND, BAND, PAPER = (f"#0101{number:02x}" for number in range(1, 8))
+NAMES = {INK: "ink", SOFT: "soft", GRID: "grid", FIRST: "first", SECOND: "second", BAND: "band", PAPER: "paper"}
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ketfit",
+    "text.parse_math": False,
+    "text.color": INK,
+    "font.size": FONT_SIZE,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": SOFT,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": FONT_SIZE,
+    "axes.titlelocation": "left",
+    "axes.titlecolor": INK,
+    "axes.unicode_minus": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelsize": FONT_SIZE - 1,
+    "ytick.labelsize": FONT_SIZE - 1,
+}
+
+MAX_ROWS = 24
+MAX_COMPARISONS = 12
+"""Comparisons on one body that are all shown; of more, only those of representative cells."""
+ACCURACY = "test accuracy (%)"
 MAX_PAIRS = 6
 MAX_EFFECT_NAMES = 6
 MIN_EFFECTS = 5
 """With fewer effects a half-normal plot cannot show which are noise."""
 MAX_HEAD_NAMES = 14
 MAX_DOTS = 60
+
+
+class Style(NamedTuple):
+    """Colour and marker of a mean; seeds are drawn `shift` points right of a vertical line."""
+
+    color: str
+    marker: str
+    shift: float = -8
+
+
+class Sample(NamedTuple):
+    """Values over seeds, None if they are not drawn, with their mean and its interval; all are fractions."""
+
+    values: Sequence[float] | None
+    mean: float
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def from_summary(cls, values: Sequence[float] | None, summary: Summary) -> Sample:
+        """Return the sample of values and their summary."""
+        return cls(values, summary.mean, summary.low, summary.high)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing: its SVG and its width in pixels."""
+
+    svg: str
+    width: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report: one or more panels under one caption, in one section."""
+
+    section: Literal["accuracy", "differences", "scans", "effects", "relations"]
+    title: str
+    caption: str
+    panels: tuple[Panel, ...]
 
 
 def draw(analysis: Analysis) -> tuple[Picture, ...]:
@@ -59,8 +116,8 @@ def draw(analysis: Analysis) -> tuple[Picture, ...]:
         for number, body in enumerate(analysis.study["bodies"]):
             for make in (_accuracies, _differences, _relations):
                 pictures += make(analysis, body, number)
-        for number, scans in enumerate(by_head(analysis.scans)):
-            pictures += scan_pictures(analysis, scans, number)
+        for number, (_, scans) in enumerate(groupby(analysis.scans, key=attrgetter("body", "head"))):
+            pictures += scan_pictures(analysis, list(scans), number)
         for number, each in enumerate(analysis.effects):
             pictures += effect_pictures(each, number)
     return tuple(pictures)
@@ -70,29 +127,23 @@ def _accuracies(analysis: Analysis, body: str, number: int) -> Iterator[Picture]
     cells = [cell for cell in analysis.cells if cell.body == body and cell.standing and cell.accuracy][:MAX_ROWS]
     if not cells:
         return
-    canvas, ys = rows([cell_name(cell) for cell in cells], ACCURACY)
+    canvas, ys = labelled_lines([fmt.cell_name(cell) for cell in cells], ACCURACY)
     for cell, y in zip(cells, ys, strict=True):
         assert cell.accuracy is not None
-        color, marker = head_style(cell.kind)
-        canvas.seed_dots_x([100 * value for value in cell.accuracies], y, color)
-        h = in_points(cell.accuracy.low, cell.accuracy.high)
-        canvas.mean(100 * cell.accuracy.mean, y, color, marker, h=h)
+        canvas.mark(Sample.from_summary(cell.accuracies, cell.accuracy), y, head_style(cell.kind), "x")
         if cell.head == analysis.study["reference"]:
             canvas.axes.axvline(100 * cell.accuracy.mean, color=SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    label = "; ".join(f"{cell_name(cell)} {points(cell.accuracy.mean)} %" for cell in cells if cell.accuracy)
+    label = "; ".join(f"{fmt.cell_name(cell)} {fmt.points(cell.accuracy.mean)} %" for cell in cells if cell.accuracy)
     dashed = " The dashed line is the mean of the reference." if analysis.study["reference"] else ""
+    level, bars = 100 * analysis.study["level"], ""
+    if any(cell.accuracy and cell.accuracy.low is not None for cell in cells):
+        bars = f", bars {level:g} % t intervals of the mean, for new seeds on the same sentences"
     caption = (
         "Large marks are means over seeds (circles: quantum heads; squares: classical heads), small dots the seeds"
-        f"{_bars(analysis, cells)}.{dashed}"
+        f"{bars}.{dashed}"
     )
     panel = canvas.panel(f"accuracy{number}", f"Mean test accuracy on {body}: {label}.")
     yield Picture("accuracy", f"Test accuracy on {body}", caption, (panel,))
-
-
-def _bars(analysis: Analysis, cells: Sequence[Cell]) -> str:
-    if not any(cell.accuracy and cell.accuracy.low is not None for cell in cells):
-        return ""
-    return f", bars {100 * analysis.study['level']:g} % t intervals of the mean, for new seeds on the same sentences"
 
 
 def _differences(analysis: Analysis, body: str, number: int) -> Iterator[Picture]:
@@ -102,14 +153,13 @@ def _differences(analysis: Analysis, body: str, number: int) -> Iterator[Picture
         return
     kinds = {cell.head: cell.kind for cell in analysis.cells}
     margin = 100 * analysis.study["margin"]
-    canvas, ys = rows([cell_name(each) for each in shown], "difference in test accuracy (points)")
+    canvas, ys = labelled_lines([fmt.cell_name(each) for each in shown], "difference in test accuracy (points)")
     canvas.axes.axvspan(-margin, margin, color=BAND, linewidth=0, zorder=0)
     canvas.axes.axvline(0, color=SOFT, linewidth=1, zorder=1)
     for each, y in zip(shown, ys, strict=True):
-        color, marker = head_style(kinds[each.head])
-        canvas.seed_dots_x([100 * value for value in each.differences], y, color)
-        canvas.mean(100 * each.difference, y, color, marker, h=_test_bounds(each))
-    label = "; ".join(f"{cell_name(each)} {points(each.difference, plus=True)} points" for each in shown)
+        low, high = (each.crossed.low, each.crossed.high) if each.crossed else (None, None)
+        canvas.mark(Sample(each.differences, each.difference, low, high), y, head_style(kinds[each.head]), "x")
+    label = "; ".join(f"{fmt.cell_name(each)} {fmt.points(each.difference, plus=True)} points" for each in shown)
     bars = ""
     if any(each.crossed is not None for each in shown):
         bars = f", bars {100 * analysis.study['level']:g} % intervals for new seeds and new sentences"
@@ -119,68 +169,58 @@ def _differences(analysis: Analysis, body: str, number: int) -> Iterator[Picture
     title = f"Differences from {shown[0].reference} on {body}"
     caption = (
         f"Large marks are mean paired differences, small dots the seeds{bars}. "
-        f"The band is the margin of ±{margin_points(margin / 100)} that the plan calls irrelevant.{more}"
+        f"The band is the margin of ±{fmt.margin_points(margin / 100)} that the plan calls irrelevant.{more}"
     )
     yield Picture("differences", title, caption, (canvas.panel(f"difference{number}", f"{title}: {label}."),))
-
-
-def _test_bounds(each: HeadComparison) -> Bounds:
-    return (None, None) if each.crossed is None else in_points(each.crossed.low, each.crossed.high)
 
 
 def _relations(analysis: Analysis, body: str, number: int) -> Iterator[Picture]:
     cells = [cell for cell in analysis.cells if cell.body == body and cell.accuracy]
     qubits = {cell.n_qubits for cell in cells if cell.n_qubits is not None}
-    panels = [_relation(cells, "parameters", "trainable parameters", True, f"parameters{number}")]
-    if len(qubits) > 1:
-        panels.append(_relation(cells, "n_qubits", "qubits of an encoder", False, f"qubits{number}"))
-    panels.append(_relation(cells, "fit_seconds", "seconds to fit the chosen try (median)", True, f"seconds{number}"))
-    panels = [panel for panel in panels if panel is not None]
-    few_seeds = sum(len(cell.seeds) for cell in cells) <= MAX_DOTS
-    dots = (
-        ", and small dots for the seeds" if few_seeds else "; seeds are left out, as there are too many to tell apart"
-    )
+    dots = sum(len(cell.seeds) for cell in cells) <= MAX_DOTS
+    drawn = [
+        _relation(cells, "parameters", "trainable parameters", f"parameters{number}", dots),
+        _relation(cells, "n_qubits", "qubits of an encoder", f"qubits{number}", dots) if len(qubits) > 1 else None,
+        _relation(cells, "fit_seconds", "seconds to fit the chosen try (median)", f"seconds{number}", dots),
+    ]
+    panels = tuple(panel for panel in drawn if panel is not None)
+    seeds = ", and small dots for the seeds" if dots else "; seeds are left out, as there are too many to tell apart"
     if panels:
         yield Picture(
             "relations",
             f"Accuracy against size and time on {body}",
             "Every cell of the study: its mean over seeds (circles: quantum heads; squares: classical heads), its "
-            f"interval as in the figure of accuracies{dots}. Names stand at the settings that "
+            f"interval as in the figure of accuracies{seeds}. Names stand at the settings that "
             "stand for their heads. Times are of one thread, on whatever ran the study.",
-            tuple(panel for panel in panels if panel is not None),
+            panels,
         )
 
 
-def _relation(cells: Sequence[Cell], attribute: str, xlabel: str, log: bool, key: str) -> Panel | None:
-    dots = sum(len(cell.seeds) for cell in cells) <= MAX_DOTS
+def _relation(cells: Sequence[Cell], attribute: str, xlabel: str, key: str, dots: bool) -> Panel | None:
     shown = [cell for cell in cells if (getattr(cell, attribute) or 0) > 0]
     if len(shown) < 2:
         return None
+    xs = [getattr(cell, attribute) for cell in shown]
     canvas = Canvas(PANEL, 290)
     axes = canvas.axes
-    for cell in shown:
+    for cell, x in zip(shown, xs, strict=True):
         assert cell.accuracy is not None
-        color, marker = head_style(cell.kind)
-        x = getattr(cell, attribute)
-        if dots:
-            canvas.seed_dots_y([100 * value for value in cell.accuracies], x, color)
-        canvas.mean(x, 100 * cell.accuracy.mean, color, marker, v=in_points(cell.accuracy.low, cell.accuracy.high))
+        canvas.mark(Sample.from_summary(cell.accuracies if dots else None, cell.accuracy), x, head_style(cell.kind))
     axes.set(xlabel=xlabel, ylabel=ACCURACY)
     axes.grid(axis="y")
     axes.margins(x=0.12)
-    if not log:
-        axes.set_xticks(sorted({getattr(cell, attribute) for cell in shown}))
+    if attribute == "n_qubits":
+        axes.set_xticks(sorted(set(xs)))
     else:
         axes.set_xscale("log")
-        xs = [getattr(cell, attribute) for cell in shown]
         near = max(xs) < 30 * min(xs)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if near else (1,)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if value < 1e4 else f"{value:,.0f}")
     _name_marks(canvas, [cell for cell in shown if cell.standing], attribute)
     label = "; ".join(
-        f"{cell_name(cell)}: {getattr(cell, attribute):.3g}, {points(cell.accuracy.mean)} %"
-        for cell in shown
+        f"{fmt.cell_name(cell)}: {x:.3g}, {fmt.points(cell.accuracy.mean)} %"
+        for cell, x in zip(shown, xs, strict=True)
         if cell.accuracy
     )
     return canvas.panel(key, f"Test accuracy against {xlabel}. {label}.")
@@ -201,17 +241,9 @@ def _name_marks(canvas: Canvas, cells: Sequence[Cell], attribute: str) -> None:
             textcoords="axes fraction",
             va="center",
             fontsize=10.5,
-            color=head_style(cell.kind)[0],
+            color=head_style(cell.kind).color,
             arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.6, "alpha": 0.6, "shrinkA": 2, "shrinkB": 5},
         )
-
-
-def by_head(scans: Sequence[Scan]) -> list[list[Scan]]:
-    """Group scans by body and head, in order."""
-    grouped: dict[tuple[str, str], list[Scan]] = {}
-    for scan in scans:
-        grouped.setdefault((scan.body, scan.head), []).append(scan)
-    return list(grouped.values())
 
 
 def scan_pictures(analysis: Analysis, scans: Sequence[Scan], number: int) -> Iterator[Picture]:
@@ -221,11 +253,7 @@ def scan_pictures(analysis: Analysis, scans: Sequence[Scan], number: int) -> Ite
     representative = [cell for cell in analysis.cells if cell.body == body and cell.standing]
     reference = next((cell for cell in representative if cell.head == analysis.study["reference"] != head), None)
     values = [value for scan in scans for point in scan.points for value in point.values]
-    color, marker = (
-        head_style(next(cell.kind for cell in representative if cell.head == head))
-        if representative
-        else head_style("quantum")
-    )
+    style = head_style(next((cell.kind for cell in representative if cell.head == head), "quantum"))
     panels = []
     for index, scan in enumerate(scans):
         canvas = Canvas(PANEL, 250)
@@ -235,11 +263,14 @@ def scan_pictures(analysis: Analysis, scans: Sequence[Scan], number: int) -> Ite
         xs = _level_positions(canvas.axes, [point.level for point in scan.points])
         labels = []
         for x, point in zip(xs, scan.points, strict=True):
-            _mark(canvas, x, point.values, point.accuracy, color, "D" if point.own else marker)
-            labels.append(f"{level_name(point.level)}: {points(point.accuracy.mean)} %")
-        canvas.axes.plot(xs, [100 * point.accuracy.mean for point in scan.points], color=color, linewidth=1, zorder=2)
-        canvas.axes.set(xlabel=factor_name(scan.factor), ylabel=ACCURACY if index == 0 else "")
-        panels.append((canvas, f"{head}, {factor_name(scan.factor)}: {'; '.join(labels)}."))
+            own_style = style._replace(marker="D") if point.own else style
+            canvas.mark(Sample.from_summary(point.values, point.accuracy), x, own_style)
+            labels.append(f"{fmt.level_name(point.level)}: {fmt.points(point.accuracy.mean)} %")
+        canvas.axes.plot(
+            xs, [100 * point.accuracy.mean for point in scan.points], color=style.color, linewidth=1, zorder=2
+        )
+        canvas.axes.set(xlabel=fmt.factor_name(scan.factor), ylabel=ACCURACY if index == 0 else "")
+        panels.append((canvas, f"{head}, {fmt.factor_name(scan.factor)}: {'; '.join(labels)}."))
     if not panels:
         return
     _same_height([canvas for canvas, _ in panels], values)
@@ -251,11 +282,6 @@ def scan_pictures(analysis: Analysis, scans: Sequence[Scan], number: int) -> Ite
         f"the head's own setting{', which all panels share' if len(panels) > 1 else ''}.{dashed}",
         tuple(canvas.panel(f"scan{number}-{index}", label) for index, (canvas, label) in enumerate(panels)),
     )
-
-
-def _mark(canvas: Canvas, x: float, values: Sequence[float], accuracy: Summary, color: str, marker: str) -> None:
-    canvas.seed_dots_y([100 * value for value in values], x, color)
-    canvas.mean(x, 100 * accuracy.mean, color, marker, v=in_points(accuracy.low, accuracy.high))
 
 
 def _same_height(canvases: Sequence[Canvas], values: Sequence[float]) -> None:
@@ -275,7 +301,7 @@ def _level_positions(axes: Axes, levels: Sequence[Any]) -> list[float]:
     if numbers and min(xs) > 0 and max(xs) / min(xs) >= 20:
         axes.set_xscale("log")
     axes.margins(x=0.15)
-    axes.set_xticks(xs, [level_name(level) for level in levels])
+    axes.set_xticks(xs, [fmt.level_name(level) for level in levels])
     axes.xaxis.set_minor_locator(NullLocator())
     return xs
 
@@ -317,12 +343,12 @@ def effect_pictures(each: HeadEffects, number: int) -> Iterator[Picture]:
 def _effect_sizes(each: HeadEffects, where: str, number: int) -> Picture:
     assert each.effects is not None
     ordered = sorted(each.effects.terms, key=lambda term: -abs(term.effect))[:MAX_ROWS]
-    canvas, xs = rows([term_name(term.name) for term in ordered], "effect on test accuracy (points)")
+    canvas, xs = labelled_lines([fmt.term_name(term.name) for term in ordered], "effect on test accuracy (points)")
     canvas.axes.axvline(0, color=SOFT, linewidth=1, zorder=1)
     for term, y in zip(ordered, xs, strict=True):
-        canvas.seed_dots_x([100 * value for value in seed_effects(each, term.name)], y, FIRST)
-        canvas.mean(100 * term.effect, y, FIRST, h=in_points(term.low, term.high))
-    label = "; ".join(f"{term_name(term.name)} {points(term.effect, plus=True)} points" for term in ordered)
+        sample = Sample(seed_effects(each, term.name), term.effect, term.low, term.high)
+        canvas.mark(sample, y, Style(FIRST, "o"), "x")
+    label = "; ".join(f"{fmt.term_name(term.name)} {fmt.points(term.effect, plus=True)} points" for term in ordered)
     cut = f" The {MAX_ROWS} largest of {len(each.effects.terms)}." if len(each.effects.terms) > MAX_ROWS else ""
     return Picture(
         "effects",
@@ -347,13 +373,13 @@ def seed_effects(each: HeadEffects, term: str) -> list[float]:
 def _main_effect(each: HeadEffects, factors: tuple[str, ...]) -> tuple[Canvas, str]:
     means = [mean for mean in each.marginals if mean.factors == factors]
     canvas = Canvas(PANEL, 220)
-    xs = _level_positions(canvas.axes, [level_name(mean.levels[0]) for mean in means])
+    xs = _level_positions(canvas.axes, [fmt.level_name(mean.levels[0]) for mean in means])
     canvas.axes.plot(xs, [100 * mean.accuracy.mean for mean in means], color=FIRST, linewidth=1, zorder=2)
     for x, mean in zip(xs, means, strict=True):
-        _mark(canvas, x, mean.values, mean.accuracy, FIRST, "o")
-    canvas.axes.set(xlabel=factor_name(factors[0]), ylabel=ACCURACY)
-    label = "; ".join(f"{level_name(mean.levels[0])}: {points(mean.accuracy.mean)} %" for mean in means)
-    return canvas, f"Main effect of {factor_name(factors[0])}. {label}."
+        canvas.mark(Sample.from_summary(mean.values, mean.accuracy), x, Style(FIRST, "o"))
+    canvas.axes.set(xlabel=fmt.factor_name(factors[0]), ylabel=ACCURACY)
+    label = "; ".join(f"{fmt.level_name(mean.levels[0])}: {fmt.points(mean.accuracy.mean)} %" for mean in means)
+    return canvas, f"Main effect of {fmt.factor_name(factors[0])}. {label}."
 
 
 def _largest_pairs(each: HeadEffects) -> list[tuple[str, ...]]:
@@ -367,31 +393,29 @@ def _interaction(each: HeadEffects, pair: tuple[str, ...]) -> tuple[Canvas, str]
     means = [mean for mean in each.marginals if mean.factors == pair]
     canvas = Canvas(PANEL, 230)
     first = list(dict.fromkeys(mean.levels[0] for mean in means))
-    xs = _level_positions(canvas.axes, [level_name(level) for level in first])
+    xs = _level_positions(canvas.axes, [fmt.level_name(level) for level in first])
     lines = {
         level: [mean for mean in means if mean.levels[1] == level]
         for level in dict.fromkeys(m.levels[1] for m in means)
     }
     ends = avoid_overlap([100 * line[-1].accuracy.mean for line in lines.values()], _label_height(means))
-    for (level, line), color, marker, dashes, end in zip(
-        lines.items(), (FIRST, SECOND), "os", ("solid", (0, (5, 2))), ends, strict=False
-    ):
+    styles = (Style(FIRST, "o"), Style(SECOND, "s", shift=8))
+    for (level, line), style, dashes, end in zip(lines.items(), styles, ("solid", (0, (5, 2))), ends, strict=False):
+        color, dodge = style.color, 0.04 if style.shift > 0 else -0.04
         canvas.axes.plot(xs, [100 * mean.accuracy.mean for mean in line], color=color, linewidth=1.4, linestyle=dashes)
-        dodge, shift = (-0.04, -8) if color == FIRST else (0.04, 8)
         for x, mean in zip(xs, line, strict=True):
-            canvas.seed_dots_y([100 * value for value in mean.values], x + dodge, color, shift)
-            v = in_points(mean.accuracy.low, mean.accuracy.high)
-            canvas.mean(x + dodge, 100 * mean.accuracy.mean, color, marker, v=v)
+            canvas.mark(Sample.from_summary(mean.values, mean.accuracy), x + dodge, style)
         canvas.axes.annotate(
-            f"{factor_name(pair[1])} {level_name(level)}", (xs[-1] + 0.1, end), (9, 0),
+            f"{fmt.factor_name(pair[1])} {fmt.level_name(level)}", (xs[-1] + 0.1, end), (9, 0),
             textcoords="offset points", va="center", fontsize=10.5, color=color,
         )  # fmt: skip
     canvas.axes.set_xlim(-0.25, len(first) + 0.1)
-    canvas.axes.set(xlabel=factor_name(pair[0]), ylabel=ACCURACY)
+    canvas.axes.set(xlabel=fmt.factor_name(pair[0]), ylabel=ACCURACY)
     label = "; ".join(
-        f"{setting_name(dict(zip(pair, mean.levels, strict=True)))}: {points(mean.accuracy.mean)} %" for mean in means
+        f"{fmt.setting_name(dict(zip(pair, mean.levels, strict=True)))}: {fmt.points(mean.accuracy.mean)} %"
+        for mean in means
     )
-    return canvas, f"Interaction of {factor_name(pair[0])} and {factor_name(pair[1])}. {label}."
+    return canvas, f"Interaction of {fmt.factor_name(pair[0])} and {fmt.factor_name(pair[1])}. {label}."
 
 
 def _label_height(means: Sequence[Marginal]) -> float:
@@ -423,7 +447,7 @@ def _half_normal(each: HeadEffects, where: str, number: int) -> Picture:
         in_right_half = x > 0.5 * axes.get_xlim()[1]
         shift, align = (-7, "right") if in_right_half else (7, "left")
         axes.annotate(
-            term_name(name),
+            fmt.term_name(name),
             (x, y),
             (shift, 0),
             textcoords="offset points",
@@ -433,12 +457,118 @@ def _half_normal(each: HeadEffects, where: str, number: int) -> Picture:
             bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
         )
     axes.set(xlabel="absolute effect (points)", ylabel="half-normal quantile")
-    label = "; ".join(f"{term_name(name)} {points(size)}" for name, size in zip(plot.names, plot.effects, strict=True))
+    label = "; ".join(
+        f"{fmt.term_name(name)} {fmt.points(size)}" for name, size in zip(plot.names, plot.effects, strict=True)
+    )
     return Picture(
         "effects",
         f"Half-normal plot of the effects, {where}",
         "Effects that are noise lie along the line, which stands for Lenth's pseudo standard error, "
-        f"{points(plot.pseudo_error)} points. One effect named beforehand is more than noise beyond ME, "
-        f"{points(plot.margin)} points; the largest of all beyond SME, {points(plot.simultaneous_margin)} points.",
+        f"{fmt.points(plot.pseudo_error)} points. One effect named beforehand is more than noise beyond ME, "
+        f"{fmt.points(plot.margin)} points; the largest of all beyond SME, "
+        f"{fmt.points(plot.simultaneous_margin)} points.",
         (canvas.panel(f"halfnormal{number}", f"Absolute effects on {where} in points: {label}."),),
     )
+
+
+class Canvas:
+    """One Matplotlib figure with a size in pixels."""
+
+    def __init__(self, width: int, height: float) -> None:
+        self.width = width
+        self.figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+        self.axes: Axes = self.figure.add_subplot()
+
+    def panel(self, key: str, description: str) -> Panel:
+        """Return the drawing; `key` is unique in the page, `description` is its text for screen readers."""
+        file = io.StringIO()
+        self.figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        return Panel(_inline_svg(file.getvalue(), key, description), self.width)
+
+    def mark(self, sample: Sample, at: float, style: Style, along: Literal["x", "y"] = "y") -> None:
+        """Draw a sample along an axis, at a position on the other: its mean, its interval, and seeds as dots beside."""
+
+        def plot(fractions: Sequence[float], **options: Any) -> None:
+            values, others = [100 * fraction for fraction in fractions], [at] * len(fractions)
+            x, y = (values, others) if along == "x" else (others, values)
+            self.axes.update_datalim(list(zip(x, y, strict=True)))  # moved dots do not count for the limits otherwise
+            self.axes.plot(x, y, color=style.color, **options)
+
+        if sample.values is not None:
+            shift = (0, -7) if along == "x" else (style.shift, 0)
+            moved = ScaledTranslation(shift[0] / 72, shift[1] / 72, self.figure.dpi_scale_trans)
+            transform = self.axes.transData + moved
+            dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 4, "markeredgewidth": 0}
+            plot(sample.values, **dots, alpha=0.65, zorder=2, transform=transform)
+        if sample.low is not None and sample.high is not None:
+            plot([sample.low, sample.high], linewidth=1.8, solid_capstyle="butt", zorder=3)
+        plot([sample.mean], marker=style.marker, markersize=7, markeredgecolor=PAPER, markeredgewidth=1.2, zorder=4)
+
+
+def head_style(kind: str) -> Style:
+    """Return the style of a kind of head."""
+    return Style(FIRST, "o") if kind == "quantum" else Style(SOFT, "s")
+
+
+def labelled_lines(labels: Sequence[str], xlabel: str) -> tuple[Canvas, list[float]]:
+    """Return a canvas with one line per label, the label above it, and the y positions of the lines."""
+    wrapped = [textwrap.wrap(label, 56, max_lines=2, placeholder=" …") or [""] for label in labels]
+    bottom, positions = 0.0, []
+    for lines in wrapped:
+        bottom += 36.0 + 15.0 * (len(lines) - 1)
+        positions.append(bottom)
+    canvas = Canvas(WIDE, bottom + 58)
+    axes = canvas.axes
+    axes.set_ylim(bottom + 14, 6)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(xlabel)
+    axes.grid(axis="x")
+    for y, lines in zip(positions, wrapped, strict=True):
+        for number, text in enumerate(reversed(lines)):
+            axes.text(0, y - 9 - 15 * number, text, transform=axes.get_yaxis_transform(), va="baseline", zorder=5)
+    return canvas, positions
+
+
+def avoid_overlap(positions: Iterable[float], min_distance: float) -> list[float]:
+    """Return the positions nearest to those given, in their order, that keep `min_distance`.
+
+    >>> avoid_overlap([1.0, 1.0, 1.0], 1)
+    [0.0, 1.0, 2.0]
+    """
+    values = list(positions)
+    order = sorted(range(len(values)), key=lambda index: (values[index], index))
+    blocks: list[list[int]] = []  # runs of touching neighbours, each centred on the given positions
+    for index in order:
+        blocks.append([index])
+        while len(blocks) > 1 and _start(blocks[-1], values, min_distance) < _start(
+            blocks[-2], values, min_distance
+        ) + min_distance * len(blocks[-2]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    moved = [0.0] * len(values)
+    for block in blocks:
+        for number, index in enumerate(block):
+            moved[index] = _start(block, values, min_distance) + min_distance * number
+    return moved
+
+
+def _start(block: Sequence[int], values: Sequence[float], min_distance: float) -> float:
+    return sum(values[index] - min_distance * number for number, index in enumerate(block)) / len(block)
+
+
+def _inline_svg(svg: str, key: str, description: str) -> str:
+    """Return Matplotlib's file as an element without header, with unique ids and the colours and fonts of the page."""
+    size = re.search(r'viewBox="([\d. ]+)"', svg)
+    assert size is not None
+    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r' id="', f' id="{key}-', body)
+    body = re.sub(r"(url\(#|href=\"#)", rf"\1{key}-", body)
+    body = re.sub(r"font-family: [^;\"]*", "font-family: inherit", body)
+    body = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 var(--sans)", body)
+    body = re.sub(r' transform="rotate\(-0 [^"]*"', "", body)
+    body = re.sub(r"\s*\n\s*", " ", body)
+    for number, name in NAMES.items():
+        body = body.replace(number, f"var(--{name})")
+    label = html.escape(description)
+    return f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{size[1]}" role="img" aria-label="{label}">{body}'

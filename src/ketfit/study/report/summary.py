@@ -6,35 +6,17 @@ from collections.abc import Mapping, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any
 
+from ketfit.study.analysis import formatting as fmt
 from ketfit.study.analysis.analysis import Analysis
 from ketfit.study.analysis.cells import Cell
 from ketfit.study.analysis.comparisons import HeadComparison
 from ketfit.study.analysis.effects import Term
-from ketfit.study.analysis.formatting import (
-    cell_name,
-    count,
-    factor_name,
-    interval,
-    join_names,
-    level_name,
-    margin_points,
-    p_value,
-    percent,
-    points,
-    sentence,
-    term_name,
-)
 from ketfit.study.analysis.hypothesis_tests import Difference, Equivalence
 
 MAX_LISTED = 3
 """Results listed in a sentence."""
 MAX_SETTINGS = 4
 """Settings named in a sentence."""
-
-
-def best_digits(half_width: float) -> int:
-    """Return the decimals of a difference that its interval justifies."""
-    return 1 if half_width >= 0.005 else 2
 
 
 def summary_sentences(analysis: Analysis) -> list[str]:
@@ -47,7 +29,9 @@ def summary_sentences(analysis: Analysis) -> list[str]:
         found = [each for each in analysis.comparisons if each.body == body and each.standing]
         statement = _without_reference(analysis, body) if not found else _on_body(analysis, found)
         sentences += (
-            [f"On {body}, {statement[0]}", *map(sentence, statement[1:])] if several else map(sentence, statement)
+            [f"On {body}, {statement[0]}", *map(fmt.sentence, statement[1:])]
+            if several
+            else map(fmt.sentence, statement)
         )
     return sentences + _about_scans(analysis, several) + _about_effects(analysis, several)
 
@@ -70,11 +54,13 @@ def verdict(comparison: HeadComparison, study: Mapping[str, Any], first: bool = 
         return _one_seed(comparison, name)
     bounds = _bounds(test)
     half = (bounds[1] - bounds[0]) / 2 if bounds else abs(comparison.difference)
-    digits = best_digits(half)
-    size, side = points(abs(comparison.difference), digits), "above" if comparison.difference > 0 else "below"
+    digits = 1 if half >= 0.005 else 2  # as many as the interval justifies
+    size, side = fmt.points(abs(comparison.difference), digits), "above" if comparison.difference > 0 else "below"
     scope = ", for new seeds and new sentences" if first else ""
-    between = f"{percent(study['level'])} interval {_between(bounds, digits)}{scope}"
-    limit = f"the margin of {margin_points(study['margin'])} that the plan calls irrelevant" if first else "the margin"
+    between = f"{fmt.percent(study['level'])} interval {_between(bounds, digits)}{scope}"
+    limit = (
+        f"the margin of {fmt.margin_points(study['margin'])} that the plan calls irrelevant" if first else "the margin"
+    )
     where = f"{size} points {side}" if float(size) else "level with"
     statement = f"{name} is {where} {comparison.reference} ({between})"
     if is_shown(comparison, 1 - study["level"]):
@@ -106,7 +92,7 @@ def _subject(cell: Cell | HeadComparison, study: Mapping[str, Any]) -> str:
     chosen = study["design"]["kind"] not in ("heads", "scan") and bool(cell.levels)
     if chosen and len(cell.levels) > MAX_SETTINGS:
         return f"{cell.head} (its best setting on validation)"
-    return f"{cell.head} ({cell.setting}, chosen on validation)" if chosen else cell_name(cell)
+    return f"{cell.head} ({cell.setting}, chosen on validation)" if chosen else fmt.cell_name(cell)
 
 
 def _bounds(test: Difference) -> tuple[float, float] | None:
@@ -123,8 +109,8 @@ def _between(bounds: tuple[float, float] | None, digits: int) -> str:
         return "not to be had, as all seeds differ alike"
     if _is_beyond(bounds, 0):
         low, high = sorted(map(abs, bounds))
-        return interval(low, high, digits)
-    return interval(*bounds, digits, plus=True)
+        return fmt.interval(low, high, digits)
+    return fmt.interval(*bounds, digits, plus=True)
 
 
 def _not_shown(equivalence: Equivalence, bounds: tuple[float, float] | None, limit: str) -> str:
@@ -132,14 +118,14 @@ def _not_shown(equivalence: Equivalence, bounds: tuple[float, float] | None, lim
     if _is_beyond(bounds, 0):
         alone = "The interval leaves zero out, but not once all comparisons of this study are allowed for. "
     if equivalence.equivalent:
-        p = p_value(equivalence.p_value, equals=True)
+        p = fmt.p_value(equivalence.p_value, equals=True)
         return f"{alone}Whatever there is lies within {limit} (two one-sided tests, p {p})."
     if equivalence.no_worse:
-        p = p_value(equivalence.p_no_worse, equals=True)
+        p = fmt.p_value(equivalence.p_no_worse, equals=True)
         return f"{alone}It is no worse by more than {limit} (one-sided p {p})."
     if bounds is None:
         return f"{alone}Whether it lies within {limit} is open."
-    largest = points(max(map(abs, bounds)), 1)
+    largest = fmt.points(max(map(abs, bounds)), 1)
     return f"{alone}It may be as large as {largest} points, so whether it lies within {limit} is open."
 
 
@@ -152,8 +138,8 @@ def _shown_size(equivalence: Equivalence, bounds: tuple[float, float] | None, li
 
 
 def _one_seed(comparison: HeadComparison, name: str) -> str:
-    size, where = points(abs(comparison.difference)), "above" if comparison.difference > 0 else "below"
-    p = p_value(comparison.mcnemar.median_p, equals=True)
+    size, where = fmt.points(abs(comparison.difference)), "above" if comparison.difference > 0 else "below"
+    p = fmt.p_value(comparison.mcnemar.median_p, equals=True)
     tested = f"on the one seed that both have; McNemar's exact test of these two trained heads, p {p}"
     return (
         f"{name} is {size} points {where} {comparison.reference} ({tested}). "
@@ -177,7 +163,7 @@ def _remaining(rest: Sequence[HeadComparison], alpha: float) -> list[str]:
 
 
 def _with_differences(comparisons: Sequence[HeadComparison]) -> str:
-    return join_names(f"{each.head} ({points(each.difference, 1, plus=True)})" for each in comparisons)
+    return fmt.join_names(f"{each.head} ({fmt.points(each.difference, 1, plus=True)})" for each in comparisons)
 
 
 def _without_reference(analysis: Analysis, body: str) -> list[str]:
@@ -193,11 +179,11 @@ def _without_reference(analysis: Analysis, body: str) -> list[str]:
         reason = (
             "there is nothing to compare it with yet" if reference else "the plan names no reference to test against"
         )
-        return [f"{_subject(means[0][1], analysis.study)} reaches {points(means[0][0], 1)} %; {reason}."]
+        return [f"{_subject(means[0][1], analysis.study)} reaches {fmt.points(means[0][0], 1)} %; {reason}."]
     (low, lowest), (high, highest) = min(means, key=itemgetter(0)), max(means, key=itemgetter(0))
     reason = "The reference has no result yet" if reference else "The plan names no reference"
     return [
-        f"mean accuracies go from {points(low, 1)} % ({lowest.head}) to {points(high, 1)} % ({highest.head}).",
+        f"mean accuracies go from {fmt.points(low, 1)} % ({lowest.head}) to {fmt.points(high, 1)} % ({highest.head}).",
         f"{reason}, so no difference between heads is tested.",
     ]
 
@@ -208,17 +194,18 @@ def _about_scans(analysis: Analysis, several: bool) -> list[str]:
         low, high = (pick(scan.points, key=attrgetter("accuracy.mean")) for pick in (min, max))
         where = f"{scan.head} on {scan.body}" if several else scan.head
         statement = (
-            f"Over the {factor_name(scan.factor)} of {where} the mean goes from {points(low.accuracy.mean, 1)} % at "
-            f"{level_name(low.level)} to {points(high.accuracy.mean, 1)} % at {level_name(high.level)}"
+            f"Over the {fmt.factor_name(scan.factor)} of {where} the mean goes from "
+            f"{fmt.points(low.accuracy.mean, 1)} % at {fmt.level_name(low.level)} to "
+            f"{fmt.points(high.accuracy.mean, 1)} % at {fmt.level_name(high.level)}"
         )
         if high.own:
             statement += ", which is its own setting"
         elif high.difference is not None:
-            bounds = interval(high.difference.low, high.difference.high, 1, plus=True)
+            bounds = fmt.interval(high.difference.low, high.difference.high, 1, plus=True)
             selection_note = "" if sentences else ", with no allowance for having been picked"
             statement += (
-                f", {points(high.difference.difference, 1, plus=True)} points from its own setting "
-                f"({percent(analysis.study['level'])} interval {bounds}{selection_note})"
+                f", {fmt.points(high.difference.difference, 1, plus=True)} points from its own setting "
+                f"({fmt.percent(analysis.study['level'])} interval {bounds}{selection_note})"
             )
         sentences.append(f"{statement}.")
     return sentences
@@ -243,10 +230,10 @@ def _about_effects(analysis: Analysis, several: bool) -> list[str]:
         largest = [_effect_text(term, each.effects.level) for term in shown[:MAX_LISTED]]
         more = len(shown) - len(largest)
         rest = f", and {more} smaller {'one' if more == 1 else 'ones'}" if more else ""
-        sentences.append(f"For {where}, {count(len(shown), 'effect')} stood out: {join_names(largest)}{rest}.")
+        sentences.append(f"For {where}, {fmt.count(len(shown), 'effect')} stood out: {fmt.join_names(largest)}{rest}.")
     return sentences
 
 
 def _effect_text(term: Term, level: float) -> str:
-    bounds = interval(term.low, term.high, 1, plus=True)
-    return f"{term_name(term.name)} ({points(term.effect, 1, plus=True)} points, {percent(level)} interval {bounds})"
+    size, bounds = fmt.points(term.effect, 1, plus=True), fmt.interval(term.low, term.high, 1, plus=True)
+    return f"{fmt.term_name(term.name)} ({size} points, {fmt.percent(level)} interval {bounds})"
