@@ -12,11 +12,12 @@ from torch import Tensor
 from ketfit.circuit.circuit import Angle, Circuit, Gate, ry
 from ketfit.errors import ConfigError
 from ketfit.integers import as_integer, as_integers
+from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.compiler import compiler_disabled
 from ketfit.simulate.expectation import MeasurementContext, check_noise
 from ketfit.simulate.noise import Confusion, NoiseConfig
-from ketfit.simulate.shots import check_shots, rotation_angles, rotations_as_inputs, sample
-from ketfit.simulate.statevector import Engine, check_tensors
+from ketfit.simulate.shots import check_shots, rotation_angles, rotations_as_inputs
+from ketfit.simulate.statevector import Engine
 
 Mitigation = Literal["readout", "zero_noise"]
 
@@ -60,18 +61,18 @@ def mitigated_expectation(
     shots = check_shots(shots, None)
     trajectories = check_noise(noise, trajectories, engine)
     folds, degree = as_integers(folds, "folds"), as_integer(degree, "degree")
-    batch = check_tensors(circuit, weights, inputs, initial)
+    batch = CircuitBatch(circuit, weights, inputs, initial)
     context = MeasurementContext(circuit.check_qubits(qubits), noise, trajectories, generator, engine)
     if "zero_noise" not in mitigation:
         folds, degree = (1,), 0
     coefficients = extrapolation(folds, degree)
     single, columns = rotations_as_inputs(circuit)
-    angles = rotation_angles(columns, weights, inputs, batch)
+    angles = rotation_angles(columns, weights, inputs, batch.size)
     signed_angles = torch.cat([angles, -angles], dim=1)
-    total = weights.new_zeros(batch, len(context.measured))
+    total = weights.new_zeros(batch.size, len(context.measured))
     for fold, coefficient in zip(folds, coefficients, strict=True):
-        run = (fold_gates(single, fold), weights.new_empty(0), signed_angles, initial, batch)
-        values = context.expectations(*run) if shots is None else sample(context.distribution(*run), shots, generator)
+        run = CircuitBatch(fold_gates(single, fold), weights.new_empty(0), signed_angles, initial)
+        values = context.expectations(run) if shots is None else context.sample(run, shots)
         if "readout" in mitigation:
             values = mitigate_readout(values, noise.readout)
         total += coefficient * values
