@@ -33,7 +33,7 @@ from ketfit import (
 from ketfit.circuit import Angle, Circuit, Gate, cx, encoder_circuit, reuploading_circuit, ring_layers, ry
 from ketfit.circuit.ansatz import count_ring_weights
 from ketfit.circuit.drawing.figure import draw_figure
-from ketfit.circuit.drawing.svg import draw_svg
+from ketfit.circuit.drawing.svg import SvgLayout, draw_svg
 from ketfit.circuit.drawing.text import draw_text
 from ketfit.circuit.export import to_pennylane, to_qasm3, to_qiskit
 from ketfit.data.dataset import Dataset
@@ -240,7 +240,8 @@ ARGUMENTS: dict[str, Argument] = {
     "draw_figure": Argument(lambda v: figure_texts([v]), "measured"),
     "draw_svg measured": Argument(lambda v: draw_svg(CIRCUIT, measured=[v]), "measured"),
     "draw_svg sections": Argument(
-        lambda v: draw_svg(CIRCUIT, sections=[("first", v), ("rest", len(CIRCUIT.gates) - 1)]), "sections"
+        lambda v: draw_svg(CIRCUIT, layout=SvgLayout(sections=[("first", v), ("rest", len(CIRCUIT.gates) - 1)])),
+        "sections",
     ),
     "BoundCircuit": Argument(lambda v: bound((v, 0)), "measured"),
     # simulators

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ketfit.circuit.circuit import Angle, Circuit, Gate
+from ketfit.circuit.circuit import Angle, Circuit, Gate, cached_on_circuit
 from ketfit.errors import InputError, InsufficientMemoryError
 from ketfit.memory import memory_shortage
 from ketfit.simulate import _kernel
@@ -64,38 +64,32 @@ def density_matrix_expectation(batch: CircuitBatch, parities: Sequence[tuple[int
         if cone.n_qubits < width:
             start = torch.kron(start, weights.new_tensor([[1, 0, 1, 0]]))
     result: Tensor = _Density.apply(  # type: ignore[no-untyped-call]
-        _plan(cone, parities, noise), batch.size, weights, inputs, start
+        _plan(cone, tuple(parities), noise), batch.size, weights, inputs, start
     )
     return result
 
 
-def _plan(circuit: Circuit, parities: Sequence[tuple[int, ...]], noise: NoiseConfig) -> Any:
-    key = ("density", tuple(parities), noise)
-    if key not in circuit.cache:
-        width = _width(circuit)
-        strings = [sum(2 << (2 * (width - 1 - qubit)) for qubit in parity) for parity in parities]  # 2 is the digit Z
-        circuit.cache[key] = make_plan(circuit, strings, noise)
-    return circuit.cache[key]
+@cached_on_circuit
+def _plan(circuit: Circuit, parities: tuple[tuple[int, ...], ...], noise: NoiseConfig) -> Any:
+    width = _width(circuit)
+    strings = [sum(2 << (2 * (width - 1 - qubit)) for qubit in parity) for parity in parities]  # 2 is the digit Z
+    return make_plan(circuit, strings, noise)
 
 
+@cached_on_circuit
 def _loading(circuit: Circuit) -> tuple[list[int | None], Circuit] | None:
     """Return the input of each qubit's first rotation and the remaining circuit; None if inputs are used elsewhere."""
-    if "loading" not in circuit.cache:
-        loaded: list[int | None] = [None] * circuit.n_qubits
-        rest: list[Gate] = []
-        touched: set[int] = set()
-        for gate in circuit.gates:
-            if gate.angle is not None and gate.angle.source == "input" and gate.target not in touched:
-                loaded[gate.target] = gate.angle.index
-            else:
-                rest.append(gate)
-            touched.update(gate.qubits)
-        later = any(gate.angle is not None and gate.angle.source == "input" for gate in rest)
-        behind = Circuit(circuit.n_qubits, tuple(rest), circuit.n_weights, circuit.n_inputs)
-        once = not later and any(index is not None for index in loaded)
-        circuit.cache["loading"] = (loaded, behind) if once else None
-    result: tuple[list[int | None], Circuit] | None = circuit.cache["loading"]
-    return result
+    loaded: list[int | None] = [None] * circuit.n_qubits
+    rest: list[Gate] = []
+    touched: set[int] = set()
+    for gate in circuit.gates:
+        if gate.angle is not None and gate.angle.source == "input" and gate.target not in touched:
+            loaded[gate.target] = gate.angle.index
+        else:
+            rest.append(gate)
+        touched.update(gate.qubits)
+    later = any(gate.angle is not None and gate.angle.source == "input" for gate in rest)
+    return None if later or loaded.count(None) == len(loaded) else (loaded, circuit.with_gates(rest))
 
 
 def _loaded_expectation(
@@ -112,7 +106,7 @@ def _loaded_expectation(
     inputs, width = batch.inputs, _width(batch.circuit)
     assert inputs is not None
     observables: Tensor = _Observables.apply(  # type: ignore[no-untyped-call]
-        _plan(batch.circuit, parities, noise), batch.weights
+        _plan(batch.circuit, tuple(parities), noise), batch.weights
     )
     for qubit in range(width):
         observables = observables.view(len(parities), 3**qubit, 4, -1)[:, :, :3].reshape(len(parities), -1)

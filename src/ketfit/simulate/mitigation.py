@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ketfit.circuit.circuit import Angle, Circuit, Gate, ry
+from ketfit.circuit.circuit import Angle, Circuit, Gate, cached_on_circuit, ry
 from ketfit.errors import ConfigError
 from ketfit.integers import as_integer, as_integers
 from ketfit.simulate.circuit_batch import CircuitBatch
@@ -115,16 +115,16 @@ def fold_gates(circuit: Circuit, fold: int) -> Circuit:
 
     The angles have to be inputs; the negative angles are additional inputs after them.
     """
-    fold = as_integer(fold, "fold", minimum=1)
-    key = ("fold", fold)
-    if key not in circuit.cache:
-        gates: list[Gate] = []
-        for gate in circuit.gates:
-            if gate.angle is None:
-                gates += [gate] * fold
-            else:
-                inverse = ry(gate.target, Angle("input", circuit.n_inputs + gate.angle.index))
-                gates += [gate, *[inverse, gate] * (fold // 2)]
-        circuit.cache[key] = Circuit(circuit.n_qubits, tuple(gates), 0, 2 * circuit.n_inputs)
-    folded: Circuit = circuit.cache[key]
-    return folded
+    return _fold_gates(circuit, as_integer(fold, "fold", minimum=1))
+
+
+@cached_on_circuit
+def _fold_gates(circuit: Circuit, fold: int) -> Circuit:
+    gates: list[Gate] = []
+    for gate in circuit.gates:
+        if gate.angle is None:
+            gates += [gate] * fold
+        else:
+            inverse = ry(gate.target, Angle("input", circuit.n_inputs + gate.angle.index))
+            gates += [gate, *[inverse, gate] * (fold // 2)]
+    return Circuit(circuit.n_qubits, tuple(gates), 0, 2 * circuit.n_inputs)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ketfit.circuit.circuit import Circuit
+from ketfit.circuit.circuit import Circuit, cached_on_circuit
 from ketfit.errors import InputError
 from ketfit.simulate import _kernel
 from ketfit.simulate.circuit_batch import CircuitBatch, check_finite
@@ -89,7 +89,7 @@ def expect_and_differentiate(
 
 def _plan(batch: CircuitBatch, qubits: tuple[int, ...], joint: bool = False) -> tuple[Any, list[Tensor]]:
     """Return the plan of the light cone for batches of this size, and the pool of its state buffers."""
-    circuit, itemsize = batch.circuit, batch.weights.element_size()
+    circuit, itemsize = batch.circuit, batch.weights.element_size()  # not cached_on_circuit: each microsecond counts
     isa, sample_bits = choose_layout(circuit.n_qubits, batch.size, itemsize)
     key = ("plan", qubits, itemsize, sample_bits, joint, isa)
     plan_and_pool: tuple[Any, list[Tensor]] | None = circuit.cache.get(key)
@@ -124,12 +124,10 @@ def limit_torch_threads() -> Iterator[None]:
         _threads.reset(token)
 
 
+@cached_on_circuit
 def count_rotations(circuit: Circuit) -> int:
-    """Return the number of rotations in the circuit, from its cache after the first call."""
-    if "rotations" not in circuit.cache:
-        circuit.cache["rotations"] = circuit.gate_counts()["ry"]
-    number: int = circuit.cache["rotations"]
-    return number
+    """Return the number of rotations in the circuit."""
+    return circuit.gate_counts()["ry"]
 
 
 def check_signs(batch: CircuitBatch, signs: Tensor | None) -> None:
@@ -145,18 +143,21 @@ def check_signs(batch: CircuitBatch, signs: Tensor | None) -> None:
 
 
 def signs_in_light_cone(circuit: Circuit, measured: tuple[int, ...], signs: Tensor) -> Tensor:
-    """Return the columns of the rotations in the light cone of `measured`: the first ones on each qubit."""
-    key = ("cone_rotations", measured)
-    if key not in circuit.cache:
-        remaining = Counter(gate.target for gate in circuit.light_cone(measured).gates if gate.angle is not None)
-        indices = []
-        for rotation, qubit in enumerate(gate.target for gate in circuit.gates if gate.angle is not None):
-            if remaining[qubit]:
-                remaining[qubit] -= 1
-                indices.append(rotation)
-        circuit.cache[key] = torch.tensor(indices, dtype=torch.long)
-    columns: Tensor = circuit.cache[key]
+    """Return the columns of the rotations in the light cone of `measured`."""
+    columns = _rotations_in_light_cone(circuit, measured)
     return signs if len(columns) == signs.shape[1] else signs[:, columns]
+
+
+@cached_on_circuit
+def _rotations_in_light_cone(circuit: Circuit, measured: tuple[int, ...]) -> Tensor:
+    """Return the indices of the rotations in the light cone: the first ones on each qubit."""
+    remaining = Counter(gate.target for gate in circuit.light_cone(measured).gates if gate.angle is not None)
+    indices = []
+    for rotation, qubit in enumerate(gate.target for gate in circuit.gates if gate.angle is not None):
+        if remaining[qubit]:
+            remaining[qubit] -= 1
+            indices.append(rotation)
+    return torch.tensor(indices, dtype=torch.long)
 
 
 def check_joint(qubits: tuple[int, ...], joint: bool) -> None:
@@ -210,7 +211,6 @@ def make_plan(
     stages = partition_stages(merge_gates(circuit), circuit.n_qubits, sample_bits, chunk_bits, low_bits=lane_bits + 2)
     in_lanes = frozenset(circuit.n_qubits - 1 - bit for bit in range(lane_bits - sample_bits))
     fused = [Stage(stage.positions, fuse_operations(stage.operations, in_lanes)) for stage in stages]
-    operations, term_offsets, terms, ranges, positions = to_kernel_arrays(fused, circuit.n_qubits, sample_bits)
     return _kernel.Plan(
         instruction_set=isa,
         bits=bits,
@@ -219,11 +219,7 @@ def make_plan(
         n_inputs=circuit.n_inputs,
         n_rotations=count_rotations(circuit),
         joint=joint,
-        operations=operations,
-        term_offsets=term_offsets,
-        terms=terms,
-        stages=ranges,
-        positions=positions,
+        **to_kernel_arrays(fused, circuit.n_qubits, sample_bits),
         measured=np.array([sample_bits + circuit.n_qubits - 1 - qubit for qubit in qubits], np.int32),
     )
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ketfit.circuit.circuit import Angle, Circuit, Gate, ry
+from ketfit.circuit.circuit import Angle, Circuit, Gate, cached_on_circuit, ry
 from ketfit.errors import ConfigError, InputError
 from ketfit.integers import as_integer
 from ketfit.simulate.circuit_batch import CircuitBatch
@@ -144,21 +144,18 @@ def parameter_shift(estimate: Callable[[CircuitBatch], Tensor], batch: CircuitBa
     return result
 
 
+@cached_on_circuit
 def rotations_as_inputs(circuit: Circuit) -> tuple[Circuit, Tensor]:
     """Return the circuit with one input per rotation, and each rotation's original column in (weights, inputs)."""
-    key = "rotations_as_inputs"
-    if key not in circuit.cache:
-        gates: list[Gate] = []
-        columns: list[int] = []
-        for gate in circuit.gates:
-            if gate.angle is None:
-                gates.append(gate)
-            else:
-                gates.append(ry(gate.target, Angle("input", len(columns))))
-                columns.append(gate.angle.index + (0 if gate.angle.source == "weight" else circuit.n_weights))
-        circuit.cache[key] = Circuit(circuit.n_qubits, tuple(gates), 0, len(columns)), torch.tensor(columns).long()
-    result: tuple[Circuit, Tensor] = circuit.cache[key]
-    return result
+    gates: list[Gate] = []
+    columns: list[int] = []
+    for gate in circuit.gates:
+        if gate.angle is None:
+            gates.append(gate)
+        else:
+            gates.append(ry(gate.target, Angle("input", len(columns))))
+            columns.append(gate.angle.index + (0 if gate.angle.source == "weight" else circuit.n_weights))
+    return Circuit(circuit.n_qubits, tuple(gates), 0, len(columns)), torch.tensor(columns).long()
 
 
 def rotation_angles(columns: Tensor, weights: Tensor, inputs: Tensor | None, batch: int) -> Tensor:
