@@ -19,7 +19,6 @@
 #include "instruction_sets.h"
 #include "pauli_kernels.h"
 #include "thread_pool.h"
-#include "tile_layout.h"
 
 namespace nb = nanobind;
 using namespace nanobind::literals;
@@ -88,7 +87,7 @@ class DensityMatrixExecutor {
           shared_initial_(shared_initial),
           n_threads_(n_threads),
           shares_state_(batch.size < n_threads && plan.n_qubits >= 7),
-          kernels_(plan.kernels->get<T>(too_small_for_vectors(plan))) {
+          kernels_(set_for(plan).template get<T>()) {
         const NoiseFactors& n = plan.after_cnot;
         const double factors[4] = {1, n.x, n.z, n.y};
         cnot_noise_.shift = T(n.shift);
@@ -174,9 +173,9 @@ class DensityMatrixExecutor {
     };
 
     // A tile takes four bits of the index, and as many again as lie in the lanes.
-    static bool too_small_for_vectors(const DensityMatrixPlan& plan) {
-        const int lanes = plan.kernels->get<T>(false).lanes;
-        return plan.n_coefficients() < size_t(16) * size_t(lanes);
+    static const KernelSet<PauliKernels>& set_for(const DensityMatrixPlan& plan) {
+        const size_t lanes = size_t(plan.kernels->vectors.template get<T>().lanes);
+        return plan.n_coefficients() < 16 * lanes ? plan.kernels->scalars : plan.kernels->vectors;
     }
 
     using States = std::deque<Buffer<T>>;

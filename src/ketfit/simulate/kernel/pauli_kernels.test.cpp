@@ -5,7 +5,6 @@
 #include <complex>
 
 #include "test_support.h"
-#include "tile_layout.h"
 
 using namespace ketfit;
 
