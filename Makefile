@@ -7,7 +7,7 @@ KERNEL := src/ketfit/simulate/kernel
 SETTINGS := pyproject.toml constraints.txt CMakeLists.txt \
 	$(filter-out $(wildcard $(KERNEL)/*test* $(KERNEL)/*.perf.cpp),$(wildcard $(KERNEL)/*))
 
-.PHONY: help demo test test-slow coverage browser check manylinux bench peers noise studies faults attacks fuzz audit sanitize cpp-test cpp-perf cpp-test-arm64 docs wheel mpnet clean
+.PHONY: help demo test test-slow coverage browser check manylinux bench peers noise studies faults attacks fuzz audit sanitize cpp-test cpp-sanitize cpp-perf cpp-test-arm64 docs wheel mpnet clean
 
 help:
 	@echo "make demo    train, compare and save a quantum head on bundled film reviews"
@@ -25,6 +25,7 @@ help:
 	@echo "make audit   ask whether the installed packages have known vulnerabilities (needs the network)"
 	@echo "make sanitize  run the kernel's tests under address, undefined-behaviour and thread sanitizers"
 	@echo "make cpp-test  run the kernel's C++ tests, on vectors of each width"
+	@echo "make cpp-sanitize  run the kernel's C++ tests under the address and undefined-behaviour sanitizers"
 	@echo "make cpp-perf  time the kernel's gates beside a copy of memory"
 	@echo "make cpp-test-arm64  cross-compile the C++ tests for arm64 and run them in an emulator"
 	@echo "make docs    build the documentation into site/"
@@ -113,6 +114,14 @@ cpp-test:
 		cmake -S . -B build/cpp-$$bytes -DCMAKE_BUILD_TYPE=Release -DKETFIT_BUILD_TESTS=ON -DKETFIT_BASELINE_BYTES=$$bytes \
 		&& cmake --build build/cpp-$$bytes --parallel 2 --target kernel_tests && build/cpp-$$bytes/kernel_tests || exit 1; \
 	done
+
+cpp-sanitize:
+	$(call debian,cmake,cmake)
+	$(call debian,/usr/include/doctest/doctest.h,doctest-dev)
+	cmake -S . -B build/cpp-sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKETFIT_BUILD_TESTS=ON \
+		-DKETFIT_BASELINE_BYTES=64 -DKETFIT_SANITIZE=address,undefined
+	cmake --build build/cpp-sanitize --parallel 2 --target kernel_tests
+	build/cpp-sanitize/kernel_tests
 
 cpp-perf:
 	$(call debian,cmake,cmake)

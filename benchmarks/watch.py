@@ -34,7 +34,7 @@ class TimedPlan:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._plan, name)
-        return partial(self._watch.kernel_call, found) if name.startswith(("forward_", "backward_")) else found
+        return partial(self._watch.kernel_call, found) if name.startswith(("forward", "backward")) else found
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ketfit import HeadConfig
 from ketfit.circuit.ansatz import encoder_circuit, reuploading_circuit, ring_layers
-from ketfit.circuit.drawing.svg import draw_svg, svg_file, svg_open
+from ketfit.circuit.drawing.svg import SvgLayout, draw_svg, svg_file, svg_open
 from ketfit.model.diagram import draw_overview
 
 WIDTH = 740
@@ -116,7 +116,7 @@ def _reuploading(n_qubits: int, n_reuploads: int) -> str:
     circuit = reuploading_circuit(n_qubits, n_reuploads, reupload_layers=1, main_layers=1, connectivity=1)
     rings = len(ring_layers(n_qubits, layers=1, connectivity=1).gates)
     sections = [section for _ in range(n_reuploads) for section in (("load", n_qubits), ("PQC1", rings))]
-    return draw_svg(circuit, measured=[0], sections=[*sections, ("PQC2", rings)])
+    return draw_svg(circuit, measured=[0], layout=SvgLayout(sections=[*sections, ("PQC2", rings)]))
 
 
 def _ansatz(n_qubits: int, layers: int, connectivity: int) -> str:
@@ -127,7 +127,7 @@ def _ansatz(n_qubits: int, layers: int, connectivity: int) -> str:
         for distance in range(1, connectivity + 1)
     ]
     rings.insert(connectivity, ("column", n_qubits))
-    return draw_svg(circuit, measured=range(n_qubits), width=WIDTH, sections=rings)
+    return draw_svg(circuit, measured=range(n_qubits), layout=SvgLayout(WIDTH, rings))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from ketfit import (
 from ketfit.circuit import Angle, Circuit, Gate, cx, encoder_circuit, reuploading_circuit, ring_layers, ry
 from ketfit.circuit.ansatz import count_ring_weights
 from ketfit.circuit.drawing.figure import draw_figure
-from ketfit.circuit.drawing.svg import draw_svg
+from ketfit.circuit.drawing.svg import SvgLayout, draw_svg
 from ketfit.circuit.drawing.text import draw_text
 from ketfit.circuit.export import to_pennylane, to_qasm3, to_qiskit
 from ketfit.data.dataset import Dataset
@@ -50,6 +50,7 @@ from ketfit.model.diagram import draw_overview
 from ketfit.model.encoder import Encoder, load_amplitudes
 from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig
 from ketfit.rng import numpy_stream, torch_stream
+from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigated_expectation
 from ketfit.simulate.noise import noisy_light_cone
 from ketfit.simulate.shots import rotations_as_inputs, step_cost
@@ -134,11 +135,9 @@ def with_gradients(**arguments: Any) -> list[Tensor]:
 
 
 def trajectories(**arguments: Any) -> Any:
-    given = {"measured": (0, 2), "batch": 2, "trajectories": 3, **arguments}
-    measured, batch, number = given["measured"], given["batch"], given["trajectories"]
-    estimate = trajectory_expectation(
-        CIRCUIT, measured, WEIGHTS, INPUTS, None, batch, NOISE, number, generator=generator()
-    )
+    given = {"measured": (0, 2), "trajectories": 3, **arguments}
+    batch = CircuitBatch(CIRCUIT, WEIGHTS, INPUTS)
+    estimate = trajectory_expectation(batch, noise=NOISE, generator=generator(), **given)
     return [estimate.mean, estimate.standard_error]
 
 
@@ -241,7 +240,8 @@ ARGUMENTS: dict[str, Argument] = {
     "draw_figure": Argument(lambda v: figure_texts([v]), "measured"),
     "draw_svg measured": Argument(lambda v: draw_svg(CIRCUIT, measured=[v]), "measured"),
     "draw_svg sections": Argument(
-        lambda v: draw_svg(CIRCUIT, sections=[("first", v), ("rest", len(CIRCUIT.gates) - 1)]), "sections"
+        lambda v: draw_svg(CIRCUIT, layout=SvgLayout(sections=[("first", v), ("rest", len(CIRCUIT.gates) - 1)])),
+        "sections",
     ),
     "BoundCircuit": Argument(lambda v: bound((v, 0)), "measured"),
     # simulators
@@ -266,7 +266,6 @@ ARGUMENTS: dict[str, Argument] = {
     "extrapolation degree": Argument(lambda v: extrapolation((1, 3), v), "degree"),
     "fold_gates": Argument(lambda v: fold_gates(SINGLE, v), "fold", 3),
     "measure_trajectories measured": Argument(lambda v: trajectories(measured=(2, v)), "measured"),
-    "measure_trajectories batch": Argument(lambda v: trajectories(batch=v), "batch", 2),
     "measure_trajectories trajectories": Argument(lambda v: trajectories(trajectories=v), "trajectories", 3),
     "sample_frames count": Argument(
         lambda v: sample_frames(CIRCUIT, (0,), NOISE, v, np.random.default_rng(0)), "count", 5

@@ -8,6 +8,7 @@ from scipy.stats import chi2
 
 from ketfit.circuit.ansatz import reuploading_circuit
 from ketfit.hardware.backends.base import BoundCircuit
+from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.expectation import MeasurementContext
 
 
@@ -39,7 +40,5 @@ def assert_counts_match_simulator(circuits: list[BoundCircuit], counts: list[dic
 def exact_distribution(bound: BoundCircuit) -> np.ndarray:
     """Return the probability of each outcome, from KetFit's engine."""
     weights, inputs = (torch.tensor(row, dtype=torch.float64) for row in (bound.weights, bound.inputs))
-    found = MeasurementContext(bound.measured, None, None, None).distribution(
-        bound.circuit, weights, inputs[None], None, 1
-    )
+    found = MeasurementContext(bound.measured).distribution(CircuitBatch(bound.circuit, weights, inputs[None]))
     return found[0].numpy()

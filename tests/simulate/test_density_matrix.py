@@ -13,6 +13,7 @@ from ketfit.circuit import Angle, Circuit, cx, reuploading_circuit, ry
 from ketfit.errors import InputError, InsufficientMemoryError
 from ketfit.simulate import NoiseConfig
 from ketfit.simulate import density_matrix as density
+from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.density_matrix import _Density, density_matrix_expectation, make_plan, pauli_coefficients
 from ketfit.simulate.noise import Channel
 from ketfit.simulate.statevector import statevector_expectation
@@ -49,7 +50,7 @@ def all_coefficients(circuit: Circuit, tensors, batch: int, noise: NoiseConfig, 
     if circuit.n_qubits == 1:
         start, spread = torch.kron(start, weights.new_tensor([[1, 0, 1, 0]])), 4
     strings = range(0, start.shape[1], spread)
-    return _Density.apply(make_plan(circuit, strings, noise, isa), len(strings), weights, inputs, start, batch)
+    return _Density.apply(make_plan(circuit, strings, noise, isa), batch, weights, inputs, start)
 
 
 # --- against Aer --------------------------------------------------------------------------------------------------
@@ -67,10 +68,10 @@ def test_expectation_random_circuit_matches_aer(n_qubits, noise):
         tensors = random_tensors(circuit, 1, has_initial=False, seed=n_qubits)
         weights, inputs, _ = by_numpy(tensors)
         expected, _ = run_aer(circuit, weights, inputs[0], None, noise, parities)
-        values = density_matrix_expectation(circuit, parities, *tensors, 1, noise)
+        values = density_matrix_expectation(CircuitBatch(circuit, *tensors), parities, noise)
         assert (values.dtype, values.shape) == (torch.float64, (1, len(parities)))
         np.testing.assert_allclose(values.detach()[0], expected, rtol=0, atol=1e-10)
-        silent = statevector_expectation(circuit, tuple(range(n_qubits)), *tensors, 1)
+        silent = statevector_expectation(CircuitBatch(circuit, *tensors), tuple(range(n_qubits)))
         assert not torch.allclose(values[:, :n_qubits], silent, atol=1e-3), "noise that does nothing hides an error"
 
 
@@ -122,10 +123,10 @@ def test_pauli_coefficients_pure_state_match_definition(n_qubits):
 def test_expectation_without_noise_matches_statevector(n_qubits, has_initial):
     circuit, qubits = small_random_circuit(n_qubits), tuple(range(n_qubits))[::-1]
     tensors = random_tensors(circuit, 3, has_initial=has_initial)
-    values = density_matrix_expectation(circuit, [(qubit,) for qubit in qubits], *tensors, 3, NoiseConfig())
+    values = density_matrix_expectation(CircuitBatch(circuit, *tensors), [(qubit,) for qubit in qubits], NoiseConfig())
     assert_close(
         values_and_gradients(values, tensors),
-        values_and_gradients(statevector_expectation(circuit, qubits, *tensors, 3), tensors),
+        values_and_gradients(statevector_expectation(CircuitBatch(circuit, *tensors), qubits), tensors),
         1e-12,
     )
 
@@ -150,7 +151,7 @@ def test_expectation_single_qubit_matches_manual_relaxation():
         (NoiseConfig(preparation=0.1), 0.8 * math.cos(2.5)),
         (NoiseConfig(t1_us=1, time_1q_us=2), 1 + math.exp(-2) * (math.cos(2.5) - 1)),
     ):
-        values = density_matrix_expectation(circuit, [(0,), ()], weights, None, None, 1, noise)
+        values = density_matrix_expectation(CircuitBatch(circuit, weights), [(0,), ()], noise)
         np.testing.assert_allclose(values, [[expected, 1]], rtol=0, atol=1e-15)
 
 
@@ -158,8 +159,8 @@ def test_expectation_single_qubit_matches_manual_relaxation():
 def test_expectation_unnormalized_initial_scales_with_squared_norm(radius):
     circuit, parities = small_random_circuit(4), example_parities(4)
     weights, inputs, initial = random_tensors(circuit, 3)
-    values = density_matrix_expectation(circuit, parities, weights, inputs, initial, 3, ALL)
-    scaled = density_matrix_expectation(circuit, parities, weights, inputs, radius * initial, 3, ALL)
+    values = density_matrix_expectation(CircuitBatch(circuit, weights, inputs, initial), parities, ALL)
+    scaled = density_matrix_expectation(CircuitBatch(circuit, weights, inputs, radius * initial), parities, ALL)
     np.testing.assert_allclose(scaled.detach(), radius**2 * values.detach(), rtol=1e-12, atol=1e-15)
 
 
@@ -168,8 +169,10 @@ def test_expectation_unnormalized_initial_scales_with_squared_norm(radius):
 def test_expectation_without_gates_returns_prepared_state(n_qubits, has_initial):
     circuit, parities = Circuit(n_qubits, (), 2, 1), example_parities(n_qubits)
     tensors = random_tensors(circuit, 2, has_initial=has_initial)
-    results = values_and_gradients(density_matrix_expectation(circuit, parities, *tensors, 2, ALL), tensors)
-    plain = values_and_gradients(density_matrix_expectation(circuit, parities, *tensors, 2, NoiseConfig()), tensors)
+    results = values_and_gradients(density_matrix_expectation(CircuitBatch(circuit, *tensors), parities, ALL), tensors)
+    plain = values_and_gradients(
+        density_matrix_expectation(CircuitBatch(circuit, *tensors), parities, NoiseConfig()), tensors
+    )
     shrunk = torch.tensor([(1 - 2 * ALL.preparation) ** len(parity) for parity in parities], dtype=torch.float64)
     np.testing.assert_allclose(results[0], plain[0] * shrunk, rtol=0, atol=1e-15)
     assert not results[1].any()
@@ -184,10 +187,10 @@ def test_expectation_without_gates_returns_prepared_state(n_qubits, has_initial)
 def test_expectation_batch_equals_loop_over_samples(n_qubits, has_initial):
     circuit, parities = small_random_circuit(n_qubits), example_parities(n_qubits)
     weights, inputs, initial = tensors = random_tensors(circuit, 4, has_initial=has_initial)
-    together = values_and_gradients(density_matrix_expectation(circuit, parities, *tensors, 4, ALL), tensors)
+    together = values_and_gradients(density_matrix_expectation(CircuitBatch(circuit, *tensors), parities, ALL), tensors)
     rows = [slice(k, k + 1) for k in range(4)]
     pairs = [(inputs[row], None if initial is None else initial[row]) for row in rows]
-    one_by_one = [density_matrix_expectation(circuit, parities, weights, x, psi, 1, ALL) for x, psi in pairs]
+    one_by_one = [density_matrix_expectation(CircuitBatch(circuit, weights, x, psi), parities, ALL) for x, psi in pairs]
     assert_close(together, values_and_gradients(torch.cat(one_by_one), tensors), 1e-13)
 
 
@@ -198,9 +201,9 @@ def test_expectation_float32_matches_float64(n_qubits, has_initial):
     if n_qubits < 3:
         circuit = small_random_circuit(n_qubits)
     doubles, singles = (random_tensors(circuit, 2, dtype, has_initial) for dtype in (torch.float64, torch.float32))
-    values = density_matrix_expectation(circuit, parities, *singles, 2, ALL)
+    values = density_matrix_expectation(CircuitBatch(circuit, *singles), parities, ALL)
     assert values.dtype == torch.float32
-    expected = values_and_gradients(density_matrix_expectation(circuit, parities, *doubles, 2, ALL), doubles)
+    expected = values_and_gradients(density_matrix_expectation(CircuitBatch(circuit, *doubles), parities, ALL), doubles)
     assert_close(values_and_gradients(values, singles), expected, 1e-5)
 
 
@@ -224,7 +227,7 @@ def test_results_any_number_of_threads_are_bitwise_equal(n_qubits, batch, has_in
 
     def run(threads: int) -> list[Tensor]:
         set_threads(threads)
-        return values_and_gradients(density_matrix_expectation(circuit, parities, *tensors, batch, ALL), tensors)
+        return values_and_gradients(density_matrix_expectation(CircuitBatch(circuit, *tensors), parities, ALL), tensors)
 
     first = run(1)
     assert all(result.any() for result in first)
@@ -242,13 +245,13 @@ def test_expectation_noncontiguous_tensors_gives_same_results():
         torch.cat([initial, initial], 1)[:, : initial.shape[1]],
     )
     assert not any(tensor.is_contiguous() for tensor in given)
-    expected = density_matrix_expectation(circuit, parities, *plain, 3, ALL)
+    expected = density_matrix_expectation(CircuitBatch(circuit, *plain), parities, ALL)
     assert_equal(
-        values_and_gradients(density_matrix_expectation(circuit, parities, *given, 3, ALL), strided),
+        values_and_gradients(density_matrix_expectation(CircuitBatch(circuit, *given), parities, ALL), strided),
         values_and_gradients(expected.clone(), plain),
     )
     # A loss that hands back a transposed and expanded gradient.
-    values = density_matrix_expectation(circuit, parities, *plain, 3, ALL)
+    values = density_matrix_expectation(CircuitBatch(circuit, *plain), parities, ALL)
     sums = (torch.autograd.grad(total, plain, retain_graph=True) for total in (values.t().sum(), values.clone().sum()))
     assert_equal(*sums)
 
@@ -259,7 +262,7 @@ def test_expectation_empty_batch_returns_empty(n_qubits, has_initial):
     circuit = small_random_circuit(n_qubits)
     tensors = random_tensors(circuit, 0, has_initial=has_initial)
     values, of_weights, *others = values_and_gradients(
-        density_matrix_expectation(circuit, [(0,), ()], *tensors, 0, ALL), tensors
+        density_matrix_expectation(CircuitBatch(circuit, *tensors), [(0,), ()], ALL), tensors
     )
     assert values.shape == (0, 2)
     assert torch.equal(of_weights, torch.zeros_like(of_weights))
@@ -272,8 +275,8 @@ def test_plan_cache_separates_noise_parity_and_dtype():
         for parities in ([(0,)], [(0,), (2, 1)], [(1, 2)]):
             for dtype in (torch.float64, torch.float32):
                 tensors = random_tensors(shared, 2, dtype)
-                fresh = density_matrix_expectation(small_random_circuit(3), parities, *tensors, 2, noise)
-                assert torch.equal(density_matrix_expectation(shared, parities, *tensors, 2, noise), fresh)
+                fresh = density_matrix_expectation(CircuitBatch(small_random_circuit(3), *tensors), parities, noise)
+                assert torch.equal(density_matrix_expectation(CircuitBatch(shared, *tensors), parities, noise), fresh)
 
 
 def test_expectation_without_initial_starts_from_zero_state():
@@ -282,7 +285,7 @@ def test_expectation_without_initial_starts_from_zero_state():
     zero = torch.eye(1, 8).double().expand(2, -1)
     runs = [
         values_and_gradients(
-            density_matrix_expectation(circuit, parities, weights, inputs, start, 2, ALL), (weights, inputs)
+            density_matrix_expectation(CircuitBatch(circuit, weights, inputs, start), parities, ALL), (weights, inputs)
         )
         for start in (None, zero)
     ]
@@ -299,7 +302,9 @@ def test_gradients_random_circuit_match_finite_differences(n_qubits, n_gates, ha
     tensors = [tensor for tensor in random_tensors(circuit, 2, has_initial=has_initial) if tensor is not None]
 
     def run(weights: Tensor, inputs: Tensor, initial: Tensor | None = None) -> Tensor:
-        return density_matrix_expectation(circuit, example_parities(n_qubits), weights, inputs, initial, 2, ALL)
+        return density_matrix_expectation(
+            CircuitBatch(circuit, weights, inputs, initial), example_parities(n_qubits), ALL
+        )
 
     assert torch.autograd.gradcheck(run, tensors)
 
@@ -309,7 +314,7 @@ def test_gradients_each_noise_match_finite_differences(noise):
     circuit = small_random_circuit(2, seed=7)
     tensors = random_tensors(circuit, 1)
     assert torch.autograd.gradcheck(
-        lambda *given: density_matrix_expectation(circuit, [(0,), (1, 0)], *given, 1, noise), tensors
+        lambda *given: density_matrix_expectation(CircuitBatch(circuit, *given), [(0,), (1, 0)], noise), tensors
     )
 
 
@@ -319,7 +324,7 @@ def test_gradients_wide_state_match_directional_derivative(n_qubits, batch):
     tensors = random_tensors(circuit, batch)
 
     def run(*given: Tensor) -> Tensor:
-        return density_matrix_expectation(circuit, parities, *given, batch, ALL).square().sum()
+        return density_matrix_expectation(CircuitBatch(circuit, *given), parities, ALL).square().sum()
 
     slopes = torch.autograd.grad(run(*tensors), tensors)
     generator = torch.Generator().manual_seed(0)
@@ -335,9 +340,11 @@ def test_gradients_wide_state_match_directional_derivative(n_qubits, batch):
 def test_gradients_only_for_tensors_that_require_grad(mask):
     circuit, parities = small_random_circuit(3), example_parities(3)
     tensors = random_tensors(circuit, 2)
-    expected = values_and_gradients(density_matrix_expectation(circuit, parities, *tensors, 2, ALL), tensors)[1:]
+    expected = values_and_gradients(
+        density_matrix_expectation(CircuitBatch(circuit, *tensors), parities, ALL), tensors
+    )[1:]
     chosen = [tensor.detach().requires_grad_(bool(mask >> k & 1)) for k, tensor in enumerate(tensors)]
-    values = density_matrix_expectation(circuit, parities, *chosen, 2, ALL)
+    values = density_matrix_expectation(CircuitBatch(circuit, *chosen), parities, ALL)
     values.backward(torch.linspace(-1, 1.5, values.numel(), dtype=torch.float64).reshape(values.shape))
     for tensor, slope in zip(chosen, expected, strict=True):
         assert tensor.grad is None or torch.equal(tensor.grad, slope)
@@ -348,7 +355,7 @@ def test_backward_twice_gives_same_gradients_and_keeps_arguments():
     circuit = small_random_circuit(3)
     tensors = random_tensors(circuit, 1)
     before = [tensor.detach().clone() for tensor in tensors]
-    total = density_matrix_expectation(circuit, example_parities(3), *tensors, 1, ALL).sum()
+    total = density_matrix_expectation(CircuitBatch(circuit, *tensors), example_parities(3), ALL).sum()
     first = torch.autograd.grad(total, tensors, retain_graph=True)
     assert_equal(first, torch.autograd.grad(total, tensors))
     assert_equal(tensors, before)
@@ -357,7 +364,7 @@ def test_backward_twice_gives_same_gradients_and_keeps_arguments():
 def test_second_derivative_raises_input_error():
     circuit = small_random_circuit(3)
     tensors = random_tensors(circuit, 1)
-    values = density_matrix_expectation(circuit, [(0,)], *tensors, 1, ALL)
+    values = density_matrix_expectation(CircuitBatch(circuit, *tensors), [(0,)], ALL)
     for position in range(3):
         with pytest.raises(InputError, match="differentiable once; leave create_graph=True out"):
             torch.autograd.grad(values.square().sum(), tensors[position], create_graph=True)
@@ -378,7 +385,7 @@ def test_sixteen_qubits_raise_input_error(monkeypatch):
     with pytest.raises(
         InputError, match=r"a density matrix on 16 qubits has 4\*\*16 entries; .* up to 15 qubits: pass t"
     ):
-        density_matrix_expectation(circuit, [(0,)], torch.zeros(0), None, None, 1, ALL)
+        density_matrix_expectation(CircuitBatch(circuit, torch.zeros(0)), [(0,)], ALL)
 
 
 @pytest.mark.parametrize(
@@ -393,7 +400,7 @@ def test_memory_too_small_raises_before_allocation(n_qubits, batch, wants, has_i
     initial = torch.zeros(batch, 2**n_qubits) if has_initial else None
     message = rf"{batch} density matrices on {n_qubits} qubits need \d+\.\d GiB and 2\.0 GiB are free; pass traj"
     with pytest.raises(InsufficientMemoryError, match=message):
-        density_matrix_expectation(circuit, [(0,)], weights, None, initial, batch, ALL)
+        density_matrix_expectation(CircuitBatch(circuit, weights, None, initial), [(0,)], ALL)
 
 
 def test_memory_check_at_the_limit_is_exact(monkeypatch, set_threads):
@@ -404,7 +411,7 @@ def test_memory_check_at_the_limit_is_exact(monkeypatch, set_threads):
     for free in (math.ceil(needed), math.ceil(needed) - 1):
         monkeypatch.setattr("psutil.virtual_memory", lambda free=free: SimpleNamespace(available=free))
         with torch.no_grad(), pytest.raises(InsufficientMemoryError) if free < needed else contextlib.nullcontext():
-            density_matrix_expectation(circuit, [(0,)], weights, inputs, None, 3, ALL)
+            density_matrix_expectation(CircuitBatch(circuit, weights, inputs), [(0,)], ALL)
 
 
 @BOTH_DTYPES
@@ -415,9 +422,9 @@ def test_nonfinite_number_raises_input_error(position, number, dtype):
     tensors = [tensor.detach() for tensor in random_tensors(circuit, 2, dtype)]
     tensors[position].view(-1)[-1] = number
     with pytest.raises(InputError, match=f"{NAMES[position]} holds a number that is not finite"):
-        density_matrix_expectation(circuit, [(0,)], *tensors, 2, ALL)
+        density_matrix_expectation(CircuitBatch(circuit, *tensors), [(0,)], ALL)
 
 
 def test_other_device_raises_input_error():
     with pytest.raises(InputError, match="density matrices are computed on the CPU and weights are on meta; move them"):
-        density_matrix_expectation(Circuit(2, (), 0, 0), [(0,)], torch.zeros(0, device="meta"), None, None, 1, ALL)
+        density_matrix_expectation(CircuitBatch(Circuit(2, (), 0, 0), torch.zeros(0, device="meta")), [(0,)], ALL)

@@ -9,6 +9,7 @@ from ketfit.circuit import reuploading_circuit
 from ketfit.circuit.circuit import Angle, Circuit, cx, ry
 from ketfit.errors import InputError
 from ketfit.simulate import density_matrix as density
+from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.density_matrix import density_matrix_expectation
 from ketfit.simulate.noise import NoiseConfig
 from tests.simulate.aer_reference import ALL as NOISE
@@ -47,7 +48,7 @@ def both_ways(monkeypatch, circuit, parities, weights, inputs, noise=NOISE):
     for loading in (density._loading, lambda circuit: None):
         with monkeypatch.context() as patch:
             patch.setattr(density, "_loading", loading)
-            values = density_matrix_expectation(circuit, parities, weights, inputs, None, len(inputs), noise)
+            values = density_matrix_expectation(CircuitBatch(circuit, weights, inputs), parities, noise)
             slope = torch.linspace(-1, 1, values.numel(), dtype=values.dtype).view_as(values)
             results.append((values, *torch.autograd.grad(values, (weights, inputs), slope)))
     return results
@@ -76,7 +77,7 @@ def test_loaded_expectation_evolves_observables_once(monkeypatch):
     apply = density._Observables.apply
     monkeypatch.setattr(density._Observables, "apply", lambda *values: pulled.append(1) or apply(*values))
     circuit = CIRCUITS["3 qubits"]
-    density_matrix_expectation(circuit, [(0,)], *numbers(circuit, 50), None, 50, NOISE)
+    density_matrix_expectation(CircuitBatch(circuit, *numbers(circuit, 50)), [(0,)], NOISE)
     assert pulled == [1]
 
 
@@ -84,24 +85,29 @@ def test_observables_above_memory_limit_use_sample_evolution(monkeypatch):
     circuit = CIRCUITS["3 qubits"]
     weights, inputs = numbers(circuit, 5)
     parities = [(0,), (1,), (2,)]
-    expected = density_matrix_expectation(circuit, parities, weights, inputs, None, 5, NOISE)
+    expected = density_matrix_expectation(CircuitBatch(circuit, weights, inputs), parities, NOISE)
     monkeypatch.setattr(density, "_MAX_OBSERVABLE_BYTES", 3 * 8 * 4**3 - 1)
     monkeypatch.setattr(density._Observables, "apply", lambda *_: pytest.fail("observables were evolved"))
-    torch.testing.assert_close(density_matrix_expectation(circuit, parities, weights, inputs, None, 5, NOISE), expected)
+    torch.testing.assert_close(
+        density_matrix_expectation(CircuitBatch(circuit, weights, inputs), parities, NOISE), expected
+    )
 
 
 @pytest.mark.parametrize("circuit", [reuploading_circuit(3, 2, 1, 1, 1), CIRCUITS["3 qubits"]], ids=["twice", "few"])
 def test_unsuitable_or_cheaper_cases_use_sample_evolution(monkeypatch, circuit):
     monkeypatch.setattr(density._Observables, "apply", lambda *_: pytest.fail("observables were evolved"))
     batch = 20 if circuit.n_inputs == 3 and density._loading(circuit) is None else 1
-    assert density_matrix_expectation(circuit, [(0,)], *numbers(circuit, batch), None, batch, NOISE).shape == (batch, 1)
+    assert density_matrix_expectation(CircuitBatch(circuit, *numbers(circuit, batch)), [(0,)], NOISE).shape == (
+        batch,
+        1,
+    )
 
 
 def test_second_derivative_and_nonfinite_number_raise_input_error():
     circuit = CIRCUITS["3 qubits"]
     weights, inputs = numbers(circuit, 4)
-    values = density_matrix_expectation(circuit, [(0,)], weights, inputs, None, 4, NOISE)
+    values = density_matrix_expectation(CircuitBatch(circuit, weights, inputs), [(0,)], NOISE)
     with pytest.raises(InputError, match="differentiable once"):
         torch.autograd.grad(values.sum(), weights, create_graph=True)
     with pytest.raises(InputError, match="inputs holds a number that is not finite"):
-        density_matrix_expectation(circuit, [(0,)], weights, inputs * torch.inf, None, 4, NOISE)
+        density_matrix_expectation(CircuitBatch(circuit, weights, inputs * torch.inf), [(0,)], NOISE)

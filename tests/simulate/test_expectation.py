@@ -12,6 +12,7 @@ from torch import Tensor
 from ketfit.circuit import Circuit
 from ketfit.errors import ConfigError, InputError
 from ketfit.simulate import NoiseConfig, expectation
+from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.expectation import MeasurementContext, apply_readout_error, apply_readout_error_to_distribution
 from ketfit.simulate.shots import GRADIENTS, expectations
 from ketfit.simulate.trajectories import trajectory_expectation
@@ -84,9 +85,9 @@ def test_expectation_with_gradient_and_shots_keeps_both(tensor_index, policy, qu
 @EACH_KIND
 @QUBITS
 def test_distribution_marginals_match_expectations(qubits, kind):
-    run = (CIRCUIT, *(tensor.detach() for tensor in random_tensors(CIRCUIT, 3)), 3)
-    values = MeasurementContext(qubits, generator=seeded(), **kind).expectations(*run)
-    distribution = MeasurementContext(qubits, generator=seeded(), **kind).distribution(*run)
+    batch = CircuitBatch(CIRCUIT, *(tensor.detach() for tensor in random_tensors(CIRCUIT, 3)))
+    values = MeasurementContext(qubits, generator=seeded(), **kind).expectations(batch)
+    distribution = MeasurementContext(qubits, generator=seeded(), **kind).distribution(batch)
     assert distribution.shape == (3, 2 ** len(qubits))
     assert distribution.min() >= -1e-12
     np.testing.assert_allclose(distribution.sum(1), 1, rtol=0, atol=1e-6)  # amplitudes are of float32
@@ -98,8 +99,8 @@ def test_expectation_with_trajectories_returns_seeded_mean(engine):
     tensors = [tensor.detach() for tensor in random_tensors(CIRCUIT, 3)]
     run = {"noise": TWIRLED.updated(readout=READOUT), "trajectories": 4, "engine": engine}
     mine = expectation(CIRCUIT, *tensors, (2, 1), generator=seeded(2), **run)
-    of = (CIRCUIT, (2, 1), *tensors, 3, run["noise"], 4)
-    mean = trajectory_expectation(*of, generator=seeded(2), engine=engine).mean
+    batch = CircuitBatch(CIRCUIT, *tensors)
+    mean = trajectory_expectation(batch, (2, 1), run["noise"], 4, generator=seeded(2), engine=engine).mean
     assert torch.equal(mine, apply_readout_error(mean, READOUT))
 
 
@@ -124,7 +125,9 @@ def test_readout_error_applies_to_each_bit_of_distribution(kind):
     tensors = [tensor.detach() for tensor in random_tensors(CIRCUIT, 3)]
     noise = kind.get("noise", NoiseConfig())
     plain, misread = (
-        MeasurementContext((2, 0, 1), each, kind.get("trajectories"), seeded()).distribution(CIRCUIT, *tensors, 3)
+        MeasurementContext((2, 0, 1), each, kind.get("trajectories"), seeded()).distribution(
+            CircuitBatch(CIRCUIT, *tensors)
+        )
         for each in (noise, noise.updated(readout=READOUT))
     )
     matrix = np.kron(np.kron(READOUT, READOUT), READOUT)

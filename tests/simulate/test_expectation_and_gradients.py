@@ -17,6 +17,7 @@ from torch import Tensor
 from ketfit.circuit import Circuit, reuploading_circuit
 from ketfit.errors import CircuitError, ConfigError, InputError, InsufficientMemoryError
 from ketfit.simulate import expectation, expectation_and_gradients, native
+from ketfit.simulate.circuit_batch import CircuitBatch
 from tests.circuits import random_circuit
 from tests.simulate.dense_reference import (
     BOTH_DTYPES,
@@ -80,8 +81,10 @@ def test_every_layout_is_bitwise_equal_to_autograd(n_qubits, has_initial, isa, d
     for layout in all_layouts(n_qubits, isa, dtype):
         plan = native.make_plan(circuit, qubits, **layout)
         monkeypatch.setattr(native, "_plan", lambda *_, plan=plan: (plan, []))
-        once = native.expect_and_differentiate(circuit, qubits, *tensors, 11, cotangent, reference)
-        twice = values_and_gradients(native._Native.apply(plan, *tensors, 11, None, []), tensors)
+        once = native.expect_and_differentiate(CircuitBatch(circuit, *tensors), qubits, cotangent, reference)
+        twice = values_and_gradients(
+            native._Native.apply((plan, []), CircuitBatch(circuit, *tensors), None, *tensors), tensors
+        )
         assert_equal([part for part in once if part is not None], twice)
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from ketfit.circuit import Angle, Circuit, cx, reuploading_circuit, ry
 from ketfit.errors import InputError, InsufficientMemoryError
 from ketfit.simulate import expectation, native
+from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.statevector import statevector_expectation
 from tests.circuits import random_circuit, reference_expectation, reference_state
 from tests.simulate.dense_reference import (
@@ -101,7 +102,7 @@ def test_native_engine_matches_torch_engine(circuit, batch, dtype, wants, layout
         ]
         weights, inputs, initial = views[0][0], views[1], views[2] if has_initial else None
         values = statevector_expectation(
-            circuit, qubits, weights, inputs, initial, batch, signs=signs, joint=joint, engine=engine
+            CircuitBatch(circuit, weights, inputs, initial), qubits, signs=signs, joint=joint, engine=engine
         )
         assert (values.dtype, values.shape) == (dtype, (batch, 2 ** len(qubits) if joint else len(qubits)))
         differentiable = any(wants[: 2 + has_initial])
@@ -147,7 +148,9 @@ def test_every_layout_matches_torch_engine(n_qubits, has_initial, isa, dtype):
     circuit, qubits, expected = layout_case(n_qubits, has_initial)
     tensors = random_tensors(circuit, 11, dtype, has_initial)
     for layout in all_layouts(n_qubits, isa, dtype):
-        values = native._Native.apply(native.make_plan(circuit, qubits, **layout), *tensors, 11, None, [])
+        values = native._Native.apply(
+            (native.make_plan(circuit, qubits, **layout), []), CircuitBatch(circuit, *tensors), None, *tensors
+        )
         assert_close(values_and_gradients(values, tensors), expected, TOLERANCE[dtype])
 
 
@@ -261,11 +264,11 @@ def test_concurrent_adjoint_passes_of_one_graph_agree():
 def test_backward_again_or_of_some_outputs_gives_gradients(n_qubits, batch):
     circuit = random_circuit(n_qubits, n_gates=50, seed=n_qubits)
     tensors, signs = random_tensors(circuit, batch), random_signs(circuit, batch)
-    values = native.expect(circuit, (0, 2, 1), *tensors, batch, signs)
+    values = native.expect(CircuitBatch(circuit, *tensors), (0, 2, 1), signs)
     first, second, third = (torch.autograd.grad(values.square().sum(), tensors, retain_graph=True) for _ in range(3))
     assert_equal(first, second)
     assert_equal(first, third)
-    alone = native.expect(circuit, (2,), *tensors, batch, signs)
+    alone = native.expect(CircuitBatch(circuit, *tensors), (2,), signs)
     one = torch.autograd.grad(values[-1:, 1].sum(), tensors)
     assert_close(one, torch.autograd.grad(alone[-1:].sum(), tensors), 1e-12)
     assert one[2][:-1].eq(0).all()

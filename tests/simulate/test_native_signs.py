@@ -13,6 +13,7 @@ from torch import Tensor
 from ketfit.circuit import Angle, Circuit, cx, reuploading_circuit, ry
 from ketfit.errors import InputError, InsufficientMemoryError
 from ketfit.simulate import native
+from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.statevector import statevector_expectation
 from tests.circuits import random_circuit, reference_state
 from tests.simulate.dense_reference import (
@@ -71,7 +72,9 @@ def test_signs_per_sample_match_dense_simulation(n_qubits, has_initial, batch, e
     assert not torch.allclose(plain, expected[0], atol=1e-3)
     for dtype, tolerance in TOLERANCE.items():
         tensors = random_tensors(circuit, batch, dtype, has_initial)
-        values = statevector_expectation(circuit, qubits, *tensors, batch, signs=signs, joint=joint, engine=engine)
+        values = statevector_expectation(
+            CircuitBatch(circuit, *tensors), qubits, signs=signs, joint=joint, engine=engine
+        )
         assert (values.dtype, values.shape) == (dtype, plain.shape)
         # In single precision the torch engine loses more digits.
         assert_close(values_and_gradients(values, tensors), expected, tolerance * (1 if engine == "native" else 4))
@@ -97,7 +100,7 @@ def test_every_layout_matches_dense_simulation(n_qubits, has_initial, isa, signe
     tensors = random_tensors(circuit, 11, dtype, has_initial)
     for layout in all_layouts(n_qubits, isa, dtype):
         plan = native.make_plan(circuit, qubits, joint=joint, **layout)
-        values = native._Native.apply(plan, *tensors, 11, signs, [])
+        values = native._Native.apply((plan, []), CircuitBatch(circuit, *tensors), signs, *tensors)
         assert_close(values_and_gradients(values, tensors), expected, TOLERANCE[dtype])
 
 
@@ -106,7 +109,7 @@ def test_joint_of_twelve_qubits_keeps_requested_order(engine):
     circuit = merging_circuit(12, seed=2)
     qubits = tuple(np.random.default_rng(0).permutation(12).tolist())
     weights, inputs, initial = (tensor.detach() for tensor in random_tensors(circuit, 3))
-    values = statevector_expectation(circuit, qubits, weights, inputs, initial, 3, joint=True, engine=engine)
+    values = statevector_expectation(CircuitBatch(circuit, weights, inputs, initial), qubits, joint=True, engine=engine)
     for b in range(3):
         state = reference_state(circuit, weights.numpy(), inputs[b].numpy(), initial[b].numpy())
         np.testing.assert_allclose(values[b], (state.reshape([2] * 12).transpose(qubits) ** 2).ravel(), atol=1e-14)
@@ -123,7 +126,7 @@ def test_gradients_match_finite_differences(has_initial, engine, signed, joint):
 
     def run(weights: Tensor, inputs: Tensor, initial: Tensor | None = None) -> Tensor:
         return statevector_expectation(
-            circuit, (2, 0), weights, inputs, initial, 3, signs=signs, joint=joint, engine=engine
+            CircuitBatch(circuit, weights, inputs, initial), (2, 0), signs=signs, joint=joint, engine=engine
         )
 
     assert torch.autograd.gradcheck(run, tensors)
@@ -138,7 +141,7 @@ def test_light_cone_selects_its_signs(seed, engine, joint):
     cone = circuit.light_cone(qubits)
     assert cone.gate_counts()["ry"] < signs.shape[1]
     tensors = random_tensors(circuit, 7)
-    values = statevector_expectation(circuit, qubits, *tensors, 7, signs=signs, joint=joint, engine=engine)
+    values = statevector_expectation(CircuitBatch(circuit, *tensors), qubits, signs=signs, joint=joint, engine=engine)
     assert_close(
         values_and_gradients(values, tensors), expected_outcome(circuit, qubits, tensors, 7, signs, joint), 1e-12
     )
@@ -189,12 +192,12 @@ def test_pauli_errors_equal_signs_and_flipped_bits(n_qubits, has_initial, engine
             measure_dense_state(dense_state(circuit, tensors, 20, None, slots, codes), qubits, joint), tensors
         )
 
-    values = statevector_expectation(circuit, qubits, *tensors, 20, signs=signs, engine=engine)
+    values = statevector_expectation(CircuitBatch(circuit, *tensors), qubits, signs=signs, engine=engine)
     mine = values * (1 - 2 * flipped[:, list(qubits)].double())
     assert not torch.allclose(measure_dense_state(dense_state(circuit, tensors, 20), qubits, False), mine, atol=1e-3)
     assert_close(values_and_gradients(mine, tensors), expected(joint=False), 1e-12)
     # Read at once, the values_and_gradients of a sample moves to where its bits differ.
-    values = statevector_expectation(circuit, qubits, *tensors, 20, signs=signs, joint=True, engine=engine)
+    values = statevector_expectation(CircuitBatch(circuit, *tensors), qubits, signs=signs, joint=True, engine=engine)
     moved = (flipped[:, list(qubits)].long() * 2 ** torch.arange(n_qubits).flip(0)).sum(1)
     mine = values.gather(1, torch.arange(2**n_qubits) ^ moved[:, None])
     assert_close(values_and_gradients(mine, tensors), expected(joint=True), 1e-12)
@@ -220,7 +223,7 @@ def test_results_any_number_of_threads_are_bitwise_equal(n_qubits, batch, joint,
 
     def run(threads: int) -> list[Tensor]:
         set_threads(threads)
-        return values_and_gradients(native.expect(circuit, qubits, *tensors, batch, signs, joint), tensors)
+        return values_and_gradients(native.expect(CircuitBatch(circuit, *tensors), qubits, signs, joint), tensors)
 
     first = run(1)
     assert all(tensor.abs().max() > 0 for tensor in first)
@@ -235,20 +238,22 @@ def test_signs_of_one_sample_do_not_affect_others(n_qubits, dtype):
     tensors, signs = random_tensors(circuit, 20, dtype), random_signs(circuit, 20)
     signs[::3] = 1
     some, none = (
-        values_and_gradients(native.expect(circuit, qubits, *tensors, 20, s), tensors)
+        values_and_gradients(native.expect(CircuitBatch(circuit, *tensors), qubits, s), tensors)
         for s in (signs, torch.ones_like(signs))
     )
     assert not torch.equal(some[0], none[0])
     assert_equal([some[k][::3] for k in (0, 2, 3)], [none[k][::3] for k in (0, 2, 3)])
-    assert_close(none, values_and_gradients(native.expect(circuit, qubits, *tensors, 20), tensors), TOLERANCE[dtype])
+    assert_close(
+        none, values_and_gradients(native.expect(CircuitBatch(circuit, *tensors), qubits), tensors), TOLERANCE[dtype]
+    )
 
 
 def test_plan_is_shared_with_and_without_signs():
     circuit = merging_circuit(5)
     weights, inputs, initial = (tensor.detach() for tensor in random_tensors(circuit, 9))
-    first = native.expect(circuit, (0,), weights, inputs, initial, 9)
-    native.expect(circuit, (0,), weights, inputs, initial, 9, random_signs(circuit, 9))
-    assert torch.equal(native.expect(circuit, (0,), weights, inputs, initial, 9), first)
+    first = native.expect(CircuitBatch(circuit, weights, inputs, initial), (0,))
+    native.expect(CircuitBatch(circuit, weights, inputs, initial), (0,), random_signs(circuit, 9))
+    assert torch.equal(native.expect(CircuitBatch(circuit, weights, inputs, initial), (0,)), first)
     assert [key[0] for key in circuit.cache].count("plan") == 1
 
 
@@ -257,7 +262,10 @@ def test_noncontiguous_signs_give_same_results():
     tensors, signs = random_tensors(circuit, 9), random_signs(circuit, 9)
     strided = torch.stack([signs.t(), -signs.t()], 2)[..., 0].t()
     assert not strided.is_contiguous()
-    runs = [values_and_gradients(native.expect(circuit, (0,), *tensors, 9, each), tensors) for each in (signs, strided)]
+    runs = [
+        values_and_gradients(native.expect(CircuitBatch(circuit, *tensors), (0,), each), tensors)
+        for each in (signs, strided)
+    ]
     assert_equal(*runs)
 
 
@@ -288,9 +296,7 @@ GOOD = torch.ones(3, 3, dtype=torch.int8)
 def test_invalid_signs_raise_input_error(signs, message, engine):
     initial = torch.eye(4)[:3]
     with pytest.raises(InputError, match=message):
-        statevector_expectation(PAIR, (1,), torch.zeros(2), None, initial, 3, signs=signs, engine=engine)
-    with pytest.raises(InputError, match=message):
-        native.expect(PAIR, (1,), torch.zeros(2), None, initial, 3, signs)
+        statevector_expectation(CircuitBatch(PAIR, torch.zeros(2), None, initial), (1,), signs=signs, engine=engine)
 
 
 def test_joint_memory_too_small_raises(monkeypatch):
@@ -298,18 +304,17 @@ def test_joint_memory_too_small_raises(monkeypatch):
     circuit, batch = Circuit(12, (ry(0, Angle("input", 0)),), 0, 1), 2**14
     inputs = torch.zeros(batch, 1)
     with pytest.raises(InsufficientMemoryError, match="16384 samples on 12 qubits need"):
-        statevector_expectation(circuit, tuple(range(12)), torch.zeros(0), inputs, None, batch, joint=True)
-    assert statevector_expectation(circuit, (0, 1), torch.zeros(0), inputs, None, batch, joint=True).shape == (batch, 4)
+        statevector_expectation(CircuitBatch(circuit, torch.zeros(0), inputs), tuple(range(12)), joint=True)
+    assert statevector_expectation(CircuitBatch(circuit, torch.zeros(0), inputs), (0, 1), joint=True).shape == (
+        batch,
+        4,
+    )
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_joint_of_more_than_12_qubits_raises_input_error(engine):
     circuit, message = Circuit(13, (), 0, 0), "of 13 qubits has 8192 outcomes; measure at most 12 qubits"
     with pytest.raises(InputError, match=message):
-        statevector_expectation(circuit, tuple(range(13)), torch.zeros(0), None, None, 1, joint=True, engine=engine)
-    with pytest.raises(InputError, match=message):
-        native.expect(circuit, tuple(range(13)), torch.zeros(0), None, None, 1, joint=True)
-    assert statevector_expectation(circuit, tuple(range(13)), torch.zeros(0), None, None, 1, engine=engine).shape == (
-        1,
-        13,
-    )
+        statevector_expectation(CircuitBatch(circuit, torch.zeros(0)), tuple(range(13)), joint=True, engine=engine)
+    values = statevector_expectation(CircuitBatch(circuit, torch.zeros(0)), tuple(range(13)), engine=engine)
+    assert values.shape == (1, 13)

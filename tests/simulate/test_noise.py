@@ -17,6 +17,7 @@ from ketfit import simulate
 from ketfit.circuit import Angle, Circuit, cx, ry
 from ketfit.errors import ConfigError
 from ketfit.simulate import NoiseConfig, load_noise
+from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.density_matrix import _Density, density_matrix_expectation, make_plan, pauli_coefficients
 from ketfit.simulate.noise import DEVICES, Channel, noise_from_fidelities, noisy_light_cone
 from tests.circuits import random_circuit
@@ -309,7 +310,7 @@ def by_the_whole_circuit(circuit: Circuit, tensors, parities, noise: NoiseConfig
     weights, inputs, initial = tensors
     strings = [sum(2 << 2 * (circuit.n_qubits - 1 - qubit) for qubit in parity) for parity in parities]
     plan, start = make_plan(circuit, strings, noise), pauli_coefficients(initial, noise.preparation)
-    return _Density.apply(plan, len(strings), weights, inputs, start, len(initial))
+    return _Density.apply(plan, len(initial), weights, inputs, start)
 
 
 @EACH_NOISE
@@ -322,7 +323,7 @@ def test_noisy_light_cone_keeps_expectation(seed, noise):
         cone = noisy_light_cone(circuit, {qubit for parity in chosen for qubit in parity})
         assert cone == noisy_light_cone(cone, itertools.chain(*chosen))
         tensors = random_tensors(circuit, 2, seed=seed)
-        values = density_matrix_expectation(circuit, chosen, *tensors, 2, noise)
+        values = density_matrix_expectation(CircuitBatch(circuit, *tensors), chosen, noise)
         whole = by_the_whole_circuit(circuit, tensors, chosen, noise)
         assert_close(values_and_gradients(values, tensors), values_and_gradients(whole, tensors), 1e-13)
 
@@ -345,7 +346,7 @@ def test_noisy_light_cone_keeps_gates_that_reach_measured_qubits():
     assert noisy_light_cone(circuit, ()) == Circuit(4, (), 6, 1)
     assert noisy_light_cone(circuit, range(4)) == circuit
     weights, inputs, _ = random_tensors(circuit, 2)
-    density_matrix_expectation(circuit, [(0,)], weights, inputs, None, 2, ALL).sum().backward()
+    density_matrix_expectation(CircuitBatch(circuit, weights, inputs), [(0,)], ALL).sum().backward()
     assert [k for k, slope in enumerate(weights.grad) if slope] == [0, 3]
     assert not inputs.grad.any()
 
@@ -355,6 +356,6 @@ def test_noisy_light_cone_keeps_cnot_with_noise_only():
     assert not circuit.light_cone((0,)).gates
     assert noisy_light_cone(circuit, (0,)) == circuit
     values = density_matrix_expectation(
-        circuit, [(0,)], torch.zeros(0), None, None, 1, NoiseConfig(depolarizing_2q=0.25)
+        CircuitBatch(circuit, torch.zeros(0)), [(0,)], NoiseConfig(depolarizing_2q=0.25)
     )
     assert values.item() == 0.75

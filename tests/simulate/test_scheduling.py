@@ -196,7 +196,7 @@ def test_to_kernel_arrays_reproduce_the_circuit(circuit, lane_bits, sample_bits,
     stages = partition_stages(operations, n, sample_bits, chunk_bits, low_bits=lane_bits + 2)
     in_lanes = frozenset(n - 1 - place for place in range(min(n, lane_bits - sample_bits)))
     fused = [Stage(stage.positions, fuse_operations(stage.operations, in_lanes)) for stage in stages]
-    ops, offsets, terms, ranges, positions = to_kernel_arrays(fused, n, sample_bits)
+    ops, offsets, terms, ranges, positions = to_kernel_arrays(fused, n, sample_bits).values()
     assert len(offsets) == len(ops) + 1
     assert [first for first, _ in ranges] == [sum(count for _, count in ranges[:k]) for k in range(len(ranges))]
     read = []

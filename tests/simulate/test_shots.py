@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ketfit.circuit import Angle, Circuit, cx, ry
 from ketfit.simulate import NoiseConfig, expectation
+from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.expectation import MeasurementContext
 from ketfit.simulate.shots import GRADIENTS, readout_signs, reparameterized, sample, sample_outcomes, straight_through
 from tests.circuits import random_circuit, reference_state
@@ -51,7 +52,7 @@ def by_numpy(tensors, sample: int = 0, qubits=(2, 0, 1)) -> np.ndarray:
 @BOTH_DTYPES
 def test_counts_follow_statevector_distribution(dtype):
     tensors = random_tensors(CIRCUIT, 2, dtype)
-    distribution = MeasurementContext((2, 0, 1)).distribution(CIRCUIT, *tensors, 2)
+    distribution = MeasurementContext((2, 0, 1)).distribution(CircuitBatch(CIRCUIT, *tensors))
     counts = sample_outcomes(distribution, 200_000, seeded())
     assert (counts.dtype, counts.shape, counts.requires_grad) == (dtype, (2, 8), False)
     for number, row in enumerate(counts):
@@ -60,7 +61,7 @@ def test_counts_follow_statevector_distribution(dtype):
 
 def test_counts_follow_aer_density_matrix():
     tensors = random_tensors(CIRCUIT, 2)
-    distribution = MeasurementContext((2, 0, 1), ALL).distribution(CIRCUIT, *tensors, 2)
+    distribution = MeasurementContext((2, 0, 1), ALL).distribution(CircuitBatch(CIRCUIT, *tensors))
     weights, inputs, initial = (tensor.detach().numpy() for tensor in tensors)
     for number, row in enumerate(sample_outcomes(distribution, 200_000, seeded(1))):
         _, matrix = run_aer(CIRCUIT, weights, inputs[number], initial[number] / np.linalg.norm(initial[number]), ALL)
@@ -106,7 +107,7 @@ def test_certain_outcome_gives_exact_value(dtype, policy):
     circuit = Circuit.from_gates(2, [ry(0, Angle("input", 0)), cx(0, 1)])
     inputs = torch.tensor([[0.0], [math.pi]], dtype=torch.float64).to(dtype).requires_grad_()
     run = (circuit, torch.zeros(0, dtype=dtype), inputs, None)
-    assert sample(MeasurementContext((1, 0)).distribution(*run, 2), 77).tolist() == [[1, 1], [-1, -1]]
+    assert sample(MeasurementContext((1, 0)).distribution(CircuitBatch(*run)), 77).tolist() == [[1, 1], [-1, -1]]
     with torch.no_grad():
         for qubits, expected in (((0,), [[1], [-1]]), ((1, 0), [[1, 1], [-1, -1]])):
             assert expectation(*run, qubits, shots=77, gradient=policy).tolist() == expected

@@ -10,8 +10,9 @@ from qiskit.quantum_info import Chi
 from torch import Tensor
 
 from ketfit.circuit import Circuit
-from ketfit.errors import ConfigError, InputError, InsufficientMemoryError
+from ketfit.errors import ConfigError, InsufficientMemoryError
 from ketfit.simulate import NoiseConfig, expectation, trajectories
+from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.expectation import MeasurementContext, apply_readout_error
 from ketfit.simulate.noise import noisy_light_cone
 from ketfit.simulate.trajectories import (
@@ -52,14 +53,13 @@ CIRCUIT = random_circuit(3, 30, seed=2)
 
 
 def estimate(tensors, noise, count, qubits=(2, 0, 1), joint=False, engine="auto", generator=None) -> Estimate:
-    batch = len(tensors[1])
-    run = (CIRCUIT, qubits, *tensors, batch, noise, count)
-    return trajectory_expectation(*run, joint=joint, generator=generator, engine=engine)
+    batch = CircuitBatch(CIRCUIT, *tensors)
+    return trajectory_expectation(batch, qubits, noise, count, joint=joint, generator=generator, engine=engine)
 
 
 def exactly(tensors, noise, qubits=(2, 0, 1), joint=False) -> Tensor:
     device = MeasurementContext(qubits, noise)
-    return (device.distribution if joint else device.expectations)(CIRCUIT, *tensors, len(tensors[1]))
+    return (device.distribution if joint else device.expectations)(CircuitBatch(CIRCUIT, *tensors))
 
 
 # --- against the density matrix -----------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ def test_trajectories_equal_circuits_with_sampled_paulis(seed, qubits, joint, en
     circuit = random_circuit(4, 24, seed=seed)
     noise = NoiseConfig(depolarizing_1q=0.1, depolarizing_2q=0.3, phase_flip=0.1, preparation=float(seed % 2))
     tensors = random_tensors(circuit, 3)
-    run = (circuit, qubits, *tensors, 3, noise, 5)
+    run = (CircuitBatch(circuit, *tensors), qubits, noise, 5)
     mine = trajectory_expectation(*run, joint=joint, generator=seeded(seed), engine=engine).mean
     cone = noisy_light_cone(circuit, qubits)
     slots, codes = as_operators(cone, sampled, 15, bool(noise.preparation))
@@ -445,9 +445,3 @@ def test_memory_too_small_raises_before_sampling(monkeypatch):
     weights, inputs, _ = random_tensors(CIRCUIT, 2)
     with pytest.raises(InsufficientMemoryError, match=r"trajectories in all need [\d,.]+ GiB and"):
         expectation(CIRCUIT, weights, inputs, noise=TWIRLED, trajectories=10**10)
-
-
-def test_wrong_batch_raises_input_error():
-    weights, inputs, _ = random_tensors(CIRCUIT, 2)
-    with pytest.raises(InputError, match="batch=50 is not the batch of the inputs"):
-        trajectory_expectation(CIRCUIT, (0,), weights, inputs, None, 50, TWIRLED, 4)

@@ -20,6 +20,7 @@ from ketfit.estimators.text import TextClassifier
 from ketfit.model.head import QuantumHead
 from ketfit.persistence.schema import HEAD_NAMES
 from ketfit.rng import torch_stream
+from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.expectation import MeasurementContext
 from ketfit.simulate.native import MAX_JOINT
 from ketfit.simulate.noise import NoiseConfig
@@ -269,7 +270,7 @@ def trace(classifier: TextClassifier, embedded: EmbeddedText, settings: Measurem
     qubits = tuple(range(measured.config.n_measured))
     context = MeasurementContext(qubits, noise, trajectories, generator)
     measured_values, outcomes = _measure(context, measured, inputs, settings.shots, generator)
-    exact = MeasurementContext(qubits).expectations(head.circuit, head.weights, inputs, None, 1)
+    exact = MeasurementContext(qubits).expectations(CircuitBatch(head.circuit, head.weights, inputs))
     rows = 1 if head.config.merge == "mean" else head.config.n_encoders
     return PredictionTrace(
         embedded=embedded,
@@ -333,13 +334,13 @@ def _measure(
     context: MeasurementContext, head: QuantumHead, inputs: Tensor, shots: int | None, generator: torch.Generator
 ) -> tuple[Tensor, tuple[Outcome, ...]]:
     """Return <Z> of the measured qubits, shape (1, measured), and their outcomes."""
-    circuit = (head.circuit, head.weights, inputs, None, 1)
+    batch = CircuitBatch(head.circuit, head.weights, inputs)
     bits = len(context.measured)
     if bits > MAX_JOINT:
         if shots is not None:
             raise ConfigError(f"shots are drawn of at most {MAX_JOINT} qubits together; set the shots to 0")
-        return context.expectations(*circuit), ()
-    distribution = context.distribution(*circuit)
+        return context.expectations(batch), ()
+    distribution = context.distribution(batch)
     probabilities = distribution[0].double().clamp(0, 1).tolist()
     if shots is None:
         return expectations(distribution), tuple(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal
+from functools import cached_property, wraps
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from ketfit.errors import CircuitError
 from ketfit.integers import as_integer, as_integers
@@ -161,6 +161,10 @@ class Circuit:
         # The cached hash depends on this process's string hashing, and plans on its processor: neither may travel.
         return Circuit, (self.n_qubits, self.gates, self.n_weights, self.n_inputs)
 
+    def with_gates(self, gates: Iterable[Gate]) -> Circuit:
+        """Return a circuit of other gates that has as many qubits, weights and inputs."""
+        return Circuit(self.n_qubits, tuple(gates), self.n_weights, self.n_inputs)
+
     def gate_counts(self) -> dict[str, int]:
         """Return the number of gates by name: ``{"ry": ..., "cx": ...}``."""
         counts = Counter(gate.name for gate in self.gates)
@@ -185,30 +189,7 @@ class Circuit:
         Raises:
             CircuitError: a qubit is out of range, not an integer, or named twice.
         """
-        measured = as_integers(qubits, "qubits", error=CircuitError)
-        key = ("light_cone", measured)
-        if key not in self.cache:
-            self.cache[key] = self._light_cone(self.check_qubits(measured))
-        cone: Circuit = self.cache[key]
-        return cone
-
-    def _light_cone(self, measured: tuple[int, ...]) -> Circuit:
-        support = set(measured)
-        not_diagonal: set[int] = set()
-        remaining: list[Gate] = []
-        for gate in reversed(self.gates):
-            if gate.control is None:
-                reaches = gate.target in support
-                if reaches:
-                    not_diagonal.add(gate.target)
-            else:
-                reaches = gate.target in support or gate.control in not_diagonal
-                if gate.control in not_diagonal:
-                    not_diagonal.add(gate.target)
-            if reaches:
-                support.update(gate.qubits)
-                remaining.append(gate)
-        return Circuit(self.n_qubits, tuple(reversed(remaining)), self.n_weights, self.n_inputs)
+        return _light_cone(self, self.check_qubits(qubits))
 
     def check_qubits(self, qubits: Iterable[int], name: str = "qubits") -> tuple[int, ...]:
         """Return distinct qubits of this circuit as a tuple of Python integers.
@@ -233,3 +214,41 @@ class Circuit:
             raise CircuitError(f"a qubit is measured twice in {measured}; name each once")
         self.cache["checked", measured] = True
         return measured
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def cached_on_circuit(function: Callable[Concatenate[Circuit, P], T]) -> Callable[Concatenate[Circuit, P], T]:
+    """Return a version of `function`, whose arguments are hashable, that keeps its results in the circuit's cache."""
+
+    @wraps(function)
+    def cached(circuit: Circuit, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        key = (function, *args, *kwargs.items())
+        if key not in circuit.cache:
+            circuit.cache[key] = function(circuit, *args, **kwargs)
+        result: T = circuit.cache[key]
+        return result
+
+    return cached
+
+
+@cached_on_circuit
+def _light_cone(circuit: Circuit, measured: tuple[int, ...]) -> Circuit:
+    support = set(measured)
+    not_diagonal: set[int] = set()
+    remaining: list[Gate] = []
+    for gate in reversed(circuit.gates):
+        if gate.control is None:
+            reaches = gate.target in support
+            if reaches:
+                not_diagonal.add(gate.target)
+        else:
+            reaches = gate.target in support or gate.control in not_diagonal
+            if gate.control in not_diagonal:
+                not_diagonal.add(gate.target)
+        if reaches:
+            support.update(gate.qubits)
+            remaining.append(gate)
+    return circuit.with_gates(reversed(remaining))

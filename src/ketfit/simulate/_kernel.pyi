@@ -12,10 +12,12 @@ def lanes(name: str, itemsize: int) -> int: ...
 def cache_bytes() -> int: ...
 
 class CircuitBatch:
-    def __init__(self, *, size: int, weights: int, inputs: int = 0, initial: int = 0, signs: int = 0) -> None: ...
+    def __init__(
+        self, itemsize: int, size: int, weights: int, inputs: int = 0, initial: int = 0, signs: int = 0
+    ) -> None: ...
 
 class Gradients:
-    def __init__(self, *, weights: int = 0, inputs: int = 0, initial: int = 0) -> None: ...
+    def __init__(self, weights: int = 0, inputs: int = 0, initial: int = 0) -> None: ...
 
 class Plan:
     unit_size: int
@@ -38,8 +40,8 @@ class Plan:
         measured: _IntArray,
     ) -> None: ...
     def n_units(self, batch: int, /) -> int: ...
-    def forward_f32(self, batch: CircuitBatch, result: int, saved: int, n_threads: int, /) -> tuple[float, bool]: ...
-    def backward_f32(
+    def forward(self, batch: CircuitBatch, result: int, saved: int, n_threads: int, /) -> tuple[float, bool]: ...
+    def backward(
         self,
         batch: CircuitBatch,
         states: int,
@@ -49,14 +51,13 @@ class Plan:
         n_threads: int,
         /,
     ) -> None: ...
-    def forward_and_backward_f32(
+    def forward_and_backward(
         self, batch: CircuitBatch, result: int, result_grads: int, gradients: Gradients, n_threads: int, /
     ) -> bool: ...
-    forward_f64 = forward_f32
-    backward_f64 = backward_f32
-    forward_and_backward_f64 = forward_and_backward_f32
 
 class DensityMatrixPlan:
+    n_observables: int
+    n_coefficients: int
     def __init__(
         self,
         *,
@@ -70,9 +71,9 @@ class DensityMatrixPlan:
         after_cnot: Sequence[float],
         depolarizing: float,
     ) -> None: ...
-    def forward_f32(self, batch: CircuitBatch, shared_initial: bool, result: int, n_threads: int, /) -> None: ...
-    def evolve_observables_f32(self, weights: int, result: int, n_threads: int, /) -> None: ...
-    def backward_f32(
+    def forward(self, batch: CircuitBatch, shared_initial: bool, result: int, n_threads: int, /) -> None: ...
+    def evolve_observables(self, batch: CircuitBatch, result: int, n_threads: int, /) -> None: ...
+    def backward(
         self,
         batch: CircuitBatch,
         shared_initial: bool,
@@ -81,6 +82,3 @@ class DensityMatrixPlan:
         n_threads: int,
         /,
     ) -> None: ...
-    forward_f64 = forward_f32
-    evolve_observables_f64 = evolve_observables_f32
-    backward_f64 = backward_f32

@@ -15,11 +15,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ketfit.circuit.circuit import Angle, Circuit, Gate
+from ketfit.circuit.circuit import Angle, Circuit, Gate, cached_on_circuit
 from ketfit.errors import InputError, InsufficientMemoryError
 from ketfit.memory import memory_shortage
 from ketfit.simulate import _kernel
-from ketfit.simulate.native import ISA, check_finite, kernel_batch, kernel_gradients
+from ketfit.simulate.circuit_batch import CircuitBatch
+from ketfit.simulate.native import (
+    ISA,
+    NO_SECOND_DERIVATIVE,
+    empty_gradients,
+    kernel_batch,
+    kernel_gradients,
+)
 from ketfit.simulate.noise import NoiseConfig, noisy_light_cone
 
 MAX_QUBITS = 15
@@ -29,97 +36,78 @@ _MAX_OBSERVABLE_BYTES = 2**30  # above this size every sample is evolved instead
 _NO_ANGLE = np.iinfo(np.int32).min
 
 
-def density_matrix_expectation(
-    circuit: Circuit,
-    parities: Sequence[tuple[int, ...]],
-    weights: Tensor,
-    inputs: Tensor | None,
-    initial: Tensor | None,
-    batch: int,
-    noise: NoiseConfig,
-) -> Tensor:
-    """Return <Z_j Z_k ...> of each of `parities` under gate and preparation noise, shape (batch, len(parities)).
+def density_matrix_expectation(batch: CircuitBatch, parities: Sequence[tuple[int, ...]], noise: NoiseConfig) -> Tensor:
+    """Return <Z_j Z_k ...> of each of `parities` under gate and preparation noise, shape (size, len(parities)).
 
-    Each parity has the qubits of one product; an empty one gives the trace. The other arguments are those of
-    `ketfit.expectation`. The result is computed on the CPU and is differentiable once in all three tensors.
+    Each parity has the qubits of one product; an empty one gives the trace. The result is computed on the CPU and is
+    differentiable once in all three tensors.
 
     Raises:
         InputError: A tensor is not on the CPU or not finite, or the circuit has more than 15 qubits.
         InsufficientMemoryError: The density matrices do not fit into the free memory.
     """
+    weights, inputs, initial = batch.tensors
     if weights.device.type != "cpu":
         raise InputError(f"density matrices are computed on the CPU and weights are on {weights.device}; move them")
-    check_finite(weights=weights, inputs=inputs, initial=initial)
-    _check_memory(circuit, batch, weights, inputs, initial)
-    cone = noisy_light_cone(circuit, tuple({qubit for parity in parities for qubit in parity}))
-    loading = _loading(cone)
-    observable_bytes = len(parities) * weights.element_size() * 4 ** _width(circuit)
-    small = len(parities) == 1 or observable_bytes <= _MAX_OBSERVABLE_BYTES
-    if initial is None and loading is not None and len(parities) < batch and small:
-        assert inputs is not None
-        return _loaded_expectation(*loading, parities, weights, inputs, noise)
-    plan = _plan(cone, parities, noise)
-    width = _width(circuit)
+    batch.check_finite()
+    _check_memory(batch)
+    cone = noisy_light_cone(batch.circuit, tuple({qubit for parity in parities for qubit in parity}))
+    width, loading = _width(cone), _loading(cone)
+    small = len(parities) == 1 or len(parities) * weights.element_size() * 4**width <= _MAX_OBSERVABLE_BYTES
+    if initial is None and loading is not None and len(parities) < batch.size and small:
+        loaded, behind = loading
+        return _loaded_expectation(loaded, batch.with_circuit(behind), parities, noise)
     if initial is None:
         start = reduce(torch.kron, [weights.new_tensor([1, 0, 1 - 2 * noise.preparation, 0])] * width)
     else:
         start = pauli_coefficients(initial, noise.preparation)
-        if circuit.n_qubits < width:
+        if cone.n_qubits < width:
             start = torch.kron(start, weights.new_tensor([[1, 0, 1, 0]]))
     result: Tensor = _Density.apply(  # type: ignore[no-untyped-call]
-        plan, len(parities), weights, inputs, start, batch
+        _plan(cone, tuple(parities), noise), batch.size, weights, inputs, start
     )
     return result
 
 
-def _plan(circuit: Circuit, parities: Sequence[tuple[int, ...]], noise: NoiseConfig) -> Any:
-    key = ("density", tuple(parities), noise)
-    if key not in circuit.cache:
-        width = _width(circuit)
-        strings = [sum(2 << (2 * (width - 1 - qubit)) for qubit in parity) for parity in parities]  # 2 is the digit Z
-        circuit.cache[key] = make_plan(circuit, strings, noise)
-    return circuit.cache[key]
+@cached_on_circuit
+def _plan(circuit: Circuit, parities: tuple[tuple[int, ...], ...], noise: NoiseConfig) -> Any:
+    width = _width(circuit)
+    strings = [sum(2 << (2 * (width - 1 - qubit)) for qubit in parity) for parity in parities]  # 2 is the digit Z
+    return make_plan(circuit, strings, noise)
 
 
+@cached_on_circuit
 def _loading(circuit: Circuit) -> tuple[list[int | None], Circuit] | None:
     """Return the input of each qubit's first rotation and the remaining circuit; None if inputs are used elsewhere."""
-    if "loading" not in circuit.cache:
-        loaded: list[int | None] = [None] * circuit.n_qubits
-        rest: list[Gate] = []
-        touched: set[int] = set()
-        for gate in circuit.gates:
-            if gate.angle is not None and gate.angle.source == "input" and gate.target not in touched:
-                loaded[gate.target] = gate.angle.index
-            else:
-                rest.append(gate)
-            touched.update(gate.qubits)
-        later = any(gate.angle is not None and gate.angle.source == "input" for gate in rest)
-        behind = Circuit(circuit.n_qubits, tuple(rest), circuit.n_weights, circuit.n_inputs)
-        once = not later and any(index is not None for index in loaded)
-        circuit.cache["loading"] = (loaded, behind) if once else None
-    result: tuple[list[int | None], Circuit] | None = circuit.cache["loading"]
-    return result
+    loaded: list[int | None] = [None] * circuit.n_qubits
+    rest: list[Gate] = []
+    touched: set[int] = set()
+    for gate in circuit.gates:
+        if gate.angle is not None and gate.angle.source == "input" and gate.target not in touched:
+            loaded[gate.target] = gate.angle.index
+        else:
+            rest.append(gate)
+        touched.update(gate.qubits)
+    later = any(gate.angle is not None and gate.angle.source == "input" for gate in rest)
+    return None if later or loaded.count(None) == len(loaded) else (loaded, circuit.with_gates(rest))
 
 
 def _loaded_expectation(
-    loaded: list[int | None],
-    circuit: Circuit,
-    parities: Sequence[tuple[int, ...]],
-    weights: Tensor,
-    inputs: Tensor,
-    noise: NoiseConfig,
+    loaded: list[int | None], batch: CircuitBatch, parities: Sequence[tuple[int, ...]], noise: NoiseConfig
 ) -> Tensor:
     """Return the expectations for inputs that are loaded once, on fresh qubits, with one evolution for the batch.
 
-    After the loading every sample passes the same channel. So the observables are evolved backwards through it once
-    (Heisenberg picture) and contracted with each sample's product state, which has no string with a Y. By linearity
-    one evolution also gives the gradient of the weights, from the sum of the samples' states weighted by the gradient
-    of the loss. The last digits depend on the number of threads, as those of torch's matrix products do.
+    The batch has the circuit behind the loading, where every sample passes the same channel. So the observables are
+    evolved backwards through it once (Heisenberg picture) and contracted with each sample's product state, which has no
+    string with a Y. By linearity one evolution also gives the gradient of the weights, from the sum of the samples'
+    states weighted by the gradient of the loss. The last digits depend on the number of threads, as those of torch's
+    matrix products do.
     """
+    inputs, width = batch.inputs, _width(batch.circuit)
+    assert inputs is not None
     observables: Tensor = _Observables.apply(  # type: ignore[no-untyped-call]
-        _plan(circuit, parities, noise), len(parities), 4 ** _width(circuit), weights
+        _plan(batch.circuit, tuple(parities), noise), batch.weights
     )
-    width = _width(circuit)
     for qubit in range(width):
         observables = observables.view(len(parities), 3**qubit, 4, -1)[:, :, :3].reshape(len(parities), -1)
     states = [_loaded_qubit(None if index is None else inputs[:, index], inputs, noise) for index in loaded]
@@ -217,85 +205,74 @@ def _term(angle: Angle | None) -> int:
     return angle.index if angle.source == "weight" else ~angle.index
 
 
-def _check_memory(circuit: Circuit, batch: int, weights: Tensor, inputs: Tensor | None, initial: Tensor | None) -> None:
+def _check_memory(batch: CircuitBatch) -> None:
     """Raise an error, before anything is allocated, if the circuit is too wide or the memory too small."""
+    circuit, size = batch.circuit, batch.size
     if circuit.n_qubits > MAX_QUBITS:
         raise InputError(
             f"a density matrix on {circuit.n_qubits} qubits has 4**{circuit.n_qubits} entries; exact noise goes up to "
             f"{MAX_QUBITS} qubits: pass trajectories for more"
         )
-    state = weights.element_size() * 4 ** _width(circuit) * 1.07  # with the gaps of pauli_kernels.h
-    tensors = (weights, inputs, initial)
-    states = 1 + min(batch, torch.get_num_threads())
-    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
-        # The adjoint pass stores 2 sqrt(number of operations) states; see density_matrix.cpp.
-        states = 1 + min(batch, torch.get_num_threads()) * (4 + 2 * int(len(circuit.gates) ** 0.5))
-    if initial is not None:
-        states += batch * (6 if initial.requires_grad else 4)
+    state = batch.weights.element_size() * 4 ** _width(circuit) * 1.07  # with the gaps of pauli_kernels.h
+    # The adjoint pass stores 2 sqrt(number of operations) states; see density_matrix.cpp.
+    states_of_thread = 4 + 2 * int(len(circuit.gates) ** 0.5) if batch.is_differentiated else 1
+    states = 1 + min(size, torch.get_num_threads()) * states_of_thread
+    if batch.initial is not None:
+        states += size * (6 if batch.initial.requires_grad else 4)
     if (free := memory_shortage(states * state)) is not None:
         raise InsufficientMemoryError(
-            f"{batch} density matrices on {circuit.n_qubits} qubits need {states * state / 2**30:,.1f} GiB and "
+            f"{size} density matrices on {circuit.n_qubits} qubits need {states * state / 2**30:,.1f} GiB and "
             f"{free / 2**30:,.1f} GiB are free; pass trajectories, or use a smaller batch or fewer qubits"
         )
 
 
 class _Density(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, plan: Any, n_columns: int, weights: Tensor, inputs: Tensor | None, start: Tensor, batch: int
-    ) -> Tensor:
-        """Return expectations, shape (batch, n_columns); a `start` of one dimension is shared by the batch."""
-        weights, start = weights.contiguous(), start.contiguous()
-        inputs = None if inputs is None else inputs.contiguous()
-        ctx.plan, ctx.batch = plan, batch
+    def forward(ctx: Any, plan: Any, size: int, weights: Tensor, inputs: Tensor | None, start: Tensor) -> Tensor:
+        """Return expectations, shape (size, observables); a `start` of one dimension is shared by the batch."""
+        start = start.contiguous()
+        ctx.plan, ctx.size = plan, size
         ctx.save_for_backward(weights, inputs, start)
-        result = weights.new_empty(batch, n_columns)
-        run = plan.forward_f32 if weights.dtype == torch.float32 else plan.forward_f64
-        arrays = kernel_batch(batch, weights, inputs, start)
-        run(arrays, start.dim() == 1, result.data_ptr(), torch.get_num_threads())
+        result = weights.new_empty(size, plan.n_observables)
+        arrays = kernel_batch(size, weights, inputs, start)
+        plan.forward(arrays, start.dim() == 1, result.data_ptr(), torch.get_num_threads())
         return result
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the weights, the inputs and the start."""
         if torch.is_grad_enabled():
-            raise InputError("expectation is differentiable once; leave create_graph=True out")
-        weights, inputs, start = ctx.saved_tensors
-        grad, grad_weights = grad.contiguous(), torch.empty_like(weights)
-        grad_inputs, grad_start = (
-            torch.empty_like(tensor) if needed else None
-            for tensor, needed in zip((inputs, start), ctx.needs_input_grad[3:5], strict=True)
-        )
-        run = ctx.plan.backward_f32 if weights.dtype == torch.float32 else ctx.plan.backward_f64
-        arrays = kernel_batch(ctx.batch, weights, inputs, start)
-        gradients = kernel_gradients(grad_weights, grad_inputs, grad_start)
-        run(arrays, start.dim() == 1, grad.data_ptr(), gradients, torch.get_num_threads())
-        return None, None, grad_weights, grad_inputs, grad_start, None
+            raise InputError(NO_SECOND_DERIVATIVE)
+        saved, grad = ctx.saved_tensors, grad.contiguous()
+        grads = empty_gradients(saved, (True, *ctx.needs_input_grad[3:]))
+        shared = saved[-1].dim() == 1
+        arrays, gradients = kernel_batch(ctx.size, *saved), kernel_gradients(*grads)
+        ctx.plan.backward(arrays, shared, grad.data_ptr(), gradients, torch.get_num_threads())
+        return None, None, *grads
 
 
 class _Observables(torch.autograd.Function):
     """Coefficients of observables evolved to the start of a circuit; differentiable in the weights."""
 
     @staticmethod
-    def forward(ctx: Any, plan: Any, rows: int, size: int, weights: Tensor) -> Tensor:
-        """Return the coefficients, shape (rows, size)."""
-        weights = weights.contiguous()
+    def forward(ctx: Any, plan: Any, weights: Tensor) -> Tensor:
+        """Return the coefficients, shape (observables, 4**Q)."""
         ctx.plan = plan
         ctx.save_for_backward(weights)
-        result = weights.new_empty(rows, size)
-        run = plan.evolve_observables_f32 if weights.dtype == torch.float32 else plan.evolve_observables_f64
-        run(weights.data_ptr(), result.data_ptr(), torch.get_num_threads())
+        result = weights.new_empty(plan.n_observables, plan.n_coefficients)
+        plan.evolve_observables(
+            kernel_batch(len(result), weights, None, None), result.data_ptr(), torch.get_num_threads()
+        )
         return result
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         """Return the gradient of the weights; row k of `grad` is the state that observable k is measured on."""
         if torch.is_grad_enabled():
-            raise InputError("expectation is differentiable once; leave create_graph=True out")
+            raise InputError(NO_SECOND_DERIVATIVE)
         (weights,) = ctx.saved_tensors
         grad, grad_weights = grad.contiguous(), torch.empty_like(weights)
         cotangent = torch.eye(len(grad)).to(weights)
-        run = ctx.plan.backward_f32 if weights.dtype == torch.float32 else ctx.plan.backward_f64
         arrays, gradients = kernel_batch(len(grad), weights, None, grad), kernel_gradients(grad_weights, None, None)
-        run(arrays, False, cotangent.data_ptr(), gradients, torch.get_num_threads())
-        return None, None, None, grad_weights
+        ctx.plan.backward(arrays, False, cotangent.data_ptr(), gradients, torch.get_num_threads())
+        return None, grad_weights

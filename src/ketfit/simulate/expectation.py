@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from typing import Literal, NamedTuple
 
@@ -14,25 +14,13 @@ from torch import Tensor
 from ketfit.circuit.circuit import Circuit
 from ketfit.errors import ConfigError, InputError
 from ketfit.integers import as_integer
+from ketfit.simulate.circuit_batch import CircuitBatch, check_tensor
 from ketfit.simulate.compiler import compiler_disabled
 from ketfit.simulate.density_matrix import density_matrix_expectation
 from ketfit.simulate.native import check_joint
 from ketfit.simulate.noise import Confusion, NoiseConfig, noisy_light_cone
-from ketfit.simulate.shots import (
-    Gradient,
-    check_shots,
-    parameter_shift,
-    reparameterized,
-    sample,
-    straight_through,
-)
-from ketfit.simulate.statevector import (
-    Engine,
-    check_tensor,
-    check_tensors,
-    statevector_expectation,
-    statevector_expectation_and_gradients,
-)
+from ketfit.simulate.shots import Gradient, check_shots, parameter_shift, reparameterized, sample, straight_through
+from ketfit.simulate.statevector import Engine, statevector_expectation, statevector_expectation_and_gradients
 from ketfit.simulate.trajectories import trajectory_expectation
 
 
@@ -94,24 +82,20 @@ def expectation(
     check_engine(engine)
     shots = check_shots(shots, gradient)
     trajectories = check_noise(noise, trajectories, engine)
-    batch = check_tensors(circuit, weights, inputs, initial)
+    batch = CircuitBatch(circuit, weights, inputs, initial)
     measured = circuit.check_qubits(qubits)
-    tensors = (weights, inputs, initial)
     if noise is None and shots is None:  # where a small circuit takes 20 microseconds, each of them counts
-        return statevector_expectation(circuit, measured, *tensors, batch, engine=engine)
+        return statevector_expectation(batch, measured, engine=engine)
     context = MeasurementContext(measured, noise, trajectories, generator, engine)
-    if shots is None:
-        return context.expectations(circuit, *tensors, batch)
-    differentiated = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
-    if differentiated and gradient == "exact":
-        return context.expectations(circuit, *tensors, batch)
-    if not differentiated:
-        return sample(context.distribution(circuit, *tensors, batch), shots, generator)
-    if gradient == "parameter_shift":
+    if shots is None or (batch.is_differentiated and gradient == "exact"):
+        return context.expectations(batch)
+    if batch.is_differentiated and gradient == "parameter_shift":
         cone = noisy_light_cone(circuit, measured) if context.has_gate_noise else circuit.light_cone(measured)
-        return parameter_shift(context.distribution, cone, *tensors, batch, shots, generator, trajectories or 1)
+        return parameter_shift(partial(context.sample, shots=shots), batch.with_circuit(cone), trajectories or 1)
+    if not batch.is_differentiated:
+        return context.sample(batch, shots)
     estimate = straight_through if gradient == "straight_through" else reparameterized
-    return estimate(context.distribution(circuit, *tensors, batch), shots, generator)
+    return estimate(context.distribution(batch), shots, generator)
 
 
 class ExpectationAndGradients(NamedTuple):
@@ -164,24 +148,21 @@ def expectation_and_gradients(
     tensor([-1.])
     """
     check_engine(engine)
-    batch = check_tensors(circuit, weights, inputs, initial)
+    batch = CircuitBatch(circuit, weights, inputs, initial)
     measured = circuit.check_qubits(qubits)
     needs_grad = (True, inputs is not None, initial is not None)
     if wrt is not None:
         needs_grad = _check_wrt(wrt, needs_grad)
     if cotangent is None:
-        cotangent = _ones(batch, len(measured), weights.dtype, weights.device)
+        cotangent = _ones(batch.size, len(measured), weights.dtype, weights.device)
     else:
         check_tensor("cotangent", cotangent, weights, len(measured), dimensions=2)
-        if len(cotangent) != batch:
+        if len(cotangent) != batch.size:
             raise InputError(
-                f"cotangent has {len(cotangent)} rows for a batch of {batch}; pass one row for each sample"
+                f"cotangent has {len(cotangent)} rows for a batch of {batch.size}; pass one row for each sample"
             )
-    return ExpectationAndGradients(
-        *statevector_expectation_and_gradients(  # type: ignore[arg-type]
-            circuit, measured, weights, inputs, initial, batch, cotangent, needs_grad, engine
-        )
-    )
+    results = statevector_expectation_and_gradients(batch, measured, cotangent, needs_grad, engine)
+    return ExpectationAndGradients(*results)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=8)  # allocation takes a tenth of a small circuit's time; the tensors are never written to
@@ -222,42 +203,31 @@ class MeasurementContext:
         """Return True if gates or preparation are noisy."""
         return self.noise is not None and not self.noise.is_gate_noiseless
 
-    def expectations(
-        self, circuit: Circuit, weights: Tensor, inputs: Tensor | None, initial: Tensor | None, batch: int
-    ) -> Tensor:
-        """Return <Z> of each measured qubit, after readout error, shape (batch, measured)."""
-        result = self._run(circuit, weights, inputs, initial, batch, joint=False)
+    def expectations(self, batch: CircuitBatch) -> Tensor:
+        """Return <Z> of each measured qubit, after readout error, shape (size, measured)."""
+        result = self._run(batch, joint=False)
         return result if self.noise is None else apply_readout_error(result, self.noise.readout)
 
-    def distribution(
-        self, circuit: Circuit, weights: Tensor, inputs: Tensor | None, initial: Tensor | None, batch: int
-    ) -> Tensor:
-        """Return the joint distribution of outcomes, shape (batch, 2**measured), the first qubit the highest bit."""
+    def distribution(self, batch: CircuitBatch) -> Tensor:
+        """Return the joint distribution of outcomes, shape (size, 2**measured), the first qubit the highest bit."""
         if len(self.measured) == 1:
-            values = self.expectations(circuit, weights, inputs, initial, batch)
+            values = self.expectations(batch)
             return torch.cat([1 + values, 1 - values], dim=1) / 2
-        result = self._run(circuit, weights, inputs, initial, batch, joint=True)
+        result = self._run(batch, joint=True)
         return result if self.noise is None else apply_readout_error_to_distribution(result, self.noise.readout)
 
-    def _run(
-        self,
-        circuit: Circuit,
-        weights: Tensor,
-        inputs: Tensor | None,
-        initial: Tensor | None,
-        batch: int,
-        joint: bool,
-    ) -> Tensor:
-        tensors = (weights, inputs, initial)
+    def sample(self, batch: CircuitBatch, shots: int) -> Tensor:
+        """Return estimates of <Z> from `shots` shots, shape (size, measured), without a gradient."""
+        return sample(self.distribution(batch), shots, self.generator)
+
+    def _run(self, batch: CircuitBatch, joint: bool) -> Tensor:
         if self.noise is None or self.noise.is_gate_noiseless:
-            return statevector_expectation(circuit, self.measured, *tensors, batch, joint=joint, engine=self.engine)
+            return statevector_expectation(batch, self.measured, joint=joint, engine=self.engine)
         if self.trajectories is None:
-            return _exact_noisy_result(circuit, self.measured, *tensors, batch, self.noise, joint)
+            return _exact_noisy_result(batch, self.measured, self.noise, joint)
         return trajectory_expectation(
-            circuit,
-            self.measured,
-            *tensors,
             batch,
+            self.measured,
             self.noise,
             self.trajectories,
             joint=joint,
@@ -291,23 +261,13 @@ def _apply_to_each_bit(matrix: Tensor, distribution: Tensor) -> Tensor:
     return result.reshape(distribution.shape)
 
 
-def _exact_noisy_result(
-    circuit: Circuit,
-    measured: tuple[int, ...],
-    weights: Tensor,
-    inputs: Tensor | None,
-    initial: Tensor | None,
-    batch: int,
-    noise: NoiseConfig,
-    joint: bool,
-) -> Tensor:
+def _exact_noisy_result(batch: CircuitBatch, measured: tuple[int, ...], noise: NoiseConfig, joint: bool) -> Tensor:
     if not joint:
-        singles = [(qubit,) for qubit in measured]
-        return density_matrix_expectation(circuit, singles, weights, inputs, initial, batch, noise)
+        return density_matrix_expectation(batch, [(qubit,) for qubit in measured], noise)
     check_joint(measured, joint)
     subsets = product((False, True), repeat=len(measured))
     parities = [tuple(qubit for qubit, chosen in zip(measured, subset, strict=True) if chosen) for subset in subsets]
-    values = density_matrix_expectation(circuit, parities, weights, inputs, initial, batch, noise)
+    values = density_matrix_expectation(batch, parities, noise)
     # p(b) = 2**-m sum over subsets S of (-1)**(number of bits of b that are 1 in S) <Z_S>
     return _apply_to_each_bit(values.new_tensor([[1, 1], [1, -1]]) / 2, values)
 

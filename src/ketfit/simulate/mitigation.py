@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ketfit.circuit.circuit import Angle, Circuit, Gate, ry
+from ketfit.circuit.circuit import Angle, Circuit, Gate, cached_on_circuit, ry
 from ketfit.errors import ConfigError
 from ketfit.integers import as_integer, as_integers
+from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.compiler import compiler_disabled
 from ketfit.simulate.expectation import MeasurementContext, check_noise
 from ketfit.simulate.noise import Confusion, NoiseConfig
-from ketfit.simulate.shots import check_shots, rotation_angles, rotations_as_inputs, sample
-from ketfit.simulate.statevector import Engine, check_tensors
+from ketfit.simulate.shots import check_shots, rotation_angles, rotations_as_inputs
+from ketfit.simulate.statevector import Engine
 
 Mitigation = Literal["readout", "zero_noise"]
 
@@ -60,18 +61,18 @@ def mitigated_expectation(
     shots = check_shots(shots, None)
     trajectories = check_noise(noise, trajectories, engine)
     folds, degree = as_integers(folds, "folds"), as_integer(degree, "degree")
-    batch = check_tensors(circuit, weights, inputs, initial)
+    batch = CircuitBatch(circuit, weights, inputs, initial)
     context = MeasurementContext(circuit.check_qubits(qubits), noise, trajectories, generator, engine)
     if "zero_noise" not in mitigation:
         folds, degree = (1,), 0
     coefficients = extrapolation(folds, degree)
     single, columns = rotations_as_inputs(circuit)
-    angles = rotation_angles(columns, weights, inputs, batch)
+    angles = rotation_angles(columns, weights, inputs, batch.size)
     signed_angles = torch.cat([angles, -angles], dim=1)
-    total = weights.new_zeros(batch, len(context.measured))
+    total = weights.new_zeros(batch.size, len(context.measured))
     for fold, coefficient in zip(folds, coefficients, strict=True):
-        run = (fold_gates(single, fold), weights.new_empty(0), signed_angles, initial, batch)
-        values = context.expectations(*run) if shots is None else sample(context.distribution(*run), shots, generator)
+        run = CircuitBatch(fold_gates(single, fold), weights.new_empty(0), signed_angles, initial)
+        values = context.expectations(run) if shots is None else context.sample(run, shots)
         if "readout" in mitigation:
             values = mitigate_readout(values, noise.readout)
         total += coefficient * values
@@ -114,16 +115,16 @@ def fold_gates(circuit: Circuit, fold: int) -> Circuit:
 
     The angles have to be inputs; the negative angles are additional inputs after them.
     """
-    fold = as_integer(fold, "fold", minimum=1)
-    key = ("fold", fold)
-    if key not in circuit.cache:
-        gates: list[Gate] = []
-        for gate in circuit.gates:
-            if gate.angle is None:
-                gates += [gate] * fold
-            else:
-                inverse = ry(gate.target, Angle("input", circuit.n_inputs + gate.angle.index))
-                gates += [gate, *[inverse, gate] * (fold // 2)]
-        circuit.cache[key] = Circuit(circuit.n_qubits, tuple(gates), 0, 2 * circuit.n_inputs)
-    folded: Circuit = circuit.cache[key]
-    return folded
+    return _fold_gates(circuit, as_integer(fold, "fold", minimum=1))
+
+
+@cached_on_circuit
+def _fold_gates(circuit: Circuit, fold: int) -> Circuit:
+    gates: list[Gate] = []
+    for gate in circuit.gates:
+        if gate.angle is None:
+            gates += [gate] * fold
+        else:
+            inverse = ry(gate.target, Angle("input", circuit.n_inputs + gate.angle.index))
+            gates += [gate, *[inverse, gate] * (fold // 2)]
+    return Circuit(circuit.n_qubits, tuple(gates), 0, 2 * circuit.n_inputs)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -12,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ketfit.circuit.circuit import Circuit
+from ketfit.circuit.circuit import Circuit, cached_on_circuit
 from ketfit.errors import InputError
 from ketfit.simulate import _kernel
+from ketfit.simulate.circuit_batch import CircuitBatch, check_finite
 from ketfit.simulate.scheduling import Stage, fuse_operations, merge_gates, partition_stages, to_kernel_arrays
 
 ISAS: tuple[str, ...] = tuple(_kernel.instruction_sets())
@@ -37,86 +39,62 @@ SHARED_QUBITS = 8
 # States up to this size are pooled with their plan: new pages from the system cost more time than a small step.
 MAX_POOLED_BYTES = 2**24
 
+NO_SECOND_DERIVATIVE = "expectation is differentiable once; leave create_graph=True out"
+
 MAX_JOINT = 12
 """Maximum number of qubits in a joint distribution."""
 
 
-def expect(
-    circuit: Circuit,
-    qubits: tuple[int, ...],
-    weights: Tensor,
-    inputs: Tensor | None,
-    initial: Tensor | None,
-    batch: int,
-    signs: Tensor | None = None,
-    joint: bool = False,
-) -> Tensor:
-    """Return <Z> of `qubits`, shape (batch, len(qubits)), or their joint distribution, (batch, 2**len(qubits)).
+def expect(batch: CircuitBatch, qubits: tuple[int, ...], signs: Tensor | None = None, joint: bool = False) -> Tensor:
+    """Return <Z> of `qubits`, shape (size, len(qubits)), or their joint distribution, (size, 2**len(qubits)).
 
-    The arguments are those of `ketfit.expectation`, already checked except that numbers are finite. Every gate is
-    applied. `signs` multiply the angle of each rotation in each sample by +1 or -1: int8, shape (batch, rotations), in
-    the order of the gates; None is +1. A Pauli error that is moved to the end of the circuit becomes such signs and
-    flipped outcome bits. With `joint` the probability of each outcome is returned, the first of `qubits` the most
-    significant bit.
+    `signs` multiply the angle of each rotation in each sample by +1 or -1: int8, shape (size, rotations), in the order
+    of the gates; None is +1. A Pauli error that is moved to the end of the circuit
+    becomes such signs and flipped outcome bits. With `joint` the probability of each outcome is returned, the first of
+    `qubits` the most significant bit. Qubits and signs have to be valid.
 
     Raises:
-        InputError: A number is not finite, `signs` do not fit, or the joint distribution has too many outcomes.
+        InputError: A number is not finite.
     """
-    check_signs(circuit, batch, signs, weights.device)
-    check_joint(qubits, joint)
-    plan, buffer_pool = _plan(circuit, qubits, batch, weights.element_size(), joint)
+    if signs is not None:
+        signs = signs_in_light_cone(batch.circuit, qubits, signs)
     result: Tensor = _Native.apply(  # type: ignore[no-untyped-call]
-        plan, weights, inputs, initial, batch, signs, buffer_pool
+        _plan(batch, qubits, joint), batch, signs, batch.weights, batch.inputs, batch.initial
     )
     return result
 
 
 def expect_and_differentiate(
-    circuit: Circuit,
-    qubits: tuple[int, ...],
-    weights: Tensor,
-    inputs: Tensor | None,
-    initial: Tensor | None,
-    batch: int,
-    cotangent: Tensor,
-    needs_grad: tuple[bool, bool, bool],
+    batch: CircuitBatch, qubits: tuple[int, ...], cotangent: Tensor, needs_grad: tuple[bool, bool, bool]
 ) -> list[Tensor | None]:
     """Return <Z> of `qubits` and the gradients of the sum of <Z> times `cotangent`, in one call.
 
-    The arguments are those of `ketfit.expectation`, already checked except that numbers are finite. Every gate is
-    applied. `needs_grad` selects the gradients.
-
-    Returns:
-        The values, shape (batch, len(qubits)), and a gradient or None for weights, inputs and initial.
+    `needs_grad` selects the gradients of the weights, the inputs and the initial amplitudes; the others are None.
 
     Raises:
         InputError: A number is not finite.
     """
-    plan, _ = _plan(circuit, qubits, batch, weights.element_size())
-    weights, cotangent = weights.contiguous(), cotangent.contiguous()
-    inputs = None if inputs is None else inputs.contiguous()
-    initial = None if initial is None else initial.contiguous()
-    result = weights.new_empty(batch, len(qubits))
-    grads = [
-        torch.empty_like(tensor) if needed and tensor is not None else None
-        for tensor, needed in zip((weights, inputs, initial), needs_grad, strict=True)
-    ]
-    run = plan.forward_and_backward_f32 if weights.dtype == torch.float32 else plan.forward_and_backward_f64
-    arrays = kernel_batch(batch, weights, inputs, initial)
-    if not run(arrays, result.data_ptr(), cotangent.data_ptr(), kernel_gradients(*grads), kernel_threads()):
-        check_finite(weights=weights, inputs=inputs, initial=initial, cotangent=cotangent)
+    plan, _ = _plan(batch, qubits)
+    tensors, cotangent = batch.tensors, cotangent.contiguous()
+    result = cotangent.new_empty(batch.size, len(qubits))
+    grads = empty_gradients(tensors, needs_grad)
+    addresses = kernel_batch(batch.size, *tensors)
+    if not plan.forward_and_backward(
+        addresses, result.data_ptr(), cotangent.data_ptr(), kernel_gradients(*grads), kernel_threads()
+    ):
+        batch.check_finite()
+        check_finite(cotangent=cotangent)
     return [result, *grads]
 
 
-def _plan(
-    circuit: Circuit, qubits: tuple[int, ...], batch: int, itemsize: int, joint: bool = False
-) -> tuple[Any, list[Tensor]]:
-    """Return the plan for batches of this size, and the pool of its state buffers."""
-    isa, sample_bits = choose_layout(circuit.n_qubits, batch, itemsize)
+def _plan(batch: CircuitBatch, qubits: tuple[int, ...], joint: bool = False) -> tuple[Any, list[Tensor]]:
+    """Return the plan of the light cone for batches of this size, and the pool of its state buffers."""
+    circuit, itemsize = batch.circuit, batch.weights.element_size()  # not cached_on_circuit: each microsecond counts
+    isa, sample_bits = choose_layout(circuit.n_qubits, batch.size, itemsize)
     key = ("plan", qubits, itemsize, sample_bits, joint, isa)
-    if key not in circuit.cache:
-        circuit.cache[key] = (make_plan(circuit, *key[1:]), [])
-    plan_and_pool: tuple[Any, list[Tensor]] = circuit.cache[key]
+    plan_and_pool: tuple[Any, list[Tensor]] | None = circuit.cache.get(key)
+    if plan_and_pool is None:
+        plan_and_pool = circuit.cache[key] = (make_plan(circuit.light_cone(qubits), *key[1:]), [])
     return plan_and_pool
 
 
@@ -146,24 +124,40 @@ def limit_torch_threads() -> Iterator[None]:
         _threads.reset(token)
 
 
+@cached_on_circuit
 def count_rotations(circuit: Circuit) -> int:
-    """Return the number of rotations in the circuit, from its cache after the first call."""
-    if "rotations" not in circuit.cache:
-        circuit.cache["rotations"] = circuit.gate_counts()["ry"]
-    number: int = circuit.cache["rotations"]
-    return number
+    """Return the number of rotations in the circuit."""
+    return circuit.gate_counts()["ry"]
 
 
-def check_signs(circuit: Circuit, batch: int, signs: Tensor | None, device: torch.device) -> None:
+def check_signs(batch: CircuitBatch, signs: Tensor | None) -> None:
     """Raise InputError if the shape, dtype, device or a value of the signs of the rotations is wrong."""
     if signs is None:
         return
-    shape = (batch, count_rotations(circuit))
+    shape, device = (batch.size, count_rotations(batch.circuit)), batch.weights.device
     if not isinstance(signs, Tensor) or signs.shape != shape or signs.dtype != torch.int8 or signs.device != device:
         raise InputError(f"signs must be an int8 tensor of shape {shape} on {device}, one column for each rotation")
     # In NumPy, because torch's threads would spin after this operation on the cores that the kernel's threads need.
     if not (np.abs(signs.cpu().numpy()) == 1).all():
         raise InputError("signs has a value other than 1 and -1; pass 1, or -1 to negate the angle")
+
+
+def signs_in_light_cone(circuit: Circuit, measured: tuple[int, ...], signs: Tensor) -> Tensor:
+    """Return the columns of the rotations in the light cone of `measured`."""
+    columns = _rotations_in_light_cone(circuit, measured)
+    return signs if len(columns) == signs.shape[1] else signs[:, columns]
+
+
+@cached_on_circuit
+def _rotations_in_light_cone(circuit: Circuit, measured: tuple[int, ...]) -> Tensor:
+    """Return the indices of the rotations in the light cone: the first ones on each qubit."""
+    remaining = Counter(gate.target for gate in circuit.light_cone(measured).gates if gate.angle is not None)
+    indices = []
+    for rotation, qubit in enumerate(gate.target for gate in circuit.gates if gate.angle is not None):
+        if remaining[qubit]:
+            remaining[qubit] -= 1
+            indices.append(rotation)
+    return torch.tensor(indices, dtype=torch.long)
 
 
 def check_joint(qubits: tuple[int, ...], joint: bool) -> None:
@@ -173,13 +167,6 @@ def check_joint(qubits: tuple[int, ...], joint: bool) -> None:
             f"the joint distribution of {len(qubits)} qubits has {2 ** len(qubits)} outcomes; "
             f"measure at most {MAX_JOINT} qubits"
         )
-
-
-def check_finite(**tensors: Tensor | None) -> None:
-    """Raise InputError with the name of the first tensor that holds NaN or infinity."""
-    for name, tensor in tensors.items():
-        if tensor is not None and not torch.isfinite(tensor).all():
-            raise InputError(f"{name} holds a number that is not finite (NaN or infinity)")
 
 
 @lru_cache(maxsize=1024)
@@ -224,7 +211,6 @@ def make_plan(
     stages = partition_stages(merge_gates(circuit), circuit.n_qubits, sample_bits, chunk_bits, low_bits=lane_bits + 2)
     in_lanes = frozenset(circuit.n_qubits - 1 - bit for bit in range(lane_bits - sample_bits))
     fused = [Stage(stage.positions, fuse_operations(stage.operations, in_lanes)) for stage in stages]
-    operations, term_offsets, terms, ranges, positions = to_kernel_arrays(fused, circuit.n_qubits, sample_bits)
     return _kernel.Plan(
         instruction_set=isa,
         bits=bits,
@@ -233,13 +219,15 @@ def make_plan(
         n_inputs=circuit.n_inputs,
         n_rotations=count_rotations(circuit),
         joint=joint,
-        operations=operations,
-        term_offsets=term_offsets,
-        terms=terms,
-        stages=ranges,
-        positions=positions,
+        **to_kernel_arrays(fused, circuit.n_qubits, sample_bits),
         measured=np.array([sample_bits + circuit.n_qubits - 1 - qubit for qubit in qubits], np.int32),
     )
+
+
+def empty_gradients(tensors: Sequence[Tensor | None], needs_grad: Sequence[bool]) -> list[Tensor | None]:
+    """Return a tensor for each gradient that is needed, and None for the others."""
+    pairs = zip(tensors, needs_grad, strict=True)
+    return [torch.empty_like(tensor) if needed and tensor is not None else None for tensor, needed in pairs]
 
 
 def kernel_batch(
@@ -247,20 +235,21 @@ def kernel_batch(
 ) -> _kernel.CircuitBatch:
     """Return the addresses of contiguous tensors for the kernel; the caller has to keep references to the tensors."""
     return _kernel.CircuitBatch(
-        size=size,
-        weights=weights.data_ptr(),
-        inputs=0 if inputs is None else inputs.data_ptr(),
-        initial=0 if initial is None else initial.data_ptr(),
-        signs=0 if signs is None else signs.data_ptr(),
+        weights.element_size(),
+        size,
+        weights.data_ptr(),
+        0 if inputs is None else inputs.data_ptr(),
+        0 if initial is None else initial.data_ptr(),
+        0 if signs is None else signs.data_ptr(),
     )
 
 
 def kernel_gradients(weights: Tensor | None, inputs: Tensor | None, initial: Tensor | None) -> _kernel.Gradients:
     """Return the addresses of the tensors that the kernel writes gradients into; None skips a gradient."""
     return _kernel.Gradients(
-        weights=0 if weights is None else weights.data_ptr(),
-        inputs=0 if inputs is None else inputs.data_ptr(),
-        initial=0 if initial is None else initial.data_ptr(),
+        0 if weights is None else weights.data_ptr(),
+        0 if inputs is None else inputs.data_ptr(),
+        0 if initial is None else initial.data_ptr(),
     )
 
 
@@ -268,57 +257,51 @@ class _Native(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        plan: Any,
-        weights: Tensor,
-        inputs: Tensor | None,
-        initial: Tensor | None,
-        batch: int,
+        plan_and_pool: tuple[Any, list[Tensor]],
+        batch: CircuitBatch,
         signs: Tensor | None,
-        buffer_pool: list[Tensor],
+        *tensors: Tensor | None,
     ) -> Tensor:
-        """Return the results, shape (batch, columns), and save the final states if the adjoint pass needs them."""
-        weights = weights.contiguous()
-        inputs = None if inputs is None else inputs.contiguous()
-        initial = None if initial is None else initial.contiguous()
-        signs = None if signs is None else signs.contiguous()
-        state = None
+        """Return the results, shape (size, columns), and save the final states if the adjoint pass needs them."""
+        plan, buffer_pool = plan_and_pool
+        saved: tuple[Any, ...] = (*tensors, None if signs is None else signs.contiguous())
+        weights, state = batch.weights, None
         if any(ctx.needs_input_grad):
-            state = _take_buffer(buffer_pool, weights, plan.n_units(batch), plan.unit_size)
-            ctx.plan, ctx.batch, ctx.buffer_pool, ctx.states = plan, batch, buffer_pool, [state]
-            ctx.save_for_backward(weights, inputs, initial, signs)
+            state = _take_buffer(buffer_pool, weights, plan.n_units(batch.size), plan.unit_size)
+            ctx.plan, ctx.size, ctx.buffer_pool, ctx.states = plan, batch.size, buffer_pool, [state]
+            ctx.save_for_backward(*saved)
             ctx.set_materialize_grads(False)
-        result = weights.new_empty(batch, plan.n_columns)
-        ctx.scale, finite = _forward(plan, kernel_batch(batch, weights, inputs, initial, signs), result, state)
+        result: Tensor = weights.new_empty(batch.size, plan.n_columns)
+        addresses = kernel_batch(batch.size, *saved)
+        ctx.scale, finite = plan.forward(
+            addresses, result.data_ptr(), 0 if state is None else state.data_ptr(), kernel_threads()
+        )
         if not finite:  # the kernel checks the weights, the inputs and the result
-            check_finite(weights=weights, inputs=inputs, initial=initial)
+            batch.check_finite()
         return result
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradients of the weights, the inputs and the initial amplitudes."""
         if torch.is_grad_enabled():
-            raise InputError("expectation is differentiable once; leave create_graph=True out")
+            raise InputError(NO_SECOND_DERIVATIVE)
         if grad is None:
-            return (None,) * 7
-        plan = ctx.plan
-        weights, inputs, initial, signs = ctx.saved_tensors
-        batch = kernel_batch(ctx.batch, weights, inputs, initial, signs)
+            return (None,) * 6
+        plan, saved, grad = ctx.plan, ctx.saved_tensors, grad.contiguous()
+        addresses = kernel_batch(ctx.size, *saved)
         try:
             state = ctx.states.pop()  # the adjoint pass overwrites it
         except IndexError:  # used by an earlier backward pass, or by a concurrent one in another thread
-            state = _take_buffer(ctx.buffer_pool, weights, plan.n_units(ctx.batch), plan.unit_size)
-            _forward(plan, batch, torch.empty_like(grad), state)
-        _, *needs_grad, _, _, _ = ctx.needs_input_grad
-        grads = [
-            torch.empty_like(tensor) if needed else None
-            for tensor, needed in zip((weights, inputs, initial), needs_grad, strict=True)
-        ]
-        grad = grad.contiguous()  # the name keeps the tensor alive while the kernel reads its address
-        run = plan.backward_f32 if weights.dtype == torch.float32 else plan.backward_f64
-        run(batch, state.data_ptr(), ctx.scale, grad.data_ptr(), kernel_gradients(*grads), kernel_threads())
+            state = _take_buffer(ctx.buffer_pool, grad, plan.n_units(ctx.size), plan.unit_size)
+            result = torch.empty_like(grad)
+            plan.forward(addresses, result.data_ptr(), state.data_ptr(), kernel_threads())
+        grads = empty_gradients(saved[:3], ctx.needs_input_grad[3:])
+        plan.backward(
+            addresses, state.data_ptr(), ctx.scale, grad.data_ptr(), kernel_gradients(*grads), kernel_threads()
+        )
         if state.nbytes <= MAX_POOLED_BYTES and not ctx.buffer_pool:
             ctx.buffer_pool.append(state)
-        return (None, *grads, None, None, None)
+        return None, None, None, *grads
 
 
 def _take_buffer(buffer_pool: list[Tensor], like: Tensor, units: int, size: int) -> Tensor:
@@ -328,10 +311,3 @@ def _take_buffer(buffer_pool: list[Tensor], like: Tensor, units: int, size: int)
     except IndexError:
         return like.new_empty(units, size)
     return buffer if buffer.shape == (units, size) else like.new_empty(units, size)
-
-
-def _forward(plan: Any, batch: _kernel.CircuitBatch, result: Tensor, state: Tensor | None) -> tuple[float, bool]:
-    run = plan.forward_f32 if result.dtype == torch.float32 else plan.forward_f64
-    saved = 0 if state is None else state.data_ptr()
-    scale, finite = run(batch, result.data_ptr(), saved, kernel_threads())
-    return scale, finite

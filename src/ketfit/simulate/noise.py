@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from ketfit.base_config import Config, Finite
-from ketfit.circuit.circuit import Circuit, Gate
+from ketfit.circuit.circuit import Circuit, cached_on_circuit
 from ketfit.errors import CircuitError, ConfigError
 from ketfit.integers import as_integers
 
@@ -156,19 +156,20 @@ def noisy_light_cone(circuit: Circuit, measured: Iterable[int]) -> Circuit:
     Raises:
         CircuitError: A qubit is out of range, or not an integer.
     """
-    support = set(as_integers(measured, "measured", error=CircuitError))
+    support = frozenset(as_integers(measured, "measured", error=CircuitError))
     if support:
         circuit.check_qubits(tuple(support))
-    key = ("noisy_light_cone", frozenset(support))
-    if key not in circuit.cache:
-        gates: list[Gate] = []
-        for gate in reversed(circuit.gates):
-            if not support.isdisjoint(gate.qubits):
-                support.update(gate.qubits)
-                gates.append(gate)
-        circuit.cache[key] = Circuit(circuit.n_qubits, tuple(reversed(gates)), circuit.n_weights, circuit.n_inputs)
-    cone: Circuit = circuit.cache[key]
-    return cone
+    return _noisy_light_cone(circuit, support)
+
+
+@cached_on_circuit
+def _noisy_light_cone(circuit: Circuit, measured: frozenset[int]) -> Circuit:
+    support, gates = set(measured), []
+    for gate in reversed(circuit.gates):
+        if not support.isdisjoint(gate.qubits):
+            support.update(gate.qubits)
+            gates.append(gate)
+    return circuit.with_gates(reversed(gates))
 
 
 def load_noise(source: str | Path) -> NoiseConfig:

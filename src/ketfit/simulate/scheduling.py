@@ -139,7 +139,7 @@ def _fusible(operation: Operation, in_lanes: frozenset[int]) -> bool:
     return not operation.first_on_qubit and not in_lanes & operation.qubits
 
 
-def to_kernel_arrays(stages: Sequence[Stage], n_qubits: int, sample_bits: int) -> tuple[IntArray, ...]:
+def to_kernel_arrays(stages: Sequence[Stage], n_qubits: int, sample_bits: int) -> dict[str, IntArray]:
     """Return the stages as the kernel's arrays: operations, offsets of their terms, terms, stages, positions."""
     ops: list[tuple[int, ...]] = []
     terms: list[tuple[int, int]] = []
@@ -153,10 +153,10 @@ def to_kernel_arrays(stages: Sequence[Stage], n_qubits: int, sample_bits: int) -
             numbers = [angle.index if angle.source == "weight" else ~angle.index for angle in operation.angles]
             terms += zip(numbers, operation.rotations, strict=True)
             offsets.append(len(terms))
-    return (
-        np.array(ops, np.int32).reshape(-1, 4),
-        np.array(offsets, np.int32),
-        np.array(terms, np.int32).reshape(-1, 2),
-        np.array(ranges, np.int32),
-        np.array([stage.positions for stage in stages], np.int32),
-    )
+    return {
+        "operations": np.array(ops, np.int32).reshape(-1, 4),
+        "term_offsets": np.array(offsets, np.int32),
+        "terms": np.array(terms, np.int32).reshape(-1, 2),
+        "stages": np.array(ranges, np.int32),
+        "positions": np.array([stage.positions for stage in stages], np.int32),
+    }

@@ -11,9 +11,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ketfit.circuit.circuit import Angle, Circuit, Gate, ry
+from ketfit.circuit.circuit import Angle, Circuit, Gate, cached_on_circuit, ry
 from ketfit.errors import ConfigError, InputError
 from ketfit.integers import as_integer
+from ketfit.simulate.circuit_batch import CircuitBatch
+from ketfit.simulate.native import NO_SECOND_DERIVATIVE
 
 Gradient = Literal["reparameterized", "straight_through", "parameter_shift", "exact"]
 """Gradient policies of values that are estimated from shots; `ketfit.expectation` explains each."""
@@ -22,9 +24,6 @@ GRADIENTS: tuple[Gradient, ...] = ("reparameterized", "straight_through", "param
 
 MAX_SHOTS = 2**53
 """Counts are stored in double precision, which is exact up to this number."""
-
-Distribution = Callable[[Circuit, Tensor, "Tensor | None", "Tensor | None", int], Tensor]
-"""Function of (circuit, weights, inputs, initial, batch) that returns the joint distribution, (batch, 2**measured)."""
 
 _MAX_ANGLES = 2**22  # in one run of shifted circuits
 
@@ -126,50 +125,37 @@ def reparameterized(distribution: Tensor, shots: int, generator: torch.Generator
     return mean + expectations(roots - distribution * roots.sum(dim=1, keepdim=True)) / math.sqrt(shots)
 
 
-def parameter_shift(
-    run: Distribution,
-    circuit: Circuit,
-    weights: Tensor,
-    inputs: Tensor | None,
-    initial: Tensor | None,
-    batch: int,
-    shots: int,
-    generator: torch.Generator | None = None,
-    trajectories: int = 1,
-) -> Tensor:
-    """Return the value of `sample` with the gradient that hardware measures: df/dt = (f(t + pi/2) - f(t - pi/2)) / 2.
+def parameter_shift(estimate: Callable[[CircuitBatch], Tensor], batch: CircuitBatch, trajectories: int = 1) -> Tensor:
+    """Return the value of `estimate` with the gradient that hardware measures: (f(t + pi/2) - f(t - pi/2)) / 2.
 
-    Every rotation of every sample is shifted up and down, each in a circuit and `shots` shots of its own (Schuld et
-    al., arXiv 1811.11184); `step_cost` counts them. The rule is linear in the channel, so it is exact under noise too.
-    `run` returns the distributions that shots are sampled from, and holds `trajectories` states for each row, which
-    limits the rows that run together.
+    Every rotation of every sample is shifted up and down, each in a circuit and shots of its own (Schuld et al., arXiv
+    1811.11184); `step_cost` counts them. The rule is linear in the channel, so it is exact under noise too. `estimate`
+    returns <Z> from new shots, shape (size, measured), and holds `trajectories` states for each sample, which limits
+    the samples that run together.
 
     Raises:
         InputError: The initial amplitudes need a gradient, which parameter shift does not have.
     """
-    if initial is not None and initial.requires_grad:
+    if batch.initial is not None and batch.initial.requires_grad:
         raise InputError("parameter_shift has no gradient of the initial amplitudes; detach them or change the policy")
     result: Tensor = _ParameterShift.apply(  # type: ignore[no-untyped-call]
-        run, circuit, weights, inputs, initial, batch, shots, generator, trajectories
+        estimate, batch, trajectories, batch.weights, batch.inputs
     )
     return result
 
 
+@cached_on_circuit
 def rotations_as_inputs(circuit: Circuit) -> tuple[Circuit, Tensor]:
     """Return the circuit with one input per rotation, and each rotation's original column in (weights, inputs)."""
-    key = "rotations_as_inputs"
-    if key not in circuit.cache:
-        gates: list[Gate] = []
-        columns: list[int] = []
-        for gate in circuit.gates:
-            if gate.angle is None:
-                gates.append(gate)
-            else:
-                gates.append(ry(gate.target, Angle("input", len(columns))))
-                columns.append(gate.angle.index + (0 if gate.angle.source == "weight" else circuit.n_weights))
-        circuit.cache[key] = Circuit(circuit.n_qubits, tuple(gates), 0, len(columns)), torch.tensor(columns).long()
-    result: tuple[Circuit, Tensor] = circuit.cache[key]
-    return result
+    gates: list[Gate] = []
+    columns: list[int] = []
+    for gate in circuit.gates:
+        if gate.angle is None:
+            gates.append(gate)
+        else:
+            gates.append(ry(gate.target, Angle("input", len(columns))))
+            columns.append(gate.angle.index + (0 if gate.angle.source == "weight" else circuit.n_weights))
+    return Circuit(circuit.n_qubits, tuple(gates), 0, len(columns)), torch.tensor(columns).long()
 
 
 def rotation_angles(columns: Tensor, weights: Tensor, inputs: Tensor | None, batch: int) -> Tensor:
@@ -182,30 +168,25 @@ class _ParameterShift(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        run: Distribution,
-        circuit: Circuit,
-        weights: Tensor,
-        inputs: Tensor | None,
-        initial: Tensor | None,
-        batch: int,
-        shots: int,
-        generator: torch.Generator | None,
+        estimate: Callable[[CircuitBatch], Tensor],
+        batch: CircuitBatch,
         trajectories: int,
+        *_differentiated: Tensor | None,
     ) -> Tensor:
         """Return the sampled value."""
-        ctx.run, ctx.circuit, ctx.batch, ctx.shots, ctx.generator = run, circuit, batch, shots, generator
-        ctx.trajectories = trajectories
-        ctx.save_for_backward(weights, inputs, initial)
-        return sample(run(circuit, weights, inputs, initial, batch), shots, generator)
+        ctx.estimate, ctx.circuit, ctx.trajectories = estimate, batch.circuit, trajectories
+        ctx.save_for_backward(*batch.tensors)
+        return estimate(batch)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the weights and the inputs from the shifted circuits."""
         if torch.is_grad_enabled():
-            raise InputError("expectation is differentiable once; leave create_graph=True out")
-        weights, inputs, initial = ctx.saved_tensors
-        circuit, columns = rotations_as_inputs(ctx.circuit)
-        angles = rotation_angles(columns, weights, inputs, ctx.batch)
+            raise InputError(NO_SECOND_DERIVATIVE)
+        batch = CircuitBatch(ctx.circuit, *ctx.saved_tensors)
+        circuit, columns = rotations_as_inputs(batch.circuit)
+        weights, inputs, initial = batch.tensors
+        angles = rotation_angles(columns, weights, inputs, batch.size)
         no_weights = weights.new_empty(0)
         step = max(1, _MAX_ANGLES // max(1, 2 * angles.numel() * ctx.trajectories))
         slopes = torch.empty_like(angles)
@@ -213,14 +194,14 @@ class _ParameterShift(torch.autograd.Function):
             shift = torch.pi / 2 * torch.eye(angles.shape[1]).to(angles)[first : first + step]
             shifted = (angles + torch.stack([shift, -shift])[:, :, None]).flatten(0, 2)
             copies = None if initial is None else initial.repeat(2 * len(shift), 1)
-            values = sample(ctx.run(circuit, no_weights, shifted, copies, len(shifted)), ctx.shots, ctx.generator)
-            up, down = values.view(2, len(shift), ctx.batch, values.shape[1])
+            values = ctx.estimate(CircuitBatch(circuit, no_weights, shifted, copies))
+            up, down = values.view(2, len(shift), batch.size, values.shape[1])
             slopes[:, first : first + step] = ((up - down) * grad / 2).sum(dim=2).t()
         columns = columns.to(weights.device)
-        grads = slopes.new_zeros(ctx.batch, len(weights) + (0 if inputs is None else inputs.shape[1]))
+        grads = slopes.new_zeros(batch.size, len(weights) + (0 if inputs is None else inputs.shape[1]))
         grads.index_add_(1, columns, slopes)
         grad_inputs = None if inputs is None else grads[:, len(weights) :]
-        return None, None, grads[:, : len(weights)].sum(dim=0), grad_inputs, *[None] * 5
+        return None, None, None, grads[:, : len(weights)].sum(dim=0), grad_inputs
 
 
 def check_shots(shots: int | None, gradient: str | None) -> int | None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ketfit.circuit.circuit import Angle, Circuit, Gate
+from ketfit.circuit.circuit import Angle, Circuit, Gate, cached_on_circuit
 from ketfit.circuit.export import angle_values
 from ketfit.errors import CircuitError, InputError, InsufficientMemoryError, MissingExtraError
 from ketfit.integers import as_integer
@@ -63,36 +63,39 @@ def plan_contraction(circuit: Circuit, qubit: int = 0) -> ContractionPlan:
         MissingExtraError: The package cotengra is not installed.
     """
     try:
-        import cotengra
+        import cotengra  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("A tensor network", "'ketfit[network]'") from error
 
     (qubit,) = circuit.check_qubits((as_integer(qubit, "qubit", error=CircuitError),))
-    key = ("contraction", qubit)
-    if key not in circuit.cache:
-        cone = circuit.light_cone((qubit,))
-        inputs, sources, columns = _network(cone, qubit)
-        sizes = dict.fromkeys((index for tensor in inputs for index in tensor), 2)
-        sweep = _sweep_path(columns, cone.n_qubits)
-        greedy = cotengra.pathfinders.path_basic.optimize_greedy(inputs, (), sizes, use_ssa=True)
-        trees = [
-            cotengra.ContractionTree.from_path(inputs, (), sizes, ssa_path=path, autocomplete=True)
-            for path in (sweep, greedy)
-        ]
-        tree = min(trees, key=lambda tree: tree.contraction_cost())
-        circuit.cache[key] = ContractionPlan(
-            qubit,
-            len(inputs),
-            float(tree.contraction_cost()),
-            2.0 * float(tree.total_write()) + sum(2.0 ** len(tensor) for tensor in inputs),  # written, and read once
-            int(tree.max_size()),
-            int(tree.peak_size()),
-            inputs,
-            sources,
-            tuple(tree.get_path()),
-        )
-    plan: ContractionPlan = circuit.cache[key]
-    return plan
+    return _plan_contraction(circuit, qubit)
+
+
+@cached_on_circuit
+def _plan_contraction(circuit: Circuit, qubit: int) -> ContractionPlan:
+    import cotengra
+
+    cone = circuit.light_cone((qubit,))
+    inputs, sources, columns = _network(cone, qubit)
+    sizes = dict.fromkeys((index for tensor in inputs for index in tensor), 2)
+    sweep = _sweep_path(columns, cone.n_qubits)
+    greedy = cotengra.pathfinders.path_basic.optimize_greedy(inputs, (), sizes, use_ssa=True)
+    trees = [
+        cotengra.ContractionTree.from_path(inputs, (), sizes, ssa_path=path, autocomplete=True)
+        for path in (sweep, greedy)
+    ]
+    tree = min(trees, key=lambda tree: tree.contraction_cost())
+    return ContractionPlan(
+        qubit,
+        len(inputs),
+        float(tree.contraction_cost()),
+        2.0 * float(tree.total_write()) + sum(2.0 ** len(tensor) for tensor in inputs),  # written, and read once
+        int(tree.max_size()),
+        int(tree.peak_size()),
+        inputs,
+        sources,
+        tuple(tree.get_path()),
+    )
 
 
 def network_expectation(
@@ -177,30 +180,21 @@ def _network(
 ) -> tuple[tuple[tuple[str, ...], ...], tuple[int | None, ...], tuple[tuple[int, ...], ...]]:
     """Return for each tensor its indices, its gate (None for |0> and Z), and its qubits."""
     fresh = iter(f"i{number}" for number in range(4 * (len(cone.gates) + cone.n_qubits) + 2))
-    inputs: list[tuple[str, ...]] = []
-    sources: list[int | None] = []
-    columns: list[tuple[int, ...]] = []
+    tensors: list[tuple[tuple[str, ...], int | None, tuple[int, ...]]] = []
     last: list[dict[int, str]] = []
     touched = sorted({wire for gate in cone.gates for wire in gate.qubits} | {qubit})
     for _ in range(2):  # U|0> for the ket, and again for the bra, because every gate is real
         wires = {wire: next(fresh) for wire in touched}
-        for wire in touched:
-            inputs.append((wires[wire],))
-            sources.append(None)
-            columns.append((wire,))
+        tensors += [((wires[wire],), None, (wire,)) for wire in touched]
         for position, gate in enumerate(cone.gates):
             before, after = wires[gate.target], next(fresh)
-            inputs.append((after, before) if gate.control is None else (wires[gate.control], after, before))
-            sources.append(position)
-            columns.append(gate.qubits)
+            indices = (after, before) if gate.control is None else (wires[gate.control], after, before)
+            tensors.append((indices, position, gate.qubits))
             wires[gate.target] = after
         last.append(wires)
     joined = {last[1][wire]: last[0][wire] for wire in touched if wire != qubit}
-    inputs = [tuple(joined.get(index, index) for index in tensor) for tensor in inputs]
-    inputs.append((last[0][qubit], last[1][qubit]))
-    sources.append(None)
-    columns.append((qubit,))
-    return tuple(inputs), tuple(sources), tuple(columns)
+    inputs, sources, columns = zip(*tensors, ((last[0][qubit], last[1][qubit]), None, (qubit,)), strict=True)
+    return tuple(tuple(joined.get(index, index) for index in tensor) for tensor in inputs), sources, columns
 
 
 def _sweep_path(columns: tuple[tuple[int, ...], ...], n_qubits: int) -> tuple[tuple[int, int], ...]:

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from ketfit.circuit.circuit import Circuit
-from ketfit.errors import InputError, InsufficientMemoryError
+from ketfit.errors import InsufficientMemoryError
 from ketfit.integers import as_integer
 from ketfit.memory import memory_shortage
+from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.noise import NoiseConfig, noisy_light_cone
-from ketfit.simulate.statevector import Engine, check_tensors, statevector_expectation
+from ketfit.simulate.statevector import Engine, statevector_expectation
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,8 @@ class Estimate:
 
 
 def trajectory_expectation(
-    circuit: Circuit,
-    measured: tuple[int, ...],
-    weights: Tensor,
-    inputs: Tensor | None,
-    initial: Tensor | None,
-    batch: int,
+    batch: CircuitBatch,
+    measured: Sequence[int],
     noise: NoiseConfig,
     trajectories: int,
     *,
@@ -50,42 +47,37 @@ def trajectory_expectation(
     """Estimate <Z> of the measured qubits, or their joint distribution, under gate and preparation noise.
 
     Each sample has `trajectories` trajectories of its own. The estimate is unbiased and differentiable in all three
-    tensors, with the gradient of the sampled trajectories. The arguments are those of `ketfit.expectation`.
+    tensors, with the gradient of the sampled trajectories. The other arguments are those of `ketfit.expectation`.
 
     Raises:
         CircuitError: A qubit is out of range, not an integer, or named twice.
-        ConfigError: The noise is not a mixture of Paulis, or `batch` or `trajectories` is not a valid number.
-        InputError: A tensor does not fit the circuit or the batch.
+        ConfigError: The noise is not a mixture of Paulis, or `trajectories` is not a valid number.
+        InputError: A number is not finite.
         InsufficientMemoryError: The trajectories do not fit into the free memory.
     """
-    batch = as_integer(batch, "batch", minimum=0)
     trajectories = as_integer(trajectories, "trajectories", minimum=1)
-    measured = circuit.check_qubits(measured, "measured")
-    if check_tensors(circuit, weights, inputs, initial) != batch and (inputs is not None or initial is not None):
-        raise InputError(f"batch={batch} is not the batch of the inputs or of the initial amplitudes")
-    cone = noisy_light_cone(circuit, measured)
-    _check_memory(cone, batch * trajectories, weights, initial is not None)
+    measured = batch.circuit.check_qubits(measured, "measured")
+    cone = batch.with_circuit(noisy_light_cone(batch.circuit, measured))
+    _check_memory(cone, trajectories)
     seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device if generator else "cpu"))
-    signs, flips = sample_frames(cone, measured, noise, batch * trajectories, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    signs, flips = sample_frames(cone.circuit, measured, noise, batch.size * trajectories, rng)
+    device = batch.weights.device
     values = statevector_expectation(
-        cone,
+        cone.repeat_samples(trajectories),
         measured,
-        weights,
-        None if inputs is None else inputs.repeat_interleave(trajectories, 0),
-        None if initial is None else initial.repeat_interleave(trajectories, 0),
-        batch * trajectories,
-        signs=torch.from_numpy(signs).to(weights.device),
+        signs=torch.from_numpy(signs).to(device),
         joint=joint,
         engine=engine,
     )
-    flipped = torch.from_numpy(flips).to(weights.device)
+    flipped = torch.from_numpy(flips).to(device)
     if joint:
-        powers = 2 ** torch.arange(len(measured) - 1, -1, -1, device=weights.device)
-        sources = (flipped * powers).sum(dim=1, keepdim=True) ^ torch.arange(2 ** len(measured), device=weights.device)
+        powers = 2 ** torch.arange(len(measured) - 1, -1, -1, device=device)
+        sources = (flipped * powers).sum(dim=1, keepdim=True) ^ torch.arange(2 ** len(measured), device=device)
         values = values.gather(1, sources)
     else:
         values = torch.where(flipped, -values, values)
-    values = values.view(batch, trajectories, values.shape[1])
+    values = values.view(batch.size, trajectories, values.shape[1])
     mean = values.mean(dim=1)
     error = torch.full_like(mean, torch.inf)
     if trajectories > 1:
@@ -94,10 +86,11 @@ def trajectory_expectation(
     return Estimate(mean, error)
 
 
-def _check_memory(circuit: Circuit, rows: int, weights: Tensor, has_initial: bool) -> None:
+def _check_memory(batch: CircuitBatch, trajectories: int) -> None:
     """Raise an error, before anything is sampled, if the trajectories do not fit into the free memory."""
-    numbers = circuit.n_inputs + (2**circuit.n_qubits if has_initial else 0)
-    needed = rows * (9 * circuit.n_qubits + 3 * len(circuit.gates) + numbers * weights.element_size())
+    circuit, rows = batch.circuit, batch.size * trajectories
+    numbers = circuit.n_inputs + (2**circuit.n_qubits if batch.initial is not None else 0)
+    needed = rows * (9 * circuit.n_qubits + 3 * len(circuit.gates) + numbers * batch.weights.element_size())
     if (free := memory_shortage(needed)) is not None:
         raise InsufficientMemoryError(
             f"{rows:,} trajectories in all need {needed / 2**30:,.1f} GiB and {free / 2**30:,.1f} GiB are free; "

@@ -10,7 +10,7 @@ import pytest
 from ketfit.circuit.ansatz import encoder_circuit, reuploading_circuit
 from ketfit.circuit.circuit import Angle, Circuit, ry
 from ketfit.circuit.drawing.layout import pack_columns
-from ketfit.circuit.drawing.svg import draw_svg, svg_file
+from ketfit.circuit.drawing.svg import SvgLayout, draw_svg, svg_file
 from ketfit.errors import CircuitError, InputError
 
 CIRCUIT = reuploading_circuit(4, 2, 1, 1, 2)
@@ -58,8 +58,8 @@ def test_draw_svg_wrong_numbers_are_refused() -> None:
 def test_draw_svg_folds_at_sections_and_keeps_order() -> None:
     circuit = encoder_circuit(4, 2, 1)
     sections = [("first", 8), ("wall", 4), ("second", 8)]
-    whole = draw_svg(circuit, measured=[0], sections=sections)
-    folded = draw_svg(circuit, measured=[0], sections=sections, width=400)
+    whole = draw_svg(circuit, measured=[0], layout=SvgLayout(sections=sections))
+    folded = draw_svg(circuit, measured=[0], layout=SvgLayout(400, sections))
     # A bracket is 6 px narrower than the columns under it: four CNOTs and four RY, or the wall.
     spans = [tuple(map(float, ends)) for ends in re.findall(r"M([\d.]+) -4V-9H([\d.]+)V", folded)]
     assert [stop - start for start, stop in spans] == [4 * 22 + 4 * 38 - 6, 38 - 6, 4 * 22 + 4 * 38 - 6]
@@ -79,11 +79,11 @@ def test_draw_svg_folds_at_sections_and_keeps_order() -> None:
 @pytest.mark.parametrize("sections", [[("short", 51)], [("long", 60)], [("back", 60), ("and forth", -8)]])
 def test_draw_svg_wrong_sections_are_refused(sections: list[tuple[str, int]]) -> None:
     with pytest.raises(CircuitError, match="sections"):
-        draw_svg(encoder_circuit(4, 3, 2), sections=sections)
+        draw_svg(encoder_circuit(4, 3, 2), layout=SvgLayout(sections=sections))
 
 
 def test_svg_file_has_drawing_and_colours() -> None:
-    drawing = draw_svg(CIRCUIT, sections=[("<all> & more", len(CIRCUIT.gates))])
+    drawing = draw_svg(CIRCUIT, layout=SvgLayout(sections=[("<all> & more", len(CIRCUIT.gates))]))
     root = ElementTree.fromstring(svg_file(drawing))
     svg = "{http://www.w3.org/2000/svg}"
     assert root.tag == f"{svg}svg" and root.get("width") == ElementTree.fromstring(drawing).get("width")

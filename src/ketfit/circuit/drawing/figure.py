@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from ketfit.circuit.circuit import Angle, Circuit, Gate
-from ketfit.circuit.drawing.layout import Column, angle_label, fold_columns, pack_columns, wire_ends
-from ketfit.circuit.export import angle_values, measured_qubits
+from ketfit.circuit.circuit import Circuit, Gate
+from ketfit.circuit.drawing.layout import LabelledCircuit, fold_columns, pack_columns
 from ketfit.errors import optional_imports
 
 if TYPE_CHECKING:
@@ -57,8 +56,7 @@ def draw_figure(
     with optional_imports("Drawing a figure", "draw"):
         from matplotlib.figure import Figure
 
-    values = angle_values(circuit, weights, inputs)
-    ends = frozenset(measured_qubits(circuit, measured))
+    labelled = LabelledCircuit.from_numbers(circuit, weights, inputs, measured)
     columns = pack_columns(circuit)
     widths = [_CX_PITCH if all(gate.name == "cx" for gate in column) else _BOX_PITCH for column in columns]
     frame = _HEAD + _TAIL
@@ -70,9 +68,13 @@ def draw_figure(
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0.0, across), ylim=(down - 0.5, -0.5))
     axes.set_axis_off()
     for number, part in enumerate(parts):
-        tails = wire_ends(circuit.n_qubits, ends, r"\langle Z \rangle", "" if part.stop == len(columns) else r"\cdots")
+        tails = labelled.wire_ends(r"\langle Z \rangle", "" if part.stop == len(columns) else r"\cdots")
         _figure_wires(axes, tails, number * pitch, _HEAD + sum(widths[part]))
-        _figure_columns(axes, columns[part], widths[part], number * pitch, values)
+        left = _HEAD
+        for column, width_of_column in zip(columns[part], widths[part], strict=True):
+            for gate in column:
+                _figure_gate(axes, labelled, gate, (left + width_of_column / 2, number * pitch))
+            left += width_of_column
     return figure
 
 
@@ -81,46 +83,32 @@ def _figure_wires(axes: Axes, tails: Sequence[str], top: float, right: float) ->
     for qubit, tail in enumerate(tails):
         y = top + qubit
         _figure_line(axes, (start, stop), (y, y), layer=1)
-        _figure_label(axes, start - 0.1, y, f"q_{{{qubit}}}", size=9, align="right")
+        _figure_label(axes, (start - 0.1, y), f"q_{{{qubit}}}", size=9, align="right")
         if tail:
-            _figure_label(axes, stop + 0.1, y, tail, size=9, align="left")
+            _figure_label(axes, (stop + 0.1, y), tail, size=9, align="left")
 
 
-def _figure_columns(
-    axes: Axes, columns: Sequence[Column], widths: Sequence[float], top: float, values: Mapping[Angle, float]
-) -> None:
-    left = _HEAD
-    for column, width in zip(columns, widths, strict=True):
-        for gate in column:
-            if gate.angle is None:
-                _figure_cx(axes, gate, left + width / 2, top)
-            else:
-                _figure_ry(axes, gate.angle, left + width / 2, top + gate.target, values)
-        left += width
+def _figure_gate(axes: Axes, labelled: LabelledCircuit, gate: Gate, top: tuple[float, float]) -> None:
+    """Draw a gate in the column at `top`, where the wire of qubit 0 is."""
+    from matplotlib.patches import Circle, Rectangle
 
-
-def _figure_cx(axes: Axes, gate: Gate, x: float, top: float) -> None:
-    from matplotlib.patches import Circle
-
-    control, target = (top + qubit for qubit in gate.qubits)
-    _figure_line(axes, (x, x), (control, target), layer=2)
-    axes.add_patch(Circle((x, control), _DOT, facecolor="black", linewidth=0, zorder=3))
-    axes.add_patch(Circle((x, target), _RING, facecolor="white", edgecolor="black", linewidth=_STROKE, zorder=3))
-    _figure_line(axes, (x - _RING, x + _RING), (target, target), layer=4)
-    _figure_line(axes, (x, x), (target - _RING, target + _RING), layer=4)
-
-
-def _figure_ry(axes: Axes, angle: Angle, x: float, y: float, values: Mapping[Angle, float]) -> None:
-    from matplotlib.patches import Rectangle
-
-    fill = "0.9" if angle.source == "input" else "white"
-    corner = (x - _BOX / 2, y - _BOX / 2)
+    x, target = top[0], top[1] + gate.target
+    if gate.angle is None:
+        control = top[1] + gate.qubits[0]
+        _figure_line(axes, (x, x), (control, target), layer=2)
+        axes.add_patch(Circle((x, control), _DOT, facecolor="black", linewidth=0, zorder=3))
+        axes.add_patch(Circle((x, target), _RING, facecolor="white", edgecolor="black", linewidth=_STROKE, zorder=3))
+        _figure_line(axes, (x - _RING, x + _RING), (target, target), layer=4)
+        _figure_line(axes, (x, x), (target - _RING, target + _RING), layer=4)
+        return
+    fill = "0.9" if gate.angle.source == "input" else "white"
+    corner = (x - _BOX / 2, target - _BOX / 2)
     axes.add_patch(Rectangle(corner, _BOX, _BOX, facecolor=fill, edgecolor="black", linewidth=_STROKE, zorder=3))
-    _figure_label(axes, x, y - 0.16, "R_Y", size=7.5)
-    label = angle_label(angle, values, r"\theta", "_{{{}}}")
+    _figure_label(axes, (x, target - 0.16), "R_Y", size=7.5)
+    label = labelled.angle_label(gate.angle, r"\theta", "_{{{}}}")
     # Names are short whatever their index; a number must shrink to stay inside its box.
-    size = min(6.5, 32 / len(label)) if angle in values else 7.5
-    _figure_label(axes, x, y + 0.18, label, size)
+    size = min(6.5, 32 / len(label)) if gate.angle in labelled.values else 7.5
+    _figure_label(axes, (x, target + 0.18), label, size)
 
 
 def _figure_line(axes: Axes, x: tuple[float, float], y: tuple[float, float], layer: int) -> None:
@@ -128,6 +116,12 @@ def _figure_line(axes: Axes, x: tuple[float, float], y: tuple[float, float], lay
 
 
 def _figure_label(
-    axes: Axes, x: float, y: float, formula: str, size: float, align: Literal["left", "center", "right"] = "center"
+    axes: Axes,
+    point: tuple[float, float],
+    formula: str,
+    size: float,
+    align: Literal["left", "center", "right"] = "center",
 ) -> None:
-    axes.text(x, y, f"${formula}$", ha=align, va="center", fontsize=size, math_fontfamily="cm", color="black", zorder=5)
+    axes.text(
+        *point, f"${formula}$", ha=align, va="center", fontsize=size, math_fontfamily="cm", color="black", zorder=5
+    )

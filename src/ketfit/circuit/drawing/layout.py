@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from ketfit.circuit.circuit import Angle, Circuit, Gate
+from ketfit.circuit.export import angle_values, measured_qubits
 
 Column = tuple[Gate, ...]
 
@@ -54,13 +56,36 @@ def _fill(widths: Sequence[float], room: float) -> list[slice]:
     return [*parts, slice(start, len(widths))]
 
 
-def angle_label(angle: Angle, values: Mapping[Angle, float], weight: str, index: str = "{}") -> str:
-    """Return the angle's value, or its name: `weight` or "x", and its number in the format `index`."""
-    if angle in values:
-        return f"{round(values[angle], 2) + 0.0:.2f}"  # adding zero turns -0.0 into 0.0
-    return (weight if angle.source == "weight" else "x") + index.format(angle.index)
+@dataclass(frozen=True)
+class LabelledCircuit:
+    """A circuit to draw, the values of its angles that are known, and the qubits that end in <Z>."""
 
+    circuit: Circuit
+    values: Mapping[Angle, float]
+    measured: tuple[int, ...]
 
-def wire_ends(n_qubits: int, measured: frozenset[int], mark: str, continuation: str) -> list[str]:
-    """Return the text behind each wire: `continuation` if there is one, else `mark` on the measured qubits."""
-    return [continuation or (mark if qubit in measured else "") for qubit in range(n_qubits)]
+    @classmethod
+    def from_numbers(
+        cls,
+        circuit: Circuit,
+        weights: Iterable[float] | None,
+        inputs: Iterable[float] | None,
+        measured: Iterable[int],
+    ) -> LabelledCircuit:
+        """Return a circuit with the given numbers, which are None to show names.
+
+        Raises:
+            InputError: the numbers are of another shape or not finite.
+            CircuitError: a measured qubit is out of range, not an integer, or named twice.
+        """
+        return cls(circuit, angle_values(circuit, weights, inputs), measured_qubits(circuit, measured))
+
+    def angle_label(self, angle: Angle, weight: str, index: str = "{}") -> str:
+        """Return the angle's value, or its name: `weight` or "x", and its number in the format `index`."""
+        if angle in self.values:
+            return f"{round(self.values[angle], 2) + 0.0:.2f}"  # adding zero turns -0.0 into 0.0
+        return (weight if angle.source == "weight" else "x") + index.format(angle.index)
+
+    def wire_ends(self, mark: str, continuation: str) -> list[str]:
+        """Return the text behind each wire: `continuation` if there is one, else `mark` on the measured qubits."""
+        return [continuation or (mark if qubit in self.measured else "") for qubit in range(self.circuit.n_qubits)]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
 from itertools import accumulate, groupby, pairwise
 
-from ketfit.circuit.circuit import Angle, Circuit, Gate
-from ketfit.circuit.drawing.layout import Column, angle_label, fold_columns, pack_columns, wire_ends
-from ketfit.circuit.export import angle_values, measured_qubits
+from ketfit.circuit.circuit import Circuit, Gate
+from ketfit.circuit.drawing.layout import Column, LabelledCircuit, fold_columns, pack_columns
 from ketfit.errors import CircuitError
 from ketfit.integers import as_integer
 
@@ -26,13 +26,26 @@ svg { color: #1b1f24; font-family: system-ui, -apple-system, "Segoe UI", "DejaVu
 """
 
 
+@dataclass(frozen=True)
+class SvgLayout:
+    """How a drawing is divided.
+
+    Attributes:
+        width: Pixels, at most. A longer drawing is folded into parts of at least one column; None never folds.
+        sections: Names above the wires, each with its number of gates, in their order and for all of them. Sections
+            that fit into the width are kept in one part.
+    """
+
+    width: float | None = None
+    sections: Sequence[tuple[str, int]] = ()
+
+
 def draw_svg(
     circuit: Circuit,
     weights: Iterable[float] | None = None,
     inputs: Iterable[float] | None = None,
     measured: Iterable[int] = (),
-    width: float | None = None,
-    sections: Sequence[tuple[str, int]] = (),
+    layout: SvgLayout = SvgLayout(),
 ) -> str:
     """Return the circuit as an ``<svg>`` element, one wire per qubit, qubit 0 on top.
 
@@ -44,26 +57,24 @@ def draw_svg(
         weights: Numbers of shape (n_weights,) in radians, or None to show names.
         inputs: Numbers of shape (n_inputs,) in radians, or None to show names.
         measured: Qubits that end in <Z>.
-        width: Pixels, at most. A longer drawing is folded into parts of at least one column; None never folds.
-        sections: Names above the wires, each with its number of gates, in their order and for all of them. Sections
-            that fit into the width are kept in one part.
+        layout: Width and sections of the drawing.
 
     Raises:
         InputError: the numbers are of another shape or not finite.
         CircuitError: a measured qubit is out of range or named twice, or the sections are not all the gates.
     """
-    values = angle_values(circuit, weights, inputs)
-    ends = frozenset(measured_qubits(circuit, measured))
-    columns = list(_named_columns(circuit, sections))
+    labelled = LabelledCircuit.from_numbers(circuit, weights, inputs, measured)
+    columns = list(_named_columns(circuit, layout.sections))
     widths = [_RY if any(gate.angle for gate in column) else _CX for _, column in columns]
-    folds = _folds([name for name, _ in columns], widths, None if width is None else width - _HEAD - _TAIL)
+    folds = _folds(
+        [name for name, _ in columns], widths, None if layout.width is None else layout.width - _HEAD - _TAIL
+    )
     across = _HEAD + max(sum(widths[fold]) for fold in folds) + _TAIL
-    names = _NAMES if sections else 0
+    names = _NAMES if layout.sections else 0
     pitch = names + circuit.n_qubits * _PITCH + _GAP
     drawn = []
     for number, fold in enumerate(folds):
-        goes_on = fold.stop < len(columns)
-        part = _part(columns[fold], widths[fold], values, circuit.n_qubits, ends, goes_on)
+        part = _part(labelled, columns[fold], widths[fold], goes_on=fold.stop < len(columns))
         top = number * pitch + names
         drawn.append(f'<g transform="translate(0 {top})">{part}</g>' if top else part)
     return (
@@ -99,7 +110,7 @@ def _named_columns(circuit: Circuit, sections: Sequence[tuple[str, int]]) -> Ite
         raise CircuitError(f"the sections name {named} gates; the circuit has {len(circuit.gates)}")
     start = 0
     for (name, _), gates in zip(sections, sizes, strict=True):
-        own = Circuit(circuit.n_qubits, circuit.gates[start : start + gates], circuit.n_weights, circuit.n_inputs)
+        own = circuit.with_gates(circuit.gates[start : start + gates])
         yield from ((name, column) for column in pack_columns(own))
         start += gates
 
@@ -115,22 +126,17 @@ def _folds(names: Sequence[str], widths: Sequence[float], room: float | None) ->
 
 
 def _part(
-    columns: Sequence[tuple[str, Column]],
-    widths: Sequence[float],
-    values: Mapping[Angle, float],
-    n_qubits: int,
-    ends: frozenset[int],
-    goes_on: bool,
+    labelled: LabelledCircuit, columns: Sequence[tuple[str, Column]], widths: Sequence[float], goes_on: bool
 ) -> str:
     """Return one part of a drawing: wires, gates and the names of the sections above."""
     right = _HEAD + sum(widths)
-    tails = wire_ends(n_qubits, ends, "⟨Z⟩", "…" if goes_on else "")
+    tails = labelled.wire_ends("⟨Z⟩", "…" if goes_on else "")
     parts = [_wire(qubit, right, tail) for qubit, tail in enumerate(tails)]
     left: float = _HEAD
     for name, group in groupby(zip(columns, widths, strict=True), key=lambda entry: entry[0][0]):
         start = left
         for (_, column), width in group:
-            parts += [_gate(gate, left + width / 2, values) for gate in column]
+            parts += [_gate(labelled, gate, left + width / 2) for gate in column]
             left += width
         if name:
             parts.append(_name(name, start + 3, left - 3))
@@ -155,7 +161,7 @@ def _wire(qubit: int, right: float, end: str) -> str:
     return f'<text x="16" y="{y + 4}" font-size="12">q{qubit}</text>{_line(_HEAD - 8, y, right + 8, y)}{tail}'
 
 
-def _gate(gate: Gate, x: float, values: Mapping[Angle, float]) -> str:
+def _gate(labelled: LabelledCircuit, gate: Gate, x: float) -> str:
     y = _height(gate.target)
     if gate.angle is None:
         control = _height(gate.qubits[0])
@@ -165,7 +171,7 @@ def _gate(gate: Gate, x: float, values: Mapping[Angle, float]) -> str:
             f'<circle class="box" cx="{x}" cy="{y}" r="7" fill="white" stroke="currentColor"/>'
             f"{_line(x - 7, y, x + 7, y)}{_line(x, y - 7, x, y + 7)}"
         )
-    label = angle_label(gate.angle, values, "θ").replace("-", "\N{MINUS SIGN}")
+    label = labelled.angle_label(gate.angle, "θ").replace("-", "\N{MINUS SIGN}")
     kind = "input" if gate.angle.source == "input" else "box"
     corner = f'x="{x - _BOX / 2}" y="{y - _BOX / 2}" width="{_BOX}" height="{_BOX}" rx="4"'
     return (

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from ketfit.circuit.circuit import Angle, Circuit
-from ketfit.circuit.drawing.layout import Column, angle_label, fold_columns, pack_columns, wire_ends
-from ketfit.circuit.export import angle_values, measured_qubits
+from ketfit.circuit.circuit import Circuit
+from ketfit.circuit.drawing.layout import Column, LabelledCircuit, fold_columns, pack_columns
 from ketfit.integers import as_integer
 
 
@@ -35,10 +34,9 @@ def draw_text(
         CircuitError: a measured qubit is out of range, not an integer, or named twice.
         ConfigError: the width is not an integer, or less than 1.
     """
-    values = angle_values(circuit, weights, inputs)
-    ends = frozenset(measured_qubits(circuit, measured))
+    labelled = LabelledCircuit.from_numbers(circuit, weights, inputs, measured)
     wires = range(circuit.n_qubits)
-    columns = [_text_column(column, circuit.n_qubits, values) for column in pack_columns(circuit)]
+    columns = [_text_column(labelled, column) for column in pack_columns(circuit)]
     indent = len(f"q{circuit.n_qubits - 1}: ")
     frame = indent + len("─ <Z>")
     room = None if width is None else as_integer(width, "width", minimum=1, hint="None never folds") - frame
@@ -47,18 +45,18 @@ def draw_text(
     for part in parts:
         mark = "─" if part.start == 0 else "«"
         head = _between_wires([f"{f'q{qubit}: ':>{indent}}{mark}" for qubit in wires])
-        tails = wire_ends(circuit.n_qubits, ends, " <Z>", "" if part.stop == len(columns) else "»")
+        tails = labelled.wire_ends(" <Z>", "" if part.stop == len(columns) else "»")
         rows = zip(head, *columns[part], _between_wires(tails), strict=True)
         drawn.append("\n".join("".join(row).rstrip() for row in rows))
     return "\n\n".join(drawn)
 
 
-def _text_column(column: Column, n_qubits: int, values: Mapping[Angle, float]) -> list[str]:
+def _text_column(labelled: LabelledCircuit, column: Column) -> list[str]:
     """Return the 2 * n_qubits - 1 lines of one column, all of one width: wires and the spaces between them."""
-    cells = [""] * (2 * n_qubits - 1)
+    cells = [""] * (2 * labelled.circuit.n_qubits - 1)
     for gate in column:
         if gate.angle is not None:
-            cells[2 * gate.target] = f"┤RY({angle_label(gate.angle, values, 'w')})├"
+            cells[2 * gate.target] = f"┤RY({labelled.angle_label(gate.angle, 'w')})├"
             continue
         low, high = sorted(2 * qubit for qubit in gate.qubits)
         for line in range(low + 1, high):
@@ -76,7 +74,4 @@ def _text_column(column: Column, n_qubits: int, values: Mapping[Angle, float]) -
 
 def _between_wires(cells: Sequence[str]) -> list[str]:
     """Return the cells of the wires with the blank lines between them."""
-    lines = []
-    for cell in cells:
-        lines += [cell, " " * len(cell)]
-    return lines[:-1]
+    return [line for cell in cells for line in (cell, " " * len(cell))][:-1]

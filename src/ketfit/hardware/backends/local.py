@@ -22,6 +22,7 @@ from ketfit.hardware.backends.base import (
 from ketfit.hardware.backends.job_store import LocalJobStore
 from ketfit.integers import as_integer
 from ketfit.rng import torch_stream
+from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.density_matrix import MAX_QUBITS
 from ketfit.simulate.expectation import MeasurementContext, check_noise
 from ketfit.simulate.native import MAX_JOINT
@@ -124,6 +125,5 @@ def _grouped_distributions(
         rows = torch.tensor([circuits[index].inputs for index in indices], dtype=torch.float64)
         context = MeasurementContext(measured, noise, trajectories, generator)
         angles = torch.tensor(weights, dtype=torch.float64)
-        inputs = rows if circuit.n_inputs else None
-        distribution = context.distribution(circuit, angles, inputs, None, len(indices) if circuit.n_inputs else 1)
+        distribution = context.distribution(CircuitBatch(circuit, angles, rows if circuit.n_inputs else None))
         yield indices, distribution.expand(len(indices), -1)

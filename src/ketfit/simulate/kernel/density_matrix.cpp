@@ -14,13 +14,11 @@
 #include <vector>
 
 #include "arrays.h"
-#include "bindings.h"
 #include "bits.h"
 #include "buffer_pool.h"
 #include "instruction_sets.h"
 #include "pauli_kernels.h"
 #include "thread_pool.h"
-#include "tile_layout.h"
 
 namespace nb = nanobind;
 using namespace nanobind::literals;
@@ -89,7 +87,7 @@ class DensityMatrixExecutor {
           shared_initial_(shared_initial),
           n_threads_(n_threads),
           shares_state_(batch.size < n_threads && plan.n_qubits >= 7),
-          kernels_(plan.kernels->get<T>(too_small_for_vectors(plan))) {
+          kernels_(set_for(plan).template get<T>()) {
         const NoiseFactors& n = plan.after_cnot;
         const double factors[4] = {1, n.x, n.z, n.y};
         cnot_noise_.shift = T(n.shift);
@@ -175,9 +173,9 @@ class DensityMatrixExecutor {
     };
 
     // A tile takes four bits of the index, and as many again as lie in the lanes.
-    static bool too_small_for_vectors(const DensityMatrixPlan& plan) {
-        const int lanes = plan.kernels->get<T>(false).lanes;
-        return plan.n_coefficients() < size_t(16) * size_t(lanes);
+    static const KernelSet<PauliKernels>& set_for(const DensityMatrixPlan& plan) {
+        const size_t lanes = size_t(plan.kernels->vectors.template get<T>().lanes);
+        return plan.n_coefficients() < 16 * lanes ? plan.kernels->scalars : plan.kernels->vectors;
     }
 
     using States = std::deque<Buffer<T>>;
@@ -299,35 +297,40 @@ class DensityMatrixExecutor {
     std::vector<TilePass<T>> passes_;
 };
 
-template <class T>
-void forward(const DensityMatrixPlan& plan, const BatchAddresses& batch, bool shared_initial, uintptr_t result,
+void forward(const DensityMatrixPlan& plan, const BatchAddresses& addresses, bool shared_initial, uintptr_t result,
              int n_threads) {
     nb::gil_scoped_release release;
-    DensityMatrixExecutor<T>(plan, batch.as<T>(), shared_initial, n_threads).forward(pointer<T>(result));
+    addresses.visit([&](auto batch) {
+        using T = typename decltype(batch)::Number;
+        DensityMatrixExecutor<T>(plan, batch, shared_initial, n_threads).forward(pointer<T>(result));
+    });
 }
 
-template <class T>
-void evolve_observables(const DensityMatrixPlan& plan, uintptr_t weights, uintptr_t result, int n_threads) {
+void evolve_observables(const DensityMatrixPlan& plan, const BatchAddresses& addresses, uintptr_t result,
+                        int n_threads) {
     nb::gil_scoped_release release;
-    const CircuitBatch<T> batch{int64_t(plan.observables.size()), pointer<const T>(weights), nullptr, nullptr, nullptr};
-    DensityMatrixExecutor<T>(plan, batch, true, n_threads).evolve_observables(pointer<T>(result));
+    addresses.visit([&](auto batch) {
+        using T = typename decltype(batch)::Number;
+        DensityMatrixExecutor<T>(plan, batch, true, n_threads).evolve_observables(pointer<T>(result));
+    });
 }
 
-template <class T>
-void backward(const DensityMatrixPlan& plan, const BatchAddresses& batch_addresses, bool shared_initial,
+void backward(const DensityMatrixPlan& plan, const BatchAddresses& addresses, bool shared_initial,
               uintptr_t result_grads, const GradientAddresses& gradient_addresses, int n_threads) {
     nb::gil_scoped_release release;
-    const CircuitBatch<T> batch = batch_addresses.as<T>();
-    const Gradients<T> gradients = gradient_addresses.as<T>();
-    std::vector<double> weight_grads(size_t(batch.size * plan.n_weights));
-    std::fill_n(gradients.inputs, gradients.inputs ? batch.size * plan.n_inputs : 0, T(0));
-    DensityMatrixExecutor<T>(plan, batch, shared_initial, n_threads)
-        .backward(pointer<const T>(result_grads), weight_grads.data(), gradients);
-    for (int64_t i = 0; i < plan.n_weights; ++i) {
-        double sum = 0;
-        for (int64_t b = 0; b < batch.size; ++b) sum += weight_grads[size_t(b * plan.n_weights + i)];
-        gradients.weights[i] = T(sum);
-    }
+    addresses.visit([&](auto batch) {
+        using T = typename decltype(batch)::Number;
+        const Gradients<T> gradients = gradient_addresses.as<T>();
+        std::vector<double> weight_grads(size_t(batch.size * plan.n_weights));
+        std::fill_n(gradients.inputs, gradients.inputs ? batch.size * plan.n_inputs : 0, T(0));
+        DensityMatrixExecutor<T>(plan, batch, shared_initial, n_threads)
+            .backward(pointer<T>(result_grads), weight_grads.data(), gradients);
+        for (int64_t i = 0; i < plan.n_weights; ++i) {
+            double sum = 0;
+            for (int64_t b = 0; b < batch.size; ++b) sum += weight_grads[size_t(b * plan.n_weights + i)];
+            gradients.weights[i] = T(sum);
+        }
+    });
 }
 
 }  // namespace
@@ -336,12 +339,11 @@ void bind_density_matrix(nb::module_& m) {
     nb::class_<DensityMatrixPlan>(m, "DensityMatrixPlan")
         .def("__init__", &make_plan, nb::kw_only(), "instruction_set"_a, "n_qubits"_a, "n_weights"_a, "n_inputs"_a,
              "operations"_a, "observables"_a, "after_rotation"_a, "after_cnot"_a, "depolarizing"_a)
-        .def("forward_f32", &forward<float>)
-        .def("forward_f64", &forward<double>)
-        .def("evolve_observables_f32", &evolve_observables<float>)
-        .def("evolve_observables_f64", &evolve_observables<double>)
-        .def("backward_f32", &backward<float>)
-        .def("backward_f64", &backward<double>);
+        .def_prop_ro("n_observables", [](const DensityMatrixPlan& plan) { return plan.observables.size(); })
+        .def_prop_ro("n_coefficients", &DensityMatrixPlan::n_coefficients)
+        .def("forward", &forward)
+        .def("evolve_observables", &evolve_observables)
+        .def("backward", &backward);
 }
 
 }  // namespace ketfit

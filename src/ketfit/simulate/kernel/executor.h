@@ -39,44 +39,21 @@ class Executor {
     // scale of the states.
     double forward(T* result, T* saved) {
         const AngleTable<T> forward_angles(angles_, 1, false, product_state_);
-        const bool single_chunk = plan_.single_chunk();
-        for_each_unit(&forward_angles, nullptr, saved || single_chunk ? 0 : plan_.unit_size(), 0,
-                      [&](int64_t unit, UnitWorkspace& workspace) {
-                          T* state = saved          ? saved + size_t(unit) * plan_.unit_size()
-                                     : single_chunk ? nullptr
-                                                    : workspace.state.data;
-                          workspace.angles.set_unit(unit);
-                          forward_unit(unit, workspace, state, saved != nullptr, result);
-                      });
+        run({&forward_angles, nullptr, saved, result, nullptr, {}});
         return forward_angles.scale;
     }
 
     // From the states that `forward` saved, which are overwritten, and their scale.
     void backward(T* states, double scale, const T* result_grads, const Gradients<T>& gradients) {
         const AngleTable<T> backward_angles(angles_, scale, true, product_state_);
-        std::vector<double> block_sums = clear(gradients);
-        for_each_unit(nullptr, &backward_angles, 0, plan_.single_chunk() ? 0 : plan_.unit_size(),
-                      [&](int64_t unit, UnitWorkspace& workspace) {
-                          workspace.angles.set_unit(unit);
-                          backward_unit(unit, workspace, states + size_t(unit) * plan_.unit_size(), result_grads,
-                                        block_of(block_sums, unit), gradients);
-                      });
-        add_blocks(block_sums, gradients);
+        run({nullptr, &backward_angles, states, nullptr, result_grads, gradients});
     }
 
     // Both, unit by unit, while the state of the unit is still in the cache.
     void forward_and_backward(T* result, const T* result_grads, const Gradients<T>& gradients) {
         const AngleTable<T> forward_angles(angles_, 1, false, product_state_);
         const AngleTable<T> backward_angles(angles_, forward_angles.scale, true, product_state_);
-        std::vector<double> block_sums = clear(gradients);
-        for_each_unit(&forward_angles, &backward_angles, plan_.unit_size(),
-                      plan_.single_chunk() ? 0 : plan_.unit_size(), [&](int64_t unit, UnitWorkspace& workspace) {
-                          workspace.angles.set_unit(unit);
-                          forward_unit(unit, workspace, workspace.state.data, true, result);
-                          backward_unit(unit, workspace, workspace.state.data, result_grads, block_of(block_sums, unit),
-                                        gradients);
-                      });
-        add_blocks(block_sums, gradients);
+        run({&forward_angles, &backward_angles, nullptr, result, result_grads, gradients});
     }
 
  private:
@@ -93,46 +70,56 @@ class Executor {
         std::vector<double> sums;
     };
 
-    // Clears the inputs' gradient. Returns zeros for the sums of the weights' gradient: [block][weight]. A block is a
-    // range of units that one thread takes in turn, so the order of the additions is fixed.
-    std::vector<double> clear(const Gradients<T>& gradients) const {
+    // What to do with each unit; null where it is not done.
+    struct Passes {
+        const AngleTable<T>*forward_angles, *backward_angles;
+        T* states;  // [unit][amplitude], or null: in the workspace of the thread
+        T* result;
+        const T* result_grads;
+        Gradients<T> gradients;
+    };
+
+    // Threads take blocks of units, or, if units are large, share each one. A thread takes the units of a block in
+    // turn, and the blocks' sums of the weights' gradient are added up in order, so the order of additions is fixed.
+    void run(const Passes& passes) {
+        const bool is_forward = passes.forward_angles, is_backward = passes.backward_angles;
+        const bool in_workspace = !passes.states && (is_backward || !plan_.single_chunk());
+        const size_t state_size = in_workspace ? plan_.unit_size() : 0;
+        const size_t adjoint_size = is_backward && !plan_.single_chunk() ? plan_.unit_size() : 0;
+        const Gradients<T>& gradients = passes.gradients;
         std::fill_n(gradients.inputs, gradients.inputs ? batch_.size * plan_.n_inputs : 0, T(0));
-        return std::vector<double>(size_t(n_blocks_ * plan_.n_weights));
-    }
-
-    double* block_of(std::vector<double>& block_sums, int64_t unit) const {
-        return block_sums.data() + (unit / units_per_block_) * plan_.n_weights;
-    }
-
-    void add_blocks(const std::vector<double>& block_sums, const Gradients<T>& gradients) const {
-        for (int64_t w = 0; gradients.weights && w < plan_.n_weights; ++w) {
-            double sum = 0;
-            for (int64_t b = 0; b < n_blocks_; ++b) sum += block_sums[size_t(b * plan_.n_weights + w)];
-            gradients.weights[w] = T(sum);
-        }
-    }
-
-    // Calls work(unit, workspace) for every unit. Threads take blocks of units, or, if units are large, share each one.
-    template <class F>
-    void for_each_unit(const AngleTable<T>* forward_angles, const AngleTable<T>* backward_angles, size_t state_size,
-                       size_t adjoint_size, F work) {
+        std::vector<double> block_sums(is_backward ? size_t(n_blocks_ * plan_.n_weights) : 0);  // [block][weight]
         const int n_threads = shares_unit_ ? 1 : int(std::clamp<int64_t>(n_blocks_, 1, n_threads_));
         ThreadPool::get().run(n_blocks_, n_threads, [&](TaskQueue& queue) {
             int64_t block;
             if (!queue.next(block)) return;
             // Made by the thread that uses it, because what another core has just written is slow to read.
             UnitWorkspace workspace{angles_,
-                                    table_of(forward_angles, queue.thread),
-                                    table_of(backward_angles, queue.thread),
+                                    table_of(passes.forward_angles, queue.thread),
+                                    table_of(passes.backward_angles, queue.thread),
                                     Buffer<T>(state_size),
                                     Buffer<T>(adjoint_size),
                                     make_scratch(),
                                     {}};
             do {
                 const int64_t end = std::min((block + 1) * units_per_block_, n_units_);
-                for (int64_t unit = block * units_per_block_; unit < end; ++unit) work(unit, workspace);
+                for (int64_t unit = block * units_per_block_; unit < end; ++unit) {
+                    T* state = passes.states  ? passes.states + size_t(unit) * plan_.unit_size()
+                               : in_workspace ? workspace.state.data
+                                              : nullptr;
+                    workspace.angles.set_unit(unit);
+                    if (is_forward) forward_unit(unit, workspace, state, passes.states || is_backward, passes.result);
+                    if (is_backward)
+                        backward_unit(unit, workspace, state, passes.result_grads,
+                                      block_sums.data() + block * plan_.n_weights, gradients);
+                }
             } while (queue.next(block));
         });
+        for (int64_t w = 0; gradients.weights && w < plan_.n_weights; ++w) {
+            double sum = 0;
+            for (int64_t b = 0; b < n_blocks_; ++b) sum += block_sums[size_t(b * plan_.n_weights + w)];
+            gradients.weights[w] = T(sum);
+        }
     }
 
     std::optional<AngleTable<T>> table_of(const AngleTable<T>* table, int thread) const {

@@ -11,6 +11,18 @@ using Lanes = Simd<T, KETFIT_VECTOR_BYTES>;
 template <class T>
 using Vector = typename Lanes<T>::Vector;
 
+// The rows of a chunk from `base` on.
+template <class T>
+struct Rows {
+    size_t count;
+    Vector<T>*state, *adjoint;
+
+    KETFIT_INLINE explicit Rows(const Chunk<T>& chunk, size_t base = 0)
+        : count((size_t(1) << chunk.bits) / Lanes<T>::lanes),
+          state(reinterpret_cast<Vector<T>*>(chunk.state) + base),
+          adjoint(reinterpret_cast<Vector<T>*>(chunk.adjoint) + base) {}
+};
+
 // Two fused operations in one pass: the first on target y, with FLIP_FIRST as R X, and the second on target z, which
 // has y as its control (CONTROL_SECOND) or none. Of the rows those whose bits in `mask` are 0 in y and z and elsewhere
 // as in `base`. Derivatives are added to.
@@ -18,14 +30,12 @@ template <class T, bool ADJOINT, bool TANGENT, bool FLIP_FIRST, bool CONTROL_SEC
 void apply_fused_pair(const Chunk<T>& chunk, size_t base, size_t stride_y, size_t stride_z, size_t mask,
                       const T* rotation_y, const T* rotation_z, Vector<T>& derivative_y, Vector<T>& derivative_z) {
     using V = Vector<T>;
-    const size_t n_rows = (size_t(1) << chunk.bits) / Lanes<T>::lanes;
-    V* const state = reinterpret_cast<V*>(chunk.state) + base;
-    V* const adjoint = reinterpret_cast<V*>(chunk.adjoint) + base;
+    const Rows<T> rows(chunk, base);
     const V cos_y = Lanes<T>::load(rotation_y), sin_y = Lanes<T>::load(rotation_y + Lanes<T>::lanes);
     const V cos_z = Lanes<T>::load(rotation_z), sin_z = Lanes<T>::load(rotation_z + Lanes<T>::lanes);
     V sum_y = {}, sum_z = {};
-    for (size_t row = 0; row < n_rows; row = next_index(row, mask)) {
-        V *state_0 = state + row, *state_1 = state_0 + stride_y;  // y = 0 and y = 1
+    for (size_t row = 0; row < rows.count; row = next_index(row, mask)) {
+        V *state_0 = rows.state + row, *state_1 = state_0 + stride_y;  // y = 0 and y = 1
         V psi_00 = state_0[0], psi_01 = state_0[stride_z], psi_10 = state_1[0], psi_11 = state_1[stride_z];
         if (!ADJOINT) {
             rotate<TANGENT, FLIP_FIRST>(psi_00, psi_10, cos_y, sin_y);
@@ -33,7 +43,7 @@ void apply_fused_pair(const Chunk<T>& chunk, size_t base, size_t stride_y, size_
             rotate<TANGENT, false>(psi_00, psi_01, cos_z, sin_z);
             rotate<TANGENT, CONTROL_SECOND>(psi_10, psi_11, cos_z, sin_z);
         } else {
-            V *adjoint_0 = adjoint + row, *adjoint_1 = adjoint_0 + stride_y;
+            V *adjoint_0 = rows.adjoint + row, *adjoint_1 = adjoint_0 + stride_y;
             V lambda_00 = adjoint_0[0], lambda_01 = adjoint_0[stride_z];
             V lambda_10 = adjoint_1[0], lambda_11 = adjoint_1[stride_z];
             sum_z += lambda_01 * psi_00 - lambda_00 * psi_01 + (lambda_11 * psi_10 - lambda_10 * psi_11);
@@ -60,11 +70,10 @@ void apply_fused_pair(const Chunk<T>& chunk, size_t base, size_t stride_y, size_
 template <class T, bool ADJOINT, bool TANGENT, bool FLIP>
 Vector<T> apply_to_rows(const Chunk<T>& chunk, size_t base, size_t stride, size_t mask, Vector<T> c, Vector<T> s) {
     using V = Vector<T>;
-    const size_t n_rows = (size_t(1) << chunk.bits) / Lanes<T>::lanes;
-    V* state = reinterpret_cast<V*>(chunk.state) + base;
-    V* adjoint = reinterpret_cast<V*>(chunk.adjoint) + base;
+    const Rows<T> rows(chunk, base);
+    V *const state = rows.state, *const adjoint = rows.adjoint;
     V sum_10 = {}, sum_01 = {};
-    for (size_t row = 0; row < n_rows; row = next_index(row, mask)) {
+    for (size_t row = 0; row < rows.count; row = next_index(row, mask)) {
         V psi_0 = state[row], psi_1 = state[row + stride];
         if (!ADJOINT) {
             rotate<TANGENT, FLIP>(psi_0, psi_1, c, s);
@@ -93,11 +102,10 @@ struct LaneMatrices {
 template <class T, bool ADJOINT>
 Vector<T> apply_lane_matrices(const Chunk<T>& chunk, size_t stride, const LaneMatrices<T>& m) {
     using V = Vector<T>;
-    const size_t n_rows = (size_t(1) << chunk.bits) / Lanes<T>::lanes;
-    V* state = reinterpret_cast<V*>(chunk.state);
-    V* adjoint = reinterpret_cast<V*>(chunk.adjoint);
+    const Rows<T> rows(chunk);
+    V *const state = rows.state, *const adjoint = rows.adjoint;
     V sum_10 = {}, sum_01 = {};
-    for (size_t row = 0; row < n_rows; row = next_index(row, stride)) {
+    for (size_t row = 0; row < rows.count; row = next_index(row, stride)) {
         const V psi_0 = state[row], psi_1 = state[row + stride];
         if (ADJOINT) {
             const V lambda_0 = adjoint[row], lambda_1 = adjoint[row + stride];
@@ -118,11 +126,10 @@ template <class T, bool ADJOINT, int BIT>
 Vector<T> apply_to_lane_bit(const Chunk<T>& chunk, size_t base, size_t mask, Vector<T> diagonal,
                             Vector<T> off_diagonal) {
     using V = Vector<T>;
-    const size_t n_rows = (size_t(1) << chunk.bits) / Lanes<T>::lanes;
-    V* state = reinterpret_cast<V*>(chunk.state) + base;
-    V* adjoint = reinterpret_cast<V*>(chunk.adjoint) + base;
+    const Rows<T> rows(chunk, base);
+    V *const state = rows.state, *const adjoint = rows.adjoint;
     V sum = {};
-    for (size_t row = 0; row < n_rows; row = next_index(row, mask)) {
+    for (size_t row = 0; row < rows.count; row = next_index(row, mask)) {
         const V psi = state[row], flipped_psi = Lanes<T>::template flip_lane_bit<BIT>(psi);
         if (ADJOINT) {
             const V lambda = adjoint[row];
@@ -160,11 +167,10 @@ Vector<T> apply_to_lane_bit(const Chunk<T>& chunk, int bit, size_t base, size_t 
 template <class T>
 Vector<T> first_rotation_derivative(const Chunk<T>& chunk, size_t stride) {
     using V = Vector<T>;
-    const size_t n_rows = (size_t(1) << chunk.bits) / Lanes<T>::lanes;
-    const V* state = reinterpret_cast<const V*>(chunk.state);
-    const V* adjoint = reinterpret_cast<const V*>(chunk.adjoint);
+    const Rows<T> rows(chunk);
+    const V *const state = rows.state, *const adjoint = rows.adjoint;
     V sum_10 = {}, sum_01 = {};
-    for (size_t row = 0; row < n_rows; row = next_index(row, stride)) {
+    for (size_t row = 0; row < rows.count; row = next_index(row, stride)) {
         sum_10 += adjoint[row + stride] * state[row];
         sum_01 += adjoint[row] * state[row + stride];
     }
@@ -357,12 +363,9 @@ constexpr GateKernels<T> kernels() {
             backward<T>,     add_expectations<T>,      apply_observable<T>};
 }
 
-#define JOIN_EXPANDED(a, b) a##b
-#define JOIN(a, b) JOIN_EXPANDED(a, b)
-
 }  // namespace
 
-extern const GateKernelSet JOIN(gate_kernels_, KETFIT_ISA);
-const GateKernelSet JOIN(gate_kernels_, KETFIT_ISA) = {kernels<float>(), kernels<double>()};
+extern const GateKernelSet KETFIT_FOR_ISA(gate_kernels_);
+const GateKernelSet KETFIT_FOR_ISA(gate_kernels_) = {kernels<float>(), kernels<double>()};
 
 }  // namespace ketfit

@@ -90,17 +90,6 @@ struct GateKernels {
     void (*apply_observable)(const T* state, T* adjoint, int bits, const Readout&, const T* grads);
 };
 
-struct GateKernelSet {
-    GateKernels<float> f32;
-    GateKernels<double> f64;
-
-    template <class T>
-    const GateKernels<T>& get() const {
-        if constexpr (sizeof(T) == 4)
-            return f32;
-        else
-            return f64;
-    }
-};
+using GateKernelSet = KernelSet<GateKernels>;
 
 }  // namespace ketfit

@@ -15,7 +15,7 @@
 #include <string>
 #include <utility>
 
-#include "bindings.h"
+#include "arrays.h"
 #include "executor.h"
 #include "instruction_sets.h"
 
@@ -23,6 +23,9 @@ namespace nb = nanobind;
 using namespace nanobind::literals;
 
 namespace ketfit {
+
+void bind_density_matrix(nb::module_& m);
+
 namespace {
 
 // Bytes of a core's second-level cache, 0 if the system does not say.
@@ -102,32 +105,35 @@ bool all_finite(const Plan& plan, const CircuitBatch<T>& batch, const T* result)
            all_finite(result, batch.size * int64_t(plan.n_columns()));
 }
 
-template <class T>
 std::pair<double, bool> forward(const Plan& plan, const BatchAddresses& addresses, uintptr_t result, uintptr_t saved,
                                 int n_threads) {
     nb::gil_scoped_release release;
-    const CircuitBatch<T> batch = addresses.as<T>();
-    const double scale = Executor<T>(plan, batch, n_threads).forward(pointer<T>(result), pointer<T>(saved));
-    return {scale, all_finite(plan, batch, pointer<const T>(result))};
+    return addresses.visit([&](auto batch) {
+        using T = typename decltype(batch)::Number;
+        const double scale = Executor<T>(plan, batch, n_threads).forward(pointer<T>(result), pointer<T>(saved));
+        return std::pair(scale, all_finite(plan, batch, pointer<T>(result)));
+    });
 }
 
-template <class T>
-void backward(const Plan& plan, const BatchAddresses& batch, uintptr_t states, double scale, uintptr_t result_grads,
+void backward(const Plan& plan, const BatchAddresses& addresses, uintptr_t states, double scale, uintptr_t result_grads,
               const GradientAddresses& gradients, int n_threads) {
     nb::gil_scoped_release release;
-    Executor<T>(plan, batch.as<T>(), n_threads)
-        .backward(pointer<T>(states), scale, pointer<const T>(result_grads), gradients.as<T>());
+    addresses.visit([&](auto batch) {
+        using T = typename decltype(batch)::Number;
+        Executor<T>(plan, batch, n_threads)
+            .backward(pointer<T>(states), scale, pointer<T>(result_grads), gradients.as<T>());
+    });
 }
 
-template <class T>
 bool forward_and_backward(const Plan& plan, const BatchAddresses& addresses, uintptr_t result, uintptr_t result_grads,
                           const GradientAddresses& gradients, int n_threads) {
     nb::gil_scoped_release release;
-    const CircuitBatch<T> batch = addresses.as<T>();
-    const T* grads = pointer<const T>(result_grads);
-    Executor<T>(plan, batch, n_threads).forward_and_backward(pointer<T>(result), grads, gradients.as<T>());
-    return all_finite(plan, batch, pointer<const T>(result)) &&
-           all_finite(grads, batch.size * int64_t(plan.n_columns()));
+    return addresses.visit([&](auto batch) {
+        using T = typename decltype(batch)::Number;
+        const T* grads = pointer<T>(result_grads);
+        Executor<T>(plan, batch, n_threads).forward_and_backward(pointer<T>(result), grads, gradients.as<T>());
+        return all_finite(plan, batch, pointer<T>(result)) && all_finite(grads, batch.size * int64_t(plan.n_columns()));
+    });
 }
 
 }  // namespace
@@ -149,11 +155,10 @@ NB_MODULE(_kernel, m) {
     });
     m.def("cache_bytes", &cache_bytes);
     nb::class_<BatchAddresses>(m, "CircuitBatch")
-        .def(nb::init<int64_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t>(), nb::kw_only(), "size"_a, "weights"_a,
+        .def(nb::init<int, int64_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t>(), "itemsize"_a, "size"_a, "weights"_a,
              "inputs"_a = 0, "initial"_a = 0, "signs"_a = 0);
     nb::class_<GradientAddresses>(m, "Gradients")
-        .def(nb::init<uintptr_t, uintptr_t, uintptr_t>(), nb::kw_only(), "weights"_a = 0, "inputs"_a = 0,
-             "initial"_a = 0);
+        .def(nb::init<uintptr_t, uintptr_t, uintptr_t>(), "weights"_a = 0, "inputs"_a = 0, "initial"_a = 0);
     nb::class_<Plan>(m, "Plan")
         .def("__init__", &make_plan, nb::kw_only(), "instruction_set"_a, "bits"_a, "sample_bits"_a, "n_weights"_a,
              "n_inputs"_a, "n_rotations"_a, "joint"_a, "operations"_a, "term_offsets"_a, "terms"_a, "stages"_a,
@@ -161,11 +166,8 @@ NB_MODULE(_kernel, m) {
         .def("n_units", &Plan::n_units)
         .def_prop_ro("unit_size", &Plan::unit_size)
         .def_prop_ro("n_columns", &Plan::n_columns)
-        .def("forward_f32", &forward<float>)
-        .def("forward_f64", &forward<double>)
-        .def("backward_f32", &backward<float>)
-        .def("backward_f64", &backward<double>)
-        .def("forward_and_backward_f32", &forward_and_backward<float>)
-        .def("forward_and_backward_f64", &forward_and_backward<double>);
+        .def("forward", &forward)
+        .def("backward", &backward)
+        .def("forward_and_backward", &forward_and_backward);
     bind_density_matrix(m);
 }

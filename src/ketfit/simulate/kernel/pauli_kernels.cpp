@@ -151,14 +151,11 @@ constexpr PauliKernels<T> kernels() {
 template <class T>
 using Lanes = Simd<T, KETFIT_VECTOR_BYTES>;
 
-#define JOIN_EXPANDED(a, b) a##b
-#define JOIN(a, b) JOIN_EXPANDED(a, b)
-
 }  // namespace
 
-extern const PauliKernelSet JOIN(pauli_kernels_, KETFIT_ISA);
-const PauliKernelSet JOIN(pauli_kernels_, KETFIT_ISA) = {
-    kernels<Lanes<float>, float>(), kernels<Lanes<double>, double>(), kernels<Scalar<float>, float>(),
-    kernels<Scalar<double>, double>()};
+extern const PauliKernelSet KETFIT_FOR_ISA(pauli_kernels_);
+const PauliKernelSet KETFIT_FOR_ISA(pauli_kernels_) = {
+    {kernels<Lanes<float>, float>(), kernels<Lanes<double>, double>()},
+    {kernels<Scalar<float>, float>(), kernels<Scalar<double>, double>()}};
 
 }  // namespace ketfit

@@ -5,7 +5,6 @@
 #include <complex>
 
 #include "test_support.h"
-#include "tile_layout.h"
 
 using namespace ketfit;
 
@@ -139,7 +138,8 @@ template <class T, class F>
 void for_each_pass(F visit) {
     for_each_instruction_set([&](const InstructionSet& set) {
         for (const bool scalar : {false, true}) {
-            const PauliKernels<T>& kernels = set.pauli_kernels->get<T>(scalar);
+            const PauliKernelSet& both = *set.pauli_kernels;
+            const PauliKernels<T>& kernels = (scalar ? both.scalars : both.vectors).template get<T>();
             for (int a = 0; a < n_qubits; ++a)
                 for (int b = 0; b < n_qubits; ++b) {
                     if (a == b) continue;

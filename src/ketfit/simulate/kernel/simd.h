@@ -100,4 +100,24 @@ struct Scalar {
     static KETFIT_INLINE double sum(Vector v) { return v; }
 };
 
+// Kernels of both number types.
+template <template <class> class Kernels>
+struct KernelSet {
+    Kernels<float> f32;
+    Kernels<double> f64;
+
+    template <class T>
+    const Kernels<T>& get() const {
+        if constexpr (sizeof(T) == 4)
+            return f32;
+        else
+            return f64;
+    }
+};
+
 }  // namespace ketfit
+
+// The name of a kernel set of the instruction set that is compiled for.
+#define KETFIT_JOIN_EXPANDED(a, b) a##b
+#define KETFIT_JOIN(a, b) KETFIT_JOIN_EXPANDED(a, b)
+#define KETFIT_FOR_ISA(name) KETFIT_JOIN(name, KETFIT_ISA)

@@ -88,10 +88,10 @@ TEST_CASE_TEMPLATE("Simd::transpose exchanges lane bits with bits of the vectors
                             from_k ^= 1 << bit;
                             from_lane ^= 1 << lane_bits[bit];
                         }
-                    CHECK(v[k][lane] == 100 * from_k + from_lane);
+                    CHECK(double(v[k][lane]) == 100 * from_k + from_lane);
                 }
             S::transpose(v, lane_bits);
-            for (int k = 0; k < 16; ++k) CHECK(v[k][S::lanes - 1] == 100 * k + S::lanes - 1);
+            for (int k = 0; k < 16; ++k) CHECK(double(v[k][S::lanes - 1]) == 100 * k + S::lanes - 1);
         }
 }
 

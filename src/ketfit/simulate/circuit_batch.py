@@ -1,0 +1,116 @@
+"""A circuit with the tensors of a batch of samples: what every simulator takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ketfit.circuit.circuit import Circuit
+from ketfit.errors import InputError
+
+_DTYPES = (torch.float32, torch.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class CircuitBatch:
+    """A circuit and the tensors that it runs on, checked when the batch is built except that numbers are finite.
+
+    The tensors are contiguous, so they are copies of those given where those are not.
+
+    Attributes:
+        circuit: Circuit to run.
+        weights: Angles in radians, shape (n_weights,), shared by the samples.
+        inputs: Angles in radians, shape (size, n_inputs); None only if the circuit reads none.
+        initial: Amplitudes before the first gate, shape (size, 2**n_qubits), qubit 0 the most significant bit of the
+            index; None is |0...0>.
+        size: Number of samples, 1 if neither `inputs` nor `initial` is given.
+
+    Raises:
+        InputError: A tensor has the wrong shape, dtype or device.
+
+    >>> from ketfit.circuit import ring_layers
+    >>> CircuitBatch(ring_layers(2, 1, 1), torch.zeros(4), initial=torch.eye(4)).size
+    4
+    """
+
+    circuit: Circuit
+    weights: Tensor
+    inputs: Tensor | None = None
+    initial: Tensor | None = None
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        circuit, weights, inputs, initial = self.circuit, self.weights, self.inputs, self.initial
+        self._check("weights", weights, circuit.n_weights, 1)
+        size = 1
+        if inputs is not None:
+            self._check("inputs", inputs, circuit.n_inputs, 2)
+            size = len(inputs)
+        elif circuit.n_inputs:
+            raise InputError(
+                f"this circuit reads {circuit.n_inputs} inputs; pass inputs of shape (batch, {circuit.n_inputs})"
+            )
+        if initial is not None:
+            self._check("initial", initial, 2**circuit.n_qubits, 2)
+            if inputs is not None and len(initial) != size:
+                raise InputError(f"inputs have a batch of {size} and initial of {len(initial)}; they must be equal")
+            size = len(initial)
+        object.__setattr__(self, "size", size)
+
+    def _check(self, name: str, tensor: Tensor, width: int, dimensions: int) -> None:
+        check_tensor(name, tensor, self.weights, width, dimensions)
+        if not tensor.is_contiguous():
+            object.__setattr__(self, name, tensor.contiguous())
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The weights, the inputs and the initial amplitudes."""
+        return self.weights, self.inputs, self.initial
+
+    @property
+    def is_differentiated(self) -> bool:
+        """True if autograd records operations on one of the tensors."""
+        return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in self.tensors)
+
+    def with_circuit(self, circuit: Circuit) -> CircuitBatch:
+        """Return the batch on a circuit with as many qubits, weights and inputs, such as a light cone."""
+        batch = object.__new__(CircuitBatch)
+        batch.__dict__.update(self.__dict__, circuit=circuit)  # nothing to check again
+        return batch
+
+    def repeat_samples(self, times: int) -> CircuitBatch:
+        """Return a batch that has every sample `times` times in a row."""
+        inputs = self.weights.new_empty(self.size, 0) if self.inputs is None else self.inputs
+        initial = None if self.initial is None else self.initial.repeat_interleave(times, 0)
+        return CircuitBatch(self.circuit, self.weights, inputs.repeat_interleave(times, 0), initial)
+
+    def check_finite(self) -> None:
+        """Raise InputError with the name of the first tensor that holds NaN or infinity."""
+        check_finite(weights=self.weights, inputs=self.inputs, initial=self.initial)
+
+
+def check_tensor(name: str, tensor: Tensor, weights: Tensor, width: int, dimensions: int) -> None:
+    """Raise InputError if the shape, dtype or device of a tensor does not fit the circuit or the weights."""
+    if not isinstance(tensor, Tensor):
+        raise InputError(f"{name} is of type {type(tensor).__name__}; pass a torch.Tensor")
+    shape, dtype = tensor.shape, tensor.dtype
+    if len(shape) != dimensions or shape[-1] != width:
+        needed = f"({width},)" if dimensions == 1 else f"(batch, {width})"
+        raise InputError(f"{name} has shape {tuple(shape)}; this circuit needs {needed}")
+    if dtype not in _DTYPES:
+        raise InputError(f"{name} is {dtype}; convert it with .float() or .double()")
+    if tensor is weights:
+        return
+    if dtype != weights.dtype:
+        raise InputError(f"{name} is {tensor.dtype} and weights are {weights.dtype}; make them the same")
+    if tensor.device != weights.device:
+        raise InputError(f"{name} is on {tensor.device} and weights are on {weights.device}; move them together")
+
+
+def check_finite(**tensors: Tensor | None) -> None:
+    """Raise InputError with the name of the first tensor that holds NaN or infinity."""
+    for name, tensor in tensors.items():
+        if tensor is not None and not torch.isfinite(tensor).all():
+            raise InputError(f"{name} holds a number that is not finite (NaN or infinity)")
