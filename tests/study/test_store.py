@@ -187,7 +187,7 @@ def test_split_record_from_split_has_all_but_test_positions(sentences: Path) -> 
         dataset, texts=(*dataset.texts, *dataset.texts[:30]), labels=(*dataset.labels, *dataset.labels[:30])
     )
     split = few_shot_split(dataset, 20, 0.25, 3)
-    record = SplitRecord.from_split(20, 0.25, 3, split)
+    record = SplitRecord.from_split((20, 0.25, 3), split)
     assert record.key == (20, 0.25, 3) and split.excluded.size > 0
     assert record.not_tested == tuple(sorted(set(range(150)) - set(split.test.tolist())))
 

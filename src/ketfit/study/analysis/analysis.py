@@ -112,7 +112,7 @@ def _study(record: StudyRecord, rows: Mapping[str, TaskResult], groups: Sequence
     mine = {task.id: rows[task.id] for task in record.tasks if task.id in rows}
     failed = sum(row.error is not None for row in mine.values())
     planned = len({task.id for task in record.tasks})
-    drawn = plan.data.per_label * record.data.n_classes
+    drawn = record.drawn_size
     sizes = sorted({size for group in groups for size in group.results("test_size")})
     times = sorted(str(row.run.get("finished")) for row in mine.values() if row.run.get("finished"))
     return {
@@ -224,7 +224,11 @@ def _scan_point(record: StudyRecord, group: Group, base: Group | None, factor: s
     if base is not None and group is not base and len(seeds) > 1:
         correct, base_correct = [group.correct(seed) for seed in seeds], [base.correct(seed) for seed in seeds]
         difference = crossed_test(
-            correct, base_correct, [record.test_positions(group.draws[seed]) for seed in seeds], level=level
+            correct,
+            base_correct,
+            [record.test_positions(group.draws[seed]) for seed in seeds],
+            test_train_ratio=record.test_train_ratio(group.draws[seeds[0]]),
+            level=level,
         )
     return ScanPoint(group.levels[factor], group is base, values, summarize(values, level=level), difference)
 

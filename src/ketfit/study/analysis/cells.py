@@ -155,7 +155,9 @@ def make_cell(group: Group, record: StudyRecord, representative: bool) -> Cell:
     enough_seeds, crossed = len(seeds) >= SEEDS_FOR_BOOTSTRAP, None
     if len(seeds) > 1:
         positions = [record.test_positions(group.draws[seed]) for seed in seeds]
-        crossed = summarize_crossed([group.correct(seed) for seed in seeds], positions, level=level)
+        ratio = record.test_train_ratio(group.draws[seeds[0]])
+        correct = [group.correct(seed) for seed in seeds]
+        crossed = summarize_crossed(correct, positions, test_train_ratio=ratio, level=level)
     times = [row.run.get("seconds") or {} for row in group.rows.values()]
     settings: dict[str, Any] = next((row.config["head"]["settings"] for row in group.rows.values()), {})
     return Cell(

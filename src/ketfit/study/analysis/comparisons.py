@@ -130,7 +130,13 @@ def _compare(
     paired = paired_test(first, second, level=level)
     ratio = _test_train_ratio(record, group, seeds[0])
     positions = [record.test_positions(group.draws[seed]) for seed in seeds]
-    crossed = crossed_test([one for one, _ in correct], [two for _, two in correct], positions, level=level)
+    crossed = crossed_test(
+        [one for one, _ in correct],
+        [two for _, two in correct],
+        positions,
+        test_train_ratio=record.test_train_ratio(group.draws[seeds[0]]),
+        level=level,
+    )
     noise = {"level": level, "sentence_error": crossed.sentence_error}
     return replace(
         comparison,
@@ -144,9 +150,7 @@ def _compare(
 
 
 def _test_train_ratio(record: StudyRecord, group: Group, seed: int) -> float:
-    draw = group.draws[seed]
-    drawn = draw.per_label * record.data.n_classes
-    return float((group.rows[seed].result or {})["test_size"] / (drawn - round(drawn * draw.validation_fraction)))
+    return float((group.rows[seed].result or {})["test_size"] / record.train_size(group.draws[seed]))
 
 
 def _or_none(calculate: Callable[[], Any]) -> Any:
