@@ -46,6 +46,7 @@ BODY = "all-MiniLM-L6-v2"
 PARSED = {
     " --engine ray ": "starts a cluster; tests/study/test_executors.py",
     "ketfit app ": "waits for a browser; tests/browser",
+    "ketfit compare reviews.csv ": "trains all heads; tests/cli/test_compare.py",
     "ketfit demo ": "make demo",
     "ketfit energy --measure ": "reads counters that not every machine has; tests/energy/test_meters.py",
     "ketfit fit reviews.csv -o my-model --set head.shots=1000 ": "takes minutes; tests/estimators/test_quantum.py",

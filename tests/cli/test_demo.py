@@ -36,4 +36,8 @@ def test_demo_compares_heads_and_saves_model(
     code, out, err = run(capsys, "demo", *options)
     assert code == 0
     assert "quantum head" in out
+    words = " ".join(out.split())
+    assert "logistic regression is enough: no head is shown to be better" in words
+    assert "|" in out
+    assert "ketfit compare repeats the draw" in words
     assert "saved in" in err

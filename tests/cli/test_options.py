@@ -35,6 +35,9 @@ ODD_TEXT = {
     "--set": ["nonsense", "", "=", "head=", ".x=1", "no_such=1", "head.n_qubits=many", "class_weight=heavy", "seed=-1"],
     "--config": ["no-such-file.toml", "FOLDER", "FILE"],
     "--checkpoint": ["FOLDER"],
+    "--html": ["FOLDER"],
+    "--study": ["FILE"],
+    "--head": ["nonsense", ""],
     "--host": ["no such host", "256.0.0.1", "a..b"],
     "--address": ["auto", ""],
     "--input": ["JSON", "OTHER"],
@@ -88,7 +91,7 @@ CASES = [
 
 def test_options_cover_every_command() -> None:
     found = {command for command, *_ in options()}
-    assert found == {"demo", "fit", "evaluate", "predict", "draw", "app", "study run"}
+    assert found == {"demo", "compare", "fit", "evaluate", "predict", "draw", "app", "study run"}
     assert len(CASES) > 200
 
 
@@ -114,6 +117,7 @@ def test_option_with_wrong_value_exits_with_code_2(
         monkeypatch.setattr(name, lambda *_, **__: pytest.fail("a body was loaded"))
     right: dict[str, list[Any]] = {
         "demo": ["--data", "reviews.tsv", "--body", tiny_body_folder, "--per-label", "4", "-o", "out"],
+        "compare": ["reviews.tsv", "--body", tiny_body_folder],
         "fit": ["reviews.tsv", "--body", tiny_body_folder, "-o", "out"],
         "evaluate": ["no-such-model", "reviews.tsv"],
         "predict": ["no-such-model", "--input", "reviews.tsv"],

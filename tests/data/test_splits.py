@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ketfit.data.dataset import Dataset
-from ketfit.data.splits import duplicate_groups, few_shot_split, fold_splits, holdout_split, split_groups
+from ketfit.data.splits import (
+    duplicate_groups,
+    few_shot_split,
+    fold_splits,
+    holdout_split,
+    split_groups,
+    stratified_split,
+)
 from ketfit.errors import ConfigError, DataError, InputError
 from tests.data.example_data import (
     parts,
@@ -319,3 +326,46 @@ def test_fold_splits_with_groups_that_hold_a_label_together_raise() -> None:
 def test_fold_splits_with_invalid_number_of_folds_raise(n_folds: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         fold_splits(np.array([0, 0, 1, 1]), n_folds, 0)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    sizes=st.lists(st.integers(8, 60), min_size=2, max_size=4),
+    test=st.sampled_from([0.1, 0.25, 0.5]),
+    validation=st.sampled_from([0.0, 0.15, 0.4]),
+    seed=st.integers(0, 99),
+)
+def test_stratified_split_has_shares_of_every_class(
+    sizes: list[int], test: float, validation: float, seed: int
+) -> None:
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    data = Dataset("d", tuple(f"text {n}" for n in range(len(labels))), tuple(labels.tolist()))
+    split = stratified_split(data, test, validation, seed)
+    assert sorted(np.concatenate(parts(split)).tolist()) == list(range(len(data)))
+    assert len(split.excluded) == 0
+    assert len(split.test) == round(test * len(data))
+    assert len(split.validation) == round(validation * (len(data) - len(split.test)))
+    for code, size in enumerate(sizes):
+        assert abs((labels[split.test] == code).sum() - test * size) <= 1
+        assert (labels[split.train] == code).sum() >= 1
+    again = stratified_split(data, test, validation, seed)
+    assert all((one == other).all() for one, other in zip(parts(split), parts(again), strict=True))
+
+
+def test_stratified_split_keeps_copies_and_groups_together() -> None:
+    texts = tuple(f"text {n // 2}" for n in range(80))
+    data = Dataset("d", texts, tuple(n // 2 % 2 for n in range(80)), groups=tuple(n // 4 for n in range(80)))
+    split = stratified_split(data, 0.25, 0.2, seed=3)
+    places = {row: place for place, part in enumerate(parts(split)) for row in part.tolist()}
+    assert len(split.test) and len(split.validation)
+    assert all(len({places[row] for row in range(first, first + 4)}) == 1 for first in range(0, 80, 4))
+
+
+def test_stratified_split_refuses_fractions_and_one_class() -> None:
+    data = Dataset("d", ("a", "b", "c", "d"), (0, 1, 0, 1))
+    with pytest.raises(ConfigError, match="test_fraction=1.0"):
+        stratified_split(data, 1.0)
+    with pytest.raises(ConfigError, match="validation_fraction=-0.1"):
+        stratified_split(data, 0.5, -0.1)
+    with pytest.raises(DataError, match="two or more classes"):
+        stratified_split(Dataset("d", ("a", "b"), (0, 0)), 0.5)

@@ -71,7 +71,7 @@ def make_study(
         data=data,
         bodies=bodies,
         draws=tuple(
-            SplitRecord.from_split(*key, split=split) for key, split in sorted(splits.items(), key=lambda item: item[0])
+            SplitRecord.from_split(key, split) for key, split in sorted(splits.items(), key=lambda item: item[0])
         ),
     )
     record.write(folder)

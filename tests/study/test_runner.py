@@ -15,6 +15,7 @@ from ketfit.data.splits import few_shot_split
 from ketfit.errors import ConfigError, ConfigWarning, DataError, StudyError
 from ketfit.study import runner
 from ketfit.study.executors import Job, LocalExecutor, Work
+from ketfit.study.report import write_report
 from ketfit.study.runner import StudyProgress, run_study
 from ketfit.study.spec import StudyPlan
 from ketfit.study.store import StudyRecord, TaskResult, read_results
@@ -234,3 +235,23 @@ def test_run_study_tunes_a_body_once_per_seed(
         if (result := read_results(tmp_path / "first")[task.id]).result
     }
     assert len(set(losses.values())) == 4
+
+
+def test_study_of_holdouts_tests_stratified_shares(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings |= {"heads": {"linear": {"kind": "logistic-regression"}, "svc": {"kind": "svc"}}, "factors": {}}
+    settings |= {"design": {"kind": "heads"}}
+    settings["data"] = {"source": settings["data"]["source"], "test_fraction": 0.25, "validation_fraction": 0.2}
+    plan = StudyPlan.from_mapping(settings)
+    progress = run_study(plan, tmp_path, LocalExecutor(1), command="here")
+    assert (progress.done, progress.failed) == (4, 0)
+    record, results = StudyRecord.read(tmp_path), read_results(tmp_path)
+    for draw in record.draws:
+        assert (draw.per_label, draw.test_fraction, len(draw.not_tested)) == (None, 0.25, 90)
+        assert record.test_train_ratio(draw) == pytest.approx(30 / 72)
+    for result in results.values():
+        assert result.config["data"].keys() == {"fingerprint", "test_fraction", "validation_fraction"}
+        assert (result.result or {})["test_size"] == 30
+    summary = write_report(tmp_path)
+    assert [summary["study"][name] for name in ("train_size", "validation_size", "test_sizes")] == [72, 18, [30]]
+    assert "hold-outs" in {caveat["kind"] for caveat in summary["caveats"]}
+    assert "a stratified hold-out of all sentences for each seed: 72 to train" in (tmp_path / "report.html").read_text()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ketfit.errors import ConfigError
-from ketfit.study.spec import BodyPlan, BudgetPlan, HeadPlan, LevelRange, StudyPlan
+from ketfit.study.spec import BodyPlan, BudgetPlan, DataPlan, HeadPlan, LevelRange, StudyPlan
 
 PLANS = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
 
@@ -194,3 +194,15 @@ def test_body_plan_label_names_the_stages(tune: Any, label: str) -> None:
 def test_body_plan_stages_that_make_no_sense_are_refused(tune: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         BodyPlan(name="a", tune=tune)
+
+
+def test_test_fraction_and_per_label_raise() -> None:
+    with pytest.raises(ConfigError, match=r"per_label=20 and test_fraction=0.25: leave one of them out"):
+        DataPlan(per_label=20, test_fraction=0.25)
+
+
+def test_test_fraction_and_factor_per_label_raise(settings: dict[str, Any]) -> None:
+    settings["data"] = {"source": settings["data"]["source"], "test_fraction": 0.25}
+    settings["factors"] = {"data.per_label": [8, 16]}
+    with pytest.raises(ConfigError, match=r"data\.per_label is a factor, and data\.test_fraction replaces it"):
+        StudyPlan.from_mapping(settings)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from ketfit.data.dataset import load_dataset
 from ketfit.data.splits import few_shot_split
-from ketfit.errors import KetFitError, StorageError, StudyError
+from ketfit.errors import ConfigError, KetFitError, StorageError, StudyError
 from ketfit.study.expand import BodyMetadata, DataMetadata, expand
 from ketfit.study.spec import StudyPlan
 from ketfit.study.store import ROWS, ResultLog, SplitRecord, StudyRecord, TaskResult, pending_tasks, read_results
@@ -187,7 +187,7 @@ def test_split_record_from_split_has_all_but_test_positions(sentences: Path) -> 
         dataset, texts=(*dataset.texts, *dataset.texts[:30]), labels=(*dataset.labels, *dataset.labels[:30])
     )
     split = few_shot_split(dataset, 20, 0.25, 3)
-    record = SplitRecord.from_split(20, 0.25, 3, split)
+    record = SplitRecord.from_split((20, 0.25, 3), split)
     assert record.key == (20, 0.25, 3) and split.excluded.size > 0
     assert record.not_tested == tuple(sorted(set(range(150)) - set(split.test.tolist())))
 
@@ -223,3 +223,9 @@ def test_study_record_read_damaged_split_is_named_in_the_error(
     with pytest.raises(StudyError, match=r"study\.json is damaged") as caught:
         StudyRecord.read(tmp_path)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("sizes", [{"per_label": 20, "test_fraction": 0.5}, {"per_label": None}])
+def test_split_record_needs_one_size(sizes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="seed 3 needs either per_label or test_fraction"):
+        SplitRecord(validation_fraction=0.25, seed=3, not_tested=(0, 1), **sizes)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-from rich.table import Table
 
 from ketfit.cli.errors import exit_on_interrupt
+from ketfit.cli.head_table import head_report
 from ketfit.cli.options import (
     AsJson,
     DataOptions,
@@ -21,6 +20,11 @@ from ketfit.cli.options import (
     takes_data_options,
 )
 from ketfit.cli.output import echo_stderr, print_report
+
+ONE_DRAW = (
+    "(one draw: McNemar's test for these trained heads on new sentences, adjusted by Holm; ketfit compare repeats the "
+    "draw)"
+)
 
 
 @takes_data_options
@@ -39,6 +43,7 @@ def demo(
     from ketfit.estimators.quantum import QuantumHeadClassifier
     from ketfit.estimators.text import TextClassifier
     from ketfit.evaluation.compare import compare_heads, standard_heads, with_interval
+    from ketfit.evaluation.paired_difference import conclusions, differences_on_one_split
     from ketfit.persistence.model_files import check_model_folder
     from ketfit.persistence.schema import check_class_names
 
@@ -61,6 +66,7 @@ def demo(
         rows.append(row)
     quantum = heads["quantum head"]
     assert isinstance(quantum, QuantumHeadClassifier)
+    assert rows[0].interval is not None
     metrics = with_interval("test_accuracy", rows[0].test_accuracy, rows[0].interval)
     metrics["test_sentences"] = len(parts.test)
     TextClassifier.from_parts(loaded, quantum).save_pretrained(output, data=dataset.name, metrics=metrics)
@@ -69,20 +75,14 @@ def demo(
         "body": loaded.name,
         "train_size": len(parts.train),
         "test_size": len(parts.test),
-        "heads": [asdict(row) for row in rows],
+        "heads": [row.to_json() for row in rows],
         "model": str(output),
     }
     title = (
         f"{dataset.name}: {len(parts.train)} to train, {len(parts.validation)} to validate, {len(parts.test):,} to test"
     )
-    table = Table("head", "parameters", "test accuracy", "95 % interval", "fit", title=title)
-    for row in rows:
-        low, high = row.interval
-        table.add_row(
-            row.name,
-            f"{row.parameters:,}",
-            f"{row.test_accuracy:.2%}",
-            f"{low:.2%} to {high:.2%}",
-            f"{row.fit_seconds:.1f} s",
-        )
+    correct = {row.name: row.correct for row in rows if row.correct is not None}
+    reference = "logistic regression"
+    found = [*conclusions(differences_on_one_split(correct, reference), reference), ONE_DRAW]
+    table = head_report(rows, found, title)
     print_report(report, as_json, table, f"saved in {output}; try: ketfit predict {output} 'a film to remember'")

@@ -13,6 +13,7 @@ import typer
 
 import ketfit
 from ketfit.cli.app import app as web_demo
+from ketfit.cli.compare import compare
 from ketfit.cli.demo import demo
 from ketfit.cli.doctor import doctor
 from ketfit.cli.draw import draw
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, fit, evaluate, predict, inspect, draw, energy, doctor):
+for command in (demo, compare, fit, evaluate, predict, inspect, draw, energy, doctor):
     app.command()(command)
 app.command("app")(web_demo)
 app.add_typer(study_app, name="study")

@@ -145,15 +145,26 @@ def fit_config(
         _set_head(tables, head)
     if validation is not None:
         tables["validation"] = validation
-    methods = [word for text in tune for word in text.split(",")]
-    if methods == ["frozen"]:
-        tables.pop("tune", None)
-    elif "frozen" in methods:
-        raise ConfigError(f"--tune {','.join(methods)}: a frozen body has no stages; leave out frozen, or the others")
-    elif methods:
+    if methods := tuning_methods(tune):
         tables["tune"] = _stage_tables(tables.get("tune", {}), methods)
+    elif tune:
+        tables.pop("tune", None)
     places = [*([] if path is None else [str(path)]), *(["--set"] if settings else [])]
     return FitConfig.from_mapping(tables, where=" and ".join(places) or "the settings")
+
+
+def tuning_methods(tune: list[str]) -> list[str]:
+    """Return the methods of the stages of --tune; none for a frozen body.
+
+    Raises:
+        ConfigError: frozen stands beside a method.
+    """
+    methods = [word for text in tune for word in text.split(",")]
+    if methods == ["frozen"]:
+        return []
+    if "frozen" in methods:
+        raise ConfigError(f"--tune {','.join(methods)}: a frozen body has no stages; leave out frozen, or the others")
+    return methods
 
 
 def _stage_tables(tables: Any, methods: list[str]) -> Any:

@@ -115,6 +115,38 @@ def few_shot_split(dataset: Dataset, per_label: int = 256, validation_fraction: 
     )
 
 
+def stratified_split(dataset: Dataset, test_fraction: float, validation_fraction: float = 0.15, seed: int = 0) -> Split:
+    """Split all sentences into stratified parts to train, to validate and to test on.
+
+    Copies of a sentence (see `duplicate_groups`) and rows of one group stay in one part, and every class keeps a
+    sentence in training. No sentence is excluded.
+
+    Args:
+        dataset: The data set; at least two classes.
+        test_fraction: Fraction of the sentences to test on, at least 0 and below 1.
+        validation_fraction: Fraction of the others to validate on, at least 0 and below 1.
+        seed: Seed of the random draw.
+
+    Raises:
+        ConfigError: A fraction is out of range, or `seed` is not an integer.
+        DataError: the data set has only one class.
+
+    >>> films = Dataset("films", tuple(f"film {i}" for i in range(20)), (0, 1) * 10)
+    >>> split = stratified_split(films, test_fraction=0.2, validation_fraction=0.25)
+    >>> len(split.train), len(split.validation), len(split.test)
+    (12, 4, 4)
+    """
+    check_fraction("test_fraction", test_fraction)
+    check_fraction("validation_fraction", validation_fraction)
+    check_classes(dataset)
+    rng = numpy_stream(seed, "split")
+    groups = split_groups(dataset.texts, dataset.groups)
+    codes = np.unique(np.asarray(dataset.labels), return_inverse=True)[1]
+    rest, test = _cut(codes, test_fraction, groups, rng)
+    train, validation = _cut(codes[rest], validation_fraction, groups[rest], rng)
+    return Split(rest[train], rest[validation], test, excluded=np.array([], dtype=np.int64))
+
+
 def check_classes(dataset: Dataset) -> None:
     """Check that a data set has at least two classes.
 

@@ -21,7 +21,7 @@ from ketfit.bodies.sources import find_files
 from ketfit.data.dataset import Dataset
 from ketfit.data.labelled import LabelledTexts, SentenceValidation
 from ketfit.data.sequences import check_saveable_labels
-from ketfit.errors import BodyError, ConfigError, ConfigWarning, DataError, ModelFileError, StorageError
+from ketfit.errors import BodyError, ConfigError, ConfigWarning, DataError, ModelFileError
 from ketfit.estimators.base import (
     HOLDOUT_BESIDE_CROSS,
     NO_CALIBRATION_SAMPLES,
@@ -339,8 +339,6 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         """
         check_is_fitted(self, "classifier_")
         body, tuning = self.body_, self.body_.tuning
-        if tuning is not None and len(tuning.stages) > 1:
-            raise StorageError("a model of schema_version=2 holds the settings of one tuning stage; this one has two")
         metadata = BodyMetadata(
             # A model that is moved with its body needs no path of this machine.
             name=Path(body.name).name if with_body and body.source == "local" else body.name,

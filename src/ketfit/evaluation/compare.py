@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,21 @@ Head = HeadEstimator
 
 @dataclass(frozen=True)
 class HeadResult:
-    """One row of a comparison: accuracies as fractions, the 95 % interval, the duration of `fit` in seconds."""
+    """One row of a comparison: accuracies as fractions, the 95 % interval, the duration of `fit` in seconds.
+
+    The interval is None if nothing varies. `correct` tells which test sentences are right, shape (n,), on one split.
+    """
 
     name: str
     parameters: int
     test_accuracy: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     fit_seconds: float
+    correct: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all but `correct` as plain values."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "correct"}
 
 
 def standard_heads(
@@ -93,9 +101,9 @@ def compare_heads(
         start = time.perf_counter()
         head.fit(*train, validation=validation if len(split.validation) else None, progress=progress)
         seconds = time.perf_counter() - start
-        correct = int((head.predict(X_test) == y_test).sum())
-        accuracy, interval = accuracy_interval(correct, len(y_test))
-        yield HeadResult(name, head.n_parameters_, accuracy, interval, seconds)
+        correct = head.predict(X_test) == y_test
+        accuracy, interval = accuracy_interval(int(correct.sum()), len(y_test))
+        yield HeadResult(name, head.n_parameters_, accuracy, interval, seconds, correct)
 
 
 @dataclass(frozen=True)

@@ -106,13 +106,12 @@ def _task_config(
     train = plan.train_config(**by_table["train"]).model_dump(mode="json", exclude={"selection"})
     rate = train.pop("learning_rate")
     settings = _head_settings(plan, head, by_table["head"], data.n_classes, body.dimension)
+    size: dict[str, Any] = {"per_label": by_table["data"].get("per_label", plan.data.per_label)}
+    if plan.data.test_fraction is not None:
+        size = {"test_fraction": plan.data.test_fraction}
     return {
         "results": RESULTS_VERSION,
-        "data": {
-            "fingerprint": data.fingerprint,
-            "per_label": by_table["data"].get("per_label", plan.data.per_label),
-            "validation_fraction": plan.data.validation_fraction,
-        },
+        "data": {"fingerprint": data.fingerprint, **size, "validation_fraction": plan.data.validation_fraction},
         "body": {"fingerprint": body.fingerprint},
         "head": {"kind": head.kind, "settings": settings},
         "train": train if uses_epochs else None,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ketfit.bodies.body import Body, load_body
 from ketfit.data.dataset import Dataset, load_dataset
-from ketfit.data.splits import Split, few_shot_split
+from ketfit.data.splits import Split, few_shot_split, stratified_split
 from ketfit.errors import ConfigWarning, DataOptionError
 from ketfit.estimators.base import capacity_warning
 from ketfit.estimators.classical import RAISE_HIDDEN
@@ -60,6 +60,7 @@ def run_study(
     command: str,
     retry_failed: bool = False,
     progress: bool = False,
+    dataset: Dataset | None = None,
 ) -> StudyProgress:
     """Run the tasks of a plan that have no result in `folder` yet.
 
@@ -73,14 +74,14 @@ def run_study(
         command: Command line of the study, for the report.
         retry_failed: Run failed tasks again.
         progress: Show progress bars on stderr.
+        dataset: The sentences of the plan's data set; None reads them.
 
     Raises:
         ConfigError, DataError, BodyError: The plan does not fit these sentences and bodies.
         StudyError: Another run uses the folder, or the workers cannot be started or keep dying.
         StorageError: The folder cannot be written; earlier results are kept.
     """
-    options = plan.data.model_dump(exclude={"source", "per_label", "validation_fraction"})
-    dataset = load_dataset(plan.data.source, **options)
+    dataset = _load_data(plan) if dataset is None else dataset
     data = DataMetadata(
         name=dataset.name, fingerprint=dataset.fingerprint, size=len(dataset), n_classes=len(dataset.classes)
     )
@@ -137,16 +138,17 @@ class _StudyInputs:
         codes = {label: code for code, label in enumerate(dataset.classes)}
         self.codes = np.array([codes[label] for label in dataset.labels], np.int64)
         keys = dict.fromkeys(map(_split_key, tasks))
-        self.splits: dict[SplitKey, Split] = {key: few_shot_split(dataset, *key) for key in keys}
+        self.splits: dict[SplitKey, Split] = {key: _draw_split(dataset, key) for key in keys}
         if empty := [key for key, split in self.splits.items() if not len(split.test)]:
+            name, change = ("per_label", "lower") if plan.data.test_fraction is None else ("test_fraction", "raise")
             raise DataOptionError(
-                f"data.per_label={empty[0][0]} leaves no test sentence of {dataset.name}; lower it or add sentences"
+                f"data.{name}={empty[0][0]} leaves no test sentence of {dataset.name}; {change} it or add sentences"
             )
         self.embeddings: dict[tuple[str, SplitKey | None], NDArray[np.float32]] = {}
 
     def split_records(self) -> tuple[SplitRecord, ...]:
         """Return the records of all splits, in the order of their keys."""
-        return tuple(SplitRecord.from_split(*key, split=self.splits[key]) for key in sorted(self.splits))
+        return tuple(SplitRecord.from_split(key, self.splits[key]) for key in sorted(self.splits))
 
     def embed(self, tasks: Iterable[Task], checkpoint: Path, progress: bool) -> None:
         """Embed all sentences with each body of the tasks, tuned once per split if the plan asks for it."""
@@ -202,7 +204,18 @@ class _StudyInputs:
 
 def _split_key(task: Task) -> SplitKey:
     data = task.config["data"]
-    return data["per_label"], data["validation_fraction"], task.seed
+    return (
+        data["test_fraction"] if "test_fraction" in data else data["per_label"],
+        data["validation_fraction"],
+        task.seed,
+    )
+
+
+def _draw_split(dataset: Dataset, key: SplitKey) -> Split:
+    size, validation_fraction, seed = key
+    if isinstance(size, int):
+        return few_shot_split(dataset, size, validation_fraction, seed)
+    return stratified_split(dataset, size, validation_fraction, seed)
 
 
 def run_tasks(
@@ -240,3 +253,8 @@ def _task_result(task: Task, outcome: Mapping[str, Any]) -> TaskResult:
     return TaskResult(
         task=task.id, config=task.config, result=outcome.get("result"), error=outcome.get("error"), run=run
     )
+
+
+def _load_data(plan: StudyPlan) -> Dataset:
+    options = plan.data.model_dump(exclude={"source", "per_label", "validation_fraction", "test_fraction"})
+    return load_dataset(plan.data.source, **options)

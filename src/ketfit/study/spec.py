@@ -39,7 +39,11 @@ def _seeds(value: Any) -> Any:
 
 
 class DataPlan(Config):
-    """Data set and the number of sentences drawn per label; all other sentences are the test set."""
+    """Data set and its splits.
+
+    Each seed draws `per_label` sentences of each label, and all other sentences are the test set. With `test_fraction`
+    each seed is a stratified hold-out of all sentences instead.
+    """
 
     source: Annotated[str, Field(description="File, Hub data set, or rotten-tomatoes")] = "rotten-tomatoes"
     text_column: str = "text"
@@ -53,6 +57,23 @@ class DataPlan(Config):
     delimiter: Annotated[str | None, Field(description="Field separator of a CSV file, a comma by default")] = None
     per_label: Annotated[int, Field(ge=2, description="Sentences per label for training and validation")] = 256
     validation_fraction: Annotated[float, Field(gt=0, lt=1, description="Share of them for validation")] = 0.15
+    test_fraction: Annotated[
+        float | None, Field(gt=0, lt=1, description="Share of all sentences to test on, instead of per_label")
+    ] = None
+
+    @model_validator(mode="after")
+    def _check_split(self) -> DataPlan:
+        default = type(self).model_fields["per_label"].default
+        if self.test_fraction is not None and self.per_label != default:
+            raise ValueError(
+                f"per_label={self.per_label} and test_fraction={self.test_fraction}: leave one of them out"
+            )
+        return self
+
+    @property
+    def split_size(self) -> int | float:
+        """Sentences per label of a few-shot draw, at least 2, or the fraction to test on of a hold-out, below 1."""
+        return self.per_label if self.test_fraction is None else self.test_fraction
 
 
 def _as_tuning(value: Any) -> Any:
@@ -307,6 +328,10 @@ class StudyPlan(Config):
                 raise ValueError(
                     f"unknown factor {name!r}; a factor is head.SETTING, train.SETTING or data.per_label, such as "
                     "head.n_qubits"
+                )
+            if name == "data.per_label" and self.data.test_fraction is not None:
+                raise ValueError(
+                    "data.per_label is a factor, and data.test_fraction replaces it; leave one of them out"
                 )
             if table == "head" and not any(head.kind == "quantum" and head.vary for head in self.heads.values()):
                 raise ValueError(f"factor {name!r} has no quantum head to apply to")

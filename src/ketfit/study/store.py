@@ -31,8 +31,8 @@ ROWS, RECORD, LOCK = "rows.jsonl", "study.json", ".lock"
 FLUSH_SECONDS = 0.1
 """Longest delay between two flushes to the disk; a killed process loses no written result."""
 
-SplitKey = tuple[int, float, int]
-"""Key of a split: sentences per label, fraction of them for validation, and seed."""
+SplitKey = tuple[int | float, float, int]
+"""Key of a split: its size (see `DataPlan.split_size`), the fraction of its sentences for validation, and its seed."""
 
 
 class TaskResult(Config):
@@ -67,35 +67,46 @@ class SplitRecord(Config):
     """Positions of the sentences outside the test set of a split, to compare results sentence by sentence.
 
     Attributes:
-        per_label: Number of sentences drawn per label.
+        per_label: Number of sentences drawn per label; None for a hold-out.
         validation_fraction: Fraction of the drawn sentences for validation.
         seed: Seed of the split.
         not_tested: Sorted positions, from 0, of the drawn sentences and of their duplicates in the data set.
+        test_fraction: Fraction of all sentences that a hold-out tests on; None for a few-shot draw.
     """
 
-    per_label: Positive
+    per_label: Positive | None
     validation_fraction: float
     seed: int
     not_tested: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Lax]
+    test_fraction: Annotated[float | None, Field(gt=0, lt=1)] = None
 
     @model_validator(mode="after")
     def _check_sorted(self) -> Self:
+        if (self.per_label is None) == (self.test_fraction is None):
+            raise ValueError(f"draws: seed {self.seed} needs either per_label or test_fraction")
         if any(one >= other for one, other in pairwise(self.not_tested)):
             raise ValueError(f"not_tested of seed {self.seed} must be sorted, each position once")
         return self
 
     @classmethod
-    def from_split(cls, per_label: int, validation_fraction: float, seed: int, split: Split) -> SplitRecord:
+    def from_split(cls, key: SplitKey, split: Split) -> SplitRecord:
         """Return the record of a split."""
+        size, validation_fraction, seed = key
         others = np.sort(np.concatenate([split.train, split.validation, split.excluded]))
         return cls(
-            per_label=per_label, validation_fraction=validation_fraction, seed=seed, not_tested=tuple(others.tolist())
+            per_label=size if isinstance(size, int) else None,
+            validation_fraction=validation_fraction,
+            seed=seed,
+            not_tested=tuple(others.tolist()),
+            test_fraction=None if isinstance(size, int) else size,
         )
 
     @property
     def key(self) -> SplitKey:
         """Key of the split."""
-        return self.per_label, self.validation_fraction, self.seed
+        size = self.per_label if self.test_fraction is None else self.test_fraction
+        assert size is not None
+        return size, self.validation_fraction, self.seed
 
 
 class StudyRecord(Config):
@@ -129,11 +140,29 @@ class StudyRecord(Config):
         known, data = {split.key: split for split in self.draws}, self.plan.data
         splits = {}
         for task in self.tasks:
-            key = task.levels.get("data.per_label", data.per_label), data.validation_fraction, task.seed
+            key = task.levels.get("data.per_label", data.split_size), data.validation_fraction, task.seed
             if key not in known:
-                raise ValueError(f"draws has no split of {key[0]} sentences per label with seed {task.seed}")
+                size = f"{key[0]} sentences per label" if data.test_fraction is None else f"test_fraction {key[0]}"
+                raise ValueError(f"draws has no split of {size} with seed {task.seed}")
             splits[task.id] = known[key]
         return splits
+
+    @property
+    def drawn_size(self) -> int:
+        """Number of sentences that each seed has for training and validation; with hold-outs that of the first seed."""
+        data = self.plan.data
+        return data.per_label * self.data.n_classes if data.test_fraction is None else len(self.draws[0].not_tested)
+
+    def train_size(self, split: SplitRecord) -> int:
+        """Return the number of training sentences of a split, if no group kept validation sentences in training."""
+        drawn = len(split.not_tested) if split.per_label is None else split.per_label * self.data.n_classes
+        return drawn - round(drawn * split.validation_fraction)
+
+    def test_train_ratio(self, split: SplitRecord) -> float | None:
+        """Return the test sentences per training sentence of a hold-out; None for a few-shot draw, which shares few."""
+        if split.test_fraction is None:
+            return None
+        return (self.data.size - len(split.not_tested)) / self.train_size(split)
 
     def test_positions(self, split: SplitRecord) -> NDArray[np.int64]:
         """Return the sorted positions of a split's test sentences, the order of ``correct`` in its results."""

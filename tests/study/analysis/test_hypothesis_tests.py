@@ -597,3 +597,38 @@ def test_missing_statsmodels_names_pip_command() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.count("pip install 'ketfit[study]'") == 2
+
+
+# Hold-outs
+
+
+def holdouts(rng: np.random.Generator, size: int, n_test: int) -> tuple[Any, Any, Any]:
+    positions = [np.sort(rng.permutation(size)[:n_test]) for _ in range(6)]
+    first, second = ([rng.random(n_test) < share for _ in positions] for share in (0.8, 0.7))
+    return first, second, positions
+
+
+def test_crossed_test_of_holdouts_equals_nadeau_bengio() -> None:
+    first, second, positions = holdouts(np.random.default_rng(1), 2000, 100)
+    found = crossed_test(first, second, positions, test_train_ratio=1 / 3)
+    means = [[part.mean() for part in side] for side in (first, second)]
+    expected = paired_test(*means, test_train_ratio=1 / 3)
+    assert found.sentence_error**2 == pytest.approx(expected.spread**2 / 3)
+    for name in ("difference", "standard_error", "df", "low", "high", "statistic", "p_value"):
+        assert getattr(found, name) == pytest.approx(getattr(expected, name))
+    mine = summarize_crossed(first, positions, test_train_ratio=1 / 3)
+    half = stats.t.ppf(0.975, 5) * np.std(means[0], ddof=1) * math.sqrt(1 / 6 + 1 / 3)
+    assert (mine.low, mine.high) == pytest.approx((mine.mean - half, mine.mean + half))
+
+
+def test_crossed_test_of_holdouts_keeps_larger_covariance_of_sentences() -> None:
+    first, second, positions = holdouts(np.random.default_rng(1), 100, 100)
+    plain = crossed_test([first[0]] * 3, [second[0]] * 3, positions[:3])
+    assert crossed_test([first[0]] * 3, [second[0]] * 3, positions[:3], test_train_ratio=1e-9) == plain
+
+
+@pytest.mark.parametrize("call", [lambda *a, **k: crossed_test(a[0], *a, **k), summarize_crossed])
+def test_ratio_of_holdouts_out_of_range_raises(call: Callable[..., Any]) -> None:
+    first, _, positions = holdouts(np.random.default_rng(1), 100, 20)
+    with pytest.raises(ConfigError, match="test_train_ratio is 0"):
+        call(first, positions, test_train_ratio=0)

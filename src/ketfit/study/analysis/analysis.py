@@ -120,7 +120,7 @@ def _study(record: StudyRecord, results: Mapping[str, TaskResult], groups: Seque
     mine = {task.id: results[task.id] for task in record.tasks if task.id in results}
     failed = sum(result.error is not None for result in mine.values())
     planned = len({task.id for task in record.tasks})
-    drawn = plan.data.per_label * record.data.n_classes
+    drawn = record.drawn_size
     sizes = sorted({size for group in groups for size in group.values("test_size")})
     times = sorted(str(result.run["finished"]) for result in mine.values() if result.run.get("finished"))
     return {

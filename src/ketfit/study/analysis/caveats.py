@@ -35,6 +35,7 @@ def find_caveats(
         *_unfinished(groups),
         *_few_seeds(done),
         *_unequal_seeds(record, comparisons),
+        *_holdouts(record),
         *_budget(record, done),
         *_training(done),
         *_chance(record, cells),
@@ -83,6 +84,15 @@ def _unequal_seeds(record: StudyRecord, comparisons: Sequence[HeadComparison]) -
             "pairs",
             f"{count(len(short), 'comparison')} {verb} fewer than the {count(len(record.plan.seeds), 'seed')} planned, "
             f"down to {fewest}, because both heads must have a result.",
+        )
+
+
+def _holdouts(record: StudyRecord) -> Iterator[Caveat]:
+    if record.plan.data.test_fraction is not None:
+        yield Caveat(
+            "hold-outs",
+            "Every seed is a hold-out of the same sentences, so that seeds share most of their training sentences. "
+            "Intervals are widened for it by Nadeau and Bengio's correction, which is an approximation.",
         )
 
 
@@ -148,8 +158,7 @@ def _chance(record: StudyRecord, cells: Sequence[Cell]) -> Iterator[Caveat]:
 
 def _selection(record: StudyRecord, cells: Sequence[Cell]) -> Iterator[Caveat]:
     plan = record.plan
-    drawn = plan.data.per_label * record.data.n_classes
-    size = round(drawn * plan.data.validation_fraction)
+    size = round(record.drawn_size * plan.data.validation_fraction)
     accuracies = [cell.validation_accuracy for cell in cells if cell.validation_accuracy is not None]
     if accuracies and size:
         typical = mean(accuracies)

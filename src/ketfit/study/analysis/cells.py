@@ -159,7 +159,8 @@ def crossed_difference(record: StudyRecord, group: Group, other: Group, seeds: S
     """Test the difference of two groups on their common seeds, for new seeds and new sentences."""
     correct, other_correct = ([each.correct(seed) for seed in seeds] for each in (group, other))
     positions = [record.test_positions(group.draws[seed]) for seed in seeds]
-    return crossed_test(correct, other_correct, positions, level=record.plan.report.level)
+    ratio = record.test_train_ratio(group.draws[seeds[0]])
+    return crossed_test(correct, other_correct, positions, test_train_ratio=ratio, level=record.plan.report.level)
 
 
 def make_cell(group: Group, record: StudyRecord, representative: bool) -> Cell:
@@ -169,7 +170,9 @@ def make_cell(group: Group, record: StudyRecord, representative: bool) -> Cell:
     enough_seeds, crossed = len(seeds) >= SEEDS_FOR_BOOTSTRAP, None
     if len(seeds) > 1:
         positions = [record.test_positions(group.draws[seed]) for seed in seeds]
-        crossed = summarize_crossed([group.correct(seed) for seed in seeds], positions, level=level)
+        ratio = record.test_train_ratio(group.draws[seeds[0]])
+        correct = [group.correct(seed) for seed in seeds]
+        crossed = summarize_crossed(correct, positions, test_train_ratio=ratio, level=level)
     times = [result.run.get("seconds") or {} for result in group.results.values()]
     settings: dict[str, Any] = next((result.config["head"]["settings"] for result in group.results.values()), {})
     return Cell(

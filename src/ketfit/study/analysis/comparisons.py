@@ -133,9 +133,7 @@ def _compare(record: StudyRecord, group: Group, other: Group, seeds: Sequence[in
 
 
 def _test_train_ratio(record: StudyRecord, group: Group, seed: int) -> float:
-    draw = group.draws[seed]
-    drawn = draw.per_label * record.data.n_classes
-    return float(group.value("test_size", seed) / (drawn - round(drawn * draw.validation_fraction)))
+    return float(group.value("test_size", seed) / record.train_size(group.draws[seed]))
 
 
 def _or_none(calculate: Callable[[], Any]) -> Any:

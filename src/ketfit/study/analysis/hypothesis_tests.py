@@ -236,6 +236,7 @@ def crossed_test(
     second_correct: Sequence[NDArray[np.bool_]],
     sentences: Sequence[NDArray[np.integer[Any]]],
     *,
+    test_train_ratio: float | None = None,
     level: float = 0.95,
 ) -> CrossedTest:
     """Test the difference of two heads, first minus second, for new seeds and new sentences.
@@ -253,10 +254,15 @@ def crossed_test(
     The degrees of freedom are the harmonic mean of the two parts', weighted by their shares, and J - 1 below five
     seeds. Satterthwaite's formula squares the shares and rejects too often at few seeds: up to 5.9 % at 5, 13 % at 2.
 
+    Repeated hold-outs of one data set share most of their training sentences too, which no residual shows. With
+    `test_train_ratio` the second part is at least ratio s^2, the covariance that Nadeau and Bengio assume (see
+    `paired_test`), with J - 1 degrees of freedom if that is the larger one.
+
     Args:
         first_correct: For each seed j, the test sentences that the first head has right; bool, shape (n_j,).
         second_correct: The same for the second head.
         sentences: For each seed j, the positions of its test sentences in the data set; integers, shape (n_j,).
+        test_train_ratio: n_test / n_train of repeated hold-outs; None if seeds share few training sentences.
         level: Confidence level of the interval.
 
     Raises:
@@ -265,20 +271,28 @@ def crossed_test(
     check_between(level, "level")
     first = _by_seed(first_correct, sentences, "first_correct")
     second = _by_seed(second_correct, sentences, "second_correct")
-    return _crossed([one - two for one, two in zip(first, second, strict=True)], sentences, level)
+    ratio = 0.0 if test_train_ratio is None else check_between(test_train_ratio, "test_train_ratio", math.inf)
+    return _crossed([one - two for one, two in zip(first, second, strict=True)], sentences, ratio, level)
 
 
 def summarize_crossed(
-    correct: Sequence[NDArray[np.bool_]], sentences: Sequence[NDArray[np.integer[Any]]], *, level: float = 0.95
+    correct: Sequence[NDArray[np.bool_]],
+    sentences: Sequence[NDArray[np.integer[Any]]],
+    *,
+    test_train_ratio: float | None = None,
+    level: float = 0.95,
 ) -> Summary:
     """Return `summarize` with the interval of `crossed_test`, for new seeds and new sentences."""
     check_between(level, "level")
+    ratio = 0.0 if test_train_ratio is None else check_between(test_train_ratio, "test_train_ratio", math.inf)
     values = _by_seed(correct, sentences, "correct")
-    found = _crossed(values, sentences, level)
+    found = _crossed(values, sentences, ratio, level)
     return replace(summarize([value.mean() for value in values], level=level), low=found.low, high=found.high)
 
 
-def _crossed(values: Sequence[Floats], sentences: Sequence[NDArray[np.integer[Any]]], level: float) -> CrossedTest:
+def _crossed(
+    values: Sequence[Floats], sentences: Sequence[NDArray[np.integer[Any]]], ratio: float, level: float
+) -> CrossedTest:
     n, n_seeds = np.array([len(part) for part in values]), len(values)
     pool, column = np.unique(np.concatenate(sentences), return_inverse=True)
     row = np.repeat(np.arange(n_seeds), n)
@@ -295,8 +309,10 @@ def _crossed(values: Sequence[Floats], sentences: Sequence[NDArray[np.integer[An
     by_sentence = max(0.0, float(covariance.sum() - covariance.trace()) / pairs)
     by_seed = _spread(means, np.ones(1)) ** 2 / n_seeds
 
-    df = float(n_seeds - 1)
-    if n_seeds >= SEEDS_TO_MIX_DF and by_sentence > 0:
+    df, by_training = float(n_seeds - 1), ratio * by_seed * n_seeds
+    if by_training > by_sentence:
+        by_sentence = by_training
+    elif n_seeds >= SEEDS_TO_MIX_DF and by_sentence > 0:
         terms = (residuals.sum(axis=0) ** 2 - (residuals**2).sum(axis=0)) / pairs
         variance = max(float((terms**2).sum() - terms.sum() ** 2 / len(pool)), 2 * by_sentence**2 / (len(pool) - 1))
         df_sentence = max(df, 2 * by_sentence**2 / variance)
