@@ -6,8 +6,9 @@ import copy
 import warnings
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,8 @@ from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.rng import chosen_seed, torch_stream
 from ketfit.training.calibration import effective_counts, fit_temperature
-from ketfit.training.loop import Samples, predict_logits, train
+from ketfit.training.callbacks import Callback, observe_fit
+from ketfit.training.loop import Epoch, Samples, predict_logits, train
 
 ClassWeight = Mapping[Any, float] | Literal["balanced"] | None
 RandomState = int | np.random.RandomState | None
@@ -112,6 +114,10 @@ class ConfiguredEstimator(BaseEstimator):  # type: ignore[misc]
             params |= {f"{name}__{key}": setting for name, config in configs.items() for key, setting in config}
         return params
 
+    def _plain_settings(self) -> dict[str, Any]:
+        """Return all parameters by name, the settings of each `Config` in place of it."""
+        return {name: value for name, value in self.get_params().items() if not isinstance(value, Config)}
+
     def set_params(self, **params: Any) -> Self:
         """Set parameters by name; ``name__setting`` replaces one setting of the `Config` in the parameter ``name``.
 
@@ -180,6 +186,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         validation: Validation | None = None,
         checkpoint: str | Path | None = None,
         progress: bool = False,
+        callbacks: Sequence[Callback] = (),
     ) -> Self:
         """Train the head.
 
@@ -198,6 +205,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
             validation: Embeddings, labels and, optionally, weights to validate on, in place of a share of `X`.
             checkpoint: A file written after every epoch; the same call resumes from it.
             progress: Show a bar on stderr.
+            callbacks: Observers of every epoch, such as a `TensorBoardCallback`; see `Callback`.
 
         Warns:
             ConfigWarning: The head has too few readouts for the number of classes.
@@ -212,12 +220,21 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         """
         before = dict(self.__dict__)
         try:
-            return self._fit(FitData(X, y, sample_weight, groups, validation), checkpoint, progress)
+            with observe_fit(callbacks, self._plain_settings()) as report:
+                data = FitData(X, y, sample_weight, groups, validation)
+                return self._fit(data, checkpoint, progress, on_epoch_end=partial(report, "head"))
         except BaseException:
             self.__dict__ = before
             raise
 
-    def _fit(self, data: FitData, checkpoint: str | Path | None, progress: bool, warn: bool = True) -> Self:
+    def _fit(
+        self,
+        data: FitData,
+        checkpoint: str | Path | None,
+        progress: bool,
+        warn: bool = True,
+        on_epoch_end: Callable[[Epoch], None] | None = None,
+    ) -> Self:
         """Train on `data`; `warn` is False if the caller has already warned about labels and readouts."""
         self._check_settings()
         seed = chosen_seed(self.random_state, self.seed)
@@ -236,7 +253,8 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         config = self.train or TrainConfig()
         file = None if checkpoint is None else Path(checkpoint)
         validation = held_out if len(held_out) else None
-        result = train(module, prepared.samples, validation, config, seed=seed, checkpoint=file, progress=progress)
+        reports: dict[str, Any] = {"checkpoint": file, "progress": progress, "on_epoch_end": on_epoch_end}
+        result = train(module, prepared.samples, validation, config, seed=seed, **reports)
         self.classes_, self.module_, self.train_config_ = classes, module, config
         self.class_weights_ = prepared.class_weights
         self.history_, self.best_epoch_ = result.history, result.best_epoch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from ketfit.model.config import TrainConfig
 from ketfit.model.head import QuantumHead
 from ketfit.model.tuning import EndToEndConfig
 from ketfit.rng import chosen_seed
-from ketfit.training.loop import Samples, train
+from ketfit.training.loop import Epoch, Samples, train
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -124,6 +124,7 @@ def tune_end_to_end(
     sample_weight: ArrayLike | None = None,
     checkpoint: Path | None = None,
     progress: bool = False,
+    on_epoch_end: Callable[[Epoch], None] | None = None,
 ) -> tuple[Body, Head]:
     """Train a body and a head that was fitted on its embeddings end to end, in copies of both.
 
@@ -141,6 +142,7 @@ def tune_end_to_end(
         sample_weight: Weights of the sentences, shape (n,), zero or more; sentences of weight zero are left out.
         checkpoint: A file written after every epoch, five times as large as the body; the same call resumes from it.
         progress: Show a bar on stderr.
+        on_epoch_end: Called after every epoch that this call trains.
 
     Returns:
         The tuned body, stored in the folder ``tuned`` of the cache under its fingerprint, and the trained head.
@@ -168,7 +170,8 @@ def tune_end_to_end(
     shared = TrainConfig.model_fields.keys() & EndToEndConfig.model_fields.keys()
     settings = TrainConfig(**{name: getattr(config, name) for name in shared})
     seed = chosen_seed(head.random_state, head.seed)
-    result = train(module, samples, held_out, settings, seed=seed, checkpoint=checkpoint, progress=progress)
+    reports: dict[str, Any] = {"checkpoint": checkpoint, "progress": progress, "on_epoch_end": on_epoch_end}
+    result = train(module, samples, held_out, settings, seed=seed, **reports)
     fitted = copy.copy(head)
     fitted.module_ = module.head
     fitted.history_, fitted.best_epoch_ = result.history, result.best_epoch

@@ -7,6 +7,7 @@ import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from ketfit.persistence.model_files import fetch_model, load_model, save_model
 from ketfit.persistence.schema import BODY, BodyMetadata, TunedBodyMetadata
 from ketfit.rng import chosen_seed
 from ketfit.storage.cache_dir import is_folder
+from ketfit.training.callbacks import Callback, observe_fit
 
 _BODY_HINT = "say where it is with body=... (--body for ketfit predict, evaluate, app and hardware plan)"
 
@@ -110,6 +112,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         validation: SentenceValidation | None = None,
         checkpoint: str | Path | None = None,
         progress: bool = False,
+        callbacks: Sequence[Callback] = (),
     ) -> Self:
         """Tune the body if `tune` is set, embed the sentences, and train the head on the embeddings.
 
@@ -127,6 +130,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
                 checkpoint of other sentences, labels, weights, settings or of another body is refused. The tuning of
                 the body writes a second checkpoint beside it, with ``.tuning`` appended to the name.
             progress: Show bars on stderr.
+            callbacks: Observers of every epoch of the head and of end-to-end training, such as a
+                `TensorBoardCallback`; see `Callback`.
 
         Warns:
             ConfigWarning, DataWarning: As in `QuantumHeadClassifier.fit`.
@@ -146,18 +151,21 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             data, held_out = self._hold_out(data, classifier.seed)
         file = None if checkpoint is None else Path(f"{checkpoint}.tuning")
         tuning: dict[str, Any] = {"checkpoint": file, "progress": progress}
-        if isinstance(self.tune, ContrastiveConfig):
-            from ketfit.bodies.contrastive import tune_body  # the trainer takes seconds to import
+        with observe_fit(callbacks, self._plain_settings()) as report:
+            if isinstance(self.tune, ContrastiveConfig):
+                from ketfit.bodies.contrastive import tune_body  # the trainer takes seconds to import
 
-            body = tune_body(body, data.texts, data.labels, self.tune, seed=classifier.seed, **tuning)
-        # End-to-end training calibrates at its end.
-        classifier.calibrate = self.calibrate and not isinstance(self.tune, EndToEndConfig)
-        classifier._fit(self._fit_data(body, data, held_out, progress), checkpoint, progress, warn=False)
-        if isinstance(self.tune, EndToEndConfig):
-            classifier.calibrate = self.calibrate
-            tuning["validation"] = None if held_out is None else held_out.as_validation()
-            tuning["sample_weight"] = data.weight
-            body, classifier = tune_end_to_end(body, classifier, data.texts, data.labels, self.tune, **tuning)
+                body = tune_body(body, data.texts, data.labels, self.tune, seed=classifier.seed, **tuning)
+            # End-to-end training calibrates at its end.
+            classifier.calibrate = self.calibrate and not isinstance(self.tune, EndToEndConfig)
+            fit_data = self._fit_data(body, data, held_out, progress)
+            classifier._fit(fit_data, checkpoint, progress, warn=False, on_epoch_end=partial(report, "head"))
+            if isinstance(self.tune, EndToEndConfig):
+                classifier.calibrate = self.calibrate
+                tuning["validation"] = None if held_out is None else held_out.as_validation()
+                tuning["sample_weight"] = data.weight
+                tuning["on_epoch_end"] = partial(report, "end-to-end")
+                body, classifier = tune_end_to_end(body, classifier, data.texts, data.labels, self.tune, **tuning)
         self.body_, self.classifier_, self.classes_ = body, classifier, classifier.classes_
         return self
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,6 +90,7 @@ def train(
     seed: int,
     checkpoint: Path | None = None,
     progress: bool = False,
+    on_epoch_end: Callable[[Epoch], None] | None = None,
 ) -> TrainResult:
     """Train `module` in place by AdamW on weighted cross-entropy, and restore the weights of the best epoch.
 
@@ -105,6 +106,7 @@ def train(
         seed: Source of the order of the batches.
         checkpoint: A file to write after every epoch, and to resume from if it exists.
         progress: Show a bar on stderr.
+        on_epoch_end: Called after every epoch that this call trains, after its checkpoint is written.
 
     Raises:
         TrainingError: The loss or the weights are not finite, or the checkpoint belongs to another run.
@@ -136,6 +138,8 @@ def train(
             if loss is None:
                 name, loss = "training", epoch.train_loss
             bar.set(number + 1, note=f"{name} loss {loss:.4f}")
+            if on_epoch_end is not None:
+                on_epoch_end(epoch)
         if 0 < len(run.history) < config.epochs:  # a bar that ends half-way looks like an interrupted run
             done = len(run.history)
             bar.set(done, done, note=f"stopped early, epoch {run.best_epoch} was the best")
