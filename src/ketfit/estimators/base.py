@@ -6,8 +6,9 @@ import copy
 import warnings
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,6 +31,7 @@ from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.rng import chosen_seed, torch_stream
 from ketfit.training.calibration import effective_counts, fit_temperature
+from ketfit.training.callbacks import Callback, observe_fit
 from ketfit.training.cross_validation import CrossValidation, train_fold
 from ketfit.training.loop import Epoch, Samples, predict_logits, train
 
@@ -126,6 +128,10 @@ class ConfiguredEstimator(BaseEstimator):  # type: ignore[misc]
             }
         return params
 
+    def _plain_settings(self) -> dict[str, Any]:
+        """Return all parameters by name, the settings of each `Config` in place of it."""
+        return {name: value for name, value in self.get_params().items() if not isinstance(value, Config)}
+
     def set_params(self, **params: Any) -> Self:
         """Set parameters by name; ``name__setting`` replaces one setting of the `Config` in the parameter ``name``.
 
@@ -208,6 +214,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         validation: Validation | None = None,
         checkpoint: str | Path | None = None,
         progress: bool = False,
+        callbacks: Sequence[Callback] = (),
     ) -> Self:
         """Train the head.
 
@@ -231,6 +238,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
             checkpoint: A file written after every epoch; the same call resumes from it. Cross-validation writes another
                 file after each fold, with ``.fold-1`` and so on appended to the name.
             progress: Show a bar on stderr.
+            callbacks: Observers of every epoch, such as a `TensorBoardCallback`; see `Callback`.
 
         Warns:
             ConfigWarning: The head has too few readouts for the number of classes.
@@ -248,7 +256,9 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
             self._check_holdout()
         before = dict(self.__dict__)
         try:
-            return self._fit(FitData(X, y, sample_weight, groups, validation), checkpoint, progress)
+            with observe_fit(callbacks, self._plain_settings()) as report:
+                data = FitData(X, y, sample_weight, groups, validation)
+                return self._fit(data, checkpoint, progress, on_epoch_end=partial(report, "head"))
         except BaseException:
             self.__dict__ = before
             raise
@@ -260,6 +270,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         progress: bool,
         warn: bool = True,
         folds: Sequence[FitData] | None = None,
+        on_epoch_end: Callable[[Epoch], None] | None = None,
     ) -> Self:
         """Train on `data`.
 
@@ -270,6 +281,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
             warn: False if the caller has already warned about labels and readouts.
             folds: The folds of a cross-validation, the validation part of each in `FitData.validation`; None divides
                 `data` itself.
+            on_epoch_end: Called after every epoch of the last training.
         """
         self._check_settings()
         seed = chosen_seed(self.random_state, self.seed)
@@ -299,6 +311,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
             checkpoint=None if checkpoint is None else Path(checkpoint),
             progress=progress,
             epochs=None if cross is None else cross.best_epoch + 1,
+            on_epoch_end=on_epoch_end,
         )
         self.classes_, self.module_, self.train_config_ = classes, module, config
         self.class_weights_ = prepared.class_weights

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +34,7 @@ from ketfit.model.head import QuantumHead
 from ketfit.model.tuning import EndToEndConfig
 from ketfit.rng import chosen_seed
 from ketfit.training.cross_validation import FoldResult, train_fold
-from ketfit.training.loop import Samples, train
+from ketfit.training.loop import Epoch, Samples, train
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -131,6 +131,7 @@ def tune_end_to_end(
     checkpoint: Path | None = None,
     progress: bool = False,
     epochs: int | None = None,
+    on_epoch_end: Callable[[Epoch], None] | None = None,
 ) -> tuple[Body, Head]:
     """Train a body and a head that was fitted on its embeddings end to end, in copies of both.
 
@@ -149,6 +150,7 @@ def tune_end_to_end(
         checkpoint: A file written after every epoch, five times as large as the body; the same call resumes from it.
         progress: Show a bar on stderr.
         epochs: Stop after so many epochs of the schedule; None trains all of them, or up to the patience.
+        on_epoch_end: Called after every epoch that this call trains.
 
     Returns:
         The tuned body, stored in the folder ``tuned`` of the cache under its fingerprint, and the trained head.
@@ -174,6 +176,7 @@ def tune_end_to_end(
         checkpoint=checkpoint,
         progress=progress,
         epochs=epochs,
+        on_epoch_end=on_epoch_end,
     )
     fitted = copy.copy(head)
     fitted.module_ = module.head

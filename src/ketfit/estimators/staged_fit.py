@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,10 +22,16 @@ from ketfit.estimators.classical import LogisticRegressionHead, MLPHead
 from ketfit.estimators.end_to_end import train_end_to_end_fold, tune_end_to_end
 from ketfit.estimators.heads import HeadEstimator, NewHead
 from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, TuneConfig
+from ketfit.training.callbacks import Stage
 from ketfit.training.cross_validation import CrossValidation
+from ketfit.training.loop import Epoch
 
 _Stage = TypeVar("_Stage", ContrastiveConfig, EndToEndConfig)
 _Sides = Sequence[tuple[LabelledTexts, LabelledTexts]]  # the training and the validation sentences of each fold
+
+
+def _ignore(stage: Stage, epoch: Epoch) -> None:
+    """Report nothing."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +43,14 @@ class StagedFit:
         cache: Cache embeddings on disk.
         checkpoint: The checkpoint of the head; each stage has one of its own, see `stage_file`. None writes none.
         progress: Show bars on stderr.
+        report: Called with the stage and the record of every epoch of the head and of end-to-end training.
     """
 
     stages: tuple[TuneConfig, ...]
     cache: bool
     checkpoint: str | Path | None
     progress: bool
+    report: Callable[[Stage, Epoch], None] = _ignore
 
     def run(
         self,
@@ -80,6 +89,7 @@ class StagedFit:
             sample_weight=data.weight,
             checkpoint=self.stage_file(end_to_end),
             progress=self.progress,
+            on_epoch_end=partial(self.report, "end-to-end"),
         )
 
     def _fit_head(self, head: NewHead, data: FitData, *, calibrate: bool) -> HeadEstimator:
@@ -87,7 +97,8 @@ class StagedFit:
         estimator = head.estimator
         if isinstance(estimator, TorchHeadClassifier):
             estimator.calibrate = head.calibrate and calibrate
-            return estimator._fit(data, self.checkpoint, self.progress, warn=False)
+            on_epoch_end = partial(self.report, "head")
+            return estimator._fit(data, self.checkpoint, self.progress, warn=False, on_epoch_end=on_epoch_end)
         return estimator.fit(data.X, data.y, data.sample_weight, validation=data.validation)
 
     def run_folds(self, body: Body, new: NewHead, data: LabelledTexts) -> tuple[Body, HeadEstimator]:
@@ -117,7 +128,8 @@ class StagedFit:
         ]
         tuned = self.tune(body, data, None, seed)
         head.calibrate = calibrate and end_to_end is None
-        head._fit(self.embed(tuned, data, None), self.checkpoint, self.progress, warn=False, folds=folds)
+        on_epoch_end, embedded = partial(self.report, "head"), self.embed(tuned, data, None)
+        head._fit(embedded, self.checkpoint, self.progress, warn=False, folds=folds, on_epoch_end=on_epoch_end)
         head.calibrate = calibrate
         if end_to_end is None:
             return tuned, head
@@ -132,6 +144,7 @@ class StagedFit:
             checkpoint=self.stage_file(end_to_end),
             progress=self.progress,
             epochs=cross.best_epoch + 1,
+            on_epoch_end=partial(self.report, "end-to-end"),
         )
         head._use_cross_validation(cross)
         return tuned, head

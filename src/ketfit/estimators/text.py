@@ -50,6 +50,7 @@ from ketfit.persistence.model_files import fetch_model, load_head, save_model
 from ketfit.persistence.schema import BODY, ESTIMATORS, BodyMetadata, TunedBodyMetadata
 from ketfit.rng import chosen_seed
 from ketfit.storage.cache_dir import is_folder
+from ketfit.training.callbacks import Callback, observe_fit
 
 _BODY_HINT = "say where it is with body=... (--body for ketfit predict, evaluate, app and hardware plan)"
 
@@ -138,6 +139,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         validation: SentenceValidation | None = None,
         checkpoint: str | Path | None = None,
         progress: bool = False,
+        callbacks: Sequence[Callback] = (),
     ) -> Self:
         """Tune the body if `tune` is set, embed the sentences, and train the head on the embeddings.
 
@@ -164,6 +166,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
                 the second one with ``.tuning-2``. Cross-validation writes more files, with ``.fold-1`` and so on
                 appended to these names.
             progress: Show bars on stderr.
+            callbacks: Observers of every epoch of the head and of end-to-end training, such as a
+                `TensorBoardCallback`; see `Callback`.
 
         Warns:
             ConfigWarning, DataWarning: As in `QuantumHeadClassifier.fit`.
@@ -185,26 +189,36 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         class_weight = settings["class_weight"] if head is None else head.class_weight
         class_weights = self._check_labels(data, held_out, class_weight)
         body = self._load_body(head, len(class_weights))
-        fit = StagedFit(stages, self.cache, checkpoint, progress)
         choice = None
         if head is None:
             kinds = simplest_kinds(end_to_end=self._tunes_end_to_end)
-            choice = choose_head(fit.embed_labels(body, data), settings, kinds)
+            embedded = StagedFit(stages, self.cache, checkpoint, progress).embed_labels(body, data)
+            choice = choose_head(embedded, settings, kinds)
             head = self._new_head(choice.kind, settings_for(choice.kind, settings), None)
-        if stages and head.validation == "cross":
-            self.body_, self.classifier_ = fit.run_folds(body, head, data)
-        else:
-            if held_out is None and self._needs_held_out(head):
-                data, held_out = self._hold_out(data, head)
-            if isinstance(head.estimator, SVCHead):
-                _check_calibration(data, held_out)
-            config = head.estimator.head if isinstance(head.estimator, QuantumHeadClassifier) else None
-            if stages and config is not None:  # before a long tuning
-                config.check_training_size(len(data.texts))
-            self.body_, self.classifier_ = fit.run(body, head, data, held_out, class_weights)
+        in_folds = bool(stages) and head.validation == "cross"
+        if not in_folds:
+            data, held_out = self._sides(head, data, held_out)
+        with observe_fit(callbacks, self._plain_settings()) as report:
+            fit = StagedFit(stages, self.cache, checkpoint, progress, report)
+            if in_folds:
+                self.body_, self.classifier_ = fit.run_folds(body, head, data)
+            else:
+                self.body_, self.classifier_ = fit.run(body, head, data, held_out, class_weights)
         self.classes_, self.head_choice_ = self.classifier_.classes_, choice
         self.fit_settings_ = head.fit_settings()
         return self
+
+    def _sides(
+        self, head: NewHead, data: LabelledTexts, held_out: LabelledTexts | None
+    ) -> tuple[LabelledTexts, LabelledTexts | None]:
+        """Hold out sentences if the head or the tuning needs them, and check both sides before a long tuning."""
+        if held_out is None and self._needs_held_out(head):
+            data, held_out = self._hold_out(data, head)
+        if isinstance(head.estimator, SVCHead):
+            _check_calibration(data, held_out)
+        if self.tune and isinstance(head.estimator, QuantumHeadClassifier) and head.estimator.head is not None:
+            head.estimator.head.check_training_size(len(data.texts))
+        return data, held_out
 
     @property
     def _tunes_end_to_end(self) -> bool:

@@ -117,7 +117,7 @@ def train_fold(
         if keep_logits:
             logits.append(predict_logits(module, validation.x, config.batch_size))
 
-    history = train(module, samples, validation, config, seed=seed, progress=progress, on_epoch=keep).history
+    history = train(module, samples, validation, config, seed=seed, progress=progress, on_epoch_end=keep).history
     result = FoldResult(history, validation, torch.stack(logits) if keep_logits else None)
     if checkpoint is not None:
         content = {} if result.logits is None else {"logits": result.logits}

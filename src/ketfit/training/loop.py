@@ -91,7 +91,7 @@ def train(
     checkpoint: Path | None = None,
     progress: bool = False,
     epochs: int | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
+    on_epoch_end: Callable[[Epoch], None] | None = None,
 ) -> TrainResult:
     """Train `module` in place by AdamW on weighted cross-entropy, and restore the weights of the best epoch.
 
@@ -108,7 +108,8 @@ def train(
         checkpoint: A file to write after every epoch, and to resume from if it exists.
         progress: Show a bar on stderr.
         epochs: Stop after so many epochs of the schedule of `config`; None trains all of them.
-        on_epoch: Function that is called after each epoch, with the weights of that epoch in `module`.
+        on_epoch_end: Called after every epoch that this call trains, after its checkpoint is written, with the weights
+            of that epoch in `module`.
 
     Raises:
         TrainingError: The loss or the weights are not finite, or the checkpoint belongs to another run.
@@ -137,14 +138,14 @@ def train(
             _seed_generator(module, seed, number)
             batches = _batches(samples, config.batch_size, seed, number, lengths)
             epoch = run.run_epoch(batches, len(samples), validation, bar)
-            if on_epoch is not None:
-                on_epoch(epoch)
             if checkpoint is not None:
                 run.save(checkpoint)
             name, loss = "validation", epoch.validation_loss
             if loss is None:
                 name, loss = "training", epoch.train_loss
             bar.set(number + 1, note=f"{name} loss {loss:.4f}")
+            if on_epoch_end is not None:
+                on_epoch_end(epoch)
         if 0 < len(run.history) < run.epochs:  # a bar that ends half-way looks like an interrupted run
             done = len(run.history)
             bar.set(done, done, note=f"stopped early, epoch {run.best_epoch} was the best")
