@@ -90,11 +90,11 @@ def plan(
     from ketfit.hardware.runs.postprocessing import check_mitigation
 
     check_body(body)
+    given = _options(options)
+    machine = load_backend(backend, output, given, seed=seed, allow_import=True)
     check_quantum_model(model, "run on hardware")
     dataset = data_options.load(data)
     dataset = dataset if first is None else dataset.take(range(min(first, len(dataset))))
-    given = _options(options)
-    machine = load_backend(backend, output, given, seed=seed, allow_import=True)
     prices = _device(device, machine)
     echo_stderr(f"{len(dataset):,} sentences of {dataset.name}; loading {model}")
     classifier = TextClassifier.from_pretrained(model, body=body)
