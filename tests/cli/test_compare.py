@@ -99,8 +99,6 @@ def test_interrupted_comparison_without_folder_names_study_option(
     assert "use --study FOLDER to make the comparison resumable" in err
 
 
-# Enable when a text classifier takes a head estimator: remove the mark.
-@pytest.mark.xfail(reason="TextClassifier takes the settings of quantum heads only", strict=True)
 def test_chosen_classical_head_is_saved(
     capsys: pytest.CaptureFixture[str], command: list[Any], tmp_path: Path, data: Path
 ) -> None:

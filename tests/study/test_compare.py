@@ -48,7 +48,7 @@ def test_comparison_plan_with_named_heads_keeps_reference_and_order() -> None:
 @pytest.mark.parametrize(
     ("heads", "draws", "message"),
     [
-        (["forest"], 5, "unknown head 'forest'; known: logistic, svc, mlp, quantum, paper"),
+        (["forest"], 5, "unknown head 'forest'; known: logistic, svc, mlp, qpu, quantum, paper"),
         (["logistic"], 5, "needs another head beside logistic"),
         (["mlp"], 5, "'mlp' has as many parameters as 'quantum'"),
         (["svc"], 1, "draws"),

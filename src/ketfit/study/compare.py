@@ -24,6 +24,7 @@ HEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "logistic": (REFERENCE, {"kind": "logistic-regression"}),
     "svc": ("SVC (RBF)", {"kind": "svc"}),
     "mlp": ("MLP, matched", {"kind": "mlp", "match": _QUANTUM}),
+    "qpu": ("quantum head for a QPU", {"kind": "quantum", "start": "qpu"}),
     "quantum": (_QUANTUM, {"kind": "quantum", "start": "recommended"}),
     "paper": ("paper's head", {"kind": "quantum", "start": "paper"}),
 }

@@ -167,7 +167,10 @@ class HeadPlan(Config):
     """
 
     kind: HeadKind
-    start: Annotated[Literal["paper", "recommended"], Field(description="Base settings of a quantum head")] = "paper"
+    start: Annotated[
+        Literal["paper", "recommended", "qpu"],
+        Field(description="Base settings of a quantum head; qpu is the one recommended for a QPU"),
+    ] = "paper"
     settings: Annotated[dict[str, Any], Field(default_factory=dict)]
     match: Annotated[str | None, Field(description="Quantum head with the number of parameters to match")] = None
     vary: Annotated[bool, Field(description="Apply the factors to this head")] = True
@@ -202,7 +205,9 @@ class HeadPlan(Config):
         own = {**self.settings, **levels}
         # The recommended sizes follow from what the encoders see. Values of a wrong type are refused below.
         width = components if isinstance(components := own.get("components"), int) else embedding_dim
-        start = HeadConfig() if self.start == "paper" else HeadConfig.recommended(max(1, width), n_classes)
+        start = HeadConfig()
+        if self.start != "paper":
+            start = HeadConfig.recommended(max(1, width), n_classes, for_qpu=self.start == "qpu")
         table = {name: getattr(start, name) for name in HeadConfig.model_fields}
         return HeadConfig.from_mapping({**table, **own}, where="the head")
 
