@@ -50,7 +50,7 @@ def compare(
     tune: Tune = [],  # noqa: B006 - Typer reads it, nothing writes it
     heads: Annotated[
         list[str],
-        typer.Option("--head", help="Head beside logistic: svc, mlp, qpu, quantum or paper, repeatable; all if left out."),
+        typer.Option("--head", help="Head beside logistic: svc, mlp, qpu, quantum, paper; repeatable, all by default."),
     ] = [],  # noqa: B006 - Typer reads it, nothing writes it
     draws: Annotated[int, typer.Option(help="Number of draws, each with a seed of its own.", min=2, max=1000)] = 5,
     few_shot: Annotated[
