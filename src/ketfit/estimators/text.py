@@ -39,7 +39,7 @@ from ketfit.estimators.base import (
 from ketfit.estimators.end_to_end import SentenceValidation, check_embedding_width, tune_end_to_end
 from ketfit.estimators.quantum import QuantumHeadClassifier, readout_warning
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, Precision, TuneConfig
+from ketfit.model.tuning import ContrastiveConfig, EmbeddingPrecision, EndToEndConfig, TuneConfig
 from ketfit.persistence.hub import HubMixin
 from ketfit.persistence.model_files import fetch_model, load_model, save_model
 from ketfit.persistence.schema import BODY, BodyMetadata, TunedBodyMetadata
@@ -84,7 +84,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         revision: str | None = None,
         cache: bool = True,
         tune: TuneConfig | None = None,
-        dtype: Precision = "float32",
+        dtype: EmbeddingPrecision = "float32",
         calibrate: bool = False,
         random_state: RandomState = None,
     ) -> None:

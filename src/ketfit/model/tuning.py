@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 from ketfit.base_config import Config, Finite, Positive
 from ketfit.errors import ConfigError
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16"]  # of tuning
+EmbeddingPrecision = Literal["float32", "bfloat16", "int8"]
 
 Rate = Annotated[Finite, Field(gt=0, le=1e37)]
 

@@ -12,7 +12,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from ketfit.base_config import Config, Finite
 from ketfit.errors import ConfigError, DataError, ModelFileError
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.model.tuning import Precision, TuneConfig, tuning_class
+from ketfit.model.tuning import EmbeddingPrecision, TuneConfig, tuning_class
 from ketfit.storage.hashing import hash_json
 from ketfit.storage.strict_json import dump_json, parse_json
 
@@ -57,7 +57,7 @@ class BodyMetadata(Config):
     revision: str | None
     fingerprint: Annotated[str, Field(description="SHA-256 over the body's files, before any tuning")]
     dimension: Annotated[int, Field(ge=1)]
-    dtype: Precision
+    dtype: EmbeddingPrecision
     tuned: TunedBodyMetadata | None
 
 

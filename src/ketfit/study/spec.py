@@ -12,7 +12,7 @@ from typing_extensions import Self
 from ketfit.base_config import Config, Finite
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.model.tuning import Precision, TuneConfig, read_tuning
+from ketfit.model.tuning import EmbeddingPrecision, TuneConfig, read_tuning
 
 HeadKind = Literal["quantum", "logistic-regression", "svc", "mlp"]
 DesignKind = Literal["heads", "scan", "full", "fractional", "plackett-burman", "latin-hypercube"]
@@ -79,7 +79,7 @@ class BodyPlan(Config):
     name: Annotated[str, Field(min_length=1, description="A bundled body, a local folder, or a name on the Hub")]
     revision: Annotated[str | None, Field(description="Branch, tag or commit on the Hub")] = None
     tune: Annotated[TuneConfig | None, BeforeValidator(_as_tuning), Field(description="Tuning; None is frozen")] = None
-    dtype: Annotated[Precision, Field(description="Number format of the embeddings")] = "float32"
+    dtype: Annotated[EmbeddingPrecision, Field(description="Number format of the embeddings")] = "float32"
 
     @property
     def label(self) -> str:
