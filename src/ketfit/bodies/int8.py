@@ -213,7 +213,8 @@ def _reference(transformer: SentenceTransformer) -> tuple[np.ndarray, list[str]]
 
 
 def _model(transformer: SentenceTransformer) -> nn.Module:
-    model: nn.Module = transformer[0].auto_model
+    model = transformer[0].auto_model
+    assert isinstance(model, nn.Module)
     return model
 
 
