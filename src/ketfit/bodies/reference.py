@@ -10,7 +10,7 @@ from ketfit.bodies.device import available_device
 from ketfit.bodies.finetuned import check_body_files, save_files
 from ketfit.bodies.sources import BodyFiles, Source, file_hashes, find_files
 from ketfit.errors import BodyError
-from ketfit.model.tuning import Precision
+from ketfit.model.tuning import EmbeddingPrecision
 from ketfit.storage.cache_dir import is_folder
 
 
@@ -28,7 +28,7 @@ class BodyReference:
     revision: str | None
     source: Source
     fingerprint: str
-    dtype: Precision
+    dtype: EmbeddingPrecision
     tuning: Tuning | None
     folder: str
     device: str

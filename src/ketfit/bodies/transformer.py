@@ -16,7 +16,7 @@ from ketfit.bodies.body import load_body
 from ketfit.data.sequences import as_texts
 from ketfit.errors import InputError
 from ketfit.integers import as_integer
-from ketfit.model.tuning import Precision
+from ketfit.model.tuning import EmbeddingPrecision
 
 
 class BodyTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -45,7 +45,7 @@ class BodyTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         body: str = "all-MiniLM-L6-v2",
         revision: str | None = None,
         device: str = "cpu",
-        dtype: Precision = "float32",
+        dtype: EmbeddingPrecision = "float32",
         cache: bool = True,
         batch_size: int = 64,
     ) -> None:

@@ -44,7 +44,7 @@ from ketfit.estimators.quantum import QuantumHeadClassifier, readout_warning, re
 from ketfit.estimators.staged_fit import StagedFit
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.head_choice import HeadChoice
-from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, Precision, TuneConfig, as_stages
+from ketfit.model.tuning import ContrastiveConfig, EmbeddingPrecision, EndToEndConfig, TuneConfig, as_stages
 from ketfit.persistence.hub import HubMixin
 from ketfit.persistence.model_files import fetch_model, load_head, save_model
 from ketfit.persistence.schema import BODY, ESTIMATORS, BodyMetadata, TunedBodyMetadata
@@ -107,7 +107,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         revision: str | None = None,
         cache: bool = True,
         tune: TuneConfig | Sequence[TuneConfig] | None = None,
-        dtype: Precision = "float32",
+        dtype: EmbeddingPrecision = "float32",
         calibrate: bool = False,
         random_state: RandomState = None,
         validation: ValidationMethod = "holdout",

@@ -15,7 +15,7 @@ from ketfit.circuit.circuit import Circuit
 from ketfit.errors import ConfigError
 from ketfit.integers import as_integer
 from ketfit.model.classical import HeadKind
-from ketfit.model.tuning import Precision, TuneConfig, read_stages
+from ketfit.model.tuning import EmbeddingPrecision, TuneConfig, read_stages
 from ketfit.simulate.density_matrix import MAX_QUBITS as MAX_EXACT
 from ketfit.simulate.mitigation import Mitigation
 from ketfit.simulate.native import MAX_JOINT
@@ -398,7 +398,7 @@ class FitConfig(Config):
         BeforeValidator(_read_class_weight),
         Field(description="balanced weighs classes by the inverse of their frequency; or a table of weights by label"),
     ] = None
-    dtype: Annotated[Precision, Field(description="Numbers that the body embeds with")] = "float32"
+    dtype: Annotated[EmbeddingPrecision, Field(description="Numbers that the body embeds with")] = "float32"
     calibrate: Annotated[bool, Field(description="Fit a temperature of the probabilities on the validation share")] = (
         False
     )

@@ -13,6 +13,7 @@ from ketfit.errors import ConfigError
 
 Precision = Literal["float32", "bfloat16"]
 TuningPrecision = Literal["float32", "bfloat16", "auto"]
+EmbeddingPrecision = Literal["float32", "bfloat16", "int8"]
 
 Rate = Annotated[Finite, Field(gt=0, le=1e37)]
 

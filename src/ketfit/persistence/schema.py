@@ -14,7 +14,7 @@ from ketfit.errors import ConfigError, DataError, ModelFileError
 from ketfit.model.classical import HeadKind, LogisticRegressionConfig, MLPConfig, SVCConfig
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.head_choice import HeadChoice, HeadLoss
-from ketfit.model.tuning import Precision, TuneConfig, tuning_class
+from ketfit.model.tuning import EmbeddingPrecision, TuneConfig, tuning_class
 from ketfit.storage.hashing import hash_json
 from ketfit.storage.strict_json import dump_json, parse_json
 
@@ -84,7 +84,7 @@ class BodyMetadata(Config):
     revision: str | None
     fingerprint: Annotated[str, Field(description="SHA-256 over the body's files, before any tuning")]
     dimension: Annotated[int, Field(ge=1)]
-    dtype: Precision
+    dtype: EmbeddingPrecision
     tuned: TunedBodyMetadata | None
 
 

@@ -12,7 +12,7 @@ from typing_extensions import Self
 from ketfit.base_config import Config, Finite
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.model.tuning import EndToEndConfig, Precision, TuneConfig, as_stages, read_stages
+from ketfit.model.tuning import EmbeddingPrecision, EndToEndConfig, TuneConfig, as_stages, read_stages
 
 HeadKind = Literal["quantum", "logistic-regression", "svc", "mlp"]
 DesignKind = Literal["heads", "scan", "full", "fractional", "plackett-burman", "latin-hypercube"]
@@ -100,7 +100,7 @@ class BodyPlan(Config):
         BeforeValidator(_as_tuning),
         Field(description="Tuning in one stage or a list of stages; None is frozen"),
     ] = None
-    dtype: Annotated[Precision, Field(description="Number format of the embeddings")] = "float32"
+    dtype: Annotated[EmbeddingPrecision, Field(description="Number format of the embeddings")] = "float32"
 
     @property
     def stages(self) -> tuple[TuneConfig, ...]:
