@@ -22,6 +22,8 @@ SETTINGS: dict[str, Any] = {
     "device": "cpu",
     "calibrate": False,
     "random_state": None,
+    "validation": "holdout",
+    "n_folds": 5,
 }
 SHORT = TrainConfig(epochs=3)
 

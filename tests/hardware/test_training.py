@@ -147,8 +147,9 @@ def test_training_of_classical_head_raises_before_anything_is_written(tmp_path: 
 
 def test_training_of_head_with_components_encodes_projections(tmp_path: Path) -> None:
     fitted = classifier(n_qubits=2, connectivity=1, components=3)
-    with Session(tmp_path, simulator(tmp_path, 100), "components") as session:
-        trainer = _HardwareTrainer(fitted, (embeddings(), LABELS), session, HardwareTraining(), 0, 5)
+    target = HardwareTarget(simulator(tmp_path, 100), tmp_path, wait_s=5)
+    with Session(tmp_path, target.backend, "components") as session:
+        trainer = _HardwareTrainer(fitted, (embeddings(), LABELS), session, HardwareTraining(), target)
     with torch.no_grad():
         expected = fitted.module_.encode(torch.from_numpy(embeddings()))
     torch.testing.assert_close(trainer.encoder_expectations, expected)

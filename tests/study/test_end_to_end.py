@@ -124,7 +124,7 @@ def test_stages_are_a_list_in_the_task_and_one_stage_is_not(plan: StudyPlan) -> 
 
     assert config([stage]) == config(stage)
     both = config([ContrastiveConfig(), stage])
-    assert both["tune"] == [ContrastiveConfig().model_dump(mode="json"), config(stage)["tune"]]
+    assert both["tune"] == [ContrastiveConfig().identity(), config(stage)["tune"]]
     assert "trained_with" in both, "SVC is fitted on a body that was trained with a linear layer"
 
 
