@@ -95,7 +95,7 @@ def test_fit_tune_tunes_body(
     name = "end-to-end" if method == "full" else method
     assert (report["tuned"], report["test_size"]) == (name, len(SENTENCES) - 20)
     inspected = run_json(capsys, "inspect", tmp_path / "m")["body"]
-    assert inspected["tuned"]["settings"]["method"] == ("contrastive" if method == "contrastive" else "full")
+    assert inspected["tuned"]["stages"][0]["method"] == ("contrastive" if method == "contrastive" else "full")
     assert inspected["tuned"]["fingerprint"] != inspected["fingerprint"]
     predicted = run_json(capsys, "predict", tmp_path / "m", *GOOD)
     assert len(predicted["predictions"]) == len(GOOD)

@@ -726,3 +726,21 @@ class TestComponents:
             text.fit(TEXTS, LABELS)
         with pytest.raises(ConfigError, match="components=17: an embedding of width 16"):
             text.set_params(head__components=17, head__n_qubits=5).fit(TEXTS, LABELS)
+
+
+def test_fit_own_pairs_without_contrastive_tuning_raise(tiny_body_folder: Path) -> None:
+    classifier = TextClassifier(str(tiny_body_folder), tune=EndToEndConfig())
+    with pytest.raises(ConfigError, match="pairs are for contrastive tuning; pass tune=ContrastiveConfig"):
+        classifier.fit(["good", "bad"], ["yes", "no"], pairs=[("good", "bad", 0.0)])
+
+
+def test_fit_own_pairs_reach_the_contrastive_stage(
+    tiny_body_folder: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tune(*_: Any, pairs: Any, **__: Any) -> Any:
+        raise InterruptedError(pairs)
+
+    monkeypatch.setattr("ketfit.bodies.contrastive.tune_body", tune)
+    classifier = TextClassifier(str(tiny_body_folder), tune=ContrastiveConfig(loss="cosine"), validation_fraction=0.0)
+    with pytest.raises(InterruptedError, match="0.25"):
+        classifier.fit(["good", "bad"] * 4, ["yes", "no"] * 4, pairs=[("good", "bad", 0.25)])

@@ -1,4 +1,4 @@
-"""Which sentences a step of contrastive tuning sees: pairs, or batches of labelled sentences."""
+"""Pairs and label-balanced batches of sentences for the steps of contrastive tuning."""
 
 from __future__ import annotations
 

@@ -43,6 +43,7 @@ class StagedFit:
         cache: Cache embeddings on disk.
         checkpoint: The checkpoint of the head; each stage has one of its own, see `stage_file`. None writes none.
         progress: Show bars on stderr.
+        pairs: Pairs of the user's own for the contrastive stage, or None; see `tune_body`.
         report: Called with the stage and the record of every epoch of the head and of end-to-end training.
     """
 
@@ -51,6 +52,7 @@ class StagedFit:
     checkpoint: str | Path | None
     progress: bool
     report: Callable[[Stage, Epoch], None] = _ignore
+    pairs: Sequence[tuple[str, str, float]] | None = None
 
     def run(
         self,
@@ -180,6 +182,7 @@ class StagedFit:
             data.labels,
             stage,
             seed=seed,
+            pairs=self.pairs,
             validation=None if held_out is None else held_out.as_validation(),
             checkpoint=file if fold is None else fold_file(file, fold),
             progress=self.progress,

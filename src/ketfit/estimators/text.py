@@ -140,6 +140,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         checkpoint: str | Path | None = None,
         progress: bool = False,
         callbacks: Sequence[Callback] = (),
+        pairs: Sequence[tuple[str, str, float]] | None = None,
     ) -> Self:
         """Tune the body if `tune` is set, embed the sentences, and train the head on the embeddings.
 
@@ -168,6 +169,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             progress: Show bars on stderr.
             callbacks: Observers of every epoch of the head and of end-to-end training, such as a
                 `TensorBoardCallback`; see `Callback`.
+            pairs: Two sentences and their similarity, 0 to 1, each, for the contrastive stage with the cosine loss; see
+                `tune_body`.
 
         Warns:
             ConfigWarning, DataWarning: As in `QuantumHeadClassifier.fit`.
@@ -180,6 +183,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
                 contrastive tuning one sentence of a label.
         """
         stages, settings = as_stages(self.tune), self._head_settings()
+        if pairs is not None and not any(isinstance(stage, ContrastiveConfig) for stage in stages):
+            raise ConfigError("pairs are for contrastive tuning; pass tune=ContrastiveConfig(loss='cosine') too")
         automatic = isinstance(self.head, str) and self.head == AUTO
         head = None if automatic else self._new_head(self.head, settings, checkpoint)
         if validation is not None and self.validation == "cross":
@@ -199,7 +204,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         if not in_folds:
             data, held_out = self._sides(head, data, held_out)
         with observe_fit(callbacks, self._plain_settings()) as report:
-            fit = StagedFit(stages, self.cache, checkpoint, progress, report)
+            fit = StagedFit(stages, self.cache, checkpoint, progress, report, pairs)
             if in_folds:
                 self.body_, self.classifier_ = fit.run_folds(body, head, data)
             else:

@@ -23,10 +23,10 @@ from ketfit.simulate.noise import DEVICES, NoiseConfig, load_noise
 from ketfit.simulate.shots import MAX_SHOTS, Gradient
 
 MAX_QUBITS = 30
-"""Of one circuit: its state is 4 GiB in single precision."""
+"""Largest width of a circuit; its state is 4 GiB in single precision."""
 
 MAX_ENCODERS = 1024
-"""Of one head; more than that many slices of an embedding hold a number or two."""
+"""Largest number of encoders of a head; more slices of an embedding would hold a number or two."""
 
 QPU_COMPONENTS = 31
 """Principal components of the head recommended for a QPU: with the reference amplitude they fill five qubits."""

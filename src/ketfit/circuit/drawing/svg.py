@@ -28,7 +28,7 @@ svg { color: #1b1f24; font-family: system-ui, -apple-system, "Segoe UI", "DejaVu
 
 @dataclass(frozen=True)
 class SvgLayout:
-    """How a drawing is divided.
+    """The width and the sections of a drawing.
 
     Attributes:
         width: Pixels, at most. A longer drawing is folded into parts of at least one column; None never folds.
