@@ -52,3 +52,10 @@ def test_conclusions_name_better_worse_and_open_heads() -> None:
 def test_conclusions_without_better_head_call_reference_enough() -> None:
     found = [PairedDifference("open", 0.004, (0.001, 0.007), 0.06)]
     assert conclusions(found, "base")[0] == "base is enough: no head is shown to be better"
+
+
+def test_conclusions_name_the_adjusted_p_if_the_interval_excludes_zero() -> None:
+    (_, sentence) = conclusions([PairedDifference("a circuit", -0.015, (-0.024, -0.005), 0.09)], "a line")
+    assert sentence == (
+        "no difference from a line is shown for a circuit, -1.5 points [-2.4, -0.5] (p 0.09 after Holm's adjustment)"
+    )

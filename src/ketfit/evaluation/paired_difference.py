@@ -73,9 +73,16 @@ def conclusions(differences: Sequence[PairedDifference], reference: str) -> list
     for kind, found in (("better", better), ("worse", worse)):
         sentences += [f"{each.head} is {kind} than {reference} by {_points(each, size=True)}" for each in found]
     if others:
-        listed = "; ".join(f"{each.head}, {_points(each)}" for each in others)
+        listed = "; ".join(f"{each.head}, {_points(each)}{_adjustment(each)}" for each in others)
         sentences.append(f"no difference from {reference} is shown for {listed}")
     return sentences
+
+
+def _adjustment(each: PairedDifference) -> str:
+    """Return the p-value of a difference that is not shown although its own interval, which is not adjusted, has no 0."""
+    if each.interval is None or each.interval[0] <= 0 <= each.interval[1]:
+        return ""
+    return f" (p {each.adjusted_p:.2f} after Holm's adjustment)"
 
 
 def _points(each: PairedDifference, *, size: bool = False) -> str:
