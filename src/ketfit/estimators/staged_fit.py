@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.preprocessing import normalize
 
 from ketfit.bodies.body import Body
 from ketfit.data.labelled import LabelledTexts
@@ -22,6 +23,7 @@ from ketfit.estimators.classical import LogisticRegressionHead, MLPHead
 from ketfit.estimators.end_to_end import train_end_to_end_fold, tune_end_to_end
 from ketfit.estimators.heads import HeadEstimator, NewHead
 from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, TuneConfig
+from ketfit.rng import numpy_stream
 from ketfit.training.callbacks import Stage
 from ketfit.training.cross_validation import CrossValidation
 from ketfit.training.loop import Epoch
@@ -44,6 +46,7 @@ class StagedFit:
         checkpoint: The checkpoint of the head; each stage has one of its own, see `stage_file`. None writes none.
         progress: Show bars on stderr.
         report: Called with the stage and the record of every epoch of the head and of end-to-end training.
+        teacher: The body whose cosine similarities contrastive tuning learns; None has 1 for a label and 0 for two.
     """
 
     stages: tuple[TuneConfig, ...]
@@ -51,6 +54,7 @@ class StagedFit:
     checkpoint: str | Path | None
     progress: bool
     report: Callable[[Stage, Epoch], None] = _ignore
+    teacher: Body | None = None
 
     def run(
         self,
@@ -180,10 +184,29 @@ class StagedFit:
             data.labels,
             stage,
             seed=seed,
+            pairs=self._teacher_pairs(data, stage, seed),
             validation=None if held_out is None else held_out.as_validation(),
             checkpoint=file if fold is None else fold_file(file, fold),
             progress=self.progress,
         )
+
+    def _teacher_pairs(
+        self, data: LabelledTexts, stage: ContrastiveConfig, seed: int
+    ) -> list[tuple[str, str, float]] | None:
+        """Return pairs as tuning by labels draws them, with the cosines of the teacher's embeddings, or None."""
+        if self.teacher is None:
+            return None
+        from ketfit.bodies.contrastive_sampling import draw_pairs
+
+        embeddings = self.teacher.encode(data.texts, progress=self.progress, cache=self.cache)
+        unit = normalize(embeddings.astype(np.float64))
+        codes = np.unique(data.labels, return_inverse=True)[1]
+        drawn = np.array(draw_pairs(codes, stage.pairs_per_sentence, numpy_stream(seed, "distillation")))
+        cosines = np.einsum("ij,ij->i", unit[drawn[:, 0]], unit[drawn[:, 1]]).clip(-1, 1)
+        return [
+            (data.texts[one], data.texts[other], cosine)
+            for (one, other), cosine in zip(drawn.tolist(), cosines.tolist(), strict=True)
+        ]
 
     def embed_labels(self, body: Body, data: LabelledTexts) -> EmbeddedLabels:
         """Return the embeddings of sentences with their labels, to choose a head on."""

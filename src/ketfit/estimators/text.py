@@ -140,6 +140,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         checkpoint: str | Path | None = None,
         progress: bool = False,
         callbacks: Sequence[Callback] = (),
+        teacher: Body | None = None,
     ) -> Self:
         """Tune the body if `tune` is set, embed the sentences, and train the head on the embeddings.
 
@@ -168,6 +169,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             progress: Show bars on stderr.
             callbacks: Observers of every epoch of the head and of end-to-end training, such as a
                 `TensorBoardCallback`; see `Callback`.
+            teacher: A body whose cosine similarities contrastive tuning learns, in place of 1 for two sentences of one
+                label and 0 for two of different labels; see `distill`.
 
         Warns:
             ConfigWarning, DataWarning: As in `QuantumHeadClassifier.fit`.
@@ -180,6 +183,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
                 contrastive tuning one sentence of a label.
         """
         stages, settings = as_stages(self.tune), self._head_settings()
+        if teacher is not None:
+            _check_teacher_stage(stages)
         automatic = isinstance(self.head, str) and self.head == AUTO
         head = None if automatic else self._new_head(self.head, settings, checkpoint)
         if validation is not None and self.validation == "cross":
@@ -199,7 +204,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         if not in_folds:
             data, held_out = self._sides(head, data, held_out)
         with observe_fit(callbacks, self._plain_settings()) as report:
-            fit = StagedFit(stages, self.cache, checkpoint, progress, report)
+            fit = StagedFit(stages, self.cache, checkpoint, progress, report, teacher)
             if in_folds:
                 self.body_, self.classifier_ = fit.run_folds(body, head, data)
             else:
@@ -453,6 +458,16 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
 
     def _embed(self, body: Body, texts: Sequence[str], progress: bool) -> NDArray[np.float32]:
         return body.encode(texts, progress=progress, cache=self.cache)
+
+
+def _check_teacher_stage(stages: Sequence[TuneConfig]) -> None:
+    """Refuse a tuning that cannot learn the similarities of a teacher."""
+    stage = stages[0] if stages else None
+    if not isinstance(stage, ContrastiveConfig) or stage.loss != "cosine" or stage.unlike_labels is not None:
+        raise ConfigError(
+            "the similarities of a teacher are for contrastive tuning with loss='cosine' without unlike_labels; use "
+            "tune=ContrastiveConfig()"
+        )
 
 
 def _check_calibration(data: LabelledTexts, held_out: LabelledTexts | None) -> None:
