@@ -13,8 +13,8 @@ from ketfit.bodies.sources import find_files
 from ketfit.data.sequences import as_texts
 from ketfit.errors import ConfigError, DataError
 from ketfit.estimators.heads import HeadSpec
-from ketfit.estimators.text import TextClassifier
-from ketfit.model.tuning import ContrastiveConfig, TuneConfig
+from ketfit.estimators.text import TextClassifier, check_teacher_stage
+from ketfit.model.tuning import ContrastiveConfig, TuneConfig, as_stages
 
 MIN_SENTENCES = 2
 """Sentences of each class that pairs need."""
@@ -59,10 +59,12 @@ def distill(
     """
     check_is_fitted(teacher, "classifier_")
     check_student(teacher, student, settings.get("revision"))
+    tune = ContrastiveConfig() if tune is None else tune
+    check_teacher_stage(as_stages(tune))
     classifier = TextClassifier(
         body=student,
         head=teacher.classifier_.kind if head is None else head,
-        tune=ContrastiveConfig() if tune is None else tune,
+        tune=tune,
         **settings,
     )
     sentences = as_texts(texts)

@@ -199,13 +199,11 @@ class StagedFit:
         from ketfit.bodies.contrastive_sampling import draw_pairs
 
         embeddings = self.teacher.encode(data.texts, progress=self.progress, cache=self.cache)
-        unit = normalize(embeddings.astype(np.float64))
+        unit = normalize(embeddings)
         codes = np.unique(data.labels, return_inverse=True)[1]
-        drawn = np.array(draw_pairs(codes, stage.pairs_per_sentence, numpy_stream(seed, "distillation")))
-        cosines = np.einsum("ij,ij->i", unit[drawn[:, 0]], unit[drawn[:, 1]]).clip(-1, 1)
+        drawn = draw_pairs(codes, stage.pairs_per_sentence, numpy_stream(seed, "distillation"))
         return [
-            (data.texts[one], data.texts[other], cosine)
-            for (one, other), cosine in zip(drawn.tolist(), cosines.tolist(), strict=True)
+            (data.texts[one], data.texts[other], float((unit[one] @ unit[other]).clip(-1, 1))) for one, other in drawn
         ]
 
     def embed_labels(self, body: Body, data: LabelledTexts) -> EmbeddedLabels:

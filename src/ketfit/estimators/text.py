@@ -184,7 +184,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         """
         stages, settings = as_stages(self.tune), self._head_settings()
         if teacher is not None:
-            _check_teacher_stage(stages)
+            check_teacher_stage(stages)
         automatic = isinstance(self.head, str) and self.head == AUTO
         head = None if automatic else self._new_head(self.head, settings, checkpoint)
         if validation is not None and self.validation == "cross":
@@ -460,8 +460,12 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         return body.encode(texts, progress=progress, cache=self.cache)
 
 
-def _check_teacher_stage(stages: Sequence[TuneConfig]) -> None:
-    """Refuse a tuning that cannot learn the similarities of a teacher."""
+def check_teacher_stage(stages: Sequence[TuneConfig]) -> None:
+    """Refuse a tuning that cannot learn the similarities of a teacher.
+
+    Raises:
+        ConfigError: The first stage is not contrastive with the cosine loss on all pairs of labels.
+    """
     stage = stages[0] if stages else None
     if not isinstance(stage, ContrastiveConfig) or stage.loss != "cosine" or stage.unlike_labels is not None:
         raise ConfigError(
