@@ -35,8 +35,8 @@ def distill(
 
     The teacher labels the sentences. The cosine similarities of the student's embeddings of pairs of them are trained
     to equal those of the teacher's embeddings; pairs are drawn as in contrastive tuning, by the teacher's labels. A
-    head is then fitted on the student's embeddings with the teacher's labels: every kind of head takes labels, and none
-    but logistic regression would take probabilities without a change of its validation.
+    head is then fitted on the student's embeddings with the teacher's labels, which every kind of head takes;
+    probabilities would need each sentence once per class, as weighted rows.
 
     Args:
         teacher: A fitted classifier.
