@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ketfit.bodies.transformer import BodyTransformer as BodyTransformer
     from ketfit.circuit.circuit import Circuit as Circuit
     from ketfit.errors import KetFitError as KetFitError
+    from ketfit.estimators.distillation import distill as distill
     from ketfit.estimators.quantum import QuantumHeadClassifier as QuantumHeadClassifier
     from ketfit.estimators.text import TextClassifier as TextClassifier
     from ketfit.model.config import HeadConfig as HeadConfig
@@ -37,6 +38,7 @@ _LAZY_IMPORTS = {
     "TextClassifier": "ketfit.estimators.text",
     "TrainConfig": "ketfit.model.config",
     "NoiseConfig": "ketfit.simulate.noise",
+    "distill": "ketfit.estimators.distillation",
     "expectation": "ketfit.simulate.expectation",
     "expectation_and_gradients": "ketfit.simulate.expectation",
 }

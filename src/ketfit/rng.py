@@ -12,7 +12,9 @@ from ketfit.integers import as_integer, as_integers
 if TYPE_CHECKING:
     import torch
 
-Stream = Literal["split", "validation", "folds", "init", "batches", "shots", "pairs", "dropout", "choice"]
+Stream = Literal[
+    "split", "validation", "folds", "init", "batches", "shots", "pairs", "dropout", "choice", "distillation"
+]
 
 
 def chosen_seed(random_state: Any, seed: int) -> int:

@@ -734,6 +734,12 @@ def test_fit_own_pairs_without_contrastive_tuning_raise(tiny_body_folder: Path) 
         classifier.fit(["good", "bad"], ["yes", "no"], pairs=[("good", "bad", 0.0)])
 
 
+def test_fit_pairs_beside_a_teacher_raise(tiny_body: Body) -> None:
+    classifier = TextClassifier(tiny_body.name, tune=ContrastiveConfig(loss="cosine"))
+    with pytest.raises(ConfigError, match="pairs and teacher both say what contrastive tuning learns"):
+        classifier.fit(["good", "bad"], ["yes", "no"], pairs=[("good", "bad", 0.0)], teacher=tiny_body)
+
+
 def test_fit_own_pairs_reach_the_contrastive_stage(
     tiny_body_folder: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

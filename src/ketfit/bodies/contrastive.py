@@ -94,7 +94,7 @@ def tune_body(
         labels: Labels, length n, of two classes or more.
         config: The settings.
         seed: Seed of the pairs, their order and the dropout.
-        pairs: Two sentences and their similarity, 0 to 1, each; they take the place of pairs drawn by the labels. For
+        pairs: Two sentences and their similarity, -1 to 1, each; they take the place of pairs drawn by the labels. For
             the cosine loss.
         validation: Sentences and labels, and optionally weights, that `config.patience` stops early on.
         checkpoint: A file written every five minutes; an existing one is resumed from.

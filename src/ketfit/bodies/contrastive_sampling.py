@@ -45,7 +45,7 @@ class PairSampler:
         Raises:
             ConfigError: pairs are passed with another loss than the cosine one, or `unlike_labels` beside them.
             DataError: `unlike_labels` names an unknown label, or one label twice.
-            InputError: a pair is not two sentences and a similarity from 0 to 1.
+            InputError: a pair is not two sentences and a similarity from -1 to 1.
         """
         names, first, codes = np.unique(labels, return_index=True, return_inverse=True)
         position = first.argsort().argsort()
@@ -102,8 +102,8 @@ def _checked_pairs(pairs: Any) -> list[tuple[str, str, float]]:
             raise InputError(f"pairs[{number}]={pair!r} is not two sentences and a similarity")
         one, other, similarity = pair
         check_texts([one, other], f"pairs[{number}]", (0, 1))
-        if isinstance(similarity, str) or not 0 <= similarity <= 1:
-            raise InputError(f"pairs[{number}] has the similarity {similarity!r}; it is a number from 0 to 1")
+        if isinstance(similarity, str) or not -1 <= similarity <= 1:
+            raise InputError(f"pairs[{number}] has the similarity {similarity!r}; it is a number from -1 to 1")
         checked.append((one, other, float(similarity)))
     if not checked:
         raise InputError("pairs is empty; leave it out to draw pairs by the labels")

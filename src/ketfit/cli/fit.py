@@ -96,9 +96,9 @@ def fit(
     echo_stderr(f"{len(dataset):,} sentences of {dataset.name}; loading {chosen.body}")
     parameters = {name: getattr(chosen, name) for name in type(chosen).model_fields}
     classifier = TextClassifier(**{**parameters, "class_weight": class_weight})
-    with exit_on_interrupt(_interrupted_message(checkpoint)):
+    with exit_on_interrupt(interrupted_message(checkpoint)):
         _fit_on(classifier, dataset, parts, checkpoint)
-    report, metrics = _training_report(classifier, dataset.name)
+    report, metrics = training_report(classifier, dataset.name)
     if parts is not None:
         test = dataset.take(parts.test)
         correct = int((classifier.predict(test.texts, progress=True) == np.asarray(test.labels)).sum())
@@ -110,7 +110,7 @@ def fit(
     print_report(report, as_json, key_value_table(report))
 
 
-def _training_report(classifier: TextClassifier, data: str) -> tuple[dict[str, Any], dict[str, float]]:
+def training_report(classifier: TextClassifier, data: str) -> tuple[dict[str, Any], dict[str, float]]:
     """Return what there is to say about a training, and the metrics in it for the model card."""
     from ketfit.estimators.base import TorchHeadClassifier
     from ketfit.estimators.quantum import QuantumHeadClassifier
@@ -206,7 +206,7 @@ def _fit_on(classifier: TextClassifier, dataset: Dataset, parts: Split | None, c
     )
 
 
-def _interrupted_message(checkpoint: Path | None) -> str:
+def interrupted_message(checkpoint: Path | None) -> str:
     """Return the message of an interrupted fit: what is kept, and how to continue."""
     if checkpoint is None:
         return "embeddings are cached, training is lost; use --checkpoint FILE to make it resumable"

@@ -15,6 +15,7 @@ import ketfit
 from ketfit.cli.app import app as web_demo
 from ketfit.cli.compare import compare
 from ketfit.cli.demo import demo
+from ketfit.cli.distill import distill
 from ketfit.cli.doctor import doctor
 from ketfit.cli.draw import draw
 from ketfit.cli.energy import energy
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, compare, fit, evaluate, predict, inspect, draw, energy, doctor):
+for command in (demo, compare, fit, distill, evaluate, predict, inspect, draw, energy, doctor):
     app.command()(command)
 app.command("app")(web_demo)
 app.add_typer(study_app, name="study")

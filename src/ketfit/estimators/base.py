@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import warnings
 from abc import abstractmethod
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,18 +14,18 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from ketfit.base_config import Config
 from ketfit.bodies.device import available_device
 from ketfit.data.sequences import as_groups, as_labels, as_weights, unpack_validation
 from ketfit.data.splits import fold_splits, holdout_split
 from ketfit.errors import ConfigError, ConfigWarning, DataError, DataWarning, InputError
+from ketfit.estimators.configured import ConfiguredEstimator
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.rng import chosen_seed, torch_stream
@@ -103,62 +102,6 @@ class FitSettings:
     validation_fraction: float
     class_weight: ClassWeight
     calibrate: bool
-
-
-class ConfiguredEstimator(BaseEstimator):  # type: ignore[misc]
-    """An estimator whose `Config` parameters expose their settings as nested parameters, as estimators do.
-
-    ``head__n_qubits`` in a grid search names the setting ``n_qubits`` of the parameter ``head``.
-    """
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters by name and, if `deep`, each setting of a `Config` as ``name__setting``.
-
-        >>> from ketfit import HeadConfig, QuantumHeadClassifier
-        >>> QuantumHeadClassifier(HeadConfig(n_qubits=5)).get_params()["head__n_qubits"]
-        5
-        """
-        params: dict[str, Any] = super().get_params(deep=False)
-        if deep:
-            configs = {name: value for name, value in params.items() if isinstance(value, Config)}
-            params |= {f"{name}__{key}": setting for name, config in configs.items() for key, setting in config}
-            inner = {name: value for name, value in params.items() if isinstance(value, BaseEstimator)}
-            params |= {
-                f"{name}__{key}": value for name, each in inner.items() for key, value in each.get_params().items()
-            }
-        return params
-
-    def _plain_settings(self) -> dict[str, Any]:
-        """Return all parameters by name, the settings of each `Config` in place of it."""
-        return {name: value for name, value in self.get_params().items() if not isinstance(value, Config)}
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters by name; ``name__setting`` replaces one setting of the `Config` in the parameter ``name``.
-
-        Args:
-            params: New values by name.
-
-        Raises:
-            ConfigError: The setting does not exist or does not fit, or the parameter is not a `Config`.
-            ValueError: The parameter does not exist.
-        """
-        nested: dict[str, dict[str, Any]] = defaultdict(dict)
-        for key in [key for key in params if "__" in key]:
-            name, _, setting = key.partition("__")
-            nested[name][setting] = params.pop(key)
-        super().set_params(**params)
-        for name, settings in nested.items():
-            config = getattr(self, name, None)
-            if isinstance(config, BaseEstimator):
-                config.set_params(**settings)
-                continue
-            if not isinstance(config, Config):
-                key = next(iter(settings))
-                raise ConfigError(
-                    f"{name}__{key} has no configuration to change; pass {name}=... to the estimator first"
-                )
-            setattr(self, name, config.updated(**settings))
-        return self
 
 
 class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore[misc]

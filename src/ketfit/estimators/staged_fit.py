@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.preprocessing import normalize
 
 from ketfit.bodies.body import Body
 from ketfit.data.labelled import LabelledTexts
@@ -22,6 +23,7 @@ from ketfit.estimators.classical import LogisticRegressionHead, MLPHead
 from ketfit.estimators.end_to_end import train_end_to_end_fold, tune_end_to_end
 from ketfit.estimators.heads import HeadEstimator, NewHead
 from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, TuneConfig
+from ketfit.rng import numpy_stream
 from ketfit.training.callbacks import Stage
 from ketfit.training.cross_validation import CrossValidation
 from ketfit.training.loop import Epoch
@@ -45,6 +47,7 @@ class StagedFit:
         progress: Show bars on stderr.
         pairs: Pairs of the user's own for the contrastive stage, or None; see `tune_body`.
         report: Called with the stage and the record of every epoch of the head and of end-to-end training.
+        teacher: The body whose cosine similarities contrastive tuning learns; None has 1 for a label and 0 for two.
     """
 
     stages: tuple[TuneConfig, ...]
@@ -53,6 +56,7 @@ class StagedFit:
     progress: bool
     report: Callable[[Stage, Epoch], None] = _ignore
     pairs: Sequence[tuple[str, str, float]] | None = None
+    teacher: Body | None = None
 
     def run(
         self,
@@ -182,11 +186,27 @@ class StagedFit:
             data.labels,
             stage,
             seed=seed,
-            pairs=self.pairs,
+            pairs=self.pairs if self.teacher is None else self._teacher_pairs(data, stage, seed),
             validation=None if held_out is None else held_out.as_validation(),
             checkpoint=file if fold is None else fold_file(file, fold),
             progress=self.progress,
         )
+
+    def _teacher_pairs(
+        self, data: LabelledTexts, stage: ContrastiveConfig, seed: int
+    ) -> list[tuple[str, str, float]] | None:
+        """Return pairs as tuning by labels draws them, with the cosines of the teacher's embeddings, or None."""
+        if self.teacher is None:
+            return None
+        from ketfit.bodies.contrastive_sampling import draw_pairs
+
+        embeddings = self.teacher.encode(data.texts, progress=self.progress, cache=self.cache)
+        unit = normalize(embeddings)
+        codes = np.unique(data.labels, return_inverse=True)[1]
+        drawn = draw_pairs(codes, stage.pairs_per_sentence, numpy_stream(seed, "distillation"))
+        return [
+            (data.texts[one], data.texts[other], float((unit[one] @ unit[other]).clip(-1, 1))) for one, other in drawn
+        ]
 
     def embed_labels(self, body: Body, data: LabelledTexts) -> EmbeddedLabels:
         """Return the embeddings of sentences with their labels, to choose a head on."""

@@ -27,7 +27,6 @@ from ketfit.estimators.base import (
     NO_CALIBRATION_SAMPLES,
     UNKNOWN_VALIDATION_LABEL,
     ClassWeight,
-    ConfiguredEstimator,
     FitSettings,
     RandomState,
     TorchHeadClassifier,
@@ -38,6 +37,7 @@ from ketfit.estimators.base import (
 )
 from ketfit.estimators.choice import choose_head, simplest_kinds
 from ketfit.estimators.classical import LogisticRegressionHead, SVCHead
+from ketfit.estimators.configured import ConfiguredEstimator
 from ketfit.estimators.end_to_end import check_embedding_width
 from ketfit.estimators.heads import AUTO, HEADS, HeadEstimator, HeadSpec, NewHead, is_head, new_head, settings_for
 from ketfit.estimators.quantum import QuantumHeadClassifier, readout_warning, require_quantum_head
@@ -141,6 +141,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         progress: bool = False,
         callbacks: Sequence[Callback] = (),
         pairs: Sequence[tuple[str, str, float]] | None = None,
+        teacher: Body | None = None,
     ) -> Self:
         """Tune the body if `tune` is set, embed the sentences, and train the head on the embeddings.
 
@@ -169,8 +170,10 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             progress: Show bars on stderr.
             callbacks: Observers of every epoch of the head and of end-to-end training, such as a
                 `TensorBoardCallback`; see `Callback`.
-            pairs: Two sentences and their similarity, 0 to 1, each, for the contrastive stage with the cosine loss; see
+            pairs: Two sentences and their similarity, -1 to 1, each, for contrastive tuning with the cosine loss; see
                 `tune_body`.
+            teacher: A body whose cosine similarities contrastive tuning learns, in place of 1 for two sentences of one
+                label and 0 for two of different labels; see `distill`.
 
         Warns:
             ConfigWarning, DataWarning: As in `QuantumHeadClassifier.fit`.
@@ -185,6 +188,10 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         stages, settings = as_stages(self.tune), self._head_settings()
         if pairs is not None and not any(isinstance(stage, ContrastiveConfig) for stage in stages):
             raise ConfigError("pairs are for contrastive tuning; pass tune=ContrastiveConfig(loss='cosine') too")
+        if teacher is not None:
+            check_teacher_stage(stages)
+            if pairs is not None:
+                raise ConfigError("pairs and teacher both say what contrastive tuning learns; pass one of them")
         automatic = isinstance(self.head, str) and self.head == AUTO
         head = None if automatic else self._new_head(self.head, settings, checkpoint)
         if validation is not None and self.validation == "cross":
@@ -204,7 +211,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         if not in_folds:
             data, held_out = self._sides(head, data, held_out)
         with observe_fit(callbacks, self._plain_settings()) as report:
-            fit = StagedFit(stages, self.cache, checkpoint, progress, report, pairs)
+            fit = StagedFit(stages, self.cache, checkpoint, progress, report, pairs, teacher)
             if in_folds:
                 self.body_, self.classifier_ = fit.run_folds(body, head, data)
             else:
@@ -458,6 +465,20 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
 
     def _embed(self, body: Body, texts: Sequence[str], progress: bool) -> NDArray[np.float32]:
         return body.encode(texts, progress=progress, cache=self.cache)
+
+
+def check_teacher_stage(stages: Sequence[TuneConfig]) -> None:
+    """Refuse a tuning that cannot learn the similarities of a teacher.
+
+    Raises:
+        ConfigError: The first stage is not contrastive with the cosine loss on all pairs of labels.
+    """
+    stage = stages[0] if stages else None
+    if not isinstance(stage, ContrastiveConfig) or stage.loss != "cosine" or stage.unlike_labels is not None:
+        raise ConfigError(
+            "the similarities of a teacher are for contrastive tuning with loss='cosine' without unlike_labels; use "
+            "tune=ContrastiveConfig()"
+        )
 
 
 def _check_calibration(data: LabelledTexts, held_out: LabelledTexts | None) -> None:

@@ -79,7 +79,7 @@ def conclusions(differences: Sequence[PairedDifference], reference: str) -> list
 
 
 def _adjustment(each: PairedDifference) -> str:
-    """Return the p-value of a difference that is not shown although its own interval, which is not adjusted, has no 0."""
+    """Return the p-value of a difference that is not shown although its own interval excludes 0, else ""."""
     if each.interval is None or each.interval[0] <= 0 <= each.interval[1]:
         return ""
     return f" (p {each.adjusted_p:.2f} after Holm's adjustment)"
