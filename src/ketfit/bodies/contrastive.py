@@ -129,7 +129,7 @@ def tune_body(
     probe = None
     if config.patience is not None:
         probe = _Probe.from_validation(samples.texts, samples.labels, validation)
-        inputs["validation"] = hash_json([probe.held_out.texts, probe.held_out.labels.tolist()])
+        inputs["validation"] = probe.identity
     name = content_hash(inputs)
     folder = finetuned_folder(name)
     if not is_folder(folder):
@@ -137,7 +137,8 @@ def tune_body(
         transformer = trainable_copy(body, config.last_layers)
         per_step = config.batch_size * (2 if config.loss == "cosine" else 1)
         longest = max_token_count(transformer, columns.get("sentence") or columns["sentence1"] + columns["sentence2"])
-        check_memory(transformer, per_step, longest, copies=0, checkpoint=checkpoint is not None)
+        copies = int(probe is not None)  # the weights of the best epoch
+        check_memory(transformer, per_step, longest, copies=copies, checkpoint=checkpoint is not None)
         loss = _make_loss(transformer, config, body.dimension, len(set(columns["label"])))
         run = _TuningRun(transformer, loss, columns, config, inputs)
         run.probe = probe
@@ -209,6 +210,12 @@ class _Probe:
         if unknown := set(held_out.labels.tolist()) - set(labels.tolist()):
             raise DataError(f"the validation labels hold {min(unknown, key=str)!r}, which the training labels do not")
         return cls(texts, labels, held_out)
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 (hex) of the validation sentences, their labels and weights."""
+        weight = None if self.held_out.weight is None else self.held_out.weight.tolist()
+        return hash_json([self.held_out.texts, self.held_out.labels.tolist(), weight])
 
     def loss(self, transformer: SentenceTransformer) -> float:
         """Return the mean cross-entropy on the validation sentences."""
