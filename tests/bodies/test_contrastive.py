@@ -391,3 +391,21 @@ class TestBadInput:
         monkeypatch.setenv("WORLD_SIZE", "3")
         with pytest.raises(ConfigError, match="batch_size=4 cannot be divided among 3 processes"):
             tune_body(tiny_body, TEXTS, LABELS, QUICK)
+
+
+class TestEpochs:
+    def test_tune_body_reports_every_epoch(self, tiny_body: Body, fresh_cache: Path) -> None:
+        seen: list[contrastive.TuningEpoch] = []
+        config = QUICK.updated(loss="supervised", epochs=3, batch_size=4)
+        tune_body(tiny_body, TEXTS, LABELS, config, on_epoch_end=seen.append)
+        assert [epoch.epoch for epoch in seen] == [0, 1, 2]
+        assert all(epoch.train_loss > 0 and epoch.validation_loss is None for epoch in seen)
+        assert seen[-1].learning_rate == 0 < seen[0].learning_rate
+        tune_body(tiny_body, TEXTS, LABELS, config, on_epoch_end=lambda _: pytest.fail("it was in the cache"))
+
+    def test_tune_body_reports_validation_losses_with_patience(self, tiny_body: Body, fresh_cache: Path) -> None:
+        seen: list[contrastive.TuningEpoch] = []
+        config = QUICK.updated(loss="supervised", epochs=2, patience=2)
+        validation = (["the fine film", "the bad film"], ["yes", "no"])
+        tune_body(tiny_body, TEXTS, LABELS, config, validation=validation, on_epoch_end=seen.append)
+        assert all(epoch.validation_loss is not None and epoch.validation_loss > 0 for epoch in seen)

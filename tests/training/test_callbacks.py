@@ -17,7 +17,7 @@ from ketfit.estimators.classical import MLPHead
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.estimators.text import TextClassifier
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.model.tuning import EndToEndConfig
+from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig
 from ketfit.training.callbacks import Callback, MLflowCallback, Stage, TensorBoardCallback, observe_fit
 from ketfit.training.loop import Epoch
 
@@ -116,6 +116,14 @@ class TestTextClassifier:
         assert tuple(epoch for _, epoch in recorder.epochs[3:]) == text.classifier_.history_
         assert [name for name, *_ in recorder.calls].count("start") == 1
         np.testing.assert_array_equal(text.fit(TEXTS, LABELS).predict_proba(TEXTS), predicted)
+
+    def test_text_classifier_reports_contrastive_epochs(self, tiny_body_folder: Path, fresh_cache: Path) -> None:
+        tune = ContrastiveConfig(loss="supervised", epochs=2)
+        text = TextClassifier(str(tiny_body_folder), HEAD.updated(n_qubits=5), TRAIN, tune=tune)
+        recorder = Recorder()
+        text.fit(TEXTS, LABELS, callbacks=[recorder])
+        assert [stage for stage, _ in recorder.epochs] == ["contrastive"] * 2 + ["head"] * 3
+        assert all(epoch.validation_accuracy is None for _, epoch in recorder.epochs[:2])
 
     def test_failing_callback_leaves_the_classifier_unchanged(self, tiny_body_folder: Path) -> None:
         text = TextClassifier(str(tiny_body_folder), HEAD.updated(n_qubits=5), TRAIN).fit(TEXTS, LABELS)

@@ -8,16 +8,15 @@ weights, the averages of AdamW and the number of steps.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -67,7 +66,21 @@ CHECKPOINT_SECONDS = 300.0  # a checkpoint has three times the size of the train
 _AVERAGES = ("exp_avg", "exp_avg_sq")
 _LINEAR_LEARNING_RATE = 1e-2  # of the layer of the cross-entropy term, which starts at zero
 
-logger = logging.getLogger(__name__)
+
+class TuningEpoch(NamedTuple):
+    """The metrics of one epoch of contrastive tuning.
+
+    Attributes:
+        epoch: Counted from 0.
+        learning_rate: Learning rate of the last layer after the epoch.
+        train_loss: Mean loss of the steps that this process took.
+        validation_loss: Loss of logistic regression on the embeddings, with `patience`, else None.
+    """
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    validation_loss: float | None
 
 
 def tune_body(
@@ -81,6 +94,7 @@ def tune_body(
     validation: SentenceValidation | None = None,
     checkpoint: Path | None = None,
     progress: bool = False,
+    on_epoch_end: Callable[[TuningEpoch], None] | None = None,
 ) -> Body:
     """Return a body fine-tuned on labelled sentences; `body` is not changed.
 
@@ -99,6 +113,7 @@ def tune_body(
         validation: Sentences and labels, and optionally weights, that `config.patience` stops early on.
         checkpoint: A file written every five minutes; an existing one is resumed from.
         progress: Show a progress bar on stderr.
+        on_epoch_end: Called after every epoch that this call trains; not for a body from the cache.
 
     Raises:
         InputError: a sentence is blank, or there are not as many labels as sentences.
@@ -141,7 +156,7 @@ def tune_body(
         check_memory(transformer, per_step, longest, copies=copies, checkpoint=checkpoint is not None)
         loss = _make_loss(transformer, config, body.dimension, len(set(columns["label"])))
         run = _TuningRun(transformer, loss, columns, config, inputs)
-        run.probe = probe
+        run.probe, run.report = probe, on_epoch_end
         if checkpoint is not None and checkpoint.exists():
             run.load(checkpoint)
         run.train(checkpoint, progress)
@@ -165,7 +180,13 @@ def _checked(texts: Sequence[str], labels: ArrayLike) -> LabelledTexts:
 
 
 class _PairTrainer(SentenceTransformerTrainer):
-    """The trainer of sentence-transformers with batches in the order of the data, a loss check and no model card."""
+    """The trainer of sentence-transformers with batches in the order of the data, a loss check and no model card.
+
+    Attributes:
+        step_losses: The loss of every step of this epoch; `train` sets it.
+    """
+
+    step_losses: list[float]
 
     def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, *_: Any, **__: Any) -> BatchSampler:
         """Return a sampler in the order of the rows."""
@@ -183,6 +204,7 @@ class _PairTrainer(SentenceTransformerTrainer):
         loss: Any = super().compute_loss(*args, **kwargs)
         if not torch.isfinite(loss):
             raise TrainingError(f"the loss of tuning is {loss.item()}; lower the learning rate")
+        self.step_losses.append(loss.item())
         return loss
 
 
@@ -264,6 +286,8 @@ class _TuningRun(TrainerCallback):
         self.saved_at = 0.0
         self.bar = ProgressBar("tuning", self.total, shown=False)
         self.probe: _Probe | None = None
+        self.report: Callable[[TuningEpoch], None] | None = None
+        self.step_losses: list[float] = []
         self.losses: list[float] = []  # of the probe, by epoch
         self.best: dict[str, Tensor] = {}  # trained parameters after the epoch with the lowest of them
 
@@ -310,6 +334,7 @@ class _TuningRun(TrainerCallback):
             callbacks=[self],
             optimizers=(self.optimizer, torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)),
         )
+        trainer.step_losses = self.step_losses
         trainer.remove_callback(PrinterCallback)  # it prints to stdout
         return trainer
 
@@ -327,8 +352,9 @@ class _TuningRun(TrainerCallback):
         """Count the step, validate after an epoch, and write the checkpoint if it is due."""
         self.done += 1
         self.bar.set(self.done)
-        if self.probe is not None and self.done % (self.total / self.config.epochs) < 1:
-            self._validate(self.probe)
+        epoch = self.done * self.config.epochs // self.total  # epochs done
+        if epoch > (self.done - 1) * self.config.epochs // self.total:
+            self._end_epoch(epoch - 1)
             control.should_training_stop |= self.stopped
         if (
             self.checkpoint is not None
@@ -338,11 +364,16 @@ class _TuningRun(TrainerCallback):
             self.save(self.checkpoint)
             self.saved_at = time.monotonic()
 
-    def _validate(self, probe: _Probe) -> None:
-        self.losses.append(probe.loss(self.transformer))
-        logger.info("validation loss after epoch %d of tuning: %.4f", len(self.losses), self.losses[-1])
-        if _first_lowest(self.losses) == len(self.losses) - 1:
-            self.best = {name: tensor.detach().clone() for name, tensor in self.parameters.items()}
+    def _end_epoch(self, epoch: int) -> None:
+        if self.probe is not None:
+            self.losses.append(self.probe.loss(self.transformer))
+            if _first_lowest(self.losses) == len(self.losses) - 1:
+                self.best = {name: tensor.detach().clone() for name, tensor in self.parameters.items()}
+        if self.report is not None:
+            rate = self.config.learning_rate * self._rate(self.done - self.first)
+            validation_loss = self.losses[-1] if self.losses else None
+            self.report(TuningEpoch(epoch, rate, float(np.mean(self.step_losses)), validation_loss))
+        self.step_losses.clear()
 
     def save(self, path: Path) -> None:
         """Write a checkpoint for `load`."""

@@ -46,7 +46,7 @@ class StagedFit:
         checkpoint: The checkpoint of the head; each stage has one of its own, see `stage_file`. None writes none.
         progress: Show bars on stderr.
         pairs: Pairs of the user's own for the contrastive stage, or None; see `tune_body`.
-        report: Called with the stage and the record of every epoch of the head and of end-to-end training.
+        report: Called with the stage and the record of every epoch.
         teacher: The body whose cosine similarities contrastive tuning learns; None has 1 for a label and 0 for two.
     """
 
@@ -190,6 +190,7 @@ class StagedFit:
             validation=None if held_out is None else held_out.as_validation(),
             checkpoint=file if fold is None else fold_file(file, fold),
             progress=self.progress,
+            on_epoch_end=lambda epoch: self.report("contrastive", Epoch(*epoch, validation_accuracy=None)),
         )
 
     def _teacher_pairs(

@@ -168,8 +168,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
                 the second one with ``.tuning-2``. Cross-validation writes more files, with ``.fold-1`` and so on
                 appended to these names.
             progress: Show bars on stderr.
-            callbacks: Observers of every epoch of the head and of end-to-end training, such as a
-                `TensorBoardCallback`; see `Callback`.
+            callbacks: Observers of every epoch of each stage and of the head, such as a `TensorBoardCallback`; see
+                `Callback`.
             pairs: Two sentences and their similarity, -1 to 1, each, for contrastive tuning with the cosine loss; see
                 `tune_body`.
             teacher: A body whose cosine similarities contrastive tuning learns, in place of 1 for two sentences of one

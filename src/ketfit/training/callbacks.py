@@ -11,7 +11,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from ketfit.errors import ConfigError, MissingExtraError
 from ketfit.training.loop import Epoch
 
-Stage = Literal["head", "end-to-end"]  # the training of the head alone, or of the head with its body
+Stage = Literal["contrastive", "head", "end-to-end"]
+"""The tuning of the body alone, the training of the head alone, or of the head with its body."""
+
 _INSTALL = "'ketfit[logging]'"
 _METRICS = ("learning_rate", "train_loss", "validation_loss", "validation_accuracy", "validation_weighted_accuracy")
 
