@@ -70,7 +70,7 @@ class TestPairs:
 
     def test_columns_have_new_pairs_per_epoch(self) -> None:
         sampler = PairSampler.from_labels(TEXTS, np.array(LABELS), COSINE)
-        columns = sampler.columns(COSINE.updated(epochs=2), seed=0)
+        columns = sampler.rows(COSINE.updated(epochs=2), seed=0).columns
         half = len(columns["label"]) // 2
         pairs = list(zip(columns["sentence1"], columns["sentence2"], columns["label"], strict=True))
         assert pairs[:half] != pairs[half:]
@@ -82,14 +82,14 @@ class TestOwnPairs:
 
     def test_columns_repeat_own_pairs_every_epoch(self) -> None:
         sampler = PairSampler.from_labels(TEXTS, np.array(LABELS), COSINE, self.PAIRS)
-        columns = sampler.columns(COSINE.updated(epochs=3), seed=0)
+        columns = sampler.rows(COSINE.updated(epochs=3), seed=0).columns
         pairs = list(zip(columns["sentence1"], columns["sentence2"], columns["label"], strict=True))
         assert sorted(pairs) == sorted(self.PAIRS * 3)
 
     def test_unlike_labels_limit_the_unlike_pairs(self) -> None:
         labels = np.array(["a", "a", "b", "b", "c", "c", "d", "d"])
         config = COSINE.updated(unlike_labels=(("a", "c"),))
-        columns = PairSampler.from_labels(TEXTS, labels, config).columns(config, seed=0)
+        columns = PairSampler.from_labels(TEXTS, labels, config).rows(config, seed=0).columns
         label_of = dict(zip(TEXTS, labels.tolist(), strict=True))
         found = {
             frozenset((label_of[one], label_of[other]))
@@ -155,6 +155,16 @@ class TestBalancedBatches:
             assert len(set(batch.tolist())) == len(batch) == min(batch_size, len(codes))
             found = np.bincount(codes[batch], minlength=len(counts))
             assert (min(found), max(found)) == (min(expected), max(expected))
+
+    @pytest.mark.parametrize(("batch_size", "steps"), [(64, 3), (8, 3), (4, 6), (5, 6)])
+    def test_rows_have_the_batches_of_the_sampler(self, batch_size: int, steps: int) -> None:
+        config = ContrastiveConfig(loss="supervised", batch_size=batch_size, epochs=3)
+        rows = PairSampler.from_labels(TEXTS, np.array(LABELS), config).rows(config, seed=0)
+        assert rows.n_steps == steps
+        assert len(rows) == steps * rows.batch_size
+        for step in range(steps):
+            batch = rows.columns["sentence"][step * rows.batch_size : (step + 1) * rows.batch_size]
+            assert len(set(batch)) == rows.batch_size
 
     def test_balanced_batches_read_every_sentence_equally_often(self) -> None:
         batches = balanced_batches(np.repeat([0, 1], 16), 8, 5, np.random.default_rng(0))

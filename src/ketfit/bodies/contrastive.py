@@ -8,7 +8,6 @@ weights, the averages of AdamW and the number of steps.
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 import time
@@ -34,7 +33,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl
 
 from ketfit.bodies.body import Body, capture_library_logs
 from ketfit.bodies.contrastive_losses import SupervisedContrastiveLoss
-from ketfit.bodies.contrastive_sampling import Columns, PairSampler
+from ketfit.bodies.contrastive_sampling import PairSampler, TrainingRows
 from ketfit.bodies.finetuned import (
     available_precision,
     check_memory,
@@ -148,14 +147,14 @@ def tune_body(
     name = content_hash(inputs)
     folder = finetuned_folder(name)
     if not is_folder(folder):
-        columns = sampler.columns(config, seed)
+        rows = sampler.rows(config, seed)
         transformer = trainable_copy(body, config.last_layers)
-        per_step = config.batch_size * (2 if config.loss == "cosine" else 1)
-        longest = max_token_count(transformer, columns.get("sentence") or columns["sentence1"] + columns["sentence2"])
+        per_step = rows.batch_size * (2 if config.loss == "cosine" else 1)
+        longest = max_token_count(transformer, rows.sentences)
         copies = int(probe is not None)  # the weights of the best epoch
         check_memory(transformer, per_step, longest, copies=copies, checkpoint=checkpoint is not None)
-        loss = _make_loss(transformer, config, body.dimension, len(set(columns["label"])))
-        run = _TuningRun(transformer, loss, columns, config, inputs)
+        loss = _make_loss(transformer, config, body.dimension, len(set(sampler.codes.tolist())))
+        run = _TuningRun(transformer, loss, rows, config, inputs)
         run.probe, run.report = probe, on_epoch_end
         if checkpoint is not None and checkpoint.exists():
             run.load(checkpoint)
@@ -265,14 +264,13 @@ class _TuningRun(TrainerCallback):
         self,
         transformer: SentenceTransformer,
         loss: nn.Module,
-        columns: Columns,
+        rows: TrainingRows,
         config: ContrastiveConfig,
         inputs: dict[str, str],
     ) -> None:
-        self.transformer, self.loss, self.columns = transformer, loss, columns
+        self.transformer, self.loss, self.rows = transformer, loss, rows
         self.config, self.inputs, self.seed = config, inputs, int(inputs["seed"])
-        self.batch_size = min(config.batch_size, len(columns["label"]))
-        self.total = math.ceil(len(columns["label"]) / self.batch_size)
+        self.total = rows.n_steps
         self.done = self.first = 0  # steps taken in all, and before this process
         self.parameters = {name: tensor for name, tensor in transformer.named_parameters() if tensor.requires_grad}
         groups = layer_learning_rates(transformer, config.learning_rate, config.layer_decay)
@@ -313,11 +311,12 @@ class _TuningRun(TrainerCallback):
         from datasets import Dataset
 
         config = self.config
-        remaining = {name: column[self.done * self.batch_size :] for name, column in self.columns.items()}
+        start = self.done * self.rows.batch_size
+        remaining = {name: column[start:] for name, column in self.rows.columns.items()}
         arguments = SentenceTransformerTrainingArguments(
             output_dir=folder,
             num_train_epochs=1,
-            per_device_train_batch_size=_device_batch_size(self.batch_size),
+            per_device_train_batch_size=_device_batch_size(self.rows.batch_size),
             bf16=config.precision == "bfloat16",
             use_cpu=self.transformer.device.type == "cpu",
             dataloader_pin_memory=self.transformer.device.type != "cpu",

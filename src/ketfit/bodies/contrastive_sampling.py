@@ -20,6 +20,32 @@ Columns = dict[str, list[Any]]  # columns of a data set, by the names that the l
 
 
 @dataclass(frozen=True, eq=False)
+class TrainingRows:
+    """The rows of a training in the order of its steps, all epochs.
+
+    Attributes:
+        columns: Their columns, by the names that the losses use.
+        batch_size: Rows of a step; the last step may have fewer.
+    """
+
+    columns: Columns
+    batch_size: int
+
+    def __len__(self) -> int:
+        return len(self.columns["label"])
+
+    @property
+    def n_steps(self) -> int:
+        """The number of steps."""
+        return math.ceil(len(self) / self.batch_size)
+
+    @property
+    def sentences(self) -> list[str]:
+        """All sentences, with repetitions."""
+        return [sentence for name, column in self.columns.items() if name != "label" for sentence in column]
+
+
+@dataclass(frozen=True, eq=False)
 class PairSampler:
     """Labelled sentences, and how they are paired.
 
@@ -56,8 +82,8 @@ class PairSampler:
             pairs = _checked_pairs(pairs)
         return cls(sentences, position[codes], _unlike(config, code_of), pairs)
 
-    def columns(self, config: ContrastiveConfig, seed: int) -> Columns:
-        """Return the columns of the training data in the order of the steps, all epochs.
+    def rows(self, config: ContrastiveConfig, seed: int) -> TrainingRows:
+        """Return the rows of all epochs.
 
         Raises:
             ConfigError: a batch would have sentences of one label only.
@@ -65,18 +91,19 @@ class PairSampler:
         rngs = [numpy_stream(seed, "pairs", epoch) for epoch in range(config.epochs)]
         if self.pairs is not None:
             pairs = [self.pairs[index] for rng in rngs for index in rng.permutation(len(self.pairs))]
-            return {name: list(column) for name, column in zip(_PAIR_COLUMNS, zip(*pairs, strict=True), strict=True)}
+            columns = {name: list(column) for name, column in zip(_PAIR_COLUMNS, zip(*pairs, strict=True), strict=True)}
+            return TrainingRows(columns, config.batch_size)
         if config.loss == "cosine":
-            return self._pair_columns(config, rngs)
+            return TrainingRows(self._pair_columns(config, rngs), config.batch_size)
         if config.loss == "supervised":
             batches = balanced_batches(self.codes, config.batch_size, config.epochs, rngs[0])
-            return self._labelled(batches.ravel())
+            return TrainingRows(self._labelled(batches.ravel()), batches.shape[1])
         order = np.concatenate([interleave_labels(self.codes, rng) for rng in rngs])
         order = order[: len(order) // config.batch_size * config.batch_size or None]
         for start in range(0, len(order), config.batch_size):
             if len(set(self.codes[order[start : start + config.batch_size]].tolist())) < 2:
                 raise ConfigError(f"batch_size={config.batch_size} leaves batches of one label only; raise it")
-        return self._labelled(order)
+        return TrainingRows(self._labelled(order), config.batch_size)
 
     def _labelled(self, rows: NDArray[np.int64]) -> Columns:
         return {"sentence": [self.sentences[row] for row in rows], "label": self.codes[rows].tolist()}
