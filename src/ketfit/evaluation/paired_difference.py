@@ -42,8 +42,8 @@ def differences_on_one_split(correct: Mapping[str, NDArray[np.bool_]], reference
         reference: Name of the reference among them.
 
     >>> correct = {"a": np.array([True, True, False]), "b": np.array([True, False, False])}
-    >>> [each.adjusted_p for each in differences_on_one_split(correct, "a")]
-    [1.0]
+    >>> differences_on_one_split(correct, "a")[0].adjusted_p
+    1.0
     """
     base, found = correct[reference], []
     for head, mine in correct.items():
