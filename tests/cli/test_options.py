@@ -22,6 +22,7 @@ ELSEWHERE = ("energy", "hardware")  # they have tests of their own
 ODD_TEXT = {
     "--data": ["no-such-file.csv", "FOLDER", "a b", ""],
     "--body": ["no-such-body", "FILE", ""],
+    "--student": ["no-such-body", "FILE", ""],
     "--noise": ["nonsense", "no-such-file.toml"],
     "--mitigate": ["nonsense", ""],
     "--text-column": ["nonsense", "label", ""],
@@ -76,7 +77,7 @@ def odd_values(command: str, option: str, kinds: list[Any], info: OptionInfo) ->
     if option == "--output":
         return ODD_OUTPUT.get(command, ["FILE"])
     if option in ODD_TEXT:
-        right = ["label"] if command == "predict" else []  # a column of text like any other
+        right = ["label"] if command in ("predict", "distill") else []  # a column of text like any other
         return [value for value in ODD_TEXT[option] if value not in right]
     assert kinds[0] not in (str, Path), f"{command} {option} is new: say in ODD_TEXT which values are wrong"
     return ["nonsense", "", "CSV"]  # of a list of words
@@ -91,7 +92,7 @@ CASES = [
 
 def test_options_cover_every_command() -> None:
     found = {command for command, *_ in options()}
-    assert found == {"demo", "compare", "fit", "evaluate", "predict", "draw", "app", "study run"}
+    assert found == {"demo", "compare", "fit", "distill", "evaluate", "predict", "draw", "app", "study run"}
     assert len(CASES) > 200
 
 
@@ -119,6 +120,7 @@ def test_option_with_wrong_value_exits_with_code_2(
         "demo": ["--data", "reviews.tsv", "--body", tiny_body_folder, "--per-label", "4", "-o", "out"],
         "compare": ["reviews.tsv", "--body", tiny_body_folder],
         "fit": ["reviews.tsv", "--body", tiny_body_folder, "-o", "out"],
+        "distill": ["no-such-model", "reviews.tsv", "-o", "out"],
         "evaluate": ["no-such-model", "reviews.tsv"],
         "predict": ["no-such-model", "--input", "reviews.tsv"],
         "draw": ["--module", "qpu"],
