@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TITLE = re.compile(r"\A# (\w+\.(?:py|toml))$", re.MULTILINE)
-BODY = "all-MiniLM-L6-v2"
+BODY, LARGE_BODY = "all-MiniLM-L6-v2", "all-mpnet-base-v2"
 
 # Command lines of ketfit that are parsed and not run, by a part of them, and where the work behind them is tested.
 PARSED = {
@@ -48,6 +48,7 @@ PARSED = {
     "ketfit app ": "waits for a browser; tests/browser",
     "ketfit compare reviews.csv ": "trains all heads; tests/cli/test_compare.py",
     "ketfit demo ": "make demo",
+    "ketfit distill my-model ": "the pages' model has the student's body; tests/cli/test_distill.py",
     "ketfit energy --measure ": "reads counters that not every machine has; tests/energy/test_meters.py",
     "ketfit fit reviews.csv -o my-model --set head.shots=1000 ": "takes minutes; tests/estimators/test_quantum.py",
     " ionq:": "asks a provider; tests/hardware/backends/test_ionq.py",
@@ -110,7 +111,7 @@ def command_lines(block: Block) -> list[str]:
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files that the pages' text takes for granted; the body of the pages is a tiny one here."""
+    """A folder with the files that the pages' text takes for granted; the bodies of the pages are tiny ones here."""
     folder = tmp_path_factory.mktemp("docs")
     dataset = load_dataset("rotten-tomatoes")
     short = [row for row in zip(dataset.texts, dataset.labels, strict=True) if len(row[0]) < 50]  # read in no time
@@ -125,8 +126,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pyarrow import parquet
 
     parquet.write_table(pa.table({"text": [text for text, _ in rows]}), folder / "big.parquet")
-    (folder / BODY).mkdir()
-    write_tiny_body(folder / BODY, layers=2)
+    for name in ("sentences.txt", "unlabelled.txt"):
+        (folder / name).write_text("\n".join(text for text, _ in rows[::10]) + "\n", encoding="utf-8")
+    for layers, name in enumerate((LARGE_BODY, BODY), start=1):
+        (folder / name).mkdir()
+        write_tiny_body(folder / name, layers=layers)
     (folder / "studies").mkdir()
     for plan in (ROOT / "studies").glob("*.toml"):
         (folder / "studies" / plan.name).write_text(STUDY, encoding="utf-8")
@@ -155,6 +159,7 @@ def session(page: Path) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(40, 24)).astype(np.float32), np.arange(40) % 2
     names: dict[str, Any] = {"texts": few.texts, "labels": few.labels, "X": X, "y": y}
+    names["sentences"] = few.texts
     if page.stem == "hub":
         names["classifier"] = TextClassifier.from_pretrained("my-model")
     if page.stem == "wide-circuits":
