@@ -75,8 +75,8 @@ def test_distill_same_seed_gives_same_student(teacher: TextClassifier, tiny_body
 def test_teacher_pairs_have_the_cosines_of_its_embeddings(teacher: TextClassifier) -> None:
     data = LabelledTexts.from_columns(SENTENCES, LABELS)
     fit = StagedFit((QUICK,), cache=True, checkpoint=None, progress=False, teacher=teacher.body_)
-    pairs = fit._teacher_pairs(data, QUICK, 0)
-    assert pairs is not None and len(pairs) == 4 * len(SENTENCES)
+    pairs = fit._teacher_pairs(teacher.body_, data, QUICK, 0)
+    assert len(pairs) == 4 * len(SENTENCES)
     expected, row = cosines(teacher.body_.encode(SENTENCES)), SENTENCES.index
     assert all(abs(cosine - expected[row(one), row(other)]) < 1e-5 for one, other, cosine in pairs)
 

@@ -24,8 +24,7 @@ from ketfit.cli.options import (
     fit_config,
 )
 from ketfit.cli.output import echo_stderr, key_value_table, print_report
-from ketfit.cli.predict import FileFormat
-from ketfit.errors import DataError, DataOptionError
+from ketfit.cli.predict import FileFormat, naming_source, read_sentences
 
 
 def distill(
@@ -77,7 +76,11 @@ def distill(
     chosen = fit_config(config, settings, student, ["contrastive"], head)
     check_body(body)
     check_body(chosen.body, "--student", chosen.revision)
-    sentences = _read_sentences(data, data_format, encoding, delimiter, text_column)
+    from ketfit.data.tables import TextTable
+
+    with naming_source(f"DATA {data}"):
+        table = TextTable.find(data, data_format, encoding, delimiter, text_column=text_column)
+    sentences = read_sentences(table)
     echo_stderr(f"{len(sentences):,} sentences of {data.name}; loading {model}")
     teacher = TextClassifier.from_pretrained(model, body=body)
     check_student(teacher, chosen.body, chosen.revision)
@@ -91,21 +94,3 @@ def distill(
     classifier.save_pretrained(output, data=f"{data.name}, labelled by {Path(model).name}", metrics=metrics)
     report |= {"teacher": model, "model": str(output)}
     print_report(report, as_json, key_value_table(report))
-
-
-def _read_sentences(
-    path: Path, data_format: FileFormat | None, encoding: str, delimiter: str | None, text_column: str
-) -> list[str]:
-    """Return all sentences of a file."""
-    from ketfit.data.tables import TextTable
-
-    try:
-        table = TextTable.find(path, data_format, encoding, delimiter, text_column=text_column)
-    except DataOptionError as error:
-        raise DataOptionError(f"DATA {path}: {error}") from error
-    if table.format == "lines" and text_column != "text":
-        raise typer.BadParameter("--text-column has no meaning for a sentence a line; name the file's --format")
-    sentences = [text for block in table.blocks(4096) for text in block.texts]
-    if not sentences:
-        raise DataError(f"{table.name} holds no sentence")
-    return sentences

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -80,19 +82,35 @@ def predict(
         return
     from ketfit.data.tables import TextTable
 
-    try:
+    with naming_source(f"--input {input_file}"):
         table = TextTable.find(input_file, data_format, encoding, delimiter, text_column=text_column)
-    except DataOptionError as error:
-        raise DataOptionError(f"--input {input_file}: {error}") from error
     if output is not None:
         _predict_file(model, table, output, body, as_json)
         return
-    if table.format == "lines" and text_column != "text":
+    _print_predictions(model, read_sentences(table), body, as_json)
+
+
+@contextmanager
+def naming_source(source: str) -> Iterator[None]:
+    """Name a file and its argument in errors about the options that describe it."""
+    try:
+        yield
+    except DataOptionError as error:
+        raise DataOptionError(f"{source}: {error}") from error
+
+
+def read_sentences(table: TextTable) -> list[str]:
+    """Return all sentences of a table.
+
+    Raises:
+        DataError: there are none.
+    """
+    if table.format == "lines" and table.text_column != "text":
         raise typer.BadParameter("--text-column has no meaning for a sentence a line; name the file's --format")
     sentences = [text for block in table.blocks(4096) for text in block.texts]
     if not sentences:
         raise DataError(f"{table.name} holds no sentence")
-    _print_predictions(model, sentences, body, as_json)
+    return sentences
 
 
 def _predict_file(model: str, table: TextTable, output: Path, body: str | None, as_json: bool) -> None:

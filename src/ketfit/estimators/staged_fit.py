@@ -186,7 +186,7 @@ class StagedFit:
             data.labels,
             stage,
             seed=seed,
-            pairs=self.pairs if self.teacher is None else self._teacher_pairs(data, stage, seed),
+            pairs=self.pairs if self.teacher is None else self._teacher_pairs(self.teacher, data, stage, seed),
             validation=None if held_out is None else held_out.as_validation(),
             checkpoint=file if fold is None else fold_file(file, fold),
             progress=self.progress,
@@ -194,14 +194,12 @@ class StagedFit:
         )
 
     def _teacher_pairs(
-        self, data: LabelledTexts, stage: ContrastiveConfig, seed: int
-    ) -> list[tuple[str, str, float]] | None:
-        """Return pairs as tuning by labels draws them, with the cosines of the teacher's embeddings, or None."""
-        if self.teacher is None:
-            return None
+        self, teacher: Body, data: LabelledTexts, stage: ContrastiveConfig, seed: int
+    ) -> list[tuple[str, str, float]]:
+        """Return pairs as tuning by labels draws them, with the cosines of the teacher's embeddings."""
         from ketfit.bodies.contrastive_sampling import draw_pairs
 
-        embeddings = self.teacher.encode(data.texts, progress=self.progress, cache=self.cache)
+        embeddings = teacher.encode(data.texts, progress=self.progress, cache=self.cache)
         unit = normalize(embeddings)
         codes = np.unique(data.labels, return_inverse=True)[1]
         drawn = draw_pairs(codes, stage.pairs_per_sentence, numpy_stream(seed, "distillation"))
