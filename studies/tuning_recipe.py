@@ -1,12 +1,14 @@
-"""Choose the settings of contrastive tuning on training and validation sentences, without any test sentence.
+"""Choose the settings of a tuning on training and validation sentences, without any test sentence.
 
     python studies/tuning_recipe.py --data reviews.tsv --data trec.tsv
-    python studies/tuning_recipe.py --data reviews.tsv --data trec.tsv --body all-mpnet-base-v2 --recipes frozen ...
+    python studies/tuning_recipe.py --data reviews.tsv --data trec.tsv --stage end-to-end
 
-Every recipe tunes the body on the training sentences of each draw; logistic regression is fitted on their embeddings,
-and its loss is measured on the validation sentences of the draw. The recipe with the lowest mean loss, relative to the
-frozen body, is the one to freeze. Every row is written when it is complete, and an interrupted run resumes. Rows and a
-table go into ``studies/results/tuning_recipe/``.
+Every recipe of the contrastive stage tunes the body on the training sentences of each draw; logistic regression is
+fitted on their embeddings, and its loss is measured on the validation sentences of the draw. The recipes of the
+end-to-end stage start from the body after contrastive tuning with its default settings and from a linear layer fitted
+on it; the loss is that of the layer after the best epoch. Differences are to the stage before: the frozen body, or the
+contrastively tuned one. Every row is written when it is complete, and an interrupted run resumes. Rows and a table of
+each stage go into ``studies/results/tuning_recipe/``.
 """
 
 from __future__ import annotations
@@ -18,20 +20,24 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from ketfit import ContrastiveConfig
+from ketfit import ContrastiveConfig, EndToEndConfig
 from ketfit.bodies.body import Body, load_body
 from ketfit.bodies.contrastive import tune_body
 from ketfit.data.dataset import Dataset, load_dataset
 from ketfit.data.splits import few_shot_split
 from ketfit.errors import KetFitError
+from ketfit.estimators.classical import MLPHead
+from ketfit.estimators.end_to_end import tune_end_to_end
 from ketfit.storage.append_log import AppendLog, complete_lines
 
 RESULTS = Path(__file__).parent / "results" / "tuning_recipe"
@@ -59,29 +65,82 @@ RECIPES: dict[str, ContrastiveConfig | None] = {
 }
 
 
-def run(body: Body, dataset: Dataset, per_label: int, draw: int, recipe: str) -> dict[str, Any]:
+LAYER = EndToEndConfig(precision="auto", group_by_length=True)
+END_TO_END: dict[str, EndToEndConfig | None] = {
+    "contrastive only": None,
+    "centre": LAYER,
+    "rate 5e-6": LAYER.updated(learning_rate=5e-6),
+    "rate 5e-5": LAYER.updated(learning_rate=5e-5),
+    "batch 32": LAYER.updated(batch_size=32),
+    "batch 32, rate 5e-5": LAYER.updated(batch_size=32, learning_rate=5e-5),
+    "decay 0.8": LAYER.updated(layer_decay=0.8),
+    "head 10 times as fast": LAYER.updated(angle_learning_rate=1e-2, linear_learning_rate=1e-2),
+}
+STAGES: dict[str, dict[str, Any]] = {"contrastive": RECIPES, "end-to-end": END_TO_END}
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Training and validation sentences of one draw, with their labels."""
+
+    data: str
+    number: int
+    per_label: int
+    train: tuple[list[str], NDArray[Any]]
+    validation: tuple[list[str], NDArray[Any]]
+
+    @classmethod
+    def of(cls, dataset: Dataset, per_label: int, number: int) -> Draw:
+        """Return a draw of a data set."""
+        split = few_shot_split(dataset, per_label, seed=number)
+        texts, labels = np.array(dataset.texts, dtype=object), np.array(dataset.labels)
+        train, held_out = ((texts[rows].tolist(), labels[rows]) for rows in (split.train, split.validation))
+        return cls(Path(dataset.name).stem, number, per_label, train, held_out)
+
+
+def run(body: Body, draw: Draw, stage: str, recipe: str) -> dict[str, Any]:
     """Return the row of one recipe on one draw: loss and accuracy on the validation sentences, and seconds."""
-    split = few_shot_split(dataset, per_label, seed=draw)
-    texts, labels = np.array(dataset.texts, dtype=object), np.array(dataset.labels)
-    train, held_out = ((texts[rows].tolist(), labels[rows]) for rows in (split.train, split.validation))
-    config, start = RECIPES[recipe], time.perf_counter()
-    tuned = body if config is None else tune_body(body, *train, config, seed=draw)
-    seconds = time.perf_counter() - start
-    x, z = (tuned.encode(part[0], cache=config is None) for part in (train, held_out))
-    regression = LogisticRegression(max_iter=1000).fit(x, train[1])
-    if config is not None:
-        shutil.rmtree(tuned.folder)
+    try_recipe = try_contrastive if stage == "contrastive" else try_end_to_end
+    loss, accuracy, seconds = try_recipe(body, draw, STAGES[stage][recipe])
     return {
-        "data": Path(dataset.name).stem,
+        "data": draw.data,
         "body": body.name,
         "recipe": recipe,
-        "draw": draw,
-        "per_label": per_label,
-        "validation_loss": float(log_loss(held_out[1], regression.predict_proba(z), labels=regression.classes_)),
-        "validation_accuracy": float((regression.predict(z) == held_out[1]).mean()),
-        "validation_size": len(held_out[1]),
+        "draw": draw.number,
+        "per_label": draw.per_label,
+        "validation_loss": loss,
+        "validation_accuracy": accuracy,
+        "validation_size": len(draw.validation[1]),
         "seconds": round(seconds, 1),
     }
+
+
+def try_contrastive(body: Body, draw: Draw, config: ContrastiveConfig | None) -> tuple[float, float, float]:
+    """Return loss and accuracy of logistic regression on the tuned body, and the seconds of the tuning."""
+    start = time.perf_counter()
+    tuned = body if config is None else tune_body(body, *draw.train, config, seed=draw.number)
+    seconds = time.perf_counter() - start
+    x, z = (tuned.encode(part[0], cache=config is None) for part in (draw.train, draw.validation))
+    regression = LogisticRegression(max_iter=1000).fit(x, draw.train[1])
+    if config is not None:
+        shutil.rmtree(tuned.folder)
+    y, probabilities = draw.validation[1], regression.predict_proba(z)
+    loss = float(log_loss(y, probabilities, labels=regression.classes_))
+    return loss, float((regression.predict(z) == y).mean()), seconds
+
+
+def try_end_to_end(body: Body, draw: Draw, config: EndToEndConfig | None) -> tuple[float, float, float]:
+    """Return loss and accuracy of a linear layer after the best epoch, and the seconds of the end-to-end stage."""
+    tuned = tune_body(body, *draw.train, ContrastiveConfig(), seed=draw.number)
+    x, z = (tuned.encode(part[0]) for part in (draw.train, draw.validation))
+    layer = MLPHead(hidden=0, seed=draw.number).fit(x, draw.train[1], validation=(z, draw.validation[1]))
+    start = time.perf_counter()
+    if config is not None:
+        after, layer = tune_end_to_end(tuned, layer, *draw.train, config, validation=draw.validation)
+        shutil.rmtree(after.folder)
+    seconds, best = time.perf_counter() - start, layer.history_[layer.best_epoch_]
+    assert best.validation_loss is not None and best.validation_accuracy is not None
+    return best.validation_loss, best.validation_accuracy, seconds
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -89,12 +148,12 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in complete_lines(path.read_bytes())] if path.exists() else []
 
 
-def table(rows: Sequence[dict[str, Any]], command: str) -> str:
-    """Return a Markdown table: the mean loss of each recipe by data set and body, and its change from frozen."""
+def table(rows: Sequence[dict[str, Any]], reference: str, command: str) -> str:
+    """Return a Markdown table: the mean loss of each recipe by data set and body, and its change from a reference."""
     frame = pd.DataFrame(rows)
     frame["place"] = frame["data"] + ", " + frame["body"]
     losses = frame.pivot_table("validation_loss", "recipe", ["place", "draw"])
-    change = losses - losses.loc["frozen"]
+    change = losses - losses.loc[reference]
     places = sorted(frame["place"].unique())
     seconds = frame.pivot_table("seconds", "recipe", "place")
     accuracy = frame.pivot_table("validation_accuracy", "recipe", "place")
@@ -121,28 +180,32 @@ def main(arguments: list[str]) -> None:
     """Run the missing rows, draw by draw, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, action="append", help="file with columns text and label; repeatable")
+    parser.add_argument("--stage", choices=STAGES, default="contrastive")
     parser.add_argument("--body", default="all-MiniLM-L6-v2")
     parser.add_argument("--sentences", type=int, default=512, help="drawn in all, as many of each label")
     parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--recipes", nargs="+", help="names of recipes; all of the stage by default")
     options = parser.parse_args(arguments)
+    recipes = STAGES[options.stage]
+    if unknown := set(options.recipes or ()) - recipes.keys():
+        parser.error(f"unknown recipe {min(unknown)!r}; known: {', '.join(recipes)}")
     datasets = [load_dataset(file) for file in options.data]
     body = load_body(options.body, device="cpu")
-    path = RESULTS / "rows.jsonl"
+    path = RESULTS / f"{options.stage}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with AppendLog(path, ".lock", KetFitError(f"another process writes {path}")) as file:
         done = {(row["data"], row["body"], row["recipe"], row["draw"]) for row in file.open(lambda: read(path))}
-        for draw in range(options.draws):
-            for recipe in options.recipes:
-                for dataset in datasets:
-                    per_label = options.sentences // len(dataset.classes)
-                    if (Path(dataset.name).stem, body.name, recipe, draw) in done:
-                        continue
-                    row = run(body, dataset, per_label, draw, recipe)
-                    file.append(json.dumps(row).encode())
-                    sys.stderr.write(f"{row}\n")
-    written = table(read(path), f"python studies/tuning_recipe.py {shlex.join(arguments)}")
-    path.with_name("table.md").write_text(written, encoding="utf-8")
+        for number in range(options.draws):
+            for dataset in datasets:
+                draw = Draw.of(dataset, options.sentences // len(dataset.classes), number)
+                for recipe in options.recipes or recipes:
+                    if (draw.data, body.name, recipe, number) not in done:
+                        row = run(body, draw, options.stage, recipe)
+                        file.append(json.dumps(row).encode())
+                        sys.stderr.write(f"{row}\n")
+    command = f"python studies/tuning_recipe.py {shlex.join(arguments)}"
+    written = table(read(path), next(iter(recipes)), command)
+    path.with_suffix(".md").write_text(written, encoding="utf-8")
     sys.stdout.write(written)
 
 

@@ -60,6 +60,9 @@ def test_fit_head_auto_reports_the_choice(
         (["--head", "quantum", "--set", "head.n_qubits=6", "--set", "train.epochs=2"], "quantum"),
         (["--head", "quantum", "--set", "head=svc", "--set", "train.epochs=2"], "quantum"),
         (["--set", "head=logistic-regression"], "logistic-regression"),
+        (["--head", "logistic", "--set", "head.C=3"], "logistic-regression"),
+        (["--set", "head.kind=svc", "--set", "head.kernel=linear"], "svc"),
+        (["--head", "mlp", "--set", "head.hidden=5", "--set", "train.epochs=2"], "mlp"),
     ],
 )
 def test_fit_head_and_settings_are_combined(
@@ -77,7 +80,10 @@ def test_fit_head_and_settings_are_combined(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--head", "svc", "--set", "head.n_qubits=6"], "--head svc: head has the settings of a quantum head"),
+        (["--head", "svc", "--set", "head.n_qubits=6"], "SVCSettings has no setting 'n_qubits'"),
+        (["--head", "svc", "--set", "head.C=0"], "C=0"),
+        (["--head", "mlp", "--set", "head.kind=svc"], "--head mlp: the table head has kind='svc'"),
+        (["--head", "auto", "--set", "head.C=3"], "--head auto chooses among heads with their defaults"),
         (["--head", "svc", "--set", "train.epochs=6"], "is about epochs, and a head of kind 'svc' has none"),
         (["--head", "svc", "--tune", "full"], "end-to-end tuning takes gradients through the head"),
         (["--set", "head=forest"], "head='forest': it is a table of settings, or one of quantum, logistic-regression"),

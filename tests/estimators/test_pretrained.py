@@ -182,3 +182,12 @@ def test_mlp_from_regression_has_its_probabilities(classes: int) -> None:
     settings = FitSettings(0, 0.15, None, False)
     mlp = MLPHead.from_regression(regression, settings, np.ones(classes), EndToEndConfig(), "cpu")
     np.testing.assert_allclose(mlp.predict_proba(x_test), regression.predict_proba(x_test), rtol=1e-12)
+
+
+def test_from_pretrained_keeps_number_of_folds(tmp_path: Path) -> None:
+    x, y = clouds(20, 2, 0)
+    head = MLPHead(hidden=0, train=TrainConfig(epochs=2), validation="cross", n_folds=3).fit(x, y)
+    head.save_pretrained(tmp_path / "model")
+    loaded = MLPHead.from_pretrained(tmp_path / "model")
+    assert (loaded.validation, loaded.n_folds) == ("cross", 3)
+    assert "each of them in one of 3 folds" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from ketfit.base_config import Config, parse_toml_value, read_toml
 from ketfit.circuit import encoder_circuit, reuploading_circuit
 from ketfit.errors import ConfigError, KetFitError
+from ketfit.model.classical import LogisticRegressionConfig, MLPSettings, SVCSettings
 from ketfit.model.config import FitConfig, HeadConfig, TrainConfig, check_width
 from ketfit.model.head import QuantumHead
 from ketfit.simulate.noise import NoiseConfig, load_noise
@@ -453,6 +454,21 @@ def test_fit_config_from_toml_reads_tables(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("table", "head"),
+    [
+        ('kind = "quantum"\nn_qubits = 4', HeadConfig(n_qubits=4)),
+        ('kind = "logistic-regression"\nC = 3.0', LogisticRegressionConfig(C=3.0)),
+        ('kind = "svc"\nkernel = "linear"', SVCSettings(kernel="linear")),
+        ('kind = "mlp"\nhidden = 5', MLPSettings(hidden=5)),
+    ],
+)
+def test_fit_config_head_table_names_kind(table, head, tmp_path):
+    path = tmp_path / "fit.toml"
+    path.write_text(f"[head]\n{table}\n", encoding="utf-8")
+    assert FitConfig.from_toml(path).head == head
+
+
+@pytest.mark.parametrize(
     ("config", "content", "message"),
     [
         (HeadConfig, b"n_qbits = 4", "PATH: HeadConfig has no setting 'n_qbits'; did you mean 'n_qubits'[?]"),
@@ -461,6 +477,12 @@ def test_fit_config_from_toml_reads_tables(tmp_path):
         (HeadConfig, b"[merge]\na = 1", r"PATH: merge=\{'a': 1\}: input should be 'concat' or 'mean'"),
         (HeadConfig, b"self = 1", "PATH: HeadConfig has no setting 'self'"),
         (FitConfig, b"[head]\nn_qbits = 4", "PATH, table head: HeadConfig has no setting 'n_qbits'; did you mean"),
+        (
+            FitConfig,
+            b'[head]\nkind = "forest"',
+            "PATH, table head: kind='forest'; it is one of quantum, logistic-regression",
+        ),
+        (FitConfig, b'[head]\nkind = "svc"\nunits = 3', "PATH, table head: SVCSettings has no setting 'units'"),
         (FitConfig, b"[train]\nepochs = 0", "PATH, table train: epochs=0: input should be greater"),
         (FitConfig, b"head = 3", "PATH: head=3: it is a table of settings, or one of quantum"),
         (FitConfig, b"n_qubits = 3", "PATH: FitConfig has no setting 'n_qubits'; did you mean 'head.n_qubits'\\?"),

@@ -17,6 +17,7 @@ from ketfit.errors import BodyError, ConfigError, DataError, DataOptionError
 if TYPE_CHECKING:
     from ketfit.data.dataset import Dataset
     from ketfit.data.splits import Split
+    from ketfit.model.classical import ClassicalSettings
     from ketfit.model.config import FitConfig, HeadConfig
 
 Data = Annotated[str, typer.Argument(help="CSV, TSV, JSONL or Parquet file, data set on the Hub, or rotten-tomatoes.")]
@@ -36,7 +37,7 @@ Settings = Annotated[
     list[str],
     typer.Option(
         "--set",
-        help="A setting, such as train.epochs=80; may be repeated. The head defaults to the paper's.",
+        help="A setting, such as train.epochs=80; may be repeated. A head without kind is the paper's.",
     ),
 ]
 TUNE_WORDS = ("frozen", "contrastive", "end-to-end", "full")  # full is the earlier word for end-to-end
@@ -200,27 +201,39 @@ def _method_name(method: object) -> str:
 
 
 def _set_head(tables: dict[str, Any], head: Head) -> None:
-    """Set the kind of head in parsed tables; "quantum" keeps the table [head]."""
-    is_table = isinstance(tables.get("head"), dict)
-    if head == "quantum":
-        if not is_table:
-            tables.pop("head", None)
+    """Set the kind of head in parsed tables; a table [head] keeps its settings.
+
+    Raises:
+        ConfigError: the table is for another kind of head, or --head is auto, which chooses among default settings.
+    """
+    kind = "logistic-regression" if head == "logistic" else head
+    table = tables.get("head")
+    if not isinstance(table, dict):
+        tables.pop("head", None)
+        if kind != "quantum":
+            tables["head"] = kind
         return
-    if is_table:
-        raise ConfigError(f"--head {head}: head has the settings of a quantum head; remove them, or use --head quantum")
-    tables["head"] = "logistic-regression" if head == "logistic" else head
+    if kind == "auto":
+        raise ConfigError("--head auto chooses among heads with their defaults; remove the table head, or name a kind")
+    if table.get("kind", kind) != kind:
+        raise ConfigError(f"--head {head}: the table head has kind={table['kind']!r}; leave one of them out")
+    tables["head"] = {**table, "kind": kind}
 
 
-def circuit_settings(head: HeadConfig | str | None, source: Path) -> HeadConfig:
+def circuit_settings(head: HeadConfig | ClassicalSettings | str | None, source: Path) -> HeadConfig:
     """Return the settings of a quantum head in a file of settings.
 
     Raises:
         ConfigError: there are none.
     """
+    from ketfit.model.config import HeadConfig
+
     if head is None:
         raise ConfigError(f"{source} has no table [head]; the head that fit would choose depends on the body")
     if isinstance(head, str):
         raise ConfigError(f"{source} has head={head!r} and no circuit; give it a table [head] of a quantum head")
+    if not isinstance(head, HeadConfig):
+        raise ConfigError(f"{source} has a table [head] of a classical head, which has no circuit")
     return head
 
 

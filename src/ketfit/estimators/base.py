@@ -102,6 +102,7 @@ class FitSettings:
     validation_fraction: float
     class_weight: ClassWeight
     calibrate: bool
+    n_folds: int | None = None  # of cross-validation; None is one split
 
 
 class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore[misc]
@@ -377,7 +378,8 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
     def _current_settings(self, seed: int) -> FitSettings:
         """Return the current parameters, with a copy of the class weights."""
         weight = dict(self.class_weight) if isinstance(self.class_weight, Mapping) else self.class_weight
-        return FitSettings(seed, float(self.validation_fraction), weight, bool(self.calibrate))
+        folds = self.n_folds if self.validation == "cross" else None
+        return FitSettings(seed, float(self.validation_fraction), weight, bool(self.calibrate), folds)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()

@@ -13,12 +13,12 @@ from ketfit.errors import ConfigError
 from ketfit.estimators.base import FitSettings, TorchHeadClassifier, ValidationMethod
 from ketfit.estimators.classical import LogisticRegressionHead, MLPHead, SVCHead
 from ketfit.estimators.quantum import QuantumHeadClassifier
-from ketfit.model.classical import HeadKind
+from ketfit.model.classical import CLASSICAL_SETTINGS, ClassicalSettings, HeadKind
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.rng import chosen_seed
 
 HeadEstimator = QuantumHeadClassifier | LogisticRegressionHead | SVCHead | MLPHead
-HeadSpec = HeadConfig | HeadKind | Literal["auto"] | HeadEstimator | None
+HeadSpec = HeadConfig | ClassicalSettings | HeadKind | Literal["auto"] | HeadEstimator | None
 
 HEADS: dict[HeadKind, type[HeadEstimator]] = {
     "logistic-regression": LogisticRegressionHead,
@@ -53,14 +53,15 @@ class NewHead:
 
     def fit_settings(self) -> FitSettings:
         """Return the settings as the record of a fit."""
-        return FitSettings(self.seed, float(self.validation_fraction), self.class_weight, bool(self.calibrate))
+        n_folds = getattr(self.estimator, "n_folds", None) if self.validation == "cross" else None
+        return FitSettings(self.seed, float(self.validation_fraction), self.class_weight, bool(self.calibrate), n_folds)
 
 
 def new_head(spec: HeadSpec, settings: Mapping[str, Any]) -> NewHead:
     """Return the untrained head that a text classifier describes.
 
     Args:
-        spec: Settings of a quantum head, a kind of head, a configured head, or None for the recommended quantum head.
+        spec: Settings of a head, a kind of head, a configured head, or None for the recommended quantum head.
         settings: The parameters ``train``, ``seed``, ``validation_fraction``, ``class_weight``, ``device``,
             ``calibrate``, ``random_state``, ``validation`` and ``n_folds`` of the text classifier.
 
@@ -70,8 +71,10 @@ def new_head(spec: HeadSpec, settings: Mapping[str, Any]) -> NewHead:
     if spec is None or isinstance(spec, HeadConfig):
         estimator: HeadEstimator = QuantumHeadClassifier(head=spec, **settings)
     elif isinstance(spec, str) and spec in HEADS:
-        kind = HEADS[spec]
-        estimator = kind(**{name: settings[name] for name in kind._get_param_names() if name in settings})
+        estimator = _of_kind(spec, {}, settings)
+    elif isinstance(spec, ClassicalSettings):
+        kind = next(name for name, config in CLASSICAL_SETTINGS.items() if isinstance(spec, config))
+        estimator = _of_kind(kind, dict(spec), settings)
     elif is_head(spec):
         estimator, settings = _merged(clone(spec), settings)
     else:
@@ -89,6 +92,13 @@ def new_head(spec: HeadSpec, settings: Mapping[str, Any]) -> NewHead:
         estimator.check_saveable()
     shared = {name: settings[name] for name in ("validation_fraction", "class_weight", "calibrate", "validation")}
     return NewHead(estimator, seed, **shared)
+
+
+def _of_kind(kind: HeadKind, own: Mapping[str, Any], settings: Mapping[str, Any]) -> HeadEstimator:
+    """Return a head of a kind with settings of its own and those of the text classifier that it has."""
+    estimator = HEADS[kind]
+    shared = {name: settings[name] for name in estimator._get_param_names() if name in settings}
+    return estimator(**shared, **own)
 
 
 def settings_for(kind: HeadKind, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -176,6 +176,7 @@ class PretrainedTorchHead(PretrainedHead, TorchHeadClassifier):
         assert metadata.best_epoch is not None
         assert metadata.seed is not None
         assert metadata.validation_fraction is not None
+        folds = metadata.validation_folds
         classifier = cls(
             train=metadata.train,
             seed=metadata.seed,
@@ -183,6 +184,8 @@ class PretrainedTorchHead(PretrainedHead, TorchHeadClassifier):
             class_weight=saved_class_weights(metadata),
             device=device,
             calibrate=metadata.temperature is not None,
+            validation="holdout" if folds is None else "cross",
+            n_folds=folds or 5,
             **parameters,
         )
         classifier._restore(metadata)
@@ -202,6 +205,7 @@ class PretrainedTorchHead(PretrainedHead, TorchHeadClassifier):
             "train": self.train_config_,
             "seed": settings.seed,
             "validation_fraction": settings.validation_fraction,
+            "validation_folds": settings.n_folds,
             "class_weight": self.class_weights_.tolist()
             if isinstance(settings.class_weight, Mapping)
             else settings.class_weight,

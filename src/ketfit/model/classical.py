@@ -1,4 +1,4 @@
-"""Settings of classical heads, saved with the model, and the shapes of their tensors."""
+"""Settings of classical heads before and after the fit, and the shapes of the tensors that a model file holds."""
 
 from __future__ import annotations
 
@@ -57,12 +57,8 @@ class LogisticRegressionConfig(_ClassicalConfig):
         return {"coef": (rows, embedding_dim), "intercept": (rows,)}
 
 
-class SVCConfig(_ClassicalConfig):
-    """Settings of an `SVCHead` that a saved model holds, and the number of its support vectors.
-
-    >>> SVCConfig(n_support=(3, 4)).tensor_shapes(embedding_dim=384, n_classes=2)["support_vectors"]
-    (7, 384)
-    """
+class SVCSettings(Config):
+    """Settings of an `SVCHead` before the fit; scikit-learn's other ones keep their defaults."""
 
     C: Annotated[_PositiveFloat, Field(description="Inverse strength of the penalty")] = 1.0
     kernel: Literal["linear", "poly", "rbf", "sigmoid"] = "rbf"
@@ -70,6 +66,15 @@ class SVCConfig(_ClassicalConfig):
     gamma: Literal["scale", "auto"] | Annotated[Finite, Field(ge=0)] = "scale"
     coef0: Finite = 0.0
     tol: _PositiveFloat = 1e-3
+
+
+class SVCConfig(SVCSettings, _ClassicalConfig):
+    """Settings of an `SVCHead` that a saved model holds, and the number of its support vectors.
+
+    >>> SVCConfig(n_support=(3, 4)).tensor_shapes(embedding_dim=384, n_classes=2)["support_vectors"]
+    (7, 384)
+    """
+
     calibrated: Annotated[bool, Field(description="The model has the parameters of Platt scaling")] = True
     n_support: Annotated[
         tuple[Annotated[int, Field(ge=0, lt=2**31)], ...],
@@ -98,16 +103,21 @@ class SVCConfig(_ClassicalConfig):
         return shapes
 
 
-class MLPConfig(_ClassicalConfig):
+class MLPSettings(Config):
+    """Settings of an `MLPHead` before the fit."""
+
+    hidden: Annotated[int, Field(ge=0, description="Hidden units unless match_parameters chooses them")] = 48
+    match_parameters: Positive | None = None
+    activation: Literal["gelu", "none"] = "gelu"
+
+
+class MLPConfig(MLPSettings, _ClassicalConfig):
     """Settings of an `MLPHead` that a saved model holds, and the number of its hidden units.
 
     >>> MLPConfig(hidden=8, units=8).tensor_shapes(embedding_dim=384, n_classes=2)["hidden.weight"]
     (8, 384)
     """
 
-    hidden: Annotated[int, Field(ge=0, description="Hidden units unless match_parameters chooses them")] = 48
-    match_parameters: Positive | None = None
-    activation: Literal["gelu", "none"] = "gelu"
     units: Annotated[int, Field(ge=0, description="Hidden units of the fitted head; 0 is a single linear layer")]
 
     @model_validator(mode="after")
@@ -131,3 +141,11 @@ class MLPConfig(_ClassicalConfig):
 
 
 ClassicalConfig = LogisticRegressionConfig | SVCConfig | MLPConfig
+
+ClassicalSettings = LogisticRegressionConfig | SVCSettings | MLPSettings
+CLASSICAL_SETTINGS: dict[HeadKind, type[ClassicalSettings]] = {
+    "logistic-regression": LogisticRegressionConfig,
+    "svc": SVCSettings,
+    "mlp": MLPSettings,
+}
+"""The settings of each kind of classical head before the fit."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -14,7 +14,7 @@ from ketfit.circuit.ansatz import count_ring_weights, encoder_circuit, reuploadi
 from ketfit.circuit.circuit import Circuit
 from ketfit.errors import ConfigError
 from ketfit.integers import as_integer
-from ketfit.model.classical import HeadKind
+from ketfit.model.classical import CLASSICAL_SETTINGS, ClassicalSettings, HeadKind
 from ketfit.model.tuning import EmbeddingPrecision, TuneConfig, read_stages
 from ketfit.simulate.density_matrix import MAX_QUBITS as MAX_EXACT
 from ketfit.simulate.mitigation import Mitigation
@@ -44,7 +44,9 @@ def _read_class_weight(value: Any) -> Any:
 
 
 def _read_head(value: Any) -> Any:
-    if value is None or isinstance(value, HeadConfig) or value in (kinds := (*get_args(HeadKind), "auto")):
+    if value is None or isinstance(value, HeadConfig | ClassicalSettings):
+        return value
+    if value in (kinds := (*get_args(HeadKind), "auto")):
         return value
     raise ConfigError(f"head={value!r}: it is a table of settings, or one of {', '.join(kinds)}")
 
@@ -358,6 +360,24 @@ def check_width(width: int, n_qubits: int, reference_amplitude: float) -> None:
         )
 
 
+def read_head(settings: Mapping[str, Any], where: str = "the configuration") -> HeadConfig | ClassicalSettings:
+    """Return the settings of a head in a table, by its key ``kind``; without one it is quantum.
+
+    >>> read_head({"kind": "logistic-regression", "C": 3.0}).C
+    3.0
+
+    Raises:
+        ConfigError: the kind or a key is unknown, or a value does not fit.
+    """
+    kind = settings.get("kind", "quantum")
+    own = {name: value for name, value in settings.items() if name != "kind"}
+    if kind == "quantum":
+        return HeadConfig.from_mapping(own, where)
+    if not isinstance(kind, str) or kind not in CLASSICAL_SETTINGS:
+        raise ConfigError(f"{where}: kind={kind!r}; it is one of quantum, {', '.join(CLASSICAL_SETTINGS)}")
+    return CLASSICAL_SETTINGS[kind].from_mapping(own, where)
+
+
 class TrainConfig(Config):
     """Settings of training. The defaults were chosen by validation loss for heads on few-shot data."""
 
@@ -403,9 +423,12 @@ class FitConfig(Config):
         False
     )
     head: Annotated[
-        HeadConfig | HeadKind | Literal["auto"] | None,
+        HeadConfig | ClassicalSettings | HeadKind | Literal["auto"] | None,
         BeforeValidator(_read_head),
-        Field(description="Settings of a quantum head, a kind of head, or auto; None is the recommended quantum head"),
+        Field(
+            description="Settings of a head, by default a quantum one (the key kind names another), a kind of head, or "
+            "auto; None is the recommended quantum head"
+        ),
     ] = None
     train: Annotated[TrainConfig, Field(description="How to train")] = TrainConfig()
     tune: Annotated[
@@ -417,10 +440,10 @@ class FitConfig(Config):
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any], where: str = "the configuration") -> Self:
         """Return settings from a mapping with tables ``head``, ``train`` and ``tune``; see `Config.from_mapping`."""
-        tables: dict[str, type[Config]] = {"head": HeadConfig, "train": TrainConfig}
+        readers: dict[str, Callable[..., Config]] = {"head": read_head, "train": TrainConfig.from_mapping}
         nested: dict[str, Config] = {
-            name: config.from_mapping(settings[name], where=f"{where}, table {name}")
-            for name, config in tables.items()
+            name: read(settings[name], where=f"{where}, table {name}")
+            for name, read in readers.items()
             if isinstance(settings.get(name), Mapping)
         }
         tune = {"tune": read_stages(settings["tune"], where=f"{where}, table tune")} if "tune" in settings else {}

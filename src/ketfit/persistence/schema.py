@@ -22,7 +22,7 @@ SCHEMA_VERSION: Literal[3] = 3
 READABLE_VERSIONS = (1, 2, 3)
 WEIGHTS, METADATA, CARD, BODY = "model.safetensors", "config.json", "README.md", "body"
 HASH_KEY = "record_sha256"
-OPTIONAL_KEYS = frozenset({"feature_names", "head_choice"})
+OPTIONAL_KEYS = frozenset({"feature_names", "head_choice", "validation_folds"})
 """Keys that are written only if they have a value."""
 
 MAX_METADATA_BYTES = 2**20  # the metadata of a thousand classes has about ten thousand bytes
@@ -99,6 +99,9 @@ class ModelMetadata(Config):
     train: Annotated[TrainConfig | None, Field(description="None for a head that is not trained in epochs")]
     seed: Annotated[Count | None, Field(description="None for a head without a seed")]
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] | None
+    validation_folds: Annotated[
+        Annotated[int, Field(ge=2)] | None, Field(description="Folds of cross-validation; None is one split")
+    ] = None
     class_weight: Literal["balanced"] | list[Finite] | None
     classes: list[int] | list[str]
     embedding_dim: Annotated[int, Field(ge=1)]
