@@ -63,7 +63,7 @@ def main(
     settings: dict[str, Any] = {"head": head, "seed": seed, "tune": ContrastiveConfig()}
     teacher = TextClassifier(teacher_body, **settings).fit(labelled.texts, labelled.labels, progress=True)
     before = TextClassifier(student_body, **settings).fit(labelled.texts, labelled.labels, progress=True)
-    after = distill(teacher, pool, student_body, progress=True, **settings)
+    after = distill(teacher, pool, student_body, progress=True, head=head, seed=seed)
     classifiers = {"student before": before, "student after": after, "teacher": teacher}
     truth = np.asarray(test.labels)
     correct = {name: each.predict(test.texts, progress=True) == truth for name, each in classifiers.items()}

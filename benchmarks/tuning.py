@@ -44,7 +44,8 @@ from ketfit.evaluation.compare import accuracy_interval
 from ketfit.storage.append_log import AppendLog, complete_lines
 from ketfit.study.task import pack_bits
 
-SUPERVISED = ContrastiveConfig(loss="supervised", batch_size=64, epochs=8, precision="auto")
+SUPERVISED = ContrastiveConfig()
+PAIRS = ContrastiveConfig(loss="cosine", precision="float32")  # the default of version 1
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def ketfit(body: Body, train: Sentences, config: ContrastiveConfig) -> Tuned:
 WAYS: dict[str, Callable[[Body, Sentences], Tuned] | None] = {
     "frozen": None,
     "ketfit": lambda body, train: ketfit(body, train, SUPERVISED),
-    "ketfit, cosine pairs": lambda body, train: ketfit(body, train, ContrastiveConfig(loss="cosine")),
+    "ketfit, cosine pairs": lambda body, train: ketfit(body, train, PAIRS),
     "sentence-transformers": sentence_transformers,
     "setfit, num_iterations=1": lambda body, train: setfit(body, train, 1),
     "setfit, num_iterations=5": lambda body, train: setfit(body, train, 5),

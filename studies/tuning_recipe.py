@@ -149,17 +149,20 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def table(rows: Sequence[dict[str, Any]], reference: str, command: str) -> str:
-    """Return a Markdown table: the mean loss of each recipe by data set and body, and its change from a reference."""
+    """Return a Markdown table: the change of the loss from that of a reference, by recipe, data set and body."""
     frame = pd.DataFrame(rows)
     frame["place"] = frame["data"] + ", " + frame["body"]
     losses = frame.pivot_table("validation_loss", "recipe", ["place", "draw"])
     change = losses - losses.loc[reference]
     places = sorted(frame["place"].unique())
-    seconds = frame.pivot_table("seconds", "recipe", "place")
     accuracy = frame.pivot_table("validation_accuracy", "recipe", "place")
     order = change.mean(axis=1).sort_values().index
-    heading = " | ".join(f"{place}: loss, change, accuracy, seconds" for place in places)
-    lines = [f"Made by `{command}`.\n", f"| recipe | {heading} |", "|---|" + "---|" * len(places)]
+    lines = [
+        f"Made by `{command}`: the change of the validation loss from `{reference}` on the same draws with its standard",
+        "error over the draws, their number in brackets, and the mean validation accuracy.\n",
+        f"| recipe | {' | '.join(places)} |",
+        "|---|" + "---|" * len(places),
+    ]
     for recipe in order:
         cells = []
         for place in places:
@@ -167,11 +170,8 @@ def table(rows: Sequence[dict[str, Any]], reference: str, command: str) -> str:
             if own.empty:
                 cells.append("")
                 continue
-            error = own.std(ddof=1) / len(own) ** 0.5 if len(own) > 1 else float("nan")
-            cells.append(
-                f"{losses.loc[recipe, place].mean():.4f}, {own.mean():+.4f} ± {error:.4f}, "
-                f"{accuracy.loc[recipe, place]:.2%}, {seconds.loc[recipe, place]:.0f}"
-            )
+            error = f" ± {own.std(ddof=1) / len(own) ** 0.5:.3f}" if len(own) > 1 else ""
+            cells.append(f"{own.mean():+.3f}{error} ({len(own)}), {accuracy.loc[recipe, place]:.1%}")
         lines.append(f"| {recipe} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

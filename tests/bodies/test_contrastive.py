@@ -35,7 +35,9 @@ from ketfit.storage.tensors import write_tensors
 
 TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", "not good", "the dull film"]
 LABELS = ["yes"] * 4 + ["no"] * 4
-QUICK = ContrastiveConfig(loss="cosine", batch_size=4, learning_rate=1e-3, pairs_per_sentence=2)
+QUICK = ContrastiveConfig(loss="cosine", batch_size=4, learning_rate=1e-3, pairs_per_sentence=2, precision="float32")
+SUPERVISED = ContrastiveConfig(epochs=1, batch_size=4, learning_rate=1e-3, precision="float32")
+TRIPLET = ContrastiveConfig(loss="triplet", batch_size=4, learning_rate=1e-3, precision="float32")
 
 
 class Power(Exception):
@@ -81,7 +83,7 @@ class TestEarlyStopping:
     ) -> None:
         losses = iter([0.5, 0.4, 0.6, 0.7, 0.1])
         monkeypatch.setattr(contrastive._Probe, "loss", lambda *_: next(losses))
-        config = QUICK.updated(loss="supervised", epochs=5, patience=2, batch_size=8)
+        config = SUPERVISED.updated(epochs=5, patience=2, batch_size=8)
         stopped = tune_body(tiny_body, TEXTS, LABELS, config, validation=self.VALIDATION)
         assert next(losses) == 0.1
         losses = iter([0.5, 0.4, 0.6, 0.7])
@@ -95,7 +97,7 @@ class TestEarlyStopping:
     def test_tune_body_resumed_with_patience_gives_the_same_body(
         self, tiny_body: Body, fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        config = QUICK.updated(loss="supervised", epochs=6, patience=6, batch_size=8, cross_entropy=0.5)
+        config = SUPERVISED.updated(epochs=6, patience=6, batch_size=8, cross_entropy=0.5)
         arguments: dict[str, Any] = {"validation": self.VALIDATION, "checkpoint": tmp_path / "c"}
         whole = tune_body(tiny_body, TEXTS, LABELS, config, validation=self.VALIDATION)
         monkeypatch.setenv("KETFIT_CACHE", str(tmp_path / "other"))
@@ -127,7 +129,7 @@ class TestTuning:
     @pytest.mark.slow
     @pytest.mark.parametrize("loss", ["supervised", "cosine", "triplet"])
     def test_tune_body_separates_labels(self, loss: Any, tiny_body: Body, fresh_cache: Path) -> None:
-        config = QUICK.updated(loss=loss, epochs=12 if loss == "cosine" else 48, learning_rate=3e-3)
+        config = SUPERVISED.updated(loss=loss, epochs=12 if loss == "cosine" else 48, learning_rate=3e-3)
         result = tune_body(tiny_body, TEXTS, LABELS, config)
         assert contrast(result) > contrast(tiny_body) + 0.2
 
@@ -362,7 +364,7 @@ class TestBadInput:
     def test_tune_body_batches_of_one_label_raise(self, tiny_body: Body, fresh_cache: Path) -> None:
         texts = [f"film {number}" for number in range(40)]
         with pytest.raises(ConfigError, match="batch_size=2 leaves batches of one label only; raise it"):
-            tune_body(tiny_body, texts, [0] * 38 + [1] * 2, QUICK.updated(loss="triplet", batch_size=2))
+            tune_body(tiny_body, texts, [0] * 38 + [1] * 2, TRIPLET.updated(batch_size=2))
 
     def test_tune_body_diverging_loss_raises(self, tiny_body: Body, fresh_cache: Path) -> None:
         with pytest.raises(TrainingError, match="the loss of tuning is nan; lower the learning rate"):
@@ -396,7 +398,7 @@ class TestBadInput:
 class TestEpochs:
     def test_tune_body_reports_every_epoch(self, tiny_body: Body, fresh_cache: Path) -> None:
         seen: list[contrastive.TuningEpoch] = []
-        config = QUICK.updated(loss="supervised", epochs=3, batch_size=4)
+        config = SUPERVISED.updated(epochs=3, batch_size=4)
         tune_body(tiny_body, TEXTS, LABELS, config, on_epoch_end=seen.append)
         assert [epoch.epoch for epoch in seen] == [0, 1, 2]
         assert all(epoch.train_loss > 0 and epoch.validation_loss is None for epoch in seen)
@@ -405,7 +407,7 @@ class TestEpochs:
 
     def test_tune_body_reports_validation_losses_with_patience(self, tiny_body: Body, fresh_cache: Path) -> None:
         seen: list[contrastive.TuningEpoch] = []
-        config = QUICK.updated(loss="supervised", epochs=2, patience=2)
+        config = SUPERVISED.updated(epochs=2, patience=2)
         validation = (["the fine film", "the bad film"], ["yes", "no"])
         tune_body(tiny_body, TEXTS, LABELS, config, validation=validation, on_epoch_end=seen.append)
         assert all(epoch.validation_loss is not None and epoch.validation_loss > 0 for epoch in seen)

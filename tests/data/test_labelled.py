@@ -29,7 +29,7 @@ JUNK_LABELS = ["yes", "no", "junk", "no", "yes", None]
 HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1)
 SHORT = TrainConfig(epochs=4, learning_rate=0.1)
 FULL = EndToEndConfig(epochs=2, batch_size=4, learning_rate=1e-3)
-CONTRASTIVE = ContrastiveConfig(pairs_per_sentence=1, batch_size=4)
+CONTRASTIVE = ContrastiveConfig(loss="cosine", pairs_per_sentence=1, batch_size=4)
 
 TUNES = pytest.mark.parametrize("tune", [None, CONTRASTIVE, FULL], ids=["frozen", "contrastive", "full"])
 

@@ -43,7 +43,7 @@ HELD = (["a fine film", "the bad film", "a good film"], ["yes", "no", "yes"], [1
 HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1)
 SHORT = TrainConfig(epochs=3, learning_rate=0.1)
 FULL = EndToEndConfig(epochs=1, batch_size=4, learning_rate=1e-3)
-CONTRASTIVE = ContrastiveConfig(pairs_per_sentence=1, batch_size=4)
+CONTRASTIVE = ContrastiveConfig(loss="cosine", pairs_per_sentence=1, batch_size=4)
 
 
 def shuffled(size: int) -> np.ndarray:

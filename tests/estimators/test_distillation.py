@@ -20,7 +20,7 @@ from ketfit.model.tuning import EndToEndConfig
 from tests.cli.running import LABELS, SENTENCES
 from tests.conftest import write_tiny_body
 
-QUICK = ContrastiveConfig(learning_rate=1e-3, pairs_per_sentence=2, epochs=2)
+QUICK = ContrastiveConfig(loss="cosine", learning_rate=1e-3, pairs_per_sentence=2, epochs=2)
 SHORT = TrainConfig(epochs=2)
 
 

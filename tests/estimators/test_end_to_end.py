@@ -30,7 +30,7 @@ LABELS = ["yes"] * 4 + ["no"] * 4
 HELD = (["a fine good film", "the dull bad film"], ["yes", "no"])
 SHAPE = HeadConfig(n_qubits=5, encoder_layers=2, connectivity=2, main_layers=1, reference_amplitude=1)
 SHORT = TrainConfig(epochs=2)
-QUICK = EndToEndConfig(epochs=3, batch_size=4, learning_rate=1e-3, patience=None)
+QUICK = EndToEndConfig(epochs=3, batch_size=4, learning_rate=1e-3, patience=None, precision="float32")
 
 
 @pytest.fixture

@@ -231,7 +231,7 @@ class TestCapacityWarning:
         MLPHead(hidden=3, train=SHORT).fit(x, y)
         MLPHead(hidden=0, train=SHORT).fit(x, y)
 
-    @pytest.mark.parametrize("tune", [None, ContrastiveConfig(pairs_per_sentence=1, batch_size=4)])
+    @pytest.mark.parametrize("tune", [None, ContrastiveConfig(epochs=1, batch_size=4)])
     def test_text_classifier_with_too_few_readouts_warns_once(self, tune: Any, tiny_body_folder: Path) -> None:
         texts = [f"{word} {sign}" for word in ("good", "bad") for sign in "abcdefgh"]
         labels = [["one", "two", "three", "four", " one"][row % 5] for row in range(16)]

@@ -41,7 +41,7 @@ TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", 
 LABELS = ["positive"] * 4 + ["negative"] * 4
 HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1)
 SHORT = TrainConfig(epochs=2)
-CONTRASTIVE = ContrastiveConfig(epochs=1, pairs_per_sentence=1, batch_size=4)
+CONTRASTIVE = ContrastiveConfig(loss="cosine", pairs_per_sentence=1, batch_size=4)
 PROTOCOLS = range(2, pickle.HIGHEST_PROTOCOL + 1)
 
 # Loads two bodies and two classifiers from a pickle, and saves what each makes of the sentences.

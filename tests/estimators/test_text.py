@@ -416,7 +416,7 @@ WORDS = ["positive"] * 4 + ["negative"] * 4
 PLAIN_HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1)
 
 
-CONTRASTIVE = ContrastiveConfig(pairs_per_sentence=1, batch_size=4)
+CONTRASTIVE = ContrastiveConfig(loss="cosine", pairs_per_sentence=1, batch_size=4)
 
 
 END_TO_END = EndToEndConfig(epochs=1, batch_size=4)

@@ -38,7 +38,7 @@ HEADS: dict[str, Any] = {
     "mlp": MLPHead(hidden=3, train=SHORT),
     "quantum": QuantumHeadClassifier(QUANTUM, SHORT),
 }
-CONTRASTIVE = ContrastiveConfig(pairs_per_sentence=1, batch_size=16)
+CONTRASTIVE = ContrastiveConfig(loss="cosine", pairs_per_sentence=1, batch_size=16)
 FULL = EndToEndConfig(epochs=1, batch_size=16)
 
 

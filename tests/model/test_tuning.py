@@ -25,6 +25,7 @@ def test_read_tuning_method_chooses_class() -> None:
         ({"method": "magic"}, "method='magic'; it is contrastive or end-to-end"),
         ({"method": ["full"]}, "it is contrastive or end-to-end"),
         ({"method": "full", "pairs_per_sentence": 3}, "EndToEndConfig has no setting 'pairs_per_sentence'"),
+        ({"method": "contrastive", "pairs_per_sentence": 3}, "pairs_per_sentence=3 is for loss='cosine'; leave it out"),
         ({"method": "contrastive", "angle_learning_rate": 3}, "ContrastiveConfig has no setting 'angle_learning_rate'"),
         ({"method": "contrastive", "batch_size": 1}, "batch_size=1"),
         ({"method": "contrastive", "warmup": 1.0}, "warmup=1.0"),
@@ -92,3 +93,10 @@ def test_stages_that_make_no_sense_are_refused(stages: Any, message: str) -> Non
         as_stages(stages)
     with pytest.raises(ConfigError, match=message if isinstance(stages, list) else "tune"):
         FitConfig.from_mapping({"tune": stages})
+
+
+def test_contrastive_config_loss_of_setfit_has_its_defaults() -> None:
+    for loss in ("cosine", "triplet"):
+        config = ContrastiveConfig.from_mapping({"loss": loss})
+        assert (config.batch_size, config.learning_rate, config.epochs) == (16, 2e-5, 1)
+        assert ContrastiveConfig.from_mapping({"loss": loss, "epochs": 3}).epochs == 3

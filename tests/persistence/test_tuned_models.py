@@ -23,8 +23,8 @@ OLD = Path(__file__).parent / "models" / "version-1"
 TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", "not good", "the dull film"]
 WORDS = ["positive"] * 4 + ["negative"] * 4
 HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1)
-CONTRASTIVE = ContrastiveConfig(pairs_per_sentence=1, batch_size=4)
-FULL = EndToEndConfig(epochs=1, batch_size=4)
+CONTRASTIVE = ContrastiveConfig(loss="cosine", pairs_per_sentence=1, batch_size=4, precision="float32")
+FULL = EndToEndConfig(epochs=1, batch_size=4, precision="float32")
 
 
 @pytest.fixture(scope="module", params=[CONTRASTIVE, FULL], ids=["contrastive", "full"])

@@ -73,7 +73,7 @@ def distill(
     check_model_folder(output)
     if checkpoint is not None:
         check_writable_file(checkpoint)
-    chosen = fit_config(config, settings, student, ["contrastive"], head)
+    chosen = fit_config(config, settings, student, ["contrastive"], head, loss="cosine")
     check_body(body)
     check_body(chosen.body, "--student", chosen.revision)
     from ketfit.data.tables import TextTable

@@ -131,8 +131,13 @@ def fit_config(
     tune: list[str],
     head: Head | None = None,
     validation: str | None = None,
+    *,
+    loss: str | None = None,
 ) -> FitConfig:
-    """Return the settings of a TOML file, overridden by --set, --body, --tune, --head and --validation."""
+    """Return the settings of a TOML file, overridden by --set, --body, --tune, --head and --validation.
+
+    `loss` is the loss of a single contrastive stage whose settings name none.
+    """
     from ketfit.base_config import read_toml, set_dotted_key
     from ketfit.model.config import FitConfig
 
@@ -147,7 +152,8 @@ def fit_config(
     if validation is not None:
         tables["validation"] = validation
     if methods := tuning_methods(tune):
-        tables["tune"] = _stage_tables(tables.get("tune", {}), methods)
+        stages = _stage_tables(tables.get("tune", {}), methods)
+        tables["tune"] = {"loss": loss, **stages} if loss is not None and isinstance(stages, dict) else stages
     elif tune:
         tables.pop("tune", None)
     places = [*([] if path is None else [str(path)]), *(["--set"] if settings else [])]

@@ -44,7 +44,7 @@ def distill(
         student: The body to start from: a bundled body, a local folder, or a name on the Hub.
         head: As in `TextClassifier`; None is the kind of the teacher's head, with its defaults.
         tune: How to tune the student: `ContrastiveConfig` with the cosine loss, alone or before an `EndToEndConfig`;
-            None is ``ContrastiveConfig()``.
+            None is ``ContrastiveConfig(loss="cosine")``.
         checkpoint: A file to resume from, as in `TextClassifier.fit`. A logistic regression and a support vector
             machine have the checkpoint of the tuning only.
         progress: Show bars on stderr.
@@ -59,7 +59,7 @@ def distill(
     """
     check_is_fitted(teacher, "classifier_")
     check_student(teacher, student, settings.get("revision"))
-    tune = ContrastiveConfig() if tune is None else tune
+    tune = ContrastiveConfig(loss="cosine") if tune is None else tune
     check_teacher_stage(as_stages(tune))
     classifier = TextClassifier(
         body=student,

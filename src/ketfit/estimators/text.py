@@ -477,7 +477,7 @@ def check_teacher_stage(stages: Sequence[TuneConfig]) -> None:
     if not isinstance(stage, ContrastiveConfig) or stage.loss != "cosine" or stage.unlike_labels is not None:
         raise ConfigError(
             "the similarities of a teacher are for contrastive tuning with loss='cosine' without unlike_labels; use "
-            "tune=ContrastiveConfig()"
+            "tune=ContrastiveConfig(loss='cosine')"
         )
 
 

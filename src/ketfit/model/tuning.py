@@ -43,7 +43,7 @@ class _Tuning(Config):
             description="Of the body's matrix products while it is tuned; its weights stay float32. auto is bfloat16 "
             "where the device has instructions for it"
         ),
-    ] = "float32"
+    ] = "auto"
     group_by_length: Annotated[
         bool,
         Field(description="Sentences of a step are alike in length, so that less is padded; for pairs and end to end"),
@@ -54,7 +54,12 @@ class ContrastiveConfig(_Tuning):
     """Settings of contrastive tuning, before the head: embeddings of one label move together, others apart.
 
     The supervised loss takes all pairs of a batch (Khosla et al., arXiv 2004.11362) and embeds each sentence once a
-    step. The cosine loss on pairs is the first stage of SetFit (Tunstall et al., arXiv 2209.11055).
+    step. Its defaults were chosen by ``studies/tuning_recipe.py``. The cosine loss on pairs is the first stage of
+    SetFit (Tunstall et al., arXiv 2209.11055); with it and the triplet loss, `batch_size` is 16, `learning_rate` 2e-5
+    and `epochs` 1 unless they are given.
+
+    >>> ContrastiveConfig().epochs, ContrastiveConfig(loss="cosine").epochs
+    (8, 1)
     """
 
     ADDED_SETTINGS: ClassVar[Mapping[str, Any]] = {
@@ -66,18 +71,20 @@ class ContrastiveConfig(_Tuning):
     }
 
     method: Literal["contrastive"] = "contrastive"
+    batch_size: Annotated[int, Field(ge=2, description="Pairs or sentences per step, over all devices")] = 64
+    learning_rate: Annotated[Rate, Field(description="Of AdamW for the body")] = 5e-5
     loss: Annotated[
         Literal["supervised", "cosine", "triplet"],
         Field(
             description="Supervised contrastive loss on label-balanced batches, CosineSimilarityLoss on pairs, or "
             "BatchHardSoftMarginTripletLoss on labelled batches"
         ),
-    ] = "cosine"
+    ] = "supervised"
     temperature: Annotated[Finite, Field(gt=0, description="With the supervised loss: divides the cosines")] = 0.1
     cross_entropy: Annotated[
         Finite, Field(ge=0, description="With the supervised loss: weight of the cross-entropy of a linear layer")
     ] = 0.0
-    epochs: Annotated[int, Field(ge=1, description="Passes over the sentences, each with pairs of its own")] = 1
+    epochs: Annotated[int, Field(ge=1, description="Passes over the sentences, each with batches of its own")] = 8
     pairs_per_sentence: Annotated[
         int,
         Field(ge=1, description="With the cosine loss: pairs of one label, and as many of two, a sentence and pass"),
@@ -98,6 +105,13 @@ class ContrastiveConfig(_Tuning):
         ),
     ] = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_loss(cls, settings: Any) -> Any:
+        if isinstance(settings, dict) and settings.get("loss") in ("cosine", "triplet"):
+            return {"batch_size": 16, "learning_rate": 2e-5, "epochs": 1, **settings}
+        return settings
+
     @model_validator(mode="after")
     def _check_loss(self) -> ContrastiveConfig:
         if self.group_by_length and self.loss != "cosine":
@@ -106,6 +120,9 @@ class ContrastiveConfig(_Tuning):
             )
         if self.cross_entropy and self.loss != "supervised":
             raise ValueError(f"cross_entropy={self.cross_entropy} is for loss='supervised'; leave it out")
+        default = type(self).model_fields["pairs_per_sentence"].default
+        if self.pairs_per_sentence != default and self.loss != "cosine":
+            raise ValueError(f"pairs_per_sentence={self.pairs_per_sentence} is for loss='cosine'; leave it out")
         if self.unlike_labels is not None and self.loss != "cosine":
             raise ValueError(f"unlike_labels={self.unlike_labels} is for loss='cosine'; leave it out")
         return self
