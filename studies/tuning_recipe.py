@@ -158,8 +158,8 @@ def table(rows: Sequence[dict[str, Any]], reference: str, command: str) -> str:
     accuracy = frame.pivot_table("validation_accuracy", "recipe", "place")
     order = change.mean(axis=1).sort_values().index
     lines = [
-        f"Made by `{command}`: the change of the validation loss from `{reference}` on the same draws with its standard",
-        "error over the draws, their number in brackets, and the mean validation accuracy.\n",
+        f"Made by `{command}`: the change of the validation loss from `{reference}` on the same draws with its",
+        "standard error over the draws, their number in brackets, and the mean validation accuracy.\n",
         f"| recipe | {' | '.join(places)} |",
         "|---|" + "---|" * len(places),
     ]
