@@ -6,7 +6,8 @@
 Every recipe of the contrastive stage tunes the body on the training sentences of each draw; logistic regression is
 fitted on their embeddings, and its loss is measured on the validation sentences of the draw. The recipes of the
 end-to-end stage start from the body after contrastive tuning with its default settings and from a linear layer fitted
-on it; the loss is that of the layer after the best epoch. Differences are to the stage before: the frozen body, or the
+on it. They are compared by the loss of the layer after the best epoch with its logits divided by the best temperature,
+because all of them make the layer overconfident. Differences are to the stage before: the frozen body, or the
 contrastively tuned one. Every row is written when it is complete, and an interrupted run resumes. Rows and a table of
 each stage go into ``studies/results/tuning_recipe/``.
 """
@@ -27,6 +28,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
@@ -77,6 +80,7 @@ END_TO_END: dict[str, EndToEndConfig | None] = {
     "head 10 times as fast": LAYER.updated(angle_learning_rate=1e-2, linear_learning_rate=1e-2),
 }
 STAGES: dict[str, dict[str, Any]] = {"contrastive": RECIPES, "end-to-end": END_TO_END}
+COMPARED = {"contrastive": "validation_loss", "end-to-end": "calibrated_loss"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,22 +105,33 @@ class Draw:
 def run(body: Body, draw: Draw, stage: str, recipe: str) -> dict[str, Any]:
     """Return the row of one recipe on one draw: loss and accuracy on the validation sentences, and seconds."""
     try_recipe = try_contrastive if stage == "contrastive" else try_end_to_end
-    loss, accuracy, seconds = try_recipe(body, draw, STAGES[stage][recipe])
+    probabilities, seconds = try_recipe(body, draw, STAGES[stage][recipe])
+    _, codes = np.unique(draw.validation[1], return_inverse=True)
     return {
         "data": draw.data,
         "body": body.name,
         "recipe": recipe,
         "draw": draw.number,
         "per_label": draw.per_label,
-        "validation_loss": loss,
-        "validation_accuracy": accuracy,
-        "validation_size": len(draw.validation[1]),
+        "validation_loss": float(log_loss(codes, probabilities)),
+        "calibrated_loss": calibrated_loss(codes, probabilities),
+        "validation_accuracy": float((probabilities.argmax(axis=1) == codes).mean()),
+        "validation_size": len(codes),
         "seconds": round(seconds, 1),
     }
 
 
-def try_contrastive(body: Body, draw: Draw, config: ContrastiveConfig | None) -> tuple[float, float, float]:
-    """Return loss and accuracy of logistic regression on the tuned body, and the seconds of the tuning."""
+def calibrated_loss(codes: NDArray[Any], probabilities: NDArray[Any]) -> float:
+    """Return the lowest loss over all temperatures that the logits can be divided by."""
+    logits = np.log(np.clip(probabilities, 1e-12, None))
+    search = minimize_scalar(
+        lambda rate: log_loss(codes, softmax(logits * np.exp(rate), axis=1)), bounds=(-4, 2), method="bounded"
+    )
+    return float(search.fun)
+
+
+def try_contrastive(body: Body, draw: Draw, config: ContrastiveConfig | None) -> tuple[NDArray[Any], float]:
+    """Return the probabilities of logistic regression on the tuned body, and the seconds of the tuning."""
     start = time.perf_counter()
     tuned = body if config is None else tune_body(body, *draw.train, config, seed=draw.number)
     seconds = time.perf_counter() - start
@@ -124,23 +139,20 @@ def try_contrastive(body: Body, draw: Draw, config: ContrastiveConfig | None) ->
     regression = LogisticRegression(max_iter=1000).fit(x, draw.train[1])
     if config is not None:
         shutil.rmtree(tuned.folder)
-    y, probabilities = draw.validation[1], regression.predict_proba(z)
-    loss = float(log_loss(y, probabilities, labels=regression.classes_))
-    return loss, float((regression.predict(z) == y).mean()), seconds
+    return regression.predict_proba(z), seconds
 
 
-def try_end_to_end(body: Body, draw: Draw, config: EndToEndConfig | None) -> tuple[float, float, float]:
-    """Return loss and accuracy of a linear layer after the best epoch, and the seconds of the end-to-end stage."""
+def try_end_to_end(body: Body, draw: Draw, config: EndToEndConfig | None) -> tuple[NDArray[Any], float]:
+    """Return the probabilities of a linear layer after the best epoch, and the seconds of the end-to-end stage."""
     tuned = tune_body(body, *draw.train, ContrastiveConfig(), seed=draw.number)
     x, z = (tuned.encode(part[0]) for part in (draw.train, draw.validation))
     layer = MLPHead(hidden=0, seed=draw.number).fit(x, draw.train[1], validation=(z, draw.validation[1]))
     start = time.perf_counter()
     if config is not None:
         after, layer = tune_end_to_end(tuned, layer, *draw.train, config, validation=draw.validation)
+        z = after.encode(draw.validation[0], cache=False)
         shutil.rmtree(after.folder)
-    seconds, best = time.perf_counter() - start, layer.history_[layer.best_epoch_]
-    assert best.validation_loss is not None and best.validation_accuracy is not None
-    return best.validation_loss, best.validation_accuracy, seconds
+    return layer.predict_proba(z), time.perf_counter() - start
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -148,17 +160,18 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in complete_lines(path.read_bytes())] if path.exists() else []
 
 
-def table(rows: Sequence[dict[str, Any]], reference: str, command: str) -> str:
+def table(rows: Sequence[dict[str, Any]], stage: str, command: str) -> str:
     """Return a Markdown table: the change of the loss from that of a reference, by recipe, data set and body."""
     frame = pd.DataFrame(rows)
     frame["place"] = frame["data"] + ", " + frame["body"]
-    losses = frame.pivot_table("validation_loss", "recipe", ["place", "draw"])
+    reference, measure = next(iter(STAGES[stage])), COMPARED[stage]
+    losses = frame.pivot_table(measure, "recipe", ["place", "draw"])
     change = losses - losses.loc[reference]
     places = sorted(frame["place"].unique())
     accuracy = frame.pivot_table("validation_accuracy", "recipe", "place")
     order = change.mean(axis=1).sort_values().index
     lines = [
-        f"Made by `{command}`: the change of the validation loss from `{reference}` on the same draws with its",
+        f"Made by `{command}`: the change of the {measure.replace('_', ' ')} from `{reference}` on the same draws with its",
         "standard error over the draws, their number in brackets, and the mean validation accuracy.\n",
         f"| recipe | {' | '.join(places)} |",
         "|---|" + "---|" * len(places),
@@ -204,7 +217,7 @@ def main(arguments: list[str]) -> None:
                         file.append(json.dumps(row).encode())
                         sys.stderr.write(f"{row}\n")
     command = f"python studies/tuning_recipe.py {shlex.join(arguments)}"
-    written = table(read(path), next(iter(recipes)), command)
+    written = table(read(path), options.stage, command)
     path.with_suffix(".md").write_text(written, encoding="utf-8")
     sys.stdout.write(written)
 
