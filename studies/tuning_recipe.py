@@ -171,7 +171,7 @@ def table(rows: Sequence[dict[str, Any]], stage: str, command: str) -> str:
     accuracy = frame.pivot_table("validation_accuracy", "recipe", "place")
     order = change.mean(axis=1).sort_values().index
     lines = [
-        f"Made by `{command}`: the change of the {measure.replace('_', ' ')} from `{reference}` on the same draws with its",
+        f"Made by `{command}`: change of the {measure.replace('_', ' ')} from `{reference}` on the same draws with its",
         "standard error over the draws, their number in brackets, and the mean validation accuracy.\n",
         f"| recipe | {' | '.join(places)} |",
         "|---|" + "---|" * len(places),
