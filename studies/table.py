@@ -113,20 +113,21 @@ def overview(results: Path) -> str:
 
 
 def table(results: Path) -> str:
-    """Return Markdown with one table for each treatment that has rows."""
+    """Return Markdown with one table for each treatment that has rows of two seeds or more."""
     parts = []
     for name, treatment in TREATMENTS.items():
-        summary = results / name / "summary.json"
-        if summary.exists():
-            parts += [f"### {treatment.title}\n", *_lines(results / name, json.loads(summary.read_text())), ""]
+        path = results / name / "summary.json"
+        summary = json.loads(path.read_text()) if path.exists() else {"cells": []}
+        seeds = max((len(cell["seeds"]) for cell in summary["cells"]), default=0)
+        if seeds > 1:
+            parts += [f"### {treatment.title}\n", *_lines(results / name, summary, seeds), ""]
     return "\n".join(parts)
 
 
-def _lines(folder: Path, summary: dict[str, Any]) -> Iterable[str]:
+def _lines(folder: Path, summary: dict[str, Any], seeds: int) -> Iterable[str]:
     """Return the rows of one table: accuracies in percent and differences in points."""
     compared = {row["head"]: row for row in summary["comparisons"]}
     measured = _parameters_and_seconds(folder)
-    seeds = max(len(cell["seeds"]) for cell in summary["cells"])
     yield f"{seeds} seeds; differences are to logistic regression on the same seeds, with the test over seeds and"
     yield "sentences and, in brackets, the paired t test over seeds alone.\n"
     yield "| head | parameters | mean | spread | best | 95 % interval | difference | p | fit |"
