@@ -24,7 +24,7 @@ TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", 
 WORDS = ["positive"] * 4 + ["negative"] * 4
 HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1)
 CONTRASTIVE = ContrastiveConfig(loss="cosine", pairs_per_sentence=1, batch_size=4, precision="float32")
-FULL = EndToEndConfig(epochs=1, batch_size=4, precision="float32")
+FULL = EndToEndConfig(epochs=1, batch_size=4, learning_rate=2e-5, precision="float32")
 
 
 @pytest.fixture(scope="module", params=[CONTRASTIVE, FULL], ids=["contrastive", "full"])

@@ -139,7 +139,7 @@ def test_end_to_end_study_starts_from_contrastive_body_of_the_seed(
         "tune_end_to_end",
         lambda body, *rest, **more: (started.append(body), record(body, *rest, **more))[1],
     )
-    contrastive = ContrastiveConfig(pairs_per_sentence=2, learning_rate=1e-3)
+    contrastive = ContrastiveConfig(loss="cosine", pairs_per_sentence=2, learning_rate=1e-3, precision="float32")
     body = plan.bodies[0].updated(tune=[contrastive, *plan.bodies[0].stages])
     heads = {name: plan.heads[name] for name in ("MLP", "SVC")}
     plan = plan.updated(bodies=(body,), heads=heads)

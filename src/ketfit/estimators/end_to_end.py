@@ -100,7 +100,7 @@ class TunedModule(nn.Module):
         trained = [parameter for parameter in self.head.parameters() if parameter.requires_grad]
         config = self.config
         groups = [
-            *layer_learning_rates(self.transformer, config.learning_rate, config.layer_decay),
+            *layer_learning_rates(self.transformer, config.rate_after(()), config.layer_decay),
             ([parameter for parameter in trained if id(parameter) not in linear], config.angle_learning_rate),
             ([parameter for parameter in trained if id(parameter) in linear], config.linear_learning_rate),
         ]
@@ -162,7 +162,7 @@ def tune_end_to_end(
         TrainingError, ModelFileError, StorageError: As in `train`.
         BodyError: The body cannot be trained.
     """
-    config = _with_precision(config or EndToEndConfig(), body)
+    config = _completed(config or EndToEndConfig(), body)
     data = LabelledTexts.from_columns(texts, labels, sample_weight)
     held = None if validation is None else LabelledTexts.from_validation(validation)
     run = _prepare(body, head, data, held, config, checkpoint)
@@ -216,7 +216,7 @@ def train_end_to_end_fold(
     Raises:
         KetFitError: As in `tune_end_to_end`.
     """
-    run = _prepare(body, head, data, held_out, _with_precision(config, body), None)
+    run = _prepare(body, head, data, held_out, _completed(config, body), None)
     assert run.validation is not None
     return train_fold(
         run.module,
@@ -230,9 +230,11 @@ def train_end_to_end_fold(
     )
 
 
-def _with_precision(config: EndToEndConfig, body: Body) -> EndToEndConfig:
-    """Return the settings with the precision that `auto` means on the body's device."""
-    return config.updated(precision=available_precision(config.precision, body.transformer.device))
+def _completed(config: EndToEndConfig, body: Body) -> EndToEndConfig:
+    """Return the settings with the learning rate and the precision that the defaults mean for a body."""
+    rate = config.rate_after(() if body.tuning is None else body.tuning.stages)
+    precision = available_precision(config.precision, body.transformer.device)
+    return config.updated(learning_rate=rate, precision=precision)
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ class _Tuning(Config):
     ADDED_SETTINGS: ClassVar[Mapping[str, Any]] = {"layer_decay": 1.0}
 
     batch_size: Annotated[int, Field(ge=2, description="Pairs or sentences per step, over all devices")] = 16
-    learning_rate: Annotated[Rate, Field(description="Of AdamW for the body")] = 2e-5
+    learning_rate: Annotated[Rate | None, Field(description="Of AdamW for the body")] = None
     weight_decay: Annotated[Finite, Field(ge=0, description="Of AdamW")] = 0.01
     last_layers: Annotated[
         Positive | None, Field(description="Tune only so many layers of the transformer, the last ones; None is all")
@@ -136,6 +136,10 @@ class EndToEndConfig(_Tuning):
     """
 
     method: Literal["full"] = "full"
+    learning_rate: Annotated[
+        Rate | None,
+        Field(description="Of AdamW for the body; None is 2e-5, and 5e-6 for a body after contrastive tuning"),
+    ] = None
     epochs: Annotated[int, Field(ge=1, description="Passes over the training sentences")] = 5
     angle_learning_rate: Annotated[Rate, Field(description="Of AdamW for the angles of a quantum head")] = 1e-3
     linear_learning_rate: Annotated[Rate, Field(description="Of AdamW for linear layers of the head")] = 1e-3
@@ -148,6 +152,19 @@ class EndToEndConfig(_Tuning):
     patience: Annotated[
         Positive | None, Field(description="Stop after so many epochs without a new best; None never stops early")
     ] = 3
+
+    def rate_after(self, stages: Sequence[TuneConfig]) -> float:
+        """Return the learning rate for a body after earlier stages.
+
+        A body that contrastive tuning fitted to the sentences overfits at the higher rate
+        (``studies/tuning_recipe.py``).
+
+        >>> EndToEndConfig().rate_after([ContrastiveConfig()])
+        5e-06
+        """
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 5e-6 if stages else 2e-5
 
 
 TuneConfig = ContrastiveConfig | EndToEndConfig
