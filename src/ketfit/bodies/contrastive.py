@@ -128,7 +128,8 @@ def tune_body(
     if not all(find_spec(package) for package in ("accelerate", "datasets")):
         raise MissingExtraError("Contrastive tuning", "'ketfit[tune]'")
     config = config or ContrastiveConfig()
-    config = config.updated(precision=available_precision(config.precision, body.transformer.device))
+    precision = available_precision(config.precision, body.transformer.device)
+    config = config.updated(learning_rate=config.rate_for(body.dimension), precision=precision)
     samples = _checked(texts, labels)
     sampler = PairSampler.from_labels(samples.texts, samples.labels, config, pairs)
     inputs = {
@@ -273,7 +274,9 @@ class _TuningRun(TrainerCallback):
         self.total = rows.n_steps
         self.done = self.first = 0  # steps taken in all, and before this process
         self.parameters = {name: tensor for name, tensor in transformer.named_parameters() if tensor.requires_grad}
-        groups = layer_learning_rates(transformer, config.learning_rate, config.layer_decay)
+        assert config.learning_rate is not None
+        self.learning_rate = config.learning_rate
+        groups = layer_learning_rates(transformer, self.learning_rate, config.layer_decay)
         if isinstance(linear := getattr(loss, "linear", None), nn.Linear):
             self.parameters |= {f"linear.{name}": tensor for name, tensor in linear.named_parameters()}
             groups.append((list(linear.parameters()), _LINEAR_LEARNING_RATE))
@@ -369,7 +372,7 @@ class _TuningRun(TrainerCallback):
             if _first_lowest(self.losses) == len(self.losses) - 1:
                 self.best = {name: tensor.detach().clone() for name, tensor in self.parameters.items()}
         if self.report is not None:
-            rate = self.config.learning_rate * self._rate(self.done - self.first)
+            rate = self.learning_rate * self._rate(self.done - self.first)
             validation_loss = self.losses[-1] if self.losses else None
             self.report(TuningEpoch(epoch, rate, float(np.mean(self.step_losses)), validation_loss))
         self.step_losses.clear()

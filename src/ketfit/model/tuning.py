@@ -17,6 +17,9 @@ EmbeddingPrecision = Literal["float32", "bfloat16", "int8"]
 
 Rate = Annotated[Finite, Field(gt=0, le=1e37)]
 
+WIDE = 512
+"""Width of the embeddings from which contrastive tuning has the lower learning rate by default."""
+
 
 def _as_tuples(value: Any) -> Any:
     """Return a list of lists as tuples; JSON and TOML have lists only."""
@@ -72,7 +75,10 @@ class ContrastiveConfig(_Tuning):
 
     method: Literal["contrastive"] = "contrastive"
     batch_size: Annotated[int, Field(ge=2, description="Pairs or sentences per step, over all devices")] = 64
-    learning_rate: Annotated[Rate, Field(description="Of AdamW for the body")] = 5e-5
+    learning_rate: Annotated[
+        Rate | None,
+        Field(description="Of AdamW for the body; None is 5e-5, and 2e-5 for embeddings of 512 numbers or more"),
+    ] = None
     loss: Annotated[
         Literal["supervised", "cosine", "triplet"],
         Field(
@@ -104,6 +110,16 @@ class ContrastiveConfig(_Tuning):
             "embeddings did not fall, and keep the best epoch's weights; None never stops early"
         ),
     ] = None
+
+    def rate_for(self, width: int) -> float:
+        """Return the learning rate for a body whose embeddings have `width` numbers.
+
+        >>> ContrastiveConfig().rate_for(384), ContrastiveConfig().rate_for(768)
+        (5e-05, 2e-05)
+        """
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 5e-5 if width < WIDE else 2e-5
 
     @model_validator(mode="before")
     @classmethod
