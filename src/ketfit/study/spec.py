@@ -16,6 +16,7 @@ from ketfit.model.tuning import EmbeddingPrecision, EndToEndConfig, TuneConfig, 
 
 HeadKind = Literal["quantum", "logistic-regression", "svc", "mlp"]
 DesignKind = Literal["heads", "scan", "full", "fractional", "plackett-burman", "latin-hypercube"]
+TrendScale = Literal["linear", "log2"]
 Level = bool | int | float | str
 MAX_SEEDS, MAX_SAMPLES = 10_000, 10_000
 """Limits of one study, so that a wrong number in a plan does not exhaust the memory."""
@@ -267,6 +268,10 @@ class ReportPlan(Config):
     reference: Annotated[str | None, Field(description="Head that all others are compared with")] = None
     margin: Annotated[float, Field(gt=0, lt=1, description="Negligible difference in accuracy")] = 0.01
     level: Annotated[float, Field(gt=0.5, lt=1, description="Confidence level of the intervals")] = 0.95
+    trends: Annotated[
+        dict[str, TrendScale],
+        Field(default_factory=dict, description="Scales of the trends of factors; by default the natural_scale"),
+    ]
 
 
 class StudyPlan(Config):
@@ -349,6 +354,8 @@ class StudyPlan(Config):
                 raise ValueError(f"factor {name!r} needs two different levels or more, got {list(levels)}")
             elif self.design.kind in ("fractional", "plackett-burman") and len(levels) != 2:
                 raise ValueError(f"factor {name!r} has {len(levels)} levels; a {self.design.kind} design takes two")
+        for name, scale in self.report.trends.items():
+            _check_trend(name, scale, self.factors)
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -403,8 +410,23 @@ def _read_entries(config: type[Config], table: str, entries: Mapping[str, Any]) 
     }
 
 
+def is_number(level: Level | None) -> bool:
+    """Return True if a level is a number; a truth value is none."""
+    return isinstance(level, (int, float)) and not isinstance(level, bool)
+
+
 def _first_duplicate(values: Sequence[Any]) -> Any:
     return next(value for number, value in enumerate(values) if value in values[:number])
+
+
+def _check_trend(name: str, scale: TrendScale, factors: Mapping[str, Any]) -> None:
+    if name not in factors:
+        raise ValueError(f"report.trends: {name!r} is not a factor of this plan; known: {', '.join(factors) or 'none'}")
+    levels = [] if isinstance(factors[name], LevelRange) else [level for level in factors[name] if is_number(level)]
+    if len(levels) < 2:
+        raise ValueError(f"report.trends: {name!r} has fewer than two levels that are numbers, so no trend")
+    if scale == "log2" and min(levels) <= 0:
+        raise ValueError(f"report.trends: {name!r} has the level {min(levels)}, which has no logarithm; take linear")
 
 
 def _check_train(train: Mapping[str, Any], factors: Mapping[str, Any]) -> None:
