@@ -24,7 +24,7 @@ from ketfit.study.analysis.comparisons import HeadComparison, compare_all
 from ketfit.study.analysis.effects import Design, Effects, HalfNormal, half_normal, main_effects
 from ketfit.study.analysis.hypothesis_tests import CrossedTest, Summary, summarize
 from ketfit.study.analysis.trends import Trend, find_trends
-from ketfit.study.spec import LevelRange, StudyPlan
+from ketfit.study.spec import NONE, LevelRange, StudyPlan
 from ketfit.study.store import StudyRecord, TaskResult
 
 BALANCED = ("full", "fractional", "plackett-burman")
@@ -228,7 +228,7 @@ def ordered_levels(plan: StudyPlan, factor: str, seen: Sequence[Any]) -> tuple[A
     levels = list(dict.fromkeys(seen))
     if isinstance(planned, LevelRange):
         return tuple(sorted(levels))
-    known = [level for level in planned if level in levels]
+    known = [level for level in (None if level == NONE else level for level in planned) if level in levels]
     others = [level for level in levels if level not in known]
     if others and all(isinstance(level, (int, float)) for level in levels):
         return tuple(sorted(levels))
