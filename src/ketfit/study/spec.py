@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import BeforeValidator, Field, Strict, model_validator
-from typing_extensions import Self, TypeGuard
+from typing_extensions import Self
 
 from ketfit.base_config import Config, Finite
 from ketfit.integers import as_integer

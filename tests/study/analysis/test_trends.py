@@ -325,6 +325,19 @@ def test_find_trends_levels_that_are_not_numbers_have_none(levels: list[Any]) ->
     assert trends_of(study_in_memory(factors={factor: levels}, **SCAN)) == ()
 
 
+def test_find_trends_of_shots_use_the_levels_that_are_numbers() -> None:
+    def accuracy(task: Task) -> float:
+        return accuracy_of(task) + 0.01 * math.log2((task.levels.get("head.shots") or 64) / 64)
+
+    factors = {"head.shots": ["none", 16, 64, 256], "head.noise": ["none", "ionq-forte"]}
+    analysis = analyse(*study_in_memory(accuracy, factors=factors, **SCAN))
+    (trend,) = analysis.trends
+    assert (trend.levels, trend.scale) == ((16, 64, 256), "log2") and trend.slope == pytest.approx(0.01, abs=0.002)
+    shots, noise = analysis.scans
+    assert [point.level for point in shots.points] == [None, 16, 64, 256]
+    assert [(point.level, point.own) for point in noise.points] == [(None, True), ("ionq-forte", False)]
+
+
 def test_find_trends_of_a_full_design_average_over_other_factors() -> None:
     factors = {"head.n_qubits": [4, 5, 6], "head.merge": ["concat", "mean"]}
     study = study_in_memory(rising, factors=factors, design={"kind": "full"})
