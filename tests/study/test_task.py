@@ -236,6 +236,23 @@ def test_run_task_safely_of_tasks_with_one_training_trains_once(monkeypatch: pyt
     assert len(trained) == 1
 
 
+def test_run_task_safely_of_tasks_with_one_training_keeps_the_measurements_that_succeed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = task_module.score
+
+    def fails_with_noise(config: dict[str, Any], *rest: Any) -> dict[str, Any]:
+        if "noise" in config["head"].get("test", {}):
+            raise MemoryError("too large")
+        return real(config, *rest)
+
+    monkeypatch.setattr(task_module, "score", fails_with_noise)
+    configs = [measured(test) for test in MEASUREMENTS]
+    outcomes = run_task_safely({"tasks": configs}, *arrays(task_arrays()))["outcomes"]
+    assert ["result" in outcome for outcome in outcomes] == [True, True, False, False]
+    assert outcomes[2] == {"error": {"type": "MemoryError", "message": "too large"}}
+
+
 def test_training_hash_of_an_exact_test_is_the_hash_of_the_config() -> None:
     config = config_of("svc", [1.0])
     assert training_hash(config) == content_hash(config)

@@ -7,9 +7,9 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,17 +94,21 @@ def run_task_safely(config: Mapping[str, Any], *arrays: NDArray[Any]) -> dict[st
     ``{"tasks": [...]}`` runs tasks with the same `training_hash`: they train once, and the return value is
     ``{"outcomes": [...]}``.
     """
+    run = partial(_run_together, config["tasks"]) if "tasks" in config else partial(run_task, config)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with _thread_pools().limit(limits=1):
-            if "tasks" in config:
-                return {"outcomes": _run_tasks(config["tasks"], TaskArrays(*arrays))}
-            return run_task(config, TaskArrays(*arrays))
-    except Exception as error:
-        return {"error": {"type": type(error).__name__, "message": str(error)}}
+            return _outcome(lambda: run(TaskArrays(*arrays)))
     finally:
         torch.set_num_threads(threads)
+
+
+def _outcome(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return run()
+    except Exception as error:
+        return {"error": {"type": type(error).__name__, "message": str(error)}}
 
 
 def run_task(config: Mapping[str, Any], arrays: TaskArrays) -> dict[str, Any]:
@@ -122,7 +126,8 @@ def run_task(config: Mapping[str, Any], arrays: TaskArrays) -> dict[str, Any]:
     Raises:
         KetFitError: No try could be trained, or a setting does not fit the data.
     """
-    return _run_tasks([config], arrays)[0]
+    train, validation, test = map(arrays.part, (arrays.train, arrays.validation, arrays.test))
+    return score(config, fit_tries(config, train, validation), *test)
 
 
 def training_hash(config: Mapping[str, Any]) -> str:
@@ -133,10 +138,11 @@ def training_hash(config: Mapping[str, Any]) -> str:
     return content_hash({**config, "head": {key: value for key, value in config["head"].items() if key != "test"}})
 
 
-def _run_tasks(configs: Sequence[Mapping[str, Any]], arrays: TaskArrays) -> list[dict[str, Any]]:
+def _run_together(configs: Sequence[Mapping[str, Any]], arrays: TaskArrays) -> dict[str, Any]:
+    """Return the outcomes of tasks with the same training; a measurement that fails leaves the others."""
     train, validation, test = map(arrays.part, (arrays.train, arrays.validation, arrays.test))
     fitted = fit_tries(configs[0], train, validation)
-    return [score(config, fitted, *test) for config in configs]
+    return {"outcomes": [_outcome(partial(score, config, fitted, *test)) for config in configs]}
 
 
 @dataclass(frozen=True, eq=False)
