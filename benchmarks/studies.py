@@ -59,7 +59,7 @@ def material() -> Arrays:
 
 def seconds_of_runner(count: int, workers: int) -> float:
     """Rows on disk, from the first task to the last."""
-    work = [Task.from_config({"seed": number}, "head", "body", {}) for number in range(count)]
+    work = [Task.from_config({"head": {}, "seed": number}, "head", "body", {}) for number in range(count)]
     arrays = material()
     with tempfile.TemporaryDirectory() as folder, ResultLog(Path(folder)) as rows:
         start = time.perf_counter()

@@ -359,3 +359,54 @@ def test_noisy_light_cone_keeps_cnot_with_noise_only():
         CircuitBatch(circuit, torch.zeros(0)), [(0,)], NoiseConfig(depolarizing_2q=0.25)
     )
     assert values.item() == 0.75
+
+
+# --- scaled error rates -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize("factor", [0.1, 1.0, 3.0])
+def test_scaled_noise_of_a_device_has_that_many_times_its_infidelity(name: str, factor: float) -> None:
+    def infidelity(noise: NoiseConfig) -> float:
+        matrix = transfer_matrix(noise.after_rotation)
+        return 1 - average_gate_fidelity(SuperOp(PTM(matrix)))
+
+    device = load_noise(name)
+    scaled = device.scaled(factor)
+    assert infidelity(scaled) == pytest.approx(factor * infidelity(device), rel=1e-3)
+    assert scaled.depolarizing_2q == pytest.approx(factor * device.depolarizing_2q)
+    assert device.readout is not None and scaled.readout is not None
+    assert scaled.readout[0][1] == pytest.approx(factor * device.readout[0][1])
+    assert (scaled.time_1q_us, scaled.time_2q_us) == (device.time_1q_us, device.time_2q_us)
+    assert (scaled == device) == (factor == 1)
+
+
+def test_scaled_noise_has_all_rates_scaled_and_keeps_what_is_absent() -> None:
+    rates = {
+        "depolarizing_1q": 0.01,
+        "depolarizing_2q": 0.02,
+        "bit_flip": 0.03,
+        "phase_flip": 0.04,
+        "preparation": 0.05,
+    }
+    noise = NoiseConfig(**rates, readout=((0.9, 0.2), (0.1, 0.8)), t1_us=10.0, t2_us=5.0, **TIMES, pauli_twirl=True)
+    scaled = noise.scaled(2)
+    assert {name: getattr(scaled, name) for name in rates} == pytest.approx({n: 2 * rate for n, rate in rates.items()})
+    assert np.array(scaled.readout) == pytest.approx(np.array([[0.8, 0.4], [0.2, 0.6]]))
+    assert (scaled.t1_us, scaled.t2_us, scaled.pauli_twirl) == (5.0, 2.5, True)
+    assert NoiseConfig().scaled(7) == NoiseConfig()
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [
+        (0, "factor=0 of error rates must be a number above zero"),
+        (-1.0, "factor=-1.0 of error rates"),
+        (math.inf, "factor=inf of error rates"),
+        (math.nan, "factor=nan of error rates"),
+        (60.0, "depolarizing_2q=1.2: input should be less than or equal to 1"),
+    ],
+)
+def test_scaled_noise_with_impossible_factor_raises(factor: float, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        NoiseConfig(depolarizing_2q=0.02).scaled(factor)

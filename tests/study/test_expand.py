@@ -15,9 +15,10 @@ import pytest
 from ketfit.errors import ConfigError
 from ketfit.evaluation.compare import count_parameters
 from ketfit.model.config import HeadConfig
+from ketfit.simulate.noise import load_noise
 from ketfit.study.expand import BodyMetadata, DataMetadata, expand
 from ketfit.study.spec import StudyPlan
-from ketfit.study.task import Task, content_hash
+from ketfit.study.task import Task, content_hash, training_hash
 
 GOLDEN = Path(__file__).parent / "golden_tasks.json"
 DATA = DataMetadata(name="reviews", fingerprint="d" * 64, size=9613, n_classes=2)
@@ -271,3 +272,80 @@ def test_expand_quantum_head_on_components_has_own_ids_and_narrow_circuits() -> 
     for wrong in ("many", 0, 2.5):
         with pytest.raises(ConfigError, match="components="):
             tasks_of(heads={"whole": quantum(components=wrong)}, factors={}, design={})
+
+
+NOISY: dict[str, Any] = {
+    "noise": {
+        "forte / 10": {"device": "ionq-forte", "scale": 0.1},
+        "forte x 3": {"device": "ionq-forte", "scale": 3.0},
+    },
+    "heads": {
+        "alike": {"kind": "quantum"},
+        "exactly": {"kind": "quantum", "exact_training": True},
+        "noisy": {"kind": "quantum", "settings": {"noise": "forte x 3", "shots": 50}},
+    },
+    "factors": {
+        "head.shots": [100, 1000, "none"],
+        "head.noise": ["none", "forte / 10", "ionq-forte", "forte x 3"],
+    },
+    "design": {"kind": "scan"},
+    "seeds": [0],
+}
+
+
+def test_expand_shots_and_noise_are_levels_like_any_other() -> None:
+    tasks = tasks_of(**NOISY)
+    levels = [tuple(task.levels.values()) for task in tasks if task.head == "alike"]
+    noises = [(None, "forte / 10"), (None, "ionq-forte"), (None, "forte x 3")]
+    assert levels == [(None, None), (100, None), (1000, None), *noises]
+    settings = {tuple(task.levels.values()): task.config["head"]["settings"] for task in tasks if task.head == "alike"}
+    assert settings[100, None]["shots"] == 100 and settings[100, None]["gradient"] == "reparameterized"
+    forte = load_noise("ionq-forte")
+    assert settings[None, "ionq-forte"]["noise"] == forte.model_dump(mode="json")
+    assert settings[None, "forte x 3"]["noise"] == forte.scaled(3).model_dump(mode="json")
+    assert all("test" not in task.config["head"] for task in tasks if task.head != "exactly")
+    own = [tuple(task.levels.values()) for task in tasks if task.head == "noisy"]
+    assert own[0] == (50, "forte x 3") and len(own) == 7 and (None, "forte x 3") in own and (50, None) in own
+
+
+def test_expand_noise_by_name_has_the_id_of_its_table() -> None:
+    by_name = {"quantum": {"kind": "quantum", "settings": {"noise": "forte / 10"}}}
+    table = load_noise("ionq-forte").scaled(0.1).model_dump(mode="json")
+    by_table = {"quantum": {"kind": "quantum", "settings": {"noise": table}}}
+    plain = {"factors": {}, "design": {}, "seeds": [0], "noise": NOISY["noise"]}
+    ids = {tasks_of(heads=heads, **plain)[0].id for heads in (by_name, by_table)}
+    assert len(ids) == 1
+
+
+def test_expand_exact_training_has_shots_and_noise_in_the_test_only() -> None:
+    tasks = {(task.head, *task.levels.values()): task for task in tasks_of(**NOISY)}
+    exact = tasks["alike", None, None]
+    assert tasks["exactly", None, None].id == exact.id
+    for shots, noise in ((100, None), (None, "forte x 3")):
+        task = tasks["exactly", shots, noise]
+        table = load_noise("ionq-forte").scaled(3).model_dump(mode="json")
+        assert task.config["head"]["test"] == ({"shots": shots} if shots else {"noise": table})
+        assert {**task.config, "head": {**task.config["head"], "test": None}} == {
+            **exact.config,
+            "head": {**exact.config["head"], "test": None},
+        }
+        assert training_hash(task.config) == exact.id != task.id
+    assert len({task.id for task in tasks.values()}) == len(tasks) - 2  # exact, and forte x 3 without shots
+
+
+def test_expand_exact_training_and_all_of_its_measurement() -> None:
+    settings = {"noise": {"depolarizing_2q": 0.01}, "trajectories": 8, "shots": 10, "mitigation": ["readout"]}
+    heads = {"exactly": {"kind": "quantum", "exact_training": True, "settings": settings}}
+    (task,) = tasks_of(heads=heads, factors={}, design={}, seeds=[0])
+    test = task.config["head"]["test"]
+    assert test.keys() == settings.keys() and (test["shots"], test["trajectories"]) == (10, 8)
+    assert HeadConfig.from_mapping(task.config["head"]["settings"]) == HeadConfig()
+
+
+def test_expand_full_design_with_a_level_of_none_estimates_its_effects() -> None:
+    factors = {"head.shots": [100, "none"], "head.noise": ["none", "ionq-forte"]}
+    design = {"kind": "full", "estimate": "interactions"}
+    tasks = tasks_of(heads={"quantum": {"kind": "quantum"}}, factors=factors, design=design, seeds=[0])
+    assert [tuple(task.levels.values()) for task in tasks] == [
+        (100, None), (100, "ionq-forte"), (None, None), (None, "ionq-forte"),
+    ]  # fmt: skip

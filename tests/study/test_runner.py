@@ -255,3 +255,59 @@ def test_study_of_holdouts_tests_stratified_shares(settings: dict[str, Any], tmp
     assert [summary["study"][name] for name in ("train_size", "validation_size", "test_sizes")] == [72, 18, [30]]
     assert "hold-outs" in {caveat["kind"] for caveat in summary["caveats"]}
     assert "a stratified hold-out of all sentences for each seed: 72 to train" in (tmp_path / "report.html").read_text()
+
+
+@pytest.fixture
+def noisy_plan(settings: dict[str, Any]) -> StudyPlan:
+    """Return a plan of heads that train exactly and alike, with shots and noise as factors."""
+    quantum = {"kind": "quantum", "settings": settings["heads"]["quantum"]["settings"]}
+    settings |= {
+        "heads": {"alike": quantum, "exactly": {**quantum, "exact_training": True}},
+        "noise": {"better": {"device": "ionq-forte", "scale": 0.1}},
+        "factors": {"head.shots": ["none", 50], "head.noise": ["none", "better", "ionq-forte"]},
+        "design": {"kind": "full"},
+        "report": {"reference": "exactly"},
+    }
+    return StudyPlan.from_mapping(settings)
+
+
+def test_run_study_trains_once_for_all_exactly_trained_tests(noisy_plan: StudyPlan, tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    class CountingExecutor(InProcessExecutor):
+        def run(self, work: Work, jobs: Sequence[Job]) -> Iterator[tuple[int, dict[str, Any]]]:
+            sizes.extend(len(config.get("tasks", [config])) for config, _ in jobs)
+            return super().run(work, jobs)
+
+    # 5 measurements of the exact head beside the exact one, which both heads share, and 5 heads trained alike
+    progress = run_study(noisy_plan, tmp_path / "a", CountingExecutor(), command="test")
+    assert progress == StudyProgress(22, 0, 22, ran=22)
+    assert sorted(sizes) == [1] * 10 + [6] * 2
+    rows = comparable_results(tmp_path / "a")
+    lines = (tmp_path / "a" / "rows.jsonl").read_text().splitlines()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "rows.jsonl").write_text("".join(f"{line}\n" for line in lines[:9]))
+    assert run_study(noisy_plan, tmp_path / "b", InProcessExecutor(), command="test").ran == 13
+    assert comparable_results(tmp_path / "b") == rows
+
+
+def test_run_study_training_that_fails_is_the_error_of_all_its_tests(noisy_plan: StudyPlan, tmp_path: Path) -> None:
+    plan = noisy_plan.updated(heads={"exactly": noisy_plan.heads["exactly"]}, train={"epochs": 1}, seeds=(0,))
+
+    class FailingExecutor(InProcessExecutor):
+        def run(self, work: Work, jobs: Sequence[Job]) -> Iterator[tuple[int, dict[str, Any]]]:
+            yield from ((index, {"error": {"type": "E", "message": "m"}}) for index in range(len(jobs)))
+
+    assert run_study(plan, tmp_path, FailingExecutor(), command="test") == StudyProgress(0, 6, 6, ran=6)
+
+
+def test_report_of_shots_and_noise_compares_level_by_level(noisy_plan: StudyPlan, tmp_path: Path) -> None:
+    run_study(noisy_plan, tmp_path, InProcessExecutor(), command="test")
+    summary = write_report(tmp_path)
+    compared = [each for each in summary["comparisons"] if each["head"] == "alike"]
+    assert len(compared) == 6 and all(each["levels"] == each["reference_levels"] for each in compared)
+    assert [each["levels"]["head.noise"] for each in compared] == [None, "better", "ionq-forte"] * 2
+    assert not summary["trends"]  # one level of shots is a number
+    page = (tmp_path / "report.html").read_text()
+    assert "trained exactly, its shots and noise on test sentences only" in page
+    assert "Shots and noise were simulated as the plan says" in page

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ketfit.errors import ConfigError
-from ketfit.study.spec import BodyPlan, BudgetPlan, DataPlan, HeadPlan, LevelRange, StudyPlan
+from ketfit.simulate.noise import NoiseConfig, load_noise
+from ketfit.study.spec import BodyPlan, BudgetPlan, DataPlan, HeadPlan, LevelRange, NoisePlan, StudyPlan
 
 PLANS = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
 
@@ -206,3 +207,108 @@ def test_test_fraction_and_factor_per_label_raise(settings: dict[str, Any]) -> N
     settings["factors"] = {"data.per_label": [8, 16]}
     with pytest.raises(ConfigError, match=r"data\.per_label is a factor, and data\.test_fraction replaces it"):
         StudyPlan.from_mapping(settings)
+
+
+FORTE = {"device": "ionq-forte"}
+
+
+def noise_settings(settings: dict[str, Any], **noise: Any) -> dict[str, Any]:
+    """Return a scan over the noises that are named."""
+    levels = ["none", "ionq-forte", *noise]
+    return {**settings, "noise": noise, "factors": {"head.noise": levels}, "design": {"kind": "scan"}}
+
+
+def test_noise_plan_is_a_scaled_device_with_settings_on_top() -> None:
+    plan = NoisePlan(device="ionq-forte", scale=0.1, settings={"pauli_twirl": True})
+    assert plan.config == load_noise("ionq-forte").updated(pauli_twirl=True).scaled(0.1)
+    assert NoisePlan(settings={"depolarizing_2q": 0.01}, scale=3.0).config == NoiseConfig(depolarizing_2q=0.03)
+
+
+def test_level_of_a_noise_is_its_name(settings: dict[str, Any]) -> None:
+    plan = StudyPlan.from_mapping(noise_settings(settings, better={**FORTE, "scale": 0.1}))
+    for name, noise in (("better", load_noise("ionq-forte").scaled(0.1)), ("ionq-forte", load_noise("ionq-forte"))):
+        assert plan.value_of("head.noise", name) == noise
+        assert plan.level_of("head.noise", noise.model_dump(mode="json")) == name
+    assert plan.level_of("head.noise", {"bit_flip": 0.5}) == "own noise"
+    assert plan.value_of("head.noise", "none") is plan.level_of("head.noise", None) is None
+    assert (plan.value_of("head.shots", "none"), plan.value_of("head.shots", 100)) == (None, 100)
+    assert plan.level_of("head.shots", 100) == 100
+
+
+def test_head_names_a_noise_of_the_plan(settings: dict[str, Any]) -> None:
+    settings["heads"]["quantum"]["settings"]["noise"] = "better"
+    plan = StudyPlan.from_mapping(noise_settings(settings, better={**FORTE, "scale": 0.1}))
+    assert plan.heads["quantum"].quantum(16, 2).noise == load_noise("ionq-forte").scaled(0.1)
+    assert StudyPlan.from_mapping(plan.model_dump(mode="json")) == plan
+
+
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        ({"x": {}}, "noise.x: a noise needs a device or settings; give one of them"),
+        ({"x": {"device": "ionq-fort"}}, "noise.x: unknown device='ionq-fort'; known: ionq-forte, ionq-aria"),
+        ({"x": {**FORTE, "scale": 0.0}}, "noise.x: scale=0.0: input should be greater than 0"),
+        ({"x": {**FORTE, "scale": 900.0}}, r"noise.x: .*depolarizing_2q=6\..*less than or equal to 1"),
+        (
+            {"x": {**FORTE, "settings": {"bitflip": 0.1}}},
+            "noise.x: settings: NoiseConfig has no setting 'bitflip'; did",
+        ),
+        ({"x": {"depolarizing_2q": 0.1}}, "noise.x: NoisePlan has no setting 'depolarizing_2q'"),
+        ({"none": FORTE}, "noise.none: this name has a meaning already; choose another"),
+        ({"ionq-aria": FORTE}, "noise.ionq-aria: this name has a meaning already"),
+        ({"own noise": FORTE}, "noise.own noise: this name has a meaning already"),
+        ({"x": FORTE}, "factor 'head.noise': two of the levels .* are the same noise; remove one"),
+        ("ionq-forte", "noise='ionq-forte': input should be a valid dictionary"),
+    ],
+)
+def test_study_plan_with_invalid_noise_raises(settings: dict[str, Any], noise: Any, message: str) -> None:
+    levels = ["none", "ionq-forte", *(noise if isinstance(noise, dict) else [])]
+    changed = {"noise": noise, "factors": {"head.noise": list(dict.fromkeys(levels))}, "design": {"kind": "scan"}}
+    with pytest.raises(ConfigError, match=message):
+        StudyPlan.from_mapping({**settings, **changed})
+
+
+@pytest.mark.parametrize("level", ["forte", 0.1, True])
+def test_study_plan_with_unknown_level_of_noise_raises(settings: dict[str, Any], level: Any) -> None:
+    settings |= {"factors": {"head.noise": ["none", level]}, "design": {"kind": "scan"}}
+    message = rf"factor 'head.noise': unknown level {level!r}; known: none, ionq-forte, ionq-aria; define others"
+    with pytest.raises(ConfigError, match=message):
+        StudyPlan.from_mapping(settings)
+
+
+@pytest.mark.parametrize(
+    ("head", "factors", "message"),
+    [
+        ({"kind": "svc", "exact_training": True}, {}, "heads.x: exact_training is for quantum heads; leave it out"),
+        (
+            {"kind": "quantum", "exact_training": True, "settings": {"shots": 10, "gradient": "parameter_shift"}},
+            {},
+            "heads.x: gradient is for training with shots, which exact_training leaves out",
+        ),
+        (
+            {"kind": "quantum", "exact_training": True, "settings": {"shots": 10}},
+            {"head.gradient": ["reparameterized", "straight_through"]},
+            "factor 'head.gradient' is for training with shots; heads.x has exact_training",
+        ),
+    ],
+)
+def test_study_plan_with_exact_training_that_does_not_fit_raises(
+    settings: dict[str, Any], head: dict[str, Any], factors: dict[str, Any], message: str
+) -> None:
+    settings |= {"heads": {"x": head}, "factors": factors, "report": {}}
+    settings["design"] = {"kind": "scan" if factors else "heads"}
+    with pytest.raises(ConfigError, match=message):
+        StudyPlan.from_mapping(settings)
+
+
+def test_head_plan_level_without_noise_or_shots_drops_what_depends_on_them() -> None:
+    noisy = {"noise": "ionq-aria", "shots": 10, "gradient": "parameter_shift", "mitigation": ["readout"]}
+    plan = HeadPlan(kind="quantum", settings=noisy)
+    exact = plan.quantum(16, 2, noise=None)
+    assert (exact.noise, exact.mitigation, exact.gradient) == (None, (), "parameter_shift")
+    assert plan.quantum(16, 2, shots=None).gradient is None
+    twirled = {"depolarizing_2q": 0.01, "pauli_twirl": True}
+    sampled = HeadPlan(kind="quantum", settings={"noise": twirled, "trajectories": 8})
+    assert sampled.quantum(16, 2).trajectories == 8 and sampled.quantum(16, 2, noise=None).trajectories is None
+    with pytest.raises(ConfigError, match="trajectories=4 is about noise; give noise too"):
+        sampled.quantum(16, 2, noise=None, trajectories=4)

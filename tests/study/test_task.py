@@ -11,9 +11,19 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from ketfit.errors import KetFitError, TrainingError
+from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.study import task as task_module
-from ketfit.study.task import TaskArrays, build_head, pack_bits, run_task, run_task_safely, unpack_bits
+from ketfit.study.task import (
+    TaskArrays,
+    build_head,
+    content_hash,
+    pack_bits,
+    run_task,
+    run_task_safely,
+    training_hash,
+    unpack_bits,
+)
 
 TRAIN = TrainConfig(epochs=8).model_dump(mode="json", exclude={"learning_rate", "selection"})
 QUANTUM = HeadConfig(n_qubits=3, encoder_layers=1, main_layers=1, connectivity=1).model_dump(mode="json")
@@ -180,3 +190,70 @@ def test_pack_bits_round_trip_is_equal(size: int) -> None:
         unpack_bits(text, size + 9)
     with pytest.raises(KetFitError, match="not base64"):
         unpack_bits(text + "?", size)
+
+
+NOISE = {"depolarizing_2q": 0.05}
+MEASUREMENTS: list[dict[str, Any]] = [{}, {"shots": 10}, {"shots": 10, "noise": NOISE}, {"noise": NOISE}]
+
+
+def measured(test: dict[str, Any]) -> dict[str, Any]:
+    config = config_of("quantum", [0.01, 0.1], **QUANTUM)
+    return {**config, "head": {**config["head"], **({"test": test} if test else {})}}
+
+
+@pytest.mark.parametrize("test", MEASUREMENTS[1:], ids=["shots", "both", "noise"])
+def test_run_task_exact_training_measures_test_sentences_only(test: dict[str, Any]) -> None:
+    inputs = task_arrays()
+    exact, result = (run_task(measured(each), inputs)["result"] for each in ({}, test))
+    assert {**result, "correct": None, "test_accuracy": None} == {**exact, "correct": None, "test_accuracy": None}
+    head = build_head(measured(test), [0.01, 0.1][result["chosen"]])
+    assert isinstance(head, QuantumHeadClassifier) and head.head is not None and head.head.shots is None
+    head.fit(*inputs.part(inputs.train), validation=inputs.part(inputs.validation))
+    X, y = inputs.part(inputs.test)
+    correct = head.with_measurement(**test).predict(X) == y
+    np.testing.assert_array_equal(unpack_bits(result["correct"], result["test_size"]), correct)
+    if "shots" in test:
+        assert result["correct"] != exact["correct"]
+
+
+@pytest.mark.parametrize("settings", [{"shots": 20}, {"shots": 20, "noise": NOISE}, {"noise": NOISE}])
+def test_run_task_with_shots_and_noise_is_equal_when_run_again(settings: dict[str, Any]) -> None:
+    head = HeadConfig.from_mapping({**QUANTUM, **settings}).model_dump(mode="json")
+    config = config_of("quantum", [0.05], **head)
+    first, again = (run_task(config, task_arrays())["result"] for _ in range(2))
+    assert first == again
+    assert run_task({**config, "seed": 4}, task_arrays())["result"] != first
+
+
+def test_run_task_safely_of_tasks_with_one_training_trains_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    configs, trained = [measured(test) for test in MEASUREMENTS], []
+    assert len({training_hash(config) for config in configs}) == 1
+    alone = [run_task_safely(config, *arrays(task_arrays()))["result"] for config in configs]
+    real = task_module.fit_tries
+    monkeypatch.setattr(task_module, "fit_tries", lambda *given: trained.append(given) or real(*given))
+    together = run_task_safely({"tasks": configs}, *arrays(task_arrays()))["outcomes"]
+    assert [outcome["result"] for outcome in together] == alone
+    assert len(trained) == 1
+
+
+def test_run_task_safely_of_tasks_with_one_training_keeps_the_measurements_that_succeed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = task_module.score
+
+    def fails_with_noise(config: dict[str, Any], *rest: Any) -> dict[str, Any]:
+        if "noise" in config["head"].get("test", {}):
+            raise MemoryError("too large")
+        return real(config, *rest)
+
+    monkeypatch.setattr(task_module, "score", fails_with_noise)
+    configs = [measured(test) for test in MEASUREMENTS]
+    outcomes = run_task_safely({"tasks": configs}, *arrays(task_arrays()))["outcomes"]
+    assert ["result" in outcome for outcome in outcomes] == [True, True, False, False]
+    assert outcomes[2] == {"error": {"type": "MemoryError", "message": "too large"}}
+
+
+def test_training_hash_of_an_exact_test_is_the_hash_of_the_config() -> None:
+    config = config_of("svc", [1.0])
+    assert training_hash(config) == content_hash(config)
+    assert training_hash({**config, "seed": 4}) != training_hash(config)

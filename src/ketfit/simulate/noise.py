@@ -129,6 +129,31 @@ class NoiseConfig(Config):
         no_channel = self.after_rotation == self.after_cnot == Channel()
         return no_channel and not self.depolarizing_2q and not self.preparation
 
+    def scaled(self, factor: float) -> NoiseConfig:
+        """Return the noise with every error rate multiplied by a factor.
+
+        Error rates are the probabilities of all channels, of wrong readout and of wrong preparation, and 1 / T1 and
+        1 / T2; durations stay.
+
+        Args:
+            factor: Above zero; 0.1 is a device with a tenth of the errors.
+
+        Raises:
+            ConfigError: The factor is not a positive number, or a probability would be above 1.
+
+        >>> NoiseConfig(depolarizing_2q=0.01).scaled(3).depolarizing_2q
+        0.03
+        """
+        if not 0 < factor < math.inf:
+            raise ConfigError(f"factor={factor} of error rates must be a number above zero")
+        names = ("depolarizing_1q", "depolarizing_2q", "bit_flip", "phase_flip", "preparation")
+        rates: dict[str, Any] = {name: factor * getattr(self, name) for name in names}
+        times = {name: time / factor for name in ("t1_us", "t2_us") if (time := getattr(self, name)) is not None}
+        if self.readout is not None:
+            (_, zero_as_one), (one_as_zero, _) = ([factor * p for p in row] for row in self.readout)
+            rates["readout"] = ((1 - one_as_zero, zero_as_one), (one_as_zero, 1 - zero_as_one))
+        return self.updated(**rates, **times)
+
     def check_pauli_channel(self) -> None:
         """Raise ConfigError if the noise is not a mixture of Paulis, which trajectories sample."""
         for channel in (self.after_rotation, self.after_cnot):

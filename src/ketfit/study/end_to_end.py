@@ -50,7 +50,7 @@ class EndToEndRunner:
         try:
             fitted, tuned = self._fit(task.config, body, tuning, split)
             seconds = time.perf_counter() - start
-            outcome = score(fitted, *self._part(tuned, split.test))
+            outcome = score(task.config, fitted, *self._part(tuned, split.test))
         except KetFitError as error:
             return {"error": {"type": type(error).__name__, "message": str(error)}}
         return {**outcome, "timing": {**outcome["timing"], "with_body": seconds}}

@@ -11,6 +11,7 @@ from ketfit.errors import ConfigError
 from ketfit.estimators.classical import matching_hidden_units
 from ketfit.evaluation.compare import count_parameters
 from ketfit.model.config import HeadConfig
+from ketfit.model.head import MEASUREMENT
 from ketfit.study.analysis.effects import Design, check_estimable
 from ketfit.study.design import Point, design_points
 from ketfit.study.spec import BodyPlan, HeadPlan, StudyPlan
@@ -100,7 +101,7 @@ def _task_config(
     by_table: dict[str, dict[str, Any]] = {"head": {}, "train": {}, "data": {}}
     for factor, level in levels.items():
         table, _, setting = factor.partition(".")
-        by_table[table][setting] = level
+        by_table[table][setting] = plan.value_of(factor, level)
     uses_epochs = head.kind in ("quantum", "mlp")
     tries = list(plan.budget.learning_rates if uses_epochs else plan.budget.regularization)
     train = plan.train_config(**by_table["train"]).model_dump(mode="json", exclude={"selection"})
@@ -113,7 +114,7 @@ def _task_config(
         "results": RESULTS_VERSION,
         "data": {"fingerprint": data.fingerprint, **size, "validation_fraction": plan.data.validation_fraction},
         "body": {"fingerprint": body.fingerprint},
-        "head": {"kind": head.kind, "settings": settings},
+        "head": {"kind": head.kind, **settings},
         "train": train if uses_epochs else None,
         "tries": [rate] if uses_epochs and "learning_rate" in by_table["train"] else tries,
         "selection": plan.budget.selection,
@@ -121,11 +122,22 @@ def _task_config(
 
 
 def _head_settings(plan: StudyPlan, head: HeadPlan, levels: Point, n_classes: int, dimension: int) -> dict[str, Any]:
-    """Return all settings of a head, including defaults, which a later version could change."""
+    """Return all settings of a head, including defaults, which a later version could change.
+
+    With exact training, ``test`` has the settings of the measurement on the test sentences, as far as there are any.
+    """
     if head.kind == "quantum":
         config = head.quantum(dimension, n_classes, **levels)
         config.slice_widths(dimension)
-        return config.identity()
+        if not head.exact_training:
+            return {"settings": config.identity()}
+        table = config.identity()
+        measured = {name: table[name] for name in MEASUREMENT if name != "gradient" and table[name]}
+        return {"settings": config.updated(**MEASUREMENT).identity()} | ({"test": measured} if measured else {})
+    return {"settings": _classical_settings(plan, head, n_classes, dimension)}
+
+
+def _classical_settings(plan: StudyPlan, head: HeadPlan, n_classes: int, dimension: int) -> dict[str, Any]:
     if head.kind == "svc":
         return {}
     matched = None
@@ -155,11 +167,13 @@ def _head_settings(plan: StudyPlan, head: HeadPlan, levels: Point, n_classes: in
 def _applied_levels(plan: StudyPlan, head: HeadPlan, config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the level of each factor that applies, including levels from the settings of the head."""
     unused = HeadConfig.ADDED_SETTINGS  # not among the settings of a task unless they are set
-    tables = {"head": {**unused, **config["head"]["settings"]}, "train": config["train"] or {}, "data": config["data"]}
+    measured = {**unused, **config["head"]["settings"], **config["head"].get("test", {})}
+    tables = {"head": measured, "train": config["train"] or {}, "data": config["data"]}
     levels = {}
     for factor in relevant_factors(plan, head):
         table, _, setting = factor.partition(".")
-        levels[factor] = config["tries"][0] if factor == "train.learning_rate" else tables[table][setting]
+        value = config["tries"][0] if factor == "train.learning_rate" else tables[table][setting]
+        levels[factor] = plan.level_of(factor, value)
     return levels
 
 
@@ -167,4 +181,5 @@ def _check_design(plan: StudyPlan, tasks: Sequence[Task]) -> None:
     varied = [name for name, head in plan.heads.items() if head.kind == "quantum" and relevant_factors(plan, head)]
     for name in varied or list(plan.heads):
         points = [task.levels for task in tasks if task.head == name and task.body == plan.bodies[0].label]
-        check_estimable(Design(points, interactions=plan.design.estimate == "interactions"))
+        levels = {name: tuple(dict.fromkeys(point[name] for point in points)) for name in points[0]}
+        check_estimable(Design(points, levels, plan.design.estimate == "interactions"))

@@ -32,7 +32,7 @@ from ketfit.study.executors import Arrays, Executor, Work
 from ketfit.study.expand import BodyMetadata, DataMetadata, expand
 from ketfit.study.spec import StudyPlan
 from ketfit.study.store import ResultLog, SplitKey, SplitRecord, StudyRecord, TaskResult, pending_tasks
-from ketfit.study.task import Task, TaskArrays, run_task_safely
+from ketfit.study.task import Task, TaskArrays, run_task_safely, training_hash
 
 _log = logging.getLogger(__name__)
 
@@ -225,7 +225,7 @@ def run_tasks(
     progress: bool,
     work: Work = run_task_safely,
 ) -> None:
-    """Run tasks, and append the result of each as it finishes.
+    """Run tasks, those with the same training as one job, and append the results of each job as it finishes.
 
     Args:
         log: Log for the results.
@@ -239,12 +239,20 @@ def run_tasks(
         StorageError: A result cannot be written.
     """
     failed = 0
+    by_training: dict[str, tuple[list[Task], Arrays]] = {}
+    for task, arrays in tasks:
+        key = training_hash(task.config) if "test" in task.config["head"] else task.id  # the id is the hash of the rest
+        by_training.setdefault(key, ([], arrays))[0].append(task)
+    shared = list(by_training.values())
+    jobs = [(group[0].config if len(group) == 1 else {"tasks": [t.config for t in group]}, a) for group, a in shared]
     with ProgressBar("tasks", len(tasks), shown=progress) as bar:
-        for index, outcome in executor.run(work, [(task.config, arrays) for task, arrays in tasks]):
-            result = _task_result(tasks[index][0], outcome)
-            log.append(result)
-            failed += result.error is not None
-            bar.advance(note=f"{bar.rate:.1f}/s" + (f", {failed} failed" if failed else ""))
+        for index, outcome in executor.run(work, jobs):
+            group, _ = shared[index]
+            for task, each in zip(group, outcome.get("outcomes", [outcome] * len(group)), strict=True):
+                result = _task_result(task, each)
+                log.append(result)
+                failed += result.error is not None
+                bar.advance(note=f"{bar.rate:.1f}/s" + (f", {failed} failed" if failed else ""))
 
 
 def _task_result(task: Task, outcome: Mapping[str, Any]) -> TaskResult:

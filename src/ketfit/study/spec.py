@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import BeforeValidator, Field, Strict, model_validator
 from typing_extensions import Self
@@ -13,9 +13,11 @@ from ketfit.base_config import Config, Finite
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.tuning import EmbeddingPrecision, EndToEndConfig, TuneConfig, as_stages, read_stages
+from ketfit.simulate.noise import DEVICES, NoiseConfig, load_noise
 
 HeadKind = Literal["quantum", "logistic-regression", "svc", "mlp"]
 DesignKind = Literal["heads", "scan", "full", "fractional", "plackett-burman", "latin-hypercube"]
+TrendScale = Literal["linear", "log2"]
 Level = bool | int | float | str
 MAX_SEEDS, MAX_SAMPLES = 10_000, 10_000
 """Limits of one study, so that a wrong number in a plan does not exhaust the memory."""
@@ -150,6 +152,41 @@ class BudgetPlan(Config):
         return self
 
 
+NOISE = "head.noise"
+NONE = "none"
+"""Level of a setting without a value, such as exact expectations instead of shots; TOML has no null."""
+OWN_NOISE = "own noise"
+"""Level of a head's own noise that has no name in the plan."""
+
+
+class NoisePlan(Config):
+    """A named noise: that of a device, with `settings` of `NoiseConfig` on top, and all its error rates scaled."""
+
+    device: Annotated[str | None, Field(description="A device such as ionq-forte; None is no noise")] = None
+    scale: Annotated[Finite, Field(gt=0, description="Factor of all error rates; 0.1 is ten times better")] = 1.0
+    settings: Annotated[dict[str, Any], Field(default_factory=dict, description="Settings of NoiseConfig")]
+
+    @model_validator(mode="after")
+    def _check_noise(self) -> NoisePlan:
+        if self.device is None and not self.settings:
+            raise ValueError("a noise needs a device or settings; give one of them, or use the level none")
+        if self.device is not None and self.device not in DEVICES:
+            raise ValueError(f"unknown device={self.device!r}; known: {', '.join(DEVICES)}")
+        self.config  # noqa: B018 - raises if the settings do not fit
+        return self
+
+    @property
+    def config(self) -> NoiseConfig:
+        """The noise with its settings and its scale.
+
+        >>> NoisePlan(device="ionq-forte", scale=0.1).config == NoisePlan(device="ionq-forte").config.scaled(0.1)
+        True
+        """
+        device = NoiseConfig() if self.device is None else load_noise(self.device)
+        table = {name: getattr(device, name) for name in NoiseConfig.model_fields}
+        return NoiseConfig.from_mapping({**table, **self.settings}, where="settings").scaled(self.scale)
+
+
 class HeadPlan(Config):
     """One head of a study. The `settings` depend on the kind.
 
@@ -161,6 +198,9 @@ class HeadPlan(Config):
                            ``directions``: "random" (default), or "principal" for those of the training sentences
     svc                    none
     =====================  =========================================================================================
+
+    With `exact_training` a quantum head is trained and validated exactly and has its shots, noise, trajectories and
+    mitigation, of its settings and of the factors, on the test sentences only.
 
     `match` names a quantum head. An mlp or a logistic regression gets the size whose number of parameters is closest; a
     logistic regression is limited to the whole embedding.
@@ -174,6 +214,9 @@ class HeadPlan(Config):
     settings: Annotated[dict[str, Any], Field(default_factory=dict)]
     match: Annotated[str | None, Field(description="Quantum head with the number of parameters to match")] = None
     vary: Annotated[bool, Field(description="Apply the factors to this head")] = True
+    exact_training: Annotated[
+        bool, Field(description="Train and validate without the head's shots and noise, which then are for the test")
+    ] = False
 
     @model_validator(mode="after")
     def _check_settings(self) -> HeadPlan:
@@ -181,10 +224,14 @@ class HeadPlan(Config):
         if self.kind == "quantum":
             if self.match is not None:
                 raise ValueError("match is for mlp and logistic-regression, not for a quantum head; leave it out")
+            if self.exact_training and self.settings.get("gradient") is not None:
+                raise ValueError("gradient is for training with shots, which exact_training leaves out; omit one")
             self.quantum(768, 2)
             return self
         if self.start != "paper":
             raise ValueError(f"start={self.start!r} is for quantum heads; leave it out")
+        if self.exact_training:
+            raise ValueError("exact_training is for quantum heads; leave it out")
         unknown = sorted(self.settings.keys() - known[self.kind])
         if unknown:
             known_names = ", ".join(sorted(known[self.kind])) or "none"
@@ -196,6 +243,8 @@ class HeadPlan(Config):
     def quantum(self, embedding_dim: int, n_classes: int, **levels: Any) -> HeadConfig:
         """Return the configuration of a quantum head, with factor levels (settings of `HeadConfig`) on top.
 
+        A level of no noise takes the head's own trajectories and mitigation away, and one of no shots its gradient.
+
         Raises:
             ConfigError: A setting is unknown or does not fit.
 
@@ -203,6 +252,9 @@ class HeadPlan(Config):
         12
         """
         own = {**self.settings, **levels}
+        for name, dependent in {"noise": {"trajectories", "mitigation"}, "shots": {"gradient"}}.items():
+            if levels.get(name, NONE) is None:
+                own = {key: value for key, value in own.items() if key not in dependent - levels.keys()}
         # The recommended sizes follow from what the encoders see. Values of a wrong type are refused below.
         width = components if isinstance(components := own.get("components"), int) else embedding_dim
         start = HeadConfig()
@@ -267,6 +319,9 @@ class ReportPlan(Config):
     reference: Annotated[str | None, Field(description="Head that all others are compared with")] = None
     margin: Annotated[float, Field(gt=0, lt=1, description="Negligible difference in accuracy")] = 0.01
     level: Annotated[float, Field(gt=0.5, lt=1, description="Confidence level of the intervals")] = 0.95
+    trends: dict[str, TrendScale] = Field(
+        default_factory=dict, description="Scales of the trends of factors; `natural_scale` chooses those left out"
+    )
 
 
 class StudyPlan(Config):
@@ -284,6 +339,10 @@ class StudyPlan(Config):
         dict[str, Any], Field(default_factory=dict, description="Settings of TrainConfig except those of the budget")
     ]
     heads: Annotated[dict[str, HeadPlan], Field(min_length=1, description="Heads by name")]
+    noise: Annotated[
+        dict[str, NoisePlan],
+        Field(default_factory=dict, description="Noises by name, for the noise of heads and factors"),
+    ]
     factors: Annotated[
         dict[str, Annotated[tuple[Level, ...], Lax] | LevelRange],
         Field(default_factory=dict, description="Levels by setting, such as head.n_qubits"),
@@ -296,7 +355,10 @@ class StudyPlan(Config):
     def _read_tables(cls, settings: Any) -> Any:
         if not isinstance(settings, dict):
             return settings
-        heads, factors = settings.get("heads"), settings.get("factors", {})
+        heads, factors, noise = settings.get("heads"), settings.get("factors", {}), settings.get("noise", {})
+        if isinstance(noise, Mapping):
+            settings["noise"] = noise = _read_entries(NoisePlan, "noise", noise)
+            heads = _with_noise(heads, {name: each for name, each in noise.items() if isinstance(each, NoisePlan)})
         if isinstance(heads, Mapping):
             settings["heads"] = _read_entries(HeadPlan, "heads", heads)
         if isinstance(factors, Mapping):
@@ -305,6 +367,8 @@ class StudyPlan(Config):
 
     @model_validator(mode="after")
     def _check_plan(self) -> StudyPlan:
+        if reserved := self.noise.keys() & {NONE, OWN_NOISE, *DEVICES}:
+            raise ValueError(f"noise.{min(reserved)}: this name has a meaning already; choose another")
         unique: dict[str, Sequence[Any]] = {"seeds": self.seeds, "bodies": [body.label for body in self.bodies]}
         for name, values in unique.items():
             if len(set(values)) < len(values):
@@ -342,6 +406,11 @@ class StudyPlan(Config):
                 raise ValueError(f"factor {name!r} has no quantum head to apply to")
             if name == "train.learning_rate" and len(self.budget.learning_rates) > 1:
                 raise ValueError(f"{name} is a factor, so each level is one try; give the budget one learning rate")
+            exact = [head for head, each in self.heads.items() if each.exact_training and each.vary]
+            if name == "head.gradient" and exact:
+                raise ValueError(f"factor {name!r} is for training with shots; heads.{exact[0]} has exact_training")
+            if name == NOISE and not isinstance(levels, LevelRange):
+                self._check_noise_levels(levels)
             if isinstance(levels, LevelRange):
                 if self.design.kind != "latin-hypercube":
                     raise ValueError(f"factor {name!r} is a range, for latin-hypercube only; give a list of levels")
@@ -349,6 +418,36 @@ class StudyPlan(Config):
                 raise ValueError(f"factor {name!r} needs two different levels or more, got {list(levels)}")
             elif self.design.kind in ("fractional", "plackett-burman") and len(levels) != 2:
                 raise ValueError(f"factor {name!r} has {len(levels)} levels; a {self.design.kind} design takes two")
+        for name, scale in self.report.trends.items():
+            _check_trend(name, scale, self.factors)
+
+    def _check_noise_levels(self, levels: Sequence[Level]) -> None:
+        known = self._noises()
+        if unknown := [level for level in levels if level != NONE and level not in known]:
+            raise ValueError(
+                f"factor {NOISE!r}: unknown level {unknown[0]!r}; known: {', '.join((NONE, *known))}; "
+                "define others in a table noise.NAME"
+            )
+        values = [None if level == NONE else known[str(level)] for level in levels]
+        if any(value in values[:number] for number, value in enumerate(values)):
+            raise ValueError(f"factor {NOISE!r}: two of the levels {list(levels)} are the same noise; remove one")
+
+    def _noises(self) -> dict[str, NoiseConfig]:
+        named = {name: plan.config for name, plan in self.noise.items()}
+        return {**named, **{device: load_noise(device) for device in DEVICES}}
+
+    def value_of(self, factor: str, level: Level) -> Any:
+        """Return the value of a setting at a level of the plan: "none" is None, and the name of a noise its table."""
+        if level == NONE:
+            return None
+        return self._noises()[level] if factor == NOISE and isinstance(level, str) else level
+
+    def level_of(self, factor: str, value: Any) -> Any:
+        """Return the level of a setting at a value: the name of a noise, and any other value itself."""
+        if factor != NOISE or value is None:
+            return value
+        noise = NoiseConfig.from_mapping(value)
+        return next((name for name, other in self._noises().items() if other == noise), OWN_NOISE)
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -403,8 +502,36 @@ def _read_entries(config: type[Config], table: str, entries: Mapping[str, Any]) 
     }
 
 
+def is_number(level: object) -> TypeGuard[int | float]:
+    """Return True if a level is a number; a truth value is none."""
+    return isinstance(level, (int, float)) and not isinstance(level, bool)
+
+
+def _with_noise(heads: Any, noise: Mapping[str, Any]) -> Any:
+    """Return heads, as mappings, with the tables of the noises of the plan that their settings name."""
+    if not isinstance(heads, Mapping):
+        return heads
+    found = dict(heads)
+    for name, head in heads.items():
+        own = head.get("settings") if isinstance(head, Mapping) else None
+        if isinstance(own, Mapping) and isinstance(own.get("noise"), str) and own["noise"] in noise:
+            table = noise[own["noise"]].config.model_dump(mode="json")
+            found[name] = {**head, "settings": {**own, "noise": table}}
+    return found
+
+
 def _first_duplicate(values: Sequence[Any]) -> Any:
     return next(value for number, value in enumerate(values) if value in values[:number])
+
+
+def _check_trend(name: str, scale: TrendScale, factors: Mapping[str, Any]) -> None:
+    if name not in factors:
+        raise ValueError(f"report.trends: {name!r} is not a factor of this plan; known: {', '.join(factors) or 'none'}")
+    levels = [] if isinstance(factors[name], LevelRange) else [level for level in factors[name] if is_number(level)]
+    if len(levels) < 2:
+        raise ValueError(f"report.trends: {name!r} has fewer than two levels that are numbers, so no trend")
+    if scale == "log2" and min(levels) <= 0:
+        raise ValueError(f"report.trends: {name!r} has the level {min(levels)}, which has no logarithm; take linear")
 
 
 def _check_train(train: Mapping[str, Any], factors: Mapping[str, Any]) -> None:

@@ -7,9 +7,9 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from threadpoolctl import ThreadpoolController
 
 from ketfit.errors import ConfigWarning, KetFitError, TrainingError
 from ketfit.estimators.classical import LogisticRegressionHead, MLPHead, ProjectedLogisticRegressionHead, SVCHead
-from ketfit.estimators.quantum import QuantumHeadClassifier
+from ketfit.estimators.quantum import QuantumHeadClassifier, require_quantum_head
 from ketfit.evaluation.compare import Head
 from ketfit.model.config import HeadConfig, TrainConfig
 
@@ -90,17 +90,25 @@ def content_hash(config: Mapping[str, Any]) -> str:
 def run_task_safely(config: Mapping[str, Any], *arrays: NDArray[Any]) -> dict[str, Any]:
     """Run a task on its `TaskArrays` and return ``{"result": ..., "timing": ...}``, or ``{"error": ...}`` if it fails.
 
-    The task runs on one thread, so that its result does not depend on the machine's load.
+    The task runs on one thread, so that its result does not depend on the machine's load. The configuration
+    ``{"tasks": [...]}`` runs tasks with the same `training_hash`: they train once, and the return value is
+    ``{"outcomes": [...]}``.
     """
+    run = partial(_run_together, config["tasks"]) if "tasks" in config else partial(run_task, config)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with _thread_pools().limit(limits=1):
-            return run_task(config, TaskArrays(*arrays))
-    except Exception as error:
-        return {"error": {"type": type(error).__name__, "message": str(error)}}
+            return _outcome(lambda: run(TaskArrays(*arrays)))
     finally:
         torch.set_num_threads(threads)
+
+
+def _outcome(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return run()
+    except Exception as error:
+        return {"error": {"type": type(error).__name__, "message": str(error)}}
 
 
 def run_task(config: Mapping[str, Any], arrays: TaskArrays) -> dict[str, Any]:
@@ -119,7 +127,22 @@ def run_task(config: Mapping[str, Any], arrays: TaskArrays) -> dict[str, Any]:
         KetFitError: No try could be trained, or a setting does not fit the data.
     """
     train, validation, test = map(arrays.part, (arrays.train, arrays.validation, arrays.test))
-    return score(fit_tries(config, train, validation), *test)
+    return score(config, fit_tries(config, train, validation), *test)
+
+
+def training_hash(config: Mapping[str, Any]) -> str:
+    """Return the hash of a task's configuration without the measurement on its test sentences.
+
+    Tasks with the same hash have the same training, the try and the epoch that are chosen included.
+    """
+    return content_hash({**config, "head": {key: value for key, value in config["head"].items() if key != "test"}})
+
+
+def _run_together(configs: Sequence[Mapping[str, Any]], arrays: TaskArrays) -> dict[str, Any]:
+    """Return the outcomes of tasks with the same training; a measurement that fails leaves the others."""
+    train, validation, test = map(arrays.part, (arrays.train, arrays.validation, arrays.test))
+    fitted = fit_tries(configs[0], train, validation)
+    return {"outcomes": [_outcome(partial(score, config, fitted, *test)) for config in configs]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,10 +191,17 @@ def fit_tries(config: Mapping[str, Any], train: Part, validation: Part) -> Fitte
     return FittedHead(head, tries, chosen, seconds, best_try["validation_loss"], best_try["validation_accuracy"])
 
 
-def score(fitted: FittedHead, X_test: NDArray[np.float32], y_test: NDArray[np.int64]) -> dict[str, Any]:
-    """Return the ``result`` and the ``timing`` of a task from its head and the test part."""
-    start = time.perf_counter()
-    correct = fitted.head.predict(X_test) == y_test
+def score(
+    config: Mapping[str, Any], fitted: FittedHead, X_test: NDArray[np.float32], y_test: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Return the ``result`` and the ``timing`` of a task from its head and the test part.
+
+    A head that was trained exactly predicts the test sentences with the shots and noise in ``head.test``, if any.
+    """
+    start, head = time.perf_counter(), fitted.head
+    if measured := config["head"].get("test"):
+        head = require_quantum_head(head, "measure with shots or noise").with_measurement(**measured)
+    correct = head.predict(X_test) == y_test
     result = {
         "parameters": fitted.head.n_parameters_,
         "chosen": fitted.chosen,

@@ -135,3 +135,13 @@ def test_find_caveats_best_seed_is_compared_with_the_mean(study: tuple[StudyReco
     }
     gap = max(100 * (max(values) - sum(values) / 5) for values in scores.values())
     assert f"of the 5 seeds lies up to {gap:.1f} points above the mean" in caveats_of(record, results)["best"]
+
+
+def test_find_caveats_heads_that_are_identical_at_some_levels_say_so() -> None:
+    heads = {
+        "alike": {"kind": "quantum", "settings": {"n_qubits": 5}},
+        "exactly": {"kind": "quantum", "settings": {"n_qubits": 5}, "exact_training": True},
+    }
+    factors = {"head.shots": ["none", 100]}
+    found = caveats_of(*study_in_memory(heads=heads, factors=factors, design={"kind": "full"}, report={}))
+    assert found["twins"].startswith("At some levels, alike and exactly are the same settings")

@@ -98,6 +98,11 @@ def test_write_report_page_shows_numbers_of_summary(factorial_report: tuple[dict
     for term in summary["effects"][0]["effects"]["terms"]:
         assert points(term["effect"], plus=True) in page.text
         assert interval(term["low"], term["high"], plus=True) in page.text
+    assert len(summary["trends"]) == 2 and "Trends on body-a" in page.text
+    for trend in summary["trends"]:
+        assert points(trend["slope"], plus=True) in page.text
+        assert interval(trend["test"]["low"], trend["test"]["high"], plus=True) in page.text
+        assert p_value(trend["adjusted_p"]) in page.text
     for text in [*summary["answer"], *(caveat["text"] for caveat in summary["caveats"])]:
         assert " ".join(text.split()) in page.text
 

@@ -111,10 +111,24 @@ def test_summary_sentences_of_a_scan_name_the_best_level() -> None:
         return accuracy_of(task) + 0.02 * task.levels.get("head.n_qubits", 0)
 
     scan = {"factors": {"head.n_qubits": [4, 6, 8]}, "design": {"kind": "scan"}}
-    sentence = summary_sentences(analyse(*study_in_memory(accuracy, **scan)))[-1]
+    sentence, trend = summary_sentences(analyse(*study_in_memory(accuracy, **scan)))[-2:]
     assert sentence.startswith("Over the qubits of quantum the mean goes from 80.")
     assert "% at 4 to 87.9 % at 8, +5.8 points from its own setting" in sentence
     assert "with no allowance for having been picked" in sentence
+    assert trend.startswith("The accuracy of quantum rises with its qubits: +1.97 points per step of 1 (95")
+    assert trend.endswith("after adjustment).")
+
+
+def test_summary_sentences_of_trends_that_are_not_shown_say_so() -> None:
+    names = ("encoder_layers", "n_reuploads", "reupload_layers", "main_layers")
+    scan = {"factors": {f"head.{name}": [1, 2, 4] for name in names}, "design": {"kind": "scan"}}
+    sentences = summary_sentences(analyse(*study_in_memory(**scan)))
+    shown = "No trend of the accuracy of quantum over its encoder layers was shown: 0.00 points per doubling"
+    assert any(sentence.startswith(shown) for sentence in sentences)
+    assert sentences[-1] == "Of 1 other trend, 0 are shown."
+    heads = {"quantum": {"kind": "quantum", "settings": {"n_qubits": 5}}}
+    several = summary_sentences(analyse(*study_in_memory(**scan, heads=heads, bodies=["a", "b"], report={})))
+    assert several[-1] == "Of 5 other trends, 0 are shown."
 
 
 def test_summary_sentences_of_effects_name_those_that_are_shown() -> None:

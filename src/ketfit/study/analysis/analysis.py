@@ -1,4 +1,4 @@
-"""Analysis of a study: cells, comparisons with the reference, scans, effects of factors, and caveats."""
+"""Analysis of a study: cells, comparisons with the reference, scans, trends, effects of factors, and caveats."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from ketfit.study.analysis.cells import (
 from ketfit.study.analysis.comparisons import HeadComparison, compare_all
 from ketfit.study.analysis.effects import Design, Effects, HalfNormal, half_normal, main_effects
 from ketfit.study.analysis.hypothesis_tests import CrossedTest, Summary, summarize
-from ketfit.study.spec import LevelRange, StudyPlan
+from ketfit.study.analysis.trends import Trend, find_trends
+from ketfit.study.spec import NONE, LevelRange, StudyPlan
 from ketfit.study.store import StudyRecord, TaskResult
 
 BALANCED = ("full", "fractional", "plackett-burman")
@@ -86,6 +87,7 @@ class Analysis:
     cells: tuple[Cell, ...]
     comparisons: tuple[HeadComparison, ...]
     scans: tuple[Scan, ...]
+    trends: tuple[Trend, ...]
     effects: tuple[HeadEffects, ...]
     caveats: tuple[Caveat, ...]
 
@@ -110,6 +112,7 @@ def analyse(record: StudyRecord, results: Mapping[str, TaskResult]) -> Analysis:
         cells=cells,
         comparisons=comparisons,
         scans=_scans(record, groups) if record.plan.design.kind == "scan" else (),
+        trends=find_trends(record, groups),
         effects=_all_effects(record, groups) if record.plan.design.estimate != "nothing" else (),
         caveats=find_caveats(record, groups, cells, comparisons),
     )
@@ -225,7 +228,7 @@ def ordered_levels(plan: StudyPlan, factor: str, seen: Sequence[Any]) -> tuple[A
     levels = list(dict.fromkeys(seen))
     if isinstance(planned, LevelRange):
         return tuple(sorted(levels))
-    known = [level for level in planned if level in levels]
+    known = [level for level in (None if level == NONE else level for level in planned) if level in levels]
     others = [level for level in levels if level not in known]
     if others and all(isinstance(level, (int, float)) for level in levels):
         return tuple(sorted(levels))

@@ -189,9 +189,12 @@ def _identical_heads(groups: Sequence[Group]) -> Iterator[Caveat]:
         heads.setdefault(tuple(group.tasks.values()), []).append(group.head)
     identical = {tuple(dict.fromkeys(names)) for names in heads.values() if len(set(names)) > 1}
     for names in sorted(identical):
+        apart = any(set(runs) & set(names) and not set(names) <= set(runs) for runs in heads.values())
+        where = "At some levels, " if apart else ""
+        together = f"{where}{join_names(names)}"
         yield Caveat(
             "twins",
-            f"{sentence(join_names(names))} are the same settings: they are one set of runs and agree by construction.",
+            f"{sentence(together)} are the same settings: they are one set of runs and agree by construction.",
         )
 
 

@@ -133,7 +133,7 @@ def own_levels(record: StudyRecord, group: Group) -> dict[str, Any]:
         config = plan.heads[group.head].quantum(record.bodies[group.body].dimension, record.data.n_classes)
         tables["head"] = config.model_dump(mode="json")
     split = {factor: factor.partition(".") for factor in group.levels}
-    return {factor: tables[table][setting] for factor, (table, _, setting) in split.items()}
+    return {factor: plan.level_of(factor, tables[table][setting]) for factor, (table, _, setting) in split.items()}
 
 
 def describe_setting(record: StudyRecord, group: Group) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ketfit.study.analysis.cells import Cell
     from ketfit.study.analysis.comparisons import HeadComparison
+    from ketfit.study.analysis.trends import Trend
 
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
 
@@ -101,6 +102,11 @@ def level_name(level: Any) -> str:
 def factor_name(factor: str) -> str:
     """Return ``head.encoder_layers`` as ``encoder layers``."""
     return (factor.partition(".")[2].removeprefix("n_") or factor).replace("_", " ")
+
+
+def trend_unit(trend: Trend) -> str:
+    """Return the unit of a trend's slope: ``per doubling``, ``per step of 1``."""
+    return "per doubling" if trend.scale == "log2" else f"per step of {trend.step:g}"
 
 
 def term_name(term: str) -> str:

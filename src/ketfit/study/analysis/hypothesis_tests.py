@@ -272,7 +272,8 @@ def crossed_test(
     first = _by_seed(first_correct, sentences, "first_correct")
     second = _by_seed(second_correct, sentences, "second_correct")
     ratio = 0.0 if test_train_ratio is None else check_between(test_train_ratio, "test_train_ratio", math.inf)
-    return _crossed([one - two for one, two in zip(first, second, strict=True)], sentences, ratio, level)
+    values = [one - two for one, two in zip(first, second, strict=True)]
+    return crossed_mean(values, sentences, ratio=ratio, level=level)
 
 
 def summarize_crossed(
@@ -286,13 +287,31 @@ def summarize_crossed(
     check_between(level, "level")
     ratio = 0.0 if test_train_ratio is None else check_between(test_train_ratio, "test_train_ratio", math.inf)
     values = _by_seed(correct, sentences, "correct")
-    found = _crossed(values, sentences, ratio, level)
+    found = crossed_mean(values, sentences, ratio=ratio, level=level)
     return replace(summarize([value.mean() for value in values], level=level), low=found.low, high=found.high)
 
 
-def _crossed(
-    values: Sequence[Floats], sentences: Sequence[NDArray[np.integer[Any]]], ratio: float, level: float
+def crossed_mean(
+    values: Sequence[Floats],
+    sentences: Sequence[NDArray[np.integer[Any]]],
+    *,
+    weights: ArrayLike | None = None,
+    ratio: float = 0.0,
+    level: float = 0.95,
 ) -> CrossedTest:
+    """Test the mean over seeds of each seed's mean value, for new seeds and new sentences; see `crossed_test`.
+
+    With weights a_j the part of the seeds is the sum of a_j^2 (mean_j - mean)^2 / (1 - a_j), with Satterthwaite's
+    degrees of freedom: the bias-reduced cluster-robust variance CR2 (Bell and McCaffrey 2002) of a regression with
+    fixed seed effects, in which a_j is the seed's share of the information. Equal weights make it s^2 / J with J - 1.
+
+    Args:
+        values: For each seed j, one value per test sentence, shape (n_j,).
+        sentences: For each seed j, the positions of its test sentences in the data set, shape (n_j,).
+        weights: Shape (J,), above 0, with sum 1; None is 1 / J each.
+        ratio: n_test / n_train of repeated hold-outs; 0 if seeds share few training sentences.
+        level: Confidence level of the interval.
+    """
     n, n_seeds = np.array([len(part) for part in values]), len(values)
     pool, column = np.unique(np.concatenate(sentences), return_inverse=True)
     row = np.repeat(np.arange(n_seeds), n)
@@ -305,21 +324,36 @@ def _crossed(
     # Residuals about a seed's mean are smaller than errors: `share` corrects the bias of their covariance.
     share = 1 - 1 / n[:, None] - 1 / n + common / np.outer(n, n)
     covariance = np.divide(residuals @ residuals.T, share, out=np.zeros_like(common), where=common > 0)
-    pairs = n_seeds * (n_seeds - 1)
-    by_sentence = max(0.0, float(covariance.sum() - covariance.trace()) / pairs)
-    by_seed = _spread(means, np.ones(1)) ** 2 / n_seeds
+    a = np.full(n_seeds, 1 / n_seeds) if weights is None else np.asarray(weights, np.float64)
+    mean, by_seed, df = _over_seeds(means, a)
+    pairs = np.outer(a, a) / (1 - a @ a)  # weights of the pairs of seeds, whose sum is 1
+    np.fill_diagonal(pairs, 0)
+    by_sentence = max(0.0, float((pairs * covariance).sum()))
 
-    df, by_training = float(n_seeds - 1), ratio * by_seed * n_seeds
+    by_training = ratio * by_seed / float(a @ a)
     if by_training > by_sentence:
         by_sentence = by_training
     elif n_seeds >= SEEDS_TO_MIX_DF and by_sentence > 0:
-        terms = (residuals.sum(axis=0) ** 2 - (residuals**2).sum(axis=0)) / pairs
+        terms = (residuals * (pairs @ residuals)).sum(axis=0)
         variance = max(float((terms**2).sum() - terms.sum() ** 2 / len(pool)), 2 * by_sentence**2 / (len(pool) - 1))
         df_sentence = max(df, 2 * by_sentence**2 / variance)
         df = (by_seed + by_sentence) / (by_seed / df + by_sentence / df_sentence)
-    mean, error, sizes = float(means.mean()), math.sqrt(by_seed + by_sentence), (n_seeds, len(pool))
+    error, sizes = math.sqrt(by_seed + by_sentence), (n_seeds, len(pool))
     test = t_test(mean, error, df, level)
     return CrossedTest(mean, error, df, level, *test, *sizes, math.sqrt(by_seed), math.sqrt(by_sentence))
+
+
+def _over_seeds(means: Floats, a: Floats) -> tuple[float, float, float]:
+    """Return the weighted mean of the seeds' means, its variance from their spread, and its degrees of freedom."""
+    mean = float(a @ means)
+    if abs(mean) <= ROUNDING:
+        mean = 0.0
+    if np.ptp(a) <= ROUNDING:
+        return mean, _spread(means, np.ones(1)) ** 2 / len(a), float(len(a) - 1)
+    deviations = means - mean
+    variance = float((a**2 * deviations**2 / (1 - a)).sum()) if np.abs(deviations).max() > ROUNDING else 0.0
+    shares = np.outer(a**2 / (1 - a), a**2 / (1 - a))
+    return mean, variance, 1 / float(a @ a + shares.sum() - shares.trace())
 
 
 def equivalence_test(test: Difference, margin: float, *, level: float = 0.95) -> Equivalence:

@@ -15,7 +15,7 @@ from ketfit.study.analysis.analysis import Analysis
 from ketfit.study.analysis.effects import Term
 from ketfit.study.report.plots import MAX_COMPARISONS, Picture, draw
 from ketfit.study.report.summary import conclusion
-from ketfit.study.spec import HeadPlan, LevelRange, StudyPlan
+from ketfit.study.spec import NOISE, OWN_NOISE, HeadPlan, LevelRange, StudyPlan
 from ketfit.study.store import StudyRecord
 
 SECTIONS = ("accuracy", "differences", "scans", "effects", "relations")
@@ -44,7 +44,7 @@ def make_page(record: StudyRecord, analysis: Analysis, answer: list[str]) -> str
         design=_design(plan),
         noise=_names_noise(plan),
         tries=[[f"{value:g}" for value in values] for values in (budget.learning_rates, budget.regularization)],
-        heads={name: _head(head) for name, head in plan.heads.items()},
+        heads={name: _head(plan, head) for name, head in plan.heads.items()},
         max_comparisons=MAX_COMPARISONS,
         uniform=len({cell.seeds for cell in analysis.cells}) == 1,
         test_sizes=[f"{size:,}" for size in study["test_sizes"]],
@@ -71,13 +71,17 @@ def _design(plan: StudyPlan) -> str:
     return f"{kind}{estimate}{f' ({factors})' if factors else ''}"
 
 
-def _head(head: HeadPlan) -> str:
+def _head(plan: StudyPlan, head: HeadPlan) -> str:
     kinds = {"quantum": "quantum circuit", "logistic-regression": "logistic regression", "svc": "SVC", "mlp": "MLP"}
-    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in head.settings.items()}
+    table = dict(head.settings)
+    if isinstance(table.get("noise"), Mapping) and (name := plan.level_of(NOISE, table["noise"])) != OWN_NOISE:
+        table["noise"] = name
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in table.items()}
     settings = [f"{name} {text}" for name, text in texts.items()]
     start = [f"from the {head.start} setting"] if head.kind == "quantum" else []
+    exact = ["trained exactly, its shots and noise on test sentences only"] if head.exact_training else []
     matched = [f"with as many parameters as {head.match}"] if head.match else []
-    return ", ".join([kinds[head.kind], *start, *settings, *matched])
+    return ", ".join([kinds[head.kind], *start, *settings, *exact, *matched])
 
 
 def _levels(levels: Any) -> str:

@@ -12,6 +12,7 @@ from ketfit.study.analysis.cells import Cell
 from ketfit.study.analysis.comparisons import HeadComparison
 from ketfit.study.analysis.effects import Term
 from ketfit.study.analysis.hypothesis_tests import Difference, Equivalence
+from ketfit.study.analysis.trends import Trend
 
 MAX_LISTED = 3
 """Results listed in a sentence."""
@@ -33,7 +34,12 @@ def summary_sentences(analysis: Analysis) -> list[str]:
             if several
             else map(fmt.sentence, statement)
         )
-    return sentences + _about_scans(analysis, several) + _about_effects(analysis, several)
+    return (
+        sentences
+        + _about_scans(analysis, several)
+        + _about_trends(analysis, several)
+        + _about_effects(analysis, several)
+    )
 
 
 def _on_body(analysis: Analysis, found: Sequence[HeadComparison]) -> list[str]:
@@ -209,6 +215,31 @@ def _about_scans(analysis: Analysis, several: bool) -> list[str]:
             )
         sentences.append(f"{statement}.")
     return sentences
+
+
+def _about_trends(analysis: Analysis, several: bool) -> list[str]:
+    tested = [trend for trend in analysis.trends if trend.test is not None]
+    found = [f"{_trend_text(trend, analysis, several)}." for trend in tested[:MAX_LISTED]]
+    alpha = 1 - analysis.study["level"]
+    if more := len(tested) - len(found):
+        shown = sum(trend.adjusted_p < alpha for trend in tested[MAX_LISTED:] if trend.adjusted_p is not None)
+        found.append(
+            f"Of {more} other {'trend' if more == 1 else 'trends'}, {shown} {'is' if shown == 1 else 'are'} shown."
+        )
+    return found
+
+
+def _trend_text(trend: Trend, analysis: Analysis, several: bool) -> str:
+    assert trend.test is not None and trend.adjusted_p is not None
+    level, where = analysis.study["level"], f"{trend.head} on {trend.body}" if several else trend.head
+    setting, unit = fmt.factor_name(trend.factor), fmt.trend_unit(trend)
+    bounds = f"{fmt.percent(level)} interval {fmt.interval(trend.test.low, trend.test.high, 2, plus=True)}"
+    tested = f"{bounds}, p {fmt.p_value(trend.adjusted_p, equals=True)} after adjustment"
+    slope = f"{fmt.points(trend.slope, 2, plus=True)} points {unit} ({tested})"
+    if trend.adjusted_p >= 1 - level:
+        return f"No trend of the accuracy of {where} over its {setting} was shown: {slope}"
+    verb = "rises" if trend.slope > 0 else "falls"
+    return f"The accuracy of {where} {verb} with its {setting}: {slope}"
 
 
 def _about_effects(analysis: Analysis, several: bool) -> list[str]:
