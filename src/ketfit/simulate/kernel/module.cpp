@@ -24,6 +24,7 @@ using namespace nanobind::literals;
 
 namespace ketfit {
 
+void bind_complex_statevector(nb::module_& m);
 void bind_density_matrix(nb::module_& m);
 
 namespace {
@@ -169,5 +170,6 @@ NB_MODULE(_kernel, m) {
         .def("forward", &forward)
         .def("backward", &backward)
         .def("forward_and_backward", &forward_and_backward);
+    bind_complex_statevector(m);
     bind_density_matrix(m);
 }
