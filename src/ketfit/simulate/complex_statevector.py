@@ -1,9 +1,9 @@
-"""Complex statevectors of circuits of any gates in the native kernel: values of Pauli words, and states."""
+"""Complex statevectors of circuits of any gates in the native kernel: means of Pauli words, and states."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ketfit.errors import InputError
 from ketfit.simulate import _kernel
+from ketfit.simulate.circuit_batch import check_finite, check_tensor
 from ketfit.simulate.native import (
     ISA,
     NO_SECOND_DERIVATIVE,
@@ -26,7 +27,6 @@ from ketfit.simulate.native import (
 )
 from ketfit.simulate.pauli_program import PauliProgram, PauliWord
 from ketfit.simulate.pauli_scheduling import (
-    Group,
     group_rotations,
     light_cone,
     partition_stages,
@@ -37,78 +37,128 @@ from ketfit.simulate.pauli_scheduling import (
 LOW_BITS = 2
 """Bits of a chunk above those of the lanes that are the lowest ones of the state, so that memory access is in runs."""
 
+_COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class ProgramBatch:
-    """A program with the tensors of a batch of samples.
+    """A program with the tensors of a batch of samples, checked when the batch is built except that numbers are finite.
+
+    The tensors are contiguous, so they are copies of those given where those are not.
 
     Attributes:
         program: Program to run.
         weights: Shape (n_weights,), float32 or float64.
-        inputs: Shape (size, n_inputs), of the dtype of the weights; None if the program reads none.
+        inputs: Shape (size, n_inputs), of the dtype of the weights; None only if the program reads none.
         initial: Complex amplitudes before the first operation, shape (size, 2**n_qubits), qubit 0 the most significant
             bit of the index; None is |0...0>.
-        size: Number of samples.
+        size: Number of samples, 1 if neither `inputs` nor `initial` is given.
+
+    Raises:
+        InputError: A tensor has the wrong shape, dtype or device.
+
+    >>> ProgramBatch(PauliProgram(1, 0, 0, ()), torch.zeros(0), initial=torch.eye(2, dtype=torch.complex64)).size
+    2
     """
 
     program: PauliProgram
     weights: Tensor
     inputs: Tensor | None = None
     initial: Tensor | None = None
+    size: int = field(init=False)
 
-    @property
-    def size(self) -> int:
-        """Return the number of samples, 1 if neither `inputs` nor `initial` is given."""
-        given = self.inputs if self.inputs is not None else self.initial
-        return 1 if given is None else len(given)
+    def __post_init__(self) -> None:
+        program, weights, inputs, initial = self.program, self.weights, self.inputs, self.initial
+        check_tensor("weights", weights, weights, program.n_weights, 1)
+        sizes = {}
+        if inputs is not None:
+            check_tensor("inputs", inputs, weights, program.n_inputs, 2)
+            sizes["inputs"] = len(inputs)
+        elif program.n_inputs:
+            raise InputError(f"this circuit reads {program.n_inputs} inputs; pass a row of inputs for each sample")
+        if initial is not None:
+            if not isinstance(initial, Tensor) or initial.dtype != _COMPLEX[weights.dtype]:
+                kind = initial.dtype if isinstance(initial, Tensor) else type(initial).__name__
+                raise InputError(f"initial is {kind}; pass a tensor of {_COMPLEX[weights.dtype]} for these weights")
+            check_tensor("initial", torch.view_as_real(initial.resolve_conj())[..., 0], weights, 2**program.n_qubits, 2)
+            sizes["initial"] = len(initial)
+        if len(set(sizes.values())) > 1:
+            raise InputError(
+                f"inputs and initial have {sizes['inputs']} and {sizes['initial']} rows; pass equally many"
+            )
+        for name in ("weights", *sizes):
+            object.__setattr__(self, name, getattr(self, name).resolve_conj().contiguous())
+        object.__setattr__(self, "size", next(iter(sizes.values()), 1))
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return contiguous tensors of weights, inputs and initial."""
-        inputs, initial = self.inputs, self.initial
-        return (
-            self.weights.contiguous(),
-            None if inputs is None else inputs.contiguous(),
-            None if initial is None else initial.resolve_conj().contiguous(),
-        )
+        """The weights, the inputs and the initial amplitudes."""
+        return self.weights, self.inputs, self.initial
+
+    def check_finite(self) -> None:
+        """Raise InputError with the name of the first tensor that holds NaN or infinity."""
+        check_finite(weights=self.weights, inputs=self.inputs, initial=self.initial)
 
 
 def expect_words(batch: ProgramBatch, words: Sequence[PauliWord]) -> Tensor:
-    """Return the mean of each word, shape (size, len(words)), differentiable once."""
-    plan, signs = _plan(batch, tuple(words))
+    """Return the mean of each word, shape (size, len(words)), differentiable once.
+
+    Raises:
+        InputError: A number is not finite.
+
+    >>> from ketfit.simulate.pauli_program import AngleTerms, Rotation
+    >>> program = PauliProgram(1, 1, 0, (Rotation(PauliWord(1, 0), AngleTerms(weights=((0, 1.0),))),))
+    >>> expect_words(ProgramBatch(program, torch.tensor([torch.pi / 3])), [PauliWord(0, 1)])
+    tensor([[0.5000]])
+    """
+    plan = _plan(batch, tuple(words))
     values: Tensor = _Values.apply(plan, batch, *batch.tensors)  # type: ignore[no-untyped-call]
-    return values * values.new_tensor(signs)
+    return values
 
 
 def expect_words_and_differentiate(
     batch: ProgramBatch,
     words: Sequence[PauliWord],
     cotangent: Tensor,
-    needs_grad: tuple[bool, bool, bool] = (True, True, True),
+    needs_grad: tuple[bool, bool, bool],
 ) -> list[Tensor | None]:
-    """Return the mean of each word, and gradients of the sum of means times `cotangent`, (size, len(words)).
+    """Return the mean of each word, and gradients of the sum of means times `cotangent`, in one call.
 
-    `needs_grad` selects the gradients of the weights, the inputs and the initial amplitudes; the others are None.
+    `cotangent` has a row for each sample and a column for each word. `needs_grad` selects the gradients of the weights,
+    the inputs and the initial amplitudes; the others are None. The gradient of an amplitude is that by its real part
+    plus i times that by its imaginary part, as in torch.
+
+    Raises:
+        InputError: A number is not finite, or `cotangent` has the wrong shape or dtype.
     """
-    plan, signs = _plan(batch, tuple(words))
-    tensors = batch.tensors
-    factors = cotangent.new_tensor(signs)
-    signed = (cotangent * factors).contiguous()
-    values = torch.empty_like(signed)
+    plan = _plan(batch, tuple(words))
+    check_tensor("cotangent", cotangent, batch.weights, len(words), 2)
+    if len(cotangent) != batch.size:
+        raise InputError(f"cotangent has {len(cotangent)} rows for a batch of {batch.size}; pass one for each sample")
+    tensors, cotangent = batch.tensors, cotangent.contiguous()
+    values = torch.empty_like(cotangent)
     grads = empty_gradients(tensors, needs_grad)
-    plan.forward_and_backward(
+    if not plan.forward_and_backward(
         kernel_batch(batch.size, *tensors),
         values.data_ptr(),
-        signed.data_ptr(),
+        cotangent.data_ptr(),
         kernel_gradients(*grads),
         kernel_threads(),
-    )
-    return [values * factors, *grads]
+    ):
+        batch.check_finite()
+        check_finite(cotangent=cotangent)
+    return [values, *grads]
 
 
 def simulate(batch: ProgramBatch) -> Tensor:
-    """Return the final states, complex, shape (size, 2**n_qubits), differentiable once."""
-    plan, _ = _plan(batch, None)
+    """Return the final states, complex, shape (size, 2**n_qubits), differentiable once.
+
+    Any observable can be computed from them: their gradient is where the adjoint pass starts.
+
+    Raises:
+        InputError: A number is not finite.
+    """
+    plan = _plan(batch, None)
     states: Tensor = _States.apply(plan, batch, *batch.tensors)  # type: ignore[no-untyped-call]
     places, phases = batch.program.lowered[1].permutation()
     order = torch.from_numpy(np.argsort(places))
@@ -134,20 +184,25 @@ def make_plan(
     sample_bits: int,
     chunk_bits: int | None = None,
 ) -> Any:
-    """Return the kernel's plan; without words it keeps all rotations. `chunk_bits` is for tests."""
-    rotations = [replace(rotation, word=_shift(rotation.word, sample_bits)) for rotation in program.lowered[0]]
-    observed = [_shift(word, sample_bits) for word in words or ()]
+    """Return the kernel's plan for the means of words, or without words for states.
+
+    `from_zero` is True if there are no initial amplitudes. `chunk_bits` is for tests and by default follows from the
+    size of the cache.
+    """
+    lowered, frame = program.lowered
+    observed = [_shift(frame.image(word), sample_bits) for word in words or ()]
+    rotations = [replace(rotation, word=_shift(rotation.word, sample_bits)) for rotation in lowered]
     if from_zero:
         rotations = start_from_zero(rotations)
     if words is not None:
         rotations = light_cone(rotations, observed)
-    groups: list[Group] = group_rotations(rotations, from_zero=from_zero)
     bits = program.n_qubits + sample_bits
     if chunk_bits is None:
         chunk_bits = default_chunk_bits(2 * itemsize)
-        if bits <= chunk_bits + 1:
+        if bits <= chunk_bits + 1:  # a chunk of twice the size is faster than two stages
             chunk_bits = bits
     low_bits = count_lane_bits(isa, itemsize) + LOW_BITS
+    groups = group_rotations(rotations, from_zero=from_zero)
     return _kernel.ComplexPlan(
         instruction_set=isa,
         itemsize=itemsize,
@@ -155,8 +210,8 @@ def make_plan(
         sample_bits=sample_bits,
         n_weights=program.n_weights,
         n_inputs=program.n_inputs,
-        **to_kernel_arrays(partition_stages(groups, bits, min(chunk_bits, bits), low_bits), sample_bits),
-        words=np.array([(word.x, word.z) for word in observed], np.int64).reshape(-1, 2),
+        **to_kernel_arrays(partition_stages(groups, bits, min(chunk_bits, bits), low_bits)),
+        words=np.array([(word.x, word.z, word.sign) for word in observed], np.int64).reshape(-1, 3),
     )
 
 
@@ -165,76 +220,77 @@ def _shift(word: PauliWord, sample_bits: int) -> PauliWord:
     return replace(word, x=word.x << sample_bits, z=word.z << sample_bits)
 
 
-def _plan(batch: ProgramBatch, words: tuple[PauliWord, ...] | None) -> tuple[Any, list[float]]:
-    """Return the plan for batches of this size, and the signs of the words' values."""
-    program, itemsize = batch.program, batch.weights.element_size()
+def _plan(batch: ProgramBatch, words: tuple[PauliWord, ...] | None) -> Any:
+    """Return the plan for batches of this size."""
+    program, itemsize, from_zero = batch.program, batch.weights.element_size(), batch.initial is None
     isa, sample_bits = choose_layout(program.n_qubits, batch.size, itemsize)
-    key = ("plan", words, itemsize, batch.initial is None, sample_bits, isa)
-    found = program.cache.get(key)
-    if found is None:
-        images = None if words is None else [program.lowered[1].image(word) for word in words]
-        plan = make_plan(program, images, itemsize, from_zero=batch.initial is None, isa=isa, sample_bits=sample_bits)
-        found = program.cache[key] = (plan, [float(image.sign) for image in images or ()])
-    return found  # type: ignore[return-value]
+    key = ("plan", words, itemsize, from_zero, sample_bits, isa)
+    plan = program.cache.get(key)
+    if plan is None:
+        plan = make_plan(program, words, itemsize, from_zero=from_zero, isa=isa, sample_bits=sample_bits)
+        program.cache[key] = plan
+    return plan
 
 
 class _Values(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Any, batch: ProgramBatch, *tensors: Tensor | None) -> Tensor:
-        """Return the words' values, and save the final states if the adjoint pass needs them."""
-        weights = batch.weights
-        states = weights.new_empty(plan.n_units(batch.size), 2 * plan.unit_size) if any(ctx.needs_input_grad) else None
-        values = weights.new_empty(batch.size, plan.n_words)
-        plan.forward(
-            kernel_batch(batch.size, *tensors),  # type: ignore[arg-type]
-            values.data_ptr(),
-            0 if states is None else states.data_ptr(),
-            kernel_threads(),
-        )
-        ctx.plan, ctx.size = plan, batch.size
-        ctx.save_for_backward(*tensors, states)
+        """Return the means of the words, and save the final states if the adjoint pass needs them."""
+        needs_states = any(ctx.needs_input_grad)
+        values = batch.weights.new_empty(batch.size, plan.n_words)
+        _run(ctx, plan, batch, values.data_ptr(), needs_states)
         return values
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the weights, the inputs and the initial amplitudes."""
-        return _differentiate(ctx, grad, 0)
+        grad = grad.contiguous()
+        return _differentiate(ctx, grad.data_ptr(), 0)
 
 
 class _States(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Any, batch: ProgramBatch, *tensors: Tensor | None) -> Tensor:
         """Return the states of the kernel, complex, shape (size, 2**n_qubits)."""
-        weights = batch.weights
-        states = weights.new_empty(plan.n_units(batch.size), 2 * plan.unit_size)
-        addresses = kernel_batch(batch.size, *tensors)  # type: ignore[arg-type]
-        plan.forward(addresses, 0, states.data_ptr(), kernel_threads())
-        dtype = torch.complex64 if weights.dtype == torch.float32 else torch.complex128
-        amplitudes = torch.empty(batch.size, 2**batch.program.n_qubits, dtype=dtype)
-        plan.unpack(addresses, states.data_ptr(), amplitudes.data_ptr())
-        ctx.plan, ctx.size = plan, batch.size
-        ctx.save_for_backward(*tensors, states)
+        saved = _run(ctx, plan, batch, 0, needs_states=True)
+        amplitudes = torch.empty(batch.size, 2**batch.program.n_qubits, dtype=_COMPLEX[batch.weights.dtype])
+        plan.unpack(kernel_batch(batch.size, *batch.tensors), saved.data_ptr(), amplitudes.data_ptr())
+        if not torch.isfinite(torch.view_as_real(amplitudes)).all():
+            batch.check_finite()
         return amplitudes
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the weights, the inputs and the initial amplitudes."""
-        return _differentiate(ctx, grad.resolve_conj(), 1)
+        grad = grad.resolve_conj().contiguous()
+        return _differentiate(ctx, 0, grad.data_ptr())
 
 
-def _differentiate(ctx: Any, grad: Tensor, of_states: int) -> tuple[Tensor | None, ...]:
+def _run(ctx: Any, plan: Any, batch: ProgramBatch, values: int, needs_states: bool) -> Any:
+    """Run the forward pass, and save what the adjoint pass needs; return the kernel's states, or None."""
+    states = None
+    if needs_states:
+        states = batch.weights.new_empty(plan.n_units(batch.size), 2 * plan.unit_size)
+        ctx.plan, ctx.size, ctx.states = plan, batch.size, [states]
+        ctx.save_for_backward(*batch.tensors)
+    address = 0 if states is None else states.data_ptr()
+    if not plan.forward(kernel_batch(batch.size, *batch.tensors), values, address, kernel_threads()):
+        batch.check_finite()
+    return states
+
+
+def _differentiate(ctx: Any, word_grads: int, state_grads: int) -> tuple[Tensor | None, ...]:
+    """Return the gradients from the addresses of those of the words' means, or of the kernel's states."""
     if torch.is_grad_enabled():
         raise InputError(NO_SECOND_DERIVATIVE)
-    *tensors, states = ctx.saved_tensors
-    grad = grad.contiguous()
+    plan, tensors = ctx.plan, ctx.saved_tensors
+    addresses = kernel_batch(ctx.size, *tensors)
+    try:
+        states = ctx.states.pop()  # the adjoint pass overwrites it
+    except IndexError:  # used by an earlier backward pass
+        states = tensors[0].new_empty(plan.n_units(ctx.size), 2 * plan.unit_size)
+        values = tensors[0].new_empty(ctx.size, plan.n_words)
+        plan.forward(addresses, values.data_ptr(), states.data_ptr(), kernel_threads())
     grads = empty_gradients(tensors, ctx.needs_input_grad[2:])
-    work = states.clone()  # the adjoint pass overwrites it
-    addresses = [0, grad.data_ptr()] if of_states else [grad.data_ptr(), 0]
-    ctx.plan.backward(
-        kernel_batch(ctx.size, *tensors),
-        work.data_ptr(),
-        *addresses,
-        kernel_gradients(*grads),
-        kernel_threads(),
-    )
+    plan.backward(addresses, states.data_ptr(), word_grads, state_grads, kernel_gradients(*grads), kernel_threads())
     return None, None, *grads

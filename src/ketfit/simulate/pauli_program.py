@@ -63,6 +63,9 @@ class Unitary:
     qubits: tuple[int, ...]
     matrix: ComplexArray
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "matrix", np.ascontiguousarray(self.matrix, dtype=np.complex128))
+
 
 @dataclass(frozen=True)
 class PauliProgram:
@@ -76,7 +79,11 @@ class PauliProgram:
         cache: Plans of the kernel.
 
     Raises:
-        CircuitError: A matrix is not unitary or does not fit its qubits.
+        CircuitError: A matrix is not unitary or does not fit its qubits, or a qubit, weight or input does not exist.
+
+    >>> program = PauliProgram(1, 0, 0, (Unitary((0,), np.array([[0, 1], [1, 0]], dtype=complex)),))
+    >>> program.lowered[1].image(PauliWord(0, 1))
+    PauliWord(x=0, z=1, sign=-1)
     """
 
     n_qubits: int
@@ -88,7 +95,20 @@ class PauliProgram:
     def __post_init__(self) -> None:
         for operation in self.operations:
             if isinstance(operation, Unitary):
-                _check_unitary(operation)
+                _check_unitary(operation, self.n_qubits)
+            else:
+                self._check_rotation(operation)
+
+    def _check_rotation(self, rotation: Rotation) -> None:
+        if (rotation.word.x | rotation.word.z) >> self.n_qubits:
+            raise CircuitError(f"{rotation.word} acts on more than the {self.n_qubits} qubits of the program")
+        for name, terms, count in (
+            ("weight", rotation.angle.weights, self.n_weights),
+            ("input", rotation.angle.inputs, self.n_inputs),
+        ):
+            for index, _ in terms:
+                if not 0 <= index < count:
+                    raise CircuitError(f"an angle reads {name} {index} of a program that has {count}")
 
     @cached_property
     def lowered(self) -> tuple[tuple[Rotation, ...], Frame]:
@@ -104,16 +124,18 @@ class PauliProgram:
         return tuple(rotations), frame
 
 
-def _check_unitary(operation: Unitary) -> None:
-    size = 2 ** len(operation.qubits)
-    if operation.matrix.shape != (size, size):
+def _check_unitary(gate: Unitary, n_qubits: int) -> None:
+    if not all(0 <= qubit < n_qubits for qubit in gate.qubits) or len(set(gate.qubits)) < len(gate.qubits):
+        raise CircuitError(f"a matrix acts on qubits {gate.qubits}; name different ones from 0 to {n_qubits - 1}")
+    size = 2 ** len(gate.qubits)
+    if gate.matrix.shape != (size, size):
         raise CircuitError(
-            f"a matrix of shape {operation.matrix.shape} is given for {len(operation.qubits)} qubits; "
+            f"a matrix of shape {gate.matrix.shape} is given for {len(gate.qubits)} qubits; "
             f"pass one of shape {(size, size)}"
         )
-    error = np.abs(operation.matrix @ operation.matrix.conj().T - np.eye(size)).max()
+    error = np.abs(gate.matrix @ gate.matrix.conj().T - np.eye(size)).max()
     if not error < 1e-5:  # a matrix in single precision is unitary to 1e-6
-        raise CircuitError(f"the matrix on qubits {operation.qubits} is not unitary: U U^dagger is {error:.2g} off")
+        raise CircuitError(f"the matrix on qubits {gate.qubits} is not unitary: U U^dagger is {error:.2g} off")
 
 
 class Frame:
@@ -215,7 +237,7 @@ def decompose_unitary(gate: Unitary, n_qubits: int) -> list[Rotation]:
 
     return [
         Rotation(PauliWord(spread(x), spread(z)), AngleTerms(offset=angle))
-        for x, z, angle in _constant_rotations(gate.matrix.astype(np.complex128).tobytes(), len(gate.qubits))
+        for x, z, angle in _constant_rotations(gate.matrix.tobytes(), len(gate.qubits))
     ]
 
 
@@ -271,9 +293,9 @@ def _shannon_rotations(matrix: ComplexArray, bits: Sequence[int]) -> list[tuple[
     left, thetas, right = scipy.linalg.cossin(matrix, p=half, q=half, separate=True)
     top, rest = bits[-1], bits[:-1]
     return [
-        *_block_rotations(*right, bits),
+        *_block_rotations(right[0], right[1], bits),
         *_multiplexed(2 * thetas, 1 << top, 1 << top, rest),
-        *_block_rotations(*left, bits),
+        *_block_rotations(left[0], left[1], bits),
     ]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ketfit.simulate.pauli_program import AngleTerms, PauliWord, Rotation
 
@@ -108,34 +108,44 @@ def group_rotations(rotations: Iterable[Rotation], *, from_zero: bool) -> list[G
     """Return groups whose product is that of the rotations; `from_zero` marks those that prepare a product state."""
     groups: list[Group] = []
     for rotation in rotations:
-        if not any(_joins(rotation, groups)):
+        if not _join(rotation, groups):
             word = rotation.word
-            groups.append(Group(word.x, [word.z] if word.z else [], [rotation]))
-    if from_zero:
-        touched = 0
-        for group in groups:
-            if group.x.bit_count() == 1 and group.support == group.x and not group.support & touched:
-                group.product_bit = group.x.bit_length() - 1
-            touched |= group.support
+            group = Group(word.x, [word.z] if word.z else [], [rotation])
+            if from_zero and not any(group.support & other.support for other in groups):
+                group.product_bit = _only_bit(group)
+            groups.append(group)
+    touched = 0
+    for group in groups:
+        if group.support & touched:  # by a rotation that joined an earlier group
+            group.product_bit = None
+        touched |= group.support
     return _merge_diagonal(groups)
 
 
-def _joins(rotation: Rotation, groups: Sequence[Group]) -> Iterable[bool]:
-    """Yield True when the rotation has joined a group, the last one it can reach; yield False before."""
+def _only_bit(group: Group) -> int | None:
+    """Return the bit that the group flips, if it acts on no other."""
+    return group.x.bit_length() - 1 if group.x.bit_count() == 1 and group.support == group.x else None
+
+
+def _join(rotation: Rotation, groups: Sequence[Group]) -> bool:
+    """Add the rotation to the last group that it can reach and that can hold it; return False if there is none."""
     x, z = rotation.word.x, rotation.word.z
     for group in reversed(groups):
         commutes = group.commutes(rotation)
-        if x:  # a diagonal group becomes one that flips only if the rotation cannot pass it
-            fits = group.can_hold([z]) and (group.x == x or (not group.x and not commutes))
-        else:
-            fits = group.subset(z) is not None
+        if x and x == group.x:
+            fits = group.can_hold([z])
+        elif x and group.x:
+            fits = False
+        else:  # a group gets other bits or masks only if the rotation cannot pass it
+            fits = not commutes and group.can_hold([z]) if x or group.subset(z) is None else True
+        if group.product_bit is not None and (x | z) & ~group.x:
+            fits = False  # the group would not prepare its bit any more
         if fits:
-            group.add(x, [z] if z else [], [rotation])
-            yield True
-            return
+            group.add(x, [z], [rotation])
+            return True
         if not commutes:
-            return
-        yield False
+            return False
+    return False
 
 
 def _merge_diagonal(groups: list[Group]) -> list[Group]:
@@ -208,7 +218,7 @@ def _with_vector(basis: Sequence[int], vector: int) -> list[int]:
     return [other ^ vector if other & _lowest(vector) else other for other in basis] + [vector]
 
 
-def to_kernel_arrays(stages: Sequence[Stage], sample_bits: int) -> dict[str, npt.NDArray[np.generic]]:
+def to_kernel_arrays(stages: Sequence[Stage]) -> dict[str, Any]:
     """Return the kernel's arrays of groups whose masks are those of a unit: see complex_plan.h."""
     groups: list[tuple[int, ...]] = []
     rotations: list[tuple[int, int, int]] = []

@@ -130,6 +130,13 @@ class ComplexExecutor {
             if (!group.reads_input) overlaps_size += group.table_size(1);
         }
         overlap_offsets_.push_back(overlaps_size);
+        for (const ComplexStage& stage : plan_.stages) {
+            stage_overlaps_.push_back(0);
+            for (int i = 0; i < stage.n_groups; ++i) {
+                chunk_offsets_.push_back(stage_overlaps_.back());
+                stage_overlaps_.back() += plan_.groups[size_t(stage.first_group + i)].table_size(lanes_);
+            }
+        }
         own_tables_size_ = own_size;
         shared_forward_.resize(shared_size), shared_inverse_.resize(shared_size);
         for (size_t g = 0; g < plan_.groups.size(); ++g)
@@ -148,14 +155,11 @@ class ComplexExecutor {
         spread({group, width, numbers[1]}, inverse);
     }
 
-    // Parities that a lane adds to those of its row.
-    int lane_parities(const ComplexGroup& group, size_t lane) const { return group.parities(lane); }
-
     // To the layout of the kernels: [s ^ parities of the lane][column][lane].
     void spread(const GroupTable& table, T* to) const {
         for (int s = 0; s < table.group.n_sets(); ++s)
             for (size_t lane = 0; lane < lanes_; ++lane) {
-                const int own = s ^ lane_parities(table.group, lane);
+                const int own = s ^ table.group.lane_sets[lane];
                 for (int c = 0; c < table_columns; ++c)
                     to[(size_t(s) * table_columns + size_t(c)) * lanes_ + lane] =
                         T(table.column(own, c)[lane & (table.width - 1)]);
@@ -167,7 +171,7 @@ class ComplexExecutor {
         for (int s = 0; s < table.group.n_sets(); ++s)
             for (int c = 0; c < table_columns; ++c)
                 for (size_t lane = 0; lane < lanes_; ++lane)
-                    table.column(s ^ lane_parities(table.group, lane), c)[lane & (table.width - 1)] +=
+                    table.column(s ^ table.group.lane_sets[lane], c)[lane & (table.width - 1)] +=
                         from[(size_t(s) * table_columns + size_t(c)) * lanes_ + lane];
     }
 
@@ -285,7 +289,7 @@ class ComplexExecutor {
     template <class F>
     void for_each_row_range(UnitWorkspace& workspace, size_t n_sums, F work) {
         const size_t n_rows = plan_.unit_size() / lanes_;
-        const size_t n_ranges = shares_unit_ ? std::min<size_t>(n_rows, 32) : 1, length = n_rows / n_ranges;
+        const size_t n_ranges = plan_.single_chunk() ? 1 : std::min<size_t>(n_rows, 32), length = n_rows / n_ranges;
         for_each_task(n_ranges, workspace, n_sums, [&](size_t range, ChunkScratch&, double* sums) {
             work(range * length, (range + 1) * length, sums);
         });
@@ -332,24 +336,20 @@ class ComplexExecutor {
             apply_words(unit, workspace, state, adjoint, result_grads.words);
         for (size_t s = plan_.stages.size(); s-- > 0;) {
             const ComplexStage& stage = plan_.stages[s];
-            std::vector<size_t> offsets{0};  // of the groups' overlaps
-            for (int i = 0; i < stage.n_groups; ++i)
-                offsets.push_back(offsets.back() + plan_.groups[size_t(stage.first_group + i)].table_size(lanes_));
-            for_each_task(stage.n_chunks(), workspace, offsets.back(),
+            for_each_task(stage.n_chunks(), workspace, stage_overlaps_[s],
                           [&](size_t chunk, ChunkScratch& scratch, double* overlaps) {
-                              backward_chunk(stage, chunk, workspace.tables, scratch, {state, adjoint}, overlaps,
-                                             offsets);
+                              backward_chunk(stage, chunk, workspace.tables, scratch, {state, adjoint}, overlaps);
                           });
             for (int i = 0; i < stage.n_groups; ++i) {
                 const size_t g = size_t(stage.first_group + i);
-                add_gradient(unit, workspace, g, workspace.sums.data() + offsets[size_t(i)], block_sums, gradients);
+                add_gradient(unit, workspace, g, workspace.sums.data() + chunk_offsets_[g], block_sums, gradients);
             }
         }
         if (gradients.initial) store_amplitudes(unit, adjoint, gradients.initial);
     }
 
     void backward_chunk(const ComplexStage& stage, size_t chunk, const UnitTables& tables, ChunkScratch& scratch,
-                        std::pair<T*, T*> unit, double* overlaps, const std::vector<size_t>& offsets) const {
+                        std::pair<T*, T*> unit, double* overlaps) const {
         const size_t base = deposit_bits(chunk, stage.outer_positions.data(), stage.outer_positions.size());
         const bool in_place = plan_.single_chunk();
         T *psi = in_place ? unit.first : scratch.state.data, *lambda = in_place ? unit.second : scratch.adjoint.data;
@@ -359,7 +359,7 @@ class ComplexExecutor {
             // All that is left behind a group of the product state acts on other bits, so it need not be undone.
             const T* table = is_prepared(plan_.groups[g]) ? nullptr : table_of(g, tables, true);
             kernels_.backward(stage.groups[size_t(i)], psi, lambda, stage.chunk_size() / lanes_, table,
-                              plan_.groups[g].parities(base), overlaps + offsets[size_t(i)]);
+                              plan_.groups[g].parities(base), overlaps + chunk_offsets_[g]);
         }
         if (!in_place) scatter(stage, base, psi, unit.first), scatter(stage, base, lambda, unit.second);
     }
@@ -424,7 +424,7 @@ class ComplexExecutor {
             const int ones = group.parities(uint64_t(1) << group.product_bit);  // s of the amplitude of 1
             T* factor = factors.data + size_t(group.product_bit) * stride;
             for (size_t lane = 0; lane < lanes_; ++lane) {
-                const int row_sets[2] = {lane_parities(group, lane), ones ^ lane_parities(group, lane)};
+                const int row_sets[2] = {group.lane_sets[lane], ones ^ group.lane_sets[lane]};
                 for (int part = 0; part < 2; ++part) {  // D of the amplitude of 0, O of that of 1
                     factor[part * lanes_ + lane] =
                         table[(size_t(row_sets[0]) * table_columns + size_t(part)) * lanes_ + lane];
@@ -472,7 +472,7 @@ class ComplexExecutor {
     }
 
     static constexpr double min_shared_work = 1e5;  // amplitudes times groups: waking threads costs as much time
-    static constexpr size_t max_sets = 4, max_lanes = 16;
+    static constexpr size_t max_sets = 4;
 
     const ComplexPlan& plan_;
     const ComplexKernels<T>& kernels_ = plan_.kernels->template get<T>();
@@ -486,6 +486,8 @@ class ComplexExecutor {
     std::vector<double> shared_cosines_sines_;        // [rotation][c, s]
     std::vector<size_t> table_offsets_;               // [group]: in the shared tables, or in those of a unit
     std::vector<size_t> overlap_offsets_;             // [group] and the end: in the sums of a block
+    std::vector<size_t> chunk_offsets_;               // [group]: in the overlaps of its stage
+    std::vector<size_t> stage_overlaps_;              // [stage]: numbers of its overlaps
     std::vector<T> shared_forward_, shared_inverse_;  // of the groups that read no input
     size_t own_tables_size_ = 0;
 };

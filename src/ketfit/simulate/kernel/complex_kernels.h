@@ -50,10 +50,10 @@ struct PairGroup {
 // Numbers of a table: D and O, or A and B, real and imaginary parts, for each s.
 constexpr int table_columns = 4;
 
-// A Pauli word, whose value is the mean of sign * i^power * psi_(i ^ x) with the sign's parity mask z.
+// A Pauli word, whose value is the mean of i^power psi_(i ^ x) with a sign, that of the parity of (i ^ x) & z.
 struct PauliWord {
     IndexMask x, z;
-    int power = 0;  // number of Ys
+    int power = 0;  // number of Ys, and 2 more for a negative sign
 };
 
 template <class T>

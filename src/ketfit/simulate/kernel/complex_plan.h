@@ -14,6 +14,8 @@
 
 namespace ketfit {
 
+constexpr size_t max_lanes = 16;
+
 inline int parity_of(uint64_t bits) { return __builtin_parityll(bits); }
 
 // A rotation exp(-i angle / 2 P) of a group: R = cos(angle / 2) + sin(angle / 2) W, where W takes from amplitude i, or
@@ -38,6 +40,7 @@ struct ComplexGroup {
     int first_rotation, n_rotations;
     int product_bit;   // the group prepares this bit from |0>, which no earlier group acts on; -1: no such bit
     bool reads_input;  // one of its rotations does
+    uint8_t lane_sets[max_lanes];  // parities that a lane adds to those of its row
 
     int n_sets() const { return 1 << n_parities; }
     // Numbers of a table with `width` lanes.
@@ -48,10 +51,11 @@ struct ComplexGroup {
 
 // From a row of the groups that complex_scheduling.py makes.
 inline ComplexGroup make_group(const int64_t* row, const std::vector<ComplexRotation>& rotations) {
-    ComplexGroup group{uint64_t(row[0]), {uint64_t(row[1]), uint64_t(row[2])},
-                       int(row[3]),      0,
-                       int(row[4]),      int(row[5]),
-                       int(row[6]),      false};
+    ComplexGroup group{};
+    group.x = uint64_t(row[0]), group.z[0] = uint64_t(row[1]), group.z[1] = uint64_t(row[2]);
+    group.n_parities = int(row[3]), group.first_rotation = int(row[4]), group.n_rotations = int(row[5]);
+    group.product_bit = int(row[6]);
+    for (size_t lane = 0; lane < max_lanes; ++lane) group.lane_sets[lane] = uint8_t(group.parities(lane));
     group.partner_parities = group.parities(group.x);
     for (int i = 0; i < group.n_rotations; ++i)
         group.reads_input |= rotations[size_t(group.first_rotation + i)].reads_input;
@@ -156,8 +160,8 @@ struct ComplexPlan {
         stages.push_back(std::move(stage));
     }
 
-    void add_word(uint64_t x, uint64_t z) {
-        words.push_back({unit_mask(x), unit_mask(z), __builtin_popcountll(x & z)});
+    void add_word(uint64_t x, uint64_t z, int64_t sign = 1) {
+        words.push_back({unit_mask(x), unit_mask(z), __builtin_popcountll(x & z) + int(1 - sign)});
     }
 };
 

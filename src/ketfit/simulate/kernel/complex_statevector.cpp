@@ -27,7 +27,7 @@ using Basis = nb::ndarray<const int64_t, nb::ndim<2>, nb::c_contig, nb::device::
 void make_plan(ComplexPlan* plan, const std::string& instruction_set, int itemsize, int bits, int sample_bits,
                int64_t n_weights, int64_t n_inputs, Table<int64_t, 7> groups, Table<int32_t, 3> rotations,
                List<double> offsets, List<int32_t> term_offsets, List<int32_t> term_angles, List<double> term_factors,
-               Table<int32_t, 2> stages, Basis basis, Table<int64_t, 2> words) {
+               Table<int32_t, 2> stages, Basis basis, Table<int64_t, 3> words) {
     new (plan) ComplexPlan{};
     plan->bits = bits;
     plan->sample_bits = sample_bits;
@@ -49,19 +49,31 @@ void make_plan(ComplexPlan* plan, const std::string& instruction_set, int itemsi
     for (size_t s = 0; s < stages.shape(0); ++s)
         plan->add_stage(stages.data()[2 * s], stages.data()[2 * s + 1],
                         {basis.data() + s * basis.shape(1), basis.data() + (s + 1) * basis.shape(1)});
-    for (size_t w = 0; w < words.shape(0); ++w)
-        plan->add_word(uint64_t(words.data()[2 * w]), uint64_t(words.data()[2 * w + 1]));
+    for (size_t w = 0; w < words.shape(0); ++w) {
+        const int64_t* row = words.data() + 3 * w;
+        plan->add_word(uint64_t(row[0]), uint64_t(row[1]), row[2]);
+    }
 }
 
-void forward(const ComplexPlan& plan, const BatchAddresses& addresses, uintptr_t result, uintptr_t saved,
+// An initial amplitude that is not finite shows in the result; a weight or an input need not.
+template <class T>
+bool all_finite(const ComplexPlan& plan, const CircuitBatch<T>& batch, const T* result) {
+    return are_finite(batch.weights, plan.n_weights) &&
+           (!batch.inputs || are_finite(batch.inputs, batch.size * plan.n_inputs)) &&
+           are_finite(result, batch.size * int64_t(plan.n_words()));
+}
+
+bool forward(const ComplexPlan& plan, const BatchAddresses& addresses, uintptr_t result, uintptr_t saved,
              int n_threads) {
     nb::gil_scoped_release release;
-    addresses.visit([&](auto batch) {
+    return addresses.visit([&](auto batch) {
         using T = typename decltype(batch)::Number;
         ComplexExecutor<T>(plan, batch, n_threads).forward(pointer<T>(result), pointer<T>(saved));
+        return all_finite(plan, batch, pointer<T>(result));
     });
 }
 
+// One of `word_grads` and `state_grads` is null.
 void backward(const ComplexPlan& plan, const BatchAddresses& addresses, uintptr_t states, uintptr_t word_grads,
               uintptr_t state_grads, const GradientAddresses& gradients, int n_threads) {
     nb::gil_scoped_release release;
@@ -72,13 +84,15 @@ void backward(const ComplexPlan& plan, const BatchAddresses& addresses, uintptr_
     });
 }
 
-void forward_and_backward(const ComplexPlan& plan, const BatchAddresses& addresses, uintptr_t result,
+bool forward_and_backward(const ComplexPlan& plan, const BatchAddresses& addresses, uintptr_t result,
                           uintptr_t word_grads, const GradientAddresses& gradients, int n_threads) {
     nb::gil_scoped_release release;
-    addresses.visit([&](auto batch) {
+    return addresses.visit([&](auto batch) {
         using T = typename decltype(batch)::Number;
+        const T* grads = pointer<T>(word_grads);
         ComplexExecutor<T>(plan, batch, n_threads)
-            .forward_and_backward(pointer<T>(result), {pointer<T>(word_grads), nullptr}, gradients.as<T>());
+            .forward_and_backward(pointer<T>(result), {grads, nullptr}, gradients.as<T>());
+        return all_finite(plan, batch, pointer<T>(result)) && are_finite(grads, batch.size * int64_t(plan.n_words()));
     });
 }
 
