@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -223,6 +224,40 @@ def test_expect_words_threads_do_not_change_results(
     for one, two in zip(*results, strict=True):
         assert one is not None and two is not None
         assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("n_qubits", [1, 3, 6])
+def test_expect_words_signs_negate_angles_of_each_sample(n_qubits: int) -> None:
+    rng = np.random.default_rng(11 + n_qubits)
+    size = 5
+    program = random_program(rng, n_qubits, 20)
+    lowered, frame = program.lowered
+    signs = torch.tensor(rng.choice([-1, 1], (size, len(lowered))), dtype=torch.int8)
+    words = [random_word(rng, n_qubits) for _ in range(2)]
+    weights, inputs, initial = tensors = random_tensors(rng, n_qubits, size, has_initial=True)
+    assert weights is not None and inputs is not None and initial is not None
+    rows = []
+    for b in range(size):
+        negated = tuple(
+            replace(rotation, word=replace(rotation.word, sign=rotation.word.sign * sign))
+            for rotation, sign in zip(lowered, signs[b].tolist(), strict=True)
+        )
+        alone = ProgramBatch(PauliProgram(n_qubits, N_WEIGHTS, N_INPUTS, negated), weights, inputs[[b]], initial[[b]])
+        rows.append(expect_words(alone, [frame.image(word) for word in words]))
+    expected = torch.cat(rows)
+    cotangent = torch.tensor(rng.normal(size=(size, 2)))
+    expected_all = [expected.detach(), *gradients(expected, tensors, cotangent)]
+    batch = ProgramBatch(program, weights, inputs, initial, signs)
+    values = expect_words(batch, words)
+    assert_close([values, *gradients(values, tensors, cotangent)], expected_all, 1e-10)
+    found = expect_words_and_differentiate(batch, words, cotangent, (True, True, True))
+    assert_close([tensor for tensor in found if tensor is not None], expected_all, 1e-10)
+
+
+def test_program_batch_wrong_signs_are_refused() -> None:
+    for signs in (torch.ones(1, 1), torch.ones(1, 2, dtype=torch.int8), torch.zeros(1, 1, dtype=torch.int8)):
+        with pytest.raises(InputError, match="signs must be 1 and -1"):
+            ProgramBatch(ONE_ROTATION, torch.zeros(1), torch.zeros(1, 1), signs=signs)
 
 
 def test_expect_words_second_backward_pass_gives_equal_gradients() -> None:

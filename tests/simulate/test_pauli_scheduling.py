@@ -82,10 +82,10 @@ def test_partition_stages_too_few_bits_is_refused() -> None:
 
 def test_to_kernel_arrays_gives_masks_parities_and_terms() -> None:
     angle = AngleTerms(((2, 0.5),), ((1, 3.0),), 0.1)
-    group = Group(2, [3, 4], [Rotation(PauliWord(2, 7, -1), angle), rotation(0, 4)])
+    group = Group(2, [3, 4], [Rotation(PauliWord(2, 7, -1), angle, 5), rotation(0, 4)])
     arrays = to_kernel_arrays(partition_stages([group], 3, 3, 1))
     assert arrays["groups"].tolist() == [[2, 3, 4, 2, 0, 2, -1]]
-    assert arrays["rotations"].tolist() == [[1, 3, 0], [0, 2, 1]]
+    assert arrays["rotations"].tolist() == [[1, 3, 0, 5], [0, 2, 1, 0]]
     assert arrays["term_offsets"].tolist() == [0, 2, 2]
     assert arrays["term_angles"].tolist() == [2, ~1]
     assert arrays["term_factors"].tolist() == [0.5, 3.0]

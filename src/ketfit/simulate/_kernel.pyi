@@ -67,6 +67,7 @@ class ComplexPlan:
         sample_bits: int,
         n_weights: int,
         n_inputs: int,
+        n_signs: int,
         groups: npt.NDArray[np.int64],
         rotations: _IntArray,
         offsets: npt.NDArray[np.float64],

@@ -52,6 +52,8 @@ class ProgramBatch:
         inputs: Shape (size, n_inputs), of the dtype of the weights; None only if the program reads none.
         initial: Complex amplitudes before the first operation, shape (size, 2**n_qubits), qubit 0 the most significant
             bit of the index; None is |0...0>.
+        signs: Signs +1 or -1 of the angle of each of the program's lowered rotations in each sample, int8, shape (size,
+            rotations); None is +1. A Pauli error that is moved to the end of the circuit becomes such signs.
         size: Number of samples, 1 if neither `inputs` nor `initial` is given.
 
     Raises:
@@ -65,6 +67,7 @@ class ProgramBatch:
     weights: Tensor
     inputs: Tensor | None = None
     initial: Tensor | None = None
+    signs: Tensor | None = None
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,9 +89,22 @@ class ProgramBatch:
             raise InputError(
                 f"inputs and initial have {sizes['inputs']} and {sizes['initial']} rows; pass equally many"
             )
+        size = next(iter(sizes.values()), 1)
+        if self.signs is not None:
+            shape = (size, len(program.lowered[0]))
+            if self.signs.shape != shape or self.signs.dtype != torch.int8 or not (self.signs.abs() == 1).all():
+                raise InputError(
+                    f"signs must be 1 and -1 in an int8 tensor of shape {shape}, a column for each rotation"
+                )
+            object.__setattr__(self, "signs", self.signs.contiguous())
         for name in ("weights", *sizes):
             object.__setattr__(self, name, getattr(self, name).resolve_conj().contiguous())
-        object.__setattr__(self, "size", next(iter(sizes.values()), 1))
+        object.__setattr__(self, "size", size)
+
+    @property
+    def addresses(self) -> _kernel.CircuitBatch:
+        """The addresses of the tensors for the kernel."""
+        return kernel_batch(self.size, *self.tensors, self.signs)
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -139,7 +155,7 @@ def expect_words_and_differentiate(
     values = torch.empty_like(cotangent)
     grads = empty_gradients(tensors, needs_grad)
     if not plan.forward_and_backward(
-        kernel_batch(batch.size, *tensors),
+        batch.addresses,
         values.data_ptr(),
         cotangent.data_ptr(),
         kernel_gradients(*grads),
@@ -210,6 +226,7 @@ def make_plan(
         sample_bits=sample_bits,
         n_weights=program.n_weights,
         n_inputs=program.n_inputs,
+        n_signs=len(lowered),
         **to_kernel_arrays(partition_stages(groups, bits, min(chunk_bits, bits), low_bits)),
         words=np.array([(word.x, word.z, word.sign) for word in observed], np.int64).reshape(-1, 3),
     )
@@ -254,7 +271,7 @@ class _States(torch.autograd.Function):
         """Return the states of the kernel, complex, shape (size, 2**n_qubits)."""
         saved = _run(ctx, plan, batch, 0, needs_states=True)
         amplitudes = torch.empty(batch.size, 2**batch.program.n_qubits, dtype=_COMPLEX[batch.weights.dtype])
-        plan.unpack(kernel_batch(batch.size, *batch.tensors), saved.data_ptr(), amplitudes.data_ptr())
+        plan.unpack(batch.addresses, saved.data_ptr(), amplitudes.data_ptr())
         if not torch.isfinite(torch.view_as_real(amplitudes)).all():
             batch.check_finite()
         return amplitudes
@@ -272,9 +289,9 @@ def _run(ctx: Any, plan: Any, batch: ProgramBatch, values: int, needs_states: bo
     if needs_states:
         states = batch.weights.new_empty(plan.n_units(batch.size), 2 * plan.unit_size)
         ctx.plan, ctx.size, ctx.states = plan, batch.size, [states]
-        ctx.save_for_backward(*batch.tensors)
+        ctx.save_for_backward(*batch.tensors, batch.signs)
     address = 0 if states is None else states.data_ptr()
-    if not plan.forward(kernel_batch(batch.size, *batch.tensors), values, address, kernel_threads()):
+    if not plan.forward(batch.addresses, values, address, kernel_threads()):
         batch.check_finite()
     return states
 
@@ -283,8 +300,8 @@ def _differentiate(ctx: Any, word_grads: int, state_grads: int) -> tuple[Tensor 
     """Return the gradients from the addresses of those of the words' means, or of the kernel's states."""
     if torch.is_grad_enabled():
         raise InputError(NO_SECOND_DERIVATIVE)
-    plan, tensors = ctx.plan, ctx.saved_tensors
-    addresses = kernel_batch(ctx.size, *tensors)
+    plan, (*tensors, signs) = ctx.plan, ctx.saved_tensors
+    addresses = kernel_batch(ctx.size, *tensors, signs)
     try:
         states = ctx.states.pop()  # the adjoint pass overwrites it
     except IndexError:  # used by an earlier backward pass

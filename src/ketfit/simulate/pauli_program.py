@@ -26,7 +26,7 @@ class PauliWord:
     Bits are those of an amplitude's index, in which qubit 0 is the most significant bit: the word takes the basis
     state b to (-1)**popcount(b & z) times the basis state b ^ x, up to the factor before.
 
-    >>> PauliWord(0b01, 0b01).commutes(PauliWord(0b11, 0b10))
+    >>> PauliWord(0b11, 0b00).commutes(PauliWord(0b00, 0b11))
     True
     """
 
@@ -50,10 +50,17 @@ class AngleTerms:
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """The rotation exp(-i angle / 2 P) of a Pauli word P."""
+    """The rotation exp(-i angle / 2 P) of a Pauli word P.
+
+    Attributes:
+        word: The word P.
+        angle: Its angle.
+        index: Place among the lowered rotations of a program, where it is one of those.
+    """
 
     word: PauliWord
     angle: AngleTerms
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,10 +124,13 @@ class PauliProgram:
         rotations: list[Rotation] = []
         for operation in self.operations:
             if isinstance(operation, Rotation):
-                rotations.append(Rotation(frame.image(operation.word), operation.angle))
-            elif not frame.absorb(operation):
+                parts = [operation]
+            elif frame.absorb(operation):
+                continue
+            else:
                 parts = decompose_unitary(operation, self.n_qubits)
-                rotations += [Rotation(frame.image(part.word), part.angle) for part in parts]
+            for part in parts:
+                rotations.append(Rotation(frame.image(part.word), part.angle, len(rotations)))
         return tuple(rotations), frame
 
 

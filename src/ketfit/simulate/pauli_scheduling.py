@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -100,7 +100,7 @@ def start_from_zero(rotations: Iterable[Rotation]) -> list[Rotation]:
         word = rotation.word
         z = word.z & (touched | word.x)
         touched |= word.x
-        kept.append(Rotation(PauliWord(word.x, z, word.sign), rotation.angle))
+        kept.append(replace(rotation, word=replace(word, z=z)))
     return kept
 
 
@@ -221,7 +221,7 @@ def _with_vector(basis: Sequence[int], vector: int) -> list[int]:
 def to_kernel_arrays(stages: Sequence[Stage]) -> dict[str, Any]:
     """Return the kernel's arrays of groups whose masks are those of a unit: see complex_plan.h."""
     groups: list[tuple[int, ...]] = []
-    rotations: list[tuple[int, int, int]] = []
+    rotations: list[tuple[int, int, int, int]] = []
     angles: list[AngleTerms] = []
     ranges = []
     for stage in stages:
@@ -236,13 +236,13 @@ def to_kernel_arrays(stages: Sequence[Stage]) -> dict[str, Any]:
                 power = 1 + (word.x & word.z).bit_count() + 1 - word.sign
                 subset = group.subset(word.z)
                 assert subset is not None
-                rotations.append((int(word.x != 0), subset, power % 4))
+                rotations.append((int(word.x != 0), subset, power % 4, rotation.index))
                 angles.append(rotation.angle)
     terms = [[*angle.weights, *((~index, factor) for index, factor in angle.inputs)] for angle in angles]
     flat = [term for row in terms for term in row]
     return {
         "groups": np.array(groups, np.int64).reshape(-1, 7),
-        "rotations": np.array(rotations, np.int32).reshape(-1, 3),
+        "rotations": np.array(rotations, np.int32).reshape(-1, 4),
         "offsets": np.array([angle.offset for angle in angles], np.float64),
         "term_offsets": np.cumsum([0, *(len(row) for row in terms)], dtype=np.int32),
         "term_angles": np.array([index for index, _ in flat], np.int32),

@@ -67,7 +67,7 @@ class ComplexExecutor {
     struct ChunkScratch {
         Buffer<T> state, adjoint;
     };
-    // Tables of the groups that read an input, for the samples of a unit.
+    // Tables of the groups that differ from sample to sample, for those of a unit.
     struct UnitTables {
         std::vector<double> cosines_sines;  // [rotation][c, s][sample]
         std::vector<T> forward, inverse;    // as the kernels take them
@@ -81,7 +81,7 @@ class ComplexExecutor {
     };
     // Sums of a block of units.
     struct BlockSums {
-        std::vector<double> weights, overlaps;  // [weight]; tables of the groups that read no input, with one lane
+        std::vector<double> weights, overlaps;  // [weight]; tables of the other groups, with one lane
     };
     struct Passes {
         bool is_forward, is_backward;
@@ -97,6 +97,14 @@ class ComplexExecutor {
     int64_t sample(int64_t unit, size_t lane) const {
         const int64_t b = (unit << plan_.sample_bits) + int64_t(lane & (samples() - 1));
         return b < batch_.size ? b : -1;
+    }
+
+    // Each sample has a table of its own.
+    bool differs_per_sample(const ComplexGroup& group) const { return group.reads_input || batch_.signs; }
+
+    // The sign of a rotation's angle in a sample of the batch.
+    double sign(size_t rotation, int64_t b) const {
+        return batch_.signs && b >= 0 ? batch_.signs[b * plan_.n_signs + plan_.rotations[rotation].column] : 1;
     }
 
     bool is_prepared(const ComplexGroup& group) const { return product_state_ && group.product_bit >= 0; }
@@ -123,11 +131,11 @@ class ComplexExecutor {
             }
         size_t own_size = 0, shared_size = 0, overlaps_size = 0;
         for (const ComplexGroup& group : plan_.groups) {
-            size_t& size = group.reads_input ? own_size : shared_size;
+            size_t& size = differs_per_sample(group) ? own_size : shared_size;
             table_offsets_.push_back(size);
             size += group.table_size(lanes_);
             overlap_offsets_.push_back(overlaps_size);
-            if (!group.reads_input) overlaps_size += group.table_size(1);
+            if (!differs_per_sample(group)) overlaps_size += group.table_size(1);
         }
         overlap_offsets_.push_back(overlaps_size);
         for (const ComplexStage& stage : plan_.stages) {
@@ -140,7 +148,7 @@ class ComplexExecutor {
         own_tables_size_ = own_size;
         shared_forward_.resize(shared_size), shared_inverse_.resize(shared_size);
         for (size_t g = 0; g < plan_.groups.size(); ++g)
-            if (const ComplexGroup& group = plan_.groups[g]; !group.reads_input)
+            if (const ComplexGroup& group = plan_.groups[g]; !differs_per_sample(group))
                 make_tables(group, 1, shared_cosines_sines_.data() + 2 * size_t(group.first_rotation),
                             shared_forward_.data() + table_offsets_[g], shared_inverse_.data() + table_offsets_[g]);
     }
@@ -181,16 +189,18 @@ class ComplexExecutor {
         tables.forward.resize(own_tables_size_), tables.inverse.resize(own_tables_size_);
         for (size_t g = 0; g < plan_.groups.size(); ++g) {
             const ComplexGroup& group = plan_.groups[g];
-            if (!group.reads_input) continue;
+            if (!differs_per_sample(group)) continue;
             double* first = tables.cosines_sines.data() + size_t(group.first_rotation) * 2 * samples();
             for (int i = 0; i < group.n_rotations; ++i) {
                 const size_t r = size_t(group.first_rotation + i);
                 double* numbers = first + size_t(i) * 2 * samples();
                 for (size_t s = 0; s < samples(); ++s) {
-                    const double half = plan_.rotations[r].reads_input ? angle(r, sample(unit, s)) / 2 : 0;
+                    const int64_t b = sample(unit, s);
+                    const double half = plan_.rotations[r].reads_input ? angle(r, b) / 2 : 0;
                     numbers[s] = plan_.rotations[r].reads_input ? std::cos(half) : shared_cosines_sines_[2 * r];
                     numbers[samples() + s] =
-                        plan_.rotations[r].reads_input ? std::sin(half) : shared_cosines_sines_[2 * r + 1];
+                        sign(r, b) *
+                        (plan_.rotations[r].reads_input ? std::sin(half) : shared_cosines_sines_[2 * r + 1]);
                 }
             }
             make_tables(group, samples(), first, tables.forward.data() + table_offsets_[g],
@@ -199,7 +209,8 @@ class ComplexExecutor {
     }
 
     const T* table_of(size_t g, const UnitTables& tables, bool inverse) const {
-        if (plan_.groups[g].reads_input) return (inverse ? tables.inverse : tables.forward).data() + table_offsets_[g];
+        if (differs_per_sample(plan_.groups[g]))
+            return (inverse ? tables.inverse : tables.forward).data() + table_offsets_[g];
         return (inverse ? shared_inverse_ : shared_forward_).data() + table_offsets_[g];
     }
 
@@ -244,7 +255,7 @@ class ComplexExecutor {
         }
         for (size_t g = 0; g < plan_.groups.size(); ++g) {
             const ComplexGroup& group = plan_.groups[g];
-            if (group.reads_input) continue;
+            if (differs_per_sample(group)) continue;
             derivatives.resize(size_t(group.n_rotations));
             differentiate_rotations(
                 {group, 1, overlaps.data() + overlap_offsets_[g]}, plan_.rotations.data() + group.first_rotation,
@@ -380,11 +391,11 @@ class ComplexExecutor {
         });
     }
 
-    // Adds a group's overlaps to those of the block, or its derivatives to the gradients if it reads an input.
+    // Adds a group's overlaps to those of the block, or its derivatives to the gradients if samples differ.
     void add_gradient(int64_t unit, const UnitWorkspace& workspace, size_t g, const double* overlaps,
                       BlockSums& block_sums, const Gradients<T>& gradients) const {
         const ComplexGroup& group = plan_.groups[g];
-        if (!group.reads_input) {
+        if (!differs_per_sample(group)) {
             collect(overlaps, {group, 1, block_sums.overlaps.data() + overlap_offsets_[g]});
             return;
         }
@@ -397,7 +408,8 @@ class ComplexExecutor {
                                 derivatives.data());
         for (int i = 0; i < group.n_rotations; ++i) {
             const size_t r = size_t(group.first_rotation + i);
-            const double* derivative = derivatives.data() + size_t(i) * samples();
+            double* derivative = derivatives.data() + size_t(i) * samples();
+            for (size_t s = 0; s < samples(); ++s) derivative[s] *= sign(r, sample(unit, s));
             for (int32_t t = plan_.term_offsets[r]; t < plan_.term_offsets[r + 1]; ++t) {
                 const ComplexTerm term = plan_.terms[size_t(t)];
                 for (size_t s = 0; s < samples(); ++s) {
@@ -488,7 +500,7 @@ class ComplexExecutor {
     std::vector<size_t> overlap_offsets_;             // [group] and the end: in the sums of a block
     std::vector<size_t> chunk_offsets_;               // [group]: in the overlaps of its stage
     std::vector<size_t> stage_overlaps_;              // [stage]: numbers of its overlaps
-    std::vector<T> shared_forward_, shared_inverse_;  // of the groups that read no input
+    std::vector<T> shared_forward_, shared_inverse_;  // of the groups that all samples share
     size_t own_tables_size_ = 0;
 };
 

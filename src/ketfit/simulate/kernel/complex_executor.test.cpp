@@ -82,7 +82,8 @@ ComplexPlan make_plan(const InstructionSet& set, int itemsize, int sample_bits, 
         for (const TestRotation& r : group) {
             const uint64_t mask = r.z << plan.sample_bits;
             const int subset = mask == 0 ? 0 : mask == uint64_t(numbers[1]) ? 1 : 2;
-            plan.rotations.push_back({r.x != 0, subset, 1 + __builtin_popcountll(r.x & r.z), 0.3, r.angle < 0});
+            plan.rotations.push_back(
+                {r.x != 0, subset, 1 + __builtin_popcountll(r.x & r.z), 0.3, r.angle < 0, int(plan.rotations.size())});
             plan.terms.push_back({r.angle, r.factor});
             plan.term_offsets.push_back(int32_t(plan.terms.size()));
         }

@@ -25,6 +25,7 @@ struct ComplexRotation {
     int subset, power;
     double offset;     // of the angle
     bool reads_input;  // one of its terms is an input
+    int column;        // of the signs
 };
 
 // One of the angles that a rotation adds up, times a factor.
@@ -135,7 +136,7 @@ inline PairGroup chunk_group(const ComplexStage& stage, const ComplexGroup& grou
 struct ComplexPlan {
     int bits, sample_bits;  // log2 of the numbers of amplitudes and of samples in a unit
     int lane_bits;          // of the number type that the plan is for
-    int64_t n_weights, n_inputs;
+    int64_t n_weights, n_inputs, n_signs;
     std::vector<ComplexGroup> groups;
     std::vector<ComplexRotation> rotations;
     std::vector<int32_t> term_offsets;  // terms of rotation r: [term_offsets[r], term_offsets[r + 1])

@@ -25,22 +25,23 @@ using List = nb::ndarray<const Number, nb::ndim<1>, nb::c_contig, nb::device::cp
 using Basis = nb::ndarray<const int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 void make_plan(ComplexPlan* plan, const std::string& instruction_set, int itemsize, int bits, int sample_bits,
-               int64_t n_weights, int64_t n_inputs, Table<int64_t, 7> groups, Table<int32_t, 3> rotations,
-               List<double> offsets, List<int32_t> term_offsets, List<int32_t> term_angles, List<double> term_factors,
-               Table<int32_t, 2> stages, Basis basis, Table<int64_t, 3> words) {
+               int64_t n_weights, int64_t n_inputs, int64_t n_signs, Table<int64_t, 7> groups,
+               Table<int32_t, 4> rotations, List<double> offsets, List<int32_t> term_offsets, List<int32_t> term_angles,
+               List<double> term_factors, Table<int32_t, 2> stages, Basis basis, Table<int64_t, 3> words) {
     new (plan) ComplexPlan{};
     plan->bits = bits;
     plan->sample_bits = sample_bits;
     plan->n_weights = n_weights;
     plan->n_inputs = n_inputs;
+    plan->n_signs = n_signs;
     plan->kernels = find_instruction_set(instruction_set).complex_kernels;
     plan->lane_bits = __builtin_ctz(unsigned(itemsize == 4 ? plan->kernels->f32.lanes : plan->kernels->f64.lanes));
     plan->term_offsets.assign(term_offsets.data(), term_offsets.data() + term_offsets.size());
     for (size_t t = 0; t < term_angles.size(); ++t)
         plan->terms.push_back({term_angles.data()[t], term_factors.data()[t]});
     for (size_t r = 0; r < rotations.shape(0); ++r) {
-        const int32_t* row = rotations.data() + 3 * r;
-        plan->rotations.push_back({row[0] != 0, row[1], row[2], offsets.data()[r], false});
+        const int32_t* row = rotations.data() + 4 * r;
+        plan->rotations.push_back({row[0] != 0, row[1], row[2], offsets.data()[r], false, row[3]});
         for (int32_t t = plan->term_offsets[r]; t < plan->term_offsets[r + 1]; ++t)
             plan->rotations.back().reads_input |= plan->terms[size_t(t)].angle < 0;
     }
@@ -109,8 +110,8 @@ void unpack(const ComplexPlan& plan, const BatchAddresses& addresses, uintptr_t 
 void bind_complex_statevector(nb::module_& m) {
     nb::class_<ComplexPlan>(m, "ComplexPlan")
         .def("__init__", &make_plan, nb::kw_only(), "instruction_set"_a, "itemsize"_a, "bits"_a, "sample_bits"_a,
-             "n_weights"_a, "n_inputs"_a, "groups"_a, "rotations"_a, "offsets"_a, "term_offsets"_a, "term_angles"_a,
-             "term_factors"_a, "stages"_a, "basis"_a, "words"_a)
+             "n_weights"_a, "n_inputs"_a, "n_signs"_a, "groups"_a, "rotations"_a, "offsets"_a, "term_offsets"_a,
+             "term_angles"_a, "term_factors"_a, "stages"_a, "basis"_a, "words"_a)
         .def("n_units", &ComplexPlan::n_units)
         .def_prop_ro("unit_size", &ComplexPlan::unit_size)
         .def_prop_ro("n_words", &ComplexPlan::n_words)
