@@ -300,8 +300,8 @@ def _differentiate(ctx: Any, word_grads: int, state_grads: int) -> tuple[Tensor 
     """Return the gradients from the addresses of those of the words' means, or of the kernel's states."""
     if torch.is_grad_enabled():
         raise InputError(NO_SECOND_DERIVATIVE)
-    plan, (*tensors, signs) = ctx.plan, ctx.saved_tensors
-    addresses = kernel_batch(ctx.size, *tensors, signs)
+    plan, tensors = ctx.plan, ctx.saved_tensors[:3]
+    addresses = kernel_batch(ctx.size, *ctx.saved_tensors)
     try:
         states = ctx.states.pop()  # the adjoint pass overwrites it
     except IndexError:  # used by an earlier backward pass
