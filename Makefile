@@ -65,6 +65,7 @@ bench: $(VENV)/test.stamp
 peers: $(VENV)/test.stamp
 	benchmarks/peers/setup.sh
 	$(BIN)/python benchmarks/kernel.py --output benchmarks/results/kernel.json
+	$(BIN)/python benchmarks/general.py --output benchmarks/results/general.json
 
 noise: $(VENV)/demo.stamp $(VENV)/test.stamp
 	$(PIP) qulacs==0.6.14

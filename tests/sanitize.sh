@@ -17,7 +17,8 @@ run() { # sanitizers, libraries to load first, tests to choose
     KETFIT_KERNEL=$(echo "$build"/_kernel*.so) LD_PRELOAD="$2:$(library libstdc++.so.6)" \
         "$python" -m pytest -p tests.built_kernel -n 0 -q -k "$3" \
         tests/simulate/test_native.py tests/simulate/test_native_signs.py tests/simulate/test_density_matrix.py \
-        tests/simulate/test_density_matrix_loading.py tests/simulate/test_expectation_and_gradients.py
+        tests/simulate/test_density_matrix_loading.py tests/simulate/test_expectation_and_gradients.py \
+        tests/simulate/test_complex_statevector.py
 }
 
 mkdir -p build

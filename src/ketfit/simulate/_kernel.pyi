@@ -55,6 +55,46 @@ class Plan:
         self, batch: CircuitBatch, result: int, result_grads: int, gradients: Gradients, n_threads: int, /
     ) -> bool: ...
 
+class ComplexPlan:
+    unit_size: int
+    n_words: int
+    def __init__(
+        self,
+        *,
+        instruction_set: str,
+        itemsize: int,
+        bits: int,
+        sample_bits: int,
+        n_weights: int,
+        n_inputs: int,
+        n_signs: int,
+        groups: npt.NDArray[np.int64],
+        rotations: _IntArray,
+        offsets: npt.NDArray[np.float64],
+        term_offsets: _IntArray,
+        term_angles: _IntArray,
+        term_factors: npt.NDArray[np.float64],
+        stages: _IntArray,
+        basis: npt.NDArray[np.int64],
+        words: npt.NDArray[np.int64],
+    ) -> None: ...
+    def n_units(self, batch: int, /) -> int: ...
+    def forward(self, batch: CircuitBatch, result: int, saved: int, n_threads: int, /) -> bool: ...
+    def backward(
+        self,
+        batch: CircuitBatch,
+        states: int,
+        word_grads: int,
+        state_grads: int,
+        gradients: Gradients,
+        n_threads: int,
+        /,
+    ) -> None: ...
+    def forward_and_backward(
+        self, batch: CircuitBatch, result: int, word_grads: int, gradients: Gradients, n_threads: int, /
+    ) -> bool: ...
+    def unpack(self, batch: CircuitBatch, saved: int, amplitudes: int, /) -> None: ...
+
 class DensityMatrixPlan:
     n_observables: int
     n_coefficients: int

@@ -176,18 +176,20 @@ def choose_layout(n_qubits: int, batch: int, itemsize: int) -> tuple[str, int]:
     Lanes that hold samples need no shuffles, but more samples need more cache, and a unit is computed by one thread.
     The layout must not depend on the number of threads, because the results depend on the layout.
     """
-    lane_bits = _lane_bits(SAMPLE_ISA, itemsize)
-    if n_qubits + lane_bits > _chunk_bits(itemsize) + 1:
+    lane_bits = count_lane_bits(SAMPLE_ISA, itemsize)
+    if n_qubits + lane_bits > default_chunk_bits(itemsize) + 1:
         return ISA, 0
     sharing = batch if n_qubits < SHARED_QUBITS else (batch + 1) // 2
     return SAMPLE_ISA, max(min(lane_bits, (sharing - 1).bit_length()), lane_bits - n_qubits, 0)
 
 
-def _lane_bits(isa: str, itemsize: int) -> int:
+def count_lane_bits(isa: str, itemsize: int) -> int:
+    """Return the binary logarithm of the number of lanes of an instruction set."""
     return int(_kernel.lanes(isa, itemsize)).bit_length() - 1
 
 
-def _chunk_bits(itemsize: int) -> int:
+def default_chunk_bits(itemsize: int) -> int:
+    """Return the binary logarithm of the number of amplitudes of `itemsize` bytes in a chunk."""
     return (CHUNK_BYTES // itemsize).bit_length() - 1
 
 
@@ -201,10 +203,10 @@ def make_plan(
     chunk_bits: int | None = None,
 ) -> Any:
     """Return the kernel's plan; `chunk_bits` is for tests and by default follows from the size of the cache."""
-    lane_bits = _lane_bits(isa, itemsize)
+    lane_bits = count_lane_bits(isa, itemsize)
     bits = circuit.n_qubits + sample_bits
     if chunk_bits is None:
-        chunk_bits = _chunk_bits(itemsize)
+        chunk_bits = default_chunk_bits(itemsize)
         if bits <= chunk_bits + 1:  # a chunk of twice the size is faster than two stages
             chunk_bits = bits
     chunk_bits = min(chunk_bits, bits)

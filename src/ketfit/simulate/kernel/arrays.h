@@ -3,6 +3,8 @@
 
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 namespace ketfit {
@@ -24,6 +26,11 @@ struct Gradients {
     T* inputs;   // [sample][input]
     T* initial;  // as the batch's
 };
+
+template <class T>
+bool are_finite(const T* numbers, int64_t count) {
+    return std::all_of(numbers, numbers + count, [](T number) { return std::isfinite(number); });
+}
 
 template <class T>
 T* pointer(uintptr_t address) {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "complex_kernels.h"
 #include "gate_kernels.h"
 #include "pauli_kernels.h"
 
@@ -14,6 +15,7 @@ struct InstructionSet {
     const char* name;
     const GateKernelSet* gate_kernels;
     const PauliKernelSet* pauli_kernels;
+    const ComplexKernelSet* complex_kernels;
     bool is_supported;  // by this processor
 };
 

@@ -10,7 +10,6 @@
 #endif
 
 #include <algorithm>
-#include <cmath>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -24,6 +23,7 @@ using namespace nanobind::literals;
 
 namespace ketfit {
 
+void bind_complex_statevector(nb::module_& m);
 void bind_density_matrix(nb::module_& m);
 
 namespace {
@@ -92,17 +92,12 @@ void make_plan(Plan* plan, const std::string& instruction_set, int bits, int sam
     }
 }
 
-template <class T>
-bool all_finite(const T* numbers, int64_t count) {
-    return std::all_of(numbers, numbers + count, [](T number) { return std::isfinite(number); });
-}
-
 // An initial amplitude that is not finite shows in the result; a weight or an input need not.
 template <class T>
 bool all_finite(const Plan& plan, const CircuitBatch<T>& batch, const T* result) {
-    return all_finite(batch.weights, plan.n_weights) &&
-           (!batch.inputs || all_finite(batch.inputs, batch.size * plan.n_inputs)) &&
-           all_finite(result, batch.size * int64_t(plan.n_columns()));
+    return are_finite(batch.weights, plan.n_weights) &&
+           (!batch.inputs || are_finite(batch.inputs, batch.size * plan.n_inputs)) &&
+           are_finite(result, batch.size * int64_t(plan.n_columns()));
 }
 
 std::pair<double, bool> forward(const Plan& plan, const BatchAddresses& addresses, uintptr_t result, uintptr_t saved,
@@ -132,7 +127,7 @@ bool forward_and_backward(const Plan& plan, const BatchAddresses& addresses, uin
         using T = typename decltype(batch)::Number;
         const T* grads = pointer<T>(result_grads);
         Executor<T>(plan, batch, n_threads).forward_and_backward(pointer<T>(result), grads, gradients.as<T>());
-        return all_finite(plan, batch, pointer<T>(result)) && all_finite(grads, batch.size * int64_t(plan.n_columns()));
+        return all_finite(plan, batch, pointer<T>(result)) && are_finite(grads, batch.size * int64_t(plan.n_columns()));
     });
 }
 
@@ -169,5 +164,6 @@ NB_MODULE(_kernel, m) {
         .def("forward", &forward)
         .def("backward", &backward)
         .def("forward_and_backward", &forward_and_backward);
+    bind_complex_statevector(m);
     bind_density_matrix(m);
 }

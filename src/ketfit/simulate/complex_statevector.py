@@ -1,0 +1,313 @@
+"""Complex statevectors of circuits of any gates in the native kernel: means of Pauli words, and states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ketfit.errors import InputError
+from ketfit.simulate import _kernel
+from ketfit.simulate.circuit_batch import check_finite, check_tensor
+from ketfit.simulate.native import (
+    ISA,
+    NO_SECOND_DERIVATIVE,
+    SAMPLE_ISA,
+    SHARED_QUBITS,
+    count_lane_bits,
+    default_chunk_bits,
+    empty_gradients,
+    kernel_batch,
+    kernel_gradients,
+    kernel_threads,
+)
+from ketfit.simulate.pauli_program import PauliProgram, PauliWord
+from ketfit.simulate.pauli_scheduling import (
+    group_rotations,
+    light_cone,
+    partition_stages,
+    start_from_zero,
+    to_kernel_arrays,
+)
+
+LOW_BITS = 2
+"""Bits of a chunk above those of the lanes that are the lowest ones of the state, so that memory access is in runs."""
+
+_COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+
+
+@dataclass(frozen=True, eq=False)
+class ProgramBatch:
+    """A program with the tensors of a batch of samples, checked when the batch is built except that numbers are finite.
+
+    The tensors are contiguous, so they are copies of those given where those are not.
+
+    Attributes:
+        program: Program to run.
+        weights: Shape (n_weights,), float32 or float64.
+        inputs: Shape (size, n_inputs), of the dtype of the weights; None only if the program reads none.
+        initial: Complex amplitudes before the first operation, shape (size, 2**n_qubits), qubit 0 the most significant
+            bit of the index; None is |0...0>.
+        signs: Signs +1 or -1 of the angle of each of the program's lowered rotations in each sample, int8, shape (size,
+            rotations); None is +1. A Pauli error that is moved to the end of the circuit becomes such signs.
+        size: Number of samples, 1 if neither `inputs` nor `initial` is given.
+
+    Raises:
+        InputError: A tensor has the wrong shape, dtype or device.
+
+    >>> ProgramBatch(PauliProgram(1, 0, 0, ()), torch.zeros(0), initial=torch.eye(2, dtype=torch.complex64)).size
+    2
+    """
+
+    program: PauliProgram
+    weights: Tensor
+    inputs: Tensor | None = None
+    initial: Tensor | None = None
+    signs: Tensor | None = None
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        program, weights, inputs, initial = self.program, self.weights, self.inputs, self.initial
+        check_tensor("weights", weights, weights, program.n_weights, 1)
+        sizes = {}
+        if inputs is not None:
+            check_tensor("inputs", inputs, weights, program.n_inputs, 2)
+            sizes["inputs"] = len(inputs)
+        elif program.n_inputs:
+            raise InputError(f"this circuit reads {program.n_inputs} inputs; pass a row of inputs for each sample")
+        if initial is not None:
+            if not isinstance(initial, Tensor) or initial.dtype != _COMPLEX[weights.dtype]:
+                kind = initial.dtype if isinstance(initial, Tensor) else type(initial).__name__
+                raise InputError(f"initial is {kind}; pass a tensor of {_COMPLEX[weights.dtype]} for these weights")
+            check_tensor("initial", torch.view_as_real(initial.resolve_conj())[..., 0], weights, 2**program.n_qubits, 2)
+            sizes["initial"] = len(initial)
+        if len(set(sizes.values())) > 1:
+            raise InputError(
+                f"inputs and initial have {sizes['inputs']} and {sizes['initial']} rows; pass equally many"
+            )
+        size = next(iter(sizes.values()), 1)
+        if self.signs is not None:
+            shape = (size, len(program.lowered[0]))
+            if self.signs.shape != shape or self.signs.dtype != torch.int8 or not (self.signs.abs() == 1).all():
+                raise InputError(
+                    f"signs must be 1 and -1 in an int8 tensor of shape {shape}, a column for each rotation"
+                )
+            object.__setattr__(self, "signs", self.signs.contiguous())
+        for name in ("weights", *sizes):
+            object.__setattr__(self, name, getattr(self, name).resolve_conj().contiguous())
+        object.__setattr__(self, "size", size)
+
+    @property
+    def addresses(self) -> _kernel.CircuitBatch:
+        """The addresses of the tensors for the kernel."""
+        return kernel_batch(self.size, *self.tensors, self.signs)
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The weights, the inputs and the initial amplitudes."""
+        return self.weights, self.inputs, self.initial
+
+    def check_finite(self) -> None:
+        """Raise InputError with the name of the first tensor that holds NaN or infinity."""
+        check_finite(weights=self.weights, inputs=self.inputs, initial=self.initial)
+
+
+def expect_words(batch: ProgramBatch, words: Sequence[PauliWord]) -> Tensor:
+    """Return the mean of each word, shape (size, len(words)), differentiable once.
+
+    Raises:
+        InputError: A number is not finite.
+
+    >>> from ketfit.simulate.pauli_program import AngleTerms, Rotation
+    >>> program = PauliProgram(1, 1, 0, (Rotation(PauliWord(1, 0), AngleTerms(weights=((0, 1.0),))),))
+    >>> expect_words(ProgramBatch(program, torch.tensor([torch.pi / 3])), [PauliWord(0, 1)])
+    tensor([[0.5000]])
+    """
+    plan = _plan(batch, tuple(words))
+    values: Tensor = _Values.apply(plan, batch, *batch.tensors)  # type: ignore[no-untyped-call]
+    return values
+
+
+def expect_words_and_differentiate(
+    batch: ProgramBatch,
+    words: Sequence[PauliWord],
+    cotangent: Tensor,
+    needs_grad: tuple[bool, bool, bool],
+) -> list[Tensor | None]:
+    """Return the mean of each word, and gradients of the sum of means times `cotangent`, in one call.
+
+    `cotangent` has a row for each sample and a column for each word. `needs_grad` selects the gradients of the weights,
+    the inputs and the initial amplitudes; the others are None. The gradient of an amplitude is that by its real part
+    plus i times that by its imaginary part, as in torch.
+
+    Raises:
+        InputError: A number is not finite, or `cotangent` has the wrong shape or dtype.
+    """
+    plan = _plan(batch, tuple(words))
+    check_tensor("cotangent", cotangent, batch.weights, len(words), 2)
+    if len(cotangent) != batch.size:
+        raise InputError(f"cotangent has {len(cotangent)} rows for a batch of {batch.size}; pass one for each sample")
+    tensors, cotangent = batch.tensors, cotangent.contiguous()
+    values = torch.empty_like(cotangent)
+    grads = empty_gradients(tensors, needs_grad)
+    if not plan.forward_and_backward(
+        batch.addresses,
+        values.data_ptr(),
+        cotangent.data_ptr(),
+        kernel_gradients(*grads),
+        kernel_threads(),
+    ):
+        batch.check_finite()
+        check_finite(cotangent=cotangent)
+    return [values, *grads]
+
+
+def simulate(batch: ProgramBatch) -> Tensor:
+    """Return the final states, complex, shape (size, 2**n_qubits), differentiable once.
+
+    Any observable can be computed from them: their gradient is where the adjoint pass starts.
+
+    Raises:
+        InputError: A number is not finite.
+    """
+    plan = _plan(batch, None)
+    states: Tensor = _States.apply(plan, batch, *batch.tensors)  # type: ignore[no-untyped-call]
+    places, phases = batch.program.lowered[1].permutation()
+    order = torch.from_numpy(np.argsort(places))
+    return (states * torch.from_numpy(phases).to(states.dtype))[:, order]
+
+
+def choose_layout(n_qubits: int, size: int, itemsize: int) -> tuple[str, int]:
+    """Return the instruction set, and the binary logarithm of the number of samples that share a unit."""
+    lane_bits = count_lane_bits(SAMPLE_ISA, itemsize)
+    if n_qubits + lane_bits > default_chunk_bits(2 * itemsize) + 1:
+        return ISA, max(count_lane_bits(ISA, itemsize) - n_qubits, 0)
+    sharing = size if n_qubits < SHARED_QUBITS else (size + 1) // 2
+    return SAMPLE_ISA, max(min(lane_bits, (sharing - 1).bit_length()), lane_bits - n_qubits, 0)
+
+
+def make_plan(
+    program: PauliProgram,
+    words: Sequence[PauliWord] | None,
+    itemsize: int,
+    *,
+    from_zero: bool,
+    isa: str,
+    sample_bits: int,
+    chunk_bits: int | None = None,
+) -> Any:
+    """Return the kernel's plan for the means of words, or without words for states.
+
+    `from_zero` is True if there are no initial amplitudes. `chunk_bits` is for tests and by default follows from the
+    size of the cache.
+    """
+    lowered, frame = program.lowered
+    observed = [_shift(frame.image(word), sample_bits) for word in words or ()]
+    rotations = [replace(rotation, word=_shift(rotation.word, sample_bits)) for rotation in lowered]
+    if from_zero:
+        rotations = start_from_zero(rotations)
+    if words is not None:
+        rotations = light_cone(rotations, observed)
+    bits = program.n_qubits + sample_bits
+    if chunk_bits is None:
+        chunk_bits = default_chunk_bits(2 * itemsize)
+        if bits <= chunk_bits + 1:  # a chunk of twice the size is faster than two stages
+            chunk_bits = bits
+    low_bits = count_lane_bits(isa, itemsize) + LOW_BITS
+    groups = group_rotations(rotations, from_zero=from_zero)
+    return _kernel.ComplexPlan(
+        instruction_set=isa,
+        itemsize=itemsize,
+        bits=bits,
+        sample_bits=sample_bits,
+        n_weights=program.n_weights,
+        n_inputs=program.n_inputs,
+        n_signs=len(lowered),
+        **to_kernel_arrays(partition_stages(groups, bits, min(chunk_bits, bits), low_bits)),
+        words=np.array([(word.x, word.z, word.sign) for word in observed], np.int64).reshape(-1, 3),
+    )
+
+
+def _shift(word: PauliWord, sample_bits: int) -> PauliWord:
+    """Return the word on a unit, in which the lowest bits number samples."""
+    return replace(word, x=word.x << sample_bits, z=word.z << sample_bits)
+
+
+def _plan(batch: ProgramBatch, words: tuple[PauliWord, ...] | None) -> Any:
+    """Return the plan for batches of this size."""
+    program, itemsize, from_zero = batch.program, batch.weights.element_size(), batch.initial is None
+    isa, sample_bits = choose_layout(program.n_qubits, batch.size, itemsize)
+    key = ("plan", words, itemsize, from_zero, sample_bits, isa)
+    plan = program.cache.get(key)
+    if plan is None:
+        plan = make_plan(program, words, itemsize, from_zero=from_zero, isa=isa, sample_bits=sample_bits)
+        program.cache[key] = plan
+    return plan
+
+
+class _Values(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plan: Any, batch: ProgramBatch, *tensors: Tensor | None) -> Tensor:
+        """Return the means of the words, and save the final states if the adjoint pass needs them."""
+        needs_states = any(ctx.needs_input_grad)
+        values = batch.weights.new_empty(batch.size, plan.n_words)
+        _run(ctx, plan, batch, values.data_ptr(), needs_states)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the weights, the inputs and the initial amplitudes."""
+        grad = grad.contiguous()
+        return _differentiate(ctx, grad.data_ptr(), 0)
+
+
+class _States(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plan: Any, batch: ProgramBatch, *tensors: Tensor | None) -> Tensor:
+        """Return the states of the kernel, complex, shape (size, 2**n_qubits)."""
+        saved = _run(ctx, plan, batch, 0, needs_states=True)
+        amplitudes = torch.empty(batch.size, 2**batch.program.n_qubits, dtype=_COMPLEX[batch.weights.dtype])
+        plan.unpack(batch.addresses, saved.data_ptr(), amplitudes.data_ptr())
+        if not torch.isfinite(torch.view_as_real(amplitudes)).all():
+            batch.check_finite()
+        return amplitudes
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the weights, the inputs and the initial amplitudes."""
+        grad = grad.resolve_conj().contiguous()
+        return _differentiate(ctx, 0, grad.data_ptr())
+
+
+def _run(ctx: Any, plan: Any, batch: ProgramBatch, values: int, needs_states: bool) -> Any:
+    """Run the forward pass, and save what the adjoint pass needs; return the kernel's states, or None."""
+    states = None
+    if needs_states:
+        states = batch.weights.new_empty(plan.n_units(batch.size), 2 * plan.unit_size)
+        ctx.plan, ctx.size, ctx.states = plan, batch.size, [states]
+        ctx.save_for_backward(*batch.tensors, batch.signs)
+    address = 0 if states is None else states.data_ptr()
+    if not plan.forward(batch.addresses, values, address, kernel_threads()):
+        batch.check_finite()
+    return states
+
+
+def _differentiate(ctx: Any, word_grads: int, state_grads: int) -> tuple[Tensor | None, ...]:
+    """Return the gradients from the addresses of those of the words' means, or of the kernel's states."""
+    if torch.is_grad_enabled():
+        raise InputError(NO_SECOND_DERIVATIVE)
+    plan, tensors = ctx.plan, ctx.saved_tensors[:3]
+    addresses = kernel_batch(ctx.size, *ctx.saved_tensors)
+    try:
+        states = ctx.states.pop()  # the adjoint pass overwrites it
+    except IndexError:  # used by an earlier backward pass
+        states = tensors[0].new_empty(plan.n_units(ctx.size), 2 * plan.unit_size)
+        values = tensors[0].new_empty(ctx.size, plan.n_words)
+        plan.forward(addresses, values.data_ptr(), states.data_ptr(), kernel_threads())
+    grads = empty_gradients(tensors, ctx.needs_input_grad[2:])
+    plan.backward(addresses, states.data_ptr(), word_grads, state_grads, kernel_gradients(*grads), kernel_threads())
+    return None, None, *grads

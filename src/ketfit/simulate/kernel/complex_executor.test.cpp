@@ -1,0 +1,201 @@
+// Calls on plans against plain rotations of complex amplitudes in double precision.
+
+#include "complex_executor.h"
+
+#include <complex>
+
+#include "test_support.h"
+
+using namespace ketfit;
+
+namespace {
+
+using Amplitude = std::complex<double>;
+using Amplitudes = std::vector<Amplitude>;
+
+constexpr int n_qubits = 6, n_weights = 3, n_inputs = 2;
+constexpr size_t n_amplitudes = size_t(1) << n_qubits;
+
+// exp(-i angle / 2 P) with the word's masks; its angle is factor * weight or input + 0.3.
+struct TestRotation {
+    uint64_t x, z;
+    int32_t angle;  // weight i as i, input k as ~k
+    double factor;
+};
+
+// Rotations in groups with one mask, on one qubit, or on several.
+const std::vector<std::vector<TestRotation>> groups{
+    {{1, 0, ~0, 1}, {0, 1, 0, 1}, {1, 1, 1, -2}},
+    {{2, 2, ~1, 1}, {0, 2, 2, 1}},
+    {{32, 0, 0, 0.5}},
+    {{3, 2, 1, 1}, {0, 2, ~0, 1}},
+    {{0, 40, 2, 1}},
+    {{48, 16, 0, 1}, {48, 0, ~1, 1.5}},
+    {{5, 4, 1, 1}, {0, 4, 2, 1}},
+    {{8, 8, 0, 1}},
+    {{36, 4, 2, 1}, {0, 4, 0, 1}},
+};
+
+Amplitudes run_plain(const double* weights, const double* inputs, Amplitudes psi) {
+    const Amplitude powers[4] = {1, {0, 1}, -1, {0, -1}};
+    for (const auto& group : groups)
+        for (const TestRotation& r : group) {
+            const double half = (0.3 + r.factor * (r.angle >= 0 ? weights[r.angle] : inputs[~r.angle])) / 2;
+            Amplitudes rotated(psi.size());
+            for (size_t i = 0; i < psi.size(); ++i) {
+                const double sign = parity_of((i ^ r.x) & r.z) ? -1 : 1;
+                const Amplitude image = sign * powers[__builtin_popcountll(r.x & r.z) & 3] * psi[i ^ r.x];
+                rotated[i] = std::cos(half) * psi[i] - Amplitude(0, std::sin(half)) * image;
+            }
+            psi = rotated;
+        }
+    return psi;
+}
+
+// Stages of `width` bits at most, or one of all bits.
+ComplexPlan make_plan(const InstructionSet& set, int itemsize, int sample_bits, bool small_chunks) {
+    ComplexPlan plan{};
+    plan.kernels = set.complex_kernels;
+    const int lanes = itemsize == 4 ? plan.kernels->f32.lanes : plan.kernels->f64.lanes;
+    plan.lane_bits = __builtin_ctz(unsigned(lanes));
+    plan.sample_bits = std::min(sample_bits, plan.lane_bits);
+    plan.bits = n_qubits + plan.sample_bits;
+    plan.n_weights = n_weights, plan.n_inputs = n_inputs;
+    plan.term_offsets = {0};
+    for (const auto& group : groups) {
+        const uint64_t x = group[0].x << plan.sample_bits, z = group.back().z << plan.sample_bits;
+        const bool first_on_qubit = plan.groups.size() < 3;
+        const int64_t row[] = {int64_t(x),
+                               int64_t(first_on_qubit ? x
+                                       : z            ? z
+                                                      : x),
+                               0,
+                               1,
+                               int64_t(plan.rotations.size()),
+                               int64_t(group.size()),
+                               first_on_qubit ? __builtin_ctzll(x) : -1};
+        std::vector<int64_t> numbers(row, row + 7);
+        if (!first_on_qubit && group[0].z << plan.sample_bits != z) {
+            numbers[2] = int64_t(group[0].z << plan.sample_bits), numbers[3] = 2;
+            if (z == 0) numbers[1] = numbers[2], numbers[2] = 0, numbers[3] = 1;
+        }
+        for (const TestRotation& r : group) {
+            const uint64_t mask = r.z << plan.sample_bits;
+            const int subset = mask == 0 ? 0 : mask == uint64_t(numbers[1]) ? 1 : 2;
+            plan.rotations.push_back(
+                {r.x != 0, subset, 1 + __builtin_popcountll(r.x & r.z), 0.3, r.angle < 0, int(plan.rotations.size())});
+            plan.terms.push_back({r.angle, r.factor});
+            plan.term_offsets.push_back(int32_t(plan.terms.size()));
+        }
+        plan.groups.push_back(make_group(numbers.data(), plan.rotations));
+    }
+    plan.add_word(uint64_t(33) << plan.sample_bits, uint64_t(35) << plan.sample_bits);
+    plan.add_word(0, uint64_t(5) << plan.sample_bits);
+    const int n_groups = int(plan.groups.size());
+    std::vector<uint64_t> all;
+    for (int bit = 0; bit < plan.bits; ++bit) all.push_back(uint64_t(1) << bit);
+    if (!small_chunks) {
+        plan.add_stage(0, n_groups, all);
+        return plan;
+    }
+    for (int g = 0; g < n_groups; ++g) {  // a stage for each group, on the lanes and what it flips
+        std::vector<uint64_t> basis(all.begin(), all.begin() + plan.lane_bits);
+        const uint64_t rest = plan.groups[size_t(g)].x >> plan.lane_bits << plan.lane_bits;
+        basis.push_back(rest ? rest : uint64_t(1) << plan.lane_bits);
+        plan.add_stage(g, 1, basis);
+    }
+    return plan;
+}
+
+template <class T>
+std::vector<T> random_numbers(size_t size, std::mt19937& rng) {
+    const Buffer<T> buffer = random_buffer<T>(size, rng);
+    return {buffer.data, buffer.data + size};
+}
+
+// The values of the two words, weighted by `grads`, of all samples.
+double loss(const std::vector<double>& weights, const std::vector<double>& inputs, const std::vector<double>& initial,
+            const std::vector<double>& grads) {
+    double sum = 0;
+    for (size_t b = 0; b < inputs.size() / n_inputs; ++b) {
+        Amplitudes psi(n_amplitudes);
+        psi[0] = 1;
+        for (size_t i = 0; !initial.empty() && i < n_amplitudes; ++i)
+            psi[i] = {initial[2 * (b * n_amplitudes + i)], initial[2 * (b * n_amplitudes + i) + 1]};
+        psi = run_plain(weights.data(), inputs.data() + b * n_inputs, psi);
+        for (size_t i = 0; i < n_amplitudes; ++i) {
+            const double z_sign = parity_of(i & 5) ? -1 : 1, y_sign = parity_of((i ^ 33) & 35) ? -1 : 1;
+            sum += grads[2 * b + 1] * z_sign * std::norm(psi[i]);
+            sum -= grads[2 * b] * y_sign * (std::conj(psi[i]) * psi[i ^ 33]).real();  // i^2
+        }
+    }
+    return sum;
+}
+
+template <class T>
+std::vector<double> widen(const std::vector<T>& numbers) {
+    return {numbers.begin(), numbers.end()};
+}
+
+// Differences of the loss by a vector's entries against a gradient.
+template <class T, class F>
+void check_gradient(std::vector<double>& numbers, const std::vector<T>& gradient, F loss_of_numbers) {
+    constexpr double step = 1e-4;
+    for (size_t i = 0; i < numbers.size(); i += numbers.size() > 100 ? 7 : 1) {
+        const double old = numbers[i];
+        numbers[i] = old + step;
+        const double above = loss_of_numbers();
+        numbers[i] = old - step;
+        const double below = loss_of_numbers();
+        numbers[i] = old;
+        CHECK(std::abs((above - below) / (2 * step) - double(gradient[i])) < (sizeof(T) == 4 ? 2e-4 : 1e-6));
+    }
+}
+
+template <class T>
+void check_plan(const ComplexPlan& plan, size_t batch_size, bool with_initial, std::mt19937& rng) {
+    const std::vector<T> weights = random_numbers<T>(n_weights, rng),
+                         inputs = random_numbers<T>(batch_size * n_inputs, rng);
+    const std::vector<T> initial = random_numbers<T>(with_initial ? 2 * batch_size * n_amplitudes : 0, rng);
+    const std::vector<T> grads = random_numbers<T>(2 * batch_size, rng);
+    std::vector<T> values(2 * batch_size), grad_weights(n_weights), grad_inputs(inputs.size()),
+        grad_initial(initial.size());
+    const CircuitBatch<T> batch{int64_t(batch_size), weights.data(), inputs.data(),
+                                with_initial ? initial.data() : nullptr, nullptr};
+    const Gradients<T> gradients{grad_weights.data(), grad_inputs.data(), with_initial ? grad_initial.data() : nullptr};
+    ComplexExecutor<T>(plan, batch, 2).forward_and_backward(values.data(), {grads.data(), nullptr}, gradients);
+    std::vector<double> w = widen(weights), x = widen(inputs), start = widen(initial);
+    const std::vector<double> g = widen(grads);
+    const auto current = [&] { return loss(w, x, start, g); };
+    double total = 0;
+    for (size_t k = 0; k < values.size(); ++k) total += double(values[k]) * g[k];
+    CHECK(std::abs(total - current()) < 100 * tolerance<T> * double(batch_size));
+    check_gradient(w, grad_weights, current);
+    check_gradient(x, grad_inputs, current);
+    check_gradient(start, grad_initial, current);
+    // Both directions apart give the same numbers.
+    std::vector<T> saved(size_t(plan.n_units(int64_t(batch_size))) * 2 * plan.unit_size() + 16), values_again(values);
+    const std::vector<T> grad_weights_before = grad_weights;
+    T* states = saved.data();
+    while (uintptr_t(states) % 64) ++states;
+    ComplexExecutor<T>(plan, batch, 2).forward(values_again.data(), states);
+    ComplexExecutor<T>(plan, batch, 1).backward(states, {grads.data(), nullptr}, gradients);
+    CHECK(values_again == values);
+    CHECK(grad_weights == grad_weights_before);
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("ComplexExecutor gives values and gradients of rotations", T, float, double) {
+    for_each_instruction_set([](const InstructionSet& set) {
+        std::mt19937 rng(4);
+        for (const int sample_bits : {0, 1, 4})
+            for (const bool small_chunks : {false, true}) {
+                CAPTURE(sample_bits);
+                CAPTURE(small_chunks);
+                const ComplexPlan plan = make_plan(set, sizeof(T), sample_bits, small_chunks);
+                check_plan<T>(plan, 3, false, rng);
+                check_plan<T>(plan, 2, true, rng);
+            }
+    });
+}

@@ -1,0 +1,313 @@
+// The loops over a chunk that complex_kernels.h describes, compiled for the instruction set KETFIT_ISA (see simd.h).
+
+#include "complex_kernels.h"
+
+namespace ketfit {
+namespace {
+
+template <class T>
+using Lanes = Simd<T, KETFIT_VECTOR_BYTES>;
+
+template <class T>
+using Vector = typename Lanes<T>::Vector;
+
+template <class T>
+struct Complex {
+    Vector<T> re, im;
+
+    static KETFIT_INLINE Complex load(const Vector<T>* row) { return {row[0], row[1]}; }
+    static KETFIT_INLINE Complex load(const T* from) {
+        return {Lanes<T>::load(from), Lanes<T>::load(from + Lanes<T>::lanes)};
+    }
+    KETFIT_INLINE void store(Vector<T>* row) const { row[0] = re, row[1] = im; }
+
+    KETFIT_INLINE void add_product(Complex a, Complex b) {
+        re += a.re * b.re - a.im * b.im;
+        im += a.re * b.im + a.im * b.re;
+    }
+    KETFIT_INLINE void add_overlap(Complex a, Complex b) {  // conj(a) b
+        re += a.re * b.re + a.im * b.im;
+        im += a.re * b.im - a.im * b.re;
+    }
+};
+
+template <class T>
+KETFIT_INLINE Complex<T> product(Complex<T> a, Complex<T> b) {
+    return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
+}
+
+// Lane l gets lane l ^ mask.
+template <class T>
+KETFIT_INLINE Vector<T> flip_lanes(Vector<T> v, int mask) {
+    if (mask & 1) v = Lanes<T>::template flip_lane_bit<0>(v);
+    if constexpr (Lanes<T>::lane_bits > 1)
+        if (mask & 2) v = Lanes<T>::template flip_lane_bit<1>(v);
+    if constexpr (Lanes<T>::lane_bits > 2)
+        if (mask & 4) v = Lanes<T>::template flip_lane_bit<2>(v);
+    if constexpr (Lanes<T>::lane_bits > 3)
+        if (mask & 8) v = Lanes<T>::template flip_lane_bit<3>(v);
+    return v;
+}
+
+template <class T>
+KETFIT_INLINE Complex<T> flip_lanes(Complex<T> v, int mask) {
+    return {flip_lanes<T>(v.re, mask), flip_lanes<T>(v.im, mask)};
+}
+
+KETFIT_INLINE int parity(size_t bits) { return __builtin_parityll(bits); }
+
+// Calls visit(row) for the rows whose bit `pivot` is 0 and whose parities are s; none if the masks exclude s.
+template <class F>
+KETFIT_INLINE void for_each_row(const RowSweep& sweep, int s, size_t n_rows, F visit) {
+    const int first = parity(size_t(s & sweep.combine[0])), second = parity(size_t(s & sweep.combine[1]));
+    if ((!sweep.solved[0] && first) || (!sweep.solved[1] && second)) return;
+    const size_t mask = sweep.pivot | sweep.solved[0] | sweep.solved[1];
+    if (!sweep.solved[0] && !sweep.solved[1]) {
+        for (size_t row = 0; row < n_rows; row = next_index(row, mask)) visit(row);
+        return;
+    }
+    for (size_t row = 0; row < n_rows; row = next_index(row, mask)) {
+        size_t solved = row;
+        if (parity(row & sweep.masks[0]) != first) solved |= sweep.solved[0];
+        if (parity(row & sweep.masks[1]) != second) solved |= sweep.solved[1];
+        visit(solved);
+    }
+}
+
+// D and O of one s, for a lane.
+template <class T>
+struct Coefficients {
+    Complex<T> diagonal, off_diagonal;
+
+    KETFIT_INLINE Coefficients(const T* table, int s) {
+        const T* entry = table + s * table_columns * Lanes<T>::lanes;
+        diagonal = Complex<T>::load(entry), off_diagonal = Complex<T>::load(entry + 2 * Lanes<T>::lanes);
+    }
+
+    KETFIT_INLINE Complex<T> apply(Complex<T> own, Complex<T> partner) const {
+        Complex<T> sum = product(diagonal, own);
+        sum.add_product(off_diagonal, partner);
+        return sum;
+    }
+};
+
+template <class T>
+void add_lanes(Complex<T> sum, double* to) {
+    for (int lane = 0; lane < Lanes<T>::lanes; ++lane) {
+        to[lane] += sum.re[lane];
+        to[Lanes<T>::lanes + lane] += sum.im[lane];
+    }
+}
+
+// The part of the overlaps for one s and a column: A 0, B 1.
+template <class T>
+double* overlap_of(double* overlaps, int s, int column) {
+    return overlaps + (s * table_columns + 2 * column) * Lanes<T>::lanes;
+}
+
+// Partners in two rows; FLIP: in other lanes too.
+template <class T, bool FLIP>
+void forward_pairs(const PairGroup& group, Vector<T>* state, size_t n_rows, const T* table, int parities) {
+    for (int s = 0; s < 1 << group.n_parities; ++s) {
+        const Coefficients<T> first(table, s ^ parities), second(table, s ^ parities ^ group.partner_parities);
+        for_each_row(group.sweep, s, n_rows, [&](size_t row) __attribute__((always_inline)) {
+            Vector<T>*a = state + 2 * row, *b = state + 2 * (row ^ group.x.row);
+            const auto psi_a = Complex<T>::load(a), psi_b = Complex<T>::load(b);
+            first.apply(psi_a, FLIP ? flip_lanes<T>(psi_b, group.x.lane) : psi_b).store(a);
+            second.apply(psi_b, FLIP ? flip_lanes<T>(psi_a, group.x.lane) : psi_a).store(b);
+        });
+    }
+}
+
+template <class T, bool FLIP, bool UNDO>
+void backward_pairs(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint, size_t n_rows, const T* table,
+                    int parities, double* overlaps) {
+    using C = Complex<T>;
+    for (int s = 0; s < 1 << group.n_parities; ++s) {
+        const int s_a = s ^ parities, s_b = s_a ^ group.partner_parities;
+        const Coefficients<T> first(table, s_a), second(table, s_b);
+        C own_a{}, other_a{}, own_b{}, other_b{};
+        for_each_row(group.sweep, s, n_rows, [&](size_t row) __attribute__((always_inline)) {
+            const size_t partner = row ^ group.x.row;
+            Vector<T>*a = state + 2 * row, *b = state + 2 * partner;
+            Vector<T>*lambda_of_a = adjoint + 2 * row, *lambda_of_b = adjoint + 2 * partner;
+            const C psi_a = C::load(a), psi_b = C::load(b);
+            const C lambda_a = C::load(lambda_of_a), lambda_b = C::load(lambda_of_b);
+            const C to_a = FLIP ? flip_lanes<T>(psi_b, group.x.lane) : psi_b;
+            const C to_b = FLIP ? flip_lanes<T>(psi_a, group.x.lane) : psi_a;
+            own_a.add_overlap(lambda_a, psi_a), other_a.add_overlap(lambda_a, to_a);
+            own_b.add_overlap(lambda_b, psi_b), other_b.add_overlap(lambda_b, to_b);
+            if (!UNDO) return;
+            first.apply(psi_a, to_a).store(a);
+            second.apply(psi_b, to_b).store(b);
+            first.apply(lambda_a, FLIP ? flip_lanes<T>(lambda_b, group.x.lane) : lambda_b).store(lambda_of_a);
+            second.apply(lambda_b, FLIP ? flip_lanes<T>(lambda_a, group.x.lane) : lambda_a).store(lambda_of_b);
+        });
+        add_lanes<T>(own_a, overlap_of<T>(overlaps, s_a, 0)), add_lanes<T>(other_a, overlap_of<T>(overlaps, s_a, 1));
+        add_lanes<T>(own_b, overlap_of<T>(overlaps, s_b, 0)), add_lanes<T>(other_b, overlap_of<T>(overlaps, s_b, 1));
+    }
+}
+
+// Partners in one row, or no partners (DIAGONAL).
+template <class T, bool DIAGONAL>
+void forward_rows(const PairGroup& group, Vector<T>* state, size_t n_rows, const T* table, int parities) {
+    for (int s = 0; s < 1 << group.n_parities; ++s) {
+        const Coefficients<T> own(table, s ^ parities);
+        for_each_row(group.sweep, s, n_rows, [&](size_t row) __attribute__((always_inline)) {
+            const auto psi = Complex<T>::load(state + 2 * row);
+            if (DIAGONAL)
+                product(own.diagonal, psi).store(state + 2 * row);
+            else
+                own.apply(psi, flip_lanes<T>(psi, group.x.lane)).store(state + 2 * row);
+        });
+    }
+}
+
+template <class T, bool DIAGONAL, bool UNDO>
+void backward_rows(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint, size_t n_rows, const T* table,
+                   int parities, double* overlaps) {
+    using C = Complex<T>;
+    for (int s = 0; s < 1 << group.n_parities; ++s) {
+        const Coefficients<T> inverse(table, s ^ parities);
+        C own{}, other{};
+        for_each_row(group.sweep, s, n_rows, [&](size_t row) __attribute__((always_inline)) {
+            const C psi = C::load(state + 2 * row), lambda = C::load(adjoint + 2 * row);
+            own.add_overlap(lambda, psi);
+            if (DIAGONAL) {
+                if (!UNDO) return;
+                product(inverse.diagonal, psi).store(state + 2 * row);
+                product(inverse.diagonal, lambda).store(adjoint + 2 * row);
+                return;
+            }
+            const C partner = flip_lanes<T>(psi, group.x.lane);
+            other.add_overlap(lambda, partner);
+            if (!UNDO) return;
+            inverse.apply(psi, partner).store(state + 2 * row);
+            inverse.apply(lambda, flip_lanes<T>(lambda, group.x.lane)).store(adjoint + 2 * row);
+        });
+        add_lanes<T>(own, overlap_of<T>(overlaps, s ^ parities, 0));
+        if (!DIAGONAL) add_lanes<T>(other, overlap_of<T>(overlaps, s ^ parities, 1));
+    }
+}
+
+template <class T>
+void forward(const PairGroup& group, T* state, size_t n_rows, const T* table, int parities) {
+    (group.x.row    ? group.x.lane ? forward_pairs<T, true> : forward_pairs<T, false>
+     : group.x.lane ? forward_rows<T, false>
+                    : forward_rows<T, true>)(group, reinterpret_cast<Vector<T>*>(state), n_rows, table, parities);
+}
+
+template <class T, bool UNDO>
+void backward_as(const PairGroup& group, T* state, T* adjoint, size_t n_rows, const T* table, int parities,
+                 double* overlaps) {
+    (group.x.row    ? group.x.lane ? backward_pairs<T, true, UNDO> : backward_pairs<T, false, UNDO>
+     : group.x.lane ? backward_rows<T, false, UNDO>
+                    : backward_rows<T, true, UNDO>)(group, reinterpret_cast<Vector<T>*>(state),
+                                                    reinterpret_cast<Vector<T>*>(adjoint), n_rows, table, parities,
+                                                    overlaps);
+}
+
+template <class T>
+void backward(const PairGroup& group, T* state, T* adjoint, size_t n_rows, const T* table, int parities,
+              double* overlaps) {
+    constexpr size_t max_table = 4 * table_columns * Lanes<T>::lanes;
+    if (table) return backward_as<T, true>(group, state, adjoint, n_rows, table, parities, overlaps);
+    const T zeros[max_table] = {};
+    backward_as<T, false>(group, state, adjoint, n_rows, zeros, parities, overlaps);
+}
+
+template <class T>
+void prepare_product_state(T* state, int bits, int sample_bits, const T* factors) {
+    using V = Vector<T>;
+    using L = Lanes<T>;
+    constexpr int lanes = L::lanes, lane_bits = L::lane_bits;
+    V* psi = reinterpret_cast<V*>(state);
+    Complex<T> first{V{} + 1, V{}};
+    for (int bit = sample_bits; bit < lane_bits; ++bit) {
+        const T* factor = factors + size_t(bit) * 4 * lanes;
+        const auto zero = Complex<T>::load(factor), one = Complex<T>::load(factor + 2 * lanes);
+        const V is_one = L::bit_signs(bit);
+        first = product(first, Complex<T>{L::select(is_one, one.re, zero.re), L::select(is_one, one.im, zero.im)});
+    }
+    first.store(psi);
+    for (int bit = lane_bits; bit < bits; ++bit) {
+        const T* factor = factors + size_t(bit) * 4 * lanes;
+        const auto zero = Complex<T>::load(factor), one = Complex<T>::load(factor + 2 * lanes);
+        const size_t n_rows = size_t(1) << (bit - lane_bits);
+        for (size_t row = 0; row < n_rows; ++row) {
+            const auto amplitude = Complex<T>::load(psi + 2 * row);
+            product(one, amplitude).store(psi + 2 * (row + n_rows));
+            product(zero, amplitude).store(psi + 2 * row);
+        }
+    }
+}
+
+// -1 in the lanes where the parity of lane & mask is 1.
+template <class T>
+KETFIT_INLINE Vector<T> lane_signs(int mask) {
+    Vector<T> v = {};
+    for (int lane = 0; lane < Lanes<T>::lanes; ++lane) v[lane] = parity(size_t(lane & mask)) ? -1 : 1;
+    return v;
+}
+
+// The sign that (-i)^power and the word's parity mask give the amplitude i ^ x at index i, in the first row. (i^power
+// and the parity of x & z together make (-i)^power with the parity of i & z.)
+template <class T>
+KETFIT_INLINE Vector<T> word_signs(const PauliWord& word) {
+    const Vector<T> signs = lane_signs<T>(word.z.lane);
+    return word.power & 2 ? -signs : signs;
+}
+
+template <class T>
+void add_word_value(const T* state, size_t begin, size_t end, const PauliWord& word, double* sums) {
+    using V = Vector<T>;
+    const V* psi = reinterpret_cast<const V*>(state);
+    const V signs = word_signs<T>(word);
+    constexpr size_t part_rows = 64;  // a long sum in single precision would lose digits
+    for (size_t row = begin; row < end;) {
+        V part = {};
+        for (const size_t part_end = row + part_rows < end ? row + part_rows : end; row < part_end; ++row) {
+            const auto own = Complex<T>::load(psi + 2 * row);
+            auto partner = Complex<T>::load(psi + 2 * (row ^ word.x.row));
+            if (word.x.lane) partner = flip_lanes<T>(partner, word.x.lane);
+            // Re(conj(own) partner), or Re(-i conj(own) partner)
+            const V value =
+                word.power & 1 ? own.re * partner.im - own.im * partner.re : own.re * partner.re + own.im * partner.im;
+            part += parity(row & word.z.row) ? -value : value;
+        }
+        part *= signs;
+        for (int lane = 0; lane < Lanes<T>::lanes; ++lane) sums[lane] += part[lane];
+    }
+}
+
+template <class T>
+void add_word(const T* state, T* adjoint, size_t begin, size_t end, const PauliWord& word, const T* factors) {
+    using V = Vector<T>;
+    const V* psi = reinterpret_cast<const V*>(state);
+    V* lambda = reinterpret_cast<V*>(adjoint);
+    const V even = word_signs<T>(word) * Lanes<T>::load(factors);
+    for (size_t row = begin; row < end; ++row) {
+        auto partner = Complex<T>::load(psi + 2 * (row ^ word.x.row));
+        if (word.x.lane) partner = flip_lanes<T>(partner, word.x.lane);
+        const V factor = parity(row & word.z.row) ? -even : even;
+        if (word.power & 1) {  // times -i
+            lambda[2 * row] += factor * partner.im;
+            lambda[2 * row + 1] -= factor * partner.re;
+        } else {
+            lambda[2 * row] += factor * partner.re;
+            lambda[2 * row + 1] += factor * partner.im;
+        }
+    }
+}
+
+template <class T>
+constexpr ComplexKernels<T> kernels() {
+    return {Lanes<T>::lanes, forward<T>, backward<T>, prepare_product_state<T>, add_word_value<T>, add_word<T>};
+}
+
+}  // namespace
+
+extern const ComplexKernelSet KETFIT_FOR_ISA(complex_kernels_);
+const ComplexKernelSet KETFIT_FOR_ISA(complex_kernels_) = {kernels<float>(), kernels<double>()};
+
+}  // namespace ketfit

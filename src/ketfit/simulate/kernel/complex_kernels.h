@@ -1,0 +1,78 @@
+// Complex statevectors of any circuit in batches: products of Pauli rotations on pairs of amplitudes.
+//
+// A unit is one array of 2^bits complex amplitudes, in which the lowest `sample_bits` bits of an index number samples,
+// as in gate_kernels.h. A row is a vector of real parts and then one of imaginary parts; the lowest bits of an index
+// number lanes, the others rows.
+//
+// A group is a product of rotations exp(-i angle / 2 P) whose Pauli words P flip the same bits x of an index, or none.
+// It therefore acts on pairs of amplitudes i and i ^ x alone:
+//     psi_i -> D[s] psi_i + O[s] psi_(i ^ x),
+// where bit k of s is the parity of i & z[k]. Two parity masks z are enough for every rotation on one qubit, which
+// needs one, and for controlled ones. So all rotations in a row on one qubit are one group, and a gate that permutes
+// amplitudes (CNOT, SWAP, X) or gives them signs (CZ, Z) is none: it changes the masks of the groups behind it.
+//
+// Backward, with lambda the derivative of the loss by the state psi behind a group: the derivatives of all its angles
+// follow from the overlaps
+//     A[s] = sum of conj(lambda_i) psi_i,  B[s] = sum of conj(lambda_i) psi_(i ^ x)
+// over the indices with parities s; then the group is undone on lambda and on psi (Jones and Gacon, arXiv 2009.02823).
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "simd.h"
+
+namespace ketfit {
+
+// A mask over the indices of a chunk.
+struct IndexMask {
+    size_t row = 0;
+    int lane = 0;
+};
+
+// Two parity masks, for which a loop over rows has the row bits `solved`: they follow from the others.
+struct RowSweep {
+    size_t masks[2] = {0, 0};   // reduced, so that each has a solved bit of its own, or is 0
+    size_t solved[2] = {0, 0};  // bits of the row, 0: none
+    size_t pivot = 0;           // a bit of the row that is 0 in the first of two partners, 0: no partner in another row
+    int combine[2] = {1, 2};    // bits of s whose sum is the parity of the reduced mask
+};
+
+// A group on a chunk.
+struct PairGroup {
+    IndexMask x;
+    int n_parities = 0;
+    int partner_parities = 0;  // parities of x.row & z[k].row as bits: how s differs between two rows
+    RowSweep sweep;
+};
+
+// Numbers of a table: D and O, or A and B, real and imaginary parts, for each s.
+constexpr int table_columns = 4;
+
+// A Pauli word, whose value is the mean of i^power psi_(i ^ x) with a sign, that of the parity of (i ^ x) & z.
+struct PauliWord {
+    IndexMask x, z;
+    int power = 0;  // number of Ys, and 2 more for a negative sign
+};
+
+template <class T>
+struct ComplexKernels {
+    int lanes;
+    // `table` is [s ^ parity of the lane][column][lane], and `parities` are those of the chunk's first index.
+    void (*forward)(const PairGroup&, T* state, size_t n_rows, const T* table, int parities);
+    // The table is that of the inverse, or null: the group is not undone. Overlaps, laid out as the table, are added
+    // to.
+    void (*backward)(const PairGroup&, T* state, T* adjoint, size_t n_rows, const T* table, int parities,
+                     double* overlaps);
+    // state[i] = product over bits from `sample_bits` on of factors[bit][bit of i]; factors: [bit][2][re, im][lane].
+    void (*prepare_product_state)(T* state, int bits, int sample_bits, const T* factors);
+    // Adds the value of a word on rows [begin, end), lane by lane, to sums[lane].
+    void (*add_word_value)(const T* state, size_t begin, size_t end, const PauliWord&, double* sums);
+    // Adds factors[lane] times the word times the state to the adjoint.
+    void (*add_word)(const T* state, T* adjoint, size_t begin, size_t end, const PauliWord&, const T* factors);
+};
+
+using ComplexKernelSet = KernelSet<ComplexKernels>;
+
+}  // namespace ketfit

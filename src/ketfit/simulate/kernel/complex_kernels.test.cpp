@@ -1,0 +1,198 @@
+// Each kernel against plain loops over amplitudes in double precision.
+
+#include "complex_kernels.h"
+
+#include <complex>
+
+#include "complex_plan.h"
+#include "test_support.h"
+
+using namespace ketfit;
+
+namespace {
+
+using Amplitude = std::complex<double>;
+using Amplitudes = std::vector<Amplitude>;
+
+// Index of the real part of an amplitude in rows; the imaginary part follows `lanes` behind it.
+size_t place(size_t index, size_t lanes) { return index / lanes * lanes + index; }
+
+template <class T>
+Amplitudes to_amplitudes(const T* rows, size_t size, size_t lanes) {
+    Amplitudes result(size);
+    for (size_t i = 0; i < size; ++i)
+        result[i] = {double(rows[place(i, lanes)]), double(rows[place(i, lanes) + lanes])};
+    return result;
+}
+
+double max_distance(const Amplitudes& a, const Amplitudes& b) {
+    double largest = 0;
+    for (size_t i = 0; i < a.size(); ++i) largest = std::max(largest, std::abs(a[i] - b[i]));
+    return largest;
+}
+
+struct Masks {
+    uint64_t x, z[2];
+    int n_parities;
+
+    int set_of(uint64_t index) const { return parity_of(index & z[0]) | parity_of(index & z[1]) << 1; }
+};
+
+// D and O of each parity set and lane, as the kernel takes them.
+template <class T>
+struct RandomTable {
+    Buffer<T> numbers;
+    const size_t lanes;
+
+    RandomTable(size_t lanes, std::mt19937& rng) : numbers(random_buffer<T>(16 * lanes, rng)), lanes(lanes) {}
+
+    Amplitude at(int s, int column, size_t lane) const {
+        const T* entry = numbers.data + (size_t(s) * 4 + 2 * size_t(column)) * lanes + lane;
+        return {double(entry[0]), double(entry[lanes])};
+    }
+};
+
+// The numbers of an index: its lane's, for its row's parities.
+template <class T>
+Amplitude coefficient(const RandomTable<T>& table, const Masks& masks, uint64_t index, int column, int parities) {
+    const uint64_t lane = index % table.lanes;
+    return table.at(masks.set_of(index - lane) ^ parities, column, lane);
+}
+
+template <class T>
+Amplitudes apply_plain(const Amplitudes& psi, const Masks& masks, const RandomTable<T>& table, int parities) {
+    Amplitudes result(psi.size());
+    for (size_t i = 0; i < psi.size(); ++i) {
+        result[i] = coefficient(table, masks, i, 0, parities) * psi[i];
+        if (masks.x) result[i] += coefficient(table, masks, i, 1, parities) * psi[i ^ masks.x];
+    }
+    return result;
+}
+
+template <class T>
+int lane_bits(const ComplexKernels<T>& kernels) {
+    return __builtin_ctz(unsigned(kernels.lanes));
+}
+
+template <class T>
+PairGroup make_group(const Masks& masks, int bits, const ComplexKernels<T>& kernels) {
+    std::vector<uint64_t> basis;
+    for (int bit = 0; bit < bits; ++bit) basis.push_back(uint64_t(1) << bit);
+    const ComplexStage stage(0, 0, basis, bits);
+    const int64_t row[] = {int64_t(masks.x), int64_t(masks.z[0]), int64_t(masks.z[1]), masks.n_parities, 0, 0, -1};
+    const ComplexGroup group = ketfit::make_group(row, {});
+    return chunk_group(stage, group, lane_bits(kernels));
+}
+
+template <class T>
+void check_group(const ComplexKernels<T>& kernels, int bits, const Masks& masks, int parities, std::mt19937& rng) {
+    CAPTURE(masks.x);
+    CAPTURE(masks.z[0]);
+    CAPTURE(masks.z[1]);
+    const size_t lanes = size_t(kernels.lanes), size = size_t(1) << bits;
+    const PairGroup group = make_group(masks, bits, kernels);
+    const RandomTable<T> table(lanes, rng);
+    Buffer<T> state = random_buffer<T>(2 * size, rng), adjoint = random_buffer<T>(2 * size, rng);
+    const Amplitudes psi = to_amplitudes(state.data, size, lanes), lambda = to_amplitudes(adjoint.data, size, lanes);
+    std::vector<double> overlaps(16 * lanes);
+    kernels.backward(group, state.data, adjoint.data, size / lanes, nullptr, parities, overlaps.data());
+    CHECK(max_distance(to_amplitudes(state.data, size, lanes), psi) == 0);
+    kernels.backward(group, state.data, adjoint.data, size / lanes, table.numbers.data, parities, overlaps.data());
+    const double limit = tolerance<T> * double(size) * 8;
+    CHECK(max_distance(to_amplitudes(state.data, size, lanes), apply_plain(psi, masks, table, parities)) < limit);
+    CHECK(max_distance(to_amplitudes(adjoint.data, size, lanes), apply_plain(lambda, masks, table, parities)) < limit);
+    std::vector<Amplitude> expected(8 * lanes);  // twice those of one call
+    for (size_t i = 0; i < size; ++i) {
+        const size_t lane = i % lanes, s = size_t(masks.set_of(i - lane) ^ parities);
+        expected[2 * s * lanes + lane] += 2.0 * std::conj(lambda[i]) * psi[i];
+        if (masks.x) expected[(2 * s + 1) * lanes + lane] += 2.0 * std::conj(lambda[i]) * psi[i ^ masks.x];
+    }
+    for (size_t entry = 0; entry < 8; ++entry)
+        for (size_t lane = 0; lane < lanes; ++lane) {
+            const double* sum = overlaps.data() + 2 * entry * lanes + lane;
+            CHECK(std::abs(Amplitude(sum[0], sum[lanes]) - expected[entry * lanes + lane]) < limit);
+        }
+    const Amplitudes before = to_amplitudes(state.data, size, lanes);
+    kernels.forward(group, state.data, size / lanes, table.numbers.data, parities);
+    CHECK(max_distance(to_amplitudes(state.data, size, lanes), apply_plain(before, masks, table, parities)) <
+          4 * limit);
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("forward and backward apply groups with all kinds of masks", T, float, double) {
+    for_each_instruction_set([](const InstructionSet& set) {
+        std::mt19937 rng(1);
+        const ComplexKernels<T>& kernels = set.complex_kernels->get<T>();
+        const int bits = lane_bits(kernels) + 4;
+        const uint64_t all = (uint64_t(1) << bits) - 1, lane = all >> 4, row = all & ~lane;
+        for (const uint64_t x_bits : {uint64_t(0), lane, row, all})
+            for (const uint64_t z_bits : {lane, row, all})
+                for (int n_parities = 0; n_parities <= 2; ++n_parities) {
+                    const auto mask = [&](uint64_t bits) { return rng() & bits; };
+                    const Masks masks{
+                        mask(x_bits), {n_parities > 0 ? mask(z_bits) : 0, n_parities > 1 ? mask(all) : 0}, n_parities};
+                    check_group(kernels, bits, masks, int(rng()) & ((1 << n_parities) - 1), rng);
+                }
+        const uint64_t top = uint64_t(1) << (bits - 1), next = top >> 1;
+        check_group(kernels, bits, {top, {top, next}, 2}, 0, rng);             // a controlled gate
+        check_group(kernels, bits, {top | next, {top | next, 0}, 1}, 1, rng);  // dependent on the partner's bit alone
+        check_group(kernels, bits, {top, {next, next}, 2}, 0, rng);            // masks that are equal
+    });
+}
+
+TEST_CASE_TEMPLATE("prepare_product_state multiplies one complex factor for each bit", T, float, double) {
+    for_each_instruction_set([](const InstructionSet& set) {
+        std::mt19937 rng(2);
+        const ComplexKernels<T>& kernels = set.complex_kernels->get<T>();
+        const size_t lanes = size_t(kernels.lanes);
+        const int bits = lane_bits(kernels) + 2;
+        const Buffer<T> factors = random_buffer<T>(size_t(bits) * 4 * lanes, rng);
+        for (const int sample_bits : {0, lane_bits(kernels)}) {
+            const size_t size = size_t(1) << bits;
+            Buffer<T> state(2 * size);
+            kernels.prepare_product_state(state.data, bits, sample_bits, factors.data);
+            Amplitudes expected(size, 1);
+            for (size_t i = 0; i < size; ++i)
+                for (int bit = sample_bits; bit < bits; ++bit) {
+                    const T* factor = factors.data + (size_t(bit) * 4 + 2 * (i >> bit & 1)) * lanes + i % lanes;
+                    expected[i] *= Amplitude(factor[0], factor[lanes]);
+                }
+            CHECK(max_distance(to_amplitudes(state.data, size, lanes), expected) < 4 * tolerance<T>);
+        }
+    });
+}
+
+TEST_CASE_TEMPLATE("add_word_value and add_word apply Pauli words", T, float, double) {
+    for_each_instruction_set([](const InstructionSet& set) {
+        std::mt19937 rng(3);
+        const ComplexKernels<T>& kernels = set.complex_kernels->get<T>();
+        const size_t lanes = size_t(kernels.lanes);
+        const int bits = lane_bits(kernels) + 7;
+        const size_t size = size_t(1) << bits;
+        ComplexPlan plan{};
+        plan.lane_bits = lane_bits(kernels);
+        for (int repeat = 0; repeat < 20; ++repeat) {
+            const uint64_t x = repeat < 2 ? 0 : rng() & (size - 1), z = rng() & (size - 1);
+            plan.add_word(x, z);
+            const Buffer<T> state = random_buffer<T>(2 * size, rng), factors = random_buffer<T>(lanes, rng);
+            Buffer<T> adjoint = random_buffer<T>(2 * size, rng);
+            const Amplitudes psi = to_amplitudes(state.data, size, lanes);
+            Amplitudes expected = to_amplitudes(adjoint.data, size, lanes);
+            std::vector<double> sums(lanes, 1), expected_sums(lanes, 1);
+            const Amplitude powers[4] = {1, {0, 1}, -1, {0, -1}};
+            for (size_t i = 0; i < size; ++i) {
+                const double sign = parity_of((i ^ x) & z) ? -1 : 1;
+                const Amplitude image = sign * powers[__builtin_popcountll(x & z) & 3] * psi[i ^ x];
+                expected_sums[i % lanes] += (std::conj(psi[i]) * image).real();
+                expected[i] += double(factors.data[i % lanes]) * image;
+            }
+            const size_t n_rows = size / lanes;
+            kernels.add_word_value(state.data, 0, n_rows / 4, plan.words.back(), sums.data());
+            kernels.add_word_value(state.data, n_rows / 4, n_rows, plan.words.back(), sums.data());
+            kernels.add_word(state.data, adjoint.data, 0, n_rows, plan.words.back(), factors.data);
+            CHECK(max_difference(sums.data(), expected_sums.data(), lanes) < 400 * tolerance<T>);
+            CHECK(max_distance(to_amplitudes(adjoint.data, size, lanes), expected) < 4 * tolerance<T>);
+        }
+    });
+}

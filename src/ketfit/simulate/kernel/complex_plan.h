@@ -1,0 +1,169 @@
+// How the kernel simulates a circuit on complex amplitudes: the plan that the Python side makes
+// (complex_scheduling.py).
+
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "bits.h"
+#include "complex_kernels.h"
+
+namespace ketfit {
+
+constexpr size_t max_lanes = 16;
+
+inline int parity_of(uint64_t bits) { return __builtin_parityll(bits); }
+
+// A rotation exp(-i angle / 2 P) of a group: R = cos(angle / 2) + sin(angle / 2) W, where W takes from amplitude i, or
+// from i ^ x, the factor (-i)^power times the sign of the parity of s & subset.
+struct ComplexRotation {
+    bool flips;  // P flips the group's bits x
+    int subset, power;
+    double offset;     // of the angle
+    bool reads_input;  // one of its terms is an input
+    int column;        // of the signs
+};
+
+// One of the angles that a rotation adds up, times a factor.
+struct ComplexTerm {
+    int32_t angle;  // weight i as i, input k as ~k
+    double factor;
+};
+
+struct ComplexGroup {
+    uint64_t x, z[2];  // masks over the indices of a unit
+    int n_parities;
+    int partner_parities;  // parities of x & z[k] as bits
+    int first_rotation, n_rotations;
+    int product_bit;   // the group prepares this bit from |0>, which no earlier group acts on; -1: no such bit
+    bool reads_input;  // one of its rotations does
+    uint8_t lane_sets[max_lanes];  // parities that a lane adds to those of its row
+
+    int n_sets() const { return 1 << n_parities; }
+    // Numbers of a table with `width` lanes.
+    size_t table_size(size_t width) const { return size_t(n_sets()) * table_columns * width; }
+    // Parities of an index as bits.
+    int parities(uint64_t index) const { return parity_of(index & z[0]) | parity_of(index & z[1]) << 1; }
+};
+
+// From a row of the groups that complex_scheduling.py makes.
+inline ComplexGroup make_group(const int64_t* row, const std::vector<ComplexRotation>& rotations) {
+    ComplexGroup group{};
+    group.x = uint64_t(row[0]), group.z[0] = uint64_t(row[1]), group.z[1] = uint64_t(row[2]);
+    group.n_parities = int(row[3]), group.first_rotation = int(row[4]), group.n_rotations = int(row[5]);
+    group.product_bit = int(row[6]);
+    for (size_t lane = 0; lane < max_lanes; ++lane) group.lane_sets[lane] = uint8_t(group.parities(lane));
+    group.partner_parities = group.parities(group.x);
+    for (int i = 0; i < group.n_rotations; ++i)
+        group.reads_input |= rotations[size_t(group.first_rotation + i)].reads_input;
+    return group;
+}
+
+// Groups that are applied to each chunk of a unit in turn, while the chunk is in the cache. A chunk has the indices
+// base ^ (sum of some basis vectors); its own index says which.
+struct ComplexStage {
+    int first_group, n_groups;
+    std::vector<uint64_t> basis;           // its lowest bits are the unit's; each vector alone has its lowest bit
+    std::vector<int32_t> outer_positions;  // the bits that are not the lowest of a vector: they number the chunks
+    int run_bits;                          // a chunk is made of contiguous runs of 2^run_bits amplitudes
+    std::vector<size_t> run_offsets;       // where each run starts, added without carry to the base
+    std::vector<PairGroup> groups;         // on a chunk
+
+    ComplexStage(int first_group, int n_groups, std::vector<uint64_t> basis_vectors, int bits)
+        : first_group(first_group), n_groups(n_groups), basis(std::move(basis_vectors)) {
+        uint64_t lowest = 0;
+        for (const uint64_t vector : basis) lowest |= vector & -vector;
+        for (int32_t position = 0; position < bits; ++position)
+            if (!(lowest >> position & 1)) outer_positions.push_back(position);
+        run_bits = 0;
+        while (run_bits < int(basis.size()) && basis[size_t(run_bits)] == uint64_t(1) << run_bits) ++run_bits;
+        run_offsets.push_back(0);
+        for (size_t bit = size_t(run_bits); bit < basis.size(); ++bit) {
+            const size_t n = run_offsets.size();
+            for (size_t r = 0; r < n; ++r) run_offsets.push_back(run_offsets[r] ^ basis[bit]);
+        }
+    }
+
+    size_t n_chunks() const { return size_t(1) << outer_positions.size(); }
+    size_t chunk_size() const { return size_t(1) << basis.size(); }
+};
+
+// The mask that a mask over the unit's indices is for those of a chunk. `parity` masks are met by sums of basis
+// vectors; others are one.
+inline IndexMask chunk_mask(const ComplexStage& stage, uint64_t mask, bool is_parity, int lane_bits) {
+    size_t local = 0;
+    for (size_t bit = 0; bit < stage.basis.size(); ++bit) {
+        const uint64_t vector = stage.basis[bit];
+        const bool set = is_parity ? parity_of(vector & mask) : (mask & (vector & -vector)) != 0;
+        local |= size_t(set) << bit;
+    }
+    return {local >> lane_bits, int(local & ((size_t(1) << lane_bits) - 1))};
+}
+
+// Solves the parity masks over rows for one bit each.
+inline RowSweep make_sweep(size_t x_row, size_t first_mask, size_t second_mask) {
+    const auto highest = [](size_t mask) { return mask ? size_t(1) << (63 - __builtin_clzll(mask)) : 0; };
+    RowSweep sweep;
+    sweep.pivot = highest(x_row);
+    sweep.masks[0] = first_mask & ~sweep.pivot, sweep.masks[1] = second_mask & ~sweep.pivot;
+    for (int k = 0; k < 2; ++k) {
+        sweep.solved[k] = highest(sweep.masks[k]);
+        if (sweep.solved[k] & sweep.masks[1 - k]) {
+            sweep.masks[1 - k] ^= sweep.masks[k];
+            sweep.combine[1 - k] ^= sweep.combine[k];
+        }
+    }
+    return sweep;
+}
+
+inline PairGroup chunk_group(const ComplexStage& stage, const ComplexGroup& group, int lane_bits) {
+    PairGroup local;
+    local.x = chunk_mask(stage, group.x, false, lane_bits);
+    local.n_parities = group.n_parities;
+    IndexMask z[2];
+    for (int k = 0; k < group.n_parities; ++k) {
+        z[k] = chunk_mask(stage, group.z[k], true, lane_bits);
+        local.partner_parities |= parity_of(local.x.row & z[k].row) << k;
+    }
+    local.sweep = make_sweep(local.x.row, z[0].row, z[1].row);
+    return local;
+}
+
+struct ComplexPlan {
+    int bits, sample_bits;  // log2 of the numbers of amplitudes and of samples in a unit
+    int lane_bits;          // of the number type that the plan is for
+    int64_t n_weights, n_inputs, n_signs;
+    std::vector<ComplexGroup> groups;
+    std::vector<ComplexRotation> rotations;
+    std::vector<int32_t> term_offsets;  // terms of rotation r: [term_offsets[r], term_offsets[r + 1])
+    std::vector<ComplexTerm> terms;
+    std::vector<ComplexStage> stages;
+    std::vector<PauliWord> words;  // of the unit
+    const ComplexKernelSet* kernels = nullptr;
+
+    bool single_chunk() const { return stages[0].n_chunks() == 1; }  // then there is one stage
+    size_t unit_size() const { return size_t(1) << bits; }
+    size_t n_words() const { return words.size(); }
+    int64_t n_units(int64_t batch) const { return (batch + (int64_t(1) << sample_bits) - 1) >> sample_bits; }
+
+    IndexMask unit_mask(uint64_t mask) const {
+        return {size_t(mask >> lane_bits), int(mask & ((uint64_t(1) << lane_bits) - 1))};
+    }
+
+    void add_stage(int first_group, int n_groups, std::vector<uint64_t> basis) {
+        ComplexStage stage(first_group, n_groups, std::move(basis), bits);
+        for (int i = 0; i < n_groups; ++i)
+            stage.groups.push_back(chunk_group(stage, groups[size_t(first_group + i)], lane_bits));
+        stages.push_back(std::move(stage));
+    }
+
+    void add_word(uint64_t x, uint64_t z, int64_t sign = 1) {
+        words.push_back({unit_mask(x), unit_mask(z), __builtin_popcountll(x & z) + int(1 - sign)});
+    }
+};
+
+}  // namespace ketfit
