@@ -11,7 +11,7 @@ import pytest
 from ketfit.errors import ConfigError
 from ketfit.study.spec import BodyPlan, BudgetPlan, DataPlan, HeadPlan, LevelRange, StudyPlan
 
-PLANS = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
+PLANS = sorted((Path(__file__).parents[2] / "studies").rglob("*.toml"))
 
 
 def changed(settings: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
