@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from paper_claims import BOUND, ENERGY, PLANS, RESULTS_FOLDER, folder_of
 from table import TREATMENTS, plan_of
 from threadpoolctl import threadpool_limits
 
@@ -44,11 +45,7 @@ from ketfit.study.spec import BodyPlan, BudgetPlan, DataPlan, LevelRange, StudyP
 from ketfit.study.store import pending_tasks, read_results
 from ketfit.study.task import Task
 
-HERE = Path(__file__).parent
-PLANS = HERE / "paper"
-RESULTS = HERE / "results"
 BODY, QUICK_BODY = "all-mpnet-base-v2", "all-MiniLM-L6-v2"
-BOUND, ENERGY = "bound", "energy"
 
 TUNING = ContrastiveConfig()
 """How the tuned body of all plans is tuned: the defaults of the library."""
@@ -103,11 +100,6 @@ def sentences(dataset: Dataset, plan: StudyPlan, quick: bool) -> Dataset:
     order, labels = numpy_stream(0, "quick").permutation(len(dataset)), np.array(dataset.labels)
     each = plan.data.per_label + QUICK_TESTS
     return dataset.take(np.concatenate([order[labels[order] == label][:each] for label in dataset.classes]))
-
-
-def folder_of(name: str, results: Path) -> Path:
-    """Return the folder of a result; the bound is that of table.py."""
-    return results / "table" / "full" if name == BOUND else results / "paper" / name
 
 
 def pending(plan: StudyPlan, folder: Path, dataset: Dataset) -> list[Task]:
@@ -251,7 +243,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run the missing tasks of the results asked for, and write the report of each study."""
     options = parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    results, source = options.output or RESULTS, options.data or "rotten-tomatoes"
+    results, source = options.output or RESULTS_FOLDER, options.data or "rotten-tomatoes"
     dataset = load_dataset(source)
     chosen = {name: plan for name, plan in plans(source, options.quick).items() if name in options.names}
     parts = {name: sentences(dataset, plan, options.quick) for name, plan in chosen.items()}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+HERE = Path(__file__).parent
+PLANS, RESULTS_FOLDER = HERE / "paper", HERE / "results"
+BASELINES, BEST, BOUND, ENERGY = "baselines", "best_model", "bound", "energy"
 LITERAL, RECOMMENDED, REGRESSION = "the paper's head", "recommended", "logistic regression"
 
 
@@ -38,6 +42,11 @@ class Result:
     name: str
     title: str
     claims: tuple[Claim, ...]
+
+
+def folder_of(name: str, results: Path) -> Path:
+    """Return the folder of a result; the bound is that of table.py."""
+    return results / "table" / "full" if name == BOUND else results / "paper" / name
 
 
 UNKNOWN = "a scan, whose numbers could not be had"

@@ -115,8 +115,9 @@ def _draw_effects(name: str, analysis: Analysis) -> Figure:
 def _point(cell: Cell, factor: str | None) -> Point:
     assert cell.accuracy is not None
     bounds = (cell.crossed.low, cell.crossed.high) if cell.crossed else (None, None)
-    level = cell.levels.get(factor) if factor else None
-    return Point(cell.body, cell.head, factor if level is not None else None, level, cell.accuracy.mean, *bounds)
+    varied = factor if factor in cell.levels else None
+    level = None if varied is None else cell.levels[varied]
+    return Point(cell.body, cell.head, varied, level, cell.accuracy.mean, *bounds)
 
 
 def _sample(cell: Cell, point: Point) -> Sample:
@@ -125,7 +126,7 @@ def _sample(cell: Cell, point: Point) -> Sample:
 
 def _described(points: Sequence[Point]) -> str:
     return "; ".join(
-        f"{point.head}{'' if point.level is None else f' {fmt.level_name(point.level)}'} {fmt.points(point.mean)} % "
+        f"{point.head}{'' if point.factor is None else f' {fmt.level_name(point.level)}'} {fmt.points(point.mean)} % "
         f"({fmt.interval(point.low, point.high)})"
         for point in points
     )
@@ -137,13 +138,15 @@ def _draw_levels(cells: Sequence[Cell], lines: Sequence[Cell], factor: str) -> t
         head: mine for head in dict.fromkeys(cell.head for cell in cells) if len(mine := _line(cells, head, factor)) > 1
     }
     canvas = Canvas(WIDTH, HEIGHT)
-    levels = sorted({cell.levels[factor] for mine in series.values() for cell in mine})
-    places = dict(zip(levels, level_positions(canvas.axes, levels), strict=True))
+    levels = {fmt.level_name(cell.levels[factor]): cell.levels[factor] for mine in series.values() for cell in mine}
+    ordered = sorted(levels.items(), key=lambda item: _order(item[1]))
+    xs_of = level_positions(canvas.axes, [level for _, level in ordered])
+    places = dict(zip([name for name, _ in ordered], xs_of, strict=True))
     points: list[Point] = []
     ends: list[tuple[float, float, str, str]] = []  # x, y, label, colour
     for (head, mine), style in zip(series.items(), STYLES, strict=False):
         own = [_point(cell, factor) for cell in mine]
-        xs = [places[point.level] for point in own]
+        xs = [places[fmt.level_name(point.level)] for point in own]
         canvas.axes.plot(xs, [100 * point.mean for point in own], color=style.color, linewidth=1, zorder=2)
         for x, cell, point in zip(xs, mine, own, strict=True):
             canvas.mark(_sample(cell, point), x, style)
@@ -163,7 +166,13 @@ def _line(cells: Sequence[Cell], head: str, factor: str) -> list[Cell]:
     mine = [cell for cell in cells if cell.head == head and factor in cell.levels]
     own = next((cell.levels for cell in mine if cell.standing), {})
     fitting = [cell for cell in mine if all(cell.levels[name] == own[name] for name in own if name != factor)]
-    return sorted(fitting, key=lambda cell: float(cell.levels[factor]))
+    return sorted(fitting, key=lambda cell: _order(cell.levels[factor]))
+
+
+def _order(level: Any) -> tuple[bool, float]:
+    """Return the key that sorts levels: numbers by size, others behind them in the order of the plan."""
+    number = isinstance(level, (int, float)) and not isinstance(level, bool)
+    return (not number, float(level) if number else 0.0)
 
 
 def _draw_lines(canvas: Canvas, lines: Sequence[Cell], axis: str) -> list[Point]:
@@ -172,9 +181,9 @@ def _draw_lines(canvas: Canvas, lines: Sequence[Cell], axis: str) -> list[Point]
         (canvas.axes.axhline, canvas.axes.axhspan) if axis == "y" else (canvas.axes.axvline, canvas.axes.axvspan)
     )
     for point in points:
-        line(100 * point.mean, color=SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        line(100 * point.mean, color=SOFT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
         if point.low is not None and point.high is not None:
-            band(100 * point.low, 100 * point.high, color=SOFT, alpha=0.07, linewidth=0, zorder=0)
+            band(100 * point.low, 100 * point.high, color=SOFT, alpha=0.05, linewidth=0, zorder=0)
     return points
 
 

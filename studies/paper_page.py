@@ -21,7 +21,19 @@ from typing import Any, Literal
 import matplotlib
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from paper_claims import LITERAL, RESULTS, Claim, Result
+from paper_claims import (
+    BASELINES,
+    BEST,
+    ENERGY,
+    HERE,
+    LITERAL,
+    PLANS,
+    RESULTS,
+    RESULTS_FOLDER,
+    Claim,
+    Result,
+    folder_of,
+)
 from paper_figures import Figure, draw_energy, draw_study, svg_file
 
 from ketfit.storage.atomic import write_file
@@ -33,9 +45,6 @@ from ketfit.study.report.plots import STYLE
 from ketfit.study.spec import StudyPlan
 from ketfit.study.store import RECORD, StudyRecord, read_results
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
-BASELINES, BOUND, ENERGY = "baselines", "bound", "energy"
 MARGIN, ALPHA = 0.01, 0.05
 PAPER_ERROR = 0.0027
 """Standard error of one accuracy on the 9,101 test sentences of the paper."""
@@ -51,6 +60,14 @@ RULES = (
     "must also have p < 0.05 after Holm's correction over all slopes of this page. Else it cannot be told.",
     "Where the paper's numbers could not be had, nothing can be told.",
     "The crossover of the energies agrees if the paper's lies in the range of ours.",
+)
+
+CANDIDATES = (
+    "The paper states neither depth nor connectivity. `python studies/best_model.py` enumerates M and R from 1 to 8, C "
+    "from 1 to 5, and N from 1 to 4 for re-uploads with weights of their own; with shared weights N changes nothing. "
+    "The table has the nearest number of parameters of each kind of head, and how many settings have it; those with "
+    "shared weights are listed. Trained are heads of exactly 886 parameters with the column of RY and without a skip "
+    "connection: for each number of encoders and each C, the one whose M and R are most alike."
 )
 
 LEFT_OUT = (
@@ -261,15 +278,10 @@ class Page:
         return [result.title for result in self.results if result.name not in self.figures]
 
 
-def folder_of(name: str, results: Path) -> Path:
-    """Return the folder of a result; the bound is that of table.py."""
-    return results / "table" / "full" if name == BOUND else results / "paper" / name
-
-
 def make_page(results: Path) -> Page:
     """Return the page of the rows in a folder of results."""
     known = {result.name for result in RESULTS}
-    plans = {path.stem: StudyPlan.read(path) for path in sorted((HERE / "paper").glob("*.toml"))}
+    plans = {path.stem: StudyPlan.read(path) for path in sorted(PLANS.glob("*.toml"))}
     others = tuple(Result(name, plan.name, ()) for name, plan in plans.items() if name not in known)
     every = (*RESULTS, *others)
     studies = {each.name: Study.read(folder_of(each.name, results)) for each in every if each.name != ENERGY}
@@ -365,6 +377,8 @@ def _section(page: Page, result: Result) -> Iterator[str]:
     yield from (f"## {result.title}", "")
     if result.name in page.questions:
         yield from (page.questions[result.name], "")
+    if result.name == BEST:
+        yield from (CANDIDATES, "", '--8<-- "paper/best_model/candidates.md"', "")
     figure = page.figures.get(result.name)
     if figure is None:
         yield from ("**Not run yet.**", "")
@@ -419,8 +433,8 @@ def write_page(results: Path, docs: Path) -> Page:
 def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the results")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of the page and its images")
+    parser.add_argument("--results", type=Path, default=RESULTS_FOLDER, help="folder of the results")
+    parser.add_argument("--docs", type=Path, default=HERE.parent / "docs", help="folder of the page and its images")
     options = parser.parse_args()
     write_page(options.results, options.docs)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import paper_page
 import pytest
-from paper_claims import LITERAL, RESULTS, Claim, Result
+from paper_claims import LITERAL, RESULTS, RESULTS_FOLDER, Claim, Result
 from paper_figures import svg_file
 from paper_page import COLUMNS, Finding, Row, Study, adjust, find, judge, make_page, to_html, to_markdown
 
@@ -18,7 +18,6 @@ from tests.study.report.test_report import Page as Html
 from tests.study.synthetic_studies import flat, make_study, study_settings
 
 ROOT = Path(__file__).parents[2]
-RESULTS_FOLDER = ROOT / "studies" / "results"
 RISE = Claim("it rises", "trend", direction=1)
 BODIES = ["body-a", "body-b"]
 
