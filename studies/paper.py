@@ -34,7 +34,7 @@ from ketfit import ContrastiveConfig, HeadConfig, QuantumHeadClassifier, TrainCo
 from ketfit.bodies.body import load_body
 from ketfit.circuit.circuit import Circuit
 from ketfit.data.dataset import Dataset, load_dataset
-from ketfit.model.tuning import EmbeddingPrecision
+from ketfit.model.tuning import EmbeddingPrecision, TuneConfig
 from ketfit.rng import numpy_stream
 from ketfit.storage.atomic import write_file
 from ketfit.study.executors import Executor, LocalExecutor, RayExecutor
@@ -54,7 +54,7 @@ QUICK_SEEDS, QUICK_PER_LABEL, QUICK_TESTS, QUICK_EPOCHS = 2, 20, 20, 1
 """Sizes of --quick: draws, sentences drawn and tested on of each label, and epochs."""
 
 CALIBRATION_QUBITS = (12, 15)
-CALIBRATION_SAMPLES = 435
+CALIBRATION_SAMPLES = 128
 EPOCHS_RUN = 0.8
 """Share of the epochs that early stopping leaves: 0.9 on the frozen body and 0.6 on the tuned one in table.py."""
 
@@ -77,7 +77,7 @@ def plans(data: str, quick: bool) -> dict[str, StudyPlan]:
 def in_small(plan: StudyPlan) -> StudyPlan:
     """Return a plan with few levels, draws, tries, sentences and epochs; factorial fractions keep their levels."""
     factors = {name: levels if isinstance(levels, LevelRange) else levels[:2] for name, levels in plan.factors.items()}
-    bodies = tuple(body.updated(tune=body.tune and body.tune.updated(epochs=1)) for body in plan.bodies)
+    bodies = tuple(body.updated(tune=tuple(map(_tuning_in_small, body.stages)) or None) for body in plan.bodies)
     components = [
         *factors.get("head.components", ()),
         *(h.settings.get("components") or 0 for h in plan.heads.values()),
@@ -91,6 +91,11 @@ def in_small(plan: StudyPlan) -> StudyPlan:
         budget=BudgetPlan(learning_rates=plan.budget.learning_rates[:1], regularization=plan.budget.regularization[:1]),
         factors=factors,
     )
+
+
+def _tuning_in_small(stage: TuneConfig) -> TuneConfig:
+    less = {"pairs_per_sentence": 1} if isinstance(stage, ContrastiveConfig) else {}
+    return stage.updated(epochs=1, last_layers=1, **less)
 
 
 def sentences(dataset: Dataset, plan: StudyPlan, quick: bool) -> Dataset:
@@ -168,7 +173,9 @@ def _seconds_per_gate_and_amplitude(n_qubits: int) -> float:
 
     def fit(epochs: int) -> float:
         start = time.thread_time()
-        QuantumHeadClassifier(head, TrainConfig(epochs=epochs, patience=None), seed=0).fit(X, y, validation=(X, y))
+        QuantumHeadClassifier(head, TrainConfig(epochs=epochs, patience=None), seed=0).fit(
+            X, y, validation=(X[:2], y[:2])
+        )
         return time.thread_time() - start
 
     import torch
