@@ -13,6 +13,7 @@ from paper_claims import LITERAL, RESULTS, RESULTS_FOLDER, Claim, Result
 from paper_figures import svg_file
 from paper_page import COLUMNS, Finding, Row, Study, adjust, find, judge, make_page, to_html, to_markdown
 
+from ketfit.study.analysis.analysis import Analysis
 from ketfit.study.analysis.formatting import points
 from tests.study.report.test_report import Page as Html
 from tests.study.synthetic_studies import flat, make_study, study_settings
@@ -38,22 +39,28 @@ HEADS = {
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Synthetic studies in the place of those of two scans, of the baselines and of the best model, on two bodies."""
     folder = tmp_path_factory.mktemp("results")
-    scan = {"design": {"kind": "scan"}, "bodies": BODIES, "heads": HEADS}
+    few: dict[str, Any] = {"bodies": BODIES, "seeds": 3}
+    scan = {**few, "design": {"kind": "scan"}, "heads": HEADS}
     factors = {
         "qubits": {"head.n_qubits": [4, 5, 6]},
         "depth": {"head.encoder_layers": [1, 2, 4], "head.main_layers": [1, 2, 4]},
     }
     for name, levels in factors.items():
-        make_study(folder / "paper" / name, study_settings(**scan, factors=levels), flat)
-    make_study(folder / "paper" / "baselines", study_settings(bodies=BODIES, heads=HEADS), flat)
+        make_study(folder / "paper" / name, study_settings(**scan, factors=levels), flat, sentences=200)
+    make_study(folder / "paper" / "baselines", study_settings(**few, heads=HEADS), flat, sentences=200)
     heads = {"2 of 7 qubits averaged": quantum(), "3 of 4 qubits averaged": quantum(connectivity=3), **HEADS}
-    make_study(folder / "paper" / "best_model", study_settings(bodies=BODIES, heads=heads), flat)
+    make_study(folder / "paper" / "best_model", study_settings(**few, heads=heads), flat, sentences=200)
     return folder
 
 
 @pytest.fixture(scope="module")
 def page(results: Path) -> paper_page.Page:
     return make_page(results)
+
+
+@pytest.fixture(scope="module")
+def committed() -> paper_page.Page:
+    return make_page(RESULTS_FOLDER)
 
 
 def frame(folder: Path) -> pd.DataFrame:
@@ -85,14 +92,8 @@ def test_figures_means_equal_those_of_pandas(results: Path, page: paper_page.Pag
         drawn = " ".join(named.panel.svg for named in figure.panels)
         assert len(figure.points) > 4
         for point in figure.points:
-            own = (
-                rows
-                if point.head in set(rows["head"]) and (point.factor or "head.n_qubits" not in drawn)
-                else baselines
-            )
-            if point.factor is None and name in ("qubits", "depth"):
-                own = baselines  # lines
-            mean = recomputed(own, point)
+            is_line = point.factor is None and (name in ("qubits", "depth") or point.head not in set(rows["head"]))
+            mean = recomputed(baselines if is_line else rows, point)
             assert point.mean == pytest.approx(mean, abs=1e-12)
             assert points(mean) in drawn
 
@@ -104,10 +105,11 @@ def test_figures_intervals_equal_those_of_the_summary(results: Path, page: paper
         assert {(point.body, point.head, point.low, point.high) for point in figure.points} <= intervals
 
 
-def test_effects_figure_of_committed_screening_equals_pandas() -> None:
+@pytest.mark.slow
+def test_effects_figure_of_committed_screening_equals_pandas(committed: paper_page.Page) -> None:
     rows = frame(RESULTS_FOLDER / "paper" / "screening")
     levels = pd.DataFrame(rows["levels"].tolist(), index=rows.index)
-    figure = make_page(RESULTS_FOLDER).figures["screening"]
+    figure = committed.figures["screening"]
     assert {point.level for point in figure.points} == set(levels.columns)
     for point in figure.points:
         mine = rows["body"] == point.body
@@ -142,6 +144,17 @@ def test_find_difference_equals_pandas(results: Path) -> None:
     assert find(Claim("", "accuracy", "no such head"), study, "body-b") is None
     assert find(Claim("", "difference", LITERAL, "no such head"), study, "body-b") is None
     assert find(Claim("", "effect", LITERAL, factor="head.n_qubits"), study, "body-b") is None
+
+
+def test_study_trends_have_the_numbers_of_their_tests(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Study.read(results / "paper" / "qubits")
+    assert study is not None
+    tested = {"slope": 0.1, "test": {"low": 0.0, "high": 0.2, "p_value": 0.05}}
+    monkeypatch.setattr(Analysis, "to_json", lambda self: {"trends": [tested, {"slope": 0.1, "test": None}]})
+    assert [(trend["low"], trend["high"], trend["p_value"]) for trend in study.trends] == [
+        (0.0, 0.2, 0.05),
+        (None, None, None),
+    ]
 
 
 def test_find_trend_reads_the_trends_of_the_summary(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +211,8 @@ def test_to_markdown_lists_every_result_and_what_was_not_run(page: paper_page.Pa
     for row in page.rows:
         assert f"| {' | '.join(row.cells())} |" in text and len(row.cells()) == len(COLUMNS)
     top = text.partition("\n\nThis page")[0]
-    assert top.count(".  \n") == 4, "five sentences"
+    assert top.count(".  \n") == 4 and top.endswith("."), "five sentences"
+    assert "The energies: not run yet." in top and "The paper's head on 10 qubits reaches " in top
 
 
 def test_to_html_is_well_formed_and_loads_nothing(page: paper_page.Page) -> None:
@@ -212,8 +226,8 @@ def test_to_html_is_well_formed_and_loads_nothing(page: paper_page.Page) -> None
         assert row.verdict in html.text
 
 
-def test_committed_page_is_that_of_the_committed_rows() -> None:
-    committed = make_page(RESULTS_FOLDER)
+@pytest.mark.slow
+def test_committed_page_is_that_of_the_committed_rows(committed: paper_page.Page) -> None:
     again = "run python studies/paper_page.py"
     assert (ROOT / "docs" / "paper-results.md").read_text(encoding="utf-8") == to_markdown(committed), again
     report = RESULTS_FOLDER / "paper" / "report.html"
