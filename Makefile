@@ -7,7 +7,7 @@ KERNEL := src/ketfit/simulate/kernel
 SETTINGS := pyproject.toml constraints.txt CMakeLists.txt \
 	$(filter-out $(wildcard $(KERNEL)/*test* $(KERNEL)/*.perf.cpp),$(wildcard $(KERNEL)/*))
 
-.PHONY: help demo test test-slow coverage browser check manylinux bench peers noise studies faults attacks fuzz audit sanitize cpp-test cpp-sanitize cpp-perf cpp-test-arm64 docs wheel mpnet clean
+.PHONY: help demo test test-slow coverage browser check manylinux bench peers noise paper paper-quick faults attacks fuzz audit sanitize cpp-test cpp-sanitize cpp-perf cpp-test-arm64 docs wheel mpnet clean
 
 help:
 	@echo "make demo    train, compare and save a quantum head on bundled film reviews"
@@ -18,7 +18,8 @@ help:
 	@echo "make bench   run the benchmarks and write benchmarks/results/"
 	@echo "make peers   time the simulator beside seven others (an hour; installs them in build/)"
 	@echo "make noise   time noisy circuits beside three others, and run the study of shots and noise (an hour)"
-	@echo "make studies run the screening and the ablation on SST=FILE with the bundled 768-d body (half an hour)"
+	@echo "make paper   run the studies of the paper's results on SST=FILE and make their page (half a day)"
+	@echo "make paper-quick  run each of them in small on the bundled sentences (ten minutes)"
 	@echo "make faults  kill studies 200 times, and runs on hardware 50 times at each step (an hour)"
 	@echo "make attacks load 100,000 damaged and forged model folders in children with limits (half an hour)"
 	@echo "make fuzz    look for inputs that break the readers of files, for SECONDS=600"
@@ -73,13 +74,14 @@ noise: $(VENV)/demo.stamp $(VENV)/test.stamp
 	$(BIN)/python studies/shots_and_noise.py
 	$(BIN)/python studies/qpu_head.py
 
-studies: $(VENV)/demo.stamp $(VENV)/test.stamp mpnet
-	@test -n "$(SST)" || { echo "name the sentences: make studies SST=sst2.tsv (columns text and label)"; exit 2; }
-	for name in screening ablation; do \
-		$(BIN)/ketfit study run studies/$$name.toml -o studies/results/$$name --data $(SST) --body all-mpnet-base-v2 --seeds 5 \
-		&& $(BIN)/ketfit study report studies/results/$$name || exit 1; \
-	done
-	$(BIN)/python benchmarks/studies.py --output benchmarks/results/studies.json
+paper: $(VENV)/demo.stamp $(VENV)/test.stamp mpnet
+	@test -n "$(SST)" || { echo "name the sentences: make paper SST=sst2.tsv (columns text and label)"; exit 2; }
+	$(BIN)/python studies/paper.py --data $(SST)
+	$(BIN)/python studies/paper_page.py
+
+paper-quick: $(VENV)/test.stamp
+	$(BIN)/python studies/paper.py --quick --output build/paper-quick
+	$(BIN)/python studies/paper_page.py --results build/paper-quick --docs build/paper-quick/docs
 
 faults: $(VENV)/test.stamp
 	KETFIT_KILLS=200 KETFIT_LEDGER_KILLS=50 KETFIT_IONQ_KILLS=1000 KETFIT_IBM_KILLS=1000 $(BIN)/pytest tests/faults

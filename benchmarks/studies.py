@@ -28,7 +28,7 @@ def main(
     tasks: Annotated[int, typer.Option(help="Tasks of no work.")] = 5000,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
     repeats: Annotated[int, typer.Option(help="Runs of each.")] = 3,
-    study: Annotated[Path, typer.Option(help="A study that was run.")] = ROOT / "studies/results/screening",
+    study: Annotated[Path, typer.Option(help="A study that was run.")] = ROOT / "studies/results/paper/screening",
     output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
     """Print tasks a second with and without the runner around joblib, and how long the study took."""

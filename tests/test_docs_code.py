@@ -132,8 +132,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir()
         write_tiny_body(folder / name, layers=layers)
     (folder / "studies").mkdir()
-    for plan in (ROOT / "studies").glob("*.toml"):
-        (folder / "studies" / plan.name).write_text(STUDY, encoding="utf-8")
+    (folder / "studies" / "paper").mkdir()
+    for plan in (ROOT / "studies").rglob("*.toml"):
+        (folder / plan.relative_to(ROOT)).write_text(STUDY, encoding="utf-8")
     head = HeadConfig(n_qubits=5, encoder_layers=1, main_layers=1)
     texts, labels = zip(*rows[::20], strict=True)
     with pytest.MonkeyPatch.context() as patch:

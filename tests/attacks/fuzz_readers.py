@@ -17,7 +17,7 @@ with atheris.instrument_imports(include=["ketfit", "tomllib", "json", "csv"]):
     from tests.attacks.readers import READERS, starts
 
 NAMES = sorted(READERS)
-STUDY = Path(__file__).parents[2] / "studies" / "results" / "ablation" / "study.json"
+STUDY = Path(__file__).parents[2] / "studies" / "results" / "paper" / "ablation" / "study.json"
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ else:
     import tomli as tomllib
 
 EXAMPLES = int(os.environ.get("KETFIT_FUZZ_EXAMPLES", "60"))
-STUDY = Path(__file__).parents[2] / "studies" / "results" / "ablation" / "study.json"
+STUDY = Path(__file__).parents[2] / "studies" / "results" / "paper" / "ablation" / "study.json"
 STARTS = starts(STUDY.read_bytes())
 PIECES = [
     b"{",

@@ -242,7 +242,7 @@ def test_expand_design_that_cannot_estimate_effects_raises() -> None:
 
 
 @pytest.mark.parametrize("dimension", [384, 768])
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "studies").glob("*.toml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "studies").rglob("*.toml")), ids=lambda p: p.stem)
 def test_expand_every_repository_plan_on_both_bundled_bodies(path: Path, dimension: int) -> None:
     plan = StudyPlan.read(path)
     body = BODY.updated(dimension=dimension)

@@ -12,7 +12,7 @@ from ketfit.errors import ConfigError
 from ketfit.simulate.noise import NoiseConfig, load_noise
 from ketfit.study.spec import BodyPlan, BudgetPlan, DataPlan, HeadPlan, LevelRange, NoisePlan, StudyPlan
 
-PLANS = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
+PLANS = sorted((Path(__file__).parents[2] / "studies").rglob("*.toml"))
 
 
 def changed(settings: dict[str, Any], path: str, value: Any) -> dict[str, Any]:

@@ -260,7 +260,7 @@ def scan_pictures(analysis: Analysis, scans: Sequence[Scan], number: int) -> Ite
         if reference is not None and reference.accuracy is not None:
             canvas.axes.axhline(100 * reference.accuracy.mean, color=SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
             values = [*values, reference.accuracy.mean]
-        xs = _level_positions(canvas.axes, [point.level for point in scan.points])
+        xs = level_positions(canvas.axes, [point.level for point in scan.points])
         labels = []
         for x, point in zip(xs, scan.points, strict=True):
             own_style = style._replace(marker="D") if point.own else style
@@ -294,8 +294,8 @@ def _same_height(canvases: Sequence[Canvas], values: Sequence[float]) -> None:
         canvas.axes.grid(axis="y")
 
 
-def _level_positions(axes: Axes, levels: Sequence[Any]) -> list[float]:
-    """Set and return the x xs of levels: numbers to scale, logarithmic if they span a factor of 20."""
+def level_positions(axes: Axes, levels: Sequence[Any]) -> list[float]:
+    """Set and return the x positions of levels: numbers to scale, logarithmic if they span a factor of 20."""
     numbers = all(isinstance(level, (int, float)) and not isinstance(level, bool) for level in levels)
     xs = [float(level) for level in levels] if numbers else [float(index) for index in range(len(levels))]
     if numbers and min(xs) > 0 and max(xs) / min(xs) >= 20:
@@ -373,7 +373,7 @@ def seed_effects(each: HeadEffects, term: str) -> list[float]:
 def _main_effect(each: HeadEffects, factors: tuple[str, ...]) -> tuple[Canvas, str]:
     means = [mean for mean in each.marginals if mean.factors == factors]
     canvas = Canvas(PANEL, 220)
-    xs = _level_positions(canvas.axes, [fmt.level_name(mean.levels[0]) for mean in means])
+    xs = level_positions(canvas.axes, [fmt.level_name(mean.levels[0]) for mean in means])
     canvas.axes.plot(xs, [100 * mean.accuracy.mean for mean in means], color=FIRST, linewidth=1, zorder=2)
     for x, mean in zip(xs, means, strict=True):
         canvas.mark(Sample.from_summary(mean.values, mean.accuracy), x, Style(FIRST, "o"))
@@ -393,7 +393,7 @@ def _interaction(each: HeadEffects, pair: tuple[str, ...]) -> tuple[Canvas, str]
     means = [mean for mean in each.marginals if mean.factors == pair]
     canvas = Canvas(PANEL, 230)
     first = list(dict.fromkeys(mean.levels[0] for mean in means))
-    xs = _level_positions(canvas.axes, [fmt.level_name(level) for level in first])
+    xs = level_positions(canvas.axes, [fmt.level_name(level) for level in first])
     lines = {
         level: [mean for mean in means if mean.levels[1] == level]
         for level in dict.fromkeys(m.levels[1] for m in means)

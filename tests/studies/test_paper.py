@@ -1,0 +1,116 @@
+"""Test the plans of the paper's results and their runner, in small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import paper
+import paper_page
+import pytest
+from paper_claims import BOTH, RESULTS
+
+from ketfit import ContrastiveConfig, HeadConfig
+from ketfit.model.tuning import EndToEndConfig
+from ketfit.study.spec import StudyPlan
+from ketfit.study.store import ROWS
+
+PLANS = sorted(paper.PLANS.glob("*.toml"))
+
+
+def test_plans_run_on_frozen_and_tuned_body_with_defaults() -> None:
+    plans = paper.plans("sst2.tsv", quick=False)
+    bound = plans.pop(paper.BOUND)
+    for plan in plans.values():
+        frozen, tuned = plan.bodies
+        assert (frozen.name, frozen.stages, tuned.name) == (paper.BODY, (), paper.BODY)
+        assert tuned.stages == (ContrastiveConfig(),)
+        assert plan.data.source == "sst2.tsv" and plan.data.per_label == 256
+    assert isinstance(bound.bodies[0].stages[0], EndToEndConfig)
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_plan_selects_on_validation_with_five_draws_and_equal_tries(path: Path) -> None:
+    plan = StudyPlan.read(path)
+    assert plan.budget.selection == "loss"
+    assert len(plan.seeds) == (2 if path.stem == "encoders_whole" else 5)
+    assert len(plan.budget.learning_rates) == len(plan.budget.regularization)
+    own = {head.start for head in plan.heads.values() if head.kind == "quantum"}
+    if path.stem not in ("screening", "qubits", "qubits_recommended", "qubits_components"):
+        assert own == {"paper", "recommended"}, "the paper's head, and the recommended one beside it"
+
+
+def test_baselines_have_the_papers_sizes() -> None:
+    heads = StudyPlan.read(paper.PLANS / "baselines.toml").heads.values()
+    assert {"logistic-regression", "svc"} <= {head.kind for head in heads}
+    hidden = {head.settings["hidden"] for head in heads if "hidden" in head.settings}
+    assert hidden == {0, 48, 96, 144, 192}
+
+
+def test_every_plan_is_a_result_and_every_result_has_a_plan() -> None:
+    names = {path.stem for path in PLANS} | {paper.BOUND, paper.ENERGY}
+    assert {result.name for result in RESULTS} == names
+    for result in RESULTS:
+        if result.name in {path.stem for path in PLANS}:
+            heads = StudyPlan.read(paper.PLANS / f"{result.name}.toml").heads
+            for claim in result.claims:
+                parts = (claim.head,) if isinstance(claim.head, str) else claim.head
+                assert all(any(part in head for head in heads) for part in parts), (result.name, claim.head)
+    assert set(BOTH) <= set(StudyPlan.read(paper.PLANS / "depth.toml").heads)
+
+
+def test_in_small_keeps_heads_and_fits_components() -> None:
+    plan = StudyPlan.read(paper.PLANS / "qubits_components.toml")
+    small = paper.in_small(plan)
+    assert small.factors["head.components"] == (63, 127)
+    assert small.data.per_label * 2 * 0.85 > 127 and small.seeds == (0, 1)
+    assert small.heads == plan.heads and small.budget.learning_rates == (0.01,)
+    screening = paper.in_small(StudyPlan.read(paper.PLANS / "screening.toml"))
+    assert all(len(levels) == 2 for levels in screening.factors.values() if isinstance(levels, tuple))
+
+
+def test_step_model_is_proportional_to_gates_amplitudes_samples_and_tries() -> None:
+    model = paper.StepModel(seconds=1e-9, growth=1.5)
+    head = HeadConfig.paper()
+    size = 1024 * (len(head.encoder_circuit().gates) + len(head.qpu_circuit().gates))
+    assert model.epoch(head, 100) == pytest.approx(1e-7 * size)
+    wide = HeadConfig.paper(n_qubits=14)
+    size = 2**14 * (len(wide.encoder_circuit().gates) + len(wide.qpu_circuit().gates))
+    assert model.epoch(wide, 100) == pytest.approx(1e-7 * size * 1.5**2)
+    settings = head.identity()
+    config = {"head": {"kind": "quantum", "settings": settings}, "train": {"epochs": 10}, "tries": [0.1, 0.2]}
+    expected = 2 * 10 * paper.EPOCHS_RUN * model.epoch(head, 100) + paper.FORWARD * model.epoch(head, 50)
+    assert model.task(config, 100, 50) == pytest.approx(expected)
+    assert model.task({"head": {"kind": "svc", "settings": {}}}, 100, 50) < 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name the sentences: --data sst2.tsv"),
+        (["--quick"], "name a folder for the results of --quick"),
+        (["--quick", "--output", "x", "--only", "everything"], "invalid choice: 'everything'"),
+        (["--data", "x", "--workers", "2", "--engine", "ray"], "--workers is for the local engine"),
+        (["--data", "x", "--address", "auto"], "--address is for --engine ray"),
+    ],
+)
+def test_main_wrong_options_are_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        paper.main(arguments)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_main_quick_runs_every_result_resumes_and_makes_the_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--quick", "--output", str(tmp_path), "--workers", "1"]
+    paper.main(arguments)
+    assert "without the work on bodies" in capsys.readouterr().out
+    page = paper_page.write_page(tmp_path, tmp_path / "docs")
+    assert page.missing == []
+    assert all(row.finding for row in page.rows if row.claim.kind != "trend")
+    rows = {path: path.read_bytes() for path in tmp_path.rglob(ROWS)}
+    assert len(rows) == len(PLANS) + 1
+    paper.main([*arguments, "--only", "baselines", "--only", "reuploads"])
+    assert "baselines                0 tasks    0.00 h" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in rows} == rows

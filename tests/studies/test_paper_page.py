@@ -1,0 +1,237 @@
+"""Test the page of the paper's results: verdicts by its rules, numbers equal to those recomputed from the rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import paper_page
+import pytest
+from paper_claims import LITERAL, RESULTS, RESULTS_FOLDER, Claim, Result
+from paper_figures import svg_file
+from paper_page import COLUMNS, Finding, Row, Study, adjust, find, judge, make_page, to_html, to_markdown
+
+from ketfit.study.analysis.analysis import Analysis
+from ketfit.study.analysis.formatting import points
+from tests.study.report.test_report import Page as Html
+from tests.study.synthetic_studies import flat, make_study, study_settings
+
+ROOT = Path(__file__).parents[2]
+RISE = Claim("it rises", "trend", direction=1)
+BODIES = ["body-a", "body-b"]
+
+
+def quantum(**settings: Any) -> dict[str, Any]:
+    return {"kind": "quantum", "settings": {"n_qubits": 4, **settings}}
+
+
+HEADS = {
+    LITERAL: quantum(),
+    "recommended": quantum(main_layers=1),
+    "logistic regression": {"kind": "logistic-regression"},
+    "SVC (RBF)": {"kind": "svc"},
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Synthetic studies in the place of those of two scans, of the baselines and of the best model, on two bodies."""
+    folder = tmp_path_factory.mktemp("results")
+    few: dict[str, Any] = {"bodies": BODIES, "seeds": 3}
+    scan = {**few, "design": {"kind": "scan"}, "heads": HEADS}
+    factors = {
+        "qubits": {"head.n_qubits": [4, 5, 6]},
+        "depth": {"head.encoder_layers": [1, 2, 4], "head.main_layers": [1, 2, 4]},
+    }
+    for name, levels in factors.items():
+        make_study(folder / "paper" / name, study_settings(**scan, factors=levels), flat, sentences=200)
+    make_study(folder / "paper" / "baselines", study_settings(**few, heads=HEADS), flat, sentences=200)
+    heads = {"2 of 7 qubits averaged": quantum(), "3 of 4 qubits averaged": quantum(connectivity=3), **HEADS}
+    make_study(folder / "paper" / "best_model", study_settings(**few, heads=heads), flat, sentences=200)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(results: Path) -> paper_page.Page:
+    return make_page(results)
+
+
+@pytest.fixture(scope="module")
+def committed() -> paper_page.Page:
+    return make_page(RESULTS_FOLDER)
+
+
+def frame(folder: Path) -> pd.DataFrame:
+    """Return one line for each task and result of a study, from its two files alone."""
+    tasks = pd.DataFrame(json.loads((folder / "study.json").read_text(encoding="utf-8"))["tasks"])
+    lines = [json.loads(line) for line in (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = pd.DataFrame({"id": [line["task"] for line in lines], "result": [line["result"] for line in lines]})
+    return tasks.merge(rows, on="id").assign(accuracy=lambda table: [each["test_accuracy"] for each in table["result"]])
+
+
+def recomputed(rows: pd.DataFrame, point: Any) -> float:
+    """Return the mean accuracy of a mark from the rows; the other factors are at their defaults of the paper."""
+    mine = rows[(rows["body"] == point.body) & (rows["head"] == point.head)]
+    if point.factor is not None:
+        levels = pd.DataFrame(mine["levels"].tolist(), index=mine.index)
+        own = {"head.encoder_layers": 2, "head.main_layers": 1 if point.head == "recommended" else 4}
+        keep = levels[point.factor] == point.level
+        for factor in levels.columns.difference([point.factor]):
+            keep &= levels[factor] == own[factor]
+        mine = mine[keep]
+    return float(mine["accuracy"].mean())
+
+
+def test_figures_means_equal_those_of_pandas(results: Path, page: paper_page.Page) -> None:
+    assert set(page.figures) == {"qubits", "depth", "baselines", "best_model"}
+    baselines = frame(results / "paper" / "baselines")
+    for name, figure in page.figures.items():
+        rows = frame(results / "paper" / name)
+        drawn = " ".join(named.panel.svg for named in figure.panels)
+        assert len(figure.points) > 4
+        for point in figure.points:
+            is_line = point.factor is None and (name in ("qubits", "depth") or point.head not in set(rows["head"]))
+            mean = recomputed(baselines if is_line else rows, point)
+            assert point.mean == pytest.approx(mean, abs=1e-12)
+            assert points(mean) in drawn
+
+
+def test_figures_intervals_equal_those_of_the_summary(results: Path, page: paper_page.Page) -> None:
+    cells = [cell for name in page.figures for cell in Study.read(results / "paper" / name).analysis.cells]  # type: ignore[union-attr]
+    intervals = {(cell.body, cell.head, cell.crossed.low, cell.crossed.high) for cell in cells if cell.crossed}
+    for figure in page.figures.values():
+        assert {(point.body, point.head, point.low, point.high) for point in figure.points} <= intervals
+
+
+@pytest.mark.slow
+def test_effects_figure_of_committed_screening_equals_pandas(committed: paper_page.Page) -> None:
+    rows = frame(RESULTS_FOLDER / "paper" / "screening")
+    levels = pd.DataFrame(rows["levels"].tolist(), index=rows.index)
+    figure = committed.figures["screening"]
+    assert {point.level for point in figure.points} == set(levels.columns)
+    for point in figure.points:
+        mine = rows["body"] == point.body
+        high = levels[point.level] == levels[point.level].max()
+        accuracy = rows["accuracy"]
+        assert point.mean == pytest.approx(accuracy[mine & high].mean() - accuracy[mine & ~high].mean(), abs=1e-12)
+
+
+def test_make_page_levels_and_bodies_of_a_scan_have_a_panel_each(page: paper_page.Page) -> None:
+    names = [named.name for named in page.figures["depth"].panels]
+    assert names == [f"paper-depth-{number}" for number in range(4)]
+    assert {point.level for point in page.figures["qubits"].points if point.factor} == {4, 5, 6}
+
+
+def test_make_page_best_model_is_chosen_by_validation_loss(results: Path, page: paper_page.Page) -> None:
+    rows = frame(results / "paper" / "best_model")
+    rows["loss"] = [each["validation_loss"] for each in rows["result"]]
+    mine = rows[(rows["body"] == "body-a") & rows["head"].str.contains("qubits averaged")]
+    best = mine.groupby("head")["loss"].mean().idxmin()
+    found = next(row for row in page.rows if row.result.name == "best_model" and row.body == "body-a")
+    assert found.finding is not None and best in found.finding.text
+    assert found.finding.value == pytest.approx(mine[mine["head"] == best]["accuracy"].mean())
+
+
+def test_find_difference_equals_pandas(results: Path) -> None:
+    study = Study.read(results / "paper" / "baselines")
+    assert study is not None
+    found = find(Claim("", "difference", LITERAL, "logistic regression"), study, "body-b")
+    rows = frame(results / "paper" / "baselines")
+    means = rows[rows["body"] == "body-b"].groupby("head")["accuracy"].mean()
+    assert found is not None and found.value == pytest.approx(means[LITERAL] - means["logistic regression"])
+    assert find(Claim("", "accuracy", "no such head"), study, "body-b") is None
+    assert find(Claim("", "difference", LITERAL, "no such head"), study, "body-b") is None
+    assert find(Claim("", "effect", LITERAL, factor="head.n_qubits"), study, "body-b") is None
+
+
+def test_study_trends_have_the_numbers_of_their_tests(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Study.read(results / "paper" / "qubits")
+    assert study is not None
+    tested = {"slope": 0.1, "test": {"low": 0.0, "high": 0.2, "p_value": 0.05}}
+    monkeypatch.setattr(Analysis, "to_json", lambda self: {"trends": [tested, {"slope": 0.1, "test": None}]})
+    assert [(trend["low"], trend["high"], trend["p_value"]) for trend in study.trends] == [
+        (0.0, 0.2, 0.05),
+        (None, None, None),
+    ]
+
+
+def test_find_trend_reads_the_trends_of_the_summary(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Study.read(results / "paper" / "qubits")
+    assert study is not None
+    numbers = {"slope": 0.004, "low": 0.001, "high": 0.007, "p_value": 0.01}
+    trend = {"head": LITERAL, "body": "body-a", "factor": "head.n_qubits", "scale": "linear", **numbers}
+    monkeypatch.setattr(Study, "trends", [trend])
+    claim = Claim("", "trend", factor="head.n_qubits", direction=1)
+    found = find(claim, study, "body-a")
+    assert found is not None and (found.value, found.low, found.high, found.span) == (0.004, 0.001, 0.007, 2.0)
+    assert found.text.startswith("+0.40 points a step (+0.10 to +0.70)")
+    assert find(claim, study, "body-b") is None
+    rows = adjust([Row(Result("a", "A", ()), claim, "body-a", found)] * 2)
+    assert [row.finding.adjusted_p for row in rows if row.finding] == [0.02, 0.02]
+    monkeypatch.setattr(Study, "trends", [{**trend, "scale": "log2"}])
+    found = find(claim, study, "body-a")
+    assert found is not None and found.span == pytest.approx(0.585, abs=1e-3) and "a doubling" in found.text
+
+
+@pytest.mark.parametrize(
+    ("claim", "finding", "verdict"),
+    [
+        (Claim("", "accuracy", value=0.9), None, "not run yet"),
+        (Claim("", "accuracy", value=0.9), Finding(0.9, None, None, ""), "cannot be told"),
+        (Claim("", "accuracy", value=0.9), Finding(0.9, 0.895, 0.905, ""), "agrees"),
+        (Claim("", "accuracy", value=0.9), Finding(0.89, 0.886, 0.8949, ""), "agrees"),
+        (Claim("", "accuracy", value=0.9), Finding(0.89, 0.886, 0.8945, ""), "disagrees"),
+        (Claim("", "accuracy", value=0.9), Finding(0.9, 0.88, 0.92, ""), "cannot be told"),
+        (Claim("", "difference", value=0.03), Finding(0.0, -0.01, 0.01, ""), "disagrees"),
+        (Claim("", "difference", direction=-1), Finding(-0.02, -0.03, -0.01, ""), "agrees"),
+        (Claim("", "difference", direction=-1), Finding(0.02, 0.01, 0.03, ""), "disagrees"),
+        (Claim("", "difference", direction=-1), Finding(0.0, -0.02, 0.02, ""), "cannot be told"),
+        (Claim("", "difference", direction=-1), Finding(0.0, -0.009, 0.009, ""), "disagrees"),
+        (RISE, Finding(0.004, 0.001, 0.007, "", 0.01, 0.02, 4), "agrees"),
+        (RISE, Finding(0.004, 0.001, 0.007, "", 0.01, 0.2, 4), "cannot be told"),
+        (RISE, Finding(-0.004, -0.007, -0.001, "", 0.01, 0.02, 4), "disagrees"),
+        (RISE, Finding(0.0, -0.002, 0.002, "", 0.9, 1.0, 4), "disagrees"),
+        (RISE, Finding(0.0, -0.003, 0.003, "", 0.9, 1.0, 4), "cannot be told"),
+        (Claim("", "trend"), Finding(0.004, 0.001, 0.007, "", 0.01, 0.02, 4), "cannot be told"),
+        (Claim("", "crossover", value=46), Finding(39, 33, 51, ""), "agrees"),
+        (Claim("", "crossover", value=60), Finding(39, 33, 51, ""), "disagrees"),
+    ],
+)
+def test_judge_verdict_follows_the_rules(claim: Claim, finding: Finding | None, verdict: str) -> None:
+    assert judge(claim, finding) == verdict
+
+
+def test_to_markdown_lists_every_result_and_what_was_not_run(page: paper_page.Page) -> None:
+    text = to_markdown(page)
+    for result in RESULTS:
+        assert f"\n## {result.title}\n" in text
+    assert text.count("**Not run yet.**") == len(RESULTS) - 4
+    for row in page.rows:
+        assert f"| {' | '.join(row.cells())} |" in text and len(row.cells()) == len(COLUMNS)
+    top = text.partition("\n\nThis page")[0]
+    assert top.count(".  \n") == 4 and top.endswith("."), "five sentences"
+    assert "The energies: not run yet." in top and "The paper's head on 10 qubits reaches " in top
+
+
+def test_to_html_is_well_formed_and_loads_nothing(page: paper_page.Page) -> None:
+    html = Html(to_html(page))
+    assert html.open == []
+    assert not {"script", "img", "iframe"} & {tag for tag, _ in html.elements}
+    assert len(html.all("svg")) == sum(len(figure.panels) for figure in page.figures.values())
+    ids = [attributes["id"] for _, attributes in html.elements if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    for row in page.rows:
+        assert row.verdict in html.text
+
+
+@pytest.mark.slow
+def test_committed_page_is_that_of_the_committed_rows(committed: paper_page.Page) -> None:
+    again = "run python studies/paper_page.py"
+    assert (ROOT / "docs" / "paper-results.md").read_text(encoding="utf-8") == to_markdown(committed), again
+    report = RESULTS_FOLDER / "paper" / "report.html"
+    assert report.read_text(encoding="utf-8") == to_html(committed), again
+    drawn = {f"{named.name}.svg": svg_file(named) for each in committed.figures.values() for named in each.panels}
+    images = ROOT / "docs" / "images"
+    assert {path.name: path.read_text(encoding="utf-8") for path in images.glob("paper-*.svg")} == drawn, again
