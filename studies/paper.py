@@ -70,7 +70,7 @@ def plans(data: str, quick: bool) -> dict[str, StudyPlan]:
         path.stem: StudyPlan.read(path).updated(bodies=bodies, data=DataPlan(source=data))
         for path in sorted(PLANS.glob("*.toml"))
     }
-    found[BOUND] = plan_of(TREATMENTS["full"], data, body)
+    found[BOUND] = plan_of(TREATMENTS["end-to-end"], DataPlan(source=data), body, None)
     return {name: in_small(plan) for name, plan in found.items()} if quick else found
 
 

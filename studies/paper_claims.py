@@ -9,6 +9,7 @@ from typing import Literal
 HERE = Path(__file__).parent
 PLANS, RESULTS_FOLDER = HERE / "paper", HERE / "results"
 BASELINES, BEST, BOUND, ENERGY = "baselines", "best_model", "bound", "energy"
+BOUND_PLACE = "sst2-all-mpnet-base-v2"
 LITERAL, RECOMMENDED, REGRESSION = "the paper's head", "recommended", "logistic regression"
 
 
@@ -46,7 +47,7 @@ class Result:
 
 def folder_of(name: str, results: Path) -> Path:
     """Return the folder of a result; the bound is that of table.py."""
-    return results / "table" / "full" if name == BOUND else results / "paper" / name
+    return results / "table" / BOUND_PLACE / "end-to-end" if name == BOUND else results / "paper" / name
 
 
 UNKNOWN = "a scan, whose numbers could not be had"

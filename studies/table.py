@@ -46,14 +46,24 @@ MAIN_HEADS = ("logistic regression", "SVC", "MLP, matched", "paper, 10 qubits", 
 
 # bfloat16 halves the time of tuning and embedding.
 CONTRASTIVE = ContrastiveConfig(precision="bfloat16")
-END_TO_END = EndToEndConfig(precision="bfloat16")
+END_TO_END = EndToEndConfig(precision="bfloat16", group_by_length=True)
+PAIRS = ContrastiveConfig(loss="cosine", precision="bfloat16", group_by_length=True)  # the default of version 1
 TREATMENTS = {
     "frozen": Treatment("Frozen body", None, 10),
     "contrastive": Treatment("Contrastively tuned body", CONTRASTIVE, 5, MAIN_HEADS),
-    "end-to-end": Treatment(
+    "both": Treatment(
         "Contrastively tuned body, then trained end to end with the head", (CONTRASTIVE, END_TO_END), 5, MAIN_HEADS
     ),
+    "cosine-pairs": Treatment("Body tuned on cosine pairs", PAIRS, 5),
+    "end-to-end": Treatment(
+        "Body trained end to end with the head",
+        END_TO_END.updated(learning_rate=2e-5),
+        3,
+        ("logistic regression", "SVC", "paper, 10 qubits", "recommended"),
+    ),
 }
+FIRST = ("frozen", "contrastive", "both")
+"""Treatments that run by default."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -71,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
         place = RESULTS / f"{Path(options.data).stem}-{options.body}"
         data = DataPlan(source=options.data, per_label=options.per_label)
         command = f"python studies/table.py {shlex.join(arguments)}"
-        for name in options.only or TREATMENTS:
+        for name in options.only or FIRST:
             plan = plan_of(TREATMENTS[name], data, options.body, options.seeds)
             run_study(plan, place / name, LocalExecutor(), command=command, progress=True)
             write_report(place / name)
