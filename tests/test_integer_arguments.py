@@ -196,8 +196,8 @@ def quantum_head(**settings: Any) -> Any:
 ARGUMENTS: dict[str, Argument] = {
     # circuits
     "Angle": Argument(lambda v: Angle("weight", v), "index"),
-    "Gate target": Argument(lambda v: Gate("ry", v, angle=W0), "target"),
-    "Gate control": Argument(lambda v: Gate("cx", 0, control=v), "control"),
+    "Gate qubits": Argument(lambda v: Gate("cx", (v, 0)), "qubits"),
+    "Gate qubits of a unitary": Argument(lambda v: Gate("unitary", [v], matrix=[[0, 1], [1, 0]]), "qubits"),
     "ry": Argument(lambda v: ry(v, W0), "target"),
     "cx control": Argument(lambda v: cx(v, 0), "control"),
     "cx target": Argument(lambda v: cx(0, v), "target"),
