@@ -314,7 +314,7 @@ class Gate:
     @property
     def diagonal_qubits(self) -> tuple[int, ...]:
         """The qubits on which the gate is diagonal, so that it commutes with Z there: controls, for instance."""
-        kept = _block_diagonal(self._generic_matrix())
+        kept = block_diagonal(self._generic_matrix())
         return tuple(qubit for qubit, is_diagonal in zip(self.qubits, kept, strict=True) if is_diagonal)
 
     @property
@@ -351,7 +351,8 @@ def _generic_matrix(name: str) -> Matrix:
 
 
 @lru_cache(maxsize=1024)
-def _block_diagonal(matrix: Matrix) -> tuple[bool, ...]:
+def block_diagonal(matrix: Matrix) -> tuple[bool, ...]:
+    """Return for each qubit of a matrix True if the matrix is diagonal on it."""
     size = range(len(matrix))
     mixed = 0  # bits in which some row and column of an element other than zero differ
     for row in size:
