@@ -4,12 +4,17 @@ from ketfit.circuit.angle import Angle, AngleSum
 from ketfit.circuit.ansatz import encoder_circuit, reuploading_circuit, ring_layers
 from ketfit.circuit.circuit import Circuit
 from ketfit.circuit.gate import Gate, cx, ry
+from ketfit.circuit.observable import Hermitian, PauliSum, PauliTerm, Projector
 
 __all__ = [
     "Angle",
     "AngleSum",
     "Circuit",
     "Gate",
+    "Hermitian",
+    "PauliSum",
+    "PauliTerm",
+    "Projector",
     "cx",
     "encoder_circuit",
     "reuploading_circuit",
