@@ -64,7 +64,10 @@ def compare_with_pennylane(seed: int, n_qubits: int, n_gates: int) -> None:
 
     @qml.qnode(qml.device("default.qubit", wires=n_qubits), interface="torch", diff_method="backprop")
     def reference(weights, inputs, initial):
-        function(weights, inputs, initial)
+        with qml.queuing.AnnotatedQueue() as queue:
+            function(weights, inputs, initial)
+        for operation in qml.tape.QuantumScript.from_queue(queue).operations:
+            qml.apply(operation)
         return [qml.expval(qml.Hermitian(matrix, wires=range(n_qubits))) for matrix in matrices]
 
     theirs = torch.stack(reference(*tensors), dim=1)

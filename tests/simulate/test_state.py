@@ -43,7 +43,8 @@ def test_sample_counts_fit_probabilities():
     )
     assert counts.dtype == torch.int64
     assert counts.sum(dim=1).tolist() == [20_000] * 3
-    expected = probabilities(GENERAL, weights, inputs, initial, (3, 0)).detach().numpy() * 20_000
+    expected = probabilities(GENERAL, weights, inputs, initial, (3, 0)).detach().numpy()
+    expected *= 20_000 / expected.sum(axis=1, keepdims=True)
     assert min(chisquare(row, each).pvalue for row, each in zip(counts.numpy(), expected, strict=True)) > 1e-3
     with pytest.raises(ConfigError, match="shots=0"):
         sample_counts(GENERAL, weights, inputs, shots=0)
