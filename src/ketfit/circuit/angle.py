@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, overload
@@ -177,10 +178,11 @@ def substitute(
 
 
 def _is_number(value: Any) -> bool:
-    # Arrays and tensors of no dimension are numbers; booleans and strings, which float() takes, are not.
+    # Arrays and tensors of no dimension are numbers; booleans and strings, which float() takes, are not, and arrays of
+    # objects add up by themselves.
     if isinstance(value, (bool, str, bytes)) or getattr(value, "ndim", 0) != 0 or isinstance(value, complex):
         return False
-    return hasattr(value, "__float__") and "bool" not in str(getattr(value, "dtype", ""))
+    return hasattr(value, "__float__") and not re.search("bool|object", str(getattr(value, "dtype", "")))
 
 
 def _number(value: Any) -> float:

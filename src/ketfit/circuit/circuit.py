@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -75,6 +76,54 @@ class Circuit:
             if unused:
                 raise CircuitError(f"no gate uses {source} {unused[0]}; number the {source}s from 0 without gaps")
         return cls(n_qubits, gates, len(used["weight"]), len(used["input"]))
+
+    @staticmethod
+    def from_qasm3(text: str, weights: Iterable[str] | None = None, inputs: Iterable[str] | None = None) -> Circuit:
+        """Return the circuit of an OpenQASM 3 program: `ketfit.circuit.importers.from_qasm3`.
+
+        Args:
+            text: The program, which need not be trusted.
+            weights: Names of the declared inputs that become weights, in order; None takes ``w_0``, ``w_1`` and so on.
+            inputs: Names of those that become inputs, in order; None takes ``x_0``, ``x_1`` and so on.
+
+        Raises:
+            CircuitError: the program is invalid, too large, or has a part that a circuit cannot hold.
+        """
+        return _importers().from_qasm3(text, weights, inputs)
+
+    @staticmethod
+    def from_qiskit(circuit: Any, weights: Iterable[str] | None = None, inputs: Iterable[str] | None = None) -> Circuit:
+        """Return the circuit of a `qiskit.QuantumCircuit`: `ketfit.circuit.importers.from_qiskit`.
+
+        Args:
+            circuit: What to convert; Qiskit's qubit k is qubit k.
+            weights: Names of the parameters that become weights, in order; None takes ``w[0]``, ``w_1`` and so on.
+            inputs: Names of the parameters that become inputs, in order; None takes ``x[0]``, ``x_1`` and so on.
+
+        Raises:
+            CircuitError: an instruction cannot be held, or an angle is not a sum of parameters times factors.
+            MissingExtraError: Qiskit is not installed.
+        """
+        return _importers().from_qiskit(circuit, weights, inputs)
+
+    @staticmethod
+    def from_pennylane(
+        source: Any,
+        weights: Mapping[str, Sequence[int] | int] | None = None,
+        inputs: Mapping[str, Sequence[int] | int] | None = None,
+    ) -> Circuit:
+        """Return the circuit of a PennyLane QNode, function or tape: `ketfit.circuit.importers.from_pennylane`.
+
+        Args:
+            source: What to convert.
+            weights: Shape of each argument of the function that holds weights, by name.
+            inputs: Shape of each argument that holds the inputs of one sample, by name.
+
+        Raises:
+            CircuitError: an operation cannot be held, or an angle is not a sum of arguments times factors.
+            MissingExtraError: PennyLane is not installed.
+        """
+        return _importers().from_pennylane(source, weights, inputs)
 
     def __hash__(self) -> int:
         return self._hash
@@ -175,6 +224,10 @@ class Circuit:
             raise CircuitError(f"a qubit is measured twice in {measured}; name each once")
         self.cache["checked", measured] = True
         return measured
+
+
+def _importers() -> Any:
+    return importlib.import_module("ketfit.circuit.importers")  # which imports this module
 
 
 P = ParamSpec("P")
