@@ -23,12 +23,17 @@ from torch import Tensor
 
 from ketfit import (
     HeadConfig,
+    Hermitian,
     NoiseConfig,
+    PauliSum,
+    Projector,
     QuantumHead,
     QuantumHeadClassifier,
     TrainConfig,
     expectation,
     expectation_and_gradients,
+    probabilities,
+    sample_counts,
 )
 from ketfit.circuit import Angle, Circuit, Gate, cx, encoder_circuit, reuploading_circuit, ring_layers, ry
 from ketfit.circuit.ansatz import count_ring_weights
@@ -197,6 +202,13 @@ ARGUMENTS: dict[str, Argument] = {
     # circuits
     "Angle": Argument(lambda v: Angle("weight", v), "index"),
     "Gate qubits": Argument(lambda v: Gate("cx", (v, 0)), "qubits"),
+    "PauliSum": Argument(lambda v: PauliSum([(1.0, "ZX", (0, v))]), "qubits"),
+    "Projector": Argument(lambda v: Projector("01", (0, v)), "qubits"),
+    "Hermitian": Argument(lambda v: Hermitian([[0, 1], [1, 0]], (v,)), "qubits"),
+    "probabilities": Argument(lambda v: probabilities(CIRCUIT, WEIGHTS, INPUTS, qubits=(0, v)), "qubits"),
+    "sample_counts": Argument(
+        lambda v: sample_counts(CIRCUIT, WEIGHTS, INPUTS, shots=v, generator=generator()), "shots", 100
+    ),
     "Gate qubits of a unitary": Argument(lambda v: Gate("unitary", [v], matrix=[[0, 1], [1, 0]]), "qubits"),
     "ry": Argument(lambda v: ry(v, W0), "target"),
     "cx control": Argument(lambda v: cx(v, 0), "control"),

@@ -89,7 +89,8 @@ class Circuit:
         Raises:
             CircuitError: the program is invalid, too large, or has a part that a circuit cannot hold.
         """
-        return _importers().from_qasm3(text, weights, inputs)
+        read: Circuit = _importers().from_qasm3(text, weights, inputs)
+        return read
 
     @staticmethod
     def from_qiskit(circuit: Any, weights: Iterable[str] | None = None, inputs: Iterable[str] | None = None) -> Circuit:
@@ -104,7 +105,8 @@ class Circuit:
             CircuitError: an instruction cannot be held, or an angle is not a sum of parameters times factors.
             MissingExtraError: Qiskit is not installed.
         """
-        return _importers().from_qiskit(circuit, weights, inputs)
+        read: Circuit = _importers().from_qiskit(circuit, weights, inputs)
+        return read
 
     @staticmethod
     def from_pennylane(
@@ -123,7 +125,8 @@ class Circuit:
             CircuitError: an operation cannot be held, or an angle is not a sum of arguments times factors.
             MissingExtraError: PennyLane is not installed.
         """
-        return _importers().from_pennylane(source, weights, inputs)
+        read: Circuit = _importers().from_pennylane(source, weights, inputs)
+        return read
 
     def __hash__(self) -> int:
         return self._hash

@@ -194,7 +194,7 @@ def from_pennylane(
     gates = [
         gate for index, operation in enumerate(tape.operations) for gate in _read_pennylane(index, operation, labels)
     ]
-    return Circuit(len(labels), gates, sizes["weight"], sizes["input"])
+    return Circuit(len(labels), tuple(gates), sizes["weight"], sizes["input"])
 
 
 class _QiskitReader:
@@ -232,10 +232,11 @@ class _QiskitReader:
         if operation.name == "id" and operation.base_class is self.standard["id"]:
             return
         if operation.name == "unitary" and len(qubits) <= 3 and hasattr(operation, "to_matrix"):
-            yield Gate("unitary", qubits[::-1], matrix=operation.to_matrix())
+            yield Gate("unitary", tuple(qubits[::-1]), matrix=operation.to_matrix())
             return
         if name in GATES and operation.base_class is self.standard.get(operation.name):
-            yield Gate(name, qubits, [self._angle(parameter, where) for parameter in operation.params])
+            angles = tuple(self._angle(parameter, where) for parameter in operation.params)
+            yield Gate(name, tuple(qubits), angles)
             return
         is_classical = bool(getattr(operation, "blocks", ())) or getattr(operation, "_condition", None) is not None
         definition = getattr(operation, "definition", None)
@@ -336,8 +337,8 @@ _GATE_SET = {*_FROM_PENNYLANE, "Rot", "GlobalPhase", "Identity", "Barrier", "Qub
 
 def _refuse(index: int, operation: Any) -> NoReturn:
     raise CircuitError(
-        f"operation {index} ({operation.name}) is one that a circuit of gates cannot hold; remove it, and measure at the "
-        "end alone"
+        f"operation {index} ({operation.name}) is one that a circuit of gates cannot hold; remove it, and measure at "
+        "the end alone"
     )
 
 
@@ -346,7 +347,7 @@ def _read_pennylane(index: int, operation: Any, labels: Mapping[Any, int]) -> It
     name, where = operation.name, f"operation {index} ({operation.name})"
     if name not in _GATE_SET:
         _refuse(index, operation)
-    qubits = [labels[wire] for wire in operation.wires]
+    qubits = tuple(labels[wire] for wire in operation.wires)
     if name in ("Identity", "Barrier"):
         return
     if name == "QubitUnitary":
@@ -354,7 +355,7 @@ def _read_pennylane(index: int, operation: Any, labels: Mapping[Any, int]) -> It
         return
     # An element that a[..., 0] picks from an array of objects is an array of no dimensions.
     values = [value.item() if getattr(value, "shape", None) == () else value for value in operation.parameters]
-    angles = [as_angle(value, f"an angle of {where}") for value in values]
+    angles = tuple(as_angle(value, f"an angle of {where}") for value in values)
     if name == "Rot":
         for axis, angle in zip(("rz", "ry", "rz"), angles, strict=True):
             yield Gate(axis, qubits, (angle,))

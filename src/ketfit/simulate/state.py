@@ -156,5 +156,4 @@ def variance(
     chosen = check_observables(circuit, observables)
     squares = tuple(observable.squared() for observable in chosen)
     values = observable_expectation(CircuitBatch(circuit, weights, inputs, initial), (*chosen, *squares))
-    means, second_moments = values.split(len(chosen), dim=1)
-    return second_moments - means.square()
+    return values[:, len(chosen) :] - values[:, : len(chosen)].square()
