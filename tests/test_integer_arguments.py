@@ -23,19 +23,26 @@ from torch import Tensor
 
 from ketfit import (
     HeadConfig,
-    Hermitian,
     NoiseConfig,
-    PauliSum,
-    Projector,
     QuantumHead,
     QuantumHeadClassifier,
     TrainConfig,
     expectation,
     expectation_and_gradients,
-    probabilities,
-    sample_counts,
 )
-from ketfit.circuit import Angle, Circuit, Gate, cx, encoder_circuit, reuploading_circuit, ring_layers, ry
+from ketfit.circuit import (
+    Angle,
+    Circuit,
+    Gate,
+    Hermitian,
+    PauliSum,
+    Projector,
+    cx,
+    encoder_circuit,
+    reuploading_circuit,
+    ring_layers,
+    ry,
+)
 from ketfit.circuit.ansatz import count_ring_weights
 from ketfit.circuit.drawing.figure import draw_figure
 from ketfit.circuit.drawing.svg import SvgLayout, draw_svg
@@ -59,6 +66,7 @@ from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigated_expectation
 from ketfit.simulate.noise import noisy_light_cone
 from ketfit.simulate.shots import rotations_as_inputs, step_cost
+from ketfit.simulate.state import probabilities, sample_counts
 from ketfit.simulate.tensor_network import network_expectation, plan_contraction
 from ketfit.simulate.trajectories import sample_frames, trajectory_expectation
 from ketfit.study.analysis.hypothesis_tests import summarize

@@ -11,10 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ketfit.bodies.transformer import BodyTransformer as BodyTransformer
     from ketfit.circuit.circuit import Circuit as Circuit
-    from ketfit.circuit.gate import Gate as Gate
-    from ketfit.circuit.observable import Hermitian as Hermitian
-    from ketfit.circuit.observable import PauliSum as PauliSum
-    from ketfit.circuit.observable import Projector as Projector
     from ketfit.errors import KetFitError as KetFitError
     from ketfit.estimators.distillation import distill as distill
     from ketfit.estimators.quantum import QuantumHeadClassifier as QuantumHeadClassifier
@@ -27,10 +23,6 @@ if TYPE_CHECKING:
     from ketfit.simulate.expectation import expectation as expectation
     from ketfit.simulate.expectation import expectation_and_gradients as expectation_and_gradients
     from ketfit.simulate.noise import NoiseConfig as NoiseConfig
-    from ketfit.simulate.state import probabilities as probabilities
-    from ketfit.simulate.state import sample_counts as sample_counts
-    from ketfit.simulate.state import statevector as statevector
-    from ketfit.simulate.state import variance as variance
 
 __version__ = "0.1.0"
 
@@ -39,12 +31,8 @@ _LAZY_IMPORTS = {
     "ContrastiveConfig": "ketfit.model.tuning",
     "EndToEndConfig": "ketfit.model.tuning",
     "Circuit": "ketfit.circuit.circuit",
-    "Gate": "ketfit.circuit.gate",
     "HeadConfig": "ketfit.model.config",
-    "Hermitian": "ketfit.circuit.observable",
     "KetFitError": "ketfit.errors",
-    "PauliSum": "ketfit.circuit.observable",
-    "Projector": "ketfit.circuit.observable",
     "QuantumHead": "ketfit.model.head",
     "QuantumHeadClassifier": "ketfit.estimators.quantum",
     "TextClassifier": "ketfit.estimators.text",
@@ -53,10 +41,6 @@ _LAZY_IMPORTS = {
     "distill": "ketfit.estimators.distillation",
     "expectation": "ketfit.simulate.expectation",
     "expectation_and_gradients": "ketfit.simulate.expectation",
-    "probabilities": "ketfit.simulate.state",
-    "sample_counts": "ketfit.simulate.state",
-    "statevector": "ketfit.simulate.state",
-    "variance": "ketfit.simulate.state",
 }
 
 __all__ = [*_LAZY_IMPORTS, "__version__"]

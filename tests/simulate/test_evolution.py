@@ -8,11 +8,11 @@ import pytest
 import torch
 from qiskit.quantum_info import SparsePauliOp, Statevector
 
-from ketfit import expectation, expectation_and_gradients, statevector
 from ketfit.circuit import Angle, Circuit, Gate, Hermitian, PauliSum, Projector, ring_layers
 from ketfit.circuit.export import to_pennylane, to_qiskit
 from ketfit.circuit.gate import GATES
 from ketfit.errors import CircuitError, ConfigError, InputError, InsufficientMemoryError
+from ketfit.simulate import expectation, expectation_and_gradients, statevector
 from tests.circuits_of_any_kind import random_general_circuit, reference_statevector
 
 OBSERVABLE = PauliSum([(0.5, "X", (0,)), (-1.25, "Y", (0,)), (0.75, "Z", (0,)), (2.0, "", ())])

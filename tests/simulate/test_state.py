@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from ketfit import Hermitian, PauliSum, Projector, expectation, probabilities, sample_counts, statevector, variance
-from ketfit.circuit import Circuit, Gate, PauliTerm, ring_layers
+from ketfit.circuit import Circuit, Gate, Hermitian, PauliSum, PauliTerm, Projector, ring_layers
 from ketfit.errors import CircuitError, ConfigError, InputError
+from ketfit.simulate import expectation, probabilities, sample_counts, statevector, variance
 from tests.circuits_of_any_kind import random_general_circuit
 from tests.simulate.test_evolution import dense, random_arguments, random_observables
 

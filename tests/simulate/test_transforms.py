@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ketfit import NoiseConfig, PauliSum, expectation, expectation_and_gradients, sample_counts, variance
-from ketfit.circuit import Circuit, reuploading_circuit
+from ketfit.circuit import Circuit, PauliSum, reuploading_circuit
 from ketfit.errors import ConfigError, InputError
+from ketfit.simulate import NoiseConfig, expectation, expectation_and_gradients, sample_counts, variance
 from tests.circuits_of_any_kind import random_general_circuit
 
 CIRCUITS = {"ry_cx": reuploading_circuit(2, 1, 0, 1, 1), "general": random_general_circuit(2, 12, 3)}
