@@ -78,7 +78,8 @@ class CircuitBatch:
     @property
     def is_ry_cx(self) -> bool:
         """True if the circuit consists of RY by a weight or input, and CNOT, and the initial amplitudes are real."""
-        return self.circuit.is_ry_cx and (self.initial is None or not self.initial.is_complex())
+        initial = self.initial
+        return self.circuit.is_ry_cx and (initial is None or not initial.is_complex())
 
     def check_ry_cx(self, what: str) -> None:
         """Raise an error, with `what` as its subject, unless `is_ry_cx`."""

@@ -25,17 +25,20 @@ from ketfit.circuit.circuit import Circuit, cached_on_circuit
 from ketfit.circuit.lowering import ConstantUnitary, lower
 from ketfit.simulate.circuit_batch import CircuitBatch
 
+# Looked up once, because every call of a small circuit asks for them.
 _functorch: Any = torch._C._functorch
+_peek_interpreter_stack = _functorch.peek_interpreter_stack
+_forward_ad: Any = torch.autograd.forward_ad
 
 
 def is_transformed() -> bool:
     """Return True within a function transform of `torch.func`, or with dual numbers of forward-mode differentiation."""
-    return _functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
+    return _peek_interpreter_stack() is not None or _forward_ad._current_level >= 0
 
 
 def needs_recorded_operations(grad: Tensor) -> bool:
     """Return True in a backward pass that is itself differentiated, or has a batch of gradients."""
-    return torch.is_grad_enabled() or _functorch.is_legacy_batchedtensor(grad) or is_transformed()
+    return torch.is_grad_enabled() or _functorch.is_legacy_batchedtensor(grad) or _peek_interpreter_stack() is not None
 
 
 def differentiate_operations(run: Callable[..., Tensor], tensors: Sequence[Tensor | None], grad: Tensor) -> list[Any]:

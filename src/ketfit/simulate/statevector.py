@@ -79,7 +79,7 @@ def statevector_expectation(
         states = size * (6 if differentiated else 4)
     _check_memory(batch, states, 2 ** len(measured) if joint else len(measured))
     if native:
-        return _native_expectation(batch, _Readout(measured, joint), signs)
+        return _native_expectation(batch, measured, joint, signs)
     batch.check_finite()
     if signs is not None:
         signs = signs_in_light_cone(batch.circuit, measured, signs)
@@ -204,15 +204,15 @@ def _differentiate(
     return [values.detach(), *(next(gradients) if needed else None for needed in needs_grad)]
 
 
-def _native_expectation(batch: CircuitBatch, readout: _Readout, signs: Tensor | None) -> Tensor:
+def _native_expectation(batch: CircuitBatch, measured: tuple[int, ...], joint: bool, signs: Tensor | None) -> Tensor:
     """Return `native.expect`, which can be differentiated again."""
     if signs is not None:
-        signs = signs_in_light_cone(batch.circuit, readout.qubits, signs)
+        signs = signs_in_light_cone(batch.circuit, measured, signs)
     result: Tensor = _DifferentiableNative.apply(  # type: ignore[no-untyped-call]
-        _plan(batch, readout.qubits, readout.joint), batch, signs, *batch.tensors
+        _plan(batch, measured, joint), batch, signs, batch.weights, batch.inputs, batch.initial
     )
-    if result.grad_fn is not None:  # the context of the backward pass
-        result.grad_fn.source = (batch.circuit, readout)  # type: ignore[attr-defined]
+    if result.requires_grad:  # the context of the backward pass
+        result.grad_fn.source = (batch.circuit, measured, joint)  # type: ignore[union-attr]
     return result
 
 
@@ -239,7 +239,8 @@ class _DifferentiableNative(_Native):
         if not needs_recorded_operations(grad):
             return _Native.backward(ctx, grad)
         *tensors, signs = ctx.saved_tensors
-        return None, None, None, *_differentiate_again(ctx.source, tensors, signs, grad)
+        circuit, measured, joint = ctx.source
+        return None, None, None, *_differentiate_again((circuit, _Readout(measured, joint)), tensors, signs, grad)
 
 
 class _State:
