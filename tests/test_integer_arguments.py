@@ -30,7 +30,19 @@ from ketfit import (
     expectation,
     expectation_and_gradients,
 )
-from ketfit.circuit import Angle, Circuit, Gate, cx, encoder_circuit, reuploading_circuit, ring_layers, ry
+from ketfit.circuit import (
+    Angle,
+    Circuit,
+    Gate,
+    Hermitian,
+    PauliSum,
+    Projector,
+    cx,
+    encoder_circuit,
+    reuploading_circuit,
+    ring_layers,
+    ry,
+)
 from ketfit.circuit.ansatz import count_ring_weights
 from ketfit.circuit.drawing.figure import draw_figure
 from ketfit.circuit.drawing.svg import SvgLayout, draw_svg
@@ -54,6 +66,7 @@ from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigated_expectation
 from ketfit.simulate.noise import noisy_light_cone
 from ketfit.simulate.shots import rotations_as_inputs, step_cost
+from ketfit.simulate.state import probabilities, sample_counts
 from ketfit.simulate.tensor_network import network_expectation, plan_contraction
 from ketfit.simulate.trajectories import sample_frames, trajectory_expectation
 from ketfit.study.analysis.hypothesis_tests import summarize
@@ -196,8 +209,15 @@ def quantum_head(**settings: Any) -> Any:
 ARGUMENTS: dict[str, Argument] = {
     # circuits
     "Angle": Argument(lambda v: Angle("weight", v), "index"),
-    "Gate target": Argument(lambda v: Gate("ry", v, angle=W0), "target"),
-    "Gate control": Argument(lambda v: Gate("cx", 0, control=v), "control"),
+    "Gate qubits": Argument(lambda v: Gate("cx", (v, 0)), "qubits"),
+    "PauliSum": Argument(lambda v: PauliSum([(1.0, "ZX", (0, v))]), "qubits"),
+    "Projector": Argument(lambda v: Projector("01", (0, v)), "qubits"),
+    "Hermitian": Argument(lambda v: Hermitian([[0, 1], [1, 0]], (v,)), "qubits"),
+    "probabilities": Argument(lambda v: probabilities(CIRCUIT, WEIGHTS, INPUTS, qubits=(0, v)), "qubits"),
+    "sample_counts": Argument(
+        lambda v: sample_counts(CIRCUIT, WEIGHTS, INPUTS, shots=v, generator=generator()), "shots", 100
+    ),
+    "Gate qubits of a unitary": Argument(lambda v: Gate("unitary", [v], matrix=[[0, 1], [1, 0]]), "qubits"),
     "ry": Argument(lambda v: ry(v, W0), "target"),
     "cx control": Argument(lambda v: cx(v, 0), "control"),
     "cx target": Argument(lambda v: cx(0, v), "target"),

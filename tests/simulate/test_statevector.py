@@ -20,6 +20,8 @@ from ketfit import simulate
 from ketfit.circuit import Angle, Circuit, cx, encoder_circuit, reuploading_circuit, ring_layers, ry
 from ketfit.circuit.export import to_pennylane, to_qiskit
 from ketfit.errors import CircuitError, ConfigError, InputError
+from ketfit.simulate.circuit_batch import CircuitBatch
+from ketfit.simulate.statevector import statevector_expectation
 from tests.circuits import random_angles, random_circuit, reference_expectation, reference_state
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -228,11 +230,22 @@ def test_backward_twice_gives_same_gradients():
         assert one.abs().max() > 0
 
 
-def test_second_derivative_raises_input_error():
+def test_gradient_that_can_be_differentiated_equals_adjoint():
+    tensors = wanting(random_tensors(PAPER))
+    total = expectation(PAPER, *tensors, (3, 1)).square().sum()
+    adjoint = torch.autograd.grad(total, tensors, retain_graph=True)
+    recorded = torch.autograd.grad(total, tensors, create_graph=True)
+    for one, other in zip(recorded, adjoint, strict=True):
+        assert one.requires_grad
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
+
+
+def test_second_derivative_of_rotations_with_signs_raises_input_error(engine):
     weights, inputs, _ = wanting(random_tensors(PAPER))
-    for value in (expectation(PAPER, weights, inputs).sum(), expectation(PAPER, weights, inputs).square().sum()):
-        with pytest.raises(InputError, match="differentiable once; leave create_graph=True out"):
-            torch.autograd.grad(value, weights, create_graph=True)
+    signs = torch.ones(len(inputs), PAPER.gate_counts()["ry"], dtype=torch.int8)
+    value = statevector_expectation(CircuitBatch(PAPER, weights, inputs), (0,), signs=signs, engine=engine).sum()
+    with pytest.raises(InputError, match="differentiable once; leave create_graph=True out"):
+        torch.autograd.grad(value, weights, create_graph=True)
 
 
 @pytest.mark.parametrize("circuit", [PAPER, CONE, Circuit(3, (), 2, 2)])
@@ -527,7 +540,7 @@ W, X, PSI = torch.zeros(4), torch.zeros(3, 2), torch.zeros(3, 4)
         ((W.double(), X.double(), PSI), "initial is torch.float32 and weights are torch.float64; make them the same"),
         ((W.half(), X.half(), PSI.half()), r"weights is torch.float16; convert it with .float\(\)"),
         ((W.long(), X.long(), PSI.long()), r"weights is torch.int64; convert it with .float\(\)"),
-        ((W, X, PSI.cfloat()), r"initial is torch.complex64; convert it"),
+        ((W, X, PSI.cdouble()), r"initial is torch.complex128; convert it"),
         ((W, X.to("meta"), PSI), "inputs is on meta and weights are on cpu; move them together"),
         ((W, X, PSI.to("meta")), "initial is on meta and weights are on cpu; move them together"),
         ((W.log().neg(), X, PSI), "weights holds a number that is not finite"),

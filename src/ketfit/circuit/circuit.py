@@ -2,85 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from ketfit.circuit.angle import Angle as Angle
+from ketfit.circuit.angle import angles_of
+from ketfit.circuit.gate import Gate as Gate
+from ketfit.circuit.gate import cx as cx
+from ketfit.circuit.gate import ry as ry
 from ketfit.errors import CircuitError
 from ketfit.integers import as_integer, as_integers
-
-
-@dataclass(frozen=True, slots=True)
-class Angle:
-    """The angle of a rotation in radians: entry `index` of the weights or of the inputs.
-
-    Weights are trained and shared by a batch; inputs differ from sample to sample.
-
-    Raises:
-        CircuitError: another source, or an index that is negative or not an integer.
-    """
-
-    source: Literal["weight", "input"]
-    index: int
-
-    def __post_init__(self) -> None:
-        if self.source not in ("weight", "input"):
-            raise CircuitError(f"an angle comes from 'weight' or 'input', not from {self.source!r}")
-        if type(self.index) is not int:
-            object.__setattr__(self, "index", as_integer(self.index, "index", error=CircuitError))
-        if self.index < 0:
-            raise CircuitError(f"the index of an angle starts at 0, got {self.index}")
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """RY(angle) on `target`, or CNOT from `control` to `target`. Build one with `ry` or `cx`.
-
-    RY(t) = [[cos t/2, -sin t/2], [sin t/2, cos t/2]].
-
-    Raises:
-        CircuitError: an unknown name, a missing or superfluous control or angle, or a qubit that is not an integer.
-    """
-
-    name: Literal["ry", "cx"]
-    target: int
-    control: int | None = None
-    angle: Angle | None = None
-
-    def __post_init__(self) -> None:
-        if type(self.target) is not int:
-            object.__setattr__(self, "target", as_integer(self.target, "target", error=CircuitError))
-        if self.name == "ry":
-            if not isinstance(self.angle, Angle) or self.control is not None:
-                raise CircuitError(
-                    "an 'ry' gate has an angle and no control; build it with ry(qubit, Angle('weight', index))"
-                )
-        elif self.name == "cx":
-            if self.control is None or self.angle is not None:
-                raise CircuitError("a 'cx' gate has a control and no angle; build it with cx(control, target)")
-            if type(self.control) is not int:
-                object.__setattr__(self, "control", as_integer(self.control, "control", error=CircuitError))
-            if self.control == self.target:
-                raise CircuitError(f"a 'cx' gate needs two different qubits, got {self.target} twice")
-        else:
-            raise CircuitError(f"unknown gate {self.name!r}; known are 'ry' and 'cx'")
-
-    @property
-    def qubits(self) -> tuple[int, ...]:
-        """The qubits of the gate, the control first."""
-        return (self.target,) if self.control is None else (self.control, self.target)
-
-
-def ry(qubit: int, angle: Angle) -> Gate:
-    """Return a rotation about Y by `angle` on `qubit`."""
-    return Gate("ry", qubit, angle=angle)
-
-
-def cx(control: int, target: int) -> Gate:
-    """Return a CNOT."""
-    return Gate("cx", target, control=control)
 
 
 @dataclass(frozen=True)
@@ -117,11 +52,12 @@ class Circuit:
                     raise CircuitError(
                         f"gate {index} ({gate.name}) acts on qubit {qubit}; the qubits are 0 to {self.n_qubits - 1}"
                     )
-            if gate.angle is not None and gate.angle.index >= sizes[gate.angle.source]:
-                raise CircuitError(
-                    f"gate {index} ({gate.name}) reads {gate.angle.source} {gate.angle.index}; "
-                    f"the circuit has n_{gate.angle.source}s={sizes[gate.angle.source]}"
-                )
+            for angle in gate_angles(gate):
+                if angle.index >= sizes[angle.source]:
+                    raise CircuitError(
+                        f"gate {index} ({gate.name}) reads {angle.source} {angle.index}; "
+                        f"the circuit has n_{angle.source}s={sizes[angle.source]}"
+                    )
 
     @classmethod
     def from_gates(cls, n_qubits: int, gates: Iterable[Gate]) -> Circuit:
@@ -133,13 +69,64 @@ class Circuit:
         gates = tuple(gates)
         used: dict[str, set[int]] = {"weight": set(), "input": set()}
         for gate in gates:
-            if gate.angle is not None:
-                used[gate.angle.source].add(gate.angle.index)
+            for angle in gate_angles(gate):
+                used[angle.source].add(angle.index)
         for source, indices in used.items():
             unused = sorted(set(range(max(indices, default=-1) + 1)) - indices)
             if unused:
                 raise CircuitError(f"no gate uses {source} {unused[0]}; number the {source}s from 0 without gaps")
         return cls(n_qubits, gates, len(used["weight"]), len(used["input"]))
+
+    @staticmethod
+    def from_qasm3(text: str, weights: Iterable[str] | None = None, inputs: Iterable[str] | None = None) -> Circuit:
+        """Return the circuit of an OpenQASM 3 program: `ketfit.circuit.importers.from_qasm3`.
+
+        Args:
+            text: The program, which need not be trusted.
+            weights: Names of the declared inputs that become weights, in order; None takes ``w_0``, ``w_1`` and so on.
+            inputs: Names of those that become inputs, in order; None takes ``x_0``, ``x_1`` and so on.
+
+        Raises:
+            CircuitError: the program is invalid, too large, or has a part that a circuit cannot hold.
+        """
+        read: Circuit = _importers().from_qasm3(text, weights, inputs)
+        return read
+
+    @staticmethod
+    def from_qiskit(circuit: Any, weights: Iterable[str] | None = None, inputs: Iterable[str] | None = None) -> Circuit:
+        """Return the circuit of a `qiskit.QuantumCircuit`: `ketfit.circuit.importers.from_qiskit`.
+
+        Args:
+            circuit: What to convert; Qiskit's qubit k is qubit k.
+            weights: Names of the parameters that become weights, in order; None takes ``w[0]``, ``w_1`` and so on.
+            inputs: Names of the parameters that become inputs, in order; None takes ``x[0]``, ``x_1`` and so on.
+
+        Raises:
+            CircuitError: an instruction cannot be held, or an angle is not a sum of parameters times factors.
+            MissingExtraError: Qiskit is not installed.
+        """
+        read: Circuit = _importers().from_qiskit(circuit, weights, inputs)
+        return read
+
+    @staticmethod
+    def from_pennylane(
+        source: Any,
+        weights: Mapping[str, Sequence[int] | int] | None = None,
+        inputs: Mapping[str, Sequence[int] | int] | None = None,
+    ) -> Circuit:
+        """Return the circuit of a PennyLane QNode, function or tape: `ketfit.circuit.importers.from_pennylane`.
+
+        Args:
+            source: What to convert.
+            weights: Shape of each argument of the function that holds weights, by name.
+            inputs: Shape of each argument that holds the inputs of one sample, by name.
+
+        Raises:
+            CircuitError: an operation cannot be held, or an angle is not a sum of arguments times factors.
+            MissingExtraError: PennyLane is not installed.
+        """
+        read: Circuit = _importers().from_pennylane(source, weights, inputs)
+        return read
 
     def __hash__(self) -> int:
         return self._hash
@@ -166,25 +153,51 @@ class Circuit:
         return Circuit(self.n_qubits, tuple(gates), self.n_weights, self.n_inputs)
 
     def gate_counts(self) -> dict[str, int]:
-        """Return the number of gates by name: ``{"ry": ..., "cx": ...}``."""
+        """Return the number of gates by name: ``{"ry": ..., "cx": ...}``, and then the other gates that occur."""
         counts = Counter(gate.name for gate in self.gates)
-        return {"ry": counts["ry"], "cx": counts["cx"]}
+        return {"ry": counts["ry"], "cx": counts["cx"]} | counts
 
     def depth(self) -> int:
         """Return the length of the longest chain of gates that must follow one another."""
         layers = [0] * self.n_qubits
         for gate in self.gates:
-            layer = 1 + max(layers[qubit] for qubit in gate.qubits)
+            layer = 1 + max((layers[qubit] for qubit in gate.qubits), default=0)
             for qubit in gate.qubits:
                 layers[qubit] = layer
         return max(layers)
 
+    @cached_property
+    def is_ry_cx(self) -> bool:
+        """True if every gate is RY by one weight or input, or a CNOT, as in the paper's circuits."""
+        return all(gate.is_ry_or_cx for gate in self.gates)
+
+    @cached_property
+    def is_real(self) -> bool:
+        """True if the matrix of every gate is real for all angles, so that real amplitudes stay real."""
+        return all(gate.is_real for gate in self.gates)
+
+    def check_ry_cx(self, what: str) -> None:
+        """Raise CircuitError, naming the first other gate, unless every gate is RY by a weight or input, or a CNOT.
+
+        Args:
+            what: The part of the library that knows no other gates, as the subject of the error.
+        """
+        if self.is_ry_cx:
+            return
+        index, gate = next((index, gate) for index, gate in enumerate(self.gates) if not gate.is_ry_or_cx)
+        by = " by a number or a sum" if gate.name == "ry" else ""
+        raise CircuitError(
+            f"{what} knows RY by one weight or input, and CNOT; gate {index} is {gate.name!r}{by}: "
+            "write the circuit in those gates, or simulate it exactly with ketfit.expectation"
+        )
+
     def light_cone(self, qubits: Iterable[int]) -> Circuit:
         """Return this circuit without the gates that cannot change <Z> of `qubits` for any initial state.
 
-        Walks back from the measurement with the observable's support (Heisenberg picture). A rotation outside the
-        support drops out, and so does a CNOT whose target is outside it as long as the observable is diagonal on
-        the control. Weights and inputs keep their numbers, so the same arrays fit both circuits.
+        Walks back from the measurement with the observable's support (Heisenberg picture). A gate outside the support
+        drops out, and so does a gate that is diagonal on all of its qubits in the support, such as a CNOT on its
+        control, as long as the observable is diagonal on them too. Weights and inputs keep their numbers, so the same
+        arrays fit both circuits.
 
         Raises:
             CircuitError: a qubit is out of range, not an integer, or named twice.
@@ -216,6 +229,10 @@ class Circuit:
         return measured
 
 
+def _importers() -> Any:
+    return importlib.import_module("ketfit.circuit.importers")  # which imports this module
+
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -234,21 +251,42 @@ def cached_on_circuit(function: Callable[Concatenate[Circuit, P], T]) -> Callabl
     return cached
 
 
+def gate_angles(gate: Gate) -> tuple[Angle, ...]:
+    """Return the weights and inputs that a gate reads.
+
+    >>> gate_angles(cx(0, 1))
+    ()
+    """
+    parameters = gate.parameters
+    if len(parameters) == 1 and isinstance(parameters[0], Angle):  # the most common case, for large circuits
+        return parameters  # type: ignore[return-value]
+    return tuple(angle for parameter in parameters for angle in angles_of(parameter))
+
+
 @cached_on_circuit
 def _light_cone(circuit: Circuit, measured: tuple[int, ...]) -> Circuit:
-    support = set(measured)
-    not_diagonal: set[int] = set()
+    return observable_light_cone(circuit, frozenset(measured), frozenset())
+
+
+@cached_on_circuit
+def observable_light_cone(circuit: Circuit, support: frozenset[int], not_diagonal: frozenset[int]) -> Circuit:
+    """Return the circuit without the gates that cannot change an observable's expectation for any initial state.
+
+    Args:
+        circuit: Circuit before the measurement.
+        support: Qubits that the observable acts on.
+        not_diagonal: Those of them on which it is not diagonal.
+    """
+    reached, turned = set(support), set(not_diagonal)
     remaining: list[Gate] = []
     for gate in reversed(circuit.gates):
-        if gate.control is None:
-            reaches = gate.target in support
-            if reaches:
-                not_diagonal.add(gate.target)
-        else:
-            reaches = gate.target in support or gate.control in not_diagonal
-            if gate.control in not_diagonal:
-                not_diagonal.add(gate.target)
-        if reaches:
-            support.update(gate.qubits)
-            remaining.append(gate)
+        inside = reached.intersection(gate.qubits)
+        diagonal = gate.diagonal_qubits
+        if inside <= set(diagonal) - turned:
+            continue
+        # A permutation of the basis states takes a diagonal observable to a diagonal one.
+        if not (gate.permutes_basis and turned.isdisjoint(gate.qubits)):
+            turned.update(set(gate.qubits) - set(diagonal))
+        reached.update(gate.qubits)
+        remaining.append(gate)
     return circuit.with_gates(reversed(remaining))

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ketfit.circuit.circuit import Angle, Circuit
+from ketfit.circuit.angle import Angle, AngleExpression, affine_form, substitute
+from ketfit.circuit.circuit import Circuit, gate_angles
+from ketfit.circuit.gate import Gate
 from ketfit.errors import CircuitError, InputError, optional_imports
 from ketfit.integers import as_integers
+
+QASM_DEFINITIONS = {
+    "rxx": "gate rxx(theta) a, b { h a; h b; cx a, b; rz(theta) b; cx a, b; h b; h a; }",
+    "ryy": "gate ryy(theta) a, b { rx(pi/2) a; rx(pi/2) b; cx a, b; rz(theta) b; cx a, b; rx(-pi/2) b; rx(-pi/2) a; }",
+    "rzz": "gate rzz(theta) a, b { cx a, b; rz(theta) b; cx a, b; }",
+    "iswap": "gate iswap a, b { s a; s b; h a; cx a, b; cx b, a; h b; }",
+}
+"""Definitions in OpenQASM 3 of the gates that its standard library does not have."""
 
 if TYPE_CHECKING:
     from pennylane.measurements import ExpectationMP
@@ -48,7 +58,8 @@ def to_qasm3(
     """Return the circuit as an OpenQASM 3 program; no other package is needed.
 
     Numbers are written so that reading them gives the same float64. Angles without a number become declared inputs,
-    ``input float[64] w_3;`` for weight 3 and ``x_0`` for input 0, if a gate uses them.
+    ``input float[64] w_3;`` for weight 3 and ``x_0`` for input 0, if a gate uses them. The gate ``u`` is written as the
+    built-in ``U``, which readers take with or without a factor exp(i theta/2).
 
     Args:
         circuit: What to write.
@@ -58,25 +69,41 @@ def to_qasm3(
 
     Raises:
         InputError: the numbers are of another shape or not finite.
-        CircuitError: a measured qubit is out of range, not an integer, or named twice.
+        CircuitError: a measured qubit is out of range, not an integer, or named twice, or a gate is a constant unitary.
     """
     values = angle_values(circuit, weights, inputs)
     qubits = measured_qubits(circuit, measured)
-    free = {gate.angle for gate in circuit.gates if gate.angle is not None} - values.keys()
+    free = {angle for gate in circuit.gates for angle in gate_angles(gate)} - values.keys()
     lines = ["OPENQASM 3.0;", 'include "stdgates.inc";']
+    used = {gate.name for gate in circuit.gates}
+    lines.extend(definition for name, definition in QASM_DEFINITIONS.items() if name in used)
     declared = sorted(free, key=lambda angle: (angle.source == "input", angle.index))
     lines.extend(f"input float[64] {_qasm_name(angle)};" for angle in declared)
     lines.append(f"qubit[{circuit.n_qubits}] q;")
     if qubits:
         lines.append(f"bit[{len(qubits)}] c;")
-    for gate in circuit.gates:
-        if gate.angle is None:
-            lines.append(f"cx q[{gate.control}], q[{gate.target}];")
-        else:
-            value = repr(values[gate.angle]) if gate.angle in values else _qasm_name(gate.angle)
-            lines.append(f"ry({value}) q[{gate.target}];")
+    lines.extend(_qasm_gate(index, gate, values) for index, gate in enumerate(circuit.gates))
     lines.extend(f"c[{bit}] = measure q[{qubit}];" for bit, qubit in enumerate(qubits))
     return "\n".join(lines) + "\n"
+
+
+def _qasm_gate(index: int, gate: Gate, values: Mapping[Angle, float]) -> str:
+    if gate.matrix is not None:
+        raise CircuitError(
+            f"gate {index} is a constant unitary, which OpenQASM 3 cannot hold; export to Qiskit and transpile it"
+        )
+    angles = ", ".join(_qasm_angle(parameter, values) for parameter in gate.parameters)
+    name = "U" if gate.name == "u" else gate.name
+    operands = ", ".join(f"q[{qubit}]" for qubit in gate.qubits)
+    return f"{name}{f'({angles})' if angles else ''}{' ' * bool(operands)}{operands};"
+
+
+def _qasm_angle(expression: AngleExpression, values: Mapping[Angle, float]) -> str:
+    terms, offset = affine_form(substitute(expression, values))
+    parts = [_qasm_name(angle) if factor == 1 else f"{factor!r}*{_qasm_name(angle)}" for angle, factor in terms]
+    if offset != 0 or not parts:
+        parts.append(repr(offset))
+    return " + ".join(parts)
 
 
 def to_qiskit(
@@ -105,17 +132,23 @@ def to_qiskit(
     with optional_imports("Converting to Qiskit", "hardware"):
         from qiskit import QuantumCircuit
         from qiskit.circuit import ParameterVector
+        from qiskit.circuit.library import GlobalPhaseGate
 
     values = angle_values(circuit, weights, inputs)
     qubits = measured_qubits(circuit, measured)
     free = {"weight": ParameterVector("w", circuit.n_weights), "input": ParameterVector("x", circuit.n_inputs)}
     converted = QuantumCircuit(circuit.n_qubits, len(qubits))
     for gate in circuit.gates:
-        if gate.angle is None:
-            converted.cx(*gate.qubits)
+        angles = [
+            substitute(parameter, values, lambda angle: free[angle.source][angle.index])
+            for parameter in gate.parameters
+        ]
+        if gate.matrix is not None:  # Qiskit's first qubit is the least significant bit
+            converted.unitary([list(row) for row in gate.matrix], gate.qubits[::-1])
+        elif gate.name == "gphase":
+            converted.append(GlobalPhaseGate(*angles), [])
         else:
-            angle = values[gate.angle] if gate.angle in values else free[gate.angle.source][gate.angle.index]
-            converted.ry(angle, gate.target)
+            getattr(converted, gate.name)(*angles, *gate.qubits)
     converted.measure(qubits, range(len(qubits)))
     return converted
 
@@ -152,14 +185,54 @@ def to_pennylane(circuit: Circuit, measured: Iterable[int] = (0,)) -> Callable[.
         }
         if initial is not None:
             qml.StatePrep(_array("initial", initial, dimension, batched=True), wires=range(circuit.n_qubits))
+        columns = {
+            angle: angles[angle.source][..., angle.index] for gate in circuit.gates for angle in gate_angles(gate)
+        }
         for gate in circuit.gates:
-            if gate.angle is None:
-                qml.CNOT(wires=gate.qubits)
-            else:
-                qml.RY(angles[gate.angle.source][..., gate.angle.index], wires=gate.target)
+            _apply_to_pennylane(gate, columns)
         return [qml.expval(qml.PauliZ(qubit)) for qubit in qubits]
 
     return quantum_function
+
+
+# Gates whose names in PennyLane differ; the adjoint of a gate has no name of its own there.
+_PENNYLANE_NAMES = {
+    "x": "PauliX",
+    "y": "PauliY",
+    "z": "PauliZ",
+    "h": "Hadamard",
+    "p": "PhaseShift",
+    "u": "U3",
+    "cx": "CNOT",
+    "cp": "ControlledPhaseShift",
+    "rxx": "IsingXX",
+    "ryy": "IsingYY",
+    "rzz": "IsingZZ",
+    "ccx": "Toffoli",
+}
+
+
+def _apply_to_pennylane(gate: Gate, columns: Mapping[Angle, Any]) -> None:
+    """Queue a gate, whose angles have the values `columns`, of any framework."""
+    import pennylane as qml
+
+    angles = []
+    for parameter in gate.parameters:
+        terms, offset = affine_form(parameter)
+        value = sum((columns[angle] if factor == 1 else factor * columns[angle] for angle, factor in terms), start=0.0)
+        angles.append(columns[parameter] if isinstance(parameter, Angle) else value + offset)
+    if len(angles) > 1:  # U3 takes no mixture of numbers and tensors, nor of angles with and without a batch
+        angles = [angle + 0.0 * sum(angles) for angle in angles]
+    if gate.matrix is not None:
+        import numpy as np
+
+        qml.QubitUnitary(np.array(gate.matrix), wires=gate.qubits)
+    elif gate.name == "gphase":
+        qml.GlobalPhase(-angles[0])  # PennyLane's is exp(-i phi)
+    elif gate.name in ("sdg", "tdg"):
+        qml.adjoint(getattr(qml, gate.name[0].upper()))(wires=gate.qubits)
+    else:
+        getattr(qml, _PENNYLANE_NAMES.get(gate.name, gate.name.upper()))(*angles, wires=gate.qubits)
 
 
 def _numbers(name: str, values: Iterable[float], size: int) -> list[float]:

@@ -54,6 +54,7 @@ def native_gates(circuit: Circuit, entangler: Entangler) -> NativeGates:
     >>> native_gates(reuploading_circuit(2, 1, 1, 1, 1), "zz").two_qubit
     4
     """
+    circuit.check_ry_cx("the count of native gates")
     pulses = two_qubit = 0
     roles: dict[int, str] = defaultdict(lambda: "start")  # in its last CNOT
     rotated: dict[int, bool] = defaultdict(bool)

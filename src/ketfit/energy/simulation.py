@@ -53,6 +53,7 @@ def statevector_cost(circuit: Circuit, processor: ProcessorProfile, program: Sta
     Raises:
         InputError: The state does not fit on one device, and the device has no link to others.
     """
+    circuit.check_ry_cx("the cost of a simulation")
     sourced_values = _sourced_values(processor, program)
     counts = circuit.gate_counts()
     gates, rotations = sum(counts.values()), counts["ry"]

@@ -11,6 +11,7 @@ from ketfit.circuit.circuit import Circuit
 from ketfit.errors import InputError
 
 _DTYPES = (torch.float32, torch.float64)
+_COMPLEX_OF = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,7 @@ class CircuitBatch:
         weights: Angles in radians, shape (n_weights,), shared by the samples.
         inputs: Angles in radians, shape (size, n_inputs); None only if the circuit reads none.
         initial: Amplitudes before the first gate, shape (size, 2**n_qubits), qubit 0 the most significant bit of the
-            index; None is |0...0>.
+            index; real, or complex of the same precision; None is |0...0>.
         size: Number of samples, 1 if neither `inputs` nor `initial` is given.
 
     Raises:
@@ -53,14 +54,14 @@ class CircuitBatch:
                 f"this circuit reads {circuit.n_inputs} inputs; pass inputs of shape (batch, {circuit.n_inputs})"
             )
         if initial is not None:
-            self._check("initial", initial, 2**circuit.n_qubits, 2)
+            self._check("initial", initial, 2**circuit.n_qubits, 2, allows_complex=True)
             if inputs is not None and len(initial) != size:
                 raise InputError(f"inputs have a batch of {size} and initial of {len(initial)}; they must be equal")
             size = len(initial)
         object.__setattr__(self, "size", size)
 
-    def _check(self, name: str, tensor: Tensor, width: int, dimensions: int) -> None:
-        check_tensor(name, tensor, self.weights, width, dimensions)
+    def _check(self, name: str, tensor: Tensor, width: int, dimensions: int, allows_complex: bool = False) -> None:
+        check_tensor(name, tensor, self.weights, width, dimensions, allows_complex)
         if not tensor.is_contiguous():
             object.__setattr__(self, name, tensor.contiguous())
 
@@ -73,6 +74,18 @@ class CircuitBatch:
     def is_differentiated(self) -> bool:
         """True if autograd records operations on one of the tensors."""
         return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in self.tensors)
+
+    @property
+    def is_ry_cx(self) -> bool:
+        """True if the circuit consists of RY by a weight or input, and CNOT, and the initial amplitudes are real."""
+        initial = self.initial
+        return self.circuit.is_ry_cx and (initial is None or not initial.is_complex())
+
+    def check_ry_cx(self, what: str) -> None:
+        """Raise an error, with `what` as its subject, unless `is_ry_cx`."""
+        self.circuit.check_ry_cx(what)
+        if not self.is_ry_cx:
+            raise InputError(f"{what} takes real initial amplitudes and initial is complex; pass its real part")
 
     def with_circuit(self, circuit: Circuit) -> CircuitBatch:
         """Return the batch on a circuit with as many qubits, weights and inputs, such as a light cone."""
@@ -91,7 +104,9 @@ class CircuitBatch:
         check_finite(weights=self.weights, inputs=self.inputs, initial=self.initial)
 
 
-def check_tensor(name: str, tensor: Tensor, weights: Tensor, width: int, dimensions: int) -> None:
+def check_tensor(
+    name: str, tensor: Tensor, weights: Tensor, width: int, dimensions: int, allows_complex: bool = False
+) -> None:
     """Raise InputError if the shape, dtype or device of a tensor does not fit the circuit or the weights."""
     if not isinstance(tensor, Tensor):
         raise InputError(f"{name} is of type {type(tensor).__name__}; pass a torch.Tensor")
@@ -99,6 +114,8 @@ def check_tensor(name: str, tensor: Tensor, weights: Tensor, width: int, dimensi
     if len(shape) != dimensions or shape[-1] != width:
         needed = f"({width},)" if dimensions == 1 else f"(batch, {width})"
         raise InputError(f"{name} has shape {tuple(shape)}; this circuit needs {needed}")
+    if allows_complex and dtype == _COMPLEX_OF.get(weights.dtype):
+        dtype = weights.dtype
     if dtype not in _DTYPES:
         raise InputError(f"{name} is {dtype}; convert it with .float() or .double()")
     if tensor is weights:
@@ -112,5 +129,13 @@ def check_tensor(name: str, tensor: Tensor, weights: Tensor, width: int, dimensi
 def check_finite(**tensors: Tensor | None) -> None:
     """Raise InputError with the name of the first tensor that holds NaN or infinity."""
     for name, tensor in tensors.items():
-        if tensor is not None and not torch.isfinite(tensor).all():
+        if tensor is not None and not torch.isfinite(_without_transforms(tensor)).all():
             raise InputError(f"{name} holds a number that is not finite (NaN or infinity)")
+
+
+def _without_transforms(tensor: Tensor) -> Tensor:
+    """Return the numbers behind a tensor of `torch.func`, all samples of a vmap together."""
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = functorch.get_unwrapped(tensor)
+    return tensor

@@ -43,10 +43,12 @@ def density_matrix_expectation(batch: CircuitBatch, parities: Sequence[tuple[int
     differentiable once in all three tensors.
 
     Raises:
+        CircuitError: A gate is neither RY by a weight or input nor CNOT.
         InputError: A tensor is not on the CPU or not finite, or the circuit has more than 15 qubits.
         InsufficientMemoryError: The density matrices do not fit into the free memory.
     """
     weights, inputs, initial = batch.tensors
+    batch.check_ry_cx("the density matrix")
     if weights.device.type != "cpu":
         raise InputError(f"density matrices are computed on the CPU and weights are on {weights.device}; move them")
     batch.check_finite()

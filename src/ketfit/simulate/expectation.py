@@ -12,15 +12,23 @@ import torch
 from torch import Tensor
 
 from ketfit.circuit.circuit import Circuit
+from ketfit.circuit.observable import Observable, check_observables
 from ketfit.errors import ConfigError, InputError
 from ketfit.integers import as_integer
 from ketfit.simulate.circuit_batch import CircuitBatch, check_tensor
 from ketfit.simulate.compiler import compiler_disabled
 from ketfit.simulate.density_matrix import density_matrix_expectation
+from ketfit.simulate.evolution import is_transformed
 from ketfit.simulate.native import check_joint
 from ketfit.simulate.noise import Confusion, NoiseConfig, noisy_light_cone
 from ketfit.simulate.shots import Gradient, check_shots, parameter_shift, reparameterized, sample, straight_through
-from ketfit.simulate.statevector import Engine, statevector_expectation, statevector_expectation_and_gradients
+from ketfit.simulate.statevector import (
+    Engine,
+    observable_expectation,
+    observable_expectation_and_gradients,
+    statevector_expectation,
+    statevector_expectation_and_gradients,
+)
 from ketfit.simulate.trajectories import trajectory_expectation
 
 
@@ -32,6 +40,7 @@ def expectation(
     initial: Tensor | None = None,
     qubits: Sequence[int] = (0,),
     *,
+    observables: Sequence[Observable] | None = None,
     noise: NoiseConfig | None = None,
     trajectories: int | None = None,
     shots: int | None = None,
@@ -39,17 +48,22 @@ def expectation(
     generator: torch.Generator | None = None,
     engine: Engine = "auto",
 ) -> Tensor:
-    """Return <Z> of each of `qubits` after `circuit`, differentiable once in all three tensors.
+    """Return <Z> of each of `qubits`, or the expectations of `observables`, after `circuit`.
+
+    The result is differentiable in all three tensors. Derivatives of higher order (`create_graph`), batched gradients
+    and the transforms of `torch.func` work for exact values; they run on a slower path that stores a state for each
+    gate.
 
     Args:
-        circuit: Circuit to run, without the gates that cannot affect `qubits`.
+        circuit: Circuit to run, without the gates that cannot affect the result.
         weights: Angles in radians, shape (n_weights,), shared by the batch.
         inputs: Angles in radians, shape (batch, n_inputs); None only if the circuit reads none.
         initial: Amplitudes before the first gate, shape (batch, 2**n_qubits), qubit 0 the most significant bit of the
-            index; None is |0...0>. They are not normalized: a vector of norm r gives r**2 times the expectation.
-            Shots and readout errors need norm 1.
+            index; real, or complex of the precision of `weights`; None is |0...0>. They are not normalized: a vector
+            of norm r gives r**2 times the expectation. Shots and readout errors need norm 1.
         qubits: Qubits to measure, in the order of the result's columns: integers of any kind, also as an array, a
             tensor or a Series with one axis.
+        observables: Observables (`PauliSum`, `Projector` or `Hermitian`) in the place of `qubits`, for exact values.
         noise: Noise of gates, preparation and readout; exact, by the density matrix, unless `trajectories` is given.
         trajectories: Number of Pauli trajectories that each sample's mean is taken over: unbiased, for circuits too
             wide for a density matrix and for fast training. With shots, they estimate the distribution of the shots.
@@ -61,14 +75,16 @@ def expectation(
             own, as on hardware. "exact": exact values where a gradient is computed, shots elsewhere.
         generator: Random generator of shots and trajectories; None is torch's default one.
         engine: "native" for the compiled kernel, which computes on the CPU; "torch" for torch's operations on any
-            device; "auto" for the kernel on the CPU and torch elsewhere. Only the kernel has the density matrix.
+            device; "auto" for the kernel on the CPU and torch elsewhere. Only the kernel has the density matrix. The
+            kernel has the gates RY, by one weight or input, and CNOT; "auto" runs all others in torch.
 
     Returns:
-        Shape (batch, len(qubits)), with the dtype and device of `weights`. The batch is 1 if neither `inputs` nor
-        `initial` is given.
+        Shape (batch, len(qubits)) or (batch, len(observables)), with the dtype and device of `weights`. The batch is 1
+        if neither `inputs` nor `initial` is given.
 
     Raises:
-        CircuitError: A qubit is out of range, not an integer, or named twice.
+        CircuitError: A qubit is out of range, not an integer, or named twice, or noise, trajectories or the parameter
+            shift do not know a gate of the circuit.
         InputError: A tensor has the wrong shape, dtype or device, or a number that is not finite; or shots need the
             joint distribution of more than 12 qubits.
         ConfigError: An option is unknown, out of range, or does not fit the others.
@@ -83,13 +99,20 @@ def expectation(
     shots = check_shots(shots, gradient)
     trajectories = check_noise(noise, trajectories, engine)
     batch = CircuitBatch(circuit, weights, inputs, initial)
+    if observables is not None:
+        if noise is not None or shots is not None:
+            raise ConfigError("observables have exact values alone; leave noise and shots out, or measure qubits")
+        return observable_expectation(batch, _check_observables(circuit, observables, qubits), engine)
     measured = circuit.check_qubits(qubits)
     if noise is None and shots is None:  # where a small circuit takes 20 microseconds, each of them counts
         return statevector_expectation(batch, measured, engine=engine)
+    if is_transformed():
+        raise ConfigError("the transforms of torch.func work for exact values; leave noise and shots out")
     context = MeasurementContext(measured, noise, trajectories, generator, engine)
     if shots is None or (batch.is_differentiated and gradient == "exact"):
         return context.expectations(batch)
     if batch.is_differentiated and gradient == "parameter_shift":
+        batch.check_ry_cx("the parameter shift")
         cone = noisy_light_cone(circuit, measured) if context.has_gate_noise else circuit.light_cone(measured)
         return parameter_shift(partial(context.sample, shots=shots), batch.with_circuit(cone), trajectories or 1)
     if not batch.is_differentiated:
@@ -99,7 +122,10 @@ def expectation(
 
 
 class ExpectationAndGradients(NamedTuple):
-    """<Z>, shape (batch, qubits), and gradients shaped like their tensors or None if not in `wrt`; all detached."""
+    """Values, shape (batch, qubits or observables), and gradients shaped like their tensors; all detached.
+
+    The gradient of a tensor that is not in `wrt` is None.
+    """
 
     values: Tensor
     weights: Tensor | None
@@ -115,15 +141,16 @@ def expectation_and_gradients(
     initial: Tensor | None = None,
     qubits: Sequence[int] = (0,),
     *,
+    observables: Sequence[Observable] | None = None,
     cotangent: Tensor | None = None,
     wrt: Sequence[Literal["weights", "inputs", "initial"]] | None = None,
     engine: Engine = "auto",
 ) -> ExpectationAndGradients:
     """Return the exact <Z> of each of `qubits`, and the gradients of the sum of <Z> times `cotangent`, in one call.
 
-    The numbers are those of `expectation` and `torch.autograd.grad`. This function is faster for small circuits, where
-    autograd takes longer than the simulation, and stores two states for each thread instead of one for each sample.
-    It ignores `requires_grad` of the tensors.
+    With `observables`, their expectations take the place of <Z>. The numbers are those of `expectation` and
+    `torch.autograd.grad`. This function is faster for small circuits, where autograd takes longer than the simulation,
+    and stores two states for each thread instead of one for each sample. It ignores `requires_grad` of the tensors.
 
     Args:
         circuit: Circuit to run, as in `expectation`.
@@ -131,7 +158,9 @@ def expectation_and_gradients(
         inputs: Angles in radians, shape (batch, n_inputs).
         initial: Amplitudes, shape (batch, 2**n_qubits).
         qubits: Qubits to measure.
-        cotangent: Derivative of a loss with respect to each value, shape (batch, len(qubits)); None is 1 for all.
+        observables: Observables in the place of `qubits`, as in `expectation`.
+        cotangent: Derivative of a loss with respect to each value, shape (batch, len(qubits)) or
+            (batch, len(observables)); None is 1 for all.
         wrt: Names of the tensors to differentiate; None is every tensor that is given.
         engine: "native", "torch" or "auto", as in `expectation`.
 
@@ -149,19 +178,26 @@ def expectation_and_gradients(
     """
     check_engine(engine)
     batch = CircuitBatch(circuit, weights, inputs, initial)
-    measured = circuit.check_qubits(qubits)
+    if is_transformed():
+        raise InputError("expectation_and_gradients cannot be transformed by torch.func; transform expectation instead")
+    measured = circuit.check_qubits(qubits) if observables is None else ()
+    chosen = () if observables is None else _check_observables(circuit, observables, qubits)
+    n_columns = len(measured) or len(chosen)
     needs_grad = (True, inputs is not None, initial is not None)
     if wrt is not None:
         needs_grad = _check_wrt(wrt, needs_grad)
     if cotangent is None:
-        cotangent = _ones(batch.size, len(measured), weights.dtype, weights.device)
+        cotangent = _ones(batch.size, n_columns, weights.dtype, weights.device)
     else:
-        check_tensor("cotangent", cotangent, weights, len(measured), dimensions=2)
+        check_tensor("cotangent", cotangent, weights, n_columns, dimensions=2)
         if len(cotangent) != batch.size:
             raise InputError(
                 f"cotangent has {len(cotangent)} rows for a batch of {batch.size}; pass one row for each sample"
             )
-    results = statevector_expectation_and_gradients(batch, measured, cotangent, needs_grad, engine)
+    if observables is not None:
+        results = observable_expectation_and_gradients(batch, chosen, cotangent, needs_grad, engine)
+    else:
+        results = statevector_expectation_and_gradients(batch, measured, cotangent, needs_grad, engine)
     return ExpectationAndGradients(*results)  # type: ignore[arg-type]
 
 
@@ -180,6 +216,14 @@ def _check_wrt(wrt: Sequence[str], given: tuple[bool, bool, bool]) -> tuple[bool
         if not is_given[name]:
             raise InputError(f"wrt names {name!r}, which is not given; pass it, or remove it from wrt")
     return "weights" in wrt, "inputs" in wrt, "initial" in wrt
+
+
+def _check_observables(
+    circuit: Circuit, observables: Sequence[Observable], qubits: Sequence[int]
+) -> tuple[Observable, ...]:
+    if type(qubits) is not tuple or qubits != (0,):
+        raise ConfigError("pass either qubits or observables; a PauliSum has the Z of any qubit")
+    return check_observables(circuit, observables)
 
 
 def check_engine(engine: Engine) -> None:

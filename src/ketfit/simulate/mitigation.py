@@ -62,6 +62,7 @@ def mitigated_expectation(
     trajectories = check_noise(noise, trajectories, engine)
     folds, degree = as_integers(folds, "folds"), as_integer(degree, "degree")
     batch = CircuitBatch(circuit, weights, inputs, initial)
+    batch.check_ry_cx("error mitigation")
     context = MeasurementContext(circuit.check_qubits(qubits), noise, trajectories, generator, engine)
     if "zero_noise" not in mitigation:
         folds, degree = (1,), 0
@@ -120,6 +121,7 @@ def fold_gates(circuit: Circuit, fold: int) -> Circuit:
 
 @cached_on_circuit
 def _fold_gates(circuit: Circuit, fold: int) -> Circuit:
+    circuit.check_ry_cx("the folding of gates")
     gates: list[Gate] = []
     for gate in circuit.gates:
         if gate.angle is None:

@@ -55,6 +55,8 @@ def step_cost(circuit: Circuit, batch: int, shots: int, gradient: Gradient) -> S
     """
     batch, shots = as_integer(batch, "batch", minimum=1), as_integer(shots, "shots", minimum=1)
     _check_gradient(gradient)
+    if gradient == "parameter_shift":
+        circuit.check_ry_cx("the parameter shift")
     shifted = 2 * circuit.gate_counts()["ry"] if gradient == "parameter_shift" else 0
     circuits = batch * (1 + shifted)
     return StepCost(circuits, circuits * shots)
@@ -147,6 +149,7 @@ def parameter_shift(estimate: Callable[[CircuitBatch], Tensor], batch: CircuitBa
 @cached_on_circuit
 def rotations_as_inputs(circuit: Circuit) -> tuple[Circuit, Tensor]:
     """Return the circuit with one input per rotation, and each rotation's original column in (weights, inputs)."""
+    circuit.check_ry_cx("the parameter shift")
     gates: list[Gate] = []
     columns: list[int] = []
     for gate in circuit.gates:

@@ -1,6 +1,8 @@
-"""Expectations of real circuits, differentiable by the adjoint method, in the native kernel and in torch.
+"""Expectations of circuits, differentiable by the adjoint method, in the native kernel and in torch.
 
-Every gate and every initial amplitude is real, so a state is a real array. The torch engine stores it as (2**Q, batch),
+Circuits of RY by a weight or input and CNOT run in the kernel, or in torch as described here: every gate and every
+initial amplitude is real, so a state is a real array. Other circuits, complex amplitudes, function transforms and
+second derivatives evolve states in torch (`ketfit.simulate.evolution`). The torch engine stores it as (2**Q, batch),
 one column for each sample (the kernel has layouts of its own). With J psi the state whose halves along the target
 qubit are (-psi_1, psi_0), a rotation is RY(t) psi = cos(t/2) psi + sin(t/2) J psi, and a CNOT swaps rows.
 
@@ -11,24 +13,34 @@ derivative of the loss with respect to the state), and stores no intermediate st
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ketfit.circuit.circuit import Circuit, Gate
+from ketfit.circuit.circuit import Circuit, Gate, observable_light_cone
+from ketfit.circuit.observable import Observable
 from ketfit.errors import ConfigError, InputError, InsufficientMemoryError
 from ketfit.memory import memory_shortage
 from ketfit.simulate.circuit_batch import CircuitBatch, check_finite
+from ketfit.simulate.evolution import (
+    differentiate_operations,
+    evolve,
+    is_transformed,
+    needs_recorded_operations,
+)
 from ketfit.simulate.native import (
     NO_SECOND_DERIVATIVE,
+    _Native,
+    _plan,
     check_joint,
     check_signs,
-    expect,
     expect_and_differentiate,
     signs_in_light_cone,
 )
+from ketfit.simulate.readout import joint_distribution, observable_expectations, z_expectations
 
 Engine = Literal["auto", "native", "torch"]
 
@@ -46,15 +58,18 @@ def statevector_expectation(
     The qubits have to be valid; `signs` and `joint` are those of `native.expect`.
 
     Returns:
-        Shape (size, len(measured)), or (size, 2**len(measured)) with `joint`; differentiable once.
+        Shape (size, len(measured)), or (size, 2**len(measured)) with `joint`; differentiable any number of times, but
+        only once with `signs`.
 
     Raises:
         InputError: A number is not finite, `signs` do not fit, or `joint` is set for more than 12 qubits.
         ConfigError: The engine does not run on this device.
         InsufficientMemoryError: The states do not fit into the free memory.
     """
-    check_signs(batch, signs)
     check_joint(measured, joint)
+    if signs is None and (not batch.is_ry_cx or is_transformed()):
+        return _evolved_readout(batch, _Readout(measured, joint), engine)
+    check_signs(batch, signs)
     native, size = _runs_native(engine, batch.weights), batch.size
     differentiated = batch.is_differentiated
     if native:  # the adjoint pass needs the final state of every sample; each thread has a workspace
@@ -64,7 +79,7 @@ def statevector_expectation(
         states = size * (6 if differentiated else 4)
     _check_memory(batch, states, 2 ** len(measured) if joint else len(measured))
     if native:
-        return expect(batch, measured, signs, joint)
+        return _native_expectation(batch, measured, joint, signs)
     batch.check_finite()
     if signs is not None:
         signs = signs_in_light_cone(batch.circuit, measured, signs)
@@ -102,12 +117,80 @@ def statevector_expectation_and_gradients(
         ConfigError: The engine does not run on this device.
         InsufficientMemoryError: The states do not fit into the free memory.
     """
+    if not batch.is_ry_cx:
+        return _differentiate(
+            lambda copy: _evolved_readout(copy, _Readout(measured, False), engine), batch, cotangent, needs_grad
+        )
     native, size = _runs_native(engine, batch.weights), batch.size
     # Each thread of the kernel has a state and its adjoint; the gradient of `initial` is a state for each sample.
     states = 2 * min(size, torch.get_num_threads()) + size * needs_grad[2] if native else 7 * size
     _check_memory(batch, states, len(measured))
     if native:
         return expect_and_differentiate(batch, measured, cotangent, needs_grad)
+    return _differentiate(
+        lambda copy: statevector_expectation(copy, measured, engine=engine), batch, cotangent, needs_grad
+    )
+
+
+def observable_expectation(batch: CircuitBatch, observables: tuple[Observable, ...], engine: Engine = "auto") -> Tensor:
+    """Return the expectation of each observable, shape (size, len(observables)), differentiable any number of times.
+
+    Raises:
+        InputError: A number is not finite.
+        ConfigError: The engine is the native one, which has no observables.
+        InsufficientMemoryError: The states do not fit into the free memory.
+    """
+    support = frozenset(qubit for each in observables for qubit in each.qubits)
+    not_diagonal = frozenset(qubit for each in observables for qubit in each.not_diagonal)
+    cone = observable_light_cone(batch.circuit, support, not_diagonal)
+    return observable_expectations(final_state(batch.with_circuit(cone), engine), observables)
+
+
+def observable_expectation_and_gradients(
+    batch: CircuitBatch,
+    observables: tuple[Observable, ...],
+    cotangent: Tensor,
+    needs_grad: tuple[bool, bool, bool],
+    engine: Engine = "auto",
+) -> list[Tensor | None]:
+    """Return the expectations and the gradients of their sum times `cotangent` that `needs_grad` selects.
+
+    Results and errors are those of `statevector_expectation_and_gradients`.
+    """
+    return _differentiate(lambda copy: observable_expectation(copy, observables, engine), batch, cotangent, needs_grad)
+
+
+def final_state(batch: CircuitBatch, engine: Engine = "auto") -> Tensor:
+    """Return the final amplitudes, shape (size, 2**n_qubits): complex if a gate or the initial amplitudes are.
+
+    Raises:
+        InputError: A number is not finite.
+        ConfigError: The engine is the native one, which returns no states.
+        InsufficientMemoryError: The states do not fit into the free memory.
+    """
+    if engine == "native":
+        raise ConfigError("the native engine computes <Z> of circuits of RY and CNOT alone; use engine='auto'")
+    states = 4 if not batch.is_differentiated else 8 if not is_transformed() else 3 * (2 + len(batch.circuit.gates))
+    _check_memory(batch, 2 * states * batch.size, 0)
+    batch.check_finite()
+    return evolve(batch)
+
+
+def _evolved_readout(batch: CircuitBatch, readout: _Readout, engine: Engine) -> Tensor:
+    """Return <Z> or the joint distribution from evolved states."""
+    if batch.is_ry_cx:  # only transformed or differentiated again, which the kernel is not
+        engine = "auto"
+    state = final_state(batch.with_circuit(batch.circuit.light_cone(readout.qubits)), engine)
+    return joint_distribution(state, readout.qubits) if readout.joint else z_expectations(state, readout.qubits)
+
+
+def _differentiate(
+    compute: Callable[[CircuitBatch], Tensor],
+    batch: CircuitBatch,
+    cotangent: Tensor,
+    needs_grad: tuple[bool, bool, bool],
+) -> list[Tensor | None]:
+    """Return the values and the gradients of their sum times `cotangent`, from autograd on copies of the tensors."""
     check_finite(cotangent=cotangent)
     with torch.inference_mode(False), torch.enable_grad():
         # Copies, because autograd does not accept tensors from inference mode.
@@ -116,9 +199,48 @@ def statevector_expectation_and_gradients(
             for tensor, needed in zip(batch.tensors, needs_grad, strict=True)
         ]
         leaves = [copy for copy in copies if copy is not None and copy.requires_grad]
-        values = statevector_expectation(CircuitBatch(batch.circuit, *copies), measured, engine=engine)  # type: ignore[arg-type]
+        values = compute(CircuitBatch(batch.circuit, *copies))  # type: ignore[arg-type]
         gradients = iter(torch.autograd.grad(values, leaves, cotangent) if leaves else ())
     return [values.detach(), *(next(gradients) if needed else None for needed in needs_grad)]
+
+
+def _native_expectation(batch: CircuitBatch, measured: tuple[int, ...], joint: bool, signs: Tensor | None) -> Tensor:
+    """Return `native.expect`, which can be differentiated again."""
+    if signs is not None:
+        signs = signs_in_light_cone(batch.circuit, measured, signs)
+    result: Tensor = _DifferentiableNative.apply(  # type: ignore[no-untyped-call]
+        _plan(batch, measured, joint), batch, signs, batch.weights, batch.inputs, batch.initial
+    )
+    if result.requires_grad:  # the context of the backward pass
+        result.grad_fn.source = (batch.circuit, measured, joint)  # type: ignore[union-attr]
+    return result
+
+
+def _differentiate_again(
+    source: tuple[Circuit, _Readout], tensors: Sequence[Tensor | None], signs: Tensor | None, grad: Tensor
+) -> list[Any]:
+    """Return the gradients of the weights, the inputs and the initial amplitudes, which can be differentiated again."""
+    if signs is not None:
+        raise InputError(NO_SECOND_DERIVATIVE)
+    circuit, readout = source
+    return differentiate_operations(
+        lambda *given: _evolved_readout(CircuitBatch(circuit, *given), readout, "auto"), tensors, grad
+    )
+
+
+class _DifferentiableNative(_Native):
+    """The kernel's expectations, with a backward pass in torch where it is differentiated again or batched."""
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the weights, the inputs and the initial amplitudes."""
+        if grad is None:
+            return (None,) * 6
+        if not needs_recorded_operations(grad):
+            return _Native.backward(ctx, grad)
+        *tensors, signs = ctx.saved_tensors
+        circuit, measured, joint = ctx.source
+        return None, None, None, *_differentiate_again((circuit, _Readout(measured, joint)), tensors, signs, grad)
 
 
 class _State:
@@ -220,16 +342,17 @@ class _Expectation(torch.autograd.Function):
                 cos, sin, _ = rotation
                 state.rotate(state.apply_j(gate.target), cos, sin)
         ctx.circuit, ctx.readout = circuit, readout
-        ctx.save_for_backward(weights, inputs, signs, state.amplitudes)
+        ctx.save_for_backward(weights, inputs, signs, state.amplitudes, initial)
         return readout.values(state)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the weights, the inputs and the initial amplitudes."""
-        if torch.is_grad_enabled():
-            raise InputError(NO_SECOND_DERIVATIVE)
-        weights, inputs, signs, final = ctx.saved_tensors
+        weights, inputs, signs, final, initial = ctx.saved_tensors
         circuit: Circuit = ctx.circuit
+        if needs_recorded_operations(grad):
+            given = (weights, inputs, initial)
+            return None, None, None, *_differentiate_again((circuit, ctx.readout), given, signs, grad)
         needs_grad = dict(zip(("weight", "input", "initial"), ctx.needs_input_grad[3:], strict=True))
         state, adjoint = _State(final.clone()), _State(torch.zeros_like(final))
         ctx.readout.add_observables(adjoint, 2 * grad.t())

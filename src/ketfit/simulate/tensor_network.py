@@ -67,6 +67,7 @@ def plan_contraction(circuit: Circuit, qubit: int = 0) -> ContractionPlan:
     except ImportError as error:
         raise MissingExtraError("A tensor network", "'ketfit[network]'") from error
 
+    circuit.check_ry_cx("the tensor network")
     (qubit,) = circuit.check_qubits((as_integer(qubit, "qubit", error=CircuitError),))
     return _plan_contraction(circuit, qubit)
 

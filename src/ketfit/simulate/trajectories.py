@@ -50,13 +50,15 @@ def trajectory_expectation(
     tensors, with the gradient of the sampled trajectories. The other arguments are those of `ketfit.expectation`.
 
     Raises:
-        CircuitError: A qubit is out of range, not an integer, or named twice.
+        CircuitError: A qubit is out of range, not an integer, or named twice, or a gate is neither RY by a weight or
+            input nor CNOT.
         ConfigError: The noise is not a mixture of Paulis, or `trajectories` is not a valid number.
         InputError: A number is not finite.
         InsufficientMemoryError: The trajectories do not fit into the free memory.
     """
     trajectories = as_integer(trajectories, "trajectories", minimum=1)
     measured = batch.circuit.check_qubits(measured, "measured")
+    batch.check_ry_cx("a simulation by trajectories")
     cone = batch.with_circuit(noisy_light_cone(batch.circuit, measured))
     _check_memory(cone, trajectories)
     seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device if generator else "cpu"))
@@ -111,6 +113,7 @@ def sample_frames(
         ConfigError: The count is not an integer, or negative.
     """
     measured, count = circuit.check_qubits(measured, "measured"), as_integer(count, "count", minimum=0)
+    circuit.check_ry_cx("a simulation by trajectories")
     single = np.array(noise.after_rotation.pauli_probabilities())
     local = np.array(noise.after_cnot.pauli_probabilities())
     depolarized = np.full(16, noise.depolarizing_2q / 16)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ketfit.circuit.circuit import Circuit, Gate
-from ketfit.circuit.drawing.layout import LabelledCircuit, fold_columns, pack_columns
+from ketfit.circuit.drawing.layout import LabelledCircuit, fold_columns, is_cross, pack_columns, symbols
 from ketfit.errors import optional_imports
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def draw_figure(
 ) -> Figure:
     """Return a Matplotlib figure in the style of the paper's Figure 3, with qubit 0 on top.
 
-    Boxes are RY, with theta (a weight), x (an input, on grey) or the value in radians; dots are controls. The figure
-    belongs to no window and changes no global state: save it with ``figure.savefig("circuit.pdf")``.
+    Boxes are gates such as RY, with theta (a weight), x (an input, on grey) or the value in radians; dots are controls.
+    The figure belongs to no window and changes no global state: save it with ``figure.savefig("circuit.pdf")``.
 
     Args:
         circuit: What to draw.
@@ -58,7 +58,7 @@ def draw_figure(
 
     labelled = LabelledCircuit.from_numbers(circuit, weights, inputs, measured)
     columns = pack_columns(circuit)
-    widths = [_CX_PITCH if all(gate.name == "cx" for gate in column) else _BOX_PITCH for column in columns]
+    widths = [max((_pitch(labelled, gate) for gate in column), default=_CX_PITCH) for column in columns]
     frame = _HEAD + _TAIL
     parts = fold_columns(widths, None if width is None else width / _INCHES - frame)
     across = frame + max(sum(widths[part]) for part in parts)
@@ -90,25 +90,63 @@ def _figure_wires(axes: Axes, tails: Sequence[str], top: float, right: float) ->
 
 def _figure_gate(axes: Axes, labelled: LabelledCircuit, gate: Gate, top: tuple[float, float]) -> None:
     """Draw a gate in the column at `top`, where the wire of qubit 0 is."""
-    from matplotlib.patches import Circle, Rectangle
+    from matplotlib.patches import Circle
 
-    x, target = top[0], top[1] + gate.target
-    if gate.angle is None:
-        control = top[1] + gate.qubits[0]
-        _figure_line(axes, (x, x), (control, target), layer=2)
+    x, wires = top[0], [top[1] + qubit for qubit in gate.qubits]
+    controls, targets = wires[: gate.n_controls], wires[gate.n_controls :]
+    if len(wires) > 1:
+        ends = (controls[0], targets[0]) if len(wires) == 2 and controls else (min(wires), max(wires))
+        _figure_line(axes, (x, x), ends, layer=2)
+    for control in controls:
         axes.add_patch(Circle((x, control), _DOT, facecolor="black", linewidth=0, zorder=3))
-        axes.add_patch(Circle((x, target), _RING, facecolor="white", edgecolor="black", linewidth=_STROKE, zorder=3))
-        _figure_line(axes, (x - _RING, x + _RING), (target, target), layer=4)
-        _figure_line(axes, (x, x), (target - _RING, target + _RING), layer=4)
+    for symbol, target in zip(symbols(gate), targets, strict=True):
+        if is_cross(gate):
+            _figure_cross(axes, (x, target))
+        else:
+            _figure_box(axes, labelled, gate, symbol, (x, target))
+
+
+def _figure_cross(axes: Axes, center: tuple[float, float]) -> None:
+    from matplotlib.patches import Circle
+
+    x, y = center
+    axes.add_patch(Circle((x, y), _RING, facecolor="white", edgecolor="black", linewidth=_STROKE, zorder=3))
+    _figure_line(axes, (x - _RING, x + _RING), (y, y), layer=4)
+    _figure_line(axes, (x, x), (y - _RING, y + _RING), layer=4)
+
+
+def _figure_box(axes: Axes, labelled: LabelledCircuit, gate: Gate, symbol: str, center: tuple[float, float]) -> None:
+    from matplotlib.patches import Rectangle
+
+    x, y = center
+    fill = "0.9" if labelled.reads_input(gate) else "white"
+    width = _pitch(labelled, gate) - _BOX_PITCH + _BOX
+    corner = (x - width / 2, y - _BOX / 2)
+    axes.add_patch(Rectangle(corner, width, _BOX, facecolor=fill, edgecolor="black", linewidth=_STROKE, zorder=3))
+    label = labelled.gate_label(gate, r"\theta", "_{{{}}}")
+    _figure_label(axes, (x, y - 0.16 if label else y), _formula(symbol), size=7.5)
+    if not label:
         return
-    fill = "0.9" if gate.angle.source == "input" else "white"
-    corner = (x - _BOX / 2, target - _BOX / 2)
-    axes.add_patch(Rectangle(corner, _BOX, _BOX, facecolor=fill, edgecolor="black", linewidth=_STROKE, zorder=3))
-    _figure_label(axes, (x, target - 0.16), "R_Y", size=7.5)
-    label = labelled.angle_label(gate.angle, r"\theta", "_{{{}}}")
     # Names are short whatever their index; a number must shrink to stay inside its box.
-    size = min(6.5, 32 / len(label)) if gate.angle in labelled.values else 7.5
-    _figure_label(axes, (x, target + 0.18), label, size)
+    size = min(6.5, 32 / len(label)) if gate.is_ry_or_cx and gate.angle in labelled.values else 7.5
+    _figure_label(axes, (x, y + 0.18), label, size)
+
+
+def _pitch(labelled: LabelledCircuit, gate: Gate) -> float:
+    """Return the width of the column that a gate needs."""
+    if is_cross(gate):
+        return _CX_PITCH
+    if gate.is_ry_or_cx:
+        return _BOX_PITCH
+    return max(_BOX_PITCH, 0.3 + 0.16 * max(len(gate.symbol), len(labelled.gate_label(gate, "w"))))
+
+
+def _formula(symbol: str) -> str:
+    """Return a gate's symbol as a formula."""
+    if symbol.startswith("R"):
+        axes = symbol[1:]
+        return f"R_{axes}" if len(axes) == 1 else f"R_{{{axes}}}"
+    return {"S†": r"S^\dagger", "T†": r"T^\dagger", "√X": r"\sqrt{X}"}.get(symbol, rf"\mathrm{{{symbol}}}")
 
 
 def _figure_line(axes: Axes, x: tuple[float, float], y: tuple[float, float], layer: int) -> None:

@@ -8,7 +8,7 @@ from html import escape
 from itertools import accumulate, groupby, pairwise
 
 from ketfit.circuit.circuit import Circuit, Gate
-from ketfit.circuit.drawing.layout import Column, LabelledCircuit, fold_columns, pack_columns
+from ketfit.circuit.drawing.layout import Column, LabelledCircuit, fold_columns, is_cross, pack_columns, symbols
 from ketfit.errors import CircuitError
 from ketfit.integers import as_integer
 
@@ -65,7 +65,7 @@ def draw_svg(
     """
     labelled = LabelledCircuit.from_numbers(circuit, weights, inputs, measured)
     columns = list(_named_columns(circuit, layout.sections))
-    widths = [_RY if any(gate.angle for gate in column) else _CX for _, column in columns]
+    widths = [max((_width(labelled, gate) for gate in column), default=_CX) for _, column in columns]
     folds = _folds(
         [name for name, _ in columns], widths, None if layout.width is None else layout.width - _HEAD - _TAIL
     )
@@ -162,21 +162,45 @@ def _wire(qubit: int, right: float, end: str) -> str:
 
 
 def _gate(labelled: LabelledCircuit, gate: Gate, x: float) -> str:
-    y = _height(gate.target)
-    if gate.angle is None:
-        control = _height(gate.qubits[0])
-        return (
-            f"{_line(x, control, x, y)}"
-            f'<circle class="dot" cx="{x}" cy="{control}" r="3.5"/>'
-            f'<circle class="box" cx="{x}" cy="{y}" r="7" fill="white" stroke="currentColor"/>'
-            f"{_line(x - 7, y, x + 7, y)}{_line(x, y - 7, x, y + 7)}"
-        )
-    label = labelled.angle_label(gate.angle, "θ").replace("-", "\N{MINUS SIGN}")
-    kind = "input" if gate.angle.source == "input" else "box"
-    corner = f'x="{x - _BOX / 2}" y="{y - _BOX / 2}" width="{_BOX}" height="{_BOX}" rx="4"'
+    heights = [_height(qubit) for qubit in gate.qubits]
+    controls, targets = heights[: gate.n_controls], heights[gate.n_controls :]
+    parts = []
+    if len(heights) > 1:
+        ends = (controls[0], targets[0]) if len(heights) == 2 and controls else (min(heights), max(heights))
+        parts.append(_line(x, ends[0], x, ends[1]))
+    parts += [f'<circle class="dot" cx="{x}" cy="{control}" r="3.5"/>' for control in controls]
+    for symbol, y in zip(symbols(gate), targets, strict=True):
+        parts.append(_cross(x, y) if is_cross(gate) else _box(labelled, gate, symbol, (x, y)))
+    return "".join(parts)
+
+
+def _width(labelled: LabelledCircuit, gate: Gate) -> float:
+    """Return the width of the column that a gate needs."""
+    if is_cross(gate):
+        return _CX
+    if gate.is_ry_or_cx:  # a name or a rounded number
+        return _RY
+    return max(_RY, 8 + 6 * max(len(gate.symbol), len(labelled.gate_label(gate, "θ"))))
+
+
+def _cross(x: float, y: float) -> str:
     return (
-        f'<rect class="{kind}" {corner} fill="white" stroke="currentColor"/>'
-        f'<text x="{x}" y="{y - 3}" font-size="9">RY</text>'
+        f'<circle class="box" cx="{x}" cy="{y}" r="7" fill="white" stroke="currentColor"/>'
+        f"{_line(x - 7, y, x + 7, y)}{_line(x, y - 7, x, y + 7)}"
+    )
+
+
+def _box(labelled: LabelledCircuit, gate: Gate, symbol: str, center: tuple[float, float]) -> str:
+    x, y = center
+    label = labelled.gate_label(gate, "θ").replace("-", "\N{MINUS SIGN}")
+    kind = "input" if labelled.reads_input(gate) else "box"
+    width = _width(labelled, gate) - _RY + _BOX
+    corner = f'x="{x - width / 2}" y="{y - _BOX / 2}" width="{width}" height="{_BOX}" rx="4"'
+    box = f'<rect class="{kind}" {corner} fill="white" stroke="currentColor"/>'
+    if not label:
+        return f'{box}<text x="{x}" y="{y + 3}" font-size="9">{symbol}</text>'
+    return (
+        f'{box}<text x="{x}" y="{y - 3}" font-size="9">{symbol}</text>'
         f'<text class="angle" x="{x}" y="{y + 10}" font-size="9.5">{label}</text>'
     )
 

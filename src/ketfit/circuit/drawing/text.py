@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ketfit.circuit.circuit import Circuit
-from ketfit.circuit.drawing.layout import Column, LabelledCircuit, fold_columns, pack_columns
+from ketfit.circuit.drawing.layout import Column, LabelledCircuit, fold_columns, is_cross, pack_columns, symbols
 from ketfit.integers import as_integer
 
 
@@ -18,8 +18,8 @@ def draw_text(
 ) -> str:
     """Return the circuit as text, one wire per qubit, qubit 0 on top.
 
-    ``●`` is a control and ``⊕`` its target. An angle shows as ``w3`` (weight 3) or ``x0`` (input 0), or as its value
-    in radians for the given numbers.
+    ``●`` is a control and ``⊕`` the target of a CNOT; other gates are boxes. Global phases are left out. An angle shows
+    as ``w3`` (weight 3) or ``x0`` (input 0), or as its value in radians for the given numbers.
 
     Args:
         circuit: What to draw.
@@ -55,15 +55,14 @@ def _text_column(labelled: LabelledCircuit, column: Column) -> list[str]:
     """Return the 2 * n_qubits - 1 lines of one column, all of one width: wires and the spaces between them."""
     cells = [""] * (2 * labelled.circuit.n_qubits - 1)
     for gate in column:
-        if gate.angle is not None:
-            cells[2 * gate.target] = f"┤RY({labelled.angle_label(gate.angle, 'w')})├"
-            continue
-        low, high = sorted(2 * qubit for qubit in gate.qubits)
-        for line in range(low + 1, high):
+        for line in range(2 * min(gate.qubits) + 1, 2 * max(gate.qubits)):
             cells[line] = "│" if line % 2 else "┼"
-        control, target = gate.qubits
-        cells[2 * control], cells[2 * target] = "●", "⊕"
-    width = max(map(len, cells))
+        for control in gate.qubits[: gate.n_controls]:
+            cells[2 * control] = "●"
+        label = f"({labelled.gate_label(gate, 'w')})" if gate.parameters else ""
+        for symbol, target in zip(symbols(gate), gate.qubits[gate.n_controls :], strict=True):
+            cells[2 * target] = "⊕" if is_cross(gate) else f"┤{symbol}{label}├"
+    width = max(map(len, cells), default=0)
     filled = []
     for line, cell in enumerate(cells):
         fill = " " if line % 2 else "─"

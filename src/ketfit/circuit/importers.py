@@ -1,0 +1,365 @@
+"""Import circuits from OpenQASM 3, Qiskit and PennyLane."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ketfit.circuit.angle import Angle, AngleExpression, as_angle, linear_combination
+from ketfit.circuit.circuit import Circuit, gate_angles
+from ketfit.circuit.gate import GATES, Gate
+from ketfit.circuit.qasm import QasmProgram
+from ketfit.errors import CircuitError, optional_imports
+from ketfit.integers import as_integer, as_integers
+
+if TYPE_CHECKING:
+    from qiskit import QuantumCircuit
+
+MAX_INDEX = 10**6
+"""Upper limit of the index of a weight or an input in a name, such as ``w_3``."""
+
+_MAX_DEPTH = 50  # of definitions within definitions
+_DEFAULT_NAME = re.compile(r"([wx])(?:_(\d{1,7})|\[(\d{1,7})\])")
+
+
+@dataclass(frozen=True)
+class ParameterNames:
+    """The names of the weights and the inputs, in order; None stands for ``w_0``, ``w[1]``, and ``x_0``, ``x[1]``."""
+
+    weights: tuple[str, ...] | None = None
+    inputs: tuple[str, ...] | None = None
+
+    @classmethod
+    def from_arguments(cls, weights: Iterable[str] | None, inputs: Iterable[str] | None) -> ParameterNames:
+        """Return the names that a user gave.
+
+        Raises:
+            CircuitError: they are no sequences of different names.
+        """
+        checked: list[tuple[str, ...] | None] = []
+        for kind, names in (("weights", weights), ("inputs", inputs)):
+            if names is not None:
+                names = (names,) if isinstance(names, str) else tuple(names)
+                if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+                    raise CircuitError(f"{kind}={names!r}: name each parameter once, in the order of the {kind}")
+            checked.append(names)
+        both = set(checked[0] or ()) & set(checked[1] or ())
+        if both:
+            raise CircuitError(f"parameter {min(both)!r} is named as a weight and as an input; name it once")
+        return cls(*checked)
+
+    def angle(self, name: str) -> Angle:
+        """Return the weight or input of a name.
+
+        Raises:
+            CircuitError: the name is unknown, or its index too large.
+        """
+        for source, names in (("weight", self.weights), ("input", self.inputs)):
+            if names is not None and name in names:
+                return Angle(source, names.index(name))  # type: ignore[arg-type]
+        match = _DEFAULT_NAME.fullmatch(name)
+        if match:
+            index = int(match[2] or match[3])
+            if index > MAX_INDEX:
+                raise CircuitError(f"parameter {name!r}: indices go up to {MAX_INDEX}")
+            if match[1] == "w" and self.weights is None:
+                return Angle("weight", index)
+            if match[1] == "x" and self.inputs is None:
+                return Angle("input", index)
+        raise CircuitError(
+            f"parameter {name!r} is neither a weight nor an input: name all of them, in order, in weights= and "
+            "inputs=, or call them w_0, w_1 and x_0, x_1"
+        )
+
+    def circuit(self, n_qubits: int, gates: Iterable[Gate]) -> Circuit:
+        """Return a circuit with a weight or input for each name, or else as many as the gates use."""
+        gates = tuple(gates)
+        used = {"weight": 0, "input": 0}
+        for gate in gates:
+            for angle in gate_angles(gate):
+                used[angle.source] = max(used[angle.source], angle.index + 1)
+        n_weights = used["weight"] if self.weights is None else len(self.weights)
+        n_inputs = used["input"] if self.inputs is None else len(self.inputs)
+        return Circuit(n_qubits, gates, n_weights, n_inputs)
+
+
+def from_qasm3(text: str, weights: Iterable[str] | None = None, inputs: Iterable[str] | None = None) -> Circuit:
+    """Return the circuit of an OpenQASM 3 program; no other package is needed.
+
+    The program has qubits, declared inputs, gates of the standard library and gates that it defines itself. Angles are
+    weights, inputs, numbers, and sums of them with factors. Barriers are ignored, and so are measurements at the end.
+    The text need not be trusted: its size, and the time and memory that it takes, are bounded.
+
+    Args:
+        text: The program.
+        weights: Names of the declared inputs that become weights, in order; None takes ``w_0``, ``w_1`` and so on.
+        inputs: Names of those that become inputs, in order; None takes ``x_0``, ``x_1`` and so on.
+
+    Raises:
+        CircuitError: the program is invalid, has a part that a circuit cannot hold (measurement before the end, reset,
+            classical control), or is too large. The error names the line.
+
+    >>> program = 'OPENQASM 3.0; include "stdgates.inc"; input float w_0; qubit[2] q; rx(2*w_0) q[1]; cx q[1], q[0];'
+    >>> from_qasm3(program).gate_counts()
+    {'ry': 0, 'cx': 1, 'rx': 1}
+    """
+    names = ParameterNames.from_arguments(weights, inputs)
+    n_qubits, gates = QasmProgram(text, names.angle).read()
+    return names.circuit(n_qubits, gates)
+
+
+def from_qiskit(
+    circuit: QuantumCircuit, weights: Iterable[str] | None = None, inputs: Iterable[str] | None = None
+) -> Circuit:
+    """Return the circuit of a Qiskit circuit; Qiskit's qubit k is qubit k.
+
+    Gates that KetFit does not have are replaced by their definitions. Barriers are ignored, and so are measurements at
+    the end. Mind the bit order: in KetFit, qubit 0 is the most significant bit of the basis index.
+
+    Args:
+        circuit: What to convert.
+        weights: Names of the parameters that become weights, in order; None takes ``w[0]``, ``w_1`` and so on.
+        inputs: Names of the parameters that become inputs, in order; None takes ``x[0]``, ``x_1`` and so on.
+
+    Raises:
+        CircuitError: an instruction cannot be held (measurement before the end, reset, classical control), a parameter
+            is unknown, or an angle is not a sum of parameters times factors. The error names the position.
+        MissingExtraError: Qiskit is not installed.
+    """
+    with optional_imports("Converting from Qiskit", "hardware"):
+        from qiskit import QuantumCircuit
+
+    if not isinstance(circuit, QuantumCircuit):
+        raise CircuitError(f"circuit is of type {type(circuit).__name__}; pass a qiskit.QuantumCircuit")
+    names = ParameterNames.from_arguments(weights, inputs)
+    gates = list(_QiskitReader(names).read(circuit, range(circuit.num_qubits), ""))
+    return names.circuit(circuit.num_qubits, gates)
+
+
+def from_pennylane(
+    source: Any,
+    weights: Mapping[str, Sequence[int] | int] | None = None,
+    inputs: Mapping[str, Sequence[int] | int] | None = None,
+) -> Circuit:
+    """Return the circuit of a PennyLane QNode, quantum function or tape.
+
+    A function is called once, with symbols in the place of its arguments, so what it does must not depend on their
+    values. Templates and gates that KetFit does not have are decomposed. Measurements at the end are ignored; wires are
+    numbered in the order of the device, or else of their labels. The numbers of a tape stay numbers.
+
+    Args:
+        source: What to convert.
+        weights: Shape of each argument of the function that holds weights, by name; they are numbered in this order.
+        inputs: Shape of each argument that holds the inputs of one sample, by name.
+
+    Raises:
+        CircuitError: an operation cannot be held (measurement before the end, classical control), or an angle is not a
+            sum of arguments times factors. The error names the position.
+        MissingExtraError: PennyLane is not installed.
+    """
+    with optional_imports("Converting from PennyLane", "pennylane"):
+        import pennylane as qml
+
+    arguments, sizes = {}, {}
+    for kind, shapes in (("weight", weights), ("input", inputs)):
+        first = 0
+        for name, shape in (shapes or {}).items():
+            array = _symbols(kind, name, shape, first)
+            arguments[name] = array
+            first += array.size
+        sizes[kind] = first
+    wires: Sequence[Any] | None = None
+    if isinstance(source, qml.tape.QuantumScript):
+        if arguments:
+            raise CircuitError("a tape has numbers in the place of arguments; pass the QNode or function to name them")
+        tape = source
+    elif isinstance(source, qml.QNode):
+        tape, wires = _call(qml.workflow.construct_tape(source, level=0), arguments), source.device.wires
+    elif callable(source):
+        tape = _call(qml.tape.make_qscript(source), arguments)
+    else:
+        raise CircuitError(f"source is of type {type(source).__name__}; pass a QNode, a quantum function or a tape")
+    labels = _wire_numbers(tape.wires, wires)
+    for index, operation in enumerate(tape.operations):
+        if operation.name not in _GATE_SET and not getattr(operation, "has_decomposition", False):
+            _refuse(index, operation)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of operations without a decomposition, which are refused below
+        (tape,), _ = qml.transforms.decompose(tape, gate_set=_GATE_SET)
+    gates = [
+        gate for index, operation in enumerate(tape.operations) for gate in _read_pennylane(index, operation, labels)
+    ]
+    return Circuit(len(labels), tuple(gates), sizes["weight"], sizes["input"])
+
+
+class _QiskitReader:
+    def __init__(self, names: ParameterNames) -> None:
+        from qiskit.circuit.library.standard_gates import get_standard_gate_name_mapping
+
+        self.names = names
+        self.standard = {name: gate.base_class for name, gate in get_standard_gate_name_mapping().items()}
+
+    def read(self, circuit: Any, qubits: Sequence[int], inside: str, depth: int = 0) -> Iterator[Gate]:
+        """Yield the gates of a circuit or a definition on these qubits."""
+        measured: dict[int, int] = {}
+        for index, instruction in enumerate(circuit.data):
+            operation = instruction.operation
+            where = f"instruction {index} ({operation.name}){inside}"
+            own = [qubits[circuit.find_bit(qubit).index] for qubit in instruction.qubits]
+            if operation.name == "barrier":
+                continue
+            for qubit in own:
+                if qubit in measured:
+                    raise CircuitError(f"{where} acts on qubit {qubit} after its measurement; measure at the end alone")
+            if operation.name == "measure":
+                measured[own[0]] = index
+                continue
+            yield from self._gates(operation, own, where, depth)
+        phase = self._angle(circuit.global_phase, f"the global phase{inside}")
+        if phase != 0.0:
+            yield Gate("gphase", (), (phase,))
+
+    def _gates(self, operation: Any, qubits: list[int], where: str, depth: int) -> Iterator[Gate]:
+        from qiskit.circuit import Gate as QiskitGate
+        from qiskit.circuit import Instruction
+
+        name = "gphase" if operation.name == "global_phase" else operation.name
+        if operation.name == "id" and operation.base_class is self.standard["id"]:
+            return
+        if operation.name == "unitary" and len(qubits) <= 3 and hasattr(operation, "to_matrix"):
+            yield Gate("unitary", tuple(qubits[::-1]), matrix=operation.to_matrix())
+            return
+        if name in GATES and operation.base_class is self.standard.get(operation.name):
+            angles = tuple(self._angle(parameter, where) for parameter in operation.params)
+            yield Gate(name, tuple(qubits), angles)
+            return
+        is_classical = bool(getattr(operation, "blocks", ())) or getattr(operation, "_condition", None) is not None
+        definition = getattr(operation, "definition", None)
+        if is_classical or definition is None or not isinstance(operation, Instruction):
+            reason = "classical control" if is_classical else "an instruction"
+            raise CircuitError(f"{where} is {reason} that a circuit of gates cannot hold; remove it")
+        if depth == _MAX_DEPTH:
+            raise CircuitError(f"{where}: definitions are nested more than {_MAX_DEPTH} levels deep")
+        if not isinstance(operation, QiskitGate) and definition.num_clbits:
+            raise CircuitError(f"{where} has classical bits; a circuit of gates cannot hold them")
+        yield from self.read(definition, qubits, f" in the definition of {operation.name}", depth + 1)
+
+    def _angle(self, value: Any, where: str) -> AngleExpression:
+        if not hasattr(value, "parameters"):
+            return as_angle(value, f"an angle of {where}")
+        factors, angles = [], []
+        for parameter in sorted(value.parameters, key=lambda parameter: str(parameter.name)):
+            slope = value.gradient(parameter)
+            if getattr(slope, "parameters", ()):
+                raise CircuitError(f"{where}: the angle {value} is not a sum of parameters times factors")
+            factors.append(_real(slope, where))
+            try:
+                angles.append(self.names.angle(parameter.name))
+            except CircuitError as error:
+                raise CircuitError(f"{where}: {error}") from None
+        offset = _real(value.bind(dict.fromkeys(value.parameters, 0.0)), where)
+        return linear_combination((*factors, 1.0), (*angles, offset))
+
+
+def _real(value: Any, where: str) -> float:
+    number = complex(value)
+    if number.imag != 0 or not math.isfinite(number.real):
+        raise CircuitError(f"{where}: {value} in an angle is not a finite real number")
+    return number.real
+
+
+def _symbols(kind: Any, name: str, shape: Sequence[int] | int, first: int) -> Any:
+    """Return an array of weights or inputs."""
+    import numpy as np
+
+    what = f"the shape of {name}"
+    shape = shape if isinstance(shape, Iterable) else (as_integer(shape, what, error=CircuitError),)
+    sizes = as_integers(shape, what, minimum=0, error=CircuitError)
+    if math.prod(sizes) > MAX_INDEX:
+        raise CircuitError(f"the shape of {name} is {sizes}: up to {MAX_INDEX} numbers are allowed")
+    array = np.empty(sizes, object)
+    for number, place in zip(count(first), np.ndindex(*sizes), strict=False):
+        array[place] = Angle(kind, number)
+    return array
+
+
+def _call(construct: Any, arguments: Mapping[str, Any]) -> Any:
+    try:
+        return construct(**arguments)
+    except CircuitError:
+        raise
+    except TypeError as error:
+        raise CircuitError(
+            f"the function cannot be called with the arguments {', '.join(arguments) or '(none)'}: {error}; give the "
+            "shape of each in weights= or inputs=, and use sums of them with factors as angles"
+        ) from error
+
+
+def _wire_numbers(used: Iterable[Any], device: Iterable[Any] | None) -> dict[Any, int]:
+    """Return the qubit of each wire."""
+    used = list(used)
+    if device is not None and set(used) <= set(device):
+        ordered = list(device)
+    elif all(isinstance(label, int) for label in used):
+        ordered = list(range(max(used, default=0) + 1))
+    else:
+        ordered = used
+    return {label: number for number, label in enumerate(ordered)}
+
+
+_FROM_PENNYLANE = {
+    **{name: name.lower() for name in ("S", "T", "SX", "RX", "RY", "RZ", "CY", "CZ", "CH", "SWAP", "ISWAP")},
+    **{name: name.lower() for name in ("CRX", "CRY", "CRZ")},
+    "PauliX": "x",
+    "PauliY": "y",
+    "PauliZ": "z",
+    "Hadamard": "h",
+    "Adjoint(S)": "sdg",
+    "Adjoint(T)": "tdg",
+    "PhaseShift": "p",
+    "U3": "u",
+    "CNOT": "cx",
+    "ControlledPhaseShift": "cp",
+    "IsingXX": "rxx",
+    "IsingYY": "ryy",
+    "IsingZZ": "rzz",
+    "Toffoli": "ccx",
+}
+
+
+_GATE_SET = {*_FROM_PENNYLANE, "Rot", "GlobalPhase", "Identity", "Barrier", "QubitUnitary"}
+
+
+def _refuse(index: int, operation: Any) -> NoReturn:
+    raise CircuitError(
+        f"operation {index} ({operation.name}) is one that a circuit of gates cannot hold; remove it, and measure at "
+        "the end alone"
+    )
+
+
+def _read_pennylane(index: int, operation: Any, labels: Mapping[Any, int]) -> Iterator[Gate]:
+    """Yield the gates of an operation of a decomposed tape."""
+    name, where = operation.name, f"operation {index} ({operation.name})"
+    if name not in _GATE_SET:
+        _refuse(index, operation)
+    qubits = tuple(labels[wire] for wire in operation.wires)
+    if name in ("Identity", "Barrier"):
+        return
+    if name == "QubitUnitary":
+        yield Gate("unitary", qubits, matrix=operation.parameters[0])
+        return
+    # An element that a[..., 0] picks from an array of objects is an array of no dimensions.
+    values = [value.item() if getattr(value, "shape", None) == () else value for value in operation.parameters]
+    angles = tuple(as_angle(value, f"an angle of {where}") for value in values)
+    if name == "Rot":
+        for axis, angle in zip(("rz", "ry", "rz"), angles, strict=True):
+            yield Gate(axis, qubits, (angle,))
+    elif name == "GlobalPhase":
+        yield Gate("gphase", (), (linear_combination((-1.0,), angles),))  # PennyLane's is exp(-i phi)
+    else:
+        yield Gate(_FROM_PENNYLANE[name], qubits, angles)
