@@ -321,7 +321,11 @@ ARGUMENTS: dict[str, Argument] = {
                 | {"reupload_layers": 2, "main_layers": 3, "n_measured": 2, "shots?": 100, "trajectories?": 9},
             ),
             (TrainConfig, {}, {"epochs": 3, "batch_size": 7, "patience?": 2}),
-            (ContrastiveConfig, {}, {"batch_size": 7, "epochs": 2, "pairs_per_sentence": 3, "last_layers?": 1}),
+            (
+                ContrastiveConfig,
+                {"loss": "cosine"},
+                {"batch_size": 7, "epochs": 2, "pairs_per_sentence": 3, "last_layers?": 1},
+            ),
             (EndToEndConfig, {}, {"batch_size": 7, "epochs": 2, "patience?": 3, "last_layers?": 1}),
             (HardwareTraining, {"method": "spsa"}, {"steps": 3, "batch_size": 7, "shots": 100}),
             (DataPlan, {}, {"per_label": 8}),
