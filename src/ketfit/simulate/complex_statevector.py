@@ -127,8 +127,8 @@ def expect_words(batch: ProgramBatch, words: Sequence[PauliWord]) -> Tensor:
     >>> expect_words(ProgramBatch(program, torch.tensor([torch.pi / 3])), [PauliWord(0, 1)])
     tensor([[0.5000]])
     """
-    plan = _plan(batch, tuple(words))
-    values: Tensor = _Values.apply(plan, batch, *batch.tensors)  # type: ignore[no-untyped-call]
+    plan = plan_for(batch, tuple(words))
+    values: Tensor = WordMeans.apply(plan, batch, *batch.tensors)  # type: ignore[no-untyped-call]
     return values
 
 
@@ -147,7 +147,7 @@ def expect_words_and_differentiate(
     Raises:
         InputError: A number is not finite, or `cotangent` has the wrong shape or dtype.
     """
-    plan = _plan(batch, tuple(words))
+    plan = plan_for(batch, tuple(words))
     check_tensor("cotangent", cotangent, batch.weights, len(words), 2)
     if len(cotangent) != batch.size:
         raise InputError(f"cotangent has {len(cotangent)} rows for a batch of {batch.size}; pass one for each sample")
@@ -174,7 +174,7 @@ def simulate(batch: ProgramBatch) -> Tensor:
     Raises:
         InputError: A number is not finite.
     """
-    plan = _plan(batch, None)
+    plan = plan_for(batch, None)
     states: Tensor = _States.apply(plan, batch, *batch.tensors)  # type: ignore[no-untyped-call]
     places, phases = batch.program.lowered[1].permutation()
     order = torch.from_numpy(np.argsort(places))
@@ -237,7 +237,7 @@ def _shift(word: PauliWord, sample_bits: int) -> PauliWord:
     return replace(word, x=word.x << sample_bits, z=word.z << sample_bits)
 
 
-def _plan(batch: ProgramBatch, words: tuple[PauliWord, ...] | None) -> Any:
+def plan_for(batch: ProgramBatch, words: tuple[PauliWord, ...] | None) -> Any:
     """Return the plan for batches of this size."""
     program, itemsize, from_zero = batch.program, batch.weights.element_size(), batch.initial is None
     isa, sample_bits = choose_layout(program.n_qubits, batch.size, itemsize)
@@ -249,7 +249,9 @@ def _plan(batch: ProgramBatch, words: tuple[PauliWord, ...] | None) -> Any:
     return plan
 
 
-class _Values(torch.autograd.Function):
+class WordMeans(torch.autograd.Function):
+    """Means of words in the kernel, differentiable once by the adjoint pass."""
+
     @staticmethod
     def forward(ctx: Any, plan: Any, batch: ProgramBatch, *tensors: Tensor | None) -> Tensor:
         """Return the means of the words, and save the final states if the adjoint pass needs them."""
@@ -308,6 +310,6 @@ def _differentiate(ctx: Any, word_grads: int, state_grads: int) -> tuple[Tensor 
         states = tensors[0].new_empty(plan.n_units(ctx.size), 2 * plan.unit_size)
         values = tensors[0].new_empty(ctx.size, plan.n_words)
         plan.forward(addresses, values.data_ptr(), states.data_ptr(), kernel_threads())
-    grads = empty_gradients(tensors, ctx.needs_input_grad[2:])
+    grads = empty_gradients(tensors, ctx.needs_input_grad[-3:])
     plan.backward(addresses, states.data_ptr(), word_grads, state_grads, kernel_gradients(*grads), kernel_threads())
     return None, None, *grads

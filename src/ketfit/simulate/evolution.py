@@ -58,7 +58,7 @@ def differentiate_operations(run: Callable[..., Tensor], tensors: Sequence[Tenso
 
 
 @dataclass(frozen=True)
-class PauliWord:
+class WordOnStates:
     """A Pauli word that acts on states of shape (batch, 2**n_qubits)."""
 
     shape: tuple[int, ...]  # with an axis of two for each qubit of the word, behind the axis of the batch
@@ -67,7 +67,7 @@ class PauliWord:
     signs: npt.NDArray[np.float64]
 
     @classmethod
-    def on_qubits(cls, word: str, qubits: Sequence[int], n_qubits: int) -> PauliWord:
+    def on_qubits(cls, word: str, qubits: Sequence[int], n_qubits: int) -> WordOnStates:
         """Return the word with a letter X, Y or Z for each of some qubits."""
         letters = dict(sorted(zip(qubits, word, strict=True)))
         shape = split_shape(tuple(letters), n_qubits)
@@ -119,7 +119,7 @@ def apply_matrix(state: Tensor, matrix: npt.NDArray[np.complex128], qubits: Sequ
 
 @dataclass(frozen=True)
 class _Rotation:
-    word: PauliWord
+    word: WordOnStates
     is_shared: bool
     slot: int  # of its angle, among those that all samples share or among the others
 
@@ -213,7 +213,7 @@ def _program(circuit: Circuit) -> _Program:
             continue
         is_shared = all(angle.source == "weight" for angle in angles_of(operation.angle))
         slot = (shared if is_shared else sample).add(operation.angle, circuit.n_weights)
-        word = PauliWord.on_qubits(operation.word, operation.qubits, circuit.n_qubits)
+        word = WordOnStates.on_qubits(operation.word, operation.qubits, circuit.n_qubits)
         operations.append(_Rotation(word, is_shared, slot))
     return _Program(tuple(operations), shared, sample, all(operation.is_real for operation in lowered))
 

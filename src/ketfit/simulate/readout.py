@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ketfit.circuit.observable import Hermitian, Observable, PauliSum, Projector
-from ketfit.simulate.evolution import PauliWord, apply_matrix, is_transformed, split_shape
+from ketfit.simulate.evolution import WordOnStates, apply_matrix, is_transformed, split_shape
 
 
 def basis_probabilities(state: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def apply_observable(state: Tensor, observable: Observable) -> Tensor:
     n_qubits = _n_qubits(state)
     if isinstance(observable, PauliSum):
         words = (
-            PauliWord.on_qubits(term.word, term.qubits, n_qubits).apply(state, term.coefficient)
+            WordOnStates.on_qubits(term.word, term.qubits, n_qubits).apply(state, term.coefficient)
             for term in observable.terms
         )
         return reduce(torch.add, words)

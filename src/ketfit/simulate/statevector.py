@@ -1,8 +1,9 @@
 """Expectations of circuits, differentiable by the adjoint method, in the native kernel and in torch.
 
 Circuits of RY by a weight or input and CNOT run in the kernel, or in torch as described here: every gate and every
-initial amplitude is real, so a state is a real array. Other circuits, complex amplitudes, function transforms and
-second derivatives evolve states in torch (`ketfit.simulate.evolution`). The torch engine stores it as (2**Q, batch),
+initial amplitude is real, so a state is a real array. Of other circuits the kernel computes <Z> and sums of Pauli words
+(`ketfit.simulate.kernel_observables`). Other readouts and other devices, function transforms and second derivatives
+evolve states in torch (`ketfit.simulate.evolution`). The torch engine stores it as (2**Q, batch),
 one column for each sample (the kernel has layouts of its own). With J psi the state whose halves along the target
 qubit are (-psi_1, psi_0), a rotation is RY(t) psi = cos(t/2) psi + sin(t/2) J psi, and a CNOT swaps rows.
 
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ketfit.circuit.circuit import Circuit, Gate, observable_light_cone
-from ketfit.circuit.observable import Observable
+from ketfit.circuit.observable import Observable, PauliSum
 from ketfit.errors import ConfigError, InputError, InsufficientMemoryError
 from ketfit.memory import memory_shortage
 from ketfit.simulate.circuit_batch import CircuitBatch, check_finite
@@ -31,6 +32,7 @@ from ketfit.simulate.evolution import (
     is_transformed,
     needs_recorded_operations,
 )
+from ketfit.simulate.kernel_observables import expect_sums, expect_sums_and_differentiate, z_sums
 from ketfit.simulate.native import (
     NO_SECOND_DERIVATIVE,
     _Native,
@@ -68,6 +70,11 @@ def statevector_expectation(
     """
     check_joint(measured, joint)
     if signs is None and (not batch.is_ry_cx or is_transformed()):
+        if not joint and _runs_kernel_of_any_gate(batch, engine):
+            _check_kernel_memory(batch, len(measured))
+            return expect_sums(
+                batch, z_sums(measured), lambda copy: _evolved_readout(copy, _Readout(measured, False), "auto")
+            )
         return _evolved_readout(batch, _Readout(measured, joint), engine)
     check_signs(batch, signs)
     native, size = _runs_native(engine, batch.weights), batch.size
@@ -118,6 +125,9 @@ def statevector_expectation_and_gradients(
         InsufficientMemoryError: The states do not fit into the free memory.
     """
     if not batch.is_ry_cx:
+        if _runs_kernel_of_any_gate(batch, engine):
+            _check_kernel_memory(batch, len(measured))
+            return expect_sums_and_differentiate(batch, z_sums(measured), cotangent, needs_grad)
         return _differentiate(
             lambda copy: _evolved_readout(copy, _Readout(measured, False), engine), batch, cotangent, needs_grad
         )
@@ -137,9 +147,18 @@ def observable_expectation(batch: CircuitBatch, observables: tuple[Observable, .
 
     Raises:
         InputError: A number is not finite.
-        ConfigError: The engine is the native one, which has no observables.
+        ConfigError: The engine is the native one, and an observable is not a `PauliSum`.
         InsufficientMemoryError: The states do not fit into the free memory.
     """
+    sums = tuple(each for each in observables if isinstance(each, PauliSum))
+    if len(sums) == len(observables) and _runs_kernel_of_any_gate(batch, engine):
+        _check_kernel_memory(batch, len(observables))
+        return expect_sums(batch, sums, lambda copy: _evolved_observables(copy, observables, "auto"))
+    return _evolved_observables(batch, observables, engine)
+
+
+def _evolved_observables(batch: CircuitBatch, observables: tuple[Observable, ...], engine: Engine) -> Tensor:
+    """Return the expectation of each observable from states that evolve in torch."""
     support = frozenset(qubit for each in observables for qubit in each.qubits)
     not_diagonal = frozenset(qubit for each in observables for qubit in each.not_diagonal)
     cone = observable_light_cone(batch.circuit, support, not_diagonal)
@@ -157,6 +176,10 @@ def observable_expectation_and_gradients(
 
     Results and errors are those of `statevector_expectation_and_gradients`.
     """
+    sums = tuple(each for each in observables if isinstance(each, PauliSum))
+    if len(sums) == len(observables) and _runs_kernel_of_any_gate(batch, engine):
+        _check_kernel_memory(batch, len(observables))
+        return expect_sums_and_differentiate(batch, sums, cotangent, needs_grad)
     return _differentiate(lambda copy: observable_expectation(copy, observables, engine), batch, cotangent, needs_grad)
 
 
@@ -169,11 +192,22 @@ def final_state(batch: CircuitBatch, engine: Engine = "auto") -> Tensor:
         InsufficientMemoryError: The states do not fit into the free memory.
     """
     if engine == "native":
-        raise ConfigError("the native engine computes <Z> of circuits of RY and CNOT alone; use engine='auto'")
+        raise ConfigError("the native engine computes <Z> and sums of Pauli words, and no states; use engine='auto'")
     states = 4 if not batch.is_differentiated else 8 if not is_transformed() else 3 * (2 + len(batch.circuit.gates))
     _check_memory(batch, 2 * states * batch.size, 0)
     batch.check_finite()
     return evolve(batch)
+
+
+def _runs_kernel_of_any_gate(batch: CircuitBatch, engine: Engine) -> bool:
+    """Return whether the kernel computes expectations of this batch, whatever its gates."""
+    return not is_transformed() and _runs_native(engine, batch.weights)
+
+
+def _check_kernel_memory(batch: CircuitBatch, columns: int) -> None:
+    """Raise InsufficientMemoryError if complex states of the kernel do not fit."""
+    workspaces = 2 * min(batch.size, torch.get_num_threads())
+    _check_memory(batch, 2 * (workspaces + batch.size * (2 if batch.is_differentiated else 0)), columns)
 
 
 def _evolved_readout(batch: CircuitBatch, readout: _Readout, engine: Engine) -> Tensor:
