@@ -106,13 +106,13 @@ def test_fit_tune_option_overrides_settings(
     capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
 ) -> None:
     config = tmp_path / "fit.toml"
-    config.write_text('[tune]\nmethod = "contrastive"\npairs_per_sentence = 1\n')
+    config.write_text('[tune]\nmethod = "contrastive"\nwarmup = 0.2\n')
     command = ["fit", data, "--body", tiny_body_folder, *SMALL, "--config", config, "-o", tmp_path / "m"]
     assert run_json(capsys, *command)["tuned"] == "contrastive"
     assert run_json(capsys, *command, "--tune", "frozen")["tuned"] is None
     code, _, err = run(capsys, *command, "--tune", "full")
     assert code == 2
-    assert "EndToEndConfig has no setting 'pairs_per_sentence'" in err
+    assert "EndToEndConfig has no setting 'warmup'" in err
 
 
 @pytest.mark.slow
@@ -127,10 +127,12 @@ def test_fit_tune_stages_take_their_settings_from_the_file(
     monkeypatch.setattr(TextClassifier, "save_pretrained", lambda text, *_, **__: tuned.append(text.body_.tuning))
     config = tmp_path / "fit.toml"
     config.write_text(
-        '[[tune]]\nmethod = "contrastive"\npairs_per_sentence = 1\n[[tune]]\nmethod = "full"\nepochs = 2\n'
+        '[[tune]]\nmethod = "contrastive"\nepochs = 1\nlearning_rate = 1e-4\nprecision = "float32"\n'
+        '[[tune]]\nmethod = "full"\nepochs = 2\nlearning_rate = 1e-4\nprecision = "float32"\n'
     )
     command = ["fit", data, "--body", tiny_body_folder, *SMALL, "--config", config, "-o", tmp_path / "m"]
-    stages = (ContrastiveConfig(pairs_per_sentence=1), EndToEndConfig(epochs=2))
+    shared = {"learning_rate": 1e-4, "precision": "float32"}
+    stages = (ContrastiveConfig(epochs=1, **shared), EndToEndConfig(epochs=2, **shared))
     for options, name, expected in (
         ([], "contrastive, then end-to-end", stages),
         (["--tune", "contrastive,end-to-end"], "contrastive, then end-to-end", stages),

@@ -35,8 +35,8 @@ CROSS: dict[str, Any] = {"train": TRAIN, "validation": "cross", "n_folds": 4, "s
 TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", "not good", "the dull film"]
 LABELS = ["yes"] * 4 + ["no"] * 4
 BODY_HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1, reference_amplitude=1)
-CONTRASTIVE = ContrastiveConfig(loss="cosine", pairs_per_sentence=1, batch_size=4)
-END_TO_END = EndToEndConfig(epochs=3, batch_size=4, learning_rate=1e-3, patience=1)
+CONTRASTIVE = ContrastiveConfig(loss="cosine", pairs_per_sentence=1, batch_size=4, precision="float32")
+END_TO_END = EndToEndConfig(epochs=3, batch_size=4, learning_rate=1e-3, patience=1, precision="float32")
 
 heads = pytest.mark.parametrize("head", [QuantumHeadClassifier(SHAPE, **CROSS), MLPHead(hidden=2, **CROSS)])
 

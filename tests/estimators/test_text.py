@@ -416,10 +416,10 @@ WORDS = ["positive"] * 4 + ["negative"] * 4
 PLAIN_HEAD = HeadConfig(n_qubits=5, encoder_layers=1, connectivity=1, main_layers=1)
 
 
-CONTRASTIVE = ContrastiveConfig(loss="cosine", pairs_per_sentence=1, batch_size=4)
+CONTRASTIVE = ContrastiveConfig(loss="cosine", pairs_per_sentence=1, batch_size=4, precision="float32")
 
 
-END_TO_END = EndToEndConfig(epochs=1, batch_size=4)
+END_TO_END = EndToEndConfig(epochs=1, batch_size=4, learning_rate=2e-5, precision="float32")
 
 
 def test_bfloat16_model_loads_in_bfloat16(tiny_body_folder: Path, tmp_path: Path) -> None:
