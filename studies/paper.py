@@ -94,8 +94,7 @@ def in_small(plan: StudyPlan) -> StudyPlan:
 
 
 def _tuning_in_small(stage: TuneConfig) -> TuneConfig:
-    less = {"pairs_per_sentence": 1} if isinstance(stage, ContrastiveConfig) else {}
-    return stage.updated(epochs=1, last_layers=1, **less)
+    return stage.updated(epochs=1, last_layers=1)
 
 
 def sentences(dataset: Dataset, plan: StudyPlan, quick: bool) -> Dataset:
