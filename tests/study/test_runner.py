@@ -218,7 +218,7 @@ def test_run_study_tunes_a_body_once_per_seed(
     real = contrastive._TuningRun.train
     monkeypatch.setattr(contrastive._TuningRun, "train", lambda run, *rest: tuned.append(run.seed) or real(run, *rest))
     (name,) = settings["bodies"]
-    bodies = [name, {"name": name, "tune": {"pairs_per_sentence": 1, "learning_rate": 1e-3}}]
+    bodies = [name, {"name": name, "tune": {"loss": "cosine", "pairs_per_sentence": 1, "learning_rate": 1e-3}}]
     heads = {"linear": {"kind": "logistic-regression"}}
     plan = StudyPlan.from_mapping({**settings, "bodies": bodies, "heads": heads, "factors": {}, "design": {}})
     assert run_study(plan, tmp_path / "first", InProcessExecutor(), command="test") == StudyProgress(4, 0, 4, ran=4)
