@@ -62,7 +62,7 @@ TREATMENTS = {
         ("logistic regression", "SVC", "paper, 10 qubits", "recommended"),
     ),
 }
-FIRST = ("frozen", "contrastive", "both")
+DEFAULT_TREATMENTS = ("frozen", "contrastive", "both")
 """Treatments that run by default."""
 
 
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
         place = RESULTS / f"{Path(options.data).stem}-{options.body}"
         data = DataPlan(source=options.data, per_label=options.per_label)
         command = f"python studies/table.py {shlex.join(arguments)}"
-        for name in options.only or FIRST:
+        for name in options.only or DEFAULT_TREATMENTS:
             plan = plan_of(TREATMENTS[name], data, options.body, options.seeds)
             run_study(plan, place / name, LocalExecutor(), command=command, progress=True)
             write_report(place / name)

@@ -80,10 +80,10 @@ def test_every_layout_is_bitwise_equal_to_autograd(n_qubits, has_initial, isa, d
     cotangent = form(11, len(qubits), dtype)
     for layout in all_layouts(n_qubits, isa, dtype):
         plan = native.make_plan(circuit, qubits, **layout)
-        monkeypatch.setattr(native, "_plan", lambda *_, plan=plan: (plan, []))
+        monkeypatch.setattr(native, "plan_for", lambda *_, plan=plan: (plan, []))
         once = native.expect_and_differentiate(CircuitBatch(circuit, *tensors), qubits, cotangent, reference)
         twice = values_and_gradients(
-            native._Native.apply((plan, []), CircuitBatch(circuit, *tensors), None, *tensors), tensors
+            native.NativeExpectation.apply((plan, []), CircuitBatch(circuit, *tensors), None, *tensors), tensors
         )
         assert_equal([part for part in once if part is not None], twice)
 

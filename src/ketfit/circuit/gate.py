@@ -295,12 +295,12 @@ class Gate:
 
     @property
     def symbol(self) -> str:
-        """What a drawing shows on the qubits that are not controls."""
+        """Text that a drawing shows on the qubits that are not controls."""
         return "U" if self.matrix is not None else GATES[self.name].symbol
 
     @property
     def n_controls(self) -> int:
-        """How many of the first qubits are controls."""
+        """Number of the first qubits that are controls."""
         return 0 if self.matrix is not None else GATES[self.name].n_controls
 
     def matrix_at(self, *angles: float) -> Matrix:

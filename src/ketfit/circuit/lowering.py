@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ketfit.circuit.angle import AngleExpression, linear_combination
 from ketfit.circuit.circuit import Circuit, cached_on_circuit
 from ketfit.circuit.gate import GATES, Gate, Matrix
+
+
+def word_masks(word: str, qubits: Sequence[int], n_qubits: int) -> tuple[int, int]:
+    """Return the bits of the basis index that X and Y of a Pauli word P flip, and those that Z and Y negate.
+
+    Qubit 0 is the most significant of `n_qubits` bits. With the masks x and z and the number y of bits in both,
+    P|b> = i**y (-1)**popcount(b & z) |b ^ x>.
+
+    >>> word_masks("XY", (0, 2), 3)
+    (5, 1)
+    """
+    x = z = 0
+    for letter, qubit in zip(word, qubits, strict=True):
+        bit = 1 << (n_qubits - 1 - qubit)
+        x |= bit * (letter != "Z")
+        z |= bit * (letter != "X")
+    return x, z
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +49,10 @@ class PauliRotation:
     def masks(self, n_qubits: int) -> tuple[int, int]:
         """Return the bits of the basis index that X and Y flip, and those that Z and Y negate.
 
-        Qubit 0 is the most significant of `n_qubits` bits. With the masks x and z and the number y of bits in both,
-        P|b> = i**y (-1)**popcount(b & z) |b ^ x>.
-
         >>> PauliRotation("XY", (0, 2), 0.5).masks(3)
         (5, 1)
         """
-        x = z = 0
-        for letter, qubit in zip(self.word, self.qubits, strict=True):
-            bit = 1 << (n_qubits - 1 - qubit)
-            x |= bit * (letter != "Z")
-            z |= bit * (letter != "X")
-        return x, z
+        return word_masks(self.word, self.qubits, n_qubits)
 
 
 @dataclass(frozen=True, slots=True)

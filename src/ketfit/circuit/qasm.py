@@ -74,7 +74,7 @@ class _Definition:
 
 @dataclass(frozen=True)
 class _Scope:
-    """What names stand for: angles, and the qubits of each register or argument of a definition."""
+    """Meaning of names: angles, and the qubits of each register or argument of a definition."""
 
     angles: Mapping[str, AngleExpression]
     qubits: Mapping[str, tuple[int, ...]]

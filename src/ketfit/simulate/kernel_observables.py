@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ketfit.circuit.lowering import word_masks
 from ketfit.circuit.observable import PauliSum
 from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.complex_statevector import ProgramBatch, WordMeans, expect_words_and_differentiate, plan_for
@@ -63,7 +64,7 @@ def z_sums(qubits: Sequence[int]) -> tuple[PauliSum, ...]:
 
 
 class _Again:
-    """What a backward pass that is itself differentiated computes the values from."""
+    """Values from torch's operations, for a backward pass that is itself differentiated."""
 
     def __init__(self, batch: CircuitBatch, compute: Compute, coefficients: Tensor) -> None:
         self.circuit, self.compute, self.coefficients = batch.circuit, compute, coefficients
@@ -104,12 +105,8 @@ def _words(batch: CircuitBatch, sums: Sequence[PauliSum]) -> tuple[tuple[PauliWo
     entries = []
     for column, each in enumerate(sums):
         for term in each.terms:
-            x = z = 0
-            for letter, qubit in zip(term.word, term.qubits, strict=True):
-                bit = 1 << (n_qubits - 1 - qubit)
-                x |= bit * (letter != "Z")
-                z |= bit * (letter != "X")
-            row = numbers.setdefault(PauliWord(x, z), len(numbers))
+            word = PauliWord(*word_masks(term.word, term.qubits, n_qubits))
+            row = numbers.setdefault(word, len(numbers))
             entries.append((row, column, term.coefficient))
     coefficients = batch.weights.detach().new_zeros(len(numbers), len(sums))
     for row, column, coefficient in entries:

@@ -58,8 +58,8 @@ def expect(batch: CircuitBatch, qubits: tuple[int, ...], signs: Tensor | None = 
     """
     if signs is not None:
         signs = signs_in_light_cone(batch.circuit, qubits, signs)
-    result: Tensor = _Native.apply(  # type: ignore[no-untyped-call]
-        _plan(batch, qubits, joint), batch, signs, batch.weights, batch.inputs, batch.initial
+    result: Tensor = NativeExpectation.apply(  # type: ignore[no-untyped-call]
+        plan_for(batch, qubits, joint), batch, signs, batch.weights, batch.inputs, batch.initial
     )
     return result
 
@@ -74,7 +74,7 @@ def expect_and_differentiate(
     Raises:
         InputError: A number is not finite.
     """
-    plan, _ = _plan(batch, qubits)
+    plan, _ = plan_for(batch, qubits)
     tensors, cotangent = batch.tensors, cotangent.contiguous()
     result = cotangent.new_empty(batch.size, len(qubits))
     grads = empty_gradients(tensors, needs_grad)
@@ -87,7 +87,7 @@ def expect_and_differentiate(
     return [result, *grads]
 
 
-def _plan(batch: CircuitBatch, qubits: tuple[int, ...], joint: bool = False) -> tuple[Any, list[Tensor]]:
+def plan_for(batch: CircuitBatch, qubits: tuple[int, ...], joint: bool = False) -> tuple[Any, list[Tensor]]:
     """Return the plan of the light cone for batches of this size, and the pool of its state buffers."""
     circuit, itemsize = batch.circuit, batch.weights.element_size()  # not cached_on_circuit: each microsecond counts
     isa, sample_bits = choose_layout(circuit.n_qubits, batch.size, itemsize)
@@ -255,7 +255,9 @@ def kernel_gradients(weights: Tensor | None, inputs: Tensor | None, initial: Ten
     )
 
 
-class _Native(torch.autograd.Function):
+class NativeExpectation(torch.autograd.Function):
+    """The kernel's expectations, differentiable once by the adjoint pass."""
+
     @staticmethod
     def forward(
         ctx: Any,

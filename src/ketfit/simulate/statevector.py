@@ -35,11 +35,11 @@ from ketfit.simulate.evolution import (
 from ketfit.simulate.kernel_observables import expect_sums, expect_sums_and_differentiate, z_sums
 from ketfit.simulate.native import (
     NO_SECOND_DERIVATIVE,
-    _Native,
-    _plan,
+    NativeExpectation,
     check_joint,
     check_signs,
     expect_and_differentiate,
+    plan_for,
     signs_in_light_cone,
 )
 from ketfit.simulate.readout import joint_distribution, observable_expectations, z_expectations
@@ -243,7 +243,7 @@ def _native_expectation(batch: CircuitBatch, measured: tuple[int, ...], joint: b
     if signs is not None:
         signs = signs_in_light_cone(batch.circuit, measured, signs)
     result: Tensor = _DifferentiableNative.apply(  # type: ignore[no-untyped-call]
-        _plan(batch, measured, joint), batch, signs, batch.weights, batch.inputs, batch.initial
+        plan_for(batch, measured, joint), batch, signs, batch.weights, batch.inputs, batch.initial
     )
     if result.requires_grad:  # the context of the backward pass
         result.grad_fn.source = (batch.circuit, measured, joint)  # type: ignore[union-attr]
@@ -262,7 +262,7 @@ def _differentiate_again(
     )
 
 
-class _DifferentiableNative(_Native):
+class _DifferentiableNative(NativeExpectation):
     """The kernel's expectations, with a backward pass in torch where it is differentiated again or batched."""
 
     @staticmethod
@@ -271,7 +271,7 @@ class _DifferentiableNative(_Native):
         if grad is None:
             return (None,) * 6
         if not needs_recorded_operations(grad):
-            return _Native.backward(ctx, grad)
+            return NativeExpectation.backward(ctx, grad)
         *tensors, signs = ctx.saved_tensors
         circuit, measured, joint = ctx.source
         return None, None, None, *_differentiate_again((circuit, _Readout(measured, joint)), tensors, signs, grad)
