@@ -21,15 +21,15 @@ import torch
 import typer
 from peers.clock import measure
 
-from ketfit.simulate.complex_statevector import ProgramBatch, expect_words_and_differentiate
-from ketfit.simulate.pauli_program import AngleTerms, PauliProgram, PauliWord, Rotation, Unitary
+from ketfit import Circuit, expectation_and_gradients
+from ketfit.simulate.lowered_program import program_of
+from ketfit.simulate.pauli_program import PauliWord
 from ketfit.simulate.pauli_scheduling import Group, group_rotations, light_cone, start_from_zero
 
 CIRCUIT = "RX(input) on every qubit, StronglyEntanglingLayers with 3 layers, <Z_0>"
 N_LAYERS = 3
 TOLERANCE = 1e-4  # of the largest entry
 MAX_STEPS = 10_000  # counted at a time
-CX = np.eye(4, dtype=complex)[[0, 1, 3, 2]]
 
 Array = npt.NDArray[np.float64]
 Result = tuple[Array, Array, Array]
@@ -84,55 +84,42 @@ def measure_row(width: int, batch: int, peer: str, seconds: float) -> dict[str, 
     }
 
 
-def general_program(width: int) -> PauliProgram:
-    """The circuit as Pauli rotations and CNOTs."""
-    bits = [1 << (width - 1 - qubit) for qubit in range(width)]
-    operations: list[Rotation | Unitary] = [
-        Rotation(PauliWord(bit, 0), AngleTerms(inputs=((k, 1.0),))) for k, bit in enumerate(bits)
-    ]
-    n_weights = 0
-    for layer in range(N_LAYERS):
-        for bit in bits:
-            for word in (PauliWord(0, bit), PauliWord(bit, bit), PauliWord(0, bit)):
-                operations.append(Rotation(word, AngleTerms(weights=((n_weights, 1.0),))))
-                n_weights += 1
-        distance = layer % (width - 1) + 1
-        operations += [Unitary((qubit, (qubit + distance) % width), CX) for qubit in range(width)]
-    return PauliProgram(width, n_weights, width, tuple(operations))
+def circuit_of(width: int) -> Circuit:
+    """Return the circuit, read from PennyLane's templates."""
+    node = qml.QNode(lambda weights, inputs: apply_circuit(weights, inputs), qml.device("default.qubit", wires=width))
+    return Circuit.from_pennylane(node, weights={"weights": (N_LAYERS, width, 3)}, inputs={"inputs": (width,)})
 
 
 def count_operations(width: int) -> int:
-    """Operations of a sample: 28 for a 2 x 2 matrix on a pair of amplitudes, which is applied to one state forward and
+    """Return the operations of a sample.
+
+    They are 28 for a 2 x 2 matrix on a pair of amplitudes, which is applied to one state forward and
     to two backward, and 32 for the pair's overlaps; of a matrix that only prepares a qubit the overlaps alone count.
     """
 
     def count(group: Group) -> int:
         return 32 if group.product_bit is not None else 3 * 28 + 32
 
-    lowered, frame = general_program(width).lowered
+    lowered, frame = program_of(circuit_of(width)).lowered
     cone = light_cone(start_from_zero(lowered), [frame.image(PauliWord(0, 1 << (width - 1)))])
     return sum(count(group) for group in group_rotations(cone, from_zero=True)) << (width - 1)
 
 
 def matrix_product_rate() -> float:
-    """Operations per second of torch.mm in float32, on as many threads as KetFit has."""
+    """Return the operations per second of torch.mm in float32, on as many threads as KetFit has."""
     matrix = torch.rand(512, 512)
     _, _, times = measure(lambda: matrix @ matrix, 300, 2)
     return float(2 * len(matrix) ** 3 / min(times))
 
 
 def ketfit_step(weights: Array, inputs: Array) -> Step:
-    """One step of KetFit in float32."""
-    width = inputs.shape[1]
-    batch = ProgramBatch(
-        general_program(width), torch.tensor(weights.reshape(-1)).float(), torch.tensor(inputs).float()
-    )
-    words = [PauliWord(0, 1 << (width - 1))]
-    ones = torch.ones(len(inputs), 1)
+    """Return a step of KetFit in float32."""
+    circuit = circuit_of(inputs.shape[1])
+    tensors = torch.tensor(weights.reshape(-1)).float(), torch.tensor(inputs).float()
 
     def step() -> Result:
-        values, grad_weights, grad_inputs, _ = expect_words_and_differentiate(batch, words, ones, (True, True, False))
-        assert values is not None and grad_weights is not None and grad_inputs is not None
+        values, grad_weights, grad_inputs, _ = expectation_and_gradients(circuit, *tensors)
+        assert grad_weights is not None and grad_inputs is not None
         return values.numpy()[:, 0], grad_weights.numpy(), grad_inputs.numpy()
 
     return step
