@@ -70,12 +70,10 @@ def statevector_expectation(
     """
     check_joint(measured, joint)
     if signs is None and (not batch.is_ry_cx or is_transformed()):
-        if not joint and _runs_kernel_of_any_gate(batch, engine):
-            _check_kernel_memory(batch, len(measured))
-            return expect_sums(
-                batch, z_sums(measured), lambda copy: _evolved_readout(copy, _Readout(measured, False), "auto")
-            )
-        return _evolved_readout(batch, _Readout(measured, joint), engine)
+        readout = _Readout(measured, joint)
+        if not joint and (sums := _kernel_sums(batch, z_sums(measured), engine, batch.is_differentiated)):
+            return expect_sums(batch, sums, lambda copy: _evolved_readout(copy, readout, "auto"))
+        return _evolved_readout(batch, readout, engine)
     check_signs(batch, signs)
     native, size = _runs_native(engine, batch.weights), batch.size
     differentiated = batch.is_differentiated
@@ -125,9 +123,8 @@ def statevector_expectation_and_gradients(
         InsufficientMemoryError: The states do not fit into the free memory.
     """
     if not batch.is_ry_cx:
-        if _runs_kernel_of_any_gate(batch, engine):
-            _check_kernel_memory(batch, len(measured))
-            return expect_sums_and_differentiate(batch, z_sums(measured), cotangent, needs_grad)
+        if sums := _kernel_sums(batch, z_sums(measured), engine, differentiated=True):
+            return expect_sums_and_differentiate(batch, sums, cotangent, needs_grad)
         return _differentiate(
             lambda copy: _evolved_readout(copy, _Readout(measured, False), engine), batch, cotangent, needs_grad
         )
@@ -150,9 +147,7 @@ def observable_expectation(batch: CircuitBatch, observables: tuple[Observable, .
         ConfigError: The engine is the native one, and an observable is not a `PauliSum`.
         InsufficientMemoryError: The states do not fit into the free memory.
     """
-    sums = tuple(each for each in observables if isinstance(each, PauliSum))
-    if len(sums) == len(observables) and _runs_kernel_of_any_gate(batch, engine):
-        _check_kernel_memory(batch, len(observables))
+    if sums := _kernel_sums(batch, observables, engine, batch.is_differentiated):
         return expect_sums(batch, sums, lambda copy: _evolved_observables(copy, observables, "auto"))
     return _evolved_observables(batch, observables, engine)
 
@@ -176,9 +171,7 @@ def observable_expectation_and_gradients(
 
     Results and errors are those of `statevector_expectation_and_gradients`.
     """
-    sums = tuple(each for each in observables if isinstance(each, PauliSum))
-    if len(sums) == len(observables) and _runs_kernel_of_any_gate(batch, engine):
-        _check_kernel_memory(batch, len(observables))
+    if sums := _kernel_sums(batch, observables, engine, differentiated=True):
         return expect_sums_and_differentiate(batch, sums, cotangent, needs_grad)
     return _differentiate(lambda copy: observable_expectation(copy, observables, engine), batch, cotangent, needs_grad)
 
@@ -199,15 +192,23 @@ def final_state(batch: CircuitBatch, engine: Engine = "auto") -> Tensor:
     return evolve(batch)
 
 
-def _runs_kernel_of_any_gate(batch: CircuitBatch, engine: Engine) -> bool:
-    """Return whether the kernel computes expectations of this batch, whatever its gates."""
-    return not is_transformed() and _runs_native(engine, batch.weights)
+def _kernel_sums(
+    batch: CircuitBatch, observables: tuple[Observable, ...], engine: Engine, differentiated: bool
+) -> tuple[PauliSum, ...] | None:
+    """Return the observables if the kernel computes them, whatever the gates of the circuit, and None otherwise.
 
+    If `differentiated`, the free memory has to hold a final state and a gradient of the initial one for each sample.
 
-def _check_kernel_memory(batch: CircuitBatch, columns: int) -> None:
-    """Raise InsufficientMemoryError if complex states of the kernel do not fit."""
+    Raises:
+        ConfigError: The engine does not run on this device.
+        InsufficientMemoryError: The kernel's complex states do not fit into the free memory.
+    """
+    sums = tuple(each for each in observables if isinstance(each, PauliSum))
+    if len(sums) < len(observables) or is_transformed() or not _runs_native(engine, batch.weights):
+        return None
     workspaces = 2 * min(batch.size, torch.get_num_threads())
-    _check_memory(batch, 2 * (workspaces + batch.size * (2 if batch.is_differentiated else 0)), columns)
+    _check_memory(batch, 2 * (workspaces + batch.size * (2 if differentiated else 0)), len(sums))
+    return sums
 
 
 def _evolved_readout(batch: CircuitBatch, readout: _Readout, engine: Engine) -> Tensor:
