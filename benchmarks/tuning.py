@@ -41,7 +41,7 @@ from ketfit.data.dataset import load_dataset
 from ketfit.data.splits import few_shot_split
 from ketfit.errors import KetFitError
 from ketfit.evaluation.compare import accuracy_interval
-from ketfit.storage.append_log import AppendLog, complete_lines
+from ketfit.storage.append_log import AppendLog, read_json_lines
 from ketfit.study.task import pack_bits
 
 SUPERVISED = ContrastiveConfig()
@@ -150,11 +150,6 @@ def row(way: str, body: Body, data: Any, per_label: int, seed: int, limit: int) 
     }
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Return the rows so far, without an incomplete last line."""
-    return [json.loads(line) for line in complete_lines(path.read_bytes())] if path.exists() else []
-
-
 def main(
     data: Annotated[str, typer.Option(help="File with columns text and label.")],
     output: Annotated[Path, typer.Option(help="JSON-lines file to add the missing rows to.")],
@@ -173,7 +168,7 @@ def main(
     with AppendLog(output, ".lock", KetFitError(f"another process writes {output}")) as file:
         done = {
             (line["way"], line["body"], line["data"], line["per_label"], line["seed"])
-            for line in file.open(lambda: read(output))
+            for line in file.open(lambda: read_json_lines(output))
         }
         for seed in range(seeds):
             for name in names:
@@ -181,7 +176,7 @@ def main(
                     line = row(name, loaded, dataset, per_label, seed, test_sentences)
                     file.append(json.dumps(line).encode())
                     print(f"seed {seed}, {name}: {line['accuracy']:.2%} after {line['seconds']:.0f} s", flush=True)
-    rows = [line for line in read(output) if (line["body"], line["per_label"]) == (loaded.name, per_label)]
+    rows = [line for line in read_json_lines(output) if (line["body"], line["per_label"]) == (loaded.name, per_label)]
     ours = np.mean([line["seconds"] for line in rows if line["way"] == "ketfit"])
     print("\n| way | accuracy | seconds | times KetFit's | sentence passes |\n|---|---:|---:|---:|---:|")
     for name in names:

@@ -37,7 +37,7 @@ from ketfit.data.splits import Split, few_shot_split
 from ketfit.errors import KetFitError
 from ketfit.model.head import QuantumHead, seeded_linear
 from ketfit.rng import torch_stream
-from ketfit.storage.append_log import AppendLog, complete_lines
+from ketfit.storage.append_log import AppendLog, read_json_lines
 from ketfit.study.analysis.hypothesis_tests import CrossedTest, crossed_test, holm
 from ketfit.study.task import pack_bits, unpack_bits
 from ketfit.training.loop import Samples, train
@@ -316,11 +316,6 @@ def _samples(part: tuple[NDArray[np.float32], NDArray[np.int64]]) -> Samples:
     return Samples(torch.from_numpy(x), torch.from_numpy(y), torch.ones(len(y)))
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Return the rows so far, without an incomplete last line."""
-    return [json.loads(line) for line in complete_lines(path.read_bytes())] if path.exists() else []
-
-
 def table(rows: list[dict[str, Any]], variants: Iterable[str], splits: Mapping[int, Split], command: str) -> str:
     """Return Markdown tables of the variants against the reference, and of the pairs, with Holm's p values."""
     found = {(row["variant"], row["seed"]): row for row in rows}
@@ -382,7 +377,7 @@ def main(arguments: list[str]) -> None:
     path = RESULTS / f"{Path(options.data).stem}.jsonl"
     splits = {seed: few_shot_split(dataset, options.per_label, seed=seed) for seed in range(options.seeds)}
     with AppendLog(path, ".lock", KetFitError(f"another process writes {path}")) as file:
-        done = {(row["variant"], row["seed"]) for row in file.open(lambda: read(path))}
+        done = {(row["variant"], row["seed"]) for row in file.open(lambda: read_json_lines(path))}
         for seed, split in splits.items():
             parts = Parts.of(split, embeddings, codes)
             for name, variant in variants.items():
@@ -390,7 +385,7 @@ def main(arguments: list[str]) -> None:
                     row = run(name, variant, parts, seed)
                     file.append(json.dumps(row).encode())
                     sys.stderr.write(f"seed {seed}: {name}: {row['test_accuracy']:.4f}, {row['seconds']} s\n")
-    written = table(read(path), variants, splits, f"python studies/heads.py {shlex.join(arguments)}")
+    written = table(read_json_lines(path), variants, splits, f"python studies/heads.py {shlex.join(arguments)}")
     path.with_suffix(".md").write_text(written, encoding="utf-8")
     sys.stdout.write(written)
 

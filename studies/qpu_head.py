@@ -46,7 +46,7 @@ from ketfit.hardware.runs.run import fetch_run, submit_run
 from ketfit.model.head import QuantumHead
 from ketfit.rng import numpy_stream
 from ketfit.simulate.noise import NoiseConfig, load_noise
-from ketfit.storage.append_log import AppendLog, complete_lines
+from ketfit.storage.append_log import AppendLog, read_json_lines
 from ketfit.study.analysis.hypothesis_tests import CrossedTest, crossed_test, summarize_crossed
 from ketfit.study.task import pack_bits, unpack_bits
 
@@ -178,11 +178,6 @@ def run(name: str, parts: tuple[Part, Part, Part], seed: int, aer_sentences: int
     }
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Return the rows so far, without an incomplete last line."""
-    return [json.loads(line) for line in complete_lines(path.read_bytes())] if path.exists() else []
-
-
 def table(rows: list[dict[str, Any]], tests: Mapping[int, NDArray[np.int64]], command: str) -> str:
     """Return the comparison as a Markdown table: one column per head, and their difference."""
     found = {(row["head"], row["seed"]): row for row in rows}
@@ -286,7 +281,7 @@ def main(arguments: list[str]) -> None:
     tests = {seed: sample_test(split, options.test, seed) for seed, split in splits.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with AppendLog(path, ".lock", KetFitError(f"another process writes {path}")) as file:
-        done = {(row["head"], row["seed"]) for row in file.open(lambda: read(path))}
+        done = {(row["head"], row["seed"]) for row in file.open(lambda: read_json_lines(path))}
         for seed, split in splits.items():
             parts = parts_of(split, tests[seed], x, y)
             for name in HEADS:
@@ -294,7 +289,7 @@ def main(arguments: list[str]) -> None:
                     row = run(name, parts, seed, options.aer)
                     file.append(json.dumps(row).encode())
                     sys.stderr.write(f"seed {seed}, {name}: {row['seconds']} s\n")
-    written = table(read(path), tests, shlex.join(["python", "studies/qpu_head.py", *arguments]))
+    written = table(read_json_lines(path), tests, shlex.join(["python", "studies/qpu_head.py", *arguments]))
     path.with_suffix(".md").write_text(written, encoding="utf-8")
     sys.stdout.write(written)
 

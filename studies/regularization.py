@@ -34,8 +34,9 @@ from ketfit.bodies.body import load_body
 from ketfit.data.dataset import load_dataset
 from ketfit.data.splits import Split, few_shot_split
 from ketfit.errors import KetFitError
-from ketfit.storage.append_log import AppendLog, complete_lines
-from ketfit.study.analysis.hypothesis_tests import CrossedTest, crossed_test
+from ketfit.storage.append_log import AppendLog, read_json_lines
+from ketfit.study.analysis.formatting import interval, points
+from ketfit.study.analysis.hypothesis_tests import crossed_test
 from ketfit.study.task import pack_bits, unpack_bits
 
 RESULTS = Path(__file__).parent / "results" / "regularization"
@@ -143,11 +144,6 @@ def run(name: str, split: Split, x: NDArray[np.float32], y: NDArray[np.int64], s
     }
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Return the rows so far, without an incomplete last line."""
-    return [json.loads(line) for line in complete_lines(path.read_bytes())] if path.exists() else []
-
-
 def table(rows: Sequence[dict[str, Any]], splits: dict[int, Split], score: str, command: str) -> str:
     """Return a Markdown table of the ways, with differences from logistic regression and from the best of 4 rates."""
     found = {(row["way"], row["draw"]): row for row in rows if row["draw"] in splits}
@@ -164,7 +160,8 @@ def table(rows: Sequence[dict[str, Any]], splits: dict[int, Split], score: str, 
             [unpack_bits(found[way, draw]["correct"], found[way, draw]["size"]) for draw in splits]
             for way in (name, other)
         ]
-        return _shown(crossed_test(*right, scored))
+        test = crossed_test(*right, scored)
+        return f"{points(test.difference, plus=True)} ({interval(test.low, test.high, plus=True)})"
 
     lines = [
         f"Made by `{command}`: {len(splits)} draws, scored on the {score} sentences; differences in accuracy",
@@ -178,12 +175,6 @@ def table(rows: Sequence[dict[str, Any]], splits: dict[int, Split], score: str, 
         figures = f"{column(name, 'loss').mean():.4f} | {shown} | {column(name, 'accuracy').mean():.2%}"
         lines.append(f"| {name} | {figures} | {difference(name, QUANTUM)} | {difference(name, REGRESSION)} |")
     return "\n".join(lines) + "\n"
-
-
-def _shown(test: CrossedTest) -> str:
-    if test.low is None or test.high is None:
-        return f"{100 * test.difference:+.2f}"
-    return f"{100 * test.difference:+.2f} [{100 * test.low:+.2f}, {100 * test.high:+.2f}]"
 
 
 def main(arguments: list[str]) -> None:
@@ -205,14 +196,16 @@ def main(arguments: list[str]) -> None:
     path = RESULTS / f"{Path(options.data).stem}-{options.body}-{options.score}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with AppendLog(path, ".lock", KetFitError(f"another process writes {path}")) as file:
-        done = {(row["way"], row["draw"]) for row in file.open(lambda: read(path))}
+        done = {(row["way"], row["draw"]) for row in file.open(lambda: read_json_lines(path))}
         for draw, split in splits.items():
             for name in WAYS:
                 if (name, draw) not in done:
                     row = run(name, split, x, y, draw, options.score)
                     file.append(json.dumps(row).encode())
                     sys.stderr.write(f"draw {draw}, {name}: {row['accuracy']:.2%}, {row['seconds']} s\n")
-    written = table(read(path), splits, options.score, f"python studies/regularization.py {shlex.join(arguments)}")
+    written = table(
+        read_json_lines(path), splits, options.score, f"python studies/regularization.py {shlex.join(arguments)}"
+    )
     path.with_suffix(".md").write_text(written, encoding="utf-8")
     sys.stdout.write(written)
 

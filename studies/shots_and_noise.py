@@ -27,7 +27,7 @@ from ketfit.data.dataset import Dataset, load_dataset
 from ketfit.data.splits import few_shot_split
 from ketfit.errors import KetFitError
 from ketfit.evaluation.compare import evaluate_head
-from ketfit.storage.append_log import AppendLog, complete_lines
+from ketfit.storage.append_log import AppendLog, read_json_lines
 
 ROWS = Path(__file__).parent / "results" / "shots_and_noise.jsonl"
 FIGURE = Path(__file__).parent.parent / "docs" / "images" / "shots_and_noise.svg"
@@ -68,7 +68,7 @@ def run() -> None:
     body = load_body("all-MiniLM-L6-v2")
     embeddings, labels = body.encode(dataset.texts, progress=True), np.asarray(dataset.labels)
     with AppendLog(ROWS, ".lock", KetFitError(f"another process writes {ROWS}")) as file:
-        done = {key(row) for row in file.open(read)}
+        done = {key(row) for row in file.open(lambda: read_json_lines(ROWS))}
         for task in tasks():
             missing = [place for place in task["measured"] if key({**task, **place}) not in done]
             if missing:
@@ -109,11 +109,6 @@ def measure(
 def key(row: dict[str, Any]) -> tuple[Any, ...]:
     """Return the key that identifies a row."""
     return row["seed"], row["trained"], row["axis"], row["level"]
-
-
-def read() -> list[dict[str, Any]]:
-    """Return the rows so far, without an incomplete last line."""
-    return [json.loads(line) for line in complete_lines(ROWS.read_bytes())] if ROWS.exists() else []
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -164,7 +159,7 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true", help="only draw the rows that are there")
     if not parser.parse_args().draw:
         run()
-    summary = table(read())
+    summary = table(read_json_lines(ROWS))
     ROWS.with_suffix(".json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     draw(summary)
     print(json.dumps(summary, indent=1))  # noqa: T201

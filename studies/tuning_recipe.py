@@ -41,7 +41,7 @@ from ketfit.data.splits import few_shot_split
 from ketfit.errors import KetFitError
 from ketfit.estimators.classical import MLPHead
 from ketfit.estimators.end_to_end import tune_end_to_end
-from ketfit.storage.append_log import AppendLog, complete_lines
+from ketfit.storage.append_log import AppendLog, read_json_lines
 
 RESULTS = Path(__file__).parent / "results" / "tuning_recipe"
 
@@ -155,11 +155,6 @@ def try_end_to_end(body: Body, draw: Draw, config: EndToEndConfig | None) -> tup
     return layer.predict_proba(z), time.perf_counter() - start
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Return the rows so far, without an incomplete last line."""
-    return [json.loads(line) for line in complete_lines(path.read_bytes())] if path.exists() else []
-
-
 def table(rows: Sequence[dict[str, Any]], stage: str, command: str) -> str:
     """Return a Markdown table: the change of the loss from that of a reference, by recipe, data set and body."""
     frame = pd.DataFrame(rows)
@@ -207,7 +202,9 @@ def main(arguments: list[str]) -> None:
     path = RESULTS / f"{options.stage}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with AppendLog(path, ".lock", KetFitError(f"another process writes {path}")) as file:
-        done = {(row["data"], row["body"], row["recipe"], row["draw"]) for row in file.open(lambda: read(path))}
+        done = {
+            (row["data"], row["body"], row["recipe"], row["draw"]) for row in file.open(lambda: read_json_lines(path))
+        }
         for number in range(options.draws):
             for dataset in datasets:
                 draw = Draw.of(dataset, options.sentences // len(dataset.classes), number)
@@ -217,7 +214,7 @@ def main(arguments: list[str]) -> None:
                         file.append(json.dumps(row).encode())
                         sys.stderr.write(f"{row}\n")
     command = f"python studies/tuning_recipe.py {shlex.join(arguments)}"
-    written = table(read(path), options.stage, command)
+    written = table(read_json_lines(path), options.stage, command)
     path.with_suffix(".md").write_text(written, encoding="utf-8")
     sys.stdout.write(written)
 

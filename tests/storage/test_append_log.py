@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ketfit.errors import StorageError, StudyError
-from ketfit.storage.append_log import AppendLog, complete_lines
+from ketfit.storage.append_log import AppendLog, complete_lines, read_json_lines
 
 
 def open_log(path: Path) -> AppendLog:
@@ -63,3 +63,10 @@ def test_append_log_on_full_disk_raises_and_keeps_earlier_lines(
             log.append(b"x" * 100)
         log.append(b"two")
     assert path.read_bytes() == b"one\ntwo\n"
+
+
+def test_read_json_lines_leaves_out_a_partial_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    assert read_json_lines(path) == []
+    path.write_bytes(b'{"a": 1}\n[2]\n{"a"')
+    assert read_json_lines(path) == [{"a": 1}, [2]]

@@ -6,12 +6,13 @@ opens the file; a partial line, left by a full disk, is cut off at once.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 from typing_extensions import Self
@@ -28,6 +29,11 @@ def complete_lines(content: bytes) -> list[bytes]:
     [b'one', b'two']
     """
     return content[: content.rfind(b"\n") + 1].split(b"\n")[:-1]
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """Return the JSON values of the complete lines of a file; none if there is no file."""
+    return [json.loads(line) for line in complete_lines(path.read_bytes())] if path.exists() else []
 
 
 class AppendLog:
