@@ -32,10 +32,10 @@ from threadpoolctl import threadpool_limits
 
 from ketfit import ContrastiveConfig, HeadConfig, QuantumHeadClassifier, TrainConfig
 from ketfit.bodies.body import load_body
-from ketfit.circuit.circuit import Circuit
 from ketfit.data.dataset import Dataset, load_dataset
 from ketfit.model.tuning import EmbeddingPrecision, TuneConfig
 from ketfit.rng import numpy_stream
+from ketfit.simulate.noise import load_noise
 from ketfit.storage.atomic import write_file
 from ketfit.study.executors import Executor, LocalExecutor, RayExecutor
 from ketfit.study.expand import BodyMetadata, DataMetadata, expand
@@ -126,24 +126,36 @@ class StepModel:
     """Seconds of training on one sample for one epoch, per gate and amplitude of a head's circuits, on one thread.
 
     `seconds` is for circuits up to 12 qubits; beyond, where states leave the caches, each qubit takes `growth` times
-    as long.
+    as long. `noisy` is the same for exact gate noise, per gate and entry of a density matrix. The samples share the
+    density matrices of a circuit that loads its inputs once.
     """
 
     seconds: float
     growth: float
+    noisy: float
 
     @classmethod
     def measure(cls) -> StepModel:
-        """Return the model of this machine, from short fits of the paper's head on 12 and on 15 qubits."""
-        small, large = map(_seconds_per_gate_and_amplitude, CALIBRATION_QUBITS)
+        """Return the model of this machine, from short fits of the paper's head on 12 and 15 qubits and under noise."""
+        heads = [HeadConfig.paper(n_qubits=n_qubits) for n_qubits in CALIBRATION_QUBITS]
+        small, large = (_seconds_per_epoch(head) / (CALIBRATION_SAMPLES * _size(head)) for head in heads)
         growth = (large / small) ** (1 / (CALIBRATION_QUBITS[1] - CALIBRATION_QUBITS[0]))
-        return cls(small, max(1.0, growth))
+        noisy = HeadConfig.paper(noise=load_noise("ionq-forte"))
+        return cls(small, max(1.0, growth), _seconds_per_epoch(noisy) / _matrix_size(noisy))
 
     def epoch(self, head: HeadConfig, samples: int) -> float:
         """Return the seconds of one epoch on so many samples."""
-        circuits = _circuits(head)
-        return samples * sum(
-            self.seconds * self.growth ** max(0, circuit.n_qubits - CALIBRATION_QUBITS[0]) * _size(circuit)
+        circuits = [head.encoder_circuit()] * head.n_encoders
+        noisy = 0.0
+        if head.noise is None:
+            circuits.append(head.qpu_circuit())
+        else:
+            noisy = self.noisy * _matrix_size(head) * (samples if head.n_reuploads > 1 else 1)
+        return noisy + samples * sum(
+            self.seconds
+            * self.growth ** max(0, circuit.n_qubits - CALIBRATION_QUBITS[0])
+            * len(circuit.gates)
+            * 2**circuit.n_qubits
             for circuit in circuits
         )
 
@@ -151,22 +163,27 @@ class StepModel:
         """Return the seconds of a task: all its tries, and the prediction of its test sentences."""
         if config["head"]["kind"] != "quantum":
             return 0.3
-        head = HeadConfig.from_mapping(config["head"]["settings"])
+        settings = config["head"]["settings"]
+        trained = HeadConfig.from_mapping(settings)
+        tested = HeadConfig.from_mapping({**settings, **config["head"].get("test", {})})
         epochs = EPOCHS_RUN * config["train"]["epochs"] * len(config["tries"])
-        return epochs * self.epoch(head, samples) + FORWARD * self.epoch(head, tests)
+        return epochs * self.epoch(trained, samples) + FORWARD * self.epoch(tested, tests)
 
 
-def _circuits(head: HeadConfig) -> list[Circuit]:
-    return [head.qpu_circuit(), *[head.encoder_circuit()] * head.n_encoders]
+def _size(head: HeadConfig) -> int:
+    """Return the gates times the amplitudes of all circuits of a head."""
+    circuits = [head.qpu_circuit(), *[head.encoder_circuit()] * head.n_encoders]
+    return sum(len(circuit.gates) * 2**circuit.n_qubits for circuit in circuits)
 
 
-def _size(circuit: Circuit) -> int:
-    return len(circuit.gates) * 2**circuit.n_qubits
+def _matrix_size(head: HeadConfig) -> int:
+    """Return the gates times the entries of a density matrix of the circuit of a head that noise acts on."""
+    circuit = head.qpu_circuit()
+    return len(circuit.gates) * 4**circuit.n_qubits
 
 
-def _seconds_per_gate_and_amplitude(n_qubits: int) -> float:
+def _seconds_per_epoch(head: HeadConfig) -> float:
     rng = numpy_stream(0, "calibration")
-    head = HeadConfig.paper(n_qubits=n_qubits)
     X = rng.normal(size=(CALIBRATION_SAMPLES, 768)).astype(np.float32)
     y = np.arange(CALIBRATION_SAMPLES) % 2
 
@@ -185,7 +202,7 @@ def _seconds_per_gate_and_amplitude(n_qubits: int) -> float:
         with threadpool_limits(1):
             fit(1)  # the first one loads what it needs
             first = fit(1)
-            return (fit(3) - first) / (2 * CALIBRATION_SAMPLES * sum(map(_size, _circuits(head))))
+            return (fit(3) - first) / 2
     finally:
         torch.set_num_threads(threads)
 

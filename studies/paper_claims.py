@@ -64,6 +64,26 @@ def _module(head: str) -> Claim:
     return Claim(f"{MODULES} ({head})", "difference", head, reference="whole head", direction=-1)
 
 
+def _under(
+    name: str, measurement: str, qubits: str, merges: tuple[str, ...], training: tuple[str, ...]
+) -> tuple[Result, ...]:
+    """Return the scans of qubits, encoders and re-uploads under shots or noise; `qubits` is the factor of the first."""
+
+    def heads(*variants: str) -> tuple[str, ...]:
+        return tuple(f"{variant}, {trained}" for variant in variants for trained in training)
+
+    merged = heads(*(f"{LITERAL}, {merge}" for merge in merges))
+    return (
+        Result(f"{name}_qubits", f"Qubits under {measurement}", _trend(qubits, INCREASE, 1, *heads(LITERAL))),
+        Result(f"{name}_encoders", f"Encoders under {measurement}", _trend("head.n_encoders", SEVERAL, 1, *merged)),
+        Result(
+            f"{name}_reuploads",
+            f"Re-uploads under {measurement}",
+            _trend("head.n_reuploads", UNKNOWN, 0, *heads(LITERAL)),
+        ),
+    )
+
+
 BOTH = (LITERAL, RECOMMENDED)
 RESULTS = (
     Result("baselines", "Classical baselines", (Claim("89.56 %, an SVC", "accuracy", "SVC (RBF)", value=0.8956),)),
@@ -106,6 +126,16 @@ RESULTS = (
         )
     ),
     Result("reuploads", "Re-uploads", _trend("head.n_reuploads", UNKNOWN, 0, *BOTH)),
+    *_under(
+        "shots", "1,000 shots", "head.n_qubits", ("side by side", "averaged"), ("trained with shots", "trained exactly")
+    ),
+    *_under(
+        "noise",
+        "gate noise",
+        "head.components",
+        ("averaged",),
+        tuple(f"{rate}, trained with it" for rate in ("Forte / 10", "Forte", "Forte x 3")),
+    ),
     Result("connectivity", "Connectivity", _trend("head.connectivity", UNKNOWN, 0, *BOTH)),
     Result(
         "depth",

@@ -15,7 +15,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--body", default="all-mpnet-base-v2")
     parser.add_argument("--per-label", type=int, default=256, help="sentences drawn per label")
     parser.add_argument("--seeds", type=int, help="draws; by default 10 for a frozen body and 5 for a tuned one")
+    parser.add_argument("--main-heads", action="store_true", help="run the heads of overview.md only")
     parser.add_argument("--only", choices=TREATMENTS, action="append", help="treatment to run; may be repeated")
     options = parser.parse_args(arguments)
     if options.data:
@@ -82,7 +83,10 @@ def main(arguments: Sequence[str]) -> None:
         data = DataPlan(source=options.data, per_label=options.per_label)
         command = f"python studies/table.py {shlex.join(arguments)}"
         for name in options.only or DEFAULT_TREATMENTS:
-            plan = plan_of(TREATMENTS[name], data, options.body, options.seeds)
+            treatment = TREATMENTS[name]
+            if options.main_heads and not treatment.heads:
+                treatment = replace(treatment, heads=MAIN_HEADS)
+            plan = plan_of(treatment, data, options.body, options.seeds)
             run_study(plan, place / name, LocalExecutor(), command=command, progress=True)
             write_report(place / name)
     for place in sorted(path for path in RESULTS.iterdir() if path.is_dir()):

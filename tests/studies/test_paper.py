@@ -11,6 +11,7 @@ from paper_claims import BOTH, RESULTS
 
 from ketfit import ContrastiveConfig, HeadConfig
 from ketfit.model.tuning import EndToEndConfig
+from ketfit.simulate.noise import load_noise
 from ketfit.study.spec import StudyPlan
 from ketfit.study.store import ROWS
 
@@ -35,7 +36,14 @@ def test_plan_selects_on_validation_with_five_draws_and_equal_tries(path: Path) 
     assert len(plan.seeds) == (2 if path.stem == "encoders_whole" else 5)
     assert len(plan.budget.learning_rates) == len(plan.budget.regularization)
     own = {head.start for head in plan.heads.values() if head.kind == "quantum"}
-    if path.stem not in ("screening", "qubits", "qubits_recommended", "qubits_components"):
+    if path.stem not in (
+        "screening",
+        "qubits",
+        "qubits_recommended",
+        "qubits_components",
+        "shots_qubits",
+        "noise_qubits",
+    ):
         assert own == {"paper", "recommended"}, "the paper's head, and the recommended one beside it"
 
 
@@ -69,7 +77,7 @@ def test_in_small_keeps_heads_and_fits_components() -> None:
 
 
 def test_step_model_is_proportional_to_gates_amplitudes_samples_and_tries() -> None:
-    model = paper.StepModel(seconds=1e-9, growth=1.5)
+    model = paper.StepModel(seconds=1e-9, growth=1.5, noisy=1e-8)
     head = HeadConfig.paper()
     size = 1024 * (len(head.encoder_circuit().gates) + len(head.qpu_circuit().gates))
     assert model.epoch(head, 100) == pytest.approx(1e-7 * size)
@@ -80,6 +88,18 @@ def test_step_model_is_proportional_to_gates_amplitudes_samples_and_tries() -> N
     config = {"head": {"kind": "quantum", "settings": settings}, "train": {"epochs": 10}, "tries": [0.1, 0.2]}
     expected = 2 * 10 * paper.EPOCHS_RUN * model.epoch(head, 100) + paper.FORWARD * model.epoch(head, 50)
     assert model.task(config, 100, 50) == pytest.approx(expected)
+    noise = {"noise": load_noise("ionq-forte").model_dump(mode="json")}
+    encoder, qpu = (len(circuit.gates) for circuit in (head.encoder_circuit(), head.qpu_circuit()))
+    noisy = 1e-7 * 1024 * encoder + 1e-8 * 4**10 * qpu
+    assert model.epoch(head.updated(**noise), 100) == pytest.approx(noisy), "the samples share the density matrices"
+    again = head.updated(n_reuploads=2, **noise)
+    again_gates = len(again.qpu_circuit().gates)
+    assert model.epoch(again, 100) == pytest.approx(1e-7 * 1024 * encoder + 1e-6 * 4**10 * again_gates)
+    exact = {**config, "head": {**config["head"], "test": noise}}
+    expected = 2 * 10 * paper.EPOCHS_RUN * model.epoch(head, 100) + paper.FORWARD * model.epoch(
+        head.updated(**noise), 50
+    )
+    assert model.task(exact, 100, 50) == pytest.approx(expected)
     assert model.task({"head": {"kind": "svc", "settings": {}}}, 100, 50) < 1
 
 
