@@ -1,11 +1,28 @@
 from __future__ import annotations
 
+import math
 import re
 from itertools import pairwise
 
+import pennylane as qml
 import pytest
+import torch
 
-from ketfit.circuit import Angle, Circuit, Gate, cx, encoder_circuit, reuploading_circuit, ring_layers, ry
+from ketfit import expectation
+from ketfit.circuit import (
+    Angle,
+    Circuit,
+    Gate,
+    ansatz_layers,
+    cx,
+    data_reuploading,
+    encoder_circuit,
+    reuploading_circuit,
+    ring_layers,
+    ry,
+)
+from ketfit.circuit.ansatz import ansatz_size
+from ketfit.circuit.circuit import gate_angles
 from ketfit.errors import CircuitError
 
 # Q=4, L=3, C=2, read off the figure: CXab has control a and target b, RYb(tk) is RY(theta_k) on b.
@@ -139,3 +156,92 @@ def _shifted(circuit: Circuit, by: int) -> tuple[Gate, ...]:
         gate if gate.angle is None else ry(gate.target, Angle("weight", gate.angle.index + by))
         for gate in circuit.gates
     )
+
+
+@pytest.mark.parametrize(("n_qubits", "layers"), [(2, 2), (4, 5)])
+def test_strongly_entangling_layers_equal_pennylane(n_qubits, layers):
+    circuit = ansatz_layers("strongly_entangling", n_qubits, layers, n_qubits - 1)
+    weights = torch.rand(circuit.n_weights, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    @qml.qnode(qml.device("default.qubit", wires=n_qubits))
+    def expected(weights):
+        qml.StronglyEntanglingLayers(weights, wires=range(n_qubits))
+        return [qml.expval(qml.Z(wire)) for wire in range(n_qubits)]
+
+    values = expectation(circuit, weights, qubits=range(n_qubits))[0]
+    assert values.tolist() == pytest.approx(expected(weights.reshape(layers, n_qubits, 3).numpy()), abs=1e-12)
+
+
+def test_hardware_efficient_layer_is_a_line():
+    (layer,) = [ansatz_layers("hardware_efficient", 3, 1, 1).gates]
+    assert [gate.qubits for gate in layer if gate.name == "cx"] == [(0, 1), (1, 2)]
+    assert [gate.name for gate in layer[:6]] == ["ry", "rz"] * 3
+    assert _all_weights(ansatz_layers("hardware_efficient", 3, 2, 1)) == list(range(12))
+
+
+def test_ising_layer_rotates_all_pairs():
+    circuit = ansatz_layers("ising", 4, 1, 3)
+    pairs = {(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}
+    for name in ("rzz", "rxx"):
+        assert {gate.qubits for gate in circuit.gates if gate.name == name} == pairs
+    near = ansatz_layers("ising", 4, 1, 1)
+    assert {gate.qubits for gate in near.gates if gate.name == "rxx"} == {(0, 1), (1, 2), (2, 3)}
+
+
+PROGRAM = """OPENQASM 3.0; include "stdgates.inc"; input float w_0; input float w_1; qubit[2] q;
+rx(2*w_0 + w_1) q[0]; rz(w_1 + pi/2) q[1]; cz q[0], q[1];"""
+
+
+def test_program_layers_have_weights_of_their_own():
+    circuit = ansatz_layers(PROGRAM, 2, 2)
+    assert circuit.n_weights == 4
+    first, second = circuit.gates[:3], circuit.gates[3:]
+    assert first == Circuit.from_qasm3(PROGRAM).gates
+    w = [Angle("weight", index) for index in range(4)]
+    assert second[0] == Gate("rx", 0, (2 * w[2] + w[3],))
+    assert second[1] == Gate("rz", 1, (w[3] + math.pi / 2,))
+    assert second[2] == first[2]
+
+
+@pytest.mark.parametrize("ansatz", ["ring", "strongly_entangling", "hardware_efficient", "ising", PROGRAM])
+@pytest.mark.parametrize("layers", [0, 1, 3])
+def test_ansatz_size_equals_the_circuit(ansatz, layers):
+    n_qubits = 2 if ansatz == PROGRAM else 4
+    circuit = ansatz_layers(ansatz, n_qubits, layers, n_qubits - 1)
+    assert ansatz_size(ansatz, n_qubits, layers, n_qubits - 1) == (circuit.n_weights, len(circuit.gates))
+    assert sorted(set(_all_weights(circuit))) == list(range(circuit.n_weights))
+
+
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_data_reuploading_loads_about_the_axis(axis):
+    block = ansatz_layers("ising", 2, 1, 1)
+    circuit = data_reuploading(2, block, block, tie_reuploads=False, angle_axis=axis)
+    loading = [gate for gate in circuit.gates if gate.parameters and gate_angles(gate)[0].source == "input"]
+    assert [(gate.name, gate.qubits) for gate in loading] == 2 * [(f"r{axis}", (0,)), (f"r{axis}", (1,))]
+    assert circuit.gate_counts().get("h", 0) == (4 if axis == "z" else 0)
+    assert (circuit.n_weights, circuit.n_inputs) == (3 * block.n_weights, 2)
+    inputs = torch.tensor([[0.3, 0.4], [0.5, 0.9]], dtype=torch.float64)
+    values = expectation(circuit, torch.zeros(circuit.n_weights, dtype=torch.float64), inputs, qubits=(0, 1))
+    if axis != "z":
+        assert values.allclose((2 * inputs).cos())
+    else:
+        assert (values[0] - values[1]).abs().min() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_reuploads": 0}, "the inputs must be loaded at least once"),
+        ({"angle_axis": "xy"}, "unknown angle_axis='xy'; known are x, y, z"),
+        ({"main": ring_layers(3, 1, 1)}, "PQC1 on 2 and PQC2 on 3 qubits must be circuits of weights"),
+        ({"main": reuploading_circuit(2, 1, 1, 1, 1)}, "must be circuits of weights"),
+    ],
+)
+def test_data_reuploading_wrong_arguments_are_refused(change, message):
+    arguments = {"n_reuploads": 1, "reupload": ring_layers(2, 1, 1), "main": ring_layers(2, 1, 1), **change}
+    with pytest.raises(CircuitError, match=message):
+        data_reuploading(**arguments)
+
+
+def _all_weights(circuit):
+    return [angle.index for gate in circuit.gates for angle in gate_angles(gate)]

@@ -8,10 +8,8 @@ import torch
 from ketfit import NoiseConfig, expectation
 from ketfit.circuit import Angle, Circuit, Gate, cx, ring_layers, ry
 from ketfit.energy.profiles import ProcessorProfile, StatevectorProfile, load_profile
-from ketfit.energy.qpu import native_gates
 from ketfit.energy.simulation import statevector_cost
 from ketfit.errors import CircuitError, InputError
-from ketfit.hardware.backends.base import BoundCircuit
 from ketfit.simulate.mitigation import fold_gates, mitigated_expectation
 from ketfit.simulate.shots import rotations_as_inputs, step_cost
 from ketfit.simulate.tensor_network import network_expectation
@@ -30,11 +28,9 @@ CALLS = {
     "mitigation": lambda c: mitigated_expectation(c, WEIGHTS, mitigation=("zero_noise",), noise=NOISE),
     "fold_gates": lambda c: fold_gates(c, 3),
     "tensor network": lambda c: network_expectation(c, [1.0]),
-    "native gates": lambda c: native_gates(c, "zz"),
     "statevector_cost": lambda c: statevector_cost(
         c, load_profile("laptop", ProcessorProfile), load_profile("statevector", StatevectorProfile)
     ),
-    "BoundCircuit": lambda c: BoundCircuit(c, (1.0,)),
 }
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketfit.circuit import Angle, Circuit, cx, ry
-from ketfit.circuit.ansatz import reuploading_circuit
+from ketfit.circuit.ansatz import ansatz_layers, reuploading_circuit
 from ketfit.circuit.export import to_qiskit
 from ketfit.energy.profiles import QpuProfile, load_profile, profile_names
 from ketfit.energy.qpu import NativeGates, native_gates, qpu_cost
@@ -26,18 +26,17 @@ def forte() -> QpuProfile:
     return load_profile("ionq-forte", QpuProfile)
 
 
-def transpiled(circuit: Circuit, entangler: str) -> NativeGates:
+def transpiled(circuit: Circuit, entangler: str, two_qubit: str | None = None) -> NativeGates:
     """Qiskit's own count, at angles that are nothing special."""
     from qiskit import transpile
 
     rng = random.Random(0)
     weights = [rng.uniform(0.3, 1.2) for _ in range(circuit.n_weights)]
     inputs = [rng.uniform(0.3, 1.2) for _ in range(circuit.n_inputs)]
-    native = transpile(
-        to_qiskit(circuit, weights, inputs), basis_gates=BASES[entangler], optimization_level=1, seed_transpiler=0
-    )
+    basis = [two_qubit or BASES[entangler][0], *BASES[entangler][1:]]
+    native = transpile(to_qiskit(circuit, weights, inputs), basis_gates=basis, optimization_level=1, seed_transpiler=0)
     counts = native.count_ops()
-    return NativeGates(counts["sx"] + counts.get("x", 0), counts[BASES[entangler][0]])
+    return NativeGates(counts["sx"] + counts.get("x", 0), counts[basis[0]])
 
 
 @pytest.mark.parametrize("shape", PAPERS)
@@ -108,3 +107,11 @@ def test_negative_counts_are_rejected(forte):
         NativeGates(-1, 0)
     with pytest.raises(InputError, match="-3"):
         qpu_cost(NativeGates(1, 1), 1, -3, forte)
+
+
+@pytest.mark.parametrize("ansatz", ["strongly_entangling", "hardware_efficient", "ising"])
+def test_gate_counts_of_other_ansaetze_match_qiskit(ansatz):
+    circuit = ansatz_layers(ansatz, 4, 3, connectivity=2)
+    ours, theirs = native_gates(circuit, "zz"), transpiled(circuit, "zz", "rzz" if ansatz == "ising" else "cz")
+    assert ours.two_qubit == theirs.two_qubit
+    assert 0.9 * theirs.one_qubit <= ours.one_qubit <= 1.1 * theirs.one_qubit

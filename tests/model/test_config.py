@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from ketfit.base_config import Config, parse_toml_value, read_toml
-from ketfit.circuit import encoder_circuit, reuploading_circuit
+from ketfit.circuit import PauliSum, ansatz_layers, data_reuploading, encoder_circuit, reuploading_circuit
 from ketfit.errors import ConfigError, KetFitError
 from ketfit.model.classical import LogisticRegressionConfig, MLPSettings, SVCSettings
 from ketfit.model.config import FitConfig, HeadConfig, TrainConfig, check_width
@@ -19,8 +19,8 @@ from ketfit.simulate.noise import NoiseConfig, load_noise
 
 HEAD_FIELDS = """
 n_qubits n_encoders encoder_layers connectivity n_reuploads reupload_layers main_layers n_measured merge encoder_input
-components angle_scale train_angle_scale tie_reuploads rotation_wall reference_amplitude skip_connection shots gradient
-noise trajectories mitigation
+components angle_scale train_angle_scale tie_reuploads rotation_wall reference_amplitude skip_connection
+ansatz encoder_ansatz angle_axis readout shots gradient noise trajectories mitigation
 """
 UNUSUAL_HEAD = {
     "n_qubits": 5,
@@ -40,6 +40,8 @@ UNUSUAL_HEAD = {
     "rotation_wall": False,
     "reference_amplitude": 1 / 3,
     "skip_connection": True,
+    "encoder_ansatz": "hardware_efficient",
+    "angle_axis": "z",
     "shots": 100,
     "gradient": "parameter_shift",
 }
@@ -256,7 +258,13 @@ def test_config_json_round_trip_is_equal(config):
 def test_fixture_unusual_settings_have_no_default():
     assert [name for name in UNUSUAL_HEAD if UNUSUAL_HEAD[name] == HeadConfig.model_fields[name].default] == []
     assert [name for name in UNUSUAL_TRAIN if UNUSUAL_TRAIN[name] == TrainConfig.model_fields[name].default] == []
-    assert set(UNUSUAL_HEAD) == set(HeadConfig.model_fields) - {"noise", "trajectories", "mitigation"}
+    assert set(UNUSUAL_HEAD) == set(HeadConfig.model_fields) - {
+        "noise",
+        "trajectories",
+        "mitigation",
+        "readout",
+        "ansatz",
+    }
     assert set(UNUSUAL_TRAIN) == set(TrainConfig.model_fields)
 
 
@@ -414,12 +422,12 @@ def test_head_config_identity_leaves_out_added_settings_at_default():
     config = HeadConfig(n_qubits=4)
     assert "components" not in json.loads(config.identity_json())
     assert json.loads(config.updated(components=3).identity_json())["components"] == 3
-    assert config.identity_json() == config.model_dump_json(exclude={"components"})
+    assert config.identity_json() == config.model_dump_json(exclude=set(HeadConfig.ADDED_SETTINGS))
     assert TrainConfig().identity_json() == TrainConfig().model_dump_json()
 
 
 def test_head_config_circuits_follow_settings():
-    config = HeadConfig(**UNUSUAL_HEAD)
+    config = HeadConfig(**UNUSUAL_HEAD).updated(encoder_ansatz="ring", angle_axis="y")
     assert config.encoder_circuit() == encoder_circuit(5, 0, 4, rotation_layer=False)
     assert config.qpu_circuit() == reuploading_circuit(5, 2, 0, 1, 4, tie_reuploads=False, rotation_layer=False)
     concat = config.updated(merge="concat", encoder_layers=2, reupload_layers=3, tie_reuploads=True, rotation_wall=True)
@@ -563,3 +571,81 @@ def test_head_config_circuit_beyond_memory_is_refused():
     assert HeadConfig(n_qubits=10, n_encoders=5, merge="mean").qpu_qubits == 10
     with pytest.raises(ConfigError, match="rotations; use at most 100,000"):
         HeadConfig(encoder_layers=10**9)
+
+
+# --- ansatz, axis and readout ------------------------------------------------------------------------------------
+
+LAYER = 'OPENQASM 3.0; include "stdgates.inc"; input float w_0; qubit[2] q; rx(w_0) q[0]; cz q[0], q[1];'
+
+
+LONG_PROGRAM = "OPENQASM 3.0; gate a q { U(0,0,0) q; } qubit[2] q; " + "a q; " * 10**4
+
+
+def test_head_config_ansatz_and_axis_build_the_circuits():
+    config = HeadConfig(
+        n_qubits=4,
+        connectivity=3,
+        encoder_layers=2,
+        encoder_ansatz="hardware_efficient",
+        ansatz="ising",
+        angle_axis="z",
+    )
+    assert config.encoder_circuit() == ansatz_layers("hardware_efficient", 4, 2, 3)
+    reupload, main = (ansatz_layers("ising", 4, layers, 3) for layers in (1, 4))
+    assert config.qpu_circuit() == data_reuploading(1, reupload, main, angle_axis="z")
+    encoder, qpu = config.encoder_circuit().n_weights, config.qpu_circuit().n_weights
+    assert config.count_angles() == (encoder, qpu) == (16, 5 * 16)
+
+
+def test_head_config_ansatz_may_be_a_program():
+    config = HeadConfig(n_qubits=2, connectivity=1, ansatz=LAYER, main_layers=2)
+    assert config.count_angles() == (HeadConfig(n_qubits=2, connectivity=1).count_angles()[0], 3)
+    assert config.qpu_circuit().gate_counts() == {"ry": 2, "cx": 0, "rx": 3, "cz": 3}
+
+
+def test_head_config_readout_has_words_and_qubits():
+    config = HeadConfig(readout=["X3 Z1", "Y0"])
+    assert config.observables == (PauliSum([(1.0, "ZX", (1, 3))]), PauliSum([(1.0, "Y", (0,))]))
+    assert (config.n_readouts, config.read_qubits) == (2, (0, 1, 3))
+    assert config.light_cone().n_weights == config.qpu_circuit().n_weights
+    assert HeadConfig(n_measured=3).read_qubits == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"ansatz": "rings"},
+            "unknown ansatz 'rings'; known are ring, strongly_entangling, hardware_efficient, ising, a",
+        ),
+        ({"ansatz": ""}, "unknown ansatz ''"),
+        ({"encoder_ansatz": LAYER}, "the ansatz is a program on 2 qubits; it must have 10"),
+        ({"ansatz": LAYER, "n_qubits": 2, "connectivity": 1, "n_encoders": 2}, "program on 2 qubits; it must have 4"),
+        ({"ansatz": "OPENQASM 3.0; qubit[2] q; if (true) {}"}, "classical control"),
+        (
+            {"ansatz": LAYER.replace("w_0", "x_0"), "n_qubits": 2, "connectivity": 1},
+            "which has the weights w_0, w_1 and so on alone: .*'x_0'",
+        ),
+        (
+            {"ansatz": LONG_PROGRAM, "n_qubits": 2, "connectivity": 1},
+            "expands to more than 50,000 gates",
+        ),
+        ({"angle_axis": "w"}, "angle_axis='w': input should be 'x', 'y' or 'z'"),
+        ({"ansatz": "ising", "encoder_ansatz": "ising", "rotation_wall": False}, "rotation_wall=False is a setting of"),
+        ({"ansatz": "ising", "main_layers": 10**9}, "rotations; use at most 100,000"),
+        (
+            {"n_qubits": 30, "connectivity": 29, "encoder_ansatz": "hardware_efficient", "encoder_layers": 1000},
+            "gates; use at most 250,000",
+        ),
+        ({"readout": []}, "readout has 0 words"),
+        ({"readout": ["Z0", "Z0"]}, "readout has 2 words; name 1 to 1024 different ones"),
+        ({"readout": ["Q0"]}, "'Q0' is not a Pauli word; write letters X, Y and Z with their qubits"),
+        ({"readout": ["X0 Z0"]}, "named twice|0 twice|twice"),
+        ({"readout": ["Z10"]}, "readout 'Z10' reads qubit 10 of the 10 of the QPU circuit"),
+        ({"readout": ["Z0"], "n_measured": 2}, "n_measured=2 reads Z of the first qubits; leave it out beside readout"),
+        ({"readout": ["Z0"], "noise": "ionq-forte", "mitigation": ["readout"]}, "is for Z of the first qubits"),
+    ],
+)
+def test_head_config_wrong_ansatz_or_readout_is_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        HeadConfig(**settings)

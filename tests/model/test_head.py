@@ -7,8 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from qiskit.quantum_info import SparsePauliOp, Statevector
 from sklearn.decomposition import PCA
 
+from ketfit.circuit.export import to_qiskit
 from ketfit.errors import ConfigError, InputError
 from ketfit.model.config import HeadConfig
 from ketfit.model.head import QuantumHead
@@ -531,3 +533,35 @@ def test_head_nonfinite_parameters_are_refused():
         module.weights[0] = math.nan
     with pytest.raises(InputError, match="weights holds a number that is not finite"):
         module(torch.ones(1, 8))
+
+
+# --- ansatz, axis and readout ------------------------------------------------------------------------------------
+
+PROGRAM = (
+    'OPENQASM 3.0; include "stdgates.inc"; input float w_0; qubit[3] q; rx(w_0) q; cz q[0], q[2]; cp(2*w_0) q[1], q[2];'
+)
+
+
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+@pytest.mark.parametrize("ansatz", ["ring", "strongly_entangling", "hardware_efficient", "ising", PROGRAM])
+def test_head_of_any_ansatz_equals_qiskit_and_finite_differences(ansatz, axis):
+    config = SMALL.updated(ansatz=ansatz, encoder_ansatz=ansatz, angle_axis=axis, readout=("X0 Z2", "Y1"))
+    module, x = head(config, 6), embeddings(2, 6)
+    angles = (module.angle_scale * module.encode(x)).detach()
+    for row, read in zip(angles, module._measure(angles).detach(), strict=True):
+        state = Statevector(to_qiskit(module.circuit, module.weights.tolist(), row.tolist()))
+        expected = [state.expectation_value(SparsePauliOp(word)).real for word in ("ZIX", "IYI")]  # Qiskit's order
+        assert read.tolist() == pytest.approx(expected, abs=1e-12)
+    assert module.unreachable_angles() == 0 or ansatz in ("ring", PROGRAM)
+
+    def logits(weights, encoder_weights):
+        return torch.func.functional_call(module, {"weights": weights, "encoder.weights": encoder_weights}, (x,))
+
+    angles = (module.weights.detach(), module.encoder.weights.detach())
+    assert torch.autograd.gradcheck(logits, [each.clone().requires_grad_() for each in angles], atol=1e-6)
+
+
+def test_head_readout_of_z_equals_measured_qubits():
+    words, qubits = head(SMALL.updated(readout=("Z0", "Z1")), 6), head(SMALL.updated(n_measured=2), 6)
+    torch.testing.assert_close(words(embeddings(4, 6)), qubits(embeddings(4, 6)))
+    assert words.config.n_readouts == 2

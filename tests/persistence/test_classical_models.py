@@ -71,7 +71,7 @@ def reseal(folder: Path, metadata: dict[str, Any]) -> None:
 
 def test_saved_metadata_names_the_kind(model: Path) -> None:
     metadata = metadata_of(model)
-    assert metadata["schema_version"] == 3
+    assert metadata["schema_version"] == 4
     assert metadata["head_kind"] in CLASSICAL
     assert (metadata["train"] is None) == (metadata["head_kind"] != "mlp")
     assert load_metadata(model).head_kind == metadata["head_kind"]

@@ -34,6 +34,7 @@ from tests.persistence.saved_models import (
 
 OLD = Path(__file__).parent / "models" / "version-1"
 VERSION_2 = Path(__file__).parent / "models" / "version-2"
+VERSION_3 = Path(__file__).parent / "models" / "version-3"
 
 TEXTS = ["good film", "the good", "fine film", "good fine", "bad film", "dull", "not good", "the dull film"]
 
@@ -112,11 +113,12 @@ class TestMetadata:
         (model / METADATA).write_text(text.replace(place, wrong))
         assert_rejected(model, r"config\.json")
 
-    @pytest.mark.parametrize("version", [0, 4, 99, "1", "2", None, True, [1], 1.0, 1.5])
+    @pytest.mark.parametrize("version", [0, 5, 99, "1", "2", None, True, [1], 1.0, 1.5])
     def test_read_metadata_unknown_version_raises(self, version: Any, model: Path) -> None:
         write_metadata(model, {**metadata_of(model), "schema_version": version})
         assert_rejected(
-            model, r"schema_version=.* and this KetFit reads 1, 2, 3; read it with the KetFit that wrote it, or upgrade"
+            model,
+            r"schema_version=.* and this KetFit reads 1, 2, 3, 4; read it with the KetFit that wrote it, or upgrade",
         )
 
     @pytest.mark.parametrize("table", ["", "head", "train"])
@@ -225,7 +227,7 @@ class TestMetadata:
         assert record == sealed(record)
         del record["record_sha256"]
         assert record == {
-            "schema_version": 3,
+            "schema_version": 4,
             "ketfit_version": ketfit.__version__,
             "head_kind": "quantum",
             "head": TINY.model_dump(mode="json"),
@@ -278,7 +280,8 @@ class TestVersion1:
         text.save_pretrained(tmp_path / "model")
         record = metadata_of(tmp_path / "model")
         del record["temperature"], record["body"]["dtype"], record["body"]["tuned"], record["head_kind"]
-        record["head"].pop("components", None)
+        for name in HeadConfig.ADDED_SETTINGS:
+            record["head"].pop(name, None)
         write_metadata(tmp_path / "model", sealed({**record, "schema_version": 1}))
         loaded = TextClassifier.from_pretrained(tmp_path / "model")
         assert (loaded.predict_proba(TEXTS) == text.predict_proba(TEXTS)).all()
@@ -291,9 +294,9 @@ class TestVersion1:
         write_metadata(model, {key: value for key, value in metadata_of(OLD).items() if key != "seed"})
         assert_rejected(model, "lacks seed of ModelMetadata")
 
-    def test_version_1_model_is_saved_as_version_3(self, tmp_path: Path) -> None:
+    def test_version_1_model_is_saved_as_version_4(self, tmp_path: Path) -> None:
         QuantumHeadClassifier.from_pretrained(OLD).save_pretrained(tmp_path / "model")
-        assert metadata_of(tmp_path / "model")["schema_version"] == 3
+        assert metadata_of(tmp_path / "model")["schema_version"] == 4
         assert (tmp_path / "model" / WEIGHTS).read_bytes() == (OLD / WEIGHTS).read_bytes()
 
 
@@ -339,3 +342,23 @@ class TestVersion2:
         del metadata["body"]["tuned"]["settings"]
         write_metadata(model, sealed(metadata))
         assert_rejected(model, "lacks settings")
+
+
+class TestVersion3:
+    """A model with a projection, saved by the last KetFit that wrote version 3."""
+
+    def test_version_3_model_loads_and_predicts(self) -> None:
+        rows = np.random.default_rng(0).standard_normal((12, 4))
+        loaded = QuantumHeadClassifier.from_pretrained(VERSION_3)
+        expected = [[0.19224126188748417, 0.8077587381125159], [0.2331975697438721, 0.7668024302561278]]
+        np.testing.assert_allclose(loaded.predict_proba(rows)[:2], expected, rtol=1e-12)
+        assert metadata_of(VERSION_3)["schema_version"] == 3
+        assert load_metadata(VERSION_3).head == TINY.updated(components=3)
+
+    @pytest.mark.parametrize("name", ["ansatz", "readout"])
+    def test_version_3_head_is_read_strictly(self, name: str, tmp_path: Path) -> None:
+        model = shutil.copytree(VERSION_3, tmp_path / "model")
+        metadata = metadata_of(model)
+        metadata["head"][name] = HeadConfig.ADDED_SETTINGS[name]
+        write_metadata(model, sealed(metadata))
+        assert_rejected(model, f"'{name}', which schema_version=3 does not have")

@@ -213,7 +213,7 @@ def test_expand_principal_directions_have_another_task_id() -> None:
 def test_expand_config_has_all_settings() -> None:
     for task in tasks_of():
         if task.config["head"]["kind"] == "quantum":
-            assert task.config["head"]["settings"].keys() == HeadConfig.model_fields.keys() - {"components"}
+            assert task.config["head"]["settings"].keys() == HeadConfig.model_fields.keys() - HeadConfig.ADDED_SETTINGS
         if task.config["train"] is not None:
             assert "learning_rate" not in task.config["train"], "the learning rate is among the tries"
 
@@ -260,7 +260,7 @@ def test_expand_quantum_head_on_components_has_own_ids_and_narrow_circuits() -> 
     assert len({task.id for task in tasks.values()}) == 3
     settings = {name: task.config["head"]["settings"] for name, task in tasks.items()}
     assert "components" not in settings["whole"]
-    expected = HeadConfig.recommended(768, for_qpu=True).model_dump(mode="json")
+    expected = HeadConfig.recommended(768, for_qpu=True).identity()
     assert settings["components"] == expected
     assert (settings["wide"]["n_qubits"], settings["wide"]["components"]) == (6, 31)
     scanned = {"factors": {"head.components": [7, 15]}, "design": {"kind": "scan"}, "seeds": [0]}
@@ -349,3 +349,14 @@ def test_expand_full_design_with_a_level_of_none_estimates_its_effects() -> None
     assert [tuple(task.levels.values()) for task in tasks] == [
         (100, None), (100, "ionq-forte"), (None, None), (None, "ionq-forte"),
     ]  # fmt: skip
+
+
+def test_expand_ansatz_is_a_factor() -> None:
+    factors = {"head.ansatz": ["ring", "ising"], "head.angle_axis": ["y", "x"]}
+    head = {"kind": "quantum", "settings": {"n_qubits": 10}}
+    tasks = tasks_of(heads={"head": head}, factors=factors, design={"kind": "full"}, seeds=[0])
+    found = [task.config["head"]["settings"] for task in tasks]
+    assert {(each.get("ansatz", "ring"), each.get("angle_axis", "y")) for each in found} == {
+        (ansatz, axis) for ansatz in ("ring", "ising") for axis in ("y", "x")
+    }
+    assert [task.levels["head.ansatz"] for task in tasks].count("ring") == 2

@@ -261,6 +261,8 @@ def trace(classifier: TextClassifier, embedded: EmbeddedText, settings: Measurem
     """
     fitted = require_quantum_head(classifier.classifier_, "run with shots or noise")
     head = fitted.module_
+    if head.config.readout is not None:
+        raise ConfigError("the app shows Z of qubits, and this head reads Pauli words; use ketfit predict")
     embedding = torch.tensor([embedded.embedding], dtype=head.weights.dtype, device=head.weights.device)
     encoder_expectations = head.encode(embedding)
     components = None if head.projection is None else tuple(head.project(embedding)[0].tolist())

@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ketfit.circuit.angle import Angle, AngleExpression, affine_form, substitute
 from ketfit.circuit.circuit import Circuit, gate_angles
 from ketfit.circuit.gate import Gate
+from ketfit.circuit.qasm import QASM_DEFINITIONS
 from ketfit.errors import CircuitError, InputError, optional_imports
 from ketfit.integers import as_integers
-
-QASM_DEFINITIONS = {
-    "rxx": "gate rxx(theta) a, b { h a; h b; cx a, b; rz(theta) b; cx a, b; h b; h a; }",
-    "ryy": "gate ryy(theta) a, b { rx(pi/2) a; rx(pi/2) b; cx a, b; rz(theta) b; cx a, b; rx(-pi/2) b; rx(-pi/2) a; }",
-    "rzz": "gate rzz(theta) a, b { cx a, b; rz(theta) b; cx a, b; }",
-    "iswap": "gate iswap a, b { s a; s b; h a; cx a, b; cx b, a; h b; }",
-}
-"""Definitions in OpenQASM 3 of the gates that its standard library does not have."""
 
 if TYPE_CHECKING:
     from pennylane.measurements import ExpectationMP

@@ -14,9 +14,16 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ketfit.circuit.angle import Angle, AngleExpression, AngleSum
-from ketfit.circuit.export import QASM_DEFINITIONS
 from ketfit.circuit.gate import GATES, Gate
 from ketfit.errors import CircuitError
+
+QASM_DEFINITIONS = {
+    "rxx": "gate rxx(theta) a, b { h a; h b; cx a, b; rz(theta) b; cx a, b; h b; h a; }",
+    "ryy": "gate ryy(theta) a, b { rx(pi/2) a; rx(pi/2) b; cx a, b; rz(theta) b; cx a, b; rx(-pi/2) b; rx(-pi/2) a; }",
+    "rzz": "gate rzz(theta) a, b { cx a, b; rz(theta) b; cx a, b; }",
+    "iswap": "gate iswap a, b { s a; s b; h a; cx a, b; cx b, a; h b; }",
+}
+"""Definitions in OpenQASM 3 of the gates that its standard library does not have."""
 
 MAX_TEXT = 2**20
 """Maximum number of characters of a program."""
@@ -88,12 +95,13 @@ class QasmProgram:
     Args:
         text: OpenQASM 3.
         parameter: Returns the weight or input of a declared input's name, or raises CircuitError.
+        max_steps: Maximum number of gates and of the tokens of definitions, each counted as often as it is used.
 
     Raises:
         CircuitError: the text is no string, too long, or has a character that no token starts with.
     """
 
-    def __init__(self, text: str, parameter: Callable[[str], Angle]) -> None:
+    def __init__(self, text: str, parameter: Callable[[str], Angle], max_steps: int = MAX_STEPS) -> None:
         if not isinstance(text, str):
             raise CircuitError(f"an OpenQASM 3 program is a string, got {type(text).__name__}")
         if len(text) > MAX_TEXT:
@@ -108,6 +116,7 @@ class QasmProgram:
         self._definitions: dict[str, _Definition] = {}
         self._measured: set[int] = set()
         self._n_qubits = self._steps = 0
+        self._max_steps = max_steps
 
     def read(self) -> tuple[int, list[Gate]]:
         """Return the number of qubits and the gates.
@@ -350,8 +359,8 @@ class QasmProgram:
         scope: _Scope,
     ) -> Iterator[Gate]:
         self._steps += 1 if definition is None else 1 + len(definition.body)
-        if self._steps > MAX_STEPS:
-            self._fail(f"the program expands to more than {MAX_STEPS:,} gates and tokens of definitions")
+        if self._steps > self._max_steps:
+            self._fail(f"the program expands to more than {self._max_steps:,} gates and tokens of definitions")
         for qubit in qubits:
             if qubit in self._measured:
                 self._fail(f"gate {name!r} acts on qubit {qubit} after its measurement; measure at the end alone")

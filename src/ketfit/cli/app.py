@@ -104,6 +104,7 @@ def _metadata(model: str, loaded_body: Body) -> list[tuple[str, str]]:
     if isinstance(config, HeadConfig):
         circuit = config.qpu_circuit()
         gates = circuit.gate_counts()
+        other = "".join(f"{count} {name}, " for name, count in gates.items() if name not in ("ry", "cx"))
         if config.components is not None:
             fitted = record.embedding_dim * (config.components + 1)
             components = f"{config.components} of the training embeddings, {fitted:,} fitted numbers"
@@ -112,7 +113,7 @@ def _metadata(model: str, loaded_body: Body) -> list[tuple[str, str]]:
             ("encoders", f"{config.n_encoders} of {config.n_qubits} qubits"),
             (
                 "QPU circuit",
-                f"{circuit.n_qubits} qubits, {gates['ry']} RY, {gates['cx']} CNOT, depth {circuit.depth()}",
+                f"{circuit.n_qubits} qubits, {gates['ry']} RY, {gates['cx']} CNOT, {other}depth {circuit.depth()}",
             ),
         ]
     metadata.append(("trained on", f"{record.train_size:,} sentences" + (f" of {record.data}" if record.data else "")))

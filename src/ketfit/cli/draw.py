@@ -67,7 +67,7 @@ def _circuit_of(
     if module == "encoder":
         weights = None if head is None else head.encoder.weights[encoder].tolist()
         return shape.encoder_circuit(), weights, range(shape.n_qubits)
-    return shape.qpu_circuit(), None if head is None else head.weights.tolist(), range(shape.n_measured)
+    return shape.qpu_circuit(), None if head is None else head.weights.tolist(), shape.read_qubits
 
 
 def _picture_format(path: Path) -> str:

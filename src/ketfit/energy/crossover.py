@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
-from ketfit.circuit.ansatz import reuploading_circuit
 from ketfit.circuit.circuit import Circuit
 from ketfit.energy.meters import Meter, read_while
 from ketfit.energy.profiles import DeviceProfile, ProcessorProfile, QpuProfile, SourcedValue, StatevectorProfile
@@ -251,9 +250,7 @@ def _shots_assumption(shots: tuple[int, int, int]) -> Assumption:
 
 @lru_cache(maxsize=512)
 def _circuit(head: HeadConfig, qubits: int) -> Circuit:
-    shape = (head.n_reuploads, head.reupload_layers, head.main_layers, head.connectivity)
-    circuit = reuploading_circuit(qubits, *shape, head.tie_reuploads, head.rotation_wall)
-    return circuit.light_cone(range(head.n_measured))
+    return head.qpu_circuit(qubits).light_cone(range(head.n_measured))
 
 
 @lru_cache(maxsize=512)

@@ -6,15 +6,22 @@ E = P * circuits * shots * time of a shot.
 
 from __future__ import annotations
 
+import math
+import random
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from ketfit.circuit.circuit import Circuit
+import numpy as np
+from numpy.typing import NDArray
+
+from ketfit.circuit.angle import substitute
+from ketfit.circuit.circuit import Circuit, cx, gate_angles
+from ketfit.circuit.gate import Gate
 from ketfit.energy.profiles import MAX_VALUE, QpuProfile, SourcedValue
 from ketfit.energy.quantities import Assumed, Modelled, UncertainValue
-from ketfit.errors import InputError
+from ketfit.errors import CircuitError, InputError
 from ketfit.integers import as_integer
 
 Entangler = Literal["zz", "ms"]
@@ -46,15 +53,24 @@ def native_gates(circuit: Circuit, entangler: Entangler) -> NativeGates:
     basis changes cancel. The angles are taken as generic, and every qubit is taken to be read out: pass the light cone
     of those that are.
 
+    In circuits with other gates, a rotation of one word and a controlled gate is one two-qubit gate, iSWAP two, SWAP
+    three and Toffoli six; what happens on a qubit between them, with the basis changes of both, takes no pulse where it
+    is a rotation about Z, one where a quarter or half turn and rotations about Z are enough, and else two. For ``ms``
+    this is an upper bound.
+
     Args:
-        circuit: Circuit of RY and CNOT gates.
+        circuit: Circuit.
         entangler: ``zz``, a rotation about ZZ as on IonQ Forte; or ``ms``, about XX as on IonQ Aria.
+
+    Raises:
+        CircuitError: A constant unitary acts on several qubits, so that its native gates are not known.
 
     >>> from ketfit.circuit.ansatz import reuploading_circuit
     >>> native_gates(reuploading_circuit(2, 1, 1, 1, 1), "zz").two_qubit
     4
     """
-    circuit.check_ry_cx("the count of native gates")
+    if not circuit.is_ry_cx:
+        return _general_native_gates(circuit, entangler)
     pulses = two_qubit = 0
     roles: dict[int, str] = defaultdict(lambda: "start")  # in its last CNOT
     rotated: dict[int, bool] = defaultdict(bool)
@@ -78,6 +94,73 @@ def _pulses(entangler: Entangler, before: str, after: str, rotated: bool) -> int
     if rotated:  # RY(t) Rx(-pi/2) = Rx(-pi/2) Rz(t), so that behind a target the RY comes free with the quarter turn
         return 1 if before == "target" else 2
     return 0 if after == "target" and before != "control" else int((before, after) != ("start", "end"))
+
+
+def _general_native_gates(circuit: Circuit, entangler: Entangler) -> NativeGates:
+    rng = random.Random(0)  # noqa: S311 - generic angles
+    angles = {angle: rng.uniform(0.3, 1.2) for gate in circuit.gates for angle in gate_angles(gate)}
+    native = "Z" if entangler == "zz" else "X"
+    pulses = two_qubit = 0
+    since: dict[int, NDArray[np.complex128]] = {}  # what happened to a qubit since its last entangler, with its basis
+    for gate in (native_gate for each in circuit.gates for native_gate in _expanded(each)):
+        if len(gate.qubits) == 1:
+            numbers: list[Any] = [substitute(angle, angles) for angle in gate.parameters]
+            matrix = np.array(gate.matrix_at(*numbers), dtype=np.complex128)
+            since[gate.qubits[0]] = matrix @ since.get(gate.qubits[0], _IDENTITY)
+        elif gate.qubits:
+            two_qubit += 1
+            for qubit, letter in zip(gate.qubits, _LETTERS[gate.name], strict=True):
+                pulses += _pulses_of(_CHANGES[letter, native] @ since.get(qubit, _IDENTITY))
+                since[qubit] = _CHANGES[native, letter]
+    return NativeGates(pulses + sum(map(_pulses_of, since.values())), two_qubit)
+
+
+def _expanded(gate: Gate) -> Iterator[Gate]:
+    """Yield gates on one qubit, and gates on two that take one entangler each."""
+    if len(gate.qubits) < 2 or gate.name in _LETTERS:
+        yield gate
+    elif gate.name == "ch":
+        control, target = gate.qubits
+        yield from (Gate("ry", (target,), (-math.pi / 4,)), Gate("cz", (control, target)))
+        yield Gate("ry", (target,), (math.pi / 4,))
+    elif gate.name == "swap":
+        one, other = gate.qubits
+        yield from (cx(one, other), cx(other, one), cx(one, other))
+    elif gate.name == "iswap":
+        yield from (Gate(name, gate.qubits, (-math.pi / 2,)) for name in ("rxx", "ryy"))
+    elif gate.name == "ccx":
+        one, other, target = gate.qubits
+        yield Gate("h", (target,))
+        for control, turned in ((other, "tdg"), (one, "t"), (other, "tdg"), (one, "t")):
+            yield from (cx(control, target), Gate(turned, (target,)))
+        yield from (Gate("h", (target,)), Gate("t", (other,)), cx(one, other))
+        yield from (Gate("t", (one,)), Gate("tdg", (other,)), cx(one, other))
+    else:
+        raise CircuitError(
+            f"gate {gate.name!r} on {len(gate.qubits)} qubits has no count of native gates; write it in named gates"
+        )
+
+
+def _pulses_of(matrix: NDArray[np.complex128]) -> int:
+    """Return the number of pulses of a gate on one qubit, from the modulus of its diagonal."""
+    diagonal = abs(matrix[0, 0])
+    if abs(diagonal - 1) < 1e-9:
+        return 0
+    return 1 if diagonal < 1e-9 or abs(diagonal - math.sqrt(0.5)) < 1e-9 else 2
+
+
+_IDENTITY = np.eye(2, dtype=np.complex128)
+_LETTERS = {"cx": "ZX", "cy": "ZY", "cz": "ZZ", "crx": "ZX", "cry": "ZY", "crz": "ZZ", "cp": "ZZ"}
+_LETTERS |= {"rxx": "XX", "ryy": "YY", "rzz": "ZZ"}
+"""Pauli matrix on each qubit that the entangler of a gate rotates about; other factors commute with it."""
+
+_FRAMES: dict[str, NDArray[np.complex128]] = {
+    "Z": _IDENTITY,
+    "X": np.array([[1, 1], [1, -1]], np.complex128) * math.sqrt(0.5),
+    "Y": np.array([[1, -1j], [1, 1j]], np.complex128) * math.sqrt(0.5),
+}
+_CHANGES = {(a, b): _FRAMES[b].conj().T @ _FRAMES[a] for a in _FRAMES for b in _FRAMES}
+"""Gate on one qubit that takes the first Pauli matrix to the second."""
 
 
 @dataclass(frozen=True, slots=True)

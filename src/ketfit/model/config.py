@@ -10,8 +10,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from ketfit.base_config import Config, Finite, Positive
-from ketfit.circuit.ansatz import count_ring_weights, encoder_circuit, reuploading_circuit
-from ketfit.circuit.circuit import Circuit
+from ketfit.circuit.ansatz import Axis, LayerSize, ansatz_layers, ansatz_size, data_reuploading
+from ketfit.circuit.circuit import Circuit, observable_light_cone
+from ketfit.circuit.observable import PauliSum, read_pauli_word
 from ketfit.errors import ConfigError
 from ketfit.integers import as_integer
 from ketfit.model.classical import CLASSICAL_SETTINGS, ClassicalSettings, HeadKind
@@ -31,8 +32,11 @@ MAX_ENCODERS = 1024
 QPU_COMPONENTS = 31
 """Principal components of the head recommended for a QPU: with the reference amplitude they fill five qubits."""
 
-MAX_ROTATIONS = 100_000
+MAX_ROTATIONS, MAX_GATES = 100_000, 250_000
 """In the circuits of one head. Settings that ask for more are a mistake, or an attack on whoever loads them."""
+
+MAX_READOUTS = 1024
+"""Largest number of Pauli words that a head reads."""
 
 
 def _read_class_weight(value: Any) -> Any:
@@ -51,6 +55,10 @@ def _read_head(value: Any) -> Any:
     raise ConfigError(f"head={value!r}: it is a table of settings, or one of {', '.join(kinds)}")
 
 
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _read_noise(value: Any) -> Any:
     if isinstance(value, str):  # names only: reading a model must not read other files
         if value not in DEVICES:
@@ -66,14 +74,22 @@ class HeadConfig(Config):
     qubits; `recommended` is what we found to learn better.
     """
 
-    ADDED_SETTINGS: ClassVar[Mapping[str, Any]] = {"components": None}
+    ADDED_SETTINGS: ClassVar[Mapping[str, Any]] = {
+        "components": None,
+        "ansatz": "ring",
+        "encoder_ansatz": "ring",
+        "angle_axis": "y",
+        "readout": None,
+    }
 
     n_qubits: Annotated[
         int, Field(ge=2, le=MAX_QUBITS, description="Qubits of each encoder (Q_c); 2**n_qubits amplitudes")
     ] = 10
     n_encoders: Annotated[int, Field(ge=1, le=MAX_ENCODERS, description="Encoders side by side (E)")] = 1
     encoder_layers: Annotated[int, Field(ge=0, description="Layers of each encoder circuit (M)")] = 2
-    connectivity: Annotated[int, Field(ge=1, description="Largest distance of a CNOT (C), in every circuit")] = 2
+    connectivity: Annotated[
+        int, Field(ge=1, description="Largest distance of a gate on two qubits (C), in every ansatz that has a name")
+    ] = 2
     n_reuploads: Annotated[int, Field(ge=1, description="How often the encoders' output is loaded (N)")] = 1
     reupload_layers: Annotated[int, Field(ge=0, description="Layers of the circuit after each loading (PQC1)")] = 1
     main_layers: Annotated[int, Field(ge=0, description="Layers of the main circuit (R, PQC2)")] = 4
@@ -98,6 +114,23 @@ class HeadConfig(Config):
         Finite, Field(ge=0, description="Constant in one spare amplitude, in units of the embedding's norm; 0 is off")
     ] = 0.0
     skip_connection: Annotated[bool, Field(description="The linear layer also sees the encoders' output")] = False
+    ansatz: Annotated[
+        str,
+        Field(
+            description="Layers of the QPU circuit: ring (the paper's), strongly_entangling, hardware_efficient or "
+            "ising, or an OpenQASM 3 program of one layer"
+        ),
+    ] = "ring"
+    encoder_ansatz: Annotated[str, Field(description="Layers of the encoders' circuits, as in ansatz")] = "ring"
+    angle_axis: Annotated[
+        Axis,
+        Field(description="Axis of the rotations that load the encoders' output; z has Hadamard gates before them"),
+    ] = "y"
+    readout: Annotated[
+        tuple[str, ...] | None,
+        BeforeValidator(_as_tuple),
+        Field(description="Pauli words to read, such as X0 Z2, in place of Z of the first n_measured qubits"),
+    ] = None
     shots: Annotated[
         Annotated[int, Field(ge=1, le=MAX_SHOTS)] | None,
         Field(description="Shots that each readout comes from; none is exact"),
@@ -115,7 +148,7 @@ class HeadConfig(Config):
     ] = None
     mitigation: Annotated[
         tuple[Mitigation, ...],
-        BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+        BeforeValidator(_as_tuple),
         Field(description="What is done about noise at evaluation: readout, zero_noise"),
     ] = ()
 
@@ -166,10 +199,40 @@ class HeadConfig(Config):
                 f"n_encoders={self.n_encoders} of n_qubits={self.n_qubits} make a QPU circuit of {self.qpu_qubits} "
                 f"qubits; use at most {MAX_QUBITS}, or merge='mean'"
             )
+        if not self.rotation_wall and "ring" not in (self.ansatz, self.encoder_ansatz):
+            raise ValueError("rotation_wall=False is a setting of the ring ansatz; leave it out")
         rotations = sum(self.count_angles(tied=False)) + self.n_reuploads * self.qpu_qubits
         if rotations > MAX_ROTATIONS:
             raise ValueError(f"these circuits have {rotations:,} rotations; use at most {MAX_ROTATIONS:,}")
+        encoder, reupload, main = self._layer_sizes()
+        gates = self.n_encoders * encoder.n_gates + self.n_reuploads * reupload.n_gates + main.n_gates
+        if gates > MAX_GATES:
+            raise ValueError(f"these circuits have {gates:,} gates; use at most {MAX_GATES:,}")
         return self
+
+    @model_validator(mode="after")
+    def _check_readout(self) -> HeadConfig:
+        if self.readout is None:
+            return self
+        if self.n_measured != 1:
+            raise ValueError(f"n_measured={self.n_measured} reads Z of the first qubits; leave it out beside readout")
+        if self.mitigation:
+            raise ValueError(f"mitigation={list(self.mitigation)} is for Z of the first qubits; leave readout out")
+        if not 1 <= len(self.readout) <= MAX_READOUTS or len(set(self.readout)) < len(self.readout):
+            raise ValueError(f"readout has {len(self.readout)} words; name 1 to {MAX_READOUTS} different ones")
+        for word in self.readout:
+            if (highest := max(read_pauli_word(word).qubits)) >= self.qpu_qubits:
+                raise ValueError(f"readout {word!r} reads qubit {highest} of the {self.qpu_qubits} of the QPU circuit")
+        return self
+
+    def _layer_sizes(self) -> tuple[LayerSize, LayerSize, LayerSize]:
+        """Return the sizes of the layers of an encoder, of PQC1 and of PQC2."""
+        ring = (self.connectivity, self.rotation_wall)
+        return (
+            ansatz_size(self.encoder_ansatz, self.n_qubits, self.encoder_layers, *ring),
+            ansatz_size(self.ansatz, self.qpu_qubits, self.reupload_layers, *ring),
+            ansatz_size(self.ansatz, self.qpu_qubits, self.main_layers, *ring),
+        )
 
     @classmethod
     def paper(cls, **settings: Any) -> HeadConfig:
@@ -237,15 +300,29 @@ class HeadConfig(Config):
 
     @property
     def n_readouts(self) -> int:
-        """The number of inputs of the linear layer: measured qubits, and those of the skip connection."""
-        return self.n_measured + (self.qpu_qubits if self.skip_connection else 0)
+        """The number of inputs of the linear layer: what is read out, and the qubits of the skip connection."""
+        read = self.n_measured if self.readout is None else len(self.readout)
+        return read + (self.qpu_qubits if self.skip_connection else 0)
+
+    @property
+    def observables(self) -> tuple[PauliSum, ...] | None:
+        """The Pauli words of `readout`; None if Z of the first `n_measured` qubits is read."""
+        return None if self.readout is None else tuple(map(read_pauli_word, self.readout))
+
+    @property
+    def read_qubits(self) -> tuple[int, ...]:
+        """The qubits of the QPU circuit that are read out, in order.
+
+        >>> HeadConfig(readout=("X0 Z2", "Z1")).read_qubits
+        (0, 1, 2)
+        """
+        if self.observables is None:
+            return tuple(range(self.n_measured))
+        return tuple(sorted({qubit for observable in self.observables for qubit in observable.qubits}))
 
     def count_angles(self, tied: bool | None = None) -> tuple[int, int]:
         """Return the number of trained angles of all encoders and of the QPU circuit; `tied` as `tie_reuploads`."""
-        ring = (self.connectivity, self.rotation_wall)
-        encoder = count_ring_weights(self.n_qubits, self.encoder_layers, *ring)
-        reupload = count_ring_weights(self.qpu_qubits, self.reupload_layers, *ring)
-        main = count_ring_weights(self.qpu_qubits, self.main_layers, *ring)
+        encoder, reupload, main = (size.n_weights for size in self._layer_sizes())
         tied = self.tie_reuploads if tied is None else tied
         return self.n_encoders * encoder, (1 if tied else self.n_reuploads) * reupload + main
 
@@ -334,19 +411,30 @@ class HeadConfig(Config):
 
     def encoder_circuit(self) -> Circuit:
         """Return the circuit of one encoder (the first module)."""
-        return encoder_circuit(self.n_qubits, self.encoder_layers, self.connectivity, self.rotation_wall)
-
-    def qpu_circuit(self) -> Circuit:
-        """Return the QPU circuit (the second module); its inputs are the scaled encoder expectations."""
-        return reuploading_circuit(
-            self.qpu_qubits,
-            self.n_reuploads,
-            self.reupload_layers,
-            self.main_layers,
-            self.connectivity,
-            self.tie_reuploads,
-            self.rotation_wall,
+        return ansatz_layers(
+            self.encoder_ansatz, self.n_qubits, self.encoder_layers, self.connectivity, self.rotation_wall
         )
+
+    def qpu_circuit(self, n_qubits: int | None = None) -> Circuit:
+        """Return the QPU circuit (the second module); its inputs are the scaled encoder expectations.
+
+        Args:
+            n_qubits: Another width than `qpu_qubits`.
+        """
+        n_qubits = self.qpu_qubits if n_qubits is None else n_qubits
+        reupload, main = (
+            ansatz_layers(self.ansatz, n_qubits, layers, self.connectivity, self.rotation_wall)
+            for layers in (self.reupload_layers, self.main_layers)
+        )
+        return data_reuploading(self.n_reuploads, reupload, main, self.tie_reuploads, self.angle_axis)
+
+    def light_cone(self) -> Circuit:
+        """Return the QPU circuit without the gates that cannot change what is read out."""
+        circuit = self.qpu_circuit()
+        if self.observables is None:
+            return circuit.light_cone(range(self.n_measured))
+        not_diagonal = {qubit for observable in self.observables for qubit in observable.not_diagonal}
+        return observable_light_cone(circuit, frozenset(self.read_qubits), frozenset(not_diagonal))
 
 
 def check_width(width: int, n_qubits: int, reference_amplitude: float) -> None:

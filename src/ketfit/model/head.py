@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ketfit.circuit.circuit import gate_angles
 from ketfit.errors import ConfigError, InputError
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig
@@ -29,6 +30,8 @@ class QuantumHead(nn.Module):
     ::
 
         x -> encoders -> z = <Z> of every encoder qubit -> RY(s z), PQC1, ..., PQC2 -> m = <Z> of Q_m qubits -> linear
+
+    With ``config.readout``, m has the expectations of its Pauli words.
 
     With ``config.components`` the encoders see the principal components of the training embeddings in place of x. Fit
     them with ``head.projection.fit(embeddings)``, as `QuantumHeadClassifier` does; they are not trained. Gradients flow
@@ -129,7 +132,7 @@ class QuantumHead(nn.Module):
         """Return the logits of the output layer, shape (batch, n_classes).
 
         Args:
-            qpu_expectations: <Z> of the measured qubits, shape (batch, n_measured).
+            qpu_expectations: What is read out, shape (batch, n_measured) or (batch, words of the readout).
             encoder_expectations: <Z> of the encoders, shape (batch, qpu_qubits); used with a skip connection only.
         """
         skip = self.config.skip_connection
@@ -138,7 +141,7 @@ class QuantumHead(nn.Module):
         return logits
 
     def _measure(self, inputs: Tensor) -> Tensor:
-        """Return <Z> of the measured qubits, shape (batch, n_measured), with the shots and noise of the config."""
+        """Return what is read out, shape (batch, n_measured or words), with the shots and noise of the config."""
         config, gradient = self.config, self.config.gradient
         device: dict[str, Any] = {
             "noise": config.noise,
@@ -146,14 +149,16 @@ class QuantumHead(nn.Module):
             "shots": config.shots,
             "generator": self.generator,
         }
-        qubits = range(config.n_measured)
+        read: dict[str, Any] = {"qubits": range(config.n_measured)}
+        if config.observables is not None:
+            read = {"observables": config.observables}
         if not self.training and config.mitigation:
             return mitigated_expectation(
-                self.circuit, self.weights, inputs, qubits=qubits, mitigation=config.mitigation, **device
+                self.circuit, self.weights, inputs, mitigation=config.mitigation, **read, **device
             )
         if not self.training and config.shots is not None:
             gradient = "straight_through"  # its value is an exact sample, and its gradient needs no circuits
-        return expectation(self.circuit, self.weights, inputs, qubits=qubits, gradient=gradient, **device)
+        return expectation(self.circuit, self.weights, inputs, gradient=gradient, **read, **device)
 
     def with_measurement(self, **settings: Any) -> QuantumHead:
         """Return a copy with its own parameters whose QPU circuit has other shots and noise.
@@ -182,7 +187,7 @@ class QuantumHead(nn.Module):
         batch, config = as_integer(batch, "batch", minimum=1), self.config
         if config.shots is None or config.gradient in (None, "exact"):
             return None
-        measured = range(config.n_measured)
+        measured = config.read_qubits
         noisy = config.noise is not None and not config.noise.is_gate_noiseless
         cone = noisy_light_cone(self.circuit, measured) if noisy else self.circuit.light_cone(measured)
         return step_cost(cone, batch, config.shots, config.gradient)
@@ -203,10 +208,9 @@ class QuantumHead(nn.Module):
         return self.config.count_parameters(self.embedding_dim, self.n_classes)
 
     def unreachable_angles(self) -> int:
-        """Return the number of QPU angles outside the light cone of the measured qubits, which do not train."""
-        cone = self.circuit.light_cone(range(self.config.n_measured))
-        reached = {gate.angle.index for gate in cone.gates if gate.angle is not None and gate.angle.source == "weight"}
-        return self.circuit.n_weights - len(reached)
+        """Return the number of QPU angles outside the light cone of what is read out, which do not train."""
+        angles = (angle for gate in self.config.light_cone().gates for angle in gate_angles(gate))
+        return self.circuit.n_weights - len({angle.index for angle in angles if angle.source == "weight"})
 
     def __repr__(self) -> str:
         counts = self.parameter_counts()

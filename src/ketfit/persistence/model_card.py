@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ketfit.circuit.ansatz import AnsatzName
 from ketfit.circuit.circuit import Circuit
 from ketfit.energy.profiles import QpuProfile, load_profile
 from ketfit.energy.qpu import native_gates, qpu_cost
@@ -48,16 +49,33 @@ def _quantum_values(config: HeadConfig) -> dict[str, Any]:
     return {
         "exact": config.shots is None and not noise,
         "noise": ", ".join(f"{name} {value}" for name, value in noise.items()),
-        "gates": circuit.gate_counts(),
+        "encoder_ansatz": _ansatz(config.encoder_ansatz),
+        "ansatz": _ansatz(config.ansatz),
+        "gates": _gates(circuit),
         "depth": circuit.depth(),
-        "energy": _energy(config, circuit),
+        "readout": f"{config.n_measured} measured" if config.readout is None else f"reads {', '.join(config.readout)}",
+        "energy": _energy(config),
     }
 
 
-def _energy(config: HeadConfig, circuit: Circuit) -> str:
+def _ansatz(ansatz: str) -> str:
+    """Return the name of an ansatz, with a comma, or "" for the ring."""
+    if ansatz == "ring":
+        return ""
+    return f", {ansatz.replace('_', ' ')} ansatz" if ansatz in get_args(AnsatzName) else ", an ansatz of its own"
+
+
+def _gates(circuit: Circuit) -> str:
+    counts = circuit.gate_counts()
+    if circuit.is_ry_cx:
+        return f"{counts['ry']} rotations and {counts['cx']} CNOTs"
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+
+
+def _energy(config: HeadConfig) -> str:
     """Return the energy of one inference on a QPU, with its assumptions, as text."""
     profile = _energy_profile()
-    cone = circuit.light_cone(range(config.n_measured))
+    cone = config.light_cone()
     shots = config.shots or ENERGY_SHOTS
     joules = qpu_cost(native_gates(cone, profile.entangler), 1, shots, profile).energy.joules
     low, high = profile.power_watts.range.low, profile.power_watts.range.high

@@ -18,8 +18,8 @@ from ketfit.model.tuning import EmbeddingPrecision, TuneConfig, tuning_class
 from ketfit.storage.hashing import hash_json
 from ketfit.storage.strict_json import dump_json, parse_json
 
-SCHEMA_VERSION: Literal[3] = 3
-READABLE_VERSIONS = (1, 2, 3)
+SCHEMA_VERSION: Literal[4] = 4
+READABLE_VERSIONS = (1, 2, 3, 4)
 WEIGHTS, METADATA, CARD, BODY = "model.safetensors", "config.json", "README.md", "body"
 HASH_KEY = "record_sha256"
 OPTIONAL_KEYS = frozenset({"feature_names", "head_choice", "validation_folds"})
@@ -91,7 +91,7 @@ class BodyMetadata(Config):
 class ModelMetadata(Config):
     """The content of ``config.json``: a saved model without its tensors."""
 
-    schema_version: Literal[3]
+    schema_version: Literal[4]
     ketfit_version: str
     head_kind: HeadKind
     head: Annotated[HeadSettings, Field(description="Settings of that kind of head")]
@@ -174,7 +174,9 @@ def read_metadata(path: Path, content: bytes) -> tuple[ModelMetadata, bool]:
     intact = settings.pop(HASH_KEY) == hash_json(settings, sort_keys=True)
     if version == 1:
         settings = _upgrade_version_1(settings, path)
-    return _parse_metadata(_upgrade_version_2(settings, path) if version < 3 else settings, path), intact
+    if version <= 2:
+        settings = _upgrade_version_2(settings, path)
+    return _parse_metadata(_upgrade_version_3(settings, path) if version <= 3 else settings, path), intact
 
 
 def _upgrade_version_1(settings: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -189,7 +191,7 @@ def _upgrade_version_2(settings: dict[str, Any], path: Path) -> dict[str, Any]:
     """Convert metadata of version 2, which has quantum heads and one stage of tuning, to version 3."""
     head, body = settings.get("head"), settings.get("body")
     if isinstance(head, dict):
-        settings = {**settings, "head": _with_new_keys(head, path, 2, HeadConfig.ADDED_SETTINGS)}
+        settings = {**settings, "head": _with_new_keys(head, path, 2, {"components": None})}
     if isinstance(body, dict) and isinstance(tuned := body.get("tuned"), dict):
         if "settings" not in tuned:
             raise ModelFileError(f"{path} lacks settings of the tuned body")
@@ -198,7 +200,15 @@ def _upgrade_version_2(settings: dict[str, Any], path: Path) -> dict[str, Any]:
             stage = _with_new_keys(stage, path, 2, _added_settings(stage))
         rest = {name: value for name, value in tuned.items() if name != "settings"}
         settings = {**settings, "body": {**body, "tuned": _with_new_keys(rest, path, 2, {"stages": [stage]})}}
-    settings = _with_new_keys(settings, path, 2, {"head_kind": "quantum", "head_choice": None})
+    return _with_new_keys(settings, path, 2, {"head_kind": "quantum", "head_choice": None})
+
+
+def _upgrade_version_3(settings: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Convert metadata of version 3, whose quantum heads have ring ansätze and read Z, to version 4."""
+    head = settings.get("head")
+    if settings.get("head_kind") == "quantum" and isinstance(head, dict):
+        new = {name: value for name, value in HeadConfig.ADDED_SETTINGS.items() if name != "components"}
+        settings = {**settings, "head": _with_new_keys(head, path, 3, new)}
     return {**settings, "schema_version": SCHEMA_VERSION}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ketfit.errors import ConfigError, CostLimitError, LedgerError
+from ketfit.errors import CircuitError, ConfigError, CostLimitError, LedgerError
 from ketfit.estimators.classical import LogisticRegressionHead
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.hardware.backends.registry import load_backend
@@ -149,3 +149,30 @@ def test_run_of_head_with_components_predicts_as_the_head(tmp_path: Path, kind: 
     exact = fitted.predict_proba(embeddings())
     np.testing.assert_allclose(found, exact, atol=0.05)
     assert np.ptp(exact[:, 0]) > 0.1, "the test would pass with one prediction for all"
+
+
+@pytest.mark.parametrize("kind", ["simulator", "aer"])
+@pytest.mark.parametrize("ansatz", ["strongly_entangling", "ising"])
+def test_run_of_other_ansatz_and_words_predicts_as_the_head(tmp_path: Path, ansatz: str, kind: str) -> None:
+    fitted = classifier(ansatz=ansatz, encoder_ansatz=ansatz, angle_axis="x", readout=("X0 Y2", "X0", "Z1"))
+    backend = load_backend(kind, tmp_path)
+    plan = plan_run(fitted, embeddings(), backend, name=kind, shots=20_000)
+    write_plan(tmp_path / "run", plan)
+    assert read_plan(tmp_path / "run").circuits == plan.circuits
+    submit_run(tmp_path / "run", backend)
+    found = [row["probabilities"] for row in fetch_run(tmp_path / "run", backend)["predictions"]]
+    exact = fitted.predict_proba(embeddings())
+    np.testing.assert_allclose(found, exact, atol=0.05)
+    assert np.ptp(exact[:, 0]) > 0.1, "the test would pass with one prediction for all"
+
+
+def test_plan_of_words_that_cannot_be_measured_together_is_rejected(tmp_path: Path) -> None:
+    fitted = classifier(readout=("X0 Z1", "Z0"))
+    with pytest.raises(CircuitError, match="X and Z of qubit 0 cannot be measured together; read one of them"):
+        plan_run(fitted, embeddings(), simulator(tmp_path), name="simulator", shots=100)
+
+
+def test_plan_of_words_refuses_mitigation(tmp_path: Path) -> None:
+    fitted = classifier(readout=("X0 Z1",))
+    with pytest.raises(ConfigError, match="is for Z of single qubits, not for a readout of words"):
+        plan_run(fitted, embeddings(), simulator(tmp_path), name="simulator", shots=100, mitigation=("readout",))

@@ -59,7 +59,6 @@ class BoundCircuit:
     fold: int = 1
 
     def __post_init__(self) -> None:
-        self.circuit.check_ry_cx("a run on a backend")
         angle_values(self.circuit, self.weights, self.inputs)
         object.__setattr__(self, "measured", self.circuit.check_qubits(self.measured, "measured"))
         fold, other = as_integer(self.fold, "fold", minimum=1, error=InputError), self.follows

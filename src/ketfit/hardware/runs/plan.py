@@ -243,7 +243,7 @@ def _prepare(
     config: HeadConfig, mitigation: tuple[Mitigation, ...], tensors: dict[str, Tensor]
 ) -> tuple[MeasurementPlan, list[BoundCircuit]]:
     """Return the measurements of a head, and the circuits of its sentences."""
-    measurement = MeasurementPlan(config.qpu_circuit(), tuple(range(config.n_measured)), mitigation)
+    measurement = MeasurementPlan.of_head(config, mitigation)
     return measurement, measurement.circuits(tensors["weights"].tolist(), tensors["angle_scale"] * tensors["z"])
 
 

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from ketfit.circuit.circuit import Angle, Circuit, ry
+from ketfit.circuit.observable import measured_in_z
 from ketfit.errors import ConfigError
 from ketfit.hardware.backends.base import BoundCircuit, Counts
+from ketfit.model.config import HeadConfig
 from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigate_readout
 from ketfit.simulate.noise import Confusion
 from ketfit.simulate.shots import expectations as z_expectations
-from ketfit.simulate.shots import rotation_angles, rotations_as_inputs, sample_outcomes
+from ketfit.simulate.shots import readout_signs, rotation_angles, rotations_as_inputs, sample_outcomes
 
 Mitigation = Literal["readout", "zero_noise"]
 FOLDS, DEGREE = (1, 3, 5), 2
@@ -40,7 +42,7 @@ def check_mitigation(names: Iterable[str]) -> tuple[Mitigation, ...]:
 
 @dataclass(frozen=True)
 class MeasurementPlan:
-    """The circuits that stand for a batch of inputs, and the way from their counts to <Z>.
+    """The circuits that stand for a batch of inputs, and the way from their counts to expectations.
 
     Attributes:
         circuit: The whole QPU circuit.
@@ -48,14 +50,36 @@ class MeasurementPlan:
         mitigation: "readout" adds two calibration circuits, which show how each qubit is misread, and corrects for it;
             they follow the circuits of the run, to be measured at the same physical qubits. "zero_noise" sends each
             circuit folded to one, three and five times its length, and extrapolates.
+        parities: Products of Z to estimate, by the positions of their qubits in `measured`; empty is Z of each qubit.
+
+    Raises:
+        ConfigError: The mitigation is unknown, or is for parities.
     """
 
     circuit: Circuit
     measured: tuple[int, ...]
     mitigation: tuple[Mitigation, ...] = ()
+    parities: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         check_mitigation(self.mitigation)
+        if self.parities and self.mitigation:
+            raise ConfigError(
+                f"mitigation={list(self.mitigation)} is for Z of single qubits, not for a readout of words"
+            )
+
+    @classmethod
+    def of_head(cls, config: HeadConfig, mitigation: tuple[Mitigation, ...] = ()) -> MeasurementPlan:
+        """Return the measurements of a head.
+
+        Raises:
+            CircuitError: Two words of its readout cannot be measured together.
+        """
+        qubits, words = config.read_qubits, config.observables
+        if words is None:
+            return cls(config.qpu_circuit(), qubits, mitigation)
+        parities = tuple(tuple(map(qubits.index, word.qubits)) for word in words)
+        return cls(measured_in_z(config.qpu_circuit(), words), qubits, mitigation, parities)
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -100,11 +124,15 @@ class MeasurementPlan:
         return table / table.sum(dim=1, keepdim=True)
 
     def expectations(self, frequencies: Tensor) -> Tensor:
-        """Return <Z> of each measured qubit for each row of inputs, shape (batch, measured).
+        """Return <Z> of each measured qubit, or each parity, shape (batch, measured) or (batch, parities).
 
         Args:
             frequencies: The result of `distributions` for all circuits.
         """
+        if self.parities:
+            signs = readout_signs(len(self.measured), frequencies.dtype, frequencies.device)
+            products = torch.stack([signs[:, list(positions)].prod(dim=1) for positions in self.parities], dim=1)
+            return frequencies @ products
         confusion: list[Confusion | None] = [None] * len(self.measured)
         if "readout" in self.mitigation:
             zeros, ones = ((1 - z_expectations(row[None])[0]) / 2 for row in frequencies[-2:])
