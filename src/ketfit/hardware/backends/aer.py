@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ketfit.circuit.gate import GATES
 from ketfit.errors import optional_imports
 from ketfit.simulate.noise import NoiseConfig
 
 
 def aer_simulator(noise: NoiseConfig | None = None, seed: int | None = None, max_qubits: int | None = None) -> Any:
-    """Return a Qiskit `AerSimulator` that runs RY and CNOT as they are and follows each with its noise.
+    """Return a Qiskit `AerSimulator` that runs gates as they are and follows each with its noise.
 
     Args:
         noise: As in `ketfit.expectation`; None is a perfect device.
@@ -31,23 +32,28 @@ def aer_simulator(noise: NoiseConfig | None = None, seed: int | None = None, max
 
 
 def aer_noise_model(noise: NoiseConfig) -> Any:
-    """Return the noise as a Qiskit Aer `NoiseModel` for circuits of ``ry`` and ``cx``.
+    """Return the noise as a Qiskit Aer `NoiseModel` for the gates of `GATES` on one and two qubits.
 
-    Preparation errors follow ``reset``: a circuit must begin with a reset of every qubit to have them.
+    Gates that Aer does not have are decomposed, and each part has noise. Preparation errors follow ``reset``: a circuit
+    must begin with a reset of every qubit to have them.
 
     Raises:
         MissingExtraError: qiskit-aer is not installed.
     """
     with optional_imports("Qiskit Aer's noise", "hardware"):
         from qiskit.quantum_info import Kraus, SuperOp
+        from qiskit_aer import AerSimulator
         from qiskit_aer.noise import NoiseModel, QuantumError, ReadoutError, depolarizing_error
 
-    model = NoiseModel(basis_gates=["ry", "cx", "reset"])
+    widths = {name: gate.n_qubits for name, gate in GATES.items() if gate.n_qubits in (1, 2)}
+    names = [name for name in AerSimulator().configuration().basis_gates if name in widths]
+    model = NoiseModel(basis_gates=[*names, "reset"])
     one = SuperOp(depolarizing_error(noise.depolarizing_1q, 1)).compose(_qubit_channel(noise, noise.time_1q_us))
     each = _qubit_channel(noise, noise.time_2q_us)
     two = SuperOp(depolarizing_error(noise.depolarizing_2q, 2)).compose(each.tensor(each))
-    for name, channel in (("ry", one), ("cx", two), ("reset", _flip("X", noise.preparation))):
-        model.add_all_qubit_quantum_error(QuantumError(Kraus(channel)), [name])
+    for width, channel in ((1, one), (2, two)):
+        model.add_all_qubit_quantum_error(QuantumError(Kraus(channel)), [n for n in names if widths[n] == width])
+    model.add_all_qubit_quantum_error(QuantumError(Kraus(_flip("X", noise.preparation))), ["reset"])
     if noise.readout is not None:
         # Aer's rows are the true bits, ours the measured bits.
         model.add_all_qubit_readout_error(ReadoutError(list(zip(*noise.readout, strict=True))))
