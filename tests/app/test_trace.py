@@ -46,6 +46,12 @@ def make(body: Body, classes: int = 2, calibrate: bool = False, **head: Any) -> 
     return TextClassifier.from_parts(body, quantum.fit(embeddings, labels, validation=held))
 
 
+def test_trace_of_pauli_words_is_refused(body: Body) -> None:
+    classifier = make(body, readout=("X0 Z1",))
+    with pytest.raises(ConfigError, match="the app shows Z of qubits, and this head reads Pauli words"):
+        TracePredictor(classifier).trace("good film", MeasurementSettings())
+
+
 HEADS: list[dict[str, Any]] = [
     {},
     {"calibrate": True},

@@ -312,6 +312,30 @@ def large_heads_that_fit(rng: random.Random, folder: Path) -> None:
     seal(folder)
 
 
+def ansatz_programs(rng: random.Random, folder: Path) -> None:
+    """Set the ansatz, the axis and the readout to programs and words that cost, or are wrong."""
+    record = read_json(folder / METADATA)
+    nested = "".join(f"gate g{k + 1} a {{ g{k} a; g{k} a; }} " for k in range(40))
+    opening = 'OPENQASM 3.0; include "stdgates.inc"; qubit[2] q; '
+    programs = [
+        opening + "cz q[0], q[1];",
+        opening + "rx(" + "(" * rng.choice([10, 100, 10_000]) + "1) q[0];",
+        opening + "rx(1) q; " * rng.choice([10, 1_000, 50_000]),
+        f"OPENQASM 3.0; gate g0 a {{ U(1, 2, 3) a; }} {nested} qubit[2] q; g{rng.choice([3, 20, 40])} q[0];",
+        "OPENQASM 3.0; input float w_1000000; qubit[2] q; U(w_1000000, 0, 0) q[0];",
+        "OPENQASM 3.0; input float x_0; qubit[2] q; U(x_0, 0, 0) q[0];",
+        f"OPENQASM 3.0; qubit[{rng.choice([2, 1_000, 10**9])}] q; U(1e999, 0, 0) q;",
+        'OPENQASM 3.0; include "/etc/passwd"; qubit[2] q;',
+        rng.choice(["ising", "strongly_entangling", "RING", "", "\0", "OPENQASM", "{{ 7 * 7 }}"]),
+    ]
+    record["head"][rng.choice(["ansatz", "encoder_ansatz"])] = rng.choice(programs)
+    record["head"]["angle_axis"] = rng.choice(["x", "y", "z", "w"])
+    words = [["Z0"], ["X0 Y1"], ["Z" * 10_000], [f"Z{10**6}"], ["Z0"] * 2, [f"Z{k}" for k in range(5_000)], [], None]
+    record["head"]["readout"] = rng.choice(words)
+    write_json(folder / METADATA, record)
+    seal(folder)
+
+
 def keys(rng: random.Random, folder: Path) -> None:
     record = read_json(folder / METADATA)
     table, key = a_place(rng, record)
@@ -407,6 +431,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     values,
     large_heads,
     large_heads_that_fit,
+    ansatz_programs,
     keys,
     keys_twice,
     raw_numbers,

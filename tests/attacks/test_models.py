@@ -26,7 +26,14 @@ from ketfit.persistence.model_files import load_head
 from ketfit.persistence.schema import METADATA, WEIGHTS, ModelMetadata
 from tests.attacks import children
 from tests.attacks.children import Report, run_cases
-from tests.attacks.mutations import MUTATIONS, header_and_data, large_heads, large_heads_that_fit, read_json
+from tests.attacks.mutations import (
+    MUTATIONS,
+    ansatz_programs,
+    header_and_data,
+    large_heads,
+    large_heads_that_fit,
+    read_json,
+)
 
 CASES = int(os.environ.get("KETFIT_ATTACKS", "300"))
 FIRST = int(os.environ.get("KETFIT_ATTACKS_FROM", "0"))
@@ -128,7 +135,7 @@ def test_mutated_classical_model_loads_as_written_or_raises(kind: str, tmp_path:
     x = np.random.default_rng(0).standard_normal((30, 4))
     head: Any = HEADS[kind]()  # type: ignore[index]
     head.fit(x[:20], y[:20], validation=(x[20:], y[20:])).save_pretrained(tmp_path / "model", data="twenty rows")
-    mutations = [one for one in MUTATIONS if one not in (large_heads, large_heads_that_fit)]
+    mutations = [one for one in MUTATIONS if one not in (ansatz_programs, large_heads, large_heads_that_fit)]
     cases = range(FIRST, FIRST + CASES)
     report = run_cases(cases, lambda case: attack(case, tmp_path / "model", tmp_path, mutations))
     assert not report.findings, f"{len(report.findings)} findings:\n" + "\n".join(report.findings[:20])
