@@ -44,8 +44,7 @@ class CircuitBatch:
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", check_tensors(self.circuit, *self.tensors))
-        make_contiguous(self)
+        check_tensors(self.circuit, self)
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -102,12 +101,13 @@ class ReadsTensors(Protocol):
         """Number of inputs of a sample."""
 
 
-def check_tensors(circuit: ReadsTensors, weights: Tensor, inputs: Tensor | None, initial: Tensor | None) -> int:
-    """Return the number of samples.
+def check_tensors(circuit: ReadsTensors, batch: Any) -> None:
+    """Check the tensors of a batch, replace those that are not stored in a row, and set the size.
 
     Raises:
         InputError: A tensor has the wrong shape, dtype or device.
     """
+    weights, inputs, initial = batch.weights, batch.inputs, batch.initial
     check_tensor("weights", weights, weights, circuit.n_weights, 1)
     size = 1
     if inputs is not None:
@@ -122,14 +122,11 @@ def check_tensors(circuit: ReadsTensors, weights: Tensor, inputs: Tensor | None,
         if inputs is not None and len(initial) != size:
             raise InputError(f"inputs have a batch of {size} and initial of {len(initial)}; they must be equal")
         size = len(initial)
-    return size
-
-
-def make_contiguous(batch: Any) -> None:
-    """Replace the tensors of a batch whose memory does not hold their elements in a row by copies."""
-    for name in ("weights", "inputs", "initial"):
-        tensor = getattr(batch, name)
-        if tensor is not None and not (tensor.is_contiguous() and not tensor.is_neg() and not tensor.is_conj()):
+    object.__setattr__(batch, "size", size)
+    for name, tensor in (("weights", weights), ("inputs", inputs), ("initial", initial)):
+        if tensor is not None and (
+            not tensor.is_contiguous() or tensor.is_neg() or (tensor is initial and tensor.is_conj())
+        ):
             object.__setattr__(batch, name, as_stored(tensor))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from ketfit.simulate.circuit_batch import (
     check_finite,
     check_tensor,
     check_tensors,
-    make_contiguous,
 )
 from ketfit.simulate.evolution import differentiate_operations, needs_recorded_operations
 from ketfit.simulate.native import (
@@ -79,18 +79,16 @@ class ProgramBatch:
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
-        size = check_tensors(self.program, *self.tensors)
+        check_tensors(self.program, self)
         if self.signs is not None:
-            shape = (size, len(self.program.lowered[0]))
+            shape = (self.size, len(self.program.lowered[0]))
             if self.signs.shape != shape or self.signs.dtype != torch.int8 or not (self.signs.abs() == 1).all():
                 raise InputError(
                     f"signs must be 1 and -1 in an int8 tensor of shape {shape}, a column for each rotation"
                 )
             object.__setattr__(self, "signs", self.signs.contiguous())
-        object.__setattr__(self, "size", size)
         if self.initial is not None:
             object.__setattr__(self, "initial", as_complex(self.initial))
-        make_contiguous(self)
 
     @classmethod
     def from_circuit_batch(cls, program: PauliProgram, batch: CircuitBatch) -> ProgramBatch:
@@ -194,6 +192,7 @@ def simulate(batch: ProgramBatch, compute_again: Callable[..., Tensor] | None = 
     return states
 
 
+@lru_cache(maxsize=1024)
 def choose_layout(n_qubits: int, size: int, itemsize: int) -> tuple[str, int]:
     """Return the instruction set, and the binary logarithm of the number of samples that share a unit."""
     lane_bits = count_lane_bits(SAMPLE_ISA, itemsize)

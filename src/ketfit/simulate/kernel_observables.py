@@ -51,14 +51,13 @@ def expect_sums_and_differentiate(
         InputError: A number is not finite.
     """
     observed = _words(batch.circuit, sums, batch.weights.dtype)
-    with torch.no_grad():
-        program = ProgramBatch.from_circuit_batch(program_of(batch.circuit), batch)
-        plan = plan_for(program, observed.words)
-        means, weights, inputs, initial = forward_and_backward(plan, program, observed.to_words(cotangent), needs_grad)
-        assert means is not None
-        if initial is not None and batch.initial is not None and not batch.initial.is_complex():
-            initial = initial.real.contiguous()
-        return [observed.to_sums(means), weights, inputs, initial]
+    program = ProgramBatch.from_circuit_batch(program_of(batch.circuit), batch)
+    plan, cotangent = plan_for(program, observed.words), observed.to_words(cotangent.detach())
+    means, weights, inputs, initial = forward_and_backward(plan, program, cotangent, needs_grad)
+    assert means is not None
+    if initial is not None and batch.initial is not None and not batch.initial.is_complex():
+        initial = initial.real.contiguous()
+    return [observed.to_sums(means), weights, inputs, initial]
 
 
 @lru_cache(maxsize=1024)
