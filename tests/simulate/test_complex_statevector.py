@@ -288,9 +288,9 @@ ONE_ROTATION = PauliProgram(1, 1, 1, (Rotation(PauliWord(1, 0), AngleTerms(((0, 
         ((torch.zeros(1),), "reads 1 inputs"),
         ((torch.zeros(1), torch.zeros(1, 2)), "inputs has shape"),
         ((torch.zeros(1), torch.zeros(1, 1).double()), "inputs is torch.float64"),
-        ((torch.zeros(1), torch.zeros(1, 1), torch.zeros(1, 2)), "pass a tensor of torch.complex64"),
+        ((torch.zeros(1), torch.zeros(1, 1), torch.zeros(1, 2).double()), "initial is torch.float64"),
         ((torch.zeros(1), torch.zeros(1, 1), torch.zeros(1, 4, dtype=torch.complex64)), "initial has shape"),
-        ((torch.zeros(1), torch.zeros(1, 1), torch.zeros(2, 2, dtype=torch.complex64)), "1 and 2 rows"),
+        ((torch.zeros(1), torch.zeros(1, 1), torch.zeros(2, 2, dtype=torch.complex64)), "batch of 1 and initial of 2"),
     ],
 )
 def test_program_batch_wrong_tensor_is_refused(arguments: tuple[Tensor, ...], message: str) -> None:

@@ -186,11 +186,6 @@ def test_empty_circuit_leaves_the_amplitudes():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        (
-            {"engine": "native", "observables": [Projector("0", (0,))]},
-            ConfigError,
-            "the native engine computes <Z> and sums of Pauli words, and no states",
-        ),
         ({"observables": [OBSERVABLE], "shots": 10}, ConfigError, "observables have exact values alone"),
         ({"observables": [OBSERVABLE], "qubits": (1,)}, ConfigError, "either qubits or observables"),
         ({"observables": []}, CircuitError, "at least one observable"),

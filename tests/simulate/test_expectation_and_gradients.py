@@ -83,7 +83,7 @@ def test_every_layout_is_bitwise_equal_to_autograd(n_qubits, has_initial, isa, d
         monkeypatch.setattr(native, "plan_for", lambda *_, plan=plan: (plan, []))
         once = native.expect_and_differentiate(CircuitBatch(circuit, *tensors), qubits, cotangent, reference)
         twice = values_and_gradients(
-            native.NativeExpectation.apply((plan, []), CircuitBatch(circuit, *tensors), None, *tensors), tensors
+            native.NativeExpectation.apply((plan, []), CircuitBatch(circuit, *tensors), None, None, *tensors), tensors
         )
         assert_equal([part for part in once if part is not None], twice)
 

@@ -149,7 +149,7 @@ def test_every_layout_matches_torch_engine(n_qubits, has_initial, isa, dtype):
     tensors = random_tensors(circuit, 11, dtype, has_initial)
     for layout in all_layouts(n_qubits, isa, dtype):
         values = native.NativeExpectation.apply(
-            (native.make_plan(circuit, qubits, **layout), []), CircuitBatch(circuit, *tensors), None, *tensors
+            (native.make_plan(circuit, qubits, **layout), []), CircuitBatch(circuit, *tensors), None, None, *tensors
         )
         assert_close(values_and_gradients(values, tensors), expected, TOLERANCE[dtype])
 

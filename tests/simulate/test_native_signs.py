@@ -100,7 +100,7 @@ def test_every_layout_matches_dense_simulation(n_qubits, has_initial, isa, signe
     tensors = random_tensors(circuit, 11, dtype, has_initial)
     for layout in all_layouts(n_qubits, isa, dtype):
         plan = native.make_plan(circuit, qubits, joint=joint, **layout)
-        values = native.NativeExpectation.apply((plan, []), CircuitBatch(circuit, *tensors), signs, *tensors)
+        values = native.NativeExpectation.apply((plan, []), CircuitBatch(circuit, *tensors), signs, None, *tensors)
         assert_close(values_and_gradients(values, tensors), expected, TOLERANCE[dtype])
 
 

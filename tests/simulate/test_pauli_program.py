@@ -73,9 +73,15 @@ def test_frame_random_gates_gives_images_and_permutation() -> None:
         word = PauliWord(x, z, sign)
         expected = total.conj().T @ word_matrix(word, n_qubits) @ total
         np.testing.assert_allclose(word_matrix(frame.image(word), n_qubits), expected, atol=1e-12)
-    places, phases = frame.permutation()
+    moved = frame.amplitude_map()
     permuted = np.zeros_like(total)
-    permuted[places, np.arange(2**n_qubits)] = phases
+    for index in range(2**n_qubits):
+        place, power = moved.offset, 0
+        for bit, (column, pairs, quarter_turns) in enumerate(moved.bits.tolist()):
+            if index >> bit & 1:
+                place ^= column
+                power += quarter_turns + 2 * (index & pairs).bit_count()
+        permuted[place, index] = moved.phase * 1j**power
     np.testing.assert_allclose(permuted, total, atol=1e-12)
 
 

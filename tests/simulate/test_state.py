@@ -1,17 +1,116 @@
 from __future__ import annotations
 
 import numpy as np
+import pennylane as qml
 import pytest
 import torch
 from scipy.stats import chisquare
 
-from ketfit.circuit import Circuit, Gate, Hermitian, PauliSum, PauliTerm, Projector, ring_layers
+from ketfit.circuit import Circuit, Gate, Hermitian, PauliSum, PauliTerm, Projector, reuploading_circuit, ring_layers
+from ketfit.circuit.export import to_pennylane
 from ketfit.errors import CircuitError, ConfigError, InputError
 from ketfit.simulate import expectation, probabilities, sample_counts, statevector, variance
+from ketfit.simulate.circuit_batch import CircuitBatch
+from ketfit.simulate.statevector import final_state
 from tests.circuits_of_any_kind import random_general_circuit
 from tests.simulate.test_evolution import dense, random_arguments, random_observables
 
 GENERAL = random_general_circuit(4, 30, seed=11)
+
+
+def states_and_gradients(circuit, tensors, engine):
+    """The final states of an engine, and the gradients of their product with random numbers by all tensors."""
+    states = final_state(CircuitBatch(circuit, *tensors), engine)
+    generator = torch.Generator().manual_seed(0)
+    factors = torch.randn(states.shape, generator=generator, dtype=torch.complex128).to(states.dtype)
+    leaves = [tensor for tensor in tensors if tensor is not None]
+    return [states.detach(), *torch.autograd.grad((states * factors).real.sum(), leaves)]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=["f64", "f32"])
+@pytest.mark.parametrize("kind", ["zero", "real", "complex"])
+@pytest.mark.parametrize("n_qubits", [1, 2, 3, 5, 8])
+def test_states_and_gradients_of_kernel_equal_those_of_torch(n_qubits, kind, dtype, tolerance):
+    circuit = random_general_circuit(n_qubits, 40, seed=n_qubits)
+    weights, inputs, initial = random_arguments(circuit, 6, batch=5, dtype=dtype)
+    if kind != "complex":
+        initial = None if kind == "zero" else initial.detach().real.clone().requires_grad_()
+    native = states_and_gradients(circuit, (weights, inputs, initial), "native")
+    other = states_and_gradients(circuit, (weights, inputs, initial), "torch")
+    for one, two in zip(native, other, strict=True):
+        assert one.dtype == two.dtype
+        torch.testing.assert_close(one, two, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("has_initial", [False, True])
+def test_states_of_wide_circuit_equal_those_of_torch(has_initial):
+    circuit = random_general_circuit(17, 40, seed=4)  # threads share a state, which is larger than the cache
+    weights, inputs, initial = random_arguments(circuit, 7, batch=1, dtype=torch.float32)
+    tensors = (weights, inputs, initial if has_initial else None)
+    native, other = (states_and_gradients(circuit, tensors, engine) for engine in ("native", "torch"))
+    for one, two in zip(native, other, strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=2e-3 if one.ndim == 1 else 1e-3)
+
+
+@pytest.mark.parametrize("n_qubits", [2, 5, 9])
+def test_probabilities_and_gradients_equal_pennylane(n_qubits):
+    circuit = random_general_circuit(n_qubits, 40, seed=20 + n_qubits)
+    tensors = random_arguments(circuit, 8)
+    function, measured = to_pennylane(circuit), [n_qubits - 1, 0]
+
+    @qml.qnode(qml.device("default.qubit", wires=n_qubits), interface="torch", diff_method="backprop")
+    def reference(weights, inputs, initial):
+        with qml.queuing.AnnotatedQueue() as queue:
+            function(weights, inputs, initial)
+        for operation in qml.tape.QuantumScript.from_queue(queue).operations:
+            qml.apply(operation)
+        return qml.probs(wires=measured)
+
+    mine, theirs = probabilities(circuit, *tensors, qubits=measured), reference(*tensors)
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-10)
+    form = torch.linspace(-1, 2, mine.numel(), dtype=torch.float64).reshape(mine.shape)
+    found = torch.autograd.grad(mine, tensors, form)
+    wanted = torch.autograd.grad(theirs, tensors, form, allow_unused=True, materialize_grads=True)
+    for one, two in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "circuit", [random_general_circuit(2, 12, 3), reuploading_circuit(2, 1, 0, 1, 1)], ids=["general", "ry_cx"]
+)
+def test_second_derivatives_and_batched_gradients_of_states(circuit):
+    tensors = random_arguments(circuit, 9, batch=2)
+    assert torch.autograd.gradgradcheck(lambda *each: statevector(circuit, *each), tensors)
+
+    def outcomes(weights):
+        return probabilities(circuit, weights, *tensors[1:], qubits=(1, 0))
+
+    wanted = torch.autograd.functional.jacobian(outcomes, tensors[0])
+    batched = torch.autograd.functional.jacobian(outcomes, tensors[0], vectorize=True)
+    torch.testing.assert_close(batched, wanted, rtol=0, atol=1e-12)
+    torch.testing.assert_close(torch.func.jacrev(outcomes)(tensors[0].detach()), wanted, rtol=0, atol=1e-12)
+
+
+def test_gradient_of_states_changed_in_place_is_refused():
+    weights, inputs, _ = random_arguments(GENERAL, 1)
+    states = statevector(GENERAL, weights, inputs)
+    loss = states.real.sum()
+    (first,) = torch.autograd.grad(loss, weights, retain_graph=True)
+    assert torch.equal(first, torch.autograd.grad(loss, weights, retain_graph=True)[0])
+    with torch.no_grad():
+        states.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(loss, weights)
+
+
+@pytest.mark.parametrize("circuit", [GENERAL, ring_layers(4, 1, 1)], ids=["general", "ry_cx"])
+def test_conjugate_and_negative_views_are_read_as_their_numbers(circuit):
+    weights, inputs, initial = (tensor.detach() for tensor in random_arguments(circuit, 2))
+    for start in (initial.conj(), torch.view_as_real(initial)[..., 0], initial.conj().imag):
+        negative = torch.complex(inputs, -inputs).conj().imag.neg()
+        views = expectation(circuit, torch.complex(weights, -weights).conj().imag, negative.neg(), start)
+        copies = [tensor.resolve_conj().resolve_neg().clone() for tensor in (weights, inputs, start)]
+        torch.testing.assert_close(views, expectation(circuit, *copies), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("qubits", [(0,), (2, 0), torch.tensor([3, 1, 0, 2])])

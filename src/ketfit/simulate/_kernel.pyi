@@ -77,6 +77,9 @@ class ComplexPlan:
         stages: _IntArray,
         basis: npt.NDArray[np.int64],
         words: npt.NDArray[np.int64],
+        frame_offset: int,
+        frame_phase: complex,
+        frame: npt.NDArray[np.int64],
     ) -> None: ...
     def n_units(self, batch: int, /) -> int: ...
     def forward(self, batch: CircuitBatch, result: int, saved: int, n_threads: int, /) -> bool: ...
@@ -85,7 +88,6 @@ class ComplexPlan:
         batch: CircuitBatch,
         states: int,
         word_grads: int,
-        state_grads: int,
         gradients: Gradients,
         n_threads: int,
         /,
@@ -93,7 +95,16 @@ class ComplexPlan:
     def forward_and_backward(
         self, batch: CircuitBatch, result: int, word_grads: int, gradients: Gradients, n_threads: int, /
     ) -> bool: ...
-    def unpack(self, batch: CircuitBatch, saved: int, amplitudes: int, /) -> None: ...
+    def simulate(self, batch: CircuitBatch, amplitudes: int, n_threads: int, /) -> bool: ...
+    def backward_from_states(
+        self,
+        batch: CircuitBatch,
+        amplitudes: int,
+        amplitude_grads: int,
+        gradients: Gradients,
+        n_threads: int,
+        /,
+    ) -> None: ...
 
 class DensityMatrixPlan:
     n_observables: int

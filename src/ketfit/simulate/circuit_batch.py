@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -43,27 +44,7 @@ class CircuitBatch:
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
-        circuit, weights, inputs, initial = self.circuit, self.weights, self.inputs, self.initial
-        self._check("weights", weights, circuit.n_weights, 1)
-        size = 1
-        if inputs is not None:
-            self._check("inputs", inputs, circuit.n_inputs, 2)
-            size = len(inputs)
-        elif circuit.n_inputs:
-            raise InputError(
-                f"this circuit reads {circuit.n_inputs} inputs; pass inputs of shape (batch, {circuit.n_inputs})"
-            )
-        if initial is not None:
-            self._check("initial", initial, 2**circuit.n_qubits, 2, allows_complex=True)
-            if inputs is not None and len(initial) != size:
-                raise InputError(f"inputs have a batch of {size} and initial of {len(initial)}; they must be equal")
-            size = len(initial)
-        object.__setattr__(self, "size", size)
-
-    def _check(self, name: str, tensor: Tensor, width: int, dimensions: int, allows_complex: bool = False) -> None:
-        check_tensor(name, tensor, self.weights, width, dimensions, allows_complex)
-        if not tensor.is_contiguous():
-            object.__setattr__(self, name, tensor.contiguous())
+        check_tensors(self.circuit, self)
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -102,6 +83,56 @@ class CircuitBatch:
     def check_finite(self) -> None:
         """Raise InputError with the name of the first tensor that holds NaN or infinity."""
         check_finite(weights=self.weights, inputs=self.inputs, initial=self.initial)
+
+
+class ReadsTensors(Protocol):
+    """A circuit or a program: what runs on tensors of these sizes."""
+
+    @property
+    def n_qubits(self) -> int:
+        """Number of qubits."""
+
+    @property
+    def n_weights(self) -> int:
+        """Number of weights."""
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of inputs of a sample."""
+
+
+def check_tensors(circuit: ReadsTensors, batch: Any) -> None:
+    """Check the tensors of a batch, replace those that are not stored in a row, and set the size.
+
+    Raises:
+        InputError: A tensor has the wrong shape, dtype or device.
+    """
+    weights, inputs, initial = batch.weights, batch.inputs, batch.initial
+    check_tensor("weights", weights, weights, circuit.n_weights, 1)
+    size = 1
+    if inputs is not None:
+        check_tensor("inputs", inputs, weights, circuit.n_inputs, 2)
+        size = len(inputs)
+    elif circuit.n_inputs:
+        raise InputError(
+            f"this circuit reads {circuit.n_inputs} inputs; pass inputs of shape (batch, {circuit.n_inputs})"
+        )
+    if initial is not None:
+        check_tensor("initial", initial, weights, 2**circuit.n_qubits, 2, allows_complex=True)
+        if inputs is not None and len(initial) != size:
+            raise InputError(f"inputs have a batch of {size} and initial of {len(initial)}; they must be equal")
+        size = len(initial)
+    object.__setattr__(batch, "size", size)
+    for name, tensor in (("weights", weights), ("inputs", inputs), ("initial", initial)):
+        if tensor is not None and (
+            not tensor.is_contiguous() or tensor.is_neg() or (tensor is initial and tensor.is_conj())
+        ):
+            object.__setattr__(batch, name, as_stored(tensor))
+
+
+def as_stored(tensor: Tensor) -> Tensor:
+    """Return a tensor whose memory holds its elements in a row, not those of its conjugate or negative."""
+    return tensor.resolve_conj().resolve_neg().contiguous()
 
 
 def check_tensor(

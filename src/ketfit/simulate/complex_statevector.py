@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,14 @@ from torch import Tensor
 
 from ketfit.errors import InputError
 from ketfit.simulate import _kernel
-from ketfit.simulate.circuit_batch import check_finite, check_tensor
+from ketfit.simulate.circuit_batch import (
+    CircuitBatch,
+    as_stored,
+    check_finite,
+    check_tensor,
+    check_tensors,
+)
+from ketfit.simulate.evolution import differentiate_operations, needs_recorded_operations
 from ketfit.simulate.native import (
     ISA,
     NO_SECOND_DERIVATIVE,
@@ -25,7 +33,7 @@ from ketfit.simulate.native import (
     kernel_gradients,
     kernel_threads,
 )
-from ketfit.simulate.pauli_program import PauliProgram, PauliWord
+from ketfit.simulate.pauli_program import AmplitudeMap, PauliProgram, PauliWord
 from ketfit.simulate.pauli_scheduling import (
     group_rotations,
     light_cone,
@@ -50,8 +58,8 @@ class ProgramBatch:
         program: Program to run.
         weights: Shape (n_weights,), float32 or float64.
         inputs: Shape (size, n_inputs), of the dtype of the weights; None only if the program reads none.
-        initial: Complex amplitudes before the first operation, shape (size, 2**n_qubits), qubit 0 the most significant
-            bit of the index; None is |0...0>.
+        initial: Amplitudes before the first operation, shape (size, 2**n_qubits), qubit 0 the most significant bit of
+            the index; None is |0...0>. They become complex.
         signs: Signs +1 or -1 of the angle of each of the program's lowered rotations in each sample, int8, shape (size,
             rotations); None is +1. A Pauli error that is moved to the end of the circuit becomes such signs.
         size: Number of samples, 1 if neither `inputs` nor `initial` is given.
@@ -71,35 +79,24 @@ class ProgramBatch:
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
-        program, weights, inputs, initial = self.program, self.weights, self.inputs, self.initial
-        check_tensor("weights", weights, weights, program.n_weights, 1)
-        sizes = {}
-        if inputs is not None:
-            check_tensor("inputs", inputs, weights, program.n_inputs, 2)
-            sizes["inputs"] = len(inputs)
-        elif program.n_inputs:
-            raise InputError(f"this circuit reads {program.n_inputs} inputs; pass a row of inputs for each sample")
-        if initial is not None:
-            if not isinstance(initial, Tensor) or initial.dtype != _COMPLEX[weights.dtype]:
-                kind = initial.dtype if isinstance(initial, Tensor) else type(initial).__name__
-                raise InputError(f"initial is {kind}; pass a tensor of {_COMPLEX[weights.dtype]} for these weights")
-            check_tensor("initial", torch.view_as_real(initial.resolve_conj())[..., 0], weights, 2**program.n_qubits, 2)
-            sizes["initial"] = len(initial)
-        if len(set(sizes.values())) > 1:
-            raise InputError(
-                f"inputs and initial have {sizes['inputs']} and {sizes['initial']} rows; pass equally many"
-            )
-        size = next(iter(sizes.values()), 1)
+        check_tensors(self.program, self)
         if self.signs is not None:
-            shape = (size, len(program.lowered[0]))
+            shape = (self.size, len(self.program.lowered[0]))
             if self.signs.shape != shape or self.signs.dtype != torch.int8 or not (self.signs.abs() == 1).all():
                 raise InputError(
                     f"signs must be 1 and -1 in an int8 tensor of shape {shape}, a column for each rotation"
                 )
             object.__setattr__(self, "signs", self.signs.contiguous())
-        for name in ("weights", *sizes):
-            object.__setattr__(self, name, getattr(self, name).resolve_conj().contiguous())
-        object.__setattr__(self, "size", size)
+        if self.initial is not None:
+            object.__setattr__(self, "initial", as_complex(self.initial))
+
+    @classmethod
+    def from_circuit_batch(cls, program: PauliProgram, batch: CircuitBatch) -> ProgramBatch:
+        """Return the batch with the program of its circuit; its tensors are not checked again."""
+        made = object.__new__(cls)
+        initial = None if batch.initial is None else as_complex(batch.initial)
+        made.__dict__.update(batch.__dict__, program=program, initial=initial, signs=None)
+        return made
 
     @property
     def addresses(self) -> _kernel.CircuitBatch:
@@ -114,6 +111,11 @@ class ProgramBatch:
     def check_finite(self) -> None:
         """Raise InputError with the name of the first tensor that holds NaN or infinity."""
         check_finite(weights=self.weights, inputs=self.inputs, initial=self.initial)
+
+
+def as_complex(tensor: Tensor) -> Tensor:
+    """Return a real tensor with imaginary parts of 0, or a complex one as it is."""
+    return tensor if tensor.is_complex() else torch.complex(tensor, torch.zeros_like(tensor))
 
 
 def expect_words(batch: ProgramBatch, words: Sequence[PauliWord]) -> Tensor:
@@ -147,13 +149,23 @@ def expect_words_and_differentiate(
     Raises:
         InputError: A number is not finite, or `cotangent` has the wrong shape or dtype.
     """
-    plan = plan_for(batch, tuple(words))
     check_tensor("cotangent", cotangent, batch.weights, len(words), 2)
     if len(cotangent) != batch.size:
         raise InputError(f"cotangent has {len(cotangent)} rows for a batch of {batch.size}; pass one for each sample")
-    tensors, cotangent = batch.tensors, cotangent.contiguous()
+    return forward_and_backward(plan_for(batch, tuple(words)), batch, cotangent, needs_grad)
+
+
+def forward_and_backward(
+    plan: Any, batch: ProgramBatch, cotangent: Tensor, needs_grad: tuple[bool, bool, bool]
+) -> list[Tensor | None]:
+    """Return `expect_words_and_differentiate` of the words of a plan; the cotangent has to fit.
+
+    Raises:
+        InputError: A number is not finite.
+    """
+    cotangent = cotangent.contiguous()
     values = torch.empty_like(cotangent)
-    grads = empty_gradients(tensors, needs_grad)
+    grads = empty_gradients(batch.tensors, needs_grad)
     if not plan.forward_and_backward(
         batch.addresses,
         values.data_ptr(),
@@ -166,21 +178,21 @@ def expect_words_and_differentiate(
     return [values, *grads]
 
 
-def simulate(batch: ProgramBatch) -> Tensor:
-    """Return the final states, complex, shape (size, 2**n_qubits), differentiable once.
+def simulate(batch: ProgramBatch, compute_again: Callable[..., Tensor] | None = None) -> Tensor:
+    """Return the final states, complex, shape (size, 2**n_qubits).
 
-    Any observable can be computed from them: their gradient is where the adjoint pass starts.
+    Any observable can be computed from them: their gradient is where the adjoint pass starts. They are differentiable
+    once, or any number of times if `compute_again` returns them from the tensors of the batch by torch's operations.
 
     Raises:
         InputError: A number is not finite.
     """
     plan = plan_for(batch, None)
-    states: Tensor = _States.apply(plan, batch, *batch.tensors)  # type: ignore[no-untyped-call]
-    places, phases = batch.program.lowered[1].permutation()
-    order = torch.from_numpy(np.argsort(places))
-    return (states * torch.from_numpy(phases).to(states.dtype))[:, order]
+    states: Tensor = _States.apply(plan, batch, compute_again, *batch.tensors)  # type: ignore[no-untyped-call]
+    return states
 
 
+@lru_cache(maxsize=1024)
 def choose_layout(n_qubits: int, size: int, itemsize: int) -> tuple[str, int]:
     """Return the instruction set, and the binary logarithm of the number of samples that share a unit."""
     lane_bits = count_lane_bits(SAMPLE_ISA, itemsize)
@@ -219,6 +231,7 @@ def make_plan(
             chunk_bits = bits
     low_bits = count_lane_bits(isa, itemsize) + LOW_BITS
     groups = group_rotations(rotations, from_zero=from_zero)
+    frame_map = frame.amplitude_map() if words is None else AmplitudeMap.empty()
     return _kernel.ComplexPlan(
         instruction_set=isa,
         itemsize=itemsize,
@@ -229,6 +242,9 @@ def make_plan(
         n_signs=len(lowered),
         **to_kernel_arrays(partition_stages(groups, bits, min(chunk_bits, bits), low_bits)),
         words=np.array([(word.x, word.z, word.sign) for word in observed], np.int64).reshape(-1, 3),
+        frame_offset=frame_map.offset,
+        frame_phase=frame_map.phase,
+        frame=frame_map.bits,
     )
 
 
@@ -255,61 +271,70 @@ class WordMeans(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Any, batch: ProgramBatch, *tensors: Tensor | None) -> Tensor:
         """Return the means of the words, and save the final states if the adjoint pass needs them."""
-        needs_states = any(ctx.needs_input_grad)
-        values = batch.weights.new_empty(batch.size, plan.n_words)
-        _run(ctx, plan, batch, values.data_ptr(), needs_states)
+        values, states = batch.weights.new_empty(batch.size, plan.n_words), None
+        if any(ctx.needs_input_grad):
+            states = batch.weights.new_empty(plan.n_units(batch.size), 2 * plan.unit_size)
+            ctx.plan, ctx.size, ctx.states = plan, batch.size, [states]
+            ctx.save_for_backward(*batch.tensors, batch.signs)
+        address = 0 if states is None else states.data_ptr()
+        if not plan.forward(batch.addresses, values.data_ptr(), address, kernel_threads()):
+            batch.check_finite()
         return values
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the weights, the inputs and the initial amplitudes."""
-        grad = grad.contiguous()
-        return _differentiate(ctx, grad.data_ptr(), 0)
+        if torch.is_grad_enabled():
+            raise InputError(NO_SECOND_DERIVATIVE)
+        plan, tensors, grad = ctx.plan, ctx.saved_tensors[:3], grad.contiguous()
+        addresses = kernel_batch(ctx.size, *ctx.saved_tensors)
+        try:
+            states = ctx.states.pop()  # the adjoint pass overwrites it
+        except IndexError:  # used by an earlier backward pass
+            states = tensors[0].new_empty(plan.n_units(ctx.size), 2 * plan.unit_size)
+            values = torch.empty_like(grad)
+            plan.forward(addresses, values.data_ptr(), states.data_ptr(), kernel_threads())
+        grads = empty_gradients(tensors, ctx.needs_input_grad[-3:])
+        plan.backward(addresses, states.data_ptr(), grad.data_ptr(), kernel_gradients(*grads), kernel_threads())
+        return None, None, *grads
 
 
 class _States(torch.autograd.Function):
+    """Final states in the kernel, whose adjoint pass starts from them and their gradient."""
+
     @staticmethod
-    def forward(ctx: Any, plan: Any, batch: ProgramBatch, *tensors: Tensor | None) -> Tensor:
-        """Return the states of the kernel, complex, shape (size, 2**n_qubits)."""
-        saved = _run(ctx, plan, batch, 0, needs_states=True)
+    def forward(
+        ctx: Any,
+        plan: Any,
+        batch: ProgramBatch,
+        compute_again: Callable[..., Tensor] | None,
+        *tensors: Tensor | None,
+    ) -> Tensor:
+        """Return the final states, shape (size, 2**n_qubits)."""
         amplitudes = torch.empty(batch.size, 2**batch.program.n_qubits, dtype=_COMPLEX[batch.weights.dtype])
-        plan.unpack(batch.addresses, saved.data_ptr(), amplitudes.data_ptr())
-        if not torch.isfinite(torch.view_as_real(amplitudes)).all():
+        if not plan.simulate(batch.addresses, amplitudes.data_ptr(), kernel_threads()):
             batch.check_finite()
+        if any(ctx.needs_input_grad):
+            ctx.plan, ctx.size, ctx.compute_again = plan, batch.size, compute_again
+            ctx.save_for_backward(*batch.tensors, batch.signs, amplitudes)
         return amplitudes
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the weights, the inputs and the initial amplitudes."""
-        grad = grad.resolve_conj().contiguous()
-        return _differentiate(ctx, 0, grad.data_ptr())
-
-
-def _run(ctx: Any, plan: Any, batch: ProgramBatch, values: int, needs_states: bool) -> Any:
-    """Run the forward pass, and save what the adjoint pass needs; return the kernel's states, or None."""
-    states = None
-    if needs_states:
-        states = batch.weights.new_empty(plan.n_units(batch.size), 2 * plan.unit_size)
-        ctx.plan, ctx.size, ctx.states = plan, batch.size, [states]
-        ctx.save_for_backward(*batch.tensors, batch.signs)
-    address = 0 if states is None else states.data_ptr()
-    if not plan.forward(batch.addresses, values, address, kernel_threads()):
-        batch.check_finite()
-    return states
-
-
-def _differentiate(ctx: Any, word_grads: int, state_grads: int) -> tuple[Tensor | None, ...]:
-    """Return the gradients from the addresses of those of the words' means, or of the kernel's states."""
-    if torch.is_grad_enabled():
-        raise InputError(NO_SECOND_DERIVATIVE)
-    plan, tensors = ctx.plan, ctx.saved_tensors[:3]
-    addresses = kernel_batch(ctx.size, *ctx.saved_tensors)
-    try:
-        states = ctx.states.pop()  # the adjoint pass overwrites it
-    except IndexError:  # used by an earlier backward pass
-        states = tensors[0].new_empty(plan.n_units(ctx.size), 2 * plan.unit_size)
-        values = tensors[0].new_empty(ctx.size, plan.n_words)
-        plan.forward(addresses, values.data_ptr(), states.data_ptr(), kernel_threads())
-    grads = empty_gradients(tensors, ctx.needs_input_grad[-3:])
-    plan.backward(addresses, states.data_ptr(), word_grads, state_grads, kernel_gradients(*grads), kernel_threads())
-    return None, None, *grads
+        weights, inputs, initial, signs, amplitudes = ctx.saved_tensors
+        tensors = (weights, inputs, initial)
+        if needs_recorded_operations(grad):
+            if ctx.compute_again is None:
+                raise InputError(NO_SECOND_DERIVATIVE)
+            return None, None, None, *differentiate_operations(ctx.compute_again, tensors, grad)
+        grad = as_stored(grad)
+        grads = empty_gradients(tensors, ctx.needs_input_grad[3:])
+        ctx.plan.backward_from_states(
+            kernel_batch(ctx.size, *tensors, signs),
+            amplitudes.data_ptr(),
+            grad.data_ptr(),
+            kernel_gradients(*grads),
+            kernel_threads(),
+        )
+        return None, None, None, *grads

@@ -75,9 +75,7 @@ def expectation(
             own, as on hardware. "exact": exact values where a gradient is computed, shots elsewhere.
         generator: Random generator of shots and trajectories; None is torch's default one.
         engine: "native" for the compiled kernel, which computes on the CPU; "torch" for torch's operations on any
-            device; "auto" for the kernel on the CPU and torch elsewhere. Only the kernel has the density matrix. Of
-            circuits with gates other than RY, by one weight or input, and CNOT, the kernel computes <Z> and `PauliSum`;
-            "auto" computes their other observables in torch.
+            device; "auto" for the kernel on the CPU and torch elsewhere. Only the kernel has the density matrix.
 
     Returns:
         Shape (batch, len(qubits)) or (batch, len(observables)), with the dtype and device of `weights`. The batch is 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -17,6 +17,7 @@ from ketfit.circuit.circuit import Circuit, cached_on_circuit
 from ketfit.errors import InputError
 from ketfit.simulate import _kernel
 from ketfit.simulate.circuit_batch import CircuitBatch, check_finite
+from ketfit.simulate.evolution import differentiate_operations, needs_recorded_operations
 from ketfit.simulate.scheduling import Stage, fuse_operations, merge_gates, partition_stages, to_kernel_arrays
 
 ISAS: tuple[str, ...] = tuple(_kernel.instruction_sets())
@@ -45,7 +46,13 @@ MAX_JOINT = 12
 """Maximum number of qubits in a joint distribution."""
 
 
-def expect(batch: CircuitBatch, qubits: tuple[int, ...], signs: Tensor | None = None, joint: bool = False) -> Tensor:
+def expect(
+    batch: CircuitBatch,
+    qubits: tuple[int, ...],
+    signs: Tensor | None = None,
+    joint: bool = False,
+    compute_again: Callable[..., Tensor] | None = None,
+) -> Tensor:
     """Return <Z> of `qubits`, shape (size, len(qubits)), or their joint distribution, (size, 2**len(qubits)).
 
     `signs` multiply the angle of each rotation in each sample by +1 or -1: int8, shape (size, rotations), in the order
@@ -53,13 +60,16 @@ def expect(batch: CircuitBatch, qubits: tuple[int, ...], signs: Tensor | None = 
     becomes such signs and flipped outcome bits. With `joint` the probability of each outcome is returned, the first of
     `qubits` the most significant bit. Qubits and signs have to be valid.
 
+    The result is differentiable once, or any number of times if there are no signs and `compute_again` returns it from
+    the tensors of the batch by torch's operations.
+
     Raises:
         InputError: A number is not finite.
     """
     if signs is not None:
         signs = signs_in_light_cone(batch.circuit, qubits, signs)
     result: Tensor = NativeExpectation.apply(  # type: ignore[no-untyped-call]
-        plan_for(batch, qubits, joint), batch, signs, batch.weights, batch.inputs, batch.initial
+        plan_for(batch, qubits, joint), batch, signs, compute_again, batch.weights, batch.inputs, batch.initial
     )
     return result
 
@@ -256,7 +266,7 @@ def kernel_gradients(weights: Tensor | None, inputs: Tensor | None, initial: Ten
 
 
 class NativeExpectation(torch.autograd.Function):
-    """The kernel's expectations, differentiable once by the adjoint pass."""
+    """The kernel's expectations, differentiable by the adjoint pass, or in torch where that is differentiated again."""
 
     @staticmethod
     def forward(
@@ -264,6 +274,7 @@ class NativeExpectation(torch.autograd.Function):
         plan_and_pool: tuple[Any, list[Tensor]],
         batch: CircuitBatch,
         signs: Tensor | None,
+        compute_again: Callable[..., Tensor] | None,
         *tensors: Tensor | None,
     ) -> Tensor:
         """Return the results, shape (size, columns), and save the final states if the adjoint pass needs them."""
@@ -273,6 +284,7 @@ class NativeExpectation(torch.autograd.Function):
         if any(ctx.needs_input_grad):
             state = _take_buffer(buffer_pool, weights, plan.n_units(batch.size), plan.unit_size)
             ctx.plan, ctx.size, ctx.buffer_pool, ctx.states = plan, batch.size, buffer_pool, [state]
+            ctx.compute_again = compute_again
             ctx.save_for_backward(*saved)
             ctx.set_materialize_grads(False)
         result: Tensor = weights.new_empty(batch.size, plan.n_columns)
@@ -287,11 +299,14 @@ class NativeExpectation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradients of the weights, the inputs and the initial amplitudes."""
-        if torch.is_grad_enabled():
-            raise InputError(NO_SECOND_DERIVATIVE)
         if grad is None:
-            return (None,) * 6
-        plan, saved, grad = ctx.plan, ctx.saved_tensors, grad.contiguous()
+            return (None,) * 7
+        plan, saved = ctx.plan, ctx.saved_tensors
+        if needs_recorded_operations(grad):
+            if ctx.compute_again is None or saved[3] is not None:
+                raise InputError(NO_SECOND_DERIVATIVE)
+            return None, None, None, None, *differentiate_operations(ctx.compute_again, saved[:3], grad)
+        grad = grad.contiguous()
         addresses = kernel_batch(ctx.size, *saved)
         try:
             state = ctx.states.pop()  # the adjoint pass overwrites it
@@ -299,13 +314,13 @@ class NativeExpectation(torch.autograd.Function):
             state = _take_buffer(ctx.buffer_pool, grad, plan.n_units(ctx.size), plan.unit_size)
             result = torch.empty_like(grad)
             plan.forward(addresses, result.data_ptr(), state.data_ptr(), kernel_threads())
-        grads = empty_gradients(saved[:3], ctx.needs_input_grad[3:])
+        grads = empty_gradients(saved[:3], ctx.needs_input_grad[4:])
         plan.backward(
             addresses, state.data_ptr(), ctx.scale, grad.data_ptr(), kernel_gradients(*grads), kernel_threads()
         )
         if state.nbytes <= MAX_POOLED_BYTES and not ctx.buffer_pool:
             ctx.buffer_pool.append(state)
-        return None, None, None, *grads
+        return None, None, None, None, *grads
 
 
 def _take_buffer(buffer_pool: list[Tensor], like: Tensor, units: int, size: int) -> Tensor:

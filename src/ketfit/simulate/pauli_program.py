@@ -182,10 +182,25 @@ class Frame:
         self._gates.append(gate)
         return True
 
-    def permutation(self) -> tuple[npt.NDArray[np.int64], ComplexArray]:
-        """Return the place in psi, and the phase there, of each amplitude of the kernel's state."""
-        places = np.arange(2**self._n_qubits)
-        phases = np.ones(2**self._n_qubits, dtype=np.complex128)
+    def amplitude_map(self) -> AmplitudeMap:
+        """Return the places in psi, and the phases there, of the amplitudes of the kernel's state."""
+        bits = range(self._n_qubits)
+        singles = np.array([0, *(1 << bit for bit in bits)])
+        pairs = singles[1:, None] | singles[1:]
+        places, phases = self._move(singles)
+        _, pair_phases = self._move(pairs.ravel())
+        phase = complex(phases[0])
+        alone = phases[1:] / phase
+        crossed = (pair_phases.reshape(pairs.shape) / phase / np.outer(alone, alone)).real < 0
+        powers = np.rint(np.angle(alone) / (np.pi / 2)).astype(np.int64) % 4
+        lower = [int(sum(1 << other for other in range(bit) if crossed[bit, other])) for bit in bits]
+        rows = np.stack([places[1:] ^ places[0], np.array(lower, dtype=np.int64), powers], axis=1)
+        return AmplitudeMap(int(places[0]), phase, np.ascontiguousarray(rows, dtype=np.int64))
+
+    def _move(self, indices: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], ComplexArray]:
+        """Return the place in psi, and the phase there, of some amplitudes of the kernel's state."""
+        places = indices
+        phases = np.ones(len(indices), dtype=np.complex128)
         for gate in self._gates:
             bits = [self._n_qubits - 1 - qubit for qubit in gate.qubits]
             local = np.zeros_like(places)
@@ -206,6 +221,27 @@ class Frame:
             power += next_power + 2 * (z & next_x).bit_count()
             x, z = x ^ next_x, z ^ next_z
         return x, z, power % 4
+
+
+@dataclass(frozen=True, eq=False)
+class AmplitudeMap:
+    """Where the gates of a frame take amplitude i: to a place, times `phase` and a power of the imaginary unit.
+
+    Attributes:
+        offset: The place of amplitude 0.
+        phase: The phase of amplitude 0.
+        bits: A row for each bit of i, the lowest first. If the bit is set, the place changes by xor with the first
+            number, and the power by the last, and by 2 more for each bit of the second that is set in i too.
+    """
+
+    offset: int
+    phase: complex
+    bits: npt.NDArray[np.int64]
+
+    @classmethod
+    def empty(cls) -> AmplitudeMap:
+        """Return a map for plans that compute no states."""
+        return cls(0, 1, np.zeros((0, 3), dtype=np.int64))
 
 
 def _pauli_matrix(x: int, z: int, n_qubits: int) -> ComplexArray:

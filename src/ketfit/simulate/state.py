@@ -13,6 +13,7 @@ from ketfit.errors import ConfigError
 from ketfit.integers import as_integer
 from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.compiler import compiler_disabled
+from ketfit.simulate.complex_statevector import as_complex
 from ketfit.simulate.evolution import is_transformed
 from ketfit.simulate.shots import check_shots, sample_outcomes
 from ketfit.simulate.statevector import final_state, observable_expectation, statevector_expectation
@@ -41,8 +42,7 @@ def statevector(
     >>> statevector(Circuit.from_gates(1, [Gate("x", 0), Gate("s", 0)]), torch.zeros(0))
     tensor([[0.+0.j, 0.+1.j]])
     """
-    state = final_state(CircuitBatch(circuit, weights, inputs, initial))
-    return state if state.is_complex() else torch.complex(state, torch.zeros_like(state))
+    return as_complex(final_state(CircuitBatch(circuit, weights, inputs, initial)))
 
 
 @compiler_disabled

@@ -2,10 +2,11 @@
 
 Circuits of RY by a weight or input and CNOT run in the kernel, or in torch as described here: every gate and every
 initial amplitude is real, so a state is a real array. Of other circuits the kernel computes <Z> and sums of Pauli words
-(`ketfit.simulate.kernel_observables`). Other readouts and other devices, function transforms and second derivatives
-evolve states in torch (`ketfit.simulate.evolution`). The torch engine stores it as (2**Q, batch),
-one column for each sample (the kernel has layouts of its own). With J psi the state whose halves along the target
-qubit are (-psi_1, psi_0), a rotation is RY(t) psi = cos(t/2) psi + sin(t/2) J psi, and a CNOT swaps rows.
+(`ketfit.simulate.kernel_observables`), and states, from which torch computes other results. Other devices, function
+transforms and second derivatives evolve states in torch (`ketfit.simulate.evolution`). The torch engine of RY and CNOT
+stores a state as (2**Q, batch), one column for each sample (the kernel has layouts of its own). With J psi the state
+whose halves along the target qubit are (-psi_1, psi_0), a rotation is RY(t) psi = cos(t/2) psi + sin(t/2) J psi, and a
+CNOT swaps rows.
 
 The adjoint pass applies the inverse gates in reverse order to two states, the state itself and the adjoint (the
 derivative of the loss with respect to the state), and stores no intermediate state (Jones and Gacon, arXiv
@@ -26,6 +27,7 @@ from ketfit.circuit.observable import Observable, PauliSum
 from ketfit.errors import ConfigError, InputError, InsufficientMemoryError
 from ketfit.memory import memory_shortage
 from ketfit.simulate.circuit_batch import CircuitBatch, check_finite
+from ketfit.simulate.complex_statevector import ProgramBatch, as_complex, simulate
 from ketfit.simulate.evolution import (
     differentiate_operations,
     evolve,
@@ -33,13 +35,13 @@ from ketfit.simulate.evolution import (
     needs_recorded_operations,
 )
 from ketfit.simulate.kernel_observables import expect_sums, expect_sums_and_differentiate, z_sums
+from ketfit.simulate.lowered_program import program_of
 from ketfit.simulate.native import (
     NO_SECOND_DERIVATIVE,
-    NativeExpectation,
     check_joint,
     check_signs,
+    expect,
     expect_and_differentiate,
-    plan_for,
     signs_in_light_cone,
 )
 from ketfit.simulate.readout import joint_distribution, observable_expectations, z_expectations
@@ -72,8 +74,8 @@ def statevector_expectation(
     if signs is None and (not batch.is_ry_cx or is_transformed()):
         readout = _Readout(measured, joint)
         if not joint and (sums := _kernel_sums(batch, z_sums(measured), engine, batch.is_differentiated)):
-            return expect_sums(batch, sums, lambda copy: _evolved_readout(copy, readout, "auto"))
-        return _evolved_readout(batch, readout, engine)
+            return expect_sums(batch, sums, lambda copy: _state_readout(copy, readout, "torch"))
+        return _state_readout(batch, readout, engine)
     check_signs(batch, signs)
     native, size = _runs_native(engine, batch.weights), batch.size
     differentiated = batch.is_differentiated
@@ -84,7 +86,14 @@ def statevector_expectation(
         states = size * (6 if differentiated else 4)
     _check_memory(batch, states, 2 ** len(measured) if joint else len(measured))
     if native:
-        return _native_expectation(batch, measured, joint, signs)
+        circuit, readout = batch.circuit, _Readout(measured, joint)
+        return expect(
+            batch,
+            measured,
+            signs,
+            joint,
+            lambda *given: _state_readout(CircuitBatch(circuit, *given), readout, "torch"),
+        )
     batch.check_finite()
     if signs is not None:
         signs = signs_in_light_cone(batch.circuit, measured, signs)
@@ -126,7 +135,7 @@ def statevector_expectation_and_gradients(
         if sums := _kernel_sums(batch, z_sums(measured), engine, differentiated=True):
             return expect_sums_and_differentiate(batch, sums, cotangent, needs_grad)
         return _differentiate(
-            lambda copy: _evolved_readout(copy, _Readout(measured, False), engine), batch, cotangent, needs_grad
+            lambda copy: _state_readout(copy, _Readout(measured, False), engine), batch, cotangent, needs_grad
         )
     native, size = _runs_native(engine, batch.weights), batch.size
     # Each thread of the kernel has a state and its adjoint; the gradient of `initial` is a state for each sample.
@@ -144,16 +153,16 @@ def observable_expectation(batch: CircuitBatch, observables: tuple[Observable, .
 
     Raises:
         InputError: A number is not finite.
-        ConfigError: The engine is the native one, and an observable is not a `PauliSum`.
+        ConfigError: The engine does not run on this device.
         InsufficientMemoryError: The states do not fit into the free memory.
     """
     if sums := _kernel_sums(batch, observables, engine, batch.is_differentiated):
-        return expect_sums(batch, sums, lambda copy: _evolved_observables(copy, observables, "auto"))
-    return _evolved_observables(batch, observables, engine)
+        return expect_sums(batch, sums, lambda copy: _state_observables(copy, observables, "torch"))
+    return _state_observables(batch, observables, engine)
 
 
-def _evolved_observables(batch: CircuitBatch, observables: tuple[Observable, ...], engine: Engine) -> Tensor:
-    """Return the expectation of each observable from states that evolve in torch."""
+def _state_observables(batch: CircuitBatch, observables: tuple[Observable, ...], engine: Engine) -> Tensor:
+    """Return the expectation of each observable from final states."""
     support = frozenset(qubit for each in observables for qubit in each.qubits)
     not_diagonal = frozenset(qubit for each in observables for qubit in each.not_diagonal)
     cone = observable_light_cone(batch.circuit, support, not_diagonal)
@@ -177,16 +186,22 @@ def observable_expectation_and_gradients(
 
 
 def final_state(batch: CircuitBatch, engine: Engine = "auto") -> Tensor:
-    """Return the final amplitudes, shape (size, 2**n_qubits): complex if a gate or the initial amplitudes are.
+    """Return the final amplitudes, shape (size, 2**n_qubits), differentiable any number of times.
+
+    They may be real if the gates and the initial amplitudes are.
 
     Raises:
         InputError: A number is not finite.
-        ConfigError: The engine is the native one, which returns no states.
+        ConfigError: The engine does not run on this device.
         InsufficientMemoryError: The states do not fit into the free memory.
     """
-    if engine == "native":
-        raise ConfigError("the native engine computes <Z> and sums of Pauli words, and no states; use engine='auto'")
-    states = 4 if not batch.is_differentiated else 8 if not is_transformed() else 3 * (2 + len(batch.circuit.gates))
+    circuit, transformed, differentiated = batch.circuit, is_transformed(), batch.is_differentiated
+    if _runs_native(engine, batch.weights) and not transformed:  # beside the states: those of readouts and gradients
+        states = 2 * min(batch.size, torch.get_num_threads()) + batch.size * (6 if differentiated else 3)
+        _check_memory(batch, 2 * states, 0)
+        program = ProgramBatch.from_circuit_batch(program_of(circuit), batch)
+        return simulate(program, lambda *given: as_complex(evolve(CircuitBatch(circuit, *given))))
+    states = 4 if not differentiated else 8 if not transformed else 3 * (2 + len(circuit.gates))
     _check_memory(batch, 2 * states * batch.size, 0)
     batch.check_finite()
     return evolve(batch)
@@ -211,10 +226,8 @@ def _kernel_sums(
     return sums
 
 
-def _evolved_readout(batch: CircuitBatch, readout: _Readout, engine: Engine) -> Tensor:
-    """Return <Z> or the joint distribution from evolved states."""
-    if batch.is_ry_cx:  # only transformed or differentiated again, which the kernel is not
-        engine = "auto"
+def _state_readout(batch: CircuitBatch, readout: _Readout, engine: Engine) -> Tensor:
+    """Return <Z> or the joint distribution from final states."""
     state = final_state(batch.with_circuit(batch.circuit.light_cone(readout.qubits)), engine)
     return joint_distribution(state, readout.qubits) if readout.joint else z_expectations(state, readout.qubits)
 
@@ -239,18 +252,6 @@ def _differentiate(
     return [values.detach(), *(next(gradients) if needed else None for needed in needs_grad)]
 
 
-def _native_expectation(batch: CircuitBatch, measured: tuple[int, ...], joint: bool, signs: Tensor | None) -> Tensor:
-    """Return `native.expect`, which can be differentiated again."""
-    if signs is not None:
-        signs = signs_in_light_cone(batch.circuit, measured, signs)
-    result: Tensor = _DifferentiableNative.apply(  # type: ignore[no-untyped-call]
-        plan_for(batch, measured, joint), batch, signs, batch.weights, batch.inputs, batch.initial
-    )
-    if result.requires_grad:  # the context of the backward pass
-        result.grad_fn.source = (batch.circuit, measured, joint)  # type: ignore[union-attr]
-    return result
-
-
 def _differentiate_again(
     source: tuple[Circuit, _Readout], tensors: Sequence[Tensor | None], signs: Tensor | None, grad: Tensor
 ) -> list[Any]:
@@ -259,23 +260,8 @@ def _differentiate_again(
         raise InputError(NO_SECOND_DERIVATIVE)
     circuit, readout = source
     return differentiate_operations(
-        lambda *given: _evolved_readout(CircuitBatch(circuit, *given), readout, "auto"), tensors, grad
+        lambda *given: _state_readout(CircuitBatch(circuit, *given), readout, "torch"), tensors, grad
     )
-
-
-class _DifferentiableNative(NativeExpectation):
-    """The kernel's expectations, with a backward pass in torch where it is differentiated again or batched."""
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Return the gradients of the weights, the inputs and the initial amplitudes."""
-        if grad is None:
-            return (None,) * 6
-        if not needs_recorded_operations(grad):
-            return NativeExpectation.backward(ctx, grad)
-        *tensors, signs = ctx.saved_tensors
-        circuit, measured, joint = ctx.source
-        return None, None, None, *_differentiate_again((circuit, _Readout(measured, joint)), tensors, signs, grad)
 
 
 class _State:

@@ -12,6 +12,7 @@
 #include "arrays.h"
 #include "bits.h"
 #include "buffer_pool.h"
+#include "clifford_frame.h"
 #include "complex_kernels.h"
 #include "complex_plan.h"
 #include "complex_tables.h"
@@ -22,12 +23,6 @@ namespace ketfit {
 template <class T>
 class ComplexExecutor {
  public:
-    // The derivative of the loss by the results: by each word's value, [sample][word], or by the states, as complex
-    // numbers [sample][amplitude].
-    struct ResultGradients {
-        const T *words, *states;
-    };
-
     ComplexExecutor(const ComplexPlan& plan, const CircuitBatch<T>& batch, int n_threads)
         : plan_(plan),
           batch_(batch),
@@ -44,22 +39,39 @@ class ComplexExecutor {
     }
 
     // Writes the words' values, [sample][word], and, unless `saved` is null, the states, [unit][row].
-    void forward(T* result, T* saved) { run({true, false, saved, result, {}, {}}); }
+    void forward(T* result, T* saved) {
+        Passes passes{true, false};
+        passes.states = saved, passes.result = result;
+        run(passes);
+    }
 
-    // From the states that `forward` saved, which are overwritten.
-    void backward(T* states, const ResultGradients& result_grads, const Gradients<T>& gradients) {
-        run({false, true, states, nullptr, result_grads, gradients});
+    // From the states that `forward` saved, which are overwritten, and the derivative of the loss by the words' values,
+    // [sample][word].
+    void backward(T* states, const T* word_grads, const Gradients<T>& gradients) {
+        Passes passes{false, true};
+        passes.states = states, passes.word_grads = word_grads, passes.gradients = gradients;
+        run(passes);
     }
 
     // Both, unit by unit, while the state of the unit is still in the cache.
-    void forward_and_backward(T* result, const ResultGradients& result_grads, const Gradients<T>& gradients) {
-        run({true, true, nullptr, result, result_grads, gradients});
+    void forward_and_backward(T* result, const T* word_grads, const Gradients<T>& gradients) {
+        Passes passes{true, true};
+        passes.result = result, passes.word_grads = word_grads, passes.gradients = gradients;
+        run(passes);
     }
 
-    // Writes saved states as complex numbers, [sample][amplitude].
-    void unpack(const T* saved, T* amplitudes) const {
-        for (int64_t unit = 0; unit < n_units_; ++unit)
-            store_amplitudes(unit, saved + size_t(unit) * 2 * plan_.unit_size(), amplitudes);
+    // Writes the circuit's final states, complex numbers [sample][amplitude].
+    void simulate(T* amplitudes) {
+        Passes passes{true, false};
+        passes.amplitudes = amplitudes;
+        run(passes);
+    }
+
+    // From the states that `simulate` wrote, and the derivative of the loss by them.
+    void backward_from_states(const T* amplitudes, const T* amplitude_grads, const Gradients<T>& gradients) {
+        Passes passes{false, true};
+        passes.final_amplitudes = amplitudes, passes.amplitude_grads = amplitude_grads, passes.gradients = gradients;
+        run(passes);
     }
 
  private:
@@ -83,12 +95,21 @@ class ComplexExecutor {
     struct BlockSums {
         std::vector<double> weights, overlaps;  // [weight]; tables of the other groups, with one lane
     };
+    // Of the frame's phases: the numbers phase * i^power.
+    struct FrameFactors {
+        T re[4], im[4];
+        explicit FrameFactors(const CliffordFrame& frame) {
+            for (int power = 0; power < 4; ++power)
+                re[power] = T(frame.factor(power).real()), im[power] = T(frame.factor(power).imag());
+        }
+    };
+    // Arrays are null where they are not wanted.
     struct Passes {
         bool is_forward, is_backward;
-        T* states;  // [unit][row], or null: in the workspace of the thread
-        T* result;
-        ResultGradients result_grads;
-        Gradients<T> gradients;
+        T* states = nullptr;  // [unit][row], or null: in the workspace of the thread
+        T *result = nullptr, *amplitudes = nullptr;
+        const T *word_grads = nullptr, *final_amplitudes = nullptr, *amplitude_grads = nullptr;
+        Gradients<T> gradients{};
     };
 
     size_t samples() const { return size_t(1) << plan_.sample_bits; }
@@ -237,10 +258,8 @@ class ComplexExecutor {
                     set_unit(unit, workspace.tables);
                     T* state =
                         in_workspace ? workspace.state.data : passes.states + size_t(unit) * 2 * plan_.unit_size();
-                    if (passes.is_forward) forward_unit(unit, workspace, state, passes.result);
-                    if (passes.is_backward)
-                        backward_unit(unit, workspace, state, passes.result_grads, block_sums[size_t(block)],
-                                      gradients);
+                    if (passes.is_forward) forward_unit(unit, workspace, state, passes);
+                    if (passes.is_backward) backward_unit(unit, workspace, state, passes, block_sums[size_t(block)]);
                 }
             } while (queue.next(block));
         });
@@ -306,11 +325,11 @@ class ComplexExecutor {
         });
     }
 
-    void forward_unit(int64_t unit, UnitWorkspace& workspace, T* state, T* result) {
+    void forward_unit(int64_t unit, UnitWorkspace& workspace, T* state, const Passes& passes) {
         if (product_state_)
             prepare_product_state(workspace.tables, state);
         else
-            load_amplitudes(unit, batch_.initial, state);
+            load_initial(unit, workspace, state);
         for (const ComplexStage& stage : plan_.stages)
             for_each_task(stage.n_chunks(), workspace, 0, [&](size_t chunk, ChunkScratch& scratch, double*) {
                 const size_t base = deposit_bits(chunk, stage.outer_positions.data(), stage.outer_positions.size());
@@ -325,6 +344,11 @@ class ComplexExecutor {
                 }
                 if (!in_place) scatter(stage, base, psi, state);
             });
+        if (passes.amplitudes) store_final(unit, workspace, state, passes.amplitudes);
+        if (passes.result) store_word_values(unit, workspace, state, passes.result);
+    }
+
+    void store_word_values(int64_t unit, UnitWorkspace& workspace, const T* state, T* result) {
         const size_t n_words = plan_.n_words();
         for_each_row_range(workspace, n_words * lanes_, [&](size_t begin, size_t end, double* sums) {
             for (size_t w = 0; w < n_words; ++w)
@@ -338,13 +362,14 @@ class ComplexExecutor {
             }
     }
 
-    void backward_unit(int64_t unit, UnitWorkspace& workspace, T* state, const ResultGradients& result_grads,
-                       BlockSums& block_sums, const Gradients<T>& gradients) {
+    void backward_unit(int64_t unit, UnitWorkspace& workspace, T* state, const Passes& passes, BlockSums& block_sums) {
         T* adjoint = workspace.adjoint.data;
-        if (result_grads.states)
-            load_amplitudes(unit, result_grads.states, adjoint);
-        else
-            apply_words(unit, workspace, state, adjoint, result_grads.words);
+        if (passes.amplitude_grads) {
+            load_final(unit, workspace, passes.final_amplitudes, state);
+            load_final(unit, workspace, passes.amplitude_grads, adjoint);
+        } else {
+            apply_words(unit, workspace, state, adjoint, passes.word_grads);
+        }
         for (size_t s = plan_.stages.size(); s-- > 0;) {
             const ComplexStage& stage = plan_.stages[s];
             for_each_task(stage.n_chunks(), workspace, stage_overlaps_[s],
@@ -353,10 +378,11 @@ class ComplexExecutor {
                           });
             for (int i = 0; i < stage.n_groups; ++i) {
                 const size_t g = size_t(stage.first_group + i);
-                add_gradient(unit, workspace, g, workspace.sums.data() + chunk_offsets_[g], block_sums, gradients);
+                add_gradient(unit, workspace, g, workspace.sums.data() + chunk_offsets_[g], block_sums,
+                             passes.gradients);
             }
         }
-        if (gradients.initial) store_amplitudes(unit, adjoint, gradients.initial);
+        if (passes.gradients.initial) store_initial(unit, workspace, adjoint, passes.gradients.initial);
     }
 
     void backward_chunk(const ComplexStage& stage, size_t chunk, const UnitTables& tables, ChunkScratch& scratch,
@@ -460,26 +486,57 @@ class ComplexExecutor {
             std::memcpy(unit + 2 * (base ^ stage.run_offsets[r]), chunk + r * length, length * sizeof(T));
     }
 
-    // Calls visit(place of the real part in a state, place in complex numbers [sample][amplitude]) for a unit.
+    // Calls visit(place of the real part in a state, sample of the batch or -1, amplitude of the sample) for a unit.
     template <class F>
-    void for_each_amplitude(int64_t unit, F visit) const {
-        const size_t n_amplitudes = plan_.unit_size() >> plan_.sample_bits;
-        for (size_t index = 0; index < plan_.unit_size(); ++index)
-            if (const int64_t b = sample(unit, index); b >= 0)
-                visit((index >> lane_bits_ << lane_bits_) + index,
-                      2 * (size_t(b) * n_amplitudes + (index >> plan_.sample_bits)));
-    }
-
-    void load_amplitudes(int64_t unit, const T* amplitudes, T* state) const {
-        std::fill_n(state, 2 * plan_.unit_size(), T(0));
-        for_each_amplitude(unit, [&](size_t to, size_t from) {
-            state[to] = amplitudes[from], state[to + lanes_] = amplitudes[from + 1];
+    void for_each_amplitude(int64_t unit, UnitWorkspace& workspace, F visit) {
+        for_each_row_range(workspace, 0, [&](size_t begin, size_t end, double*) {
+            for (size_t index = begin * lanes_; index < end * lanes_; ++index)
+                visit((index >> lane_bits_ << lane_bits_) + index, sample(unit, index), index >> plan_.sample_bits);
         });
     }
 
-    void store_amplitudes(int64_t unit, const T* state, T* amplitudes) const {
-        for_each_amplitude(unit, [&](size_t from, size_t to) {
-            amplitudes[to] = state[from], amplitudes[to + 1] = state[from + lanes_];
+    size_t n_amplitudes() const { return plan_.unit_size() >> plan_.sample_bits; }
+
+    void load_initial(int64_t unit, UnitWorkspace& workspace, T* state) {
+        for_each_amplitude(unit, workspace, [&](size_t to, int64_t b, size_t i) {
+            state[to] = state[to + lanes_] = 0;
+            if (b < 0) return;
+            const T* from = batch_.initial + 2 * (size_t(b) * n_amplitudes() + i);
+            state[to] = from[0], state[to + lanes_] = from[1];
+        });
+    }
+
+    void store_initial(int64_t unit, UnitWorkspace& workspace, const T* state, T* amplitudes) {
+        for_each_amplitude(unit, workspace, [&](size_t from, int64_t b, size_t i) {
+            if (b < 0) return;
+            T* to = amplitudes + 2 * (size_t(b) * n_amplitudes() + i);
+            to[0] = state[from], to[1] = state[from + lanes_];
+        });
+    }
+
+    // From the circuit's final state, or its derivative, to that of the kernel.
+    void load_final(int64_t unit, UnitWorkspace& workspace, const T* amplitudes, T* state) {
+        const FrameFactors factors(plan_.frame);
+        for_each_amplitude(unit, workspace, [&](size_t to, int64_t b, size_t i) {
+            state[to] = state[to + lanes_] = 0;
+            if (b < 0) return;
+            const auto [place, power] = plan_.frame(i);
+            const T* from = amplitudes + 2 * (size_t(b) * n_amplitudes() + place);
+            const T re = factors.re[power], im = factors.im[power];
+            state[to] = re * from[0] + im * from[1];
+            state[to + lanes_] = re * from[1] - im * from[0];
+        });
+    }
+
+    void store_final(int64_t unit, UnitWorkspace& workspace, const T* state, T* amplitudes) {
+        const FrameFactors factors(plan_.frame);
+        for_each_amplitude(unit, workspace, [&](size_t from, int64_t b, size_t i) {
+            if (b < 0) return;
+            const auto [place, power] = plan_.frame(i);
+            T* to = amplitudes + 2 * (size_t(b) * n_amplitudes() + place);
+            const T re = factors.re[power], im = factors.im[power];
+            to[0] = re * state[from] - im * state[from + lanes_];
+            to[1] = re * state[from + lanes_] + im * state[from];
         });
     }
 

@@ -163,7 +163,7 @@ void check_plan(const ComplexPlan& plan, size_t batch_size, bool with_initial, s
     const CircuitBatch<T> batch{int64_t(batch_size), weights.data(), inputs.data(),
                                 with_initial ? initial.data() : nullptr, nullptr};
     const Gradients<T> gradients{grad_weights.data(), grad_inputs.data(), with_initial ? grad_initial.data() : nullptr};
-    ComplexExecutor<T>(plan, batch, 2).forward_and_backward(values.data(), {grads.data(), nullptr}, gradients);
+    ComplexExecutor<T>(plan, batch, 2).forward_and_backward(values.data(), grads.data(), gradients);
     std::vector<double> w = widen(weights), x = widen(inputs), start = widen(initial);
     const std::vector<double> g = widen(grads);
     const auto current = [&] { return loss(w, x, start, g); };
@@ -179,9 +179,53 @@ void check_plan(const ComplexPlan& plan, size_t batch_size, bool with_initial, s
     T* states = saved.data();
     while (uintptr_t(states) % 64) ++states;
     ComplexExecutor<T>(plan, batch, 2).forward(values_again.data(), states);
-    ComplexExecutor<T>(plan, batch, 1).backward(states, {grads.data(), nullptr}, gradients);
+    ComplexExecutor<T>(plan, batch, 1).backward(states, grads.data(), gradients);
     CHECK(values_again == values);
     CHECK(grad_weights == grad_weights_before);
+}
+
+// The states against the plain ones behind a frame, and the gradients of their product with `grads`.
+template <class T>
+void check_states(ComplexPlan plan, size_t batch_size, std::mt19937& rng) {
+    std::vector<FrameBit> bits;
+    for (int bit = 0; bit < n_qubits; ++bit)  // bit 0 is added to the bits above
+        bits.push_back({bit ? uint64_t(1) << bit : uint64_t(n_amplitudes - 1), bit == 4 ? 5u : 0u, bit & 3});
+    const CliffordFrame frame(9, {0.6, 0.8}, bits);
+    plan.frame = frame;
+    const std::vector<T> weights = random_numbers<T>(n_weights, rng),
+                         inputs = random_numbers<T>(batch_size * n_inputs, rng),
+                         initial = random_numbers<T>(2 * batch_size * n_amplitudes, rng),
+                         grads = random_numbers<T>(2 * batch_size * n_amplitudes, rng);
+    std::vector<T> amplitudes(grads), grad_weights(n_weights), grad_inputs(inputs.size()), grad_initial(grads);
+    const CircuitBatch<T> batch{int64_t(batch_size), weights.data(), inputs.data(), initial.data(), nullptr};
+    ComplexExecutor<T>(plan, batch, 2).simulate(amplitudes.data());
+    ComplexExecutor<T>(plan, batch, 2)
+        .backward_from_states(amplitudes.data(), grads.data(),
+                              {grad_weights.data(), grad_inputs.data(), grad_initial.data()});
+    std::vector<double> w = widen(weights), x = widen(inputs), start = widen(initial);
+    const auto plain = [&] {
+        std::vector<double> all;
+        for (size_t b = 0; b < batch_size; ++b) {
+            Amplitudes psi(n_amplitudes), moved(n_amplitudes);
+            for (size_t i = 0; i < n_amplitudes; ++i)
+                psi[i] = {start[2 * (b * n_amplitudes + i)], start[2 * (b * n_amplitudes + i) + 1]};
+            psi = run_plain(w.data(), x.data() + b * n_inputs, psi);
+            for (size_t i = 0; i < n_amplitudes; ++i) moved[frame(i).place] = frame.factor(frame(i).power) * psi[i];
+            for (const Amplitude amplitude : moved) all.push_back(amplitude.real()), all.push_back(amplitude.imag());
+        }
+        return all;
+    };
+    const std::vector<double> expected = plain();
+    for (size_t i = 0; i < expected.size(); ++i) CHECK(std::abs(expected[i] - double(amplitudes[i])) < tolerance<T>);
+    const auto current = [&] {
+        const std::vector<double> all = plain();
+        double sum = 0;
+        for (size_t i = 0; i < all.size(); ++i) sum += all[i] * double(grads[i]);
+        return sum;
+    };
+    check_gradient(w, grad_weights, current);
+    check_gradient(x, grad_inputs, current);
+    check_gradient(start, grad_initial, current);
 }
 
 }  // namespace
@@ -197,5 +241,14 @@ TEST_CASE_TEMPLATE("ComplexExecutor gives values and gradients of rotations", T,
                 check_plan<T>(plan, 3, false, rng);
                 check_plan<T>(plan, 2, true, rng);
             }
+    });
+}
+
+TEST_CASE_TEMPLATE("ComplexExecutor gives states and the gradients of functions of them", T, float, double) {
+    for_each_instruction_set([](const InstructionSet& set) {
+        std::mt19937 rng(5);
+        for (const int sample_bits : {0, 1, 4})
+            for (const bool small_chunks : {false, true})
+                check_states<T>(make_plan(set, sizeof(T), sample_bits, small_chunks), 3, rng);
     });
 }

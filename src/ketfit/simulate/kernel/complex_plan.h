@@ -1,5 +1,5 @@
 // How the kernel simulates a circuit on complex amplitudes: the plan that the Python side makes
-// (complex_scheduling.py).
+// (pauli_scheduling.py).
 
 #pragma once
 
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bits.h"
+#include "clifford_frame.h"
 #include "complex_kernels.h"
 
 namespace ketfit {
@@ -50,7 +51,7 @@ struct ComplexGroup {
     int parities(uint64_t index) const { return parity_of(index & z[0]) | parity_of(index & z[1]) << 1; }
 };
 
-// From a row of the groups that complex_scheduling.py makes.
+// From a row of the groups that pauli_scheduling.py makes.
 inline ComplexGroup make_group(const int64_t* row, const std::vector<ComplexRotation>& rotations) {
     ComplexGroup group{};
     group.x = uint64_t(row[0]), group.z[0] = uint64_t(row[1]), group.z[1] = uint64_t(row[2]);
@@ -143,6 +144,7 @@ struct ComplexPlan {
     std::vector<ComplexTerm> terms;
     std::vector<ComplexStage> stages;
     std::vector<PauliWord> words;  // of the unit
+    CliffordFrame frame;           // what is left to do for the circuit's state; words are images under it
     const ComplexKernelSet* kernels = nullptr;
 
     bool single_chunk() const { return stages[0].n_chunks() == 1; }  // then there is one stage

@@ -1,11 +1,14 @@
-// Complex statevectors: the plan from the arrays that complex_scheduling.py makes, calls, and their bindings to Python.
+// Complex statevectors: the plan from the arrays that pauli_scheduling.py makes, calls, and their bindings to Python.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/complex.h>
 #include <nanobind/stl/string.h>
 
+#include <complex>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "arrays.h"
 #include "complex_executor.h"
@@ -27,7 +30,8 @@ using Basis = nb::ndarray<const int64_t, nb::ndim<2>, nb::c_contig, nb::device::
 void make_plan(ComplexPlan* plan, const std::string& instruction_set, int itemsize, int bits, int sample_bits,
                int64_t n_weights, int64_t n_inputs, int64_t n_signs, Table<int64_t, 7> groups,
                Table<int32_t, 4> rotations, List<double> offsets, List<int32_t> term_offsets, List<int32_t> term_angles,
-               List<double> term_factors, Table<int32_t, 2> stages, Basis basis, Table<int64_t, 3> words) {
+               List<double> term_factors, Table<int32_t, 2> stages, Basis basis, Table<int64_t, 3> words,
+               int64_t frame_offset, std::complex<double> frame_phase, Table<int64_t, 3> frame) {
     new (plan) ComplexPlan{};
     plan->bits = bits;
     plan->sample_bits = sample_bits;
@@ -54,54 +58,77 @@ void make_plan(ComplexPlan* plan, const std::string& instruction_set, int itemsi
         const int64_t* row = words.data() + 3 * w;
         plan->add_word(uint64_t(row[0]), uint64_t(row[1]), row[2]);
     }
+    std::vector<FrameBit> bits_of_frame;
+    for (size_t bit = 0; bit < frame.shape(0); ++bit) {
+        const int64_t* row = frame.data() + 3 * bit;
+        bits_of_frame.push_back({uint64_t(row[0]), uint64_t(row[1]), int(row[2])});
+    }
+    plan->frame = CliffordFrame(uint64_t(frame_offset), frame_phase, bits_of_frame);
 }
 
 // An initial amplitude that is not finite shows in the result; a weight or an input need not.
 template <class T>
-bool all_finite(const ComplexPlan& plan, const CircuitBatch<T>& batch, const T* result) {
+bool all_finite(const ComplexPlan& plan, const CircuitBatch<T>& batch, const T* result, int64_t count) {
     return are_finite(batch.weights, plan.n_weights) &&
-           (!batch.inputs || are_finite(batch.inputs, batch.size * plan.n_inputs)) &&
-           are_finite(result, batch.size * int64_t(plan.n_words()));
+           (!batch.inputs || are_finite(batch.inputs, batch.size * plan.n_inputs)) && are_finite(result, count);
+}
+
+template <class T>
+int64_t n_values(const ComplexPlan& plan, const CircuitBatch<T>& batch) {
+    return batch.size * int64_t(plan.n_words());
+}
+
+// Calls function(executor, batch) without Python's lock.
+template <class F>
+auto call(const ComplexPlan& plan, const BatchAddresses& addresses, int n_threads, F function) {
+    nb::gil_scoped_release release;
+    return addresses.visit([&](auto batch) {
+        ComplexExecutor<typename decltype(batch)::Number> executor(plan, batch, n_threads);
+        return function(executor, batch);
+    });
 }
 
 bool forward(const ComplexPlan& plan, const BatchAddresses& addresses, uintptr_t result, uintptr_t saved,
              int n_threads) {
-    nb::gil_scoped_release release;
-    return addresses.visit([&](auto batch) {
+    return call(plan, addresses, n_threads, [&](auto& executor, auto batch) {
         using T = typename decltype(batch)::Number;
-        ComplexExecutor<T>(plan, batch, n_threads).forward(pointer<T>(result), pointer<T>(saved));
-        return all_finite(plan, batch, pointer<T>(result));
+        executor.forward(pointer<T>(result), pointer<T>(saved));
+        return all_finite(plan, batch, pointer<T>(result), n_values(plan, batch));
     });
 }
 
-// One of `word_grads` and `state_grads` is null.
 void backward(const ComplexPlan& plan, const BatchAddresses& addresses, uintptr_t states, uintptr_t word_grads,
-              uintptr_t state_grads, const GradientAddresses& gradients, int n_threads) {
-    nb::gil_scoped_release release;
-    addresses.visit([&](auto batch) {
+              const GradientAddresses& gradients, int n_threads) {
+    call(plan, addresses, n_threads, [&](auto& executor, auto batch) {
         using T = typename decltype(batch)::Number;
-        ComplexExecutor<T>(plan, batch, n_threads)
-            .backward(pointer<T>(states), {pointer<T>(word_grads), pointer<T>(state_grads)}, gradients.as<T>());
+        executor.backward(pointer<T>(states), pointer<T>(word_grads), gradients.as<T>());
     });
 }
 
 bool forward_and_backward(const ComplexPlan& plan, const BatchAddresses& addresses, uintptr_t result,
                           uintptr_t word_grads, const GradientAddresses& gradients, int n_threads) {
-    nb::gil_scoped_release release;
-    return addresses.visit([&](auto batch) {
+    return call(plan, addresses, n_threads, [&](auto& executor, auto batch) {
         using T = typename decltype(batch)::Number;
-        const T* grads = pointer<T>(word_grads);
-        ComplexExecutor<T>(plan, batch, n_threads)
-            .forward_and_backward(pointer<T>(result), {grads, nullptr}, gradients.as<T>());
-        return all_finite(plan, batch, pointer<T>(result)) && are_finite(grads, batch.size * int64_t(plan.n_words()));
+        executor.forward_and_backward(pointer<T>(result), pointer<T>(word_grads), gradients.as<T>());
+        return all_finite(plan, batch, pointer<T>(result), n_values(plan, batch)) &&
+               are_finite(pointer<T>(word_grads), n_values(plan, batch));
     });
 }
 
-void unpack(const ComplexPlan& plan, const BatchAddresses& addresses, uintptr_t saved, uintptr_t amplitudes) {
-    nb::gil_scoped_release release;
-    addresses.visit([&](auto batch) {
+bool simulate(const ComplexPlan& plan, const BatchAddresses& addresses, uintptr_t amplitudes, int n_threads) {
+    return call(plan, addresses, n_threads, [&](auto& executor, auto batch) {
         using T = typename decltype(batch)::Number;
-        ComplexExecutor<T>(plan, batch, 1).unpack(pointer<T>(saved), pointer<T>(amplitudes));
+        executor.simulate(pointer<T>(amplitudes));
+        const int64_t count = batch.size * int64_t(plan.unit_size() >> plan.sample_bits) * 2;
+        return all_finite(plan, batch, pointer<T>(amplitudes), count);
+    });
+}
+
+void backward_from_states(const ComplexPlan& plan, const BatchAddresses& addresses, uintptr_t amplitudes,
+                          uintptr_t amplitude_grads, const GradientAddresses& gradients, int n_threads) {
+    call(plan, addresses, n_threads, [&](auto& executor, auto batch) {
+        using T = typename decltype(batch)::Number;
+        executor.backward_from_states(pointer<T>(amplitudes), pointer<T>(amplitude_grads), gradients.as<T>());
     });
 }
 
@@ -111,14 +138,16 @@ void bind_complex_statevector(nb::module_& m) {
     nb::class_<ComplexPlan>(m, "ComplexPlan")
         .def("__init__", &make_plan, nb::kw_only(), "instruction_set"_a, "itemsize"_a, "bits"_a, "sample_bits"_a,
              "n_weights"_a, "n_inputs"_a, "n_signs"_a, "groups"_a, "rotations"_a, "offsets"_a, "term_offsets"_a,
-             "term_angles"_a, "term_factors"_a, "stages"_a, "basis"_a, "words"_a)
+             "term_angles"_a, "term_factors"_a, "stages"_a, "basis"_a, "words"_a, "frame_offset"_a, "frame_phase"_a,
+             "frame"_a)
         .def("n_units", &ComplexPlan::n_units)
         .def_prop_ro("unit_size", &ComplexPlan::unit_size)
         .def_prop_ro("n_words", &ComplexPlan::n_words)
         .def("forward", &forward)
         .def("backward", &backward)
         .def("forward_and_backward", &forward_and_backward)
-        .def("unpack", &unpack);
+        .def("simulate", &simulate)
+        .def("backward_from_states", &backward_from_states);
 }
 
 }  // namespace ketfit
