@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -227,8 +227,8 @@ def _check_observables(
 
 def check_engine(engine: Engine) -> None:
     """Raise ConfigError if the engine is unknown."""
-    if engine not in ("auto", "native", "torch"):
-        raise ConfigError(f"unknown engine {engine!r}; known are 'auto', 'native' and 'torch'")
+    if engine not in (known := get_args(Engine)):
+        raise ConfigError(f"unknown engine {engine!r}; known are {', '.join(map(repr, known))}")
 
 
 @dataclass(frozen=True)
