@@ -27,6 +27,8 @@ import typer
 import ketfit.cli.main
 from ketfit import HeadConfig, TextClassifier, TrainConfig
 from ketfit.base_config import read_toml
+from ketfit.circuit import reuploading_circuit
+from ketfit.circuit.export import to_qasm3
 from ketfit.data.dataset import load_dataset
 from ketfit.energy.profiles import ProcessorProfile
 from ketfit.hardware.pricing import load_device
@@ -131,6 +133,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for layers, name in enumerate((LARGE_BODY, BODY), start=1):
         (folder / name).mkdir()
         write_tiny_body(folder / name, layers=layers)
+    (folder / "circuit.qasm").write_text(to_qasm3(reuploading_circuit(8, 1, 1, 1, 1)), encoding="utf-8")
     (folder / "studies").mkdir()
     (folder / "studies" / "paper").mkdir()
     for plan in (ROOT / "studies").rglob("*.toml"):

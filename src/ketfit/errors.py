@@ -175,6 +175,10 @@ class CostLimitError(HardwareError):
     """A run exceeds the limit of cost, circuits or shots; nothing was sent."""
 
 
+class DistributedError(KetFitError, RuntimeError):
+    """A rank of a distributed run was lost."""
+
+
 class InsufficientMemoryError(KetFitError, MemoryError):
     """A computation needs more memory than is free; nothing was allocated."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -9,10 +10,12 @@ import pytest
 import torch
 
 from ketfit import Circuit, NoiseConfig, expectation
+from ketfit.circuit import reuploading_circuit
 from ketfit.circuit.circuit import Angle, ry
+from ketfit.circuit.export import to_qasm3
 from ketfit.cli import doctor
 from ketfit.errors import InsufficientMemoryError
-from tests.cli.running import run_json
+from tests.cli.running import run, run_json
 
 
 def _run(width: int, gradients: bool = False, noise: NoiseConfig | None = None) -> None:
@@ -52,3 +55,40 @@ def test_doctor_reports_engine_and_extras(capsys: pytest.CaptureFixture[str]) ->
     assert report["extras"]["bundled"] == "installed"
     assert report["memory"]["qubits"] >= report["memory"]["qubits_with_gradients"] > 0
     assert report["memory"]["qubits_with_exact_noise"] > 0
+
+
+def test_doctor_plan_reports_cost_of_distributed_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "circuit.qasm"
+    path.write_text(to_qasm3(reuploading_circuit(12, 1, 1, 2, 2)))
+    options = ["--plan", str(path), "--nodes", "4", "--memory", "64KiB", "--bandwidth", "2 GB/s"]
+    report = run_json(capsys, "doctor", *options)
+    assert (report["qubits"], report["local_qubits"], report["nodes"], report["bandwidth_gb_s"]) == (12, 10, 4, 2.0)
+    assert (report["value"]["fits"], report["value_and_gradients"]["fits"]) == (True, True)
+    assert run_json(capsys, "doctor", *options[:-3], "32KiB")["value_and_gradients"]["fits"] is False
+    assert report["exchanges"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--nodes", "3"], "3 ranks cannot share a state of 2 qubits; use a power of two up to 2"),
+        (["--memory", "64XB"], "'64XB' is not an amount of bytes such as 64GiB or 10GB/s"),
+        (["--bandwidth", "0"], "'0' is not an amount of bytes"),
+    ],
+)
+def test_doctor_plan_wrong_options_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[str], message: str
+) -> None:
+    path = tmp_path / "circuit.qasm"
+    path.write_text("OPENQASM 3.0; qubit[2] q; U(1, 2, 3) q[0];")
+    code, _, err = run(capsys, "doctor", "--plan", str(path), *options)
+    assert code != 0
+    assert message in " ".join(err.split())
+
+
+def test_doctor_plan_of_no_circuit_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "circuit.qasm"
+    path.write_bytes(b"\xff\xfe")
+    assert "cannot read" in run(capsys, "doctor", "--plan", str(path))[2]
+    path.write_text("not a program")
+    assert "line 1" in run(capsys, "doctor", "--plan", str(path))[2]

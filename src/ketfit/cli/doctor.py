@@ -5,21 +5,79 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import re
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 import ketfit
 from ketfit.bodies.sources import INSTALL, MPNET
 from ketfit.cli.options import AsJson
 from ketfit.cli.output import key_value_table, print_report
+from ketfit.errors import DataError
 from ketfit.memory import available_memory
 from ketfit.model.config import MAX_QUBITS
 from ketfit.simulate.density_matrix import MAX_QUBITS as MAX_EXACT
 
+_UNITS = {"": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2.0**10, "MIB": 2.0**20, "GIB": 2.0**30}
+_UNITS |= {"TIB": 2.0**40}
 
-def doctor(as_json: AsJson = False) -> None:
-    """Report versions, the simulation engine, memory and installed extras."""
-    report = collect_diagnostics()
+
+def _read_amount(text: str) -> float:
+    """Return the bytes, or the bytes a second, of a text such as 64GiB or 10GB/s."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)(?:/s)?\s*", str(text))
+    if match is None or match[2].upper() not in _UNITS or not float(match[1]):
+        raise typer.BadParameter(f"{text!r} is not an amount of bytes such as 64GiB or 10GB/s")
+    return float(match[1]) * _UNITS[match[2].upper()]
+
+
+def doctor(
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="OpenQASM 3 file; estimate a distributed run of it.", exists=True, dir_okay=False),
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes of the run, a power of two.")] = 2,
+    memory: Annotated[
+        float | None, typer.Option(parser=_read_amount, metavar="SIZE", help="Memory of a node, such as 64GiB.")
+    ] = None,
+    bandwidth: Annotated[
+        float, typer.Option(parser=_read_amount, metavar="RATE", help="Rate of a node's network, such as 10GB/s.")
+    ] = 10e9,
+    as_json: AsJson = False,
+) -> None:
+    """Report versions, the simulation engine, memory and installed extras; or the cost of a distributed run."""
+    report = collect_diagnostics() if plan is None else plan_run(plan, nodes, memory, bandwidth)
     print_report(report, as_json, key_value_table(report))
+
+
+def plan_run(path: Path, nodes: int, memory_bytes: float | None, bandwidth: float) -> dict[str, Any]:
+    """Return memory, exchanged bytes and estimated time of a circuit on nodes like this machine.
+
+    Raises:
+        CircuitError: The file has no circuit that can be read, or it does not fit so many nodes.
+        ConfigError: The number of nodes is not a power of two, or too large for the circuit.
+        DataError: The file cannot be read.
+    """
+    from ketfit.circuit.circuit import Circuit
+    from ketfit.simulate.distributed.cost import distributed_cost, measure_rate
+
+    try:
+        circuit = Circuit.from_qasm3(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+    rate = measure_rate(circuit)
+    report: dict[str, Any] = {"circuit": str(path), "nodes": nodes, "bandwidth_gb_s": bandwidth / 1e9}
+    for name, gradient in (("value", False), ("value_and_gradients", True)):
+        cost = distributed_cost(circuit, nodes, bandwidth, rate, gradient=gradient)
+        report |= {"qubits": cost.qubits, "local_qubits": cost.local_qubits, "exchanges": cost.exchanges}
+        report[name] = {
+            "memory_gib": round(cost.memory_bytes / 2**30, 2),
+            "fits": None if memory_bytes is None else cost.memory_bytes <= memory_bytes,
+            "exchanged_gib": round(cost.exchanged_bytes / 2**30, 2),
+            "seconds": float(f"{cost.seconds:.3g}"),
+            "seconds_of_exchanges": float(f"{cost.exchange_seconds:.3g}"),
+        }
+    return report
 
 
 def collect_diagnostics() -> dict[str, Any]:

@@ -322,19 +322,33 @@ class _States(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the weights, the inputs and the initial amplitudes."""
-        weights, inputs, initial, signs, amplitudes = ctx.saved_tensors
-        tensors = (weights, inputs, initial)
+        *saved, amplitudes = ctx.saved_tensors
+        tensors = saved[:3]
         if needs_recorded_operations(grad):
             if ctx.compute_again is None:
                 raise InputError(NO_SECOND_DERIVATIVE)
             return None, None, None, *differentiate_operations(ctx.compute_again, tensors, grad)
-        grad = as_stored(grad)
         grads = empty_gradients(tensors, ctx.needs_input_grad[3:])
-        ctx.plan.backward_from_states(
-            kernel_batch(ctx.size, *tensors, signs),
-            amplitudes.data_ptr(),
-            grad.data_ptr(),
-            kernel_gradients(*grads),
-            kernel_threads(),
-        )
+        _backward_from_states(ctx.plan, kernel_batch(ctx.size, *saved), amplitudes, grad, grads)
         return None, None, None, *grads
+
+
+def differentiate_states(batch: ProgramBatch, states: Tensor, grad: Tensor) -> list[Tensor]:
+    """Return the gradients of the weights, the inputs and the initial amplitudes from that of the final states.
+
+    Args:
+        batch: Batch with inputs and with initial amplitudes, whose numbers do not matter: the final states are known.
+        states: Final states, complex, shape (size, 2**n_qubits).
+        grad: Their gradient.
+    """
+    grads = [torch.empty_like(tensor) for tensor in batch.tensors if tensor is not None]
+    _backward_from_states(plan_for(batch, None), batch.addresses, states, grad, grads)
+    return grads
+
+
+def _backward_from_states(
+    plan: Any, addresses: _kernel.CircuitBatch, states: Tensor, grad: Tensor, grads: Sequence[Tensor | None]
+) -> None:
+    """Write the gradients that are not None."""
+    grad = as_stored(grad)
+    plan.backward_from_states(addresses, states.data_ptr(), grad.data_ptr(), kernel_gradients(*grads), kernel_threads())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -75,7 +75,9 @@ def expectation(
             own, as on hardware. "exact": exact values where a gradient is computed, shots elsewhere.
         generator: Random generator of shots and trajectories; None is torch's default one.
         engine: "native" for the compiled kernel, which computes on the CPU; "torch" for torch's operations on any
-            device; "auto" for the kernel on the CPU and torch elsewhere. Only the kernel has the density matrix.
+            device; "auto" for the kernel on the CPU and torch elsewhere; "distributed" for one exact state over the
+            processes of torch.distributed, which all call this with the same tensors. Only the kernel has the density
+            matrix.
 
     Returns:
         Shape (batch, len(qubits)) or (batch, len(observables)), with the dtype and device of `weights`. The batch is 1
@@ -227,8 +229,8 @@ def _check_observables(
 
 def check_engine(engine: Engine) -> None:
     """Raise ConfigError if the engine is unknown."""
-    if engine not in ("auto", "native", "torch"):
-        raise ConfigError(f"unknown engine {engine!r}; known are 'auto', 'native' and 'torch'")
+    if engine not in (known := get_args(Engine)):
+        raise ConfigError(f"unknown engine {engine!r}; known are {', '.join(map(repr, known))}")
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,12 @@ def program_of(circuit: Circuit) -> PauliProgram:
         if isinstance(operation, ConstantUnitary):
             operations.append(Unitary(operation.qubits, np.array(operation.matrix, dtype=np.complex128)))
         else:
-            operations.append(Rotation(PauliWord(*operation.masks(circuit.n_qubits)), _angle_terms(operation.angle)))
+            operations.append(Rotation(PauliWord(*operation.masks(circuit.n_qubits)), angle_terms(operation.angle)))
     return PauliProgram(circuit.n_qubits, circuit.n_weights, circuit.n_inputs, tuple(operations))
 
 
-def _angle_terms(angle: AngleExpression) -> AngleTerms:
+def angle_terms(angle: AngleExpression) -> AngleTerms:
+    """Return an angle as pairs of the index of a weight or an input and its factor, and an offset."""
     terms, offset = affine_form(angle)
     weights, inputs = (
         tuple((each.index, factor) for each, factor in terms if each.source == source) for source in ("weight", "input")

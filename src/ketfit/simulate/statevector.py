@@ -28,6 +28,7 @@ from ketfit.errors import ConfigError, InputError, InsufficientMemoryError
 from ketfit.memory import memory_shortage
 from ketfit.simulate.circuit_batch import CircuitBatch, check_finite
 from ketfit.simulate.complex_statevector import ProgramBatch, as_complex, simulate
+from ketfit.simulate.distributed.statevector import distributed_distribution, distributed_expectation
 from ketfit.simulate.evolution import (
     differentiate_operations,
     evolve,
@@ -46,7 +47,7 @@ from ketfit.simulate.native import (
 )
 from ketfit.simulate.readout import joint_distribution, observable_expectations, z_expectations
 
-Engine = Literal["auto", "native", "torch"]
+Engine = Literal["auto", "native", "torch", "distributed"]
 
 
 def statevector_expectation(
@@ -71,6 +72,10 @@ def statevector_expectation(
         InsufficientMemoryError: The states do not fit into the free memory.
     """
     check_joint(measured, joint)
+    if engine == "distributed":
+        if joint:
+            return distributed_distribution(_for_ranks(batch, signs), measured)
+        return distributed_expectation(_for_ranks(batch, signs), z_sums(measured))
     if signs is None and (not batch.is_ry_cx or is_transformed()):
         readout = _Readout(measured, joint)
         if not joint and (sums := _kernel_sums(batch, z_sums(measured), engine, batch.is_differentiated)):
@@ -131,6 +136,8 @@ def statevector_expectation_and_gradients(
         ConfigError: The engine does not run on this device.
         InsufficientMemoryError: The states do not fit into the free memory.
     """
+    if engine == "distributed":
+        return observable_expectation_and_gradients(batch, z_sums(measured), cotangent, needs_grad, engine)
     if not batch.is_ry_cx:
         if sums := _kernel_sums(batch, z_sums(measured), engine, differentiated=True):
             return expect_sums_and_differentiate(batch, sums, cotangent, needs_grad)
@@ -156,6 +163,10 @@ def observable_expectation(batch: CircuitBatch, observables: tuple[Observable, .
         ConfigError: The engine does not run on this device.
         InsufficientMemoryError: The states do not fit into the free memory.
     """
+    if engine == "distributed":
+        if others := [each for each in observables if not isinstance(each, PauliSum)]:
+            raise ConfigError(f"distributed states have sums of Pauli words, and not {type(others[0]).__name__}")
+        return distributed_expectation(_for_ranks(batch, None), observables)  # type: ignore[arg-type]
     if sums := _kernel_sums(batch, observables, engine, batch.is_differentiated):
         return expect_sums(batch, sums, lambda copy: _state_observables(copy, observables, "torch"))
     return _state_observables(batch, observables, engine)
@@ -180,7 +191,7 @@ def observable_expectation_and_gradients(
 
     Results and errors are those of `statevector_expectation_and_gradients`.
     """
-    if sums := _kernel_sums(batch, observables, engine, differentiated=True):
+    if engine != "distributed" and (sums := _kernel_sums(batch, observables, engine, differentiated=True)):
         return expect_sums_and_differentiate(batch, sums, cotangent, needs_grad)
     return _differentiate(lambda copy: observable_expectation(copy, observables, engine), batch, cotangent, needs_grad)
 
@@ -417,6 +428,15 @@ def _rotations(circuit: Circuit, weights: Tensor, inputs: Tensor, signs: Tensor 
         sign = None if columns is None else next(columns)
         rotations.append((cos, sin if sign is None else sin * sign, sign))
     return rotations
+
+
+def _for_ranks(batch: CircuitBatch, signs: Tensor | None) -> CircuitBatch:
+    """Return the batch, if distributed states can run it."""
+    if is_transformed():
+        raise ConfigError("distributed states cannot be transformed by torch.func; use another engine")
+    if signs is not None:
+        raise ConfigError("distributed states have no trajectories; use another engine")
+    return batch
 
 
 def _runs_native(engine: Engine, weights: Tensor) -> bool:

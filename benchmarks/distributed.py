@@ -1,0 +1,178 @@
+"""Distributed states on the cores of this machine, beside one process; and a table of wide circuits on clusters.
+
+    python benchmarks/distributed.py --output benchmarks/results/distributed.json
+
+One process has all threads; the ranks share them. The circuits are the paper's QPU circuit with R = 4, which one
+process runs on real amplitudes and ranks on complex ones, and three strongly entangling layers behind RX. Seconds are
+medians of the runs; those of the exchanges are measured in them. The model is that of ``ketfit doctor --plan``, with
+the rates measured here.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import torch.distributed as dist
+import typer
+
+from ketfit import expectation
+from ketfit.circuit import Angle, Circuit, Gate, cx, reuploading_circuit
+from ketfit.simulate.distributed.cost import DistributedCost, distributed_cost, measure_rate
+from ketfit.simulate.distributed.ranks import Ranks
+
+CLUSTERS = {
+    "16 nodes of 64 GiB, 10 GB/s": (16, 64, 10e9),
+    "64 nodes of 256 GiB, 25 GB/s": (64, 256, 25e9),
+    "1,024 nodes of 512 GiB, 25 GB/s": (1024, 512, 25e9),
+}
+WIDTHS = range(30, 43, 2)
+
+
+def paper(qubits: int) -> Circuit:
+    return reuploading_circuit(qubits, 1, 1, 4, 2)
+
+
+def entangling(qubits: int) -> Circuit:
+    """Return RX of the inputs and three layers of RZ, RY, RZ and CNOTs over growing distances."""
+    gates = [Gate("rx", qubit, (Angle("input", qubit),)) for qubit in range(qubits)]
+    for layer in range(3):
+        for qubit in range(qubits):
+            first = 3 * (layer * qubits + qubit)
+            gates += [Gate(name, qubit, (Angle("weight", first + k),)) for k, name in enumerate(("rz", "ry", "rz"))]
+        gates += [cx(qubit, (qubit + layer + 1) % qubits) for qubit in range(qubits)]
+    return Circuit.from_gates(qubits, gates)
+
+
+CIRCUITS = {"paper": paper, "strongly entangling": entangling}
+
+
+def run_rank(rank: int, size: int, port: int, kind: str, qubits: int, repeats: int, folder: str) -> None:
+    """Time values and gradients in one rank, and write its row."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // size))
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    circuit, generator = CIRCUITS[kind](qubits), torch.Generator().manual_seed(0)
+    weights = torch.rand(circuit.n_weights, generator=generator, requires_grad=True)
+    inputs = torch.rand(1, qubits, generator=generator)
+    spent = [0.0]
+    exchange = Ranks.exchange
+
+    def timed(self: Ranks, part: torch.Tensor, swapped: Sequence[tuple[int, int]]) -> None:
+        start = time.perf_counter()
+        exchange(self, part, swapped)
+        spent[0] += time.perf_counter() - start
+
+    Ranks.exchange = timed  # type: ignore[method-assign]
+    engine: Any = "distributed" if size > 1 else "native"
+    row: dict[str, Any] = {"circuit": kind, "ranks": size, "qubits": qubits}
+    for name in ("value", "value and gradients"):
+        seconds, exchanging = [], []
+        for _ in range(repeats + 1):
+            if size > 1 and dist.is_initialized():
+                dist.barrier()
+            spent[0], start = 0.0, time.perf_counter()
+            value = expectation(circuit, weights, inputs, engine=engine)
+            if name != "value":
+                value.sum().backward()
+            seconds.append(time.perf_counter() - start)
+            exchanging.append(spent[0])
+        row[name] = {
+            "seconds": round(statistics.median(seconds[1:]), 3),
+            "seconds of exchanges": round(statistics.median(exchanging[1:]), 3),
+            "result": value.item(),
+        }
+    row["seconds per amplitude"] = measure_rate(circuit)
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(row))
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def measure(size: int, kind: str, qubits: int, repeats: int) -> dict[str, Any]:
+    """Return the row of the first rank."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = [(rank, size, port, kind, qubits, repeats, folder) for rank in range(size)]
+        ranks = [context.Process(target=run_rank, args=each) for each in arguments]
+        for each in ranks:
+            each.start()
+        for each in ranks:
+            each.join()
+        row: dict[str, Any] = json.loads((Path(folder) / "0.json").read_text())
+        return row
+
+
+def with_model(row: dict[str, Any], alone: dict[str, Any]) -> dict[str, Any]:
+    """Return the row with the model's exchanged bytes and seconds, and with ratios to one process."""
+    circuit, size = CIRCUITS[row["circuit"]](row["qubits"]), row["ranks"]
+    for name in ("value", "value and gradients"):
+        own = row[name]
+        cost = distributed_cost(circuit, size, 1.0, row["seconds per amplitude"], gradient=name != "value")
+        own["exchanged bytes"] = cost.exchanged_bytes
+        if own["seconds of exchanges"]:
+            own["GB/s"] = round(cost.exchanged_bytes / own["seconds of exchanges"] / 1e9, 2)
+        own["seconds by the model"] = round(cost.compute_seconds + own["seconds of exchanges"], 3)
+        own["without exchanges, times one process"] = round(
+            (own["seconds"] - own["seconds of exchanges"]) / alone[name]["seconds"], 2
+        )
+    return row
+
+
+def table(rate: float) -> list[dict[str, Any]]:
+    """Return the cost of the paper's circuit on clusters whose nodes are as fast as this machine."""
+    rows = []
+    for cluster, (nodes, memory, bandwidth) in CLUSTERS.items():
+        for qubits in WIDTHS:
+            cost = distributed_cost(paper(qubits), nodes, bandwidth, rate, gradient=True)
+            if cost.memory_bytes <= memory * 2**30:
+                rows.append({"cluster": cluster, **_row(cost)})
+    return rows
+
+
+def _row(cost: DistributedCost) -> dict[str, Any]:
+    return {
+        "qubits": cost.qubits,
+        "memory of a node, GiB": round(cost.memory_bytes / 2**30, 2),
+        "exchanged by a node, GiB": round(cost.exchanged_bytes / 2**30, 2),
+        "seconds": float(f"{cost.seconds:.3g}"),
+        "seconds of exchanges": float(f"{cost.exchange_seconds:.3g}"),
+    }
+
+
+def main(
+    output: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
+    qubits: Annotated[list[int], typer.Option(help="Widths.")] = [22, 24],  # noqa: B006
+    ranks: Annotated[list[int], typer.Option(help="Numbers of ranks.")] = [2, 4],  # noqa: B006
+    repeats: Annotated[int, typer.Option(help="Runs of each.")] = 3,
+) -> None:
+    """Measure, and print the rows and the table."""
+    rows = []
+    for kind in CIRCUITS:
+        for width in qubits:
+            alone = measure(1, kind, width, repeats)
+            rows.append(with_model(alone, alone))
+            rows += [with_model(measure(size, kind, width, repeats), alone) for size in ranks]
+    results = {
+        "rows": rows,
+        "clusters": table(rows[0]["seconds per amplitude"]),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    text = json.dumps(results, indent=1)
+    print(text)
+    if output is not None:
+        output.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

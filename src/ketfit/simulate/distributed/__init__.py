@@ -1,0 +1,1 @@
+"""State vectors spread over the processes of torch.distributed."""
