@@ -11,7 +11,7 @@ from torch import Tensor
 from ketfit.circuit import Angle, Circuit, cx, ry
 from ketfit.errors import CircuitError, ConfigError, InputError
 from ketfit.simulate import NoiseConfig, expectation
-from ketfit.simulate.expectation import apply_readout_error
+from ketfit.simulate.measurement import apply_readout_error
 from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigate_readout, mitigated_expectation
 from ketfit.simulate.shots import rotation_angles, rotations_as_inputs
 from tests.circuits import random_circuit
@@ -249,7 +249,6 @@ def test_mitigated_expectation_without_inputs_and_float32_works():
         ({"trajectories": 0}, "^trajectories=0: it must be a whole number of at least 1"),
         ({"noise": ALL, "trajectories": 3}, "not a mixture of Pauli errors.*pauli_twirl=True$"),
         ({"noise": "ionq-forte"}, "^noise is of type str; pass a NoiseConfig"),
-        ({"engine": "torch"}, "^the torch engine has no density matrix; pass trajectories"),
     ],
 )
 def test_invalid_options_raise_config_error(arguments, message):
