@@ -12,8 +12,6 @@ from ketfit.energy.qpu import native_gates
 from ketfit.energy.simulation import statevector_cost
 from ketfit.errors import CircuitError
 from ketfit.hardware.backends.base import BoundCircuit
-from ketfit.simulate.mitigation import fold_gates, mitigated_expectation
-from ketfit.simulate.tensor_network import network_expectation
 from ketfit.simulate.trajectories import sample_frames
 
 GENERAL = Circuit.from_gates(2, [ry(0, Angle("weight", 0)), Gate("cz", (0, 1)), cx(0, 1)])
@@ -21,7 +19,6 @@ BY_SUM = Circuit.from_gates(2, [ry(0, 2 * Angle("weight", 0))])
 NOISE, WEIGHTS = NoiseConfig(depolarizing_1q=0.01), torch.ones(1)
 CALLS = {
     "sample_frames": lambda c: sample_frames(c, (0,), NOISE, 1, None),
-    "tensor network": lambda c: network_expectation(c, [1.0]),
     "native gates": lambda c: native_gates(c, "zz"),
     "statevector_cost": lambda c: statevector_cost(
         c, load_profile("laptop", ProcessorProfile), load_profile("statevector", StatevectorProfile)
