@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -184,14 +185,15 @@ def _fixed(rank: int) -> npt.NDArray[np.complex128]:
 
 def _elements(gate: Gate, values: Mapping[Angle, float]) -> npt.NDArray[np.complex128]:
     """Return the elements of a gate, with the indices of `_axes`."""
-    matrix = np.array(gate.matrix_at(*(substitute(parameter, values) for parameter in gate.parameters)), np.complex128)
+    angles = [cast(float, substitute(parameter, values)) for parameter in gate.parameters]
     width = len(gate.qubits)
+    matrix = np.array(gate.matrix_at(*angles), np.complex128).reshape([2] * (2 * width))
     shared, others = _axes(gate)
-    labels = list(range(2 * width))  # those of the rows, and those of the columns
-    for place in shared:
-        labels[width + place] = place
-    open_labels = [*shared, *others, *(width + place for place in others)]
-    elements: npt.NDArray[np.complex128] = np.einsum(matrix.reshape([2] * (2 * width)), labels, open_labels)
+    rows, columns = "abc"[:width], "xyz"[:width]
+    before = "".join(rows[place] if place in shared else columns[place] for place in range(width))
+    places = [*shared, *others]
+    after = "".join(rows[place] for place in places) + "".join(columns[place] for place in others)
+    elements: npt.NDArray[np.complex128] = np.einsum(f"{rows}{before}->{after}", matrix)
     return elements
 
 
