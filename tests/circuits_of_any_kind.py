@@ -68,3 +68,22 @@ def reference_statevector(
         angles = [angle_value(parameter, weights, inputs) for parameter in gate.parameters]
         state = apply_matrix(state, np.array(gate.matrix_at(*angles)), gate.qubits, n)
     return state.reshape(-1)
+
+
+def without_wide_gates(circuit: Circuit) -> Circuit:
+    """The circuit without gates on three qubits, which have no noise."""
+    return circuit.with_gates(gate for gate in circuit.gates if len(gate.qubits) < 3)
+
+
+def random_complex_states(count: int, n_qubits: int, seed: int) -> np.ndarray:
+    """Random complex amplitudes of norm 1, shape (count, 2**n_qubits)."""
+    rng = np.random.default_rng(seed)
+    states = rng.normal(size=(count, 2**n_qubits)) + 1j * rng.normal(size=(count, 2**n_qubits))
+    return states / np.linalg.norm(states, axis=1, keepdims=True)
+
+
+def random_pauli_words(n_qubits: int, count: int, seed: int) -> list[tuple[str, tuple[int, ...]]]:
+    """Letters X, Y and Z on random qubits, and the empty word."""
+    rng = random.Random(seed)
+    chosen = [tuple(rng.sample(range(n_qubits), rng.randint(1, n_qubits))) for _ in range(count)]
+    return [("", ()), *(("".join(rng.choices("XYZ", k=len(qubits))), qubits) for qubits in chosen)]

@@ -72,6 +72,24 @@ def test_is_real_equals_matrix_at_many_angles(name):
     assert gate.permutes_basis == all((np.count_nonzero(matrix, axis=0) == 1).all() for matrix in matrices)
 
 
+@pytest.mark.parametrize("name", [*GATES, "unitary"])
+def test_inverse_has_the_adjoint_matrix(name):
+    if name == "unitary":
+        gate = Gate(name, (1, 0), matrix=random_unitary(2, 3))
+    else:
+        gate = Gate(name, tuple(range(GATES[name].n_qubits)), numbers(name))
+    inverse = gate.inverse()
+    assert inverse.qubits == gate.qubits
+    mine, other = (np.array(each.matrix_at(*each.parameters)) for each in (inverse, gate))
+    np.testing.assert_allclose(mine, other.conj().T, rtol=0, atol=1e-15)
+
+
+def test_inverse_of_weights_and_inputs_has_negative_angles():
+    assert Gate("rx", 0, [W0]).inverse() == Gate("rx", 0, [-1 * W0])
+    assert Gate("u", 0, [W0, 0.5, 2 * W0]).inverse() == Gate("u", 0, [-1 * W0, -2 * W0, -0.5])
+    assert Gate("sx", 0).inverse().name == "unitary"
+
+
 def test_general_circuit_is_one_frozen_value():
     one, other = (random_general_circuit(4, 40, seed=1) for _ in range(2))
     assert one == other

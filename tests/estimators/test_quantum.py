@@ -26,7 +26,8 @@ from ketfit.evaluation.compare import evaluate_head
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.projection import Projection
 from ketfit.persistence.model_files import load_model
-from ketfit.simulate.expectation import MeasurementContext, expectation
+from ketfit.simulate.expectation import expectation
+from ketfit.simulate.measurement import MeasurementContext
 from ketfit.simulate.mitigation import mitigated_expectation
 
 NOISE = NoiseConfig(depolarizing_1q=0.005, depolarizing_2q=0.03, readout=((0.97, 0.05), (0.03, 0.95)))

@@ -9,7 +9,7 @@ from scipy.stats import chi2
 from ketfit.circuit.ansatz import reuploading_circuit
 from ketfit.hardware.backends.base import BoundCircuit
 from ketfit.simulate.circuit_batch import CircuitBatch
-from ketfit.simulate.expectation import MeasurementContext
+from ketfit.simulate.measurement import MeasurementContext
 
 
 def random_circuits(

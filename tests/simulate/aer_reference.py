@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from qiskit import QuantumCircuit
-from qiskit.quantum_info import DensityMatrix, Kraus, Pauli, Statevector, SuperOp
+from qiskit.quantum_info import DensityMatrix, Kraus, Operator, Pauli, Statevector, SuperOp
 from qiskit_aer import AerSimulator
 from qiskit_aer.library import SetDensityMatrix
 from qiskit_aer.noise import NoiseModel, QuantumError, depolarizing_error, pauli_error, thermal_relaxation_error
@@ -92,6 +92,29 @@ def run_aer(
     data = simulator.run(converted).result().data()
     matrix = DensityMatrix(np.asarray(data["matrix"])).reverse_qargs().data
     return np.array([data[str(label)] for label in range(len(parities))]), matrix
+
+
+def run_aer_on_any_gates(
+    circuit: Circuit, weights: np.ndarray, inputs: np.ndarray, initial: np.ndarray | None, noise: NoiseConfig
+) -> np.ndarray:
+    """Return the density matrix of one sample, with qubit 0 the highest bit, of gates on at most two qubits.
+
+    Every gate is a unitary, and the channel of its number of qubits an instruction behind it.
+    """
+    converted = QuantumCircuit(circuit.n_qubits)
+    start = np.eye(1, 2**circuit.n_qubits)[0] if initial is None else initial
+    converted.append(SetDensityMatrix(DensityMatrix(Statevector(start).reverse_qargs())), range(circuit.n_qubits))
+    for qubit in range(circuit.n_qubits):
+        converted.append(Kraus(_flip("X", noise.preparation)).to_instruction(), [qubit])
+    channels = [Kraus(channel).to_instruction() for channel in aer_channels(noise)]
+    for instruction in to_qiskit(circuit, weights, inputs).data:
+        if not instruction.qubits:  # a global phase
+            continue
+        converted.unitary(Operator(instruction.operation), instruction.qubits)
+        converted.append(channels[len(instruction.qubits) - 1], instruction.qubits)
+    converted.save_density_matrix()
+    data = AerSimulator(method="density_matrix", max_parallel_threads=1).run(converted).result().data()
+    return DensityMatrix(np.asarray(data["density_matrix"])).reverse_qargs().data
 
 
 def _flip(pauli: str, probability: float) -> SuperOp:

@@ -9,12 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from ketfit.circuit import Angle, Circuit, cx, reuploading_circuit, ry
-from ketfit.errors import InputError, InsufficientMemoryError
+from ketfit.circuit import Angle, Circuit, Gate, cx, reuploading_circuit, ry
+from ketfit.errors import ConfigError, InputError, InsufficientMemoryError
 from ketfit.simulate import NoiseConfig
 from ketfit.simulate import density_matrix as density
 from ketfit.simulate.circuit_batch import CircuitBatch
-from ketfit.simulate.density_matrix import _Density, density_matrix_expectation, make_plan, pauli_coefficients
+from ketfit.simulate.density_matrix import (
+    _Density,
+    density_matrix_expectation,
+    density_matrix_words,
+    make_plan,
+    pauli_coefficients,
+)
 from ketfit.simulate.noise import Channel
 from ketfit.simulate.statevector import statevector_expectation
 from tests.circuits import random_circuit
@@ -425,6 +431,13 @@ def test_nonfinite_number_raises_input_error(position, number, dtype):
         density_matrix_expectation(CircuitBatch(circuit, *tensors), [(0,)], ALL)
 
 
-def test_other_device_raises_input_error():
-    with pytest.raises(InputError, match="density matrices are computed on the CPU and weights are on meta; move them"):
-        density_matrix_expectation(CircuitBatch(Circuit(2, (), 0, 0), torch.zeros(0, device="meta")), [(0,)], ALL)
+@pytest.mark.parametrize(
+    ("circuit", "device", "reason"),
+    [
+        (Circuit(2, (), 0, 0), "meta", "weights are on meta"),
+        (Circuit.from_gates(1, [Gate("h", 0)]), "cpu", "this circuit has other gates"),
+    ],
+)
+def test_native_engine_where_the_kernel_does_not_run_raises_config_error(circuit, device, reason):
+    with pytest.raises(ConfigError, match=f"the density matrix of RY and CNOT on the CPU and {reason}; use engine='a"):
+        density_matrix_words(CircuitBatch(circuit, torch.zeros(0, device=device)), [("Z", (0,))], ALL, "native")

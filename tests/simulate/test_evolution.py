@@ -186,13 +186,11 @@ def test_empty_circuit_leaves_the_amplitudes():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"observables": [OBSERVABLE], "shots": 10}, ConfigError, "observables have exact values alone"),
         ({"observables": [OBSERVABLE], "qubits": (1,)}, ConfigError, "either qubits or observables"),
         ({"observables": []}, CircuitError, "at least one observable"),
         ({"observables": OBSERVABLE}, CircuitError, "pass a sequence of observables"),
         ({"observables": ["Z"]}, CircuitError, "observable 0 is of type str"),
         ({"observables": [PauliSum([(1, "Z", (7,))])]}, CircuitError, "acts on qubit 7"),
-        ({"shots": 5, "gradient": "parameter_shift"}, CircuitError, "the parameter shift knows RY .* gate 0 is 'h'"),
     ],
 )
 def test_expectation_of_general_circuit_with_wrong_options_is_refused(options, error, message):

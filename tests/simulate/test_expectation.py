@@ -13,7 +13,7 @@ from ketfit.circuit import Circuit
 from ketfit.errors import ConfigError, InputError
 from ketfit.simulate import NoiseConfig, expectation
 from ketfit.simulate.circuit_batch import CircuitBatch
-from ketfit.simulate.expectation import MeasurementContext, apply_readout_error, apply_readout_error_to_distribution
+from ketfit.simulate.measurement import MeasurementContext, apply_readout_error, apply_readout_error_to_distribution
 from ketfit.simulate.shots import GRADIENTS, expectations
 from ketfit.simulate.trajectories import trajectory_expectation
 from tests.circuits import random_circuit
@@ -186,9 +186,7 @@ WHOLE = "it must be a whole number of at least 1"
         ({"noise": {"bit_flip": 0.1}}, r"^noise is of type dict; pass a NoiseConfig, for instance load_noise\(...\)$"),
         ({"noise": "ionq-forte"}, "^noise is of type str; pass a NoiseConfig"),
         ({"noise": 0.1, "trajectories": 5}, "^noise is of type float; pass a NoiseConfig"),
-        ({"noise": ALL, "engine": "torch"}, "^the torch engine has no density matrix; pass trajectories, or engine='a"),
-        ({"noise": ALL, "engine": "torch", "shots": 5}, "^the torch engine has no density matrix"),
-        ({"noise": ALL, "engine": "numpy"}, "^unknown engine 'numpy'; known are 'auto', 'native' and 'torch'$"),
+        ({"noise": ALL, "engine": "numpy"}, "^unknown engine 'numpy'; known are 'auto', 'native', 'torch', 'distributed'$"),
     ],
 )
 def test_expectation_invalid_options_raise_config_error(arguments, message):
@@ -197,12 +195,14 @@ def test_expectation_invalid_options_raise_config_error(arguments, message):
     assert "\n" not in str(caught.value)
 
 
-def test_torch_engine_with_noise_needs_trajectories_or_no_gate_noise():
+def test_torch_engine_with_noise_gives_values_of_the_kernel():
     plain = expectation(CIRCUIT, *TENSORS, engine="torch")
     assert torch.equal(expectation(CIRCUIT, *TENSORS, engine="torch", noise=NoiseConfig()), plain)
     misread = expectation(CIRCUIT, *TENSORS, engine="torch", noise=NoiseConfig(readout=READOUT))
     assert torch.equal(misread, apply_readout_error(plain, READOUT))
     assert expectation(CIRCUIT, *TENSORS, engine="torch", noise=TWIRLED, trajectories=2).shape == plain.shape
+    noisy = (expectation(CIRCUIT, *TENSORS, (2, 0), noise=ALL, engine=engine) for engine in ("torch", "native"))
+    torch.testing.assert_close(*noisy, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from ketfit.circuit import Angle, Circuit, cx, ry
+from ketfit.circuit import Angle, Circuit, Gate, cx, ry
 from ketfit.errors import CircuitError, ConfigError, InputError
 from ketfit.simulate import NoiseConfig, expectation
-from ketfit.simulate.expectation import apply_readout_error
+from ketfit.simulate.measurement import apply_readout_error
 from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigate_readout, mitigated_expectation
 from ketfit.simulate.shots import rotation_angles, rotations_as_inputs
 from tests.circuits import random_circuit
+from tests.circuits_of_any_kind import random_general_circuit, without_wide_gates
 from tests.simulate.aer_reference import ALL
 from tests.simulate.dense_reference import BOTH_DTYPES, ENGINES, random_tensors
 from tests.simulate.statistical_assertions import assert_mean, assert_within_errors, repeated_tensors, seeded
 
 CIRCUIT = random_circuit(3, 24, seed=5)
+GENERAL = random_general_circuit(3, 24, seed=5)
+NARROW = without_wide_gates(GENERAL)
 READOUT = ((0.95, 0.12), (0.05, 0.88))
 WEAK = NoiseConfig(depolarizing_1q=0.002, depolarizing_2q=0.01)
 EITHER = [(), ("readout",), ("zero_noise",), ("readout", "zero_noise")]
@@ -107,6 +110,43 @@ def test_fold_gates_keeps_expectation_and_multiplies_gates(fold, has_initial):
     run = (folded, weights.new_empty(0), torch.cat([angles, -angles], 1), initial)
     values, expected = expectation(*run, (0, 1, 2)), expectation(CIRCUIT, weights, inputs, initial, (0, 1, 2))
     assert_within_errors(values, expected, torch.zeros(()))
+
+
+@pytest.mark.parametrize("fold", [1, 3, 4])
+def test_fold_gates_of_any_gates_keeps_expectation(fold):
+    weights, inputs, _ = random_tensors(GENERAL, 2)
+    circuit, originals = rotations_as_inputs(GENERAL)
+    folded, angles = fold_gates(circuit, fold), rotation_angles(originals, weights, inputs, 2)
+    assert len(folded.gates) == (1 + fold // 2 * 2) * len(circuit.gates)
+    values = expectation(folded, weights.new_empty(0), torch.cat([angles, -angles], 1), qubits=(0, 1, 2))
+    expected = expectation(GENERAL, weights, inputs, qubits=(0, 1, 2))
+    np.testing.assert_allclose(values.detach(), expected.detach(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("angle", "name"), [(Angle("weight", 0), "rx"), (2 * Angle("input", 0), "rx"), (Angle("weight", 0), "ry")]
+)
+def test_fold_gates_of_a_weight_or_a_sum_is_refused_by_name(angle, name):
+    circuit = Circuit.from_gates(1, [Gate("h", 0), Gate(name, 0, [angle])])
+    with pytest.raises(CircuitError, match=f"gate 1 is '{name}' by a weight or a sum: .* with rotations_as_inputs"):
+        fold_gates(circuit, 3)
+
+
+@EACH_MITIGATION
+@pytest.mark.parametrize(
+    "run", [{}, {"trajectories": 20_000}, {"shots": 10**11}], ids=["exact", "trajectories", "shots"]
+)
+def test_mitigation_of_any_gates_reduces_the_bias(run, mitigation):
+    noise = WEAK.updated(readout=READOUT)
+    tensors = [None if each is None else each.detach() for each in random_tensors(NARROW, 1, has_initial=False)]
+    exact = expectation(NARROW, *tensors, (2, 0, 1))
+    noisy = expectation(NARROW, *tensors, (2, 0, 1), noise=noise)
+    mine = mitigated(tensors, mitigation, noise, circuit=NARROW, generator=seeded(), **run)
+    if mitigation == ("readout", "zero_noise"):
+        assert (mine - exact).abs().max() < max(0.03, (noisy - exact).abs().max() / 3)
+    elif not mitigation:
+        np.testing.assert_allclose(mine, noisy, rtol=0, atol=0.03)
+    assert mine.shape == noisy.shape
 
 
 @pytest.mark.parametrize(("folds", "degree"), [((1, 3, 5), 2), ((1, 3), 1), ((1, 5, 7), 1), ((3,), 0)])
@@ -249,7 +289,6 @@ def test_mitigated_expectation_without_inputs_and_float32_works():
         ({"trajectories": 0}, "^trajectories=0: it must be a whole number of at least 1"),
         ({"noise": ALL, "trajectories": 3}, "not a mixture of Pauli errors.*pauli_twirl=True$"),
         ({"noise": "ionq-forte"}, "^noise is of type str; pass a NoiseConfig"),
-        ({"engine": "torch"}, "^the torch engine has no density matrix; pass trajectories"),
     ],
 )
 def test_invalid_options_raise_config_error(arguments, message):

@@ -14,7 +14,7 @@ from torch import Tensor
 from ketfit.circuit import Angle, Circuit, cx, ry
 from ketfit.simulate import NoiseConfig, expectation
 from ketfit.simulate.circuit_batch import CircuitBatch
-from ketfit.simulate.expectation import MeasurementContext
+from ketfit.simulate.measurement import MeasurementContext
 from ketfit.simulate.shots import GRADIENTS, readout_signs, reparameterized, sample, sample_outcomes, straight_through
 from tests.circuits import random_circuit, reference_state
 from tests.simulate.aer_reference import ALL, run_aer

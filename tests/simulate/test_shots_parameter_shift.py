@@ -8,13 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from ketfit.circuit import Angle, Circuit, cx, reuploading_circuit, ry
+from ketfit.circuit import Angle, Circuit, Gate, PauliSum, cx, reuploading_circuit, ry
+from ketfit.circuit.gate import GATES
 from ketfit.errors import InputError
 from ketfit.simulate import NoiseConfig, expectation, shots
-from ketfit.simulate.expectation import MeasurementContext
+from ketfit.simulate.circuit_batch import CircuitBatch
+from ketfit.simulate.measurement import MeasurementContext
 from ketfit.simulate.noise import noisy_light_cone
 from ketfit.simulate.shots import GRADIENTS, rotation_angles, rotations_as_inputs, step_cost
 from tests.circuits import random_circuit
+from tests.circuits_of_any_kind import random_general_circuit, without_wide_gates
 from tests.simulate.dense_reference import random_tensors, values_and_gradients
 from tests.simulate.statistical_assertions import assert_mean, assert_within_errors, repeated_gradients, seeded
 
@@ -143,6 +146,62 @@ def test_circuit_without_inputs_rotations_or_used_weights_works():
         assert value.item() == pytest.approx(expected, abs=1e-3)
         (gradient,) = torch.autograd.grad(value.sum(), weights)
         np.testing.assert_allclose(gradient, [0, slope], rtol=0, atol=1e-3)
+
+
+# --- other gates --------------------------------------------------------------------------------------------------
+
+OBSERVABLES = (PauliSum([(1, "XY", (0, 1)), (0.5, "Z", (1,))]), PauliSum([(1, "X", (1,))]))
+WITH_ANGLES = [name for name, gate in GATES.items() if gate.n_parameters]
+
+
+def exactly_shifted(circuit: Circuit, weights: Tensor, inputs: Tensor) -> Tensor:
+    """Return exact values with the gradient of the shift rule."""
+
+    def exact(batch: CircuitBatch) -> Tensor:
+        with torch.no_grad():
+            return expectation(batch.circuit, *batch.tensors, observables=OBSERVABLES)
+
+    return shots.parameter_shift(exact, CircuitBatch(circuit, weights, inputs))
+
+
+@pytest.mark.parametrize("name", WITH_ANGLES)
+def test_shift_rule_of_each_gate_is_exact(name):
+    kind = GATES[name]
+    angles = [2 * Angle("weight", k) - Angle("input", 0) / 3 + 0.4 for k in range(kind.n_parameters)]
+    start = [Gate("u", q, [0.4 + q, 1.0, 2.0]) for q in range(2)]
+    circuit = Circuit.from_gates(2, [*start, Gate(name, tuple(range(kind.n_qubits)), angles), Gate("h", 0)])
+    tensors = random_tensors(circuit, 3)[:2]
+    mine = values_and_gradients(exactly_shifted(circuit, *tensors), tensors)
+    exact = values_and_gradients(expectation(circuit, *tensors, observables=OBSERVABLES), tensors)
+    for one, other in zip(mine, exact, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+    shifts = 0 if name == "gphase" else 4 if name.startswith("cr") else 2
+    assert step_cost(circuit, 3, 1, "parameter_shift").circuits == 3 * (1 + shifts * kind.n_parameters)
+
+
+@pytest.mark.parametrize("together", [1, 30, 10**6])
+def test_shift_rule_of_random_gates_is_exact(together, monkeypatch):
+    monkeypatch.setattr(shots, "_MAX_ANGLES", together)
+    circuit = random_general_circuit(3, 40, 2)
+    tensors = random_tensors(circuit, 2)[:2]
+    mine = values_and_gradients(exactly_shifted(circuit, *tensors), tensors)
+    exact = values_and_gradients(expectation(circuit, *tensors, observables=OBSERVABLES), tensors)
+    for one, other in zip(mine, exact, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-11)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [None, MILD], ids=["none", "all"])
+def test_gradient_of_many_shots_of_any_gates_approaches_exact(noise):
+    circuit = without_wide_gates(random_general_circuit(3, 25, 3))
+    tensors = random_tensors(circuit, 2)[:2]
+    for measured in ({"qubits": (2, 0)}, {"observables": OBSERVABLES}):
+        run = {"noise": noise, **measured}
+        exact = values_and_gradients(expectation(circuit, *tensors, **run), tensors)
+        shift = {"shots": 10**11, "gradient": "parameter_shift", "generator": seeded()}
+        mine = values_and_gradients(expectation(circuit, *tensors, **run, **shift), tensors)
+        for one, other in zip(mine, exact, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=3e-4)
 
 
 # --- cost ---------------------------------------------------------------------------------------------------------

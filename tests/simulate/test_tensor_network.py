@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ketfit import expectation
-from ketfit.circuit import Circuit
+from ketfit.circuit import Circuit, Gate
 from ketfit.circuit.ansatz import reuploading_circuit
+from ketfit.circuit.gate import GATES
 from ketfit.errors import CircuitError, InputError, InsufficientMemoryError, MissingExtraError
 from ketfit.simulate.tensor_network import network_expectation, plan_contraction
 from tests.circuits import random_angles, random_circuit
+from tests.circuits_of_any_kind import random_general_circuit
 
 
 def by_statevector(circuit, weights, inputs, qubits):
@@ -28,6 +30,33 @@ def test_network_expectation_random_circuit_matches_statevector(n_qubits, n_gate
     weights, inputs = random_angles(circuit, seed)
     found = network_expectation(circuit, weights, inputs, qubits)
     np.testing.assert_allclose(found, by_statevector(circuit, weights, inputs, qubits), atol=1e-10)
+
+
+@pytest.mark.parametrize("n_qubits", [1, 2, 3, 5, 7])
+def test_network_expectation_of_any_gates_matches_statevector(n_qubits):
+    for seed in range(3):
+        circuit = random_general_circuit(n_qubits, 6 * n_qubits, seed)
+        weights, inputs = random_angles(circuit, seed)
+        qubits = tuple(range(n_qubits))
+        found = network_expectation(circuit, weights, inputs, qubits)
+        np.testing.assert_allclose(found, by_statevector(circuit, weights, inputs, qubits), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", [name for name, gate in GATES.items() if gate.n_qubits])
+def test_network_expectation_of_each_gate_matches_statevector(name):
+    kind = GATES[name]
+    start = [Gate("u", q, [0.4 + q, 1.0, 2.0]) for q in range(3)]
+    gate = Gate(name, tuple(range(kind.n_qubits))[::-1], [0.7 + k for k in range(kind.n_parameters)])
+    circuit = Circuit.from_gates(3, [*start, gate, *(Gate("h", q) for q in range(3))])
+    found = network_expectation(circuit, [], None, (0, 1, 2))
+    expected = expectation(circuit, torch.zeros(0, dtype=torch.float64), qubits=(0, 1, 2))[0]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+def test_plan_of_complex_gates_counts_sixteen_bytes():
+    real, other = (Circuit.from_gates(2, [Gate(name, 0), Gate("cx", (0, 1))]) for name in ("h", "sx"))
+    assert (plan_contraction(real, 1).itemsize, plan_contraction(other, 1).itemsize) == (8, 16)
+    assert plan_contraction(other, 1).bytes_needed == 16 * plan_contraction(other, 1).peak
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,11 @@ from ketfit.circuit import Circuit
 from ketfit.errors import ConfigError, InsufficientMemoryError
 from ketfit.simulate import NoiseConfig, expectation, trajectories
 from ketfit.simulate.circuit_batch import CircuitBatch
-from ketfit.simulate.expectation import MeasurementContext, apply_readout_error
+from ketfit.simulate.measurement import MeasurementContext, apply_readout_error
 from ketfit.simulate.noise import noisy_light_cone
+from ketfit.simulate.pauli_errors import _sample_successes, sample_gate_errors
 from ketfit.simulate.trajectories import (
     Estimate,
-    _sample_errors,
-    _sample_successes,
     sample_frames,
     trajectory_expectation,
 )
@@ -216,13 +215,13 @@ def every_single_error(circuit: Circuit) -> tuple[Errors, int]:
 
 
 def as_codes(struck, bits):
-    """Return an item of `_sample_errors` from the bits x and z of the target and of the control."""
+    """Return an item of `sample_gate_errors` from the bits x and z of the target and of the control."""
     target, control = np.array([1, 2]) @ bits.reshape(2, 2, -1).astype(np.uint8)
     return struck, target.astype(np.uint8), control.astype(np.uint8)
 
 
 def as_bits(struck, target, control):
-    """Return the bits x and z from an item of `_sample_errors`."""
+    """Return the bits x and z from an item of `sample_gate_errors`."""
     return struck, np.array([code >> bit & 1 == 1 for code in (target, control) for bit in (0, 1)])
 
 
@@ -251,7 +250,7 @@ def test_every_single_error_becomes_signs_and_flips(seed, preparation, monkeypat
     errors, count = every_single_error(circuit)
     monkeypatch.setattr(
         trajectories,
-        "_sample_errors",
+        "sample_gate_errors",
         lambda _gates, error_probabilities, *_: starmap(as_codes, errors[len(error_probabilities)]),
     )
     noise = NoiseConfig(preparation=preparation)
@@ -279,11 +278,11 @@ def test_trajectories_equal_circuits_with_sampled_paulis(seed, qubits, joint, en
     sampled: Errors = {4: [], 16: []}
 
     def recorded(gates, probabilities, *rest):
-        for each in _sample_errors(gates, probabilities, *rest):
+        for each in sample_gate_errors(gates, probabilities, *rest):
             sampled[len(probabilities)].append(as_bits(*each))
             yield each
 
-    monkeypatch.setattr(trajectories, "_sample_errors", recorded)
+    monkeypatch.setattr(trajectories, "sample_gate_errors", recorded)
     circuit = random_circuit(4, 24, seed=seed)
     noise = NoiseConfig(depolarizing_1q=0.1, depolarizing_2q=0.3, phase_flip=0.1, preparation=float(seed % 2))
     tensors = random_tensors(circuit, 3)
@@ -308,7 +307,7 @@ def test_paulis_have_probabilities_of_aer(noise, monkeypatch):
         asked[len(probabilities)] = probabilities
         return iter([(np.empty(0, int), np.empty(0, np.uint8), np.empty(0, np.uint8))] * gates)
 
-    monkeypatch.setattr(trajectories, "_sample_errors", listening)
+    monkeypatch.setattr(trajectories, "sample_gate_errors", listening)
     sample_frames(CIRCUIT, (0,), noise, 1, np.random.default_rng(0))
     order = np.array([0, 1, 3, 2])  # Aer's X, Y, Z after our X, Z, Y
     for channel, size, indices in zip(
@@ -320,14 +319,14 @@ def test_paulis_have_probabilities_of_aer(noise, monkeypatch):
 
 
 @pytest.mark.parametrize("paulis", [4, 16])
-def test_sample_errors_frequencies_match_probabilities(paulis):
+def testsample_gate_errors_frequencies_match_probabilities(paulis):
     shares = np.random.default_rng(1).dirichlet(np.full(paulis - 1, 3.0))
     shares[1] = 0
     error_probabilities = np.array([0.6, *(0.4 * shares / shares.sum())])
     gates, count = 4, 20_000
     table = np.zeros((gates, paulis))
     by_trajectory = np.zeros(count)
-    for gate, each in enumerate(_sample_errors(gates, error_probabilities, count, np.random.default_rng(2))):
+    for gate, each in enumerate(sample_gate_errors(gates, error_probabilities, count, np.random.default_rng(2))):
         struck, bits = as_bits(*each)
         assert (np.diff(struck) > 0).all()
         np.add.at(table[gate], (1 << np.arange(4)) @ bits, 1)
@@ -340,11 +339,11 @@ def test_sample_errors_frequencies_match_probabilities(paulis):
     assert_frequencies(np.bincount(by_trajectory.astype(int), minlength=gates + 1), binomial)
 
 
-def test_sample_errors_at_interval_edge_skips_zero_probability():
+def testsample_gate_errors_at_interval_edge_skips_zero_probability():
     class Edge:
         random, geometric = staticmethod(np.zeros), staticmethod(lambda _probability, size: np.ones(size, int))
 
-    ((struck, target, control),) = _sample_errors(1, np.array([0.9, 0.0, 0.1, 0.0]), 3, Edge())
+    ((struck, target, control),) = sample_gate_errors(1, np.array([0.9, 0.0, 0.1, 0.0]), 3, Edge())
     assert struck.tolist() == [0, 1, 2]
     assert (target.tolist(), control.tolist()) == ([2, 2, 2], [0, 0, 0])
 

@@ -21,7 +21,7 @@ from ketfit.model.head import QuantumHead
 from ketfit.persistence.schema import HEAD_NAMES
 from ketfit.rng import torch_stream
 from ketfit.simulate.circuit_batch import CircuitBatch
-from ketfit.simulate.expectation import MeasurementContext
+from ketfit.simulate.measurement import MeasurementContext
 from ketfit.simulate.native import MAX_JOINT
 from ketfit.simulate.noise import NoiseConfig
 from ketfit.simulate.shots import expectations, sample_outcomes

@@ -185,6 +185,9 @@ GATES: dict[str, GateType] = {
 }
 """The gates by name. A constant unitary, which has no row, is named ``unitary``."""
 
+_SELF_INVERSE = frozenset({"x", "y", "z", "h", "cx", "cy", "cz", "ch", "swap", "ccx"})
+_ADJOINTS = {"s": "sdg", "sdg": "s", "t": "tdg", "tdg": "t"}
+
 
 @dataclass(frozen=True, slots=True)
 class Gate:
@@ -310,6 +313,25 @@ class Gate:
         (((1+0j), 0j), (0j, (1+0j)))
         """
         return self.matrix if self.matrix is not None else GATES[self.name].matrix(*angles)
+
+    def inverse(self) -> Gate:
+        """Return the gate whose matrix is the adjoint: by the negative angles, or a constant gate.
+
+        >>> Gate("s", 0).inverse().name
+        'sdg'
+        >>> Gate("rx", 0, [0.5]).inverse().parameters
+        (-0.5,)
+        """
+        if self.parameters:
+            negative = tuple(-1 * parameter for parameter in self.parameters)
+            return Gate(self.name, self.qubits, negative[:1] + negative[:0:-1])  # u takes the last two in turn
+        if self.name in _SELF_INVERSE:
+            return self
+        if self.name in _ADJOINTS:
+            return Gate(_ADJOINTS[self.name], self.qubits)
+        rows = self.matrix_at()
+        adjoint = tuple(tuple(entry.conjugate() for entry in column) for column in zip(*rows, strict=True))
+        return Gate("unitary", self.qubits, matrix=adjoint)
 
     @property
     def diagonal_qubits(self) -> tuple[int, ...]:

@@ -311,10 +311,11 @@ class _HardwareTrainer:
 
     def _parameter_shift_step(self, number: int, rows: Tensor, rng: np.random.Generator) -> float:
         """Take a step of Adam with the gradient of every chosen rotation from two shifted circuits."""
-        circuit, columns = rotations_as_inputs(self.measurement.circuit.light_cone(self.measured))
+        circuit, originals = rotations_as_inputs(self.measurement.circuit.light_cone(self.measured))
+        columns = torch.tensor(originals.columns, dtype=torch.long)  # one for each rotation of RY
         chosen = self._choose_rotations(columns, rng)
         encoded = self.encoder_expectations[rows]
-        angles = rotation_angles(columns, self.weights.detach(), self._input_angles(encoded), len(rows))
+        angles = rotation_angles(originals, self.weights.detach(), self._input_angles(encoded), len(rows))
         shift = (math.pi / 2) * torch.eye(angles.shape[1], dtype=torch.float64)[chosen]
         shifted = (angles + torch.stack([shift, -shift])[:, :, None]).flatten(0, 2)
         bound = [BoundCircuit(circuit, (), tuple(row), self.measured) for row in torch.cat([angles, shifted]).tolist()]

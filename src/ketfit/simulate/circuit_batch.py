@@ -62,12 +62,6 @@ class CircuitBatch:
         initial = self.initial
         return self.circuit.is_ry_cx and (initial is None or not initial.is_complex())
 
-    def check_ry_cx(self, what: str) -> None:
-        """Raise an error, with `what` as its subject, unless `is_ry_cx`."""
-        self.circuit.check_ry_cx(what)
-        if not self.is_ry_cx:
-            raise InputError(f"{what} takes real initial amplitudes and initial is complex; pass its real part")
-
     def with_circuit(self, circuit: Circuit) -> CircuitBatch:
         """Return the batch on a circuit with as many qubits, weights and inputs, such as a light cone."""
         batch = object.__new__(CircuitBatch)

@@ -1,7 +1,9 @@
 """Exact simulation of noise: the density matrix, stored as its real Pauli coefficients, and its expectations.
 
 rho = 2**-Q sum_P r_P P over the 4**Q strings P of I, X, Z and Y, with r_P = tr(P rho). Gates rotate and permute the
-coefficients, every channel of `NoiseConfig` scales them, and <Z_j Z_k ...> is one of them (see kernel/pauli_kernels.h).
+coefficients, every channel of `NoiseConfig` scales them, and the mean of a Pauli word is one of them. Circuits of RY by
+a weight or input and CNOT run in the kernel (see kernel/pauli_kernels.h), and others in torch
+(`ketfit.simulate.density_evolution`).
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ import torch
 from torch import Tensor
 
 from ketfit.circuit.circuit import Angle, Circuit, Gate, cached_on_circuit
-from ketfit.errors import InputError, InsufficientMemoryError
+from ketfit.errors import ConfigError, InputError, InsufficientMemoryError
 from ketfit.memory import memory_shortage
 from ketfit.simulate import _kernel
 from ketfit.simulate.circuit_batch import CircuitBatch
+from ketfit.simulate.density_evolution import LETTERS, evolve_coefficients, n_blocks
 from ketfit.simulate.native import (
     ISA,
     NO_SECOND_DERIVATIVE,
@@ -28,6 +31,10 @@ from ketfit.simulate.native import (
     kernel_gradients,
 )
 from ketfit.simulate.noise import NoiseConfig, noisy_light_cone
+from ketfit.simulate.statevector import Engine
+
+Word = tuple[str, tuple[int, ...]]
+"""A Pauli word: a letter X, Y or Z for each of some qubits."""
 
 MAX_QUBITS = 15
 """Largest density matrix: strings have 32-bit numbers, and 15 qubits take 4 GiB in single precision."""
@@ -39,43 +46,82 @@ _NO_ANGLE = np.iinfo(np.int32).min
 def density_matrix_expectation(batch: CircuitBatch, parities: Sequence[tuple[int, ...]], noise: NoiseConfig) -> Tensor:
     """Return <Z_j Z_k ...> of each of `parities` under gate and preparation noise, shape (size, len(parities)).
 
-    Each parity has the qubits of one product; an empty one gives the trace. The result is computed on the CPU and is
-    differentiable once in all three tensors.
+    Each parity has the qubits of one product; an empty one gives the trace. Errors are those of `density_matrix_words`.
+    """
+    return density_matrix_words(batch, [("Z" * len(parity), parity) for parity in parities], noise)
+
+
+def density_matrix_words(
+    batch: CircuitBatch, words: Sequence[Word], noise: NoiseConfig, engine: Engine = "auto"
+) -> Tensor:
+    """Return the mean of each Pauli word under gate and preparation noise, shape (size, len(words)).
+
+    The result is differentiable in all three tensors: once where the kernel computes it, which runs circuits of RY by a
+    weight or input and CNOT on the CPU, and any number of times where torch does, which runs all others.
+
+    Args:
+        batch: Circuit of gates on one and two qubits, and its tensors.
+        words: Pairs of the letters X, Y and Z and their qubits; an empty word gives the trace.
+        noise: Noise of gates and preparation.
+        engine: "native" for the kernel, "torch" or "auto".
 
     Raises:
-        CircuitError: A gate is neither RY by a weight or input nor CNOT.
-        InputError: A tensor is not on the CPU or not finite, or the circuit has more than 15 qubits.
+        CircuitError: A gate acts on more than two qubits and has noise.
+        ConfigError: The engine is the native one, which does not know a gate or runs on another device.
+        InputError: A number is not finite, or the circuit has more than 15 qubits.
         InsufficientMemoryError: The density matrices do not fit into the free memory.
     """
-    weights, inputs, initial = batch.tensors
-    batch.check_ry_cx("the density matrix")
-    if weights.device.type != "cpu":
-        raise InputError(f"density matrices are computed on the CPU and weights are on {weights.device}; move them")
+    noise.check_gates(batch.circuit)
+    on_cpu = batch.weights.device.type == "cpu"
+    native = batch.circuit.is_ry_cx and on_cpu and engine != "torch"
+    if engine == "native" and not native:
+        reason = f"weights are on {batch.weights.device}" if not on_cpu else "this circuit has other gates"
+        raise ConfigError(
+            f"the native engine has the density matrix of RY and CNOT on the CPU and {reason}; use engine='auto'"
+        )
     batch.check_finite()
-    _check_memory(batch)
-    cone = noisy_light_cone(batch.circuit, tuple({qubit for parity in parities for qubit in parity}))
+    cone = noisy_light_cone(batch.circuit, tuple({qubit for _, qubits in words for qubit in qubits}))
+    batch = batch.with_circuit(cone)
+    if native:
+        _check_memory(batch, _width(cone), 4 + 2 * int(len(cone.gates) ** 0.5))
+        return _kernel_words(batch, tuple(words), noise)
+    _check_memory(batch, cone.n_qubits, 4 + 5 * (1 + int(n_blocks(cone, noise) ** 0.5)), threads=batch.size)
+    state = evolve_coefficients(batch, noise, _start(batch, cone.n_qubits, noise))
+    numbers = torch.tensor([_string(word, cone.n_qubits) for word in words], device=state.device)
+    return state[:, numbers].expand(batch.size, -1)
+
+
+def _kernel_words(batch: CircuitBatch, words: tuple[Word, ...], noise: NoiseConfig) -> Tensor:
+    cone, weights = batch.circuit, batch.weights
     width, loading = _width(cone), _loading(cone)
-    small = len(parities) == 1 or len(parities) * weights.element_size() * 4**width <= _MAX_OBSERVABLE_BYTES
-    if initial is None and loading is not None and len(parities) < batch.size and small:
+    small = len(words) == 1 or len(words) * weights.element_size() * 4**width <= _MAX_OBSERVABLE_BYTES
+    if batch.initial is None and loading is not None and len(words) < batch.size and small:
         loaded, behind = loading
-        return _loaded_expectation(loaded, batch.with_circuit(behind), parities, noise)
-    if initial is None:
-        start = reduce(torch.kron, [weights.new_tensor([1, 0, 1 - 2 * noise.preparation, 0])] * width)
-    else:
-        start = pauli_coefficients(initial, noise.preparation)
-        if cone.n_qubits < width:
-            start = torch.kron(start, weights.new_tensor([[1, 0, 1, 0]]))
+        return _loaded_expectation(loaded, batch.with_circuit(behind), words, noise)
+    start = _start(batch, width, noise)
     result: Tensor = _Density.apply(  # type: ignore[no-untyped-call]
-        _plan(cone, tuple(parities), noise), batch.size, weights, inputs, start
+        _plan(cone, words, noise), batch.size, weights, batch.inputs, start[0] if batch.initial is None else start
     )
     return result
 
 
+def _start(batch: CircuitBatch, width: int, noise: NoiseConfig) -> Tensor:
+    """Return the coefficients of the prepared states, shape (size, 4**width), or (1, 4**width) from |0...0>."""
+    weights, initial = batch.weights, batch.initial
+    if initial is None:
+        return reduce(torch.kron, [weights.new_tensor([1, 0, 1 - 2 * noise.preparation, 0])] * width)[None]
+    start = pauli_coefficients(initial, noise.preparation)
+    return torch.kron(start, weights.new_tensor([[1, 0, 1, 0]])) if batch.circuit.n_qubits < width else start
+
+
 @cached_on_circuit
-def _plan(circuit: Circuit, parities: tuple[tuple[int, ...], ...], noise: NoiseConfig) -> Any:
-    width = _width(circuit)
-    strings = [sum(2 << (2 * (width - 1 - qubit)) for qubit in parity) for parity in parities]  # 2 is the digit Z
-    return make_plan(circuit, strings, noise)
+def _plan(circuit: Circuit, words: tuple[Word, ...], noise: NoiseConfig) -> Any:
+    return make_plan(circuit, [_string(word, _width(circuit)) for word in words], noise)
+
+
+def _string(word: Word, width: int) -> int:
+    """Return the number of a word's string."""
+    return sum(LETTERS.index(letter) << (2 * (width - 1 - qubit)) for letter, qubit in zip(*word, strict=True))
 
 
 @cached_on_circuit
@@ -95,7 +141,7 @@ def _loading(circuit: Circuit) -> tuple[list[int | None], Circuit] | None:
 
 
 def _loaded_expectation(
-    loaded: list[int | None], batch: CircuitBatch, parities: Sequence[tuple[int, ...]], noise: NoiseConfig
+    loaded: list[int | None], batch: CircuitBatch, words: tuple[Word, ...], noise: NoiseConfig
 ) -> Tensor:
     """Return the expectations for inputs that are loaded once, on fresh qubits, with one evolution for the batch.
 
@@ -108,17 +154,17 @@ def _loaded_expectation(
     inputs, width = batch.inputs, _width(batch.circuit)
     assert inputs is not None
     observables: Tensor = _Observables.apply(  # type: ignore[no-untyped-call]
-        _plan(batch.circuit, tuple(parities), noise), batch.weights
+        _plan(batch.circuit, words, noise), batch.weights
     )
     for qubit in range(width):
-        observables = observables.view(len(parities), 3**qubit, 4, -1)[:, :, :3].reshape(len(parities), -1)
+        observables = observables.view(len(words), 3**qubit, 4, -1)[:, :, :3].reshape(len(words), -1)
     states = [_loaded_qubit(None if index is None else inputs[:, index], inputs, noise) for index in loaded]
     states += [inputs.new_tensor([[1.0, 0.0, 1.0]]).expand(len(inputs), 3)] * (width - len(states))
     left, right = (
         reduce(lambda state, qubit: (state[:, :, None] * qubit[:, None, :]).flatten(1), part)
         for part in (states[: width // 2], states[width // 2 :])
     )
-    matrices = observables.view(len(parities), left.shape[1], right.shape[1])
+    matrices = observables.view(len(words), left.shape[1], right.shape[1])
     return torch.stack([((left @ matrix) * right).sum(dim=1) for matrix in matrices], dim=1)
 
 
@@ -133,22 +179,25 @@ def _loaded_qubit(angle: Tensor | None, inputs: Tensor, noise: NoiseConfig) -> T
 
 
 def pauli_coefficients(amplitudes: Tensor, flip: float = 0.0) -> Tensor:
-    """Return <psi|P|psi> of every string P, shape (batch, 4**Q), from real amplitudes of shape (batch, 2**Q).
+    """Return <psi|P|psi> of every string P, shape (batch, 4**Q), from amplitudes of shape (batch, 2**Q).
 
     Qubit 0 is the most significant digit; digits are 0 I, 1 X, 2 Z, 3 Y. Each qubit is first flipped with probability
     `flip`.
     """
     batch, size = amplitudes.shape
     n_qubits = size.bit_length() - 1
-    result = (amplitudes[:, :, None] * amplitudes[:, None, :]).view(batch, *[2] * (2 * n_qubits))
+    result = (amplitudes[:, :, None] * amplitudes[:, None, :].conj()).view(batch, *[2] * (2 * n_qubits))
     order = [0] + [axis for qubit in range(n_qubits) for axis in (1 + qubit, 1 + n_qubits + qubit)]
     result = result.permute(order).reshape(batch, 4**n_qubits)
     z = 1 - 2 * flip
-    # From rho_00, rho_01, rho_10 and rho_11; tr(Y rho) has a factor i, which the signs below restore.
-    digit = amplitudes.new_tensor([[1, 0, 0, 1], [0, 1, 1, 0], [z, 0, 0, -z], [0, z, -z, 0]])
+    # From rho_00, rho_01, rho_10 and rho_11; for real amplitudes the signs below restore the factor i of tr(Y rho).
+    y = 1j * z if amplitudes.is_complex() else z
+    digit = amplitudes.new_tensor([[1, 0, 0, 1], [0, 1, 1, 0], [z, 0, 0, -z], [0, y, -y, 0]])
     for qubit in range(n_qubits):
         rest = 4 ** (n_qubits - 1 - qubit)
         result = (digit @ result.view(batch, 4**qubit, 4, rest)).view(batch, 4**n_qubits)
+    if amplitudes.is_complex():
+        return result.real
     signs, imaginary = amplitudes.new_ones(1), amplitudes.new_zeros(1)  # parts of a product with one i for each Y
     for _ in range(n_qubits):
         signs, imaginary = torch.cat([signs] * 3 + [-imaginary]), torch.cat([imaginary] * 3 + [signs])
@@ -207,20 +256,26 @@ def _term(angle: Angle | None) -> int:
     return angle.index if angle.source == "weight" else ~angle.index
 
 
-def _check_memory(batch: CircuitBatch) -> None:
-    """Raise an error, before anything is allocated, if the circuit is too wide or the memory too small."""
+def _check_memory(batch: CircuitBatch, width: int, differentiated_states: int, threads: int | None = None) -> None:
+    """Raise an error, before anything is allocated, if the circuit is too wide or the memory too small.
+
+    Args:
+        batch: The light cone and its tensors.
+        width: Qubits of a density matrix.
+        differentiated_states: Density matrices of a thread if gradients are computed; see density_matrix.cpp.
+        threads: Samples that are computed at the same time; None is torch's number of threads.
+    """
     circuit, size = batch.circuit, batch.size
     if circuit.n_qubits > MAX_QUBITS:
         raise InputError(
             f"a density matrix on {circuit.n_qubits} qubits has 4**{circuit.n_qubits} entries; exact noise goes up to "
             f"{MAX_QUBITS} qubits: pass trajectories for more"
         )
-    state = batch.weights.element_size() * 4 ** _width(circuit) * 1.07  # with the gaps of pauli_kernels.h
-    # The adjoint pass stores 2 sqrt(number of operations) states; see density_matrix.cpp.
-    states_of_thread = 4 + 2 * int(len(circuit.gates) ** 0.5) if batch.is_differentiated else 1
-    states = 1 + min(size, torch.get_num_threads()) * states_of_thread
+    state = batch.weights.element_size() * 4**width * 1.07  # with the gaps of pauli_kernels.h
+    states_of_thread = differentiated_states if batch.is_differentiated else 1 if threads is None else 3
+    states = 1 + min(size, torch.get_num_threads() if threads is None else threads) * states_of_thread
     if batch.initial is not None:
-        states += size * (6 if batch.initial.requires_grad else 4)
+        states += size * (6 if batch.initial.requires_grad else 4) * (2 if batch.initial.is_complex() else 1)
     if (free := memory_shortage(states * state)) is not None:
         raise InsufficientMemoryError(
             f"{size} density matrices on {circuit.n_qubits} qubits need {states * state / 2**30:,.1f} GiB and "

@@ -157,7 +157,7 @@ class _Angles:
 
 
 @dataclass
-class _AffineAngles:
+class AffineAngles:
     """Angles as sums of factors times the columns of (weights, inputs), and offsets."""
 
     rows: list[int] = field(default_factory=list)
@@ -190,8 +190,8 @@ class _Program:
     """A circuit as operations on states, and the angles that they read."""
 
     operations: tuple[_Rotation | _Constant, ...]
-    shared: _AffineAngles
-    sample: _AffineAngles
+    shared: AffineAngles
+    sample: AffineAngles
     is_real: bool
 
     def run(self, shared: Tensor, sample: Tensor, state: Tensor) -> Tensor:
@@ -205,7 +205,7 @@ class _Program:
 @cached_on_circuit
 def _program(circuit: Circuit) -> _Program:
     operations: list[_Rotation | _Constant] = []
-    shared, sample = _AffineAngles(), _AffineAngles()
+    shared, sample = AffineAngles(), AffineAngles()
     lowered = lower(circuit)
     for operation in lowered:
         if isinstance(operation, ConstantUnitary):

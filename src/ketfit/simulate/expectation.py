@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import product
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -17,11 +15,10 @@ from ketfit.errors import ConfigError, InputError
 from ketfit.integers import as_integer
 from ketfit.simulate.circuit_batch import CircuitBatch, check_tensor
 from ketfit.simulate.compiler import compiler_disabled
-from ketfit.simulate.density_matrix import density_matrix_expectation
 from ketfit.simulate.evolution import is_transformed
-from ketfit.simulate.native import check_joint
-from ketfit.simulate.noise import Confusion, NoiseConfig, noisy_light_cone
-from ketfit.simulate.shots import Gradient, check_shots, parameter_shift, reparameterized, sample, straight_through
+from ketfit.simulate.measurement import MeasurementContext, ObservableContext
+from ketfit.simulate.noise import NoiseConfig
+from ketfit.simulate.shots import Gradient, check_shots, parameter_shift
 from ketfit.simulate.statevector import (
     Engine,
     observable_expectation,
@@ -29,7 +26,6 @@ from ketfit.simulate.statevector import (
     statevector_expectation,
     statevector_expectation_and_gradients,
 )
-from ketfit.simulate.trajectories import trajectory_expectation
 
 
 @compiler_disabled
@@ -63,12 +59,15 @@ def expectation(
             of norm r gives r**2 times the expectation. Shots and readout errors need norm 1.
         qubits: Qubits to measure, in the order of the result's columns: integers of any kind, also as an array, a
             tensor or a Series with one axis.
-        observables: Observables (`PauliSum`, `Projector` or `Hermitian`) in the place of `qubits`, for exact values.
+        observables: Observables (`PauliSum`, `Projector` or `Hermitian`) in the place of `qubits`. Shots and readout
+            errors measure them as sums of Pauli words, in groups of words that agree in the Pauli matrix on every qubit
+            that they share. The changes of basis are part of the measurement and have no gate noise.
         noise: Noise of gates, preparation and readout; exact, by the density matrix, unless `trajectories` is given.
+            Gates have the noise of their number of qubits, one or two.
         trajectories: Number of Pauli trajectories that each sample's mean is taken over: unbiased, for circuits too
             wide for a density matrix and for fast training. With shots, they estimate the distribution of the shots.
-        shots: Number of shots for each value; None is the exact mean. Bits are sampled jointly for all of `qubits`,
-            from an exact multinomial distribution unless a gradient is computed.
+        shots: Number of shots; None is the exact mean. Bits are sampled jointly for all of `qubits`, or for each group
+            of words of `observables`, from an exact multinomial distribution unless a gradient is computed.
         gradient: How shots are differentiated. "reparameterized" (the default): the mean and Gaussian noise of the
             shots' covariance, with the gradient through both. "straight_through": an exact sample, with the gradient
             of the mean. "parameter_shift": an exact sample, and a gradient from shifted circuits with shots of their
@@ -76,18 +75,18 @@ def expectation(
         generator: Random generator of shots and trajectories; None is torch's default one.
         engine: "native" for the compiled kernel, which computes on the CPU; "torch" for torch's operations on any
             device; "auto" for the kernel on the CPU and torch elsewhere; "distributed" for one exact state over the
-            processes of torch.distributed, which all call this with the same tensors. Only the kernel has the density
-            matrix.
+            processes of torch.distributed, which all call this with the same tensors. The density matrices of circuits
+            with gates other than RY, by one weight or input, and CNOT are computed in torch.
 
     Returns:
         Shape (batch, len(qubits)) or (batch, len(observables)), with the dtype and device of `weights`. The batch is 1
         if neither `inputs` nor `initial` is given.
 
     Raises:
-        CircuitError: A qubit is out of range, not an integer, or named twice, or noise, trajectories or the parameter
-            shift do not know a gate of the circuit.
+        CircuitError: A qubit is out of range, not an integer, or named twice, or gates are noisy and one acts on three
+            qubits.
         InputError: A tensor has the wrong shape, dtype or device, or a number that is not finite; or shots need the
-            joint distribution of more than 12 qubits.
+            joint distribution of more than 12 qubits, or the density matrix has more than 15.
         ConfigError: An option is unknown, out of range, or does not fit the others.
         InsufficientMemoryError: The states do not fit into the free memory.
 
@@ -100,26 +99,22 @@ def expectation(
     shots = check_shots(shots, gradient)
     trajectories = check_noise(noise, trajectories, engine)
     batch = CircuitBatch(circuit, weights, inputs, initial)
-    if observables is not None:
-        if noise is not None or shots is not None:
-            raise ConfigError("observables have exact values alone; leave noise and shots out, or measure qubits")
-        return observable_expectation(batch, _check_observables(circuit, observables, qubits), engine)
-    measured = circuit.check_qubits(qubits)
+    chosen = None if observables is None else _check_observables(circuit, observables, qubits)
+    measured = circuit.check_qubits(qubits) if chosen is None else ()
     if noise is None and shots is None:  # where a small circuit takes 20 microseconds, each of them counts
+        if chosen is not None:
+            return observable_expectation(batch, chosen, engine)
         return statevector_expectation(batch, measured, engine=engine)
     if is_transformed():
         raise ConfigError("the transforms of torch.func work for exact values; leave noise and shots out")
-    context = MeasurementContext(measured, noise, trajectories, generator, engine)
+    measurement = MeasurementContext(measured, noise, trajectories, generator, engine)
+    context = measurement if chosen is None else ObservableContext(chosen, measurement)
     if shots is None or (batch.is_differentiated and gradient == "exact"):
         return context.expectations(batch)
     if batch.is_differentiated and gradient == "parameter_shift":
-        batch.check_ry_cx("the parameter shift")
-        cone = noisy_light_cone(circuit, measured) if context.has_gate_noise else circuit.light_cone(measured)
-        return parameter_shift(partial(context.sample, shots=shots), batch.with_circuit(cone), trajectories or 1)
-    if not batch.is_differentiated:
-        return context.sample(batch, shots)
-    estimate = straight_through if gradient == "straight_through" else reparameterized
-    return estimate(context.distribution(batch), shots, generator)
+        cone = batch.with_circuit(context.light_cone(circuit))
+        return parameter_shift(partial(context.sample, shots=shots), cone, trajectories or 1)
+    return context.estimate(batch, shots, (gradient or "reparameterized") if batch.is_differentiated else None)
 
 
 class ExpectationAndGradients(NamedTuple):
@@ -233,90 +228,6 @@ def check_engine(engine: Engine) -> None:
         raise ConfigError(f"unknown engine {engine!r}; known are {', '.join(map(repr, known))}")
 
 
-@dataclass(frozen=True)
-class MeasurementContext:
-    """The measured qubits of a circuit, and the noise and the engine that they are simulated with."""
-
-    measured: tuple[int, ...]
-    noise: NoiseConfig | None = None
-    trajectories: int | None = None
-    generator: torch.Generator | None = None
-    engine: Engine = "auto"
-
-    @property
-    def has_gate_noise(self) -> bool:
-        """Return True if gates or preparation are noisy."""
-        return self.noise is not None and not self.noise.is_gate_noiseless
-
-    def expectations(self, batch: CircuitBatch) -> Tensor:
-        """Return <Z> of each measured qubit, after readout error, shape (size, measured)."""
-        result = self._run(batch, joint=False)
-        return result if self.noise is None else apply_readout_error(result, self.noise.readout)
-
-    def distribution(self, batch: CircuitBatch) -> Tensor:
-        """Return the joint distribution of outcomes, shape (size, 2**measured), the first qubit the highest bit."""
-        if len(self.measured) == 1:
-            values = self.expectations(batch)
-            return torch.cat([1 + values, 1 - values], dim=1) / 2
-        result = self._run(batch, joint=True)
-        return result if self.noise is None else apply_readout_error_to_distribution(result, self.noise.readout)
-
-    def sample(self, batch: CircuitBatch, shots: int) -> Tensor:
-        """Return estimates of <Z> from `shots` shots, shape (size, measured), without a gradient."""
-        return sample(self.distribution(batch), shots, self.generator)
-
-    def _run(self, batch: CircuitBatch, joint: bool) -> Tensor:
-        if self.noise is None or self.noise.is_gate_noiseless:
-            return statevector_expectation(batch, self.measured, joint=joint, engine=self.engine)
-        if self.trajectories is None:
-            return _exact_noisy_result(batch, self.measured, self.noise, joint)
-        return trajectory_expectation(
-            batch,
-            self.measured,
-            self.noise,
-            self.trajectories,
-            joint=joint,
-            generator=self.generator,
-            engine=self.engine,
-        ).mean
-
-
-def apply_readout_error(values: Tensor, readout: Confusion | None) -> Tensor:
-    """Return <Z> after a readout error on each qubit."""
-    if readout is None:
-        return values
-    (zero_zero, zero_one), (one_zero, one_one) = readout
-    z_of_zero, z_of_one = zero_zero - one_zero, zero_one - one_one  # measured <Z> of |0> and of |1>
-    return (z_of_zero + z_of_one) / 2 + (z_of_zero - z_of_one) / 2 * values
-
-
-def apply_readout_error_to_distribution(distribution: Tensor, readout: Confusion | None) -> Tensor:
-    """Return a joint distribution after a readout error on each qubit."""
-    if readout is None:
-        return distribution
-    return _apply_to_each_bit(distribution.new_tensor(readout), distribution)
-
-
-def _apply_to_each_bit(matrix: Tensor, distribution: Tensor) -> Tensor:
-    """Apply a 2 x 2 matrix to each bit of an array of shape (batch, 2**bits)."""
-    batch, outcomes = distribution.shape
-    result = distribution
-    for bit in range(outcomes.bit_length() - 1):
-        result = matrix @ result.reshape(batch, 2**bit, 2, outcomes >> (bit + 1))
-    return result.reshape(distribution.shape)
-
-
-def _exact_noisy_result(batch: CircuitBatch, measured: tuple[int, ...], noise: NoiseConfig, joint: bool) -> Tensor:
-    if not joint:
-        return density_matrix_expectation(batch, [(qubit,) for qubit in measured], noise)
-    check_joint(measured, joint)
-    subsets = product((False, True), repeat=len(measured))
-    parities = [tuple(qubit for qubit, chosen in zip(measured, subset, strict=True) if chosen) for subset in subsets]
-    values = density_matrix_expectation(batch, parities, noise)
-    # p(b) = 2**-m sum over subsets S of (-1)**(number of bits of b that are 1 in S) <Z_S>
-    return _apply_to_each_bit(values.new_tensor([[1, 1], [1, -1]]) / 2, values)
-
-
 def check_noise(noise: NoiseConfig | None, trajectories: int | None, engine: Engine) -> int | None:
     """Return the number of trajectories as a Python integer, or None.
 
@@ -326,8 +237,6 @@ def check_noise(noise: NoiseConfig | None, trajectories: int | None, engine: Eng
     if noise is not None and not isinstance(noise, NoiseConfig):
         raise ConfigError(f"noise is of type {type(noise).__name__}; pass a NoiseConfig, for instance load_noise(...)")
     if trajectories is None:
-        if noise is not None and engine == "torch" and not noise.is_gate_noiseless:
-            raise ConfigError("the torch engine has no density matrix; pass trajectories, or engine='auto'")
         return None
     if noise is None:
         raise ConfigError(f"trajectories={trajectories} is given without noise; pass noise, or omit trajectories")

@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ketfit.circuit.circuit import Angle, Circuit, Gate, cached_on_circuit, ry
-from ketfit.errors import ConfigError
+from ketfit.circuit.angle import Angle, AngleExpression, angles_of
+from ketfit.circuit.circuit import Circuit, cached_on_circuit
+from ketfit.circuit.gate import Gate
+from ketfit.errors import CircuitError, ConfigError
 from ketfit.integers import as_integer, as_integers
 from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.compiler import compiler_disabled
-from ketfit.simulate.expectation import MeasurementContext, check_noise
+from ketfit.simulate.expectation import check_noise
+from ketfit.simulate.measurement import MeasurementContext
 from ketfit.simulate.noise import Confusion, NoiseConfig
 from ketfit.simulate.shots import check_shots, rotation_angles, rotations_as_inputs
 from ketfit.simulate.statevector import Engine
@@ -62,13 +65,12 @@ def mitigated_expectation(
     trajectories = check_noise(noise, trajectories, engine)
     folds, degree = as_integers(folds, "folds"), as_integer(degree, "degree")
     batch = CircuitBatch(circuit, weights, inputs, initial)
-    batch.check_ry_cx("error mitigation")
     context = MeasurementContext(circuit.check_qubits(qubits), noise, trajectories, generator, engine)
     if "zero_noise" not in mitigation:
         folds, degree = (1,), 0
     coefficients = extrapolation(folds, degree)
-    single, columns = rotations_as_inputs(circuit)
-    angles = rotation_angles(columns, weights, inputs, batch.size)
+    single, originals = rotations_as_inputs(circuit)
+    angles = rotation_angles(originals, weights, inputs, batch.size)
     signed_angles = torch.cat([angles, -angles], dim=1)
     total = weights.new_zeros(batch.size, len(context.measured))
     for fold, coefficient in zip(folds, coefficients, strict=True):
@@ -114,19 +116,34 @@ def extrapolation(folds: Sequence[int], degree: int) -> list[float]:
 def fold_gates(circuit: Circuit, fold: int) -> Circuit:
     """Return a circuit with each gate G as G (G^-1 G)^k, `fold` = 2k + 1 gates.
 
-    The angles have to be inputs; the negative angles are additional inputs after them.
+    Every angle has to be a number or an input of its own, as `rotations_as_inputs` makes them; the negative angles are
+    additional inputs after them.
+
+    Raises:
+        CircuitError: An angle is a weight or a sum.
+        ConfigError: `fold` is not an integer of at least 1.
     """
     return _fold_gates(circuit, as_integer(fold, "fold", minimum=1))
 
 
 @cached_on_circuit
 def _fold_gates(circuit: Circuit, fold: int) -> Circuit:
-    circuit.check_ry_cx("the folding of gates")
     gates: list[Gate] = []
-    for gate in circuit.gates:
-        if gate.angle is None:
-            gates += [gate] * fold
-        else:
-            inverse = ry(gate.target, Angle("input", circuit.n_inputs + gate.angle.index))
-            gates += [gate, *[inverse, gate] * (fold // 2)]
+    for index, gate in enumerate(circuit.gates):
+        for angle in gate.parameters:
+            if not (isinstance(angle, float) or (isinstance(angle, Angle) and angle.source == "input")):
+                raise CircuitError(
+                    f"the folding of gates needs an input for each angle; gate {index} is {gate.name!r} by a weight or "
+                    "a sum: convert the circuit with rotations_as_inputs"
+                )
+        inverse = gate.inverse()
+        negative = tuple(_as_input(angle, circuit.n_inputs) for angle in inverse.parameters)
+        inverse = Gate(inverse.name, inverse.qubits, negative, inverse.matrix)
+        gates += [gate, *[inverse, gate] * (fold // 2)]
     return Circuit(circuit.n_qubits, tuple(gates), 0, 2 * circuit.n_inputs)
+
+
+def _as_input(negative: AngleExpression, n_inputs: int) -> AngleExpression:
+    """Return the additional input that holds the negative of an input."""
+    angles = angles_of(negative)
+    return Angle("input", n_inputs + angles[0].index) if angles else negative

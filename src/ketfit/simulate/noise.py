@@ -68,8 +68,9 @@ class Channel:
 class NoiseConfig(Config):
     """Noise of a device: depolarizing, bit flip, phase flip and relaxation on the qubits of every gate, after the gate.
 
-    CNOT is the two-qubit gate and RY the one-qubit gate; each has its own noise. Idle qubits have no noise. Every field
-    is zero or absent by default; `load_noise` has named devices.
+    Gates on one and on two qubits, such as RY and CNOT, have noise of their own each. Gates on three have none that a
+    device would publish, and are refused; global phases and idle qubits have no noise. Every field is zero or absent by
+    default; `load_noise` has named devices.
     """
 
     depolarizing_1q: Annotated[
@@ -126,8 +127,21 @@ class NoiseConfig(Config):
     @property
     def is_gate_noiseless(self) -> bool:
         """Return True if gates and preparation have no noise; readout is not considered."""
-        no_channel = self.after_rotation == self.after_cnot == Channel()
-        return no_channel and not self.depolarizing_2q and not self.preparation
+        return not self._has_channels and not self.preparation
+
+    @property
+    def _has_channels(self) -> bool:
+        return not self.after_rotation == self.after_cnot == Channel() or self.depolarizing_2q > 0
+
+    def check_gates(self, circuit: Circuit) -> None:
+        """Raise CircuitError if gates have noise and one acts on more than two qubits."""
+        for index, gate in enumerate(circuit.gates if self._has_channels else ()):
+            if len(gate.qubits) > 2:
+                raise CircuitError(
+                    f"noise has channels for gates on one and two qubits; gate {index} is {gate.name!r} on "
+                    f"{len(gate.qubits)}: write it in such gates, for instance with qiskit.transpile and "
+                    "Circuit.from_qiskit"
+                )
 
     def scaled(self, factor: float) -> NoiseConfig:
         """Return the noise with every error rate multiplied by a factor.
@@ -176,7 +190,7 @@ def noisy_light_cone(circuit: Circuit, measured: Iterable[int]) -> Circuit:
     """Return the circuit without the gates whose action and noise cannot affect the `measured` qubits.
 
     `Circuit.light_cone` drops a CNOT if the observable is diagonal on its control; this function keeps the CNOT,
-    because its noise affects the observable.
+    because its noise affects the observable. Global phases are left out.
 
     Raises:
         CircuitError: A qubit is out of range, or not an integer.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import product
 
@@ -121,17 +121,21 @@ class PauliProgram:
     def lowered(self) -> tuple[tuple[Rotation, ...], Frame]:
         """Rotations alone, those of the identity for global phases, and the frame that follows them."""
         frame = Frame(self.n_qubits)
+        rotations = self.lower(self.operations, frame)
+        return tuple(replace(rotation, index=index) for index, rotation in enumerate(rotations)), frame
+
+    def lower(self, operations: Iterable[Rotation | Unitary], frame: Frame) -> list[Rotation]:
+        """Return some operations as rotations alone, and put those that need none into the frame before them."""
         rotations: list[Rotation] = []
-        for operation in self.operations:
+        for operation in operations:
             if isinstance(operation, Rotation):
                 parts = [operation]
             elif frame.absorb(operation):
                 continue
             else:
                 parts = decompose_unitary(operation, self.n_qubits)
-            for part in parts:
-                rotations.append(Rotation(frame.image(part.word), part.angle, len(rotations)))
-        return tuple(rotations), frame
+            rotations += [Rotation(frame.image(part.word), part.angle) for part in parts]
+        return rotations
 
 
 def _check_unitary(gate: Unitary, n_qubits: int) -> None:

@@ -13,6 +13,9 @@ from torch import Tensor
 from ketfit.circuit.observable import Hermitian, Observable, PauliSum, Projector
 from ketfit.simulate.evolution import WordOnStates, apply_matrix, is_transformed, split_shape
 
+BASIS_CHANGES: dict[str, tuple[str, ...]] = {"X": ("h",), "Y": ("sdg", "h"), "Z": ()}
+"""Gates before a measurement of Z that measure another Pauli matrix."""
+
 
 def basis_probabilities(state: Tensor) -> Tensor:
     """Return the probability of each basis state, shape (batch, 2**Q)."""

@@ -1,4 +1,4 @@
-"""Estimates of <Z> from finite shots, and the ways to differentiate them."""
+"""Estimates of <Z> and of observables from finite shots, and the ways to differentiate them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ketfit.circuit.circuit import Angle, Circuit, Gate, cached_on_circuit, ry
+from ketfit.circuit.angle import Angle, AngleExpression, angles_of
+from ketfit.circuit.circuit import Circuit, cached_on_circuit
+from ketfit.circuit.gate import Gate
 from ketfit.errors import ConfigError, InputError
 from ketfit.integers import as_integer
 from ketfit.simulate.circuit_batch import CircuitBatch
+from ketfit.simulate.evolution import AffineAngles
 from ketfit.simulate.native import NO_SECOND_DERIVATIVE
 
 Gradient = Literal["reparameterized", "straight_through", "parameter_shift", "exact"]
@@ -26,6 +29,15 @@ MAX_SHOTS = 2**53
 """Counts are stored in double precision, which is exact up to this number."""
 
 _MAX_ANGLES = 2**22  # in one run of shifted circuits
+
+_OUTER, _INNER = ((math.sqrt(2) + sign) / (4 * math.sqrt(2)) for sign in (1, -1))
+_SHIFTS = {
+    2: ((math.pi / 2, 0.5), (-math.pi / 2, -0.5)),
+    4: ((math.pi / 2, _OUTER), (-math.pi / 2, -_OUTER), (3 * math.pi / 2, -_INNER), (-3 * math.pi / 2, _INNER)),
+}
+"""Shifts of an angle and the factors of the shifted values, by their number."""
+
+_CONTROLLED_ROTATIONS = ("crx", "cry", "crz")  # the only gates with angles of two frequencies, 1/2 and 1
 
 
 @dataclass(frozen=True)
@@ -50,14 +62,12 @@ def step_cost(circuit: Circuit, batch: int, shots: int, gradient: Gradient) -> S
     Raises:
         ConfigError: A number is not an integer or less than 1, or the policy is unknown.
 
-    >>> step_cost(Circuit(1, (ry(0, Angle("weight", 0)),), n_weights=1, n_inputs=0), 8, 100, "parameter_shift")
+    >>> step_cost(Circuit.from_gates(1, [Gate("ry", 0, [Angle("weight", 0)])]), 8, 100, "parameter_shift")
     StepCost(circuits=24, shots=2400)
     """
     batch, shots = as_integer(batch, "batch", minimum=1), as_integer(shots, "shots", minimum=1)
     _check_gradient(gradient)
-    if gradient == "parameter_shift":
-        circuit.check_ry_cx("the parameter shift")
-    shifted = 2 * circuit.gate_counts()["ry"] if gradient == "parameter_shift" else 0
+    shifted = sum(_shift_counts(circuit)) if gradient == "parameter_shift" else 0
     circuits = batch * (1 + shifted)
     return StepCost(circuits, circuits * shots)
 
@@ -97,43 +107,70 @@ def sample_outcomes(distribution: Tensor, shots: int, generator: torch.Generator
     return counts.to(distribution)
 
 
-def sample(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
-    """Return estimates of <Z> from `shots` shots, shape (batch, measured), without a gradient."""
+def sample(
+    distribution: Tensor, shots: int, generator: torch.Generator | None = None, values: Tensor | None = None
+) -> Tensor:
+    """Return estimates from `shots` shots, without a gradient; `values` are those of `mean_values`."""
     frequencies = sample_outcomes(distribution.detach().double(), shots, generator) / shots
-    return expectations(frequencies.to(distribution))
+    return mean_values(frequencies.to(distribution), values)
 
 
-def straight_through(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
+def mean_values(distribution: Tensor, values: Tensor | None) -> Tensor:
+    """Return the mean over outcomes of `values`, shape (outcomes, columns); None is Z of each measured qubit."""
+    return expectations(distribution) if values is None else distribution @ values
+
+
+def straight_through(
+    distribution: Tensor, shots: int, generator: torch.Generator | None = None, values: Tensor | None = None
+) -> Tensor:
     """Return the value of `sample` with the gradient of the mean."""
-    mean = expectations(distribution)
-    return sample(distribution, shots, generator) + (mean - mean.detach())  # adds exactly zero
+    mean = mean_values(distribution, values)
+    return sample(distribution, shots, generator, values) + (mean - mean.detach())  # adds exactly zero
 
 
-def reparameterized(distribution: Tensor, shots: int, generator: torch.Generator | None = None) -> Tensor:
+def reparameterized(
+    distribution: Tensor, shots: int, generator: torch.Generator | None = None, values: Tensor | None = None
+) -> Tensor:
     """Return the mean plus Gaussian noise with the covariance of shots, with the gradient through both.
 
-    For one qubit m + sqrt((1 - m**2) / S) eps. For several, frequencies p + (sqrt(p) eps - p (sqrt(p) . eps)) /
+    For <Z> of one qubit m + sqrt((1 - m**2) / S) eps. For others, frequencies p + (sqrt(p) eps - p (sqrt(p) . eps)) /
     sqrt(S), with the covariance (diag(p) - p p^T) / S of S shots, so correlations between qubits are exact.
     """
-    shape = (len(distribution), 1) if distribution.shape[1] == 2 else distribution.shape
+    single = distribution.shape[1] == 2 and values is None
+    shape = (len(distribution), 1) if single else distribution.shape
     source = distribution.device if generator is None else generator.device
     noise = torch.randn(shape, generator=generator, dtype=distribution.dtype, device=source).to(distribution.device)
     minimum = torch.finfo(distribution.dtype).tiny ** 0.5  # the root is not differentiable at zero
-    mean = expectations(distribution)
-    if distribution.shape[1] == 2:
+    mean = mean_values(distribution, values)
+    if single:
         spread: Tensor = ((1 - mean**2).clamp(min=minimum) / shots).sqrt()
         return mean + spread * noise
     roots = distribution.clamp(min=minimum).sqrt() * noise
-    return mean + expectations(roots - distribution * roots.sum(dim=1, keepdim=True)) / math.sqrt(shots)
+    deviation = roots - distribution * roots.sum(dim=1, keepdim=True)
+    return mean + mean_values(deviation, values) / math.sqrt(shots)
+
+
+def estimate_from_shots(
+    distribution: Tensor,
+    shots: int,
+    generator: torch.Generator | None,
+    gradient: Gradient | None,
+    values: Tensor | None = None,
+) -> Tensor:
+    """Return the estimate of a gradient policy, "straight_through" or "reparameterized", or without a gradient."""
+    estimates = {"straight_through": straight_through, "reparameterized": reparameterized, None: sample}
+    return estimates[gradient](distribution, shots, generator, values)
 
 
 def parameter_shift(estimate: Callable[[CircuitBatch], Tensor], batch: CircuitBatch, trajectories: int = 1) -> Tensor:
     """Return the value of `estimate` with the gradient that hardware measures: (f(t + pi/2) - f(t - pi/2)) / 2.
 
-    Every rotation of every sample is shifted up and down, each in a circuit and shots of its own (Schuld et al., arXiv
-    1811.11184); `step_cost` counts them. The rule is linear in the channel, so it is exact under noise too. `estimate`
-    returns <Z> from new shots, shape (size, measured), and holds `trajectories` states for each sample, which limits
-    the samples that run together.
+    Every angle of every gate in every sample is shifted up and down, each in a circuit and shots of its own (Schuld et
+    al., arXiv 1811.11184); `step_cost` counts them. Controlled rotations take four shifts, by pi/2 and 3 pi/2
+    (Anselmetti et al., arXiv 2104.05695). The derivative of an angle that is a sum of weights and inputs is multiplied
+    by their factors. The rule is linear in the channel, so it is exact under noise too. `estimate` returns the values
+    from new shots, shape (size, columns), and holds `trajectories` states for each sample, which limits the samples
+    that run together.
 
     Raises:
         InputError: The initial amplitudes need a gradient, which parameter shift does not have.
@@ -147,24 +184,39 @@ def parameter_shift(estimate: Callable[[CircuitBatch], Tensor], batch: CircuitBa
 
 
 @cached_on_circuit
-def rotations_as_inputs(circuit: Circuit) -> tuple[Circuit, Tensor]:
-    """Return the circuit with one input per rotation, and each rotation's original column in (weights, inputs)."""
-    circuit.check_ry_cx("the parameter shift")
+def rotations_as_inputs(circuit: Circuit) -> tuple[Circuit, AffineAngles]:
+    """Return the circuit with an input for each angle of a gate that is not a number, and the original angles.
+
+    Global phases, which no expectation depends on, are left out.
+    """
     gates: list[Gate] = []
-    columns: list[int] = []
+    angles = AffineAngles()
+
+    def as_input(expression: AngleExpression) -> AngleExpression:
+        return Angle("input", angles.add(expression, circuit.n_weights)) if angles_of(expression) else expression
+
     for gate in circuit.gates:
-        if gate.angle is None:
-            gates.append(gate)
-        else:
-            gates.append(ry(gate.target, Angle("input", len(columns))))
-            columns.append(gate.angle.index + (0 if gate.angle.source == "weight" else circuit.n_weights))
-    return Circuit(circuit.n_qubits, tuple(gates), 0, len(columns)), torch.tensor(columns).long()
+        if gate.qubits:
+            own = tuple(as_input(expression) for expression in gate.parameters)
+            gates.append(Gate(gate.name, gate.qubits, own, gate.matrix) if own else gate)
+    return Circuit(circuit.n_qubits, tuple(gates), 0, len(angles.offsets)), angles
 
 
-def rotation_angles(columns: Tensor, weights: Tensor, inputs: Tensor | None, batch: int) -> Tensor:
-    """Return the angle of every rotation, shape (batch, rotations), by the columns of `rotations_as_inputs`."""
+def rotation_angles(angles: AffineAngles, weights: Tensor, inputs: Tensor | None, batch: int) -> Tensor:
+    """Return the angle of every rotation, shape (batch, rotations), from the angles of `rotations_as_inputs`."""
     parts = [weights.expand(batch, -1)] + ([] if inputs is None else [inputs])
-    return torch.cat(parts, dim=1)[:, columns.to(weights.device)]
+    return angles.values(torch.cat(parts, dim=1))
+
+
+@cached_on_circuit
+def _shift_counts(circuit: Circuit) -> tuple[int, ...]:
+    """Return the number of shifts of each angle of `rotations_as_inputs`."""
+    return tuple(
+        4 if gate.name in _CONTROLLED_ROTATIONS else 2
+        for gate in circuit.gates
+        for expression in gate.parameters
+        if gate.qubits and angles_of(expression)
+    )
 
 
 class _ParameterShift(torch.autograd.Function):
@@ -187,22 +239,27 @@ class _ParameterShift(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise InputError(NO_SECOND_DERIVATIVE)
         batch = CircuitBatch(ctx.circuit, *ctx.saved_tensors)
-        circuit, columns = rotations_as_inputs(batch.circuit)
+        circuit, originals = rotations_as_inputs(batch.circuit)
         weights, inputs, initial = batch.tensors
-        angles = rotation_angles(columns, weights, inputs, batch.size)
-        no_weights = weights.new_empty(0)
-        step = max(1, _MAX_ANGLES // max(1, 2 * angles.numel() * ctx.trajectories))
+        angles = rotation_angles(originals, weights, inputs, batch.size)
         slopes = torch.empty_like(angles)
-        for first in range(0, angles.shape[1], step):
-            shift = torch.pi / 2 * torch.eye(angles.shape[1]).to(angles)[first : first + step]
-            shifted = (angles + torch.stack([shift, -shift])[:, :, None]).flatten(0, 2)
-            copies = None if initial is None else initial.repeat(2 * len(shift), 1)
-            values = ctx.estimate(CircuitBatch(circuit, no_weights, shifted, copies))
-            up, down = values.view(2, len(shift), batch.size, values.shape[1])
-            slopes[:, first : first + step] = ((up - down) * grad / 2).sum(dim=2).t()
-        columns = columns.to(weights.device)
+        counts = torch.tensor(_shift_counts(batch.circuit))
+        for count, rule in _SHIFTS.items():
+            chosen = torch.nonzero(counts == count)[:, 0].to(angles.device)
+            step = max(1, _MAX_ANGLES // max(1, count * angles.numel() * ctx.trajectories))
+            for some in torch.split(chosen, step) if len(chosen) else ():
+                unit = torch.eye(angles.shape[1]).to(angles)[some]
+                shifted = angles + torch.stack([shift * unit for shift, _ in rule])[:, :, None]
+                copies = None if initial is None else initial.repeat(count * len(some), 1)
+                values = ctx.estimate(CircuitBatch(circuit, weights.new_empty(0), shifted.flatten(0, 2), copies))
+                by_shift = values.view(count, len(some), batch.size, values.shape[1])
+                slope = sum(factor * each for (_, factor), each in zip(rule, by_shift, strict=True))
+                slopes[:, some] = (slope * grad).sum(dim=2).t()
+        columns, rows = (
+            torch.tensor(each, device=angles.device).long() for each in (originals.columns, originals.rows)
+        )
         grads = slopes.new_zeros(batch.size, len(weights) + (0 if inputs is None else inputs.shape[1]))
-        grads.index_add_(1, columns, slopes)
+        grads.index_add_(1, columns, slopes[:, rows] * slopes.new_tensor(originals.factors))
         grad_inputs = None if inputs is None else grads[:, len(weights) :]
         return None, None, None, grads[:, : len(weights)].sum(dim=0), grad_inputs
 

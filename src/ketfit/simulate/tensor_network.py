@@ -1,9 +1,10 @@
 """Exact expectations of circuits whose statevector is too large, by contraction of a tensor network.
 
-<Z_k> = <0|U^T Z_k U|0> is a network with two tensors for each gate of the light cone, and one for Z_k. A CNOT shares
-the index of its control (a hyperedge) and is one tensor of three indices, the maximum of all gates. The plan is the
-cheaper of two contraction trees of cotengra: a sweep along the qubits, whose width in the ring circuits of the paper
-grows with the number of layers but not of qubits, and a greedy search. Both are deterministic.
+<Z_k> = <0|U^dagger Z_k U|0> is a network with two tensors for each gate of the light cone, and one for Z_k. A gate has
+one index for each qubit on which it is diagonal, such as a control, and shares it with its neighbours (a hyperedge);
+other qubits have one before and one behind the gate. A CNOT is one tensor of three indices. The plan is the cheaper of
+two contraction trees of cotengra: a sweep along the qubits, whose width in the ring circuits of the paper grows with
+the number of layers but not of qubits, and a greedy search. Both are deterministic.
 """
 
 from __future__ import annotations
@@ -11,19 +12,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ketfit.circuit.circuit import Angle, Circuit, Gate, cached_on_circuit
+from ketfit.circuit.angle import Angle, substitute
+from ketfit.circuit.circuit import Circuit, cached_on_circuit
 from ketfit.circuit.export import angle_values
+from ketfit.circuit.gate import Gate
 from ketfit.errors import CircuitError, InputError, InsufficientMemoryError, MissingExtraError
 from ketfit.integers import as_integer
 from ketfit.memory import available_memory
-
-_XOR = np.array([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]])  # control, out, in
-_ITEM = 8  # bytes of a float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class ContractionPlan:
         elements_moved: Number of elements of all tensors that are read or written.
         largest: Number of elements of the largest tensor.
         peak: Maximum number of elements in memory at the same time.
+        itemsize: Bytes of an element: 8 if every gate is real, and 16 otherwise.
     """
 
     qubit: int
@@ -48,11 +51,12 @@ class ContractionPlan:
     inputs: tuple[tuple[str, ...], ...]
     sources: tuple[int | None, ...]
     path: tuple[tuple[int, ...], ...]
+    itemsize: int = 8
 
     @property
     def bytes_needed(self) -> int:
         """Return the memory of the contraction at its peak, in double precision."""
-        return self.peak * _ITEM
+        return self.peak * self.itemsize
 
 
 def plan_contraction(circuit: Circuit, qubit: int = 0) -> ContractionPlan:
@@ -67,7 +71,6 @@ def plan_contraction(circuit: Circuit, qubit: int = 0) -> ContractionPlan:
     except ImportError as error:
         raise MissingExtraError("A tensor network", "'ketfit[network]'") from error
 
-    circuit.check_ry_cx("the tensor network")
     (qubit,) = circuit.check_qubits((as_integer(qubit, "qubit", error=CircuitError),))
     return _plan_contraction(circuit, qubit)
 
@@ -96,6 +99,7 @@ def _plan_contraction(circuit: Circuit, qubit: int) -> ContractionPlan:
         inputs,
         sources,
         tuple(tree.get_path()),
+        8 if cone.is_real else 16,
     )
 
 
@@ -148,9 +152,17 @@ def _size(count: float) -> str:
 
 def _contract(circuit: Circuit, plan: ContractionPlan, values: Mapping[Angle, float]) -> float:
     gates = circuit.light_cone((plan.qubit,)).gates
-    parts = [
-        (torch.from_numpy(_data(None if source is None else gates[source], len(indices), values)), indices)
+    # The tensors of the bra are the conjugates of those of the ket, and come behind them.
+    arrays = [
+        _fixed(len(indices)) if source is None else _elements(gates[source], values)
         for indices, source in zip(plan.inputs, plan.sources, strict=True)
+    ]
+    half = len(arrays) // 2
+    arrays[half:] = [array.conj() for array in arrays[half:]]
+    dtype = np.float64 if plan.itemsize == 8 else np.complex128
+    parts = [
+        (torch.from_numpy(np.ascontiguousarray(array if dtype == np.complex128 else array.real, dtype)), indices)
+        for array, indices in zip(arrays, plan.inputs, strict=True)
     ]
     uses = Counter(index for indices in plan.inputs for index in indices)
     for step in plan.path:
@@ -163,35 +175,58 @@ def _contract(circuit: Circuit, plan: ContractionPlan, values: Mapping[Angle, fl
         number = {index: position for position, index in enumerate(step_indices)}
         operands = [part for array, indices in factors for part in (array, [number[index] for index in indices])]
         parts.append((torch.einsum(*operands, [number[index] for index in open_indices]), open_indices))
-    return float(torch.stack([array for array, _ in parts]).prod())
+    return float(torch.stack([array for array, _ in parts]).prod().real)
 
 
-def _data(gate: Gate | None, rank: int, values: Mapping[Angle, float]) -> npt.NDArray[np.float64]:
-    """Return the elements of a tensor: |0>, Z, a rotation or a CNOT."""
-    if gate is None:
-        return np.array([1.0, 0.0]) if rank == 1 else np.diag([1.0, -1.0])
-    if gate.angle is None:
-        return _XOR
-    cos, sin = np.cos(values[gate.angle] / 2), np.sin(values[gate.angle] / 2)
-    return np.array([[cos, -sin], [sin, cos]])
+def _fixed(rank: int) -> npt.NDArray[np.complex128]:
+    """Return the elements of |0>, or of Z."""
+    return np.array([1, 0], np.complex128) if rank == 1 else np.diag([1, -1]).astype(np.complex128)
+
+
+def _elements(gate: Gate, values: Mapping[Angle, float]) -> npt.NDArray[np.complex128]:
+    """Return the elements of a gate, with the indices of `_axes`."""
+    angles = [cast(float, substitute(parameter, values)) for parameter in gate.parameters]
+    width = len(gate.qubits)
+    matrix = np.array(gate.matrix_at(*angles), np.complex128).reshape([2] * (2 * width))
+    shared, others = _axes(gate)
+    rows, columns = "abc"[:width], "xyz"[:width]
+    before = "".join(rows[place] if place in shared else columns[place] for place in range(width))
+    places = [*shared, *others]
+    after = "".join(rows[place] for place in places) + "".join(columns[place] for place in others)
+    elements: npt.NDArray[np.complex128] = np.einsum(f"{rows}{before}->{after}", matrix)
+    return elements
+
+
+def _axes(gate: Gate) -> tuple[list[int], list[int]]:
+    """Return the places of the qubits on which a gate is diagonal, and the others.
+
+    A tensor has an index for each of the first, then those behind the gate of the others, and then those before it.
+    """
+    diagonal = gate.diagonal_qubits
+    places = range(len(gate.qubits))
+    return (
+        [place for place in places if gate.qubits[place] in diagonal],
+        [place for place in places if gate.qubits[place] not in diagonal],
+    )
 
 
 def _network(
     cone: Circuit, qubit: int
 ) -> tuple[tuple[tuple[str, ...], ...], tuple[int | None, ...], tuple[tuple[int, ...], ...]]:
     """Return for each tensor its indices, its gate (None for |0> and Z), and its qubits."""
-    fresh = iter(f"i{number}" for number in range(4 * (len(cone.gates) + cone.n_qubits) + 2))
+    fresh = (f"i{number}" for number in count())
     tensors: list[tuple[tuple[str, ...], int | None, tuple[int, ...]]] = []
     last: list[dict[int, str]] = []
     touched = sorted({wire for gate in cone.gates for wire in gate.qubits} | {qubit})
-    for _ in range(2):  # U|0> for the ket, and again for the bra, because every gate is real
+    for _ in range(2):  # U|0> for the ket, and again for the bra
         wires = {wire: next(fresh) for wire in touched}
         tensors += [((wires[wire],), None, (wire,)) for wire in touched]
         for position, gate in enumerate(cone.gates):
-            before, after = wires[gate.target], next(fresh)
-            indices = (after, before) if gate.control is None else (wires[gate.control], after, before)
-            tensors.append((indices, position, gate.qubits))
-            wires[gate.target] = after
+            shared, others = ([gate.qubits[place] for place in places] for places in _axes(gate))
+            after = {wire: next(fresh) for wire in others}
+            indices = [*(wires[wire] for wire in shared), *after.values(), *(wires[wire] for wire in others)]
+            tensors.append((tuple(indices), position, gate.qubits))
+            wires |= after
         last.append(wires)
     joined = {last[1][wire]: last[0][wire] for wire in touched if wire != qubit}
     inputs, sources, columns = zip(*tensors, ((last[0][qubit], last[1][qubit]), None, (qubit,)), strict=True)

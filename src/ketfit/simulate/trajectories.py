@@ -8,9 +8,8 @@ applied to a state, and the adjoint method differentiates a trajectory like the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +17,26 @@ import torch
 from torch import Tensor
 
 from ketfit.circuit.circuit import Circuit
+from ketfit.circuit.gate import GATES
+from ketfit.circuit.observable import PauliSum
 from ketfit.errors import InsufficientMemoryError
 from ketfit.integers import as_integer
 from ketfit.memory import memory_shortage
 from ketfit.simulate.circuit_batch import CircuitBatch
+from ketfit.simulate.complex_statevector import ProgramBatch, expect_words, simulate
+from ketfit.simulate.density_matrix import Word
+from ketfit.simulate.evolution import apply_matrix, evolve
+from ketfit.simulate.lowered_program import program_of
+from ketfit.simulate.native import check_joint
 from ketfit.simulate.noise import NoiseConfig, noisy_light_cone
-from ketfit.simulate.statevector import Engine, statevector_expectation
+from ketfit.simulate.pauli_errors import (
+    PauliErrors,
+    gate_error_probabilities,
+    masked_words,
+    sample_gate_errors,
+)
+from ketfit.simulate.readout import BASIS_CHANGES, joint_distribution
+from ketfit.simulate.statevector import Engine, observable_expectation, runs_native, statevector_expectation
 
 
 @dataclass(frozen=True)
@@ -43,43 +56,72 @@ def trajectory_expectation(
     joint: bool = False,
     generator: torch.Generator | None = None,
     engine: Engine = "auto",
+    basis: str = "",
 ) -> Estimate:
     """Estimate <Z> of the measured qubits, or their joint distribution, under gate and preparation noise.
 
     Each sample has `trajectories` trajectories of its own. The estimate is unbiased and differentiable in all three
-    tensors, with the gradient of the sampled trajectories. The other arguments are those of `ketfit.expectation`.
+    tensors, with the gradient of the sampled trajectories. `basis` has a letter X, Y or Z for each measured qubit to
+    measure in place of Z. The other arguments are those of `ketfit.expectation`.
 
     Raises:
-        CircuitError: A qubit is out of range, not an integer, or named twice, or a gate is neither RY by a weight or
-            input nor CNOT.
+        CircuitError: A qubit is out of range, not an integer, or named twice, or a gate acts on more than two qubits
+            and has noise.
         ConfigError: The noise is not a mixture of Paulis, or `trajectories` is not a valid number.
         InputError: A number is not finite.
         InsufficientMemoryError: The trajectories do not fit into the free memory.
     """
-    trajectories = as_integer(trajectories, "trajectories", minimum=1)
     measured = batch.circuit.check_qubits(measured, "measured")
-    batch.check_ry_cx("a simulation by trajectories")
-    cone = batch.with_circuit(noisy_light_cone(batch.circuit, measured))
-    _check_memory(cone, trajectories)
-    seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device if generator else "cpu"))
-    rng = np.random.default_rng(seed)
-    signs, flips = sample_frames(cone.circuit, measured, noise, batch.size * trajectories, rng)
-    device = batch.weights.device
-    values = statevector_expectation(
-        cone.repeat_samples(trajectories),
-        measured,
-        signs=torch.from_numpy(signs).to(device),
-        joint=joint,
-        engine=engine,
-    )
-    flipped = torch.from_numpy(flips).to(device)
+    basis = basis or "Z" * len(measured)
+    if not batch.is_ry_cx or set(basis) != {"Z"}:
+        words = [(letter, (qubit,)) for letter, qubit in zip(basis, measured, strict=True)]
+        if not joint:
+            return trajectory_words(batch, words, noise, trajectories, generator=generator, engine=engine)
+        check_joint(measured, joint)
+        run = _Run.sample(batch, words, noise, trajectories, generator, engine)
+        values, flipped = run.distribution(measured, basis), run.signs < 0
+    else:
+        trajectories = as_integer(trajectories, "trajectories", minimum=1)
+        cone = batch.with_circuit(noisy_light_cone(batch.circuit, measured))
+        _check_memory(cone, trajectories)
+        signs, flips = sample_frames(cone.circuit, measured, noise, batch.size * trajectories, _rng(generator))
+        device = batch.weights.device
+        values = statevector_expectation(
+            cone.repeat_samples(trajectories),
+            measured,
+            signs=torch.from_numpy(signs).to(device),
+            joint=joint,
+            engine=engine,
+        )
+        flipped = torch.from_numpy(flips).to(device)
     if joint:
-        powers = 2 ** torch.arange(len(measured) - 1, -1, -1, device=device)
-        sources = (flipped * powers).sum(dim=1, keepdim=True) ^ torch.arange(2 ** len(measured), device=device)
-        values = values.gather(1, sources)
+        powers = 2 ** torch.arange(len(measured) - 1, -1, -1, device=values.device)
+        outcomes = torch.arange(2 ** len(measured), device=values.device)
+        values = values.gather(1, (flipped * powers).sum(dim=1, keepdim=True) ^ outcomes)
     else:
         values = torch.where(flipped, -values, values)
-    values = values.view(batch.size, trajectories, values.shape[1])
+    return _estimate(values, batch.size, trajectories)
+
+
+def trajectory_words(
+    batch: CircuitBatch,
+    words: Sequence[Word],
+    noise: NoiseConfig,
+    trajectories: int,
+    *,
+    generator: torch.Generator | None = None,
+    engine: Engine = "auto",
+) -> Estimate:
+    """Estimate the mean of each Pauli word, pairs of letters and qubits, under gate and preparation noise.
+
+    Arguments and errors are those of `trajectory_expectation`.
+    """
+    run = _Run.sample(batch, words, noise, trajectories, generator, engine)
+    return _estimate(run.means(words) * run.signs, batch.size, trajectories)
+
+
+def _estimate(values: Tensor, size: int, trajectories: int) -> Estimate:
+    values = values.view(size, trajectories, values.shape[1])
     mean = values.mean(dim=1)
     error = torch.full_like(mean, torch.inf)
     if trajectories > 1:
@@ -88,10 +130,83 @@ def trajectory_expectation(
     return Estimate(mean, error)
 
 
-def _check_memory(batch: CircuitBatch, trajectories: int) -> None:
-    """Raise an error, before anything is sampled, if the trajectories do not fit into the free memory."""
+def _rng(generator: torch.Generator | None) -> np.random.Generator:
+    seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device if generator else "cpu"))
+    return np.random.default_rng(seed)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The trajectories of a circuit of any gates, which are samples of a batch.
+
+    Attributes:
+        batch: A sample for each trajectory; in torch, the errors are gates of the circuit.
+        rotation_signs: In the kernel, the signs of the lowered rotations, shape (trajectories, rotations).
+        signs: What the errors multiply the means of the words by, shape (trajectories, words).
+    """
+
+    batch: CircuitBatch
+    rotation_signs: Tensor | None
+    signs: Tensor
+
+    @classmethod
+    def sample(
+        cls,
+        batch: CircuitBatch,
+        words: Sequence[Word],
+        noise: NoiseConfig,
+        trajectories: int,
+        generator: torch.Generator | None,
+        engine: Engine,
+    ) -> _Run:
+        """Return trajectories with sampled errors for the light cone of the words."""
+        trajectories = as_integer(trajectories, "trajectories", minimum=1)
+        noise.check_gates(batch.circuit)
+        batch.check_finite()
+        cone = batch.with_circuit(noisy_light_cone(batch.circuit, {qubit for _, qubits in words for qubit in qubits}))
+        _check_memory(cone, trajectories, n_states=4 if batch.is_differentiated else 1)
+        repeated = cone.repeat_samples(trajectories)
+        errors = PauliErrors.sample(cone.circuit, noise, repeated.size, _rng(generator))
+        if not runs_native(engine, batch.weights):
+            ones = batch.weights.new_ones(repeated.size, len(words))
+            return cls(errors.as_gates(repeated), None, ones)
+        rotation_signs, signs = errors.signs(cone.circuit, masked_words(words, cone.circuit.n_qubits))
+        return cls(repeated, torch.from_numpy(rotation_signs), torch.from_numpy(signs).to(batch.weights.dtype))
+
+    def means(self, words: Sequence[Word]) -> Tensor:
+        """Return the mean of each word before the signs, shape (trajectories, words)."""
+        if self.rotation_signs is None:
+            sums = tuple(PauliSum(((1.0, *word),)) for word in words)  # type: ignore[arg-type]
+            return observable_expectation(self.batch, sums, "torch")
+        return expect_words(self._program_batch, masked_words(words, self.batch.circuit.n_qubits))
+
+    def distribution(self, measured: tuple[int, ...], basis: str) -> Tensor:
+        """Return the joint distribution of outcomes in a basis, before bits are flipped by the signs."""
+        state = evolve(self.batch) if self.rotation_signs is None else simulate(self._program_batch)
+        if not state.is_complex():
+            state = torch.complex(state, torch.zeros_like(state))
+        for qubit, letter in zip(measured, basis, strict=True):
+            for name in BASIS_CHANGES[letter]:
+                state = apply_matrix(state, np.array(GATES[name].matrix()), (qubit,))
+        return joint_distribution(state, measured)
+
+    @property
+    def _program_batch(self) -> ProgramBatch:
+        initial = self.batch.initial
+        if initial is not None and not initial.is_complex():
+            initial = torch.complex(initial, torch.zeros_like(initial))
+        program = program_of(self.batch.circuit)
+        return ProgramBatch(program, self.batch.weights, self.batch.inputs, initial, self.rotation_signs)
+
+
+def _check_memory(batch: CircuitBatch, trajectories: int, n_states: int = 0) -> None:
+    """Raise an error, before anything is sampled, if the trajectories do not fit into the free memory.
+
+    Complex states of the trajectories, `n_states` for each, are counted too.
+    """
     circuit, rows = batch.circuit, batch.size * trajectories
-    numbers = circuit.n_inputs + (2**circuit.n_qubits if batch.initial is not None else 0)
+    n_states = 2 * n_states + (batch.initial is not None)
+    numbers = circuit.n_inputs + n_states * 2**circuit.n_qubits
     needed = rows * (9 * circuit.n_qubits + 3 * len(circuit.gates) + numbers * batch.weights.element_size())
     if (free := memory_shortage(needed)) is not None:
         raise InsufficientMemoryError(
@@ -109,20 +224,17 @@ def sample_frames(
         +1 or -1 for each rotation, shape (count, rotations); and True for each flipped bit, shape (count, measured).
 
     Raises:
-        CircuitError: A qubit is out of range, not an integer, or named twice.
+        CircuitError: A qubit is out of range, not an integer, or named twice, or a gate is neither RY by a weight or
+            input nor CNOT, whose frames have other rules.
         ConfigError: The count is not an integer, or negative.
     """
     measured, count = circuit.check_qubits(measured, "measured"), as_integer(count, "count", minimum=0)
-    circuit.check_ry_cx("a simulation by trajectories")
-    single = np.array(noise.after_rotation.pauli_probabilities())
-    local = np.array(noise.after_cnot.pauli_probabilities())
-    depolarized = np.full(16, noise.depolarizing_2q / 16)
-    depolarized[0] += 1 - noise.depolarizing_2q
-    two_qubit = _compose(depolarized, np.kron(local, local))  # control, target
+    circuit.check_ry_cx("this sampling of frames")
+    probabilities = gate_error_probabilities(noise)
     rotations = circuit.gate_counts()["ry"]
     errors = {
-        "ry": _sample_errors(rotations, single, count, rng),
-        "cx": _sample_errors(len(circuit.gates) - rotations, two_qubit, count, rng),
+        "ry": sample_gate_errors(rotations, probabilities[1], count, rng),
+        "cx": sample_gate_errors(len(circuit.gates) - rotations, probabilities[2], count, rng),
     }
     # One array for each qubit, in which bit 0 is its X and bit 1 its Z.
     frames = list((rng.random((circuit.n_qubits, count)) < noise.preparation).astype(np.uint8))
@@ -143,40 +255,3 @@ def sample_frames(
     signs = np.array([1, -1, -1, 1], np.int8)  # X and Z negate the angle, Y does not
     flips = np.array([frames[qubit] for qubit in measured]) & 1 == 1
     return np.ascontiguousarray(signs.take(at_rotation).T), np.ascontiguousarray(flips.T)
-
-
-def _compose(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the distribution of the product of two Paulis, numbered so that a product is the exclusive or."""
-    numbers = np.arange(len(first))
-    return np.array([first @ second[numbers ^ product] for product in numbers])
-
-
-def _sample_errors(
-    gates: int, probabilities: npt.NDArray[np.float64], count: int, rng: np.random.Generator
-) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
-    """Yield for each gate the trajectories with an error after it, and the Paulis on the target and the control.
-
-    Paulis are 1 X, 2 Z and 3 Y; the index of `probabilities` is 4 times the control's Pauli plus the target's.
-    """
-    hits = _sample_successes(gates * count, 1 - probabilities[0], rng)
-    shares = np.cumsum(probabilities[1:])
-    codes = (1 + np.searchsorted(shares[:-1], shares[-1] * rng.random(len(hits)), side="right")).astype(np.uint8)
-    on_target, on_control, affected = codes & 3, codes >> 2, hits % count
-    ends = np.searchsorted(hits, count * np.arange(gates + 1)).tolist()
-    for start, end in pairwise(ends):
-        yield affected[start:end], on_target[start:end], on_control[start:end]
-
-
-def _sample_successes(trials: int, probability: float, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Return the indices of successful trials, ascending, from their geometric gaps, so that rare ones cost little."""
-    if probability <= 0 or not trials:
-        return np.empty(0, np.int64)
-    chunks = [np.empty(0, np.int64)]
-    last = -1
-    while last < trials:
-        expected = (trials - last) * probability
-        gaps = rng.geometric(probability, size=int(expected + 5 * expected**0.5) + 10).clip(max=trials + 1)
-        chunks.append(last + np.cumsum(gaps))
-        last = int(chunks[-1][-1])
-    indices = np.concatenate(chunks)
-    return indices[indices < trials]

@@ -24,7 +24,8 @@ from ketfit.integers import as_integer
 from ketfit.rng import torch_stream
 from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.density_matrix import MAX_QUBITS
-from ketfit.simulate.expectation import MeasurementContext, check_noise
+from ketfit.simulate.expectation import check_noise
+from ketfit.simulate.measurement import MeasurementContext
 from ketfit.simulate.native import MAX_JOINT
 from ketfit.simulate.noise import NoiseConfig
 from ketfit.simulate.shots import MAX_SHOTS, sample_outcomes

@@ -100,8 +100,8 @@ class MeasurementPlan:
         plain = [BoundCircuit(cone, tuple(weights), tuple(row), self.measured) for row in rows]
         bound = list(plain)
         if len(self.folds) > 1:
-            single, columns = rotations_as_inputs(cone)
-            angles = rotation_angles(columns, torch.tensor(list(weights)).double(), inputs.double(), len(rows))
+            single, originals = rotations_as_inputs(cone)
+            angles = rotation_angles(originals, torch.tensor(list(weights)).double(), inputs.double(), len(rows))
             both = torch.cat([angles, -angles], dim=1).tolist()
             bound += [
                 BoundCircuit(fold_gates(single, fold), (), tuple(row), self.measured, follows, fold)
