@@ -12,6 +12,7 @@ from pennylane.devices import Device, ExecutionConfig
 from pennylane.devices.modifiers import simulator_tracking, single_tape_support
 from pennylane.devices.qubit.simulate import measure_final_state
 from pennylane.exceptions import DeviceError
+from pennylane.gradients import param_shift
 from pennylane.math import Interface
 from pennylane.ops import SparseHamiltonian
 from pennylane.tape import QuantumScript
@@ -31,10 +32,10 @@ _GRADIENT_METHODS = ("adjoint", "backprop", "best", "device")
 class KetFitQubit(Device):  # type: ignore[misc]
     """A simulator of pure states that computes gradients by the adjoint method and broadcasts over parameters.
 
-    Gradients in torch are part of torch's graph ("best" and "adjoint" mean the same there, and gradients can be
-    differentiated again); with autograd and JAX the device computes vector-Jacobian products. Gradients of broadcast
-    parameters, of prepared amplitudes and of any measurement without shots are supported. With shots, PennyLane
-    differentiates by the parameter shift.
+    The methods of differentiation "best", "adjoint" and "backprop" all mean the adjoint method. Gradients in torch are
+    part of torch's graph and can be differentiated again; with autograd and JAX the device computes vector-Jacobian
+    products. Gradients of broadcast parameters, of prepared amplitudes and of any measurement without shots are
+    supported. PennyLane differentiates by the parameter shift with shots, and for ``max_diff=2`` with autograd or JAX.
 
     Args:
         wires: Number of wires, or their labels; None takes those of the circuit.
@@ -80,9 +81,10 @@ class KetFitQubit(Device):  # type: ignore[misc]
         """Return True if the device computes the gradients of a configuration and a circuit."""
         if execution_config is None:
             return True
-        method, interface = execution_config.gradient_method, execution_config.interface
-        if method not in _GRADIENT_METHODS or (method == "backprop" and interface != Interface.TORCH):
+        if execution_config.gradient_method not in _GRADIENT_METHODS:
             return False
+        if execution_config.gradient_method in ("adjoint", "device") and _needs_shifts(execution_config):
+            return False  # PennyLane would return zeros for second derivatives
         if circuit is None:
             return True
         return not circuit.shots and not any(isinstance(each.obs, SparseHamiltonian) for each in circuit.measurements)
@@ -104,6 +106,10 @@ class KetFitQubit(Device):  # type: ignore[misc]
         config = replace(config, mcm_config=replace(config.mcm_config, mcm_method="deferred"))
         if config.gradient_method not in _GRADIENT_METHODS:
             return config
+        if _needs_shifts(config):
+            return replace(
+                config, gradient_method=param_shift, use_device_gradient=False, use_device_jacobian_product=False
+            )
         # PennyLane calls a device that computes with the interface's tensors "backprop", whatever method it uses.
         in_torch = config.interface == Interface.TORCH
         return replace(
@@ -149,3 +155,8 @@ class KetFitQubit(Device):  # type: ignore[misc]
             state = final_state(batch).numpy()
         mapped = circuit.copy(measurements=[each.map_wires(batch.wires) for each in circuit.measurements])
         return measure_final_state(mapped, state, batch.is_batched, rng=self._rng)
+
+
+def _needs_shifts(config: ExecutionConfig) -> bool:
+    """Return True for derivatives of higher order, which the device has in torch alone."""
+    return config.derivative_order > 1 and config.interface != Interface.TORCH

@@ -54,7 +54,7 @@ def jacobian(tape: QuantumScript, reader: TapeReader) -> Any:
         units = torch.eye(result.numel(), dtype=result.dtype).reshape(-1, *result.shape)
         products = [_backward(leaves, [result], [unit]) for unit in units]
         stacked = _cast([torch.stack(each) for each in zip(*products, strict=True)], parameters)
-        row = tuple(each.reshape(*result.shape, *each.shape[1:]) for each in stacked)
+        row = tuple(each.reshape((*result.shape, *each.shape[1:])) for each in stacked)
         rows.append(row[0] if len(row) == 1 else row)
     return rows[0] if len(rows) == 1 else tuple(rows)
 

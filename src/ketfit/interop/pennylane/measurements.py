@@ -45,7 +45,8 @@ def exact_results(batch: TapeBatch, measurements: Sequence[MeasurementProcess]) 
     Returns:
         A tensor for each measurement, of PennyLane's shape.
     """
-    sums = [_terms_of(each, batch) if isinstance(each, (ExpectationMP, VarianceMP)) else None for each in measurements]
+    is_sum = [isinstance(each, (ExpectationMP, VarianceMP)) and each.obs is not None for each in measurements]
+    sums = [_terms(each.obs, batch) if known else None for each, known in zip(measurements, is_sum, strict=True)]
     results: dict[int, Tensor] = {}
     means = {k: terms for k, terms in enumerate(sums) if terms and isinstance(measurements[k], ExpectationMP)}
     if means:
@@ -102,14 +103,8 @@ def _means(batch: TapeBatch, sums: Sequence[Sequence[Term]]) -> list[Tensor]:
     return results
 
 
-def _terms_of(measurement: MeasurementProcess, batch: TapeBatch) -> list[Term] | None:
-    """Return the sum that a measurement is the mean or variance of; None if the simulator does not know it."""
-    if measurement.obs is None or measurement.obs.batch_size is not None:
-        return None
-    return _terms(measurement.obs, batch)
-
-
 def _terms(observable: Any, batch: TapeBatch) -> list[Term] | None:
+    """Return the sum that an observable is; None if the simulator does not know it."""
     qubits = tuple(batch.wires[label] for label in observable.wires.labels)
     if observable.name in _LETTERS:
         return [(1.0, _word(_LETTERS[observable.name], qubits))]
@@ -167,8 +162,10 @@ def _measured_qubits(measurement: MeasurementProcess, batch: TapeBatch) -> tuple
 
 
 def _real(coefficient: Any) -> Any:
-    """Return a coefficient as a real number or tensor; None if it is complex."""
+    """Return a coefficient as a real number or tensor; None if it is complex, or an array."""
     is_tensor = isinstance(coefficient, Tensor)
+    if np.ndim(coefficient):
+        return None
     if not (coefficient.is_complex() if is_tensor else np.iscomplexobj(coefficient)):
         return coefficient if is_tensor else float(coefficient)
     return _real(coefficient.real) if complex(coefficient).imag == 0 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import pennylane as qml
@@ -34,6 +35,8 @@ from ketfit.interop.pennylane.operations import NO_OPERATION, TEMPLATES, is_gate
 
 NAME = "ketfit.qubit"
 
+_EXCITATION_SIGNS = {"DoubleExcitationPlus": 1, "DoubleExcitationMinus": -1}
+
 Tapes = tuple[tuple[QuantumScript, ...], Callable[[Any], Any]]
 
 
@@ -52,8 +55,9 @@ def device_transforms(wires: Any, config: Any) -> CompilePipeline:
     if differentiated:
         program.add_transform(no_sampling, name=f"the adjoint method of {NAME}")
         program.add_transform(refuse_trainable_matrices)
+    program.add_transform(decompose_excitations)
     program.add_transform(
-        decompose,
+        decompose_or_split,
         stopping_condition=partial(is_supported, differentiated=differentiated),
         device_wires=wires,
         target_gates=PENNYLANE_GATE_SET | NO_OPERATION | set(TEMPLATES),
@@ -123,6 +127,44 @@ def refuse_trainable_matrices(tape: QuantumScript) -> Tapes:
 
 
 @transform
+def decompose_or_split(tape: QuantumScript, **options: Any) -> Tapes:
+    """Decompose the operations, one sample at a time where PennyLane cannot decompose a batch.
+
+    Args:
+        tape: The tape.
+        options: Options of PennyLane's `decompose`.
+    """
+    try:
+        return decompose(tape, **options)  # type: ignore[no-any-return]
+    except DeviceError:
+        if tape.batch_size is None:
+            raise
+    tapes, join = broadcast_expand(tape)
+    return tuple(decompose(each, **options)[0][0] for each in tapes), join
+
+
+@transform
+def decompose_excitations(tape: QuantumScript) -> Tapes:
+    """Decompose the double excitations with a phase, for which PennyLane has a matrix and no decomposition."""
+    if not any(operation.name in _EXCITATION_SIGNS for operation in tape.operations):
+        return (tape,), _only
+    operations = []
+    for operation in tape.operations:
+        if operation.name not in _EXCITATION_SIGNS:
+            operations.append(operation)
+            continue
+        wires, (angle,) = operation.wires, operation.data
+        half = _EXCITATION_SIGNS[operation.name] * angle / 2
+        # exp(i half) on all basis states, undone on the two that are rotated, 0011 and 1100.
+        # The projector on these is the mean of the words of Z on an even number of wires, with the signs of 0011.
+        operations += [qml.DoubleExcitation(angle, wires=wires), qml.GlobalPhase(-7 / 8 * half, wires=wires[0])]
+        for pair in (*combinations(range(4), 2), range(4)):
+            sign = (-1) ** sum(position >= 2 for position in pair)
+            operations.append(qml.MultiRZ(sign / 4 * half, wires=[wires[position] for position in pair]))
+    return (tape.copy(operations=operations),), _only
+
+
+@transform
 def refuse_no_wires(tape: QuantumScript) -> Tapes:
     """Refuse tapes without a wire."""
     if not tape.wires:
@@ -143,8 +185,7 @@ def expand_unsupported_batches(tape: QuantumScript) -> Tapes:
         and operation.batch_size is not None
     ]
     is_shadow = any(isinstance(each, (ClassicalShadowMP, ShadowExpvalMP)) for each in tape.measurements)
-    is_observable = any(each.obs is not None and each.obs.batch_size is not None for each in tape.measurements)
-    if broadcast or is_shadow or is_observable:
+    if broadcast or is_shadow:
         tapes, join = broadcast_expand(tape)
         return tuple(tapes), join
     return (tape,), _only
