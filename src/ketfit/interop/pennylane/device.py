@@ -159,4 +159,4 @@ class KetFitQubit(Device):  # type: ignore[misc]
 
 def _needs_shifts(config: ExecutionConfig) -> bool:
     """Return True for derivatives of higher order, which the device has in torch alone."""
-    return config.derivative_order > 1 and config.interface != Interface.TORCH
+    return bool(config.derivative_order > 1 and config.interface != Interface.TORCH)

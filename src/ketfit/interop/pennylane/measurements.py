@@ -45,29 +45,18 @@ def exact_results(batch: TapeBatch, measurements: Sequence[MeasurementProcess]) 
     Returns:
         A tensor for each measurement, of PennyLane's shape.
     """
-    is_sum = [isinstance(each, (ExpectationMP, VarianceMP)) and each.obs is not None for each in measurements]
-    sums = [_terms(each.obs, batch) if known else None for each, known in zip(measurements, is_sum, strict=True)]
-    results: dict[int, Tensor] = {}
-    means = {k: terms for k, terms in enumerate(sums) if terms and isinstance(measurements[k], ExpectationMP)}
-    if means:
-        columns = zip(means, _means(batch, list(means.values())), strict=True)
-        results.update((k, column if batch.is_batched else column[0]) for k, column in columns)
-    squares = {k: _single(terms) for k, terms in enumerate(sums) if terms and k not in means}
-    known = {k: observable for k, observable in squares.items() if observable is not None}
-    if known:
-        values = variance(batch.circuit, *batch.tensors, observables=tuple(known.values()))
-        results.update((k, values[:, c] if batch.is_batched else values[0, c]) for c, k in enumerate(known))
-    rest = [k for k in range(len(measurements)) if k not in results]
-    distributed = {k: _measured_qubits(measurements[k], batch) for k in rest}
-    if any(qubits is None for qubits in distributed.values()):
+    results = _means(batch, measurements) | _variances(batch, measurements)
+    rest = [number for number in range(len(measurements)) if number not in results]
+    measured = {number: _measured_qubits(measurements[number], batch) for number in rest}
+    if None in measured.values():
         state = final_state(batch)
-        results.update((k, _from_state(measurements[k], state, batch)) for k in rest)
+        results |= {number: _from_state(measurements[number], state, batch) for number in rest}
     else:
-        for k, qubits in distributed.items():
+        for number, qubits in measured.items():
             assert qubits is not None
             rows = probabilities(batch.circuit, *batch.tensors, qubits=qubits)
-            results[k] = rows if batch.is_batched else rows[0]
-    return [results[k] for k in range(len(measurements))]
+            results[number] = rows if batch.is_batched else rows[0]
+    return [results[number] for number in range(len(measurements))]
 
 
 def final_state(batch: TapeBatch) -> Tensor:
@@ -85,22 +74,47 @@ def _from_state(measurement: MeasurementProcess, state: Tensor, batch: TapeBatch
     return result if isinstance(result, Tensor) else torch.as_tensor(np.asarray(result))
 
 
-def _means(batch: TapeBatch, sums: Sequence[Sequence[Term]]) -> list[Tensor]:
-    """Return the expectation of each sum, shape (batch,)."""
-    numbers: dict[Observable, int] = {}
-    for terms in sums:
+def _means(batch: TapeBatch, measurements: Sequence[MeasurementProcess]) -> dict[int, Tensor]:
+    """Return the expectations that the simulator computes, by the number of the measurement."""
+    sums = {
+        number: terms
+        for number, each in enumerate(measurements)
+        if isinstance(each, ExpectationMP) and each.obs is not None and (terms := _terms(each.obs, batch))
+    }
+    columns: dict[Observable, int] = {}
+    for terms in sums.values():
         for _, observable in terms:
-            numbers.setdefault(observable, len(numbers))
-    values = expectation(batch.circuit, *batch.tensors, observables=tuple(numbers))
-    results = []
-    for terms in sums:
-        columns = [numbers[observable] for _, observable in terms]
+            columns.setdefault(observable, len(columns))
+    if not columns:
+        return {}
+    values = expectation(batch.circuit, *batch.tensors, observables=tuple(columns))
+    results = {}
+    for number, terms in sums.items():
         coefficients = [coefficient for coefficient, _ in terms]
+        chosen = [columns[observable] for _, observable in terms]
         if coefficients == [1.0]:
-            results.append(values[:, columns[0]])
+            column = values[:, chosen[0]]
         else:
-            results.append(values[:, columns] @ torch.stack([torch.as_tensor(c).to(values) for c in coefficients]))
+            column = values[:, chosen] @ torch.stack([torch.as_tensor(each).to(values) for each in coefficients])
+        results[number] = column if batch.is_batched else column[0]
     return results
+
+
+def _variances(batch: TapeBatch, measurements: Sequence[MeasurementProcess]) -> dict[int, Tensor]:
+    """Return the variances that the simulator computes, by the number of the measurement."""
+    observables = {
+        number: observable
+        for number, each in enumerate(measurements)
+        if isinstance(each, VarianceMP)
+        and each.obs is not None
+        and (terms := _terms(each.obs, batch))
+        and (observable := _single(terms)) is not None
+    }
+    if not observables:
+        return {}
+    values = variance(batch.circuit, *batch.tensors, observables=tuple(observables.values()))
+    columns = zip(observables, values.unbind(dim=1), strict=True)
+    return {number: column if batch.is_batched else column[0] for number, column in columns}
 
 
 def _terms(observable: Any, batch: TapeBatch) -> list[Term] | None:
@@ -109,7 +123,7 @@ def _terms(observable: Any, batch: TapeBatch) -> list[Term] | None:
     if observable.name in _LETTERS:
         return [(1.0, _word(_LETTERS[observable.name], qubits))]
     if (sentence := observable.pauli_rep) is not None:
-        terms = []
+        terms: list[Term] = []
         for word, coefficient in sentence.items():
             real = _real(coefficient)
             if real is None:

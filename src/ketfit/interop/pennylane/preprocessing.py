@@ -39,6 +39,8 @@ _EXCITATION_SIGNS = {"DoubleExcitationPlus": 1, "DoubleExcitationMinus": -1}
 
 Tapes = tuple[tuple[QuantumScript, ...], Callable[[Any], Any]]
 
+_typed_transform: Callable[[Callable[..., Tapes]], Any] = transform
+
 
 def device_transforms(wires: Any, config: Any) -> CompilePipeline:
     """Return the transforms from a user's tape to tapes that the device runs.
@@ -105,7 +107,7 @@ def _only(results: Any) -> Any:
     return results[0]
 
 
-@transform
+@_typed_transform
 def refuse_counts(tape: QuantumScript) -> Tapes:
     """Refuse counts, whose shape jax.jit cannot know."""
     if any(isinstance(each, CountsMP) for each in tape.measurements):
@@ -113,7 +115,7 @@ def refuse_counts(tape: QuantumScript) -> Tapes:
     return (tape,), _only
 
 
-@transform
+@_typed_transform
 def refuse_trainable_matrices(tape: QuantumScript) -> Tapes:
     """Refuse matrices with a gradient on more than one wire; those on one wire are decomposed into rotations."""
     for operation in tape.operations:
@@ -126,7 +128,7 @@ def refuse_trainable_matrices(tape: QuantumScript) -> Tapes:
     return (tape,), _only
 
 
-@transform
+@_typed_transform
 def decompose_or_split(tape: QuantumScript, **options: Any) -> Tapes:
     """Decompose the operations, one sample at a time where PennyLane cannot decompose a batch.
 
@@ -135,7 +137,8 @@ def decompose_or_split(tape: QuantumScript, **options: Any) -> Tapes:
         options: Options of PennyLane's `decompose`.
     """
     try:
-        return decompose(tape, **options)  # type: ignore[no-any-return]
+        tapes, join = decompose(tape, **options)
+        return tapes, join
     except DeviceError:
         if tape.batch_size is None:
             raise
@@ -143,7 +146,7 @@ def decompose_or_split(tape: QuantumScript, **options: Any) -> Tapes:
     return tuple(decompose(each, **options)[0][0] for each in tapes), join
 
 
-@transform
+@_typed_transform
 def decompose_excitations(tape: QuantumScript) -> Tapes:
     """Decompose the double excitations with a phase, for which PennyLane has a matrix and no decomposition."""
     if not any(operation.name in _EXCITATION_SIGNS for operation in tape.operations):
@@ -164,7 +167,7 @@ def decompose_excitations(tape: QuantumScript) -> Tapes:
     return (tape.copy(operations=operations),), _only
 
 
-@transform
+@_typed_transform
 def refuse_no_wires(tape: QuantumScript) -> Tapes:
     """Refuse tapes without a wire."""
     if not tape.wires:
@@ -172,7 +175,7 @@ def refuse_no_wires(tape: QuantumScript) -> Tapes:
     return (tape,), _only
 
 
-@transform
+@_typed_transform
 def expand_unsupported_batches(tape: QuantumScript) -> Tapes:
     """Split a batch into tapes if a part of the tape has it that the simulator does not broadcast over."""
     broadcast = [

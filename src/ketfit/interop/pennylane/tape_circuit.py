@@ -163,7 +163,7 @@ class _TapeParts:
     def build(self) -> tuple[Circuit, dict[Label, int]]:
         """Return the circuit and the qubit of each wire."""
         wires = self._wires()
-        numbers = {"weight": count(), "input": count()}
+        numbers: dict[Kind, Iterator[int]] = {"weight": count(), "input": count()}
         try:
             gates = tuple(gate for each in self.operations for gate in _gates(*each, wires, numbers))
             sizes = {kind: next(number) for kind, number in numbers.items()}
@@ -189,7 +189,7 @@ def _gates(
     """Yield the gates of an operation, with new weights and inputs for its parameters."""
     qubits = tuple(wires[label] for label in operation.wires.labels)
     if not (is_gate(operation) or is_template(operation)):
-        yield Gate("unitary", qubits, matrix=matrix_of(operation))
+        yield Gate("unitary", qubits, matrix=matrix_of(operation).tolist())
         return
     symbols = [_symbols(kind, shape, numbers[kind]) for kind, shape in places]
     if is_gate(operation):
