@@ -213,6 +213,8 @@ def test_single_precision_is_close():
     results = [node(*random_numbers(nodes[0], 1)) for node in nodes]
     assert results[1].dtype == np.float32
     np.testing.assert_allclose(*results, atol=1e-5)
+    shots = qml.set_shots(nodes[1], 20_000)(*random_numbers(nodes[0], 1))
+    np.testing.assert_allclose(shots, results[0], atol=0.05)
 
 
 def test_sparse_hamiltonian_is_measured_and_differentiated_by_the_parameter_shift():
@@ -354,6 +356,11 @@ def not_unitary():
     return qml.expval(qml.Z(0))
 
 
+def tensor_on_another_device():
+    qml.RX(torch.zeros((), device="meta"), wires=0)
+    return qml.expval(qml.Z(0))
+
+
 def complex_angle():
     qml.RX(np.array(0.3j), wires=0)
     return qml.expval(qml.Z(0))
@@ -368,6 +375,7 @@ def complex_angle():
         (lambda: qml.sample(wires=0), DeviceError, "sample.*not accepted for analytic simulation on ketfit.qubit"),
         (lambda: qml.expval(qml.Z(9)), qml.exceptions.WireError, r"not found on the device: \{9\}"),
         (not_unitary, DeviceError, "is not unitary"),
+        (tensor_on_another_device, DeviceError, "computes on the CPU and a parameter is on meta"),
         (complex_angle, DeviceError, "complex; pass its real part"),
     ],
 )
@@ -401,6 +409,8 @@ def test_options_that_the_device_does_not_have_are_refused():
         KetFitQubit(wires=1, c_dtype=float)
     with pytest.raises(DeviceError, match="c_dtype='no'"):
         KetFitQubit(wires=1, c_dtype="no")
+    with pytest.raises(DeviceError, match="seed='local'"):
+        KetFitQubit(wires=1, seed="local")
     device = KetFitQubit(wires=1)
     with pytest.raises(DeviceError, match="option max_workers not present"):
         device.setup_execution_config(ExecutionConfig(device_options={"max_workers": 2}))

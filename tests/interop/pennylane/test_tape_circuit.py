@@ -15,7 +15,7 @@ def read(*operations, measurements=(), reader=None):
 
 
 def test_numbers_become_weights_and_batches_become_inputs():
-    batch = read(qml.RX(0.5, 0), qml.RY(np.array([0.1, 0.2]), 1), qml.IsingZZ(0.7, [1, 0]), qml.Barrier(wires=[0]))
+    batch = read(qml.RX(0.5, 0), qml.RY([0.1, 0.2], 1), qml.IsingZZ(0.7, [1, 0]), qml.Barrier(wires=[0]))
     angles = Angle("weight", 0), Angle("input", 0), Angle("weight", 1)
     gates = (Gate("rx", 0, angles[:1]), Gate("ry", 1, angles[1:2]), Gate("rzz", (1, 0), angles[2:]))
     assert batch.circuit == Circuit(2, gates, 2, 1)

@@ -72,7 +72,7 @@ class TapeReader:
         """Return the circuit and the numbers of a tape.
 
         Raises:
-            DeviceError: a number is complex, or a matrix is not unitary.
+            DeviceError: a number is complex or not on the CPU, sizes of batches differ, or a matrix is not unitary.
         """
         parts = _TapeParts(tape)
         if parts.key in self._circuits:
@@ -110,16 +110,22 @@ class TapeReader:
         return columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
 
     def _real(self, value: Any) -> Tensor:
-        tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+        tensor = _on_cpu(value)
         if tensor.is_complex():
             raise DeviceError("an angle of the circuit is complex; pass its real part")
         return tensor.to(self.dtype)
 
     def _initial(self, preparation: StatePrepBase, wires: Mapping[Label, int]) -> Tensor:
-        state = preparation.state_vector(wire_order=list(wires))
-        state = state if isinstance(state, Tensor) else torch.as_tensor(np.asarray(state))
+        state = _on_cpu(preparation.state_vector(wire_order=list(wires)))
         dtype = self.dtype.to_complex() if state.is_complex() else self.dtype
         return state.reshape(-1, 2 ** len(wires)).to(dtype)
+
+
+def _on_cpu(value: Any) -> Tensor:
+    tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+    if tensor.device.type != "cpu":
+        raise DeviceError(f"ketfit.qubit computes on the CPU and a parameter is on {tensor.device}; pass it .cpu()")
+    return tensor
 
 
 class _TapeParts:
@@ -153,7 +159,7 @@ class _TapeParts:
         self.key: Hashable = (tuple(key), tuple(self.labels), tuple(self.measured))
 
     def _place(self, value: Any, dimensions: int) -> Place:
-        shape = tuple(getattr(value, "shape", ()))
+        shape = tuple(value.shape if hasattr(value, "shape") else np.shape(value))
         if len(shape) > dimensions:
             self.inputs.append(value)
             return "input", shape[1:]
