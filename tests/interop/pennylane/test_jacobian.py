@@ -32,6 +32,10 @@ def test_products_are_rows_of_the_jacobian():
     stacked = vector_jacobian_product(given, tuple(np.stack([each, 2 * each]) for each in cotangents), READER)
     for several, product in zip(stacked, products, strict=True):
         np.testing.assert_allclose(several, [product, 2 * product], atol=1e-12)
+    shared = vector_jacobian_product(given, (np.stack([cotangents[0], 0 * cotangents[0]]), cotangents[1]), READER)
+    expected = vector_jacobian_product(given, (0 * cotangents[0], cotangents[1]), READER)
+    for several, product, other in zip(shared, products, expected, strict=True):
+        np.testing.assert_allclose(several, [product, other], atol=1e-12)
 
 
 def test_jacobian_equals_finite_differences():

@@ -122,6 +122,8 @@ class KetFitQubit(Device):  # type: ignore[misc]
             use_device_gradient=True,
             use_device_jacobian_product=not in_torch,
             grad_on_execution=False,
+            # With NumPy's numbers, PennyLane would ask for Jacobians inside jax.jit, and only by scalars.
+            convert_to_numpy=config.interface != Interface.JAX_JIT,
         )
 
     def preprocess_transforms(self, execution_config: ExecutionConfig | None = None) -> CompilePipeline:

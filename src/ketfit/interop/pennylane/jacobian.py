@@ -25,7 +25,7 @@ def vector_jacobian_product(tape: QuantumScript, cotangents: Any, reader: TapeRe
     Args:
         tape: A tape that the device runs.
         cotangents: An array shaped like the result, or a sequence of arrays for several measurements. An additional
-            first axis of all of them is one of the products.
+            first axis is one of the products; arrays without it are the same for all products.
         reader: Reader of the device's tapes.
 
     Returns:
@@ -34,10 +34,12 @@ def vector_jacobian_product(tape: QuantumScript, cotangents: Any, reader: TapeRe
     parameters, leaves, results = _recorded_results(tape, reader)
     rows = [cotangents] if len(results) == 1 else list(cotangents)
     vectors = [torch.as_tensor(np.asarray(row)) for row in rows]
-    is_single = all(vector.ndim == result.ndim for vector, result in zip(vectors, results, strict=True))
-    if is_single:
+    pairs = list(zip(vectors, results, strict=True))
+    stacks = [len(vector) for vector, result in pairs if vector.ndim > result.ndim]
+    if not stacks:
         return _cast(_backward(leaves, results, vectors), parameters)
-    products = [_backward(leaves, results, each) for each in zip(*vectors, strict=True)]
+    columns = [vector.expand(max(stacks), *result.shape) for vector, result in pairs]
+    products = [_backward(leaves, results, each) for each in zip(*columns, strict=True)]
     return _cast([torch.stack(each) for each in zip(*products, strict=True)], parameters)
 
 
