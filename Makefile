@@ -67,6 +67,7 @@ peers: $(VENV)/test.stamp
 	benchmarks/peers/setup.sh
 	$(BIN)/python benchmarks/kernel.py --output benchmarks/results/kernel.json
 	$(BIN)/python benchmarks/general.py --output benchmarks/results/general.json
+	$(BIN)/python benchmarks/pennylane_device.py --output benchmarks/results/pennylane_device.json
 
 noise: $(VENV)/demo.stamp $(VENV)/test.stamp
 	$(PIP) qulacs==0.6.14

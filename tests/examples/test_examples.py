@@ -51,6 +51,11 @@ def test_script_prints_the_expected_lines(
 # What each notebook prints, with a figure that a broken head or run would miss.
 NOTEBOOKS = {
     "film_reviews": (r"parameters, (5[5-9]|[6-9]\d)% of 2\d\d right", r"same label for"),
+    "pennylane_layer": (
+        r"3158 parameters",
+        r"(5[5-9]|[67]\d)% of 2\d\d right",
+        r"same label for (8\d|9\d|100)% of the sentences",
+    ),
     "hardware": (
         r"54 sentences to learn from, 29 for the QPU",
         r"30 circuits with the canary, [\d,]+ CNOTs, 15,000 shots",

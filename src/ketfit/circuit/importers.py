@@ -21,6 +21,28 @@ if TYPE_CHECKING:
 
 _MAX_DEPTH = 50  # of definitions within definitions
 
+_PENNYLANE_NAMES = {
+    **{name: name.lower() for name in ("S", "T", "SX", "RX", "RY", "RZ", "CY", "CZ", "CH", "SWAP", "ISWAP")},
+    **{name: name.lower() for name in ("CRX", "CRY", "CRZ")},
+    "PauliX": "x",
+    "PauliY": "y",
+    "PauliZ": "z",
+    "Hadamard": "h",
+    "Adjoint(S)": "sdg",
+    "Adjoint(T)": "tdg",
+    "PhaseShift": "p",
+    "U3": "u",
+    "CNOT": "cx",
+    "ControlledPhaseShift": "cp",
+    "IsingXX": "rxx",
+    "IsingYY": "ryy",
+    "IsingZZ": "rzz",
+    "Toffoli": "ccx",
+}
+
+PENNYLANE_GATE_SET = frozenset({*_PENNYLANE_NAMES, "Rot", "GlobalPhase", "Identity", "Barrier", "QubitUnitary"})
+"""PennyLane's names of the operations that `gates_of_pennylane` converts."""
+
 
 def from_qasm3(text: str, weights: Iterable[str] | None = None, inputs: Iterable[str] | None = None) -> Circuit:
     """Return the circuit of an OpenQASM 3 program; no other package is needed.
@@ -120,11 +142,11 @@ def from_pennylane(
         raise CircuitError(f"source is of type {type(source).__name__}; pass a QNode, a quantum function or a tape")
     labels = _wire_numbers(tape.wires, wires)
     for index, operation in enumerate(tape.operations):
-        if operation.name not in _GATE_SET and not getattr(operation, "has_decomposition", False):
+        if operation.name not in PENNYLANE_GATE_SET and not getattr(operation, "has_decomposition", False):
             _refuse(index, operation)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of operations without a decomposition, which are refused below
-        (tape,), _ = qml.transforms.decompose(tape, gate_set=_GATE_SET)
+        (tape,), _ = qml.transforms.decompose(tape, gate_set=PENNYLANE_GATE_SET)
     gates = [
         gate for index, operation in enumerate(tape.operations) for gate in _read_pennylane(index, operation, labels)
     ]
@@ -246,29 +268,6 @@ def _wire_numbers(used: Iterable[Any], device: Iterable[Any] | None) -> dict[Any
     return {label: number for number, label in enumerate(ordered)}
 
 
-_FROM_PENNYLANE = {
-    **{name: name.lower() for name in ("S", "T", "SX", "RX", "RY", "RZ", "CY", "CZ", "CH", "SWAP", "ISWAP")},
-    **{name: name.lower() for name in ("CRX", "CRY", "CRZ")},
-    "PauliX": "x",
-    "PauliY": "y",
-    "PauliZ": "z",
-    "Hadamard": "h",
-    "Adjoint(S)": "sdg",
-    "Adjoint(T)": "tdg",
-    "PhaseShift": "p",
-    "U3": "u",
-    "CNOT": "cx",
-    "ControlledPhaseShift": "cp",
-    "IsingXX": "rxx",
-    "IsingYY": "ryy",
-    "IsingZZ": "rzz",
-    "Toffoli": "ccx",
-}
-
-
-_GATE_SET = {*_FROM_PENNYLANE, "Rot", "GlobalPhase", "Identity", "Barrier", "QubitUnitary"}
-
-
 def _refuse(index: int, operation: Any) -> NoReturn:
     raise CircuitError(
         f"operation {index} ({operation.name}) is one that a circuit of gates cannot hold; remove it, and measure at "
@@ -278,22 +277,40 @@ def _refuse(index: int, operation: Any) -> NoReturn:
 
 def _read_pennylane(index: int, operation: Any, labels: Mapping[Any, int]) -> Iterator[Gate]:
     """Yield the gates of an operation of a decomposed tape."""
-    name, where = operation.name, f"operation {index} ({operation.name})"
-    if name not in _GATE_SET:
+    if operation.name not in PENNYLANE_GATE_SET:
         _refuse(index, operation)
     qubits = tuple(labels[wire] for wire in operation.wires)
+    yield from gates_of_pennylane(operation.name, qubits, operation.parameters, f"operation {index}")
+
+
+def gates_of_pennylane(name: str, qubits: tuple[int, ...], parameters: Iterable[Any], where: str) -> Iterator[Gate]:
+    """Yield the gates of an operation of `PENNYLANE_GATE_SET`.
+
+    Args:
+        name: PennyLane's name of the operation.
+        qubits: Qubits in the order of its wires.
+        parameters: Its parameters: angles of any kind that a gate takes, or the matrix of a ``QubitUnitary``.
+        where: The position of the operation, for errors.
+
+    Raises:
+        CircuitError: a parameter is not an angle, or the matrix is not unitary.
+
+    >>> [gate.name for gate in gates_of_pennylane("Rot", (0,), (0.1, 0.2, 0.3), "operation 0")]
+    ['rz', 'ry', 'rz']
+    """
     if name in ("Identity", "Barrier"):
         return
     if name == "QubitUnitary":
-        yield Gate("unitary", qubits, matrix=operation.parameters[0])
+        (matrix,) = parameters
+        yield Gate("unitary", qubits, matrix=matrix)
         return
     # An element that a[..., 0] picks from an array of objects is an array of no dimensions.
-    values = [value.item() if getattr(value, "shape", None) == () else value for value in operation.parameters]
-    angles = tuple(as_angle(value, f"an angle of {where}") for value in values)
+    values = [value.item() if getattr(value, "shape", None) == () else value for value in parameters]
+    angles = tuple(as_angle(value, f"an angle of {where} ({name})") for value in values)
     if name == "Rot":
         for axis, angle in zip(("rz", "ry", "rz"), angles, strict=True):
             yield Gate(axis, qubits, (angle,))
     elif name == "GlobalPhase":
         yield Gate("gphase", (), (linear_combination((-1.0,), angles),))  # PennyLane's is exp(-i phi)
     else:
-        yield Gate(_FROM_PENNYLANE[name], qubits, angles)
+        yield Gate(_PENNYLANE_NAMES[name], qubits, angles)
