@@ -1,0 +1,1 @@
+"""Interfaces of other quantum libraries on KetFit's simulator."""
