@@ -11,7 +11,7 @@ import torch
 
 from ketfit.circuit.observable import PauliSum
 from ketfit.errors import ConfigError, optional_imports
-from ketfit.interop.qiskit.circuits import convert
+from ketfit.interop.qiskit.circuits import ConvertedCircuit, convert
 from ketfit.interop.qiskit.estimator import KetFitEstimator
 from ketfit.interop.qiskit.observables import to_pauli_sum
 from ketfit.simulate.expectation import expectation_and_gradients
@@ -21,6 +21,7 @@ with optional_imports("KetFitEstimatorGradient", "qiskit"):
     from qiskit.primitives.containers.observables_array import ObservablesArray
     from qiskit.providers import Options
     from qiskit.quantum_info.operators.base_operator import BaseOperator
+    from qiskit_machine_learning.algorithm_job import AlgorithmJob
     from qiskit_machine_learning.gradients import BaseEstimatorGradient, EstimatorGradientResult
 
 Floats = npt.NDArray[np.float64]
@@ -46,6 +47,34 @@ class KetFitEstimatorGradient(BaseEstimatorGradient):
     def __init__(self) -> None:
         super().__init__(KetFitEstimator())
 
+    def run(
+        self,
+        circuits: QuantumCircuit | Sequence[QuantumCircuit],
+        observables: BaseOperator | Sequence[BaseOperator],
+        parameter_values: Values,
+        parameters: Sequence[Sequence[Parameter] | None] | None = None,
+        **options: Any,
+    ) -> AlgorithmJob:
+        """Return a job that differentiates an observable of each circuit.
+
+        Args:
+            circuits: One or several circuits.
+            observables: One for each circuit.
+            parameter_values: Values of the parameters of each circuit, in radians.
+            parameters: Parameters of each circuit to differentiate; None is all.
+            options: None are known.
+
+        Raises:
+            QiskitCircuitError: a circuit has a part that cannot be simulated.
+            ConfigError: an option is given.
+            ValueError: the arguments do not fit each other, as in Qiskit Machine Learning.
+        """
+        if options:
+            raise ConfigError(f"KetFitEstimatorGradient is exact and has no option {min(options)!r}; leave it out")
+        for circuit, _ in _group_by_identity((circuits,) if isinstance(circuits, QuantumCircuit) else circuits):
+            _converted(circuit)
+        return super().run(circuits, observables, parameter_values, parameters)
+
     def _run(
         self,
         circuits: Sequence[QuantumCircuit],
@@ -54,17 +83,20 @@ class KetFitEstimatorGradient(BaseEstimatorGradient):
         parameters: Sequence[Sequence[Parameter]],
         **options: Any,
     ) -> EstimatorGradientResult:
-        if options:
-            raise ConfigError(f"KetFitEstimatorGradient is exact and has no option {min(options)!r}; leave it out")
         gradients: list[Any] = [None] * len(circuits)
         for circuit, members in _group_by_identity(circuits):
+            converted = _converted(circuit)
             values = np.array([parameter_values[member] for member in members], dtype=np.float64)
-            rows = _gradients(circuit, [observables[member] for member in members], values)
-            columns = {parameter: column for column, parameter in enumerate(circuit.parameters)}
+            rows = _gradients(converted, [observables[member] for member in members], values)
+            columns = {name: column for column, name in enumerate(converted.parameters)}
             for row, member in zip(rows, members, strict=True):
-                gradients[member] = row[[columns[parameter] for parameter in parameters[member]]]
+                gradients[member] = row[[columns[parameter.name] for parameter in parameters[member]]]
         metadata = [{"parameters": each} for each in parameters]
         return EstimatorGradientResult(gradients=gradients, metadata=metadata, options=Options())
+
+
+def _converted(circuit: QuantumCircuit) -> ConvertedCircuit:
+    return convert(circuit, "KetFitEstimatorGradient", measures=False)
 
 
 def _group_by_identity(objects: Sequence[Any]) -> list[tuple[Any, list[int]]]:
@@ -75,9 +107,8 @@ def _group_by_identity(objects: Sequence[Any]) -> list[tuple[Any, list[int]]]:
     return list(groups.values())
 
 
-def _gradients(circuit: QuantumCircuit, observables: Sequence[BaseOperator], values: Floats) -> Floats:
+def _gradients(converted: ConvertedCircuit, observables: Sequence[BaseOperator], values: Floats) -> Floats:
     """Return the gradient of one observable for each set of values, shape (sets, parameters)."""
-    converted = convert(circuit, "KetFitEstimatorGradient", measures=False)
     sums: dict[PauliSum, int] = {}
     chosen = np.empty(len(observables), np.intp)
     for observable, members in _group_by_identity(observables):
