@@ -32,7 +32,7 @@ DATA = (("text", ""), ("embedding", "384 or 768"), ("⟨Z⟩", "one per qubit"),
 LAYERS = (
     (("cli", "command line"),),
     (("app", "browser demo"),),
-    (("study", "compare heads"), ("hardware", "run on a QPU")),
+    (("study", "compare heads"), ("hardware", "run on a QPU"), ("interop", "for other libraries")),
     (("evaluation", "metrics, comparison, prediction of files"),),
     (("estimators", "TextClassifier, QuantumHeadClassifier, classical heads"),),
     (("persistence", "model files, Hub"),),

@@ -1,1 +1,1 @@
-"""Interfaces of other quantum libraries on KetFit's simulator."""
+"""KetFit's simulator behind the interfaces of other libraries, each of which is an extra."""
