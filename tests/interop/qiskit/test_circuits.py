@@ -91,9 +91,9 @@ def test_import_without_qiskit_names_the_extra(monkeypatch, name):
 
 
 def test_gradient_without_qiskit_machine_learning_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "qiskit_machine_learning", None)
+    for package in ("qiskit_machine_learning", "qiskit_machine_learning.algorithm_job"):
+        monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, "ketfit.interop.qiskit.gradient", raising=False)
-    import ketfit.interop.qiskit as package
-
+    package = import_module("ketfit.interop.qiskit")
     with pytest.raises(MissingExtraError, match=r"KetFitEstimatorGradient needs .* 'ketfit\[qiskit\]'"):
         _ = package.KetFitEstimatorGradient

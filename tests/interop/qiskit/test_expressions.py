@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import sympy
 import torch
 from qiskit.circuit import Parameter
 
@@ -31,7 +32,7 @@ def test_function_and_its_gradient_equal_qiskits_numbers(expression):
     function = differentiable_function(expression)
 
     def number(a: float, b: float) -> float:
-        return expression.bind_all({A: a, B: b})
+        return float(expression.bind({each: {A: a, B: b}[each] for each in expression.parameters}))
 
     expected = [number(a, b) for a, b in zip(values["a"].tolist(), values["b[0]"].tolist(), strict=True)]
     torch.testing.assert_close(function(values), torch.tensor(expected, dtype=torch.double))
@@ -41,15 +42,13 @@ def test_function_and_its_gradient_equal_qiskits_numbers(expression):
 
 
 def test_complex_number_is_refused():
-    with pytest.raises(CircuitError, match=r"the angle .* has the number I, which is not finite and real"):
+    with pytest.raises(CircuitError, match=r"the angle .* has the number .*I, which is not finite and real"):
         differentiable_function(1j * A * B)
 
 
 def test_unknown_function_is_refused():
     class Expression:
         def sympify(self):
-            import sympy
-
             return sympy.Function("gamma")(sympy.Symbol("a"))
 
         def __str__(self):

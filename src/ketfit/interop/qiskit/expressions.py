@@ -8,6 +8,7 @@ from functools import reduce
 from operator import add, mul, pow
 from typing import Any
 
+import sympy
 import torch
 from torch import Tensor
 
@@ -45,7 +46,7 @@ def differentiable_function(expression: Any) -> Function:
     >>> differentiable_function(a * b + 1)({"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0, 4.0])})
     tensor([4., 9.])
     """
-    return _convert(expression.sympify(), expression)
+    return _convert(sympy.sympify(expression.sympify(), strict=True), expression)  # Qiskit 2.0 returns one of symengine
 
 
 def _convert(node: Any, expression: Any) -> Function:
