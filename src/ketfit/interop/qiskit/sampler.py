@@ -28,7 +28,7 @@ with optional_imports("KetFitSampler", "qiskit"):
 Integers = npt.NDArray[np.int64]
 Seed = np.random.Generator | int | None
 
-MAX_AMPLITUDES = 2**23
+MAX_AMPLITUDES = 2**21
 """Number of amplitudes that are kept at a time, unless one state has more; larger batches are simulated in parts."""
 
 
