@@ -276,8 +276,9 @@ def test_from_qiskit_of_what_cannot_be_held_is_refused_by_position(build, messag
         from_qiskit(theirs)
 
 
-def test_from_qiskit_reads_definition_of_gate_with_standard_name():
-    inner = QuantumCircuit(1, name="x")
+@pytest.mark.parametrize("name", ["x", "barrier", "measure"])
+def test_from_qiskit_reads_definition_of_gate_with_standard_name(name):
+    inner = QuantumCircuit(1, name=name)
     inner.h(0)
     theirs = QuantumCircuit(1)
     theirs.append(inner.to_gate(), [0])

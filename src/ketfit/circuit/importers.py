@@ -226,17 +226,19 @@ class _QiskitReader:
 
     def read(self, circuit: Any, qubits: Sequence[int], inside: str, depth: int = 0) -> Iterator[Gate]:
         """Yield the gates of a circuit or a definition on these qubits."""
+        from qiskit.circuit import Barrier, Measure
+
         measured: dict[int, int] = {}
         for index, instruction in enumerate(circuit.data):
             operation = instruction.operation
             where = f"instruction {index} ({operation.name}){inside}"
             own = [qubits[circuit.find_bit(qubit).index] for qubit in instruction.qubits]
-            if operation.name == "barrier":
+            if isinstance(operation, Barrier):
                 continue
             for qubit in own:
                 if qubit in measured:
                     raise CircuitError(f"{where} acts on qubit {qubit} after its measurement; measure at the end alone")
-            if operation.name == "measure":
+            if isinstance(operation, Measure):
                 measured[own[0]] = index
                 continue
             yield from self._gates(operation, own, where, depth)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, NoReturn
 
 import torch
@@ -17,7 +18,8 @@ from ketfit.interop.qiskit.expressions import Function, differentiable_function
 
 with optional_imports("KetFit's primitives for Qiskit", "qiskit"):
     from qiskit import QuantumCircuit
-    from qiskit.circuit import CircuitInstruction, ParameterExpression
+    from qiskit.circuit import Barrier, CircuitInstruction, Delay, Measure, ParameterExpression, Reset
+    from qiskit.circuit.library import Initialize
     from qiskit.exceptions import QiskitError
     from qiskit.primitives.containers.bindings_array import BindingsArray
 
@@ -79,6 +81,7 @@ class _Columns:
 
 
 _cache: dict[tuple[int, str], tuple[QuantumCircuit, ConvertedCircuit]] = {}
+_lock = Lock()  # primitives may be called from several threads
 
 
 def convert(circuit: QuantumCircuit, primitive: str, *, measures: bool) -> ConvertedCircuit:
@@ -104,10 +107,12 @@ def convert(circuit: QuantumCircuit, primitive: str, *, measures: bool) -> Conve
         raise
     except CircuitError as error:
         raise QiskitCircuitError(f"{primitive} cannot run the circuit {circuit.name!r}: {error}") from error
-    _cache.pop(key, None)
-    _cache[key] = circuit.copy(), converted
-    while len(_cache) > MAX_CACHED:
-        _cache.pop(next(iter(_cache)), None)
+    kept = circuit.copy()
+    with _lock:
+        _cache.pop(key, None)
+        _cache[key] = kept, converted
+        while len(_cache) > MAX_CACHED:
+            del _cache[next(iter(_cache))]
     return converted
 
 
@@ -167,10 +172,10 @@ class _Preparation:
         used: set[int] = set()
         measurements: dict[int, int] = {}  # the last instruction that measured a qubit
         for index, instruction in enumerate(self.circuit.data):
-            name, qubits = instruction.operation.name, self._indices(instruction.qubits)
-            if name in ("barrier", "delay"):
+            operation, name, qubits = instruction.operation, instruction.name, self._indices(instruction.qubits)
+            if isinstance(operation, (Barrier, Delay)):
                 continue
-            if name == "measure":
+            if isinstance(operation, Measure):
                 if not self.measures:
                     self._refuse(index, name, "a measurement", "call remove_final_measurements() first")
                 measurements[qubits[0]] = index
@@ -186,12 +191,12 @@ class _Preparation:
                         f"a mid-circuit measurement (instruction {index}, {name}, acts on qubit {qubit} after it)",
                         "measure at the end alone",
                     )
-            if name in ("reset", "initialize") and used & set(qubits):
+            if isinstance(operation, (Reset, Initialize)) and used & set(qubits):
                 self._refuse(index, name, "a reset of a qubit that gates acted on", "use a qubit of its own")
-            if name == "initialize":
-                preparation = instruction.operation.definition.data[-1].operation  # the first is the reset
+            if isinstance(operation, Initialize):
+                preparation = operation.definition.data[-1].operation  # the first is the reset
                 instruction = instruction.replace(operation=preparation)
-            if name != "reset":
+            if not isinstance(operation, Reset):
                 used.update(qubits)
                 yield instruction
 
