@@ -32,7 +32,7 @@ DATA = (("text", ""), ("embedding", "384 or 768"), ("⟨Z⟩", "one per qubit"),
 LAYERS = (
     (("cli", "command line"),),
     (("app", "browser demo"),),
-    (("study", "compare heads"), ("hardware", "run on a QPU"), ("interop", "PennyLane device")),
+    (("study", "compare heads"), ("hardware", "run on a QPU"), ("interop", "PennyLane, Qiskit")),
     (("evaluation", "metrics, comparison, prediction of files"),),
     (("estimators", "TextClassifier, QuantumHeadClassifier, classical heads"),),
     (("persistence", "model files, Hub"),),

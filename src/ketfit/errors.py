@@ -32,6 +32,7 @@
     │   ├── SubmissionStateUnknownError  it is unknown whether a submission was accepted
     │   ├── ResultsPendingError      results that are not available yet
     │   └── CostLimitError           more than the limit on money, circuits or shots allows
+    ├── DistributedError     a process of a distributed state that was lost                       (RuntimeError)
     ├── InsufficientMemoryError  states that the free memory cannot hold                          (MemoryError)
     └── MissingExtraError    an optional dependency that is not installed                         (ImportError)
 

@@ -17,7 +17,7 @@ from qiskit.quantum_info import Operator, Statevector
 from ketfit.circuit import Angle, Circuit, Gate, reuploading_circuit
 from ketfit.circuit.export import to_pennylane, to_qasm3, to_qiskit
 from ketfit.circuit.gate import GATES
-from ketfit.circuit.importers import from_pennylane, from_qasm3, from_qiskit
+from ketfit.circuit.importers import from_pennylane, from_qasm3, from_qiskit, qiskit_gates
 from ketfit.errors import CircuitError, MissingExtraError
 from tests.circuits_of_any_kind import random_general_circuit, reference_statevector
 
@@ -242,6 +242,21 @@ def test_from_qiskit_maps_expressions():
         from_qiskit(theirs)
 
 
+def test_other_angles_are_read_by_the_given_function():
+    a, seen = Parameter("a"), []
+    circuit = QuantumCircuit(1)
+    circuit.rx(2 * a, 0)
+    circuit.u(a**2, a, 0.5, 0)
+
+    def other_angle(expression):
+        seen.append(str(expression))
+        return X0
+
+    gates = qiskit_gates(circuit, lambda name: W0, other_angle)
+    assert gates == [Gate("rx", 0, [2 * W0]), Gate("u", 0, [X0, W0, 0.5])]
+    assert seen == [str(a**2)]
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -251,6 +266,7 @@ def test_from_qiskit_maps_expressions():
         (lambda c: c.initialize([0, 1], 0), r"\((initialize|reset)\)"),
         (lambda c: c.rx(Parameter("w_0").sin(), 0), "is not a sum of parameters times factors"),
         (lambda c: c.rx(Parameter("w_0") * Parameter("w_1"), 0), "is not a sum of parameters times factors"),
+        (lambda c: c.rx(Parameter("w_0").sign(), 0), "is not a sum of parameters times factors"),
     ],
 )
 def test_from_qiskit_of_what_cannot_be_held_is_refused_by_position(build, message):
@@ -260,8 +276,9 @@ def test_from_qiskit_of_what_cannot_be_held_is_refused_by_position(build, messag
         from_qiskit(theirs)
 
 
-def test_from_qiskit_reads_definition_of_gate_with_standard_name():
-    inner = QuantumCircuit(1, name="x")
+@pytest.mark.parametrize("name", ["x", "barrier", "measure"])
+def test_from_qiskit_reads_definition_of_gate_with_standard_name(name):
+    inner = QuantumCircuit(1, name=name)
     inner.h(0)
     theirs = QuantumCircuit(1)
     theirs.append(inner.to_gate(), [0])

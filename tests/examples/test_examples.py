@@ -22,6 +22,7 @@ PROMISES = {
     "few_qubits": r"31 components: 5 qubits, 219 parameters, (6[0-9]|7\d)\.\d% of 400 right\n",
     "grid_search": r"parameters, (8[5-9]|9\d)\.\d% of 369 test samples\n",
     "multiclass": r"quantum head +(7\d|8\d|9\d|100)% of 12\n",
+    "qiskit_network": r"(8[5-9]|9\d)\.\d% of 143 .*\n4 samples .*\nthe gradients are the same to \de-1[2-9]\n",
     "setfit_head": r"16 sentences to learn from, (5[5-9]|[6-9]\d)% of 1\d\d right\n",
     "study": r"StudyProgress\(done=9, failed=0, .*\n",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -93,8 +93,26 @@ def from_qiskit(
     if not isinstance(circuit, QuantumCircuit):
         raise CircuitError(f"circuit is of type {type(circuit).__name__}; pass a qiskit.QuantumCircuit")
     names = ParameterNames.from_arguments(weights, inputs)
-    gates = list(_QiskitReader(names).read(circuit, range(circuit.num_qubits), ""))
-    return names.circuit(circuit.num_qubits, gates)
+    return names.circuit(circuit.num_qubits, qiskit_gates(circuit, names.angle))
+
+
+def qiskit_gates(
+    circuit: QuantumCircuit,
+    angle: Callable[[str], AngleExpression],
+    other_angle: Callable[[Any], AngleExpression] | None = None,
+) -> list[Gate]:
+    """Return the gates of a Qiskit circuit, as `from_qiskit` reads them.
+
+    Args:
+        circuit: What to convert.
+        angle: Returns the weight or input of a parameter's name.
+        other_angle: Returns the weight or input in the place of a `qiskit.circuit.ParameterExpression` that is not a
+            sum of parameters times factors; None refuses those.
+
+    Raises:
+        CircuitError: an instruction or an angle cannot be held. The error names the position.
+    """
+    return list(_QiskitReader(angle, other_angle).read(circuit, range(circuit.num_qubits), ""))
 
 
 def from_pennylane(
@@ -154,25 +172,29 @@ def from_pennylane(
 
 
 class _QiskitReader:
-    def __init__(self, names: ParameterNames) -> None:
+    def __init__(
+        self, angle: Callable[[str], AngleExpression], other_angle: Callable[[Any], AngleExpression] | None
+    ) -> None:
         from qiskit.circuit.library.standard_gates import get_standard_gate_name_mapping
 
-        self.names = names
+        self.angle, self.other_angle = angle, other_angle
         self.standard = {name: gate.base_class for name, gate in get_standard_gate_name_mapping().items()}
 
     def read(self, circuit: Any, qubits: Sequence[int], inside: str, depth: int = 0) -> Iterator[Gate]:
         """Yield the gates of a circuit or a definition on these qubits."""
+        from qiskit.circuit import Barrier, Measure
+
         measured: dict[int, int] = {}
         for index, instruction in enumerate(circuit.data):
             operation = instruction.operation
             where = f"instruction {index} ({operation.name}){inside}"
             own = [qubits[circuit.find_bit(qubit).index] for qubit in instruction.qubits]
-            if operation.name == "barrier":
+            if isinstance(operation, Barrier):
                 continue
             for qubit in own:
                 if qubit in measured:
                     raise CircuitError(f"{where} acts on qubit {qubit} after its measurement; measure at the end alone")
-            if operation.name == "measure":
+            if isinstance(operation, Measure):
                 measured[own[0]] = index
                 continue
             yield from self._gates(operation, own, where, depth)
@@ -210,14 +232,19 @@ class _QiskitReader:
             return as_angle(value, f"an angle of {where}")
         factors, angles = [], []
         for parameter in sorted(value.parameters, key=lambda parameter: str(parameter.name)):
-            slope = value.gradient(parameter)
-            if getattr(slope, "parameters", ()):
-                raise CircuitError(f"{where}: the angle {value} is not a sum of parameters times factors")
-            factors.append(_real(slope, where))
             try:
-                angles.append(self.names.angle(parameter.name))
+                slope = value.gradient(parameter)
+            except RuntimeError:  # Qiskit has no derivative of the sign
+                slope = value
+            try:
+                if getattr(slope, "parameters", ()):
+                    if self.other_angle is not None:
+                        return self.other_angle(value)
+                    raise CircuitError(f"the angle {value} is not a sum of parameters times factors")
+                angles.append(self.angle(parameter.name))
             except CircuitError as error:
                 raise CircuitError(f"{where}: {error}") from None
+            factors.append(_real(slope, where))
         offset = _real(value.bind(dict.fromkeys(value.parameters, 0.0)), where)
         return linear_combination((*factors, 1.0), (*angles, offset))
 

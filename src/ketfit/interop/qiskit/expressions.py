@@ -1,0 +1,66 @@
+"""Angles that are no sums of parameters times factors, as differentiable functions of tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import reduce
+from operator import add, mul, pow
+from typing import Any
+
+import sympy
+import torch
+from torch import Tensor
+
+from ketfit.errors import CircuitError
+
+Function = Callable[[Mapping[str, Tensor]], Any]
+"""Computes an expression from a tensor for each parameter, by name."""
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "Add": lambda *terms: reduce(add, terms),
+    "Mul": lambda *factors: reduce(mul, factors),
+    "Pow": pow,
+    "Abs": torch.abs,
+    "acos": torch.acos,
+    "asin": torch.asin,
+    "atan": torch.atan,
+    "conjugate": lambda value: value,  # parameters are real
+    "cos": torch.cos,
+    "exp": torch.exp,
+    "log": torch.log,
+    "sign": torch.sign,
+    "sin": torch.sin,
+    "tan": torch.tan,
+}
+
+
+def differentiable_function(expression: Any) -> Function:
+    """Return a `qiskit.circuit.ParameterExpression` with free parameters as a function of tensors.
+
+    Raises:
+        CircuitError: the expression has a number that is not real or finite, or an unknown function.
+
+    >>> from qiskit.circuit import Parameter
+    >>> a, b = Parameter("a"), Parameter("b")
+    >>> differentiable_function(a * b + 1)({"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0, 4.0])})
+    tensor([4., 9.])
+    """
+    return _convert(sympy.sympify(expression.sympify(), strict=True), expression)  # Qiskit 2.0 returns one of symengine
+
+
+def _convert(node: Any, expression: Any) -> Function:
+    """Return a node of a SymPy tree as a function of tensors."""
+    if node.is_Symbol:
+        name = node.name
+        return lambda columns: columns[name]
+    if node.is_number:
+        number = complex(node)
+        if number.imag != 0 or not math.isfinite(number.real):
+            raise CircuitError(f"the angle {expression} has the number {node}, which is not finite and real")
+        return lambda columns: number.real
+    function = _FUNCTIONS.get(node.func.__name__)
+    if function is None:
+        raise CircuitError(f"the angle {expression} has the unknown function {node.func.__name__!r}")
+    arguments = [_convert(each, expression) for each in node.args]
+    return lambda columns: function(*(argument(columns) for argument in arguments))
