@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ketfit.circuit import Angle, Circuit, Gate, Hermitian, PauliSum, Projector
+from ketfit.circuit import Angle, Circuit, Gate, Hermitian, PauliSum, Projector, reuploading_circuit
 from ketfit.circuit.gate import GATES
 from ketfit.errors import CircuitError, InsufficientMemoryError
 from ketfit.simulate import NoiseConfig, expectation
@@ -112,6 +112,19 @@ def test_torch_engine_equals_the_kernel_on_real_circuit():
     )
     for one, two in zip(native, other, strict=True):
         np.testing.assert_allclose(one, two, rtol=0, atol=1e-12)
+
+
+def test_words_of_inputs_that_are_loaded_once_equal_those_of_torch():
+    circuit = reuploading_circuit(4, 1, 1, 1, 2)  # the kernel evolves the words, not the states
+    tensors = arguments(circuit, 20, 4)[:2]
+    words = [("YY", (0, 2)), ("XZX", (1, 0, 3)), ("ZYYX", (3, 2, 0, 1)), ("Y", (1,))]
+    native, other = (
+        values_and_gradients(density_matrix_words(CircuitBatch(circuit, *tensors), words, ALL, engine), tensors)
+        for engine in ("native", "torch")
+    )
+    assert (native[0][:, :3].abs() > 1e-4).any(dim=0).all()
+    for one, two in zip(native, other, strict=True):
+        np.testing.assert_allclose(one, two, rtol=0, atol=1e-11)
 
 
 def test_every_kind_of_observable_is_that_of_the_noisy_state():

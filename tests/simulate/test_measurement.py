@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ketfit.circuit import Circuit, Gate, Hermitian, PauliSum, Projector
-from ketfit.errors import ConfigError, InputError
+from ketfit.errors import ConfigError, InputError, InsufficientMemoryError
 from ketfit.simulate import NoiseConfig, expectation
 from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.measurement import (
@@ -258,6 +259,19 @@ def test_wide_projector_with_noise_or_shots_is_refused(options):
 def test_shots_of_wide_word_are_refused():
     with pytest.raises(InputError, match="shots of a Pauli word on 13 qubits"):
         expectation(Circuit(13, (), 0, 0), torch.zeros(0), observables=[PauliSum([(1, "Z" * 13, range(13))])], shots=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "n_qubits", "fits"),
+    [({}, 20, True), ({"shots": 5, "qubits": (0, 1)}, 20, False), ({"engine": "torch"}, 20, False), ({}, 40, False)],
+)
+def test_trajectories_that_do_not_fit_are_refused_before_they_are_sampled(options, n_qubits, fits, monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**31))
+    monkeypatch.setattr("ketfit.simulate.trajectories.PauliErrors.sample", lambda *_: pytest.fail("it was sampled"))
+    circuit = Circuit.from_gates(n_qubits, [Gate("h", qubit) for qubit in range(n_qubits)])
+    refused = pytest.fail.Exception if fits else InsufficientMemoryError
+    with pytest.raises(refused, match="it was sampled" if fits else "300 trajectories in all need .* GiB are free"):
+        expectation(circuit, torch.zeros(0), noise=TWIRLED, trajectories=300, **options)
 
 
 def test_observables_with_damping_and_trajectories_are_refused():

@@ -117,14 +117,13 @@ def in_basis(circuit: Circuit, qubits: tuple[int, ...], basis: str) -> Circuit:
     return circuit.with_gates([*circuit.gates, *change])
 
 
-@dataclass(frozen=True)
+@dataclass
 class WordGroup:
-    """Pauli words that a joint measurement of one Pauli matrix on each of some qubits gives the values of.
+    """Pauli words whose values follow from a joint measurement of one Pauli matrix on each of some qubits.
 
     Attributes:
-        qubits: Qubits to measure.
-        basis: Pauli matrix of each.
-        terms: Number of the observable and term, for each word of each observable.
+        letters: Pauli matrix X, Y or Z of each measured qubit.
+        terms: Pairs of the number of an observable and a term of it.
     """
 
     letters: dict[int, str]

@@ -78,7 +78,7 @@ def trajectory_expectation(
         if not joint:
             return trajectory_words(batch, words, noise, trajectories, generator=generator, engine=engine)
         check_joint(measured, joint)
-        run = _Run.sample(batch, words, noise, trajectories, generator, engine)
+        run = _Run.sample(batch, words, noise, trajectories, generator, engine, joint)
         values, flipped = run.distribution(measured, basis), run.signs < 0
     else:
         trajectories = as_integer(trajectories, "trajectories", minimum=1)
@@ -158,16 +158,18 @@ class _Run:
         trajectories: int,
         generator: torch.Generator | None,
         engine: Engine,
+        joint: bool = False,
     ) -> _Run:
-        """Return trajectories with sampled errors for the light cone of the words."""
+        """Return trajectories with sampled errors for the light cone of the words, or of their joint distribution."""
         trajectories = as_integer(trajectories, "trajectories", minimum=1)
         noise.check_gates(batch.circuit)
         batch.check_finite()
         cone = batch.with_circuit(noisy_light_cone(batch.circuit, {qubit for _, qubits in words for qubit in qubits}))
-        _check_memory(cone, trajectories, n_states=4 if batch.is_differentiated else 1)
+        native = runs_native(engine, batch.weights)
+        _check_memory(cone, trajectories, stored=batch.is_differentiated or joint or not native)
         repeated = cone.repeat_samples(trajectories)
         errors = PauliErrors.sample(cone.circuit, noise, repeated.size, _rng(generator))
-        if not runs_native(engine, batch.weights):
+        if not native:
             ones = batch.weights.new_ones(repeated.size, len(words))
             return cls(errors.as_gates(repeated), None, ones)
         rotation_signs, signs = errors.signs(cone.circuit, masked_words(words, cone.circuit.n_qubits))
@@ -199,15 +201,16 @@ class _Run:
         return ProgramBatch(program, self.batch.weights, self.batch.inputs, initial, self.rotation_signs)
 
 
-def _check_memory(batch: CircuitBatch, trajectories: int, n_states: int = 0) -> None:
+def _check_memory(batch: CircuitBatch, trajectories: int, stored: bool | None = None) -> None:
     """Raise an error, before anything is sampled, if the trajectories do not fit into the free memory.
 
-    Complex states of the trajectories, `n_states` for each, are counted too.
+    `stored` is True if the complex states of all trajectories are stored, and False if each thread has two; None counts
+    no states, which the statevector engine checks.
     """
     circuit, rows = batch.circuit, batch.size * trajectories
-    n_states = 2 * n_states + (batch.initial is not None)
-    numbers = circuit.n_inputs + n_states * 2**circuit.n_qubits
-    needed = rows * (9 * circuit.n_qubits + 3 * len(circuit.gates) + numbers * batch.weights.element_size())
+    states = 0 if stored is None else 4 * rows if stored else 2 * min(rows, torch.get_num_threads())
+    numbers = rows * circuit.n_inputs + (2 * states + rows * (batch.initial is not None)) * 2**circuit.n_qubits
+    needed = rows * (9 * circuit.n_qubits + 3 * len(circuit.gates)) + numbers * batch.weights.element_size()
     if (free := memory_shortage(needed)) is not None:
         raise InsufficientMemoryError(
             f"{rows:,} trajectories in all need {needed / 2**30:,.1f} GiB and {free / 2**30:,.1f} GiB are free; "
