@@ -33,7 +33,7 @@ CIRCUIT = "RX(input) on every qubit, StronglyEntanglingLayers with 3 layers, <Z_
 N_LAYERS = 3
 TOLERANCE = 1e-4  # of the largest entry
 MAX_STEPS = 10_000  # counted at a time
-SIZES = ((2, 32), (4, 32), (8, 32), (10, 32), (12, 32), (14, 32), (8, 1), (8, 1024), (16, 4), (20, 1))
+SIZES = ((2, 32), (4, 32), (8, 32), (10, 32), (12, 32), (14, 32), (4, 1), (4, 1024), (16, 4), (20, 1))
 """Qubits and samples that are measured unless options choose others."""
 
 Array = npt.NDArray[np.floating[Any]]
@@ -248,8 +248,9 @@ def scaluq_step(weights: Array, inputs: Array) -> Step:
     from scaluq import scaluq_core
 
     batch, width = inputs.shape
-    f32 = (scaluq_core.host_serial if width < 14 else scaluq_core.default).f32
-    circuit, observable = f32.Circuit(), f32.Operator([f32.PauliOperator("Z 0")])
+    f32 = scaluq_core.default.f32
+    space = scaluq_core.host_serial.f32 if width < 14 else f32
+    circuit, observable = f32.Circuit(), space.Operator([f32.PauliOperator("Z 0")])
     rotations = {"rx": f32.gate.ParamRX, "ry": f32.gate.ParamRY, "rz": f32.gate.ParamRZ}
     for name, qubit, number in gates(width):
         if name == "cx":
@@ -257,7 +258,7 @@ def scaluq_step(weights: Array, inputs: Array) -> Step:
         else:
             circuit.add_param_gate(rotations[name](qubit), str(number))
     names = [str(number) for number in range(weights.size + width)]
-    state, image = f32.StateVector(width), f32.StateVector(width)
+    state, image = space.StateVector(width), space.StateVector(width)
 
     def step() -> Result:
         values, slopes = np.empty(batch), np.empty((batch, len(names)))
@@ -324,7 +325,7 @@ PEERS = {
     "default.qubit": Peer(default_qubit_step, ("pennylane",)),
     "lightning.qubit": Peer(lightning_step, ("pennylane_lightning",), 2**22),
     "tensorcircuit": Peer(tensorcircuit_step, ("jax", "tensorcircuit"), max_qubits=10),
-    "scaluq": Peer(scaluq_step, ("scaluq",), 2**24),
+    "scaluq": Peer(scaluq_step, ("scaluq",), 2**22),
     "qandle": Peer(qandle_step, ("qandle",), 2**13, max_qubits=8),
     "torchquantum": Peer(torchquantum_step, ("torchquantum",)),
 }
