@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import joblib
@@ -17,7 +16,8 @@ import psutil
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
-from ketfit.errors import MissingExtraError, StudyError
+from ketfit.errors import ClusterError, StudyError
+from ketfit.ray_cluster import connected
 
 _log = logging.getLogger(__name__)
 
@@ -25,8 +25,6 @@ Arrays = tuple[NDArray[Any], ...]
 Job = tuple[dict[str, Any], Arrays]
 Result = dict[str, Any]
 Work = Callable[..., Result]
-
-CONNECT_TIMEOUT_S = 10.0
 
 MAX_DEATHS = 3
 """Largest number of consecutive worker deaths without a result before a study stops."""
@@ -147,29 +145,10 @@ def _result(ray: Any, reference: Any) -> Result:
 
 @contextmanager
 def _connected(address: str | None) -> Iterator[Any]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingExtraError("--engine ray", "'ketfit[ray]'") from error
-    started = not ray.is_initialized()
-    if started:
+    """Connect to a cluster, see `connected`; raise StudyError if it cannot be reached."""
+    with ExitStack() as stack:
         try:
-            _check_reachable(address)
-            ray.init(address or "local", include_dashboard=False if address is None else None, log_to_driver=False)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise StudyError(
-                f"cannot reach the Ray cluster {address}: {error}; start it, or leave --address out"
-            ) from error
-    try:
+            ray = stack.enter_context(connected(address))
+        except ClusterError as error:
+            raise StudyError(str(error)) from error
         yield ray
-    finally:
-        if started:
-            ray.shutdown()
-
-
-def _check_reachable(address: str | None) -> None:
-    """Raise OSError if nothing listens at a cluster's HOST:PORT; Ray itself would retry for minutes."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-    if colon and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
