@@ -12,6 +12,9 @@ from ketfit.errors import ClusterError, MissingExtraError
 
 CONNECT_TIMEOUT_S = 10.0
 
+START_TIMEOUT_S = 600.0
+"""Seconds without any place in the cluster for the work after which it stops."""
+
 MAX_RETRIES = 3
 """Largest number of times that work is run again because its worker or node died."""
 

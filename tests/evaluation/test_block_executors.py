@@ -18,8 +18,8 @@ from ketfit.errors import BodyError, ClusterError, MissingExtraError
 from ketfit.evaluation import block_executors
 from ketfit.evaluation.batch_predict import parts_folder, predict_file, predict_folder
 from ketfit.evaluation.block_executors import RayBlockExecutor
-from tests.evaluation.fake_ray import FakeRay, ObjectLostError, RayActorError
 from tests.evaluation.test_batch_predict import fitted, write
+from tests.fake_ray import FakeRay, ObjectLostError, RayActorError
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,20 @@ __all__ = ["study"]
 
 BLOCK_ROWS = 40
 
+END_TO_END_PLAN = """
+name = "Killed end to end"
+seeds = 8
+data = {{ source = "{data}", per_label = 20, validation_fraction = 0.25 }}
+
+[[bodies]]
+name = "{body}"
+tune = {{ method = "end-to-end", epochs = 10, learning_rate = 1e-3, batch_size = 8 }}
+
+[heads.MLP]
+kind = "mlp"
+settings = {{ hidden = 2 }}
+"""
+
 
 @pytest.fixture(scope="module")
 def local(study: Path) -> list[dict[str, Any]]:
@@ -42,6 +56,21 @@ def test_ray_study_after_node_kill_has_the_same_results(study: Path, local: list
     assert completed.returncode == 0, completed.stdout + completed.stderr
     assert "the node died after" in completed.stdout
     assert sorted_results(study, "ray") == local
+
+
+def test_ray_end_to_end_study_after_node_kill_has_the_same_results(
+    tmp_path: Path, study: Path, tiny_body_folder: Path
+) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(END_TO_END_PLAN.format(body=tiny_body_folder, data=study / "data.tsv"))
+    run_study(StudyPlan.read(plan), tmp_path / "local", LocalExecutor(1), command="test")
+    script = Path(__file__).parent / "ray_cluster.py"
+    completed = subprocess.run(
+        [sys.executable, script, plan, tmp_path / "ray"], capture_output=True, text=True, timeout=300
+    )
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert "the node died after" in completed.stdout
+    assert sorted_results(tmp_path, "ray") == sorted_results(tmp_path, "local")
 
 
 def test_ray_study_unreachable_cluster_is_named_in_the_error(study: Path) -> None:

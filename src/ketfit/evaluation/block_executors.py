@@ -16,7 +16,7 @@ import torch
 import ketfit
 from ketfit.errors import ClusterError
 from ketfit.evaluation.block_predictor import BlockPredictor, BlockTask, PredictedBlock
-from ketfit.ray_cluster import MAX_RETRIES, connected, first_line
+from ketfit.ray_cluster import MAX_RETRIES, START_TIMEOUT_S, connected, first_line
 
 _log = logging.getLogger(__name__)
 
@@ -25,9 +25,6 @@ BLOCKS_PER_ACTOR = 2
 
 RESIZE_S = 5.0
 """Seconds between two looks at the size of the cluster."""
-
-START_TIMEOUT_S = 600.0
-"""Seconds without any actor after which a prediction stops."""
 
 Predicted = Generator[tuple[BlockTask, PredictedBlock], None, None]
 
