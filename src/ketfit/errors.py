@@ -11,6 +11,7 @@
     ├── BodyError            a sentence transformer that cannot be found, trusted or run          (RuntimeError)
     ├── TrainingError        training that diverged or cannot be resumed                          (RuntimeError)
     ├── StudyError           a study's folder, cluster or workers that cannot be used             (RuntimeError)
+    ├── ClusterError         a Ray cluster that cannot be reached, or whose workers were lost     (RuntimeError)
     ├── EnergyMeterError     an energy counter that is missing or cannot be read                  (RuntimeError)
     ├── ModelFileError       a saved model that is missing, damaged or of another version         (ValueError)
     ├── StorageError         a file that could not be written                                     (OSError)
@@ -81,6 +82,10 @@ class TrainingError(KetFitError, RuntimeError):
 
 class StudyError(KetFitError, RuntimeError):
     """A study cannot continue: its folder is in use or damaged, its cluster is unreachable, or its workers died."""
+
+
+class ClusterError(KetFitError, RuntimeError):
+    """A Ray cluster cannot be reached, has no free worker, or lost work too often."""
 
 
 class EnergyMeterError(KetFitError, RuntimeError):

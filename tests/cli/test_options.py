@@ -41,7 +41,7 @@ ODD_TEXT = {
     "--head": ["nonsense", ""],
     "--host": ["no such host", "256.0.0.1", "a..b"],
     "--address": ["auto", ""],
-    "--input": ["JSON", "OTHER"],
+    "--input": ["JSON", "OTHER", "FOLDER"],
 }
 ODD_OUTPUT = {"predict": ["out.xlsx", "out", "out.json"], "draw": ["picture.bmp", "picture"]}
 ODD_NUMBERS = ["nonsense", "", "1.5", "nan", "1e3", "-1"]
@@ -150,6 +150,10 @@ def test_option_with_wrong_value_exits_with_code_2(
         (["predict", "m", "--input", "lines.txt", "--text-column", "review"], "--text-column"),
         (["predict", "m", "--input", "lines.txt", "--delimiter", ";"], "delimiter"),
         (["predict", "m", "--input", "a.parquet", "--encoding", "cp1252"], "encoding"),
+        (["predict", "m", "--input", "lines.txt", "--engine", "ray"], "--engine"),
+        (["predict", "m", "--input", "lines.txt", "-o", "out.csv", "--address", "auto"], "--address"),
+        (["predict", "m", "--input", "folder", "-o", "out", "--encoding", "cp1252"], "--encoding"),
+        (["predict", "m", "--input", "folder", "-o", "out", "--format", "csv"], "--format"),
         (["draw", "--encoder", "1"], "--encoder"),
         (["app", "m", "--label-column", "stars"], "--label-column"),
         (["app", "m", "--few-shot", "3"], "--few-shot"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
-from tests.cli.running import GOOD, run, run_json
+from tests.cli.running import BAD, GOOD, run, run_json
 
 
 def test_predict_file_and_arguments_give_equal_predictions(
@@ -57,3 +59,21 @@ def test_predict_error_names_line_of_file(capsys: pytest.CaptureFixture[str], mo
     lines.write_bytes("one\u2028still one\r\ntwo\x85\n".encode())
     predictions = run_json(capsys, "predict", model, "--input", lines)["predictions"]
     assert [row["text"] for row in predictions] == ["one\u2028still one", "two\x85"]
+
+
+def test_predict_folder_writes_each_file(capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path) -> None:
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name, texts in (("a", GOOD), ("b", BAD)):
+        parquet.write_table(pa.table({"review": texts}), source / f"{name}.parquet")
+    report = run_json(capsys, "predict", model, "--input", source, "-o", output, "--text-column", "review")
+    assert report["rows"] == 10
+    labels = run_json(capsys, "predict", model, *BAD)["predictions"]
+    table = parquet.read_table(output / "b.parquet")
+    assert table["predicted_label"].to_pylist() == [row["label"] for row in labels]
+    code, _, err = run(capsys, "predict", model, "--input", source, "-o", output)
+    assert (code, "is there already" in err) == (1, True)
+    code, _, err = run(capsys, "predict", model, "--input", source)
+    assert (code, "is a folder" in err) == (2, True)
+    code, _, err = run(capsys, "predict", model, "--input", source, "-o", source / "out")
+    assert (code, "is in the input folder" in err) == (2, True)

@@ -17,7 +17,7 @@ from ketfit import HeadConfig, QuantumHeadClassifier, TextClassifier, TrainConfi
 from ketfit.bodies.body import Body
 from ketfit.data.tables import TextTable, output_format
 from ketfit.errors import DataError, KetFitError, StorageError
-from ketfit.evaluation.batch_predict import JOB, parts_folder, predict_file
+from ketfit.evaluation.batch_predict import JOB, parts_folder, predict_file, predict_folder
 
 WORDS = ("film", "good", "bad", "fine", "dull", "not", "the")
 TEXTS = [f"{WORDS[i % 7]} {WORDS[i % 5]} film {i}" for i in range(53)]
@@ -246,3 +246,94 @@ def test_truncated_sentences_warn_once(classifier: TextClassifier, tmp_path: Pat
     messages = [str(warning.message) for warning in caught if "are truncated" in str(warning.message)]
     assert len(messages) == 1
     assert "further on" in messages[0]
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    write(folder / "b.parquet")
+    write(folder / "a.parquet", TEXTS[:10])
+    (folder / "_SUCCESS").touch()
+    return folder
+
+
+def test_predict_folder_writes_each_shard(tiny_body: Body, shards: Path, tmp_path: Path) -> None:
+    random = fitted(tiny_body, shots=5)
+    output = tmp_path / "out"
+    summary = predict_folder(random, shards, output, block_rows=8)
+    assert (summary.rows, summary.resumed) == (63, 0)
+    assert sorted(path.name for path in output.iterdir()) == ["a.parquet", "b.parquet"]
+    first, second = read(output / "a.parquet"), read(output / "b.parquet")
+    assert ([row["text"] for row in first], [row["text"] for row in second]) == (TEXTS[:10], TEXTS)
+    assert [row["probability_good"] for row in first] != [row["probability_good"] for row in second[:10]], "same shots"
+    assert not parts_folder(output).exists()
+    with pytest.raises(StorageError, match="is there already"):
+        predict_folder(random, shards, output)
+
+
+@pytest.mark.parametrize("stop_at", [0, 1, 2, 5, 8])
+def test_resumed_predict_folder_writes_the_same_bytes(
+    classifier: TextClassifier, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    predict_folder(classifier, shards, whole, block_rows=8)
+    encode, calls = Body.encode, 0
+
+    def failing(self: Body, *arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        if calls == stop_at:
+            raise Stopped
+        calls += 1
+        return encode(self, *arguments, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(Body, "encode", failing)
+        predict_folder(classifier, shards, cut, block_rows=8)
+    assert (cut / "a.parquet").exists() == (stop_at >= 2)
+    made = (cut / "a.parquet").stat().st_ino if stop_at >= 2 else None
+    done = [0, 8, 10, 10 + 8 * 3, 10 + 8 * 6][[0, 1, 2, 5, 8].index(stop_at)]
+    assert predict_folder(classifier, shards, cut, block_rows=8).resumed == done
+    assert made in (None, (cut / "a.parquet").stat().st_ino), "a complete shard was written again"
+    for name in ("a.parquet", "b.parquet"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    assert not parts_folder(cut).exists()
+
+
+def test_predict_folder_of_another_job_is_refused(
+    classifier: TextClassifier, tiny_body: Body, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+
+        def stop(*_: Any) -> None:
+            raise Stopped
+
+        patch.setattr("ketfit.data.tables.TableWriter.join", stop)
+        predict_folder(classifier, shards, output, block_rows=8)
+    with pytest.raises(DataError, match=r"another job: its model of a\.parquet differ"):
+        predict_folder(fitted(tiny_body, shots=5), shards, output, block_rows=8)
+    write(shards / "b.parquet", TEXTS[::-1])
+    with pytest.raises(DataError, match=r"its input of b\.parquet differ"):
+        predict_folder(classifier, shards, output, block_rows=8)
+    (shards / "b.parquet").rename(shards / "c.parquet")
+    with pytest.raises(DataError, match=r"its c\.parquet, b\.parquet differ"):
+        predict_folder(classifier, shards, output, block_rows=8)
+
+
+def test_predict_folder_unusable_input_or_output_is_refused(
+    classifier: TextClassifier, shards: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="is in the input folder"):
+        predict_folder(classifier, shards, shards / "out")
+    with pytest.raises(DataError, match="is in the input folder"):
+        predict_folder(classifier, shards, shards)
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="is there already"):
+        predict_folder(classifier, shards, tmp_path / "file")
+    write(shards / "more.csv")
+    with pytest.raises(DataError, match=r"more\.csv is not a Parquet file"):
+        predict_folder(classifier, shards, tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="has no Parquet file"):
+        predict_folder(classifier, tmp_path / "empty", tmp_path / "out")

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ketfit.errors import DataWarning
 from ketfit.estimators import end_to_end
 from ketfit.estimators.classical import MLPHead
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.model.tuning import ContrastiveConfig
-from ketfit.study.executors import LocalExecutor
+from ketfit.study import executors
+from ketfit.study.end_to_end import EndToEndRunner
+from ketfit.study.executors import LocalExecutor, RayExecutor
 from ketfit.study.runner import StudyProgress, run_study
 from ketfit.study.spec import StudyPlan
 from ketfit.study.store import StudyRecord, read_results
+from tests.fake_ray import FakeRay, RayError
 
 HEADS: dict[str, Any] = {
     "quantum": {"kind": "quantum", "settings": {"n_qubits": 4, "encoder_layers": 1, "connectivity": 1}},
@@ -149,3 +155,72 @@ def test_end_to_end_study_starts_from_contrastive_body_of_the_seed(
     assert len({each.fingerprint for each in started}) == 2, "one contrastive body per seed"
     assert {task.body for task in StudyRecord.read(tmp_path).tasks} == {f"{body.name}, tuned, then end to end"}
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    ray = FakeRay()
+    monkeypatch.setattr(executors, "connected", lambda _: contextlib.nullcontext(ray))
+    return ray
+
+
+def comparable_results(folder: Path) -> dict[str, Any]:
+    return {name: result.updated(run={}) for name, result in read_results(folder).items()}
+
+
+@pytest.mark.slow
+def test_end_to_end_study_on_ray_has_the_results_of_a_local_run(
+    plan: StudyPlan, tmp_path: Path, trained: list[Any], fake: FakeRay
+) -> None:
+    run_study(plan, tmp_path / "local", LocalExecutor(1), command="test")
+    kinds = sorted(type(head).__name__ for head in trained)
+    trained.clear()
+    assert run_study(plan, tmp_path / "ray", RayExecutor(), command="test") == StudyProgress(8, 0, 8, ran=8)
+    assert comparable_results(tmp_path / "ray") == comparable_results(tmp_path / "local")
+    assert sorted(type(head).__name__ for head in trained) == kinds, "SVC and logistic regression share a body"
+    assert [options["max_retries"] for options in fake.options] == [0, 0]
+    assert len(fake.sent) == 6
+    assert not list((tmp_path / "ray").glob("*.safetensors"))
+
+
+@pytest.mark.slow
+def test_end_to_end_study_on_ray_lost_task_is_recorded_by_name(plan: StudyPlan, tmp_path: Path, fake: FakeRay) -> None:
+    plan = plan.updated(heads={name: plan.heads[name] for name in ("MLP", "SVC")}, seeds=(0,))
+
+    def fault(_: int, __: str, given: tuple[Any, ...]) -> None:
+        if given[1]["tasks"][0].head == "MLP":
+            raise RayError("killed for want of memory")
+
+    fake.fault = fault
+    assert run_study(plan, tmp_path, RayExecutor(), command="test") == StudyProgress(1, 1, 2, ran=2)
+    (failed,) = [result for result in read_results(tmp_path).values() if result.error]
+    assert failed.config["head"]["kind"] == "mlp"
+    assert failed.error is not None
+    assert failed.error["message"].startswith("lost 4 times, because its worker or node died: killed")
+
+
+@pytest.mark.slow
+def test_end_to_end_study_on_ray_sends_contrastive_body_of_the_seed(
+    plan: StudyPlan, tmp_path: Path, fake: FakeRay
+) -> None:
+    contrastive = ContrastiveConfig(loss="cosine", pairs_per_sentence=2, learning_rate=1e-3, precision="float32")
+    body = plan.bodies[0].updated(tune=[contrastive, *plan.bodies[0].stages])
+    plan = plan.updated(bodies=(body,), heads={"MLP": plan.heads["MLP"]})
+    assert run_study(plan, tmp_path, RayExecutor(), command="test") == StudyProgress(2, 0, 2, ran=2)
+    sent = [given[4] for _, _, given in fake.sent]
+    assert all(reference.files for reference in sent), "a tuned body travels with its files"
+    assert len({reference.fingerprint for reference in sent}) == 2
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_end_to_end_task_warnings_reach_the_driver(
+    plan: StudyPlan, tmp_path: Path, fake: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def truncate(*_: Any) -> dict[str, Any]:
+        warnings.warn("3 of 9 sentences are truncated", DataWarning, stacklevel=2)
+        return {"error": {"type": "TrainingError", "message": "diverged"}}
+
+    monkeypatch.setattr(EndToEndRunner, "run_task", truncate)
+    plan = plan.updated(heads={"MLP": plan.heads["MLP"]}, seeds=(0,))
+    with pytest.warns(DataWarning, match="3 of 9 sentences are truncated"):
+        assert run_study(plan, tmp_path, RayExecutor(), command="test").failed == 1

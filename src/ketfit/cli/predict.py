@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -27,6 +28,8 @@ from ketfit.errors import DataError, DataOptionError
 
 if TYPE_CHECKING:
     from ketfit.data.tables import TextTable
+    from ketfit.evaluation.batch_predict import PredictionSummary
+    from ketfit.evaluation.block_executors import BlockExecutor
 
 STDIN = "-"
 
@@ -40,13 +43,14 @@ def predict(
         Path | None,
         typer.Option(
             "--input",
-            help="CSV, TSV, JSONL or Parquet file; other files hold one sentence per line. - is stdin.",
+            help="CSV, TSV, JSONL or Parquet file, or folder of Parquet files; other files hold one sentence per line. "
+            "- is stdin.",
             allow_dash=True,
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="File for the rows with their predictions; for large inputs."),
+        typer.Option("--output", "-o", help="File, or folder, for the rows with their predictions; for large inputs."),
     ] = None,
     text_column: TextColumn = "text",
     encoding: Encoding = "utf-8",
@@ -55,18 +59,24 @@ def predict(
         FileFormat | None,
         typer.Option("--format", help="Format of the input; lines: one sentence per line."),
     ] = None,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="This machine, or a Ray cluster.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Address of the Ray cluster, such as auto or HOST:PORT.")] = None,
     body: MovedBody = None,
     as_json: AsJson = False,
 ) -> None:
     """Predict the label of each sentence and the probability of each class.
 
-    With --output the rows of a file are predicted block by block in constant memory; after an interruption the same
-    command continues.
+    With --output the rows of a file, or of a folder of files, are predicted block by block in constant memory; after
+    an interruption the same command continues.
     """
     if bool(texts) == (input_file is not None):
         raise typer.BadParameter("give sentences, or --input FILE, and not both")
     if output is not None and (input_file is None or str(input_file) == STDIN):
         raise typer.BadParameter("--output goes with --input FILE, which is read twice: save the sentences to a file")
+    if engine == "ray" and output is None:
+        raise typer.BadParameter("--engine ray goes with --input and --output")
+    if engine == "local" and address is not None:
+        raise typer.BadParameter("--address is for --engine ray")
     check_body(body)
     if input_file is None:
         assert texts is not None
@@ -82,10 +92,19 @@ def predict(
         return
     from ketfit.data.tables import TextTable
 
+    if input_file.is_dir():
+        if output is None:
+            raise typer.BadParameter(f"--input {input_file} is a folder; name the folder of its --output")
+        if (encoding, delimiter) != ("utf-8", None) or data_format not in (None, "parquet"):
+            raise typer.BadParameter("--encoding, --delimiter and --format do not apply to a folder of Parquet files")
+        _write_predictions(
+            model, _folder_job(input_file, output, text_column), _executor(engine, address), body, as_json
+        )
+        return
     with naming_source(f"--input {input_file}"):
         table = TextTable.find(input_file, data_format, encoding, delimiter, text_column=text_column)
     if output is not None:
-        _predict_file(model, table, output, body, as_json)
+        _write_predictions(model, _file_job(table, output), _executor(engine, address), body, as_json)
         return
     _print_predictions(model, read_sentences(table), body, as_json)
 
@@ -113,17 +132,47 @@ def read_sentences(table: TextTable) -> list[str]:
     return sentences
 
 
-def _predict_file(model: str, table: TextTable, output: Path, body: str | None, as_json: bool) -> None:
-    from ketfit.estimators.text import TextClassifier
-    from ketfit.evaluation.batch_predict import check_output, parts_folder, predict_file
+@dataclass(frozen=True)
+class _Job:
+    """Input and output, and the function that predicts them with a classifier."""
+
+    input: Path
+    output: Path
+    predict: Callable[..., PredictionSummary]
+
+
+def _file_job(table: TextTable, output: Path) -> _Job:
+    from ketfit.evaluation.batch_predict import check_output, predict_file
 
     with naming_option("--output", output):
         check_output(table, output)
+    return _Job(table.path, output, partial(predict_file, table=table, output=output))
+
+
+def _folder_job(source: Path, output: Path, text_column: str) -> _Job:
+    from ketfit.evaluation.batch_predict import check_output_folder, find_shards, predict_folder
+
+    with naming_option("--output", output):
+        check_output_folder(source, output)
+    find_shards(source)
+    return _Job(source, output, partial(predict_folder, source=source, output=output, text_column=text_column))
+
+
+def _executor(engine: Literal["local", "ray"], address: str | None) -> BlockExecutor:
+    from ketfit.evaluation.block_executors import LocalBlockExecutor, RayBlockExecutor
+
+    return RayBlockExecutor(address) if engine == "ray" else LocalBlockExecutor()
+
+
+def _write_predictions(model: str, job: _Job, executor: BlockExecutor, body: str | None, as_json: bool) -> None:
+    from ketfit.estimators.text import TextClassifier
+    from ketfit.evaluation.batch_predict import parts_folder
+
     echo_stderr(f"loading {model}")
     classifier = TextClassifier.from_pretrained(model, body=body)
-    with exit_on_interrupt(f"finished parts are in {parts_folder(output)}; run the same command to continue"):
-        summary = predict_file(classifier, table, output, progress=True)
-    report = {"model": model, "input": str(table.path), "output": str(output), **asdict(summary)}
+    with exit_on_interrupt(f"finished parts are in {parts_folder(job.output)}; run the same command to continue"):
+        summary = job.predict(classifier, executor=executor, progress=True)
+    report = {"model": model, "input": str(job.input), "output": str(job.output), **asdict(summary)}
     print_report(report, as_json, key_value_table(report))
 
 

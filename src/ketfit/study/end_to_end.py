@@ -1,20 +1,27 @@
-"""Tasks with a body trained end to end. Each needs its own body, so they run in the driver process, one by one."""
+"""Tasks with a body trained end to end.
+
+Each needs its own body and all cores, so they run one by one in the driver process, or each on a node of a cluster.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ketfit.bodies.body import Body
+from ketfit.bodies.reference import BodyReference, load_reference
 from ketfit.data.splits import Split
-from ketfit.errors import KetFitError
+from ketfit.errors import DataWarning, KetFitError
 from ketfit.estimators.base import TorchHeadClassifier
 from ketfit.model.tuning import EndToEndConfig
 from ketfit.study.task import FittedHead, Part, Task, content_hash, fit_tries, score, validate
@@ -99,3 +106,36 @@ class EndToEndRunner:
 
     def _sentences(self, rows: Iterable[int]) -> list[str]:
         return [self.texts[row] for row in rows]
+
+
+def shared_training(task: Task) -> str:
+    """Return a key that is equal for tasks whose heads are fitted on the same body trained end to end."""
+    linear_head = task.config["body"].get("trained_with")
+    return task.id if linear_head is None else content_hash({**task.config, **linear_head})
+
+
+def run_end_to_end_tasks(
+    config: Mapping[str, Any], texts: Sequence[str], codes: NDArray[np.int64], reference: BodyReference
+) -> dict[str, Any]:
+    """Run tasks on a node of a cluster, on its GPU if the task has one.
+
+    Args:
+        config: ``tasks``, which share a body trained end to end, ``tuning`` and ``split``.
+        texts: As in `EndToEndRunner`.
+        codes: As in `EndToEndRunner`.
+        reference: The body to start from.
+
+    Returns:
+        ``outcomes``, one per task, and ``warnings`` about the sentences.
+
+    Raises:
+        BodyError: The body cannot be found on this node.
+    """
+    with warnings.catch_warnings(record=True) as caught, TemporaryDirectory(prefix="ketfit-") as folder:
+        warnings.simplefilter("always")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        body = load_reference(replace(reference, device=device))
+        runner = EndToEndRunner(texts, codes, Path(folder), progress=False)
+        outcomes = [runner.run_task(task, body, config["tuning"], config["split"]) for task in config["tasks"]]
+    told = [str(warning.message) for warning in caught if issubclass(warning.category, DataWarning)]
+    return {"outcomes": outcomes, "warnings": told}

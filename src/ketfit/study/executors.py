@@ -5,28 +5,35 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 import threading
+import time
 import warnings
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import joblib
 import psutil
+import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
-from numpy.typing import NDArray
 
-from ketfit.errors import MissingExtraError, StudyError
+from ketfit.errors import ClusterError, StudyError
+from ketfit.ray_cluster import MAX_RETRIES, START_TIMEOUT_S, connected, first_line
 
 _log = logging.getLogger(__name__)
 
-Arrays = tuple[NDArray[Any], ...]
+Arrays = tuple[Any, ...]
+"""Arrays and other values that several jobs share; equal ones are the same object."""
+
 Job = tuple[dict[str, Any], Arrays]
 Result = dict[str, Any]
 Work = Callable[..., Result]
 
-CONNECT_TIMEOUT_S = 10.0
+CHECK_S = 10.0
+"""Seconds without a result after which the nodes of a cluster are looked at."""
 
 MAX_DEATHS = 3
 """Largest number of consecutive worker deaths without a result before a study stops."""
@@ -106,7 +113,7 @@ def _with_index(work: Work, index: int, job: Job) -> tuple[int, Result]:
 
 
 class RayExecutor:
-    """Executor with a Ray cluster. Ray runs the tasks of a dead worker or node again, at most three times.
+    """Executor with a Ray cluster. The tasks of a dead worker or node run again, each at most three times.
 
     Args:
         address: Address of the cluster, as ``ray.init`` takes it; None starts Ray on this machine for the run.
@@ -116,60 +123,133 @@ class RayExecutor:
         self.address = address
 
     def run(self, work: Work, jobs: Sequence[Job]) -> Iterator[tuple[int, Result]]:
-        """Run all jobs; see `Executor`."""
+        """Run all jobs, each on one CPU; see `Executor`."""
         with _connected(self.address) as ray:
-            remote = ray.remote(work).options(num_cpus=1, max_retries=3)
-            window = max(8, 4 * int(ray.cluster_resources().get("CPU", 1)))
-            stored: dict[int, Any] = {}
-            pending: dict[Any, int] = {}
-            waiting = iter(enumerate(jobs))
-            while True:
-                while len(pending) < window and (entry := next(waiting, None)) is not None:
-                    index, (config, arrays) = entry
-                    for array in arrays:
-                        if id(array) not in stored:
-                            stored[id(array)] = ray.put(array)
-                    pending[remote.remote(config, *(stored[id(array)] for array in arrays))] = index
-                if not pending:
-                    return
-                done, _ = ray.wait(list(pending), num_returns=1)
-                for reference in done:
-                    yield pending.pop(reference), _result(ray, reference)
+            yield from _RemoteJobs(ray, work, _Resources(cpus=1, gpus=0)).run(jobs)
+
+    def run_end_to_end(self, work: Work, jobs: Sequence[Job]) -> Iterator[tuple[int, Result]]:
+        """Run jobs that each train a body, with as many CPUs and threads as the driver has; see `Executor`.
+
+        A node with fewer CPUs gives what it has, if none has more. If the cluster has GPUs, each job takes one, and the
+        share of its node's CPUs at most.
+        """
+        with _connected(self.address) as ray:
+            resources = _Resources.of_largest_node(ray)
+            yield from _RemoteJobs(ray, partial(_run_with_threads, work, resources.cpus), resources).run(jobs)
 
 
-def _result(ray: Any, reference: Any) -> Result:
+def _run_with_threads(work: Work, threads: int, config: dict[str, Any], *arrays: Any) -> Result:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
-        result: Result = ray.get(reference)
-    except ray.exceptions.RayError as error:  # errors of the task itself are results; this is a lost task
-        return {"error": {"type": type(error).__name__, "message": str(error).partition("\n")[0]}}
-    return result
+        return work(config, *arrays)
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class _Resources:
+    """CPUs and GPUs of a job."""
+
+    cpus: int
+    gpus: int
+
+    @classmethod
+    def of_largest_node(cls, ray: Any) -> _Resources:
+        """Return the resources of an end-to-end job."""
+        nodes = _alive_nodes(ray)
+        gpus = int(any(node.get("GPU", 0) >= 1 for node in nodes))
+        shares = [int(node.get("CPU", 0) // max(1, node.get("GPU", 0))) for node in nodes if node.get("GPU", 0) >= gpus]
+        threads = torch.get_num_threads()
+        cpus = max(1, min(threads, max(shares, default=threads)))
+        if cpus < threads:
+            _log.warning(
+                "the driver has %d threads, and an end-to-end task gets the %d cores of a node; the last digits of "
+                "results may differ from a run on this machine",
+                threads,
+                cpus,
+            )
+        return cls(cpus, gpus)
+
+    def fit_on(self, ray: Any) -> bool:
+        """Return True if a node that is alive has these resources."""
+        return any(node.get("CPU", 0) >= self.cpus and node.get("GPU", 0) >= self.gpus for node in _alive_nodes(ray))
+
+
+def _alive_nodes(ray: Any) -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+class _RemoteJobs:
+    """Jobs in flight on a cluster.
+
+    Ray's own retries are off: after a kill for want of memory it would retry for ever.
+    """
+
+    def __init__(self, ray: Any, work: Work, resources: _Resources) -> None:
+        self.ray, self.resources = ray, resources
+        options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+        self.remote = ray.remote(_call).options(max_retries=0, **options)
+        self.work = ray.put(work)
+        self.window = max(8, 4 * int(ray.cluster_resources().get("CPU", 1)))
+        self.stored: dict[int, Any] = {}
+        self.pending: dict[Any, int] = {}
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Result]]:
+        """Run all jobs; see `Executor`."""
+        waiting, losses = deque(range(len(jobs))), Counter[int]()
+        while waiting or self.pending:
+            while waiting and len(self.pending) < self.window:
+                index = waiting.popleft()
+                self.pending[self._submit(*jobs[index])] = index
+            for reference in self._wait():
+                index = self.pending.pop(reference)
+                try:
+                    result = self.ray.get(reference)
+                except self.ray.exceptions.RayTaskError as error:
+                    result = {"error": {"type": type(error.cause).__name__, "message": str(error.cause)}}
+                except self.ray.exceptions.RayError as error:
+                    losses[index] += 1
+                    if losses[index] <= MAX_RETRIES:
+                        _log.warning("a task was lost and runs again: %s", first_line(error))
+                        waiting.append(index)
+                        continue
+                    message = f"lost {losses[index]} times, because its worker or node died: {first_line(error)}"
+                    result = {"error": {"type": type(error).__name__, "message": message}}
+                yield index, result
+
+    def _submit(self, config: dict[str, Any], arrays: Arrays) -> Any:
+        for array in arrays:
+            if id(array) not in self.stored:
+                self.stored[id(array)] = self.ray.put(array)
+        return self.remote.remote(self.work, config, *(self.stored[id(array)] for array in arrays))
+
+    def _wait(self) -> list[Any]:
+        """Return finished jobs; raise StudyError if no node could run one for a while."""
+        since = time.monotonic()
+        while True:
+            done, _ = self.ray.wait(list(self.pending), num_returns=1, timeout=CHECK_S)
+            if done:
+                return list(done)
+            if self.resources.fit_on(self.ray):
+                since = time.monotonic()
+            elif time.monotonic() - since > START_TIMEOUT_S:
+                raise StudyError(
+                    f"no node of the cluster has {self.resources.cpus} CPUs and {self.resources.gpus} GPUs, which a "
+                    "task takes; the results so far are saved: add a node, and run again"
+                )
+
+
+def _call(work: Work, config: dict[str, Any], *arrays: Any) -> Result:
+    return work(config, *arrays)
 
 
 @contextmanager
 def _connected(address: str | None) -> Iterator[Any]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingExtraError("--engine ray", "'ketfit[ray]'") from error
-    started = not ray.is_initialized()
-    if started:
+    """Connect to a cluster, see `connected`; raise StudyError if it cannot be reached."""
+    with ExitStack() as stack:
         try:
-            _check_reachable(address)
-            ray.init(address or "local", include_dashboard=False if address is None else None, log_to_driver=False)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise StudyError(
-                f"cannot reach the Ray cluster {address}: {error}; start it, or leave --address out"
-            ) from error
-    try:
+            ray = stack.enter_context(connected(address))
+        except ClusterError as error:
+            raise StudyError(str(error)) from error
         yield ray
-    finally:
-        if started:
-            ray.shutdown()
-
-
-def _check_reachable(address: str | None) -> None:
-    """Raise OSError if nothing listens at a cluster's HOST:PORT; Ray itself would retry for minutes."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-    if colon and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()

@@ -6,7 +6,7 @@ import logging
 import platform
 import socket
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -18,17 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ketfit.bodies.body import Body, load_body
+from ketfit.bodies.reference import BodyReference
 from ketfit.data.dataset import Dataset, load_dataset
 from ketfit.data.splits import Split, few_shot_split, stratified_split
-from ketfit.errors import ConfigWarning, DataOptionError
+from ketfit.errors import ConfigWarning, DataOptionError, DataWarning
 from ketfit.estimators.base import capacity_warning
 from ketfit.estimators.classical import RAISE_HIDDEN
 from ketfit.estimators.quantum import readout_warning
 from ketfit.model.config import HeadConfig
 from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig
 from ketfit.progress import ProgressBar
-from ketfit.study.end_to_end import EndToEndRunner
-from ketfit.study.executors import Arrays, Executor, Work
+from ketfit.study.end_to_end import EndToEndRunner, run_end_to_end_tasks, shared_training
+from ketfit.study.executors import Arrays, Executor, RayExecutor, Result, Work
 from ketfit.study.expand import BodyMetadata, DataMetadata, expand
 from ketfit.study.spec import StudyPlan
 from ketfit.study.store import ResultLog, SplitKey, SplitRecord, StudyRecord, TaskResult, pending_tasks
@@ -101,7 +102,11 @@ def run_study(
         poolable = [task for task in pending if not inputs.is_end_to_end(task)]
         inputs.embed(poolable, folder / TUNING, progress)
         run_tasks(log, executor, [(task, inputs.arrays(task)) for task in poolable], progress)
-        inputs.run_end_to_end(log, [task for task in pending if inputs.is_end_to_end(task)], folder, progress)
+        end_to_end = [task for task in pending if inputs.is_end_to_end(task)]
+        if isinstance(executor, RayExecutor):
+            inputs.distribute_end_to_end(log, executor, end_to_end, folder / TUNING, progress)
+        else:
+            inputs.run_end_to_end(log, end_to_end, folder, progress)
         return count_results(tasks, log.results, ran=len(pending))
 
 
@@ -171,6 +176,26 @@ class _StudyInputs:
             for task in group:
                 log.append(_task_result(task, runner.run_task(task, body, tuning, self.splits[key])))
 
+    def distribute_end_to_end(
+        self, log: ResultLog, executor: RayExecutor, tasks: Iterable[Task], checkpoint: Path, progress: bool
+    ) -> None:
+        """Run the end-to-end tasks on the nodes of a cluster; those that start from the same body at the same time."""
+        by_body: dict[tuple[str, SplitKey | None], dict[str, list[Task]]] = {}
+        for task in tasks:
+            contrastive = isinstance(self.plans[task.body].stages[0], ContrastiveConfig)
+            start = task.body, _split_key(task) if contrastive else None
+            by_body.setdefault(start, {}).setdefault(shared_training(task), []).append(task)
+        for (label, key), groups in by_body.items():
+            body = self.bodies[label] if key is None else self._tuned_body(label, key, checkpoint, progress)
+            shared = (self.dataset.texts, self.codes, BodyReference.from_body(body))
+            tuning = self.plans[label].stages[-1]
+            jobs = [
+                ({"tasks": group, "tuning": tuning, "split": self.splits[_split_key(group[0])]}, shared)
+                for group in groups.values()
+            ]
+            _log.info("training %s end to end on the cluster: %d bodies", body.name, len(jobs))
+            _run_jobs(log, executor.run_end_to_end(run_end_to_end_tasks, jobs), list(groups.values()), progress)
+
     def _tuned_body(self, label: str, key: SplitKey, checkpoint: Path, progress: bool) -> Body:
         """Return the body after its contrastive stage on the training sentences of a split, if it has that stage."""
         body, (stage, *_) = self.bodies[label], self.plans[label].stages
@@ -238,16 +263,25 @@ def run_tasks(
         StudyError: The workers cannot be started or keep dying.
         StorageError: A result cannot be written.
     """
-    failed = 0
     by_training: dict[str, tuple[list[Task], Arrays]] = {}
     for task, arrays in tasks:
         key = training_hash(task.config) if "test" in task.config["head"] else task.id  # the id is the hash of the rest
         by_training.setdefault(key, ([], arrays))[0].append(task)
     shared = list(by_training.values())
     jobs = [(group[0].config if len(group) == 1 else {"tasks": [t.config for t in group]}, a) for group, a in shared]
-    with ProgressBar("tasks", len(tasks), shown=progress) as bar:
-        for index, outcome in executor.run(work, jobs):
-            group, _ = shared[index]
+    _run_jobs(log, executor.run(work, jobs), [group for group, _ in shared], progress)
+
+
+def _run_jobs(
+    log: ResultLog, outcomes: Iterator[tuple[int, Result]], groups: Sequence[list[Task]], progress: bool
+) -> None:
+    """Append the results of the tasks of each job as it finishes."""
+    failed = 0
+    with ProgressBar("tasks", sum(map(len, groups)), shown=progress) as bar:
+        for index, outcome in outcomes:
+            group = groups[index]
+            for message in outcome.get("warnings", ()):
+                warnings.warn(message, DataWarning, stacklevel=2)
             for task, each in zip(group, outcome.get("outcomes", [outcome] * len(group)), strict=True):
                 result = _task_result(task, each)
                 log.append(result)
