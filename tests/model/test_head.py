@@ -16,6 +16,7 @@ from ketfit.model.config import HeadConfig
 from ketfit.model.head import QuantumHead
 from ketfit.simulate.mitigation import mitigated_expectation
 from ketfit.simulate.noise import NoiseConfig
+from ketfit.simulate.shots import StepCost
 from tests.circuits import reference_expectation, reference_state
 
 SMALL = HeadConfig(n_qubits=3, main_layers=1)
@@ -565,3 +566,28 @@ def test_head_readout_of_z_equals_measured_qubits():
     words, qubits = head(SMALL.updated(readout=("Z0", "Z1")), 6), head(SMALL.updated(n_measured=2), 6)
     torch.testing.assert_close(words(embeddings(4, 6)), qubits(embeddings(4, 6)))
     assert words.config.n_readouts == 2
+
+
+@pytest.mark.parametrize("trajectories", [None, 400])
+def test_head_readout_of_words_under_shots_and_noise(trajectories):
+    noise = NoiseConfig(depolarizing_1q=0.01, depolarizing_2q=0.02, readout=((0.95, 0.1), (0.05, 0.9)))
+    config = SMALL.updated(ansatz="ising", readout=("X0 Z2", "Y1", "Z0"))
+    module, x = head(config, 6).eval(), embeddings(4, 6)
+    angles = (module.angle_scale * module.encode(x)).detach()
+    exact = module._measure(angles)
+    noisy = module.with_measurement(noise=noise)._measure(angles)
+    assert (exact - noisy).abs().max() > 0.01
+    measured = module.with_measurement(noise=noise, shots=20_000, trajectories=trajectories)
+    measured.generator = torch.Generator().manual_seed(0)
+    assert (measured._measure(angles) - noisy).abs().max() < (0.05 if trajectories is None else 0.15)
+
+
+def test_head_step_cost_counts_groups_of_words():
+    settings = {"shots": 10, "gradient": "parameter_shift"}
+    costs = {
+        words: head(SMALL.updated(readout=words, **settings), 6).step_cost(4)
+        for words in (("Z0", "Z1 Z2"), ("Z0", "Z1"), ("Z0", "X0 Z1"))
+    }
+    for n_measured, words, groups in ((3, ("Z0", "Z1 Z2"), 1), (2, ("Z0", "Z1"), 1), (2, ("Z0", "X0 Z1"), 2)):
+        qubits = head(SMALL.updated(n_measured=n_measured, **settings), 6).step_cost(4)
+        assert costs[words] == StepCost(groups * qubits.circuits, groups * qubits.shots)

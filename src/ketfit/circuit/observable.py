@@ -11,7 +11,7 @@ from typing import Any
 
 from ketfit.circuit.angle import Angle, AngleSum, as_angle
 from ketfit.circuit.circuit import Circuit
-from ketfit.circuit.gate import MAX_UNITARY_QUBITS, Gate, Matrix, block_diagonal, square_matrix
+from ketfit.circuit.gate import MAX_UNITARY_QUBITS, Matrix, block_diagonal, square_matrix
 from ketfit.errors import CircuitError
 from ketfit.integers import as_integers
 
@@ -132,31 +132,6 @@ def read_pauli_word(text: str) -> PauliSum:
         raise CircuitError(f"{text!r} is not a Pauli word; write letters X, Y and Z with their qubits, such as 'X0 Z2'")
     pairs = [(letter["letter"], int(letter["qubit"])) for letter in letters if letter is not None]
     return PauliSum((PauliTerm(1.0, "".join(each for each, _ in pairs), tuple(qubit for _, qubit in pairs)),))
-
-
-def measured_in_z(circuit: Circuit, words: Iterable[PauliSum]) -> Circuit:
-    """Return a circuit with a change of basis at its end, after which each Pauli word is a product of Z.
-
-    Args:
-        circuit: Circuit before the measurement.
-        words: Pauli words, of which no two have different letters on a qubit.
-
-    Raises:
-        CircuitError: Two words cannot be measured together.
-
-    >>> measured_in_z(Circuit(2, (), 0, 0), [read_pauli_word("X0 Z1")]).gate_counts()["h"]
-    1
-    """
-    letters: dict[int, str] = {}
-    for term in (term for word in words for term in word.terms):
-        for letter, qubit in zip(term.word, term.qubits, strict=True):
-            if letters.setdefault(qubit, letter) != letter:
-                raise CircuitError(
-                    f"{letters[qubit]} and {letter} of qubit {qubit} cannot be measured together; read one of them"
-                )
-    changes = {"X": ("h",), "Y": ("sdg", "h"), "Z": ()}
-    gates = [Gate(name, (qubit,)) for qubit, letter in sorted(letters.items()) for name in changes[letter]]
-    return circuit.with_gates((*circuit.gates, *gates))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from ketfit.model.encoder import Encoder, initial_angles
 from ketfit.model.projection import Projection
 from ketfit.simulate.compiler import compiler_disabled
 from ketfit.simulate.expectation import expectation
+from ketfit.simulate.measurement import group_words
 from ketfit.simulate.mitigation import mitigated_expectation
 from ketfit.simulate.noise import noisy_light_cone
 from ketfit.simulate.shots import StepCost, step_cost
@@ -190,7 +191,9 @@ class QuantumHead(nn.Module):
         measured = config.read_qubits
         noisy = config.noise is not None and not config.noise.is_gate_noiseless
         cone = noisy_light_cone(self.circuit, measured) if noisy else self.circuit.light_cone(measured)
-        return step_cost(cone, batch, config.shots, config.gradient)
+        cost = step_cost(cone, batch, config.shots, config.gradient)
+        groups = 1 if config.observables is None else len(group_words(config.observables))
+        return StepCost(groups * cost.circuits, groups * cost.shots)
 
     def prepare_states(self, embeddings: Tensor) -> Tensor:
         """Return the initial states of the encoders; they have no trained parameters and can be computed once.

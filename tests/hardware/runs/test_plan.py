@@ -168,7 +168,7 @@ def test_run_of_other_ansatz_and_words_predicts_as_the_head(tmp_path: Path, ansa
 
 def test_plan_of_words_that_cannot_be_measured_together_is_rejected(tmp_path: Path) -> None:
     fitted = classifier(readout=("X0 Z1", "Z0"))
-    with pytest.raises(CircuitError, match="X and Z of qubit 0 cannot be measured together; read one of them"):
+    with pytest.raises(CircuitError, match="X0 Z1, Z0 needs 2 measurements of each circuit, and a run has one"):
         plan_run(fitted, embeddings(), simulator(tmp_path), name="simulator", shots=100)
 
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from ketfit.circuit.circuit import Angle, Circuit, ry
-from ketfit.circuit.observable import measured_in_z
-from ketfit.errors import ConfigError
+from ketfit.errors import CircuitError, ConfigError
 from ketfit.hardware.backends.base import BoundCircuit, Counts
 from ketfit.model.config import HeadConfig
+from ketfit.simulate.measurement import WordGroup, group_words, in_basis
 from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigate_readout
 from ketfit.simulate.noise import Confusion
 from ketfit.simulate.shots import expectations as z_expectations
-from ketfit.simulate.shots import readout_signs, rotation_angles, rotations_as_inputs, sample_outcomes
+from ketfit.simulate.shots import rotation_angles, rotations_as_inputs, sample_outcomes
 
 Mitigation = Literal["readout", "zero_noise"]
 FOLDS, DEGREE = (1, 3, 5), 2
@@ -50,20 +50,21 @@ class MeasurementPlan:
         mitigation: "readout" adds two calibration circuits, which show how each qubit is misread, and corrects for it;
             they follow the circuits of the run, to be measured at the same physical qubits. "zero_noise" sends each
             circuit folded to one, three and five times its length, and extrapolates.
-        parities: Products of Z to estimate, by the positions of their qubits in `measured`; empty is Z of each qubit.
+        words: Pauli words to estimate in the place of Z of each measured qubit, of which the circuit's last gates make
+            products of Z; None for Z.
 
     Raises:
-        ConfigError: The mitigation is unknown, or is for parities.
+        ConfigError: The mitigation is unknown, or is for Pauli words.
     """
 
     circuit: Circuit
     measured: tuple[int, ...]
     mitigation: tuple[Mitigation, ...] = ()
-    parities: tuple[tuple[int, ...], ...] = ()
+    words: WordGroup | None = None
 
     def __post_init__(self) -> None:
         check_mitigation(self.mitigation)
-        if self.parities and self.mitigation:
+        if self.words is not None and self.mitigation:
             raise ConfigError(
                 f"mitigation={list(self.mitigation)} is for Z of single qubits, not for a readout of words"
             )
@@ -73,13 +74,19 @@ class MeasurementPlan:
         """Return the measurements of a head.
 
         Raises:
-            CircuitError: Two words of its readout cannot be measured together.
+            CircuitError: The words of its readout need several measurements.
         """
-        qubits, words = config.read_qubits, config.observables
-        if words is None:
-            return cls(config.qpu_circuit(), qubits, mitigation)
-        parities = tuple(tuple(map(qubits.index, word.qubits)) for word in words)
-        return cls(measured_in_z(config.qpu_circuit(), words), qubits, mitigation, parities)
+        circuit = config.qpu_circuit()
+        if config.observables is None:
+            return cls(circuit, config.read_qubits, mitigation)
+        group, *others = group_words(config.observables)
+        if others:
+            raise CircuitError(
+                f"the readout {', '.join(config.readout or ())} needs {1 + len(others)} measurements of each circuit, "
+                "and a run has one: read words that have the same letter wherever they share a qubit"
+            )
+        measured = tuple(group.letters)
+        return cls(in_basis(circuit, measured, "".join(group.letters.values())), measured, mitigation, group)
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -124,15 +131,13 @@ class MeasurementPlan:
         return table / table.sum(dim=1, keepdim=True)
 
     def expectations(self, frequencies: Tensor) -> Tensor:
-        """Return <Z> of each measured qubit, or each parity, shape (batch, measured) or (batch, parities).
+        """Return <Z> of each measured qubit, or of each word, shape (batch, measured) or (batch, words).
 
         Args:
             frequencies: The result of `distributions` for all circuits.
         """
-        if self.parities:
-            signs = readout_signs(len(self.measured), frequencies.dtype, frequencies.device)
-            products = torch.stack([signs[:, list(positions)].prod(dim=1) for positions in self.parities], dim=1)
-            return frequencies @ products
+        if self.words is not None:
+            return frequencies @ self.words.values(len(self.words.terms))
         confusion: list[Confusion | None] = [None] * len(self.measured)
         if "readout" in self.mitigation:
             zeros, ones = ((1 - z_expectations(row[None])[0]) / 2 for row in frequencies[-2:])
