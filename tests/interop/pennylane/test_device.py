@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import subprocess
@@ -15,6 +16,7 @@ from pennylane import numpy as pnp
 from pennylane.devices import ExecutionConfig
 from pennylane.exceptions import DeviceError, QuantumFunctionError
 
+from ketfit.errors import MissingExtraError
 from ketfit.interop.pennylane import KetFitQubit
 from tests.interop.pennylane.random_tapes import random_node, random_numbers
 from tests.simulate.statistical_assertions import assert_frequencies
@@ -455,6 +457,15 @@ print("equal")
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
 def test_jax_gradients_equal_default_qubit():
     assert subprocess.run([sys.executable, "-c", JAX], check=True, capture_output=True, text=True).stdout == "equal\n"
+
+
+def test_old_pennylane_is_refused(monkeypatch):
+    package = importlib.import_module("ketfit.interop.pennylane")
+    with monkeypatch.context() as patch:
+        patch.delattr(qml, "CompilePipeline")
+        with pytest.raises(MissingExtraError, match=r"too old.*pip install 'pennylane>=0\.44'"):
+            importlib.reload(package)
+    importlib.reload(package)
 
 
 def test_entry_point_names_the_device():

@@ -58,15 +58,12 @@ class KetFitQubit(Device):  # type: ignore[misc]
     1.0
     """
 
-    _device_options = ("c_dtype",)
-
     def __init__(self, wires: Any = None, shots: Any = None, *, seed: Any = "global", c_dtype: Any = np.complex128):
         super().__init__(wires=wires, shots=shots)
         try:
             dtype = _DTYPES[np.dtype(c_dtype)]
         except (KeyError, TypeError):
             raise DeviceError(f"c_dtype={c_dtype!r}: use numpy.complex128 or numpy.complex64") from None
-        self._c_dtype = c_dtype
         if isinstance(seed, str):
             if seed != "global":
                 raise DeviceError(f"seed={seed!r}: pass a number, None or a generator, or 'global'")
