@@ -67,6 +67,8 @@ peers: $(VENV)/test.stamp
 	benchmarks/peers/setup.sh
 	$(BIN)/python benchmarks/kernel.py --output benchmarks/results/kernel.json
 	$(BIN)/python benchmarks/general.py --output benchmarks/results/general.json
+	$(PIP) qiskit-algorithms==0.4.0
+	$(BIN)/python benchmarks/qiskit_estimator.py --output benchmarks/results/qiskit_estimator.json
 
 noise: $(VENV)/demo.stamp $(VENV)/test.stamp
 	$(PIP) qulacs==0.6.14
