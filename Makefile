@@ -69,6 +69,8 @@ peers: $(VENV)/test.stamp
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/peers-general --requirement benchmarks/peers/general.txt
 	PYTHONPATH=build/peers-general $(BIN)/python benchmarks/general.py --output benchmarks/results/general.json
 	$(BIN)/python benchmarks/pennylane_device.py --output benchmarks/results/pennylane_device.json
+	$(PIP) qiskit-algorithms==0.4.0
+	$(BIN)/python benchmarks/qiskit_estimator.py --output benchmarks/results/qiskit_estimator.json
 
 noise: $(VENV)/demo.stamp $(VENV)/test.stamp
 	$(PIP) qulacs==0.6.14
