@@ -117,11 +117,12 @@ def check_tensors(circuit: ReadsTensors, batch: Any) -> None:
             raise InputError(f"inputs have a batch of {size} and initial of {len(initial)}; they must be equal")
         size = len(initial)
     object.__setattr__(batch, "size", size)
-    for name, tensor in (("weights", weights), ("inputs", inputs), ("initial", initial)):
-        if tensor is not None and (
-            not tensor.is_contiguous() or tensor.is_neg() or (tensor is initial and tensor.is_conj())
-        ):
-            object.__setattr__(batch, name, as_stored(tensor))
+    if not weights.is_contiguous() or weights.is_neg():
+        object.__setattr__(batch, "weights", as_stored(weights))
+    if inputs is not None and (not inputs.is_contiguous() or inputs.is_neg()):
+        object.__setattr__(batch, "inputs", as_stored(inputs))
+    if initial is not None:
+        object.__setattr__(batch, "initial", as_stored(initial))
 
 
 def as_stored(tensor: Tensor) -> Tensor:

@@ -91,14 +91,12 @@ def statevector_expectation(
         states = size * (6 if differentiated else 4)
     _check_memory(batch, states, 2 ** len(measured) if joint else len(measured))
     if native:
-        circuit, readout = batch.circuit, _Readout(measured, joint)
-        return expect(
-            batch,
-            measured,
-            signs,
-            joint,
-            lambda *given: _state_readout(CircuitBatch(circuit, *given), readout, "torch"),
-        )
+        circuit = batch.circuit
+
+        def compute_again(*given: Tensor) -> Tensor:
+            return _state_readout(CircuitBatch(circuit, *given), _Readout(measured, joint), "torch")
+
+        return expect(batch, measured, signs, joint, compute_again)
     batch.check_finite()
     if signs is not None:
         signs = signs_in_light_cone(batch.circuit, measured, signs)

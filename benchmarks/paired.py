@@ -1,0 +1,84 @@
+"""Training steps of real circuits in this checkout beside those of another one, alternating in new processes.
+
+The other checkout needs a built kernel in its `src`. A ratio is the best step here divided by the best step there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from peers.clock import measure
+
+from ketfit import expectation, expectation_and_gradients
+from ketfit.circuit import reuploading_circuit
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZES = ((4, 32), (8, 32), (12, 32), (14, 32), (16, 4))
+"""Qubits and samples."""
+
+app = typer.Typer(add_completion=False)
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    base: Annotated[Path | None, typer.Option(help="Root of the other checkout.")] = None,
+    rounds: Annotated[int, typer.Option(help="Processes of each checkout.")] = 5,
+    seconds: Annotated[float, typer.Option(help="Counted steps of each kind in a process.")] = 0.5,
+) -> None:
+    """Print the ratio of each kind of step."""
+    if context.invoked_subcommand is not None:
+        return
+    if base is None:
+        sys.exit("name the other checkout: --base FOLDER")
+    best: dict[str, dict[str, float]] = defaultdict(dict)
+    for turn in range(2 * rounds):
+        name, root = (("base", base), ("here", ROOT))[(turn + turn // 2) % 2]  # each is first as often as the other
+        for step, time in run_steps(root, seconds).items():
+            best[step][name] = min(time, best[step].get(name, time))
+    for step, times in best.items():
+        print(json.dumps({"step": step, "ratio": round(times["here"] / times["base"], 3), **times}))
+
+
+def run_steps(root: Path, seconds: float) -> dict[str, float]:
+    """Run the steps of a checkout in a new process."""
+    command = [sys.executable, __file__, "steps", "--seconds", str(seconds)]
+    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{ROOT / 'benchmarks'}"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    times: dict[str, float] = json.loads(done.stdout)
+    return times
+
+
+@app.command(hidden=True)
+def steps(seconds: Annotated[float, typer.Option()]) -> None:
+    """Print the best milliseconds of each kind of step."""
+    times = {}
+    for width, batch in SIZES:
+        circuit = reuploading_circuit(
+            width, n_reuploads=2, reupload_layers=2, main_layers=3, connectivity=min(2, width - 1)
+        )
+        weights, inputs = torch.rand(circuit.n_weights), torch.rand(batch, circuit.n_inputs)
+        leaves = [each.clone().requires_grad_() for each in (weights, inputs)]
+        ones = torch.ones(batch, 1)
+        kinds: dict[str, Callable[[], object]] = {
+            "values": lambda: expectation(circuit, weights, inputs),  # noqa: B023
+            "values and gradients": lambda: expectation_and_gradients(circuit, weights, inputs),  # noqa: B023
+            "autograd": lambda: torch.autograd.grad(expectation(circuit, *leaves), leaves, ones),  # noqa: B023
+        }
+        for kind, step in kinds.items():
+            _, _, counted = measure(step, 100_000, seconds)
+            times[f"{width} qubits, batch {batch}, {kind}"] = 1e3 * min(counted)
+    print(json.dumps(times))
+
+
+if __name__ == "__main__":
+    app()
