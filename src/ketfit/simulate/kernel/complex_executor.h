@@ -214,14 +214,16 @@ class ComplexExecutor {
             double* first = tables.cosines_sines.data() + size_t(group.first_rotation) * 2 * samples();
             for (int i = 0; i < group.n_rotations; ++i) {
                 const size_t r = size_t(group.first_rotation + i);
-                double* numbers = first + size_t(i) * 2 * samples();
+                double *cosines = first + size_t(i) * 2 * samples(), *sines = cosines + samples();
                 for (size_t s = 0; s < samples(); ++s) {
                     const int64_t b = sample(unit, s);
-                    const double half = plan_.rotations[r].reads_input ? angle(r, b) / 2 : 0;
-                    numbers[s] = plan_.rotations[r].reads_input ? std::cos(half) : shared_cosines_sines_[2 * r];
-                    numbers[samples() + s] =
-                        sign(r, b) *
-                        (plan_.rotations[r].reads_input ? std::sin(half) : shared_cosines_sines_[2 * r + 1]);
+                    if (plan_.rotations[r].reads_input) {
+                        const double half = angle(r, b) / 2;
+                        cosines[s] = std::cos(half), sines[s] = sign(r, b) * std::sin(half);
+                    } else {
+                        cosines[s] = shared_cosines_sines_[2 * r],
+                        sines[s] = sign(r, b) * shared_cosines_sines_[2 * r + 1];
+                    }
                 }
             }
             make_tables(group, samples(), first, tables.forward.data() + table_offsets_[g],
