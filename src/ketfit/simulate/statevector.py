@@ -77,7 +77,7 @@ def statevector_expectation(
             return expect_sums(batch, sums, lambda copy: _state_readout(copy, readout, "torch"))
         return _state_readout(batch, readout, engine)
     check_signs(batch, signs)
-    native, size = _runs_native(engine, batch.weights), batch.size
+    native, size = runs_native(engine, batch.weights), batch.size
     differentiated = batch.is_differentiated
     if native:  # the adjoint pass needs the final state of every sample; each thread has a workspace
         final = 2 if batch.initial is not None and batch.initial.requires_grad else 1
@@ -135,7 +135,7 @@ def statevector_expectation_and_gradients(
         return _differentiate(
             lambda copy: _state_readout(copy, _Readout(measured, False), engine), batch, cotangent, needs_grad
         )
-    native, size = _runs_native(engine, batch.weights), batch.size
+    native, size = runs_native(engine, batch.weights), batch.size
     # Each thread of the kernel has a state and its adjoint; the gradient of `initial` is a state for each sample.
     states = 2 * min(size, torch.get_num_threads()) + size * needs_grad[2] if native else 7 * size
     _check_memory(batch, states, len(measured))
@@ -194,7 +194,7 @@ def final_state(batch: CircuitBatch, engine: Engine = "auto") -> Tensor:
         InsufficientMemoryError: The states do not fit into the free memory.
     """
     circuit, transformed, differentiated = batch.circuit, is_transformed(), batch.is_differentiated
-    if _runs_native(engine, batch.weights) and not transformed:  # beside the states: those of readouts and gradients
+    if runs_native(engine, batch.weights) and not transformed:  # beside the states: those of readouts and gradients
         states = 2 * min(batch.size, torch.get_num_threads()) + batch.size * (6 if differentiated else 3)
         _check_memory(batch, 2 * states, 0)
         program = ProgramBatch.from_circuit_batch(program_of(circuit), batch)
@@ -217,7 +217,7 @@ def _kernel_sums(
         InsufficientMemoryError: The kernel's complex states do not fit into the free memory.
     """
     sums = tuple(each for each in observables if isinstance(each, PauliSum))
-    if len(sums) < len(observables) or is_transformed() or not _runs_native(engine, batch.weights):
+    if len(sums) < len(observables) or is_transformed() or not runs_native(engine, batch.weights):
         return None
     workspaces = 2 * min(batch.size, torch.get_num_threads())
     _check_memory(batch, 2 * (workspaces + batch.size * (2 if differentiated else 0)), len(sums))
@@ -417,7 +417,8 @@ def _rotations(circuit: Circuit, weights: Tensor, inputs: Tensor, signs: Tensor 
     return rotations
 
 
-def _runs_native(engine: Engine, weights: Tensor) -> bool:
+def runs_native(engine: Engine, weights: Tensor) -> bool:
+    """Return True if the kernel computes on the device of the weights; raise ConfigError if it cannot and has to."""
     on_cpu = weights.device.type == "cpu"
     if engine == "native" and not on_cpu:
         raise ConfigError(f"the native engine computes on the CPU and weights are on {weights.device}; use 'auto'")
