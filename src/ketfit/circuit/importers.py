@@ -322,8 +322,8 @@ def gates_of_pennylane(name: str, qubits: tuple[int, ...], parameters: Iterable[
     Raises:
         CircuitError: a parameter is not an angle, or the matrix is not unitary.
 
-    >>> [gate.name for gate in gates_of_pennylane("Rot", (0,), (0.1, 0.2, 0.3), "operation 0")]
-    ['rz', 'ry', 'rz']
+    >>> " ".join(gate.name for gate in gates_of_pennylane("Rot", (0,), (0.1, 0.2, 0.3), "operation 0"))
+    'rz ry rz'
     """
     if name in ("Identity", "Barrier"):
         return

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <optional>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -89,7 +89,7 @@ class ComplexExecutor {
         UnitTables tables;
         Buffer<T> state, adjoint;
         ChunkScratch scratch;
-        std::vector<double> sums;
+        std::vector<double> sums, derivatives;
     };
     // Sums of a block of units.
     struct BlockSums {
@@ -184,8 +184,15 @@ class ComplexExecutor {
         spread({group, width, numbers[1]}, inverse);
     }
 
+    // The lanes add no parities to those of their row.
+    bool lanes_alike(const ComplexGroup& group) const { return !((group.z[0] | group.z[1]) & (lanes_ - 1)); }
+
     // To the layout of the kernels: [s ^ parities of the lane][column][lane].
     void spread(const GroupTable& table, T* to) const {
+        if (lanes_alike(table.group) && table.width == lanes_) {
+            std::copy_n(table.numbers, table.group.table_size(lanes_), to);
+            return;
+        }
         for (int s = 0; s < table.group.n_sets(); ++s)
             for (size_t lane = 0; lane < lanes_; ++lane) {
                 const int own = s ^ table.group.lane_sets[lane];
@@ -197,6 +204,15 @@ class ComplexExecutor {
 
     // Overlaps from the layout of the kernels, added to those of a table with one lane, or one for each sample.
     void collect(const double* from, const GroupTable& table) const {
+        if (lanes_alike(table.group) && table.width == lanes_) {
+            for (size_t i = 0; i < table.group.table_size(lanes_); ++i) table.numbers[i] += from[i];
+            return;
+        }
+        if (lanes_alike(table.group) && table.width == 1) {
+            for (size_t i = 0; i < table.group.table_size(1); ++i)
+                table.numbers[i] = std::accumulate(from + i * lanes_, from + (i + 1) * lanes_, table.numbers[i]);
+            return;
+        }
         for (int s = 0; s < table.group.n_sets(); ++s)
             for (int c = 0; c < table_columns; ++c)
                 for (size_t lane = 0; lane < lanes_; ++lane)
@@ -214,14 +230,16 @@ class ComplexExecutor {
             double* first = tables.cosines_sines.data() + size_t(group.first_rotation) * 2 * samples();
             for (int i = 0; i < group.n_rotations; ++i) {
                 const size_t r = size_t(group.first_rotation + i);
-                double* numbers = first + size_t(i) * 2 * samples();
+                double *cosines = first + size_t(i) * 2 * samples(), *sines = cosines + samples();
                 for (size_t s = 0; s < samples(); ++s) {
                     const int64_t b = sample(unit, s);
-                    const double half = plan_.rotations[r].reads_input ? angle(r, b) / 2 : 0;
-                    numbers[s] = plan_.rotations[r].reads_input ? std::cos(half) : shared_cosines_sines_[2 * r];
-                    numbers[samples() + s] =
-                        sign(r, b) *
-                        (plan_.rotations[r].reads_input ? std::sin(half) : shared_cosines_sines_[2 * r + 1]);
+                    if (plan_.rotations[r].reads_input) {
+                        const double half = angle(r, b) / 2;
+                        cosines[s] = std::cos(half), sines[s] = sign(r, b) * std::sin(half);
+                    } else {
+                        cosines[s] = shared_cosines_sines_[2 * r],
+                        sines[s] = sign(r, b) * shared_cosines_sines_[2 * r + 1];
+                    }
                 }
             }
             make_tables(group, samples(), first, tables.forward.data() + table_offsets_[g],
@@ -247,7 +265,7 @@ class ComplexExecutor {
         ThreadPool::get().run(n_blocks_, shares_unit_ ? 1 : n_threads_, [&](TaskQueue& queue) {
             int64_t block;
             if (!queue.next(block)) return;
-            UnitWorkspace workspace{{}, Buffer<T>(state_size), Buffer<T>(adjoint_size), make_scratch(), {}};
+            UnitWorkspace workspace{{}, Buffer<T>(state_size), Buffer<T>(adjoint_size), make_scratch(), {}, {}};
             do {
                 if (passes.is_backward) {
                     block_sums[size_t(block)].weights.assign(size_t(plan_.n_weights), 0);
@@ -418,17 +436,19 @@ class ComplexExecutor {
     }
 
     // Adds a group's overlaps to those of the block, or its derivatives to the gradients if samples differ.
-    void add_gradient(int64_t unit, const UnitWorkspace& workspace, size_t g, const double* overlaps,
-                      BlockSums& block_sums, const Gradients<T>& gradients) const {
+    void add_gradient(int64_t unit, UnitWorkspace& workspace, size_t g, const double* overlaps, BlockSums& block_sums,
+                      const Gradients<T>& gradients) const {
         const ComplexGroup& group = plan_.groups[g];
         if (!differs_per_sample(group)) {
             collect(overlaps, {group, 1, block_sums.overlaps.data() + overlap_offsets_[g]});
             return;
         }
-        double numbers[max_sets * table_columns * max_lanes] = {};
+        double numbers[max_sets * table_columns * max_lanes];
         const GroupTable table{group, samples(), numbers};
+        std::fill_n(numbers, group.table_size(samples()), 0.0);
         collect(overlaps, table);
-        std::vector<double> derivatives(size_t(group.n_rotations) * samples());
+        std::vector<double>& derivatives = workspace.derivatives;
+        derivatives.resize(size_t(group.n_rotations) * samples());
         differentiate_rotations(table, plan_.rotations.data() + group.first_rotation,
                                 workspace.tables.cosines_sines.data() + size_t(group.first_rotation) * 2 * samples(),
                                 derivatives.data());
