@@ -43,7 +43,7 @@ LAYERS = (
     (("circuit", "one description of every circuit"),),
     (("storage", "atomic files, hashes, append log"),),
     (("base_config", "settings"), ("rng", "random streams")),
-    (("integers", "counts"), ("memory", "free memory"), ("progress", "progress bars")),
+    (("integers", "counts"), ("memory", "free memory"), ("progress", "progress bars"), ("ray_cluster", "Ray")),
     (("errors", "exceptions"),),
 )
 

@@ -46,7 +46,7 @@ BODY, LARGE_BODY = "all-MiniLM-L6-v2", "all-mpnet-base-v2"
 
 # Command lines of ketfit that are parsed and not run, by a part of them, and where the work behind them is tested.
 PARSED = {
-    " --engine ray ": "starts a cluster; tests/study/test_executors.py",
+    " --engine ray ": "starts a cluster; tests/faults/test_ray.py",
     "ketfit app ": "waits for a browser; tests/browser",
     "ketfit compare reviews.csv ": "trains all heads; tests/cli/test_compare.py",
     "ketfit demo ": "make demo",
@@ -127,7 +127,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import pyarrow as pa
     from pyarrow import parquet
 
-    parquet.write_table(pa.table({"text": [text for text, _ in rows]}), folder / "big.parquet")
+    (folder / "shards").mkdir()
+    for name in ("big.parquet", "shards/part-0.parquet"):
+        parquet.write_table(pa.table({"text": [text for text, _ in rows]}), folder / name)
     for name in ("sentences.txt", "unlabelled.txt"):
         (folder / name).write_text("\n".join(text for text, _ in rows[::10]) + "\n", encoding="utf-8")
     for layers, name in enumerate((LARGE_BODY, BODY), start=1):

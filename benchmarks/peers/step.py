@@ -169,14 +169,14 @@ def prepare_default_qubit(circuit: Circuit, weights: Array, inputs: Array) -> St
     return torch_step(lambda: node(angles, samples)[0], [angles], samples)
 
 
-def prepare_lightning(circuit: Circuit, weights: Array, inputs: Array) -> Step:
-    """PennyLane's lightning.qubit: a tape per sample, value and adjoint Jacobian from the device in one call.
+def prepare_lightning(circuit: Circuit, weights: Array, inputs: Array, name: str = "lightning.qubit") -> Step:
+    """PennyLane's lightning devices: a tape per sample, value and adjoint Jacobian from the device in one call.
 
     Handing the tapes to the device skips the QNode's work in Python, which takes longer than the simulation.
     """
     import pennylane as qml
 
-    device = qml.device("lightning.qubit", wires=circuit.n_qubits, c_dtype=np.complex64)
+    device = qml.device(name, wires=circuit.n_qubits, c_dtype=np.complex64)
     template = qml.tape.make_qscript(to_pennylane(circuit))(weights, inputs[0])
     order = rotations(circuit)
 

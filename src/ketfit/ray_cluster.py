@@ -27,7 +27,7 @@ def connected(address: str | None) -> Iterator[Any]:
         address: Address of the cluster, as ``ray.init`` takes it; None starts Ray on this machine for the context.
 
     Raises:
-        ClusterError: The cluster cannot be reached.
+        ClusterError: The cluster cannot be reached or started.
         MissingExtraError: Ray is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -40,7 +40,11 @@ def connected(address: str | None) -> Iterator[Any]:
         try:
             _check_reachable(address)
             ray.init(address or "local", include_dashboard=False if address is None else None, log_to_driver=False)
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # a node that does not start in time is a plain Exception of Ray
+            if address is None:
+                raise ClusterError(
+                    f"cannot start Ray on this machine: {error}; free memory and cores, and run again"
+                ) from error
             raise ClusterError(
                 f"cannot reach the Ray cluster {address}: {error}; start it, or leave --address out"
             ) from error

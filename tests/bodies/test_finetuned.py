@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from ketfit.bodies.finetuned import (
     finetuned_folder,
     isolated_rng,
     layer_learning_rates,
+    save_files,
     save_finetuned,
     tokenize,
     trainable_copy,
@@ -73,6 +75,14 @@ def test_save_finetuned_keeps_existing_folder(tiny_body: Body, fresh_cache: obje
     assert save_finetuned(changed, "name") == first == finetuned_folder("name")
     assert (first / "model.safetensors").read_bytes() == before
     assert save_finetuned(changed, None) != first
+
+
+def test_save_files_by_many_writers_gives_one_complete_folder(fresh_cache: Path) -> None:
+    files = {f"part/{number}": bytes(10_000) for number in range(20)}
+    with ThreadPoolExecutor(8) as pool:
+        (folder,) = set(pool.map(lambda _: save_files(files, "n" * 64), range(24)))
+    assert {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*/*")} == files
+    assert list(folder.parent.iterdir()) == [folder], "a temporary folder was left"
 
 
 def test_isolated_rng_restores_global_generators() -> None:
