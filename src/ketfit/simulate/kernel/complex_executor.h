@@ -193,6 +193,11 @@ class ComplexExecutor {
             std::copy_n(table.numbers, table.group.table_size(lanes_), to);
             return;
         }
+        if (lanes_alike(table.group) && table.width == 1) {
+            for (size_t i = 0; i < table.group.table_size(1); ++i)
+                std::fill_n(to + i * lanes_, lanes_, T(table.numbers[i]));
+            return;
+        }
         for (int s = 0; s < table.group.n_sets(); ++s)
             for (size_t lane = 0; lane < lanes_; ++lane) {
                 const int own = s ^ table.group.lane_sets[lane];
