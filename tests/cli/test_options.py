@@ -42,6 +42,9 @@ ODD_TEXT = {
     "--host": ["no such host", "256.0.0.1", "a..b"],
     "--address": ["auto", ""],
     "--input": ["JSON", "OTHER", "FOLDER"],
+    "--plan": ["no-such-file.qasm", "FOLDER", "FILE"],
+    "--memory": ["nonsense", "", "64XB", "-1GiB", "0", "nan"],
+    "--bandwidth": ["nonsense", "", "10Gb/s/s", "-1GB/s", "0GB/s"],
 }
 ODD_OUTPUT = {"predict": ["out.xlsx", "out", "out.json"], "draw": ["picture.bmp", "picture"]}
 ODD_NUMBERS = ["nonsense", "", "1.5", "nan", "1e3", "-1"]
@@ -72,7 +75,7 @@ def options(commands: typer.Typer = app, words: tuple[str, ...] = ()) -> Iterato
 
 
 def odd_values(command: str, option: str, kinds: list[Any], info: OptionInfo) -> list[str]:
-    if kinds[0] in (int, float):
+    if kinds[0] in (int, float) and option not in ODD_TEXT:
         return [*ODD_NUMBERS, *([] if info.max is None else [str(int(info.max) + 1)])]
     if option == "--output":
         return ODD_OUTPUT.get(command, ["FILE"])
@@ -92,7 +95,7 @@ CASES = [
 
 def test_options_cover_every_command() -> None:
     found = {command for command, *_ in options()}
-    assert found == {"demo", "compare", "fit", "distill", "evaluate", "predict", "draw", "app", "study run"}
+    assert found == {"demo", "compare", "fit", "distill", "evaluate", "predict", "draw", "app", "doctor", "study run"}
     assert len(CASES) > 200
 
 
@@ -103,6 +106,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_body_folder: Path) -> P
     (folder / "reviews.tsv").write_text(f"text\tlabel\n{rows}")
     (folder / "plan.toml").write_text(PLAN.format(body=tiny_body_folder, data=folder / "reviews.tsv"))
     (folder / "a.json").write_text('[{"text": "a"}]')
+    (folder / "circuit.qasm").write_text("OPENQASM 3.0; qubit[2] q; U(1, 2, 3) q[0];")
     (folder / "a.other").write_text("text\na\n")
     (folder / "folder").mkdir()
     return folder
@@ -125,6 +129,7 @@ def test_option_with_wrong_value_exits_with_code_2(
         "predict": ["no-such-model", "--input", "reviews.tsv"],
         "draw": ["--module", "qpu"],
         "app": ["no-such-model", "--data", "reviews.tsv", "--port", "0"],
+        "doctor": ["--plan", "circuit.qasm"],
         "study run": ["plan.toml", "-o", "out"],
     }
     named = {"FILE": "a.json", "FOLDER": "folder", "JSON": "a.json", "OTHER": "a.other"}
@@ -155,6 +160,9 @@ def test_option_with_wrong_value_exits_with_code_2(
         (["predict", "m", "--input", "folder", "-o", "out", "--encoding", "cp1252"], "--encoding"),
         (["predict", "m", "--input", "folder", "-o", "out", "--format", "csv"], "--format"),
         (["draw", "--encoder", "1"], "--encoder"),
+        (["doctor", "--nodes", "4"], "--nodes"),
+        (["doctor", "--memory", "64GiB"], "--memory"),
+        (["doctor", "--bandwidth", "10GB/s"], "--bandwidth"),
         (["app", "m", "--label-column", "stars"], "--label-column"),
         (["app", "m", "--few-shot", "3"], "--few-shot"),
         (["study", "run", "plan.toml", "-o", "out", "--engine", "ray", "--workers", "2"], "--workers"),

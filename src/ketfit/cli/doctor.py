@@ -14,7 +14,7 @@ import ketfit
 from ketfit.bodies.sources import INSTALL, MPNET
 from ketfit.cli.options import AsJson
 from ketfit.cli.output import key_value_table, print_report
-from ketfit.errors import DataError
+from ketfit.errors import CircuitError, DataOptionError
 from ketfit.memory import available_memory
 from ketfit.model.config import MAX_QUBITS
 from ketfit.simulate.density_matrix import MAX_QUBITS as MAX_EXACT
@@ -36,17 +36,24 @@ def doctor(
         Path | None,
         typer.Option(help="OpenQASM 3 file; estimate a distributed run of it.", exists=True, dir_okay=False),
     ] = None,
-    nodes: Annotated[int, typer.Option(min=1, help="Nodes of the run, a power of two.")] = 2,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Nodes of the run, a power of two; 2 if left out.")] = None,
     memory: Annotated[
         float | None, typer.Option(parser=_read_amount, metavar="SIZE", help="Memory of a node, such as 64GiB.")
     ] = None,
     bandwidth: Annotated[
-        float, typer.Option(parser=_read_amount, metavar="RATE", help="Rate of a node's network, such as 10GB/s.")
-    ] = 10e9,
+        float | None,
+        typer.Option(parser=_read_amount, metavar="RATE", help="Rate of a node's network; 10GB/s if left out."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Report versions, the simulation engine, memory and installed extras; or the cost of a distributed run."""
-    report = collect_diagnostics() if plan is None else plan_run(plan, nodes, memory, bandwidth)
+    if plan is None:
+        for name, value in {"nodes": nodes, "memory": memory, "bandwidth": bandwidth}.items():
+            if value is not None:
+                raise typer.BadParameter(f"--{name} is about --plan FILE; leave it out")
+        report = collect_diagnostics()
+    else:
+        report = plan_run(plan, nodes or 2, memory, bandwidth or 10e9)
     print_report(report, as_json, key_value_table(report))
 
 
@@ -54,9 +61,9 @@ def plan_run(path: Path, nodes: int, memory_bytes: float | None, bandwidth: floa
     """Return memory, exchanged bytes and estimated time of a circuit on nodes like this machine.
 
     Raises:
-        CircuitError: The file has no circuit that can be read, or it does not fit so many nodes.
+        DataOptionError: The file cannot be read, or has no circuit that can be held.
+        CircuitError: The circuit does not fit so many nodes.
         ConfigError: The number of nodes is not a power of two, or too large for the circuit.
-        DataError: The file cannot be read.
     """
     from ketfit.circuit.circuit import Circuit
     from ketfit.simulate.distributed.cost import distributed_cost, measure_rate
@@ -64,7 +71,9 @@ def plan_run(path: Path, nodes: int, memory_bytes: float | None, bandwidth: floa
     try:
         circuit = Circuit.from_qasm3(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+        raise DataOptionError(f"--plan: cannot read {path}: {error}") from error
+    except CircuitError as error:
+        raise DataOptionError(f"--plan {path}: {error}") from error
     rate = measure_rate(circuit)
     report: dict[str, Any] = {"circuit": str(path), "nodes": nodes, "bandwidth_gb_s": bandwidth / 1e9}
     for name, gradient in (("value", False), ("value_and_gradients", True)):
