@@ -1,6 +1,7 @@
 """Training steps of real circuits in this checkout beside those of another one, alternating in new processes.
 
-The other checkout needs a built kernel in its `src`. A ratio is the best step here divided by the best step there.
+Both checkouts need a built kernel in their `src`, and the interpreter no editable installation of KetFit, which would
+be imported in their place. A ratio is the best step here divided by the best step there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 import typer
 from peers.clock import measure
 
+import ketfit
 from ketfit import expectation, expectation_and_gradients
 from ketfit.circuit import reuploading_circuit
 
@@ -51,7 +53,7 @@ def main(
 
 def run_steps(root: Path, seconds: float) -> dict[str, float]:
     """Run the steps of a checkout in a new process."""
-    command = [sys.executable, __file__, "steps", "--seconds", str(seconds)]
+    command = [sys.executable, __file__, "steps", "--root", str(root), "--seconds", str(seconds)]
     environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{ROOT / 'benchmarks'}"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     times: dict[str, float] = json.loads(done.stdout)
@@ -59,8 +61,10 @@ def run_steps(root: Path, seconds: float) -> dict[str, float]:
 
 
 @app.command(hidden=True)
-def steps(seconds: Annotated[float, typer.Option()]) -> None:
+def steps(root: Annotated[Path, typer.Option()], seconds: Annotated[float, typer.Option()]) -> None:
     """Print the best milliseconds of each kind of step."""
+    if not Path(ketfit.__file__).is_relative_to(root.resolve()):
+        sys.exit(f"{ketfit.__file__} was imported instead of the checkout {root}; run another interpreter")
     times = {}
     for width, batch in SIZES:
         circuit = reuploading_circuit(
