@@ -8,9 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import numpy as np
@@ -41,6 +42,7 @@ class StubBody:
     dimension: int = DIMENSION
     dtype: str = "float32"
     tuning: None = None
+    transformer: Any = field(default_factory=lambda: SimpleNamespace(device=torch.device("cpu")))
 
     def encode(self, texts: list[str], **_: Any) -> np.ndarray:
         """Embeddings of shape (len(texts), 384), none of them zero."""
