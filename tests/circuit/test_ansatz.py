@@ -243,5 +243,12 @@ def test_data_reuploading_wrong_arguments_are_refused(change, message):
         data_reuploading(**arguments)
 
 
+def test_program_with_wrong_numbers_is_refused():
+    with pytest.raises(CircuitError, match="layers=-1: it cannot be negative"):
+        ansatz_layers(PROGRAM, 2, -1)
+    with pytest.raises(CircuitError, match="layers"):
+        ansatz_size(PROGRAM, 2, 1.5)
+
+
 def _all_weights(circuit):
     return [angle.index for gate in circuit.gates for angle in gate_angles(gate)]

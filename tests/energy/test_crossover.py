@@ -24,6 +24,11 @@ def a100() -> ProcessorProfile:
     return load_profile("nvidia-a100", ProcessorProfile)
 
 
+def test_crossover_of_head_that_reads_words_is_refused(model):
+    with pytest.raises(InputError, match="heads that read Z of qubits; leave readout out"):
+        CrossoverModel(HeadConfig.paper(readout=("X0",)), model.qpu, model.program)
+
+
 @pytest.mark.slow
 def test_qpu_energy_is_lower_from_the_crossover_on(model, a100):
     found = model.crossover(a100)

@@ -28,11 +28,13 @@ def train(folder: Path, config: HardwareTraining, backend: Backend | None = None
     return train_on_hardware(classifier(), (embeddings(), LABELS), target, config, **options)
 
 
-def test_parameter_shift_gradient_matches_autograd(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ansatz", ["ring", "strongly_entangling", "ising"])
+def test_parameter_shift_gradient_matches_autograd(tmp_path: Path, ansatz: str) -> None:
     config = HardwareTraining(method="parameter_shift", batch_size=12, shots=2_000_000, train_linear=False)
     target = HardwareTarget(simulator(tmp_path, 1000), tmp_path, wait_s=5)
     with Session(tmp_path, target.backend, "gradient") as session:
-        trainer = _HardwareTrainer(classifier(), (embeddings(), LABELS), session, config, target)
+        fitted = classifier() if ansatz == "ring" else classifier(ansatz=ansatz)
+        trainer = _HardwareTrainer(fitted, (embeddings(), LABELS), session, config, target)
         start = trainer.weights.detach().clone()
         trainer.step(0)
     found = trainer.weights.grad
@@ -143,6 +145,13 @@ def test_training_of_classical_head_raises_before_anything_is_written(tmp_path: 
     with pytest.raises(ConfigError, match="SVCHead is a classical head and has no circuit to train on hardware"):
         train_on_hardware(head, (embeddings(), LABELS), target, HardwareTraining())  # type: ignore[arg-type]
     assert not folder.exists()
+
+
+def test_training_of_head_that_reads_words_raises_before_anything_is_written(tmp_path: Path) -> None:
+    target = HardwareTarget(simulator(tmp_path), tmp_path / "training")
+    with pytest.raises(ConfigError, match="measures Z of qubits, and this head reads Pauli words"):
+        train_on_hardware(classifier(readout=("X0",)), (embeddings(), LABELS), target, HardwareTraining())
+    assert not (tmp_path / "training").exists()
 
 
 def test_training_of_head_with_components_encodes_projections(tmp_path: Path) -> None:

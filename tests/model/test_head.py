@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA
 from ketfit.circuit.export import to_qiskit
 from ketfit.errors import ConfigError, InputError
 from ketfit.model.config import HeadConfig
+from ketfit.model.diagram import draw_overview
 from ketfit.model.head import QuantumHead
 from ketfit.simulate.mitigation import mitigated_expectation
 from ketfit.simulate.noise import NoiseConfig
@@ -591,3 +592,10 @@ def test_head_step_cost_counts_groups_of_words():
     for n_measured, words, groups in ((3, ("Z0", "Z1 Z2"), 1), (2, ("Z0", "Z1"), 1), (2, ("Z0", "X0 Z1"), 2)):
         qubits = head(SMALL.updated(n_measured=n_measured, **settings), 6).step_cost(4)
         assert costs[words] == StepCost(groups * qubits.circuits, groups * qubits.shots)
+
+
+def test_head_and_its_diagram_name_words_and_axis():
+    config = SMALL.updated(readout=("X0", "Y1 Z2"), angle_axis="x")
+    assert "2 Pauli words" in repr(head(config, 6))
+    picture = draw_overview(config, 6, 2)
+    assert "⟨P⟩" in picture and "RX(s·z)" in picture and "⟨Z⟩" not in picture

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
-from ketfit.circuit.angle import AngleExpression, AngleSum
+from ketfit.circuit.angle import substitute
 from ketfit.circuit.circuit import Angle, Circuit, Gate, cx, ry
 from ketfit.circuit.parameter_names import ParameterNames
 from ketfit.circuit.qasm import QasmProgram
@@ -161,6 +161,7 @@ def ansatz_size(
         return LayerSize(n_weights, n_weights + n_qubits * connectivity * layers)
     if ansatz not in get_args(AnsatzName):
         program = _program(ansatz)
+        layers = _check_layers(layers=layers)[0]
         if program.n_qubits != n_qubits:
             raise CircuitError(f"the ansatz is a program on {program.n_qubits} qubits; it must have {n_qubits}")
         return LayerSize(program.n_weights * layers, len(program.gates) * layers)
@@ -262,17 +263,11 @@ def _shifted(gate: Gate, first_weight: int) -> Gate:
     """Return a gate whose weight 0 is `first_weight`."""
     if not first_weight or not gate.parameters:
         return gate
-    return replace(gate, parameters=tuple(_shifted_angle(angle, first_weight) for angle in gate.parameters))
 
-
-def _shifted_angle(angle: AngleExpression, first_weight: int) -> AngleExpression:
-    if isinstance(angle, Angle):
+    def shift(angle: Angle) -> Angle:
         return Angle(angle.source, angle.index + first_weight)
-    if isinstance(angle, AngleSum):
-        return AngleSum(
-            tuple((Angle(term.source, term.index + first_weight), factor) for term, factor in angle.terms), angle.offset
-        )
-    return angle
+
+    return replace(gate, parameters=tuple(substitute(parameter, {}, shift) for parameter in gate.parameters))
 
 
 def _rings(n_qubits: int, layers: int, connectivity: int, rotation_layer: bool) -> Iterator[Gate]:
@@ -298,8 +293,13 @@ def _check_rings(n_qubits: int, connectivity: int, **layers: int) -> tuple[int, 
         raise CircuitError(f"n_qubits={n_qubits}: a ring needs at least two qubits")
     if not 1 <= connectivity < n_qubits:
         raise CircuitError(f"connectivity={connectivity}: with {n_qubits} qubits it goes from 1 to {n_qubits - 1}")
+    return n_qubits, connectivity, *_check_layers(**layers)
+
+
+def _check_layers(**layers: int) -> tuple[int, ...]:
+    """Return the checked numbers of layers as Python integers."""
     whole = {name: as_integer(value, name, error=CircuitError) for name, value in layers.items()}
     for name, value in whole.items():
         if value < 0:
             raise CircuitError(f"{name}={value}: it cannot be negative")
-    return n_qubits, connectivity, *whole.values()
+    return tuple(whole.values())

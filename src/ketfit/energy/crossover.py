@@ -95,7 +95,7 @@ class CrossoverModel:
         shots: Value, lowest and highest number of shots.
 
     Raises:
-        InputError: The shots are not in order.
+        InputError: The shots are not in order, or the head reads Pauli words.
     """
 
     head: HeadConfig
@@ -107,6 +107,8 @@ class CrossoverModel:
         value, low, high = (as_integer(shots, "shots", minimum=1, error=InputError) for shots in self.shots)
         if not 1 <= low <= value <= high:
             raise InputError(f"shots={self.shots}: give the value, the lowest and the highest")
+        if self.head.readout is not None:
+            raise InputError("the comparison of energies is for heads that read Z of qubits; leave readout out")
 
     @property
     def min_qubits(self) -> int:

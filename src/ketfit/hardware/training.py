@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ketfit.base_config import Config, Finite, Positive
 from ketfit.data.sequences import as_labels
-from ketfit.errors import InputError, LedgerError
+from ketfit.errors import ConfigError, InputError, LedgerError
 from ketfit.estimators.quantum import QuantumHeadClassifier, require_quantum_head
 from ketfit.hardware.backends.base import Backend, BoundCircuit, backend_identity
 from ketfit.hardware.backends.retry import RetryPolicy
@@ -156,9 +156,11 @@ def train_on_hardware(
         LedgerError: The folder belongs to another training.
         ResultsPendingError, BackendError, ResultError, SubmissionStateUnknownError: As in `Session.run`.
         InputError: The head does not know a label.
-        ConfigError: The head is classical.
+        ConfigError: The head is classical, or reads Pauli words.
     """
     require_quantum_head(classifier, "train on hardware")
+    if classifier.module_.config.readout is not None:
+        raise ConfigError("training on hardware measures Z of qubits, and this head reads Pauli words; train it here")
     run_id = _open_folder(target, classifier, [samples, *filter(None, [validation])], config)
     budget = Budget(config.max_cost, config.max_circuits, config.max_shots)
     with Session(target.folder, target.backend, run_id, target.retry, target.device, budget) as session:

@@ -83,7 +83,7 @@ def _qpu_lines(head: HeadConfig) -> Sequence[str]:
     shared = "" if head.n_reuploads == 1 else ", shared" if head.tie_reuploads else ", each its own"
     return (
         f"QPU circuit, {head.qpu_qubits} qubits",
-        f"{head.n_reuploads} times [ RY(s·z)  PQC1 ]{shared}",
+        f"{head.n_reuploads} times [ R{head.angle_axis.upper()}(s·z)  PQC1 ]{shared}",
         f"PQC2, {_many(head.main_layers, 'layer')}",
     )
 
@@ -94,7 +94,7 @@ def _arrows(head: HeadConfig, width: int) -> list[str]:
     flows = [
         (0, "x", f"{width:,}"),
         (1, "z" if head.merge == "concat" else "mean z", f"{head.qpu_qubits:,}"),
-        (2, "⟨Z⟩", f"{head.n_measured:,}"),
+        (2, "⟨Z⟩", f"{head.n_measured:,}") if head.readout is None else (2, "⟨P⟩", f"{len(head.readout):,}"),
     ]
     parts = [_arrow(ends[index][1] + 4, ends[index + 1][0] - 4) for index in range(3)]
     parts.append(_arrow(ends[3][1] + 4, _CENTERS[4] - 14))

@@ -219,9 +219,10 @@ class QuantumHead(nn.Module):
         counts = self.parameter_counts()
         parts = ", ".join(f"{count} {part}" for part, count in counts.items() if count and part != "total")
         config = self.config
+        read = f"{config.n_measured} measured" if config.readout is None else f"{len(config.readout)} Pauli words"
         return (
             f"QuantumHead({self.embedding_dim} -> {config.n_encoders} x {config.n_qubits} qubits -> "
-            f"{config.qpu_qubits} qubits, {config.n_measured} measured -> {self.n_classes} classes; "
+            f"{config.qpu_qubits} qubits, {read} -> {self.n_classes} classes; "
             f"{counts['total']} parameters: {parts})"
         )
 
