@@ -153,7 +153,7 @@ class _ActorPool:
                 )
             for reference in done:
                 if reference in self.starting:
-                    self._greet(reference)
+                    self._admit(reference)
                 elif (predicted := self._collect(reference)) is not None:
                     yield predicted
 
@@ -179,7 +179,7 @@ class _ActorPool:
             worker.blocks += 1
             self.pending[worker.actor.predict_block.remote(task)] = worker, task
 
-    def _greet(self, reference: Any) -> None:
+    def _admit(self, reference: Any) -> None:
         """Admit an actor that has loaded the model."""
         worker = self.starting.pop(reference)
         try:

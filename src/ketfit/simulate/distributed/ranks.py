@@ -128,22 +128,22 @@ class Ranks:
         try:
             before = _signs_of_life(store, others)
             time.sleep(SILENCE_S)
-            if _verdicts:
-                return _verdicts[0]
+            if _named_as_lost:
+                return _named_as_lost[0]
             after = _signs_of_life(store, others)
             lost = [rank for rank in others if after.get(rank) == before.get(rank)]
             store.set(_LOST, ",".join(map(str, lost)))
             time.sleep(4 * HEARTBEAT_S)  # the other ranks read it before this one, which may hold the store, ends
         except RuntimeError:
-            if _verdicts:
-                return _verdicts[0]
+            if _named_as_lost:
+                return _named_as_lost[0]
             # The store ended with the process that held it: rank 0, or the launcher.
             return [] if "TORCHELASTIC_RUN_ID" in os.environ else [0]
         return lost
 
 
 _LOST = "ketfit/lost"
-_verdicts: list[list[int]] = []  # the lost ranks, once a rank has named them
+_named_as_lost: list[list[int]] = []  # the lost ranks, once a rank has named them
 
 
 def _signs_of_life(store: Any, ranks: Iterable[int]) -> dict[int, bytes]:
@@ -159,8 +159,8 @@ def _start_heartbeat(store: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the store has ended
             for count in itertools.count():
                 store.set(f"ketfit/alive/{rank}", str(count))
-                if not _verdicts and store.check([_LOST]):
-                    _verdicts.append([int(lost) for lost in store.get(_LOST).decode().split(",") if lost])
+                if not _named_as_lost and store.check([_LOST]):
+                    _named_as_lost.append([int(lost) for lost in store.get(_LOST).decode().split(",") if lost])
                 time.sleep(HEARTBEAT_S)
 
     threading.Thread(target=beat, daemon=True, name="ketfit heartbeat").start()
