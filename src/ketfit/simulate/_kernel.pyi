@@ -95,6 +95,18 @@ class ComplexPlan:
     def forward_and_backward(
         self, batch: CircuitBatch, result: int, word_grads: int, gradients: Gradients, n_threads: int, /
     ) -> bool: ...
+    def prepare(self, batch: CircuitBatch, states: int, factors: int, n_threads: int, /) -> None: ...
+    def advance(self, batch: CircuitBatch, states: int, result: int, n_threads: int, /) -> None: ...
+    def retreat(
+        self,
+        batch: CircuitBatch,
+        states: int,
+        adjoints: int,
+        word_grads: int,
+        gradients: Gradients,
+        n_threads: int,
+        /,
+    ) -> None: ...
     def simulate(self, batch: CircuitBatch, amplitudes: int, n_threads: int, /) -> bool: ...
     def backward_from_states(
         self,
@@ -105,6 +117,14 @@ class ComplexPlan:
         n_threads: int,
         /,
     ) -> None: ...
+
+class UnitBlock:
+    size: int
+    def __init__(
+        self, *, instruction_set: str, itemsize: int, bits: int, masks: Sequence[int], parities: int
+    ) -> None: ...
+    def gather(self, unit: int, begin: int, end: int, buffer: int, n_threads: int, /) -> None: ...
+    def scatter(self, buffer: int, begin: int, end: int, unit: int, n_threads: int, /) -> None: ...
 
 class DensityMatrixPlan:
     n_observables: int

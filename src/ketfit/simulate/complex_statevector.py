@@ -35,9 +35,11 @@ from ketfit.simulate.native import (
 )
 from ketfit.simulate.pauli_program import AmplitudeMap, PauliProgram, PauliWord
 from ketfit.simulate.pauli_scheduling import (
+    Group,
     group_rotations,
     light_cone,
     partition_stages,
+    shift_word,
     start_from_zero,
     to_kernel_arrays,
 )
@@ -218,39 +220,69 @@ def make_plan(
     size of the cache.
     """
     lowered, frame = program.lowered
-    observed = [_shift(frame.image(word), sample_bits) for word in words or ()]
-    rotations = [replace(rotation, word=_shift(rotation.word, sample_bits)) for rotation in lowered]
+    observed = [shift_word(frame.image(word), sample_bits) for word in words or ()]
+    rotations = [replace(rotation, word=shift_word(rotation.word, sample_bits)) for rotation in lowered]
     if from_zero:
         rotations = start_from_zero(rotations)
     if words is not None:
         rotations = light_cone(rotations, observed)
-    bits = program.n_qubits + sample_bits
-    if chunk_bits is None:
-        chunk_bits = default_chunk_bits(2 * itemsize)
-        if bits <= chunk_bits + 1:  # a chunk of twice the size is faster than two stages
-            chunk_bits = bits
-    low_bits = count_lane_bits(isa, itemsize) + LOW_BITS
-    groups = group_rotations(rotations, from_zero=from_zero)
-    frame_map = frame.amplitude_map() if words is None else AmplitudeMap.empty()
-    return _kernel.ComplexPlan(
-        instruction_set=isa,
-        itemsize=itemsize,
-        bits=bits,
-        sample_bits=sample_bits,
-        n_weights=program.n_weights,
-        n_inputs=program.n_inputs,
-        n_signs=len(lowered),
-        **to_kernel_arrays(partition_stages(groups, bits, min(chunk_bits, bits), low_bits)),
-        words=np.array([(word.x, word.z, word.sign) for word in observed], np.int64).reshape(-1, 3),
-        frame_offset=frame_map.offset,
-        frame_phase=frame_map.phase,
-        frame=frame_map.bits,
+    return plan_of_groups(
+        group_rotations(rotations, from_zero=from_zero),
+        observed,
+        frame.amplitude_map() if words is None else AmplitudeMap.empty(),
+        KernelLayout(isa, itemsize, program.n_qubits + sample_bits, sample_bits, chunk_bits),
+        (program.n_weights, program.n_inputs, len(lowered)),
     )
 
 
-def _shift(word: PauliWord, sample_bits: int) -> PauliWord:
-    """Return the word on a unit, in which the lowest bits number samples."""
-    return replace(word, x=word.x << sample_bits, z=word.z << sample_bits)
+@dataclass(frozen=True, slots=True)
+class KernelLayout:
+    """How the kernel stores states.
+
+    Attributes:
+        isa: Instruction set.
+        itemsize: Bytes of a real number.
+        bits: Binary logarithm of the number of amplitudes in a unit.
+        sample_bits: Binary logarithm of the number of samples that share a unit.
+        chunk_bits: Binary logarithm of the number of amplitudes in a chunk; by default it follows from the cache.
+    """
+
+    isa: str
+    itemsize: int
+    bits: int
+    sample_bits: int
+    chunk_bits: int | None = None
+
+
+def plan_of_groups(
+    groups: Sequence[Group],
+    words: Sequence[PauliWord],
+    frame: AmplitudeMap,
+    layout: KernelLayout,
+    counts: tuple[int, int, int],
+) -> Any:
+    """Return the kernel's plan of groups and words over the bits of a unit; `counts`: weights, inputs and signs."""
+    bits, chunk_bits = layout.bits, layout.chunk_bits
+    if chunk_bits is None:
+        chunk_bits = default_chunk_bits(2 * layout.itemsize)
+        if bits <= chunk_bits + 1:  # a chunk of twice the size is faster than two stages
+            chunk_bits = bits
+    low_bits = count_lane_bits(layout.isa, layout.itemsize) + LOW_BITS
+    n_weights, n_inputs, n_signs = counts
+    return _kernel.ComplexPlan(
+        instruction_set=layout.isa,
+        itemsize=layout.itemsize,
+        bits=bits,
+        sample_bits=layout.sample_bits,
+        n_weights=n_weights,
+        n_inputs=n_inputs,
+        n_signs=n_signs,
+        **to_kernel_arrays(partition_stages(groups, bits, min(chunk_bits, bits), low_bits)),
+        words=np.array([(word.x, word.z, word.sign) for word in words], np.int64).reshape(-1, 3),
+        frame_offset=frame.offset,
+        frame_phase=frame.phase,
+        frame=frame.bits,
+    )
 
 
 def plan_for(batch: ProgramBatch, words: tuple[PauliWord, ...] | None) -> Any:

@@ -33,7 +33,7 @@ def expect_sums(batch: CircuitBatch, sums: tuple[PauliSum, ...], compute_again: 
     Raises:
         InputError: A number is not finite.
     """
-    observed = _words(batch.circuit, sums, batch.weights.dtype)
+    observed = observed_words(batch.circuit, sums, batch.weights.dtype)
     program = ProgramBatch.from_circuit_batch(program_of(batch.circuit), batch)
     again = _Again(batch.circuit, compute_again)
     means: Tensor = _Means.apply(  # type: ignore[no-untyped-call]
@@ -50,7 +50,7 @@ def expect_sums_and_differentiate(
     Raises:
         InputError: A number is not finite.
     """
-    observed = _words(batch.circuit, sums, batch.weights.dtype)
+    observed = observed_words(batch.circuit, sums, batch.weights.dtype)
     program = ProgramBatch.from_circuit_batch(program_of(batch.circuit), batch)
     plan, cotangent = plan_for(program, observed.words), observed.to_words(cotangent.detach())
     means, weights, inputs, initial = forward_and_backward(plan, program, cotangent, needs_grad)
@@ -67,7 +67,7 @@ def z_sums(qubits: tuple[int, ...]) -> tuple[PauliSum, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class _ObservedWords:
+class ObservedWords:
     """The distinct words of some sums, and the coefficient of each in each sum, shape (words, sums).
 
     The coefficients are None if they are those of the identity matrix.
@@ -86,7 +86,8 @@ class _ObservedWords:
 
 
 @cached_on_circuit
-def _words(circuit: Circuit, sums: tuple[PauliSum, ...], dtype: torch.dtype) -> _ObservedWords:
+def observed_words(circuit: Circuit, sums: tuple[PauliSum, ...], dtype: torch.dtype) -> ObservedWords:
+    """Return the distinct words of some sums and their coefficients."""
     numbers = dict[PauliWord, int]()
     entries = []
     for column, each in enumerate(sums):
@@ -98,7 +99,7 @@ def _words(circuit: Circuit, sums: tuple[PauliSum, ...], dtype: torch.dtype) -> 
     for row, column, coefficient in entries:
         coefficients[row, column] += coefficient
     is_identity = coefficients.shape[0] == len(sums) and torch.equal(coefficients, torch.eye(len(sums), dtype=dtype))
-    return _ObservedWords(tuple(numbers), None if is_identity else coefficients)
+    return ObservedWords(tuple(numbers), None if is_identity else coefficients)
 
 
 class _Again:
@@ -117,7 +118,7 @@ class _Means(WordMeans):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, plan: Any, batch: ProgramBatch, again: _Again, observed: _ObservedWords, *tensors: Tensor | None
+        ctx: Any, plan: Any, batch: ProgramBatch, again: _Again, observed: ObservedWords, *tensors: Tensor | None
     ) -> Tensor:
         """Return the expectations of the sums."""
         ctx.again, ctx.observed = again, observed

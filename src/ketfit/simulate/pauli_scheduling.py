@@ -82,6 +82,11 @@ class Stage:
     groups: tuple[Group, ...]
 
 
+def shift_word(word: PauliWord, sample_bits: int) -> PauliWord:
+    """Return the word on a unit, in which the lowest bits number samples."""
+    return replace(word, x=word.x << sample_bits, z=word.z << sample_bits)
+
+
 def light_cone(rotations: Iterable[Rotation], observed: Iterable[PauliWord]) -> list[Rotation]:
     """Return the rotations that the values of the observed words depend on, in their order."""
     kept: list[Rotation] = []

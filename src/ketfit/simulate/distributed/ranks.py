@@ -7,7 +7,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -18,16 +18,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ketfit.errors import ConfigError, DistributedError
-from ketfit.simulate.evolution import split_shape
 
 TIMEOUT_S = 300
 """Seconds that a rank waits for another one, in a process group that KetFit starts."""
 
 HEARTBEAT_S, SILENCE_S = 0.5, 4.0
 """Seconds between two signs of life of a rank, and seconds without one after which it is lost."""
-
-CHUNK = 2**24
-"""Largest number of amplitudes that are exchanged at a time; the buffers hold two such pieces."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +65,6 @@ class Ranks:
         """Number of global qubits."""
         return self.size.bit_length() - 1
 
-    def bit(self, position: int) -> int:
-        """Return the value of a global qubit on this rank."""
-        return self.rank >> (self.n_global - 1 - position) & 1
-
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum of a tensor over the ranks."""
         total = tensor.contiguous().clone()
@@ -91,22 +83,16 @@ class Ranks:
             dist.all_gather(parts, part)
         return torch.view_as_complex(torch.cat(parts, dim=1))
 
-    def exchange(self, part: Tensor, swapped: Sequence[tuple[int, int]]) -> None:
-        """Exchange pairs of a global and a local position in a part of the state, shape (batch, 2**local), in place."""
-        if not swapped:
-            return
-        n_local = part.shape[1].bit_length() - 1
-        ordered = sorted(swapped, key=lambda pair: pair[1])
-        view = part.view(split_shape([position - self.n_global for _, position in ordered], n_local))
+    def swap(self, sent: Tensor, partner: int) -> Tensor:
+        """Return what another rank sends, as many numbers as it gets."""
+        received = torch.empty_like(sent)
         with self._collective():
-            for difference in range(1, 2 ** len(ordered)):
-                partner, index = self.rank, [slice(None)] * view.dim()
-                for place, (position, _) in enumerate(ordered):
-                    flipped = difference >> place & 1
-                    partner ^= flipped << (self.n_global - 1 - position)
-                    index[2 + 2 * place] = self.bit(position) ^ flipped  # type: ignore[call-overload]
-                for piece in _pieces(view[tuple(index)]):
-                    _swap_with(piece, partner)
+            requests = dist.batch_isend_irecv(
+                [dist.P2POp(dist.isend, sent, partner), dist.P2POp(dist.irecv, received, partner)]
+            )
+            for request in requests:
+                request.wait()
+        return received
 
     @contextlib.contextmanager
     def _collective(self) -> Iterator[None]:
@@ -164,25 +150,3 @@ def _start_heartbeat(store: Any) -> None:
                 time.sleep(HEARTBEAT_S)
 
     threading.Thread(target=beat, daemon=True, name="ketfit heartbeat").start()
-
-
-def _pieces(part: Tensor) -> Iterator[Tensor]:
-    """Yield views that cover a tensor, each of at most `CHUNK` numbers."""
-    if part.numel() <= CHUNK:
-        yield part
-        return
-    axis = max(range(part.dim()), key=lambda axis: part.shape[axis])
-    for half in torch.split(part, (part.shape[axis] + 1) // 2, dim=axis):
-        yield from _pieces(half)
-
-
-def _swap_with(piece: Tensor, partner: int) -> None:
-    """Replace a piece by that of another rank."""
-    sent = torch.view_as_real(piece.contiguous())
-    received = torch.empty_like(sent)
-    requests = dist.batch_isend_irecv(
-        [dist.P2POp(dist.isend, sent, partner), dist.P2POp(dist.irecv, received, partner)]
-    )
-    for request in requests:
-        request.wait()
-    piece.copy_(torch.view_as_complex(received))

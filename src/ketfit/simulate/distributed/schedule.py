@@ -1,155 +1,184 @@
-"""Schedules of distributed state vectors: which gates run between two exchanges of qubits.
+"""Schedules of distributed state vectors: which rotations run between two exchanges.
 
-The 2**k ranks hold parts of the state: k qubits are global, and their bits are those of the rank's number. A rank can
-apply a gate to its part alone if the gate is diagonal on the global qubits it acts on; it then knows their values.
+The 2**k ranks hold parts of the state. A circuit is first lowered to Pauli rotations, so that gates that permute
+amplitudes, such as CNOT, need no exchange by themselves. A rotation flips some bits of an index. A rank can apply it to
+its part alone if that changes no bit of the rank's number; where its word is diagonal on them, the rank knows the sign.
+The bits of the number are parities of the index, which an exchange replaces by others. So not only qubits can be local,
+but any sums of their bits: a segment runs rotations until their flips span more dimensions than a part has.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-from ketfit.circuit.circuit import Circuit, cached_on_circuit
-from ketfit.circuit.gate import block_diagonal
-from ketfit.circuit.lowering import ConstantUnitary, LoweredOperation, lower
 from ketfit.errors import CircuitError
+from ketfit.simulate.distributed.exchange import Coordinates, Exchange, exchange_for, extend_basis, reduced_basis
+from ketfit.simulate.pauli_program import PauliWord
+from ketfit.simulate.pauli_scheduling import Group, shift_word
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Operations that run without communication.
+    """Groups of rotations that run without communication, and the exchange before them.
 
     Attributes:
-        operations: They, in an order that gives the same state as that of the circuit.
-        layout: Qubit at each position. The first positions are global, the most significant bit of the rank first; the
-            others are local, the most significant bit of the index first.
-        swapped: Pairs of a global and a local position that are exchanged before the segment.
+        exchange: Exchange before the groups; None if there is none.
+        groups: In an order that gives the same state; their words are those of the numbering behind the exchange.
     """
 
-    operations: tuple[LoweredOperation, ...]
-    layout: tuple[int, ...]
-    swapped: tuple[tuple[int, int], ...]
+    exchange: Exchange | None
+    groups: tuple[Group, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """Segments in the order they run, for 2**n_global ranks."""
+    """Segments in the order they run, for 2**n_global ranks.
 
-    segments: tuple[Segment, ...]
+    Attributes:
+        n_local: Binary logarithm of the number of amplitudes of a rank.
+        n_global: Binary logarithm of the number of ranks.
+        from_zero: The state starts as |0...0>.
+        rank_bits: Bits of the kernel's index that are those of the rank at the start, the lowest first.
+        before: Groups that prepare those bits, on an index that consists of them alone.
+        segments: At least one; the first has no exchange.
+        words: Observed words in the last numbering, which flip local bits alone.
+    """
+
+    n_local: int
     n_global: int
+    from_zero: bool
+    rank_bits: tuple[int, ...]
+    before: tuple[Group, ...]
+    segments: tuple[Segment, ...]
+    words: tuple[PauliWord, ...]
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """All exchanges, in their order."""
+        return [segment.exchange for segment in self.segments if segment.exchange is not None]
 
     @property
     def exchanged_amplitudes(self) -> int:
-        """Amplitudes that each rank sends for one sample in one pass over the circuit.
-
-        With m pairs of qubits swapped at once, a rank keeps the share 2**-m of its part.
-        """
-        local = 2 ** (len(self.segments[0].layout) - self.n_global)
-        return sum(local - (local >> len(segment.swapped)) for segment in self.segments)
+        """Amplitudes that each rank sends for one sample in one pass over the circuit."""
+        return sum(round(exchange.sent_share * 2**self.n_local) for exchange in self.exchanges)
 
 
-def mixed_qubits(operation: LoweredOperation) -> tuple[int, ...]:
-    """Return the qubits on which an operation is not diagonal, which have to be local.
-
-    >>> from ketfit.circuit.lowering import PauliRotation
-    >>> mixed_qubits(PauliRotation("ZX", (0, 3), 0.5))
-    (3,)
-    """
-    if isinstance(operation, ConstantUnitary):
-        kept = block_diagonal(operation.matrix)
-        return tuple(qubit for qubit, diagonal in zip(operation.qubits, kept, strict=True) if not diagonal)
-    return tuple(qubit for qubit, letter in zip(operation.qubits, operation.word, strict=True) if letter != "Z")
-
-
-@cached_on_circuit
-def make_schedule(circuit: Circuit, n_global: int, last_local: frozenset[int], is_free: bool) -> Schedule:
+def make_schedule(
+    groups: Sequence[Group], words: Sequence[PauliWord], n_qubits: int, n_global: int, *, from_zero: bool
+) -> Schedule:
     """Return a schedule with few exchanges.
 
-    Each segment takes all operations that commute with those left before them and need no exchange; then the local
-    qubits become those whose next use is soonest, all in one exchange.
+    Each segment takes all groups that commute with those left before them and flip local bits alone. Then an exchange
+    makes local the flips of as many of the next groups as a part has dimensions for.
 
     Args:
-        circuit: Circuit to run.
+        groups: Groups of the circuit, in their order.
+        words: Words whose values are read from the final state.
+        n_qubits: Number of qubits, more than `n_global`.
         n_global: Binary logarithm of the number of ranks.
-        last_local: Qubits that have to be local at the end.
-        is_free: True if any layout may come first, as for |0...0>; else the first qubits are global.
+        from_zero: The state starts as |0...0>, and groups may prepare bits of it.
 
     Raises:
-        CircuitError: An operation mixes more qubits than are local.
+        CircuitError: The words flip bits that span more dimensions than a part has.
     """
-    pending = [
-        (operation, frozenset(operation.qubits), frozenset(mixed_qubits(operation))) for operation in lower(circuit)
-    ]
-    n_local = circuit.n_qubits - n_global
-    for operation, _, mixed in pending:
-        if len(mixed) > n_local:
-            raise CircuitError(
-                f"an operation on qubits {operation.qubits} mixes {len(mixed)} qubits, and each of the {2**n_global} "
-                f"ranks holds {n_local}; run it with fewer ranks"
-            )
-    if len(last_local) > n_local:
+    n_local = n_qubits - n_global
+    if len(reduced_basis(word.x for word in words)) > n_local:
         raise CircuitError(
-            f"the observables have X or Y on {len(last_local)} qubits, and each of the {2**n_global} ranks holds "
-            f"{n_local}; run it with fewer ranks, or measure them one by one"
+            f"the observables have X or Y on too many qubits for parts of {n_local} qubits, one on each of the "
+            f"{2**n_global} ranks; run it with fewer ranks, or measure them one by one"
         )
-    layout = list(range(circuit.n_qubits))
-    if is_free:
-        layout = _with_local(layout, n_global, _soonest([mixed for *_, mixed in pending], last_local, layout, n_global))
+    rank_bits = _last_flipped(groups, n_qubits, n_global) if from_zero else tuple(range(n_local, n_qubits))
+    before = tuple(_moved(group, rank_bits) for group in groups if group.product_bit in rank_bits)
+    pending = [group for group in groups if group.product_bit is None or group.product_bit not in rank_bits]
+    local_bits = [bit for bit in range(n_qubits) if bit not in rank_bits]
+    coordinates = Coordinates([(*local_bits, *rank_bits).index(bit) for bit in range(n_qubits)])
     segments: list[Segment] = []
-    swapped: list[tuple[int, int]] = []
+    exchange = None
     while True:
-        taken, pending = _runnable(pending, frozenset(layout[n_global:]))
-        if taken or swapped or not pending or not segments:
-            segments.append(Segment(tuple(taken), tuple(layout), tuple(swapped)))
-        if not pending and last_local <= set(layout[n_global:]):
-            return Schedule(tuple(segments), n_global)
-        before = layout
-        layout = _with_local(layout, n_global, _soonest([mixed for *_, mixed in pending], last_local, layout, n_global))
-        swapped = [
-            (position, layout.index(qubit))
-            for position, qubit in enumerate(before[:n_global])
-            if layout[position] != qubit
-        ]
+        if exchange:
+            coordinates.apply(exchange)
+        taken, pending = _split(pending, lambda group: not coordinates.flip(group.x) >> n_local)
+        segments.append(Segment(exchange, tuple(_renumbered(group, coordinates, local_bits) for group in taken)))
+        exchange = exchange_for(_next_flips(pending, words, coordinates, n_local), n_local, n_qubits)
+        if exchange is None:
+            observed = tuple(coordinates.word(word) for word in words)
+            return Schedule(n_local, n_global, from_zero, rank_bits, before, tuple(segments), observed)
 
 
-_Pending = tuple[LoweredOperation, frozenset[int], frozenset[int]]
+def on_rank(group: Group, rank: int, n_local: int, sample_bits: int) -> Group:
+    """Return a group of a segment as one on a unit of a rank, whose lowest bits number samples."""
+    product_bit = None if group.product_bit is None else group.product_bit + sample_bits
+    local = Group(group.x << sample_bits, product_bit=product_bit)
+    for rotation in group.rotations:
+        word = word_on_rank(rotation.word, rank, n_local, sample_bits)
+        local.add(0, [word.z] if word.z else [], [replace(rotation, word=word)])
+    return local
 
 
-def _runnable(pending: Sequence[_Pending], local: frozenset[int]) -> tuple[list[LoweredOperation], list[_Pending]]:
-    """Return the operations that can run now, and the others."""
-    taken: list[LoweredOperation] = []
-    left: list[_Pending] = []
-    blocked: set[int] = set()  # qubits of operations that are left
-    mixed_by_left: set[int] = set()
-    for entry in pending:
-        operation, qubits, mixed = entry
-        # Two operations commute if both are diagonal on each of the qubits they share.
-        if mixed <= local and mixed_by_left.isdisjoint(qubits) and blocked.isdisjoint(mixed):
-            taken.append(operation)
+def word_on_rank(word: PauliWord, rank: int, n_local: int, sample_bits: int) -> PauliWord:
+    """Return a word that flips local bits alone as one on a unit of a rank."""
+    odd = (word.z >> n_local & rank).bit_count() & 1
+    local = PauliWord(word.x, word.z & (1 << n_local) - 1, -word.sign if odd else word.sign)
+    return shift_word(local, sample_bits)
+
+
+def _last_flipped(groups: Sequence[Group], n_qubits: int, n_global: int) -> tuple[int, ...]:
+    """Return the bits whose first flip, apart from their preparation, comes last."""
+    first = dict.fromkeys(range(n_qubits), len(groups))
+    for number, group in reversed(list(enumerate(groups))):
+        if group.product_bit is None:
+            first.update((bit, number) for bit in range(n_qubits) if group.x >> bit & 1)
+    return tuple(sorted(sorted(first, key=lambda bit: (first[bit], bit))[n_qubits - n_global :]))
+
+
+def _moved(group: Group, rank_bits: Sequence[int]) -> Group:
+    """Return a group that prepares one bit as one on an index of the rank bits alone."""
+    assert group.product_bit is not None
+    place = rank_bits.index(group.product_bit)
+    moved = Group(1 << place)
+    for rotation in group.rotations:
+        word = rotation.word
+        bits = PauliWord(bool(word.x) << place, bool(word.z) << place, word.sign)
+        moved.add(0, [bits.z] if bits.z else [], [replace(rotation, word=bits)])
+    return moved
+
+
+def _renumbered(group: Group, coordinates: Coordinates, local_bits: Sequence[int]) -> Group:
+    place = None if group.product_bit is None else local_bits.index(group.product_bit)
+    moved = Group(coordinates.flip(group.x), product_bit=place)
+    moved.rotations = [replace(each, word=coordinates.word(each.word)) for each in group.rotations]
+    return moved
+
+
+def _split(pending: Sequence[Group], fits: Callable[[Group], bool]) -> tuple[list[Group], list[Group]]:
+    """Return the groups that fit and commute with those that are left before them, and those that are left."""
+    taken: list[Group] = []
+    left: list[Group] = []
+    for group in pending:
+        if all(group.commutes(other) for other in left) and fits(group):
+            taken.append(group)
         else:
-            left.append(entry)
-            blocked |= qubits
-            mixed_by_left |= mixed
+            left.append(group)
     return taken, left
 
 
-def _soonest(
-    mixed: Sequence[frozenset[int]], last_local: frozenset[int], layout: Sequence[int], n_global: int
-) -> set[int]:
-    """Return as many qubits as are local: those that are mixed soonest, and else those that are local now."""
-    next_use = dict.fromkeys(layout, math.inf)
-    for time, qubits in reversed(list(enumerate((*mixed, last_local)))):
-        next_use.update(dict.fromkeys(qubits, time))
-    position = {qubit: place for place, qubit in enumerate(layout)}
-    return set(sorted(layout, key=lambda qubit: (next_use[qubit], -position[qubit]))[: len(layout) - n_global])
+def _next_flips(
+    pending: Sequence[Group], words: Sequence[PauliWord], coordinates: Coordinates, n_local: int
+) -> list[int]:
+    """Return a basis of the flips to be local next: of as many groups as possible, and of the words if that is all."""
+    basis: list[int] = []
 
+    def fits(group: Group) -> bool:
+        extended = list(basis)
+        if extend_basis(extended, coordinates.flip(group.x)) and len(extended) > n_local:
+            return False
+        basis[:] = extended
+        return True
 
-def _with_local(layout: Sequence[int], n_global: int, local: set[int]) -> list[int]:
-    """Return the layout in which each qubit that becomes local changes place with one that becomes global."""
-    result = list(layout)
-    coming = [place for place in range(n_global) if layout[place] in local]
-    going = [place for place in range(n_global, len(layout)) if layout[place] not in local]
-    for one, other in zip(coming, going, strict=True):
-        result[one], result[other] = layout[other], layout[one]
-    return result
+    _, left = _split(pending, fits)
+    if not left:
+        observed = reduced_basis((*basis, *(coordinates.flip(word.x) for word in words)))
+        if len(observed) <= n_local:
+            return observed
+    return basis

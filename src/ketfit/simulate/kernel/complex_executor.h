@@ -60,6 +60,30 @@ class ComplexExecutor {
         run(passes);
     }
 
+    // Writes the initial states, [unit][row]; a product state is multiplied by factors[sample], complex numbers, unless
+    // they are null.
+    void prepare(T* states, const T* factors) {
+        Passes passes{false, false};
+        passes.states = states, passes.factors = factors, passes.prepares = true;
+        run(passes);
+    }
+
+    // Takes states, [unit][row], over all stages in place, and writes the words' values unless `result` is null.
+    void advance(T* states, T* result) {
+        Passes passes{true, false};
+        passes.states = states, passes.result = result, passes.is_in_place = true;
+        run(passes);
+    }
+
+    // Takes states and their adjoints, [unit][row], back over all stages in place. The adjoints are first written from
+    // the derivative of the loss by the words' values, unless that is null.
+    void retreat(T* states, T* adjoints, const T* word_grads, const Gradients<T>& gradients) {
+        Passes passes{false, true};
+        passes.states = states, passes.adjoints = adjoints, passes.word_grads = word_grads;
+        passes.gradients = gradients, passes.is_in_place = true;
+        run(passes);
+    }
+
     // Writes the circuit's final states, complex numbers [sample][amplitude].
     void simulate(T* amplitudes) {
         Passes passes{true, false};
@@ -106,7 +130,9 @@ class ComplexExecutor {
     // Arrays are null where they are not wanted.
     struct Passes {
         bool is_forward, is_backward;
-        T* states = nullptr;  // [unit][row], or null: in the workspace of the thread
+        T *states = nullptr, *adjoints = nullptr;  // [unit][row], or null: in the workspace of the thread
+        bool prepares = false, is_in_place = false;
+        const T* factors = nullptr;
         T *result = nullptr, *amplitudes = nullptr;
         const T *word_grads = nullptr, *final_amplitudes = nullptr, *amplitude_grads = nullptr;
         Gradients<T> gradients{};
@@ -263,7 +289,7 @@ class ComplexExecutor {
     void run(const Passes& passes) {
         const bool in_workspace = !passes.states;
         const size_t state_size = in_workspace ? 2 * plan_.unit_size() : 0;
-        const size_t adjoint_size = passes.is_backward ? 2 * plan_.unit_size() : 0;
+        const size_t adjoint_size = passes.is_backward && !passes.adjoints ? 2 * plan_.unit_size() : 0;
         const Gradients<T>& gradients = passes.gradients;
         std::fill_n(gradients.inputs, gradients.inputs ? batch_.size * plan_.n_inputs : 0, T(0));
         std::vector<BlockSums> block_sums(passes.is_backward ? size_t(n_blocks_) : 0);
@@ -281,6 +307,7 @@ class ComplexExecutor {
                     set_unit(unit, workspace.tables);
                     T* state =
                         in_workspace ? workspace.state.data : passes.states + size_t(unit) * 2 * plan_.unit_size();
+                    if (passes.prepares) prepare_unit(unit, workspace, state, passes.factors);
                     if (passes.is_forward) forward_unit(unit, workspace, state, passes);
                     if (passes.is_backward) backward_unit(unit, workspace, state, passes, block_sums[size_t(block)]);
                 }
@@ -348,11 +375,15 @@ class ComplexExecutor {
         });
     }
 
-    void forward_unit(int64_t unit, UnitWorkspace& workspace, T* state, const Passes& passes) {
+    void prepare_unit(int64_t unit, UnitWorkspace& workspace, T* state, const T* factors) {
         if (product_state_)
-            prepare_product_state(workspace.tables, state);
+            prepare_product_state(unit, workspace.tables, state, factors);
         else
             load_initial(unit, workspace, state);
+    }
+
+    void forward_unit(int64_t unit, UnitWorkspace& workspace, T* state, const Passes& passes) {
+        if (!passes.is_in_place) prepare_unit(unit, workspace, state, nullptr);
         for (const ComplexStage& stage : plan_.stages)
             for_each_task(stage.n_chunks(), workspace, 0, [&](size_t chunk, ChunkScratch& scratch, double*) {
                 const size_t base = deposit_bits(chunk, stage.outer_positions.data(), stage.outer_positions.size());
@@ -386,11 +417,11 @@ class ComplexExecutor {
     }
 
     void backward_unit(int64_t unit, UnitWorkspace& workspace, T* state, const Passes& passes, BlockSums& block_sums) {
-        T* adjoint = workspace.adjoint.data;
+        T* adjoint = passes.adjoints ? passes.adjoints + size_t(unit) * 2 * plan_.unit_size() : workspace.adjoint.data;
         if (passes.amplitude_grads) {
             load_final(unit, workspace, passes.final_amplitudes, state);
             load_final(unit, workspace, passes.amplitude_grads, adjoint);
-        } else {
+        } else if (passes.word_grads) {
             apply_words(unit, workspace, state, adjoint, passes.word_grads);
         }
         for (size_t s = plan_.stages.size(); s-- > 0;) {
@@ -475,7 +506,7 @@ class ComplexExecutor {
         }
     }
 
-    void prepare_product_state(const UnitTables& tables, T* state) const {
+    void prepare_product_state(int64_t unit, const UnitTables& tables, T* state, const T* sample_factors) const {
         const size_t stride = 4 * lanes_;  // [zero, one][re, im][lane]
         Buffer<T> factors(size_t(plan_.bits) * stride);
         std::fill_n(factors.data, factors.size, T(0));
@@ -496,7 +527,21 @@ class ComplexExecutor {
                 }
             }
         }
+        if (sample_factors) multiply(unit, sample_factors, factors.data + size_t(plan_.sample_bits) * stride);
         kernels_.prepare_product_state(state, plan_.bits, plan_.sample_bits, factors.data);
+    }
+
+    // Multiplies the factors of a bit, [zero, one][re, im][lane], by those of the samples of a unit.
+    void multiply(int64_t unit, const T* sample_factors, T* factors) const {
+        for (size_t lane = 0; lane < lanes_; ++lane) {
+            const int64_t b = sample(unit, lane);
+            if (b < 0) continue;
+            const T re = sample_factors[2 * b], im = sample_factors[2 * b + 1];
+            for (size_t part = lane; part < 4 * lanes_; part += 2 * lanes_) {
+                const T own_re = factors[part], own_im = factors[part + lanes_];
+                factors[part] = re * own_re - im * own_im, factors[part + lanes_] = re * own_im + im * own_re;
+            }
+        }
     }
 
     void gather(const ComplexStage& stage, size_t base, const T* unit, T* chunk) const {

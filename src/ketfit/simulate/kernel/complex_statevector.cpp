@@ -115,6 +115,30 @@ bool forward_and_backward(const ComplexPlan& plan, const BatchAddresses& address
     });
 }
 
+void prepare(const ComplexPlan& plan, const BatchAddresses& addresses, uintptr_t states, uintptr_t factors,
+             int n_threads) {
+    call(plan, addresses, n_threads, [&](auto& executor, auto batch) {
+        using T = typename decltype(batch)::Number;
+        executor.prepare(pointer<T>(states), pointer<T>(factors));
+    });
+}
+
+void advance(const ComplexPlan& plan, const BatchAddresses& addresses, uintptr_t states, uintptr_t result,
+             int n_threads) {
+    call(plan, addresses, n_threads, [&](auto& executor, auto batch) {
+        using T = typename decltype(batch)::Number;
+        executor.advance(pointer<T>(states), pointer<T>(result));
+    });
+}
+
+void retreat(const ComplexPlan& plan, const BatchAddresses& addresses, uintptr_t states, uintptr_t adjoints,
+             uintptr_t word_grads, const GradientAddresses& gradients, int n_threads) {
+    call(plan, addresses, n_threads, [&](auto& executor, auto batch) {
+        using T = typename decltype(batch)::Number;
+        executor.retreat(pointer<T>(states), pointer<T>(adjoints), pointer<T>(word_grads), gradients.as<T>());
+    });
+}
+
 bool simulate(const ComplexPlan& plan, const BatchAddresses& addresses, uintptr_t amplitudes, int n_threads) {
     return call(plan, addresses, n_threads, [&](auto& executor, auto batch) {
         using T = typename decltype(batch)::Number;
@@ -146,6 +170,9 @@ void bind_complex_statevector(nb::module_& m) {
         .def("forward", &forward)
         .def("backward", &backward)
         .def("forward_and_backward", &forward_and_backward)
+        .def("prepare", &prepare)
+        .def("advance", &advance)
+        .def("retreat", &retreat)
         .def("simulate", &simulate)
         .def("backward_from_states", &backward_from_states);
 }

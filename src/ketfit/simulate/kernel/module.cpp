@@ -25,6 +25,7 @@ namespace ketfit {
 
 void bind_complex_statevector(nb::module_& m);
 void bind_density_matrix(nb::module_& m);
+void bind_unit_block(nb::module_& m);
 
 namespace {
 
@@ -166,4 +167,5 @@ NB_MODULE(_kernel, m) {
         .def("forward_and_backward", &forward_and_backward);
     bind_complex_statevector(m);
     bind_density_matrix(m);
+    bind_unit_block(m);
 }
