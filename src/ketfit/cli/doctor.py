@@ -66,7 +66,7 @@ def plan_run(path: Path, nodes: int, memory_bytes: float | None, bandwidth: floa
         ConfigError: The number of nodes is not a power of two, or too large for the circuit.
     """
     from ketfit.circuit.circuit import Circuit
-    from ketfit.simulate.distributed.cost import distributed_cost, measure_rate
+    from ketfit.simulate.distributed.cost import distributed_cost, measure_times
 
     try:
         circuit = Circuit.from_qasm3(path.read_text(encoding="utf-8"))
@@ -74,10 +74,10 @@ def plan_run(path: Path, nodes: int, memory_bytes: float | None, bandwidth: floa
         raise DataOptionError(f"--plan: cannot read {path}: {error}") from error
     except CircuitError as error:
         raise DataOptionError(f"--plan {path}: {error}") from error
-    rate = measure_rate(circuit)
+    times = measure_times(circuit, nodes)
     report: dict[str, Any] = {"circuit": str(path), "nodes": nodes, "bandwidth_gb_s": bandwidth / 1e9}
     for name, gradient in (("value", False), ("value_and_gradients", True)):
-        cost = distributed_cost(circuit, nodes, bandwidth, rate, gradient=gradient)
+        cost = distributed_cost(circuit, nodes, bandwidth, times, gradient=gradient)
         report |= {"qubits": cost.qubits, "local_qubits": cost.local_qubits, "exchanges": cost.exchanges}
         report[name] = {
             "memory_gib": round(cost.memory_bytes / 2**30, 2),

@@ -56,13 +56,14 @@ class Plan:
     ) -> bool: ...
 
 class ComplexPlan:
-    unit_size: int
+    unit_numbers: int
     n_words: int
     def __init__(
         self,
         *,
         instruction_set: str,
         itemsize: int,
+        is_real: bool,
         bits: int,
         sample_bits: int,
         n_weights: int,
@@ -121,7 +122,7 @@ class ComplexPlan:
 class UnitBlock:
     size: int
     def __init__(
-        self, *, instruction_set: str, itemsize: int, bits: int, masks: Sequence[int], parities: int
+        self, *, instruction_set: str, itemsize: int, is_real: bool, bits: int, masks: Sequence[int], parities: int
     ) -> None: ...
     def gather(self, unit: int, begin: int, end: int, buffer: int, n_threads: int, /) -> None: ...
     def scatter(self, buffer: int, begin: int, end: int, unit: int, n_threads: int, /) -> None: ...

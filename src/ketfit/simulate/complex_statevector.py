@@ -226,11 +226,12 @@ def make_plan(
         rotations = start_from_zero(rotations)
     if words is not None:
         rotations = light_cone(rotations, observed)
+    is_real = from_zero and words is not None and all(rotation.is_real for rotation in rotations)
     return plan_of_groups(
         group_rotations(rotations, from_zero=from_zero),
         observed,
         frame.amplitude_map() if words is None else AmplitudeMap.empty(),
-        KernelLayout(isa, itemsize, program.n_qubits + sample_bits, sample_bits, chunk_bits),
+        KernelLayout(isa, itemsize, is_real, program.n_qubits + sample_bits, sample_bits, chunk_bits),
         (program.n_weights, program.n_inputs, len(lowered)),
     )
 
@@ -242,6 +243,7 @@ class KernelLayout:
     Attributes:
         isa: Instruction set.
         itemsize: Bytes of a real number.
+        is_real: States have no imaginary parts.
         bits: Binary logarithm of the number of amplitudes in a unit.
         sample_bits: Binary logarithm of the number of samples that share a unit.
         chunk_bits: Binary logarithm of the number of amplitudes in a chunk; by default it follows from the cache.
@@ -249,9 +251,15 @@ class KernelLayout:
 
     isa: str
     itemsize: int
+    is_real: bool
     bits: int
     sample_bits: int
     chunk_bits: int | None = None
+
+    @property
+    def parts(self) -> int:
+        """Real numbers of an amplitude."""
+        return 1 if self.is_real else 2
 
 
 def plan_of_groups(
@@ -264,7 +272,7 @@ def plan_of_groups(
     """Return the kernel's plan of groups and words over the bits of a unit; `counts`: weights, inputs and signs."""
     bits, chunk_bits = layout.bits, layout.chunk_bits
     if chunk_bits is None:
-        chunk_bits = default_chunk_bits(2 * layout.itemsize)
+        chunk_bits = default_chunk_bits(layout.itemsize * layout.parts)
         if bits <= chunk_bits + 1:  # a chunk of twice the size is faster than two stages
             chunk_bits = bits
     low_bits = count_lane_bits(layout.isa, layout.itemsize) + LOW_BITS
@@ -272,6 +280,7 @@ def plan_of_groups(
     return _kernel.ComplexPlan(
         instruction_set=layout.isa,
         itemsize=layout.itemsize,
+        is_real=layout.is_real,
         bits=bits,
         sample_bits=layout.sample_bits,
         n_weights=n_weights,
@@ -305,7 +314,7 @@ class WordMeans(torch.autograd.Function):
         """Return the means of the words, and save the final states if the adjoint pass needs them."""
         values, states = batch.weights.new_empty(batch.size, plan.n_words), None
         if any(ctx.needs_input_grad):
-            states = batch.weights.new_empty(plan.n_units(batch.size), 2 * plan.unit_size)
+            states = batch.weights.new_empty(plan.n_units(batch.size), plan.unit_numbers)
             ctx.plan, ctx.size, ctx.states = plan, batch.size, [states]
             ctx.save_for_backward(*batch.tensors, batch.signs)
         address = 0 if states is None else states.data_ptr()
@@ -323,7 +332,7 @@ class WordMeans(torch.autograd.Function):
         try:
             states = ctx.states.pop()  # the adjoint pass overwrites it
         except IndexError:  # used by an earlier backward pass
-            states = tensors[0].new_empty(plan.n_units(ctx.size), 2 * plan.unit_size)
+            states = tensors[0].new_empty(plan.n_units(ctx.size), plan.unit_numbers)
             values = torch.empty_like(grad)
             plan.forward(addresses, values.data_ptr(), states.data_ptr(), kernel_threads())
         grads = empty_gradients(tensors, ctx.needs_input_grad[-3:])

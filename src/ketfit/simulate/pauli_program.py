@@ -62,6 +62,11 @@ class Rotation:
     angle: AngleTerms
     index: int = 0
 
+    @property
+    def is_real(self) -> bool:
+        """True if its matrix is real: its word has an odd number of Ys."""
+        return (self.word.x & self.word.z).bit_count() & 1 == 1
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unitary:

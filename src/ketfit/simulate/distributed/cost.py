@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from ketfit.circuit.circuit import Circuit
-from ketfit.circuit.lowering import lower
 from ketfit.errors import ConfigError
 from ketfit.integers import as_integer
-from ketfit.simulate.distributed.schedule import make_schedule
+from ketfit.simulate import _kernel
+from ketfit.simulate.complex_statevector import plan_of_groups
+from ketfit.simulate.distributed.schedule import Schedule, on_rank
+from ketfit.simulate.distributed.statevector import CHUNK, circuit_schedule, kernel_layout
+from ketfit.simulate.native import kernel_gradients, kernel_threads
+from ketfit.simulate.pauli_program import AmplitudeMap, PauliProgram, PauliWord
+from ketfit.simulate.pauli_scheduling import Group
 
-PARTS, PARTS_WITH_GRADIENT = 4, 8
-"""Memory of a rank in parts of the state: a part before and after a segment, the kernel's two, and their gradients."""
+EXCHANGES_OF_GRADIENT = 3
+"""Exchanges of a value with its gradients, in those of the value: the adjoint pass moves two states."""
 
-EXCHANGES_OF_GRADIENT, PASSES_OF_GRADIENT = 3, 4
-"""Exchanges and passes of a value with its gradients, in those of the value: the adjoint pass moves two states."""
+CALIBRATION_BITS = 20
+"""Binary logarithm of the number of amplitudes on which a schedule is timed."""
 
-CALIBRATION_QUBITS = 20
+
+@dataclass(frozen=True)
+class ComputeTimes:
+    """Times of a rank's computations of one sample, in seconds for each of its amplitudes.
+
+    Attributes:
+        value: Of a value.
+        gradient: Of a value and its gradients.
+    """
+
+    value: float
+    gradient: float
 
 
 @dataclass(frozen=True)
@@ -30,11 +48,11 @@ class DistributedCost:
         qubits: Width of the circuit.
         ranks: Number of ranks.
         local_qubits: Qubits of the part of a rank.
-        exchanges: Exchanges of qubits in one pass.
+        exchanges: Exchanges of amplitudes in one pass.
         memory_bytes: Memory of a rank.
         exchanged_bytes: Bytes that a rank sends.
         exchange_seconds: Time of the exchanges.
-        compute_seconds: Time of the passes over the states.
+        compute_seconds: Time of the computations.
     """
 
     qubits: int
@@ -56,7 +74,7 @@ def distributed_cost(
     circuit: Circuit,
     ranks: int,
     bytes_per_second: float,
-    seconds_per_amplitude: float,
+    times: ComputeTimes,
     *,
     gradient: bool = False,
     measured: tuple[int, ...] = (0,),
@@ -67,55 +85,100 @@ def distributed_cost(
         circuit: Circuit to run.
         ranks: Number of ranks, a power of two.
         bytes_per_second: Rate at which a rank sends, while it receives at the same rate.
-        seconds_per_amplitude: Time of one operation on one amplitude of a rank, as `measure_rate` returns it.
+        times: Times of the computations, as `measure_times` returns them.
         gradient: Include the gradients of weights and inputs.
         measured: Qubits to measure.
 
     Raises:
         ConfigError: The number of ranks is not a power of two, or too large for the circuit.
-        CircuitError: An operation mixes more qubits than a rank holds.
     """
+    schedule, _ = _schedule(circuit, ranks, measured)
+    amplitude_bytes = 4 if schedule.is_real else 8
+    states, passes = (2, EXCHANGES_OF_GRADIENT) if gradient else (1, 1)
+    sent = amplitude_bytes * schedule.exchanged_amplitudes * passes
+    buffers = 2 * CHUNK if schedule.exchanges else 0
+    return DistributedCost(
+        qubits=circuit.n_qubits,
+        ranks=ranks,
+        local_qubits=schedule.n_local,
+        exchanges=len(schedule.exchanges),
+        memory_bytes=amplitude_bytes * ((states << schedule.n_local) + buffers),
+        exchanged_bytes=sent,
+        exchange_seconds=sent / bytes_per_second,
+        compute_seconds=(times.gradient if gradient else times.value) * 2**schedule.n_local,
+    )
+
+
+def measure_times(circuit: Circuit, ranks: int, measured: tuple[int, ...] = (0,)) -> ComputeTimes:
+    """Return the times of a rank's computations as this machine takes them, with all threads of this process.
+
+    The schedule runs without its exchanges, and on parts of at most 2**`CALIBRATION_BITS` amplitudes, to whose bits its
+    rotations are mapped.
+
+    Raises:
+        ConfigError: The number of ranks is not a power of two, or too large for the circuit.
+    """
+    schedule, program = _schedule(circuit, ranks, measured)
+    bits = min(schedule.n_local, CALIBRATION_BITS)
+    layout = kernel_layout(bits, 4, schedule.is_real)
+    segments = [
+        [_on_bits(on_rank(group, 0, schedule.n_local, 0), bits) for group in segment.groups]
+        for segment in schedule.segments
+    ]
+    counts = (program.n_weights, program.n_inputs, 0)
+    plans = [
+        plan_of_groups(
+            [on_rank(group, 0, bits, layout.sample_bits) for group in groups], (), AmplitudeMap.empty(), layout, counts
+        )
+        for groups in segments
+    ]
+    forward, backward = _seconds(plans, program)
+    return ComputeTimes(forward / 2**bits, (forward + backward) / 2**bits)
+
+
+def _seconds(plans: Sequence[Any], program: PauliProgram) -> tuple[float, float]:
+    """Return the times of a pass over plans for one sample, and of an adjoint pass."""
+    weights, inputs = torch.rand(program.n_weights), torch.rand(1, program.n_inputs)
+    batch = _kernel.CircuitBatch(4, 1, weights.data_ptr(), inputs.data_ptr())
+    states = torch.rand(2, plans[0].unit_numbers)
+    derivatives = torch.empty_like(weights), torch.empty_like(inputs)
+    gradients = kernel_gradients(*derivatives, None)
+    forward, backward = [], []
+    for _ in range(3):
+        start = time.perf_counter()
+        plans[0].prepare(batch, states[0].data_ptr(), 0, kernel_threads())
+        for plan in plans:
+            plan.advance(batch, states[0].data_ptr(), 0, kernel_threads())
+        forward.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        for plan in reversed(plans):
+            plan.retreat(batch, states[0].data_ptr(), states[1].data_ptr(), 0, gradients, kernel_threads())
+        backward.append(time.perf_counter() - start)
+    return min(forward), min(backward)
+
+
+def _on_bits(group: Group, bits: int) -> Group:
+    """Return a group with the bits above some left out, or others in place of them if that leaves none."""
+    x = _mask_on_bits(group.x, bits)
+    product_bit = group.product_bit if group.product_bit is not None and group.product_bit < bits else None
+    moved = Group(x, product_bit=product_bit)
+    for rotation in group.rotations:
+        word = PauliWord(x if rotation.word.x else 0, rotation.word.z & (1 << bits) - 1)
+        moved.add(0, [word.z] if word.z else [], [replace(rotation, word=word)])
+    return moved
+
+
+def _mask_on_bits(mask: int, bits: int) -> int:
+    low = mask & (1 << bits) - 1
+    return low if low or not mask else 1 << mask.bit_length() % bits
+
+
+def _schedule(circuit: Circuit, ranks: int, measured: tuple[int, ...]) -> tuple[Schedule, PauliProgram]:
     ranks = as_integer(ranks, "ranks", minimum=1)
     if ranks & (ranks - 1) or ranks >= 2**circuit.n_qubits:
         raise ConfigError(
             f"{ranks} ranks cannot share a state of {circuit.n_qubits} qubits; use a power of two up to "
             f"{2 ** (circuit.n_qubits - 1)}"
         )
-    n_global = ranks.bit_length() - 1
-    cone = circuit.light_cone(measured)
-    schedule = make_schedule(cone, n_global, frozenset(), True)
-    part = 8 << (circuit.n_qubits - n_global)
-    sent = 8 * schedule.exchanged_amplitudes * (EXCHANGES_OF_GRADIENT if gradient else 1)
-    work = len(lower(cone)) * (part // 8) * (PASSES_OF_GRADIENT if gradient else 1)
-    return DistributedCost(
-        qubits=circuit.n_qubits,
-        ranks=ranks,
-        local_qubits=circuit.n_qubits - n_global,
-        exchanges=sum(bool(segment.swapped) for segment in schedule.segments),
-        memory_bytes=part * (PARTS_WITH_GRADIENT if gradient else PARTS),
-        exchanged_bytes=sent,
-        exchange_seconds=sent / bytes_per_second,
-        compute_seconds=work * seconds_per_amplitude,
-    )
-
-
-def measure_rate(circuit: Circuit) -> float:
-    """Return the seconds of one operation on one amplitude on this machine, from gates like those of the circuit.
-
-    Its gates run on the first `CALIBRATION_QUBITS` qubits, with all threads of this process, as far as they fit there.
-    """
-    from ketfit.simulate.complex_statevector import ProgramBatch, simulate
-    from ketfit.simulate.lowered_program import program_of
-
-    width = min(circuit.n_qubits, CALIBRATION_QUBITS)
-    fitting = [gate for gate in circuit.gates if max(gate.qubits, default=0) < width]
-    local = Circuit(width, tuple(fitting), circuit.n_weights, circuit.n_inputs)
-    weights, inputs = torch.rand(circuit.n_weights), torch.rand(1, circuit.n_inputs)
-    batch = ProgramBatch(program_of(local), weights, inputs)
-    operations = max(1, len(lower(local)))
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        simulate(batch)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds) / (operations * 2.0**width)
+    words = [PauliWord(0, 1 << (circuit.n_qubits - 1 - qubit)) for qubit in measured]
+    return circuit_schedule(circuit, words, ranks.bit_length() - 1, from_zero=True)

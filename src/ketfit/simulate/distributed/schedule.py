@@ -54,6 +54,12 @@ class Schedule:
     words: tuple[PauliWord, ...]
 
     @property
+    def is_real(self) -> bool:
+        """True if a real state stays real."""
+        groups = [*self.before, *(group for segment in self.segments for group in segment.groups)]
+        return all(rotation.is_real for group in groups for rotation in group.rotations)
+
+    @property
     def exchanges(self) -> list[Exchange]:
         """All exchanges, in their order."""
         return [segment.exchange for segment in self.segments if segment.exchange is not None]

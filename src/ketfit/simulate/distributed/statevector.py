@@ -86,13 +86,14 @@ def _run(batch: CircuitBatch, words: tuple[PauliWord, ...], *, joint: bool) -> T
         )
     batch.check_finite()
     itemsize = batch.weights.element_size()
-    run = _make_run(batch.circuit, ranks, words, joint, batch.initial is None, itemsize)
+    is_real = batch.initial is None or not batch.initial.is_complex()
+    run = make_run(batch.circuit, ranks, words, joint, batch.initial is None, is_real, itemsize)
     _check_memory(run, batch.size, batch.is_differentiated)
     values: Tensor = _Results.apply(run, batch.circuit, *batch.tensors)  # type: ignore[no-untyped-call]
     return values
 
 
-def _check_memory(run: _Run, size: int, differentiated: bool) -> None:
+def _check_memory(run: DistributedRun, size: int, differentiated: bool) -> None:
     """Raise an error on every rank if one of them has too little free memory."""
     required = run.memory_bytes(size, differentiated)
     free = memory_shortage(required)
@@ -105,7 +106,7 @@ def _check_memory(run: _Run, size: int, differentiated: bool) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Run:
+class DistributedRun:
     """A schedule on one rank, with the kernel's plan of each segment.
 
     Attributes:
@@ -136,7 +137,7 @@ class _Run:
         """Return the bytes of the states, their adjoints, and the buffers of an exchange."""
         units = -(-size >> self.layout.sample_bits) * (2 if differentiated else 1)
         buffers = 2 * CHUNK if self.schedule.exchanges else 0
-        return 2 * self.layout.itemsize * ((units << self.layout.bits) + buffers)
+        return self.layout.parts * self.layout.itemsize * ((units << self.layout.bits) + buffers)
 
     @cached_property
     def preparation(self) -> PauliProgram | None:
@@ -153,7 +154,7 @@ class _Run:
         return _kernel.CircuitBatch(self.layout.itemsize, size, weights, inputs, initial)
 
     def exchange(self, exchange: Exchange | None, states: Sequence[Tensor]) -> None:
-        """Exchange amplitudes of some states, shape (units, 2 * unit size), with other ranks, in place."""
+        """Exchange amplitudes of some states, shape (units, numbers of a unit), with other ranks, in place."""
         if exchange is None:
             return
         layout = self.layout
@@ -161,6 +162,7 @@ class _Run:
             block = _kernel.UnitBlock(
                 instruction_set=layout.isa,
                 itemsize=layout.itemsize,
+                is_real=layout.is_real,
                 bits=layout.bits,
                 masks=[mask << layout.sample_bits for mask in exchange.masks],
                 parities=parities,
@@ -168,7 +170,7 @@ class _Run:
             for unit in (unit for each in states for unit in each):
                 for begin in range(0, block.size, CHUNK):
                     end = min(begin + CHUNK, block.size)
-                    sent = unit.new_empty(2 * (end - begin))
+                    sent = unit.new_empty(layout.parts * (end - begin))
                     block.gather(unit.data_ptr(), begin, end, sent.data_ptr(), kernel_threads())
                     received = self.ranks.swap(sent, partner)
                     block.scatter(received.data_ptr(), begin, end, unit.data_ptr(), kernel_threads())
@@ -198,20 +200,31 @@ def _as_number(bits: Iterable[int]) -> int:
 
 
 @cached_on_circuit
-def _make_run(
-    circuit: Circuit, ranks: Ranks, words: tuple[PauliWord, ...], joint: bool, from_zero: bool, itemsize: int
-) -> _Run:
+def make_run(
+    circuit: Circuit,
+    ranks: Ranks,
+    words: tuple[PauliWord, ...],
+    joint: bool,
+    from_zero: bool,
+    starts_real: bool,
+    itemsize: int,
+) -> DistributedRun:
     schedule, program = circuit_schedule(circuit, words, ranks.n_global, from_zero=from_zero)
-    sample_bits = max(UNIT_BITS - schedule.n_local, 0)
-    layout = KernelLayout(ISA, itemsize, schedule.n_local + sample_bits, sample_bits)
-    return _Run(schedule, program, ranks, layout, joint)
+    layout = kernel_layout(schedule.n_local, itemsize, starts_real and schedule.is_real)
+    return DistributedRun(schedule, program, ranks, layout, joint)
+
+
+def kernel_layout(n_local: int, itemsize: int, is_real: bool) -> KernelLayout:
+    """Return how the kernel stores a part of the state; on other processors, vectors alone have another length."""
+    sample_bits = max(UNIT_BITS - n_local, 0)
+    return KernelLayout(ISA, itemsize, is_real, n_local + sample_bits, sample_bits)
 
 
 class _Results(torch.autograd.Function):
     """Results read from the final state, differentiable once by the adjoint pass on every rank."""
 
     @staticmethod
-    def forward(ctx: Any, run: _Run, circuit: Circuit, *tensors: Tensor | None) -> Tensor:
+    def forward(ctx: Any, run: DistributedRun, circuit: Circuit, *tensors: Tensor | None) -> Tensor:
         """Return the sum over the ranks of what each reads from its part."""
         batch = CircuitBatch(circuit, *tensors)  # type: ignore[arg-type]
         states, values = _advance(run, batch)
@@ -226,7 +239,7 @@ class _Results(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise InputError(NO_SECOND_DERIVATIVE)
         check_finite(gradient=grad)
-        run: _Run = ctx.run
+        run: DistributedRun = ctx.run
         batch = CircuitBatch(ctx.circuit, *ctx.saved_tensors)
         # The adjoint pass overwrites the states; an earlier one may have done so.
         states = ctx.states.pop() if ctx.states else _advance(run, batch)[0]
@@ -239,12 +252,12 @@ class _Results(torch.autograd.Function):
         return None, None, *sums, whole if batch.initial.is_complex() else whole.real.contiguous()
 
 
-def _advance(run: _Run, batch: CircuitBatch) -> tuple[Tensor, Tensor]:
+def _advance(run: DistributedRun, batch: CircuitBatch) -> tuple[Tensor, Tensor]:
     """Return the final states of this rank, and the results of all of them."""
     weights, inputs = batch.weights.detach().contiguous(), _inputs(batch)
     part, factors = _initial_part(run, batch), _rank_factors(run, weights, inputs)
     given = run.batch(batch.size, (weights, inputs, part))
-    states = weights.new_empty(run.plans[0].n_units(batch.size), 2 << run.layout.bits)
+    states = weights.new_empty(run.plans[0].n_units(batch.size), run.plans[0].unit_numbers)
     run.plans[0].prepare(given, states.data_ptr(), 0 if factors is None else factors.data_ptr(), kernel_threads())
     values = weights.new_zeros(batch.size, run.plans[-1].n_words)
     for segment, plan in zip(run.schedule.segments, run.plans, strict=True):
@@ -257,7 +270,7 @@ def _advance(run: _Run, batch: CircuitBatch) -> tuple[Tensor, Tensor]:
 
 
 def _retreat(
-    run: _Run, batch: CircuitBatch, states: Tensor, grad: Tensor, needs_initial: bool
+    run: DistributedRun, batch: CircuitBatch, states: Tensor, grad: Tensor, needs_initial: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return the gradients of the weights, the inputs and this rank's initial amplitudes; `states` are overwritten."""
     weights, inputs = batch.weights.contiguous(), _inputs(batch)
@@ -286,7 +299,7 @@ def _inputs(batch: CircuitBatch) -> Tensor:
     return batch.weights.new_zeros(batch.size, 0) if batch.inputs is None else batch.inputs.detach().contiguous()
 
 
-def _initial_part(run: _Run, batch: CircuitBatch) -> Tensor | None:
+def _initial_part(run: DistributedRun, batch: CircuitBatch) -> Tensor | None:
     """Return this rank's part of the initial amplitudes, complex, shape (size, 2**n_local)."""
     if batch.initial is None:
         return None
@@ -294,7 +307,7 @@ def _initial_part(run: _Run, batch: CircuitBatch) -> Tensor | None:
     return as_complex(batch.initial.detach()[:, rank * width : (rank + 1) * width]).contiguous()
 
 
-def _rank_factors(run: _Run, weights: Tensor, inputs: Tensor) -> Tensor | None:
+def _rank_factors(run: DistributedRun, weights: Tensor, inputs: Tensor) -> Tensor | None:
     """Return the amplitude of each sample for the bits of this rank in the product state, or None with one rank."""
     if run.preparation is None:
         return None
@@ -303,7 +316,7 @@ def _rank_factors(run: _Run, weights: Tensor, inputs: Tensor) -> Tensor | None:
 
 
 def _add_gradients_of_factors(
-    run: _Run,
+    run: DistributedRun,
     given: _kernel.CircuitBatch,
     states: Tensor,
     adjoints: Tensor,

@@ -1,6 +1,7 @@
 """Sums over the units of states as the kernel stores them: overlaps, and probabilities of outcomes.
 
-States have the shape (units, 2 * 2**bits). The lowest bits of an index within a unit number the samples that share it.
+States have the shape (units, numbers of a unit). The lowest bits of an index within a unit number the samples that
+share it.
 """
 
 from __future__ import annotations
@@ -82,10 +83,11 @@ class Outcomes:
 def _chunks(states: Tensor, layout: KernelLayout) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield real and imaginary parts of a chunk of each unit, shape (units, amplitudes)."""
     for view in _views(states, layout):
-        yield view[:, :, 0].reshape(len(states), -1), view[:, :, 1].reshape(len(states), -1)
+        parts = [view[:, :, part].reshape(len(states), -1) for part in range(layout.parts)]
+        yield parts[0], parts[-1] if layout.parts == 2 else torch.zeros_like(parts[0])
 
 
 def _views(states: Tensor, layout: KernelLayout) -> Iterator[Tensor]:
     lanes = _kernel.lanes(layout.isa, layout.itemsize)
-    rows = states.view(len(states), -1, 2, lanes)
+    rows = states.view(len(states), -1, layout.parts, lanes)
     yield from torch.split(rows, max(1, 2**CHUNK_BITS // lanes), dim=1)

@@ -288,8 +288,8 @@ class ComplexExecutor {
     // turn, and the blocks' sums are added up in order, so the order of additions is fixed.
     void run(const Passes& passes) {
         const bool in_workspace = !passes.states;
-        const size_t state_size = in_workspace ? 2 * plan_.unit_size() : 0;
-        const size_t adjoint_size = passes.is_backward && !passes.adjoints ? 2 * plan_.unit_size() : 0;
+        const size_t state_size = in_workspace ? plan_.unit_numbers() : 0;
+        const size_t adjoint_size = passes.is_backward && !passes.adjoints ? plan_.unit_numbers() : 0;
         const Gradients<T>& gradients = passes.gradients;
         std::fill_n(gradients.inputs, gradients.inputs ? batch_.size * plan_.n_inputs : 0, T(0));
         std::vector<BlockSums> block_sums(passes.is_backward ? size_t(n_blocks_) : 0);
@@ -306,7 +306,7 @@ class ComplexExecutor {
                 for (int64_t unit = block * units_per_block_; unit < end; ++unit) {
                     set_unit(unit, workspace.tables);
                     T* state =
-                        in_workspace ? workspace.state.data : passes.states + size_t(unit) * 2 * plan_.unit_size();
+                        in_workspace ? workspace.state.data : passes.states + size_t(unit) * plan_.unit_numbers();
                     if (passes.prepares) prepare_unit(unit, workspace, state, passes.factors);
                     if (passes.is_forward) forward_unit(unit, workspace, state, passes);
                     if (passes.is_backward) backward_unit(unit, workspace, state, passes, block_sums[size_t(block)]);
@@ -340,7 +340,7 @@ class ComplexExecutor {
     }
 
     ChunkScratch make_scratch() const {
-        const size_t size = plan_.single_chunk() ? 0 : 2 * plan_.stages[0].chunk_size();
+        const size_t size = plan_.single_chunk() ? 0 : plan_.parts() * plan_.stages[0].chunk_size();
         return {Buffer<T>(size), Buffer<T>(size)};
     }
 
@@ -417,7 +417,7 @@ class ComplexExecutor {
     }
 
     void backward_unit(int64_t unit, UnitWorkspace& workspace, T* state, const Passes& passes, BlockSums& block_sums) {
-        T* adjoint = passes.adjoints ? passes.adjoints + size_t(unit) * 2 * plan_.unit_size() : workspace.adjoint.data;
+        T* adjoint = passes.adjoints ? passes.adjoints + size_t(unit) * plan_.unit_numbers() : workspace.adjoint.data;
         if (passes.amplitude_grads) {
             load_final(unit, workspace, passes.final_amplitudes, state);
             load_final(unit, workspace, passes.amplitude_grads, adjoint);
@@ -465,7 +465,7 @@ class ComplexExecutor {
                 factors.data[w * lanes_ + lane] = b < 0 ? T(0) : 2 * word_grads[size_t(b) * n_words + w];
             }
         for_each_row_range(workspace, 0, [&](size_t begin, size_t end, double*) {
-            std::fill(adjoint + begin * 2 * lanes_, adjoint + end * 2 * lanes_, T(0));
+            std::fill(adjoint + begin * plan_.parts() * lanes_, adjoint + end * plan_.parts() * lanes_, T(0));
             for (size_t w = 0; w < n_words; ++w)
                 kernels_.add_word(state, adjoint, begin, end, plan_.words[w], factors.data + w * lanes_);
         });
@@ -545,15 +545,15 @@ class ComplexExecutor {
     }
 
     void gather(const ComplexStage& stage, size_t base, const T* unit, T* chunk) const {
-        const size_t length = size_t(2) << stage.run_bits;
+        const size_t parts = plan_.parts(), length = parts << stage.run_bits;
         for (size_t r = 0; r < stage.run_offsets.size(); ++r)
-            std::memcpy(chunk + r * length, unit + 2 * (base ^ stage.run_offsets[r]), length * sizeof(T));
+            std::memcpy(chunk + r * length, unit + parts * (base ^ stage.run_offsets[r]), length * sizeof(T));
     }
 
     void scatter(const ComplexStage& stage, size_t base, const T* chunk, T* unit) const {
-        const size_t length = size_t(2) << stage.run_bits;
+        const size_t parts = plan_.parts(), length = parts << stage.run_bits;
         for (size_t r = 0; r < stage.run_offsets.size(); ++r)
-            std::memcpy(unit + 2 * (base ^ stage.run_offsets[r]), chunk + r * length, length * sizeof(T));
+            std::memcpy(unit + parts * (base ^ stage.run_offsets[r]), chunk + r * length, length * sizeof(T));
     }
 
     // Calls visit(place of the real part in a state, sample of the batch or -1, amplitude of the sample) for a unit.
@@ -561,7 +561,8 @@ class ComplexExecutor {
     void for_each_amplitude(int64_t unit, UnitWorkspace& workspace, F visit) {
         for_each_row_range(workspace, 0, [&](size_t begin, size_t end, double*) {
             for (size_t index = begin * lanes_; index < end * lanes_; ++index)
-                visit((index >> lane_bits_ << lane_bits_) + index, sample(unit, index), index >> plan_.sample_bits);
+                visit(plan_.is_real ? index : (index >> lane_bits_ << lane_bits_) + index, sample(unit, index),
+                      index >> plan_.sample_bits);
         });
     }
 
@@ -569,10 +570,10 @@ class ComplexExecutor {
 
     void load_initial(int64_t unit, UnitWorkspace& workspace, T* state) {
         for_each_amplitude(unit, workspace, [&](size_t to, int64_t b, size_t i) {
-            state[to] = state[to + lanes_] = 0;
-            if (b < 0) return;
-            const T* from = batch_.initial + 2 * (size_t(b) * n_amplitudes() + i);
-            state[to] = from[0], state[to + lanes_] = from[1];
+            const T zeros[2] = {};
+            const T* from = b < 0 ? zeros : batch_.initial + 2 * (size_t(b) * n_amplitudes() + i);
+            state[to] = from[0];
+            if (!plan_.is_real) state[to + lanes_] = from[1];
         });
     }
 
@@ -580,7 +581,7 @@ class ComplexExecutor {
         for_each_amplitude(unit, workspace, [&](size_t from, int64_t b, size_t i) {
             if (b < 0) return;
             T* to = amplitudes + 2 * (size_t(b) * n_amplitudes() + i);
-            to[0] = state[from], to[1] = state[from + lanes_];
+            to[0] = state[from], to[1] = plan_.is_real ? 0 : state[from + lanes_];
         });
     }
 
@@ -614,7 +615,7 @@ class ComplexExecutor {
     static constexpr size_t max_sets = 4;
 
     const ComplexPlan& plan_;
-    const ComplexKernels<T>& kernels_ = plan_.kernels->template get<T>();
+    const PairKernels<T>& kernels_ = plan_.kernels->template get<T>();
     const CircuitBatch<T> batch_;
     const size_t lanes_;
     const int lane_bits_;

@@ -11,8 +11,12 @@ using Lanes = Simd<T, KETFIT_VECTOR_BYTES>;
 template <class T>
 using Vector = typename Lanes<T>::Vector;
 
+// Amplitudes of a row, and numbers of a table beside them.
 template <class T>
 struct Complex {
+    using Number = T;
+    static constexpr bool is_real = false;
+    static constexpr size_t parts = 2;  // vectors of a row
     Vector<T> re, im;
 
     static KETFIT_INLINE Complex load(const Vector<T>* row) { return {row[0], row[1]}; }
@@ -36,6 +40,27 @@ KETFIT_INLINE Complex<T> product(Complex<T> a, Complex<T> b) {
     return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
 }
 
+// The same of states whose imaginary parts are 0 and left out. Tables have them nevertheless.
+template <class T>
+struct Real {
+    using Number = T;
+    static constexpr bool is_real = true;
+    static constexpr size_t parts = 1;
+    Vector<T> re;
+
+    static KETFIT_INLINE Real load(const Vector<T>* row) { return {row[0]}; }
+    static KETFIT_INLINE Real load(const T* from) { return {Lanes<T>::load(from)}; }
+    KETFIT_INLINE void store(Vector<T>* row) const { row[0] = re; }
+
+    KETFIT_INLINE void add_product(Real a, Real b) { re += a.re * b.re; }
+    KETFIT_INLINE void add_overlap(Real a, Real b) { re += a.re * b.re; }
+};
+
+template <class T>
+KETFIT_INLINE Real<T> product(Real<T> a, Real<T> b) {
+    return {a.re * b.re};
+}
+
 // Lane l gets lane l ^ mask.
 template <class T>
 KETFIT_INLINE Vector<T> flip_lanes(Vector<T> v, int mask) {
@@ -52,6 +77,11 @@ KETFIT_INLINE Vector<T> flip_lanes(Vector<T> v, int mask) {
 template <class T>
 KETFIT_INLINE Complex<T> flip_lanes(Complex<T> v, int mask) {
     return {flip_lanes<T>(v.re, mask), flip_lanes<T>(v.im, mask)};
+}
+
+template <class T>
+KETFIT_INLINE Real<T> flip_lanes(Real<T> v, int mask) {
+    return {flip_lanes<T>(v.re, mask)};
 }
 
 KETFIT_INLINE int parity(size_t bits) { return __builtin_parityll(bits); }
@@ -75,17 +105,17 @@ KETFIT_INLINE void for_each_row(const RowSweep& sweep, int s, size_t n_rows, F v
 }
 
 // D and O of one s, for a lane.
-template <class T>
+template <class C, class T = typename C::Number>
 struct Coefficients {
-    Complex<T> diagonal, off_diagonal;
+    C diagonal, off_diagonal;
 
     KETFIT_INLINE Coefficients(const T* table, int s) {
         const T* entry = table + s * table_columns * Lanes<T>::lanes;
-        diagonal = Complex<T>::load(entry), off_diagonal = Complex<T>::load(entry + 2 * Lanes<T>::lanes);
+        diagonal = C::load(entry), off_diagonal = C::load(entry + 2 * Lanes<T>::lanes);
     }
 
-    KETFIT_INLINE Complex<T> apply(Complex<T> own, Complex<T> partner) const {
-        Complex<T> sum = product(diagonal, own);
+    KETFIT_INLINE C apply(C own, C partner) const {
+        C sum = product(diagonal, own);
         sum.add_product(off_diagonal, partner);
         return sum;
     }
@@ -99,6 +129,11 @@ void add_lanes(Complex<T> sum, double* to) {
     }
 }
 
+template <class T>
+void add_lanes(Real<T> sum, double* to) {
+    for (int lane = 0; lane < Lanes<T>::lanes; ++lane) to[lane] += sum.re[lane];
+}
+
 // The part of the overlaps for one s and a column: A 0, B 1.
 template <class T>
 double* overlap_of(double* overlaps, int s, int column) {
@@ -106,138 +141,146 @@ double* overlap_of(double* overlaps, int s, int column) {
 }
 
 // Partners in two rows; FLIP: in other lanes too.
-template <class T, bool FLIP>
+template <class C, bool FLIP, class T = typename C::Number>
 void forward_pairs(const PairGroup& group, Vector<T>* state, size_t n_rows, const T* table, int parities) {
     for (int s = 0; s < 1 << group.n_parities; ++s) {
-        const Coefficients<T> first(table, s ^ parities), second(table, s ^ parities ^ group.partner_parities);
+        const Coefficients<C> first(table, s ^ parities), second(table, s ^ parities ^ group.partner_parities);
         for_each_row(group.sweep, s, n_rows, [&](size_t row) __attribute__((always_inline)) {
-            Vector<T>*a = state + 2 * row, *b = state + 2 * (row ^ group.x.row);
-            const auto psi_a = Complex<T>::load(a), psi_b = Complex<T>::load(b);
-            first.apply(psi_a, FLIP ? flip_lanes<T>(psi_b, group.x.lane) : psi_b).store(a);
-            second.apply(psi_b, FLIP ? flip_lanes<T>(psi_a, group.x.lane) : psi_a).store(b);
+            Vector<T>*a = state + C::parts * row, *b = state + C::parts * (row ^ group.x.row);
+            const auto psi_a = C::load(a), psi_b = C::load(b);
+            first.apply(psi_a, FLIP ? flip_lanes(psi_b, group.x.lane) : psi_b).store(a);
+            second.apply(psi_b, FLIP ? flip_lanes(psi_a, group.x.lane) : psi_a).store(b);
         });
     }
 }
 
-template <class T, bool FLIP, bool UNDO>
+template <class C, bool FLIP, bool UNDO, class T = typename C::Number>
 void backward_pairs(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint, size_t n_rows, const T* table,
                     int parities, double* overlaps) {
-    using C = Complex<T>;
     for (int s = 0; s < 1 << group.n_parities; ++s) {
         const int s_a = s ^ parities, s_b = s_a ^ group.partner_parities;
-        const Coefficients<T> first(table, s_a), second(table, s_b);
+        const Coefficients<C> first(table, s_a), second(table, s_b);
         C own_a{}, other_a{}, own_b{}, other_b{};
         for_each_row(group.sweep, s, n_rows, [&](size_t row) __attribute__((always_inline)) {
             const size_t partner = row ^ group.x.row;
-            Vector<T>*a = state + 2 * row, *b = state + 2 * partner;
-            Vector<T>*lambda_of_a = adjoint + 2 * row, *lambda_of_b = adjoint + 2 * partner;
+            Vector<T>*a = state + C::parts * row, *b = state + C::parts * partner;
+            Vector<T>*lambda_of_a = adjoint + C::parts * row, *lambda_of_b = adjoint + C::parts * partner;
             const C psi_a = C::load(a), psi_b = C::load(b);
             const C lambda_a = C::load(lambda_of_a), lambda_b = C::load(lambda_of_b);
-            const C to_a = FLIP ? flip_lanes<T>(psi_b, group.x.lane) : psi_b;
-            const C to_b = FLIP ? flip_lanes<T>(psi_a, group.x.lane) : psi_a;
+            const C to_a = FLIP ? flip_lanes(psi_b, group.x.lane) : psi_b;
+            const C to_b = FLIP ? flip_lanes(psi_a, group.x.lane) : psi_a;
             own_a.add_overlap(lambda_a, psi_a), other_a.add_overlap(lambda_a, to_a);
             own_b.add_overlap(lambda_b, psi_b), other_b.add_overlap(lambda_b, to_b);
             if (!UNDO) return;
             first.apply(psi_a, to_a).store(a);
             second.apply(psi_b, to_b).store(b);
-            first.apply(lambda_a, FLIP ? flip_lanes<T>(lambda_b, group.x.lane) : lambda_b).store(lambda_of_a);
-            second.apply(lambda_b, FLIP ? flip_lanes<T>(lambda_a, group.x.lane) : lambda_a).store(lambda_of_b);
+            first.apply(lambda_a, FLIP ? flip_lanes(lambda_b, group.x.lane) : lambda_b).store(lambda_of_a);
+            second.apply(lambda_b, FLIP ? flip_lanes(lambda_a, group.x.lane) : lambda_a).store(lambda_of_b);
         });
-        add_lanes<T>(own_a, overlap_of<T>(overlaps, s_a, 0)), add_lanes<T>(other_a, overlap_of<T>(overlaps, s_a, 1));
-        add_lanes<T>(own_b, overlap_of<T>(overlaps, s_b, 0)), add_lanes<T>(other_b, overlap_of<T>(overlaps, s_b, 1));
+        add_lanes(own_a, overlap_of<T>(overlaps, s_a, 0)), add_lanes(other_a, overlap_of<T>(overlaps, s_a, 1));
+        add_lanes(own_b, overlap_of<T>(overlaps, s_b, 0)), add_lanes(other_b, overlap_of<T>(overlaps, s_b, 1));
     }
 }
 
 // Partners in one row, or no partners (DIAGONAL).
-template <class T, bool DIAGONAL>
+template <class C, bool DIAGONAL, class T = typename C::Number>
 void forward_rows(const PairGroup& group, Vector<T>* state, size_t n_rows, const T* table, int parities) {
     for (int s = 0; s < 1 << group.n_parities; ++s) {
-        const Coefficients<T> own(table, s ^ parities);
+        const Coefficients<C> own(table, s ^ parities);
         for_each_row(group.sweep, s, n_rows, [&](size_t row) __attribute__((always_inline)) {
-            const auto psi = Complex<T>::load(state + 2 * row);
+            const auto psi = C::load(state + C::parts * row);
             if (DIAGONAL)
-                product(own.diagonal, psi).store(state + 2 * row);
+                product(own.diagonal, psi).store(state + C::parts * row);
             else
-                own.apply(psi, flip_lanes<T>(psi, group.x.lane)).store(state + 2 * row);
+                own.apply(psi, flip_lanes(psi, group.x.lane)).store(state + C::parts * row);
         });
     }
 }
 
-template <class T, bool DIAGONAL, bool UNDO>
+template <class C, bool DIAGONAL, bool UNDO, class T = typename C::Number>
 void backward_rows(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint, size_t n_rows, const T* table,
                    int parities, double* overlaps) {
-    using C = Complex<T>;
     for (int s = 0; s < 1 << group.n_parities; ++s) {
-        const Coefficients<T> inverse(table, s ^ parities);
+        const Coefficients<C> inverse(table, s ^ parities);
         C own{}, other{};
         for_each_row(group.sweep, s, n_rows, [&](size_t row) __attribute__((always_inline)) {
-            const C psi = C::load(state + 2 * row), lambda = C::load(adjoint + 2 * row);
+            const C psi = C::load(state + C::parts * row), lambda = C::load(adjoint + C::parts * row);
             own.add_overlap(lambda, psi);
             if (DIAGONAL) {
                 if (!UNDO) return;
-                product(inverse.diagonal, psi).store(state + 2 * row);
-                product(inverse.diagonal, lambda).store(adjoint + 2 * row);
+                product(inverse.diagonal, psi).store(state + C::parts * row);
+                product(inverse.diagonal, lambda).store(adjoint + C::parts * row);
                 return;
             }
-            const C partner = flip_lanes<T>(psi, group.x.lane);
+            const C partner = flip_lanes(psi, group.x.lane);
             other.add_overlap(lambda, partner);
             if (!UNDO) return;
-            inverse.apply(psi, partner).store(state + 2 * row);
-            inverse.apply(lambda, flip_lanes<T>(lambda, group.x.lane)).store(adjoint + 2 * row);
+            inverse.apply(psi, partner).store(state + C::parts * row);
+            inverse.apply(lambda, flip_lanes(lambda, group.x.lane)).store(adjoint + C::parts * row);
         });
-        add_lanes<T>(own, overlap_of<T>(overlaps, s ^ parities, 0));
-        if (!DIAGONAL) add_lanes<T>(other, overlap_of<T>(overlaps, s ^ parities, 1));
+        add_lanes(own, overlap_of<T>(overlaps, s ^ parities, 0));
+        if (!DIAGONAL) add_lanes(other, overlap_of<T>(overlaps, s ^ parities, 1));
     }
 }
 
-template <class T>
+template <class C, class T = typename C::Number>
 void forward(const PairGroup& group, T* state, size_t n_rows, const T* table, int parities) {
-    (group.x.row    ? group.x.lane ? forward_pairs<T, true> : forward_pairs<T, false>
-     : group.x.lane ? forward_rows<T, false>
-                    : forward_rows<T, true>)(group, reinterpret_cast<Vector<T>*>(state), n_rows, table, parities);
+    (group.x.row    ? group.x.lane ? forward_pairs<C, true> : forward_pairs<C, false>
+     : group.x.lane ? forward_rows<C, false>
+                    : forward_rows<C, true>)(group, reinterpret_cast<Vector<T>*>(state), n_rows, table, parities);
 }
 
-template <class T, bool UNDO>
+template <class C, bool UNDO, class T>
 void backward_as(const PairGroup& group, T* state, T* adjoint, size_t n_rows, const T* table, int parities,
                  double* overlaps) {
-    (group.x.row    ? group.x.lane ? backward_pairs<T, true, UNDO> : backward_pairs<T, false, UNDO>
-     : group.x.lane ? backward_rows<T, false, UNDO>
-                    : backward_rows<T, true, UNDO>)(group, reinterpret_cast<Vector<T>*>(state),
+    (group.x.row    ? group.x.lane ? backward_pairs<C, true, UNDO> : backward_pairs<C, false, UNDO>
+     : group.x.lane ? backward_rows<C, false, UNDO>
+                    : backward_rows<C, true, UNDO>)(group, reinterpret_cast<Vector<T>*>(state),
                                                     reinterpret_cast<Vector<T>*>(adjoint), n_rows, table, parities,
                                                     overlaps);
 }
 
-template <class T>
+template <class C, class T = typename C::Number>
 void backward(const PairGroup& group, T* state, T* adjoint, size_t n_rows, const T* table, int parities,
               double* overlaps) {
     constexpr size_t max_table = 4 * table_columns * Lanes<T>::lanes;
-    if (table) return backward_as<T, true>(group, state, adjoint, n_rows, table, parities, overlaps);
+    if (table) return backward_as<C, true>(group, state, adjoint, n_rows, table, parities, overlaps);
     const T zeros[max_table] = {};
-    backward_as<T, false>(group, state, adjoint, n_rows, zeros, parities, overlaps);
+    backward_as<C, false>(group, state, adjoint, n_rows, zeros, parities, overlaps);
 }
 
 template <class T>
+KETFIT_INLINE Complex<T> select(Vector<T> chosen, Complex<T> a, Complex<T> b) {
+    return {Lanes<T>::select(chosen, a.re, b.re), Lanes<T>::select(chosen, a.im, b.im)};
+}
+
+template <class T>
+KETFIT_INLINE Real<T> select(Vector<T> chosen, Real<T> a, Real<T> b) {
+    return {Lanes<T>::select(chosen, a.re, b.re)};
+}
+
+template <class C, class T = typename C::Number>
 void prepare_product_state(T* state, int bits, int sample_bits, const T* factors) {
     using V = Vector<T>;
     using L = Lanes<T>;
     constexpr int lanes = L::lanes, lane_bits = L::lane_bits;
     V* psi = reinterpret_cast<V*>(state);
-    Complex<T> first{V{} + 1, V{}};
+    C first{V{} + 1};
     for (int bit = sample_bits; bit < lane_bits; ++bit) {
         const T* factor = factors + size_t(bit) * 4 * lanes;
-        const auto zero = Complex<T>::load(factor), one = Complex<T>::load(factor + 2 * lanes);
+        const auto zero = C::load(factor), one = C::load(factor + 2 * lanes);
         const V is_one = L::bit_signs(bit);
-        first = product(first, Complex<T>{L::select(is_one, one.re, zero.re), L::select(is_one, one.im, zero.im)});
+        first = product(first, select(is_one, one, zero));
     }
     first.store(psi);
     for (int bit = lane_bits; bit < bits; ++bit) {
         const T* factor = factors + size_t(bit) * 4 * lanes;
-        const auto zero = Complex<T>::load(factor), one = Complex<T>::load(factor + 2 * lanes);
+        const auto zero = C::load(factor), one = C::load(factor + 2 * lanes);
         const size_t n_rows = size_t(1) << (bit - lane_bits);
         for (size_t row = 0; row < n_rows; ++row) {
-            const auto amplitude = Complex<T>::load(psi + 2 * row);
-            product(one, amplitude).store(psi + 2 * (row + n_rows));
-            product(zero, amplitude).store(psi + 2 * row);
+            const auto amplitude = C::load(psi + C::parts * row);
+            product(one, amplitude).store(psi + C::parts * (row + n_rows));
+            product(zero, amplitude).store(psi + C::parts * row);
         }
     }
 }
@@ -258,7 +301,31 @@ KETFIT_INLINE Vector<T> word_signs(const PauliWord& word) {
     return word.power & 2 ? -signs : signs;
 }
 
+// Re(conj(own) partner), or, if the power is odd, Re(-i conj(own) partner).
 template <class T>
+KETFIT_INLINE Vector<T> term(Complex<T> own, Complex<T> partner, int power) {
+    return power & 1 ? own.re * partner.im - own.im * partner.re : own.re * partner.re + own.im * partner.im;
+}
+
+template <class T>
+KETFIT_INLINE Vector<T> term(Real<T> own, Real<T> partner, int power) {
+    return power & 1 ? Vector<T>{} : own.re * partner.re;
+}
+
+// Adds the amplitudes, times -i if the power is odd, times real factors to a row.
+template <class T>
+KETFIT_INLINE void add_times(Vector<T>* row, Vector<T> factor, Complex<T> amplitudes, int power) {
+    row[0] += factor * (power & 1 ? amplitudes.im : amplitudes.re);
+    row[1] += factor * (power & 1 ? -amplitudes.re : amplitudes.im);
+}
+
+// The imaginary part is left out: it changes no angle's derivative of a state that stays real.
+template <class T>
+KETFIT_INLINE void add_times(Vector<T>* row, Vector<T> factor, Real<T> amplitudes, int power) {
+    if (!(power & 1)) row[0] += factor * amplitudes.re;
+}
+
+template <class C, class T = typename C::Number>
 void add_word_value(const T* state, size_t begin, size_t end, const PauliWord& word, double* sums) {
     using V = Vector<T>;
     const V* psi = reinterpret_cast<const V*>(state);
@@ -267,12 +334,10 @@ void add_word_value(const T* state, size_t begin, size_t end, const PauliWord& w
     for (size_t row = begin; row < end;) {
         V part = {};
         for (const size_t part_end = row + part_rows < end ? row + part_rows : end; row < part_end; ++row) {
-            const auto own = Complex<T>::load(psi + 2 * row);
-            auto partner = Complex<T>::load(psi + 2 * (row ^ word.x.row));
-            if (word.x.lane) partner = flip_lanes<T>(partner, word.x.lane);
-            // Re(conj(own) partner), or Re(-i conj(own) partner)
-            const V value =
-                word.power & 1 ? own.re * partner.im - own.im * partner.re : own.re * partner.re + own.im * partner.im;
+            const auto own = C::load(psi + C::parts * row);
+            auto partner = C::load(psi + C::parts * (row ^ word.x.row));
+            if (word.x.lane) partner = flip_lanes(partner, word.x.lane);
+            const V value = term(own, partner, word.power);
             part += parity(row & word.z.row) ? -value : value;
         }
         part *= signs;
@@ -280,34 +345,29 @@ void add_word_value(const T* state, size_t begin, size_t end, const PauliWord& w
     }
 }
 
-template <class T>
+template <class C, class T = typename C::Number>
 void add_word(const T* state, T* adjoint, size_t begin, size_t end, const PauliWord& word, const T* factors) {
     using V = Vector<T>;
     const V* psi = reinterpret_cast<const V*>(state);
     V* lambda = reinterpret_cast<V*>(adjoint);
     const V even = word_signs<T>(word) * Lanes<T>::load(factors);
     for (size_t row = begin; row < end; ++row) {
-        auto partner = Complex<T>::load(psi + 2 * (row ^ word.x.row));
-        if (word.x.lane) partner = flip_lanes<T>(partner, word.x.lane);
+        auto partner = C::load(psi + C::parts * (row ^ word.x.row));
+        if (word.x.lane) partner = flip_lanes(partner, word.x.lane);
         const V factor = parity(row & word.z.row) ? -even : even;
-        if (word.power & 1) {  // times -i
-            lambda[2 * row] += factor * partner.im;
-            lambda[2 * row + 1] -= factor * partner.re;
-        } else {
-            lambda[2 * row] += factor * partner.re;
-            lambda[2 * row + 1] += factor * partner.im;
-        }
+        add_times(lambda + C::parts * row, factor, partner, word.power);
     }
 }
 
-template <class T>
-constexpr ComplexKernels<T> kernels() {
-    return {Lanes<T>::lanes, forward<T>, backward<T>, prepare_product_state<T>, add_word_value<T>, add_word<T>};
+template <class C, class T = typename C::Number>
+constexpr PairKernels<T> kernels() {
+    return {Lanes<T>::lanes, forward<C>, backward<C>, prepare_product_state<C>, add_word_value<C>, add_word<C>};
 }
 
 }  // namespace
 
-extern const ComplexKernelSet KETFIT_FOR_ISA(complex_kernels_);
-const ComplexKernelSet KETFIT_FOR_ISA(complex_kernels_) = {kernels<float>(), kernels<double>()};
+extern const PairKernelSet KETFIT_FOR_ISA(complex_kernels_), KETFIT_FOR_ISA(real_kernels_);
+const PairKernelSet KETFIT_FOR_ISA(complex_kernels_) = {kernels<Complex<float>>(), kernels<Complex<double>>()};
+const PairKernelSet KETFIT_FOR_ISA(real_kernels_) = {kernels<Real<float>>(), kernels<Real<double>>()};
 
 }  // namespace ketfit

@@ -2,7 +2,7 @@
 //
 // A unit is one array of 2^bits complex amplitudes, in which the lowest `sample_bits` bits of an index number samples,
 // as in gate_kernels.h. A row is a vector of real parts and then one of imaginary parts; the lowest bits of an index
-// number lanes, the others rows.
+// number lanes, the others rows. A state that stays real has rows of real parts alone, and kernels of its own.
 //
 // A group is a product of rotations exp(-i angle / 2 P) whose Pauli words P flip the same bits x of an index, or none.
 // It therefore acts on pairs of amplitudes i and i ^ x alone:
@@ -57,7 +57,7 @@ struct PauliWord {
 };
 
 template <class T>
-struct ComplexKernels {
+struct PairKernels {
     int lanes;
     // `table` is [s ^ parity of the lane][column][lane], and `parities` are those of the chunk's first index.
     void (*forward)(const PairGroup&, T* state, size_t n_rows, const T* table, int parities);
@@ -73,6 +73,6 @@ struct ComplexKernels {
     void (*add_word)(const T* state, T* adjoint, size_t begin, size_t end, const PauliWord&, const T* factors);
 };
 
-using ComplexKernelSet = KernelSet<ComplexKernels>;
+using PairKernelSet = KernelSet<PairKernels>;
 
 }  // namespace ketfit

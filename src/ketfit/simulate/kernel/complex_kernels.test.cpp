@@ -70,12 +70,12 @@ Amplitudes apply_plain(const Amplitudes& psi, const Masks& masks, const RandomTa
 }
 
 template <class T>
-int lane_bits(const ComplexKernels<T>& kernels) {
+int lane_bits(const PairKernels<T>& kernels) {
     return __builtin_ctz(unsigned(kernels.lanes));
 }
 
 template <class T>
-PairGroup make_group(const Masks& masks, int bits, const ComplexKernels<T>& kernels) {
+PairGroup make_group(const Masks& masks, int bits, const PairKernels<T>& kernels) {
     std::vector<uint64_t> basis;
     for (int bit = 0; bit < bits; ++bit) basis.push_back(uint64_t(1) << bit);
     const ComplexStage stage(0, 0, basis, bits);
@@ -85,7 +85,7 @@ PairGroup make_group(const Masks& masks, int bits, const ComplexKernels<T>& kern
 }
 
 template <class T>
-void check_group(const ComplexKernels<T>& kernels, int bits, const Masks& masks, int parities, std::mt19937& rng) {
+void check_group(const PairKernels<T>& kernels, int bits, const Masks& masks, int parities, std::mt19937& rng) {
     CAPTURE(masks.x);
     CAPTURE(masks.z[0]);
     CAPTURE(masks.z[1]);
@@ -123,7 +123,7 @@ void check_group(const ComplexKernels<T>& kernels, int bits, const Masks& masks,
 TEST_CASE_TEMPLATE("forward and backward apply groups with all kinds of masks", T, float, double) {
     for_each_instruction_set([](const InstructionSet& set) {
         std::mt19937 rng(1);
-        const ComplexKernels<T>& kernels = set.complex_kernels->get<T>();
+        const PairKernels<T>& kernels = set.complex_kernels->get<T>();
         const int bits = lane_bits(kernels) + 4;
         const uint64_t all = (uint64_t(1) << bits) - 1, lane = all >> 4, row = all & ~lane;
         for (const uint64_t x_bits : {uint64_t(0), lane, row, all})
@@ -144,7 +144,7 @@ TEST_CASE_TEMPLATE("forward and backward apply groups with all kinds of masks", 
 TEST_CASE_TEMPLATE("prepare_product_state multiplies one complex factor for each bit", T, float, double) {
     for_each_instruction_set([](const InstructionSet& set) {
         std::mt19937 rng(2);
-        const ComplexKernels<T>& kernels = set.complex_kernels->get<T>();
+        const PairKernels<T>& kernels = set.complex_kernels->get<T>();
         const size_t lanes = size_t(kernels.lanes);
         const int bits = lane_bits(kernels) + 2;
         const Buffer<T> factors = random_buffer<T>(size_t(bits) * 4 * lanes, rng);
@@ -166,7 +166,7 @@ TEST_CASE_TEMPLATE("prepare_product_state multiplies one complex factor for each
 TEST_CASE_TEMPLATE("add_word_value and add_word apply Pauli words", T, float, double) {
     for_each_instruction_set([](const InstructionSet& set) {
         std::mt19937 rng(3);
-        const ComplexKernels<T>& kernels = set.complex_kernels->get<T>();
+        const PairKernels<T>& kernels = set.complex_kernels->get<T>();
         const size_t lanes = size_t(kernels.lanes);
         const int bits = lane_bits(kernels) + 7;
         const size_t size = size_t(1) << bits;

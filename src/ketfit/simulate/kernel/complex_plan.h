@@ -145,10 +145,13 @@ struct ComplexPlan {
     std::vector<ComplexStage> stages;
     std::vector<PauliWord> words;  // of the unit
     CliffordFrame frame;           // what is left to do for the circuit's state; words are images under it
-    const ComplexKernelSet* kernels = nullptr;
+    bool is_real;                  // states have no imaginary parts
+    const PairKernelSet* kernels = nullptr;
 
     bool single_chunk() const { return stages[0].n_chunks() == 1; }  // then there is one stage
     size_t unit_size() const { return size_t(1) << bits; }
+    size_t parts() const { return is_real ? 1 : 2; }  // real numbers of an amplitude
+    size_t unit_numbers() const { return parts() * unit_size(); }
     size_t n_words() const { return words.size(); }
     int64_t n_units(int64_t batch) const { return (batch + (int64_t(1) << sample_bits) - 1) >> sample_bits; }
 

@@ -27,8 +27,8 @@ template <class Number>
 using List = nb::ndarray<const Number, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Basis = nb::ndarray<const int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
-void make_plan(ComplexPlan* plan, const std::string& instruction_set, int itemsize, int bits, int sample_bits,
-               int64_t n_weights, int64_t n_inputs, int64_t n_signs, Table<int64_t, 7> groups,
+void make_plan(ComplexPlan* plan, const std::string& instruction_set, int itemsize, bool is_real, int bits,
+               int sample_bits, int64_t n_weights, int64_t n_inputs, int64_t n_signs, Table<int64_t, 7> groups,
                Table<int32_t, 4> rotations, List<double> offsets, List<int32_t> term_offsets, List<int32_t> term_angles,
                List<double> term_factors, Table<int32_t, 2> stages, Basis basis, Table<int64_t, 3> words,
                int64_t frame_offset, std::complex<double> frame_phase, Table<int64_t, 3> frame) {
@@ -38,7 +38,9 @@ void make_plan(ComplexPlan* plan, const std::string& instruction_set, int itemsi
     plan->n_weights = n_weights;
     plan->n_inputs = n_inputs;
     plan->n_signs = n_signs;
-    plan->kernels = find_instruction_set(instruction_set).complex_kernels;
+    plan->is_real = is_real;
+    const InstructionSet& set = find_instruction_set(instruction_set);
+    plan->kernels = is_real ? set.real_kernels : set.complex_kernels;
     plan->lane_bits = __builtin_ctz(unsigned(itemsize == 4 ? plan->kernels->f32.lanes : plan->kernels->f64.lanes));
     plan->term_offsets.assign(term_offsets.data(), term_offsets.data() + term_offsets.size());
     for (size_t t = 0; t < term_angles.size(); ++t)
@@ -160,12 +162,12 @@ void backward_from_states(const ComplexPlan& plan, const BatchAddresses& address
 
 void bind_complex_statevector(nb::module_& m) {
     nb::class_<ComplexPlan>(m, "ComplexPlan")
-        .def("__init__", &make_plan, nb::kw_only(), "instruction_set"_a, "itemsize"_a, "bits"_a, "sample_bits"_a,
-             "n_weights"_a, "n_inputs"_a, "n_signs"_a, "groups"_a, "rotations"_a, "offsets"_a, "term_offsets"_a,
-             "term_angles"_a, "term_factors"_a, "stages"_a, "basis"_a, "words"_a, "frame_offset"_a, "frame_phase"_a,
-             "frame"_a)
+        .def("__init__", &make_plan, nb::kw_only(), "instruction_set"_a, "itemsize"_a, "is_real"_a, "bits"_a,
+             "sample_bits"_a, "n_weights"_a, "n_inputs"_a, "n_signs"_a, "groups"_a, "rotations"_a, "offsets"_a,
+             "term_offsets"_a, "term_angles"_a, "term_factors"_a, "stages"_a, "basis"_a, "words"_a, "frame_offset"_a,
+             "frame_phase"_a, "frame"_a)
         .def("n_units", &ComplexPlan::n_units)
-        .def_prop_ro("unit_size", &ComplexPlan::unit_size)
+        .def_prop_ro("unit_numbers", &ComplexPlan::unit_numbers)
         .def_prop_ro("n_words", &ComplexPlan::n_words)
         .def("forward", &forward)
         .def("backward", &backward)

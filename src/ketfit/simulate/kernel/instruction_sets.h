@@ -15,7 +15,7 @@ struct InstructionSet {
     const char* name;
     const GateKernelSet* gate_kernels;
     const PauliKernelSet* pauli_kernels;
-    const ComplexKernelSet* complex_kernels;
+    const PairKernelSet *complex_kernels, *real_kernels;
     bool is_supported;  // by this processor
 };
 

@@ -16,8 +16,13 @@ namespace ketfit {
 // a mask, its pivot, is in no other mask, so a block is numbered by the other bits of an index, in their order.
 class UnitBlock {
  public:
-    UnitBlock(int itemsize, int bits, int lane_bits, std::vector<uint64_t> masks, uint64_t parities)
-        : itemsize_(itemsize), bits_(bits), lane_bits_(lane_bits), masks_(std::move(masks)), parities_(parities) {
+    UnitBlock(int itemsize, bool is_real, int bits, int lane_bits, std::vector<uint64_t> masks, uint64_t parities)
+        : itemsize_(itemsize),
+          is_real_(is_real),
+          bits_(bits),
+          lane_bits_(lane_bits),
+          masks_(std::move(masks)),
+          parities_(parities) {
         for (const uint64_t mask : masks_) {
             pivots_.push_back(uint64_t(1) << (63 - __builtin_clzll(mask)));
             pivot_mask_ |= pivots_.back();
@@ -29,12 +34,14 @@ class UnitBlock {
     int itemsize() const { return itemsize_; }  // bytes of a real number
     size_t size() const { return size_t(1) << (bits_ - int(masks_.size())); }
 
-    // Copies amplitudes [begin, end) of the block to complex numbers.
+    size_t parts() const { return is_real_ ? 1 : 2; }  // real numbers of an amplitude
+
+    // Copies amplitudes [begin, end) of the block to numbers, [amplitude][part].
     template <class T>
     void gather(const T* unit, size_t begin, size_t end, T* numbers) const {
         for_each(begin, end, [&](size_t place) {
             *numbers++ = unit[place];
-            *numbers++ = unit[place + lanes()];
+            if (!is_real_) *numbers++ = unit[place + lanes()];
         });
     }
 
@@ -43,7 +50,7 @@ class UnitBlock {
     void scatter(const T* numbers, size_t begin, size_t end, T* unit) const {
         for_each(begin, end, [&](size_t place) {
             unit[place] = *numbers++;
-            unit[place + lanes()] = *numbers++;
+            if (!is_real_) unit[place + lanes()] = *numbers++;
         });
     }
 
@@ -51,7 +58,7 @@ class UnitBlock {
     size_t lanes() const { return size_t(1) << lane_bits_; }
 
     // Where the real part of an amplitude is.
-    size_t place(size_t index) const { return (index >> lane_bits_ << lane_bits_) + index; }
+    size_t place(size_t index) const { return is_real_ ? index : (index >> lane_bits_ << lane_bits_) + index; }
 
     // The pivots that give an index, which has none of them, the block's parities.
     size_t solve(size_t index, uint64_t parities) const {
@@ -76,7 +83,9 @@ class UnitBlock {
         }
     }
 
-    int itemsize_, bits_, lane_bits_;
+    int itemsize_;
+    bool is_real_;
+    int bits_, lane_bits_;
     int run_bits_;  // a run has the 2^run_bits indices that differ below the lowest pivot
     std::vector<uint64_t> masks_, pivots_;
     uint64_t parities_, pivot_mask_ = 0;
