@@ -209,6 +209,7 @@ def make_run(
     starts_real: bool,
     itemsize: int,
 ) -> DistributedRun:
+    """Return the run of a circuit on one rank; `starts_real` is False if the initial amplitudes are complex."""
     schedule, program = circuit_schedule(circuit, words, ranks.n_global, from_zero=from_zero)
     layout = kernel_layout(schedule.n_local, itemsize, starts_real and schedule.is_real)
     return DistributedRun(schedule, program, ranks, layout, joint)

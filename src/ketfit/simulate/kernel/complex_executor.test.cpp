@@ -23,8 +23,10 @@ struct TestRotation {
     double factor;
 };
 
+using Groups = std::vector<std::vector<TestRotation>>;
+
 // Rotations in groups with one mask, on one qubit, or on several.
-const std::vector<std::vector<TestRotation>> groups{
+const Groups groups{
     {{1, 0, ~0, 1}, {0, 1, 0, 1}, {1, 1, 1, -2}},
     {{2, 2, ~1, 1}, {0, 2, 2, 1}},
     {{32, 0, 0, 0.5}},
@@ -34,6 +36,19 @@ const std::vector<std::vector<TestRotation>> groups{
     {{5, 4, 1, 1}, {0, 4, 2, 1}},
     {{8, 8, 0, 1}},
     {{36, 4, 2, 1}, {0, 4, 0, 1}},
+};
+
+// Words with an odd number of Ys.
+const Groups real_groups{
+    {{1, 1, ~0, 1}, {1, 1, 0, 1}},
+    {{2, 2, ~1, 1}},
+    {{32, 32, 0, 0.5}},
+    {{3, 2, 1, 1}},
+    {{48, 16, 0, 1}},
+    {{5, 4, 1, 1}},
+    {{8, 8, 0, 1}},
+    {{36, 4, 2, 1}},
+    {{7, 7, ~1, 0.5}},
 };
 
 Amplitudes run_plain(const double* weights, const double* inputs, Amplitudes psi) {
@@ -53,7 +68,8 @@ Amplitudes run_plain(const double* weights, const double* inputs, Amplitudes psi
 }
 
 // Stages of `width` bits at most, or one of all bits.
-ComplexPlan make_plan(const InstructionSet& set, int itemsize, int sample_bits, bool small_chunks) {
+ComplexPlan make_plan(const InstructionSet& set, int itemsize, int sample_bits, bool small_chunks,
+                      const Groups& groups = ::groups) {
     ComplexPlan plan{};
     plan.kernels = set.complex_kernels;
     const int lanes = itemsize == 4 ? plan.kernels->f32.lanes : plan.kernels->f64.lanes;
@@ -182,6 +198,36 @@ void check_plan(const ComplexPlan& plan, size_t batch_size, bool with_initial, s
     ComplexExecutor<T>(plan, batch, 1).backward(states, grads.data(), gradients);
     CHECK(values_again == values);
     CHECK(grad_weights == grad_weights_before);
+    // So do steps on states in place.
+    std::vector<T> other(saved.size());
+    T* adjoints = other.data();
+    while (uintptr_t(adjoints) % 64) ++adjoints;
+    std::fill(values_again.begin(), values_again.end(), T(0));
+    ComplexExecutor<T>(plan, batch, 2).prepare(states, nullptr);
+    ComplexExecutor<T>(plan, batch, 2).advance(states, values_again.data());
+    ComplexExecutor<T>(plan, batch, 2).retreat(states, adjoints, grads.data(), gradients);
+    CHECK(values_again == values);
+    CHECK(grad_weights == grad_weights_before);
+}
+
+// Values, the gradients of weights and inputs, and the values from an initial state that is multiplied by i / 2.
+template <class T>
+std::vector<T> run_from_zero(const ComplexPlan& plan, size_t batch_size, const std::vector<T>& weights,
+                             const std::vector<T>& inputs) {
+    const size_t n_values = 2 * batch_size, n_numbers = size_t(plan.n_units(int64_t(batch_size))) * plan.unit_numbers();
+    const CircuitBatch<T> batch{int64_t(batch_size), weights.data(), inputs.data(), nullptr, nullptr};
+    std::vector<T> found(n_values + weights.size() + inputs.size() + n_values), factors, grads(n_values, T(0.7));
+    T *grad_weights = found.data() + n_values, *grad_inputs = grad_weights + weights.size();
+    ComplexExecutor<T>(plan, batch, 2)
+        .forward_and_backward(found.data(), grads.data(), {grad_weights, grad_inputs, nullptr});
+    for (size_t b = 0; b < batch_size; ++b) {
+        factors.push_back(plan.is_real ? T(0.5) : T(0));
+        factors.push_back(plan.is_real ? T(0) : T(0.5));
+    }
+    Buffer<T> states(n_numbers);
+    ComplexExecutor<T>(plan, batch, 2).prepare(states.data, factors.data());
+    ComplexExecutor<T>(plan, batch, 2).advance(states.data, grad_inputs + inputs.size());
+    return found;
 }
 
 // The states against the plain ones behind a frame, and the gradients of their product with `grads`.
@@ -240,6 +286,27 @@ TEST_CASE_TEMPLATE("ComplexExecutor gives values and gradients of rotations", T,
                 const ComplexPlan plan = make_plan(set, sizeof(T), sample_bits, small_chunks);
                 check_plan<T>(plan, 3, false, rng);
                 check_plan<T>(plan, 2, true, rng);
+            }
+    });
+}
+
+TEST_CASE_TEMPLATE("ComplexExecutor gives the same results of real states without their imaginary parts", T, float,
+                   double) {
+    for_each_instruction_set([](const InstructionSet& set) {
+        std::mt19937 rng(6);
+        for (const int sample_bits : {0, 1, 4})
+            for (const bool small_chunks : {false, true}) {
+                constexpr size_t batch_size = 3;
+                const std::vector<T> weights = random_numbers<T>(n_weights, rng),
+                                     inputs = random_numbers<T>(batch_size * n_inputs, rng);
+                ComplexPlan plan = make_plan(set, sizeof(T), sample_bits, small_chunks, real_groups);
+                const std::vector<T> expected = run_from_zero<T>(plan, batch_size, weights, inputs);
+                plan.is_real = true, plan.kernels = set.real_kernels;
+                const std::vector<T> found = run_from_zero<T>(plan, batch_size, weights, inputs);
+                CHECK(max_difference(found.data(), expected.data(), found.size()) < 10 * tolerance<T>);
+                for (size_t k = 0; k < 2 * batch_size; ++k)  // a quarter of the values
+                    CHECK(std::abs(double(found[k]) / 4 - double(found[found.size() - 2 * batch_size + k])) <
+                          tolerance<T>);
             }
     });
 }
