@@ -14,7 +14,7 @@ from ketfit.errors import ConfigError
 from ketfit.integers import as_integer
 from ketfit.simulate import _kernel
 from ketfit.simulate.complex_statevector import plan_of_groups
-from ketfit.simulate.distributed.schedule import Schedule, on_rank
+from ketfit.simulate.distributed.schedule import Schedule, on_rank, word_on_rank
 from ketfit.simulate.distributed.statevector import CHUNK, circuit_schedule, kernel_layout
 from ketfit.simulate.native import kernel_gradients, kernel_threads
 from ketfit.simulate.pauli_program import AmplitudeMap, PauliProgram, PauliWord
@@ -23,7 +23,7 @@ from ketfit.simulate.pauli_scheduling import Group
 EXCHANGES_OF_GRADIENT = 3
 """Exchanges of a value with its gradients, in those of the value: the adjoint pass moves two states."""
 
-CALIBRATION_BITS = 20
+CALIBRATION_BITS = 22
 """Binary logarithm of the number of amplitudes on which a schedule is timed."""
 
 
@@ -121,39 +121,39 @@ def measure_times(circuit: Circuit, ranks: int, measured: tuple[int, ...] = (0,)
     schedule, program = _schedule(circuit, ranks, measured)
     bits = min(schedule.n_local, CALIBRATION_BITS)
     layout = kernel_layout(bits, 4, schedule.is_real)
-    segments = [
-        [_on_bits(on_rank(group, 0, schedule.n_local, 0), bits) for group in segment.groups]
-        for segment in schedule.segments
-    ]
-    counts = (program.n_weights, program.n_inputs, 0)
-    plans = [
-        plan_of_groups(
-            [on_rank(group, 0, bits, layout.sample_bits) for group in groups], (), AmplitudeMap.empty(), layout, counts
-        )
-        for groups in segments
-    ]
+    plans = []
+    for segment in schedule.segments:
+        local = [on_rank(group, 0, schedule.n_local, layout.sample_bits) for group in segment.groups]
+        groups = [_on_bits(group, layout.bits) for group in local]
+        words = schedule.words if segment is schedule.segments[-1] else ()
+        observed = [word_on_rank(replace(word, x=0), 0, bits, layout.sample_bits) for word in words]
+        counts = (program.n_weights, program.n_inputs, 0)
+        plans.append(plan_of_groups(groups, observed, AmplitudeMap.empty(), layout, counts))
     forward, backward = _seconds(plans, program)
     return ComputeTimes(forward / 2**bits, (forward + backward) / 2**bits)
 
 
 def _seconds(plans: Sequence[Any], program: PauliProgram) -> tuple[float, float]:
-    """Return the times of a pass over plans for one sample, and of an adjoint pass."""
+    """Return the times of a pass over plans for one sample, and of an adjoint pass, with those of new memory."""
     weights, inputs = torch.rand(program.n_weights), torch.rand(1, program.n_inputs)
     batch = _kernel.CircuitBatch(4, 1, weights.data_ptr(), inputs.data_ptr())
-    states = torch.rand(2, plans[0].unit_numbers)
     derivatives = torch.empty_like(weights), torch.empty_like(inputs)
     gradients = kernel_gradients(*derivatives, None)
+    values = torch.ones(1, plans[-1].n_words)
     forward, backward = [], []
     for _ in range(3):
         start = time.perf_counter()
-        plans[0].prepare(batch, states[0].data_ptr(), 0, kernel_threads())
+        states = torch.empty(plans[0].unit_numbers)
+        plans[0].prepare(batch, states.data_ptr(), 0, kernel_threads())
         for plan in plans:
-            plan.advance(batch, states[0].data_ptr(), 0, kernel_threads())
-        forward.append(time.perf_counter() - start)
-        start = time.perf_counter()
+            plan.advance(batch, states.data_ptr(), values.data_ptr() if plan.n_words else 0, kernel_threads())
+        middle = time.perf_counter()
+        adjoints = torch.empty_like(states)
         for plan in reversed(plans):
-            plan.retreat(batch, states[0].data_ptr(), states[1].data_ptr(), 0, gradients, kernel_threads())
-        backward.append(time.perf_counter() - start)
+            word_grads = values.data_ptr() if plan.n_words else 0
+            plan.retreat(batch, states.data_ptr(), adjoints.data_ptr(), word_grads, gradients, kernel_threads())
+        forward.append(middle - start)
+        backward.append(time.perf_counter() - middle)
     return min(forward), min(backward)
 
 
