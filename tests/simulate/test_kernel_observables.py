@@ -7,8 +7,9 @@ import torch
 from ketfit.circuit import Angle, Circuit, Gate, PauliSum
 from ketfit.errors import InputError
 from ketfit.simulate import expectation, expectation_and_gradients
-from ketfit.simulate.complex_statevector import ProgramBatch, simulate
+from ketfit.simulate.complex_statevector import ProgramBatch, plan_for, simulate
 from ketfit.simulate.lowered_program import program_of
+from ketfit.simulate.pauli_program import PauliWord
 from tests.circuits_of_any_kind import random_general_circuit, reference_statevector
 
 NAMES = ("weights", "inputs", "initial")
@@ -46,6 +47,21 @@ def test_kernel_and_torch_agree_on_any_circuit(readout, seed, kind):
     for one, two in zip(native, other, strict=True):
         assert one.dtype == two.dtype
         torch.testing.assert_close(one, two, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_states_of_real_circuits_have_no_imaginary_parts(seed):
+    circuit = random_general_circuit(3 + 2 * seed, 40, seed, ("ry", "cry", "cx", "cz", "swap", "x", "z"))
+    tensors = arguments(circuit, seed, None)
+    native, other = (values_and_gradients(circuit, tensors, engine, observables=SUMS) for engine in ("native", "torch"))
+    for one, two in zip(native, other, strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-11)
+    words = tuple(PauliWord(0, 1 << bit) for bit in range(circuit.n_qubits))
+    plans = []
+    for gates in (circuit.gates, (*circuit.gates, Gate("rx", 0, (0.2,)))):
+        changed = Circuit(circuit.n_qubits, gates, circuit.n_weights, circuit.n_inputs)
+        plans.append(plan_for(ProgramBatch(program_of(changed), *tensors), words))
+    assert 2 * plans[0].unit_numbers == plans[1].unit_numbers
 
 
 @pytest.mark.parametrize("kind", [None, "real", "complex"])
