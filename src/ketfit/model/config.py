@@ -428,9 +428,9 @@ class HeadConfig(Config):
         )
         return data_reuploading(self.n_reuploads, reupload, main, self.tie_reuploads, self.angle_axis)
 
-    def light_cone(self) -> Circuit:
-        """Return the QPU circuit without the gates that cannot change what is read out."""
-        circuit = self.qpu_circuit()
+    def light_cone(self, n_qubits: int | None = None) -> Circuit:
+        """Return the QPU circuit without the gates that cannot change what is read out; `n_qubits` as in it."""
+        circuit = self.qpu_circuit(n_qubits)
         if self.observables is None:
             return circuit.light_cone(range(self.n_measured))
         not_diagonal = {qubit for observable in self.observables for qubit in observable.not_diagonal}

@@ -15,7 +15,7 @@ from ketfit.circuit.circuit import Angle, Circuit, ry
 from ketfit.errors import ConfigError
 from ketfit.hardware.backends.base import BoundCircuit, Counts
 from ketfit.model.config import HeadConfig
-from ketfit.simulate.measurement import WordGroup, group_words, in_basis
+from ketfit.simulate.measurement import WordGroup, group_circuits, group_words
 from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigate_readout
 from ketfit.simulate.noise import Confusion
 from ketfit.simulate.shots import expectations as z_expectations
@@ -80,10 +80,9 @@ class MeasurementPlan:
     @cached_property
     def measured_circuits(self) -> list[tuple[Circuit, tuple[int, ...]]]:
         """The circuit and the measured qubits of each group, or of Z, without gates that cannot reach them."""
-        if not self.groups:
-            return [(self.circuit.light_cone(self.measured), self.measured)]
-        bases = [(tuple(group.letters), "".join(group.letters.values())) for group in self.groups]
-        return [(in_basis(self.circuit, qubits, basis).light_cone(qubits), qubits) for qubits, basis in bases]
+        if self.groups:
+            return group_circuits(self.circuit, self.groups)
+        return [(self.circuit.light_cone(self.measured), self.measured)]
 
     @cached_property
     def _group_values(self) -> list[Tensor]:
