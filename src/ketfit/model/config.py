@@ -221,8 +221,11 @@ class HeadConfig(Config):
         if not 1 <= len(self.readout) <= MAX_READOUTS or len(set(self.readout)) < len(self.readout):
             raise ValueError(f"readout has {len(self.readout)} words; name 1 to {MAX_READOUTS} different ones")
         for word in self.readout:
-            if (highest := max(read_pauli_word(word).qubits)) >= self.qpu_qubits:
+            qubits = read_pauli_word(word).qubits
+            if (highest := max(qubits)) >= self.qpu_qubits:
                 raise ValueError(f"readout {word!r} reads qubit {highest} of the {self.qpu_qubits} of the QPU circuit")
+            if self.shots is not None and len(qubits) > MAX_JOINT:
+                raise ValueError(f"readout {word!r}: with shots at most {MAX_JOINT} qubits are read together")
         return self
 
     def _layer_sizes(self) -> tuple[LayerSize, LayerSize, LayerSize]:

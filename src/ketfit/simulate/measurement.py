@@ -174,8 +174,8 @@ def group_circuits(circuit: Circuit, groups: Sequence[WordGroup]) -> list[tuple[
 
     >>> from ketfit.circuit.observable import read_pauli_word
     >>> groups = group_words([read_pauli_word("X0"), read_pauli_word("Z0")])
-    >>> [(circuit.gates, qubits) for circuit, qubits in group_circuits(Circuit.from_gates(1, []), groups)]
-    [((Gate(name='h', qubits=(0,)),), (0,)), ((), (0,))]
+    >>> [(circuit.gate_counts(), qubits) for circuit, qubits in group_circuits(Circuit.from_gates(1, []), groups)]
+    [({'ry': 0, 'cx': 0, 'h': 1}, (0,)), ({'ry': 0, 'cx': 0}, (0,))]
     """
     pairs = [(tuple(group.letters), "".join(group.letters.values())) for group in groups]
     return [(in_basis(circuit, qubits, basis).light_cone(qubits), qubits) for qubits, basis in pairs]
