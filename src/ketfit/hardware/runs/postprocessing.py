@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,10 +86,11 @@ class MeasurementPlan:
         return [(self.circuit.light_cone(self.measured), self.measured)]
 
     @cached_property
-    def _group_values(self) -> list[Tensor]:
-        """What each outcome of each group adds to each word, of shape (2**qubits, words)."""
-        n_words = sum(len(group.terms) for group in self.groups)
-        return [group.values(n_words) for group in self.groups]
+    def _group_values(self) -> list[tuple[list[int], Tensor]]:
+        """The numbers of the words of each group, and what each outcome adds to them, of shape (2**qubits, words)."""
+        numbers = [sorted(number for number, _ in group.terms) for group in self.groups]
+        n_words = sum(map(len, numbers))
+        return [(own, group.values(n_words)[:, own]) for own, group in zip(numbers, self.groups, strict=True)]
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -144,8 +146,9 @@ class MeasurementPlan:
             frequencies: The result of `distributions` for all circuits.
         """
         if self.groups:
-            pairs = zip(frequencies, self._group_values, strict=True)
-            return torch.stack([table @ values for table, values in pairs]).sum(dim=0)
+            parts = [table @ values for table, (_, values) in zip(frequencies, self._group_values, strict=True)]
+            order = [number for own, _ in self._group_values for number in own]
+            return torch.cat(parts, dim=1)[:, np.argsort(order)]
         (table,) = frequencies
         confusion: list[Confusion | None] = [None] * len(self.measured)
         if "readout" in self.mitigation:
