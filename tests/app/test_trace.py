@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from ketfit.app.trace import (
     trace,
     trained_settings,
 )
-from ketfit.app.views import render_classical, render_prediction
+from ketfit.app.views import render_circuit, render_classical, render_outputs, render_prediction
 from ketfit.bodies.body import Body, load_body
 from ketfit.data.dataset import Dataset
 from ketfit.errors import ConfigError, DataError, InputError
+from ketfit.simulate.expectation import expectation
 
 TEXTS = ("good fine film", "the good film", "bad dull film", "the bad film", "not film", "film the fine") * 4
 LABELS = ("good", "good", "bad", "bad", "so so", "so so") * 4
@@ -46,12 +48,6 @@ def make(body: Body, classes: int = 2, calibrate: bool = False, **head: Any) -> 
     return TextClassifier.from_parts(body, quantum.fit(embeddings, labels, validation=held))
 
 
-def test_trace_of_pauli_words_is_refused(body: Body) -> None:
-    classifier = make(body, readout=("X0 Z1",))
-    with pytest.raises(ConfigError, match="the app shows Z of qubits, and this head reads Pauli words"):
-        TracePredictor(classifier).trace("good film", MeasurementSettings())
-
-
 HEADS: list[dict[str, Any]] = [
     {},
     {"calibrate": True},
@@ -61,6 +57,7 @@ HEADS: list[dict[str, Any]] = [
     {"n_encoders": 2, "merge": "mean"},
     {"components": 3},
     {"noise": NoiseConfig(bit_flip=0.02, readout=((0.95, 0.1), (0.05, 0.9)))},
+    {"readout": ("X0 Z1", "Z0", "Y3")},
 ]
 SETTINGS = [
     MeasurementSettings(),
@@ -88,6 +85,9 @@ def test_trace_ends_with_prediction_of_classifier(
     assert traced.label == measured.predict(["a good film"])[0] or settings.shots
     exact = classifier.with_measurement().predict_proba(["a good film"])[0]
     assert traced.exact_probabilities == pytest.approx(exact, abs=1e-6)
+    if "readout" in head:
+        assert (traced.words, traced.outcomes, len(traced.expectations)) == (head["readout"], (), 3)
+        return
     if settings.shots:
         assert sum(outcome.count or 0 for outcome in traced.outcomes) == settings.shots
         shares = [(outcome.count or 0) / settings.shots for outcome in traced.outcomes]
@@ -118,6 +118,25 @@ def test_trace_has_components_of_head(body: Body) -> None:
     traced = predictor.trace("a good film", MeasurementSettings())
     assert traced.components == pytest.approx(projected[0].tolist(), abs=1e-6)
     assert TracePredictor(make(body)).trace("a good film", MeasurementSettings()).components is None
+
+
+def test_trace_of_words_shows_each_word_with_its_expectation(body: Body) -> None:
+    classifier = make(body, ansatz="ising", readout=("X0 Z1", "Z0", "Y3"))
+    traced = TracePredictor(classifier).trace("a good film", MeasurementSettings(shots=50, two_qubit_error=0.01))
+    head = classifier.classifier_.module_
+    exact = expectation(head.circuit, head.weights, torch.tensor([traced.inputs]), observables=head.config.observables)
+    assert traced.exact_expectations == pytest.approx(exact[0].tolist(), abs=1e-6)
+    html = render_circuit(traced) + render_outputs(traced)
+    assert "50 shots of each of 2 groups of words that are measured together" in html
+    assert "Every two-qubit gate depolarizes" in html
+    counts = head.circuit.gate_counts()
+    assert f"{counts['ry']} gates on one qubit and {counts['rzz'] + counts['rxx']} on several on 5 qubits" in html
+    assert "⟨Z⟩" not in html
+    for name, value in zip(("X0 Z1", "Z0", "Y3"), traced.exact_expectations, strict=True):
+        assert f'title="{name}">{name}</span>' in html
+        assert f"exact {round(value, 3) + 0.0:+.3f}".replace("-", "\N{MINUS SIGN}") in html
+    many = replace(traced, words=("Z0",) * 70, expectations=(0.5,) * 70, exact_expectations=(0.5,) * 70)
+    assert "and 6 more" in render_outputs(many)
 
 
 def test_trace_same_draw_gives_same_counts(body: Body) -> None:

@@ -46,3 +46,10 @@ def test_draw_missing_head_or_encoder_is_refused(capsys: pytest.CaptureFixture[s
     code, _, err = run(capsys, "draw", "--module", "encoder", "--encoder", 1)
     assert code == 2
     assert "this head has encoders 0 to 0" in err
+
+
+def test_draw_marks_z_only_for_a_head_that_reads_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = tmp_path / "head.toml"
+    for readout, is_marked in (("", True), ('readout = ["X0 Z1"]\n', False)):
+        config.write_text("[head]\nn_qubits = 3\nmain_layers = 1\n" + readout)
+        assert ("<Z>" in run_json(capsys, "draw", "--config", config)["drawing"]) is is_marked

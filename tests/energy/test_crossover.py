@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from ketfit.circuit.ansatz import reuploading_circuit
-from ketfit.energy.crossover import FOLLOW_UP, PAPER, CrossoverModel
+from ketfit.circuit.gate import Gate
+from ketfit.energy.crossover import FOLLOW_UP, PAPER, CrossoverModel, _z_circuits
 from ketfit.energy.profiles import ProcessorProfile, QpuProfile, StatevectorProfile, load_profile
 from ketfit.energy.qpu import native_gates, qpu_cost
 from ketfit.energy.simulation import statevector_cost
 from ketfit.errors import InputError
 from ketfit.model.config import HeadConfig
+from ketfit.simulate.expectation import expectation
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +27,50 @@ def a100() -> ProcessorProfile:
     return load_profile("nvidia-a100", ProcessorProfile)
 
 
-def test_crossover_of_head_that_reads_words_is_refused(model):
-    with pytest.raises(InputError, match="heads that read Z of qubits; leave readout out"):
-        CrossoverModel(HeadConfig.paper(readout=("X0",)), model.qpu, model.program)
+def reading(model: CrossoverModel, *words: str) -> CrossoverModel:
+    return CrossoverModel(HeadConfig.paper(readout=words), model.qpu, model.program)
+
+
+def test_points_of_the_word_z_equal_those_of_z(model, a100):
+    assert list(reading(model, "Z0").points([a100], [6, 9])) == list(model.points([a100], [6, 9]))
+
+
+def test_words_take_one_circuit_for_each_group_on_the_qpu_and_one_state_in_simulation(model, a100):
+    words = ("Z0", "Y0", "X0 X1")
+    points = list(reading(model, *words).points([a100], [6]))
+    circuit = HeadConfig.paper().qpu_circuit(6)
+    changes = ([Gate("h", (0,)), Gate("h", (1,))], [], [Gate("sdg", (0,)), Gate("h", (0,))])  # X0 X1; Z0; Y0
+    circuits = [
+        circuit.with_gates([*circuit.gates, *change]).light_cone(measured)
+        for change, measured in zip(changes, ((0, 1), (0,), (0,)), strict=True)
+    ]
+    parts = [qpu_cost(native_gates(each, "zz"), 1, 1000, model.qpu) for each in circuits]
+    assert points[0].seconds == pytest.approx(sum(part.seconds.value for part in parts))
+    assert points[0].joules == pytest.approx(sum(part.energy.joules.value for part in parts))
+    assert points[0].kind == parts[0].energy.kind
+    simulated = statevector_cost(HeadConfig.paper(readout=words).light_cone(6), a100, model.program)
+    assert points[1].joules == simulated.energy.joules.value
+    assert reading(model, "X7").min_qubits == 8
+
+
+def test_tensor_network_circuits_of_words_have_their_expectations():
+    words = ("Z1", "X0 Y2", "Y1 Z3")
+    head = HeadConfig.paper(readout=words, n_qubits=4, connectivity=1)
+    circuit, rng = head.qpu_circuit(4), torch.Generator().manual_seed(0)
+    weights, inputs = (
+        torch.rand(shape, generator=rng, dtype=torch.float64) for shape in (circuit.n_weights, (2, circuit.n_inputs))
+    )
+    exact = expectation(circuit, weights, inputs, observables=head.observables)
+    for column, (turned, qubit) in enumerate(_z_circuits(head, 4)):
+        torch.testing.assert_close(expectation(turned, weights, inputs, qubits=(qubit,))[:, 0], exact[:, column])
+
+
+def test_network_points_of_words_sum_over_the_words(model, a100):
+    both, one, other = (
+        next(reading(model, *words).network_points(a100, [6])) for words in (("Z0", "X1"), ("Z0",), ("X1",))
+    )
+    assert both.joules == pytest.approx(one.joules + other.joules, rel=0.3)
+    assert both.joules > max(one.joules, other.joules)
 
 
 @pytest.mark.slow

@@ -23,17 +23,31 @@ from tests.hardware.example_runs import FAST_RETRY, classifier, embeddings, simu
 LABELS = ["good", "bad"] * 6
 
 
-def train(folder: Path, config: HardwareTraining, backend: Backend | None = None, **options: Any) -> Trained:
+def train(
+    folder: Path, config: HardwareTraining, backend: Backend | None = None, head: Any = None, **options: Any
+) -> Trained:
     target = HardwareTarget(backend or simulator(folder, 100), folder, wait_s=5, retry=FAST_RETRY)
-    return train_on_hardware(classifier(), (embeddings(), LABELS), target, config, **options)
+    return train_on_hardware(head or classifier(), (embeddings(), LABELS), target, config, **options)
 
 
-@pytest.mark.parametrize("ansatz", ["ring", "strongly_entangling", "ising"])
-def test_parameter_shift_gradient_matches_autograd(tmp_path: Path, ansatz: str) -> None:
+PROGRAM = """OPENQASM 3.0; include "stdgates.inc"; input float w_0; input float w_1; input float w_2;
+    qubit[3] q; ry(2 * w_0 - w_1) q[0]; cry(w_1) q[0], q[1]; rx(w_0 + 0.3) q[1]; crx(w_2) q[1], q[2]; ry(w_2) q[2];"""
+HEADS: dict[str, dict[str, Any]] = {
+    "ring": {},
+    "strongly_entangling": {"ansatz": "strongly_entangling"},
+    "ising": {"ansatz": "ising"},
+    "program": {"ansatz": PROGRAM, "connectivity": 1, "n_measured": 3},
+    "words": {"readout": ("X0 Z1", "Z0", "Z2")},
+    "words of an ansatz": {"ansatz": "strongly_entangling", "readout": ("Y0", "X0 Y2", "Z1")},
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_parameter_shift_gradient_matches_autograd(tmp_path: Path, name: str) -> None:
     config = HardwareTraining(method="parameter_shift", batch_size=12, shots=2_000_000, train_linear=False)
     target = HardwareTarget(simulator(tmp_path, 1000), tmp_path, wait_s=5)
     with Session(tmp_path, target.backend, "gradient") as session:
-        fitted = classifier() if ansatz == "ring" else classifier(ansatz=ansatz)
+        fitted = classifier(**HEADS[name])
         trainer = _HardwareTrainer(fitted, (embeddings(), LABELS), session, config, target)
         start = trainer.weights.detach().clone()
         trainer.step(0)
@@ -147,11 +161,25 @@ def test_training_of_classical_head_raises_before_anything_is_written(tmp_path: 
     assert not folder.exists()
 
 
-def test_training_of_head_that_reads_words_raises_before_anything_is_written(tmp_path: Path) -> None:
-    target = HardwareTarget(simulator(tmp_path), tmp_path / "training")
-    with pytest.raises(ConfigError, match="measures Z of qubits, and this head reads Pauli words"):
-        train_on_hardware(classifier(readout=("X0",)), (embeddings(), LABELS), target, HardwareTraining())
-    assert not (tmp_path / "training").exists()
+@pytest.mark.parametrize(("method", "circuits"), [("linear", 2 * 4), ("spsa", 2 * 2 * 4)])
+def test_training_of_head_that_reads_words_measures_each_group(tmp_path: Path, method: str, circuits: int) -> None:
+    config = HardwareTraining(method=method, steps=1, batch_size=4, shots=100)
+    trained = train(tmp_path, config, head=classifier(readout=("X0 Z1", "Z0")))
+    assert trained.spent.circuits == circuits + len(list((tmp_path / "jobs").glob("job-*.json")))
+
+
+def test_shifted_rotation_is_measured_for_the_groups_that_depend_on_it(tmp_path: Path) -> None:
+    program = """OPENQASM 3.0; include "stdgates.inc"; input float w_0; input float w_1; qubit[3] q;
+        ry(w_0) q[0]; ry(w_1) q[1];"""
+    head = classifier(ansatz=program, connectivity=1, readout=("X0", "Z0", "Y1", "Z1"))
+    config = HardwareTraining(method="parameter_shift", steps=1, batch_size=2, shots=100)
+    spent = train(tmp_path, config, head=head).spent
+    rotations = 2 * 2  # two layers; each is on a qubit that both groups measure
+    jobs = len(list((tmp_path / "jobs").glob("job-*.json")))
+    assert spent.circuits - jobs == 2 * 2 * (1 + 2 * rotations)
+    only = classifier(ansatz=program, connectivity=1, readout=("X0", "Z0", "Y1"))
+    spent = train(tmp_path / "only", config, head=only).spent
+    assert spent.circuits - jobs == 2 * ((1 + 2 * rotations) + (1 + 2 * rotations // 2))
 
 
 def test_training_of_head_with_components_encodes_projections(tmp_path: Path) -> None:

@@ -603,6 +603,13 @@ def test_head_config_ansatz_may_be_a_program():
     assert config.qpu_circuit().gate_counts() == {"ry": 2, "cx": 0, "rx": 3, "cz": 3}
 
 
+def test_word_of_more_qubits_than_shots_read_together_is_refused():
+    word = " ".join(f"Z{qubit}" for qubit in range(13))
+    assert HeadConfig(n_encoders=2, readout=(word,)).readout == (word,)
+    with pytest.raises(ConfigError, match="with shots at most 12 qubits are read together"):
+        HeadConfig(n_encoders=2, readout=(word,), shots=100)
+
+
 def test_head_config_readout_has_words_and_qubits():
     config = HeadConfig(readout=["X3 Z1", "Y0"])
     assert config.observables == (PauliSum([(1.0, "ZX", (1, 3))]), PauliSum([(1.0, "Y", (0,))]))

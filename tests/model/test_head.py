@@ -583,6 +583,33 @@ def test_head_readout_of_words_under_shots_and_noise(trajectories):
     assert (measured._measure(angles) - noisy).abs().max() < (0.05 if trajectories is None else 0.15)
 
 
+def test_head_samples_words_by_group_in_training():
+    words = ("Z0", "Z1", "Z0 Z1", "X0 X1")
+    module = head(SMALL.updated(ansatz="strongly_entangling", readout=words, shots=1, gradient="straight_through"), 6)
+    module.generator = torch.Generator().manual_seed(0)
+    angles = (module.angle_scale * module.encode(embeddings(1, 6))).detach().expand(4000, -1)
+    read = module._measure(angles).detach()
+    torch.testing.assert_close(read[:, 0] * read[:, 1], read[:, 2])  # of the same shot
+    exact = module.with_measurement()._measure(angles[:1]).detach()
+    assert (read.mean(dim=0) - exact).abs().max() < 5 / 4000**0.5
+    others = torch.corrcoef(read.T)[3, :3]  # of other shots
+    assert others.abs().max() < 5 / 4000**0.5
+
+
+@pytest.mark.parametrize("policy", ["reparameterized", "straight_through", "parameter_shift"])
+def test_head_gradient_of_sampled_words_is_unbiased(policy):
+    config = SMALL.updated(ansatz="strongly_entangling", readout=("Z0", "Y1", "X0 X1"))
+    exact, x, copies = head(config, 6), embeddings(1, 6), 1000
+    sampled = head(config.updated(shots=20, gradient=policy), 6)
+    sampled.load_state_dict(exact.state_dict())
+    sampled.generator = torch.Generator().manual_seed(0)
+    exact(x)[:, 0].sum().backward()
+    sampled(x.expand(copies, -1))[:, 0].mean().backward()
+    # Each term of a gradient has a standard error of less than 1 / sqrt(shots * copies), times weights below 1.
+    assert (sampled.weights.grad - exact.weights.grad).abs().max() < 5 * (20 * copies) ** -0.5
+    assert exact.weights.grad.abs().max() > 0.1
+
+
 def test_head_step_cost_counts_groups_of_words():
     settings = {"shots": 10, "gradient": "parameter_shift"}
     costs = {

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ketfit.circuit.circuit import Circuit
+from ketfit.circuit.observable import read_pauli_word
 from ketfit.data.dataset import Dataset
 from ketfit.errors import ConfigError, InputError
 from ketfit.estimators.classical import LogisticRegressionHead
@@ -21,7 +22,7 @@ from ketfit.model.head import QuantumHead
 from ketfit.persistence.schema import HEAD_NAMES
 from ketfit.rng import torch_stream
 from ketfit.simulate.circuit_batch import CircuitBatch
-from ketfit.simulate.measurement import MeasurementContext
+from ketfit.simulate.measurement import MeasurementContext, ObservableContext, group_words
 from ketfit.simulate.native import MAX_JOINT
 from ketfit.simulate.noise import NoiseConfig
 from ketfit.simulate.shots import expectations, sample_outcomes
@@ -42,8 +43,8 @@ class MeasurementSettings:
 
     Attributes:
         shots: Shots per circuit; None for the exact expectation.
-        two_qubit_error: Probability of depolarizing after each CNOT, which replaces the model's own; the rest of the
-            noise that the model was trained with, if any, stays.
+        two_qubit_error: Probability of depolarizing after each two-qubit gate, which replaces the model's own; the rest
+            of the noise that the model was trained with, if any, stays.
         draw: Index of the sample; another index gives other shots of the same circuit.
     """
 
@@ -99,9 +100,10 @@ class PredictionTrace:
         weights, inputs: Its angles in radians: the trained ones, and the scaled encoder expectations.
         settings: Shots and noise.
         trajectories: Trajectories that the noise was averaged over; None if it is exact or there is none.
-        outcomes: Outcomes of the measured qubits; empty if more than 12 are measured.
-        expectations: <Z> of each measured qubit under the settings.
-        exact_expectations: <Z> of each measured qubit without shots and noise.
+        outcomes: Outcomes of the measured qubits; empty if more than 12 are measured, or words are read.
+        words: The Pauli words that the head reads; None if it reads <Z> of the first qubits.
+        expectations: <Z> of each measured qubit, or of each word, under the settings.
+        exact_expectations: The same without shots and noise.
         classes: The labels.
         probabilities: Probabilities of the classes, from `expectations`.
         exact_probabilities: Probabilities of the classes, from `exact_expectations`.
@@ -117,6 +119,7 @@ class PredictionTrace:
     settings: MeasurementSettings
     trajectories: int | None
     outcomes: tuple[Outcome, ...]
+    words: tuple[str, ...] | None
     expectations: tuple[float, ...]
     exact_expectations: tuple[float, ...]
     classes: tuple[str, ...]
@@ -128,6 +131,16 @@ class PredictionTrace:
     def head(self) -> str:
         """The name of the kind of head."""
         return HEAD_NAMES["quantum"]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the expectations: the qubits, or the words."""
+        return self.words or tuple(f"q{qubit}" for qubit in range(len(self.expectations)))
+
+    @property
+    def n_groups(self) -> int:
+        """The number of circuits that are measured: one, or one for each group of words that commute qubit by qubit."""
+        return 1 if self.words is None else len(group_words([read_pauli_word(word) for word in self.words]))
 
     @property
     def label(self) -> str:
@@ -261,18 +274,22 @@ def trace(classifier: TextClassifier, embedded: EmbeddedText, settings: Measurem
     """
     fitted = require_quantum_head(classifier.classifier_, "run with shots or noise")
     head = fitted.module_
-    if head.config.readout is not None:
-        raise ConfigError("the app shows Z of qubits, and this head reads Pauli words; use ketfit predict")
     embedding = torch.tensor([embedded.embedding], dtype=head.weights.dtype, device=head.weights.device)
     encoder_expectations = head.encode(embedding)
     components = None if head.projection is None else tuple(head.project(embedding)[0].tolist())
     inputs = head.angle_scale * encoder_expectations
-    measured, noise, trajectories = _apply_settings(head, settings)
+    _, noise, trajectories = _apply_settings(head, settings)
     generator = torch_stream(fitted.seed_, "shots", settings.draw)
-    qubits = tuple(range(measured.config.n_measured))
-    context = MeasurementContext(qubits, noise, trajectories, generator)
-    measured_values, outcomes = _measure(context, measured, inputs, settings.shots, generator)
-    exact = MeasurementContext(qubits).expectations(CircuitBatch(head.circuit, head.weights, inputs))
+    context = MeasurementContext(head.config.read_qubits, noise, trajectories, generator)
+    batch = CircuitBatch(head.circuit, head.weights, inputs)
+    outcomes: tuple[Outcome, ...] = ()
+    if head.config.observables is None:
+        measured_values, outcomes = _measure(context, batch, settings.shots, generator)
+        exact = MeasurementContext(context.measured).expectations(batch)
+    else:
+        words = ObservableContext(head.config.observables, context)
+        measured_values = words.expectations(batch) if settings.shots is None else words.sample(batch, settings.shots)
+        exact = ObservableContext(words.observables, MeasurementContext(context.measured)).expectations(batch)
     rows = 1 if head.config.merge == "mean" else head.config.n_encoders
     return PredictionTrace(
         embedded=embedded,
@@ -284,6 +301,7 @@ def trace(classifier: TextClassifier, embedded: EmbeddedText, settings: Measurem
         settings=settings,
         trajectories=trajectories,
         outcomes=outcomes,
+        words=head.config.readout,
         expectations=tuple(measured_values[0].tolist()),
         exact_expectations=tuple(exact[0].tolist()),
         classes=tuple(map(str, classifier.classes_.tolist())),
@@ -333,10 +351,9 @@ def _apply_settings(
 
 
 def _measure(
-    context: MeasurementContext, head: QuantumHead, inputs: Tensor, shots: int | None, generator: torch.Generator
+    context: MeasurementContext, batch: CircuitBatch, shots: int | None, generator: torch.Generator
 ) -> tuple[Tensor, tuple[Outcome, ...]]:
     """Return <Z> of the measured qubits, shape (1, measured), and their outcomes."""
-    batch = CircuitBatch(head.circuit, head.weights, inputs)
     bits = len(context.measured)
     if bits > MAX_JOINT:
         if shots is not None:

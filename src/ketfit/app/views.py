@@ -14,6 +14,7 @@ from ketfit.circuit.drawing.svg import draw_svg
 HEATMAP_COLUMNS = 96
 MAX_OUTCOMES = 16
 MAX_CLASSES = 12
+MAX_EXPECTATIONS = 64
 
 
 def render_prediction(trace: PredictionTrace | ClassicalTrace) -> str:
@@ -33,22 +34,33 @@ def render_classical(trace: ClassicalTrace) -> str:
 
 def render_circuit(trace: PredictionTrace) -> str:
     """Return the QPU circuit with its angles."""
-    drawing = draw_svg(trace.circuit, trace.weights, trace.inputs, range(len(trace.expectations)))
-    return _render("circuit", trace, drawing)
+    measured = range(len(trace.expectations)) if trace.words is None else ()  # the marks of a drawing are for Z
+    drawing = draw_svg(trace.circuit, trace.weights, trace.inputs, measured)
+    widths = [len(gate.qubits) for gate in trace.circuit.gates]
+    gates = f"{widths.count(1)} gates on one qubit and {sum(width > 1 for width in widths)} on several"
+    if trace.circuit.is_ry_cx:
+        gates = "{ry} rotations and {cx} CNOTs".format(**trace.circuit.gate_counts())
+    return _render("circuit", trace, drawing, gates)
 
 
 def render_outputs(trace: PredictionTrace) -> str:
     """Return the outcomes of the measured qubits, and the expectations that the linear layer gets."""
     shots, error = trace.settings.shots, trace.settings.two_qubit_error
-    measurement = "Exact probabilities." if shots is None else f"{shots:,} shots of this circuit."
+    if trace.words is None:
+        measurement = "Exact probabilities." if shots is None else f"{shots:,} shots of this circuit."
+    elif shots is None:
+        measurement = "The words are computed exactly, without outcomes."
+    else:
+        measurement = f"{shots:,} shots of each of {trace.n_groups} groups of words that are measured together."
     if error:
-        measurement += f" Every CNOT depolarizes its qubits with probability {error:.3g}."
+        gate = "CNOT" if trace.circuit.is_ry_cx else "two-qubit gate"
+        measurement += f" Every {gate} depolarizes its qubits with probability {error:.3g}."
     if trace.trajectories is not None:
         measurement += f" The noise is a mean over {trace.trajectories:,} random trajectories."
     intervals = []
-    for value, exact in zip(trace.expectations, trace.exact_expectations, strict=True):
+    for name, value, exact in zip(trace.names, trace.expectations, trace.exact_expectations, strict=True):
         margin = 2 * math.sqrt(max(0.0, 1 - value * value) / shots) if shots else 0.0
-        intervals.append((value, exact, max(-1.0, value - margin), min(1.0, value + margin)))
+        intervals.append((name, value, exact, max(-1.0, value - margin), min(1.0, value + margin)))
     return _render("outputs", trace, measurement, intervals)
 
 
@@ -81,7 +93,12 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(signed=_signed, zip=zip)
-    environment.globals.update(HEATMAP_COLUMNS=HEATMAP_COLUMNS, MAX_OUTCOMES=MAX_OUTCOMES, MAX_CLASSES=MAX_CLASSES)
+    environment.globals.update(
+        HEATMAP_COLUMNS=HEATMAP_COLUMNS,
+        MAX_OUTCOMES=MAX_OUTCOMES,
+        MAX_CLASSES=MAX_CLASSES,
+        MAX_EXPECTATIONS=MAX_EXPECTATIONS,
+    )
     return environment
 
 

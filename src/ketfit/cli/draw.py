@@ -67,7 +67,8 @@ def _circuit_of(
     if module == "encoder":
         weights = None if head is None else head.encoder.weights[encoder].tolist()
         return shape.encoder_circuit(), weights, range(shape.n_qubits)
-    return shape.qpu_circuit(), None if head is None else head.weights.tolist(), shape.read_qubits
+    measured = shape.read_qubits if shape.readout is None else ()  # the marks of a drawing are for Z
+    return shape.qpu_circuit(), None if head is None else head.weights.tolist(), measured
 
 
 def _picture_format(path: Path) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Literal
+from functools import lru_cache, reduce
+from operator import add
+from typing import Any, Literal
 
-from ketfit.circuit.circuit import Circuit
+from ketfit.circuit.circuit import Circuit, cx
 from ketfit.energy.meters import Meter, read_while
 from ketfit.energy.profiles import DeviceProfile, ProcessorProfile, QpuProfile, SourcedValue, StatevectorProfile
 from ketfit.energy.qpu import Assumption, NativeGates, QpuCost, native_gates, qpu_cost
@@ -16,6 +17,7 @@ from ketfit.energy.simulation import SimulationCost, contraction_cost, statevect
 from ketfit.errors import InputError
 from ketfit.integers import as_integer, as_integers
 from ketfit.model.config import HeadConfig
+from ketfit.simulate.measurement import group_circuits, group_words, in_basis
 
 MAX_QUBITS = 80
 """Largest number of qubits at which a crossover is searched."""
@@ -29,7 +31,7 @@ SHOTS = (1000, 100, 10_000)
 
 @dataclass(frozen=True, slots=True)
 class CrossoverPoint:
-    """The energy of one inference, one circuit, on a device."""
+    """The energy of one inference on a device."""
 
     device: str
     qubits: int
@@ -88,6 +90,9 @@ class Crossover:
 class CrossoverModel:
     """A comparison of a QPU and a simulator on one kind of circuit at every width.
 
+    On the QPU, a head that reads Pauli words has one circuit for each group of words that commute qubit by qubit, each
+    with all shots and its change of basis. The simulator computes one state, from which it reads all words.
+
     Args:
         head: Head whose QPU circuit is compared; its number of qubits is ignored.
         qpu: The QPU; it is treated as if it had enough qubits.
@@ -95,7 +100,7 @@ class CrossoverModel:
         shots: Value, lowest and highest number of shots.
 
     Raises:
-        InputError: The shots are not in order, or the head reads Pauli words.
+        InputError: The shots are not in order.
     """
 
     head: HeadConfig
@@ -107,13 +112,11 @@ class CrossoverModel:
         value, low, high = (as_integer(shots, "shots", minimum=1, error=InputError) for shots in self.shots)
         if not 1 <= low <= value <= high:
             raise InputError(f"shots={self.shots}: give the value, the lowest and the highest")
-        if self.head.readout is not None:
-            raise InputError("the comparison of energies is for heads that read Z of qubits; leave readout out")
 
     @property
     def min_qubits(self) -> int:
         """Fewest qubits that the head's connectivity and readout allow."""
-        return max(2, self.head.connectivity + 1, self.head.n_measured)
+        return max(2, self.head.connectivity + 1, *(qubit + 1 for qubit in self.head.read_qubits))
 
     def points(self, processors: Sequence[ProcessorProfile], widths: Sequence[int]) -> Iterator[CrossoverPoint]:
         """Yield the energy of each device at each width; skip states that do not fit on devices without a link.
@@ -126,8 +129,8 @@ class CrossoverModel:
             InputError: A width is not an integer.
         """
         for qubits in as_integers(widths, "widths", error=InputError):
-            circuit, gates = _circuit(self.head, qubits), _gates(self.head, qubits, self.qpu.entangler)
-            cost, lowest, highest = (qpu_cost(gates, 1, shots, self.qpu) for shots in self.shots)
+            circuit = self._circuit(qubits)
+            cost, lowest, highest = (self._qpu_cost(qubits, shots) for shots in self.shots)
             point = CrossoverPoint.from_cost(self.qpu.name, qubits, cost)
             yield replace(point, low=lowest.energy.joules.low, high=highest.energy.joules.high)
             for processor in processors:
@@ -147,8 +150,7 @@ class CrossoverModel:
         from ketfit.simulate.tensor_network import plan_contraction
 
         for qubits in as_integers(widths, "widths", error=InputError):
-            circuit = _circuit(self.head, qubits)
-            plans = [plan_contraction(circuit, qubit) for qubit in range(self.head.n_measured)]
+            plans = [plan_contraction(circuit, qubit) for circuit, qubit in _z_circuits(self.head, qubits)]
             if max(plan.bytes_needed for plan in plans) > 1e9 * processor.memory_gb.value:
                 continue
             work = (sum(plan.multiplications for plan in plans), sum(plan.elements_moved for plan in plans))
@@ -174,13 +176,16 @@ class CrossoverModel:
         from ketfit.simulate.expectation import expectation
 
         qubits = as_integer(qubits, "qubits", error=InputError)
-        circuit = _circuit(self.head, qubits)
+        circuit = self._circuit(qubits)
         generator = torch.Generator().manual_seed(0)
-        device, measured = "cuda" if meter.processor == "gpu" else "cpu", range(self.head.n_measured)
+        device = "cuda" if meter.processor == "gpu" else "cpu"
+        read: dict[str, Any] = {"qubits": self.head.read_qubits}
+        if self.head.observables is not None:
+            read = {"observables": self.head.observables}
         weights, inputs = (
             torch.rand(shape, generator=generator).to(device) for shape in (circuit.n_weights, (1, circuit.n_inputs))
         )
-        reading = read_while(meter, lambda: expectation(circuit, weights, inputs, qubits=measured).cpu(), seconds)
+        reading = read_while(meter, lambda: expectation(circuit, weights, inputs, **read).cpu(), seconds)
         joules = reading.energy.per(reading.runs)
         return CrossoverPoint(
             meter.name, qubits, 1, reading.seconds / reading.runs, joules.value, joules.low, joules.high, "measured"
@@ -222,13 +227,19 @@ class CrossoverModel:
         for qubits in range(MAX_QUBITS, self.min_qubits - 1, -1):
             if not self._fits(processor, qubits):
                 continue
-            gates = _gates(self.head, qubits, self.qpu.entangler)
-            quantum = getattr(qpu_cost(gates, 1, shots, self.qpu).energy.joules, end)
-            simulated = statevector_cost(_circuit(self.head, qubits), processor, self.program).energy.joules
+            quantum = getattr(self._qpu_cost(qubits, shots).energy.joules, end)
+            simulated = statevector_cost(self._circuit(qubits), processor, self.program).energy.joules
             if quantum > getattr(simulated, other):
                 break
             first = qubits
         return first
+
+    def _circuit(self, qubits: int) -> Circuit:
+        return _light_cone(self.head, qubits)
+
+    def _qpu_cost(self, qubits: int, shots: int) -> QpuCost:
+        parts = [qpu_cost(gates, 1, shots, self.qpu) for gates in _gates(self.head, qubits, self.qpu.entangler)]
+        return reduce(add, parts)
 
     def _fits(self, processor: ProcessorProfile, qubits: int) -> bool:
         bytes_needed = 2.0**qubits * self.program.amplitude_bytes.value
@@ -251,10 +262,28 @@ def _shots_assumption(shots: tuple[int, int, int]) -> Assumption:
 
 
 @lru_cache(maxsize=512)
-def _circuit(head: HeadConfig, qubits: int) -> Circuit:
-    return head.qpu_circuit(qubits).light_cone(range(head.n_measured))
+def _light_cone(head: HeadConfig, qubits: int) -> Circuit:
+    return head.light_cone(qubits)
 
 
 @lru_cache(maxsize=512)
-def _gates(head: HeadConfig, qubits: int, entangler: Literal["zz", "ms"]) -> NativeGates:
-    return native_gates(_circuit(head, qubits), entangler)
+def _gates(head: HeadConfig, qubits: int, entangler: Literal["zz", "ms"]) -> tuple[NativeGates, ...]:
+    """Return the native gates of each circuit of an inference."""
+    circuit = _light_cone(head, qubits)
+    if head.observables is None:
+        return (native_gates(circuit, entangler),)
+    circuits = group_circuits(circuit, group_words(head.observables))
+    return tuple(native_gates(each, entangler) for each, _ in circuits)
+
+
+def _z_circuits(head: HeadConfig, qubits: int) -> Iterator[tuple[Circuit, int]]:
+    """Yield circuits, and the qubit whose <Z> each is for: a word is Z of its last qubit behind CNOTs from the rest."""
+    circuit = _light_cone(head, qubits)
+    if head.observables is None:
+        yield from ((circuit, qubit) for qubit in head.read_qubits)
+        return
+    for observable in head.observables:
+        (term,) = observable.terms
+        *others, last = term.qubits
+        turned = in_basis(circuit, term.qubits, term.word)
+        yield turned.with_gates([*turned.gates, *(cx(other, last) for other in others)]), last

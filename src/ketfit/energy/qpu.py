@@ -189,6 +189,11 @@ class QpuCost:
     energy: Modelled | Assumed
     assumptions: tuple[Assumption, ...]
 
+    def __add__(self, other: QpuCost) -> QpuCost:
+        is_assumed = isinstance(self.energy, Assumed) or isinstance(other.energy, Assumed)
+        energy = (Assumed if is_assumed else Modelled)(self.energy.joules + other.energy.joules)
+        return QpuCost(self.seconds + other.seconds, energy, tuple(dict.fromkeys(self.assumptions + other.assumptions)))
+
 
 def energy_from(
     joules: UncertainValue, used: Mapping[str, SourcedValue]

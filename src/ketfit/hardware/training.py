@@ -13,7 +13,7 @@ import json
 import math
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ketfit.base_config import Config, Finite, Positive
 from ketfit.data.sequences import as_labels
-from ketfit.errors import ConfigError, InputError, LedgerError
+from ketfit.errors import InputError, LedgerError
 from ketfit.estimators.quantum import QuantumHeadClassifier, require_quantum_head
 from ketfit.hardware.backends.base import Backend, BoundCircuit, backend_identity
 from ketfit.hardware.backends.retry import RetryPolicy
@@ -35,7 +35,8 @@ from ketfit.hardware.runs.postprocessing import MeasurementPlan, OutputLayer
 from ketfit.hardware.runs.session import Session
 from ketfit.integers import as_integer
 from ketfit.rng import numpy_stream
-from ketfit.simulate.shots import rotation_angles, rotations_as_inputs
+from ketfit.simulate.evolution import AffineAngles
+from ketfit.simulate.shots import SHIFT_RULES, rotation_angles, rotations_as_inputs, shift_counts
 from ketfit.storage.atomic import write_file
 from ketfit.storage.strict_json import dump_json, parse_json
 
@@ -46,7 +47,12 @@ Samples = tuple[NDArray[Any], Sequence[Any]]
 
 
 class HardwareTraining(Config):
-    """Settings of a training on measured values. The encoders are not trained."""
+    """Settings of a training on measured values. The encoders are not trained.
+
+    A head that reads Pauli words has one circuit for each group of words that commute qubit by qubit where another head
+    has one. A shifted circuit whose group does not depend on the rotation is the circuit without the shift, and is not
+    sent again.
+    """
 
     method: Annotated[
         Literal["linear", "spsa", "parameter_shift"],
@@ -156,11 +162,9 @@ def train_on_hardware(
         LedgerError: The folder belongs to another training.
         ResultsPendingError, BackendError, ResultError, SubmissionStateUnknownError: As in `Session.run`.
         InputError: The head does not know a label.
-        ConfigError: The head is classical, or reads Pauli words.
+        ConfigError: The head is classical.
     """
     require_quantum_head(classifier, "train on hardware")
-    if classifier.module_.config.readout is not None:
-        raise ConfigError("training on hardware measures Z of qubits, and this head reads Pauli words; train it here")
     run_id = _open_folder(target, classifier, [samples, *filter(None, [validation])], config)
     budget = Budget(config.max_cost, config.max_circuits, config.max_shots)
     with Session(target.folder, target.backend, run_id, target.retry, target.device, budget) as session:
@@ -227,8 +231,7 @@ class _HardwareTrainer:
         self.head = copy.deepcopy(classifier.module_)
         self.classifier.module_ = self.head
         self.encoder_expectations, self.codes = self.encode(samples)
-        self.measured = tuple(range(self.head.config.n_measured))
-        self.measurement = MeasurementPlan(self.head.circuit, self.measured)
+        self.measurement = MeasurementPlan.of_head(self.head.config)
         self.weights = torch.nn.Parameter(self.head.weights.detach().double())
         self.linear = copy.deepcopy(self.head.linear).double()
         self._optimizer = torch.optim.Adam([self.weights], lr=config.learning_rate)
@@ -277,7 +280,7 @@ class _HardwareTrainer:
         return float(self._losses(measured, encoder_expectations, codes).mean())
 
     def _measure_once(self, encoder_expectations: Tensor) -> Tensor:
-        """Return <Z> of the samples; with the same angles, each sample is measured once only."""
+        """Return what is read out of the samples; with the same angles, each sample is measured once only."""
         weights = self.weights.tolist()
         keys = [np.asarray([*weights, *row]).tobytes() for row in encoder_expectations.tolist()]
         new = [index for index, key in enumerate(keys) if key not in self._measured_expectations]
@@ -312,32 +315,47 @@ class _HardwareTrainer:
         return float(losses.detach().mean())
 
     def _parameter_shift_step(self, number: int, rows: Tensor, rng: np.random.Generator) -> float:
-        """Take a step of Adam with the gradient of every chosen rotation from two shifted circuits."""
-        circuit, originals = rotations_as_inputs(self.measurement.circuit.light_cone(self.measured))
-        columns = torch.tensor(originals.columns, dtype=torch.long)  # one for each rotation of RY
-        chosen = self._choose_rotations(columns, rng)
+        """Take a step of Adam with the gradient of every chosen rotation from its shifted circuits."""
+        circuit, originals = rotations_as_inputs(self.head.config.light_cone())
+        chosen = self._choose_rotations(originals, rng)
+        counts = torch.tensor(shift_counts(circuit))[chosen]
+        by_rule = [(rule, chosen[counts == count]) for count, rule in SHIFT_RULES.items()]
         encoded = self.encoder_expectations[rows]
         angles = rotation_angles(originals, self.weights.detach(), self._input_angles(encoded), len(rows))
-        shift = (math.pi / 2) * torch.eye(angles.shape[1], dtype=torch.float64)[chosen]
-        shifted = (angles + torch.stack([shift, -shift])[:, :, None]).flatten(0, 2)
-        bound = [BoundCircuit(circuit, (), tuple(row), self.measured) for row in torch.cat([angles, shifted]).tolist()]
-        values = self._measure(bound)
-        plain = values[: len(rows)].clone().requires_grad_(True)
+        unit = torch.eye(angles.shape[1], dtype=torch.float64)
+        shifted = [
+            angles + torch.stack([shift * unit[some] for shift, _ in rule])[:, :, None] for rule, some in by_rule
+        ]
+        inputs = torch.cat([angles, *(each.flatten(0, 2) for each in shifted)])
+        values = self._measure(replace(self.measurement, circuit=circuit).circuits((), inputs))
+        plain, *parts = torch.split(values, [len(rows), *(each.shape[:3].numel() for each in shifted)])
+        plain = plain.clone().requires_grad_(True)
         loss = self._losses(plain, encoded, self.codes[rows]).mean()
         (slope,) = torch.autograd.grad(loss, plain, retain_graph=True)
-        up, down = values[len(rows) :].view(2, len(chosen), len(rows), -1)
-        gradients = ((up - down) / 2 * slope).sum(dim=(1, 2))
-        self.weights.grad = torch.zeros_like(self.weights).index_add(0, columns[chosen], gradients)
+        slopes = torch.zeros(angles.shape[1], dtype=torch.float64)
+        for (rule, some), part in zip(by_rule, parts, strict=True):
+            by_shift = part.view(len(rule), len(some), *plain.shape)
+            derivative = sum(factor * each for (_, factor), each in zip(rule, by_shift, strict=True))
+            slopes[some] = (derivative * slope).sum(dim=(1, 2))
+        self.weights.grad = self._weight_gradient(originals, slopes)
         self._optimizer.step()
         self._train_linear(loss)
         return float(loss.detach())
 
-    def _choose_rotations(self, columns: Tensor, rng: np.random.Generator) -> Tensor:
-        trained = torch.nonzero(columns < len(self.weights))[:, 0]
+    def _choose_rotations(self, originals: AffineAngles, rng: np.random.Generator) -> Tensor:
+        rows, columns = (torch.tensor(each, dtype=torch.long) for each in (originals.rows, originals.columns))
+        trained: Tensor = torch.unique(rows[columns < len(self.weights)])
         limit = self.config.rotations
         if limit is None or limit >= len(trained):
             return trained
         return trained[torch.from_numpy(np.sort(rng.permutation(len(trained))[:limit]))]
+
+    def _weight_gradient(self, originals: AffineAngles, slopes: Tensor) -> Tensor:
+        """Return the gradient of the weights from the slopes of the rotations, whose angles may be sums."""
+        rows, columns = (torch.tensor(each, dtype=torch.long) for each in (originals.rows, originals.columns))
+        own = columns < len(self.weights)
+        terms = slopes[rows[own]] * torch.tensor(originals.factors, dtype=torch.float64)[own]
+        return torch.zeros_like(self.weights).index_add(0, columns[own], terms)
 
     def _train_linear(self, loss: Tensor) -> None:
         if self.config.train_linear:

@@ -221,8 +221,11 @@ class HeadConfig(Config):
         if not 1 <= len(self.readout) <= MAX_READOUTS or len(set(self.readout)) < len(self.readout):
             raise ValueError(f"readout has {len(self.readout)} words; name 1 to {MAX_READOUTS} different ones")
         for word in self.readout:
-            if (highest := max(read_pauli_word(word).qubits)) >= self.qpu_qubits:
+            qubits = read_pauli_word(word).qubits
+            if (highest := max(qubits)) >= self.qpu_qubits:
                 raise ValueError(f"readout {word!r} reads qubit {highest} of the {self.qpu_qubits} of the QPU circuit")
+            if self.shots is not None and len(qubits) > MAX_JOINT:
+                raise ValueError(f"readout {word!r}: with shots at most {MAX_JOINT} qubits are read together")
         return self
 
     def _layer_sizes(self) -> tuple[LayerSize, LayerSize, LayerSize]:
@@ -428,9 +431,9 @@ class HeadConfig(Config):
         )
         return data_reuploading(self.n_reuploads, reupload, main, self.tie_reuploads, self.angle_axis)
 
-    def light_cone(self) -> Circuit:
-        """Return the QPU circuit without the gates that cannot change what is read out."""
-        circuit = self.qpu_circuit()
+    def light_cone(self, n_qubits: int | None = None) -> Circuit:
+        """Return the QPU circuit without the gates that cannot change what is read out; `n_qubits` as in it."""
+        circuit = self.qpu_circuit(n_qubits)
         if self.observables is None:
             return circuit.light_cone(range(self.n_measured))
         not_diagonal = {qubit for observable in self.observables for qubit in observable.not_diagonal}

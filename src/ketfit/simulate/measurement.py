@@ -169,6 +169,18 @@ def group_words(sums: Sequence[PauliSum]) -> list[WordGroup]:
     return groups
 
 
+def group_circuits(circuit: Circuit, groups: Sequence[WordGroup]) -> list[tuple[Circuit, tuple[int, ...]]]:
+    """Return the circuit of each group, with changes of basis and without gates that cannot reach it, and its qubits.
+
+    >>> from ketfit.circuit.observable import read_pauli_word
+    >>> groups = group_words([read_pauli_word("X0"), read_pauli_word("Z0")])
+    >>> [(circuit.gate_counts(), qubits) for circuit, qubits in group_circuits(Circuit.from_gates(1, []), groups)]
+    [({'ry': 0, 'cx': 0, 'h': 1}, (0,)), ({'ry': 0, 'cx': 0}, (0,))]
+    """
+    pairs = [(tuple(group.letters), "".join(group.letters.values())) for group in groups]
+    return [(in_basis(circuit, qubits, basis).light_cone(qubits), qubits) for qubits, basis in pairs]
+
+
 @dataclass(frozen=True)
 class ObservableContext:
     """Observables of a circuit, and the noise and the engine that they are simulated with.

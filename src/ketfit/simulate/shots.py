@@ -31,7 +31,7 @@ MAX_SHOTS = 2**53
 _MAX_ANGLES = 2**22  # in one run of shifted circuits
 
 _OUTER, _INNER = ((math.sqrt(2) + sign) / (4 * math.sqrt(2)) for sign in (1, -1))
-_SHIFTS = {
+SHIFT_RULES = {
     2: ((math.pi / 2, 0.5), (-math.pi / 2, -0.5)),
     4: ((math.pi / 2, _OUTER), (-math.pi / 2, -_OUTER), (3 * math.pi / 2, -_INNER), (-3 * math.pi / 2, _INNER)),
 }
@@ -67,7 +67,7 @@ def step_cost(circuit: Circuit, batch: int, shots: int, gradient: Gradient) -> S
     """
     batch, shots = as_integer(batch, "batch", minimum=1), as_integer(shots, "shots", minimum=1)
     _check_gradient(gradient)
-    shifted = sum(_shift_counts(circuit)) if gradient == "parameter_shift" else 0
+    shifted = sum(shift_counts(circuit)) if gradient == "parameter_shift" else 0
     circuits = batch * (1 + shifted)
     return StepCost(circuits, circuits * shots)
 
@@ -209,7 +209,7 @@ def rotation_angles(angles: AffineAngles, weights: Tensor, inputs: Tensor | None
 
 
 @cached_on_circuit
-def _shift_counts(circuit: Circuit) -> tuple[int, ...]:
+def shift_counts(circuit: Circuit) -> tuple[int, ...]:
     """Return the number of shifts of each angle of `rotations_as_inputs`."""
     return tuple(
         4 if gate.name in _CONTROLLED_ROTATIONS else 2
@@ -243,8 +243,8 @@ class _ParameterShift(torch.autograd.Function):
         weights, inputs, initial = batch.tensors
         angles = rotation_angles(originals, weights, inputs, batch.size)
         slopes = torch.empty_like(angles)
-        counts = torch.tensor(_shift_counts(batch.circuit))
-        for count, rule in _SHIFTS.items():
+        counts = torch.tensor(shift_counts(batch.circuit))
+        for count, rule in SHIFT_RULES.items():
             chosen = torch.nonzero(counts == count)[:, 0].to(angles.device)
             step = max(1, _MAX_ANGLES // max(1, count * angles.numel() * ctx.trajectories))
             for some in torch.split(chosen, step) if len(chosen) else ():

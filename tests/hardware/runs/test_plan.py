@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from qiskit.quantum_info import PauliList
 
-from ketfit.errors import CircuitError, ConfigError, CostLimitError, LedgerError
+from ketfit.errors import ConfigError, CostLimitError, LedgerError
 from ketfit.estimators.classical import LogisticRegressionHead
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.hardware.backends.registry import load_backend
@@ -19,6 +20,7 @@ from ketfit.hardware.runs.ledger import read_ledger_state
 from ketfit.hardware.runs.plan import plan_run, read_plan, write_plan
 from ketfit.hardware.runs.run import fetch_run, submit_run
 from ketfit.model.head import QuantumHead
+from ketfit.simulate.expectation import expectation
 from tests.hardware.example_runs import SENTENCES, SHOTS, classifier, embeddings, simulator, write_example_plan
 
 
@@ -166,10 +168,42 @@ def test_run_of_other_ansatz_and_words_predicts_as_the_head(tmp_path: Path, ansa
     assert np.ptp(exact[:, 0]) > 0.1, "the test would pass with one prediction for all"
 
 
-def test_plan_of_words_that_cannot_be_measured_together_is_rejected(tmp_path: Path) -> None:
-    fitted = classifier(readout=("X0 Z1", "Z0"))
-    with pytest.raises(CircuitError, match="X0 Z1, Z0 needs 2 measurements of each circuit, and a run has one"):
-        plan_run(fitted, embeddings(), simulator(tmp_path), name="simulator", shots=100)
+@pytest.mark.parametrize("kind", ["simulator", "aer"])
+def test_run_of_words_in_several_bases_predicts_as_the_head(tmp_path: Path, kind: str) -> None:
+    words = ("X0 Z1", "Z0", "Y1", "Z0 Z2")
+    fitted = classifier(ansatz="strongly_entangling", readout=words)
+    backend = load_backend(kind, tmp_path)
+    prepared = plan_run(fitted, embeddings(3), backend, name=kind, shots=50_000)
+    write_plan(tmp_path / "run", prepared)
+    assert read_plan(tmp_path / "run").circuits == prepared.circuits
+    submit_run(tmp_path / "run", backend)
+    report = fetch_run(tmp_path / "run", backend)
+    head = fitted.module_.with_measurement().double()
+    with torch.no_grad():
+        encoded = head.encode(torch.from_numpy(embeddings(3)))
+        exact = expectation(
+            head.circuit, head.weights, head.angle_scale * encoded, observables=fitted.head_config_.observables
+        )
+    found = [row["expectations"] for row in report["predictions"]]
+    np.testing.assert_allclose(found, exact, atol=6 / 50_000**0.5)
+    assert report["readout"] == list(words)
+    probabilities = [row["probabilities"] for row in report["predictions"]]
+    np.testing.assert_allclose(probabilities, fitted.predict_proba(embeddings(3)), atol=0.02)
+    assert np.ptp(exact.numpy(), axis=0).min() > 0.05, "the test would pass with one value for all"
+
+
+def test_plan_of_words_has_one_circuit_for_each_group_that_commutes_qubit_by_qubit(tmp_path: Path) -> None:
+    words = ("X0 Z1", "Z0", "Y1", "Z0 Z2", "X2", "Y0")
+    prepared = write_example_plan(tmp_path, classifier=classifier(readout=words), shots=50)
+    paulis = [{int(factor[1:]): factor[0] for factor in word.split()} for word in words]
+    labels = ["".join(letters.get(qubit, "I") for qubit in (2, 1, 0)) for letters in paulis]
+    groups = len(PauliList(labels).group_commuting(qubit_wise=True))
+    assert groups == 3
+    assert prepared.plan.sentences == SENTENCES
+    assert prepared.plan.distinct == len(prepared.circuits) == groups * SENTENCES
+    jobs = math.ceil(groups * SENTENCES / 3)  # four circuits in a job, of which one is the canary
+    assert (prepared.plan.batches, prepared.plan.cost.circuits) == (jobs, groups * SENTENCES + jobs)
+    assert prepared.plan.cost.shots == 50 * prepared.plan.cost.circuits
 
 
 def test_plan_of_words_refuses_mitigation(tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ketfit.errors import ResultsPendingError, SubmissionStateUnknownError
+from ketfit.hardware.runs.ledger import read_ledger_state
 from ketfit.hardware.runs.run import PREDICTIONS, fetch_run, run_status, submit_run
-from tests.hardware.example_runs import SENTENCES, write_example_plan
+from ketfit.hardware.testing.faulty_backend import Fault, FaultInjectingBackend
+from tests.hardware.example_runs import SENTENCES, classifier, embeddings, simulator, write_example_plan
 
 
 def test_repeated_submit_buys_nothing_again(tmp_path: Path) -> None:
@@ -29,3 +32,21 @@ def test_fetch_with_labels_returns_accuracy_with_interval(tmp_path: Path) -> Non
     share = np.mean([row["label"] == "good" for row in report["predictions"]])
     assert report["accuracy"] == pytest.approx(share)
     assert report["interval"][0] <= share <= report["interval"][1]
+
+
+def test_run_of_words_that_was_interrupted_buys_each_circuit_once(tmp_path: Path) -> None:
+    settings = {"classifier": classifier(readout=("X0 Z1", "Z0")), "embeddings": embeddings(6)}
+    prepared = write_example_plan(tmp_path, **settings)
+    broken = FaultInjectingBackend(simulator(tmp_path), [Fault("submit", "connection_lost_after", skip=2)])
+    with pytest.raises(SubmissionStateUnknownError):
+        submit_run(tmp_path, broken)
+    with pytest.raises(ResultsPendingError, match="9 of 12 circuits have results"):
+        fetch_run(tmp_path)
+    assert len(read_ledger_state(tmp_path).submissions) == 3, "the job without an answer is found by its tag"
+    progress = submit_run(tmp_path)
+    assert (progress.planned, sum(progress.jobs.values())) == (12, prepared.plan.batches) == (12, 4)
+    assert len(list((tmp_path / "jobs").glob("job-*.json"))) == 4
+    found = [row["expectations"] for row in fetch_run(tmp_path)["predictions"]]
+    write_example_plan(tmp_path / "whole", **settings)
+    submit_run(tmp_path / "whole")
+    assert found == [row["expectations"] for row in fetch_run(tmp_path / "whole")["predictions"]]

@@ -175,6 +175,8 @@ def fetch_run(
 
 def _report(plan: RunPlan, predicted: ShotPredictions) -> dict[str, Any]:
     best = predicted.probabilities.argmax(dim=1).tolist()
+    readout = plan.head.readout
+    values = "z" if readout is None else "expectations"
     predictions = [
         {
             "label": plan.classes[index],
@@ -182,7 +184,7 @@ def _report(plan: RunPlan, predicted: ShotPredictions) -> dict[str, Any]:
             "low": predicted.interval[0, row].tolist(),
             "high": predicted.interval[1, row].tolist(),
             "stability": float(predicted.stability[row]),
-            "z": predicted.expectations[row].tolist(),
+            values: predicted.expectations[row].tolist(),
         }
         for row, index in enumerate(best)
     ]
@@ -193,6 +195,8 @@ def _report(plan: RunPlan, predicted: ShotPredictions) -> dict[str, Any]:
         "classes": plan.classes,
         "mean_stability": float(predicted.stability.mean()),
     }
+    if readout is not None:
+        report["readout"] = list(readout)
     if plan.labels is not None:
         correct = sum(plan.classes[index] == label for index, label in zip(best, plan.labels, strict=True))
         accuracy, interval = accuracy_interval(correct, plan.sentences)
