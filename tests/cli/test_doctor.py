@@ -60,11 +60,11 @@ def test_doctor_reports_engine_and_extras(capsys: pytest.CaptureFixture[str]) ->
 def test_doctor_plan_reports_cost_of_distributed_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "circuit.qasm"
     path.write_text(to_qasm3(reuploading_circuit(12, 1, 1, 2, 2)))
-    options = ["--plan", str(path), "--nodes", "4", "--memory", "64KiB", "--bandwidth", "2 GB/s"]
+    options = ["--plan", str(path), "--nodes", "4", "--memory", "16KiB", "--bandwidth", "2 GB/s"]
     report = run_json(capsys, "doctor", *options)
     assert (report["qubits"], report["local_qubits"], report["nodes"], report["bandwidth_gb_s"]) == (12, 10, 4, 2.0)
     assert (report["value"]["fits"], report["value_and_gradients"]["fits"]) == (True, True)
-    assert run_json(capsys, "doctor", *options[:-3], "32KiB")["value_and_gradients"]["fits"] is False
+    assert run_json(capsys, "doctor", *options[:-3], "8KiB")["value_and_gradients"]["fits"] is False
     assert report["exchanges"] > 0
 
 

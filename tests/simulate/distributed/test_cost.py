@@ -7,7 +7,7 @@ import pytest
 from ketfit.circuit import Circuit, Gate, reuploading_circuit
 from ketfit.errors import ConfigError
 from ketfit.simulate.distributed.cost import ComputeTimes, distributed_cost, measure_times
-from ketfit.simulate.distributed.statevector import CHUNK, circuit_schedule
+from ketfit.simulate.distributed.statevector import circuit_schedule
 from ketfit.simulate.pauli_program import PauliWord
 
 TIMES = ComputeTimes(1e-3, 4e-3)
@@ -26,7 +26,7 @@ def test_distributed_cost_counts_memory_bytes_and_seconds(name: str, amplitude_b
     cost = distributed_cost(circuit, 4, 1e3, TIMES, measured=(0, 1, 2))
     schedule, _ = circuit_schedule(circuit, [PauliWord(0, 1 << bit) for bit in range(3)], 2, from_zero=True)
     assert cost.exchanges == len(schedule.exchanges) > 0
-    assert (cost.local_qubits, cost.memory_bytes) == (1, amplitude_bytes * (2 + 2 * CHUNK))
+    assert (cost.local_qubits, cost.memory_bytes) == (1, amplitude_bytes * (2 + 2))
     assert cost.exchanged_bytes == amplitude_bytes * schedule.exchanged_amplitudes
     assert cost.exchange_seconds == pytest.approx(cost.exchanged_bytes / 1e3)
     assert cost.compute_seconds == pytest.approx(2e-3)

@@ -17,7 +17,7 @@ from ketfit import HeadConfig, QuantumHead, expectation, expectation_and_gradien
 from ketfit.circuit import Circuit, Gate, PauliSum, Projector, reuploading_circuit
 from ketfit.errors import CircuitError, ConfigError, DistributedError, InputError, InsufficientMemoryError
 from ketfit.simulate.circuit_batch import CircuitBatch
-from ketfit.simulate.distributed import statevector
+from ketfit.simulate.distributed import exchange
 from ketfit.simulate.distributed.ranks import Ranks
 from ketfit.simulate.distributed.statevector import circuit_schedule, distributed_distribution, make_run
 from ketfit.simulate.pauli_program import PauliWord
@@ -171,7 +171,7 @@ def paper(rank: int) -> dict[str, Any]:
         return swap(self, piece, partner)
 
     Ranks.swap = counted  # type: ignore[method-assign]
-    statevector.CHUNK = 5
+    exchange.CHUNK = 5
     values = expectation(circuit, weights, inputs, qubits=(0, 3, 6), engine="distributed")
     words = [PauliWord(0, 1 << (6 - qubit)) for qubit in (0, 3, 6)]
     schedule, _ = circuit_schedule(circuit, words, Ranks.connect().n_global, from_zero=True)

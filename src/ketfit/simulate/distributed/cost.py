@@ -15,7 +15,7 @@ from ketfit.integers import as_integer
 from ketfit.simulate import _kernel
 from ketfit.simulate.complex_statevector import plan_of_groups
 from ketfit.simulate.distributed.schedule import Schedule, on_rank, word_on_rank
-from ketfit.simulate.distributed.statevector import CHUNK, circuit_schedule, kernel_layout
+from ketfit.simulate.distributed.statevector import circuit_schedule, kernel_layout
 from ketfit.simulate.native import kernel_gradients, kernel_threads
 from ketfit.simulate.pauli_program import AmplitudeMap, PauliProgram, PauliWord
 from ketfit.simulate.pauli_scheduling import Group
@@ -96,13 +96,12 @@ def distributed_cost(
     amplitude_bytes = 4 if schedule.is_real else 8
     states, passes = (2, EXCHANGES_OF_GRADIENT) if gradient else (1, 1)
     sent = amplitude_bytes * schedule.exchanged_amplitudes * passes
-    buffers = 2 * CHUNK if schedule.exchanges else 0
     return DistributedCost(
         qubits=circuit.n_qubits,
         ranks=ranks,
         local_qubits=schedule.n_local,
         exchanges=len(schedule.exchanges),
-        memory_bytes=amplitude_bytes * ((states << schedule.n_local) + buffers),
+        memory_bytes=amplitude_bytes * ((states << schedule.n_local) + schedule.buffered_amplitudes),
         exchanged_bytes=sent,
         exchange_seconds=sent / bytes_per_second,
         compute_seconds=(times.gradient if gradient else times.value) * 2**schedule.n_local,

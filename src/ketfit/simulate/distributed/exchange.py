@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from ketfit.simulate.pauli_program import PauliWord
 
+CHUNK = 2**20
+"""Largest number of amplitudes that are exchanged at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
@@ -51,6 +54,11 @@ class Exchange:
             for place, (selector, mask) in enumerate(zip(self.selectors, self.rank_masks, strict=True)):
                 parities |= (bool(partner & selector) ^ _parity(rank & mask)) << place
             yield partner, parities
+
+    @staticmethod
+    def pieces(size: int) -> list[range]:
+        """Return the ranges of a block of amplitudes that are sent one by one, the largest first."""
+        return [range(begin, min(begin + CHUNK, size)) for begin in range(0, size, CHUNK)]
 
     def move(self, index: int) -> int:
         """Return the index behind the exchange of the amplitude at an index of the whole state."""

@@ -65,6 +65,11 @@ class Schedule:
         return [segment.exchange for segment in self.segments if segment.exchange is not None]
 
     @property
+    def buffered_amplitudes(self) -> int:
+        """Amplitudes that the buffers of an exchange hold: of a piece that is sent and one that is received."""
+        return max((2 * len(each.pieces(2**self.n_local >> len(each.masks))[0]) for each in self.exchanges), default=0)
+
+    @property
     def exchanged_amplitudes(self) -> int:
         """Amplitudes that each rank sends for one sample in one pass over the circuit."""
         return sum(round(exchange.sent_share * 2**self.n_local) for exchange in self.exchanges)

@@ -30,9 +30,6 @@ from ketfit.simulate.pauli_scheduling import Group, group_rotations, light_cone,
 UNIT_BITS = 4
 """Binary logarithm of the smallest number of amplitudes in a unit, which fills the widest vector of any processor."""
 
-CHUNK = 2**20
-"""Largest number of amplitudes that are exchanged at a time; the buffers hold two such pieces."""
-
 
 def distributed_expectation(batch: CircuitBatch, sums: tuple[PauliSum, ...]) -> Tensor:
     """Return the expectation of each sum of Pauli words, shape (size, len(sums)), differentiable once.
@@ -136,8 +133,9 @@ class DistributedRun:
     def memory_bytes(self, size: int, differentiated: bool) -> int:
         """Return the bytes of the states, their adjoints, and the buffers of an exchange."""
         units = -(-size >> self.layout.sample_bits) * (2 if differentiated else 1)
-        buffers = 2 * CHUNK if self.schedule.exchanges else 0
-        return self.layout.parts * self.layout.itemsize * ((units << self.layout.bits) + buffers)
+        return (
+            self.layout.parts * self.layout.itemsize * ((units << self.layout.bits) + self.schedule.buffered_amplitudes)
+        )
 
     @cached_property
     def preparation(self) -> PauliProgram | None:
@@ -168,12 +166,11 @@ class DistributedRun:
                 parities=parities,
             )
             for unit in (unit for each in states for unit in each):
-                for begin in range(0, block.size, CHUNK):
-                    end = min(begin + CHUNK, block.size)
-                    sent = unit.new_empty(layout.parts * (end - begin))
-                    block.gather(unit.data_ptr(), begin, end, sent.data_ptr(), kernel_threads())
+                for piece in exchange.pieces(block.size):
+                    sent = unit.new_empty(layout.parts * len(piece))
+                    block.gather(unit.data_ptr(), piece.start, piece.stop, sent.data_ptr(), kernel_threads())
                     received = self.ranks.swap(sent, partner)
-                    block.scatter(received.data_ptr(), begin, end, unit.data_ptr(), kernel_threads())
+                    block.scatter(received.data_ptr(), piece.start, piece.stop, unit.data_ptr(), kernel_threads())
 
     @cached_property
     def outcomes(self) -> Outcomes:
