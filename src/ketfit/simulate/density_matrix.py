@@ -60,18 +60,17 @@ def density_matrix_words(
     weight or input and CNOT on the CPU, and any number of times where torch does, which runs all others.
 
     Args:
-        batch: Circuit of gates on one and two qubits, and its tensors.
+        batch: Circuit and its tensors; with noise, gates on three qubits are decomposed.
         words: Pairs of the letters X, Y and Z and their qubits; an empty word gives the trace.
         noise: Noise of gates and preparation.
         engine: "native" for the kernel, "torch" or "auto".
 
     Raises:
-        CircuitError: A gate acts on more than two qubits and has noise.
         ConfigError: The engine is the native one, which does not know a gate or runs on another device.
         InputError: A number is not finite, or the circuit has more than 15 qubits.
         InsufficientMemoryError: The density matrices do not fit into the free memory.
     """
-    noise.check_gates(batch.circuit)
+    batch = batch.with_circuit(noise.decomposed(batch.circuit))
     on_cpu = batch.weights.device.type == "cpu"
     native = batch.circuit.is_ry_cx and on_cpu and engine != "torch"
     if engine == "native" and not native:

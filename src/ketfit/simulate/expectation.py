@@ -63,7 +63,7 @@ def expectation(
             errors measure them as sums of Pauli words, in groups of words that agree in the Pauli matrix on every qubit
             that they share. The changes of basis are part of the measurement and have no gate noise.
         noise: Noise of gates, preparation and readout; exact, by the density matrix, unless `trajectories` is given.
-            Gates have the noise of their number of qubits, one or two.
+            Gates have the noise of their number of qubits, one or two; gates on three are decomposed into such gates.
         trajectories: Number of Pauli trajectories that each sample's mean is taken over: unbiased, for circuits too
             wide for a density matrix and for fast training. With shots, they estimate the distribution of the shots.
         shots: Number of shots; None is the exact mean. Bits are sampled jointly for all of `qubits`, or for each group
@@ -83,8 +83,7 @@ def expectation(
         if neither `inputs` nor `initial` is given.
 
     Raises:
-        CircuitError: A qubit is out of range, not an integer, or named twice, or gates are noisy and one acts on three
-            qubits.
+        CircuitError: A qubit is out of range, not an integer, or named twice.
         InputError: A tensor has the wrong shape, dtype or device, or a number that is not finite; or shots need the
             joint distribution of more than 12 qubits, or the density matrix has more than 15.
         ConfigError: An option is unknown, out of range, or does not fit the others.

@@ -65,8 +65,7 @@ def trajectory_expectation(
     measure in place of Z. The other arguments are those of `ketfit.expectation`.
 
     Raises:
-        CircuitError: A qubit is out of range, not an integer, or named twice, or a gate acts on more than two qubits
-            and has noise.
+        CircuitError: A qubit is out of range, not an integer, or named twice.
         ConfigError: The noise is not a mixture of Paulis, or `trajectories` is not a valid number.
         InputError: A number is not finite.
         InsufficientMemoryError: The trajectories do not fit into the free memory.
@@ -162,9 +161,9 @@ class _Run:
     ) -> _Run:
         """Return trajectories with sampled errors for the light cone of the words, or of their joint distribution."""
         trajectories = as_integer(trajectories, "trajectories", minimum=1)
-        noise.check_gates(batch.circuit)
         batch.check_finite()
-        cone = batch.with_circuit(noisy_light_cone(batch.circuit, {qubit for _, qubits in words for qubit in qubits}))
+        support = {qubit for _, qubits in words for qubit in qubits}
+        cone = batch.with_circuit(noisy_light_cone(noise.decomposed(batch.circuit), support))
         native = runs_native(engine, batch.weights)
         _check_memory(cone, trajectories, stored=batch.is_differentiated or joint or not native)
         repeated = cone.repeat_samples(trajectories)
