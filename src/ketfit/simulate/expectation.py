@@ -98,7 +98,7 @@ def expectation(
     shots = check_shots(shots, gradient)
     trajectories = check_noise(noise, trajectories, engine)
     batch = CircuitBatch(circuit, weights, inputs, initial)
-    chosen = None if observables is None else _check_observables(circuit, observables, qubits)
+    chosen = None if observables is None else check_observables_alone(circuit, observables, qubits)
     measured = circuit.check_qubits(qubits) if chosen is None else ()
     if noise is None and shots is None:  # where a small circuit takes 20 microseconds, each of them counts
         if chosen is not None:
@@ -176,7 +176,7 @@ def expectation_and_gradients(
     if is_transformed():
         raise InputError("expectation_and_gradients cannot be transformed by torch.func; transform expectation instead")
     measured = circuit.check_qubits(qubits) if observables is None else ()
-    chosen = () if observables is None else _check_observables(circuit, observables, qubits)
+    chosen = () if observables is None else check_observables_alone(circuit, observables, qubits)
     n_columns = len(measured) or len(chosen)
     needs_grad = (True, inputs is not None, initial is not None)
     if wrt is not None:
@@ -213,9 +213,15 @@ def _check_wrt(wrt: Sequence[str], given: tuple[bool, bool, bool]) -> tuple[bool
     return "weights" in wrt, "inputs" in wrt, "initial" in wrt
 
 
-def _check_observables(
+def check_observables_alone(
     circuit: Circuit, observables: Sequence[Observable], qubits: Sequence[int]
 ) -> tuple[Observable, ...]:
+    """Return observables that fit a circuit as a tuple.
+
+    Raises:
+        ConfigError: Qubits other than the default are given, too.
+        CircuitError: As in `ketfit.circuit.observable.check_observables`.
+    """
     if type(qubits) is not tuple or qubits != (0,):
         raise ConfigError("pass either qubits or observables; a PauliSum has the Z of any qubit")
     return check_observables(circuit, observables)
