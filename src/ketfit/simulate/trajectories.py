@@ -222,16 +222,22 @@ def sample_frames(
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
     """Sample the rotations that `count` trajectories negate and the measured bits that they flip.
 
+    The rotations of circuits of RY by a weight or input and CNOT are these RY. Those of others are the Pauli rotations
+    that the kernel runs: those of `program_of` the circuit in which noise has decomposed gates on three qubits.
+
     Returns:
         +1 or -1 for each rotation, shape (count, rotations); and True for each flipped bit, shape (count, measured).
 
     Raises:
-        CircuitError: A qubit is out of range, not an integer, or named twice, or a gate is neither RY by a weight or
-            input nor CNOT, whose frames have other rules.
-        ConfigError: The count is not an integer, or negative.
+        CircuitError: A qubit is out of range, not an integer, or named twice.
+        ConfigError: The count is not an integer, or negative, or the noise is not a mixture of Paulis.
     """
     measured, count = circuit.check_qubits(measured, "measured"), as_integer(count, "count", minimum=0)
-    circuit.check_ry_cx("this sampling of frames")
+    if not circuit.is_ry_cx:
+        circuit = noise.decomposed(circuit)
+        words = masked_words([("Z", (qubit,)) for qubit in measured], circuit.n_qubits)
+        rotation_signs, word_signs = PauliErrors.sample(circuit, noise, count, rng).signs(circuit, words)
+        return rotation_signs, word_signs < 0
     probabilities = gate_error_probabilities(noise)
     rotations = circuit.gate_counts()["ry"]
     errors = {
