@@ -337,7 +337,7 @@ def test_paulis_have_probabilities_of_aer(noise, monkeypatch):
 
 
 @pytest.mark.parametrize("paulis", [4, 16])
-def testsample_gate_errors_frequencies_match_probabilities(paulis):
+def test_sample_gate_errors_frequencies_match_probabilities(paulis):
     shares = np.random.default_rng(1).dirichlet(np.full(paulis - 1, 3.0))
     shares[1] = 0
     error_probabilities = np.array([0.6, *(0.4 * shares / shares.sum())])
@@ -357,7 +357,7 @@ def testsample_gate_errors_frequencies_match_probabilities(paulis):
     assert_frequencies(np.bincount(by_trajectory.astype(int), minlength=gates + 1), binomial)
 
 
-def testsample_gate_errors_at_interval_edge_skips_zero_probability():
+def test_sample_gate_errors_at_interval_edge_skips_zero_probability():
     class Edge:
         random, geometric = staticmethod(np.zeros), staticmethod(lambda _probability, size: np.ones(size, int))
 

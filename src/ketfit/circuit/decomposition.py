@@ -11,7 +11,7 @@ import numpy.typing as npt
 import scipy.linalg
 
 from ketfit.circuit.circuit import Circuit, cached_on_circuit, cx, ry
-from ketfit.circuit.gate import Gate, Matrix
+from ketfit.circuit.gate import GATES, Gate, Matrix
 
 ComplexArray = npt.NDArray[np.complex128]
 FloatArray = npt.NDArray[np.float64]
@@ -20,12 +20,8 @@ _TOLERANCE = 1e-9
 """Angles below it are left out, and so are gates on one qubit that differ less from a phase."""
 
 _IDENTITY = np.eye(2, dtype=np.complex128)
-_PAULIS: dict[str, ComplexArray] = {
-    "X": np.array([[0, 1], [1, 0]], np.complex128),
-    "Y": np.array([[0, -1j], [1j, 0]]),
-    "Z": np.diag([1, -1]).astype(np.complex128),
-}
-_WORDS = {f"r{letter.lower()}{letter.lower()}": np.kron(pauli, pauli) for letter, pauli in _PAULIS.items()}
+_PAULIS: dict[str, ComplexArray] = {name: np.array(GATES[name].matrix()) for name in "xyz"}
+_WORDS = {f"r{name}{name}": np.kron(pauli, pauli) for name, pauli in _PAULIS.items()}
 _BELL = np.array([[1, 1j, 0, 0], [0, 0, 1j, 1], [0, 0, 1j, -1], [1, -1j, 0, 0]]) * math.sqrt(0.5)
 """Magic basis, in columns: real orthogonal matrices in it are products of gates on one qubit."""
 
@@ -165,7 +161,7 @@ def _from_three_qubits(matrix: ComplexArray, qubits: tuple[int, ...]) -> Iterato
     left, thetas, right = scipy.linalg.cossin(matrix, p=4, q=4, separate=True)
     middle = list(_multiplexed("ry", "cz", 2 * thetas, qubits))
     if middle:  # the last CZ is part of the gates behind it
-        left = (left[0], left[1] @ np.kron(_PAULIS["Z"], _IDENTITY))
+        left = (left[0], left[1] @ np.kron(_PAULIS["z"], _IDENTITY))
         del middle[-1]
     first, first_phases, second = demultiplex(*right)
     third, third_phases, fourth = demultiplex(*left)

@@ -43,14 +43,6 @@ _MAX_OBSERVABLE_BYTES = 2**30  # above this size every sample is evolved instead
 _NO_ANGLE = np.iinfo(np.int32).min
 
 
-def density_matrix_expectation(batch: CircuitBatch, parities: Sequence[tuple[int, ...]], noise: NoiseConfig) -> Tensor:
-    """Return <Z_j Z_k ...> of each of `parities` under gate and preparation noise, shape (size, len(parities)).
-
-    Each parity has the qubits of one product; an empty one gives the trace. Errors are those of `density_matrix_words`.
-    """
-    return density_matrix_words(batch, [("Z" * len(parity), parity) for parity in parities], noise)
-
-
 def density_matrix_words(
     batch: CircuitBatch, words: Sequence[Word], noise: NoiseConfig, engine: Engine = "auto"
 ) -> Tensor:

@@ -23,7 +23,7 @@ from ketfit.errors import InsufficientMemoryError
 from ketfit.integers import as_integer
 from ketfit.memory import memory_shortage
 from ketfit.simulate.circuit_batch import CircuitBatch
-from ketfit.simulate.complex_statevector import ProgramBatch, expect_words, simulate
+from ketfit.simulate.complex_statevector import ProgramBatch, as_complex, expect_words, simulate
 from ketfit.simulate.density_matrix import Word
 from ketfit.simulate.evolution import apply_matrix, evolve
 from ketfit.simulate.lowered_program import program_of
@@ -183,9 +183,7 @@ class _Run:
 
     def distribution(self, measured: tuple[int, ...], basis: str) -> Tensor:
         """Return the joint distribution of outcomes in a basis, before bits are flipped by the signs."""
-        state = evolve(self.batch) if self.rotation_signs is None else simulate(self._program_batch)
-        if not state.is_complex():
-            state = torch.complex(state, torch.zeros_like(state))
+        state = as_complex(evolve(self.batch)) if self.rotation_signs is None else simulate(self._program_batch)
         for qubit, letter in zip(measured, basis, strict=True):
             for name in BASIS_CHANGES[letter]:
                 state = apply_matrix(state, np.array(GATES[name].matrix()), (qubit,))
@@ -193,9 +191,7 @@ class _Run:
 
     @property
     def _program_batch(self) -> ProgramBatch:
-        initial = self.batch.initial
-        if initial is not None and not initial.is_complex():
-            initial = torch.complex(initial, torch.zeros_like(initial))
+        initial = None if self.batch.initial is None else as_complex(self.batch.initial)
         program = program_of(self.batch.circuit)
         return ProgramBatch(program, self.batch.weights, self.batch.inputs, initial, self.rotation_signs)
 
