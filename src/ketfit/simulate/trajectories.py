@@ -3,7 +3,8 @@
 An error anywhere in the circuit can be moved to its end: RY(t) X = X RY(-t) and RY(t) Z = Z RY(-t), Y commutes with
 RY, and a CNOT maps Paulis to Paulis. So a trajectory is described by the product of Paulis at each gate (a Pauli frame,
 as in stabiliser simulation): the rotations that it negates, and the measured bits that it flips at the end. No error is
-applied to a state, and the adjoint method differentiates a trajectory like the noiseless circuit.
+applied to a state, and the adjoint method differentiates a trajectory like the noiseless circuit. These are the rules
+of RY and CNOT; `ketfit.simulate.pauli_errors` has those of all gates.
 """
 
 from __future__ import annotations
