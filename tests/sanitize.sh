@@ -18,7 +18,7 @@ run() { # sanitizers, libraries to load first, tests to choose
         "$python" -m pytest -p tests.built_kernel -n 0 -q -k "$3" \
         tests/simulate/test_native.py tests/simulate/test_native_signs.py tests/simulate/test_density_matrix.py \
         tests/simulate/test_density_matrix_loading.py tests/simulate/test_expectation_and_gradients.py \
-        tests/simulate/test_complex_statevector.py
+        tests/simulate/test_complex_statevector.py tests/simulate/test_kernel_observables.py tests/simulate/test_state.py
 }
 
 mkdir -p build

@@ -73,6 +73,15 @@ def test_network_points_of_words_sum_over_the_words(model, a100):
     assert both.joules > max(one.joules, other.joules)
 
 
+@pytest.mark.parametrize("ansatz", ["strongly_entangling", "ising"])
+def test_points_of_heads_with_other_gates_follow_the_models(ansatz, model, a100):
+    head = HeadConfig.paper(ansatz=ansatz)
+    qpu, simulated = CrossoverModel(head, model.qpu, model.program).points([a100], [12])
+    circuit = head.qpu_circuit(12).light_cone((0,))
+    assert qpu.joules == qpu_cost(native_gates(circuit, "zz"), 1, 1000, model.qpu).energy.joules.value
+    assert simulated.joules == statevector_cost(circuit, a100, model.program).energy.joules.value
+
+
 @pytest.mark.slow
 def test_qpu_energy_is_lower_from_the_crossover_on(model, a100):
     found = model.crossover(a100)

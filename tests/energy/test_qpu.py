@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketfit.circuit import Angle, Circuit, cx, ry
+from ketfit.circuit import Angle, Circuit, Gate, cx, ry
 from ketfit.circuit.ansatz import ansatz_layers, reuploading_circuit
 from ketfit.circuit.export import to_qiskit
 from ketfit.energy.profiles import QpuProfile, load_profile, profile_names
@@ -16,6 +16,7 @@ from ketfit.energy.qpu import NativeGates, native_gates, qpu_cost
 from ketfit.energy.quantities import Assumed, Modelled
 from ketfit.errors import InputError
 from tests.circuits import random_circuit
+from tests.circuits_of_any_kind import random_unitary
 
 BASES = {"zz": ["cz", "rz", "sx", "x"], "ms": ["rxx", "rz", "sx", "x"]}
 PAPERS = [(5, 1, 1, 2, 2), (6, 2, 1, 1, 1), (7, 1, 1, 4, 3), (4, 3, 1, 2, 2)]
@@ -115,3 +116,17 @@ def test_gate_counts_of_other_ansaetze_match_qiskit(ansatz):
     ours, theirs = native_gates(circuit, "zz"), transpiled(circuit, "zz", "rzz" if ansatz == "ising" else "cz")
     assert ours.two_qubit == theirs.two_qubit
     assert 0.9 * theirs.one_qubit <= ours.one_qubit <= 1.1 * theirs.one_qubit
+
+
+@pytest.mark.parametrize("n_qubits", [2, 3])
+def test_gate_counts_of_constant_unitaries_are_near_those_of_qiskit(n_qubits):
+    circuit = Circuit.from_gates(3, [Gate("unitary", range(n_qubits), matrix=random_unitary(n_qubits, 5))])
+    theirs, ours = transpiled(circuit, "zz"), native_gates(circuit, "zz")
+    assert theirs.two_qubit <= ours.two_qubit <= theirs.two_qubit + (n_qubits == 3)
+    assert ours.one_qubit <= 1.1 * theirs.one_qubit
+    assert native_gates(circuit, "ms").two_qubit == ours.two_qubit
+
+
+def test_gate_counts_of_toffoli_match_qiskit():
+    circuit = Circuit.from_gates(3, [Gate("ccx", (0, 1, 2)), Gate("rx", 0, [Angle("weight", 0)])])
+    assert native_gates(circuit, "zz") == transpiled(circuit, "zz")

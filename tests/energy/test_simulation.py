@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ketfit.circuit import Angle, Circuit, Gate
 from ketfit.circuit.ansatz import reuploading_circuit
 from ketfit.energy.profiles import (
     ProcessorProfile,
@@ -12,8 +13,9 @@ from ketfit.energy.profiles import (
     load_profile,
     profile_names,
 )
-from ketfit.energy.simulation import contraction_cost, statevector_cost
+from ketfit.energy.simulation import arithmetic_of_gate, contraction_cost, statevector_cost
 from ketfit.errors import InputError
+from tests.circuits_of_any_kind import random_unitary
 
 PROCESSORS = [*profile_names("gpu"), *profile_names("cpu")]
 
@@ -64,6 +66,40 @@ def test_statevector_cost_includes_devices_and_exchange(plain, program):
     seconds = sweeps * 2 * local / 1e9 + sweeps * (4 / 30) * local / 2 / 0.5e9
     assert cost.seconds.value == pytest.approx(seconds)
     assert cost.energy.joules.value == pytest.approx(16 * 100 * seconds)
+
+
+@pytest.mark.parametrize(
+    ("gate", "operations"),
+    [
+        (Gate("ry", 0, [0.3]), 6),
+        (Gate("rx", 0, [Angle("weight", 0)]), 14),
+        (Gate("h", 0), 6),
+        (Gate("u", 0, [0.1, 0.2, 0.3]), 14),
+        (Gate("rz", 0, [0.3]), 6),
+        (Gate("t", 0), 3),  # one of two amplitudes
+        (Gate("z", 0), 1),
+        (Gate("x", 0), 0),
+        (Gate("cx", (0, 1)), 0),
+        (Gate("swap", (0, 1)), 0),
+        (Gate("ccx", (0, 1, 2)), 0),
+        (Gate("cry", (0, 1), [0.3]), 3),
+        (Gate("rxx", (0, 1), [0.3]), 14),
+        (Gate("unitary", (0, 1, 2), matrix=random_unitary(3, 0)), 8 * 8 - 2),
+    ],
+    ids=lambda value: value.name if isinstance(value, Gate) else "",
+)
+def test_arithmetic_of_gate_matches_count_by_hand(gate, operations):
+    assert 6 * arithmetic_of_gate(gate) == pytest.approx(operations)
+
+
+def test_statevector_cost_of_any_gates_matches_roofline(plain, program):
+    gates = [Gate("h", 0), Gate("gphase", (), [0.5]), Gate("rxx", (0, 1), [Angle("weight", 0)]), Gate("ccx", (2, 1, 0))]
+    circuit = Circuit.from_gates(10, gates)
+    cost = statevector_cost(circuit, plain, program)
+    assert cost.bound == "memory"
+    assert cost.seconds.value == pytest.approx(3 * 2 * 2**10 * 8 / 1e9)
+    slow = statevector_cost(circuit, plain.updated(tflops=published(1e-6)), program)
+    assert slow.seconds.value == pytest.approx((6 + 14) * 2**10 / 1e6)
 
 
 def test_state_too_large_without_link_is_rejected(plain, program):

@@ -650,7 +650,6 @@ def test_head_config_readout_has_words_and_qubits():
         ({"readout": ["X0 Z0"]}, "named twice|0 twice|twice"),
         ({"readout": ["Z10"]}, "readout 'Z10' reads qubit 10 of the 10 of the QPU circuit"),
         ({"readout": ["Z0"], "n_measured": 2}, "n_measured=2 reads Z of the first qubits; leave it out beside readout"),
-        ({"readout": ["Z0"], "noise": "ionq-forte", "mitigation": ["readout"]}, "is for Z of the first qubits"),
     ],
 )
 def test_head_config_wrong_ansatz_or_readout_is_refused(settings, message):

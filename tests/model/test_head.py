@@ -439,12 +439,18 @@ def test_head_eval_with_gradients_equals_inference(settings):
     assert found.requires_grad
 
 
-def test_head_eval_mitigated_equals_mitigated_expectation():
-    config = SMALL.updated(**MEASURED["mitigated"])
+@pytest.mark.parametrize("readout", [None, ("Z0 X1", "Y2")])
+def test_head_eval_mitigated_equals_mitigated_expectation(readout):
+    config = SMALL.updated(**MEASURED["mitigated"], readout=readout)
     module, rows = head(config, 7).eval(), embeddings(5, 7)
     z = module.encoder(rows)
     values = mitigated_expectation(
-        module.circuit, module.weights, module.angle_scale * z, mitigation=config.mitigation, noise=NOISE
+        module.circuit,
+        module.weights,
+        module.angle_scale * z,
+        observables=config.observables,
+        mitigation=config.mitigation,
+        noise=NOISE,
     )
     torch.testing.assert_close(module(rows), module.classify(values, z))
 

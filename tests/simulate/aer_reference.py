@@ -11,10 +11,13 @@ from qiskit.quantum_info import DensityMatrix, Kraus, Operator, Pauli, Statevect
 from qiskit_aer import AerSimulator
 from qiskit_aer.library import SetDensityMatrix
 from qiskit_aer.noise import NoiseModel, QuantumError, depolarizing_error, pauli_error, thermal_relaxation_error
+from torch import Tensor
 
 from ketfit.circuit import Circuit
 from ketfit.circuit.export import to_qiskit
 from ketfit.simulate import NoiseConfig
+from ketfit.simulate.circuit_batch import CircuitBatch
+from ketfit.simulate.density_matrix import density_matrix_words
 
 _TIMES = {"time_1q_us": 1.5, "time_2q_us": 6.0}
 ALL = NoiseConfig(
@@ -48,6 +51,11 @@ def example_parities(n_qubits: int, seed: int = 0) -> list[tuple[int, ...]]:
     """Return each qubit, all qubits, no qubit, and a shuffled half."""
     half = np.random.default_rng(seed).permutation(n_qubits)[: 1 + n_qubits // 2].tolist()
     return [*((qubit,) for qubit in range(n_qubits)), tuple(range(n_qubits)), (), tuple(half)]
+
+
+def density_matrix_expectation(batch: CircuitBatch, parities: Sequence[tuple[int, ...]], noise: NoiseConfig) -> Tensor:
+    """Return <Z_j Z_k ...> of each parity; an empty one gives the trace."""
+    return density_matrix_words(batch, [("Z" * len(parity), parity) for parity in parities], noise)
 
 
 def density_matrix_from_coefficients(coefficients: np.ndarray) -> np.ndarray:

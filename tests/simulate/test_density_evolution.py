@@ -12,22 +12,28 @@ import torch
 from torch import Tensor
 
 from ketfit.circuit import Angle, Circuit, Gate, Hermitian, PauliSum, Projector, reuploading_circuit
+from ketfit.circuit.decomposition import decompose_three_qubit_gates
+from ketfit.circuit.export import to_qiskit
 from ketfit.circuit.gate import GATES
-from ketfit.errors import CircuitError, InsufficientMemoryError
+from ketfit.errors import InsufficientMemoryError
 from ketfit.simulate import NoiseConfig, expectation
 from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.density_evolution import _group_gates, n_blocks
 from ketfit.simulate.density_matrix import density_matrix_words
+from ketfit.simulate.measurement import MeasurementContext
+from ketfit.simulate.trajectories import trajectory_expectation
 from tests.circuits import random_circuit
 from tests.circuits_of_any_kind import (
     random_complex_states,
     random_general_circuit,
     random_pauli_words,
+    random_unitary,
     reference_statevector,
     without_wide_gates,
 )
 from tests.simulate.aer_reference import ALL, NOISES, run_aer_on_any_gates
 from tests.simulate.dense_reference import random_tensors, values_and_gradients
+from tests.simulate.statistical_assertions import assert_within_errors
 
 MATRICES = {"I": np.eye(2), "X": np.array([[0, 1], [1, 0]]), "Y": np.array([[0, -1j], [1j, 0]]), "Z": np.diag([1, -1])}
 NAMES = [name for name, gate in GATES.items() if gate.n_qubits < 3]
@@ -55,6 +61,21 @@ def assert_equals_aer(circuit: Circuit, tensors, noise: NoiseConfig, words) -> N
         matrix = run_aer_on_any_gates(circuit, weights, inputs[row], start, noise)
         expected = [np.trace(dense(*word, circuit.n_qubits) @ matrix).real for word in words]
         np.testing.assert_allclose(values[row], expected, rtol=0, atol=1e-10)
+
+
+def assert_words_of(matrix: np.ndarray, circuit: Circuit, tensors, noise: NoiseConfig) -> None:
+    """Compare the means of words under noise with those of a density matrix of the first sample."""
+    words = random_pauli_words(circuit.n_qubits, 12, 1)
+    expected = [[np.trace(dense(*word, circuit.n_qubits) @ matrix).real for word in words]]
+    values = density_matrix_words(CircuitBatch(circuit, *tensors), words, noise)
+    np.testing.assert_allclose(values.detach(), expected, rtol=0, atol=1e-10)
+
+
+def with_wide_gates(n_qubits: int) -> Circuit:
+    """Return a random circuit with both kinds of gates on three qubits."""
+    circuit = random_general_circuit(n_qubits, 12, 6)
+    wide = [Gate("unitary", (2, 0, 1), matrix=random_unitary(3, 1)), Gate("ccx", (1, 2, 0)), Gate("rx", 2, [0.4])]
+    return circuit.with_gates([*circuit.gates, *wide])
 
 
 # --- values ---------------------------------------------------------------------------------------------------------
@@ -90,6 +111,47 @@ def test_each_gate_with_noise_matches_aer(name):
     weights = torch.tensor([0.8, -2.0, 1.7], dtype=torch.float64)[: circuit.n_weights]
     tensors = [weights, torch.zeros(1, 0, dtype=torch.float64), None]
     assert_equals_aer(circuit, tensors, ALL, random_pauli_words(2, 12, 3))
+
+
+@pytest.mark.parametrize("noise", [ALL, NOISES["depolarizing of CNOTs"]], ids=["all", "depolarizing"])
+def test_toffoli_with_noise_matches_aer_on_the_circuit_that_qiskit_decomposes(noise):
+    gates = [Gate("h", 0), Gate("u", 1, [0.7, 0.2, 1.0]), Gate("ccx", (2, 0, 1)), Gate("rxx", (1, 2), [0.9])]
+    circuit = Circuit.from_gates(3, [*gates, Gate("ccx", (0, 1, 2))])
+    decomposed = Circuit.from_qiskit(to_qiskit(circuit).decompose("ccx"))
+    assert decomposed.gate_counts()["cx"] == 12
+    matrix = run_aer_on_any_gates(decomposed, np.zeros(0), np.zeros(0), None, noise)
+    assert_words_of(matrix, circuit, [torch.zeros(0, dtype=torch.float64), None, None], noise)
+
+
+@pytest.mark.parametrize("amplitudes", [None, "complex"])
+def test_unitary_on_three_qubits_with_noise_matches_aer_on_the_decomposed_circuit(amplitudes):
+    circuit = with_wide_gates(4)
+    tensors = arguments(circuit, 1, 2, amplitudes)
+    weights, inputs, initial = (None if each is None else each.detach().numpy() for each in tensors)
+    start = None if initial is None else initial[0]
+    matrix = run_aer_on_any_gates(decompose_three_qubit_gates(circuit), weights, inputs[0], start, ALL)
+    assert_words_of(matrix, circuit, tensors, ALL)
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+@pytest.mark.parametrize("joint", [False, True])
+def test_trajectories_of_gates_on_three_qubits_have_the_mean_of_the_density_matrix(joint, engine):
+    circuit, noise = with_wide_gates(3), ALL.updated(pauli_twirl=True)
+    weights, inputs, _ = (None if each is None else each.detach() for each in arguments(circuit, 1, 4))
+    batch, exact = CircuitBatch(circuit, weights, inputs), MeasurementContext((2, 0), noise)
+    mine = trajectory_expectation(
+        batch, (2, 0), noise, 4000, joint=joint, engine=engine, generator=torch.Generator().manual_seed(1)
+    )
+    expected = (exact.distribution if joint else exact.expectations)(batch)
+    assert_within_errors(mine.mean, expected, mine.standard_error, within=4)
+    without = (MeasurementContext((2, 0)).distribution if joint else MeasurementContext((2, 0)).expectations)(batch)
+    assert ((expected - without).abs() > 8 * mine.standard_error).any()
+
+
+def test_noise_of_preparation_alone_leaves_gates_whole():
+    circuit = with_wide_gates(3)
+    assert NoiseConfig(preparation=0.1, readout=((0.9, 0.1), (0.1, 0.9))).decomposed(circuit) is circuit
+    assert len(ALL.decomposed(circuit).gates) > len(circuit.gates)
 
 
 @pytest.mark.parametrize("engine", ["auto", "torch"])
@@ -217,18 +279,6 @@ def test_gates_in_a_row_share_a_block():
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "options", [{}, {"trajectories": 3}, {"shots": 5}, {"trajectories": 3, "shots": 5}], ids=["exact", "T", "S", "both"]
-)
-def test_gate_on_three_qubits_with_noise_is_refused_by_name(options):
-    circuit = Circuit.from_gates(3, [Gate("h", 0), Gate("ccx", (0, 1, 2))])
-    message = r"channels for gates on one and two qubits; gate 1 is 'ccx' on 3: write it in such gates, .*transpile"
-    with pytest.raises(CircuitError, match=message):
-        expectation(circuit, torch.zeros(0), noise=NoiseConfig(bit_flip=0.1), **options)
-    prepared = expectation(circuit, torch.zeros(0), qubits=(2,), noise=NoiseConfig(preparation=0.1), **options)
-    assert prepared.shape == (1, 1)
 
 
 def test_density_matrices_that_do_not_fit_are_refused_before_they_are_allocated(monkeypatch):

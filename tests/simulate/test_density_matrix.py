@@ -16,7 +16,6 @@ from ketfit.simulate import density_matrix as density
 from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.density_matrix import (
     _Density,
-    density_matrix_expectation,
     density_matrix_words,
     make_plan,
     pauli_coefficients,
@@ -24,7 +23,14 @@ from ketfit.simulate.density_matrix import (
 from ketfit.simulate.noise import Channel
 from ketfit.simulate.statevector import statevector_expectation
 from tests.circuits import random_circuit
-from tests.simulate.aer_reference import ALL, NOISES, density_matrix_from_coefficients, example_parities, run_aer
+from tests.simulate.aer_reference import (
+    ALL,
+    NOISES,
+    density_matrix_expectation,
+    density_matrix_from_coefficients,
+    example_parities,
+    run_aer,
+)
 from tests.simulate.dense_reference import (
     BOTH_DTYPES,
     ISAS,

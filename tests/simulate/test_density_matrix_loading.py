@@ -10,9 +10,9 @@ from ketfit.circuit.circuit import Angle, Circuit, cx, ry
 from ketfit.errors import InputError
 from ketfit.simulate import density_matrix as density
 from ketfit.simulate.circuit_batch import CircuitBatch
-from ketfit.simulate.density_matrix import density_matrix_expectation
 from ketfit.simulate.noise import NoiseConfig
 from tests.simulate.aer_reference import ALL as NOISE
+from tests.simulate.aer_reference import density_matrix_expectation
 
 LONELY = Circuit.from_gates(1, [ry(0, Angle("input", 0)), ry(0, Angle("weight", 0))])
 # Qubit 1 is not loaded; qubit 2 reads the input that qubit 0 reads.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 
@@ -8,15 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from ketfit.circuit import Angle, Circuit, Gate, cx, ry
+from ketfit.circuit import Angle, Circuit, Gate, Hermitian, PauliSum, Projector, cx, ry
+from ketfit.circuit.decomposition import decompose_three_qubit_gates
 from ketfit.errors import CircuitError, ConfigError, InputError
 from ketfit.simulate import NoiseConfig, expectation
 from ketfit.simulate.measurement import apply_readout_error
-from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigate_readout, mitigated_expectation
+from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigate_readout, mitigated_expectation, value_range
 from ketfit.simulate.shots import rotation_angles, rotations_as_inputs
 from tests.circuits import random_circuit
 from tests.circuits_of_any_kind import random_general_circuit, without_wide_gates
-from tests.simulate.aer_reference import ALL
+from tests.simulate.aer_reference import ALL, run_aer_on_any_gates
 from tests.simulate.dense_reference import BOTH_DTYPES, ENGINES, random_tensors
 from tests.simulate.statistical_assertions import assert_mean, assert_within_errors, repeated_tensors, seeded
 
@@ -196,6 +198,120 @@ def test_both_mitigations_correct_readout_of_each_run():
         together = mitigated(tensors, mitigation, WEAK.updated(readout=READOUT))
         np.testing.assert_allclose(together, alone, rtol=0, atol=1e-13)
     assert not torch.allclose(mitigated(tensors, ("zero_noise",), WEAK.updated(readout=READOUT)), alone, atol=1e-2)
+
+
+# --- observables --------------------------------------------------------------------------------------------------
+
+OBSERVABLES = [
+    PauliSum([(0.7, "ZX", (2, 0)), (-0.4, "Y", (1,)), (0.2, "XZY", (0, 1, 2)), (0.3, "", ())]),
+    Projector("10", (2, 1)),
+    Hermitian([[0.2, 0.3 - 0.4j], [0.3 + 0.4j, -0.5]], (1,)),
+]
+
+
+def dense(observable, n_qubits: int) -> np.ndarray:
+    """The matrix of an observable, from its definition."""
+    letters = {"X": np.array([[0, 1], [1, 0]]), "Y": np.array([[0, -1j], [1j, 0]]), "Z": np.diag([1, -1])}
+    if isinstance(observable, PauliSum):
+        words = [(term.coefficient, dict(zip(term.qubits, term.word, strict=True))) for term in observable.terms]
+        each = [(c, [letters[word[q]] if q in word else np.eye(2) for q in range(n_qubits)]) for c, word in words]
+    elif isinstance(observable, Projector):
+        ones = {qubit: np.diag([bit == "0", bit == "1"]) for bit, qubit in zip("10", (2, 1), strict=True)}
+        each = [(1.0, [ones.get(q, np.eye(2)) for q in range(n_qubits)])]
+    else:
+        each = [(1.0, [np.array(observable.matrix) if q in observable.qubits else np.eye(2) for q in range(n_qubits)])]
+    return sum(c * functools.reduce(np.kron, matrices) for c, matrices in each)
+
+
+def folded_by_hand(gates, fold: int):
+    """Each gate, its inverse from the matrix, and the gate again."""
+    for gate in gates:
+        matrix = np.array(gate.matrix_at(*gate.parameters))
+        yield gate
+        for _ in range(fold // 2):
+            yield from (Gate("unitary", gate.qubits, matrix=matrix.conj().T), gate)
+
+
+def test_zero_noise_of_observables_equals_aer_of_folded_circuits_and_a_polynomial_fit():
+    gates = [Gate("h", 0), Gate("rx", 1, [0.7]), Gate("rzz", (0, 2), [1.1]), Gate("ccx", (0, 1, 2)), Gate("s", 1)]
+    circuit = Circuit.from_gates(3, [*gates, Gate("u", 2, [0.4, 1.0, -0.3]), Gate("crx", (2, 0), [0.8])])
+    parts = decompose_three_qubit_gates(circuit).gates
+    folds, noise = (1, 3, 5), ALL.scaled(0.05)
+    runs = []
+    for fold in folds:
+        folded = Circuit.from_gates(3, folded_by_hand(parts, fold))
+        matrix = run_aer_on_any_gates(folded, np.zeros(0), np.zeros(0), None, noise)
+        runs.append([np.trace(dense(each, 3) @ matrix).real for each in OBSERVABLES])
+    expected = [np.polynomial.Polynomial.fit(folds, values, 2)(0) for values in np.array(runs).T]
+    run = {"observables": OBSERVABLES, "mitigation": ("zero_noise",), "noise": noise}
+    mine = mitigated_expectation(circuit, torch.zeros(0).double(), **run)
+    np.testing.assert_allclose(mine, [expected], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("trajectories", [None, 5])
+def test_readout_mitigation_of_observables_keeps_gate_noise(trajectories):
+    weights, inputs, _ = (None if each is None else each.detach() for each in random_tensors(GENERAL, 2))
+    noise = ALL.updated(pauli_twirl=True)
+    run = {"observables": OBSERVABLES, "trajectories": trajectories}
+    expected = expectation(GENERAL, weights, inputs, noise=noise, generator=seeded(), **run)
+    mine = mitigated_expectation(
+        GENERAL,
+        weights,
+        inputs,
+        mitigation=("readout",),
+        noise=noise.updated(readout=READOUT),
+        generator=seeded(),
+        **run,
+    )
+    np.testing.assert_allclose(mine, expected, rtol=0, atol=1e-12)
+
+
+@EACH_MITIGATION
+def test_mitigated_shots_of_observables_are_unbiased(mitigation):
+    tensors = [None if each is None else each.detach() for each in random_tensors(CIRCUIT, 1, has_initial=False)]
+    run = {"mitigation": mitigation, "noise": WEAK.updated(readout=READOUT), "observables": OBSERVABLES}
+    exact = mitigated_expectation(CIRCUIT, *tensors, **run)[0]
+    many = [tensors[0], tensors[1].expand(1500, -1), None]
+    repeats = mitigated_expectation(CIRCUIT, *many, shots=4000, generator=seeded(), **run)
+    assert_mean(repeats, exact)
+
+
+@EACH_MITIGATION
+@pytest.mark.parametrize("shots", [None, 50])
+def test_mitigation_of_z_as_observables_equals_that_of_qubits(shots, mitigation):
+    tensors = random_tensors(CIRCUIT, 4, has_initial=False)
+    noise = WEAK.updated(readout=READOUT)
+    of_qubits = mitigated(tensors, mitigation, noise, (2, 0, 1), shots=shots, generator=seeded())
+    observables = [PauliSum([(1, "Z", (qubit,))]) for qubit in (2, 0, 1)]
+    run = {"mitigation": mitigation, "noise": noise, "shots": shots, "generator": seeded()}
+    mine = mitigated_expectation(CIRCUIT, *tensors, observables=observables, **run)
+    np.testing.assert_allclose(mine, of_qubits, rtol=0, atol=1e-12)
+
+
+def test_mitigated_observables_are_clipped_to_their_range():
+    tensors = random_tensors(CIRCUIT, 200)
+    run = {"observables": OBSERVABLES, "shots": 2, "generator": seeded(), "noise": WEAK.updated(readout=READOUT)}
+    values = mitigated_expectation(CIRCUIT, *tensors, mitigation=("readout", "zero_noise"), **run)
+    for column, observable in zip(values.t(), OBSERVABLES, strict=True):
+        low, high = value_range(observable)
+        assert (column.min().item(), column.max().item()) == pytest.approx((low, high), abs=1e-15)
+        eigenvalues = np.linalg.eigvalsh(dense(observable, 3))
+        assert low - 1e-12 <= eigenvalues.min() <= eigenvalues.max() <= high + 1e-12
+    assert not values.requires_grad
+
+
+def test_mitigation_of_observables_refuses_what_does_not_fit():
+    run = {"mitigation": ("readout",), "noise": NoiseConfig(readout=((0.5, 0.5), (0.5, 0.5)))}
+    tensors = random_tensors(CIRCUIT, 2)
+    with pytest.raises(ConfigError, match="has no inverse: it is the same for both states; omit 'readout'"):
+        mitigated_expectation(CIRCUIT, *tensors, observables=OBSERVABLES, **run)
+    with pytest.raises(ConfigError, match="pass either qubits or observables"):
+        mitigated_expectation(CIRCUIT, *tensors, (1,), observables=OBSERVABLES, **run)
+    with pytest.raises(CircuitError, match="observable 0 acts on qubit 3"):
+        mitigated_expectation(CIRCUIT, *tensors, observables=[Projector("0", (3,))], **run)
+    wide = Circuit.from_gates(13, [Gate("h", 12)])
+    with pytest.raises(InputError, match="observable 0 is a projector on 13 qubits"):
+        mitigated_expectation(wide, torch.zeros(0), observables=[Projector("0" * 13, range(13))], **run)
 
 
 # --- shots, sources, shapes ---------------------------------------------------------------------------------------

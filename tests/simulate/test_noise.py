@@ -18,10 +18,10 @@ from ketfit.circuit import Angle, Circuit, cx, ry
 from ketfit.errors import ConfigError
 from ketfit.simulate import NoiseConfig, load_noise
 from ketfit.simulate.circuit_batch import CircuitBatch
-from ketfit.simulate.density_matrix import _Density, density_matrix_expectation, make_plan, pauli_coefficients
+from ketfit.simulate.density_matrix import _Density, make_plan, pauli_coefficients
 from ketfit.simulate.noise import DEVICES, Channel, noise_from_fidelities, noisy_light_cone
 from tests.circuits import random_circuit
-from tests.simulate.aer_reference import ALL, NOISES, aer_channels, twirl
+from tests.simulate.aer_reference import ALL, NOISES, aer_channels, density_matrix_expectation, twirl
 from tests.simulate.dense_reference import assert_close, random_tensors, values_and_gradients
 
 EACH_NOISE = pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)

@@ -13,15 +13,18 @@ from ketfit.circuit import Circuit
 from ketfit.errors import ConfigError, InsufficientMemoryError
 from ketfit.simulate import NoiseConfig, expectation, trajectories
 from ketfit.simulate.circuit_batch import CircuitBatch
+from ketfit.simulate.complex_statevector import ProgramBatch, expect_words
+from ketfit.simulate.lowered_program import program_of
 from ketfit.simulate.measurement import MeasurementContext, apply_readout_error
 from ketfit.simulate.noise import noisy_light_cone
-from ketfit.simulate.pauli_errors import _sample_successes, sample_gate_errors
+from ketfit.simulate.pauli_errors import _sample_successes, masked_words, sample_gate_errors
 from ketfit.simulate.trajectories import (
     Estimate,
     sample_frames,
     trajectory_expectation,
 )
 from tests.circuits import random_circuit
+from tests.circuits_of_any_kind import random_general_circuit
 from tests.simulate.aer_reference import ALL, NOISES, aer_channels, run_aer
 from tests.simulate.dense_reference import (
     ENGINES,
@@ -299,6 +302,21 @@ def test_trajectories_equal_circuits_with_sampled_paulis(seed, qubits, joint, en
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
 
 
+def test_frames_of_any_gates_give_the_means_of_the_density_matrix():
+    circuit = random_general_circuit(3, 24, 3)  # with gates on three qubits
+    noise = NoiseConfig(depolarizing_1q=0.02, depolarizing_2q=0.03, phase_flip=0.01, preparation=0.1)
+    weights, inputs, _ = (None if each is None else each.detach() for each in random_tensors(circuit, 1))
+    count, measured = 4000, (2, 0)
+    signs, flips = sample_frames(circuit, measured, noise, count, np.random.default_rng(5))
+    program = program_of(noise.decomposed(circuit))
+    assert (signs.dtype, signs.shape) == (np.int8, (count, len(program.lowered[0])))
+    assert (flips.dtype, flips.shape) == (np.bool_, (count, 2))
+    batch = ProgramBatch(program, weights, inputs.expand(count, -1), None, torch.from_numpy(signs))
+    values = expect_words(batch, masked_words([("Z", (qubit,)) for qubit in measured], 3))
+    expected = expectation(circuit, weights, inputs, qubits=measured, noise=noise)
+    assert_mean(torch.where(torch.from_numpy(flips), -values, values), expected[0])
+
+
 @EACH_NOISE
 def test_paulis_have_probabilities_of_aer(noise, monkeypatch):
     asked = {}
@@ -319,7 +337,7 @@ def test_paulis_have_probabilities_of_aer(noise, monkeypatch):
 
 
 @pytest.mark.parametrize("paulis", [4, 16])
-def testsample_gate_errors_frequencies_match_probabilities(paulis):
+def test_sample_gate_errors_frequencies_match_probabilities(paulis):
     shares = np.random.default_rng(1).dirichlet(np.full(paulis - 1, 3.0))
     shares[1] = 0
     error_probabilities = np.array([0.6, *(0.4 * shares / shares.sum())])
@@ -339,7 +357,7 @@ def testsample_gate_errors_frequencies_match_probabilities(paulis):
     assert_frequencies(np.bincount(by_trajectory.astype(int), minlength=gates + 1), binomial)
 
 
-def testsample_gate_errors_at_interval_edge_skips_zero_probability():
+def test_sample_gate_errors_at_interval_edge_skips_zero_probability():
     class Edge:
         random, geometric = staticmethod(np.zeros), staticmethod(lambda _probability, size: np.ones(size, int))
 

@@ -176,21 +176,6 @@ class Circuit:
         """True if the matrix of every gate is real for all angles, so that real amplitudes stay real."""
         return all(gate.is_real for gate in self.gates)
 
-    def check_ry_cx(self, what: str) -> None:
-        """Raise CircuitError, naming the first other gate, unless every gate is RY by a weight or input, or a CNOT.
-
-        Args:
-            what: The part of the library that knows no other gates, as the subject of the error.
-        """
-        if self.is_ry_cx:
-            return
-        index, gate = next((index, gate) for index, gate in enumerate(self.gates) if not gate.is_ry_or_cx)
-        by = " by a number or a sum" if gate.name == "ry" else ""
-        raise CircuitError(
-            f"{what} knows RY by one weight or input, and CNOT; gate {index} is {gate.name!r}{by}: "
-            "write the circuit in those gates, or simulate it exactly with ketfit.expectation"
-        )
-
     def light_cone(self, qubits: Iterable[int]) -> Circuit:
         """Return this circuit without the gates that cannot change <Z> of `qubits` for any initial state.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ketfit.circuit.angle import substitute
-from ketfit.circuit.circuit import Circuit, cx, gate_angles
-from ketfit.circuit.gate import Gate
+from ketfit.circuit.circuit import Circuit, gate_angles
+from ketfit.circuit.decomposition import decompose_gate
 from ketfit.energy.profiles import MAX_VALUE, QpuProfile, SourcedValue
 from ketfit.energy.quantities import Assumed, Modelled, UncertainValue
-from ketfit.errors import CircuitError, InputError
+from ketfit.errors import InputError
 from ketfit.integers import as_integer
 
 Entangler = Literal["zz", "ms"]
@@ -53,17 +53,15 @@ def native_gates(circuit: Circuit, entangler: Entangler) -> NativeGates:
     basis changes cancel. The angles are taken as generic, and every qubit is taken to be read out: pass the light cone
     of those that are.
 
-    In circuits with other gates, a rotation of one word and a controlled gate is one two-qubit gate, iSWAP two, SWAP
-    three and Toffoli six; what happens on a qubit between them, with the basis changes of both, takes no pulse where it
-    is a rotation about Z, one where a quarter or half turn and rotations about Z are enough, and else two. For ``ms``
-    this is an upper bound.
+    In circuits with other gates, a rotation of one word and a controlled gate is one two-qubit gate, and every other
+    gate on several qubits as many as `ketfit.circuit.decomposition.decompose_gate` writes it in: iSWAP two, SWAP three,
+    Toffoli six, a constant unitary up to three on two qubits, and up to 20 on three. What happens on a qubit between
+    them, with the basis changes of both, takes no pulse where it is a rotation about Z, one where a quarter or half
+    turn and rotations about Z are enough, and else two. For ``ms`` this is an upper bound.
 
     Args:
         circuit: Circuit.
         entangler: ``zz``, a rotation about ZZ as on IonQ Forte; or ``ms``, about XX as on IonQ Aria.
-
-    Raises:
-        CircuitError: A constant unitary acts on several qubits, so that its native gates are not known.
 
     >>> from ketfit.circuit.ansatz import reuploading_circuit
     >>> native_gates(reuploading_circuit(2, 1, 1, 1, 1), "zz").two_qubit
@@ -102,7 +100,7 @@ def _general_native_gates(circuit: Circuit, entangler: Entangler) -> NativeGates
     native = "Z" if entangler == "zz" else "X"
     pulses = two_qubit = 0
     since: dict[int, NDArray[np.complex128]] = {}  # what happened to a qubit since its last entangler, with its basis
-    for gate in (native_gate for each in circuit.gates for native_gate in _expanded(each)):
+    for gate in (part for each in circuit.gates for part in decompose_gate(each)):
         if len(gate.qubits) == 1:
             numbers: list[Any] = [substitute(angle, angles) for angle in gate.parameters]
             matrix = np.array(gate.matrix_at(*numbers), dtype=np.complex128)
@@ -113,32 +111,6 @@ def _general_native_gates(circuit: Circuit, entangler: Entangler) -> NativeGates
                 pulses += _pulses_of(_CHANGES[letter, native] @ since.get(qubit, _IDENTITY))
                 since[qubit] = _CHANGES[native, letter]
     return NativeGates(pulses + sum(map(_pulses_of, since.values())), two_qubit)
-
-
-def _expanded(gate: Gate) -> Iterator[Gate]:
-    """Yield gates on one qubit, and gates on two that take one entangler each."""
-    if len(gate.qubits) < 2 or gate.name in _LETTERS:
-        yield gate
-    elif gate.name == "ch":
-        control, target = gate.qubits
-        yield from (Gate("ry", (target,), (-math.pi / 4,)), Gate("cz", (control, target)))
-        yield Gate("ry", (target,), (math.pi / 4,))
-    elif gate.name == "swap":
-        one, other = gate.qubits
-        yield from (cx(one, other), cx(other, one), cx(one, other))
-    elif gate.name == "iswap":
-        yield from (Gate(name, gate.qubits, (-math.pi / 2,)) for name in ("rxx", "ryy"))
-    elif gate.name == "ccx":
-        one, other, target = gate.qubits
-        yield Gate("h", (target,))
-        for control, turned in ((other, "tdg"), (one, "t"), (other, "tdg"), (one, "t")):
-            yield from (cx(control, target), Gate(turned, (target,)))
-        yield from (Gate("h", (target,)), Gate("t", (other,)), cx(one, other))
-        yield from (Gate("t", (one,)), Gate("tdg", (other,)), cx(one, other))
-    else:
-        raise CircuitError(
-            f"gate {gate.name!r} on {len(gate.qubits)} qubits has no count of native gates; write it in named gates"
-        )
 
 
 def _pulses_of(matrix: NDArray[np.complex128]) -> int:

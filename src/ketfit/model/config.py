@@ -216,8 +216,6 @@ class HeadConfig(Config):
             return self
         if self.n_measured != 1:
             raise ValueError(f"n_measured={self.n_measured} reads Z of the first qubits; leave it out beside readout")
-        if self.mitigation:
-            raise ValueError(f"mitigation={list(self.mitigation)} is for Z of the first qubits; leave readout out")
         if not 1 <= len(self.readout) <= MAX_READOUTS or len(set(self.readout)) < len(self.readout):
             raise ValueError(f"readout has {len(self.readout)} words; name 1 to {MAX_READOUTS} different ones")
         for word in self.readout:

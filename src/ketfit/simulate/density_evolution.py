@@ -23,16 +23,16 @@ from torch.utils.checkpoint import checkpoint
 
 from ketfit.circuit.angle import angles_of
 from ketfit.circuit.circuit import Circuit, cached_on_circuit
-from ketfit.circuit.gate import Gate
+from ketfit.circuit.gate import GATES, Gate
 from ketfit.circuit.lowering import ConstantUnitary, lower_gate
 from ketfit.simulate.circuit_batch import CircuitBatch
-from ketfit.simulate.evolution import AffineAngles
+from ketfit.simulate.evolution import AffineAngles, angle_columns
 from ketfit.simulate.noise import Channel, NoiseConfig
 
 LETTERS = "IXZY"
 """Pauli matrices in the order of the digits of a coefficient's number."""
 
-_PAULIS = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[1, 0], [0, -1]], [[0, -1j], [1j, 0]]])
+_PAULIS = np.array([np.eye(2), *(GATES[letter.lower()].matrix() for letter in LETTERS[1:])])
 
 Array = npt.NDArray[np.float64]
 
@@ -47,8 +47,7 @@ def evolve_coefficients(batch: CircuitBatch, noise: NoiseConfig, start: Tensor) 
     """
     program = _program(batch.circuit, noise)
     shared = program.shared.values(batch.weights)
-    columns = batch.weights.expand(batch.size, -1)
-    sample = program.sample.values(columns if batch.inputs is None else torch.cat([columns, batch.inputs], dim=1))
+    sample = program.sample.values(angle_columns(batch.weights, batch.inputs, batch.size))
     segment = max(1, math.isqrt(len(program.blocks)))
     state = start
     for first in range(0, len(program.blocks), segment):
@@ -175,7 +174,7 @@ def _merged(factors: Sequence[_Turn | Array]) -> list[_Turn | Array]:
 
 
 def _gate_noise(noise: NoiseConfig, width: int) -> Array:
-    """Return the transfer matrix of the noise behind a gate on `width` qubits; gates on three have none."""
+    """Return the transfer matrix of the noise behind a gate; a gate on three qubits is here only if there is none."""
     if width == 1:
         return _channel_matrix(noise.after_rotation)
     if width > 2:

@@ -43,14 +43,6 @@ _MAX_OBSERVABLE_BYTES = 2**30  # above this size every sample is evolved instead
 _NO_ANGLE = np.iinfo(np.int32).min
 
 
-def density_matrix_expectation(batch: CircuitBatch, parities: Sequence[tuple[int, ...]], noise: NoiseConfig) -> Tensor:
-    """Return <Z_j Z_k ...> of each of `parities` under gate and preparation noise, shape (size, len(parities)).
-
-    Each parity has the qubits of one product; an empty one gives the trace. Errors are those of `density_matrix_words`.
-    """
-    return density_matrix_words(batch, [("Z" * len(parity), parity) for parity in parities], noise)
-
-
 def density_matrix_words(
     batch: CircuitBatch, words: Sequence[Word], noise: NoiseConfig, engine: Engine = "auto"
 ) -> Tensor:
@@ -60,18 +52,17 @@ def density_matrix_words(
     weight or input and CNOT on the CPU, and any number of times where torch does, which runs all others.
 
     Args:
-        batch: Circuit of gates on one and two qubits, and its tensors.
+        batch: Circuit and its tensors; with noise, gates on three qubits are decomposed.
         words: Pairs of the letters X, Y and Z and their qubits; an empty word gives the trace.
         noise: Noise of gates and preparation.
         engine: "native" for the kernel, "torch" or "auto".
 
     Raises:
-        CircuitError: A gate acts on more than two qubits and has noise.
         ConfigError: The engine is the native one, which does not know a gate or runs on another device.
         InputError: A number is not finite, or the circuit has more than 15 qubits.
         InsufficientMemoryError: The density matrices do not fit into the free memory.
     """
-    noise.check_gates(batch.circuit)
+    batch = batch.with_circuit(noise.decomposed(batch.circuit))
     on_cpu = batch.weights.device.type == "cpu"
     native = batch.circuit.is_ry_cx and on_cpu and engine != "torch"
     if engine == "native" and not native:

@@ -185,6 +185,12 @@ class AffineAngles:
         return offsets.expand(*columns.shape[:-1], -1).index_add(-1, rows, terms)
 
 
+def angle_columns(weights: Tensor, inputs: Tensor | None, size: int) -> Tensor:
+    """Return the weights and the inputs of each sample, shape (size, n_weights + n_inputs)."""
+    columns = weights.expand(size, -1)
+    return columns if inputs is None else torch.cat([columns, inputs], dim=1)
+
+
 @dataclass(frozen=True)
 class _Program:
     """A circuit as operations on states, and the angles that they read."""
@@ -226,8 +232,7 @@ def evolve(batch: CircuitBatch) -> Tensor:
     """
     circuit, program, weights, inputs = batch.circuit, _program(batch.circuit), batch.weights, batch.inputs
     shared = program.shared.values(weights)
-    columns = weights.expand(batch.size, -1)
-    sample = program.sample.values(columns if inputs is None else torch.cat([columns, inputs], dim=1))
+    sample = program.sample.values(angle_columns(weights, inputs, batch.size))
     if batch.initial is None:
         state = weights.new_zeros(batch.size, 2**circuit.n_qubits)
         state[:, 0] = 1

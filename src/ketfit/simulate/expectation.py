@@ -63,7 +63,7 @@ def expectation(
             errors measure them as sums of Pauli words, in groups of words that agree in the Pauli matrix on every qubit
             that they share. The changes of basis are part of the measurement and have no gate noise.
         noise: Noise of gates, preparation and readout; exact, by the density matrix, unless `trajectories` is given.
-            Gates have the noise of their number of qubits, one or two.
+            Gates have the noise of their number of qubits, one or two; gates on three are decomposed into such gates.
         trajectories: Number of Pauli trajectories that each sample's mean is taken over: unbiased, for circuits too
             wide for a density matrix and for fast training. With shots, they estimate the distribution of the shots.
         shots: Number of shots; None is the exact mean. Bits are sampled jointly for all of `qubits`, or for each group
@@ -83,8 +83,7 @@ def expectation(
         if neither `inputs` nor `initial` is given.
 
     Raises:
-        CircuitError: A qubit is out of range, not an integer, or named twice, or gates are noisy and one acts on three
-            qubits.
+        CircuitError: A qubit is out of range, not an integer, or named twice.
         InputError: A tensor has the wrong shape, dtype or device, or a number that is not finite; or shots need the
             joint distribution of more than 12 qubits, or the density matrix has more than 15.
         ConfigError: An option is unknown, out of range, or does not fit the others.
@@ -99,7 +98,7 @@ def expectation(
     shots = check_shots(shots, gradient)
     trajectories = check_noise(noise, trajectories, engine)
     batch = CircuitBatch(circuit, weights, inputs, initial)
-    chosen = None if observables is None else _check_observables(circuit, observables, qubits)
+    chosen = None if observables is None else check_observables_alone(circuit, observables, qubits)
     measured = circuit.check_qubits(qubits) if chosen is None else ()
     if noise is None and shots is None:  # where a small circuit takes 20 microseconds, each of them counts
         if chosen is not None:
@@ -177,7 +176,7 @@ def expectation_and_gradients(
     if is_transformed():
         raise InputError("expectation_and_gradients cannot be transformed by torch.func; transform expectation instead")
     measured = circuit.check_qubits(qubits) if observables is None else ()
-    chosen = () if observables is None else _check_observables(circuit, observables, qubits)
+    chosen = () if observables is None else check_observables_alone(circuit, observables, qubits)
     n_columns = len(measured) or len(chosen)
     needs_grad = (True, inputs is not None, initial is not None)
     if wrt is not None:
@@ -214,9 +213,15 @@ def _check_wrt(wrt: Sequence[str], given: tuple[bool, bool, bool]) -> tuple[bool
     return "weights" in wrt, "inputs" in wrt, "initial" in wrt
 
 
-def _check_observables(
+def check_observables_alone(
     circuit: Circuit, observables: Sequence[Observable], qubits: Sequence[int]
 ) -> tuple[Observable, ...]:
+    """Return observables that fit a circuit as a tuple.
+
+    Raises:
+        ConfigError: Qubits other than the default are given, too.
+        CircuitError: As in `ketfit.circuit.observable.check_observables`.
+    """
     if type(qubits) is not tuple or qubits != (0,):
         raise ConfigError("pass either qubits or observables; a PauliSum has the Z of any qubit")
     return check_observables(circuit, observables)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ketfit.circuit.circuit import Circuit, cached_on_circuit, observable_light_cone
 from ketfit.circuit.gate import Gate
 from ketfit.circuit.observable import Observable, PauliSum, PauliTerm, Projector
-from ketfit.errors import InputError
+from ketfit.errors import ConfigError, InputError
 from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.density_matrix import Word, density_matrix_words
 from ketfit.simulate.native import MAX_JOINT, check_joint
@@ -281,6 +281,13 @@ def _readout_line(readout: Confusion) -> tuple[float, float]:
     return (z_of_zero + z_of_one) / 2, (z_of_zero - z_of_one) / 2
 
 
+def check_invertible(readout: Confusion) -> None:
+    """Raise ConfigError if a confusion matrix has no inverse."""
+    (zero_zero, zero_one), (one_zero, one_one) = readout
+    if zero_zero - one_zero == zero_one - one_one:
+        raise ConfigError(f"readout={readout} has no inverse: it is the same for both states; omit 'readout'")
+
+
 def apply_readout_error_to_distribution(distribution: Tensor, readout: Confusion | None) -> Tensor:
     """Return a joint distribution after a readout error on each qubit."""
     if readout is None:
@@ -296,7 +303,25 @@ def observable_after_readout_error(observable: Observable, readout: Confusion) -
     >>> observable_after_readout_error(PauliSum([(1, "X", (0,))]), ((0.9, 0.1), (0.1, 0.9))).terms[-1].coefficient
     0.8
     """
+    return _with_lines(observable, *_readout_line(readout))
+
+
+def observable_before_readout_error(observable: Observable, readout: Confusion) -> PauliSum:
+    """Return the observable whose measurement with readout errors has the mean that `observable` has without.
+
+    Raises:
+        ConfigError: The confusion matrix has no inverse.
+
+    >>> observable_before_readout_error(PauliSum([(1, "X", (0,))]), ((0.9, 0.1), (0.1, 0.9))).terms[-1].coefficient
+    1.25
+    """
+    check_invertible(readout)
     offset, slope = _readout_line(readout)
+    return _with_lines(observable, -offset / slope, 1 / slope)
+
+
+def _with_lines(observable: Observable, offset: float, slope: float) -> PauliSum:
+    """Return the observable with every Pauli matrix P replaced by offset + slope P."""
     if isinstance(observable, Projector):
         signs = [1 - 2 * int(bit) for bit in observable.bits]
         factors = [((1 + sign * offset) / 2, sign * slope / 2) for sign in signs]

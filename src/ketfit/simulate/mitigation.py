@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -12,12 +13,18 @@ from torch import Tensor
 from ketfit.circuit.angle import Angle, AngleExpression, angles_of
 from ketfit.circuit.circuit import Circuit, cached_on_circuit
 from ketfit.circuit.gate import Gate
+from ketfit.circuit.observable import Hermitian, Observable, Projector
 from ketfit.errors import CircuitError, ConfigError
 from ketfit.integers import as_integer, as_integers
 from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.compiler import compiler_disabled
-from ketfit.simulate.expectation import check_noise
-from ketfit.simulate.measurement import MeasurementContext
+from ketfit.simulate.expectation import check_noise, check_observables_alone
+from ketfit.simulate.measurement import (
+    MeasurementContext,
+    ObservableContext,
+    check_invertible,
+    observable_before_readout_error,
+)
 from ketfit.simulate.noise import Confusion, NoiseConfig
 from ketfit.simulate.shots import check_shots, rotation_angles, rotations_as_inputs
 from ketfit.simulate.statevector import Engine
@@ -34,6 +41,7 @@ def mitigated_expectation(
     initial: Tensor | None = None,
     qubits: Sequence[int] = (0,),
     *,
+    observables: Sequence[Observable] | None = None,
     mitigation: Sequence[Mitigation],
     noise: NoiseConfig,
     trajectories: int | None = None,
@@ -43,14 +51,15 @@ def mitigated_expectation(
     folds: Sequence[int] = (1, 3, 5),
     degree: int = 2,
 ) -> Tensor:
-    """Return <Z> of each of `qubits`, shape (batch, len(qubits)), with less bias and more variance; no gradients.
+    """Return <Z> of each of `qubits`, or the expectations of `observables`, with less bias and more variance.
 
-    The mitigation "readout" inverts the confusion matrix of each qubit. "zero_noise" runs the circuit with every gate
-    G replaced by G (G^-1 G)^k, which multiplies its noise by 2k + 1, and extrapolates to zero (Giurgica-Tiron et al.,
-    arXiv 2005.10921); every run has `shots` shots of its own. With both, every run is corrected for readout first. The
-    odd, ascending `folds` are the factors 2k + 1 of the runs, and `degree` is that of the polynomial fitted to them;
-    one less than the number of runs is Richardson's extrapolation. The other arguments are those of
-    `ketfit.expectation`. Results are clipped to -1 and 1, so initial amplitudes need norm 1.
+    The shape is (batch, len(qubits)) or (batch, len(observables)); there are no gradients. The mitigation "readout"
+    inverts the confusion matrix of each qubit. "zero_noise" runs the circuit with every gate G replaced by
+    G (G^-1 G)^k, which multiplies its noise by 2k + 1, and extrapolates to zero (Giurgica-Tiron et al., arXiv
+    2005.10921); every run has `shots` shots of its own. With both, every run is corrected for readout first. The odd,
+    ascending `folds` are the factors 2k + 1 of the runs, and `degree` is that of the polynomial fitted to them; one
+    less than the number of runs is Richardson's extrapolation. The other arguments are those of `ketfit.expectation`.
+    Results are clipped to `value_range`, -1 to 1 for <Z>, so initial amplitudes need norm 1.
 
     Raises:
         ConfigError: The mitigation is unknown, a confusion matrix has no inverse, or the folds are invalid.
@@ -65,21 +74,50 @@ def mitigated_expectation(
     trajectories = check_noise(noise, trajectories, engine)
     folds, degree = as_integers(folds, "folds"), as_integer(degree, "degree")
     batch = CircuitBatch(circuit, weights, inputs, initial)
-    context = MeasurementContext(circuit.check_qubits(qubits), noise, trajectories, generator, engine)
+    inverted = noise.readout if "readout" in mitigation else None
+    context: MeasurementContext | ObservableContext
+    if observables is None:
+        context = MeasurementContext(circuit.check_qubits(qubits), noise, trajectories, generator, engine)
+        ranges = [(-1.0, 1.0)] * len(context.measured)
+    else:
+        chosen = check_observables_alone(circuit, observables, qubits)
+        context = ObservableContext(chosen, MeasurementContext((), noise, trajectories, generator, engine))
+        ranges = [value_range(each) for each in chosen]
+        if inverted is not None:
+            before = tuple(observable_before_readout_error(each, inverted) for each in chosen)
+            context = replace(context, observables=before)
+    low, high = weights.new_tensor(ranges).t()
     if "zero_noise" not in mitigation:
         folds, degree = (1,), 0
     coefficients = extrapolation(folds, degree)
-    single, originals = rotations_as_inputs(circuit)
+    single, originals = rotations_as_inputs(noise.decomposed(circuit))
     angles = rotation_angles(originals, weights, inputs, batch.size)
     signed_angles = torch.cat([angles, -angles], dim=1)
-    total = weights.new_zeros(batch.size, len(context.measured))
+    total = weights.new_zeros(batch.size, len(ranges))
     for fold, coefficient in zip(folds, coefficients, strict=True):
         run = CircuitBatch(fold_gates(single, fold), weights.new_empty(0), signed_angles, initial)
         values = context.expectations(run) if shots is None else context.sample(run, shots)
-        if "readout" in mitigation:
-            values = mitigate_readout(values, noise.readout)
+        if inverted is not None:
+            values = mitigate_readout(values, inverted) if observables is None else values.clamp(low, high)
         total += coefficient * values
-    return total.clamp(-1, 1)
+    return total.clamp(low, high)
+
+
+def value_range(observable: Observable) -> tuple[float, float]:
+    """Return the range of an observable's expectations: for a Pauli sum, that of its words taken by themselves.
+
+    >>> from ketfit.circuit import PauliSum
+    >>> value_range(PauliSum([(2.0, "", ()), (0.5, "Z", (0,)), (-1.0, "X", (0,))]))
+    (0.5, 3.5)
+    """
+    if isinstance(observable, Projector):
+        return 0.0, 1.0
+    if isinstance(observable, Hermitian):
+        eigenvalues = np.linalg.eigvalsh(np.array(observable.matrix))
+        return float(eigenvalues[0]), float(eigenvalues[-1])
+    constant = sum(term.coefficient for term in observable.terms if not term.word)
+    radius = sum(abs(term.coefficient) for term in observable.terms if term.word)
+    return constant - radius, constant + radius
 
 
 def mitigate_readout(values: Tensor, readout: Confusion | None) -> Tensor:
@@ -90,10 +128,9 @@ def mitigate_readout(values: Tensor, readout: Confusion | None) -> Tensor:
     """
     if readout is None:
         return values
+    check_invertible(readout)
     (zero_zero, zero_one), (one_zero, one_one) = readout
     z_of_zero, z_of_one = zero_zero - one_zero, zero_one - one_one
-    if z_of_zero == z_of_one:
-        raise ConfigError(f"readout={readout} has no inverse: it is the same for both states; omit 'readout'")
     return ((2 * values - z_of_zero - z_of_one) / (z_of_zero - z_of_one)).clamp(-1, 1)
 
 

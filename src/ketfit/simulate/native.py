@@ -56,9 +56,9 @@ def expect(
     """Return <Z> of `qubits`, shape (size, len(qubits)), or their joint distribution, (size, 2**len(qubits)).
 
     `signs` multiply the angle of each rotation in each sample by +1 or -1: int8, shape (size, rotations), in the order
-    of the gates; None is +1. A Pauli error that is moved to the end of the circuit
-    becomes such signs and flipped outcome bits. With `joint` the probability of each outcome is returned, the first of
-    `qubits` the most significant bit. Qubits and signs have to be valid.
+    of the gates; None is +1. A Pauli error that is moved to the end of the circuit becomes such signs and flipped
+    outcome bits. With `joint` the probability of each outcome is returned, the first of `qubits` the most significant
+    bit. Qubits and signs have to be valid.
 
     The result is differentiable once, or any number of times if there are no signs and `compute_again` returns it from
     the tensors of the batch by torch's operations.

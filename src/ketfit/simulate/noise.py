@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ketfit.base_config import Config, Finite
 from ketfit.circuit.circuit import Circuit, cached_on_circuit
+from ketfit.circuit.decomposition import decompose_three_qubit_gates
 from ketfit.errors import CircuitError, ConfigError
 from ketfit.integers import as_integers
 
@@ -68,9 +69,9 @@ class Channel:
 class NoiseConfig(Config):
     """Noise of a device: depolarizing, bit flip, phase flip and relaxation on the qubits of every gate, after the gate.
 
-    Gates on one and on two qubits, such as RY and CNOT, have noise of their own each. Gates on three have none that a
-    device would publish, and are refused; global phases and idle qubits have no noise. Every field is zero or absent by
-    default; `load_noise` has named devices.
+    Gates on one and on two qubits, such as RY and CNOT, have noise of their own each. Gates on three are decomposed
+    into such gates first, by `ketfit.circuit.decomposition.decompose_gate`. Global phases and idle qubits have no
+    noise. Every field is zero or absent by default; `load_noise` has named devices.
     """
 
     depolarizing_1q: Annotated[
@@ -133,15 +134,15 @@ class NoiseConfig(Config):
     def _has_channels(self) -> bool:
         return not self.after_rotation == self.after_cnot == Channel() or self.depolarizing_2q > 0
 
-    def check_gates(self, circuit: Circuit) -> None:
-        """Raise CircuitError if gates have noise and one acts on more than two qubits."""
-        for index, gate in enumerate(circuit.gates if self._has_channels else ()):
-            if len(gate.qubits) > 2:
-                raise CircuitError(
-                    f"noise has channels for gates on one and two qubits; gate {index} is {gate.name!r} on "
-                    f"{len(gate.qubits)}: write it in such gates, for instance with qiskit.transpile and "
-                    "Circuit.from_qiskit"
-                )
+    def decomposed(self, circuit: Circuit) -> Circuit:
+        """Return the circuit as a device runs it: with noise, gates on three qubits are decomposed.
+
+        >>> from ketfit.circuit import Gate
+        >>> toffoli = Circuit.from_gates(3, [Gate("ccx", (0, 1, 2))])
+        >>> NoiseConfig(depolarizing_2q=0.01).decomposed(toffoli).gate_counts()["cx"]
+        6
+        """
+        return decompose_three_qubit_gates(circuit) if self._has_channels else circuit
 
     def scaled(self, factor: float) -> NoiseConfig:
         """Return the noise with every error rate multiplied by a factor.

@@ -27,8 +27,6 @@ from ketfit.simulate.pauli_program import Frame, PauliWord
 
 Bits = npt.NDArray[np.uint8]
 
-_NO_ERRORS = (np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.uint8))
-
 
 @dataclass(frozen=True)
 class PauliErrors:
@@ -56,10 +54,13 @@ class PauliErrors:
             for width, probabilities in gate_error_probabilities(noise).items()
         }
         flips = (rng.random((circuit.n_qubits, count)) < noise.preparation).astype(np.uint8)
-        errors = []
+        errors: list[tuple[npt.NDArray[np.int64], tuple[Bits, ...]]] = []
         for width in widths:
-            affected, on_last, on_first = next(of_width.get(width, iter([_NO_ERRORS])))
-            errors.append((affected, (on_first, on_last)[2 - width :] if width in of_width else ()))
+            if width in of_width:
+                affected, on_last, on_first = next(of_width[width])
+                errors.append((affected, (on_last,) if width == 1 else (on_first, on_last)))
+            else:
+                errors.append((np.empty(0, np.int64), ()))
         return cls(flips, tuple(errors))
 
     @property
@@ -214,6 +215,7 @@ class _Frames:
 
 
 def _bits(mask: int) -> Iterator[int]:
+    """Yield the set bits of a mask, the lowest first."""
     while mask:
         yield (mask & -mask).bit_length() - 1
         mask &= mask - 1

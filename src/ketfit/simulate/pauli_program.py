@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
+from ketfit.circuit.decomposition import demultiplex
 from ketfit.errors import CircuitError
 
 ComplexArray = npt.NDArray[np.complex128]
@@ -356,9 +357,7 @@ def _shannon_rotations(matrix: ComplexArray, bits: Sequence[int]) -> list[tuple[
 
 def _block_rotations(zero: ComplexArray, one: ComplexArray, bits: Sequence[int]) -> list[tuple[int, int, float]]:
     """Return rotations for a block-diagonal matrix, with the blocks where the highest bit is 0 and 1."""
-    triangle, vectors = scipy.linalg.schur(zero @ one.conj().T, output="complex")
-    phases = np.angle(np.diag(triangle)) / 2
-    after = np.exp(1j * phases)[:, None] * vectors.conj().T @ one
+    after, phases, vectors = demultiplex(zero, one)
     top, rest = bits[-1], bits[:-1]
     return [
         *_shannon_rotations(after, rest),

@@ -17,7 +17,7 @@ from ketfit.circuit.gate import Gate
 from ketfit.errors import ConfigError, InputError
 from ketfit.integers import as_integer
 from ketfit.simulate.circuit_batch import CircuitBatch
-from ketfit.simulate.evolution import AffineAngles
+from ketfit.simulate.evolution import AffineAngles, angle_columns
 from ketfit.simulate.native import NO_SECOND_DERIVATIVE
 
 Gradient = Literal["reparameterized", "straight_through", "parameter_shift", "exact"]
@@ -204,8 +204,7 @@ def rotations_as_inputs(circuit: Circuit) -> tuple[Circuit, AffineAngles]:
 
 def rotation_angles(angles: AffineAngles, weights: Tensor, inputs: Tensor | None, batch: int) -> Tensor:
     """Return the angle of every rotation, shape (batch, rotations), from the angles of `rotations_as_inputs`."""
-    parts = [weights.expand(batch, -1)] + ([] if inputs is None else [inputs])
-    return angles.values(torch.cat(parts, dim=1))
+    return angles.values(angle_columns(weights, inputs, batch))
 
 
 @cached_on_circuit

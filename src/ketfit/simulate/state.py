@@ -115,11 +115,12 @@ def sample_counts(
     >>> sample_counts(Circuit.from_gates(1, [Gate("x", 0)]), torch.zeros(0), shots=100)
     tensor([[  0, 100]])
     """
-    check_shots(as_integer(shots, "shots", minimum=1), None)
+    shots = as_integer(shots, "shots", minimum=1)
+    check_shots(shots, None)
     if is_transformed():
         raise ConfigError("the transforms of torch.func work for exact values; sample outside of them")
     distribution = probabilities(circuit, weights, inputs, initial, qubits)
-    return sample_outcomes(distribution.double(), int(shots), generator).round().long()
+    return sample_outcomes(distribution.double(), shots, generator).round().long()
 
 
 @compiler_disabled

@@ -3,7 +3,8 @@
 An error anywhere in the circuit can be moved to its end: RY(t) X = X RY(-t) and RY(t) Z = Z RY(-t), Y commutes with
 RY, and a CNOT maps Paulis to Paulis. So a trajectory is described by the product of Paulis at each gate (a Pauli frame,
 as in stabiliser simulation): the rotations that it negates, and the measured bits that it flips at the end. No error is
-applied to a state, and the adjoint method differentiates a trajectory like the noiseless circuit.
+applied to a state, and the adjoint method differentiates a trajectory like the noiseless circuit. These are the rules
+of RY and CNOT; `ketfit.simulate.pauli_errors` has those of all gates.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ketfit.errors import InsufficientMemoryError
 from ketfit.integers import as_integer
 from ketfit.memory import memory_shortage
 from ketfit.simulate.circuit_batch import CircuitBatch
-from ketfit.simulate.complex_statevector import ProgramBatch, expect_words, simulate
+from ketfit.simulate.complex_statevector import ProgramBatch, as_complex, expect_words, simulate
 from ketfit.simulate.density_matrix import Word
 from ketfit.simulate.evolution import apply_matrix, evolve
 from ketfit.simulate.lowered_program import program_of
@@ -65,8 +66,7 @@ def trajectory_expectation(
     measure in place of Z. The other arguments are those of `ketfit.expectation`.
 
     Raises:
-        CircuitError: A qubit is out of range, not an integer, or named twice, or a gate acts on more than two qubits
-            and has noise.
+        CircuitError: A qubit is out of range, not an integer, or named twice.
         ConfigError: The noise is not a mixture of Paulis, or `trajectories` is not a valid number.
         InputError: A number is not finite.
         InsufficientMemoryError: The trajectories do not fit into the free memory.
@@ -162,9 +162,9 @@ class _Run:
     ) -> _Run:
         """Return trajectories with sampled errors for the light cone of the words, or of their joint distribution."""
         trajectories = as_integer(trajectories, "trajectories", minimum=1)
-        noise.check_gates(batch.circuit)
         batch.check_finite()
-        cone = batch.with_circuit(noisy_light_cone(batch.circuit, {qubit for _, qubits in words for qubit in qubits}))
+        support = {qubit for _, qubits in words for qubit in qubits}
+        cone = batch.with_circuit(noisy_light_cone(noise.decomposed(batch.circuit), support))
         native = runs_native(engine, batch.weights)
         _check_memory(cone, trajectories, stored=batch.is_differentiated or joint or not native)
         repeated = cone.repeat_samples(trajectories)
@@ -184,9 +184,7 @@ class _Run:
 
     def distribution(self, measured: tuple[int, ...], basis: str) -> Tensor:
         """Return the joint distribution of outcomes in a basis, before bits are flipped by the signs."""
-        state = evolve(self.batch) if self.rotation_signs is None else simulate(self._program_batch)
-        if not state.is_complex():
-            state = torch.complex(state, torch.zeros_like(state))
+        state = as_complex(evolve(self.batch)) if self.rotation_signs is None else simulate(self._program_batch)
         for qubit, letter in zip(measured, basis, strict=True):
             for name in BASIS_CHANGES[letter]:
                 state = apply_matrix(state, np.array(GATES[name].matrix()), (qubit,))
@@ -194,9 +192,7 @@ class _Run:
 
     @property
     def _program_batch(self) -> ProgramBatch:
-        initial = self.batch.initial
-        if initial is not None and not initial.is_complex():
-            initial = torch.complex(initial, torch.zeros_like(initial))
+        initial = None if self.batch.initial is None else as_complex(self.batch.initial)
         program = program_of(self.batch.circuit)
         return ProgramBatch(program, self.batch.weights, self.batch.inputs, initial, self.rotation_signs)
 
@@ -223,16 +219,22 @@ def sample_frames(
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
     """Sample the rotations that `count` trajectories negate and the measured bits that they flip.
 
+    The rotations of circuits of RY by a weight or input and CNOT are these RY. Those of others are the Pauli rotations
+    that the kernel runs: those of `program_of` the circuit in which noise has decomposed gates on three qubits.
+
     Returns:
         +1 or -1 for each rotation, shape (count, rotations); and True for each flipped bit, shape (count, measured).
 
     Raises:
-        CircuitError: A qubit is out of range, not an integer, or named twice, or a gate is neither RY by a weight or
-            input nor CNOT, whose frames have other rules.
-        ConfigError: The count is not an integer, or negative.
+        CircuitError: A qubit is out of range, not an integer, or named twice.
+        ConfigError: The count is not an integer, or negative, or the noise is not a mixture of Paulis.
     """
     measured, count = circuit.check_qubits(measured, "measured"), as_integer(count, "count", minimum=0)
-    circuit.check_ry_cx("this sampling of frames")
+    if not circuit.is_ry_cx:
+        circuit = noise.decomposed(circuit)
+        words = masked_words([("Z", (qubit,)) for qubit in measured], circuit.n_qubits)
+        rotation_signs, word_signs = PauliErrors.sample(circuit, noise, count, rng).signs(circuit, words)
+        return rotation_signs, word_signs < 0
     probabilities = gate_error_probabilities(noise)
     rotations = circuit.gate_counts()["ry"]
     errors = {
