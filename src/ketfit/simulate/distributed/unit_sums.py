@@ -21,11 +21,17 @@ CHUNK_BITS = 16
 
 def overlaps(left: Tensor, right: Tensor, layout: KernelLayout) -> Tensor:
     """Return the sum of conj(left) right of each sample, complex, shape (units * samples of a unit,)."""
-    total = torch.zeros(len(left), 2**layout.sample_bits, dtype=torch.complex128)
+    re, im = (torch.zeros(len(left), 2**layout.sample_bits, dtype=torch.float64) for _ in range(2))
     for a, b in zip(_chunks(left, layout), _chunks(right, layout), strict=True):
-        products = torch.complex(*map(torch.Tensor.double, a)).conj() * torch.complex(*map(torch.Tensor.double, b))
-        total += products.reshape(len(left), -1, total.shape[1]).sum(dim=1)
-    return total.reshape(-1)
+        re += _sums(torch.stack([x * y for x, y in zip(a, b, strict=True)]).sum(dim=0), re.shape[1])
+        if not layout.is_real:
+            im += _sums(a[0] * b[1] - a[1] * b[0], im.shape[1])
+    return torch.complex(re, im).reshape(-1)
+
+
+def _sums(numbers: Tensor, samples: int) -> Tensor:
+    """Return the sum for each sample of numbers of shape (units, amplitudes)."""
+    return numbers.reshape(len(numbers), -1, samples).sum(dim=1, dtype=torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +53,8 @@ class Outcomes:
     def probabilities(self, states: Tensor) -> Tensor:
         """Return the probability of each outcome, float64, shape (units * samples of a unit, outcomes)."""
         total = torch.zeros(len(states), self._n_bins, dtype=torch.float64)
-        for bins, (re, im) in zip(self._bins(), _chunks(states, self.layout), strict=True):
-            total.index_add_(1, bins, (re.square() + im.square()).double())
+        for bins, parts in zip(self._bins(), _chunks(states, self.layout), strict=True):
+            total.index_add_(1, bins, torch.stack(parts).double().square().sum(dim=0))
         by_sample = total.reshape(len(states), -1, 2**self.layout.sample_bits).transpose(1, 2)
         return by_sample.reshape(-1, 2**self.n_measured)
 
@@ -80,11 +86,10 @@ class Outcomes:
             yield bins ^ high
 
 
-def _chunks(states: Tensor, layout: KernelLayout) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield real and imaginary parts of a chunk of each unit, shape (units, amplitudes)."""
+def _chunks(states: Tensor, layout: KernelLayout) -> Iterator[list[Tensor]]:
+    """Yield the real and, if there are any, the imaginary parts of a chunk of each unit, shape (units, amplitudes)."""
     for view in _views(states, layout):
-        parts = [view[:, :, part].reshape(len(states), -1) for part in range(layout.parts)]
-        yield parts[0], parts[-1] if layout.parts == 2 else torch.zeros_like(parts[0])
+        yield [view[:, :, part].reshape(len(states), -1) for part in range(layout.parts)]
 
 
 def _views(states: Tensor, layout: KernelLayout) -> Iterator[Tensor]:
