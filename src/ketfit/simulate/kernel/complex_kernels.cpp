@@ -96,6 +96,11 @@ KETFIT_INLINE void for_each_row(const RowSweep& sweep, int s, size_t n_rows, F v
         for (size_t row = 0; row < n_rows; row = next_index(row, mask)) visit(row);
         return;
     }
+    if (!sweep.solved[1]) {  // the most common case
+        for (size_t row = 0; row < n_rows; row = next_index(row, mask))
+            visit(parity(row & sweep.masks[0]) != first ? row | sweep.solved[0] : row);
+        return;
+    }
     for (size_t row = 0; row < n_rows; row = next_index(row, mask)) {
         size_t solved = row;
         if (parity(row & sweep.masks[0]) != first) solved |= sweep.solved[0];
@@ -265,7 +270,8 @@ void prepare_product_state(T* state, int bits, int sample_bits, const T* factors
     using L = Lanes<T>;
     constexpr int lanes = L::lanes, lane_bits = L::lane_bits;
     V* psi = reinterpret_cast<V*>(state);
-    C first{V{} + 1};
+    C first{};
+    first.re += 1;
     for (int bit = sample_bits; bit < lane_bits; ++bit) {
         const T* factor = factors + size_t(bit) * 4 * lanes;
         const auto zero = C::load(factor), one = C::load(factor + 2 * lanes);
