@@ -1,0 +1,253 @@
+"""Ray clusters of this machine: the driver's overhead in predictions, and studies whose nodes are killed.
+
+`predict`: the driver is the process that reads the input, sends blocks to the actors, and writes the output. Its
+overhead is its CPU time from the call of `predict_folder` to its return, relative to the CPU time of the actors inside
+`predict_block`. It includes the check of the input, the start of Ray and the joining of the parts, and, unlike wall
+time, does not depend on other work of the machine. One driver keeps about 1 / overhead actors busy.
+
+`study`: empty tasks through the runner of studies, on nodes that are killed one after the other, each replaced by a new
+one. No task runs on the head node, which is the only one that is never killed. Lost: tasks without a row. Doubled: rows
+beyond the first of each task. Both are counted in the lines of the file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+import numpy as np
+import psutil
+import ray
+import typer
+from predict import DIMENSION, StubBody, write_repeated
+from pyarrow import parquet
+from ray.cluster_utils import Cluster
+from studies import material, no_work
+
+from ketfit import HeadConfig, QuantumHeadClassifier, TextClassifier, TrainConfig
+from ketfit.data.dataset import Dataset, load_dataset
+from ketfit.evaluation.batch_predict import predict_folder
+from ketfit.evaluation.block_executors import Predicted, RayBlockExecutor
+from ketfit.evaluation.block_predictor import BlockPredictor, BlockTask
+from ketfit.study.executors import RayExecutor
+from ketfit.study.runner import run_tasks
+from ketfit.study.store import ROWS, ResultLog
+from ketfit.study.task import Task
+
+app = typer.Typer(pretty_exceptions_enable=False)
+
+
+class TimedPredictor(BlockPredictor):
+    """A predictor that returns wall and CPU seconds with the predictions, and the process that took them."""
+
+    def predict_block(self, task: BlockTask) -> Any:
+        start = time.perf_counter(), time.process_time()
+        predicted = super().predict_block(task)
+        end = time.perf_counter(), time.process_time()
+        return SimpleNamespace(
+            content=predicted.content, warning=predicted.warning, process=os.getpid(), start=start, end=end
+        )
+
+
+@dataclass
+class TimedExecutor(RayBlockExecutor):
+    """Ray started on this machine, with the times of the actors and the driver."""
+
+    classifier: TextClassifier
+    address: None = None
+    blocks: list[Any] = field(default_factory=list)
+    marks: dict[str, tuple[float, float]] = field(default_factory=dict)
+    ray_processes: dict[str, float] = field(default_factory=dict)
+
+    def mark(self, name: str) -> None:
+        self.marks[name] = time.perf_counter(), time.process_time()
+
+    def run(self, predictor: BlockPredictor, tasks: Iterable[BlockTask]) -> Predicted:
+        self.mark("checked")
+        for task, predicted in super().run(TimedPredictor(self.classifier), tasks):
+            if not self.blocks:
+                self.mark("first block")
+            self.blocks.append(predicted)
+            yield task, predicted
+            self.mark("last block")
+        
+
+    def report(self) -> dict[str, Any]:
+        """The seconds of each phase of the driver and of the actors."""
+        names = list(self.marks)
+        phases = {
+            f"to {name}": [round(b - a, 2) for a, b in zip(self.marks[before], self.marks[name], strict=True)]
+            for before, name in zip(names, names[1:], strict=False)
+        }
+        wall, driver = (end - start for start, end in zip(self.marks[names[0]], self.marks[names[-1]], strict=True))
+        busy, work = (sum(block.end[clock] - block.start[clock] for block in self.blocks) for clock in (0, 1))
+        actors = {block.process for block in self.blocks}
+        steady = self.marks["last block"][0] - self.marks["first block"][0]
+        all_of_actors = sum(
+            max(block.end[1] for block in self.blocks if block.process == actor)
+            - min(block.start[1] for block in self.blocks if block.process == actor)
+            for actor in actors
+        )
+        return {
+            "actors": len(actors),
+            "blocks": len(self.blocks),
+            "wall_seconds": round(wall, 2),
+            "driver_cpu_seconds": round(driver, 2),
+            "actors_cpu_seconds_in_predict_block": round(work, 2),
+            "actors_cpu_seconds_between_blocks": round(all_of_actors - work, 2),
+            "driver_overhead": round(driver / work, 4),
+            "driver_share_of_wall": round(driver / wall, 4),
+            "busy_seconds_per_actor": round(busy / len(actors), 2),
+            "seconds_from_first_to_last_block": round(steady, 2),
+            "driver_phases_wall_and_cpu_seconds": phases,
+        }
+
+
+@app.command()
+def predict(
+    sentences: Annotated[int, typer.Option(help="Sentences.")] = 1_000_000,
+    shards: Annotated[int, typer.Option(help="Parquet files.")] = 4,
+    output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+) -> None:
+    """Print the overhead of the driver of `ketfit predict --engine ray`, with a stub for the body."""
+    data = load_dataset("rotten-tomatoes")
+    load = psutil.getloadavg()
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "in"), Path(folder, "out")
+        source.mkdir()
+        for number in range(shards):
+            count = sentences // shards + (number < sentences % shards)
+            write_repeated(source / f"{number}.parquet", data.texts, count)
+        classifier = stub_classifier(data)
+        executor = TimedExecutor(classifier)
+        executor.mark("start")
+        scored = predict_folder(classifier, source, target, executor=executor)
+        executor.mark("return")
+        rows = sum(parquet.read_metadata(path).num_rows for path in target.glob("*.parquet"))
+        assert rows == scored.rows == sentences
+    report = {
+        "command": f"python benchmarks/cluster.py predict --sentences {sentences} --shards {shards}",
+        **machine(load),
+        "body": "stub, a hashed bag of words of 384 numbers",
+        "head": "HeadConfig.recommended(384)",
+        "sentences": sentences,
+        "shards": shards,
+        **executor.report(),
+    }
+    publish(report, output)
+
+
+def stub_classifier(data: Dataset) -> TextClassifier:
+    """A fitted classifier with a stub for the body."""
+    body = StubBody()
+    head = QuantumHeadClassifier(HeadConfig.recommended(DIMENSION), TrainConfig(epochs=5))
+    head.fit(body.encode(list(data.texts[::16])), np.array(data.labels[::16]))
+    return TextClassifier.from_parts(body, head)  # type: ignore[arg-type]
+
+
+def no_work_on_node(config: dict[str, Any], *arrays: np.ndarray) -> dict[str, Any]:
+    """A row of no work that names its node."""
+    done = no_work(config, *arrays)
+    done["result"]["node"] = ray.get_runtime_context().get_node_id()
+    return done
+
+
+@app.command()
+def study(
+    tasks: Annotated[int, typer.Option(help="Tasks of no work.")] = 10_000,
+    nodes: Annotated[int, typer.Option(help="Nodes with one CPU each, beside the head node.")] = 3,
+    kills: Annotated[int, typer.Option(help="Nodes to kill, each replaced by a new one.")] = 10,
+    output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+) -> None:
+    """Print the lost and doubled rows of empty tasks on a cluster whose nodes are killed."""
+    load = psutil.getloadavg()
+    work = [Task.from_config({"head": {}, "seed": number}, "head", "body", {}) for number in range(tasks)]
+    reruns = CountingHandler()
+    logging.getLogger("ketfit.study.executors").addHandler(reruns)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    killed_at: list[int] = []
+    try:
+        alive = [cluster.add_node(num_cpus=1) for _ in range(nodes)]
+        with tempfile.TemporaryDirectory() as folder, ResultLog(Path(folder)) as log:
+
+            def kill() -> None:
+                for number in range(1, kills + 1):
+                    while len(log.results) < number * tasks // (kills + 1):
+                        time.sleep(0.005)
+                    killed_at.append(len(log.results))
+                    cluster.remove_node(alive.pop(0), allow_graceful=False)
+                    alive.append(cluster.add_node(num_cpus=1))
+
+            killer = threading.Thread(target=kill, daemon=True)
+            start = time.perf_counter()
+            killer.start()
+            executor = RayExecutor(cluster.address)
+            arrays = material()
+            run_tasks(log, executor, [(task, arrays) for task in work], progress=False, work=no_work_on_node)
+            seconds = time.perf_counter() - start
+            killed = len(killed_at)
+            killer.join()
+            rows = [json.loads(line) for line in Path(folder, ROWS).read_text().splitlines()]
+    finally:
+        cluster.shutdown()
+    counts = Counter(row["task"] for row in rows)
+    report = {
+        "command": f"python benchmarks/cluster.py study --tasks {tasks} --nodes {nodes} --kills {kills}",
+        **machine(load),
+        "tasks": tasks,
+        "nodes_beside_the_head": nodes,
+        "killed_nodes": killed,
+        "rows_at_kill": killed_at,
+        "nodes_that_ran_tasks": len({row["result"]["node"] for row in rows if row["result"]}),
+        "tasks_lost_and_run_again": reruns.count,
+        "rows": len(rows),
+        "failed": sum(row["error"] is not None for row in rows),
+        "lost": sum(not counts[task.id] for task in work),
+        "doubled": len(rows) - len(counts),
+        "seconds": round(seconds, 1),
+    }
+    publish(report, output)
+
+
+class CountingHandler(logging.Handler):
+    """A handler of the executor's warnings that counts the lost tasks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.count += "was lost and runs again" in record.getMessage()
+
+
+def machine(load: tuple[float, float, float]) -> dict[str, Any]:
+    """The processor and its load before the run."""
+    return {
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "ray": ray.__version__,
+        "load_average_before": [round(value, 1) for value in load],
+    }
+
+
+def publish(report: dict[str, Any], output: Path | None) -> None:
+    print(json.dumps(report, indent=2))
+    if output is not None:
+        output.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    app()
