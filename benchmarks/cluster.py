@@ -21,7 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -35,85 +35,81 @@ import typer
 from predict import DIMENSION, StubBody, write_repeated
 from pyarrow import parquet
 from ray.cluster_utils import Cluster
-from studies import material, no_work
 
 from ketfit import HeadConfig, QuantumHeadClassifier, TextClassifier, TrainConfig
 from ketfit.data.dataset import Dataset, load_dataset
 from ketfit.evaluation.batch_predict import predict_folder
-from ketfit.evaluation.block_executors import Predicted, RayBlockExecutor
+from ketfit.evaluation.block_executors import BlockExecutor, LocalBlockExecutor, Predicted, RayBlockExecutor
 from ketfit.evaluation.block_predictor import BlockPredictor, BlockTask
 from ketfit.study.executors import RayExecutor
 from ketfit.study.runner import run_tasks
 from ketfit.study.store import ROWS, ResultLog
 from ketfit.study.task import Task
+from studies import material, no_work
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
 
-class TimedPredictor(BlockPredictor):
+class TimedPredictor:
     """A predictor that returns wall and CPU seconds with the predictions, and the process that took them."""
+
+    def __init__(self, predictor: BlockPredictor) -> None:
+        self.predictor, self.body = predictor, predictor.body
 
     def predict_block(self, task: BlockTask) -> Any:
         start = time.perf_counter(), time.process_time()
-        predicted = super().predict_block(task)
+        predicted = self.predictor.predict_block(task)
         end = time.perf_counter(), time.process_time()
-        return SimpleNamespace(
-            content=predicted.content, warning=predicted.warning, process=os.getpid(), start=start, end=end
-        )
+        times = {"process": os.getpid(), "start": start, "end": end}
+        return SimpleNamespace(content=predicted.content, warning=predicted.warning, **times)
 
 
-@dataclass
-class TimedExecutor(RayBlockExecutor):
-    """Ray started on this machine, with the times of the actors and the driver."""
+class TimedExecutor:
+    """An executor that keeps the times of the blocks, and of its own process at some marks."""
 
-    classifier: TextClassifier
-    address: None = None
-    blocks: list[Any] = field(default_factory=list)
-    marks: dict[str, tuple[float, float]] = field(default_factory=dict)
-    ray_processes: dict[str, float] = field(default_factory=dict)
+    def __init__(self, executor: BlockExecutor) -> None:
+        self.executor = executor
+        self.blocks: list[Any] = []
+        self.marks: dict[str, tuple[float, float]] = {}
 
     def mark(self, name: str) -> None:
         self.marks[name] = time.perf_counter(), time.process_time()
 
     def run(self, predictor: BlockPredictor, tasks: Iterable[BlockTask]) -> Predicted:
-        self.mark("checked")
-        for task, predicted in super().run(TimedPredictor(self.classifier), tasks):
+        self.mark("input checked")
+        for task, predicted in self.executor.run(TimedPredictor(predictor), tasks):  # type: ignore[arg-type]
             if not self.blocks:
                 self.mark("first block")
             self.blocks.append(predicted)
-            yield task, predicted
+            yield task, predicted  # type: ignore[misc]
             self.mark("last block")
-        
 
-    def report(self) -> dict[str, Any]:
-        """The seconds of each phase of the driver and of the actors."""
-        names = list(self.marks)
-        phases = {
-            f"to {name}": [round(b - a, 2) for a, b in zip(self.marks[before], self.marks[name], strict=True)]
-            for before, name in zip(names, names[1:], strict=False)
-        }
-        wall, driver = (end - start for start, end in zip(self.marks[names[0]], self.marks[names[-1]], strict=True))
-        busy, work = (sum(block.end[clock] - block.start[clock] for block in self.blocks) for clock in (0, 1))
-        actors = {block.process for block in self.blocks}
-        steady = self.marks["last block"][0] - self.marks["first block"][0]
-        all_of_actors = sum(
-            max(block.end[1] for block in self.blocks if block.process == actor)
-            - min(block.start[1] for block in self.blocks if block.process == actor)
-            for actor in actors
-        )
-        return {
-            "actors": len(actors),
-            "blocks": len(self.blocks),
-            "wall_seconds": round(wall, 2),
-            "driver_cpu_seconds": round(driver, 2),
-            "actors_cpu_seconds_in_predict_block": round(work, 2),
-            "actors_cpu_seconds_between_blocks": round(all_of_actors - work, 2),
-            "driver_overhead": round(driver / work, 4),
-            "driver_share_of_wall": round(driver / wall, 4),
-            "busy_seconds_per_actor": round(busy / len(actors), 2),
-            "seconds_from_first_to_last_block": round(steady, 2),
-            "driver_phases_wall_and_cpu_seconds": phases,
-        }
+    def predict(self, classifier: TextClassifier, source: Path, target: Path, sentences: int) -> None:
+        """Predict a folder, and check that no row is lost."""
+        self.mark("start")
+        scored = predict_folder(classifier, source, target, executor=self)
+        self.mark("return")
+        rows = sum(parquet.read_metadata(path).num_rows for path in target.glob("*.parquet"))
+        assert rows == scored.rows == sentences
+
+    def seconds(self, start: str, end: str) -> tuple[float, float]:
+        """Wall and CPU seconds of this process between two marks."""
+        (wall, cpu), (wall_end, cpu_end) = self.marks[start], self.marks[end]
+        return wall_end - wall, cpu_end - cpu
+
+    def in_blocks(self, clock: int) -> float:
+        """Wall (0) or CPU (1) seconds inside `predict_block`, of all processes."""
+        return float(sum(block.end[clock] - block.start[clock] for block in self.blocks))
+
+
+def between_blocks(blocks: list[Any]) -> float:
+    """CPU seconds of the actors from their first block to their last, outside `predict_block`."""
+    seconds = 0.0
+    for process in {block.process for block in blocks}:
+        own = [block for block in blocks if block.process == process]
+        whole = max(block.end[1] for block in own) - min(block.start[1] for block in own)
+        seconds += whole - sum(block.end[1] - block.start[1] for block in own)
+    return seconds
 
 
 @app.command()
@@ -132,12 +128,16 @@ def predict(
             count = sentences // shards + (number < sentences % shards)
             write_repeated(source / f"{number}.parquet", data.texts, count)
         classifier = stub_classifier(data)
-        executor = TimedExecutor(classifier)
-        executor.mark("start")
-        scored = predict_folder(classifier, source, target, executor=executor)
-        executor.mark("return")
-        rows = sum(parquet.read_metadata(path).num_rows for path in target.glob("*.parquet"))
-        assert rows == scored.rows == sentences
+        local, cluster = TimedExecutor(LocalBlockExecutor()), TimedExecutor(RayBlockExecutor())
+        cluster.predict(classifier, source, target, sentences)
+        local.predict(classifier, source, Path(folder, "local"), sentences)
+        for path in source.iterdir():
+            assert (target / path.name).read_bytes() == Path(folder, "local", path.name).read_bytes()
+    wall, driver = cluster.seconds("start", "return")
+    busy, work = cluster.in_blocks(0), cluster.in_blocks(1)
+    actors = len({block.process for block in cluster.blocks})
+    steady, _ = cluster.seconds("first block", "last block")
+    local_others = local.seconds("start", "return")[1] - local.in_blocks(1)
     report = {
         "command": f"python benchmarks/cluster.py predict --sentences {sentences} --shards {shards}",
         **machine(load),
@@ -145,7 +145,26 @@ def predict(
         "head": "HeadConfig.recommended(384)",
         "sentences": sentences,
         "shards": shards,
-        **executor.report(),
+        "blocks": len(cluster.blocks),
+        "actors": actors,
+        "cpu_seconds": {
+            "driver": round(driver, 2),
+            "local_run_outside_predict_block": round(local_others, 2),
+            "actors_in_predict_block": round(work, 2),
+            "actors_between_blocks": round(between_blocks(cluster.blocks), 2),
+        },
+        "overhead": round((driver - local_others) / work, 4),
+        "driver_to_actors": round(driver / work, 4),
+        "wall_seconds": {
+            "all": round(wall, 1),
+            "from_first_block_to_last": round(steady, 1),
+            "actor_in_predict_block": round(busy / actors, 1),
+        },
+        "driver_phases_wall_and_cpu_seconds": {
+            f"{start} to {end}": [round(value, 2) for value in cluster.seconds(start, end)]
+            for start, end in pairwise(cluster.marks)
+        },
+        "equal_to_local_run": True,
     }
     publish(report, output)
 
