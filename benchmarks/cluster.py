@@ -1,13 +1,15 @@
 """Ray clusters of this machine: the driver's overhead in predictions, and studies whose nodes are killed.
 
-`predict`: the driver is the process that reads the input, sends blocks to the actors, and writes the output. Its
-overhead is its CPU time from the call of `predict_folder` to its return, relative to the CPU time of the actors inside
-`predict_block`. It includes the check of the input, the start of Ray and the joining of the parts, and, unlike wall
-time, does not depend on other work of the machine. One driver keeps about 1 / overhead actors busy.
+`predict`: the driver is the process that checks and reads the input, sends blocks to the actors, and writes the output.
+Its CPU time is that of all its threads from the call of `predict_folder` to its return, with the connection to Ray and
+without imports. `driver_to_actors` is this time relative to the CPU time of the actors inside `predict_block`; its
+inverse is the number of actors that one driver keeps busy. `overhead` is the same without the CPU time that a local
+run, with one thread, takes outside `predict_block` for the same input, because it checks, reads and writes as well. Wall
+times depend on the other work of the machine; CPU times hardly do. The outputs of both runs must be equal.
 
-`study`: empty tasks through the runner of studies, on nodes that are killed one after the other, each replaced by a new
-one. No task runs on the head node, which is the only one that is never killed. Lost: tasks without a row. Doubled: rows
-beyond the first of each task. Both are counted in the lines of the file.
+`study`: empty tasks through the runner of studies, on nodes that are killed one after the other with all their
+processes. No task runs on the head node, which is not killed. Lost: tasks without a row. Doubled: rows beyond the first
+of each task. Both are counted in the lines of the file.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["OMP_NUM_THREADS"] = "1"  # as in an actor
 
 import numpy as np
 import psutil
@@ -187,37 +191,37 @@ def no_work_on_node(config: dict[str, Any], *arrays: np.ndarray) -> dict[str, An
 @app.command()
 def study(
     tasks: Annotated[int, typer.Option(help="Tasks of no work.")] = 10_000,
-    nodes: Annotated[int, typer.Option(help="Nodes with one CPU each, beside the head node.")] = 3,
-    kills: Annotated[int, typer.Option(help="Nodes to kill, each replaced by a new one.")] = 10,
+    nodes: Annotated[int, typer.Option(help="Nodes with one CPU each, beside the head node.")] = 6,
+    kills: Annotated[int, typer.Option(help="Nodes to kill, at equal distances in rows.")] = 5,
     output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
     """Print the lost and doubled rows of empty tasks on a cluster whose nodes are killed."""
     load = psutil.getloadavg()
     work = [Task.from_config({"head": {}, "seed": number}, "head", "body", {}) for number in range(tasks)]
-    reruns = CountingHandler()
-    logging.getLogger("ketfit.study.executors").addHandler(reruns)
+    lost_tasks = CountingHandler()
+    logging.getLogger("ketfit.study.executors").addHandler(lost_tasks)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     killed_at: list[int] = []
     try:
-        alive = [cluster.add_node(num_cpus=1) for _ in range(nodes)]
+        started = [cluster.add_node(num_cpus=1) for _ in range(nodes)]
         with tempfile.TemporaryDirectory() as folder, ResultLog(Path(folder)) as log:
 
             def kill() -> None:
-                for number in range(1, kills + 1):
+                for number, node in enumerate(started[:kills], start=1):
                     while len(log.results) < number * tasks // (kills + 1):
-                        time.sleep(0.005)
+                        time.sleep(0.002)
+                    kill_processes(node)
                     killed_at.append(len(log.results))
-                    cluster.remove_node(alive.pop(0), allow_graceful=False)
-                    alive.append(cluster.add_node(num_cpus=1))
+                    cluster.remove_node(node, allow_graceful=False)
 
             killer = threading.Thread(target=kill, daemon=True)
-            start = time.perf_counter()
             killer.start()
-            executor = RayExecutor(cluster.address)
             arrays = material()
-            run_tasks(log, executor, [(task, arrays) for task in work], progress=False, work=no_work_on_node)
+            start = time.perf_counter()
+            jobs = [(task, arrays) for task in work]
+            run_tasks(log, RayExecutor(cluster.address), jobs, progress=False, work=no_work_on_node)
             seconds = time.perf_counter() - start
-            killed = len(killed_at)
+            killed_before_the_end = [rows for rows in killed_at if rows < tasks]
             killer.join()
             rows = [json.loads(line) for line in Path(folder, ROWS).read_text().splitlines()]
     finally:
@@ -228,10 +232,10 @@ def study(
         **machine(load),
         "tasks": tasks,
         "nodes_beside_the_head": nodes,
-        "killed_nodes": killed,
-        "rows_at_kill": killed_at,
         "nodes_that_ran_tasks": len({row["result"]["node"] for row in rows if row["result"]}),
-        "tasks_lost_and_run_again": reruns.count,
+        "killed_nodes": len(killed_before_the_end),
+        "rows_at_each_kill": killed_before_the_end,
+        "tasks_run_again": lost_tasks.count,
         "rows": len(rows),
         "failed": sum(row["error"] is not None for row in rows),
         "lost": sum(not counts[task.id] for task in work),
@@ -239,6 +243,16 @@ def study(
         "seconds": round(seconds, 1),
     }
     publish(report, output)
+    if report["lost"] or report["doubled"] or report["failed"] or report["killed_nodes"] < kills:
+        raise typer.Exit(1)
+
+
+def kill_processes(node: Any) -> None:
+    """Kill the raylet of a node and its workers at the same time, as a power failure does."""
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    for process in [*raylet.children(recursive=True), raylet]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 class CountingHandler(logging.Handler):
