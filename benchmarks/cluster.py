@@ -4,8 +4,8 @@
 Its CPU time is that of all its threads from the call of `predict_folder` to its return, with the connection to Ray and
 without imports. `driver_to_actors` is this time relative to the CPU time of the actors inside `predict_block`; its
 inverse is the number of actors that one driver keeps busy. `overhead` is the same without the CPU time that a local
-run, with one thread, takes outside `predict_block` for the same input, because it checks, reads and writes as well. Wall
-times depend on the other work of the machine; CPU times hardly do. The outputs of both runs must be equal.
+run, with one thread, takes outside `predict_block` for the same input, because it checks, reads and writes as well.
+Wall times depend on the other work of the machine; CPU times hardly do. The outputs of both runs must be equal.
 
 `study`: empty tasks through the runner of studies, on nodes that are killed one after the other with all their
 processes. No task runs on the head node, which is not killed. Lost: tasks without a row. Doubled: rows beyond the first
