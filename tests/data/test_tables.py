@@ -11,6 +11,7 @@ import io
 import json
 import lzma
 import os
+import pickle
 import sys
 import threading
 import zipfile
@@ -272,6 +273,15 @@ def test_parquet_row_groups_with_other_dictionaries_are_written_unchanged(tmp_pa
             writer.write_table(group)
     assert through(TextTable.find(source), output, size=3) == ["a", "b", "a", "b"]
     assert parquet.read_table(output)["kind"].to_pylist() == ["u", "v", "w", "x"]
+
+
+@pytest.mark.parametrize("format", ["parquet", "csv", "jsonl"])
+def test_block_sent_to_another_process_is_unchanged(tmp_path: Path, format: str) -> None:
+    table = written(tmp_path, [{"text": "a", "id": "1"}, {"text": "b", "id": "2"}, {"text": "c", "id": "3"}], format)
+    for block in table.blocks(2):
+        arrived = pickle.loads(pickle.dumps(block))
+        assert (arrived.texts, arrived.lines, len(arrived)) == (block.texts, block.lines, len(block))
+        assert arrived.rows == block.rows
 
 
 FRAME = pd.DataFrame(
