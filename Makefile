@@ -7,7 +7,7 @@ KERNEL := src/ketfit/simulate/kernel
 SETTINGS := pyproject.toml constraints.txt CMakeLists.txt \
 	$(filter-out $(wildcard $(KERNEL)/*test* $(KERNEL)/*.perf.cpp),$(wildcard $(KERNEL)/*))
 
-.PHONY: help demo test test-slow coverage browser check manylinux bench peers noise paper paper-quick faults attacks fuzz audit sanitize cpp-test cpp-sanitize cpp-perf cpp-test-arm64 docs wheel mpnet clean
+.PHONY: help demo test test-slow coverage browser check manylinux bench peers noise paper paper-quick faults attacks fuzz audit cluster sanitize cpp-test cpp-sanitize cpp-perf cpp-test-arm64 docs wheel mpnet clean
 
 help:
 	@echo "make demo    train, compare and save a quantum head on bundled film reviews"
@@ -21,6 +21,7 @@ help:
 	@echo "make paper   run the studies of the paper's results on SST=FILE and make their page (half a day)"
 	@echo "make paper-quick  run each of them in small on the bundled sentences (ten minutes)"
 	@echo "make faults  kill studies 200 times, and runs on hardware 50 times at each step (an hour)"
+	@echo "make cluster predict 1,000,000 sentences on Ray, and kill nodes during 10,000 tasks (ten minutes)"
 	@echo "make attacks load 100,000 damaged and forged model folders in children with limits (half an hour)"
 	@echo "make fuzz    look for inputs that break the readers of files, for SECONDS=600"
 	@echo "make audit   ask whether the installed packages have known vulnerabilities (needs the network)"
@@ -89,6 +90,10 @@ paper-quick: $(VENV)/test.stamp
 
 faults: $(VENV)/test.stamp
 	KETFIT_KILLS=200 KETFIT_LEDGER_KILLS=50 KETFIT_IONQ_KILLS=1000 KETFIT_IBM_KILLS=1000 $(BIN)/pytest tests/faults
+
+cluster: $(VENV)/test.stamp
+	$(BIN)/python benchmarks/cluster.py predict --output benchmarks/results/cluster-predict.json
+	$(BIN)/python benchmarks/cluster.py study --output benchmarks/results/cluster-study.json
 
 attacks: $(VENV)/test.stamp
 	KETFIT_ATTACKS=100000 KETFIT_FUZZ_EXAMPLES=5000 $(BIN)/pytest -s tests/attacks

@@ -11,6 +11,7 @@ import io
 import json
 import lzma
 import os
+import pickle
 import sys
 import threading
 import zipfile
@@ -126,6 +127,46 @@ def test_encode_block_any_rows_round_trip_or_raise(
     assert len(read(output)) == len(texts)
 
 
+WHITE_SPACE = [character for character in map(chr, range(sys.maxunicode + 1)) if character.isspace()]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [*((character, "empty") for character in WHITE_SPACE), ("", "empty"), (" \t\u3000", "empty"), (None, "missing")],
+)
+def test_blocks_parquet_text_that_is_blank_or_missing_raises_with_its_row(
+    tmp_path: Path, kind: pa.DataType, text: str | None, fault: str
+) -> None:
+    column = pa.array(["fine", "\u4e2d\u6587", f" {text}.", text, ""]).cast(kind)
+    parquet.write_table(pa.table({"text": column}), tmp_path / "in.parquet")
+    blocks = TextTable.find(tmp_path / "in.parquet").blocks(2)
+    assert next(blocks).texts == ["fine", "\u4e2d\u6587"]
+    with pytest.raises(DataError, match=rf"in\.parquet, row 4: the text is {fault}"):
+        next(blocks)
+
+
+def test_blocks_parquet_accepts_every_character_that_is_not_white_space(tmp_path: Path) -> None:
+    visible = [chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000 and not chr(code).isspace()]
+    parquet.write_table(pa.table({"text": visible}), tmp_path / "in.parquet")
+    assert [text for block in TextTable.find(tmp_path / "in.parquet").blocks(5000) for text in block.texts] == visible
+
+
+def test_blocks_parquet_text_that_is_not_utf_8_raises(tmp_path: Path) -> None:
+    surrogate = pa.array([b"fine", b"\xed\xa0\x80"], pa.binary()).view(pa.string())
+    parquet.write_table(pa.table({"text": surrogate}), tmp_path / "in.parquet")
+    with pytest.raises(
+        DataError, match=r"in\.parquet: not a readable Parquet file: 'utf-8' codec can't decode byte 0xed"
+    ):
+        list(TextTable.find(tmp_path / "in.parquet").blocks(5))
+
+
+def test_blocks_parquet_texts_of_another_type_raise(tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"text": [1, 2]}), tmp_path / "in.parquet")
+    with pytest.raises(DataError, match=r"in\.parquet, row 1: the text is int, not str"):
+        list(TextTable.find(tmp_path / "in.parquet").blocks(5))
+
+
 def test_encode_block_quotes_carriage_return_in_csv(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_bytes(b'id,text\n1,"one\rtwo"\n2,plain\n')
     assert through(TextTable.find(tmp_path / "in.csv"), tmp_path / "out.csv") == ["one\rtwo", "plain"]
@@ -219,6 +260,28 @@ def test_parquet_columns_keep_type_nullability_and_metadata(tmp_path: Path, colu
     assert after.select(["text", "column"]).equals(before, check_metadata=True)
     assert after.column_names == ["text", "column", *ADDED]
     assert after.schema.metadata == before.schema.metadata
+
+
+def test_parquet_row_groups_with_other_dictionaries_are_written_unchanged(tmp_path: Path) -> None:
+    source, output = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    groups = [
+        pa.table({"text": ["a", "b"], "kind": pa.array(kinds).dictionary_encode()})
+        for kinds in (["u", "v"], ["w", "x"])
+    ]
+    with parquet.ParquetWriter(source, groups[0].schema) as writer:
+        for group in groups:
+            writer.write_table(group)
+    assert through(TextTable.find(source), output, size=3) == ["a", "b", "a", "b"]
+    assert parquet.read_table(output)["kind"].to_pylist() == ["u", "v", "w", "x"]
+
+
+@pytest.mark.parametrize("format", ["parquet", "csv", "jsonl"])
+def test_block_sent_to_another_process_is_unchanged(tmp_path: Path, format: str) -> None:
+    table = written(tmp_path, [{"text": "a", "id": "1"}, {"text": "b", "id": "2"}, {"text": "c", "id": "3"}], format)
+    for block in table.blocks(2):
+        arrived = pickle.loads(pickle.dumps(block))
+        assert (arrived.texts, arrived.lines, len(arrived)) == (block.texts, block.lines, len(block))
+        assert arrived.rows == block.rows
 
 
 FRAME = pd.DataFrame(

@@ -6,12 +6,14 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
+from pyarrow import compute as pc
 from pyarrow import parquet
 
 from ketfit.data.readers import (
@@ -42,17 +44,33 @@ class Block:
     """Consecutive rows of a table.
 
     Attributes:
-        texts: The sentence of each row.
         rows: All columns of each row; an Arrow table for Parquet.
+        text_column: Column with the sentences.
         lines: The lines of JSONL; None for other formats.
     """
 
-    texts: list[str]
     rows: list[dict[str, Any]] | pa.Table
+    text_column: str
     lines: list[str] | None = None
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.rows)
+
+    @property
+    def texts(self) -> list[str]:
+        """The sentence of each row."""
+        if isinstance(self.rows, pa.Table):  # strings of Python are made where they are used: perhaps on another node
+            return self.rows[self.text_column].to_pylist()  # type: ignore[no-any-return]
+        return [row[self.text_column] for row in self.rows]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields; an Arrow table as one buffer, which Ray stores faster than the buffers of its columns."""
+        return {**self.__dict__, "rows": _to_stream(self.rows) if isinstance(self.rows, pa.Table) else self.rows}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Set the fields."""
+        rows = state["rows"]
+        self.__dict__.update(state, rows=rows if isinstance(rows, list) else pa.ipc.open_stream(rows).read_all())
 
 
 @dataclass(frozen=True)
@@ -74,13 +92,11 @@ class TextTable(TableFile):
     def _text_blocks(self, size: int) -> Iterator[Block]:
         with self.open_rows([self.text_column]) as rows:
             while batch := list(islice(rows, size)):
-                texts = []
                 for number, row, _ in batch:
-                    texts.append(row[self.text_column])
-                    if fault := text_fault(texts[-1]):
+                    if fault := text_fault(row[self.text_column]):
                         raise DataError(f"{self.name}, line {number}{fault}")
                 raw_lines = [line for _, _, line in batch] if self.format == "jsonl" else None
-                yield Block(texts, [row for _, row, _ in batch], raw_lines)
+                yield Block([row for _, row, _ in batch], self.text_column, raw_lines)
 
     def _parquet_blocks(self, size: int) -> Iterator[Block]:
         done = 0
@@ -90,12 +106,23 @@ class TextTable(TableFile):
             groups = range(file.num_row_groups)
             batches = (batch for group in groups for batch in file.iter_batches(size, row_groups=[group]))
             for table in _rebatched(batches, size, file.schema_arrow):
-                texts = table[self.text_column].to_pylist()
-                for number, text in enumerate(texts, start=done + 1):
+                for index, text in _suspect_texts(table[self.text_column]):
                     if fault := text_fault(text):
-                        raise DataError(f"{self.name}, row {number}{fault}")
-                done += len(texts)
-                yield Block(texts, table)
+                        raise DataError(f"{self.name}, row {done + index + 1}{fault}")
+                done += len(table)
+                yield Block(table, self.text_column)
+
+
+def _suspect_texts(column: pa.ChunkedArray) -> Iterator[tuple[int, Any]]:
+    """Yield the index and value of each text that may have a fault; Arrow finds the others much faster."""
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        with suppress(pa.ArrowInvalid):  # not UTF-8: the error of Python, below, says where
+            column.validate(full=True)
+            blank = pc.or_(pc.utf8_is_space(column), pc.equal(column, ""))
+            indices = pc.indices_nonzero(pc.fill_null(blank, True))
+            yield from zip(indices.to_pylist(), column.take(indices).to_pylist(), strict=True)
+            return
+    yield from enumerate(column.to_pylist())
 
 
 def output_format(table: TextTable, output: Path) -> TableFormat:
@@ -147,7 +174,7 @@ class TableWriter:
             )
         try:
             if self.format == "parquet":
-                return _parquet_part(rows, added, self.where)
+                return _arrow_part(rows, added, self.where)
             assert not isinstance(rows, pa.Table)
             new_values = zip(*added.values(), strict=True)
             if self.format == "jsonl":
@@ -225,14 +252,20 @@ def _extend_object(line: str, new: Mapping[str, Any]) -> str:
     return f"{line.rstrip().removesuffix('}')}, {json.dumps(new, ensure_ascii=False).removeprefix('{')}\n"
 
 
-def _parquet_part(rows: list[dict[str, Any]] | pa.Table, added: Columns, where: str) -> bytes:
+def _arrow_part(rows: list[dict[str, Any]] | pa.Table, added: Columns, where: str) -> bytes:
     if not isinstance(rows, pa.Table):
         rows = pa.table({name: pa.array([row[name] for row in rows], pa.string()) for name in rows[0]})
     _check_pandas_columns(rows.schema, where)
     for name, values in added.items():
         rows = rows.append_column(name, pa.array(values))
-    sink = io.BytesIO()
-    parquet.write_table(rows, sink)
+    return _to_stream(rows).to_pybytes()  # type: ignore[no-any-return]  # read back much faster than Parquet
+
+
+def _to_stream(table: pa.Table) -> pa.Buffer:
+    """Return the stream format of Arrow, which, unlike its file format, may have a dictionary per batch."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
     return sink.getvalue()
 
 
@@ -250,7 +283,8 @@ def _check_pandas_columns(schema: pa.Schema, where: str) -> None:
 
 
 def _join_parquet(parts: Sequence[Path], output: Path) -> None:
-    schema = parquet.read_schema(parts[0])
+    with pa.OSFile(str(parts[0])) as file:
+        schema = pa.ipc.open_stream(file).schema
     with parquet.ParquetWriter(output, schema) as writer:
         for table in _rebatched(_batches(parts), _ROWS_PER_GROUP, schema):
             writer.write_table(table.combine_chunks())
@@ -258,8 +292,8 @@ def _join_parquet(parts: Sequence[Path], output: Path) -> None:
 
 def _batches(parts: Sequence[Path]) -> Iterator[pa.RecordBatch]:
     for part in parts:
-        with parquet.ParquetFile(part) as file:
-            yield from file.iter_batches(_ROWS_PER_GROUP)
+        with pa.OSFile(str(part)) as file:
+            yield from pa.ipc.open_stream(file)
 
 
 def _rebatched(batches: Iterator[pa.RecordBatch], size: int, schema: pa.Schema) -> Iterator[pa.Table]:
