@@ -84,7 +84,7 @@ def sentence_transformers(body: Body, train: Sentences) -> Tuned:
             seed=train.seed,
             num_train_epochs=SUPERVISED.epochs,
             per_device_train_batch_size=SUPERVISED.batch_size,
-            learning_rate=SUPERVISED.learning_rate,
+            learning_rate=SUPERVISED.rate_for(body.dimension),
             warmup_ratio=SUPERVISED.warmup,
             batch_sampler=BatchSamplers.GROUP_BY_LABEL,
             report_to="none",
