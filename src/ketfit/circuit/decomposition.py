@@ -35,8 +35,8 @@ def decompose_gate(gate: Gate) -> tuple[Gate, ...]:
     three qubits takes at most 20 two-qubit gates (the Shannon decomposition of Shende, Bullock and Markov,
     quant-ph/0406176). A gate that is of this kind is returned alone.
 
-    >>> [each.name for each in decompose_gate(Gate("swap", (0, 1)))]
-    ['cx', 'cx', 'cx']
+    >>> " ".join(each.name for each in decompose_gate(Gate("swap", (0, 1))))
+    'cx cx cx'
     """
     if gate.matrix is not None and len(gate.qubits) > 1:
         unitary = scipy.linalg.polar(np.array(gate.matrix))[0]  # a matrix in single precision is unitary to 1e-6
