@@ -33,7 +33,7 @@ CIRCUIT = "RX(input) on every qubit, StronglyEntanglingLayers with 3 layers, <Z_
 N_LAYERS = 3
 TOLERANCE = 1e-4  # of the largest entry
 MAX_STEPS = 10_000  # counted at a time
-SIZES = ((2, 32), (4, 32), (8, 32), (10, 32), (12, 32), (14, 32), (4, 1), (4, 1024), (16, 4), (20, 1))
+SIZES = ((2, 32), (4, 32), (8, 32), (10, 32), (12, 32), (14, 32), (4, 1), (4, 1024), (16, 4), (20, 1), (24, 1))
 """Qubits and samples that are measured unless options choose others."""
 
 Array = npt.NDArray[np.floating[Any]]
@@ -323,7 +323,7 @@ def torchquantum_step(weights: Array, inputs: Array) -> Step:
 
 PEERS = {
     "default.qubit": Peer(default_qubit_step, ("pennylane",)),
-    "lightning.qubit": Peer(lightning_step, ("pennylane_lightning",), 2**22),
+    "lightning.qubit": Peer(lightning_step, ("pennylane_lightning",), 2**24),
     "tensorcircuit": Peer(tensorcircuit_step, ("jax", "tensorcircuit"), max_qubits=10),
     "scaluq": Peer(scaluq_step, ("scaluq",), 2**22),
     "qandle": Peer(qandle_step, ("qandle",), 2**13, max_qubits=8),
