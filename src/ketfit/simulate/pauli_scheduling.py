@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,6 +65,14 @@ class Group:
         self.x |= x
         self.masks = self._extended(masks)
         self.rotations = [*rotations, *self.rotations] if first else [*self.rotations, *rotations]
+
+    def mapped(self, x: int, product_bit: int | None, image: Callable[[PauliWord], PauliWord]) -> Group:
+        """Return the group with other words, which flip the bits `x` or none."""
+        group = Group(x, product_bit=product_bit)
+        for rotation in self.rotations:
+            word = image(rotation.word)
+            group.add(0, [word.z] if word.z else [], [replace(rotation, word=word)])
+        return group
 
     def _extended(self, masks: Iterable[int]) -> list[int]:
         extended = Group(masks=list(self.masks))

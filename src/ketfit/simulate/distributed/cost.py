@@ -160,11 +160,7 @@ def _on_bits(group: Group, bits: int) -> Group:
     """Return a group with the bits above some left out, or others in place of them if that leaves none."""
     x = _mask_on_bits(group.x, bits)
     product_bit = group.product_bit if group.product_bit is not None and group.product_bit < bits else None
-    moved = Group(x, product_bit=product_bit)
-    for rotation in group.rotations:
-        word = PauliWord(x if rotation.word.x else 0, rotation.word.z & (1 << bits) - 1)
-        moved.add(0, [word.z] if word.z else [], [replace(rotation, word=word)])
-    return moved
+    return group.mapped(x, product_bit, lambda word: PauliWord(x if word.x else 0, word.z & (1 << bits) - 1))
 
 
 def _mask_on_bits(mask: int, bits: int) -> int:

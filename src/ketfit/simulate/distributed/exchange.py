@@ -35,11 +35,6 @@ class Exchange:
     masks: tuple[int, ...]
     rank_masks: tuple[int, ...]
 
-    @property
-    def sent_share(self) -> float:
-        """Share of its amplitudes that a rank sends."""
-        return 1 - 0.5 ** len(self.masks)
-
     def partners(self, rank: int) -> Iterator[tuple[int, int]]:
         """Yield the other ranks that a rank exchanges with, and the parities of the indices that it sends, as bits.
 

@@ -10,7 +10,7 @@ but any sums of their bits: a segment runs rotations until their flips span more
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ketfit.errors import CircuitError
 from ketfit.simulate.distributed.exchange import Coordinates, Exchange, exchange_for, extend_basis, reduced_basis
@@ -72,7 +72,7 @@ class Schedule:
     @property
     def exchanged_amplitudes(self) -> int:
         """Amplitudes that each rank sends for one sample in one pass over the circuit."""
-        return sum(round(exchange.sent_share * 2**self.n_local) for exchange in self.exchanges)
+        return sum(2**self.n_local - (2**self.n_local >> len(exchange.masks)) for exchange in self.exchanges)
 
 
 def make_schedule(
@@ -120,11 +120,9 @@ def make_schedule(
 def on_rank(group: Group, rank: int, n_local: int, sample_bits: int) -> Group:
     """Return a group of a segment as one on a unit of a rank, whose lowest bits number samples."""
     product_bit = None if group.product_bit is None else group.product_bit + sample_bits
-    local = Group(group.x << sample_bits, product_bit=product_bit)
-    for rotation in group.rotations:
-        word = word_on_rank(rotation.word, rank, n_local, sample_bits)
-        local.add(0, [word.z] if word.z else [], [replace(rotation, word=word)])
-    return local
+    return group.mapped(
+        group.x << sample_bits, product_bit, lambda word: word_on_rank(word, rank, n_local, sample_bits)
+    )
 
 
 def word_on_rank(word: PauliWord, rank: int, n_local: int, sample_bits: int) -> PauliWord:
@@ -147,19 +145,14 @@ def _moved(group: Group, rank_bits: Sequence[int]) -> Group:
     """Return a group that prepares one bit as one on an index of the rank bits alone."""
     assert group.product_bit is not None
     place = rank_bits.index(group.product_bit)
-    moved = Group(1 << place)
-    for rotation in group.rotations:
-        word = rotation.word
-        bits = PauliWord(bool(word.x) << place, bool(word.z) << place, word.sign)
-        moved.add(0, [bits.z] if bits.z else [], [replace(rotation, word=bits)])
-    return moved
+    return group.mapped(
+        1 << place, None, lambda word: PauliWord(bool(word.x) << place, bool(word.z) << place, word.sign)
+    )
 
 
 def _renumbered(group: Group, coordinates: Coordinates, local_bits: Sequence[int]) -> Group:
     place = None if group.product_bit is None else local_bits.index(group.product_bit)
-    moved = Group(coordinates.flip(group.x), product_bit=place)
-    moved.rotations = [replace(each, word=coordinates.word(each.word)) for each in group.rotations]
-    return moved
+    return group.mapped(coordinates.flip(group.x), place, coordinates.word)
 
 
 def _split(pending: Sequence[Group], fits: Callable[[Group], bool]) -> tuple[list[Group], list[Group]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ketfit.circuit.circuit import Circuit, cached_on_circuit
 from ketfit.circuit.observable import PauliSum
 from ketfit.errors import ConfigError, InputError, InsufficientMemoryError
-from ketfit.memory import memory_shortage
+from ketfit.memory import ALWAYS_AVAILABLE, memory_shortage
 from ketfit.simulate import _kernel
 from ketfit.simulate.circuit_batch import CircuitBatch, check_finite
 from ketfit.simulate.complex_statevector import KernelLayout, ProgramBatch, as_complex, plan_of_groups, simulate
@@ -94,7 +94,7 @@ def _check_memory(run: DistributedRun, size: int, differentiated: bool) -> None:
     """Raise an error on every rank if one of them has too little free memory."""
     required = run.memory_bytes(size, differentiated)
     free = memory_shortage(required)
-    if required > 2**26 and run.ranks.sum(torch.tensor([0 if free is None else 1])).item():
+    if required > ALWAYS_AVAILABLE and run.ranks.sum(torch.tensor([0 if free is None else 1])).item():
         here = "" if free is None else f", and {free / 2**30:,.1f} GiB are free here"
         raise InsufficientMemoryError(
             f"a rank needs {required / 2**30:,.1f} GiB, which one of the {run.ranks.size} does not have{here}; "
