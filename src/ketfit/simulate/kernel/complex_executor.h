@@ -80,7 +80,7 @@ class ComplexExecutor {
     void retreat(T* states, T* adjoints, const T* word_grads, const Gradients<T>& gradients) {
         Passes passes{false, true};
         passes.states = states, passes.adjoints = adjoints, passes.word_grads = word_grads;
-        passes.gradients = gradients, passes.is_in_place = true;
+        passes.gradients = gradients;
         run(passes);
     }
 
@@ -114,6 +114,16 @@ class ComplexExecutor {
         Buffer<T> state, adjoint;
         ChunkScratch scratch;
         std::vector<double> sums, derivatives;
+    };
+    // What a pass of words takes of each of its groups, the first of which is g.
+    struct WordArguments {
+        const T* tables[2] = {};
+        int parities[2] = {};
+        WordArguments(const ComplexExecutor& executor, const WordPass& pass, size_t g, size_t base,
+                      const UnitTables& own, bool inverse) {
+            for (int k = 0; k < pass.n_groups; ++k, ++g)
+                tables[k] = executor.table_of(g, own, inverse), parities[k] = executor.plan_.groups[g].parities(base);
+        }
     };
     // Sums of a block of units.
     struct BlockSums {
@@ -390,16 +400,25 @@ class ComplexExecutor {
                 const bool in_place = plan_.single_chunk();
                 T* psi = in_place ? state : scratch.state.data;
                 if (!in_place) gather(stage, base, state, psi);
-                for (int i = 0; i < stage.n_groups; ++i) {
-                    const size_t g = size_t(stage.first_group + i);
-                    if (!is_prepared(plan_.groups[g]))
-                        kernels_.forward(stage.groups[size_t(i)], psi, stage.chunk_size() / lanes_,
-                                         table_of(g, workspace.tables, false), plan_.groups[g].parities(base));
-                }
+                forward_chunk(stage, base, workspace.tables, psi);
                 if (!in_place) scatter(stage, base, psi, state);
             });
         if (passes.amplitudes) store_final(unit, workspace, state, passes.amplitudes);
         if (passes.result) store_word_values(unit, workspace, state, passes.result);
+    }
+
+    void forward_chunk(const ComplexStage& stage, size_t base, const UnitTables& tables, T* psi) const {
+        const size_t n_rows = stage.chunk_size() / lanes_;
+        for (const ChunkPass& pass : stage.passes) {
+            const size_t g = size_t(stage.first_group + pass.group);
+            if (pass.is_of_words) {
+                const WordArguments arguments(*this, pass.words, g, base, tables, false);
+                kernels_.forward_words(pass.words, psi, n_rows, arguments.tables, arguments.parities);
+            } else if (!is_prepared(plan_.groups[g])) {
+                kernels_.forward(stage.groups[size_t(pass.group)], psi, n_rows, table_of(g, tables, false),
+                                 plan_.groups[g].parities(base));
+            }
+        }
     }
 
     void store_word_values(int64_t unit, UnitWorkspace& workspace, const T* state, T* result) {
@@ -445,12 +464,20 @@ class ComplexExecutor {
         const bool in_place = plan_.single_chunk();
         T *psi = in_place ? unit.first : scratch.state.data, *lambda = in_place ? unit.second : scratch.adjoint.data;
         if (!in_place) gather(stage, base, unit.first, psi), gather(stage, base, unit.second, lambda);
-        for (int i = stage.n_groups; i-- > 0;) {
-            const size_t g = size_t(stage.first_group + i);
+        const size_t n_rows = stage.chunk_size() / lanes_;
+        for (size_t i = stage.passes.size(); i-- > 0;) {
+            const ChunkPass& pass = stage.passes[i];
+            const size_t g = size_t(stage.first_group + pass.group);
+            if (pass.is_of_words) {
+                const WordArguments arguments(*this, pass.words, g, base, tables, true);
+                double* const sums[2] = {overlaps + chunk_offsets_[g],
+                                         pass.words.n_groups > 1 ? overlaps + chunk_offsets_[g + 1] : nullptr};
+                kernels_.backward_words(pass.words, psi, lambda, n_rows, arguments.tables, arguments.parities, sums);
+                continue;
+            }
             // All that is left behind a group of the product state acts on other bits, so it need not be undone.
             const T* table = is_prepared(plan_.groups[g]) ? nullptr : table_of(g, tables, true);
-            kernels_.backward(stage.groups[size_t(i)], psi, lambda, stage.chunk_size() / lanes_, table,
-                              plan_.groups[g].parities(base), overlaps + chunk_offsets_[g]);
+            kernels_.backward(stage.groups[size_t(pass.group)], psi, lambda, n_rows, table, plan_.groups[g].parities(base), overlaps + chunk_offsets_[g]);
         }
         if (!in_place) scatter(stage, base, psi, unit.first), scatter(stage, base, lambda, unit.second);
     }

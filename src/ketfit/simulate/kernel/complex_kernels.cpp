@@ -61,27 +61,17 @@ KETFIT_INLINE Real<T> product(Real<T> a, Real<T> b) {
     return {a.re * b.re};
 }
 
-// Lane l gets lane l ^ mask.
 template <class T>
-KETFIT_INLINE Vector<T> flip_lanes(Vector<T> v, int mask) {
-    if (mask & 1) v = Lanes<T>::template flip_lane_bit<0>(v);
-    if constexpr (Lanes<T>::lane_bits > 1)
-        if (mask & 2) v = Lanes<T>::template flip_lane_bit<1>(v);
-    if constexpr (Lanes<T>::lane_bits > 2)
-        if (mask & 4) v = Lanes<T>::template flip_lane_bit<2>(v);
-    if constexpr (Lanes<T>::lane_bits > 3)
-        if (mask & 8) v = Lanes<T>::template flip_lane_bit<3>(v);
-    return v;
+using LaneFlip = typename Lanes<T>::LaneFlip;
+
+template <class T>
+KETFIT_INLINE Complex<T> flip_lanes(Complex<T> v, const LaneFlip<T>& flip) {
+    return {flip(v.re), flip(v.im)};
 }
 
 template <class T>
-KETFIT_INLINE Complex<T> flip_lanes(Complex<T> v, int mask) {
-    return {flip_lanes<T>(v.re, mask), flip_lanes<T>(v.im, mask)};
-}
-
-template <class T>
-KETFIT_INLINE Real<T> flip_lanes(Real<T> v, int mask) {
-    return {flip_lanes<T>(v.re, mask)};
+KETFIT_INLINE Real<T> flip_lanes(Real<T> v, const LaneFlip<T>& flip) {
+    return {flip(v.re)};
 }
 
 KETFIT_INLINE int parity(size_t bits) { return __builtin_parityll(bits); }
@@ -148,13 +138,14 @@ double* overlap_of(double* overlaps, int s, int column) {
 // Partners in two rows; FLIP: in other lanes too.
 template <class C, bool FLIP, class T = typename C::Number>
 void forward_pairs(const PairGroup& group, Vector<T>* state, size_t n_rows, const T* table, int parities) {
+    const LaneFlip<T> flip(group.x.lane);
     for (int s = 0; s < 1 << group.n_parities; ++s) {
         const Coefficients<C> first(table, s ^ parities), second(table, s ^ parities ^ group.partner_parities);
         for_each_row(group.sweep, s, n_rows, [&](size_t row) __attribute__((always_inline)) {
             Vector<T>*a = state + C::parts * row, *b = state + C::parts * (row ^ group.x.row);
             const auto psi_a = C::load(a), psi_b = C::load(b);
-            first.apply(psi_a, FLIP ? flip_lanes(psi_b, group.x.lane) : psi_b).store(a);
-            second.apply(psi_b, FLIP ? flip_lanes(psi_a, group.x.lane) : psi_a).store(b);
+            first.apply(psi_a, FLIP ? flip_lanes(psi_b, flip) : psi_b).store(a);
+            second.apply(psi_b, FLIP ? flip_lanes(psi_a, flip) : psi_a).store(b);
         });
     }
 }
@@ -162,6 +153,7 @@ void forward_pairs(const PairGroup& group, Vector<T>* state, size_t n_rows, cons
 template <class C, bool FLIP, bool UNDO, class T = typename C::Number>
 void backward_pairs(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint, size_t n_rows, const T* table,
                     int parities, double* overlaps) {
+    const LaneFlip<T> flip(group.x.lane);
     for (int s = 0; s < 1 << group.n_parities; ++s) {
         const int s_a = s ^ parities, s_b = s_a ^ group.partner_parities;
         const Coefficients<C> first(table, s_a), second(table, s_b);
@@ -172,15 +164,15 @@ void backward_pairs(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint
             Vector<T>*lambda_of_a = adjoint + C::parts * row, *lambda_of_b = adjoint + C::parts * partner;
             const C psi_a = C::load(a), psi_b = C::load(b);
             const C lambda_a = C::load(lambda_of_a), lambda_b = C::load(lambda_of_b);
-            const C to_a = FLIP ? flip_lanes(psi_b, group.x.lane) : psi_b;
-            const C to_b = FLIP ? flip_lanes(psi_a, group.x.lane) : psi_a;
+            const C to_a = FLIP ? flip_lanes(psi_b, flip) : psi_b;
+            const C to_b = FLIP ? flip_lanes(psi_a, flip) : psi_a;
             own_a.add_overlap(lambda_a, psi_a), other_a.add_overlap(lambda_a, to_a);
             own_b.add_overlap(lambda_b, psi_b), other_b.add_overlap(lambda_b, to_b);
             if (!UNDO) return;
             first.apply(psi_a, to_a).store(a);
             second.apply(psi_b, to_b).store(b);
-            first.apply(lambda_a, FLIP ? flip_lanes(lambda_b, group.x.lane) : lambda_b).store(lambda_of_a);
-            second.apply(lambda_b, FLIP ? flip_lanes(lambda_a, group.x.lane) : lambda_a).store(lambda_of_b);
+            first.apply(lambda_a, FLIP ? flip_lanes(lambda_b, flip) : lambda_b).store(lambda_of_a);
+            second.apply(lambda_b, FLIP ? flip_lanes(lambda_a, flip) : lambda_a).store(lambda_of_b);
         });
         add_lanes(own_a, overlap_of<T>(overlaps, s_a, 0)), add_lanes(other_a, overlap_of<T>(overlaps, s_a, 1));
         add_lanes(own_b, overlap_of<T>(overlaps, s_b, 0)), add_lanes(other_b, overlap_of<T>(overlaps, s_b, 1));
@@ -190,6 +182,7 @@ void backward_pairs(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint
 // Partners in one row, or no partners (DIAGONAL).
 template <class C, bool DIAGONAL, class T = typename C::Number>
 void forward_rows(const PairGroup& group, Vector<T>* state, size_t n_rows, const T* table, int parities) {
+    const LaneFlip<T> flip(group.x.lane);
     for (int s = 0; s < 1 << group.n_parities; ++s) {
         const Coefficients<C> own(table, s ^ parities);
         for_each_row(group.sweep, s, n_rows, [&](size_t row) __attribute__((always_inline)) {
@@ -197,7 +190,7 @@ void forward_rows(const PairGroup& group, Vector<T>* state, size_t n_rows, const
             if (DIAGONAL)
                 product(own.diagonal, psi).store(state + C::parts * row);
             else
-                own.apply(psi, flip_lanes(psi, group.x.lane)).store(state + C::parts * row);
+                own.apply(psi, flip_lanes(psi, flip)).store(state + C::parts * row);
         });
     }
 }
@@ -205,6 +198,7 @@ void forward_rows(const PairGroup& group, Vector<T>* state, size_t n_rows, const
 template <class C, bool DIAGONAL, bool UNDO, class T = typename C::Number>
 void backward_rows(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint, size_t n_rows, const T* table,
                    int parities, double* overlaps) {
+    const LaneFlip<T> flip(group.x.lane);
     for (int s = 0; s < 1 << group.n_parities; ++s) {
         const Coefficients<C> inverse(table, s ^ parities);
         C own{}, other{};
@@ -217,15 +211,181 @@ void backward_rows(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint,
                 product(inverse.diagonal, lambda).store(adjoint + C::parts * row);
                 return;
             }
-            const C partner = flip_lanes(psi, group.x.lane);
+            const C partner = flip_lanes(psi, flip);
             other.add_overlap(lambda, partner);
             if (!UNDO) return;
             inverse.apply(psi, partner).store(state + C::parts * row);
-            inverse.apply(lambda, flip_lanes(lambda, group.x.lane)).store(adjoint + C::parts * row);
+            inverse.apply(lambda, flip_lanes(lambda, flip)).store(adjoint + C::parts * row);
         });
         add_lanes(own, overlap_of<T>(overlaps, s ^ parities, 0));
         if (!DIAGONAL) add_lanes(other, overlap_of<T>(overlaps, s ^ parities, 1));
     }
+}
+
+template <class T>
+using SignBits = typename Lanes<T>::BitVector;
+
+template <class T>
+KETFIT_INLINE Complex<T> change_signs(Complex<T> v, SignBits<T> signs) {
+    return {Lanes<T>::change_signs(v.re, signs), Lanes<T>::change_signs(v.im, signs)};
+}
+
+template <class T>
+KETFIT_INLINE Real<T> change_signs(Real<T> v, SignBits<T> signs) {
+    return {Lanes<T>::change_signs(v.re, signs)};
+}
+
+// Group K of a pass over orbits of N rows; FLIP: it flips lanes too.
+template <class C, int N, int K, bool FLIP, class T = typename C::Number>
+struct OneWord {
+    const WordPass& pass;
+    const LaneFlip<T> flip;
+    C diagonal, off_diagonal[N];
+    C sums[N] = {};
+
+    KETFIT_INLINE OneWord(const WordPass& pass, const T* table, int parities) : pass(pass), flip(pass.x[K].lane) {
+        for (int p = 0; p < N; ++p) {
+            const Coefficients<C> coefficients(table, parities ^ pass.parities[K][p]);
+            diagonal = coefficients.diagonal, off_diagonal[p] = coefficients.off_diagonal;
+        }
+    }
+
+    // The sign of O in an orbit.
+    KETFIT_INLINE SignBits<T> signs(size_t row) const { return Lanes<T>::sign_bits(parity(row & pass.masks[K])); }
+
+    KETFIT_INLINE void partners(const C* own, SignBits<T> signs, C* to) const {
+        for (int p = 0; p < N; ++p) {
+            const C& partner = own[p ^ (1 << K)];
+            to[p] = change_signs(FLIP ? flip_lanes(partner, flip) : partner, signs);
+        }
+    }
+
+    KETFIT_INLINE void apply(C* own, const C* partners) const {
+        for (int p = 0; p < N; ++p) {
+            C sum = product(diagonal, own[p]);
+            sum.add_product(off_diagonal[p], partners[p]);
+            own[p] = sum;
+        }
+    }
+
+    KETFIT_INLINE void apply(C* psi, size_t row) const {
+        C to[N];
+        partners(psi, signs(row), to);
+        apply(psi, to);
+    }
+
+    // Undoes the group on both, and adds to the sums.
+    KETFIT_INLINE void undo(C* psi, C* lambda, size_t row) {
+        const SignBits<T> signs = this->signs(row);
+        C to[N];
+        partners(psi, signs, to);
+        for (int p = 0; p < N; ++p) sums[p].add_overlap(lambda[p], to[p]);
+        apply(psi, to);
+        partners(lambda, signs, to);
+        apply(lambda, to);
+    }
+
+    // A row whose O has another sign than the first row's adds with another sign.
+    void add_sums(int parities, double* overlaps) const {
+        for (int p = 0; p < N; ++p)
+            add_lanes(change_signs(sums[p], Lanes<T>::sign_bits(pass.parities[K][p])),
+                      overlap_of<T>(overlaps, parities, 1));
+    }
+};
+
+// The rows of an orbit.
+template <class C, int N, class T = typename C::Number>
+struct Orbit {
+    Vector<T>* rows[N];
+
+    KETFIT_INLINE Orbit(const WordPass& pass, Vector<T>* state, size_t row) {
+        for (int p = 0; p < N; ++p) rows[p] = state + C::parts * (row ^ pass.rows[p]);
+    }
+    KETFIT_INLINE void load(C* to) const {
+        for (int p = 0; p < N; ++p) to[p] = C::load(rows[p]);
+    }
+    KETFIT_INLINE void store(const C* from) const {
+        for (int p = 0; p < N; ++p) from[p].store(rows[p]);
+    }
+};
+
+template <class C, bool FLIP, class T = typename C::Number>
+void forward_word(const WordPass& pass, Vector<T>* state, size_t n_rows, const T* const* tables, const int* parities) {
+    const OneWord<C, 2, 0, FLIP> group(pass, tables[0], parities[0]);
+    for (size_t row = 0; row < n_rows; row = next_index(row, pass.pivots)) {
+        const Orbit<C, 2> orbit(pass, state, row);
+        C psi[2];
+        orbit.load(psi);
+        group.apply(psi, row);
+        orbit.store(psi);
+    }
+}
+
+template <class C, bool FLIP, class T = typename C::Number>
+void backward_word(const WordPass& pass, Vector<T>* state, Vector<T>* adjoint, size_t n_rows, const T* const* tables,
+                   const int* parities, double* const* overlaps) {
+    OneWord<C, 2, 0, FLIP> group(pass, tables[0], parities[0]);
+    for (size_t row = 0; row < n_rows; row = next_index(row, pass.pivots)) {
+        const Orbit<C, 2> orbit(pass, state, row), adjoint_orbit(pass, adjoint, row);
+        C psi[2], lambda[2];
+        orbit.load(psi), adjoint_orbit.load(lambda);
+        group.undo(psi, lambda, row);
+        orbit.store(psi), adjoint_orbit.store(lambda);
+    }
+    group.add_sums(parities[0], overlaps[0]);
+}
+
+template <class C, bool FLIP_FIRST, bool FLIP_SECOND, class T = typename C::Number>
+void forward_two_words(const WordPass& pass, Vector<T>* state, size_t n_rows, const T* const* tables,
+                       const int* parities) {
+    const OneWord<C, 4, 0, FLIP_FIRST> first(pass, tables[0], parities[0]);
+    const OneWord<C, 4, 1, FLIP_SECOND> second(pass, tables[1], parities[1]);
+    for (size_t row = 0; row < n_rows; row = next_index(row, pass.pivots)) {
+        const Orbit<C, 4> orbit(pass, state, row);
+        C psi[4];
+        orbit.load(psi);
+        first.apply(psi, row);
+        second.apply(psi, row);
+        orbit.store(psi);
+    }
+}
+
+template <class C, bool FLIP_FIRST, bool FLIP_SECOND, class T = typename C::Number>
+void backward_two_words(const WordPass& pass, Vector<T>* state, Vector<T>* adjoint, size_t n_rows,
+                        const T* const* tables, const int* parities, double* const* overlaps) {
+    OneWord<C, 4, 0, FLIP_FIRST> first(pass, tables[0], parities[0]);
+    OneWord<C, 4, 1, FLIP_SECOND> second(pass, tables[1], parities[1]);
+    for (size_t row = 0; row < n_rows; row = next_index(row, pass.pivots)) {
+        const Orbit<C, 4> orbit(pass, state, row), adjoint_orbit(pass, adjoint, row);
+        C psi[4], lambda[4];
+        orbit.load(psi), adjoint_orbit.load(lambda);
+        second.undo(psi, lambda, row);
+        first.undo(psi, lambda, row);
+        orbit.store(psi), adjoint_orbit.store(lambda);
+    }
+    first.add_sums(parities[0], overlaps[0]), second.add_sums(parities[1], overlaps[1]);
+}
+
+template <class C, class T = typename C::Number>
+void forward_words(const WordPass& pass, T* state, size_t n_rows, const T* const* tables, const int* parities) {
+    const bool first = pass.x[0].lane, second = pass.x[1].lane;
+    (pass.n_groups == 1 ? first ? forward_word<C, true> : forward_word<C, false>
+     : first            ? second ? forward_two_words<C, true, true> : forward_two_words<C, true, false>
+     : second           ? forward_two_words<C, false, true>
+                        : forward_two_words<C, false, false>)(pass, reinterpret_cast<Vector<T>*>(state), n_rows, tables,
+                                                   parities);
+}
+
+template <class C, class T = typename C::Number>
+void backward_words(const WordPass& pass, T* state, T* adjoint, size_t n_rows, const T* const* tables,
+                    const int* parities, double* const* overlaps) {
+    const bool first = pass.x[0].lane, second = pass.x[1].lane;
+    (pass.n_groups == 1 ? first ? backward_word<C, true> : backward_word<C, false>
+     : first            ? second ? backward_two_words<C, true, true> : backward_two_words<C, true, false>
+     : second           ? backward_two_words<C, false, true>
+                        : backward_two_words<C, false, false>)(pass, reinterpret_cast<Vector<T>*>(state),
+                                                    reinterpret_cast<Vector<T>*>(adjoint), n_rows, tables, parities,
+                                                    overlaps);
 }
 
 template <class C, class T = typename C::Number>
@@ -333,6 +493,7 @@ KETFIT_INLINE void add_times(Vector<T>* row, Vector<T> factor, Real<T> amplitude
 
 template <class C, class T = typename C::Number>
 void add_word_value(const T* state, size_t begin, size_t end, const PauliWord& word, double* sums) {
+    const LaneFlip<T> flip(word.x.lane);
     using V = Vector<T>;
     const V* psi = reinterpret_cast<const V*>(state);
     const V signs = word_signs<T>(word);
@@ -342,7 +503,7 @@ void add_word_value(const T* state, size_t begin, size_t end, const PauliWord& w
         for (const size_t part_end = row + part_rows < end ? row + part_rows : end; row < part_end; ++row) {
             const auto own = C::load(psi + C::parts * row);
             auto partner = C::load(psi + C::parts * (row ^ word.x.row));
-            if (word.x.lane) partner = flip_lanes(partner, word.x.lane);
+            if (word.x.lane) partner = flip_lanes(partner, flip);
             const V value = term(own, partner, word.power);
             part += parity(row & word.z.row) ? -value : value;
         }
@@ -353,13 +514,14 @@ void add_word_value(const T* state, size_t begin, size_t end, const PauliWord& w
 
 template <class C, class T = typename C::Number>
 void add_word(const T* state, T* adjoint, size_t begin, size_t end, const PauliWord& word, const T* factors) {
+    const LaneFlip<T> flip(word.x.lane);
     using V = Vector<T>;
     const V* psi = reinterpret_cast<const V*>(state);
     V* lambda = reinterpret_cast<V*>(adjoint);
     const V even = word_signs<T>(word) * Lanes<T>::load(factors);
     for (size_t row = begin; row < end; ++row) {
         auto partner = C::load(psi + C::parts * (row ^ word.x.row));
-        if (word.x.lane) partner = flip_lanes(partner, word.x.lane);
+        if (word.x.lane) partner = flip_lanes(partner, flip);
         const V factor = parity(row & word.z.row) ? -even : even;
         add_times(lambda + C::parts * row, factor, partner, word.power);
     }
@@ -367,7 +529,7 @@ void add_word(const T* state, T* adjoint, size_t begin, size_t end, const PauliW
 
 template <class C, class T = typename C::Number>
 constexpr PairKernels<T> kernels() {
-    return {Lanes<T>::lanes, forward<C>, backward<C>, prepare_product_state<C>, add_word_value<C>, add_word<C>};
+    return {Lanes<T>::lanes, forward<C>, backward<C>, forward_words<C>, backward_words<C>, prepare_product_state<C>, add_word_value<C>, add_word<C>};
 }
 
 }  // namespace

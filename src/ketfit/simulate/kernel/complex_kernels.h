@@ -47,6 +47,18 @@ struct PairGroup {
     RowSweep sweep;
 };
 
+// One or two groups of one word each, which flips the row, in one pass over a chunk: D of a group is the same for all s
+// and O has the sign of a parity. The rows of an orbit are partners: bit k of a row's number in it says that group k
+// flips it.
+struct WordPass {
+    int n_groups = 1;
+    IndexMask x[2];
+    size_t masks[2] = {0, 0};   // over rows, of the parities
+    size_t rows[4];             // added without carry to the orbit's first row
+    int parities[2][4];         // by which the row's parities differ from those of the first one
+    size_t pivots = 0;          // bits of the row that are 0 in the first row of an orbit
+};
+
 // Numbers of a table: D and O, or A and B, real and imaginary parts, for each s.
 constexpr int table_columns = 4;
 
@@ -65,6 +77,11 @@ struct PairKernels {
     // to.
     void (*backward)(const PairGroup&, T* state, T* adjoint, size_t n_rows, const T* table, int parities,
                      double* overlaps);
+    // The same for groups of one word, each with its table. What is added to B[s] of one s is the sum over all, with the
+    // signs of O; nothing is added to A.
+    void (*forward_words)(const WordPass&, T* state, size_t n_rows, const T* const* tables, const int* parities);
+    void (*backward_words)(const WordPass&, T* state, T* adjoint, size_t n_rows, const T* const* tables,
+                           const int* parities, double* const* overlaps);
     // state[i] = product over bits from `sample_bits` on of factors[bit][bit of i]; factors: [bit][2][re, im][lane].
     void (*prepare_product_state)(T* state, int bits, int sample_bits, const T* factors);
     // Adds the value of a word on rows [begin, end), lane by lane, to sums[lane].

@@ -42,6 +42,7 @@ struct ComplexGroup {
     int first_rotation, n_rotations;
     int product_bit;   // the group prepares this bit from |0>, which no earlier group acts on; -1: no such bit
     bool reads_input;  // one of its rotations does
+    bool is_one_word;  // all rotations have the same word, whose parity is that of z[0] if there is one
     uint8_t lane_sets[max_lanes];  // parities that a lane adds to those of its row
 
     int n_sets() const { return 1 << n_parities; }
@@ -59,10 +60,22 @@ inline ComplexGroup make_group(const int64_t* row, const std::vector<ComplexRota
     group.product_bit = int(row[6]);
     for (size_t lane = 0; lane < max_lanes; ++lane) group.lane_sets[lane] = uint8_t(group.parities(lane));
     group.partner_parities = group.parities(group.x);
-    for (int i = 0; i < group.n_rotations; ++i)
-        group.reads_input |= rotations[size_t(group.first_rotation + i)].reads_input;
+    group.is_one_word = group.n_parities < 2;
+    for (int i = 0; i < group.n_rotations; ++i) {
+        const ComplexRotation &rotation = rotations[size_t(group.first_rotation + i)],
+                              &first = rotations[size_t(group.first_rotation)];
+        group.reads_input |= rotation.reads_input;
+        group.is_one_word &= rotation.flips == first.flips && rotation.subset == group.n_parities;
+    }
     return group;
 }
+
+// A pass over a chunk of a group, or of this and the next one.
+struct ChunkPass {
+    int group;             // its number in the stage
+    bool is_of_words;      // the groups have one word each
+    WordPass words;
+};
 
 // Groups that are applied to each chunk of a unit in turn, while the chunk is in the cache. A chunk has the indices
 // base ^ (sum of some basis vectors); its own index says which.
@@ -73,6 +86,7 @@ struct ComplexStage {
     int run_bits;                          // a chunk is made of contiguous runs of 2^run_bits amplitudes
     std::vector<size_t> run_offsets;       // where each run starts, added without carry to the base
     std::vector<PairGroup> groups;         // on a chunk
+    std::vector<ChunkPass> passes;         // over a chunk, in turn
 
     ComplexStage(int first_group, int n_groups, std::vector<uint64_t> basis_vectors, int bits)
         : first_group(first_group), n_groups(n_groups), basis(std::move(basis_vectors)) {
@@ -105,14 +119,15 @@ inline IndexMask chunk_mask(const ComplexStage& stage, uint64_t mask, bool is_pa
     return {local >> lane_bits, int(local & ((size_t(1) << lane_bits) - 1))};
 }
 
+inline size_t highest_bit(size_t mask) { return mask ? size_t(1) << (63 - __builtin_clzll(mask)) : 0; }
+
 // Solves the parity masks over rows for one bit each.
 inline RowSweep make_sweep(size_t x_row, size_t first_mask, size_t second_mask) {
-    const auto highest = [](size_t mask) { return mask ? size_t(1) << (63 - __builtin_clzll(mask)) : 0; };
     RowSweep sweep;
-    sweep.pivot = highest(x_row);
+    sweep.pivot = highest_bit(x_row);
     sweep.masks[0] = first_mask & ~sweep.pivot, sweep.masks[1] = second_mask & ~sweep.pivot;
     for (int k = 0; k < 2; ++k) {
-        sweep.solved[k] = highest(sweep.masks[k]);
+        sweep.solved[k] = highest_bit(sweep.masks[k]);
         if (sweep.solved[k] & sweep.masks[1 - k]) {
             sweep.masks[1 - k] ^= sweep.masks[k];
             sweep.combine[1 - k] ^= sweep.combine[k];
@@ -132,6 +147,23 @@ inline PairGroup chunk_group(const ComplexStage& stage, const ComplexGroup& grou
     }
     local.sweep = make_sweep(local.x.row, z[0].row, z[1].row);
     return local;
+}
+
+// One or two groups of one word each as a pass over a chunk. The rows that they flip have to be independent.
+inline WordPass make_word_pass(const ComplexStage& stage, const ComplexGroup* groups, int n_groups, int lane_bits) {
+    WordPass pass;
+    pass.n_groups = n_groups;
+    for (int k = 0; k < n_groups; ++k) {
+        pass.x[k] = chunk_mask(stage, groups[k].x, false, lane_bits);
+        pass.masks[k] = chunk_mask(stage, groups[k].z[0], true, lane_bits).row;
+    }
+    for (int p = 0; p < 4; ++p) {
+        pass.rows[p] = (p & 1 ? pass.x[0].row : 0) ^ (p & 2 ? pass.x[1].row : 0);
+        for (int k = 0; k < 2; ++k) pass.parities[k][p] = parity_of(pass.rows[p] & pass.masks[k]);
+    }
+    pass.pivots = highest_bit(pass.x[0].row);
+    pass.pivots |= highest_bit(pass.x[1].row & pass.pivots ? pass.x[0].row ^ pass.x[1].row : pass.x[1].row);
+    return pass;
 }
 
 struct ComplexPlan {
@@ -163,7 +195,23 @@ struct ComplexPlan {
         ComplexStage stage(first_group, n_groups, std::move(basis), bits);
         for (int i = 0; i < n_groups; ++i)
             stage.groups.push_back(chunk_group(stage, groups[size_t(first_group + i)], lane_bits));
+        for (int i = 0; i < n_groups; ++i) {
+            ChunkPass pass{i, is_word_in_rows(stage, i), {}};
+            if (pass.is_of_words) {
+                const bool two = i + 1 < n_groups && is_word_in_rows(stage, i + 1) &&
+                                 stage.groups[size_t(i)].x.row != stage.groups[size_t(i + 1)].x.row;
+                pass.words = make_word_pass(stage, groups.data() + first_group + i, 1 + two, lane_bits);
+                i += two;
+            }
+            stage.passes.push_back(pass);
+        }
         stages.push_back(std::move(stage));
+    }
+
+    // Group i of a stage has one word, which flips the row.
+    bool is_word_in_rows(const ComplexStage& stage, int i) const {
+        const ComplexGroup& group = groups[size_t(stage.first_group + i)];
+        return group.is_one_word && group.product_bit < 0 && stage.groups[size_t(i)].x.row;
     }
 
     void add_word(uint64_t x, uint64_t z, int64_t sign = 1) {

@@ -112,6 +112,7 @@ inline void differentiate_rotations(const GroupTable& overlaps, const ComplexRot
             for (size_t l = 0; l < width; ++l) derivative[l] += re * overlap[l] - im * overlap[width + l];
         }
         if (r == 0) return;
+        if (overlaps.group.is_one_word) continue;  // the rotations commute: A is not needed
         // Undone on psi and then on lambda: a -= w b, and the same with A and B of partners exchanged.
         const auto undo = [&](double* a, double* b, double re_a, double im_a, double re_b, double im_b) {
             for (size_t l = 0; l < width; ++l) {

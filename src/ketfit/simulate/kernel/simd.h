@@ -7,6 +7,9 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
 #include <utility>
 
 #define KETFIT_INLINE inline __attribute__((always_inline))
@@ -20,6 +23,8 @@ KETFIT_INLINE size_t next_index(size_t index, size_t mask) { return ((index | ma
 template <class T, int BYTES>
 struct Simd {
     typedef T Vector __attribute__((vector_size(BYTES)));
+    using Bits = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+    typedef Bits BitVector __attribute__((vector_size(BYTES)));
     static constexpr int lanes = BYTES / sizeof(T);
     static constexpr int lane_bits = lanes == 2 ? 1 : lanes == 4 ? 2 : lanes == 8 ? 3 : 4;
 
@@ -42,6 +47,44 @@ struct Simd {
     static KETFIT_INLINE Vector select(Vector condition, Vector positive, Vector otherwise) {
         return condition > 0 ? positive : otherwise;
     }
+
+    // The sign bits of all lanes, or none.
+    static KETFIT_INLINE BitVector sign_bits(bool negative) {
+        return BitVector{} | (negative ? std::numeric_limits<Bits>::min() : Bits(0));
+    }
+
+    static KETFIT_INLINE Vector change_signs(Vector v, BitVector signs) {
+        return reinterpret_cast<Vector>(reinterpret_cast<BitVector>(v) ^ signs);
+    }
+
+    // Lane l gets lane l ^ mask.
+    class LaneFlip {
+     public:
+#if defined(__AVX2__) && !defined(__clang__)  // any order of the lanes is one instruction, but Clang has no name for it
+        explicit KETFIT_INLINE LaneFlip(int mask) {
+            for (int lane = 0; lane < lanes; ++lane) order_[lane] = lane ^ mask;
+        }
+        KETFIT_INLINE Vector operator()(Vector v) const { return __builtin_shuffle(v, order_); }
+
+     private:
+        BitVector order_;
+#else
+        explicit KETFIT_INLINE LaneFlip(int mask) : mask_(mask) {}
+        KETFIT_INLINE Vector operator()(Vector v) const {
+            if (mask_ & 1) v = flip_lane_bit<0>(v);
+            if constexpr (lane_bits > 1)
+                if (mask_ & 2) v = flip_lane_bit<1>(v);
+            if constexpr (lane_bits > 2)
+                if (mask_ & 4) v = flip_lane_bit<2>(v);
+            if constexpr (lane_bits > 3)
+                if (mask_ & 8) v = flip_lane_bit<3>(v);
+            return v;
+        }
+
+     private:
+        int mask_;
+#endif
+    };
 
     // Lane l gets lane l ^ 2^BIT: its partner along a bit of the lane's number.
     template <int BIT>
