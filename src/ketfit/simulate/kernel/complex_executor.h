@@ -477,7 +477,8 @@ class ComplexExecutor {
             }
             // All that is left behind a group of the product state acts on other bits, so it need not be undone.
             const T* table = is_prepared(plan_.groups[g]) ? nullptr : table_of(g, tables, true);
-            kernels_.backward(stage.groups[size_t(pass.group)], psi, lambda, n_rows, table, plan_.groups[g].parities(base), overlaps + chunk_offsets_[g]);
+            kernels_.backward(stage.groups[size_t(pass.group)], psi, lambda, n_rows, table,
+                              plan_.groups[g].parities(base), overlaps + chunk_offsets_[g]);
         }
         if (!in_place) scatter(stage, base, psi, unit.first), scatter(stage, base, lambda, unit.second);
     }

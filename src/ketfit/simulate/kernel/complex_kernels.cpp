@@ -76,26 +76,27 @@ KETFIT_INLINE Real<T> flip_lanes(Real<T> v, const LaneFlip<T>& flip) {
 
 KETFIT_INLINE int parity(size_t bits) { return __builtin_parityll(bits); }
 
-// Calls visit(row) for the rows whose bit `pivot` is 0 and whose parities are s; none if the masks exclude s.
+// Calls visit(row, partner) for the partners of a class; none if the masks exclude it.
 template <class F>
-KETFIT_INLINE void for_each_row(const RowSweep& sweep, int s, size_t n_rows, F visit) {
-    const int first = parity(size_t(s & sweep.combine[0])), second = parity(size_t(s & sweep.combine[1]));
+KETFIT_INLINE void for_each_row(const PairGroup& group, int in_class, size_t n_rows, F visit) {
+    const RowSweep& sweep = group.sweep;
+    const size_t x = group.x.row;
+    const int first = parity(size_t(in_class & sweep.combine[0])), second = parity(size_t(in_class & sweep.combine[1]));
     if ((!sweep.solved[0] && first) || (!sweep.solved[1] && second)) return;
     const size_t mask = sweep.pivot | sweep.solved[0] | sweep.solved[1];
-    if (!sweep.solved[0] && !sweep.solved[1]) {
-        for (size_t row = 0; row < n_rows; row = next_index(row, mask)) visit(row);
-        return;
-    }
-    if (!sweep.solved[1]) {  // the most common case
-        for (size_t row = 0; row < n_rows; row = next_index(row, mask))
-            visit(parity(row & sweep.masks[0]) != first ? row | sweep.solved[0] : row);
+    if (!sweep.solved[0] && !sweep.solved[1]) {  // the most common case
+        for (size_t row = 0; row < n_rows; row = next_index(row, mask)) {
+            const size_t ordered = parity(row & sweep.order_mask) ? row ^ x : row;
+            visit(ordered, ordered ^ x);
+        }
         return;
     }
     for (size_t row = 0; row < n_rows; row = next_index(row, mask)) {
         size_t solved = row;
         if (parity(row & sweep.masks[0]) != first) solved |= sweep.solved[0];
         if (parity(row & sweep.masks[1]) != second) solved |= sweep.solved[1];
-        visit(solved);
+        if (parity(solved & sweep.order_mask)) solved ^= x;
+        visit(solved, solved ^ x);
     }
 }
 
@@ -139,10 +140,11 @@ double* overlap_of(double* overlaps, int s, int column) {
 template <class C, bool FLIP, class T = typename C::Number>
 void forward_pairs(const PairGroup& group, Vector<T>* state, size_t n_rows, const T* table, int parities) {
     const LaneFlip<T> flip(group.x.lane);
-    for (int s = 0; s < 1 << group.n_parities; ++s) {
-        const Coefficients<C> first(table, s ^ parities), second(table, s ^ parities ^ group.partner_parities);
-        for_each_row(group.sweep, s, n_rows, [&](size_t row) __attribute__((always_inline)) {
-            Vector<T>*a = state + C::parts * row, *b = state + C::parts * (row ^ group.x.row);
+    for (int c = 0; c < group.sweep.n_classes; ++c) {
+        const int s = group.sweep.sets[c] ^ parities;
+        const Coefficients<C> first(table, s), second(table, s ^ group.partner_parities);
+        for_each_row(group, c, n_rows, [&](size_t row, size_t partner) __attribute__((always_inline)) {
+            Vector<T>*a = state + C::parts * row, *b = state + C::parts * partner;
             const auto psi_a = C::load(a), psi_b = C::load(b);
             first.apply(psi_a, FLIP ? flip_lanes(psi_b, flip) : psi_b).store(a);
             second.apply(psi_b, FLIP ? flip_lanes(psi_a, flip) : psi_a).store(b);
@@ -154,12 +156,11 @@ template <class C, bool FLIP, bool UNDO, class T = typename C::Number>
 void backward_pairs(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint, size_t n_rows, const T* table,
                     int parities, double* overlaps) {
     const LaneFlip<T> flip(group.x.lane);
-    for (int s = 0; s < 1 << group.n_parities; ++s) {
-        const int s_a = s ^ parities, s_b = s_a ^ group.partner_parities;
+    for (int c = 0; c < group.sweep.n_classes; ++c) {
+        const int s_a = group.sweep.sets[c] ^ parities, s_b = s_a ^ group.partner_parities;
         const Coefficients<C> first(table, s_a), second(table, s_b);
         C own_a{}, other_a{}, own_b{}, other_b{};
-        for_each_row(group.sweep, s, n_rows, [&](size_t row) __attribute__((always_inline)) {
-            const size_t partner = row ^ group.x.row;
+        for_each_row(group, c, n_rows, [&](size_t row, size_t partner) __attribute__((always_inline)) {
             Vector<T>*a = state + C::parts * row, *b = state + C::parts * partner;
             Vector<T>*lambda_of_a = adjoint + C::parts * row, *lambda_of_b = adjoint + C::parts * partner;
             const C psi_a = C::load(a), psi_b = C::load(b);
@@ -183,9 +184,9 @@ void backward_pairs(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint
 template <class C, bool DIAGONAL, class T = typename C::Number>
 void forward_rows(const PairGroup& group, Vector<T>* state, size_t n_rows, const T* table, int parities) {
     const LaneFlip<T> flip(group.x.lane);
-    for (int s = 0; s < 1 << group.n_parities; ++s) {
-        const Coefficients<C> own(table, s ^ parities);
-        for_each_row(group.sweep, s, n_rows, [&](size_t row) __attribute__((always_inline)) {
+    for (int c = 0; c < group.sweep.n_classes; ++c) {
+        const Coefficients<C> own(table, group.sweep.sets[c] ^ parities);
+        for_each_row(group, c, n_rows, [&](size_t row, size_t) __attribute__((always_inline)) {
             const auto psi = C::load(state + C::parts * row);
             if (DIAGONAL)
                 product(own.diagonal, psi).store(state + C::parts * row);
@@ -199,10 +200,11 @@ template <class C, bool DIAGONAL, bool UNDO, class T = typename C::Number>
 void backward_rows(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint, size_t n_rows, const T* table,
                    int parities, double* overlaps) {
     const LaneFlip<T> flip(group.x.lane);
-    for (int s = 0; s < 1 << group.n_parities; ++s) {
-        const Coefficients<C> inverse(table, s ^ parities);
+    for (int c = 0; c < group.sweep.n_classes; ++c) {
+        const int s = group.sweep.sets[c] ^ parities;
+        const Coefficients<C> inverse(table, s);
         C own{}, other{};
-        for_each_row(group.sweep, s, n_rows, [&](size_t row) __attribute__((always_inline)) {
+        for_each_row(group, c, n_rows, [&](size_t row, size_t) __attribute__((always_inline)) {
             const C psi = C::load(state + C::parts * row), lambda = C::load(adjoint + C::parts * row);
             own.add_overlap(lambda, psi);
             if (DIAGONAL) {
@@ -217,8 +219,8 @@ void backward_rows(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint,
             inverse.apply(psi, partner).store(state + C::parts * row);
             inverse.apply(lambda, flip_lanes(lambda, flip)).store(adjoint + C::parts * row);
         });
-        add_lanes(own, overlap_of<T>(overlaps, s ^ parities, 0));
-        if (!DIAGONAL) add_lanes(other, overlap_of<T>(overlaps, s ^ parities, 1));
+        add_lanes(own, overlap_of<T>(overlaps, s, 0));
+        if (!DIAGONAL) add_lanes(other, overlap_of<T>(overlaps, s, 1));
     }
 }
 
@@ -371,9 +373,9 @@ void forward_words(const WordPass& pass, T* state, size_t n_rows, const T* const
     const bool first = pass.x[0].lane, second = pass.x[1].lane;
     (pass.n_groups == 1 ? first ? forward_word<C, true> : forward_word<C, false>
      : first            ? second ? forward_two_words<C, true, true> : forward_two_words<C, true, false>
-     : second           ? forward_two_words<C, false, true>
-                        : forward_two_words<C, false, false>)(pass, reinterpret_cast<Vector<T>*>(state), n_rows, tables,
-                                                   parities);
+     : second
+         ? forward_two_words<C, false, true>
+         : forward_two_words<C, false, false>)(pass, reinterpret_cast<Vector<T>*>(state), n_rows, tables, parities);
 }
 
 template <class C, class T = typename C::Number>
@@ -382,10 +384,10 @@ void backward_words(const WordPass& pass, T* state, T* adjoint, size_t n_rows, c
     const bool first = pass.x[0].lane, second = pass.x[1].lane;
     (pass.n_groups == 1 ? first ? backward_word<C, true> : backward_word<C, false>
      : first            ? second ? backward_two_words<C, true, true> : backward_two_words<C, true, false>
-     : second           ? backward_two_words<C, false, true>
-                        : backward_two_words<C, false, false>)(pass, reinterpret_cast<Vector<T>*>(state),
-                                                    reinterpret_cast<Vector<T>*>(adjoint), n_rows, tables, parities,
-                                                    overlaps);
+     : second ? backward_two_words<C, false, true>
+              : backward_two_words<C, false, false>)(pass, reinterpret_cast<Vector<T>*>(state),
+                                                     reinterpret_cast<Vector<T>*>(adjoint), n_rows, tables, parities,
+                                                     overlaps);
 }
 
 template <class C, class T = typename C::Number>
@@ -529,7 +531,8 @@ void add_word(const T* state, T* adjoint, size_t begin, size_t end, const PauliW
 
 template <class C, class T = typename C::Number>
 constexpr PairKernels<T> kernels() {
-    return {Lanes<T>::lanes, forward<C>, backward<C>, forward_words<C>, backward_words<C>, prepare_product_state<C>, add_word_value<C>, add_word<C>};
+    return {Lanes<T>::lanes,          forward<C>,        backward<C>, forward_words<C>, backward_words<C>,
+            prepare_product_state<C>, add_word_value<C>, add_word<C>};
 }
 
 }  // namespace

@@ -31,18 +31,22 @@ struct IndexMask {
     int lane = 0;
 };
 
-// Two parity masks, for which a loop over rows has the row bits `solved`: they follow from the others.
+// Classes of the rows that a group takes first of two partners. In a class, the row bits `solved` follow from the
+// others, and all first rows have the same parities.
 struct RowSweep {
-    size_t masks[2] = {0, 0};   // reduced, so that each has a solved bit of its own, or is 0
+    int n_classes = 1;
+    int sets[4] = {};  // s of the first rows of each class
+    size_t masks[2] = {
+        0, 0};  // whose parities are the bits of the class, reduced: each has a solved bit of its own or is 0
     size_t solved[2] = {0, 0};  // bits of the row, 0: none
-    size_t pivot = 0;           // a bit of the row that is 0 in the first of two partners, 0: no partner in another row
-    int combine[2] = {1, 2};    // bits of s whose sum is the parity of the reduced mask
+    int combine[2] = {1, 2};    // bits of the class whose sum is the parity of the reduced mask
+    size_t pivot = 0;           // a bit of the row that is 0 in one of two partners, 0: no partner in another row
+    size_t order_mask = 0;      // the other partner is the first one if the parity of its mask is 1
 };
 
 // A group on a chunk.
 struct PairGroup {
     IndexMask x;
-    int n_parities = 0;
     int partner_parities = 0;  // parities of x.row & z[k].row as bits: how s differs between two rows
     RowSweep sweep;
 };
@@ -53,10 +57,10 @@ struct PairGroup {
 struct WordPass {
     int n_groups = 1;
     IndexMask x[2];
-    size_t masks[2] = {0, 0};   // over rows, of the parities
-    size_t rows[4];             // added without carry to the orbit's first row
-    int parities[2][4];         // by which the row's parities differ from those of the first one
-    size_t pivots = 0;          // bits of the row that are 0 in the first row of an orbit
+    size_t masks[2] = {0, 0};  // over rows, of the parities
+    size_t rows[4];            // added without carry to the orbit's first row
+    int parities[2][4];        // by which the row's parities differ from those of the first one
+    size_t pivots = 0;         // bits of the row that are 0 in the first row of an orbit
 };
 
 // Numbers of a table: D and O, or A and B, real and imaginary parts, for each s.
@@ -77,8 +81,8 @@ struct PairKernels {
     // to.
     void (*backward)(const PairGroup&, T* state, T* adjoint, size_t n_rows, const T* table, int parities,
                      double* overlaps);
-    // The same for groups of one word, each with its table. What is added to B[s] of one s is the sum over all, with the
-    // signs of O; nothing is added to A.
+    // The same for groups of one word, each with its table. What is added to B[s] of one s is the sum over all, with
+    // the signs of O; nothing is added to A.
     void (*forward_words)(const WordPass&, T* state, size_t n_rows, const T* const* tables, const int* parities);
     void (*backward_words)(const WordPass&, T* state, T* adjoint, size_t n_rows, const T* const* tables,
                            const int* parities, double* const* overlaps);

@@ -74,14 +74,21 @@ int lane_bits(const PairKernels<T>& kernels) {
     return __builtin_ctz(unsigned(kernels.lanes));
 }
 
-template <class T>
-PairGroup make_group(const Masks& masks, int bits, const PairKernels<T>& kernels) {
+// A stage of one chunk.
+ComplexStage whole_stage(int bits) {
     std::vector<uint64_t> basis;
     for (int bit = 0; bit < bits; ++bit) basis.push_back(uint64_t(1) << bit);
-    const ComplexStage stage(0, 0, basis, bits);
+    return {0, 0, basis, bits};
+}
+
+ComplexGroup unit_group(const Masks& masks) {
     const int64_t row[] = {int64_t(masks.x), int64_t(masks.z[0]), int64_t(masks.z[1]), masks.n_parities, 0, 0, -1};
-    const ComplexGroup group = ketfit::make_group(row, {});
-    return chunk_group(stage, group, lane_bits(kernels));
+    return ketfit::make_group(row, {});
+}
+
+template <class T>
+PairGroup make_group(const Masks& masks, int bits, const PairKernels<T>& kernels) {
+    return chunk_group(whole_stage(bits), unit_group(masks), lane_bits(kernels));
 }
 
 template <class T>
@@ -118,7 +125,71 @@ void check_group(const PairKernels<T>& kernels, int bits, const Masks& masks, in
           4 * limit);
 }
 
+// A pass of words against its groups one after the other.
+template <class T>
+void check_word_pass(const PairKernels<T>& kernels, size_t parts, const std::vector<Masks>& masks, std::mt19937& rng) {
+    const size_t lanes = size_t(kernels.lanes), n_groups = masks.size();
+    const int bits = lane_bits(kernels) + 4;
+    const size_t n_rows = size_t(16), size = parts * n_rows * lanes;
+    std::vector<ComplexGroup> groups;
+    std::vector<Buffer<T>> numbers;
+    const T* tables[2] = {};
+    int parities[2] = {};
+    for (size_t k = 0; k < n_groups; ++k) {
+        CAPTURE(masks[k].x);
+        groups.push_back(unit_group(masks[k]));
+        numbers.push_back(random_buffer<T>(8 * lanes, rng));
+        T* first = numbers[k].data;
+        std::copy_n(first, 2 * lanes, first + 4 * lanes);  // D
+        for (size_t i = 2 * lanes; i < 4 * lanes; ++i) first[i + 4 * lanes] = -first[i];
+        parities[k] = int(rng() & 1);
+    }
+    for (size_t k = 0; k < n_groups; ++k) tables[k] = numbers[k].data;
+    const WordPass pass = make_word_pass(whole_stage(bits), groups.data(), int(n_groups), lane_bits(kernels));
+    Buffer<T> state = random_buffer<T>(size, rng), adjoint = random_buffer<T>(size, rng);
+    Buffer<T> expected_state(state), expected_adjoint(adjoint);
+    std::vector<double> sums[2], expected_sums[2];
+    for (size_t k = 0; k < 2; ++k) sums[k].resize(8 * lanes), expected_sums[k].resize(8 * lanes);
+    double* const overlaps[2] = {sums[0].data(), sums[1].data()};
+    kernels.backward_words(pass, state.data, adjoint.data, n_rows, tables, parities, overlaps);
+    for (size_t k = n_groups; k-- > 0;)
+        kernels.backward(make_group(masks[k], bits, kernels), expected_state.data, expected_adjoint.data, n_rows,
+                         tables[k], parities[k], expected_sums[k].data());
+    const double limit = tolerance<T> * 16;
+    CHECK(max_difference(state.data, expected_state.data, size) < limit);
+    CHECK(max_difference(adjoint.data, expected_adjoint.data, size) < limit);
+    for (size_t k = 0; k < n_groups; ++k)
+        for (size_t i = 2 * lanes; i < (2 + parts) * lanes; ++i) {  // B
+            const double of_both[2] = {expected_sums[k][i], expected_sums[k][i + 4 * lanes]};
+            const double expected = of_both[parities[k]] - of_both[1 - parities[k]];
+            CHECK(std::abs(sums[k][i + size_t(parities[k]) * 4 * lanes] - expected) < limit * 16);
+            CHECK(sums[k][i + size_t(1 - parities[k]) * 4 * lanes] == 0);
+        }
+    kernels.forward_words(pass, state.data, n_rows, tables, parities);
+    for (size_t k = 0; k < n_groups; ++k)
+        kernels.forward(make_group(masks[k], bits, kernels), expected_state.data, n_rows, tables[k], parities[k]);
+    CHECK(max_difference(state.data, expected_state.data, size) < 4 * limit);
+}
+
 }  // namespace
+
+TEST_CASE_TEMPLATE("passes of words do the same as their groups", T, float, double) {
+    for_each_instruction_set([](const InstructionSet& set) {
+        std::mt19937 rng(4);
+        for (const PairKernelSet* kernel_set : {set.complex_kernels, set.real_kernels}) {
+            const PairKernels<T>& kernels = kernel_set->get<T>();
+            const size_t parts = kernel_set == set.real_kernels ? 1 : 2;
+            const uint64_t lanes = uint64_t(kernels.lanes), all = 16 * lanes - 1, rows = all & ~(lanes - 1);
+            for (int repeat = 0; repeat < 60; ++repeat) {
+                const uint64_t flips = repeat % 2 ? all : rows;
+                const Masks first{rng() & flips, {rng() & all, 0}, 1}, second{rng() & flips, {rng() & all, 0}, 1};
+                if (first.x & rows) check_word_pass(kernels, parts, {first}, rng);
+                if (first.x & rows && second.x & rows && (first.x ^ second.x) & rows)
+                    check_word_pass(kernels, parts, {first, second}, rng);
+            }
+        }
+    });
+}
 
 TEST_CASE_TEMPLATE("forward and backward apply groups with all kinds of masks", T, float, double) {
     for_each_instruction_set([](const InstructionSet& set) {

@@ -72,8 +72,8 @@ inline ComplexGroup make_group(const int64_t* row, const std::vector<ComplexRota
 
 // A pass over a chunk of a group, or of this and the next one.
 struct ChunkPass {
-    int group;             // its number in the stage
-    bool is_of_words;      // the groups have one word each
+    int group;         // its number in the stage
+    bool is_of_words;  // the groups have one word each
     WordPass words;
 };
 
@@ -121,11 +121,21 @@ inline IndexMask chunk_mask(const ComplexStage& stage, uint64_t mask, bool is_pa
 
 inline size_t highest_bit(size_t mask) { return mask ? size_t(1) << (63 - __builtin_clzll(mask)) : 0; }
 
-// Solves the parity masks over rows for one bit each.
-inline RowSweep make_sweep(size_t x_row, size_t first_mask, size_t second_mask) {
+// Of a group that flips rows by `x` and has parity masks over them, which differ between partners by `parities`.
+inline RowSweep make_sweep(size_t x, const size_t* masks, int n_parities, int parities) {
     RowSweep sweep;
-    sweep.pivot = highest_bit(x_row);
-    sweep.masks[0] = first_mask & ~sweep.pivot, sweep.masks[1] = second_mask & ~sweep.pivot;
+    sweep.pivot = highest_bit(x);
+    sweep.n_classes = 1 << (n_parities - (parities ? 1 : 0));
+    if (parities) {  // a mask that differs tells which partner is the first; the other one must not differ
+        const int differs = parities & 1 ? 0 : 1, other = 1 - differs;
+        sweep.order_mask = masks[differs];
+        sweep.masks[0] = n_parities > 1 ? masks[other] ^ (parities == 3 ? masks[differs] : 0) : 0;
+        for (int c = 0; c < sweep.n_classes; ++c) sweep.sets[c] = c << other;
+    } else {
+        sweep.masks[0] = masks[0], sweep.masks[1] = masks[1];
+        for (int c = 0; c < sweep.n_classes; ++c) sweep.sets[c] = c;
+    }
+    for (int k = 0; k < 2; ++k) sweep.masks[k] &= ~sweep.pivot;
     for (int k = 0; k < 2; ++k) {
         sweep.solved[k] = highest_bit(sweep.masks[k]);
         if (sweep.solved[k] & sweep.masks[1 - k]) {
@@ -139,13 +149,12 @@ inline RowSweep make_sweep(size_t x_row, size_t first_mask, size_t second_mask) 
 inline PairGroup chunk_group(const ComplexStage& stage, const ComplexGroup& group, int lane_bits) {
     PairGroup local;
     local.x = chunk_mask(stage, group.x, false, lane_bits);
-    local.n_parities = group.n_parities;
-    IndexMask z[2];
+    size_t masks[2] = {0, 0};
     for (int k = 0; k < group.n_parities; ++k) {
-        z[k] = chunk_mask(stage, group.z[k], true, lane_bits);
-        local.partner_parities |= parity_of(local.x.row & z[k].row) << k;
+        masks[k] = chunk_mask(stage, group.z[k], true, lane_bits).row;
+        local.partner_parities |= parity_of(local.x.row & masks[k]) << k;
     }
-    local.sweep = make_sweep(local.x.row, z[0].row, z[1].row);
+    local.sweep = make_sweep(local.x.row, masks, group.n_parities, local.partner_parities);
     return local;
 }
 
