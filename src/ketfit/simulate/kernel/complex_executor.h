@@ -115,16 +115,6 @@ class ComplexExecutor {
         ChunkScratch scratch;
         std::vector<double> sums, derivatives;
     };
-    // What a pass of words takes of each of its groups, the first of which is g.
-    struct WordArguments {
-        const T* tables[2] = {};
-        int parities[2] = {};
-        WordArguments(const ComplexExecutor& executor, const WordPass& pass, size_t g, size_t base,
-                      const UnitTables& own, bool inverse) {
-            for (int k = 0; k < pass.n_groups; ++k, ++g)
-                tables[k] = executor.table_of(g, own, inverse), parities[k] = executor.plan_.groups[g].parities(base);
-        }
-    };
     // Sums of a block of units.
     struct BlockSums {
         std::vector<double> weights, overlaps;  // [weight]; tables of the other groups, with one lane
@@ -400,25 +390,44 @@ class ComplexExecutor {
                 const bool in_place = plan_.single_chunk();
                 T* psi = in_place ? state : scratch.state.data;
                 if (!in_place) gather(stage, base, state, psi);
-                forward_chunk(stage, base, workspace.tables, psi);
-                if (!in_place) scatter(stage, base, psi, state);
+                const double factor = forward_chunk(stage, base, workspace.tables, psi);
+                if (!in_place) scatter(stage, base, psi, T(factor), state);
             });
         if (passes.amplitudes) store_final(unit, workspace, state, passes.amplitudes);
         if (passes.result) store_word_values(unit, workspace, state, passes.result);
     }
 
-    void forward_chunk(const ComplexStage& stage, size_t base, const UnitTables& tables, T* psi) const {
+    // Returns what all amplitudes of the chunk have yet to be multiplied by.
+    double forward_chunk(const ComplexStage& stage, size_t base, const UnitTables& tables, T* psi) const {
         const size_t n_rows = stage.chunk_size() / lanes_;
+        double factor = 1;
         for (const ChunkPass& pass : stage.passes) {
             const size_t g = size_t(stage.first_group + pass.group);
             if (pass.is_of_words) {
-                const WordArguments arguments(*this, pass.words, g, base, tables, false);
-                kernels_.forward_words(pass.words, psi, n_rows, arguments.tables, arguments.parities);
+                const WordOperands<T> operands = word_operands(pass.words, g, base, tables, false);
+                kernels_.forward_words(pass.words, psi, n_rows, operands);
+                for (int k = 0; operands.is_tangent && k < pass.words.n_groups; ++k)
+                    factor *= double(operands.tables[k][0]);
             } else if (!is_prepared(plan_.groups[g])) {
                 kernels_.forward(stage.groups[size_t(pass.group)], psi, n_rows, table_of(g, tables, false),
                                  plan_.groups[g].parities(base));
             }
         }
+        return factor;
+    }
+
+    // The operands of a pass whose first group is g. D, which is a cosine, is left out where one sample alone has the
+    // chunk, which is then written back with another factor.
+    WordOperands<T> word_operands(const WordPass& pass, size_t g, size_t base, const UnitTables& own,
+                                  bool inverse) const {
+        WordOperands<T> operands;
+        operands.is_tangent = !plan_.single_chunk() && !plan_.sample_bits;
+        for (int k = 0; k < pass.n_groups; ++k, ++g) {
+            operands.tables[k] = table_of(g, own, inverse);
+            operands.parities[k] = plan_.groups[g].parities(base);
+            operands.is_tangent &= std::abs(operands.tables[k][0]) >= min_tangent_cosine;
+        }
+        return operands;
     }
 
     void store_word_values(int64_t unit, UnitWorkspace& workspace, const T* state, T* result) {
@@ -465,22 +474,28 @@ class ComplexExecutor {
         T *psi = in_place ? unit.first : scratch.state.data, *lambda = in_place ? unit.second : scratch.adjoint.data;
         if (!in_place) gather(stage, base, unit.first, psi), gather(stage, base, unit.second, lambda);
         const size_t n_rows = stage.chunk_size() / lanes_;
+        double factor = 1;  // that the numbers have yet to be multiplied by
         for (size_t i = stage.passes.size(); i-- > 0;) {
             const ChunkPass& pass = stage.passes[i];
             const size_t g = size_t(stage.first_group + pass.group);
             if (pass.is_of_words) {
-                const WordArguments arguments(*this, pass.words, g, base, tables, true);
-                double* const sums[2] = {overlaps + chunk_offsets_[g],
-                                         pass.words.n_groups > 1 ? overlaps + chunk_offsets_[g + 1] : nullptr};
-                kernels_.backward_words(pass.words, psi, lambda, n_rows, arguments.tables, arguments.parities, sums);
+                WordOperands<T> operands = word_operands(pass.words, g, base, tables, true);
+                for (int k = pass.words.n_groups; k-- > 0;) {
+                    operands.overlaps[k] = overlaps + chunk_offsets_[g + size_t(k)];
+                    operands.overlap_factors[k] = factor * factor;
+                    if (operands.is_tangent) factor *= double(operands.tables[k][0]);
+                }
+                kernels_.backward_words(pass.words, psi, lambda, n_rows, operands);
                 continue;
             }
             // All that is left behind a group of the product state acts on other bits, so it need not be undone.
             const T* table = is_prepared(plan_.groups[g]) ? nullptr : table_of(g, tables, true);
             kernels_.backward(stage.groups[size_t(pass.group)], psi, lambda, n_rows, table,
-                              plan_.groups[g].parities(base), overlaps + chunk_offsets_[g]);
+                              plan_.groups[g].parities(base), overlaps + chunk_offsets_[g], factor * factor);
         }
-        if (!in_place) scatter(stage, base, psi, unit.first), scatter(stage, base, lambda, unit.second);
+        if (in_place) return;
+        scatter(stage, base, psi, T(factor), unit.first);
+        scatter(stage, base, lambda, T(factor), unit.second);
     }
 
     // adjoint = 2 sum over words of their gradients times the word times the state, the derivative by the state.
@@ -578,10 +593,13 @@ class ComplexExecutor {
             std::memcpy(chunk + r * length, unit + parts * (base ^ stage.run_offsets[r]), length * sizeof(T));
     }
 
-    void scatter(const ComplexStage& stage, size_t base, const T* chunk, T* unit) const {
+    // The other way, with numbers times a factor.
+    void scatter(const ComplexStage& stage, size_t base, const T* chunk, T factor, T* unit) const {
         const size_t parts = plan_.parts(), length = parts << stage.run_bits;
-        for (size_t r = 0; r < stage.run_offsets.size(); ++r)
-            std::memcpy(unit + parts * (base ^ stage.run_offsets[r]), chunk + r * length, length * sizeof(T));
+        for (size_t r = 0; r < stage.run_offsets.size(); ++r) {
+            T* run = unit + parts * (base ^ stage.run_offsets[r]);
+            for (size_t i = 0; i < length; ++i) run[i] = factor * chunk[r * length + i];
+        }
     }
 
     // Calls visit(place of the real part in a state, sample of the batch or -1, amplitude of the sample) for a unit.
@@ -639,7 +657,8 @@ class ComplexExecutor {
         });
     }
 
-    static constexpr double min_shared_work = 1e5;  // amplitudes times groups: waking threads costs as much time
+    static constexpr double min_shared_work = 1e5;   // amplitudes times groups: waking threads costs as much time
+    static constexpr T min_tangent_cosine = T(0.5);  // so that the numbers of a chunk do not overflow
     static constexpr size_t max_sets = 4;
 
     const ComplexPlan& plan_;

@@ -118,16 +118,16 @@ struct Coefficients {
 };
 
 template <class T>
-void add_lanes(Complex<T> sum, double* to) {
+void add_lanes(Complex<T> sum, double factor, double* to) {
     for (int lane = 0; lane < Lanes<T>::lanes; ++lane) {
-        to[lane] += sum.re[lane];
-        to[Lanes<T>::lanes + lane] += sum.im[lane];
+        to[lane] += factor * double(sum.re[lane]);
+        to[Lanes<T>::lanes + lane] += factor * double(sum.im[lane]);
     }
 }
 
 template <class T>
-void add_lanes(Real<T> sum, double* to) {
-    for (int lane = 0; lane < Lanes<T>::lanes; ++lane) to[lane] += sum.re[lane];
+void add_lanes(Real<T> sum, double factor, double* to) {
+    for (int lane = 0; lane < Lanes<T>::lanes; ++lane) to[lane] += factor * double(sum.re[lane]);
 }
 
 // The part of the overlaps for one s and a column: A 0, B 1.
@@ -154,7 +154,7 @@ void forward_pairs(const PairGroup& group, Vector<T>* state, size_t n_rows, cons
 
 template <class C, bool FLIP, bool UNDO, class T = typename C::Number>
 void backward_pairs(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint, size_t n_rows, const T* table,
-                    int parities, double* overlaps) {
+                    int parities, double* overlaps, double factor) {
     const LaneFlip<T> flip(group.x.lane);
     for (int c = 0; c < group.sweep.n_classes; ++c) {
         const int s_a = group.sweep.sets[c] ^ parities, s_b = s_a ^ group.partner_parities;
@@ -175,8 +175,10 @@ void backward_pairs(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint
             first.apply(lambda_a, FLIP ? flip_lanes(lambda_b, flip) : lambda_b).store(lambda_of_a);
             second.apply(lambda_b, FLIP ? flip_lanes(lambda_a, flip) : lambda_a).store(lambda_of_b);
         });
-        add_lanes(own_a, overlap_of<T>(overlaps, s_a, 0)), add_lanes(other_a, overlap_of<T>(overlaps, s_a, 1));
-        add_lanes(own_b, overlap_of<T>(overlaps, s_b, 0)), add_lanes(other_b, overlap_of<T>(overlaps, s_b, 1));
+        add_lanes(own_a, factor, overlap_of<T>(overlaps, s_a, 0)),
+            add_lanes(other_a, factor, overlap_of<T>(overlaps, s_a, 1));
+        add_lanes(own_b, factor, overlap_of<T>(overlaps, s_b, 0)),
+            add_lanes(other_b, factor, overlap_of<T>(overlaps, s_b, 1));
     }
 }
 
@@ -198,7 +200,7 @@ void forward_rows(const PairGroup& group, Vector<T>* state, size_t n_rows, const
 
 template <class C, bool DIAGONAL, bool UNDO, class T = typename C::Number>
 void backward_rows(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint, size_t n_rows, const T* table,
-                   int parities, double* overlaps) {
+                   int parities, double* overlaps, double factor) {
     const LaneFlip<T> flip(group.x.lane);
     for (int c = 0; c < group.sweep.n_classes; ++c) {
         const int s = group.sweep.sets[c] ^ parities;
@@ -219,8 +221,8 @@ void backward_rows(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint,
             inverse.apply(psi, partner).store(state + C::parts * row);
             inverse.apply(lambda, flip_lanes(lambda, flip)).store(adjoint + C::parts * row);
         });
-        add_lanes(own, overlap_of<T>(overlaps, s, 0));
-        if (!DIAGONAL) add_lanes(other, overlap_of<T>(overlaps, s, 1));
+        add_lanes(own, factor, overlap_of<T>(overlaps, s, 0));
+        if (!DIAGONAL) add_lanes(other, factor, overlap_of<T>(overlaps, s, 1));
     }
 }
 
@@ -237,18 +239,31 @@ KETFIT_INLINE Real<T> change_signs(Real<T> v, SignBits<T> signs) {
     return {Lanes<T>::change_signs(v.re, signs)};
 }
 
+template <class T>
+KETFIT_INLINE Complex<T> divided(Complex<T> v, Vector<T> by) {
+    return {v.re / by, v.im / by};
+}
+
+template <class T>
+KETFIT_INLINE Real<T> divided(Real<T> v, Vector<T> by) {
+    return {v.re / by};
+}
+
 // Group K of a pass over orbits of N rows; FLIP: it flips lanes too.
-template <class C, int N, int K, bool FLIP, class T = typename C::Number>
+template <class C, int N, int K, bool FLIP, bool TANGENT, class T = typename C::Number>
 struct OneWord {
     const WordPass& pass;
+    const WordOperands<T>& operands;
     const LaneFlip<T> flip;
-    C diagonal, off_diagonal[N];
+    C diagonal, off_diagonal[N];  // TANGENT: 1 and O / D
     C sums[N] = {};
 
-    KETFIT_INLINE OneWord(const WordPass& pass, const T* table, int parities) : pass(pass), flip(pass.x[K].lane) {
+    KETFIT_INLINE OneWord(const WordPass& pass, const WordOperands<T>& operands)
+        : pass(pass), operands(operands), flip(pass.x[K].lane) {
         for (int p = 0; p < N; ++p) {
-            const Coefficients<C> coefficients(table, parities ^ pass.parities[K][p]);
-            diagonal = coefficients.diagonal, off_diagonal[p] = coefficients.off_diagonal;
+            const Coefficients<C> coefficients(operands.tables[K], operands.parities[K] ^ pass.parities[K][p]);
+            diagonal = coefficients.diagonal;
+            off_diagonal[p] = TANGENT ? divided(coefficients.off_diagonal, diagonal.re) : coefficients.off_diagonal;
         }
     }
 
@@ -264,7 +279,7 @@ struct OneWord {
 
     KETFIT_INLINE void apply(C* own, const C* partners) const {
         for (int p = 0; p < N; ++p) {
-            C sum = product(diagonal, own[p]);
+            C sum = TANGENT ? own[p] : product(diagonal, own[p]);
             sum.add_product(off_diagonal[p], partners[p]);
             own[p] = sum;
         }
@@ -288,10 +303,10 @@ struct OneWord {
     }
 
     // A row whose O has another sign than the first row's adds with another sign.
-    void add_sums(int parities, double* overlaps) const {
+    void add_sums() const {
+        double* to = overlap_of<T>(operands.overlaps[K], operands.parities[K], 1);
         for (int p = 0; p < N; ++p)
-            add_lanes(change_signs(sums[p], Lanes<T>::sign_bits(pass.parities[K][p])),
-                      overlap_of<T>(overlaps, parities, 1));
+            add_lanes(sums[p], pass.parities[K][p] ? -operands.overlap_factors[K] : operands.overlap_factors[K], to);
     }
 };
 
@@ -311,83 +326,71 @@ struct Orbit {
     }
 };
 
-template <class C, bool FLIP, class T = typename C::Number>
-void forward_word(const WordPass& pass, Vector<T>* state, size_t n_rows, const T* const* tables, const int* parities) {
-    const OneWord<C, 2, 0, FLIP> group(pass, tables[0], parities[0]);
-    for (size_t row = 0; row < n_rows; row = next_index(row, pass.pivots)) {
-        const Orbit<C, 2> orbit(pass, state, row);
-        C psi[2];
-        orbit.load(psi);
-        group.apply(psi, row);
-        orbit.store(psi);
+// How a pass of words is compiled: for one group or two, which flip lanes or do not.
+template <bool TWO, bool FLIP_FIRST, bool FLIP_SECOND, bool TANGENT>
+struct WordPassKind {
+    template <class C, class T = typename C::Number>
+    static void forward(const WordPass& pass, Vector<T>* state, size_t n_rows, const WordOperands<T>& operands) {
+        constexpr int n = TWO ? 4 : 2;
+        const OneWord<C, n, 0, FLIP_FIRST, TANGENT> first(pass, operands);
+        const OneWord<C, n, TWO, FLIP_SECOND, TANGENT> second(pass, operands);
+        for (size_t row = 0; row < n_rows; row = next_index(row, pass.pivots)) {
+            const Orbit<C, n> orbit(pass, state, row);
+            C psi[n];
+            orbit.load(psi);
+            first.apply(psi, row);
+            if (TWO) second.apply(psi, row);
+            orbit.store(psi);
+        }
     }
-}
 
-template <class C, bool FLIP, class T = typename C::Number>
-void backward_word(const WordPass& pass, Vector<T>* state, Vector<T>* adjoint, size_t n_rows, const T* const* tables,
-                   const int* parities, double* const* overlaps) {
-    OneWord<C, 2, 0, FLIP> group(pass, tables[0], parities[0]);
-    for (size_t row = 0; row < n_rows; row = next_index(row, pass.pivots)) {
-        const Orbit<C, 2> orbit(pass, state, row), adjoint_orbit(pass, adjoint, row);
-        C psi[2], lambda[2];
-        orbit.load(psi), adjoint_orbit.load(lambda);
-        group.undo(psi, lambda, row);
-        orbit.store(psi), adjoint_orbit.store(lambda);
+    template <class C, class T = typename C::Number>
+    static void backward(const WordPass& pass, Vector<T>* state, Vector<T>* adjoint, size_t n_rows,
+                         const WordOperands<T>& operands) {
+        constexpr int n = TWO ? 4 : 2;
+        OneWord<C, n, 0, FLIP_FIRST, TANGENT> first(pass, operands);
+        OneWord<C, n, TWO, FLIP_SECOND, TANGENT> second(pass, operands);
+        for (size_t row = 0; row < n_rows; row = next_index(row, pass.pivots)) {
+            const Orbit<C, n> orbit(pass, state, row), adjoint_orbit(pass, adjoint, row);
+            C psi[n], lambda[n];
+            orbit.load(psi), adjoint_orbit.load(lambda);
+            if (TWO) second.undo(psi, lambda, row);
+            first.undo(psi, lambda, row);
+            orbit.store(psi), adjoint_orbit.store(lambda);
+        }
+        first.add_sums();
+        if (TWO) second.add_sums();
     }
-    group.add_sums(parities[0], overlaps[0]);
-}
+};
 
-template <class C, bool FLIP_FIRST, bool FLIP_SECOND, class T = typename C::Number>
-void forward_two_words(const WordPass& pass, Vector<T>* state, size_t n_rows, const T* const* tables,
-                       const int* parities) {
-    const OneWord<C, 4, 0, FLIP_FIRST> first(pass, tables[0], parities[0]);
-    const OneWord<C, 4, 1, FLIP_SECOND> second(pass, tables[1], parities[1]);
-    for (size_t row = 0; row < n_rows; row = next_index(row, pass.pivots)) {
-        const Orbit<C, 4> orbit(pass, state, row);
-        C psi[4];
-        orbit.load(psi);
-        first.apply(psi, row);
-        second.apply(psi, row);
-        orbit.store(psi);
-    }
-}
-
-template <class C, bool FLIP_FIRST, bool FLIP_SECOND, class T = typename C::Number>
-void backward_two_words(const WordPass& pass, Vector<T>* state, Vector<T>* adjoint, size_t n_rows,
-                        const T* const* tables, const int* parities, double* const* overlaps) {
-    OneWord<C, 4, 0, FLIP_FIRST> first(pass, tables[0], parities[0]);
-    OneWord<C, 4, 1, FLIP_SECOND> second(pass, tables[1], parities[1]);
-    for (size_t row = 0; row < n_rows; row = next_index(row, pass.pivots)) {
-        const Orbit<C, 4> orbit(pass, state, row), adjoint_orbit(pass, adjoint, row);
-        C psi[4], lambda[4];
-        orbit.load(psi), adjoint_orbit.load(lambda);
-        second.undo(psi, lambda, row);
-        first.undo(psi, lambda, row);
-        orbit.store(psi), adjoint_orbit.store(lambda);
-    }
-    first.add_sums(parities[0], overlaps[0]), second.add_sums(parities[1], overlaps[1]);
+// Calls visit(kind).
+template <bool TANGENT, class F>
+void with_kind(const WordPass& pass, F visit) {
+    const bool first = pass.x[0].lane, second = pass.x[1].lane;
+    if (pass.n_groups == 1)
+        first ? visit(WordPassKind<false, true, false, TANGENT>())
+              : visit(WordPassKind<false, false, false, TANGENT>());
+    else if (first)
+        second ? visit(WordPassKind<true, true, true, TANGENT>()) : visit(WordPassKind<true, true, false, TANGENT>());
+    else
+        second ? visit(WordPassKind<true, false, true, TANGENT>()) : visit(WordPassKind<true, false, false, TANGENT>());
 }
 
 template <class C, class T = typename C::Number>
-void forward_words(const WordPass& pass, T* state, size_t n_rows, const T* const* tables, const int* parities) {
-    const bool first = pass.x[0].lane, second = pass.x[1].lane;
-    (pass.n_groups == 1 ? first ? forward_word<C, true> : forward_word<C, false>
-     : first            ? second ? forward_two_words<C, true, true> : forward_two_words<C, true, false>
-     : second
-         ? forward_two_words<C, false, true>
-         : forward_two_words<C, false, false>)(pass, reinterpret_cast<Vector<T>*>(state), n_rows, tables, parities);
+void forward_words(const WordPass& pass, T* state, size_t n_rows, const WordOperands<T>& operands) {
+    const auto run = [&](auto kind) {
+        kind.template forward<C>(pass, reinterpret_cast<Vector<T>*>(state), n_rows, operands);
+    };
+    operands.is_tangent ? with_kind<true>(pass, run) : with_kind<false>(pass, run);
 }
 
 template <class C, class T = typename C::Number>
-void backward_words(const WordPass& pass, T* state, T* adjoint, size_t n_rows, const T* const* tables,
-                    const int* parities, double* const* overlaps) {
-    const bool first = pass.x[0].lane, second = pass.x[1].lane;
-    (pass.n_groups == 1 ? first ? backward_word<C, true> : backward_word<C, false>
-     : first            ? second ? backward_two_words<C, true, true> : backward_two_words<C, true, false>
-     : second ? backward_two_words<C, false, true>
-              : backward_two_words<C, false, false>)(pass, reinterpret_cast<Vector<T>*>(state),
-                                                     reinterpret_cast<Vector<T>*>(adjoint), n_rows, tables, parities,
-                                                     overlaps);
+void backward_words(const WordPass& pass, T* state, T* adjoint, size_t n_rows, const WordOperands<T>& operands) {
+    const auto run = [&](auto kind) {
+        kind.template backward<C>(pass, reinterpret_cast<Vector<T>*>(state), reinterpret_cast<Vector<T>*>(adjoint),
+                                  n_rows, operands);
+    };
+    operands.is_tangent ? with_kind<true>(pass, run) : with_kind<false>(pass, run);
 }
 
 template <class C, class T = typename C::Number>
@@ -399,21 +402,21 @@ void forward(const PairGroup& group, T* state, size_t n_rows, const T* table, in
 
 template <class C, bool UNDO, class T>
 void backward_as(const PairGroup& group, T* state, T* adjoint, size_t n_rows, const T* table, int parities,
-                 double* overlaps) {
+                 double* overlaps, double factor) {
     (group.x.row    ? group.x.lane ? backward_pairs<C, true, UNDO> : backward_pairs<C, false, UNDO>
      : group.x.lane ? backward_rows<C, false, UNDO>
                     : backward_rows<C, true, UNDO>)(group, reinterpret_cast<Vector<T>*>(state),
                                                     reinterpret_cast<Vector<T>*>(adjoint), n_rows, table, parities,
-                                                    overlaps);
+                                                    overlaps, factor);
 }
 
 template <class C, class T = typename C::Number>
 void backward(const PairGroup& group, T* state, T* adjoint, size_t n_rows, const T* table, int parities,
-              double* overlaps) {
+              double* overlaps, double factor) {
     constexpr size_t max_table = 4 * table_columns * Lanes<T>::lanes;
-    if (table) return backward_as<C, true>(group, state, adjoint, n_rows, table, parities, overlaps);
+    if (table) return backward_as<C, true>(group, state, adjoint, n_rows, table, parities, overlaps, factor);
     const T zeros[max_table] = {};
-    backward_as<C, false>(group, state, adjoint, n_rows, zeros, parities, overlaps);
+    backward_as<C, false>(group, state, adjoint, n_rows, zeros, parities, overlaps, factor);
 }
 
 template <class T>

@@ -72,20 +72,29 @@ struct PauliWord {
     int power = 0;  // number of Ys, and 2 more for a negative sign
 };
 
+// What a pass takes of each of its groups.
+template <class T>
+struct WordOperands {
+    const T* tables[2] = {};
+    int parities[2] = {};                // of the chunk's first index
+    bool is_tangent = false;             // all numbers are divided by D, which saves a product
+    double* overlaps[2] = {};            // laid out as the table
+    double overlap_factors[2] = {1, 1};  // of what is added to the overlaps
+};
+
 template <class T>
 struct PairKernels {
     int lanes;
     // `table` is [s ^ parity of the lane][column][lane], and `parities` are those of the chunk's first index.
     void (*forward)(const PairGroup&, T* state, size_t n_rows, const T* table, int parities);
-    // The table is that of the inverse, or null: the group is not undone. Overlaps, laid out as the table, are added
-    // to.
+    // The table is that of the inverse, or null: the group is not undone. To the overlaps, laid out as the table, those
+    // times a factor are added.
     void (*backward)(const PairGroup&, T* state, T* adjoint, size_t n_rows, const T* table, int parities,
-                     double* overlaps);
-    // The same for groups of one word, each with its table. What is added to B[s] of one s is the sum over all, with
-    // the signs of O; nothing is added to A.
-    void (*forward_words)(const WordPass&, T* state, size_t n_rows, const T* const* tables, const int* parities);
-    void (*backward_words)(const WordPass&, T* state, T* adjoint, size_t n_rows, const T* const* tables,
-                           const int* parities, double* const* overlaps);
+                     double* overlaps, double factor);
+    // The same for groups of one word. What is added to B[s] of one s is the sum over all, with the signs of O; nothing
+    // is added to A.
+    void (*forward_words)(const WordPass&, T* state, size_t n_rows, const WordOperands<T>&);
+    void (*backward_words)(const WordPass&, T* state, T* adjoint, size_t n_rows, const WordOperands<T>&);
     // state[i] = product over bits from `sample_bits` on of factors[bit][bit of i]; factors: [bit][2][re, im][lane].
     void (*prepare_product_state)(T* state, int bits, int sample_bits, const T* factors);
     // Adds the value of a word on rows [begin, end), lane by lane, to sums[lane].
