@@ -233,7 +233,7 @@ def main(
     output: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
     qubits: Annotated[list[int], typer.Option(help="Widths.")] = [22, 24],  # noqa: B006
     ranks: Annotated[list[int], typer.Option(help="Numbers of ranks.")] = [2, 4],  # noqa: B006
-    repeats: Annotated[int, typer.Option(help="Runs of each.")] = 3,
+    repeats: Annotated[int, typer.Option(help="Runs of each.")] = 15,
 ) -> None:
     """Measure, and print the rows and the table."""
     rows = []

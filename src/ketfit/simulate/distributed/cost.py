@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -140,7 +141,7 @@ def _seconds(plans: Sequence[Any], program: PauliProgram) -> tuple[float, float]
     gradients = kernel_gradients(*derivatives, None)
     values = torch.ones(1, plans[-1].n_words)
     forward, backward = [], []
-    for _ in range(3):
+    for _ in range(5):
         start = time.perf_counter()
         states = torch.empty(plans[0].unit_numbers)
         plans[0].prepare(batch, states.data_ptr(), 0, kernel_threads())
@@ -153,7 +154,7 @@ def _seconds(plans: Sequence[Any], program: PauliProgram) -> tuple[float, float]
             plan.retreat(batch, states.data_ptr(), adjoints.data_ptr(), word_grads, gradients, kernel_threads())
         forward.append(middle - start)
         backward.append(time.perf_counter() - middle)
-    return min(forward), min(backward)
+    return statistics.median(forward), statistics.median(backward)
 
 
 def _on_bits(group: Group, bits: int) -> Group:
