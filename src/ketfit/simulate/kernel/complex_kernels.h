@@ -35,11 +35,10 @@ struct IndexMask {
 // others, and all first rows have the same parities.
 struct RowSweep {
     int n_classes = 1;
-    int sets[4] = {};  // s of the first rows of each class
-    size_t masks[2] = {
-        0, 0};  // whose parities are the bits of the class, reduced: each has a solved bit of its own or is 0
+    int sets[4] = {};           // s of the first rows of each class
+    size_t masks[2] = {0, 0};   // over rows, reduced: each has a solved bit of its own, or is 0
     size_t solved[2] = {0, 0};  // bits of the row, 0: none
-    int combine[2] = {1, 2};    // bits of the class whose sum is the parity of the reduced mask
+    int combine[2] = {1, 2};    // bits of the class's number whose sum is the parity of the mask
     size_t pivot = 0;           // a bit of the row that is 0 in one of two partners, 0: no partner in another row
     size_t order_mask = 0;      // the other partner is the first one if the parity of its mask is 1
 };

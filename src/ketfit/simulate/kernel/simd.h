@@ -1,14 +1,13 @@
 // SIMD vectors, by the vector extensions of GCC and Clang.
 //
-// gate_kernels.cpp and pauli_kernels.cpp are compiled once for each instruction set. Of an inline function that is not
-// inlined the linker keeps one copy, which might be the one for AVX-512. So every function here is inlined always, and
-// those two files call no function of the standard library.
+// gate_kernels.cpp, pauli_kernels.cpp and complex_kernels.cpp are compiled once for each instruction set. Of an inline
+// function that is not inlined the linker keeps one copy, which might be the one for AVX-512. So every function here is
+// inlined always, and those files call no function of the standard library.
 
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <type_traits>
 #include <utility>
 
@@ -50,7 +49,7 @@ struct Simd {
 
     // The sign bits of all lanes, or none.
     static KETFIT_INLINE BitVector sign_bits(bool negative) {
-        return BitVector{} | (negative ? std::numeric_limits<Bits>::min() : Bits(0));
+        return BitVector{} | Bits(!negative ? 0 : sizeof(T) == 4 ? INT32_MIN : INT64_MIN);
     }
 
     static KETFIT_INLINE Vector change_signs(Vector v, BitVector signs) {
