@@ -84,7 +84,11 @@ KETFIT_INLINE void for_each_row(const PairGroup& group, int in_class, size_t n_r
     const int first = parity(size_t(in_class & sweep.combine[0])), second = parity(size_t(in_class & sweep.combine[1]));
     if ((!sweep.solved[0] && first) || (!sweep.solved[1] && second)) return;
     const size_t mask = sweep.pivot | sweep.solved[0] | sweep.solved[1];
-    if (!sweep.solved[0] && !sweep.solved[1]) {  // the most common case
+    if (!sweep.solved[0] && !sweep.solved[1] && !sweep.order_mask) {
+        for (size_t row = 0; row < n_rows; row = next_index(row, mask)) visit(row, row ^ x);
+        return;
+    }
+    if (!sweep.solved[0] && !sweep.solved[1]) {
         for (size_t row = 0; row < n_rows; row = next_index(row, mask)) {
             const size_t ordered = parity(row & sweep.order_mask) ? row ^ x : row;
             visit(ordered, ordered ^ x);

@@ -135,6 +135,7 @@ inline RowSweep make_sweep(size_t x, const size_t* masks, int n_parities, int pa
         sweep.masks[0] = masks[0], sweep.masks[1] = masks[1];
         for (int c = 0; c < sweep.n_classes; ++c) sweep.sets[c] = c;
     }
+    sweep.order_mask &= ~sweep.pivot;
     for (int k = 0; k < 2; ++k) sweep.masks[k] &= ~sweep.pivot;
     for (int k = 0; k < 2; ++k) {
         sweep.solved[k] = highest_bit(sweep.masks[k]);
