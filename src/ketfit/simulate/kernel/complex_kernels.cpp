@@ -330,14 +330,14 @@ struct Orbit {
     }
 };
 
-// How a pass of words is compiled: for one group or two, which flip lanes or do not.
-template <bool TWO, bool FLIP_FIRST, bool FLIP_SECOND, bool TANGENT>
+// How a pass of words is compiled: for one group or two; FLIP: one of them flips lanes.
+template <bool TWO, bool FLIP, bool TANGENT>
 struct WordPassKind {
     template <class C, class T = typename C::Number>
     static void forward(const WordPass& pass, Vector<T>* state, size_t n_rows, const WordOperands<T>& operands) {
         constexpr int n = TWO ? 4 : 2;
-        const OneWord<C, n, 0, FLIP_FIRST, TANGENT> first(pass, operands);
-        const OneWord<C, n, TWO, FLIP_SECOND, TANGENT> second(pass, operands);
+        const OneWord<C, n, 0, FLIP, TANGENT> first(pass, operands);
+        const OneWord<C, n, TWO, FLIP, TANGENT> second(pass, operands);
         for (size_t row = 0; row < n_rows; row = next_index(row, pass.pivots)) {
             const Orbit<C, n> orbit(pass, state, row);
             C psi[n];
@@ -352,8 +352,8 @@ struct WordPassKind {
     static void backward(const WordPass& pass, Vector<T>* state, Vector<T>* adjoint, size_t n_rows,
                          const WordOperands<T>& operands) {
         constexpr int n = TWO ? 4 : 2;
-        OneWord<C, n, 0, FLIP_FIRST, TANGENT> first(pass, operands);
-        OneWord<C, n, TWO, FLIP_SECOND, TANGENT> second(pass, operands);
+        OneWord<C, n, 0, FLIP, TANGENT> first(pass, operands);
+        OneWord<C, n, TWO, FLIP, TANGENT> second(pass, operands);
         for (size_t row = 0; row < n_rows; row = next_index(row, pass.pivots)) {
             const Orbit<C, n> orbit(pass, state, row), adjoint_orbit(pass, adjoint, row);
             C psi[n], lambda[n];
@@ -370,14 +370,11 @@ struct WordPassKind {
 // Calls visit(kind).
 template <bool TANGENT, class F>
 void with_kind(const WordPass& pass, F visit) {
-    const bool first = pass.x[0].lane, second = pass.x[1].lane;
-    if (pass.n_groups == 1)
-        first ? visit(WordPassKind<false, true, false, TANGENT>())
-              : visit(WordPassKind<false, false, false, TANGENT>());
-    else if (first)
-        second ? visit(WordPassKind<true, true, true, TANGENT>()) : visit(WordPassKind<true, true, false, TANGENT>());
+    const bool two = pass.n_groups == 2;
+    if (pass.x[0].lane || pass.x[1].lane)
+        two ? visit(WordPassKind<true, true, TANGENT>()) : visit(WordPassKind<false, true, TANGENT>());
     else
-        second ? visit(WordPassKind<true, false, true, TANGENT>()) : visit(WordPassKind<true, false, false, TANGENT>());
+        two ? visit(WordPassKind<true, false, TANGENT>()) : visit(WordPassKind<false, false, TANGENT>());
 }
 
 template <class C, class T = typename C::Number>
