@@ -83,10 +83,10 @@ def test_distributed_single_precision_is_as_precise_as_one_process(size: int) ->
 def real_run(engine: Any, initial: bool) -> list[np.ndarray]:
     circuit = reuploading_circuit(9, 2, 1, 2, 3)
     generator = torch.Generator().manual_seed(2)
-    given = [
-        torch.rand(shape, generator=generator, dtype=torch.float64).requires_grad_()
-        for shape in ((circuit.n_weights,), (3, circuit.n_inputs), (3, 2**9))[: 3 if initial else 2]
-    ]
+    shapes = ((circuit.n_weights,), (3, circuit.n_inputs), (3, 2**9))
+    weights, inputs, states = (torch.rand(shape, generator=generator, dtype=torch.float64) for shape in shapes)
+    states = torch.nn.functional.normalize(states)
+    given = [each.requires_grad_() for each in (weights, inputs, states)[: 3 if initial else 2]]
     sums = [PauliSum([(1.0, "Z", (0,)), (0.5, "XX", (2, 7))]), PauliSum([(2.0, "YY", (1, 8)), (0.7, "Y", (4,))])]
     values = expectation(circuit, *given, observables=sums, engine=engine)  # type: ignore[misc]
     outcomes = distributed_distribution if engine == "distributed" else statevector_outcomes
