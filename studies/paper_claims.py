@@ -140,7 +140,10 @@ RESULTS = (
     Result(
         "depth",
         "Depth",
-        (*_trend("head.encoder_layers", UNKNOWN, 0, *BOTH), *_trend("head.main_layers", UNKNOWN, 0, *BOTH)),
+        (
+            *_trend("head.encoder_layers", f"encoder (M): {UNKNOWN}", 0, *BOTH),
+            *_trend("head.main_layers", f"main circuit (R): {UNKNOWN}", 0, *BOTH),
+        ),
     ),
     Result("learning_rate", "Learning rate", _trend("train.learning_rate", UNKNOWN, 0, *BOTH)),
     Result(
