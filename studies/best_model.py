@@ -151,7 +151,7 @@ def plan(heads: Sequence[Candidate]) -> dict[str, Any]:
         "name": "Best model",
         "question": "Does a head of 14 qubits, several encoders and 886 parameters reach the paper's 92.70 %?",
         "seeds": 5,
-        "budget": {"learning_rates": [0.01, 0.03, 0.1], "regularization": [0.1, 1.0, 10.0]},
+        "budget": {"learning_rates": [0.03], "regularization": [1.0]},
         "heads": entries,
         "report": {"reference": "logistic regression"},
     }
