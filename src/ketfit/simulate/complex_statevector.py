@@ -47,6 +47,9 @@ from ketfit.simulate.pauli_scheduling import (
 LOW_BITS = 2
 """Bits of a chunk above those of the lanes that are the lowest ones of the state, so that memory access is in runs."""
 
+RUN_BYTES = 256
+"""Bytes of such a run at least."""
+
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
 
@@ -275,7 +278,8 @@ def plan_of_groups(
         chunk_bits = default_chunk_bits(layout.itemsize * layout.parts)
         if bits <= chunk_bits + 1:  # a chunk of twice the size is faster than two stages
             chunk_bits = bits
-    low_bits = count_lane_bits(layout.isa, layout.itemsize) + LOW_BITS
+    run_bits = (RUN_BYTES // (layout.itemsize * layout.parts)).bit_length() - 1
+    low_bits = max(count_lane_bits(layout.isa, layout.itemsize) + LOW_BITS, min(run_bits, chunk_bits - 1))
     n_weights, n_inputs, n_signs = counts
     return _kernel.ComplexPlan(
         instruction_set=layout.isa,

@@ -25,6 +25,7 @@ struct Complex {
     }
     KETFIT_INLINE void store(Vector<T>* row) const { row[0] = re, row[1] = im; }
 
+    KETFIT_INLINE void add(Complex a) { re += a.re, im += a.im; }
     KETFIT_INLINE void add_product(Complex a, Complex b) {
         re += a.re * b.re - a.im * b.im;
         im += a.re * b.im + a.im * b.re;
@@ -52,6 +53,7 @@ struct Real {
     static KETFIT_INLINE Real load(const T* from) { return {Lanes<T>::load(from)}; }
     KETFIT_INLINE void store(Vector<T>* row) const { row[0] = re; }
 
+    KETFIT_INLINE void add(Real a) { re += a.re; }
     KETFIT_INLINE void add_product(Real a, Real b) { re += a.re * b.re; }
     KETFIT_INLINE void add_overlap(Real a, Real b) { re += a.re * b.re; }
 };
@@ -76,31 +78,28 @@ KETFIT_INLINE Real<T> flip_lanes(Real<T> v, const LaneFlip<T>& flip) {
 
 KETFIT_INLINE int parity(size_t bits) { return __builtin_parityll(bits); }
 
-// Calls visit(row, partner) for the partners of a class; none if the masks exclude it.
+// First rows of some orbits.
+struct Run {
+    size_t block;
+    const uint8_t *begin, *end;
+
+    template <class F>
+    KETFIT_INLINE void for_each_row(F visit) const {
+        for (const uint8_t* row = begin; row != end; ++row) visit(block | *row);
+    }
+};
+
+// Calls visit(parities, run) for each run of each block.
 template <class F>
-KETFIT_INLINE void for_each_row(const PairGroup& group, int in_class, size_t n_rows, F visit) {
-    const RowSweep& sweep = group.sweep;
-    const size_t x = group.x.row;
-    const int first = parity(size_t(in_class & sweep.combine[0])), second = parity(size_t(in_class & sweep.combine[1]));
-    if ((!sweep.solved[0] && first) || (!sweep.solved[1] && second)) return;
-    const size_t mask = sweep.pivot | sweep.solved[0] | sweep.solved[1];
-    if (!sweep.solved[0] && !sweep.solved[1] && !sweep.order_mask) {
-        for (size_t row = 0; row < n_rows; row = next_index(row, mask)) visit(row, row ^ x);
-        return;
-    }
-    if (!sweep.solved[0] && !sweep.solved[1]) {
-        for (size_t row = 0; row < n_rows; row = next_index(row, mask)) {
-            const size_t ordered = parity(row & sweep.order_mask) ? row ^ x : row;
-            visit(ordered, ordered ^ x);
+KETFIT_INLINE void for_each_run(const RowOrbits& orbits, size_t n_rows, F visit) {
+    for (size_t block = 0; block < n_rows; block = next_index(block, orbits.block_bits | orbits.pivots)) {
+        const int parities = parity(block & orbits.masks[0]) | parity(block & orbits.masks[1]) << 1;
+        const uint8_t* begin = orbits.rows;
+        for (int run = 0; run < 4; ++run) {
+            const uint8_t* end = orbits.rows + orbits.ends[run];
+            if (begin != end) visit(run ^ parities, Run{block, begin, end});
+            begin = end;
         }
-        return;
-    }
-    for (size_t row = 0; row < n_rows; row = next_index(row, mask)) {
-        size_t solved = row;
-        if (parity(row & sweep.masks[0]) != first) solved |= sweep.solved[0];
-        if (parity(row & sweep.masks[1]) != second) solved |= sweep.solved[1];
-        if (parity(solved & sweep.order_mask)) solved ^= x;
-        visit(solved, solved ^ x);
     }
 }
 
@@ -144,27 +143,42 @@ double* overlap_of(double* overlaps, int s, int column) {
 template <class C, bool FLIP, class T = typename C::Number>
 void forward_pairs(const PairGroup& group, Vector<T>* state, size_t n_rows, const T* table, int parities) {
     const LaneFlip<T> flip(group.x.lane);
-    for (int c = 0; c < group.sweep.n_classes; ++c) {
-        const int s = group.sweep.sets[c] ^ parities;
+    for_each_run(group.orbits, n_rows, [&](int run_parities, const Run& run) __attribute__((always_inline)) {
+        const int s = run_parities ^ parities;
         const Coefficients<C> first(table, s), second(table, s ^ group.partner_parities);
-        for_each_row(group, c, n_rows, [&](size_t row, size_t partner) __attribute__((always_inline)) {
-            Vector<T>*a = state + C::parts * row, *b = state + C::parts * partner;
+        run.for_each_row([&](size_t row) __attribute__((always_inline)) {
+            Vector<T>*a = state + C::parts * row, *b = state + C::parts * (row ^ group.x.row);
             const auto psi_a = C::load(a), psi_b = C::load(b);
             first.apply(psi_a, FLIP ? flip_lanes(psi_b, flip) : psi_b).store(a);
             second.apply(psi_b, FLIP ? flip_lanes(psi_a, flip) : psi_a).store(b);
         });
-    }
+    });
 }
+
+// Sums of A and B for each s.
+template <class C, class T = typename C::Number>
+struct Overlaps {
+    C own[4] = {}, other[4] = {};
+
+    void add_to(double* overlaps, double factor, int n_sets) const {
+        for (int s = 0; s < n_sets; ++s) {
+            add_lanes(own[s], factor, overlap_of<T>(overlaps, s, 0));
+            add_lanes(other[s], factor, overlap_of<T>(overlaps, s, 1));
+        }
+    }
+};
 
 template <class C, bool FLIP, bool UNDO, class T = typename C::Number>
 void backward_pairs(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint, size_t n_rows, const T* table,
                     int parities, double* overlaps, double factor) {
     const LaneFlip<T> flip(group.x.lane);
-    for (int c = 0; c < group.sweep.n_classes; ++c) {
-        const int s_a = group.sweep.sets[c] ^ parities, s_b = s_a ^ group.partner_parities;
+    Overlaps<C> sums;
+    for_each_run(group.orbits, n_rows, [&](int run_parities, const Run& run) __attribute__((always_inline)) {
+        const int s_a = run_parities ^ parities, s_b = s_a ^ group.partner_parities;
         const Coefficients<C> first(table, s_a), second(table, s_b);
         C own_a{}, other_a{}, own_b{}, other_b{};
-        for_each_row(group, c, n_rows, [&](size_t row, size_t partner) __attribute__((always_inline)) {
+        run.for_each_row([&](size_t row) __attribute__((always_inline)) {
+            const size_t partner = row ^ group.x.row;
             Vector<T>*a = state + C::parts * row, *b = state + C::parts * partner;
             Vector<T>*lambda_of_a = adjoint + C::parts * row, *lambda_of_b = adjoint + C::parts * partner;
             const C psi_a = C::load(a), psi_b = C::load(b);
@@ -179,38 +193,38 @@ void backward_pairs(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint
             first.apply(lambda_a, FLIP ? flip_lanes(lambda_b, flip) : lambda_b).store(lambda_of_a);
             second.apply(lambda_b, FLIP ? flip_lanes(lambda_a, flip) : lambda_a).store(lambda_of_b);
         });
-        add_lanes(own_a, factor, overlap_of<T>(overlaps, s_a, 0)),
-            add_lanes(other_a, factor, overlap_of<T>(overlaps, s_a, 1));
-        add_lanes(own_b, factor, overlap_of<T>(overlaps, s_b, 0)),
-            add_lanes(other_b, factor, overlap_of<T>(overlaps, s_b, 1));
-    }
+        sums.own[s_a].add(own_a), sums.other[s_a].add(other_a);
+        sums.own[s_b].add(own_b), sums.other[s_b].add(other_b);
+    });
+    sums.add_to(overlaps, factor, group.n_sets);
 }
 
 // Partners in one row, or no partners (DIAGONAL).
 template <class C, bool DIAGONAL, class T = typename C::Number>
 void forward_rows(const PairGroup& group, Vector<T>* state, size_t n_rows, const T* table, int parities) {
     const LaneFlip<T> flip(group.x.lane);
-    for (int c = 0; c < group.sweep.n_classes; ++c) {
-        const Coefficients<C> own(table, group.sweep.sets[c] ^ parities);
-        for_each_row(group, c, n_rows, [&](size_t row, size_t) __attribute__((always_inline)) {
+    for_each_run(group.orbits, n_rows, [&](int run_parities, const Run& run) __attribute__((always_inline)) {
+        const Coefficients<C> own(table, run_parities ^ parities);
+        run.for_each_row([&](size_t row) __attribute__((always_inline)) {
             const auto psi = C::load(state + C::parts * row);
             if (DIAGONAL)
                 product(own.diagonal, psi).store(state + C::parts * row);
             else
                 own.apply(psi, flip_lanes(psi, flip)).store(state + C::parts * row);
         });
-    }
+    });
 }
 
 template <class C, bool DIAGONAL, bool UNDO, class T = typename C::Number>
 void backward_rows(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint, size_t n_rows, const T* table,
                    int parities, double* overlaps, double factor) {
     const LaneFlip<T> flip(group.x.lane);
-    for (int c = 0; c < group.sweep.n_classes; ++c) {
-        const int s = group.sweep.sets[c] ^ parities;
+    Overlaps<C> sums;
+    for_each_run(group.orbits, n_rows, [&](int run_parities, const Run& run) __attribute__((always_inline)) {
+        const int s = run_parities ^ parities;
         const Coefficients<C> inverse(table, s);
         C own{}, other{};
-        for_each_row(group, c, n_rows, [&](size_t row, size_t) __attribute__((always_inline)) {
+        run.for_each_row([&](size_t row) __attribute__((always_inline)) {
             const C psi = C::load(state + C::parts * row), lambda = C::load(adjoint + C::parts * row);
             own.add_overlap(lambda, psi);
             if (DIAGONAL) {
@@ -225,9 +239,9 @@ void backward_rows(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint,
             inverse.apply(psi, partner).store(state + C::parts * row);
             inverse.apply(lambda, flip_lanes(lambda, flip)).store(adjoint + C::parts * row);
         });
-        add_lanes(own, factor, overlap_of<T>(overlaps, s, 0));
-        if (!DIAGONAL) add_lanes(other, factor, overlap_of<T>(overlaps, s, 1));
-    }
+        sums.own[s].add(own), sums.other[s].add(other);
+    });
+    sums.add_to(overlaps, factor, group.n_sets);
 }
 
 template <class T>
@@ -259,7 +273,7 @@ struct OneWord {
     const WordPass& pass;
     const WordOperands<T>& operands;
     const LaneFlip<T> flip;
-    C diagonal, off_diagonal[N];  // TANGENT: 1 and O / D
+    C diagonal, off_diagonal[N];  // of rows whose parity is 0; TANGENT: 1 and O / D
     C sums[N] = {};
 
     KETFIT_INLINE OneWord(const WordPass& pass, const WordOperands<T>& operands)
@@ -271,40 +285,52 @@ struct OneWord {
         }
     }
 
-    // The sign of O in an orbit.
-    KETFIT_INLINE SignBits<T> signs(size_t row) const { return Lanes<T>::sign_bits(parity(row & pass.masks[K])); }
-
-    KETFIT_INLINE void partners(const C* own, SignBits<T> signs, C* to) const {
-        for (int p = 0; p < N; ++p) {
-            const C& partner = own[p ^ (1 << K)];
-            to[p] = change_signs(FLIP ? flip_lanes(partner, flip) : partner, signs);
+    // The same in a run of orbits.
+    class InRun {
+     public:
+        KETFIT_INLINE InRun(const OneWord& word, int parities)
+            : flip_(word.flip), signs_(Lanes<T>::sign_bits(parities >> K & 1)), diagonal_(word.diagonal) {
+            for (int p = 0; p < N; ++p) off_diagonal_[p] = change_signs(word.off_diagonal[p], signs_);
         }
-    }
 
-    KETFIT_INLINE void apply(C* own, const C* partners) const {
-        for (int p = 0; p < N; ++p) {
-            C sum = TANGENT ? own[p] : product(diagonal, own[p]);
-            sum.add_product(off_diagonal[p], partners[p]);
-            own[p] = sum;
+        KETFIT_INLINE void apply(C* psi) const {
+            C to[N];
+            partners(psi, to);
+            apply(psi, to);
         }
-    }
 
-    KETFIT_INLINE void apply(C* psi, size_t row) const {
-        C to[N];
-        partners(psi, signs(row), to);
-        apply(psi, to);
-    }
+        // Undoes the group on both, and adds to the sums.
+        KETFIT_INLINE void undo(C* psi, C* lambda) {
+            C to[N];
+            partners(psi, to);
+            for (int p = 0; p < N; ++p) sums_[p].add_overlap(lambda[p], to[p]);
+            apply(psi, to);
+            partners(lambda, to);
+            apply(lambda, to);
+        }
 
-    // Undoes the group on both, and adds to the sums.
-    KETFIT_INLINE void undo(C* psi, C* lambda, size_t row) {
-        const SignBits<T> signs = this->signs(row);
-        C to[N];
-        partners(psi, signs, to);
-        for (int p = 0; p < N; ++p) sums[p].add_overlap(lambda[p], to[p]);
-        apply(psi, to);
-        partners(lambda, signs, to);
-        apply(lambda, to);
-    }
+        KETFIT_INLINE void add_sums(OneWord& word) const {
+            for (int p = 0; p < N; ++p) word.sums[p].add(change_signs(sums_[p], signs_));
+        }
+
+     private:
+        KETFIT_INLINE void partners(const C* own, C* to) const {
+            for (int p = 0; p < N; ++p) to[p] = FLIP ? flip_lanes(own[p ^ (1 << K)], flip_) : own[p ^ (1 << K)];
+        }
+
+        KETFIT_INLINE void apply(C* own, const C* partners) const {
+            for (int p = 0; p < N; ++p) {
+                C sum = TANGENT ? own[p] : product(diagonal_, own[p]);
+                sum.add_product(off_diagonal_[p], partners[p]);
+                own[p] = sum;
+            }
+        }
+
+        const LaneFlip<T> flip_;
+        const SignBits<T> signs_;
+        const C diagonal_;
+        C off_diagonal_[N], sums_[N] = {};
+    };
 
     // A row whose O has another sign than the first row's adds with another sign.
     void add_sums() const {
@@ -336,32 +362,46 @@ struct WordPassKind {
     template <class C, class T = typename C::Number>
     static void forward(const WordPass& pass, Vector<T>* state, size_t n_rows, const WordOperands<T>& operands) {
         constexpr int n = TWO ? 4 : 2;
-        const OneWord<C, n, 0, FLIP, TANGENT> first(pass, operands);
-        const OneWord<C, n, TWO, FLIP, TANGENT> second(pass, operands);
-        for (size_t row = 0; row < n_rows; row = next_index(row, pass.pivots)) {
-            const Orbit<C, n> orbit(pass, state, row);
-            C psi[n];
-            orbit.load(psi);
-            first.apply(psi, row);
-            if (TWO) second.apply(psi, row);
-            orbit.store(psi);
-        }
+        using First = OneWord<C, n, 0, FLIP, TANGENT>;
+        using Second = OneWord<C, n, TWO, FLIP, TANGENT>;
+        const First first(pass, operands);
+        const Second second(pass, operands);
+        for_each_run(pass.orbits, n_rows, [&](int parities, const Run& run) __attribute__((always_inline)) {
+            const typename First::InRun first_in_run(first, parities);
+            const typename Second::InRun second_in_run(second, parities);
+            run.for_each_row([&](size_t row) __attribute__((always_inline)) {
+                const Orbit<C, n> orbit(pass, state, row);
+                C psi[n];
+                orbit.load(psi);
+                first_in_run.apply(psi);
+                if (TWO) second_in_run.apply(psi);
+                orbit.store(psi);
+            });
+        });
     }
 
     template <class C, class T = typename C::Number>
     static void backward(const WordPass& pass, Vector<T>* state, Vector<T>* adjoint, size_t n_rows,
                          const WordOperands<T>& operands) {
         constexpr int n = TWO ? 4 : 2;
-        OneWord<C, n, 0, FLIP, TANGENT> first(pass, operands);
-        OneWord<C, n, TWO, FLIP, TANGENT> second(pass, operands);
-        for (size_t row = 0; row < n_rows; row = next_index(row, pass.pivots)) {
-            const Orbit<C, n> orbit(pass, state, row), adjoint_orbit(pass, adjoint, row);
-            C psi[n], lambda[n];
-            orbit.load(psi), adjoint_orbit.load(lambda);
-            if (TWO) second.undo(psi, lambda, row);
-            first.undo(psi, lambda, row);
-            orbit.store(psi), adjoint_orbit.store(lambda);
-        }
+        using First = OneWord<C, n, 0, FLIP, TANGENT>;
+        using Second = OneWord<C, n, TWO, FLIP, TANGENT>;
+        First first(pass, operands);
+        Second second(pass, operands);
+        for_each_run(pass.orbits, n_rows, [&](int parities, const Run& run) __attribute__((always_inline)) {
+            typename First::InRun first_in_run(first, parities);
+            typename Second::InRun second_in_run(second, parities);
+            run.for_each_row([&](size_t row) __attribute__((always_inline)) {
+                const Orbit<C, n> orbit(pass, state, row), adjoint_orbit(pass, adjoint, row);
+                C psi[n], lambda[n];
+                orbit.load(psi), adjoint_orbit.load(lambda);
+                if (TWO) second_in_run.undo(psi, lambda);
+                first_in_run.undo(psi, lambda);
+                orbit.store(psi), adjoint_orbit.store(lambda);
+            });
+            first_in_run.add_sums(first);
+            if (TWO) second_in_run.add_sums(second);
+        });
         first.add_sums();
         if (TWO) second.add_sums();
     }

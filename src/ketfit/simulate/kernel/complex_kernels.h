@@ -31,23 +31,22 @@ struct IndexMask {
     int lane = 0;
 };
 
-// Classes of the rows that a group takes first of two partners. In a class, the row bits `solved` follow from the
-// others, and all first rows have the same parities.
-struct RowSweep {
-    int n_classes = 1;
-    int sets[4] = {};           // s of the first rows of each class
-    size_t masks[2] = {0, 0};   // over rows, reduced: each has a solved bit of its own, or is 0
-    size_t solved[2] = {0, 0};  // bits of the row, 0: none
-    int combine[2] = {1, 2};    // bits of the class's number whose sum is the parity of the mask
-    size_t pivot = 0;           // a bit of the row that is 0 in one of two partners, 0: no partner in another row
-    size_t order_mask = 0;      // the other partner is the first one if the parity of its mask is 1
+// Orbits of the rows of a chunk under what one or two groups flip. A block has the orbits whose first rows differ in
+// its lowest bits alone; within a run of them, all first rows have the same parities.
+struct RowOrbits {
+    size_t pivots = 0;         // bits of the row that are 0 in the first row of an orbit
+    size_t masks[2] = {0, 0};  // over rows, of the parities
+    size_t block_bits = 0;     // bits of the row that vary within a block, from the lowest on
+    int ends[4] = {};          // of run s, whose rows have the parities s in the first block
+    uint8_t rows[64] = {};     // first rows of the first block, run after run
 };
 
 // A group on a chunk.
 struct PairGroup {
     IndexMask x;
     int partner_parities = 0;  // parities of x.row & z[k].row as bits: how s differs between two rows
-    RowSweep sweep;
+    int n_sets = 1;
+    RowOrbits orbits;
 };
 
 // One or two groups of one word each, which flips the row, in one pass over a chunk: D of a group is the same for all s
@@ -56,10 +55,9 @@ struct PairGroup {
 struct WordPass {
     int n_groups = 1;
     IndexMask x[2];
-    size_t masks[2] = {0, 0};  // over rows, of the parities
-    size_t rows[4];            // added without carry to the orbit's first row
-    int parities[2][4];        // by which the row's parities differ from those of the first one
-    size_t pivots = 0;         // bits of the row that are 0 in the first row of an orbit
+    size_t rows[4];      // added without carry to the orbit's first row
+    int parities[2][4];  // by which the row's parities differ from those of the first one
+    RowOrbits orbits;
 };
 
 // Numbers of a table: D and O, or A and B, real and imaginary parts, for each s.

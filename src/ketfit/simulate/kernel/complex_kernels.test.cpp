@@ -138,10 +138,11 @@ Buffer<T> one_word_table(size_t lanes, std::mt19937& rng) {
 
 // A pass of words against its groups one after the other.
 template <class T>
-void check_word_pass(const PairKernels<T>& kernels, size_t parts, const std::vector<Masks>& masks, bool is_tangent,
-                     std::mt19937& rng) {
-    const size_t lanes = size_t(kernels.lanes), n_groups = masks.size(), n_rows = 16, size = parts * n_rows * lanes;
-    const int bits = lane_bits(kernels) + 4;
+void check_word_pass(const PairKernels<T>& kernels, size_t parts, int row_bits, const std::vector<Masks>& masks,
+                     bool is_tangent, std::mt19937& rng) {
+    const size_t lanes = size_t(kernels.lanes), n_groups = masks.size(), n_rows = size_t(1) << row_bits;
+    const size_t size = parts * n_rows * lanes;
+    const int bits = lane_bits(kernels) + row_bits;
     std::vector<ComplexGroup> groups;
     std::vector<Buffer<T>> tables;
     std::vector<double> sums[2], expected_sums[2];
@@ -193,14 +194,16 @@ TEST_CASE_TEMPLATE("passes of words do the same as their groups", T, float, doub
         for (const PairKernelSet* kernel_set : {set.complex_kernels, set.real_kernels}) {
             const PairKernels<T>& kernels = kernel_set->get<T>();
             const size_t parts = kernel_set == set.real_kernels ? 1 : 2;
-            const uint64_t lanes = uint64_t(kernels.lanes), all = 16 * lanes - 1, rows = all & ~(lanes - 1);
             for (int repeat = 0; repeat < 60; ++repeat) {
+                const int row_bits = repeat % 3 ? 4 : 10;  // one block of orbits, or several
+                const uint64_t lanes = uint64_t(kernels.lanes), all = (lanes << row_bits) - 1,
+                               rows = all & ~(lanes - 1);
                 const uint64_t flips = repeat % 2 ? all : rows;
                 const Masks first{rng() & flips, {rng() & all, 0}, 1}, second{rng() & flips, {rng() & all, 0}, 1};
                 const bool is_tangent = repeat % 4 < 2;
-                if (first.x & rows) check_word_pass(kernels, parts, {first}, is_tangent, rng);
+                if (first.x & rows) check_word_pass(kernels, parts, row_bits, {first}, is_tangent, rng);
                 if (first.x & rows && second.x & rows && (first.x ^ second.x) & rows)
-                    check_word_pass(kernels, parts, {first, second}, is_tangent, rng);
+                    check_word_pass(kernels, parts, row_bits, {first, second}, is_tangent, rng);
             }
         }
     });
@@ -210,20 +213,25 @@ TEST_CASE_TEMPLATE("forward and backward apply groups with all kinds of masks", 
     for_each_instruction_set([](const InstructionSet& set) {
         std::mt19937 rng(1);
         const PairKernels<T>& kernels = set.complex_kernels->get<T>();
-        const int bits = lane_bits(kernels) + 4;
-        const uint64_t all = (uint64_t(1) << bits) - 1, lane = all >> 4, row = all & ~lane;
-        for (const uint64_t x_bits : {uint64_t(0), lane, row, all})
-            for (const uint64_t z_bits : {lane, row, all})
-                for (int n_parities = 0; n_parities <= 2; ++n_parities) {
-                    const auto mask = [&](uint64_t bits) { return rng() & bits; };
-                    const Masks masks{
-                        mask(x_bits), {n_parities > 0 ? mask(z_bits) : 0, n_parities > 1 ? mask(all) : 0}, n_parities};
-                    check_group(kernels, bits, masks, int(rng()) & ((1 << n_parities) - 1), rng);
-                }
-        const uint64_t top = uint64_t(1) << (bits - 1), next = top >> 1;
-        check_group(kernels, bits, {top, {top, next}, 2}, 0, rng);             // a controlled gate
-        check_group(kernels, bits, {top | next, {top | next, 0}, 1}, 1, rng);  // dependent on the partner's bit alone
-        check_group(kernels, bits, {top, {next, next}, 2}, 0, rng);            // masks that are equal
+        for (const int row_bits : {4, 9}) {  // one block of orbits, or several
+            const int bits = lane_bits(kernels) + row_bits;
+            const uint64_t all = (uint64_t(1) << bits) - 1, lane = all >> row_bits, row = all & ~lane;
+            for (const uint64_t x_bits : {uint64_t(0), lane, row, all})
+                for (const uint64_t z_bits : {lane, row, all})
+                    for (int n_parities = 0; n_parities <= 2; ++n_parities) {
+                        const auto mask = [&](uint64_t bits) { return rng() & bits; };
+                        const Masks masks{mask(x_bits),
+                                          {n_parities > 0 ? mask(z_bits) : 0, n_parities > 1 ? mask(all) : 0},
+                                          n_parities};
+                        check_group(kernels, bits, masks, int(rng()) & ((1 << n_parities) - 1), rng);
+                    }
+            const uint64_t top = uint64_t(1) << (bits - 1), next = top >> 1;
+            const Masks controlled{top, {top, next}, 2}, of_partner{top | next, {top | next, 0}, 1},
+                equal{top, {next, next}, 2};
+            check_group(kernels, bits, controlled, 0, rng);
+            check_group(kernels, bits, of_partner, 1, rng);  // dependent on the partner's bit alone
+            check_group(kernels, bits, equal, 0, rng);
+        }
     });
 }
 

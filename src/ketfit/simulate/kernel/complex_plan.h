@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -105,6 +106,7 @@ struct ComplexStage {
 
     size_t n_chunks() const { return size_t(1) << outer_positions.size(); }
     size_t chunk_size() const { return size_t(1) << basis.size(); }
+    int row_bits(int lane_bits) const { return int(basis.size()) - lane_bits; }
 };
 
 // The mask that a mask over the unit's indices is for those of a chunk. `parity` masks are met by sums of basis
@@ -121,41 +123,36 @@ inline IndexMask chunk_mask(const ComplexStage& stage, uint64_t mask, bool is_pa
 
 inline size_t highest_bit(size_t mask) { return mask ? size_t(1) << (63 - __builtin_clzll(mask)) : 0; }
 
-// Of a group that flips rows by `x` and has parity masks over them, which differ between partners by `parities`.
-inline RowSweep make_sweep(size_t x, const size_t* masks, int n_parities, int parities) {
-    RowSweep sweep;
-    sweep.pivot = highest_bit(x);
-    sweep.n_classes = 1 << (n_parities - (parities ? 1 : 0));
-    if (parities) {  // a mask that differs tells which partner is the first; the other one must not differ
-        const int differs = parities & 1 ? 0 : 1, other = 1 - differs;
-        sweep.order_mask = masks[differs];
-        sweep.masks[0] = n_parities > 1 ? masks[other] ^ (parities == 3 ? masks[differs] : 0) : 0;
-        for (int c = 0; c < sweep.n_classes; ++c) sweep.sets[c] = c << other;
-    } else {
-        sweep.masks[0] = masks[0], sweep.masks[1] = masks[1];
-        for (int c = 0; c < sweep.n_classes; ++c) sweep.sets[c] = c;
+// Of a chunk of 2^row_bits rows; a block has as many orbits as there is room for.
+inline RowOrbits make_orbits(size_t pivots, const size_t* masks, int row_bits) {
+    RowOrbits orbits{pivots, {masks[0], masks[1]}};
+    size_t n_rows = 1;
+    for (int bit = 0; bit < row_bits; ++bit) {
+        const size_t position = size_t(1) << bit;
+        if (!(pivots & position) && n_rows == std::size(orbits.rows)) break;
+        orbits.block_bits |= position;
+        if (!(pivots & position)) n_rows *= 2;
     }
-    sweep.order_mask &= ~sweep.pivot;
-    for (int k = 0; k < 2; ++k) sweep.masks[k] &= ~sweep.pivot;
-    for (int k = 0; k < 2; ++k) {
-        sweep.solved[k] = highest_bit(sweep.masks[k]);
-        if (sweep.solved[k] & sweep.masks[1 - k]) {
-            sweep.masks[1 - k] ^= sweep.masks[k];
-            sweep.combine[1 - k] ^= sweep.combine[k];
-        }
+    uint8_t* next = orbits.rows;
+    for (int s = 0; s < 4; ++s) {
+        for (size_t row = 0; row <= orbits.block_bits; ++row)
+            if (!(row & pivots) && (parity_of(row & masks[0]) | parity_of(row & masks[1]) << 1) == s)
+                *next++ = uint8_t(row);
+        orbits.ends[s] = int(next - orbits.rows);
     }
-    return sweep;
+    return orbits;
 }
 
 inline PairGroup chunk_group(const ComplexStage& stage, const ComplexGroup& group, int lane_bits) {
     PairGroup local;
     local.x = chunk_mask(stage, group.x, false, lane_bits);
+    local.n_sets = group.n_sets();
     size_t masks[2] = {0, 0};
     for (int k = 0; k < group.n_parities; ++k) {
         masks[k] = chunk_mask(stage, group.z[k], true, lane_bits).row;
         local.partner_parities |= parity_of(local.x.row & masks[k]) << k;
     }
-    local.sweep = make_sweep(local.x.row, masks, group.n_parities, local.partner_parities);
+    local.orbits = make_orbits(highest_bit(local.x.row), masks, stage.row_bits(lane_bits));
     return local;
 }
 
@@ -163,16 +160,18 @@ inline PairGroup chunk_group(const ComplexStage& stage, const ComplexGroup& grou
 inline WordPass make_word_pass(const ComplexStage& stage, const ComplexGroup* groups, int n_groups, int lane_bits) {
     WordPass pass;
     pass.n_groups = n_groups;
+    size_t masks[2] = {0, 0};
     for (int k = 0; k < n_groups; ++k) {
         pass.x[k] = chunk_mask(stage, groups[k].x, false, lane_bits);
-        pass.masks[k] = chunk_mask(stage, groups[k].z[0], true, lane_bits).row;
+        masks[k] = chunk_mask(stage, groups[k].z[0], true, lane_bits).row;
     }
     for (int p = 0; p < 4; ++p) {
         pass.rows[p] = (p & 1 ? pass.x[0].row : 0) ^ (p & 2 ? pass.x[1].row : 0);
-        for (int k = 0; k < 2; ++k) pass.parities[k][p] = parity_of(pass.rows[p] & pass.masks[k]);
+        for (int k = 0; k < 2; ++k) pass.parities[k][p] = parity_of(pass.rows[p] & masks[k]);
     }
-    pass.pivots = highest_bit(pass.x[0].row);
-    pass.pivots |= highest_bit(pass.x[1].row & pass.pivots ? pass.x[0].row ^ pass.x[1].row : pass.x[1].row);
+    size_t pivots = highest_bit(pass.x[0].row);
+    pivots |= highest_bit(pass.x[1].row & pivots ? pass.x[0].row ^ pass.x[1].row : pass.x[1].row);
+    pass.orbits = make_orbits(pivots, masks, stage.row_bits(lane_bits));
     return pass;
 }
 
