@@ -3,10 +3,12 @@
     python benchmarks/distributed.py --output benchmarks/results/distributed.json
 
 One process has all threads; the ranks share them. The circuits are the paper's QPU circuit with R = 4, which stays
-real, and three strongly entangling layers behind RX, which do not. Seconds are medians of the runs; those of the
-exchanges are measured in them. The model is that of ``ketfit doctor --plan``, with the times measured here. The
-exchanged amplitudes of smaller circuits are beside the fewest that any schedule needs that keeps qubits local: the
-optimum that schedulers by integer programming find, here by a search through all schedules.
+real, and three strongly entangling layers behind RX, which do not. The speed of a machine drifts, so all are run in
+turn, in new processes, for some rounds: seconds are medians of the runs of a round and then of the rounds, and ratios
+are medians of those of the rounds. Those of the exchanges are measured in the runs. The model is that of ``ketfit
+doctor --plan``, with the times measured here. The exchanged amplitudes of smaller circuits are beside the fewest that
+any schedule needs that keeps qubits local: the optimum that schedulers by integer programming find, here by a search
+through all schedules.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import socket
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
@@ -93,8 +96,8 @@ def run_rank(rank: int, size: int, port: int, kind: str, qubits: int, repeats: i
             seconds.append(time.perf_counter() - start)
             exchanging.append(spent[0])
         row[name] = {
-            "seconds": round(statistics.median(seconds[1:]), 3),
-            "seconds of exchanges": round(statistics.median(exchanging[1:]), 3),
+            "seconds": statistics.median(seconds[1:]),
+            "seconds of exchanges": statistics.median(exchanging[1:]),
             "result": value.item(),
         }
     if size > 1:
@@ -121,21 +124,38 @@ def measure(size: int, kind: str, qubits: int, repeats: int) -> dict[str, Any]:
         return row
 
 
-def with_model(row: dict[str, Any], alone: dict[str, Any]) -> dict[str, Any]:
-    """Return the row with the model's exchanged bytes and seconds, and with ratios to one process."""
+def in_turn(sizes: Sequence[int], kind: str, qubits: int, repeats: int, rounds: int) -> list[dict[str, Any]]:
+    """Return a row of medians for one process and for each number of ranks."""
+    measured = [{size: measure(size, kind, qubits, repeats) for size in (1, *sizes)} for _ in range(rounds)]
+    return [with_model([each[size] for each in measured], [each[1] for each in measured]) for size in (1, *sizes)]
+
+
+def with_model(rows: Sequence[dict[str, Any]], alone: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the medians of the rounds, with the model's exchanged bytes and seconds, and ratios to one process."""
+    row = dict(rows[0])
     circuit, size = CIRCUITS[row["circuit"]](row["qubits"]), row["ranks"]
+    speeds = [each["seconds per amplitude"] for each in rows]
+    row["seconds per amplitude"] = {key: statistics.median(speed[key] for speed in speeds) for key in speeds[0]}
     for name in ("value", "value and gradients"):
-        own = row[name]
+        own: dict[str, Any] = {
+            key: round(statistics.median(each[name][key] for each in rows), 3)
+            for key in ("seconds", "seconds of exchanges")
+        }
         cost = distributed_cost(
             circuit, size, 1.0, ComputeTimes(**row["seconds per amplitude"]), gradient=name != "value"
         )
+        own["result"] = row[name]["result"]
         own["exchanged bytes"] = cost.exchanged_bytes
         if own["seconds of exchanges"]:
             own["GB/s"] = round(cost.exchanged_bytes / own["seconds of exchanges"] / 1e9, 2)
         own["seconds by the model"] = round(cost.compute_seconds + own["seconds of exchanges"], 3)
-        own["without exchanges, times one process"] = round(
-            (own["seconds"] - own["seconds of exchanges"]) / alone[name]["seconds"], 2
-        )
+        ratios = [
+            (each[name]["seconds"] - each[name]["seconds of exchanges"]) / one[name]["seconds"]
+            for each, one in zip(rows, alone, strict=True)
+        ]
+        own["without exchanges, times one process"] = round(statistics.median(ratios), 2)
+        own["of each round"] = [round(ratio, 2) for ratio in ratios]
+        row[name] = own
     return row
 
 
@@ -233,15 +253,11 @@ def main(
     output: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
     qubits: Annotated[list[int], typer.Option(help="Widths.")] = [22, 24],  # noqa: B006
     ranks: Annotated[list[int], typer.Option(help="Numbers of ranks.")] = [2, 4],  # noqa: B006
-    repeats: Annotated[int, typer.Option(help="Runs of each.")] = 15,
+    repeats: Annotated[int, typer.Option(help="Runs of each in a round.")] = 7,
+    rounds: Annotated[int, typer.Option(help="Rounds.")] = 3,
 ) -> None:
     """Measure, and print the rows and the table."""
-    rows = []
-    for kind in CIRCUITS:
-        for width in qubits:
-            alone = measure(1, kind, width, repeats)
-            rows.append(with_model(alone, alone))
-            rows += [with_model(measure(size, kind, width, repeats), alone) for size in ranks]
+    rows = [row for kind in CIRCUITS for width in qubits for row in in_turn(ranks, kind, width, repeats, rounds)]
     results = {
         "rows": rows,
         "exchanged": exchanged_amplitudes(),
