@@ -103,6 +103,11 @@ class Study:
         return tuple(dict.fromkeys(cell.body for cell in self.analysis.cells if cell.accuracy))
 
     @property
+    def missing_bodies(self) -> tuple[str, ...]:
+        """Labels of the bodies of the plan that have no result yet."""
+        return tuple(body.label for body in self.record.plan.bodies if body.label not in self.bodies)
+
+    @property
     def trends(self) -> Sequence[Mapping[str, Any]]:
         """Slopes of accuracy, as ``summary.json`` has them under ``trends``."""
         return [_flat(trend) for trend in self.analysis.to_json().get("trends", ())]
@@ -276,8 +281,11 @@ class Page:
 
     @property
     def missing(self) -> list[str]:
-        """Titles of the results that have no rows."""
-        return [result.title for result in self.results if result.name not in self.figures]
+        """Titles of the results that have no rows, and of those that have none on a body."""
+        partly = [
+            f"{row.result.title} on {row.body}" for row in self.rows if row.finding is None and row.body != fmt.NONE
+        ]
+        return [*(result.title for result in self.results if result.name not in self.figures), *dict.fromkeys(partly)]
 
 
 def make_page(results: Path) -> Page:
@@ -305,7 +313,9 @@ def make_page(results: Path) -> Page:
 
 
 def _rows(result: Result, study: Study | None, energy: Mapping[str, Any] | None) -> Iterator[Row]:
-    """Yield a line for each claim and body, or one for a result that was not run yet."""
+    """Yield a line for each claim and body, and one for a result or a body of its plan that was not run yet."""
+    for body in study.missing_bodies if study else ():
+        yield Row(result, result.claims[0], body, None)
     for claim in result.claims if study or energy else result.claims[:1]:
         if claim.kind == "crossover":
             yield Row(result, claim, fmt.NONE, None if energy is None else _crossover(energy))
