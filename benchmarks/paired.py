@@ -1,4 +1,9 @@
-"""Training steps of real circuits in this checkout beside those of another one, alternating in new processes.
+"""Training steps in this checkout beside those of another one, alternating in new processes.
+
+    python benchmarks/paired.py --base FOLDER
+
+The circuits are the paper's, of RY and CNOT; the same with CZ in place of CNOT, which stays real; and strongly
+entangling layers, which do not.
 
 Both checkouts need a built kernel in their `src`, and the interpreter no editable installation of KetFit, which would
 be imported in their place. A ratio is the best step here divided by the best step there.
@@ -12,6 +17,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -21,11 +27,30 @@ from peers.clock import measure
 
 import ketfit
 from ketfit import expectation, expectation_and_gradients
-from ketfit.circuit import reuploading_circuit
+from ketfit.circuit import Circuit, Gate, reuploading_circuit
+from ketfit.circuit.ansatz import ansatz_layers, data_reuploading
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ((4, 32), (8, 32), (12, 32), (14, 32), (16, 4))
 """Qubits and samples."""
+
+
+def paper(width: int) -> Circuit:
+    return reuploading_circuit(width, n_reuploads=2, reupload_layers=2, main_layers=3, connectivity=min(2, width - 1))
+
+
+def with_cz(width: int) -> Circuit:
+    circuit = paper(width)
+    gates = [Gate("cz", gate.qubits) if gate.name == "cx" else gate for gate in circuit.gates]
+    return Circuit(width, tuple(gates), circuit.n_weights, circuit.n_inputs)
+
+
+def entangling(width: int) -> Circuit:
+    blocks = (ansatz_layers("strongly_entangling", width, layers, min(2, width - 1)) for layers in (2, 3))
+    return data_reuploading(2, *blocks)
+
+
+CIRCUITS = {"RY and CNOT": paper, "RY and CZ": with_cz, "strongly entangling": entangling}
 
 app = typer.Typer(add_completion=False)
 
@@ -66,10 +91,8 @@ def steps(root: Annotated[Path, typer.Option()], seconds: Annotated[float, typer
     if not Path(ketfit.__file__).is_relative_to(root.resolve()):
         sys.exit(f"{ketfit.__file__} was imported instead of the checkout {root}; run another interpreter")
     times = {}
-    for width, batch in SIZES:
-        circuit = reuploading_circuit(
-            width, n_reuploads=2, reupload_layers=2, main_layers=3, connectivity=min(2, width - 1)
-        )
+    for (width, batch), (name, circuit_of) in product(SIZES, CIRCUITS.items()):
+        circuit = circuit_of(width)
         weights, inputs = torch.rand(circuit.n_weights), torch.rand(batch, circuit.n_inputs)
         leaves = [each.clone().requires_grad_() for each in (weights, inputs)]
         ones = torch.ones(batch, 1)
@@ -80,7 +103,7 @@ def steps(root: Annotated[Path, typer.Option()], seconds: Annotated[float, typer
         }
         for kind, step in kinds.items():
             _, _, counted = measure(step, 100_000, seconds)
-            times[f"{width} qubits, batch {batch}, {kind}"] = 1e3 * min(counted)
+            times[f"{name}, {width} qubits, batch {batch}, {kind}"] = 1e3 * min(counted)
     print(json.dumps(times))
 
 
