@@ -23,7 +23,7 @@ def overlaps(left: Tensor, right: Tensor, layout: KernelLayout) -> Tensor:
     """Return the sum of conj(left) right of each sample, complex, shape (units * samples of a unit,)."""
     re, im = (torch.zeros(len(left), 2**layout.sample_bits, dtype=torch.float64) for _ in range(2))
     for a, b in zip(_chunks(left, layout), _chunks(right, layout), strict=True):
-        re += _sums(torch.stack([x * y for x, y in zip(a, b, strict=True)]).sum(dim=0), re.shape[1])
+        re += _sums(a[0] * b[0] if layout.is_real else a[0] * b[0] + a[1] * b[1], re.shape[1])
         if not layout.is_real:
             im += _sums(a[0] * b[1] - a[1] * b[0], im.shape[1])
     return torch.complex(re, im).reshape(-1)
