@@ -200,7 +200,15 @@ def _name_ends(canvas: Canvas, ends: Sequence[tuple[float, float, str, str]]) ->
             va="center",
             fontsize=10.5,
             color=color,
-            arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.6, "alpha": 0.6, "shrinkA": 2, "shrinkB": 5},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": SOFT,
+                "linewidth": 0.6,
+                "alpha": 0.6,
+                "shrinkA": 2,
+                "shrinkB": 5,
+                "relpos": (0, 0.5),
+            },
         )
 
 

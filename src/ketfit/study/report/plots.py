@@ -242,7 +242,15 @@ def _name_marks(canvas: Canvas, cells: Sequence[Cell], attribute: str) -> None:
             va="center",
             fontsize=10.5,
             color=head_style(cell.kind).color,
-            arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.6, "alpha": 0.6, "shrinkA": 2, "shrinkB": 5},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": SOFT,
+                "linewidth": 0.6,
+                "alpha": 0.6,
+                "shrinkA": 2,
+                "shrinkB": 5,
+                "relpos": (0, 0.5),
+            },
         )
 
 
