@@ -30,6 +30,7 @@ from typing import Annotated, Any
 import torch
 import torch.distributed as dist
 import typer
+from kernel import describe, write_json
 
 from ketfit import expectation
 from ketfit.circuit import Angle, Circuit, Gate, cx, reuploading_circuit
@@ -37,7 +38,6 @@ from ketfit.circuit.gate import block_diagonal
 from ketfit.circuit.lowering import ConstantUnitary, LoweredOperation, lower
 from ketfit.simulate.distributed.cost import ComputeTimes, DistributedCost, distributed_cost, measure_times
 from ketfit.simulate.distributed.statevector import DistributedRun, circuit_schedule
-from ketfit.simulate.native import ISA
 from ketfit.simulate.pauli_program import PauliWord
 
 CLUSTERS = {
@@ -252,27 +252,22 @@ def _row(cost: DistributedCost) -> dict[str, Any]:
 
 def main(
     output: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
-    section: Annotated[list[str], typer.Option(help="Parts to run.")] = ["rows", "exchanged", "clusters"],  # noqa: B006
     qubits: Annotated[list[int], typer.Option(help="Widths.")] = [22, 24],  # noqa: B006
     ranks: Annotated[list[int], typer.Option(help="Numbers of ranks.")] = [2, 4],  # noqa: B006
     repeats: Annotated[int, typer.Option(help="Runs of each in a round.")] = 5,
     rounds: Annotated[int, typer.Option(help="Rounds.")] = 3,
 ) -> None:
-    """Measure, print the sections, and replace those of the file."""
-    results = json.loads(output.read_text(encoding="utf-8")) if output is not None and output.exists() else {}
-    if "rows" in section:
-        results["rows"] = [
-            row for kind in CIRCUITS for width in qubits for row in in_turn(ranks, kind, width, repeats, rounds)
-        ]
-    if "exchanged" in section:
-        results["exchanged"] = exchanged_amplitudes()
-    if "clusters" in section:
-        results["clusters"] = table()
-    results |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "instruction set": ISA}
-    text = json.dumps(results, indent=1)
-    print(text)
+    """Measure, and print the rows and the tables."""
+    options = {"qubits": qubits, "ranks": ranks, "repeats": repeats, "rounds": rounds}
+    results = {
+        **describe("distributed", options),
+        "rows": [row for kind in CIRCUITS for width in qubits for row in in_turn(ranks, kind, width, repeats, rounds)],
+        "exchanged": exchanged_amplitudes(),
+        "clusters": table(),
+    }
+    print(json.dumps(results, indent=2))
     if output is not None:
-        output.write_text(text + "\n", encoding="utf-8")
+        write_json(output, results)
 
 
 if __name__ == "__main__":

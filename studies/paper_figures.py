@@ -20,11 +20,11 @@ from ketfit.study.report.plots import (
     Panel,
     Sample,
     Style,
-    avoid_overlap,
     effect_pictures,
     head_style,
     labelled_lines,
     level_positions,
+    name_beside,
 )
 
 STYLES = (Style(FIRST, "o"), Style(SECOND, "s"), Style(INK, "D"), Style(FIRST, "^"), Style(SECOND, "v"))
@@ -155,7 +155,7 @@ def _draw_levels(cells: Sequence[Cell], lines: Sequence[Cell], factor: str) -> t
     points += _draw_lines(canvas, lines, "y")
     right = canvas.axes.get_xlim()[1]
     ends += [(right, 100 * cell.accuracy.mean, cell.head, SOFT) for cell in lines if cell.accuracy]
-    _name_ends(canvas, ends)
+    name_beside(canvas, ends, MAX_NAME)
     canvas.axes.set(xlabel=fmt.factor_name(factor), ylabel=ACCURACY)
     canvas.axes.grid(axis="y")
     return canvas, points
@@ -185,31 +185,6 @@ def _draw_lines(canvas: Canvas, lines: Sequence[Cell], axis: str) -> list[Point]
         if point.low is not None and point.high is not None:
             band(100 * point.low, 100 * point.high, color=SOFT, alpha=0.05, linewidth=0, zorder=0)
     return points
-
-
-def _name_ends(canvas: Canvas, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write the names of lines in a column beside the axes, without overlap."""
-    bottom, top = canvas.axes.get_ylim()
-    heights = avoid_overlap([(y - bottom) / (top - bottom) for _, y, _, _ in ends], 0.065)
-    for height, (x, y, name, color) in zip(heights, ends, strict=True):
-        canvas.axes.annotate(
-            name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…",
-            (x, y),
-            (1.05, height),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=10.5,
-            color=color,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": SOFT,
-                "linewidth": 0.6,
-                "alpha": 0.6,
-                "shrinkA": 2,
-                "shrinkB": 5,
-                "relpos": (0, 0.5),
-            },
-        )
 
 
 def _draw_heads(cells: Sequence[Cell], lines: Sequence[Cell]) -> tuple[Canvas, list[Point]]:

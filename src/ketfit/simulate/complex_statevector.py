@@ -45,10 +45,10 @@ from ketfit.simulate.pauli_scheduling import (
 )
 
 LOW_BITS = 2
-"""Bits of a chunk above those of the lanes that are the lowest ones of the state, so that memory access is in runs."""
+"""Bits above those of the lanes that are the lowest of a chunk and of the state: memory is read and written in runs."""
 
 RUN_BYTES = 256
-"""Bytes of such a run at least."""
+"""Smallest number of bytes of a run, unless a chunk is shorter."""
 
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 

@@ -93,6 +93,7 @@ class _Estimation:
 
     @classmethod
     def from_pub(cls, pub: EstimatorPub) -> _Estimation:
+        """Return the converted circuit of a pub, and its observables without those that occur again."""
         converted = convert(pub.circuit, "KetFitEstimator", measures=False)
         array = np.asarray(pub.observables)
         numbers: dict[PauliSum, int] = {}

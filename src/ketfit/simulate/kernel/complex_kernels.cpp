@@ -78,26 +78,26 @@ KETFIT_INLINE Real<T> flip_lanes(Real<T> v, const LaneFlip<T>& flip) {
 
 KETFIT_INLINE int parity(size_t bits) { return __builtin_parityll(bits); }
 
-// First rows of some orbits.
-struct Run {
-    size_t block;
+// The first rows of the orbits of a class in a tile.
+struct OrbitClass {
+    size_t tile;
     const uint8_t *begin, *end;
 
     template <class F>
     KETFIT_INLINE void for_each_row(F visit) const {
-        for (const uint8_t* row = begin; row != end; ++row) visit(block | *row);
+        for (const uint8_t* row = begin; row != end; ++row) visit(tile | *row);
     }
 };
 
-// Calls visit(parities, run) for each run of each block.
+// Calls visit(parities, orbits) for each class of each tile that has orbits.
 template <class F>
-KETFIT_INLINE void for_each_run(const RowOrbits& orbits, size_t n_rows, F visit) {
-    for (size_t block = 0; block < n_rows; block = next_index(block, orbits.block_bits | orbits.pivots)) {
-        const int parities = parity(block & orbits.masks[0]) | parity(block & orbits.masks[1]) << 1;
+KETFIT_INLINE void for_each_class(const RowOrbits& orbits, size_t n_rows, F visit) {
+    for (size_t tile = 0; tile < n_rows; tile = next_index(tile, orbits.tile_bits | orbits.pivots)) {
+        const int parities = parity(tile & orbits.masks[0]) | parity(tile & orbits.masks[1]) << 1;
         const uint8_t* begin = orbits.rows;
-        for (int run = 0; run < 4; ++run) {
-            const uint8_t* end = orbits.rows + orbits.ends[run];
-            if (begin != end) visit(run ^ parities, Run{block, begin, end});
+        for (int s = 0; s < 4; ++s) {
+            const uint8_t* end = orbits.rows + orbits.ends[s];
+            if (begin != end) visit(s ^ parities, OrbitClass{tile, begin, end});
             begin = end;
         }
     }
@@ -143,16 +143,17 @@ double* overlap_of(double* overlaps, int s, int column) {
 template <class C, bool FLIP, class T = typename C::Number>
 void forward_pairs(const PairGroup& group, Vector<T>* state, size_t n_rows, const T* table, int parities) {
     const LaneFlip<T> flip(group.x.lane);
-    for_each_run(group.orbits, n_rows, [&](int run_parities, const Run& run) __attribute__((always_inline)) {
-        const int s = run_parities ^ parities;
-        const Coefficients<C> first(table, s), second(table, s ^ group.partner_parities);
-        run.for_each_row([&](size_t row) __attribute__((always_inline)) {
-            Vector<T>*a = state + C::parts * row, *b = state + C::parts * (row ^ group.x.row);
-            const auto psi_a = C::load(a), psi_b = C::load(b);
-            first.apply(psi_a, FLIP ? flip_lanes(psi_b, flip) : psi_b).store(a);
-            second.apply(psi_b, FLIP ? flip_lanes(psi_a, flip) : psi_a).store(b);
-        });
-    });
+    for_each_class(group.orbits, n_rows,
+                   [&](int class_parities, const OrbitClass& orbits) __attribute__((always_inline)) {
+                       const int s = class_parities ^ parities;
+                       const Coefficients<C> first(table, s), second(table, s ^ group.partner_parities);
+                       orbits.for_each_row([&](size_t row) __attribute__((always_inline)) {
+                           Vector<T>*a = state + C::parts * row, *b = state + C::parts * (row ^ group.x.row);
+                           const auto psi_a = C::load(a), psi_b = C::load(b);
+                           first.apply(psi_a, FLIP ? flip_lanes(psi_b, flip) : psi_b).store(a);
+                           second.apply(psi_b, FLIP ? flip_lanes(psi_a, flip) : psi_a).store(b);
+                       });
+                   });
 }
 
 // Sums of A and B for each s.
@@ -173,29 +174,30 @@ void backward_pairs(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint
                     int parities, double* overlaps, double factor) {
     const LaneFlip<T> flip(group.x.lane);
     Overlaps<C> sums;
-    for_each_run(group.orbits, n_rows, [&](int run_parities, const Run& run) __attribute__((always_inline)) {
-        const int s_a = run_parities ^ parities, s_b = s_a ^ group.partner_parities;
-        const Coefficients<C> first(table, s_a), second(table, s_b);
-        C own_a{}, other_a{}, own_b{}, other_b{};
-        run.for_each_row([&](size_t row) __attribute__((always_inline)) {
-            const size_t partner = row ^ group.x.row;
-            Vector<T>*a = state + C::parts * row, *b = state + C::parts * partner;
-            Vector<T>*lambda_of_a = adjoint + C::parts * row, *lambda_of_b = adjoint + C::parts * partner;
-            const C psi_a = C::load(a), psi_b = C::load(b);
-            const C lambda_a = C::load(lambda_of_a), lambda_b = C::load(lambda_of_b);
-            const C to_a = FLIP ? flip_lanes(psi_b, flip) : psi_b;
-            const C to_b = FLIP ? flip_lanes(psi_a, flip) : psi_a;
-            own_a.add_overlap(lambda_a, psi_a), other_a.add_overlap(lambda_a, to_a);
-            own_b.add_overlap(lambda_b, psi_b), other_b.add_overlap(lambda_b, to_b);
-            if (!UNDO) return;
-            first.apply(psi_a, to_a).store(a);
-            second.apply(psi_b, to_b).store(b);
-            first.apply(lambda_a, FLIP ? flip_lanes(lambda_b, flip) : lambda_b).store(lambda_of_a);
-            second.apply(lambda_b, FLIP ? flip_lanes(lambda_a, flip) : lambda_a).store(lambda_of_b);
+    for_each_class(
+        group.orbits, n_rows, [&](int class_parities, const OrbitClass& orbits) __attribute__((always_inline)) {
+            const int s_a = class_parities ^ parities, s_b = s_a ^ group.partner_parities;
+            const Coefficients<C> first(table, s_a), second(table, s_b);
+            C own_a{}, other_a{}, own_b{}, other_b{};
+            orbits.for_each_row([&](size_t row) __attribute__((always_inline)) {
+                const size_t partner = row ^ group.x.row;
+                Vector<T>*a = state + C::parts * row, *b = state + C::parts * partner;
+                Vector<T>*lambda_of_a = adjoint + C::parts * row, *lambda_of_b = adjoint + C::parts * partner;
+                const C psi_a = C::load(a), psi_b = C::load(b);
+                const C lambda_a = C::load(lambda_of_a), lambda_b = C::load(lambda_of_b);
+                const C to_a = FLIP ? flip_lanes(psi_b, flip) : psi_b;
+                const C to_b = FLIP ? flip_lanes(psi_a, flip) : psi_a;
+                own_a.add_overlap(lambda_a, psi_a), other_a.add_overlap(lambda_a, to_a);
+                own_b.add_overlap(lambda_b, psi_b), other_b.add_overlap(lambda_b, to_b);
+                if (!UNDO) return;
+                first.apply(psi_a, to_a).store(a);
+                second.apply(psi_b, to_b).store(b);
+                first.apply(lambda_a, FLIP ? flip_lanes(lambda_b, flip) : lambda_b).store(lambda_of_a);
+                second.apply(lambda_b, FLIP ? flip_lanes(lambda_a, flip) : lambda_a).store(lambda_of_b);
+            });
+            sums.own[s_a].add(own_a), sums.other[s_a].add(other_a);
+            sums.own[s_b].add(own_b), sums.other[s_b].add(other_b);
         });
-        sums.own[s_a].add(own_a), sums.other[s_a].add(other_a);
-        sums.own[s_b].add(own_b), sums.other[s_b].add(other_b);
-    });
     sums.add_to(overlaps, factor, group.n_sets);
 }
 
@@ -203,16 +205,17 @@ void backward_pairs(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint
 template <class C, bool DIAGONAL, class T = typename C::Number>
 void forward_rows(const PairGroup& group, Vector<T>* state, size_t n_rows, const T* table, int parities) {
     const LaneFlip<T> flip(group.x.lane);
-    for_each_run(group.orbits, n_rows, [&](int run_parities, const Run& run) __attribute__((always_inline)) {
-        const Coefficients<C> own(table, run_parities ^ parities);
-        run.for_each_row([&](size_t row) __attribute__((always_inline)) {
-            const auto psi = C::load(state + C::parts * row);
-            if (DIAGONAL)
-                product(own.diagonal, psi).store(state + C::parts * row);
-            else
-                own.apply(psi, flip_lanes(psi, flip)).store(state + C::parts * row);
-        });
-    });
+    for_each_class(group.orbits, n_rows,
+                   [&](int class_parities, const OrbitClass& orbits) __attribute__((always_inline)) {
+                       const Coefficients<C> own(table, class_parities ^ parities);
+                       orbits.for_each_row([&](size_t row) __attribute__((always_inline)) {
+                           const auto psi = C::load(state + C::parts * row);
+                           if (DIAGONAL)
+                               product(own.diagonal, psi).store(state + C::parts * row);
+                           else
+                               own.apply(psi, flip_lanes(psi, flip)).store(state + C::parts * row);
+                       });
+                   });
 }
 
 template <class C, bool DIAGONAL, bool UNDO, class T = typename C::Number>
@@ -220,27 +223,28 @@ void backward_rows(const PairGroup& group, Vector<T>* state, Vector<T>* adjoint,
                    int parities, double* overlaps, double factor) {
     const LaneFlip<T> flip(group.x.lane);
     Overlaps<C> sums;
-    for_each_run(group.orbits, n_rows, [&](int run_parities, const Run& run) __attribute__((always_inline)) {
-        const int s = run_parities ^ parities;
-        const Coefficients<C> inverse(table, s);
-        C own{}, other{};
-        run.for_each_row([&](size_t row) __attribute__((always_inline)) {
-            const C psi = C::load(state + C::parts * row), lambda = C::load(adjoint + C::parts * row);
-            own.add_overlap(lambda, psi);
-            if (DIAGONAL) {
-                if (!UNDO) return;
-                product(inverse.diagonal, psi).store(state + C::parts * row);
-                product(inverse.diagonal, lambda).store(adjoint + C::parts * row);
-                return;
-            }
-            const C partner = flip_lanes(psi, flip);
-            other.add_overlap(lambda, partner);
-            if (!UNDO) return;
-            inverse.apply(psi, partner).store(state + C::parts * row);
-            inverse.apply(lambda, flip_lanes(lambda, flip)).store(adjoint + C::parts * row);
-        });
-        sums.own[s].add(own), sums.other[s].add(other);
-    });
+    for_each_class(group.orbits, n_rows,
+                   [&](int class_parities, const OrbitClass& orbits) __attribute__((always_inline)) {
+                       const int s = class_parities ^ parities;
+                       const Coefficients<C> inverse(table, s);
+                       C own{}, other{};
+                       orbits.for_each_row([&](size_t row) __attribute__((always_inline)) {
+                           const C psi = C::load(state + C::parts * row), lambda = C::load(adjoint + C::parts * row);
+                           own.add_overlap(lambda, psi);
+                           if (DIAGONAL) {
+                               if (!UNDO) return;
+                               product(inverse.diagonal, psi).store(state + C::parts * row);
+                               product(inverse.diagonal, lambda).store(adjoint + C::parts * row);
+                               return;
+                           }
+                           const C partner = flip_lanes(psi, flip);
+                           other.add_overlap(lambda, partner);
+                           if (!UNDO) return;
+                           inverse.apply(psi, partner).store(state + C::parts * row);
+                           inverse.apply(lambda, flip_lanes(lambda, flip)).store(adjoint + C::parts * row);
+                       });
+                       sums.own[s].add(own), sums.other[s].add(other);
+                   });
     sums.add_to(overlaps, factor, group.n_sets);
 }
 
@@ -285,10 +289,10 @@ struct OneWord {
         }
     }
 
-    // The same in a run of orbits.
-    class InRun {
+    // The same for the orbits of a class.
+    class InClass {
      public:
-        KETFIT_INLINE InRun(const OneWord& word, int parities)
+        KETFIT_INLINE InClass(const OneWord& word, int parities)
             : flip_(word.flip), signs_(Lanes<T>::sign_bits(parities >> K & 1)), diagonal_(word.diagonal) {
             for (int p = 0; p < N; ++p) off_diagonal_[p] = change_signs(word.off_diagonal[p], signs_);
         }
@@ -366,15 +370,15 @@ struct WordPassKind {
         using Second = OneWord<C, n, TWO, FLIP, TANGENT>;
         const First first(pass, operands);
         const Second second(pass, operands);
-        for_each_run(pass.orbits, n_rows, [&](int parities, const Run& run) __attribute__((always_inline)) {
-            const typename First::InRun first_in_run(first, parities);
-            const typename Second::InRun second_in_run(second, parities);
-            run.for_each_row([&](size_t row) __attribute__((always_inline)) {
+        for_each_class(pass.orbits, n_rows, [&](int parities, const OrbitClass& orbits) __attribute__((always_inline)) {
+            const typename First::InClass first_in_class(first, parities);
+            const typename Second::InClass second_in_class(second, parities);
+            orbits.for_each_row([&](size_t row) __attribute__((always_inline)) {
                 const Orbit<C, n> orbit(pass, state, row);
                 C psi[n];
                 orbit.load(psi);
-                first_in_run.apply(psi);
-                if (TWO) second_in_run.apply(psi);
+                first_in_class.apply(psi);
+                if (TWO) second_in_class.apply(psi);
                 orbit.store(psi);
             });
         });
@@ -388,19 +392,19 @@ struct WordPassKind {
         using Second = OneWord<C, n, TWO, FLIP, TANGENT>;
         First first(pass, operands);
         Second second(pass, operands);
-        for_each_run(pass.orbits, n_rows, [&](int parities, const Run& run) __attribute__((always_inline)) {
-            typename First::InRun first_in_run(first, parities);
-            typename Second::InRun second_in_run(second, parities);
-            run.for_each_row([&](size_t row) __attribute__((always_inline)) {
+        for_each_class(pass.orbits, n_rows, [&](int parities, const OrbitClass& orbits) __attribute__((always_inline)) {
+            typename First::InClass first_in_class(first, parities);
+            typename Second::InClass second_in_class(second, parities);
+            orbits.for_each_row([&](size_t row) __attribute__((always_inline)) {
                 const Orbit<C, n> orbit(pass, state, row), adjoint_orbit(pass, adjoint, row);
                 C psi[n], lambda[n];
                 orbit.load(psi), adjoint_orbit.load(lambda);
-                if (TWO) second_in_run.undo(psi, lambda);
-                first_in_run.undo(psi, lambda);
+                if (TWO) second_in_class.undo(psi, lambda);
+                first_in_class.undo(psi, lambda);
                 orbit.store(psi), adjoint_orbit.store(lambda);
             });
-            first_in_run.add_sums(first);
-            if (TWO) second_in_run.add_sums(second);
+            first_in_class.add_sums(first);
+            if (TWO) second_in_class.add_sums(second);
         });
         first.add_sums();
         if (TWO) second.add_sums();

@@ -31,14 +31,14 @@ struct IndexMask {
     int lane = 0;
 };
 
-// Orbits of the rows of a chunk under what one or two groups flip. A block has the orbits whose first rows differ in
-// its lowest bits alone; within a run of them, all first rows have the same parities.
+// Orbits of the rows of a chunk under what one or two groups flip. In a tile, the first rows of the orbits differ in
+// their lowest bits alone. The orbits of a tile are divided into classes, by the parities of their first rows.
 struct RowOrbits {
     size_t pivots = 0;         // bits of the row that are 0 in the first row of an orbit
     size_t masks[2] = {0, 0};  // over rows, of the parities
-    size_t block_bits = 0;     // bits of the row that vary within a block, from the lowest on
-    int ends[4] = {};          // of run s, whose rows have the parities s in the first block
-    uint8_t rows[64] = {};     // first rows of the first block, run after run
+    size_t tile_bits = 0;      // bits of the row that vary within a tile, from the lowest on
+    int ends[4] = {};          // of each class: its rows have the parities s in the first tile
+    uint8_t rows[64] = {};     // first rows of the orbits of the first tile, class by class
 };
 
 // A group on a chunk.

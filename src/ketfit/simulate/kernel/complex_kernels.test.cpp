@@ -195,7 +195,7 @@ TEST_CASE_TEMPLATE("passes of words do the same as their groups", T, float, doub
             const PairKernels<T>& kernels = kernel_set->get<T>();
             const size_t parts = kernel_set == set.real_kernels ? 1 : 2;
             for (int repeat = 0; repeat < 60; ++repeat) {
-                const int row_bits = repeat % 3 ? 4 : 10;  // one block of orbits, or several
+                const int row_bits = repeat % 3 ? 4 : 10;  // one tile of orbits, or several
                 const uint64_t lanes = uint64_t(kernels.lanes), all = (lanes << row_bits) - 1,
                                rows = all & ~(lanes - 1);
                 const uint64_t flips = repeat % 2 ? all : rows;
@@ -213,7 +213,7 @@ TEST_CASE_TEMPLATE("forward and backward apply groups with all kinds of masks", 
     for_each_instruction_set([](const InstructionSet& set) {
         std::mt19937 rng(1);
         const PairKernels<T>& kernels = set.complex_kernels->get<T>();
-        for (const int row_bits : {4, 9}) {  // one block of orbits, or several
+        for (const int row_bits : {4, 9}) {  // one tile of orbits, or several
             const int bits = lane_bits(kernels) + row_bits;
             const uint64_t all = (uint64_t(1) << bits) - 1, lane = all >> row_bits, row = all & ~lane;
             for (const uint64_t x_bits : {uint64_t(0), lane, row, all})

@@ -123,19 +123,19 @@ inline IndexMask chunk_mask(const ComplexStage& stage, uint64_t mask, bool is_pa
 
 inline size_t highest_bit(size_t mask) { return mask ? size_t(1) << (63 - __builtin_clzll(mask)) : 0; }
 
-// Of a chunk of 2^row_bits rows; a block has as many orbits as there is room for.
+// Of a chunk of 2^row_bits rows; a tile has as many orbits as there is room for.
 inline RowOrbits make_orbits(size_t pivots, const size_t* masks, int row_bits) {
     RowOrbits orbits{pivots, {masks[0], masks[1]}};
     size_t n_rows = 1;
     for (int bit = 0; bit < row_bits; ++bit) {
         const size_t position = size_t(1) << bit;
         if (!(pivots & position) && n_rows == std::size(orbits.rows)) break;
-        orbits.block_bits |= position;
+        orbits.tile_bits |= position;
         if (!(pivots & position)) n_rows *= 2;
     }
     uint8_t* next = orbits.rows;
     for (int s = 0; s < 4; ++s) {
-        for (size_t row = 0; row <= orbits.block_bits; ++row)
+        for (size_t row = 0; row <= orbits.tile_bits; ++row)
             if (!(row & pivots) && (parity_of(row & masks[0]) | parity_of(row & masks[1]) << 1) == s)
                 *next++ = uint8_t(row);
         orbits.ends[s] = int(next - orbits.rows);

@@ -227,30 +227,38 @@ def _relation(cells: Sequence[Cell], attribute: str, xlabel: str, key: str, dots
 
 
 def _name_marks(canvas: Canvas, cells: Sequence[Cell], attribute: str) -> None:
-    """Write names in a column beside the axes, each with a line to its mark, without overlap."""
-    axes = canvas.axes
-    cells = cells[:MAX_HEAD_NAMES]
-    bottom, top = axes.get_ylim()
-    heights = [(100 * cell.accuracy.mean - bottom) / (top - bottom) for cell in cells if cell.accuracy]
-    for y, cell in zip(avoid_overlap(heights, 0.068), cells, strict=True):
-        assert cell.accuracy is not None
-        axes.annotate(
-            cell.head if len(cell.head) <= 25 else f"{cell.head[:24]}…",
-            (getattr(cell, attribute), 100 * cell.accuracy.mean),
-            (1.06, y),
+    named = [(cell, cell.accuracy) for cell in cells[:MAX_HEAD_NAMES] if cell.accuracy]
+    name_beside(
+        canvas,
+        [
+            (getattr(cell, attribute), 100 * accuracy.mean, cell.head, head_style(cell.kind).color)
+            for cell, accuracy in named
+        ],
+        longest=25,
+    )
+
+
+def name_beside(canvas: Canvas, points: Sequence[tuple[float, float, str, str]], longest: int) -> None:
+    """Write the names of points in a column beside the axes, each with a line to its point, without overlap.
+
+    Args:
+        canvas: Canvas with the points; its margin holds the names.
+        points: Place on both axes, name and colour of each.
+        longest: Number of characters that the margin has room for; longer names end with an ellipsis.
+    """
+    bottom, top = canvas.axes.get_ylim()
+    heights = avoid_overlap([(y - bottom) / (top - bottom) for _, y, _, _ in points], 0.068)
+    line = {"arrowstyle": "-", "color": SOFT, "linewidth": 0.6, "alpha": 0.6, "shrinkA": 2, "shrinkB": 5}
+    for height, (x, y, name, color) in zip(heights, points, strict=True):
+        canvas.axes.annotate(
+            name if len(name) <= longest else f"{name[: longest - 1]}…",
+            (x, y),
+            (1.06, height),
             textcoords="axes fraction",
             va="center",
             fontsize=10.5,
-            color=head_style(cell.kind).color,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": SOFT,
-                "linewidth": 0.6,
-                "alpha": 0.6,
-                "shrinkA": 2,
-                "shrinkB": 5,
-                "relpos": (0, 0.5),
-            },
+            color=color,
+            arrowprops={**line, "relpos": (0, 0.5)},
         )
 
 
