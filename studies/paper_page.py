@@ -74,6 +74,7 @@ LEFT_OUT = (
     "Levels and tries were left out before draws: the recommended head ends at 13 qubits; it and the candidates for "
     "the best model have one try; two encoders on 18 and 20 qubits have one try and fewer epochs, and on 20 qubits two "
     "draws; M and R have the levels 1, 2, 4 and 8.",
+    "The screening, the ablation, and the scans of encoders, exact and under shots, were run on the frozen body alone.",
     "Gate noise is exact, which takes four times as long for each further qubit: its scans are on 5 to 9 qubits, on "
     "principal components, and several encoders are averaged. The scans under shots and noise have one try.",
     "The tables of the paper's scans and ablation, its loss, optimiser, learning rates and number of epochs could not "
@@ -101,11 +102,6 @@ class Study:
     def bodies(self) -> tuple[str, ...]:
         """Labels of the bodies that have a result."""
         return tuple(dict.fromkeys(cell.body for cell in self.analysis.cells if cell.accuracy))
-
-    @property
-    def missing_bodies(self) -> tuple[str, ...]:
-        """Labels of the bodies of the plan that have no result yet."""
-        return tuple(body.label for body in self.record.plan.bodies if body.label not in self.bodies)
 
     @property
     def trends(self) -> Sequence[Mapping[str, Any]]:
@@ -281,11 +277,8 @@ class Page:
 
     @property
     def missing(self) -> list[str]:
-        """Titles of the results that have no rows, and of those that have none on a body."""
-        partly = [
-            f"{row.result.title} on {row.body}" for row in self.rows if row.finding is None and row.body != fmt.NONE
-        ]
-        return [*(result.title for result in self.results if result.name not in self.figures), *dict.fromkeys(partly)]
+        """Titles of the results that have no rows."""
+        return [result.title for result in self.results if result.name not in self.figures]
 
 
 def make_page(results: Path) -> Page:
@@ -313,9 +306,7 @@ def make_page(results: Path) -> Page:
 
 
 def _rows(result: Result, study: Study | None, energy: Mapping[str, Any] | None) -> Iterator[Row]:
-    """Yield a line for each claim and body, and one for a result or a body of its plan that was not run yet."""
-    for body in study.missing_bodies if study else ():
-        yield Row(result, result.claims[0], body, None)
+    """Yield a line for each claim and body, or one for a result that was not run yet."""
     for claim in result.claims if study or energy else result.claims[:1]:
         if claim.kind == "crossover":
             yield Row(result, claim, fmt.NONE, None if energy is None else _crossover(energy))

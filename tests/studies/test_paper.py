@@ -29,6 +29,13 @@ def test_plans_run_on_frozen_and_tuned_body_with_defaults() -> None:
     assert isinstance(bound.bodies[0].stages[0], EndToEndConfig)
 
 
+def test_plans_of_frozen_body_are_the_others_without_tuned_one() -> None:
+    both, frozen = (paper.plans("sst2.tsv", quick=False, frozen=alone) for alone in (False, True))
+    assert frozen == {name: plan.updated(bodies=plan.bodies[:1]) for name, plan in both.items() if name != paper.BOUND}
+    with pytest.raises(SystemExit):
+        paper.parse(["--data", "sst2.tsv", "--frozen", "--only", paper.BOUND])
+
+
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
 def test_plan_selects_on_validation_with_five_draws_and_equal_tries(path: Path) -> None:
     plan = StudyPlan.read(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -123,19 +122,6 @@ def test_make_page_levels_and_bodies_of_a_scan_have_a_panel_each(page: paper_pag
     names = [named.name for named in page.figures["depth"].panels]
     assert names == [f"paper-depth-{number}" for number in range(4)]
     assert {point.level for point in page.figures["qubits"].points if point.factor} == {4, 5, 6}
-
-
-def test_make_page_body_without_rows_is_not_run_yet(results: Path, tmp_path: Path) -> None:
-    shutil.copytree(results, tmp_path / "results")
-    rows = tmp_path / "results" / "paper" / "qubits" / "rows.jsonl"
-    tasks = frame(rows.parent).query("body == 'body-a'")["id"].tolist()
-    kept = [line for line in rows.read_text(encoding="utf-8").splitlines() if json.loads(line)["task"] in tasks]
-    rows.write_text("\n".join(kept) + "\n", encoding="utf-8")
-    page = make_page(tmp_path / "results")
-    assert "Qubits on body-b" in page.missing
-    verdicts = [row.verdict for row in page.rows if (row.result.name, row.body) == ("qubits", "body-b")]
-    assert verdicts == ["not run yet"]
-    assert {row.body for row in page.rows if row.result.name == "qubits" and row.finding} == {"body-a"}
 
 
 def test_make_page_best_model_is_chosen_by_validation_loss(results: Path, page: paper_page.Page) -> None:

@@ -67,6 +67,16 @@ def test_draw_ids_are_unique_over_bodies() -> None:
     ]
 
 
+def test_panel_is_the_same_if_the_last_digit_of_a_coordinate_differs() -> None:
+    def drawn(y: float) -> str:
+        canvas = Canvas(300, 200)
+        canvas.axes.plot([0, 1], [0.1, y])
+        canvas.axes.set_ylim(0, y)
+        return canvas.panel("key", "").svg
+
+    assert drawn(0.9) == drawn(np.nextafter(0.9, 1))
+
+
 def test_draw_scan_has_a_panel_per_factor() -> None:
     factors = {"head.n_qubits": [4, 6], "head.connectivity": [1, 3]}
     found = draw(analyse(*study_in_memory(factors=factors, design={"kind": "scan"}, seeds=3)))

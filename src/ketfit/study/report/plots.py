@@ -578,8 +578,10 @@ def _inline_svg(svg: str, key: str, description: str) -> str:
     assert size is not None
     body = svg[svg.index(">", svg.index("<svg")) + 1 :]
     body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
-    body = re.sub(r' id="', f' id="{key}-', body)
-    body = re.sub(r"(url\(#|href=\"#)", rf"\1{key}-", body)
+    # Matplotlib makes ids from the last digits of coordinates, in which processors differ.
+    names = dict.fromkeys(re.findall(r' id="([^"]+)"', body))
+    ids = {name: f"{key}-{number}" for number, name in enumerate(names)}
+    body = re.sub(r'( id="|url\(#|href="#)([^")]+)', lambda found: found[1] + ids[found[2]], body)
     body = re.sub(r"font-family: [^;\"]*", "font-family: inherit", body)
     body = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 var(--sans)", body)
     body = re.sub(r' transform="rotate\(-0 [^"]*"', "", body)
