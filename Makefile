@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+EDITABLE := $(PIP) --no-build-isolation --editable
 KERNEL := src/ketfit/simulate/kernel
 SETTINGS := pyproject.toml constraints.txt CMakeLists.txt \
 	$(filter-out $(wildcard $(KERNEL)/*test* $(KERNEL)/*.perf.cpp),$(wildcard $(KERNEL)/*))
@@ -109,7 +110,7 @@ audit: $(VENV)/audit.stamp
 	@$(BIN)/python -m pip_audit --strict --no-deps --disable-pip --progress-spinner off --requirement build/audited.txt \
 		|| { echo "make audit: NOT passed: a package is vulnerable, or the service could not be asked about one" >&2; exit 1; }
 
-sanitize: $(VENV)/sanitize.stamp
+sanitize: $(VENV)/test.stamp
 	tests/sanitize.sh $(BIN)/python
 
 # Debian's packages are installed where that is possible without a question, as Chromium is.
@@ -178,35 +179,36 @@ clean:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# One stamp per purpose, so that the demo does not wait for the tests' tools.
-$(VENV)/demo.stamp: $(SETTINGS) | $(VENV)/bin/python
-	@echo "installing KetFit and what it needs in $(VENV): a few minutes, and quiet"
-	$(PIP) --editable '.[bundled]'
+# A temporary environment for each build would have every file of the kernel compiled again for each stamp.
+$(VENV)/build.stamp: | $(VENV)/bin/python
+	$(PIP) cmake nanobind ninja scikit-build-core
 	@touch $@
 
-$(VENV)/test.stamp: $(SETTINGS) | $(VENV)/bin/python
+# One stamp per purpose, so that the demo does not wait for the tests' tools.
+$(VENV)/demo.stamp: $(SETTINGS) $(VENV)/build.stamp
+	@echo "installing KetFit and what it needs in $(VENV): a few minutes, and quiet"
+	$(EDITABLE) '.[bundled]'
+	@touch $@
+
+$(VENV)/test.stamp: $(SETTINGS) $(VENV)/build.stamp
 	@echo "installing the tests' tools in $(VENV): a few minutes, and quiet"
-	$(PIP) --editable '.[bundled,test]'
+	$(EDITABLE) '.[bundled,test]'
 	@touch $@
 
 $(VENV)/fuzz.stamp: $(VENV)/test.stamp
-	$(PIP) --editable '.[bundled,fuzz,test]'
+	$(EDITABLE) '.[bundled,fuzz,test]'
 	@touch $@
 
-$(VENV)/audit.stamp: $(SETTINGS) | $(VENV)/bin/python
-	$(PIP) --editable '.[audit,bundled]'
+$(VENV)/audit.stamp: $(SETTINGS) $(VENV)/build.stamp
+	$(EDITABLE) '.[audit,bundled]'
 	@touch $@
 
-$(VENV)/sanitize.stamp: $(VENV)/test.stamp
-	$(PIP) cmake nanobind
+$(VENV)/check.stamp: $(SETTINGS) $(VENV)/build.stamp
+	$(EDITABLE) '.[check]'
 	@touch $@
 
-$(VENV)/check.stamp: $(SETTINGS) | $(VENV)/bin/python
-	$(PIP) --editable '.[check]'
-	@touch $@
-
-$(VENV)/docs.stamp: $(SETTINGS) | $(VENV)/bin/python
-	$(PIP) --editable '.[docs]'
+$(VENV)/docs.stamp: $(SETTINGS) $(VENV)/build.stamp
+	$(EDITABLE) '.[docs]'
 	@touch $@
 
 $(VENV)/wheel.stamp: $(SETTINGS) | $(VENV)/bin/python

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Runs the kernel's tests on a kernel built with the address, undefined-behaviour and thread sanitizers. Its baseline
 # has vectors of 64 bytes, so that the lanes of AVX-512 are tried on processors without it. Argument: a Python that has
-# KetFit, its tests' tools and nanobind.
+# KetFit, its tests' tools, cmake and nanobind.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$(realpath -s "$1")
 compiler=${CXX:-g++}
 
+cmake() { "$python" -m cmake "$@"; }
 library() { "$compiler" -print-file-name="$1"; }
 
 run() { # sanitizers, libraries to load first, tests to choose
