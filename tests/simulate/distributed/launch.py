@@ -15,7 +15,11 @@ import torch.multiprocessing as mp
 
 
 def run_ranks(size: int, function: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
-    """Return what ``function(rank, *arguments)`` returns in each rank; None for a rank that ended early."""
+    """Return what ``function(rank, *arguments)`` returns in each rank; None for a rank that ended early.
+
+    Raises:
+        AssertionError: A rank does not end, or ends with an error.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     context = mp.get_context("spawn")
@@ -29,6 +33,7 @@ def run_ranks(size: int, function: Callable[..., Any], folder: Path, *arguments:
         if each.is_alive():
             each.kill()
             raise AssertionError("a rank did not end")
+        assert each.exitcode == 0, "a rank ended with an error"
     files = [folder / f"{rank}" for rank in range(size)]
     return [pickle.loads(file.read_bytes()) if file.exists() else None for file in files]
 

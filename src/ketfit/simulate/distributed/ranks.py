@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import os
@@ -138,15 +139,26 @@ def _signs_of_life(store: Any, ranks: Iterable[int]) -> dict[int, bytes]:
 
 @lru_cache(maxsize=1)
 def _start_heartbeat(store: Any) -> None:
-    """Count up in the store as long as this process lives, and note the ranks that another one names as lost."""
-    rank = dist.get_rank()
+    """Count up in the store as long as its process group lives, and note the ranks that another one names as lost."""
+    rank, ended = dist.get_rank(), threading.Event()
 
     def beat() -> None:
-        with contextlib.suppress(RuntimeError):  # the store has ended
+        with contextlib.suppress(RuntimeError, ValueError):  # the store, or the process group, has ended
             for count in itertools.count():
+                if dist.distributed_c10d._get_default_store() is not store:
+                    return
                 store.set(f"ketfit/alive/{rank}", str(count))
                 if not _named_as_lost and store.check([_LOST]):
                     _named_as_lost.append([int(lost) for lost in store.get(_LOST).decode().split(",") if lost])
-                time.sleep(HEARTBEAT_S)
+                if ended.wait(HEARTBEAT_S):
+                    return
 
-    threading.Thread(target=beat, daemon=True, name="ketfit heartbeat").start()
+    thread = threading.Thread(target=beat, daemon=True, name="ketfit heartbeat")
+
+    def end() -> None:
+        """End the thread, because a thread that is in torch while Python ends aborts the process."""
+        ended.set()
+        thread.join(SILENCE_S)
+
+    atexit.register(end)
+    thread.start()
