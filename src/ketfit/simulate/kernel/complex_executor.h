@@ -596,10 +596,8 @@ class ComplexExecutor {
     // The other way, with numbers times a factor.
     void scatter(const ComplexStage& stage, size_t base, const T* chunk, T factor, T* unit) const {
         const size_t parts = plan_.parts(), length = parts << stage.run_bits;
-        for (size_t r = 0; r < stage.run_offsets.size(); ++r) {
-            T* run = unit + parts * (base ^ stage.run_offsets[r]);
-            for (size_t i = 0; i < length; ++i) run[i] = factor * chunk[r * length + i];
-        }
+        for (size_t r = 0; r < stage.run_offsets.size(); ++r)
+            kernels_.copy_times(chunk + r * length, length, factor, unit + parts * (base ^ stage.run_offsets[r]));
     }
 
     // Calls visit(place of the real part in a state, sample of the batch or -1, amplitude of the sample) for a unit.

@@ -465,6 +465,14 @@ void backward(const PairGroup& group, T* state, T* adjoint, size_t n_rows, const
 }
 
 template <class T>
+void copy_times(const T* from, size_t size, T factor, T* to) {
+    for (size_t i = 0; i < size; i += Lanes<T>::lanes) {
+        const Vector<T> product = factor * Lanes<T>::load(from + i);
+        __builtin_memcpy(to + i, &product, sizeof product);
+    }
+}
+
+template <class T>
 KETFIT_INLINE Complex<T> select(Vector<T> chosen, Complex<T> a, Complex<T> b) {
     return {Lanes<T>::select(chosen, a.re, b.re), Lanes<T>::select(chosen, a.im, b.im)};
 }
@@ -579,7 +587,8 @@ void add_word(const T* state, T* adjoint, size_t begin, size_t end, const PauliW
 
 template <class C, class T = typename C::Number>
 constexpr PairKernels<T> kernels() {
-    return {Lanes<T>::lanes,          forward<C>,        backward<C>, forward_words<C>, backward_words<C>,
+    return {Lanes<T>::lanes,          forward<C>,        backward<C>,
+            forward_words<C>,         backward_words<C>, copy_times<T>,
             prepare_product_state<C>, add_word_value<C>, add_word<C>};
 }
 

@@ -92,6 +92,8 @@ struct PairKernels {
     // is added to A.
     void (*forward_words)(const WordPass&, T* state, size_t n_rows, const WordOperands<T>&);
     void (*backward_words)(const WordPass&, T* state, T* adjoint, size_t n_rows, const WordOperands<T>&);
+    // to[i] = factor * from[i] for a whole number of vectors, which need not be aligned.
+    void (*copy_times)(const T* from, size_t size, T factor, T* to);
     // state[i] = product over bits from `sample_bits` on of factors[bit][bit of i]; factors: [bit][2][re, im][lane].
     void (*prepare_product_state)(T* state, int bits, int sample_bits, const T* factors);
     // Adds the value of a word on rows [begin, end), lane by lane, to sums[lane].

@@ -290,3 +290,17 @@ TEST_CASE_TEMPLATE("add_word_value and add_word apply Pauli words", T, float, do
         }
     });
 }
+
+TEST_CASE_TEMPLATE("copy_times multiplies numbers, and no others", T, float, double) {
+    for_each_instruction_set([](const InstructionSet& set) {
+        std::mt19937 rng(4);
+        const PairKernels<T>& kernels = set.complex_kernels->get<T>();
+        const size_t lanes = size_t(kernels.lanes), size = 3 * lanes, first = 1;
+        const Buffer<T> from = random_buffer<T>(size + first, rng);
+        Buffer<T> to = random_buffer<T>(size + 2 * first, rng);
+        std::vector<T> expected(to.data, to.data + to.size);
+        for (size_t i = 0; i < size; ++i) expected[first + i] = T(0.3) * from.data[first + i];
+        kernels.copy_times(from.data + first, size, T(0.3), to.data + first);
+        CHECK(std::equal(expected.begin(), expected.end(), to.data));
+    });
+}
