@@ -3,12 +3,11 @@
     python benchmarks/distributed.py --output benchmarks/results/distributed.json
 
 One process has all threads; the ranks share them. The circuits are the paper's QPU circuit with R = 4, which stays
-real, and three strongly entangling layers behind RX, which do not. The speed of a machine drifts, so all are run in
-turn, in new processes, for some rounds: seconds are medians of the runs of a round and then of the rounds, and ratios
-are medians of those of the rounds. Those of the exchanges are measured in the runs. The model is that of ``ketfit
-doctor --plan``, with the times measured here. The exchanged amplitudes of smaller circuits are beside the fewest that
-any schedule needs that keeps qubits local: the optimum that schedulers by integer programming find, here by a search
-through all schedules.
+real, and three strongly entangling layers behind RX, which do not. The speed of a machine drifts, so one process and
+the ranks run in turn: seconds are medians, and ratios are medians of those of the turns. Those of the exchanges are
+measured in the runs. The model is that of ``ketfit doctor --plan``, with the times measured here. The exchanged
+amplitudes of smaller circuits are beside the fewest that any schedule needs that keeps qubits local: the optimum that
+schedulers by integer programming find, here by a search through all schedules.
 """
 
 from __future__ import annotations
@@ -19,14 +18,15 @@ import multiprocessing
 import os
 import socket
 import statistics
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import combinations
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import typer
@@ -65,99 +65,113 @@ def entangling(qubits: int) -> Circuit:
 
 
 CIRCUITS = {"paper": paper, "strongly entangling": entangling}
+VALUE, GRADIENTS, SPEEDS = "value", "value and gradients", "seconds per amplitude"
+SPEED_TURNS = 2  # each is of several runs
 
 
-def run_rank(rank: int, size: int, port: int, kind: str, qubits: int, repeats: int, folder: str) -> None:
-    """Time values and gradients in one rank, and write its row."""
+def serve(orders: Connection, rank: int, size: int, port: int, kind: str, qubits: int) -> None:
+    """Run in one rank what is ordered, and answer with its figures, until the order is None."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // size))
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     circuit, generator = CIRCUITS[kind](qubits), torch.Generator().manual_seed(0)
     weights = torch.rand(circuit.n_weights, generator=generator, requires_grad=True)
     inputs = torch.rand(1, qubits, generator=generator)
-    spent = [0.0]
+    spent = 0.0
     exchange = DistributedRun.exchange
 
     def timed(self: DistributedRun, *arguments: Any) -> None:
+        nonlocal spent
         start = time.perf_counter()
         exchange(self, *arguments)
-        spent[0] += time.perf_counter() - start
+        spent += time.perf_counter() - start
 
     DistributedRun.exchange = timed  # type: ignore[method-assign]
     engine: Any = "distributed" if size > 1 else "native"
-    row: dict[str, Any] = {"circuit": kind, "ranks": size, "qubits": qubits}
-    for name in ("value", "value and gradients"):
-        seconds, exchanging = [], []
-        for _ in range(repeats + 1):
-            if size > 1 and dist.is_initialized():
-                dist.barrier()
-            spent[0], start = 0.0, time.perf_counter()
-            value = expectation(circuit, weights, inputs, engine=engine)
-            if name != "value":
-                value.sum().backward()
-            seconds.append(time.perf_counter() - start)
-            exchanging.append(spent[0])
-        row[name] = {
-            "seconds": statistics.median(seconds[1:]),
-            "seconds of exchanges": statistics.median(exchanging[1:]),
-            "result": value.item(),
-        }
-    if size > 1:
-        dist.barrier()  # the ranks are timed at the same time, because they share the memory's bandwidth
-    row["seconds per amplitude"] = asdict(measure_times(circuit, size))
-    (Path(folder) / f"{rank}.json").write_text(json.dumps(row))
+    while (order := orders.recv()) is not None:
+        if dist.is_initialized():
+            dist.barrier()
+        if order == SPEEDS:
+            orders.send(asdict(measure_times(circuit, size)))  # at the same time: ranks share the memory's bandwidth
+            continue
+        spent, start = 0.0, time.perf_counter()
+        value = expectation(circuit, weights, inputs, engine=engine)
+        if order == GRADIENTS:
+            value.sum().backward()
+        seconds = time.perf_counter() - start
+        orders.send({"seconds": seconds, "seconds of exchanges": spent, "result": value.item()})
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def measure(size: int, kind: str, qubits: int, repeats: int) -> dict[str, Any]:
-    """Return the row of the first rank."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = [(rank, size, port, kind, qubits, repeats, folder) for rank in range(size)]
-        ranks = [context.Process(target=run_rank, args=each) for each in arguments]
-        for each in ranks:
-            each.start()
-        for each in ranks:
-            each.join()
-        row: dict[str, Any] = json.loads((Path(folder) / "0.json").read_text())
-        return row
+class Team:
+    """Ranks of a circuit, each a process that waits for orders."""
+
+    def __init__(self, size: int, kind: str, qubits: int) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        context = multiprocessing.get_context("spawn")
+        self.size, self._processes, self._pipes = size, [], []
+        for rank in range(size):
+            own, other = context.Pipe()
+            process = context.Process(target=serve, args=(other, rank, size, port, kind, qubits), daemon=True)
+            process.start()
+            other.close()
+            self._processes.append(process)
+            self._pipes.append(own)
+
+    def run(self, order: str) -> dict[str, Any]:
+        """Run a value, its gradients or the measurement of speeds on all ranks; return the figures of the first."""
+        for pipe in self._pipes:
+            pipe.send(order)
+        answers: list[dict[str, Any]] = [pipe.recv() for pipe in self._pipes]
+        return answers[0]
+
+    def end(self) -> None:
+        for pipe in self._pipes:
+            pipe.send(None)
+        for process in self._processes:
+            process.join()
 
 
-def in_turn(sizes: Sequence[int], kind: str, qubits: int, repeats: int, rounds: int) -> list[dict[str, Any]]:
-    """Return a row of medians for one process and for each number of ranks."""
-    measured = [{size: measure(size, kind, qubits, repeats) for size in (1, *sizes)} for _ in range(rounds)]
-    return [with_model([each[size] for each in measured], [each[1] for each in measured]) for size in (1, *sizes)]
+def in_turn(sizes: Sequence[int], kind: str, qubits: int, repeats: int) -> list[dict[str, Any]]:
+    """Return a row of medians for one process and for each number of ranks, which run one after another."""
+    teams = [Team(size, kind, qubits) for size in (1, *sizes)]
+    runs = {}
+    for order, times in ((VALUE, repeats), (GRADIENTS, repeats), (SPEEDS, SPEED_TURNS)):
+        turns = [[team.run(order) for team in teams] for _ in range(times + 1)][1:]
+        runs[order] = list(zip(*turns, strict=True))  # by team
+    for team in teams:
+        team.end()
+    return [
+        row(kind, qubits, team.size, {order: by_team[number] for order, by_team in runs.items()}, runs)
+        for number, team in enumerate(teams)
+    ]
 
 
-def with_model(rows: Sequence[dict[str, Any]], alone: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the medians of the rounds, with the model's exchanged bytes and seconds, and ratios to one process."""
-    row = dict(rows[0])
-    circuit, size = CIRCUITS[row["circuit"]](row["qubits"]), row["ranks"]
-    speeds = [each["seconds per amplitude"] for each in rows]
-    row["seconds per amplitude"] = {key: statistics.median(speed[key] for speed in speeds) for key in speeds[0]}
-    for name in ("value", "value and gradients"):
+def row(kind: str, qubits: int, size: int, runs: Mapping[str, Any], of_all: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the medians of the runs, with the model's exchanged bytes and seconds, and ratios to one process."""
+    speeds = {key: statistics.median(each[key] for each in runs[SPEEDS]) for key in runs[SPEEDS][0]}
+    found: dict[str, Any] = {"circuit": kind, "ranks": size, "qubits": qubits, "seconds per amplitude": speeds}
+    for order in (VALUE, GRADIENTS):
         own: dict[str, Any] = {
-            key: round(statistics.median(each[name][key] for each in rows), 3)
+            key: round(statistics.median(each[key] for each in runs[order]), 3)
             for key in ("seconds", "seconds of exchanges")
         }
-        cost = distributed_cost(
-            circuit, size, 1.0, ComputeTimes(**row["seconds per amplitude"]), gradient=name != "value"
-        )
-        own["result"] = row[name]["result"]
+        cost = distributed_cost(CIRCUITS[kind](qubits), size, 1.0, ComputeTimes(**speeds), gradient=order == GRADIENTS)
+        own["result"] = runs[order][0]["result"]
         own["exchanged bytes"] = cost.exchanged_bytes
         if own["seconds of exchanges"]:
             own["GB/s"] = round(cost.exchanged_bytes / own["seconds of exchanges"] / 1e9, 2)
         own["seconds by the model"] = round(cost.compute_seconds + own["seconds of exchanges"], 3)
         ratios = [
-            (each[name]["seconds"] - each[name]["seconds of exchanges"]) / one[name]["seconds"]
-            for each, one in zip(rows, alone, strict=True)
+            (each["seconds"] - each["seconds of exchanges"]) / alone["seconds"]
+            for each, alone in zip(runs[order], of_all[order][0], strict=True)
         ]
         own["without exchanges, times one process"] = round(statistics.median(ratios), 2)
-        own["of each round"] = [round(ratio, 2) for ratio in ratios]
-        row[name] = own
-    return row
+        if size > 1:
+            own["quartiles of turns"] = [round(q, 2) for q in np.quantile(ratios, [0.25, 0.75])]
+        found[order] = own
+    return found
 
 
 def fewest_exchanged(circuit: Circuit, n_global: int) -> float:
@@ -254,14 +268,13 @@ def main(
     output: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
     qubits: Annotated[list[int], typer.Option(help="Widths.")] = [22, 24],  # noqa: B006
     ranks: Annotated[list[int], typer.Option(help="Numbers of ranks.")] = [2, 4],  # noqa: B006
-    repeats: Annotated[int, typer.Option(help="Runs of each in a round.")] = 5,
-    rounds: Annotated[int, typer.Option(help="Rounds.")] = 3,
+    repeats: Annotated[int, typer.Option(help="Turns.")] = 11,
 ) -> None:
     """Measure, and print the rows and the tables."""
-    options = {"qubits": qubits, "ranks": ranks, "repeats": repeats, "rounds": rounds}
+    options = {"qubits": qubits, "ranks": ranks, "repeats": repeats}
     results = {
         **describe("distributed", options),
-        "rows": [row for kind in CIRCUITS for width in qubits for row in in_turn(ranks, kind, width, repeats, rounds)],
+        "rows": [row for kind in CIRCUITS for width in qubits for row in in_turn(ranks, kind, width, repeats)],
         "exchanged": exchanged_amplitudes(),
         "clusters": table(),
     }
