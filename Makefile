@@ -180,7 +180,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # A temporary environment for each build would have every file of the kernel compiled again for each stamp.
-$(VENV)/build.stamp: | $(VENV)/bin/python
+$(VENV)/build.stamp: constraints.txt | $(VENV)/bin/python
 	$(PIP) cmake nanobind ninja scikit-build-core
 	@touch $@
 
