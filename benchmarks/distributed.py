@@ -4,8 +4,8 @@
 
 One process has all threads; the ranks share them. The circuits are the paper's QPU circuit with R = 4, which stays
 real, and three strongly entangling layers behind RX, which do not. The speed of a machine drifts, so one process and
-the ranks run in turn: seconds are medians, and ratios are medians of those of the turns. Those of the exchanges are
-measured in the runs. The model is that of ``ketfit doctor --plan``, with the times measured here. The exchanged
+the ranks run in turn: seconds are medians, and ratios are medians of those of the turns. The seconds of the exchanges
+are measured in the runs. The model is that of ``ketfit doctor --plan``, with the times measured here. The exchanged
 amplitudes of smaller circuits are beside the fewest that any schedule needs that keeps qubits local: the optimum that
 schedulers by integer programming find, here by a search through all schedules.
 """
@@ -103,8 +103,8 @@ def serve(orders: Connection, rank: int, size: int, port: int, kind: str, qubits
         dist.destroy_process_group()
 
 
-class Team:
-    """Ranks of a circuit, each a process that waits for orders."""
+class ProcessGroup:
+    """The ranks of a circuit, each a process that waits for orders."""
 
     def __init__(self, size: int, kind: str, qubits: int) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -112,12 +112,12 @@ class Team:
         context = multiprocessing.get_context("spawn")
         self.size, self._processes, self._pipes = size, [], []
         for rank in range(size):
-            own, other = context.Pipe()
-            process = context.Process(target=serve, args=(other, rank, size, port, kind, qubits), daemon=True)
+            here, there = context.Pipe()
+            process = context.Process(target=serve, args=(there, rank, size, port, kind, qubits), daemon=True)
             process.start()
-            other.close()
+            there.close()
             self._processes.append(process)
-            self._pipes.append(own)
+            self._pipes.append(here)
 
     def run(self, order: str) -> dict[str, Any]:
         """Run a value, its gradients or the measurement of speeds on all ranks; return the figures of the first."""
@@ -127,6 +127,7 @@ class Team:
         return answers[0]
 
     def end(self) -> None:
+        """End the processes."""
         for pipe in self._pipes:
             pipe.send(None)
         for process in self._processes:
@@ -135,20 +136,18 @@ class Team:
 
 def in_turn(sizes: Sequence[int], kind: str, qubits: int, repeats: int) -> list[dict[str, Any]]:
     """Return a row of medians for one process and for each number of ranks, which run one after another."""
-    teams = [Team(size, kind, qubits) for size in (1, *sizes)]
-    runs = {}
+    groups = [ProcessGroup(size, kind, qubits) for size in (1, *sizes)]
+    runs: list[dict[str, list[dict[str, Any]]]] = [{} for _ in groups]
     for order, times in ((VALUE, repeats), (GRADIENTS, repeats), (SPEEDS, SPEED_TURNS)):
-        turns = [[team.run(order) for team in teams] for _ in range(times + 1)][1:]
-        runs[order] = list(zip(*turns, strict=True))  # by team
-    for team in teams:
-        team.end()
-    return [
-        row(kind, qubits, team.size, {order: by_team[number] for order, by_team in runs.items()}, runs)
-        for number, team in enumerate(teams)
-    ]
+        turns = [[group.run(order) for group in groups] for _ in range(times + 1)][1:]
+        for own, answers in zip(runs, zip(*turns, strict=True), strict=True):
+            own[order] = list(answers)
+    for group in groups:
+        group.end()
+    return [row(kind, qubits, group.size, own, runs[0]) for group, own in zip(groups, runs, strict=True)]
 
 
-def row(kind: str, qubits: int, size: int, runs: Mapping[str, Any], of_all: Mapping[str, Any]) -> dict[str, Any]:
+def row(kind: str, qubits: int, size: int, runs: Mapping[str, Any], of_one: Mapping[str, Any]) -> dict[str, Any]:
     """Return the medians of the runs, with the model's exchanged bytes and seconds, and ratios to one process."""
     speeds = {key: statistics.median(each[key] for each in runs[SPEEDS]) for key in runs[SPEEDS][0]}
     found: dict[str, Any] = {"circuit": kind, "ranks": size, "qubits": qubits, "seconds per amplitude": speeds}
@@ -165,7 +164,7 @@ def row(kind: str, qubits: int, size: int, runs: Mapping[str, Any], of_all: Mapp
         own["seconds by the model"] = round(cost.compute_seconds + own["seconds of exchanges"], 3)
         ratios = [
             (each["seconds"] - each["seconds of exchanges"]) / alone["seconds"]
-            for each, alone in zip(runs[order], of_all[order][0], strict=True)
+            for each, alone in zip(runs[order], of_one[order], strict=True)
         ]
         own["without exchanges, times one process"] = round(statistics.median(ratios), 2)
         if size > 1:
