@@ -463,7 +463,12 @@ def _by_seed(
             raise InputError(
                 f"{name}[{seed}] has {len(array)} sentences, sentences[{seed}] {where.size}; give 2 or more"
             )
-        if not np.issubdtype(where.dtype, np.integer) or len(np.unique(where)) < len(where):
+        if not np.issubdtype(where.dtype, np.integer) or _repeats(where):
             raise InputError(f"sentences[{seed}] must be whole numbers, each once: positions in the data set")
         found.append(array.astype(np.float64))
     return found
+
+
+def _repeats(positions: NDArray[np.integer[Any]]) -> bool:
+    ordered = np.sort(positions)
+    return bool((ordered[1:] == ordered[:-1]).any())

@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +36,7 @@ class TrendRun(NamedTuple):
     Attributes:
         x: Level on the scale of the trend.
         correct: Test sentences that the head has right; bool, shape (n,).
-        sentences: Positions of its test sentences in the data set; integers, shape (n,).
+        sentences: Positions of its test sentences in the data set, sorted, each once; integers, shape (n,).
         line: Levels of the other factors; only runs with the same ones are compared.
     """
 
@@ -143,7 +143,7 @@ def _seed_slope(runs: Sequence[TrendRun]) -> _SeedSlope | None:
     information = float(centred @ centred)
     if information <= 1e-12 * sum(run.x**2 for run in runs):
         return None
-    common = reduce(np.intersect1d, [run.sentences for run in runs])
+    common = reduce(partial(np.intersect1d, assume_unique=True), [run.sentences for run in runs])
     if len(common) < 2:
         raise InputError("the runs of a seed have fewer than two test sentences in common; draw fewer to train on")
     correct = np.stack([run.correct[np.searchsorted(run.sentences, common)] for run in runs])
