@@ -83,12 +83,19 @@ LEFT_OUT = (
 )
 
 
+HOURS = (
+    "Hours of one core for the fits of all tries and the prediction of the test sentences, from the rows. They are "
+    "without the tuning and the embedding of bodies, and come from machines of different speed."
+)
+
+
 @dataclass(frozen=True)
 class Study:
-    """A study that was run, and its analysis."""
+    """A study that was run, its analysis, and the hours that its tasks took."""
 
     record: StudyRecord
     analysis: Analysis
+    hours: float
 
     @classmethod
     def read(cls, folder: Path) -> Study | None:
@@ -96,7 +103,11 @@ class Study:
         if not (folder / RECORD).exists():
             return None
         record = StudyRecord.read(folder)
-        study = cls(record, analyse(record, read_results(folder)))
+        results = read_results(folder)
+        planned = [results[task.id] for task in record.tasks if task.id in results]
+        seconds = [result.run["seconds"] for result in planned if result.result]
+        hours = sum(each["all_tries"] + each["test"] for each in seconds) / 3600
+        study = cls(record, analyse(record, results), hours)
         return study if study.analysis.study["done"] else None
 
     @property
@@ -152,6 +163,7 @@ class Row:
         return self.result.title, named, self.body, self.claim.says, found, slope, self.verdict
 
 
+HOURS_COLUMNS = ("result", "tasks", "core-hours")
 COLUMNS = ("result", "head", "body", "the paper says", "we find", "slope", "verdict")
 
 
@@ -275,6 +287,7 @@ class Page:
     results: tuple[Result, ...]
     questions: dict[str, str]
     commands: dict[str, str]
+    hours: list[tuple[str, ...]]
 
     @property
     def missing(self) -> list[str]:
@@ -303,7 +316,16 @@ def make_page(results: Path) -> Page:
                 figures[result.name] = draw_energy(report)
             rows += _rows(result, study, report if result.name == ENERGY else None)
     questions = {name: plan.question for name, plan in plans.items()}
-    return Page(adjust(rows), figures, every, questions, {each.name: _command(each.name) for each in every})
+    commands = {each.name: _command(each.name) for each in every}
+    return Page(adjust(rows), figures, every, questions, commands, list(_hours(every, studies)))
+
+
+def _hours(results: Sequence[Result], studies: Mapping[str, Study | None]) -> Iterator[tuple[str, ...]]:
+    """Yield title, tasks and hours of each study that was run, and last their sums."""
+    run = {result.title: study for result in results if (study := studies.get(result.name)) is not None}
+    done = {title: study.analysis.study["done"] for title, study in run.items()}
+    yield from ((title, f"{done[title]:,}", f"{study.hours:.1f}") for title, study in run.items())
+    yield "all", f"{sum(done.values()):,}", f"{sum(study.hours for study in run.values()):.1f}"
 
 
 def _rows(result: Result, study: Study | None, energy: Mapping[str, Any] | None) -> Iterator[Row]:
@@ -376,6 +398,8 @@ def to_markdown(page: Page) -> str:
     ]
     for result in page.results:
         lines += _section(page, result)
+    lines += ["## Hours", "", HOURS, "", f"| {' | '.join(HOURS_COLUMNS)} |", "|---|---:|---:|"]
+    lines += [*(f"| {' | '.join(row)} |" for row in page.hours), ""]
     lines += ["## Left out", "", *(f"- {reason}" for reason in LEFT_OUT), ""]
     return "\n".join(lines)
 
@@ -415,6 +439,8 @@ def to_html(page: Page) -> str:
         columns=COLUMNS,
         rules=[Markup(re.sub(r"\*\*(.*?)\*\*", r"<b>\1</b>", rule)) for rule in RULES],  # noqa: S704 - our own text
         left_out=LEFT_OUT,
+        hours=HOURS,
+        hours_columns=HOURS_COLUMNS,
         rows_path=_rows_path,
         energy=ENERGY,
         svg=Markup,
