@@ -33,6 +33,7 @@ from threadpoolctl import threadpool_limits
 
 from ketfit import ContrastiveConfig, HeadConfig, QuantumHeadClassifier, TrainConfig
 from ketfit.bodies.body import load_body
+from ketfit.circuit.circuit import Circuit
 from ketfit.data.dataset import Dataset, load_dataset
 from ketfit.model.tuning import EmbeddingPrecision, TuneConfig
 from ketfit.rng import numpy_stream
@@ -147,10 +148,11 @@ class StepModel:
 
     def epoch(self, head: HeadConfig, samples: int) -> float:
         """Return the seconds of one epoch on so many samples."""
-        circuits = [head.encoder_circuit()] * head.n_encoders
+        encoder, qpu = _circuits(head)
+        circuits = [encoder] * head.n_encoders
         noisy = 0.0
         if head.noise is None:
-            circuits.append(head.qpu_circuit())
+            circuits.append(qpu)
         else:
             noisy = self.noisy * _matrix_size(head) * (samples if head.n_reuploads > 1 else 1)
         return noisy + samples * sum(
@@ -172,15 +174,21 @@ class StepModel:
         return epochs * self.epoch(trained, samples) + FORWARD * self.epoch(tested, tests)
 
 
+@lru_cache
+def _circuits(head: HeadConfig) -> tuple[Circuit, Circuit]:
+    """Return the circuit of an encoder and that of the QPU, which all draws of a plan share."""
+    return head.encoder_circuit(), head.qpu_circuit()
+
+
 def _size(head: HeadConfig) -> int:
     """Return the gates times the amplitudes of all circuits of a head."""
-    circuits = [head.qpu_circuit(), *[head.encoder_circuit()] * head.n_encoders]
-    return sum(len(circuit.gates) * 2**circuit.n_qubits for circuit in circuits)
+    encoder, qpu = _circuits(head)
+    return sum(len(circuit.gates) * 2**circuit.n_qubits for circuit in [qpu, *[encoder] * head.n_encoders])
 
 
 def _matrix_size(head: HeadConfig) -> int:
     """Return the gates times the entries of a density matrix of the circuit of a head that noise acts on."""
-    circuit = head.qpu_circuit()
+    _, circuit = _circuits(head)
     return len(circuit.gates) * 4**circuit.n_qubits
 
 
