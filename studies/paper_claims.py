@@ -35,6 +35,11 @@ class Claim:
     value: float | None = None
     direction: int = 0
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the paper's number or its direction could be had."""
+        return self.value is not None or self.direction != 0
+
 
 @dataclass(frozen=True)
 class Result:

@@ -74,8 +74,7 @@ LEFT_OUT = (
     "Levels and tries were left out before draws: the recommended head ends at 13 qubits; it and the candidates for "
     "the best model have one try; two encoders on 18 and 20 qubits have one try and fewer epochs, and on 20 qubits two "
     "draws; M and R have the levels 1, 2, 4 and 8.",
-    "The screening, the ablation, the scans of encoders, exact and under shots, that of the recommended head's qubits, "
-    "and the candidates for the best model were run on the frozen body alone.",
+    "The scan of encoders under shots was run on the frozen body alone.",
     "Gate noise is exact, which takes four times as long for each further qubit: its scans are on 5 to 9 qubits, on "
     "principal components, and several encoders are averaged. The scans under shots and noise have one try.",
     "The tables of the paper's scans and ablation, its loss, optimiser, learning rates and number of epochs could not "
@@ -175,7 +174,7 @@ def judge(claim: Claim, finding: Finding | None) -> Verdict:
     """
     if finding is None:
         return "not run yet"
-    if finding.low is None or finding.high is None or (claim.value is None and claim.direction == 0):
+    if finding.low is None or finding.high is None or not claim.is_known:
         return "cannot be told"
     if claim.kind == "crossover":
         assert claim.value is not None
@@ -349,6 +348,8 @@ def summary(page: Page) -> list[str]:
     """Return the five sentences at the top."""
     counts = {name: sum(row.verdict == name for row in page.rows) for name in ("agrees", "disagrees", "cannot be told")}
     told = ", ".join(f"{name}: {number}" for name, number in counts.items())
+    if unknown := sum(not row.claim.is_known for row in page.rows if row.finding):
+        told += f", {unknown} of them because the paper's numbers could not be had"
     missing = f"; not run yet: {fmt.join_names(page.missing)}" if page.missing else ""
     best = next(claim for result in page.results if result.name == BEST for claim in result.claims)
     return [
