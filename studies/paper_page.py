@@ -74,7 +74,6 @@ LEFT_OUT = (
     "Levels and tries were left out before draws: the recommended head ends at 13 qubits; it and the candidates for "
     "the best model have one try; two encoders on 18 and 20 qubits have one try and fewer epochs, and on 20 qubits two "
     "draws; M and R have the levels 1, 2, 4 and 8.",
-    "The scan of encoders under shots was run on the frozen body alone.",
     "Gate noise is exact, which takes four times as long for each further qubit: its scans are on 5 to 9 qubits, on "
     "principal components, and several encoders are averaged. The scans under shots and noise have one try.",
     "The tables of the paper's scans and ablation, its loss, optimiser, learning rates and number of epochs could not "
