@@ -82,8 +82,8 @@ LEFT_OUT = (
 
 
 HOURS = (
-    "Hours of one core for the fits of all tries and the prediction of the test sentences, from the rows. They are "
-    "without the tuning and the embedding of bodies, and come from machines of different speed."
+    "The rows state how long one core took for the fits of all tries and for the prediction of the test sentences. The "
+    "tuning and the embedding of bodies are not counted. The rows come from machines of different speed."
 )
 
 
@@ -439,7 +439,7 @@ def to_html(page: Page) -> str:
         columns=COLUMNS,
         rules=[Markup(re.sub(r"\*\*(.*?)\*\*", r"<b>\1</b>", rule)) for rule in RULES],  # noqa: S704 - our own text
         left_out=LEFT_OUT,
-        hours=HOURS,
+        hours_caption=HOURS,
         hours_columns=HOURS_COLUMNS,
         rows_path=_rows_path,
         energy=ENERGY,
