@@ -3,7 +3,8 @@
     python benchmarks/tuning.py --data sst2.tsv --per-label 64 --output benchmarks/results/tuning-minilm.jsonl
 
 Every way tunes the same body on the same training sentences of each draw with the same seed, one after the other in one
-process; logistic regression on the embeddings is then scored on the other sentences of the data set. Every row is
+process, after a first tuning on a few sentences that is not timed; logistic regression on the embeddings is then scored
+on the other sentences of the data set. A sentence pass is one sentence in one forward pass of training. Every row is
 written when it is complete, and an interrupted run resumes.
 """
 
@@ -11,13 +12,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -29,20 +30,21 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
+from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.sentence_transformer.losses import BatchAllTripletLoss
-from sentence_transformers.training_args import BatchSamplers
 from setfit import SetFitModel, Trainer, TrainingArguments
 from sklearn.linear_model import LogisticRegression
 
 from ketfit import ContrastiveConfig
 from ketfit.bodies.body import Body, load_body
 from ketfit.bodies.contrastive import tune_body
-from ketfit.data.dataset import load_dataset
+from ketfit.data.dataset import Dataset, load_dataset
 from ketfit.data.splits import few_shot_split
 from ketfit.errors import KetFitError
 from ketfit.evaluation.compare import accuracy_interval
 from ketfit.storage.append_log import AppendLog, read_json_lines
-from ketfit.study.task import pack_bits
+from ketfit.study.analysis.hypothesis_tests import crossed_test
+from ketfit.study.task import pack_bits, unpack_bits
 
 SUPERVISED = ContrastiveConfig()
 PAIRS = ContrastiveConfig(loss="cosine", precision="float32")  # the default of version 1
@@ -57,27 +59,41 @@ class Sentences:
     seed: int
 
 
-Tuned = tuple[SentenceTransformer, int]  # the tuned transformer, and the number of sentences that it read
+Rows = dict[tuple[str, int], dict[str, Any]]  # by way and seed
+Tuned = tuple[SentenceTransformer, int]  # the tuned transformer, and its sentence passes
+
+
+class PassCounter:
+    """Counts the sentences that a transformer reads in training."""
+
+    def __init__(self, transformer: SentenceTransformer) -> None:
+        self.passes = 0
+        transformer.register_forward_pre_hook(self._count)
+
+    def _count(self, transformer: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        if transformer.training:
+            self.passes += len(inputs[0]["input_ids"])
 
 
 def setfit(body: Body, train: Sentences, num_iterations: int | None) -> Tuned:
     """Tune by SetFit's trainer; None samples as its default does, which is oversampling of all pairs."""
     _, codes = np.unique(train.labels, return_inverse=True)
-    model = SetFitModel(SentenceTransformer(str(body.folder), device="cpu"), LogisticRegression(max_iter=1000))
+    transformer = SentenceTransformer(str(body.folder), device="cpu")
+    model, counter = SetFitModel(transformer, LogisticRegression(max_iter=1000)), PassCounter(transformer)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder, seed=train.seed, num_iterations=num_iterations, report_to="none", save_strategy="no"
         )
         dataset = HubDataset.from_dict({"text": train.texts, "label": codes.tolist()})
-        trainer = Trainer(model, arguments, dataset)
-        trainer.train()
-    return model.model_body, 2 * arguments.embedding_batch_size * trainer.st_trainer.state.global_step
+        Trainer(model, arguments, dataset).train()
+    return transformer, counter.passes
 
 
 def sentence_transformers(body: Body, train: Sentences) -> Tuned:
     """Tune by sentence-transformers' trainer on label-grouped batches, with as many passes as KetFit's."""
     _, codes = np.unique(train.labels, return_inverse=True)
     transformer = SentenceTransformer(str(body.folder), device="cpu")
+    counter = PassCounter(transformer)
     with tempfile.TemporaryDirectory() as folder:
         arguments = SentenceTransformerTrainingArguments(
             output_dir=folder,
@@ -91,18 +107,18 @@ def sentence_transformers(body: Body, train: Sentences) -> Tuned:
             save_strategy="no",
         )
         dataset = HubDataset.from_dict({"sentence": train.texts, "label": codes.tolist()})
-        trainer = SentenceTransformerTrainer(transformer, arguments, dataset, loss=BatchAllTripletLoss(transformer))
-        trainer.train()
-    return transformer, SUPERVISED.batch_size * trainer.state.global_step
+        loss = BatchAllTripletLoss(transformer)
+        SentenceTransformerTrainer(transformer, arguments, dataset, loss=loss).train()
+    return transformer, counter.passes
 
 
 def ketfit(body: Body, train: Sentences, config: ContrastiveConfig) -> Tuned:
-    """Tune by KetFit; a body in the cache is removed, so that it is tuned now."""
-    tuned = tune_body(body, train.texts, train.labels, config, seed=train.seed)
-    shutil.rmtree(tuned.folder)
-    if config.loss == "cosine":
-        return tuned.transformer, 4 * config.pairs_per_sentence * config.epochs * len(train.texts)
-    return tuned.transformer, config.epochs * len(train.texts)
+    """Tune by KetFit, with a new cache, so that no stored body is taken."""
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"KETFIT_CACHE": folder}):
+        transformer = tune_body(body, train.texts, train.labels, config, seed=train.seed).transformer
+    # Each of `pairs_per_sentence` pairs of one label and of two, for every sentence, has two sentences.
+    passes_per_sentence = 4 * config.pairs_per_sentence if config.loss == "cosine" else 1
+    return transformer, passes_per_sentence * config.epochs * len(train.texts)
 
 
 WAYS: dict[str, Callable[[Body, Sentences], Tuned] | None] = {
@@ -116,26 +132,34 @@ WAYS: dict[str, Callable[[Body, Sentences], Tuned] | None] = {
 }
 
 
-def row(way: str, body: Body, data: Any, per_label: int, seed: int, limit: int) -> dict[str, Any]:
-    """Return the seconds, the sentence passes and the test accuracy of one way on one draw."""
+def draw(data: Dataset, per_label: int, seed: int, limit: int) -> tuple[Sentences, NDArray[np.int64]]:
+    """Return the training sentences of a draw, and the positions of at most `limit` of the other sentences."""
     split = few_shot_split(data, per_label, seed=seed)
-    texts, labels = np.array(data.texts, dtype=object), np.array(data.labels)
-    train = Sentences(texts[split.train].tolist(), labels[split.train], seed)
+    train = data.take(split.train)
     test = np.random.default_rng(seed).permutation(split.test)[:limit]
+    return Sentences(list(train.texts), np.array(train.labels), seed), test
+
+
+def warm_up(way: str, body: Body, train: Sentences) -> None:
+    """Tune once on four sentences of each label, so that no row contains imports and first calls."""
+    few = np.concatenate([np.flatnonzero(train.labels == label)[:4] for label in np.unique(train.labels)])
+    if tune := WAYS[way]:
+        tune(body, Sentences([train.texts[i] for i in few], train.labels[few], train.seed))
+
+
+def row(way: str, body: Body, train: Sentences, others: Dataset) -> dict[str, Any]:
+    """Return the seconds, the sentence passes and the accuracy on the other sentences of one way on one draw."""
     load, start = os.getloadavg()[0], time.perf_counter()
     cpu = time.process_time()
     tune = WAYS[way]
     transformer, passes = (body.transformer, 0) if tune is None else tune(body, train)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    x, z = (transformer.encode(part, show_progress_bar=False) for part in (train.texts, texts[test].tolist()))
-    correct = LogisticRegression(max_iter=1000).fit(x, train.labels).predict(z) == labels[test]
+    x, z = (transformer.encode(part, show_progress_bar=False) for part in (train.texts, others.texts))
+    correct = LogisticRegression(max_iter=1000).fit(x, train.labels).predict(z) == np.array(others.labels)
     accuracy, interval = accuracy_interval(int(correct.sum()), len(correct))
     return {
         "way": way,
-        "body": body.name,
-        "data": Path(data.name).stem,
-        "per_label": per_label,
-        "seed": seed,
+        "seed": train.seed,
         "train_size": len(train.texts),
         "test_size": len(correct),
         "sentence_passes": passes,
@@ -150,41 +174,69 @@ def row(way: str, body: Body, data: Any, per_label: int, seed: int, limit: int) 
     }
 
 
+def difference(rows: Rows, tests: dict[int, NDArray[np.int64]], way: str) -> str:
+    """Return KetFit's accuracy minus that of another way in points, with its interval for new draws and sentences."""
+    seeds = sorted(seed for seed in tests if {("ketfit", seed), (way, seed)} <= rows.keys())
+    if way == "ketfit" or len(seeds) < 2:
+        return ""
+    ours, other = (
+        [unpack_bits(rows[name, seed]["correct"], len(tests[seed])) for seed in seeds] for name in ("ketfit", way)
+    )
+    found = crossed_test(ours, other, [tests[seed] for seed in seeds])
+    bounds = [f"{100 * bound:+.2f}" for bound in (found.low, found.high) if bound is not None]
+    return f"{100 * found.difference:+.2f} ({' to '.join(bounds)})"
+
+
+def table(rows: Rows, tests: dict[int, NDArray[np.int64]], names: Sequence[str]) -> str:
+    """Return means over the draws, ratios to KetFit's seconds, and paired differences, in Markdown."""
+    lines = ["| way | accuracy | KetFit minus it | seconds | times KetFit's | sentence passes |"]
+    lines.append("|---|---:|---:|---:|---:|---:|")
+    keys = ("accuracy", "seconds", "sentence_passes")
+    means = {
+        name: [float(np.mean([line[key] for (way, _), line in rows.items() if way == name])) for key in keys]
+        for name in names
+    }
+    for name, (accuracy, seconds, passes) in means.items():
+        ratio = f"{seconds / means['ketfit'][1]:.1f}" if "ketfit" in means else ""
+        points = difference(rows, tests, name)
+        lines.append(f"| {name} | {accuracy:.2%} | {points} | {seconds:,.0f} | {ratio} | {passes:,.0f} |")
+    return "\n".join(lines)
+
+
 def main(
     data: Annotated[str, typer.Option(help="File with columns text and label.")],
-    output: Annotated[Path, typer.Option(help="JSON-lines file to add the missing rows to.")],
+    output: Annotated[Path, typer.Option(help="JSON-lines file to add the missing rows to; one for each --per-label.")],
     body: Annotated[str, typer.Option(help="Body.")] = "all-MiniLM-L6-v2",
     per_label: Annotated[int, typer.Option(help="Sentences drawn per label; 85 % of them are trained on.")] = 64,
     seeds: Annotated[int, typer.Option(help="Draws.")] = 3,
     test_sentences: Annotated[int, typer.Option(help="At most so many of the other sentences are scored.")] = 1500,
     way: Annotated[list[str] | None, typer.Option(help="Ways to run; all by default.")] = None,
 ) -> None:
-    """Run the missing rows draw by draw, and print means and ratios."""
+    """Run the missing rows draw by draw, and print means, ratios and paired differences."""
     names = way or list(WAYS)
     if unknown := set(names) - WAYS.keys():
         raise typer.BadParameter(f"unknown way {min(unknown)!r}; known: {', '.join(WAYS)}")
     dataset, loaded = load_dataset(data), load_body(body, device="cpu")
+    draws = {seed: draw(dataset, per_label, seed, test_sentences) for seed in range(seeds)}
     output.parent.mkdir(parents=True, exist_ok=True)
     with AppendLog(output, ".lock", KetFitError(f"another process writes {output}")) as file:
-        done = {
-            (line["way"], line["body"], line["data"], line["per_label"], line["seed"])
-            for line in file.open(lambda: read_json_lines(output))
-        }
-        for seed in range(seeds):
+        lines = file.open(lambda: read_json_lines(output))
+        of_run = {"body": loaded.name, "data": Path(dataset.name).stem, "per_label": per_label}
+        if any(line[key] != value for line in lines for key, value in of_run.items()):
+            raise typer.BadParameter(f"{output} has rows of another body, data set or --per-label; give another file")
+        rows: Rows = {(line["way"], line["seed"]): line for line in lines}
+        warm: set[str] = set()
+        for seed, (train, test) in draws.items():
             for name in names:
-                if (name, loaded.name, Path(dataset.name).stem, per_label, seed) not in done:
-                    line = row(name, loaded, dataset, per_label, seed, test_sentences)
-                    file.append(json.dumps(line).encode())
-                    print(f"seed {seed}, {name}: {line['accuracy']:.2%} after {line['seconds']:.0f} s", flush=True)
-    rows = [line for line in read_json_lines(output) if (line["body"], line["per_label"]) == (loaded.name, per_label)]
-    ours = np.mean([line["seconds"] for line in rows if line["way"] == "ketfit"])
-    print("\n| way | accuracy | seconds | times KetFit's | sentence passes |\n|---|---:|---:|---:|---:|")
-    for name in names:
-        own = [line for line in rows if line["way"] == name]
-        accuracy, seconds, passes = (
-            np.mean([line[key] for line in own]) for key in ("accuracy", "seconds", "sentence_passes")
-        )
-        print(f"| {name} | {accuracy:.2%} | {seconds:,.0f} | {seconds / ours:.1f} | {passes:,.0f} |")
+                if (name, seed) in rows:
+                    continue
+                if name not in warm:
+                    warm_up(name, loaded, train)
+                    warm.add(name)
+                line = rows[name, seed] = of_run | row(name, loaded, train, dataset.take(test))
+                file.append(json.dumps(line).encode())
+                print(f"seed {seed}, {name}: {line['accuracy']:.2%} after {line['seconds']:.0f} s", flush=True)
+    print("\n" + table(rows, {seed: test for seed, (_, test) in draws.items()}, names))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def test_new_head_takes_one_seed_of_a_random_state() -> None:
 @pytest.mark.parametrize(
     ("spec", "changes", "message"),
     [
-        ("forest", {}, "head='forest' is of the wrong type; pass a HeadConfig, one of 'logistic-regression', 'svc', "),
+        ("forest", {}, "head='forest' is unknown; pass a HeadConfig, one of 'logistic-regression', 'svc', "),
         (3, {}, "head=3 is of the wrong type"),
         (LogisticRegression(), {}, "is of the wrong type"),
         (ProjectedLogisticRegressionHead(), {}, "is of the wrong type"),

@@ -159,7 +159,7 @@ def test_auto_end_to_end_leaves_out_svc(tiny_body_folder: Path) -> None:
             {"tune": FULL},
             "end-to-end tuning takes gradients through the head, and a head of kind 'svc' has none",
         ),
-        ("forest", {}, "head='forest' is of the wrong type"),
+        ("forest", {}, "head='forest' is unknown"),
         (ProjectedLogisticRegressionHead(), {}, "is of the wrong type"),
         ("logistic-regression", {"calibrate": True}, "has no temperature"),
         ("auto", {"validation_fraction": 0.0}, "head='auto' compares heads on validation shares"),

@@ -66,7 +66,7 @@ def new_head(spec: HeadSpec, settings: Mapping[str, Any]) -> NewHead:
             ``calibrate``, ``random_state``, ``validation`` and ``n_folds`` of the text classifier.
 
     Raises:
-        ConfigError: The head is of another type, or a setting does not apply to it or is given twice.
+        ConfigError: The head is unknown or of another type, or a setting does not apply to it or is given twice.
     """
     if spec is None or isinstance(spec, HeadConfig):
         estimator: HeadEstimator = QuantumHeadClassifier(head=spec, **settings)
@@ -78,10 +78,8 @@ def new_head(spec: HeadSpec, settings: Mapping[str, Any]) -> NewHead:
     elif is_head(spec):
         estimator, settings = _merged(clone(spec), settings)
     else:
-        kinds = ", ".join(map(repr, (*HEADS, AUTO)))
-        raise ConfigError(
-            f"head={spec!r} is of the wrong type; pass a HeadConfig, one of {kinds}, a head estimator, or None"
-        )
+        kinds, fault = ", ".join(map(repr, (*HEADS, AUTO))), "unknown" if isinstance(spec, str) else "of the wrong type"
+        raise ConfigError(f"head={spec!r} is {fault}; pass a HeadConfig, one of {kinds}, a head estimator, or None")
     seed = chosen_seed(settings["random_state"], settings["seed"])  # once: a RandomState gives another seed each time
     if isinstance(estimator, TorchHeadClassifier):
         estimator._check_settings()
