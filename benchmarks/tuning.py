@@ -183,8 +183,10 @@ def difference(rows: Rows, tests: dict[int, NDArray[np.int64]], way: str) -> str
         [unpack_bits(rows[name, seed]["correct"], len(tests[seed])) for seed in seeds] for name in ("ketfit", way)
     )
     found = crossed_test(ours, other, [tests[seed] for seed in seeds])
-    bounds = [f"{100 * bound:+.2f}" for bound in (found.low, found.high) if bound is not None]
-    return f"{100 * found.difference:+.2f} ({' to '.join(bounds)})"
+    interval = (
+        "" if found.low is None or found.high is None else f" ({100 * found.low:+.2f} to {100 * found.high:+.2f})"
+    )
+    return f"{100 * found.difference:+.2f}{interval}"
 
 
 def table(rows: Rows, tests: dict[int, NDArray[np.int64]], names: Sequence[str]) -> str:
