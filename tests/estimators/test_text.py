@@ -556,7 +556,7 @@ def test_invalid_settings_fail_before_tuning(tiny_body_folder: Path, monkeypatch
         ({"tune": [END_TO_END, CONTRASTIVE]}, "tune has contrastive tuning after end-to-end training"),
         ({"tune": []}, "tune is an empty list"),
         ({"head": PLAIN_HEAD.updated(n_qubits=3)}, "an embedding of width 16 needs n_qubits=4"),
-        ({"head": "deep"}, "head='deep' is of the wrong type; pass a HeadConfig"),
+        ({"head": "deep"}, "head='deep' is unknown; pass a HeadConfig"),
     ):
         with pytest.raises(ConfigError, match=message):
             TextClassifier(**{**text.get_params(deep=False), **settings}).fit(TEXTS, WORDS)
