@@ -71,7 +71,7 @@ CANDIDATES = (
 
 LEFT_OUT = (
     "The paper's body is paraphrase-mpnet-base-v2, here it is all-mpnet-base-v2, with 768 dimensions as well.",
-    "Levels and tries were left out before draws: the recommended head ends at 13 qubits; it and the candidates for "
+    "Levels and tries were left out before draws: the recommended head ends at 14 qubits; it and the candidates for "
     "the best model have one try; M and R have the levels 1, 2, 4 and 8.",
     "Two encoders on 18 and 20 qubits, and the heads beside them, have one try and at most 15 epochs, and on 20 qubits "
     "two draws. Training is in batches of 32. A first run had one step an epoch, as the other results have, and at "
