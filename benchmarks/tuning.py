@@ -64,7 +64,7 @@ Tuned = tuple[SentenceTransformer, int]  # the tuned transformer, and its senten
 
 
 class PassCounter:
-    """Counts the sentences that a transformer reads in training."""
+    """Counter of the sentences that a transformer reads in training."""
 
     def __init__(self, transformer: SentenceTransformer) -> None:
         self.passes = 0

@@ -65,10 +65,6 @@ def test_local_executor_repeated_worker_deaths_raise_study_error(caplog: pytest.
     assert caplog.text.count("a worker died") == 3
 
 
-# The thread of loky that hands out jobs may still look up one that closing has just removed; its executor ends anyway.
-@pytest.mark.filterwarnings(
-    "ignore:Exception in thread ExecutorManagerThread:pytest.PytestUnhandledThreadExceptionWarning"
-)
 def test_local_executor_closed_early_raises_nothing(tmp_path: Path) -> None:
     results = LocalExecutor(2).run(add, jobs(200))
     next(results)

@@ -78,7 +78,8 @@ def new_head(spec: HeadSpec, settings: Mapping[str, Any]) -> NewHead:
     elif is_head(spec):
         estimator, settings = _merged(clone(spec), settings)
     else:
-        kinds, fault = ", ".join(map(repr, (*HEADS, AUTO))), "unknown" if isinstance(spec, str) else "of the wrong type"
+        kinds = ", ".join(map(repr, (*HEADS, AUTO)))
+        fault = "unknown" if isinstance(spec, str) else "of the wrong type"
         raise ConfigError(f"head={spec!r} is {fault}; pass a HeadConfig, one of {kinds}, a head estimator, or None")
     seed = chosen_seed(settings["random_state"], settings["seed"])  # once: a RandomState gives another seed each time
     if isinstance(estimator, TorchHeadClassifier):
