@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -37,7 +38,7 @@ def ways(bodies: dict[str, Body], batch_size: int) -> dict[str, Callable[[list[s
         "sentence-transformers": lambda texts: transformer.encode(texts, show_progress_bar=False)
     }
     for dtype, body in bodies.items():
-        made[dtype] = lambda texts, body=body: body.encode(texts, batch_size=batch_size, cache=False)
+        made[dtype] = partial(body.encode, batch_size=batch_size, cache=False)
     return made
 
 

@@ -85,7 +85,7 @@ class TimedExecutor:
             if not self.blocks:
                 self.mark("first block")
             self.blocks.append(predicted)
-            yield task, predicted  # type: ignore[misc]
+            yield task, predicted
             self.mark("last block")
 
     def predict(self, classifier: TextClassifier, source: Path, target: Path, sentences: int) -> None:
@@ -200,7 +200,7 @@ def study(
     work = [Task.from_config({"head": {}, "seed": number}, "head", "body", {}) for number in range(tasks)]
     lost_tasks = CountingHandler()
     logging.getLogger("ketfit.study.executors").addHandler(lost_tasks)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     killed_at: list[int] = []
     try:
         started = [cluster.add_node(num_cpus=1) for _ in range(nodes)]

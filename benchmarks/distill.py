@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,9 +27,10 @@ from ketfit.data.dataset import load_dataset
 from ketfit.data.splits import few_shot_split
 from ketfit.evaluation.compare import accuracy_interval
 from ketfit.evaluation.paired_difference import differences_on_one_split
+from ketfit.model.classical import HeadKind
 
 
-def speed(body: Body, texts: list[str], rounds: int) -> float:
+def speed(body: Body, texts: Sequence[str], rounds: int) -> float:
     """Return the sentences per second of the fastest round, without a cache."""
     seconds = []
     for _ in range(rounds):
@@ -43,7 +45,7 @@ def main(
     data: Annotated[str, typer.Option(help="Data set.")] = "rotten-tomatoes",
     teacher_body: Annotated[str, typer.Option(help="Body of the teacher.")] = "all-mpnet-base-v2",
     student_body: Annotated[str, typer.Option(help="Body of the student.")] = "all-MiniLM-L6-v2",
-    head: Annotated[str, typer.Option(help="Kind of head of all three.")] = "logistic-regression",
+    head: Annotated[HeadKind, typer.Option(help="Kind of head of all three.")] = "logistic-regression",
     per_label: Annotated[int, typer.Option(help="Labelled sentences per label.")] = 64,
     unlabelled: Annotated[int, typer.Option(help="Sentences to distil on, without their labels.")] = 4000,
     test_sentences: Annotated[int, typer.Option(help="At most so many other sentences are tested on.")] = 4000,

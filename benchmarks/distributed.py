@@ -37,6 +37,7 @@ from ketfit.circuit import Angle, Circuit, Gate, cx, reuploading_circuit
 from ketfit.circuit.gate import block_diagonal
 from ketfit.circuit.lowering import ConstantUnitary, LoweredOperation, lower
 from ketfit.simulate.distributed.cost import ComputeTimes, DistributedCost, distributed_cost, measure_times
+from ketfit.simulate.distributed.exchange import Exchange
 from ketfit.simulate.distributed.statevector import DistributedRun, circuit_schedule
 from ketfit.simulate.pauli_program import PauliWord
 
@@ -55,11 +56,11 @@ def paper(qubits: int) -> Circuit:
 
 def entangling(qubits: int) -> Circuit:
     """Return RX of the inputs and three layers of RZ, RY, RZ and CNOTs over growing distances."""
-    gates = [Gate("rx", qubit, (Angle("input", qubit),)) for qubit in range(qubits)]
+    gates = [Gate("rx", (qubit,), (Angle("input", qubit),)) for qubit in range(qubits)]
     for layer in range(3):
         for qubit in range(qubits):
             first = 3 * (layer * qubits + qubit)
-            gates += [Gate(name, qubit, (Angle("weight", first + k),)) for k, name in enumerate(("rz", "ry", "rz"))]
+            gates += [Gate(name, (qubit,), (Angle("weight", first + k),)) for k, name in enumerate(("rz", "ry", "rz"))]
         gates += [cx(qubit, (qubit + layer + 1) % qubits) for qubit in range(qubits)]
     return Circuit.from_gates(qubits, gates)
 
@@ -79,13 +80,13 @@ def serve(orders: Connection, rank: int, size: int, port: int, kind: str, qubits
     spent = 0.0
     exchange = DistributedRun.exchange
 
-    def timed(self: DistributedRun, *arguments: Any) -> None:
+    def timed(self: DistributedRun, given: Exchange | None, states: Sequence[torch.Tensor]) -> None:
         nonlocal spent
         start = time.perf_counter()
-        exchange(self, *arguments)
+        exchange(self, given, states)
         spent += time.perf_counter() - start
 
-    DistributedRun.exchange = timed  # type: ignore[method-assign]
+    DistributedRun.exchange = timed  # type: ignore[method-assign, assignment]
     engine: Any = "distributed" if size > 1 else "native"
     while (order := orders.recv()) is not None:
         if dist.is_initialized():
@@ -96,7 +97,7 @@ def serve(orders: Connection, rank: int, size: int, port: int, kind: str, qubits
         spent, start = 0.0, time.perf_counter()
         value = expectation(circuit, weights, inputs, engine=engine)
         if order == GRADIENTS:
-            value.sum().backward()
+            torch.autograd.backward(value.sum())
         seconds = time.perf_counter() - start
         orders.send({"seconds": seconds, "seconds of exchanges": spent, "result": value.item()})
     if dist.is_initialized():

@@ -224,7 +224,8 @@ def aer_shots(numbers: Numbers) -> Callable[[], float]:
 
     def run() -> float:
         counts = simulator.run(program, shots=SHOTS).result().get_counts()
-        return 1 - 2 * sum(count for bits, count in counts.items() if "1" in bits) / SHOTS
+        ones: int = sum(count for bits, count in counts.items() if "1" in bits)
+        return 1 - 2 * ones / SHOTS
 
     return run
 
@@ -244,7 +245,6 @@ def pennylane_density(numbers: Numbers) -> Callable[[], float]:
     ]
     device = qml.device("default.mixed", wires=circuit.n_qubits)
 
-    @qml.qnode(device)
     def program() -> Any:
         for gate in circuit.gates:
             if gate.angle is None:
@@ -256,7 +256,8 @@ def pennylane_density(numbers: Numbers) -> Callable[[], float]:
                 qml.DepolarizingChannel(0.75 * NOISE.depolarizing_1q, wires=gate.target)
         return qml.expval(qml.PauliZ(0))
 
-    return lambda: float(program())
+    node = qml.QNode(program, device)
+    return lambda: float(node())
 
 
 def qulacs_density(numbers: Numbers) -> Callable[[], float]:

@@ -46,8 +46,8 @@ def with_cz(width: int) -> Circuit:
 
 
 def entangling(width: int) -> Circuit:
-    blocks = (ansatz_layers("strongly_entangling", width, layers, min(2, width - 1)) for layers in (2, 3))
-    return data_reuploading(2, *blocks)
+    first, second = (ansatz_layers("strongly_entangling", width, layers, min(2, width - 1)) for layers in (2, 3))
+    return data_reuploading(2, first, second)
 
 
 CIRCUITS = {"RY and CNOT": paper, "RY and CZ": with_cz, "strongly entangling": entangling}
@@ -94,7 +94,7 @@ def steps(root: Annotated[Path, typer.Option()], seconds: Annotated[float, typer
     for (width, batch), (name, circuit_of) in product(SIZES, CIRCUITS.items()):
         circuit = circuit_of(width)
         weights, inputs = torch.rand(circuit.n_weights), torch.rand(batch, circuit.n_inputs)
-        leaves = [each.clone().requires_grad_() for each in (weights, inputs)]
+        leaves = weights.clone().requires_grad_(), inputs.clone().requires_grad_()
         ones = torch.ones(batch, 1)
         kinds: dict[str, Callable[[], object]] = {
             "values": lambda: expectation(circuit, weights, inputs),  # noqa: B023

@@ -123,7 +123,9 @@ def network(width: int, estimator: BaseEstimatorV2, gradient: Any) -> EstimatorQ
 def step(qnn: EstimatorQNN, inputs: Array, weights: Array) -> Result:
     """Values (batch, 2), and their gradients to inputs and to weights."""
     values = qnn.forward(inputs, weights)
-    return values, *qnn.backward(inputs, weights)
+    to_inputs, to_weights = qnn.backward(inputs, weights)
+    assert to_inputs is not None and to_weights is not None
+    return values, to_inputs, to_weights
 
 
 def median(run: Callable[[], Any], repeats: int) -> tuple[Any, float]:

@@ -104,7 +104,7 @@ def sentences(dataset: Dataset, plan: StudyPlan, quick: bool) -> Dataset:
     """Return the sentences of a plan: all of them, or those that --quick needs."""
     if not quick:
         return dataset
-    order, labels = numpy_stream(0, "quick").permutation(len(dataset)), np.array(dataset.labels)
+    order, labels = numpy_stream(0, "choice").permutation(len(dataset)), np.array(dataset.labels)
     each = plan.data.per_label + QUICK_TESTS
     return dataset.take(np.concatenate([order[labels[order] == label][:each] for label in dataset.classes]))
 
@@ -155,13 +155,14 @@ class StepModel:
             circuits.append(qpu)
         else:
             noisy = self.noisy * _matrix_size(head) * (samples if head.n_reuploads > 1 else 1)
-        return noisy + samples * sum(
+        exact: float = samples * sum(
             self.seconds
             * self.growth ** max(0, circuit.n_qubits - CALIBRATION_QUBITS[0])
             * len(circuit.gates)
             * 2**circuit.n_qubits
             for circuit in circuits
         )
+        return noisy + exact
 
     def task(self, config: Mapping[str, Any], samples: int, tests: int) -> float:
         """Return the seconds of a task: all its tries, and the prediction of its test sentences."""
@@ -170,7 +171,7 @@ class StepModel:
         settings = config["head"]["settings"]
         trained = HeadConfig.from_mapping(settings)
         tested = HeadConfig.from_mapping({**settings, **config["head"].get("test", {})})
-        epochs = EPOCHS_RUN * config["train"]["epochs"] * len(config["tries"])
+        epochs: float = EPOCHS_RUN * config["train"]["epochs"] * len(config["tries"])
         return epochs * self.epoch(trained, samples) + FORWARD * self.epoch(tested, tests)
 
 
@@ -189,11 +190,12 @@ def _size(head: HeadConfig) -> int:
 def _matrix_size(head: HeadConfig) -> int:
     """Return the gates times the entries of a density matrix of the circuit of a head that noise acts on."""
     _, circuit = _circuits(head)
-    return len(circuit.gates) * 4**circuit.n_qubits
+    entries: int = 4**circuit.n_qubits
+    return len(circuit.gates) * entries
 
 
 def _seconds_per_epoch(head: HeadConfig) -> float:
-    rng = numpy_stream(0, "calibration")
+    rng = numpy_stream(0, "init")
     X = rng.normal(size=(CALIBRATION_SAMPLES, 768)).astype(np.float32)
     y = np.arange(CALIBRATION_SAMPLES) % 2
 

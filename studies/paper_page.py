@@ -308,7 +308,7 @@ def make_page(results: Path) -> Page:
     report = json.loads(energy.read_text(encoding="utf-8")) if energy.exists() else None
     rows: list[Row] = []
     figures: dict[str, Figure] = {}
-    baselines = studies[BASELINES].analysis.cells if studies[BASELINES] else ()
+    baselines = study.analysis.cells if (study := studies[BASELINES]) else ()
     with matplotlib.rc_context(STYLE):
         for result in every:
             study = studies.get(result.name)
@@ -335,9 +335,10 @@ def _rows(result: Result, study: Study | None, energy: Mapping[str, Any] | None)
     for claim in result.claims if study or energy else result.claims[:1]:
         if claim.kind == "crossover":
             yield Row(result, claim, fmt.NONE, None if energy is None else _crossover(energy))
-        for body in study.bodies if study else ():
-            yield Row(result, claim, body, find(claim, study, body))
-        if study is None and claim.kind != "crossover":
+        if study is not None:
+            for body in study.bodies:
+                yield Row(result, claim, body, find(claim, study, body))
+        elif claim.kind != "crossover":
             yield Row(result, claim, fmt.NONE, None)
 
 

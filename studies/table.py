@@ -166,7 +166,8 @@ def _p(test: dict[str, Any]) -> str:
 
 def _parameters_and_seconds(folder: Path) -> dict[str, tuple[int, float]]:
     """Return the parameters and the median seconds of a fit of each head, including the body if it was trained."""
-    rows, fits = read_results(folder), {}
+    rows = read_results(folder)
+    fits: dict[str, list[tuple[int, float]]] = {}
     for task in StudyRecord.read(folder).tasks:
         row = rows.get(task.id)
         if row is not None and row.result is not None:

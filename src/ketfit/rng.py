@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 Stream = Literal[
-    "split", "validation", "folds", "init", "batches", "shots", "pairs", "dropout", "choice", "distillation"
+    "split", "validation", "folds", "init", "batches", "shots", "noise", "pairs", "dropout", "choice", "distillation"
 ]
 
 
