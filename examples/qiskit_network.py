@@ -54,10 +54,9 @@ wanted = torch.tensor(2.0 * y_train - 1)
 
 ketfit = network(KetFitEstimator(), KetFitEstimatorGradient())
 torch.manual_seed(0)
-model = torch.nn.Sequential(
-    torch.nn.Linear(N_QUBITS, N_QUBITS),
-    TorchConnector(ketfit, initial_weights=torch.rand(ansatz.num_parameters).numpy()),
-)
+linear = torch.nn.Linear(N_QUBITS, N_QUBITS)
+layer = TorchConnector(ketfit, initial_weights=torch.rand(ansatz.num_parameters).numpy())
+model = torch.nn.Sequential(linear, layer)
 optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
 start = time.perf_counter()
 for _ in range(3):
@@ -72,7 +71,7 @@ with torch.no_grad():
 print(f"{right:.1%} of {len(test)} test samples right after {steps} steps of {milliseconds:.0f} ms")
 
 qiskit = StatevectorEstimator()
-samples, weights = train[:4].numpy(), model[1].weight.detach().numpy()
+samples, weights = train[:4].numpy(), layer.weight.detach().numpy()
 gradients, seconds = [], []
 for each in (ketfit, network(qiskit, ParamShiftEstimatorGradient(qiskit))):
     start = time.perf_counter()

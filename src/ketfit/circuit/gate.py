@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, SupportsIndex
 
 from ketfit.circuit.angle import Angle, AngleExpression, as_angle
 from ketfit.errors import CircuitError
@@ -189,7 +189,7 @@ _SELF_INVERSE = frozenset({"x", "y", "z", "h", "cx", "cy", "cz", "ch", "swap", "
 _ADJOINTS = {"s": "sdg", "sdg": "s", "t": "tdg", "tdg": "t"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Gate:
     """A gate of the table `GATES` on some qubits, or a constant unitary.
 
@@ -216,25 +216,31 @@ class Gate:
     parameters: tuple[AngleExpression, ...] = ()
     matrix: Matrix | None = None
 
-    def __post_init__(self) -> None:
-        name = self.name
+    def __init__(
+        self,
+        name: str,
+        qubits: SupportsIndex | Iterable[int],
+        parameters: Iterable[AngleExpression] = (),
+        matrix: Iterable[Iterable[complex]] | None = None,
+    ) -> None:
         kind = GATES.get(name) if isinstance(name, str) else None
         if kind is None and name != "unitary":
             raise CircuitError(f"unknown gate {name!r}; known are {', '.join(map(repr, GATES))} and 'unitary'")
-        self._set("qubits", self._checked_qubits())
-        parameters = self.parameters
+        self._set("name", name)
+        self._set("qubits", _checked_qubits(name, qubits))
         if isinstance(parameters, (str, bytes)) or not isinstance(parameters, Iterable):
             raise CircuitError(f"parameters={parameters!r} of gate {name!r}: pass a sequence of angles")
         self._set(
             "parameters", tuple(as_angle(value, f"angle {k} of gate {name!r}") for k, value in enumerate(parameters))
         )
         if kind is None:
-            self._set("matrix", _checked_unitary(self.matrix, len(self.qubits)))
+            self._set("matrix", _checked_unitary(matrix, len(self.qubits)))
             n_qubits, n_parameters = len(self.qubits), 0
         else:
             n_qubits, n_parameters = kind.n_qubits, kind.n_parameters
-            if self.matrix is not None:
+            if matrix is not None:
                 raise CircuitError(f"gate {name!r} has no matrix of its own; leave it out, or name the gate 'unitary'")
+            self._set("matrix", None)
         for what, needed, given in (
             ("qubit", n_qubits, len(self.qubits)),
             ("angle", n_parameters, len(self.parameters)),
@@ -244,19 +250,6 @@ class Gate:
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
-
-    def _checked_qubits(self) -> tuple[int, ...]:
-        qubits = self.qubits
-        if type(qubits) is tuple and all(type(qubit) is int for qubit in qubits):
-            checked = qubits
-        elif getattr(qubits, "ndim", None) == 0 or not isinstance(qubits, Iterable) or isinstance(qubits, (str, bytes)):
-            checked = (as_integer(qubits, "qubit", error=CircuitError),)
-        else:
-            checked = as_integers(qubits, "qubits", error=CircuitError)
-        if len(set(checked)) < len(checked):
-            twice = next(qubit for qubit in checked if checked.count(qubit) > 1)
-            raise CircuitError(f"gate {self.name!r} needs different qubits, got {twice} twice")
-        return checked
 
     @property
     def is_ry_or_cx(self) -> bool:
@@ -356,6 +349,20 @@ def ry(qubit: int, angle: AngleExpression) -> Gate:
 def cx(control: int, target: int) -> Gate:
     """Return a CNOT."""
     return Gate("cx", (_integer(control, "control"), _integer(target, "target")))
+
+
+def _checked_qubits(name: str, qubits: Any) -> tuple[int, ...]:
+    checked: tuple[int, ...]
+    if type(qubits) is tuple and all(type(qubit) is int for qubit in qubits):
+        checked = qubits
+    elif getattr(qubits, "ndim", None) == 0 or not isinstance(qubits, Iterable) or isinstance(qubits, (str, bytes)):
+        checked = (as_integer(qubits, "qubit", error=CircuitError),)
+    else:
+        checked = as_integers(qubits, "qubits", error=CircuitError)
+    if len(set(checked)) < len(checked):
+        twice = next(qubit for qubit in checked if checked.count(qubit) > 1)
+        raise CircuitError(f"gate {name!r} needs different qubits, got {twice} twice")
+    return checked
 
 
 def _integer(value: int, name: str) -> int:

@@ -30,7 +30,7 @@ _PAULIS: dict[str, Matrix] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class PauliTerm:
     """A real coefficient times a Pauli word, such as 0.5 X_0 Z_2. Letters I are dropped, and qubits ascend.
 
@@ -46,22 +46,22 @@ class PauliTerm:
     word: str
     qubits: tuple[int, ...]
 
-    def __post_init__(self) -> None:
-        qubits = _distinct(self.qubits, "a Pauli word")
-        if not isinstance(self.word, str) or set(self.word) - set("IXYZ"):
-            raise CircuitError(f"a Pauli word consists of the letters I, X, Y and Z, got {self.word!r}")
-        if len(self.word) != len(qubits):
-            raise CircuitError(f"the Pauli word {self.word!r} has {len(self.word)} letters for {len(qubits)} qubits")
-        letters = sorted((qubit, letter) for qubit, letter in zip(qubits, self.word, strict=True) if letter != "I")
-        coefficient = as_angle(self.coefficient, "the coefficient of a Pauli word")
-        if isinstance(coefficient, (Angle, AngleSum)):
+    def __init__(self, coefficient: float, word: str, qubits: Iterable[int]) -> None:
+        checked = _distinct(qubits, "a Pauli word")
+        if not isinstance(word, str) or set(word) - set("IXYZ"):
+            raise CircuitError(f"a Pauli word consists of the letters I, X, Y and Z, got {word!r}")
+        if len(word) != len(checked):
+            raise CircuitError(f"the Pauli word {word!r} has {len(word)} letters for {len(checked)} qubits")
+        letters = sorted((qubit, letter) for qubit, letter in zip(checked, word, strict=True) if letter != "I")
+        number = as_angle(coefficient, "the coefficient of a Pauli word")
+        if isinstance(number, (Angle, AngleSum)):
             raise CircuitError("the coefficient of a Pauli word is a number, not a weight or an input")
-        object.__setattr__(self, "coefficient", coefficient)
+        object.__setattr__(self, "coefficient", number)
         object.__setattr__(self, "word", "".join(letter for _, letter in letters))
         object.__setattr__(self, "qubits", tuple(qubit for qubit, _ in letters))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class PauliSum:
     """A sum of real coefficients times Pauli words.
 
@@ -77,9 +77,9 @@ class PauliSum:
 
     terms: tuple[PauliTerm, ...]
 
-    def __post_init__(self) -> None:
+    def __init__(self, terms: Iterable[PauliTerm | tuple[float, str, Iterable[int]]]) -> None:
         total: dict[tuple[str, tuple[int, ...]], float] = {}
-        for each in self.terms:
+        for each in terms:
             term = each if isinstance(each, PauliTerm) else PauliTerm(*each)
             key = (term.word, term.qubits)
             total[key] = total.get(key, 0.0) + term.coefficient
@@ -134,7 +134,7 @@ def read_pauli_word(text: str) -> PauliSum:
     return PauliSum((PauliTerm(1.0, "".join(each for each, _ in pairs), tuple(qubit for _, qubit in pairs)),))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Projector:
     """The projector on a basis state of some qubits: its expectation is the probability of these outcomes.
 
@@ -152,14 +152,16 @@ class Projector:
     bits: str
     qubits: tuple[int, ...]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "qubits", _distinct(self.qubits, "a projector"))
-        if not isinstance(self.bits, str) or set(self.bits) - set("01"):
-            raise CircuitError(f"the bits of a projector are characters 0 and 1, got {self.bits!r}")
-        if len(self.bits) != len(self.qubits):
-            raise CircuitError(f"the projector has bits {self.bits!r} for {len(self.qubits)} qubits; pass one for each")
-        if not 1 <= len(self.bits) <= MAX_PROJECTOR_QUBITS:
-            raise CircuitError(f"a projector acts on 1 to {MAX_PROJECTOR_QUBITS} qubits, got {len(self.bits)}")
+    def __init__(self, bits: str, qubits: Iterable[int]) -> None:
+        checked = _distinct(qubits, "a projector")
+        if not isinstance(bits, str) or set(bits) - set("01"):
+            raise CircuitError(f"the bits of a projector are characters 0 and 1, got {bits!r}")
+        if len(bits) != len(checked):
+            raise CircuitError(f"the projector has bits {bits!r} for {len(checked)} qubits; pass one for each")
+        if not 1 <= len(bits) <= MAX_PROJECTOR_QUBITS:
+            raise CircuitError(f"a projector acts on 1 to {MAX_PROJECTOR_QUBITS} qubits, got {len(bits)}")
+        object.__setattr__(self, "bits", bits)
+        object.__setattr__(self, "qubits", checked)
 
     @property
     def not_diagonal(self) -> tuple[int, ...]:
@@ -181,7 +183,7 @@ class Projector:
         return self
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Hermitian:
     """A Hermitian matrix on one to three qubits, the first of them the most significant bit of its index.
 
@@ -195,23 +197,23 @@ class Hermitian:
     matrix: Matrix
     qubits: tuple[int, ...]
 
-    def __post_init__(self) -> None:
-        qubits = _distinct(self.qubits, "a Hermitian matrix")
-        if not 1 <= len(qubits) <= MAX_UNITARY_QUBITS:
-            raise CircuitError(f"a Hermitian matrix acts on one to {MAX_UNITARY_QUBITS} qubits, got {len(qubits)}")
-        matrix = square_matrix(self.matrix, len(qubits), "a Hermitian matrix")
-        largest = max(abs(entry) for row in matrix for entry in row)
-        for row, column in product(range(len(matrix)), repeat=2):
-            if not cmath.isclose(matrix[row][column], matrix[column][row].conjugate(), abs_tol=1e-6 * largest):
+    def __init__(self, matrix: Iterable[Iterable[complex]], qubits: Iterable[int]) -> None:
+        checked = _distinct(qubits, "a Hermitian matrix")
+        if not 1 <= len(checked) <= MAX_UNITARY_QUBITS:
+            raise CircuitError(f"a Hermitian matrix acts on one to {MAX_UNITARY_QUBITS} qubits, got {len(checked)}")
+        rows = square_matrix(matrix, len(checked), "a Hermitian matrix")
+        largest = max(abs(entry) for row in rows for entry in row)
+        for row, column in product(range(len(rows)), repeat=2):
+            if not cmath.isclose(rows[row][column], rows[column][row].conjugate(), abs_tol=1e-6 * largest):
                 raise CircuitError(
-                    f"the matrix is not Hermitian: element ({row}, {column}) is {matrix[row][column]} and "
-                    f"({column}, {row}) is {matrix[column][row]}"
+                    f"the matrix is not Hermitian: element ({row}, {column}) is {rows[row][column]} and "
+                    f"({column}, {row}) is {rows[column][row]}"
                 )
         # The mean with the adjoint removes rounding errors, so that every expectation is real.
-        size = range(len(matrix))
-        exact = tuple(tuple((matrix[a][b] + matrix[b][a].conjugate()) / 2 for b in size) for a in size)
+        size = range(len(rows))
+        exact = tuple(tuple((rows[a][b] + rows[b][a].conjugate()) / 2 for b in size) for a in size)
         object.__setattr__(self, "matrix", exact)
-        object.__setattr__(self, "qubits", qubits)
+        object.__setattr__(self, "qubits", checked)
 
     @property
     def not_diagonal(self) -> tuple[int, ...]:

@@ -63,7 +63,7 @@ def expect_sums_and_differentiate(
 @lru_cache(maxsize=1024)
 def z_sums(qubits: tuple[int, ...]) -> tuple[PauliSum, ...]:
     """Return Z of each qubit as an observable."""
-    return tuple(PauliSum(((1.0, "Z", (qubit,)),)) for qubit in qubits)  # type: ignore[arg-type]
+    return tuple(PauliSum(((1.0, "Z", (qubit,)),)) for qubit in qubits)
 
 
 @dataclass(frozen=True, eq=False)

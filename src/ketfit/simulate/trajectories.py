@@ -178,7 +178,7 @@ class _Run:
     def means(self, words: Sequence[Word]) -> Tensor:
         """Return the mean of each word before the signs, shape (trajectories, words)."""
         if self.rotation_signs is None:
-            sums = tuple(PauliSum(((1.0, *word),)) for word in words)  # type: ignore[arg-type]
+            sums = tuple(PauliSum(((1.0, *word),)) for word in words)
             return observable_expectation(self.batch, sums, "torch")
         return expect_words(self._program_batch, masked_words(words, self.batch.circuit.n_qubits))
 

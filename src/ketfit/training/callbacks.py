@@ -36,12 +36,15 @@ class Callback(Protocol):
 
     def on_fit_start(self, settings: Mapping[str, Any]) -> None:
         """Prepare for a fit; `settings` has the estimator's parameters by name, nested ones as ``head__n_qubits``."""
+        return  # to type checkers, a method of a protocol that has only a docstring is abstract
 
     def on_epoch_end(self, stage: Stage, epoch: Epoch) -> None:
         """Record an epoch. Epochs that are read from a checkpoint are not reported again."""
+        return
 
     def on_fit_end(self, error: BaseException | None) -> None:
         """Finish after a fit; `error` is the exception that ended it, or None. Called if `on_fit_start` returned."""
+        return
 
 
 @contextmanager

@@ -193,4 +193,4 @@ def _word(letters: str, qubits: tuple[int, ...]) -> PauliSum:
 @lru_cache(maxsize=256)
 def _hermitian(matrix: bytes, qubits: tuple[int, ...]) -> Hermitian:
     size = 2 ** len(qubits)
-    return Hermitian(np.frombuffer(matrix, complex).reshape(size, size), qubits)  # type: ignore[arg-type]
+    return Hermitian(np.frombuffer(matrix, complex).reshape(size, size), qubits)
