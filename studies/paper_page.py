@@ -74,7 +74,7 @@ LEFT_OUT = (
     "Levels and tries were left out before draws: the recommended head on 10 to 16 qubits and the candidates for the "
     "best model have one try; M and R have the levels 1, 2, 4 and 8.",
     "On the frozen body, in one of five draws, the recommended heads on 15 and 16 qubits keep their initial loss and "
-    "predict one class. The page What makes a head learn states why.",
+    "predict one class. The page What makes a head learn has a likely reason.",
     "Two encoders on 18 and 20 qubits, and the heads beside them, have one try and at most 15 epochs, in batches of "
     "32. A first run had one step an epoch, as the other results have, for at most 50 epochs on 18 qubits and 30 on "
     "20; the last epoch was the best one in most of its rows, so they were replaced.",
