@@ -156,11 +156,11 @@ def table(rows: Sequence[dict[str, Any]], splits: dict[int, Split], score: str, 
     def difference(name: str, other: str) -> str:
         if name == other or other not in names:
             return ""
-        left, right = (
+        first, second = (
             [unpack_bits(found[way, draw]["correct"], found[way, draw]["size"]) for draw in splits]
             for way in (name, other)
         )
-        test = crossed_test(left, right, scored)
+        test = crossed_test(first, second, scored)
         return f"{points(test.difference, plus=True)} ({interval(test.low, test.high, plus=True)})"
 
     lines = [
