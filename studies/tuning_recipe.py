@@ -1,13 +1,16 @@
 """Choose the settings of a tuning on training and validation sentences, without any test sentence.
 
     python studies/tuning_recipe.py --data reviews.tsv --data trec.tsv
+    python studies/tuning_recipe.py --data reviews.tsv --data trec.tsv --stage few-sentences
     python studies/tuning_recipe.py --data reviews.tsv --data trec.tsv --stage end-to-end
 
 Every recipe of the contrastive stage tunes the body on the training sentences of each draw; logistic regression is
-fitted on their embeddings, and its loss is measured on the validation sentences of the draw. The recipes of the
-end-to-end stage start from the body after contrastive tuning with its default settings and from a linear layer fitted
-on it. They are compared by the loss of the layer after the best epoch with its logits divided by the best temperature,
-because all of them make the layer overconfident. Differences are to the stage before: the frozen body, or the
+fitted on their embeddings, and its loss is measured on the validation sentences of the draw. The stage of few sentences
+tunes in the same way on a part of each draw only, with as many sentences of each label, and measures the loss on all
+the rest of the draw. The recipes of the end-to-end stage start from the body after contrastive tuning with its default
+settings and from a linear layer fitted on it. These and those for few sentences are compared by the loss with the
+logits divided by the best temperature, because the layer is overconfident after end-to-end training, and logistic
+regression is not confident enough after few sentences. Differences are to the stage before: the frozen body, or the
 contrastively tuned one. Every row is written when it is complete, and an interrupted run resumes. Rows and a table of
 each stage go into ``studies/results/tuning_recipe/``.
 """
@@ -21,7 +24,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+from sklearn.model_selection import train_test_split
 
 from ketfit import ContrastiveConfig, EndToEndConfig
 from ketfit.bodies.body import Body, load_body
@@ -67,6 +71,17 @@ RECIPES: dict[str, ContrastiveConfig | None] = {
     "rate 5e-5, epochs 4": CENTRE.updated(learning_rate=5e-5, epochs=4),
 }
 
+FEW_RECIPES: dict[str, ContrastiveConfig | None] = {
+    "frozen": None,
+    "batch 64": ContrastiveConfig(batch_size=64),
+    "batch 32": ContrastiveConfig(batch_size=32),
+    "batch 16": ContrastiveConfig(batch_size=16),
+    "batch 16, rate 5e-5": ContrastiveConfig(batch_size=16, learning_rate=5e-5),
+    "batch 16, rate 1e-4": ContrastiveConfig(batch_size=16, learning_rate=1e-4),
+    "batch 64, epochs 16": ContrastiveConfig(batch_size=64, epochs=16),
+    "batch 16, epochs 16": ContrastiveConfig(batch_size=16, epochs=16),
+    "pairs": RECIPES["pairs"],
+}
 
 LAYER = EndToEndConfig(precision="auto", group_by_length=True)
 END_TO_END: dict[str, EndToEndConfig | None] = {
@@ -79,8 +94,12 @@ END_TO_END: dict[str, EndToEndConfig | None] = {
     "decay 0.8": LAYER.updated(layer_decay=0.8),
     "head 10 times as fast": LAYER.updated(angle_learning_rate=1e-2, linear_learning_rate=1e-2),
 }
-STAGES: dict[str, dict[str, Any]] = {"contrastive": RECIPES, "end-to-end": END_TO_END}
-COMPARED = {"contrastive": "validation_loss", "end-to-end": "calibrated_loss"}
+STAGES: dict[str, dict[str, Any]] = {
+    "contrastive": RECIPES,
+    "few-sentences": FEW_RECIPES,
+    "end-to-end": END_TO_END,
+}
+COMPARED = {"contrastive": "validation_loss", "few-sentences": "calibrated_loss", "end-to-end": "calibrated_loss"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +120,18 @@ class Draw:
         train, held_out = ((texts[rows].tolist(), labels[rows]) for rows in (split.train, split.validation))
         return cls(Path(dataset.name).stem, number, per_label, train, held_out)
 
+    def with_few(self, count: int) -> Draw:
+        """Return the draw with only `count` sentences to train on, and all others to validate on."""
+        texts, labels = self.train[0] + self.validation[0], np.concatenate([self.train[1], self.validation[1]])
+        few, others, of_few, of_others = train_test_split(
+            texts, labels, train_size=count, stratify=labels, random_state=self.number
+        )
+        return replace(self, train=(few, of_few), validation=(others, of_others))
+
 
 def run(body: Body, draw: Draw, stage: str, recipe: str) -> dict[str, Any]:
     """Return the row of one recipe on one draw: loss and accuracy on the validation sentences, and seconds."""
-    try_recipe = try_contrastive if stage == "contrastive" else try_end_to_end
+    try_recipe = try_end_to_end if stage == "end-to-end" else try_contrastive
     probabilities, seconds = try_recipe(body, draw, STAGES[stage][recipe])
     _, codes = np.unique(draw.validation[1], return_inverse=True)
     return {
@@ -113,6 +140,7 @@ def run(body: Body, draw: Draw, stage: str, recipe: str) -> dict[str, Any]:
         "recipe": recipe,
         "draw": draw.number,
         "per_label": draw.per_label,
+        "train_size": len(draw.train[0]),
         "validation_loss": float(log_loss(codes, probabilities)),
         "calibrated_loss": calibrated_loss(codes, probabilities),
         "validation_accuracy": float((probabilities.argmax(axis=1) == codes).mean()),
@@ -159,10 +187,12 @@ def table(rows: Sequence[dict[str, Any]], stage: str, command: str) -> str:
     """Return a Markdown table: the change of the loss from that of a reference, by recipe, data set and body."""
     frame = pd.DataFrame(rows)
     frame["place"] = frame["data"] + ", " + frame["body"]
+    if stage == "few-sentences":
+        frame["place"] += ", " + frame["train_size"].astype(str) + " sentences"
     reference, measure = next(iter(STAGES[stage])), COMPARED[stage]
     losses = frame.pivot_table(measure, "recipe", ["place", "draw"])
     change = losses - losses.loc[reference]
-    places = sorted(frame["place"].unique())
+    places = frame.sort_values(["data", "body", "train_size"])["place"].unique()
     accuracy = frame.pivot_table("validation_accuracy", "recipe", "place")
     order = change.mean(axis=1).sort_values().index
     lines = [
@@ -191,6 +221,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--stage", choices=STAGES, default="contrastive")
     parser.add_argument("--body", default="all-MiniLM-L6-v2")
     parser.add_argument("--sentences", type=int, default=512, help="drawn in all, as many of each label")
+    parser.add_argument("--few", type=int, default=56, help="sentences to tune on in the stage few-sentences")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--recipes", nargs="+", help="names of recipes; all of the stage by default")
     options = parser.parse_args(arguments)
@@ -202,14 +233,15 @@ def main(arguments: list[str]) -> None:
     path = RESULTS / f"{options.stage}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with AppendLog(path, ".lock", KetFitError(f"another process writes {path}")) as file:
-        done = {
-            (row["data"], row["body"], row["recipe"], row["draw"]) for row in file.open(lambda: read_json_lines(path))
-        }
+        rows = file.open(lambda: read_json_lines(path))
+        done = {(row["data"], row["body"], row["recipe"], row["draw"], row["train_size"]) for row in rows}
         for number in range(options.draws):
             for dataset in datasets:
                 draw = Draw.of(dataset, options.sentences // len(dataset.classes), number)
+                if options.stage == "few-sentences":
+                    draw = draw.with_few(options.few)
                 for recipe in options.recipes or recipes:
-                    if (draw.data, body.name, recipe, number) not in done:
+                    if (draw.data, body.name, recipe, number, len(draw.train[0])) not in done:
                         row = run(body, draw, options.stage, recipe)
                         file.append(json.dumps(row).encode())
                         sys.stderr.write(f"{row}\n")

@@ -135,6 +135,25 @@ class TestOwnPairs:
             PairSampler.from_labels(TEXTS, np.array(LABELS), COSINE.updated(unlike_labels=labels))
 
 
+class TestBatchSize:
+    @pytest.mark.parametrize(
+        ("n_sentences", "n_labels", "expected"),
+        [(4, 2, 16), (54, 2, 16), (109, 2, 16), (218, 2, 40), (326, 6, 64), (435, 2, 64), (100, 10, 24), (500, 77, 64)],
+    )
+    def test_default_batch_size_grows_with_sentences_and_labels(
+        self, n_sentences: int, n_labels: int, expected: int
+    ) -> None:
+        assert ContrastiveConfig().batch_size_for(n_sentences, n_labels) == expected
+        assert ContrastiveConfig(batch_size=48).batch_size_for(n_sentences, n_labels) == 48
+        assert ContrastiveConfig(loss="cosine", batch_size=None).batch_size_for(n_sentences, n_labels) == 16
+
+    def test_rows_of_few_sentences_have_small_batches(self) -> None:
+        texts, labels = [f"film {number}" for number in range(60)], np.arange(60) % 2
+        for config, steps in ((ContrastiveConfig(), 32), (ContrastiveConfig(batch_size=64), 8)):
+            rows = PairSampler.from_labels(texts, labels, config).rows(config, seed=0)
+            assert rows.n_steps == steps
+
+
 class TestBalancedBatches:
     @pytest.mark.parametrize(
         ("counts", "batch_size", "expected"),

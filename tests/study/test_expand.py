@@ -351,6 +351,20 @@ def test_expand_full_design_with_a_level_of_none_estimates_its_effects() -> None
     ]  # fmt: skip
 
 
+def test_expand_contrastive_tuning_has_the_batch_size_of_its_sentences() -> None:
+    def batches(**tune: Any) -> dict[str, int]:
+        body = {"name": "body", "tune": {"method": "contrastive", **tune}}
+        changes: dict[str, Any] = {"bodies": [body], "heads": {"linear": {"kind": "logistic-regression"}}}
+        changes |= {"seeds": [0], "factors": {"data.per_label": [32, 64, 256]}}
+        plan = StudyPlan.from_mapping({**SETTINGS, **changes})
+        tasks = expand(plan, DATA, {plan.bodies[0].label: BODY})
+        return {task.id: task.config["body"]["tune"]["batch_size"] for task in tasks}
+
+    assert list(batches().values()) == [16, 16, 64]  # 54, 108 and 435 sentences
+    assert list(batches(batch_size=64).values()) == [64, 64, 64]
+    assert [own == given for own, given in zip(batches(), batches(batch_size=64), strict=True)] == [False, False, True]
+
+
 def test_expand_ansatz_is_a_factor() -> None:
     factors = {"head.ansatz": ["ring", "ising"], "head.angle_axis": ["y", "x"]}
     head = {"kind": "quantum", "settings": {"n_qubits": 10}}

@@ -89,31 +89,32 @@ class PairSampler:
             ConfigError: a batch would have sentences of one label only.
         """
         rngs = [numpy_stream(seed, "pairs", epoch) for epoch in range(config.epochs)]
+        batch_size = config.batch_size_for(len(self.sentences), len(set(self.codes.tolist())))
         if self.pairs is not None:
             pairs = [self.pairs[index] for rng in rngs for index in rng.permutation(len(self.pairs))]
             columns = {name: list(column) for name, column in zip(_PAIR_COLUMNS, zip(*pairs, strict=True), strict=True)}
-            return TrainingRows(columns, config.batch_size)
+            return TrainingRows(columns, batch_size)
         if config.loss == "cosine":
-            return TrainingRows(self._pair_columns(config, rngs), config.batch_size)
+            return TrainingRows(self._pair_columns(config, batch_size, rngs), batch_size)
         if config.loss == "supervised":
-            batches = balanced_batches(self.codes, config.batch_size, config.epochs, rngs[0])
+            batches = balanced_batches(self.codes, batch_size, config.epochs, rngs[0])
             return TrainingRows(self._labelled(batches.ravel()), batches.shape[1])
         order = np.concatenate([interleave_labels(self.codes, rng) for rng in rngs])
-        order = order[: len(order) // config.batch_size * config.batch_size or None]
-        for start in range(0, len(order), config.batch_size):
-            if len(set(self.codes[order[start : start + config.batch_size]].tolist())) < 2:
-                raise ConfigError(f"batch_size={config.batch_size} leaves batches of one label only; raise it")
-        return TrainingRows(self._labelled(order), config.batch_size)
+        order = order[: len(order) // batch_size * batch_size or None]
+        for start in range(0, len(order), batch_size):
+            if len(set(self.codes[order[start : start + batch_size]].tolist())) < 2:
+                raise ConfigError(f"batch_size={batch_size} leaves batches of one label only; raise it")
+        return TrainingRows(self._labelled(order), batch_size)
 
     def _labelled(self, rows: NDArray[np.int64]) -> Columns:
         return {"sentence": [self.sentences[row] for row in rows], "label": self.codes[rows].tolist()}
 
-    def _pair_columns(self, config: ContrastiveConfig, rngs: Sequence[np.random.Generator]) -> Columns:
+    def _pair_columns(self, config: ContrastiveConfig, batch_size: int, rngs: Sequence[np.random.Generator]) -> Columns:
         pairs = []
         for rng in rngs:
             drawn = draw_pairs(self.codes, config.pairs_per_sentence, rng, self.unlike)
             grouped = config.group_by_length
-            pairs += batch_by_length(drawn, self.sentences, config.batch_size, rng) if grouped else drawn
+            pairs += batch_by_length(drawn, self.sentences, batch_size, rng) if grouped else drawn
         labels = [float(self.codes[one] == self.codes[other]) for one, other in pairs]
         sentences = ([self.sentences[pair[side]] for pair in pairs] for side in (0, 1))
         return dict(zip(_PAIR_COLUMNS, [*sentences, labels], strict=True))
@@ -206,7 +207,8 @@ def balanced_batches(
     """Return the rows of each batch, shape (steps, rows), with as equal a number of each label as there is.
 
     A batch has at least two sentences of each of its labels, and none twice. Successive batches go through the
-    sentences of a label in random order before any is repeated. As many are read in all as in `epochs` passes.
+    sentences of a label in random order before any is repeated. An epoch has as many batches as come closest to one
+    pass through the sentences.
 
     Args:
         codes: Label number of each sentence, shape (n,), each at least twice.

@@ -28,7 +28,7 @@ from ketfit.storage.hashing import hash_json
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-_CHUNK = 16  # sentences of similar length that are embedded at once; smaller ones pad less and use the cores less
+_SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 16  # sentences embedded at once; fewer pad less and use the cores less
 
 
 def trainable_copy(body: Body, last_layers: int | None) -> SentenceTransformer:
@@ -195,7 +195,7 @@ def embed_by_length(model: nn.Module, features: dict[str, Tensor]) -> Tensor:
         return embeddings
     order = mask.sum(dim=1).argsort(stable=True)
     parts = []
-    for rows in torch.split(order, _CHUNK):
+    for rows in torch.split(order, min(_LARGEST_CHUNK, max(_SMALLEST_CHUNK, len(order) // 4))):
         used = mask[rows].any(dim=0)
         chunk = {
             name: tensor[rows][:, used] if isinstance(tensor, Tensor) and tensor.shape == mask.shape else tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
@@ -20,6 +21,9 @@ Rate = Annotated[Finite, Field(gt=0, le=1e37)]
 WIDE = 512
 """Width of the embeddings from which contrastive tuning has the lower learning rate by default."""
 
+_SMALLEST_BATCH, _LARGEST_BATCH = 16, 64  # of the supervised loss by default
+_BATCH_UNIT = 8  # default batches are multiples of it, so that several processes can share them
+
 
 def _as_tuples(value: Any) -> Any:
     """Return a list of lists as tuples; JSON and TOML have lists only."""
@@ -31,7 +35,7 @@ class _Tuning(Config):
 
     ADDED_SETTINGS: ClassVar[Mapping[str, Any]] = {"layer_decay": 1.0}
 
-    batch_size: Annotated[int, Field(ge=2, description="Pairs or sentences per step, over all devices")] = 16
+    batch_size: Annotated[int | None, Field(ge=2, description="Pairs or sentences per step, over all devices")] = None
     learning_rate: Annotated[Rate | None, Field(description="Of AdamW for the body")] = None
     weight_decay: Annotated[Finite, Field(ge=0, description="Of AdamW")] = 0.01
     last_layers: Annotated[
@@ -74,7 +78,13 @@ class ContrastiveConfig(_Tuning):
     }
 
     method: Literal["contrastive"] = "contrastive"
-    batch_size: Annotated[int, Field(ge=2, description="Pairs or sentences per step, over all devices")] = 64
+    batch_size: Annotated[
+        int | None,
+        Field(
+            ge=2,
+            description="Pairs or sentences per step, over all devices; None is a fifth of the sentences, but 16 to 64",
+        ),
+    ] = None
     learning_rate: Annotated[
         Rate | None,
         Field(description="Of AdamW for the body; None is 5e-5, and 2e-5 for embeddings of 512 numbers or more"),
@@ -110,6 +120,24 @@ class ContrastiveConfig(_Tuning):
             "embeddings did not fall, and keep the best epoch's weights; None never stops early"
         ),
     ] = None
+
+    def batch_size_for(self, n_sentences: int, n_labels: int) -> int:
+        """Return the number of pairs or sentences per step for a number of training sentences and of labels.
+
+        Few sentences need small batches, because a pass has few steps otherwise. A default batch has room for two
+        sentences of each label, up to 64.
+
+        >>> config = ContrastiveConfig()
+        >>> [config.batch_size_for(n, 2) for n in (50, 200, 1000)], config.batch_size_for(50, 10)
+        ([16, 40, 64], 24)
+        """
+        if self.batch_size is not None:
+            return self.batch_size
+        if self.loss != "supervised":
+            return _SMALLEST_BATCH
+        two_of_each = math.ceil(2 * n_labels / _BATCH_UNIT) * _BATCH_UNIT
+        fifth = n_sentences // 5 // _BATCH_UNIT * _BATCH_UNIT
+        return min(_LARGEST_BATCH, max(_SMALLEST_BATCH, two_of_each, fifth))
 
     def rate_for(self, width: int) -> float:
         """Return the learning rate for a body whose embeddings have `width` numbers.
@@ -152,6 +180,7 @@ class EndToEndConfig(_Tuning):
     """
 
     method: Literal["full"] = "full"
+    batch_size: Annotated[int, Field(ge=2, description="Sentences per step, over all devices")] = 16
     learning_rate: Annotated[
         Rate | None,
         Field(description="Of AdamW for the body; None is 2e-5, and 5e-6 for a body after contrastive tuning"),

@@ -12,6 +12,7 @@ from ketfit.estimators.classical import matching_hidden_units
 from ketfit.evaluation.compare import count_parameters
 from ketfit.model.config import HeadConfig
 from ketfit.model.head import MEASUREMENT
+from ketfit.model.tuning import ContrastiveConfig
 from ketfit.study.analysis.effects import Design, check_estimable
 from ketfit.study.design import Point, design_points
 from ketfit.study.spec import BodyPlan, HeadPlan, StudyPlan
@@ -58,7 +59,7 @@ def expand(plan: StudyPlan, data: DataMetadata, bodies: Mapping[str, BodyMetadat
             except ConfigError as error:
                 where = "".join(f", {factor} = {level!r}" for factor, level in applied.items())
                 raise ConfigError(f"head {name!r} on {body.label}{where}: {error}") from error
-            config["body"] |= _body_config(plan, head, body)
+            config["body"] |= _body_config(plan, head, body, _train_size(config["data"], data), data.n_classes)
             task = Task.from_config(config | {"seed": seed}, name, body.label, _applied_levels(plan, head, config))
             tasks.setdefault((task.head, task.body, task.id), task)
     if plan.design.estimate != "nothing":
@@ -73,11 +74,23 @@ def _distinct_levels(plan: StudyPlan, head: HeadPlan, points: Sequence[Point]) -
     return list({repr(sorted(levels.items())): levels for levels in applied}.values())
 
 
-def _body_config(plan: StudyPlan, head: HeadPlan, body: BodyPlan) -> dict[str, Any]:
+def _train_size(settings: Mapping[str, Any], data: DataMetadata) -> int:
+    """Return the number of training sentences of a task, without regard to copies and groups."""
+    test_fraction = settings.get("test_fraction")
+    drawn = settings["per_label"] * data.n_classes if test_fraction is None else data.size * (1 - test_fraction)
+    return int(drawn * (1 - settings["validation_fraction"]))
+
+
+def _body_config(plan: StudyPlan, head: HeadPlan, body: BodyPlan, train_size: int, n_classes: int) -> dict[str, Any]:
     """Return the dtype and the tuning of a body, as far as they differ from a frozen float32 body."""
     settings: dict[str, Any] = {} if body.dtype == "float32" else {"dtype": body.dtype}
     if body.stages:
-        stages = [stage.identity() for stage in body.stages]
+        stages = [
+            stage.updated(batch_size=stage.batch_size_for(train_size, n_classes)).identity()
+            if isinstance(stage, ContrastiveConfig)
+            else stage.identity()
+            for stage in body.stages
+        ]
         settings["tune"] = stages if len(stages) > 1 else stages[0]
     if body.is_end_to_end and head.kind in ("svc", "logistic-regression"):
         train = plan.train_config().model_dump(mode="json", exclude={"selection", "learning_rate"})
