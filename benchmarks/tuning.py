@@ -38,6 +38,7 @@ from sklearn.linear_model import LogisticRegression
 from ketfit import ContrastiveConfig
 from ketfit.bodies.body import Body, load_body
 from ketfit.bodies.contrastive import tune_body
+from ketfit.bodies.contrastive_sampling import PairSampler
 from ketfit.data.dataset import Dataset, load_dataset
 from ketfit.data.splits import few_shot_split
 from ketfit.errors import KetFitError
@@ -90,7 +91,7 @@ def setfit(body: Body, train: Sentences, num_iterations: int | None) -> Tuned:
 
 
 def sentence_transformers(body: Body, train: Sentences) -> Tuned:
-    """Tune by sentence-transformers' trainer on label-grouped batches, with as many passes as KetFit's."""
+    """Tune by sentence-transformers' trainer on label-grouped batches, with as many epochs as KetFit."""
     _, codes = np.unique(train.labels, return_inverse=True)
     transformer = SentenceTransformer(str(body.folder), device="cpu")
     counter = PassCounter(transformer)
@@ -99,7 +100,7 @@ def sentence_transformers(body: Body, train: Sentences) -> Tuned:
             output_dir=folder,
             seed=train.seed,
             num_train_epochs=SUPERVISED.epochs,
-            per_device_train_batch_size=SUPERVISED.batch_size,
+            per_device_train_batch_size=SUPERVISED.batch_size_for(len(codes), len(set(codes.tolist()))),
             learning_rate=SUPERVISED.rate_for(body.dimension),
             warmup_ratio=SUPERVISED.warmup,
             batch_sampler=BatchSamplers.GROUP_BY_LABEL,
@@ -116,9 +117,8 @@ def ketfit(body: Body, train: Sentences, config: ContrastiveConfig) -> Tuned:
     """Tune by KetFit, with a new cache, so that no stored body is taken."""
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"KETFIT_CACHE": folder}):
         transformer = tune_body(body, train.texts, train.labels, config, seed=train.seed).transformer
-    # Each of `pairs_per_sentence` pairs of one label and of two, for every sentence, has two sentences.
-    passes_per_sentence = 4 * config.pairs_per_sentence if config.loss == "cosine" else 1
-    return transformer, passes_per_sentence * config.epochs * len(train.texts)
+    rows = PairSampler.from_labels(train.texts, train.labels, config).rows(config, train.seed)
+    return transformer, len(rows.sentences)
 
 
 WAYS: dict[str, Callable[[Body, Sentences], Tuned] | None] = {
