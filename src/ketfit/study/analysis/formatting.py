@@ -100,7 +100,13 @@ def level_name(level: Any) -> str:
 
 
 def factor_name(factor: str) -> str:
-    """Return ``head.encoder_layers`` as ``encoder layers``."""
+    """Return ``head.encoder_layers`` as ``encoder layers``.
+
+    >>> factor_name("data.per_label")
+    'sentences per label'
+    """
+    if factor == "data.per_label":
+        return "sentences per label"
     return (factor.partition(".")[2].removeprefix("n_") or factor).replace("_", " ")
 
 
