@@ -324,7 +324,7 @@ ARGUMENTS: dict[str, Argument] = {
             (
                 ContrastiveConfig,
                 {"loss": "cosine"},
-                {"batch_size": 7, "epochs": 2, "pairs_per_sentence": 3, "last_layers?": 1},
+                {"batch_size?": 7, "epochs": 2, "pairs_per_sentence": 3, "last_layers?": 1},
             ),
             (EndToEndConfig, {}, {"batch_size": 7, "epochs": 2, "patience?": 3, "last_layers?": 1}),
             (HardwareTraining, {"method": "spsa"}, {"steps": 3, "batch_size": 7, "shots": 100}),
