@@ -132,7 +132,8 @@ def test_fit_tune_stages_take_their_settings_from_the_file(
     )
     command = ["fit", data, "--body", tiny_body_folder, *SMALL, "--config", config, "-o", tmp_path / "m"]
     shared = {"learning_rate": 1e-4, "precision": "float32"}
-    stages = (ContrastiveConfig(epochs=1, **shared), EndToEndConfig(epochs=2, **shared))
+    # 16 is the default batch for so few sentences.
+    stages = (ContrastiveConfig(epochs=1, batch_size=16, **shared), EndToEndConfig(epochs=2, **shared))
     for options, name, expected in (
         ([], "contrastive, then end-to-end", stages),
         (["--tune", "contrastive,end-to-end"], "contrastive, then end-to-end", stages),
