@@ -48,6 +48,7 @@ from ketfit.study.analysis.hypothesis_tests import crossed_test
 from ketfit.study.task import pack_bits, unpack_bits
 
 SUPERVISED = ContrastiveConfig()
+WHOLE_BATCHES = ContrastiveConfig(batch_size=64)  # the default before few sentences had smaller batches
 PAIRS = ContrastiveConfig(loss="cosine", precision="float32")  # the default of version 1
 
 
@@ -124,6 +125,7 @@ def ketfit(body: Body, train: Sentences, config: ContrastiveConfig) -> Tuned:
 WAYS: dict[str, Callable[[Body, Sentences], Tuned] | None] = {
     "frozen": None,
     "ketfit": lambda body, train: ketfit(body, train, SUPERVISED),
+    "ketfit, batches of 64": lambda body, train: ketfit(body, train, WHOLE_BATCHES),
     "ketfit, cosine pairs": lambda body, train: ketfit(body, train, PAIRS),
     "sentence-transformers": sentence_transformers,
     "setfit, num_iterations=1": lambda body, train: setfit(body, train, 1),

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from parameters import plot_means
+
 RESULTS = Path(__file__).parent / "results" / "few_shot"
 FIGURE = Path(__file__).parent.parent / "docs" / "images" / "few_shot.svg"
 FACTOR = "data.per_label"
@@ -48,15 +50,8 @@ def draw(cells: list[dict[str, Any]], path: Path) -> None:
     groups = dict.fromkeys((cell["body"], cell["head"]) for cell in cells)
     for number, (body, head) in enumerate(groups):
         own = [cell for cell in cells if (cell["body"], cell["head"]) == (body, head)]
-        means = [cell["accuracy"]["mean"] for cell in own]
-        bounds = [_interval(cell) for cell in own]
-        errors = [
-            [100 * (mean - low) for mean, (low, _) in zip(means, bounds, strict=True)],
-            [100 * (high - mean) for mean, (_, high) in zip(means, bounds, strict=True)],
-        ]
         levels = [_level(cell) * (1 + 0.03 * number) for cell in own]  # side by side, so that bars do not overlap
-        style = ("o-", "s--")[number % 2]
-        panel.errorbar(levels, [100 * mean for mean in means], errors, fmt=style, capsize=3, label=f"{head}, {body}")
+        plot_means(panel, own, levels, fmt=("o-", "s--")[number % 2], label=f"{head}, {body}")
     panel.set_xscale("log", base=2)
     panel.set_xticks(levels := list(dict.fromkeys(map(_level, cells))), map(str, levels))
     panel.set_xlabel("labelled sentences of each class")

@@ -35,8 +35,9 @@ def draw(cells: list[dict[str, Any]], path: Path) -> None:
     figure, panel = pyplot.subplots(figsize=(7, 4), layout="constrained")
     for label, (marker, belongs) in GROUPS.items():
         own = sorted(filter(belongs, cells), key=lambda cell: cell["parameters"])
-        _points(panel, own, fmt=f"{marker}-", label=label)
-    _points(panel, list(filter(_is_literal, cells)), fmt="x", label="the paper's literal head")
+        plot_means(panel, own, [cell["parameters"] for cell in own], fmt=f"{marker}-", label=label)
+    literal = list(filter(_is_literal, cells))
+    plot_means(panel, literal, [cell["parameters"] for cell in literal], fmt="x", label="the paper's literal head")
     panel.set_xscale("log")
     panel.set_xlabel("trained parameters")
     panel.set_ylabel("test accuracy (%)")
@@ -61,11 +62,12 @@ def _is_whole(cell: dict[str, Any]) -> bool:
     return bool(cell["head"] == "logistic regression")
 
 
-def _points(panel: Any, cells: list[dict[str, Any]], **style: Any) -> None:
+def plot_means(panel: Any, cells: list[dict[str, Any]], x: list[float], **style: Any) -> None:
+    """Plot the mean accuracy of each cell in per cent, with its interval for new seeds and sentences."""
     means = [100 * cell["accuracy"]["mean"] for cell in cells]
     below = [mean - 100 * cell["crossed"]["low"] for mean, cell in zip(means, cells, strict=True)]
     above = [100 * cell["crossed"]["high"] - mean for mean, cell in zip(means, cells, strict=True)]
-    panel.errorbar([cell["parameters"] for cell in cells], means, [below, above], capsize=3, **style)
+    panel.errorbar(x, means, [below, above], capsize=3, **style)
 
 
 if __name__ == "__main__":

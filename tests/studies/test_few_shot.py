@@ -8,6 +8,8 @@ from collections import defaultdict
 import few_shot
 import numpy as np
 
+KINDS = "logistic-regression", "quantum"
+
 
 def test_table_has_the_means_of_the_rows() -> None:
     accuracies = defaultdict(list)
@@ -25,6 +27,3 @@ def test_table_has_the_means_of_the_rows() -> None:
             linear, quantum = (100 * np.mean(accuracies[level, tuned, kind]) for kind in KINDS)
             expected += [f"{linear:.1f}", f"{quantum - linear:+.1f}"]
         assert cells == expected
-
-
-KINDS = "logistic-regression", "quantum"

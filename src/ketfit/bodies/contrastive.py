@@ -131,9 +131,8 @@ def tune_body(
     precision = available_precision(config.precision, body.transformer.device)
     samples = _checked(texts, labels)
     sampler = PairSampler.from_labels(samples.texts, samples.labels, config, pairs)
-    n_labels = len(set(sampler.codes.tolist()))
     config = config.updated(
-        batch_size=config.batch_size_for(len(samples.texts), n_labels),
+        batch_size=config.batch_size_for(len(samples.texts), sampler.n_labels),
         learning_rate=config.rate_for(body.dimension),
         precision=precision,
     )
@@ -159,7 +158,7 @@ def tune_body(
         longest = max_token_count(transformer, rows.sentences)
         copies = int(probe is not None)  # the weights of the best epoch
         check_memory(transformer, per_step, longest, copies=copies, checkpoint=checkpoint is not None)
-        loss = _make_loss(transformer, config, body.dimension, n_labels)
+        loss = _make_loss(transformer, config, body.dimension, sampler.n_labels)
         run = _TuningRun(transformer, loss, rows, config, inputs)
         run.probe, run.report = probe, on_epoch_end
         if checkpoint is not None and checkpoint.exists():

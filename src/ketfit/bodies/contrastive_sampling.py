@@ -82,6 +82,11 @@ class PairSampler:
             pairs = _checked_pairs(pairs)
         return cls(sentences, position[codes], _unlike(config, code_of), pairs)
 
+    @property
+    def n_labels(self) -> int:
+        """The number of labels."""
+        return len(self.unlike)
+
     def rows(self, config: ContrastiveConfig, seed: int) -> TrainingRows:
         """Return the rows of all epochs.
 
@@ -89,7 +94,7 @@ class PairSampler:
             ConfigError: a batch would have sentences of one label only.
         """
         rngs = [numpy_stream(seed, "pairs", epoch) for epoch in range(config.epochs)]
-        batch_size = config.batch_size_for(len(self.sentences), len(set(self.codes.tolist())))
+        batch_size = config.batch_size_for(len(self.sentences), self.n_labels)
         if self.pairs is not None:
             pairs = [self.pairs[index] for rng in rngs for index in rng.permutation(len(self.pairs))]
             columns = {name: list(column) for name, column in zip(_PAIR_COLUMNS, zip(*pairs, strict=True), strict=True)}
