@@ -150,6 +150,8 @@ def check_saved(capsys: pytest.CaptureFixture[str], output: Path, report: Any) -
         (["-o", "/dev/null/model"], 1, "cannot write /dev/null/model"),
         (["--html", "/dev/null/report.html"], 1, "cannot write /dev/null/report.html"),
         (["--study", "/dev/null/study"], 1, "cannot write /dev/null/study"),
+        (["-o", "m", "--html", "m/report.html"], 2, "--html m/report.html is in the folder of the model, m; name"),
+        (["-o", "m", "--study", "m"], 2, "--study m is in the folder of the model, m; name another place"),
     ],
 )
 def test_bad_options_fail_before_body_is_loaded(

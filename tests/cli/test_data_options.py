@@ -325,6 +325,19 @@ def test_fit_class_weights_match_type_of_labels(
     assert np.allclose(expected.predict_proba(GOOD), loaded.predict_proba(GOOD))
 
 
+@pytest.mark.parametrize("head", ["logistic", "svc", "mlp", "quantum"])
+def test_fit_class_weights_of_strings_that_are_digits(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_body_folder: Path, head: str
+) -> None:
+    path = tmp_path / "digits.jsonl"
+    rows = [{"text": text, "label": number} for text, number in zip(SENTENCES, NUMBERS, strict=True)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    small = SMALL if head == "quantum" else []
+    command = ["fit", path, "--body", tiny_body_folder, "--head", head, *small, "--set", "class_weight.1=2"]
+    run_json(capsys, *command, "-o", tmp_path / "m")
+    assert run_json(capsys, "inspect", tmp_path / "m")["class_weight"] == [1.0, 2.0]
+
+
 def test_delimiter_option_is_used_by_all_commands(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, places: Path, tiny_body_folder: Path
 ) -> None:

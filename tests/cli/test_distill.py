@@ -66,6 +66,8 @@ def test_distill_head_is_the_kind_of_the_option(
         (["{teacher}", "{empty}", "--student", "{tiny}"], "holds no sentence"),
         (["{teacher}", "{lines}", "--student", "{tiny}", "--text-column", "x"], "--text-column has no meaning"),
         (["{teacher}", "{lines}", "--student", "{tiny}", "--set", "tune.loss=triplet"], "loss='cosine'"),
+        (["{teacher}", "{lines}", "--student", "{tiny}", "--set", "class_weight.fair=2"], "no such label; it has"),
+        (["{teacher}", "{lines}", "--student", "{tiny}", "--checkpoint", "{output}/run"], "the folder of the model"),
     ],
 )
 def test_distill_wrong_arguments_are_explained(
@@ -80,7 +82,7 @@ def test_distill_wrong_arguments_are_explained(
     empty = tmp_path / "empty.txt"
     empty.write_text("", encoding="utf-8")
     paths = {"teacher": teacher, "lines": lines, "empty": empty, "tiny": tiny_body_folder}
-    paths |= {"large": tmp_path / "large", "missing": tmp_path / "missing"}
+    paths |= {"large": tmp_path / "large", "missing": tmp_path / "missing", "output": tmp_path / "student"}
     code, _, err = run(capsys, "distill", *(each.format(**paths) for each in arguments), "-o", tmp_path / "student")
     assert code in (1, 2)
     assert message in err

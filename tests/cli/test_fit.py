@@ -233,6 +233,15 @@ def test_fit_unusable_output_fails_before_training(
         assert "holds 'thesis.tex', which is not part of a model" in err
 
 
+def test_fit_checkpoint_in_the_model_folder_fails_before_training(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path
+) -> None:
+    command = ["fit", data, "--body", "no/such", "-o", tmp_path / "m", "--checkpoint", tmp_path / "m" / "run"]
+    code, _, err = run(capsys, *command)
+    assert code == 2
+    assert "is in the folder of the model, m; name another place" in " ".join(err.split())
+
+
 @pytest.mark.slow
 def test_fit_interrupted_resumes_from_checkpoint(data: Path, tmp_path: Path, tiny_body_folder: Path) -> None:
     program = Path(sys.executable).parent / "ketfit"

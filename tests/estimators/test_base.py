@@ -439,6 +439,13 @@ class TestWeights:
             self.fitted(x, y, class_weight={0: 3.0}), self.fitted(x, y, np.where(y == 0, 3.0, 1.0))
         )
 
+    def test_class_weights_of_labels_that_are_digits_equal_those_of_words(self) -> None:
+        x, y = clouds()
+        digits, words = np.array(["0", "007"])[y], np.array(["0", "good"])[y]
+        np.testing.assert_array_equal(
+            self.fitted(x, digits, class_weight={"007": 3.0}), self.fitted(x, words, class_weight={"good": 3.0})
+        )
+
     def test_class_weights_multiply_sample_weights(self) -> None:
         x, y = clouds()
         weight = np.random.default_rng(0).uniform(0.5, 2, 30)
@@ -493,7 +500,7 @@ class TestWeights:
             quantum(class_weight={1: weight}).fit(*clouds(classes=3))
 
     def test_class_weight_of_an_unknown_label_is_refused(self) -> None:
-        with pytest.raises(ValueError, match=r"The classes.* are not in class_weight"):
+        with pytest.raises(ConfigError, match="class_weight has a weight of 'good', which is not a label; known: 0, 1"):
             quantum(class_weight={"good": 2.0}).fit(*clouds())
 
     def test_unknown_class_weight_word_is_refused(self) -> None:

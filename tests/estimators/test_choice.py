@@ -59,6 +59,16 @@ def test_choose_head_losses_are_those_of_stratified_splits() -> None:
     assert loss.standard_error == pytest.approx(np.std(losses, ddof=1) / math.sqrt(N_SPLITS), rel=1e-9)
 
 
+def test_choose_head_weighs_a_label_that_a_share_lacks() -> None:
+    data = lines()
+    labels = np.array(["a", "c"])[data.y].astype(object)
+    labels[:3] = "rare"
+    named = EmbeddedLabels(data.X, labels, None, None)
+    settings = {**SETTINGS, "class_weight": {"a": 2.0, "rare": 3.0}, "validation_fraction": 0.05}
+    (loss,) = choose_head(named, settings, ["logistic-regression"]).losses
+    assert 0 < loss.mean < 1
+
+
 def test_choose_head_keeps_groups_on_one_side() -> None:
     # Every group is one point many times with a label of its own: only a divided group could be learnt.
     groups = np.repeat(np.arange(30), 8)

@@ -15,7 +15,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
-from ketfit.errors import ConfigError
+from ketfit.errors import ConfigError, DataError
 from ketfit.estimators.classical import (
     LogisticRegressionHead,
     MLPHead,
@@ -70,6 +70,63 @@ def test_sample_weights_change_the_predictions(name: str) -> None:
     weight = np.concatenate([np.full(40, 5.0), np.full(40, 0.05)])
     assert HEADS[name]().fit(twice, labels, weight).score(x, y) >= 0.9
     assert HEADS[name]().fit(twice, labels, weight[::-1].copy()).score(x, y) <= 0.1
+
+
+@pytest.mark.parametrize("head", [LogisticRegressionHead, SVCHead])
+def test_class_weights_of_labels_that_are_digits_equal_sample_weights(head: Any) -> None:
+    x, y = clouds(40, 2, 0)
+    x[:, :2] /= 3  # overlapping
+    labels = np.array(["0", "007"])[y]
+    weighted = head(class_weight={"007": 5.0}).fit(x, labels)
+    np.testing.assert_array_equal(
+        weighted.decision_function(x), head().fit(x, labels, np.where(y, 5.0, 1.0)).decision_function(x)
+    )
+    assert not np.allclose(weighted.decision_function(x), head().fit(x, labels).decision_function(x))
+    assert weighted.class_weight == {"007": 5.0}
+
+
+@pytest.mark.parametrize("head", [LogisticRegressionHead, SVCHead])
+def test_class_weights_equal_those_of_scikit_learn(head: Any) -> None:
+    x, y = clouds(60, 3, 0)
+    labels, weight, own = np.array(["a", "b", "c"])[y], {"a": 2.0, "c": 0.3}, np.linspace(0.5, 2, 60)
+    expected = head.__mro__[head.__mro__.index(LogisticRegression if head is LogisticRegressionHead else SVC)]
+    np.testing.assert_allclose(
+        head(class_weight=weight).fit(x, labels, own).decision_function(x),
+        expected(class_weight=weight).fit(x, labels, own).decision_function(x),
+        rtol=0,
+        atol=1e-9,
+    )
+
+
+@pytest.mark.parametrize("head", [LogisticRegressionHead, SVCHead])
+def test_class_weight_of_an_unknown_label_is_refused(head: Any) -> None:
+    with pytest.raises(ConfigError, match="class_weight has a weight of 'c', which is not a label; known: 'a', 'b'"):
+        head(class_weight={"a": 1.0, "c": 2.0}).fit(np.eye(4), ["a", "b"] * 2)
+
+
+@pytest.mark.parametrize("labels", [["a", "b", "z"], [0, 1, 2]])
+def test_svc_refuses_validation_labels_that_training_lacks(labels: list[Any]) -> None:
+    x, y = clouds(24, 2, 0)
+    x_held, y_held = clouds(12, 3, 1)
+    with pytest.raises(DataError, match="the validation labels hold .*, which the training labels do not"):
+        SVCHead().fit(x, np.array(labels)[y], validation=(x_held, np.array(labels)[y_held]))
+
+
+@pytest.mark.parametrize("name", ["logistic regression", "projected logistic regression", "SVC"])
+def test_rows_of_weight_zero_may_lack_a_label(name: str) -> None:
+    x, y = clouds(24, 2, 0)
+    weight = np.array([0.0, *[1.0] * 23])
+    kept = HEADS[name]().fit(x[1:], y[1:], weight[1:])
+    np.testing.assert_array_equal(HEADS[name]().fit(x, [None, *y[1:].tolist()], weight).predict(x), kept.predict(x))
+
+
+@pytest.mark.parametrize("name", ["logistic regression", "projected logistic regression", "SVC"])
+def test_labels_that_are_no_column_beside_weights_are_refused(name: str) -> None:
+    x, y = clouds(24, 2, 0)
+    with pytest.raises(ValueError, match="y to be passed|should be a 1d array|y cannot be None|y should be"):
+        HEADS[name]().fit(x, None, np.ones(24))
+    with pytest.raises(ValueError, match="1d array|bad input shape"):
+        HEADS[name]().fit(x, np.stack([y, y], axis=1), np.ones(24))
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -155,11 +155,12 @@ def _splits(dataset: Dataset, few_shot: int | None) -> dict[str, Any]:
 
 def _check_targets(output: Path | None, html: Path | None, study: Path | None) -> None:
     """Check before the work starts that the model, the report and the results can be written."""
-    from ketfit.persistence.model_files import check_model_folder
+    from ketfit.persistence.model_files import check_model_folder, check_outside_model
     from ketfit.storage.atomic import check_writable_file, check_writable_target
 
     if output is not None:
         check_model_folder(output)
+        check_outside_model(output, html=html, study=study)
     if study is not None and not study.exists():
         check_writable_target(study.resolve())
     if html is not None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ketfit.cli.errors import exit_on_interrupt
-from ketfit.cli.fit import interrupted_message, training_report
+from ketfit.cli.fit import interrupted_message, label_class_weights, training_report
 from ketfit.cli.options import (
     AsJson,
     ConfigFile,
@@ -67,10 +67,11 @@ def distill(
     from ketfit.estimators.distillation import check_student
     from ketfit.estimators.distillation import distill as distill_classifier
     from ketfit.estimators.text import TextClassifier
-    from ketfit.persistence.model_files import check_model_folder
+    from ketfit.persistence.model_files import check_model_folder, check_outside_model
     from ketfit.storage.atomic import check_writable_file
 
     check_model_folder(output)
+    check_outside_model(output, checkpoint=checkpoint)
     if checkpoint is not None:
         check_writable_file(checkpoint)
     chosen = fit_config(config, settings, student, ["contrastive"], head, loss="cosine")
@@ -86,6 +87,7 @@ def distill(
     check_student(teacher, chosen.body, chosen.revision)
     parameters: dict[str, Any] = {name: getattr(chosen, name) for name in type(chosen).model_fields}
     name = parameters.pop("body")
+    parameters["class_weight"] = label_class_weights(chosen.class_weight, teacher.classes_.tolist(), model)
     if head == "quantum" and chosen.head is None:
         parameters["head"] = head
     with exit_on_interrupt(interrupted_message(checkpoint)):

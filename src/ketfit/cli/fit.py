@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -73,11 +73,12 @@ def fit(
     from ketfit.data.splits import check_classes
     from ketfit.estimators.text import TextClassifier
     from ketfit.evaluation.compare import accuracy_interval, with_interval
-    from ketfit.persistence.model_files import check_model_folder
+    from ketfit.persistence.model_files import check_model_folder, check_outside_model
     from ketfit.persistence.schema import check_class_names
     from ketfit.storage.atomic import check_writable_file
 
     check_model_folder(output)
+    check_outside_model(output, checkpoint=checkpoint)
     if checkpoint is not None:
         check_writable_file(checkpoint)
     chosen = fit_config(config, settings, body, tune, head, validation)
@@ -87,7 +88,7 @@ def fit(
     check_classes(dataset)
     check_class_names(dataset.classes)
     _warn_text_label(dataset)
-    class_weight = _class_weight(chosen.class_weight, dataset)
+    class_weight = label_class_weights(chosen.class_weight, dataset.classes, dataset.name)
     parts = None
     if few_shot is not None:
         fraction = 0.0 if chosen.validation == "cross" else chosen.validation_fraction  # the folds are made of all
@@ -170,17 +171,21 @@ def _warn_text_label(dataset: Dataset) -> None:
         )
 
 
-def _class_weight(
-    given: Literal["balanced"] | Mapping[str, float] | None, dataset: Dataset
+def label_class_weights(
+    given: Literal["balanced"] | Mapping[str, float] | None, classes: Sequence[Any], source: str
 ) -> Literal["balanced"] | dict[Any, float] | None:
-    """Return the class weights by label; the keys of TOML are strings, labels may be integers."""
+    """Return the class weights by label; the keys of TOML are strings, labels may be integers.
+
+    Raises:
+        ConfigError: A label is not among `classes`, those of `source`.
+    """
     if given is None or isinstance(given, str):
         return given
-    known = {str(label): label for label in dataset.classes}
+    known = {str(label): label for label in classes}
     for name in given:
         if name not in known:
             raise ConfigError(
-                f"class_weight.{name}: {dataset.name} has no such label; it has {', '.join(map(repr, known.values()))}"
+                f"class_weight.{name}: {source} has no such label; it has {', '.join(map(repr, known.values()))}"
             )
     return {known[name]: weight for name, weight in given.items()}
 

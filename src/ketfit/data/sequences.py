@@ -289,12 +289,15 @@ def drop_zero_weights(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any
         DataError: every weight is zero.
         ValueError: scikit-learn rejects the weights.
     """
-    y = as_labels(y, "y") if y is not None and getattr(y, "ndim", 1) == 1 else y
+    is_column = y is not None and getattr(y, "ndim", 1) == 1
     if sample_weight is None:
-        return X, y, None
+        return X, as_labels(y, "y") if is_column else y, None
     rows, weight = positive_weights(sample_weight, X, "sample_weight")
     check_consistent_length(X, y)
-    return _safe_indexing(X, rows), y[rows], weight
+    if not is_column:  # scikit-learn rejects it, or warns of a table with one column
+        return _safe_indexing(X, rows), None if y is None else _safe_indexing(y, rows), weight
+    labels = y[rows] if is_numpy_column(y) else [*map(as_list(y, "y", _LABELS).__getitem__, rows)]
+    return _safe_indexing(X, rows), as_labels(labels, "y", rows.tolist()), weight
 
 
 def as_groups(groups: Any, name: str = "groups", length: int | None = None) -> NDArray[np.int64]:

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import log_loss
-from sklearn.utils.class_weight import compute_sample_weight
 
 from ketfit.data.splits import check_fraction, holdout_split
 from ketfit.errors import ConfigError, ConfigWarning
-from ketfit.estimators.base import FitData, TorchHeadClassifier
+from ketfit.estimators.base import ClassWeight, FitData, TorchHeadClassifier, weights_by_class
 from ketfit.estimators.classical import SVCHead
 from ketfit.estimators.heads import HEADS, HeadEstimator, NewHead, new_head, settings_for
 from ketfit.model.classical import HeadKind
@@ -120,8 +119,11 @@ def simplest_kinds(*, end_to_end: bool) -> list[HeadKind]:
     return [kind for kind in HEADS if not (end_to_end and kind == "svc")]
 
 
-def _loss(head: HeadEstimator, held_out: EmbeddedLabels, class_weight: Any) -> float:
-    weight = compute_sample_weight(class_weight, held_out.y)
+def _loss(head: HeadEstimator, held_out: EmbeddedLabels, class_weight: ClassWeight) -> float:
+    if isinstance(class_weight, Mapping):  # a share may lack a rare label
+        present = set(held_out.y.tolist())
+        class_weight = {label: weight for label, weight in class_weight.items() if label in present}
+    weight = weights_by_class(class_weight, held_out.y)
     if held_out.weight is not None:
         weight = weight * held_out.weight
     return float(log_loss(held_out.y, head.predict_proba(held_out.X), sample_weight=weight, labels=head.classes_))

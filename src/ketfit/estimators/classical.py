@@ -30,9 +30,10 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from ketfit.data.sequences import drop_zero_weights, unpack_validation
+from ketfit.data.sequences import drop_zero_weights, is_numpy_column, unpack_validation
 from ketfit.errors import ConfigError
 from ketfit.estimators.base import (
+    UNKNOWN_VALIDATION_LABEL,
     ClassWeight,
     FitData,
     FitSettings,
@@ -41,6 +42,8 @@ from ketfit.estimators.base import (
     Validation,
     ValidationMethod,
     capacity_warning,
+    class_indices,
+    weights_by_class,
 )
 from ketfit.estimators.pretrained import (
     PretrainedHead,
@@ -100,6 +103,20 @@ class _PretrainedScikitLearnHead(_ScikitLearnHead, PretrainedHead):
 
     saved_parameters: ClassVar[tuple[str, ...]]
     get_params: Callable[..., dict[str, Any]]
+    class_weight: ClassWeight
+
+    def _fit_as(self, estimator: type[Any], X: Any, y: Any, sample_weight: Any) -> None:
+        """Fit as `estimator` of scikit-learn, with a table of class weights as sample weights (`weights_by_class`)."""
+        class_weight = self.class_weight
+        if not isinstance(class_weight, Mapping) or not is_numpy_column(y):
+            estimator.fit(self, X, y, sample_weight)
+            return
+        weight = weights_by_class(class_weight, y)
+        self.class_weight = None
+        try:
+            estimator.fit(self, X, y, weight if sample_weight is None else weight * sample_weight)
+        finally:
+            self.class_weight = class_weight
 
     def _after_fit(self, train_size: int, validation_size: int) -> None:
         """Store what a model file holds besides the arrays; parameters set after `fit` do not change it."""
@@ -155,7 +172,7 @@ class LogisticRegressionHead(_PretrainedScikitLearnHead, LogisticRegression):  #
     saved_parameters = ("C", "fit_intercept", "solver", "tol", "max_iter")
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, validation: Validation | None) -> None:
-        LogisticRegression.fit(self, X, y, sample_weight)
+        self._fit_as(LogisticRegression, X, y, sample_weight)
         self._after_fit(len(y), 0)
 
     @property
@@ -294,8 +311,10 @@ class SVCHead(_PretrainedScikitLearnHead, SVC):  # type: ignore[misc]
     saved_parameters = ("C", "kernel", "degree", "gamma", "coef0", "tol")
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, validation: Validation | None) -> None:
-        SVC.fit(self, X, y, sample_weight)
         held_out = None if validation is None else drop_zero_weights(*unpack_validation(validation))
+        if held_out is not None and is_numpy_column(y) and is_numpy_column(held_out[1]):
+            class_indices(held_out[1], np.unique(y), UNKNOWN_VALIDATION_LABEL)
+        self._fit_as(SVC, X, y, sample_weight)
         self.platt_ = None if held_out is None else self._calibrate(held_out)
         self._after_fit(len(y), 0 if held_out is None else len(held_out[1]))
 
