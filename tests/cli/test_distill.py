@@ -57,6 +57,23 @@ def test_distill_head_is_the_kind_of_the_option(
     assert run_json(capsys, *command, "--head", head, *epochs)["head"] == kind
 
 
+@pytest.mark.slow
+def test_distill_runs_the_stages_of_the_settings_file(
+    capsys: pytest.CaptureFixture[str], teacher: Path, lines: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    config = tmp_path / "stages.toml"
+    config.write_text(
+        '[[tune]]\nmethod = "contrastive"\nlearning_rate = 1e-3\n[[tune]]\nmethod = "end-to-end"\nepochs = 1\n'
+    )
+    command = ["distill", teacher, lines, "-o", tmp_path / "student", "--student", tiny_body_folder]
+    report = run_json(capsys, *command, "--config", config, "--head", "mlp", "--set", "train.epochs=2")
+    assert report["tuned"] == "contrastive, then end-to-end"
+    config.write_text('[tune]\nmethod = "end-to-end"\n')
+    code, _, err = run(capsys, *command, "--config", config)
+    assert code == 2
+    assert "cosine" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -74,7 +74,7 @@ def distill(
     check_outside_model(output, checkpoint=checkpoint)
     if checkpoint is not None:
         check_writable_file(checkpoint)
-    chosen = fit_config(config, settings, student, ["contrastive"], head, loss="cosine")
+    chosen = fit_config(config, settings, student, [], head, loss="cosine")
     check_body(body)
     check_body(chosen.body, "--student", chosen.revision)
     from ketfit.data.tables import TextTable

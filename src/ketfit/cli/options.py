@@ -136,7 +136,10 @@ def fit_config(
 ) -> FitConfig:
     """Return the settings of a TOML file, overridden by --set, --body, --tune, --head and --validation.
 
-    `loss` is the loss of a single contrastive stage whose settings name none.
+    `loss` is the loss of contrastive stages whose settings name none; with it, one such stage is the default.
+
+    Raises:
+        ConfigError: The settings are unknown or out of range, or do not fit the options.
     """
     from ketfit.base_config import read_toml, set_dotted_key
     from ketfit.model.config import FitConfig
@@ -152,10 +155,11 @@ def fit_config(
     if validation is not None:
         tables["validation"] = validation
     if methods := tuning_methods(tune):
-        stages = _stage_tables(tables.get("tune", {}), methods)
-        tables["tune"] = {"loss": loss, **stages} if loss is not None and isinstance(stages, dict) else stages
+        tables["tune"] = _stage_tables(tables.get("tune", {}), methods)
     elif tune:
         tables.pop("tune", None)
+    if loss is not None:
+        tables["tune"] = _with_loss(tables.get("tune", {}), loss)
     places = [*([] if path is None else [str(path)]), *(["--set"] if settings else [])]
     return FitConfig.from_mapping(tables, where=" and ".join(places) or "the settings")
 
@@ -182,9 +186,14 @@ def _stage_tables(tables: Any, methods: list[str]) -> Any:
         methods: The words of --tune.
 
     Raises:
-        ConfigError: One table without a method has settings, and --tune names several stages.
+        ConfigError: One table without a method has settings, and --tune names several stages; or the table has another
+            method than --tune.
     """
     if isinstance(tables, dict):
+        if "method" in tables and (given := _method_name(tables["method"])) not in map(_method_name, methods):
+            raise ConfigError(
+                f"--tune {','.join(methods)}: the settings of tune are those of method {given!r}; leave out one of both"
+            )
         if len(methods) == 1:
             return {**tables, "method": methods[0]}
         if tables and "method" not in tables:
@@ -200,6 +209,16 @@ def _stage_tables(tables: Any, methods: list[str]) -> Any:
         return tables
     stages = [{**own.get(_method_name(method), {}), "method": method} for method in methods]
     return stages if len(stages) > 1 else stages[0]
+
+
+def _with_loss(tables: Any, loss: str) -> Any:
+    """Return the settings of the stages, with `loss` for contrastive ones that name none."""
+    if isinstance(tables, list):
+        return [_with_loss(table, loss) for table in tables]
+    if not isinstance(tables, dict):
+        return tables  # to be refused
+    stage = {"method": "contrastive", **tables}
+    return {"loss": loss, **stage} if stage["method"] == "contrastive" else stage
 
 
 def _method_name(method: object) -> str:
