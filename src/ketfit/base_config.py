@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError
 from typing_extensions import Self
 
 from ketfit.errors import ConfigError
@@ -44,8 +44,17 @@ class Config(BaseModel):
             raise ConfigError(f"the settings of {type(self).__name__} are nested too deeply") from None
 
     def updated(self, /, **settings: Any) -> Self:
-        """Return a checked copy with some settings changed."""
-        return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **settings})
+        """Return a checked copy with some settings changed; defaults that follow from changed settings follow them."""
+        return type(self)(**{**{name: getattr(self, name) for name in self.model_fields_set}, **settings})
+
+    @classmethod
+    def _validated_with_defaults(
+        cls, settings: Any, defaults: Mapping[str, Any], handler: ModelWrapValidatorHandler[Self]
+    ) -> Self:
+        """Return the result of a wrapping validator, with defaults that count as settings that were not given."""
+        config = handler({**defaults, **settings} if defaults else settings)
+        config.model_fields_set.difference_update(defaults.keys() - settings.keys() if defaults else ())
+        return config
 
     def identity(self) -> dict[str, Any]:
         """Return the settings as JSON values to identify a run by.

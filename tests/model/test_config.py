@@ -276,6 +276,7 @@ def test_head_config_stores_gradient_of_shots():
     assert HeadConfig(shots=100, gradient="exact").gradient == "exact"
     assert HeadConfig.model_validate_json(HeadConfig(shots=100).model_dump_json()).gradient == "reparameterized"
     assert HeadConfig().gradient is None
+    assert HeadConfig(shots=100).updated(shots=None) == HeadConfig()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +102,16 @@ def test_contrastive_config_loss_of_setfit_has_its_defaults() -> None:
         config = ContrastiveConfig.from_mapping({"loss": loss})
         assert (config.batch_size, config.learning_rate, config.epochs) == (16, 2e-5, 1)
         assert ContrastiveConfig.from_mapping({"loss": loss, "epochs": 3}).epochs == 3
+
+
+def test_defaults_of_a_loss_follow_a_changed_loss() -> None:
+    assert ContrastiveConfig().updated(loss="cosine") == ContrastiveConfig(loss="cosine")
+    assert ContrastiveConfig(loss="cosine").updated(loss="supervised") == ContrastiveConfig()
+    assert ContrastiveConfig().updated(warmup=0.2).updated(loss="triplet").epochs == 1
+
+
+def test_given_settings_stay_when_the_loss_changes() -> None:
+    given = ContrastiveConfig(epochs=8, batch_size=32)
+    assert given.updated(loss="cosine") == ContrastiveConfig(loss="cosine", epochs=8, batch_size=32)
+    assert copy.deepcopy(given).updated(loss="cosine").epochs == 8
+    assert pickle.loads(pickle.dumps(given)).updated(loss="cosine").epochs == 8

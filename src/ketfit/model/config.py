@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
 from typing_extensions import Self
 
 from ketfit.base_config import Config, Finite, Positive
@@ -152,13 +152,14 @@ class HeadConfig(Config):
         Field(description="What is done about noise at evaluation: readout, zero_noise"),
     ] = ()
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _name_the_gradient(cls, settings: Any) -> Any:
+    def _name_the_gradient(cls, settings: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         # The policy stands in every saved model with shots, whether it was chosen or not.
-        if isinstance(settings, dict) and settings.get("shots") is not None and settings.get("gradient") is None:
-            return {**settings, "gradient": "reparameterized"}
-        return settings
+        if isinstance(settings, dict) and settings.get("gradient") is None:
+            settings = {name: value for name, value in settings.items() if name != "gradient"}
+        shots = isinstance(settings, dict) and settings.get("shots") is not None
+        return cls._validated_with_defaults(settings, {"gradient": "reparameterized"} if shots else {}, handler)
 
     @model_validator(mode="after")
     def _can_be_measured(self) -> HeadConfig:

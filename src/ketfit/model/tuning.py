@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
+from typing_extensions import Self
 
 from ketfit.base_config import Config, Finite, Positive
 from ketfit.errors import ConfigError
@@ -149,12 +150,12 @@ class ContrastiveConfig(_Tuning):
             return self.learning_rate
         return 5e-5 if width < WIDE else 2e-5
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _defaults_of_loss(cls, settings: Any) -> Any:
-        if isinstance(settings, dict) and settings.get("loss") in ("cosine", "triplet"):
-            return {"batch_size": 16, "learning_rate": 2e-5, "epochs": 1, **settings}
-        return settings
+    def _defaults_of_loss(cls, settings: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        pairs = isinstance(settings, dict) and settings.get("loss") in ("cosine", "triplet")
+        defaults = {"batch_size": 16, "learning_rate": 2e-5, "epochs": 1} if pairs else {}
+        return cls._validated_with_defaults(settings, defaults, handler)
 
     @model_validator(mode="after")
     def _check_loss(self) -> ContrastiveConfig:
