@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,14 @@ def test_distill_saves_a_model_of_the_student(
     classifier = TextClassifier.from_pretrained(output)
     assert classifier.body_.tuning is not None
     assert "sentences.txt, labelled by teacher" in (output / "README.md").read_text(encoding="utf-8")
+
+
+def test_distill_file_name_that_is_not_utf8_is_escaped(
+    capsys: pytest.CaptureFixture[str], teacher: Path, lines: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    odd = lines.rename(tmp_path / os.fsdecode(b"caf\xe9.txt"))
+    run_json(capsys, "distill", teacher, odd, "-o", tmp_path / "student", "--student", tiny_body_folder, *QUICK)
+    assert r"caf\udce9.txt, labelled by" in (tmp_path / "student" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

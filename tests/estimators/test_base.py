@@ -499,6 +499,12 @@ class TestWeights:
         with pytest.raises(ValueError, match="class_weight"):
             quantum(class_weight={1: weight}).fit(*clouds(classes=3))
 
+    @pytest.mark.parametrize(("weight", "fault"), [(1e38, "large"), (1e20, "large"), (1e-30, "small")])
+    def test_sample_weights_beyond_the_precision_are_refused(self, weight: float, fault: str) -> None:
+        x, y = clouds()
+        with pytest.raises(DataError, match=f"which is too {fault} for float32; divide all weights by it"):
+            quantum().fit(x.astype(np.float32), y, np.full(len(y), weight))
+
     def test_class_weight_of_an_unknown_label_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="class_weight has a weight of 'good', which is not a label; known: 0, 1"):
             quantum(class_weight={"good": 2.0}).fit(*clouds())

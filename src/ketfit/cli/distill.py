@@ -93,6 +93,7 @@ def distill(
     with exit_on_interrupt(interrupted_message(checkpoint)):
         classifier = distill_classifier(teacher, sentences, name, checkpoint=checkpoint, progress=True, **parameters)
     report, metrics = training_report(classifier, data.name)
-    classifier.save_pretrained(output, data=f"{data.name}, labelled by {Path(model).name}", metrics=metrics)
+    source = f"{data.name}, labelled by {Path(model).name}".encode(errors="backslashreplace").decode()
+    classifier.save_pretrained(output, data=source, metrics=metrics)
     report |= {"teacher": model, "model": str(output)}
     print_report(report, as_json, key_value_table(report))

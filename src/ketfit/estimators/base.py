@@ -583,10 +583,16 @@ def capacity_warning(n_inputs: int, n_classes: int, fix: str) -> str:
 def _checked_weights(sample_weight: Any, x: NDArray[Any], name: str = "sample_weight") -> NDArray[Any]:
     """Return one weight per row of `x`, of its dtype, at least one of them positive."""
     weights = as_weights(sample_weight, name)
-    weight: NDArray[Any] = _check_sample_weight(weights, x, dtype=x.dtype, ensure_non_negative=True)
-    if not (weight > 0).any():
+    weight: NDArray[Any] = _check_sample_weight(weights, x, dtype=np.float64, ensure_non_negative=True)
+    largest, limits = weight.max(initial=0.0), np.finfo(x.dtype)
+    if not largest:
         raise DataError(f"{name} is zero for every sample; give some of each class a positive weight")
-    return weight
+    if not math.sqrt(limits.tiny) <= largest <= math.sqrt(limits.max / len(weight)):  # their squares are summed
+        raise DataError(
+            f"{name} goes up to {largest:g}, which is too {'large' if largest > 1 else 'small'} for {limits.dtype}; "
+            "divide all weights by it, since only their ratios count"
+        )
+    return weight.astype(x.dtype)
 
 
 def _device_of(module: nn.Module | None) -> str:
