@@ -174,7 +174,7 @@ class TestFewShotSplit:
             ),
             (toy(9, 9), {"per_label": 1}, ConfigError, "per_label must be at least 2, .*got 1"),
             (toy(9, 9), {"per_label": 2, "validation_fraction": 1.0}, ConfigError, "validation_fraction=1.*below 1"),
-            (toy(9, 9), {"per_label": 2, "validation_fraction": -0.1}, ConfigError, "must be at least 0"),
+            (toy(9, 9), {"per_label": 2, "validation_fraction": -0.1}, ConfigError, "must be a number of at least 0"),
             (toy(9, 9), {"per_label": 2, "validation_fraction": math.nan}, ConfigError, "fraction=nan: it must"),
         ],
     )  # fmt: skip
@@ -255,7 +255,7 @@ class TestHoldoutSplit:
     @pytest.mark.parametrize(
         ("y", "fraction", "groups", "error", "message"),
         [
-            ([0, 1], 1.0, None, ConfigError, "fraction=1.0: it must be at least 0 and below 1"),
+            ([0, 1], 1.0, None, ConfigError, "fraction=1.0: it must be a number of at least 0 and below 1"),
             ([0, 1], -0.5, None, ConfigError, "fraction=-0.5: it must be"),
             ([], 0.5, None, InputError, "y must hold integer class codes"),
             ([[0, 1]], 0.5, None, InputError, r"got int64 in shape \(1, 2\)"),

@@ -618,9 +618,14 @@ class TestValidation:
         with pytest.raises(error, match=message):
             quantum().fit(*clouds(), validation=validation)
 
-    @pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, float("nan")])
-    def test_validation_fraction_out_of_range_is_refused(self, fraction: float) -> None:
-        with pytest.raises(ConfigError, match=r"validation_fraction=.* is out of range; use at least 0 and below 1"):
+    @pytest.mark.parametrize("device", ["abacus", "cpu:x"])
+    def test_unknown_device_is_refused(self, device: str) -> None:
+        with pytest.raises(ConfigError, match=f"device='{device}' cannot be used here"):
+            quantum(device=device).fit(*clouds())
+
+    @pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, float("nan"), None, "0.2"])
+    def test_validation_fraction_out_of_range_is_refused(self, fraction: Any) -> None:
+        with pytest.raises(ConfigError, match=r"validation_fraction=.*: it must be a number of at least 0 and below 1"):
             quantum(validation_fraction=fraction).fit(*clouds())
 
     def test_groups_of_another_length_are_refused(self) -> None:

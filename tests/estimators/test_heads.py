@@ -85,7 +85,7 @@ def test_new_head_takes_one_seed_of_a_random_state() -> None:
         (LogisticRegressionHead(warm_start=True), {}, "a model file holds C"),
         (MLPHead(train=3), {}, "train=3 is of the wrong type"),
         ("mlp", {"seed": -1}, "seed"),
-        ("svc", {"validation_fraction": 1.5}, "validation_fraction=1.5: it must be at least 0 and below 1"),
+        ("svc", {"validation_fraction": 1.5}, "validation_fraction=1.5: it must be a number of at least 0 and below 1"),
     ],
 )
 def test_new_head_invalid_arguments_raise(spec: Any, changes: dict[str, Any], message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -262,9 +263,9 @@ def fold_splits(
 
 
 def check_fraction(name: str, fraction: float) -> None:
-    """Check that a fraction is at least 0 and below 1; raise ConfigError if it is not."""
-    if not 0 <= fraction < 1:
-        raise ConfigError(f"{name}={fraction!r}: it must be at least 0 and below 1")
+    """Check that a fraction is a number of at least 0 and below 1; raise ConfigError if it is not."""
+    if not isinstance(fraction, Real) or not 0 <= fraction < 1:
+        raise ConfigError(f"{name}={fraction!r}: it must be a number of at least 0 and below 1")
 
 
 def _cut(codes: Positions, fraction: float, groups: Positions, rng: np.random.Generator) -> tuple[Positions, Positions]:

@@ -23,9 +23,9 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from ketfit.bodies.device import available_device
+from ketfit.bodies.device import available_device, check_device
 from ketfit.data.sequences import as_groups, as_labels, as_weights, unpack_validation
-from ketfit.data.splits import fold_splits, holdout_split
+from ketfit.data.splits import check_fraction, fold_splits, holdout_split
 from ketfit.errors import ConfigError, ConfigWarning, DataError, DataWarning, InputError
 from ketfit.estimators.configured import ConfiguredEstimator
 from ketfit.integers import as_integer
@@ -231,10 +231,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         """
         self._check_settings()
         seed = chosen_seed(self.random_state, self.seed)
-        if not 0 <= self.validation_fraction < 1:
-            raise ConfigError(
-                f"validation_fraction={self.validation_fraction!r} is out of range; use at least 0 and below 1"
-            )
+        check_fraction("validation_fraction", self.validation_fraction)
         prepared = self._prepare(data, seed)
         module, classes, held_out = prepared.module, prepared.classes, prepared.validation
         if warn:
@@ -452,6 +449,7 @@ class TorchHeadClassifier(ClassifierMixin, ConfiguredEstimator):  # type: ignore
         if self.validation not in get_args(ValidationMethod):
             raise ConfigError(f"validation={self.validation!r}: it is holdout or cross")
         as_integer(self.n_folds, "n_folds", minimum=2)
+        check_device(self.device)
 
     def _check_holdout(self) -> None:
         """Refuse validation samples beside cross-validation."""
