@@ -28,7 +28,8 @@ def table(results: Path) -> str:
     frozen, tuned = dict.fromkeys(body for body, _ in cells)
     gates = {head: native_gates(circuit, "zz") for head, circuit in circuits(results).items()}
     lines = [
-        "| head | parameters | two-qubit gates | pulses | frozen | beside logistic regression | tuned | beside it |",
+        "| head | parameters | two-qubit gates | pulses "
+        "| frozen | minus logistic regression, frozen | tuned | minus logistic regression, tuned |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for body, head in cells:
