@@ -146,3 +146,17 @@ def test_hardware_custom_backend_runs_from_plan_to_fetch(
     run_json(capsys, "hardware", "submit", "run", *own)
     assert len(run_json(capsys, "hardware", "fetch", "run", *own)["predictions"]) == 6
     sys.modules.pop("mine_of_the_command")
+
+
+@pytest.mark.parametrize("command", ["submit", "fetch"])
+def test_interrupted_hardware_command_names_the_ledger(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"ketfit.hardware.runs.run.{command}_run", interrupted)
+    code, _, err = run(capsys, "hardware", command, tmp_path)
+    assert code == 130
+    assert "interrupted; every step is in the ledger; run the same command to continue" in err
+    assert "discarded" not in err

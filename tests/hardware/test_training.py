@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,15 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from ketfit.errors import ConfigError, ConnectionLostError, CostLimitError, LedgerError, SubmissionStateUnknownError
+from ketfit.errors import (
+    ConfigError,
+    ConnectionLostError,
+    CostLimitError,
+    JobFailedError,
+    LedgerError,
+    ResultsPendingError,
+    SubmissionStateUnknownError,
+)
 from ketfit.estimators.classical import SVCHead
 from ketfit.hardware.backends.base import Backend
 from ketfit.hardware.runs.session import Session
@@ -103,6 +112,30 @@ def test_budget_stops_training_before_it_is_exceeded_and_can_be_raised(tmp_path:
     assert len(train(tmp_path, config.updated(max_circuits=28)).steps) == 4
     with pytest.raises(LedgerError, match="belongs to another training: settings differ"):
         train(tmp_path, config.updated(shots=7))
+
+
+def test_training_budget_includes_the_mitigation_of_the_provider(tmp_path: Path) -> None:
+    backend = simulator(tmp_path, 100, device="ionq-aria")
+    backend._description = replace(backend.describe(), options={"mitigation": "debiasing"})
+    config = HardwareTraining(steps=1, batch_size=3, shots=1, max_cost=600.0)  # 7 circuits at 97.50 USD
+    with pytest.raises(CostLimitError, match="the limit is 600"):
+        train(tmp_path, config, backend)
+    assert not (tmp_path / "jobs").exists()
+
+
+@pytest.mark.parametrize("kind", ["failed", "cancelled"])
+def test_training_buys_a_failed_job_again_only_with_again(tmp_path: Path, kind: str) -> None:
+    config = HardwareTraining(steps=3, batch_size=3)
+    backend = FaultInjectingBackend(simulator(tmp_path, 100), [Fault("status", kind, skip=1)])
+    with pytest.raises(JobFailedError, match="again=True"):
+        train(tmp_path, config, backend)
+    with pytest.raises(ResultsPendingError, match="again=True"):
+        train(tmp_path, config, backend)
+    assert backend.calls.count("submit") == 2
+    trained = train(tmp_path, config, backend, again=True)
+    assert (len(trained.steps), backend.calls.count("submit")) == (3, 4)
+    train(tmp_path, config, backend, again=True)
+    assert backend.calls.count("submit") == 4
 
 
 def test_linear_training_measures_each_sample_once(tmp_path: Path) -> None:

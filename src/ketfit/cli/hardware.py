@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from ketfit.cli.errors import exit_on_interrupt
 from ketfit.cli.options import (
     AsJson,
     Data,
@@ -26,6 +27,8 @@ from ketfit.cli.output import echo_stderr, key_value_table, literal_text, print_
 from ketfit.errors import ConfigError
 
 app = typer.Typer(help="Run a trained head on a QPU: plan, submit, status, fetch, cancel, check.", no_args_is_help=True)
+
+_INTERRUPTED = "every step is in the ledger; run the same command to continue"
 
 
 def _folder(value: str | Path) -> Path:
@@ -152,7 +155,8 @@ def submit(
     from ketfit.hardware.runs.run import submit_run
 
     echo_stderr(f"submitting the missing jobs of {run}; a simulator computes them now")
-    progress = submit_run(run, _custom_backend(backend, run), again=again)
+    with exit_on_interrupt(_INTERRUPTED):
+        progress = submit_run(run, _custom_backend(backend, run), again=again)
     report = {"run": str(run), **asdict(progress)}
     print_report(report, as_json, key_value_table(report), f"next: ketfit hardware fetch {run}")
 
@@ -177,7 +181,8 @@ def fetch(
     from ketfit.hardware.runs.run import PREDICTIONS, fetch_run
 
     echo_stderr(f"fetching the results of {run}" + (f", for up to {wait:g} s" if wait else ""))
-    report = fetch_run(run, _custom_backend(backend, run), wait_s=wait)
+    with exit_on_interrupt(_INTERRUPTED):
+        report = fetch_run(run, _custom_backend(backend, run), wait_s=wait)
     shown = {name: value for name, value in report.items() if name != "predictions"}
     print_report(report, as_json, key_value_table(shown), f"predictions: {run / PREDICTIONS}")
 
@@ -187,7 +192,8 @@ def cancel(run: Run, backend: CustomBackend = None, as_json: AsJson = False) -> 
     """Cancel all jobs that are queued or running."""
     from ketfit.hardware.runs.run import cancel_run
 
-    jobs = {job: where.value for job, where in cancel_run(run, _custom_backend(backend, run)).items()}
+    with exit_on_interrupt(_INTERRUPTED):
+        jobs = {job: where.value for job, where in cancel_run(run, _custom_backend(backend, run)).items()}
     print_report({"run": str(run), "jobs": jobs}, as_json, key_value_table(jobs or {"jobs": "none to cancel"}))
 
 

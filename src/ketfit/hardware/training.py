@@ -145,6 +145,7 @@ def train_on_hardware(
     *,
     validation: Samples | None = None,
     on_step: Callable[[TrainingStep], None] | None = None,
+    again: bool = False,
 ) -> Trained:
     """Train a fitted head further on a backend. After a kill, the same call continues and buys nothing twice.
 
@@ -156,6 +157,8 @@ def train_on_hardware(
         validation: Samples to choose the step by their loss on the device, measured before the first step, at every
             `validate_every`-th and at the last. Without them the last step is chosen.
         on_step: Called after each step.
+        again: Buy again what failed, was cancelled or was rejected in earlier calls. Nothing that has a result or is
+            under way is bought again, and a job that fails in this call ends it.
 
     Raises:
         CostLimitError: The next step would exceed the budget; nothing was sent for it.
@@ -168,7 +171,7 @@ def train_on_hardware(
     run_id = _open_folder(target, classifier, [samples, *filter(None, [validation])], config)
     budget = Budget(config.max_cost, config.max_circuits, config.max_shots)
     with Session(target.folder, target.backend, run_id, target.retry, target.device, budget) as session:
-        trainer = _HardwareTrainer(classifier, samples, session, config, target)
+        trainer = _HardwareTrainer(classifier, samples, session, config, target, again)
         checkpoint = _BestCheckpoint(trainer, validation)
         steps = []
         for number in range(config.steps):
@@ -225,8 +228,10 @@ class _HardwareTrainer:
         session: Session,
         config: HardwareTraining,
         target: HardwareTarget,
+        again: bool = False,
     ) -> None:
         self.session, self.config, self.seed, self.wait_s = session, config, target.seed, target.wait_s
+        self.again = again
         self.classifier = copy.copy(classifier)
         self.head = copy.deepcopy(classifier.module_)
         self.classifier.module_ = self.head
@@ -262,7 +267,7 @@ class _HardwareTrainer:
         return loss
 
     def _measure(self, circuits: list[BoundCircuit]) -> Tensor:
-        counts = self.session.run(circuits, self.config.shots, wait_s=self.wait_s)
+        counts = self.session.run(circuits, self.config.shots, wait_s=self.wait_s, again=self.again)
         return self.measurement.expectations(self.measurement.distributions(counts))
 
     def _input_angles(self, encoder_expectations: Tensor) -> Tensor:

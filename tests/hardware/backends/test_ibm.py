@@ -212,6 +212,24 @@ def test_results_are_read_by_register_name(served: Served) -> None:
         backend.result(job)
 
 
+ODD_RESULTS = [
+    {"__type__": "ndarray"},
+    {"__type__": "ndarray", "__value__": "AAAA"},
+    {"__type__": "complex", "__value__": 5},
+]
+
+
+@pytest.mark.parametrize("body", ODD_RESULTS, ids=str)
+def test_result_that_cannot_be_decoded_raises_an_error(served: Served, body: dict[str, Any]) -> None:
+    backend = IBMBackend("ibm_manila")
+    job = backend.submit(random_circuits(1), 10, tag="odd")
+    while not backend.status(job).is_final:
+        pass
+    served[1].set_faults(Fault("replace", path="results", body=body))
+    with pytest.raises(UnknownStatusError, match=f"cannot decode the result of job {job}"):
+        backend.result(job)
+
+
 def test_jobs_finds_tag_among_many_pages(served: Served) -> None:
     backend = IBMBackend("ibm_manila")
     made = [backend.submit(random_circuits(1), 10, tag=f"run-{k}") for k in range(3)]
@@ -219,6 +237,9 @@ def test_jobs_finds_tag_among_many_pages(served: Served) -> None:
     many = {"jobs": [{"id": f"j{k}", "tags": ["run"]} for k in range(100)], "count": 300}
     served[1].set_faults(Fault("replace", path="/jobs$", times=2, body=many))
     with pytest.raises(UnknownStatusError, match="has shown"):
+        backend.jobs("run")
+    served[1].set_faults(Fault("replace", path="/jobs$", body={"jobs": [{"id": "a", "tags": 5}]}))
+    with pytest.raises(UnknownStatusError, match="no jobs"):
         backend.jobs("run")
     served[1].set_faults(Fault("replace", path="/jobs$", body={}))
     with pytest.raises(UnknownStatusError, match="no jobs"):

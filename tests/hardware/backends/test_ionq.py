@@ -189,6 +189,41 @@ def test_jobs_with_cyclic_pages_raise_an_error(served: Served) -> None:
         IonQBackend("simulator").jobs("any")
 
 
+ODD_JOBS = [5, {"status": "ready"}, {"id": "a", "metadata": ["ketfit_tag"]}]
+
+
+@pytest.mark.parametrize("body", [*({"jobs": [job]} for job in ODD_JOBS), {"jobs": [], "next": [1]}], ids=str)
+def test_odd_list_of_jobs_raises_an_error(served: Served, body: dict[str, object]) -> None:
+    backend = IonQBackend("simulator")
+    served[1].set_faults(Fault("replace", body=body))
+    with pytest.raises(UnknownStatusError, match="IonQ's list of jobs"):
+        backend.jobs("any")
+
+
+@pytest.mark.parametrize("body", [{"status": ["ready"]}, {"child_job_ids": 5}], ids=str)
+def test_odd_job_raises_an_error(served: Served, body: dict[str, object]) -> None:
+    backend = IonQBackend("simulator")
+    job = backend.submit(random_circuits(1), 10, tag="odd")
+    served[1].set_faults(Fault("answer", body=body))
+    with pytest.raises(UnknownStatusError, match=job):
+        backend.status(job)
+
+
+def test_odd_header_of_a_result_raises_an_error(served: Served) -> None:
+    backend = IonQBackend("simulator")
+    job = backend.submit(random_circuits(1), 10, tag="odd")
+    served[1].set_faults(Fault("answer", body={"metadata": {"shots": "1", "qiskit_header": "AAAA"}}, skip=1))
+    with pytest.raises(UnknownStatusError, match=f"cannot read the result of job {job}"):
+        backend.result(job)
+
+
+def test_job_without_probabilities_has_a_status(served: Served) -> None:
+    backend = IonQBackend("simulator")
+    job = backend.submit(random_circuits(1), 10, tag="odd")
+    served[1].set_faults(Fault("answer", body={"results": {"probabilities": None}}))
+    assert backend.status(job).is_final
+
+
 def test_unreachable_address_raises_connection_error(served: Served) -> None:
     backend = IonQBackend("simulator", client=IonQClient("http://127.0.0.1:1/v0.4", KEY, 2))
     for ask in (lambda: backend.status("x"), lambda: backend.submit(random_circuits(1), 1, tag="t")):
@@ -274,6 +309,13 @@ GET_FAULTS = {
     "an unknown status": (Fault("answer", body={"status": "paused"}), UnknownStatusError),
     "failed": (Fault("answer", body={"status": "failed"}), JobFailedError),
     "no address of the results": (Fault("answer", body={"results": {}}, skip=1), UnknownStatusError),
+    "a status that is no text": (Fault("answer", body={"status": ["completed"]}), UnknownStatusError),
+    "no probabilities": (Fault("answer", body={"results": {"probabilities": None}}, skip=1), UnknownStatusError),
+    "circuits that are no list": (Fault("answer", body={"child_job_ids": 5}), UnknownStatusError),
+    "a header that is not compressed": (
+        Fault("answer", body={"metadata": {"shots": "1", "qiskit_header": "AAAA"}}, skip=1),
+        UnknownStatusError,
+    ),
     "no header": (Fault("answer", body={"metadata": None}, skip=1), UnknownStatusError),
     "a circuit missing": (Fault("replace", path="results", body={"a": {"0": 1.0}}), PartialResultError),
     "no circuit": (Fault("replace", path="results", body={}), PartialResultError),

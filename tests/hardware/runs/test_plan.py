@@ -16,7 +16,7 @@ from ketfit.estimators.classical import LogisticRegressionHead
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.hardware.backends.registry import load_backend
 from ketfit.hardware.pricing import load_device
-from ketfit.hardware.runs.ledger import read_ledger_state
+from ketfit.hardware.runs.ledger import Ledger, read_ledger_state
 from ketfit.hardware.runs.plan import plan_run, read_plan, write_plan
 from ketfit.hardware.runs.run import fetch_run, submit_run
 from ketfit.model.head import QuantumHead
@@ -74,6 +74,19 @@ def test_plan_beyond_cost_limit_is_rejected(tmp_path: Path) -> None:
     free = load_device(None).updated(price=None)
     with pytest.raises(ConfigError, match="no price is known"):
         write_example_plan(tmp_path, device=free, max_cost=10.0)
+
+
+def test_plan_prices_the_mitigation_of_the_backend(tmp_path: Path) -> None:
+    backend = simulator(tmp_path, device="ionq-aria")
+    backend._description = replace(backend.describe(), options={"mitigation": "debiasing"})
+    with pytest.raises(CostLimitError, match="the limit is 1,500"):  # 16 circuits at 97.50 USD, or at 12.42 without
+        plan_run(classifier(), embeddings(), backend, name="simulator", shots=1, max_cost=1500.0)
+
+
+def test_plan_is_not_replaced_while_another_process_works_on_it(tmp_path: Path) -> None:
+    write_example_plan(tmp_path)
+    with Ledger(tmp_path), pytest.raises(LedgerError, match="another process works on"):
+        write_example_plan(tmp_path)
 
 
 def test_zero_noise_is_rejected_if_gates_are_not_kept(tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from ketfit.errors import ResultsPendingError, SubmissionStateUnknownError
+from ketfit.errors import JobFailedError, LedgerError, ResultsPendingError, SubmissionStateUnknownError
+from ketfit.hardware.runs import run
 from ketfit.hardware.runs.ledger import read_ledger_state
 from ketfit.hardware.runs.run import PREDICTIONS, fetch_run, run_status, submit_run
+from ketfit.hardware.runs.session import Session
 from ketfit.hardware.testing.faulty_backend import Fault, FaultInjectingBackend
 from tests.hardware.example_runs import SENTENCES, classifier, embeddings, simulator, write_example_plan
 
@@ -50,3 +53,29 @@ def test_run_of_words_that_was_interrupted_buys_each_circuit_once(tmp_path: Path
     write_example_plan(tmp_path / "whole", **settings)
     submit_run(tmp_path / "whole")
     assert found == [row["expectations"] for row in fetch_run(tmp_path / "whole")["predictions"]]
+
+
+def test_plan_that_was_replaced_before_the_lock_is_not_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_example_plan(tmp_path)
+    open_session = run.open_session
+
+    def replacing(*arguments: Any) -> Session:
+        write_example_plan(tmp_path, shots=100)
+        return open_session(*arguments)
+
+    monkeypatch.setattr(run, "open_session", replacing)
+    with pytest.raises(LedgerError, match="planned anew by another process"):
+        submit_run(tmp_path)
+    assert read_ledger_state(tmp_path).submissions == ()
+
+
+def test_pending_results_of_a_failed_job_name_again(tmp_path: Path) -> None:
+    write_example_plan(tmp_path)
+    backend = FaultInjectingBackend(simulator(tmp_path), [Fault("status", "failed")])
+    submit_run(tmp_path, backend)
+    with pytest.raises(JobFailedError):
+        fetch_run(tmp_path, backend)
+    with pytest.raises(ResultsPendingError, match="failed, was cancelled or was rejected is bought again if --again"):
+        fetch_run(tmp_path, backend)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ketfit.errors import (
     CanaryError,
     HardwareError,
     JobFailedError,
+    LedgerError,
     PartialResultError,
     RateLimitError,
     RequestRejectedError,
@@ -21,8 +23,9 @@ from ketfit.errors import (
     UnknownStatusError,
     WrongCountsError,
 )
+from ketfit.hardware.backends.base import JobStatus
 from ketfit.hardware.runs.ledger import read_ledger_state
-from ketfit.hardware.runs.run import fetch_run, run_status, submit_run
+from ketfit.hardware.runs.run import cancel_run, fetch_run, run_status, submit_run
 from ketfit.hardware.testing.faulty_backend import Call, Fault, FaultInjectingBackend
 from tests.hardware.example_runs import FAST_RETRY, SENTENCES, simulator, write_example_plan
 
@@ -128,6 +131,40 @@ def test_two_jobs_with_one_tag_raise_an_error(tmp_path: Path) -> None:
         submit_run(tmp_path, backend, retry=FAST_RETRY)
 
 
+def submit_with_two_jobs_of_one_tag(folder: Path, backend: FaultInjectingBackend) -> None:
+    """Submit once, and let the provider list two jobs for it; no answer tells which."""
+    with pytest.raises(SubmissionStateUnknownError):
+        submit_run(folder, backend, retry=FAST_RETRY)
+    (job,) = (folder / "jobs").glob("job-*.json")
+    (folder / "jobs" / "job-000001.json").write_bytes(job.read_bytes())
+
+
+@pytest.mark.parametrize("kind", ["failed", "cancelled"])
+def test_second_job_of_one_tag_is_accepted_once_the_first_has_ended(
+    tmp_path: Path, correct: dict[str, Any], kind: str
+) -> None:
+    run = tmp_path / "run"
+    write_example_plan(run)
+    backend = faulty_backend(run, Fault("submit", "timeout_after"), Fault("status", kind))
+    submit_with_two_jobs_of_one_tag(run, backend)
+    submit_run(run, backend, retry=FAST_RETRY)
+    assert read_ledger_state(run).submissions[0].job == "job-000001"
+    assert count_jobs(run) == 5
+    assert len(fetch_run(run, backend)["predictions"]) == len(correct["predictions"])
+
+
+def test_jobs_of_one_tag_that_were_all_cancelled_are_not_sent_again_by_themselves(tmp_path: Path) -> None:
+    write_example_plan(tmp_path)
+    backend = faulty_backend(tmp_path, Fault("submit", "timeout_after"), Fault("status", "cancelled", times=3))
+    submit_with_two_jobs_of_one_tag(tmp_path, backend)
+    submit_run(tmp_path, backend, retry=FAST_RETRY)
+    assert count_jobs(tmp_path) == 5
+    with pytest.raises(JobFailedError, match="job-000000.*was cancelled"):
+        fetch_run(tmp_path, backend, retry=FAST_RETRY)
+    submit_run(tmp_path, backend, retry=FAST_RETRY)
+    assert (count_jobs(tmp_path), run_status(tmp_path).jobs) == (5, {"cancelled": 1, "done": 3})
+
+
 @pytest.mark.parametrize("kind", ["queued", "running"])
 def test_fetch_waits_for_queued_jobs(tmp_path: Path, correct: dict[str, Any], kind: str) -> None:
     run = tmp_path / "run"
@@ -190,3 +227,78 @@ def test_wrong_result_is_stored_and_not_used(tmp_path: Path, kind: str, error: t
     submit_run(tmp_path, backend, again=True)
     assert count_jobs(tmp_path) == 5
     assert len(fetch_run(tmp_path, backend)["predictions"]) == SENTENCES
+
+
+def test_fetch_stops_if_the_provider_does_not_answer_for_two_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_example_plan(tmp_path / "run")
+    backend = simulator(tmp_path / "jobs")
+    submit_run(tmp_path / "run", backend, retry=FAST_RETRY)
+    assert run_status(tmp_path / "run").jobs["under way"] > 2
+    asked: list[str] = []
+
+    def status(job: str) -> JobStatus:
+        asked.append(job)
+        raise BackendTimeoutError("no answer")
+
+    monkeypatch.setattr(backend, "status", status)
+    with pytest.raises(BackendTimeoutError):
+        fetch_run(tmp_path / "run", backend, retry=FAST_RETRY)
+    assert len(set(asked)) == 2
+
+
+@pytest.mark.parametrize("error", [RequestRejectedError, BackendTimeoutError])
+def test_other_jobs_are_fetched_if_one_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[HardwareError]
+) -> None:
+    write_example_plan(tmp_path)
+    backend = simulator(tmp_path)
+    submit_run(tmp_path, backend)
+    status = backend.status
+
+    def unreadable(job: str) -> JobStatus:
+        if job == "job-000000":
+            raise error("scripted")
+        return status(job)
+
+    monkeypatch.setattr(backend, "status", unreadable)
+    with pytest.raises(error, match="scripted"):
+        fetch_run(tmp_path, backend, retry=FAST_RETRY)
+    assert run_status(tmp_path).jobs == {"under way": 1, "done": 3}
+
+
+def test_cancel_continues_after_errors_and_raises_the_first(tmp_path: Path) -> None:
+    write_example_plan(tmp_path)
+    backend = faulty_backend(
+        tmp_path,
+        Fault("submit", "timeout_after", skip=2),
+        Fault("cancel", "refused"),
+        Fault("status", "cancelled", times=2),
+        Fault("jobs", "refused"),
+    )
+    with pytest.raises(SubmissionStateUnknownError):
+        submit_run(tmp_path, backend, retry=FAST_RETRY)
+    with pytest.raises(RequestRejectedError, match="scripted: 401"):
+        cancel_run(tmp_path, backend, retry=FAST_RETRY)
+    assert run_status(tmp_path).jobs == {"under way": 1, "cancelled": 1, "unresolved": 1}
+    assert cancel_run(tmp_path, backend, retry=FAST_RETRY) == {
+        "job-000000": JobStatus.CANCELLED,
+        "job-000002": JobStatus.DONE,
+    }
+    assert backend.calls.count("cancel") == 4
+
+
+def test_cost_is_compared_with_the_plan_if_everything_was_declined(tmp_path: Path) -> None:
+    write_example_plan(tmp_path)
+    inner = simulator(tmp_path)
+    backend = FaultInjectingBackend(inner, [Fault("submit", "refused")])
+    with pytest.raises(RequestRejectedError):
+        submit_run(tmp_path, backend, retry=FAST_RETRY)
+    count = inner.count_gates
+    inner.count_gates = lambda circuits: [  # type: ignore[method-assign]
+        replace(each, one_qubit=each.one_qubit + 1) for each in count(circuits)
+    ]
+    with pytest.raises(LedgerError, match="plan anew"):
+        submit_run(tmp_path, backend, retry=FAST_RETRY)
+    assert count_jobs(tmp_path) == 0

@@ -154,7 +154,7 @@ class Description:
     Attributes:
         name: Name of the machine, such as ``ionq:qpu.forte-1``; part of the key of every result.
         options: Everything else that affects a result, such as debiasing or a noise model; also part of the key. No
-            secrets.
+            secrets. With a `mitigation` other than "none", the price with mitigation applies.
         limits: Limits of one job.
         device: Name of its prices and gate times, see `ketfit.hardware.pricing`; None if it costs nothing.
         listing_delay_s: Seconds after a submission for which the list of jobs may not show it yet.
@@ -180,6 +180,11 @@ class Description:
         object.__setattr__(self, "options", checked_options(self.options))
         if not 0 <= self.listing_delay_s < math.inf:
             raise ConfigError(f"listing_delay_s={self.listing_delay_s!r}: it must be a finite number of at least 0")
+
+    @property
+    def is_mitigated(self) -> bool:
+        """True if the options ask the provider to mitigate errors, which may cost more."""
+        return self.options.get("mitigation") not in (None, "none")
 
 
 class Backend(Protocol):

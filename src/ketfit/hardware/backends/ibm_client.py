@@ -8,6 +8,7 @@ and the caller decides about retries of reads.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -94,11 +95,17 @@ class IBMClient:
 
         Raises:
             ServerError: There are no results, or they are not JSON.
+            UnknownStatusError: qiskit-ibm-runtime cannot decode them.
         """
         from qiskit_ibm_runtime import RuntimeDecoder
 
         text = self._rest().program_job(job).results()
-        return Response("IBM", f"GET /jobs/{job}/results", text).json(RuntimeDecoder)
+        try:
+            return Response("IBM", f"GET /jobs/{job}/results", text).json(RuntimeDecoder)
+        except (LookupError, TypeError, AttributeError, OSError, EOFError, zlib.error) as error:
+            raise UnknownStatusError(
+                f"this qiskit-ibm-runtime cannot decode the result of job {job} ({error!r}); it stays with IBM"
+            ) from error
 
     def cancel(self, job: str) -> None:
         """POST a job's cancellation."""
@@ -115,7 +122,7 @@ class IBMClient:
         while True:
             page = _object(self._rest().jobs_get(limit=_PAGE, skip=skip, job_tags=[tag]), "/jobs")
             jobs = page.get("jobs")
-            if not isinstance(jobs, list) or not all(isinstance(job, dict) and "id" in job for job in jobs):
+            if not isinstance(jobs, list) or not all(map(_is_listed_job, jobs)):
                 raise UnknownStatusError(f"IBM's list of jobs has no jobs: it holds {', '.join(page) or 'nothing'}")
             new = {str(job["id"]): job for job in jobs}
             if jobs and new.keys() <= found.keys():
@@ -146,6 +153,10 @@ class IBMClient:
         path = url.lstrip("/")
         headers = {**self.headers, **(headers or {}), **authorization}
         return self._ibm.send(method, path, headers=headers, **content)
+
+
+def _is_listed_job(job: Any) -> bool:
+    return isinstance(job, dict) and "id" in job and isinstance(job.get("tags") or [], list)
 
 
 def _object(answer: Any, path: str) -> dict[str, Any]:

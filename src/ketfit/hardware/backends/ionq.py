@@ -54,6 +54,9 @@ _STATUS = {
     "canceled": JobStatus.CANCELLED,
 }
 
+_UNREADABLE = (LookupError, ArithmeticError, TypeError, ValueError, AttributeError, OSError, EOFError, zlib.error)
+"""What qiskit-ionq raises for a response of another form; some of its metadata is compressed by gzip."""
+
 
 def client_from_environment() -> IonQClient:
     """Return a client of IonQ's API with the key and address from the environment.
@@ -172,7 +175,7 @@ class IonQBackend:
     def status(self, job: str) -> JobStatus:
         """Return the status of a job."""
         status = self.client.retrieve_job(job).get("status")
-        if status not in _STATUS:
+        if not isinstance(status, str) or status not in _STATUS:
             raise UnknownStatusError(f"IonQ says that job {job} is {status!r}; known are {', '.join(_STATUS)}")
         return _STATUS[status]
 
@@ -188,7 +191,7 @@ class IonQBackend:
                 ionq_job = self._compiler.backend.retrieve_job(job)
                 result = ionq_job.result(sharpen=self.mitigation == "sharpening" if self.mitigation != "none" else None)
                 return [self._counts(each) for each in result.results]
-            except (IonQError, LookupError, TypeError, ValueError, AttributeError) as error:
+            except (IonQError, *_UNREADABLE) as error:
                 raise UnknownStatusError(
                     f"qiskit-ionq cannot read the result of job {job}, which stays with IonQ: {error!r}"
                 ) from error

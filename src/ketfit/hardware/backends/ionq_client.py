@@ -51,9 +51,12 @@ class IonQClient:
         """GET a job's status, metadata and links."""
         job = self._object("GET", f"jobs/{job_id}")
         children, results = job.get("child_job_ids"), job.get("results")
-        url = results.get("probabilities", {}).get("url") if isinstance(results, dict) else None
+        probabilities = results.get("probabilities") if isinstance(results, dict) else None
+        url = probabilities.get("url") if isinstance(probabilities, dict) else None
+        if not isinstance(children or [], list) or not isinstance(url or "", str):
+            raise UnknownStatusError(f"IonQ says that job {job_id} has the child jobs {children!r}, results at {url!r}")
         if children and url:
-            self._children[url] = list(children)
+            self._children[url] = children
         return job
 
     def cancel_job(self, job_id: str) -> dict[str, Any]:
@@ -92,7 +95,7 @@ class IonQClient:
         """GET all jobs sent to a machine, page by page, the newest first.
 
         Raises:
-            UnknownStatusError: The pages repeat, or contain no list of jobs.
+            UnknownStatusError: The pages repeat, or contain no list of jobs with an id each.
         """
         jobs: list[dict[str, Any]] = []
         seen: set[str] = set()
@@ -102,8 +105,13 @@ class IonQClient:
             page = self._object("GET", "jobs", params=params)
             if not isinstance(page.get("jobs"), list):
                 raise UnknownStatusError("IonQ's list of jobs has no field 'jobs'")
+            for job in page["jobs"]:
+                if not isinstance(job, dict) or "id" not in job or not isinstance(job.get("metadata") or {}, dict):
+                    raise UnknownStatusError(f"IonQ's list of jobs has {job!r}, which is no job with id and metadata")
             jobs.extend(page["jobs"])
             cursor = page.get("next")
+            if not isinstance(cursor or "", str):
+                raise UnknownStatusError(f"IonQ's list of jobs goes on at {cursor!r}, which is no text")
             if not cursor:
                 return jobs
             if cursor in seen:

@@ -15,6 +15,8 @@ from ketfit.storage.hashing import hash_json
 
 DEFAULT_MAX_CIRCUITS = 1000
 """Circuits per job, where the backend has no limit."""
+MONEY_TOLERANCE = 1e-6
+"""Excess over a limit on money that is rounding: the prices of several jobs rarely add up to that of all of them."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def check_budget(budget: Budget, spent: Cost, added: Cost) -> None:
     if added.price is None or spent.price is None:
         raise ConfigError("there is a limit on money, and no price is known for this backend; give --device FILE")
     total = spent.price + added.price
-    if total > budget.money:
+    if total > budget.money + MONEY_TOLERANCE:
         raise CostLimitError(
             f"it would cost {total:,.2f} {added.currency} in all, of which {added.price:,.2f} new; the limit is "
             f"{budget.money:,.2f}: nothing was sent"

@@ -27,7 +27,7 @@ from ketfit.hardware.backends.base import (
 )
 from ketfit.hardware.pricing import Cost, DeviceCost, estimate, load_device, read_device
 from ketfit.hardware.runs.jobs import Budget, check_budget, result_key, split_into_jobs
-from ketfit.hardware.runs.ledger import read_ledger_state
+from ketfit.hardware.runs.ledger import Ledger
 from ketfit.hardware.runs.postprocessing import MeasurementPlan, Mitigation, OutputLayer
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig
@@ -85,11 +85,6 @@ class RunPlan:
     circuits_sha256: str
     inputs_sha256: str
     facts: dict[str, str]
-
-    @property
-    def is_mitigated_by_provider(self) -> bool:
-        """True if the provider is asked to mitigate errors."""
-        return _mitigates(self.options)
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``plan.json``."""
@@ -180,7 +175,7 @@ def plan_run(
         check_submission(description, job, shots, "plan")
     prices = device or load_device(description.device)
     gates = [each for job in jobs for each in backend.count_gates(job)]
-    cost = estimate(gates, shots, prices, mitigated=_mitigates(options))
+    cost = estimate(gates, shots, prices, mitigated=description.is_mitigated)
     check_budget(budget, estimate([], shots, prices), cost)
     plan = RunPlan(
         run_id=secrets.token_hex(6),
@@ -205,11 +200,6 @@ def plan_run(
         facts=dict(metadata or {}),
     )
     return PreparedRun(plan, measurement, circuits, tensors)
-
-
-def _mitigates(options: dict[str, Scalar]) -> bool:
-    """Return True if a backend's options ask the provider to mitigate errors."""
-    return options.get("mitigation") not in (None, "none")
 
 
 def _check_backend(description: Description, shots: int, mitigation: Sequence[Mitigation]) -> int:
@@ -251,15 +241,16 @@ def write_plan(folder: Path, prepared: PreparedRun) -> RunPlan:
     """Write a plan and its tensors into the folder of a run, and return the plan.
 
     Raises:
-        LedgerError: The folder has a run of which something was submitted.
+        LedgerError: The folder has a run of which something was submitted, or another process works on it.
         StorageError: The folder cannot be written.
     """
-    if read_ledger_state(folder).submissions:
-        raise LedgerError(f"{folder} has a run of which something was submitted; name another folder")
-    path = folder / INPUTS
-    write_tensors(path, prepared.tensors, {})
-    plan = replace(prepared.plan, inputs_sha256=hash_file(path))
-    write_file(folder / PLAN, (dump_json(plan.to_json(), "the plan", indent=1) + "\n").encode())
+    with Ledger(folder) as ledger:
+        if ledger.state.submissions:
+            raise LedgerError(f"{folder} has a run of which something was submitted; name another folder")
+        path = folder / INPUTS
+        write_tensors(path, prepared.tensors, {})
+        plan = replace(prepared.plan, inputs_sha256=hash_file(path))
+        write_file(folder / PLAN, (dump_json(plan.to_json(), "the plan", indent=1) + "\n").encode())
     return plan
 
 

@@ -7,6 +7,7 @@ sentences are not needed after the plan.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,6 @@ def open_session(
         retry or RetryPolicy(),
         device=plan.device,
         budget=Budget(money=plan.max_cost),
-        mitigated=plan.is_mitigated_by_provider,
     )
 
 
@@ -93,8 +93,10 @@ def submit_run(
     Raises:
         LedgerError, CostLimitError, SubmissionStateUnknownError, BackendError: As in `Session.submit`.
     """
-    prepared = read_plan(folder)
-    with open_session(folder, prepared.plan, backend, retry) as session:
+    with open_session(folder, read_plan(folder).plan, backend, retry) as session:
+        prepared = read_plan(folder)  # under the lock of the session, no other process can replace it
+        if prepared.plan.run_id != session.run_id:
+            raise LedgerError(f"{folder} was planned anew by another process; check the new plan and submit again")
         session.submit(prepared.circuits, prepared.plan.shots, again=again, planned=prepared.plan.cost)
         return _progress(prepared, session.ledger.state)
 
@@ -115,7 +117,7 @@ def _progress(prepared: PreparedRun, state: LedgerState) -> RunProgress:
             Counter(each.ended or ("unresolved" if each.is_unresolved else "under way") for each in state.submissions)
         ),
         unresolved=len(state.unresolved),
-        price=None if any(price is None for price in prices) else sum(price or 0.0 for price in prices),
+        price=None if any(price is None for price in prices) else math.fsum(price or 0.0 for price in prices),
         currency=plan.cost.currency,
         failures=tuple(
             f"submission {each.number}: {each.reason}" for each in state.submissions if each.reason is not None
@@ -159,7 +161,8 @@ def fetch_run(
         if not progress.is_complete:
             raise ResultsPendingError(
                 f"{progress.circuits} of {progress.planned} circuits have results; jobs: {progress.jobs or 'none'}. "
-                f"Fetch again later; what was never accepted or failed is sent with ketfit hardware submit {folder}"
+                f"Fetch again later; what was never accepted is sent with ketfit hardware submit {folder}, and what "
+                "failed, was cancelled or was rejected is bought again if --again is added"
             )
         counts = session.counts(prepared.circuits, plan.shots)
     generator = torch_stream(plan.seed, "shots")

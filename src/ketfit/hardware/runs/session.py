@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from typing_extensions import Self
 
 from ketfit.errors import (
+    BackendTimeoutError,
     ConfigError,
     HardwareError,
     JobFailedError,
@@ -22,7 +24,6 @@ from ketfit.errors import (
     ResultsPendingError,
     SubmissionStateUnknownError,
     TransientError,
-    UnknownStatusError,
 )
 from ketfit.hardware.backends.base import (
     Backend,
@@ -41,6 +42,8 @@ from ketfit.hardware.runs.jobs import Budget, check_budget, n_measured_of_key, r
 from ketfit.hardware.runs.ledger import Ledger, Submission
 from ketfit.integers import as_integer
 
+_WITHOUT_RESULT = (JobStatus.FAILED, JobStatus.CANCELLED)
+
 
 @dataclass
 class Session:
@@ -53,7 +56,6 @@ class Session:
         retry: Retry policy for calls that buy nothing.
         device: Prices and times; None loads the device that the backend names.
         budget: Limits of the run, checked before each submission against the whole ledger.
-        mitigated: True if the provider mitigates errors, which may cost more.
         now: Returns the seconds since 1970 that the ledger shows to its reader.
         clock: Returns the boot time that measures how long a submission has been over.
 
@@ -67,7 +69,6 @@ class Session:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     device: DeviceCost | None = None
     budget: Budget = field(default_factory=Budget)
-    mitigated: bool = False
     now: Callable[[], float] = time.time
     clock: Callable[[], BootTime] = boot_time
 
@@ -95,7 +96,8 @@ class Session:
             circuits: Circuits of one width; equal ones are sent once.
             shots: Shots per circuit.
             again: Buy again what failed, was cancelled or was rejected.
-            planned: Planned cost, which the first submission of a run must have; None checks nothing.
+            planned: Planned cost, which must be the cost now unless something was sent that may have been accepted;
+                None checks nothing.
 
         Returns:
             The new submissions.
@@ -114,8 +116,8 @@ class Session:
         missing = self.ledger.state.missing(list(by_key), again)
         jobs = split_into_jobs([by_key[key] for key in missing], self.description.limits.circuits)
         gates = [self.backend.count_gates(job) for job in jobs]
-        added = estimate([each for counted in gates for each in counted], shots, self.prices, mitigated=self.mitigated)
-        if planned is not None and not self.ledger.state.submissions and added != planned:
+        added = self._estimate([each for counted in gates for each in counted], shots)
+        if planned is not None and added != planned and not any(each.is_paid for each in self.ledger.state.submissions):
             raise LedgerError(
                 f"{self.folder} was planned as {planned}, and would now be {added}: the compiler has changed; plan anew"
             )
@@ -133,7 +135,7 @@ class Session:
             shots=shots,
             n_qubits=circuits[0].circuit.n_qubits,
             time=self.now(),
-            price=estimate(gates, shots, self.prices, mitigated=self.mitigated).price,
+            price=self._estimate(gates, shots).price,
             physical_qubits=tuple(sorted({each.physical_qubits for each in gates[1:] if each.physical_qubits})),
         )
         check_submission(self.description, circuits, shots, submission.tag)
@@ -152,12 +154,16 @@ class Session:
         self.ledger.record_accepted(submission, job)
         return self.ledger.state.submissions[number]
 
+    def _estimate(self, gates: Sequence[GateCounts], shots: int) -> Cost:
+        return estimate(gates, shots, self.prices, mitigated=self.description.is_mitigated)
+
     def reconcile(self) -> None:
         """Find out by their tags whether unresolved submissions were accepted.
 
         Raises:
-            SubmissionStateUnknownError: The provider's list may not show the job yet, or shows more than one.
-            BackendTimeoutError: The provider does not answer.
+            SubmissionStateUnknownError: The provider's list may not show the job yet, or shows more than one that
+                neither failed nor was cancelled.
+            UnknownStatusError, BackendTimeoutError: See `Backend.status`; the provider does not answer.
         """
         for submission in self.ledger.state.unresolved:
             tag = submission.tag
@@ -169,6 +175,9 @@ class Session:
                 _, jobs = self._list_jobs(tag)
             elif not jobs and delay:
                 self._check_listing_delay(submission, listed_at)
+            if len(jobs) > 1:
+                # One that has failed or was cancelled may have cost money too: it is never declined.
+                jobs = [job for job in jobs if self._status(job) not in _WITHOUT_RESULT] or jobs[:1]
             if len(jobs) > 1:
                 raise SubmissionStateUnknownError(
                     f"the provider has {len(jobs)} jobs with the tag {tag} ({', '.join(jobs)}), and one was sent: "
@@ -186,6 +195,9 @@ class Session:
             return self.clock(), self.backend.jobs(tag)
 
         return self.retry.call(request, f"jobs with the tag {tag}")
+
+    def _status(self, job: str) -> JobStatus:
+        return self.retry.call(lambda: self.backend.status(job), f"the status of job {job}")
 
     def _begin_listing_delay(self, submission: Submission) -> None:
         now = self.clock()
@@ -216,22 +228,25 @@ class Session:
         Raises:
             ResultError: A result fails its checks; its counts are in the ledger, and the other jobs were fetched.
             JobFailedError: A job failed or was cancelled; the other jobs were fetched.
-            UnknownStatusError, SubmissionStateUnknownError, BackendTimeoutError: See `reconcile`, `Backend.status`.
+            UnknownStatusError, RequestRejectedError: The status or the result of a job cannot be read; the other jobs
+                were fetched.
+            BackendTimeoutError: The provider does not answer. If it does for other jobs, they were fetched.
+            SubmissionStateUnknownError: See `reconcile`.
         """
         self.reconcile()
         errors: list[HardwareError] = []
         for submission in self.ledger.state.waiting:
-            try:
+            with _deferred(errors):
                 self._fetch(submission)
-            except (ResultError, JobFailedError, UnknownStatusError) as error:  # noqa: PERF203
-                errors.append(error)  # the other jobs come first
+            if sum(isinstance(error, BackendTimeoutError) for error in errors) > 1:
+                break  # not one job but the provider does not answer, and each job would wait for the deadline
         if errors:
             raise errors[0]
 
     def _fetch(self, submission: Submission) -> None:
         job = submission.job
         assert job is not None
-        status = self.retry.call(lambda: self.backend.status(job), f"the status of job {job}")
+        status = self._status(job)
         if not status.is_final:
             return
         if status is not JobStatus.DONE:
@@ -263,19 +278,33 @@ class Session:
         """Cancel all jobs without a result, and return the status of each.
 
         Raises:
-            SubmissionStateUnknownError, BackendTimeoutError: As in `reconcile`.
+            BackendError: A job cannot be cancelled, or its status not be read; the others were cancelled.
+            SubmissionStateUnknownError: As in `reconcile`; the known jobs were cancelled.
         """
-        self.reconcile()
-        statuses = {}
+        statuses: dict[str, JobStatus] = {}
+        errors: list[HardwareError] = []
+        known = self.ledger.state.waiting
+        for submission in known:
+            with _deferred(errors):
+                self._cancel(submission, statuses)
+        with _deferred(errors):
+            self.reconcile()
+        numbers = {submission.number for submission in known}
         for submission in self.ledger.state.waiting:
-            job = submission.job
-            assert job is not None
-            self.retry.call(lambda job=job: self.backend.cancel(job), f"cancelling job {job}")  # type: ignore[misc]
-            status = self.retry.call(lambda job=job: self.backend.status(job), f"the status of job {job}")  # type: ignore[misc]
-            statuses[job] = status
-            if status in (JobStatus.CANCELLED, JobStatus.FAILED):
-                self.ledger.record_end(submission, status.value, "cancelled from here")
+            if submission.number not in numbers:
+                with _deferred(errors):
+                    self._cancel(submission, statuses)
+        if errors:
+            raise errors[0]
         return statuses
+
+    def _cancel(self, submission: Submission, statuses: dict[str, JobStatus]) -> None:
+        job = submission.job
+        assert job is not None
+        self.retry.call(lambda: self.backend.cancel(job), f"cancelling job {job}")
+        statuses[job] = status = self._status(job)
+        if status in _WITHOUT_RESULT:
+            self.ledger.record_end(submission, status.value, "cancelled from here")
 
     def fetch_until(self, wait_s: float) -> None:
         """Call `fetch` until no accepted submission is open, for at most `wait_s` seconds."""
@@ -297,17 +326,26 @@ class Session:
         results = self.ledger.state.results
         pending = sum(key not in results for key in keys)
         if pending:
-            raise ResultsPendingError(f"{pending} of {len(keys)} circuits have no result yet; fetch again later")
+            raise ResultsPendingError(
+                f"{pending} of {len(keys)} circuits have no result yet; fetch again later, and submit again with "
+                "again=True (--again) what failed, was cancelled or was rejected"
+            )
         return [results[key] for key in keys]
 
-    def run(self, circuits: Sequence[BoundCircuit], shots: int, *, wait_s: float) -> list[Counts]:
+    def run(self, circuits: Sequence[BoundCircuit], shots: int, *, wait_s: float, again: bool = False) -> list[Counts]:
         """Submit what is missing, wait for it and return the counts of each circuit.
+
+        Args:
+            circuits: As in `submit`.
+            shots: Shots per circuit.
+            wait_s: Seconds to wait for the results.
+            again: As in `submit`.
 
         Raises:
             ResultsPendingError: Not all results came within `wait_s` seconds; the same call goes on waiting.
             CostLimitError, BackendError, ResultError, SubmissionStateUnknownError: As in `submit` and `fetch`.
         """
-        self.submit(circuits, shots)
+        self.submit(circuits, shots, again=again)
         self.fetch_until(wait_s)
         return self.counts(circuits, shots)
 
@@ -318,7 +356,7 @@ class Session:
         return Cost(
             circuits=sum(len(submission.keys) + 1 for submission in paid),
             shots=sum(submission.shots * (len(submission.keys) + 1) for submission in paid),
-            price=None if any(price is None for price in prices) else sum(price or 0.0 for price in prices),
+            price=None if any(price is None for price in prices) else math.fsum(price or 0.0 for price in prices),
             currency=self.prices.price.currency if self.prices.price else None,
         )
 
@@ -332,6 +370,15 @@ class Session:
                 f"were measured at {min(before)}, so that one's calibration does not hold for the other; nothing was "
                 "sent: plan the run anew in another folder"
             )
+
+
+@contextmanager
+def _deferred(errors: list[HardwareError]) -> Iterator[None]:
+    """Add an error of the block to `errors`: the other jobs come first."""
+    try:
+        yield
+    except HardwareError as error:
+        errors.append(error)
 
 
 def _json_count(count: object) -> Any:
