@@ -9,10 +9,11 @@ import pennylane as qml
 import pytest
 import qiskit.qasm3
 import torch
-from qiskit.quantum_info import Operator, Pauli, Statevector
+from qiskit.quantum_info import Operator, Pauli, Statevector, random_unitary
+from qiskit.quantum_info.operators.predicates import is_unitary_matrix
 from qiskit_aer import AerSimulator
 
-from ketfit.circuit import Angle, Circuit, cx, reuploading_circuit, ring_layers, ry
+from ketfit.circuit import Angle, Circuit, Gate, cx, reuploading_circuit, ring_layers, ry
 from ketfit.circuit.export import angle_values, to_pennylane, to_qasm3, to_qiskit
 from ketfit.errors import CircuitError, InputError, MissingExtraError
 from tests.circuits import random_angles, random_circuit, reference_expectation, reference_state
@@ -100,6 +101,15 @@ def test_to_qiskit_parameters_are_two_vectors():
     assert Operator(free.assign_parameters([*weights, *inputs])) == Operator(bound)
     assert Operator(to_qiskit(circuit, inputs=inputs).assign_parameters(weights)) == Operator(bound)
     assert Operator(to_qiskit(circuit, weights).assign_parameters(inputs)) == Operator(bound)
+
+
+def test_to_qiskit_of_unitary_in_single_precision_is_the_closest_unitary():
+    exact = random_unitary(4, seed=3).data
+    single = exact.astype(np.complex64)
+    assert not is_unitary_matrix(single.astype(complex))
+    for given, tolerance in ((exact, 0), (single, 1e-6)):
+        circuit = to_qiskit(Circuit.from_gates(2, [Gate("unitary", (1, 0), matrix=given)]))
+        np.testing.assert_allclose(Operator(circuit).data, exact, rtol=0, atol=tolerance)
 
 
 def test_to_qiskit_has_classical_bits_only_if_measured():

@@ -12,7 +12,7 @@ import qiskit.qasm3
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Parameter, ParameterVector
 from qiskit.circuit.library import efficient_su2
-from qiskit.quantum_info import Operator, Statevector
+from qiskit.quantum_info import Operator, Statevector, random_unitary
 
 from ketfit.circuit import Angle, Circuit, Gate, reuploading_circuit
 from ketfit.circuit.export import to_pennylane, to_qasm3, to_qiskit
@@ -285,6 +285,15 @@ def test_from_qiskit_reads_definition_of_gate_with_standard_name(name):
     assert from_qiskit(theirs).gates == (Gate("h", 0),)
 
 
+def test_from_qiskit_reads_definition_of_gate_named_unitary():
+    inner = QuantumCircuit(2, name="unitary")
+    inner.h(0)
+    inner.cx(0, 1)
+    theirs = QuantumCircuit(2)
+    theirs.append(inner.to_gate(), [0, 1])
+    assert from_qiskit(theirs).gates == (Gate("h", 0), Gate("cx", (0, 1)))
+
+
 # --- PennyLane ---------------------------------------------------------------------------------------------------
 
 
@@ -312,6 +321,66 @@ def test_from_pennylane_of_tape_keeps_its_numbers():
     assert from_pennylane(tape) == Circuit(3, (Gate("rx", 0, (0.5,)), Gate("cx", (0, 2))), 0, 0)
 
 
+@pytest.mark.parametrize("integer", [int, np.int64])
+def test_from_pennylane_takes_integer_wires_as_qubits(integer):
+    def function():
+        qml.CNOT([integer(2), integer(0)])
+
+    assert from_pennylane(function) == Circuit(3, (Gate("cx", (2, 0)),), 0, 0)
+
+
+def test_from_pennylane_numbers_other_labels_in_order_of_use():
+    def function():
+        qml.CNOT(["b", 0])
+        qml.X("a")
+
+    assert from_pennylane(function) == Circuit(3, (Gate("cx", (0, 1)), Gate("x", 2)), 0, 0)
+
+
+def test_from_pennylane_numbers_negative_wires_by_device():
+    node = qml.QNode(lambda: qml.CNOT([-1, 0]) and qml.expval(qml.Z(0)), qml.device("default.qubit", wires=[0, -1]))
+    assert from_pennylane(node).gates == (Gate("cx", (1, 0)),)
+
+
+def test_from_pennylane_applies_transforms_of_the_user():
+    @qml.qnode(qml.device("default.qubit", wires=3))
+    def node(x):
+        qml.RX(x, 0)
+        qml.CNOT([0, 1])
+        return qml.state()
+
+    mapped = qml.map_wires(node, {0: 2, 1: 0})
+    circuit = from_pennylane(mapped, inputs={"x": ()})
+    assert circuit == Circuit(3, (Gate("rx", 2, (X0,)), Gate("cx", (2, 0))), 0, 1)
+    np.testing.assert_allclose(reference_statevector(circuit, [], [0.7]), mapped(0.7), rtol=0, atol=1e-12)
+    with pytest.raises(CircuitError, match=r"operation 1 \(AmplitudeDamping\) is one that a circuit of gates cannot"):
+        from_pennylane(qml.noise.insert(node, qml.AmplitudeDamping, 0.1), inputs={"x": ()})
+    with pytest.raises(CircuitError, match="couldn't find function 'cos'.*use sums of them with factors as angles"):
+        from_pennylane(qml.transforms.single_qubit_fusion(node), inputs={"x": ()})
+
+
+def test_from_pennylane_of_transform_into_several_circuits_is_refused():
+    @qml.transforms.split_non_commuting
+    @qml.qnode(qml.device("default.qubit", wires=1))
+    def node():
+        return qml.expval(qml.Z(0)), qml.expval(qml.X(0))
+
+    with pytest.raises(CircuitError, match="transforms of the QNode split it into 2 circuits; pass it without them"):
+        from_pennylane(node)
+
+
+@pytest.mark.parametrize("n_qubits", [3, 4, 5])
+def test_from_pennylane_decomposes_wide_unitaries(n_qubits):
+    matrix = random_unitary(2**n_qubits, seed=n_qubits).data
+    tape = qml.tape.QuantumScript(
+        [qml.RY(0.3, 1), qml.QubitUnitary(matrix, range(n_qubits)[::-1]), qml.ctrl(qml.RX(0.4, 2), [0, 1])]
+    )
+    circuit = from_pennylane(tape)
+    assert max(len(gate.qubits) for gate in circuit.gates) <= 3
+    wanted = qml.matrix(tape, wire_order=range(n_qubits))[:, 0]
+    np.testing.assert_allclose(reference_statevector(circuit, [], []), wanted, rtol=0, atol=1e-10)
+
+
 def _mid_circuit(x):
     qml.RX(x, 0)
     qml.measure(0)
@@ -328,6 +397,12 @@ def _not_affine(x):
     [
         (_mid_circuit, r"operation 1 \(Mid\w*\) is one that a circuit of gates cannot hold"),
         (_not_affine, "use sums of them with factors as angles"),
+        (lambda x: qml.CNOT([-1, 0]), "wire -1 is negative; number wires from 0"),
+        (
+            lambda x: qml.ctrl(qml.RX, [0, 1])(x, 2),
+            r"operation 0 \(C\(RX\)\): PennyLane cannot decompose it, .*; wr",
+        ),
+        (lambda x: qml.IQPEmbedding([x, x], [0, 1]), r"operation 0 \(IQPEmbedding\): .*, or pass a tape with numbers"),
         (7, "pass a QNode, a quantum function or a tape"),
     ],
 )

@@ -437,6 +437,12 @@ def test_nonfinite_number_raises_input_error(position, number, dtype):
         density_matrix_expectation(CircuitBatch(circuit, *tensors), [(0,)], ALL)
 
 
+def test_distributed_engine_is_refused():
+    circuit = Circuit.from_gates(1, [Gate("h", 0)])
+    with pytest.raises(ConfigError, match="^engine='distributed' simulates no noise of gates or preparation; use"):
+        density_matrix_words(CircuitBatch(circuit, torch.zeros(0)), [("Z", (0,))], ALL, "distributed")
+
+
 @pytest.mark.parametrize(
     ("circuit", "device", "reason"),
     [

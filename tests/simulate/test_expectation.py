@@ -187,6 +187,14 @@ WHOLE = "it must be a whole number of at least 1"
         ({"noise": "ionq-forte"}, "^noise is of type str; pass a NoiseConfig"),
         ({"noise": 0.1, "trajectories": 5}, "^noise is of type float; pass a NoiseConfig"),
         (
+            {"noise": ALL, "engine": "distributed"},
+            "^engine='distributed' simulates no noise of gates or preparation; use engine='auto' .* or leave the no",
+        ),
+        (
+            {"noise": TWIRLED, "trajectories": 5, "shots": 5, "engine": "distributed"},
+            "^engine='distributed' simulates no noise of gates or preparation",
+        ),
+        (
             {"noise": ALL, "engine": "numpy"},
             "^unknown engine 'numpy'; known are 'auto', 'native', 'torch', 'distri",
         ),

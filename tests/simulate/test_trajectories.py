@@ -22,6 +22,7 @@ from ketfit.simulate.trajectories import (
     Estimate,
     sample_frames,
     trajectory_expectation,
+    trajectory_words,
 )
 from tests.circuits import random_circuit
 from tests.circuits_of_any_kind import random_general_circuit
@@ -424,6 +425,15 @@ def test_without_noise_gives_noiseless_value(engine):
     mine = estimate((weights, inputs, initial), NoiseConfig(), 3, (1, 0), engine=engine)
     np.testing.assert_allclose(mine.mean, plain, rtol=0, atol=1e-14)
     np.testing.assert_allclose(mine.standard_error, 0, rtol=0, atol=1e-14)
+
+
+def test_distributed_engine_is_refused():
+    tensors = random_tensors(CIRCUIT, 2)
+    message = "^engine='distributed' simulates no noise of gates or preparation; use engine='auto'"
+    with pytest.raises(ConfigError, match=message):
+        estimate(tensors, TWIRLED, 3, engine="distributed")
+    with pytest.raises(ConfigError, match=message):
+        trajectory_words(CircuitBatch(CIRCUIT, *tensors), [("X", (0,))], TWIRLED, 3, engine="distributed")
 
 
 @pytest.mark.parametrize("name", ["damping", "relaxation", "fast dephasing", "all"])

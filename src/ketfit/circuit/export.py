@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ketfit.circuit.angle import Angle, AngleExpression, affine_form, substitute
 from ketfit.circuit.circuit import Circuit, gate_angles
-from ketfit.circuit.gate import Gate
+from ketfit.circuit.gate import Gate, Matrix
 from ketfit.circuit.qasm import QASM_DEFINITIONS
 from ketfit.errors import CircuitError, InputError, optional_imports
 from ketfit.integers import as_integers
@@ -108,8 +108,9 @@ def to_qiskit(
     """Return the circuit as a Qiskit circuit; qubit k is Qiskit's qubit k.
 
     Angles without a number become elements of the parameter vectors ``w`` and ``x``; those that no gate uses do not
-    appear. Mind the bit order: here qubit 0 is the most significant bit of the basis index, in Qiskit's statevectors
-    and count keys it is the least significant. ``Statevector(...).reverse_qargs()`` has the order of this library.
+    appear. A unitary in single precision becomes the closest one in double precision, which Qiskit requires. Mind the
+    bit order: here qubit 0 is the most significant bit of the basis index, in Qiskit's statevectors and count keys it
+    is the least significant. ``Statevector(...).reverse_qargs()`` has the order of this library.
 
     Args:
         circuit: What to convert.
@@ -137,13 +138,23 @@ def to_qiskit(
             for parameter in gate.parameters
         ]
         if gate.matrix is not None:  # Qiskit's first qubit is the least significant bit
-            converted.unitary([list(row) for row in gate.matrix], gate.qubits[::-1])
+            converted.unitary(_double_precision(gate.matrix), gate.qubits[::-1])
         elif gate.name == "gphase":
             converted.append(GlobalPhaseGate(*angles), [])
         else:
             getattr(converted, gate.name)(*angles, *gate.qubits)
     converted.measure(qubits, range(len(qubits)))
     return converted
+
+
+def _double_precision(unitary: Matrix) -> Any:
+    """Return a unitary matrix, or the closest one in double precision if Qiskit takes it for not unitary."""
+    import numpy as np
+    import scipy.linalg
+    from qiskit.quantum_info.operators.predicates import is_unitary_matrix
+
+    matrix = np.array(unitary)
+    return matrix if is_unitary_matrix(matrix) else scipy.linalg.polar(matrix)[0]
 
 
 def to_pennylane(circuit: Circuit, measured: Iterable[int] = (0,)) -> Callable[..., list[ExpectationMP]]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ketfit.circuit.angle import Angle, AngleExpression, as_angle, linear_combination
 from ketfit.circuit.circuit import Circuit
-from ketfit.circuit.gate import GATES, Gate
+from ketfit.circuit.gate import GATES, MAX_UNITARY_QUBITS, Gate
 from ketfit.circuit.parameter_names import MAX_INDEX, ParameterNames
 from ketfit.circuit.qasm import QasmProgram
 from ketfit.errors import CircuitError, optional_imports
@@ -123,8 +125,9 @@ def from_pennylane(
     """Return the circuit of a PennyLane QNode, quantum function or tape.
 
     A function is called once, with symbols in the place of its arguments, so what it does must not depend on their
-    values. Templates and gates that KetFit does not have are decomposed. Measurements at the end are ignored; wires are
-    numbered in the order of the device, or else of their labels. The numbers of a tape stay numbers.
+    values. Templates and gates that KetFit does not have are decomposed. Measurements at the end are ignored. Wires are
+    numbered in the order of the device; without one, an integer wire k is qubit k, and other labels are numbered in the
+    order of their use. Transforms of a QNode, such as `qml.map_wires`, are applied. The numbers of a tape stay numbers.
 
     Args:
         source: What to convert.
@@ -153,20 +156,17 @@ def from_pennylane(
             raise CircuitError("a tape has numbers in the place of arguments; pass the QNode or function to name them")
         tape = source
     elif isinstance(source, qml.QNode):
-        tape, wires = _call(qml.workflow.construct_tape(source, level=0), arguments), source.device.wires
+        tape, wires = _call(partial(_transformed_tape, source), arguments), source.device.wires
     elif callable(source):
         tape = _call(qml.tape.make_qscript(source), arguments)
     else:
         raise CircuitError(f"source is of type {type(source).__name__}; pass a QNode, a quantum function or a tape")
     labels = _wire_numbers(tape.wires, wires)
-    for index, operation in enumerate(tape.operations):
-        if operation.name not in PENNYLANE_GATE_SET and not getattr(operation, "has_decomposition", False):
-            _refuse(index, operation)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of operations without a decomposition, which are refused below
-        (tape,), _ = qml.transforms.decompose(tape, gate_set=PENNYLANE_GATE_SET)
     gates = [
-        gate for index, operation in enumerate(tape.operations) for gate in _read_pennylane(index, operation, labels)
+        gate
+        for index, operation in enumerate(tape.operations)
+        for each in _decomposed(index, operation)
+        for gate in _read_pennylane(index, each, labels)
     ]
     return Circuit(len(labels), tuple(gates), sizes["weight"], sizes["input"])
 
@@ -205,11 +205,12 @@ class _QiskitReader:
     def _gates(self, operation: Any, qubits: list[int], where: str, depth: int) -> Iterator[Gate]:
         from qiskit.circuit import Gate as QiskitGate
         from qiskit.circuit import Instruction
+        from qiskit.circuit.library import UnitaryGate
 
         name = "gphase" if operation.name == "global_phase" else operation.name
         if operation.name == "id" and operation.base_class is self.standard["id"]:
             return
-        if operation.name == "unitary" and len(qubits) <= 3 and hasattr(operation, "to_matrix"):
+        if isinstance(operation, UnitaryGate) and len(qubits) <= MAX_UNITARY_QUBITS:
             yield Gate("unitary", tuple(qubits[::-1]), matrix=operation.to_matrix())
             return
         if name in GATES and operation.base_class is self.standard.get(operation.name):
@@ -271,12 +272,24 @@ def _symbols(kind: Any, name: str, shape: Sequence[int] | int, first: int) -> An
     return array
 
 
+def _transformed_tape(node: Any, **arguments: Any) -> Any:
+    """Return the tape of a QNode after the transforms that its user applied."""
+    import pennylane as qml
+
+    tapes, _ = qml.workflow.construct_batch(node, level="user")(**arguments)
+    if len(tapes) != 1:
+        raise CircuitError(
+            f"the transforms of the QNode split it into {len(tapes)} circuits; pass it without them, or a tape of each"
+        )
+    return tapes[0]
+
+
 def _call(construct: Any, arguments: Mapping[str, Any]) -> Any:
     try:
         return construct(**arguments)
     except CircuitError:
         raise
-    except TypeError as error:
+    except (TypeError, ImportError) as error:  # an ImportError from autoray, which qml.math calls
         raise CircuitError(
             f"the function cannot be called with the arguments {', '.join(arguments) or '(none)'}: {error}; give the "
             "shape of each in weights= or inputs=, and use sums of them with factors as angles"
@@ -288,8 +301,10 @@ def _wire_numbers(used: Iterable[Any], device: Iterable[Any] | None) -> dict[Any
     used = list(used)
     if device is not None and set(used) <= set(device):
         ordered = list(device)
-    elif all(isinstance(label, int) for label in used):
-        ordered = list(range(max(used, default=0) + 1))
+    elif all(isinstance(label, Integral) for label in used):  # NumPy's integers, too
+        if negative := [label for label in used if label < 0]:
+            raise CircuitError(f"wire {negative[0]} is negative; number wires from 0, or name all with strings")
+        ordered = list(range(int(max(used, default=0)) + 1))
     else:
         ordered = used
     return {label: number for number, label in enumerate(ordered)}
@@ -302,9 +317,41 @@ def _refuse(index: int, operation: Any) -> NoReturn:
     )
 
 
+def _is_converted(operation: Any) -> bool:
+    """Return True for an operation that `gates_of_pennylane` converts."""
+    is_wide = operation.name == "QubitUnitary" and len(operation.wires) > MAX_UNITARY_QUBITS
+    return operation.name in PENNYLANE_GATE_SET and not is_wide
+
+
+def _decomposed(index: int, operation: Any) -> Sequence[Any]:
+    """Return the operations that an operation is decomposed into: itself if it is converted, or cannot be."""
+    import pennylane as qml
+
+    if _is_converted(operation):
+        return [operation]
+    try:
+        if not getattr(operation, "has_decomposition", False):
+            return [operation]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of operations without a decomposition, which are refused
+            (tape,), _ = qml.transforms.decompose(
+                qml.tape.QuantumScript([operation]),
+                gate_set=PENNYLANE_GATE_SET - {"QubitUnitary"},
+                stopping_condition=_is_converted,
+            )
+    except Exception as error:  # a decomposition that computes with symbols raises errors of any kind
+        raise CircuitError(
+            f"operation {index} ({operation.name}): PennyLane cannot decompose it, which often needs the values of its "
+            "angles; write it with gates whose angles are sums of arguments times factors, or pass a tape with numbers "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    operations: Sequence[Any] = tape.operations
+    return operations
+
+
 def _read_pennylane(index: int, operation: Any, labels: Mapping[Any, int]) -> Iterator[Gate]:
     """Yield the gates of an operation of a decomposed tape."""
-    if operation.name not in PENNYLANE_GATE_SET:
+    if not _is_converted(operation):
         _refuse(index, operation)
     qubits = tuple(labels[wire] for wire in operation.wires)
     yield from gates_of_pennylane(operation.name, qubits, operation.parameters, f"operation {index}")

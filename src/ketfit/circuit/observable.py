@@ -79,8 +79,10 @@ class PauliSum:
 
     def __init__(self, terms: Iterable[PauliTerm | tuple[float, str, Iterable[int]]]) -> None:
         total: dict[tuple[str, tuple[int, ...]], float] = {}
-        for each in terms:
-            term = each if isinstance(each, PauliTerm) else PauliTerm(*each)
+        if not isinstance(terms, Iterable):
+            raise CircuitError(f"terms={terms!r}: pass a sequence of terms, such as [(1.0, 'Z', (0,))]")
+        for index, each in enumerate(terms):
+            term = _as_term(index, each)
             key = (term.word, term.qubits)
             total[key] = total.get(key, 0.0) + term.coefficient
         if not total:
@@ -274,6 +276,20 @@ def check_observables(circuit: Circuit, observables: Any) -> tuple[Observable, .
                     f"observable {index} acts on qubit {qubit}; the circuit has qubits 0 to {circuit.n_qubits - 1}"
                 )
     return checked
+
+
+def _as_term(index: int, given: Any) -> PauliTerm:
+    """Return a term of a sum, given as a triple or as it is."""
+    if isinstance(given, PauliTerm):
+        return given
+    try:
+        coefficient, word, qubits = given
+    except (TypeError, ValueError):
+        raise CircuitError(
+            f"term {index} of a sum of Pauli words is {given!r}; pass a coefficient, a word and its qubits, such as "
+            "(1.0, 'Z', (0,))"
+        ) from None
+    return PauliTerm(coefficient, word, qubits)
 
 
 def _distinct(qubits: Any, what: str) -> tuple[int, ...]:

@@ -58,10 +58,12 @@ def density_matrix_words(
         engine: "native" for the kernel, "torch" or "auto".
 
     Raises:
-        ConfigError: The engine is the native one, which does not know a gate or runs on another device.
+        ConfigError: The engine is the native one, which does not know a gate or runs on another device, or the
+            distributed one, which has no noise.
         InputError: A number is not finite, or the circuit has more than 15 qubits.
         InsufficientMemoryError: The density matrices do not fit into the free memory.
     """
+    noise.check_engine(engine)
     batch = batch.with_circuit(noise.decomposed(batch.circuit))
     on_cpu = batch.weights.device.type == "cpu"
     native = batch.circuit.is_ry_cx and on_cpu and engine != "torch"

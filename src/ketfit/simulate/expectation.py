@@ -241,6 +241,8 @@ def check_noise(noise: NoiseConfig | None, trajectories: int | None, engine: Eng
     """
     if noise is not None and not isinstance(noise, NoiseConfig):
         raise ConfigError(f"noise is of type {type(noise).__name__}; pass a NoiseConfig, for instance load_noise(...)")
+    if noise is not None:
+        noise.check_engine(engine)
     if trajectories is None:
         return None
     if noise is None:

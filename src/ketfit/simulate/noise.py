@@ -174,6 +174,14 @@ class NoiseConfig(Config):
         for channel in (self.after_rotation, self.after_cnot):
             channel.pauli_probabilities()
 
+    def check_engine(self, engine: str) -> None:
+        """Raise ConfigError if the engine is the distributed one, which has no noise of gates and preparation."""
+        if engine == "distributed" and not self.is_gate_noiseless:
+            raise ConfigError(
+                "engine='distributed' simulates no noise of gates or preparation; use engine='auto' in one process, or "
+                "leave the noise out"
+            )
+
     def _flips(self) -> Channel:
         bit, phase = 1 - 2 * self.bit_flip, 1 - 2 * self.phase_flip
         return Channel(x=phase, z=bit, y=bit * phase)

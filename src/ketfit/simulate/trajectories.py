@@ -67,10 +67,12 @@ def trajectory_expectation(
 
     Raises:
         CircuitError: A qubit is out of range, not an integer, or named twice.
-        ConfigError: The noise is not a mixture of Paulis, or `trajectories` is not a valid number.
+        ConfigError: The noise is not a mixture of Paulis, `trajectories` is not a valid number, or the engine is the
+            distributed one, which has no noise.
         InputError: A number is not finite.
         InsufficientMemoryError: The trajectories do not fit into the free memory.
     """
+    noise.check_engine(engine)
     measured = batch.circuit.check_qubits(measured, "measured")
     basis = basis or "Z" * len(measured)
     if not batch.is_ry_cx or set(basis) != {"Z"}:
@@ -116,6 +118,7 @@ def trajectory_words(
 
     Arguments and errors are those of `trajectory_expectation`.
     """
+    noise.check_engine(engine)
     run = _Run.sample(batch, words, noise, trajectories, generator, engine)
     return _estimate(run.means(words) * run.signs, batch.size, trajectories)
 

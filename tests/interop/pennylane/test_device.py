@@ -209,6 +209,33 @@ def test_coefficients_of_an_observable_are_differentiated():
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("measure", [qml.expval, qml.var])
+@pytest.mark.parametrize("observable", [qml.Z(0), qml.Projector([1], 0)], ids=["word", "projector"])
+def test_coefficient_of_one_is_differentiated(measure, observable):
+    def circuit(coefficient, angle):
+        qml.RX(angle, wires=0)
+        return measure(coefficient * observable)
+
+    results = []
+    for device in both_devices(1):
+        values = [torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (1.0, 0.4)]
+        results.append(torch.autograd.grad(qml.QNode(circuit, device)(*values), values))
+    torch.testing.assert_close(*results)
+
+
+def test_integer_parameters_are_differentiated_as_floats():
+    def circuit(bits, turns, angle):
+        qml.BasisState(bits, wires=[0, 1])
+        qml.RX(turns[1] * angle, wires=0)
+        qml.RY(turns[1], wires=1)
+        qml.CNOT(wires=[0, 1])
+        return qml.expval(qml.Z(1))
+
+    arguments = pnp.array([1, 0]), pnp.array([0, 1]), pnp.array(0.3)
+    ours, theirs = (qml.jacobian(qml.QNode(circuit, device), argnums=2)(*arguments) for device in both_devices(2))
+    np.testing.assert_allclose(ours, theirs, atol=1e-9)
+
+
 def test_single_precision_is_close():
     double, single = KetFitQubit(wires=3), KetFitQubit(wires=3, c_dtype=np.complex64)
     nodes = [random_node(device, 3, 12, 1, lambda: qml.expval(qml.Z(0))) for device in (double, single)]

@@ -71,3 +71,13 @@ def test_parameters_without_effect_have_gradient_zero():
     identity = qml.tape.QuantumScript([qml.RX(0.4, 0)], [qml.expval(qml.Identity(0))])
     np.testing.assert_allclose(vector_jacobian_product(identity, np.array(1.0), READER), [0], atol=1e-12)
     assert vector_jacobian_product(tape(qml.expval(qml.Z(0)), trainable=[]), np.ones(2), READER) == ()
+
+
+def test_integer_angles_have_float_gradients_and_bits_have_gradient_zero():
+    operations = [qml.BasisState(np.array([1, 0]), [0, 1]), qml.RX(np.array(1), 0), qml.RX(np.array(2), 1)]
+    made = qml.tape.QuantumScript(operations, [qml.expval(qml.Z(0) @ qml.Z(1))])
+    bits, *angles = jacobian(made, READER)
+    np.testing.assert_array_equal(bits, [0, 0])
+    np.testing.assert_allclose(angles, [np.sin(1) * np.cos(2), np.cos(1) * np.sin(2)], atol=1e-12)
+    products = vector_jacobian_product(made, np.array(2.0), READER)
+    np.testing.assert_allclose(products[1:], 2 * np.array(angles), atol=1e-12)

@@ -72,14 +72,16 @@ def test_error_of_a_definition_names_the_circuit_and_the_position():
         convert(circuit, "test", measures=False)
 
 
-@pytest.mark.parametrize("name", ["barrier", "delay", "initialize", "measure", "reset"])
+@pytest.mark.parametrize("name", ["barrier", "delay", "initialize", "measure", "reset", "unitary"])
 def test_gate_with_the_name_of_an_instruction_is_a_gate(name):
     inner = QuantumCircuit(1, name=name)
     inner.x(0)
     circuit = QuantumCircuit(1)
     circuit.h(0)
     circuit.append(inner.to_gate(), [0])
-    assert convert(circuit, "test", measures=False).circuit.gates == (Gate("h", 0), Gate("x", 0))
+    converted = convert(circuit, "test", measures=False)
+    assert converted.circuit.gates == (Gate("h", 0), Gate("x", 0))
+    assert convert(circuit, "test", measures=False) is converted
 
 
 def test_package_is_lazy_and_has_a_listing():

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pennylane as qml
 import torch
 from pennylane.tape import QuantumScript
 from torch import Tensor
@@ -62,11 +63,16 @@ def jacobian(tape: QuantumScript, reader: TapeReader) -> Any:
 
 
 def _recorded_results(tape: QuantumScript, reader: TapeReader) -> tuple[list[Any], list[Tensor], list[Tensor]]:
-    """Return the trainable parameters, tensors in their places, and the results with torch's graph."""
+    """Return the trainable parameters, tensors in their places, and the results with torch's graph.
+
+    Integer angles become floats. The bits of a basis state stay the constants that they are.
+    """
     parameters = tape.get_parameters()
     with torch.enable_grad():
-        leaves = [torch.tensor(np.asarray(value)).requires_grad_() for value in parameters]
-        bound = tape.bind_new_parameters(leaves, tape.trainable_params)
+        leaves = [torch.tensor(np.asarray(value, _float_dtype(value))).requires_grad_() for value in parameters]
+        is_bits = [isinstance(tape.par_info[number]["op"], qml.BasisState) for number in tape.trainable_params]
+        given = [value if bits else leaf for value, leaf, bits in zip(parameters, leaves, is_bits, strict=True)]
+        bound = tape.bind_new_parameters(given, tape.trainable_params)
         results = exact_results(reader.read(bound), bound.measurements)
     return parameters, leaves, results
 
@@ -87,6 +93,12 @@ def _backward(leaves: Sequence[Tensor], results: Sequence[Tensor], vectors: Sequ
 
 
 def _cast(gradients: Sequence[Tensor], parameters: Sequence[Any]) -> tuple[Array, ...]:
-    """Return arrays of the dtypes of the parameters."""
+    """Return arrays of the dtypes of the parameters, and of float64 for integers."""
     pairs = zip(gradients, parameters, strict=True)
-    return tuple(gradient.resolve_conj().numpy().astype(np.asarray(value).dtype) for gradient, value in pairs)
+    return tuple(gradient.resolve_conj().numpy().astype(_float_dtype(value)) for gradient, value in pairs)
+
+
+def _float_dtype(value: Any) -> np.dtype[Any]:
+    """Return the dtype of a parameter, or float64 if it is an integer, which has no derivative."""
+    dtype = np.asarray(value).dtype
+    return dtype if dtype.kind in "fc" else np.dtype(np.float64)

@@ -92,7 +92,7 @@ def _means(batch: TapeBatch, measurements: Sequence[MeasurementProcess]) -> dict
     for number, terms in sums.items():
         coefficients = [coefficient for coefficient, _ in terms]
         chosen = [columns[observable] for _, observable in terms]
-        if coefficients == [1.0]:
+        if len(coefficients) == 1 and _is_one(coefficients[0]):
             column = values[:, chosen[0]]
         else:
             column = values[:, chosen] @ torch.stack([torch.as_tensor(each).to(values) for each in coefficients])
@@ -154,7 +154,7 @@ def _linear_terms(observable: Any, batch: TapeBatch) -> list[Term] | None:
 
 def _single(terms: Sequence[Term]) -> Observable | None:
     """Return the sum as one observable, or None."""
-    if len(terms) == 1 and terms[0][0] == 1.0:
+    if len(terms) == 1 and _is_one(terms[0][0]):
         return terms[0][1]
     if len(terms) > MAX_VARIANCE_TERMS or any(getattr(factor, "requires_grad", False) for factor, _ in terms):
         return None
@@ -164,6 +164,11 @@ def _single(terms: Sequence[Term]) -> Observable | None:
             return None
         words += [PauliTerm(float(coefficient) * term.coefficient, term.word, term.qubits) for term in each.terms]
     return PauliSum(tuple(words))
+
+
+def _is_one(coefficient: Any) -> bool:
+    """Return True for a constant 1; a trainable coefficient has a gradient at 1, too."""
+    return not getattr(coefficient, "requires_grad", False) and bool(coefficient == 1.0)
 
 
 def _measured_qubits(measurement: MeasurementProcess, batch: TapeBatch) -> tuple[int, ...] | None:

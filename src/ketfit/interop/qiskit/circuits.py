@@ -19,7 +19,7 @@ from ketfit.interop.qiskit.expressions import Function, differentiable_function
 with optional_imports("KetFit's primitives for Qiskit", "qiskit"):
     from qiskit import QuantumCircuit
     from qiskit.circuit import Barrier, CircuitInstruction, Delay, Measure, ParameterExpression, Reset
-    from qiskit.circuit.library import Initialize
+    from qiskit.circuit.library import Initialize, UnitaryGate
     from qiskit.exceptions import QiskitError
     from qiskit.primitives.containers.bindings_array import BindingsArray
 
@@ -132,7 +132,7 @@ def _numbers(circuit: QuantumCircuit) -> list[Any]:
     for instruction in circuit.data:
         if instruction.is_standard_gate():  # whose object would have to be built
             numbers += [each for each in instruction.params if not isinstance(each, ParameterExpression)]
-        elif instruction.name == "unitary":
+        elif instruction.name == "unitary" and isinstance(instruction.operation, UnitaryGate):
             numbers.append(instruction.operation.params[0].tolist())
     return numbers
 
