@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from ketfit.errors import ConfigWarning, DataWarning, ModelFileError
-from ketfit.estimators.classical import MLPHead
+from ketfit.estimators.classical import LogisticRegressionHead, MLPHead, SVCHead
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.estimators.text import TextClassifier
 from ketfit.evaluation.batch_predict import model_fingerprint
@@ -72,6 +72,30 @@ class TestParametersSetAfterFit:
         head.set_params(**change)
         assert files(head, tmp_path / "two") == saved
         assert drawn(head, x) == probabilities
+
+    @pytest.mark.parametrize(
+        ("make", "change"),
+        [
+            (SVCHead, {"kernel": "linear"}),
+            (SVCHead, {"kernel": "poly", "degree": 2, "coef0": 1.0}),
+            (SVCHead, {"decision_function_shape": "ovo", "C": 30.0}),
+            (LogisticRegressionHead, {"solver": "liblinear"}),
+        ],
+        ids=str,
+    )
+    def test_parameters_set_after_fit_do_not_change_a_head_of_scikit_learn(
+        self, make: Any, change: dict[str, Any], tmp_path: Path
+    ) -> None:
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(60, 4)), np.array(["a", "b", "c"])[np.arange(60) % 3]
+        head = make().fit(x, y, validation=(x[:30], y[:30]))
+        saved = files(head, tmp_path / "one")
+        before = [head.predict(x), head.predict_proba(x), head.decision_function(x)]
+        head.set_params(**change)
+        for one, other in zip(before, [head.predict(x), head.predict_proba(x), head.decision_function(x)], strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert files(head, tmp_path / "two") == saved
+        assert head.get_params()[next(iter(change))] == next(iter(change.values()))
 
     @pytest.mark.parametrize("change", CHANGES + TEXT_CHANGES, ids=str)
     def test_parameters_set_after_fit_do_not_change_a_text_classifier(

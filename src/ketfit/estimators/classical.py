@@ -123,6 +123,13 @@ class _PretrainedScikitLearnHead(_ScikitLearnHead, PretrainedHead):
         self.fit_params_ = copy.deepcopy(self.get_params(deep=False))
         self.train_size_, self.validation_size_ = train_size, validation_size
 
+    def _as_fitted(self) -> Self:
+        """Return this head with the parameters of `fit`, which scikit-learn also reads in predictions."""
+        check_is_fitted(self)
+        head = copy.copy(self)
+        vars(head).update(self.fit_params_)
+        return head
+
     def check_saveable(self) -> None:
         """Refuse parameters that a model file cannot hold.
 
@@ -174,6 +181,11 @@ class LogisticRegressionHead(_PretrainedScikitLearnHead, LogisticRegression):  #
     def _fit(self, X: Any, y: Any, sample_weight: Any, validation: Validation | None) -> None:
         self._fit_as(LogisticRegression, X, y, sample_weight)
         self._after_fit(len(y), 0)
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the probability of each of `classes_`, shape (n, n_classes)."""
+        probabilities: NDArray[np.float64] = LogisticRegression.predict_proba(self._as_fitted(), X)
+        return probabilities
 
     @property
     def n_parameters_(self) -> int:
@@ -315,8 +327,18 @@ class SVCHead(_PretrainedScikitLearnHead, SVC):  # type: ignore[misc]
         if held_out is not None and is_numpy_column(y) and is_numpy_column(held_out[1]):
             class_indices(held_out[1], np.unique(y), UNKNOWN_VALIDATION_LABEL)
         self._fit_as(SVC, X, y, sample_weight)
-        self.platt_ = None if held_out is None else self._calibrate(held_out)
         self._after_fit(len(y), 0 if held_out is None else len(held_out[1]))
+        self.platt_ = None if held_out is None else self._calibrate(held_out)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return one of `classes_` for each embedding, shape (n,)."""
+        labels: NDArray[Any] = SVC.predict(self._as_fitted(), X)
+        return labels
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return signed distances, shape (n,) for two classes, else (n, n_classes)."""
+        decisions: NDArray[np.float64] = SVC.decision_function(self._as_fitted(), X)
+        return decisions
 
     def _calibrate(self, held_out: tuple[Any, Any, Any]) -> PlattScaling | None:
         """Return the calibration on samples, which are used for nothing else; None if a class has fewer than two."""
