@@ -84,6 +84,24 @@ def test_ray_block_executor_after_deaths_loses_no_row(
     assert fake.actors == 4
 
 
+def test_ray_block_executor_replaces_the_last_actor_at_once(
+    classifier: TextClassifier, tmp_path: Path, fake: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(block_executors, "RESIZE_S", 1000.0)
+    fake.cpus = 1
+    faults = {("load", 1): RayActorError, ("predict_block", 3): RayActorError}
+
+    def fault(number: int, method: str, given: tuple[Any, ...]) -> None:
+        key = (method, number if method == "load" else given[0].counters[0])
+        if error := faults.pop(key, None):
+            raise error("killed")
+
+    fake.fault = fault
+    assert predict(classifier, tmp_path) == predict_here(classifier, tmp_path)
+    assert not faults
+    assert fake.actors == 3
+
+
 def test_ray_block_executor_block_lost_too_often_is_named(
     classifier: TextClassifier, tmp_path: Path, fake: FakeRay
 ) -> None:

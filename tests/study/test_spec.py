@@ -209,6 +209,20 @@ def test_test_fraction_and_factor_per_label_raise(settings: dict[str, Any]) -> N
         StudyPlan.from_mapping(settings)
 
 
+@pytest.mark.parametrize("levels", [[0.2, 0.5], [64.0, 128.0], ["none", 64], [1, 8], [True, 8]])
+def test_levels_of_per_label_that_are_no_numbers_of_sentences_raise(settings: dict[str, Any], levels: Any) -> None:
+    settings["factors"] = {"data.per_label": levels}
+    with pytest.raises(ConfigError, match=r"'data\.per_label' has the levels .*; use whole numbers of at least 2"):
+        StudyPlan.from_mapping(settings)
+
+
+def test_range_of_per_label_without_integers_raises(settings: dict[str, Any]) -> None:
+    settings["design"] = {"kind": "latin-hypercube", "samples": 4}
+    settings["factors"] = {"data.per_label": {"low": 8, "high": 64}}
+    with pytest.raises(ConfigError, match=r"'data\.per_label' is a range of sentences; use integer = true"):
+        StudyPlan.from_mapping(settings)
+
+
 FORTE = {"device": "ionq-forte"}
 
 

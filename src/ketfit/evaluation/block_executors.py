@@ -158,8 +158,8 @@ class _ActorPool:
                     yield predicted
 
     def _resize(self) -> None:
-        """Start an actor for each CPU or GPU of the cluster that has none."""
-        if time.monotonic() < self.next_resize:
+        """Start an actor for each CPU or GPU of the cluster that has none, at once if no actor is left."""
+        if (self.ready or self.starting) and time.monotonic() < self.next_resize:
             return
         self.next_resize = time.monotonic() + RESIZE_S
         size = int(self.ray.cluster_resources().get(self.resource, 0))

@@ -402,6 +402,8 @@ class StudyPlan(Config):
                 raise ValueError(
                     "data.per_label is a factor, and data.test_fraction replaces it; leave one of them out"
                 )
+            if name == "data.per_label":
+                _check_sentence_numbers(levels)
             if table == "head" and not any(head.kind == "quantum" and head.vary for head in self.heads.values()):
                 raise ValueError(f"factor {name!r} has no quantum head to apply to")
             if name == "train.learning_rate" and len(self.budget.learning_rates) > 1:
@@ -522,6 +524,15 @@ def _with_noise(heads: Any, noise: Mapping[str, Any]) -> Any:
 
 def _first_duplicate(values: Sequence[Any]) -> Any:
     return next(value for number, value in enumerate(values) if value in values[:number])
+
+
+def _check_sentence_numbers(levels: Sequence[Level] | LevelRange) -> None:
+    """Raise ValueError if a level is no number of sentences; a fraction would be taken for a share to test on."""
+    if isinstance(levels, LevelRange):
+        if not levels.integer or levels.low < 2:
+            raise ValueError("factor 'data.per_label' is a range of sentences; use integer = true and low = 2 or more")
+    elif not all(type(level) is int and level >= 2 for level in levels):
+        raise ValueError(f"factor 'data.per_label' has the levels {list(levels)}; use whole numbers of at least 2")
 
 
 def _check_trend(name: str, scale: TrendScale, factors: Mapping[str, Any]) -> None:
