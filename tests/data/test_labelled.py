@@ -279,7 +279,7 @@ class TestBeforeALongTuning:
             ({}, {"validation": (["fine"], ["yes"], [1, 2])}, ValueError, "sample_weight"),
             ({"calibrate": True, "validation_fraction": 0}, {}, ConfigError, "calibrate=True takes validation samples"),
             ({"class_weight": {"yes": 1, "no": -1}}, {}, ConfigError, "weights of classes are positive numbers"),
-            ({"class_weight": {"maybe": 1}}, {}, ValueError, "are not in class_weight"),
+            ({"class_weight": {"maybe": 1}}, {}, ValueError, "which is not a label; known"),
             ({}, {"sample_weight": [1] * 4 + [0] * 4}, DataError, "two classes or more"),
             ({"last_layers": 2}, {}, ConfigError, "last_layers=2: .* has 1 layers"),
         ],

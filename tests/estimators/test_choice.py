@@ -93,7 +93,7 @@ def test_choose_head_without_validation_samples_raises() -> None:
 
 
 def test_choose_head_invalid_fraction_raises() -> None:
-    with pytest.raises(ConfigError, match="validation_fraction=-0.5: it must be at least 0"):
+    with pytest.raises(ConfigError, match="validation_fraction=-0.5: it must be a number of at least 0"):
         choose_head(lines(), {**SETTINGS, "validation_fraction": -0.5}, ["logistic-regression"])
 
 
