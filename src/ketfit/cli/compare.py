@@ -20,6 +20,7 @@ from ketfit.cli.options import (
     DataOptions,
     Tune,
     check_body,
+    check_outside_model,
     check_source,
     naming_option,
     sample_few_shot,
@@ -155,7 +156,7 @@ def _splits(dataset: Dataset, few_shot: int | None) -> dict[str, Any]:
 
 def _check_targets(output: Path | None, html: Path | None, study: Path | None) -> None:
     """Check before the work starts that the model, the report and the results can be written."""
-    from ketfit.persistence.model_files import check_model_folder, check_outside_model
+    from ketfit.persistence.model_files import check_model_folder
     from ketfit.storage.atomic import check_writable_file, check_writable_target
 
     if output is not None:

@@ -21,6 +21,7 @@ from ketfit.cli.options import (
     Settings,
     TextColumn,
     check_body,
+    check_outside_model,
     fit_config,
 )
 from ketfit.cli.output import echo_stderr, key_value_table, print_report
@@ -67,7 +68,7 @@ def distill(
     from ketfit.estimators.distillation import check_student
     from ketfit.estimators.distillation import distill as distill_classifier
     from ketfit.estimators.text import TextClassifier
-    from ketfit.persistence.model_files import check_model_folder, check_outside_model
+    from ketfit.persistence.model_files import check_model_folder
     from ketfit.storage.atomic import check_writable_file
 
     check_model_folder(output)

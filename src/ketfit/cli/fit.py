@@ -22,6 +22,7 @@ from ketfit.cli.options import (
     Settings,
     Tune,
     check_body,
+    check_outside_model,
     fit_config,
     sample_few_shot,
     takes_data_options,
@@ -73,7 +74,7 @@ def fit(
     from ketfit.data.splits import check_classes
     from ketfit.estimators.text import TextClassifier
     from ketfit.evaluation.compare import accuracy_interval, with_interval
-    from ketfit.persistence.model_files import check_model_folder, check_outside_model
+    from ketfit.persistence.model_files import check_model_folder
     from ketfit.persistence.schema import check_class_names
     from ketfit.storage.atomic import check_writable_file
 

@@ -332,3 +332,15 @@ def sample_few_shot(dataset: Dataset, per_label: int, option: str, **settings: A
         largest = next((k for k in fewer if len(few_shot_split(dataset, k, **settings).test)), None)
         fix = "add sentences" if largest is None else f"{largest} is the largest number that leaves some"
         raise DataOptionError(f"no sentence of {dataset.name} would be left to test on; {fix}")
+
+
+def check_outside_model(folder: Path, **files: Path | None) -> None:
+    """Check that other outputs of a command, by the names of their options, do not lie in the folder of its model.
+
+    Raises:
+        ConfigError: One does: it would be lost, or the model could not be saved.
+    """
+    folder = folder.resolve()
+    for name, path in files.items():
+        if path is not None and folder in (path.resolve(), *path.resolve().parents):
+            raise ConfigError(f"--{name} {path} is in the folder of the model, {folder.name}; name another place")

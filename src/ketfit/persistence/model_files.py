@@ -266,18 +266,6 @@ def check_model_folder(folder: Path) -> None:
     check_writable_target(folder)
 
 
-def check_outside_model(folder: Path, **files: Path | None) -> None:
-    """Check that other outputs of a command, by the names of their options, do not lie in the folder of its model.
-
-    Raises:
-        ConfigError: One does: it would be lost, or the model could not be saved.
-    """
-    folder = folder.resolve()
-    for name, path in files.items():
-        if path is not None and folder in (path.resolve(), *path.resolve().parents):
-            raise ConfigError(f"--{name} {path} is in the folder of the model, {folder.name}; name another place")
-
-
 def _check_replaceable(folder: Path) -> None:
     """Raise StorageError if the folder holds anything but a model, or is the current folder."""
     if folder == Path.cwd():
