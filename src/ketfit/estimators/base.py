@@ -9,7 +9,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor, nn
@@ -27,6 +25,7 @@ from ketfit.bodies.device import available_device, check_device
 from ketfit.data.sequences import as_groups, as_labels, as_weights, unpack_validation
 from ketfit.data.splits import check_fraction, fold_splits, holdout_split
 from ketfit.errors import ConfigError, ConfigWarning, DataError, DataWarning, InputError
+from ketfit.estimators.class_weights import ClassWeight, weights_by_class
 from ketfit.estimators.configured import ConfiguredEstimator
 from ketfit.integers import as_integer
 from ketfit.model.config import HeadConfig, TrainConfig
@@ -36,7 +35,6 @@ from ketfit.training.callbacks import Callback, observe_fit
 from ketfit.training.cross_validation import CrossValidation, train_fold
 from ketfit.training.loop import Epoch, Samples, predict_logits, train
 
-ClassWeight = Mapping[Any, float] | Literal["balanced"] | None
 RandomState = int | np.random.RandomState | None
 ValidationMethod = Literal["holdout", "cross"]
 Validation = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike | None]
@@ -495,35 +493,6 @@ def encode_labels(labels: NDArray[Any], class_weight: ClassWeight) -> tuple[NDAr
     class_weights = np.ones(len(classes))
     class_weights[codes] = weights_by_class(class_weight, labels)
     return classes, codes, class_weights
-
-
-def weights_by_class(class_weight: ClassWeight, labels: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the weight of each sample by its class, shape (n,); 1 for classes that `class_weight` does not name.
-
-    scikit-learn looks labels that are digits up as integers, so that weights of "0" and "1" would be unknown to it.
-
-    >>> weights_by_class({"1": 2.0}, np.array(["0", "1"])).tolist()
-    [1.0, 2.0]
-
-    Raises:
-        ConfigError: A weight is not a positive number, or a class that is not among the labels has one.
-    """
-    if isinstance(class_weight, Mapping):
-        known = np.unique(labels).tolist()
-        unknown = [name for name in class_weight if name not in known]
-        if unknown and any(name not in class_weight for name in known):
-            labels_text = ", ".join(map(repr, known))
-            raise ConfigError(
-                f"class_weight has a weight of {unknown[0]!r}, which is not a label; known: {labels_text}"
-            )
-        values: list[Any] = [class_weight.get(label, 1.0) for label in labels.tolist()]
-        numbers = all(isinstance(value, Real) for value in values)
-        weights = np.array(values if numbers else [math.nan] * len(values), dtype=np.float64)
-    else:
-        weights = compute_sample_weight(class_weight, labels)
-    if not (np.isfinite(weights) & (weights > 0)).all():
-        raise ConfigError(f"class_weight={class_weight!r} does not fit; weights of classes are positive numbers")
-    return weights
 
 
 def class_indices(labels: NDArray[Any], classes: NDArray[Any], message: str) -> NDArray[np.int64]:

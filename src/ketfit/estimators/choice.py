@@ -15,7 +15,8 @@ from sklearn.metrics import log_loss
 
 from ketfit.data.splits import check_fraction, holdout_split
 from ketfit.errors import ConfigError, ConfigWarning
-from ketfit.estimators.base import ClassWeight, FitData, TorchHeadClassifier, weights_by_class
+from ketfit.estimators.base import FitData, TorchHeadClassifier
+from ketfit.estimators.class_weights import ClassWeight, weights_by_class
 from ketfit.estimators.classical import SVCHead
 from ketfit.estimators.heads import HEADS, HeadEstimator, NewHead, new_head, settings_for
 from ketfit.model.classical import HeadKind

@@ -34,7 +34,6 @@ from ketfit.data.sequences import drop_zero_weights, is_numpy_column, unpack_val
 from ketfit.errors import ConfigError
 from ketfit.estimators.base import (
     UNKNOWN_VALIDATION_LABEL,
-    ClassWeight,
     FitData,
     FitSettings,
     PreparedFit,
@@ -43,8 +42,8 @@ from ketfit.estimators.base import (
     ValidationMethod,
     capacity_warning,
     class_indices,
-    weights_by_class,
 )
+from ketfit.estimators.class_weights import ClassWeight, weights_by_class
 from ketfit.estimators.pretrained import (
     PretrainedHead,
     PretrainedTorchHead,

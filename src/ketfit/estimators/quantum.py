@@ -13,7 +13,8 @@ from torch import nn
 from typing_extensions import Self
 
 from ketfit.errors import ConfigError, InputError
-from ketfit.estimators.base import ClassWeight, RandomState, ValidationMethod, capacity_warning
+from ketfit.estimators.base import RandomState, ValidationMethod, capacity_warning
+from ketfit.estimators.class_weights import ClassWeight
 from ketfit.estimators.pretrained import PretrainedTorchHead
 from ketfit.model.config import HeadConfig, TrainConfig
 from ketfit.model.head import QuantumHead

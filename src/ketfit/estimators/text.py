@@ -26,7 +26,6 @@ from ketfit.estimators.base import (
     HOLDOUT_BESIDE_CROSS,
     NO_CALIBRATION_SAMPLES,
     UNKNOWN_VALIDATION_LABEL,
-    ClassWeight,
     FitSettings,
     RandomState,
     TorchHeadClassifier,
@@ -36,6 +35,7 @@ from ketfit.estimators.base import (
     warn_similar_labels,
 )
 from ketfit.estimators.choice import choose_head, simplest_kinds
+from ketfit.estimators.class_weights import ClassWeight
 from ketfit.estimators.classical import LogisticRegressionHead, SVCHead
 from ketfit.estimators.configured import ConfiguredEstimator
 from ketfit.estimators.end_to_end import check_embedding_width
