@@ -12,6 +12,7 @@ either not yet taken (an intent), or the provider can be asked for it again (a j
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,6 +85,17 @@ class LedgerState:
     def unresolved(self) -> tuple[Submission, ...]:
         """The submissions of which it is unknown whether they were accepted."""
         return tuple(submission for submission in self.submissions if submission.is_unresolved)
+
+    @property
+    def paid(self) -> tuple[Submission, ...]:
+        """The submissions that cost money as far as is known."""
+        return tuple(submission for submission in self.submissions if submission.is_paid)
+
+    @property
+    def price(self) -> float | None:
+        """Sum of the prices of `paid`, or None if one is unknown."""
+        prices = [submission.price for submission in self.paid]
+        return None if None in prices else math.fsum(price or 0.0 for price in prices)
 
     @property
     def waiting(self) -> tuple[Submission, ...]:

@@ -7,7 +7,6 @@ sentences are not needed after the plan.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +108,6 @@ def run_status(folder: Path) -> RunProgress:
 def _progress(prepared: PreparedRun, state: LedgerState) -> RunProgress:
     plan = prepared.plan
     keys = {result_key(circuit, plan.shots, plan.described) for circuit in prepared.circuits}
-    prices = [submission.price for submission in state.submissions if submission.is_paid]
     return RunProgress(
         circuits=len(keys & state.results.keys()),
         planned=len(keys),
@@ -117,7 +115,7 @@ def _progress(prepared: PreparedRun, state: LedgerState) -> RunProgress:
             Counter(each.ended or ("unresolved" if each.is_unresolved else "under way") for each in state.submissions)
         ),
         unresolved=len(state.unresolved),
-        price=None if any(price is None for price in prices) else math.fsum(price or 0.0 for price in prices),
+        price=state.price,
         currency=plan.cost.currency,
         failures=tuple(
             f"submission {each.number}: {each.reason}" for each in state.submissions if each.reason is not None

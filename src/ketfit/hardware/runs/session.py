@@ -117,7 +117,7 @@ class Session:
         jobs = split_into_jobs([by_key[key] for key in missing], self.description.limits.circuits)
         gates = [self.backend.count_gates(job) for job in jobs]
         added = self._estimate([each for counted in gates for each in counted], shots)
-        if planned is not None and added != planned and not any(each.is_paid for each in self.ledger.state.submissions):
+        if planned is not None and added != planned and not self.ledger.state.paid:
             raise LedgerError(
                 f"{self.folder} was planned as {planned}, and would now be {added}: the compiler has changed; plan anew"
             )
@@ -351,12 +351,11 @@ class Session:
 
     def spent(self) -> Cost:
         """Return what the ledger's submissions cost as far as is known; gates are not in it and count as 0."""
-        paid = [submission for submission in self.ledger.state.submissions if submission.is_paid]
-        prices = [submission.price for submission in paid]
+        paid = self.ledger.state.paid
         return Cost(
             circuits=sum(len(submission.keys) + 1 for submission in paid),
             shots=sum(submission.shots * (len(submission.keys) + 1) for submission in paid),
-            price=None if any(price is None for price in prices) else math.fsum(price or 0.0 for price in prices),
+            price=self.ledger.state.price,
             currency=self.prices.price.currency if self.prices.price else None,
         )
 
