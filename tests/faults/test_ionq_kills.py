@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -113,7 +115,8 @@ def count_steps(at: Callable[[int], Any]) -> Counter[str]:
 
         return around
 
-    requests.request, os.fsync = counted(requests.request), counted(os.fsync)  # type: ignore[assignment]
+    requests.Session.request = counted(requests.Session.request)  # type: ignore[method-assign]
+    os.fsync = counted(os.fsync)
     return steps
 
 
@@ -179,6 +182,29 @@ def test_lost_answer_is_found_and_not_bought_again(tmp_path: Path, ionq: Store) 
     finish(folder)
     check_nothing_lost(folder, prepared, ionq)
     assert len(ionq.requests("POST")) == 2
+
+
+def test_submission_that_hangs_is_not_sent_after_its_circuits_were_sent_again(
+    tmp_path: Path, ionq: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, released, resolve = tmp_path / "run", threading.Event(), socket.getaddrinfo
+    prepared, backend = write_example_plan(folder), machine()
+    backend.count_gates([canary_circuit(3), *planned_circuits(folder)])
+    backend.client._ionq = replace(backend.client._ionq, timeout_s=0.2)
+
+    def getaddrinfo(*arguments: Any, **named: Any) -> Any:
+        released.wait(60)
+        return resolve(*arguments, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(SubmissionStateUnknownError, match="no complete answer"):
+        patch.setattr(socket, "getaddrinfo", getaddrinfo)
+        submit_run(folder, backend, retry=FAST_RETRY)
+    (hanging,) = [thread for thread in threading.enumerate() if thread.name == "ketfit-request"]
+    finish(folder)
+    released.set()
+    hanging.join()
+    assert len(ionq.requests("POST")) == 2
+    check_nothing_lost(folder, prepared, ionq)
 
 
 def test_submit_sends_nothing_during_listing_delay(tmp_path: Path, ionq: Store) -> None:

@@ -31,10 +31,12 @@ from ketfit.hardware.backends.ibm_client import IBMClient
 from ketfit.hardware.backends.qiskit import physical_qubits
 from ketfit.hardware.backends.registry import load_backend
 from ketfit.hardware.backends.retry import RetryPolicy
+from ketfit.hardware.runs.plan import plan_run
 from ketfit.hardware.runs.postprocessing import MeasurementPlan
 from ketfit.hardware.runs.session import Session
 from ketfit.hardware.testing.conformance import check_backend
 from tests.hardware import ibm_server
+from tests.hardware.example_runs import classifier, embeddings
 from tests.hardware.ibm_server import BEARER, INSTANCE, KEY, serving_ibm
 from tests.hardware.ionq_circuits import assert_counts_match_simulator, random_circuits
 from tests.hardware.ionq_server import Fault, Store
@@ -91,6 +93,17 @@ def test_counts_of_133_qubit_machine_match_simulator(served: Served) -> None:
     for each, sent in zip(counted, ibm_server.circuits_of(payload), strict=True):
         assert each.two_qubit == sent.num_nonlocal_gates()
         assert each.one_qubit == sum(sent.count_ops().values()) - sent.num_nonlocal_gates() - 3  # measurements
+
+
+def test_reads_of_a_plan_are_repeated_after_passing_errors(served: Served) -> None:
+    served[1].set_faults(
+        Fault("status", path="/configuration", status=503, times=2), Fault("drop", path="/properties", times=2)
+    )
+    backend = IBMBackend("ibm_manila")
+    plan_run(classifier(), embeddings(), backend, name="ibm:ibm_manila", shots=100, retry=FAST_RETRY)
+    paths = [entry["path"] for entry in served[1].requests("GET")]
+    assert [sum(path.endswith(kind) for path in paths) for kind in ("/configuration", "/properties")] == [3, 3]
+    assert submissions(served[1]) == []
 
 
 POST_FAULTS = {

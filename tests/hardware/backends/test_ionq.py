@@ -42,6 +42,7 @@ from tests.hardware.ionq_circuits import assert_counts_match_simulator, exact_di
 from tests.hardware.ionq_server import KEY, Fault, Store, serving
 
 SHOTS = 2000
+QUICK_RETRY = RetryPolicy(deadline_s=10, initial_pause_s=0.02, max_pause_s=0.1)
 Served = tuple[str, Store]
 
 
@@ -149,6 +150,21 @@ def test_fetched_prices_predict_charged_price(served: Served, tmp_path: Path) ->
     assert fetch_prices(IonQBackend("qpu.forte-1", mitigation="debiasing")).price.minimum == 80
     with pytest.raises(ConfigError, match="no prices"):
         fetch_prices(load_backend("aer", tmp_path))
+
+
+def test_reads_of_a_plan_are_repeated_after_passing_errors(served: Served) -> None:
+    backend = IonQBackend("qpu.forte-1")
+    served[1].set_faults(
+        Fault("status", path="/backends", status=503, times=2), Fault("drop", path="estimate", times=2)
+    )
+    device = fetch_prices(backend, QUICK_RETRY)
+    prepared = plan_run(
+        classifier(), embeddings(), backend, name="ionq:qpu.forte-1", device=device, shots=100, retry=QUICK_RETRY
+    )
+    assert prepared.plan.cost.price
+    asked = [entry["path"] for entry in served[1].requests("GET")]
+    assert (asked.count("/v0.4/backends/qpu.forte-1"), asked.count("/v0.4/jobs/estimate")) == (3, 4)
+    assert served[1].requests("POST") == []
 
 
 def test_device_cost_rejects_rates_that_contradict_estimate(served: Served) -> None:

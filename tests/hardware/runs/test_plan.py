@@ -11,7 +11,7 @@ import pytest
 import torch
 from qiskit.quantum_info import PauliList
 
-from ketfit.errors import ConfigError, CostLimitError, LedgerError
+from ketfit.errors import BackendTimeoutError, ConfigError, CostLimitError, LedgerError
 from ketfit.estimators.classical import LogisticRegressionHead
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.hardware.backends.registry import load_backend
@@ -19,9 +19,18 @@ from ketfit.hardware.pricing import load_device
 from ketfit.hardware.runs.ledger import Ledger, read_ledger_state
 from ketfit.hardware.runs.plan import plan_run, read_plan, write_plan
 from ketfit.hardware.runs.run import fetch_run, submit_run
+from ketfit.hardware.testing.faulty_backend import Fault, FaultInjectingBackend
 from ketfit.model.head import QuantumHead
 from ketfit.simulate.expectation import expectation
-from tests.hardware.example_runs import SENTENCES, SHOTS, classifier, embeddings, simulator, write_example_plan
+from tests.hardware.example_runs import (
+    FAST_RETRY,
+    SENTENCES,
+    SHOTS,
+    classifier,
+    embeddings,
+    simulator,
+    write_example_plan,
+)
 
 
 def test_submitted_circuits_equal_the_plan(tmp_path: Path) -> None:
@@ -54,6 +63,22 @@ def test_submitted_circuits_equal_the_plan(tmp_path: Path) -> None:
     assert plan.cost.machine_s == pytest.approx(
         1e-6 * SHOTS * (135 * gates["ry"] + 600 * gates["cx"] + each * plan.cost.circuits)
     )
+
+
+@pytest.mark.parametrize("kind", ["rate_limit", "timeout", "server_error", "connection_lost"])
+def test_plan_counts_gates_again_after_passing_errors(tmp_path: Path, kind: str) -> None:
+    undisturbed = write_example_plan(tmp_path / "undisturbed").plan
+    backend = FaultInjectingBackend(simulator(tmp_path), [Fault("count_gates", kind, times=3)])
+    plan = write_example_plan(tmp_path / "run", backend, retry=FAST_RETRY).plan
+    assert plan.cost == undisturbed.cost
+    assert backend.calls.count("count_gates") == 3 + plan.batches
+
+
+def test_plan_without_an_answer_fails_at_the_deadline(tmp_path: Path) -> None:
+    backend = FaultInjectingBackend(simulator(tmp_path), [Fault("count_gates", "server_error", times=10**6)])
+    with pytest.raises(BackendTimeoutError, match=r"the gates of a job: no answer within 0\.2 s"):
+        write_example_plan(tmp_path, backend, retry=FAST_RETRY)
+    assert not (tmp_path / "plan.json").exists()
 
 
 def test_equal_sentences_are_sent_once(tmp_path: Path) -> None:

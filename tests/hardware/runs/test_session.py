@@ -12,6 +12,7 @@ import pytest
 from ketfit.errors import (
     BackendTimeoutError,
     CanaryError,
+    CostLimitError,
     HardwareError,
     JobFailedError,
     LedgerError,
@@ -24,6 +25,7 @@ from ketfit.errors import (
     WrongCountsError,
 )
 from ketfit.hardware.backends.base import JobStatus
+from ketfit.hardware.pricing import load_device
 from ketfit.hardware.runs.ledger import read_ledger_state
 from ketfit.hardware.runs.run import cancel_run, fetch_run, run_status, submit_run
 from ketfit.hardware.testing.faulty_backend import Call, Fault, FaultInjectingBackend
@@ -57,6 +59,14 @@ def test_reads_are_retried_after_passing_errors(tmp_path: Path, correct: dict[st
     backend = faulty_backend(run, Fault(call, kind, times=3))
     submit_run(run, backend, retry=FAST_RETRY)
     assert fetch_run(run, backend, retry=FAST_RETRY) == correct
+
+
+@pytest.mark.parametrize("kind", PASSING)
+def test_submit_counts_gates_again_after_passing_errors(tmp_path: Path, kind: str) -> None:
+    write_example_plan(tmp_path)
+    backend = faulty_backend(tmp_path, Fault("count_gates", kind, times=3))
+    submit_run(tmp_path, backend, retry=FAST_RETRY)
+    assert count_jobs(tmp_path) == backend.calls.count("submit") == 4
 
 
 @pytest.mark.parametrize("kind", PASSING)
@@ -119,18 +129,6 @@ def test_empty_job_list_is_ignored_during_listing_delay(tmp_path: Path) -> None:
     assert count_jobs(tmp_path) == 4
 
 
-def test_two_jobs_with_one_tag_raise_an_error(tmp_path: Path) -> None:
-    write_example_plan(tmp_path)
-    inner = simulator(tmp_path)
-    backend = FaultInjectingBackend(inner, [Fault("submit", "timeout_after")])
-    with pytest.raises(SubmissionStateUnknownError):
-        submit_run(tmp_path, backend, retry=FAST_RETRY)
-    (job,) = (tmp_path / "jobs").glob("job-*.json")
-    (tmp_path / "jobs" / "job-000001.json").write_bytes(job.read_bytes())
-    with pytest.raises(SubmissionStateUnknownError, match="has 2 jobs with the tag"):
-        submit_run(tmp_path, backend, retry=FAST_RETRY)
-
-
 def submit_with_two_jobs_of_one_tag(folder: Path, backend: FaultInjectingBackend) -> None:
     """Submit once, and let the provider list two jobs for it; no answer tells which."""
     with pytest.raises(SubmissionStateUnknownError):
@@ -139,8 +137,65 @@ def submit_with_two_jobs_of_one_tag(folder: Path, backend: FaultInjectingBackend
     (folder / "jobs" / "job-000001.json").write_bytes(job.read_bytes())
 
 
+@pytest.mark.parametrize(
+    ("statuses", "advice"),
+    [
+        (["queued", "running"], r"Cancel all but one of those that have not ended \(job-000000, job-000001\)"),
+        (["running"], r"Cancel those that have not ended \(job-000000\)"),
+    ],
+)
+def test_jobs_of_one_tag_that_have_not_ended_raise_an_error(tmp_path: Path, statuses: list[str], advice: str) -> None:
+    write_example_plan(tmp_path)
+    faults = [Fault("status", status) for status in statuses]
+    backend = faulty_backend(tmp_path, Fault("submit", "timeout_after"), *faults)
+    submit_with_two_jobs_of_one_tag(tmp_path, backend)
+    with pytest.raises(SubmissionStateUnknownError, match=f"has 2 jobs with the tag.*{advice}"):
+        submit_run(tmp_path, backend, retry=FAST_RETRY)
+    submit_run(tmp_path, backend, retry=FAST_RETRY)  # now both are done
+    assert count_jobs(tmp_path) == 5
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_second_done_job_of_one_tag_is_paid_and_not_used(
+    tmp_path: Path, correct: dict[str, Any], caplog: pytest.LogCaptureFixture, newest_first: bool
+) -> None:
+    run = tmp_path / "run"
+    device = load_device("ionq-aria")
+    plan = write_example_plan(run, device=device).plan
+    backend = faulty_backend(run, Fault("submit", "timeout_after"))
+    submit_with_two_jobs_of_one_tag(run, backend)
+    if newest_first:
+        listed = backend.jobs
+        backend.jobs = lambda tag: listed(tag)[::-1]  # type: ignore[method-assign]
+    progress = submit_run(run, backend, retry=FAST_RETRY)
+    first = read_ledger_state(run).submissions[0]
+    assert (first.job, first.duplicates) == ("job-000000", ("job-000001",))
+    assert plan.cost.price and first.price
+    assert progress.price == pytest.approx(plan.cost.price + first.price)
+    (notice,) = progress.duplicates
+    assert f"job-000000 is used, and job-000001 paid for and not used, at {first.price:,.2f} USD each" in notice
+    assert notice in caplog.messages
+    report = fetch_run(run, backend, retry=FAST_RETRY)
+    assert report["duplicates"] == [notice] and run_status(run) == replace(progress, circuits=12, jobs={"done": 4})
+    expectations = [[row["z"] for row in run["predictions"][:3]] for run in (report, correct)]
+    assert expectations[0] == expectations[1]
+    assert count_jobs(run) == 5
+
+
+def test_second_job_of_one_tag_counts_towards_the_limit_on_money(tmp_path: Path) -> None:
+    device = load_device("ionq-aria")
+    cost = write_example_plan(tmp_path / "plan", device=device).plan.cost
+    run = tmp_path / "run"
+    write_example_plan(run, device=device, max_cost=cost.price)
+    backend = faulty_backend(run, Fault("submit", "timeout_after"))
+    submit_with_two_jobs_of_one_tag(run, backend)
+    with pytest.raises(CostLimitError, match="nothing was sent"):
+        submit_run(run, backend, retry=FAST_RETRY)
+    assert count_jobs(run) == 2
+
+
 @pytest.mark.parametrize("kind", ["failed", "cancelled"])
-def test_second_job_of_one_tag_is_accepted_once_the_first_has_ended(
+def test_second_job_of_one_tag_is_used_once_the_first_has_ended(
     tmp_path: Path, correct: dict[str, Any], kind: str
 ) -> None:
     run = tmp_path / "run"
@@ -148,7 +203,8 @@ def test_second_job_of_one_tag_is_accepted_once_the_first_has_ended(
     backend = faulty_backend(run, Fault("submit", "timeout_after"), Fault("status", kind))
     submit_with_two_jobs_of_one_tag(run, backend)
     submit_run(run, backend, retry=FAST_RETRY)
-    assert read_ledger_state(run).submissions[0].job == "job-000001"
+    first = read_ledger_state(run).submissions[0]
+    assert (first.job, first.duplicates) == ("job-000001", ("job-000000",))
     assert count_jobs(run) == 5
     assert len(fetch_run(run, backend)["predictions"]) == len(correct["predictions"])
 
@@ -266,6 +322,35 @@ def test_other_jobs_are_fetched_if_one_cannot_be_read(
     with pytest.raises(error, match="scripted"):
         fetch_run(tmp_path, backend, retry=FAST_RETRY)
     assert run_status(tmp_path).jobs == {"under way": 1, "done": 3}
+
+
+@pytest.mark.parametrize("kind", ["refused", "server_error"])
+def test_known_jobs_are_fetched_if_jobs_cannot_be_listed(tmp_path: Path, correct: dict[str, Any], kind: str) -> None:
+    run = tmp_path / "run"
+    write_example_plan(run)
+    backend = faulty_backend(run, Fault("submit", "timeout_after", skip=2), Fault("jobs", kind, times=10**6))
+    with pytest.raises(SubmissionStateUnknownError):
+        submit_run(run, backend, retry=FAST_RETRY)
+    with pytest.raises(RequestRejectedError if kind == "refused" else BackendTimeoutError, match="scripted"):
+        fetch_run(run, backend, retry=FAST_RETRY)
+    assert run_status(run).jobs == {"done": 2, "unresolved": 1}
+    backend.faults.clear()
+    with pytest.raises(ResultsPendingError, match="9 of 12 circuits"):
+        fetch_run(run, backend, retry=FAST_RETRY)
+    submit_run(run, backend, retry=FAST_RETRY)
+    assert fetch_run(run, backend, retry=FAST_RETRY) == correct
+
+
+def test_jobs_are_not_listed_if_the_provider_does_not_answer(tmp_path: Path) -> None:
+    write_example_plan(tmp_path)
+    backend = faulty_backend(
+        tmp_path, Fault("submit", "timeout_after", skip=2), Fault("status", "server_error", times=10**6)
+    )
+    with pytest.raises(SubmissionStateUnknownError):
+        submit_run(tmp_path, backend, retry=FAST_RETRY)
+    with pytest.raises(BackendTimeoutError, match="the status of job job-000000"):
+        fetch_run(tmp_path, backend, retry=FAST_RETRY)
+    assert "jobs" not in backend.calls
 
 
 def test_cancel_continues_after_errors_and_raises_the_first(tmp_path: Path) -> None:

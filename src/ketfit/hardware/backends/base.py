@@ -205,6 +205,9 @@ class Backend(Protocol):
     def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
         """Send one job, once, and return its id.
 
+        After an error, the backend must not send the job later. The caller may look for its tag in vain and submit the
+        circuits again.
+
         Args:
             circuits: At least one circuit and at most as many as the limits allow.
             shots: Shots per circuit.

@@ -6,6 +6,7 @@ Nothing here or below repeats a request; the caller decides about retries.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +75,9 @@ class ApiClient:
     ) -> Response:
         """Send one request and return the response.
 
+        After an error no part of the request is sent any more, except for a write that had begun before; see
+        `ketfit.hardware.backends.transport`.
+
         Args:
             method: HTTP method.
             path: Path below the base address.
@@ -89,23 +93,27 @@ class ApiClient:
         """
         with optional_imports(self.name, "hardware"):
             import requests
+
+            from ketfit.hardware.backends.transport import abandonable_session
         request_line = f"{method} /{path}"
+        abandoned = threading.Event()
 
         def request() -> tuple[int, str, str | None]:
-            response = requests.request(
-                method,
-                f"{self.url}/{path}",
-                params=params,
-                data=data,
-                headers=dict(headers),
-                auth=lambda prepared: prepared,  # otherwise a matching entry of ~/.netrc would replace our key
-                timeout=self.timeout_s,
-                allow_redirects=False,
-            )
+            with abandonable_session(abandoned) as session:
+                response = session.request(
+                    method,
+                    f"{self.url}/{path}",
+                    params=params,
+                    data=data,
+                    headers=dict(headers),
+                    auth=lambda prepared: prepared,  # otherwise a matching entry of ~/.netrc would replace our key
+                    timeout=self.timeout_s,
+                    allow_redirects=False,
+                )
             return response.status_code, response.text, response.headers.get("Retry-After")
 
         try:
-            status, text, retry_after = call_with_deadline(self.timeout_s, request)
+            status, text, retry_after = call_with_deadline(self.timeout_s, request, abandoned=abandoned)
         except (TimeoutError, requests.exceptions.Timeout):
             raise BackendTimeoutError(f"{request_line}: no complete answer within {self.timeout_s:g} s") from None
         except requests.exceptions.RequestException as error:

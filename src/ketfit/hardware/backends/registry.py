@@ -14,6 +14,7 @@ from typing import Any
 from ketfit.errors import ConfigError, KetFitError
 from ketfit.hardware.backends.base import Backend, Description, Scalar, checked_options
 from ketfit.hardware.backends.local import Simulator
+from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.pricing import DeviceCost
 from ketfit.integers import as_integer
 from ketfit.simulate.noise import NoiseConfig, load_noise
@@ -73,8 +74,12 @@ def load_backend(
     raise ConfigError(f"unknown backend {name!r}; known are {KNOWN}")
 
 
-def fetch_prices(backend: Backend) -> DeviceCost:
+def fetch_prices(backend: Backend, retry: RetryPolicy | None = None) -> DeviceCost:
     """Return the prices that a provider's API gives; nothing is submitted.
+
+    Args:
+        backend: Backend of the provider.
+        retry: Retry policy for the requests; None uses the default one.
 
     Raises:
         ConfigError: The backend's provider has no API for prices.
@@ -83,7 +88,7 @@ def fetch_prices(backend: Backend) -> DeviceCost:
     device_cost: Callable[[], DeviceCost] | None = getattr(backend, "device_cost", None)
     if device_cost is None:
         raise ConfigError(f"{backend.describe().name} has no prices to fetch; give a device or a TOML file instead")
-    return device_cost()
+    return (retry or RetryPolicy()).call(device_cost, f"the prices of {backend.describe().name}")
 
 
 def _custom_backend(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ketfit.errors import ConfigError, CostLimitError
-from ketfit.hardware.backends.base import BoundCircuit
+from ketfit.hardware.backends.base import Backend, BoundCircuit, GateCounts
+from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.pricing import Cost
 from ketfit.hardware.runs.canary import canary_circuit
 from ketfit.integers import as_integer
@@ -92,3 +94,16 @@ def split_into_jobs(circuits: Sequence[BoundCircuit], max_circuits: int | None) 
     size = (max_circuits or DEFAULT_MAX_CIRCUITS) - 1
     parts = [list(circuits[first : first + size]) for first in range(0, len(circuits), size)]
     return [[canary_circuit(part[0].circuit.n_qubits), *part] for part in parts]
+
+
+def count_gates(
+    backend: Backend, jobs: Sequence[Sequence[BoundCircuit]], retry: RetryPolicy
+) -> list[Sequence[GateCounts]]:
+    """Return the gates of the circuits of each job after transpilation.
+
+    A backend may request the description of its machine for this, a read that is repeated as others are.
+
+    Raises:
+        BackendError: The provider does not describe the machine.
+    """
+    return [retry.call(partial(backend.count_gates, job), "the gates of a job") for job in jobs]

@@ -4,7 +4,8 @@
 submission are *intent* (before a byte is sent), then *accepted* (with the provider's job id) or *declined* (it is
 certain that nothing was accepted), then *result* (with the counts) or *failed* or *cancelled*. A result that fails the
 checks is stored too, with the reason in `rejected`. *unlisted* stores the time from which the delay of the provider's
-job list counts, for an intent that the list did not show.
+job list counts, for an intent that the list did not show. If the provider has several jobs with the tag of one intent,
+*accepted* has the one that is used in `job` and the others in `duplicates`; each of them costs the price of the intent.
 
 A line that a kill cut off has no line break. It is ignored, and the next writer removes it. This is safe: the step was
 either not yet taken (an intent), or the provider can be asked for it again (a job by its tag, a result by its job).
@@ -48,6 +49,7 @@ class Submission:
         reason: Why it ended without a usable result.
         physical_qubits: The distinct tuples of physical qubits at which its circuits are measured, where known.
         unlisted: Start of the delay of the provider's job list, for a submission that the list does not show.
+        duplicates: Ids of further jobs that the provider has with this tag. They are paid for and not used.
     """
 
     number: int
@@ -62,6 +64,22 @@ class Submission:
     reason: str | None = None
     physical_qubits: tuple[tuple[int, ...], ...] = ()
     unlisted: BootTime | None = None
+    duplicates: tuple[str, ...] = ()
+
+    @property
+    def n_jobs(self) -> int:
+        """Number of jobs that the provider has for it, as far as is known."""
+        return 1 + len(self.duplicates)
+
+    @property
+    def n_circuits(self) -> int:
+        """Number of circuits of all its jobs, canaries included."""
+        return self.n_jobs * (len(self.keys) + 1)
+
+    @property
+    def total_price(self) -> float | None:
+        """Price of all its jobs; None if it is unknown."""
+        return None if self.price is None else self.n_jobs * self.price
 
     @property
     def is_unresolved(self) -> bool:
@@ -72,6 +90,15 @@ class Submission:
     def is_paid(self) -> bool:
         """True if it costs money as far as is known: it was accepted, or may have been."""
         return self.ended != "declined"
+
+
+def describe_duplicates(submission: Submission, currency: str | None) -> str:
+    """Return a sentence about the duplicates of a submission and what they cost."""
+    price = "an unknown price" if submission.price is None else f"{submission.price:,.2f} {currency}"
+    return (
+        f"submission {submission.number}: the provider has {submission.n_jobs} jobs with the tag {submission.tag}; "
+        f"{submission.job} is used, and {', '.join(submission.duplicates)} paid for and not used, at {price} each"
+    )
 
 
 @dataclass(frozen=True)
@@ -93,8 +120,8 @@ class LedgerState:
 
     @property
     def price(self) -> float | None:
-        """Sum of the prices of `paid`, or None if one is unknown."""
-        prices = [submission.price for submission in self.paid]
+        """Sum of the prices of all jobs of `paid`, or None if one is unknown."""
+        prices = [submission.total_price for submission in self.paid]
         return None if None in prices else math.fsum(price or 0.0 for price in prices)
 
     @property
@@ -150,7 +177,8 @@ def _apply(line: dict[str, Any], submissions: list[Submission], results: dict[st
     if submission.ended is not None:
         raise ValueError(f"submission {number} had ended")
     if event == "accepted":
-        submissions[number] = replace(submission, job=str(line["job"]))
+        duplicates = tuple(map(str, line.get("duplicates", ())))
+        submissions[number] = replace(submission, job=str(line["job"]), duplicates=duplicates)
     elif event == "result":
         rejected = line["rejected"]
         submissions[number] = replace(submission, ended="rejected" if rejected else "done", reason=rejected)
@@ -193,9 +221,10 @@ class Ledger:
         """Write that the call that submitted is over and the provider's list does not show the job."""
         self._append({"event": "unlisted", "number": submission.number, "boot": now.boot, "seconds": now.seconds})
 
-    def record_accepted(self, submission: Submission, job: str) -> None:
-        """Write the provider's job id."""
-        self._append({"event": "accepted", "number": submission.number, "job": job})
+    def record_accepted(self, submission: Submission, job: str, duplicates: Sequence[str] = ()) -> None:
+        """Write the provider's job id, and the ids of further jobs with the same tag."""
+        line = {"event": "accepted", "number": submission.number, "job": job}
+        self._append(line | ({"duplicates": list(duplicates)} if duplicates else {}))
 
     def record_result(self, submission: Submission, counts: Sequence[Counts], rejected: str | None) -> None:
         """Write the counts, the canary's first; `rejected` is the reason why they must not be used, or None."""

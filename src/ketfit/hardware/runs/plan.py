@@ -25,8 +25,9 @@ from ketfit.hardware.backends.base import (
     check_submission,
     checked_options,
 )
+from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.pricing import Cost, DeviceCost, estimate, load_device, read_device
-from ketfit.hardware.runs.jobs import Budget, check_budget, result_key, split_into_jobs
+from ketfit.hardware.runs.jobs import Budget, check_budget, count_gates, result_key, split_into_jobs
 from ketfit.hardware.runs.ledger import Ledger
 from ketfit.hardware.runs.postprocessing import MeasurementPlan, Mitigation, OutputLayer
 from ketfit.integers import as_integer
@@ -134,6 +135,7 @@ def plan_run(
     max_cost: float | None = None,
     seed: int = 0,
     metadata: dict[str, str] | None = None,
+    retry: RetryPolicy | None = None,
 ) -> PreparedRun:
     """Plan the run of a fitted head on a backend. The encoders are computed here; nothing is sent.
 
@@ -150,11 +152,13 @@ def plan_run(
         max_cost: Limit on money, in the currency of the prices.
         seed: Seed of a simulator's shots, and of the intervals.
         metadata: Names of the model and the data, stored in the plan.
+        retry: Retry policy for requests about the machine; None uses the default one.
 
     Raises:
         CostLimitError: The run would cost more than `max_cost`.
         ConfigError: The head is classical; shots, limits or mitigation do not fit the backend; or the seed, an option
             or the limit is invalid.
+        BackendError: The provider does not describe the machine.
         InputError: The number of labels is wrong, or embeddings or circuits do not fit.
     """
     head = require_quantum_head(classifier, "run on hardware").module_
@@ -174,7 +178,7 @@ def plan_run(
     for job in jobs:
         check_submission(description, job, shots, "plan")
     prices = device or load_device(description.device)
-    gates = [each for job in jobs for each in backend.count_gates(job)]
+    gates = [each for counted in count_gates(backend, jobs, retry or RetryPolicy()) for each in counted]
     cost = estimate(gates, shots, prices, mitigated=description.is_mitigated)
     check_budget(budget, estimate([], shots, prices), cost)
     plan = RunPlan(

@@ -8,6 +8,7 @@ sentences are not needed after the plan.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ketfit.hardware.backends.base import Backend, JobStatus, backend_identity
 from ketfit.hardware.backends.registry import load_backend
 from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.runs.jobs import Budget, result_key
-from ketfit.hardware.runs.ledger import LedgerState, read_ledger_state
+from ketfit.hardware.runs.ledger import LedgerState, describe_duplicates, read_ledger_state
 from ketfit.hardware.runs.plan import PreparedRun, RunPlan, read_plan
 from ketfit.hardware.runs.postprocessing import ShotPredictions, postprocess
 from ketfit.hardware.runs.session import Session
@@ -62,7 +63,18 @@ def open_session(
 
 @dataclass(frozen=True)
 class RunProgress:
-    """The progress of a run: the number of circuits with results, and the number of jobs in each state."""
+    """The progress of a run.
+
+    Attributes:
+        circuits: Number of circuits with results.
+        planned: Number of circuits.
+        jobs: Number of submissions in each state.
+        unresolved: Number of submissions of which it is unknown whether they were accepted.
+        price: Price of all jobs, those of `duplicates` included; None if it is unknown.
+        currency: Currency of the price.
+        failures: Submissions without a usable result, each with the reason.
+        duplicates: Submissions for which the provider has more than one job, each with what the others cost.
+    """
 
     circuits: int
     planned: int
@@ -71,6 +83,7 @@ class RunProgress:
     price: float | None
     currency: str | None
     failures: tuple[str, ...]
+    duplicates: tuple[str, ...]
 
     @property
     def is_complete(self) -> bool:
@@ -119,6 +132,9 @@ def _progress(prepared: PreparedRun, state: LedgerState) -> RunProgress:
         currency=plan.cost.currency,
         failures=tuple(
             f"submission {each.number}: {each.reason}" for each in state.submissions if each.reason is not None
+        ),
+        duplicates=tuple(
+            describe_duplicates(each, plan.cost.currency) for each in state.submissions if each.duplicates
         ),
     )
 
@@ -169,12 +185,13 @@ def fetch_run(
         postprocess(
             prepared.measurement, prepared.output_layer, prepared.encoder_expectations, counts, plan.shots, generator
         ),
+        progress.duplicates,
     )
     write_file(folder / PREDICTIONS, (dump_json(report, "the predictions") + "\n").encode())
     return report
 
 
-def _report(plan: RunPlan, predicted: ShotPredictions) -> dict[str, Any]:
+def _report(plan: RunPlan, predicted: ShotPredictions, duplicates: Sequence[str]) -> dict[str, Any]:
     best = predicted.probabilities.argmax(dim=1).tolist()
     readout = plan.head.readout
     values = "z" if readout is None else "expectations"
@@ -202,4 +219,6 @@ def _report(plan: RunPlan, predicted: ShotPredictions) -> dict[str, Any]:
         correct = sum(plan.classes[index] == label for index, label in zip(best, plan.labels, strict=True))
         accuracy, interval = accuracy_interval(correct, plan.sentences)
         report |= {"accuracy": accuracy, "interval": list(interval)}
+    if duplicates:
+        report["duplicates"] = list(duplicates)
     return {**report, "predictions": predictions}

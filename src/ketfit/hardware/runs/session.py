@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,11 +39,18 @@ from ketfit.hardware.backends.boot_clock import BootTime, boot_time
 from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.pricing import Cost, DeviceCost, estimate, load_device
 from ketfit.hardware.runs.canary import check_canary, check_counts, n_canary_qubits
-from ketfit.hardware.runs.jobs import Budget, check_budget, n_measured_of_key, result_key, split_into_jobs
-from ketfit.hardware.runs.ledger import Ledger, Submission
+from ketfit.hardware.runs.jobs import (
+    Budget,
+    check_budget,
+    count_gates,
+    n_measured_of_key,
+    result_key,
+    split_into_jobs,
+)
+from ketfit.hardware.runs.ledger import Ledger, Submission, describe_duplicates
 from ketfit.integers import as_integer
 
-_WITHOUT_RESULT = (JobStatus.FAILED, JobStatus.CANCELLED)
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -115,7 +123,7 @@ class Session:
         by_key = {self.key(circuit, shots): circuit for circuit in circuits}
         missing = self.ledger.state.missing(list(by_key), again)
         jobs = split_into_jobs([by_key[key] for key in missing], self.description.limits.circuits)
-        gates = [self.backend.count_gates(job) for job in jobs]
+        gates = count_gates(self.backend, jobs, self.retry)
         added = self._estimate([each for counted in gates for each in counted], shots)
         if planned is not None and added != planned and not self.ledger.state.paid:
             raise LedgerError(
@@ -161,8 +169,8 @@ class Session:
         """Find out by their tags whether unresolved submissions were accepted.
 
         Raises:
-            SubmissionStateUnknownError: The provider's list may not show the job yet, or shows more than one that
-                neither failed nor was cancelled.
+            SubmissionStateUnknownError: The provider's list may not show the job yet, or shows more than one, of which
+                some have not ended and could be cancelled.
             UnknownStatusError, BackendTimeoutError: See `Backend.status`; the provider does not answer.
         """
         for submission in self.ledger.state.unresolved:
@@ -175,18 +183,39 @@ class Session:
                 _, jobs = self._list_jobs(tag)
             elif not jobs and delay:
                 self._check_listing_delay(submission, listed_at)
-            if len(jobs) > 1:
-                # One that has failed or was cancelled may have cost money too: it is never declined.
-                jobs = [job for job in jobs if self._status(job) not in _WITHOUT_RESULT] or jobs[:1]
-            if len(jobs) > 1:
-                raise SubmissionStateUnknownError(
-                    f"the provider has {len(jobs)} jobs with the tag {tag} ({', '.join(jobs)}), and one was sent: "
-                    "something on the way to the provider sends twice. Cancel all but one, and run the command again"
-                )
             if jobs:
-                self.ledger.record_accepted(submission, jobs[0])
+                self._accept(submission, jobs)
             else:
                 self.ledger.record_end(submission, "declined", "the provider's list of jobs does not have it")
+
+    def _accept(self, submission: Submission, jobs: Sequence[str]) -> None:
+        """Record the job of a submission, and any others with its tag as duplicates, which were paid for too."""
+        job, *duplicates = self._order_duplicates(submission.tag, jobs) if len(jobs) > 1 else jobs
+        self.ledger.record_accepted(submission, job, duplicates)
+        if duplicates:
+            _log.warning(describe_duplicates(self.ledger.state.submissions[submission.number], self._currency))
+
+    def _order_duplicates(self, tag: str, jobs: Sequence[str]) -> list[str]:
+        """Return the jobs with one tag, the one to use first: a job that is done, else an open one, else any.
+
+        Of equal ones it is the first by its id, so that the choice depends neither on the results nor on the order of
+        the provider's list.
+
+        Raises:
+            SubmissionStateUnknownError: A job has not ended, and another one is open or done.
+        """
+        statuses = {job: self._status(job) for job in sorted(set(jobs))}
+        unended = [job for job, status in statuses.items() if not status.is_final]
+        done = [job for job, status in statuses.items() if status is JobStatus.DONE]
+        if unended and len(unended) + len(done) > 1:
+            raise SubmissionStateUnknownError(
+                f"the provider has {len(statuses)} jobs with the tag {tag} ({', '.join(statuses)}), and one was sent: "
+                "something on the way to the provider sends twice. "
+                f"{'Cancel' if done else 'Cancel all but one of'} those that have not ended ({', '.join(unended)}), "
+                "since each costs money, or wait until they end; then run the command again"
+            )
+        usable = [*done, *unended]
+        return [*usable, *(job for job in statuses if job not in usable)]
 
     def _list_jobs(self, tag: str) -> tuple[BootTime, Sequence[str]]:
         """Return the jobs with a tag, and the time of the request: the list is as old as the request."""
@@ -231,17 +260,31 @@ class Session:
             UnknownStatusError, RequestRejectedError: The status or the result of a job cannot be read; the other jobs
                 were fetched.
             BackendTimeoutError: The provider does not answer. If it does for other jobs, they were fetched.
-            SubmissionStateUnknownError: See `reconcile`.
+            SubmissionStateUnknownError: See `reconcile`; the known jobs were fetched.
         """
-        self.reconcile()
         errors: list[HardwareError] = []
-        for submission in self.ledger.state.waiting:
+        known = self.ledger.state.waiting
+        # Known jobs first: a provider may return results and yet fail to list its jobs.
+        self._fetch_each(known, errors)
+        if not _is_silent(errors):
             with _deferred(errors):
-                self._fetch(submission)
-            if sum(isinstance(error, BackendTimeoutError) for error in errors) > 1:
-                break  # not one job but the provider does not answer, and each job would wait for the deadline
+                self.reconcile()
+        self._fetch_each(self._waiting_besides(known), errors)
         if errors:
             raise errors[0]
+
+    def _fetch_each(self, submissions: Sequence[Submission], errors: list[HardwareError]) -> None:
+        """Fetch submissions, and add their errors to `errors`; stop if the provider does not answer."""
+        for submission in submissions:
+            if _is_silent(errors):
+                return
+            with _deferred(errors):
+                self._fetch(submission)
+
+    def _waiting_besides(self, known: Sequence[Submission]) -> list[Submission]:
+        """Return the accepted submissions without a result that are not among `known`."""
+        numbers = {submission.number for submission in known}
+        return [submission for submission in self.ledger.state.waiting if submission.number not in numbers]
 
     def _fetch(self, submission: Submission) -> None:
         job = submission.job
@@ -289,11 +332,9 @@ class Session:
                 self._cancel(submission, statuses)
         with _deferred(errors):
             self.reconcile()
-        numbers = {submission.number for submission in known}
-        for submission in self.ledger.state.waiting:
-            if submission.number not in numbers:
-                with _deferred(errors):
-                    self._cancel(submission, statuses)
+        for submission in self._waiting_besides(known):
+            with _deferred(errors):
+                self._cancel(submission, statuses)
         if errors:
             raise errors[0]
         return statuses
@@ -303,7 +344,7 @@ class Session:
         assert job is not None
         self.retry.call(lambda: self.backend.cancel(job), f"cancelling job {job}")
         statuses[job] = status = self._status(job)
-        if status in _WITHOUT_RESULT:
+        if status in (JobStatus.FAILED, JobStatus.CANCELLED):
             self.ledger.record_end(submission, status.value, "cancelled from here")
 
     def fetch_until(self, wait_s: float) -> None:
@@ -353,11 +394,15 @@ class Session:
         """Return what the ledger's submissions cost as far as is known; gates are not in it and count as 0."""
         paid = self.ledger.state.paid
         return Cost(
-            circuits=sum(len(submission.keys) + 1 for submission in paid),
-            shots=sum(submission.shots * (len(submission.keys) + 1) for submission in paid),
+            circuits=sum(submission.n_circuits for submission in paid),
+            shots=sum(submission.shots * submission.n_circuits for submission in paid),
             price=self.ledger.state.price,
-            currency=self.prices.price.currency if self.prices.price else None,
+            currency=self._currency,
         )
+
+    @property
+    def _currency(self) -> str | None:
+        return self.prices.price.currency if self.prices.price else None
 
     def _check_qubits(self, physical_qubits: set[tuple[int, ...]]) -> None:
         """Raise an error if circuits would be calibrated or folded on other physical qubits than earlier jobs."""
@@ -378,6 +423,11 @@ def _deferred(errors: list[HardwareError]) -> Iterator[None]:
         yield
     except HardwareError as error:
         errors.append(error)
+
+
+def _is_silent(errors: Sequence[HardwareError]) -> bool:
+    """Return True if not one job but the provider does not answer: each further call would wait for its deadline."""
+    return sum(isinstance(error, BackendTimeoutError) for error in errors) > 1
 
 
 def _json_count(count: object) -> Any:

@@ -108,7 +108,7 @@ class _Suite:
 
     def check_gates(self) -> str:
         """Check that there are as many gate counts as circuits, none negative."""
-        counts = self.backend.count_gates(self.circuits)
+        counts = self.retry.call(lambda: self.backend.count_gates(self.circuits), "the gates of a job")
         assert len(counts) == len(self.circuits), f"{len(counts)} counts for {len(self.circuits)} circuits"
         assert all(isinstance(each, GateCounts) and min(each.one_qubit, each.two_qubit) >= 0 for each in counts)
         assert counts[-1].two_qubit > 0, "a ring of CNOTs has no two-qubit gates"
@@ -176,8 +176,8 @@ class _Suite:
 
     def check_cancel(self) -> str:
         """Check that cancelling an ended job raises no error and leaves it ended."""
-        self.backend.cancel(self.job)
-        assert self.backend.status(self.job).is_final
+        self.retry.call(lambda: self.backend.cancel(self.job), "cancelling an ended job")
+        assert self.retry.call(lambda: self.backend.status(self.job), "the status of an ended job").is_final
         return "no error"
 
     def check_unknown_job(self) -> str:

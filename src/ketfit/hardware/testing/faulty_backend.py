@@ -20,7 +20,7 @@ from ketfit.hardware.backends.base import Backend, BoundCircuit, Counts, Descrip
 from ketfit.integers import as_integer
 
 T = TypeVar("T")
-Call = Literal["submit", "status", "result", "cancel", "jobs"]
+Call = Literal["count_gates", "submit", "status", "result", "cancel", "jobs"]
 
 _RAISED: dict[str, Callable[[], Exception]] = {
     "rate_limit": lambda: RateLimitError("scripted: too many requests", retry_after_s=0.01),
@@ -79,8 +79,8 @@ class FaultInjectingBackend:
         return replace(self.backend.describe(), listing_delay_s=self.listing_delay_s)
 
     def count_gates(self, circuits: Sequence[BoundCircuit]) -> Sequence[GateCounts]:
-        """Return the gate counts of the backend behind it."""
-        return self.backend.count_gates(circuits)
+        """Return the gate counts of the backend behind it, or raise a scripted error."""
+        return self._call("count_gates", lambda: self.backend.count_gates(circuits))
 
     def submit(self, circuits: Sequence[BoundCircuit], shots: int, *, tag: str) -> str:
         """Submit, or raise a scripted error before or after submitting."""
