@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,10 +20,11 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from numpy.typing import NDArray
 
 from ketfit import ContrastiveConfig, TextClassifier, distill
 from ketfit.bodies.body import Body
-from ketfit.data.dataset import load_dataset
+from ketfit.data.dataset import Dataset, load_dataset
 from ketfit.data.splits import few_shot_split
 from ketfit.evaluation.compare import accuracy_interval
 from ketfit.evaluation.paired_difference import differences_on_one_split
@@ -38,6 +39,27 @@ def speed(body: Body, texts: Sequence[str], rounds: int) -> float:
         body.encode(texts, cache=False)
         seconds.append(time.perf_counter() - start)
     return len(texts) / min(seconds)
+
+
+def draw(
+    data: Dataset, per_label: int, unlabelled: int, test_sentences: int, seed: int
+) -> tuple[Dataset, Dataset, Dataset]:
+    """Return the labelled sentences, those to distil on, and at most `test_sentences` others to test on."""
+    split = few_shot_split(data, per_label, seed=seed)
+    rest = np.random.default_rng(seed).permutation(split.test)
+    if len(rest) <= unlabelled:
+        raise typer.BadParameter(f"--unlabelled {unlabelled} leaves none of {len(rest)} sentences to test on")
+    labelled = np.concatenate([split.train, split.validation])
+    return data.take(labelled), data.take(rest[:unlabelled]), data.take(rest[unlabelled : unlabelled + test_sentences])
+
+
+def scores(correct: Mapping[str, NDArray[np.bool_]]) -> dict[str, Any]:
+    """Return the accuracies with intervals, and the paired differences, from the sentences that each has right."""
+    accuracies = {name: accuracy_interval(int(right.sum()), len(right)) for name, right in correct.items()}
+    return {
+        "accuracy": {name: {"accuracy": value, "interval": interval} for name, (value, interval) in accuracies.items()},
+        "differences_to_student_before": [asdict(each) for each in differences_on_one_split(correct, "student before")],
+    }
 
 
 def main(
@@ -55,21 +77,14 @@ def main(
 ) -> None:
     """Train the three classifiers, test them, time the bodies, and write one JSON object."""
     dataset = load_dataset(data)
-    split = few_shot_split(dataset, per_label, seed=seed)
-    labelled = dataset.take(np.concatenate([split.train, split.validation]))
-    rest = np.random.default_rng(seed).permutation(split.test)
-    if len(rest) <= unlabelled:
-        raise typer.BadParameter(f"--unlabelled {unlabelled} leaves none of {len(rest)} sentences to test on")
-    pool = dataset.take(rest[:unlabelled]).texts
-    test = dataset.take(rest[unlabelled : unlabelled + test_sentences])
+    labelled, pool, test = draw(dataset, per_label, unlabelled, test_sentences, seed)
     settings: dict[str, Any] = {"head": head, "seed": seed, "tune": ContrastiveConfig()}
     teacher = TextClassifier(teacher_body, **settings).fit(labelled.texts, labelled.labels, progress=True)
     before = TextClassifier(student_body, **settings).fit(labelled.texts, labelled.labels, progress=True)
-    after = distill(teacher, pool, student_body, progress=True, head=head, seed=seed)
+    after = distill(teacher, pool.texts, student_body, progress=True, head=head, seed=seed)
     classifiers = {"student before": before, "student after": after, "teacher": teacher}
     truth = np.asarray(test.labels)
     correct = {name: each.predict(test.texts, progress=True) == truth for name, each in classifiers.items()}
-    accuracies = {name: accuracy_interval(int(right.sum()), len(right)) for name, right in correct.items()}
     speeds = {
         name: speed(classifiers[name].body_, test.texts[:speed_sentences], rounds)
         for name in ("teacher", "student after")
@@ -82,8 +97,7 @@ def main(
         "unlabelled": len(pool),
         "test_size": len(truth),
         "seed": seed,
-        "accuracy": {name: {"accuracy": value, "interval": interval} for name, (value, interval) in accuracies.items()},
-        "differences_to_student_before": [asdict(each) for each in differences_on_one_split(correct, "student before")],
+        **scores(correct),
         "sentences_per_second": speeds,
         "threads": torch.get_num_threads(),
         "processor": platform.processor(),

@@ -5,7 +5,7 @@
 Every way tunes the same body on the same training sentences of each draw with the same seed, one after the other in one
 process, after a first tuning on a few sentences that is not timed; logistic regression on the embeddings is then scored
 on the other sentences of the data set. A sentence pass is one sentence in one forward pass of training. Every row is
-written when it is complete, and an interrupted run resumes.
+written when it is complete, and an interrupted run resumes with the same options.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,6 +63,15 @@ class Sentences:
 
 Rows = dict[tuple[str, int], dict[str, Any]]  # by way and seed
 Tuned = tuple[SentenceTransformer, int]  # the tuned transformer, and its sentence passes
+
+OPTIONS = {
+    "body": "--body",
+    "data": "--data",
+    "fingerprint": "--data with the fingerprint",
+    "per_label": "--per-label",
+    "test_size": "--test-sentences",
+}
+"""Entries of a row that must be those of the run, and the option that each comes from."""
 
 
 class PassCounter:
@@ -176,6 +185,28 @@ def row(way: str, body: Body, train: Sentences, others: Dataset) -> dict[str, An
     }
 
 
+def read_rows(output: Path, of_run: Mapping[str, Any], tests: Mapping[int, NDArray[np.int64]]) -> Rows:
+    """Return the rows of a file for the seeds of `tests`.
+
+    Args:
+        output: JSON-lines file.
+        of_run: Entries that every row has. Rows of earlier versions have no fingerprint.
+        tests: Positions of the test sentences of each seed of this run.
+
+    Raises:
+        typer.BadParameter: A row comes from a run with another option.
+    """
+    lines = read_json_lines(output)
+    for line in lines:
+        test = tests.get(line["seed"])
+        expected = dict(of_run) if test is None else {**of_run, "test_size": len(test)}
+        for key, value in expected.items():
+            if (found := line.get(key, value)) != value:
+                theirs, ours = (f"{OPTIONS[key]} {each}" for each in (found, value))
+                raise typer.BadParameter(f"{output} has rows of {theirs}, this run has {ours}; give another file")
+    return {(line["way"], line["seed"]): line for line in lines if line["seed"] in tests}
+
+
 def difference(rows: Rows, tests: dict[int, NDArray[np.int64]], way: str) -> str:
     """Return KetFit's accuracy minus that of another way in points, with its interval for new draws and sentences."""
     seeds = sorted(seed for seed in tests if {("ketfit", seed), (way, seed)} <= rows.keys())
@@ -209,7 +240,7 @@ def table(rows: Rows, tests: dict[int, NDArray[np.int64]], names: Sequence[str])
 
 def main(
     data: Annotated[str, typer.Option(help="File with columns text and label.")],
-    output: Annotated[Path, typer.Option(help="JSON-lines file to add the missing rows to; one for each --per-label.")],
+    output: Annotated[Path, typer.Option(help="JSON-lines file to add missing rows to; other options need another.")],
     body: Annotated[str, typer.Option(help="Body.")] = "all-MiniLM-L6-v2",
     per_label: Annotated[int, typer.Option(help="Sentences drawn per label; 85 % of them are trained on.")] = 64,
     seeds: Annotated[int, typer.Option(help="Draws.")] = 3,
@@ -222,13 +253,12 @@ def main(
         raise typer.BadParameter(f"unknown way {min(unknown)!r}; known: {', '.join(WAYS)}")
     dataset, loaded = load_dataset(data), load_body(body, device="cpu")
     draws = {seed: draw(dataset, per_label, seed, test_sentences) for seed in range(seeds)}
+    tests = {seed: test for seed, (_, test) in draws.items()}
+    data_of_run = {"data": Path(dataset.name).stem, "fingerprint": dataset.fingerprint, "per_label": per_label}
+    of_run = {"body": loaded.name, **data_of_run}
     output.parent.mkdir(parents=True, exist_ok=True)
     with AppendLog(output, ".lock", KetFitError(f"another process writes {output}")) as file:
-        lines = file.open(lambda: read_json_lines(output))
-        of_run = {"body": loaded.name, "data": Path(dataset.name).stem, "per_label": per_label}
-        if any(line[key] != value for line in lines for key, value in of_run.items()):
-            raise typer.BadParameter(f"{output} has rows of another body, data set or --per-label; give another file")
-        rows: Rows = {(line["way"], line["seed"]): line for line in lines}
+        rows = file.open(lambda: read_rows(output, of_run, tests))
         warm: set[str] = set()
         for seed, (train, test) in draws.items():
             for name in names:
@@ -240,7 +270,7 @@ def main(
                 line = rows[name, seed] = of_run | row(name, loaded, train, dataset.take(test))
                 file.append(json.dumps(line).encode())
                 print(f"seed {seed}, {name}: {line['accuracy']:.2%} after {line['seconds']:.0f} s", flush=True)
-    print("\n" + table(rows, {seed: test for seed, (_, test) in draws.items()}, names))
+    print("\n" + table(rows, tests, names))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 With two classes, the variants lead from the paper's head to the recommended one, and then change one setting of it at
 a time; with more classes, they test what a head for several classes needs. Each variant has two tries on each split,
 chosen by the loss on the validation sentences; test accuracy is measured once. Every row is written when it is
-complete, and an interrupted run resumes. Rows and a table go into ``studies/results/heads/``.
+complete, and an interrupted run resumes with the same options. Rows and a table go into ``studies/results/heads/``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from run_options import check_options, check_test_sizes, options_of
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -363,26 +364,36 @@ def embed(dataset: Dataset, name: str) -> tuple[NDArray[np.float32], NDArray[np.
     return embeddings, np.array([numbers[label] for label in dataset.labels])
 
 
-def main(arguments: list[str]) -> None:
-    """Run the missing tasks, seed by seed, and write the table."""
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="file with columns text and label")
     parser.add_argument("--body", default="all-mpnet-base-v2")
     parser.add_argument("--per-label", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=5)
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Run the missing tasks, seed by seed, and write the table."""
+    options = parse(arguments)
     dataset = load_dataset(options.data)
+    of_run = options_of(options, dataset, "body", "per_label")
     embeddings, codes = embed(dataset, options.body)
     variants = TWO_CLASSES if len(dataset.classes) == 2 else MANY_CLASSES
     path = RESULTS / f"{Path(options.data).stem}.jsonl"
     splits = {seed: few_shot_split(dataset, options.per_label, seed=seed) for seed in range(options.seeds)}
     with AppendLog(path, ".lock", KetFitError(f"another process writes {path}")) as file:
-        done = {(row["variant"], row["seed"]) for row in file.open(lambda: read_json_lines(path))}
+        rows = file.open(lambda: read_json_lines(path))
+        check_options(path, rows, of_run, parse)
+        sizes = {seed: len(split.test) for seed, split in splits.items()}
+        check_test_sizes(path, sizes, ((row["seed"], row["test_size"]) for row in rows))
+        done = {(row["variant"], row["seed"]) for row in rows}
         for seed, split in splits.items():
             parts = Parts.of(split, embeddings, codes)
             for name, variant in variants.items():
                 if (name, seed) not in done:
-                    row = run(name, variant, parts, seed)
+                    row = {"options": of_run, **run(name, variant, parts, seed)}
                     file.append(json.dumps(row).encode())
                     sys.stderr.write(f"seed {seed}: {name}: {row['test_accuracy']:.4f}, {row['seconds']} s\n")
     written = table(read_json_lines(path), variants, splits, f"python studies/heads.py {shlex.join(arguments)}")

@@ -5,9 +5,9 @@
     python studies/paper.py --data sst2.tsv --only encoders --frozen
     python studies/paper.py --quick
 
-Each plan runs on the frozen and on the contrastively tuned body. An interrupted run resumes with the existing rows.
-`--quick` runs every plan in small on bundled sentences, to see that it runs; its numbers mean nothing. Afterwards
-``python studies/paper_page.py`` makes the page from the rows.
+``studies/README.md`` says where the sentences come from. Each plan runs on the frozen and on the contrastively tuned
+body. An interrupted run resumes with the existing rows. `--quick` runs every plan in small on bundled sentences, to see
+that it runs; its numbers mean nothing. Afterwards ``python studies/paper_page.py`` makes the page from the rows.
 """
 
 from __future__ import annotations

@@ -103,7 +103,8 @@ def _draw_effects(name: str, analysis: Analysis) -> Figure:
     for number, each in enumerate(analysis.effects):
         if each.effects is not None:
             picture = next(iter(effect_pictures(each, number)))
-            key, caption = f"paper-{name.replace('_', '-')}-{number}", picture.caption
+            key = f"paper-{name.replace('_', '-')}-{number}"
+            caption = f"{picture.caption} The intervals are for new draws from the same sentences."
             panels.append(NamedPanel(key, picture.title, picture.panels[0]))
             points += [
                 Point(each.body, each.head, "effect", term.name, term.effect, term.low, term.high)

@@ -13,7 +13,7 @@ import argparse
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -42,7 +42,8 @@ from ketfit.study.analysis.cells import Cell
 from ketfit.study.analysis.hypothesis_tests import holm
 from ketfit.study.report.plots import STYLE
 from ketfit.study.spec import StudyPlan
-from ketfit.study.store import RECORD, StudyRecord, read_results
+from ketfit.study.store import RECORD, StudyRecord, TaskResult, read_results
+from ketfit.study.task import training_hash
 
 MARGIN, ALPHA = 0.01, 0.05
 PAPER_ERROR = 0.0027
@@ -50,15 +51,24 @@ PAPER_ERROR = 0.0027
 
 Verdict = Literal["agrees", "disagrees", "cannot be told", "not run yet"]
 
+INTERVALS = (
+    "Numbers in brackets are 95 % intervals for new draws and new sentences, except those of screening effects, which "
+    "are for new draws from the same sentences."
+)
+
 RULES = (
-    "An accuracy or difference of the paper **disagrees** if it lies outside our 95 % interval for new draws and new "
-    "sentences, widened by twice the error of one accuracy on the paper's test sentences (0.53 points). Inside it "
-    "**agrees** if our interval reaches one point to each side or less; else it **cannot be told**.",
-    "A direction agrees if the interval of our slope, effect or difference is wholly on the paper's side of zero, and "
-    "disagrees if it is wholly on the other side, or leaves no room for a change of one point over all levels. Slopes "
-    "must also have p < 0.05 after Holm's correction over all slopes of this page. Else it cannot be told.",
+    "Each verdict is that of the first condition that holds. Only the p-values of slopes are corrected for their "
+    "number; intervals are not.",
+    "An accuracy or difference of the paper **disagrees** if it lies outside our interval, widened by twice the error "
+    "of one accuracy on the paper's test sentences (0.53 points). It **agrees** if our interval reaches one point to "
+    "each side or less. Otherwise it **cannot be told**.",
+    "A direction is held against the interval of the whole change: that of our difference or effect, or that of our "
+    "slope times its number of steps. Changes in the paper's direction count as positive. It **disagrees** if the "
+    "interval ends below +1 point: no change that matters in the paper's direction is left, even if a smaller one is "
+    "shown. It **agrees** if the interval begins above zero; a slope must also have p < 0.05 after Holm's correction "
+    "over all slopes of this page. Otherwise it **cannot be told**.",
     "Where the paper's numbers could not be had, nothing can be told.",
-    "The crossover of the energies agrees if the paper's lies in the range of ours.",
+    "The crossover of the energies agrees if the paper's lies in the range of ours, and disagrees if not.",
 )
 
 CANDIDATES = (
@@ -88,8 +98,9 @@ LEFT_OUT = (
 
 
 HOURS = (
-    "The rows state how long one core took for the fits of all tries and for the prediction of the test sentences. The "
-    "tuning and the embedding of bodies are not counted. The rows come from machines of different speed."
+    "The rows state how long one core took for the fits of all tries and for the prediction of the test sentences. A "
+    "training whose head was tested in several ways has a row for each, and is counted once. The tuning and the "
+    "embedding of bodies are not counted. The rows come from machines of different speed."
 )
 
 
@@ -109,9 +120,7 @@ class Study:
         record = StudyRecord.read(folder)
         results = read_results(folder)
         planned = [results[task.id] for task in record.tasks if task.id in results]
-        seconds = [result.run["seconds"] for result in planned if result.result]
-        hours = sum(each["all_tries"] + each["test"] for each in seconds) / 3600
-        study = cls(record, analyse(record, results), hours)
+        study = cls(record, analyse(record, results), core_hours(planned))
         return study if study.analysis.study["done"] else None
 
     @property
@@ -125,6 +134,18 @@ class Study:
         return [_flat(trend) for trend in self.analysis.to_json().get("trends", ())]
 
 
+def core_hours(results: Iterable[TaskResult]) -> float:
+    """Return the hours of all trainings and predictions of results.
+
+    Tasks that ran together have the same training and its seconds each; they count once. A task that trained alone has
+    other seconds.
+    """
+    done = [result for result in results if result.result]
+    trainings = dict.fromkeys((training_hash(each.config), each.run["seconds"]["all_tries"]) for each in done)
+    predictions = sum(each.run["seconds"]["test"] for each in done)
+    return float(sum(seconds for _, seconds in trainings) + predictions) / 3600
+
+
 def _flat(trend: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a trend with the bounds and the p-value of its test beside its slope."""
     return {"low": None, "high": None, "p_value": None, **(trend.get("test") or {}), **trend}
@@ -132,7 +153,10 @@ def _flat(trend: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class Finding:
-    """Our number for a claim, a fraction or qubits, with its interval; `span` is how many steps all levels make."""
+    """Our number for a claim, a fraction or qubits, with its interval.
+
+    The number of a slope is that of one step; `span` is the number of steps from the smallest to the largest level.
+    """
 
     value: float
     low: float | None
@@ -181,21 +205,22 @@ def judge(claim: Claim, finding: Finding | None) -> Verdict:
         return "not run yet"
     if finding.low is None or finding.high is None or not claim.is_known:
         return "cannot be told"
-    if claim.kind == "crossover":
-        assert claim.value is not None
-        return "agrees" if finding.low <= claim.value <= finding.high else "disagrees"
-    if claim.value is not None:
-        slack = 1.96 * PAPER_ERROR
-        if not finding.low - slack <= claim.value <= finding.high + slack:
-            return "disagrees"
-        return "agrees" if (finding.high - finding.low) / 2 <= MARGIN else "cannot be told"
-    ends = sorted((claim.direction * finding.low, claim.direction * finding.high))
-    shown = claim.kind != "trend" or (finding.adjusted_p is not None and finding.adjusted_p < ALPHA)
-    if shown and ends[0] > 0:
-        return "agrees"
-    if (shown and ends[1] < 0) or max(map(abs, ends)) * finding.span < MARGIN:
+    if claim.value is None:
+        return _judge_direction(claim, finding, (finding.low, finding.high))
+    is_crossover = claim.kind == "crossover"
+    slack = 0.0 if is_crossover else 1.96 * PAPER_ERROR
+    if not finding.low - slack <= claim.value <= finding.high + slack:
         return "disagrees"
-    return "cannot be told"
+    return "agrees" if is_crossover or (finding.high - finding.low) / 2 <= MARGIN else "cannot be told"
+
+
+def _judge_direction(claim: Claim, finding: Finding, bounds: tuple[float, float]) -> Verdict:
+    """Return the verdict on a direction, from the bounds of the finding."""
+    low, high = sorted(claim.direction * finding.span * bound for bound in bounds)
+    if high < MARGIN:
+        return "disagrees"
+    significant = claim.kind != "trend" or (finding.adjusted_p is not None and finding.adjusted_p < ALPHA)
+    return "agrees" if low > 0 and significant else "cannot be told"
 
 
 def find(claim: Claim, study: Study, body: str) -> Finding | None:
@@ -248,19 +273,20 @@ def _effect(claim: Claim, study: Study, body: str) -> Finding | None:
 def _slope(claim: Claim, study: Study, body: str) -> Finding | None:
     for trend in study.trends:
         if (trend["body"], trend["head"], trend["factor"]) == (body, claim.head, claim.factor):
-            levels = study.record.plan.factors[claim.factor]
-            numbers = [float(level) for level in levels] if isinstance(levels, tuple) else []
-            step = "doubling" if trend["scale"] == "log2" else "step"
-            ends = (max(numbers), min(numbers))
-            span = (
-                math.log2(ends[0] / ends[1])
-                if trend["scale"] == "log2"
-                else (ends[0] - ends[1]) / trend.get("step", 1.0)
-            )
+            span, step = _span(trend)
             interval = fmt.interval(trend["low"], trend["high"], plus=True)
-            text = f"{fmt.points(trend['slope'], plus=True)} points a {step} ({interval})"
+            slope = f"{fmt.points(trend['slope'], plus=True)} points a {step} ({interval})"
+            text = f"{slope}, {span:.3g} {step}{'' if span == 1 else 's'}"
             return Finding(trend["slope"], trend["low"], trend["high"], text, trend["p_value"], span=span)
     return None
+
+
+def _span(trend: Mapping[str, Any]) -> tuple[float, str]:
+    """Return the number of steps from the smallest to the largest level of a trend, and the name of a step."""
+    lowest, highest = min(trend["levels"]), max(trend["levels"])
+    if trend["scale"] == "log2":
+        return math.log2(highest / lowest), "doubling"
+    return (highest - lowest) / trend["step"], "step"
 
 
 def _crossover(report: Mapping[str, Any]) -> Finding:
@@ -398,7 +424,9 @@ def to_markdown(page: Page) -> str:
         "|" + "---|" * len(COLUMNS),
         *(f"| {' | '.join(row.cells())} |" for row in page.rows),
         "",
-        "Numbers in brackets are 95 % intervals for new draws and new sentences. The rules:",
+        INTERVALS,
+        "",
+        "The rules:",
         "",
         *(f"- {rule}" for rule in RULES),
         "",
@@ -444,6 +472,7 @@ def to_html(page: Page) -> str:
         page=page,
         summary=summary(page),
         columns=COLUMNS,
+        intervals=INTERVALS,
         rules=[Markup(re.sub(r"\*\*(.*?)\*\*", r"<b>\1</b>", rule)) for rule in RULES],  # noqa: S704 - our own text
         left_out=LEFT_OUT,
         hours_caption=HOURS,

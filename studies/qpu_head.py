@@ -8,7 +8,8 @@ first 31 principal components. Each seed has its own 256 sentences per label (85
 and one of two learning rates on), and is tested on a sample of the others: exactly, with the noise of IonQ Forte by
 KetFit's density matrix, and with that noise and shots. The first sentences of the sample also run on Qiskit Aer with
 the same noise, through the plan, submission and results of ``ketfit hardware``, whose prices are used. Every row is
-written when it is complete, and an interrupted run resumes. Rows and a table go into ``studies/results/qpu_head/``.
+written when it is complete, and an interrupted run resumes with the same options. Rows and a table go into
+``studies/results/qpu_head/``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from run_options import check_options, check_test_sizes, options_of
 from torch import Tensor
 
 from ketfit import HeadConfig, QuantumHeadClassifier, TrainConfig, expectation
@@ -265,8 +267,8 @@ def load(options: argparse.Namespace) -> tuple[Dataset, NDArray[np.float32], NDA
     return dataset, load_body(options.body).encode(dataset.texts, progress=True), np.asarray(dataset.labels)
 
 
-def main(arguments: list[str]) -> None:
-    """Run the missing heads and seeds, and write the table."""
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="rotten-tomatoes", help="file with columns text and label")
     parser.add_argument("--body", default="all-MiniLM-L6-v2")
@@ -274,19 +276,29 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--test", type=int, default=3000, help="test sentences of each seed")
     parser.add_argument("--aer", type=int, default=10, help="of these, sentences to run on Aer")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Run the missing heads and seeds, and write the table."""
+    options = parse(arguments)
     path = RESULTS / f"{Path(options.data).stem}.jsonl"
     dataset, x, y = load(options)
+    of_run = options_of(options, dataset, "body", "per_label", "test", "aer")
     splits = {seed: few_shot_split(dataset, options.per_label, seed=seed) for seed in range(options.seeds)}
     tests = {seed: sample_test(split, options.test, seed) for seed, split in splits.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with AppendLog(path, ".lock", KetFitError(f"another process writes {path}")) as file:
-        done = {(row["head"], row["seed"]) for row in file.open(lambda: read_json_lines(path))}
+        rows = file.open(lambda: read_json_lines(path))
+        check_options(path, rows, of_run, parse)
+        sizes = {seed: len(test) for seed, test in tests.items()}
+        check_test_sizes(path, sizes, ((row["seed"], row["test_size"]) for row in rows))
+        done = {(row["head"], row["seed"]) for row in rows}
         for seed, split in splits.items():
             parts = parts_of(split, tests[seed], x, y)
             for name in HEADS:
                 if (name, seed) not in done:
-                    row = run(name, parts, seed, options.aer)
+                    row = {"options": of_run, **run(name, parts, seed, options.aer)}
                     file.append(json.dumps(row).encode())
                     sys.stderr.write(f"seed {seed}, {name}: {row['seconds']} s\n")
     written = table(read_json_lines(path), tests, shlex.join(["python", "studies/qpu_head.py", *arguments]))

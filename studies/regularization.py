@@ -6,8 +6,8 @@
 To choose a way, ``--score validation`` uses no test sentence: each draw is split once more, the ways are fitted on 85 %
 of its training sentences and validated on the other 15 %, and scored on its validation sentences. Without it the ways
 are fitted and validated by the paper's protocol and scored on the test sentences, once. Ways on folds use the training
-and the validation sentences together. Every row is written when it is complete, and an interrupted run resumes. Rows
-and tables go into ``studies/results/regularization/``.
+and the validation sentences together. Every row is written when it is complete, and an interrupted run resumes with the
+same options. Rows and tables go into ``studies/results/regularization/``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from run_options import check_options, check_test_sizes, options_of
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold, train_test_split
@@ -148,7 +149,7 @@ def table(rows: Sequence[dict[str, Any]], splits: dict[int, Split], score: str, 
     """Return a Markdown table of the ways, with differences from logistic regression and from the best of 4 rates."""
     found = {(row["way"], row["draw"]): row for row in rows if row["draw"] in splits}
     names = [name for name in WAYS if all((name, draw) in found for draw in splits)]
-    scored = [np.asarray(split.test if score == "test" else split.validation) for split in splits.values()]
+    scored = [scored_sentences(split, score) for split in splits.values()]
 
     def column(name: str, key: str) -> NDArray[Any]:
         return np.array([found[name, draw][key] for draw in splits])
@@ -177,8 +178,13 @@ def table(rows: Sequence[dict[str, Any]], splits: dict[int, Split], score: str, 
     return "\n".join(lines) + "\n"
 
 
-def main(arguments: list[str]) -> None:
-    """Run the missing rows draw by draw, and write the table."""
+def scored_sentences(split: Split, score: str) -> NDArray[np.int64]:
+    """Return the positions of the sentences that the ways are scored on."""
+    return np.asarray(split.test if score == "test" else split.validation)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="file with columns text and label")
     parser.add_argument("--body", default="all-mpnet-base-v2")
@@ -186,8 +192,14 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--first-draw", type=int, default=0)
     parser.add_argument("--score", choices=("validation", "test"), default="test")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Run the missing rows draw by draw, and write the table."""
+    options = parse(arguments)
     dataset = load_dataset(options.data)
+    of_run = options_of(options, dataset, "body", "per_label", "score")
     codes = {label: code for code, label in enumerate(dataset.classes)}
     y = np.array([codes[label] for label in dataset.labels])
     x = load_body(options.body).encode(dataset.texts, progress=True)
@@ -196,11 +208,15 @@ def main(arguments: list[str]) -> None:
     path = RESULTS / f"{Path(options.data).stem}-{options.body}-{options.score}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with AppendLog(path, ".lock", KetFitError(f"another process writes {path}")) as file:
-        done = {(row["way"], row["draw"]) for row in file.open(lambda: read_json_lines(path))}
+        rows = file.open(lambda: read_json_lines(path))
+        check_options(path, rows, of_run, parse)
+        sizes = {draw: len(scored_sentences(split, options.score)) for draw, split in splits.items()}
+        check_test_sizes(path, sizes, ((row["draw"], row["size"]) for row in rows))
+        done = {(row["way"], row["draw"]) for row in rows}
         for draw, split in splits.items():
             for name in WAYS:
                 if (name, draw) not in done:
-                    row = run(name, split, x, y, draw, options.score)
+                    row = {"options": of_run, **run(name, split, x, y, draw, options.score)}
                     file.append(json.dumps(row).encode())
                     sys.stderr.write(f"draw {draw}, {name}: {row['accuracy']:.2%}, {row['seconds']} s\n")
     written = table(

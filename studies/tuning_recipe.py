@@ -11,8 +11,8 @@ the rest of the draw. The recipes of the end-to-end stage start from the body af
 settings and from a linear layer fitted on it. These and those for few sentences are compared by the loss with the
 logits divided by the best temperature, because the layer is overconfident after end-to-end training, and logistic
 regression is not confident enough after few sentences. Differences are to the stage before: the frozen body, or the
-contrastively tuned one. Every row is written when it is complete, and an interrupted run resumes. Rows and a table of
-each stage go into ``studies/results/tuning_recipe/``.
+contrastively tuned one. Every row is written when it is complete, and an interrupted run resumes with the same
+``--sentences``. Rows and a table of each stage go into ``studies/results/tuning_recipe/``.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from run_options import check_options, options_of
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
@@ -214,8 +215,8 @@ def table(rows: Sequence[dict[str, Any]], stage: str, command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(arguments: list[str]) -> None:
-    """Run the missing rows, draw by draw, and write the table."""
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, action="append", help="file with columns text and label; repeatable")
     parser.add_argument("--stage", choices=STAGES, default="contrastive")
@@ -228,21 +229,34 @@ def main(arguments: list[str]) -> None:
     recipes = STAGES[options.stage]
     if unknown := set(options.recipes or ()) - recipes.keys():
         parser.error(f"unknown recipe {min(unknown)!r}; known: {', '.join(recipes)}")
+    if len({Path(file).stem for file in options.data}) < len(options.data):
+        parser.error(f"two files of --data have the same name: {', '.join(options.data)}; rename one")
+    return options
+
+
+def main(arguments: list[str]) -> None:
+    """Run the missing rows, draw by draw, and write the table."""
+    options = parse(arguments)
+    recipes = options.recipes or STAGES[options.stage]
     datasets = [load_dataset(file) for file in options.data]
     body = load_body(options.body, device="cpu")
     path = RESULTS / f"{options.stage}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with AppendLog(path, ".lock", KetFitError(f"another process writes {path}")) as file:
         rows = file.open(lambda: read_json_lines(path))
+        check_options(path, rows, {"sentences": options.sentences}, parse)
+        of_run = {Path(dataset.name).stem: options_of(options, dataset, "sentences") for dataset in datasets}
+        for name, own in of_run.items():
+            check_options(path, [row for row in rows if row["data"] == name], own, parse)
         done = {(row["data"], row["body"], row["recipe"], row["draw"], row["train_size"]) for row in rows}
         for number in range(options.draws):
             for dataset in datasets:
                 draw = Draw.of(dataset, options.sentences // len(dataset.classes), number)
                 if options.stage == "few-sentences":
                     draw = draw.with_few(options.few)
-                for recipe in options.recipes or recipes:
+                for recipe in recipes:
                     if (draw.data, body.name, recipe, number, len(draw.train[0])) not in done:
-                        row = run(body, draw, options.stage, recipe)
+                        row = {"options": of_run[draw.data], **run(body, draw, options.stage, recipe)}
                         file.append(json.dumps(row).encode())
                         sys.stderr.write(f"{row}\n")
     command = f"python studies/tuning_recipe.py {shlex.join(arguments)}"

@@ -1,8 +1,8 @@
-"""The programs in studies/ import each other from their folder, as they do when they are run."""
+"""The programs in studies/ and benchmarks/ are imported from their folders, as they are when they are run."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[2] / "studies"))
+sys.path += [str(Path(__file__).parents[2] / folder) for folder in ("studies", "benchmarks")]

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+import paper_figures
 import paper_page
 import pytest
 from paper_claims import LITERAL, RESULTS, RESULTS_FOLDER, Claim, Result
 from paper_figures import draw_study, svg_file
-from paper_page import COLUMNS, Finding, Row, Study, adjust, find, judge, make_page, to_html, to_markdown
+from paper_page import COLUMNS, Finding, Row, Study, adjust, core_hours, find, judge, make_page, to_html, to_markdown
 
 from ketfit.study.analysis.analysis import Analysis
 from ketfit.study.analysis.formatting import points
+from ketfit.study.store import TaskResult
 from tests.study.report.test_report import Page as Html
 from tests.study.synthetic_studies import flat, make_study, study_settings
 
@@ -160,18 +163,23 @@ def test_find_trend_reads_the_trends_of_the_summary(results: Path, monkeypatch: 
     study = Study.read(results / "paper" / "qubits")
     assert study is not None
     numbers = {"slope": 0.004, "low": 0.001, "high": 0.007, "p_value": 0.01}
-    trend = {"head": LITERAL, "body": "body-a", "factor": "head.n_qubits", "scale": "linear", **numbers}
+    scale = {"scale": "linear", "step": 1.0, "levels": [4, 5, 6]}
+    trend = {"head": LITERAL, "body": "body-a", "factor": "head.n_qubits", **scale, **numbers}
     monkeypatch.setattr(Study, "trends", [trend])
     claim = Claim("", "trend", factor="head.n_qubits", direction=1)
     found = find(claim, study, "body-a")
     assert found is not None and (found.value, found.low, found.high, found.span) == (0.004, 0.001, 0.007, 2.0)
-    assert found.text.startswith("+0.40 points a step (+0.10 to +0.70)")
+    assert found.text == "+0.40 points a step (+0.10 to +0.70), 2 steps"
     assert find(claim, study, "body-b") is None
     rows = adjust([Row(Result("a", "A", ()), claim, "body-a", found)] * 2)
     assert [row.finding.adjusted_p for row in rows if row.finding] == [0.02, 0.02]
     monkeypatch.setattr(Study, "trends", [{**trend, "scale": "log2"}])
     found = find(claim, study, "body-a")
-    assert found is not None and found.span == pytest.approx(0.585, abs=1e-3) and "a doubling" in found.text
+    assert found is not None and found.span == pytest.approx(0.585, abs=1e-3)
+    assert found.text == "+0.40 points a doubling (+0.10 to +0.70), 0.585 doublings"
+    monkeypatch.setattr(Study, "trends", [{**trend, "step": 0.5, "levels": [4, 4.5]}])
+    found = find(claim, study, "body-a")
+    assert found is not None and found.text.endswith(", 1 step")
 
 
 @pytest.mark.parametrize(
@@ -188,11 +196,17 @@ def test_find_trend_reads_the_trends_of_the_summary(results: Path, monkeypatch: 
         (Claim("", "difference", direction=-1), Finding(0.02, 0.01, 0.03, ""), "disagrees"),
         (Claim("", "difference", direction=-1), Finding(0.0, -0.02, 0.02, ""), "cannot be told"),
         (Claim("", "difference", direction=-1), Finding(0.0, -0.009, 0.009, ""), "disagrees"),
+        (Claim("", "difference", direction=1), Finding(0.0015, 0.0001, 0.003, ""), "disagrees"),
+        (Claim("", "difference", direction=-1), Finding(-0.0015, -0.003, -0.0001, ""), "disagrees"),
+        (Claim("", "difference", direction=1), Finding(-0.05, -0.109, 0.009, ""), "disagrees"),
+        (Claim("", "difference", direction=1), Finding(0.006, 0.0001, 0.0119, ""), "agrees"),
         (RISE, Finding(0.004, 0.001, 0.007, "", 0.01, 0.02, 4), "agrees"),
         (RISE, Finding(0.004, 0.001, 0.007, "", 0.01, 0.2, 4), "cannot be told"),
         (RISE, Finding(-0.004, -0.007, -0.001, "", 0.01, 0.02, 4), "disagrees"),
         (RISE, Finding(0.0, -0.002, 0.002, "", 0.9, 1.0, 4), "disagrees"),
         (RISE, Finding(0.0, -0.003, 0.003, "", 0.9, 1.0, 4), "cannot be told"),
+        (RISE, Finding(0.001, 0.0001, 0.002, "", 0.01, 0.02, 4), "disagrees"),
+        (RISE, Finding(-0.01, -0.02, 0.002, "", 0.3, 1.0, 4), "disagrees"),
         (Claim("", "trend"), Finding(0.004, 0.001, 0.007, "", 0.01, 0.02, 4), "cannot be told"),
         (Claim("", "crossover", value=46), Finding(39, 33, 51, ""), "agrees"),
         (Claim("", "crossover", value=60), Finding(39, 33, 51, ""), "disagrees"),
@@ -200,6 +214,48 @@ def test_find_trend_reads_the_trends_of_the_summary(results: Path, monkeypatch: 
 )
 def test_judge_verdict_follows_the_rules(claim: Claim, finding: Finding | None, verdict: str) -> None:
     assert judge(claim, finding) == verdict
+
+
+def test_committed_verdicts_on_directions_follow_from_the_printed_numbers() -> None:
+    directions = {(each.title, claim.says): claim.direction for each in RESULTS for claim in each.claims}
+    text = (ROOT / "docs" / "paper-results.md").read_text(encoding="utf-8").replace("\N{MINUS SIGN}", "-")
+    rows = [re.split(r" ?\| ?", line)[1:-1] for line in text.splitlines() if line.startswith("| ")]
+    judged = 0
+    for title, *_, says, found, slope, verdict in (row for row in rows if len(row) == len(COLUMNS)):
+        if direction := directions.get((title, says)):
+            low, high = map(float, re.findall(r"([-+\d.]+) to ([-+\d.]+)", f"{found} {slope}")[0])
+            steps = re.search(r"([\d.]+) (?:step|doubling)s?,", slope)
+            low, high = sorted(direction * bound * (float(steps[1]) if steps else 1) for bound in (low, high))
+            significant = not steps or re.search(r"p (?:= 0\.0[0-4]|< 0\.0)", slope)
+            expected = "disagrees" if high < 1 else "agrees" if low > 0 and significant else "cannot be told"
+            assert verdict == expected, (title, found, slope)
+            judged += 1
+    assert judged > 50
+
+
+def test_core_hours_counts_a_training_of_several_tests_once() -> None:
+    def result(seconds: float, test: dict[str, Any] | None = None, **other: Any) -> TaskResult:
+        config = {"head": {"kind": "quantum", "settings": {}} | ({"test": test} if test else {}), "seed": 0, **other}
+        run = {"seconds": {"fit": seconds, "all_tries": seconds, "test": 3600.0}}
+        return TaskResult(task=str(config), config=config, result={"test_accuracy": 0.5}, error=None, run=run)
+
+    together = [result(7200.0), result(7200.0, {"shots": 10}), result(7200.0, {"shots": 100})]
+    assert core_hours(together) == 2 + 3
+    assert core_hours([*together, result(7200.0, seed=1), result(10800.0, {"shots": 1000})]) == 2 + 2 + 3 + 5
+    failed = TaskResult(task="", config={}, result=None, error={"type": "", "message": ""}, run={})
+    assert core_hours([failed]) == 0
+
+
+def test_page_says_that_intervals_of_screening_effects_are_for_the_same_sentences(
+    page: paper_page.Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentence = "except those of screening effects, which are for new draws from the same sentences."
+    assert sentence in to_markdown(page) and sentence in to_html(page)
+    picture = SimpleNamespace(caption="Effects.", title="", panels=("",))
+    monkeypatch.setattr(paper_figures, "effect_pictures", lambda each, number: [picture])
+    effects = SimpleNamespace(body="body-a", head="quantum head", effects=SimpleNamespace(terms=()))
+    figure = draw_study("screening", cast(Any, SimpleNamespace(effects=[effects])), ())
+    assert figure.caption == "Effects. The intervals are for new draws from the same sentences."
 
 
 def test_make_page_hours_equal_those_of_pandas(results: Path, page: paper_page.Page) -> None:
