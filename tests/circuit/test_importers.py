@@ -10,9 +10,48 @@ import pennylane as qml
 import pytest
 import qiskit.qasm3
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
-from qiskit.circuit import Parameter, ParameterVector
-from qiskit.circuit.library import efficient_su2
-from qiskit.quantum_info import Operator, Statevector, random_unitary
+from qiskit.circuit import (
+    AnnotatedOperation,
+    ControlModifier,
+    InverseModifier,
+    Operation,
+    Parameter,
+    ParameterVector,
+    PowerModifier,
+)
+from qiskit.circuit import Gate as QiskitGate
+from qiskit.circuit.library import (
+    DiagonalGate,
+    GlobalPhaseGate,
+    HamiltonianGate,
+    Isometry,
+    LinearFunction,
+    MCMTGate,
+    MCPhaseGate,
+    MCXGate,
+    PauliEvolutionGate,
+    PauliGate,
+    PermutationGate,
+    QFTGate,
+    RXGate,
+    SGate,
+    StatePreparation,
+    UCGate,
+    UCRYGate,
+    UnitaryGate,
+    YGate,
+    efficient_su2,
+)
+from qiskit.quantum_info import (
+    Operator,
+    Pauli,
+    SparsePauliOp,
+    Statevector,
+    random_clifford,
+    random_hermitian,
+    random_statevector,
+    random_unitary,
+)
 
 from ketfit.circuit import Angle, Circuit, Gate, reuploading_circuit
 from ketfit.circuit.export import to_pennylane, to_qasm3, to_qiskit
@@ -294,6 +333,108 @@ def test_from_qiskit_reads_definition_of_gate_named_unitary():
     assert from_qiskit(theirs).gates == (Gate("h", 0), Gate("cx", (0, 1)))
 
 
+class GateOfMatrix(QiskitGate):
+    """A gate that has a matrix and no definition."""
+
+    def __init__(self) -> None:
+        super().__init__("of_matrix", 2, [])
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        return random_unitary(4, seed=3).data
+
+
+class NamedOperation(Operation):
+    """An operation that has neither a matrix nor a definition."""
+
+    name = "named"
+    num_qubits = 2
+    num_clbits = 0
+
+
+RX = RXGate(0.4)
+OPERATIONS = {
+    "Clifford on one qubit": random_clifford(1, seed=1),
+    "Clifford on four qubits": random_clifford(4, seed=2),
+    "controlled": RX.control(2, ctrl_state=1, annotated=True),
+    "controlled phase": GlobalPhaseGate(0.3).control(2, annotated=True),
+    "inverse": SGate().inverse(annotated=True),
+    "power": AnnotatedOperation(RX, [PowerModifier(3)]),
+    "power that is a fraction": AnnotatedOperation(RX, [PowerModifier(0.5)]),
+    "several modifiers": AnnotatedOperation(RX, [InverseModifier(), PowerModifier(2), ControlModifier(2, 1)]),
+    "no modifier": AnnotatedOperation(RX, []),
+    "nested": AnnotatedOperation(AnnotatedOperation(RX, [ControlModifier(1)]), [InverseModifier(), ControlModifier(1)]),
+    "controlled Clifford": AnnotatedOperation(random_clifford(2, seed=3), [ControlModifier(1)]),
+    "inverse Clifford": AnnotatedOperation(random_clifford(3, seed=4), [InverseModifier()]),
+    "controlled matrix": AnnotatedOperation(GateOfMatrix(), [ControlModifier(1)]),
+    "matrix": GateOfMatrix(),
+    "PermutationGate": PermutationGate([2, 0, 1]),
+    "LinearFunction": LinearFunction([[1, 1, 0], [0, 1, 0], [1, 0, 1]]),
+    "Pauli": Pauli("iXYZ"),
+    "PauliGate": PauliGate("XYZ"),
+    "PauliEvolutionGate": PauliEvolutionGate(SparsePauliOp(["XX", "ZZ"], [0.3, 0.2]), 0.4),
+    "Operator": Operator(random_unitary(8, seed=1)),
+    "UCGate": UCGate([random_unitary(2, seed=seed).data for seed in range(4)]),
+    "UCRYGate": UCRYGate([0.1, 0.2, 0.3, 0.4]),
+    "StatePreparation": StatePreparation(random_statevector(8, seed=1)),
+    "inverse StatePreparation": StatePreparation(random_statevector(8, seed=1)).inverse(),
+    "Isometry": Isometry(random_unitary(8, seed=2).data[:, :2], 0, 0),
+    "DiagonalGate": DiagonalGate(np.exp(1j * np.arange(8))),
+    "HamiltonianGate": HamiltonianGate(random_hermitian(8, seed=1), 0.4),
+    "MCXGate": MCXGate(4, ctrl_state=5),
+    "MCPhaseGate": MCPhaseGate(0.3, 3),
+    "MCMTGate": MCMTGate(YGate(), 2, 2),
+    "QFTGate": QFTGate(3),
+    "UnitaryGate": UnitaryGate(random_unitary(16, seed=1)),
+    "controlled UnitaryGate": UnitaryGate(random_unitary(4, seed=1)).control(2),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+@pytest.mark.filterwarnings("ignore::scipy.sparse.SparseEfficiencyWarning")  # in Qiskit's own evolution
+def test_from_qiskit_of_any_unitary_operation_equals_statevector(operation):
+    n_qubits = operation.num_qubits
+    theirs = efficient_su2(n_qubits, reps=1)
+    theirs.assign_parameters(np.linspace(-2, 2, theirs.num_parameters), inplace=True)
+    theirs.append(operation, range(n_qubits)[::-1])
+    found = reference_statevector(from_qiskit(theirs), (), ())
+    np.testing.assert_allclose(found, Statevector(theirs).reverse_qargs().data, rtol=0, atol=1e-10)
+
+
+def test_from_qiskit_of_annotated_operation_keeps_its_parameters():
+    theirs = QuantumCircuit(3)
+    theirs.append(efficient_su2(3, reps=0).assign_parameters([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), range(3))
+    gate = AnnotatedOperation(RXGate(2 * Parameter("w_0")), [PowerModifier(2), InverseModifier(), ControlModifier(2)])
+    theirs.append(gate, [2, 0, 1])
+    wanted = Statevector(theirs.assign_parameters([0.7])).reverse_qargs().data
+    found = reference_statevector(from_qiskit(theirs), (0.7,), ())
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("operation", "message"),
+    [
+        (
+            NamedOperation(),
+            r"instruction 0 \(named\) has no definition, and Qiskit has neither a synthesis nor a matrix",
+        ),
+        (
+            QiskitGate("opaque", 2, []),
+            r"instruction 0 \(opaque\) has no definition.*; append its circuit, or a Unitary",
+        ),
+        (AnnotatedOperation(NamedOperation(), [ControlModifier(1)]), r"\(annotated\) has no definition"),
+        (
+            AnnotatedOperation(RXGate(Parameter("w_0")), [PowerModifier(0.5)]),
+            r"\(annotated\) has no definition, .* unbound param",
+        ),
+    ],
+)
+def test_from_qiskit_of_operation_without_a_unitary_is_refused(operation, message):
+    theirs = QuantumCircuit(operation.num_qubits)
+    theirs.append(operation, range(operation.num_qubits))
+    with pytest.raises(CircuitError, match=message):
+        from_qiskit(theirs)
+
+
 # --- PennyLane ---------------------------------------------------------------------------------------------------
 
 
@@ -369,6 +510,26 @@ def test_from_pennylane_of_transform_into_several_circuits_is_refused():
         from_pennylane(node)
 
 
+def test_from_pennylane_reads_operations_without_decomposition_as_matrices():
+    tape = qml.tape.QuantumScript(
+        [qml.RY(0.3, 0), qml.pow(qml.SX(0), 0.25), qml.BlockEncode([[0.1, 0.2], [0.3, 0.4]], wires=[1, 0])]
+    )
+    wanted = qml.matrix(tape, wire_order=range(2))[:, 0]
+    np.testing.assert_allclose(reference_statevector(from_pennylane(tape), [], []), wanted, rtol=0, atol=1e-10)
+
+
+def test_from_pennylane_decomposes_symbols():
+    def function(angles):
+        qml.U2(angles[0], angles[1], 1)
+        qml.RY(0.4, 0)
+        qml.ctrl(qml.RX, 0, control_values=[0])(2 * angles[2], 1)
+
+    numbers = [0.3, -0.8, 1.9]
+    circuit = from_pennylane(function, weights={"angles": 3})
+    wanted = qml.matrix(function, wire_order=[0, 1])(numbers)[:, 0]
+    np.testing.assert_allclose(reference_statevector(circuit, numbers, []), wanted, rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("n_qubits", [3, 4, 5])
 def test_from_pennylane_decomposes_wide_unitaries(n_qubits):
     matrix = random_unitary(2**n_qubits, seed=n_qubits).data
@@ -402,6 +563,7 @@ def _not_affine(x):
             lambda x: qml.ctrl(qml.RX, [0, 1])(x, 2),
             r"operation 0 \(C\(RX\)\): PennyLane cannot decompose it, .*; wr",
         ),
+        (lambda x: qml.pow(qml.Rot(x, 0.1, 0.2, 0), 0.5), r"operation 0 \(Rot\*\*0.5\) is one that a circuit of gates"),
         (lambda x: qml.IQPEmbedding([x, x], [0, 1]), r"operation 0 \(IQPEmbedding\): .*, or pass a tape with numbers"),
         (7, "pass a QNode, a quantum function or a tape"),
     ],

@@ -13,7 +13,8 @@ from ketfit.circuit import Circuit
 from ketfit.errors import ConfigError, InputError
 from ketfit.simulate import NoiseConfig, expectation
 from ketfit.simulate.circuit_batch import CircuitBatch
-from ketfit.simulate.measurement import MeasurementContext, apply_readout_error, apply_readout_error_to_distribution
+from ketfit.simulate.measurement import MeasurementContext, apply_readout_error_to_distribution
+from ketfit.simulate.readout_error import apply_readout_error
 from ketfit.simulate.shots import GRADIENTS, expectations
 from ketfit.simulate.trajectories import trajectory_expectation
 from tests.circuits import random_circuit

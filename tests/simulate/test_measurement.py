@@ -18,7 +18,6 @@ from ketfit.simulate.measurement import (
     MeasurementContext,
     group_words,
     in_basis,
-    observable_after_readout_error,
 )
 from ketfit.simulate.shots import GRADIENTS
 from tests.circuits import random_circuit
@@ -80,14 +79,6 @@ def test_observables_after_readout_error_match_confused_probabilities():
     expected = 0.5 * np.einsum("ijk,i,k->", read("YIX"), sign, sign) - 0.7 * np.einsum("ijk,j->", read("IZI"), sign)
     expected += 0.4 * np.einsum("ijk,k->", read("IIX"), sign) + 1.5
     np.testing.assert_allclose(noisy, [expected, read("ZZZ")[1, :, 0].sum()], rtol=0, atol=1e-10)
-
-
-def test_readout_error_of_a_projector_equals_that_of_its_words():
-    projector = Projector("010", (2, 0, 1))
-    one, other = (observable_after_readout_error(each, READOUT) for each in (projector, projector.pauli_sum()))
-    assert {(t.word, t.qubits): pytest.approx(t.coefficient) for t in one.terms} == {
-        (t.word, t.qubits): t.coefficient for t in other.terms
-    }
 
 
 @pytest.mark.parametrize("engine", ["native", "torch"])

@@ -13,8 +13,8 @@ from ketfit.circuit import Angle, Circuit, Gate, Hermitian, PauliSum, Projector,
 from ketfit.circuit.decomposition import decompose_three_qubit_gates
 from ketfit.errors import CircuitError, ConfigError, InputError
 from ketfit.simulate import NoiseConfig, expectation
-from ketfit.simulate.measurement import apply_readout_error
 from ketfit.simulate.mitigation import extrapolation, fold_gates, mitigate_readout, mitigated_expectation, value_range
+from ketfit.simulate.readout_error import apply_readout_error
 from ketfit.simulate.shots import rotation_angles, rotations_as_inputs
 from tests.circuits import random_circuit
 from tests.circuits_of_any_kind import random_general_circuit, without_wide_gates

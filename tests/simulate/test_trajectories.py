@@ -15,9 +15,10 @@ from ketfit.simulate import NoiseConfig, expectation, trajectories
 from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.complex_statevector import ProgramBatch, expect_words
 from ketfit.simulate.lowered_program import program_of
-from ketfit.simulate.measurement import MeasurementContext, apply_readout_error
+from ketfit.simulate.measurement import MeasurementContext
 from ketfit.simulate.noise import noisy_light_cone
 from ketfit.simulate.pauli_errors import _sample_successes, masked_words, sample_gate_errors
+from ketfit.simulate.readout_error import apply_readout_error
 from ketfit.simulate.trajectories import (
     Estimate,
     sample_frames,

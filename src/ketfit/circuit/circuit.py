@@ -254,7 +254,6 @@ def _light_cone(circuit: Circuit, measured: tuple[int, ...]) -> Circuit:
 
 
 @cached_on_circuit
-@cached_on_circuit
 def observable_light_cone(circuit: Circuit, support: frozenset[int], not_diagonal: frozenset[int]) -> Circuit:
     """Return the circuit without the gates that cannot change an observable's expectation for any initial state.
 

@@ -10,7 +10,7 @@ from itertools import count
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ketfit.circuit.angle import Angle, AngleExpression, as_angle, linear_combination
+from ketfit.circuit.angle import Angle, AngleExpression, AngleSum, as_angle, linear_combination
 from ketfit.circuit.circuit import Circuit
 from ketfit.circuit.gate import GATES, MAX_UNITARY_QUBITS, Gate
 from ketfit.circuit.parameter_names import MAX_INDEX, ParameterNames
@@ -76,8 +76,9 @@ def from_qiskit(
 ) -> Circuit:
     """Return the circuit of a Qiskit circuit; Qiskit's qubit k is qubit k.
 
-    Gates that KetFit does not have are replaced by their definitions. Barriers are ignored, and so are measurements at
-    the end. Mind the bit order: in KetFit, qubit 0 is the most significant bit of the basis index.
+    Gates that KetFit does not have are replaced by their definitions, and operations without one, such as `Clifford`
+    and `AnnotatedOperation`, by Qiskit's synthesis of them. Barriers are ignored, and so are measurements at the end.
+    Mind the bit order: in KetFit, qubit 0 is the most significant bit of the basis index.
 
     Args:
         circuit: What to convert.
@@ -140,8 +141,10 @@ def from_pennylane(
         MissingExtraError: PennyLane is not installed.
     """
     with optional_imports("Converting from PennyLane", "pennylane"):
+        import autoray  # type: ignore[import-untyped]
         import pennylane as qml
 
+    autoray.register_function("ketfit", "ones_like", lambda angle, **_: 1.0)  # in PennyLane's decompositions
     arguments, sizes = {}, {}
     for kind, shapes in (("weight", weights), ("input", inputs)):
         first = 0
@@ -203,8 +206,6 @@ class _QiskitReader:
             yield Gate("gphase", (), (phase,))
 
     def _gates(self, operation: Any, qubits: list[int], where: str, depth: int) -> Iterator[Gate]:
-        from qiskit.circuit import Gate as QiskitGate
-        from qiskit.circuit import Instruction
         from qiskit.circuit.library import UnitaryGate
 
         name = "gphase" if operation.name == "global_phase" else operation.name
@@ -217,15 +218,9 @@ class _QiskitReader:
             angles = tuple(self._angle(parameter, where) for parameter in operation.params)
             yield Gate(name, tuple(qubits), angles)
             return
-        is_classical = bool(getattr(operation, "blocks", ())) or getattr(operation, "_condition", None) is not None
-        definition = getattr(operation, "definition", None)
-        if is_classical or definition is None or not isinstance(operation, Instruction):
-            reason = "classical control" if is_classical else "an instruction"
-            raise CircuitError(f"{where} is {reason} that a circuit of gates cannot hold; remove it")
         if depth == _MAX_DEPTH:
             raise CircuitError(f"{where}: definitions are nested more than {_MAX_DEPTH} levels deep")
-        if not isinstance(operation, QiskitGate) and definition.num_clbits:
-            raise CircuitError(f"{where} has classical bits; a circuit of gates cannot hold them")
+        definition = _definition(operation, where)
         yield from self.read(definition, qubits, f" in the definition of {operation.name}", depth + 1)
 
     def _angle(self, value: Any, where: str) -> AngleExpression:
@@ -248,6 +243,58 @@ class _QiskitReader:
             factors.append(_real(slope, where))
         offset = _real(value.bind(dict.fromkeys(value.parameters, 0.0)), where)
         return linear_combination((*factors, 1.0), (*angles, offset))
+
+
+def _definition(operation: Any, where: str) -> QuantumCircuit:
+    """Return the circuit that a Qiskit operation stands for.
+
+    Raises:
+        CircuitError: the operation has none, is controlled by classical bits, or uses them.
+    """
+    from qiskit.circuit import Gate as QiskitGate
+    from qiskit.circuit import Instruction
+
+    is_gate = isinstance(operation, QiskitGate) or not isinstance(operation, Instruction)
+    is_classical = bool(getattr(operation, "blocks", ())) or getattr(operation, "_condition", None) is not None
+    definition = getattr(operation, "definition", None)
+    if is_classical or (definition is None and not is_gate):
+        reason = "classical control" if is_classical else "an instruction"
+        raise CircuitError(f"{where} is {reason} that a circuit of gates cannot hold; remove it")
+    if operation.num_clbits:
+        raise CircuitError(f"{where} has classical bits; a circuit of gates cannot hold them")
+    return _synthesized_definition(operation, where) if definition is None else definition
+
+
+def _synthesized_definition(operation: Any, where: str) -> QuantumCircuit:
+    """Return a circuit of an operation that has no definition: Qiskit's synthesis, or else the operation's matrix."""
+    from qiskit import QuantumCircuit
+
+    if (synthesized := _synthesis(operation)) is not None:
+        return synthesized
+    circuit = QuantumCircuit(operation.num_qubits)
+    try:
+        circuit.unitary(operation.to_matrix(), circuit.qubits)
+    except Exception as error:  # of any type, because operations may be defined outside Qiskit
+        raise CircuitError(
+            f"{where} has no definition, and Qiskit has neither a synthesis nor a matrix of it ({error}); append its "
+            "circuit, or a UnitaryGate, in its place"
+        ) from error
+    return circuit
+
+
+def _synthesis(operation: Any) -> QuantumCircuit | None:
+    """Return Qiskit's synthesis of an operation, or None if it has none."""
+    from qiskit import QuantumCircuit
+    from qiskit.transpiler.passes import HighLevelSynthesis
+
+    circuit = QuantumCircuit(operation.num_qubits)
+    circuit.append(operation, circuit.qubits)
+    try:
+        synthesized: QuantumCircuit = HighLevelSynthesis(qubits_initially_zero=False)(circuit)
+    except Exception:  # of any type, because operations may be defined outside Qiskit
+        return None
+    is_unchanged = [type(each.operation) for each in synthesized.data] == [type(operation)]
+    return None if is_unchanged else synthesized
 
 
 def _real(value: Any, where: str) -> float:
@@ -331,7 +378,7 @@ def _decomposed(index: int, operation: Any) -> Sequence[Any]:
         return [operation]
     try:
         if not getattr(operation, "has_decomposition", False):
-            return [operation]
+            return [_as_matrix(operation)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of operations without a decomposition, which are refused
             (tape,), _ = qml.transforms.decompose(
@@ -345,8 +392,22 @@ def _decomposed(index: int, operation: Any) -> Sequence[Any]:
             "angles; write it with gates whose angles are sums of arguments times factors, or pass a tape with numbers "
             f"({type(error).__name__}: {error})"
         ) from error
-    operations: Sequence[Any] = tape.operations
-    return operations
+    return [_as_matrix(each) for each in tape.operations]
+
+
+def _as_matrix(operation: Any) -> Any:
+    """Return a constant operation that PennyLane has only a matrix of as this matrix, and others as they are."""
+    import pennylane as qml
+
+    has_matrix = getattr(operation, "has_matrix", False) and 1 <= len(operation.wires) <= MAX_UNITARY_QUBITS
+    if _is_converted(operation) or not has_matrix or any(map(_is_symbolic, operation.data)):
+        return operation
+    return qml.QubitUnitary(operation.matrix(), wires=operation.wires)
+
+
+def _is_symbolic(value: Any) -> bool:
+    """Return True for an angle that is no number, and for an array of those."""
+    return isinstance(value, (Angle, AngleSum)) or str(getattr(value, "dtype", "")) == "object"
 
 
 def _read_pennylane(index: int, operation: Any, labels: Mapping[Any, int]) -> Iterator[Gate]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, reduce
+from functools import cached_property
 from itertools import product
 
 import torch
@@ -12,16 +12,22 @@ from torch import Tensor
 
 from ketfit.circuit.circuit import Circuit, cached_on_circuit, observable_light_cone
 from ketfit.circuit.gate import Gate
-from ketfit.circuit.observable import Observable, PauliSum, PauliTerm, Projector
-from ketfit.errors import ConfigError, InputError
+from ketfit.circuit.observable import PauliSum, PauliTerm, Projector
+from ketfit.errors import InputError
 from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.density_matrix import Word, density_matrix_words
 from ketfit.simulate.native import MAX_JOINT, check_joint
 from ketfit.simulate.noise import Confusion, NoiseConfig, noisy_light_cone
 from ketfit.simulate.readout import BASIS_CHANGES
+from ketfit.simulate.readout_error import (
+    MeasuredObservable,
+    ShiftedPauliSum,
+    apply_readout_error,
+    observable_after_readout_error,
+)
 from ketfit.simulate.shots import Gradient, estimate_from_shots, sample
 from ketfit.simulate.statevector import Engine, observable_expectation, statevector_expectation
-from ketfit.simulate.trajectories import trajectory_expectation, trajectory_words
+from ketfit.simulate.trajectories import trajectory_expectation, trajectory_products, trajectory_words
 
 
 @dataclass(frozen=True)
@@ -196,7 +202,7 @@ class ObservableContext:
         InputError: A projector acts on more than 12 qubits.
     """
 
-    observables: tuple[Observable, ...]
+    observables: tuple[MeasuredObservable, ...]
     measurement: MeasurementContext
 
     def __post_init__(self) -> None:
@@ -223,12 +229,26 @@ class ObservableContext:
     def expectations(self, batch: CircuitBatch) -> Tensor:
         """Return the expectation of each observable, after readout error, shape (size, observables)."""
         noise, measurement = self.measurement.noise, self.measurement
-        observables = self.observables
+        observables: tuple[MeasuredObservable, ...] = self.observables
         if noise is not None and noise.readout is not None:
             observables = tuple(observable_after_readout_error(each, noise.readout) for each in observables)
         if noise is None or noise.is_gate_noiseless:
             return observable_expectation(batch, observables, measurement.engine)
-        sums = [each.pauli_sum() for each in observables]
+        if measurement.trajectories is not None and any(isinstance(each, ShiftedPauliSum) for each in observables):
+            products = [ShiftedPauliSum.from_observable(each) for each in observables]
+            return trajectory_products(
+                batch,
+                products,
+                noise,
+                measurement.trajectories,
+                generator=measurement.generator,
+                engine=measurement.engine,
+            ).mean
+        return self._means_of_words(batch, noise, [each.pauli_sum() for each in observables])
+
+    def _means_of_words(self, batch: CircuitBatch, noise: NoiseConfig, sums: Sequence[PauliSum]) -> Tensor:
+        """Return the expectations from the means of all words under noise of gates."""
+        measurement = self.measurement
         words = tuple({(term.word, term.qubits): None for each in sums for term in each.terms})
         coefficients = batch.weights.new_tensor([_coefficients(each, words) for each in sums])
         if measurement.trajectories is None:
@@ -266,85 +286,11 @@ def _coefficients(observable: PauliSum, words: Iterable[Word]) -> list[float]:
     return [own.get(word, 0.0) for word in words]
 
 
-def apply_readout_error(values: Tensor, readout: Confusion | None) -> Tensor:
-    """Return <Z> after a readout error on each qubit."""
-    if readout is None:
-        return values
-    offset, slope = _readout_line(readout)
-    return offset + slope * values
-
-
-def _readout_line(readout: Confusion) -> tuple[float, float]:
-    """Return the offset and the factor of <Z> after a readout error."""
-    (zero_zero, zero_one), (one_zero, one_one) = readout
-    z_of_zero, z_of_one = zero_zero - one_zero, zero_one - one_one  # measured <Z> of |0> and of |1>
-    return (z_of_zero + z_of_one) / 2, (z_of_zero - z_of_one) / 2
-
-
-def check_invertible(readout: Confusion) -> None:
-    """Raise ConfigError if a confusion matrix has no inverse."""
-    (zero_zero, zero_one), (one_zero, one_one) = readout
-    if zero_zero - one_zero == zero_one - one_one:
-        raise ConfigError(f"readout={readout} has no inverse: it is the same for both states; omit 'readout'")
-
-
 def apply_readout_error_to_distribution(distribution: Tensor, readout: Confusion | None) -> Tensor:
     """Return a joint distribution after a readout error on each qubit."""
     if readout is None:
         return distribution
     return _apply_to_each_bit(distribution.new_tensor(readout), distribution)
-
-
-def observable_after_readout_error(observable: Observable, readout: Confusion) -> PauliSum:
-    """Return the observable whose exact expectation is the mean that a measurement with readout errors has.
-
-    Every Pauli matrix P on a qubit is measured as Z in its basis, which the readout error turns into a + b P.
-
-    >>> observable_after_readout_error(PauliSum([(1, "X", (0,))]), ((0.9, 0.1), (0.1, 0.9))).terms[-1].coefficient
-    0.8
-    """
-    return _with_lines(observable, *_readout_line(readout))
-
-
-def observable_before_readout_error(observable: Observable, readout: Confusion) -> PauliSum:
-    """Return the observable whose measurement with readout errors has the mean that `observable` has without.
-
-    Raises:
-        ConfigError: The confusion matrix has no inverse.
-
-    >>> observable_before_readout_error(PauliSum([(1, "X", (0,))]), ((0.9, 0.1), (0.1, 0.9))).terms[-1].coefficient
-    1.25
-    """
-    check_invertible(readout)
-    offset, slope = _readout_line(readout)
-    return _with_lines(observable, -offset / slope, 1 / slope)
-
-
-def _with_lines(observable: Observable, offset: float, slope: float) -> PauliSum:
-    """Return the observable with every Pauli matrix P replaced by offset + slope P."""
-    if isinstance(observable, Projector):
-        signs = [1 - 2 * int(bit) for bit in observable.bits]
-        factors = [((1 + sign * offset) / 2, sign * slope / 2) for sign in signs]
-        return PauliSum(tuple(_expanded(1.0, "Z" * len(signs), observable.qubits, factors)))
-    terms = observable.pauli_sum().terms
-    return PauliSum(
-        tuple(
-            each
-            for term in terms
-            for each in _expanded(term.coefficient, term.word, term.qubits, [(offset, slope)] * len(term.word))
-        )
-    )
-
-
-def _expanded(
-    coefficient: float, word: str, qubits: tuple[int, ...], factors: Sequence[tuple[float, float]]
-) -> Iterable[PauliTerm]:
-    """Yield the terms of a product of (a + b P) over the letters P of a word, except those where a factor a is 0."""
-    for subset in product((False, True), repeat=len(word)):
-        scale = reduce(lambda total, pair: total * pair[0][pair[1]], zip(factors, subset, strict=True), coefficient)
-        if scale != 0 or not any(subset):
-            kept = [place for place, is_kept in enumerate(subset) if is_kept]
-            yield PauliTerm(scale, "".join(word[place] for place in kept), tuple(qubits[place] for place in kept))
 
 
 def _apply_to_each_bit(matrix: Tensor, distribution: Tensor) -> Tensor:

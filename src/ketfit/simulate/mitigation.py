@@ -19,13 +19,9 @@ from ketfit.integers import as_integer, as_integers
 from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.compiler import compiler_disabled
 from ketfit.simulate.expectation import check_noise, check_observables_alone
-from ketfit.simulate.measurement import (
-    MeasurementContext,
-    ObservableContext,
-    check_invertible,
-    observable_before_readout_error,
-)
+from ketfit.simulate.measurement import MeasurementContext, ObservableContext
 from ketfit.simulate.noise import Confusion, NoiseConfig
+from ketfit.simulate.readout_error import check_invertible, observable_before_readout_error
 from ketfit.simulate.shots import check_shots, rotation_angles, rotations_as_inputs
 from ketfit.simulate.statevector import Engine
 

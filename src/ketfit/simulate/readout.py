@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ketfit.circuit.observable import Hermitian, Observable, PauliSum, Projector
+from ketfit.circuit.observable import Hermitian, PauliSum, Projector
 from ketfit.simulate.evolution import WordOnStates, apply_matrix, is_transformed, split_shape
+from ketfit.simulate.readout_error import MeasuredObservable, ShiftedPauliSum
 
 BASIS_CHANGES: dict[str, tuple[str, ...]] = {"X": ("h",), "Y": ("sdg", "h"), "Z": ()}
 """Gates before a measurement of Z that measure another Pauli matrix."""
@@ -37,16 +38,16 @@ def joint_distribution(state: Tensor, qubits: Sequence[int]) -> Tensor:
     return sums.permute(0, *(1 + ascending.index(qubit) for qubit in qubits)).reshape(len(state), 2 ** len(qubits))
 
 
-def observable_expectations(state: Tensor, observables: Sequence[Observable]) -> Tensor:
+def observable_expectations(state: Tensor, observables: Sequence[MeasuredObservable]) -> Tensor:
     """Return the expectation of each observable, shape (batch, len(observables))."""
     if is_transformed():
-        columns = [_inner_product(state, apply_observable(state, observable)) for observable in observables]
+        columns = [inner_product(state, apply_observable(state, observable)) for observable in observables]
         return torch.stack(columns, dim=1)
     result: Tensor = _Expectations.apply(tuple(observables), state)  # type: ignore[no-untyped-call]
     return result
 
 
-def apply_observable(state: Tensor, observable: Observable) -> Tensor:
+def apply_observable(state: Tensor, observable: MeasuredObservable) -> Tensor:
     """Return the observable times the state, shape (batch, 2**Q): complex if one of them is."""
     n_qubits = _n_qubits(state)
     if isinstance(observable, PauliSum):
@@ -55,12 +56,36 @@ def apply_observable(state: Tensor, observable: Observable) -> Tensor:
             for term in observable.terms
         )
         return reduce(torch.add, words)
+    if isinstance(observable, ShiftedPauliSum):
+        return apply_shifted_sum(state, observable)
     if isinstance(observable, Hermitian):
         matrix = np.array(observable.matrix)
         if matrix.imag.any() and not state.is_complex():
             state = torch.complex(state, torch.zeros_like(state))
         return apply_matrix(state, matrix, observable.qubits)
     return _project(state, observable)
+
+
+def apply_shifted_sum(
+    state: Tensor, observable: ShiftedPauliSum, signs: Mapping[tuple[str, int], Tensor] | None = None
+) -> Tensor:
+    """Return a sum of products of (offset + slope P) times states (batch, 2**Q), letter by letter.
+
+    Args:
+        state: The states.
+        observable: The sum of products.
+        signs: A sign of each Pauli matrix P on a qubit for each state, shape (batch,); None is +1.
+    """
+    n_qubits, total = _n_qubits(state), torch.zeros_like(state)
+    for term in observable.words.terms:
+        result = term.coefficient * state
+        for letter, qubit in zip(term.word, term.qubits, strict=True):
+            turned = WordOnStates.on_qubits(letter, (qubit,), n_qubits).apply(result, observable.slope)
+            if signs is not None:
+                turned = signs[letter, qubit][:, None] * turned
+            result = observable.offset * result + turned
+        total = total + result
+    return total
 
 
 def _project(state: Tensor, projector: Projector) -> Tensor:
@@ -73,7 +98,8 @@ def _project(state: Tensor, projector: Projector) -> Tensor:
     return split.reshape(state.shape)
 
 
-def _inner_product(state: Tensor, other: Tensor) -> Tensor:
+def inner_product(state: Tensor, other: Tensor) -> Tensor:
+    """Return the real part of the inner product of each pair of states, shape (batch,)."""
     return (state.conj() * other).real.sum(dim=1) if other.is_complex() else (state * other).sum(dim=1)
 
 
@@ -85,11 +111,11 @@ class _Expectations(torch.autograd.Function):
     """Expectations of observables, whose backward pass stores one state, however many words they have."""
 
     @staticmethod
-    def forward(ctx: Any, observables: tuple[Observable, ...], state: Tensor) -> Tensor:
+    def forward(ctx: Any, observables: tuple[MeasuredObservable, ...], state: Tensor) -> Tensor:
         """Return the expectations."""
         ctx.observables = observables
         ctx.save_for_backward(state)
-        return torch.stack([_inner_product(state, apply_observable(state, each)) for each in observables], dim=1)
+        return torch.stack([inner_product(state, apply_observable(state, each)) for each in observables], dim=1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
@@ -102,7 +128,7 @@ class _Expectations(torch.autograd.Function):
         return None, reduce(torch.add, terms)
 
 
-def _fitting(state: Tensor, observable: Observable) -> Tensor:
+def _fitting(state: Tensor, observable: MeasuredObservable) -> Tensor:
     """Return the observable times the state, and its real part for a real state: the rest has no gradient there."""
     result = apply_observable(state, observable)
     return result if state.is_complex() else result.real

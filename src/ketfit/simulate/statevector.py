@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ketfit.circuit.circuit import Circuit, Gate, observable_light_cone
-from ketfit.circuit.observable import Observable, PauliSum
+from ketfit.circuit.observable import PauliSum
 from ketfit.errors import ConfigError, InputError, InsufficientMemoryError
 from ketfit.memory import memory_shortage
 from ketfit.simulate.circuit_batch import CircuitBatch, check_finite
@@ -46,6 +46,7 @@ from ketfit.simulate.native import (
     signs_in_light_cone,
 )
 from ketfit.simulate.readout import joint_distribution, observable_expectations, z_expectations
+from ketfit.simulate.readout_error import MeasuredObservable
 
 Engine = Literal["auto", "native", "torch", "distributed"]
 
@@ -153,7 +154,9 @@ def statevector_expectation_and_gradients(
     )
 
 
-def observable_expectation(batch: CircuitBatch, observables: tuple[Observable, ...], engine: Engine = "auto") -> Tensor:
+def observable_expectation(
+    batch: CircuitBatch, observables: tuple[MeasuredObservable, ...], engine: Engine = "auto"
+) -> Tensor:
     """Return the expectation of each observable, shape (size, len(observables)), differentiable any number of times.
 
     Raises:
@@ -170,7 +173,7 @@ def observable_expectation(batch: CircuitBatch, observables: tuple[Observable, .
     return _state_observables(batch, observables, engine)
 
 
-def _state_observables(batch: CircuitBatch, observables: tuple[Observable, ...], engine: Engine) -> Tensor:
+def _state_observables(batch: CircuitBatch, observables: tuple[MeasuredObservable, ...], engine: Engine) -> Tensor:
     """Return the expectation of each observable from final states."""
     support = frozenset(qubit for each in observables for qubit in each.qubits)
     not_diagonal = frozenset(qubit for each in observables for qubit in each.not_diagonal)
@@ -180,7 +183,7 @@ def _state_observables(batch: CircuitBatch, observables: tuple[Observable, ...],
 
 def observable_expectation_and_gradients(
     batch: CircuitBatch,
-    observables: tuple[Observable, ...],
+    observables: tuple[MeasuredObservable, ...],
     cotangent: Tensor,
     needs_grad: tuple[bool, bool, bool],
     engine: Engine = "auto",
@@ -217,7 +220,7 @@ def final_state(batch: CircuitBatch, engine: Engine = "auto") -> Tensor:
 
 
 def _kernel_sums(
-    batch: CircuitBatch, observables: tuple[Observable, ...], engine: Engine, differentiated: bool
+    batch: CircuitBatch, observables: tuple[MeasuredObservable, ...], engine: Engine, differentiated: bool
 ) -> tuple[PauliSum, ...] | None:
     """Return the observables if the kernel computes them, whatever the gates of the circuit, and None otherwise.
 

@@ -36,7 +36,8 @@ from ketfit.simulate.pauli_errors import (
     masked_words,
     sample_gate_errors,
 )
-from ketfit.simulate.readout import BASIS_CHANGES, joint_distribution
+from ketfit.simulate.readout import BASIS_CHANGES, apply_shifted_sum, inner_product, joint_distribution
+from ketfit.simulate.readout_error import ShiftedPauliSum
 from ketfit.simulate.statevector import Engine, observable_expectation, runs_native, statevector_expectation
 
 
@@ -123,6 +124,29 @@ def trajectory_words(
     return _estimate(run.means(words) * run.signs, batch.size, trajectories)
 
 
+def trajectory_products(
+    batch: CircuitBatch,
+    observables: Sequence[ShiftedPauliSum],
+    noise: NoiseConfig,
+    trajectories: int,
+    *,
+    generator: torch.Generator | None = None,
+    engine: Engine = "auto",
+) -> Estimate:
+    """Estimate the mean of each sum of products of (offset + slope P), under gate and preparation noise.
+
+    The final states of all trajectories are stored, and the products applied to them letter by letter. Arguments and
+    errors are those of `trajectory_expectation`.
+    """
+    noise.check_engine(engine)
+    letters = tuple({each: None for observable in observables for each in observable.letters})
+    words = [(letter, (qubit,)) for letter, qubit in letters]
+    run = _Run.sample(batch, words, noise, trajectories, generator, engine, joint=True)
+    state, signs = run.final_state(), dict(zip(letters, run.signs.unbind(dim=1), strict=True))
+    values = [inner_product(state, apply_shifted_sum(state, each, signs)) for each in observables]
+    return _estimate(torch.stack(values, dim=1), batch.size, trajectories)
+
+
 def _estimate(values: Tensor, size: int, trajectories: int) -> Estimate:
     values = values.view(size, trajectories, values.shape[1])
     mean = values.mean(dim=1)
@@ -185,9 +209,13 @@ class _Run:
             return observable_expectation(self.batch, sums, "torch")
         return expect_words(self._program_batch, masked_words(words, self.batch.circuit.n_qubits))
 
+    def final_state(self) -> Tensor:
+        """Return the final states before the signs, shape (trajectories, 2**n_qubits)."""
+        return as_complex(evolve(self.batch)) if self.rotation_signs is None else simulate(self._program_batch)
+
     def distribution(self, measured: tuple[int, ...], basis: str) -> Tensor:
         """Return the joint distribution of outcomes in a basis, before bits are flipped by the signs."""
-        state = as_complex(evolve(self.batch)) if self.rotation_signs is None else simulate(self._program_batch)
+        state = self.final_state()
         for qubit, letter in zip(measured, basis, strict=True):
             for name in BASIS_CHANGES[letter]:
                 state = apply_matrix(state, np.array(GATES[name].matrix()), (qubit,))

@@ -196,6 +196,22 @@ def test_autograd_gradients_of_second_order_equal_default_qubit(method):
     np.testing.assert_allclose(ours, theirs, atol=1e-9)
 
 
+@pytest.mark.parametrize("interface", ["torch", "autograd"])
+def test_coefficients_of_nested_sums_are_differentiated(interface):
+    def circuit(numbers):
+        qml.RX(numbers[0], 0)
+        inner = qml.sum(qml.s_prod(numbers[1], qml.Hadamard(0)), qml.Z(1))
+        return qml.expval(qml.sum(qml.s_prod(numbers[2], inner), qml.s_prod(numbers[1], qml.Projector([1], 0))))
+
+    if interface == "torch":
+        numbers = torch.tensor([0.4, 0.5, -2.0], dtype=torch.float64, requires_grad=True)
+        ours, theirs = (torch.autograd.grad(qml.QNode(circuit, each)(numbers), numbers)[0] for each in both_devices(2))
+    else:
+        numbers = pnp.array([0.4, 0.5, -2.0], requires_grad=True)
+        ours, theirs = (qml.grad(qml.QNode(circuit, each))(numbers) for each in both_devices(2))
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
 def test_coefficients_of_an_observable_are_differentiated():
     coefficients = torch.tensor([0.5, -2.0], dtype=torch.float64, requires_grad=True)
 
@@ -338,6 +354,31 @@ def test_batches_that_the_simulator_does_not_know_are_split():
         *(qml.QNode(circuit, device)(np.array([0.2, 0.3])) for device in both_devices(2)), strict=True
     ):
         np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize("angles", [np.array([0.1, 0.7, -2.0]), torch.tensor([0.1, 0.7, -2.0], dtype=torch.double)])
+def test_batches_of_decompositions_that_branch_on_the_angle_are_split(angles):
+    def circuit(angles):
+        qml.RX(0.4, 0)
+        qml.FermionicSWAP(angles, wires=[0, 1])
+        return qml.probs(wires=[1, 0])
+
+    ours, theirs = (qml.QNode(circuit, device)(angles) for device in both_devices(2))
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+def test_batch_of_no_samples_has_no_results():
+    @qml.qnode(qml.device("ketfit.qubit", wires=2))
+    def circuit(angles):
+        qml.AngleEmbedding(angles, wires=[0, 1])
+        qml.RX(angles[:, 0], 0)
+        return qml.expval(qml.Z(0)), qml.probs(wires=[1, 0])
+
+    angles = torch.zeros(0, 2, requires_grad=True)
+    means, probabilities = circuit(angles)
+    assert (means.shape, probabilities.shape) == ((0,), (0, 4))
+    (means.sum() + probabilities.sum()).backward()
+    assert angles.grad.shape == (0, 2)
 
 
 def test_batches_that_pennylane_cannot_decompose_are_split():

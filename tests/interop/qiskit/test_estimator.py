@@ -8,14 +8,24 @@ import numpy as np
 import pytest
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
-from qiskit.circuit.library import PauliEvolutionGate, QFTGate, RXGate, UnitaryGate, real_amplitudes, zz_feature_map
+from qiskit.circuit.library import (
+    PauliEvolutionGate,
+    PermutationGate,
+    QFTGate,
+    RXGate,
+    UnitaryGate,
+    real_amplitudes,
+    zz_feature_map,
+)
 from qiskit.exceptions import QiskitError
 from qiskit.primitives import BaseEstimatorV2, StatevectorEstimator
 from qiskit.primitives.containers.bindings_array import BindingsArray
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.providers import JobStatus
-from qiskit.quantum_info import Pauli, PauliList, SparseObservable, SparsePauliOp, Statevector
+from qiskit.providers.fake_provider import GenericBackendV2
+from qiskit.quantum_info import Pauli, PauliList, SparseObservable, SparsePauliOp, Statevector, random_clifford
+from qiskit.transpiler import generate_preset_pass_manager
 
 from ketfit.errors import InputError, KetFitError
 from ketfit.interop.qiskit import KetFitEstimator, QiskitCircuitError
@@ -140,6 +150,35 @@ def test_definitions_with_parameters_are_used():
     circuit.append(inner.to_gate().control(1), [0, 1, 2])
     circuit.append(QFTGate(3), [0, 1, 2])
     assert_equals_qiskit(circuit, ["ZIX", "YYI"], [[0.4], [1.3]])
+
+
+def test_operations_that_are_no_gates_are_synthesized():
+    circuit = QuantumCircuit(3)
+    circuit.append(random_clifford(3, seed=1), [2, 0, 1])
+    circuit.append(RXGate(PARAMETERS[0]).control(1, annotated=True), [0, 1])
+    circuit.append(PermutationGate([2, 0, 1]), [0, 1, 2])
+    assert_equals_qiskit(circuit, [["XYZ"], ["ZZI"], ["IXX"]], [[0.4], [1.3]])
+
+
+def test_global_phases_with_parameters_are_kept_in_controlled_gates():
+    a, b, _ = PARAMETERS
+    inner = QuantumCircuit(1, global_phase=a * b + 0.3)
+    inner.rx(a, 0)
+    circuit = QuantumCircuit(2)
+    circuit.h(0)
+    circuit.append(inner.to_gate().control(1), [0, 1])
+    assert_equals_qiskit(circuit, [["IX"], ["ZY"]], [[0.4, 0.7], [1.3, -0.2]])
+
+
+def test_transpiled_circuit_takes_observables_of_its_layout(rotations):
+    backend = GenericBackendV2(4, seed=1)
+    manager = generate_preset_pass_manager(1, backend=backend, initial_layout=[3, 1], seed_transpiler=1)
+    transpiled, observable = manager.run(rotations), SparsePauliOp(["XZ", "YI"], [0.5, -2])
+    values = [0.1, 0.2, 0.3]
+    laid_out = observable.apply_layout(transpiled.layout)
+    assert laid_out.num_qubits == 4
+    found = values_of(KetFitEstimator(), transpiled, laid_out, values)
+    assert found == pytest.approx(values_of(StatevectorEstimator(), rotations, observable, values), abs=1e-10)
 
 
 def test_barriers_and_delays_are_ignored():
@@ -373,8 +412,12 @@ def test_circuit_that_changed_since_the_last_run_is_converted_again():
 
 @pytest.mark.parametrize(
     ("make", "observable", "change"),
-    [(RXGate, "Y", 1e-11), (lambda angle: UnitaryGate(RXGate(angle).to_matrix()), "Y", 3e-9)],
-    ids=["angle", "unitary"],
+    [
+        (RXGate, "Y", 1e-11),
+        (lambda angle: UnitaryGate(RXGate(angle).to_matrix()), "Y", 3e-9),
+        (lambda angle: RXGate(angle).inverse(annotated=True).inverse(annotated=True), "Y", 1e-11),
+    ],
+    ids=["angle", "unitary", "annotated"],
 )
 def test_number_that_changed_slightly_is_converted_again(make, observable, change):
     estimator, circuit, found = KetFitEstimator(), QuantumCircuit(1), []

@@ -46,6 +46,18 @@ def test_complex_number_is_refused():
         differentiable_function(1j * A * B)
 
 
+def test_expression_that_qiskit_does_not_convert_is_refused():
+    class PowerOfTwo:  # as 2**a is in Qiskit 2.4
+        def sympify(self):
+            return NotImplemented
+
+        def __str__(self):
+            return "2**a"
+
+    with pytest.raises(CircuitError, match=r"the angle 2\*\*a to SymPy; write .* as \(math.log\(2\) \* a\).exp\(\)"):
+        differentiable_function(PowerOfTwo())
+
+
 def test_unknown_function_is_refused():
     class Expression:
         def sympify(self):

@@ -143,8 +143,14 @@ def _terms(observable: Any, batch: TapeBatch) -> list[Term] | None:
 
 def _linear_terms(observable: Any, batch: TapeBatch) -> list[Term] | None:
     """Return the terms of a sum with coefficients."""
+    if isinstance(observable, LinearCombination):
+        parts = list(zip(*observable.terms(), strict=True))
+    elif isinstance(observable, SProd):
+        parts = [(observable.scalar, observable.base)]
+    else:
+        parts = [(1.0, each) for each in observable.operands]  # the terms() of a Sum lose gradients of coefficients
     terms: list[Term] = []
-    for coefficient, inner in zip(*observable.terms(), strict=True):
+    for coefficient, inner in parts:
         real, inner_terms = _real(coefficient), _terms(inner, batch)
         if real is None or inner_terms is None:
             return None

@@ -139,7 +139,7 @@ def decompose_or_split(tape: QuantumScript, **options: Any) -> Tapes:
     try:
         tapes, join = decompose(tape, **options)
         return tapes, join
-    except DeviceError:
+    except Exception:  # of any type, where a decomposition branches on the value of an angle
         if tape.batch_size is None:
             raise
     tapes, join = broadcast_expand(tape)

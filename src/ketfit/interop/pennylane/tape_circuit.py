@@ -106,7 +106,8 @@ class TapeReader:
         sizes = {len(value) for value in values}
         if len(sizes) > 1:
             raise DeviceError(f"parameters of the tape are broadcast over {sorted(sizes)} samples; make them equal")
-        columns = [self._real(value).reshape(len(value), -1) for value in values]
+        # The number of columns is not left to torch, which cannot infer it for no samples.
+        columns = [self._real(value).reshape(len(value), math.prod(np.shape(value)[1:])) for value in values]
         return columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
 
     def _real(self, value: Any) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from ketfit.interop.qiskit.expressions import Function, differentiable_function
 with optional_imports("KetFit's primitives for Qiskit", "qiskit"):
     from qiskit import QuantumCircuit
     from qiskit.circuit import Barrier, CircuitInstruction, Delay, Measure, ParameterExpression, Reset
-    from qiskit.circuit.library import Initialize, UnitaryGate
+    from qiskit.circuit.library import Initialize
     from qiskit.exceptions import QiskitError
     from qiskit.primitives.containers.bindings_array import BindingsArray
 
@@ -130,10 +131,10 @@ def _numbers(circuit: QuantumCircuit) -> list[Any]:
     # Qiskit takes gates for equal whose numbers differ a little.
     numbers: list[Any] = []
     for instruction in circuit.data:
-        if instruction.is_standard_gate():  # whose object would have to be built
-            numbers += [each for each in instruction.params if not isinstance(each, ParameterExpression)]
-        elif instruction.name == "unitary" and isinstance(instruction.operation, UnitaryGate):
-            numbers.append(instruction.operation.params[0].tolist())
+        # The object of a standard gate would have to be built.
+        operation = instruction if instruction.is_standard_gate() else instruction.operation
+        parameters = [each for each in getattr(operation, "params", ()) if not isinstance(each, ParameterExpression)]
+        numbers += [each.tolist() if isinstance(each, np.ndarray) else each for each in parameters]
     return numbers
 
 

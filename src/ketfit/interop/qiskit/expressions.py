@@ -39,14 +39,23 @@ def differentiable_function(expression: Any) -> Function:
     """Return a `qiskit.circuit.ParameterExpression` with free parameters as a function of tensors.
 
     Raises:
-        CircuitError: the expression has a number that is not real or finite, or an unknown function.
+        CircuitError: the expression has a number that is not real or finite, an unknown function, or a form that Qiskit
+            does not convert to SymPy.
 
     >>> from qiskit.circuit import Parameter
     >>> a, b = Parameter("a"), Parameter("b")
     >>> differentiable_function(a * b + 1)({"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0, 4.0])})
     tensor([4., 9.])
     """
-    return _convert(sympy.sympify(expression.sympify(), strict=True), expression)  # Qiskit 2.0 returns one of symengine
+    try:
+        tree = sympy.sympify(expression.sympify(), strict=True)  # Qiskit 2.0 returns an expression of symengine
+    # Qiskit 2.4 has no sympify() of a number to a parameter's power.
+    except (AttributeError, TypeError, sympy.SympifyError) as error:
+        raise CircuitError(
+            f"Qiskit cannot convert the angle {expression} to SymPy; write a power of a number, such as 2**a, as "
+            "(math.log(2) * a).exp()"
+        ) from error
+    return _convert(tree, expression)
 
 
 def _convert(node: Any, expression: Any) -> Function:
