@@ -26,6 +26,7 @@ from ketfit.bodies.body import Body, load_body
 from ketfit.data.dataset import Dataset
 from ketfit.errors import ConfigError, DataError, InputError
 from ketfit.simulate.expectation import expectation
+from ketfit.simulate.mitigation import mitigate_readout
 
 TEXTS = ("good fine film", "the good film", "bad dull film", "the bad film", "not film", "film the fine") * 4
 LABELS = ("good", "good", "bad", "bad", "so so", "so so") * 4
@@ -159,6 +160,65 @@ def test_trace_wide_circuit_uses_trajectories(body: Body, monkeypatch: pytest.Mo
     assert traced.expectations == pytest.approx(exact.expectations, abs=6 / 1000**0.5)
 
 
+def test_trace_wide_circuit_with_damping_stays_exact(body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ketfit.app.trace.MAX_EXACT_QUBITS", 4)
+    damping = NoiseConfig(t1_us=1e5, t2_us=1e5, time_2q_us=970.0)
+    settings = MeasurementSettings(two_qubit_error=0.01)
+    predictor = TracePredictor(make(body, noise=damping))
+    traced = predictor.trace("a good film", settings)
+    noise = damping.updated(depolarizing_2q=0.01)
+    expected = predictor.classifier.with_measurement(noise=noise).predict_proba(["a good film"])[0]
+    assert traced.trajectories is None
+    assert traced.probabilities == pytest.approx(expected, abs=1e-6)
+    assert predictor.probabilities(["a good film"], settings).rows[0] == pytest.approx(expected, abs=1e-6)
+    twirled = TracePredictor(make(body, noise=damping.updated(pauli_twirl=True)))
+    assert twirled.trace("a good film", settings).trajectories == 1000
+
+
+MITIGATED: list[dict[str, Any]] = [
+    {"mitigation": ("readout",), "n_measured": 2},
+    {"mitigation": ("zero_noise",)},
+    {"mitigation": ("readout", "zero_noise"), "readout": ("X0 Z1", "Z0")},
+]
+
+
+@pytest.mark.parametrize("head", MITIGATED, ids=str)
+@pytest.mark.parametrize("shots", [None, 50])
+def test_trace_applies_mitigation_of_model(body: Body, head: dict[str, Any], shots: int | None) -> None:
+    noise = NoiseConfig(depolarizing_2q=0.02, readout=((0.95, 0.1), (0.05, 0.9)))
+    classifier = make(body, noise=noise, **head)
+    predictor, settings = TracePredictor(classifier), MeasurementSettings(shots, 0.05)
+    traced = predictor.trace("a good film", settings)
+    noise = noise.updated(depolarizing_2q=0.05)
+    measured = classifier.with_measurement(shots=shots, noise=noise, mitigation=head["mitigation"])
+    expected = measured.predict_proba(["a good film"])[0]
+    assert traced.probabilities == pytest.approx(expected, abs=1e-6)
+    assert predictor.probabilities(["a good film"], settings).rows[0] == pytest.approx(expected, abs=1e-6)
+    html = render_outputs(traced)
+    assert "The expectations below are mitigated by" in html
+    assert "standard errors" not in html
+    if head["mitigation"] == ("readout",):
+        signs = torch.tensor([[1.0 - 2 * int(bit) for bit in outcome.bits] for outcome in traced.outcomes])
+        values = torch.tensor([outcome.share for outcome in traced.outcomes]) @ signs
+        assert traced.expectations == pytest.approx(mitigate_readout(values, noise.readout).tolist(), abs=1e-5)
+
+
+def test_trace_without_noise_is_not_mitigated(body: Body) -> None:
+    predictor = TracePredictor(make(body, noise=NoiseConfig(depolarizing_2q=0.02), mitigation=("zero_noise",)))
+    traced = predictor.trace("a good film", MeasurementSettings())
+    assert traced.mitigation == ()
+    assert traced.expectations == pytest.approx(traced.exact_expectations, abs=1e-6)
+    assert "mitigated" not in render_outputs(traced)
+
+
+def test_fit_baseline_without_label_of_model_fails(body: Body) -> None:
+    classifier = make(body, classes=3, n_measured=3)
+    part = [(text, label) for text, label in zip(TEXTS, LABELS, strict=True) if label != "good"]
+    texts, labels = zip(*part, strict=True)
+    with pytest.raises(DataError, match="part.csv has no sentence labelled 'good'; the comparison needs every label"):
+        fit_baseline(classifier, Dataset("part.csv", texts, labels))
+
+
 def test_fit_baseline_equals_scikit_learn(body: Body) -> None:
     classifier = make(body, classes=3, n_measured=3)
     predictor = TracePredictor(classifier, fit_baseline(classifier, Dataset("d", TEXTS, LABELS)))
@@ -195,6 +255,11 @@ def test_trace_truncated_sentence_has_notice(body: Body) -> None:
     embedded = TracePredictor(make(body)).embed("good " * 390)
     assert embedded.notice is not None
     assert "are truncated" in embedded.notice
+    predictor = TracePredictor(make(body))
+    notice = predictor.probabilities(["good " * 390, "a good film"], MeasurementSettings()).notice
+    assert notice is not None
+    assert notice.startswith("1 of 2 new sentences")
+    assert predictor.probabilities(["a good film"], MeasurementSettings()).notice is None
 
 
 def test_trace_sentence_is_not_written_to_disk(body: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +278,7 @@ def test_trace_of_classical_head_has_its_probabilities(kind: str, body: Body, ti
     assert isinstance(traced, ClassicalTrace)
     expected = classifier.predict_proba(["a good film"])
     np.testing.assert_array_equal([traced.probabilities], expected)
-    np.testing.assert_array_equal(predictor.probabilities(["a good film"], MeasurementSettings()), expected)
+    np.testing.assert_array_equal(predictor.probabilities(["a good film"], MeasurementSettings()).rows, expected)
     assert traced.label == traced.exact_label == classifier.predict(["a good film"])[0]
     assert predictor.trained_settings is None
     html = render_prediction(traced) + render_classical(traced)

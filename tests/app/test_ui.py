@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
-from ketfit import TextClassifier
+from ketfit import NoiseConfig, TextClassifier
 from ketfit.app.server import HEADERS, RequestLimitMiddleware, serve
 from ketfit.app.trace import MeasurementSettings, TracePredictor
-from ketfit.app.ui import MAX_SENTENCES, Page, _sliders
+from ketfit.app.ui import MAX_PARQUET_BYTES, MAX_SENTENCES, Page, _sliders
 from ketfit.bodies.body import load_body
+from ketfit.data.tables import Block, TextTable
 from ketfit.errors import ConfigError
 from tests.app.test_trace import make
 
@@ -78,6 +82,78 @@ def test_page_unusable_file_error_hides_path(
     assert file is None
     assert message in html
     assert str(tmp_path) not in html
+
+
+def test_page_reads_few_rows_of_long_repeated_parquet_value(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "repeated.parquet"
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 100_000, pa.int32()), ["x" * 1_000_000])
+    with parquet.ParquetWriter(
+        path, pa.schema({"text": column.type}), store_schema=False, dictionary_pagesize_limit=2**22
+    ) as writer:
+        writer.write_table(pa.table({"text": column}))
+    assert path.stat().st_size < 2**20
+    read: list[int] = []
+    blocks = TextTable.blocks
+
+    def count_rows(table: TextTable, size: int) -> Iterator[Block]:
+        for block in blocks(table, size):
+            read.append(len(block))
+            yield block
+
+    monkeypatch.setattr(TextTable, "blocks", count_rows)
+    html, file = page.classify_file(str(path), 0, 0)
+    assert "1,000,000 characters" in html
+    assert file is None
+    assert sum(read) <= 16
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pa.array([b"x" * (MAX_PARQUET_BYTES + 1)]), "bytes after decompression"),
+        (pa.array([[0] * 1000]), "holds lists"),
+    ],
+)
+def test_page_refuses_parquet_that_decompresses_to_much(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: pa.Array, message: str
+) -> None:
+    path = tmp_path / "large.parquet"
+    parquet.write_table(pa.table({"text": ["a good film"], "other": column}), path, compression="zstd")
+    assert path.stat().st_size < 2**20
+    monkeypatch.setattr(TextTable, "blocks", lambda *_: pytest.fail("rows are read"))
+    html, file = page.classify_file(str(path), 0, 0)
+    assert message in html
+    assert file is None
+
+
+def test_page_classifies_parquet_file(page: Page, tmp_path: Path) -> None:
+    path = tmp_path / "films.parquet"
+    parquet.write_table(pa.table({"text": ["a good film", "bad film"] * 5, "number": range(10)}), path)
+    html, file = page.classify_file(str(path), 0, 0)
+    assert html.count("a good film") == 5
+    assert "kf-notice" not in html
+    assert file is not None
+    assert len(Path(file).read_text(encoding="utf-8").splitlines()) == 11
+
+
+def test_page_shows_notice_about_truncated_sentences_of_file(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("good " * 390 + "\na good film\n", encoding="utf-8")
+    html, file = page.classify_file(str(tmp_path / "long.txt"), 0, 0)
+    assert '<p class="kf-notice">1 of 2 new sentences have more than' in html
+    assert file is not None
+
+
+def test_sliders_include_settings_of_training(tiny_body_folder: Path) -> None:
+    noise = NoiseConfig(depolarizing_2q=0.25)
+    trained = Page(TracePredictor(make(load_body(tiny_body_folder, device="cpu"), shots=5000, noise=noise)), [])
+    gradio = SimpleNamespace(Slider=lambda low, high, *, value, **_: (low, high, value))
+    assert _sliders(gradio, trained.predictor.trained_settings) == ((0, 5000, 5000), (0, 0.25, 0.25))
+    assert _sliders(gradio, MeasurementSettings(20, 0.01)) == ((0, 4000, 20), (0, 0.1, 0.01))
+    assert "kf-error" not in trained.measure("a good film", 5000, 0.25, 0)[0]
+    assert "kf-error" in trained.measure("a good film", 5001, 0.25, 0)[0]
+    assert "kf-error" in trained.measure("a good film", 5000, 0.26, 0)[0]
 
 
 def answer(guard: RequestLimitMiddleware, headers: dict[str, str], pieces: list[bytes]) -> tuple[int, list[bytes]]:

@@ -7,10 +7,15 @@ import types
 from pathlib import Path
 
 import pytest
+import torch
 
-from ketfit.energy.meters import nvml_meter, rapl_meter, read_while
+from ketfit import HeadConfig
+from ketfit.cli.energy import _measure
+from ketfit.energy.crossover import CrossoverModel
+from ketfit.energy.meters import Meter, nvml_meter, rapl_meter, read_while
+from ketfit.energy.profiles import QpuProfile, StatevectorProfile, load_profile
 from ketfit.energy.quantities import Measured, UncertainValue
-from ketfit.errors import EnergyMeterError, MissingExtraError
+from ketfit.errors import ConfigError, EnergyMeterError, MissingExtraError
 
 
 @pytest.fixture
@@ -86,9 +91,21 @@ def test_rapl_meter_without_counters_fails(tmp_path, powercap):
         rapl_meter(empty)
 
 
-def fake_nvml(energies):
+@pytest.fixture
+def gpus(monkeypatch):
+    """Two GPUs that torch has in the order "b", "a" and NVML in the order "a", "b"."""
+    properties = [types.SimpleNamespace(uuid=uuid) for uuid in ("b", "a")]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties[index])
+
+
+def fake_nvml(energies, uuids=("GPU-a", "GPU-b")):
     class NVMLError(Exception):
         pass
+
+    def find(uuid):
+        if uuid not in uuids:
+            raise NVMLError("Not Found")
+        return uuids.index(uuid)
 
     def energy(handle):
         value = energies.pop(0)
@@ -99,19 +116,68 @@ def fake_nvml(energies):
     return types.SimpleNamespace(
         NVMLError=NVMLError,
         nvmlInit=lambda: None,
-        nvmlDeviceGetHandleByIndex=lambda index: index,
-        nvmlDeviceGetName=lambda handle: "Some GPU",
+        nvmlDeviceGetHandleByUUID=find,
+        nvmlDeviceGetName=lambda handle: f"Some GPU {handle}",
         nvmlDeviceGetTotalEnergyConsumption=energy,
     )
 
 
-def test_nvml_meter_reads_millijoules(monkeypatch):
+def test_nvml_meter_reads_millijoules(monkeypatch, gpus):
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([0, 1000, 3500]))
     reading = read_while(nvml_meter(), lambda: None, seconds=0)
     assert reading.energy == Measured(UncertainValue(2.5, 2.5, 2.5))
 
 
-def test_nvml_meter_without_counter_or_package_fails(monkeypatch):
+@pytest.mark.parametrize(("index", "nvml_index"), [(0, 1), (1, 0)])
+def test_nvml_meter_reads_gpu_of_torch(monkeypatch, gpus, index, nvml_index):
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([0]))
+    meter = nvml_meter(index)
+    assert (meter.name, meter.device) == (f"Some GPU {nvml_index} (NVML)", f"cuda:{index}")
+
+
+def test_nvml_meter_without_gpu_of_torch_fails(monkeypatch, gpus):
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([0], uuids=("GPU-a",)))
+    with pytest.raises(EnergyMeterError, match=r"cuda:0 \(GPU-b\) cannot be read: Not Found"):
+        nvml_meter()
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: types.SimpleNamespace())
+    with pytest.raises(EnergyMeterError, match="has no UUID of cuda:0.*upgrade torch"):
+        nvml_meter()
+
+    def without_cuda(index):
+        raise AssertionError("Torch not compiled with CUDA enabled")
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", without_cuda)
+    with pytest.raises(EnergyMeterError, match="torch cannot use the GPU cuda:0: Torch not compiled"):
+        nvml_meter()
+
+
+def test_measure_runs_on_device_of_meter(monkeypatch):
+    readings = iter([(0,), (5,)])
+    meter = Meter("a GPU", "meta", lambda: next(readings), 1e-3, (0,))  # a device without values
+    model = CrossoverModel(
+        HeadConfig.paper(),
+        load_profile("ionq-forte", QpuProfile),
+        load_profile("statevector", StatevectorProfile),
+    )
+    devices = []
+
+    def fake_expectation(circuit, weights, inputs, **read):
+        devices.extend([weights.device.type, inputs.device.type])
+        return torch.zeros(1)
+
+    monkeypatch.setattr(sys.modules["ketfit.simulate.expectation"], "expectation", fake_expectation)
+    assert model.measure(meter, 4, seconds=0).device == "a GPU"
+    assert set(devices) == {"meta"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a torch that cannot use a GPU")
+def test_measure_nvml_without_gpu_of_torch_is_config_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([0]))
+    with pytest.raises(ConfigError, match="--measure nvml: device='cuda' cannot be used here"):
+        _measure(None, "nvml")
+
+
+def test_nvml_meter_without_counter_or_package_fails(monkeypatch, gpus):
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([None]))
     with pytest.raises(EnergyMeterError, match="Some GPU.*Not Supported"):
         nvml_meter()

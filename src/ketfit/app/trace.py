@@ -6,23 +6,27 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ketfit.circuit.circuit import Circuit
 from ketfit.circuit.observable import read_pauli_word
 from ketfit.data.dataset import Dataset
-from ketfit.errors import ConfigError, InputError
+from ketfit.errors import ConfigError, DataError, InputError
 from ketfit.estimators.classical import LogisticRegressionHead
 from ketfit.estimators.quantum import QuantumHeadClassifier, require_quantum_head
 from ketfit.estimators.text import TextClassifier
+from ketfit.model.config import HeadConfig
 from ketfit.model.head import QuantumHead
 from ketfit.persistence.schema import HEAD_NAMES
 from ketfit.rng import torch_stream
 from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.measurement import MeasurementContext, ObservableContext, group_words
+from ketfit.simulate.mitigation import mitigated_expectation
 from ketfit.simulate.native import MAX_JOINT
 from ketfit.simulate.noise import NoiseConfig
 from ketfit.simulate.shots import expectations, sample_outcomes
@@ -31,7 +35,10 @@ MAX_CHARACTERS = 2000
 """Longest sentence; a body truncates its input after a few hundred tokens."""
 
 MAX_EXACT_QUBITS = 11
-"""Widest circuit whose exact noise follows a slider without delay; wider ones are simulated by trajectories."""
+"""Widest circuit whose exact noise follows a slider without delay; wider ones are simulated by trajectories.
+
+Noise that is not a mixture of Pauli errors, such as amplitude damping, has no trajectories and stays exact.
+"""
 
 TRAJECTORIES = 1000
 _CACHED_EMBEDDINGS = 64  # in memory only: the sentences of visitors are not written to disk
@@ -89,6 +96,14 @@ class BaselinePrediction:
 
 
 @dataclass(frozen=True)
+class BatchProbabilities:
+    """The probabilities of the classes for each of many sentences; `notice` is the warning that the body gave."""
+
+    rows: list[list[float]]
+    notice: str | None = None
+
+
+@dataclass(frozen=True)
 class PredictionTrace:
     """All intermediate values of one prediction, in order.
 
@@ -100,6 +115,7 @@ class PredictionTrace:
         weights, inputs: Its angles in radians: the trained ones, and the scaled encoder expectations.
         settings: Shots and noise.
         trajectories: Trajectories that the noise was averaged over; None if it is exact or there is none.
+        mitigation: Error mitigation of the expectations; the outcomes are not mitigated.
         outcomes: Outcomes of the measured qubits; empty if more than 12 are measured, or words are read.
         words: The Pauli words that the head reads; None if it reads <Z> of the first qubits.
         expectations: <Z> of each measured qubit, or of each word, under the settings.
@@ -118,6 +134,7 @@ class PredictionTrace:
     inputs: tuple[float, ...]
     settings: MeasurementSettings
     trajectories: int | None
+    mitigation: tuple[str, ...]
     outcomes: tuple[Outcome, ...]
     words: tuple[str, ...] | None
     expectations: tuple[float, ...]
@@ -205,11 +222,16 @@ class TracePredictor:
             BodyError: the body failed.
         """
         check_length(sentence)
+        embeddings, notice = self._encode([sentence])
+        return EmbeddedText(sentence, tuple(embeddings[0].tolist()), notice)
+
+    def _encode(self, sentences: Sequence[str]) -> tuple[NDArray[np.float32], str | None]:
+        """Return the embeddings of sentences, and the warning of the body, such as truncation."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            row = self.classifier.body_.encode([sentence], cache=False)[0]
+            embeddings = self.classifier.body_.encode(sentences, cache=False)
         notices = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
-        return EmbeddedText(sentence, tuple(row.tolist()), notices[0] if notices else None)
+        return embeddings, notices[0] if notices else None
 
     @property
     def trained_settings(self) -> MeasurementSettings | None:
@@ -241,22 +263,17 @@ class TracePredictor:
         name = HEAD_NAMES[fitted.kind]
         return ClassicalTrace(embedded, name, fitted.n_parameters_, self.classes, tuple(row.tolist()), None)
 
-    def probabilities(self, sentences: Sequence[str], settings: MeasurementSettings) -> list[list[float]]:
+    def probabilities(self, sentences: Sequence[str], settings: MeasurementSettings) -> BatchProbabilities:
         """Return the probabilities of `classes` for each sentence.
 
         Raises:
             InputError, BodyError, ConfigError, InsufficientMemoryError: as in `trace`.
         """
-        embeddings = self.classifier.body_.encode(sentences, cache=False)
+        embeddings, notice = self._encode(sentences)
         fitted = self.classifier.classifier_
-        if not isinstance(fitted, QuantumHeadClassifier) and settings == MeasurementSettings():
-            classical: list[list[float]] = fitted.predict_proba(embeddings).tolist()
-            return classical
-        fitted = require_quantum_head(fitted, "run with shots or noise")
-        _, noise, trajectories = _apply_settings(fitted.module_, settings)
-        measured = fitted.with_measurement(shots=settings.shots, noise=noise, trajectories=trajectories)
-        rows: list[list[float]] = measured.predict_proba(embeddings).tolist()
-        return rows
+        if isinstance(fitted, QuantumHeadClassifier) or settings != MeasurementSettings():
+            fitted = _with_settings(require_quantum_head(fitted, "run with shots or noise"), settings)
+        return BatchProbabilities(fitted.predict_proba(embeddings).tolist(), notice)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -278,18 +295,21 @@ def trace(classifier: TextClassifier, embedded: EmbeddedText, settings: Measurem
     encoder_expectations = head.encode(embedding)
     components = None if head.projection is None else tuple(head.project(embedding)[0].tolist())
     inputs = head.angle_scale * encoder_expectations
-    _, noise, trajectories = _apply_settings(head, settings)
+    config = _with_settings(fitted, settings).head_config_
     generator = torch_stream(fitted.seed_, "shots", settings.draw)
-    context = MeasurementContext(head.config.read_qubits, noise, trajectories, generator)
+    context = MeasurementContext(config.read_qubits, config.noise, config.trajectories, generator)
     batch = CircuitBatch(head.circuit, head.weights, inputs)
     outcomes: tuple[Outcome, ...] = ()
-    if head.config.observables is None:
+    if config.observables is None:
         measured_values, outcomes = _measure(context, batch, settings.shots, generator)
         exact = MeasurementContext(context.measured).expectations(batch)
     else:
-        words = ObservableContext(head.config.observables, context)
+        words = ObservableContext(config.observables, context)
         measured_values = words.expectations(batch) if settings.shots is None else words.sample(batch, settings.shots)
         exact = ObservableContext(words.observables, MeasurementContext(context.measured)).expectations(batch)
+    if config.mitigation:
+        # From the start of the stream again: the first run has the shots of the outcomes.
+        measured_values = _mitigate(config, batch, torch_stream(fitted.seed_, "shots", settings.draw))
     rows = 1 if head.config.merge == "mean" else head.config.n_encoders
     return PredictionTrace(
         embedded=embedded,
@@ -299,7 +319,8 @@ def trace(classifier: TextClassifier, embedded: EmbeddedText, settings: Measurem
         weights=tuple(head.weights.tolist()),
         inputs=tuple(inputs[0].tolist()),
         settings=settings,
-        trajectories=trajectories,
+        trajectories=config.trajectories,
+        mitigation=config.mitigation,
         outcomes=outcomes,
         words=head.config.readout,
         expectations=tuple(measured_values[0].tolist()),
@@ -315,9 +336,15 @@ def fit_baseline(classifier: TextClassifier, data: Dataset) -> LogisticRegressio
     """Return logistic regression fitted on the embeddings of labelled sentences.
 
     Raises:
-        DataError: the labels are not those of the classifier.
+        DataError: a label is not one of the classifier's, or one of these has no sentence.
     """
     data = classifier.match_labels(data)
+    present = set(data.labels)
+    for label in classifier.classes_.tolist():
+        if label not in present:
+            raise DataError(
+                f"{data.name} has no sentence labelled {label!r}; the comparison needs every label of the model"
+            )
     embeddings = classifier.body_.encode(data.texts, progress=True, cache=classifier.cache)
     return LogisticRegressionHead().fit(embeddings, np.asarray(data.labels))
 
@@ -336,18 +363,48 @@ def check_length(sentence: str) -> None:
         raise InputError(f"the sentence has {len(sentence):,} characters; shorten it to {MAX_CHARACTERS:,}")
 
 
-def _apply_settings(
-    head: QuantumHead, settings: MeasurementSettings
-) -> tuple[QuantumHead, NoiseConfig | None, int | None]:
-    """Return the head under the settings, its noise, and the number of trajectories."""
-    noise = (head.config.noise or NoiseConfig()).updated(depolarizing_2q=settings.two_qubit_error)
+def _with_settings(fitted: QuantumHeadClassifier, settings: MeasurementSettings) -> QuantumHeadClassifier:
+    """Return a copy that measures under the settings, with the model's mitigation if any noise is left."""
+    config = fitted.head_config_
+    noise = (config.noise or NoiseConfig()).updated(depolarizing_2q=settings.two_qubit_error)
     if noise == NoiseConfig():
-        return head.with_measurement(shots=settings.shots), None, None
-    trajectories = None
-    if not noise.is_gate_noiseless:
-        trajectories = head.config.trajectories or (TRAJECTORIES if head.config.qpu_qubits > MAX_EXACT_QUBITS else None)
-    measured = head.with_measurement(shots=settings.shots, noise=noise, trajectories=trajectories)
-    return measured, noise, trajectories
+        return fitted.with_measurement(shots=settings.shots)
+    trajectories = _choose_trajectories(config, noise)
+    return fitted.with_measurement(
+        shots=settings.shots, noise=noise, trajectories=trajectories, mitigation=config.mitigation
+    )
+
+
+def _choose_trajectories(config: HeadConfig, noise: NoiseConfig) -> int | None:
+    """Return the number of trajectories for the noise; None for no noise of gates, and for the density matrix."""
+    if noise.is_gate_noiseless:
+        return None
+    if config.trajectories is not None or config.qpu_qubits <= MAX_EXACT_QUBITS:
+        return config.trajectories
+    try:
+        noise.check_pauli_channel()
+    except ConfigError:
+        return None
+    return TRAJECTORIES
+
+
+def _mitigate(config: HeadConfig, batch: CircuitBatch, generator: torch.Generator) -> Tensor:
+    """Return what the head reads with its mitigation, shape (1, measured or words)."""
+    assert config.noise is not None
+    read: dict[str, Any] = {"qubits": config.read_qubits}
+    if config.observables is not None:
+        read = {"observables": config.observables}
+    return mitigated_expectation(
+        batch.circuit,
+        batch.weights,
+        batch.inputs,
+        **read,
+        mitigation=config.mitigation,
+        noise=config.noise,
+        trajectories=config.trajectories,
+        shots=config.shots,
+        generator=generator,
+    )
 
 
 def _measure(

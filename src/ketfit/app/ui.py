@@ -18,10 +18,14 @@ if TYPE_CHECKING:
     import gradio
 
 MAX_SHOTS, MAX_ERROR = 4000, 0.1
+"""Ends of the sliders, unless the model was trained with more."""
 MAX_SENTENCES = 1000
+MAX_PARQUET_BYTES = 16 * 2**20
+"""Largest size of a Parquet file after decompression."""
 MAX_WAITING = 16
 """Requests that may wait in the queue; further ones are turned away."""
 _TABLE_ROWS = 50
+_BLOCK_ROWS = 4  # a dictionary stores a repeated value once, and each row read is a copy of it
 _FILE_LIFETIME = (300, 900)  # seconds between two clean-ups of uploaded files, and their largest age
 _SUFFIXES = [".csv", ".tsv", ".jsonl", ".parquet", ".txt"]
 
@@ -37,11 +41,12 @@ class Page:
     def __init__(self, predictor: TracePredictor, metadata: list[tuple[str, str]]) -> None:
         self.predictor = predictor
         self.metadata = metadata
+        self.max_shots, self.max_error = _slider_ends(predictor.trained_settings)
 
     def classify(self, sentence: str, shots: float, error: float, draw: float) -> tuple[str, str, str, str]:
         """Return the HTML of the prediction, the inputs, the circuit and the outputs."""
         try:
-            trace = self.predictor.trace(_text(sentence), _settings(shots, error, draw))
+            trace = self.predictor.trace(_text(sentence), self._settings(shots, error, draw))
         except KetFitError as fault:
             return views.render_message(str(fault)), "", "", ""
         if isinstance(trace, ClassicalTrace):
@@ -65,32 +70,27 @@ class Page:
         if path is None:
             return "", None
         try:
-            return self._file(Path(path), _settings(shots, error, 0))
+            return self._file(Path(path), self._settings(shots, error, 0))
         except KetFitError as fault:
             return views.render_message(str(fault).replace(path, "the file")), None
 
     def _file(self, path: Path, settings: MeasurementSettings) -> tuple[str, str]:
-        sentences: list[str] = []
-        for block in TextTable.find(path).blocks(MAX_SENTENCES + 1):
-            sentences += block.texts
-            if len(sentences) > MAX_SENTENCES:
-                raise DataError(
-                    f"the file holds more than {MAX_SENTENCES:,} sentences; for larger files run: "
-                    "ketfit predict MODEL --input FILE --output FILE"
-                )
-        if not sentences:
-            raise DataError("the file holds no sentence")
-        for sentence in sentences:
-            check_length(sentence)
-        labels, probabilities, rows = [], [], []
-        for row in self.predictor.probabilities(sentences, settings):
-            best = max(range(len(row)), key=row.__getitem__)
-            labels.append(self.predictor.classes[best])
-            probabilities.append(row[best])
-            rows.append(row)
-        return views.render_table(sentences, labels, probabilities, _TABLE_ROWS), _write(
-            sentences, labels, rows, self.predictor.classes
-        )
+        sentences = _read_sentences(path)
+        predicted = self.predictor.probabilities(sentences, settings)
+        labels = [self.predictor.classes[row.index(max(row))] for row in predicted.rows]
+        largest = [max(row) for row in predicted.rows]
+        table = views.render_table(sentences, labels, largest, _TABLE_ROWS, predicted.notice)
+        return table, _write(sentences, labels, predicted.rows, self.predictor.classes)
+
+    def _settings(self, shots: float, error: float, draw: float) -> MeasurementSettings:
+        """Return the settings of the controls; a request that is not from the page may hold any value."""
+        try:
+            count, probability, number = int(shots), float(error), int(draw)
+        except (TypeError, ValueError, OverflowError) as fault:
+            raise DataError("shots, error and draw are numbers") from fault
+        if not (0 <= count <= self.max_shots and 0 <= probability <= self.max_error and 0 <= number < 2**31):
+            raise DataError(f"shots go from 0 to {self.max_shots:,}, and the error from 0 to {self.max_error}")
+        return MeasurementSettings(count or None, probability, number)
 
     def build(self) -> gradio.Blocks:
         """Return the page as Gradio blocks."""
@@ -171,33 +171,65 @@ def _on(event: Callable[..., Any], call: Callable[..., Any], inputs: Any, output
 def _sliders(gr: Any, trained: MeasurementSettings | None) -> tuple[Any, Any]:
     """Return the controls of shots and noise, which are hidden for a classical head."""
     start, shown = trained or MeasurementSettings(), trained is not None
-    shots = gr.Slider(
-        0, MAX_SHOTS, value=min(start.shots or 0, MAX_SHOTS), step=10, label="Shots (0 is exact)", visible=shown
-    )
+    max_shots, max_error = _slider_ends(trained)
+    shots = gr.Slider(0, max_shots, value=start.shots or 0, step=10, label="Shots (0 is exact)", visible=shown)
     error = gr.Slider(
-        0,
-        MAX_ERROR,
-        value=min(start.two_qubit_error, MAX_ERROR),
-        step=0.001,
-        label="Error of a two-qubit gate",
-        visible=shown,
+        0, max_error, value=start.two_qubit_error, step=0.001, label="Error of a two-qubit gate", visible=shown
     )
     return shots, error
 
 
+def _slider_ends(trained: MeasurementSettings | None) -> tuple[int, float]:
+    """Return the largest shots and error of the controls, which include those of the training."""
+    start = trained or MeasurementSettings()
+    return max(MAX_SHOTS, start.shots or 0), max(MAX_ERROR, start.two_qubit_error)
+
+
+def _read_sentences(path: Path) -> list[str]:
+    """Return the sentences of a file; stop at the first that is too long, and when there are too many.
+
+    Raises:
+        DataError: the file cannot be read, or holds no sentence, too many of them, or too much other data.
+        InputError: a sentence is blank or too long.
+    """
+    table = TextTable.find(path)
+    if table.format == "parquet":
+        _check_parquet(table)
+    sentences: list[str] = []
+    for block in table.blocks(_BLOCK_ROWS):
+        texts = block.texts
+        for sentence in texts:
+            check_length(sentence)
+        sentences += texts
+        if len(sentences) > MAX_SENTENCES:
+            raise DataError(
+                f"the file holds more than {MAX_SENTENCES:,} sentences; for larger files run: "
+                "ketfit predict MODEL --input FILE --output FILE"
+            )
+    if not sentences:
+        raise DataError("the file holds no sentence")
+    return sentences
+
+
+def _check_parquet(table: TextTable) -> None:
+    """Refuse a Parquet file of which a few rows may need much memory, before any of them is read."""
+    with table.open_parquet(pre_buffer=False) as file:
+        groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
+        size = sum(group.total_byte_size for group in groups)
+        if size > MAX_PARQUET_BYTES:
+            raise DataError(
+                f"the file has {size:,} bytes after decompression, and at most {MAX_PARQUET_BYTES:,} are read; "
+                "keep the column of the sentences alone"
+            )
+        # Run lengths compress a list without a limit, and a row with a list is read as a whole.
+        for index in range(len(file.schema)):
+            if file.schema.column(index).max_repetition_level:
+                name = file.schema.column(index).path
+                raise DataError(f"the column {name!r} holds lists; keep the column of the sentences alone")
+
+
 def _text(sentence: object) -> str:
     return sentence if isinstance(sentence, str) else ""
-
-
-def _settings(shots: float, error: float, draw: float) -> MeasurementSettings:
-    """Return the settings of the controls; a request that is not from the page may hold any value."""
-    try:
-        count, probability, number = int(shots), float(error), int(draw)
-    except (TypeError, ValueError, OverflowError) as fault:
-        raise DataError("shots, error and draw are numbers") from fault
-    if not (0 <= count <= MAX_SHOTS and 0 <= probability <= MAX_ERROR and 0 <= number < 2**31):
-        raise DataError(f"shots go from 0 to {MAX_SHOTS:,}, and the error from 0 to {MAX_ERROR}")
-    return MeasurementSettings(count or None, probability, number)
 
 
 def _write(sentences: list[str], labels: list[str], rows: list[list[float]], classes: tuple[str, ...]) -> str:

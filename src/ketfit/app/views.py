@@ -15,6 +15,7 @@ HEATMAP_COLUMNS = 96
 MAX_OUTCOMES = 16
 MAX_CLASSES = 12
 MAX_EXPECTATIONS = 64
+MITIGATION_NAMES = {"readout": "inverting the readout error", "zero_noise": "extrapolating to zero noise"}
 
 
 def render_prediction(trace: PredictionTrace | ClassicalTrace) -> str:
@@ -57,9 +58,13 @@ def render_outputs(trace: PredictionTrace) -> str:
         measurement += f" Every {gate} depolarizes its qubits with probability {error:.3g}."
     if trace.trajectories is not None:
         measurement += f" The noise is a mean over {trace.trajectories:,} random trajectories."
+    if trace.mitigation:
+        names = " and ".join(MITIGATION_NAMES[name] for name in trace.mitigation)
+        measurement += f" The expectations below are mitigated by {names}"
+        measurement += "." if trace.words is not None else "; these outcomes are not."
     intervals = []
     for name, value, exact in zip(trace.names, trace.expectations, trace.exact_expectations, strict=True):
-        margin = 2 * math.sqrt(max(0.0, 1 - value * value) / shots) if shots else 0.0
+        margin = 2 * math.sqrt(max(0.0, 1 - value * value) / shots) if shots and not trace.mitigation else 0.0
         intervals.append((name, value, exact, max(-1.0, value - margin), min(1.0, value + margin)))
     return _render("outputs", trace, measurement, intervals)
 
@@ -69,10 +74,12 @@ def render_message(text: str) -> str:
     return _render("message", text)
 
 
-def render_table(sentences: Sequence[str], labels: Sequence[str], probabilities: Sequence[float], shown: int) -> str:
-    """Return the first `shown` of many sentences with their labels."""
+def render_table(
+    sentences: Sequence[str], labels: Sequence[str], probabilities: Sequence[float], shown: int, notice: str | None
+) -> str:
+    """Return the first `shown` of many sentences with their labels, under a notice about all of them."""
     rows = list(zip(sentences, labels, probabilities, strict=True))
-    return _render("table", rows[:shown], len(rows) - shown)
+    return _render("table", rows[:shown], len(rows) - shown, notice)
 
 
 def render_metadata(rows: Sequence[tuple[str, str]]) -> str:

@@ -97,8 +97,12 @@ def _naming(option: str) -> Iterator[None]:
 
 
 def _measure(comparison: Any, counter: str) -> Any:
+    from ketfit.bodies.device import check_device
     from ketfit.energy.meters import nvml_meter, rapl_meter
 
+    if counter == "nvml":
+        with _naming("--measure nvml"):
+            check_device("cuda")
     meter = rapl_meter() if counter == "rapl" else nvml_meter()
     echo_stderr(f"running {MEASURED_QUBITS} qubits here, with {meter.name} counting")
     return comparison.measure(meter, MEASURED_QUBITS)

@@ -178,12 +178,12 @@ class CrossoverModel:
         qubits = as_integer(qubits, "qubits", error=InputError)
         circuit = self._circuit(qubits)
         generator = torch.Generator().manual_seed(0)
-        device = "cuda" if meter.processor == "gpu" else "cpu"
         read: dict[str, Any] = {"qubits": self.head.read_qubits}
         if self.head.observables is not None:
             read = {"observables": self.head.observables}
         weights, inputs = (
-            torch.rand(shape, generator=generator).to(device) for shape in (circuit.n_weights, (1, circuit.n_inputs))
+            torch.rand(shape, generator=generator).to(meter.device)
+            for shape in (circuit.n_weights, (1, circuit.n_inputs))
         )
         reading = read_while(meter, lambda: expectation(circuit, weights, inputs, **read).cpu(), seconds)
         joules = reading.energy.per(reading.runs)
@@ -238,7 +238,9 @@ class CrossoverModel:
         return _light_cone(self.head, qubits)
 
     def _qpu_cost(self, qubits: int, shots: int) -> QpuCost:
-        parts = [qpu_cost(gates, 1, shots, self.qpu) for gates in _gates(self.head, qubits, self.qpu.entangler)]
+        parts = [
+            qpu_cost(gates, 1, shots, self.qpu) for gates in inference_gates(self.head, qubits, self.qpu.entangler)
+        ]
         return reduce(add, parts)
 
     def _fits(self, processor: ProcessorProfile, qubits: int) -> bool:
@@ -267,8 +269,22 @@ def _light_cone(head: HeadConfig, qubits: int) -> Circuit:
 
 
 @lru_cache(maxsize=512)
-def _gates(head: HeadConfig, qubits: int, entangler: Literal["zz", "ms"]) -> tuple[NativeGates, ...]:
-    """Return the native gates of each circuit of an inference."""
+def inference_gates(head: HeadConfig, qubits: int, entangler: Literal["zz", "ms"]) -> tuple[NativeGates, ...]:
+    """Return the native gates of each circuit of one inference.
+
+    A head that reads Pauli words has one circuit for each group of words that commute qubit by qubit.
+
+    Args:
+        head: The head; its number of qubits is ignored.
+        qubits: Number of qubits of the QPU circuit.
+        entangler: As in `native_gates`.
+
+    Raises:
+        InputError: A Pauli word acts on more than 12 qubits.
+
+    >>> len(inference_gates(HeadConfig(readout=("Z0", "Z1", "X0")), 4, "zz"))
+    2
+    """
     circuit = _light_cone(head, qubits)
     if head.observables is None:
         return (native_gates(circuit, entangler),)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from ketfit.energy.quantities import Measured, UncertainValue
 from ketfit.errors import EnergyMeterError, optional_imports
@@ -24,7 +24,7 @@ class Meter:
 
     Attributes:
         name: Name of the counted hardware.
-        processor: The processor that must do the work.
+        device: The torch device that must do the work, such as "cpu" or "cuda:0".
         read: Returns the counter of each part, or raises EnergyMeterError.
         joules_per_count: Unit of the counters.
         limits: The largest value of each counter, after which it starts again at 0. One such overflow between two
@@ -32,7 +32,7 @@ class Meter:
     """
 
     name: str
-    processor: Literal["cpu", "gpu"]
+    device: str
     read: Callable[[], tuple[int, ...]]
     joules_per_count: float
     limits: tuple[int, ...]
@@ -72,20 +72,25 @@ def rapl_meter(root: Path | None = None) -> Meter:
 
 
 def nvml_meter(index: int = 0) -> Meter:
-    """Return a meter of the NVIDIA GPU with this index, which counts from the loading of its driver.
+    """Return a meter of an NVIDIA GPU, which counts from the loading of its driver.
+
+    Args:
+        index: Index of the GPU in torch, as in "cuda:0".
 
     Raises:
-        EnergyMeterError: There is no such GPU, or it has no energy counter: it is older than Volta.
+        EnergyMeterError: Torch or NVML has no such GPU, or it has no energy counter: it is older than Volta.
         MissingExtraError: nvidia-ml-py is not installed.
     """
     with optional_imports("Reading a GPU's energy", "energy"):
         import pynvml
+    # Not by index: NVML ignores CUDA_VISIBLE_DEVICES and orders GPUs of several kinds differently.
+    uuid = _gpu_uuid(index)
     try:
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
         name = f"{pynvml.nvmlDeviceGetName(handle)} (NVML)"
     except pynvml.NVMLError as error:
-        raise EnergyMeterError(f"no NVIDIA GPU {index} can be read: {error}") from error
+        raise EnergyMeterError(f"the GPU cuda:{index} ({uuid}) cannot be read: {error}") from error
 
     def read() -> tuple[int, ...]:
         try:
@@ -94,7 +99,23 @@ def nvml_meter(index: int = 0) -> Meter:
             raise EnergyMeterError(f"{name}: the energy counter cannot be read: {error}") from error
 
     read()
-    return Meter(name, "gpu", read, 1e-3, (0,))
+    return Meter(name, f"cuda:{index}", read, 1e-3, (0,))
+
+
+def _gpu_uuid(index: int) -> str:
+    """Return the UUID of a GPU of torch in NVML's spelling."""
+    import torch
+
+    try:
+        properties: Any = torch.cuda.get_device_properties(index)
+    except (RuntimeError, AssertionError) as error:  # the latter also from a torch without CUDA
+        raise EnergyMeterError(f"torch cannot use the GPU cuda:{index}: {error}") from error
+    uuid = getattr(properties, "uuid", None)
+    if uuid is None:
+        raise EnergyMeterError(
+            f"torch {torch.__version__} has no UUID of cuda:{index}, by which NVML finds the same GPU; upgrade torch"
+        )
+    return f"GPU-{uuid}"
 
 
 @dataclass(frozen=True, slots=True)
