@@ -435,6 +435,11 @@ def test_bfloat16_minilm_is_within_a_hundredth(minilm: Body, fresh_cache: Path) 
     assert abs(half.encode(TEXTS) - minilm.encode(TEXTS)).max() <= 1e-2
 
 
+def test_load_body_of_a_transformer_names_the_fix(tiny_body: Body) -> None:
+    with pytest.raises(ConfigError, match="body=SentenceTransformer: pass the name of a body or its folder"):
+        load_body(tiny_body.transformer)  # type: ignore[arg-type]
+
+
 def test_load_body_unknown_dtype_raises(tiny_body_folder: Path) -> None:
     with pytest.raises(ConfigError, match="dtype='float16': a body computes in float32 or bfloat16"):
         load_body(tiny_body_folder, dtype="float16")  # type: ignore[arg-type]

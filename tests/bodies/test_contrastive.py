@@ -250,7 +250,7 @@ class TestInterruption:
     ) -> None:
         with monkeypatch.context() as patch, pytest.raises(Power):
             cut_off(patch, after=8)
-            tune_body(tiny_body, TEXTS, LABELS, QUICK, checkpoint=tmp_path / "c")
+            tune_body(tiny_body, TEXTS, LABELS, QUICK, checkpoint=str(tmp_path / "c"))
         resumed = tune_body(tiny_body, TEXTS, LABELS, QUICK, checkpoint=tmp_path / "c")
         monkeypatch.setenv("KETFIT_CACHE", str(tmp_path / "other"))
         assert same(resumed, tune_body(tiny_body, TEXTS, LABELS, QUICK))

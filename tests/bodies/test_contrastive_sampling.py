@@ -105,6 +105,8 @@ class TestOwnPairs:
             ([], "pairs is empty"),
             ([("good", "bad")], r"pairs\[0\]=\('good', 'bad'\) is not two sentences and a similarity"),
             (["abc"], "is not two sentences"),
+            ([1], r"pairs\[0\]=1 is not two sentences"),
+            ([("good", "bad", None)], r"pairs\[0\] has the similarity None; it is a number from -1 to 1"),
             ([("good", " ", 1.0)], r"pairs\[0\]\[1\]: the text is empty"),
             ([("good", "bad", -1.5)], r"pairs\[0\] has the similarity -1.5; it is a number from -1 to 1"),
             ([("good", "bad", 1.5)], r"pairs\[0\] has the similarity 1.5; it is a number from -1 to 1"),

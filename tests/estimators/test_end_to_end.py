@@ -260,7 +260,7 @@ class TestTuning:
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(train._TrainingRun, "save", save)
             tune_end_to_end(tiny_body, head, TEXTS, LABELS, QUICK, validation=HELD, checkpoint=tmp_path / "c")
-        again = tune_end_to_end(tiny_body, head, TEXTS, LABELS, QUICK, validation=HELD, checkpoint=tmp_path / "c")
+        again = tune_end_to_end(tiny_body, head, TEXTS, LABELS, QUICK, validation=HELD, checkpoint=str(tmp_path / "c"))
         assert again[0].fingerprint == whole[0].fingerprint
         assert not moved(state(whole[1].module_), again[1].module_)
         assert again[1].history_ == whole[1].history_

@@ -16,6 +16,7 @@ from sklearn.exceptions import NotFittedError
 
 from ketfit.bodies.body import Body, load_body
 from ketfit.errors import BodyError, ConfigError, DataError, InputError, TrainingError
+from ketfit.estimators.classical import MLPHead
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.estimators.text import TextClassifier
 from ketfit.model.config import HeadConfig, TrainConfig
@@ -750,3 +751,22 @@ def test_fit_own_pairs_reach_the_contrastive_stage(
     classifier = TextClassifier(str(tiny_body_folder), tune=ContrastiveConfig(loss="cosine"), validation_fraction=0.0)
     with pytest.raises(InterruptedError, match="0.25"):
         classifier.fit(["good", "bad"] * 4, ["yes", "no"] * 4, pairs=[("good", "bad", 0.25)])
+
+
+@pytest.mark.parametrize(
+    ("settings", "used"),
+    [
+        ({}, True),
+        ({"head": "svc"}, True),
+        ({"head": "auto"}, True),
+        ({"head": "auto", "validation": "cross"}, False),
+        ({"head": "mlp", "validation": "cross"}, False),
+        ({"head": MLPHead(validation="cross")}, False),
+        ({"head": "logistic-regression"}, False),
+        ({"head": "logistic-regression", "tune": ContrastiveConfig()}, False),
+        ({"head": "logistic-regression", "tune": ContrastiveConfig(patience=2)}, True),
+        ({"head": "logistic-regression", "tune": EndToEndConfig()}, True),
+    ],
+)
+def test_uses_validation_depends_on_head_and_tuning(settings: dict[str, Any], used: bool) -> None:
+    assert TextClassifier(**settings).uses_validation == used

@@ -5,9 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from ketfit.energy.crossover import CrossoverModel
+from ketfit.energy.profiles import QpuProfile, StatevectorProfile, load_profile
 from ketfit.evaluation.compare import with_interval
+from ketfit.model.config import HeadConfig, TrainConfig
+from ketfit.persistence.model_card import ENERGY_PROFILE, ENERGY_SHOTS
 from ketfit.persistence.schema import CARD
 from tests.persistence.saved_models import (
+    TINY,
     fitted,
     metadata_of,
 )
@@ -72,3 +79,38 @@ def test_model_card_of_text_model_names_the_body(folder: Path, tiny_body_folder:
     assert metadata_of(folder)["body"]["fingerprint"] in card
     assert "None" not in card
     assert str(tiny_body_folder) not in card, "the place of the body on this machine is nobody's business"
+
+
+def energy_of(head: HeadConfig) -> tuple[float, float, float]:
+    """Return the energy of one inference as in ``ketfit energy``, for one number of shots."""
+    qpu, program = load_profile(ENERGY_PROFILE, QpuProfile), load_profile("statevector", StatevectorProfile)
+    shots = head.shots or ENERGY_SHOTS
+    point = next(CrossoverModel(head, qpu, program, (shots, shots, shots)).points([], [head.qpu_qubits]))
+    return point.joules, point.low, point.high
+
+
+@pytest.mark.parametrize(
+    ("settings", "runs"),
+    [
+        ({}, "1,000 shots"),
+        ({"n_measured": 2}, "1,000 shots"),
+        ({"readout": ("X0 Y1",)}, "1,000 shots"),
+        ({"readout": ("X0", "Z0", "Y1")}, "2 circuits of 1,000 shots each"),
+        ({"readout": ("X0", "Z0", "Y0"), "shots": 50}, "3 circuits of 50 shots each"),
+    ],
+)
+def test_model_card_has_the_energy_of_all_circuits_of_an_inference(
+    settings: dict[str, Any], runs: str, tmp_path: Path
+) -> None:
+    head = TINY.updated(**settings)
+    card = card_of(tmp_path, fitted(head=head, train=TrainConfig(epochs=1)))
+    joules, low, high = energy_of(head)
+    assert f"about {joules:,.0f} J an inference of {runs} on " in card
+    assert f", {low:,.0f} to {high:,.0f} J: " in card
+
+
+def test_model_card_of_words_on_many_qubits_has_no_energy(tmp_path: Path) -> None:
+    word = " ".join(f"Z{qubit}" for qubit in range(13))
+    head = TINY.updated(n_qubits=7, n_encoders=2, readout=(word,))
+    card = card_of(tmp_path, fitted(head=head, train=TrainConfig(epochs=1)))
+    assert "| energy | not estimated: shots of a Pauli word on more than 12 qubits are not supported |" in card

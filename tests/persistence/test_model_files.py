@@ -229,13 +229,19 @@ class TestSaving:
         assert [path.name for path in model.parent.iterdir()] == ["model"]
 
 
+FAULTS: list[BaseException] = [
+    *(OSError(number, os.strerror(number)) for number in (errno.ENOSPC, errno.EIO)),
+    KeyboardInterrupt(),
+]
+
+
 class TestFaults:
-    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+    @pytest.mark.parametrize("fault", FAULTS, ids=["full disk", "broken disk", "interrupt"])
     @pytest.mark.parametrize("replaces", [True, False])
     def test_save_pretrained_failing_at_any_call_leaves_a_whole_model(
         self,
         replaces: bool,
-        number: int,
+        fault: BaseException,
         saved: Path,
         old: QuantumHeadClassifier,
         new: QuantumHeadClassifier,
@@ -249,13 +255,14 @@ class TestFaults:
             if replaces:
                 shutil.copytree(saved, place / "model")
             with monkeypatch.context() as patch:
-                calls = fail_at(patch, step, number)
+                calls = fail_at(patch, step, fault)
                 try:
                     new.save_pretrained(place / "model")
                     raised = False
-                except StorageError as error:
+                except (StorageError, KeyboardInterrupt) as error:
                     raised = True
-                    assert str(error) == f"cannot write {place / 'model'}: {os.strerror(number)}"
+                    reason = f"cannot write {place / 'model'}: {fault.strerror}" if isinstance(fault, OSError) else ""
+                    assert str(error) == reason
             if len(calls) <= step:
                 assert not raised
                 break
@@ -550,6 +557,24 @@ class TestText:
             TextClassifier.from_pretrained(folder, revision="main")
 
 
+class TestLongNames:
+    """Names that the operating system refuses."""
+
+    @pytest.mark.parametrize(
+        "load", [QuantumHeadClassifier.from_pretrained, TextClassifier.from_pretrained, load_model]
+    )
+    def test_load_model_with_a_long_name_raises(self, load: Callable[[str], Any]) -> None:
+        with pytest.raises(ModelFileError, match="xxx"):
+            load("x" * 300)
+
+    def test_save_pretrained_with_a_long_name_raises(self, old: QuantumHeadClassifier, tmp_path: Path) -> None:
+        with pytest.raises(StorageError, match="cannot write .*xxx: File name too long"):
+            check_model_folder(tmp_path / ("x" * 300))
+        with pytest.raises(StorageError, match="cannot write .*xxx: File name too long"):
+            old.save_pretrained(tmp_path / ("x" * 300))
+        assert not any(tmp_path.iterdir())
+
+
 def test_check_model_folder_unwritable_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_model_folder(tmp_path / "new" / "model")
     assert not any(tmp_path.iterdir())
@@ -560,6 +585,15 @@ def test_check_model_folder_unwritable_raises(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(StorageError, match="cannot write .*model: Read-only file system"):
         check_model_folder(tmp_path / "new" / "model")
+
+
+def test_check_model_folder_that_may_not_be_entered_raises(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(StorageError, match="cannot write .*model: Permission denied"):
+        check_model_folder(model)
 
 
 class TestComponents:

@@ -20,15 +20,15 @@ STEPS = (
 )
 
 
-def fail_at(patch: pytest.MonkeyPatch, step: int, number: int) -> list[str]:
-    """Make the `step`-th call of any of `STEPS` raise; returns the names of the calls made, growing."""
+def fail_at(patch: pytest.MonkeyPatch, step: int, fault: BaseException) -> list[str]:
+    """Make the `step`-th call of any of `STEPS` raise `fault`; returns the names of the calls made, growing."""
     calls: list[str] = []
 
     def faulty(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **named: Any) -> Any:
             calls.append(name)
             if len(calls) == step + 1:
-                raise OSError(number, os.strerror(number))
+                raise fault
             return plain(*args, **named)
 
         return call

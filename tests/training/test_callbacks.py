@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
 
 from ketfit.errors import ConfigError, MissingExtraError, TrainingError
 from ketfit.estimators.base import TorchHeadClassifier
@@ -67,6 +68,13 @@ class Printer:
     def on_fit_end(self, error: BaseException | None) -> bool:
         print("end")
         return True  # must not suppress an exception
+
+
+class BadEnd(Callback):
+    """A callback that fails at the end of the fit."""
+
+    def on_fit_end(self, error: BaseException | None) -> None:
+        raise RuntimeError("no end")
 
 
 HEADS = [QuantumHeadClassifier(HEAD, TRAIN), MLPHead(4, train=TRAIN)]
@@ -147,15 +155,25 @@ class TestFailures:
         assert other.calls[-1] == failing.calls[-1] == ("end", error, None)
 
     def test_failing_end_leaves_the_head_unfitted(self) -> None:
-        class BadEnd(Callback):
-            def on_fit_end(self, error: BaseException | None) -> None:
-                raise RuntimeError("no end")
-
         head, first = MLPHead(4, train=TRAIN), Recorder()
         with pytest.raises(RuntimeError, match="no end"):
             head.fit(X, Y, callbacks=[first, BadEnd()])
         assert not hasattr(head, "module_")
         assert str(first.calls[-1][1]) == "no end"
+
+    def test_failing_end_leaves_the_text_classifier_as_it_was(self, tiny_body_folder: Path) -> None:
+        text = TextClassifier(str(tiny_body_folder), HEAD.updated(n_qubits=5), TRAIN)
+        with pytest.raises(RuntimeError, match="no end"):
+            text.fit(TEXTS, ["x"] * 4 + ["y"] * 4, callbacks=[BadEnd()])
+        with pytest.raises(NotFittedError):
+            text.predict(TEXTS)
+        predicted = text.fit(TEXTS, ["x"] * 4 + ["y"] * 4).predict(TEXTS)
+        before = dict(text.__dict__)
+        with pytest.raises(RuntimeError, match="no end"):
+            text.fit(TEXTS, ["p"] * 4 + ["q"] * 4, callbacks=[BadEnd()])
+        assert text.__dict__ == before
+        assert set(predicted.tolist()) <= {"x", "y"}
+        np.testing.assert_array_equal(text.predict(TEXTS), predicted)
 
     def test_failed_start_ends_those_before(self) -> None:
         class BadStart(Recorder):

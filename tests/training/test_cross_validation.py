@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from ketfit.errors import ModelFileError, TrainingError
+from ketfit.errors import ModelFileError, StorageError, TrainingError
 from ketfit.model.config import TrainConfig
 from ketfit.training import cross_validation
 from ketfit.training.calibration import fit_temperature
@@ -112,6 +112,11 @@ class TestTrainFold:
             train_fold(layer(), samples(0, 12), samples(1, 8), CONFIG, seed=0, keep_logits=False, checkpoint=path)
         path.write_bytes(path.read_bytes()[:-9])
         with pytest.raises(ModelFileError, match="damaged"):
+            train_fold(layer(), samples(0, 12), samples(1, 8), CONFIG, seed=0, keep_logits=False, checkpoint=path)
+
+    def test_file_with_a_long_name_raises_storage_error(self, tmp_path: Path) -> None:
+        path = tmp_path / ("x" * 300)
+        with pytest.raises(StorageError, match="cannot write .*xxx: File name too long"):
             train_fold(layer(), samples(0, 12), samples(1, 8), CONFIG, seed=0, keep_logits=False, checkpoint=path)
 
 

@@ -741,6 +741,10 @@ class TestFaults:
         with pytest.raises(KetFitError, match=r"run\.safetensors"):
             train(linear(), blobs(8, 1), None, TrainConfig(epochs=1), seed=0, checkpoint=checkpoint)
 
+    def test_checkpoint_with_a_long_name_raises_storage_error(self, tmp_path: Path) -> None:
+        with pytest.raises(StorageError, match="cannot write .*xxx: File name too long"):
+            train(linear(), blobs(8, 1), None, TrainConfig(epochs=1), seed=0, checkpoint=tmp_path / ("x" * 300))
+
 
 class TestProgress:
     @pytest.mark.parametrize("validated", [True, False])

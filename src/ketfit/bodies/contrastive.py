@@ -91,7 +91,7 @@ def tune_body(
     seed: int = 0,
     pairs: Sequence[tuple[str, str, float]] | None = None,
     validation: SentenceValidation | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool = False,
     on_epoch_end: Callable[[TuningEpoch], None] | None = None,
 ) -> Body:
@@ -128,6 +128,7 @@ def tune_body(
     if not all(find_spec(package) for package in ("accelerate", "datasets")):
         raise MissingExtraError("Contrastive tuning", "'ketfit[tune]'")
     config = config or ContrastiveConfig()
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     precision = available_precision(config.precision, body.transformer.device)
     samples = _checked(texts, labels)
     sampler = PairSampler.from_labels(samples.texts, samples.labels, config, pairs)

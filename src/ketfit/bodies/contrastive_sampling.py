@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -131,11 +132,11 @@ _PAIR_COLUMNS = ("sentence1", "sentence2", "label")
 def _checked_pairs(pairs: Any) -> list[tuple[str, str, float]]:
     checked = []
     for number, pair in enumerate(pairs):
-        if isinstance(pair, str) or len(pair) != 3:
+        if isinstance(pair, str) or not hasattr(pair, "__len__") or len(pair) != 3:
             raise InputError(f"pairs[{number}]={pair!r} is not two sentences and a similarity")
         one, other, similarity = pair
         check_texts([one, other], f"pairs[{number}]", (0, 1))
-        if isinstance(similarity, str) or not -1 <= similarity <= 1:
+        if not isinstance(similarity, Real) or not -1 <= float(similarity) <= 1:
             raise InputError(f"pairs[{number}] has the similarity {similarity!r}; it is a number from -1 to 1")
         checked.append((one, other, float(similarity)))
     if not checked:

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from ketfit.errors import BodyError, StorageError
+from ketfit.errors import BodyError, ConfigError, StorageError
 from ketfit.storage import hub_client as hub
 from ketfit.storage.atomic import move_folder
 from ketfit.storage.cache_dir import cache_folder, cached_folder, is_folder, write_to_cache
@@ -106,9 +106,15 @@ def find_files(name: str | os.PathLike[str], revision: str | None = None) -> Bod
     """Find and hash the files that `load_body` would load.
 
     Raises:
+        ConfigError: the name is neither a string nor a path.
         BodyError: the body cannot be found or read.
         StorageError: a bundled body cannot be assembled, or a download cannot be stored.
     """
+    if not isinstance(name, (str, os.PathLike)):
+        raise ConfigError(
+            f"body={type(name).__name__}: pass the name of a body or its folder as a string; a SentenceTransformer is "
+            "saved with save_pretrained(FOLDER) first"
+        )
     name = os.fspath(name)
     location = find_body(name, revision)
     hashes = file_hashes(location.folder)

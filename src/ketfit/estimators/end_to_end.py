@@ -128,7 +128,7 @@ def tune_end_to_end(
     *,
     validation: SentenceValidation | None = None,
     sample_weight: ArrayLike | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool = False,
     epochs: int | None = None,
     on_epoch_end: Callable[[Epoch], None] | None = None,
@@ -163,6 +163,7 @@ def tune_end_to_end(
         BodyError: The body cannot be trained.
     """
     config = _completed(config or EndToEndConfig(), body)
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     data = LabelledTexts.from_columns(texts, labels, sample_weight)
     held = None if validation is None else LabelledTexts.from_validation(validation)
     run = _prepare(body, head, data, held, config, checkpoint)

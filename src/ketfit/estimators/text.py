@@ -213,11 +213,12 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         with observe_fit(callbacks, self._plain_settings()) as report:
             fit = StagedFit(stages, self.cache, checkpoint, progress, report, pairs, teacher)
             if in_folds:
-                self.body_, self.classifier_ = fit.run_folds(body, head, data)
+                body, classifier = fit.run_folds(body, head, data)
             else:
-                self.body_, self.classifier_ = fit.run(body, head, data, held_out, class_weights)
-        self.classes_, self.head_choice_ = self.classifier_.classes_, choice
-        self.fit_settings_ = head.fit_settings()
+                body, classifier = fit.run(body, head, data, held_out, class_weights)
+        # After the block, because a callback that fails at its end leaves the estimator as it was.
+        self.body_, self.classifier_, self.classes_ = body, classifier, classifier.classes_
+        self.head_choice_, self.fit_settings_ = choice, head.fit_settings()
         return self
 
     def _sides(
@@ -282,6 +283,22 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             if message := readout_warning(config, body.dimension, n_classes):
                 warnings.warn(message, ConfigWarning, stacklevel=3)
         return body
+
+    @property
+    def uses_validation(self) -> bool:
+        """True if `fit` with these parameters uses validation sentences, its own share of them or those passed to it.
+
+        It does not for logistic regression on a body that needs none either, and for cross-validation. ``head="auto"``
+        may choose a head that does.
+
+        Raises:
+            ConfigError: As in `fit`, about the head and its settings.
+        """
+        if isinstance(self.head, str) and self.head == AUTO:
+            return self.validation != "cross"
+        head = new_head(self.head, self._head_settings())
+        trained_in_epochs = isinstance(head.estimator, TorchHeadClassifier)
+        return head.validation != "cross" and (trained_in_epochs or self._needs_held_out(head))
 
     def _needs_held_out(self, head: NewHead) -> bool:
         """Return whether sentences are held out before the tuning, or to calibrate a head."""

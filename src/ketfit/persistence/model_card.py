@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import add
 from typing import Any, get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ketfit.circuit.ansatz import AnsatzName
 from ketfit.circuit.circuit import Circuit
+from ketfit.energy.crossover import inference_gates
 from ketfit.energy.profiles import QpuProfile, load_profile
-from ketfit.energy.qpu import native_gates, qpu_cost
+from ketfit.energy.qpu import qpu_cost
 from ketfit.model.config import HeadConfig
 from ketfit.persistence.schema import ESTIMATORS, HEAD_NAMES, ModelMetadata
+from ketfit.simulate.native import MAX_JOINT
 
 ENERGY_PROFILE = "ionq-forte-enterprise"
 """Profile of the QPU for the energy estimate of the card."""
@@ -74,13 +77,16 @@ def _gates(circuit: Circuit) -> str:
 
 def _energy(config: HeadConfig) -> str:
     """Return the energy of one inference on a QPU, with its assumptions, as text."""
+    if any(len(word.qubits) > MAX_JOINT for word in config.observables or ()):
+        return f"not estimated: shots of a Pauli word on more than {MAX_JOINT} qubits are not supported"
     profile = _energy_profile()
-    cone = config.light_cone()
     shots = config.shots or ENERGY_SHOTS
-    joules = qpu_cost(native_gates(cone, profile.entangler), 1, shots, profile).energy.joules
+    circuits = inference_gates(config, config.qpu_qubits, profile.entangler)
+    joules = reduce(add, (qpu_cost(gates, 1, shots, profile) for gates in circuits)).energy.joules
+    runs = f"{shots:,} shots" if len(circuits) == 1 else f"{len(circuits)} circuits of {shots:,} shots each"
     low, high = profile.power_watts.range.low, profile.power_watts.range.high
     return (
-        f"about {joules.value:,.0f} J an inference of {shots:,} shots on {profile.name}, {joules.low:,.0f} to "
+        f"about {joules.value:,.0f} J an inference of {runs} on {profile.name}, {joules.low:,.0f} to "
         f"{joules.high:,.0f} J: its power is not published and is assumed to be {low:,.0f} to {high:,.0f} W"
     )
 

@@ -40,6 +40,7 @@ from ketfit.persistence.schema import (
 )
 from ketfit.storage import hub_client as hub
 from ketfit.storage.atomic import check_writable_target, replace_folder
+from ketfit.storage.cache_dir import is_folder
 from ketfit.storage.tensors import read_bytes, read_tensors
 
 MAX_HEAD_BYTES = 2**30
@@ -126,7 +127,7 @@ def fetch_model(name: str | Path, revision: str | None = None) -> hub.Snapshot:
         StorageError: the download cannot be stored.
     """
     folder = Path(name)
-    if folder.is_dir():
+    if is_folder(folder):
         if revision is not None:
             raise ModelFileError(f"{folder} is a local folder and has no revision {revision!r}; leave the revision out")
         return hub.Snapshot(folder, None)
@@ -208,7 +209,7 @@ def build_head(saved: SavedHead, n_classes: int) -> QuantumHead:
 
 def _read_metadata(folder: Path) -> tuple[ModelMetadata, bool]:
     """Return the metadata of a model folder, and whether its hash is correct."""
-    if folder.is_dir() and not os.path.lexists(folder / METADATA):
+    if is_folder(folder) and not os.path.lexists(folder / METADATA):
         raise ModelFileError(
             f"{folder} is not a model: it has no {METADATA}; name a folder written by ketfit fit -o or save_pretrained"
         )
@@ -272,9 +273,9 @@ def _check_replaceable(folder: Path) -> None:
         raise StorageError(f"{folder} is the current folder, which cannot be replaced; name another")
     try:
         entries = list(folder.iterdir()) if folder.exists() else []
+        files = {entry.name for entry in entries if not entry.is_dir()}
     except OSError as error:
         raise StorageError(f"cannot write {folder}: {error.strerror or error}") from error
-    files = {entry.name for entry in entries if not entry.is_dir()}
     unknown = sorted({entry.name for entry in entries} - (files & {WEIGHTS, METADATA, CARD}))
     if unknown == [BODY] and BODY not in files:
         unknown = _unknown_body_files(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ketfit.errors import StorageError
+from ketfit.storage.cache_dir import is_folder
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -26,31 +28,35 @@ def write_file(path: Path, content: bytes) -> None:
 def staged_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and rename the file written there to `path` at the end of the context.
 
-    If the context fails, the temporary file is removed, and an existing file at `path` is unchanged.
+    A symbolic link is kept, and the file that it points to is written, also if that file does not exist. If the context
+    fails, the temporary file is removed, and an existing file at `path` is unchanged.
 
     Raises:
         StorageError: the file cannot be written.
     """
-    staged = _temporary_sibling(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield staged
-        with staged.open("rb+") as file:
-            os.fsync(file.fileno())
-        staged.replace(path)
-        _flush_folder(path.parent)
+        target = _follow_links(path)
+        _check_regular(target)
+        staged = _temporary_sibling(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield staged
+            with staged.open("rb+") as file:
+                os.fsync(file.fileno())
+            staged.replace(target)
+            _flush_folder(target.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                staged.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            staged.unlink(missing_ok=True)
 
 
 def replace_folder(folder: Path, files: Mapping[str, bytes | Path]) -> None:
     """Write a folder atomically; an existing folder is replaced as a whole.
 
-    If the process is killed between the two renames of a replacement, the old folder remains beside `folder` as
-    ``.NAME.<random>.old``.
+    If the write fails or is interrupted, the old folder is restored, and partial output is removed. If the process is
+    killed between the two renames of a replacement, the old folder remains beside `folder` as ``.NAME.<random>.old``.
 
     Args:
         folder: The folder to write; its parents are created.
@@ -59,10 +65,10 @@ def replace_folder(folder: Path, files: Mapping[str, bytes | Path]) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    replaces = folder.exists()
     staged = _temporary_sibling(folder)
     retired = staged.with_name(f"{staged.name}.old")
     try:
+        replaces = _exists(folder)
         staged.mkdir(parents=True)
         for name, content in files.items():
             (staged / name).parent.mkdir(exist_ok=True, parents=True)
@@ -72,15 +78,31 @@ def replace_folder(folder: Path, files: Mapping[str, bytes | Path]) -> None:
             folder.rename(retired)
         staged.rename(folder)
         _flush_folder(folder.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # restore the old folder; report the first error
-            if retired.exists():
-                if folder.exists():
-                    folder.rename(staged)
-                retired.rename(folder)
-        shutil.rmtree(staged, ignore_errors=True)
-        raise StorageError(f"cannot write {folder}: {error.strerror or error}") from error
-    shutil.rmtree(retired, ignore_errors=True)
+    except BaseException as error:  # also KeyboardInterrupt
+        _restore_folder(folder, staged, retired)
+        if isinstance(error, OSError):
+            raise StorageError(f"cannot write {folder}: {error.strerror or error}") from error
+        raise
+    _remove_folder(retired)
+
+
+def _restore_folder(folder: Path, staged: Path, retired: Path) -> None:
+    """Rename the old folder back, if it was renamed, and remove the new one."""
+    with contextlib.suppress(OSError):  # the error that led here is reported
+        if retired.exists():
+            if folder.exists():
+                folder.rename(staged)
+            retired.rename(folder)
+    shutil.rmtree(staged, ignore_errors=True)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a folder as far as possible; an interrupt is raised after the removal."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def move_folder(staged: Path, folder: Path) -> None:
@@ -104,22 +126,57 @@ def check_writable_file(path: Path) -> None:
     """Check that a file can be written, before a long computation.
 
     Raises:
-        StorageError: `path` is a folder, or cannot be written.
+        StorageError: `path` is a folder or a device, or cannot be written.
     """
-    if path.is_dir():
+    if is_folder(path):
         raise StorageError(f"cannot write {path}: it is a folder; name a file")
-    check_writable_target(path.resolve())
+    check_writable_target(path)
+    try:
+        _check_regular(_follow_links(path))
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def check_writable_target(path: Path) -> None:
-    """Check that a file or folder can be created at `path`; raise StorageError if it cannot."""
-    parent = next(parent for parent in path.parents if parent.exists())
-    probe = _temporary_sibling(parent / path.name)
+    """Check that a file or folder can be created at `path`, or where its link points to; raise StorageError if not."""
     try:
+        target = _follow_links(path)
+        parent = next(parent for parent in target.parents if _exists(parent))
+        probe = _temporary_sibling(parent / target.name)
         probe.mkdir()
         probe.rmdir()
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _follow_links(path: Path) -> Path:
+    """Return the absolute path that `path` leads to through symbolic links; nothing needs to exist there.
+
+    Raises:
+        OSError: the links form a loop, or the path cannot be looked up.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    return target
+
+
+def _check_regular(path: Path) -> None:
+    """Raise OSError for a device, a pipe or a socket, which a rename would replace by a file."""
+    if _exists(path) and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a regular file; name one")
+
+
+def _exists(path: Path) -> bool:
+    """Return whether there is a file or folder; raise OSError if the path cannot be looked up.
+
+    For a name that is too long, `Path.exists` raises in some versions of Python and returns False in others.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _temporary_sibling(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,7 +110,7 @@ def train_fold(
     """
     config = config.updated(patience=None)
     run = run_fingerprint(module, samples, validation, config, seed) | {"calibration": str(keep_logits)}
-    if checkpoint is not None and checkpoint.exists():
+    if checkpoint is not None and os.path.exists(checkpoint):  # noqa: PTH110 - Path.exists may raise
         return _read_fold(checkpoint, run, validation)
     logits: list[Tensor] = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -125,7 +126,7 @@ def train(
     if epochs is not None:
         fingerprint["training settings"] += f", stopped after {epochs} epochs"
     run = _TrainingRun(module, config, fingerprint, config.epochs if epochs is None else epochs)
-    if checkpoint is not None and checkpoint.exists():
+    if checkpoint is not None and os.path.exists(checkpoint):  # noqa: PTH110 - Path.exists may raise
         run.load(checkpoint)
     samples = _preload(module, samples)
     validation = None if validation is None else _preload(module, validation)
