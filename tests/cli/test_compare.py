@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ketfit import TextClassifier
+from ketfit.errors import DataError
 from ketfit.study import runner
 from ketfit.study.store import StudyRecord
 from tests.cli.running import run, run_json
@@ -28,7 +29,7 @@ def test_few_shot_comparison_reports_everything(
     page, study = tmp_path / "report.html", tmp_path / "study"
     report = run_json(capsys, *command, "--few-shot", 12, "--html", page, "--study", study)
     assert (report["draws"], report["per_label"], report["test_fraction"]) == (2, 12, None)
-    assert (report["train_size"], report["validation_size"], report["test_sizes"]) == (20, 4, [56])
+    assert (report["train_sizes"], report["validation_sizes"], report["test_sizes"]) == ([20], [4], [56])
     assert [row["name"] for row in report["heads"]] == ["logistic regression", "SVC (RBF)"]
     for row in report["heads"]:
         assert list(row) == ["name", "parameters", "test_accuracy", "interval", "fit_seconds", "accuracies"]
@@ -131,7 +132,31 @@ def check_saved(capsys: pytest.CaptureFixture[str], output: Path, report: Any) -
     metrics = run_json(capsys, "inspect", output)["metrics"]
     row = next(row for row in report["heads"] if row["name"] == report["chosen"])
     assert metrics["mean_test_accuracy"] == row["test_accuracy"]
-    assert metrics["draws"] == 2
+    assert (metrics["draws"], metrics["heads_compared"]) == (2, len(report["heads"]))
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"), [(DataError("too few"), 1, "too few"), (KeyboardInterrupt, 130, "no model is saved")]
+)
+def test_comparison_is_shown_if_the_last_training_fails(
+    capsys: pytest.CaptureFixture[str],
+    command: list[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException | type[BaseException],
+    code: int,
+    message: str,
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(TextClassifier, "fit", fails)
+    returned, out, err = run(capsys, *command, "--json", "-o", tmp_path / "model")
+    assert (returned, message in err) == (code, True), err
+    report = json.loads(out)
+    assert report["chosen"] == "logistic regression"
+    assert report["model"] is None
+    assert not (tmp_path / "model").exists()
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,14 @@ def test_design_points_latin_hypercube_samples_every_slice_once() -> None:
     assert points != design_points(DesignPlan(kind="latin-hypercube", samples=40, seed=4), factors)
 
 
+def test_design_points_logarithmic_integers_are_uniform_in_the_logarithm() -> None:
+    factors = {"head.shots": LevelRange(low=10, high=10_000, log=True, integer=True)}
+    points = design_points(DesignPlan(kind="latin-hypercube", samples=300, seed=1), factors)
+    shots = np.array([point["head.shots"] for point in points])
+    assert np.histogram(shots, [10, 100, 1000, 10_001])[0] == pytest.approx([100, 100, 100], abs=3)
+    assert all(isinstance(point["head.shots"], int) for point in points)
+
+
 @pytest.mark.parametrize(
     ("design", "factors", "message"),
     [

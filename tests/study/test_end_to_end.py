@@ -33,7 +33,7 @@ HEADS: dict[str, Any] = {
 @pytest.fixture
 def plan(settings: dict[str, Any]) -> StudyPlan:
     (name,) = settings["bodies"]
-    tune = {"method": "full", "epochs": 2, "learning_rate": 1e-3, "batch_size": 8}
+    tune = {"method": "full", "epochs": 2, "learning_rate": 1e-3, "batch_size": 8, "precision": "float32"}
     changes = {"bodies": [{"name": name, "tune": tune}], "heads": HEADS, "factors": {}, "design": {}, "report": {}}
     return StudyPlan.from_mapping({**settings, **changes, "seeds": [0, 1]})
 
@@ -63,6 +63,7 @@ def test_end_to_end_study_trains_one_body_per_torch_head(plan: StudyPlan, tmp_pa
     assert len({result.result["validation_loss"] for result in results.values() if result.result}) == 8
     for result in results.values():
         assert result.run["seconds"]["with_body"] > result.run["seconds"]["fit"]
+        assert result.run["precision"] == ["float32"]
     assert all(task.body == f"{plan.bodies[0].name}, end to end" for task in StudyRecord.read(tmp_path).tasks)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_run_study_failed_tasks_run_again_only_with_retry_failed(
     def broken(config: dict[str, Any], *arrays: np.ndarray) -> dict[str, Any]:
         return {"error": {"type": "TrainingError", "message": f"seed {config['seed']}"}}
 
-    monkeypatch.setattr(runner, "run_tasks", lambda *arguments: real(*arguments, work=broken))
+    monkeypatch.setattr(runner, "run_tasks", partial(real, work=broken))
     assert run_study(plan, tmp_path, InProcessExecutor(), command="test") == StudyProgress(0, 10, 10, ran=10)
     results = read_results(tmp_path).values()
     assert {result.error["message"] for result in results if result.error} == {"seed 0", "seed 1"}
@@ -180,8 +181,11 @@ def test_run_study_invalid_plan_creates_no_folder(plan: StudyPlan, tmp_path: Pat
     with pytest.raises(DataError, match="lower per_label=100"):
         run_study(many, folder, InProcessExecutor(), command="test")
     every = plan.updated(data=plan.data.updated(per_label=60))
-    with pytest.raises(DataError, match=r"data\.per_label=60 leaves no test sentence of reviews\.tsv; lower it"):
+    with pytest.raises(DataError, match=r"data\.per_label=60 leaves fewer than 2 test sentences of reviews\.tsv"):
         run_study(every, folder, InProcessExecutor(), command="test")
+    bare = plan.updated(data=plan.data.updated(per_label=2, validation_fraction=0.1))
+    with pytest.raises(DataError, match=r"validation_fraction=0\.1 leaves no validation sentence of reviews\.tsv with"):
+        run_study(bare, folder, InProcessExecutor(), command="test")
     assert not folder.exists()
 
 
@@ -218,7 +222,13 @@ def test_run_study_tunes_a_body_once_per_seed(
     real = contrastive._TuningRun.train
     monkeypatch.setattr(contrastive._TuningRun, "train", lambda run, *rest: tuned.append(run.seed) or real(run, *rest))
     (name,) = settings["bodies"]
-    bodies = [name, {"name": name, "tune": {"loss": "cosine", "pairs_per_sentence": 1, "learning_rate": 1e-3}}]
+    bodies = [
+        name,
+        {
+            "name": name,
+            "tune": {"loss": "cosine", "pairs_per_sentence": 1, "learning_rate": 1e-3, "precision": "float32"},
+        },
+    ]
     heads = {"linear": {"kind": "logistic-regression"}}
     plan = StudyPlan.from_mapping({**settings, "bodies": bodies, "heads": heads, "factors": {}, "design": {}})
     assert run_study(plan, tmp_path / "first", InProcessExecutor(), command="test") == StudyProgress(4, 0, 4, ran=4)
@@ -226,15 +236,46 @@ def test_run_study_tunes_a_body_once_per_seed(
     assert run_study(plan, tmp_path / "second", InProcessExecutor(), command="test").done == 4
     assert tuned == [0, 1], "a cached body is not tuned again"
     assert comparable_results(tmp_path / "first") == comparable_results(tmp_path / "second")
-    assert not (tmp_path / "first" / runner.TUNING).exists()
+    assert not list((tmp_path / "first").glob("tuning*"))
     record = StudyRecord.read(tmp_path / "first")
     assert {task.body for task in record.tasks} == {name, f"{name}, tuned"}
+    results = read_results(tmp_path / "first")
     losses = {
         (task.body, task.seed): result.result["validation_loss"]
         for task in record.tasks
-        if (result := read_results(tmp_path / "first")[task.id]).result
+        if (result := results[task.id]).result
     }
+    precisions = {task.body: results[task.id].run.get("precision") for task in record.tasks}
+    assert precisions == {name: None, f"{name}, tuned": ["float32"]}
     assert len(set(losses.values())) == 4
+
+
+@pytest.mark.slow
+def test_run_study_resumes_the_tuning_of_a_later_seed(
+    settings: dict[str, Any], tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The body of the first seed is in the cache, and its checkpoint is not that of the second one."""
+    from ketfit.bodies import contrastive
+
+    (name,) = settings["bodies"]
+    tune = {"loss": "supervised", "epochs": 3, "learning_rate": 1e-3, "precision": "float32"}
+    heads = {"linear": {"kind": "logistic-regression"}}
+    bodies = [{"name": name, "tune": tune}]
+    plan = StudyPlan.from_mapping({**settings, "bodies": bodies, "heads": heads, "factors": {}, "design": {}})
+    real, loaded = contrastive._TuningRun.train, []
+
+    def stops(run: Any, checkpoint: Path, progress: bool) -> None:
+        if run.seed == 1:
+            checkpoint.write_bytes(b"of seed 1")
+            raise KeyboardInterrupt
+        real(run, checkpoint, progress)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(contrastive._TuningRun, "train", stops)
+        run_study(plan, tmp_path, InProcessExecutor(), command="test")
+    monkeypatch.setattr(contrastive._TuningRun, "load", lambda run, path: loaded.append((run.seed, path.read_bytes())))
+    assert run_study(plan, tmp_path, InProcessExecutor(), command="test").done == 2
+    assert loaded == [(1, b"of seed 1")]
 
 
 def test_study_of_holdouts_tests_stratified_shares(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -252,7 +293,7 @@ def test_study_of_holdouts_tests_stratified_shares(settings: dict[str, Any], tmp
         assert result.config["data"].keys() == {"fingerprint", "test_fraction", "validation_fraction"}
         assert (result.result or {})["test_size"] == 30
     summary = write_report(tmp_path)
-    assert [summary["study"][name] for name in ("train_size", "validation_size", "test_sizes")] == [72, 18, [30]]
+    assert [summary["study"][name] for name in ("train_sizes", "validation_sizes", "test_sizes")] == [[72], [18], [30]]
     assert "hold-outs" in {caveat["kind"] for caveat in summary["caveats"]}
     assert "a stratified hold-out of all sentences for each seed: 72 to train" in (tmp_path / "report.html").read_text()
 

@@ -132,6 +132,16 @@ def test_study_plan_head_factor_without_quantum_head_raises(settings: dict[str, 
         StudyPlan.from_mapping(changed(settings, "heads/quantum/vary", False))
 
 
+def test_study_plan_factor_without_a_head_to_apply_to_raises(settings: dict[str, Any]) -> None:
+    heads = {"linear": {"kind": "logistic-regression"}}
+    classical = {"heads": heads, "report": {"reference": "linear"}, "train": {}}
+    with pytest.raises(ConfigError, match=r"'train\.epochs' has no head to apply to that is trained in epochs"):
+        StudyPlan.from_mapping({**settings, **classical, "factors": {"train.epochs": [50, 150]}})
+    fixed = {"heads": {"linear": {"kind": "logistic-regression", "vary": False}}}
+    with pytest.raises(ConfigError, match=r"'data\.per_label' has no head to apply to, since all have vary = false"):
+        StudyPlan.from_mapping({**settings, **classical, **fixed, "factors": {"data.per_label": [10, 20]}})
+
+
 def test_study_plan_learning_rate_factor_with_several_tries_raises(settings: dict[str, Any]) -> None:
     settings = changed(settings, "factors/train.learning_rate", [0.01, 0.1])
     StudyPlan.from_mapping(settings)
@@ -159,6 +169,11 @@ def test_study_plan_with_overrides_replaces_data_bodies_and_seeds(plan: StudyPla
 def test_level_range_logarithmic_from_zero_raises() -> None:
     with pytest.raises(ConfigError, match="of a logarithmic range must be above zero"):
         LevelRange(low=0.0, high=1.0, log=True)
+
+
+def test_level_range_without_integers_raises() -> None:
+    with pytest.raises(ConfigError, match=r"there is no integer from low=1\.2 to high=1\.8"):
+        LevelRange(low=1.2, high=1.8, integer=True)
 
 
 def test_study_plan_read_missing_or_broken_file_raises(tmp_path: Path) -> None:
@@ -245,6 +260,12 @@ def test_level_of_a_noise_is_its_name(settings: dict[str, Any]) -> None:
         assert plan.level_of("head.noise", noise.model_dump(mode="json")) == name
     assert plan.level_of("head.noise", {"bit_flip": 0.5}) == "own noise"
     assert plan.value_of("head.noise", "none") is plan.level_of("head.noise", None) is None
+
+
+def test_level_of_a_noise_with_two_names_is_the_one_of_the_factor(settings: dict[str, Any]) -> None:
+    plan = StudyPlan.from_mapping({**noise_settings(settings), "noise": {"other": FORTE}})
+    forte = load_noise("ionq-forte").model_dump(mode="json")
+    assert plan.level_of("head.noise", forte) == "ionq-forte"
     assert (plan.value_of("head.shots", "none"), plan.value_of("head.shots", 100)) == (None, 100)
     assert plan.level_of("head.shots", 100) == 100
 

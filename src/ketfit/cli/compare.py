@@ -28,7 +28,7 @@ from ketfit.cli.options import (
     tuning_methods,
 )
 from ketfit.cli.output import echo_stderr, print_report
-from ketfit.errors import MissingExtraError
+from ketfit.errors import KetFitError, MissingExtraError
 
 if TYPE_CHECKING:
     from ketfit.data.dataset import Dataset
@@ -97,17 +97,27 @@ def compare(
         _write_page(html, record, found)
     for head, reason in found.left_out.items():
         echo_stderr(f"warning: {head} is left out: {reason}")
-    if output is not None:
-        echo_stderr(f"training {found.best} on all {len(dataset):,} sentences")
+
+    def show(model: Path | None, hint: str | None = None) -> None:
+        """Print the comparison."""
+        files = {"study": study, "report": html, "model": model}
+        paths = {name: None if path is None else str(path) for name, path in files.items()}
+        table = head_report(found.heads, _sentences(found, plan), _title(found, plan))
+        print_report({**_report(found, plan), **paths}, as_json, table, hint)
+
+    if output is None:
+        show(None)
+        return
+    echo_stderr(f"training {found.best} on all {len(dataset):,} sentences")
+    try:
         classifier = _classifier(record, results, found.best)
-        with exit_on_interrupt(_interrupted_message(study)):
+        with exit_on_interrupt("the comparison is complete, and no model is saved"):
             classifier.fit(dataset.texts, dataset.labels, progress=True)
         classifier.save_pretrained(output, data=dataset.name, metrics=_metrics(found))
-    files = {"study": study, "report": html, "model": output}
-    paths = {name: None if path is None else str(path) for name, path in files.items()}
-    hint = None if output is None else f"saved {found.best} in {output}; try: ketfit predict {output} 'a sentence'"
-    table = head_report(found.heads, _sentences(found, plan), _title(found, plan))
-    print_report({**_report(found, plan), **paths}, as_json, table, hint)
+    except (KetFitError, typer.Exit):
+        show(None)  # the results of a comparison in a temporary folder are kept nowhere else
+        raise
+    show(output, f"saved {found.best} in {output}; try: ketfit predict {output} 'a sentence'")
 
 
 @dataclass(frozen=True)
@@ -206,13 +216,13 @@ def _classifier(record: StudyRecord, results: Mapping[str, TaskResult], head: st
 
 
 def _metrics(found: HeadComparisonResult) -> dict[str, float]:
-    """Return the accuracy of the chosen head in the study, for the model card."""
+    """Return the accuracy of the chosen head in the study, and among how many heads it was chosen, for the card."""
     from ketfit.evaluation.compare import with_interval
 
     row = next(row for row in found.heads if row.name == found.best)
     name, accuracy = "mean_test_accuracy", row.test_accuracy
     metrics = {name: accuracy} if row.interval is None else with_interval(name, accuracy, row.interval)
-    return {**metrics, "draws": len(found.analysis.study["seeds"])}
+    return {**metrics, "draws": len(found.analysis.study["seeds"]), "heads_compared": len(found.heads)}
 
 
 def _report(found: HeadComparisonResult, plan: StudyPlan) -> dict[str, Any]:
@@ -227,7 +237,7 @@ def _report(found: HeadComparisonResult, plan: StudyPlan) -> dict[str, Any]:
         "draws": len(plan.seeds),
         "per_label": plan.data.per_label if plan.data.test_fraction is None else None,
         "test_fraction": plan.data.test_fraction,
-        **{name: study[name] for name in ("train_size", "validation_size", "test_sizes")},
+        **{name: study[name] for name in ("train_sizes", "validation_sizes", "test_sizes")},
         "heads": [{**row.to_json(), "accuracies": accuracies[row.name]} for row in found.heads],
         "differences": [asdict(each) for each in found.differences],
         "left_out": dict(found.left_out),
@@ -239,12 +249,10 @@ def _report(found: HeadComparisonResult, plan: StudyPlan) -> dict[str, Any]:
 
 def _title(found: HeadComparisonResult, plan: StudyPlan) -> str:
     study = found.analysis.study
-    test = " to ".join(f"{size:,}" for size in study["test_sizes"])
+    parts = ("train", "validation", "test")
+    train, validation, test = (" to ".join(f"{size:,}" for size in study[f"{part}_sizes"]) for part in parts)
     draws = f"{len(plan.seeds)} {'draws' if plan.data.test_fraction is None else 'hold-outs'}"
-    return (
-        f"{study['data']['name']}, {draws}: {study['train_size']:,} to train, {study['validation_size']:,} to "
-        f"validate, {test} to test"
-    )
+    return f"{study['data']['name']}, {draws}: {train} to train, {validation} to validate, {test} to test"
 
 
 def _sentences(found: HeadComparisonResult, plan: StudyPlan) -> list[str]:

@@ -96,8 +96,10 @@ def _level_at(levels: Sequence[Level] | LevelRange, fraction: float) -> Level:
     """Return the level at a fraction (0 to 1) of a range or of a list of levels."""
     if not isinstance(levels, LevelRange):
         return levels[min(int(fraction * len(levels)), len(levels) - 1)]
-    if levels.integer:  # each integer gets the same fraction
+    if levels.integer:  # each integer gets the same fraction, or that of its part of the logarithm
         low, high = math.ceil(levels.low), math.floor(levels.high)
+        if levels.log:
+            return min(int(low * ((high + 1) / low) ** fraction), high)
         return min(low + int(fraction * (high - low + 1)), high)
     if levels.log:
         return float(levels.low * (levels.high / levels.low) ** fraction)

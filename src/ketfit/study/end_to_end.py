@@ -19,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from ketfit.bodies.body import Body
+from ketfit.bodies.finetuned import available_precision
 from ketfit.bodies.reference import BodyReference, load_reference
 from ketfit.data.splits import Split
-from ketfit.errors import DataWarning, KetFitError
+from ketfit.errors import DataWarning
 from ketfit.estimators.base import TorchHeadClassifier
 from ketfit.model.tuning import EndToEndConfig
 from ketfit.study.task import FittedHead, Part, Task, content_hash, fit_tries, score, validate
@@ -48,19 +49,23 @@ class EndToEndRunner:
     codes: NDArray[np.int64]
     folder: Path
     progress: bool
-    _linear_bodies: dict[str, Body] = field(default_factory=dict)  # by hash of the configuration
+    _linear_bodies: dict[tuple[int, str], Body] = field(default_factory=dict)  # by seed and hash, of the last seed
 
     def run_task(self, task: Task, body: Body, tuning: EndToEndConfig, split: Split) -> dict[str, Any]:
-        """Run a task and return ``{"result": ..., "timing": ...}``, or ``{"error": ...}`` if training fails."""
+        """Run a task and return ``{"result": ..., "timing": ..., "precision": ...}``, or ``{"error": ...}``.
+
+        The precision is that of the training end to end; an error is that of a training that failed.
+        """
         _log.info("training %s end to end: %s, seed %d", body.name, task.head, task.seed)
         start = time.perf_counter()
         try:
             fitted, tuned = self._fit(task.config, body, tuning, split)
             seconds = time.perf_counter() - start
             outcome = score(task.config, fitted, *self._part(tuned, split.test))
-        except KetFitError as error:
+        except Exception as error:  # of any type, such as torch.OutOfMemoryError, as for tasks of a frozen body
             return {"error": {"type": type(error).__name__, "message": str(error)}}
-        return {**outcome, "timing": {**outcome["timing"], "with_body": seconds}}
+        precision = available_precision(tuning.precision, body.transformer.device)
+        return {**outcome, "timing": {**outcome["timing"], "with_body": seconds}, "precision": precision}
 
     def _fit(
         self, config: Mapping[str, Any], body: Body, tuning: EndToEndConfig, split: Split
@@ -72,8 +77,10 @@ class EndToEndRunner:
             loss, accuracy = validate(fitted.head, *self._part(tuned, split.validation))
             return replace(fitted, validation_loss=loss, validation_accuracy=accuracy), tuned
         linear_config = {**config, **linear_head}
-        key = content_hash(linear_config)
+        key = config["seed"], content_hash(linear_config)
         if key not in self._linear_bodies:
+            for other in [other for other in self._linear_bodies if other[0] != config["seed"]]:
+                del self._linear_bodies[other]  # tasks come seed by seed, and a body takes hundreds of megabytes
             _, self._linear_bodies[key] = self._train(linear_config, body, tuning, split)
         tuned = self._linear_bodies[key]
         return fit_tries(config, self._part(tuned, split.train), self._part(tuned, split.validation)), tuned

@@ -6,7 +6,7 @@ import logging
 import platform
 import socket
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ketfit.bodies.body import Body, load_body
+from ketfit.bodies.finetuned import available_precision
 from ketfit.bodies.reference import BodyReference
 from ketfit.data.dataset import Dataset, load_dataset
 from ketfit.data.splits import Split, few_shot_split, stratified_split
@@ -26,19 +27,24 @@ from ketfit.estimators.base import capacity_warning
 from ketfit.estimators.classical import RAISE_HIDDEN
 from ketfit.estimators.quantum import readout_warning
 from ketfit.model.config import HeadConfig
-from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig
+from ketfit.model.tuning import ContrastiveConfig, EndToEndConfig, Precision
 from ketfit.progress import ProgressBar
 from ketfit.study.end_to_end import EndToEndRunner, run_end_to_end_tasks, shared_training
 from ketfit.study.executors import Arrays, Executor, RayExecutor, Result, Work
 from ketfit.study.expand import BodyMetadata, DataMetadata, expand
 from ketfit.study.spec import StudyPlan
 from ketfit.study.store import ResultLog, SplitKey, SplitRecord, StudyRecord, TaskResult, pending_tasks
-from ketfit.study.task import Task, TaskArrays, run_task_safely, training_hash
+from ketfit.study.task import Task, TaskArrays, content_hash, run_task_safely, training_hash
 
 _log = logging.getLogger(__name__)
 
 TUNING = "tuning.safetensors"
-"""Checkpoint of the body being tuned, deleted when tuning ends."""
+"""Checkpoint of a body being tuned, with the hash of its tuning appended to the stem; deleted when tuning ends."""
+
+MIN_TEST_SIZE = 2
+"""Minimum number of test sentences of a split: intervals for new sentences need two."""
+
+PrecisionOf = Callable[[Task], Sequence[Precision]]
 
 PACKAGES = ("ketfit", "torch", "scikit-learn", "sentence-transformers", "numpy")
 
@@ -101,7 +107,8 @@ def run_study(
         pending = pending_tasks(tasks, log.results, retry_failed)
         poolable = [task for task in pending if not inputs.is_end_to_end(task)]
         inputs.embed(poolable, folder / TUNING, progress)
-        run_tasks(log, executor, [(task, inputs.arrays(task)) for task in poolable], progress)
+        jobs = [(task, inputs.arrays(task)) for task in poolable]
+        run_tasks(log, executor, jobs, progress, precision=inputs.contrastive_precision)
         end_to_end = [task for task in pending if inputs.is_end_to_end(task)]
         if isinstance(executor, RayExecutor):
             inputs.distribute_end_to_end(log, executor, end_to_end, folder / TUNING, progress)
@@ -144,10 +151,17 @@ class _StudyInputs:
         self.codes = np.array([codes[label] for label in dataset.labels], np.int64)
         keys = dict.fromkeys(map(_split_key, tasks))
         self.splits: dict[SplitKey, Split] = {key: _draw_split(dataset, key) for key in keys}
-        if empty := [key for key, split in self.splits.items() if not len(split.test)]:
+        if short := [key for key, split in self.splits.items() if len(split.test) < MIN_TEST_SIZE]:
             name, change = ("per_label", "lower") if plan.data.test_fraction is None else ("test_fraction", "raise")
             raise DataOptionError(
-                f"data.{name}={empty[0][0]} leaves no test sentence of {dataset.name}; {change} it or add sentences"
+                f"data.{name}={short[0][0]} leaves fewer than {MIN_TEST_SIZE} test sentences of {dataset.name}; "
+                f"{change} it or add sentences"
+            )
+        if bare := [key for key, split in self.splits.items() if not len(split.validation)]:
+            _, fraction, seed = bare[0]
+            raise DataOptionError(
+                f"data.validation_fraction={fraction} leaves no validation sentence of {dataset.name} with seed "
+                f"{seed}; raise it or add sentences"
             )
         self.embeddings: dict[tuple[str, SplitKey | None], NDArray[np.float32]] = {}
 
@@ -174,7 +188,8 @@ class _StudyInputs:
             tuning = self.plans[label].stages[-1]
             assert isinstance(tuning, EndToEndConfig)
             for task in group:
-                log.append(_task_result(task, runner.run_task(task, body, tuning, self.splits[key])))
+                outcome = runner.run_task(task, body, tuning, self.splits[key])
+                log.append(_task_result(task, outcome, self.contrastive_precision(task)))
 
     def distribute_end_to_end(
         self, log: ResultLog, executor: RayExecutor, tasks: Iterable[Task], checkpoint: Path, progress: bool
@@ -194,7 +209,8 @@ class _StudyInputs:
                 for group in groups.values()
             ]
             _log.info("training %s end to end on the cluster: %d bodies", body.name, len(jobs))
-            _run_jobs(log, executor.run_end_to_end(run_end_to_end_tasks, jobs), list(groups.values()), progress)
+            outcomes = executor.run_end_to_end(run_end_to_end_tasks, jobs)
+            _run_jobs(log, outcomes, list(groups.values()), progress, self.contrastive_precision)
 
     def _tuned_body(self, label: str, key: SplitKey, checkpoint: Path, progress: bool) -> Body:
         """Return the body after its contrastive stage on the training sentences of a split, if it has that stage."""
@@ -205,6 +221,9 @@ class _StudyInputs:
 
         train, held_out = (self.dataset.take(rows) for rows in (self.splits[key].train, self.splits[key].validation))
         _log.info("tuning %s on the %d sentences of seed %d", body.name, len(train), key[-1])
+        inputs = {"data": self.dataset.fingerprint, "body": body.fingerprint, "split": list(key)}
+        tuning = {"tune": stage.identity(), "precision": available_precision(stage.precision, body.transformer.device)}
+        checkpoint = checkpoint.with_stem(f"{checkpoint.stem}-{content_hash(inputs | tuning)[:16]}")
         tuned = tune_body(
             body,
             train.texts,
@@ -217,6 +236,13 @@ class _StudyInputs:
         )
         checkpoint.unlink(missing_ok=True)
         return tuned
+
+    def contrastive_precision(self, task: Task) -> list[Precision]:
+        """Return the precision that the contrastive stage of a task's body has on this machine; empty without one."""
+        device, stages = self.bodies[task.body].transformer.device, self.plans[task.body].stages
+        return [
+            available_precision(stage.precision, device) for stage in stages if isinstance(stage, ContrastiveConfig)
+        ]
 
     def _embedding_key(self, task: Task) -> tuple[str, SplitKey | None]:
         return task.body, _split_key(task) if self.plans[task.body].stages else None
@@ -249,6 +275,8 @@ def run_tasks(
     tasks: Sequence[tuple[Task, Arrays]],
     progress: bool,
     work: Work = run_task_safely,
+    *,
+    precision: PrecisionOf = lambda task: (),
 ) -> None:
     """Run tasks, those with the same training as one job, and append the results of each job as it finishes.
 
@@ -258,6 +286,7 @@ def run_tasks(
         tasks: Tasks with their arrays, which follow the configuration as arguments of `work`.
         progress: Show a progress bar on stderr.
         work: Function that runs a task.
+        precision: Function of a task that returns the precision of each stage that tuned its body, for its result.
 
     Raises:
         StudyError: The workers cannot be started or keep dying.
@@ -269,11 +298,15 @@ def run_tasks(
         by_training.setdefault(key, ([], arrays))[0].append(task)
     shared = list(by_training.values())
     jobs = [(group[0].config if len(group) == 1 else {"tasks": [t.config for t in group]}, a) for group, a in shared]
-    _run_jobs(log, executor.run(work, jobs), [group for group, _ in shared], progress)
+    _run_jobs(log, executor.run(work, jobs), [group for group, _ in shared], progress, precision)
 
 
 def _run_jobs(
-    log: ResultLog, outcomes: Iterator[tuple[int, Result]], groups: Sequence[list[Task]], progress: bool
+    log: ResultLog,
+    outcomes: Iterator[tuple[int, Result]],
+    groups: Sequence[list[Task]],
+    progress: bool,
+    precision: PrecisionOf,
 ) -> None:
     """Append the results of the tasks of each job as it finishes."""
     failed = 0
@@ -283,15 +316,17 @@ def _run_jobs(
             for message in outcome.get("warnings", ()):
                 warnings.warn(message, DataWarning, stacklevel=2)
             for task, each in zip(group, outcome.get("outcomes", [outcome] * len(group)), strict=True):
-                result = _task_result(task, each)
+                result = _task_result(task, each, precision(task))
                 log.append(result)
                 failed += result.error is not None
                 bar.advance(note=f"{bar.rate:.1f}/s" + (f", {failed} failed" if failed else ""))
 
 
-def _task_result(task: Task, outcome: Mapping[str, Any]) -> TaskResult:
+def _task_result(task: Task, outcome: Mapping[str, Any], precision: Sequence[Precision]) -> TaskResult:
     finished = datetime.now(timezone.utc).isoformat(timespec="seconds")
     run = {"host": socket.gethostname(), "finished": finished, "seconds": outcome.get("timing")}
+    if stages := [*precision, *filter(None, [outcome.get("precision")])]:
+        run["precision"] = stages
     return TaskResult(
         task=task.id, config=task.config, result=outcome.get("result"), error=outcome.get("error"), run=run
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
@@ -278,6 +279,8 @@ class LevelRange(Config):
             raise ValueError(f"low={self.low} must be below high={self.high}")
         if self.log and self.low <= 0:
             raise ValueError(f"low={self.low} of a logarithmic range must be above zero")
+        if self.integer and math.ceil(self.low) > math.floor(self.high):
+            raise ValueError(f"there is no integer from low={self.low} to high={self.high}")
         return self
 
 
@@ -391,6 +394,7 @@ class StudyPlan(Config):
             raise ValueError(f"a design of kind {self.design.kind} {'has no' if self.factors else 'needs'} factors")
         fields = {"head": HeadConfig.model_fields, "train": TrainConfig.model_fields}
         known = {**{table: set(settings) for table, settings in fields.items()}, "data": {"per_label"}}
+        heads = self.heads.values()
         for name, levels in self.factors.items():
             table, _, setting = name.partition(".")
             if table not in known or setting not in known[table] or name == "train.selection":
@@ -404,8 +408,12 @@ class StudyPlan(Config):
                 )
             if name == "data.per_label":
                 _check_sentence_numbers(levels)
-            if table == "head" and not any(head.kind == "quantum" and head.vary for head in self.heads.values()):
+            if table == "head" and not any(head.kind == "quantum" and head.vary for head in heads):
                 raise ValueError(f"factor {name!r} has no quantum head to apply to")
+            if table == "train" and not any(head.kind in ("quantum", "mlp") and head.vary for head in heads):
+                raise ValueError(f"factor {name!r} has no head to apply to that is trained in epochs")
+            if table == "data" and not any(head.vary for head in heads):
+                raise ValueError(f"factor {name!r} has no head to apply to, since all have vary = false")
             if name == "train.learning_rate" and len(self.budget.learning_rates) > 1:
                 raise ValueError(f"{name} is a factor, so each level is one try; give the budget one learning rate")
             exact = [head for head, each in self.heads.items() if each.exact_training and each.vary]
@@ -445,11 +453,16 @@ class StudyPlan(Config):
         return self._noises()[level] if factor == NOISE and isinstance(level, str) else level
 
     def level_of(self, factor: str, value: Any) -> Any:
-        """Return the level of a setting at a value: the name of a noise, and any other value itself."""
+        """Return the level of a setting at a value: the name of a noise, and any other value itself.
+
+        Of several names of one noise it is the one among the levels of the factor, if there is one.
+        """
         if factor != NOISE or value is None:
             return value
-        noise = NoiseConfig.from_mapping(value)
-        return next((name for name, other in self._noises().items() if other == noise), OWN_NOISE)
+        noise, levels = NoiseConfig.from_mapping(value), self.factors.get(NOISE, ())
+        names = [name for name, other in self._noises().items() if other == noise]
+        planned = [name for name in names if not isinstance(levels, LevelRange) and name in levels]
+        return next(iter([*planned, *names]), OWN_NOISE)
 
     @classmethod
     def read(cls, path: str | Path) -> Self:

@@ -43,7 +43,8 @@ class TaskResult(Config):
         config: Configuration of the task.
         result: Result of `run_task`; None if the task failed.
         error: ``type`` and ``message``; None if the task succeeded.
-        run: Host, end and duration, the only entries that differ between two runs of one task.
+        run: Host, end and duration, and the precision of each stage of tuning, which depends on the machine if the plan
+            says `auto`. Two runs of one task differ in these entries only, if their precision is the same.
     """
 
     task: str
@@ -147,16 +148,17 @@ class StudyRecord(Config):
             splits[task.id] = known[key]
         return splits
 
-    @property
-    def drawn_size(self) -> int:
-        """Number of sentences that each seed has for training and validation; with hold-outs that of the first seed."""
-        data = self.plan.data
-        return data.per_label * self.data.n_classes if data.test_fraction is None else len(self.draws[0].not_tested)
+    def drawn_size(self, split: SplitRecord) -> int:
+        """Return the number of sentences of a split for training and validation."""
+        return len(split.not_tested) if split.per_label is None else split.per_label * self.data.n_classes
 
     def train_size(self, split: SplitRecord) -> int:
         """Return the number of training sentences of a split, if no group kept validation sentences in training."""
-        drawn = len(split.not_tested) if split.per_label is None else split.per_label * self.data.n_classes
-        return drawn - round(drawn * split.validation_fraction)
+        return self.drawn_size(split) - self.validation_size(split)
+
+    def validation_size(self, split: SplitRecord) -> int:
+        """Return the number of validation sentences of a split, if no group kept them in training."""
+        return round(self.drawn_size(split) * split.validation_fraction)
 
     def test_train_ratio(self, split: SplitRecord) -> float | None:
         """Return the test sentences per training sentence of a hold-out; None for a few-shot draw, which shares few."""

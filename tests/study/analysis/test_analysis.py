@@ -155,7 +155,7 @@ def test_analyse_describes_the_runs() -> None:
     }
     study = analyse(record, results).study
     assert (study["tasks"], study["done"], study["failed"], study["missing"]) == (9, 9, 0, 0)
-    assert (study["train_size"], study["validation_size"], study["test_sizes"]) == (8, 2, [190])
+    assert (study["train_sizes"], study["validation_sizes"], study["test_sizes"]) == ([8], [2], [190])
     assert (study["hosts"], study["finished"]) == (["host0", "host1"], ["2026-01-01", "2026-01-09"])
     assert (study["reference"], study["seeds"]) == ("logistic regression", [0, 1, 2])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ def study() -> tuple[StudyRecord, Results]:
 
 def test_find_caveats_complete_study_has_only_those_of_every_study() -> None:
     record, results = study_in_memory(report={"reference": "SVC", "margin": 0.2}, **PRECISE)
-    assert caveats_of(record, results).keys() == {"best"}
+    assert caveats_of(record, results).keys() == {"best", "shared sentences"}
 
 
 def test_find_caveats_unfinished_study_counts_missing_and_failed_runs(study: tuple[StudyRecord, Results]) -> None:
@@ -84,6 +85,17 @@ def test_find_caveats_chosen_edge_of_grid_names_head(
     often = caveats_of(record, replaced(results, ids_of(record, "SVC", (0, 1, 2)), chosen=chosen))
     assert f"for SVC (3 of 5 runs, mostly {value}):" in often["edge"]
     assert "edge" not in caveats_of(record, replaced(results, ids_of(record, "SVC", (0, 1)), chosen=chosen))
+
+
+def test_find_caveats_edges_are_those_of_the_values() -> None:
+    budget = {"learning_rates": [0.03, 0.01, 0.1], "regularization": [1.0, 0.1, 10.0]}
+    record, results = study_in_memory(budget=budget)
+    runs = ids_of(record, "SVC", (0, 1, 2))
+    assert "edge" not in caveats_of(record, replaced(replaced(results, set(results), chosen=0), runs, chosen=0))
+    assert (
+        "for SVC (3 of 5 runs, mostly 0.1):"
+        in caveats_of(record, replaced(replaced(results, set(results), chosen=0), runs, chosen=1))["edge"]
+    )
 
 
 def test_find_caveats_counts_diverged_tries(study: tuple[StudyRecord, Results]) -> None:
@@ -145,3 +157,44 @@ def test_find_caveats_heads_that_are_identical_at_some_levels_say_so() -> None:
     factors = {"head.shots": ["none", 100]}
     found = caveats_of(*study_in_memory(heads=heads, factors=factors, design={"kind": "full"}, report={}))
     assert found["twins"].startswith("At some levels, alike and exactly are the same settings")
+
+
+def test_find_caveats_large_draws_share_sentences() -> None:
+    data = {"source": "synthetic", "per_label": 25, "validation_fraction": 0.2}
+    assert "Each seed draws 25 % of the sentences" in caveats_of(*study_in_memory(data=data))["shared sentences"]
+    assert "shared sentences" not in caveats_of(*study_in_memory(data=data, seeds=1))
+    assert "shared sentences" not in caveats_of(*study_in_memory(data={**data, "per_label": 10}))
+
+
+def test_find_caveats_mixed_precision_is_named(study: tuple[StudyRecord, Results]) -> None:
+    record, results = study
+    runs = {
+        name: result.updated(run={**result.run, "precision": [precision, "float32"]})
+        for (name, result), precision in zip(results.items(), cycle(["bfloat16", "float32"]))
+    }
+    assert caveats_of(record, runs)["precision"].startswith("Bodies were tuned in bfloat16 and float32, because")
+    planned = {
+        name: result.updated(run={**result.run, "precision": ["bfloat16", "float32"]})
+        for name, result in results.items()
+    }
+    assert "precision" not in caveats_of(record, planned), "each stage has one precision"
+    alike = {name: result.updated(run={**result.run, "precision": ["float32"]}) for name, result in results.items()}
+    assert "precision" not in caveats_of(record, alike)
+
+
+def test_find_caveats_confounded_main_effects_name_their_interactions() -> None:
+    factors = {"head.connectivity": [1, 2], "head.skip_connection": [False, True], "head.main_layers": [1, 2]}
+    design = {"kind": "fractional", "generators": "a b ab", "estimate": "main effects"}
+    text = caveats_of(*study_in_memory(factors=factors, design=design))["confounded"]
+    assert "that of connectivity with skip connection \N{MULTIPLICATION SIGN} main layers" in text
+    full = {"kind": "full", "estimate": "main effects"}
+    assert "confounded" not in caveats_of(*study_in_memory(factors=factors, design=full))
+
+
+def test_find_caveats_plackett_burman_design_is_confounded_in_part() -> None:
+    counts = ("connectivity", "main_layers", "encoder_layers", "n_reuploads", "n_encoders", "angle_scale")
+    factors: dict[str, Any] = {f"head.{name}": [1, 2] for name in counts}
+    factors |= {"head.skip_connection": [False, True], "head.reference_amplitude": [0.0, 1.0]}
+    design = {"kind": "plackett-burman", "estimate": "main effects"}
+    text = caveats_of(*study_in_memory(factors=factors, design=design))["confounded"]
+    assert "that of connectivity with those of 21 pairs, wholly or in part" in text

@@ -14,6 +14,7 @@ from ketfit.study.analysis.cells import (
     crossed_difference,
     describe_setting,
     group_results,
+    is_on_line,
     own_levels,
     representative_groups,
 )
@@ -126,6 +127,19 @@ def test_own_levels_are_those_of_the_head_and_the_plan() -> None:
     epochs = record.plan.train_config().epochs
     assert own_levels(record, quantum) == {"head.n_qubits": 5, "train.epochs": epochs, "data.per_label": 5}
     assert own_levels(record, classical) == {"data.per_label": 5}
+
+
+def test_scan_line_has_the_settings_that_follow_from_the_scanned_one() -> None:
+    """On three components the recommended head has two qubits, and its connectivity is 1."""
+    heads = {"quantum": {"kind": "quantum", "start": "recommended"}}
+    factors = {"head.components": [3, 7], "head.connectivity": [1, 2]}
+    record, results = study_in_memory(heads=heads, factors=factors, design={"kind": "scan"}, report={})
+    groups = group_results(record, results)
+    lines = {factor: [g.levels[factor] for g in groups if is_on_line(record, g, factor)] for factor in factors}
+    assert sorted(map(str, lines["head.components"])) == ["3", "7", "None"]
+    own = own_levels(record, groups[0])
+    assert set(lines["head.connectivity"]) == {1, 2, own["head.connectivity"]}
+    assert own_levels(record, groups[0], {"head.components": 3})["head.connectivity"] < own["head.connectivity"]
 
 
 def test_describe_setting_of_a_scan_names_changes_only() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyDOE3
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,14 @@ from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multivariate import test_mvmean as hotelling
 
 from ketfit.errors import ConfigError, InputError
-from ketfit.study.analysis.effects import Design, Effects, check_estimable, half_normal, main_effects
+from ketfit.study.analysis.effects import (
+    Design,
+    Effects,
+    check_estimable,
+    confounded_interactions,
+    half_normal,
+    main_effects,
+)
 from ketfit.study.analysis.hypothesis_tests import holm
 from tests.study.simulation import at_least, at_most, no_collection
 
@@ -302,6 +310,22 @@ def test_check_estimable_resolution_three_names_aliases() -> None:
     check(half, interactions=False)
     with pytest.raises(ConfigError, match="cannot tell c from a:b: "):
         check(half, interactions=[("a", "b")])
+
+
+def test_confounded_interactions_bias_the_estimated_main_effects() -> None:
+    """A response of one interaction alone moves exactly the main effects that the interaction is listed for."""
+    points = [dict(zip("abcdefgh", map(int, row), strict=True)) for row in pyDOE3.pbdesign(8)]
+    listed = confounded_interactions(Design(points))
+    for one, other in combinations("abcdefgh", 2):
+        effects = main_effects(Design(points, interactions=False), [point[one] * point[other] for point in points])
+        moved = {term.name for term in effects.terms if abs(term.effect) > 1e-9}
+        assert moved == {name for name in "abcdefgh" if f"{one}:{other}" in listed.get(name, [])}
+        assert moved, "Plackett-Burman designs confound every interaction in part"
+
+
+def test_confounded_interactions_of_a_full_design_are_none() -> None:
+    points = [{"a": a, "b": b, "c": c} for a, b, c in product((0, 1), (0, 1), "xyz")]
+    assert confounded_interactions(Design(points)) == {}
 
 
 def test_check_estimable_three_aliases_are_one_group() -> None:

@@ -72,8 +72,34 @@ def test_make_page_describes_heads_and_budget() -> None:
 def test_make_page_limits_name_power_and_shared_sentences() -> None:
     page = page_of()
     assert re.search(r"With 5 seeds and these sentences, a true difference must be [\d.]+ to [\d.]+ points", page)
-    assert "Independent test sets." in page and "Everything here is synthetic on body-a, frozen" in page
+    assert "Independent test sets." in page
+    assert "Everything here is synthetic on body-a: other bodies, or a body that is tuned, may change the order" in page
     assert "Nothing here is evidence of a quantum advantage." in page
+
+
+def test_make_page_describes_the_tuning_of_each_body() -> None:
+    end_to_end = {"name": "body-a", "tune": [{"loss": "cosine"}, {"method": "end-to-end"}]}
+    page = page_of(bodies=["body-a", {"name": "body-a", "tune": {"loss": "cosine"}}, end_to_end], seeds=2)
+    assert "body-a, frozen, 16 dimensions" in page
+    assert "body-a, tuned, tuned for each seed (contrastive), 16 dimensions" in page
+    assert "body-a, tuned, then end to end, tuned for each seed and head (contrastive, then end-to-end)" in page
+    assert "other bodies, or other settings of their tuning, may change the order" in page
+    assert "on one thread (on all cores for a body trained with its head)" in page
+
+
+def test_make_page_of_an_unfinished_study_names_the_seeds_with_results() -> None:
+    record, results = study_in_memory(seeds=5)
+    seeds = {task.id: task.seed for task in record.tasks}
+    done = {name: result for name, result in results.items() if seeds[name] < 3}
+    page = re.sub(r"<[^>]+>", " ", make_page(record, analyse(record, done), []))
+    assert "over 5 seeds" not in page and "over the seeds that have a result" in page
+    assert "With the seeds that have a result and these sentences" in page
+
+
+def test_make_page_with_the_number_of_sentences_as_a_factor_names_all_sizes() -> None:
+    page = page_of(factors={"data.per_label": [5, 20]}, design={"kind": "full"}, seeds=2)
+    assert "5 and 20 of each label drawn for each seed: 8 to 32 to train, 2 to 8 to validate" in page
+    assert "As few as 2 validation sentences choose among tries and epochs" in page
 
 
 def test_make_page_limits_of_one_seed_claim_nothing_over_seeds() -> None:

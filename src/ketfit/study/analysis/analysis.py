@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations, product
@@ -16,9 +16,11 @@ from ketfit.study.analysis.cells import (
     by_head,
     crossed_difference,
     group_results,
+    is_on_line,
     make_cell,
     own_levels,
     representative_groups,
+    varied_groups,
 )
 from ketfit.study.analysis.comparisons import HeadComparison, compare_all
 from ketfit.study.analysis.effects import Design, Effects, HalfNormal, half_normal, main_effects
@@ -123,8 +125,7 @@ def _study(record: StudyRecord, results: Mapping[str, TaskResult], groups: Seque
     mine = {task.id: results[task.id] for task in record.tasks if task.id in results}
     failed = sum(result.error is not None for result in mine.values())
     planned = len({task.id for task in record.tasks})
-    drawn = record.drawn_size
-    sizes = sorted({size for group in groups for size in group.values("test_size")})
+    test_sizes = {size for group in groups for size in group.values("test_size")}
     times = sorted(str(result.run["finished"]) for result in mine.values() if result.run.get("finished"))
     return {
         "name": plan.name,
@@ -142,19 +143,21 @@ def _study(record: StudyRecord, results: Mapping[str, TaskResult], groups: Seque
         "done": len(mine) - failed,
         "failed": failed,
         "missing": planned - len(mine),
-        "train_size": drawn - round(drawn * plan.data.validation_fraction),
-        "validation_size": round(drawn * plan.data.validation_fraction),
-        "test_sizes": sizes[:1] + sizes[-1:] if len(sizes) > 1 else sizes,
+        "train_sizes": _range({record.train_size(split) for split in record.draws}),
+        "validation_sizes": _range({record.validation_size(split) for split in record.draws}),
+        "test_sizes": _range(test_sizes),
         "finished": [times[0], times[-1]] if times else [],
         "hosts": sorted({str(result.run.get("host")) for result in mine.values()}),
     }
 
 
+def _range(sizes: Collection[int]) -> list[int]:
+    """Return the smallest and the largest size, once if they are equal; nothing without sizes."""
+    return sorted({min(sizes), max(sizes)}) if sizes else []
+
+
 def _all_effects(record: StudyRecord, groups: Sequence[Group]) -> tuple[HeadEffects, ...]:
-    """Return the effects on the varied quantum heads, or on all varied heads if none of them is quantum."""
-    varied = [group for group in groups if group.levels]
-    quantum = [group for group in varied if record.plan.heads[group.head].kind == "quantum"]
-    return tuple(_effects(record.plan, mine) for mine in by_head(quantum or varied).values())
+    return tuple(_effects(record.plan, mine) for mine in by_head(varied_groups(record, groups)).values())
 
 
 def _effects(plan: StudyPlan, groups: Sequence[Group]) -> HeadEffects:
@@ -205,8 +208,7 @@ def _scans(record: StudyRecord, groups: Sequence[Group]) -> tuple[Scan, ...]:
         own = own_levels(record, mine[0])
         base = next((group for group in mine if group.levels == own), None)
         for factor in own:
-            rest = {name: level for name, level in own.items() if name != factor}
-            line = [g for g in mine if g.results and all(g.levels[name] == level for name, level in rest.items())]
+            line = [group for group in mine if group.results and is_on_line(record, group, factor)]
             order = ordered_levels(record.plan, factor, [group.levels[factor] for group in line])
             line.sort(key=lambda group, order=order, factor=factor: order.index(group.levels[factor]))  # type: ignore[misc]
             points = (_scan_point(record, group, base, factor) for group in line)

@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-from ketfit.study.analysis.cells import Cell, Group
+from ketfit.study.analysis.cells import Cell, Group, by_head, varied_groups
 from ketfit.study.analysis.comparisons import HeadComparison
-from ketfit.study.analysis.formatting import count, join_names, margin_points, points, sentence
+from ketfit.study.analysis.effects import Design, confounded_interactions
+from ketfit.study.analysis.formatting import count, join_names, margin_points, points, sentence, term_name
 from ketfit.study.store import StudyRecord
 
 FEW_SEEDS = 5
 OFTEN = 0.5
 """Share of the runs of a head above which a problem is reported."""
+LARGE_SHARE = 0.1
+"""Share of all sentences in one draw above which the overlap of the draws is reported."""
+MAX_PAIRS = 3
+"""Number of interactions of one term that are named."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,9 @@ def find_caveats(
         *_unfinished(groups),
         *_few_seeds(done),
         *_unequal_seeds(record, comparisons),
-        *_holdouts(record),
+        *_shared_sentences(record),
+        *_mixed_precision(done),
+        *_confounding(record, groups),
         *_budget(record, done),
         *_training(done),
         *_chance(record, cells),
@@ -87,13 +94,62 @@ def _unequal_seeds(record: StudyRecord, comparisons: Sequence[HeadComparison]) -
         )
 
 
-def _holdouts(record: StudyRecord) -> Iterator[Caveat]:
+def _shared_sentences(record: StudyRecord) -> Iterator[Caveat]:
     if record.plan.data.test_fraction is not None:
         yield Caveat(
             "hold-outs",
             "Every seed is a hold-out of the same sentences, so that seeds share most of their training sentences. "
             "Intervals are widened for it by Nadeau and Bengio's correction, which is an approximation.",
         )
+        return
+    share = max(map(record.drawn_size, record.draws), default=0) / record.data.size
+    if share > LARGE_SHARE and len(record.plan.seeds) > 1:
+        yield Caveat(
+            "shared sentences",
+            f"Each seed draws {100 * share:.0f} % of the sentences to train and validate, so that two seeds share "
+            "about that part of them. Intervals make no allowance for it and are somewhat too narrow.",
+        )
+
+
+def _mixed_precision(groups: Sequence[Group]) -> Iterator[Caveat]:
+    by_stage: dict[tuple[str, int], set[str]] = {}
+    for group in groups:
+        for result in group.results.values():
+            for number, precision in enumerate(result.run.get("precision", ())):
+                by_stage.setdefault((group.body, number), set()).add(precision)
+    found = set().union(*(precisions for precisions in by_stage.values() if len(precisions) > 1))
+    if found:
+        yield Caveat(
+            "precision",
+            f"Bodies were tuned in {join_names(sorted(found))}, because the precision auto depends on the machine. "
+            "Name one precision in the plan for runs that can be repeated elsewhere.",
+        )
+
+
+def _confounding(record: StudyRecord, groups: Sequence[Group]) -> Iterator[Caveat]:
+    if record.plan.design.estimate != "main effects" or record.plan.design.kind not in (
+        "fractional",
+        "plackett-burman",
+    ):
+        return
+    by_term: dict[str, list[str]] = {}
+    for mine in by_head(varied_groups(record, groups)).values():
+        design = [group.levels for group in mine]
+        levels = {factor: tuple(dict.fromkeys(point[factor] for point in design)) for factor in design[0]}
+        by_term |= confounded_interactions(Design(design, levels))
+    parts = [f"that of {term_name(term)} with {_interactions(pairs)}" for term, pairs in by_term.items()]
+    if parts:
+        yield Caveat(
+            "confounded",
+            f"Main effects are confounded with interactions of two settings: {join_names(parts)}. The design cannot "
+            "tell them apart; a larger fraction can.",
+        )
+
+
+def _interactions(pairs: Sequence[str]) -> str:
+    if len(pairs) > MAX_PAIRS:
+        return f"those of {len(pairs)} pairs, wholly or in part"
+    return join_names(map(term_name, pairs))
 
 
 def _budget(record: StudyRecord, groups: Sequence[Group]) -> Iterator[Caveat]:
@@ -116,8 +172,8 @@ def _budget(record: StudyRecord, groups: Sequence[Group]) -> Iterator[Caveat]:
     if edges:
         yield Caveat(
             "edge",
-            f"Validation chose the first or the last try more often than not for {join_names(edges)}: the grid may be "
-            "too narrow.",
+            f"Validation chose the smallest or the largest try more often than not for {join_names(edges)}: the grid "
+            "may be too narrow.",
         )
     if diverging:
         yield Caveat(
@@ -126,7 +182,8 @@ def _budget(record: StudyRecord, groups: Sequence[Group]) -> Iterator[Caveat]:
 
 
 def _chose_grid_edge(result: dict[str, Any]) -> bool:
-    return len(result["tries"]) > 1 and result["chosen"] in (0, len(result["tries"]) - 1)
+    values = [attempt["value"] for attempt in result["tries"]]
+    return len(values) > 1 and values[result["chosen"]] in (min(values), max(values))
 
 
 def _training(groups: Sequence[Group]) -> Iterator[Caveat]:
@@ -158,7 +215,8 @@ def _chance(record: StudyRecord, cells: Sequence[Cell]) -> Iterator[Caveat]:
 
 def _selection(record: StudyRecord, cells: Sequence[Cell]) -> Iterator[Caveat]:
     plan = record.plan
-    size = round(record.drawn_size * plan.data.validation_fraction)
+    sizes = sorted(set(map(record.validation_size, record.draws))) or [0]
+    size, few = sizes[0], "As few as " if len(sizes) > 1 else ""
     accuracies = [cell.validation_accuracy for cell in cells if cell.validation_accuracy is not None]
     if accuracies and size:
         typical = mean(accuracies)
@@ -166,8 +224,8 @@ def _selection(record: StudyRecord, cells: Sequence[Cell]) -> Iterator[Caveat]:
         if error > plan.report.margin:
             yield Caveat(
                 "validation",
-                f"{size} validation sentences choose among tries and epochs: the standard error of one accuracy on "
-                f"them is {points(error, 1)} points, more than the margin of {margin_points(plan.report.margin)}.",
+                f"{few}{size} validation sentences choose among tries and epochs: the standard error of one accuracy "
+                f"on them is {points(error, 1)} points, more than the margin of {margin_points(plan.report.margin)}.",
             )
     if plan.design.kind not in ("heads", "scan"):
         settings = {(cell.body, cell.head): 0 for cell in cells}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ketfit.study.analysis.formatting import setting_name
 from ketfit.study.analysis.hypothesis_tests import CrossedTest, Summary, crossed_test, summarize, summarize_crossed
+from ketfit.study.spec import NONE
 from ketfit.study.store import PlannedTask, SplitRecord, StudyRecord, TaskResult
 from ketfit.study.task import unpack_bits
 
@@ -125,15 +126,43 @@ def by_head(groups: Iterable[Group]) -> dict[tuple[str, str], list[Group]]:
     return found
 
 
-def own_levels(record: StudyRecord, group: Group) -> dict[str, Any]:
-    """Return the levels in the own settings of a group's head, of the factors that apply to it."""
-    plan, tables = record.plan, {"data": {"per_label": record.plan.data.per_label}}
-    tables["train"] = plan.train_config().model_dump(mode="json")
-    if plan.heads[group.head].kind == "quantum":
-        config = plan.heads[group.head].quantum(record.bodies[group.body].dimension, record.data.n_classes)
-        tables["head"] = config.model_dump(mode="json")
+def varied_groups(record: StudyRecord, groups: Iterable[Group]) -> list[Group]:
+    """Return the groups of the varied quantum heads, or of all varied heads if none of them is quantum."""
+    varied = [group for group in groups if group.levels]
+    return [group for group in varied if record.plan.heads[group.head].kind == "quantum"] or varied
+
+
+def own_levels(record: StudyRecord, group: Group, changed: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the levels in the own settings of a group's head, of the factors that apply to it.
+
+    Args:
+        record: The study.
+        group: A group of the head.
+        changed: Levels that differ from the head's own; settings whose default depends on them follow.
+    """
+    plan, changed = record.plan, changed or {}
+    tables = {"data": {"per_label": plan.data.per_label}, "train": plan.train_config().model_dump(mode="json")}
     split = {factor: factor.partition(".") for factor in group.levels}
-    return {factor: plan.level_of(factor, tables[table][setting]) for factor, (table, _, setting) in split.items()}
+    if plan.heads[group.head].kind == "quantum":
+        settings = {
+            split[factor][2]: plan.value_of(factor, NONE if level is None else level)
+            for factor, level in changed.items()
+            if split[factor][0] == "head"
+        }
+        dimension = record.bodies[group.body].dimension
+        config = plan.heads[group.head].quantum(dimension, record.data.n_classes, **settings)
+        tables["head"] = config.model_dump(mode="json")
+    own = {factor: plan.level_of(factor, tables[table][setting]) for factor, (table, _, setting) in split.items()}
+    return {**own, **changed}
+
+
+def is_on_line(record: StudyRecord, group: Group, factor: str) -> bool:
+    """Return True if a group of a scan has the own settings of its head, or differs in one factor alone.
+
+    Settings whose default depends on that factor may differ too.
+    """
+    own, level = own_levels(record, group), group.levels[factor]
+    return group.levels == (own if level == own[factor] else own_levels(record, group, {factor: level}))
 
 
 def describe_setting(record: StudyRecord, group: Group) -> str:

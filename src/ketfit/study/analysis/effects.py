@@ -229,6 +229,32 @@ def check_estimable(design: Design) -> ModelMatrix:
     return model
 
 
+def confounded_interactions(design: Design) -> dict[str, list[str]]:
+    """Return the interactions of two factors that bias each main effect of a design, wholly or in part.
+
+    These are the entries of the alias matrix (Box and Wilson 1951): a main effect, estimated without interactions,
+    has as its expectation the true effect plus these interactions. Factors of more than two levels have no interactions
+    here. Terms without confounding are omitted.
+
+    Raises:
+        ConfigError: A factor has one level, or its levels cannot be sorted.
+
+    >>> half = [{"a": a, "b": b, "c": a ^ b} for a in (0, 1) for b in (0, 1)]
+    >>> confounded_interactions(Design(half))
+    {'a': ['b:c'], 'b': ['a:c'], 'c': ['a:b']}
+    """
+    model = _model(replace(design, interactions=True))
+    apart = [index for index, source in enumerate(model.sources) if ":" not in source]
+    pairs = [index for index, source in enumerate(model.sources) if ":" in source]
+    aliases = np.linalg.lstsq(model.matrix[:, apart], model.matrix[:, pairs], rcond=None)[0]
+    found = {}
+    for row, index in enumerate(apart):
+        biased_by = [model.names[pair] for pair, weight in zip(pairs, aliases[row], strict=True) if abs(weight) > 1e-6]
+        if index >= model.nuisance and biased_by:
+            found[model.names[index]] = biased_by
+    return found
+
+
 def _aliases(model: ModelMatrix) -> list[set[int]]:
     """Return the smallest groups of linearly dependent columns."""
     rows = np.unique(model.matrix, axis=0)

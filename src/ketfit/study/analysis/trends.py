@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ketfit.errors import InputError
-from ketfit.study.analysis.cells import Group, by_head, own_levels
+from ketfit.study.analysis.cells import Group, by_head, is_on_line
 from ketfit.study.analysis.hypothesis_tests import CrossedTest, check_between, crossed_mean, holm
 from ketfit.study.spec import LevelRange, StudyPlan, TrendScale, is_number
 from ketfit.study.store import StudyRecord
@@ -178,12 +178,11 @@ def find_trends(record: StudyRecord, groups: Sequence[Group]) -> tuple[Trend, ..
         return ()
     found: list[Trend] = []
     for mine in by_head(group for group in groups if group.levels).values():
-        own = own_levels(record, mine[0])
-        for factor in own:
+        for factor in mine[0].levels:
             planned = numeric_levels(plan, factor)
             if len(planned) > 1:
-                shown = mine if plan.design.kind == "full" else _line_of(mine, own, factor)
-                found += _trend(record, shown, factor, planned)
+                on_line = [group for group in mine if plan.design.kind == "full" or is_on_line(record, group, factor)]
+                found += _trend(record, on_line, factor, planned)
     return adjust_trends(found)
 
 
@@ -198,11 +197,6 @@ def adjust_trends(trends: Iterable[Trend]) -> tuple[Trend, ...]:
     family = tuple(trends)
     adjusted = holm([trend.test.p_value if trend.test else None for trend in family])
     return tuple(replace(trend, adjusted_p=p) for trend, p in zip(family, adjusted, strict=True))
-
-
-def _line_of(groups: Sequence[Group], own: Mapping[str, Any], factor: str) -> list[Group]:
-    rest = {name: level for name, level in own.items() if name != factor}
-    return [group for group in groups if all(group.levels[name] == level for name, level in rest.items())]
 
 
 def _trend(record: StudyRecord, groups: Sequence[Group], factor: str, planned: Sequence[float]) -> Iterator[Trend]:

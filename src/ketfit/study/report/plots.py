@@ -191,7 +191,7 @@ def _relations(analysis: Analysis, body: str, number: int) -> Iterator[Picture]:
             f"Accuracy against size and time on {body}",
             "Every cell of the study: its mean over seeds (circles: quantum heads; squares: classical heads), its "
             f"interval as in the figure of accuracies{seeds}. Names stand at the settings that "
-            "stand for their heads. Times are of one thread, on whatever ran the study.",
+            "stand for their heads.",
             panels,
         )
 

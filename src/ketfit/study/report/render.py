@@ -10,12 +10,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ketfit.model.tuning import describe_stages
 from ketfit.study.analysis import formatting as fmt
 from ketfit.study.analysis.analysis import Analysis
 from ketfit.study.analysis.effects import Term
 from ketfit.study.report.plots import MAX_COMPARISONS, Picture, draw
 from ketfit.study.report.summary import conclusion
-from ketfit.study.spec import NOISE, OWN_NOISE, HeadPlan, LevelRange, StudyPlan
+from ketfit.study.spec import NOISE, OWN_NOISE, BodyPlan, HeadPlan, LevelRange, StudyPlan
 from ketfit.study.store import StudyRecord
 
 SECTIONS = ("accuracy", "differences", "scans", "effects", "relations")
@@ -46,13 +47,23 @@ def make_page(record: StudyRecord, analysis: Analysis, answer: list[str]) -> str
         tries=[[f"{value:g}" for value in values] for values in (budget.learning_rates, budget.regularization)],
         heads={name: _head(plan, head) for name, head in plan.heads.items()},
         max_comparisons=MAX_COMPARISONS,
-        uniform=len({cell.seeds for cell in analysis.cells}) == 1,
-        test_sizes=[f"{size:,}" for size in study["test_sizes"]],
+        uniform={cell.seeds for cell in analysis.cells} == {tuple(sorted(plan.seeds))},
+        per_label=[str(size) for size in sorted({split.per_label for split in record.draws if split.per_label})],
+        sizes={part: " to ".join(f"{n:,}" for n in study[f"{part}_sizes"]) for part in ("train", "validation", "test")},
+        treatments={body.label: _treatment(body) for body in plan.bodies},
+        is_tuned=any(body.stages for body in plan.bodies),
+        is_end_to_end=any(body.is_end_to_end for body in plan.bodies),
         svg=Markup,  # safe: the drawings escape the names in them
         fmt=fmt,
         conclusion=conclusion,
         levels_of=_levels_of,
     )
+
+
+def _treatment(body: BodyPlan) -> str:
+    if not body.stages:
+        return "frozen"
+    return f"tuned for each seed{' and head' if body.is_end_to_end else ''} ({describe_stages(body.stages)})"
 
 
 def _design(plan: StudyPlan) -> str:
