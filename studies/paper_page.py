@@ -275,7 +275,9 @@ def _slope(claim: Claim, study: Study, body: str) -> Finding | None:
         if (trend["body"], trend["head"], trend["factor"]) == (body, claim.head, claim.factor):
             span, step = _span(trend)
             interval = fmt.interval(trend["low"], trend["high"], plus=True)
-            slope = f"{fmt.points(trend['slope'], plus=True)} points a {step} ({interval})"
+            # The scans of qubits on principal components vary the number of components.
+            of = " of the components" if claim.factor == "head.components" else ""
+            slope = f"{fmt.points(trend['slope'], plus=True)} points a {step}{of} ({interval})"
             text = f"{slope}, {span:.3g} {step}{'' if span == 1 else 's'}"
             return Finding(trend["slope"], trend["low"], trend["high"], text, trend["p_value"], span=span)
     return None

@@ -40,6 +40,20 @@ def test_fit_few_shot_tests_on_other_sentences(
     assert low <= report["test_accuracy"] <= high
 
 
+@pytest.mark.parametrize(("options", "sizes"), [([], (20, 0)), (["--tune", "end-to-end"], (17, 3))])
+def test_fit_few_shot_of_logistic_regression_holds_out_only_what_the_tuning_needs(
+    capsys: pytest.CaptureFixture[str],
+    data: Path,
+    tmp_path: Path,
+    tiny_body_folder: Path,
+    options: list[str],
+    sizes: tuple[int, int],
+) -> None:
+    command = ["fit", data, "--body", tiny_body_folder, "--head", "logistic", "--few-shot", 10, *options]
+    report = run_json(capsys, *command, "-o", tmp_path / "m")
+    assert (report["train_size"], report["validation_size"], report["test_size"]) == (*sizes, len(SENTENCES) - 20)
+
+
 def test_fit_with_checkpoint_resumes(
     capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
 ) -> None:
@@ -193,6 +207,8 @@ def test_fit_set_option_overrides_config_file(
         (["--tune", "contrastive,end-to-end", "--set", "tune.epochs=1"], "tune.epochs is a setting of one stage"),
         (["--set", "tune=[]"], "table tune: tune is an empty list"),
         (["--set", "n_folds=1"], "n_folds=1"),
+        (["--set", "n_folds=3"], "n_folds=3 is for validation='cross'; set that too"),
+        (["--validation", "cross", "--set", "validation_fraction=0.2"], "with 'cross' each fold validates in its turn"),
         (["--set", "validation=loo"], "validation='loo'"),
         (["--set", "tune.epochs=1"], "method=None; it is contrastive or end-to-end"),
         (["--set", "head.n_qubits=2"], "connectivity=2 needs more than 2 qubits"),

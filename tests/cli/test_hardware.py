@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,6 +83,38 @@ def test_hardware_check_of_faulty_backend_fails(tmp_path: Path) -> None:
         backend = FaultInjectingBackend(simulator(tmp_path / kind, 10), [Fault("result", kind, times=9)])
         failed = [finding.message for finding in check_backend(backend) if not finding.passed]
         assert any(told in message for message in failed), (kind, failed)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        ([], 2, "5 circuits with 1,000 shots each, which costs 401.50 USD at the bundled prices; set --max-cost"),
+        (["--shots", 100], 2, "5 circuits with 100 shots each, which costs 41.50 USD"),
+        (
+            ["--shots", 100, "--max-cost", 41],
+            1,
+            "it would cost 41.50 USD in all, of which 41.50 new; the limit is 41.00",
+        ),
+        (["--shots", 100, "--max-cost", 41.5], 0, ""),
+    ],
+)
+def test_hardware_check_with_a_price_needs_a_limit(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[Any],
+    code: int,
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "priced_lab.py").write_text(
+        "from ketfit.hardware.backends.local import Simulator\n"
+        "def make(folder, seed=0):\n    return Simulator(folder, seed=seed, device='ionq-forte')\n"
+    )
+    returned, _, err = run(capsys, "hardware", "check", "priced_lab:make", "-o", tmp_path / "jobs", *options)
+    assert returned == code, err
+    assert told in " ".join(err.split())
+    assert (tmp_path / "jobs").exists() == (code == 0)
 
 
 @pytest.mark.parametrize(

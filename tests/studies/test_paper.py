@@ -129,6 +129,7 @@ def test_main_wrong_options_are_refused(arguments: list[str], message: str, caps
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.first
 @pytest.mark.slow
 def test_main_quick_runs_every_result_repeats_rows_and_makes_the_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -67,7 +67,8 @@ def app(
         name = dataset.name
         if few_shot is not None:
             with naming_option("--few-shot", few_shot):
-                parts = few_shot_split(dataset, few_shot, classifier.validation_fraction, classifier.seed)
+                fraction = classifier.validation_fraction if classifier.uses_validation else 0.0
+                parts = few_shot_split(dataset, few_shot, fraction, classifier.seed)
             dataset = dataset.take(parts.train)
         classical = fit_baseline(classifier, dataset)
         metadata.append(("logistic regression", f"fitted on {len(dataset):,} sentences of {name}"))

@@ -90,14 +90,14 @@ def fit(
     check_class_names(dataset.classes)
     _warn_text_label(dataset)
     class_weight = label_class_weights(chosen.class_weight, dataset.classes, dataset.name)
+    parameters = {name: getattr(chosen, name) for name in type(chosen).model_fields}
+    classifier = TextClassifier(**{**parameters, "class_weight": class_weight})
     parts = None
     if few_shot is not None:
-        fraction = 0.0 if chosen.validation == "cross" else chosen.validation_fraction  # the folds are made of all
+        fraction = chosen.validation_fraction if classifier.uses_validation else 0.0
         shares = {"validation_fraction": fraction, "seed": chosen.seed}
         parts = sample_few_shot(dataset, few_shot, "--few-shot", **shares)
     echo_stderr(f"{len(dataset):,} sentences of {dataset.name}; loading {chosen.body}")
-    parameters = {name: getattr(chosen, name) for name in type(chosen).model_fields}
-    classifier = TextClassifier(**{**parameters, "class_weight": class_weight})
     with exit_on_interrupt(interrupted_message(checkpoint)):
         _fit_on(classifier, dataset, parts, checkpoint)
     report, metrics = training_report(classifier, dataset.name)

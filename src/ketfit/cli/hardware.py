@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import tempfile
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -25,6 +25,9 @@ from ketfit.cli.options import (
 )
 from ketfit.cli.output import echo_stderr, key_value_table, literal_text, print_report
 from ketfit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ketfit.hardware.backends.base import Backend
 
 app = typer.Typer(help="Run a trained head on a QPU: plan, submit, status, fetch, cancel, check.", no_args_is_help=True)
 
@@ -127,7 +130,7 @@ def plan(
         "jobs": written.batches,
         "cost": {**asdict(written.cost), "max_cost": max_cost},
     }
-    simulated = backend.partition(":")[0] in ("simulator", "aer") and written.cost.price
+    simulated = _is_local(backend) and written.cost.price
     free = f"; {backend} runs on this machine and is free: the price is that of the device" if simulated else ""
     print_report(
         report, as_json, key_value_table(report), f"nothing was sent{free}; next: ketfit hardware submit {output}"
@@ -206,15 +209,21 @@ def check(
         typer.Option("--output", "-o", help="Folder for jobs of a simulator; temporary if left out.", parser=_folder),
     ] = None,
     shots: Annotated[int, typer.Option(help="Shots per circuit.", min=100)] = 1000,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(help="Largest cost; needed where the job has a price.", min=0, callback=_finite),
+    ] = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait for a job.", min=0, callback=_finite)] = 600,
     as_json: AsJson = False,
 ) -> None:
-    """Run the conformance suite on a backend: a few small jobs, which a provider may charge for."""
+    """Run the conformance suite on a backend: one job of five small circuits, which a provider may charge for."""
     from ketfit.hardware.backends.registry import load_backend
     from ketfit.hardware.testing.conformance import check_backend
 
     with tempfile.TemporaryDirectory() if output is None else nullcontext(output) as folder:
         machine = load_backend(backend, Path(folder), _options(options), allow_import=True)
+        if not _is_local(backend):
+            _check_price(machine, shots, max_cost)
         findings = check_backend(machine, shots=shots, wait_s=wait)
     table = Table("check", "", "finding", title=machine.describe().name)
     for finding in findings:
@@ -224,6 +233,29 @@ def check(
     print_report(report, as_json, table)
     if not passed:
         raise typer.Exit(1)
+
+
+def _is_local(backend: str) -> bool:
+    """Return True for a simulator on this machine, which is free also with the noise and the prices of a device."""
+    return backend.partition(":")[0] in ("simulator", "aer")
+
+
+def _check_price(machine: Backend, shots: int, max_cost: float | None) -> None:
+    """Refuse a conformance suite that costs more than a limit, or costs money without one."""
+    from ketfit.hardware.pricing import FREE, load_device
+    from ketfit.hardware.runs.jobs import Budget, check_budget
+    from ketfit.hardware.testing.conformance import estimate_check
+
+    prices = load_device(machine.describe().device)
+    if prices is FREE or (prices.price is None and max_cost is None):
+        return
+    cost = estimate_check(machine, shots=shots)
+    if cost.price and max_cost is None:
+        raise ConfigError(
+            f"the check sends {cost.circuits} circuits with {shots:,} shots each, which costs {cost.price:,.2f} "
+            f"{cost.currency} at the bundled prices; set --max-cost, and lower --shots to pay less"
+        )
+    check_budget(Budget(money=max_cost), replace(cost, circuits=0, shots=0, price=0.0), cost)
 
 
 def _options(given: list[str]) -> dict[str, Any]:

@@ -538,3 +538,15 @@ class FitConfig(Config):
         }
         tune = {"tune": read_stages(settings["tune"], where=f"{where}, table tune")} if "tune" in settings else {}
         return super().from_mapping({**settings, **nested, **tune}, where)
+
+    @model_validator(mode="after")
+    def _check_validation(self) -> Self:
+        default = {name: field.default for name, field in type(self).model_fields.items()}
+        if self.validation == "holdout" and self.n_folds != default["n_folds"]:
+            raise ValueError(f"n_folds={self.n_folds} is for validation='cross'; set that too, or leave n_folds out")
+        if self.validation == "cross" and self.validation_fraction != default["validation_fraction"]:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} is for validation='holdout'; with 'cross' each fold "
+                "validates in its turn, so set n_folds instead"
+            )
+        return self

@@ -254,6 +254,9 @@ def test_jobs_finds_tag_among_many_pages(served: Served) -> None:
     served[1].set_faults(Fault("replace", path="/jobs$", body={"jobs": [{"id": "a", "tags": 5}]}))
     with pytest.raises(UnknownStatusError, match="no jobs"):
         backend.jobs("run")
+    served[1].set_faults(Fault("replace", path="/jobs$", body={"jobs": [], "count": "many"}))
+    with pytest.raises(UnknownStatusError, match="the count 'many', which is no number of jobs"):
+        backend.jobs("run")
     served[1].set_faults(Fault("replace", path="/jobs$", body={}))
     with pytest.raises(UnknownStatusError, match="no jobs"):
         backend.jobs("run")

@@ -129,10 +129,13 @@ class IBMClient:
                 raise UnknownStatusError("IBM's list of jobs repeats a page that it has shown")
             found |= new
             skip += len(jobs)
-            if len(jobs) < _PAGE and skip >= int(page.get("count") or 0):
+            count = page.get("count") or 0
+            if not isinstance(count, int):
+                raise UnknownStatusError(f"IBM's list of jobs has the count {count!r}, which is no number of jobs")
+            if len(jobs) < _PAGE and skip >= count:
                 return list(found.values())
             if not jobs:
-                raise UnknownStatusError(f"IBM counts {page.get('count')} jobs and lists {len(found)}")
+                raise UnknownStatusError(f"IBM counts {count} jobs and lists {len(found)}")
 
     def configuration(self, machine: str) -> dict[str, Any]:
         """GET a machine's qubits, couplings and gates."""

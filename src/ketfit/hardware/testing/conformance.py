@@ -12,6 +12,7 @@ from ketfit.circuit.circuit import Angle, Circuit, cx, ry
 from ketfit.errors import HardwareError, KetFitError, ResultsPendingError
 from ketfit.hardware.backends.base import Backend, BoundCircuit, Counts, GateCounts, check_range
 from ketfit.hardware.backends.retry import RetryPolicy
+from ketfit.hardware.pricing import Cost, estimate, load_device
 from ketfit.hardware.runs import canary
 
 WIDTH = 4
@@ -73,23 +74,48 @@ def check_backend(
     return results
 
 
+def estimate_check(backend: Backend, *, shots: int = 1000, retry: RetryPolicy | None = None) -> Cost:
+    """Return what `check_backend` costs at the bundled prices of the backend's device. Nothing is sent.
+
+    Args:
+        backend: Backend to check.
+        shots: Shots per circuit.
+        retry: Retry policy for requests about the machine; None uses the default one.
+
+    Raises:
+        ConfigError: The backend does not take that number of shots.
+        BackendError: The provider does not describe the machine.
+    """
+    description, circuits = backend.describe(), _circuits()
+    shots = check_range(shots, "shots", description.limits.min_shots, description.limits.shots, description.name)
+    gates = (retry or RetryPolicy()).call(lambda: backend.count_gates(circuits), "the gates of a job")
+    return estimate(gates, shots, load_device(description.device), mitigated=description.is_mitigated)
+
+
+def _circuits() -> list[BoundCircuit]:
+    """Return the circuits of the job.
+
+    The canary measures all qubits in order, the next two qubit 1 of 0 1 0 0 alone and three qubits out of order.
+    """
+    single = Circuit(WIDTH, (ry(1, Angle("weight", 0)),), 1, 0)
+    tilted = Circuit(WIDTH, (ry(0, Angle("weight", 0)), cx(0, 2), ry(2, Angle("weight", 1))), 2, 0)
+    ring = reuploading_circuit(WIDTH, 1, 1, 1, 1)
+    angles = tuple(0.3 + 0.17 * index for index in range(ring.n_weights))
+    return [
+        canary.canary_circuit(WIDTH),
+        BoundCircuit(single, (math.pi,), (), (1,)),
+        BoundCircuit(single, (math.pi,), (), (3, 1, 0)),
+        BoundCircuit(tilted, (2 * math.pi / 3, math.pi / 3), (), (0, 2)),
+        BoundCircuit(ring, angles, (0.4, -1.1, 2.0, 0.9), (0, 1)),
+    ]
+
+
 class _Suite:
     def __init__(self, backend: Backend, shots: int, wait_s: float, retry: RetryPolicy) -> None:
         self.backend, self.shots, self.wait_s, self.retry = backend, shots, wait_s, retry
         self.tag = f"ketfit-check-{secrets.token_hex(6)}"
         self.job, self.results = "", list[Counts]()
-        # The canary measures all qubits in order, the next two qubit 1 of 0 1 0 0 alone and three qubits out of order.
-        single = Circuit(WIDTH, (ry(1, Angle("weight", 0)),), 1, 0)
-        tilted = Circuit(WIDTH, (ry(0, Angle("weight", 0)), cx(0, 2), ry(2, Angle("weight", 1))), 2, 0)
-        ring = reuploading_circuit(WIDTH, 1, 1, 1, 1)
-        angles = tuple(0.3 + 0.17 * index for index in range(ring.n_weights))
-        self.circuits = [
-            canary.canary_circuit(WIDTH),
-            BoundCircuit(single, (math.pi,), (), (1,)),
-            BoundCircuit(single, (math.pi,), (), (3, 1, 0)),
-            BoundCircuit(tilted, (2 * math.pi / 3, math.pi / 3), (), (0, 2)),
-            BoundCircuit(ring, angles, (0.4, -1.1, 2.0, 0.9), (0, 1)),
-        ]
+        self.circuits = _circuits()
 
     def check_description(self) -> str:
         """Check the name, the options and the limits."""
