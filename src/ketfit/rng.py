@@ -34,6 +34,8 @@ def chosen_seed(random_state: Any, seed: int) -> int:
 def numpy_stream(seed: int, stream: Stream, *counters: int) -> np.random.Generator:
     """Return a NumPy generator that is independent of every other stream of the same seed.
 
+    A stream without counters is that of the counter 0.
+
     Args:
         seed: The user's seed, a non-negative integer.
         stream: What the numbers are for.

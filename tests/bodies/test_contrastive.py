@@ -22,6 +22,7 @@ from ketfit.bodies import contrastive
 from ketfit.bodies.body import Body, load_body
 from ketfit.bodies.contrastive import tune_body
 from ketfit.errors import (
+    BodyError,
     ConfigError,
     DataError,
     InputError,
@@ -126,6 +127,28 @@ class TestEarlyStopping:
 
 
 class TestTuning:
+    def test_tune_body_changed_after_loading_raises(self, own_body: Path, fresh_cache: Path) -> None:
+        body = load_body(own_body, device="cpu")
+        with torch.no_grad():
+            next(body.transformer.parameters()).add_(1)
+        with pytest.raises(BodyError, match="changed since it was loaded, and tuning starts from its files"):
+            tune_body(body, TEXTS, LABELS, QUICK)
+
+    def test_tune_body_uses_one_of_several_gpus(
+        self, tiny_body: Body, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class TwoGPUs(contrastive.SentenceTransformerTrainingArguments):
+            def __post_init__(self) -> None:
+                super().__post_init__()
+                _ = self.device
+                self._n_gpu = 2
+
+        sizes: list[int] = []
+        monkeypatch.setattr(contrastive, "SentenceTransformerTrainingArguments", TwoGPUs)
+        monkeypatch.setattr(contrastive._PairTrainer, "train", lambda self: sizes.append(self.args.train_batch_size))
+        tune_body(tiny_body, TEXTS, LABELS, SUPERVISED)
+        assert sizes == [4]
+
     @pytest.mark.slow
     @pytest.mark.parametrize("loss", ["supervised", "cosine", "triplet"])
     def test_tune_body_separates_labels(self, loss: Any, tiny_body: Body, fresh_cache: Path) -> None:

@@ -118,6 +118,14 @@ class TestOwnPairs:
         with pytest.raises(InputError, match=message):
             PairSampler.from_labels(TEXTS, np.array(LABELS), COSINE, pairs)
 
+    def test_group_by_length_groups_own_pairs(self) -> None:
+        config = COSINE.updated(group_by_length=True, batch_size=4)
+        pairs = [("x" * size, "y" * size, 0.5) for size in (1, 50) * 4]
+        columns = PairSampler.from_labels(TEXTS, np.array(LABELS), config, pairs).rows(config, seed=0).columns
+        lengths = [len(sentence) for sentence in columns["sentence1"]][:8]
+        assert sorted(lengths) == [1] * 4 + [50] * 4
+        assert len(set(lengths[:4])) == len(set(lengths[4:])) == 1
+
     def test_own_pairs_with_another_loss_raise(self) -> None:
         with pytest.raises(ConfigError, match="pairs of your own are for loss='cosine'"):
             PairSampler.from_labels(TEXTS, np.array(LABELS), ContrastiveConfig(loss="supervised"), self.PAIRS)

@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,10 @@ class TestWithoutPackages:
     def test_int8_device_refuses_other_devices(self, device: str) -> None:
         with pytest.raises(ConfigError, match=f"dtype='int8' runs on the CPU, not on {device!r}; use dtype='bfloat16'"):
             int8.int8_device(device)
+
+    def test_int8_device_that_does_not_exist_is_named(self) -> None:
+        with pytest.raises(ConfigError, match="device='gpu' is not a device of torch"):
+            int8.int8_device("gpu")
 
     def test_int8_device_without_a_choice_is_the_cpu(self) -> None:
         assert int8.int8_device(None) == int8.int8_device("cpu") == "cpu"
@@ -77,6 +82,21 @@ class TestEmbeddings:
         for other in (pickle.loads(pickle.dumps(body)), copy.copy(body), copy.deepcopy(body)):
             assert other.dtype == "int8"
             np.testing.assert_array_equal(other.encode(TEXTS, cache=False), expected)
+
+    def test_other_distribution_of_onnx_runtime_is_used(
+        self, body: Body, tiny_body_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plain = int8.version
+
+        def installed(package: str) -> str:
+            if package == "onnxruntime":
+                raise PackageNotFoundError(package)
+            return plain(package)
+
+        monkeypatch.setattr(int8, "version", installed)
+        again = load_body(tiny_body_folder, dtype="int8")
+        assert again._int8 is not None and body._int8 is not None
+        assert again._int8.key == body._int8.key
 
     def test_changed_weights_are_refused(self, tiny_body_folder: Path, body: Body) -> None:
         changed = load_body(tiny_body_folder, dtype="int8")

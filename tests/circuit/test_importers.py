@@ -201,7 +201,10 @@ def test_from_qasm3_maps_names_in_order():
         ('include "/etc/passwd";', "cannot include"),
         ("qubit[3] r; cx q, r;", "the registers of this gate differ in size"),
         ("c[0] = 1;", "bits can be measured into alone|expected"),
-        ("barrier q", "has no end"),
+        ("barrier q", "expected ';'"),
+        ("barrier q\nx q[0];", "line 5 of the program: expected ';', got 'x'"),
+        ("gate g a { barrier a\nx a; } g q[0];", "expected ';', got 'x'"),
+        ("barrier nothing;", "'nothing' is not a declared qubit"),
         (";", "expected a statement"),
     ],
 )

@@ -324,3 +324,9 @@ def test_projections_in_a_bagging_ensemble_differ() -> None:
     assert abs(one - other).max() > 0.1
     by_seed, by_state = (ProjectedLogisticRegressionHead(2, **{name: 4}).fit(x, y) for name in ("seed", "random_state"))
     np.testing.assert_array_equal(by_seed.predict_proba(x), by_state.predict_proba(x))
+
+
+def test_liblinear_without_intercept_has_the_array_of_the_other_solvers() -> None:
+    x, y = clouds(40, 2, 0)
+    head = LogisticRegressionHead(solver="liblinear", fit_intercept=False).fit(x, y)
+    assert (head.intercept_.tolist(), head.n_parameters_) == ([0.0], head.coef_.size + 1)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ketfit.bodies.body import Body
 from ketfit.bodies.finetuned import tokenize, trainable_copy
+from ketfit.data.labelled import LabelledTexts
 from ketfit.errors import ConfigError, DataError, InsufficientMemoryError, TrainingError
 from ketfit.estimators import end_to_end
 from ketfit.estimators.base import TorchHeadClassifier
@@ -153,6 +154,15 @@ class TestModule:
 
 
 class TestTuning:
+    def test_head_follows_the_body_to_its_device(
+        self, tiny_body: Body, quantum: QuantumHeadClassifier, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plain = end_to_end.trainable_copy
+        monkeypatch.setattr(end_to_end, "trainable_copy", lambda *arguments: plain(*arguments).to("meta"))
+        run = end_to_end._prepare(tiny_body, quantum, LabelledTexts.from_columns(TEXTS, LABELS), None, QUICK, None)
+        assert {parameter.device.type for parameter in run.module.parameters()} == {"meta"}
+        assert {parameter.device.type for parameter in quantum.module_.parameters()} == {"cpu"}
+
     @pytest.mark.parametrize("kind", ["quantum", "linear"])
     def test_tune_trains_all_parts_of_copies(
         self, kind: str, tiny_body: Body, request: pytest.FixtureRequest, fresh_cache: Path

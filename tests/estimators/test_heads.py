@@ -84,6 +84,7 @@ def test_new_head_takes_one_seed_of_a_random_state() -> None:
         ),
         (LogisticRegressionHead(warm_start=True), {}, "a model file holds C"),
         (MLPHead(train=3), {}, "train=3 is of the wrong type"),
+        (MLPHead(device="meta"), {}, "device='meta' of the head differs from device='cpu' of the text classifier"),
         ("mlp", {"seed": -1}, "seed"),
         ("svc", {"validation_fraction": 1.5}, "validation_fraction=1.5: it must be a number of at least 0 and below 1"),
     ],

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
@@ -232,3 +233,12 @@ def test_head_settings_are_nested_parameters(tiny_body_folder: Path) -> None:
     assert clone(classifier).set_params(head__C=5.0).head.C == 5.0
     scores = cross_val_score(classifier.set_params(validation_fraction=0.3), np.array(TEXTS), np.array(LABELS), cv=2)
     assert scores.shape == (2,)
+
+
+def test_stochastic_solver_depends_on_the_seed_alone(tiny_body_folder: Path, tmp_path: Path) -> None:
+    fits = []
+    for _ in range(2):
+        with pytest.warns(ConvergenceWarning):
+            fits.append(text(tiny_body_folder, LogisticRegressionHead(solver="saga", max_iter=2)).fit(TEXTS, LABELS))
+    np.testing.assert_array_equal(fits[0].classifier_.coef_, fits[1].classifier_.coef_)
+    fits[0].save_pretrained(tmp_path / "model")

@@ -17,7 +17,7 @@ from ketfit.model.diagram import draw_overview
 from ketfit.model.head import QuantumHead
 from ketfit.simulate.mitigation import mitigated_expectation
 from ketfit.simulate.noise import NoiseConfig
-from ketfit.simulate.shots import StepCost
+from ketfit.simulate.shots import StepCost, shift_counts
 from tests.circuits import reference_expectation, reference_state
 
 SMALL = HeadConfig(n_qubits=3, main_layers=1)
@@ -632,3 +632,9 @@ def test_head_and_its_diagram_name_words_and_axis():
     assert "2 Pauli words" in repr(head(config, 6))
     picture = draw_overview(config, 6, 2)
     assert "⟨P⟩" in picture and "RX(s·z)" in picture and "⟨Z⟩" not in picture
+
+
+def test_head_step_cost_counts_gates_that_reach_x_alone() -> None:
+    config = SMALL.updated(ansatz="hardware_efficient", readout=("X0",), shots=10, gradient="parameter_shift")
+    cost, of_z = (head(each, 6).step_cost(4).circuits for each in (config, config.updated(readout=("Z0",))))
+    assert cost == 4 * (1 + sum(shift_counts(config.light_cone()))) > of_z

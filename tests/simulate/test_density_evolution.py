@@ -293,3 +293,10 @@ def test_reference_of_these_tests_equals_the_statevector():
     state = reference_statevector(NARROW, weights, inputs[0])
     matrix = run_aer_on_any_gates(NARROW, weights, inputs[0], None, NoiseConfig())
     np.testing.assert_allclose(matrix, np.outer(state, state.conj()), rtol=0, atol=1e-12)
+
+
+def test_gradient_of_tensor_that_light_cone_does_not_read_is_zero() -> None:
+    circuit = Circuit.from_gates(2, [Gate("h", 0), Gate("rx", 1, [Angle("weight", 0)])])
+    weights = torch.ones(1, requires_grad=True)
+    expectation(circuit, weights, qubits=(0,), noise=ALL).sum().backward()
+    assert torch.equal(weights.grad, torch.zeros(1))

@@ -108,3 +108,14 @@ def test_numbers_that_are_not_finite_are_refused(name):
         expectation(circuit, **tensors)
     with pytest.raises(InputError, match=f"{name} holds a number that is not finite"):
         expectation_and_gradients(circuit, **tensors)
+
+
+def test_many_rotations_of_one_stage_do_not_overflow() -> None:
+    """The kernel divides the numbers of a chunk by cosines, whose product is 2**-355 here."""
+    gates = [gate for _ in range(200) for gate in (Gate("rxx", (0, 1), [2.0]), Gate("ry", 0, [Angle("weight", 0)]))]
+    runs = []
+    for n_qubits, dtype in ((18, torch.float32), (2, torch.float64)):
+        weights = torch.full((1,), 2.0, dtype=dtype, requires_grad=True)
+        value = expectation(Circuit.from_gates(n_qubits, gates), weights, qubits=(0,))
+        runs.append((value.item(), torch.autograd.grad(value.sum(), weights)[0].item()))
+    assert runs[0] == pytest.approx(runs[1], rel=1e-2, abs=1e-2)

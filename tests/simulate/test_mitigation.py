@@ -421,3 +421,10 @@ def test_invalid_tensors_and_qubits_raise_errors():
         mitigated((weights * math.nan, inputs, initial), ("zero_noise",))
     with pytest.raises(CircuitError, match="qubit 3 cannot be measured"):
         mitigated((weights, inputs, initial), ("zero_noise",), qubits=(3,))
+
+
+@pytest.mark.parametrize("gates", [(ry(0, Angle("weight", 0)),), ()], ids=["read", "not read"])
+def test_nonfinite_weight_is_named(gates) -> None:
+    circuit, noise = Circuit(1, gates, 1, 0), NoiseConfig(depolarizing_1q=0.1)
+    with pytest.raises(InputError, match="weights holds a number that is not finite"):
+        mitigated_expectation(circuit, torch.tensor([math.nan]), mitigation=("zero_noise",), noise=noise)

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from ketfit.circuit import Angle, Circuit, cx, reuploading_circuit, ry
+from ketfit.circuit import Angle, Circuit, Gate, cx, reuploading_circuit, ry
 from ketfit.errors import InputError, InsufficientMemoryError
 from ketfit.simulate import expectation, native
 from ketfit.simulate.circuit_batch import CircuitBatch
@@ -378,3 +379,24 @@ def test_nonfinite_number_at_any_index_raises_input_error(position, number, engi
             bad[position].view(-1)[where] = number
             with pytest.raises(InputError, match=f"{NAMES[position]} holds a number that is not finite"):
                 expectation(circuit, *bad, engine=engine)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the number of elements of the largest tensor that an operation makes."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.numbers = max(self.numbers, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("gate", ["ry", "rx"])
+def test_values_without_gradient_store_no_states(gate: str) -> None:
+    circuit = Circuit.from_gates(10, [Gate(gate, 0, [Angle("input", 0)]), cx(0, 9)])
+    inputs = torch.linspace(0, 3, 64)[:, None].requires_grad_()
+    with torch.no_grad(), LargestTensor() as largest:
+        expectation(circuit, torch.zeros(0), inputs)
+    assert largest.numbers < 2**12, "the states of all samples are 2**16 numbers"

@@ -289,3 +289,18 @@ def test_second_derivative_raises_input_error(policy, name):
     for tensor in tensors[:2]:
         with pytest.raises(InputError, match="differentiable once; leave create_graph=True out"):
             torch.autograd.grad(values.sum(), tensor, create_graph=True, retain_graph=True)
+
+
+def test_copies_of_amplitudes_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shots, "_MAX_ANGLES", 2**12)
+    circuit = Circuit.from_gates(6, [ry(k % 6, Angle("weight", k)) for k in range(30)])
+    copied = []
+
+    def exact(batch: CircuitBatch) -> Tensor:
+        copied.append(batch.initial.numel())
+        with torch.no_grad():
+            return expectation(batch.circuit, *batch.tensors)
+
+    weights = torch.linspace(0, 1, 30, requires_grad=True)
+    shots.parameter_shift(exact, CircuitBatch(circuit, weights, None, torch.eye(64)[:4])).sum().backward()
+    assert max(copied) <= 2**12

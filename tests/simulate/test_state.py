@@ -208,3 +208,12 @@ def test_observables_of_other_integer_types_are_one_value():
 def test_invalid_observables_are_refused(build, message):
     with pytest.raises(CircuitError, match=message):
         build()
+
+
+def test_default_device_does_not_matter() -> None:
+    circuit, weights = Circuit.from_gates(1, [Gate("h", 0)]), torch.zeros(0, device="cpu")
+    with torch.device("meta"):
+        state = statevector(circuit, weights)
+        mean = expectation(circuit, weights, observables=[PauliSum([(2.0, "X", (0,)), (1.0, "Z", (0,))])])
+    assert state.device.type == "cpu"
+    assert mean.item() == pytest.approx(2)

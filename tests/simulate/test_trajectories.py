@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from itertools import starmap
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from qiskit.quantum_info import Chi
 from torch import Tensor
 
-from ketfit.circuit import Circuit
+from ketfit.circuit import Circuit, Gate
 from ketfit.errors import ConfigError, InsufficientMemoryError
 from ketfit.simulate import NoiseConfig, expectation, trajectories
 from ketfit.simulate.circuit_batch import CircuitBatch
@@ -473,3 +474,11 @@ def test_memory_too_small_raises_before_sampling(monkeypatch):
     weights, inputs, _ = random_tensors(CIRCUIT, 2)
     with pytest.raises(InsufficientMemoryError, match=r"trajectories in all need [\d,.]+ GiB and"):
         expectation(CIRCUIT, weights, inputs, noise=TWIRLED, trajectories=10**10)
+
+
+def test_memory_of_error_gates_in_torch_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**28))
+    monkeypatch.setattr(trajectories.PauliErrors, "sample", lambda *_: pytest.fail("errors were sampled"))
+    circuit = Circuit.from_gates(4, [Gate("h", 0), *[Gate("cz", (k % 4, (k + 1) % 4)) for k in range(100)]])
+    with pytest.raises(InsufficientMemoryError, match="trajectories in all need"):
+        expectation(circuit, torch.zeros(0), noise=TWIRLED, trajectories=10**5, engine="torch")

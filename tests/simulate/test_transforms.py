@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ketfit.circuit import Circuit, PauliSum, reuploading_circuit
+from ketfit.circuit import Angle, Circuit, PauliSum, reuploading_circuit, ry
 from ketfit.errors import ConfigError, InputError
 from ketfit.simulate import NoiseConfig, expectation, expectation_and_gradients, sample_counts, variance
 from tests.circuits_of_any_kind import random_general_circuit
@@ -128,3 +128,18 @@ def test_transforms_of_results_without_derivatives_are_refused():
             torch.func.vmap(call)(weights[None])
     with pytest.raises(InputError, match="weights holds a number that is not finite"):
         torch.func.vmap(lambda w: expectation(circuit, w, inputs))(weights[None] * float("nan"))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"noise": NoiseConfig(depolarizing_1q=0.1)},
+        {"noise": NoiseConfig(depolarizing_1q=0.1), "trajectories": 3, "observables": [PauliSum([(1.0, "X", (0,))])]},
+        {"shots": 10, "gradient": "parameter_shift"},
+    ],
+    ids=lambda kind: "-".join(kind),
+)
+def test_batched_gradients_of_noisy_values_are_refused(kind) -> None:
+    circuit = Circuit.from_gates(1, [ry(0, Angle("weight", 0))])
+    with pytest.raises(InputError, match="differentiable once; .* differentiate one value at a time"):
+        torch.autograd.functional.jacobian(lambda w: expectation(circuit, w, **kind), torch.ones(1), vectorize=True)

@@ -110,9 +110,9 @@ class Body:
         with ExitStack() as stack:
             store, known = None, {}
             if self._int8 is not None:
-                self._check_unchanged("and its int8 form was not")
+                self.check_unchanged("and its int8 form was not")
             if cache and texts:
-                self._check_unchanged("so that its embedding cache does not apply", ", or pass cache=False")
+                self.check_unchanged("so that its embedding cache does not apply", ", or pass cache=False")
                 try:
                     store = stack.enter_context(self._open_cache())
                     known = store.get(texts)
@@ -153,10 +153,16 @@ class Body:
     def __reduce__(self) -> tuple[Any, ...]:
         from ketfit.bodies.reference import BodyReference, load_reference  # imports this module
 
-        self._check_unchanged("and a pickle would not hold them")
+        self.check_unchanged("and a pickle would not hold them")
         return load_reference, (BodyReference.from_body(self),)
 
-    def _check_unchanged(self, consequence: str, alternative: str = "") -> None:
+    def check_unchanged(self, consequence: str, alternative: str = "") -> None:
+        """Raise BodyError if the transformer was changed since it was loaded.
+
+        Args:
+            consequence: What follows from a change, as the end of a sentence.
+            alternative: Another remedy than to save and load the transformer, in the same form.
+        """
         if _weights_state(self.transformer) != self._weights:
             raise BodyError(
                 f"The weights of {self.name!r} were changed since it was loaded, {consequence}. "

@@ -127,6 +127,7 @@ def tune_body(
     """
     if not all(find_spec(package) for package in ("accelerate", "datasets")):
         raise MissingExtraError("Contrastive tuning", "'ketfit[tune]'")
+    body.check_unchanged("and tuning starts from its files")
     config = config or ContrastiveConfig()
     checkpoint = None if checkpoint is None else Path(checkpoint)
     precision = available_precision(config.precision, body.transformer.device)
@@ -333,6 +334,8 @@ class _TuningRun(TrainerCallback):
             report_to="none",
             disable_tqdm=True,
         )
+        # One process trains on one device; otherwise the trainer multiplies the batch by the number of visible GPUs.
+        arguments._n_gpu = min(arguments.n_gpu, 1)
         trainer = _PairTrainer(
             self.transformer,
             arguments,

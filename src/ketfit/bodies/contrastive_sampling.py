@@ -97,7 +97,7 @@ class PairSampler:
         rngs = [numpy_stream(seed, "pairs", epoch) for epoch in range(config.epochs)]
         batch_size = config.batch_size_for(len(self.sentences), self.n_labels)
         if self.pairs is not None:
-            pairs = [self.pairs[index] for rng in rngs for index in rng.permutation(len(self.pairs))]
+            pairs = [pair for rng in rngs for pair in self._own_pairs(self.pairs, config, batch_size, rng)]
             columns = {name: list(column) for name, column in zip(_PAIR_COLUMNS, zip(*pairs, strict=True), strict=True)}
             return TrainingRows(columns, batch_size)
         if config.loss == "cosine":
@@ -114,6 +114,17 @@ class PairSampler:
 
     def _labelled(self, rows: NDArray[np.int64]) -> Columns:
         return {"sentence": [self.sentences[row] for row in rows], "label": self.codes[rows].tolist()}
+
+    @staticmethod
+    def _own_pairs(
+        pairs: Sequence[tuple[str, str, float]], config: ContrastiveConfig, batch_size: int, rng: np.random.Generator
+    ) -> list[tuple[str, str, float]]:
+        """Return the pairs of the user's own in the order of an epoch."""
+        order = [(2 * index, 2 * index + 1) for index in rng.permutation(len(pairs)).tolist()]
+        if config.group_by_length:
+            sentences = [sentence for pair in pairs for sentence in pair[:2]]
+            order = batch_by_length(order, sentences, batch_size, rng)
+        return [pairs[one // 2] for one, _ in order]
 
     def _pair_columns(self, config: ContrastiveConfig, batch_size: int, rngs: Sequence[np.random.Generator]) -> Columns:
         pairs = []

@@ -39,9 +39,10 @@ def trainable_copy(body: Body, last_layers: int | None) -> SentenceTransformer:
         last_layers: The number of last layers to tune; None tunes everything.
 
     Raises:
-        BodyError: the body cannot be loaded again, or its layers cannot be found.
+        BodyError: the body cannot be loaded again, was changed since it was loaded, or its layers cannot be found.
         ConfigError: the body has fewer layers.
     """
+    body.check_unchanged("and tuning starts from its files")
     transformer, _ = read_transformer(body.folder, str(body.transformer.device))
     if last_layers is not None:
         transformer[0].requires_grad_(False)

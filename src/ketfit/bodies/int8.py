@@ -106,7 +106,14 @@ def load_int8(transformer: SentenceTransformer, fingerprint: str, name: str) -> 
         StorageError: Neither the cache nor a temporary folder can be written.
     """
     check_int8_packages()
-    versions = {package: version(package) for package in ("onnx", "onnxruntime", "torch", "transformers")}
+    import onnxruntime
+
+    versions = {
+        "onnx": version("onnx"),
+        "onnxruntime": onnxruntime.__version__,  # its distribution may be another one, such as onnxruntime-gpu
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+    }
     key = hash_json([_RECIPE, fingerprint, versions])[:32]
     folder = cached_folder("int8", key)
     if not is_folder(folder):
@@ -134,9 +141,13 @@ def int8_device(device: str | None) -> str:
     """Return "cpu", which None means too.
 
     Raises:
-        ConfigError: The device is not a CPU.
+        ConfigError: The device is unknown or not a CPU.
     """
-    if device is not None and torch.device(device).type != "cpu":
+    try:
+        kind = "cpu" if device is None else torch.device(device).type
+    except RuntimeError as error:
+        raise ConfigError(f"device={device!r} is not a device of torch; dtype='int8' runs on device='cpu'") from error
+    if kind != "cpu":
         raise ConfigError(f"dtype='int8' runs on the CPU, not on {device!r}; use dtype='bfloat16' or device='cpu'")
     return "cpu"
 

@@ -214,9 +214,7 @@ class QasmProgram:
         elif word == "gate":
             self._define()
         elif word == "barrier":
-            while self._next().text != ";":
-                if self._peek().kind == "end":
-                    self._fail("this barrier has no end")
+            self._barrier(_Scope(self._angles, self._registers))
         elif word == "measure" or word in self._bits:
             self._measure(word)
         elif word in _REFUSED:
@@ -392,11 +390,19 @@ class QasmProgram:
             if word in _REFUSED or word in ("measure", "qubit", "bit", "input", "gate", "include"):
                 self._fail(f"{word!r} cannot occur in the definition of a gate")
             if word == "barrier":
-                while self._next().text != ";" and self._peek().kind != "end":
-                    pass
+                self._barrier(inner)
                 continue
             yield from self._call(word, inner)
         self._tokens, self._at = outer
+
+    def _barrier(self, scope: _Scope) -> None:
+        """Read the operands of a barrier, which has no effect here."""
+        if self._accept(";"):
+            return
+        self._operand(scope)
+        while self._accept(","):
+            self._operand(scope)
+        self._expect(";")
 
     def _operand(self, scope: _Scope) -> tuple[int, ...]:
         name = self._expect("name").text

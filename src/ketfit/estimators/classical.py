@@ -133,13 +133,14 @@ class _PretrainedScikitLearnHead(_ScikitLearnHead, PretrainedHead):
         """Refuse parameters that a model file cannot hold.
 
         Raises:
-            ConfigError: A parameter other than `saved_parameters` and ``class_weight`` does not have its default.
+            ConfigError: A parameter other than `saved_parameters`, ``class_weight`` and ``random_state`` does not have
+                its default.
         """
         self._settings_to_save(self.get_params(deep=False))
 
     def _settings_to_save(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         defaults = type(self)().get_params(deep=False)
-        saved = {*self.saved_parameters, "class_weight", *_WITHOUT_EFFECT}
+        saved = {*self.saved_parameters, "class_weight", "random_state", *_WITHOUT_EFFECT}
         for name, value in parameters.items():
             if name not in saved and value != defaults[name]:
                 raise ConfigError(
@@ -179,6 +180,8 @@ class LogisticRegressionHead(_PretrainedScikitLearnHead, LogisticRegression):  #
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, validation: Validation | None) -> None:
         self._fit_as(LogisticRegression, X, y, sample_weight)
+        if np.ndim(self.intercept_) == 0:  # of liblinear without an intercept
+            self.intercept_ = np.full(len(self.coef_), self.intercept_, dtype=self.coef_.dtype)
         self._after_fit(len(y), 0)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:

@@ -180,7 +180,6 @@ def tune_end_to_end(
         on_epoch_end=on_epoch_end,
     )
     fitted = copy.copy(head)
-    fitted.module_ = module.head
     fitted.history_, fitted.best_epoch_, fitted.fold_histories_ = result.history, result.best_epoch, ()
     fitted.temperature_, fitted.validation_size_ = 1.0, 0
     if held_out is not None:
@@ -190,7 +189,9 @@ def tune_end_to_end(
     calibrated = head.calibrate and held_out is not None
     fitted.fit_settings_ = replace(head.fit_settings_, seed=seed, calibrate=calibrated)
     fitted.train_size_ = len(run.samples)
-    return load_finetuned(save_finetuned(module.transformer, None), body, config, seed), fitted
+    tuned = load_finetuned(save_finetuned(module.transformer, None), body, config, seed)
+    fitted.module_ = module.head.to(next(head.module_.parameters()).device)  # that of the body may be another one
+    return tuned, fitted
 
 
 def train_end_to_end_fold(
@@ -266,7 +267,7 @@ def _prepare(
     names, samples = _samples(transformer, head, class_weights, data)
     validation = None if held_out is None else _samples(transformer, head, class_weights, held_out)[1]
     check_memory(transformer, config.batch_size, samples.x.shape[2], copies=1, checkpoint=checkpoint is not None)
-    module = TunedModule(transformer, copy.deepcopy(head.module_), config, names)
+    module = TunedModule(transformer, copy.deepcopy(head.module_).to(transformer.device), config, names)
     shared = TrainConfig.model_fields.keys() & EndToEndConfig.model_fields.keys()
     settings = TrainConfig(**{name: getattr(config, name) for name in shared})
     return _PreparedRun(module, samples, validation, settings, chosen_seed(head.random_state, head.seed))

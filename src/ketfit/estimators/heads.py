@@ -15,7 +15,7 @@ from ketfit.estimators.classical import LogisticRegressionHead, MLPHead, SVCHead
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.model.classical import CLASSICAL_SETTINGS, ClassicalSettings, HeadKind
 from ketfit.model.config import HeadConfig, TrainConfig
-from ketfit.rng import chosen_seed
+from ketfit.rng import chosen_seed, numpy_stream
 
 HeadEstimator = QuantumHeadClassifier | LogisticRegressionHead | SVCHead | MLPHead
 HeadSpec = HeadConfig | ClassicalSettings | HeadKind | Literal["auto"] | HeadEstimator | None
@@ -89,6 +89,8 @@ def new_head(spec: HeadSpec, settings: Mapping[str, Any]) -> NewHead:
         check_fraction("validation_fraction", settings["validation_fraction"])
         _refuse_unused(estimator, settings)
         estimator.check_saveable()
+        if getattr(estimator, "solver", None) in ("sag", "saga") and estimator.random_state is None:
+            estimator.set_params(random_state=int(numpy_stream(seed, "init").integers(2**31)))
     shared = {name: settings[name] for name in ("validation_fraction", "class_weight", "calibrate", "validation")}
     return NewHead(estimator, seed, **shared)
 
@@ -116,6 +118,12 @@ def _merged(estimator: HeadEstimator, settings: Mapping[str, Any]) -> tuple[Head
     """Return a configured head with the settings of the text classifier, and those settings with the head's own."""
     defaults = QuantumHeadClassifier().get_params(deep=False)
     merged, own = dict(settings), estimator.get_params(deep=False)
+    device = str(own.get("device", defaults["device"]))
+    if device not in (defaults["device"], str(settings["device"])):
+        raise ConfigError(
+            f"device={device!r} of the head differs from device={str(settings['device'])!r} of the text classifier, "
+            "where body and head run; set it there"
+        )
     for name in settings.keys() & own.keys() - {"device"}:
         if own[name] == defaults[name]:
             continue

@@ -71,9 +71,10 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         body: A bundled body, a local folder, or a name on the Hub; see `load_body`.
         head: Settings of a quantum head; a kind of head as above, with its defaults; "auto"; a head estimator, which is
             cloned, such as ``LogisticRegressionHead(C=10)``; or None for the recommended quantum head.
-        train, seed, validation_fraction, class_weight, device, calibrate, random_state, validation, n_folds: As in
+        train, seed, validation_fraction, class_weight, calibrate, random_state, validation, n_folds: As in
             `QuantumHeadClassifier`, as far as the head has them. A head estimator may have them instead.
             Cross-validation also tunes a body for each fold.
+        device: Torch device of the body and the head, such as ``"cuda"``.
         revision: Branch, tag or commit of a body on the Hub.
         cache: Cache embeddings on disk, so that no sentence is embedded twice.
         tune: `ContrastiveConfig` or `EndToEndConfig` to tune the body, a list of the two for two stages in that order,
@@ -467,6 +468,8 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             parameters = classifier.get_params(deep=False)
         else:
             parameters = {"head": clone(classifier)}
+            if isinstance(classifier, TorchHeadClassifier):
+                parameters["device"] = classifier.device
         text = cls(
             body=body.name,
             revision=body.revision,

@@ -41,7 +41,7 @@ def draw_overview(head: HeadConfig, embedding_dim: int, n_classes: int) -> str:
     label = (
         f"Embedding of {embedding_dim} numbers, {projected}{_many(head.n_encoders, 'encoder')}, "
         f"QPU circuit on {head.qpu_qubits} qubits, linear layer, {_many(n_classes, 'class', 'classes')}; "
-        f"{encoders + qpu + linear} parameters"
+        f"{head.count_parameters(embedding_dim, n_classes)['total']} parameters"
     )
     drawn, slices = min(head.n_encoders, _MAX_DRAWN), head.encoder_input == "slices"
     half = max(_QPU, drawn * _PITCH) / 2

@@ -190,7 +190,7 @@ class QuantumHead(nn.Module):
             return None
         measured = config.read_qubits
         noisy = config.noise is not None and not config.noise.is_gate_noiseless
-        cone = noisy_light_cone(self.circuit, measured) if noisy else self.circuit.light_cone(measured)
+        cone = noisy_light_cone(self.circuit, measured) if noisy else config.light_cone()
         cost = step_cost(cone, batch, config.shots, config.gradient)
         groups = 1 if config.observables is None else len(group_words(config.observables))
         return StepCost(groups * cost.circuits, groups * cost.shots)

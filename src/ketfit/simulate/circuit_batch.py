@@ -14,6 +14,9 @@ from ketfit.errors import InputError
 _DTYPES = (torch.float32, torch.float64)
 _COMPLEX_OF = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
+Tensors = tuple[Tensor, Tensor | None, Tensor | None]
+"""Weights, inputs and initial amplitudes."""
+
 
 @dataclass(frozen=True, eq=False)
 class CircuitBatch:
@@ -47,9 +50,14 @@ class CircuitBatch:
         check_tensors(self.circuit, self)
 
     @property
-    def tensors(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def tensors(self) -> Tensors:
         """The weights, the inputs and the initial amplitudes."""
         return self.weights, self.inputs, self.initial
+
+    @property
+    def recorded_tensors(self) -> Tensors:
+        """The tensors for an autograd function, detached where autograd is off: `needs_input_grad` ignores that."""
+        return self.tensors if torch.is_grad_enabled() else detached(self.tensors)
 
     @property
     def is_differentiated(self) -> bool:
@@ -123,6 +131,16 @@ def check_tensors(circuit: ReadsTensors, batch: Any) -> None:
         object.__setattr__(batch, "inputs", as_stored(inputs))
     if initial is not None:
         object.__setattr__(batch, "initial", as_stored(initial))
+
+
+def detached(tensors: Tensors) -> Tensors:
+    """Return the tensors without their graphs."""
+    weights, inputs, initial = tensors
+    return (
+        weights.detach(),
+        None if inputs is None else inputs.detach(),
+        None if initial is None else initial.detach(),
+    )
 
 
 def as_stored(tensor: Tensor) -> Tensor:

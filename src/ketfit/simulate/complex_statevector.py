@@ -15,10 +15,12 @@ from ketfit.errors import InputError
 from ketfit.simulate import _kernel
 from ketfit.simulate.circuit_batch import (
     CircuitBatch,
+    Tensors,
     as_stored,
     check_finite,
     check_tensor,
     check_tensors,
+    detached,
 )
 from ketfit.simulate.evolution import differentiate_operations, needs_recorded_operations
 from ketfit.simulate.native import (
@@ -109,9 +111,14 @@ class ProgramBatch:
         return kernel_batch(self.size, *self.tensors, self.signs)
 
     @property
-    def tensors(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def tensors(self) -> Tensors:
         """The weights, the inputs and the initial amplitudes."""
         return self.weights, self.inputs, self.initial
+
+    @property
+    def recorded_tensors(self) -> Tensors:
+        """The tensors for an autograd function, detached where autograd is off: `needs_input_grad` ignores that."""
+        return self.tensors if torch.is_grad_enabled() else detached(self.tensors)
 
     def check_finite(self) -> None:
         """Raise InputError with the name of the first tensor that holds NaN or infinity."""
@@ -135,7 +142,7 @@ def expect_words(batch: ProgramBatch, words: Sequence[PauliWord]) -> Tensor:
     tensor([[0.5000]])
     """
     plan = plan_for(batch, tuple(words))
-    values: Tensor = WordMeans.apply(plan, batch, *batch.tensors)  # type: ignore[no-untyped-call]
+    values: Tensor = WordMeans.apply(plan, batch, *batch.recorded_tensors)  # type: ignore[no-untyped-call]
     return values
 
 
@@ -193,7 +200,9 @@ def simulate(batch: ProgramBatch, compute_again: Callable[..., Tensor] | None = 
         InputError: A number is not finite.
     """
     plan = plan_for(batch, None)
-    states: Tensor = _States.apply(plan, batch, compute_again, *batch.tensors)  # type: ignore[no-untyped-call]
+    states: Tensor = _States.apply(  # type: ignore[no-untyped-call]
+        plan, batch, compute_again, *batch.recorded_tensors
+    )
     return states
 
 
@@ -329,7 +338,7 @@ class WordMeans(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the weights, the inputs and the initial amplitudes."""
-        if torch.is_grad_enabled():
+        if needs_recorded_operations(grad):
             raise InputError(NO_SECOND_DERIVATIVE)
         plan, tensors, grad = ctx.plan, ctx.saved_tensors[:3], grad.contiguous()
         addresses = kernel_batch(ctx.size, *ctx.saved_tensors)
@@ -356,7 +365,8 @@ class _States(torch.autograd.Function):
         *tensors: Tensor | None,
     ) -> Tensor:
         """Return the final states, shape (size, 2**n_qubits)."""
-        amplitudes = torch.empty(batch.size, 2**batch.program.n_qubits, dtype=_COMPLEX[batch.weights.dtype])
+        dtype = _COMPLEX[batch.weights.dtype]
+        amplitudes = batch.weights.new_empty(batch.size, 2**batch.program.n_qubits, dtype=dtype)
         if not plan.simulate(batch.addresses, amplitudes.data_ptr(), kernel_threads()):
             batch.check_finite()
         if any(ctx.needs_input_grad):

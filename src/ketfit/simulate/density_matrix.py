@@ -23,6 +23,7 @@ from ketfit.memory import memory_shortage
 from ketfit.simulate import _kernel
 from ketfit.simulate.circuit_batch import CircuitBatch
 from ketfit.simulate.density_evolution import LETTERS, evolve_coefficients, n_blocks
+from ketfit.simulate.evolution import needs_recorded_operations
 from ketfit.simulate.native import (
     ISA,
     NO_SECOND_DERIVATIVE,
@@ -81,7 +82,15 @@ def density_matrix_words(
     _check_memory(batch, cone.n_qubits, 4 + 5 * (1 + int(n_blocks(cone, noise) ** 0.5)), threads=batch.size)
     state = evolve_coefficients(batch, noise, _start(batch, cone.n_qubits, noise))
     numbers = torch.tensor([_string(word, cone.n_qubits) for word in words], device=state.device)
-    return state[:, numbers].expand(batch.size, -1)
+    return _with_graph(state[:, numbers].expand(batch.size, -1), batch)
+
+
+def _with_graph(values: Tensor, batch: CircuitBatch) -> Tensor:
+    """Return values that have a gradient by all tensors of a batch, which is zero for those that no gate reads."""
+    if not batch.is_differentiated:
+        return values
+    nothing = [each.real.flatten()[:0].sum() for each in batch.tensors if each is not None and each.requires_grad]
+    return reduce(torch.add, nothing, values)
 
 
 def _kernel_words(batch: CircuitBatch, words: tuple[Word, ...], noise: NoiseConfig) -> Tensor:
@@ -291,7 +300,7 @@ class _Density(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the weights, the inputs and the start."""
-        if torch.is_grad_enabled():
+        if needs_recorded_operations(grad):
             raise InputError(NO_SECOND_DERIVATIVE)
         saved, grad = ctx.saved_tensors, grad.contiguous()
         grads = empty_gradients(saved, (True, *ctx.needs_input_grad[3:]))
@@ -318,7 +327,7 @@ class _Observables(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         """Return the gradient of the weights; row k of `grad` is the state that observable k is measured on."""
-        if torch.is_grad_enabled():
+        if needs_recorded_operations(grad):
             raise InputError(NO_SECOND_DERIVATIVE)
         (weights,) = ctx.saved_tensors
         grad, grad_weights = grad.contiguous(), torch.empty_like(weights)

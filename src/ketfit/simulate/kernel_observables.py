@@ -37,7 +37,7 @@ def expect_sums(batch: CircuitBatch, sums: tuple[PauliSum, ...], compute_again: 
     program = ProgramBatch.from_circuit_batch(program_of(batch.circuit), batch)
     again = _Again(batch.circuit, compute_again)
     means: Tensor = _Means.apply(  # type: ignore[no-untyped-call]
-        plan_for(program, observed.words), program, again, observed, *program.tensors
+        plan_for(program, observed.words), program, again, observed, *program.recorded_tensors
     )
     return means
 
@@ -95,10 +95,12 @@ def observed_words(circuit: Circuit, sums: tuple[PauliSum, ...], dtype: torch.dt
             word = PauliWord(*word_masks(term.word, term.qubits, circuit.n_qubits))
             row = numbers.setdefault(word, len(numbers))
             entries.append((row, column, term.coefficient))
-    coefficients = torch.zeros(len(numbers), len(sums), dtype=dtype)
+    coefficients = torch.zeros(len(numbers), len(sums), dtype=dtype, device="cpu")  # the kernel's, not torch's default
     for row, column, coefficient in entries:
         coefficients[row, column] += coefficient
-    is_identity = coefficients.shape[0] == len(sums) and torch.equal(coefficients, torch.eye(len(sums), dtype=dtype))
+    is_identity = coefficients.shape[0] == len(sums) and torch.equal(
+        coefficients, torch.eye(len(sums)).to(coefficients)
+    )
     return ObservedWords(tuple(numbers), None if is_identity else coefficients)
 
 

@@ -70,6 +70,7 @@ def mitigated_expectation(
     trajectories = check_noise(noise, trajectories, engine)
     folds, degree = as_integers(folds, "folds"), as_integer(degree, "degree")
     batch = CircuitBatch(circuit, weights, inputs, initial)
+    batch.check_finite()  # before the angles of weights become inputs
     inverted = noise.readout if "readout" in mitigation else None
     context: MeasurementContext | ObservableContext
     if observables is None:

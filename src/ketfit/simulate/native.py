@@ -40,7 +40,10 @@ SHARED_QUBITS = 8
 # States up to this size are pooled with their plan: new pages from the system cost more time than a small step.
 MAX_POOLED_BYTES = 2**24
 
-NO_SECOND_DERIVATIVE = "expectation is differentiable once; leave create_graph=True out"
+NO_SECOND_DERIVATIVE = (
+    "expectation is differentiable once; leave create_graph=True out, and differentiate one value at a time (no "
+    "vectorize=True)"
+)
 
 MAX_JOINT = 12
 """Maximum number of qubits in a joint distribution."""
@@ -69,7 +72,7 @@ def expect(
     if signs is not None:
         signs = signs_in_light_cone(batch.circuit, qubits, signs)
     result: Tensor = NativeExpectation.apply(  # type: ignore[no-untyped-call]
-        plan_for(batch, qubits, joint), batch, signs, compute_again, batch.weights, batch.inputs, batch.initial
+        plan_for(batch, qubits, joint), batch, signs, compute_again, *batch.recorded_tensors
     )
     return result
 

@@ -17,7 +17,7 @@ from ketfit.circuit.gate import Gate
 from ketfit.errors import ConfigError, InputError
 from ketfit.integers import as_integer
 from ketfit.simulate.circuit_batch import CircuitBatch
-from ketfit.simulate.evolution import AffineAngles, angle_columns
+from ketfit.simulate.evolution import AffineAngles, angle_columns, needs_recorded_operations
 from ketfit.simulate.native import NO_SECOND_DERIVATIVE
 
 Gradient = Literal["reparameterized", "straight_through", "parameter_shift", "exact"]
@@ -235,7 +235,7 @@ class _ParameterShift(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the weights and the inputs from the shifted circuits."""
-        if torch.is_grad_enabled():
+        if needs_recorded_operations(grad):
             raise InputError(NO_SECOND_DERIVATIVE)
         batch = CircuitBatch(ctx.circuit, *ctx.saved_tensors)
         circuit, originals = rotations_as_inputs(batch.circuit)
@@ -245,7 +245,8 @@ class _ParameterShift(torch.autograd.Function):
         counts = torch.tensor(shift_counts(batch.circuit))
         for count, rule in SHIFT_RULES.items():
             chosen = torch.nonzero(counts == count)[:, 0].to(angles.device)
-            step = max(1, _MAX_ANGLES // max(1, count * angles.numel() * ctx.trajectories))
+            numbers = angles.numel() if initial is None else max(angles.numel(), initial.numel())
+            step = max(1, _MAX_ANGLES // max(1, count * numbers * ctx.trajectories))
             for some in torch.split(chosen, step) if len(chosen) else ():
                 unit = torch.eye(angles.shape[1]).to(angles)[some]
                 shifted = angles + torch.stack([shift * unit for shift, _ in rule])[:, :, None]

@@ -193,7 +193,10 @@ class _Run:
         support = {qubit for _, qubits in words for qubit in qubits}
         cone = batch.with_circuit(noisy_light_cone(noise.decomposed(batch.circuit), support))
         native = runs_native(engine, batch.weights)
-        _check_memory(cone, trajectories, stored=batch.is_differentiated or joint or not native)
+        gates = cone.circuit.gates
+        angles = 0 if native else cone.circuit.n_qubits + 2 * sum(len(gate.qubits) for gate in gates)
+        stored = batch.is_differentiated or joint or not native
+        _check_memory(cone, trajectories, stored=stored, error_angles=angles)
         repeated = cone.repeat_samples(trajectories)
         errors = PauliErrors.sample(cone.circuit, noise, repeated.size, _rng(generator))
         if not native:
@@ -228,15 +231,23 @@ class _Run:
         return ProgramBatch(program, self.batch.weights, self.batch.inputs, initial, self.rotation_signs)
 
 
-def _check_memory(batch: CircuitBatch, trajectories: int, stored: bool | None = None) -> None:
+def _check_memory(batch: CircuitBatch, trajectories: int, stored: bool | None = None, error_angles: int = 0) -> None:
     """Raise an error, before anything is sampled, if the trajectories do not fit into the free memory.
 
-    `stored` is True if the complex states of all trajectories are stored, and False if each thread has two; None counts
-    no states, which the statevector engine checks.
+    Args:
+        batch: Circuit of one trajectory of each sample.
+        trajectories: Number of trajectories.
+        stored: True if the complex states of all trajectories are stored, and False if each thread has two; None counts
+            no states, which the statevector engine checks.
+        error_angles: Angles of gates that errors become in each trajectory; torch has each of them in about eight
+            tensors, from the random bits to the cosines.
     """
     circuit, rows = batch.circuit, batch.size * trajectories
     states = 0 if stored is None else 4 * rows if stored else 2 * min(rows, torch.get_num_threads())
-    numbers = rows * circuit.n_inputs + (2 * states + rows * (batch.initial is not None)) * 2**circuit.n_qubits
+    numbers = (
+        rows * (circuit.n_inputs + 8 * error_angles)
+        + (2 * states + rows * (batch.initial is not None)) * 2**circuit.n_qubits
+    )
     needed = rows * (9 * circuit.n_qubits + 3 * len(circuit.gates)) + numbers * batch.weights.element_size()
     if (free := memory_shortage(needed)) is not None:
         raise InsufficientMemoryError(

@@ -404,7 +404,7 @@ class ComplexExecutor {
         for (const ChunkPass& pass : stage.passes) {
             const size_t g = size_t(stage.first_group + pass.group);
             if (pass.is_of_words) {
-                const WordOperands<T> operands = word_operands(pass.words, g, base, tables, false);
+                const WordOperands<T> operands = word_operands(pass.words, g, base, tables, false, factor);
                 kernels_.forward_words(pass.words, psi, n_rows, operands);
                 for (int k = 0; operands.is_tangent && k < pass.words.n_groups; ++k)
                     factor *= double(operands.tables[k][0]);
@@ -417,11 +417,12 @@ class ComplexExecutor {
     }
 
     // The operands of a pass whose first group is g. D, which is a cosine, is left out where one sample alone has the
-    // chunk, which is then written back with another factor.
-    WordOperands<T> word_operands(const WordPass& pass, size_t g, size_t base, const UnitTables& own,
-                                  bool inverse) const {
+    // chunk, which is then written back with another factor; `factor` is that of the passes before.
+    WordOperands<T> word_operands(const WordPass& pass, size_t g, size_t base, const UnitTables& own, bool inverse,
+                                  double factor) const {
         WordOperands<T> operands;
-        operands.is_tangent = !plan_.single_chunk() && !plan_.sample_bits;
+        operands.is_tangent =
+            !plan_.single_chunk() && !plan_.sample_bits && std::abs(factor) >= min_chunk_factor;
         for (int k = 0; k < pass.n_groups; ++k, ++g) {
             operands.tables[k] = table_of(g, own, inverse);
             operands.parities[k] = plan_.groups[g].parities(base);
@@ -479,7 +480,7 @@ class ComplexExecutor {
             const ChunkPass& pass = stage.passes[i];
             const size_t g = size_t(stage.first_group + pass.group);
             if (pass.is_of_words) {
-                WordOperands<T> operands = word_operands(pass.words, g, base, tables, true);
+                WordOperands<T> operands = word_operands(pass.words, g, base, tables, true, factor);
                 for (int k = pass.words.n_groups; k-- > 0;) {
                     operands.overlaps[k] = overlaps + chunk_offsets_[g + size_t(k)];
                     operands.overlap_factors[k] = factor * factor;
@@ -656,7 +657,10 @@ class ComplexExecutor {
     }
 
     static constexpr double min_shared_work = 1e5;   // amplitudes times groups: waking threads costs as much time
-    static constexpr T min_tangent_cosine = T(0.5);  // so that the numbers of a chunk do not overflow
+    // So that the numbers of a chunk, which are those of the state divided by the factor, and the products of two of
+    // them do not overflow.
+    static constexpr T min_tangent_cosine = T(0.5);
+    static constexpr double min_chunk_factor = 1.0 / double(int64_t(1) << 40);
     static constexpr size_t max_sets = 4;
 
     const ComplexPlan& plan_;
