@@ -143,9 +143,11 @@ def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
 
 @pytest.fixture
-def hub(own_body: Path, online: Callable[[str], None]) -> Iterator[Hub]:
+def hub(own_body: Path, online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    from ketfit.storage import hub_client
     from tests.fake_hub import Hub
 
+    monkeypatch.setattr(hub_client, "TIMEOUT_SECONDS", 5.0)  # it answers at once, but for the load of the machine
     hub = Hub(own_body)
     online(hub.url)
     yield hub

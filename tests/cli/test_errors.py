@@ -51,7 +51,7 @@ def test_unexpected_error_is_one_line(capsys: pytest.CaptureFixture[str], monkey
 
 @pytest.mark.parametrize(
     "command",
-    [["inspect"], ["draw"], ["predict", "model", "--input"], ["fit", "-o", "out"], ["fit", "data.csv", "--output"]],
+    [["predict", "model", "--input"], ["fit", "-o", "out"], ["fit", "data.csv", "--output"]],
 )
 def test_impossible_file_name_is_file_system_error(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
@@ -62,6 +62,17 @@ def test_impossible_file_name_is_file_system_error(
     assert (code, out) == (1, "")
     assert err.startswith("error: cannot ")
     assert err.endswith(": File name too long\n")
+
+
+@pytest.mark.parametrize("command", ["inspect", "draw"])
+def test_impossible_name_of_a_model_is_neither_folder_nor_name_on_the_hub(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, command, "9" * 5000)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: There is no folder '999")
+    assert "', and it cannot be a name on the Hub: " in err
 
 
 @pytest.mark.parametrize("command", [["doctor"], ["inspect", "x"]])
