@@ -177,6 +177,7 @@ class LogisticRegressionHead(_PretrainedScikitLearnHead, LogisticRegression):  #
 
     kind = "logistic-regression"
     saved_parameters = ("C", "fit_intercept", "solver", "tol", "max_iter")
+    intercept_: NDArray[Any]
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, validation: Validation | None) -> None:
         self._fit_as(LogisticRegression, X, y, sample_weight)

@@ -421,8 +421,7 @@ class ComplexExecutor {
     WordOperands<T> word_operands(const WordPass& pass, size_t g, size_t base, const UnitTables& own, bool inverse,
                                   double factor) const {
         WordOperands<T> operands;
-        operands.is_tangent =
-            !plan_.single_chunk() && !plan_.sample_bits && std::abs(factor) >= min_chunk_factor;
+        operands.is_tangent = !plan_.single_chunk() && !plan_.sample_bits && std::abs(factor) >= min_chunk_factor;
         for (int k = 0; k < pass.n_groups; ++k, ++g) {
             operands.tables[k] = table_of(g, own, inverse);
             operands.parities[k] = plan_.groups[g].parities(base);
@@ -656,7 +655,7 @@ class ComplexExecutor {
         });
     }
 
-    static constexpr double min_shared_work = 1e5;   // amplitudes times groups: waking threads costs as much time
+    static constexpr double min_shared_work = 1e5;  // amplitudes times groups: waking threads costs as much time
     // So that the numbers of a chunk, which are those of the state divided by the factor, and the products of two of
     // them do not overflow.
     static constexpr T min_tangent_cosine = T(0.5);
