@@ -12,7 +12,7 @@ SETTINGS := pyproject.toml constraints.txt CMakeLists.txt \
 
 help:
 	@echo "make demo    train, compare and save a quantum head on bundled film reviews"
-	@echo "make test    run the quick tests (under four minutes on two cores)"
+	@echo "make test    run the quick tests (about four minutes on two cores)"
 	@echo "make test-slow  run the other tests: slow ones, a browser's, a Ray cluster's"
 	@echo "make coverage   run all tests and print the lines that none of them covers"
 	@echo "make check   format, lint, types, import floors"
