@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ketfit.errors import DataWarning
 from ketfit.estimators import end_to_end
 from ketfit.estimators.classical import MLPHead
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.model.tuning import ContrastiveConfig
-from ketfit.study import executors
+from ketfit.study import executors, runner
 from ketfit.study.end_to_end import EndToEndRunner
 from ketfit.study.executors import LocalExecutor, RayExecutor
 from ketfit.study.runner import StudyProgress, run_study
@@ -226,3 +227,31 @@ def test_end_to_end_task_warnings_reach_the_driver(
     plan = plan.updated(heads={"MLP": plan.heads["MLP"]}, seeds=(0,))
     with pytest.warns(DataWarning, match="3 of 9 sentences are truncated"):
         assert run_study(plan, tmp_path, RayExecutor(), command="test").failed == 1
+
+
+def test_end_to_end_study_keeps_the_shared_body_of_one_seed(
+    plan: StudyPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[EndToEndRunner] = []
+
+    def make(*arguments: Any) -> EndToEndRunner:
+        made.append(EndToEndRunner(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(runner, "EndToEndRunner", make)
+    heads = {name: plan.heads[name] for name in ("linear", "SVC")}
+    assert run_study(plan.updated(heads=heads), tmp_path, LocalExecutor(1), command="test").done == 4
+    assert [seed for seed, _ in made[0]._linear_bodies] == [1]
+
+
+def test_end_to_end_study_records_any_error_and_goes_on(
+    plan: StudyPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: Any, **settings: Any) -> Any:
+        raise torch.OutOfMemoryError("no memory on the GPU")
+
+    monkeypatch.setattr(end_to_end, "tune_end_to_end", fails)
+    heads = {"linear": plan.heads["linear"]}
+    assert run_study(plan.updated(heads=heads), tmp_path, LocalExecutor(1), command="test") == StudyProgress(0, 2, 2, 2)
+    errors = {str(result.error) for result in read_results(tmp_path).values()}
+    assert errors == {"{'type': 'OutOfMemoryError', 'message': 'no memory on the GPU'}"}
