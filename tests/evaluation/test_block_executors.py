@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,17 +66,22 @@ def test_ray_block_executor_writes_the_bytes_of_a_local_run(
     assert fake.actors == 2
 
 
-def test_ray_block_executor_after_deaths_loses_no_row(
-    classifier: TextClassifier, tmp_path: Path, fake: FakeRay, caplog: pytest.LogCaptureFixture
-) -> None:
-    faults = {("predict_block", 3): RayActorError, ("predict_block", 6): ObjectLostError, ("load", 2): RayActorError}
+def raising_once(faults: dict[tuple[str, int], type[Exception]]) -> Callable[[int, str, tuple[Any, ...]], None]:
+    """Return a fault that raises each error once and removes it: at the load of an actor, or at a block."""
 
     def fault(number: int, method: str, given: tuple[Any, ...]) -> None:
         key = (method, number if method == "load" else given[0].counters[0])
         if error := faults.pop(key, None):
             raise error("killed")
 
-    fake.fault = fault
+    return fault
+
+
+def test_ray_block_executor_after_deaths_loses_no_row(
+    classifier: TextClassifier, tmp_path: Path, fake: FakeRay, caplog: pytest.LogCaptureFixture
+) -> None:
+    faults = {("predict_block", 3): RayActorError, ("predict_block", 6): ObjectLostError, ("load", 2): RayActorError}
+    fake.fault = raising_once(faults)
     assert predict(classifier, tmp_path) == predict_here(classifier, tmp_path)
     assert not faults
     assert sum(block_calls(fake).values()) <= 11 + 1 + block_executors.BLOCKS_PER_ACTOR
@@ -90,13 +95,7 @@ def test_ray_block_executor_replaces_the_last_actor_at_once(
     monkeypatch.setattr(block_executors, "RESIZE_S", 1000.0)
     fake.cpus = 1
     faults = {("load", 1): RayActorError, ("predict_block", 3): RayActorError}
-
-    def fault(number: int, method: str, given: tuple[Any, ...]) -> None:
-        key = (method, number if method == "load" else given[0].counters[0])
-        if error := faults.pop(key, None):
-            raise error("killed")
-
-    fake.fault = fault
+    fake.fault = raising_once(faults)
     assert predict(classifier, tmp_path) == predict_here(classifier, tmp_path)
     assert not faults
     assert fake.actors == 3

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,16 +98,9 @@ def compare(
         _write_page(html, record, found)
     for head, reason in found.left_out.items():
         echo_stderr(f"warning: {head} is left out: {reason}")
-
-    def show(model: Path | None, hint: str | None = None) -> None:
-        """Print the comparison."""
-        files = {"study": study, "report": html, "model": model}
-        paths = {name: None if path is None else str(path) for name, path in files.items()}
-        table = head_report(found.heads, _sentences(found, plan), _title(found, plan))
-        print_report({**_report(found, plan), **paths}, as_json, table, hint)
-
+    show = partial(_print, found, plan, {"study": study, "report": html}, as_json)
     if output is None:
-        show(None)
+        show()
         return
     echo_stderr(f"training {found.best} on all {len(dataset):,} sentences")
     try:
@@ -115,9 +109,9 @@ def compare(
             classifier.fit(dataset.texts, dataset.labels, progress=True)
         classifier.save_pretrained(output, data=dataset.name, metrics=_metrics(found))
     except (KetFitError, typer.Exit):
-        show(None)  # the results of a comparison in a temporary folder are kept nowhere else
+        show()  # the results of a comparison in a temporary folder are kept nowhere else
         raise
-    show(output, f"saved {found.best} in {output}; try: ketfit predict {output} 'a sentence'")
+    show(model=output, hint=f"saved {found.best} in {output}; try: ketfit predict {output} 'a sentence'")
 
 
 @dataclass(frozen=True)
@@ -223,6 +217,21 @@ def _metrics(found: HeadComparisonResult) -> dict[str, float]:
     name, accuracy = "mean_test_accuracy", row.test_accuracy
     metrics = {name: accuracy} if row.interval is None else with_interval(name, accuracy, row.interval)
     return {**metrics, "draws": len(found.analysis.study["seeds"]), "heads_compared": len(found.heads)}
+
+
+def _print(
+    found: HeadComparisonResult,
+    plan: StudyPlan,
+    files: Mapping[str, Path | None],
+    as_json: bool,
+    *,
+    model: Path | None = None,
+    hint: str | None = None,
+) -> None:
+    """Print the comparison, the places of its files and of the saved model, and a hint."""
+    paths = {name: None if path is None else str(path) for name, path in {**files, "model": model}.items()}
+    table = head_report(found.heads, _sentences(found, plan), _title(found, plan))
+    print_report({**_report(found, plan), **paths}, as_json, table, hint)
 
 
 def _report(found: HeadComparisonResult, plan: StudyPlan) -> dict[str, Any]:

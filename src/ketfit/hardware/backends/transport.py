@@ -37,10 +37,12 @@ class _AbandonableAdapter(HTTPAdapter):
         super().__init__()
 
     def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
+        """Make the manager of direct connections."""
         super().init_poolmanager(*arguments, **named)
         self._replace_pools(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **named: Any) -> PoolManager:
+        """Return the manager of the connections through a proxy."""
         manager: PoolManager = super().proxy_manager_for(proxy, **named)
         self._replace_pools(manager)
         return manager
@@ -62,10 +64,12 @@ class _AbandonableConnection:
     abandoned: threading.Event
 
     def connect(self) -> None:
+        """Connect, TLS handshake included, and check that somebody still waits."""
         super().connect()  # type: ignore[misc]
         self._check()
 
     def send(self, data: Any) -> None:
+        """Write bytes, if somebody still waits."""
         self._check()
         super().send(data)  # type: ignore[misc]
 
