@@ -141,7 +141,7 @@ def from_pennylane(
         MissingExtraError: PennyLane is not installed.
     """
     with optional_imports("Converting from PennyLane", "pennylane"):
-        import autoray  # type: ignore[import-untyped]
+        import autoray
         import pennylane as qml
 
     autoray.register_function("ketfit", "ones_like", lambda angle, **_: 1.0)  # in PennyLane's decompositions
