@@ -34,6 +34,15 @@ def test_parameters_and_expressions_become_inputs():
     assert (converted.parameters, converted.measured) == (("a", "b"), {2: 0, 0: 1})
 
 
+def test_qubits_without_gates_are_left_out():
+    circuit = QuantumCircuit(4, 3)
+    circuit.cx(3, 1)
+    circuit.measure([3, 0, 1], [0, 1, 2])
+    converted = convert(circuit, "test", measures=True)
+    assert converted.circuit == Circuit(2, [Gate("cx", (1, 0))], 0, 0)
+    assert (converted.active, converted.measured) == ((1, 3), {0: 1, 2: 0})
+
+
 def test_inputs_are_differentiable_functions_of_the_values():
     values = torch.tensor([[2.0, 3.0], [-1.0, 0.5]], dtype=torch.double, requires_grad=True)
     inputs = convert(example(), "test", measures=True).inputs(values)

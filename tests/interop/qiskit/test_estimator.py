@@ -181,6 +181,28 @@ def test_transpiled_circuit_takes_observables_of_its_layout(rotations):
     assert found == pytest.approx(values_of(StatevectorEstimator(), rotations, observable, values), abs=1e-10)
 
 
+@pytest.mark.parametrize("letters", ["IIIII", "ZIZIZ", "0Z1X0", "XIIYI", "Y+IIZ", "-r0ZI", "lI1II"])
+def test_qubits_without_gates_are_in_zero(letters):
+    circuit = QuantumCircuit(5)
+    circuit.ry(0.4, 3)
+    circuit.rx(0.7, 1)
+    circuit.cx(3, 1)
+    for observable in ({letters: 1.5, "ZZZZZ": 0.5}, {letters[::-1]: -2.0}):
+        for each in (circuit, QuantumCircuit(5)):
+            state = Statevector(each).data
+            found = values_of(KetFitEstimator(), each, observable)
+            assert found == pytest.approx((state.conj() @ dense(observable) @ state).real, abs=1e-12)
+
+
+def test_circuit_transpiled_for_a_large_machine_equals_the_one_that_was_written(rotations):
+    backend = GenericBackendV2(127, seed=1)
+    manager = generate_preset_pass_manager(1, backend=backend, initial_layout=[101, 17], seed_transpiler=1)
+    transpiled, observable = manager.run(rotations), SparsePauliOp(["XZ", "YI"], [0.5, -2])
+    values = [[0.1, 0.2, 0.3], [1.1, -0.2, 0.7]]
+    found = values_of(KetFitEstimator(), transpiled, observable.apply_layout(transpiled.layout), values)
+    assert found == pytest.approx(values_of(StatevectorEstimator(), rotations, observable, values), abs=1e-10)
+
+
 def test_barriers_and_delays_are_ignored():
     circuit = QuantumCircuit(2)
     circuit.h(0)

@@ -11,7 +11,9 @@ from qiskit.circuit.library import real_amplitudes
 from qiskit.exceptions import QiskitError
 from qiskit.primitives import StatevectorSampler
 from qiskit.providers import JobStatus
+from qiskit.providers.fake_provider import GenericBackendV2
 from qiskit.quantum_info import Statevector
+from qiskit.transpiler import generate_preset_pass_manager
 
 from ketfit.interop.qiskit import KetFitSampler, QiskitCircuitError, sampler
 from tests.interop.qiskit.random_circuits import PARAMETERS, random_qiskit_circuit
@@ -62,6 +64,21 @@ def test_bits_of_random_measurements_equal_qiskits(seed):
     for _ in range(rng.randint(0, n_qubits + 3)):
         circuit.measure(rng.randrange(n_qubits), rng.randrange(circuit.num_clbits))
     assert_equals_qiskit(circuit)
+
+
+def test_circuit_transpiled_for_a_large_machine_has_the_shots_of_the_one_that_was_written():
+    circuit = QuantumCircuit(3, 3)
+    circuit.ry(1.1, 0)
+    circuit.cx(0, 2)
+    circuit.measure([0, 1, 2], [2, 1, 0])
+    backend = GenericBackendV2(127, seed=1)
+    transpiled = generate_preset_pass_manager(1, backend=backend, seed_transpiler=1).run(circuit)
+    one, other = (
+        KetFitSampler(seed=1).run([each], shots=10_000).result()[0].data.c.get_counts()
+        for each in (circuit, transpiled)
+    )
+    assert set(one) == set(other) == {"000", "101"}
+    assert_frequencies([other["000"], other["101"]], [np.cos(0.55) ** 2, np.sin(0.55) ** 2])
 
 
 def test_bits_in_two_registers_are_in_both():

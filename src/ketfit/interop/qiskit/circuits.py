@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, NoReturn
 
@@ -14,8 +14,10 @@ from torch import Tensor
 from ketfit.circuit.angle import Angle
 from ketfit.circuit.circuit import Circuit
 from ketfit.circuit.importers import qiskit_gates
+from ketfit.circuit.observable import PauliSum
 from ketfit.errors import CircuitError, optional_imports
 from ketfit.interop.qiskit.expressions import Function, differentiable_function
+from ketfit.interop.qiskit.observables import restrict, to_pauli_sum
 
 with optional_imports("KetFit's primitives for Qiskit", "qiskit"):
     from qiskit import QuantumCircuit
@@ -42,17 +44,29 @@ class QiskitCircuitError(CircuitError, QiskitError):
 class ConvertedCircuit:
     """A Qiskit circuit whose parameters are inputs, so that every set of values is a sample of one batch.
 
+    Qubits without a gate stay in |0> and are left out: a circuit that was transpiled for a large machine has many.
+
     Attributes:
         circuit: Circuit without weights. Its first inputs are the parameters, the others are `expressions`.
+        active: The qubit of the Qiskit circuit that each qubit of `circuit` is, ascending.
         parameters: Names of the parameters, in Qiskit's order.
         expressions: Angles that are no sums of parameters times factors, as functions of the parameters.
-        measured: The qubit whose outcome each classical bit holds, by the bit's index; others hold 0.
+        measured: The qubit of `circuit` whose outcome each classical bit holds, by the bit's index; others hold 0.
     """
 
     circuit: Circuit
+    active: tuple[int, ...]
     parameters: tuple[str, ...]
     expressions: tuple[Function, ...]
     measured: Mapping[int, int]
+
+    def observable(self, observable: Mapping[str, float]) -> PauliSum:
+        """Return an element of an `ObservablesArray` of the Qiskit circuit, as an observable of `circuit`.
+
+        Raises:
+            CircuitError: as in `to_pauli_sum`.
+        """
+        return to_pauli_sum(restrict(observable, self.active))
 
     def values(self, bindings: BindingsArray) -> Tensor:
         """Return the parameter values, shape (sets, parameters)."""
@@ -143,11 +157,16 @@ def _convert(circuit: QuantumCircuit, primitive: str, measures: bool) -> Convert
     parameters = tuple(parameter.name for parameter in circuit.parameters)
     columns = _Columns(parameters, {})
     gates = qiskit_gates(preparation.gates(), columns.parameter, columns.expression)
+    active = tuple(sorted({qubit for gate in gates for qubit in gate.qubits})) or (0,) * min(1, circuit.num_qubits)
+    position = {qubit: index for index, qubit in enumerate(active)}
+    if len(active) < circuit.num_qubits:
+        gates = [replace(gate, qubits=tuple(position[qubit] for qubit in gate.qubits)) for gate in gates]
     return ConvertedCircuit(
-        Circuit(circuit.num_qubits, tuple(gates), 0, len(parameters) + len(columns.expressions)),
+        Circuit(len(active), tuple(gates), 0, len(parameters) + len(columns.expressions)),
+        active,
         parameters,
         tuple(differentiable_function(each) for each in columns.expressions),
-        preparation.measured,
+        {bit: position[qubit] for bit, qubit in preparation.measured.items() if qubit in position},
     )
 
 

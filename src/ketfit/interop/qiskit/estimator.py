@@ -12,7 +12,6 @@ import numpy.typing as npt
 from ketfit.circuit.observable import PauliSum
 from ketfit.errors import optional_imports
 from ketfit.interop.qiskit.circuits import ConvertedCircuit, convert
-from ketfit.interop.qiskit.observables import to_pauli_sum
 from ketfit.simulate.expectation import expectation
 
 with optional_imports("KetFitEstimator", "qiskit"):
@@ -99,7 +98,7 @@ class _Estimation:
         numbers: dict[PauliSum, int] = {}
         columns = np.empty(array.shape, np.intp)
         for place, observable in np.ndenumerate(array):
-            columns[place] = numbers.setdefault(to_pauli_sum(observable), len(numbers))
+            columns[place] = numbers.setdefault(converted.observable(observable), len(numbers))
         return cls(pub, converted, tuple(numbers), columns)
 
     def expectations(self) -> Floats:

@@ -13,7 +13,6 @@ from ketfit.circuit.observable import PauliSum
 from ketfit.errors import ConfigError, optional_imports
 from ketfit.interop.qiskit.circuits import ConvertedCircuit, convert
 from ketfit.interop.qiskit.estimator import KetFitEstimator
-from ketfit.interop.qiskit.observables import to_pauli_sum
 from ketfit.simulate.expectation import expectation_and_gradients
 
 with optional_imports("KetFitEstimatorGradient", "qiskit"):
@@ -113,7 +112,7 @@ def _gradients(converted: ConvertedCircuit, observables: Sequence[BaseOperator],
     chosen = np.empty(len(observables), np.intp)
     for observable, members in _group_by_identity(observables):
         array = np.asarray(ObservablesArray.coerce(observable))
-        chosen[members] = sums.setdefault(to_pauli_sum(array.item()), len(sums))
+        chosen[members] = sums.setdefault(converted.observable(array.item()), len(sums))
     cotangent = torch.zeros(len(values), len(sums), dtype=torch.float64)
     cotangent[torch.arange(len(values)), torch.from_numpy(chosen)] = 1.0
     with torch.enable_grad():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
 from ketfit.circuit.observable import PauliSum, PauliTerm
@@ -12,6 +13,7 @@ MAX_PROJECTORS = 16
 """Maximum number of projectors in a term, which has 2**projectors Pauli words."""
 
 _PROJECTORS = {"0": ("Z", 1), "1": ("Z", -1), "+": ("X", 1), "-": ("X", -1), "r": ("Y", 1), "l": ("Y", -1)}
+_IN_ZERO_STATE = {"I": 1.0, "X": 0.0, "Y": 0.0, "Z": 1.0, "0": 1.0, "1": 0.0, "+": 0.5, "-": 0.5, "r": 0.5, "l": 0.5}
 
 
 def to_pauli_sum(observable: Mapping[str, float]) -> PauliSum:
@@ -26,6 +28,26 @@ def to_pauli_sum(observable: Mapping[str, float]) -> PauliSum:
     (PauliTerm(coefficient=1.0, word='Z', qubits=(1,)), PauliTerm(coefficient=1.0, word='ZZ', qubits=(0, 1)))
     """
     return PauliSum(tuple(term for label, factor in observable.items() for term in _expand(label, float(factor))))
+
+
+def restrict(observable: Mapping[str, float], qubits: Sequence[int]) -> dict[str, float]:
+    """Return an element of an `ObservablesArray` on some qubits, where all others are in the state |0>.
+
+    Args:
+        observable: Factors of strings, which have qubit 0 at the end.
+        qubits: The qubits of the result, in the order of its qubits.
+
+    >>> restrict({"ZIX": 2.0, "+IX": 1.0, "YII": 1.0}, (0,))
+    {'X': 2.5, 'I': 0.0}
+    """
+    restricted: dict[str, float] = {}
+    kept = frozenset(qubits)
+    for label, factor in observable.items():
+        letters = label[::-1]
+        scale = math.prod(_IN_ZERO_STATE[letter] for qubit, letter in enumerate(letters) if qubit not in kept)
+        short = "".join(letters[qubit] for qubit in qubits)[::-1]
+        restricted[short] = restricted.get(short, 0.0) + scale * float(factor)
+    return restricted
 
 
 def _expand(label: str, coefficient: float) -> Iterator[PauliTerm]:
