@@ -85,6 +85,17 @@ def test_hardware_check_of_faulty_backend_fails(tmp_path: Path) -> None:
         assert any(told in message for message in failed), (kind, failed)
 
 
+def test_hardware_check_fails_if_a_provider_does_not_answer_about_an_unknown_job(tmp_path: Path) -> None:
+    from ketfit.hardware.testing.conformance import check_backend
+    from ketfit.hardware.testing.faulty_backend import Fault, FaultInjectingBackend
+    from tests.hardware.example_runs import FAST_RETRY, simulator
+
+    backend = FaultInjectingBackend(simulator(tmp_path, 10), [Fault("status", "server_error", times=10**6, skip=2)])
+    *others, unknown = check_backend(backend, retry=FAST_RETRY)
+    assert all(finding.passed for finding in others)
+    assert not unknown.passed and "the status of an unknown job: no answer" in unknown.message
+
+
 @pytest.mark.parametrize(
     ("options", "code", "told"),
     [
@@ -108,8 +119,11 @@ def test_hardware_check_with_a_price_needs_a_limit(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "priced_lab.py").write_text(
+        "from dataclasses import replace\n"
         "from ketfit.hardware.backends.local import Simulator\n"
-        "def make(folder, seed=0):\n    return Simulator(folder, seed=seed, device='ionq-forte')\n"
+        "class PricedLab(Simulator):\n"
+        "    def describe(self):\n        return replace(super().describe(), is_local=False)\n"
+        "def make(folder, seed=0):\n    return PricedLab(folder, seed=seed, device='ionq-forte')\n"
     )
     returned, _, err = run(capsys, "hardware", "check", "priced_lab:make", "-o", tmp_path / "jobs", *options)
     assert returned == code, err

@@ -130,7 +130,7 @@ def plan(
         "jobs": written.batches,
         "cost": {**asdict(written.cost), "max_cost": max_cost},
     }
-    simulated = _is_local(backend) and written.cost.price
+    simulated = machine.describe().is_local and written.cost.price
     free = f"; {backend} runs on this machine and is free: the price is that of the device" if simulated else ""
     print_report(
         report, as_json, key_value_table(report), f"nothing was sent{free}; next: ketfit hardware submit {output}"
@@ -222,7 +222,7 @@ def check(
 
     with tempfile.TemporaryDirectory() if output is None else nullcontext(output) as folder:
         machine = load_backend(backend, Path(folder), _options(options), allow_import=True)
-        if not _is_local(backend):
+        if not machine.describe().is_local:
             _check_price(machine, shots, max_cost)
         findings = check_backend(machine, shots=shots, wait_s=wait)
     table = Table("check", "", "finding", title=machine.describe().name)
@@ -233,11 +233,6 @@ def check(
     print_report(report, as_json, table)
     if not passed:
         raise typer.Exit(1)
-
-
-def _is_local(backend: str) -> bool:
-    """Return True for a simulator on this machine, which is free also with the noise and the prices of a device."""
-    return backend.partition(":")[0] in ("simulator", "aer")
 
 
 def _check_price(machine: Backend, shots: int, max_cost: float | None) -> None:

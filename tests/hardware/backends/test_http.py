@@ -8,6 +8,8 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 
 pytest.importorskip("requests")
 
-from ketfit.errors import BackendTimeoutError
+from ketfit.errors import BackendTimeoutError, RateLimitError
 from ketfit.hardware.backends.http import ApiClient
 
 SEEN: list[str | None] = []
@@ -25,7 +27,10 @@ SEEN: list[str | None] = []
 class _Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         SEEN.append(self.headers.get("Authorization"))
-        self.send_response(200)
+        retry_after = self.headers.get("Wanted-Retry-After")
+        self.send_response(429 if retry_after else 200)
+        if retry_after:
+            self.send_header("Retry-After", retry_after)
         self.send_header("Content-Length", "2")
         self.end_headers()
         self.wfile.write(b"{}")
@@ -52,6 +57,28 @@ def test_send_uses_own_key_despite_netrc(url: str, tmp_path: Path, monkeypatch: 
     provider = ApiClient("Lab", url, ("secret",), "LAB_KEY", 10)
     assert provider.send("GET", "jobs", headers={"Authorization": "apiKey secret"}).text == "{}"
     assert SEEN == ["apiKey secret"]
+
+
+def in_an_hour() -> str:
+    return format_datetime(datetime.now(timezone.utc) + timedelta(hours=1), usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("90", 90),
+        (in_an_hour, 3600),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 0),
+        ("Sun, 06 Nov 1994 08:49:37 -0000", 0),
+        ("soon", None),
+        ("-5", None),
+    ],
+)
+def test_rate_limit_error_has_the_seconds_of_a_number_or_a_date(url: str, header: Any, seconds: float | None) -> None:
+    provider = ApiClient("Lab", url, (), "LAB_KEY", 10)
+    with pytest.raises(RateLimitError) as caught:
+        provider.send("GET", "jobs", headers={"Wanted-Retry-After": header() if callable(header) else header})
+    assert caught.value.retry_after_s == (seconds if seconds is None else pytest.approx(seconds, abs=5))
 
 
 class Listener:

@@ -194,6 +194,18 @@ def test_second_job_of_one_tag_counts_towards_the_limit_on_money(tmp_path: Path)
     assert count_jobs(run) == 2
 
 
+def test_cancel_cancels_all_jobs_of_one_tag(tmp_path: Path) -> None:
+    write_example_plan(tmp_path)
+    backend = faulty_backend(tmp_path, Fault("submit", "timeout_after"), Fault("status", "cancelled", times=10))
+    submit_with_two_jobs_of_one_tag(tmp_path, backend)
+    assert cancel_run(tmp_path, backend, retry=FAST_RETRY) == {
+        "job-000000": JobStatus.CANCELLED,
+        "job-000001": JobStatus.CANCELLED,
+    }
+    (first,) = read_ledger_state(tmp_path).submissions
+    assert (first.ended, first.job, first.duplicates) == ("cancelled", "job-000000", ("job-000001",))
+
+
 @pytest.mark.parametrize("kind", ["failed", "cancelled"])
 def test_second_job_of_one_tag_is_used_once_the_first_has_ended(
     tmp_path: Path, correct: dict[str, Any], kind: str
@@ -230,6 +242,41 @@ def test_fetch_waits_for_queued_jobs(tmp_path: Path, correct: dict[str, Any], ki
     with pytest.raises(ResultsPendingError, match="0 of 12 circuits"):
         fetch_run(run, backend, retry=FAST_RETRY)
     assert fetch_run(run, backend, wait_s=5, retry=FAST_RETRY) == correct
+
+
+def test_fetch_waits_for_the_other_jobs_after_one_has_failed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_example_plan(tmp_path)
+    backend = faulty_backend(tmp_path, Fault("status", "failed"), Fault("status", "queued", times=6))
+    submit_run(tmp_path, backend, retry=FAST_RETRY)
+    with pytest.raises(JobFailedError, match="job-000000.*failed"):
+        fetch_run(tmp_path, backend, wait_s=5, retry=FAST_RETRY)
+    assert run_status(tmp_path).jobs == {"failed": 1, "done": 3}
+    assert sum("job-000000" in message for message in caplog.messages) == 1
+
+
+@pytest.mark.parametrize(("call", "kind"), [("status", "unknown"), ("jobs", "unlisted"), ("result", "server_error")])
+def test_fetch_waits_until_the_provider_answers_again(
+    tmp_path: Path, correct: dict[str, Any], caplog: pytest.LogCaptureFixture, call: Call, kind: str
+) -> None:
+    run = tmp_path / "run"
+    write_example_plan(run)
+    backend = faulty_backend(
+        run, Fault("submit", "timeout_after", skip=3), Fault(call, kind, times=9), listing_delay_s=100.0
+    )
+    with pytest.raises(SubmissionStateUnknownError):
+        submit_run(run, backend, retry=FAST_RETRY)
+    assert fetch_run(run, backend, wait_s=20, retry=FAST_RETRY) == correct
+    assert len(caplog.messages) <= 2
+
+
+def test_fetch_does_not_wait_if_a_request_is_refused(tmp_path: Path) -> None:
+    write_example_plan(tmp_path)
+    backend = faulty_backend(tmp_path, Fault("status", "refused", times=10**6))
+    submit_run(tmp_path, backend, retry=FAST_RETRY)
+    begun = time.monotonic()
+    with pytest.raises(RequestRejectedError):
+        fetch_run(tmp_path, backend, wait_s=60, retry=FAST_RETRY)
+    assert time.monotonic() - begun < 30
 
 
 @pytest.mark.parametrize("kind", ["failed", "cancelled"])
@@ -360,7 +407,7 @@ def test_cancel_continues_after_errors_and_raises_the_first(tmp_path: Path) -> N
         Fault("submit", "timeout_after", skip=2),
         Fault("cancel", "refused"),
         Fault("status", "cancelled", times=2),
-        Fault("jobs", "refused"),
+        Fault("jobs", "refused", times=2),
     )
     with pytest.raises(SubmissionStateUnknownError):
         submit_run(tmp_path, backend, retry=FAST_RETRY)

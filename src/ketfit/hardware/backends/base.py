@@ -163,6 +163,8 @@ class Description:
             "zero_noise" is rejected if this is False.
         keeps_qubits: True if a calibration is measured at the physical qubits of the circuit that it follows. "readout"
             is rejected if this is False.
+        is_local: True if the circuits run on this machine, which charges nothing: the prices of `device` are then those
+            of the machine that is simulated.
 
     Raises:
         ConfigError: An option is no finite scalar, or `listing_delay_s` is negative or not finite.
@@ -175,6 +177,7 @@ class Description:
     listing_delay_s: float = 60.0
     keeps_gates: bool = False
     keeps_qubits: bool = False
+    is_local: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", checked_options(self.options))

@@ -9,6 +9,8 @@ import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ketfit.errors import (
@@ -131,8 +133,20 @@ class ApiClient:
         if status in (401, 403):
             return RequestRejectedError(f"{message}; check the key in {self.key}")
         if status == 429:
-            return RateLimitError(message, float(retry_after) if retry_after and retry_after.isdecimal() else None)
+            return RateLimitError(message, None if retry_after is None else _seconds_until(retry_after))
         return ServerError(message) if status >= 500 or status in (408, 409) else RequestRejectedError(message)
+
+
+def _seconds_until(retry_after: str) -> float | None:
+    """Return the seconds of a Retry-After header, a number or a date (RFC 9110, 10.2.3); None if it is neither."""
+    if retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        date = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    utc = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+    return max(0.0, (utc - datetime.now(timezone.utc)).total_seconds())
 
 
 def _error_message(text: str) -> str:

@@ -83,6 +83,7 @@ class Simulator(LocalJobStore):
             listing_delay_s=0.0,
             keeps_gates=True,
             keeps_qubits=True,
+            is_local=True,
         )
 
     def count_gates(self, circuits: Sequence[BoundCircuit]) -> list[GateCounts]:

@@ -237,6 +237,7 @@ class QiskitBackend(LocalJobStore):
             # `run` of a BackendV2 does not compile, so the gates and qubits of `Compiler` are final.
             keeps_gates=True,
             keeps_qubits=True,
+            is_local=True,
         )
 
     def count_gates(self, circuits: Sequence[BoundCircuit]) -> list[GateCounts]:

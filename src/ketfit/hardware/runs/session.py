@@ -25,6 +25,7 @@ from ketfit.errors import (
     ResultsPendingError,
     SubmissionStateUnknownError,
     TransientError,
+    UnknownStatusError,
 )
 from ketfit.hardware.backends.base import (
     Backend,
@@ -320,41 +321,83 @@ class Session:
     def cancel(self) -> dict[str, JobStatus]:
         """Cancel all jobs without a result, and return the status of each.
 
+        If the provider has several jobs with the tag of one unresolved submission, all of them are cancelled.
+
         Raises:
             BackendError: A job cannot be cancelled, or its status not be read; the others were cancelled.
+            BackendTimeoutError: The provider does not answer.
             SubmissionStateUnknownError: As in `reconcile`; the known jobs were cancelled.
         """
         statuses: dict[str, JobStatus] = {}
         errors: list[HardwareError] = []
         known = self.ledger.state.waiting
-        for submission in known:
+        self._cancel_each(known, statuses, errors)
+        for submission in self.ledger.state.unresolved:
+            if not _is_silent(errors):
+                with _deferred(errors):
+                    self._cancel_listed(submission, statuses)
+        if not _is_silent(errors):
             with _deferred(errors):
-                self._cancel(submission, statuses)
-        with _deferred(errors):
-            self.reconcile()
-        for submission in self._waiting_besides(known):
-            with _deferred(errors):
-                self._cancel(submission, statuses)
+                self.reconcile()
+        self._cancel_each(self._waiting_besides(known), statuses, errors)
         if errors:
             raise errors[0]
         return statuses
 
-    def _cancel(self, submission: Submission, statuses: dict[str, JobStatus]) -> None:
-        job = submission.job
-        assert job is not None
+    def _cancel_each(
+        self, submissions: Sequence[Submission], statuses: dict[str, JobStatus], errors: list[HardwareError]
+    ) -> None:
+        """Cancel submissions, and add their errors to `errors`; stop if the provider does not answer."""
+        for submission in submissions:
+            if _is_silent(errors):
+                return
+            with _deferred(errors):
+                assert submission.job is not None
+                statuses[submission.job] = status = self._cancel_job(submission.job)
+                if status in (JobStatus.FAILED, JobStatus.CANCELLED):
+                    self.ledger.record_end(submission, status.value, "cancelled from here")
+
+    def _cancel_listed(self, submission: Submission, statuses: dict[str, JobStatus]) -> None:
+        """Cancel all jobs with the tag of a submission if there are several, of which `reconcile` cannot choose one."""
+        _, jobs = self._list_jobs(submission.tag)
+        for job in jobs if len(jobs) > 1 else ():
+            statuses[job] = self._cancel_job(job)
+
+    def _cancel_job(self, job: str) -> JobStatus:
         self.retry.call(lambda: self.backend.cancel(job), f"cancelling job {job}")
-        statuses[job] = status = self._status(job)
-        if status in (JobStatus.FAILED, JobStatus.CANCELLED):
-            self.ledger.record_end(submission, status.value, "cancelled from here")
+        return self._status(job)
 
     def fetch_until(self, wait_s: float) -> None:
-        """Call `fetch` until no accepted submission is open, for at most `wait_s` seconds."""
+        """Call `fetch` until every submission has ended, for at most `wait_s` seconds.
+
+        Neither a job that failed nor a provider that does not answer for a while ends the wait for the other jobs.
+
+        Raises:
+            JobFailedError, ResultError: A job has no usable result; the other jobs were waited for.
+            UnknownStatusError, BackendTimeoutError, SubmissionStateUnknownError: Not cured when the time was over.
+            RequestRejectedError: As in `fetch`, at once.
+        """
+        failed: HardwareError | None = None  # `fetch` raises the error of a job that has ended once
+        unanswered: HardwareError | None = None
 
         def is_done() -> bool:
-            self.fetch()
-            return not self.ledger.state.waiting
+            nonlocal failed, unanswered
+            previous, unanswered = unanswered, None
+            try:
+                self.fetch()
+            except (JobFailedError, ResultError) as error:
+                failed = failed or error
+                _log.warning("%s", error)
+            except (UnknownStatusError, BackendTimeoutError, SubmissionStateUnknownError) as error:
+                unanswered = error
+                if type(error) is not type(previous):
+                    _log.warning("%s", error)
+            state = self.ledger.state
+            return not (state.waiting or state.unresolved)
 
         self.retry.wait_until(is_done, wait_s)
+        if error := failed or unanswered:
+            raise error
 
     def counts(self, circuits: Sequence[BoundCircuit], shots: int) -> list[Counts]:
         """Return the counts of each circuit from the ledger.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ketfit.circuit.ansatz import reuploading_circuit
 from ketfit.circuit.circuit import Angle, Circuit, cx, ry
-from ketfit.errors import HardwareError, KetFitError, ResultsPendingError
+from ketfit.errors import KetFitError, RequestRejectedError, ResultsPendingError
 from ketfit.hardware.backends.base import Backend, BoundCircuit, Counts, GateCounts, check_range
 from ketfit.hardware.backends.retry import RetryPolicy
 from ketfit.hardware.pricing import Cost, estimate, load_device
@@ -207,9 +207,9 @@ class _Suite:
         return "no error"
 
     def check_unknown_job(self) -> str:
-        """Check that an unknown job raises a `HardwareError`."""
+        """Check that an unknown job raises a `RequestRejectedError`."""
         try:
-            status = self.backend.status("no-such-job-0000")
-        except HardwareError as error:
+            status = self.retry.call(lambda: self.backend.status("no-such-job-0000"), "the status of an unknown job")
+        except RequestRejectedError as error:
             return type(error).__name__
         raise AssertionError(f"the status of a job that does not exist is {status}")
