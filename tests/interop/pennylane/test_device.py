@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
 import subprocess
 import sys
 
@@ -522,7 +521,6 @@ print("equal")
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
 def test_jax_gradients_equal_default_qubit():
     assert subprocess.run([sys.executable, "-c", JAX], check=True, capture_output=True, text=True).stdout == "equal\n"
 
