@@ -1,20 +1,8 @@
-"""Bounds on counts of simulated tests and intervals, and a fixture that turns off garbage collection."""
+"""Bounds on counts of simulated tests and intervals."""
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-
-import pytest
 from scipy import stats
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_collection() -> Iterator[None]:
-    """Turn off garbage collection, which statsmodels calls for each family of p-values and is slow."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gc, "collect", lambda: 0)
-        yield
 
 
 def at_most(count: int, rate: float) -> int:

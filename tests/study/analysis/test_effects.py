@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Callable
 from itertools import combinations, product
 from typing import Any
@@ -20,7 +21,7 @@ from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multivariate import test_mvmean as hotelling
 
-from ketfit.errors import ConfigError, InputError
+from ketfit.errors import ConfigError, InputError, MissingExtraError
 from ketfit.study.analysis.effects import (
     Design,
     Effects,
@@ -30,9 +31,7 @@ from ketfit.study.analysis.effects import (
     main_effects,
 )
 from ketfit.study.analysis.hypothesis_tests import holm
-from tests.study.simulation import at_least, at_most, no_collection
-
-__all__ = ["no_collection"]
+from tests.study.simulation import at_least, at_most
 
 # Montgomery, Design and Analysis of Experiments: filtration rate (gal/h) of a 2^4 factorial in standard order.
 FILTRATION = [45, 71, 48, 65, 68, 60, 80, 65, 43, 100, 45, 104, 75, 86, 70, 96]
@@ -480,3 +479,9 @@ def test_effects_are_frozen_and_json() -> None:
     assert all(type(value) in (float, str) for value in dataclasses.astuple(found.terms[0]))
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.n = 3  # type: ignore[misc]
+
+
+def test_main_effects_without_statsmodels_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "statsmodels.regression.linear_model", None)
+    with pytest.raises(MissingExtraError, match=r"effects of factors .* pip install 'ketfit\[study\]'"):
+        main_effects(Design([{"a": 0}, {"a": 1}]), [1.0, 3.0])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
@@ -33,9 +31,7 @@ from ketfit.study.analysis.hypothesis_tests import (
     summarize,
     summarize_crossed,
 )
-from tests.study.simulation import at_least, at_most, no_collection
-
-__all__ = ["no_collection"]
+from tests.study.simulation import at_least, at_most
 
 # Student (1908), hours of sleep gained by ten patients under two drugs.
 SLEEP_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -583,20 +579,6 @@ def test_results_are_immutable() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         PAIRED.p_value = 0.0  # type: ignore[misc]
     assert isinstance(crossed_test([B, B], [B, ~B], [W, W]), CrossedTest)
-
-
-@pytest.mark.slow
-def test_missing_statsmodels_names_pip_command() -> None:
-    code = (
-        "import sys\n"
-        "sys.modules['statsmodels'] = None\n"
-        "from ketfit.errors import MissingExtraError\n"
-        "for name in ('hypothesis_tests', 'effects'):\n"
-        "    try: __import__('ketfit.study.analysis.' + name)\n"
-        "    except MissingExtraError as error: print(error)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.count("pip install 'ketfit[study]'") == 2
 
 
 # Hold-outs

@@ -15,9 +15,7 @@ from statsmodels.stats.power import TTestPower
 from ketfit.errors import ConfigError
 from ketfit.study.analysis.hypothesis_tests import paired_test
 from ketfit.study.analysis.power import detectable_difference, seeds_needed
-from tests.study.simulation import at_least, at_most, no_collection
-
-__all__ = ["no_collection"]
+from tests.study.simulation import at_least, at_most
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from ketfit.errors import ConfigError, InputError
+from ketfit.errors import ConfigError, InputError, optional_imports
 from ketfit.study.analysis.hypothesis_tests import ROUNDING, check_between, finite_array, holm, t_test
 
 Floats = NDArray[np.float64]
@@ -139,6 +139,7 @@ def main_effects(
     Raises:
         ConfigError: The design cannot estimate all terms (the message names them), or a factor or setting is invalid.
         InputError: The response is not finite numbers or has another length than `points`.
+        MissingExtraError: statsmodels is not installed.
 
     >>> points = [{"a": 0}, {"a": 1}, {"a": 0}, {"a": 1}]
     >>> round(main_effects(Design(points), [1.0, 3.0, 2.0, 4.0]).terms[0].effect, 6)
@@ -152,7 +153,8 @@ def main_effects(
     if error not in ("residual", "blocks") or (error == "blocks" and len(set(blocks)) < 2):
         raise ConfigError(f"error {error!r} is not possible; take 'residual', or 'blocks' with at least two blocks")
     model = check_estimable(design)
-    from statsmodels.regression.linear_model import OLS  # installed: checked by the import of hypothesis_tests
+    with optional_imports("Estimating the effects of factors", "study"):
+        from statsmodels.regression.linear_model import OLS
 
     fit = OLS(y, model.matrix).fit()
     smallest = ROUNDING * float(np.abs(y).max())

@@ -12,13 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from scipy.special import poch
 
-from ketfit.errors import ConfigError, InputError, MissingExtraError
+from ketfit.errors import ConfigError, InputError
 from ketfit.integers import as_integer
-
-try:
-    from statsmodels.stats.multitest import multipletests
-except ImportError as error:
-    raise MissingExtraError("Comparing the heads of a study", "'ketfit[study]'") from error
 
 Floats = NDArray[np.float64]
 Method = Literal["t", "bootstrap"]
@@ -383,7 +378,9 @@ def _one_sided(inside: float, test: Difference) -> float:
 
 
 def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
-    """Return the p-values of a family adjusted by Holm, in the given order; None, without a test, stays None.
+    """Return the p-values of a family adjusted by Holm (1979), in the given order; None, without a test, stays None.
+
+    Of m p-values the k-th smallest is multiplied by m + 1 - k, and raised to the largest of those before it.
 
     Raises:
         InputError: A p-value is outside [0, 1].
@@ -395,8 +392,9 @@ def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
     array = finite_array(list(tested.values()), "p_values", min_length=0)
     if ((array < 0) | (array > 1)).any():
         raise InputError(f"p-values lie between 0 and 1, got {array.min():g} to {array.max():g}")
-    adjusted = multipletests(array, method="holm")[1].tolist() if tested else []
-    by_index = dict(zip(tested, adjusted, strict=True))
+    order, adjusted = array.argsort(), np.empty_like(array)
+    adjusted[order] = np.maximum.accumulate(array[order] * np.arange(len(array), 0, -1)).clip(max=1)
+    by_index = dict(zip(tested, adjusted.tolist(), strict=True))
     return tuple(by_index.get(index) for index in range(len(p_values)))
 
 
