@@ -31,6 +31,7 @@
     │   │   └── CanaryError              the canary circuit gave another outcome than the known one
     │   ├── LedgerError              a run's folder or ledger that is in use, damaged, or of another run
     │   ├── SubmissionStateUnknownError  it is unknown whether a submission was accepted
+    │   │   └── OpenDuplicatesError      several jobs for one submission, of which some have not ended
     │   ├── ResultsPendingError      results that are not available yet
     │   └── CostLimitError           more than the limit on money, circuits or shots allows
     ├── DistributedError     a process of a distributed state that was lost                       (RuntimeError)
@@ -109,11 +110,7 @@ class BackendError(HardwareError):
 
 
 class TransientError(BackendError):
-    """A temporary error. Queries may be repeated; submissions never, because they may have been accepted."""
-
-
-class RateLimitError(TransientError):
-    """Too many requests; the request was not accepted.
+    """A temporary error. Queries may be repeated; submissions never, because they may have been accepted.
 
     Args:
         message: The failed request.
@@ -123,6 +120,10 @@ class RateLimitError(TransientError):
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class RateLimitError(TransientError):
+    """Too many requests; the request was not accepted."""
 
 
 class BackendTimeoutError(TransientError):
@@ -171,6 +172,10 @@ class LedgerError(HardwareError):
 
 class SubmissionStateUnknownError(HardwareError):
     """It is unknown whether a submission was accepted; nothing else is submitted until it is known."""
+
+
+class OpenDuplicatesError(SubmissionStateUnknownError):
+    """The provider has several jobs for one submission, of which some have not ended and can still be cancelled."""
 
 
 class ResultsPendingError(HardwareError):

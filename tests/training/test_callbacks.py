@@ -231,11 +231,10 @@ class TestMLflow:
     @pytest.fixture
     def mlflow(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-        monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
         import mlflow
 
         monkeypatch.chdir(tmp_path)
-        mlflow.set_tracking_uri((tmp_path / "runs").as_uri())
+        mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'runs.db'}")  # a database is the default too
         return mlflow
 
     def test_fit_without_a_run_logs_one_of_its_own(self, mlflow: Any) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 pytest.importorskip("requests")
 
-from ketfit.errors import BackendTimeoutError, RateLimitError
+from ketfit.errors import BackendTimeoutError, RateLimitError, ServerError
 from ketfit.hardware.backends.http import ApiClient
 
 SEEN: list[str | None] = []
@@ -28,7 +28,7 @@ class _Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         SEEN.append(self.headers.get("Authorization"))
         retry_after = self.headers.get("Wanted-Retry-After")
-        self.send_response(429 if retry_after else 200)
+        self.send_response(int(self.headers.get("Wanted-Status", "200")))
         if retry_after:
             self.send_header("Retry-After", retry_after)
         self.send_header("Content-Length", "2")
@@ -72,12 +72,17 @@ def in_an_hour() -> str:
         ("Sun, 06 Nov 1994 08:49:37 -0000", 0),
         ("soon", None),
         ("-5", None),
+        ("Sun, 06 Nov 99999999999999999999 08:49:37 GMT", None),
+        ("Sun, 06 Nov 1994 08:49:37 +99999999999999999999", None),
     ],
 )
-def test_rate_limit_error_has_the_seconds_of_a_number_or_a_date(url: str, header: Any, seconds: float | None) -> None:
-    provider = ApiClient("Lab", url, (), "LAB_KEY", 10)
-    with pytest.raises(RateLimitError) as caught:
-        provider.send("GET", "jobs", headers={"Wanted-Retry-After": header() if callable(header) else header})
+@pytest.mark.parametrize(("status", "error"), [(429, RateLimitError), (503, ServerError)])
+def test_errors_have_the_seconds_of_a_retry_after_that_is_a_number_or_a_date(
+    url: str, header: Any, seconds: float | None, status: int, error: type[RateLimitError | ServerError]
+) -> None:
+    provider, wanted = ApiClient("Lab", url, (), "LAB_KEY", 10), header() if callable(header) else header
+    with pytest.raises(error) as caught:
+        provider.send("GET", "jobs", headers={"Wanted-Retry-After": wanted, "Wanted-Status": str(status)})
     assert caught.value.retry_after_s == (seconds if seconds is None else pytest.approx(seconds, abs=5))
 
 

@@ -140,6 +140,17 @@ def test_remote_qiskit_backend_is_rejected(tmp_path: Path) -> None:
         QiskitBackend(tmp_path, Away())
 
 
+def test_backend_is_local_if_its_package_is_known_to_compute_here(tmp_path: Path) -> None:
+    from qiskit_aer import AerSimulator
+
+    class ElsewhereSimulator(AerSimulator):
+        """A backend of an unknown package."""
+
+    ElsewhereSimulator.__module__ = "some_provider.backends"
+    assert QiskitBackend(tmp_path, AerSimulator()).describe().is_local
+    assert not QiskitBackend(tmp_path, ElsewhereSimulator()).describe().is_local
+
+
 def test_to_big_endian_counts_reverses_and_checks_bits() -> None:
     assert to_big_endian_counts({"01 1": 5, "000": 2}, 3) == {"110": 5, "000": 2}
     for outcome in ("01", "0a1", "0111"):

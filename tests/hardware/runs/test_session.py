@@ -16,6 +16,7 @@ from ketfit.errors import (
     HardwareError,
     JobFailedError,
     LedgerError,
+    OpenDuplicatesError,
     PartialResultError,
     RateLimitError,
     RequestRejectedError,
@@ -204,6 +205,29 @@ def test_cancel_cancels_all_jobs_of_one_tag(tmp_path: Path) -> None:
     }
     (first,) = read_ledger_state(tmp_path).submissions
     assert (first.ended, first.job, first.duplicates) == ("cancelled", "job-000000", ("job-000001",))
+    assert backend.calls.count("cancel") == 2
+
+
+def test_cancel_cancels_the_other_job_of_one_tag_if_the_first_is_refused(tmp_path: Path) -> None:
+    write_example_plan(tmp_path)
+    backend = faulty_backend(
+        tmp_path, Fault("submit", "timeout_after"), Fault("cancel", "refused"), Fault("status", "queued", times=10)
+    )
+    submit_with_two_jobs_of_one_tag(tmp_path, backend)
+    with pytest.raises(RequestRejectedError, match="scripted: 401"):
+        cancel_run(tmp_path, backend, retry=FAST_RETRY)
+    assert backend.calls.count("cancel") == 2
+
+
+def test_cancel_says_that_jobs_of_one_tag_have_not_ended_yet(tmp_path: Path) -> None:
+    write_example_plan(tmp_path)
+    backend = faulty_backend(
+        tmp_path, Fault("submit", "timeout_after"), Fault("status", "running", times=4), Fault("status", "cancelled", 9)
+    )
+    submit_with_two_jobs_of_one_tag(tmp_path, backend)
+    with pytest.raises(OpenDuplicatesError, match=r"of job-000000, job-000001 was requested.*run the command again"):
+        cancel_run(tmp_path, backend, retry=FAST_RETRY)
+    assert set(cancel_run(tmp_path, backend, retry=FAST_RETRY).values()) == {JobStatus.CANCELLED}
 
 
 @pytest.mark.parametrize("kind", ["failed", "cancelled"])
@@ -254,19 +278,65 @@ def test_fetch_waits_for_the_other_jobs_after_one_has_failed(tmp_path: Path, cap
     assert sum("job-000000" in message for message in caplog.messages) == 1
 
 
-@pytest.mark.parametrize(("call", "kind"), [("status", "unknown"), ("jobs", "unlisted"), ("result", "server_error")])
+def test_fetch_reports_failed_jobs_behind_an_unknown_status(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_example_plan(tmp_path)
+    backend = faulty_backend(tmp_path, Fault("status", "unknown"), Fault("status", "failed", times=2))
+    submit_run(tmp_path, backend, retry=FAST_RETRY)
+    with pytest.raises(JobFailedError, match="job-000001"):
+        fetch_run(tmp_path, backend, wait_s=5, retry=FAST_RETRY)
+    assert run_status(tmp_path).jobs == {"failed": 2, "done": 2}
+    for text in ("job-000001", "job-000002", "pondering"):
+        assert sum(text in message for message in caplog.messages) == 1
+
+
+def test_fetch_does_not_wait_if_two_jobs_of_one_tag_are_open(tmp_path: Path) -> None:
+    write_example_plan(tmp_path)
+    backend = faulty_backend(
+        tmp_path,
+        Fault("submit", "timeout_after"),
+        Fault("jobs", "unlisted"),
+        Fault("status", "queued", times=10**6),
+        listing_delay_s=100.0,
+    )
+    submit_with_two_jobs_of_one_tag(tmp_path, backend)
+    begun = time.monotonic()
+    with pytest.raises(OpenDuplicatesError, match="Cancel all but one"):
+        fetch_run(tmp_path, backend, wait_s=60, retry=FAST_RETRY)
+    assert time.monotonic() - begun < 30
+
+
+def test_fetch_sleeps_for_as_long_as_the_provider_wants(tmp_path: Path) -> None:
+    write_example_plan(tmp_path)
+    backend = faulty_backend(tmp_path)
+    submit_run(tmp_path, backend, retry=FAST_RETRY)
+    status, errors = backend.status, iter([RateLimitError("busy", retry_after_s=300.0)])
+
+    def busy_once(job: str) -> JobStatus:
+        for error in errors:
+            raise error
+        return status(job)
+
+    backend.status = busy_once  # type: ignore[method-assign]
+    slept: list[float] = []
+    fetch_run(tmp_path, backend, wait_s=1000, retry=replace(FAST_RETRY, sleep=slept.append))
+    assert 300.0 in slept and sum(slept) < 302
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "times"), [("status", "unknown", 9), ("jobs", "unlisted", 9), ("result", "server_error", 100)]
+)
 def test_fetch_waits_until_the_provider_answers_again(
-    tmp_path: Path, correct: dict[str, Any], caplog: pytest.LogCaptureFixture, call: Call, kind: str
+    tmp_path: Path, correct: dict[str, Any], caplog: pytest.LogCaptureFixture, call: Call, kind: str, times: int
 ) -> None:
     run = tmp_path / "run"
     write_example_plan(run)
     backend = faulty_backend(
-        run, Fault("submit", "timeout_after", skip=3), Fault(call, kind, times=9), listing_delay_s=100.0
+        run, Fault("submit", "timeout_after", skip=3), Fault(call, kind, times), listing_delay_s=100.0
     )
     with pytest.raises(SubmissionStateUnknownError):
         submit_run(run, backend, retry=FAST_RETRY)
     assert fetch_run(run, backend, wait_s=20, retry=FAST_RETRY) == correct
-    assert len(caplog.messages) <= 2
+    assert 1 <= len(caplog.messages) <= 2
 
 
 def test_fetch_does_not_wait_if_a_request_is_refused(tmp_path: Path) -> None:

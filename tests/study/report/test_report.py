@@ -258,6 +258,14 @@ def test_write_report_folder_without_study_raises(tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
+def test_write_report_without_effects_does_not_need_statsmodels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_study(tmp_path, study_settings(), flat)
+    monkeypatch.setitem(sys.modules, "statsmodels.regression.linear_model", None)
+    assert write_report(tmp_path)["comparisons"]
+
+
 @pytest.mark.slow
 def test_write_report_missing_extra_names_pip_command(tmp_path: Path) -> None:
     program = (

@@ -163,8 +163,8 @@ class Description:
             "zero_noise" is rejected if this is False.
         keeps_qubits: True if a calibration is measured at the physical qubits of the circuit that it follows. "readout"
             is rejected if this is False.
-        is_local: True if the circuits run on this machine, which charges nothing: the prices of `device` are then those
-            of the machine that is simulated.
+        is_local: True if the circuits run on this machine, so that nobody is paid; `device` then has the
+            prices of the simulated machine.
 
     Raises:
         ConfigError: An option is no finite scalar, or `listing_delay_s` is negative or not finite.
@@ -227,6 +227,7 @@ class Backend(Protocol):
 
         Raises:
             UnknownStatusError: The provider's status corresponds to no `JobStatus`.
+            RequestRejectedError: The provider has no such job.
         """
         ...
 

@@ -132,9 +132,12 @@ class ApiClient:
         message = f"{self.name} answered {request_line} with {status}: {reason[:200]}"
         if status in (401, 403):
             return RequestRejectedError(f"{message}; check the key in {self.key}")
+        seconds = None if retry_after is None else _seconds_until(retry_after)
         if status == 429:
-            return RateLimitError(message, None if retry_after is None else _seconds_until(retry_after))
-        return ServerError(message) if status >= 500 or status in (408, 409) else RequestRejectedError(message)
+            return RateLimitError(message, seconds)
+        if status >= 500 or status in (408, 409):
+            return ServerError(message, seconds)
+        return RequestRejectedError(message)
 
 
 def _seconds_until(retry_after: str) -> float | None:
@@ -143,7 +146,7 @@ def _seconds_until(retry_after: str) -> float | None:
         return float(retry_after)
     try:
         date = parsedate_to_datetime(retry_after)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     utc = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
     return max(0.0, (utc - datetime.now(timezone.utc)).total_seconds())

@@ -17,7 +17,14 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
-from ketfit.errors import ConfigError, JobFailedError, RequestRejectedError, UnknownStatusError, optional_imports
+from ketfit.errors import (
+    ConfigError,
+    JobFailedError,
+    RequestRejectedError,
+    ServerError,
+    UnknownStatusError,
+    optional_imports,
+)
 from ketfit.hardware.backends.base import (
     BoundCircuit,
     Counts,
@@ -200,7 +207,7 @@ class IonQBackend:
         """Request the cancellation of a job."""
         try:
             self.client.cancel_job(job)
-        except RequestRejectedError:
+        except (RequestRejectedError, ServerError):  # such as 409: the job has ended
             if not self.status(job).is_final:
                 raise
 

@@ -26,6 +26,9 @@ from ketfit.rng import numpy_stream
 REMOTE = ("qiskit_ionq", "qiskit_ibm_runtime", "qiskit_braket_provider", "azure.quantum")
 """Packages whose backends send jobs to a provider."""
 
+LOCAL = ("qiskit_aer", "qiskit.providers", "qiskit_ibm_runtime.fake_provider")
+"""Packages whose backends compute on this machine. Others may be paid for, also if they are not known as `REMOTE`."""
+
 MAX_CIRCUITS = 500
 """Default number of circuits per job."""
 MAX_SHOTS = 10_000_000
@@ -237,7 +240,7 @@ class QiskitBackend(LocalJobStore):
             # `run` of a BackendV2 does not compile, so the gates and qubits of `Compiler` are final.
             keeps_gates=True,
             keeps_qubits=True,
-            is_local=True,
+            is_local=module.startswith(LOCAL),
         )
 
     def count_gates(self, circuits: Sequence[BoundCircuit]) -> list[GateCounts]:

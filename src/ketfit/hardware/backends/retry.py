@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ketfit.errors import BackendTimeoutError, ConfigError, RateLimitError, TransientError
+from ketfit.errors import BackendTimeoutError, ConfigError, TransientError
 
 T = TypeVar("T")
 
@@ -58,12 +58,12 @@ class RetryPolicy:
             try:
                 return function()
             except TransientError as error:
-                retry_after = error.retry_after_s if isinstance(error, RateLimitError) else None
-                wait = max(pause, retry_after or 0.0)
+                wait = max(pause, error.retry_after_s or 0.0)
                 if self.clock() + wait > end:
                     raise BackendTimeoutError(
                         f"{description}: no answer within {self.deadline_s:g} s; last error: {error}; nothing is lost, "
-                        "run the command again"
+                        "run the command again",
+                        error.retry_after_s,
                     ) from error
             self.sleep(wait)
             pause = min(2 * pause, self.max_pause_s)

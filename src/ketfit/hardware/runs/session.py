@@ -19,6 +19,7 @@ from ketfit.errors import (
     HardwareError,
     JobFailedError,
     LedgerError,
+    OpenDuplicatesError,
     RateLimitError,
     RequestRejectedError,
     ResultError,
@@ -170,8 +171,8 @@ class Session:
         """Find out by their tags whether unresolved submissions were accepted.
 
         Raises:
-            SubmissionStateUnknownError: The provider's list may not show the job yet, or shows more than one, of which
-                some have not ended and could be cancelled.
+            SubmissionStateUnknownError: The provider's list may not show the job yet.
+            OpenDuplicatesError: The list shows more than one job, of which some have not ended and could be cancelled.
             UnknownStatusError, BackendTimeoutError: See `Backend.status`; the provider does not answer.
         """
         for submission in self.ledger.state.unresolved:
@@ -203,13 +204,13 @@ class Session:
         the provider's list.
 
         Raises:
-            SubmissionStateUnknownError: A job has not ended, and another one is open or done.
+            OpenDuplicatesError: A job has not ended, and another one is open or done.
         """
         statuses = {job: self._status(job) for job in sorted(set(jobs))}
         unended = [job for job, status in statuses.items() if not status.is_final]
         done = [job for job, status in statuses.items() if status is JobStatus.DONE]
         if unended and len(unended) + len(done) > 1:
-            raise SubmissionStateUnknownError(
+            raise OpenDuplicatesError(
                 f"the provider has {len(statuses)} jobs with the tag {tag} ({', '.join(statuses)}), and one was sent: "
                 "something on the way to the provider sends twice. "
                 f"{'Cancel' if done else 'Cancel all but one of'} those that have not ended ({', '.join(unended)}), "
@@ -263,6 +264,11 @@ class Session:
             BackendTimeoutError: The provider does not answer. If it does for other jobs, they were fetched.
             SubmissionStateUnknownError: See `reconcile`; the known jobs were fetched.
         """
+        if errors := self._fetch_available():
+            raise errors[0]
+
+    def _fetch_available(self) -> list[HardwareError]:
+        """Store the available results, and return the errors. That of a job without a result comes once, as it ends."""
         errors: list[HardwareError] = []
         known = self.ledger.state.waiting
         # Known jobs first: a provider may return results and yet fail to list its jobs.
@@ -271,8 +277,7 @@ class Session:
             with _deferred(errors):
                 self.reconcile()
         self._fetch_each(self._waiting_besides(known), errors)
-        if errors:
-            raise errors[0]
+        return errors
 
     def _fetch_each(self, submissions: Sequence[Submission], errors: list[HardwareError]) -> None:
         """Fetch submissions, and add their errors to `errors`; stop if the provider does not answer."""
@@ -327,15 +332,14 @@ class Session:
             BackendError: A job cannot be cancelled, or its status not be read; the others were cancelled.
             BackendTimeoutError: The provider does not answer.
             SubmissionStateUnknownError: As in `reconcile`; the known jobs were cancelled.
+            OpenDuplicatesError: The cancellation of several jobs with one tag was requested, and some have not ended.
         """
         statuses: dict[str, JobStatus] = {}
         errors: list[HardwareError] = []
         known = self.ledger.state.waiting
         self._cancel_each(known, statuses, errors)
         for submission in self.ledger.state.unresolved:
-            if not _is_silent(errors):
-                with _deferred(errors):
-                    self._cancel_listed(submission, statuses)
+            self._cancel_duplicates(submission, statuses, errors)
         if not _is_silent(errors):
             with _deferred(errors):
                 self.reconcile()
@@ -353,15 +357,34 @@ class Session:
                 return
             with _deferred(errors):
                 assert submission.job is not None
-                statuses[submission.job] = status = self._cancel_job(submission.job)
+                if submission.job not in statuses:
+                    statuses[submission.job] = self._cancel_job(submission.job)
+                status = statuses[submission.job]
                 if status in (JobStatus.FAILED, JobStatus.CANCELLED):
                     self.ledger.record_end(submission, status.value, "cancelled from here")
 
-    def _cancel_listed(self, submission: Submission, statuses: dict[str, JobStatus]) -> None:
+    def _cancel_duplicates(
+        self, submission: Submission, statuses: dict[str, JobStatus], errors: list[HardwareError]
+    ) -> None:
         """Cancel all jobs with the tag of a submission if there are several, of which `reconcile` cannot choose one."""
-        _, jobs = self._list_jobs(submission.tag)
-        for job in jobs if len(jobs) > 1 else ():
-            statuses[job] = self._cancel_job(job)
+        jobs: Sequence[str] = ()
+        if not _is_silent(errors):
+            with _deferred(errors):
+                jobs = sorted(set(self._list_jobs(submission.tag)[1]))
+        if len(jobs) < 2:
+            return
+        for job in jobs:
+            if not _is_silent(errors):
+                with _deferred(errors):
+                    statuses[job] = self._cancel_job(job)
+        unended = [job for job in jobs if job in statuses and not statuses[job].is_final]
+        if unended:
+            errors.append(
+                OpenDuplicatesError(
+                    f"the provider has {len(jobs)} jobs with the tag {submission.tag}; the cancellation of "
+                    f"{', '.join(unended)} was requested, and they have not ended: run the command again"
+                )
+            )
 
     def _cancel_job(self, job: str) -> JobStatus:
         self.retry.call(lambda: self.backend.cancel(job), f"cancelling job {job}")
@@ -370,34 +393,37 @@ class Session:
     def fetch_until(self, wait_s: float) -> None:
         """Call `fetch` until every submission has ended, for at most `wait_s` seconds.
 
-        Neither a job that failed nor a provider that does not answer for a while ends the wait for the other jobs.
+        Neither a job that failed nor a provider that does not answer for a while ends the wait for the other jobs: the
+        first error of each kind is logged.
 
         Raises:
             JobFailedError, ResultError: A job has no usable result; the other jobs were waited for.
-            UnknownStatusError, BackendTimeoutError, SubmissionStateUnknownError: Not cured when the time was over.
-            RequestRejectedError: As in `fetch`, at once.
+            UnknownStatusError, BackendTimeoutError, SubmissionStateUnknownError: Still there when the time is over.
+            RequestRejectedError, OpenDuplicatesError: As in `fetch`, at once.
         """
-        failed: HardwareError | None = None  # `fetch` raises the error of a job that has ended once
-        unanswered: HardwareError | None = None
+        end = self.retry.clock() + wait_s
+        failed: list[HardwareError] = []
+        temporary: list[HardwareError] = []
+        logged: set[type[HardwareError]] = set()
 
         def is_done() -> bool:
-            nonlocal failed, unanswered
-            previous, unanswered = unanswered, None
-            try:
-                self.fetch()
-            except (JobFailedError, ResultError) as error:
-                failed = failed or error
-                _log.warning("%s", error)
-            except (UnknownStatusError, BackendTimeoutError, SubmissionStateUnknownError) as error:
-                unanswered = error
-                if type(error) is not type(previous):
+            errors = self._fetch_available()
+            ended = [error for error in errors if isinstance(error, (JobFailedError, ResultError))]
+            failed.extend(ended)
+            temporary[:] = [error for error in errors if _may_pass(error)]
+            for error in (*ended, *temporary):
+                if error in ended or type(error) not in logged:
                     _log.warning("%s", error)
-            state = self.ledger.state
-            return not (state.waiting or state.unresolved)
+                    logged.add(type(error))
+            if lasting := [error for error in errors if error not in (*ended, *temporary)]:
+                raise lasting[0]
+            if pause := min(_retry_after(temporary), end - self.retry.clock()):
+                self.retry.sleep(max(pause, 0.0))
+            return not (self.ledger.state.waiting or self.ledger.state.unresolved)
 
         self.retry.wait_until(is_done, wait_s)
-        if error := failed or unanswered:
-            raise error
+        if errors := [*failed, *temporary]:
+            raise errors[0]
 
     def counts(self, circuits: Sequence[BoundCircuit], shots: int) -> list[Counts]:
         """Return the counts of each circuit from the ledger.
@@ -471,6 +497,17 @@ def _deferred(errors: list[HardwareError]) -> Iterator[None]:
 def _is_silent(errors: Sequence[HardwareError]) -> bool:
     """Return True if not one job but the provider does not answer: each further call would wait for its deadline."""
     return sum(isinstance(error, BackendTimeoutError) for error in errors) > 1
+
+
+def _may_pass(error: HardwareError) -> bool:
+    """Return True for an error that a later request may not have."""
+    kinds = (UnknownStatusError, TransientError, SubmissionStateUnknownError)
+    return isinstance(error, kinds) and not isinstance(error, OpenDuplicatesError)
+
+
+def _retry_after(errors: Sequence[HardwareError]) -> float:
+    """Return the seconds for which the provider wants no further request."""
+    return max((error.retry_after_s or 0.0 for error in errors if isinstance(error, TransientError)), default=0.0)
 
 
 def _json_count(count: object) -> Any:

@@ -44,7 +44,8 @@ class QiskitCircuitError(CircuitError, QiskitError):
 class ConvertedCircuit:
     """A Qiskit circuit whose parameters are inputs, so that every set of values is a sample of one batch.
 
-    Qubits without a gate stay in |0> and are left out: a circuit that was transpiled for a large machine has many.
+    Qubits without a gate stay in |0> and are left out: a circuit that was transpiled for a large machine has many. The
+    first one is kept if none has a gate.
 
     Attributes:
         circuit: Circuit without weights. Its first inputs are the parameters, the others are `expressions`.

@@ -38,16 +38,17 @@ def restrict(observable: Mapping[str, float], qubits: Sequence[int]) -> dict[str
         qubits: The qubits of the result, in the order of its qubits.
 
     >>> restrict({"ZIX": 2.0, "+IX": 1.0, "YII": 1.0}, (0,))
-    {'X': 2.5, 'I': 0.0}
+    {'X': 2.5}
     """
     restricted: dict[str, float] = {}
     kept = frozenset(qubits)
     for label, factor in observable.items():
         letters = label[::-1]
         scale = math.prod(_IN_ZERO_STATE[letter] for qubit, letter in enumerate(letters) if qubit not in kept)
-        short = "".join(letters[qubit] for qubit in qubits)[::-1]
-        restricted[short] = restricted.get(short, 0.0) + scale * float(factor)
-    return restricted
+        if scale:
+            short = "".join(letters[qubit] for qubit in qubits)[::-1]
+            restricted[short] = restricted.get(short, 0.0) + scale * float(factor)
+    return restricted or {"I" * len(qubits): 0.0}
 
 
 def _expand(label: str, coefficient: float) -> Iterator[PauliTerm]:

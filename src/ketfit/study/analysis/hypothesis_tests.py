@@ -380,7 +380,7 @@ def _one_sided(inside: float, test: Difference) -> float:
 def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
     """Return the p-values of a family adjusted by Holm (1979), in the given order; None, without a test, stays None.
 
-    Of m p-values the k-th smallest is multiplied by m + 1 - k, and raised to the largest of those before it.
+    The k-th smallest of m p-values is multiplied by m + 1 - k; the products are then made non-decreasing and at most 1.
 
     Raises:
         InputError: A p-value is outside [0, 1].

@@ -22,7 +22,7 @@ def write_report(folder: Path) -> dict[str, Any]:
     Raises:
         StudyError: The folder contains no study, or a damaged one.
         StorageError: The files cannot be written; older files are unchanged.
-        MissingExtraError: Matplotlib or statsmodels is not installed.
+        MissingExtraError: Matplotlib is not installed, or statsmodels, which estimates the effects of a design.
     """
     try:
         from ketfit.study.report.render import make_page
