@@ -149,6 +149,9 @@ def test_backend_is_local_if_its_package_is_known_to_compute_here(tmp_path: Path
     ElsewhereSimulator.__module__ = "some_provider.backends"
     assert QiskitBackend(tmp_path, AerSimulator()).describe().is_local
     assert not QiskitBackend(tmp_path, ElsewhereSimulator()).describe().is_local
+    assert QiskitBackend(tmp_path, ElsewhereSimulator(), is_local=True).describe().is_local
+    ElsewhereSimulator.__module__ = "qiskit_aer_cloud"
+    assert not QiskitBackend(tmp_path, ElsewhereSimulator()).describe().is_local
 
 
 def test_to_big_endian_counts_reverses_and_checks_bits() -> None:

@@ -219,6 +219,29 @@ def test_cancel_cancels_the_other_job_of_one_tag_if_the_first_is_refused(tmp_pat
     assert backend.calls.count("cancel") == 2
 
 
+@pytest.mark.parametrize("final", ["cancelled", "running"])
+def test_cancel_raises_nothing_once_one_job_of_the_tag_is_left(tmp_path: Path, final: str) -> None:
+    write_example_plan(tmp_path)
+    # The first job is running after its cancellation, and the second one cancelled; then the provider is asked again.
+    faults = [Fault("status", kind) for kind in ("running", "cancelled", "running", "cancelled", final)]
+    backend = faulty_backend(tmp_path, Fault("submit", "timeout_after"), *faults)
+    submit_with_two_jobs_of_one_tag(tmp_path, backend)
+    statuses = cancel_run(tmp_path, backend, retry=FAST_RETRY)
+    assert statuses == {"job-000000": JobStatus(final), "job-000001": JobStatus.CANCELLED}
+    assert backend.calls.count("cancel") == 2
+    (first,) = read_ledger_state(tmp_path).submissions
+    assert first.ended == ("cancelled" if final == "cancelled" else None)
+
+
+def test_cancel_tells_every_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_example_plan(tmp_path)
+    backend = faulty_backend(tmp_path, Fault("cancel", "refused", times=2))
+    submit_run(tmp_path, backend, retry=FAST_RETRY)
+    with pytest.raises(RequestRejectedError):
+        cancel_run(tmp_path, backend, retry=FAST_RETRY)
+    assert len(caplog.messages) == 1
+
+
 def test_cancel_says_that_jobs_of_one_tag_have_not_ended_yet(tmp_path: Path) -> None:
     write_example_plan(tmp_path)
     backend = faulty_backend(
@@ -319,7 +342,33 @@ def test_fetch_sleeps_for_as_long_as_the_provider_wants(tmp_path: Path) -> None:
     backend.status = busy_once  # type: ignore[method-assign]
     slept: list[float] = []
     fetch_run(tmp_path, backend, wait_s=1000, retry=replace(FAST_RETRY, sleep=slept.append))
-    assert 300.0 in slept and sum(slept) < 302
+    assert slept == [300.0]
+    assert backend.calls.count("status") == 4, "no request before the provider wants one"
+
+
+def test_fetch_ends_if_the_provider_wants_a_longer_pause_than_is_left(tmp_path: Path) -> None:
+    write_example_plan(tmp_path)
+    backend = faulty_backend(tmp_path)
+    submit_run(tmp_path, backend, retry=FAST_RETRY)
+
+    def busy(job: str) -> JobStatus:
+        raise RateLimitError("busy", retry_after_s=300.0)
+
+    backend.status = busy  # type: ignore[method-assign]
+    slept: list[float] = []
+    with pytest.raises(BackendTimeoutError, match="run the command again in 300 s"):
+        fetch_run(tmp_path, backend, wait_s=100, retry=replace(FAST_RETRY, sleep=slept.append))
+    assert slept == []
+
+
+def test_fetch_without_a_wait_tells_each_error_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_example_plan(tmp_path)
+    backend = faulty_backend(tmp_path, Fault("status", "failed", times=2))
+    submit_run(tmp_path, backend, retry=FAST_RETRY)
+    with pytest.raises(JobFailedError, match="job-000000"):
+        fetch_run(tmp_path, backend, retry=FAST_RETRY)
+    (message,) = caplog.messages
+    assert "job-000001" in message
 
 
 @pytest.mark.parametrize(

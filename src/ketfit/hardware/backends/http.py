@@ -24,6 +24,8 @@ from ketfit.errors import (
 )
 from ketfit.storage.deadline import call_with_deadline
 
+YEAR_S = 365 * 86_400.0
+
 
 @dataclass(frozen=True)
 class Response:
@@ -141,15 +143,20 @@ class ApiClient:
 
 
 def _seconds_until(retry_after: str) -> float | None:
-    """Return the seconds of a Retry-After header, a number or a date (RFC 9110, 10.2.3); None if it is neither."""
+    """Return the seconds of a Retry-After header, a number or a date (RFC 9110, 10.2.3).
+
+    None if it is neither, or more than a year: nobody waits for that, and no clock can.
+    """
     if retry_after.isdecimal():
-        return float(retry_after)
-    try:
-        date = parsedate_to_datetime(retry_after)
-    except (ValueError, OverflowError):
-        return None
-    utc = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
-    return max(0.0, (utc - datetime.now(timezone.utc)).total_seconds())
+        seconds = float(retry_after)
+    else:
+        try:
+            date = parsedate_to_datetime(retry_after)
+        except (ValueError, OverflowError):
+            return None
+        utc = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+        seconds = max(0.0, (utc - datetime.now(timezone.utc)).total_seconds())
+    return seconds if seconds <= YEAR_S else None
 
 
 def _error_message(text: str) -> str:

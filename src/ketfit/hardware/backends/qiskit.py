@@ -26,7 +26,7 @@ from ketfit.rng import numpy_stream
 REMOTE = ("qiskit_ionq", "qiskit_ibm_runtime", "qiskit_braket_provider", "azure.quantum")
 """Packages whose backends send jobs to a provider."""
 
-LOCAL = ("qiskit_aer", "qiskit.providers", "qiskit_ibm_runtime.fake_provider")
+LOCAL = ("qiskit_aer.", "qiskit.providers.", "qiskit_ibm_runtime.fake_provider.")
 """Packages whose backends compute on this machine. Others may be paid for, also if they are not known as `REMOTE`."""
 
 MAX_CIRCUITS = 500
@@ -199,6 +199,7 @@ class QiskitBackend(LocalJobStore):
         device: Device whose prices and times are assumed; None costs nothing.
         max_circuits: Circuits per job, at least 2: one of them is the canary.
         reset_first: Begin with a reset of every qubit, to which a noise model attaches preparation errors.
+        is_local: As in `Description`; None is True for the packages of `LOCAL`.
 
     Raises:
         ConfigError: An option is out of range, or the backend sends its jobs to a provider.
@@ -216,6 +217,7 @@ class QiskitBackend(LocalJobStore):
         device: str | None = None,
         max_circuits: int = MAX_CIRCUITS,
         reset_first: bool = False,
+        is_local: bool | None = None,
     ) -> None:
         module = type(backend).__module__
         if module.startswith(REMOTE) and not module.startswith("qiskit_ibm_runtime.fake_provider"):
@@ -240,7 +242,7 @@ class QiskitBackend(LocalJobStore):
             # `run` of a BackendV2 does not compile, so the gates and qubits of `Compiler` are final.
             keeps_gates=True,
             keeps_qubits=True,
-            is_local=module.startswith(LOCAL),
+            is_local=f"{module}.".startswith(LOCAL) if is_local is None else is_local,
         )
 
     def count_gates(self, circuits: Sequence[BoundCircuit]) -> list[GateCounts]:

@@ -58,18 +58,28 @@ class RetryPolicy:
             try:
                 return function()
             except TransientError as error:
-                wait = max(pause, error.retry_after_s or 0.0)
+                retry_after = error.retry_after_s or 0.0
+                wait = max(pause, retry_after)
                 if self.clock() + wait > end:
+                    later = f" in {retry_after:.0f} s" if retry_after else ""
                     raise BackendTimeoutError(
                         f"{description}: no answer within {self.deadline_s:g} s; last error: {error}; nothing is lost, "
-                        "run the command again",
+                        f"run the command again{later}",
                         error.retry_after_s,
                     ) from error
             self.sleep(wait)
             pause = min(2 * pause, self.max_pause_s)
 
-    def wait_until(self, is_done: Callable[[], bool], seconds: float) -> bool:
+    def wait_until(
+        self, is_done: Callable[[], bool], seconds: float, min_pause: Callable[[], float] = lambda: 0.0
+    ) -> bool:
         """Call `is_done` until it returns True or the seconds are over, and return its last result.
+
+        Args:
+            is_done: Called at least once.
+            seconds: Seconds to wait.
+            min_pause: Returns the seconds for which `is_done` must not be called again; if more than are left, the wait
+                ends.
 
         Raises:
             ConfigError: The seconds are negative or no number.
@@ -78,9 +88,9 @@ class RetryPolicy:
             raise ConfigError(f"wait_s={seconds!r}: it must be a number of seconds of at least 0")
         end, pause = self.clock() + seconds, self.initial_pause_s
         while not is_done():
-            left = end - self.clock()
-            if left <= 0:
+            left, least = end - self.clock(), min_pause()
+            if left <= 0 or least > left:
                 return False
-            self.sleep(min(pause, left))
+            self.sleep(max(min(pause, left), least))
             pause = min(2 * pause, self.max_pause_s)
         return True

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -264,8 +265,7 @@ class Session:
             BackendTimeoutError: The provider does not answer. If it does for other jobs, they were fetched.
             SubmissionStateUnknownError: See `reconcile`; the known jobs were fetched.
         """
-        if errors := self._fetch_available():
-            raise errors[0]
+        _raise_first(self._fetch_available())
 
     def _fetch_available(self) -> list[HardwareError]:
         """Store the available results, and return the errors. That of a job without a result comes once, as it ends."""
@@ -335,66 +335,59 @@ class Session:
             OpenDuplicatesError: The cancellation of several jobs with one tag was requested, and some have not ended.
         """
         statuses: dict[str, JobStatus] = {}
-        errors: list[HardwareError] = []
-        known = self.ledger.state.waiting
-        self._cancel_each(known, statuses, errors)
-        for submission in self.ledger.state.unresolved:
-            self._cancel_duplicates(submission, statuses, errors)
-        if not _is_silent(errors):
-            with _deferred(errors):
-                self.reconcile()
-        self._cancel_each(self._waiting_besides(known), statuses, errors)
-        if errors:
-            raise errors[0]
+        attempts = _Attempts()
+        known, unresolved = self.ledger.state.waiting, self.ledger.state.unresolved
+        for submission in known:
+            attempts.run(submission.tag, partial(self._cancel, submission, statuses))
+        requested: list[str] = []
+        for submission in unresolved:
+            attempts.run(submission.tag, partial(self._list_duplicates, submission, requested))
+        for job in requested:
+            attempts.run(job, partial(self._cancel_job, job, statuses))
+        attempts.run("reconcile", partial(self._reconcile_cancelled, requested))
+        for submission in self._waiting_besides(known):
+            attempts.run(submission.tag, partial(self._cancel, submission, statuses))
+            attempts.errors.pop(str(submission.job), None)  # of an attempt before it was accepted
+        _raise_first(list(attempts.errors.values()))
         return statuses
 
-    def _cancel_each(
-        self, submissions: Sequence[Submission], statuses: dict[str, JobStatus], errors: list[HardwareError]
-    ) -> None:
-        """Cancel submissions, and add their errors to `errors`; stop if the provider does not answer."""
-        for submission in submissions:
-            if _is_silent(errors):
-                return
-            with _deferred(errors):
-                assert submission.job is not None
-                if submission.job not in statuses:
-                    statuses[submission.job] = self._cancel_job(submission.job)
-                status = statuses[submission.job]
-                if status in (JobStatus.FAILED, JobStatus.CANCELLED):
-                    self.ledger.record_end(submission, status.value, "cancelled from here")
+    def _cancel(self, submission: Submission, statuses: dict[str, JobStatus]) -> None:
+        """Cancel the job of a submission, unless that was requested before, and record its end."""
+        assert submission.job is not None
+        if submission.job in statuses:
+            statuses[submission.job] = self._status(submission.job)
+        else:
+            self._cancel_job(submission.job, statuses)
+        status = statuses[submission.job]
+        if status in (JobStatus.FAILED, JobStatus.CANCELLED):
+            self.ledger.record_end(submission, status.value, "cancelled from here")
 
-    def _cancel_duplicates(
-        self, submission: Submission, statuses: dict[str, JobStatus], errors: list[HardwareError]
-    ) -> None:
-        """Cancel all jobs with the tag of a submission if there are several, of which `reconcile` cannot choose one."""
-        jobs: Sequence[str] = ()
-        if not _is_silent(errors):
-            with _deferred(errors):
-                jobs = sorted(set(self._list_jobs(submission.tag)[1]))
-        if len(jobs) < 2:
-            return
-        for job in jobs:
-            if not _is_silent(errors):
-                with _deferred(errors):
-                    statuses[job] = self._cancel_job(job)
-        unended = [job for job in jobs if job in statuses and not statuses[job].is_final]
-        if unended:
-            errors.append(
-                OpenDuplicatesError(
-                    f"the provider has {len(jobs)} jobs with the tag {submission.tag}; the cancellation of "
-                    f"{', '.join(unended)} was requested, and they have not ended: run the command again"
-                )
-            )
+    def _list_duplicates(self, submission: Submission, found: list[str]) -> None:
+        """Add the jobs with the tag of a submission if there are several, of which `reconcile` cannot choose one."""
+        jobs = sorted(set(self._list_jobs(submission.tag)[1]))
+        found.extend(jobs if len(jobs) > 1 else ())
 
-    def _cancel_job(self, job: str) -> JobStatus:
+    def _reconcile_cancelled(self, requested: Sequence[str]) -> None:
+        """Reconcile, and say that the cancellation of jobs that have not ended was requested."""
+        try:
+            self.reconcile()
+        except OpenDuplicatesError as error:
+            if not requested:
+                raise
+            raise OpenDuplicatesError(
+                f"the cancellation of {', '.join(requested)} was requested, and some have not ended: run the command "
+                "again"
+            ) from error
+
+    def _cancel_job(self, job: str, statuses: dict[str, JobStatus]) -> None:
         self.retry.call(lambda: self.backend.cancel(job), f"cancelling job {job}")
-        return self._status(job)
+        statuses[job] = self._status(job)
 
     def fetch_until(self, wait_s: float) -> None:
         """Call `fetch` until every submission has ended, for at most `wait_s` seconds.
 
-        Neither a job that failed nor a provider that does not answer for a while ends the wait for the other jobs: the
-        first error of each kind is logged.
+        Neither a job that failed nor a provider that does not answer for a while ends the wait for the other jobs.
+        Meanwhile each failed job and the first of the other errors of each kind are logged.
 
         Raises:
             JobFailedError, ResultError: A job has no usable result; the other jobs were waited for.
@@ -404,26 +397,27 @@ class Session:
         end = self.retry.clock() + wait_s
         failed: list[HardwareError] = []
         temporary: list[HardwareError] = []
-        logged: set[type[HardwareError]] = set()
+        logged: list[HardwareError] = []
 
         def is_done() -> bool:
             errors = self._fetch_available()
             ended = [error for error in errors if isinstance(error, (JobFailedError, ResultError))]
             failed.extend(ended)
             temporary[:] = [error for error in errors if _may_pass(error)]
-            for error in (*ended, *temporary):
-                if error in ended or type(error) not in logged:
-                    _log.warning("%s", error)
-                    logged.add(type(error))
             if lasting := [error for error in errors if error not in (*ended, *temporary)]:
-                raise lasting[0]
-            if pause := min(_retry_after(temporary), end - self.retry.clock()):
-                self.retry.sleep(max(pause, 0.0))
-            return not (self.ledger.state.waiting or self.ledger.state.unresolved)
+                _raise_first([*lasting, *ended])
+            if not (self.ledger.state.waiting or self.ledger.state.unresolved):
+                return True
+            if self.retry.clock() < end:
+                for error in (*ended, *temporary):
+                    if error in ended or type(error) not in map(type, logged):
+                        logged.append(error)
+                        _log.warning("%s", error)
+            return False
 
-        self.retry.wait_until(is_done, wait_s)
+        self.retry.wait_until(is_done, wait_s, lambda: _retry_after(temporary))
         if errors := [*failed, *temporary]:
-            raise errors[0]
+            _raise_first([errors[0], *(error for error in errors[1:] if error not in logged)])
 
     def counts(self, circuits: Sequence[BoundCircuit], shots: int) -> list[Counts]:
         """Return the counts of each circuit from the ledger.
@@ -485,6 +479,29 @@ class Session:
             )
 
 
+@dataclass
+class _Attempts:
+    """The errors of attempts by their names; a later attempt of the same name replaces an error or removes it."""
+
+    errors: dict[str, HardwareError] = field(default_factory=dict)
+
+    def run(self, name: str, call: Callable[[], object]) -> None:
+        """Call a function, and keep its error: the others come first."""
+        self.errors.pop(name, None)
+        try:
+            call()
+        except HardwareError as error:
+            self.errors[name] = error
+
+
+def _raise_first(errors: Sequence[HardwareError]) -> None:
+    """Raise the first of the errors, if there is one, and log the others."""
+    if errors:
+        for error in errors[1:]:
+            _log.warning("%s", error)
+        raise errors[0]
+
+
 @contextmanager
 def _deferred(errors: list[HardwareError]) -> Iterator[None]:
     """Add an error of the block to `errors`: the other jobs come first."""
@@ -495,8 +512,8 @@ def _deferred(errors: list[HardwareError]) -> Iterator[None]:
 
 
 def _is_silent(errors: Sequence[HardwareError]) -> bool:
-    """Return True if not one job but the provider does not answer: each further call would wait for its deadline."""
-    return sum(isinstance(error, BackendTimeoutError) for error in errors) > 1
+    """Return True if the provider wants no further request, or does not answer: each would wait for its deadline."""
+    return _retry_after(errors) > 0 or sum(isinstance(error, BackendTimeoutError) for error in errors) > 1
 
 
 def _may_pass(error: HardwareError) -> bool:
