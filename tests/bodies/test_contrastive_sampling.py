@@ -157,6 +157,13 @@ class TestBatchSize:
         assert ContrastiveConfig(batch_size=48).batch_size_for(n_sentences, n_labels) == 48
         assert ContrastiveConfig(loss="cosine", batch_size=None).batch_size_for(n_sentences, n_labels) == 16
 
+    @pytest.mark.parametrize("batch_size", [2, 3])
+    def test_supervised_batches_of_one_label_raise(self, batch_size: int) -> None:
+        config = ContrastiveConfig(batch_size=batch_size)
+        sampler = PairSampler.from_labels([f"film {number}" for number in range(12)], np.arange(12) % 2, config)
+        with pytest.raises(ConfigError, match="leaves batches of one label only; raise it"):
+            sampler.rows(config, seed=0)
+
     def test_rows_of_few_sentences_have_small_batches(self) -> None:
         texts, labels = [f"film {number}" for number in range(60)], np.arange(60) % 2
         for config, steps in ((ContrastiveConfig(), 32), (ContrastiveConfig(batch_size=64), 8)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -99,6 +100,14 @@ def test_isolated_rng_restores_global_generators() -> None:
     assert torch.equal(torch.get_rng_state(), outside[1])
 
 
+def test_trainable_copy_of_a_body_with_a_default_prompt_is_refused(tmp_path: Path) -> None:
+    write_tiny_body(tmp_path)
+    file = tmp_path / "config_sentence_transformers.json"
+    file.write_text(json.dumps({"prompts": {"query": "query: "}, "default_prompt_name": "query"}))
+    with pytest.raises(BodyError, match="puts the prompt 'query' before sentences, and tuning does not"):
+        trainable_copy(load_body(tmp_path, device="cpu"), None)
+
+
 class TestLayerLearningRates:
     def test_layer_learning_rates_fall_by_the_decay_from_layer_to_layer(self, tmp_path: Path) -> None:
         write_tiny_body(tmp_path, layers=3)
@@ -111,6 +120,17 @@ class TestLayerLearningRates:
         for name, tensor in named.items():
             (rate,) = (rate for part, rate in expected.items() if part in name)
             assert rates[id(tensor)] == pytest.approx(rate), name
+
+    def test_token_embeddings_of_any_name_have_the_lowest_rate(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_tiny_body(tmp_path, layers=1)
+        transformer = trainable_copy(load_body(tmp_path, device="cpu"), None)
+        linear = nn.Linear(3, 3)
+        transformer[0].auto_model.shared = linear
+        monkeypatch.setattr(transformer[0].auto_model, "get_input_embeddings", lambda: linear)
+        rates = {id(tensor): rate for group, rate in layer_learning_rates(transformer, 0.1, 0.5) for tensor in group}
+        assert [rates[id(tensor)] for tensor in linear.parameters()] == [0.05, 0.05]
 
     def test_layer_learning_rates_without_decay_are_one_group(self, tiny_body: Body) -> None:
         transformer = trainable_copy(tiny_body, 1)

@@ -40,6 +40,16 @@ def test_fit_few_shot_tests_on_other_sentences(
     assert low <= report["test_accuracy"] <= high
 
 
+def test_fit_few_shot_auto_fits_the_chosen_head_as_if_it_was_named(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
+) -> None:
+    command = ["fit", data, "--body", tiny_body_folder, "--few-shot", 10, "--set", "train.epochs=3"]
+    chosen = run_json(capsys, *command, "--head", "auto", "-o", tmp_path / "auto")
+    assert chosen["train_size"] + chosen["validation_size"] == 20
+    if TextClassifier.from_pretrained(tmp_path / "auto").head_choice_.kind == "logistic-regression":
+        assert chosen["train_size"] == 20
+
+
 @pytest.mark.parametrize(("options", "sizes"), [([], (20, 0)), (["--tune", "end-to-end"], (17, 3))])
 def test_fit_few_shot_of_logistic_regression_holds_out_only_what_the_tuning_needs(
     capsys: pytest.CaptureFixture[str],

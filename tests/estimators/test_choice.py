@@ -103,6 +103,13 @@ def test_choose_head_leaves_out_svc_that_cannot_be_calibrated() -> None:
     assert [loss.kind for loss in choice.losses] == ["logistic-regression"]
 
 
+def test_choose_head_beside_cross_validation_holds_out_a_share() -> None:
+    settings = {**SETTINGS, "validation_fraction": 0.15, "train": TrainConfig(epochs=2)}
+    data = EmbeddedLabels(np.eye(20), np.array([0] * 15 + [1] * 5), None, None)
+    crossed = choose_head(data, {**settings, "validation": "cross", "n_folds": 5}, ["mlp"])
+    assert crossed == choose_head(data, settings, ["mlp"])
+
+
 def test_simplest_kinds_end_to_end_are_those_with_gradients() -> None:
     assert simplest_kinds(end_to_end=False) == ["logistic-regression", "svc", "mlp", "quantum"]
     assert simplest_kinds(end_to_end=True) == ["logistic-regression", "mlp", "quantum"]

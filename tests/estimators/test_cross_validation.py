@@ -16,7 +16,7 @@ from sklearn.base import clone
 from ketfit.bodies import contrastive
 from ketfit.bodies.body import Body
 from ketfit.data.splits import fold_splits
-from ketfit.errors import ConfigError, DataError
+from ketfit.errors import ConfigError, DataError, DataWarning
 from ketfit.estimators import end_to_end
 from ketfit.estimators.base import TorchHeadClassifier
 from ketfit.estimators.classical import MLPHead
@@ -246,6 +246,26 @@ class TestText:
         with pytest.raises(DataError, match="the label 'no' has 1 different sentences or groups, and n_folds=2 needs"):
             text.fit(TEXTS[:5], LABELS[:5])
         assert not seen
+
+    def test_tuning_of_folds_has_no_patience_no_report_and_no_pairs_of_its_fold(
+        self, text: TextClassifier, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[tuple[list[str], Any, Any, bool]] = []
+
+        def tune_body(body: Body, texts: Any, labels: Any, config: Any, **named: Any) -> Body:
+            seen.append((texts, config.patience, named["pairs"], named["on_epoch_end"] is None))
+            return replace(body)
+
+        monkeypatch.setattr(contrastive, "tune_body", tune_body)
+        text.set_params(tune=CONTRASTIVE.updated(loss="cosine", patience=2))
+        pairs = [(TEXTS[0], TEXTS[1], 1.0), *((one, one, 1.0) for one in TEXTS)]
+        with pytest.warns(DataWarning, match="pairs have a sentence that is held out"):
+            text.fit(TEXTS, LABELS, pairs=pairs)
+        *folds, whole = seen
+        assert whole == (TEXTS, None, pairs, False)
+        for texts, patience, used, silent in folds:
+            assert patience is None and silent
+            assert {one for one, _, _ in used} | {other for _, other, _ in used} <= set(texts)
 
     def test_validation_sentences_beside_folds_are_refused(self, text: TextClassifier) -> None:
         with pytest.raises(ConfigError, match="validation='cross' divides the samples of fit itself"):

@@ -15,7 +15,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from ketfit.bodies.body import Body, load_body
-from ketfit.errors import BodyError, ConfigError, DataError, InputError, TrainingError
+from ketfit.errors import BodyError, ConfigError, DataError, DataWarning, InputError, TrainingError
 from ketfit.estimators.classical import MLPHead
 from ketfit.estimators.quantum import QuantumHeadClassifier
 from ketfit.estimators.text import TextClassifier
@@ -751,6 +751,25 @@ def test_fit_own_pairs_reach_the_contrastive_stage(
     classifier = TextClassifier(str(tiny_body_folder), tune=ContrastiveConfig(loss="cosine"), validation_fraction=0.0)
     with pytest.raises(InterruptedError, match="0.25"):
         classifier.fit(["good", "bad"] * 4, ["yes", "no"] * 4, pairs=[("good", "bad", 0.25)])
+
+
+def test_fit_own_pairs_with_held_out_sentences_do_not_tune_the_body(
+    tiny_body_folder: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tune(*_: Any, pairs: Any, **__: Any) -> Any:
+        raise InterruptedError(pairs)
+
+    monkeypatch.setattr("ketfit.bodies.contrastive.tune_body", tune)
+    classifier = TextClassifier(str(tiny_body_folder), tune=ContrastiveConfig(loss="cosine"))
+    texts, labels, validation = ["good", "bad"], ["yes", "no"], (["Fine  film", "dull"], ["yes", "no"])
+    pairs = [("good", "fine film", 1.0), ("good", "bad", 0.0), ("dull", "bad", 1.0)]
+    with (
+        pytest.warns(DataWarning, match="2 of 3 pairs have a sentence that is held out for validation"),
+        pytest.raises(InterruptedError, match=r"^\[\('good', 'bad', 0\.0\)\]$"),
+    ):
+        classifier.fit(texts, labels, validation=validation, pairs=pairs)
+    with pytest.raises(ConfigError, match="every one of the pairs has a sentence that is held out"):
+        classifier.fit(texts, labels, validation=validation, pairs=pairs[:1])
 
 
 @pytest.mark.parametrize(

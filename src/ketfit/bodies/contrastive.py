@@ -116,7 +116,7 @@ def tune_body(
 
     Raises:
         InputError: a sentence is blank, or there are not as many labels as sentences.
-        DataError: there is only one label, or a label has only one sentence.
+        DataError: there is only one label, or a label has only one sentence and pairs are drawn by the labels.
         ConfigError: the settings do not fit the body or the sentences; or patience has no validation sentences.
         InsufficientMemoryError: the free memory cannot hold weights, gradients, averages and activations.
         TrainingError: the loss is not finite, or the checkpoint belongs to another run.
@@ -131,7 +131,7 @@ def tune_body(
     config = config or ContrastiveConfig()
     checkpoint = None if checkpoint is None else Path(checkpoint)
     precision = available_precision(config.precision, body.transformer.device)
-    samples = _checked(texts, labels)
+    samples = _checked(texts, labels, drawn=pairs is None)
     sampler = PairSampler.from_labels(samples.texts, samples.labels, config, pairs)
     config = config.updated(
         batch_size=config.batch_size_for(len(samples.texts), sampler.n_labels),
@@ -174,12 +174,13 @@ def tune_body(
     return load_finetuned(folder, body, config, seed)
 
 
-def _checked(texts: Sequence[str], labels: ArrayLike) -> LabelledTexts:
+def _checked(texts: Sequence[str], labels: ArrayLike, drawn: bool) -> LabelledTexts:
+    """Return sentences and labels that can be tuned on, where pairs are `drawn` by the labels or not."""
     samples = LabelledTexts.from_columns(texts, labels)
     names, counts = np.unique(samples.labels, return_counts=True)
     if len(names) < 2:
         raise DataError(f"contrastive tuning needs sentences of two labels or more; these have {len(names)}")
-    if counts.min() < 2:
+    if drawn and counts.min() < 2:
         label = names[counts.argmin()].item()
         raise DataError(f"contrastive tuning pairs sentences of one label, and {label!r} has only one sentence")
     return samples

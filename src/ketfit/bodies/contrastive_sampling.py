@@ -80,7 +80,7 @@ class PairSampler:
         if pairs is not None:
             if config.loss != "cosine" or config.unlike_labels is not None:
                 raise ConfigError("pairs of your own are for loss='cosine' without unlike_labels; change the settings")
-            pairs = _checked_pairs(pairs)
+            pairs = checked_pairs(pairs)
         return cls(sentences, position[codes], _unlike(config, code_of), pairs)
 
     @property
@@ -104,13 +104,18 @@ class PairSampler:
             return TrainingRows(self._pair_columns(config, batch_size, rngs), batch_size)
         if config.loss == "supervised":
             batches = balanced_batches(self.codes, batch_size, config.epochs, rngs[0])
+            self._check_labels(batches.ravel(), batches.shape[1])
             return TrainingRows(self._labelled(batches.ravel()), batches.shape[1])
         order = np.concatenate([interleave_labels(self.codes, rng) for rng in rngs])
         order = order[: len(order) // batch_size * batch_size or None]
+        self._check_labels(order, batch_size)
+        return TrainingRows(self._labelled(order), batch_size)
+
+    def _check_labels(self, order: NDArray[np.int64], batch_size: int) -> None:
+        """Raise an error if a batch has one label, which leaves nothing to contrast."""
         for start in range(0, len(order), batch_size):
             if len(set(self.codes[order[start : start + batch_size]].tolist())) < 2:
                 raise ConfigError(f"batch_size={batch_size} leaves batches of one label only; raise it")
-        return TrainingRows(self._labelled(order), batch_size)
 
     def _labelled(self, rows: NDArray[np.int64]) -> Columns:
         return {"sentence": [self.sentences[row] for row in rows], "label": self.codes[rows].tolist()}
@@ -140,7 +145,12 @@ class PairSampler:
 _PAIR_COLUMNS = ("sentence1", "sentence2", "label")
 
 
-def _checked_pairs(pairs: Any) -> list[tuple[str, str, float]]:
+def checked_pairs(pairs: Any) -> list[tuple[str, str, float]]:
+    """Return pairs of the user's own as tuples of two sentences and their similarity.
+
+    Raises:
+        InputError: A pair is not two sentences and a similarity from -1 to 1, or there is none.
+    """
     checked = []
     for number, pair in enumerate(pairs):
         if isinstance(pair, str) or not hasattr(pair, "__len__") or len(pair) != 3:

@@ -39,11 +39,17 @@ def trainable_copy(body: Body, last_layers: int | None) -> SentenceTransformer:
         last_layers: The number of last layers to tune; None tunes everything.
 
     Raises:
-        BodyError: the body cannot be loaded again, was changed since it was loaded, or its layers cannot be found.
+        BodyError: the body cannot be loaded again, was changed since it was loaded, has a default prompt, or its layers
+            cannot be found.
         ConfigError: the body has fewer layers.
     """
     body.check_unchanged("and tuning starts from its files")
     transformer, _ = read_transformer(body.folder, str(body.transformer.device))
+    if transformer.default_prompt_name is not None:
+        raise BodyError(
+            f"the body {body.name!r} puts the prompt {transformer.default_prompt_name!r} before sentences, and tuning "
+            "does not; set default_prompt_name to null in its config_sentence_transformers.json, or leave it frozen"
+        )
     if last_layers is not None:
         transformer[0].requires_grad_(False)
     for layer in layers_to_tune(transformer, last_layers, body.name):
@@ -87,11 +93,20 @@ def layer_learning_rates(
         return [(list(trained.values()), rate)]
     layers = _find_layers(transformer[0], "the body")
     depth_of = {id(tensor): depth for depth, layer in enumerate(layers, 1) for tensor in layer.parameters()}
+    depth_of |= {id(tensor): 0 for tensor in _token_embeddings(transformer[0])}
     groups: dict[int, list[nn.Parameter]] = {}
     for name, tensor in trained.items():
-        outside = 0 if "embeddings." in name else len(layers)
+        outside = 0 if "embeddings." in name else len(layers)  # such as those of positions
         groups.setdefault(depth_of.get(id(tensor), outside), []).append(tensor)
     return [(groups[depth], rate * decay ** (len(layers) - depth)) for depth in sorted(groups)]
+
+
+def _token_embeddings(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of the token embeddings of a transformer, whatever their name; none if it has none."""
+    try:
+        return list(module.auto_model.get_input_embeddings().parameters())  # type: ignore[union-attr,operator]
+    except (AttributeError, NotImplementedError):
+        return []
 
 
 def available_precision(precision: TuningPrecision, device: torch.device) -> Precision:

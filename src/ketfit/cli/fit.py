@@ -72,6 +72,7 @@ def fit(
 ) -> None:
     """Train a quantum or classical head on labelled sentences and save the model."""
     from ketfit.data.splits import check_classes
+    from ketfit.estimators.heads import AUTO
     from ketfit.estimators.text import TextClassifier
     from ketfit.evaluation.compare import accuracy_interval, with_interval
     from ketfit.persistence.model_files import check_model_folder
@@ -94,7 +95,9 @@ def fit(
     classifier = TextClassifier(**{**parameters, "class_weight": class_weight})
     parts = None
     if few_shot is not None:
-        fraction = chosen.validation_fraction if classifier.uses_validation else 0.0
+        # "auto" uses all sentences for the choice, and then holds out what the chosen head needs.
+        holds_out = classifier.uses_validation and chosen.head != AUTO
+        fraction = chosen.validation_fraction if holds_out else 0.0
         shares = {"validation_fraction": fraction, "seed": chosen.seed}
         parts = sample_few_shot(dataset, few_shot, "--few-shot", **shares)
     echo_stderr(f"{len(dataset):,} sentences of {dataset.name}; loading {chosen.body}")
@@ -216,4 +219,7 @@ def interrupted_message(checkpoint: Path | None) -> str:
     """Return the message of an interrupted fit: what is kept, and how to continue."""
     if checkpoint is None:
         return "embeddings are cached, training is lost; use --checkpoint FILE to make it resumable"
-    return f"finished epochs are in {checkpoint}; run the same command to continue"
+    return (
+        f"finished epochs are in {checkpoint} or beside it, where contrastive tuning writes every five minutes; run "
+        "the same command to continue"
+    )

@@ -99,6 +99,7 @@ def choose_head(data: EmbeddedLabels, settings: Mapping[str, Any], kinds: Sequen
         for kind in list(losses):
             # A temperature is left out: it belongs to some kinds only.
             own = {**settings_for(kind, settings), "seed": seed, "random_state": None, "calibrate": False}
+            own["validation"] = "holdout"  # also where the chosen head has cross-validation: a share has few samples
             head = new_head(kind, own)
             fitted = fit_head(head, train)
             if isinstance(fitted, SVCHead) and fitted.platt_ is None:

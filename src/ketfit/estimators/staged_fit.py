@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,8 @@ from sklearn.preprocessing import normalize
 
 from ketfit.bodies.body import Body
 from ketfit.data.labelled import LabelledTexts
-from ketfit.data.splits import split_groups
-from ketfit.errors import DataError
+from ketfit.data.splits import duplicate_groups, split_groups
+from ketfit.errors import ConfigError, DataError, DataWarning
 from ketfit.estimators.base import EmbeddingSource, FitData, TorchHeadClassifier, fold_file
 from ketfit.estimators.choice import EmbeddedLabels
 from ketfit.estimators.classical import LogisticRegressionHead, MLPHead
@@ -27,6 +28,9 @@ from ketfit.rng import numpy_stream
 from ketfit.training.callbacks import Stage
 from ketfit.training.cross_validation import CrossValidation
 from ketfit.training.loop import Epoch
+
+if TYPE_CHECKING:
+    from ketfit.bodies.contrastive import TuningEpoch
 
 _Stage = TypeVar("_Stage", ContrastiveConfig, EndToEndConfig)
 _Sides = Sequence[tuple[LabelledTexts, LabelledTexts]]  # the training and the validation sentences of each fold
@@ -110,9 +114,9 @@ class StagedFit:
     def run_folds(self, body: Body, new: NewHead, data: LabelledTexts) -> tuple[Body, HeadEstimator]:
         """Choose the epochs by cross-validation, then tune the body and fit the head on all sentences.
 
-        The contrastive stage has no validation and runs all its epochs. It tunes one body on the training side of each
-        fold. These bodies choose the epochs of the head; then the heads of the folds, fitted for so many epochs, choose
-        those of the end-to-end stage.
+        The contrastive stage has no validation and runs all its epochs, whatever its patience. It tunes one body on the
+        training side of each fold, which is not reported. These bodies choose the epochs of the head; then the heads of
+        the folds, fitted for so many epochs, choose those of the end-to-end stage.
 
         Args:
             body: The body to start from.
@@ -122,14 +126,18 @@ class StagedFit:
         Raises:
             DataError: A label has too few sentences for the folds, or for pairs in one of them.
         """
+        contrastive = self._find(ContrastiveConfig)
+        if contrastive is not None and contrastive.patience is not None:
+            stages = [stage.updated(patience=None) if stage is contrastive else stage for stage in self.stages]
+            return replace(self, stages=tuple(stages)).run_folds(body, new, data)
         head, end_to_end = new.estimator, self._find(EndToEndConfig)
         assert isinstance(head, TorchHeadClassifier)
         calibrate, seed = head.calibrate, head.seed
         sides = data.folds(head.n_folds, seed)
-        if self._find(ContrastiveConfig) is not None:
+        if contrastive is not None and self.pairs is None:
             _check_fold_pairs([train for train, _ in sides])
         folds = [
-            self.embed(self.tune(body, train, None, seed, number), train, held)
+            self.embed(self.tune(body, train, held, seed, number), train, held)
             for number, (train, held) in enumerate(sides)
         ]
         tuned = self.tune(body, data, None, seed)
@@ -163,7 +171,7 @@ class StagedFit:
         for number, ((train, held), fold) in enumerate(zip(sides, folds, strict=True)):
             head_file = None if self.checkpoint is None else fold_file(f"{self.checkpoint}.head", number)
             fold_head = head._fit_epochs(fold, head_file, self.progress)
-            fold_body = self.tune(body, train, None, head.seed, number)  # from the cache
+            fold_body = self.tune(body, train, held, head.seed, number)  # from the cache
             result = train_end_to_end_fold(
                 fold_body, fold_head, train, held, stage, checkpoint=fold_file(file, number), progress=self.progress
             )
@@ -173,7 +181,7 @@ class StagedFit:
     def tune(
         self, body: Body, data: LabelledTexts, held_out: LabelledTexts | None, seed: int, fold: int | None = None
     ) -> Body:
-        """Return the body after its contrastive stage, if there is one; `fold` is counted from 0."""
+        """Return the body after its contrastive stage, if there is one; `fold` is counted from 0, and not reported."""
         stage = self._find(ContrastiveConfig)
         if stage is None:
             return body
@@ -186,12 +194,48 @@ class StagedFit:
             data.labels,
             stage,
             seed=seed,
-            pairs=self.pairs if self.teacher is None else self._teacher_pairs(self.teacher, data, stage, seed),
-            validation=None if held_out is None else held_out.as_validation(),
+            pairs=self._pairs(data, held_out, stage, seed),
+            validation=None if held_out is None or fold is not None else held_out.as_validation(),
             checkpoint=file if fold is None else fold_file(file, fold),
             progress=self.progress,
-            on_epoch_end=lambda epoch: self.report("contrastive", Epoch(*epoch, validation_accuracy=None)),
+            on_epoch_end=self._report_tuning if fold is None else None,
         )
+
+    def _report_tuning(self, epoch: TuningEpoch) -> None:
+        self.report("contrastive", Epoch(*epoch, validation_accuracy=None))
+
+    def _pairs(
+        self, data: LabelledTexts, held_out: LabelledTexts | None, stage: ContrastiveConfig, seed: int
+    ) -> list[tuple[str, str, float]] | None:
+        """Return the teacher's pairs, or the user's own without those that have a copy of a held-out sentence.
+
+        Raises:
+            ConfigError: No pair is left.
+        """
+        if self.teacher is not None:
+            return self._teacher_pairs(self.teacher, data, stage, seed)
+        if self.pairs is None:
+            return None
+        from ketfit.bodies.contrastive_sampling import checked_pairs
+
+        pairs = checked_pairs(self.pairs)
+        held = [] if held_out is None else held_out.texts
+        groups = duplicate_groups([*held, *(text for pair in pairs for text in pair[:2])])
+        is_held = np.isin(groups[len(held) :], groups[: len(held)]).reshape(len(pairs), 2)
+        kept = [pair for pair, copies in zip(pairs, is_held, strict=True) if not copies.any()]
+        if not kept:
+            raise ConfigError(
+                "every one of the pairs has a sentence that is held out for validation; pass other sentences as "
+                "validation, or pairs of other sentences"
+            )
+        if len(kept) < len(pairs):
+            warnings.warn(
+                f"{len(pairs) - len(kept)} of {len(pairs)} pairs have a sentence that is held out for validation; they "
+                "do not tune the body",
+                DataWarning,
+                stacklevel=2,
+            )
+        return kept
 
     def _teacher_pairs(
         self, teacher: Body, data: LabelledTexts, stage: ContrastiveConfig, seed: int

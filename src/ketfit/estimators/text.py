@@ -163,16 +163,16 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             groups: Rows of one group stay on one side of the split, and so do groups that share a sentence.
             validation: Sentences, labels and, optionally, weights to validate on, in place of a share of `texts`. A
                 logistic regression uses them in end-to-end tuning only, and ``head="auto"`` does not choose by them.
-            checkpoint: A file written after every epoch; the same call resumes from it, also with an emptied cache. A
-                checkpoint of other sentences, labels, weights, settings or of another body is refused. Each stage of
-                `tune` writes a checkpoint of its own beside it: the first one with ``.tuning`` appended to the name,
-                the second one with ``.tuning-2``. Cross-validation writes more files, with ``.fold-1`` and so on
-                appended to these names.
+            checkpoint: A file written after every epoch, by contrastive tuning every five minutes; the same call
+                resumes from it, also with an emptied cache. A checkpoint of other sentences, labels, weights, settings
+                or of another body is refused. Each stage of `tune` writes a checkpoint of its own beside it: the first
+                one with ``.tuning`` appended to the name, the second one with ``.tuning-2``. Cross-validation writes
+                more files, with ``.fold-1`` and so on appended to these names.
             progress: Show bars on stderr.
             callbacks: Observers of every epoch of each stage and of the head, such as a `TensorBoardCallback`; see
                 `Callback`.
             pairs: Two sentences and their similarity, -1 to 1, each, for contrastive tuning with the cosine loss; see
-                `tune_body`.
+                `tune_body`. Pairs with a copy of a sentence that is held out for validation are left out.
             teacher: A body whose cosine similarities contrastive tuning learns, in place of 1 for two sentences of one
                 label and 0 for two of different labels; see `distill`.
 
@@ -210,7 +210,7 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             head = self._new_head(choice.kind, settings_for(choice.kind, settings), None)
         in_folds = bool(stages) and head.validation == "cross"
         if not in_folds:
-            data, held_out = self._sides(head, data, held_out)
+            data, held_out = self._sides(head, data, held_out, drawn=pairs is None)
         with observe_fit(callbacks, self._plain_settings()) as report:
             fit = StagedFit(stages, self.cache, checkpoint, progress, report, pairs, teacher)
             if in_folds:
@@ -223,11 +223,14 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
         return self
 
     def _sides(
-        self, head: NewHead, data: LabelledTexts, held_out: LabelledTexts | None
+        self, head: NewHead, data: LabelledTexts, held_out: LabelledTexts | None, *, drawn: bool
     ) -> tuple[LabelledTexts, LabelledTexts | None]:
-        """Hold out sentences if the head or the tuning needs them, and check both sides before a long tuning."""
+        """Hold out sentences if the head or the tuning needs them, and check both sides before a long tuning.
+
+        `drawn` says that contrastive tuning draws pairs by the labels.
+        """
         if held_out is None and self._needs_held_out(head):
-            data, held_out = self._hold_out(data, head)
+            data, held_out = self._hold_out(data, head, drawn)
         if isinstance(head.estimator, SVCHead):
             _check_calibration(data, held_out)
         if self.tune and isinstance(head.estimator, QuantumHeadClassifier) and head.estimator.head is not None:
@@ -308,12 +311,12 @@ class TextClassifier(HubMixin, ClassifierMixin, ConfiguredEstimator):  # type: i
             return self._tunes_end_to_end or stops_early
         return self.tune is not None or isinstance(head.estimator, SVCHead)
 
-    def _hold_out(self, data: LabelledTexts, head: NewHead) -> tuple[LabelledTexts, LabelledTexts | None]:
+    def _hold_out(self, data: LabelledTexts, head: NewHead, drawn: bool) -> tuple[LabelledTexts, LabelledTexts | None]:
         """Return the training side and the validation side of a split before the tuning."""
         train, held_out = data.hold_out(head.validation_fraction, head.seed)
         if head.calibrate and held_out is None:
             raise ConfigError(NO_CALIBRATION_SAMPLES)
-        if any(isinstance(stage, ContrastiveConfig) for stage in as_stages(self.tune)):
+        if drawn and any(isinstance(stage, ContrastiveConfig) for stage in as_stages(self.tune)):
             check_pairs(data.labels, train.labels)
         return train, held_out
 
