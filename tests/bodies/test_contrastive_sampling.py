@@ -161,7 +161,7 @@ class TestBatchSize:
     def test_supervised_batches_of_one_label_raise(self, batch_size: int) -> None:
         config = ContrastiveConfig(batch_size=batch_size)
         sampler = PairSampler.from_labels([f"film {number}" for number in range(12)], np.arange(12) % 2, config)
-        with pytest.raises(ConfigError, match="leaves batches of one label only; raise it"):
+        with pytest.raises(ConfigError, match=f"batch_size={batch_size} leaves batches of one label only; raise it"):
             sampler.rows(config, seed=0)
 
     def test_rows_of_few_sentences_have_small_batches(self) -> None:

@@ -43,11 +43,14 @@ def test_fit_few_shot_tests_on_other_sentences(
 def test_fit_few_shot_auto_fits_the_chosen_head_as_if_it_was_named(
     capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, tiny_body_folder: Path
 ) -> None:
-    command = ["fit", data, "--body", tiny_body_folder, "--few-shot", 10, "--set", "train.epochs=3"]
-    chosen = run_json(capsys, *command, "--head", "auto", "-o", tmp_path / "auto")
-    assert chosen["train_size"] + chosen["validation_size"] == 20
-    if TextClassifier.from_pretrained(tmp_path / "auto").head_choice_.kind == "logistic-regression":
-        assert chosen["train_size"] == 20
+    command = ["fit", data, "--body", tiny_body_folder, "--few-shot", 10]
+    chosen = run_json(capsys, *command, "--head", "auto", "--set", "train.epochs=3", "-o", tmp_path / "auto")
+    kind = TextClassifier.from_pretrained(tmp_path / "auto").head_choice_.kind
+    assert kind == "logistic-regression"
+    named = run_json(capsys, *command, "--head", "logistic", "-o", tmp_path / "named")
+    sizes = [(report["train_size"], report["validation_size"], report["test_size"]) for report in (chosen, named)]
+    assert sizes[0] == sizes[1] and sizes[0][:2] == (20, 0)
+    assert chosen["test_accuracy"] == named["test_accuracy"]
 
 
 @pytest.mark.parametrize(("options", "sizes"), [([], (20, 0)), (["--tune", "end-to-end"], (17, 3))])

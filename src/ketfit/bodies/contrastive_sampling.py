@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -104,17 +104,17 @@ class PairSampler:
             return TrainingRows(self._pair_columns(config, batch_size, rngs), batch_size)
         if config.loss == "supervised":
             batches = balanced_batches(self.codes, batch_size, config.epochs, rngs[0])
-            self._check_labels(batches.ravel(), batches.shape[1])
+            self._check_labels(batches, batch_size)
             return TrainingRows(self._labelled(batches.ravel()), batches.shape[1])
         order = np.concatenate([interleave_labels(self.codes, rng) for rng in rngs])
         order = order[: len(order) // batch_size * batch_size or None]
-        self._check_labels(order, batch_size)
+        self._check_labels(np.split(order, range(batch_size, len(order), batch_size)), batch_size)
         return TrainingRows(self._labelled(order), batch_size)
 
-    def _check_labels(self, order: NDArray[np.int64], batch_size: int) -> None:
-        """Raise an error if a batch has one label, which leaves nothing to contrast."""
-        for start in range(0, len(order), batch_size):
-            if len(set(self.codes[order[start : start + batch_size]].tolist())) < 2:
+    def _check_labels(self, batches: Iterable[NDArray[np.int64]], batch_size: int) -> None:
+        """Raise an error if a batch of sentence numbers has one label, which leaves nothing to contrast."""
+        for batch in batches:
+            if len(set(self.codes[batch].tolist())) < 2:
                 raise ConfigError(f"batch_size={batch_size} leaves batches of one label only; raise it")
 
     def _labelled(self, rows: NDArray[np.int64]) -> Columns:

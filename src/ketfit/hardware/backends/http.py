@@ -24,7 +24,8 @@ from ketfit.errors import (
 )
 from ketfit.storage.deadline import call_with_deadline
 
-YEAR_S = 365 * 86_400.0
+MAX_RETRY_AFTER_S = 365 * 86_400.0
+"""Longest wait that a provider can ask for, a year: nobody waits longer, and no clock can."""
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,7 @@ class ApiClient:
 
 
 def _seconds_until(retry_after: str) -> float | None:
-    """Return the seconds of a Retry-After header, a number or a date (RFC 9110, 10.2.3).
-
-    None if it is neither, or more than a year: nobody waits for that, and no clock can.
-    """
+    """Return the seconds of a Retry-After header, a number or a date (RFC 9110, 10.2.3); None if it is neither."""
     if retry_after.isdecimal():
         seconds = float(retry_after)
     else:
@@ -156,7 +154,7 @@ def _seconds_until(retry_after: str) -> float | None:
             return None
         utc = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
         seconds = max(0.0, (utc - datetime.now(timezone.utc)).total_seconds())
-    return seconds if seconds <= YEAR_S else None
+    return seconds if seconds <= MAX_RETRY_AFTER_S else None
 
 
 def _error_message(text: str) -> str:

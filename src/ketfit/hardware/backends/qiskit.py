@@ -220,7 +220,8 @@ class QiskitBackend(LocalJobStore):
         is_local: bool | None = None,
     ) -> None:
         module = type(backend).__module__
-        if module.startswith(REMOTE) and not module.startswith("qiskit_ibm_runtime.fake_provider"):
+        computes_here = f"{module}.".startswith(LOCAL)
+        if module.startswith(REMOTE) and not computes_here:
             raise ConfigError(
                 f"{backend.name} of {module} sends its jobs to a provider, and its client repeats submissions; use "
                 "ketfit.hardware.backends.ionq.IonQBackend or ketfit.hardware.backends.ibm.IBMBackend; for others see "
@@ -242,7 +243,7 @@ class QiskitBackend(LocalJobStore):
             # `run` of a BackendV2 does not compile, so the gates and qubits of `Compiler` are final.
             keeps_gates=True,
             keeps_qubits=True,
-            is_local=f"{module}.".startswith(LOCAL) if is_local is None else is_local,
+            is_local=computes_here if is_local is None else is_local,
         )
 
     def count_gates(self, circuits: Sequence[BoundCircuit]) -> list[GateCounts]:

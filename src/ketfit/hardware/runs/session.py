@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -269,23 +268,21 @@ class Session:
 
     def _fetch_available(self) -> list[HardwareError]:
         """Store the available results, and return the errors. That of a job without a result comes once, as it ends."""
-        errors: list[HardwareError] = []
+        attempts = _Attempts()
         known = self.ledger.state.waiting
         # Known jobs first: a provider may return results and yet fail to list its jobs.
-        self._fetch_each(known, errors)
-        if not _is_silent(errors):
-            with _deferred(errors):
-                self.reconcile()
-        self._fetch_each(self._waiting_besides(known), errors)
-        return errors
+        self._fetch_each(known, attempts)
+        if not _is_silent(attempts.all_errors()):
+            attempts.run("reconcile", self.reconcile)
+        self._fetch_each(self._waiting_besides(known), attempts)
+        return attempts.all_errors()
 
-    def _fetch_each(self, submissions: Sequence[Submission], errors: list[HardwareError]) -> None:
-        """Fetch submissions, and add their errors to `errors`; stop if the provider does not answer."""
+    def _fetch_each(self, submissions: Sequence[Submission], attempts: _Attempts) -> None:
+        """Fetch submissions; stop if the provider does not answer."""
         for submission in submissions:
-            if _is_silent(errors):
+            if _is_silent(attempts.all_errors()):
                 return
-            with _deferred(errors):
-                self._fetch(submission)
+            attempts.run(submission.tag, partial(self._fetch, submission))
 
     def _waiting_besides(self, known: Sequence[Submission]) -> list[Submission]:
         """Return the accepted submissions without a result that are not among `known`."""
@@ -348,7 +345,7 @@ class Session:
         for submission in self._waiting_besides(known):
             attempts.run(submission.tag, partial(self._cancel, submission, statuses))
             attempts.errors.pop(str(submission.job), None)  # of an attempt before it was accepted
-        _raise_first(list(attempts.errors.values()))
+        _raise_first(attempts.all_errors())
         return statuses
 
     def _cancel(self, submission: Submission, statuses: dict[str, JobStatus]) -> None:
@@ -481,17 +478,24 @@ class Session:
 
 @dataclass
 class _Attempts:
-    """The errors of attempts by their names; a later attempt of the same name replaces an error or removes it."""
+    """The errors of attempts by their names, which are raised after the last attempt.
+
+    A later attempt of the same name replaces an error or removes it.
+    """
 
     errors: dict[str, HardwareError] = field(default_factory=dict)
 
     def run(self, name: str, call: Callable[[], object]) -> None:
-        """Call a function, and keep its error: the others come first."""
+        """Call a function, and keep its `HardwareError` if it raises one."""
         self.errors.pop(name, None)
         try:
             call()
         except HardwareError as error:
             self.errors[name] = error
+
+    def all_errors(self) -> list[HardwareError]:
+        """Return the errors in the order of their attempts."""
+        return list(self.errors.values())
 
 
 def _raise_first(errors: Sequence[HardwareError]) -> None:
@@ -500,15 +504,6 @@ def _raise_first(errors: Sequence[HardwareError]) -> None:
         for error in errors[1:]:
             _log.warning("%s", error)
         raise errors[0]
-
-
-@contextmanager
-def _deferred(errors: list[HardwareError]) -> Iterator[None]:
-    """Add an error of the block to `errors`: the other jobs come first."""
-    try:
-        yield
-    except HardwareError as error:
-        errors.append(error)
 
 
 def _is_silent(errors: Sequence[HardwareError]) -> bool:
