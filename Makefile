@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# --no-compile halves the time of an installation: Python compiles a module when it is first imported, and keeps it
-# unless PYTHONDONTWRITEBYTECODE is set.
+# With --no-compile, pip does not compile every module. Python compiles a module when it is first imported, and keeps the
+# result unless PYTHONDONTWRITEBYTECODE is set.
 PIP_INSTALL := -m pip install --quiet --no-compile --constraint constraints.txt
 PIP := $(BIN)/python $(PIP_INSTALL)
 unexport PYTHONDONTWRITEBYTECODE
